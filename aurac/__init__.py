@@ -1,0 +1,61 @@
+"""Rank-accuracy evaluation of low-rank adapters: how good is an adapter at every rank?
+
+The public names are loaded on first use, so that ``import aurac`` and `score` need nothing heavier
+than numpy, and a notebook that only integrates numbers never waits for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aurac.adapters.formats import load_adapter, save_adapter
+    from aurac.adapters.truncate import truncate
+    from aurac.curve import Curve
+    from aurac.integrate import Score, quadrature_weights, score
+    from aurac.moments import Estimate
+    from aurac.comparison import compare
+    from aurac.training import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Curve",
+    "Estimate",
+    "Score",
+    "__version__",
+    "compare",
+    "load_adapter",
+    "quadrature_weights",
+    "save_adapter",
+    "score",
+    "train",
+    "truncate",
+]
+
+_HOME = {
+    "Curve": "aurac.curve",
+    "Estimate": "aurac.moments",
+    "Score": "aurac.integrate",
+    "compare": "aurac.comparison",
+    "load_adapter": "aurac.adapters.formats",
+    "quadrature_weights": "aurac.integrate",
+    "save_adapter": "aurac.adapters.formats",
+    "score": "aurac.integrate",
+    "train": "aurac.training",
+    "truncate": "aurac.adapters.truncate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the room it lives in, the first time it is asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,33 @@
+"""Adapters: the value, its truncations, the files it lives in and the model it is attached to.
+
+``attach`` and ``truncate`` here are the functions; their modules are reached with
+``from aurac.adapters.attach import …``.
+"""
+
+from __future__ import annotations
+
+from aurac.adapters.adapter import Adapter, Factors, Nesting
+from aurac.adapters.attach import LiveAdapter, adapter_from_peft, attach, check_base, check_fits
+from aurac.adapters.formats import load_adapter, save_adapter
+from aurac.adapters.nesting import default_nested_ranks, rank_weights, scale
+from aurac.adapters.truncate import Prepared, default_rescale, prepare, truncate
+
+__all__ = [
+    "Adapter",
+    "Factors",
+    "LiveAdapter",
+    "Nesting",
+    "Prepared",
+    "adapter_from_peft",
+    "attach",
+    "check_base",
+    "check_fits",
+    "default_nested_ranks",
+    "default_rescale",
+    "load_adapter",
+    "prepare",
+    "rank_weights",
+    "save_adapter",
+    "scale",
+    "truncate",
+]

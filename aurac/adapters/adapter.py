@@ -1,0 +1,253 @@
+"""The adapter as a value: factors, scaling rule and how its ranks were trained.
+
+Orientation everywhere is PEFT's: ``A`` is (R, in), ``B`` is (out, R), the update is ``s · B @ A``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aurac.adapters.nesting import (
+    METHODS,
+    RULES,
+    UPDATES,
+    Method,
+    Rule,
+    Update,
+    check_nested_ranks,
+    check_weights,
+    is_rank,
+    rank_weights,
+    scale,
+)
+from aurac.errors import CheckpointError, RankError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+Kind = Literal["linear", "embedding", "conv", "experts"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """The low-rank update of one module.
+
+    Attributes:
+        A: (R, in). For a convolution ``in`` is channels × kernel, for experts it is E × in, so that
+            the first r rows are rank r for every kind.
+        B: (out, R). For experts ``out`` is E × out.
+        alpha: The α of the scaling rule.
+        rule: ``none`` (α), ``rank`` (α/r) or ``sqrt`` (α/√r).
+        kind: What sort of module the factors belong to.
+        layout: What a format needs to restore its own shapes: the kernel of a convolution,
+            (E,) for a stack of E experts.
+    """
+
+    A: Tensor
+    B: Tensor
+    alpha: float
+    rule: Rule
+    kind: Kind = "linear"
+    layout: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.A.ndim != 2 or self.B.ndim != 2 or self.A.shape[0] != self.B.shape[1]:
+            raise CheckpointError(
+                f"factors of shapes {tuple(self.A.shape)} and {tuple(self.B.shape)}",
+                expected="A of (R, in) and B of (out, R) with the same R",
+            )
+        if self.A.shape[0] < 1:
+            raise CheckpointError("factors of rank 0", expected="a rank of at least 1")
+        if self.rule not in RULES:
+            raise UsageError(f"scaling rule {self.rule!r}", expected=f"one of {', '.join(RULES)}")
+        if not math.isfinite(self.alpha):
+            raise CheckpointError(f"an alpha of {self.alpha}", expected="a finite number")
+
+    @property
+    def rank(self) -> int:
+        """R, the number of components."""
+        return int(self.A.shape[0])
+
+    def scale(self, r: int) -> float:
+        """The scaling rule evaluated at rank ``r``."""
+        return scale(self.rule, self.alpha, r)
+
+    def cut(self, r: int) -> tuple[Tensor, Tensor]:
+        """Views of the first ``min(r, R)`` components: ``A[:r]`` and ``B[:, :r]``."""
+        r = min(r, self.rank)
+        return self.A[:r], self.B[:, :r]
+
+
+@dataclass(frozen=True)
+class Nesting:
+    """How the ranks were trained.
+
+    Attributes:
+        method: ``lora`` (S = {R}), ``matryoshka`` (every nested rank in every step) or ``dylora``
+            (one nested rank drawn per step).
+        ranks: S, ascending.
+        weights: One per nested rank: w_r of the sum for ``matryoshka``, the odds of being drawn for
+            ``dylora``.
+        update: For ``dylora`` which rows learn: ``prefix`` (1..b) or ``frozen`` (only b).
+    """
+
+    method: Method
+    ranks: tuple[int, ...]
+    weights: tuple[float, ...] = ()
+    update: Update | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"method {self.method!r}", expected=f"one of {', '.join(METHODS)}")
+        if self.update is not None and self.update not in UPDATES:
+            raise UsageError(f"update {self.update!r}", expected=f"one of {', '.join(UPDATES)}")
+        ranks = check_nested_ranks(self.ranks)
+        object.__setattr__(self, "ranks", ranks)
+        object.__setattr__(self, "weights", check_weights(ranks, self.weights or None))
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A low-rank adapter, whatever file it came from.
+
+    Attributes:
+        name: What tables call it.
+        modules: Factors by module path in the base, such as ``model.layers.0.self_attn.q_proj``.
+        nesting: How its ranks were trained; ``None`` when that is not recorded.
+        base: The base model that it was trained on, by name, if recorded.
+        base_sha256: The content hash of that base, if recorded.
+        peft_config: The fields of ``adapter_config.json`` that an export carries over.
+        recipe: The training recipe, if recorded.
+        seed: The training seed, if recorded.
+        source: The folder or file that it was read from.
+        notes: What a reader of results should know about it, one sentence each.
+        extras: Tensors beside the low-rank factors (whole modules, biases, token rows), by key in
+            the checkpoint without PEFT's prefix. They hold at every rank from 1 on.
+        derived: How it was cut from another adapter (basis, rescale, rank, from which sha256).
+        format: The name of the format that it was read from.
+    """
+
+    name: str
+    modules: Mapping[str, Factors]
+    nesting: Nesting | None = None
+    base: str | None = None
+    base_sha256: str | None = None
+    peft_config: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] | None = None
+    seed: int | None = None
+    source: Path | None = None
+    notes: tuple[str, ...] = ()
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    derived: Mapping[str, Any] | None = None
+    format: str = "peft"
+
+    def __post_init__(self) -> None:
+        if not self.modules:
+            raise CheckpointError(f"adapter {self.name!r} has no low-rank factors")
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of any module."""
+        return max(f.rank for f in self.modules.values())
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The distinct ranks of its modules, ascending."""
+        return tuple(sorted({f.rank for f in self.modules.values()}))
+
+    @property
+    def rule(self) -> Rule | None:
+        """The scaling rule, or ``None`` when modules differ."""
+        rules = {f.rule for f in self.modules.values()}
+        return rules.pop() if len(rules) == 1 else None
+
+    @property
+    def alpha(self) -> float | None:
+        """The α of the scaling rule, or ``None`` when modules differ."""
+        alphas = {f.alpha for f in self.modules.values()}
+        return alphas.pop() if len(alphas) == 1 else None
+
+    @property
+    def method(self) -> Method | None:
+        """The training method, or ``None`` when it is not recorded."""
+        return None if self.nesting is None else self.nesting.method
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash of what decides its outputs: factors, extras, scaling and nesting."""
+        digest = hashlib.sha256()
+        for name in sorted(self.modules):
+            f = self.modules[name]
+            digest.update(json.dumps([name, f.alpha, f.rule, f.kind, list(f.layout)]).encode())
+            _hash_tensor(digest, f.A)
+            _hash_tensor(digest, f.B)
+        for key in sorted(self.extras):
+            digest.update(key.encode())
+            _hash_tensor(digest, self.extras[key])
+        n = self.nesting
+        nesting = None if n is None else [n.method, list(n.ranks), list(n.weights), n.update]
+        digest.update(json.dumps(nesting).encode())
+        return digest.hexdigest()
+
+    def check_rank(self, r: int) -> int:
+        """``r`` itself, when the adapter has it.
+
+        Raises:
+            RankError: For a rank below 1 or above R.
+        """
+        if not is_rank(r) or r > self.rank:
+            raise RankError(
+                f"rank {r!r} of adapter {self.name!r}",
+                expected=f"a whole number from 1 to its trained rank {self.rank}",
+            )
+        return int(r)
+
+    def parameters(self, r: int) -> int:
+        """The number of parameters at rank ``r``, extras included; 0 at rank 0.
+
+        A module whose own rank is below ``r`` counts with its own rank.
+        """
+        return sum(t.numel() for t in self._tensors(r))
+
+    def bytes(self, r: int) -> int:
+        """The size of the tensors at rank ``r`` in bytes, extras included; 0 at rank 0."""
+        return sum(t.numel() * t.element_size() for t in self._tensors(r))
+
+    def rank_weights(self, module: str) -> NDArray[np.float64] | None:
+        """The diagonal of P that training used for a module, shape (R,); ``None`` when unknown.
+
+        DyLoRA draws its diagonal anew in each step; what is trained for full rank is ``s_R`` on
+        every component, so that is what it gives.
+        """
+        f = self.modules[module]
+        if self.nesting is None:
+            return None
+        if self.nesting.method != "matryoshka":
+            return np.full(f.rank, f.scale(f.rank))
+        return rank_weights(f.rank, self.nesting.ranks, self.nesting.weights, f.rule, f.alpha)
+
+    def _tensors(self, r: int) -> list[Tensor]:
+        if r == 0:
+            return []
+        self.check_rank(r)
+        cuts = [t for f in self.modules.values() for t in f.cut(r)]
+        return [*cuts, *self.extras.values()]
+
+
+def _hash_tensor(digest: Any, tensor: Tensor) -> None:
+    t = tensor.detach().cpu().contiguous()
+    digest.update(json.dumps([str(t.dtype), list(t.shape)]).encode())
+    digest.update(t.flatten().view(torch.uint8).numpy().data)

@@ -1,0 +1,345 @@
+"""An adapter on a live model: attached once, its rank switched without merging or reloading.
+
+PEFT's own layers are injected, so that every linear path it knows (Conv1D, quantised, experts)
+computes exactly what a loaded checkpoint would. A rank is chosen by giving those layers the first r
+components and the scale of an export at r; rank 0 switches the layers off. Removing the adapter
+puts the base's own modules back.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from aurac.adapters.extras import ExtraTensors
+from aurac.adapters.features import features_of
+from aurac.adapters.formats.peft_reader import from_state
+from aurac.adapters.formats.peft_writer import peft_shapes
+from aurac.adapters.nesting import Rule, peft_alpha
+from aurac.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from aurac.adapters.adapter import Adapter, Factors, Nesting
+    from aurac.adapters.truncate import Prepared
+
+NAME = "aurac"
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class LiveAdapter:
+    """A handle on an attached adapter.
+
+    Attributes:
+        model: The model, of its own class, with the adapter in it.
+        prepared: What is attached.
+    """
+
+    def __init__(self, model: nn.Module, prepared: Prepared, *, half: bool = False) -> None:
+        self.model = model
+        self.prepared = prepared
+        self._rank = 0
+        self._closed = False
+        self._base = _BaseState(model)
+        self._extras = ExtraTensors(model, prepared.adapter.extras, prepared.adapter.peft_config)
+        try:
+            self._layers = _inject(model, prepared.adapter)
+            self._factors = {
+                name: _placed(layer, prepared.modules[name].A, prepared.modules[name].B, half=half)
+                for name, layer in self._layers.items()
+            }
+            self.set_rank(prepared.rank)
+        except BaseException:
+            self.remove()
+            raise
+
+    @property
+    def rank(self) -> int:
+        """The rank in use; 0 is the base."""
+        return self._rank
+
+    def set_rank(self, r: int) -> None:
+        """Switch to rank ``r``; 0 switches the adapter off, which leaves the base itself.
+
+        Raises:
+            RankError: For a rank that the adapter does not have.
+            UsageError: After :meth:`remove`.
+        """
+        if self._closed:
+            raise UsageError("a rank for an adapter that was removed", fix="attach it again")
+        if r != 0:
+            self.prepared.adapter.check_rank(r)
+            for name, layer in self._layers.items():
+                self._give(name, layer, r)
+        for layer in self._layers.values():
+            layer._disable_adapters = r == 0
+        self._extras.switch(on=r != 0)
+        self._rank = r
+
+    def remove(self) -> None:
+        """Put the base's own modules back; the model is then bit-identical to what it was."""
+        if self._closed:
+            return
+        self._closed = True
+        self._extras.remove()
+        self._base.restore()
+
+    def _give(self, name: str, layer: Any, r: int) -> None:
+        f = self.prepared.adapter.modules[name]
+        own = min(r, f.rank)
+        full_a, full_b = self._factors[name]
+        A, B = peft_shapes(f, full_a[:own], full_b[:, :own].contiguous())
+        for param, value in zip(_parameters(layer, f), (A, B), strict=True):
+            param.data = value.contiguous()
+        layer.r[NAME] = own
+        layer.scaling[NAME] = self.prepared.scaling(name, r)
+
+
+@contextmanager
+def attach(model: nn.Module, prepared: Prepared, *, half: bool = False) -> Iterator[LiveAdapter]:
+    """Attach a prepared adapter to ``model`` for the length of a ``with`` block.
+
+    Args:
+        model: A base model without an adapter; it is changed in place and restored at the end.
+        prepared: From :func:`~aurac.adapters.truncate.prepare`.
+        half: Keep factors in the base's own 16-bit type. By default they are computed in fp32
+            there, as ``PeftModel.from_pretrained`` does.
+
+    Yields:
+        The handle, at full rank.
+
+    Raises:
+        CheckpointError: When the adapter does not fit the model.
+        UsageError: When the model carries an adapter already.
+    """
+    check_fits(prepared.adapter, model)
+    live = LiveAdapter(model, prepared, half=half)
+    try:
+        yield live
+    finally:
+        live.remove()
+
+
+def check_fits(adapter: Adapter, model: nn.Module) -> None:
+    """Whether ``adapter`` has a place in ``model`` for each of its modules.
+
+    Raises:
+        CheckpointError: For a module that the base lacks, or whose features differ.
+        UsageError: When the model carries an adapter already.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    present = dict(model.named_modules())
+    if hasattr(model, "peft_config") or any(
+        isinstance(m, BaseTunerLayer) for m in present.values()
+    ):
+        raise UsageError("a model that carries an adapter already", fix="give the plain base model")
+    base = _called(model)
+    for name, f in adapter.modules.items():
+        plain = re.sub(r"(\.base_layer)+$", "", name)
+        if plain not in present:
+            raise CheckpointError(
+                f"adapter {adapter.name!r} has factors for {plain}, which base {base} lacks",
+                fix="it was trained on another base",
+            )
+        features = None if f.kind == "experts" else features_of(present[plain])
+        own = (f.A.shape[1], f.B.shape[0])
+        if features is not None and features != own:
+            raise CheckpointError(
+                f"adapter {adapter.name!r} has {own[0]} in and {own[1]} out for {name}, "
+                f"but base {base} has {features[0]} in and {features[1]} out",
+                fix="it was trained on another base",
+            )
+
+
+def check_base(adapter: Adapter, name: str, sha256: str | None) -> None:
+    """Whether the base in use is the one that the adapter's record names by hash.
+
+    Raises:
+        CheckpointError: When both hashes are known and differ.
+    """
+    if sha256 is None or adapter.base_sha256 is None or adapter.base_sha256 == sha256:
+        return
+    raise CheckpointError(
+        f"adapter {adapter.name!r} was trained on {adapter.base or 'a base'} with hash "
+        f"{adapter.base_sha256[:12]}, but base {name} has hash {sha256[:12]}",
+        fix="give the base it was trained on",
+    )
+
+
+def adapter_from_peft(
+    model: Any,
+    adapter_name: str = "default",
+    *,
+    nesting: Nesting | None,
+    rule: Rule,
+    alpha: float,
+    base: str | None = None,
+    base_sha256: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    name: str = "adapter",
+) -> Adapter:
+    """The adapter in a live ``PeftModel``, its factors copied to the CPU.
+
+    Args:
+        model: The ``PeftModel``.
+        adapter_name: Which of its adapters.
+        nesting: How its ranks are being trained.
+        rule: The scaling rule that training used.
+        alpha: The α of that rule. For ``none`` PEFT itself has ``lora_alpha = α·R``.
+        base: The base's name.
+        base_sha256: The base's content hash.
+        recipe: The recipe.
+        seed: The seed.
+        name: What to call it.
+
+    Raises:
+        CheckpointError: When the model's own scale is not the one that is claimed, or it has a
+            feature that is refused.
+    """
+    from dataclasses import replace
+
+    from peft import get_peft_model_state_dict
+
+    config = _plain(model.peft_config[adapter_name].to_dict())
+    state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
+    copied = {key: t.detach().to("cpu", copy=True) for key, t in state.items()}
+    read = from_state(config, copied, where=f"model adapter {adapter_name!r}", name=name)
+    modules = {}
+    for module, f in read.modules.items():
+        wanted = peft_alpha(rule, alpha, f.rank)
+        if (f.rule == "sqrt") != (rule == "sqrt") or abs(f.alpha - wanted) > 1e-9 * abs(wanted):
+            raise CheckpointError(
+                f"{module} of the model scales with lora_alpha {f.alpha:g} ({f.rule})",
+                expected=f"{wanted:g}, as rule {rule} with alpha {alpha:g} has it at rank {f.rank}",
+            )
+        modules[module] = replace(f, rule=rule, alpha=float(alpha))
+    return replace(
+        read,
+        modules=modules,
+        nesting=nesting,
+        base=base or read.base,
+        base_sha256=base_sha256,
+        recipe=recipe,
+        seed=seed,
+    )
+
+
+class _BaseState:
+    """What injection changes on a model, remembered so that it can be put back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._children = {name: dict(module._modules) for name, module in model.named_modules()}
+        self._modules = dict(model.named_modules())
+        self._attributes = set(vars(model))
+        self._gradients = [(p, p.requires_grad) for p in model.parameters()]
+        self._training = {id(m): m.training for m in self._modules.values()}
+
+    def restore(self) -> None:
+        for name, module in self._modules.items():
+            children = self._children[name]
+            if module._modules != children:
+                module._modules.clear()
+                module._modules.update(children)
+            module.training = self._training[id(module)]
+        for attribute in set(vars(self._model)) - self._attributes:
+            delattr(self._model, attribute)
+        for parameter, needed in self._gradients:
+            parameter.requires_grad_(needed)
+
+
+def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
+    """PEFT's layers around the adapter's modules, by module path, empty and on the meta device."""
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
+
+    names = [name for name, f in adapter.modules.items() if f.kind != "experts"]
+    config = LoraConfig(
+        r=1,
+        lora_alpha=1,
+        target_modules="|".join(map(re.escape, names)) or None,
+        target_parameters=list(adapter.peft_config.get("target_parameters") or ()) or None,
+        fan_in_fan_out=any(_is_conv1d(model, name) for name in names),
+        inference_mode=True,
+    )
+    training = {id(m): m.training for m in model.modules()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            inject_adapter_in_model(config, model, adapter_name=NAME, low_cpu_mem_usage=True)
+        except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+            raise CheckpointError(
+                f"PEFT cannot place adapter {adapter.name!r} in base {_called(model)}: {error}"
+            ) from error
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
+    odd = sorted(set(layers) ^ set(adapter.modules))
+    if odd:
+        raise CheckpointError(
+            f"adapter {adapter.name!r} and base {_called(model)} disagree about {odd[0]}"
+            + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
+        )
+    for layer in layers.values():
+        layer.training = training.get(id(layer.base_layer), False)
+    return layers
+
+
+def _placed(layer: Any, A: Tensor, B: Tensor, *, half: bool) -> tuple[Tensor, Tensor]:
+    """The factors on the layer's device, in the type that PEFT would compute them in."""
+    weight = _reference_weight(layer)
+    dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
+    if dtype in _HALF and not half:
+        dtype = torch.float32
+    # Always a copy: inside a loaded file a tensor may be aligned so that products round otherwise.
+    return A.to(weight.device, dtype, copy=True), B.to(weight.device, dtype, copy=True)
+
+
+def _reference_weight(layer: Any) -> Tensor:
+    if hasattr(layer, "parameter_name"):
+        return layer.get_param()
+    base = layer.get_base_layer()
+    for attribute in ("qweight", "W_q", "weight"):
+        found = getattr(base, attribute, None)
+        if isinstance(found, Tensor):
+            return found
+    return next(base.parameters())
+
+
+def _parameters(layer: Any, f: Factors) -> tuple[nn.Parameter, nn.Parameter]:
+    """The layer's own A and B parameters, made real the first time they are used."""
+    if f.kind == "embedding":
+        for holder in (layer.lora_embedding_A, layer.lora_embedding_B):
+            if holder[NAME].is_meta:
+                holder[NAME] = nn.Parameter(torch.empty(0), requires_grad=False)
+        return layer.lora_embedding_A[NAME], layer.lora_embedding_B[NAME]
+    for holder in (layer.lora_A, layer.lora_B):
+        if holder[NAME].weight.is_meta:
+            holder[NAME].weight = nn.Parameter(torch.empty(0), requires_grad=False)
+    return layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
+
+
+def _is_conv1d(model: nn.Module, name: str) -> bool:
+    return type(model.get_submodule(name)).__name__ == "Conv1D"
+
+
+def _called(model: nn.Module) -> str:
+    config = getattr(model, "config", None)
+    return getattr(config, "_name_or_path", "") or type(model).__name__
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of PEFT's as the JSON that it would save."""
+    plain = {}
+    for key, value in config.items():
+        if isinstance(value, (set, frozenset, tuple)):
+            plain[key] = sorted(value) if isinstance(value, (set, frozenset)) else list(value)
+        else:
+            plain[key] = getattr(value, "value", value)
+    return plain

@@ -1,0 +1,135 @@
+"""Tensors beside the low-rank factors: whole modules, biases, single token rows.
+
+They replace parts of the base while the adapter is on, at every rank, and leave no trace after.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from aurac.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DELTA = ".token_adapter.trainable_tokens_delta"
+
+
+class ExtraTensors:
+    """Replacements for modules of a base that can be switched on and off.
+
+    Whole modules (``modules_to_save``) and token rows are put in copies of the base's modules, so
+    that tied weights elsewhere stay the base's own where PEFT leaves them so. Biases and embedding
+    matrices that PEFT writes into the base itself are swapped in place.
+    """
+
+    def __init__(
+        self, model: nn.Module, extras: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> None:
+        self._model = model
+        self._modules: dict[str, tuple[nn.Module, nn.Module]] = {}
+        self._values: list[tuple[Tensor, Tensor, Tensor]] = []
+        saved = tuple(config.get("modules_to_save") or ())
+        copies: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in extras.items():
+            owner = _owner(key, saved)
+            if key.endswith(_DELTA):
+                self._add_tokens(key.removesuffix(_DELTA), tensor, config)
+            elif owner is not None:
+                copies.setdefault(owner, {})[key.removeprefix(f"{owner}.")] = tensor
+            else:
+                self._add_value(key, tensor)
+        for owner, state in copies.items():
+            self._add_module(owner, state)
+
+    def switch(self, *, on: bool) -> None:
+        """Put the replacements in, or the base's own back."""
+        for name, (own, replacement) in self._modules.items():
+            _set(self._model, name, replacement if on else own)
+        for parameter, own_value, value in self._values:
+            parameter.data = value if on else own_value
+
+    def remove(self) -> None:
+        """The same as switching off."""
+        self.switch(on=False)
+
+    def _add_module(self, name: str, state: Mapping[str, Tensor]) -> None:
+        own = _find(self._model, name)
+        replacement = copy.deepcopy(own)
+        expected = replacement.state_dict()
+        wrong = [k for k in {*expected, *state} if k not in expected or k not in state]
+        wrong += [k for k in state if k in expected and state[k].shape != expected[k].shape]
+        if wrong:
+            raise CheckpointError(
+                f"the adapter's own copy of {name} does not fit the base's: {min(wrong)}"
+            )
+        replacement.load_state_dict(dict(state))
+        self._modules[name] = (own, replacement)
+
+    def _add_tokens(self, name: str, rows: Tensor, config: Mapping[str, Any]) -> None:
+        own = _find(self._model, name)
+        indices = _token_indices(name, config)
+        weight = getattr(own, "weight", None)
+        if (
+            weight is None
+            or rows.shape != (len(indices), weight.shape[1])
+            or max(indices) >= len(weight)
+        ):
+            raise CheckpointError(f"the adapter's token rows do not fit {name} of the base")
+        changed = weight.detach().clone()
+        changed[torch.tensor(indices, device=changed.device)] = rows.to(changed)
+        tied = [n for n, m in self._model.named_modules() if getattr(m, "weight", None) is weight]
+        for other in tied:
+            module = _find(self._model, other)
+            replacement = copy.copy(module)
+            replacement._parameters = dict(module._parameters)
+            replacement.weight = nn.Parameter(changed, requires_grad=False)
+            self._modules[other] = (module, replacement)
+
+    def _add_value(self, key: str, value: Tensor) -> None:
+        key = key.replace(".base_layer.", ".")
+        parameters = dict(self._model.named_parameters(remove_duplicate=False))
+        if key not in parameters or parameters[key].shape != value.shape:
+            raise CheckpointError(f"the adapter has a tensor {key} that does not fit the base")
+        parameter = parameters[key]
+        self._values.append((parameter, parameter.data, value.to(parameter)))
+
+
+def _owner(key: str, saved: tuple[str, ...]) -> str | None:
+    """The module of ``modules_to_save`` that a key belongs to, as its full path."""
+    path = key.split(".")
+    for end in range(len(path), 0, -1):
+        head = ".".join(path[:end])
+        if any(head == name or head.endswith(f".{name}") for name in saved):
+            return head
+    return None
+
+
+def _token_indices(name: str, config: Mapping[str, Any]) -> list[int]:
+    given = config.get("trainable_token_indices")
+    if isinstance(given, dict):
+        given = next((v for k, v in given.items() if name == k or name.endswith(f".{k}")), None)
+    if not given:
+        raise CheckpointError(
+            f"the adapter has token rows for {name} but no trainable_token_indices"
+        )
+    return list(given)
+
+
+def _find(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        raise CheckpointError(
+            f"the adapter replaces {name}, which the base does not have",
+            fix="it was trained on another base",
+        ) from error
+
+
+def _set(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    model.get_submodule(parent)._modules[child] = module

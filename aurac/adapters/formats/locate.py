@@ -1,0 +1,78 @@
+"""From what a user types to a path: a folder or file that exists wins, else a hub id."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from aurac.errors import CheckpointError
+
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_HUB_ID = re.compile(
+    rf"(?P<repo>{_PART}/{_PART})(@(?P<revision>[\w./-]{{1,200}}))?(:(?P<subfolder>[\w][\w./=-]{{0,200}}))?"
+)
+_PATTERNS = ("adapter_config.json", "adapter_model.*", "aurac.json", "*.pt", "*.aurac.json")
+
+
+def locate(path: str | Path) -> Path:
+    """The local path of a checkpoint.
+
+    Args:
+        path: A folder, a file, or a hub id ``owner/name[@revision][:subfolder]``.
+
+    Raises:
+        CheckpointError: When there is no such path and no such thing on the hub, or no network.
+    """
+    text = str(path)
+    if not text or "\0" in text:
+        raise CheckpointError(f"checkpoint {text!r}", expected="a folder, a file or a hub id")
+    local = Path(text).expanduser()
+    try:
+        if local.exists():
+            return local
+    except OSError as error:
+        raise CheckpointError(f"cannot read {text}: {error.strerror}") from error
+    if local.is_symlink():
+        raise CheckpointError(f"{text} is a link that leads nowhere")
+    match = _HUB_ID.fullmatch(text)
+    if match is None or ".." in text:
+        raise CheckpointError(
+            f"there is no folder or file {text}",
+            expected="a folder, a file or a hub id owner/name[@revision][:subfolder]",
+        )
+    return _from_hub(text, match["repo"], match["revision"], match["subfolder"])
+
+
+def _from_hub(text: str, repo: str, revision: str | None, subfolder: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    inside = f"{subfolder.strip('/')}/" if subfolder else ""
+    patterns = [inside + pattern for pattern in _PATTERNS]
+    try:
+        root = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise CheckpointError(
+            f"{repo} on the hub is gated", fix="log in with an account"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{repo} on the hub has no revision {revision}") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise CheckpointError(
+            f"there is no folder or file {text}, and no {repo} on the hub that can be seen"
+        ) from error
+    except (HfHubHTTPError, OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"there is no folder or file {text}, and the hub cannot be reached to look for it",
+            fix="check the path or the network",
+        ) from error
+    found = root / inside if inside else root
+    if not found.exists():
+        raise CheckpointError(f"{repo} on the hub has no folder {subfolder}")
+    return found

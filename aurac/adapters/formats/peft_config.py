@@ -1,0 +1,269 @@
+"""``adapter_config.json``: what is understood, what is refused and why.
+
+A field of PEFT's config that changes the outputs is either in this file or refused. A field that no
+version of PEFT seen here has is ignored while it is unset and refused when it is set.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aurac.adapters.formats.tensors import finite_number
+from aurac.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from aurac.adapters.nesting import Rule
+
+CONFIG = "adapter_config.json"
+
+# Fields that an export carries over when they are set; the rest is written anew or left out.
+CARRIED = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_dropout",
+    "modules_to_save",
+    "revision",
+    "target_modules",
+    "target_parameters",
+    "task_type",
+    "trainable_token_indices",
+)
+
+# Fields that change nothing at inference, whatever they hold.
+INERT = frozenset(
+    {
+        "corda_config",
+        "ephemeral_gpu_offload",
+        "eva_config",
+        "inference_mode",
+        "loftq_config",
+        "lora_ga_config",
+        "megatron_core",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "runtime_config",
+    }
+)
+
+UNDERSTOOD = frozenset(
+    {*CARRIED, *INERT, "alpha_pattern", "bias", "init_lora_weights", "lora_alpha", "r"}
+    | {"rank_pattern", "use_rslora"}
+)
+
+# Initialisations that leave the base as it is; with any other the adapter belongs to another base.
+PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
+
+REFUSED_FIELDS: Mapping[str, str] = {
+    "alora_invocation_tokens": "aLoRA acts only after its invocation tokens",
+    "arrow_config": "Arrow routes between several adapters",
+    "ensure_weight_tying": "tied adapters share factors between input and output embeddings",
+    "kasa_config": "KaSA truncates the base's own weights",
+    "layer_replication": "it runs on a base with repeated layers, which is not the base at rank 0",
+    "lora_bias": "the bias of lora_B belongs to no rank",
+    "megatron_config": "Megatron layers are sharded",
+    "monteclora_config": "MonteCLoRA samples its factors",
+    "use_bdlora": "BD-LoRA's factors are block-diagonal",
+    "use_dora": "DoRA renormalises each column of the whole weight, so no rank stands alone",
+    "use_qalora": "QALoRA pools its inputs",
+    "velora_config": "VeLoRA compresses activations with state of its own",
+}
+
+REFUSED_INITS: Mapping[str, str] = {
+    "pissa": "PiSSA moves the leading components out of the base",
+    "olora": "OLoRA moves a QR factor out of the base",
+    "corda": "CorDA moves components out of the base",
+    "loftq": "LoftQ replaces the base by a quantised residual",
+    "lora_ga": "LoRA-GA shifts the base by its first update",
+    "mica": "MiCA derives B from the base's own weights",
+}
+
+REFUSED_TYPES: Mapping[str, str] = {
+    "ADALORA": "AdaLoRA's ranks are not ordered and its singular values are folded in at loading",
+    "IA3": "(IA)3 rescales activations and has no rank",
+    "LOHA": "LoHa multiplies two low-rank products element by element",
+    "LOKR": "LoKr is a Kronecker product",
+    "VERA": "VeRA shares frozen random factors",
+    "OFT": "OFT rotates the base's weights",
+    "BOFT": "BOFT rotates the base's weights",
+    "XLORA": "X-LoRA mixes several adapters per token",
+    "PROMPT_TUNING": "prompt tuning has no low-rank update",
+    "PREFIX_TUNING": "prefix tuning has no low-rank update",
+    "P_TUNING": "p-tuning has no low-rank update",
+}
+
+
+@dataclass(frozen=True)
+class PeftConfig:
+    """The understood part of an ``adapter_config.json``."""
+
+    r: int
+    lora_alpha: float
+    rule: Rule
+    bias: str
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    carried: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    def rank_of(self, module: str) -> int:
+        """The rank that PEFT gives a module."""
+        return self.rank_pattern.get(_pattern_key(self.rank_pattern, module), self.r)
+
+    def alpha_of(self, module: str) -> float:
+        """The ``lora_alpha`` that PEFT gives a module."""
+        return self.alpha_pattern.get(_pattern_key(self.alpha_pattern, module), self.lora_alpha)
+
+
+def parse_config(given: Mapping[str, Any], where: object) -> PeftConfig:
+    """Check the fields of an ``adapter_config.json``.
+
+    Raises:
+        CheckpointError: For another PEFT method, a feature that is refused, a field that is not
+            understood, or a value of a wrong type.
+    """
+    _refuse_type(given, where)
+    _refuse_fields(given, where)
+    _refuse_init(given, where)
+    notes = _unknown_fields(given, where)
+    for key, (expected, accepts) in _TYPES.items():
+        value = given.get(key)
+        if value is not None and not accepts(value):
+            raise CheckpointError(f"{where} gives {key} = {value!r}"[:300], expected=expected)
+    carried = {key: given[key] for key in CARRIED if given.get(key) not in (None, False, [], {})}
+    return PeftConfig(
+        r=_field(given, "r", 8),
+        lora_alpha=float(_field(given, "lora_alpha", 8)),
+        rule="sqrt" if given.get("use_rslora") else "rank",
+        bias=_field(given, "bias", "none"),
+        rank_pattern=dict(_field(given, "rank_pattern", {})),
+        alpha_pattern={k: float(v) for k, v in _field(given, "alpha_pattern", {}).items()},
+        carried=carried,
+        notes=notes,
+    )
+
+
+def _field(given: Mapping[str, Any], key: str, default: Any) -> Any:
+    value = given.get(key)
+    return default if value is None else value
+
+
+def _refuse_type(given: Mapping[str, Any], where: object) -> None:
+    kind = given.get("peft_type")
+    if not isinstance(kind, str):
+        raise CheckpointError(
+            f"{where} names no PEFT method", expected='a "peft_type" of LORA', fix="check the file"
+        )
+    if kind.upper() != "LORA":
+        why = REFUSED_TYPES.get(kind.upper(), "it is not a plain low-rank update")
+        raise CheckpointError(
+            f"{where} is a {kind} adapter, which is refused: {why}", expected="a plain LoRA adapter"
+        )
+
+
+def _refuse_fields(given: Mapping[str, Any], where: object) -> None:
+    for key, why in REFUSED_FIELDS.items():
+        if given.get(key) not in (None, False, [], {}):
+            raise CheckpointError(
+                f"{where} sets {key}, which is refused: {why}", expected="a plain LoRA adapter"
+            )
+
+
+def _refuse_init(given: Mapping[str, Any], where: object) -> None:
+    init = given.get("init_lora_weights", True)
+    if init is None or isinstance(init, bool) or init in PLAIN_INITS:
+        return
+    known = str(init).split("_niter_", maxsplit=1)[0]
+    why = REFUSED_INITS.get(known, "it is not known what that does to the base")
+    raise CheckpointError(
+        f"{where} was initialised with {init!r}, which is refused: {why}",
+        expected="an adapter of the unchanged base",
+        fix="convert it: PEFT's save_pretrained takes path_initial_model_for_weight_conversion",
+    )
+
+
+def _unknown_fields(given: Mapping[str, Any], where: object) -> tuple[str, ...]:
+    notes = []
+    for key in sorted(set(given) - UNDERSTOOD - set(REFUSED_FIELDS)):
+        if given[key] not in (None, False, [], {}, ""):
+            raise CheckpointError(
+                f"{where} sets {key!r} = {str(given[key])[:60]!r}, which is not understood",
+                fix="it may come from a newer PEFT; aurac will not guess what it does",
+            )
+        notes.append(f"the config has an unknown field {key!r}, which is unset")
+    return tuple(notes)
+
+
+def _pattern_key(patterns: Mapping[str, Any], module: str) -> str:
+    """The first pattern that ends ``module``, as PEFT matches them."""
+    for key in patterns:
+        if re.match(rf"(.*\.)?({key})$", module):
+            return key
+    return module
+
+
+def _is_strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+
+
+def _is_pattern(value: object, accepts: Callable[[object], bool]) -> bool:
+    if not isinstance(value, dict) or not all(isinstance(k, str) for k in value):
+        return False
+    return all(accepts(v) for v in value.values()) and all(map(_compiles, value))
+
+
+def _compiles(pattern: str) -> bool:
+    # A pattern is data from the file; nested repetition would let it run for ever.
+    if re.search(r"[+*}]\)?[+*{]", pattern) or len(pattern) > 500:
+        return False
+    try:
+        re.compile(rf"(.*\.)?({pattern})$")
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return True
+
+
+def _is_rank(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 2**20
+
+
+def _is_alpha(value: object) -> bool:
+    return finite_number(value) and math.fabs(float(value)) <= 1e9  # type: ignore[arg-type]
+
+
+def _is_indices(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _is_indices(v) for k, v in value.items())
+    if not isinstance(value, list):
+        return False
+    return all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value)
+
+
+_TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "r": ("a whole number of at least 1", _is_rank),
+    "lora_alpha": ("a finite number", _is_alpha),
+    "use_rslora": ("true or false", lambda v: isinstance(v, bool)),
+    "fan_in_fan_out": ("true or false", lambda v: isinstance(v, bool)),
+    "bias": ("none, all or lora_only", lambda v: v in ("none", "all", "lora_only")),
+    "rank_pattern": ("patterns with ranks", lambda v: _is_pattern(v, _is_rank)),
+    "alpha_pattern": ("patterns with numbers", lambda v: _is_pattern(v, _is_alpha)),
+    "target_modules": ("names", lambda v: isinstance(v, str) or _is_strings(v)),
+    "exclude_modules": ("names", lambda v: isinstance(v, str) or _is_strings(v)),
+    "modules_to_save": ("a list of names", _is_strings),
+    "target_parameters": ("a list of names", _is_strings),
+    "trainable_token_indices": ("a list of token ids", _is_indices),
+    "base_model_name_or_path": ("a string", lambda v: isinstance(v, str)),
+    "revision": ("a string", lambda v: isinstance(v, str)),
+    "task_type": ("a string", lambda v: isinstance(v, str)),
+    "lora_dropout": ("a number", finite_number),
+    "auto_mapping": ("an object", lambda v: isinstance(v, dict)),
+}

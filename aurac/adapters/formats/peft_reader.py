@@ -1,0 +1,239 @@
+"""PEFT checkpoints: ``adapter_config.json`` beside ``adapter_model.safetensors`` or ``.bin``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from aurac.adapters.adapter import Adapter, Factors, Kind
+from aurac.adapters.formats.peft_config import CONFIG, PeftConfig, parse_config
+from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
+from aurac.adapters.formats.tensors import check_factor, read_json, read_tensors
+from aurac.adapters.nesting import peft_alpha
+from aurac.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+PREFIX = "base_model.model."
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_FACTOR = re.compile(
+    r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?P<weight>\.weight)?"
+)
+
+
+def read_peft(folder: Path) -> Adapter:
+    """The adapter in a PEFT folder, its side-car included.
+
+    Raises:
+        CheckpointError: When something is missing, damaged, contradictory or not understood.
+    """
+    config = read_json(folder / CONFIG)
+    parse_config(config, folder / CONFIG)  # a refusal should not wait for the weights
+    found = [folder / name for name in WEIGHTS if (folder / name).exists()]
+    if not found:
+        raise CheckpointError(
+            f"{folder} has an {CONFIG} but no weights", expected=f"{' or '.join(WEIGHTS)} in it"
+        )
+    notes = [f"{found[1].name} is ignored beside {found[0].name}"] if len(found) > 1 else []
+    adapter = from_state(config, read_tensors(found[0]), where=found[0], name=folder.name)
+    adapter = replace(adapter, source=folder, notes=(*adapter.notes, *notes))
+    sidecar = read_sidecar(sidecar_path(folder))
+    return adapter if sidecar is None else with_sidecar(adapter, sidecar, sidecar_path(folder))
+
+
+def from_state(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], *, where: object, name: str
+) -> Adapter:
+    """The adapter of a PEFT config and a state dict in PEFT's own key format.
+
+    Raises:
+        CheckpointError: For half a pair, a foreign key, or a shape that contradicts the config.
+    """
+    parsed = parse_config(config, where)
+    pairs: dict[str, dict[str, tuple[str, Tensor]]] = {}
+    extras: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if not key.startswith(PREFIX):
+            raise CheckpointError(
+                f"{where} has a foreign key {key!r}", expected=f"keys under {PREFIX}"
+            )
+        short = key.removeprefix(PREFIX)
+        match = _FACTOR.fullmatch(short)
+        if match is None:
+            extras[short] = check_factor(_explained(short, tensor, parsed, where), key, where)
+            continue
+        sort = "embedding" if match["embedding"] else "weight"
+        if bool(match["weight"]) == bool(match["embedding"]):
+            raise CheckpointError(f"{where} has a foreign key {key!r}")
+        pairs.setdefault(match["module"], {})[match["side"]] = (
+            sort,
+            check_factor(tensor, key, where),
+        )
+    modules = {module: _factors(module, pair, parsed, where) for module, pair in pairs.items()}
+    return Adapter(
+        name=name,
+        modules=modules,
+        base=parsed.carried.get("base_model_name_or_path"),
+        peft_config={**parsed.carried, **({"bias": parsed.bias} if parsed.bias != "none" else {})},
+        notes=(*parsed.notes, *_notes(modules, extras)),
+        extras=extras,
+    )
+
+
+def with_sidecar(adapter: Adapter, sidecar: Sidecar, where: Path) -> Adapter:
+    """``adapter`` with what its side-car adds.
+
+    Raises:
+        CheckpointError: When the two contradict each other about the scale.
+    """
+    modules = dict(adapter.modules)
+    for name, f in adapter.modules.items():
+        rule = f.rule if sidecar.rule is None else sidecar.rule
+        if rule == "none" and f.rule == "rank":
+            alpha = f.alpha / f.rank
+        elif rule == f.rule:
+            alpha = f.alpha
+        else:
+            raise CheckpointError(
+                f"{where} says scaling {rule}, but {CONFIG} says {f.rule}",
+                fix="one of them was changed",
+            )
+        if sidecar.alpha is not None:
+            recorded = peft_alpha(rule, sidecar.alpha, f.rank)
+            if abs(recorded - f.alpha) > 1e-9 * abs(f.alpha):
+                raise CheckpointError(
+                    f"{where} has alpha {sidecar.alpha:g}, but {CONFIG} lora_alpha {f.alpha:g}",
+                    fix="one of them was changed",
+                )
+            alpha = float(sidecar.alpha)
+        modules[name] = replace(f, rule=rule, alpha=alpha)
+    return replace(
+        adapter,
+        modules=modules,
+        nesting=sidecar.nesting,
+        base=sidecar.base or adapter.base,
+        base_sha256=sidecar.base_sha256,
+        recipe=sidecar.recipe,
+        seed=sidecar.seed,
+        derived=sidecar.derived,
+    )
+
+
+def _explained(key: str, tensor: Tensor, config: PeftConfig, where: object) -> Tensor:
+    """``tensor`` when the config says why a key beside the factors is there."""
+    saved = config.carried.get("modules_to_save") or []
+    path = key.split(".")
+    whole_module = any(
+        name.split(".") == path[i : i + len(name.split("."))]
+        for name in saved
+        for i in range(len(path))
+    )
+    biased = config.bias != "none" and path[-1] == "bias" and "lora_B" not in path
+    tokens = "trainable_token_indices" in config.carried and path[-1] == "trainable_tokens_delta"
+    embedding = path[-1] == "weight" and bool({"embed_tokens", "lm_head"} & set(path))
+    if whole_module or biased or tokens or embedding:
+        return tensor
+    if "lora_magnitude_vector" in path:
+        raise CheckpointError(f"{where} has DoRA's {key!r}, which is refused")
+    raise CheckpointError(
+        f"{where} has a key {key!r} that its config does not explain",
+        expected="pairs of lora_A and lora_B, and what the config names",
+    )
+
+
+def _factors(
+    module: str, pair: Mapping[str, tuple[str, Tensor]], config: PeftConfig, where: object
+) -> Factors:
+    if set(pair) != {"A", "B"}:
+        missing = "B" if "A" in pair else "A"
+        raise CheckpointError(f"{where} has no lora_{missing} for {module}")
+    (sort, A), (other, B) = pair["A"], pair["B"]
+    if sort != other:
+        raise CheckpointError(f"{where} mixes embedding and weight factors for {module}")
+    rank, alpha = config.rank_of(module), config.alpha_of(module)
+    kind, layout, A, B = _canonical(module, A, B, sort=sort, rank=rank, config=config, where=where)
+    if A.shape[0] != rank or B.shape[1] != rank:
+        raise CheckpointError(
+            f"{where} has factors of ranks {A.shape[0]} and {B.shape[1]} for {module}",
+            expected=f"rank {rank}, which {CONFIG} gives it",
+        )
+    return Factors(A, B, alpha, config.rule, kind, layout)
+
+
+def _canonical(
+    module: str,
+    A: Tensor,
+    B: Tensor,
+    *,
+    sort: str,
+    rank: int,
+    config: PeftConfig,
+    where: object,
+) -> tuple[Kind, tuple[int, ...], Tensor, Tensor]:
+    """A as (R, in), B as (out, R), and what is needed to go back."""
+    if sort == "embedding" and A.ndim == B.ndim == 2:
+        return "embedding", (), A, B
+    if sort == "weight" and A.ndim == B.ndim and A.ndim in (3, 4, 5):
+        kernel = tuple(A.shape[2:])
+        if any(n != 1 for n in B.shape[2:]):
+            raise CheckpointError(f"{where} has a lora_B of shape {tuple(B.shape)} for {module}")
+        return "conv", kernel, A.flatten(1), B.flatten(1)
+    if A.ndim != 2 or B.ndim != 2:
+        raise CheckpointError(
+            f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}"
+        )
+    if _is_parameter(module, config):
+        experts = A.shape[0] // rank
+        if experts < 1 or A.shape[0] != experts * rank or B.shape[1] != experts * rank:
+            raise CheckpointError(
+                f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}",
+                expected=f"a multiple of rank {rank} on both",
+            )
+        return "experts", (experts,), *stack_experts(A, B, experts)
+    return "linear", (), A, B
+
+
+def _is_parameter(module: str, config: PeftConfig) -> bool:
+    """Whether the module's factors belong to a parameter named by ``target_parameters``."""
+    plain = module
+    while plain.endswith(".base_layer"):
+        plain = plain.removesuffix(".base_layer")
+    owners = [p.rpartition(".")[0] for p in config.carried.get("target_parameters", ())]
+    return any(plain == owner or plain.endswith(f".{owner}") for owner in owners)
+
+
+def stack_experts(A: Tensor, B: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """Expert-major A (E·r, in) and expert-fastest B (out, r·E) as (r, E·in) and (E·out, r)."""
+    rank = A.shape[0] // experts
+    A = A.reshape(experts, rank, -1).permute(1, 0, 2).reshape(rank, -1)
+    B = B.reshape(-1, rank, experts).permute(2, 0, 1).reshape(-1, rank)
+    return A, B
+
+
+def unstack_experts(A: Tensor, B: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """The inverse of :func:`stack_experts`."""
+    rank = A.shape[0]
+    A = A.reshape(rank, experts, -1).permute(1, 0, 2).reshape(experts * rank, -1)
+    B = B.reshape(experts, -1, rank).permute(1, 2, 0).reshape(-1, rank * experts)
+    return A, B
+
+
+def _notes(modules: Mapping[str, Factors], extras: Mapping[str, Tensor]) -> list[str]:
+    notes = []
+    ranks = sorted({f.rank for f in modules.values()})
+    if len(ranks) > 1:
+        notes.append(
+            f"modules have ranks {', '.join(map(str, ranks))}; at rank r a module of a lower rank "
+            "keeps its own rank and scale"
+        )
+    if extras:
+        notes.append(
+            f"{len(extras)} tensors beside the low-rank factors hold at every rank from 1 on, "
+            "so rank 0 (the plain base) is not the limit of small ranks"
+        )
+    return notes

@@ -1,0 +1,140 @@
+"""The arithmetic of nested ranks: scaling rules, the rank weights p and the usual ladder of ranks.
+
+Sources: LoRA (arXiv 2106.09685) scales by α/r, rsLoRA (arXiv 2312.03732) by α/√r; the rank weights
+are the diagonal of P in MatryoshkaLoRA (arXiv 2605.07850). Ranks are counted from 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+import numpy as np
+
+from aurac.errors import RankError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+Rule = Literal["none", "rank", "sqrt"]
+Method = Literal["lora", "dylora", "matryoshka"]
+Update = Literal["prefix", "frozen"]
+
+RULES: Final[tuple[Rule, ...]] = get_args(Rule)
+METHODS: Final[tuple[Method, ...]] = get_args(Method)
+UPDATES: Final[tuple[Update, ...]] = get_args(Update)
+
+
+def scale(rule: Rule, alpha: float, r: int) -> float:
+    """The factor in front of ``B @ A`` at rank ``r``: α (none), α/r (rank) or α/√r (sqrt).
+
+    Raises:
+        UsageError: For a rule other than those three.
+        RankError: For a rank below 1.
+    """
+    if r < 1:
+        raise RankError(f"rank {r}", expected="a whole number of at least 1")
+    if rule == "none":
+        return float(alpha)
+    if rule == "rank":
+        return alpha / r
+    if rule == "sqrt":
+        return alpha / math.sqrt(r)
+    raise UsageError(f"scaling rule {rule!r}", expected=f"one of {', '.join(RULES)}")
+
+
+def rank_weights(
+    R: int,
+    nested_ranks: Sequence[int],
+    weights: Sequence[float] | None,
+    rule: Rule,
+    alpha: float,
+) -> NDArray[np.float64]:
+    """The diagonal of P, shape (R,): ``p_i = Σ_{r in S, r ≥ i} w_r · s_r`` for i = 1..R.
+
+    Args:
+        R: The number of components that the factors have.
+        nested_ranks: S, the ranks that were trained. A truncated adapter has fewer components than
+            its largest nested rank; its first R weights are still those of the whole sum.
+        weights: w_r in the order of ``nested_ranks``; ``None`` means 1 each.
+        rule: The scaling rule that gives s_r.
+        alpha: The α of the rule.
+
+    Raises:
+        RankError: For an empty S, a duplicate or a rank below 1.
+        UsageError: When there is not one finite weight for each nested rank.
+    """
+    ranks = check_nested_ranks(nested_ranks)
+    given = check_weights(ranks, weights)
+    p = np.zeros(R, dtype=np.float64)
+    for r, w in zip(ranks, given, strict=True):
+        p[:r] += w * scale(rule, alpha, r)
+    return p
+
+
+def default_nested_ranks(R: int) -> tuple[int, ...]:
+    """Powers of two up to ``R``, with ``R`` itself always the last: 12 gives (1, 2, 4, 8, 12)."""
+    if R < 1:
+        raise RankError(f"rank {R}", expected="a whole number of at least 1")
+    ranks = [1 << k for k in range(R.bit_length()) if 1 << k <= R]
+    return tuple(ranks if ranks[-1] == R else [*ranks, R])
+
+
+def is_rank(value: object) -> bool:
+    """Whether ``value`` is a whole number of at least 1 (Python's or numpy's; no bool)."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 1
+
+
+def check_nested_ranks(nested_ranks: Sequence[int]) -> tuple[int, ...]:
+    """``nested_ranks`` as ascending integers.
+
+    Raises:
+        RankError: For an empty list, a duplicate, something that is not whole or a rank below 1.
+    """
+    ranks: list[int] = []
+    for rank in nested_ranks:
+        if not is_rank(rank):
+            raise RankError(f"nested rank {rank!r}", expected="whole numbers of at least 1")
+        ranks.append(int(rank))
+    if not ranks or len(set(ranks)) != len(ranks) or ranks != sorted(ranks):
+        raise RankError(
+            f"nested ranks {tuple(nested_ranks)!r}",
+            expected="at least one rank, each once, ascending",
+        )
+    return tuple(ranks)
+
+
+def check_weights(ranks: Sequence[int], weights: Sequence[float] | None) -> tuple[float, ...]:
+    """One finite, non-negative weight for each of ``ranks``, not all of them zero.
+
+    Raises:
+        UsageError: When the count or a value is wrong.
+    """
+    if weights is None:
+        return (1.0,) * len(ranks)
+    given = tuple(float(w) for w in weights)
+    usable = all(math.isfinite(w) and w >= 0 for w in given) and any(w > 0 for w in given)
+    if len(given) != len(ranks) or not usable:
+        raise UsageError(
+            f"weights {given!r} for nested ranks {tuple(ranks)!r}",
+            expected="one finite weight of at least 0 for each nested rank, not all of them 0",
+        )
+    return given
+
+
+def peft_alpha(rule: Rule, alpha: float, r: int) -> float:
+    """The ``lora_alpha`` that makes plain PEFT scale rank ``r`` by the rule: α, or α·r for none."""
+    return alpha * r if rule == "none" else float(alpha)
+
+
+def peft_scale(rule: Rule, alpha: float, r: int) -> float:
+    """The factor that plain PEFT computes at rank ``r`` from :func:`peft_alpha`, rounding included.
+
+    A live model uses this one, so that it and an exported checkpoint agree to the last bit.
+    """
+    if r < 1:
+        raise RankError(f"rank {r}", expected="a whole number of at least 1")
+    lora_alpha = peft_alpha(rule, alpha, r)
+    return lora_alpha / math.sqrt(r) if rule == "sqrt" else lora_alpha / r

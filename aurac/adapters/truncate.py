@@ -1,0 +1,322 @@
+"""Truncation: the first r components in trained order, or the best r of the trained update.
+
+The scale after truncation (``rescale``) is a choice that can outweigh the method:
+
+- ``rule`` re-evaluates the scaling rule at r, the published inference of all three methods;
+- ``keep`` holds the scale of the trained rank;
+- ``trained`` keeps the first r entries of the diagonal P that training used, folded into A (for
+  DyLoRA, whose P at rank r is s_r itself, that is ``rule``);
+- ``fit`` multiplies ``keep`` by one factor per rank, found on held-out training documents.
+
+With ``svd`` the update is ``B · P · A`` where P is recorded and ``s_R · B · A`` otherwise, and the
+best rank-r approximation (Eckart and Young, 1936) comes from QR factorisations of B and Aᵀ and the
+SVD of an R × R core, never from the (out, in) matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aurac.adapters.nesting import Rule, peft_scale
+from aurac.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from aurac.adapters.adapter import Adapter, Factors
+
+Basis = Literal["prefix", "svd"]
+Rescale = Literal["rule", "keep", "trained", "fit"]
+
+BASES: Final[tuple[Basis, ...]] = get_args(Basis)
+RESCALES: Final[tuple[Rescale, ...]] = get_args(Rescale)
+
+
+class PreparedModule(NamedTuple):
+    """One module in the chosen basis.
+
+    Attributes:
+        A: (R, in), with any weights folded in.
+        B: (out, R).
+        scale: From a rank r ≥ 1 to the factor in front of ``B[:, :r] @ A[:r]``. A module of a lower
+            rank R than r uses its own R.
+    """
+
+    A: Tensor
+    B: Tensor
+    scale: Callable[[int], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An adapter ready for every rank: prefix slices of its modules are the truncations.
+
+    Attributes:
+        adapter: The adapter that it was made from.
+        basis: ``prefix`` or ``svd``.
+        rescale: What decides the scale.
+        modules: A, B and the scale of each module, by module path.
+        fit_factors: For ``fit`` the factor of each rank.
+    """
+
+    adapter: Adapter
+    basis: Basis
+    rescale: Rescale
+    modules: Mapping[str, PreparedModule]
+    fit_factors: Mapping[int, float] | None = None
+
+    @property
+    def rank(self) -> int:
+        """R, the largest rank."""
+        return self.adapter.rank
+
+    def at(self, rank: int) -> Adapter:
+        """The truncation at ``rank`` as an adapter of its own.
+
+        Its tensors are the very slices that a live model runs on.
+
+        Raises:
+            RankError: For a rank that the adapter does not have.
+            UsageError: For a rank without a fitted factor.
+        """
+        r = self.adapter.check_rank(rank)
+        modules = {}
+        for name, module in self.modules.items():
+            f = self.adapter.modules[name]
+            own = min(r, f.rank)
+            A, B = module.A[:own], module.B[:, :own].contiguous()
+            rule, alpha = self._rule(f, r)
+            modules[name] = replace(f, A=A, B=B, rule=rule, alpha=alpha)
+        return replace(
+            self.adapter,
+            modules=modules,
+            # P follows from the rule, so it is only still known where the rule is kept.
+            nesting=self.adapter.nesting if self._by_rule else None,
+            derived=self._record(r),
+        )
+
+    def scaling(self, name: str, r: int) -> float:
+        """The factor of a module at rank ``r`` as plain PEFT computes it from an export."""
+        f = self.adapter.modules[name]
+        rule, alpha = self._rule(f, r)
+        return peft_scale(rule, alpha, min(r, f.rank))
+
+    @property
+    def _by_rule(self) -> bool:
+        # DyLoRA trains rank b with s_b itself, so what was trained and the rule are the same there.
+        return self.rescale == "rule" or (
+            self.rescale == "trained" and self.adapter.method == "dylora"
+        )
+
+    def _rule(self, f: Factors, r: int) -> tuple[Rule, float]:
+        """The rule and α that an export at rank ``r`` carries for one module."""
+        if self._by_rule:
+            return f.rule, f.alpha
+        kept = f.scale(f.rank)
+        if self.rescale == "fit":
+            kept *= _factor(self.fit_factors, r)
+        return "none", kept
+
+    def _record(self, r: int) -> dict[str, Any]:
+        before = self.adapter.derived or {}
+        record: dict[str, Any] = {
+            "basis": "svd" if "svd" in (self.basis, before.get("basis")) else "prefix",
+            "rescale": self.rescale,
+            "rank": r,
+            "from_rank": before.get("from_rank", self.adapter.rank),
+            "from_sha256": before.get("from_sha256", self.adapter.sha256),
+        }
+        trained = self.adapter.nesting
+        if trained is not None:
+            record["trained"] = {
+                "method": trained.method,
+                "nested_ranks": list(trained.ranks),
+                "weights": list(trained.weights),
+                "update": trained.update,
+            }
+        elif "trained" in before:
+            record["trained"] = before["trained"]
+        if self.rescale == "fit":
+            record["fit_factor"] = _factor(self.fit_factors, r)
+        return record
+
+
+def truncate(
+    adapter: Adapter,
+    rank: int,
+    *,
+    basis: Basis = "prefix",
+    rescale: Rescale | None = None,
+    factors: Mapping[int, float] | None = None,
+) -> Adapter:
+    """A new adapter of rank ``rank``, ``1 ≤ rank ≤ R``.
+
+    Args:
+        adapter: What to truncate.
+        rank: The new rank. A module whose own rank is lower keeps its own.
+        basis: ``prefix`` or ``svd``.
+        rescale: ``rule``, ``keep``, ``trained`` or ``fit``; :func:`default_rescale` by default.
+        factors: For ``fit``, one factor per rank, relative to ``keep``.
+
+    Raises:
+        RankError: For a rank that the adapter does not have.
+        UsageError: For a basis and rescale that do not go together, or a missing factor.
+    """
+    adapter.check_rank(rank)
+    return prepare(adapter, basis, rescale, factors).at(rank)
+
+
+def default_rescale(adapter: Adapter, basis: Basis = "prefix") -> Rescale:
+    """``keep`` for svd, ``trained`` where P is recorded and not constant, ``rule`` otherwise."""
+    if basis == "svd" or _derived(adapter, "basis") == "svd":
+        return "keep"
+    if _derived(adapter, "rescale") == "trained":
+        return "trained"
+    if adapter.method != "matryoshka":
+        return "rule"
+    for name in adapter.modules:
+        p = adapter.rank_weights(name)
+        if p is not None and not np.all(p == p[0]):
+            return "trained"
+    return "rule"
+
+
+def prepare(
+    adapter: Adapter,
+    basis: Basis = "prefix",
+    rescale: Rescale | None = None,
+    fit_factors: Mapping[int, float] | None = None,
+) -> Prepared:
+    """Turn an adapter into the basis whose prefix slices are its truncations at every rank.
+
+    Raises:
+        UsageError: For an unknown word, a basis and rescale that do not go together, ``trained``
+            where training is not recorded, or ``fit`` without factors.
+        CheckpointError: When folding or the SVD leaves the range of the adapter's dtype.
+    """
+    if basis not in BASES:
+        raise UsageError(f"basis {basis!r}", expected=f"one of {', '.join(BASES)}")
+    rescale = default_rescale(adapter, basis) if rescale is None else rescale
+    _check_rescale(adapter, basis, rescale, fit_factors)
+    build = partial(_prepare_module, adapter, basis=basis, rescale=rescale)
+    modules = {name: build(name) for name in adapter.modules}
+    prepared = Prepared(adapter, basis, rescale, {}, fit_factors)
+    named = {
+        name: PreparedModule(A, B, partial(prepared.scaling, name))
+        for name, (A, B) in modules.items()
+    }
+    return replace(prepared, modules=named)
+
+
+def _check_rescale(
+    adapter: Adapter, basis: Basis, rescale: Rescale, fit_factors: Mapping[int, float] | None
+) -> None:
+    if rescale not in RESCALES:
+        raise UsageError(f"rescale {rescale!r}", expected=f"one of {', '.join(RESCALES)}")
+    if basis == "svd" and rescale in ("rule", "trained"):
+        raise UsageError(
+            f"rescale {rescale} with basis svd",
+            expected="keep or fit, because the components of an SVD have no trained order",
+        )
+    if rescale == "fit" and not fit_factors:
+        raise UsageError("rescale fit without factors", fix="fit them on training documents first")
+    recorded = adapter.nesting is not None or _derived(adapter, "rescale") == "trained"
+    if rescale == "trained" and not recorded:
+        raise UsageError(
+            f"rescale trained for adapter {adapter.name!r}, whose training is not recorded",
+            fix="give --method and --nested-ranks, or use rule or keep",
+        )
+
+
+def _prepare_module(
+    adapter: Adapter, name: str, *, basis: Basis, rescale: Rescale
+) -> tuple[Tensor, Tensor]:
+    f = adapter.modules[name]
+    if basis == "svd":
+        if _derived(adapter, "basis") == "svd":
+            return f.A, f.B  # in that basis already: its prefixes are the best approximations
+        return _svd(f, _relative(adapter, name), name)
+    if rescale == "trained":
+        return _fold(f.A, _relative(adapter, name), name), f.B
+    return f.A, f.B
+
+
+def _relative(adapter: Adapter, name: str) -> Tensor | None:
+    """``p / s_R`` of a module in fp64, shape (R,); ``None`` where it is 1 throughout or unknown."""
+    f = adapter.modules[name]
+    p = adapter.rank_weights(name)
+    if p is None:
+        return None
+    relative = p / f.scale(f.rank) if f.scale(f.rank) != 0 else np.ones_like(p)
+    return None if np.all(relative == 1.0) else torch.from_numpy(relative)
+
+
+def _fold(A: Tensor, relative: Tensor | None, name: str) -> Tensor:
+    """``diag(p / s_R) · A`` computed in fp64 and rounded once to A's dtype."""
+    if relative is None:
+        return A
+    folded = (A.double() * relative.to(A.device)[:, None]).to(A.dtype)
+    return _finite(folded, name)
+
+
+def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
+    """Factors whose first r components are the best rank-r approximation of the trained update.
+
+    Singular values are split evenly, ``A = √σ · Vᵀ``, ``B = U · √σ``; the scale s_R stays outside.
+    """
+    A = f.A.double() if relative is None else f.A.double() * relative.to(f.A.device)[:, None]
+    B = f.B.double()
+    if f.kind == "experts":
+        E, R = f.layout[0], f.rank
+        a, b = _svd_pair(A.reshape(R, E, -1).permute(1, 0, 2), B.reshape(E, -1, R))
+        A, B = a.permute(1, 0, 2).reshape(R, -1), b.reshape(-1, R)
+    else:
+        A, B = _svd_pair(A, B)
+    return _finite(A.to(f.A.dtype), name), _finite(B.to(f.B.dtype), name)
+
+
+def _svd_pair(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """The SVD of ``B @ A`` as a pair (…, R, in), (…, out, R), from QR and an R × R core.
+
+    Where R exceeds a side of the matrix the missing components are zero.
+    """
+    R = A.shape[-2]
+    q_b, r_b = torch.linalg.qr(B)
+    q_a, r_a = torch.linalg.qr(A.mT)
+    u, s, vt = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)
+    root = s.clamp_min(0).sqrt()
+    a = root[..., :, None] * (vt @ q_a.mT)
+    b = (q_b @ u) * root[..., None, :]
+    missing = R - a.shape[-2]
+    if missing > 0:
+        a = torch.nn.functional.pad(a, (0, 0, 0, missing))
+        b = torch.nn.functional.pad(b, (0, missing))
+    return a.contiguous(), b.contiguous()
+
+
+def _finite(tensor: Tensor, name: str) -> Tensor:
+    if not torch.isfinite(tensor).all():
+        raise CheckpointError(
+            f"the factors of {name} leave the range of {str(tensor.dtype).removeprefix('torch.')}",
+            fix="save the adapter in float32 first",
+        )
+    return tensor
+
+
+def _factor(factors: Mapping[int, float] | None, r: int) -> float:
+    if not factors or r not in factors:
+        raise UsageError(f"rank {r} without a fitted factor", fix="fit one for each rank first")
+    value = float(factors[r])
+    if not np.isfinite(value):
+        raise UsageError(f"a fitted factor of {value} for rank {r}", expected="a finite number")
+    return value
+
+
+def _derived(adapter: Adapter, key: str) -> Any:
+    return None if adapter.derived is None else adapter.derived.get(key)

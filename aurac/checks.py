@@ -1,0 +1,98 @@
+"""Checks that curves and tables share: ranks are whole numbers, accuracies are fractions."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aurac.errors import CurveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+
+def check_ranks(ranks: Iterable[Any]) -> list[int]:
+    """Ranks as Python ints, in the given order.
+
+    Raises:
+        CurveError: One that is not a whole number, is below 1, or appears twice.
+    """
+    found: list[int] = []
+    for given in ranks:
+        rank = whole_rank(given)
+        if rank < 1:
+            raise CurveError(
+                f"rank {rank}",
+                expected="ranks from 1 up (rank 0 is the base model: give it as baseline)",
+            )
+        if rank in found:
+            raise CurveError(f"rank {rank} appears twice", expected="different ranks")
+        found.append(rank)
+    if not found:
+        raise CurveError("no ranks", expected="at least one rank")
+    return found
+
+
+def whole_rank(given: Any) -> int:
+    """A rank as a Python int; a string of digits is one, since JSON has no other keys.
+
+    Raises:
+        CurveError: It is not a whole number.
+    """
+    if isinstance(given, str) and given.strip().isdigit():
+        return int(given)
+    number = isinstance(given, (Integral, Real)) and not isinstance(given, (bool, np.bool_))
+    if not number or not float(given).is_integer():
+        raise CurveError(f"rank {given!r}", expected="a whole number")
+    return int(given)
+
+
+def first_duplicate(labels: Sequence[str]) -> str:
+    """The first label that was seen before (the labels are known to hold one)."""
+    seen: set[str] = set()
+    for label in labels:
+        if label in seen:
+            return label
+        seen.add(label)
+    raise ValueError("no duplicate")
+
+
+def fractions(values: Iterable[Any], what: str) -> list[float]:
+    """Numbers as Python floats, checked to be fractions.
+
+    Raises:
+        CurveError: One that is not a number, not finite, or outside [0, 1].
+    """
+    try:
+        numbers = [float(v) for v in values]
+    except (TypeError, ValueError):
+        raise CurveError(f"{what} that are not numbers", expected="fractions in [0, 1]") from None
+    check_unit_interval(np.asarray(numbers, dtype=np.float64), what)
+    return numbers
+
+
+def check_unit_interval(values: NDArray[np.float64], what: str) -> None:
+    """Refuse numbers that are not fractions.
+
+    Raises:
+        CurveError: One that is not finite or outside [0, 1]; says so where it looks like percent.
+    """
+    if values.size == 0:
+        return
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        shown = values[~np.isfinite(values)].ravel()[0]
+        raise CurveError(f"{what} with {shown}", expected="finite fractions in [0, 1]")
+    if high > 1.0 + 1e-9:
+        looks = "looks like percent" if 1.5 < high <= 100.0 else "above 1"
+        raise CurveError(
+            f"{what} up to {high:g} ({looks})",
+            expected="fractions in [0, 1]",
+            fix="divide by 100" if looks == "looks like percent" else None,
+        )
+    if low < -1e-9:
+        raise CurveError(f"{what} down to {low:g}", expected="fractions in [0, 1]")

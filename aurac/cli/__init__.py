@@ -1,0 +1,117 @@
+"""The command line: parse, call the library, print. Each command is one file, loaded when used."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from aurac.errors import AuracError
+
+COMMANDS = {
+    "compare": "Evaluate adapters at every rank on tasks: curves, AURAC, a report.",
+    "train": "Train an adapter from a recipe.",
+    "truncate": "Cut an adapter to a smaller rank; the result is plain PEFT.",
+    "inspect": "Say what a checkpoint is: format, method, ranks, scaling, sizes.",
+    "score": "AURAC and comparisons from numbers alone.",
+    "recommend": "The smallest rank that is certified good enough.",
+    "plan": "How many documents and seeds a question needs.",
+    "report": "Write the report of a run again.",
+    "base": "Fetch a base model and print its folder.",
+    "tasks": "List the bundled tasks, or write their documents.",
+    "zoo": "List the adapters that come with the sources.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's file only when that command is used, so that `--help` is instant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"aurac.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest names for a mistyped one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=2)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Names with their one-line help, without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="aurac", prog_name="aurac")
+@click.option("-v", "--verbose", is_flag=True, help="Show what the libraries beneath say, too.")
+def cli(verbose: bool) -> None:
+    """How good is a low-rank adapter at every rank?
+
+    \b
+    aurac compare adapters_zoo/word_problems/{lora,dylora,matryoshka} --tasks aurac_word_problems
+    aurac compare ckpt_a ckpt_b --tasks gsm8k --data gsm8k=FOLDER
+    aurac train word_problems/matryoshka --out my_adapter
+    """  # noqa: D301, D400 - click's mark for lines that stay as they are
+    _quiet_libraries(verbose)
+
+
+def _quiet_libraries(verbose: bool) -> None:
+    """Bars, advice and warnings of the libraries beneath go to the log, not to the terminal."""
+    logging.captureWarnings(capture=True)
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        return
+    logging.basicConfig(level=logging.ERROR, handlers=[logging.NullHandler()])
+    ours = logging.getLogger("aurac")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("aurac: %(levelname)s: %(message)s".lower()))
+    handler.setLevel(logging.WARNING)
+    ours.addHandler(handler)
+    for name, value in {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "DATASETS_VERBOSITY": "error",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit codes: 0 done, 2 bad request or input, 3 some cells failed, 130 interrupted.
+    """
+    try:
+        status = cli.main(standalone_mode=False)
+    except AuracError as error:
+        sys.stderr.write(f"aurac: error: {error}\n")
+        status = error.exit_code
+    except click.exceptions.Abort:
+        status = 130
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("aurac: interrupted; the same command goes on where it stopped\n")
+        status = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        status = 1
+    sys.exit(status if isinstance(status, int) else 0)

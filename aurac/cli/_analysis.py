@@ -1,0 +1,201 @@
+"""What `score`, `recommend` and `plan` share: options, and an analysis as text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from aurac.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from aurac.analysis_rows import AggregateRow, Analysis, PairRow, ScoreRow
+    from aurac.moments import Estimate
+    from aurac.readers import Curves
+
+SHOWN_PAIRS = 60
+
+
+def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of every command that analyses curves."""
+    options = [
+        click.option("--metric", help="NAME,FILTER where the source holds several metrics."),
+        click.option("--axis", default="log2", show_default=True, help="log2 or linear."),
+        click.option("--level", type=float, default=0.95, show_default=True, help="Coverage."),
+        click.option(
+            "--alpha",
+            type=float,
+            default=0.05,
+            show_default=True,
+            help="Error rate of certificates.",
+        ),
+        click.option("--support", help="'common' compares unequal grids on the ranks both have."),
+        click.option(
+            "--group", "groups", multiple=True, help="NAME=ADAPTER,ADAPTER: seeds of one recipe."
+        ),
+        click.option(
+            "--seed",
+            type=int,
+            default=0,
+            show_default=True,
+            help="Of the bootstrap and sign flips.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        click.option(
+            "--details", is_flag=True, help="With --json: methods, gains and losses, reasons."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def read_sources(paths: Sequence[str], metric: str | None, said: Sequence[str]) -> Curves:
+    """Curves of all sources, with the arms that they record and that the user names.
+
+    Raises:
+        AuracError: A source or a `--group` that cannot be used.
+    """
+    from aurac.readers import Curves, read_curves
+
+    found = [read_curves(Path(path).expanduser(), metric) for path in paths]
+    groups = {name: members for one in found for name, members in one.groups.items()}
+    named = parse_groups(said)
+    taken = {member for members in named.values() for member in members}
+    # What the user groups is no longer grouped by what a run recorded.
+    groups = {n: m for n, m in groups.items() if not taken & set(m) and n not in named} | named
+    return Curves([c for one in found for c in one.curves], found[0].kind, groups)
+
+
+def parse_groups(said: Sequence[str]) -> dict[str, list[str]]:
+    """``NAME=a,b`` options.
+
+    Raises:
+        UsageError: One without a name or members, or a name given twice.
+    """
+    groups: dict[str, list[str]] = {}
+    for text in said:
+        name, _, rest = text.partition("=")
+        members = [part.strip() for part in rest.split(",") if part.strip()]
+        if not name or not members or name in groups:
+            raise UsageError(f"--group {text!r}", expected="NAME=ADAPTER,ADAPTER, each name once")
+        groups[name] = members
+    return groups
+
+
+def analyse_sources(
+    paths: Sequence[str], metric: str | None, groups: Sequence[str], seed: int, **options: Any
+) -> Analysis:
+    """Read and analyse."""
+    from aurac.analysis import analyse
+
+    found = read_sources(paths, metric, groups)
+    rng = np.random.default_rng(seed)
+    return analyse(found.curves, rng=rng, groups=found.groups, **options)
+
+
+def print_json(content: Any) -> None:
+    """JSON on standard output, without NaN."""
+    click.echo(json.dumps(content, indent=2, allow_nan=False))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A plain table."""
+    from tabulate import tabulate
+
+    return tabulate(list(rows), headers=list(head), tablefmt="simple", disable_numparse=True)
+
+
+def interval(found: Estimate | None) -> str:
+    """``0.345 [0.330, 0.360]``, or the value alone."""
+    if found is None:
+        return "–"
+    if found.low is None or found.high is None:
+        return f"{found.value:.4f}"
+    return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
+
+
+def score_lines(rows: Sequence[ScoreRow], level: float) -> list[str]:
+    """The table of scores, what to know about each, and the interval's method."""
+    head = ["adapter", "task", "ranks", "documents", "seeds", "AURAC log2", "AURAC linear", "mean"]
+    body = [
+        [
+            row.label,
+            row.task or "–",
+            ",".join(map(str, row.ranks)),
+            "–" if row.n_docs is None else str(row.n_docs),
+            str(row.seeds),
+            interval(row.log2),
+            interval(row.linear),
+            "–" if row.mean is None else f"{row.mean:.4f}",
+        ]
+        for row in rows
+    ]
+    lines = [table(head, body), ""]
+    methods = dict.fromkeys(row.log2.method for row in rows if row.log2)
+    lines += [f"{level:.0%} intervals on log2: {method}" for method in methods]
+    for row in rows:
+        where = f"{row.label} on {row.task}" if row.task else row.label
+        if row.reason:
+            lines.append(f"{where}: no AURAC, {row.reason}")
+        lines += [f"{where}: {note}" for note in row.notes]
+        lines += [f"{where}: falls by {size:.4f} from rank {r} to {s}" for r, s, size in row.drops]
+    return lines
+
+
+def pair_lines(rows: Sequence[PairRow], title: str) -> list[str]:
+    """The table of paired differences with a sentence on each."""
+    if not rows:
+        return []
+    head = [
+        "b - a",
+        "task",
+        "difference",
+        "p",
+        "p (Holm)",
+        "detectable",
+        "gained/lost at each rank",
+    ]
+    body = []
+    for row in rows[:SHOWN_PAIRS]:
+        found = row.found
+        single = row.value is not None
+        body.append(
+            [
+                f"{row.b} - {row.a}",
+                row.task or "–",
+                f"{row.value:+.4f}" if single else interval(found.estimate if found else None),
+                "–" if row.p is None else f"{row.p:.4f}",
+                "–" if row.p_holm is None else f"{row.p_holm:.4f}",
+                "–" if found is None or found.mde is None else f"{found.mde:.4f}",
+                " ".join(
+                    f"{r}:+{g}/-{x}"
+                    for r, g, x in zip(row.ranks, row.gained or (), row.lost or (), strict=False)
+                ),
+            ]
+        )
+    lines = ["", title, table(head, body), "", *(row.sentence for row in rows[:SHOWN_PAIRS])]
+    if len(rows) > SHOWN_PAIRS:
+        lines.append(f"… and {len(rows) - SHOWN_PAIRS} more pairs: see --json")
+    return lines
+
+
+def aggregate_lines(rows: Sequence[AggregateRow]) -> list[str]:
+    """The aggregates over tasks."""
+    if not rows:
+        return []
+    head = ["all tasks", "AURAC or difference", "how"]
+    body = [
+        [
+            row.a if row.b is None else f"{row.b} - {row.a}",
+            interval(row.estimate),
+            row.estimate.method if row.estimate else f"no aggregate: {row.reason}",
+        ]
+        for row in rows
+    ]
+    return ["", table(head, body)]

@@ -1,0 +1,174 @@
+"""`aurac inspect`."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aurac.cli.options import checkpoint_options, whole_numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from aurac.adapters import Adapter
+
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+@click.command()
+@click.argument("checkpoint_path", metavar="CKPT")
+@click.option("--ranks", help="Ranks of the tables, such as 1,2,4. Default: powers of two.")
+@click.option("--layers", is_flag=True, help="One line of energies for each module.")
+@click.option("--base", help="Base model, where the checkpoint does not name it.")
+@click.option(
+    "--save", is_flag=True, help="Write what was given beside the checkpoint (aurac.json)."
+)
+@click.option("--force", is_flag=True, help="Let --save replace a side-car.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@checkpoint_options
+def inspect(
+    checkpoint_path: str,
+    checkpoint: Mapping[str, Any],
+    *,
+    ranks: str | None,
+    layers: bool,
+    base: str | None,
+    save: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Say what a checkpoint is: format, method, ranks, scaling, sizes, and where its energy lies.
+
+    \b
+    aurac inspect my_adapter
+    aurac inspect lora_adapters_step=00160.pt --method matryoshka --scaling sqrt --alpha 1 \\
+        --nested-ranks 1,2,4,8 --base smollm2-135m-instruct-q4_1 --save
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.adapters import load_adapter
+    from aurac.adapters.inspection import describe
+
+    adapter = load_adapter(checkpoint_path, base=base, **checkpoint)
+    wanted = whole_numbers(ranks, "--ranks")
+    for r in wanted or ():
+        adapter.check_rank(r)
+    facts = describe(adapter, wanted)
+    written = _save(adapter, force=force) if save else None
+    if as_json:
+        click.echo(json.dumps(facts, indent=1, allow_nan=False))
+    else:
+        _show(facts, layers=layers)
+    if written is not None:
+        click.echo(f"wrote {written}", err=True)
+
+
+def _save(adapter: Adapter, *, force: bool) -> Path:
+    from aurac.adapters.formats.sidecar import save_sidecar
+
+    return save_sidecar(adapter, force=force)
+
+
+def _show(facts: Mapping[str, Any], *, layers: bool) -> None:
+    for label, value in _heading(facts):
+        click.echo(f"{label:<14}{value}")
+    click.echo()
+    for line in _table(facts):
+        click.echo(line)
+    click.echo()
+    for line in _pictures(facts, layers=layers):
+        click.echo(line)
+    for note in facts["notes"]:
+        click.echo(f"note: {note}")
+
+
+def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    method = facts["method"] or "not recorded"
+    if facts["nested_ranks"]:
+        method += f", nested ranks {','.join(map(str, facts['nested_ranks']))}"
+    if facts["update"]:
+        method += f", update {facts['update']}"
+    derived = facts["derived"]
+    if derived and derived.get("trained"):
+        method = f"{derived['trained']['method']} before it was cut"
+    ranks = ", ".join(f"{n} of rank {r}" for r, n in facts["module_ranks"].items())
+    alpha = "per module" if facts["alpha"] is None else f"{facts['alpha']:g}"
+    rows = [
+        ("adapter", facts["name"]),
+        ("format", facts["format"]),
+        ("base", facts["base"] or "not recorded"),
+        ("method", method),
+        ("scaling", f"{facts['rule'] or 'mixed'}, alpha {alpha}"),
+        ("modules", f"{facts['modules']} ({ranks}), {'/'.join(facts['dtypes'])}"),
+        ("default", f"rescale {facts['default_rescale']}"),
+        ("sha256", facts["sha256"]),
+    ]
+    if derived:
+        how = ", ".join(str(derived.get(key)) for key in ("basis", "rescale", "from_sha256"))
+        rows.append(("cut by", how))
+    if facts["extra_tensors"]:
+        rows.append(("extra tensors", str(facts["extra_tensors"])))
+    return rows
+
+
+def _table(facts: Mapping[str, Any]) -> list[str]:
+    head = "rank parameters MB published trained_p1 ratio distance prefix svd".split()
+    widths = (5, 12, 8, 10, 11, 6, 9, 7, 7)
+    lines = [" ".join(f"{h.replace('_', ' '):>{w}}" for h, w in zip(head, widths, strict=True))]
+    mean = facts["energy"]["mean"]
+    for k, row in enumerate(facts["by_rank"]):
+        weights = row["trained_weights"]
+        cells = [
+            f"{row['rank']:>5}",
+            f"{row['parameters']:>12,}",
+            f"{row['bytes'] / 1e6:>8.2f}",
+            _number(row["published_scale"], 10),
+            _number(weights[0] if weights else None, 11),
+            _number(row["ratio_first"], 6, 3),
+            _percent(row["published_distance"], 9),
+            _percent(mean["prefix"][k], 7),
+            _percent(mean["svd"][k], 7),
+        ]
+        lines.append(" ".join(cells))
+    lines += [
+        "published: scale of the published inference; trained p1: weight of the first component",
+        "in training; distance: of the published update from the trained one; prefix, svd: energy",
+        "captured, mean of modules",
+    ]
+    return lines
+
+
+def _pictures(facts: Mapping[str, Any], *, layers: bool) -> list[str]:
+    """Energy per rank as bars, by kind of module or for each module."""
+    modules: Mapping[str, Mapping[str, Sequence[float | None]]] = facts["energy"]["modules"]
+    groups: dict[str, list[str]] = {}
+    for name in modules:
+        groups.setdefault(name if layers else name.rpartition(".")[2], []).append(name)
+    width = max(map(len, groups))
+    ranks = ",".join(map(str, facts["energy"]["ranks"]))
+    lines = [f"{'energy at':<{width}}  ranks {ranks}, a full block is all of it"]
+    for label, names in sorted(groups.items()) if not layers else groups.items():
+        bars = []
+        for basis in ("prefix", "svd"):
+            columns = zip(*(modules[name][basis] for name in names), strict=True)
+            bars.append(f"{basis} |{''.join(_bar(column) for column in columns)}|")
+        lines.append(f"{label:<{width}}  {'  '.join(bars)}")
+    return lines
+
+
+def _bar(column: Sequence[float | None]) -> str:
+    known = [x for x in column if x is not None]
+    if not known:
+        return "?"
+    mean = min(max(math.fsum(known) / len(known), 0.0), 1.0)
+    return BARS[round(mean * (len(BARS) - 1))]
+
+
+def _number(value: float | None, width: int, digits: int = 4) -> str:
+    return f"{'–' if value is None else format(value, f'.{digits}g'):>{width}}"
+
+
+def _percent(value: float | None, width: int) -> str:
+    return f"{'–' if value is None else format(value, '.1%'):>{width}}"

@@ -1,0 +1,71 @@
+"""`aurac recommend`: the certified smallest rank, and which truncation to use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aurac.cli._analysis import analyse_sources, analysis_options, pair_lines, print_json, table
+
+if TYPE_CHECKING:
+    from aurac.analysis_rows import RecommendRow
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
+@click.option(
+    "--delta", type=float, required=True, help="Loss of accuracy that is tolerable, such as 0.02."
+)
+@click.option("--reference", type=int, help="Rank to compare with; the largest by default.")
+@analysis_options
+def recommend(
+    *,
+    sources: tuple[str, ...],
+    metric: str | None,
+    groups: tuple[str, ...],
+    seed: int,
+    as_json: bool,
+    details: bool,
+    **options: Any,
+) -> None:
+    """The smallest rank certified to lose less than DELTA against the full rank.
+
+    A fixed sequence of one-sided paired tests from the rank below the reference downward. Choose
+    DELTA before looking: the certificate's error rate holds for one that was.
+
+    \b
+    aurac recommend runs/gsm8k --delta 0.02
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    found = analyse_sources(sources, metric, groups, seed, **options)
+    if as_json:
+        content = found.to_dict(details=details)
+        kept = ["recommended", *(["variants"] if details else [])]
+        print_json({name: content[name] for name in kept})
+        return
+    lines: list[str] = []
+    for row in found.recommended:
+        lines += [row.sentence, *_steps(row), ""]
+    lines += pair_lines(found.variants, "Which truncation to use for this adapter, paired")
+    settled = [row for row in found.pairs if row.survives is not None]
+    lines += ["", *(row.sentence for row in settled)] if settled else []
+    click.echo("\n".join(lines).rstrip())
+
+
+def _steps(row: RecommendRow) -> list[str]:
+    if row.certificate is None:
+        return []
+    head = ["rank", "loss", "upper bound", "within delta", "documents that change", "delta needed"]
+    body = [
+        [
+            str(step.rank),
+            f"{step.loss:+.4f}",
+            f"{step.upper:.4f}",
+            ("yes" if step.passed else "no") if step.tested else "not tested",
+            f"{step.flip_rate:.1%}",
+            f"{step.delta_needed:.4f}",
+        ]
+        for step in row.certificate.steps
+    ]
+    methods = dict.fromkeys(step.method for step in row.certificate.steps)
+    return [table(head, body), *(f"({method})" for method in methods)]

@@ -1,0 +1,224 @@
+"""The fast path of generation: greedy decoding with sequences that come and go.
+
+Prompts are prefilled packed (no padding), a header that all of them share once. Every sequence in flight
+is one token of a decoding pass; one that has ended leaves, the last ones move into the holes, and
+waiting prompts take the freed slots, so that no sequence waits for a longer one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from aurac.evaluation.attention import (
+    Frame,
+    PrefixStore,
+    SlotStore,
+    forward,
+    packed_model,
+    step_frame,
+)
+from aurac.evaluation.layout import common_prefix
+from aurac.evaluation.packing import SAVED_TOKENS, batch_units, chain_unit, make_step
+from aurac.evaluation.plain_decoding import eos_token_ids
+from aurac.evaluation.running import device_of
+from aurac.evaluation.stopping import StopTable
+
+if TYPE_CHECKING:
+    from aurac.evaluation.generation import Prompt
+    from aurac.evaluation.options import EngineOptions
+
+_SHORTEST_HEADER = 16
+_GROWTH = 32  # slots widen by this many tokens at a time
+_MOST_SLOTS = 256
+_REFILL = 0.75  # prefill new prompts when fewer than this fraction of the slots is busy
+
+
+@dataclass
+class Stream:
+    """One prompt on its way."""
+
+    number: int
+    prompt: Prompt
+    stops: StopTable
+    new: list[int] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        """Tokens whose keys and values are needed to go on: all but the newest."""
+        return len(self.prompt.tokens) + len(self.new) - 1
+
+    def add(self, token: int, ends: frozenset[int]) -> bool:
+        """Append a token; whether it was the last."""
+        self.new.append(token)
+        if token in ends or len(self.new) == self.prompt.max_new_tokens:
+            return True
+        return self.stops.may_stop(token) and self.stops.stopped(self.new)
+
+
+def shared_header(prompts: Sequence[Prompt]) -> int:
+    """Length of the header that all prompts share, 0 if it is not worth a pass of its own."""
+    tokens = sorted(p.tokens for p in prompts)
+    common = common_prefix(np.asarray(tokens[0]), np.asarray(tokens[-1]))
+    common = min(common, min(len(t) for t in tokens) - 1)
+    worth = common >= _SHORTEST_HEADER and common * (len(tokens) - 1) >= SAVED_TOKENS
+    return common if worth else 0
+
+
+class Decoder:
+    """Runs prompts through one model state.
+
+    Args:
+        model: A model for which packed passes are admitted; evaluation mode, no gradients.
+        tokenizer: Its tokenizer.
+        prompts: Distinct requests.
+        options: Budgets.
+        finished: Called with a prompt's number when it has ended.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        prompts: Sequence[Prompt],
+        *,
+        options: EngineOptions,
+        batch_tokens: int,
+        finished: Callable[[int], None] | None = None,
+    ) -> None:
+        self._model = model
+        self._device = device_of(model)
+        self._ends = eos_token_ids(model)
+        self._batch_tokens = batch_tokens
+        self._budget = options.cache_tokens
+        self._finished = finished
+        self._header = shared_header(prompts)
+        self._store = PrefixStore(self._header)
+        tables: dict[tuple[str, ...], StopTable] = {}
+        for p in prompts:
+            if p.until not in tables:
+                tables[p.until] = StopTable(tokenizer, p.until)
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].tokens))
+        self._waiting = deque(Stream(i, prompts[i], tables[prompts[i].until]) for i in order)
+        self._most = min(options.batch_size or _MOST_SLOTS, len(prompts))
+        self._active: list[Stream] = []
+        self._slots = SlotStore(0, 0)
+        self._results: list[list[int]] = [[] for _ in prompts]
+
+    def run(self) -> list[list[int]]:
+        """New tokens of every prompt, up to and including the one that ended it."""
+        with packed_model(self._model):
+            if self._header:
+                self._hold_header()
+            while self._waiting or self._active:
+                if self._waiting and len(self._active) <= _REFILL * self._room():
+                    self._admit()
+                if self._active:
+                    self._advance()
+        return self._results
+
+    def _hold_header(self) -> None:
+        unit = chain_unit(self._waiting[0].prompt.tokens[: self._header], 0)
+        step = make_step([unit], 0, keep=True)
+        tokens = torch.from_numpy(step.tokens).to(self._device)
+        frame = step_frame(step, self._store, self._device)
+        forward(self._model, tokens, frame, torch.zeros_like(tokens[:1]))
+
+    def _own(self, sequence: Stream) -> int:
+        """Places that a sequence needs for its next pass."""
+        return sequence.length + 1 - self._header
+
+    def _room(self) -> int:
+        """How many slots the budget allows at the width that the longest needs."""
+        widest = max(self._own(s) for s in (*self._active, *list(self._waiting)[:1]))
+        return max(1, min(self._most, self._budget // (widest + _GROWTH)))
+
+    def _admit(self) -> None:
+        """Prefill waiting prompts into free slots, and take their first tokens."""
+        count = min(max(self._room() - len(self._active), 1), len(self._waiting))
+        fresh = [self._waiting.popleft() for _ in range(count)]
+        self._fit(len(self._active) + count, max(map(self._own, (*self._active, *fresh))))
+        units = {
+            i: chain_unit([*s.prompt.tokens, *s.new][self._header :], self._header)
+            for i, s in enumerate(fresh)
+        }
+        number = {id(unit): i for i, unit in units.items()}
+        base = len(self._active)
+        self._active += fresh
+        ended = []
+        for batch in batch_units(list(units.values()), self._batch_tokens):
+            step = make_step(batch, self._header)
+            lengths = [len(u) for u in batch]
+            slots = [base + number[id(u)] for u in batch]
+            frame = step_frame(step, self._store, self._device)
+            frame.slots = self._slots
+            frame.slot = torch.from_numpy(np.repeat(slots, lengths)).to(self._device)
+            frame.place = frame.positions - self._header
+            last = torch.from_numpy(np.cumsum(lengths) - 1).to(self._device)
+            tokens = torch.from_numpy(step.tokens).to(self._device)
+            best = forward(self._model, tokens, frame, last).argmax(dim=-1).tolist()
+            ended += [s for s, t in zip(slots, best, strict=True) if self._take(s, t)]
+        self._release(ended)
+
+    def _advance(self) -> None:
+        """One token for every sequence in flight."""
+        while len(self._active) > 1 and self._over_budget():
+            self._waiting.appendleft(self._active.pop())
+        count = len(self._active)
+        self._fit(count, max(map(self._own, self._active)))
+        positions = torch.tensor([s.length for s in self._active], device=self._device)
+        slot = torch.arange(count, device=self._device)
+        frame = Frame(
+            positions=positions,
+            longest=max(s.length for s in self._active) + 1,
+            prefix=self._header,
+            store=self._store,
+            slots=self._slots,
+            slot=slot,
+            place=positions - self._header,
+            decoding=True,
+        )
+        tokens = torch.tensor([s.new[-1] for s in self._active], device=self._device)
+        best = forward(self._model, tokens, frame, slot).argmax(dim=-1).tolist()
+        self._release([i for i, token in enumerate(best) if self._take(i, token)])
+
+    def _over_budget(self) -> bool:
+        return len(self._active) * max(map(self._own, self._active)) > self._budget
+
+    def _fit(self, count: int, width: int) -> None:
+        """Make the slots wide and many enough, within the budget."""
+        if count <= self._slots.slots and width <= self._slots.width:
+            return
+        wide = max(width, min(width + _GROWTH, self._budget // count))
+        if width <= self._slots.width and count * self._slots.width <= self._budget:
+            wide = self._slots.width
+        self._slots.resize(count, wide)
+
+    def _take(self, index: int, token: int) -> bool:
+        return self._active[index].add(token, self._ends)
+
+    def _release(self, ended: Sequence[int]) -> None:
+        """Let sequences leave; the last ones in flight move into their slots."""
+        if not ended:
+            return
+        for i in ended:
+            sequence = self._active[i]
+            self._results[sequence.number] = sequence.new
+            if self._finished is not None:
+                self._finished(sequence.number)
+        gone = set(ended)
+        left = len(self._active) - len(gone)
+        holes = [i for i in sorted(gone) if i < left]
+        movers = [i for i in range(left, len(self._active)) if i not in gone]
+        for hole, mover in zip(holes, movers, strict=True):
+            self._active[hole] = self._active[mover]
+        del self._active[left:]
+        if movers:
+            self._slots.move(
+                torch.tensor(movers, device=self._device), torch.tensor(holes, device=self._device)
+            )

@@ -1,0 +1,191 @@
+"""Greedy generation until a stop string: the answers of lm-eval's ``HFLM``, without its waiting."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aurac.errors import TaskError
+from aurac.evaluation.options import EngineOptions, UnsupportedRequestError
+from aurac.evaluation.tokens import encode_texts, resolve_max_length
+
+__all__ = ["GenerationLayout", "GenerationRequest", "generate", "generation_layout"]
+
+DEFAULT_NEW_TOKENS = 256
+_LIMIT_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_SILENT = frozenset({"until", "do_sample", "temperature", "top_p", "top_k", *_LIMIT_NAMES})
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """Continue a context greedily.
+
+    Attributes:
+        context: The prompt.
+        until: Stop strings; the text ends before the first of them. EOS is always added.
+        max_new_tokens: Most tokens to generate.
+    """
+
+    context: str
+    until: tuple[str, ...] = ()
+    max_new_tokens: int = DEFAULT_NEW_TOKENS
+
+    @classmethod
+    def from_kwargs(cls, context: str, kwargs: Mapping[str, Any]) -> GenerationRequest:
+        """From a task's ``generation_kwargs``, by the rules of lm-eval 0.4.13.
+
+        Raises:
+            UnsupportedRequestError: The request samples, or asks for a decoding that is not greedy.
+        """
+        sample = kwargs.get("do_sample")
+        if sample or (sample is None and float(kwargs.get("temperature") or 0.0) > 0.0):
+            raise UnsupportedRequestError("a request that samples", expected="greedy decoding")
+        unknown = sorted(set(kwargs) - _SILENT)
+        if unknown:
+            raise UnsupportedRequestError(
+                f"generation settings {', '.join(unknown)}", expected="until and a token limit"
+            )
+        until = kwargs.get("until") or []
+        limits = [kwargs[name] for name in _LIMIT_NAMES if kwargs.get(name) is not None]
+        return cls(
+            context,
+            (until,) if isinstance(until, str) else tuple(until),
+            int(limits[0]) if limits else DEFAULT_NEW_TOKENS,
+        )
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A distinct request, tokenised: what the decoders work on."""
+
+    tokens: tuple[int, ...]
+    until: tuple[str, ...]
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class GenerationLayout:
+    """Generation requests tokenised once, duplicates merged.
+
+    Attributes:
+        prompts: Distinct requests, left-truncated to leave room for the new tokens.
+        index: For each request, its prompt.
+        plans: Derived plans, by the budgets they were made for.
+    """
+
+    prompts: tuple[Prompt, ...]
+    index: tuple[int, ...]
+    plans: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def build(
+        cls, tokenizer: Any, requests: Sequence[GenerationRequest], max_length: int
+    ) -> GenerationLayout:
+        """Tokenise the requests.
+
+        Raises:
+            TaskError: No room for a prompt beside its new tokens, or a prompt without tokens.
+        """
+        eos = tokenizer.decode(tokenizer.eos_token_id, skip_special_tokens=False)
+        tokens = encode_texts(tokenizer, (r.context for r in requests), tokenizer.bos_token)
+        found: dict[Prompt, int] = {}
+        index = []
+        for request in requests:
+            room = max_length - request.max_new_tokens
+            if room < 1:
+                raise TaskError(
+                    f"{request.max_new_tokens} new tokens with a model length of {max_length}",
+                    expected="room for a prompt",
+                    fix="raise the length or lower the task's limit",
+                )
+            context = tuple(tokens[request.context][-room:])
+            if not context:
+                raise TaskError("a prompt without tokens", expected="a non-empty context")
+            until = request.until if eos in request.until else (*request.until, eos)
+            prompt = Prompt(context, until, request.max_new_tokens)
+            index.append(found.setdefault(prompt, len(found)))
+        return cls(tuple(found), tuple(index))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def generation_layout(
+    model: Any, tokenizer: Any, requests: Sequence[GenerationRequest], options: EngineOptions
+) -> GenerationLayout:
+    """Lay the requests out for this model's length limit; reuse it for every rank and adapter."""
+    limit = resolve_max_length(model, tokenizer, options.max_length)
+    return GenerationLayout.build(tokenizer, requests, limit)
+
+
+def finish_text(text: str, until: Sequence[str]) -> str:
+    """The text before its stop strings, applied one after another as lm-eval does."""
+    for stop in until:
+        if stop:
+            text = text.split(stop)[0]
+    return text
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    requests: Sequence[GenerationRequest] | GenerationLayout,
+    *,
+    options: EngineOptions | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Continue every request greedily until a stop string, EOS or its token limit.
+
+    Args:
+        model: A transformers causal language model, possibly with PEFT layers in it.
+        tokenizer: Its tokenizer.
+        requests: The requests, or their ``GenerationLayout``.
+        options: Budgets.
+        progress: Called with the number of requests newly finished; the calls sum to their number.
+
+    Returns:
+        The generated texts, in the order given, without their stop strings.
+
+    Raises:
+        TaskError: A request that cannot be served by this model's length.
+    """
+    from aurac.evaluation.decoding import Decoder
+    from aurac.evaluation.plain_decoding import decode_plain, plainly_greedy
+    from aurac.evaluation.probe import probe
+    from aurac.evaluation.running import evaluating, pass_tokens
+
+    options = options or EngineOptions()
+    layout = requests
+    if not isinstance(layout, GenerationLayout):
+        layout = generation_layout(model, tokenizer, layout, options)
+    if not len(layout):
+        return []
+    counts = Counter(layout.index)
+
+    def finished(number: int) -> None:
+        if progress is not None:
+            progress(counts[number])
+
+    longest = max(len(p.tokens) + p.max_new_tokens for p in layout.prompts)
+    with evaluating(model):
+        if options.packed and plainly_greedy(model) and probe(model).serves(longest):
+            budget = options.batch_tokens or pass_tokens(model)
+            tokens = Decoder(
+                model,
+                tokenizer,
+                layout.prompts,
+                options=options,
+                batch_tokens=budget,
+                finished=finished,
+            ).run()
+        else:
+            tokens = decode_plain(
+                model, tokenizer, layout.prompts, options=options, finished=finished
+            )
+    texts = [
+        finish_text(tokenizer.decode(t, skip_special_tokens=True), p.until)
+        for t, p in zip(tokens, layout.prompts, strict=True)
+    ]
+    return [texts[i] for i in layout.index]

@@ -1,0 +1,424 @@
+"""The border to lm-eval: the only module that imports it, and only when a task is built.
+
+lm-eval's documented surface is ``TaskManager``, ``simple_evaluate`` and the result keys. What is
+used beyond it (building requests, filters, few-shot samplers, the factory's configuration step) is
+reached from here alone; ``tests/unit/test_harness_internals.py`` fails when it changes.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+import json
+import logging
+import math
+from contextlib import contextmanager
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.errors import AuracError, DataError, TaskError, UsageError
+from aurac.evaluation import local_data
+from aurac.evaluation.built import BuiltTask, CellOutcome, Document, Leaf
+from aurac.evaluation.failures import translated
+from aurac.evaluation.isolation import quiet, seeded
+from aurac.evaluation.metrics import ANY_TASK, choose_metric
+from aurac.evaluation.requests import CellError, chat_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Literal
+
+    from aurac.evaluation.options import EngineOptions
+
+__all__ = ["BuiltTask", "CellError", "CellOutcome", "build_tasks"]
+
+_log = logging.getLogger(__name__)
+
+PYTHON_SEED = 0
+OTHER_SEED = 1234
+"""The seeds that ``lm_eval.simple_evaluate`` sets by default, before it loads a task."""
+
+_LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
+_BAR_MODULES = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
+
+
+def build_tasks(
+    names: Sequence[str],
+    *,
+    tokenizer: Any,
+    num_fewshot: int | None = None,
+    limit: float | None = None,
+    seed: int = OTHER_SEED,
+    data: Mapping[str, Path] | None = None,
+    metric: Mapping[str, str] | None = None,
+    chat_template: bool = False,
+    fewshot: Literal["stock", "fixed"] = "stock",
+) -> list[BuiltTask]:
+    """Looks tasks up and builds their requests, once for every rank and every adapter.
+
+    The prompts are those of ``lm_eval.simple_evaluate([name])`` with its default seeds (and, with
+    ``chat_template``, of ``apply_chat_template=True``); they do not depend on the other names.
+
+    Args:
+        names: Bundled tasks, any task, group or tag that lm-eval knows, or paths to YAML files.
+        tokenizer: The base's tokenizer; used for its chat template only.
+        num_fewshot: Examples in each prompt; None takes the task's own number. Tasks that fix
+            themselves to 0 keep 0, as in lm-eval.
+        limit: Only the first so many documents of each task; below 1, that share of them.
+        seed: Seed of the few-shot sampling.
+        data: Task to folder with its splits, instead of the hub; for a group one sub-folder for
+            each leaf, named as the leaf or as its data set.
+        metric: Task (or ``*`` for all) to the ``name,filter`` that is integrated.
+        chat_template: Whether prompts go through the tokenizer's chat template.
+        fewshot: ``stock`` samples examples as the task says; ``fixed`` shows the first
+            ``num_fewshot`` examples of the few-shot split to every document: another prompt.
+
+    Returns:
+        One entry for each task. A group gives one for each leaf and then one for itself, pooled.
+
+    Raises:
+        TaskError: An unknown task or metric, or a task that cannot be run here.
+        DataError: Documents that are broken, missing, or cannot be fetched.
+        UsageError: Options that make no sense.
+    """
+    _check_options(names, num_fewshot, limit, fewshot)
+    if chat_template and not getattr(tokenizer, "chat_template", None):
+        raise UsageError("the tokenizer has no chat template", fix="leave --chat-template out")
+    data, metric = dict(data or {}), dict(metric or {})
+    builder = _Builder(
+        num_fewshot=num_fewshot,
+        limit=limit,
+        seed=seed,
+        data=data,
+        metric=metric,
+        template=partial(chat_text, tokenizer) if chat_template else None,
+        fewshot=fewshot,
+    )
+    with quiet(_LOGGERS, _BAR_MODULES):
+        built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
+    known = [task.name for task in built] + list(names)
+    for option, asked in (("data", data), ("metric", metric)):
+        for task in asked:
+            if task not in known and task != ANY_TASK:
+                raise UsageError(
+                    f"--{option} names {task!r}, which is not evaluated",
+                    expected=f"one of {', '.join(dict.fromkeys(known))}",
+                )
+    for name in {task.name for task in built}:
+        if sum(task.name == name for task in built) > 1:
+            raise TaskError(f"task {name!r} was asked for more than once", fix="leave one of them")
+    return built
+
+
+def _check_options(
+    names: Sequence[str], num_fewshot: int | None, limit: float | None, fewshot: str
+) -> None:
+    if isinstance(names, str) or not names:
+        raise TaskError("no task was given", expected="a list of at least one name")
+    if num_fewshot is not None and num_fewshot < 0:
+        raise UsageError(f"num_fewshot {num_fewshot} is negative", expected="0 or more")
+    if limit is not None and limit <= 0:
+        raise UsageError(f"limit {limit} leaves no document", expected="1 or more, or a share")
+    if fewshot not in ("stock", "fixed"):
+        raise UsageError(f"few-shot mode {fewshot!r} is unknown", expected="stock or fixed")
+
+
+class _Builder:
+    """Builds one name after another with the same options."""
+
+    def __init__(
+        self,
+        *,
+        num_fewshot: int | None,
+        limit: float | None,
+        seed: int,
+        data: Mapping[str, Path],
+        metric: Mapping[str, str],
+        template: partial[str] | None,
+        fewshot: str,
+    ) -> None:
+        self.num_fewshot = num_fewshot
+        self.limit = limit
+        self.seed = seed
+        self.data = data
+        self.metric = metric
+        self.template = template
+        self.fewshot = fewshot
+        self._asked = ""
+        self._at: str | None = None  # the leaf lm-eval is working on, for its error messages
+        self._local: set[str] = set()
+
+    def build(self, asked: str) -> list[BuiltTask]:
+        """The tasks of one name, a group's leaves before the group."""
+        with seeded(PYTHON_SEED, OTHER_SEED):
+            tasks, group = self._load(asked)
+            leaves = [self._requests(name, task) for name, task in tasks.items()]
+        parent = group.name if group is not None else None
+        built = [
+            BuiltTask.of_leaf(
+                leaf,
+                metric=self._metric(leaf.name, parent, leaf.integrable),
+                group=parent,
+                **self._common(),
+            )
+            for leaf in leaves
+        ]
+        return built if group is None else [*built, self._pooled(group, built)]
+
+    def _load(self, asked: str) -> tuple[dict[str, Any], Any | None]:
+        manager, name = _find(asked)
+        self._asked, self._at = name, None
+        try:
+            with self._laying_in(manager):
+                loaded = manager.load([name])
+        except AuracError:
+            raise
+        except Exception as error:
+            raise self._translated(error) from error
+        if not loaded["tasks"]:
+            raise TaskError(f"group {name!r} holds no task")
+        return loaded["tasks"], loaded.get("groups", {}).get(name)
+
+    @contextmanager
+    def _laying_in(self, manager: Any) -> Iterator[None]:
+        """Lets every leaf's configuration pass through :meth:`_lay_in` while lm-eval loads it."""
+        factory = manager._factory
+        stock = factory._load_full_config
+
+        def full_config(entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+            config: dict[str, Any] = stock(entry, overrides)
+            return self._lay_in(config) if isinstance(config.get("task"), str) else config
+
+        factory._load_full_config = full_config
+        try:
+            yield
+        finally:
+            del factory._load_full_config
+
+    def _lay_in(self, config: dict[str, Any]) -> dict[str, Any]:
+        leaf = config["task"]
+        self._at = leaf
+        if config.get("unsafe_code"):
+            raise TaskError(f"task {leaf!r} runs code that the model writes, which aurac does not")
+        if config.get("doc_to_image") or config.get("doc_to_audio"):
+            raise TaskError(f"task {leaf!r} shows images or sounds; only text tasks are evaluated")
+        files = self._files(config)
+        if files is None:
+            return config
+        self._local.add(leaf)
+        own = config.get("num_fewshot")
+        shown = own if self.num_fewshot is None or own == 0 else self.num_fewshot
+        return local_data.lay_in(config, files, num_fewshot=shown or 0)
+
+    def _files(self, config: Mapping[str, Any]) -> local_data.Files | None:
+        leaf = config["task"]
+        if leaf in self.data:
+            return local_data.find_splits(Path(self.data[leaf]))
+        if self._asked in self.data:
+            folder = Path(self.data[self._asked])
+            for name in (leaf, config.get("dataset_name")):
+                if name and (folder / name).is_dir():
+                    return local_data.find_splits(folder / name)
+            raise DataError(f"{folder} has no sub-folder for {leaf!r}, a leaf of {self._asked!r}")
+        bundled = _bundled()
+        if leaf in bundled.BUNDLED:
+            return {split: [path] for split, path in bundled.documents(leaf).items()}
+        return None
+
+    def _requests(self, name: str, task: Any) -> Leaf:
+        # task.task_name is not read here: it draws from the generator that prompts may draw from.
+        self._at = name
+        self._check_runnable(name, task)
+        try:
+            self._set_fewshot(name, task)
+            task.build_all_requests(
+                limit=None if self.limit is None else _sample_size(task, self.limit),
+                rank=0,
+                world_size=1,
+                apply_chat_template=self.template is not None,
+                fewshot_as_multiturn=True,
+                chat_template=self.template,
+            )
+        except AuracError:
+            raise
+        except Exception as error:
+            raise self._translated(error) from error
+        by_id: dict[int, list[Any]] = {}
+        for instance in task.instances:
+            by_id.setdefault(instance.doc_id, []).append(instance)
+        documents = tuple(
+            Document(
+                doc_id=doc_id,
+                content=instances[0].doc,
+                instances=tuple(sorted(instances, key=lambda instance: instance.idx)),
+                doc_hash=_doc_hash(instances[0].doc),
+            )
+            for doc_id, instances in by_id.items()
+        )
+        if name in self._local:
+            columns = local_data.prompt_columns(task.config)
+            local_data.check_documents(name, (d.content for d in documents), columns, "evaluated")
+        integrable, better = _metrics(task)
+        return Leaf(name, task, documents, integrable, better)
+
+    def _check_runnable(self, name: str, task: Any) -> None:
+        if getattr(task, "MULTIMODAL", False) or getattr(task, "UNSAFE_CODE", False):
+            raise TaskError(f"task {name!r} is not a plain text task")
+        if name in self._local:
+            columns = local_data.prompt_columns(task.config)
+            if absent := sorted(columns - set(task.features)):
+                raise DataError(
+                    f"local data of task {name!r} has no {', '.join(map(repr, absent))}",
+                    expected=f"the columns {', '.join(sorted(columns))}",
+                )
+
+    def _set_fewshot(self, name: str, task: Any) -> None:
+        """As ``simple_evaluate``: number, then seed, before each build."""
+        own = task.get_config("num_fewshot")
+        if self.num_fewshot is not None and own == 0 != self.num_fewshot:
+            _log.warning("task %s fixes itself to zero-shot and stays so", name)
+        elif self.num_fewshot is not None or own is None:
+            task.set_config(key="num_fewshot", value=self.num_fewshot or 0)
+        sampler = getattr(task, "sampler", None)
+        if self.fewshot == "fixed" and sampler is not None and task.get_config("num_fewshot"):
+            first_n = importlib.import_module("lm_eval.api.samplers").get_sampler("first_n")
+            task.sampler = first_n(list(sampler.fewshot_docs()))
+        task.set_fewshot_seed(seed=self.seed)
+
+    def _translated(self, error: Exception) -> AuracError:
+        leaf = self._at or self._asked
+        return translated(error, leaf, asked=self._asked, local=leaf in self._local)
+
+    def _metric(self, name: str, group: str | None, reported: Mapping[str, bool]) -> str:
+        keys = [key for key in (name, group, ANY_TASK) if key in self.metric]
+        return choose_metric(name, reported, self.metric[str(keys[0])] if keys else None)
+
+    def _pooled(self, group: Any, members: list[BuiltTask]) -> BuiltTask:
+        leaves = [leaf for member in members for leaf in member.leaves]
+        usable = {
+            key: all(leaf.integrable[key] for leaf in leaves)
+            for key in leaves[0].integrable
+            if all(key in leaf.integrable for leaf in leaves)
+        }
+        metric = self._metric(group.name, None, usable)
+        return BuiltTask.of_group(
+            group.name, str(group.version), members, metric=metric, **self._common()
+        )
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "fewshot": self.fewshot,
+            "chat_template": self.template is not None,
+            "lm_eval": version("lm_eval"),
+            "reference": _reference_answers,
+        }
+
+
+# --- looking tasks up ---------------------------------------------------------------------------
+
+
+def _bundled() -> Any:
+    return importlib.import_module("aurac.tasks")
+
+
+@cache
+def _bundled_manager() -> Any:
+    """Knows the bundled tasks only: reading lm-eval's own 14,000 files takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_defaults=False, include_path=str(_bundled().include_path()))
+
+
+@cache
+def _full_manager() -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def _find(asked: str) -> tuple[Any, str]:
+    """The manager that knows a task, and the task's name in it.
+
+    Raises:
+        TaskError: None does; the nearest names are given.
+    """
+    if Path(asked).suffix in (".yaml", ".yml"):
+        return _find_file(Path(asked))
+    bundled = _bundled()
+    if asked in bundled.BUNDLED:
+        return _bundled_manager(), asked
+    manager = _full_manager()
+    if asked in manager.task_index:
+        return manager, asked
+    known = [*bundled.BUNDLED, *manager.all_tasks]
+    near = difflib.get_close_matches(asked, known, n=5, cutoff=0.6)
+    raise TaskError(
+        f"task {asked!r} is not known to lm-eval {version('lm_eval')}",
+        expected=f"a task such as {', '.join(near)}" if near else None,
+        fix="lm-eval ls tasks lists them all" if not near else None,
+    )
+
+
+def _find_file(path: Path) -> tuple[Any, str]:
+    from lm_eval.tasks import TaskManager
+
+    if not path.is_file():
+        raise TaskError(f"task file {path} does not exist")
+    manager = TaskManager(include_defaults=False, include_path=str(path.parent))
+    here = path.resolve()
+    for name, entry in manager.task_index.items():
+        if entry.yaml_path is not None and Path(entry.yaml_path).resolve() == here:
+            if name in manager.all_groups:  # may hold stock tasks
+                manager = TaskManager(include_path=str(path.parent))
+            return manager, name
+    raise TaskError(f"{path} defines no task", expected="a task or group as lm-eval's YAML")
+
+
+# --- lm-eval's own ways ---------------------------------------------------------------------------
+
+
+def _sample_size(task: Any, limit: float) -> int:
+    """As lm-eval: a share of the documents is rounded up."""
+    return math.ceil(len(task.eval_docs) * limit) if limit < 1 else int(limit)
+
+
+def _metrics(task: Any) -> tuple[dict[str, bool], dict[str, bool]]:
+    """For each ``name,filter``: whether it can be integrated, and whether more is better."""
+    from lm_eval.api.metrics import mean
+
+    filters = [ensemble.name for ensemble in task._filters]
+    better = task.higher_is_better()
+    integrable: dict[str, bool] = {}
+    higher: dict[str, bool] = {}
+    for name, aggregation in task.aggregation().items():
+        for chain in filters:
+            higher[f"{name},{chain}"] = bool(better.get(name, True))
+            integrable[f"{name},{chain}"] = aggregation is mean and bool(better.get(name, True))
+    return integrable, higher
+
+
+def _doc_hash(document: Any) -> str:
+    """The ``doc_hash`` of lm-eval's samples."""
+    from lm_eval.utils import handle_non_serializable, hash_string
+
+    text = json.dumps(document, indent=2, default=handle_non_serializable, ensure_ascii=False)
+    return str(hash_string(text))
+
+
+def _reference_answers(
+    kind: str, instances: list[Any], model: Any, tokenizer: Any, options: EngineOptions
+) -> list[Any]:
+    """lm-eval's own Hugging Face model around the live one, for what the engine does not serve."""
+    from lm_eval.models.huggingface import HFLM
+
+    with quiet(_LOGGERS, _BAR_MODULES, prints=False), seeded(PYTHON_SEED, OTHER_SEED):
+        lm = HFLM(
+            pretrained=model,
+            tokenizer=copy.deepcopy(tokenizer),  # HFLM gives it a padding token
+            batch_size=options.batch_size or 1,
+            max_length=options.max_length,
+        )
+        return list(getattr(lm, kind)(instances))

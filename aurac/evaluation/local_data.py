@@ -1,0 +1,313 @@
+"""Local splits of a task: files in a folder, read, checked, and laid into lm-eval's own definition.
+
+Only the place the documents come from is changed. Prompts, ``process_docs``, filters and metrics
+stay those of the stock task, so the numbers can be compared with published ones. Nothing here asks
+a hub, and nothing is written to a cache.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from datasets import Dataset
+
+Files = dict[str, list[Path]]
+"""Split name, as the files spell it, to its files in order (several when sharded)."""
+
+SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
+ALIASES = (
+    ("train", "training"),
+    ("validation", "valid", "val", "dev"),
+    ("test", "testing"),
+)
+_SHARD = re.compile(r"-\d+-of-\d+$")
+_JINJA = re.compile(r"\{[{%#]")
+_CONDITION = re.compile(r"\{[{%].*\b(if|default)\b", re.DOTALL)
+
+
+def find_splits(folder: Path) -> Files:
+    """The splits that a folder holds.
+
+    Args:
+        folder: Holds ``train.jsonl``, ``test.parquet`` and the like; hub-style shards
+            (``test-00000-of-00002.parquet``) are one split.
+
+    Returns:
+        Split name to files.
+
+    Raises:
+        DataError: The folder is missing, holds no such file, or has a split in two formats.
+    """
+    if not folder.is_dir():
+        raise DataError(f"data folder {folder} does not exist", fix="give --data TASK=FOLDER")
+    files: Files = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            files.setdefault(_SHARD.sub("", path.stem), []).append(path)
+    if not files:
+        raise DataError(
+            f"data folder {folder} holds no split",
+            expected=f"files such as train.jsonl and test.jsonl ({', '.join(SUFFIXES)})",
+        )
+    for split, paths in files.items():
+        if len({path.suffix.lower() for path in paths}) > 1:
+            names = ", ".join(path.name for path in paths)
+            raise DataError(
+                f"data folder {folder} has the split {split!r} more than once ({names})",
+                fix="leave one of them",
+            )
+    return files
+
+
+def match_split(wanted: str, files: Mapping[str, list[Path]]) -> list[Path] | None:
+    """The files of the split that a task calls ``wanted``, under that name or a usual alias."""
+    if wanted in files:
+        return files[wanted]
+    for names in ALIASES:
+        if wanted in names:
+            found = [name for name in names if name in files]
+            if len(found) > 1:
+                raise DataError(
+                    f"{' and '.join(found)} could both be the split {wanted!r} in "
+                    f"{files[found[0]][0].parent}",
+                    fix=f"name one of them {wanted}",
+                )
+            return files[found[0]] if found else None
+    return None
+
+
+def lay_in(config: Mapping[str, Any], files: Files, *, num_fewshot: int) -> dict[str, Any]:
+    """A task's configuration with its documents taken from local files.
+
+    Splits that the run does not need and the folder does not have are taken out, so that a
+    zero-shot run asks for the evaluated split alone.
+
+    Args:
+        config: lm-eval's configuration of the task, as its YAML gives it.
+        files: What :func:`find_splits` found.
+        num_fewshot: Few-shot examples that the prompts will show.
+
+    Returns:
+        Another configuration; ``custom_dataset`` hands lm-eval the documents, already read.
+
+    Raises:
+        DataError: A split that is needed is missing, or a file cannot be read.
+    """
+    task = config.get("task")
+    if "class" in config:
+        raise DataError(f"task {task!r} is a Python class of lm-eval and takes no local data")
+    fewshot_config = config.get("fewshot_config")
+    fewshot_config = dict(fewshot_config) if isinstance(fewshot_config, dict) else {}
+    fewshot = fewshot_config.get("split", config.get("fewshot_split"))
+    evaluated = config.get("test_split") or config.get("validation_split")
+    needed = {str(evaluated): "evaluated"}
+    if num_fewshot > 0 and (fewshot or not fewshot_config.get("samples")):
+        shown = fewshot or config.get("training_split") or config.get("validation_split")
+        needed.setdefault(str(shown or evaluated), "few-shot")
+    asked = {str(config[key]) for key in _SPLIT_KEYS if config.get(key)} | set(needed)
+    if fewshot:
+        asked.add(str(fewshot))
+    found = {split: match_split(split, files) for split in sorted(asked)}
+    for split, purpose in needed.items():
+        if not found[split]:
+            here = next(iter(files.values()))[0].parent
+            raise DataError(
+                f"task {task!r} needs the {purpose} split {split!r}, and {here} holds "
+                f"{', '.join(sorted(files))}",
+                expected=f"{split}.jsonl, .json, .parquet or .csv",
+            )
+    splits = {split: read_split(paths) for split, paths in found.items() if paths}
+    laid: dict[str, Any] = {**config, "dataset_kwargs": None}
+    laid["custom_dataset"] = lambda **_: splits
+    for key in _SPLIT_KEYS:
+        if laid.get(key) and laid[key] not in splits:
+            laid[key] = None
+    if fewshot_config.get("split") and fewshot_config["split"] not in splits:
+        laid["fewshot_config"] = {**fewshot_config, "split": None}
+    return laid
+
+
+_SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
+
+
+def read_split(paths: Iterable[Path]) -> Dataset:
+    """One split as lm-eval wants it, in memory.
+
+    Raises:
+        DataError: A file cannot be read (a JSON line is named), is empty, or its columns differ
+            from those of the others.
+    """
+    from datasets import concatenate_datasets
+
+    parts = [_READERS[path.suffix.lower()](path) for path in paths]
+    for part, path in zip(parts, paths, strict=True):
+        if not len(part):
+            raise DataError(f"{path} holds no document")
+        if part.column_names != parts[0].column_names:
+            raise DataError(
+                f"{path} has other columns ({', '.join(part.column_names)}) than the shard "
+                f"before it ({', '.join(parts[0].column_names)})"
+            )
+    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error})", expected="UTF-8 text") from error
+
+
+def _read_jsonl(path: Path) -> Dataset:
+    rows: list[Any] = []
+    places: list[str] = []
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise DataError(
+                    f"{path}, line {number} is not JSON ({error.msg} at character {error.pos + 1})",
+                    expected="one JSON object on each line",
+                ) from error
+            places.append(f"line {number}")
+    return _from_rows(path, rows, places)
+
+
+def _read_json(path: Path) -> Dataset:
+    text = _text(path)
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # JSON Lines under the name .json, as hubs often have it
+            return _read_jsonl(path)
+        raise DataError(
+            f"{path}, line {error.lineno} is not JSON ({error.msg} at character {error.colno})",
+            expected="a list of objects",
+        ) from error
+    if not isinstance(rows, list):
+        raise DataError(f"{path} holds a JSON {type(rows).__name__}", expected="a list of objects")
+    return _from_rows(path, rows, [f"entry {number}" for number in range(1, len(rows) + 1)])
+
+
+def _from_rows(path: Path, rows: list[Any], places: list[str]) -> Dataset:
+    """Rows as a data set; every row must have the first row's columns.
+
+    ``Dataset.from_list`` would fill a key that is absent with None, and the prompt would then say
+    "None" without a word of warning.
+    """
+    from datasets import Dataset
+
+    if not rows:
+        raise DataError(f"{path} is empty", expected="at least one document")
+    for row, place in zip(rows, places, strict=True):
+        if not isinstance(row, dict):
+            raise DataError(
+                f"{path}, {place} is a JSON {type(row).__name__}", expected="a JSON object"
+            )
+        if absent := [column for column in rows[0] if column not in row]:
+            raise DataError(
+                f"{path}, {place} has no {', '.join(map(repr, absent))}",
+                expected=f"the columns of the first one ({', '.join(rows[0])})",
+            )
+    try:
+        return Dataset.from_list(rows)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{path} has a column of mixed types ({error})") from error
+
+
+def _read_parquet(path: Path) -> Dataset:
+    import pyarrow as pa
+    from datasets import Dataset
+    from pyarrow import parquet
+
+    try:
+        with path.open("rb") as file:
+            return Dataset(parquet.read_table(file))
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise DataError(f"{path} is not a Parquet file that can be read ({error})") from error
+
+
+def _read_csv(path: Path) -> Dataset:
+    """A CSV file; a column whose cells are all JSON lists or objects is nested data.
+
+    No cell is taken for a missing number: "NA", "null" and "None" are words of a language too.
+    """
+    import pandas as pd
+    from datasets import Dataset
+
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise DataError(f"{path} is not a CSV file that can be read ({error})") from error
+    columns = {str(name): _nested(frame[name].tolist()) for name in frame.columns}
+    return Dataset.from_dict(columns)
+
+
+def _nested(cells: list[Any]) -> list[Any]:
+    if not all(isinstance(cell, str) and cell.startswith(("{", "[")) for cell in cells):
+        return cells
+    try:
+        return [json.loads(cell) for cell in cells]
+    except json.JSONDecodeError:
+        return cells
+
+
+_READERS = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+}
+
+
+def prompt_columns(config: Any) -> set[str]:
+    """The columns that a task's prompt templates name.
+
+    Templates are Jinja, or the bare name of a column. lm-eval renders a bare name that is no
+    column as that very word, in every prompt, and an empty cell as "None", so both have to be
+    checked here. Templates with a condition may mean to show nothing, and are left alone.
+
+    Args:
+        config: lm-eval's ``TaskConfig`` (attributes ``doc_to_text`` and its siblings).
+    """
+    from jinja2 import Environment, meta
+
+    environment = Environment(autoescape=False)  # noqa: S701 - parsed only, never rendered
+    environment.filters["regex_replace"] = str.replace  # lm-eval's own filter, known by name only
+    columns: set[str] = set()
+    for key in ("doc_to_text", "doc_to_target", "doc_to_choice"):
+        template = getattr(config, key, None)
+        if not isinstance(template, str) or _CONDITION.search(template):
+            continue
+        if _JINJA.search(template):
+            columns |= meta.find_undeclared_variables(environment.parse(template))
+        elif template.isidentifier():
+            columns.add(template)
+    return columns
+
+
+def check_documents(
+    task: str, documents: Iterable[Mapping[str, Any]], columns: set[str], where: str
+) -> None:
+    """Sees that every document has something in each column that the prompt shows.
+
+    Raises:
+        DataError: A column is missing or a cell is null.
+    """
+    for index, document in enumerate(documents):
+        for column in sorted(columns):
+            if document.get(column) is None:
+                raise DataError(
+                    f"{where} document {index} of task {task!r} has no {column!r}, which its "
+                    f"prompt needs",
+                    expected=f"the columns {', '.join(sorted(columns))} in every row",
+                )

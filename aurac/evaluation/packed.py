@@ -1,0 +1,42 @@
+"""The fast path of scoring: the planned passes of a layout, each distinct token computed once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from aurac.evaluation.attention import PrefixStore, forward, packed_model, step_frame
+from aurac.evaluation.layout import ScoringLayout
+from aurac.evaluation.packing import plan_scoring
+from aurac.evaluation.running import device_of, score_logits
+
+
+def score_packed(
+    model: Any, layout: ScoringLayout, *, batch_tokens: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score every pair of the layout.
+
+    Returns:
+        (n_pairs,) float32 log-probabilities and (n_pairs,) bool argmax hits, on the CPU.
+    """
+    device = device_of(model)
+    plan = plan_scoring(layout, batch_tokens)
+    store = PrefixStore(plan.held)
+    logprob = torch.zeros(len(layout.pair_node), device=device)
+    hit = torch.zeros(len(layout.pair_node), dtype=torch.bool, device=device)
+    with packed_model(model):
+        for step in plan.steps:
+            tokens = torch.from_numpy(step.tokens).to(device)
+            # A pass that only extends the held prefix still has to name a position.
+            select = step.select if len(step.select) else step.positions[:1] * 0
+            frame = step_frame(step, store, device)
+            logits = forward(model, tokens, frame, torch.from_numpy(select).to(device))
+            if len(step.pair):
+                pair = torch.from_numpy(step.pair).to(device)
+                logprob[pair], hit[pair] = score_logits(
+                    logits,
+                    torch.from_numpy(step.pair_row).to(device),
+                    torch.from_numpy(layout.pair_token[step.pair]).to(device),
+                )
+    return logprob.cpu(), hit.cpu()

@@ -1,0 +1,64 @@
+"""What both fast paths need from a model: device, modes, and logits at chosen positions."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+Progress = Callable[[int], None]
+
+
+def device_of(model: Any) -> torch.device:
+    """Where the model's inputs go."""
+    return torch.device(next(iter(model.parameters())).device)
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside a PEFT wrapper, or the model itself."""
+    inner = getattr(model, "get_base_model", None)
+    return inner() if callable(inner) else model
+
+
+def accepts(model: Any, name: str) -> bool:
+    """Whether the model's forward names this argument."""
+    return name in inspect.signature(unwrapped(model).forward).parameters
+
+
+def pass_tokens(model: Any) -> int:
+    """A good size of one pass in tokens: what fills a CPU's cores, or an accelerator."""
+    return 1024 if device_of(model).type == "cpu" else 8192
+
+
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode without gradients; the model's own mode is restored."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def score_logits(
+    logits: torch.Tensor, row: torch.Tensor, token: torch.Tensor, chunk: int = 128
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of tokens, and whether each is the argmax of its row.
+
+    Args:
+        logits: (n, V) in the model's dtype.
+        row: (m,) index into n.
+        token: (m,) the scored tokens.
+        chunk: Rows that are turned to float32 at once, so that the copy stays small.
+
+    Returns:
+        (m,) float32 log-probabilities (log-softmax in float32) and (m,) bool.
+    """
+    best = logits.argmax(dim=-1)
+    norm = torch.cat([torch.logsumexp(part.float(), dim=-1) for part in logits.split(chunk)])
+    return logits[row, token].float() - norm[row], best[row] == token

@@ -1,0 +1,80 @@
+"""Log-likelihoods of continuations: the answers of lm-eval's ``HFLM``, each distinct token computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aurac.evaluation.layout import ScoringLayout
+from aurac.evaluation.options import EngineOptions
+from aurac.evaluation.tokens import resolve_max_length
+
+__all__ = ["ScoringLayout", "loglikelihoods", "scoring_layout"]
+
+_ROW_TOKENS = 4096
+
+
+def scoring_layout(
+    model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]], options: EngineOptions
+) -> ScoringLayout:
+    """Lay the pairs out for this model's length limit; reuse the result for every rank and adapter."""
+    limit = resolve_max_length(model, tokenizer, options.max_length)
+    return ScoringLayout.build(tokenizer, pairs, limit)
+
+
+def loglikelihoods(
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[tuple[str, str]] | ScoringLayout,
+    *,
+    options: EngineOptions | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[tuple[float, bool]]:
+    """Log-likelihood of each continuation given its context, and whether greedy decoding gives it.
+
+    Args:
+        model: A transformers causal language model, possibly with PEFT layers in it.
+        tokenizer: Its tokenizer.
+        pairs: (context, continuation) texts, or their ``ScoringLayout``.
+        options: Budgets.
+        progress: Called with the number of requests newly finished; the calls sum to their number.
+
+    Returns:
+        One (log-likelihood, greedy) per pair, in the order given. Log-softmax is in float32.
+
+    Raises:
+        TaskError: A pair that cannot be scored.
+    """
+    import torch
+
+    from aurac.evaluation.packed import score_packed
+    from aurac.evaluation.probe import probe
+    from aurac.evaluation.rows import score_rows
+    from aurac.evaluation.running import evaluating, pass_tokens
+
+    options = options or EngineOptions()
+    layout = pairs
+    if not isinstance(layout, ScoringLayout):
+        layout = scoring_layout(model, tokenizer, layout, options)
+    if not len(layout):
+        return []
+    longest = max(len(row) for row in layout.tree.rows)
+    with evaluating(model):
+        if options.packed and probe(model).serves(longest):
+            budget = options.batch_tokens or pass_tokens(model)
+            logprob, hit = score_packed(model, layout, batch_tokens=budget)
+        else:
+            logprob, hit = score_rows(
+                model,
+                layout,
+                batch_tokens=options.batch_tokens or _ROW_TOKENS,
+                batch_size=options.batch_size,
+                progress=None,
+            )
+    results = []
+    for index in layout.request_pairs:
+        at = torch.from_numpy(index)
+        results.append((float(logprob[at].double().sum()), bool(hit[at].all())))
+    if progress is not None:
+        progress(len(layout))
+    return results

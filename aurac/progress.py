@@ -1,0 +1,102 @@
+"""What a person sees while cells are computed: one bar with the time left, or plain lines."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from aurac.console import stderr_console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from aurac.sweep import PlannedCell
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def __enter__(self) -> NoProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def documents(self, count: int) -> None:
+        """Requests answered since the last call."""
+
+    def cell(self, cell: PlannedCell) -> None:
+        """A cell begins."""
+
+
+class SweepProgress(NoProgress):
+    """A bar over the requests of all cells; on a pipe, one plain line for each cell.
+
+    Args:
+        cells: The cells that will be computed.
+        total_cells: All cells of the run, those already stored included.
+    """
+
+    def __init__(self, cells: Sequence[PlannedCell], total_cells: int) -> None:
+        self._cells, self._total = len(cells), total_cells
+        self._requests = sum(cell.task.n_requests for cell in cells)
+        self._begun = 0
+        self._started = time.perf_counter()
+        self._console = stderr_console()
+        self._bar: Any = None
+
+    def __enter__(self) -> SweepProgress:
+        stored = self._total - self._cells
+        kept = f", {stored} already there" if stored else ""
+        self._console.print(f"{self._cells} of {self._total} cells to compute{kept}")
+        if self._console.is_terminal and self._cells:
+            self._bar = _bar(self._console)
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=self._requests)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def documents(self, count: int) -> None:
+        """Advance the bar."""
+        if self._bar is not None:
+            self._bar.advance(self._task, count)
+
+    def cell(self, cell: PlannedCell) -> None:
+        """Name the cell that begins."""
+        self._begun += 1
+        if self._bar is not None:
+            self._bar.update(self._task, description=cell.label)
+        else:
+            seconds = time.perf_counter() - self._started
+            line = f"[{self._begun}/{self._cells}] {seconds:6.1f} s  {cell.label}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _bar(console: Any) -> Any:
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )

@@ -1,0 +1,72 @@
+"""Numbers from files: a path → curves, whichever of the known kinds it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aurac.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from aurac.curve import Curve
+
+TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What was read.
+
+    Attributes:
+        curves: In the order of the source; an adapter's own truncation before its variants.
+        kind: "documents", "points", "samples" or "run".
+        groups: ``arm name -> adapters`` that the source records as seeds of one recipe.
+    """
+
+    curves: Sequence[Curve]
+    kind: str
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def read_curves(path: Path, metric: str | None = None) -> Curves:
+    """Read curves from a table, a folder of lm-eval sample logs, or a run folder.
+
+    Args:
+        path: A .csv, .parquet or .jsonl table (columns ``adapter, task, rank, doc_id, score[, seed,
+            cluster, stratum, metric, sample]``, or ``rank, accuracy[, adapter, task]``); a folder
+            with one folder of ``samples_*.jsonl`` per rank; or a folder with ``results.json``.
+        metric: ``name,filter`` where the source holds several.
+
+    Raises:
+        DataError: Not there, of an unknown kind, empty, too large, or with unusable content.
+        RunFolderError: A run folder that cannot be read.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    if path.is_dir():
+        return _read_folder(path, metric)
+    if path.name == "results.json":
+        return _read_folder(path.parent, metric)
+    if path.suffix.lower() not in TABLES:
+        raise DataError(
+            f"{path} is no table",
+            expected=f"a file ending in {', '.join(TABLES)}, sample logs, or a run folder",
+        )
+    from aurac.readers.table import read_table
+
+    curves, kind = read_table(path, metric)
+    return Curves(curves, kind)
+
+
+def _read_folder(path: Path, metric: str | None) -> Curves:
+    if (path / "results.json").is_file():
+        from aurac.readers.run import read_run
+
+        curves, groups = read_run(path, metric)
+        return Curves(curves, "run", groups)
+    from aurac.readers.samples import read_samples
+
+    return Curves(read_samples(path, metric), "samples")

@@ -1,0 +1,181 @@
+"""A run folder (results.json and cells/) → curves with their documents."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aurac.curve import Curve
+from aurac.errors import AuracError, RunFolderError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+Groups = dict[str, list[str]]
+
+
+def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Groups]:
+    """Curves of a run, an adapter's default truncation first, and its arms of several seeds.
+
+    Args:
+        folder: Holds ``results.json`` of schema 1 and the cells it names.
+        metric: Another of the metrics that the cells hold.
+
+    Raises:
+        RunFolderError: Not JSON, another schema, or a cell that is missing or damaged.
+    """
+    results = _json(folder / "results.json")
+    if results.get("schema") != 1:
+        raise RunFolderError(
+            f"{folder / 'results.json'} has schema {results.get('schema')!r}", expected="schema 1"
+        )
+    try:
+        prompts = {t["name"]: t.get("prompts_sha256") for t in results.get("tasks", [])}
+        seeds = {a["name"]: a.get("seed") for a in results.get("adapters", [])}
+        rows = sorted(results["curves"], key=lambda row: not row.get("default", True))
+        reader = CellReader(folder)
+        curves = [
+            _curve(row, reader, metric, prompts.get(row["task"]), seeds.get(row["adapter"]))
+            for row in rows
+        ]
+        groups = arms_of(results.get("adapters", []))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{folder / 'results.json'} lacks or garbles {error}") from error
+    if not curves:
+        raise RunFolderError(f"{folder / 'results.json'} holds no curves")
+    return curves, groups
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise RunFolderError(f"{path} cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise RunFolderError(f"{path} holds a {type(content).__name__}", expected="an object")
+    return content
+
+
+class CellReader:
+    """Reads cells below a run folder; equal labels become the same tuple, to be joined quickly."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._seen: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def read(self, where: str | Sequence[str], metric: str) -> dict[str, Any]:
+        """Scores and labels of one point; of a group's members one after the other.
+
+        Raises:
+            RunFolderError: A cell is outside the folder, missing, damaged, or lacks the metric.
+        """
+        paths = [where] if isinstance(where, str) else list(where)
+        parts = [self._one(path, metric) for path in paths]
+        several = len(parts) > 1
+        scores = np.concatenate([part["scores"] for part in parts])
+        found: dict[str, Any] = {"scores": scores}
+        for name in ("doc_ids", "doc_hashes", "strata"):
+            if any(part[name] is None for part in parts):
+                found[name] = None
+                continue
+            labels: list[str] = []
+            for i, part in enumerate(parts):
+                prefix = f"{i}:" if several and name == "doc_ids" else ""
+                labels += [f"{prefix}{label}" for label in part[name]]
+            found[name] = self._seen.setdefault(tuple(labels), tuple(labels))
+        if found["strata"] is None and several:  # the members of a group are fixed, like subjects
+            members = tuple(str(i) for i, part in enumerate(parts) for _ in part["scores"])
+            found["strata"] = self._seen.setdefault(members, members)
+        return found
+
+    def _one(self, where: str, metric: str) -> dict[str, Any]:
+        path = self.folder / where
+        if os.path.isabs(where) or ".." in path.relative_to(self.folder).parts:  # noqa: PTH117
+            raise RunFolderError(f"cell {where} is outside {self.folder}")
+        cell = _json(path)
+        column = cell.get("metrics", {}).get(metric)
+        if column is None:
+            known = ", ".join(cell.get("metrics", {})) or "none"
+            raise RunFolderError(f"{path} holds no metric {metric!r}", expected=f"one of {known}")
+        scores = np.asarray(column, dtype=np.float64)
+        found = {name: cell.get(name) for name in ("doc_ids", "doc_hashes", "strata")}
+        for name, labels in found.items():
+            if labels is not None and len(labels) != scores.size:
+                raise RunFolderError(f"{path} has {len(labels)} {name} for {scores.size} scores")
+        return {"scores": scores, **found}
+
+
+def _curve(
+    row: Mapping[str, Any],
+    reader: CellReader,
+    metric: str | None,
+    prompts: str | None,
+    seed: int | None,
+) -> Curve:
+    chosen = metric or row["metric"]
+    plain = Curve.coerce({**row, "seed": seed, "metric": chosen})
+    cells = {int(r): where for r, where in (row.get("cells") or {}).items() if where}
+    if any(rank not in cells for rank in plain.ranks):
+        return plain
+    points = {rank: reader.read(cells[rank], chosen) for rank in plain.ranks}
+    first = points[plain.ranks[0]]
+    for rank, point in points.items():
+        if point["doc_ids"] != first["doc_ids"]:
+            raise RunFolderError(
+                f"the cells of {plain.label} have different documents at ranks {plain.ranks[0]} "
+                f"and {rank}"
+            )
+    try:
+        return Curve.from_outcomes(
+            plain.ranks,
+            np.stack([point["scores"] for point in points.values()]),
+            doc_ids=first["doc_ids"],
+            doc_hashes=first["doc_hashes"],
+            strata=first["strata"],
+            adapter=plain.adapter,
+            task=plain.task,
+            metric=chosen,
+            method=plain.method,
+            base=plain.base,
+            basis=plain.basis,
+            rescale=plain.rescale,
+            seed=seed,
+            prompts=prompts,
+            baseline=plain.baseline,
+            missing=plain.missing,
+            sizes=plain.sizes,
+        )
+    except AuracError as error:
+        raise RunFolderError(f"the cells of {plain.label}: {error}") from error
+
+
+def arms_of(adapters: Sequence[Mapping[str, Any]]) -> Groups:
+    """Adapters whose recorded recipes differ in the seed only: ``arm name -> adapters``."""
+    same: dict[str, list[Mapping[str, Any]]] = {}
+    for adapter in adapters:
+        if adapter.get("recipe") and adapter.get("seed") is not None:
+            recipe = {k: v for k, v in adapter["recipe"].items() if k != "seed"}
+            key = json.dumps([adapter.get("method"), recipe], sort_keys=True, default=str)
+            same.setdefault(key, []).append(adapter)
+    groups: Groups = {}
+    for members in same.values():
+        names = [member["name"] for member in members]
+        if len(names) < 2 or len({member["seed"] for member in members}) < len(names):
+            continue
+        groups[_common_name(names, taken=groups)] = names
+    return groups
+
+
+def _common_name(names: Sequence[str], taken: Groups) -> str:
+    first, last = min(names), max(names)
+    same = next(
+        (i for i, (x, y) in enumerate(zip(first, last, strict=False)) if x != y), len(first)
+    )
+    shared = first[:same].rstrip("-_ ./0123456789")
+    for ending in ("seed", "-s", "_s"):
+        shared = shared.removesuffix(ending).rstrip("-_ ./")
+    return shared if shared and shared not in taken else " + ".join(names)

@@ -1,0 +1,278 @@
+"""What the stored cells say about single documents: outcomes, gained and lost, examples.
+
+Questions and references are not part of a cell. A run that keeps them writes one file for each
+task, named by the task's entry in `results.json` under `documents`:
+`{"doc_ids": [...], "questions": [...], "targets": [...], "choices": [[...], ...] or null}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from aurac.curve import Curve
+from aurac.errors import CurveError
+from aurac.report.model import CurveRow, Run, inside
+from aurac.store import read_cell
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Scores closer than this are the same score written twice.
+_SAME = 1e-9
+_RIGHT = 0.5
+KINDS = {"gained with the rank": 2, "lost with the rank": 1, "wrong at every rank shown": 1}
+
+
+@dataclass(frozen=True)
+class CellScores:
+    """One cell: a score in [0, 1] and the raw response for each document."""
+
+    scores: Mapping[str, float]
+    responses: Mapping[str, Any]
+    hashes: tuple[str, ...] | None
+    strata: tuple[str, ...] | None
+    prompts: str | None
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a document asks."""
+
+    question: str = ""
+    target: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """Documents whose score rose or fell when the rank went from `lower` to `upper`."""
+
+    lower: int
+    upper: int
+    gained: int
+    lost: int
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The steps of one curve."""
+
+    label: str
+    task: str
+    n_docs: int
+    steps: tuple[Step, ...]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The two ranks of each step as text; rank 0 is the base."""
+        return [(str(step.lower) if step.lower else "base", str(step.upper)) for step in self.steps]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one rank answered."""
+
+    rank: int
+    text: str
+    score: float
+
+    @property
+    def right(self) -> bool:
+        """Whether it counts as right; a score between 0 and 1 is shown beside it."""
+        return self.score >= _RIGHT
+
+
+@dataclass(frozen=True)
+class Example:
+    """One document with the answers of several ranks of one adapter."""
+
+    kind: str
+    label: str
+    task: str
+    doc_id: str
+    wording: Wording
+    answers: tuple[Answer, ...]
+
+
+def cell(curve: CurveRow, rank: int) -> CellScores | None:
+    """The cell of a curve at a rank (0 is the base); None when it was not kept or is damaged."""
+    path = curve.cells.get(rank)
+    return _read(path, curve.metric) if path else None
+
+
+@lru_cache(maxsize=512)
+def _read(path: Path, metric: str) -> CellScores | None:
+    try:
+        content = read_cell(path)
+        ids = [str(doc) for doc in content["doc_ids"]]
+        scores = [float(score) for score in content["metrics"][metric]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if len(ids) != len(scores) or len(set(ids)) != len(ids):
+        return None
+    responses = content.get("responses") or []
+    prompts = (content.get("identity") or {}).get("prompts_sha256")
+    return CellScores(
+        scores=dict(zip(ids, scores, strict=True)),
+        responses=dict(zip(ids, responses, strict=True)) if len(responses) == len(ids) else {},
+        hashes=_labels(content.get("doc_hashes"), len(ids)),
+        strata=_labels(content.get("strata"), len(ids)),
+        prompts=str(prompts) if prompts else None,
+    )
+
+
+def _labels(values: Sequence[Any] | None, n: int) -> tuple[str, ...] | None:
+    return tuple(map(str, values)) if values is not None and len(values) == n else None
+
+
+def identities(run: Run) -> dict[str, Mapping[str, Any]]:
+    """What one stored cell of each task says about how it was made."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for curve in run.curves:
+        if curve.task in found or not curve.cells:
+            continue
+        try:
+            identity = read_cell(next(iter(curve.cells.values()))).get("identity")
+        except ValueError:
+            continue
+        if identity:
+            found[curve.task] = identity
+    return found
+
+
+def with_outcomes(curve: CurveRow) -> Curve | None:
+    """The curve with its documents, for `aurac.uncertainty`.
+
+    None when a cell is missing or damaged, when the ranks have other documents, or when the
+    documents do not average to the accuracy that `results.json` states.
+    """
+    cells = [cell(curve, rank) for rank in curve.ranks]
+    first = cells[0] if cells else None
+    if first is None or any(c is None or list(c.scores) != list(first.scores) for c in cells):
+        return None
+    outcomes = [list(c.scores.values()) for c in cells if c is not None]
+    labels = {
+        "doc_ids": tuple(first.scores),
+        "doc_hashes": first.hashes,
+        "strata": first.strata,
+        "prompts": first.prompts,
+        "adapter": curve.label,
+        "task": curve.task,
+        "metric": curve.metric,
+        "missing": dict(curve.missing),
+    }
+    try:
+        found = Curve.from_outcomes(curve.ranks, outcomes, **labels)
+    except CurveError:
+        return None
+    agrees = all(abs(a - b) < 1e-6 for a, b in zip(found.accuracy, curve.accuracy, strict=True))
+    return found if agrees else None
+
+
+def answer_text(response: Any, choices: Sequence[str] = ()) -> str:
+    """One stored response as text: what was generated, or the choice with its likelihoods."""
+    if isinstance(response, str):
+        return response
+    if isinstance(response, Sequence) and response:
+        if all(isinstance(value, (int, float)) for value in response):
+            best = max(range(len(response)), key=lambda i: response[i])
+            named = f": {choices[best]}" if len(choices) == len(response) else ""
+            listed = ", ".join(f"{value:.2f}" for value in response)
+            return f"choice {best + 1}{named}\n(log-likelihoods {listed})"
+        return "\n".join(answer_text(item) for item in response)
+    return "" if response in (None, []) else str(response)
+
+
+@lru_cache(maxsize=32)
+def _wordings(path: Path) -> Mapping[str, Wording]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        ids = [str(doc) for doc in content["doc_ids"]]
+        choices = content.get("choices") or [()] * len(ids)
+        rows = zip(ids, content["questions"], content["targets"], choices, strict=True)
+        return {
+            doc: Wording(str(question), str(target), tuple(map(str, several or ())))
+            for doc, question, target, several in rows
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def wordings(run: Run, task: str) -> Mapping[str, Wording]:
+    """Questions and references of a task by document; empty where the run did not keep them."""
+    relative = run.task(task).get("documents")
+    if not isinstance(relative, str):
+        return {}
+    for root in run.roots:
+        found = _wordings(inside(root, relative))
+        if found:
+            return found
+    return {}
+
+
+def changes(curve: CurveRow, ranks: Sequence[int] | None = None) -> Changes | None:
+    """Documents gained and lost from each rank to the next; None without cells.
+
+    Args:
+        curve: Whose cells are read.
+        ranks: The ranks to step through; the base and every rank of the curve by default.
+    """
+    cells = {rank: cell(curve, rank) for rank in (ranks or (0, *curve.ranks))}
+    kept = [(rank, found) for rank, found in cells.items() if found is not None]
+    steps = []
+    for (lower, before), (upper, after) in pairwise(kept):
+        if before.scores.keys() != after.scores.keys():
+            return None
+        rises = [after.scores[doc] - score for doc, score in before.scores.items()]
+        gained, lost = sum(x > _SAME for x in rises), sum(x < -_SAME for x in rises)
+        steps.append(Step(lower, upper, gained, lost))
+    if not steps:
+        return None
+    return Changes(curve.label, curve.task, len(kept[0][1].scores), tuple(steps))
+
+
+def examples(run: Run, curve: CurveRow) -> list[Example]:
+    """A few documents of one curve: gained with the rank, lost with it, wrong all along.
+
+    The first documents of each kind in stored order are shown, so nobody has picked them.
+    """
+    ranks = [rank for rank in curve.ranks if cell(curve, rank) is not None]
+    if len(ranks) < 2:
+        return []
+    shown = list(dict.fromkeys([ranks[0], ranks[len(ranks) // 2], ranks[-1]]))
+    cells = {rank: found for rank in shown if (found := cell(curve, rank)) is not None}
+    first = cells[shown[0]]
+    if not all(c.responses and c.scores.keys() == first.scores.keys() for c in cells.values()):
+        return []
+    words = wordings(run, curve.task)
+    listed: list[Example] = []
+    for kind, most in KINDS.items():
+        matching = [doc for doc in first.scores if _kind(doc, list(cells.values())) == kind]
+        for doc in matching[:most]:
+            wording = words.get(doc, Wording())
+            given = tuple(
+                Answer(rank, answer_text(c.responses[doc], wording.choices), c.scores[doc])
+                for rank, c in cells.items()
+            )
+            listed.append(Example(kind, curve.label, curve.task, doc, wording, given))
+    return listed
+
+
+def _kind(doc: str, cells: Sequence[CellScores]) -> str | None:
+    scores = [found.scores[doc] for found in cells]
+    if scores[-1] - scores[0] > _SAME:
+        return "gained with the rank"
+    if scores[0] - scores[-1] > _SAME:
+        return "lost with the rank"
+    return "wrong at every rank shown" if max(scores) < _RIGHT else None
+
+
+def best_default(run: Run, task: str) -> CurveRow | None:
+    """The default curve of a task with the largest AURAC; the first one on a tie."""
+    scored = [curve for curve in run.of_task(task) if curve.is_default and curve.log2]
+    return max(scored, key=lambda c: c.log2.value if c.log2 else 0.0, default=None)

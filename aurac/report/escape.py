@@ -1,0 +1,147 @@
+"""Names, prompts and model outputs are hostile until escaped; one function for each format.
+
+Everything that did not come from this package passes through one of these on its way out. The
+order is always the same: first `visible` turns control characters into harmless text, then the
+format's own rule applies.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_KEEP = {"\n", "\t"}
+# Bidirectional overrides and isolates can reorder a line so that it reads as something else.
+_BIDI = {*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+\-!|~$&.:@])")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "|", "%")
+# Not `\s`: a no-break space is there on purpose.
+_SPACE = re.compile(r"[ \t\n]+")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "`": r"\textasciigrave{}",
+    "'": r"\textquotesingle{}",
+    "-": "{-}",  # otherwise two of them join into a dash
+    "·": r"\textperiodcentered{}",
+    "×": r"\ensuremath{\times}",
+    "–": "--",
+    "−": r"\ensuremath{-}",
+    "…": r"\dots{}",
+}
+
+
+def visible(text: object) -> str:
+    r"""`text` with every control, bidirectional and unpaired character spelled out, as `\x1b`.
+
+    Newline and tab stay. The result can be printed on a terminal without moving its cursor.
+    """
+    return "".join(_spelled(char) for char in str(text))
+
+
+def _spelled(char: str) -> str:
+    if char in _KEEP:
+        return char
+    hidden = char in _BIDI or unicodedata.category(char) in {"Cc", "Cs", "Co", "Zl", "Zp"}
+    if not hidden:
+        return char
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def one_line(text: object, limit: int | None = None) -> str:
+    """`visible` text on a single line, cut in the middle where it is longer than `limit`."""
+    line = _SPACE.sub(" ", visible(text)).strip(" ")
+    if limit is None or len(line) <= limit:
+        return line
+    tail = max(1, limit // 3)
+    return f"{line[: limit - tail - 1].rstrip()}…{line[-tail:].lstrip()}"
+
+
+def typeset(text: object) -> str:
+    """`visible` text in which a number and its percent sign stay on one line."""
+    return re.sub(r"(?<=\d) (?=%)", "\u00a0", visible(text))
+
+
+def shorten(text: object, limit: int) -> str:
+    """`visible` text of at most `limit` characters, saying how many were left out."""
+    shown = visible(text)
+    if len(shown) <= limit:
+        return shown
+    return f"{shown[:limit].rstrip()} … ({len(shown) - limit} more characters)"
+
+
+def markdown(text: object) -> str:
+    """Text that GitHub's Markdown shows as it is: no emphasis, link, table bar, HTML or mention."""
+    return _MARKDOWN.sub(_markdown_char, one_line(text))
+
+
+def _markdown_char(match: re.Match[str]) -> str:
+    char = match[1]
+    named = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "&#124;", "@": "&#64;", "$": "&#36;"}
+    if char in named:
+        return named[char]
+    # A backslash before these would show in some renderers, and only these positions can matter.
+    if char in ".:()-+":
+        return _markdown_positional(match)
+    return "\\" + char
+
+
+def _markdown_positional(match: re.Match[str]) -> str:
+    """Escape list marks at the start of a text, and the colon and dots of an automatic link."""
+    char, line, at = match[1], match.string, match.start()
+    starts_list = not line[:at].strip("0123456789") and char in ".)-+"
+    makes_link = line[at : at + 3] == "://" or (char == "." and line[max(0, at - 3) : at] == "www")
+    return "\\" + char if starts_list or makes_link else char
+
+
+def markdown_fence(text: object, limit: int) -> str:
+    """A fenced block holding `text`, with a fence longer than any run of backticks inside."""
+    shown = shorten(text, limit)
+    longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{shown}\n{fence}"
+
+
+def latex(text: object) -> str:
+    """Text for a LaTeX paragraph or table cell; what pdfLaTeX cannot set is shown as U+XXXX."""
+    return "".join(_latex_char(char) for char in one_line(text))
+
+
+def _latex_char(char: str) -> str:
+    if char in _LATEX:
+        return _LATEX[char]
+    # Latin-1 letters and Latin Extended-A are what inputenc's utf8 and T1 fonts know by heart.
+    if char.isascii() or (char.isalpha() and ord(char) < 0x17F):
+        return char
+    return f"U+{ord(char):04X}"
+
+
+def csv_cell(value: object) -> object:
+    """Numbers as they are; text that a spreadsheet would run as a formula behind an apostrophe."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return value
+    text = one_line(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def slug(text: object) -> str:
+    """A file name made of `text`: lower-case letters, digits, dot, dash and underscore only."""
+    kept = re.sub(r"[^a-z0-9._-]+", "-", str(text).lower()).strip("-._")
+    return kept[:60] or "task"

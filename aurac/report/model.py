@@ -1,0 +1,256 @@
+"""What a report needs from `results.json`, read once, checked, and frozen."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from aurac.errors import RunFolderError
+from aurac.report.escape import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+Role = Literal["default", "published", "extra"]
+SCHEMA = 1
+ROLES: dict[str, Role] = {"default": "default", "published": "published", "extra": "extra"}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its interval, as fractions; what is not known is None."""
+
+    value: float
+    se: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """One adapter under one inference on one task: a curve of `results.json`."""
+
+    id: str
+    adapter: str
+    task: str
+    metric: str
+    basis: str
+    rescale: str
+    role: Role
+    ranks: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    method: str | None = None
+    base: str | None = None
+    missing: Mapping[int, str] = field(default_factory=dict)
+    baseline: float | None = None
+    baseline_reason: str | None = None
+    trained_rank: int | None = None
+    parameters: tuple[int | None, ...] = ()
+    bytes: tuple[int | None, ...] = ()
+    n_docs: int | None = None
+    cells: Mapping[int, Path] = field(default_factory=dict)
+    log2: Interval | None = None
+    linear: Interval | None = None
+    mean: float | None = None
+    score_reason: str | None = None
+    weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    drops: tuple[tuple[int, int, float], ...] = ()
+    label: str = ""
+
+    @property
+    def inference(self) -> str:
+        """How the adapter was cut and scaled, in aurac's words."""
+        return f"{self.basis} · {self.rescale}"
+
+    @property
+    def is_default(self) -> bool:
+        """Whether this is the curve that the adapter is judged by."""
+        return self.role == "default"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, or several that may be compared, as the report shows them."""
+
+    curves: tuple[CurveRow, ...]
+    tasks: tuple[Mapping[str, Any], ...]
+    adapters: tuple[Mapping[str, Any], ...]
+    failures: tuple[Mapping[str, Any], ...]
+    provenance: tuple[Mapping[str, Any], ...]
+    version: str
+    roots: tuple[Path, ...] = ()
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks that have a curve, in the order of the run."""
+        listed = [str(task.get("name")) for task in self.tasks]
+        seen = {curve.task for curve in self.curves}
+        extra = [curve.task for curve in self.curves if curve.task not in listed]
+        return tuple(dict.fromkeys([name for name in listed if name in seen] + extra))
+
+    def of_task(self, task: str) -> tuple[CurveRow, ...]:
+        """The curves of one task, in the order of the run."""
+        return tuple(curve for curve in self.curves if curve.task == task)
+
+    def task(self, name: str) -> Mapping[str, Any]:
+        """What the run says about one task; empty when it says nothing."""
+        return next((task for task in self.tasks if task.get("name") == name), {})
+
+
+def read_results(run_folder: Path) -> dict[str, Any]:
+    """The `results.json` of a run folder.
+
+    Raises:
+        RunFolderError: the folder or the file is missing, is not JSON, or holds NaN or infinity.
+    """
+    path = run_folder / "results.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunFolderError(
+            f"no results.json in {one_line(run_folder)}",
+            expected="the folder that `aurac compare` wrote",
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunFolderError(f"{one_line(path)} cannot be read ({one_line(error)})") from error
+    if not isinstance(content, dict):
+        raise RunFolderError(f"{one_line(path)} is not a JSON object")
+    return content
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}")
+
+
+def parse(results: Mapping[str, Any], root: Path | None = None) -> Run:
+    """Check a `results.json` of schema 1 and freeze what the report uses.
+
+    Args:
+        results: The parsed file.
+        root: The folder that the cells' paths are relative to; without it there are no cells.
+
+    Raises:
+        RunFolderError: another schema, no curves, or a curve whose lists do not match.
+    """
+    if results.get("schema") != SCHEMA:
+        raise RunFolderError(
+            f"results of schema {one_line(results.get('schema'))}", expected=f"schema {SCHEMA}"
+        )
+    raw = results.get("curves")
+    if not isinstance(raw, list):
+        raise RunFolderError("results without a list of curves", expected="the key 'curves'")
+    try:
+        curves = [_curve(entry, root) for entry in raw]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunFolderError(f"a curve that cannot be read ({error!r})") from error
+    return Run(
+        curves=labelled(curves),
+        tasks=tuple(results.get("tasks") or ()),
+        adapters=tuple(results.get("adapters") or ()),
+        failures=tuple(results.get("failures") or ()),
+        provenance=(results.get("provenance") or {},),
+        version=str(results.get("aurac") or "unknown"),
+        roots=(root,) if root else (),
+    )
+
+
+def _curve(entry: Mapping[str, Any], root: Path | None) -> CurveRow:
+    ranks = [int(rank) for rank in entry["ranks"]]
+    n = len(ranks)
+    columns = {
+        "accuracy": _column(entry, "accuracy", n),
+        "low": _column(entry, "accuracy_low", n),
+        "high": _column(entry, "accuracy_high", n),
+        "parameters": _column(entry, "parameters", n),
+        "bytes": _column(entry, "bytes", n),
+    }
+    missing = {int(rank): str(why) for rank, why in (entry.get("missing") or {}).items()}
+    order = sorted(range(n), key=lambda i: ranks[i])
+    kept = [i for i in order if _finite(columns["accuracy"][i])]
+    for i in order:
+        if i not in kept:
+            missing.setdefault(ranks[i], "no accuracy was stored")
+    picked: dict[str, Any] = {name: tuple(v[i] for i in kept) for name, v in columns.items()}
+    score = entry.get("score") or {}
+    cells = entry.get("cells") or {}
+    return CurveRow(
+        id=str(entry.get("id") or ""),
+        adapter=str(entry["adapter"]),
+        task=str(entry["task"]),
+        metric=str(entry["metric"]),
+        basis=str(entry.get("basis") or "prefix"),
+        rescale=str(entry.get("rescale") or "not recorded"),
+        role=_role(entry),
+        ranks=tuple(ranks[i] for i in kept),
+        method=entry.get("method"),
+        base=entry.get("base"),
+        missing=missing,
+        baseline=entry.get("baseline"),
+        baseline_reason=entry.get("baseline_reason"),
+        trained_rank=entry.get("trained_rank"),
+        n_docs=entry.get("n_docs"),
+        cells={int(rank): inside(root, path) for rank, path in cells.items()} if root else {},
+        log2=_interval(score.get("log2")),
+        linear=_interval(score.get("linear")),
+        mean=score.get("mean"),
+        score_reason=entry.get("score_reason"),
+        weights={axis: tuple(w) for axis, w in (entry.get("weights") or {}).items() if w},
+        drops=tuple((int(a), int(b), float(size)) for a, b, size in entry.get("drops") or ()),
+        **picked,
+    )
+
+
+def _role(entry: Mapping[str, Any]) -> Role:
+    role = entry.get("role") or ("default" if entry.get("default", True) else "extra")
+    if role not in ROLES:
+        raise ValueError(f"role {role!r}")
+    return ROLES[role]
+
+
+def _column(entry: Mapping[str, Any], key: str, n: int) -> Sequence[Any]:
+    values = entry.get(key)
+    if values is None:
+        return [None] * n
+    if len(values) != n:
+        raise ValueError(f"{key} has {len(values)} values for {n} ranks")
+    return list(values)
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _interval(raw: Mapping[str, Any] | None) -> Interval | None:
+    if not raw or raw.get("value") is None:
+        return None
+    return Interval(float(raw["value"]), raw.get("se"), raw.get("low"), raw.get("high"))
+
+
+def inside(root: Path, relative: str) -> Path:
+    """The path of a cell, which has to lie in the run folder that names it."""
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise ValueError(f"cell path {relative!r} leaves the run folder")
+    return path
+
+
+def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:
+    """Give each curve the shortest name that is unique within the run."""
+    variants: dict[str, set[tuple[str, str]]] = {}
+    for curve in curves:
+        variants.setdefault(curve.adapter, set()).add((curve.basis, curve.rescale))
+    return tuple(replace(curve, label=_label(curve, variants[curve.adapter])) for curve in curves)
+
+
+def _label(curve: CurveRow, variants: set[tuple[str, str]]) -> str:
+    if len(variants) == 1:
+        return curve.adapter
+    if curve.role == "published":
+        return f"{curve.adapter} (published)"
+    bases = {basis for basis, _ in variants}
+    return f"{curve.adapter} ({curve.rescale if len(bases) == 1 else curve.inference})"

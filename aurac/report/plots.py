@@ -1,0 +1,307 @@
+"""Curve rows drawn on the Axes that are given; every function returns its Axes.
+
+Nothing here makes a figure, saves a file or reads one: see `aurac.report.figures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from aurac.report.escape import one_line
+from aurac.report.style import AXIS, BASE, INK, PAPER, REST, Look, key, looks, spread
+from aurac.report.tables import ordered
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+    from aurac.report.documents import Changes
+    from aurac.report.model import CurveRow
+
+Looks = Mapping[tuple[str, str, str], Look]
+LABEL_CHARS = 24
+LABEL_SIZE = 9.0
+BASE_LABEL = "base (rank 0)"
+MAX_BANDS = 4
+_MAX_MARKS = 16
+
+
+def rank_accuracy(
+    ax: Axes,
+    curves: Sequence[CurveRow],
+    *,
+    axis: str = "log2",
+    looked: Looks | None = None,
+    highlight: Collection[str] | None = None,
+    labels: bool = True,
+) -> Axes:
+    """Accuracy in percent against the rank, with pointwise bands and the base as a dashed line.
+
+    Args:
+        ax: Where to draw.
+        curves: The curves of one task.
+        axis: Scale of the rank axis, "log2" or "linear".
+        looked: Looks that other figures share; drawn from `curves` when absent.
+        highlight: Ids of the curves in colour, the rest is thin and grey; all when absent.
+        labels: Whether the lines are named at the right edge, outside of the axes.
+    """
+    looked = looked or looks(curves)
+    chosen = [c for c in curves if c.ranks and (highlight is None or c.id in highlight)]
+    _rest(ax, [curve for curve in curves if curve.ranks and curve not in chosen])
+    with_band = banded(chosen)
+    for at, curve in enumerate(chosen):
+        _draw(ax, curve, looked[key(curve)], at, band=curve in with_band)
+    _rank_axis(ax, {rank for curve in curves for rank in curve.ranks}, axis)
+    _percent_axis(ax, curves, with_band)
+    bases = baselines(curves)
+    for value in bases.values():
+        ax.axhline(100 * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1.0, zorder=1.5)
+    if labels:
+        ends: list[tuple[str, float, float | None]] = [
+            (c.label, 100 * c.accuracy[-1], c.ranks[-1]) for c in chosen
+        ]
+        tints = [looked[key(c)].colour for c in chosen]
+        ends += [(name, 100 * value, None) for name, value in bases.items()]
+        _end_labels(ax, ends, [*tints, *[BASE] * len(bases)])
+    return ax
+
+
+def banded(chosen: Sequence[CurveRow]) -> list[CurveRow]:
+    """The curves that get a band: the default ones, or only the best where there are many."""
+    default = [curve for curve in chosen if curve.is_default]
+    return default if len(default) <= MAX_BANDS else ordered(default)[:1]
+
+
+def marked(curve: CurveRow) -> list[int]:
+    """The ranks with a mark: all, or powers of two and the ends where all would touch."""
+    if len(curve.ranks) <= _MAX_MARKS:
+        return list(curve.ranks)
+    ends = (curve.ranks[0], curve.ranks[-1])
+    return [rank for rank in curve.ranks if rank & (rank - 1) == 0 or rank in ends]
+
+
+def _rest(ax: Axes, curves: Sequence[CurveRow]) -> None:
+    """Thin grey lines, all in one artist: a hundred of them stay a small file."""
+    nan = float("nan")
+    points = [(x, y) for c in curves for x, y in (*zip(*_points(c), strict=True), (nan, nan))]
+    if points:
+        x, y = zip(*points, strict=True)
+        ax.plot(x, y, color=REST, linewidth=0.7, zorder=1)
+
+
+def _points(curve: CurveRow) -> tuple[list[int], list[float]]:
+    """Ranks and percent, with a hole (nan) at every rank that is missing."""
+    known = dict(zip(curve.ranks, curve.accuracy, strict=True))
+    ranks = sorted({*known, *curve.missing})
+    return ranks, [100 * known.get(rank, float("nan")) for rank in ranks]
+
+
+def _draw(ax: Axes, curve: CurveRow, look: Look, at: int, *, band: bool) -> None:
+    ranks, percent = _points(curve)
+    face = PAPER if look.hollow else look.colour
+    (line,) = ax.plot(
+        ranks,
+        percent,
+        color=look.colour,
+        linestyle=look.line,
+        marker=look.marker,
+        markerfacecolor=face,
+        markeredgecolor=look.colour,
+        zorder=3,
+        label=one_line(curve.label, LABEL_CHARS),
+    )
+    line.set_gid(f"curve-{at}")
+    line.set_markevery([i for i, rank in enumerate(ranks) if rank in marked(curve)])
+    if band:
+        _band(ax, curve, look.colour).set_gid(f"curve-{at}-band")
+
+
+def _band(ax: Axes, curve: CurveRow, colour: str) -> Artist:
+    """The pointwise interval: a band over several ranks, with holes, or one whisker."""
+    nan = float("nan")
+    bounds = dict.fromkeys(curve.missing, (nan, nan))
+    for rank, low, high in zip(curve.ranks, curve.low, curve.high, strict=True):
+        known = low is not None and high is not None
+        bounds[rank] = (100 * low, 100 * high) if known else (nan, nan)  # type: ignore[operator]
+    ranks = sorted(bounds)
+    lows, highs = [bounds[rank][0] for rank in ranks], [bounds[rank][1] for rank in ranks]
+    if len(ranks) == 1:
+        return ax.vlines(ranks, lows, highs, color=colour, linewidth=1.0, zorder=2)
+    return ax.fill_between(ranks, lows, highs, color=colour, alpha=0.13, linewidth=0, zorder=2)
+
+
+def _rank_axis(ax: Axes, ranks: Collection[int], axis: str) -> None:
+    if axis == "log2":
+        ax.set_xscale("log", base=2)
+    shown = ticks(ranks, axis)
+    ax.set_xticks(shown, [str(rank) for rank in shown])
+    ax.minorticks_off()
+    ax.set_xlabel("rank (log2 axis)" if axis == "log2" else "rank (linear axis)")
+    if len(set(ranks)) == 1:
+        only = next(iter(ranks))
+        ax.set_xlim((only / 2, only * 2) if axis == "log2" else (only - 1, only + 1))
+
+
+def ticks(ranks: Iterable[int], axis: str, most: int = 10) -> list[int]:
+    """The ranks that the axis names: those far enough apart to be read, the last always.
+
+    Args:
+        ranks: Every rank that is drawn.
+        axis: "log2" or "linear".
+        most: How many labels fit side by side.
+    """
+    import math
+
+    listed = sorted(set(ranks))
+    if len(listed) < 2:
+        return listed
+    place = math.log2 if axis == "log2" else float
+    least = (place(listed[-1]) - place(listed[0])) / most
+    shown = [listed[-1]]
+    powers = [rank for rank in listed if rank & (rank - 1) == 0]
+    for rank in [*reversed(powers), *reversed(listed)]:
+        if all(abs(place(rank) - place(other)) >= 0.999 * least for other in shown):
+            shown.append(rank)
+    return sorted(shown)
+
+
+def _percent_axis(
+    ax: Axes, curves: Sequence[CurveRow], with_band: Sequence[CurveRow], *, base: bool = True
+) -> None:
+    values = [value for curve in curves for value in curve.accuracy]
+    values += [v for c in with_band for v in (*c.low, *c.high) if v is not None]
+    values += list(baselines(curves).values()) if base else []
+    ax.set_ylabel(f"{_metric(curves)} (%)")
+    if not values:
+        return
+    low, high = 100 * min(values), 100 * max(values)
+    pad = max(0.06 * (high - low), (10 - (high - low)) / 2)
+    ax.set_ylim(max(-1.5, low - pad), min(101.5, high + pad))
+
+
+def _metric(curves: Sequence[CurveRow]) -> str:
+    names = {curve.metric.split(",")[0] for curve in curves}
+    return one_line(names.pop(), 24) if len(names) == 1 else "accuracy"
+
+
+def baselines(curves: Sequence[CurveRow]) -> dict[str, float]:
+    """The accuracy at rank 0 by the name of its line; one for each base model."""
+    found = {(c.base or "", c.baseline) for c in curves if c.baseline is not None}
+    ordered = sorted(found)
+    if len(ordered) == 1:
+        return {BASE_LABEL: ordered[0][1]}
+    return {f"base {name or at}": value for at, (name, value) in enumerate(ordered)}
+
+
+def _end_labels(
+    ax: Axes, ends: Sequence[tuple[str, float, float | None]], tints: Sequence[str]
+) -> None:
+    """Name each line at the right edge, moved apart so that no two names touch."""
+    figure = ax.figure
+    height = ax.get_position().height * figure.get_figure(root=True).get_size_inches()[1] * 72
+    low, high = ax.get_ylim()
+    fractions = [(value - low) / (high - low) for _, value, _ in ends]
+    placed = spread(fractions, 1.32 * LABEL_SIZE / height, 0.0, 1.0)
+    right = ax.get_xlim()[1]
+    for at, ((text, value, rank), spot) in enumerate(zip(ends, placed, strict=True)):
+        note = ax.annotate(
+            one_line(text, LABEL_CHARS),
+            xy=(right if rank is None else rank, value),
+            xycoords="data",
+            xytext=(1.035, spot),
+            textcoords="axes fraction",
+            va="center",
+            ha="left",
+            fontsize=LABEL_SIZE,
+            color=INK,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": tints[at],
+                "linewidth": 0.8,
+                "shrinkA": 1.5,
+                "shrinkB": 4 if rank is not None else 0,
+                "relpos": (0, 0.5),
+            },
+        )
+        name = f"curve-{at}" if rank is not None else f"base-{at}"
+        note.set_gid(f"{name}-label")
+        if note.arrow_patch is not None:
+            note.arrow_patch.set_gid(f"{name}-leader")
+
+
+def cost(
+    ax: Axes, curves: Sequence[CurveRow], *, looked: Looks | None = None, unit: str = "bytes"
+) -> Axes:
+    """Accuracy in percent against what an adapter costs at each rank.
+
+    Args:
+        ax: Where to draw.
+        curves: The curves of one task; those without the cost are left out.
+        looked: Looks that other figures share.
+        unit: "bytes" (shown as megabytes) or "parameters" (shown as millions).
+    """
+    looked = looked or looks(curves)
+    drawn = [curve for curve in curves if curve.ranks and all(getattr(curve, unit))]
+    for at, curve in enumerate(drawn):
+        look = looked[key(curve)]
+        amounts = [amount / 1e6 for amount in getattr(curve, unit)]
+        (line,) = ax.plot(
+            amounts,
+            [100 * value for value in curve.accuracy],
+            color=look.colour,
+            linestyle=look.line,
+            marker=look.marker,
+            markerfacecolor=PAPER if look.hollow else look.colour,
+            markeredgecolor=look.colour,
+            label=one_line(curve.label, LABEL_CHARS),
+        )
+        line.set_gid(f"curve-{at}")
+    _percent_axis(ax, drawn, (), base=False)
+    ax.set_xscale("log")
+    _plain_log_ticks(ax)
+    ax.set_xlabel("adapter size (MB, log axis)" if unit == "bytes" else "parameters (millions)")
+    ends = [(c.label, 100 * c.accuracy[-1], getattr(c, unit)[-1] / 1e6) for c in drawn]
+    _end_labels(ax, ends, [looked[key(c)].colour for c in drawn])
+    return ax
+
+
+def _plain_log_ticks(ax: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def gained_lost(
+    ax: Axes, changes: Changes, *, colour: str = INK, most: tuple[int, int] | None = None
+) -> Axes:
+    """Documents gained (up) and lost (down) at each rank against the rank below it.
+
+    Args:
+        ax: Where to draw.
+        changes: The steps of one curve.
+        colour: Of the bars.
+        most: The most gained and lost in any panel, so that panels share their scale.
+    """
+    places = range(len(changes.steps))
+    up = [step.gained for step in changes.steps]
+    down = [-step.lost for step in changes.steps]
+    ax.bar(places, up, width=0.62, color=colour, label="gained")
+    ax.bar(places, down, width=0.62, facecolor=PAPER, edgecolor=colour, hatch="////", label="lost")
+    ax.axhline(0, color=AXIS, linewidth=0.8)
+    highest, lowest = most or (max(up), -min(down))
+    top = max(highest, lowest, 1)
+    for place, (gain, loss) in enumerate(zip(up, down, strict=True)):
+        ax.text(place, gain + 0.03 * top, str(gain), ha="center", va="bottom", fontsize=8)
+        ax.text(place, loss - 0.03 * top, str(-loss), ha="center", va="top", fontsize=8)
+    ax.set_ylim(-lowest - 0.16 * top, max(highest, 1) + 0.16 * top)
+    ax.set_xticks(places, [f"{a}→{b}" for a, b in changes.pairs])
+    ax.set_yticks([])
+    ax.grid(visible=False)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.tick_params(length=0, labelsize=8)
+    ax.set_title(one_line(changes.label, LABEL_CHARS))
+    return ax

@@ -1,0 +1,369 @@
+"""Rows of tables: numbers become text here, and fractions become percent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from aurac.report.blocks import Cell, Column, Table
+
+if TYPE_CHECKING:
+    from aurac.report.documents import Changes
+    from aurac.report.model import CurveRow, Interval, Run
+
+NONE = "–"
+_MAX_RANK_COLUMNS = 12
+_MAX_ITEM_COLUMNS = 4
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as percent without its sign; a dash when it is not known."""
+    if value is None:
+        return NONE
+    text = f"{100 * value:.{digits}f}"
+    return text.lstrip("-") if not float(text) else text
+
+
+def interval(area: Interval | None) -> str:
+    """A value in percent with its interval in brackets."""
+    if area is None:
+        return NONE
+    if area.low is None or area.high is None:
+        return percent(area.value)
+    return f"{percent(area.value)} [{percent(area.low)}, {percent(area.high)}]"
+
+
+def count(number: float | None) -> str:
+    """A whole number with thin groups of three."""
+    return NONE if number is None else f"{number:,.0f}".replace(",", " ")
+
+
+def size(number: float | None) -> str:
+    """Bytes in the unit that leaves one to three digits before the point."""
+    if number is None:
+        return NONE
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= step:
+            return (
+                f"{number / step:.3g} {unit}"
+                if number < 1000 * step
+                else f"{number / step:.0f} {unit}"
+            )
+    return f"{number:.0f} B"
+
+
+def area(curve: CurveRow) -> float:
+    """The headline AURAC of a curve that has one; -1 puts the others last."""
+    return curve.log2.value if curve.log2 else -1.0
+
+
+def ordered(curves: Sequence[CurveRow]) -> list[CurveRow]:
+    """Curves by falling AURAC; those without a score come last, in the order of the run."""
+    return sorted(curves, key=lambda curve: -area(curve))
+
+
+def aurac_table(task: str, curves: Sequence[CurveRow], name: str) -> Table:
+    """The headline table of one task: log2 with its interval, linear and mean."""
+    rows = ordered(curves)
+    best = max((area(c) for c in rows if c.log2 and c.is_default), default=None)
+    columns = (
+        Column("adapter"),
+        Column("method"),
+        Column("inference"),
+        Column("ranks"),
+        Column("log2 [95 %]", numeric=True),
+        Column("linear [95 %]", numeric=True),
+        Column("mean", numeric=True),
+        Column("base", numeric=True),
+    )
+    metric = ", ".join(dict.fromkeys(c.metric for c in rows))
+    counts = ", ".join(dict.fromkeys(count(c.n_docs) for c in rows if c.n_docs))
+    caption = (
+        f"{task}: AURAC in percent, largest first; integrated metric {metric}"
+        f"{f', {counts} documents' if counts else ''}. Inference names the basis (how the adapter "
+        "is cut to a rank) and the rescale (how it is scaled there)."
+    )
+    return Table(name, caption, columns, tuple(_aurac_row(c, best) for c in rows))
+
+
+def _aurac_row(curve: CurveRow, best: float | None) -> tuple[Cell, ...]:
+    log2 = curve.log2.value if curve.log2 else None
+    leads = curve.is_default and log2 is not None and log2 == best
+    score = interval(curve.log2) if curve.log2 else curve.score_reason or NONE
+    return (
+        Cell(curve.adapter),
+        Cell(curve.method or "not recorded"),
+        Cell(inference(curve)),
+        Cell(rank_range(curve)),
+        Cell(score, log2, best=leads),
+        Cell(interval(curve.linear), curve.linear.value if curve.linear else None),
+        Cell(percent(curve.mean), curve.mean),
+        Cell(percent(curve.baseline), curve.baseline),
+    )
+
+
+def inference(curve: CurveRow) -> str:
+    """Basis and rescale, and whether that is the published inference of a nested adapter."""
+    published = " (published)" if curve.role == "published" else ""
+    return f"{curve.basis}, {curve.rescale}{published}"
+
+
+def rank_range(curve: CurveRow) -> str:
+    """The ranks of a curve in few characters."""
+    if not curve.ranks:
+        return "none"
+    if len(curve.ranks) <= 2:
+        return ", ".join(map(str, curve.ranks))
+    return f"{curve.ranks[0]}–{curve.ranks[-1]} ({len(curve.ranks)})"
+
+
+def rank_table(task: str, curves: Sequence[CurveRow], name: str) -> Table:
+    """Accuracy at every rank, one row for each curve; a missing rank is a dash."""
+    ranks = sorted({rank for curve in curves for rank in (*curve.ranks, *curve.missing)})
+    shown = ranks if len(ranks) <= _MAX_RANK_COLUMNS else _some(ranks)
+    titles = ("base", *(f"r = {rank}" for rank in shown))
+    columns = (Column("curve"), *(Column(title, numeric=True) for title in titles))
+    rows = []
+    for curve in ordered(curves):
+        known = dict(zip(curve.ranks, curve.accuracy, strict=True))
+        cells = [Cell(percent(known.get(rank)), known.get(rank)) for rank in shown]
+        base = Cell(percent(curve.baseline), curve.baseline)
+        rows.append((Cell(curve.label), base, *cells))
+    left = "" if shown == ranks else f" {len(ranks) - len(shown)} ranks more are in points.csv."
+    caption = f"{task}: accuracy in percent at each rank; rank 0 is the base model.{left}"
+    return Table(name, caption, columns, tuple(rows))
+
+
+def _some(ranks: Sequence[int]) -> list[int]:
+    last = len(ranks) - 1
+    picked = {round(i * last / (_MAX_RANK_COLUMNS - 1)) for i in range(_MAX_RANK_COLUMNS)}
+    powers = [rank for rank in ranks if rank & (rank - 1) == 0 or rank == ranks[-1]]
+    if 4 <= len(powers) <= _MAX_RANK_COLUMNS:
+        return powers
+    return [ranks[i] for i in sorted(picked)]
+
+
+def weight_table(curves: Sequence[CurveRow], name: str) -> Table | None:
+    """What each rank weighs in the areas; one row for each grid and axis."""
+    rows: dict[tuple[Any, ...], tuple[Cell, ...]] = {}
+    ranks = sorted({rank for curve in curves for rank in curve.ranks})
+    if not ranks or len(ranks) > _MAX_RANK_COLUMNS:
+        return None
+    for curve in curves:
+        for axis, weights in curve.weights.items():
+            if len(weights) != len(curve.ranks):
+                continue
+            known = dict(zip(curve.ranks, weights, strict=True))
+            cells = [Cell(percent(known.get(rank)), known.get(rank)) for rank in ranks]
+            rows[axis, curve.ranks] = (Cell(axis), *cells)
+    if not rows:
+        return None
+    columns = (Column("axis"), *(Column(f"r = {rank}", numeric=True) for rank in ranks))
+    caption = "Weight of each rank in the area, in percent; a row adds up to 100."
+    return Table(name, caption, columns, tuple(rows.values()))
+
+
+def cost_table(task: str, curves: Sequence[CurveRow], name: str) -> Table | None:
+    """Parameters and bytes at the lowest, middle and highest rank with the accuracy there."""
+    rows = []
+    for curve in ordered(curves):
+        last = len(curve.ranks) - 1
+        for at in sorted({0, (last + 1) // 2, last}) if curve.ranks else []:
+            if curve.parameters[at] is None and curve.bytes[at] is None:
+                continue
+            rows.append(
+                (
+                    Cell(curve.label),
+                    Cell(str(curve.ranks[at]), curve.ranks[at]),
+                    Cell(count(curve.parameters[at]), curve.parameters[at]),
+                    Cell(size(curve.bytes[at]), curve.bytes[at]),
+                    Cell(percent(curve.accuracy[at]), curve.accuracy[at]),
+                )
+            )
+    if not rows:
+        return None
+    titles = ("rank", "parameters", "size", "accuracy (%)")
+    columns = (Column("curve"), *(Column(title, numeric=True) for title in titles))
+    caption = f"{task}: what the adapter costs at its lowest, middle and highest rank."
+    return Table(name, caption, columns, tuple(rows))
+
+
+def change_table(task: str, changes: Sequence[Changes], name: str) -> Table:
+    """Documents gained and lost, one row for each step of each curve."""
+    rows = tuple(
+        (
+            Cell(item.label),
+            Cell(f"{a} → {b}", step.upper),
+            Cell(str(step.gained), step.gained),
+            Cell(str(step.lost), step.lost),
+            Cell(f"{step.gained - step.lost:+d}", step.gained - step.lost),
+            Cell(percent((step.gained + step.lost) / item.n_docs), step.gained + step.lost),
+        )
+        for item in changes
+        for step, (a, b) in zip(item.steps, item.pairs, strict=True)
+    )
+    titles = ("step", "gained", "lost", "net", "changed (%)")
+    columns = (Column("curve"), *(Column(title, numeric=True) for title in titles))
+    caption = f"{task}: documents whose score rose or fell against the next lower rank."
+    return Table(name, caption, columns, rows)
+
+
+def end_table(found: Sequence[Changes], name: str) -> Table:
+    """Documents gained and lost from the lowest to the highest rank, one row for each curve."""
+    rows = tuple(
+        (
+            Cell(item.task),
+            Cell(item.label),
+            Cell(" → ".join(item.pairs[0])),
+            Cell(str(item.steps[0].gained), item.steps[0].gained),
+            Cell(str(item.steps[0].lost), item.steps[0].lost),
+            Cell(str(item.n_docs), item.n_docs),
+        )
+        for item in found
+    )
+    columns = (
+        Column("task"),
+        Column("curve"),
+        Column("ranks"),
+        *(Column(title, numeric=True) for title in ("gained", "lost", "documents")),
+    )
+    caption = "Documents that the leading curve of each task gains and loses with the rank."
+    return Table(name, caption, columns, rows)
+
+
+def settings_table(pairs: Mapping[str, Any], name: str, caption: str) -> Table:
+    """Two columns: what, and its value."""
+    rows = tuple((Cell(what), Cell(entry(value))) for what, value in pairs.items())
+    return Table(name, caption, (Column("what"), Column("value")), rows)
+
+
+def listing(
+    name: str, caption: str, keys: Mapping[str, str], items: Sequence[Mapping[str, Any]]
+) -> Table:
+    """What is known about each item: a column for each of a few items, else a row for each.
+
+    Args:
+        name: Of the table.
+        caption: Of the table.
+        keys: Title to key of an item; the first one names the item. Keys that no item has are
+            left out.
+        items: Mappings from `results.json`.
+    """
+    used = {title: key for title, key in keys.items() if any(_known(i.get(key)) for i in items)}
+    titles = list(used)
+    columns = [[entry(item.get(key)) for item in items] for key in used.values()]
+    if len(items) <= _MAX_ITEM_COLUMNS:
+        head, body = (titles[0], *columns[0]), zip(titles[1:], columns[1:], strict=True)
+        rows = tuple((Cell(title), *map(Cell, values)) for title, values in body)
+        return Table(name, caption, tuple(map(Column, head)), rows)
+    rows = tuple(tuple(map(Cell, row)) for row in zip(*columns, strict=True))
+    return Table(name, caption, tuple(map(Column, titles)), rows)
+
+
+def _known(value: Any) -> bool:
+    return value is not None and value not in ("", [], {})
+
+
+def entry(value: Any) -> str:
+    """A value of `results.json` as text; a dash where there is none."""
+    return plain(value) if _known(value) else NONE
+
+
+def plain(value: Any) -> str:
+    """A value of `results.json` as a reader would write it."""
+    if value is None:
+        return "not recorded"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {plain(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(item) for item in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+CSV_SCORES = (
+    "task",
+    "adapter",
+    "method",
+    "basis",
+    "rescale",
+    "role",
+    "metric",
+    "rank_lowest",
+    "rank_highest",
+    "n_ranks",
+    "n_docs",
+    "aurac_log2",
+    "aurac_log2_se",
+    "aurac_log2_low",
+    "aurac_log2_high",
+    "aurac_linear",
+    "aurac_linear_se",
+    "aurac_linear_low",
+    "aurac_linear_high",
+    "mean",
+    "base_accuracy",
+    "note",
+)
+
+
+def score_rows(run: Run) -> list[list[object]]:
+    """Rows of `table.csv`: one for each curve, fractions, empty where a number is not known."""
+    return [_score_row(curve) for task in run.task_names for curve in ordered(run.of_task(task))]
+
+
+def _score_row(curve: CurveRow) -> list[object]:
+    areas: list[object] = []
+    for area in (curve.log2, curve.linear):
+        areas += [area.value, area.se, area.low, area.high] if area else [None] * 4
+    ends: list[object] = [curve.ranks[0], curve.ranks[-1]] if curve.ranks else [None, None]
+    names = [curve.task, curve.adapter, curve.method, curve.basis, curve.rescale, curve.role]
+    counts = [len(curve.ranks), curve.n_docs]
+    tail = [curve.mean, curve.baseline, curve.score_reason]
+    return [*names, curve.metric, *ends, *counts, *areas, *tail]
+
+
+CSV_POINTS = (
+    "task",
+    "adapter",
+    "basis",
+    "rescale",
+    "role",
+    "metric",
+    "rank",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "weight_log2",
+    "weight_linear",
+    "parameters",
+    "bytes",
+    "n_docs",
+    "missing",
+)
+
+
+def point_rows(run: Run) -> list[list[object]]:
+    """Rows of `points.csv`: one for each curve and rank, a missing one with its reason."""
+    return [row for task in run.task_names for c in run.of_task(task) for row in _curve_points(c)]
+
+
+def _curve_points(curve: CurveRow) -> list[list[object]]:
+    names: list[object] = [curve.task, curve.adapter, curve.basis, curve.rescale, curve.role]
+    names.append(curve.metric)
+    rows: list[tuple[int, list[object]]] = []
+    if curve.baseline is not None:
+        rows.append((0, [0, curve.baseline, *[None] * 6, curve.n_docs, None]))
+    for at, rank in enumerate(curve.ranks):
+        weights = [_at(curve.weights.get(axis, ()), at) for axis in ("log2", "linear")]
+        limits = [curve.accuracy[at], curve.low[at], curve.high[at]]
+        costs = [curve.parameters[at], curve.bytes[at], curve.n_docs, None]
+        rows.append((rank, [rank, *limits, *weights, *costs]))
+    for rank, why in curve.missing.items():
+        rows.append((rank, [rank, *[None] * 8, why]))
+    return [[*names, *row] for _, row in sorted(rows, key=lambda item: item[0])]
+
+
+def _at(values: Sequence[float], at: int) -> float | None:
+    return values[at] if at < len(values) else None

@@ -1,0 +1,16 @@
+"""Training: recipes (data) become adapters, on plain PEFT and the HF Trainer."""
+
+from __future__ import annotations
+
+from aurac.training.recipe import Recipe, built_in_recipes, load_recipe, make_recipe, sweep_points
+from aurac.training.job import TrainingResult, train
+
+__all__ = [
+    "Recipe",
+    "TrainingResult",
+    "built_in_recipes",
+    "load_recipe",
+    "make_recipe",
+    "sweep_points",
+    "train",
+]

@@ -1,0 +1,180 @@
+"""Training examples: documents → token ids with the prompt masked."""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import torch
+
+    from aurac.training.recipe import Recipe
+
+IGNORED = -100  # the label that torch's cross-entropy leaves out
+_READERS = (".jsonl", ".json", ".csv", ".parquet")
+
+
+def training_documents(recipe: Recipe) -> list[dict[str, Any]]:
+    """The documents that the recipe trains on, in their stored order.
+
+    Raises:
+        DataError: Nothing there, an unreadable file, or a hub that cannot be reached.
+    """
+    if recipe.task:
+        documents = _bundled(recipe.task)
+    elif recipe.data.startswith("hub:"):
+        documents = _from_hub(recipe.data)
+    else:
+        documents = _from_files(Path(recipe.data).expanduser())
+    if not documents:
+        raise DataError(f"{recipe.task or recipe.data!r} holds no training documents")
+    return documents[: recipe.documents] if recipe.documents else documents
+
+
+def _bundled(task: str) -> list[dict[str, Any]]:
+    from aurac.tasks import BUNDLED, load_split
+
+    if task not in BUNDLED:
+        raise DataError(
+            f"no bundled task {task!r}",
+            expected=" or ".join(BUNDLED),
+            fix="for other tasks set `data` to a file, a folder or hub:ID",
+        )
+    return load_split(task, "train")
+
+
+def _from_files(path: Path) -> list[dict[str, Any]]:
+    file = path
+    if path.is_dir():
+        found = [path / f"train{ending}" for ending in _READERS if (path / f"train{ending}").is_file()]
+        if not found:
+            raise DataError(f"the folder {path} holds no train split", expected="train.jsonl")
+        file = found[0]
+    if not file.is_file() or file.suffix not in _READERS:
+        raise DataError(
+            f"no training data at {path}", expected=f"a folder or a file ending in {_READERS}"
+        )
+    if file.suffix == ".jsonl":
+        return _read_jsonl(file)
+    import pandas as pd
+
+    try:
+        if file.suffix == ".csv":
+            frame = pd.read_csv(file, keep_default_na=False)
+        elif file.suffix == ".json":
+            frame = pd.read_json(file)
+        else:
+            frame = pd.read_parquet(file)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{file} cannot be read ({error})", fix="check the file") from error
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _read_jsonl(file: Path) -> list[dict[str, Any]]:
+    documents = []
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                document = json.loads(line)
+            except ValueError as error:
+                raise DataError(
+                    f"{file} line {number} is no JSON ({error})", fix="correct the line"
+                ) from error
+            if not isinstance(document, dict):
+                raise DataError(f"{file} line {number} is no JSON object", expected='{"field": …}')
+            documents.append(document)
+    return documents
+
+
+def _from_hub(source: str) -> list[dict[str, Any]]:
+    from datasets import load_dataset
+
+    name, _, config = source.removeprefix("hub:").partition(":")
+    try:
+        rows = load_dataset(name, config or None, split="train")
+    except Exception as error:  # noqa: BLE001 - the hub's client raises many unrelated kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"data set {name!r} could not be fetched from the hub ({reason})",
+            expected="a reachable hub, or local data",
+            fix="check the network, or give --set data=FOLDER with a train.jsonl in it",
+        ) from error
+    return [dict(row) for row in rows]
+
+
+def _fields(template: str) -> list[str]:
+    return [name for _, name, _, _ in string.Formatter().parse(template) if name]
+
+
+def render(recipe: Recipe, document: dict[str, Any], number: int) -> tuple[str, str]:
+    """(prompt, target) of one document.
+
+    Raises:
+        DataError: The document lacks a field that the templates name.
+    """
+    prompt = recipe.prompt
+    if recipe.prompt_without and any(not document.get(name) for name in _fields(prompt)):
+        prompt = recipe.prompt_without
+    try:
+        return prompt.format(**document), recipe.target.format(**document)
+    except (KeyError, IndexError, ValueError) as error:
+        raise DataError(
+            f"training document {number} does not fit the templates ({error!r})",
+            expected=f"the fields {sorted(set(_fields(prompt) + _fields(recipe.target)))}",
+            fix="set `prompt` and `target` to fields that the data has",
+        ) from error
+
+
+def tokenize(
+    recipe: Recipe, documents: Iterable[dict[str, Any]], tokenizer: Any
+) -> list[dict[str, list[int]]]:
+    """Examples {input_ids, labels}: prompt + target + EOS, the prompt masked, cut at max_tokens.
+
+    Prompt and target are tokenised apart, so that the seam is where evaluation puts it. Examples
+    whose target was cut away whole are left out.
+
+    Raises:
+        DataError: No example keeps a target token.
+    """
+    rendered = [render(recipe, document, n) for n, document in enumerate(documents, 1)]
+    prompts = tokenizer([prompt for prompt, _ in rendered])["input_ids"]
+    targets = tokenizer([target for _, target in rendered], add_special_tokens=False)["input_ids"]
+    examples = []
+    for prompt, target in zip(prompts, targets, strict=True):
+        ids = (prompt + target + [tokenizer.eos_token_id])[: recipe.max_tokens]
+        labels = ([IGNORED] * len(prompt) + target + [tokenizer.eos_token_id])[: recipe.max_tokens]
+        if any(label != IGNORED for label in labels[1:]):
+            examples.append({"input_ids": ids, "labels": labels})
+    if not examples:
+        raise DataError(
+            f"no training example has a target within max_tokens = {recipe.max_tokens}",
+            fix="raise max_tokens or shorten the prompt",
+        )
+    return examples
+
+
+class Collator:
+    """Right-pads a batch to its longest example: input_ids, attention_mask, labels (B, T)."""
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad = pad_token_id
+
+    def __call__(self, examples: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        import torch
+
+        width = max(len(example["input_ids"]) for example in examples)
+        rows: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
+        for example in examples:
+            length = len(example["input_ids"])
+            rows["input_ids"].append(example["input_ids"] + [self.pad] * (width - length))
+            rows["attention_mask"].append([1] * length + [0] * (width - length))
+            rows["labels"].append(example["labels"] + [IGNORED] * (width - length))
+        return {key: torch.tensor(value) for key, value in rows.items()}

@@ -1,0 +1,277 @@
+"""`train(recipe, out)`: a recipe becomes an adapter folder that plain PEFT can load."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.adapters import Adapter, Nesting, adapter_from_peft, save_adapter
+from aurac.bases import LoadedBase, load_base
+from aurac.errors import RecipeError, RunFolderError
+from aurac.training.data import Collator, tokenize, training_documents
+from aurac.training.nesting_hook import NestingHook
+from aurac.training.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training run left behind.
+
+    Attributes:
+        adapter: The adapter, as saved.
+        folder: Where it was saved.
+        losses: (optimizer step, mean loss since the entry before) in order.
+        seconds: Wall time of the optimizer steps.
+        tokens: Tokens of the examples seen, padding not counted.
+    """
+
+    adapter: Adapter
+    folder: Path
+    losses: tuple[tuple[int, float], ...]
+    seconds: float
+    tokens: int
+
+
+def train(
+    recipe: Recipe | str | Path,
+    out: str | Path,
+    *,
+    base: str | None = None,
+    device: str | None = None,
+    force: bool = False,
+    resume: bool = False,
+    save_steps: int = 0,
+    progress: bool = False,
+    callbacks: Sequence[Any] = (),
+) -> TrainingResult:
+    """Train the adapter of a recipe and save it to the folder `out`.
+
+    Args:
+        recipe: A `Recipe`, the name of a built-in one, or a file.
+        out: Folder of the adapter; it appears only when training has ended.
+        base: Base model, if another than the recipe's.
+        device: As `aurac.bases.pick_device`.
+        force: Replace what is at `out`.
+        resume: Go on from the newest trainer checkpoint beside `out`, if there is one.
+        save_steps: Write a trainer checkpoint every so many steps (0: never).
+        progress: Show a progress bar with the time left.
+        callbacks: Further `TrainerCallback`s.
+
+    Raises:
+        RecipeError, DataError, BaseModelError: See the parts.
+        RunFolderError: `out` exists and `force` is false.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
+    folder = Path(out)
+    if folder.exists() and not force:
+        raise RunFolderError(
+            f"{folder} exists", expected="a new folder", fix="choose another --out or add --force"
+        )
+    documents = training_documents(recipe)
+    loaded = load_base(base or recipe.base, dtype=recipe.dtype, device=device)
+    examples = tokenize(recipe, documents, loaded.tokenizer)
+    model, hook = build_model(recipe, loaded)
+    try:
+        losses, seconds, tokens = _run_trainer(
+            recipe, model, hook, examples, loaded, folder, resume, save_steps, progress, callbacks
+        )
+        adapter = adapter_from_peft(
+            model,
+            nesting=nesting_of(recipe),
+            rule=recipe.scaling,
+            alpha=recipe.alpha,
+            base=loaded.name,
+            base_sha256=loaded.sha256,
+            recipe={**recipe.to_dict(), "sha256": recipe.sha256, "dtype_used": loaded.dtype},
+            seed=recipe.seed,
+            name=recipe.name,
+        )
+    finally:
+        hook.remove()
+    if _is_main_process():
+        save_adapter(adapter, folder, force=force)
+        shutil.rmtree(_scratch(folder), ignore_errors=True)
+    return TrainingResult(adapter, folder, losses, seconds, tokens)
+
+
+def nesting_of(recipe: Recipe) -> Nesting:
+    """The nesting that the side-car records for a recipe."""
+    weights = {"matryoshka": recipe.rank_weights, "dylora": recipe.dylora_probabilities}
+    chosen = weights.get(recipe.method, ())
+    return Nesting(
+        method=recipe.method,
+        ranks=recipe.ranks,
+        weights=chosen or (1.0,) * len(recipe.ranks),
+        update=recipe.dylora_update if recipe.method == "dylora" else None,
+    )
+
+
+def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, NestingHook]:
+    """Base + freshly initialised adapter (in the base's dtype) + nesting hook, in train mode.
+
+    Raises:
+        RecipeError: `target_modules` names no layer of the base.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    set_seed(recipe.seed)
+    config = LoraConfig(
+        r=recipe.rank,
+        # PEFT has α/r and α/√r; the rule `none` is α·R/R.
+        lora_alpha=recipe.alpha * recipe.rank if recipe.scaling == "none" else recipe.alpha,
+        use_rslora=recipe.scaling == "sqrt",
+        lora_dropout=recipe.dropout,
+        target_modules=list(recipe.target_modules),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        model = get_peft_model(loaded.model, config, autocast_adapter_dtype=False)
+    except ValueError as error:
+        raise RecipeError(
+            f"target_modules = {list(recipe.target_modules)} do not fit the base ({error})",
+            fix="name linear layers of the base",
+        ) from error
+    if recipe.init == "reference":
+        _reference_init(model, recipe.rank)
+    if recipe.gradient_checkpointing:
+        # transformers 5.2x renamed the method; older releases of the range have the old name alone.
+        enable = getattr(model, "activation_checkpointing_enable", None)
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        model.enable_input_require_grads()
+    model.train()
+    return model, NestingHook(model, recipe)
+
+
+def _reference_init(model: Any, rank: int) -> None:
+    """A uniform within 1/√R, as the MatryoshkaLoRA research code draws it."""
+    import torch
+
+    for name, parameter in model.named_parameters():
+        if ".lora_A." in name:
+            with torch.no_grad():
+                parameter.uniform_(-1 / math.sqrt(rank), 1 / math.sqrt(rank))
+
+
+def _run_trainer(
+    recipe: Recipe,
+    model: Any,
+    hook: NestingHook,
+    examples: list[dict[str, list[int]]],
+    loaded: LoadedBase,
+    folder: Path,
+    resume: bool,
+    save_steps: int,
+    progress: bool,
+    callbacks: Sequence[Any],
+) -> tuple[tuple[tuple[int, float], ...], float, int]:
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+    from transformers.trainer_utils import get_last_checkpoint
+
+    from aurac.training.progress import StepProgress
+    from aurac.training.trainer import NestedTrainer, NestingCallback, SelectedLogits
+
+    selected = SelectedLogits(model)
+    scratch = _scratch(folder)
+    trainer = NestedTrainer(
+        model=model,
+        args=_arguments(recipe, loaded, scratch, save_steps),
+        # A `datasets` table lets the Trainer read the lengths as one column.
+        train_dataset=Dataset.from_list([{**e, "length": len(e["input_ids"])} for e in examples]),
+        data_collator=Collator(loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id),
+        callbacks=[NestingCallback(hook), *callbacks],
+        selected=selected,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    if progress:
+        trainer.add_callback(StepProgress(recipe.name))
+    last = get_last_checkpoint(str(scratch)) if resume and scratch.is_dir() else None
+    started = time.perf_counter()
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    finally:
+        selected.remove()
+    seconds = time.perf_counter() - started
+    history = [(row["step"], row["loss"]) for row in trainer.state.log_history if "loss" in row]
+    if any(not math.isfinite(loss) for _, loss in history):
+        raise RecipeError(
+            f"training {recipe.name!r} diverged: the loss is not finite",
+            fix="lower learning_rate or use dtype float32",
+        )
+    mean_length = sum(len(e["input_ids"]) for e in examples) / len(examples)
+    tokens = round(mean_length * recipe.batch_size * trainer.state.global_step)
+    return tuple(history), seconds, tokens
+
+
+def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: int) -> Any:
+    import os
+
+    from transformers import TrainingArguments
+
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    per_device, rest = divmod(recipe.batch_size // recipe.accumulation, processes)
+    if rest or not per_device:
+        raise RecipeError(
+            f"batch_size / accumulation = {recipe.batch_size // recipe.accumulation} cannot be "
+            f"shared by {processes} processes",
+            expected="a multiple of the number of processes",
+        )
+    return TrainingArguments(
+        output_dir=str(scratch),
+        max_steps=recipe.steps or -1,
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=per_device,
+        gradient_accumulation_steps=recipe.accumulation,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=recipe.warmup_steps,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        optim="adamw_torch",
+        train_sampling_strategy="group_by_length",
+        length_column_name="length",
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        logging_steps=10,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        save_strategy="steps" if save_steps else "no",
+        save_steps=save_steps or 500,
+        save_total_limit=1,
+        report_to=[],
+        use_cpu=loaded.device == "cpu",
+        dataloader_pin_memory=loaded.device.startswith("cuda"),
+        ddp_find_unused_parameters=False,
+    )
+
+
+def _scratch(folder: Path) -> Path:
+    """Trainer checkpoints lie beside the adapter until it is whole."""
+    return folder.with_name(folder.name + ".training")
+
+
+def _is_main_process() -> bool:
+    import os
+
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def write_losses(result: TrainingResult, file: Path) -> None:
+    """Write the loss history as JSON lines: {"step", "loss"}."""
+    rows = [json.dumps({"step": step, "loss": loss}) for step, loss in result.losses]
+    file.write_text("\n".join(rows) + "\n", encoding="utf-8")

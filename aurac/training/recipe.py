@@ -1,0 +1,263 @@
+"""Recipes: validated data files that say everything about one training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from aurac.errors import RecipeError
+from aurac.hashing import sha256_json
+
+Method = Literal["lora", "dylora", "matryoshka"]
+Scaling = Literal["none", "rank", "sqrt"]
+
+BUILT_IN = Path(__file__).parent / "recipes"
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. Every field can be set with `--set name=value`.
+
+    Attributes:
+        name: What the adapter is called in tables.
+        method: `lora`, `dylora` or `matryoshka`; they differ only in the rank weights p.
+        rank: The trained rank R.
+        alpha: α of the scaling rule.
+        scaling: The rule s_r: `none` α, `rank` α/r, `sqrt` α/√r.
+        nested_ranks: S, the nested ranks (ignored by `lora`); empty means 1, 2, 4, …, R.
+        rank_weights: w_r, one per nested rank (matryoshka); empty means all 1.
+        dylora_update: `prefix` (rows 1..b learn) or `frozen` (only row b learns).
+        dylora_probabilities: Chances of each nested rank; empty means uniform.
+        target_modules: Names of the layers that get an adapter.
+        init: `peft` (A uniform within 1/√in) or `reference` (A uniform within 1/√R).
+        dropout: Dropout on the adapter's input.
+        base: Base model: packaged name, hub id or folder.
+        task: Bundled task whose training split is used, or
+        data: a .jsonl/.json/.csv/.parquet file, a folder with a `train` split, or `hub:ID[:CONFIG]`.
+        prompt, target: Templates with `{field}` from the data; only the target is learnt.
+        prompt_without: A prompt for rows where a field of `prompt` is empty (Open-Platypus' input).
+        documents: Use only the first so many documents (0: all).
+        max_tokens: Longer examples are cut at the end.
+        steps: Optimizer steps; 0 means `epochs` decide.
+        epochs: Passes over the data.
+        batch_size: Examples per optimizer step on all devices together, per forward pass times
+            `accumulation`.
+        accumulation: Forward passes per optimizer step.
+        learning_rate, schedule, warmup_steps, weight_decay, max_grad_norm: As in the HF Trainer.
+        dtype: `auto`, `float32`, `bfloat16`, `float16` for base and adapter.
+        gradient_checkpointing: Recompute activations in the backward pass.
+        seed: Of the initialisation, the order of the data and DyLoRA's draws.
+        sweep: Lists of values to try, e.g. `{learning_rate: [1e-4, 1e-3]}`, for `--sweep`.
+    """
+
+    name: str
+    method: Method
+    rank: int
+    alpha: float = 1.0
+    scaling: Scaling = "sqrt"
+    nested_ranks: tuple[int, ...] = ()
+    rank_weights: tuple[float, ...] = ()
+    dylora_update: Literal["prefix", "frozen"] = "prefix"
+    dylora_probabilities: tuple[float, ...] = ()
+    target_modules: tuple[str, ...] = PROJECTIONS
+    init: Literal["peft", "reference"] = "peft"
+    dropout: float = 0.0
+    base: str = "smollm2-135m-instruct-q4_1"
+    task: str = ""
+    data: str = ""
+    prompt: str = "Question: {question}\nAnswer:"
+    prompt_without: str = ""
+    target: str = " {answer}"
+    documents: int = 0
+    max_tokens: int = 512
+    steps: int = 0
+    epochs: float = 1.0
+    batch_size: int = 16
+    accumulation: int = 1
+    learning_rate: float = 1e-3
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    gradient_checkpointing: bool = False
+    seed: int = 42
+    sweep: dict[str, list[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise RecipeError on the first value out of range."""
+        ranks = self.nested_ranks
+        checks = {
+            "rank": (self.rank >= 1, "an integer of at least 1"),
+            "alpha": (self.alpha > 0, "a positive number"),
+            "nested_ranks": (
+                all(1 <= r <= self.rank for r in ranks) and list(ranks) == sorted(set(ranks)),
+                f"increasing ranks between 1 and rank = {self.rank}",
+            ),
+            "rank_weights": (
+                len(self.rank_weights) in (0, len(self.ranks)) and min(self.rank_weights, default=1) >= 0,
+                f"one weight of at least 0 for each of the {len(self.ranks)} nested ranks",
+            ),
+            "dylora_probabilities": (
+                len(self.dylora_probabilities) in (0, len(self.ranks))
+                and min(self.dylora_probabilities, default=1) >= 0
+                and sum(self.dylora_probabilities or (1,)) > 0,
+                f"one chance of at least 0 for each of the {len(self.ranks)} nested ranks",
+            ),
+            "target_modules": (bool(self.target_modules), "at least one layer name"),
+            "dropout": (0 <= self.dropout < 1, "a number in [0, 1)"),
+            "task": (bool(self.task) != bool(self.data), "either `task` or `data`, not both"),
+            "max_tokens": (self.max_tokens >= 2, "at least 2"),
+            "steps": (self.steps >= 0, "0 (let epochs decide) or more"),
+            "epochs": (self.epochs > 0, "a positive number"),
+            "batch_size": (
+                self.batch_size >= 1 and self.batch_size % max(self.accumulation, 1) == 0,
+                f"a multiple of accumulation = {self.accumulation}",
+            ),
+            "accumulation": (self.accumulation >= 1, "at least 1"),
+            "learning_rate": (self.learning_rate > 0, "a positive number"),
+            "documents": (self.documents >= 0, "0 (all) or more"),
+        }
+        for name, (fine, expected) in checks.items():
+            if not fine:
+                raise RecipeError(
+                    f"recipe {self.name!r} has {name} = {getattr(self, name)!r}",
+                    expected=expected,
+                    fix=f"correct it in the file or with --set {name}=…",
+                )
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """S: {R} for LoRA, else the nested ranks, by default 1, 2, 4, … and R."""
+        if self.method == "lora":
+            return (self.rank,)
+        doubling = tuple(1 << k for k in range(self.rank.bit_length()) if 1 << k < self.rank)
+        return self.nested_ranks or (*doubling, self.rank)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they are written into side-cars and results (without the sweep)."""
+        values = dataclasses.asdict(self)
+        values.pop("sweep")
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything but name and seed: runs that agree in it are seeds of one recipe."""
+        values = self.to_dict()
+        for key in ("name", "seed"):
+            values.pop(key)
+        return sha256_json(values)
+
+
+def built_in_recipes() -> dict[str, Path]:
+    """Name (path below the package's recipes, without .yaml) → file."""
+    found = sorted(BUILT_IN.rglob("*.yaml"))
+    return {path.relative_to(BUILT_IN).with_suffix("").as_posix(): path for path in found}
+
+
+def load_recipe(source: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
+    """Read a recipe by built-in name or file, with `--set` overrides (values in YAML syntax).
+
+    Raises:
+        RecipeError: No such recipe, not YAML, unknown key, wrong type or value out of range.
+    """
+    import yaml
+
+    known = built_in_recipes()
+    path = known.get(str(source), Path(source))
+    if not path.is_file():
+        near = difflib.get_close_matches(str(source), known, n=3, cutoff=0.4) or sorted(known)
+        raise RecipeError(
+            f"no recipe {str(source)!r}",
+            expected="a .yaml file or a built-in recipe",
+            fix=f"try {', '.join(near)}",
+        )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid YAML ({error})", fix="correct the file") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} holds no mapping", expected="`name: value` lines")
+    for key, text in (overrides or {}).items():
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {key}={text} is not a YAML value") from error
+    return make_recipe(values, where=str(path))
+
+
+def make_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
+    """A Recipe from plain values, each checked for its type.
+
+    Raises:
+        RecipeError: Unknown or missing key, wrong type, or value out of range.
+    """
+    hints = get_type_hints(Recipe)
+    for key in values:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            raise RecipeError(
+                f"{where} has the unknown key {key!r}",
+                expected=f"one of {', '.join(hints)}",
+                fix=f"did you mean {near[0]}?" if near else None,
+            )
+    for key in ("name", "method", "rank"):
+        if key not in values:
+            raise RecipeError(f"{where} has no {key!r}", fix=f"add a line `{key}: …`")
+    typed = {key: _typed(key, value, hints[key], where) for key, value in values.items()}
+    return Recipe(**typed)
+
+
+def _typed(key: str, value: Any, hint: Any, where: str) -> Any:
+    """`value` as the type of the field, or RecipeError."""
+    options = get_args(hint)
+    if getattr(hint, "__origin__", None) is Literal:
+        if value not in options:
+            raise RecipeError(
+                f"{where} has {key} = {value!r}", expected=" or ".join(map(str, options))
+            )
+        return value
+    if getattr(hint, "__origin__", None) is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_typed(key, item, options[0], where) for item in items)
+    kind = getattr(hint, "__origin__", hint)
+    if kind is float and isinstance(value, str):  # YAML reads 1e-3 as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise RecipeError(
+            f"{where} has {key} = {value!r} ({type(value).__name__})", expected=kind.__name__
+        )
+    return value
+
+
+def sweep_points(recipe: Recipe) -> list[tuple[str, Recipe]]:
+    """Every combination of the recipe's sweep as (label such as `learning_rate=0.001`, recipe).
+
+    Raises:
+        RecipeError: The recipe has no sweep, or sweeps an unknown key.
+    """
+    import itertools
+
+    if not recipe.sweep:
+        raise RecipeError(
+            f"recipe {recipe.name!r} has no sweep",
+            expected="a `sweep:` mapping such as {learning_rate: [1e-4, 1e-3]}",
+        )
+    keys = list(recipe.sweep)
+    points = []
+    for combination in itertools.product(*recipe.sweep.values()):
+        chosen = dict(zip(keys, combination, strict=True))
+        values = {**recipe.to_dict(), **chosen}
+        made = make_recipe(values, where=f"the sweep of {recipe.name!r}")
+        label = ",".join(f"{key}={getattr(made, key)}" for key in keys)
+        points.append((label, made))
+    return points

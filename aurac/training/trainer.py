@@ -1,0 +1,114 @@
+"""The HF Trainer with two changes: logits only where there are labels, and p set at each step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import Trainer, TrainerCallback
+
+from aurac.training.data import IGNORED
+
+if TYPE_CHECKING:
+    from aurac.training.nesting_hook import NestingHook
+
+
+class SelectedLogits:
+    """Makes a causal LM's head compute logits only at chosen positions.
+
+    A pre-hook on the output embedding replaces the hidden states (B, T, H) by the (N, H) rows that
+    are selected, so the model returns logits (N, V). It works through DDP, compilation and
+    checkpointing because the model is still called as a whole. Full-vocabulary logits of masked
+    prompt positions are otherwise the largest single cost of training a small model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._positions: torch.Tensor | None = None
+        head = model.get_output_embeddings()
+        self._handle = head.register_forward_pre_hook(self._select) if head is not None else None
+
+    def _select(self, _: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        hidden = arguments[0]
+        if self._positions is None or hidden.dim() != 3:
+            return None
+        return (hidden[self._positions], *arguments[1:])
+
+    def choose(self, positions: torch.Tensor | None) -> None:
+        """Positions (B, T), boolean, for the next forward; None lets the head see everything."""
+        self._positions = positions
+
+    def remove(self) -> None:
+        """Take the pre-hook off."""
+        if self._handle is not None:
+            self._handle.remove()
+
+
+class NestedTrainer(Trainer):  # type: ignore[misc]
+    """Trainer whose loss is the mean cross-entropy of the labelled tokens, in fp32.
+
+    The loss is the one of the unchanged Trainer (tokens averaged over the whole optimizer step and
+    all processes); only the logits that do not enter it are not computed.
+    """
+
+    def __init__(self, *args: Any, selected: SelectedLogits, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.selected = selected
+        self._dtypes = {name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad}
+        # The Trainer counts the labelled tokens of the whole step only for losses that say so.
+        self.model_accepts_loss_kwargs = True
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """As the Trainer's; PEFT reloads a bf16 adapter as fp32, so each dtype is put back."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for name, parameter in self.model.named_parameters():
+            if name in self._dtypes:
+                parameter.data = parameter.data.to(self._dtypes[name])
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the Trainer's own signature
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Loss of one forward pass; labels (B, T) are shifted here."""
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        shifted = torch.full_like(labels, IGNORED)
+        shifted[:, :-1] = labels[:, 1:]
+        wanted = shifted != IGNORED
+        self.selected.choose(wanted)
+        try:
+            outputs = model(**inputs, use_cache=False)
+        finally:
+            self.selected.choose(None)
+        logits = outputs.logits
+        if logits.dim() == 3:  # a head that does not take the rows apart
+            logits = logits[wanted]
+        total = cross_entropy(logits.float(), shifted[wanted], reduction="sum")
+        if num_items_in_batch is None:
+            loss = total / wanted.sum().clamp(min=1)
+        else:
+            loss = total / torch.as_tensor(num_items_in_batch, device=total.device).clamp(min=1)
+            if self.args.average_tokens_across_devices:
+                loss = loss * self.accelerator.num_processes
+        return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
+
+
+class NestingCallback(TrainerCallback):  # type: ignore[misc]
+    """Sets p before each optimizer step and checks once that every layer has used it."""
+
+    def __init__(self, hook: NestingHook) -> None:
+        self.hook = hook
+        self._checked = False
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The Trainer calls this once per optimizer step, before its first forward pass."""
+        self.hook.set_step(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After the first step every hook must have fired."""
+        if not self._checked:
+            self.hook.check_fired()
+            self._checked = True

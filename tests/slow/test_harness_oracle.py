@@ -1,0 +1,126 @@
+"""On the packaged model: one cell equals ``lm_eval.simple_evaluate``, with lm-eval's own task files.
+
+The reference reads the same local documents by another route: a YAML that includes the stock one and
+points lm-eval's own JSON reader at them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aurac.evaluation import EngineOptions, build_tasks
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+LIMIT = 6
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(scope="module")
+def base():
+    from aurac.bases import load_base
+
+    return load_base("smollm2-135m-instruct-q4_1", dtype="float32", device="cpu")
+
+
+def folder_of(task):
+    folder = SHARED / task
+    if not (folder / "test.jsonl").is_file():
+        pytest.skip(f"the development data of {task} are not on this machine")
+    return folder
+
+
+def reference(task, folder, base, tmp_path, monkeypatch, **options):
+    import lm_eval.evaluator
+    import lm_eval.tasks
+    from lm_eval.models.huggingface import HFLM
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)
+    stock = next(Path(lm_eval.tasks.__file__).parent.glob(f"*/{task}.yaml"))
+    own = tmp_path / "yaml" / "local.yaml"
+    own.parent.mkdir()
+    own.write_text(
+        f"include: {stock}\ntask: {task}\ndataset_path: json\ndataset_name: null\n"
+        "validation_split: null\n"
+        f"dataset_kwargs:\n  data_files:\n    train: {folder}/train.jsonl\n"
+        f"    test: {folder}/test.jsonl\n"
+    )
+    return lm_eval.simple_evaluate(
+        HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=1),
+        tasks=[task],
+        task_manager=lm_eval.tasks.TaskManager(
+            include_defaults=False, include_path=str(own.parent)
+        ),
+        bootstrap_iters=0,
+        limit=LIMIT,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "shots", "chat"),
+    [("arc_easy", 5, False), ("arc_easy", 2, True), ("gsm8k", 2, False), ("gsm8k", 1, True)],
+)
+def test_a_cell_equals_simple_evaluate(task, shots, chat, base, tmp_path, monkeypatch):
+    folder = folder_of(task)
+    (built,) = build_tasks(
+        [task],
+        tokenizer=base.tokenizer,
+        num_fewshot=shots,
+        limit=LIMIT,
+        data={task: folder},
+        chat_template=chat,
+    )
+    outcome = built.evaluate(base.model, base.tokenizer, EngineOptions())
+    results = reference(
+        task,
+        folder,
+        base,
+        tmp_path,
+        monkeypatch,
+        num_fewshot=shots,
+        apply_chat_template=chat,
+    )
+    samples: dict[str, list] = {}
+    for row in results["samples"][task]:
+        samples.setdefault(row["filter"], []).append(row)
+    ours = [[i.args for i in document.instances] for document in built.leaves[0].documents]
+    for name, rows in samples.items():
+        assert [row["arguments"] for row in rows] == ours
+        assert tuple(str(row["doc_id"]) for row in rows) == built.doc_ids
+        assert tuple(row["doc_hash"] for row in rows) == built.doc_hashes
+        for metric in rows[0]["metrics"]:
+            theirs = [float(row[metric]) for row in rows]
+            assert outcome.metrics[f"{metric},{name}"].tolist() == theirs
+    for kept, row in zip(outcome.responses, next(iter(samples.values())), strict=True):
+        if built.output_type == "multiple_choice":
+            np.testing.assert_allclose(kept, [r[0][0] for r in row["resps"]], atol=1e-3)
+        else:
+            assert kept == row["resps"][0][0]
+
+
+def test_the_second_model_is_not_given_the_first_ones_answers(base):
+    """The live model is changed between two cells, as a rank sweep does."""
+    import torch
+
+    (built,) = build_tasks(
+        ["arc_easy"], tokenizer=base.tokenizer, limit=4, data={"arc_easy": folder_of("arc_easy")}
+    )
+    first = built.evaluate(base.model, base.tokenizer, EngineOptions())
+    weight = base.model.model.layers[5].mlp.down_proj.weight
+    kept = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.mul_(0.5)
+        changed = built.evaluate(base.model, base.tokenizer, EngineOptions())
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+    assert changed.responses != first.responses
+    again = built.evaluate(base.model, base.tokenizer, EngineOptions())
+    assert again.responses == first.responses

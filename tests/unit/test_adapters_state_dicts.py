@@ -1,0 +1,201 @@
+"""State dicts without a config: orientation is decided or refused, the scale is given or refused."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from adapters_helpers import dense, logits, random_adapter, tiny_gpt2, tiny_llama
+from torch import nn
+
+from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
+from aurac.errors import CheckpointError
+
+SAID = {"method": "matryoshka", "scaling": "sqrt", "alpha": 1.0, "nested_ranks": [1, 2, 4]}
+Q, K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"
+
+
+def research(adapter):
+    """The research code's layout, written out here: A as (in, R), B as (R, out), no prefix."""
+    state = {}
+    for name, f in adapter.modules.items():
+        state[f"{name}.lora_A"], state[f"{name}.lora_B"] = f.A.T.contiguous(), f.B.T.contiguous()
+    return state
+
+
+def loralib(adapter):
+    state = {}
+    for name, f in adapter.modules.items():
+        state[f"{name}.lora_A"], state[f"{name}.lora_B"] = f.A, f.B
+    return state
+
+
+@pytest.mark.parametrize(("layout", "expected"), [(research, "research"), (loralib, "loralib")])
+def test_both_orientations_are_told_apart(tmp_path, layout, expected):
+    base = tiny_llama()
+    adapter = random_adapter(base, 4, dtype=torch.bfloat16)
+    torch.save(layout(adapter), tmp_path / "lora_adapters_step=00007.pt")
+    read = load_adapter(tmp_path / "lora_adapters_step=00007.pt", **SAID, base="small")
+    assert (read.format, read.base, read.nesting) == (
+        expected,
+        "small",
+        Nesting("matryoshka", (1, 2, 4)),
+    )
+    assert read.name == "lora_adapters_step=00007"
+    for name, f in adapter.modules.items():
+        assert torch.equal(read.modules[name].A, f.A)
+        assert torch.equal(read.modules[name].B, f.B)
+    assert load_adapter(tmp_path, **SAID).sha256 == read.sha256  # the only file in the folder
+
+
+@pytest.mark.parametrize("layout", [research, loralib])
+def test_square_layers_are_settled_by_the_base_or_refused(tmp_path, layout):
+    base = tiny_llama()
+    adapter = random_adapter(base, 4, names=["q_proj"])  # 32 × 32 and nothing else
+    path = tmp_path / "square.pt"
+    torch.save(layout(adapter), path)
+    with pytest.raises(CheckpointError, match=r"only square shapes.*give --base"):
+        load_adapter(path, **SAID)
+    with torch.device("meta"):
+        skeleton = tiny_llama()
+    read = load_adapter(path, **SAID, base_model=skeleton)
+    assert torch.equal(read.modules[Q].A, adapter.modules[Q].A)
+
+
+def test_a_rank_as_large_as_the_layer_stays_refused(tmp_path):
+    adapter = random_adapter(tiny_llama(), 32, names=["q_proj"])
+    torch.save(research(adapter), tmp_path / "full.pt")
+    with pytest.raises(CheckpointError, match="only square shapes"):
+        load_adapter(
+            tmp_path / "full.pt", method="lora", scaling="sqrt", alpha=1, base_model=tiny_llama()
+        )
+
+
+def test_the_base_contradicts(tmp_path):
+    adapter = random_adapter(tiny_llama(), 4, names=["k_proj"])
+    torch.save(research(adapter), tmp_path / "k.pt")
+    wrong = nn.Module()
+    wrong.model = nn.Module()
+    wrong.model.layers = nn.ModuleList([nn.Module() for _ in range(2)])
+    for layer in wrong.model.layers:
+        layer.self_attn = nn.Module()
+        layer.self_attn.k_proj = nn.Linear(16, 32)
+    with pytest.raises(CheckpointError, match="expected 16 in and 32 out"):
+        load_adapter(tmp_path / "k.pt", **SAID, base_model=wrong)
+
+
+def test_mixed_orientations_and_grouped_layers_are_refused(tmp_path):
+    adapter = random_adapter(tiny_llama(), 4, names=["k_proj"])
+    mixed = research(adapter)
+    other = loralib(adapter)
+    mixed[f"{K}.lora_A"], mixed[f"{K}.lora_B"] = other[f"{K}.lora_A"], other[f"{K}.lora_B"]
+    torch.save(mixed, tmp_path / "mixed.pt")
+    with pytest.raises(CheckpointError, match="mixes modules of both orientations"):
+        load_adapter(tmp_path / "mixed.pt", **SAID)
+    # MergedLinear with two of three groups: A (2·4, 32), B (64, 4)
+    torch.save(
+        {f"{Q}.lora_A": torch.ones(8, 32), f"{Q}.lora_B": torch.ones(64, 4)}, tmp_path / "m.pt"
+    )
+    with pytest.raises(CheckpointError, match="MergedLinear"):
+        load_adapter(tmp_path / "m.pt", **SAID)
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, "give --method --scaling --alpha --nested-ranks"),
+        ({"method": "lora"}, "give --scaling --alpha$"),
+        ({"method": "dylora", "scaling": "rank", "alpha": 16}, "give --nested-ranks$"),
+        ({"scaling": "sqrt", "alpha": 1}, "give --method --nested-ranks$"),
+    ],
+)
+def test_the_scale_is_never_guessed(tmp_path, given, missing):
+    torch.save(research(random_adapter(tiny_llama(), 4)), tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=missing):
+        load_adapter(tmp_path / "x.pt", **given)
+
+
+def test_a_side_car_beside_the_file_says_it(tmp_path):
+    adapter = random_adapter(tiny_llama(), 4, nesting=Nesting("matryoshka", (1, 2, 4)))
+    torch.save(research(adapter), tmp_path / "x.pt")
+    save_adapter(adapter, tmp_path / "folder")
+    record = json.loads((tmp_path / "folder" / "aurac.json").read_text())
+    (tmp_path / "x.pt.aurac.json").write_text(json.dumps({**record, "base": "small"}))
+    read = load_adapter(tmp_path / "x.pt")
+    assert (read.sha256, read.base, read.notes) == (adapter.sha256, "small", ())
+    other = load_adapter(tmp_path / "x.pt", scaling="rank", alpha=4.0)
+    assert (other.rule, other.alpha) == ("rank", 4.0)
+    assert "the scaling given, rank, replaces the recorded sqrt" in other.notes
+
+
+@pytest.mark.parametrize("wrapper", ["model_state_dict", "state_dict", None])
+def test_an_adapter_inside_a_whole_model(tmp_path, wrapper):
+    base = tiny_llama()
+    adapter = random_adapter(base, 4)
+    state = {**base.state_dict(), **loralib(adapter)}
+    torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "whole.pt")
+    with pytest.raises(CheckpointError, match=r"beside its factors.*expected factors alone"):
+        load_adapter(tmp_path / "whole.pt", **SAID)
+    assert load_adapter(tmp_path / "whole.pt", **SAID, base_model=base).rank == 4
+    base.lm_head.weight.data[0, 0] += 1
+    with pytest.raises(CheckpointError, match="differs from the base's own"):
+        load_adapter(tmp_path / "whole.pt", **SAID, base_model=base)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"a": torch.ones(2)}, "no lora_A and lora_B"),
+        ({f"{Q}.lora_A": torch.ones(32, 4)}, "only lora_A for"),
+        ({f"{Q}.lora_A": torch.ones(32), f"{Q}.lora_B": torch.ones(4, 32)}, "share no rank"),
+        ({f"{Q}.lora_A": torch.ones(32, 4), f"{Q}.lora_A.weight": torch.ones(32, 4)}, "twice"),
+        (
+            {f"{Q}.lora_A": torch.full((32, 4), math.inf), f"{Q}.lora_B": torch.ones(4, 32)},
+            "NaN or infinite",
+        ),
+        ([torch.ones(2)], "holds a list"),
+        ({1: torch.ones(2)}, "key of type int"),
+        ({}, "holds no tensors"),
+    ],
+)
+def test_state_dicts_that_are_none(tmp_path, state, message):
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=message):
+        load_adapter(tmp_path / "x.pt", **SAID)
+
+
+@pytest.mark.parametrize("scaling", ["none", "rank", "sqrt"])
+def test_published_inference_of_the_research_code(tmp_path, scaling):
+    # Its inference at rank r is x A[:, :r] B[:r] · s_r in its own layout, with alpha 1.
+    base = tiny_llama(torch.float64)
+    state = research(random_adapter(base, 4, dtype=torch.float64))
+    torch.save(state, tmp_path / "x.pt")
+    read = load_adapter(
+        tmp_path / "x.pt", method="matryoshka", scaling=scaling, alpha=1, nested_ranks=[1, 2, 4]
+    )
+    with attach(base, prepare(read, "prefix", "rule")) as live:
+        for r in (1, 3, 4):
+            s = {"none": 1.0, "rank": 1 / r, "sqrt": r**-0.5}[scaling]
+            updates = {
+                k.removesuffix(".lora_A"): (
+                    state[k][:, :r] @ state[k.replace("lora_A", "lora_B")][:r] * s
+                ).T
+                for k in state
+                if k.endswith("lora_A")
+            }
+            live.set_rank(r)
+            oracle = logits(dense(tiny_llama(torch.float64), updates))
+            torch.testing.assert_close(logits(live.model), oracle, rtol=1e-11, atol=1e-11)
+
+
+def test_conv1d_of_gpt2(tmp_path):
+    base = tiny_gpt2(torch.float64)
+    adapter = random_adapter(base, 4, names=["c_attn"], dtype=torch.float64)
+    torch.save(research(adapter), tmp_path / "x.pt")
+    read = load_adapter(tmp_path / "x.pt", **SAID)
+    updates = {n: 0.5 * f.B @ f.A for n, f in adapter.modules.items()}
+    with attach(base, prepare(read, "prefix", "rule")) as live:
+        oracle = logits(dense(tiny_gpt2(torch.float64), updates))
+        torch.testing.assert_close(logits(live.model), oracle, rtol=1e-11, atol=1e-11)

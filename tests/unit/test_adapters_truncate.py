@@ -1,0 +1,225 @@
+"""Truncation against dense linear algebra in fp64 that shares no code with it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from adapters_helpers import random_adapter, tiny_llama
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurac.adapters import Adapter, Factors, Nesting, default_rescale, prepare, truncate
+from aurac.errors import CheckpointError, RankError, UsageError
+
+NESTED = Nesting("matryoshka", (1, 2, 4, 8))
+
+
+def one_module(
+    R=8, inside=12, out=10, *, rule="sqrt", alpha=2.0, nesting=NESTED, dtype=torch.float64
+):
+    g = torch.Generator().manual_seed(11)
+    A = torch.randn(R, inside, generator=g, dtype=torch.float64).to(dtype)
+    B = torch.randn(out, R, generator=g, dtype=torch.float64).to(dtype)
+    return Adapter(name="one", modules={"m": Factors(A, B, alpha, rule)}, nesting=nesting)
+
+
+def update(adapter, name="m"):
+    """s · B · A of a whole adapter, dense."""
+    f = adapter.modules[name]
+    s = {"none": f.alpha, "rank": f.alpha / f.rank, "sqrt": f.alpha / math.sqrt(f.rank)}[f.rule]
+    return s * f.B.double() @ f.A.double()
+
+
+def test_rule_is_the_published_inference():
+    a = one_module()
+    f = a.modules["m"]
+    for r in (1, 3, 8):
+        expected = 2.0 / math.sqrt(r) * f.B[:, :r] @ f.A[:r]
+        torch.testing.assert_close(
+            update(truncate(a, r, rescale="rule")), expected, rtol=1e-14, atol=0
+        )
+
+
+def test_keep_holds_the_full_scale():
+    a = one_module()
+    f = a.modules["m"]
+    expected = 2.0 / math.sqrt(8) * f.B[:, :3] @ f.A[:3]
+    torch.testing.assert_close(update(truncate(a, 3, rescale="keep")), expected, rtol=1e-14, atol=0)
+
+
+def test_trained_keeps_the_first_entries_of_p():
+    a = one_module()
+    f = a.modules["m"]
+    # S = {1, 2, 4, 8}, alpha 2, sqrt: s = 2, √2, 1, 1/√2; p_1 is their sum, p_2 without the first, …
+    s = [2, math.sqrt(2), 1, 1 / math.sqrt(2)]
+    p = torch.tensor([sum(s), sum(s[1:])] + [sum(s[2:])] * 2 + [s[3]] * 4, dtype=torch.float64)
+    for r in (1, 2, 5, 8):
+        expected = f.B[:, :r] @ torch.diag(p[:r]) @ f.A[:r]
+        torch.testing.assert_close(update(truncate(a, r)), expected, rtol=1e-13, atol=1e-14)
+
+
+def test_fit_multiplies_keep():
+    a = one_module()
+    fitted = truncate(a, 3, rescale="fit", factors={3: 0.5})
+    torch.testing.assert_close(update(fitted), 0.5 * update(truncate(a, 3, rescale="keep")))
+    with pytest.raises(UsageError, match="rank 4 without a fitted factor"):
+        truncate(a, 4, rescale="fit", factors={3: 0.5})
+
+
+@pytest.mark.parametrize("nesting", [NESTED, None])
+def test_svd_reaches_the_eckart_young_error(nesting):
+    a = one_module(nesting=nesting)
+    f = a.modules["m"]
+    p = torch.full((8,), 2.0 / math.sqrt(8), dtype=torch.float64)
+    if nesting is not None:
+        s = [2, math.sqrt(2), 1, 1 / math.sqrt(2)]
+        p = torch.tensor([sum(s), sum(s[1:])] + [sum(s[2:])] * 2 + [s[3]] * 4, dtype=torch.float64)
+    trained = f.B @ torch.diag(p) @ f.A
+    sigma = torch.linalg.svdvals(trained)
+    for r in range(1, 9):
+        error = torch.linalg.matrix_norm(trained - update(truncate(a, r, basis="svd")))
+        best = sigma[r:].square().sum().sqrt()
+        torch.testing.assert_close(error, best, rtol=1e-9, atol=1e-12)
+
+
+def test_svd_of_a_rank_above_the_matrix():
+    a = one_module(R=8, inside=5, out=6, nesting=None)
+    torch.testing.assert_close(update(truncate(a, 8, basis="svd")), update(a))
+    cut = truncate(a, 2, basis="svd")
+    error = torch.linalg.matrix_norm(update(a) - update(cut))
+    torch.testing.assert_close(error, torch.linalg.svdvals(update(a))[2:].square().sum().sqrt())
+
+
+def test_prefix_at_full_rank_is_bit_identical():
+    a = one_module(dtype=torch.bfloat16)
+    cut = truncate(a, 8, rescale="rule")
+    assert torch.equal(cut.modules["m"].A, a.modules["m"].A)
+    assert torch.equal(cut.modules["m"].B, a.modules["m"].B)
+    assert (cut.alpha, cut.rule, cut.sha256) == (a.alpha, a.rule, a.sha256)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    first=st.integers(1, 8),
+    second=st.integers(1, 8),
+    how=st.sampled_from([("prefix", r) for r in ("rule", "keep", "trained")] + [("svd", "keep")]),
+    rule=st.sampled_from(["none", "rank", "sqrt"]),
+)
+def test_truncating_twice_is_truncating_once(first, second, how, rule):
+    first, second = max(first, second), min(first, second)
+    basis, rescale = how
+    a = one_module(rule=rule)
+    twice = truncate(
+        truncate(a, first, basis=basis, rescale=rescale), second, basis=basis, rescale=rescale
+    )
+    once = truncate(a, second, basis=basis, rescale=rescale)
+    assert torch.equal(twice.modules["m"].A, once.modules["m"].A)
+    assert torch.equal(twice.modules["m"].B, once.modules["m"].B)
+    assert twice.modules["m"].scale(second) == pytest.approx(
+        once.modules["m"].scale(second), rel=1e-15
+    )
+    assert twice.derived["from_sha256"] == once.derived["from_sha256"] == a.sha256
+
+
+@pytest.mark.parametrize("method", ["lora", "matryoshka"])
+def test_weights_of_the_full_rank_alone_are_lora(method):
+    a = one_module(nesting=Nesting(method, (8,)))
+    kept, trained = truncate(a, 4, rescale="keep"), truncate(a, 4, rescale="trained")
+    assert torch.equal(kept.modules["m"].A, trained.modules["m"].A)
+    assert kept.modules["m"].scale(4) == trained.modules["m"].scale(4)
+    assert default_rescale(a) == "rule"
+
+
+def test_dylora_was_trained_with_the_rule_itself():
+    a = one_module(nesting=Nesting("dylora", (1, 2, 4, 8), update="prefix"))
+    assert default_rescale(a) == "rule"
+    torch.testing.assert_close(update(truncate(a, 3, rescale="trained")), update(truncate(a, 3)))
+
+
+def test_defaults():
+    assert default_rescale(one_module()) == "trained"
+    assert default_rescale(one_module(nesting=None)) == "rule"
+    assert default_rescale(one_module(), "svd") == "keep"
+    assert default_rescale(truncate(one_module(), 4)) == "trained"
+    assert default_rescale(truncate(one_module(), 4, basis="svd")) == "keep"
+
+
+def test_a_lower_module_rank_keeps_its_own_scale():
+    a = one_module(R=8, nesting=None)
+    low = Factors(a.modules["m"].A[:2], a.modules["m"].B[:, :2], 2.0, "sqrt")
+    mixed = Adapter(name="mixed", modules={"m": a.modules["m"], "low": low})
+    cut = truncate(mixed, 4)
+    assert (cut.modules["m"].rank, cut.modules["low"].rank) == (4, 2)
+    assert cut.modules["low"].scale(cut.modules["low"].rank) == pytest.approx(2 / math.sqrt(2))
+    assert mixed.parameters(4) == 4 * (12 + 10) + 2 * (12 + 10)
+
+
+def test_truncation_records_where_it_came_from():
+    a = one_module()
+    cut = truncate(a, 4, basis="svd")
+    assert cut.derived == {
+        "basis": "svd",
+        "rescale": "keep",
+        "rank": 4,
+        "from_rank": 8,
+        "from_sha256": a.sha256,
+        "trained": {
+            "method": "matryoshka",
+            "nested_ranks": [1, 2, 4, 8],
+            "weights": [1.0, 1.0, 1.0, 1.0],
+            "update": None,
+        },
+    }
+    assert cut.nesting is None
+
+
+def test_folding_rounds_once_in_the_adapters_dtype():
+    a = one_module(dtype=torch.bfloat16)
+    folded = truncate(a, 8).modules["m"]
+    s = [2, math.sqrt(2), 1, 1 / math.sqrt(2)]
+    p = torch.tensor([sum(s), sum(s[1:])] + [sum(s[2:])] * 2 + [s[3]] * 4, dtype=torch.float64)
+    exact = p[:, None] / (2 / math.sqrt(8)) * a.modules["m"].A.double()
+    assert folded.A.dtype == torch.bfloat16
+    assert torch.equal(folded.A, exact.to(torch.bfloat16))
+
+
+def test_folding_out_of_range_is_refused():
+    big = Factors(
+        torch.full((2, 3), 6e4, dtype=torch.float16), torch.ones(3, 2).half(), 1.0, "sqrt"
+    )
+    a = Adapter(name="big", modules={"m": big}, nesting=Nesting("matryoshka", (1, 2)))
+    with pytest.raises(CheckpointError, match="leave the range of float16"):
+        truncate(a, 1)
+
+
+@pytest.mark.parametrize("rank", [0, -1, 9, 1.0, True])
+def test_a_rank_it_does_not_have(rank):
+    with pytest.raises(RankError, match="trained rank 8"):
+        truncate(one_module(), rank)
+
+
+def test_words_that_do_not_go_together():
+    a = one_module(nesting=None)
+    with pytest.raises(UsageError, match="keep or fit"):
+        prepare(a, "svd", "rule")
+    with pytest.raises(UsageError, match="training is not recorded"):
+        prepare(a, "prefix", "trained")
+    with pytest.raises(UsageError, match="one of prefix, svd"):
+        prepare(a, "pca")
+    with pytest.raises(UsageError, match="one of rule, keep, trained, fit"):
+        prepare(a, "prefix", "best")
+    with pytest.raises(UsageError, match="without factors"):
+        prepare(a, "prefix", "fit")
+
+
+def test_prepared_slices_are_the_truncations():
+    a = random_adapter(tiny_llama(), 8, nesting=NESTED)
+    for basis, rescale in (("prefix", "rule"), ("prefix", "trained"), ("svd", "keep")):
+        prepared = prepare(a, basis, rescale)
+        cut = truncate(a, 3, basis=basis, rescale=rescale)
+        for name, (A, B, scale) in prepared.modules.items():
+            assert torch.equal(A[:3], cut.modules[name].A)
+            assert torch.equal(B[:, :3], cut.modules[name].B)
+            assert scale(3) == pytest.approx(cut.modules[name].scale(3), rel=1e-15)

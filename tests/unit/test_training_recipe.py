@@ -1,0 +1,100 @@
+"""Recipes: the built-in ones are whole, bad values are named, sweeps expand."""
+
+from __future__ import annotations
+
+import pytest
+
+from aurac.errors import RecipeError
+from aurac.training.recipe import built_in_recipes, load_recipe, make_recipe, sweep_points
+
+GOOD = {"name": "n", "method": "matryoshka", "rank": 8, "task": "aurac_word_problems"}
+
+
+@pytest.mark.parametrize("name", built_in_recipes())
+def test_built_in_recipes_load_and_open_with_their_launch_command(name):
+    recipe = load_recipe(name)
+    first = built_in_recipes()[name].read_text().splitlines()[0]
+    assert first.startswith(f"# aurac train {name} ")
+    assert recipe.method == name.split("/")[1].split("-")[0]
+    assert len(sweep_points(recipe)) >= 3
+
+
+def test_the_papers_settings():
+    recipe = load_recipe("gsm8k/matryoshka-r256")
+    assert recipe.ranks == (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    assert (recipe.batch_size, recipe.epochs, recipe.max_tokens) == (32, 3.0, 512)
+    assert (recipe.scaling, recipe.alpha, len(recipe.target_modules)) == ("sqrt", 1.0, 7)
+    assert recipe.init == "reference"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rank": 0}, "rank = 0"),
+        ({"rank": "many"}, r"rank = 'many' \(str\)"),
+        ({"rank": True}, r"rank = True \(bool\)"),
+        ({"nested_ranks": [1, 16]}, r"nested_ranks = \(1, 16\)"),
+        ({"nested_ranks": [4, 2]}, r"nested_ranks = \(4, 2\)"),
+        ({"rank_weights": [1.0]}, "one weight of at least 0 for each of the 4 nested ranks"),
+        ({"method": "dora"}, "lora or dylora or matryoshka"),
+        ({"scaling": "cube"}, "none or rank or sqrt"),
+        ({"learning_rate": -1}, "learning_rate = -1.0"),
+        ({"batch_size": 5, "accumulation": 2}, "a multiple of accumulation = 2"),
+        ({"data": "x.jsonl"}, "either `task` or `data`"),
+        ({"task": ""}, "either `task` or `data`"),
+        ({"lerning_rate": 1}, "did you mean learning_rate"),
+        ({"dropout": 1.0}, "dropout = 1.0"),
+        ({"epochs": 0}, "epochs = 0.0"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_was_expected(change, said):
+    with pytest.raises(RecipeError, match=said):
+        make_recipe(GOOD | change)
+
+
+def test_missing_key():
+    with pytest.raises(RecipeError, match="no 'rank'"):
+        make_recipe({"name": "n", "method": "lora"})
+
+
+def test_overrides_are_yaml_values():
+    recipe = load_recipe(
+        "word_problems/matryoshka", {"rank": "8", "nested_ranks": "[2, 8]", "learning_rate": "3e-3"}
+    )
+    assert (recipe.rank, recipe.ranks, recipe.learning_rate) == (8, (2, 8), 3e-3)
+
+
+def test_unknown_recipe_names_near_ones(tmp_path):
+    with pytest.raises(RecipeError, match="word_problems/lora"):
+        load_recipe("word_problem/lora")
+    broken = tmp_path / "r.yaml"
+    broken.write_text("a: [1,")
+    with pytest.raises(RecipeError, match="is not valid YAML"):
+        load_recipe(broken)
+    broken.write_text("just text")
+    with pytest.raises(RecipeError, match="holds no mapping"):
+        load_recipe(broken)
+
+
+def test_default_nested_ranks_end_with_the_trained_rank():
+    assert make_recipe(GOOD | {"rank": 12}).ranks == (1, 2, 4, 8, 12)
+    assert make_recipe(GOOD | {"method": "lora"}).ranks == (8,)
+    assert make_recipe(GOOD | {"rank": 1}).ranks == (1,)
+
+
+def test_the_hash_tells_recipes_apart_and_seeds_together():
+    recipe = make_recipe(GOOD)
+    assert make_recipe(GOOD | {"seed": 7, "name": "other"}).sha256 == recipe.sha256
+    assert make_recipe(GOOD | {"learning_rate": 2e-3}).sha256 != recipe.sha256
+
+
+def test_a_sweep_is_every_combination():
+    recipe = make_recipe(GOOD | {"sweep": {"learning_rate": [1e-3, "2e-3"], "seed": [1, 2, 3]}})
+    points = sweep_points(recipe)
+    assert len(points) == 6
+    assert points[0][0] == "learning_rate=0.001,seed=1"
+    assert {(p.learning_rate, p.seed) for _, p in points} == {
+        (lr, s) for lr in (1e-3, 2e-3) for s in (1, 2, 3)
+    }
+    with pytest.raises(RecipeError, match="has no sweep"):
+        sweep_points(make_recipe(GOOD))
