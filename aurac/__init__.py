@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aurac.adapters.formats import load_adapter, save_adapter
     from aurac.adapters.truncate import truncate
+    from aurac.comparison import compare
     from aurac.curve import Curve
     from aurac.integrate import Score, quadrature_weights, score
     from aurac.moments import Estimate
-    from aurac.comparison import compare
     from aurac.training import train
 
 __version__ = "0.1.0"

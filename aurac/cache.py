@@ -1,4 +1,4 @@
-"""Where aurac keeps what it fetches or makes once: `AURAC_CACHE`, else the platform's cache folder."""
+"""Where aurac keeps what it fetches or makes once: `AURAC_CACHE`, else the platform's cache."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,8 @@ class Settings:
         rescale: One or more of `rule`, `keep`, `trained`, `fit`; None: each adapter's default.
         num_fewshot: Examples in each prompt; None: the task's own number.
         fewshot: `stock` (lm-eval's sampling) or `fixed` (one header for all documents).
-        limit: Only the first so many documents of each task.
+        limit: Only the first so many documents of each task (0: all). None: the first
+            `aurac.tasks.QUICK_DOCUMENTS` of a bundled task, all of any other.
         metric: task → `name,filter`; the key "" holds for every task.
         data: task → folder with local splits.
         chat_template: Put prompts through the tokenizer's chat template.
@@ -139,6 +140,8 @@ def compare(
         runner = Runner(loaded, store, options, bar.documents, bar.cell)
         failures = runner.run(cells)
     results = _results(variants, built, cells, failures, store, loaded, chosen)
+    for row, task in zip(results["tasks"], built, strict=True):
+        row["documents"] = _write_documents(folder, task)
     results["provenance"] = _provenance(loaded, chosen, command, started, request)
     write_json(folder / RESULTS_FILE, results)
     from aurac.report import write_report
@@ -200,19 +203,30 @@ def _variants(name: str, adapter: Adapter, chosen: Settings) -> list[Variant]:
     return variants_of(name, adapter, ranks, tuple(chosen.basis), chosen.rescale)
 
 
+def _limit(task: str, chosen: Settings) -> int | None:
+    """How many documents of a task: as asked, else a sample of a bundled task, all of another."""
+    from aurac.tasks import BUNDLED, QUICK_DOCUMENTS
+
+    if chosen.limit is None:
+        return QUICK_DOCUMENTS if task in BUNDLED and task not in chosen.data else None
+    return chosen.limit or None
+
+
 def _build(tasks: Sequence[str], chosen: Settings, loaded: LoadedBase) -> list[BuiltTask]:
     from aurac.evaluation import build_tasks
 
+    limits = {name: _limit(name, chosen) for name in tasks}
     return build_tasks(
         list(tasks),
         tokenizer=loaded.tokenizer,
         num_fewshot=chosen.num_fewshot,
-        limit=chosen.limit,
+        limit={name: limit for name, limit in limits.items() if limit is not None},
         seed=chosen.seed,
         data=dict(chosen.data),
         metric=dict(chosen.metric),
         chat_template=chosen.chat_template,
         fewshot=chosen.fewshot,
+        held_out="fit" in (chosen.rescale or ()),
     )
 
 
@@ -221,9 +235,17 @@ def _with_fit_factors(
 ) -> list[Variant]:
     if all(variant.rescale != "fit" for variant in variants):
         return variants
-    from aurac.evaluation.fit import fit_variants
+    from aurac.evaluation.fit import fit_factors
 
-    return fit_variants(variants, built, loaded, _engine_options(chosen))
+    options = _engine_options(chosen)
+    return [
+        v
+        if v.rescale != "fit"
+        else replace(
+            v, fit_factors=fit_factors(v.adapter, v.basis, v.ranks, built, loaded, options)
+        )
+        for v in variants
+    ]
 
 
 def _engine_options(chosen: Settings) -> Any:
@@ -264,9 +286,7 @@ def _request(
     }
 
 
-def _open_run_folder(
-    out: str | Path | None, tasks: Sequence[str], request: dict[str, Any]
-) -> Path:
+def _open_run_folder(out: str | Path | None, tasks: Sequence[str], request: dict[str, Any]) -> Path:
     """Make the run folder, or accept the one that this request (or a smaller one) began.
 
     Raises:
@@ -323,6 +343,15 @@ def _conflicts(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return reasons
 
 
+def _write_documents(folder: Path, task: BuiltTask) -> str:
+    """Questions and targets beside the cells, so that a report can show examples."""
+    from aurac.evaluation.questions import readable
+
+    path = Path("documents") / f"{task.documents_sha256[:16]}.json"
+    write_json(folder / path, readable(task))
+    return path.as_posix()
+
+
 def _results(
     variants: Sequence[Variant],
     built: Sequence[BuiltTask],
@@ -337,7 +366,9 @@ def _results(
     where = {(id(c.variant) if c.variant else None, c.rank, c.task.name): c for c in cells}
     why = {failure.cell.identity.key: failure.reason for failure in failures}
 
-    def fetch(variant: Variant | None, rank: int, leaf: BuiltTask) -> tuple[dict[str, Any], str] | str:
+    def fetch(
+        variant: Variant | None, rank: int, leaf: BuiltTask
+    ) -> tuple[dict[str, Any], str] | str:
         cell = where[(id(variant) if variant else None, rank, leaf.name)]
         content = store.get(cell.identity)
         if content is None:
@@ -350,8 +381,10 @@ def _results(
         "schema": SCHEMA,
         "aurac": __version__,
         "curves": [curve_row(v, cells_of, loaded.name) for cells_of in tables for v in variants],
-        "tasks": [task_row(task, chosen.limit) for task in built],
-        "adapters": [adapter_row(name, first[name]) for name in dict.fromkeys(v.name for v in variants)],
+        "tasks": [task_row(task, _limit(task.group or task.name, chosen)) for task in built],
+        "adapters": [
+            adapter_row(name, first[name]) for name in dict.fromkeys(v.name for v in variants)
+        ],
         "failures": [
             {
                 "adapter": f.cell.variant.name if f.cell.variant else None,
@@ -375,7 +408,7 @@ def _provenance(
     finished = time.time()
 
     def stamp(seconds: float) -> str:
-        moment = datetime.datetime.fromtimestamp(seconds, tz=datetime.timezone.utc)
+        moment = dt.datetime.fromtimestamp(seconds, tz=dt.timezone.utc)
         return moment.isoformat(timespec="seconds")
 
     return {
@@ -388,7 +421,7 @@ def _provenance(
         "device": loaded.device,
         "base": {"name": loaded.name, "sha256": loaded.sha256},
         "versions": versions(),
-        "machine": machine(loaded.device),
+        "machine": {**machine(), **_device(loaded.device)},
         "settings": {
             "ranks": chosen.ranks if isinstance(chosen.ranks, str) else list(chosen.ranks),
             "basis": list(chosen.basis),
@@ -401,3 +434,12 @@ def _provenance(
             "batching": request["settings"]["batching"],
         },
     }
+
+
+def _device(device: str) -> dict[str, Any]:
+    import torch
+
+    described: dict[str, Any] = {"device": device, "threads": torch.get_num_threads()}
+    if device.startswith("cuda"):
+        described["gpu"] = torch.cuda.get_device_name(device)
+    return described

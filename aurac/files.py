@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import tempfile
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:

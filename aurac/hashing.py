@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CHUNK = 1 << 22
 
@@ -40,7 +42,9 @@ def _tensor_spans(path: Path) -> list[tuple[str, str, tuple[int, ...], int, int]
     spans = []
     for name, entry in header.items():
         start, end = entry["data_offsets"]
-        spans.append((name, entry["dtype"], tuple(entry["shape"]), 8 + length + start, 8 + length + end))
+        spans.append(
+            (name, entry["dtype"], tuple(entry["shape"]), 8 + length + start, 8 + length + end)
+        )
     return spans
 
 
@@ -72,10 +76,11 @@ def sha256_weights(folder: Path) -> str:
             digest.update(f"{name}\0{dtype}\0{shape}\0".encode())
             handle = handles[path]
             handle.seek(start)
-            while start < end:
-                chunk = handle.read(min(CHUNK, end - start))
+            left = end - start
+            while left > 0:
+                chunk = handle.read(min(CHUNK, left))
                 if not chunk:
                     raise ValueError(f"{path.name}: tensor {name} ends beyond the file")
                 digest.update(chunk)
-                start += len(chunk)
+                left -= len(chunk)
     return digest.hexdigest()

@@ -200,7 +200,12 @@ def _estimate(curve: Curve, axis: Axis, weights: NDArray[np.float64], level: flo
 
 
 def edge_note(count: float) -> str | None:
-    """What to say when few documents lie away from the nearer end of [0, 1], else None."""
+    """What to say when few documents lie away from the nearer end of [0, 1], else None.
+
+    None for a count of 0, too: there the rule of three holds, and the method says so.
+    """
+    if count < 1e-9:
+        return None
     if count < 3:
         return f"only {count:.1f} documents' worth of score away from 0 or 1: read no interval here"
     if count < 30:

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from aurac.sweep import PlannedCell
 
 
 class NoProgress:
     """Shows nothing."""
 
-    def __enter__(self) -> NoProgress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,7 +48,7 @@ class SweepProgress(NoProgress):
         self._console = stderr_console()
         self._bar: Any = None
 
-    def __enter__(self) -> SweepProgress:
+    def __enter__(self) -> Self:
         stored = self._total - self._cells
         kept = f", {stored} already there" if stored else ""
         self._console.print(f"{self._cells} of {self._total} cells to compute{kept}")

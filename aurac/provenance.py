@@ -102,17 +102,6 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def machine(device: str) -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """The hardware, without anything that names the host or its user."""
-    import torch
-
-    described: dict[str, Any] = {
-        "system": platform.system(),
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": device,
-    }
-    if device.startswith("cuda"):
-        described["gpu"] = torch.cuda.get_device_name(device)
-    return described
+    return {"system": platform.system(), "cpu": _cpu_model(), "cores": os.cpu_count()}

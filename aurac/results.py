@@ -70,7 +70,9 @@ def curve_row(variant: Variant, cells: TaskCells, base_name: str) -> dict[str, A
     baseline = cells.scores(None, 0)
     labels = {"adapter": variant.name, "task": task.name, "strata": task.strata}
     curve = (
-        Curve.from_outcomes(tuple(known), np.stack(list(known.values())), **labels) if known else None
+        Curve.from_outcomes(tuple(known), np.stack(list(known.values())), **labels)
+        if known
+        else None
     )
     points = _points(curve, variant.ranks)
     row: dict[str, Any] = {
@@ -104,7 +106,11 @@ def curve_row(variant: Variant, cells: TaskCells, base_name: str) -> dict[str, A
 
 def _points(curve: Curve | None, ranks: Sequence[int]) -> dict[str, list[float | None]]:
     """Accuracy and its pointwise 95 % interval at each rank, None where there is no cell."""
-    columns: dict[str, list[float | None]] = {"accuracy": [], "accuracy_low": [], "accuracy_high": []}
+    columns: dict[str, list[float | None]] = {
+        "accuracy": [],
+        "accuracy_low": [],
+        "accuracy_high": [],
+    }
     at = {} if curve is None else {rank: k for k, rank in enumerate(curve.ranks)}
     for rank in ranks:
         if curve is None or curve.outcomes is None or rank not in at:

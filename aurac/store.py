@@ -1,20 +1,22 @@
 """Cells on disk: content-addressed, checksummed, each file whole or absent.
 
-A cell is one adapter at one rank on one task: the outcome of every document. Its file is named by the
-hash of its identity, so a cell that exists is the right one, and a run that is started again computes
-only what is missing.
+A cell is one adapter at one rank on one task: the outcome of every document. Its file is named by
+the hash of its identity, so a cell that exists is the right one, and a run that is started again
+computes only what is missing.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from aurac.files import write_json
 from aurac.hashing import sha256_json
-from aurac.provenance import CellIdentity
+
+if TYPE_CHECKING:
+    from aurac.provenance import CellIdentity
+    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 

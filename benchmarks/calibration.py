@@ -11,6 +11,7 @@ called on every repetition; nothing here repeats their formulas.
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ def one_adapter(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
                 used: dict[str, int] = used,
             ) -> bool:
                 found = interval(areas(rng, n, accuracy), rng=rng)
-                word = found.method.split(" with")[0].split(" (")[0]
+                word = re.split(" with| at|,| [(]", found.method)[0]
                 used[word] = used.get(word, 0) + 1
                 return found.low <= truth <= found.high
 

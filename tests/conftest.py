@@ -13,9 +13,10 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 REPOSITORY = Path(__file__).parent.parent
 WORDS = (
-    "Question: Answer: a b c d e f g h 0 1 2 3 4 5 6 7 8 9 + - * = #### how many apples pears has "
-    "does left in all each box bag Mia Tom Ada buys gives"
-).split()
+    *("Question:", "Answer:", "a", "b", "c", "d", "e", "f", "g", "h", *"0123456789"),
+    *("+", "-", "*", "=", "####", "how", "many", "apples", "pears", "has", "does", "left", "in"),
+    *("all", "each", "box", "bag", "Mia", "Tom", "Ada", "buys", "gives"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -74,7 +75,7 @@ def isolated_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real task data that lies beside some checkouts; skipped, with the reason, where it does not."""
+    """Real task data that lies beside some checkouts; skipped with the reason elsewhere."""
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside this checkout")

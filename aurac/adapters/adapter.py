@@ -157,6 +157,12 @@ class Adapter:
     def __post_init__(self) -> None:
         if not self.modules:
             raise CheckpointError(f"adapter {self.name!r} has no low-rank factors")
+        n = self.nesting
+        if n is not None and self.derived is None and n.ranks[-1] != self.rank:
+            raise CheckpointError(
+                f"nested ranks {','.join(map(str, n.ranks))} of an adapter of rank {self.rank}",
+                expected=f"its rank {self.rank} as the last of them",
+            )
 
     @property
     def rank(self) -> int:

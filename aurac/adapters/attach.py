@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from aurac.adapters.base_state import (
+    BaseState,
+    name_in_base,
+    number_of_layers,
+    put_structure,
+    structure,
+)
 from aurac.adapters.extras import ExtraTensors
-from aurac.adapters.features import features_of
+from aurac.adapters.features import features_of, is_conv1d
 from aurac.adapters.formats.peft_reader import from_state
 from aurac.adapters.formats.peft_writer import peft_shapes
 from aurac.adapters.nesting import Rule, peft_alpha
@@ -46,15 +53,17 @@ class LiveAdapter:
         self.prepared = prepared
         self._rank = 0
         self._closed = False
-        self._base = _BaseState(model)
+        self._repeats = bool(prepared.adapter.peft_config.get("layer_replication"))
+        self._base = BaseState(model)
         self._extras = ExtraTensors(model, prepared.adapter.extras, prepared.adapter.peft_config)
         try:
             self._layers = _inject(model, prepared.adapter)
+            self._injected = structure(model), number_of_layers(model)
             self._factors = {
                 name: _placed(layer, prepared.modules[name].A, prepared.modules[name].B, half=half)
                 for name, layer in self._layers.items()
             }
-            self.set_rank(prepared.rank)
+            self.set_rank(max(prepared.fit_factors or (prepared.rank,)))
         except BaseException:
             self.remove()
             raise
@@ -75,8 +84,14 @@ class LiveAdapter:
             raise UsageError("a rank for an adapter that was removed", fix="attach it again")
         if r != 0:
             self.prepared.adapter.check_rank(r)
+            scaling = {name: self.prepared.scaling(name, r) for name in self._layers}
             for name, layer in self._layers.items():
                 self._give(name, layer, r)
+                layer.scaling[NAME] = scaling[name]
+        if self._repeats and r == 0:
+            self._base.restore_structure()
+        elif self._repeats:
+            put_structure(self.model, *self._injected)
         for layer in self._layers.values():
             layer._disable_adapters = r == 0
         self._extras.switch(on=r != 0)
@@ -98,7 +113,6 @@ class LiveAdapter:
         for param, value in zip(_parameters(layer, f), (A, B), strict=True):
             param.data = value.contiguous()
         layer.r[NAME] = own
-        layer.scaling[NAME] = self.prepared.scaling(name, r)
 
 
 @contextmanager
@@ -112,7 +126,7 @@ def attach(model: nn.Module, prepared: Prepared, *, half: bool = False) -> Itera
             there, as ``PeftModel.from_pretrained`` does.
 
     Yields:
-        The handle, at full rank.
+        The handle, at full rank (with fitted factors at the largest rank that has one).
 
     Raises:
         CheckpointError: When the adapter does not fit the model.
@@ -141,8 +155,9 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
     ):
         raise UsageError("a model that carries an adapter already", fix="give the plain base model")
     base = _called(model)
+    repeats = adapter.peft_config.get("layer_replication") or ()
     for name, f in adapter.modules.items():
-        plain = re.sub(r"(\.base_layer)+$", "", name)
+        plain = name_in_base(re.sub(r"(\.base_layer)+$", "", name), repeats)
         if plain not in present:
             raise CheckpointError(
                 f"adapter {adapter.name!r} has factors for {plain}, which base {base} lacks",
@@ -232,42 +247,22 @@ def adapter_from_peft(
     )
 
 
-class _BaseState:
-    """What injection changes on a model, remembered so that it can be put back."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._children = {name: dict(module._modules) for name, module in model.named_modules()}
-        self._modules = dict(model.named_modules())
-        self._attributes = set(vars(model))
-        self._gradients = [(p, p.requires_grad) for p in model.parameters()]
-        self._training = {id(m): m.training for m in self._modules.values()}
-
-    def restore(self) -> None:
-        for name, module in self._modules.items():
-            children = self._children[name]
-            if module._modules != children:
-                module._modules.clear()
-                module._modules.update(children)
-            module.training = self._training[id(module)]
-        for attribute in set(vars(self._model)) - self._attributes:
-            delattr(self._model, attribute)
-        for parameter, needed in self._gradients:
-            parameter.requires_grad_(needed)
-
-
 def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
     """PEFT's layers around the adapter's modules, by module path, empty and on the meta device."""
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
     names = [name for name, f in adapter.modules.items() if f.kind != "experts"]
+    repeats = adapter.peft_config.get("layer_replication") or ()
     config = LoraConfig(
         r=1,
         lora_alpha=1,
         target_modules="|".join(map(re.escape, names)) or None,
         target_parameters=list(adapter.peft_config.get("target_parameters") or ()) or None,
-        fan_in_fan_out=any(_is_conv1d(model, name) for name in names),
+        fan_in_fan_out=any(
+            is_conv1d(model.get_submodule(name_in_base(name, repeats))) for name in names
+        ),
+        layer_replication=[tuple(pair) for pair in repeats] or None,
         inference_mode=True,
     )
     training = {id(m): m.training for m in model.modules()}
@@ -287,7 +282,7 @@ def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
             + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
         )
     for layer in layers.values():
-        layer.training = training.get(id(layer.base_layer), False)
+        layer.training = training.get(id(layer.base_layer), model.training)
     return layers
 
 
@@ -323,10 +318,6 @@ def _parameters(layer: Any, f: Factors) -> tuple[nn.Parameter, nn.Parameter]:
         if holder[NAME].weight.is_meta:
             holder[NAME].weight = nn.Parameter(torch.empty(0), requires_grad=False)
     return layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
-
-
-def _is_conv1d(model: nn.Module, name: str) -> bool:
-    return type(model.get_submodule(name)).__name__ == "Conv1D"
 
 
 def _called(model: nn.Module) -> str:

@@ -36,7 +36,7 @@ class ExtraTensors:
         saved = tuple(config.get("modules_to_save") or ())
         copies: dict[str, dict[str, Tensor]] = {}
         for key, tensor in extras.items():
-            owner = _owner(key, saved)
+            owner = owner_of(key, saved)
             if key.endswith(_DELTA):
                 self._add_tokens(key.removesuffix(_DELTA), tensor, config)
             elif owner is not None:
@@ -99,12 +99,12 @@ class ExtraTensors:
         self._values.append((parameter, parameter.data, value.to(parameter)))
 
 
-def _owner(key: str, saved: tuple[str, ...]) -> str | None:
+def owner_of(key: str, saved: tuple[str, ...]) -> str | None:
     """The module of ``modules_to_save`` that a key belongs to, as its full path."""
     path = key.split(".")
-    for end in range(len(path), 0, -1):
+    for end in range(len(path) - 1, 0, -1):
         head = ".".join(path[:end])
-        if any(head == name or head.endswith(f".{name}") for name in saved):
+        if any(head.endswith(name) for name in saved):  # as PEFT matches them: any suffix
             return head
     return None
 

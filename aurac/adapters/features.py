@@ -26,9 +26,14 @@ def features_of(module: nn.Module) -> tuple[int, int] | None:
     if isinstance(inside, int) and isinstance(out, int):
         return inside, out
     weight = getattr(module, "weight", None)
-    if type(module).__name__ == "Conv1D" and weight is not None and weight.ndim == 2:
+    if is_conv1d(module) and weight is not None and weight.ndim == 2:
         return int(weight.shape[0]), int(weight.shape[1])  # transformers keeps it as (in, out)
     return None
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a module is transformers' ``Conv1D``, which keeps its weight as (in, out)."""
+    return type(module).__name__ == "Conv1D"
 
 
 def module_features(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[int, int]]:

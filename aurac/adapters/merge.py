@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from aurac.adapters.attach import check_fits
+from aurac.adapters.features import is_conv1d
 from aurac.adapters.formats.peft_writer import check_free, write_folder
 from aurac.errors import CheckpointError
 
@@ -29,9 +30,10 @@ def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
     adapter = prepared.adapter
     adapter.check_rank(rank)
     check_fits(adapter, model)
-    if adapter.extras:
+    if adapter.extras or adapter.peft_config.get("layer_replication"):
         raise CheckpointError(
-            f"adapter {adapter.name!r} has tensors beside its factors, which are not merged",
+            f"adapter {adapter.name!r} has tensors beside its factors or repeats layers",
+            expected="low-rank factors alone, to be merged",
             fix="merge it with PEFT",
         )
     targets = {name: _weight(model, name, prepared) for name in adapter.modules}
@@ -65,7 +67,7 @@ def _weight(model: nn.Module, name: str, prepared: Prepared) -> tuple[torch.Tens
     """The weight of a linear layer, and whether it is kept as (in, out)."""
     module = model.get_submodule(name) if prepared.adapter.modules[name].kind == "linear" else None
     weight = getattr(module, "weight", None)
-    conv1d = type(module).__name__ == "Conv1D"
+    conv1d = module is not None and is_conv1d(module)
     plain = isinstance(module, torch.nn.Linear) and type(module) is torch.nn.Linear
     if weight is None or not weight.dtype.is_floating_point or not (conv1d or plain):
         raise CheckpointError(f"{name} is not a plain linear layer, so nothing is merged into it")

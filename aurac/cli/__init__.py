@@ -68,7 +68,7 @@ def cli(verbose: bool) -> None:
     aurac compare adapters_zoo/word_problems/{lora,dylora,matryoshka} --tasks aurac_word_problems
     aurac compare ckpt_a ckpt_b --tasks gsm8k --data gsm8k=FOLDER
     aurac train word_problems/matryoshka --out my_adapter
-    """  # noqa: D301, D400 - click's mark for lines that stay as they are
+    """  # noqa: D301 - click's mark for lines that stay as they are
     _quiet_libraries(verbose)
 
 

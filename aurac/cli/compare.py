@@ -12,26 +12,76 @@ from aurac.cli.options import checkpoint_options, folders, metric_choices, names
 
 
 @click.command(
-    epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed and the rest are kept, 130 interrupted."
+    epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed (the rest are kept), "
+    "130 interrupted."
 )
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...")
-@click.option("--tasks", multiple=True, required=True, help="Task names, comma-separated: bundled or any of lm-eval's.")
+@click.option(
+    "--tasks",
+    multiple=True,
+    required=True,
+    help="Task names, comma-separated: bundled or any of lm-eval's.",
+)
 @click.option("--ranks", default="pow2", show_default=True, help="pow2, all, or such as 1,2,4.")
-@click.option("--basis", multiple=True, default=["prefix"], show_default=True, help="prefix, svd, or both; the first is the one compared.")
-@click.option("--rescale", multiple=True, help="rule, keep, trained, fit; several may be given. Default: each adapter's own.")
-@click.option("--num-fewshot", type=click.IntRange(min=0), help="Examples in each prompt. Default: the task's own number.")
-@click.option("--fewshot", type=click.Choice(["stock", "fixed"]), default="stock", show_default=True, help="Draw examples as lm-eval does, or one fixed header for all documents.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many documents of each task.")
-@click.option("--metric", multiple=True, help="TASK=NAME,FILTER or NAME,FILTER: what accuracy means.")
-@click.option("--data", multiple=True, help="TASK=FOLDER with local splits (.jsonl, .json, .parquet, .csv).")
-@click.option("--chat-template", is_flag=True, help="Put prompts through the tokenizer's chat template.")
-@click.option("--base", help="Base model: packaged name, hub id or folder. Default: what the adapters record.")
-@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True)
+@click.option(
+    "--basis",
+    multiple=True,
+    default=["prefix"],
+    show_default=True,
+    help="prefix, svd, or both; the first is the one compared.",
+)
+@click.option(
+    "--rescale",
+    multiple=True,
+    help="rule, keep, trained, fit; several may be given. Default: each adapter's own.",
+)
+@click.option(
+    "--num-fewshot",
+    type=click.IntRange(min=0),
+    help="Examples in each prompt. Default: the task's own number.",
+)
+@click.option(
+    "--fewshot",
+    type=click.Choice(["stock", "fixed"]),
+    default="stock",
+    show_default=True,
+    help="Draw examples as lm-eval does, or one fixed header for all documents.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    help="Only the first so many documents of each task (0: all). Default: 200 of a bundled task, "
+    "all of any other.",
+)
+@click.option(
+    "--metric", multiple=True, help="TASK=NAME,FILTER or NAME,FILTER: what accuracy means."
+)
+@click.option(
+    "--data", multiple=True, help="TASK=FOLDER with local splits (.jsonl, .json, .parquet, .csv)."
+)
+@click.option(
+    "--chat-template", is_flag=True, help="Put prompts through the tokenizer's chat template."
+)
+@click.option(
+    "--base", help="Base model: packaged name, hub id or folder. Default: what the adapters record."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Most sequences in one forward pass.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Most sequences in one forward pass."
+)
 @click.option("--batch-tokens", type=click.IntRange(min=1), help="Most tokens in one forward pass.")
 @click.option("--seed", type=int, default=1234, show_default=True, help="Of the few-shot sampling.")
-@click.option("--out", type=click.Path(), help="Run folder. Default: runs/<tasks>-<hash>; the same command goes on in it.")
+@click.option(
+    "--out",
+    type=click.Path(),
+    help="Run folder. Default: runs/<tasks>-<hash>; the same command goes on in it.",
+)
 @click.option("--trust-remote-code", is_flag=True, help="Let the base model run its own code.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of tables.")
 @checkpoint_options

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from aurac.adapters import Adapter
 
 BARS = " ▁▂▃▄▅▆▇█"
+COLUMNS = (
+    ("rank", 5),
+    ("parameters", 12),
+    ("MB", 8),
+    ("published", 10),
+    ("trained p1", 11),
+    ("ratio", 6),
+    ("distance", 9),
+    ("prefix", 7),
+    ("svd", 7),
+)
 
 
 @click.command()
@@ -114,7 +125,17 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _table(facts: Mapping[str, Any]) -> list[str]:
-    head = "rank parameters MB published trained_p1 ratio distance prefix svd".split()
+    head = [
+        "rank",
+        "parameters",
+        "MB",
+        "published",
+        "trained_p1",
+        "ratio",
+        "distance",
+        "prefix",
+        "svd",
+    ]
     widths = (5, 12, 8, 10, 11, 6, 9, 7, 7)
     lines = [" ".join(f"{h.replace('_', ' '):>{w}}" for h, w in zip(head, widths, strict=True))]
     mean = facts["energy"]["mean"]

@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What a checkpoint's file may not say; gathered into the keyword `checkpoint`."""
 
-    @click.option("--method", type=click.Choice(["lora", "dylora", "matryoshka"]), help="How it was trained.")
-    @click.option("--scaling", type=click.Choice(["none", "rank", "sqrt"]), help="Scaling rule: alpha, alpha/r or alpha/sqrt(r).")
+    @click.option(
+        "--method", type=click.Choice(["lora", "dylora", "matryoshka"]), help="How it was trained."
+    )
+    @click.option(
+        "--scaling",
+        type=click.Choice(["none", "rank", "sqrt"]),
+        help="Scaling rule: alpha, alpha/r or alpha/sqrt(r).",
+    )
     @click.option("--alpha", type=float, help="Alpha of the scaling rule.")
     @click.option("--nested-ranks", help="Nested ranks of the training, such as 1,2,4,8.")
     @functools.wraps(command)
@@ -79,8 +85,12 @@ def pairs(values: Sequence[str], option: str) -> dict[str, str]:
 
 def metric_choices(values: Sequence[str]) -> dict[str, str]:
     """`TASK=NAME,FILTER`, or `NAME,FILTER` for every task (key "")."""
-    every = {"": value for value in values if "=" not in value}
-    return {**every, **pairs([value for value in values if "=" in value], "--metric")}
+    named = [value for value in values if "=" in value]
+    found = pairs(named, "--metric")
+    for value in values:
+        if value not in named:
+            found[""] = value
+    return found
 
 
 def folders(values: Sequence[str]) -> dict[str, Path]:

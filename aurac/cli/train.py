@@ -13,14 +13,25 @@ from aurac.cli.options import pairs
 @click.command()
 @click.argument("recipe", required=False)
 @click.option("--base", help="Base model, if another than the recipe's.")
-@click.option("--set", "overrides", multiple=True, help="KEY=VALUE: change one setting of the recipe.")
+@click.option(
+    "--set", "overrides", multiple=True, help="KEY=VALUE: change one setting of the recipe."
+)
 @click.option("--seed", type=int, help="Seed, if another than the recipe's.")
 @click.option("--out", type=click.Path(), help="Folder of the adapter.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps.")
 @click.option("--force", is_flag=True, help="Replace what is at --out.")
-@click.option("--save-steps", type=click.IntRange(min=0), default=0, help="Write a trainer checkpoint every so many steps.")
+@click.option(
+    "--save-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Write a trainer checkpoint every so many steps.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the newest trainer checkpoint.")
-@click.option("--sweep", is_flag=True, help="Train every point of the recipe's sweep, each in a folder of its own below --out.")
+@click.option(
+    "--sweep",
+    is_flag=True,
+    help="Train every point of the recipe's sweep, each in a folder of its own below --out.",
+)
 @click.option("--list", "listing", is_flag=True, help="List the built-in recipes.")
 def train(
     recipe: str | None,

@@ -1,29 +1,31 @@
 """Attention over packed subtrees, over a held prefix, and over decoding slots.
 
-Transformers models look their attention up by name at each call, so one registered function serves every
-architecture that uses this interface; position embeddings are already applied to what it gets. The
-function reads the current ``Frame``: what the tokens of this forward pass may see.
+Transformers models look their attention up by name at each call, so one registered function serves
+every architecture that uses this interface; position embeddings are already applied to what it
+gets. The function reads the current ``Frame``: what the tokens of this forward pass may see.
 
-On a CPU the products are plain batched matrix products over blocks of queries, which in bf16 are about
-three times as fast as the built-in kernel there; elsewhere the built-in kernel is used.
-Keys of grouped-query models are never repeated.
+The products are plain batched matrix products over blocks of queries, which on a CPU in bf16 are
+about three times as fast as the built-in kernel. Keys of grouped-query models are never repeated.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from aurac.evaluation.packing import Group, Step
+from aurac.evaluation.fused import fused_adapters
 from aurac.evaluation.running import unwrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from aurac.evaluation.packing import Group, Step
 
 NAME = "aurac_packed"
 _BLOCK = 128
@@ -117,7 +119,7 @@ class SlotStore:
 
 @dataclass(frozen=True)
 class Block:
-    """Queries ``start:stop`` of every unit in a group see keys ``0:stop``; from ``clean`` on by bias."""
+    """Queries ``start:stop`` of each unit see keys ``0:stop``; from ``clean`` on through a bias."""
 
     start: int
     stop: int
@@ -345,7 +347,7 @@ def _exact(scaling: float) -> bool:
 def _scores(
     q: torch.Tensor, k: torch.Tensor, held: KeysValues | None, scaling: float
 ) -> torch.Tensor:
-    """Scaled scores (Hkv * G, rows, prefix + keys); the prefix's keys are read once for all units."""
+    """Scaled scores (Hkv * G, rows, prefix + keys); the prefix is read once for all units."""
     kv, size, rows, dim = q.shape
     prefix = held[0].shape[1] if held is not None else 0
     out = q.new_empty(kv * size, rows, prefix + k.shape[1])
@@ -429,7 +431,7 @@ def packed_attention(
 
 @contextlib.contextmanager
 def packed_model(model: Any) -> Iterator[None]:
-    """Let every attention layer of the model use the packed function; undone on leaving."""
+    """Give the model packed attention and fused LoRA layers; undone on leaving."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, packed_attention)
@@ -438,14 +440,15 @@ def packed_model(model: Any) -> Iterator[None]:
         config = getattr(part, "config", None)
         if getattr(config, "_attn_implementation", None) is not None:
             configs.setdefault(id(config), config)
-    before = [(config, config._attn_implementation) for config in configs.values()]  # noqa: SLF001
+    before = [(config, config._attn_implementation) for config in configs.values()]
     try:
         for config, _ in before:
-            config._attn_implementation = NAME  # noqa: SLF001
-        yield
+            config._attn_implementation = NAME
+        with fused_adapters(model):
+            yield
     finally:
         for config, name in before:
-            config._attn_implementation = name  # noqa: SLF001
+            config._attn_implementation = name
 
 
 @contextlib.contextmanager

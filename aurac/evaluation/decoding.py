@@ -1,14 +1,13 @@
 """The fast path of generation: greedy decoding with sequences that come and go.
 
-Prompts are prefilled packed (no padding), a header that all of them share once. Every sequence in flight
-is one token of a decoding pass; one that has ended leaves, the last ones move into the holes, and
-waiting prompts take the freed slots, so that no sequence waits for a longer one.
+Prompts are prefilled packed (no padding), a header that all of them share once. Every sequence in
+flight is one token of a decoding pass; one that has ended leaves, the last ones move into the
+holes, and waiting prompts take the freed slots, so that no sequence waits for a longer one.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,8 @@ from aurac.evaluation.running import device_of
 from aurac.evaluation.stopping import StopTable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from aurac.evaluation.generation import Prompt
     from aurac.evaluation.options import EngineOptions
 

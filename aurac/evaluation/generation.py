@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurac.errors import TaskError
 from aurac.evaluation.options import EngineOptions, UnsupportedRequestError
 from aurac.evaluation.tokens import encode_texts, resolve_max_length
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["GenerationLayout", "GenerationRequest", "generate", "generation_layout"]
 
@@ -124,7 +126,7 @@ def finish_text(text: str, until: Sequence[str]) -> str:
     """The text before its stop strings, applied one after another as lm-eval does."""
     for stop in until:
         if stop:
-            text = text.split(stop)[0]
+            text = text.split(stop, maxsplit=1)[0]
     return text
 
 

@@ -13,8 +13,9 @@ import importlib
 import json
 import logging
 import math
+from collections.abc import Mapping
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from aurac.evaluation.metrics import ANY_TASK, choose_metric
 from aurac.evaluation.requests import CellError, chat_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Literal
 
     from aurac.evaluation.options import EngineOptions
@@ -50,12 +51,13 @@ def build_tasks(
     *,
     tokenizer: Any,
     num_fewshot: int | None = None,
-    limit: float | None = None,
+    limit: float | Mapping[str, float] | None = None,
     seed: int = OTHER_SEED,
     data: Mapping[str, Path] | None = None,
     metric: Mapping[str, str] | None = None,
     chat_template: bool = False,
     fewshot: Literal["stock", "fixed"] = "stock",
+    held_out: bool = False,
 ) -> list[BuiltTask]:
     """Looks tasks up and builds their requests, once for every rank and every adapter.
 
@@ -67,14 +69,16 @@ def build_tasks(
         tokenizer: The base's tokenizer; used for its chat template only.
         num_fewshot: Examples in each prompt; None takes the task's own number. Tasks that fix
             themselves to 0 keep 0, as in lm-eval.
-        limit: Only the first so many documents of each task; below 1, that share of them.
+        limit: Only the first so many documents of each task; below 1, that share of them. A
+            mapping gives it for the names in it, and leaves the others whole.
         seed: Seed of the few-shot sampling.
         data: Task to folder with its splits, instead of the hub; for a group one sub-folder for
             each leaf, named as the leaf or as its data set.
-        metric: Task (or ``*`` for all) to the ``name,filter`` that is integrated.
+        metric: Task (``*`` or the empty string for all) to the ``name,filter`` that is integrated.
         chat_template: Whether prompts go through the tokenizer's chat template.
         fewshot: ``stock`` samples examples as the task says; ``fixed`` shows the first
             ``num_fewshot`` examples of the few-shot split to every document: another prompt.
+        held_out: Keep a split of local or bundled documents beside the evaluated one, to fit on.
 
     Returns:
         One entry for each task. A group gives one for each leaf and then one for itself, pooled.
@@ -87,7 +91,9 @@ def build_tasks(
     _check_options(names, num_fewshot, limit, fewshot)
     if chat_template and not getattr(tokenizer, "chat_template", None):
         raise UsageError("the tokenizer has no chat template", fix="leave --chat-template out")
-    data, metric = dict(data or {}), dict(metric or {})
+    data = dict(data or {})
+    metric = {task or ANY_TASK: key for task, key in (metric or {}).items()}
+    _compile_templates_once()
     builder = _Builder(
         num_fewshot=num_fewshot,
         limit=limit,
@@ -96,6 +102,7 @@ def build_tasks(
         metric=metric,
         template=partial(chat_text, tokenizer) if chat_template else None,
         fewshot=fewshot,
+        held_out=held_out,
     )
     with quiet(_LOGGERS, _BAR_MODULES):
         built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
@@ -114,14 +121,19 @@ def build_tasks(
 
 
 def _check_options(
-    names: Sequence[str], num_fewshot: int | None, limit: float | None, fewshot: str
+    names: Sequence[str],
+    num_fewshot: int | None,
+    limit: float | Mapping[str, float] | None,
+    fewshot: str,
 ) -> None:
     if isinstance(names, str) or not names:
         raise TaskError("no task was given", expected="a list of at least one name")
     if num_fewshot is not None and num_fewshot < 0:
         raise UsageError(f"num_fewshot {num_fewshot} is negative", expected="0 or more")
-    if limit is not None and limit <= 0:
-        raise UsageError(f"limit {limit} leaves no document", expected="1 or more, or a share")
+    limits = limit.values() if isinstance(limit, Mapping) else [limit]
+    for value in limits:
+        if value is not None and value <= 0:
+            raise UsageError(f"limit {value} leaves no document", expected="1 or more, or a share")
     if fewshot not in ("stock", "fixed"):
         raise UsageError(f"few-shot mode {fewshot!r} is unknown", expected="stock or fixed")
 
@@ -133,15 +145,18 @@ class _Builder:
         self,
         *,
         num_fewshot: int | None,
-        limit: float | None,
+        limit: float | Mapping[str, float] | None,
         seed: int,
         data: Mapping[str, Path],
         metric: Mapping[str, str],
         template: partial[str] | None,
         fewshot: str,
+        held_out: bool,
     ) -> None:
+        self.held_out = held_out
         self.num_fewshot = num_fewshot
-        self.limit = limit
+        self.limits = limit
+        self.limit: float | None = None
         self.seed = seed
         self.data = data
         self.metric = metric
@@ -153,6 +168,9 @@ class _Builder:
 
     def build(self, asked: str) -> list[BuiltTask]:
         """The tasks of one name, a group's leaves before the group."""
+        self.limit = (
+            self.limits.get(asked) if isinstance(self.limits, Mapping) else self.limits
+        )
         with seeded(PYTHON_SEED, OTHER_SEED):
             tasks, group = self._load(asked)
             leaves = [self._requests(name, task) for name, task in tasks.items()]
@@ -211,7 +229,9 @@ class _Builder:
         self._local.add(leaf)
         own = config.get("num_fewshot")
         shown = own if self.num_fewshot is None or own == 0 else self.num_fewshot
-        return local_data.lay_in(config, files, num_fewshot=shown or 0)
+        return local_data.lay_in(
+            config, files, num_fewshot=shown or 0, held_out=self.held_out
+        )
 
     def _files(self, config: Mapping[str, Any]) -> local_data.Files | None:
         leaf = config["task"]
@@ -378,6 +398,18 @@ def _find_file(path: Path) -> tuple[Any, str]:
 
 
 # --- lm-eval's own ways ---------------------------------------------------------------------------
+
+
+@cache
+def _compile_templates_once() -> None:
+    """lm-eval compiles a prompt's template anew for each document, example and filter.
+
+    That is most of the time that building and judging take. A compiled template has no state, so
+    keeping it changes nothing else.
+    """
+    from lm_eval.utils import env
+
+    env.from_string = lru_cache(maxsize=1024)(env.from_string)
 
 
 def _sample_size(task: Any, limit: float) -> int:

@@ -1,22 +1,24 @@
 """A task's requests laid out once: tokens, distinct prefixes, scored positions.
 
-The distinct inputs of a task form a prefix tree. Sorted lexicographically, each input adds the tokens
-after its longest common prefix with the one before it, so the sorted list *is* the tree in depth-first
-order and needs no pointers. A layout depends on the tokenizer and the length limit, never on the
-weights: it is built once and serves every rank and adapter.
+The distinct inputs of a task form a prefix tree. Sorted lexicographically, each input adds the
+tokens after its longest common prefix with the one before it, so the sorted list *is* the tree in
+depth-first order and needs no pointers. A layout depends on the tokenizer and the length limit,
+never on the weights: it is built once and serves every rank and adapter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aurac.errors import TaskError
 from aurac.evaluation.tokens import encode_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 IntArray = NDArray[np.int64]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from datasets import Dataset
 
@@ -84,16 +84,19 @@ def match_split(wanted: str, files: Mapping[str, list[Path]]) -> list[Path] | No
     return None
 
 
-def lay_in(config: Mapping[str, Any], files: Files, *, num_fewshot: int) -> dict[str, Any]:
+def lay_in(
+    config: Mapping[str, Any], files: Files, *, num_fewshot: int, held_out: bool = False
+) -> dict[str, Any]:
     """A task's configuration with its documents taken from local files.
 
-    Splits that the run does not need and the folder does not have are taken out, so that a
-    zero-shot run asks for the evaluated split alone.
+    Splits that the run does not need are taken out, so that a zero-shot run asks for the evaluated
+    split alone, and reads no other.
 
     Args:
         config: lm-eval's configuration of the task, as its YAML gives it.
         files: What :func:`find_splits` found.
         num_fewshot: Few-shot examples that the prompts will show.
+        held_out: Keep a validation or training split beside the evaluated one, if it is there.
 
     Returns:
         Another configuration; ``custom_dataset`` hands lm-eval the documents, already read.
@@ -112,19 +115,21 @@ def lay_in(config: Mapping[str, Any], files: Files, *, num_fewshot: int) -> dict
     if num_fewshot > 0 and (fewshot or not fewshot_config.get("samples")):
         shown = fewshot or config.get("training_split") or config.get("validation_split")
         needed.setdefault(str(shown or evaluated), "few-shot")
-    asked = {str(config[key]) for key in _SPLIT_KEYS if config.get(key)} | set(needed)
-    if fewshot:
-        asked.add(str(fewshot))
-    found = {split: match_split(split, files) for split in sorted(asked)}
+    if held_out:
+        beside = [config.get("validation_split"), config.get("training_split")]
+        usable = [s for s in beside if s and s != evaluated and match_split(s, files)]
+        needed.update(dict.fromkeys(usable[:1], "held-out"))
+    splits = {}
     for split, purpose in needed.items():
-        if not found[split]:
+        paths = match_split(split, files)
+        if not paths:
             here = next(iter(files.values()))[0].parent
             raise DataError(
                 f"task {task!r} needs the {purpose} split {split!r}, and {here} holds "
                 f"{', '.join(sorted(files))}",
                 expected=f"{split}.jsonl, .json, .parquet or .csv",
             )
-    splits = {split: read_split(paths) for split, paths in found.items() if paths}
+        splits[split] = read_split(paths)
     laid: dict[str, Any] = {**config, "dataset_kwargs": None}
     laid["custom_dataset"] = lambda **_: splits
     for key in _SPLIT_KEYS:
@@ -138,7 +143,7 @@ def lay_in(config: Mapping[str, Any], files: Files, *, num_fewshot: int) -> dict
 _SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
 
-def read_split(paths: Iterable[Path]) -> Dataset:
+def read_split(paths: Sequence[Path]) -> Dataset:
     """One split as lm-eval wants it, in memory.
 
     Raises:

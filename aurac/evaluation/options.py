@@ -18,7 +18,7 @@ class EngineOptions:
     Attributes:
         batch_tokens: Most tokens in one forward pass; a longer single prompt is still one pass.
             ``None`` chooses by device.
-        max_length: Longest input in tokens; ``None`` asks the model's configuration, as lm-eval does.
+        max_length: Longest input in tokens; ``None`` asks the model's configuration.
         batch_size: Most sequences in one forward pass (decoding: sequences in flight);
             ``None`` leaves it to the token budgets.
         cache_tokens: Most tokens whose keys and values are held while decoding.

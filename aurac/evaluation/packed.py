@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from aurac.evaluation.attention import PrefixStore, forward, packed_model, step_frame
-from aurac.evaluation.layout import ScoringLayout
 from aurac.evaluation.packing import plan_scoring
 from aurac.evaluation.running import device_of, score_logits
+
+if TYPE_CHECKING:
+    from aurac.evaluation.layout import ScoringLayout
 
 
 def score_packed(

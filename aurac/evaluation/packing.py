@@ -1,22 +1,26 @@
 """Batches of a prefix tree: which tokens run in which forward pass, and who sees whom.
 
 A forward pass carries *units*: whole subtrees below a prefix whose keys and values are already
-held. Its tokens stand in one row without padding, so the linear layers compute every distinct token once.
-Only attention pads, and only among units of similar length.
+held. Its tokens stand in one row without padding, so the linear layers compute every distinct
+token once. Only attention pads, and only among units of similar length.
 
-Within a unit the tokens are in depth-first order, so token j is an ancestor of token i exactly when
-``j <= i < end[j]``, with ``end[j]`` where the subtree of j ends. That vector is the whole tree mask.
+Within a unit the tokens are in depth-first order, so token j is an ancestor of token i exactly
+when ``j <= i < end[j]``, with ``end[j]`` where the subtree of j ends. That is the tree mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aurac.evaluation.layout import PrefixTree, ScoringLayout
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aurac.evaluation.layout import PrefixTree, ScoringLayout
 
 IntArray = NDArray[np.int64]
 
@@ -208,7 +212,7 @@ class _Planner:
     def _children(self, low: int, high: int, depth: int) -> list[tuple[int, int]]:
         cuts = np.flatnonzero(self._tree.shared[low + 1 : high] == depth) + low + 1
         bounds = [low, *cuts.tolist(), high]
-        return list(zip(bounds[:-1], bounds[1:], strict=True))
+        return list(itertools.pairwise(bounds))
 
     def visit(self, low: int, high: int, depth: int) -> None:
         """Emit every pass for rows ``low:high``, whose first ``depth`` tokens are held."""

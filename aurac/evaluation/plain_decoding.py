@@ -1,13 +1,12 @@
 """The reference path of generation: the model's own ``generate``, on prompts of equal length.
 
-Nothing is padded, so it also serves recurrent models, models with learned positions and custom code:
-every answer is what ``HFLM`` gives at batch size 1.
+Nothing is padded, so it also serves recurrent models and custom code: every answer is what
+``HFLM`` gives at batch size 1.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +15,8 @@ from aurac.evaluation.running import device_of, unwrapped
 from aurac.evaluation.stopping import StopTable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from aurac.evaluation.generation import Prompt
     from aurac.evaluation.options import EngineOptions
 

@@ -1,18 +1,17 @@
 """Can this model run packed passes? Decided by running it, once per model object.
 
-A few made-up sequences go through the model twice: as plain rows through its own attention, and packed
-(a held prefix, a tree with branches, a decoding step) through ours. Only equal logits, at the
-selected positions, admit the fast path. What a probe of short sequences cannot see, limits that only
-bite at length, is read from the configuration.
+A few made-up sequences go through the model twice: as plain rows through its own attention, and
+packed (a held prefix, a tree with branches, a decoding step) through ours. Only equal logits, at
+the selected positions, admit the fast path. What a probe of short sequences cannot see, limits
+that only bite at length, is read from the configuration.
 """
 
 from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +27,9 @@ from aurac.evaluation.attention import (
 from aurac.evaluation.layout import PrefixTree
 from aurac.evaluation.packing import Unit, chain_unit, make_step, make_unit
 from aurac.evaluation.running import accepts, device_of, unwrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +127,8 @@ def _compare(model: Any, vocabulary: int) -> tuple[float, set[int]]:
         plain.append(model(input_ids=tokens[None], use_cache=False).logits[0].float())
     errors, windows = [], set[int]()
     with packed_model(model):
-        for row, start, logits, seen in _packed_logits(model, tree, head, device):
-            expected = plain[row][start : start + len(logits)]
+        for number, start, logits, seen in _packed_logits(model, tree, head, device):
+            expected = plain[number][start : start + len(logits)]
             spread = (expected - expected.mean(dim=-1, keepdim=True)).norm()
             errors.append(float((logits.float() - expected).norm() / spread))
             windows |= seen
@@ -180,17 +182,18 @@ def _decoded(
     last = torch.from_numpy(np.cumsum([len(u) for u in units]) - 1).to(device)
     forward(model, torch.from_numpy(step.tokens).to(device), frame, last)
     positions = torch.tensor([len(row) - 1 for row in tree.rows], device=device)
+    every = torch.arange(len(tree.rows), device=device)
     frame = Frame(
         positions=positions,
         longest=int(positions.max()) + 1,
         prefix=head,
         store=store,
         slots=slots,
-        slot=torch.arange(len(tree.rows), device=device),
+        slot=every,
         place=positions - head,
         decoding=True,
     )
     tokens = torch.tensor([int(row[-1]) for row in tree.rows], device=device)
-    logits = forward(model, tokens, frame, frame.slot)
+    logits = forward(model, tokens, frame, every)
     for row in range(len(tree.rows)):
         yield row, len(tree.rows[row]) - 1, logits[row : row + 1], frame.windows

@@ -6,15 +6,18 @@ serves recurrent models and custom code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aurac.evaluation.layout import PrefixTree, ScoringLayout
 from aurac.evaluation.running import Progress, accepts, device_of, score_logits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aurac.evaluation.layout import PrefixTree, ScoringLayout
 
 IntArray = NDArray[np.int64]
 

@@ -1,13 +1,15 @@
-"""Log-likelihoods of continuations: the answers of lm-eval's ``HFLM``, each distinct token computed once."""
+"""Log-likelihoods: the answers of lm-eval's ``HFLM``, each distinct token computed once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurac.evaluation.layout import ScoringLayout
 from aurac.evaluation.options import EngineOptions
 from aurac.evaluation.tokens import resolve_max_length
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 __all__ = ["ScoringLayout", "loglikelihoods", "scoring_layout"]
 
@@ -17,7 +19,7 @@ _ROW_TOKENS = 4096
 def scoring_layout(
     model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]], options: EngineOptions
 ) -> ScoringLayout:
-    """Lay the pairs out for this model's length limit; reuse the result for every rank and adapter."""
+    """Lay the pairs out for this model's length; reuse the result for every rank and adapter."""
     limit = resolve_max_length(model, tokenizer, options.max_length)
     return ScoringLayout.build(tokenizer, pairs, limit)
 

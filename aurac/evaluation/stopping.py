@@ -1,9 +1,11 @@
-"""Has a stop string just been generated? Exactly lm-eval's question, asked only where it can be yes."""
+"""Has a stop string just been generated? lm-eval's question, asked only where it can be yes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _EXTRA = 2  # HFLM looks back two tokens further than the stop string's own tokens
 _BROKEN = "�"  # an incomplete UTF-8 sequence decodes to this
@@ -12,17 +14,16 @@ _BROKEN = "�"  # an incomplete UTF-8 sequence decodes to this
 class StopTable:
     """The stop strings of a request.
 
-    ``stopped`` is ``HFLM``'s own test: a stop string lies in the decoded last tokens, as many as the
-    stop string itself has and two more. A stop string that was not there one token ago must end in,
-    or lie inside, the newest token's text: ``may_stop`` tells from that text alone, so that nearly
-    every decoding step costs one dictionary look-up and no detokenisation.
+    ``stopped`` is ``HFLM``'s own test: a stop string lies in the decoded last tokens, as many as
+    the stop string itself has and two more. One that was not there a token ago must end in, or lie
+    inside, the newest token's text: ``may_stop`` tells from that text alone, so that nearly every
+    decoding step costs one dictionary look-up and no detokenisation.
     """
 
     def __init__(self, tokenizer: Any, until: Sequence[str]) -> None:
         self._tokenizer = tokenizer
         self._stops = [
-            (stop, len(tokenizer.encode(stop, add_special_tokens=False)) + _EXTRA)
-            for stop in until
+            (stop, len(tokenizer.encode(stop, add_special_tokens=False)) + _EXTRA) for stop in until
         ]
         self._may: dict[int, bool] = {}
 

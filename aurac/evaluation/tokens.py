@@ -1,11 +1,13 @@
-"""Text to tokens, by the rules of lm-eval's ``HFLM`` (0.4.13), so that prompts agree token by token."""
+"""Text to tokens, by the rules of lm-eval's ``HFLM``: prompts agree token by token."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurac.errors import TaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 DEFAULT_MAX_LENGTH = 2048
 _LENGTH_ATTRIBUTES = ("n_positions", "max_position_embeddings", "n_ctx")
@@ -13,7 +15,7 @@ _NO_LIMIT = 10**18  # tokenizers write about 1e30 for "unset"
 
 
 def resolve_max_length(model: Any, tokenizer: Any, given: int | None = None) -> int:
-    """The longest input in tokens: the caller's, else the model's, else the tokenizer's, else 2048."""
+    """The longest input in tokens: the caller's, the model's, the tokenizer's, or 2048."""
     if given is not None:
         return given
     config = model.config
@@ -57,9 +59,7 @@ def encode_texts(tokenizer: Any, texts: Iterable[str], prefix: str | None) -> di
     begun = [t for t in distinct if prefix is not None and t.startswith(prefix)]
     plain = [t for t in distinct if prefix is None or not t.startswith(prefix)]
     encoded = dict(zip(plain, _encode_all(tokenizer, plain), strict=True))
-    encoded.update(
-        zip(begun, _encode_all(tokenizer, begun, add_special_tokens=False), strict=True)
-    )
+    encoded.update(zip(begun, _encode_all(tokenizer, begun, add_special_tokens=False), strict=True))
     return encoded
 
 
@@ -79,7 +79,9 @@ def encode_pairs(
     moved = []
     for context, continuation in pairs:
         cut = len(context.rstrip())
-        moved.append((context[:cut], context[cut:] + continuation) if context else ("", continuation))
+        moved.append(
+            (context[:cut], context[cut:] + continuation) if context else ("", continuation)
+        )
     bare = list(dict.fromkeys(c for (raw, _), (_, c) in zip(pairs, moved, strict=True) if not raw))
     bare_tokens = dict(
         zip(bare, _encode_all(tokenizer, bare, add_special_tokens=False), strict=True)

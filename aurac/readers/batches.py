@@ -89,10 +89,12 @@ def _parquet(path: Path) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    with parquet.ParquetFile(path) as file:
-        names = list(file.schema_arrow.names)
-        check_columns(names, str(path))
-        known = [name for name in names if name in COLUMNS]
+    names = list(parquet.read_schema(path).names)
+    check_columns(names, str(path))
+    known = [name for name in names if name in COLUMNS]
+    # Text stays a dictionary: a leaderboard's documents are few and its rows are many.
+    words = [name for name in known if name in TEXT]
+    with parquet.ParquetFile(path, read_dictionary=words) as file:
         for batch in file.iter_batches(batch_size=1_000_000, columns=known):
             yield pa.Table.from_batches([batch])
 

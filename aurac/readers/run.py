@@ -43,7 +43,7 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
             for row in rows
         ]
         groups = arms_of(results.get("adapters", []))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{folder / 'results.json'} lacks or garbles {error}") from error
     if not curves:
         raise RunFolderError(f"{folder / 'results.json'} holds no curves")
@@ -158,7 +158,9 @@ def arms_of(adapters: Sequence[Mapping[str, Any]]) -> Groups:
     same: dict[str, list[Mapping[str, Any]]] = {}
     for adapter in adapters:
         if adapter.get("recipe") and adapter.get("seed") is not None:
-            recipe = {k: v for k, v in adapter["recipe"].items() if k != "seed"}
+            recipe = adapter["recipe"]
+            if isinstance(recipe, dict):
+                recipe = {k: v for k, v in recipe.items() if k != "seed"}
             key = json.dumps([adapter.get("method"), recipe], sort_keys=True, default=str)
             same.setdefault(key, []).append(adapter)
     groups: Groups = {}

@@ -128,10 +128,13 @@ class Rows:
         packed = np.zeros(codes[0].size, dtype=np.int64)
         for column in codes:
             packed = packed * width + (column + 1)
-        _, at, inverse = np.unique(packed, return_index=True, return_inverse=True)
-        names = [tuple(int(column[i]) for column in codes) for i in at]
+        runs = np.flatnonzero(np.diff(packed, prepend=packed[0] - 1))
+        _, at, inverse = np.unique(packed[runs], return_index=True, return_inverse=True)
+        names = [tuple(int(column[i]) for column in codes) for i in runs[np.sort(at)]]
+        order = np.argsort(np.argsort(at))  # groups are numbered as they first appear
         local = [self.groups.setdefault(name, len(self.groups)) for name in names]
-        return np.asarray(local, dtype=np.int32)[inverse]
+        numbers = np.asarray(local, dtype=np.int32)[order][inverse]
+        return np.repeat(numbers, np.diff(np.append(runs, packed.size)))
 
     def take(self, name: str) -> Any:
         """A whole column, given up by the table."""

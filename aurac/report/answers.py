@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from aurac.report.tables import NONE, percent
@@ -145,28 +146,31 @@ def _published(run: Run, task: str, best: CurveRow) -> list[str]:
 
 
 def _many_tasks(run: Run, differences: Sequence[Difference]) -> list[str]:
-    wins: dict[str, int] = {}
-    sure: dict[str, int] = {}
-    unranked = 0
-    for task in run.task_names:
-        scored = scored_defaults(run, task)
-        if not scored or len({curve.ranks for curve in scored}) > 1:
-            unranked += 1
-            continue
-        wins[scored[0].adapter] = wins.get(scored[0].adapter, 0) + 1
-        second = scored[1] if len(scored) > 1 else None
-        if any(d.first is scored[0] and d.second is second and d.certain for d in differences):
-            sure[scored[0].adapter] = sure.get(scored[0].adapter, 0) + 1
+    """Who leads how often, and how often that is more than chance."""
+    ranked = {
+        task: scored
+        for task in run.task_names
+        if (scored := scored_defaults(run, task)) and len({c.ranks for c in scored}) == 1
+    }
+    wins = Counter(scored[0].adapter for scored in ranked.values())
     ordered = sorted(wins.items(), key=lambda item: (-item[1], item[0]))
-    total = len(run.task_names)
-    shown = [
-        f"{name} on {n} ({sure.get(name, 0)} of these beyond chance against the runner-up)"
-        for name, n in ordered[:LISTED]
-    ]
-    lines = [f"Largest AURAC on {total} tasks: " + "; ".join(shown) + "."] if shown else []
-    if len(ordered) > LISTED:
-        rest = sum(n for _, n in ordered[LISTED:])
-        lines.append(f"{len(ordered) - LISTED} other adapters lead on the remaining {rest}.")
+    lines = []
+    if ordered:
+        shown = [f"{name} on {times}" for name, times in ordered[:LISTED]]
+        if len(ordered) > LISTED:
+            rest = sum(times for _, times in ordered[LISTED:])
+            shown.append(f"{len(ordered) - LISTED} others on {rest}")
+        sure = sum(
+            any(d.first is scored[0] and d.second is scored[1] and d.certain for d in differences)
+            for scored in ranked.values()
+            if len(scored) > 1
+        )
+        lines.append(
+            f"Of {len(run.task_names)} tasks, the largest AURAC has {', '.join(shown)}. On {sure} "
+            "of them the leader is ahead of the runner-up beyond chance on these documents (Holm "
+            "over the tasks)."
+        )
+    unranked = len(run.task_names) - len(ranked)
     if unranked:
         lines.append(f"{unranked} tasks have no ranking: no score, or adapters at other ranks.")
     return lines

@@ -66,7 +66,7 @@ _ADAPTER_KEYS = {
     "alpha": "alpha",
     "seed": "seed",
     "modules": "modules",
-    "recipe": "recipe",
+    "update": "update",
     "notes": "notes",
     "path": "path",
     "sha256": "sha256",
@@ -310,6 +310,15 @@ class Builder:
             adapters = tables.listing("adapters", "Adapters", _ADAPTER_KEYS, self.run.adapters)
             many = len(adapters.rows) > MANY_ROWS // 2
             blocks.append(Fold("Adapters", (adapters,)) if many else adapters)
+        recipes = [
+            {"adapter": adapter.get("name"), **adapter["recipe"]}
+            for adapter in self.run.adapters
+            if isinstance(adapter.get("recipe"), Mapping)
+        ]
+        if recipes:
+            keys = dict.fromkeys(key for recipe in recipes for key in recipe)
+            table = tables.listing("recipes", "Recipes", {key: key for key in keys}, recipes)
+            blocks.append(Fold("How the adapters were trained", (table,)))
         for at, item in enumerate(self.run.provenance):
             facts = _facts(item)
             if facts:

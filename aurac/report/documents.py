@@ -101,8 +101,30 @@ class Example:
 
 def cell(curve: CurveRow, rank: int) -> CellScores | None:
     """The cell of a curve at a rank (0 is the base); None when it was not kept or is damaged."""
-    path = curve.cells.get(rank)
-    return _read(path, curve.metric) if path else None
+    paths = curve.cells.get(rank, ())
+    parts = [_read(path, curve.metric) for path in paths]
+    known = [part for part in parts if part is not None]
+    if not known or len(known) < len(parts):
+        return None
+    return known[0] if len(known) == 1 else _pooled(known)
+
+
+def _pooled(parts: Sequence[CellScores]) -> CellScores:
+    """A group's cell: its members one after the other, each a stratum of its own."""
+    hashes = [part.hashes for part in parts]
+    return CellScores(
+        scores={
+            f"{at}:{doc}": s for at, part in enumerate(parts) for doc, s in part.scores.items()
+        },
+        responses={
+            f"{at}:{doc}": said
+            for at, part in enumerate(parts)
+            for doc, said in part.responses.items()
+        },
+        hashes=tuple(h for several in hashes for h in several or ()) if all(hashes) else None,
+        strata=tuple(str(at) for at, part in enumerate(parts) for _ in part.scores),
+        prompts=",".join(part.prompts or "" for part in parts),
+    )
 
 
 @lru_cache(maxsize=512)
@@ -137,7 +159,7 @@ def identities(run: Run) -> dict[str, Mapping[str, Any]]:
         if curve.task in found or not curve.cells:
             continue
         try:
-            identity = read_cell(next(iter(curve.cells.values()))).get("identity")
+            identity = read_cell(next(iter(curve.cells.values()))[0]).get("identity")
         except ValueError:
             continue
         if identity:

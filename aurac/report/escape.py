@@ -102,7 +102,8 @@ def _markdown_char(match: re.Match[str]) -> str:
 def _markdown_positional(match: re.Match[str]) -> str:
     """Escape list marks at the start of a text, and the colon and dots of an automatic link."""
     char, line, at = match[1], match.string, match.start()
-    starts_list = not line[:at].strip("0123456789") and char in ".)-+"
+    follows = line[at + 1 : at + 2]
+    starts_list = not line[:at].strip("0123456789") and char in ".)-+" and follows in " -"
     makes_link = line[at : at + 3] == "://" or (char == "." and line[max(0, at - 3) : at] == "www")
     return "\\" + char if starts_list or makes_link else char
 

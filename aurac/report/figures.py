@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING
 
+from aurac.report.escape import one_line
 from aurac.report.plots import LABEL_SIZE
 from aurac.report.style import PROPERTIES, STYLE_FILE
 
@@ -126,6 +127,7 @@ def inline_svg(
         svg = svg.replace(colour, f"var({variable})")
     svg = re.sub(r"font: ([0-9.]+px) [^;\"]+", r"font-size: \1", svg)
     svg = re.sub(r"font: (bold|700) ([0-9.]+px) [^;\"]+", r"font-weight: 700; font-size: \2", svg)
+    svg = re.sub(r"font-family: [^;\"]+;? ?", "", svg)
     return _named(svg, name, title, alt)
 
 
@@ -141,7 +143,9 @@ def _with_hover(svg: str, gid: str, texts: Sequence[str]) -> str:
         return svg
     titles = iter(texts)
     filled = re.sub(
-        r"(<use [^>]*?)/>", lambda m: f"{m[1]}><title>{escape(next(titles))}</title></use>", group
+        r"(<use [^>]*?)/>",
+        lambda m: f"{m[1]}><title>{escape(one_line(next(titles)))}</title></use>",
+        group,
     )
     return svg[:start] + filled + svg[end:]
 

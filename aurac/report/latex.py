@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurac.report.escape import latex
+from aurac.report.escape import latex, one_line
 from aurac.report.tables import NONE, ordered, percent
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from aurac.report.model import CurveRow, Interval, Run
 
+_NAME = 40  # characters of an adapter's name that a column holds
 _HEAD = (
     "% Made by aurac from results.json. Needs \\usepackage{booktabs} and, for pdfLaTeX,\n"
     "% \\usepackage[T1]{fontenc} and \\usepackage{textcomp}."
@@ -62,7 +63,13 @@ def _row(curve: CurveRow, best: float | None) -> str:
     area = _interval(curve.log2)
     if curve.is_default and curve.log2 and curve.log2.value == best:
         area = rf"\textbf{{{percent(curve.log2.value)}}}{area[len(percent(curve.log2.value)) :]}"
-    cells = (latex(curve.adapter), latex(inference), ranks, area, _interval(curve.linear))
+    cells = (
+        latex(one_line(curve.adapter, _NAME)),
+        latex(inference),
+        ranks,
+        area,
+        _interval(curve.linear),
+    )
     return f"{' & '.join(cells)} & {_dash(percent(curve.mean))} \\\\"
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Role = Literal["default", "published", "extra"]
 SCHEMA = 1
+_NAME = 60  # characters of an adapter's name in sentences and tables; files have it whole
 ROLES: dict[str, Role] = {"default": "default", "published": "published", "extra": "extra"}
 
 
@@ -53,7 +54,7 @@ class CurveRow:
     parameters: tuple[int | None, ...] = ()
     bytes: tuple[int | None, ...] = ()
     n_docs: int | None = None
-    cells: Mapping[int, Path] = field(default_factory=dict)
+    cells: Mapping[int, tuple[Path, ...]] = field(default_factory=dict)
     log2: Interval | None = None
     linear: Interval | None = None
     mean: float | None = None
@@ -177,7 +178,6 @@ def _curve(entry: Mapping[str, Any], root: Path | None) -> CurveRow:
             missing.setdefault(ranks[i], "no accuracy was stored")
     picked: dict[str, Any] = {name: tuple(v[i] for i in kept) for name, v in columns.items()}
     score = entry.get("score") or {}
-    cells = entry.get("cells") or {}
     return CurveRow(
         id=str(entry.get("id") or ""),
         adapter=str(entry["adapter"]),
@@ -194,7 +194,7 @@ def _curve(entry: Mapping[str, Any], root: Path | None) -> CurveRow:
         baseline_reason=entry.get("baseline_reason"),
         trained_rank=entry.get("trained_rank"),
         n_docs=entry.get("n_docs"),
-        cells={int(rank): inside(root, path) for rank, path in cells.items()} if root else {},
+        cells=_cells(entry, root) if root else {},
         log2=_interval(score.get("log2")),
         linear=_interval(score.get("linear")),
         mean=score.get("mean"),
@@ -231,6 +231,17 @@ def _interval(raw: Mapping[str, Any] | None) -> Interval | None:
     return Interval(float(raw["value"]), raw.get("se"), raw.get("low"), raw.get("high"))
 
 
+def _cells(entry: Mapping[str, Any], root: Path) -> dict[int, tuple[Path, ...]]:
+    """The files behind each rank, the base at rank 0; a group's are those of its members."""
+    listed = {int(rank): where for rank, where in (entry.get("cells") or {}).items()}
+    listed.setdefault(0, entry.get("baseline_cell") or entry.get("baseline_cells"))
+    return {
+        rank: tuple(inside(root, path) for path in ([where] if isinstance(where, str) else where))
+        for rank, where in listed.items()
+        if where
+    }
+
+
 def inside(root: Path, relative: str) -> Path:
     """The path of a cell, which has to lie in the run folder that names it."""
     path = (root / relative).resolve()
@@ -248,9 +259,10 @@ def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:
 
 
 def _label(curve: CurveRow, variants: set[tuple[str, str]]) -> str:
+    name = one_line(curve.adapter, _NAME)
     if len(variants) == 1:
-        return curve.adapter
+        return name
     if curve.role == "published":
-        return f"{curve.adapter} (published)"
+        return f"{name} (published)"
     bases = {basis for basis, _ in variants}
-    return f"{curve.adapter} ({curve.rescale if len(bases) == 1 else curve.inference})"
+    return f"{name} ({curve.rescale if len(bases) == 1 else curve.inference})"

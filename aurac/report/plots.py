@@ -144,7 +144,7 @@ def _rank_axis(ax: Axes, ranks: Collection[int], axis: str) -> None:
 
 
 def ticks(ranks: Iterable[int], axis: str, most: int = 10) -> list[int]:
-    """The ranks that the axis names: those far enough apart to be read, the last always.
+    """The ranks that the axis names: the ends, and those far enough apart to be read.
 
     Args:
         ranks: Every rank that is drawn.
@@ -160,7 +160,7 @@ def ticks(ranks: Iterable[int], axis: str, most: int = 10) -> list[int]:
     least = (place(listed[-1]) - place(listed[0])) / most
     shown = [listed[-1]]
     powers = [rank for rank in listed if rank & (rank - 1) == 0]
-    for rank in [*reversed(powers), *reversed(listed)]:
+    for rank in [listed[0], *reversed(powers), *reversed(listed)]:
         if all(abs(place(rank) - place(other)) >= 0.999 * least for other in shown):
             shown.append(rank)
     return sorted(shown)
@@ -177,7 +177,8 @@ def _percent_axis(
         return
     low, high = 100 * min(values), 100 * max(values)
     pad = max(0.06 * (high - low), (10 - (high - low)) / 2)
-    ax.set_ylim(max(-1.5, low - pad), min(101.5, high + pad))
+    bottom, top = ax.set_ylim(max(-1.5, low - pad), min(101.5, high + pad))
+    ax.set_yticks([tick for tick in ax.get_yticks() if max(0, bottom) <= tick <= min(100, top)])
 
 
 def _metric(curves: Sequence[CurveRow]) -> str:
@@ -198,8 +199,7 @@ def _end_labels(
     ax: Axes, ends: Sequence[tuple[str, float, float | None]], tints: Sequence[str]
 ) -> None:
     """Name each line at the right edge, moved apart so that no two names touch."""
-    figure = ax.figure
-    height = ax.get_position().height * figure.get_figure(root=True).get_size_inches()[1] * 72
+    height = 72 * ax.bbox.height / ax.figure.dpi  # points
     low, high = ax.get_ylim()
     fractions = [(value - low) / (high - low) for _, value, _ in ends]
     placed = spread(fractions, 1.32 * LABEL_SIZE / height, 0.0, 1.0)

@@ -65,7 +65,8 @@ def ordered(curves: Sequence[CurveRow]) -> list[CurveRow]:
 def aurac_table(task: str, curves: Sequence[CurveRow], name: str) -> Table:
     """The headline table of one task: log2 with its interval, linear and mean."""
     rows = ordered(curves)
-    best = max((area(c) for c in rows if c.log2 and c.is_default), default=None)
+    scored = [area(c) for c in rows if c.log2 and c.is_default]
+    best = max(scored) if len(scored) > 1 else None
     columns = (
         Column("adapter"),
         Column("method"),

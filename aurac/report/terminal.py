@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _MAX_ROWS = 40
 _RANK_WIDTH = 7
+_FIXED_WIDTH = 24  # the score column and the gaps
 
 
 def terminal_table(results: Mapping[str, Any], width: int | None = None) -> Table:
@@ -67,16 +68,17 @@ def _rank_columns(
     names = max((len(one_line(c.adapter)) + len(_inference(c)) for c in shown), default=0)
     if several:
         names += max((len(one_line(c.task)) for c in shown), default=0) + 2
-    room = width - names - 26
-    if room >= len(ranks) * _RANK_WIDTH:
+    fitting = min(len(ranks), max(0, (width - names - _FIXED_WIDTH) // _RANK_WIDTH))
+    if fitting == len(ranks):
         return tuple(ranks)
-    ends = [ranks[0], ranks[-1]] if len(ranks) > 1 else ranks
-    return tuple(ends) if room >= len(ends) * _RANK_WIDTH else ()
+    if fitting < 2:
+        return ()
+    last = len(ranks) - 1
+    return tuple(ranks[round(i * last / (fitting - 1))] for i in range(fitting))
 
 
 def _inference(curve: CurveRow) -> str:
-    published = ", published" if curve.role == "published" else ""
-    return one_line(f"{curve.basis}/{curve.rescale}{published}")
+    return one_line(f"{curve.basis}/{curve.rescale}{'*' if curve.role == 'published' else ''}")
 
 
 def _at(curve: CurveRow, rank: int) -> float | None:
@@ -95,6 +97,7 @@ def _caption(run: Run, left: int) -> str:
     documents = "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "?"
     missing = sum(len(curve.missing) for curve in run.curves)
     parts = [f"metric {metrics}", f"{documents} documents"]
+    parts += ["* published inference"] if any(c.role == "published" for c in run.curves) else []
     parts += [f"{missing} cells missing"] if missing else []
     parts += [f"{left} more rows in table.csv"] if left > 0 else []
     return "; ".join(parts)

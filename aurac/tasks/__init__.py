@@ -6,7 +6,14 @@ from pathlib import Path
 
 from aurac.tasks.store import BUNDLED, documents, load_split
 
-__all__ = ["BUNDLED", "documents", "include_path", "load_split"]
+__all__ = ["BUNDLED", "QUICK_DOCUMENTS", "documents", "include_path", "load_split"]
+
+QUICK_DOCUMENTS = 200
+"""Test documents that `aurac compare` takes of a bundled task unless it is told how many.
+
+A first comparison then takes minutes on a laptop. The documents of a split lie in random order, so
+the first ones are a random sample.
+"""
 
 
 def include_path() -> Path:

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
     from aurac.tasks.stream import Stream
 
-LARGEST = 200
+LARGEST = 60
 """No result of any step is above this: a small model has to be able to learn the arithmetic."""
+LARGEST_GIVEN = 48
+"""No given number is above this, whatever a template's range says."""
 RESULTS = "xyz"
 _TRIES = 2000
 
@@ -44,7 +46,7 @@ class Template:
         for part in self.numbers.split(","):
             name, bounds = part.split()
             low, high = bounds.split("-")
-            found[name] = (int(low), int(high))
+            found[name] = (int(low), min(int(high), LARGEST_GIVEN))
         return found
 
     def plan(self) -> tuple[tuple[str, str, str], ...]:

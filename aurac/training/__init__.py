@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from aurac.training.recipe import Recipe, built_in_recipes, load_recipe, make_recipe, sweep_points
 from aurac.training.job import TrainingResult, train
+from aurac.training.recipe import Recipe, built_in_recipes, load_recipe, make_recipe, sweep_points
 
 __all__ = [
     "Recipe",

@@ -52,7 +52,9 @@ def _bundled(task: str) -> list[dict[str, Any]]:
 def _from_files(path: Path) -> list[dict[str, Any]]:
     file = path
     if path.is_dir():
-        found = [path / f"train{ending}" for ending in _READERS if (path / f"train{ending}").is_file()]
+        found = [
+            path / f"train{ending}" for ending in _READERS if (path / f"train{ending}").is_file()
+        ]
         if not found:
             raise DataError(f"the folder {path} holds no train split", expected="train.jsonl")
         file = found[0]
@@ -100,7 +102,7 @@ def _from_hub(source: str) -> list[dict[str, Any]]:
     name, _, config = source.removeprefix("hub:").partition(":")
     try:
         rows = load_dataset(name, config or None, split="train")
-    except Exception as error:  # noqa: BLE001 - the hub's client raises many unrelated kinds
+    except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"data set {name!r} could not be fetched from the hub ({reason})",
@@ -168,6 +170,7 @@ class Collator:
         self.pad = pad_token_id
 
     def __call__(self, examples: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        """One padded batch of integer tensors."""
         import torch
 
         width = max(len(example["input_ids"]) for example in examples)

@@ -85,7 +85,16 @@ def train(
     model, hook = build_model(recipe, loaded)
     try:
         losses, seconds, tokens = _run_trainer(
-            recipe, model, hook, examples, loaded, folder, resume, save_steps, progress, callbacks
+            recipe,
+            model,
+            hook,
+            examples,
+            loaded,
+            folder,
+            resume=resume,
+            save_steps=save_steps,
+            progress=progress,
+            callbacks=callbacks,
         )
         adapter = adapter_from_peft(
             model,
@@ -173,6 +182,7 @@ def _run_trainer(
     examples: list[dict[str, list[int]]],
     loaded: LoadedBase,
     folder: Path,
+    *,
     resume: bool,
     save_steps: int,
     progress: bool,

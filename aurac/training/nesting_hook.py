@@ -2,8 +2,8 @@
 
 PEFT computes `lora_B(lora_A(x)) * s_R`. A forward hook on each `lora_A` multiplies its output
 (…, R) by p / s_R, which makes the layer compute `B · P · A · x` at the cost of one vector product
-(MatryoshkaLoRA, arXiv 2605.07850; the sum over nested ranks in the efficient form). LoRA, DyLoRA and
-MatryoshkaLoRA differ only in p. Nothing of the hook is saved: checkpoints stay plain PEFT.
+(MatryoshkaLoRA, arXiv 2605.07850; the sum over nested ranks in the efficient form). LoRA, DyLoRA
+and MatryoshkaLoRA differ only in p. Nothing of the hook is saved: checkpoints stay plain PEFT.
 """
 
 from __future__ import annotations
@@ -41,13 +41,17 @@ def drawn_rank(recipe: Recipe, step: int) -> int:
 
 
 def training_weights(recipe: Recipe, step: int) -> NDArray[np.float64]:
-    """p of the recipe at an optimizer step, shape (R,)."""
+    """The rank weights p of the recipe at an optimizer step, shape (R,)."""
     if recipe.method == "dylora":
         ranks: tuple[int, ...] = (drawn_rank(recipe, step),)
         weights: tuple[float, ...] = (1.0,)
     else:
         ranks = recipe.ranks
-        weights = (recipe.rank_weights or (1.0,) * len(ranks)) if recipe.method == "matryoshka" else (1.0,)
+        weights = (
+            (recipe.rank_weights or (1.0,) * len(ranks))
+            if recipe.method == "matryoshka"
+            else (1.0,)
+        )
     return rank_weights(recipe.rank, ranks, weights, recipe.scaling, recipe.alpha)
 
 
@@ -92,7 +96,7 @@ class NestingHook:
                 self._handles.append(lora_b.weight.register_hook(self._only_drawn(dim=1)))
         if not self._layers:
             raise RecipeError(
-                f"no layer of the base is named like target_modules = {list(recipe.target_modules)}",
+                f"no layer of the base is named like {list(recipe.target_modules)}",
                 expected="names of its linear layers",
                 fix="correct target_modules",
             )
@@ -130,7 +134,9 @@ class NestingHook:
         """Put p (R,) into every layer, divided by the s_R that PEFT multiplies with."""
         import torch
 
-        ratio = torch.from_numpy(p / scale(self.recipe.scaling, self.recipe.alpha, self.recipe.rank))
+        ratio = torch.from_numpy(
+            p / scale(self.recipe.scaling, self.recipe.alpha, self.recipe.rank)
+        )
         for _, lora_a in self._layers:
             getattr(lora_a, _BUFFER).copy_(ratio)
 

@@ -37,7 +37,8 @@ class Recipe:
         dropout: Dropout on the adapter's input.
         base: Base model: packaged name, hub id or folder.
         task: Bundled task whose training split is used, or
-        data: a .jsonl/.json/.csv/.parquet file, a folder with a `train` split, or `hub:ID[:CONFIG]`.
+        data: a .jsonl/.json/.csv/.parquet file, a folder with a `train` split, or
+            `hub:ID[:CONFIG]`.
         prompt, target: Templates with `{field}` from the data; only the target is learnt.
         prompt_without: A prompt for rows where a field of `prompt` is empty (Open-Platypus' input).
         documents: Use only the first so many documents (0: all).
@@ -99,7 +100,8 @@ class Recipe:
                 f"increasing ranks between 1 and rank = {self.rank}",
             ),
             "rank_weights": (
-                len(self.rank_weights) in (0, len(self.ranks)) and min(self.rank_weights, default=1) >= 0,
+                len(self.rank_weights) in (0, len(self.ranks))
+                and min(self.rank_weights, default=1) >= 0,
                 f"one weight of at least 0 for each of the {len(self.ranks)} nested ranks",
             ),
             "dylora_probabilities": (

@@ -28,7 +28,9 @@ class SelectedLogits:
         head = model.get_output_embeddings()
         self._handle = head.register_forward_pre_hook(self._select) if head is not None else None
 
-    def _select(self, _: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+    def _select(
+        self, _: Any, arguments: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, ...] | None:
         hidden = arguments[0]
         if self._positions is None or hidden.dim() != 3:
             return None
@@ -54,7 +56,9 @@ class NestedTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, *args: Any, selected: SelectedLogits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.selected = selected
-        self._dtypes = {name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad}
+        self._dtypes = {
+            name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad
+        }
         # The Trainer counts the labelled tokens of the whole step only for losses that say so.
         self.model_accepts_loss_kwargs = True
 

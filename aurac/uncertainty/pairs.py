@@ -26,6 +26,7 @@ from aurac.uncertainty.seeds import (
     as_matrix,
     components,
     describe,
+    over_arms,
     t_from,
 )
 
@@ -124,8 +125,8 @@ def compare_arms(
     power: float = POWER,
 ) -> Difference:
     """As `difference`, on checked (S, n) arrays and an encoded layout."""
-    parts = components([b, a], [1, -1], layout)
-    gap = b.mean(axis=0) - a.mean(axis=0)
+    gap = over_arms([b, a], [1, -1])
+    parts = components([b, a], [1, -1], layout, averaged=gap)
     seeds = max(a.shape[0], b.shape[0])
     if layout.df > 0 and seeds == 1:
         if is_constant(gap):
@@ -395,6 +396,6 @@ def gained_and_lost(
     if a.outcomes is None or b.outcomes is None:
         raise CurveError("no per-document outcomes to compare")
     other = b.outcomes if order is None else b.outcomes[:, order]
-    gained = np.count_nonzero(other > a.outcomes, axis=1)
-    lost = np.count_nonzero(other < a.outcomes, axis=1)
-    return tuple(map(int, gained)), tuple(map(int, lost))
+    rows = list(zip(a.outcomes, other, strict=True))
+    gained = tuple(int(np.count_nonzero(y > x)) for x, y in rows)
+    return gained, tuple(int(np.count_nonzero(y < x)) for x, y in rows)

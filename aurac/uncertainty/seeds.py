@@ -93,7 +93,11 @@ def satterthwaite(total: float, terms: Sequence[tuple[float, float]]) -> float:
 
 
 def components(
-    arms: Sequence[NDArray[np.float64]], signs: Sequence[int], layout: Layout
+    arms: Sequence[NDArray[np.float64]],
+    signs: Sequence[int],
+    layout: Layout,
+    *,
+    averaged: NDArray[np.float64] | None = None,
 ) -> Components:
     """Take a signed sum of arm means apart.
 
@@ -101,28 +105,37 @@ def components(
         arms: Each (S_i, n): seeds by documents, the same documents in the same order.
         signs: +1 or -1 for each arm.
         layout: The documents' clusters and strata.
+        averaged: What `over_arms` gives, where it is known already.
     """
-    signed = [sign * arm for sign, arm in zip(signs, arms, strict=True)]
-    averaged = np.sum([arm.mean(axis=0) for arm in signed], axis=0)
-    found = moments(averaged, layout)
+    found = moments(over_arms(arms, signs) if averaged is None else averaged, layout)
     return Components(
         value=float(found.mean),
-        arms=tuple(_arm(arm, layout) for arm in signed),
+        arms=tuple(_arm(arm, sign, layout) for arm, sign in zip(arms, signs, strict=True)),
         document=float(found.se) ** 2,
         document_df=float(found.df),
     )
 
 
-def _arm(values: NDArray[np.float64], layout: Layout) -> Arm:
+def over_arms(arms: Sequence[NDArray[np.float64]], signs: Sequence[int]) -> NDArray[np.float64]:
+    """(n,) signed sum of the arms' averages over seeds."""
+    total = signs[0] * arms[0].mean(axis=0)
+    for sign, arm in zip(signs[1:], arms[1:], strict=True):
+        total += sign * arm.mean(axis=0)
+    return np.asarray(total)
+
+
+def _arm(values: NDArray[np.float64], sign: int, layout: Layout) -> Arm:
     means = values.mean(axis=1)
     seeds = means.size
     if seeds < 2:
-        return Arm(means, 0.0, 0.0)
+        return Arm(sign * means, 0.0, 0.0)
     rest = values - values.mean(axis=0) - means[:, None] + means.mean()
     squares = np.square(unit_residuals(rest, layout)).sum()
     factor = layout.groups / (layout.df * (seeds - 1))
     # For independent documents this is MS_e / (S·n), MS_e = Σ rest² / ((S-1)(n-1)).
-    return Arm(means, float(squares * factor / (layout.n**2 * seeds)), layout.df * (seeds - 1.0))
+    return Arm(
+        sign * means, float(squares * factor / (layout.n**2 * seeds)), layout.df * (seeds - 1.0)
+    )
 
 
 def weigh(parts: Sequence[Components], weights: Sequence[float]) -> Components:

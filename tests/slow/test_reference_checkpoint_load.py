@@ -1,8 +1,8 @@
 """An adapter that the MatryoshkaLoRA research code trained, on the real base.
 
-The checkpoint is development data and lies beside the repository, not in it; without it these tests are
-skipped. Its accuracies (greedy, the first 119 rows of MAWPS test, rank merged into bf16 weights) are
-.034 .076 .067 .084 .101 .126 at ranks 1, 2, 4, 8, 16, 32.
+The checkpoint is development data and lies beside the repository, not in it; without it these tests
+are skipped. Its accuracies (greedy, first 119 rows of MAWPS test, rank merged into bf16 weights)
+are .034 .076 .067 .084 .101 .126 at ranks 1, 2, 4, 8, 16, 32.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def random_adapter(
 
 
 def dense(base, updates):
-    """``base`` in fp64 with each update (out, in) added to its weight: uses none of aurac's code."""
+    """``base`` in fp64 with each update (out, in) added to its weight; none of aurac's code."""
     oracle = base.double()
     for path, update in updates.items():
         module = oracle.get_submodule(path)

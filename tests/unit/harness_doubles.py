@@ -1,9 +1,12 @@
-"""Small doubles for the tests of the border to lm-eval: a tokenizer, models, task files, documents."""
+"""Doubles for the tests of the border to lm-eval: a tokenizer, models, task files, documents."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

@@ -32,7 +32,12 @@ def weights(ranks, axis):
 
 def estimate(values):
     mean, se = float(values.mean()), float(values.std(ddof=1) / np.sqrt(values.size))
-    return {"value": mean, "se": se, "low": max(0, mean - 1.97 * se), "high": min(1, mean + 1.97 * se)}
+    return {
+        "value": mean,
+        "se": se,
+        "low": max(0, mean - 1.97 * se),
+        "high": min(1, mean + 1.97 * se),
+    }
 
 
 class RunMaker:
@@ -78,8 +83,21 @@ class RunMaker:
             rows.append((latent < ndtri(np.clip(share, 1e-9, 1 - 1e-9))).astype(float))
         return np.array(rows)
 
-    def add(self, adapter, accuracy, *, task="word_problems", ranks=(1, 2, 4, 8, 16), method="lora",
-            rescale="rule", role="default", basis="prefix", missing=None, texts=None, seed=1):
+    def add(
+        self,
+        adapter,
+        accuracy,
+        *,
+        task="word_problems",
+        ranks=(1, 2, 4, 8, 16),
+        method="lora",
+        rescale="rule",
+        role="default",
+        basis="prefix",
+        missing=None,
+        texts=None,
+        seed=1,
+    ):
         missing = missing or {}
         kept = [r for r in ranks if r not in missing]
         shares = [a for r, a in zip(ranks, accuracy, strict=True) if r not in missing]
@@ -90,7 +108,9 @@ class RunMaker:
         at = len(self.curves)
         cells = {"0": self.cell(f"{task}-base", task, base, ["no idea"] * self.n)}
         for rank, row in zip(kept, scores, strict=True):
-            said = texts or [f"Working at rank {rank}: #### {2 * i + 3 if ok else i}" for i, ok in enumerate(row)]
+            said = texts or [
+                f"Working at rank {rank}: #### {2 * i + 3 if ok else i}" for i, ok in enumerate(row)
+            ]
             cells[str(rank)] = self.cell(f"{at}-{rank}", task, row, said)
         area = {}
         for axis in ("log2", "linear"):
@@ -100,40 +120,105 @@ class RunMaker:
         sd = scores.std(axis=1, ddof=1) / np.sqrt(self.n)
         means = [float(m) for m in mean]
         scored = area["log2"][0] is not None
-        self.curves.append({
-            "id": f"{adapter} · {basis} · {rescale} · {task}", "adapter": adapter, "method": method, "base": "tiny-base",
-            "task": task, "metric": METRIC, "basis": basis, "rescale": rescale, "default": role == "default", "role": role,
-            "ranks": kept, "accuracy": means,
-            "accuracy_low": [float(max(0, m - 1.97 * s)) for m, s in zip(mean, sd, strict=True)],
-            "accuracy_high": [float(min(1, m + 1.97 * s)) for m, s in zip(mean, sd, strict=True)],
-            "missing": {str(r): why for r, why in missing.items()},
-            "baseline": float(base.mean()), "baseline_reason": None, "trained_rank": max(ranks),
-            "parameters": [46_080 * r for r in kept], "bytes": [92_160 * r for r in kept], "n_docs": self.n,
-            "cells": cells,
-            "score": {"log2": area["log2"][1], "linear": area["linear"][1], "mean": float(mean.mean())} if scored else None,
-            "score_reason": None if scored else "a single rank has no area",
-            "weights": {axis: w for axis, (w, _) in area.items() if w},
-            "drops": [[a, b, float(x - y)] for a, b, x, y in zip(kept, kept[1:], means, means[1:], strict=False) if y < x],
-        })
-        self.tasks.setdefault(task, {
-            "name": task, "num_fewshot": 0, "n_docs": self.n, "metric": METRIC, "documents_sha256": "d" * 64,
-            "prompts_sha256": "p" * 64, "output_type": "generate_until", "version": 1, "limit": None})
-        self.adapters.setdefault(adapter, {
-            "name": adapter, "path": f"adapters/{adapter}", "sha256": f"{at:x}" * 64, "method": method,
-            "nested_ranks": list(ranks) if method != "lora" else [max(ranks)], "weights": None, "rule": "sqrt", "alpha": 1.0,
-            "trained_rank": max(ranks), "modules": 210, "notes": [], "recipe": "zoo", "seed": seed})
+        self.curves.append(
+            {
+                "id": f"{adapter} · {basis} · {rescale} · {task}",
+                "adapter": adapter,
+                "method": method,
+                "base": "tiny-base",
+                "task": task,
+                "metric": METRIC,
+                "basis": basis,
+                "rescale": rescale,
+                "default": role == "default",
+                "role": role,
+                "ranks": kept,
+                "accuracy": means,
+                "accuracy_low": [
+                    float(max(0, m - 1.97 * s)) for m, s in zip(mean, sd, strict=True)
+                ],
+                "accuracy_high": [
+                    float(min(1, m + 1.97 * s)) for m, s in zip(mean, sd, strict=True)
+                ],
+                "missing": {str(r): why for r, why in missing.items()},
+                "baseline": float(base.mean()),
+                "baseline_reason": None,
+                "trained_rank": max(ranks),
+                "parameters": [46_080 * r for r in kept],
+                "bytes": [92_160 * r for r in kept],
+                "n_docs": self.n,
+                "cells": cells,
+                "score": {
+                    "log2": area["log2"][1],
+                    "linear": area["linear"][1],
+                    "mean": float(mean.mean()),
+                }
+                if scored
+                else None,
+                "score_reason": None if scored else "a single rank has no area",
+                "weights": {axis: w for axis, (w, _) in area.items() if w},
+                "drops": [
+                    [a, b, float(x - y)]
+                    for a, b, x, y in zip(kept, kept[1:], means, means[1:], strict=False)
+                    if y < x
+                ],
+            }
+        )
+        self.tasks.setdefault(
+            task,
+            {
+                "name": task,
+                "num_fewshot": 0,
+                "n_docs": self.n,
+                "metric": METRIC,
+                "documents_sha256": "d" * 64,
+                "prompts_sha256": "p" * 64,
+                "output_type": "generate_until",
+                "version": 1,
+                "limit": None,
+            },
+        )
+        self.adapters.setdefault(
+            adapter,
+            {
+                "name": adapter,
+                "path": f"adapters/{adapter}",
+                "sha256": f"{at:x}" * 64,
+                "method": method,
+                "nested_ranks": list(ranks) if method != "lora" else [max(ranks)],
+                "weights": None,
+                "rule": "sqrt",
+                "alpha": 1.0,
+                "trained_rank": max(ranks),
+                "modules": 210,
+                "notes": [],
+                "recipe": "zoo",
+                "seed": seed,
+            },
+        )
         return self
 
     def results(self):
         return {
-            "schema": 1, "aurac": "0.1.0", "curves": self.curves, "tasks": list(self.tasks.values()),
-            "adapters": list(self.adapters.values()), "failures": self.failures,
+            "schema": 1,
+            "aurac": "0.1.0",
+            "curves": self.curves,
+            "tasks": list(self.tasks.values()),
+            "adapters": list(self.adapters.values()),
+            "failures": self.failures,
             "provenance": {
-                "command": ["aurac", "compare", "a b", "--tasks", "word_problems"], "started": "2026-01-02T03:04:05Z",
-                "finished": "2026-01-02T03:08:05Z", "seconds": 240.0, "seed": 0, "dtype": "float32", "device": "cpu",
+                "command": ["aurac", "compare", "a b", "--tasks", "word_problems"],
+                "started": "2026-01-02T03:04:05Z",
+                "finished": "2026-01-02T03:08:05Z",
+                "seconds": 240.0,
+                "seed": 0,
+                "dtype": "float32",
+                "device": "cpu",
                 "base": {"name": "tiny-base", "sha256": "b" * 64},
                 "versions": {"torch": "2.13", "transformers": "5.24", "lm_eval": "0.4.13"},
-                "machine": {"cpus": 2}, "settings": {"ranks": "pow2", "batch_tokens": 4096}},
+                "machine": {"cpus": 2},
+                "settings": {"ranks": "pow2", "batch_tokens": 4096},
+            },
         }
 
     def keep_questions(self):
@@ -143,15 +228,22 @@ class RunMaker:
             task["documents"] = f"documents/{at}.json"
             content = {
                 "doc_ids": [str(i) for i in range(self.n)],
-                "questions": [f"Ann has {i} pens and buys {i + 3} more. How many are hers now?" for i in range(self.n)],
-                "targets": [f"{i} + {i + 3} = {2 * i + 3}. #### {2 * i + 3}" for i in range(self.n)],
+                "questions": [
+                    f"Ann has {i} pens and buys {i + 3} more. How many are hers now?"
+                    for i in range(self.n)
+                ],
+                "targets": [
+                    f"{i} + {i + 3} = {2 * i + 3}. #### {2 * i + 3}" for i in range(self.n)
+                ],
             }
             (self.folder / task["documents"]).write_text(json.dumps(content))
         return self
 
     def write(self):
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "results.json").write_text(json.dumps(self.results(), ensure_ascii=False, allow_nan=False))
+        (self.folder / "results.json").write_text(
+            json.dumps(self.results(), ensure_ascii=False, allow_nan=False)
+        )
         return self.folder
 
 
@@ -166,11 +258,28 @@ def zoo_run(folder, *, tasks=("word_problems",), n=200, ranks=(1, 2, 4, 8, 16), 
     maker = RunMaker(folder, seed=seed, n=n)
     for task in tasks:
         for (adapter, method, rescale, role), (low, high) in ZOO.items():
-            maker.add(adapter, ramp(low, high, len(ranks)), task=task, ranks=ranks, method=method, rescale=rescale, role=role)
+            maker.add(
+                adapter,
+                ramp(low, high, len(ranks)),
+                task=task,
+                ranks=ranks,
+                method=method,
+                rescale=rescale,
+                role=role,
+            )
     return maker
 
 
-def many_curves(folder, count, *, ranks=(1, 2, 4, 8, 16, 32), n=100, cells=True, task="word_problems", shape="crossing"):
+def many_curves(
+    folder,
+    count,
+    *,
+    ranks=(1, 2, 4, 8, 16, 32),
+    n=100,
+    cells=True,
+    task="word_problems",
+    shape="crossing",
+):
     """`count` adapters whose curves cross, are flat, or end at the same height."""
     maker = RunMaker(folder, seed=3, n=n, cells=cells)
     for at in range(count):

@@ -141,7 +141,7 @@ def test_a_16_bit_base_computes_as_peft_does(factors, tmp_path):
 
 @pytest.mark.parametrize("family", MODELS)
 def test_removal_leaves_the_base_as_it_was(family):
-    base, adapter, build = on(family)
+    base, adapter, _ = on(family)
     twin = copy.deepcopy(base)
     before, attributes, gradients = (
         str(base),
@@ -229,7 +229,7 @@ def test_an_adapter_of_another_base():
     ):
         check_fits(adapter, tiny_gpt2())
     wrong = {n: _with(f, A=f.A[:, :-1]) for n, f in adapter.modules.items()}
-    with pytest.raises(CheckpointError, match="31 in and 32 out .* has 32 in and 32 out"):
+    with pytest.raises(CheckpointError, match=r"31 in and 32 out .* has 32 in and 32 out"):
         check_fits(_with(adapter, modules=wrong), base)
     with (
         attach(base, prepare(adapter)),
@@ -264,7 +264,7 @@ def test_modules_of_different_ranks(tmp_path):
     adapter = load_adapter(tmp_path / "mixed")
     assert adapter.ranks == (2, 4, 8)
     assert "modules have ranks 2, 4, 8" in adapter.notes[0]
-    # by hand: q_proj alpha 6 rank 2, up_proj alpha 3 ranks 4 and 8; at rank r a module uses min(r, its own)
+    # by hand: q_proj alpha 6 rank 2, up_proj alpha 3 ranks 4 and 8; at r a module uses min(r, own)
     expected = {}
     r = 4
     for name, f in adapter.modules.items():

@@ -28,7 +28,8 @@ def test_scale_by_hand():
 
 
 def test_rank_weights_by_hand_sqrt():
-    # S = {1, 2, 4}, alpha 1: s = 1, 1/√2, 1/2. Component 1 is in all three ranks, 2 in {2, 4}, 3 and 4 in {4}.
+    # S = {1, 2, 4}, alpha 1: s = 1, 1/√2, 1/2. Component 1 is in all three ranks, 2 in {2, 4},
+    # 3 and 4 in {4}.
     h = 1 / math.sqrt(2)
     expected = [1 + h + 0.5, h + 0.5, 0.5, 0.5]
     np.testing.assert_allclose(rank_weights(4, (1, 2, 4), None, "sqrt", 1.0), expected, rtol=1e-15)
@@ -40,7 +41,7 @@ def test_rank_weights_by_hand_rank_rule_with_weights():
 
 
 def test_first_component_of_the_design_note():
-    # "with S = 1..16 and sqrt the first component gets 1/11 of its trained weight": S by doubling, s_16 = 1/4.
+    # "with S = 1..16 and sqrt the first component gets 1/11 of its trained weight": s_16 = 1/4.
     p = rank_weights(16, (1, 2, 4, 8, 16), None, "sqrt", 1.0)
     assert p[0] / scale("sqrt", 1.0, 16) == pytest.approx(4 * (1 + 2**-0.5 + 0.5 + 8**-0.5 + 0.25))
     assert round(p[0] / scale("sqrt", 1.0, 16)) == 11

@@ -1,4 +1,4 @@
-"""State dicts without a config: orientation is decided or refused, the scale is given or refused."""
+"""State dicts without a config: orientation is decided or refused, and so is the scale."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from adapters_helpers import dense, logits, random_adapter, tiny_gpt2, tiny_llama
+from adapters_helpers import dense, load_with_peft, logits, random_adapter, tiny_gpt2, tiny_llama
 from torch import nn
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
@@ -194,7 +194,8 @@ def test_conv1d_of_gpt2(tmp_path):
     base = tiny_gpt2(torch.float64)
     adapter = random_adapter(base, 4, names=["c_attn"], dtype=torch.float64)
     torch.save(research(adapter), tmp_path / "x.pt")
-    read = load_adapter(tmp_path / "x.pt", **SAID)
+    read = load_adapter(tmp_path / "x.pt", **SAID, base_model=base)
+    load_with_peft(tiny_gpt2(), save_adapter(read, tmp_path / "export"))  # without a warning
     updates = {n: 0.5 * f.B @ f.A for n, f in adapter.modules.items()}
     with attach(base, prepare(read, "prefix", "rule")) as live:
         oracle = logits(dense(tiny_gpt2(torch.float64), updates))

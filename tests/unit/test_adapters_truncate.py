@@ -52,7 +52,7 @@ def test_keep_holds_the_full_scale():
 def test_trained_keeps_the_first_entries_of_p():
     a = one_module()
     f = a.modules["m"]
-    # S = {1, 2, 4, 8}, alpha 2, sqrt: s = 2, √2, 1, 1/√2; p_1 is their sum, p_2 without the first, …
+    # S = {1, 2, 4, 8}, alpha 2, sqrt: s = 2, √2, 1, 1/√2; p_1 their sum, p_2 without the first, …
     s = [2, math.sqrt(2), 1, 1 / math.sqrt(2)]
     p = torch.tensor([sum(s), sum(s[1:])] + [sum(s[2:])] * 2 + [s[3]] * 4, dtype=torch.float64)
     for r in (1, 2, 5, 8):

@@ -1,4 +1,4 @@
-"""Everything of lm-eval that aurac uses beyond its documented surface. A failure here names what moved."""
+"""What aurac uses of lm-eval beyond its documented surface: a failure here names what moved."""
 
 from __future__ import annotations
 
@@ -135,6 +135,18 @@ def test_samplers_hashes_and_bars():
         assert callable(importlib.import_module(name).tqdm)
 
 
+def test_templates_are_compiled_once_and_render_as_before():
+    from jinja2 import Environment, StrictUndefined
+    from lm_eval.utils import apply_template, env
+
+    harness._compile_templates_once()
+    assert env.from_string("{{a}}!") is env.from_string("{{a}}!")
+    assert [apply_template("{{a}}!", {"a": a}) for a in "xy"] == ["x!", "y!"]
+    assert apply_template("{{a|regex_replace('b', 'c')}}", {"a": "abb"}) == "acc"
+    assert isinstance(env, Environment)
+    assert env.undefined is StrictUndefined
+
+
 def test_the_reference_model_takes_a_live_model():
     from lm_eval.models.huggingface import HFLM
 
@@ -144,7 +156,7 @@ def test_the_reference_model_takes_a_live_model():
 
 
 def test_lm_eval_still_hands_the_first_answer_back_when_responses_are_kept():
-    """The trap that fresh response lists avoid; if it is gone, the care in ``Leaf.judge`` may go."""
+    """The trap that fresh response lists avoid."""
     from lm_eval.api.instance import Instance
     from lm_eval.filters import build_filter_ensemble
 

@@ -147,7 +147,7 @@ def test_only_the_needed_splits_are_asked_for(tmp_path):
     assert (laid["test_split"], laid["doc_to_text"]) == ("test", "{{question}}")
     assert list(laid["custom_dataset"](version=1)) == ["test"]
     assert "custom_dataset" not in CONFIG  # the stock definition is left alone
-    with pytest.raises(DataError, match="needs the few-shot split 'train'.*holds test"):
+    with pytest.raises(DataError, match=r"needs the few-shot split 'train'.*holds test"):
         lay_in(CONFIG, files, num_fewshot=1)
     given = {**CONFIG, "fewshot_config": {"samples": [{"question": "?", "answer": "!"}]}}
     assert lay_in(given, files, num_fewshot=4)["fewshot_config"] == given["fewshot_config"]

@@ -31,10 +31,10 @@ def test_defaults(task, reported, expected):
 
 def test_what_is_asked_for_wins_where_it_can_be_integrated():
     assert choose_metric("arc_easy", ARC, "acc_norm,none") == "acc_norm,none"
-    with pytest.raises(TaskError, match=r"'acc_bytes,none'; expected one of acc,none, acc_norm,none"):
+    with pytest.raises(TaskError, match="'acc_bytes,none'; expected one of acc,none, acc_norm"):
         choose_metric("arc_easy", ARC, "acc_bytes,none")
     mixed = {"acc,none": True, "f1,none": False}
-    with pytest.raises(TaskError, match=r"'f1,none'.*cannot be integrated; expected one of acc,none"):
+    with pytest.raises(TaskError, match=r"'f1,none'.*be integrated; expected one of acc,none"):
         choose_metric("t", mixed, "f1,none")
 
 
@@ -59,7 +59,7 @@ def test_metric_options():
 
 def test_scores_outside_the_unit_interval_are_no_accuracy():
     check_scores("t", "acc,none", np.array([0.0, 0.25, 1.0]))
-    with pytest.raises(TaskError, match="from 12.5 to 40"):
+    with pytest.raises(TaskError, match=r"from 12.5 to 40"):
         check_scores("t", "bleu,none", np.array([12.5, 40.0]))
-    with pytest.raises(TaskError, match="from -0.5 to 1"):
+    with pytest.raises(TaskError, match=r"from -0.5 to 1"):
         check_scores("t", "mcc,none", np.array([-0.5, 1.0]))

@@ -1,4 +1,4 @@
-"""One cell equals lm-eval's own evaluation, document by document; and no cell leaks into the next."""
+"""One cell equals lm-eval's own evaluation, document by document; no cell leaks into the next."""
 
 from __future__ import annotations
 
@@ -47,14 +47,13 @@ def reference(path, model, tokenizer, **options):
 
     with pytest.MonkeyPatch.context() as patch:  # asks pip and git about the machine
         patch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)
-        results = lm_eval.simple_evaluate(
+        return lm_eval.simple_evaluate(
             HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2),
             tasks=[path.stem],
             task_manager=TaskManager(include_defaults=False, include_path=str(path.parent)),
             bootstrap_iters=0,
             **options,
         )
-    return results
 
 
 def by_filter(results, task):
@@ -126,9 +125,7 @@ def test_chat_template_equals_simple_evaluate(tmp_path, models, write):
     (built,) = build_tasks([str(path)], tokenizer=tokenizer, chat_template=True)
     assert built.leaves[0].instances[0].args[0].startswith("[user]")
     outcome = built.evaluate(models[0], tokenizer, EngineOptions())
-    assert_equal(
-        built, outcome, reference(path, models[0], tokenizer, apply_chat_template=True)
-    )
+    assert_equal(built, outcome, reference(path, models[0], tokenizer, apply_chat_template=True))
 
 
 def test_group_equals_simple_evaluate(tmp_path, tokenizer, models):
@@ -272,7 +269,7 @@ def test_rolling_requests_go_to_lm_evals_own_model(tmp_path, tokenizer, models):
     ]
     found = Requests(asked, _reference_answers).answers(models[0], tokenizer, EngineOptions(), None)
     theirs = HFLM(pretrained=models[0], tokenizer=tokenizer).loglikelihood_rolling(asked)
-    assert [responses for responses in found] == [[value] for value in theirs]
+    assert found == [[value] for value in theirs]
 
 
 def test_a_task_without_an_accuracy_is_refused(tmp_path, tokenizer):

@@ -171,7 +171,7 @@ def test_columns_that_the_prompt_needs(tmp_path, tokenizer, task, rows, message)
 
 def test_columns_that_the_preprocessing_needs(tmp_path, tokenizer):
     write_jsonl(tmp_path / "validation.jsonl", [{"query": "?", "choices": ["a"], "label": "0"}])
-    with pytest.raises(DataError, match="'hellaswag' does not fit its definition.*'ctx_a'"):
+    with pytest.raises(DataError, match=r"'hellaswag' does not fit its definition.*'ctx_a'"):
         build_tasks(["hellaswag"], tokenizer=tokenizer, data={"hellaswag": tmp_path})
 
 
@@ -189,7 +189,7 @@ def test_a_broken_line_is_named(tmp_path, tokenizer):
 
 
 def test_an_unknown_task_names_the_nearest(tokenizer):
-    with pytest.raises(TaskError, match="'gsm8kk'.*gsm8k") as caught:
+    with pytest.raises(TaskError, match=r"'gsm8kk'.*gsm8k") as caught:
         build_tasks(["gsm8kk"], tokenizer=tokenizer)
     assert caught.value.exit_code == 2
     with pytest.raises(TaskError, match="not known to lm-eval"):

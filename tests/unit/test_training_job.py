@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +20,10 @@ from aurac.training.data import IGNORED, Collator, tokenize
 from aurac.training.job import build_model
 from aurac.training.nesting_hook import training_weights
 from aurac.training.trainer import SelectedLogits
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -91,7 +94,9 @@ def test_same_recipe_same_bits_and_another_seed_other_bits(recipe, tmp_path):
     train(recipe(), tmp_path / "b")
     train(recipe(seed=4), tmp_path / "c")
     assert_bit_equal(tmp_path / "a", tmp_path / "b")
-    assert not all(torch.equal(t, tensors(tmp_path / "c")[n]) for n, t in tensors(tmp_path / "a").items())
+    assert not all(
+        torch.equal(t, tensors(tmp_path / "c")[n]) for n, t in tensors(tmp_path / "a").items()
+    )
 
 
 class StopAt(TrainerCallback):
@@ -247,7 +252,9 @@ def test_two_gloo_processes_train_the_adapter_of_one(recipe, tmp_path):
             "OMP_NUM_THREADS": "1",
         }
         command = [sys.executable, str(script), json.dumps(values), str(tmp_path / "two")]
-        workers.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        workers.append(
+            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        )
     for worker in workers:
         _, errors = worker.communicate(timeout=240)
         assert worker.returncode == 0, errors[-2000:]
@@ -260,4 +267,6 @@ def test_weights_of_the_side_car_are_those_that_trained(recipe, tmp_path):
     made = recipe(rank_weights=[1.0, 0.5, 2.0])
     adapter = train(made, tmp_path / "adapter").adapter
     module = next(iter(adapter.modules))
-    assert (load_adapter(tmp_path / "adapter").rank_weights(module) == training_weights(made, 0)).all()
+    assert (
+        load_adapter(tmp_path / "adapter").rank_weights(module) == training_weights(made, 0)
+    ).all()

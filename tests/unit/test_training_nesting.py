@@ -174,8 +174,12 @@ def test_saved_checkpoint_is_plain_peft(tmp_path):
         f"base_model.model.{layer}.lora_{half}.weight" for layer in "ab" for half in "AB"
     ]
     again = PeftModel.from_pretrained(peft_model(made).unload(), tmp_path).double()
-    again.base_model.model.a.base_layer.load_state_dict(model.base_model.model.a.base_layer.state_dict())
-    again.base_model.model.b.base_layer.load_state_dict(model.base_model.model.b.base_layer.state_dict())
+    again.base_model.model.a.base_layer.load_state_dict(
+        model.base_model.model.a.base_layer.state_dict()
+    )
+    again.base_model.model.b.base_layer.load_state_dict(
+        model.base_model.model.b.base_layer.state_dict()
+    )
     assert torch.allclose(again(torch.ones(1, 12, dtype=torch.float64)), plain, atol=1e-12)
     hook.remove()
 

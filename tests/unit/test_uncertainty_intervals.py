@@ -55,7 +55,7 @@ def test_bca_is_scipys():
     draw = rng(1)
     values = (draw.random(1319) < 0.015) * draw.random(1319)
     expected = stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, batch=1000, method="BCa", rng=rng(2)
+        (values,), np.mean, n_resamples=20_000, batch=500, method="BCa", rng=rng(2)
     ).confidence_interval
     width = expected.high - expected.low
     low, high = bca(values, Layout(1319), rng(3), 0.95, 20_000)
@@ -83,7 +83,8 @@ def test_bootstrap_of_documents_is_the_brute_force_one():
     fast = bootstrap_means(values, Layout(40), rng(2), 40_000)
     draw = rng(3)
     brute = values[draw.integers(0, 40, size=(40_000, 40))].mean(axis=1)
-    assert stats.ks_2samp(fast, brute).pvalue > 0.001
+    # Rounded, since both are sums of tenths in another order.
+    assert stats.ks_2samp(fast.round(9), brute.round(9)).pvalue > 0.001
 
 
 def test_bootstrap_of_clusters_is_the_brute_force_one():
@@ -95,7 +96,7 @@ def test_bootstrap_of_clusters_is_the_brute_force_one():
     brute = [
         np.concatenate([members[g] for g in draw.integers(0, 12, 12)]).mean() for _ in range(20_000)
     ]
-    assert stats.ks_2samp(fast, brute).pvalue > 0.001
+    assert stats.ks_2samp(fast.round(9), np.round(brute, 9)).pvalue > 0.001
 
 
 def test_bootstrap_of_strata_keeps_each_stratum():
@@ -194,7 +195,7 @@ def test_one_stratum_is_none():
     assert stratified(values, ["all"] * 30).se == pytest.approx(standard_error(values))
 
 
-@given(st.integers(0, 2**32 - 1), st.floats(0, 0.5))
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.3))
 def test_a_constant_shift_moves_the_interval(seed, shift):
     values = 0.2 + rng(seed).random(200) * 0.3
     one, other = interval(values, rng=rng()), interval(values + shift, rng=rng())

@@ -155,7 +155,8 @@ def test_the_smallest_delta_is_the_smallest(seed):
     made = Curve.from_outcomes([1, 2, 4], scores)
     edge = certify(made, delta=0.5).smallest_delta
     assert certify(made, delta=min(edge + 1e-9, 0.99)).rank < 4
-    assert certify(made, delta=edge - 1e-9).rank == 4
+    if edge > 1e-9:  # else the smaller rank is so much better that any delta will do
+        assert certify(made, delta=edge - 1e-9).rank == 4
 
 
 def test_plan_by_hand():

@@ -119,11 +119,6 @@ def _nested(adapter: Adapter, said: Given, notes: list[str]) -> Nesting | None:
     kept = old.weights if old is not None and old.ranks == ranks else ()
     update = said.update or (old.update if old is not None and old.method == method else None)
     new = Nesting(method, ranks, said.weights or kept, update)
-    if max(new.ranks) < adapter.rank and method != "lora":
-        raise UsageError(
-            f"nested ranks {new.ranks} of an adapter of rank {adapter.rank}",
-            expected="the trained rank as the last of them",
-        )
     if old is not None and new != old:
         notes.append(f"the training given, {_words(new)}, replaces the recorded {_words(old)}")
     return new

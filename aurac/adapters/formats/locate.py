@@ -26,12 +26,12 @@ def locate(path: str | Path) -> Path:
     text = str(path)
     if not text or "\0" in text:
         raise CheckpointError(f"checkpoint {text!r}", expected="a folder, a file or a hub id")
-    local = Path(text).expanduser()
     try:
+        local = Path(text).expanduser()
         if local.exists():
             return local
-    except OSError as error:
-        raise CheckpointError(f"cannot read {text}: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot read {text}: {error}") from error
     if local.is_symlink():
         raise CheckpointError(f"{text} is a link that leads nowhere")
     match = _HUB_ID.fullmatch(text)

@@ -27,6 +27,7 @@ CARRIED = (
     "base_model_name_or_path",
     "exclude_modules",
     "fan_in_fan_out",
+    "layer_replication",
     "layers_pattern",
     "layers_to_transform",
     "lora_dropout",
@@ -68,7 +69,6 @@ REFUSED_FIELDS: Mapping[str, str] = {
     "arrow_config": "Arrow routes between several adapters",
     "ensure_weight_tying": "tied adapters share factors between input and output embeddings",
     "kasa_config": "KaSA truncates the base's own weights",
-    "layer_replication": "it runs on a base with repeated layers, which is not the base at rank 0",
     "lora_bias": "the bias of lora_B belongs to no rank",
     "megatron_config": "Megatron layers are sharded",
     "monteclora_config": "MonteCLoRA samples its factors",
@@ -240,6 +240,16 @@ def _is_alpha(value: object) -> bool:
     return finite_number(value) and math.fabs(float(value)) <= 1e9  # type: ignore[arg-type]
 
 
+def _is_ranges(value: object) -> bool:
+    """A list of [start, end) with at most a thousand layers in all, so that none can exhaust us."""
+    if not isinstance(value, list) or not all(isinstance(v, list) and len(v) == 2 for v in value):
+        return False
+    ends = [end for pair in value for end in pair]
+    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= 1000 for n in ends):
+        return False
+    return all(a < b for a, b in value) and sum(b - a for a, b in value) <= 1000
+
+
 def _is_indices(value: object) -> bool:
     if isinstance(value, dict):
         return all(isinstance(k, str) and _is_indices(v) for k, v in value.items())
@@ -259,6 +269,7 @@ _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "target_modules": ("names", lambda v: isinstance(v, str) or _is_strings(v)),
     "exclude_modules": ("names", lambda v: isinstance(v, str) or _is_strings(v)),
     "modules_to_save": ("a list of names", _is_strings),
+    "layer_replication": ("pairs of layer numbers", _is_ranges),
     "target_parameters": ("a list of names", _is_strings),
     "trainable_token_indices": ("a list of token ids", _is_indices),
     "base_model_name_or_path": ("a string", lambda v: isinstance(v, str)),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.adapter import Adapter, Factors, Kind
+from aurac.adapters.extras import owner_of
 from aurac.adapters.formats.peft_config import CONFIG, PeftConfig, parse_config
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
 from aurac.adapters.formats.tensors import check_factor, read_json, read_tensors
@@ -80,7 +81,7 @@ def from_state(
         modules=modules,
         base=parsed.carried.get("base_model_name_or_path"),
         peft_config={**parsed.carried, **({"bias": parsed.bias} if parsed.bias != "none" else {})},
-        notes=(*parsed.notes, *_notes(modules, extras)),
+        notes=(*parsed.notes, *_notes(parsed, modules, extras)),
         extras=extras,
     )
 
@@ -126,13 +127,9 @@ def with_sidecar(adapter: Adapter, sidecar: Sidecar, where: Path) -> Adapter:
 
 def _explained(key: str, tensor: Tensor, config: PeftConfig, where: object) -> Tensor:
     """``tensor`` when the config says why a key beside the factors is there."""
-    saved = config.carried.get("modules_to_save") or []
+    saved = tuple(config.carried.get("modules_to_save") or ())
     path = key.split(".")
-    whole_module = any(
-        name.split(".") == path[i : i + len(name.split("."))]
-        for name in saved
-        for i in range(len(path))
-    )
+    whole_module = owner_of(key, saved) is not None
     biased = config.bias != "none" and path[-1] == "bias" and "lora_B" not in path
     tokens = "trainable_token_indices" in config.carried and path[-1] == "trainable_tokens_delta"
     embedding = path[-1] == "weight" and bool({"embed_tokens", "lm_head"} & set(path))
@@ -223,8 +220,17 @@ def unstack_experts(A: Tensor, B: Tensor, experts: int) -> tuple[Tensor, Tensor]
     return A, B
 
 
-def _notes(modules: Mapping[str, Factors], extras: Mapping[str, Tensor]) -> list[str]:
+def _notes(
+    config: PeftConfig, modules: Mapping[str, Factors], extras: Mapping[str, Tensor]
+) -> list[str]:
     notes = []
+    if "layer_replication" in config.carried:
+        if extras:
+            raise CheckpointError(
+                "layer_replication together with tensors beside the factors is refused",
+                expected="one of the two",
+            )
+        notes.append("it runs on repeated layers of its base; rank 0 is the base without repeats")
     ranks = sorted({f.rank for f in modules.values()})
     if len(ranks) > 1:
         notes.append(

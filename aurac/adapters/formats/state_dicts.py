@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
-from aurac.adapters.features import module_features
+from aurac.adapters.features import is_conv1d, module_features
 from aurac.adapters.formats.given import FLAGS, Given, override
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
 from aurac.adapters.formats.tensors import check_factor, read_tensors
@@ -79,7 +79,7 @@ def read_state_dict(path: Path, said: Given, base_model: nn.Module | None = None
         nesting=recorded.nesting,
         base=recorded.base,
         base_sha256=recorded.base_sha256,
-        peft_config={"task_type": "CAUSAL_LM"},
+        peft_config={"task_type": "CAUSAL_LM", "fan_in_fan_out": _in_conv1d(base_model, modules)},
         recipe=recorded.recipe,
         seed=recorded.seed,
         source=path,
@@ -90,6 +90,13 @@ def read_state_dict(path: Path, said: Given, base_model: nn.Module | None = None
     if adapter.nesting is None:
         adapter = replace(adapter, nesting=Nesting(method, ranks or (adapter.rank,)))
     return override(adapter, replace(said, scaling=None, alpha=None))
+
+
+def _in_conv1d(base: nn.Module | None, modules: Mapping[str, Factors]) -> bool:
+    """What PEFT calls ``fan_in_fan_out``; unknown without the base, where PEFT finds out itself."""
+    return base is not None and any(
+        is_conv1d(m) for name, m in base.named_modules() if name in modules
+    )
 
 
 def _scale_notes(said: Given, recorded: Sidecar) -> Iterable[str]:

@@ -1,0 +1,142 @@
+"""Tiny random models and a tiny tokenizer for the engine's tests; nothing is fetched."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    import random
+
+TEXT = "the quick brown fox jumps over a lazy dog . Question: what is Answer: 42 \n \n\n é € 中 b"
+WORDS = TEXT.split(" ")
+PACKED = ["llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3", "gpt2", "gpt_neox",
+          "phi", "opt", "mixtral", "cohere", "granite"]  # fmt: skip
+PLAIN = ["bloom", "gpt_neo", "mamba", "lfm2", "llama4_text", "gpt_oss"]
+
+
+@functools.cache
+def tokenizer() -> Any:
+    """A byte-level BPE of 300 tokens, so that words are cut and every text has tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="<s>",
+        eos_token="</s>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _config(kind: str) -> Any:
+    import transformers as hf
+
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "vocab_size": 300}
+    base = {
+        **ends,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+    }
+    grouped = {**base, "num_key_value_heads": 2}
+    local = {**grouped, "head_dim": 8, "sliding_window": 9}
+    small = {**ends, "hidden_size": 32, "num_layers": 2, "num_heads": 4}
+    makers = {
+        "llama": lambda: hf.LlamaConfig(**grouped),
+        "qwen2": lambda: hf.Qwen2Config(**grouped),
+        "qwen3": lambda: hf.Qwen3Config(**grouped, head_dim=8),
+        "mistral": lambda: hf.MistralConfig(**grouped, sliding_window=9),
+        "gemma": lambda: hf.GemmaConfig(**grouped, head_dim=8),
+        "gemma2": lambda: hf.Gemma2Config(**local, query_pre_attn_scalar=8),
+        "gemma3": lambda: hf.Gemma3TextConfig(**local, query_pre_attn_scalar=8),
+        "gpt2": lambda: hf.GPT2Config(**ends, n_embd=32, n_layer=3, n_head=4, n_positions=256),
+        "gpt_neox": lambda: hf.GPTNeoXConfig(**base),
+        "phi": lambda: hf.PhiConfig(**base),
+        "opt": lambda: hf.OPTConfig(
+            **{k: v for k, v in base.items() if k != "intermediate_size"},
+            ffn_dim=48,
+            word_embed_proj_dim=32,
+        ),
+        "mixtral": lambda: hf.MixtralConfig(**grouped, num_local_experts=4),
+        "cohere": lambda: hf.CohereConfig(**grouped),
+        "granite": lambda: hf.GraniteConfig(**grouped, logits_scaling=3.0),
+        "bloom": lambda: hf.BloomConfig(**ends, hidden_size=32, n_layer=3, n_head=4),
+        "gpt_neo": lambda: hf.GPTNeoConfig(
+            **small,
+            attention_types=[[["global", "local"], 1]],
+            window_size=8,
+            max_position_embeddings=256,
+        ),
+        "mamba": lambda: hf.MambaConfig(**ends, hidden_size=32, num_hidden_layers=3, state_size=8),
+        "lfm2": lambda: hf.Lfm2Config(**grouped, layer_types=["conv", "full_attention", "conv"]),
+        "llama4_text": lambda: hf.Llama4TextConfig(
+            **grouped,
+            head_dim=8,
+            attention_chunk_size=9,
+            num_local_experts=2,
+            intermediate_size_mlp=48,
+        ),
+        "gpt_oss": lambda: hf.GptOssConfig(**local, num_local_experts=4, num_experts_per_tok=2),
+    }
+    return makers[kind]()
+
+
+@functools.cache
+def tiny(kind: str, seed: int = 0) -> Any:
+    """A model with weights large enough that attention decides its answers."""
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(_config(kind))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(5)
+    return model.eval()
+
+
+def words(rng: random.Random, count: int) -> str:
+    """A text of random words."""
+    return " ".join(rng.choice(WORDS) for _ in range(count))
+
+
+def reference(model: Any, **kwargs: Any) -> Any:
+    """lm-eval's own model around ours: the oracle."""
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(pretrained=model, tokenizer=tokenizer(), batch_size=1, **kwargs)
+
+
+def reference_scores(
+    model: Any, pairs: list[tuple[str, str]], **kwargs: Any
+) -> list[tuple[float, bool]]:
+    """HFLM's log-likelihoods, without its logits cache (which misplaces unequal splits)."""
+    from lm_eval.api.instance import Instance
+
+    requests = [Instance("loglikelihood", {}, p, i) for i, p in enumerate(pairs)]
+    return reference(model, logits_cache=False, **kwargs).loglikelihood(requests, disable_tqdm=True)
+
+
+def reference_texts(
+    model: Any, requests: list[tuple[str, dict[str, Any]]], **kwargs: Any
+) -> list[str]:
+    """HFLM's generations."""
+    from lm_eval.api.instance import Instance
+
+    instances = [Instance("generate_until", {}, r, i) for i, r in enumerate(requests)]
+    return reference(model, **kwargs).generate_until(instances, disable_tqdm=True)

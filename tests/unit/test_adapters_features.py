@@ -1,0 +1,441 @@
+"""Every row of the table in docs/adapters.md, on checkpoints that PEFT itself writes.
+
+An exact row holds when the live model gives plain PEFT's own logits at full rank, an export gives
+the live model's logits at each lower rank, and both are a dense fp64 oracle that reads the raw
+tensors and shares no code with aurac.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from adapters_helpers import load_with_peft, randomise, save_with_peft, tiny_gpt2, tiny_llama
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from torch import nn
+from transformers import MixtralConfig, MixtralForCausalLM
+
+from aurac.adapters import attach, load_adapter, prepare, save_adapter
+from aurac.errors import CheckpointError
+
+DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
+IDS = torch.tensor([[5, 9, 3, 7, 2, 11, 60], [1, 4, 4, 63, 8, 2, 7]])
+
+
+def tied_llama():
+    torch.manual_seed(4)
+    base = tiny_llama()
+    config = copy.deepcopy(base.config)
+    config.tie_word_embeddings = True
+    torch.manual_seed(4)
+    return type(base)(config).eval()
+
+
+def tiny_mixtral():
+    torch.manual_seed(6)
+    config = MixtralConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=3,
+        num_experts_per_tok=2,
+    )
+    return MixtralForCausalLM(config).eval()
+
+
+class Convolutions(nn.Module):
+    """An embedding, convolutions of each kind, and a head; called like a language model."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(8)
+        self.embed = nn.Embedding(64, 8)
+        self.one = nn.Conv1d(8, 12, 3, padding=1)
+        self.two = nn.Conv2d(1, 6, (3, 2), padding=1)
+        self.three = nn.Conv3d(6, 5, (2, 1, 3), padding=1)
+        self.head = nn.Linear(5, 16)
+
+    def forward(self, input_ids):
+        x = torch.tanh(self.one(self.embed(input_ids).mT))
+        x = torch.tanh(self.two(x[:, None]))
+        x = torch.tanh(self.three(x[:, :, None]))
+        return type("Out", (), {"logits": self.head(x.mean(dim=(2, 3, 4)))})
+
+
+LM = {"task_type": "CAUSAL_LM"}
+# row of the table: (model, LoraConfig fields)
+EXACT = {
+    "plain LoRA": (tiny_llama, {"r": 4, "lora_alpha": 6, "target_modules": "all-linear", **LM}),
+    "use_rslora": (
+        tiny_llama,
+        {
+            "r": 4,
+            "lora_alpha": 6,
+            "use_rslora": True,
+            "target_modules": ["q_proj", "down_proj"],
+            **LM,
+        },
+    ),
+    "rank_pattern": (
+        tiny_llama,
+        {"r": 4, "target_modules": ["q_proj", "v_proj"], "rank_pattern": {"v_proj": 2}, **LM},
+    ),
+    "alpha_pattern": (
+        tiny_llama,
+        {
+            "r": 4,
+            "target_modules": ["q_proj", "v_proj"],
+            "alpha_pattern": {r"layers\.1\..*q_proj": 3},
+            "rank_pattern": {"layers.0.self_attn.q_proj": 2},
+            "use_rslora": True,
+            **LM,
+        },
+    ),
+    "Conv1D (fan_in_fan_out)": (
+        tiny_gpt2,
+        {"r": 4, "target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True, **LM},
+    ),
+    "convolutions": (Convolutions, {"r": 4, "target_modules": ["one", "two", "three", "head"]}),
+    "embeddings": (tiny_llama, {"r": 4, "target_modules": ["embed_tokens", "q_proj"], **LM}),
+    "embeddings, tied": (tied_llama, {"r": 4, "target_modules": ["embed_tokens", "q_proj"], **LM}),
+    "modules_to_save": (
+        tiny_llama,
+        {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm"], **LM},
+    ),
+    "modules_to_save, tied": (
+        tied_llama,
+        {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"], **LM},
+    ),
+    "bias all": (
+        tiny_gpt2,
+        {"r": 4, "target_modules": ["c_attn"], "bias": "all", "fan_in_fan_out": True, **LM},
+    ),
+    "bias lora_only": (
+        tiny_gpt2,
+        {"r": 4, "target_modules": ["c_attn"], "bias": "lora_only", "fan_in_fan_out": True, **LM},
+    ),
+    "trainable_token_indices": (
+        tiny_llama,
+        {"r": 4, "target_modules": ["q_proj"], "trainable_token_indices": [3, 60], **LM},
+    ),
+    "trainable_token_indices, tied": (
+        tied_llama,
+        {
+            "r": 4,
+            "target_modules": ["q_proj"],
+            "trainable_token_indices": {"embed_tokens": [3, 60]},
+            **LM,
+        },
+    ),
+    "target_parameters (experts)": (
+        tiny_mixtral,
+        {
+            "r": 4,
+            "lora_alpha": 6,
+            "target_modules": ["q_proj"],
+            "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+            **LM,
+        },
+    ),
+    "target_parameters (one matrix)": (
+        tiny_mixtral,
+        {"r": 4, "target_modules": ["q_proj"], "target_parameters": ["mlp.gate.weight"], **LM},
+    ),
+    "layers_to_transform": (
+        tiny_llama,
+        {"r": 4, "target_modules": ["q_proj"], "layers_to_transform": [1], **LM},
+    ),
+    "exclude_modules": (
+        tiny_llama,
+        {
+            "r": 4,
+            "target_modules": ["q_proj", "v_proj"],
+            "exclude_modules": ["model.layers.0.self_attn.v_proj"],
+            **LM,
+        },
+    ),
+    "layer_replication": (
+        tiny_llama,
+        {"r": 4, "target_modules": ["q_proj"], "layer_replication": [[0, 2], [1, 2]], **LM},
+    ),
+    "lora_dropout": (tiny_llama, {"r": 4, "target_modules": ["q_proj"], "lora_dropout": 0.3, **LM}),
+    "init gaussian": (
+        tiny_llama,
+        {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": "gaussian", **LM},
+    ),
+    "init orthogonal": (
+        tiny_llama,
+        {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": "orthogonal", **LM},
+    ),
+    "init eva": (
+        tiny_llama,
+        {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": "eva", **LM},
+    ),
+}
+
+
+def make(row, folder):
+    build, config = EXACT[row]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = randomise(get_peft_model(build(), LoraConfig(**config)))
+        generator = torch.Generator().manual_seed(12)
+        for name, parameter in model.named_parameters():
+            trained = any(word in name for word in ("modules_to_save", "trainable_tokens_delta"))
+            if trained or (
+                config.get("bias") and name.endswith("bias") and parameter.requires_grad
+            ):
+                parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+        model.save_pretrained(folder)
+    return build
+
+
+@torch.no_grad()
+def out(model):
+    return model(input_ids=IDS).logits
+
+
+def oracle(build, folder, r):
+    """The dense model at rank r, from the raw files alone."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    raw = {
+        k.removeprefix("base_model.model."): v.double()
+        for k, v in load_file(folder / "adapter_model.safetensors").items()
+    }
+    base = build().double()
+    if hasattr(base, "set_experts_implementation"):
+        base.set_experts_implementation("eager")  # the grouped kernel knows no fp64
+    if config["layer_replication"]:
+        order = [i for start, end in config["layer_replication"] for i in range(start, end)]
+        layers = [copy.deepcopy(base.model.layers[i]) for i in order]
+        for index, layer in enumerate(layers):
+            layer.self_attn.layer_idx = index
+        base.model.layers = nn.ModuleList(layers)
+        base.config.num_hidden_layers = len(layers)
+    _replace(base, raw, config)
+    for key, A in raw.items():
+        match = re.fullmatch(r"(.+)\.lora_(embedding_)?A(\.weight)?", key)
+        if match:
+            B = raw[key.replace("lora_A", "lora_B").replace("embedding_A", "embedding_B")]
+            _add(base, match[1], (A, B), r, config)
+    return base
+
+
+def _full_rank(name, config):
+    def found(pattern, default):
+        for key, value in (pattern or {}).items():
+            if re.match(rf"(.*\.)?({key})$", name):
+                return value
+        return default
+
+    return found(config["rank_pattern"], config["r"]), found(
+        config["alpha_pattern"], config["lora_alpha"]
+    )
+
+
+def _add(base, name, factors, r, config):
+    A, B = factors
+    R, alpha = _full_rank(name, config)
+    r = min(r, R)
+    s = alpha / math.sqrt(r) if config["use_rslora"] else alpha / r
+    plain = name.replace(".base_layer", "")
+    owners = {t.rpartition(".")[0]: [] for t in config["target_parameters"] or ()}
+    for target in config["target_parameters"] or ():
+        owners[target.rpartition(".")[0]].append(target.rpartition(".")[2])
+    owner = next((o for o in owners if plain.endswith(o)), None)
+    if owner is not None:
+        _add_experts(base.get_submodule(plain), factors, R, r, s)
+        return
+    module = base.get_submodule(plain)
+    weight = module.weight.data
+    if isinstance(module, nn.Embedding):
+        # only the lookup is adapted: PEFT leaves a tied output matrix as it is
+        module.weight = nn.Parameter(weight + s * (B[:, :r] @ A[:r]).T)
+    elif weight.ndim > 2:
+        module.weight.data = weight + s * (B[:, :r].flatten(1) @ A[:r].flatten(1)).reshape(
+            weight.shape
+        )
+    else:
+        delta = s * B[:, :r] @ A[:r]
+        module.weight.data = weight + (delta if isinstance(module, nn.Linear) else delta.T)
+
+
+def _add_experts(module, factors, R, r, s):
+    """Expert-major A, expert-fastest B; the parameter is the one that the shapes fit."""
+    A, B = factors
+    E = A.shape[0] // R
+    for parameter in module.parameters(recurse=False):
+        if parameter.shape[-2:] == (B.shape[0], A.shape[1]):
+            for e in range(E):
+                a = A[e * R : e * R + r]
+                b = B[:, [k * E + e for k in range(r)]]
+                target = parameter.data[e] if parameter.ndim == 3 else parameter.data
+                target += s * b @ a
+            return
+    raise AssertionError("no parameter fits")
+
+
+def _replace(base, raw, config):
+    """What stands beside the factors, put in by hand."""
+    saved = config["modules_to_save"] or ()
+    tokens = config["trainable_token_indices"]
+    for key, value in raw.items():
+        if ".lora_" in key:
+            continue
+        path, _, leaf = key.rpartition(".")
+        if leaf == "trainable_tokens_delta":
+            indices = tokens if isinstance(tokens, list) else tokens["embed_tokens"]
+            base.get_submodule(path.removesuffix(".token_adapter")).weight.data[indices] = value
+        elif any(path.endswith(name) for name in saved):
+            setattr(base.get_submodule(path), leaf, nn.Parameter(value))
+        else:
+            getattr(base.get_submodule(path.replace(".base_layer", "")), leaf).data = value
+
+
+@pytest.mark.parametrize("row", EXACT)
+def test_exact_rows(row, tmp_path):
+    build = make(row, tmp_path / "theirs")
+    adapter = load_adapter(tmp_path / "theirs")
+    theirs = out(load_with_peft_quietly(build(), tmp_path / "theirs"))
+    base = build()
+    plain, structure = out(base), str(base)
+    for basis in ("prefix", "svd"):
+        prepared = prepare(adapter, basis)
+        with attach(base, prepared) as live:
+            if basis == "prefix":
+                assert torch.equal(out(base), theirs)
+            for r in (1, 2, 3, 4):
+                live.set_rank(r)
+                mine = out(base)
+                export = save_adapter(prepared.at(r), tmp_path / f"{basis}{r}")
+                loaded = out(load_exported(row, build(), export))
+                assert torch.equal(mine, loaded), (basis, r)
+                if basis == "prefix":
+                    dense = out(oracle(build, tmp_path / "theirs", r)).float()
+                    torch.testing.assert_close(mine, dense, rtol=1e-4, atol=2e-5)
+                assert not torch.allclose(mine, plain, atol=1e-4)
+            live.set_rank(0)
+            assert torch.equal(out(base), plain)
+    assert torch.equal(out(base), plain)
+    assert str(base) == structure
+
+
+def load_exported(row, base, folder):
+    """Plain PEFT must not warn about an export, except about what PEFT says of any such adapter."""
+    return load_with_peft_quietly(base, folder) if "tied" in row else load_with_peft(base, folder)
+
+
+def load_with_peft_quietly(base, folder):
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return PeftModel.from_pretrained(base, str(folder)).eval()
+
+
+def lora(**fields):
+    return LoraConfig(**{"r": 4, "target_modules": ["q_proj"], **LM, **fields})
+
+
+def sub(name, **fields):
+    import peft.tuners.lora.config as configs
+
+    return getattr(configs, name)(**fields)
+
+
+# row of the table: (a config that PEFT writes, what the message says)
+REFUSED = {
+    "use_dora": (lambda: lora(use_dora=True), "DoRA renormalises"),
+    "lora_bias": (lambda: lora(lora_bias=True), "bias of lora_B"),
+    "alora_invocation_tokens": (lambda: lora(alora_invocation_tokens=[1, 2]), "aLoRA"),
+    "use_qalora": (lambda: lora(use_qalora=True), "pools its inputs"),
+    "use_bdlora": (lambda: lora(use_bdlora=sub("BdLoraConfig")), "block-diagonal"),
+    "arrow_config": (lambda: lora(arrow_config=sub("ArrowConfig")), "Arrow routes"),
+    "kasa_config": (lambda: lora(kasa_config=sub("KasaConfig")), "KaSA truncates"),
+    "velora_config": (lambda: lora(velora_config=sub("VeloraConfig")), "VeLoRA compresses"),
+    "monteclora_config": (lambda: lora(monteclora_config=sub("MontecloraConfig")), "samples"),
+    "ensure_weight_tying": (lambda: lora(ensure_weight_tying=True), "tied adapters"),
+    "megatron_config": (
+        lambda: lora(megatron_config={"tensor_model_parallel_size": 2}),
+        "Megatron",
+    ),
+    "init pissa": (lambda: lora(init_lora_weights="pissa"), "PiSSA moves"),
+    "init pissa_niter_4": (lambda: lora(init_lora_weights="pissa_niter_4"), "PiSSA moves"),
+    "init olora": (lambda: lora(init_lora_weights="olora"), "OLoRA moves"),
+    "init corda": (lambda: lora(init_lora_weights="corda"), "CorDA moves"),
+    "init loftq": (
+        lambda: lora(init_lora_weights="loftq", loftq_config={"loftq_bits": 4}),
+        "LoftQ",
+    ),
+    "init lora_ga": (lambda: lora(init_lora_weights="lora_ga"), "LoRA-GA shifts"),
+    "init mica": (lambda: lora(init_lora_weights="mica"), "MiCA derives"),
+}
+
+
+@pytest.mark.parametrize("row", REFUSED)
+def test_refused_rows(row, tmp_path):
+    config, message = REFUSED[row]
+    plain = save_with_peft(tiny_llama(), tmp_path, r=4, target_modules=["q_proj"], **LM)
+    assert plain is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config().save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=f"refused: .*{message}"):
+        load_adapter(tmp_path)
+
+
+def test_what_peft_writes_for_dora_is_refused_by_its_tensors_too(tmp_path):
+    save_with_peft(tiny_llama(), tmp_path, r=4, target_modules=["q_proj"], use_dora=True, **LM)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "use_dora": False}))
+    with pytest.raises(CheckpointError, match="DoRA"):
+        load_adapter(tmp_path)
+
+
+def test_every_other_method_of_peft_is_refused(tmp_path):
+    from peft import AdaLoraConfig
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    seen = 0
+    for kind, build in PEFT_TYPE_TO_CONFIG_MAPPING.items():
+        if kind.value == "LORA":
+            continue
+        folder = tmp_path / kind.value
+        save_with_peft(tiny_llama(), folder, r=2, target_modules=["q_proj"], **LM)
+        options = {"total_step": 10} if build is AdaLoraConfig else {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            build(task_type="CAUSAL_LM", **options).save_pretrained(folder)
+        with pytest.raises(
+            CheckpointError, match=rf"is a {kind.value} adapter, which is refused: \S"
+        ):
+            load_adapter(folder)
+        seen += 1
+    assert seen > 30
+
+
+def test_every_field_of_lora_config_is_decided():
+    from dataclasses import fields
+
+    from aurac.adapters.formats.peft_config import REFUSED_FIELDS, UNDERSTOOD
+
+    assert {f.name for f in fields(LoraConfig)} <= UNDERSTOOD | set(REFUSED_FIELDS)
+
+
+def test_the_table_in_the_docs_is_this_one():
+    rows = dict(
+        re.findall(
+            r"^\| (.+?) +\| (exact|refused) ", DOCS.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
+    assert rows == {**dict.fromkeys(EXACT, "exact"), **dict.fromkeys(REFUSED, "refused")}

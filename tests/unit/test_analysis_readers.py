@@ -1,0 +1,359 @@
+"""Readers: per-document tables, point tables, lm-eval's logs, run folders, and bad files."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aurac.errors import DataError, RunFolderError
+from aurac.readers import read_curves
+from aurac.readers.run import arms_of
+from aurac.readers.table import curves_from_frame
+
+HEAD = "adapter,task,rank,doc_id,score\n"
+BODY = "a,t,1,x,0\na,t,1,y,1\na,t,2,x,1\na,t,2,y,1\n"
+
+
+def write(folder, text: str, name: str = "t.csv"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_three_formats_agree(tmp_path):
+    frame = pd.DataFrame(
+        [(a, t, r, d, float((d + r) % 3 == 0)) for a in "ab" for t in "xy" for r in (1, 4)
+         for d in range(7)],
+        columns=["adapter", "task", "rank", "doc_id", "score"],
+    )  # fmt: skip
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    found = [read_curves(tmp_path / f"t.{kind}") for kind in ("csv", "parquet", "jsonl")]
+    for one in found:
+        assert one.kind == "documents"
+        assert [(c.adapter, c.task) for c in one.curves] == [
+            ("a", "x"), ("a", "y"), ("b", "x"), ("b", "y"),
+        ]  # fmt: skip
+        for curve, other in zip(one.curves, found[0].curves, strict=True):
+            assert curve.doc_ids == other.doc_ids
+            np.testing.assert_array_equal(curve.outcomes, other.outcomes)
+    # Curves of one table share the tuple of identities, so that joining them compares no text.
+    assert found[0].curves[0].doc_ids is found[0].curves[2].doc_ids
+
+
+def test_rows_in_any_order(tmp_path):
+    lines = BODY.splitlines(keepends=True)
+    mixed = HEAD + "".join(lines[i] for i in (3, 0, 2, 1))
+    (curve,) = read_curves(write(tmp_path, mixed)).curves
+    at = {doc: i for i, doc in enumerate(curve.doc_ids)}
+    assert curve.outcomes[0, at["x"]] == 0
+    assert curve.outcomes[0, at["y"]] == 1
+    assert curve.accuracy == (0.5, 1.0)
+
+
+def test_seeds_clusters_strata_and_rank_0(tmp_path):
+    text = "rank,doc_id,score,seed,cluster,stratum\n" + "".join(
+        f"{r},{d},{int(r > d)},{s},p{d // 2},q{d // 4}\n"
+        for s in (3, 4) for r in (0, 1, 2) for d in range(8)
+    )  # fmt: skip
+    curves = read_curves(write(tmp_path, text)).curves
+    assert [c.seed for c in curves] == [3, 4]
+    assert curves[0].clusters == ("p0", "p0", "p1", "p1", "p2", "p2", "p3", "p3")
+    assert curves[0].strata == ("q0",) * 4 + ("q1",) * 4
+    assert curves[0].baseline == 0.0
+    assert curves[0].ranks == (1, 2)
+
+
+def test_samples_of_a_document_are_averaged(tmp_path):
+    text = "rank,doc_id,score,sample\n" + "".join(
+        f"{r},{d},{int((s + d) % 2)},{s}\n" for r in (1, 2) for d in range(3) for s in range(4)
+    )
+    (curve,) = read_curves(write(tmp_path, text)).curves
+    assert curve.n_docs == 3
+    np.testing.assert_array_equal(curve.outcomes, 0.5)
+
+
+def test_several_metrics(tmp_path):
+    text = "rank,doc_id,score,metric\n" + "".join(
+        f"{r},{d},{v},{m}\n" for m, v in (("em", 0), ("acc", 1)) for r in (1, 2) for d in range(3)
+    )
+    path = write(tmp_path, text)
+    assert [c.metric for c in read_curves(path).curves] == ["em", "acc"]
+    assert [c.accuracy for c in read_curves(path, "acc").curves] == [(1.0, 1.0)]
+    with pytest.raises(DataError, match="no metric 'f1'"):
+        read_curves(path, "f1")
+
+
+def test_point_tables(tmp_path):
+    path = write(tmp_path, "rank,accuracy,adapter\n0,.1,a\n2,.3,a\n1,.2,a\n1,.5,b\n4,,b\n2,.6,b\n")
+    found = read_curves(path)
+    assert found.kind == "points"
+    a, b = found.curves
+    assert (a.ranks, a.accuracy, a.baseline) == ((1, 2), (0.2, 0.3), 0.1)
+    assert dict(b.missing) == {4: "empty in the table"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty"),
+        (HEAD, "no rows"),
+        ("adapter,score\na,1\n", "has columns adapter, score"),
+        (HEAD + BODY + "a,t,2,x,1\n", "document 'x' appears 2 times at rank 2"),
+        (HEAD + BODY + "a,t,2,x,0\n", "document 'x' appears 2 times at rank 2"),
+        (HEAD + BODY[:-10], "other documents at ranks 1 and 2"),
+        (HEAD + BODY.replace("a,t,2,x,1", "a,t,2,z,1"), "2 differ, 'x'"),
+        (HEAD + BODY.replace("x,0", "x,"), "1 rows without a score"),
+        (HEAD + BODY.replace("x,0", "x,nan"), "1 rows without a score"),
+        (HEAD + BODY.replace("x,0", "x,inf"), "a score of inf"),
+        (HEAD + BODY.replace("x,0", "x,good"), "cannot be read"),
+        (HEAD + BODY.replace("x,0", "x,55"), "looks like percent"),
+        (HEAD + BODY.replace("x,0", "x,-1"), "down to -1"),
+        (HEAD + BODY.replace("t,2", "t,1.5"), "a rank of 1.5"),
+        (HEAD + BODY.replace("t,2", "t,-2"), "a rank of -2"),
+        (HEAD + BODY.replace("t,2", "t,"), "without a rank"),
+        (HEAD + BODY.replace("t,1,", "t,0,").replace("t,2,", "t,0,"), "appears 2 times"),
+        (HEAD + "a,t,0,x,1\n", "rank 0 only"),
+        (HEAD + "a,t,1\n", "cannot be read"),
+        ("rank,rank,accuracy\n1,1,.2\n", "two columns named rank"),
+        ("rank,accuracy\n1,.2\n1,.3\n", "rank 1 twice"),
+        ("rank,accuracy\n1,20\n2,30\n", "looks like percent"),
+        ("rank,accuracy\n1,\n", "no accuracy at any rank"),
+        (
+            "rank,doc_id,score,cluster\n1,x,0,p\n1,y,0,p\n2,x,0,q\n2,y,0,p\n",
+            "document 'x' of the adapter has another cluster",
+        ),
+        ("rank,doc_id,score,sample\n1,x,0,1\n1,x,0,1\n", "a sample of a document appears twice"),
+        ("rank,doc_id,score,sample\n1,x,0,1\n1,x,0,2\n1,y,1,1\n", "has 1 samples at rank 1"),
+        ("rank,doc_id,score,seed\n1,x,0,one\n", "cannot be read"),
+    ],
+)
+def test_bad_tables_say_one_clear_line(tmp_path, text, words):
+    with pytest.raises(DataError, match=words) as caught:
+        read_curves(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.parquet", b"PAR1 not really", "cannot be read"),
+        ("t.jsonl", b"{not json}\n", "cannot be read"),
+        ("t.jsonl", b'{"rank": 1}\n', "has columns rank"),
+        ("t.csv", b"\xff\xfe\x00bad", "cannot be read"),
+        ("t.txt", b"rank", "is no table"),
+    ],
+)
+def test_bad_files(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        read_curves(path)
+    with pytest.raises(DataError, match="does not exist"):
+        read_curves(tmp_path / "nowhere.csv")
+
+
+def test_a_2_gb_file_is_refused_at_once(tmp_path):
+    path = tmp_path / "big.csv"
+    with path.open("wb") as stream:  # sparse: takes no space
+        stream.truncate(2_000_000_000)
+    with pytest.raises(DataError, match=r"has 2\.0 GB"):
+        read_curves(path)
+
+
+def test_frames_say_what_is_wrong():
+    with pytest.raises(DataError, match="has columns a"):
+        curves_from_frame(pd.DataFrame({"a": [1]}))
+    with pytest.raises(DataError, match="no rows"):
+        curves_from_frame(pd.DataFrame({"rank": [], "accuracy": []}))
+    with pytest.raises(DataError, match="without a doc_id"):
+        curves_from_frame(pd.DataFrame({"rank": [1], "doc_id": [None], "score": [1.0]}))
+    mixed = pd.DataFrame({"rank": [1, 1], "doc_id": [1, "x"], "score": [1, 0]})
+    assert curves_from_frame(mixed)[0].doc_ids == ("1", "x")
+
+
+def log(folder, rank: str, scores, task="gsm8k", when="2025-05-01T10-00-00.123456", **change):
+    place = folder / rank / "some__model"
+    place.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for doc, score in enumerate(scores):
+        for name in ("strict-match", "flexible-extract"):
+            row = {
+                "doc_id": doc, "doc": {"q": doc}, "filter": name, "metrics": ["exact_match"],
+                "exact_match": score if name == "strict-match" else 1.0,
+                "doc_hash": f"h{doc}", "prompt_hash": "p", "target_hash": "t", **change,
+            }  # fmt: skip
+            lines.append(json.dumps(row))
+    (place / f"samples_{task}_{when}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
+def test_lm_eval_logs(tmp_path):
+    root = tmp_path / "lora"
+    log(root, "rank_0", [0, 0, 0])
+    log(root, "rank_1", [0, 1, 0])
+    log(root, "rank_16", [1, 1, 0])
+    found = read_curves(root)
+    (curve,) = found.curves
+    assert found.kind == "samples"
+    assert (curve.adapter, curve.task, curve.metric) == (
+        "lora",
+        "gsm8k",
+        "exact_match,strict-match",
+    )
+    assert (curve.ranks, curve.baseline) == ((1, 16), 0.0)
+    np.testing.assert_array_equal(curve.outcomes, [[0, 1, 0], [1, 1, 0]])
+    (other,) = read_curves(root, "exact_match,flexible-extract").curves
+    assert other.accuracy == (1.0, 1.0)
+    with pytest.raises(DataError, match="give --metric"):
+        read_curves(root, "acc,none")
+
+
+def test_lm_eval_logs_of_several_adapters(tmp_path):
+    for name in ("a", "b"):
+        for rank in ("r2", "r4"):
+            log(tmp_path / name, rank, [0, 1])
+    assert [c.adapter for c in read_curves(tmp_path).curves] == ["a", "b"]
+    flat = tmp_path / "flat"
+    log(flat, "lora-r2", [0, 1])
+    log(flat, "lora-r4", [1, 1])
+    assert [(c.adapter, c.ranks) for c in read_curves(flat).curves] == [("lora", (2, 4))]
+
+
+def test_bad_logs(tmp_path):
+    with pytest.raises(DataError, match="nor sample logs"):
+        read_curves(tmp_path)
+    log(tmp_path / "one", "rank_1", [0])
+    log(tmp_path / "one", "rank_1", [0], when="2025-05-02T10-00-00.1")
+    with pytest.raises(DataError, match="both gsm8k at rank 1"):
+        read_curves(tmp_path / "one")
+    log(tmp_path / "two", "first", [0])
+    with pytest.raises(DataError, match="no folder named by its rank"):
+        read_curves(tmp_path / "two")
+    log(tmp_path / "three", "rank_1", [0, 1])
+    log(tmp_path / "three", "rank_2", [0, 1], prompt_hash="other")
+    with pytest.raises(DataError, match="another text or prompt at rank 2"):
+        read_curves(tmp_path / "three")
+    log(tmp_path / "four", "rank_1", [0, 1])
+    log(tmp_path / "four", "rank_2", [0])
+    with pytest.raises(DataError, match="different documents"):
+        read_curves(tmp_path / "four")
+    place = tmp_path / "five" / "rank_1"
+    place.mkdir(parents=True)
+    (place / "samples_x.jsonl").write_text("{broken", encoding="utf-8")
+    with pytest.raises(DataError, match="no lm-eval sample log"):
+        read_curves(tmp_path / "five")
+
+
+def run_folder(folder, *, recipes=None):
+    (folder / "cells").mkdir(parents=True)
+    curves = []
+    for name, default, add in (("m", True, 0), ("m", False, 1), ("l", True, 2)):
+        cells = {}
+        for rank in (1, 2):
+            key = f"{name}{add}{rank}"
+            scores = [float((d + rank + add) % 3 == 0) for d in range(6)]
+            cell = {
+                "schema": 1, "key": key, "doc_ids": list(range(6)), "doc_hashes": list("abcdef"),
+                "strata": None, "metrics": {"em,strict": scores, "em,flex": [1.0] * 6},
+            }  # fmt: skip
+            (folder / "cells" / f"{key}.json").write_text(json.dumps(cell))
+            cells[str(rank)] = f"cells/{key}.json"
+        curves.append({
+            "adapter": name, "task": "t", "metric": "em,strict", "method": "lora", "base": "b",
+            "basis": "prefix", "rescale": "rule" if default else "keep", "default": default,
+            "ranks": [1, 2], "accuracy": [1 / 3, 1 / 3], "missing": {}, "baseline": 0.1,
+            "bytes": [10, 20], "n_docs": 6, "cells": cells,
+        })  # fmt: skip
+    adapters = [
+        {"name": n, "method": "lora", "recipe": (recipes or {}).get(n), "seed": s}
+        for s, n in enumerate(("m", "l"))
+    ]
+    content = {
+        "schema": 1, "curves": curves[1:] + curves[:1], "adapters": adapters,
+        "tasks": [{"name": "t", "prompts_sha256": "pp"}],
+    }  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(content))
+    return content
+
+
+def test_run_folders(tmp_path):
+    run_folder(tmp_path / "run")
+    found = read_curves(tmp_path / "run")
+    assert found.kind == "run"
+    assert found.groups == {}
+    assert [(c.adapter, c.rescale) for c in found.curves] == [
+        ("l", "rule"), ("m", "rule"), ("m", "keep"),
+    ]  # fmt: skip
+    curve = found.curves[1]
+    assert curve.doc_hashes == tuple("abcdef")
+    assert curve.prompts == "pp"
+    assert dict(curve.sizes) == {1: 10, 2: 20}
+    np.testing.assert_array_equal(curve.outcomes[0], [0, 0, 1, 0, 0, 1])
+    assert read_curves(tmp_path / "run" / "results.json").kind == "run"
+    flex = read_curves(tmp_path / "run", "em,flex").curves[0]
+    assert flex.accuracy == (1.0, 1.0)
+
+
+def test_seeds_of_one_recipe_are_found(tmp_path):
+    recipes = {"m": {"lr": 1, "seed": 0}, "l": {"lr": 1, "seed": 1}}
+    run_folder(tmp_path / "run", recipes=recipes)
+    assert read_curves(tmp_path / "run").groups == {"m + l": ["m", "l"]}
+    rows = [
+        {"name": f"lora-seed{s}", "method": "lora", "recipe": {"lr": 1, "seed": s}, "seed": s}
+        for s in range(3)
+    ]
+    assert arms_of(rows) == {"lora": ["lora-seed0", "lora-seed1", "lora-seed2"]}
+    assert arms_of([{**rows[0], "recipe": {"lr": 2}}, rows[1]]) == {}
+    assert arms_of([rows[0], {**rows[1], "seed": 0}]) == {}
+
+
+def test_groups_of_tasks_concatenate_their_members(tmp_path):
+    content = run_folder(tmp_path / "run")
+    for row in content["curves"]:
+        row["cells"] = {r: [where, where] for r, where in row["cells"].items()}
+    (tmp_path / "run" / "results.json").write_text(json.dumps(content))
+    curve = read_curves(tmp_path / "run").curves[0]
+    assert curve.n_docs == 12
+    assert curve.strata == ("0",) * 6 + ("1",) * 6
+    assert curve.doc_ids[6] == "1:0"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f, c: (f / "results.json").write_text("{"), "cannot be read"),
+        (lambda f, c: (f / "results.json").write_text("[]"), "holds a list"),
+        (lambda f, c: c.update(schema=9), "schema 9"),
+        (lambda f, c: c.update(curves=[]), "holds no curves"),
+        (lambda f, c: c["curves"][0].pop("task"), "lacks or garbles"),
+        (lambda f, c: (f / "cells" / "m01.json").unlink(), "cannot be read"),
+        (lambda f, c: (f / "cells" / "m01.json").write_text('{"metrics": {}}'), "holds no metric"),
+        (lambda f, c: c["curves"][0]["cells"].update({"1": "../../x.json"}), "is outside"),
+        (
+            lambda f, c: (f / "cells" / "m01.json").write_text(
+                '{"metrics": {"em,strict": [1]}, "doc_ids": [1, 2]}'
+            ),
+            "2 doc_ids for 1 scores",
+        ),
+        (
+            lambda f, c: (f / "cells" / "m01.json").write_text(
+                '{"metrics": {"em,strict": [1]}, "doc_ids": [1]}'
+            ),
+            "different documents at ranks 1 and 2",
+        ),
+    ],
+)
+def test_damaged_run_folders(tmp_path, damage, words):
+    folder = tmp_path / "run"
+    content = run_folder(folder)
+    before = json.dumps(content)
+    damage(folder, content)
+    if json.dumps(content) != before:
+        (folder / "results.json").write_text(json.dumps(content))
+    with pytest.raises(RunFolderError, match=words):
+        read_curves(folder)

@@ -1,0 +1,214 @@
+"""The engine's parts: the prefix tree, the plan, the fused LoRA layers, the probe."""
+
+from __future__ import annotations
+
+import copy
+import random
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine_models import reference_scores, reference_texts, tiny, tokenizer, words
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurac.errors import UsageError
+from aurac.evaluation.fused import fused_adapters
+from aurac.evaluation.generation import GenerationRequest, generate
+from aurac.evaluation.layout import PrefixTree, ScoringLayout
+from aurac.evaluation.options import EngineOptions
+from aurac.evaluation.packing import make_unit, plan_scoring
+from aurac.evaluation.probe import Verdict, probe
+from aurac.evaluation.running import evaluating
+from aurac.evaluation.scoring import loglikelihoods
+
+sequences = st.lists(
+    st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple), min_size=1, max_size=12
+)
+
+
+def prefixes(rows: list[tuple[int, ...]]) -> set[tuple[int, ...]]:
+    return {row[:n] for row in rows for n in range(1, len(row) + 1)}
+
+
+@given(sequences)
+def test_tree_has_one_node_for_each_distinct_prefix(rows: list[tuple[int, ...]]) -> None:
+    tree, row_of = PrefixTree.build(rows)
+    assert tree.n_nodes == len(prefixes(rows))
+    seen: dict[int, tuple[int, ...]] = {}
+    for row, sequence in zip(row_of.tolist(), rows, strict=True):
+        assert tuple(tree.rows[row].tolist()) == sequence
+        for position in range(len(sequence)):
+            node, prefix = tree.node(row, position), sequence[: position + 1]
+            assert seen.setdefault(node, prefix) == prefix
+
+
+@given(sequences)
+def test_a_unit_sees_exactly_the_ancestors(rows: list[tuple[int, ...]]) -> None:
+    tree, _ = PrefixTree.build(rows)
+    unit = make_unit(tree, 0, len(tree.rows), 0)
+    assert sorted(unit.nodes.tolist()) == list(range(tree.n_nodes))
+    prefix_of = {
+        tree.node(i, p): tuple(row[: p + 1].tolist())
+        for i, row in enumerate(tree.rows)
+        for p in range(len(row))
+    }
+    own = [prefix_of[n] for n in unit.nodes.tolist()]
+    for i, prefix in enumerate(own):
+        assert unit.positions[i] == len(prefix) - 1
+        assert unit.tokens[i] == prefix[-1]
+        visible = [j <= i < unit.end[j] for j in range(len(own))]
+        assert visible == [prefix[: len(other)] == other for other in own]
+
+
+def long_layout(*, fixed: bool) -> ScoringLayout:
+    """Thirty documents of four choices behind a header of 300 tokens, its own or a common one."""
+    rng = np.random.default_rng(0)
+    common = rng.integers(5, 99, 300).tolist()
+    encoded = []
+    for _ in range(30):
+        header = common if fixed else rng.integers(5, 99, 300).tolist()
+        context = header + rng.integers(5, 99, 20).tolist()
+        encoded += [(context, rng.integers(5, 99, 4).tolist()) for _ in range(4)]
+    return ScoringLayout.from_tokens(encoded, 4096)
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_every_distinct_token_is_computed_once(fixed: bool) -> None:
+    """A header of 300, 30 contexts of 20, 4 choices of 3 read tokens: 300 + 30 * 32 = 1260."""
+    layout = long_layout(fixed=fixed)
+    plan = plan_scoring(layout, 512)
+    if fixed:
+        assert plan.computed <= 1260
+    assert layout.tree.n_nodes <= plan.computed <= 1.02 * layout.tree.n_nodes
+    assert plan.held == (300 if fixed else 0)
+    assert max(len(step.tokens) for step in plan.steps) <= 512
+    pairs = np.concatenate([step.pair for step in plan.steps])
+    assert sorted(pairs.tolist()) == list(range(len(layout.pair_node)))
+    assert plan_scoring(layout, 512) is plan
+
+
+def lora(model: Any, rank: int, **config: Any) -> Any:
+    """A copy of the model with PEFT's LoRA in every attention and MLP layer."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    torch.manual_seed(1)
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    settings_ = {"r": rank, "lora_alpha": 8, "target_modules": names, "init_lora_weights": False}
+    copied = copy.deepcopy(model)
+    inject_adapter_in_model(LoraConfig(**{**settings_, **config}), copied, adapter_name="a")
+    return copied.eval()
+
+
+@pytest.mark.parametrize("rank", [1, 5])
+def test_fused_layers_give_pefts_own_result(rank: int) -> None:
+    model, tokens = lora(tiny("llama"), rank), torch.arange(40).view(2, 20)
+    with torch.inference_mode():
+        expected = model(tokens).logits
+        with fused_adapters(model):
+            torch.testing.assert_close(model(tokens).logits, expected, atol=1e-4, rtol=1e-4)
+            changed = [m for m in model.modules() if "forward" in vars(m)]
+            assert len(changed) == 3 * 7
+        assert not [m for m in model.modules() if "forward" in vars(m)]
+        torch.testing.assert_close(model(tokens).logits, expected, atol=0, rtol=0)
+
+
+def test_fused_layers_on_a_16_bit_base_are_as_close_to_the_truth_as_pefts() -> None:
+    """Both against the same numbers in float64: ours is at most 1.2 times as far away."""
+    half = lora(copy.deepcopy(tiny("llama")).bfloat16(), 4)
+    for name, parameter in half.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    exact, tokens = copy.deepcopy(half).double(), torch.arange(60).view(3, 20)
+    with torch.inference_mode():
+        truth = exact(tokens).logits
+        theirs = (half(tokens).logits - truth).norm()
+        with fused_adapters(half):
+            ours = (half(tokens).logits - truth).norm()
+    assert ours < 1.2 * theirs
+
+
+def test_disabled_hooked_and_special_layers_are_left_to_peft() -> None:
+    model, tokens = lora(tiny("llama"), 4), torch.arange(20)[None]
+    layer = model.model.layers[0].mlp.up_proj
+    layer.lora_A["a"].register_forward_hook(lambda _m, _i, out: out * 3)
+    model.model.layers[1].mlp.up_proj.enable_adapters(enabled=False)
+    dora = lora(tiny("llama"), 4, use_dora=True)
+    with torch.inference_mode():
+        expected, special = model(tokens).logits, dora(tokens).logits
+        with fused_adapters(model), fused_adapters(dora):
+            assert "forward" not in vars(layer)
+            torch.testing.assert_close(model(tokens).logits, expected, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(dora(tokens).logits, special, atol=0, rtol=0)
+
+
+def test_an_unmerged_adapter_scores_and_writes_as_hflm() -> None:
+    rng = random.Random(0)
+    model = lora(tiny("qwen2"), 4)
+    pairs = [(words(rng, 6).strip() or "fox", " " + "x" + words(rng, 2)) for _ in range(6)]
+    mine = loglikelihoods(model, tokenizer(), pairs)
+    theirs = reference_scores(model, pairs)
+    np.testing.assert_allclose([v for v, _ in mine], [v for v, _ in theirs], atol=1e-4)
+    requests = [(c, {"until": ["the"], "max_gen_toks": 20}) for c, _ in pairs]
+    texts = generate(model, tokenizer(), [GenerationRequest.from_kwargs(*r) for r in requests])
+    assert texts == reference_texts(model, requests)
+
+
+def test_the_probe_rejects_a_model_whose_positions_are_not_the_given_ones() -> None:
+    model = copy.deepcopy(tiny("llama"))
+    original = model.model.forward
+
+    def ignoring(_self: Any, *args: Any, position_ids: Any = None, **kwargs: Any) -> Any:
+        return original(*args, **kwargs)
+
+    model.model.forward = MethodType(ignoring, model.model)
+    with evaluating(model):
+        verdict = probe(model)
+    assert not verdict.packed
+    assert "differs" in verdict.reason
+
+
+def test_the_probe_rejects_a_layer_that_mixes_neighbouring_tokens() -> None:
+    """What a recurrent or convolutional layer does: packed neighbours are strangers."""
+    model = copy.deepcopy(tiny("llama"))
+    norm = model.model.layers[1].input_layernorm
+    original = norm.forward
+    norm.forward = lambda x: original(x) + 0.5 * torch.roll(original(x), 1, dims=1)
+    with evaluating(model):
+        assert not probe(model).packed
+
+
+def test_a_window_that_attention_is_not_told_of_limits_the_length() -> None:
+    model = copy.deepcopy(tiny("llama"))
+    model.config.attention_chunk_size = 64
+    with evaluating(model):
+        verdict = probe(model)
+    assert verdict.packed
+    assert verdict.serves(64)
+    assert not verdict.serves(65)
+
+
+def test_a_verdict_is_kept_for_the_model_object() -> None:
+    model = copy.deepcopy(tiny("llama"))
+    with evaluating(model):
+        first = probe(model)
+        model.model.forward = None  # a second examination would fail
+        assert probe(model) is first
+    assert Verdict(packed=False).serves(1) is False
+
+
+@pytest.mark.parametrize("name", ["batch_tokens", "max_length", "batch_size", "cache_tokens"])
+def test_budgets_below_one_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}=0"):
+        EngineOptions(**{name: 0})
+
+
+@settings(max_examples=20, deadline=None)
+@given(sequences)
+def test_scored_pairs_lead_back_to_the_requests(rows: list[tuple[int, ...]]) -> None:
+    encoded = [((7,), row) for row in rows]
+    layout = ScoringLayout.from_tokens(encoded, 50)
+    for row, index in zip(rows, layout.request_pairs, strict=True):
+        assert layout.pair_token[index].tolist() == list(row)

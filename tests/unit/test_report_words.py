@@ -1,0 +1,121 @@
+"""The sentences: the answer claims no more than the documents allow, caveats fit the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from report_runs import RunMaker, many_curves, zoo_run
+
+from aurac.report.answers import answers
+from aurac.report.caveats import caveats
+from aurac.report.model import parse
+from aurac.report.paired import differences, losses
+
+
+def run_of(maker):
+    maker.write()
+    return parse(maker.results(), maker.folder)
+
+
+def say(run):
+    found = differences(run, 5)
+    return answers(run, [d for several in found.values() for d in several])
+
+
+def test_a_clear_lead_is_beyond_chance(tmp_path):
+    maker = RunMaker(tmp_path, n=200).add("low", [0.2, 0.3], ranks=(1, 2))
+    (line,) = say(run_of(maker.add("high", [0.7, 0.8], ranks=(1, 2))))
+    assert line.startswith("On word_problems, high has the largest AURAC, ")
+    assert "paired 95 % interval" in line
+    assert line.endswith("beyond chance on these documents.")
+
+
+def test_a_small_lead_is_not_claimed_and_says_what_would_have_shown(tmp_path):
+    maker = RunMaker(tmp_path, n=60, seed=5).add("a", [0.5, 0.52], ranks=(1, 2))
+    (line,) = say(run_of(maker.add("b", [0.52, 0.54], ranks=(1, 2))))
+    assert "do not tell the two apart" in line
+    assert "four times in five" in line
+    assert "beyond chance" not in line
+
+
+def test_unequal_grids_are_not_ranked(tmp_path):
+    maker = RunMaker(tmp_path, n=60).add("a", [0.5, 0.6], ranks=(1, 2))
+    run = run_of(maker.add("b", [0.5, 0.6, 0.7], ranks=(1, 2, 4)))
+    (line,) = say(run)
+    assert "none is named the best" in line
+    assert any("same ranks" in caveat for caveat in caveats(run))
+
+
+def test_equal_scores_share_the_lead(tmp_path):
+    run = run_of(many_curves(tmp_path, 1, ranks=(1, 2), n=30))
+    twin = replace(run.curves[0], adapter="twin", label="twin", id="twin")
+    (line,) = answers(replace(run, curves=(run.curves[0], twin)), [])
+    assert "adapter-00, twin share the largest AURAC" in line
+
+
+def test_one_adapter_is_described_by_its_ends(tmp_path):
+    (line,) = say(run_of(many_curves(tmp_path, 1, n=50)))
+    assert "adapter-00 has an AURAC of" in line
+    assert "at rank 1 and" in line
+    assert "largest" not in line
+
+
+def test_the_published_inference_is_set_beside_the_default(tmp_path):
+    run = run_of(zoo_run(tmp_path, n=100))
+    (line,) = say(run)
+    assert "Under the published inference (rule) matryoshka has" in line
+    assert any("the published inference. Say which one you quote" in c for c in caveats(run))
+
+
+def test_paired_difference_is_the_difference_of_the_scores(tmp_path):
+    run = run_of(zoo_run(tmp_path, n=100))
+    for difference in differences(run, 5)["word_problems"]:
+        gap = difference.first.log2.value - difference.second.log2.value
+        assert difference.value == pytest.approx(gap, abs=1e-12)
+        assert difference.low < gap < difference.high
+        assert difference.n_docs == 100
+
+
+def test_losses_are_against_the_highest_rank(tmp_path):
+    run = run_of(many_curves(tmp_path, 1, ranks=(1, 2, 4), n=50))
+    curve = run.curves[0]
+    found = losses(curve)
+    assert [loss.rank for loss in found] == [2, 1]
+    assert found[1].loss == pytest.approx(curve.accuracy[2] - curve.accuracy[0])
+    assert all(loss.upper >= loss.loss for loss in found)
+
+
+def test_caveats_fit_the_run(tmp_path):
+    maker = RunMaker(tmp_path, n=50)
+    maker.add("falls", [0.8, 0.3], ranks=(1, 2), method="lora")
+    maker.add("unknown", [0.3, 0.4], ranks=(1, 2), method=None)
+    maker.tasks["word_problems"]["limit"] = 50
+    maker.curves[1].update(baseline=None, baseline_reason="it ran out of memory")
+    lines = "\n".join(caveats(run_of(maker)))
+    for part in (
+        "Conditional on these checkpoints",
+        "falls: trained at one rank only",
+        "SVD, is not in this run",
+        "unknown: the checkpoint does not say how it was trained",
+        # 0.98 / sqrt(50) = 0.1386
+        "word_problems (50). With 50 the accuracy at one rank is known to about ±14 points",
+        "limited number of documents: word_problems (50)",
+        "1 curve falls somewhere",
+        "No base line on word_problems (it ran out of memory)",
+        "pointwise 95 % intervals",
+    ):
+        assert part in lines, part
+
+
+def test_no_caveat_without_its_cause(tmp_path):
+    maker = RunMaker(tmp_path, n=250).add("a", [0.3, 0.6], ranks=(1, 2), method="matryoshka")
+    lines = "\n".join(caveats(run_of(maker)))
+    for part in ("one rank only", "Few documents", "limited", "falls", "No base line", "missing"):
+        assert part not in lines, part
+
+
+def test_several_seeds_change_the_first_caveat(tmp_path):
+    maker = RunMaker(tmp_path, n=50)
+    maker.add("a1", [0.3, 0.6], ranks=(1, 2), seed=1).add("a2", [0.3, 0.6], ranks=(1, 2), seed=2)
+    assert "compare methods over their seeds" in caveats(run_of(maker))[0]
