@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -40,7 +40,12 @@ from aurac.uncertainty.selection import certify
 from aurac.uncertainty.wording import verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from aurac.uncertainty.seeds import Components
+
+_Name = TypeVar("_Name")
+_Row = TypeVar("_Row", Arm, PairRow)
 
 
 @dataclass(frozen=True)
@@ -285,20 +290,25 @@ def _aggregates(
     if len(tasks) < 2:
         return ()
     rows = []
-    for name in dict.fromkeys(arm.name for arm in own):
-        mine = {arm.task or "": arm for arm in own if arm.name == name}
+    for name, mine in _by_task((arm.name, arm) for arm in own).items():
         parts = {t: _arm_parts(mine.get(t), chosen.axis) for t in tasks}
-        documents = {t: mine[t].first.n_docs or 0 for t in tasks if t in mine}
+        documents = {t: arm.first.n_docs or 0 for t, arm in mine.items()}
         points = any(not arm.has_documents for arm in mine.values())
         rows.append(_aggregate_row(name, None, parts, documents, chosen, points=points))
-    for a, b in dict.fromkeys((row.a, row.b) for row in pairs):
-        found = {row.task or "": row for row in pairs if (row.a, row.b) == (a, b)}
+    for (a, b), found in _by_task(((row.a, row.b), row) for row in pairs).items():
         both = {t: row.found.parts if row.found else None for t, row in found.items()}
-        counts = {t: row.n_docs or 0 for t, row in found.items()}
-        parts = {t: both.get(t) for t in tasks}
+        documents = {t: row.n_docs or 0 for t, row in found.items()}
         points = any(row.value is not None for row in found.values())
-        rows.append(_aggregate_row(a, b, parts, counts, chosen, points=points))
+        parts = {t: both.get(t) for t in tasks}
+        rows.append(_aggregate_row(a, b, parts, documents, chosen, points=points))
     return tuple(rows)
+
+
+def _by_task(named: Iterable[tuple[_Name, _Row]]) -> dict[_Name, dict[str, _Row]]:
+    found: dict[_Name, dict[str, _Row]] = {}
+    for name, row in named:
+        found.setdefault(name, {})[row.task or ""] = row
+    return found
 
 
 def _arm_parts(arm: Arm | None, axis: str) -> Components | None:

@@ -313,8 +313,8 @@ def pick_device(device: str | None = None) -> str:
 def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
     """The dtype to compute in: as asked, else bf16 only where this machine is fast at it.
 
-    Elsewhere it is fp32. On a CPU bf16 is fast with AMX or AVX-512-BF16 instructions; without them it
-    is emulated and slower than fp32.
+    Elsewhere it is fp32. On a CPU bf16 is fast with AMX or AVX-512-BF16 instructions; without
+    them it is emulated and slower than fp32.
 
     Raises:
         BaseModelError: Not one of `DTYPES`.

@@ -43,6 +43,7 @@ class Settings:
         fewshot: `stock` (lm-eval's sampling) or `fixed` (one header for all documents).
         limit: Only the first so many documents of each task (0: all). None: the first
             `aurac.tasks.QUICK_DOCUMENTS` of a bundled task, all of any other.
+        split: `test` or `validation`; None: the split that lm-eval evaluates.
         metric: task → `name,filter`; the key "" holds for every task.
         data: task → folder with local splits.
         chat_template: Put prompts through the tokenizer's chat template.
@@ -60,6 +61,7 @@ class Settings:
     num_fewshot: int | None = None
     fewshot: str = "stock"
     limit: int | None = None
+    split: str | None = None
     metric: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, Path] = field(default_factory=dict)
     chat_template: bool = False
@@ -227,6 +229,7 @@ def _build(tasks: Sequence[str], chosen: Settings, loaded: LoadedBase) -> list[B
         chat_template=chosen.chat_template,
         fewshot=chosen.fewshot,
         held_out="fit" in (chosen.rescale or ()),
+        split=chosen.split,
     )
 
 
@@ -279,6 +282,7 @@ def _request(
             "num_fewshot": chosen.num_fewshot,
             "chat_template": chosen.chat_template,
             "limit": chosen.limit,
+            "split": chosen.split,
         },
         "adapters": {name: adapter.sha256 for name, adapter in adapters.items()},
         "curves": [[v.label, list(v.ranks)] for v in variants],
@@ -429,6 +433,7 @@ def _provenance(
             "num_fewshot": chosen.num_fewshot,
             "fewshot": chosen.fewshot,
             "limit": chosen.limit,
+            "split": chosen.split,
             "chat_template": chosen.chat_template,
             "data": {task: Path(folder).name for task, folder in chosen.data.items()},
             "batching": request["settings"]["batching"],

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurac.files import write_json
 from aurac.hashing import sha256_json
 
 if TYPE_CHECKING:
-    from aurac.provenance import CellIdentity
     from pathlib import Path
+
+    from aurac.provenance import CellIdentity
 
 logger = logging.getLogger(__name__)
 

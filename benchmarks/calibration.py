@@ -1,6 +1,6 @@
 """Does every claim of `aurac.uncertainty` hold? Simulate, count, and print the table.
 
-    python benchmarks/calibration.py --seed 20250501 --out docs/design/statistics-calibration.md
+    python benchmarks/calibration.py --seed 20250501 --repetitions 1200 --out NOTE.md
 
 Documents are drawn from a latent probit: a document of difficulty u is solved at rank k where
 ``m_k + √ρ·u + √(1-ρ)·e > 0``, so that ranks, and two adapters, agree on most of them. The truth

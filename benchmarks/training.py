@@ -103,7 +103,7 @@ def plain(made: Recipe, examples: list[Any], steps: int) -> tuple[list[float], l
     return [b - a for a, b in zip(clock.at, clock.at[1:], strict=False)], losses
 
 
-def ours(made: Recipe, examples: list[Any], steps: int) -> tuple[list[float], list[float]]:
+def ours(made: Recipe, examples: list[Any], _: int) -> tuple[list[float], list[float]]:
     """The trainer of `aurac train`; (seconds per step, losses)."""
     from aurac.training.job import _run_trainer
 
@@ -171,10 +171,10 @@ def table(
     ]
     described = machine()
     head = (
-        f"Machine: {described['cpu']}, {described['cores']} cores, {torch.get_num_threads()} threads, "
-        f"{platform.system()}. Versions: "
+        f"Machine: {described['cpu']}, {described['cores']} cores, {torch.get_num_threads()} "
+        f"threads, {platform.system()}. Versions: "
         + ", ".join(f"{k} {v}" for k, v in versions().items())
-        + f".\n{steps} steps of 16 examples, {tokens:.0f} tokens a step, R = 32 on all projections.\n"
+        + f".\n{steps} steps of 16 examples, {tokens:.0f} tokens a step, R = 32, all projections.\n"
     )
     columns = "way | median s/step | range | tokens/s | against plain | against LoRA | mean loss"
     return "\n".join([head, f"| {columns} |", "|" + "---|" * 7, *rows, ""])

@@ -54,6 +54,11 @@ from aurac.cli.options import checkpoint_options, folders, metric_choices, names
     "all of any other.",
 )
 @click.option(
+    "--split",
+    type=click.Choice(["test", "validation"]),
+    help="Which split is evaluated. Default: the one lm-eval takes.",
+)
+@click.option(
     "--metric", multiple=True, help="TASK=NAME,FILTER or NAME,FILTER: what accuracy means."
 )
 @click.option(

@@ -152,12 +152,14 @@ def generate(
 
     Raises:
         TaskError: A request that cannot be served by this model's length.
+        UnsupportedRequestError: The model is no causal language model.
     """
     from aurac.evaluation.decoding import Decoder
     from aurac.evaluation.plain_decoding import decode_plain, plainly_greedy
     from aurac.evaluation.probe import probe
-    from aurac.evaluation.running import evaluating, pass_tokens
+    from aurac.evaluation.running import evaluating, pass_tokens, require_causal
 
+    require_causal(model)
     options = options or EngineOptions()
     layout = requests
     if not isinstance(layout, GenerationLayout):

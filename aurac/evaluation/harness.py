@@ -58,6 +58,7 @@ def build_tasks(
     chat_template: bool = False,
     fewshot: Literal["stock", "fixed"] = "stock",
     held_out: bool = False,
+    split: Literal["test", "validation"] | None = None,
 ) -> list[BuiltTask]:
     """Looks tasks up and builds their requests, once for every rank and every adapter.
 
@@ -79,6 +80,7 @@ def build_tasks(
         fewshot: ``stock`` samples examples as the task says; ``fixed`` shows the first
             ``num_fewshot`` examples of the few-shot split to every document: another prompt.
         held_out: Keep a split of local or bundled documents beside the evaluated one, to fit on.
+        split: Evaluate this split of each task; None takes the one that lm-eval would.
 
     Returns:
         One entry for each task. A group gives one for each leaf and then one for itself, pooled.
@@ -103,6 +105,7 @@ def build_tasks(
         template=partial(chat_text, tokenizer) if chat_template else None,
         fewshot=fewshot,
         held_out=held_out,
+        split=split,
     )
     with quiet(_LOGGERS, _BAR_MODULES):
         built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
@@ -152,7 +155,9 @@ class _Builder:
         template: partial[str] | None,
         fewshot: str,
         held_out: bool,
+        split: str | None,
     ) -> None:
+        self.split = split
         self.held_out = held_out
         self.num_fewshot = num_fewshot
         self.limits = limit
@@ -168,9 +173,7 @@ class _Builder:
 
     def build(self, asked: str) -> list[BuiltTask]:
         """The tasks of one name, a group's leaves before the group."""
-        self.limit = (
-            self.limits.get(asked) if isinstance(self.limits, Mapping) else self.limits
-        )
+        self.limit = self.limits.get(asked) if isinstance(self.limits, Mapping) else self.limits
         with seeded(PYTHON_SEED, OTHER_SEED):
             tasks, group = self._load(asked)
             leaves = [self._requests(name, task) for name, task in tasks.items()]
@@ -223,15 +226,24 @@ class _Builder:
             raise TaskError(f"task {leaf!r} runs code that the model writes, which aurac does not")
         if config.get("doc_to_image") or config.get("doc_to_audio"):
             raise TaskError(f"task {leaf!r} shows images or sounds; only text tasks are evaluated")
+        if self.split is not None:
+            config = self._evaluating(config, self.split)
         files = self._files(config)
         if files is None:
             return config
         self._local.add(leaf)
         own = config.get("num_fewshot")
         shown = own if self.num_fewshot is None or own == 0 else self.num_fewshot
-        return local_data.lay_in(
-            config, files, num_fewshot=shown or 0, held_out=self.held_out
-        )
+        return local_data.lay_in(config, files, num_fewshot=shown or 0, held_out=self.held_out)
+
+    def _evaluating(self, config: dict[str, Any], split: str) -> dict[str, Any]:
+        named = config.get(f"{split}_split")
+        if not named:
+            there = [s for s in ("test", "validation") if config.get(f"{s}_split")]
+            raise TaskError(
+                f"task {config['task']!r} has no {split} split", expected=" or ".join(there)
+            )
+        return {**config, "test_split": named, "validation_split": None}
 
     def _files(self, config: Mapping[str, Any]) -> local_data.Files | None:
         leaf = config["task"]

@@ -8,14 +8,14 @@ import torch
 
 from aurac.evaluation.attention import PrefixStore, forward, packed_model, step_frame
 from aurac.evaluation.packing import plan_scoring
-from aurac.evaluation.running import device_of, score_logits
+from aurac.evaluation.running import Progress, device_of, score_logits
 
 if TYPE_CHECKING:
     from aurac.evaluation.layout import ScoringLayout
 
 
 def score_packed(
-    model: Any, layout: ScoringLayout, *, batch_tokens: int
+    model: Any, layout: ScoringLayout, *, batch_tokens: int, progress: Progress | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Score every pair of the layout.
 
@@ -28,7 +28,7 @@ def score_packed(
     logprob = torch.zeros(len(layout.pair_node), device=device)
     hit = torch.zeros(len(layout.pair_node), dtype=torch.bool, device=device)
     with packed_model(model):
-        for step in plan.steps:
+        for step, finished in zip(plan.steps, plan.finished, strict=True):
             tokens = torch.from_numpy(step.tokens).to(device)
             # A pass that only extends the held prefix still has to name a position.
             select = step.select if len(step.select) else step.positions[:1] * 0
@@ -41,4 +41,6 @@ def score_packed(
                     torch.from_numpy(step.pair_row).to(device),
                     torch.from_numpy(layout.pair_token[step.pair]).to(device),
                 )
+            if progress is not None and finished:
+                progress(finished)
     return logprob.cpu(), hit.cpu()

@@ -91,11 +91,17 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All passes of a layout, in an order in which held prefixes nest."""
+    """All passes of a layout, in an order in which held prefixes nest.
+
+    Attributes:
+        steps: The passes.
+        held: Longest held prefix in tokens.
+        finished: For each pass, how many requests have their last answer in it.
+    """
 
     steps: tuple[Step, ...]
     held: int
-    longest: int
+    finished: tuple[int, ...]
 
     @property
     def computed(self) -> int:
@@ -217,13 +223,14 @@ class _Planner:
     def visit(self, low: int, high: int, depth: int) -> None:
         """Emit every pass for rows ``low:high``, whose first ``depth`` tokens are held."""
         tree = self._tree
+        branches = min(BRANCH_TOKENS, self._budget)
         pending, units, trunks = [(low, high)], [], []
         while pending:
             first, last = pending.pop()
             inner = tree.shared[first + 1 : last]
             total = int(tree.offsets[last] - tree.offsets[first] + tree.shared[first]) - depth
             trunk = int(inner.min()) if len(inner) else len(tree.rows[first])
-            if last - first == 1 or total - (trunk - depth) <= BRANCH_TOKENS:
+            if last - first == 1 or total - (trunk - depth) <= branches:
                 units.append(make_unit(tree, first, last, depth))
                 continue
             children = self._children(first, last, trunk)
@@ -250,9 +257,17 @@ def plan_scoring(layout: ScoringLayout, budget: int) -> Plan:
         planner = _Planner(tree, budget)
         planner.visit(0, len(tree.rows), 0)
         steps = _with_pairs(layout, planner.steps)
-        layout.plans[key] = Plan(tuple(steps), planner.held, max(len(r) for r in tree.rows))
+        layout.plans[key] = Plan(tuple(steps), planner.held, _finished(layout, steps))
     plan: Plan = layout.plans[key]
     return plan
+
+
+def _finished(layout: ScoringLayout, steps: Sequence[Step]) -> tuple[int, ...]:
+    step_of = np.zeros(len(layout.pair_node), dtype=np.int64)
+    for number, step in enumerate(steps):
+        step_of[step.pair] = number
+    last = [int(step_of[index].max()) for index in layout.request_pairs]
+    return tuple(np.bincount(last, minlength=len(steps)).tolist())
 
 
 def _with_pairs(layout: ScoringLayout, steps: Sequence[tuple[Step, IntArray]]) -> list[Step]:

@@ -58,7 +58,7 @@ def score_rows(
     *,
     batch_tokens: int,
     batch_size: int | None,
-    progress: Progress | None,
+    progress: Progress | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Score every pair of the layout.
 
@@ -75,6 +75,7 @@ def score_rows(
     used = np.unique(cover)
     lengths = np.asarray([len(tree.rows[r]) for r in used], dtype=np.int64)
     selects = accepts(model, "logits_to_keep")
+    waiting, unfinished = np.ones(len(layout.pair_node), dtype=bool), len(layout)
     for batch in row_batches(lengths, batch_tokens, batch_size):
         rows = used[batch]
         tokens = torch.zeros(len(rows), int(lengths[batch].max()), dtype=torch.long)
@@ -96,5 +97,8 @@ def score_rows(
         logprob[pairs] = values.cpu()
         hit[pairs] = hits.cpu()
         if progress is not None:
-            progress(len(pairs))
+            waiting[pairs] = False
+            left = sum(bool(waiting[index].any()) for index in layout.request_pairs)
+            progress(unfinished - left)
+            unfinished = left
     return logprob, hit

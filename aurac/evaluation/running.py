@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from aurac.evaluation.options import UnsupportedRequestError
+
 # malloc.h; 1 GiB is more than any tensor of a pass, and below the limit of the C int.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE = -1, -3, 1 << 30
 
@@ -27,6 +29,16 @@ def unwrapped(model: Any) -> Any:
     """The transformers model inside a PEFT wrapper, or the model itself."""
     inner = getattr(model, "get_base_model", None)
     return inner() if callable(inner) else model
+
+
+def require_causal(model: Any) -> None:
+    """Refuse an encoder-decoder, whose requests mean something else.
+
+    Raises:
+        UnsupportedRequestError: It is one.
+    """
+    if getattr(unwrapped(model).config, "is_encoder_decoder", False):
+        raise UnsupportedRequestError("an encoder-decoder", expected="a causal language model")
 
 
 def accepts(model: Any, name: str) -> bool:

@@ -46,14 +46,16 @@ def loglikelihoods(
 
     Raises:
         TaskError: A pair that cannot be scored.
+        UnsupportedRequestError: The model is no causal language model.
     """
     import torch
 
     from aurac.evaluation.packed import score_packed
     from aurac.evaluation.probe import probe
     from aurac.evaluation.rows import score_rows
-    from aurac.evaluation.running import evaluating, pass_tokens
+    from aurac.evaluation.running import evaluating, pass_tokens, require_causal
 
+    require_causal(model)
     options = options or EngineOptions()
     layout = pairs
     if not isinstance(layout, ScoringLayout):
@@ -64,19 +66,17 @@ def loglikelihoods(
     with evaluating(model):
         if options.packed and probe(model).serves(longest):
             budget = options.batch_tokens or pass_tokens(model)
-            logprob, hit = score_packed(model, layout, batch_tokens=budget)
+            logprob, hit = score_packed(model, layout, batch_tokens=budget, progress=progress)
         else:
             logprob, hit = score_rows(
                 model,
                 layout,
                 batch_tokens=options.batch_tokens or _ROW_TOKENS,
                 batch_size=options.batch_size,
-                progress=None,
+                progress=progress,
             )
     results = []
     for index in layout.request_pairs:
         at = torch.from_numpy(index)
         results.append((float(logprob[at].double().sum()), bool(hit[at].all())))
-    if progress is not None:
-        progress(len(layout))
     return results

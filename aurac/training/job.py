@@ -109,6 +109,8 @@ def train(
         )
     finally:
         hook.remove()
+        if not save_steps and _is_main_process():  # else a resumed run needs what is there
+            shutil.rmtree(_scratch(folder), ignore_errors=True)
     if _is_main_process():
         save_adapter(adapter, folder, force=force)
         shutil.rmtree(_scratch(folder), ignore_errors=True)
@@ -200,7 +202,6 @@ def _run_trainer(
     trainer = NestedTrainer(
         model=model,
         args=_arguments(recipe, loaded, scratch, save_steps),
-        # A `datasets` table lets the Trainer read the lengths as one column.
         train_dataset=Dataset.from_list([{**e, "length": len(e["input_ids"])} for e in examples]),
         data_collator=Collator(loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id),
         callbacks=[NestingCallback(hook), *callbacks],
@@ -253,8 +254,6 @@ def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: in
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         optim="adamw_torch",
-        train_sampling_strategy="group_by_length",
-        length_column_name="length",
         seed=recipe.seed,
         data_seed=recipe.seed,
         logging_steps=10,

@@ -11,6 +11,8 @@ from transformers import Trainer, TrainerCallback
 from aurac.training.data import IGNORED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from aurac.training.nesting_hook import NestingHook
 
 
@@ -46,6 +48,39 @@ class SelectedLogits:
             self._handle.remove()
 
 
+class StepSampler(torch.utils.data.Sampler[int]):
+    """Random order, sorted by length within each optimizer step.
+
+    An optimizer step sees a random set of examples, as with no grouping at all; only how they fall
+    into the step's micro-batches (and processes) follows their length, which saves padding and
+    leaves the gradient as it was. Grouping whole batches by length instead makes each step see
+    examples of one kind, and the HF Trainer's own grouping moreover visits them from the longest
+    to the shortest: a model trained so ends an answer too early.
+
+    Args:
+        lengths: Tokens of each example.
+        step: Examples per optimizer step, on all processes together.
+        seed: Of the order; each epoch has its own.
+    """
+
+    def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
+        self.lengths, self.step, self.seed, self.epoch = lengths, step, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader at the start of an epoch, also of a resumed one."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        for start in range(0, len(order), self.step):
+            chunk = order[start : start + self.step]
+            yield from sorted(chunk, key=lambda index: -self.lengths[index])
+
+
 class NestedTrainer(Trainer):  # type: ignore[misc]
     """Trainer whose loss is the mean cross-entropy of the labelled tokens, in fp32.
 
@@ -61,6 +96,13 @@ class NestedTrainer(Trainer):  # type: ignore[misc]
         }
         # The Trainer counts the labelled tokens of the whole step only for losses that say so.
         self.model_accepts_loss_kwargs = True
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> StepSampler:
+        """Replaces the Trainer's choice of samplers (which is given a table without lengths)."""
+        processes = self.accelerator.num_processes
+        step = self._train_batch_size * self.args.gradient_accumulation_steps * processes
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        return StepSampler(list(self.train_dataset["length"]), step, seed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """As the Trainer's; PEFT reloads a bf16 adapter as fp32, so each dtype is put back."""

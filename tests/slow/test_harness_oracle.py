@@ -33,10 +33,9 @@ def folder_of(task):
     return folder
 
 
-def reference(task, folder, base, tmp_path, monkeypatch, **options):
+def reference(task, folder, lm, tmp_path, monkeypatch, **options):
     import lm_eval.evaluator
     import lm_eval.tasks
-    from lm_eval.models.huggingface import HFLM
 
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
@@ -51,15 +50,32 @@ def reference(task, folder, base, tmp_path, monkeypatch, **options):
         f"    test: {folder}/test.jsonl\n"
     )
     return lm_eval.simple_evaluate(
-        HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=1),
+        lm,
         tasks=[task],
         task_manager=lm_eval.tasks.TaskManager(
             include_defaults=False, include_path=str(own.parent)
         ),
         bootstrap_iters=0,
-        limit=LIMITS[task],
         **options,
     )
+
+
+@pytest.mark.parametrize(("task", "shots"), [("gsm8k", None), ("arc_easy", 25)])
+def test_every_prompt_of_the_complete_task_equals_simple_evaluates(
+    task, shots, tmp_path, monkeypatch
+):
+    """All documents, with a model that answers nothing: this is about what is asked."""
+    from lm_eval.models.dummy import DummyLM
+
+    folder = folder_of(task)
+    (built,) = build_tasks([task], tokenizer=None, num_fewshot=shots, data={task: folder})
+    results = reference(task, folder, DummyLM(), tmp_path, monkeypatch, num_fewshot=shots)
+    rows = results["samples"][task]
+    rows = [row for row in rows if row["filter"] == rows[0]["filter"]]
+    assert len(rows) == built.n_docs == {"gsm8k": 1319, "arc_easy": 2376}[task]
+    assert tuple(row["doc_hash"] for row in rows) == built.doc_hashes
+    ours = [[i.args for i in document.instances] for document in built.leaves[0].documents]
+    assert ours == [row["arguments"] for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +83,8 @@ def reference(task, folder, base, tmp_path, monkeypatch, **options):
     [("arc_easy", 3, False), ("arc_easy", 1, True), ("gsm8k", 2, False)],
 )
 def test_a_cell_equals_simple_evaluate(asked, base, tmp_path, monkeypatch):
+    from lm_eval.models.huggingface import HFLM
+
     task, shots, chat = asked
     folder = folder_of(task)
     (built,) = build_tasks(
@@ -81,9 +99,10 @@ def test_a_cell_equals_simple_evaluate(asked, base, tmp_path, monkeypatch):
     results = reference(
         task,
         folder,
-        base,
+        HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=1),
         tmp_path,
         monkeypatch,
+        limit=LIMITS[task],
         num_fewshot=shots,
         apply_chat_template=chat,
     )

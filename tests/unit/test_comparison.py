@@ -293,3 +293,15 @@ def test_bad_input_is_one_line_and_exit_2(args, adapters, tmp_path):
 def test_errors_are_one_line():
     error = AuracError("a\nb", expected="c", fix="d")
     assert str(error) == "a b; expected c; d"
+
+
+def test_another_split_is_another_set_of_documents(adapters, tmp_path):
+    """A learning rate is chosen on `validation`; the test documents stay unseen."""
+    from aurac.tasks import load_split
+
+    done = compare(
+        [adapters["lora"]], [TASK], out=tmp_path / "r", ranks="4", split="validation", **COMMON
+    )
+    read = json.loads((done.folder / done.results["tasks"][0]["documents"]).read_text())
+    wanted = [f"Question: {d['question']}\nAnswer:" for d in load_split(TASK, "validation")[:5]]
+    assert read["questions"] == wanted

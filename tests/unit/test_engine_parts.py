@@ -18,7 +18,7 @@ from aurac.errors import UsageError
 from aurac.evaluation.fused import fused_adapters
 from aurac.evaluation.generation import GenerationRequest, generate
 from aurac.evaluation.layout import PrefixTree, ScoringLayout
-from aurac.evaluation.options import EngineOptions
+from aurac.evaluation.options import EngineOptions, UnsupportedRequestError
 from aurac.evaluation.packing import make_unit, plan_scoring
 from aurac.evaluation.probe import Verdict, probe
 from aurac.evaluation.running import evaluating
@@ -212,3 +212,24 @@ def test_scored_pairs_lead_back_to_the_requests(rows: list[tuple[int, ...]]) -> 
     layout = ScoringLayout.from_tokens(encoded, 50)
     for row, index in zip(rows, layout.request_pairs, strict=True):
         assert layout.pair_token[index].tolist() == list(row)
+
+
+def test_an_encoder_decoder_is_refused_for_the_caller_to_serve() -> None:
+    from transformers import AutoModelForSeq2SeqLM, T5Config
+
+    config = T5Config(vocab_size=300, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    model = AutoModelForSeq2SeqLM.from_config(config)
+    with pytest.raises(UnsupportedRequestError, match="encoder-decoder"):
+        loglikelihoods(model, tokenizer(), [("fox", " the")])
+    with pytest.raises(UnsupportedRequestError, match="encoder-decoder"):
+        generate(model, tokenizer(), [GenerationRequest("fox")])
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_progress_is_told_pass_by_pass(packed: bool) -> None:
+    pairs = [(f"fox {i}", f" the {j}") for i in range(12) for j in range(3)]
+    seen: list[int] = []
+    options = EngineOptions(batch_tokens=40, packed=packed)
+    loglikelihoods(tiny("llama"), tokenizer(), pairs, options=options, progress=seen.append)
+    assert sum(seen) == len(pairs)
+    assert len(seen) > 2

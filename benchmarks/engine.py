@@ -1,0 +1,273 @@
+"""The rank sweep's speed beside lm-eval's own loop (``HFLM`` + PEFT); writes a Markdown table.
+
+    python benchmarks/engine.py --data arc_easy=FOLDER --data gsm8k=FOLDER --out FILE.md
+
+Both sides evaluate the same unmerged LoRA adapter (random, R = 16, all projections) on the same
+prompts. Each side runs in a process of its own, one after the other, with the same threads:
+``HFLM`` at every batch size of ``--batch-sizes`` (its best one counts), ours with its defaults.
+Loading the model and building the prompts is outside the times on both sides; laying the prompts
+out is inside ours. ``HFLM`` is measured once at rank 16, which stands for its other ranks, and once
+at rank 0, the base, where the sweep has it; our sweep is run whole.
+
+``--clock cpu`` counts processor seconds instead of wall seconds: on a machine that others use, with
+one thread, only those can be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RANK = 16
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row of the table."""
+
+    name: str
+    task: str
+    shots: int
+    documents: int
+    ranks: int
+    fewshot: str = "stock"
+    dtype: str = "bfloat16"
+
+
+WORKS = {
+    work.name: work
+    for work in (
+        Work("arc-25-fp32", "arc_easy", 25, 100, 6, dtype="float32"),
+        Work("arc-25-bf16", "arc_easy", 25, 100, 6),
+        Work("arc-25-fixed-fp32", "arc_easy", 25, 100, 6, "fixed", "float32"),
+        Work("arc-25-fixed-bf16", "arc_easy", 25, 100, 6, "fixed"),
+        Work("arc-0-fp32", "arc_easy", 0, 500, 6, dtype="float32"),
+        Work("arc-0-bf16", "arc_easy", 0, 500, 6),
+        Work("gsm8k-5-bf16", "gsm8k", 5, 64, 4),
+        Work("bundled-bf16", "aurac_word_problems", 0, 500, 6),
+        Work("bundled-fp32", "aurac_word_problems", 0, 500, 6, dtype="float32"),
+    )
+}
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--works", default=",".join(WORKS), help="rows, comma-separated")
+    parser.add_argument("--base", default="smollm2-135m-instruct-q4_1", help="base model")
+    parser.add_argument("--data", action="append", default=[], help="TASK=FOLDER")
+    parser.add_argument("--documents", type=int, help="at most so many documents")
+    parser.add_argument("--ranks", type=int, help="at most so many ranks")
+    parser.add_argument("--batch-sizes", default="1,4,8,16,32,64")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--side", choices=("engine", "hflm"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def ranks_of(count: int) -> list[int]:
+    """So many ranks, 0 (the base) first, then doubling: 0, 1, 2, 4, 8, 16."""
+    return [0, 1, 2, 4, 8, 16][-count:]
+
+
+def prepare(
+    work: Work, args: argparse.Namespace
+) -> tuple[Any, Any, list[Any], Callable[[int], None]]:
+    """The model with a random adapter, its tokenizer, the requests, and the rank switch."""
+    import torch
+    from peft import LoraConfig, inject_adapter_in_model
+
+    from aurac.bases import load_base
+    from aurac.evaluation.harness import build_tasks
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    base = load_base(args.base, dtype=work.dtype)
+    data = {name: Path(folder) for name, _, folder in (d.partition("=") for d in args.data)}
+    (task,) = build_tasks(
+        [work.task],
+        tokenizer=base.tokenizer,
+        num_fewshot=work.shots,
+        limit=min(work.documents, args.documents or work.documents),
+        data={work.task: data[work.task]} if work.task in data else {},
+        fewshot=work.fewshot,
+    )
+    torch.manual_seed(0)
+    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=PROJECTIONS, inference_mode=True)
+    inject_adapter_in_model(config, base.model, adapter_name="a")
+    layers = [m for m in base.model.modules() if hasattr(m, "lora_A")]
+    full = []
+    for layer in layers:
+        down, up = layer.lora_A["a"].weight, layer.lora_B["a"].weight
+        torch.nn.init.normal_(up, std=1e-3)
+        full.append((down.data.float(), up.data.float()))  # as PEFT loads factors on a 16-bit base
+
+    def set_rank(rank: int) -> None:
+        for layer, (down, up) in zip(layers, full, strict=True):
+            layer.lora_A["a"].weight.data = down[: max(rank, 1)].contiguous()
+            layer.lora_B["a"].weight.data = up[:, : max(rank, 1)].contiguous()
+            layer.enable_adapters(enabled=rank > 0)
+
+    base.model.eval()
+    return base.model, base.tokenizer, list(task.leaves[0].instances), set_rank
+
+
+def run_hflm(work: Work, args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of one rank at the best batch size, those of the base, and the answers."""
+    from lm_eval.models.huggingface import HFLM
+
+    model, tokenizer, instances, set_rank = prepare(work, args)
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
+    set_rank(RANK)
+    seconds: dict[int, list[float]] = {}
+    answers: list[Any] = []
+    for size in map(int, args.batch_sizes.split(",")):
+        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
+        ask = getattr(lm, instances[0].request_type)
+        ask(instances[:2], disable_tqdm=True)
+        for _ in range(args.repeats):
+            start = clock()
+            answers = ask(instances, disable_tqdm=True)
+            seconds.setdefault(size, []).append(clock() - start)
+    best = min(seconds, key=lambda size: statistics.median(seconds[size]))
+    base = 0.0
+    if 0 in ranks_of(min(work.ranks, args.ranks or work.ranks)):
+        set_rank(0)
+        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=best)
+        start = clock()
+        getattr(lm, instances[0].request_type)(instances, disable_tqdm=True)
+        base = clock() - start
+    return {"best": best, "seconds": seconds[best], "base": base, "answers": answers}
+
+
+def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of each whole sweep, the answers at the full rank, tokens and the GEMM peak."""
+    from aurac.evaluation.generation import GenerationRequest, generate, generation_layout
+    from aurac.evaluation.options import EngineOptions
+    from aurac.evaluation.packing import plan_scoring
+    from aurac.evaluation.running import pass_tokens
+    from aurac.evaluation.scoring import loglikelihoods, scoring_layout
+
+    model, tokenizer, instances, set_rank = prepare(work, args)
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
+    options = EngineOptions()
+    scores = instances[0].request_type == "loglikelihood"
+    asked = [i.args if scores else GenerationRequest.from_kwargs(*i.args) for i in instances]
+    ask: Any = loglikelihoods if scores else generate
+    ask(model, tokenizer, asked[:2], options=options)  # the probe
+    seconds, answers, layout = [], [], None
+    for _ in range(args.repeats):
+        start = clock()
+        make: Any = scoring_layout if scores else generation_layout
+        layout = make(model, tokenizer, asked, options)
+        for rank in ranks_of(min(work.ranks, args.ranks or work.ranks)):
+            set_rank(rank)
+            answers = ask(model, tokenizer, layout, options=options)
+        seconds.append(clock() - start)
+    result = {"seconds": seconds, "answers": answers, "peak": gemm_peak(model.dtype, clock)}
+    if scores and layout is not None:
+        computed = plan_scoring(layout, pass_tokens(model)).computed
+        result |= {"computed": computed, "distinct": layout.tree.n_nodes}
+    return result
+
+
+def gemm_peak(dtype: Any, clock: Callable[[], float]) -> float:
+    """GFLOP/s of the best of a few products of this model's own shape."""
+    import torch
+
+    a, b = torch.randn(1024, 1536, dtype=dtype), torch.randn(576, 1536, dtype=dtype)
+    best = float("inf")
+    for _ in range(30):
+        start = clock()
+        torch.nn.functional.linear(a, b)
+        best = min(best, clock() - start)
+    return 2 * 1024 * 1536 * 576 / best / 1e9
+
+
+def side(name: str, work: Work) -> dict[str, Any]:
+    """Run one side in a process of its own."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--side", name, "--works", work.name]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def agreement(mine: list[Any], theirs: list[Any]) -> str:
+    """How far the answers agree: texts, or the largest difference of log-likelihoods."""
+    if isinstance(mine[0], str):
+        return f"{sum(a == b for a, b in zip(mine, theirs, strict=True))}/{len(mine)} texts"
+    gap = max(abs(a[0] - b[0]) for a, b in zip(mine, theirs, strict=True))
+    return f"log-likelihoods within {gap:.1e}"
+
+
+def row(work: Work, args: argparse.Namespace) -> str:
+    """Measure one row of the table."""
+    theirs, mine = side("hflm", work), side("engine", work)
+    ranks = min(work.ranks, args.ranks or work.ranks)
+    adapted = ranks - 1 if theirs["base"] else ranks
+    loop = statistics.median(theirs["seconds"]) * adapted + theirs["base"]
+    ours = statistics.median(mine["seconds"])
+    spread = f"{min(mine['seconds']):.1f}-{max(mine['seconds']):.1f}"
+    ratio = f"{mine['computed'] / mine['distinct']:.3f}" if "computed" in mine else ""
+    documents = min(work.documents, args.documents or work.documents)
+    cells = [
+        f"{work.task} {work.shots}-shot {work.fewshot}, {work.dtype}",
+        f"{documents} x {ranks}",
+        f"{loop:.1f} (batch {theirs['best']})",
+        f"{ours:.1f} ({spread})",
+        f"**{loop / ours:.1f} x**",
+        ratio,
+        agreement(mine["answers"], theirs["answers"]),
+        f"{mine['peak']:.0f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Run the table, or one side of one row."""
+    args = arguments()
+    works = [WORKS[name] for name in args.works.split(",")]
+    if args.side:
+        run = run_engine if args.side == "engine" else run_hflm
+        print(json.dumps(run(works[0], args)))
+        return
+    import torch
+
+    from aurac.provenance import machine, versions
+
+    threads = args.threads or torch.get_num_threads()
+    lines = [
+        "# Evaluation engine beside lm-eval's `HFLM` + PEFT",
+        "",
+        f"Machine: {machine()}; {threads} threads; {args.clock} seconds; {versions()}.",
+        f"Medians of {args.repeats} runs, spread in brackets; {RANK}-rank adapter, unmerged.",
+        "",
+        (
+            "| work | documents x ranks | HFLM + PEFT, s | aurac, s | ratio "
+            "| computed / distinct tokens | answers | GEMM peak, GFLOP/s |"
+        ),
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for work in works:
+        lines.append(row(work, args))
+        print(lines[-1], file=sys.stderr, flush=True)
+        if args.out:
+            args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
