@@ -88,6 +88,12 @@ from aurac.cli.options import checkpoint_options, folders, metric_choices, names
     help="Run folder. Default: runs/<tasks>-<hash>; the same command goes on in it.",
 )
 @click.option("--trust-remote-code", is_flag=True, help="Let the base model run its own code.")
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    help="NAME=ADAPTER,ADAPTER: seeds of one recipe, compared as one arm.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of tables.")
 @checkpoint_options
 def compare(
@@ -99,6 +105,7 @@ def compare(
     rescale: tuple[str, ...],
     out: str | None,
     as_json: bool,
+    groups: tuple[str, ...],
     **settings: Any,
 ) -> int:
     """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
@@ -122,11 +129,11 @@ def compare(
         rescale=names(rescale) or None,
         **settings,
     )
-    _show(done, as_json)
+    _show(done, as_json, groups)
     return 3 if done.failures else 0
 
 
-def _show(done: Any, as_json: bool) -> None:
+def _show(done: Any, as_json: bool, groups: tuple[str, ...]) -> None:
     if as_json:
         from aurac.results import RESULTS_FILE
 
@@ -136,6 +143,11 @@ def _show(done: Any, as_json: bool) -> None:
     from aurac.report import terminal_table
 
     stdout_console().print(terminal_table(done.results))
+    if len(done.results["adapters"]) > 1 and not done.failures:
+        from aurac.cli._analysis import analyse_sources, pair_lines
+
+        found = analyse_sources([str(done.folder)], None, groups, 0)
+        click.echo("\n".join(pair_lines(found.pairs, "Paired differences on the same documents")))
     for failure in done.failures:
         who = failure["curve"] or "base"
         click.echo(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.tasks.problem import solution, tell, work_out
 from aurac.tasks.stream import Stream
-from aurac.tasks.word_problems import TEMPLATES, fill
+from aurac.tasks.word_problems import compiled_templates, fill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +33,7 @@ SIZES: dict[str, int] = {"train": 2000, "validation": 500, "test": 1000}
 _MIX = {2: 60, 3: 40}
 _KEY = "aurac_word_problems_mc/1"
 _OPTIONS = 8
+TEMPLATES = compiled_templates()
 _SLACK = 100
 _SIGNS = {
     "".join(operation for _, operation, _ in compiled.plan)
@@ -193,5 +194,5 @@ def generate() -> Splits:
 
     A document is {"id", "question", "choices", "gold", "answer", "steps", "template"}.
     """
-    filled = fill(_KEY, _MIX, SIZES, _Drafter())
+    filled = fill(_KEY, _MIX, SIZES, _Drafter(), TEMPLATES)
     return {split: _finish(rows, f"{_KEY}/choices/{split}") for split, rows in filled.items()}

@@ -12,10 +12,8 @@ if TYPE_CHECKING:
 
     from aurac.tasks.stream import Stream
 
-LARGEST = 60
-"""No result of any step is above this: a small model has to be able to learn the arithmetic."""
-LARGEST_GIVEN = 48
-"""No given number is above this, whatever a template's range says."""
+LARGEST = 200
+"""No result of any step is above this, unless a task sets itself a lower limit."""
 RESULTS = "xyz"
 _TRIES = 2000
 
@@ -46,7 +44,7 @@ class Template:
         for part in self.numbers.split(","):
             name, bounds = part.split()
             low, high = bounds.split("-")
-            found[name] = (int(low), min(int(high), LARGEST_GIVEN))
+            found[name] = (int(low), int(high))
         return found
 
     def plan(self) -> tuple[tuple[str, str, str], ...]:
@@ -75,11 +73,13 @@ class Compiled:
     ranges: Mapping[str, tuple[int, int]]
     plan: tuple[tuple[str, str, str], ...]
     slots: Mapping[str, list[str]]
+    largest: int = LARGEST
 
     @classmethod
-    def of(cls, template: Template) -> Compiled:
-        """Parse a template."""
-        return cls(template, template.ranges(), template.plan(), template.slots())
+    def of(cls, template: Template, given: int = LARGEST, largest: int = LARGEST) -> Compiled:
+        """Parse a template; no given number is above `given`, no result above `largest`."""
+        ranges = {name: (low, min(high, given)) for name, (low, high) in template.ranges().items()}
+        return cls(template, ranges, template.plan(), template.slots(), largest)
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,13 @@ def apply(left: int, operation: str, right: int) -> int | None:
     return left // right if right and left % right == 0 else None
 
 
-def work_out(plan: tuple[tuple[str, str, str], ...], given: Mapping[str, int]) -> list[Step] | None:
+def work_out(
+    plan: tuple[tuple[str, str, str], ...], given: Mapping[str, int], largest: int = LARGEST
+) -> list[Step] | None:
     """Carry out a plan on given numbers.
 
     Returns:
-        The equations, or None where a result is not an integer from 2 to `LARGEST`.
+        The equations, or None where a result is not an integer from 2 to `largest`.
     """
     known = dict(given)
     steps = []
@@ -118,7 +120,7 @@ def work_out(plan: tuple[tuple[str, str, str], ...], given: Mapping[str, int]) -
         first = known[left] if left in known else int(left)
         second = known[right] if right in known else int(right)
         result = apply(first, operation, second)
-        if result is None or not 2 <= result <= LARGEST:
+        if result is None or not 2 <= result <= largest:
             return None
         known[name] = result
         steps.append(Step(first, operation, second, result))
@@ -144,7 +146,7 @@ def draw_numbers(compiled: Compiled, stream: Stream) -> tuple[dict[str, int], li
     """
     for _ in range(_TRIES):
         given = {name: stream.between(*bounds) for name, bounds in compiled.ranges.items()}
-        steps = work_out(compiled.plan, given)
+        steps = work_out(compiled.plan, given, compiled.largest)
         if steps is not None and len(set(given.values())) == len(given):
             return given, steps
     raise ValueError(f"template {compiled.template.name}: its ranges hardly ever fit its steps")

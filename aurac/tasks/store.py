@@ -29,9 +29,9 @@ DIGESTS: dict[str, dict[str, str]] = {
         "test": "67ac09ab0f6222273b746aefd0a605c43be997c7ec98c89efcccd87836bee7de",
     },
     "aurac_word_problems_mc": {
-        "train": "6b7ffd6a356d0cfe1a48404d409308893672c6ee01f39c7526a72354ea48f773",
-        "validation": "f59892d72277365d2233d8fdbc67ba0d7349e0158c196b37e8b5a43763309c87",
-        "test": "2e55a00c4f067c8e0e01666f025da8798bd3570d17f9eac08d7a93fee7d452f9",
+        "train": "e99874d3b3c116fbd21aa10d4eb23c4374ef5e5ed2e5456015e0b3f88bb6c1e7",
+        "validation": "add14afd4013f6269bd225d934dddaaf79d4f3a85ceb7da58d235f160f6b78c6",
+        "test": "864280c617999c87c2cac7a776e8664751ac90af7f4fc81798ebd82bc5428e3a",
     },
 }
 """SHA-256 of each split's file: a published number refers to exactly these documents."""

@@ -15,10 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 SIZES: dict[str, int] = {"train": 6000, "validation": 500, "test": 1000}
-TEMPLATES: dict[int, tuple[Compiled, ...]] = {
-    steps: tuple(Compiled.of(template) for template in module.TEMPLATES)
-    for steps, module in ((1, one_step), (2, two_steps), (3, three_steps))
-}
+Templates = dict[int, tuple[Compiled, ...]]
+
+
+def compiled_templates(**limits: int) -> Templates:
+    """The situations by their number of steps, within limits for given numbers and results."""
+    return {
+        steps: tuple(Compiled.of(template, **limits) for template in module.TEMPLATES)
+        for steps, module in ((1, one_step), (2, two_steps), (3, three_steps))
+    }
+
+
+TEMPLATES = compiled_templates(given=48, largest=60)
+"""Small numbers: a small model has to be able to learn the arithmetic from a few thousand."""
 _MIX = {1: 35, 2: 40, 3: 25}
 _SPLIT_OF_FIFTEEN = ("train",) * 12 + ("validation",) + ("test",) * 2
 _KEY = "aurac_word_problems/1"
@@ -51,17 +60,18 @@ class Draft:
         return split_of(operands(self.compiled.plan, self.given)), len(self.compiled.plan)
 
 
-def drafts(key: str, step_counts: Sequence[int]) -> Iterator[Draft]:
+def drafts(key: str, step_counts: Sequence[int], templates: Templates) -> Iterator[Draft]:
     """Endless drafts, of which no two have the same template and numbers.
 
     Args:
         key: Names the supply; draft i has a random stream of its own, `key/i`.
         step_counts: Numbers of steps to draw from.
+        templates: The situations to draw from.
     """
     seen: set[tuple[Any, ...]] = set()
     for index in count():
         stream = Stream(f"{key}/{index}")
-        compiled = stream.choice(TEMPLATES[stream.choice(step_counts)])
+        compiled = stream.choice(templates[stream.choice(step_counts)])
         given, _ = draw_numbers(compiled, stream)
         identity = (compiled.template.name, *given.values())
         if identity not in seen:
@@ -74,6 +84,7 @@ def fill(
     mix: Mapping[int, int],
     sizes: Mapping[str, int],
     finish: Callable[[Draft], dict[str, Any] | None],
+    templates: Templates,
 ) -> Splits:
     """Fill the splits with finished drafts; no question comes twice.
 
@@ -83,13 +94,14 @@ def fill(
         sizes: Documents in each split.
         finish: Makes a draft a document (without an id), or None to pass it over. It sees only
             drafts for which there is still room.
+        templates: The situations to draw from.
     """
     room = {
         (name, k): size * share // 100 for name, size in sizes.items() for k, share in mix.items()
     }
     questions: set[str] = set()
     splits: Splits = {name: [] for name in sizes}
-    supply = drafts(key, tuple(mix))
+    supply = drafts(key, tuple(mix), templates)
     while any(room.values()):
         draft = next(supply)
         document = finish(draft) if room[draft.part] else None
@@ -121,4 +133,4 @@ def generate() -> Splits:
 
     A document is {"id", "question", "answer", "steps", "template"}.
     """
-    return fill(_KEY, _MIX, SIZES, _document)
+    return fill(_KEY, _MIX, SIZES, _document, TEMPLATES)

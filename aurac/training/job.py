@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
@@ -14,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from aurac.adapters import Adapter, Nesting, adapter_from_peft, save_adapter
 from aurac.bases import LoadedBase, load_base
 from aurac.errors import RecipeError, RunFolderError
+from aurac.files import write_atomic
+from aurac.provenance import versions
+from aurac.training.card import card
 from aurac.training.data import Collator, tokenize, training_documents
 from aurac.training.nesting_hook import NestingHook
 from aurac.training.recipe import Recipe, load_recipe
@@ -113,6 +115,7 @@ def train(
             shutil.rmtree(_scratch(folder), ignore_errors=True)
     if _is_main_process():
         save_adapter(adapter, folder, force=force)
+        write_atomic(folder / "README.md", card(adapter, losses, versions()))
         shutil.rmtree(_scratch(folder), ignore_errors=True)
     return TrainingResult(adapter, folder, losses, seconds, tokens)
 
@@ -278,9 +281,3 @@ def _is_main_process() -> bool:
     import os
 
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def write_losses(result: TrainingResult, file: Path) -> None:
-    """Write the loss history as JSON lines: {"step", "loss"}."""
-    rows = [json.dumps({"step": step, "loss": loss}) for step, loss in result.losses]
-    file.write_text("\n".join(rows) + "\n", encoding="utf-8")

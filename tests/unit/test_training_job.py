@@ -89,6 +89,19 @@ def test_training_lowers_the_loss_and_saves_plain_peft(recipe, tmp_path, method)
     PeftModel.from_pretrained(base, out)
 
 
+def test_the_card_makes_the_adapter_again(recipe, tmp_path):
+    import re
+
+    from aurac.training import load_recipe
+
+    train(recipe(), tmp_path / "adapter")
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    said = tmp_path / "recipe.yaml"
+    said.write_text(re.search(r"```yaml\n(.*?)```", card, flags=re.DOTALL)[1])
+    train(load_recipe(said), tmp_path / "again")
+    assert_bit_equal(tmp_path / "adapter", tmp_path / "again")
+
+
 def test_same_recipe_same_bits_and_another_seed_other_bits(recipe, tmp_path):
     train(recipe(), tmp_path / "a")
     train(recipe(), tmp_path / "b")
