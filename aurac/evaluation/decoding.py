@@ -16,12 +16,11 @@ import torch
 
 from aurac.evaluation.attention import (
     Frame,
-    PrefixStore,
-    SlotStore,
     forward,
     packed_model,
     step_frame,
 )
+from aurac.evaluation.held import PrefixStore, SlotStore
 from aurac.evaluation.layout import common_prefix
 from aurac.evaluation.packing import SAVED_TOKENS, batch_units, chain_unit, make_step
 from aurac.evaluation.plain_decoding import eos_token_ids

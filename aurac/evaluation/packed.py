@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aurac.evaluation.attention import PrefixStore, forward, packed_model, step_frame
+from aurac.evaluation.attention import forward, packed_model, step_frame
+from aurac.evaluation.held import PrefixStore
 from aurac.evaluation.packing import plan_scoring
 from aurac.evaluation.running import Progress, device_of, score_logits
 

@@ -18,12 +18,11 @@ import torch
 
 from aurac.evaluation.attention import (
     Frame,
-    PrefixStore,
-    SlotStore,
     forward,
     packed_model,
     step_frame,
 )
+from aurac.evaluation.held import PrefixStore, SlotStore
 from aurac.evaluation.layout import PrefixTree
 from aurac.evaluation.packing import Unit, chain_unit, make_step, make_unit
 from aurac.evaluation.running import accepts, device_of, unwrapped
