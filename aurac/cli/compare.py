@@ -50,7 +50,7 @@ from aurac.cli.options import checkpoint_options, folders, metric_choices, names
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
-    help="Only the first so many documents of each task (0: all). Default: 200 of a bundled task, "
+    help="Only the first so many documents of each task (0: all). Default: 100 of a bundled task, "
     "all of any other.",
 )
 @click.option(

@@ -8,7 +8,7 @@ from aurac.tasks.store import BUNDLED, documents, load_split
 
 __all__ = ["BUNDLED", "QUICK_DOCUMENTS", "documents", "include_path", "load_split"]
 
-QUICK_DOCUMENTS = 200
+QUICK_DOCUMENTS = 100
 """Test documents that `aurac compare` takes of a bundled task unless it is told how many.
 
 A first comparison then takes minutes on a laptop. The documents of a split lie in random order, so
