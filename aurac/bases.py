@@ -326,7 +326,7 @@ def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
             f"dtype {dtype!r}", expected=" or ".join(DTYPES), fix="give --dtype one of these"
         )
     if dtype not in (None, "auto"):
-        return getattr(torch, str(dtype))  # type: ignore[no-any-return]
+        return getattr(torch, str(dtype))
     if device.startswith("cuda"):
         fast = torch.cuda.get_device_capability(device)[0] >= 8
     elif device == "cpu":

@@ -22,8 +22,10 @@ from aurac.sweep import Failure, PlannedCell, Runner, Variant, parse_ranks, plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Literal
 
     from aurac.adapters import Adapter
+    from aurac.adapters.truncate import Basis, Rescale
     from aurac.evaluation.built import BuiltTask
 
 logger = logging.getLogger(__name__)
@@ -56,12 +58,12 @@ class Settings:
     """
 
     ranks: str | Sequence[int] = "pow2"
-    basis: Sequence[str] = ("prefix",)
-    rescale: Sequence[str] | None = None
+    basis: Sequence[Basis] = ("prefix",)
+    rescale: Sequence[Rescale] | None = None
     num_fewshot: int | None = None
-    fewshot: str = "stock"
+    fewshot: Literal["stock", "fixed"] = "stock"
     limit: int | None = None
-    split: str | None = None
+    split: Literal["test", "validation"] | None = None
     metric: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, Path] = field(default_factory=dict)
     chat_template: bool = False

@@ -12,21 +12,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import Adapter, attach, default_rescale, prepare
+from aurac.adapters.truncate import BASES, RESCALES
 from aurac.errors import AuracError, RankError, UsageError
 from aurac.provenance import CellIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from aurac.adapters.truncate import Basis, Rescale
     from aurac.bases import LoadedBase
     from aurac.evaluation.built import BuiltTask, CellOutcome
     from aurac.evaluation.options import EngineOptions
     from aurac.store import CellStore
 
 logger = logging.getLogger(__name__)
-
-BASES = ("prefix", "svd")
-RESCALES = ("rule", "keep", "trained", "fit")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +44,8 @@ class Variant:
 
     name: str
     adapter: Adapter
-    basis: str
-    rescale: str
+    basis: Basis
+    rescale: Rescale
     role: str
     ranks: tuple[int, ...]
     fit_factors: dict[int, float] | None = None
@@ -102,8 +101,8 @@ def variants_of(
     name: str,
     adapter: Adapter,
     ranks: tuple[int, ...],
-    bases: Sequence[str] = ("prefix",),
-    rescales: Sequence[str] | None = None,
+    bases: Sequence[Basis] = ("prefix",),
+    rescales: Sequence[Rescale] | None = None,
 ) -> list[Variant]:
     """The curves to draw for one adapter: the first is the default, the published one is added.
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aurac.adapters import Adapter
+    from aurac.adapters.truncate import Basis
     from aurac.bases import LoadedBase
     from aurac.evaluation.built import BuiltTask, Leaf
     from aurac.evaluation.options import EngineOptions
@@ -86,7 +87,7 @@ def best_factor(objective: Callable[[float], float], exponents: Sequence[int] = 
 
 def fit_factors(
     adapter: Adapter,
-    basis: str,
+    basis: Basis,
     ranks: Sequence[int],
     tasks: Sequence[BuiltTask],
     base: LoadedBase,

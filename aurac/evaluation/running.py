@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
 import inspect
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from aurac.evaluation.options import UnsupportedRequestError
-
-# malloc.h; 1 GiB is more than any tensor of a pass, and below the limit of the C int.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE = -1, -3, 1 << 30
+from aurac.memory import keep_freed_memory
 
 Progress = Callable[[int], None]
 
@@ -49,26 +44,6 @@ def accepts(model: Any, name: str) -> bool:
 def pass_tokens(model: Any) -> int:
     """A good size of one pass in tokens: what fills a CPU's cores, or an accelerator."""
     return 1024 if device_of(model).type == "cpu" else 8192
-
-
-@functools.cache
-def keep_freed_memory() -> bool:
-    """Let the C library keep freed memory for the next pass instead of giving it back each time.
-
-    A pass frees and allocates the same few megabytes in every layer. By default glibc returns them
-    to the system and fetches them again page by page, about a third of a large pass on a CPU. The
-    process holds on to its peak instead, which the token budget bounds.
-
-    Returns:
-        Whether the C library took the setting; others are left as they are.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    return bool(mallopt(_TRIM_THRESHOLD, _LARGE)) and bool(mallopt(_MMAP_THRESHOLD, _LARGE))
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from aurac.adapters import Adapter, Nesting, adapter_from_peft, save_adapter
 from aurac.bases import LoadedBase, load_base
 from aurac.errors import RecipeError, RunFolderError
 from aurac.files import write_atomic
+from aurac.memory import keep_freed_memory
 from aurac.provenance import versions
 from aurac.training.card import card
 from aurac.training.data import Collator, tokenize, training_documents
@@ -214,6 +215,8 @@ def _run_trainer(
     trainer.remove_callback(ProgressCallback)
     if progress:
         trainer.add_callback(StepProgress(recipe.name))
+    if loaded.device == "cpu":
+        keep_freed_memory()
     last = get_last_checkpoint(str(scratch)) if resume and scratch.is_dir() else None
     started = time.perf_counter()
     try:

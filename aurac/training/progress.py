@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from aurac.console import stderr_console
 
 
-class StepProgress(TrainerCallback):  # type: ignore[misc]
+class StepProgress(TrainerCallback):
     """Draws one bar on standard error for the main process."""
 
     def __init__(self, title: str) -> None:

@@ -81,7 +81,7 @@ class StepSampler(torch.utils.data.Sampler[int]):
             yield from sorted(chunk, key=lambda index: -self.lengths[index])
 
 
-class NestedTrainer(Trainer):  # type: ignore[misc]
+class NestedTrainer(Trainer):
     """Trainer whose loss is the mean cross-entropy of the labelled tokens, in fp32.
 
     The loss is the one of the unchanged Trainer (tokens averaged over the whole optimizer step and
@@ -142,7 +142,7 @@ class NestedTrainer(Trainer):  # type: ignore[misc]
         return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
 
 
-class NestingCallback(TrainerCallback):  # type: ignore[misc]
+class NestingCallback(TrainerCallback):
     """Sets p before each optimizer step and checks once that every layer has used it."""
 
     def __init__(self, hook: NestingHook) -> None:
