@@ -33,9 +33,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HEAD, _TAIL = 7, 6
-# A wrong mask or position gives errors of about 1. Rounding alone puts bf16 logits of a 30-layer
-# model 0.1 from its fp32 ones (seen on the packaged base), and two bf16 passes up to 0.16 apart.
-_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 4e-1}
+# Seen on the packaged base (30 layers, bf16): rounding alone puts logits 0.1 from the fp32 ones and
+# two passes up to 0.16 apart; a missing mask gives 1.0 to 1.7, positions off by one 0.3 to 0.4.
+_TOLERANCE = {
+    torch.float64: 1e-6,
+    torch.float32: 1e-3,
+    torch.float16: 5e-2,
+    torch.bfloat16: 2.2e-1,
+}
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
