@@ -85,13 +85,12 @@ class LoadedBase:
     device: str
 
 
-def resolve_base(name: str, *, trust_remote_code: bool = False) -> Base:
+def resolve_base(name: str) -> Base:
     """Bring the base `name` to a local folder, fetching and converting it if it is not there yet.
 
     Raises:
         BaseModelError: Nothing by that name, no network where one is needed, or damaged files.
     """
-    del trust_remote_code  # only loading can run remote code; accepted for one calling convention
     if name in PACKAGED:
         return _packaged(name)
     path = Path(name).expanduser()

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aurac.adapters import Adapter, attach, default_rescale, prepare
+from aurac.adapters import Adapter, attach, default_nested_ranks, default_rescale, prepare
 from aurac.adapters.truncate import BASES, RESCALES
 from aurac.errors import AuracError, RankError, UsageError
 from aurac.provenance import CellIdentity
@@ -80,7 +80,7 @@ def parse_ranks(spec: str | Sequence[int], adapter: Adapter) -> tuple[int, ...]:
     """
     R = adapter.rank
     if spec == "pow2":
-        return (*(1 << k for k in range(R.bit_length()) if 1 << k < R), R)
+        return default_nested_ranks(R)
     if spec == "all":
         return tuple(range(1, R + 1))
     parts = spec.split(",") if isinstance(spec, str) else list(spec)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from aurac.cli.options import checkpoint_options, folders, metric_choices, names
+from aurac.cli.options import checkpoint_options, folders, names
 
 
 @click.command(
@@ -116,6 +116,7 @@ def compare(
     aurac compare ckpt_a --tasks aurac_word_problems --basis prefix,svd --rescale rule,keep
     """  # noqa: D301
     from aurac.comparison import compare as run
+    from aurac.evaluation import parse_metrics
 
     done = run(
         list(checkpoints),
@@ -123,7 +124,7 @@ def compare(
         out=out,
         progress=True,
         command=shlex.join(["aurac", *sys.argv[1:]]),
-        metric=metric_choices(metric),
+        metric=parse_metrics(metric),
         data=folders(data),
         basis=names(basis),
         rescale=names(rescale) or None,

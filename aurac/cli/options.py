@@ -83,16 +83,6 @@ def pairs(values: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
-def metric_choices(values: Sequence[str]) -> dict[str, str]:
-    """`TASK=NAME,FILTER`, or `NAME,FILTER` for every task (key "")."""
-    named = [value for value in values if "=" in value]
-    found = pairs(named, "--metric")
-    for value in values:
-        if value not in named:
-            found[""] = value
-    return found
-
-
 def folders(values: Sequence[str]) -> dict[str, Path]:
     """`TASK=FOLDER` options → mapping to paths."""
     return {task: Path(folder).expanduser() for task, folder in pairs(values, "--data").items()}

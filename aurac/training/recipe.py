@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from aurac.adapters.nesting import default_nested_ranks
 from aurac.errors import RecipeError
 from aurac.hashing import sha256_json
 
@@ -91,9 +92,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raise RecipeError on the first value out of range."""
+        self._require("rank", self.rank >= 1, "an integer of at least 1")  # the others need it
         ranks = self.nested_ranks
         checks = {
-            "rank": (self.rank >= 1, "an integer of at least 1"),
             "alpha": (self.alpha > 0, "a positive number"),
             "nested_ranks": (
                 all(1 <= r <= self.rank for r in ranks) and list(ranks) == sorted(set(ranks)),
@@ -125,20 +126,22 @@ class Recipe:
             "documents": (self.documents >= 0, "0 (all) or more"),
         }
         for name, (fine, expected) in checks.items():
-            if not fine:
-                raise RecipeError(
-                    f"recipe {self.name!r} has {name} = {getattr(self, name)!r}",
-                    expected=expected,
-                    fix=f"correct it in the file or with --set {name}=…",
-                )
+            self._require(name, fine, expected)
+
+    def _require(self, name: str, fine: bool, expected: str) -> None:  # noqa: FBT001
+        if not fine:
+            raise RecipeError(
+                f"recipe {self.name!r} has {name} = {getattr(self, name)!r}",
+                expected=expected,
+                fix=f"correct it in the file or with --set {name}=…",
+            )
 
     @property
     def ranks(self) -> tuple[int, ...]:
         """S: {R} for LoRA, else the nested ranks, by default 1, 2, 4, … and R."""
         if self.method == "lora":
             return (self.rank,)
-        doubling = tuple(1 << k for k in range(self.rank.bit_length()) if 1 << k < self.rank)
-        return self.nested_ranks or (*doubling, self.rank)
+        return self.nested_ranks or default_nested_ranks(self.rank)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they are written into side-cars and results (without the sweep)."""
