@@ -6,10 +6,11 @@ r"""Kills a real run with SIGKILL at random moments, goes on, and counts what th
 One run is left in peace first. Then runs of the same request are killed and the same request is
 given again, until the kills are spent and the last run has ended by itself. Every other kill comes
 at a moment drawn from the time that the undisturbed run took from its start to its end; the others
-at one drawn from the time that its cells took, counted from when the first cell begins. What is checked: the curves of every
-run are byte for byte those of the undisturbed one, no kill costs more than one cell, and nothing is
-left behind (leases, temporary files). Each attempt is a fork of a process that has imported the
-libraries, but read no model and no task.
+at one drawn from the time that its cells took, counted from when the first cell begins.
+
+What is checked: the curves of every run are byte for byte those of the undisturbed one, no kill
+costs more than one cell, and nothing is left behind (leases, temporary files). Each attempt is a
+fork of a process that has imported the libraries, but read no model and no task.
 """
 
 from __future__ import annotations
