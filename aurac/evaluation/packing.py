@@ -220,6 +220,24 @@ class _Planner:
         bounds = [low, *cuts.tolist(), high]
         return list(itertools.pairwise(bounds))
 
+    def _total(self, low: int, high: int, depth: int) -> int:
+        """Distinct tokens of rows ``low:high`` below their first ``depth`` tokens."""
+        tree = self._tree
+        return int(tree.offsets[high] - tree.offsets[low] + tree.shared[low]) - depth
+
+    def _together(
+        self, children: Sequence[tuple[int, int]], depth: int, most: int
+    ) -> list[tuple[int, int]]:
+        """Small neighbours joined, so that one unit computes their common trunk once for all."""
+        joined = [children[0]]
+        for low, high in children[1:]:
+            first = joined[-1][0]
+            if self._total(first, high, depth) <= most:
+                joined[-1] = (first, high)
+            else:
+                joined.append((low, high))
+        return joined
+
     def visit(self, low: int, high: int, depth: int) -> None:
         """Emit every pass for rows ``low:high``, whose first ``depth`` tokens are held."""
         tree = self._tree
@@ -228,7 +246,7 @@ class _Planner:
         while pending:
             first, last = pending.pop()
             inner = tree.shared[first + 1 : last]
-            total = int(tree.offsets[last] - tree.offsets[first] + tree.shared[first]) - depth
+            total = self._total(first, last, depth)
             trunk = int(inner.min()) if len(inner) else len(tree.rows[first])
             if last - first == 1 or total - (trunk - depth) <= branches:
                 units.append(make_unit(tree, first, last, depth))
@@ -237,7 +255,7 @@ class _Planner:
             if (trunk - depth) * (len(children) - 1) >= SAVED_TOKENS:
                 trunks.append((first, last, trunk))
             else:
-                pending.extend(children)
+                pending.extend(self._together(children, depth, branches))
         for batch in batch_units(units, self._budget):
             self._emit(batch, depth)
         for first, last, trunk in trunks:
