@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from aurac.evaluation.fused import fused_adapters
+from aurac.evaluation.record import counted_pass
 from aurac.evaluation.running import unwrapped
 
 if TYPE_CHECKING:
@@ -395,7 +396,7 @@ def step_frame(step: Step, store: PrefixStore | None, device: torch.device) -> F
 
 def forward(model: Any, tokens: torch.Tensor, frame: Frame, select: torch.Tensor) -> torch.Tensor:
     """(S, V) logits of a packed pass at the selected places."""
-    with using(frame):
+    with using(frame), counted_pass(model, len(tokens), len(select)):
         out = model(
             input_ids=tokens[None],
             position_ids=frame.positions[None],

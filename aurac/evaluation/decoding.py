@@ -24,6 +24,7 @@ from aurac.evaluation.held import PrefixStore, SlotStore
 from aurac.evaluation.layout import common_prefix
 from aurac.evaluation.packing import SAVED_TOKENS, batch_units, chain_unit, make_step
 from aurac.evaluation.plain_decoding import eos_token_ids
+from aurac.evaluation.record import current, logit_noise
 from aurac.evaluation.running import device_of
 from aurac.evaluation.stopping import StopTable
 
@@ -73,6 +74,10 @@ def shared_header(prompts: Sequence[Prompt]) -> int:
 class Decoder:
     """Runs prompts through one model state.
 
+    Attributes:
+        near_ties: Numbers of the prompts for which, while counts are recorded, a token was chosen
+            by less than the rounding of the model's dtype.
+
     Args:
         model: A model for which packed passes are admitted; evaluation mode, no gradients.
         tokenizer: Its tokenizer.
@@ -97,6 +102,7 @@ class Decoder:
         self._batch_tokens = batch_tokens
         self._budget = options.cache_tokens
         self._finished = finished
+        self.near_ties: set[int] = set()
         self._header = shared_header(prompts)
         self._store = PrefixStore(self._header)
         tables: dict[tuple[str, ...], StopTable] = {}
@@ -161,7 +167,7 @@ class Decoder:
             frame.place = frame.positions - self._header
             last = torch.from_numpy(np.cumsum(lengths) - 1).to(self._device)
             tokens = torch.from_numpy(step.tokens).to(self._device)
-            best = forward(self._model, tokens, frame, last).argmax(dim=-1).tolist()
+            best = self._greedy(forward(self._model, tokens, frame, last), slots)
             ended += [s for s, t in zip(slots, best, strict=True) if self._take(s, t)]
         self._release(ended)
 
@@ -184,8 +190,22 @@ class Decoder:
             decoding=True,
         )
         tokens = torch.tensor([s.new[-1] for s in self._active], device=self._device)
-        best = forward(self._model, tokens, frame, slot).argmax(dim=-1).tolist()
+        best = self._greedy(forward(self._model, tokens, frame, slot), range(count))
         self._release([i for i, token in enumerate(best) if self._take(i, token)])
+
+    def _greedy(self, logits: torch.Tensor, slots: Sequence[int]) -> list[int]:
+        """The best token of each row; notes the prompts whose second best is within rounding."""
+        best = logits.argmax(dim=-1, keepdim=True)
+        if current() is None:
+            return best[:, 0].tolist()
+        top = logits.gather(1, best)
+        second = logits.scatter_(1, best, -torch.inf).amax(dim=-1, keepdim=True)
+        close = (top.float() - second.float()) <= logit_noise(logits.dtype)
+        found = torch.cat([best, close.long()], dim=1).tolist()
+        self.near_ties |= {
+            self._active[slot].number for slot, (_, tie) in zip(slots, found, strict=True) if tie
+        }
+        return [token for token, _ in found]
 
     def _over_budget(self) -> bool:
         return len(self._active) * max(map(self._own, self._active)) > self._budget
