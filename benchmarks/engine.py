@@ -277,7 +277,8 @@ def main() -> None:
         (
             "| work | documents x ranks | HFLM + PEFT, s | aurac, s | ratio "
             "| computed / distinct tokens | answers "
-            "| GFLOP/s in the linear layers, of the GEMM peak | outside the forward | second adapter / first | peak memory, GiB |"
+            "| GFLOP/s in the linear layers, of the GEMM peak | outside the forward "
+            "| second adapter / first | peak memory, GiB |"
         ),
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]

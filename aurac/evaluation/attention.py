@@ -120,8 +120,9 @@ class Frame:
         keep: Whether this pass extends them.
         groups: Units of a packed pass; empty when decoding.
         slots: Decoding slots.
-        slot: (T,) slot of each token that is written, or ``None``.
-        place: (T,) its place in the slot.
+        slot: (W,) slot of each token that is written, or ``None``.
+        place: (W,) its place in the slot.
+        source: (W,) which of this pass's tokens is written; ``None`` writes all T in order.
         decoding: Whether each token is one sequence that reads its slot.
         longest: Largest position plus one, for sliding windows.
     """
@@ -135,6 +136,7 @@ class Frame:
     slots: SlotStore | None = None
     slot: torch.Tensor | None = None
     place: torch.Tensor | None = None
+    source: torch.Tensor | None = None
     decoding: bool = False
     layer: int = 0
     windows: set[int] = field(default_factory=set)
@@ -157,7 +159,8 @@ class Frame:
         if self.keep and self.store is not None:
             self.store.write(layer, self.prefix, key, value)
         if self.slots is not None and self.slot is not None and self.place is not None:
-            self.slots.write(layer, self.slot, self.place, key, value)
+            whose = slice(None) if self.source is None else self.source
+            self.slots.write(layer, self.slot, self.place, key[whose], value[whose])
         window = window if window is not None and self.longest > window else None
         if self.decoding and self.slots is not None:
             own = self.slots.layers[layer]

@@ -1,6 +1,7 @@
 """The fast path of generation: greedy decoding with sequences that come and go.
 
-Prompts are prefilled packed (no padding), a header that all of them share once. Every sequence in
+Prompts are prefilled packed (no padding): a header that all of them share once, and what neighbours
+in the prefix tree share once for a run of them. Every sequence in
 flight is one token of a decoding pass; one that has ended leaves, the last ones move into the
 holes, and waiting prompts take the freed slots, so that no sequence waits for a longer one.
 """
@@ -21,18 +22,28 @@ from aurac.evaluation.attention import (
     step_frame,
 )
 from aurac.evaluation.held import PrefixStore, SlotStore
-from aurac.evaluation.layout import common_prefix
-from aurac.evaluation.packing import SAVED_TOKENS, batch_units, chain_unit, make_step
+from aurac.evaluation.layout import PrefixTree, common_prefix
+from aurac.evaluation.packing import (
+    BRANCH_TOKENS,
+    SAVED_TOKENS,
+    batch_units,
+    chain_unit,
+    joined_rows,
+    make_step,
+    make_unit,
+    unit_paths,
+)
 from aurac.evaluation.plain_decoding import eos_token_ids
 from aurac.evaluation.record import current, logit_noise
 from aurac.evaluation.running import device_of
 from aurac.evaluation.stopping import StopTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from aurac.evaluation.generation import Prompt
     from aurac.evaluation.options import EngineOptions
+    from aurac.evaluation.packing import Unit
 
 _SHORTEST_HEADER = 16
 _GROWTH = 32  # slots widen by this many tokens at a time
@@ -149,27 +160,48 @@ class Decoder:
         count = min(max(self._room() - len(self._active), 1), len(self._waiting))
         fresh = [self._waiting.popleft() for _ in range(count)]
         self._fit(len(self._active) + count, max(map(self._own, (*self._active, *fresh))))
-        units = {
-            i: chain_unit([*s.prompt.tokens, *s.new][self._header :], self._header)
-            for i, s in enumerate(fresh)
-        }
-        number = {id(unit): i for i, unit in units.items()}
         base = len(self._active)
         self._active += fresh
+        tree, row_of = PrefixTree.build([(*s.prompt.tokens, *s.new) for s in fresh])
+        slots_of: dict[int, list[int]] = {}
+        for i, row in enumerate(row_of.tolist()):
+            slots_of.setdefault(row, []).append(base + i)
+        runs = joined_rows(tree, self._header, min(BRANCH_TOKENS, self._batch_tokens))
+        units = [make_unit(tree, low, high, self._header) for low, high in runs]
+        run_of = {id(unit): run for unit, run in zip(units, runs, strict=True)}
         ended = []
-        for batch in batch_units(list(units.values()), self._batch_tokens):
-            step = make_step(batch, self._header)
-            lengths = [len(u) for u in batch]
-            slots = [base + number[id(u)] for u in batch]
-            frame = step_frame(step, self._store, self._device)
-            frame.slots = self._slots
-            frame.slot = torch.from_numpy(np.repeat(slots, lengths)).to(self._device)
-            frame.place = frame.positions - self._header
-            last = torch.from_numpy(np.cumsum(lengths) - 1).to(self._device)
-            tokens = torch.from_numpy(step.tokens).to(self._device)
-            best = self._greedy(forward(self._model, tokens, frame, last), slots)
-            ended += [s for s, t in zip(slots, best, strict=True) if self._take(s, t)]
+        for batch in batch_units(units, self._batch_tokens):
+            ended += self._prefill(batch, tree, [run_of[id(u)] for u in batch], slots_of)
         self._release(ended)
+
+    def _prefill(
+        self,
+        units: Sequence[Unit],
+        tree: PrefixTree,
+        runs: Sequence[tuple[int, int]],
+        slots_of: Mapping[int, Sequence[int]],
+    ) -> list[int]:
+        """One pass over units of prompts, copied into their slots; the slots that have ended."""
+        paths: list[Any] = []
+        slots: list[int] = []
+        at = 0
+        for unit, (low, high) in zip(units, runs, strict=True):
+            for row, path in zip(
+                range(low, high), unit_paths(tree, low, high, self._header), strict=True
+            ):
+                paths += [path + at] * len(slots_of[row])
+                slots += slots_of[row]
+            at += len(unit)
+        step = make_step(units, self._header)
+        frame = step_frame(step, self._store, self._device)
+        frame.slots = self._slots
+        frame.source = torch.from_numpy(np.concatenate(paths)).to(self._device)
+        frame.slot = torch.from_numpy(np.repeat(slots, [len(p) for p in paths])).to(self._device)
+        frame.place = frame.positions[frame.source] - self._header
+        last = torch.tensor([int(p[-1]) for p in paths], device=self._device)
+        tokens = torch.from_numpy(step.tokens).to(self._device)
+        best = self._greedy(forward(self._model, tokens, frame, last), slots)
+        return [s for s, t in zip(slots, best, strict=True) if self._take(s, t)]
 
     def _advance(self) -> None:
         """One token for every sequence in flight."""
