@@ -14,6 +14,7 @@ from aurac.errors import AuracError
 
 COMMANDS = {
     "compare": "Evaluate adapters at every rank on tasks: curves, AURAC, a report.",
+    "runs": "List run folders, or say how one stands: done, running, failed, left.",
     "train": "Train an adapter from a recipe.",
     "truncate": "Cut an adapter to a smaller rank; the result is plain PEFT.",
     "inspect": "Say what a checkpoint is: format, method, ranks, scaling, sizes.",
