@@ -157,9 +157,9 @@ def run_hflm(work: Work, args: argparse.Namespace) -> dict[str, Any]:
 
 def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     """Seconds of each whole sweep and of a second adapter's, the answers, counts, GEMM peak."""
+    from aurac.evaluation.counting import recording
     from aurac.evaluation.generation import GenerationRequest, generate, generation_layout
     from aurac.evaluation.options import EngineOptions
-    from aurac.evaluation.record import recording
     from aurac.evaluation.scoring import loglikelihoods, scoring_layout
 
     model, tokenizer, instances, set_rank = prepare(work, args)

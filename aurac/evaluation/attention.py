@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from aurac.evaluation.counting import counted_pass
 from aurac.evaluation.fused import fused_adapters
-from aurac.evaluation.record import counted_pass
 from aurac.evaluation.running import unwrapped
 
 if TYPE_CHECKING:

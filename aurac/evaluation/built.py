@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import AuracError, TaskError
+from aurac.evaluation.counting import logit_noise, recording
 from aurac.evaluation.metrics import check_scores
-from aurac.evaluation.record import logit_noise, recording
 from aurac.evaluation.requests import (
     CellError,
     Requests,

@@ -21,6 +21,7 @@ from aurac.evaluation.attention import (
     packed_model,
     step_frame,
 )
+from aurac.evaluation.counting import current, logit_noise
 from aurac.evaluation.held import PrefixStore, SlotStore
 from aurac.evaluation.layout import PrefixTree, common_prefix
 from aurac.evaluation.packing import (
@@ -34,7 +35,6 @@ from aurac.evaluation.packing import (
     unit_paths,
 )
 from aurac.evaluation.plain_decoding import eos_token_ids
-from aurac.evaluation.record import current, logit_noise
 from aurac.evaluation.running import device_of
 from aurac.evaluation.stopping import StopTable
 

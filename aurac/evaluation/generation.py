@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import TaskError
+from aurac.evaluation.counting import answered_by, current
 from aurac.evaluation.layout import PrefixTree
 from aurac.evaluation.options import EngineOptions, UnsupportedRequestError
-from aurac.evaluation.record import answered_by, current
 from aurac.evaluation.tokens import encode_texts, resolve_max_length
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from aurac.evaluation.attention import (
     packed_model,
     step_frame,
 )
+from aurac.evaluation.counting import recording
 from aurac.evaluation.held import PrefixStore, SlotStore
 from aurac.evaluation.layout import PrefixTree
 from aurac.evaluation.packing import Unit, chain_unit, make_step, make_unit
-from aurac.evaluation.record import recording
 from aurac.evaluation.running import accepts, device_of, unwrapped
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError
+from aurac.evaluation.counting import answered_by
 from aurac.evaluation.options import EngineOptions, UnsupportedRequestError
-from aurac.evaluation.record import answered_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aurac.evaluation.record import counted_pass
+from aurac.evaluation.counting import counted_pass
 from aurac.evaluation.running import Progress, accepts, device_of, score_logits
 
 if TYPE_CHECKING:

@@ -50,9 +50,9 @@ def loglikelihoods(
     """
     import torch
 
+    from aurac.evaluation.counting import answered_by
     from aurac.evaluation.packed import score_packed
     from aurac.evaluation.probe import probe
-    from aurac.evaluation.record import answered_by
     from aurac.evaluation.rows import score_rows
     from aurac.evaluation.running import evaluating, pass_tokens, require_causal
 

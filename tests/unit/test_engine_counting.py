@@ -12,9 +12,9 @@ import torch
 from engine_models import tiny, tokenizer, words
 
 from aurac.evaluation.built import Leaf
+from aurac.evaluation.counting import counted_pass, logit_noise, recording
 from aurac.evaluation.generation import GenerationRequest, generate
 from aurac.evaluation.options import EngineOptions
-from aurac.evaluation.record import counted_pass, logit_noise, recording
 from aurac.evaluation.scoring import loglikelihoods, scoring_layout
 
 
