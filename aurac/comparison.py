@@ -13,6 +13,7 @@ from aurac.adapters import check_base, check_fits, load_adapter
 from aurac.arms import check_groups
 from aurac.bases import DEFAULT_BASE, LoadedBase, load_base
 from aurac.errors import CheckpointError, RunFolderError, UsageError
+from aurac.evaluation.record import write_requests
 from aurac.files import write_json
 from aurac.hashing import sha256_json
 from aurac.progress import NoProgress, SweepProgress
@@ -103,6 +104,7 @@ def compare(
     results = _results(variants, built, cells, failures, store, loaded, chosen)
     for row, task in zip(results["tasks"], built, strict=True):
         row["documents"] = _write_documents(folder, task)
+        row["requests"] = write_requests(folder, task, loaded)
     results["provenance"] = _provenance(loaded, chosen, command, started, request)
     write_json(folder / RESULTS_FILE, results)
     from aurac.report import write_report

@@ -247,6 +247,7 @@ class Runner:
                 "strata": list(task.strata) if task.strata is not None else None,
                 "metrics": {k: [float(x) for x in v] for k, v in outcome.metrics.items()},
                 "responses": outcome.responses,
+                "logged": outcome.logged,
                 "seconds": round(seconds, 3),
             },
         )
