@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import UsageError
+from aurac.evaluation.record import write_requests
 from aurac.executors import make_executor
 from aurac.files import write_json
 from aurac.folder import open_run_folder, outgrown, say_why_unused
@@ -185,6 +186,7 @@ class _Run:
         session = self.session
         for row, task in zip(results["tasks"], session.built, strict=True):
             row["documents"] = _write_documents(self.folder, task)
+            row["requests"] = write_requests(self.folder, task, session.outline)
         request = session.request()
         results["provenance"] = _provenance(
             session.outline, session.chosen, command, started, request
@@ -248,6 +250,7 @@ def gathered(
         "adapters": [
             adapter_row(name, first[name]) for name in dict.fromkeys(v.name for v in variants)
         ],
+        "groups": {name: list(members) for name, members in session.chosen.groups.items()},
         "failures": reader.failures,
     }
     return results, reader.damaged

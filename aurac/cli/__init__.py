@@ -22,6 +22,7 @@ COMMANDS = {
     "recommend": "The smallest rank that is certified good enough.",
     "plan": "How many documents and seeds a question needs.",
     "report": "Write the report of a run again.",
+    "export": "Write a run in the layout of another tool (lm-eval).",
     "base": "Fetch a base model and print its folder.",
     "tasks": "List the bundled tasks, or write their documents.",
     "zoo": "List the adapters that come with the sources.",

@@ -145,6 +145,7 @@ def compare(
     """  # noqa: D301
     if status:
         return _status(out, as_json)
+    from aurac.cli._analysis import parse_groups
     from aurac.comparison import compare as run
     from aurac.evaluation import parse_metrics
     from aurac.settings import parse_shard
@@ -159,13 +160,14 @@ def compare(
         data=folders(data),
         basis=names(basis),
         rescale=names(rescale) or None,
+        groups=parse_groups(groups),
         shard=parse_shard(shard),
         **settings,
     )
     if done.shard:
         _show_shard(done)
     else:
-        _show(done, as_json, groups)
+        _show(done, as_json)
     return 3 if done.failures else 0
 
 
@@ -198,7 +200,7 @@ def _show_failures(done: Any) -> None:
         click.echo("--retry-failed tries failed cells again", err=True)
 
 
-def _show(done: Any, as_json: bool, groups: tuple[str, ...]) -> None:
+def _show(done: Any, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(done.results, indent=1, ensure_ascii=False, allow_nan=False))
         return
@@ -208,8 +210,9 @@ def _show(done: Any, as_json: bool, groups: tuple[str, ...]) -> None:
     stdout_console().print(terminal_table(done.results))
     if len(done.results["adapters"]) > 1 and not done.failures and not done.outgrown:
         from aurac.cli._analysis import analyse_sources, pair_lines
+        from aurac.uncertainty.streams import SEED
 
-        found = analyse_sources([str(done.folder)], None, groups, 0)
+        found = analyse_sources([str(done.folder)], None, (), SEED, strict=False)
         click.echo("\n".join(pair_lines(found.pairs, "Paired differences on the same documents")))
     _show_failures(done)
     if done.outgrown:

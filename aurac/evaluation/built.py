@@ -18,6 +18,7 @@ import numpy as np
 from aurac.errors import AuracError, TaskError
 from aurac.evaluation.counting import logit_noise, recording
 from aurac.evaluation.metrics import check_scores
+from aurac.evaluation.record import Log
 from aurac.evaluation.requests import (
     CellError,
     Requests,
@@ -44,11 +45,14 @@ class CellOutcome:
         responses: n entries in document order: the generated text (a list of texts where the task
             asks for several), or the list of the choices' log-likelihoods.
         engine: What it cost and how many decisions were near ties (``Record.to_dict``).
+        logged: What lm-eval's sample logs hold beyond these, see `aurac.evaluation.record.Log`;
+            None for a group, whose members have it.
     """
 
     metrics: dict[str, NDArray[np.float64]]
     responses: list[Any]
     engine: Mapping[str, Any] = field(default_factory=dict)
+    logged: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,11 +103,12 @@ class Leaf:
             CellError: lm-eval's filters or metrics fail on an answer.
         """
         instances = self.instances
+        log = Log()
         try:
             for instance, responses in zip(instances, answers, strict=True):
                 instance.resps, instance.filtered_resps = list(responses), {}
             self.task.apply_filters()
-            scores = self._scores(list(instances[0].filtered_resps))
+            scores = self._scores(list(instances[0].filtered_resps), log)
         except AuracError:
             raise
         except Exception as error:
@@ -116,9 +121,11 @@ class Leaf:
         at = 0
         kept: list[Any] = []
         for document in self.documents:
-            kept.append(_kept(document, answers[at : at + len(document.instances)]))
+            mine = answers[at : at + len(document.instances)]
+            log.answered(mine, document.instances[0].request_type)
+            kept.append(_kept(document, mine))
             at += len(document.instances)
-        return CellOutcome(metrics=scores, responses=kept)
+        return CellOutcome(metrics=scores, responses=kept, logged=log.to_dict())
 
     def near_ties(self, answers: Sequence[list[Any]], noise: float) -> int:
         """Documents whose two likeliest choices lie within twice the rounding of one logit."""
@@ -132,21 +139,25 @@ class Leaf:
             count += best - second <= 2 * noise
         return count
 
-    def _scores(self, filters: Iterable[str]) -> dict[str, NDArray[np.float64]]:
+    def _scores(self, filters: Iterable[str], log: Log) -> dict[str, NDArray[np.float64]]:
         columns: dict[str, list[Any]] = {}
         for chain_name in filters:
             for index, document in enumerate(self.documents):
                 results = [instance.filtered_resps[chain_name] for instance in document.instances]
+                log.filtered(chain_name, results, document.instances)
                 judged = self.task.process_results(document.content, results)
                 for name, value in judged.items():
                     column = columns.setdefault(f"{name},{chain_name}", [])
                     column += [None] * (index - len(column))
                     column.append(value)
-        return {
+        whole = {k: column for k, column in columns.items() if len(column) == len(self.documents)}
+        numbers = {
             key: np.array([float(value) for value in column])
-            for key, column in columns.items()
-            if len(column) == len(self.documents) and all(map(_is_number, column))
+            for key, column in whole.items()
+            if all(map(_is_number, column))
         }
+        log.judged(whole, numbers, self.task.aggregation())
+        return numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,7 +346,9 @@ class BuiltTask:
                 fix=f"name one with --metric {self.name}=NAME,FILTER",
             )
         check_scores(self.name, self.metric, metrics[self.metric])
-        return CellOutcome(metrics=metrics, responses=[r for o in outcomes for r in o.responses])
+        responses = [r for o in outcomes for r in o.responses]
+        logged = outcomes[0].logged if len(outcomes) == 1 else None
+        return CellOutcome(metrics=metrics, responses=responses, logged=logged)
 
 
 def _is_number(value: Any) -> bool:

@@ -156,7 +156,7 @@ class Builder:
         )
         caption = (
             "The leading default curve of each task, and its paired distance to the runner-up in "
-            "points. p is adjusted for the number of tests over all tasks (Holm)."
+            "points. p is adjusted for every pair of adapters over all tasks (Holm)."
         )
         return Table("winners", caption, columns, tuple(rows))
 

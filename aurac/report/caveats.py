@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from aurac.report.model import Run
 
-# Below this many expected documents at the nearer end a t interval is too narrow.
+# Below this many expected documents at the nearer end Student's t is too narrow.
 _FEW_EVENTS = 30
 _FEW_DOCUMENTS = 200
 # Reading every cell of a larger run only to check it would take minutes.
@@ -137,7 +137,10 @@ def _rough(run: Run) -> Iterator[str]:
         if curve.n_docs * min(curve.log2.value, 1 - curve.log2.value) < _FEW_EVENTS
     ]
     if near:
-        yield f"{some(near)}: so few documents are right (or wrong) that the interval is rough."
+        yield (
+            f"{some(near)}: so few documents are right (or wrong) that the interval is not "
+            "Student's t but the bootstrap or an exact one; results.json names it."
+        )
 
 
 def _limited(run: Run) -> Iterator[str]:

@@ -85,6 +85,7 @@ class Run:
     provenance: tuple[Mapping[str, Any], ...]
     version: str
     roots: tuple[Path, ...] = ()
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -157,6 +158,7 @@ def parse(results: Mapping[str, Any], root: Path | None = None) -> Run:
         provenance=(results.get("provenance") or {},),
         version=str(results.get("aurac") or "unknown"),
         roots=(root,) if root else (),
+        groups=results.get("groups") or {},
     )
 
 
