@@ -54,36 +54,21 @@ class Difference:
         return f"{text} (paired 95 % interval {percent(self.low)} to {percent(self.high)})"
 
 
-@dataclass(frozen=True)
-class Loss:
-    """What one rank loses against the highest: `upper` bounds it at 95 %, one-sided."""
-
-    curve: CurveRow
-    rank: int
-    reference: int
-    loss: float
-    upper: float
-    flip_rate: float
-    needed: float
-
-
-def differences(run: Run, most: int) -> dict[str, list[Difference]]:
-    """For each task its best default curve against the next ones and its own other inferences.
-
-    All of them are one family for Holm's adjustment, over the tasks too.
+class Paired:
+    """The paired differences of a run.
 
     Args:
         run: What was measured.
-        most: With how many default curves the best one of a task is compared.
     """
-    from aurac.uncertainty import holm
 
-    found = {task: _against_best(run, task, most) for task in run.task_names}
-    adjusted = iter(holm([d.adjusted for several in found.values() for d in several]))
-    return {
-        task: [replace(difference, adjusted=next(adjusted)) for difference in several]
-        for task, several in found.items()
-    }
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def between(self, first: CurveRow, second: CurveRow) -> Difference | None:
+        return _difference(first, second)
+
+    def against_best(self, task: str, most: int) -> list[Difference]:
+        return _against_best(self.run, task, most)
 
 
 def _against_best(run: Run, task: str, most: int) -> list[Difference]:
@@ -98,16 +83,21 @@ def _against_best(run: Run, task: str, most: int) -> list[Difference]:
 
 
 def _difference(first: CurveRow, second: CurveRow) -> Difference | None:
-    from aurac.uncertainty import paired_curves
+    from aurac.report.pool import seeds_of
+    from aurac.arms import gather
+    from dataclasses import replace as rep
+    from aurac.analysis import compare_pair, Options
 
-    mine, theirs = with_outcomes(first), with_outcomes(second)
+    mine, theirs = seeds_of(first), seeds_of(second)
     if mine is None or theirs is None:
         return None
     try:
-        paired = paired_curves(theirs, mine, rng=np.random.default_rng(0))
+        a = gather([rep(c, adapter="a") for c in mine], {"a": ["a"]})[0]
+        b = gather([rep(c, adapter="b") for c in theirs], {"b": ["b"]})[0]
+        row = compare_pair(b, a, np.random.default_rng(0), Options())
     except CurveError:
         return None
-    gap, estimate = paired.difference, paired.difference.estimate
+    gap, estimate = row.found, row.found.estimate
     return Difference(
         first=first,
         second=second,
@@ -116,27 +106,6 @@ def _difference(first: CurveRow, second: CurveRow) -> Difference | None:
         high=estimate.high,
         adjusted=gap.p,
         detectable=gap.mde,
-        n_docs=paired.n_docs,
+        n_docs=row.n_docs,
         method=estimate.method,
     )
-
-
-def losses(curve: CurveRow) -> list[Loss]:
-    """For each rank below the highest: the paired loss, its bound, and the answers that change.
-
-    Empty without documents. Which loss is tolerable has to be declared before looking; so this
-    names no rank, it says which tolerance each rank would have needed.
-    """
-    from aurac.uncertainty import certify
-
-    points = with_outcomes(curve)
-    if points is None or len(points.ranks) < 2:
-        return []
-    try:
-        certificate = certify(points.at(points.ranks), delta=_ANY_DELTA)
-    except CurveError:
-        return []
-    return [
-        Loss(curve, s.rank, certificate.reference, s.loss, s.upper, s.flip_rate, s.delta_needed)
-        for s in certificate.steps
-    ]
