@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import check_base, check_fits, load_adapter
+from aurac.arms import check_groups
 from aurac.bases import DEFAULT_BASE, LoadedBase, load_base
 from aurac.errors import CheckpointError, RunFolderError, UsageError
 from aurac.files import write_json
@@ -74,6 +75,7 @@ def compare(
     chosen = Settings(**settings)
     started = time.time()
     adapters = load_adapters(checkpoints, chosen)
+    check_groups(chosen.groups, list(adapters))
     variants = [v for name, a in adapters.items() for v in _variants(name, a, chosen)]
     base_name = common_base(adapters, chosen.base)
     loaded = load_base(
@@ -346,6 +348,7 @@ def _results(
         "adapters": [
             adapter_row(name, first[name]) for name in dict.fromkeys(v.name for v in variants)
         ],
+        "groups": {name: list(members) for name, members in chosen.groups.items()},
         "failures": [
             {
                 "adapter": f.cell.variant.name if f.cell.variant else None,

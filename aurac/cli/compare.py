@@ -115,6 +115,7 @@ def compare(
     aurac compare ckpt_a --tasks gsm8k,arc_easy --data gsm8k=FOLDER --limit 200
     aurac compare ckpt_a --tasks aurac_word_problems --basis prefix,svd --rescale rule,keep
     """  # noqa: D301
+    from aurac.cli._analysis import parse_groups
     from aurac.comparison import compare as run
     from aurac.evaluation import parse_metrics
 
@@ -128,13 +129,14 @@ def compare(
         data=folders(data),
         basis=names(basis),
         rescale=names(rescale) or None,
+        groups=parse_groups(groups),
         **settings,
     )
-    _show(done, as_json, groups)
+    _show(done, as_json)
     return 3 if done.failures else 0
 
 
-def _show(done: Any, as_json: bool, groups: tuple[str, ...]) -> None:
+def _show(done: Any, as_json: bool) -> None:
     if as_json:
         from aurac.results import RESULTS_FILE
 
@@ -146,8 +148,9 @@ def _show(done: Any, as_json: bool, groups: tuple[str, ...]) -> None:
     stdout_console().print(terminal_table(done.results))
     if len(done.results["adapters"]) > 1 and not done.failures:
         from aurac.cli._analysis import analyse_sources, pair_lines
+        from aurac.uncertainty.streams import SEED
 
-        found = analyse_sources([str(done.folder)], None, groups, 0)
+        found = analyse_sources([str(done.folder)], None, (), SEED, strict=False)
         click.echo("\n".join(pair_lines(found.pairs, "Paired differences on the same documents")))
     for failure in done.failures:
         who = failure["curve"] or "base"

@@ -138,7 +138,7 @@ class Builder:
             if best and best.ranks:
                 found = self.found.certificate(best)
                 who = f"{best.label} on {task}" if several else best.label
-                lines.append(f"The rank of {who}: {rank_sentence(best, found)}")
+                lines.append(rank_sentence(best, found, who))
         return lines
 
     def _winners(self) -> Table:
@@ -153,7 +153,7 @@ class Builder:
         )
         caption = (
             "The leading default curve of each task, and its paired distance to the runner-up in "
-            "points. p is adjusted for the number of tests over all tasks (Holm)."
+            "points. p is adjusted for every pair of adapters over all tasks (Holm)."
         )
         return Table("winners", caption, columns, tuple(rows))
 

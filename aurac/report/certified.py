@@ -36,24 +36,32 @@ def points(delta: float) -> str:
     return f"{100 * delta:g} point{'' if delta == 0.01 else 's'}"
 
 
-def rank_sentence(curve: CurveRow, found: Certificate | None) -> str:
-    """At which rank to use a curve, what that costs, and how sure it is."""
+def rank_sentence(curve: CurveRow, found: Certificate | None, who: str) -> str:
+    """At which rank to use a curve, what that costs, and how sure it is.
+
+    Args:
+        curve: The curve.
+        found: What is certified for it.
+        who: What the sentence calls it.
+    """
     at = {rank: i for i, rank in enumerate(curve.ranks)}
     top = curve.ranks[-1]
     full = f"{percent(curve.accuracy[-1])} %"
     if found is None:
-        return f"At its highest rank, {_cost(curve, top)}, its accuracy is {full}."
+        return f"At its highest rank, {_cost(curve, top)}, {who} has an accuracy of {full}."
     tolerance = points(found.delta)
     if found.rank == found.reference:
         needed = percent(found.smallest_delta)
         return (
-            f"At rank {_cost(curve, top)} its accuracy is {full}; no smaller rank is certified to "
-            f"lose less than {tolerance} of it (that would have taken a tolerance of {needed})."
+            f"The rank to use of {who} is its highest, {_cost(curve, top)}, with an accuracy of "
+            f"{full}: no smaller one is certified to lose less than {tolerance} against it. That "
+            f"would have taken a tolerance of {needed}."
         )
     small = f"{percent(curve.accuracy[at[found.rank]])} %"
     return (
-        f"Its smallest rank certified to lose less than {tolerance} is {_cost(curve, found.rank)}, "
-        f"with {small} against {full} at rank {_cost(curve, top)}."
+        f"The smallest rank of {who} that is certified to lose less than {tolerance} is "
+        f"{_cost(curve, found.rank)}, with an accuracy of {small} against {full} at rank "
+        f"{_cost(curve, top)}."
     )
 
 

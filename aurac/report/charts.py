@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurac.report.escape import one_line
 from aurac.report.plots import LABEL_CHARS, end_labels, percent_axis
@@ -85,7 +85,14 @@ def _parameter_axis(ax: Axes, curves: Sequence[CurveRow]) -> None:
     if len(ratios) != 1:
         return
     each = ratios.pop()
-    top = ax.secondary_xaxis("top", functions=(lambda x: x / each, lambda x: x * each))
+
+    def to_parameters(size: Any) -> Any:
+        return size / each
+
+    def to_size(count: Any) -> Any:
+        return count * each
+
+    top = ax.secondary_xaxis("top", functions=(to_parameters, to_size))
     _plain_log_ticks(top)
     top.set_xlabel("parameters (millions)")
 

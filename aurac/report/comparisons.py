@@ -27,7 +27,8 @@ def difference_table(task: str, found: Sequence[Difference], name: str) -> Table
     )
     caption = (
         f"{task}: paired differences of AURAC (log2) in points, over the same documents. p is "
-        "adjusted for all the tests of this report (Holm). Detectable: the smallest true "
+        "adjusted (Holm) for every pair of adapters on every task of this run, shown here or not; "
+        "between truncations of one adapter, for all those. Detectable: the smallest true "
         "difference that these documents would show four times in five."
     )
     return Table(name, caption, columns, tuple(_difference_row(item) for item in found))

@@ -214,7 +214,7 @@ def group_rows(found: Iterable[Group]) -> Rows:
     """The area, and the accuracy at each rank, of each curve on each group of documents."""
     rows = []
     for group in found:
-        measured = [(None, "aurac_log2", group.log2)]
+        measured: list[tuple[int | None, str, Interval]] = [(None, "aurac_log2", group.log2)]
         measured += [
             (rank, "accuracy", at)
             for rank, at in zip(group.curve.ranks, group.accuracy, strict=True)

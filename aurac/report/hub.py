@@ -50,7 +50,10 @@ def card(run: Run, adapter: Mapping[str, Any], *, delta: float, brief: bool = Fa
     for curve in default:
         parts += [f"## {markdown(curve.task)}", _sentence(curve)]
         if not brief:
-            parts += [_table(curve), markdown(rank_sentence(curve, certificate(curve, delta)))]
+            parts += [
+                _table(curve),
+                markdown(rank_sentence(curve, certificate(curve, delta), "this adapter")),
+            ]
             parts.append(_tolerance(delta))
     parts += _published(curves)
     parts += ["## Use it", _usage(default[0]), "## How it was measured"]
@@ -71,7 +74,7 @@ def _front_matter(
         tags=["lora", *([one_line(method)] if method not in (None, "lora") else []), "aurac"],
         eval_results=[found for curve in curves for found in _results(run, curve, brief=brief)],
     )
-    return _yaml(data.to_dict())
+    return _yaml(data.to_dict())  # type: ignore[no-untyped-call]
 
 
 def _yaml(content: Mapping[str, Any]) -> str:

@@ -96,6 +96,7 @@ class Run:
     version: str
     roots: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -169,6 +170,7 @@ def parse(results: Mapping[str, Any], root: Path | None = None) -> Run:
         provenance=(results.get("provenance") or {},),
         version=str(results.get("aurac") or "unknown"),
         roots=(root,) if root else (),
+        groups=results.get("groups") or {},
     )
 
 

@@ -48,7 +48,7 @@ def write(draw: Callable[..., Axes], stem: Path) -> list[Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     for name, width in WIDTHS.items():
         with styled():
-            mpl.rcParams.update(SMALL)
+            mpl.rcParams.update(SMALL)  # type: ignore[arg-type]
             drawn = figure(draw, width)
             paths += save(drawn, stem.with_name(f"{stem.name}-{name}"), formats=("pdf",))
     return paths

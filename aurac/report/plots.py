@@ -116,9 +116,8 @@ def _level(ax: Axes, curve: CurveRow, look: Look, at: int) -> None:
     """The accuracy at the highest rank, drawn back to the lowest: what truncation may lose."""
     ends = (curve.ranks[0], curve.ranks[-1])
     height = 100 * curve.accuracy[-1]
-    style = {"color": look.colour, "linestyle": (0, (1, 2)), "linewidth": 1.0, "zorder": 1.6}
-    (line,) = ax.plot(ends, (height, height), **style)
-    line.set_gid(f"curve-{at}-full")
+    (line,) = ax.plot(ends, (height, height), color=look.colour, linestyle=(0, (1, 2)), zorder=1.6)
+    line.set(linewidth=1.0, gid=f"curve-{at}-full")
 
 
 def _ring(ax: Axes, curve: CurveRow, look: Look, at: int, rank: int) -> None:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from aurac.errors import CurveError, UsageError
+from aurac.arms import check_groups
+from aurac.errors import CurveError
 from aurac.report.documents import with_outcomes
 from aurac.report.escape import one_line
 from aurac.report.model import CurveRow, Interval, Run, labelled
+from aurac.uncertainty.streams import SEED
 
 if TYPE_CHECKING:
     from aurac.arms import Arm
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from aurac.moments import Estimate
 
 Groups = Mapping[str, Sequence[str]]
+_T = TypeVar("_T")
 
 
 def pooled(run: Run, groups: Groups | None = None) -> Run:
@@ -35,7 +38,7 @@ def pooled(run: Run, groups: Groups | None = None) -> Run:
         groups: ``arm name -> adapter names``; added to the arms that the recipes tell of.
 
     Raises:
-        UsageError: A group names an adapter that the run does not have, or one twice.
+        CurveError: A group names an adapter that the run does not have, or one twice.
     """
     arms = _groups(run, groups or {})
     if not arms:
@@ -58,23 +61,10 @@ def pooled(run: Run, groups: Groups | None = None) -> Run:
 
 
 def _groups(run: Run, said: Groups) -> dict[str, list[str]]:
-    from aurac.readers.run import arms_of
+    from aurac.readers.run import arms_of, regrouped
 
-    known = {str(adapter.get("name")) for adapter in run.adapters}
-    taken: dict[str, str] = {}
-    for name, members in said.items():
-        for member in members:
-            if member not in known:
-                raise UsageError(
-                    f"group {one_line(name)} names {one_line(member)}",
-                    expected=f"one of {', '.join(sorted(map(one_line, known)))}",
-                )
-            if member in taken:
-                raise UsageError(f"{one_line(member)} is in two groups, {taken[member]} and {name}")
-            taken[member] = name
-    recorded = arms_of(run.adapters)
-    kept = {n: m for n, m in recorded.items() if not taken.keys() & set(m) and n not in said}
-    found = kept | {name: list(members) for name, members in said.items()}
+    check_groups(said, (str(adapter.get("name")) for adapter in run.adapters))
+    found = regrouped(arms_of(run.adapters, run.groups), said)
     return {name: members for name, members in found.items() if len(members) > 1}
 
 
@@ -100,10 +90,8 @@ def _arm_row(name: str, same: Sequence[CurveRow], expected: int) -> CurveRow:
     from aurac.curve import Curve
     from aurac.integrate import drops
 
-    areas = {
-        axis: _interval(estimate_arm(arm, axis, np.random.default_rng(0), 0.95))
-        for axis in ("log2", "linear")
-    }
+    rng = np.random.default_rng(SEED)
+    areas = {axis: _interval(estimate_arm(arm, axis, rng, 0.95)) for axis in ("log2", "linear")}
     return replace(
         first,
         id=f"{name} · {first.inference} · {first.task}",
@@ -160,7 +148,7 @@ def _columns(same: Sequence[CurveRow], name: str) -> list[tuple[int | None, ...]
     return list(zip(*(getattr(curve, name) for curve in same), strict=True))
 
 
-def _shared(values: Sequence[object]) -> object:
+def _shared(values: Sequence[_T]) -> _T | None:
     return values[0] if len(set(values)) == 1 else None
 
 

@@ -83,7 +83,8 @@ def _gaps(prefix: CurveRow, svd: CurveRow) -> tuple[RankGap, ...]:
                     )
                 )
             rng = np.random.default_rng(0)
-            found = compare_arms(*rows, layout_of(first), rng=rng, level=0.95).estimate
+            layout = layout_of(first)
+            found = compare_arms(rows[0], rows[1], layout, rng=rng, level=0.95).estimate
         except CurveError:
             return ()
         gaps.append(RankGap(rank, found.value, found.low, found.high))

@@ -38,8 +38,8 @@ def write_report(
     Makes `report.md`, `report.html`, `figures/` (with PDFs for a paper in `figures/paper/`),
     `table.tex`, a model card for each adapter in `cards/`, and the numbers as CSV and Parquet:
     `table` (one row for each curve), `points` (for each curve and rank), and where there are any
-    `pairs`, `rivals` (prefix minus SVD), `losses`, `changes` and `groups`. The same inputs give the same bytes, and no model is
-    loaded.
+    `pairs`, `rivals` (prefix minus SVD), `losses`, `changes` and `groups`. The same inputs give the
+    same bytes, and no model is loaded.
 
     Args:
         run_folder: A folder with `results.json`, and `cells/` where documents were kept.
@@ -55,7 +55,8 @@ def write_report(
     Raises:
         RunFolderError: a result file is missing or unreadable, the runs cannot be compared, or
             several runs were given without `out`.
-        UsageError: a delta outside of (0, 1), or a group of adapters that are not there.
+        UsageError: a delta outside of (0, 1).
+        CurveError: a group of adapters that are not there.
     """
     if not 0 < delta < 1:
         raise UsageError(f"delta {delta:g}", expected="a tolerable loss as a fraction, such as .02")
