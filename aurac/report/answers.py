@@ -105,11 +105,14 @@ def _verdict(best: CurveRow, second: CurveRow, differences: Sequence[Difference]
         )
     lead = f"It leads {second.label} ({percent(_value(second))} %) by {paired.sentence}"
     others = [d for d in mine if not d.certain]
+    over = "on these documents"
+    if best.members and second.members:
+        over = "over documents and training seeds"
     if paired.certain and others:
         names = some(d.second.label for d in others)
-        return f"{lead}, beyond chance on these documents; not so its lead over {names}."
+        return f"{lead}, beyond chance {over}; not so its lead over {names}."
     if paired.certain:
-        return f"{lead}, beyond chance on these documents."
+        return f"{lead}, beyond chance {over}."
     seen = (
         f"; a true difference of {percent(paired.detectable)} points would have shown four times "
         "in five"

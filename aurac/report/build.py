@@ -178,7 +178,10 @@ class Builder:
     def curves(self) -> Section:
         """Rank-accuracy curves: every task its figure, many tasks an overview first."""
         tasks = [t for t in self.run.task_names if any(c.ranks for c in self.run.of_task(t))]
-        pictures = [self.pictures.rank_accuracy(task) for task in tasks]
+        most = _FULL_FIGURES if self.large else len(tasks)
+        pictures = [
+            self.pictures.rank_accuracy(task, inline=at < most) for at, task in enumerate(tasks)
+        ]
         if not self.large:
             blocks: list[Block] = [*pictures]
             linear = tuple(self.pictures.rank_accuracy(task, "linear") for task in tasks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from aurac.errors import RunFolderError
@@ -259,10 +260,10 @@ def _cells(entry: Mapping[str, Any], root: Path) -> dict[int, tuple[Path, ...]]:
 
 def inside(root: Path, relative: str) -> Path:
     """The path of a cell, which has to lie in the run folder that names it."""
-    path = (root / relative).resolve()
-    if not path.is_relative_to(root.resolve()):
+    path = PurePath(relative)
+    if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"cell path {relative!r} leaves the run folder")
-    return path
+    return root / path
 
 
 def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:

@@ -59,8 +59,8 @@ class Pictures:
         """The run's looks; where a hue would come twice in one figure, looks of its own."""
         return self.looks if self.few else {**self.looks, **style.looks(curves)}
 
-    def rank_accuracy(self, task: str, axis: str = "log2") -> Picture:
-        """Accuracy against rank for one task."""
+    def rank_accuracy(self, task: str, axis: str = "log2", *, inline: bool = True) -> Picture:
+        """Accuracy against rank for one task; without `inline` only the files are made."""
         every = [curve for curve in self.run.of_task(task) if curve.ranks]
         chosen = highlighted(self.run, task)
         draw = self.drawing(task, axis)
@@ -82,6 +82,7 @@ class Pictures:
                 ),
                 alt=words.curve_alt(task, chosen, rest, self.certified),
                 series=chosen,
+                inline=inline,
             )
 
     def drawing(self, task: str, axis: str = "log2") -> Callable[..., Any]:
@@ -212,10 +213,15 @@ class Pictures:
         caption: str,
         alt: str,
         series: Sequence[CurveRow] = (),
+        inline: bool = True,
     ) -> Picture:
         self.files += figures.save(figure, self.folder / name)
         hover = [words.hover_texts(c, plots.marked(c)) for c in series] if self.detailed else []
-        svg = figures.inline_svg(figure, name, one_line(title), one_line(alt), hover)
+        svg = (
+            figures.inline_svg(figure, name, one_line(title), one_line(alt), hover)
+            if inline
+            else ""
+        )
         toggles = tuple((f"{name}-curve-{at}", curve.label) for at, curve in enumerate(series))
         file = f"{self.folder.name}/{name}.svg"
         return Picture(name, title, caption, alt, file, svg, toggles)
