@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,11 +96,6 @@ def analyse_sources(
     found = read_sources(paths, metric, groups)
     rng = np.random.default_rng(seed)
     return analyse(found.curves, rng=rng, groups=found.groups, **options)
-
-
-def print_json(content: Any) -> None:
-    """JSON on standard output, without NaN."""
-    click.echo(json.dumps(content, indent=2, allow_nan=False))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

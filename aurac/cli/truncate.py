@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from aurac.cli.options import checkpoint_options
+from aurac.cli.options import checkpoint_options, print_json
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--base", help="Base model, for --merge-into or where orientation is open.")
 @click.option("--force", is_flag=True, help="Replace an adapter that is already there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @checkpoint_options
 def truncate(
     checkpoint_path: str,
@@ -48,6 +49,7 @@ def truncate(
     merge_into: Path | None,
     base: str | None,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Cut an adapter to a smaller rank; the result loads in plain PEFT and says what it is.
 
@@ -56,7 +58,6 @@ def truncate(
     aurac truncate my_adapter --ranks pow2 --basis svd --out my_adapter_svd
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters import load_adapter, prepare
-    from aurac.adapters.formats.peft_writer import check_free
     from aurac.sweep import parse_ranks
 
     if (rank is None) == (ranks is None):
@@ -69,31 +70,59 @@ def truncate(
     for note in adapter.notes:
         click.echo(f"note: {note}", err=True)
     if merge_into is not None:
-        _merge(prepared, wanted, merge_into, base or adapter.base)
-    if out is None:
-        return
-    places = {r: out if rank is not None else out / f"r{r}" for r in wanted}
+        rows = [_merge(prepared, wanted, merge_into, base or adapter.base)]
+    else:
+        folder = cast("Path", out)  # one of the two is given, as checked above
+        places = {r: folder if rank is not None else folder / f"r{r}" for r in wanted}
+        rows = _write_all(prepared, places, force=force)
+    if as_json:
+        print_json(rows)
+    else:
+        click.echo("\n".join(_line(row) for row in rows))
+
+
+def _write_all(
+    prepared: Prepared, places: Mapping[int, Path], *, force: bool
+) -> list[dict[str, Any]]:
+    from aurac.adapters.formats.peft_writer import check_free
+
     for place in places.values():
         check_free(place, force=force)
-    for r, place in places.items():
-        _write(prepared, r, place, force=force)
+    return [_write(prepared, r, place, force=force) for r, place in places.items()]
 
 
-def _write(prepared: Prepared, r: int, place: Path, *, force: bool) -> None:
+def _write(prepared: Prepared, r: int, place: Path, *, force: bool) -> dict[str, Any]:
     from aurac.adapters import save_adapter
     from aurac.adapters.inspection import VLLM_RANKS
 
     cut = prepared.at(r)
     save_adapter(cut, place, force=force)
     limit = next((v for v in VLLM_RANKS if v >= r), None)
-    click.echo(
-        f"{place}  rank {r}, {prepared.basis}, rescale {prepared.rescale}, "
-        f"{cut.parameters(r):,} parameters, {cut.bytes(r) / 1e6:.2f} MB, "
+    return {
+        "folder": str(place),
+        "rank": r,
+        "basis": prepared.basis,
+        "rescale": prepared.rescale,
+        "parameters": cut.parameters(r),
+        "bytes": cut.bytes(r),
+        "vllm_max_lora_rank": limit,
+    }
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    if "basis" not in row:
+        return f"{row['folder']}  {row['base']} with rank {row['rank']} merged in"
+    limit = row["vllm_max_lora_rank"]
+    return (
+        f"{row['folder']}  rank {row['rank']}, {row['basis']}, rescale {row['rescale']}, "
+        f"{row['parameters']:,} parameters, {row['bytes'] / 1e6:.2f} MB, "
         + (f"vLLM --max-lora-rank {limit}" if limit else "above what vLLM serves")
     )
 
 
-def _merge(prepared: Prepared, wanted: tuple[int, ...], out: Path, base: str | None) -> None:
+def _merge(
+    prepared: Prepared, wanted: tuple[int, ...], out: Path, base: str | None
+) -> dict[str, Any]:
     from aurac.adapters import check_base
     from aurac.adapters.merge import save_merged
     from aurac.bases import load_base
@@ -105,4 +134,4 @@ def _merge(prepared: Prepared, wanted: tuple[int, ...], out: Path, base: str | N
     loaded = load_base(base, device="cpu")
     check_base(prepared.adapter, base, loaded.sha256)
     place = save_merged(prepared, wanted[0], loaded.model, loaded.tokenizer, out)
-    click.echo(f"{place}  {base} with rank {wanted[0]} merged in")
+    return {"folder": str(place), "base": base, "rank": wanted[0]}
