@@ -82,6 +82,7 @@ def quiet_libraries(*, verbose: bool) -> None:
     for logger in (root, ours):  # a second command in one process must not print twice
         for handler in [h for h in logger.handlers if getattr(h, "of_aurac", False)]:
             logger.removeHandler(handler)
+            handler.close()
     if verbose:
         _add(root, logging.StreamHandler(), logging.Formatter(_VERBOSE))
         root.setLevel(logging.INFO)

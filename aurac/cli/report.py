@@ -17,16 +17,15 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the written paths as JSON.")
 def report(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
-    r"""Make the report of stored runs again, without a model.
+    """Make the report of stored runs again, without a model.
 
     RUN is a folder that `aurac compare` wrote. Several runs are reported together when they
     measured the same documents with the same prompts on the same base, and refused otherwise.
 
     \b
-    Examples:
-      aurac report runs/first
-      aurac report runs/lora runs/matryoshka --out runs/both
-    """
+    aurac report runs/first
+    aurac report runs/lora runs/matryoshka --out runs/both
+    """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.report import write_report
 
     written = write_report(runs[0], *runs[1:], out=out)
