@@ -30,6 +30,8 @@ extensions = [
 exclude_patterns = ["_build", "_ext"]
 source_suffix = {".md": "markdown"}
 
+smartquotes_action = "qe"  # two dashes are an option, not a dash
+
 html_theme = "furo"
 html_title = f"aurac {release}"
 html_copy_source = False
@@ -87,6 +89,21 @@ def _inside(app: Any, page: str, source: list[str]) -> None:
     source[0] = "\n".join(lines) + "\n"
 
 
+def _examples(app: Any, context: Any, lines: list[str]) -> None:
+    """Examples in a command's help (kept lines that begin with its name) become a code block."""
+    text = "\n".join(lines)
+    block = re.compile(r"(?:^\| .*\n?)+", re.MULTILINE)
+
+    def code(match: re.Match[str]) -> str:
+        kept = [line.removeprefix("| ") for line in match[0].splitlines()]
+        if not any(line.startswith("aurac ") for line in kept):
+            return match[0]
+        return ".. code-block:: shell\n\n" + "".join(f"   {line}\n" for line in kept)
+
+    lines[:] = block.sub(code, text).splitlines()
+
+
 def setup(app: Any) -> None:
     """Sphinx's hook."""
     app.connect("source-read", _inside)
+    app.connect("sphinx-click-process-description", _examples)

@@ -24,7 +24,7 @@ Rooms = dict[str, set[str]]
 FOUNDATION = ("errors", "checks", "files", "hashing", "cache", "console", "memory")
 """Imported by nearly all; drawn as the ground, without arrows."""
 _HIDDEN = {"__main__"}
-_BOX, _GAP, _FLOOR, _MARGIN = (108, 30), 14, 74, 16
+_BOX, _GAP, _FLOOR, _MARGIN = (92, 32), 6, 76, 8
 
 
 def imports(package: str = "aurac") -> Rooms:
@@ -133,7 +133,7 @@ def draw(rooms: Rooms) -> str:
     words = "Each room stands above the rooms that it imports; the table below lists every import."
     return (
         f'<svg role="img" aria-label="{words}" viewBox="0 0 {width} {ground + 26}" '
-        'font-size="12" font-family="sans-serif" fill="currentColor" '
+        'font-size="13.5" font-family="sans-serif" fill="currentColor" '
         f'style="width:100%;height:auto;min-width:{width * 0.6:.0f}px">'
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
         'markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="currentColor"/></marker>'
