@@ -63,6 +63,12 @@ class Comparison:
         """Cells that could not be evaluated; the command line exits with 3 if there are any."""
         return list(self.results["failures"])
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from aurac.notebook import results_html
+
+        return results_html(self.results, self.folder)
+
 
 def compare(
     checkpoints: Sequence[str | Path],

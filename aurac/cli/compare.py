@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from aurac.cli import _complete
 from aurac.cli.options import checkpoint_options, folders, names
 
 
@@ -21,6 +22,7 @@ from aurac.cli.options import checkpoint_options, folders, names
     "--tasks",
     multiple=True,
     required=True,
+    shell_complete=_complete.tasks,
     help="Task names, comma-separated: bundled or any of lm-eval's.",
 )
 @click.option("--ranks", default="pow2", show_default=True, help="pow2, all, or such as 1,2,4.")
