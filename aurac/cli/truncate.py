@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import checkpoint_options
+from aurac.cli.options import checkpoint_options, hub_options
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     help="Write the whole base model, with the rank merged in, to this folder.",
 )
 @click.option("--base", help="Base model, for --merge-into or where orientation is open.")
+@hub_options
 @click.option("--force", is_flag=True, help="Replace an adapter that is already there.")
 @checkpoint_options
 def truncate(
     checkpoint_path: str,
     checkpoint: Mapping[str, Any],
+    place: Mapping[str, Any],
     *,
     rank: int | None,
     ranks: str | None,
@@ -66,7 +68,7 @@ def truncate(
     if (out is None) == (merge_into is None):
         raise UsageError("--out and --merge-into", expected="one of the two")
     return_freed_memory()
-    adapter = load_adapter(checkpoint_path, base=base, lazy=True, **checkpoint)
+    adapter = load_adapter(checkpoint_path, base=base, lazy=True, **place, **checkpoint)
     wanted = (adapter.check_rank(rank),) if rank is not None else parse_ranks(ranks or "", adapter)
     how = plan(adapter, basis, rescale)
     for note in adapter.notes:
@@ -84,7 +86,7 @@ def truncate(
 def _tell(how: Prepared, r: int, cut: Adapter, place: Path) -> None:
     from aurac.adapters.inspection import VLLM_RANKS
 
-    limit = next((v for v in VLLM_RANKS if v >= cut.rank), None)
+    limit = next((v for v in VLLM_RANKS if v >= cut.export_rank), None)
     click.echo(
         f"{place}  rank {r}, {how.basis}, rescale {how.rescale}, "
         f"{cut.parameters(cut.rank):,} parameters, {cut.bytes(cut.rank) / 1e6:.2f} MB, "
