@@ -199,6 +199,7 @@ class Runner:
             LostDeviceError: See `run`.
         """
         self.tools.on_cell(cell)
+        self.tools.log.event("begin", key=cell.identity.key, cell=cell.label)
         started = time.perf_counter()
         try:
             outcome = self._evaluate(cell, switch)
