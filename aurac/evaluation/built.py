@@ -7,7 +7,7 @@ for every later one; here each evaluation starts from empty lists and leaves emp
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from numbers import Real
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import AuracError, TaskError
+from aurac.evaluation.counting import logit_noise, recording
 from aurac.evaluation.metrics import check_scores
 from aurac.evaluation.record import Log
 from aurac.evaluation.requests import (
@@ -43,12 +44,14 @@ class CellOutcome:
             a number for each document.
         responses: n entries in document order: the generated text (a list of texts where the task
             asks for several), or the list of the choices' log-likelihoods.
+        engine: What it cost and how many decisions were near ties (``Record.to_dict``).
         logged: What lm-eval's sample logs hold beyond these, see `aurac.evaluation.record.Log`;
             None for a group, whose members have it.
     """
 
     metrics: dict[str, NDArray[np.float64]]
     responses: list[Any]
+    engine: Mapping[str, Any] = field(default_factory=dict)
     logged: dict[str, Any] | None = None
 
 
@@ -123,6 +126,18 @@ class Leaf:
             kept.append(_kept(document, mine))
             at += len(document.instances)
         return CellOutcome(metrics=scores, responses=kept, logged=log.to_dict())
+
+    def near_ties(self, answers: Sequence[list[Any]], noise: float) -> int:
+        """Documents whose two likeliest choices lie within twice the rounding of one logit."""
+        at = count = 0
+        for document in self.documents:
+            size = len(document.instances)
+            part, at = answers[at : at + size], at + size
+            if size < 2 or document.instances[0].request_type != "loglikelihood":
+                continue
+            best, second = sorted((responses[0][0] for responses in part), reverse=True)[:2]
+            count += best - second <= 2 * noise
+        return count
 
     def _scores(self, filters: Iterable[str], log: Log) -> dict[str, NDArray[np.float64]]:
         columns: dict[str, list[Any]] = {}
@@ -292,14 +307,17 @@ class BuiltTask:
             TaskError: The task turns out not to report :attr:`metric` for every document, or with
                 values outside [0, 1].
         """
-        answers = self._requests.answers(model, tokenizer, options, progress)
+        with recording() as record:
+            answers = self._requests.answers(model, tokenizer, options, progress)
         outcomes = []
         at = 0
         for leaf in self.leaves:
             size = len(leaf.instances)
-            outcomes.append(leaf.judge(answers[at : at + size]))
+            part = answers[at : at + size]
+            record.near_ties += leaf.near_ties(part, logit_noise(model.dtype))
+            outcomes.append(leaf.judge(part))
             at += size
-        return self._pooled(outcomes)
+        return replace(self._pooled(outcomes), engine=record.to_dict())
 
     def pool(self, outcomes: Sequence[CellOutcome]) -> CellOutcome:
         """A group's outcome from those of its members, in the order of :attr:`members`."""

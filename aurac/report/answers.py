@@ -97,9 +97,6 @@ def _grid(curve: CurveRow) -> str:
 def _verdict(best: CurveRow, second: CurveRow, differences: Sequence[Difference]) -> str:
     gap = f"{percent(_value(best) - _value(second))} points"
     mine = [d for d in differences if d.first is best and d.second.is_default]
-    over_seeds = next((d for d in mine if d.names != (d.first.adapter, d.second.adapter)), None)
-    if over_seeds is not None:
-        return _arms(best, second, over_seeds)
     paired = next((d for d in mine if d.second is second), None)
     if paired is None:
         return (
@@ -108,11 +105,14 @@ def _verdict(best: CurveRow, second: CurveRow, differences: Sequence[Difference]
         )
     lead = f"It leads {second.label} ({percent(_value(second))} %) by {paired.sentence}"
     others = [d for d in mine if not d.certain]
+    over = "on these documents"
+    if best.members and second.members:
+        over = "over documents and training seeds"
     if paired.certain and others:
         names = some(d.second.label for d in others)
-        return f"{lead}, beyond chance on these documents; not so its lead over {names}."
+        return f"{lead}, beyond chance {over}; not so its lead over {names}."
     if paired.certain:
-        return f"{lead}, beyond chance on these documents."
+        return f"{lead}, beyond chance {over}."
     seen = (
         f"; a true difference of {percent(paired.detectable)} points would have shown four times "
         "in five"
@@ -120,17 +120,6 @@ def _verdict(best: CurveRow, second: CurveRow, differences: Sequence[Difference]
         else ""
     )
     return f"{lead}: these documents do not tell the two apart{seen}."
-
-
-def _arms(best: CurveRow, second: CurveRow, found: Difference) -> str:
-    """Where adapters are seeds of one recipe, what the recipes do is said, not single seeds."""
-    gap = f"{percent(_value(best) - _value(second))} points"
-    sure = "beyond chance" if found.certain else "which does not tell the two apart"
-    first, other = found.labels
-    return (
-        f"Next is {second.label} with {percent(_value(second))} %, {gap} less. Over the training "
-        f"seeds, {first} minus {other} is {found.sentence}, {sure}."
-    )
 
 
 def _value(curve: CurveRow) -> float:

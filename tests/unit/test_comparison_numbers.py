@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from aurac.cli import cli
 from aurac.errors import CurveError
 from aurac.report.model import parse
-from aurac.report.paired import differences
+from aurac.report.paired import Paired
+from aurac.report.pool import pooled
 
 TASK = "aurac_word_problems_mc"
 NAMES = ("one", "two", "three")
@@ -83,7 +84,7 @@ def test_the_report_adjusts_in_the_family_of_score(run):
     assert len([row for row in content["pairs"] if row["p"] is not None]) == 3
     pairs = {frozenset((row["a"], row["b"])): row for row in content["pairs"]}
     variants = {frozenset((row["a"], row["b"])): row for row in content["variants"]}
-    shown = differences(parse(results_of(folder), folder), 1)[TASK]
+    shown = Paired(parse(results_of(folder), folder)).against_best(TASK, 1)
     assert len(shown) == 2  # the runner-up, and the leader's own SVD
     for item in shown:
         if item.second.is_default:
@@ -114,12 +115,12 @@ def test_what_compare_was_told_to_group_is_one_arm_everywhere(adapters, tiny_bas
     (row,) = scored(tmp_path / "run")["pairs"]
     assert {row["a"], row["b"]} == {"pair", "two"}
     assert row["sentence"] in text
-    run = parse(results_of(tmp_path / "run"), tmp_path / "run")
-    shown = [d for d in differences(run, 5)[TASK] if d.second.is_default]
-    assert [set(d.labels) for d in shown] == [{"pair", "two (prefix · rule)"}]
+    run = pooled(parse(results_of(tmp_path / "run"), tmp_path / "run"))
+    shown = [d for d in Paired(run).against_best(TASK, 5) if d.second.is_default]
+    assert [{d.first.adapter, d.second.adapter} for d in shown] == [{"pair", "two"}]
     assert shown[0].adjusted == row["p_holm"]
     report = (tmp_path / "run" / "report.md").read_text()
-    assert "Over the training seeds," in report
+    assert "Over training seeds as well as documents: pair 2." in report
     # The user's word at reading time comes before what was said when the run was made.
     again = scored(tmp_path / "run", "--group", "other=one,two")["pairs"]
     assert {again[0]["a"], again[0]["b"]} == {"other", "three"}
