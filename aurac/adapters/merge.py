@@ -8,7 +8,7 @@ import torch
 
 from aurac.adapters.attach import check_fits
 from aurac.adapters.features import is_conv1d
-from aurac.adapters.formats.peft_writer import check_free, write_folder
+from aurac.adapters.formats.peft_writer import check_free, fresh_folder
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -54,12 +54,9 @@ def save_merged(prepared: Prepared, rank: int, model: Any, tokenizer: Any, folde
     """
     check_free(folder, force=False)
     merge(model, prepared, rank)
-
-    def write(into: Path) -> None:
+    with fresh_folder(folder) as into:
         model.save_pretrained(into)
         tokenizer.save_pretrained(into)
-
-    write_folder(folder, write)
     return folder
 
 

@@ -61,8 +61,10 @@ def inspect(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters import load_adapter
     from aurac.adapters.inspection import describe
+    from aurac.memory import return_freed_memory
 
-    adapter = load_adapter(checkpoint_path, base=base, **checkpoint)
+    return_freed_memory()
+    adapter = load_adapter(checkpoint_path, base=base, lazy=True, **checkpoint)
     wanted = whole_numbers(ranks, "--ranks")
     for r in wanted or ():
         adapter.check_rank(r)

@@ -27,7 +27,7 @@ import click
 def report(
     runs: tuple[Path, ...], out: Path | None, delta: float, groups: tuple[str, ...], as_json: bool
 ) -> None:
-    r"""Make the report of stored runs again, without a model.
+    """Make the report of stored runs again, without a model.
 
     RUN is a folder that `aurac compare` wrote. Several runs are reported together when they
     measured the same documents with the same prompts on the same base, and refused otherwise.
@@ -35,11 +35,10 @@ def report(
     --group says so for others.
 
     \b
-    Examples:
-      aurac report runs/first
-      aurac report runs/first --delta 0.01 --group lora=lora-a,lora-b
-      aurac report runs/lora runs/matryoshka --out runs/both
-    """
+    aurac report runs/first
+    aurac report runs/first --delta 0.01 --group lora=lora-a,lora-b
+    aurac report runs/lora runs/matryoshka --out runs/both
+    """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.cli._analysis import parse_groups
     from aurac.report import write_report
 

@@ -37,6 +37,7 @@ def load_adapter(
     base_model: nn.Module | None = None,
     subfolder: str | None = None,
     name: str | None = None,
+    lazy: bool = False,
 ) -> Adapter:
     """Read an adapter from a folder, a file or a hub id.
 
@@ -53,6 +54,8 @@ def load_adapter(
             shapes alone leave open.
         subfolder: Which one, when a folder holds several adapters.
         name: What to call it; the last part of the path by default.
+        lazy: Read the numbers of a PEFT safetensors file only when they are asked for, module by
+            module (``Adapter.walk``, ``Adapter.loaded``).
 
     Raises:
         CheckpointError: When it is missing, damaged, refused, or does not say enough.
@@ -71,7 +74,7 @@ def load_adapter(
     try:
         place = _choose(found, subfolder)
         if place.is_dir():
-            adapter = override(read_peft(place), said)
+            adapter = override(read_peft(place, lazy=lazy), said)
         else:
             adapter = read_state_dict(place, said, base_model)
     except OSError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.adapter import Adapter, Factors, Kind
 from aurac.adapters.extras import owner_of
 from aurac.adapters.formats.peft_config import CONFIG, PeftConfig, parse_config
+from aurac.adapters.formats.safetensors_file import SafetensorsFile
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
 from aurac.adapters.formats.tensors import check_factor, read_json, read_tensors
 from aurac.adapters.nesting import peft_alpha
@@ -27,24 +28,57 @@ _FACTOR = re.compile(
 )
 
 
-def read_peft(folder: Path) -> Adapter:
+def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
     """The adapter in a PEFT folder, its side-car included.
+
+    Args:
+        folder: The folder.
+        lazy: Leave the numbers of a safetensors file where they are: an outline.
 
     Raises:
         CheckpointError: When something is missing, damaged, contradictory or not understood.
     """
     config = read_json(folder / CONFIG)
-    parse_config(config, folder / CONFIG)  # a refusal should not wait for the weights
+    parsed = parse_config(config, folder / CONFIG)  # a refusal should not wait for the weights
     found = [folder / name for name in WEIGHTS if (folder / name).exists()]
     if not found:
         raise CheckpointError(
             f"{folder} has an {CONFIG} but no weights", expected=f"{' or '.join(WEIGHTS)} in it"
         )
     notes = [f"{found[1].name} is ignored beside {found[0].name}"] if len(found) > 1 else []
-    adapter = from_state(config, read_tensors(found[0]), where=found[0], name=folder.name)
+    if found[0].suffix == ".safetensors":
+        file = SafetensorsFile(found[0])
+        adapter = from_state(config, file.outline, where=found[0], name=folder.name)
+        adapter = replace(adapter, values=StoredValues(file, parsed))
+    else:
+        adapter = from_state(config, read_tensors(found[0]), where=found[0], name=folder.name)
     adapter = replace(adapter, source=folder, notes=(*adapter.notes, *notes))
     sidecar = read_sidecar(sidecar_path(folder))
-    return adapter if sidecar is None else with_sidecar(adapter, sidecar, sidecar_path(folder))
+    if sidecar is not None:
+        adapter = with_sidecar(adapter, sidecar, sidecar_path(folder))
+    return adapter if lazy else adapter.loaded()
+
+
+@dataclass(frozen=True)
+class StoredValues:
+    """The numbers of a PEFT checkpoint in a safetensors file, one module at a time."""
+
+    file: SafetensorsFile
+    config: PeftConfig
+
+    def factors(self, module: str) -> tuple[Tensor, Tensor]:
+        """A and B of a module, in aurac's own shapes."""
+        sort, (a, b) = "weight", (f"{PREFIX}{module}.lora_{side}.weight" for side in "AB")
+        if a not in self.file.outline:
+            sort, (a, b) = "embedding", (f"{PREFIX}{module}.lora_embedding_{s}" for s in "AB")
+        A, B = (check_factor(self.file.read(key), key, self.file.path) for key in (a, b))
+        pair = {"A": (sort, A), "B": (sort, B)}
+        f = _factors(module, pair, self.config, self.file.path)
+        return f.A, f.B
+
+    def beside(self, key: str) -> Tensor:
+        """A tensor beside the factors."""
+        return check_factor(self.file.read(f"{PREFIX}{key}"), key, self.file.path)
 
 
 def from_state(
