@@ -97,6 +97,11 @@ from aurac.cli.options import checkpoint_options, folders, names
     help="NAME=ADAPTER,ADAPTER: seeds of one recipe, compared as one arm.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of tables.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only say what would run: cells, time, memory, downloads. Nothing is loaded or fetched.",
+)
 @checkpoint_options
 def compare(
     checkpoints: tuple[str, ...],
@@ -108,6 +113,7 @@ def compare(
     out: str | None,
     as_json: bool,
     groups: tuple[str, ...],
+    dry_run: bool,
     **settings: Any,
 ) -> int:
     """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
@@ -117,6 +123,13 @@ def compare(
     aurac compare ckpt_a --tasks gsm8k,arc_easy --data gsm8k=FOLDER --limit 200
     aurac compare ckpt_a --tasks aurac_word_problems --basis prefix,svd --rescale rule,keep
     """  # noqa: D301
+    if dry_run:
+        from aurac.cli._dry_run import show_dry_run
+
+        settings |= {"data": folders(data), "basis": names(basis), "rescale": names(rescale)}
+        return show_dry_run(
+            checkpoints, names(tasks), out=out, as_json=as_json, metric=metric, **settings
+        )
     from aurac.comparison import compare as run
     from aurac.evaluation import parse_metrics
 
