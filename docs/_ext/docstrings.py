@@ -32,11 +32,11 @@ def check_presence(
 
 def as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Habits of the docstrings here that reStructuredText would read as something else."""
-    for k, line in enumerate(lines):
-        line = re.sub(r"(?<![\\`\w])\|(?=\w+\|)", r"\\|", line)  # |S| is a size
-        line = re.sub(r"(?<!`)(`[^`]+`)(?=\w)", r"\1\\ ", line)  # a plural after code
+    for k, given in enumerate(lines):
+        line = re.sub(r"(?<![\\`\w])\|(?=\w+\|)", r"\\|", given)  # |S| is a size
+        code = re.sub(r"(?<!`)(`[^`]+`)(?=\w)", r"\1\\ ", line)  # a plural after code
         # Two attributes described together: napoleon would take the first one for a type.
-        lines[k] = re.sub(r"^(\s*\w+)((?:, \w+)+):", lambda m: m[0].replace(", ", ","), line)
+        lines[k] = re.sub(r"^(\s*\w+)((?:, \w+)+):", lambda m: m[0].replace(", ", ","), code)
     if what in {"property", "attribute"}:
         lines[:1] = [line.replace(":", _COLON) for line in lines[:1]]
 
