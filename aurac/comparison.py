@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import UsageError
+from aurac.evaluation.record import write_requests
 from aurac.executors import make_executor
 from aurac.files import write_json
 from aurac.folder import open_run_folder, outgrown, say_why_unused
@@ -61,6 +62,12 @@ class Comparison:
     def failures(self) -> list[dict[str, Any]]:
         """Cells that could not be evaluated; the command line exits with 3 if there are any."""
         return list(self.results["failures"])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from aurac.notebook import results_html
+
+        return results_html(self.results, self.folder)
 
 
 def compare(
@@ -185,6 +192,7 @@ class _Run:
         session = self.session
         for row, task in zip(results["tasks"], session.built, strict=True):
             row["documents"] = _write_documents(self.folder, task)
+            row["requests"] = write_requests(self.folder, task, session.outline)
         request = session.request()
         results["provenance"] = _provenance(
             session.outline, session.chosen, command, started, request
@@ -248,6 +256,7 @@ def gathered(
         "adapters": [
             adapter_row(name, first[name]) for name in dict.fromkeys(v.name for v in variants)
         ],
+        "groups": {name: list(members) for name, members in session.chosen.groups.items()},
         "failures": reader.failures,
     }
     return results, reader.damaged

@@ -339,6 +339,8 @@ def cell_content(
         "strata": list(task.strata) if task.strata is not None else None,
         "metrics": {k: [float(x) for x in v] for k, v in outcome.metrics.items()},
         "responses": outcome.responses,
+        "logged": outcome.logged,
+        "engine": dict(outcome.engine),
         "seconds": round(seconds, 3),
     }
     return {**content, "notes": list(notes)} if notes else content

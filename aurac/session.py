@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import check_base, check_fits, load_adapter
+from aurac.arms import check_groups
 from aurac.bases import (
     DEFAULT_BASE,
     LoadedBase,
@@ -187,6 +188,7 @@ def open_session(
         AuracError: Any input that cannot be used.
     """
     adapters = load_adapters(checkpoints, chosen)
+    check_groups(chosen.groups, list(adapters))
     variants = [v for name, a in adapters.items() for v in _variants(name, a, chosen)]
     base = outline_base(
         common_base(adapters, chosen.base),

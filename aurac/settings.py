@@ -39,6 +39,7 @@ class Settings:
         seed: Of the few-shot sampling.
         checkpoint: What the files do not say: method, scaling, alpha, nested_ranks.
         trust_remote_code: Let the base run its own code.
+        groups: arm → names of the adapters that are seeds of one recipe.
     """
 
     ranks: str | Sequence[int] = "pow2"
@@ -59,6 +60,7 @@ class Settings:
     seed: int = 1234
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 EXECUTORS = ("local", "ray")

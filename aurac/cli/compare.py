@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from aurac.cli import _complete
 from aurac.cli.options import checkpoint_options, folders, names
 
 
@@ -21,6 +22,7 @@ from aurac.cli.options import checkpoint_options, folders, names
     "--tasks",
     multiple=True,
     required=True,
+    shell_complete=_complete.tasks,
     help="Task names, comma-separated: bundled or any of lm-eval's.",
 )
 @click.option("--ranks", default="pow2", show_default=True, help="pow2, all, or such as 1,2,4.")
@@ -121,6 +123,11 @@ from aurac.cli.options import checkpoint_options, folders, names
 @click.option(
     "--profile", is_flag=True, help="Write profile.json: where the time went, by kind of work."
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only say what would run: cells, time, memory, downloads. Nothing is loaded or fetched.",
+)
 @checkpoint_options
 def compare(
     checkpoints: tuple[str, ...],
@@ -134,6 +141,7 @@ def compare(
     groups: tuple[str, ...],
     status: bool,
     shard: str | None,
+    dry_run: bool,
     **settings: Any,
 ) -> int:
     """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
@@ -145,6 +153,14 @@ def compare(
     """  # noqa: D301
     if status:
         return _status(out, as_json)
+    if dry_run:
+        from aurac.cli._dry_run import show_dry_run
+
+        settings |= {"data": folders(data), "basis": names(basis), "rescale": names(rescale)}
+        return show_dry_run(
+            checkpoints, names(tasks), out=out, as_json=as_json, metric=metric, **settings
+        )
+    from aurac.cli._analysis import parse_groups
     from aurac.comparison import compare as run
     from aurac.evaluation import parse_metrics
     from aurac.settings import parse_shard
@@ -159,13 +175,14 @@ def compare(
         data=folders(data),
         basis=names(basis),
         rescale=names(rescale) or None,
+        groups=parse_groups(groups),
         shard=parse_shard(shard),
         **settings,
     )
     if done.shard:
         _show_shard(done)
     else:
-        _show(done, as_json, groups)
+        _show(done, as_json)
     return 3 if done.failures else 0
 
 
@@ -198,7 +215,7 @@ def _show_failures(done: Any) -> None:
         click.echo("--retry-failed tries failed cells again", err=True)
 
 
-def _show(done: Any, as_json: bool, groups: tuple[str, ...]) -> None:
+def _show(done: Any, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(done.results, indent=1, ensure_ascii=False, allow_nan=False))
         return
@@ -208,8 +225,9 @@ def _show(done: Any, as_json: bool, groups: tuple[str, ...]) -> None:
     stdout_console().print(terminal_table(done.results))
     if len(done.results["adapters"]) > 1 and not done.failures and not done.outgrown:
         from aurac.cli._analysis import analyse_sources, pair_lines
+        from aurac.uncertainty.streams import SEED
 
-        found = analyse_sources([str(done.folder)], None, groups, 0)
+        found = analyse_sources([str(done.folder)], None, (), SEED, strict=False)
         click.echo("\n".join(pair_lines(found.pairs, "Paired differences on the same documents")))
     _show_failures(done)
     if done.outgrown:
