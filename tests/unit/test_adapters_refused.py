@@ -46,7 +46,7 @@ def corda():
     from peft.tuners.lora.corda import preprocess_corda
 
     model, config = tiny_llama(), lora(init_lora_weights="corda", corda_config=sub("CordaConfig"))
-    preprocess_corda(model, config, run_model=lambda: model(input_ids=token_ids()))
+    preprocess_corda(model, config, run_model=lambda: model(input_ids=token_ids(shape=(1, 40))))
     return get_peft_model(model, config)
 
 
@@ -80,8 +80,9 @@ REFUSED = {
     "init lora_ga": (lambda: lora(init_lora_weights="lora_ga"), "LoRA-GA shifts"),
     "init mica": (lambda: lora(init_lora_weights="mica"), "MiCA derives"),
 }
-# What PEFT builds only with other adapters or another package: its config beside plain weights.
-CONFIG_ALONE = {"arrow_config", "megatron_config"}
+# What PEFT builds only with other adapters, another package or an accelerator: its config beside
+# plain weights.
+CONFIG_ALONE = {"arrow_config", "megatron_config", "init loftq"}
 
 
 @pytest.mark.parametrize("row", REFUSED)

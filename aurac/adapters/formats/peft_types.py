@@ -60,8 +60,8 @@ REFUSED_TYPES: Final[Mapping[str, str]] = {
 
 # Those whose models say that PEFT's own save_as_lora takes them.
 LORA_CONVERTIBLE: Final = frozenset(
-    {"C3A", "DELORA", "FOURIERFT", "GRALORA", "LOHA", "LOKR", "MISS", "RANDLORA", "TINYLORA"}
-    | {"UNILORA", "VBLORA", "VERA", "WAVEFT"}
+    {"C3A", "DELORA", "FOURIERFT", "GRALORA", "LOHA", "LOKR", "MISS", "PSOFT", "RANDLORA"}
+    | {"TINYLORA", "UNILORA", "VBLORA", "VERA", "WAVEFT"}
 )
 APPROXIMABLE: Final = (
     "PEFT's save_as_lora makes a plain LoRA adapter of a loaded one, approximately"
