@@ -162,6 +162,12 @@ def _from_hub(name: str) -> Base:
     return Base(name, local.path, local.sha256, packaged=False)
 
 
+def packaged_folder(name: str) -> Path | None:
+    """Where the packaged model `name` lies on this machine; None until it has been fetched."""
+    target = cache_root() / "bases" / f"{name}-{_CONVERSION}"
+    return target if (target / _RECORD).is_file() else None
+
+
 def _packaged(name: str) -> Base:
     from filelock import FileLock
 

@@ -52,11 +52,11 @@ class Curve:
 
     ranks: tuple[int, ...]
     accuracy: tuple[float, ...]
-    outcomes: NDArray[np.float64] | None = None
-    doc_ids: tuple[str, ...] | None = None
-    doc_hashes: tuple[str, ...] | None = None
-    clusters: tuple[str, ...] | None = None
-    strata: tuple[str, ...] | None = None
+    outcomes: NDArray[np.float64] | None = field(default=None, repr=False)
+    doc_ids: tuple[str, ...] | None = field(default=None, repr=False)
+    doc_hashes: tuple[str, ...] | None = field(default=None, repr=False)
+    clusters: tuple[str, ...] | None = field(default=None, repr=False)
+    strata: tuple[str, ...] | None = field(default=None, repr=False)
     adapter: str | None = None
     task: str | None = None
     metric: str | None = None
@@ -145,6 +145,12 @@ class Curve:
         name = " ".join(p for p in (self.adapter, f"({truncation})" if truncation else "") if p)
         parts = [name, f"on {self.task}" if self.task else ""]
         return " ".join(p for p in parts if p) or "the curve"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from aurac.notebook import curve_html
+
+        return curve_html(self)
 
     @classmethod
     def from_outcomes(cls, ranks: Iterable[int], outcomes: Any, **labels: Any) -> Curve:

@@ -70,6 +70,12 @@ class Score:
     def __float__(self) -> float:
         return self.value
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from aurac.notebook import score_html
+
+        return score_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """The ``score`` object of a result file."""
         return {"log2": self.log2.to_dict(), "linear": self.linear.to_dict(), "mean": self.mean}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import logging
-import os
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
+from aurac.cli._messages import quiet_libraries
+from aurac.cli._visible import spelled, visible_streams
 from aurac.errors import AuracError
 
 COMMANDS = {
     "compare": "Evaluate adapters at every rank on tasks: curves, AURAC, a report.",
+    "runs": "List run folders, or say how one stands: done, running, failed, left.",
     "train": "Train an adapter from a recipe.",
     "truncate": "Cut an adapter to a smaller rank; the result is plain PEFT.",
     "inspect": "Say what a checkpoint is: format, method, ranks, scaling, sizes.",
@@ -21,6 +23,8 @@ COMMANDS = {
     "recommend": "The smallest rank that is certified good enough.",
     "plan": "How many documents and seeds a question needs.",
     "report": "Write the report of a run again.",
+    "export": "Write a run in the layout of another tool (lm-eval).",
+    "doctor": "What this machine can do, what is missing and how to get it.",
     "base": "Fetch a base model and print its folder.",
     "tasks": "List the bundled tasks, or write their documents.",
     "zoo": "List the adapters that come with the sources.",
@@ -29,6 +33,11 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """Imports a command's file only when that command is used, so that `--help` is instant."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click does; what is printed cannot steer the terminal."""
+        with visible_streams():
+            return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of `COMMANDS`."""
@@ -69,28 +78,7 @@ def cli(verbose: bool) -> None:
     aurac compare ckpt_a ckpt_b --tasks gsm8k --data gsm8k=FOLDER
     aurac train word_problems/matryoshka --out my_adapter
     """  # noqa: D301 - click's mark for lines that stay as they are
-    _quiet_libraries(verbose)
-
-
-def _quiet_libraries(verbose: bool) -> None:
-    """Bars, advice and warnings of the libraries beneath go to the log, not to the terminal."""
-    logging.captureWarnings(capture=True)
-    if verbose:
-        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-        return
-    logging.basicConfig(level=logging.ERROR, handlers=[logging.NullHandler()])
-    ours = logging.getLogger("aurac")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("aurac: %(levelname)s: %(message)s".lower()))
-    handler.setLevel(logging.WARNING)
-    ours.addHandler(handler)
-    for name, value in {
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "TOKENIZERS_PARALLELISM": "false",
-        "DATASETS_VERBOSITY": "error",
-    }.items():
-        os.environ.setdefault(name, value)
+    quiet_libraries(verbose=verbose)
 
 
 def main() -> None:
@@ -101,12 +89,14 @@ def main() -> None:
     try:
         status = cli.main(standalone_mode=False)
     except AuracError as error:
-        sys.stderr.write(f"aurac: error: {error}\n")
+        sys.stderr.write(spelled(f"aurac: error: {error}\n"))
         status = error.exit_code
-    except click.exceptions.Abort:
+    except click.exceptions.Abort:  # click's form of an interrupt within a command
+        sys.stderr.write("aurac: interrupted; the same command goes on where it stopped\n")
         status = 130
     except click.ClickException as error:
-        error.show()
+        with visible_streams():
+            error.show()
         status = error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("aurac: interrupted; the same command goes on where it stopped\n")

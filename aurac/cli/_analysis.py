@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,13 +64,11 @@ def read_sources(paths: Sequence[str], metric: str | None, said: Sequence[str]) 
         AuracError: A source or a `--group` that cannot be used.
     """
     from aurac.readers import Curves, read_curves
+    from aurac.readers.run import regrouped
 
     found = [read_curves(Path(path).expanduser(), metric) for path in paths]
-    groups = {name: members for one in found for name, members in one.groups.items()}
-    named = parse_groups(said)
-    taken = {member for members in named.values() for member in members}
-    # What the user groups is no longer grouped by what a run recorded.
-    groups = {n: m for n, m in groups.items() if not taken & set(m) and n not in named} | named
+    recorded = {name: members for one in found for name, members in one.groups.items()}
+    groups = regrouped(recorded, parse_groups(said))
     return Curves([c for one in found for c in one.curves], found[0].kind, groups)
 
 
@@ -99,16 +99,42 @@ def analyse_sources(
     return analyse(found.curves, rng=rng, groups=found.groups, **options)
 
 
-def print_json(content: Any) -> None:
-    """JSON on standard output, without NaN."""
-    click.echo(json.dumps(content, indent=2, allow_nan=False))
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None) -> str:
+    """A plain table; on a terminal too narrow for it, one whose cells are folded.
 
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A plain table."""
+    Args:
+        head: Names of the columns.
+        rows: Cells.
+        width: Characters in a line; by default those of the terminal, or no limit on a pipe.
+    """
     from tabulate import tabulate
 
-    return tabulate(list(rows), headers=list(head), tablefmt="simple", disable_numparse=True)
+    body = [list(row) for row in rows]
+    plain = tabulate(body, headers=list(head), tablefmt="simple", disable_numparse=True)
+    room = width if width is not None else _room()
+    if room is None or max(map(len, plain.splitlines()), default=0) <= room:
+        return plain
+    return _folded(head, body, room)
+
+
+def _room() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _folded(head: Sequence[str], body: Sequence[Sequence[str]], width: int) -> str:
+    """Each row as a small list of `column: value`, the first column as its heading."""
+    lines = []
+    for row in body:
+        lines += textwrap.wrap(row[0], width, drop_whitespace=False) or [""]
+        for name, value in zip(head[1:], row[1:], strict=True):
+            lines += textwrap.wrap(
+                f"{name}: {value}",
+                width,
+                initial_indent="  ",
+                subsequent_indent="    ",
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
 
 
 def interval(found: Estimate | None) -> str:

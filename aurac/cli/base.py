@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import click
+
+from aurac.cli import _complete
+from aurac.cli.options import print_json
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_complete.bases)
 @click.option("--list", "listing", is_flag=True, help="List the packaged models.")
-def base(name: str | None, listing: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def base(name: str | None, listing: bool, as_json: bool) -> None:
     """Bring a base model to this machine and print its folder (so that other tools can use it).
 
     \b
@@ -17,8 +23,15 @@ def base(name: str | None, listing: bool) -> None:
     """  # noqa: D301
     from aurac.bases import DEFAULT_BASE, PACKAGED, resolve_base
 
+    if listing and as_json:
+        print_json([{"name": n, **dataclasses.asdict(m)} for n, m in PACKAGED.items()])
+        return
     if listing:
         for known, model in PACKAGED.items():
             click.echo(f"{known}  {model.megabytes} MB  {model.licence}")
         return
-    click.echo(resolve_base(name or DEFAULT_BASE).path)
+    found = resolve_base(name or DEFAULT_BASE)
+    if as_json:
+        print_json({**vars(found), "path": str(found.path)})
+    else:
+        click.echo(found.path)

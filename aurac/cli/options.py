@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,11 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(checkpoint=said, **rest)
 
     return wrapped
+
+
+def print_json(content: Any) -> None:
+    """JSON on standard output, without NaN."""
+    click.echo(json.dumps(content, indent=2, allow_nan=False))
 
 
 def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:

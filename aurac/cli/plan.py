@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, cast
 import click
 import numpy as np
 
-from aurac.cli._analysis import print_json, read_sources, table
+from aurac.cli._analysis import read_sources, table
+from aurac.cli.options import print_json
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:

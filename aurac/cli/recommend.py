@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._analysis import analyse_sources, analysis_options, pair_lines, print_json, table
+from aurac.cli._analysis import analyse_sources, analysis_options, pair_lines, table
+from aurac.cli.options import print_json
 
 if TYPE_CHECKING:
     from aurac.analysis_rows import RecommendRow

@@ -11,9 +11,9 @@ from aurac.cli._analysis import (
     analyse_sources,
     analysis_options,
     pair_lines,
-    print_json,
     score_lines,
 )
+from aurac.cli.options import print_json
 
 
 @click.command()

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from aurac.cli.options import pairs
+from aurac.cli import _complete
+from aurac.cli.options import pairs, print_json
 
 
 @click.command()
-@click.argument("recipe", required=False)
+@click.argument("recipe", required=False, shell_complete=_complete.recipes)
 @click.option("--base", help="Base model, if another than the recipe's.")
 @click.option(
     "--set", "overrides", multiple=True, help="KEY=VALUE: change one setting of the recipe."
@@ -33,6 +34,7 @@ from aurac.cli.options import pairs
     help="Train every point of the recipe's sweep, each in a folder of its own below --out.",
 )
 @click.option("--list", "listing", is_flag=True, help="List the built-in recipes.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def train(
     recipe: str | None,
     base: str | None,
@@ -45,6 +47,7 @@ def train(
     resume: bool,
     sweep: bool,
     listing: bool,
+    as_json: bool,
 ) -> None:
     """Train an adapter from a recipe (a built-in name or a .yaml file).
 
@@ -56,8 +59,11 @@ def train(
     from aurac.training.recipe import built_in_recipes, load_recipe, sweep_points
 
     if listing:
-        for name in built_in_recipes():
-            click.echo(name)
+        known = list(built_in_recipes())
+        if as_json:
+            print_json(known)
+        else:
+            click.echo("\n".join(known))
         return
     if not recipe or not out:
         raise click.UsageError("a recipe and --out are needed (or --list)")
@@ -70,6 +76,7 @@ def train(
     if sweep:
         jobs = [(point, Path(out) / label) for label, point in sweep_points(loaded)]
         jobs = [(point, folder) for point, folder in jobs if force or not folder.exists()]
+    rows = []
     for job, folder in jobs:
         done = run(
             job,
@@ -81,6 +88,11 @@ def train(
             save_steps=save_steps,
             progress=True,
         )
-        last = f", loss {done.losses[-1][1]:.4f}" if done.losses else ""
-        rate = done.tokens / done.seconds
-        click.echo(f"{folder}: {done.seconds:.0f} s, {rate:.0f} tokens/s{last}")
+        row = {"folder": str(folder), "seconds": done.seconds, "tokens": done.tokens}
+        rows.append({**row, "losses": done.losses, "sha256": done.adapter.sha256})
+        if not as_json:
+            last = f", loss {done.losses[-1][1]:.4f}" if done.losses else ""
+            rate = done.tokens / done.seconds
+            click.echo(f"{folder}: {done.seconds:.0f} s, {rate:.0f} tokens/s{last}")
+    if as_json:
+        print_json(rows)

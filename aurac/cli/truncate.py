@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from aurac.cli.options import checkpoint_options, hub_options
+from aurac.cli.options import checkpoint_options, hub_options, print_json
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--base", help="Base model, for --merge-into or where orientation is open.")
 @hub_options
 @click.option("--force", is_flag=True, help="Replace an adapter that is already there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @checkpoint_options
 def truncate(
     checkpoint_path: str,
@@ -50,6 +51,7 @@ def truncate(
     merge_into: Path | None,
     base: str | None,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Cut an adapter to a smaller rank; the result loads in plain PEFT and says what it is.
 
@@ -74,27 +76,46 @@ def truncate(
     for note in adapter.notes:
         click.echo(f"note: {note}", err=True)
     if merge_into is not None:
-        _merge(how, wanted, merge_into, base or adapter.base)
-    if out is None:
-        return
-    places = {r: out if rank is not None else out / f"r{r}" for r in wanted}
-    written = save_truncations(adapter, places, basis=how.basis, rescale=how.rescale, force=force)
-    for r, cut in written.items():
-        _tell(how, r, cut, places[r])
+        rows = [_merge(how, wanted, merge_into, base or adapter.base)]
+    else:
+        folder = cast("Path", out)  # one of the two is given, as checked above
+        places = {r: folder if rank is not None else folder / f"r{r}" for r in wanted}
+        written = save_truncations(
+            adapter, places, basis=how.basis, rescale=how.rescale, force=force
+        )
+        rows = [_row(how, r, cut, places[r]) for r, cut in written.items()]
+    if as_json:
+        print_json(rows)
+    else:
+        click.echo("\n".join(_line(row) for row in rows))
 
 
-def _tell(how: Prepared, r: int, cut: Adapter, place: Path) -> None:
+def _row(how: Prepared, r: int, cut: Adapter, place: Path) -> dict[str, Any]:
     from aurac.adapters.inspection import VLLM_RANKS
 
-    limit = next((v for v in VLLM_RANKS if v >= cut.export_rank), None)
-    click.echo(
-        f"{place}  rank {r}, {how.basis}, rescale {how.rescale}, "
-        f"{cut.parameters(cut.rank):,} parameters, {cut.bytes(cut.rank) / 1e6:.2f} MB, "
+    return {
+        "folder": str(place),
+        "rank": r,
+        "basis": how.basis,
+        "rescale": how.rescale,
+        "parameters": cut.parameters(cut.rank),
+        "bytes": cut.bytes(cut.rank),
+        "vllm_max_lora_rank": next((v for v in VLLM_RANKS if v >= cut.export_rank), None),
+    }
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    if "basis" not in row:
+        return f"{row['folder']}  {row['base']} with rank {row['rank']} merged in"
+    limit = row["vllm_max_lora_rank"]
+    return (
+        f"{row['folder']}  rank {row['rank']}, {row['basis']}, rescale {row['rescale']}, "
+        f"{row['parameters']:,} parameters, {row['bytes'] / 1e6:.2f} MB, "
         + (f"vLLM --max-lora-rank {limit}" if limit else "above what vLLM serves")
     )
 
 
-def _merge(how: Prepared, wanted: tuple[int, ...], out: Path, base: str | None) -> None:
+def _merge(how: Prepared, wanted: tuple[int, ...], out: Path, base: str | None) -> dict[str, Any]:
     from aurac.adapters import check_base, prepare
     from aurac.adapters.merge import save_merged
     from aurac.bases import load_base
@@ -107,4 +128,4 @@ def _merge(how: Prepared, wanted: tuple[int, ...], out: Path, base: str | None) 
     check_base(how.adapter, base, loaded.sha256)
     prepared = prepare(how.adapter, how.basis, how.rescale)
     place = save_merged(prepared, wanted[0], loaded.model, loaded.tokenizer, out)
-    click.echo(f"{place}  {base} with rank {wanted[0]} merged in")
+    return {"folder": str(place), "base": base, "rank": wanted[0]}

@@ -1,0 +1,109 @@
+"""The site: `sphinx-build -W --keep-going -n docs FOLDER`. All is local; nothing is fetched."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+
+from aurac import __version__  # noqa: E402
+
+project = "aurac"
+author = "The aurac authors"
+project_copyright = author
+version = release = __version__
+language = "en"
+
+extensions = [
+    "docstrings",
+    "house",
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_click",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "_ext"]
+source_suffix = {".md": "markdown"}
+
+smartquotes_action = "qe"  # two dashes are an option, not a dash
+
+html_theme = "furo"
+html_title = f"aurac {release}"
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = False
+
+default_role = "code"
+autodoc_default_options = {"member-order": "bysource"}
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_display_short_literal_types = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+
+# Types of other libraries, and short names of type parameters and aliases: text, not links.
+nitpick_ignore_regex = [
+    (r"py:class", r"'.*'|(tuple|dict|list|Mapping|Literal)\[.*"),
+    (r"py:class", r"Axis|Basis|Groups|Layout|Method|Question|Rescale|Rule|Update|Table|nn\.\w+"),
+    (r"py:mod", r"aurac\.evaluation\.harness"),
+    (r"py:.*", r"(np|numpy|torch|pd|pandas|collections|typing|pathlib|types|transformers)\..*"),
+    (r"py:.*", r"(NDArray|Tensor|Path|Any|Literal|Self|Axes|DataFrame|Series|Callable|Sequence)"),
+    (r"py:.*", r"(Mapping|Iterable|Iterator|Generator|TracebackType|Module|MappingProxyType)"),
+]
+
+# Files of the repository that are pages here as well: a link that works beside the sources leads to
+# the page in the site.
+_OUTSIDE = {
+    "adapters_zoo/README.md": "/zoo.md",
+    "CONTRIBUTING.md": "/contributing.md",
+    "CHANGELOG.md": "/changes.md",
+}
+_LINK = re.compile(rf"\]\((?:\.\./)+({'|'.join(map(re.escape, _OUTSIDE))})")
+
+
+def _inside(app: Any, page: str, source: list[str]) -> None:
+    text = _LINK.sub(lambda match: f"]({_OUTSIDE[match[1]]}", source[0])
+    if page.startswith("benchmarks-") and not text.startswith("# "):  # written by a program
+        text = f"# {page.replace('-', ': ').capitalize()}\n\n{text}"
+    folder = HERE / Path(page).parent
+    lines = []
+    for line in text.splitlines():  # `?page` in a toctree: where the page exists
+        name = line.removeprefix("?")
+        if name == line or (folder / f"{name}.md").is_file():
+            lines.append(name)
+    source[0] = "\n".join(lines) + "\n"
+
+
+def _examples(app: Any, context: Any, lines: list[str]) -> None:
+    """Examples in a command's help (kept lines that begin with its name) become a code block."""
+    text = "\n".join(lines)
+    block = re.compile(r"(?:^\| .*\n?)+", re.MULTILINE)
+
+    def code(match: re.Match[str]) -> str:
+        kept = [line.removeprefix("| ") for line in match[0].splitlines()]
+        if not any(line.startswith("aurac ") for line in kept):
+            return match[0]
+        return ".. code-block:: shell\n\n" + "".join(f"   {line}\n" for line in kept)
+
+    lines[:] = block.sub(code, text).splitlines()
+
+
+def setup(app: Any) -> None:
+    """Sphinx's hook."""
+    app.connect("source-read", _inside)
+    app.connect("sphinx-click-process-description", _examples)
