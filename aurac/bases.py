@@ -105,12 +105,6 @@ def resolve_base(name: str) -> Base:
     return _from_hub(name)
 
 
-def packaged_folder(name: str) -> Path | None:
-    """Where a packaged model lies once it was converted; `None` before that."""
-    folder = cache_root() / "bases" / f"{name}-{_CONVERSION}"
-    return folder if (folder / _RECORD).is_file() else None
-
-
 def _local(name: str, path: Path) -> Base:
     if not (path / "config.json").is_file():
         raise BaseModelError(

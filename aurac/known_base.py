@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class KnownBase:
-    """A base as a reader of checkpoints asks for it: by name, its shapes before its numbers."""
+    """One base, looked at while a checkpoint is read."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -38,7 +38,8 @@ class KnownBase:
         try:
             with quiet_transformers(), torch.device("meta"):
                 config = AutoConfig.from_pretrained(folder, local_files_only=True)
-                return AutoModelForCausalLM.from_config(config)
+                model: torch.nn.Module = AutoModelForCausalLM.from_config(config)
+                return model
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise BaseModelError(f"base {self._name!r} cannot be built ({lines[0]})") from error
@@ -53,7 +54,8 @@ class KnownBase:
 
         if not self._name:
             return torch.nn.Module()
-        return load_model(resolve_base(self._name), "auto")
+        model: torch.nn.Module = load_model(resolve_base(self._name), "auto")
+        return model
 
 
 def _on_this_machine(name: str) -> Path | None:
