@@ -63,10 +63,13 @@ def inspect(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters import load_adapter
     from aurac.adapters.inspection import describe
+    from aurac.known_base import KnownBase
     from aurac.memory import return_freed_memory
 
     return_freed_memory()
-    adapter = load_adapter(checkpoint_path, base=base, lazy=True, **place, **checkpoint)
+    adapter = load_adapter(
+        checkpoint_path, base=base, bases=KnownBase, lazy=True, **place, **checkpoint
+    )
     wanted = whole_numbers(ranks, "--ranks")
     for r in wanted or ():
         adapter.check_rank(r)

@@ -55,8 +55,6 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
         key_map: Path | None,
         **rest: Any,
     ) -> Any:
-        from aurac.bases import KnownBase
-
         said = {
             "method": method,
             "scaling": scaling,
@@ -64,7 +62,6 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "nested_ranks": whole_numbers(nested_ranks, "--nested-ranks"),
             "enable_lora": _switches(enable_lora),
             "keys": _keys({"A": a_key, "B": b_key, "alpha": alpha_key}, key_map),
-            "bases": KnownBase,
         }
         return command(checkpoint=said, **rest)
 

@@ -62,6 +62,7 @@ def truncate(
     from aurac.adapters import load_adapter
     from aurac.adapters.streaming import save_truncations
     from aurac.adapters.truncate import plan
+    from aurac.known_base import KnownBase
     from aurac.memory import return_freed_memory
     from aurac.sweep import parse_ranks
 
@@ -70,7 +71,9 @@ def truncate(
     if (out is None) == (merge_into is None):
         raise UsageError("--out and --merge-into", expected="one of the two")
     return_freed_memory()
-    adapter = load_adapter(checkpoint_path, base=base, lazy=True, **place, **checkpoint)
+    adapter = load_adapter(
+        checkpoint_path, base=base, bases=KnownBase, lazy=True, **place, **checkpoint
+    )
     wanted = (adapter.check_rank(rank),) if rank is not None else parse_ranks(ranks or "", adapter)
     how = plan(adapter, basis, rescale)
     for note in adapter.notes:
