@@ -159,6 +159,7 @@ class _Run:
                 break
             for cell in damaged:
                 self.store.path(cell.identity).unlink(missing_ok=True)
+                self.store.forgive(cell.identity.key)
         return self._written(results, leases, command, started)
 
     def _compute(self, wanted: list[PlannedCell], leases: Leases) -> None:
