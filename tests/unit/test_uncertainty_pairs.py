@@ -161,7 +161,8 @@ def test_sign_flips_of_any_numbers_are_counted_exactly(gap):
 
 def test_sign_flips_that_are_drawn_agree_with_those_that_are_counted():
     draw = rng(4)
-    gap = draw.integers(-16, 17, 40) / 16 + 0.0125  # on a grid of 1/80: counted
+    sizes = draw.integers(1, 17, 40) / 16 + 0.0125  # on a grid of 1/80: counted
+    gap = sizes * np.where(np.arange(40) % 5 < 3, 1, -1)
     moved = gap + draw.uniform(-1e-7, 1e-7, 40)  # on none, and more than 24: drawn
     exact = sign_flip_p(gap, Layout(40), rng())
     assert 0.05 < exact < 0.95
