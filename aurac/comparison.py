@@ -347,6 +347,7 @@ def _provenance(
             "limit": chosen.limit,
             "split": chosen.split,
             "chat_template": chosen.chat_template,
+            "cluster": dict(chosen.cluster),
             "data": {task: Path(folder).name for task, folder in chosen.data.items()},
             "batching": request["settings"]["batching"],
         },

@@ -76,6 +76,7 @@ def curve_row(variant: Variant, cells: TaskCells, base_name: str) -> dict[str, A
         "basis": variant.basis,
         "rescale": variant.rescale,
         "strata": task.strata,
+        "clusters": task.clusters,
     }
     curve = (
         Curve.from_outcomes(tuple(known), np.stack(list(known.values())), **labels)
@@ -205,6 +206,7 @@ def task_row(task: BuiltTask, limit: int | None) -> dict[str, Any]:
         **task.identity(),
         "metric": task.metric,
         "metrics": list(task.metrics),
+        "cluster": task.cluster,
         "limit": limit,
         "members": [member.name for member in task.members],
         "group": task.group,
