@@ -121,7 +121,10 @@ def _result(
         task_type="text-generation",
         dataset_type=one_line(curve.task),
         dataset_name=one_line(curve.task),
-        dataset_args={"documents": curve.n_docs, **{k: task[k] for k in kept if task.get(k) is not None}},
+        dataset_args={
+            "documents": curve.n_docs,
+            **{k: task[k] for k in kept if task.get(k) is not None},
+        },
         metric_type=one_line(kind),
         metric_name=title,
         metric_value=round(value.value, 6),
