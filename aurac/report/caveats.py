@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurac.report.answers import scored_defaults
-from aurac.report.documents import with_outcomes
+from aurac.report.pool import seeds_of
 from aurac.report.tables import percent
 from aurac.report.words import LISTED, some
 
@@ -203,7 +203,7 @@ def _failures(run: Run) -> Iterator[str]:
 def _without_documents(run: Run) -> Iterator[str]:
     if len(run.curves) > _CHECKED:
         return
-    absent = [c.label for c in run.curves if c.ranks and with_outcomes(c) is None]
+    absent = [c.label for c in run.curves if c.ranks and seeds_of(c) is None]
     if absent:
         yield (
             f"{some(absent)}: the stored documents are missing, damaged, or do not average to the "
