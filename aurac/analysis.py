@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from aurac.analysis_pairs import compare_all, compare_variants, with_robustness
 from aurac.analysis_rows import (
     AggregateRow,
     Analysis,
@@ -32,12 +32,10 @@ from aurac.moments import (
     rule_of_three,
 )
 from aurac.uncertainty.aggregate import aggregate, task_weights
-from aurac.uncertainty.holm import holm
 from aurac.uncertainty.intervals import choose
-from aurac.uncertainty.pairs import compare_arms, gained_and_lost, same_documents, shared_ranks
 from aurac.uncertainty.seeds import components, t_from
 from aurac.uncertainty.selection import certify
-from aurac.uncertainty.wording import verdict
+from aurac.uncertainty.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,6 +58,7 @@ class Options:
         support: "common" compares curves with unequal ranks on those that both have.
         weigh: "tasks" or "documents": what each task weighs in an aggregate.
         reference: Rank that certificates compare with; None: the largest of each curve.
+        strict: Refuse curves that cannot be compared; else the pair says why it is empty.
     """
 
     axis: str = "log2"
@@ -69,6 +68,7 @@ class Options:
     support: str | None = None
     weigh: str = "tasks"
     reference: int | None = None
+    strict: bool = True
 
 
 def analyse(
@@ -87,7 +87,8 @@ def analyse(
     Args:
         curves: `Curve` values with `adapter` and `task`, or a DataFrame with columns ``adapter,
             task, rank, doc_id, score`` (optional ``seed, cluster, stratum, metric, sample``).
-        rng: For the bootstrap and sign flips; arms are visited in a fixed order.
+        rng: For the bootstrap and sign flips. One number is drawn from it; what is found for a
+            curve or a pair does not depend on the others that are analysed with it.
         groups: ``arm name -> adapter names`` that are training seeds of one recipe.
         **options: Fields of `Options`.
 
@@ -100,11 +101,12 @@ def analyse(
     task_weights({"": 1}, chosen.weigh)
     arms = gather(_as_curves(curves), groups)
     own, others = split_variants(arms)
-    pairs = compare_all(own, rng, chosen)
+    streams = Streams(rng)
+    pairs = compare_all(own, streams, chosen)
     return Analysis(
-        scores=tuple(score_arm(arm, rng, chosen, variant=arm in others) for arm in arms),
-        pairs=_with_robustness(pairs, own, others, rng, chosen),
-        variants=_compare_variants(own, others, rng, chosen),
+        scores=tuple(score_arm(arm, streams, chosen, variant=arm in others) for arm in arms),
+        pairs=with_robustness(pairs, own, others, streams, chosen),
+        variants=compare_variants(own, others, streams, chosen),
         aggregates=_aggregates(own, pairs, chosen),
         recommended=tuple(recommend_arm(arm, chosen, variant=arm in others) for arm in arms),
         axis=chosen.axis,
@@ -131,9 +133,25 @@ def split_variants(arms: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:
     return list(own.values()), others
 
 
-def score_arm(
-    arm: Arm, rng: np.random.Generator, chosen: Options, *, variant: bool = False
-) -> ScoreRow:
+def score_curve(curve: Curve, *, rng: np.random.Generator) -> ScoreRow:
+    """The row that `analyse` gives for a curve, whichever others it is analysed with."""
+    return score_arm(gather([curve])[0], Streams(rng), Options())
+
+
+def paired_family(
+    curves: Sequence[Curve], *, rng: np.random.Generator, groups: Groups | None = None
+) -> list[PairRow]:
+    """The pairs and the variants of `analyse`, and nothing else; pairs that cannot be say why."""
+    chosen = Options(strict=False)
+    own, others = split_variants(gather(curves, groups))
+    streams = Streams(rng)
+    return [
+        *compare_all(own, streams, chosen),
+        *compare_variants(own, others, streams, chosen),
+    ]
+
+
+def score_arm(arm: Arm, streams: Streams, chosen: Options, *, variant: bool = False) -> ScoreRow:
     """AURAC of an arm on both axes, over documents and, where there are several, seeds."""
     row = ScoreRow(
         adapter=arm.name,
@@ -151,7 +169,12 @@ def score_arm(
     )
     if arm.gap is not None:
         return row
-    found = {axis: estimate_arm(arm, axis, rng, chosen.level) for axis in AXES}
+    found = {
+        axis: estimate_arm(
+            arm, axis, streams.of("score", arm.name, arm.variant, arm.task, axis), chosen.level
+        )
+        for axis in AXES
+    }
     notes = []
     if arm.has_documents:
         note = edge_note(edge_count(arm.areas(chosen.axis).mean(axis=0)))
@@ -177,110 +200,6 @@ def estimate_arm(arm: Arm, axis: str, rng: np.random.Generator, level: float) ->
     if is_constant(areas):
         return rule_of_three(float(areas[0, 0]), layout, level)
     return t_from(components([areas], [1], layout), level, layout.describe(), (0.0, 1.0))
-
-
-def compare_all(own: Sequence[Arm], rng: np.random.Generator, chosen: Options) -> list[PairRow]:
-    """Every pair of arms on the same task, with Holm's adjustment across all of them."""
-    by_task: dict[str | None, list[Arm]] = {}
-    for arm in own:
-        by_task.setdefault(arm.task, []).append(arm)
-    rows = [
-        compare_pair(a, b, rng, chosen)
-        for arms in by_task.values()
-        for a, b in combinations(arms, 2)
-    ]
-    return _with_holm(rows)
-
-
-def _with_holm(rows: list[PairRow]) -> list[PairRow]:
-    adjusted = holm([row.p for row in rows])
-    return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
-
-
-def compare_pair(a: Arm, b: Arm, rng: np.random.Generator, chosen: Options) -> PairRow:
-    """One paired difference, b - a, or the reason why there is none.
-
-    Raises:
-        CurveError: Documents or prompts differ, or ranks do and `support` is None.
-    """
-    row = PairRow(a=a.name, b=b.name, task=a.task, axis=chosen.axis)
-    if not (a.has_documents and b.has_documents):
-        return _point_pair(row, a, b, chosen)
-    gap = a.gap or b.gap
-    if gap is not None and chosen.support is None:
-        return replace(row, reason=gap)
-    ranks = shared_ranks(a.first, b.first, chosen.support)
-    first, second = a.at(ranks), b.at(ranks)
-    order = same_documents(first.first, second.first)
-    left, right = first.areas(chosen.axis), second.areas(chosen.axis)
-    if order is not None:
-        right = right[:, order]
-    found = compare_arms(left, right, first.layout(), rng=rng, level=chosen.level)
-    gained, lost = gained_and_lost(first.first, second.first, order)
-    single = a.seeds == b.seeds == 1
-    return replace(
-        row,
-        ranks=ranks,
-        n_docs=left.shape[1],
-        found=found,
-        gained=gained if single else None,
-        lost=lost if single else None,
-    )
-
-
-def _point_pair(row: PairRow, a: Arm, b: Arm, chosen: Options) -> PairRow:
-    reason = a.gap or b.gap
-    if reason is not None and chosen.support is None:
-        return replace(row, reason=reason)
-    ranks = shared_ranks(a.first, b.first, chosen.support)
-    weights = quadrature_weights(ranks, chosen.axis)
-    gap = np.subtract(b.at(ranks).accuracy, a.at(ranks).accuracy)
-    return replace(row, ranks=ranks, value=float(weights @ gap), reason=NO_DOCUMENTS)
-
-
-def _compare_variants(
-    own: Sequence[Arm], others: Sequence[Arm], rng: np.random.Generator, chosen: Options
-) -> tuple[PairRow, ...]:
-    rows = []
-    for arm in own:
-        mine = [o for o in others if (o.name, o.task) == (arm.name, arm.task)]
-        for a, b in combinations([arm, *mine], 2):
-            try:
-                row = compare_pair(a, b, rng, replace(chosen, support="common"))
-            except CurveError as error:  # too few common ranks: no advice, and why
-                row = PairRow(a=a.name, b=b.name, task=a.task, axis=chosen.axis, reason=str(error))
-            rows.append(replace(row, a=f"{a.name} · {a.variant}", b=f"{b.name} · {b.variant}"))
-    return tuple(_with_holm(rows))
-
-
-def _with_robustness(
-    pairs: Sequence[PairRow],
-    own: Sequence[Arm],
-    others: Sequence[Arm],
-    rng: np.random.Generator,
-    chosen: Options,
-) -> tuple[PairRow, ...]:
-    """Say of each pair whether its verdict is the same whichever way the two are truncated."""
-    if not others:
-        return tuple(pairs)
-    ways: dict[tuple[str, str | None], list[Arm]] = {}
-    for arm in [*own, *others]:
-        ways.setdefault((arm.name, arm.task), []).append(arm)
-    common = replace(chosen, support="common")
-    rows = []
-    for row in pairs:
-        first, second = ways[row.a, row.task], ways[row.b, row.task]
-        if row.found is None or len(first) + len(second) < 3:
-            rows.append(row)
-            continue
-        seen: dict[str, int | None] = {}
-        for a in first:
-            for b in second:
-                found = compare_pair(a, b, rng, common).found
-                sign = None if found is None else verdict(found, None, 1 - chosen.level)
-                seen[f"{a.variant} against {b.variant}"] = sign
-        rows.append(replace(row, truncations=seen))
-    return tuple(rows)
 
 
 def _aggregates(

@@ -13,6 +13,8 @@ from aurac.integrate import document_areas, layout_of
 from aurac.uncertainty.pairs import same_documents
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from aurac.curve import Curve
@@ -117,7 +119,7 @@ def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Arm]:
     """
     if not curves:
         raise CurveError("no curves", expected="at least one")
-    names = _arm_names(curves, groups or {})
+    names = check_groups(groups or {}, (curve.adapter for curve in curves))
     found: dict[tuple[str | None, ...], list[Curve]] = {}
     for curve in curves:
         name = names.get(curve.adapter or "", curve.adapter or "adapter")
@@ -133,9 +135,14 @@ def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Arm]:
     return arms
 
 
-def _arm_names(curves: Sequence[Curve], groups: Groups) -> dict[str, str]:
-    known = {curve.adapter for curve in curves}
+def check_groups(groups: Groups, known: Iterable[str | None]) -> dict[str, str]:
+    """Adapter → the group it is in.
+
+    Raises:
+        CurveError: A group names an adapter that is not there, or two name the same.
+    """
     names: dict[str, str] = {}
+    known = set(known)
     for group, members in groups.items():
         for member in members:
             if member not in known:

@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.adapters import check_base, check_fits, load_adapter
-from aurac.bases import DEFAULT_BASE, LoadedBase, load_base
-from aurac.errors import CheckpointError, RunFolderError, UsageError
+from aurac.errors import UsageError
+from aurac.evaluation.record import write_requests
+from aurac.executors import make_executor
 from aurac.files import write_json
-from aurac.hashing import sha256_json
+from aurac.folder import open_run_folder, outgrown, say_why_unused
+from aurac.interrupts import Interrupts
+from aurac.leases import Leases
 from aurac.progress import NoProgress, SweepProgress
 from aurac.provenance import machine, versions
 from aurac.results import RESULTS_FILE, SCHEMA, TaskCells, adapter_row, curve_row, task_row
-from aurac.settings import Settings
-from aurac.store import CellStore
-from aurac.sweep import Failure, PlannedCell, Runner, Variant, parse_ranks, plan, variants_of
+from aurac.runlog import Profile, RunLog
+from aurac.runner import Tools
+from aurac.session import Session, common_base, limit_of, load_adapters, open_session
+from aurac.settings import separated
+from aurac.status import PlanRow, write_plan
+from aurac.store import CellStore, cannot_write
+from aurac.sweep import PlannedCell, Variant, shard_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from aurac.adapters import Adapter
+    from aurac.bases import LoadedBase
     from aurac.evaluation.built import BuiltTask
+    from aurac.settings import Execution, Settings
+
+__all__ = ["Comparison", "common_base", "compare", "load_adapters"]
 
 logger = logging.getLogger(__name__)
 
-REQUEST_FILE = "run.json"
+PROFILE_FILE = "profile.json"
+_MOST_REPAIRS = 3  # rounds in which damaged cells are computed again
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finished comparison: its folder, the content of `results.json`, the files written."""
+    """A comparison: its folder, the content of `results.json`, the files written.
+
+    Attributes:
+        shard: (number, of) where only that share was computed; there are no results then.
+        outgrown: The folder belongs to a larger request by now, whose results are left alone.
+    """
 
     folder: Path
     results: dict[str, Any]
     files: tuple[Path, ...]
+    shard: tuple[int, int] | None = None
+    outgrown: bool = False
 
     @property
     def failures(self) -> list[dict[str, Any]]:
@@ -67,247 +85,140 @@ def compare(
         checkpoints: Folders, files or hub ids of adapters.
         tasks: Names that lm-eval knows, or bundled ones.
         out: Run folder; None: `runs/<tasks>-<hash of the request>`. The same request goes on where
-            it stopped.
+            it stopped, and processes that are given the same request share the work.
         progress: Show a progress bar with the time left on standard error.
         command: The command line, for the provenance.
-        settings: Fields of `Settings`.
+        settings: Fields of `Settings` and of `Execution`.
 
     Raises:
-        AuracError: Any input that cannot be used, before anything is computed.
+        AuracError: Any input that cannot be used, before anything is computed; later a run folder
+            that takes no more, or a lost device.
+        Interrupted: A signal came; the same call goes on.
     """
     if not checkpoints or not tasks:
         raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
-    chosen = Settings(**settings)
-    started = time.time()
-    adapters = load_adapters(checkpoints, chosen)
-    variants = [v for name, a in adapters.items() for v in _variants(name, a, chosen)]
-    base_name = common_base(adapters, chosen.base)
-    loaded = load_base(
-        base_name,
-        dtype=chosen.dtype,
-        device=chosen.device,
-        trust_remote_code=chosen.trust_remote_code,
-    )
-    for adapter in adapters.values():
-        check_base(adapter, loaded.name, loaded.sha256)
-        check_fits(adapter, loaded.model)
-    built = _build(tasks, chosen, loaded)
-    variants = _with_fit_factors(variants, built, loaded, chosen)
-    request = _request(adapters, variants, built, loaded, chosen)
-    folder = _open_run_folder(out, tasks, request)
-    store, options = CellStore(folder), _engine_options(chosen)
-    leaves = [task for task in built if not task.members]
-    lm_eval = built[0].lm_eval
-    cells = plan(variants, leaves, loaded, _batching(chosen), lm_eval)
-    todo = [cell for cell in cells if store.get(cell.identity) is None]
-    bar = SweepProgress(todo, total_cells=len(cells)) if progress else NoProgress()
-    with bar:
-        runner = Runner(loaded, store, options, bar.documents, bar.cell)
-        failures = runner.run(cells)
-    results = _results(variants, built, cells, failures, store, loaded, chosen)
-    for row, task in zip(results["tasks"], built, strict=True):
-        row["documents"] = _write_documents(folder, task)
-    results["provenance"] = _provenance(loaded, chosen, command, started, request)
-    write_json(folder / RESULTS_FILE, results)
-    from aurac.report import write_report
-
-    return Comparison(folder, results, tuple(write_report(folder)))
+    chosen, execution = separated(settings)
+    started, profile = time.time(), Profile()
+    with Interrupts() as interrupts:
+        with profile.spent("build"):
+            session = open_session(checkpoints, tasks, chosen)
+        folder = open_run_folder(out, tasks, session.request())
+        run = _Run(session, execution, folder, interrupts, profile, progress=progress)
+        return run.whole(command, started)
 
 
-def load_adapters(checkpoints: Sequence[str | Path], chosen: Settings) -> dict[str, Adapter]:
-    """Unique name → adapter; names that clash are told apart by their folder or a number."""
-    said = {k: v for k, v in chosen.checkpoint.items() if v is not None}
-    found: dict[str, Adapter] = {}
-    hashes: dict[str, str] = {}
-    for checkpoint in checkpoints:
-        adapter = load_adapter(checkpoint, base=chosen.base, **said)
-        if adapter.sha256 in hashes:
-            raise CheckpointError(
-                f"{checkpoint} and {hashes[adapter.sha256]} are the same adapter",
-                expected="different adapters",
-                fix="name each one once",
-            )
-        hashes[adapter.sha256] = str(checkpoint)
-        name, number = adapter.name, 2
-        if name in found and Path(checkpoint).parent.name:
-            name = f"{Path(checkpoint).parent.name}/{Path(checkpoint).name}"
-        while name in found:
-            name, number = f"{adapter.name}-{number}", number + 1
-        found[name] = adapter
-    return found
+class _Run:
+    """One process's part in the run of a folder."""
 
+    def __init__(
+        self,
+        session: Session,
+        execution: Execution,
+        folder: Path,
+        interrupts: Interrupts,
+        profile: Profile,
+        *,
+        progress: bool,
+    ) -> None:
+        self.session, self.execution, self.folder = session, execution, folder
+        self.interrupts, self.profile, self.progress = interrupts, profile, progress
+        self.store, self.log = CellStore(folder), RunLog(folder)
 
-def common_base(adapters: Mapping[str, Adapter], given: str | None) -> str:
-    """The base that all adapters share, or the one that was given.
-
-    Raises:
-        CheckpointError: They record different bases and none was given.
-    """
-    if given:
-        return given
-    recorded = {name: adapter.base for name, adapter in adapters.items() if adapter.base}
-    names = sorted(set(recorded.values()))
-    if len(names) > 1:
-        listed = "; ".join(f"{name} on {base}" for name, base in recorded.items())
-        raise CheckpointError(
-            f"the adapters were trained on different bases ({listed})",
-            expected="adapters of one base",
-            fix="compare them in separate runs, or give --base if these names mean the same model",
-        )
-    if not names:
-        raise CheckpointError(
-            f"no base is recorded with {', '.join(adapters)}",
-            expected="the base model that the adapter was trained on",
-            fix=f"give --base (a hub id, a folder, or {DEFAULT_BASE})",
-        )
-    return names[0]
-
-
-def _variants(name: str, adapter: Adapter, chosen: Settings) -> list[Variant]:
-    ranks = parse_ranks(chosen.ranks, adapter)
-    return variants_of(name, adapter, ranks, tuple(chosen.basis), chosen.rescale)
-
-
-def _limit(task: str, chosen: Settings) -> int | None:
-    """How many documents of a task: as asked, else a sample of a bundled task, all of another."""
-    from aurac.tasks import BUNDLED, QUICK_DOCUMENTS
-
-    if chosen.limit is None:
-        return QUICK_DOCUMENTS if task in BUNDLED and task not in chosen.data else None
-    return chosen.limit or None
-
-
-def _build(tasks: Sequence[str], chosen: Settings, loaded: LoadedBase) -> list[BuiltTask]:
-    from aurac.evaluation import build_tasks
-
-    limits = {name: _limit(name, chosen) for name in tasks}
-    return build_tasks(
-        list(tasks),
-        tokenizer=loaded.tokenizer,
-        num_fewshot=chosen.num_fewshot,
-        limit={name: limit for name, limit in limits.items() if limit is not None},
-        seed=chosen.seed,
-        data=dict(chosen.data),
-        metric=dict(chosen.metric),
-        chat_template=chosen.chat_template,
-        fewshot=chosen.fewshot,
-        held_out="fit" in (chosen.rescale or ()),
-        split=chosen.split,
-    )
-
-
-def _with_fit_factors(
-    variants: list[Variant], built: Sequence[BuiltTask], loaded: LoadedBase, chosen: Settings
-) -> list[Variant]:
-    if all(variant.rescale != "fit" for variant in variants):
-        return variants
-    from aurac.evaluation.fit import fit_factors
-
-    options = _engine_options(chosen)
-    return [
-        v
-        if v.rescale != "fit"
-        else replace(
-            v, fit_factors=fit_factors(v.adapter, v.basis, v.ranks, built, loaded, options)
-        )
-        for v in variants
-    ]
-
-
-def _engine_options(chosen: Settings) -> Any:
-    from aurac.evaluation import EngineOptions
-
-    return EngineOptions(batch_tokens=chosen.batch_tokens, batch_size=chosen.batch_size)
-
-
-def _batching(chosen: Settings) -> str:
-    options = _engine_options(chosen)
-    return f"tokens={options.batch_tokens},sequences={options.batch_size},packed={options.packed}"
-
-
-def _request(
-    adapters: Mapping[str, Adapter],
-    variants: Sequence[Variant],
-    built: Sequence[BuiltTask],
-    loaded: LoadedBase,
-    chosen: Settings,
-) -> dict[str, Any]:
-    """What makes two requests the same run: same settings; adapters and tasks may be added."""
-    return {
-        "schema": SCHEMA,
-        "settings": {
-            "base_sha256": loaded.sha256,
-            "dtype": loaded.dtype,
-            "device_kind": loaded.device.split(":")[0],
-            "batching": _batching(chosen),
-            "seed": chosen.seed,
-            "fewshot": chosen.fewshot,
-            "num_fewshot": chosen.num_fewshot,
-            "chat_template": chosen.chat_template,
-            "limit": chosen.limit,
-            "split": chosen.split,
-        },
-        "adapters": {name: adapter.sha256 for name, adapter in adapters.items()},
-        "curves": [[v.label, list(v.ranks)] for v in variants],
-        "tasks": {task.name: task.prompts_sha256 for task in built},
-    }
-
-
-def _open_run_folder(out: str | Path | None, tasks: Sequence[str], request: dict[str, Any]) -> Path:
-    """Make the run folder, or accept the one that this request (or a smaller one) began.
-
-    Raises:
-        RunFolderError: It holds something else; nothing in it is touched.
-    """
-    import json
-
-    name = "-".join(tasks)[:60].replace("/", "_")
-    folder = Path(out) if out else Path("runs") / f"{name}-{sha256_json(request)[:8]}"
-    record = folder / REQUEST_FILE
-    if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"--out {folder} is a file", expected="a folder")
-    if record.is_file():
+    def whole(self, command: str | None, started: float) -> Comparison:
+        """Compute what is missing, gather, write."""
         try:
-            before = json.loads(record.read_text(encoding="utf-8"))
-            reasons = _conflicts(before, request)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            reasons = [f"its {REQUEST_FILE} cannot be read"]
-        if reasons:
-            raise RunFolderError(
-                f"--out {folder} holds another run ({'; '.join(reasons)})",
-                expected="a new folder, or the folder of this same run",
-                fix="choose another --out",
-            )
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise RunFolderError(
-            f"--out {folder} holds other files",
-            expected="a new or empty folder, or the folder of this same run",
-            fix="choose another --out",
+            with self.log, Leases(self.folder, self.execution.lease_seconds) as leases:
+                self.log.event("start", command=command, versions=versions())
+                self.store.tidy()
+                with self.profile.spent("fit"):
+                    self.session.fit(self.folder)
+                cells = self.session.cells()
+                write_plan(self.folder, [plan_row(cell) for cell in cells])
+                say_why_unused(self.store, [cell.identity for cell in cells])
+                if self.execution.retry_failed:
+                    for key in self.store.failed_keys():
+                        self.store.forgive(key)
+                done = self._computed(cells, leases, command, started)
+                if self.execution.profile:
+                    write_json(self.folder / PROFILE_FILE, self.profile.to_dict())
+                return done
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+
+    def _computed(
+        self, cells: list[PlannedCell], leases: Leases, command: str | None, started: float
+    ) -> Comparison:
+        wanted = shard_of(cells, *self.execution.shard) if self.execution.shard else cells
+        for _ in range(_MOST_REPAIRS):
+            self._compute(wanted, leases)
+            if self.execution.shard:
+                return self._shard(wanted)
+            with self.profile.spent("results"):
+                results, damaged = gathered(self.session, cells, self.store)
+            if not damaged:
+                break
+            for cell in damaged:
+                self.store.path(cell.identity).unlink(missing_ok=True)
+        return self._written(results, leases, command, started)
+
+    def _compute(self, wanted: list[PlannedCell], leases: Leases) -> None:
+        settled = self.store.keys() | self.store.failed_keys()
+        todo = [cell for cell in wanted if cell.identity.key not in settled]
+        bar = SweepProgress(todo, total_cells=len(wanted)) if self.progress else NoProgress()
+        tools = Tools(
+            leases,
+            self.interrupts,
+            self.log,
+            self.profile,
+            wait_for_device=self.execution.profile,
+            on_documents=bar.documents,
+            on_cell=bar.cell,
         )
+        with bar:
+            if todo:
+                executor = make_executor(self.execution, self.folder)
+                executor.run(self.session, self.store, todo, tools)
+
+    def _shard(self, wanted: list[PlannedCell]) -> Comparison:
+        records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
+        failures = [failure_row(cell, record["reason"]) for cell, record in records if record]
+        results = {"failures": failures, "cells": len(wanted)}
+        return Comparison(self.folder, results, (), shard=self.execution.shard)
+
+    def _written(
+        self, results: dict[str, Any], leases: Leases, command: str | None, started: float
+    ) -> Comparison:
+        """Results and report, by one process at a time."""
+        session = self.session
+        for row, task in zip(results["tasks"], session.built, strict=True):
+            row["documents"] = _write_documents(self.folder, task)
+            row["requests"] = write_requests(self.folder, task, session.outline)
+        request = session.request()
+        results["provenance"] = _provenance(
+            session.outline, session.chosen, command, started, request
+        )
+        with _one_at_a_time(leases, "results"):
+            if outgrown(self.folder, request):
+                logger.warning(
+                    "%s holds a larger run by now: its results are left to that command",
+                    self.folder,
+                )
+                return Comparison(self.folder, results, (), outgrown=True)
+            write_json(self.folder / RESULTS_FILE, results)
+            from aurac.report import write_report
+
+            with self.profile.spent("report"):
+                return Comparison(self.folder, results, tuple(write_report(self.folder)))
+
+
+@contextlib.contextmanager
+def _one_at_a_time(leases: Leases, name: str) -> Iterator[None]:
+    while not leases.acquire(name):
+        time.sleep(0.2)
     try:
-        write_json(record, request)
-    except OSError as error:
-        raise RunFolderError(
-            f"--out {folder} cannot be written ({error.strerror})", fix="choose another --out"
-        ) from error
-    return folder
-
-
-def _conflicts(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Why `now` is not the run `before`, or that run with more in it."""
-    reasons = [
-        f"{key} was {before['settings'].get(key)!r}, is {value!r}"
-        for key, value in now["settings"].items()
-        if before["settings"].get(key) != value
-    ]
-    for kind in ("adapters", "tasks"):
-        for name, digest in before[kind].items():
-            if now[kind].get(name, digest) != digest:
-                reasons.append(f"{kind[:-1]} {name} has other content")
-        if not set(before[kind]) <= set(now[kind]):
-            gone = sorted(set(before[kind]) - set(now[kind]))
-            reasons.append(f"{kind} {', '.join(gone)} are not asked for now")
-    return reasons
+        yield
+    finally:
+        leases.release(name)
 
 
 def _write_documents(folder: Path, task: BuiltTask) -> str:
@@ -319,54 +230,91 @@ def _write_documents(folder: Path, task: BuiltTask) -> str:
     return path.as_posix()
 
 
-def _results(
-    variants: Sequence[Variant],
-    built: Sequence[BuiltTask],
-    cells: Sequence[PlannedCell],
-    failures: Sequence[Failure],
-    store: CellStore,
-    loaded: LoadedBase,
-    chosen: Settings,
-) -> dict[str, Any]:
+def gathered(
+    session: Session, cells: Sequence[PlannedCell], store: CellStore
+) -> tuple[dict[str, Any], list[PlannedCell]]:
+    """The content of `results.json` but for its provenance, and the cells that are damaged.
+
+    Each cell is read and verified once.
+    """
     from aurac import __version__
 
-    where = {(id(c.variant) if c.variant else None, c.rank, c.task.name): c for c in cells}
-    why = {failure.cell.identity.key: failure.reason for failure in failures}
-
-    def fetch(
-        variant: Variant | None, rank: int, leaf: BuiltTask
-    ) -> tuple[dict[str, Any], str] | str:
-        cell = where[(id(variant) if variant else None, rank, leaf.name)]
-        content = store.get(cell.identity)
-        if content is None:
-            return why.get(cell.identity.key, "not evaluated")
-        return content, f"{store.folder.name}/{store.path(cell.identity).name}"
-
-    tables = [TaskCells(task, fetch) for task in built]
+    reader = _Reader(cells, store)
+    variants = session.variants
+    tables = [TaskCells(task, reader.fetch) for task in session.built]
     first = {variant.name: variant for variant in reversed(variants)}
-    return {
+    results = {
         "schema": SCHEMA,
         "aurac": __version__,
-        "curves": [curve_row(v, cells_of, loaded.name) for cells_of in tables for v in variants],
-        "tasks": [task_row(task, _limit(task.group or task.name, chosen)) for task in built],
+        "curves": [
+            curve_row(v, cells_of, session.outline.name) for cells_of in tables for v in variants
+        ],
+        "tasks": [
+            task_row(task, limit_of(task.group or task.name, session.chosen))
+            for task in session.built
+        ],
         "adapters": [
             adapter_row(name, first[name]) for name in dict.fromkeys(v.name for v in variants)
         ],
-        "failures": [
-            {
-                "adapter": f.cell.variant.name if f.cell.variant else None,
-                "curve": f.cell.variant.label if f.cell.variant else None,
-                "task": f.cell.task.name,
-                "rank": f.cell.rank,
-                "reason": f.reason,
-            }
-            for f in failures
-        ],
+        "groups": {name: list(members) for name, members in session.chosen.groups.items()},
+        "failures": reader.failures,
+    }
+    return results, reader.damaged
+
+
+class _Reader:
+    """Reads each cell once, and keeps what curves are made of."""
+
+    def __init__(self, cells: Sequence[PlannedCell], store: CellStore) -> None:
+        self._store = store
+        self._where = {
+            (id(c.variant) if c.variant else None, c.rank, c.task.name): c for c in cells
+        }
+        self._seen: dict[str, tuple[dict[str, Any], str] | str] = {}
+        self.failures: list[dict[str, Any]] = []
+        self.damaged: list[PlannedCell] = []
+
+    def fetch(
+        self, variant: Variant | None, rank: int, leaf: BuiltTask
+    ) -> tuple[dict[str, Any], str] | str:
+        cell = self._where[(id(variant) if variant else None, rank, leaf.name)]
+        key = cell.identity.key
+        if key not in self._seen:
+            self._seen[key] = self._read(cell)
+        return self._seen[key]
+
+    def _read(self, cell: PlannedCell) -> tuple[dict[str, Any], str] | str:
+        content = self._store.get(cell.identity)
+        if content is not None:
+            path = self._store.path(cell.identity)
+            return {"metrics": content["metrics"]}, f"{path.parent.name}/{path.name}"
+        record = self._store.failure(cell.identity.key)
+        if record is None:
+            self.damaged.append(cell)
+            return "not evaluated"
+        self.failures.append(failure_row(cell, str(record["reason"])))
+        return str(record["reason"])
+
+
+def plan_row(cell: PlannedCell) -> PlanRow:
+    """A planned cell as the run folder keeps it."""
+    curve = cell.variant.label if cell.variant else None
+    return PlanRow(cell.identity.key, curve, cell.rank, cell.task.name, cell.task.n_requests)
+
+
+def failure_row(cell: PlannedCell, reason: str) -> dict[str, Any]:
+    """One element of `failures`."""
+    return {
+        "adapter": cell.variant.name if cell.variant else None,
+        "curve": cell.variant.label if cell.variant else None,
+        "task": cell.task.name,
+        "rank": cell.rank,
+        "reason": reason,
     }
 
 
 def _provenance(
-    loaded: LoadedBase,
+    base: LoadedBase,
     chosen: Settings,
     command: str | None,
     started: float,
@@ -384,11 +332,11 @@ def _provenance(
         "finished": stamp(finished),
         "seconds": round(finished - started, 1),
         "seed": chosen.seed,
-        "dtype": loaded.dtype,
-        "device": loaded.device,
-        "base": {"name": loaded.name, "sha256": loaded.sha256},
+        "dtype": base.dtype,
+        "device": base.device,
+        "base": {"name": base.name, "sha256": base.sha256},
         "versions": versions(),
-        "machine": {**machine(), **_device(loaded.device)},
+        "machine": {**machine(), **_device(base.device)},
         "settings": {
             "ranks": chosen.ranks if isinstance(chosen.ranks, str) else list(chosen.ranks),
             "basis": list(chosen.basis),
@@ -408,6 +356,6 @@ def _device(device: str) -> dict[str, Any]:
     import torch
 
     described: dict[str, Any] = {"device": device, "threads": torch.get_num_threads()}
-    if device.startswith("cuda"):
+    if device.startswith("cuda") and torch.cuda.is_available():
         described["gpu"] = torch.cuda.get_device_name(device)
     return described

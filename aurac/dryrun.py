@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import check_base
 from aurac.bases import PACKAGED, packaged_folder, pick_device, pick_dtype, resolve_base
-from aurac.comparison import common_base, load_adapters
 from aurac.errors import AuracError, TaskError, UsageError
-from aurac.settings import Settings
+from aurac.session import common_base, limit_of, load_adapters
+from aurac.settings import separated
 from aurac.sweep import Variant, parse_ranks, variants_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from aurac.bases import Base
     from aurac.evaluation.built import BuiltTask
+    from aurac.settings import Settings
 
 RATE = 0.30
 """Seconds for one request on a base of 10^9 parameters, as measured; see `RATE_SOURCE`."""
@@ -123,7 +124,7 @@ def dry_run(
     """
     if not checkpoints or not tasks:
         raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
-    chosen = Settings(**settings)
+    chosen, _ = separated(settings)
     adapters = load_adapters(checkpoints, chosen)
     variants = [
         variant
@@ -206,7 +207,7 @@ def _tasks(
                 [name],
                 tokenizer=_tokenizer(base) if chosen.chat_template else None,
                 num_fewshot=chosen.num_fewshot,
-                limit=_limit(name, chosen),
+                limit=limit_of(name, chosen),
                 seed=chosen.seed,
                 data=own,
                 metric={t: key for t, key in chosen.metric.items() if t in ("", name)},
@@ -227,14 +228,6 @@ def _is_local(name: str, chosen: Settings) -> bool:
     from aurac.tasks import BUNDLED
 
     return name in BUNDLED or name in chosen.data
-
-
-def _limit(name: str, chosen: Settings) -> int | None:
-    from aurac.tasks import BUNDLED, QUICK_DOCUMENTS
-
-    if chosen.limit is None:
-        return QUICK_DOCUMENTS if name in BUNDLED and name not in chosen.data else None
-    return chosen.limit or None
 
 
 def _tokenizer(base: Base | None) -> Any:

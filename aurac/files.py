@@ -8,37 +8,83 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+from aurac.machine import alive, process_mark, same_machine
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
+def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> None:
     """Write to a temporary sibling, flush it to disk, and move it over `path`.
 
+    Args:
+        path: The file.
+        data: Its content; text as UTF-8.
+        exclusive: Leave a file that is there already as it is.
+
     Raises:
+        FileExistsError: `exclusive`, and the file is there.
         OSError: The folder cannot be written; `path` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     payload = data.encode("utf-8") if isinstance(data, str) else data
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    prefix = f".{path.name}.{process_mark()}."
+    descriptor, name = tempfile.mkstemp(prefix=prefix, dir=path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(payload)
-            handle.flush()
-            os.fsync(handle.fileno())
+        try:
+            rest = memoryview(payload)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         os.chmod(name, 0o644)  # noqa: PTH101 - mkstemp makes files that only their owner can read
-        os.replace(name, path)  # noqa: PTH105
+        if exclusive:
+            os.link(name, path)
+            os.unlink(name)  # noqa: PTH108
+        else:
+            os.replace(name, path)  # noqa: PTH105
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)  # noqa: PTH108
         raise
+    _flush_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def _flush_folder(folder: Path) -> None:
+    """Let the new name outlive a loss of power, where the system can flush a folder."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: Path, value: Any, *, exclusive: bool = False) -> None:
     """Write JSON atomically; NaN and infinities are refused.
 
     Raises:
         ValueError: `value` holds a number that JSON cannot.
+        FileExistsError: `exclusive`, and the file is there.
         OSError: See `write_atomic`.
     """
-    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomic(path, text, exclusive=exclusive)
+
+
+def sweep_scraps(folder: Path) -> int:
+    """Remove temporary siblings left by processes of this machine that were killed.
+
+    Returns:
+        How many there were. Those of processes that run, or of other machines, are left alone.
+    """
+    removed = 0
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            mark = entry.name.rsplit(".", 2)[-2:-1] if entry.name.startswith(".") else []
+            if mark and same_machine(mark[0]) and not alive(mark[0]):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)  # noqa: PTH108
+                    removed += 1
+    return removed

@@ -1,4 +1,4 @@
-"""One setting of the C library that passes over many layers on a CPU profit from."""
+"""Settings of the C library for passes over many layers on a CPU: for speed or for a small peak."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import sys
 
 # malloc.h; 1 GiB is more than any tensor of a pass, and below the limit of the C int.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE = -1, -3, 1 << 30
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE, _SMALL = -1, -3, 1 << 30, 1 << 20
 
 
 @functools.cache
@@ -21,10 +21,26 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library took the setting; others are left as they are.
     """
+    return _set(_TRIM_THRESHOLD, _LARGE) and _set(_MMAP_THRESHOLD, _LARGE)
+
+
+@functools.cache
+def return_freed_memory() -> bool:
+    """Let the C library give each large block back at once, so that a stream's peak is its own.
+
+    By default glibc keeps freed blocks below 32 MB in a heap whose holes the next ones may not fit.
+
+    Returns:
+        Whether the C library took the setting; others are left as they are.
+    """
+    return _set(_MMAP_THRESHOLD, _SMALL)
+
+
+def _set(option: int, value: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(_TRIM_THRESHOLD, _LARGE)) and bool(mallopt(_MMAP_THRESHOLD, _LARGE))
+    return bool(mallopt(option, value))

@@ -143,7 +143,9 @@ def _codes(labels: Any, n: int, what: str) -> NDArray[np.intp] | None:
         raise CurveError(
             f"{what} of shape {array.shape} for {n} documents", expected="one label per document"
         )
-    return np.asarray(np.unique(array, return_inverse=True)[1], dtype=np.intp)
+    _, first, codes = np.unique(array, return_index=True, return_inverse=True)
+    # Numbered as they first appear, so that other names for the same groups give the same codes.
+    return np.asarray(np.argsort(np.argsort(first))[codes], dtype=np.intp)
 
 
 def group_sums(values: NDArray[np.float64], codes: NDArray[np.intp]) -> NDArray[np.float64]:

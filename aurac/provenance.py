@@ -6,6 +6,7 @@ import dataclasses
 import os
 import platform
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from typing import Any
 
@@ -55,7 +56,7 @@ class CellIdentity:
         """Plain values."""
         return dataclasses.asdict(self)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hex SHA-256 of the identity."""
         return sha256_json(self.to_dict())

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.analysis import score_curve
 from aurac.curve import Curve
 from aurac.errors import RunFolderError
-from aurac.integrate import layout_of, quadrature_weights, score
-from aurac.moments import t_estimate
+from aurac.integrate import layout_of, quadrature_weights
+from aurac.uncertainty.intervals import choose
+from aurac.uncertainty.streams import SEED, Streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +70,13 @@ def curve_row(variant: Variant, cells: TaskCells, base_name: str) -> dict[str, A
     known = {rank: column for rank, column in columns.items() if not isinstance(column, str)}
     missing = {str(rank): column for rank, column in columns.items() if isinstance(column, str)}
     baseline = cells.scores(None, 0)
-    labels = {"adapter": variant.name, "task": task.name, "strata": task.strata}
+    labels = {
+        "adapter": variant.name,
+        "task": task.name,
+        "basis": variant.basis,
+        "rescale": variant.rescale,
+        "strata": task.strata,
+    }
     curve = (
         Curve.from_outcomes(tuple(known), np.stack(list(known.values())), **labels)
         if known
@@ -106,6 +114,7 @@ def curve_row(variant: Variant, cells: TaskCells, base_name: str) -> dict[str, A
 
 def _points(curve: Curve | None, ranks: Sequence[int]) -> dict[str, list[float | None]]:
     """Accuracy and its pointwise 95 % interval at each rank, None where there is no cell."""
+    streams = Streams(np.random.default_rng(SEED))
     columns: dict[str, list[float | None]] = {
         "accuracy": [],
         "accuracy_low": [],
@@ -117,7 +126,8 @@ def _points(curve: Curve | None, ranks: Sequence[int]) -> dict[str, list[float |
             for column in columns.values():
                 column.append(None)
             continue
-        found = t_estimate(curve.outcomes[at[rank]], layout_of(curve), 0.95)
+        rng = streams.of("point", curve.adapter, curve.basis, curve.rescale, curve.task, str(rank))
+        found = choose(curve.outcomes[at[rank]], layout_of(curve), rng, 0.95)
         columns["accuracy"].append(found.value)
         columns["accuracy_low"].append(found.low)
         columns["accuracy_high"].append(found.high)
@@ -131,16 +141,25 @@ def _score_fields(curve: Curve | None, missing: Mapping[str, str]) -> dict[str, 
     elif curve is None or len(curve.ranks) < 2:
         reason = "an area needs at least two ranks"
     if reason or curve is None:
-        return {"score": None, "score_reason": reason, "weights": None, "drops": []}
-    found = score(curve)
+        return {
+            "score": None,
+            "score_method": None,
+            "score_notes": [],
+            "score_reason": reason,
+            "weights": None,
+            "drops": [],
+        }
+    found = score_curve(curve, rng=np.random.default_rng(SEED)).to_dict(details=True)
     return {
-        "score": found.to_dict(),
+        "score": {name: found[name] for name in ("log2", "linear", "mean")},
+        "score_method": found["method"],
+        "score_notes": found["notes"],
         "score_reason": None,
         "weights": {
             axis: [float(w) for w in quadrature_weights(curve.ranks, axis)]
             for axis in ("log2", "linear")
         },
-        "drops": [list(drop) for drop in found.drops],
+        "drops": found["drops"],
     }
 
 

@@ -1,31 +1,25 @@
-"""The plan of a run (variant × rank × task) and its execution, one cell at a time.
+"""The plan of a run: variant × rank × task, in the order in which curves become useful.
 
-The plan is a pure function of adapters, tasks and settings. Running it asks the store for each cell
-first, so that the same command after an interruption computes only what is missing.
+The plan is a pure function of adapters, tasks and settings: every process that is given the same
+request makes the same cells in the same order.
 """
 
 from __future__ import annotations
 
-import logging
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from aurac.adapters import Adapter, attach, default_nested_ranks, default_rescale, prepare
+from aurac.adapters import Adapter, default_nested_ranks, default_rescale
 from aurac.adapters.truncate import BASES, RESCALES
-from aurac.errors import AuracError, RankError, UsageError
+from aurac.errors import RankError, UsageError
 from aurac.provenance import CellIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from aurac.adapters.truncate import Basis, Rescale
     from aurac.bases import LoadedBase
-    from aurac.evaluation.built import BuiltTask, CellOutcome
-    from aurac.evaluation.options import EngineOptions
-    from aurac.store import CellStore
-
-logger = logging.getLogger(__name__)
+    from aurac.evaluation.built import BuiltTask
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +134,12 @@ def plan(
     batching: str,
     lm_eval: str,
 ) -> list[PlannedCell]:
-    """All cells in the order they run: the base first, then each variant's ranks ascending."""
+    """All cells in the order they run: coarse ranks first, for every variant and task.
+
+    Each variant's full rank, then the base, then each variant's lowest rank, then bisection: after
+    a third of the work every curve has its ends, its baseline and its middle. Within a level the
+    curves that are compared come before those shown beside them, and each variant is attached once.
+    """
 
     def identity(variant: Variant | None, rank: int, task: BuiltTask) -> CellIdentity:
         factors = variant.fit_factors if variant else None
@@ -161,103 +160,46 @@ def plan(
             lm_eval=lm_eval,
         )
 
-    cells = [PlannedCell(None, 0, task, identity(None, 0, task)) for task in tasks]
-    for variant in variants:
-        for rank in variant.ranks:
-            cells += [PlannedCell(variant, rank, t, identity(variant, rank, t)) for t in tasks]
-    return cells
+    cells = [(_BASE_LEVEL, PlannedCell(None, 0, task, identity(None, 0, task))) for task in tasks]
+    for variant in sorted(variants, key=lambda variant: variant.role != "default"):
+        for rank, level in coarse_levels(variant.ranks).items():
+            planned = [PlannedCell(variant, rank, t, identity(variant, rank, t)) for t in tasks]
+            cells += [(level, cell) for cell in planned]
+    return [cell for _, cell in sorted(cells, key=lambda pair: pair[0])]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A cell that could not be evaluated, and why."""
-
-    cell: PlannedCell
-    reason: str
+_FULL_LEVEL, _BASE_LEVEL, _LOWEST_LEVEL = 0, 1, 2
 
 
-class Runner:
-    """Evaluates planned cells on one loaded base and puts them into the store.
+def coarse_levels(ranks: Sequence[int]) -> dict[int, int]:
+    """Rank → level: the largest first, then the smallest, then the middles of what is between.
 
     Args:
-        base: The base model, in memory.
-        store: Where cells are kept.
-        options: Budgets of the engine.
-        on_documents: Called with the number of documents done since the last call.
-        on_cell: Called before each cell that is computed.
+        ranks: Ascending. Middles are by position: of 1, 2, 4, 8, 16 the middle is 4.
     """
-
-    def __init__(
-        self,
-        base: LoadedBase,
-        store: CellStore,
-        options: EngineOptions,
-        on_documents: Callable[[int], None] | None = None,
-        on_cell: Callable[[PlannedCell], None] | None = None,
-    ) -> None:
-        self.base, self.store, self.options = base, store, options
-        self.on_documents, self.on_cell = on_documents, on_cell
-
-    def run(self, cells: Sequence[PlannedCell]) -> list[Failure]:
-        """Compute the cells that the store lacks; a cell that fails does not stop the rest."""
-        missing = [cell for cell in cells if self.store.get(cell.identity) is None]
-        failures: list[Failure] = []
-        for variant, group in _by_variant(missing):
-            if variant is None:
-                failures += self._run_group(group, lambda _rank: None)
-                continue
-            prepared = prepare(
-                variant.adapter, variant.basis, variant.rescale, fit_factors=variant.fit_factors
-            )
-            with attach(self.base.model, prepared) as live:
-                failures += self._run_group(group, live.set_rank)
-        return failures
-
-    def _run_group(
-        self, cells: Sequence[PlannedCell], set_rank: Callable[[int], Any]
-    ) -> list[Failure]:
-        failures = []
-        for cell in cells:
-            if self.on_cell:
-                self.on_cell(cell)
-            started = time.perf_counter()
-            try:
-                set_rank(cell.rank)
-                outcome = cell.task.evaluate(
-                    self.base.model, self.base.tokenizer, self.options, self.on_documents
-                )
-            except AuracError as error:
-                failures.append(Failure(cell, str(error)))
-                continue
-            except (RuntimeError, ValueError, ArithmeticError, IndexError, KeyError) as error:
-                logger.exception("cell %s failed", cell.label)
-                reason = (str(error).strip().splitlines() or [""])[0]
-                failures.append(Failure(cell, f"{type(error).__name__}: {reason}"))
-                continue
-            self._keep(cell, outcome, time.perf_counter() - started)
-        return failures
-
-    def _keep(self, cell: PlannedCell, outcome: CellOutcome, seconds: float) -> None:
-        task = cell.task
-        self.store.put(
-            cell.identity,
-            {
-                "doc_ids": list(task.doc_ids),
-                "doc_hashes": list(task.doc_hashes),
-                "strata": list(task.strata) if task.strata is not None else None,
-                "metrics": {k: [float(x) for x in v] for k, v in outcome.metrics.items()},
-                "responses": outcome.responses,
-                "seconds": round(seconds, 3),
-            },
-        )
+    levels = {ranks[-1]: _FULL_LEVEL}
+    levels.setdefault(ranks[0], _LOWEST_LEVEL)
+    gaps, level = [(0, len(ranks) - 1)], _LOWEST_LEVEL + 1
+    while gaps:
+        inner = []
+        for low, high in gaps:
+            if high - low > 1:
+                middle = (low + high) // 2
+                levels[ranks[middle]] = level
+                inner += [(low, middle), (middle, high)]
+        gaps, level = inner, level + 1
+    return levels
 
 
-def _by_variant(
-    cells: Iterable[PlannedCell],
-) -> Iterator[tuple[Variant | None, list[PlannedCell]]]:
-    """Consecutive cells of one variant together, so that its factors are attached once."""
-    import itertools
+def shard_of(cells: Sequence[PlannedCell], number: int, of: int) -> list[PlannedCell]:
+    """The cells of shard `number` (from 1) of `of`, in the order of the plan.
 
-    for _, group in itertools.groupby(cells, key=lambda cell: id(cell.variant)):
-        members = list(group)
-        yield members[0].variant, members
+    The cells of each task are dealt out in turn, and each task goes on where the last one ended, so
+    that every shard gets its share of every task, within one cell, and of all cells.
+    """
+    by_task: dict[str, list[PlannedCell]] = {}
+    for cell in cells:
+        by_task.setdefault(cell.task.name, []).append(cell)
+    dealt = [cell for group in by_task.values() for cell in group]
+    mine = {id(cell) for place, cell in enumerate(dealt) if place % of == number - 1}
+    return [cell for cell in cells if id(cell) in mine]

@@ -6,8 +6,8 @@ Both sides evaluate the same unmerged LoRA adapter (random, R = 16, all projecti
 prompts. Each side runs in a process of its own, one after the other, with the same threads:
 ``HFLM`` at every batch size of ``--batch-sizes`` (its best one counts), ours with its defaults.
 Loading the model and building the prompts is outside the times on both sides; laying the prompts
-out is inside ours. ``HFLM`` is measured once at rank 16, which stands for its other ranks, and once
-at rank 0, the base, where the sweep has it; our sweep is run whole.
+out is inside ours, and so is counting. ``HFLM`` is measured once at rank 16, which stands for its
+other ranks, and once at rank 0, the base, where the sweep has it; our sweep is run whole.
 
 ``--clock cpu`` counts processor seconds instead of wall seconds: on a machine that others use, with
 one thread, only those can be compared.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -55,6 +56,7 @@ WORKS = {
         Work("arc-0-fp32", "arc_easy", 0, 500, 6, dtype="float32"),
         Work("arc-0-bf16", "arc_easy", 0, 500, 6),
         Work("gsm8k-5-bf16", "gsm8k", 5, 64, 4),
+        Work("gsm8k-5-fp32", "gsm8k", 5, 64, 4, dtype="float32"),
         Work("bundled-bf16", "aurac_word_problems", 0, 500, 6),
         Work("bundled-fp32", "aurac_word_problems", 0, 500, 6, dtype="float32"),
     )
@@ -154,11 +156,10 @@ def run_hflm(work: Work, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of each whole sweep, the answers at the full rank, tokens and the GEMM peak."""
+    """Seconds of each whole sweep and of a second adapter's, the answers, counts, GEMM peak."""
+    from aurac.evaluation.counting import recording
     from aurac.evaluation.generation import GenerationRequest, generate, generation_layout
     from aurac.evaluation.options import EngineOptions
-    from aurac.evaluation.packing import plan_scoring
-    from aurac.evaluation.running import pass_tokens
     from aurac.evaluation.scoring import loglikelihoods, scoring_layout
 
     model, tokenizer, instances, set_rank = prepare(work, args)
@@ -168,20 +169,32 @@ def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     asked = [i.args if scores else GenerationRequest.from_kwargs(*i.args) for i in instances]
     ask: Any = loglikelihoods if scores else generate
     ask(model, tokenizer, asked[:2], options=options)  # the probe
-    seconds, answers, layout = [], [], None
+    make: Any = scoring_layout if scores else generation_layout
+    seconds, second, answers, counts = [], [], [], {}
+    ranks = ranks_of(min(work.ranks, args.ranks or work.ranks))
     for _ in range(args.repeats):
         start = clock()
-        make: Any = scoring_layout if scores else generation_layout
-        layout = make(model, tokenizer, asked, options)
-        for rank in ranks_of(min(work.ranks, args.ranks or work.ranks)):
-            set_rank(rank)
-            answers = ask(model, tokenizer, layout, options=options)
+        with recording() as record:
+            layout = make(model, tokenizer, asked, options)
+            spent = []
+            for rank in ranks:
+                begin = clock()
+                set_rank(rank)
+                answers = ask(model, tokenizer, layout, options=options)
+                spent.append(clock() - begin)
         seconds.append(clock() - start)
-    result = {"seconds": seconds, "answers": answers, "peak": gemm_peak(model.dtype, clock)}
-    if scores and layout is not None:
-        computed = plan_scoring(layout, pass_tokens(model)).computed
-        result |= {"computed": computed, "distinct": layout.tree.n_nodes}
-    return result
+        # A second adapter needs neither the layout nor the base again.
+        second.append(sum(s for s, rank in zip(spent, ranks, strict=True) if rank))
+        counts = record.to_dict()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {
+        "seconds": seconds,
+        "second": second,
+        "answers": answers,
+        "counts": counts,
+        "peak": gemm_peak(model.dtype, clock),
+        "memory": memory,
+    }
 
 
 def gemm_peak(dtype: Any, clock: Callable[[], float]) -> float:
@@ -221,7 +234,10 @@ def row(work: Work, args: argparse.Namespace) -> str:
     loop = statistics.median(theirs["seconds"]) * adapted + theirs["base"]
     ours = statistics.median(mine["seconds"])
     spread = f"{min(mine['seconds']):.1f}-{max(mine['seconds']):.1f}"
-    ratio = f"{mine['computed'] / mine['distinct']:.3f}" if "computed" in mine else ""
+    counts = mine["counts"]
+    ratio = f"{counts['computed_tokens'] / counts['distinct_tokens']:.3f}"
+    achieved = counts["flops"] / counts["forward_seconds"] / 1e9
+    other = 1 - counts["forward_seconds"] / mine["seconds"][-1]
     documents = min(work.documents, args.documents or work.documents)
     cells = [
         f"{work.task} {work.shots}-shot {work.fewshot}, {work.dtype}",
@@ -231,7 +247,10 @@ def row(work: Work, args: argparse.Namespace) -> str:
         f"**{loop / ours:.1f} x**",
         ratio,
         agreement(mine["answers"], theirs["answers"]),
-        f"{mine['peak']:.0f}",
+        f"{achieved:.0f} of {mine['peak']:.0f}",
+        f"{100 * max(other, 0):.1f} %",
+        f"{statistics.median(mine['second']) / ours:.2f}",
+        f"{mine['memory']:.1f}",
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -257,9 +276,11 @@ def main() -> None:
         "",
         (
             "| work | documents x ranks | HFLM + PEFT, s | aurac, s | ratio "
-            "| computed / distinct tokens | answers | GEMM peak, GFLOP/s |"
+            "| computed / distinct tokens | answers "
+            "| GFLOP/s in the linear layers, of the GEMM peak | outside the forward "
+            "| second adapter / first | peak memory, GiB |"
         ),
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for work in works:
         lines.append(row(work, args))

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -32,12 +32,12 @@ from aurac.adapters.nesting import (
 from aurac.errors import CheckpointError, RankError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-Kind = Literal["linear", "embedding", "conv", "experts"]
+Kind = Literal["linear", "embedding", "conv", "experts", "merged", "grouped_conv"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -46,14 +46,17 @@ class Factors:
     """The low-rank update of one module.
 
     Attributes:
-        A: (R, in). For a convolution ``in`` is channels × kernel, for experts it is E × in, so that
-            the first r rows are rank r for every kind.
-        B: (out, R). For experts ``out`` is E × out.
+        A: (R, in). For a convolution ``in`` is channels × kernel. A stack of blocks (experts, the
+            groups of a merged layer or of a convolution) has E × in, so that the first r rows are
+            rank r for every kind.
+        B: (out, R). For a stack of blocks ``out`` is E × out.
         alpha: The α of the scaling rule.
         rule: ``none`` (α), ``rank`` (α/r) or ``sqrt`` (α/√r).
-        kind: What sort of module the factors belong to.
-        layout: What a format needs to restore its own shapes: the kernel of a convolution,
-            (E,) for a stack of E experts.
+        kind: What sort of module the factors belong to. ``merged`` is loralib's ``MergedLinear``,
+            one matrix whose outputs are equal groups, some of them adapted.
+        layout: What a format needs to restore its own shapes: the kernel of a convolution, (E,)
+            for a stack of E experts, one 0 or 1 per group of a merged layer, the number of groups
+            and the kernel of a grouped convolution.
     """
 
     A: Tensor
@@ -80,6 +83,31 @@ class Factors:
     def rank(self) -> int:
         """R, the number of components."""
         return int(self.A.shape[0])
+
+    @property
+    def blocks(self) -> int:
+        """How many independent updates of rank R the factors hold."""
+        if self.kind == "merged":
+            return sum(self.layout)
+        return self.layout[0] if self.kind in ("experts", "grouped_conv") else 1
+
+    @property
+    def rank_multiple(self) -> int:
+        """What a plain PEFT layer's r is for each rank: it counts the groups of one layer too."""
+        return self.blocks if self.kind in ("merged", "grouped_conv") else 1
+
+    @property
+    def features(self) -> tuple[int, int]:
+        """(in, out) of the base's own module; for experts that of one of them."""
+        inside, out = self.A.shape[1] // self.blocks, self.B.shape[0] // self.blocks
+        if self.kind == "merged":
+            return inside, out * len(self.layout)
+        return (inside, out * self.blocks) if self.kind == "grouped_conv" else (inside, out)
+
+    def stacked(self) -> tuple[Tensor, Tensor]:
+        """A as (E, R, in) and B as (E, out, R); E is 1 except for a stack of blocks."""
+        E, R = self.blocks, self.rank
+        return self.A.reshape(R, E, -1).permute(1, 0, 2), self.B.reshape(E, -1, R)
 
     def scale(self, r: int) -> float:
         """The scaling rule evaluated at rank ``r``."""
@@ -119,6 +147,16 @@ class Nesting:
         object.__setattr__(self, "weights", check_weights(ranks, self.weights or None))
 
 
+class Values(Protocol):
+    """Where the numbers of an adapter lie that was read without them."""
+
+    def factors(self, module: str) -> tuple[Tensor, Tensor]:
+        """A and B of one module, checked to be finite."""
+
+    def beside(self, key: str) -> Tensor:
+        """One tensor beside the factors, checked to be finite."""
+
+
 @dataclass(frozen=True, eq=False)
 class Adapter:
     """A low-rank adapter, whatever file it came from.
@@ -138,6 +176,8 @@ class Adapter:
             the checkpoint without PEFT's prefix. They hold at every rank from 1 on.
         derived: How it was cut from another adapter (basis, rescale, rank, from which sha256).
         format: The name of the format that it was read from.
+        reading: What a side-car beside its file must say besides, for the file to be read again.
+        values: Where the numbers lie when the tensors here are an outline (on the meta device).
     """
 
     name: str
@@ -153,6 +193,8 @@ class Adapter:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     derived: Mapping[str, Any] | None = None
     format: str = "peft"
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    values: Values | None = None
 
     def __post_init__(self) -> None:
         if not self.modules:
@@ -168,6 +210,11 @@ class Adapter:
     def rank(self) -> int:
         """The largest rank of any module."""
         return max(f.rank for f in self.modules.values())
+
+    @property
+    def export_rank(self) -> int:
+        """The largest r of a plain PEFT layer in an export."""
+        return max(f.rank * f.rank_multiple for f in self.modules.values())
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -194,19 +241,49 @@ class Adapter:
     @cached_property
     def sha256(self) -> str:
         """A hash of what decides its outputs: factors, extras, scaling and nesting."""
+        for _ in self.walk():
+            pass
+        return str(self.__dict__["sha256"])
+
+    def walk(self) -> Iterator[tuple[str, Factors]]:
+        """Each module with its numbers, in the order of names, one at a time.
+
+        A walk to the end has seen everything and leaves ``sha256`` behind.
+        """
         digest = hashlib.sha256()
         for name in sorted(self.modules):
-            f = self.modules[name]
+            f = self.read(name)
             digest.update(json.dumps([name, f.alpha, f.rule, f.kind, list(f.layout)]).encode())
             _hash_tensor(digest, f.A)
             _hash_tensor(digest, f.B)
+            yield name, f
         for key in sorted(self.extras):
             digest.update(key.encode())
-            _hash_tensor(digest, self.extras[key])
+            _hash_tensor(digest, self.read_extra(key))
         n = self.nesting
         nesting = None if n is None else [n.method, list(n.ranks), list(n.weights), n.update]
         digest.update(json.dumps(nesting).encode())
-        return digest.hexdigest()
+        self.__dict__["sha256"] = digest.hexdigest()
+
+    def read(self, module: str) -> Factors:
+        """One module with its numbers."""
+        f = self.modules[module]
+        if self.values is None:
+            return f
+        A, B = self.values.factors(module)
+        return replace(f, A=A, B=B)
+
+    def read_extra(self, key: str) -> Tensor:
+        """One tensor beside the factors with its numbers."""
+        return self.extras[key] if self.values is None else self.values.beside(key)
+
+    def loaded(self) -> Adapter:
+        """The adapter with all of its numbers in memory: itself unless it is an outline."""
+        if self.values is None:
+            return self
+        modules = {name: self.read(name) for name in self.modules}
+        extras = {key: self.read_extra(key) for key in self.extras}
+        return replace(self, modules=modules, extras=extras, values=None)
 
     def check_rank(self, r: int) -> int:
         """``r`` itself, when the adapter has it.

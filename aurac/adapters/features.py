@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def features_of(module: nn.Module) -> tuple[int, int] | None:
     """(in, out) of a linear, embedding or convolution layer; ``None`` for anything else.
 
-    For an embedding ``in`` is the vocabulary, for a convolution channels × kernel.
+    For an embedding ``in`` is the vocabulary, for a convolution channels × kernel; PEFT's A sees
+    all channels of a grouped one too.
     """
     if isinstance(module, nn.Embedding):
         return module.num_embeddings, module.embedding_dim
@@ -21,7 +22,7 @@ def features_of(module: nn.Module) -> tuple[int, int] | None:
         kernel = 1
         for size in module.kernel_size:
             kernel *= size
-        return module.in_channels // module.groups * kernel, module.out_channels
+        return module.in_channels * kernel, module.out_channels
     inside, out = getattr(module, "in_features", None), getattr(module, "out_features", None)
     if isinstance(inside, int) and isinstance(out, int):
         return inside, out

@@ -1,19 +1,21 @@
 """What a checkpoint is, in numbers: sizes, scales, rank weights and the energy of each rank.
 
 Energy is the squared Frobenius norm of the trained update, ``B · P · A`` where P is recorded and
-``s_R · B · A`` otherwise. All of it comes from R × R matrices, never from the (out, in) one.
+``s_R · B · A`` otherwise. All of it comes from R × R matrices, never from the (out, in) one, and
+from one pass over the modules, so that an adapter of any size needs the memory of one module.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from aurac.adapters.nesting import default_nested_ranks
+from aurac.adapters.numerics import triangle
 from aurac.adapters.truncate import default_rescale
 
 if TYPE_CHECKING:
@@ -36,8 +38,13 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
     """
     shown = tuple(ranks or default_nested_ranks(adapter.rank))
     nesting = adapter.nesting
-    by_rank = [_at_rank(adapter, r) for r in shown]
-    layers = {name: _energy(adapter, name, shown) for name in adapter.modules}
+    found = {}
+    for name, f in adapter.walk():
+        found[name] = _measure(adapter, name, f, shown)
+    by_rank = [
+        _at_rank(adapter, r, [m.parts[k] for m in found.values()]) for k, r in enumerate(shown)
+    ]
+    layers = {name: found[name].energy for name in adapter.modules}
     return {
         "name": adapter.name,
         "source": None if adapter.source is None else str(adapter.source),
@@ -69,83 +76,108 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
             },
             "modules": layers,
         },
-        "vllm_max_lora_rank": next((r for r in VLLM_RANKS if r >= adapter.rank), None),
+        "vllm_max_lora_rank": next((r for r in VLLM_RANKS if r >= adapter.export_rank), None),
         "notes": [*adapter.notes, *_remarks(adapter, by_rank)],
     }
+
+
+class _Part(NamedTuple):
+    """One module at one rank: its scales and how far its published update is from the trained."""
+
+    published: float
+    trained: tuple[float, ...] | None
+    distance: float
+    size: float
+
+
+class _Measured(NamedTuple):
+    """What one pass over a module leaves behind."""
+
+    energy: dict[str, list[float | None]]
+    parts: list[_Part]
 
 
 def spectrum(f: Factors, p: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """The singular values of one module's trained update, descending, shape (R,).
 
-    A stack of experts is one block-diagonal update: its values are those of the experts, pooled by
+    A stack of blocks is one block-diagonal update: its values are those of the blocks, pooled by
     position.
     """
-    weights = torch.from_numpy(_weights(f, p))
-    A, B = _stacked(f)
-    _, r_b = torch.linalg.qr(B * weights)
-    _, r_a = torch.linalg.qr(A.mT)
-    sigma = torch.linalg.svdvals(r_b @ r_a.mT)
+    return _spectrum(*_triangles(f), _weights(f, p))
+
+
+def _measure(adapter: Adapter, name: str, f: Factors, ranks: Sequence[int]) -> _Measured:
+    a, b = _triangles(f)
+    # (BᵀB) ∘ (AAᵀ): the inner products of the rank-one updates; R × R, so cheap from here on.
+    gram: NDArray[np.float64] = ((b.mT @ b) * (a.mT @ a)).sum(dim=0).numpy()
+    p = adapter.rank_weights(name)
+    weights = _weights(f, p)
+    parts = [_part(adapter, f, p, gram, min(r, f.rank)) for r in ranks]
+    return _Measured(_energy(gram, weights, _spectrum(a, b, weights), ranks), parts)
+
+
+def _triangles(f: Factors) -> tuple[torch.Tensor, torch.Tensor]:
+    """The R factors of Aᵀ and B in fp64, (E, min(R, in), R) and (E, min(R, out), R)."""
+    A, B = f.stacked()
+    return triangle(A.mT).cpu(), triangle(B).cpu()
+
+
+def _spectrum(
+    a: torch.Tensor, b: torch.Tensor, weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    R = a.shape[-1]
+    sigma = torch.linalg.svdvals((b * torch.from_numpy(weights)) @ a.mT)
     pooled = sigma.square().sum(dim=0).sqrt().numpy()
-    return np.pad(pooled, (0, f.rank - pooled.shape[0]))
+    return np.pad(pooled, (0, R - pooled.shape[0]))
 
 
-def _at_rank(adapter: Adapter, r: int) -> dict[str, Any]:
-    published, trained, distance, size = [], [], 0.0, 0.0
-    for name, f in adapter.modules.items():
-        own = min(r, f.rank)
-        s = f.scale(own)
-        p = adapter.rank_weights(name) if adapter.method != "dylora" else np.full(f.rank, s)
-        published.append(s)
-        if p is None:
-            continue
-        trained.append(p[:own])
-        gram = _gram(f, own)
-        distance += float((np.outer(p[:own] - s, p[:own] - s) * gram).sum())
-        size += float((np.outer(p[:own], p[:own]) * gram).sum())
-    same = len({tuple(p) for p in trained}) == 1
+def _part(
+    adapter: Adapter, f: Factors, p: NDArray[np.float64] | None, gram: NDArray[np.float64], own: int
+) -> _Part:
+    s = f.scale(own)
+    if p is None:
+        return _Part(s, None, 0.0, 0.0)
+    trained = np.full(own, s) if adapter.method == "dylora" else p[:own]
+    inner = gram[:own, :own]
+    apart, size = (float(v @ inner @ v) for v in (trained - s, trained))
+    return _Part(s, tuple(map(float, trained)), apart, size)
+
+
+def _at_rank(adapter: Adapter, r: int, parts: Sequence[_Part]) -> dict[str, Any]:
+    published = {part.published for part in parts}
+    kinds = {part.trained for part in parts}
+    trained = kinds.pop() if len(kinds) == 1 else None
+    distance, size = (math.fsum(values) for values in zip(*(q[2:] for q in parts), strict=True))
+    first = parts[0].published
     return {
         "rank": r,
         "parameters": adapter.parameters(r),
         "bytes": adapter.bytes(r),
-        "published_scale": published[0] if len(set(published)) == 1 else None,
-        "trained_weights": [float(x) for x in trained[0]] if same else None,
-        "ratio_first": float(trained[0][0] / published[0]) if same and published[0] else None,
+        "published_scale": first if len(published) == 1 else None,
+        "trained_weights": None if trained is None else list(trained),
+        "ratio_first": trained[0] / first if trained and first else None,
         "published_distance": math.sqrt(max(distance, 0.0) / size) if size > 0 else None,
     }
 
 
-def _energy(adapter: Adapter, name: str, ranks: Sequence[int]) -> dict[str, list[float | None]]:
+def _energy(
+    gram: NDArray[np.float64],
+    p: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    ranks: Sequence[int],
+) -> dict[str, list[float | None]]:
     """The share of a module's energy that each rank captures, in both bases."""
-    f = adapter.modules[name]
-    p = _weights(f, adapter.rank_weights(name))
-    products = np.outer(p, p) * _gram(f, f.rank)
+    products = np.outer(p, p) * gram
     total = float(products.sum())
-    sigma = spectrum(f, p)
     best = np.cumsum(sigma**2)
     if not total > 0:
         return {"prefix": [None] * len(ranks), "svd": [None] * len(ranks)}
-    rest = [float(products[min(r, f.rank) :, min(r, f.rank) :].sum()) for r in ranks]
+    R = len(p)
+    rest = [float(products[min(r, R) :, min(r, R) :].sum()) for r in ranks]
     return {
         "prefix": [1.0 - x / total for x in rest],
-        "svd": [float(best[min(r, f.rank) - 1] / best[-1]) for r in ranks],
+        "svd": [float(best[min(r, R) - 1] / best[-1]) for r in ranks],
     }
-
-
-def _gram(f: Factors, r: int) -> NDArray[np.float64]:
-    """``(BᵀB) ∘ (AAᵀ)`` of the first r components: the inner products of the rank-one updates."""
-    A, B = _stacked(f)
-    a, b = A[:, :r], B[:, :, :r]
-    both: NDArray[np.float64] = ((b.mT @ b) * (a @ a.mT)).sum(dim=0).numpy()
-    return both
-
-
-def _stacked(f: Factors) -> tuple[torch.Tensor, torch.Tensor]:
-    """A as (E, R, in) and B as (E, out, R) in fp64; E is 1 except for experts."""
-    A, B = f.A.double().cpu(), f.B.double().cpu()
-    if f.kind != "experts":
-        return A[None], B[None]
-    E = f.layout[0]
-    return A.reshape(f.rank, E, -1).permute(1, 0, 2), B.reshape(E, -1, f.rank)
 
 
 def _weights(f: Factors, p: NDArray[np.float64] | None) -> NDArray[np.float64]:
@@ -179,8 +211,8 @@ def _remarks(adapter: Adapter, by_rank: Sequence[dict[str, Any]]) -> list[str]:
         )
     if adapter.base is None:
         remarks.append("the base model is not recorded")
-    if adapter.rank not in VLLM_RANKS:
-        larger = next((r for r in VLLM_RANKS if r > adapter.rank), None)
+    if adapter.export_rank not in VLLM_RANKS:
+        larger = next((r for r in VLLM_RANKS if r > adapter.export_rank), None)
         remarks.append(
             f"vLLM serves it with --max-lora-rank {larger}"
             if larger

@@ -124,17 +124,33 @@ def check_weights(ranks: Sequence[int], weights: Sequence[float] | None) -> tupl
     return given
 
 
-def peft_alpha(rule: Rule, alpha: float, r: int) -> float:
-    """The ``lora_alpha`` that makes plain PEFT scale rank ``r`` by the rule: α, or α·r for none."""
-    return alpha * r if rule == "none" else float(alpha)
+def peft_alpha(rule: Rule, alpha: float, r: int, multiple: int = 1) -> float:
+    """The ``lora_alpha`` that makes plain PEFT scale rank ``r`` by the rule.
+
+    Args:
+        rule: The scaling rule.
+        alpha: Its α.
+        r: The rank.
+        multiple: What PEFT's own r is for each rank; PEFT divides by ``multiple · r``.
+    """
+    if rule == "none":
+        return alpha * r * multiple
+    return float(alpha * (math.sqrt(multiple) if rule == "sqrt" else multiple))
 
 
-def peft_scale(rule: Rule, alpha: float, r: int) -> float:
+def rule_alpha(rule: Rule, lora_alpha: float, r: int, multiple: int = 1) -> float:
+    """The inverse of :func:`peft_alpha`: the α of the rule from PEFT's ``lora_alpha``."""
+    if rule == "none":
+        return lora_alpha / (r * multiple)
+    return lora_alpha / (math.sqrt(multiple) if rule == "sqrt" else multiple)
+
+
+def peft_scale(rule: Rule, alpha: float, r: int, multiple: int = 1) -> float:
     """The factor that plain PEFT computes at rank ``r`` from :func:`peft_alpha`, rounding included.
 
     A live model uses this one, so that it and an exported checkpoint agree to the last bit.
     """
     if r < 1:
         raise RankError(f"rank {r}", expected="a whole number of at least 1")
-    lora_alpha = peft_alpha(rule, alpha, r)
-    return lora_alpha / math.sqrt(r) if rule == "sqrt" else lora_alpha / r
+    lora_alpha = peft_alpha(rule, alpha, r, multiple)
+    return lora_alpha / (math.sqrt(r * multiple) if rule == "sqrt" else r * multiple)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from aurac.adapters.nesting import Rule, peft_scale
+from aurac.adapters.numerics import all_finite, tall_qr
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ Rescale = Literal["rule", "keep", "trained", "fit"]
 
 BASES: Final[tuple[Basis, ...]] = get_args(Basis)
 RESCALES: Final[tuple[Rescale, ...]] = get_args(Rescale)
+_ROWS: Final = 16  # of A folded at a time, so that the fp64 copy stays small
 
 
 class PreparedModule(NamedTuple):
@@ -86,26 +88,31 @@ class Prepared:
             UsageError: For a rank without a fitted factor.
         """
         r = self.adapter.check_rank(rank)
-        modules = {}
-        for name, module in self.modules.items():
-            f = self.adapter.modules[name]
-            own = min(r, f.rank)
-            A, B = module.A[:own], module.B[:, :own].contiguous()
-            rule, alpha = self._rule(f, r)
-            modules[name] = replace(f, A=A, B=B, rule=rule, alpha=alpha)
+        modules = {name: self.cut(name, m.A, m.B, r) for name, m in self.modules.items()}
+        return self.assemble(modules, self.record(r))
+
+    def cut(self, name: str, A: Tensor, B: Tensor, r: int) -> Factors:
+        """One module at rank ``r``, from its A and B in this basis."""
+        f = self.adapter.modules[name]
+        own = min(r, f.rank)
+        rule, alpha = self._rule(f, r)
+        return replace(f, A=A[:own], B=B[:, :own].contiguous(), rule=rule, alpha=alpha)
+
+    def assemble(self, modules: Mapping[str, Factors], record: Mapping[str, Any]) -> Adapter:
+        """The adapter of modules that were cut, with the record of how."""
         return replace(
             self.adapter,
             modules=modules,
             # P follows from the rule, so it is only still known where the rule is kept.
             nesting=self.adapter.nesting if self._by_rule else None,
-            derived=self._record(r),
+            derived=record,
         )
 
     def scaling(self, name: str, r: int) -> float:
         """The factor of a module at rank ``r`` as plain PEFT computes it from an export."""
         f = self.adapter.modules[name]
         rule, alpha = self._rule(f, r)
-        return peft_scale(rule, alpha, min(r, f.rank))
+        return peft_scale(rule, alpha, min(r, f.rank), f.rank_multiple)
 
     @property
     def _by_rule(self) -> bool:
@@ -123,7 +130,8 @@ class Prepared:
             kept *= _factor(self.fit_factors, r)
         return "none", kept
 
-    def _record(self, r: int) -> dict[str, Any]:
+    def record(self, r: int) -> dict[str, Any]:
+        """How the truncation at rank ``r`` was made, for its side-car."""
         before = self.adapter.derived or {}
         record: dict[str, Any] = {
             "basis": "svd" if "svd" in (self.basis, before.get("basis")) else "prefix",
@@ -200,18 +208,27 @@ def prepare(
             where training is not recorded, or ``fit`` without factors.
         CheckpointError: When folding or the SVD leaves the range of the adapter's dtype.
     """
+    adapter = adapter.loaded()
+    prepared = plan(adapter, basis, rescale, fit_factors)
+    named = {}
+    for name, f in adapter.modules.items():
+        A, B = prepare_module(prepared, name, f)
+        named[name] = PreparedModule(A, B, partial(prepared.scaling, name))
+    return replace(prepared, modules=named)
+
+
+def plan(
+    adapter: Adapter,
+    basis: Basis = "prefix",
+    rescale: Rescale | None = None,
+    fit_factors: Mapping[int, float] | None = None,
+) -> Prepared:
+    """What :func:`prepare` does, checked and without its modules; for an adapter of any size."""
     if basis not in BASES:
         raise UsageError(f"basis {basis!r}", expected=f"one of {', '.join(BASES)}")
     rescale = default_rescale(adapter, basis) if rescale is None else rescale
     _check_rescale(adapter, basis, rescale, fit_factors)
-    build = partial(_prepare_module, adapter, basis=basis, rescale=rescale)
-    modules = {name: build(name) for name in adapter.modules}
-    prepared = Prepared(adapter, basis, rescale, {}, fit_factors)
-    named = {
-        name: PreparedModule(A, B, partial(prepared.scaling, name))
-        for name, (A, B) in modules.items()
-    }
-    return replace(prepared, modules=named)
+    return Prepared(adapter, basis, rescale, {}, fit_factors)
 
 
 def _check_rescale(
@@ -234,16 +251,25 @@ def _check_rescale(
         )
 
 
-def _prepare_module(
-    adapter: Adapter, name: str, *, basis: Basis, rescale: Rescale
+def prepare_module(
+    how: Prepared, name: str, f: Factors, rows: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    f = adapter.modules[name]
-    if basis == "svd":
+    """A and B of one module, given with its numbers, in the basis of a plan.
+
+    Args:
+        how: The plan.
+        name: The module.
+        f: Its factors.
+        rows: How many components are wanted, if not all of them.
+    """
+    adapter = how.adapter
+    if how.basis == "svd":
         if _derived(adapter, "basis") == "svd":
             return f.A, f.B  # in that basis already: its prefixes are the best approximations
         return _svd(f, _relative(adapter, name), name)
-    if rescale == "trained":
-        return _fold(f.A, _relative(adapter, name), name), f.B
+    if how.rescale == "trained":
+        relative = _relative(adapter, name)
+        return _fold(f.A[:rows], None if relative is None else relative[:rows], name), f.B
     return f.A, f.B
 
 
@@ -261,47 +287,37 @@ def _fold(A: Tensor, relative: Tensor | None, name: str) -> Tensor:
     """``diag(p / s_R) · A`` computed in fp64 and rounded once to A's dtype."""
     if relative is None:
         return A
-    folded = (A.double() * relative.to(A.device)[:, None]).to(A.dtype)
+    folded = torch.empty_like(A)
+    weights = relative.to(A.device)[:, None]
+    for some, source, factor in zip(
+        folded.split(_ROWS), A.split(_ROWS), weights.split(_ROWS), strict=True
+    ):
+        some.copy_(source.double() * factor)
     return _finite(folded, name)
 
 
 def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
     """Factors whose first r components are the best rank-r approximation of the trained update.
 
-    Singular values are split evenly, ``A = √σ · Vᵀ``, ``B = U · √σ``; the scale s_R stays outside.
+    The update of each block is decomposed from QR factorisations of B and Aᵀ and the SVD of an
+    R × R core. Singular values are split evenly, ``A = √σ · Vᵀ``, ``B = U · √σ``; the scale s_R
+    stays outside. Where R exceeds a side of the matrix the missing components are zero.
     """
-    A = f.A.double() if relative is None else f.A.double() * relative.to(f.A.device)[:, None]
-    B = f.B.double()
-    if f.kind == "experts":
-        E, R = f.layout[0], f.rank
-        a, b = _svd_pair(A.reshape(R, E, -1).permute(1, 0, 2), B.reshape(E, -1, R))
-        A, B = a.permute(1, 0, 2).reshape(R, -1), b.reshape(-1, R)
-    else:
-        A, B = _svd_pair(A, B)
-    return _finite(A.to(f.A.dtype), name), _finite(B.to(f.B.dtype), name)
-
-
-def _svd_pair(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
-    """The SVD of ``B @ A`` as a pair (…, R, in), (…, out, R), from QR and an R × R core.
-
-    Where R exceeds a side of the matrix the missing components are zero.
-    """
-    R = A.shape[-2]
-    q_b, r_b = torch.linalg.qr(B)
-    q_a, r_a = torch.linalg.qr(A.mT)
-    u, s, vt = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)
-    root = s.clamp_min(0).sqrt()
-    a = root[..., :, None] * (vt @ q_a.mT)
-    b = (q_b @ u) * root[..., None, :]
-    missing = R - a.shape[-2]
-    if missing > 0:
-        a = torch.nn.functional.pad(a, (0, 0, 0, missing))
-        b = torch.nn.functional.pad(b, (0, missing))
-    return a.contiguous(), b.contiguous()
+    R = f.rank
+    A, B = f.stacked()
+    left, right = tall_qr(B), tall_qr(A.mT, relative)
+    u, s, vt = torch.linalg.svd(left.r @ right.r.mT, full_matrices=False)
+    root = s.clamp_min(0).sqrt()[..., None, :]
+    k = s.shape[-1]
+    a, b = torch.zeros_like(A), torch.zeros_like(B)
+    left.write(u * root, b[..., :k])
+    right.write(vt.mT * root, a.mT[..., :k])
+    a, b = a.permute(1, 0, 2).reshape(R, -1), b.reshape(-1, R)
+    return _finite(a, name), _finite(b, name)
 
 
 def _finite(tensor: Tensor, name: str) -> Tensor:
-    if not torch.isfinite(tensor).all():
+    if not all_finite(tensor):
         raise CheckpointError(
             f"the factors of {name} leave the range of {str(tensor.dtype).removeprefix('torch.')}",
             fix="save the adapter in float32 first",

@@ -64,13 +64,11 @@ def read_sources(paths: Sequence[str], metric: str | None, said: Sequence[str]) 
         AuracError: A source or a `--group` that cannot be used.
     """
     from aurac.readers import Curves, read_curves
+    from aurac.readers.run import regrouped
 
     found = [read_curves(Path(path).expanduser(), metric) for path in paths]
-    groups = {name: members for one in found for name, members in one.groups.items()}
-    named = parse_groups(said)
-    taken = {member for members in named.values() for member in members}
-    # What the user groups is no longer grouped by what a run recorded.
-    groups = {n: m for n, m in groups.items() if not taken & set(m) and n not in named} | named
+    recorded = {name: members for one in found for name, members in one.groups.items()}
+    groups = regrouped(recorded, parse_groups(said))
     return Curves([c for one in found for c in one.curves], found[0].kind, groups)
 
 

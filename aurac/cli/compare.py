@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from typing import Any
@@ -98,6 +99,31 @@ from aurac.cli.options import checkpoint_options, folders, names
 )
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of tables.")
 @click.option(
+    "--status",
+    is_flag=True,
+    help="Only say what is done, running, failed and left in --out, with the time left.",
+)
+@click.option("--retry-failed", is_flag=True, help="Try cells again that failed before.")
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Processes of this machine, or a Ray cluster (aurac[ray]).",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes. Default: one for each CUDA device, else one; ray: as many as fit.",
+)
+@click.option("--address", help="Of the Ray cluster, such as auto or ray://HOST:10001.")
+@click.option(
+    "--shard", help="NUMBER/OF: compute this share only, for job arrays; gather without it."
+)
+@click.option(
+    "--profile", is_flag=True, help="Write profile.json: where the time went, by kind of work."
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Only say what would run: cells, time, memory, downloads. Nothing is loaded or fetched.",
@@ -113,6 +139,8 @@ def compare(
     out: str | None,
     as_json: bool,
     groups: tuple[str, ...],
+    status: bool,
+    shard: str | None,
     dry_run: bool,
     **settings: Any,
 ) -> int:
@@ -123,6 +151,8 @@ def compare(
     aurac compare ckpt_a --tasks gsm8k,arc_easy --data gsm8k=FOLDER --limit 200
     aurac compare ckpt_a --tasks aurac_word_problems --basis prefix,svd --rescale rule,keep
     """  # noqa: D301
+    if status:
+        return _status(out, as_json)
     if dry_run:
         from aurac.cli._dry_run import show_dry_run
 
@@ -130,8 +160,10 @@ def compare(
         return show_dry_run(
             checkpoints, names(tasks), out=out, as_json=as_json, metric=metric, **settings
         )
+    from aurac.cli._analysis import parse_groups
     from aurac.comparison import compare as run
     from aurac.evaluation import parse_metrics
+    from aurac.settings import parse_shard
 
     done = run(
         list(checkpoints),
@@ -143,31 +175,61 @@ def compare(
         data=folders(data),
         basis=names(basis),
         rescale=names(rescale) or None,
+        groups=parse_groups(groups),
+        shard=parse_shard(shard),
         **settings,
     )
-    _show(done, as_json, groups)
+    if done.shard:
+        _show_shard(done)
+    else:
+        _show(done, as_json)
     return 3 if done.failures else 0
 
 
-def _show(done: Any, as_json: bool, groups: tuple[str, ...]) -> None:
-    if as_json:
-        from aurac.results import RESULTS_FILE
+def _status(out: str | None, as_json: bool) -> int:
+    """A run folder's state, without its models: from --out, which must be given then."""
+    from aurac.cli.runs import show_status
+    from aurac.errors import UsageError
 
-        click.echo((done.folder / RESULTS_FILE).read_text(encoding="utf-8"), nl=False)
-        return
-    from aurac.console import stdout_console
-    from aurac.report import terminal_table
+    if out is None:
+        raise UsageError("--status without --out", fix="give the run folder with --out FOLDER")
+    return show_status(out, as_json)
 
-    stdout_console().print(terminal_table(done.results))
-    if len(done.results["adapters"]) > 1 and not done.failures:
-        from aurac.cli._analysis import analyse_sources, pair_lines
 
-        found = analyse_sources([str(done.folder)], None, groups, 0)
-        click.echo("\n".join(pair_lines(found.pairs, "Paired differences on the same documents")))
+def _show_shard(done: Any) -> None:
+    number, of = done.shard
+    cells, failed = done.results["cells"], len(done.failures)
+    click.echo(f"shard {number}/{of}: {cells - failed} of {cells} cells done in {done.folder}")
+    _show_failures(done)
+    click.echo("the same command without --shard gathers the results")
+
+
+def _show_failures(done: Any) -> None:
     for failure in done.failures:
         who = failure["curve"] or "base"
         click.echo(
             f"failed: {failure['task']} · {who} · rank {failure['rank']}: {failure['reason']}",
             err=True,
         )
+    if done.failures:
+        click.echo("--retry-failed tries failed cells again", err=True)
+
+
+def _show(done: Any, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(done.results, indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    from aurac.console import stdout_console
+    from aurac.report import terminal_table
+
+    stdout_console().print(terminal_table(done.results))
+    if len(done.results["adapters"]) > 1 and not done.failures and not done.outgrown:
+        from aurac.cli._analysis import analyse_sources, pair_lines
+        from aurac.uncertainty.streams import SEED
+
+        found = analyse_sources([str(done.folder)], None, (), SEED, strict=False)
+        click.echo("\n".join(pair_lines(found.pairs, "Paired differences on the same documents")))
+    _show_failures(done)
+    if done.outgrown:
+        return
     click.echo(f"report: {done.folder / 'report.html'}")

@@ -15,24 +15,43 @@ import click
     type=Path,
     help="Folder for the report; a single run is reported in its own folder by default.",
 )
+@click.option(
+    "--delta",
+    type=float,
+    default=0.02,
+    show_default=True,
+    help="Loss against the highest rank that a certified rank may have, declared before looking.",
+)
+@click.option("--group", "groups", multiple=True, help="NAME=ADAPTER,ADAPTER: seeds of one recipe.")
 @click.option("--json", "as_json", is_flag=True, help="Print the written paths as JSON.")
-def report(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+def report(
+    runs: tuple[Path, ...], out: Path | None, delta: float, groups: tuple[str, ...], as_json: bool
+) -> None:
     """Make the report of stored runs again, without a model.
 
     RUN is a folder that `aurac compare` wrote. Several runs are reported together when they
     measured the same documents with the same prompts on the same base, and refused otherwise.
+    Adapters whose recorded recipes differ in the seed only are shown as one curve, their mean;
+    --group says so for others.
 
     \b
     aurac report runs/first
+    aurac report runs/first --delta 0.01 --group lora=lora-a,lora-b
     aurac report runs/lora runs/matryoshka --out runs/both
     """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.cli._analysis import parse_groups
     from aurac.report import write_report
 
-    written = write_report(runs[0], *runs[1:], out=out)
+    named = parse_groups(groups)
+    written = write_report(runs[0], *runs[1:], out=out, groups=named, delta=delta)
     if as_json:
         click.echo(json.dumps({"files": [str(path) for path in written]}))
         return
-    pages = [path for path in written if path.suffix in {".md", ".html", ".csv", ".tex"}]
-    for path in pages:
+    folder = written[0].parent
+    plain = [path for path in written if path.parent == folder]
+    for path in plain:
         click.echo(str(path))
-    click.echo(f"and {len(written) - len(pages)} figure files in {written[0].parent / 'figures'}")
+    kinds = {path.parent for path in written} - {folder}
+    for inner in sorted(kinds):
+        count = sum(path.parent == inner for path in written)
+        click.echo(f"{inner}: {count} files")

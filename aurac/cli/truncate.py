@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from aurac.cli.options import checkpoint_options, print_json
+from aurac.cli.options import checkpoint_options, hub_options, print_json
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aurac.adapters import Prepared
+    from aurac.adapters import Adapter, Prepared
 
 
 @click.command()
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     help="Write the whole base model, with the rank merged in, to this folder.",
 )
 @click.option("--base", help="Base model, for --merge-into or where orientation is open.")
+@hub_options
 @click.option("--force", is_flag=True, help="Replace an adapter that is already there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @checkpoint_options
 def truncate(
     checkpoint_path: str,
     checkpoint: Mapping[str, Any],
+    place: Mapping[str, Any],
     *,
     rank: int | None,
     ranks: str | None,
@@ -57,55 +59,48 @@ def truncate(
     aurac truncate my_adapter --rank 4 --out my_adapter_r4
     aurac truncate my_adapter --ranks pow2 --basis svd --out my_adapter_svd
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.adapters import load_adapter, prepare
+    from aurac.adapters import load_adapter
+    from aurac.adapters.streaming import save_truncations
+    from aurac.adapters.truncate import plan
+    from aurac.memory import return_freed_memory
     from aurac.sweep import parse_ranks
 
     if (rank is None) == (ranks is None):
         raise UsageError("--rank and --ranks", expected="one of the two")
     if (out is None) == (merge_into is None):
         raise UsageError("--out and --merge-into", expected="one of the two")
-    adapter = load_adapter(checkpoint_path, base=base, **checkpoint)
+    return_freed_memory()
+    adapter = load_adapter(checkpoint_path, base=base, lazy=True, **place, **checkpoint)
     wanted = (adapter.check_rank(rank),) if rank is not None else parse_ranks(ranks or "", adapter)
-    prepared = prepare(adapter, basis, rescale)
+    how = plan(adapter, basis, rescale)
     for note in adapter.notes:
         click.echo(f"note: {note}", err=True)
     if merge_into is not None:
-        rows = [_merge(prepared, wanted, merge_into, base or adapter.base)]
+        rows = [_merge(how, wanted, merge_into, base or adapter.base)]
     else:
         folder = cast("Path", out)  # one of the two is given, as checked above
         places = {r: folder if rank is not None else folder / f"r{r}" for r in wanted}
-        rows = _write_all(prepared, places, force=force)
+        written = save_truncations(
+            adapter, places, basis=how.basis, rescale=how.rescale, force=force
+        )
+        rows = [_row(how, r, cut, places[r]) for r, cut in written.items()]
     if as_json:
         print_json(rows)
     else:
         click.echo("\n".join(_line(row) for row in rows))
 
 
-def _write_all(
-    prepared: Prepared, places: Mapping[int, Path], *, force: bool
-) -> list[dict[str, Any]]:
-    from aurac.adapters.formats.peft_writer import check_free
-
-    for place in places.values():
-        check_free(place, force=force)
-    return [_write(prepared, r, place, force=force) for r, place in places.items()]
-
-
-def _write(prepared: Prepared, r: int, place: Path, *, force: bool) -> dict[str, Any]:
-    from aurac.adapters import save_adapter
+def _row(how: Prepared, r: int, cut: Adapter, place: Path) -> dict[str, Any]:
     from aurac.adapters.inspection import VLLM_RANKS
 
-    cut = prepared.at(r)
-    save_adapter(cut, place, force=force)
-    limit = next((v for v in VLLM_RANKS if v >= r), None)
     return {
         "folder": str(place),
         "rank": r,
-        "basis": prepared.basis,
-        "rescale": prepared.rescale,
-        "parameters": cut.parameters(r),
-        "bytes": cut.bytes(r),
-        "vllm_max_lora_rank": limit,
+        "basis": how.basis,
+        "rescale": how.rescale,
+        "parameters": cut.parameters(cut.rank),
+        "bytes": cut.bytes(cut.rank),
+        "vllm_max_lora_rank": next((v for v in VLLM_RANKS if v >= cut.export_rank), None),
     }
 
 
@@ -120,10 +115,8 @@ def _line(row: Mapping[str, Any]) -> str:
     )
 
 
-def _merge(
-    prepared: Prepared, wanted: tuple[int, ...], out: Path, base: str | None
-) -> dict[str, Any]:
-    from aurac.adapters import check_base
+def _merge(how: Prepared, wanted: tuple[int, ...], out: Path, base: str | None) -> dict[str, Any]:
+    from aurac.adapters import check_base, prepare
     from aurac.adapters.merge import save_merged
     from aurac.bases import load_base
 
@@ -132,6 +125,7 @@ def _merge(
     if base is None:
         raise UsageError("--merge-into without a base", fix="give --base")
     loaded = load_base(base, device="cpu")
-    check_base(prepared.adapter, base, loaded.sha256)
+    check_base(how.adapter, base, loaded.sha256)
+    prepared = prepare(how.adapter, how.basis, how.rescale)
     place = save_merged(prepared, wanted[0], loaded.model, loaded.tokenizer, out)
     return {"folder": str(place), "base": base, "rank": wanted[0]}

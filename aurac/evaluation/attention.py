@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from aurac.evaluation.counting import counted_pass
 from aurac.evaluation.fused import fused_adapters
 from aurac.evaluation.running import unwrapped
 
@@ -119,8 +120,9 @@ class Frame:
         keep: Whether this pass extends them.
         groups: Units of a packed pass; empty when decoding.
         slots: Decoding slots.
-        slot: (T,) slot of each token that is written, or ``None``.
-        place: (T,) its place in the slot.
+        slot: (W,) slot of each token that is written, or ``None``.
+        place: (W,) its place in the slot.
+        source: (W,) which of this pass's tokens is written; ``None`` writes all T in order.
         decoding: Whether each token is one sequence that reads its slot.
         longest: Largest position plus one, for sliding windows.
     """
@@ -134,6 +136,7 @@ class Frame:
     slots: SlotStore | None = None
     slot: torch.Tensor | None = None
     place: torch.Tensor | None = None
+    source: torch.Tensor | None = None
     decoding: bool = False
     layer: int = 0
     windows: set[int] = field(default_factory=set)
@@ -156,7 +159,8 @@ class Frame:
         if self.keep and self.store is not None:
             self.store.write(layer, self.prefix, key, value)
         if self.slots is not None and self.slot is not None and self.place is not None:
-            self.slots.write(layer, self.slot, self.place, key, value)
+            whose = slice(None) if self.source is None else self.source
+            self.slots.write(layer, self.slot, self.place, key[whose], value[whose])
         window = window if window is not None and self.longest > window else None
         if self.decoding and self.slots is not None:
             own = self.slots.layers[layer]
@@ -395,7 +399,7 @@ def step_frame(step: Step, store: PrefixStore | None, device: torch.device) -> F
 
 def forward(model: Any, tokens: torch.Tensor, frame: Frame, select: torch.Tensor) -> torch.Tensor:
     """(S, V) logits of a packed pass at the selected places."""
-    with using(frame):
+    with using(frame), counted_pass(model, len(tokens), len(select)):
         out = model(
             input_ids=tokens[None],
             position_ids=frame.positions[None],

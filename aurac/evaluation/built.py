@@ -7,7 +7,7 @@ for every later one; here each evaluation starts from empty lists and leaves emp
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from numbers import Real
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import AuracError, TaskError
+from aurac.evaluation.counting import logit_noise, recording
 from aurac.evaluation.metrics import check_scores
+from aurac.evaluation.record import Log
 from aurac.evaluation.requests import (
     CellError,
     Requests,
@@ -42,10 +44,15 @@ class CellOutcome:
             a number for each document.
         responses: n entries in document order: the generated text (a list of texts where the task
             asks for several), or the list of the choices' log-likelihoods.
+        engine: What it cost and how many decisions were near ties (``Record.to_dict``).
+        logged: What lm-eval's sample logs hold beyond these, see `aurac.evaluation.record.Log`;
+            None for a group, whose members have it.
     """
 
     metrics: dict[str, NDArray[np.float64]]
     responses: list[Any]
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    logged: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +103,12 @@ class Leaf:
             CellError: lm-eval's filters or metrics fail on an answer.
         """
         instances = self.instances
+        log = Log()
         try:
             for instance, responses in zip(instances, answers, strict=True):
                 instance.resps, instance.filtered_resps = list(responses), {}
             self.task.apply_filters()
-            scores = self._scores(list(instances[0].filtered_resps))
+            scores = self._scores(list(instances[0].filtered_resps), log)
         except AuracError:
             raise
         except Exception as error:
@@ -113,25 +121,43 @@ class Leaf:
         at = 0
         kept: list[Any] = []
         for document in self.documents:
-            kept.append(_kept(document, answers[at : at + len(document.instances)]))
+            mine = answers[at : at + len(document.instances)]
+            log.answered(mine, document.instances[0].request_type)
+            kept.append(_kept(document, mine))
             at += len(document.instances)
-        return CellOutcome(metrics=scores, responses=kept)
+        return CellOutcome(metrics=scores, responses=kept, logged=log.to_dict())
 
-    def _scores(self, filters: Iterable[str]) -> dict[str, NDArray[np.float64]]:
+    def near_ties(self, answers: Sequence[list[Any]], noise: float) -> int:
+        """Documents whose two likeliest choices lie within twice the rounding of one logit."""
+        at = count = 0
+        for document in self.documents:
+            size = len(document.instances)
+            part, at = answers[at : at + size], at + size
+            if size < 2 or document.instances[0].request_type != "loglikelihood":
+                continue
+            best, second = sorted((responses[0][0] for responses in part), reverse=True)[:2]
+            count += best - second <= 2 * noise
+        return count
+
+    def _scores(self, filters: Iterable[str], log: Log) -> dict[str, NDArray[np.float64]]:
         columns: dict[str, list[Any]] = {}
         for chain_name in filters:
             for index, document in enumerate(self.documents):
                 results = [instance.filtered_resps[chain_name] for instance in document.instances]
+                log.filtered(chain_name, results, document.instances)
                 judged = self.task.process_results(document.content, results)
                 for name, value in judged.items():
                     column = columns.setdefault(f"{name},{chain_name}", [])
                     column += [None] * (index - len(column))
                     column.append(value)
-        return {
+        whole = {k: column for k, column in columns.items() if len(column) == len(self.documents)}
+        numbers = {
             key: np.array([float(value) for value in column])
-            for key, column in columns.items()
-            if len(column) == len(self.documents) and all(map(_is_number, column))
+            for key, column in whole.items()
+            if all(map(_is_number, column))
         }
+        log.judged(whole, numbers, self.task.aggregation())
+        return numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,14 +307,17 @@ class BuiltTask:
             TaskError: The task turns out not to report :attr:`metric` for every document, or with
                 values outside [0, 1].
         """
-        answers = self._requests.answers(model, tokenizer, options, progress)
+        with recording() as record:
+            answers = self._requests.answers(model, tokenizer, options, progress)
         outcomes = []
         at = 0
         for leaf in self.leaves:
             size = len(leaf.instances)
-            outcomes.append(leaf.judge(answers[at : at + size]))
+            part = answers[at : at + size]
+            record.near_ties += leaf.near_ties(part, logit_noise(model.dtype))
+            outcomes.append(leaf.judge(part))
             at += size
-        return self._pooled(outcomes)
+        return replace(self._pooled(outcomes), engine=record.to_dict())
 
     def pool(self, outcomes: Sequence[CellOutcome]) -> CellOutcome:
         """A group's outcome from those of its members, in the order of :attr:`members`."""
@@ -317,7 +346,9 @@ class BuiltTask:
                 fix=f"name one with --metric {self.name}=NAME,FILTER",
             )
         check_scores(self.name, self.metric, metrics[self.metric])
-        return CellOutcome(metrics=metrics, responses=[r for o in outcomes for r in o.responses])
+        responses = [r for o in outcomes for r in o.responses]
+        logged = outcomes[0].logged if len(outcomes) == 1 else None
+        return CellOutcome(metrics=metrics, responses=responses, logged=logged)
 
 
 def _is_number(value: Any) -> bool:

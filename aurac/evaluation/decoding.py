@@ -1,6 +1,7 @@
 """The fast path of generation: greedy decoding with sequences that come and go.
 
-Prompts are prefilled packed (no padding), a header that all of them share once. Every sequence in
+Prompts are prefilled packed (no padding): a header that all of them share once, and what neighbours
+in the prefix tree share once for a run of them. Every sequence in
 flight is one token of a decoding pass; one that has ended leaves, the last ones move into the
 holes, and waiting prompts take the freed slots, so that no sequence waits for a longer one.
 """
@@ -20,18 +21,29 @@ from aurac.evaluation.attention import (
     packed_model,
     step_frame,
 )
+from aurac.evaluation.counting import current, logit_noise
 from aurac.evaluation.held import PrefixStore, SlotStore
-from aurac.evaluation.layout import common_prefix
-from aurac.evaluation.packing import SAVED_TOKENS, batch_units, chain_unit, make_step
+from aurac.evaluation.layout import PrefixTree, common_prefix
+from aurac.evaluation.packing import (
+    BRANCH_TOKENS,
+    SAVED_TOKENS,
+    batch_units,
+    chain_unit,
+    joined_rows,
+    make_step,
+    make_unit,
+    unit_paths,
+)
 from aurac.evaluation.plain_decoding import eos_token_ids
 from aurac.evaluation.running import device_of
 from aurac.evaluation.stopping import StopTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from aurac.evaluation.generation import Prompt
     from aurac.evaluation.options import EngineOptions
+    from aurac.evaluation.packing import Unit
 
 _SHORTEST_HEADER = 16
 _GROWTH = 32  # slots widen by this many tokens at a time
@@ -73,6 +85,10 @@ def shared_header(prompts: Sequence[Prompt]) -> int:
 class Decoder:
     """Runs prompts through one model state.
 
+    Attributes:
+        near_ties: Numbers of the prompts for which, while counts are recorded, a token was chosen
+            by less than the rounding of the model's dtype.
+
     Args:
         model: A model for which packed passes are admitted; evaluation mode, no gradients.
         tokenizer: Its tokenizer.
@@ -97,6 +113,7 @@ class Decoder:
         self._batch_tokens = batch_tokens
         self._budget = options.cache_tokens
         self._finished = finished
+        self.near_ties: set[int] = set()
         self._header = shared_header(prompts)
         self._store = PrefixStore(self._header)
         tables: dict[tuple[str, ...], StopTable] = {}
@@ -143,27 +160,48 @@ class Decoder:
         count = min(max(self._room() - len(self._active), 1), len(self._waiting))
         fresh = [self._waiting.popleft() for _ in range(count)]
         self._fit(len(self._active) + count, max(map(self._own, (*self._active, *fresh))))
-        units = {
-            i: chain_unit([*s.prompt.tokens, *s.new][self._header :], self._header)
-            for i, s in enumerate(fresh)
-        }
-        number = {id(unit): i for i, unit in units.items()}
         base = len(self._active)
         self._active += fresh
+        tree, row_of = PrefixTree.build([(*s.prompt.tokens, *s.new) for s in fresh])
+        slots_of: dict[int, list[int]] = {}
+        for i, row in enumerate(row_of.tolist()):
+            slots_of.setdefault(row, []).append(base + i)
+        runs = joined_rows(tree, self._header, min(BRANCH_TOKENS, self._batch_tokens))
+        units = [make_unit(tree, low, high, self._header) for low, high in runs]
+        run_of = {id(unit): run for unit, run in zip(units, runs, strict=True)}
         ended = []
-        for batch in batch_units(list(units.values()), self._batch_tokens):
-            step = make_step(batch, self._header)
-            lengths = [len(u) for u in batch]
-            slots = [base + number[id(u)] for u in batch]
-            frame = step_frame(step, self._store, self._device)
-            frame.slots = self._slots
-            frame.slot = torch.from_numpy(np.repeat(slots, lengths)).to(self._device)
-            frame.place = frame.positions - self._header
-            last = torch.from_numpy(np.cumsum(lengths) - 1).to(self._device)
-            tokens = torch.from_numpy(step.tokens).to(self._device)
-            best = forward(self._model, tokens, frame, last).argmax(dim=-1).tolist()
-            ended += [s for s, t in zip(slots, best, strict=True) if self._take(s, t)]
+        for batch in batch_units(units, self._batch_tokens):
+            ended += self._prefill(batch, tree, [run_of[id(u)] for u in batch], slots_of)
         self._release(ended)
+
+    def _prefill(
+        self,
+        units: Sequence[Unit],
+        tree: PrefixTree,
+        runs: Sequence[tuple[int, int]],
+        slots_of: Mapping[int, Sequence[int]],
+    ) -> list[int]:
+        """One pass over units of prompts, copied into their slots; the slots that have ended."""
+        paths: list[Any] = []
+        slots: list[int] = []
+        at = 0
+        for unit, (low, high) in zip(units, runs, strict=True):
+            for row, path in zip(
+                range(low, high), unit_paths(tree, low, high, self._header), strict=True
+            ):
+                paths += [path + at] * len(slots_of[row])
+                slots += slots_of[row]
+            at += len(unit)
+        step = make_step(units, self._header)
+        frame = step_frame(step, self._store, self._device)
+        frame.slots = self._slots
+        frame.source = torch.from_numpy(np.concatenate(paths)).to(self._device)
+        frame.slot = torch.from_numpy(np.repeat(slots, [len(p) for p in paths])).to(self._device)
+        frame.place = frame.positions[frame.source] - self._header
+        last = torch.tensor([int(p[-1]) for p in paths], device=self._device)
+        tokens = torch.from_numpy(step.tokens).to(self._device)
+        best = self._greedy(forward(self._model, tokens, frame, last), slots)
+        return [s for s, t in zip(slots, best, strict=True) if self._take(s, t)]
 
     def _advance(self) -> None:
         """One token for every sequence in flight."""
@@ -184,8 +222,22 @@ class Decoder:
             decoding=True,
         )
         tokens = torch.tensor([s.new[-1] for s in self._active], device=self._device)
-        best = forward(self._model, tokens, frame, slot).argmax(dim=-1).tolist()
+        best = self._greedy(forward(self._model, tokens, frame, slot), range(count))
         self._release([i for i, token in enumerate(best) if self._take(i, token)])
+
+    def _greedy(self, logits: torch.Tensor, slots: Sequence[int]) -> list[int]:
+        """The best token of each row; notes the prompts whose second best is within rounding."""
+        best = logits.argmax(dim=-1, keepdim=True)
+        if current() is None:
+            return best[:, 0].tolist()
+        top = logits.gather(1, best)
+        second = logits.scatter_(1, best, -torch.inf).amax(dim=-1, keepdim=True)
+        close = (top.float() - second.float()) <= logit_noise(logits.dtype)
+        found = torch.cat([best, close.long()], dim=1).tolist()
+        self.near_ties |= {
+            self._active[slot].number for slot, (_, tie) in zip(slots, found, strict=True) if tie
+        }
+        return [token for token, _ in found]
 
     def _over_budget(self) -> bool:
         return len(self._active) * max(map(self._own, self._active)) > self._budget

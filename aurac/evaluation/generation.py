@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import TaskError
+from aurac.evaluation.counting import answered_by, current
+from aurac.evaluation.layout import PrefixTree
 from aurac.evaluation.options import EngineOptions, UnsupportedRequestError
 from aurac.evaluation.tokens import encode_texts, resolve_max_length
 
@@ -122,6 +124,17 @@ def generation_layout(
     return GenerationLayout.build(tokenizer, requests, limit)
 
 
+def _note(layout: GenerationLayout, tokens: Sequence[Sequence[int]], near_ties: int) -> None:
+    """Into the record in force: the distinct prefixes of prompts and answers, and near ties."""
+    record = current()
+    if record is None:
+        return
+    # The newest token of an answer is never put in again.
+    fed = [(*p.tokens, *new[:-1]) for p, new in zip(layout.prompts, tokens, strict=True)]
+    record.distinct += PrefixTree.build(fed)[0].n_nodes
+    record.near_ties += near_ties
+
+
 def finish_text(text: str, until: Sequence[str]) -> str:
     """The text before its stop strings, applied one after another as lm-eval does."""
     for stop in until:
@@ -175,16 +188,19 @@ def generate(
     longest = max(len(p.tokens) + p.max_new_tokens for p in layout.prompts)
     with evaluating(model):
         if options.packed and plainly_greedy(model) and probe(model).serves(longest):
-            budget = options.batch_tokens or pass_tokens(model)
-            tokens = Decoder(
+            answered_by("packed")
+            decoder = Decoder(
                 model,
                 tokenizer,
                 layout.prompts,
                 options=options,
-                batch_tokens=budget,
+                batch_tokens=options.batch_tokens or pass_tokens(model),
                 finished=finished,
-            ).run()
+            )
+            tokens = decoder.run()
+            _note(layout, tokens, sum(counts[number] for number in decoder.near_ties))
         else:
+            answered_by("generate")
             tokens = decode_plain(
                 model, tokenizer, layout.prompts, options=options, finished=finished
             )

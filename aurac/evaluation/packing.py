@@ -111,10 +111,7 @@ class Plan:
 
 def make_unit(tree: PrefixTree, low: int, high: int, depth: int) -> Unit:
     """The subtree of rows ``low:high`` below their first ``depth`` tokens."""
-    starts = np.maximum(tree.shared[low:high], depth)
-    starts[0] = depth
-    lengths = np.asarray([len(r) for r in tree.rows[low:high]], dtype=np.int64) - starts
-    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+    starts, lengths, offsets = _own_tokens(tree, low, high, depth)
     total = int(offsets[-1])
     end = np.full(total, total, dtype=np.int64)
     path = np.zeros(max(len(r) for r in tree.rows[low:high]), dtype=np.int64)
@@ -136,6 +133,27 @@ def make_unit(tree: PrefixTree, low: int, high: int, depth: int) -> Unit:
         end=end,
         nodes=np.concatenate(nodes),
     )
+
+
+def _own_tokens(
+    tree: PrefixTree, low: int, high: int, depth: int
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Of rows ``low:high`` below ``depth``: first own position, own tokens, offset in the unit."""
+    starts = np.maximum(tree.shared[low:high], depth)
+    starts[0] = depth
+    lengths = np.asarray([len(r) for r in tree.rows[low:high]], dtype=np.int64) - starts
+    return starts, lengths, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+
+
+def unit_paths(tree: PrefixTree, low: int, high: int, depth: int) -> list[IntArray]:
+    """For each row of the unit of ``make_unit``, the places of its tokens from ``depth`` on."""
+    starts, lengths, offsets = _own_tokens(tree, low, high, depth)
+    path = np.zeros(0, dtype=np.int64)
+    paths = []
+    for start, length, offset in zip(starts - depth, lengths, offsets[:-1], strict=True):
+        path = np.concatenate([path[:start], np.arange(offset, offset + length)])
+        paths.append(path)
+    return paths
 
 
 def chain_unit(tokens: Sequence[int] | IntArray, start: int) -> Unit:
@@ -202,6 +220,38 @@ def batch_units(units: Sequence[Unit], budget: int) -> list[list[Unit]]:
     return batches
 
 
+def distinct_tokens(tree: PrefixTree, low: int, high: int, depth: int) -> int:
+    """Distinct tokens of rows ``low:high`` below their first ``depth`` tokens."""
+    return int(tree.offsets[high] - tree.offsets[low] + tree.shared[low]) - depth
+
+
+def _children(tree: PrefixTree, low: int, high: int, depth: int) -> list[tuple[int, int]]:
+    cuts = np.flatnonzero(tree.shared[low + 1 : high] == depth) + low + 1
+    return list(itertools.pairwise([low, *cuts.tolist(), high]))
+
+
+def _together(
+    tree: PrefixTree, parts: Sequence[tuple[int, int]], depth: int, most: int
+) -> list[tuple[int, int]]:
+    """Small neighbours joined, so that one unit computes their common trunk once for all."""
+    joined = [parts[0]]
+    for low, high in parts[1:]:
+        first = joined[-1][0]
+        if distinct_tokens(tree, first, high, depth) <= most:
+            joined[-1] = (first, high)
+        else:
+            joined.append((low, high))
+    return joined
+
+
+def joined_rows(tree: PrefixTree, depth: int, most: int) -> list[tuple[int, int]]:
+    """All rows as runs of neighbours, each of at most ``most`` tokens below ``depth``, or one row.
+
+    A run is one unit: what its rows share is computed once.
+    """
+    return _together(tree, [(row, row + 1) for row in range(len(tree.rows))], depth, most)
+
+
 class _Planner:
     """Walks the tree depth first and emits passes."""
 
@@ -215,11 +265,6 @@ class _Planner:
         step = make_step(units, prefix, keep=keep)
         self.steps.append((step, np.concatenate([u.nodes for u in units])))
 
-    def _children(self, low: int, high: int, depth: int) -> list[tuple[int, int]]:
-        cuts = np.flatnonzero(self._tree.shared[low + 1 : high] == depth) + low + 1
-        bounds = [low, *cuts.tolist(), high]
-        return list(itertools.pairwise(bounds))
-
     def visit(self, low: int, high: int, depth: int) -> None:
         """Emit every pass for rows ``low:high``, whose first ``depth`` tokens are held."""
         tree = self._tree
@@ -228,16 +273,16 @@ class _Planner:
         while pending:
             first, last = pending.pop()
             inner = tree.shared[first + 1 : last]
-            total = int(tree.offsets[last] - tree.offsets[first] + tree.shared[first]) - depth
+            total = distinct_tokens(tree, first, last, depth)
             trunk = int(inner.min()) if len(inner) else len(tree.rows[first])
             if last - first == 1 or total - (trunk - depth) <= branches:
                 units.append(make_unit(tree, first, last, depth))
                 continue
-            children = self._children(first, last, trunk)
+            children = _children(tree, first, last, trunk)
             if (trunk - depth) * (len(children) - 1) >= SAVED_TOKENS:
                 trunks.append((first, last, trunk))
             else:
-                pending.extend(children)
+                pending.extend(_together(tree, children, depth, branches))
         for batch in batch_units(units, self._budget):
             self._emit(batch, depth)
         for first, last, trunk in trunks:

@@ -22,6 +22,7 @@ from aurac.evaluation.attention import (
     packed_model,
     step_frame,
 )
+from aurac.evaluation.counting import recording
 from aurac.evaluation.held import PrefixStore, SlotStore
 from aurac.evaluation.layout import PrefixTree
 from aurac.evaluation.packing import Unit, chain_unit, make_step, make_unit
@@ -73,7 +74,8 @@ def probe(model: Any) -> Verdict:
     """
     key = unwrapped(model)
     if key not in _VERDICTS:
-        _VERDICTS[key] = verdict = _examine(model)
+        with recording():  # a probe's passes are no part of any evaluation's counts
+            _VERDICTS[key] = verdict = _examine(model)
         if verdict.packed and verdict.longest is None:
             log.info("packed passes serve %s", type(key).__name__)
         else:

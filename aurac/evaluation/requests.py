@@ -15,6 +15,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError
+from aurac.evaluation.counting import answered_by
 from aurac.evaluation.options import EngineOptions, UnsupportedRequestError
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class Requests:
         return [[r] * _repeats(instance) for r, instance in zip(found, asked, strict=True)]
 
     def _reference_answers(self, asked: list[Any], engine: _Engine) -> list[list[Any]]:
+        answered_by("lm-eval")
         repeated = [instance for instance in asked for _ in range(_repeats(instance))]
         kind = str(asked[0].request_type)
         try:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from aurac.evaluation.counting import counted_pass
 from aurac.evaluation.running import Progress, accepts, device_of, score_logits
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def score_rows(
         pairs = np.flatnonzero(np.isin(cover, rows))
         kept = np.unique(position[pairs])
         extra = {"logits_to_keep": torch.from_numpy(kept).to(device)} if selects else {}
-        logits = model(input_ids=tokens.to(device), use_cache=False, **extra).logits
+        kept_rows = len(kept) if selects else tokens.shape[1]
+        with counted_pass(model, tokens.numel(), len(rows) * kept_rows):
+            logits = model(input_ids=tokens.to(device), use_cache=False, **extra).logits
         column = np.searchsorted(kept, position[pairs]) if selects else position[pairs]
         flat = np.asarray([place[int(r)] for r in cover[pairs]]) * logits.shape[1] + column
         nodes, row_of_pair = np.unique(flat, return_inverse=True)

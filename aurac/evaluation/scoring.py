@@ -50,6 +50,7 @@ def loglikelihoods(
     """
     import torch
 
+    from aurac.evaluation.counting import answered_by
     from aurac.evaluation.packed import score_packed
     from aurac.evaluation.probe import probe
     from aurac.evaluation.rows import score_rows
@@ -66,8 +67,10 @@ def loglikelihoods(
     with evaluating(model):
         if options.packed and probe(model).serves(longest):
             budget = options.batch_tokens or pass_tokens(model)
+            answered_by("packed", layout.tree.n_nodes)
             logprob, hit = score_packed(model, layout, batch_tokens=budget, progress=progress)
         else:
+            answered_by("rows", layout.tree.n_nodes)
             logprob, hit = score_rows(
                 model,
                 layout,

@@ -69,4 +69,5 @@ def _read_folder(path: Path, metric: str | None) -> Curves:
         return Curves(curves, "run", groups)
     from aurac.readers.samples import read_samples
 
-    return Curves(read_samples(path, metric), "samples")
+    curves, groups = read_samples(path, metric)
+    return Curves(curves, "samples", groups)

@@ -42,7 +42,7 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
             _curve(row, reader, metric, prompts.get(row["task"]), seeds.get(row["adapter"]))
             for row in rows
         ]
-        groups = arms_of(results.get("adapters", []))
+        groups = arms_of(results.get("adapters", []), results.get("groups"))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{folder / 'results.json'} lacks or garbles {error}") from error
     if not curves:
@@ -153,8 +153,27 @@ def _curve(
         raise RunFolderError(f"the cells of {plain.label}: {error}") from error
 
 
-def arms_of(adapters: Sequence[Mapping[str, Any]]) -> Groups:
-    """Adapters whose recorded recipes differ in the seed only: ``arm name -> adapters``."""
+def arms_of(
+    adapters: Sequence[Mapping[str, Any]], said: Mapping[str, Sequence[str]] | None = None
+) -> Groups:
+    """Adapters that are seeds of one recipe: ``arm name -> adapters``.
+
+    Args:
+        adapters: Of ``results.json``; those whose recorded recipes differ in the seed only are one
+            arm.
+        said: The arms that were named when the run was made; they come before what is recorded.
+    """
+    return regrouped(_recorded_arms(adapters), said or {})
+
+
+def regrouped(known: Mapping[str, Sequence[str]], said: Mapping[str, Sequence[str]]) -> Groups:
+    """Arms with those in `said` in the place of any that share a name or a member with them."""
+    taken = {member for members in said.values() for member in members}
+    kept = {n: list(m) for n, m in known.items() if not taken & set(m) and n not in said}
+    return kept | {name: list(members) for name, members in said.items()}
+
+
+def _recorded_arms(adapters: Sequence[Mapping[str, Any]]) -> Groups:
     same: dict[str, list[Mapping[str, Any]]] = {}
     for adapter in adapters:
         if adapter.get("recipe") and adapter.get("seed") is not None:

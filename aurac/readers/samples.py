@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from aurac.curve import Curve
 from aurac.errors import AuracError, DataError
+from aurac.readers.sample_logs import LogFile, Origin, Samples, find_logs, read_log
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-_RANK = re.compile(r"(?:^|[^a-z0-9])(?:rank|r)?[-_=.]?0*(\d+)$", re.IGNORECASE)
-_FILE = re.compile(r"samples_(.+?)(?:_\d{4}-\d{2}-\d{2}T[\d.\-]+)?\.jsonl$")
 # Where a task logs several metrics and none was asked for, the first of these that it has.
 PREFERRED = (
     "exact_match,strict-match",
@@ -23,117 +23,138 @@ PREFERRED = (
     "exact_match,flexible-extract",
     "acc_norm,none",
 )
-HASHES = ("doc_hash", "prompt_hash", "target_hash")
-Columns = dict[str, dict[str, float]]  # metric,filter -> document -> score
 
 
-def read_samples(root: Path, metric: str | None = None) -> list[Curve]:
-    """Curves of ``ROOT[/ADAPTER]/RANK/**/samples_TASK_DATE.jsonl``.
+@dataclass
+class Logs:
+    """Logs of one task under one origin: rank → file, and what they say about themselves."""
+
+    files: dict[int, LogFile] = field(default_factory=dict)
+    read: dict[int, Samples] = field(default_factory=dict)
+
+    def samples(self) -> dict[int, Samples]:
+        """Rank → content, each read once."""
+        for rank in sorted(self.files):
+            if rank not in self.read:
+                self.read[rank] = read_log(self.files[rank].path)
+        return {rank: self.read[rank] for rank in sorted(self.read)}
+
+    def about(self, name: str) -> dict[str, Any]:
+        """What `aurac export` says under a name, the same at every rank but for the base."""
+        found: dict[str, Any] = {}
+        for file in self.files.values():
+            found |= file.about.get(name) or {}
+        return found
+
+
+def read_samples(root: Path, metric: str | None = None) -> tuple[list[Curve], dict[str, list[str]]]:
+    """Curves of ``ROOT[/ADAPTER]/RANK/**/samples_TASK_DATE.jsonl``, and arms of several seeds.
 
     A rank's folder is named by its number, with or without ``r``, ``rank`` or a prefix: ``8``,
-    ``r8``, ``rank_8``, ``lora-rank-8``; rank 0 is the base.
+    ``r8``, ``rank_8``, ``lora-rank-8``; rank 0 is the base. An adapter with logs at rank 0 only is
+    the base of all others. A group that lm-eval was asked for gets a curve of its own, the
+    documents of its tasks pooled, each task a stratum. What `aurac export` wrote is read back as
+    the run that it was: truncations, arms, metrics.
 
     Raises:
         DataError: No logs, a folder without a rank, two logs of one task at a rank, a metric that
             is not there, or documents that differ between ranks.
     """
-    files = sorted(root.rglob("samples_*.jsonl"))
-    if not files:
-        raise DataError(
-            f"{root} holds neither results.json nor sample logs",
-            expected="a run folder, or a folder per rank with samples_TASK_DATE.jsonl",
-        )
-    found: dict[tuple[str, str], dict[int, Path]] = {}
+    files = find_logs(root)
+    found: dict[tuple[Origin, str], Logs] = {}
     for file in files:
-        adapter, rank = _place(root, file)
-        named = _FILE.search(file.name)
-        task = named.group(1) if named else file.stem
-        ranks = found.setdefault((adapter, task), {})
-        if rank in ranks:
+        logs = found.setdefault((file.origin, file.task), Logs())
+        if file.rank in logs.files:
             raise DataError(
-                f"{ranks[rank]} and {file.name} are both {task} at rank {rank}",
+                f"{logs.files[file.rank].path} and {file.path.name} are both {file.task} at rank "
+                f"{file.rank}",
                 expected="one log for each task and rank",
                 fix="keep the one that counts",
             )
-        ranks[rank] = file
-    return [_curve(adapter, task, ranks, metric) for (adapter, task), ranks in found.items()]
+        logs.files[file.rank] = file
+    _lend_base(found)
+    curves = [(o, t, _curve(o, t, logs, metric)) for (o, t), logs in found.items()]
+    curves += _grouped(files, found, metric)
+    order = list(dict.fromkeys(t for f in files for t in f.about.get("metrics") or ()))
+    order += [task for _, task, _ in curves if task not in order]
+    curves.sort(key=lambda one: (not one[0].default, order.index(one[1]), one[0].order))
+    return [curve for _, _, curve in curves], _arms(files)
 
 
-def _place(root: Path, file: Path) -> tuple[str, int]:
-    """Adapter and rank of a log, from the folders above it."""
-    folders = file.relative_to(root).parts[:-1]
-    for depth in range(len(folders) - 1, -1, -1):
-        match = _RANK.search(folders[depth])
-        if match:
-            above = "/".join(folders[:depth])
-            rest = folders[depth][: match.start()].strip("-_=. ")
-            return above or rest or root.resolve().name, int(match.group(1))
-    raise DataError(
-        f"{file} is in no folder named by its rank",
-        expected="ROOT/rank_8/…/samples_TASK_DATE.jsonl",
-    )
+def _arms(files: Sequence[LogFile]) -> dict[str, list[str]]:
+    arms: dict[str, list[str]] = {}
+    for file in sorted(files, key=lambda f: f.origin.order):
+        if file.origin.arm:
+            members = arms.setdefault(file.origin.arm, [])
+            members += [file.origin.adapter] if file.origin.adapter not in members else []
+    return arms
 
 
-def _read_log(file: Path) -> tuple[Columns, dict[str, str]]:
-    """``metric,filter -> document -> score`` and ``document -> hash`` of one log."""
-    metrics: dict[str, Any] = {}
-    hashes: dict[str, str] = {}
-    try:
-        with file.open(encoding="utf-8") as stream:
-            for line in stream:
-                if line.strip():
-                    _add(json.loads(line), metrics, hashes, file)
-    except (UnicodeDecodeError, ValueError, KeyError, AttributeError, OSError) as error:
-        raise DataError(f"{file} is no lm-eval sample log ({error})") from error
-    if not metrics:
-        raise DataError(f"{file} holds no per-document metric that is a number")
-    return metrics, hashes
+def _lend_base(found: dict[tuple[Origin, str], Logs]) -> None:
+    """Give the logs of the base alone to every adapter that has no rank 0 of its own."""
+    bases = [key for key, logs in found.items() if set(logs.files) == {0}]
+    if len(bases) == len(found):
+        name, task = bases[0][0].adapter, bases[0][1]
+        raise DataError(f"{name} on {task} has rank 0 only", expected="ranks from 1 up")
+    names = {origin.adapter for origin, _ in bases}
+    if len(names) > 1:
+        raise DataError(
+            f"{', '.join(sorted(names))} have rank 0 only",
+            expected="one base",
+            fix="name the folder of each rank by its number",
+        )
+    for base in bases:
+        logs = found.pop(base)
+        for (_, task), other in found.items():
+            if task == base[1] and 0 not in other.files:
+                other.files[0], other.read = logs.files[0], {**logs.samples(), **other.read}
 
 
-def _add(row: Mapping[str, Any], metrics: Any, hashes: dict[str, str], file: Path) -> None:
-    doc = str(row["doc_id"])
-    for name in row.get("metrics") or [k for k in ("acc", "exact_match") if k in row]:
-        value = row.get(name)
-        if not isinstance(value, (int, float)):
-            continue
-        column = metrics.setdefault(f"{name},{row.get('filter', 'none')}", {})
-        if doc in column:
-            raise DataError(f"{file} has document {doc} twice under {name}")
-        column[doc] = float(value)
-    hashes[doc] = "".join(str(row.get(name, "")) for name in HASHES)
-
-
-def _curve(adapter: str, task: str, ranks: dict[int, Path], metric: str | None) -> Curve:
-    logs = {rank: _read_log(file) for rank, file in sorted(ranks.items())}
-    chosen = _metric(task, metric, logs)
-    scores = {rank: columns[chosen] for rank, (columns, _) in logs.items()}
-    hashes = next(iter(logs.values()))[1]
-    for rank, (_, other) in logs.items():
-        changed = [doc for doc in hashes if doc in other and other[doc] != hashes[doc]]
-        if changed:
-            raise DataError(
-                f"{task} document {changed[0]} of {adapter} has another text or prompt at rank "
-                f"{rank} than at rank {next(iter(logs))}",
-                expected="the same documents and prompts at every rank",
-            )
+def _curve(origin: Origin, task: str, logs: Logs, metric: str | None) -> Curve:
+    samples = logs.samples()
+    chosen = _metric(task, metric or logs.about("metrics").get(task), samples)
+    scores = {rank: one.columns[chosen] for rank, one in samples.items()}
+    hashes = _same_hashes(origin, task, samples)
     base = scores.pop(0, None)
-    if not scores:
-        raise DataError(f"{adapter} on {task} has rank 0 only", expected="ranks from 1 up")
+    gaps = logs.about("missing").get(task) or {}
+    sizes = {rank: file.about.get("bytes") for rank, file in logs.files.items() if rank}
     try:
         return Curve.from_documents(
             scores,
-            adapter=adapter,
+            adapter=origin.adapter,
             task=task,
             metric=chosen,
+            method=origin.method,
+            base=origin.base,
+            basis=origin.basis,
+            rescale=origin.rescale,
+            seed=origin.seed,
             doc_hashes=tuple(hashes[doc] for doc in next(iter(scores.values()))),
-            baseline=sum(base.values()) / len(base) if base else None,
+            baseline=float(np.mean(list(base.values()))) if base else None,
+            missing={int(rank): str(why) for rank, why in gaps.items()},
+            sizes={rank: size for rank, size in sizes.items() if size is not None},
         )
     except AuracError as error:
-        raise DataError(f"{adapter} on {task}: {error}") from error
+        raise DataError(f"{origin.adapter} on {task}: {error}") from error
 
 
-def _metric(task: str, wanted: str | None, logs: Mapping[int, tuple[Columns, Any]]) -> str:
-    everywhere = set.intersection(*(set(columns) for columns, _ in logs.values()))
+def _same_hashes(origin: Origin, task: str, samples: Mapping[int, Samples]) -> dict[str, str]:
+    """Document → hash; a document must be the same at every rank."""
+    first = next(iter(samples))
+    hashes = samples[first].hashes
+    for rank, one in samples.items():
+        changed = [doc for doc in hashes if doc in one.hashes and one.hashes[doc] != hashes[doc]]
+        if changed:
+            raise DataError(
+                f"{task} document {changed[0]} of {origin.adapter} has another text or prompt at "
+                f"rank {rank} than at rank {first}",
+                expected="the same documents and prompts at every rank",
+            )
+    return hashes
+
+
+def _metric(task: str, wanted: str | None, samples: Mapping[int, Samples]) -> str:
+    everywhere = set.intersection(*(set(one.columns) for one in samples.values()))
     choices = [wanted] if wanted else [*PREFERRED, *sorted(everywhere)]
     for name in choices:
         if name in everywhere and (wanted or name in PREFERRED or len(everywhere) == 1):
@@ -142,4 +163,59 @@ def _metric(task: str, wanted: str | None, logs: Mapping[int, tuple[Columns, Any
         f"{task} logs {', '.join(sorted(everywhere)) or 'no metric at every rank'}",
         expected=f"{wanted}" if wanted else "one of them to be chosen",
         fix="give --metric NAME,FILTER",
+    )
+
+
+def _grouped(
+    files: Sequence[LogFile], found: Mapping[tuple[Origin, str], Logs], metric: str | None
+) -> list[tuple[Origin, str, Curve]]:
+    """The groups that were asked for, of every origin that has all their tasks."""
+    groups: dict[tuple[Origin, str], Sequence[str]] = {}
+    for file in files:
+        for group, leaves in file.groups.items():
+            if all((file.origin, leaf) in found for leaf in leaves):
+                groups.setdefault((file.origin, group), leaves)
+    return [
+        (origin, group, _pooled(origin, group, [(t, found[origin, t]) for t in leaves], metric))
+        for (origin, group), leaves in groups.items()
+    ]
+
+
+def _pooled(
+    origin: Origin, group: str, members: Sequence[tuple[str, Logs]], metric: str | None
+) -> Curve:
+    """The documents of all members in their order, each member a stratum."""
+    every = {(task, rank): one for task, logs in members for rank, one in logs.samples().items()}
+    wanted = metric or members[0][1].about("metrics").get(group)
+    chosen = _metric(group, wanted, dict(enumerate(every.values())))
+    curves = [_curve(origin, task, logs, chosen) for task, logs in members]
+    ranks = sorted(set.intersection(*(set(curve.ranks) for curve in curves)))
+    gaps = {r: why for curve in curves for r, why in curve.missing.items()}
+    gaps |= {
+        r: "not in the logs of all its tasks" for c in curves for r in c.ranks if r not in ranks
+    }
+    if not ranks:
+        raise DataError(f"{origin.adapter} on {group}: its tasks have no rank in common")
+    same = [curve.at(ranks) for curve in curves]
+    base = [curve.baseline for curve in curves]
+    counts = [curve.n_docs or 0 for curve in curves]
+    return Curve.from_outcomes(
+        ranks,
+        np.concatenate([curve.outcomes for curve in same if curve.outcomes is not None], axis=1),
+        doc_ids=tuple(f"{i}:{doc}" for i, c in enumerate(same) for doc in c.doc_ids or ()),
+        doc_hashes=tuple(h for curve in same for h in curve.doc_hashes or ()),
+        strata=tuple(str(i) for i, n in enumerate(counts) for _ in range(n)),
+        baseline=(
+            None
+            if None in base
+            else float(np.average([b for b in base if b is not None], weights=counts))
+        ),
+        missing={rank: why for rank, why in gaps.items() if rank not in ranks},
+        sizes=curves[0].sizes,
+        task=group,
+        metric=chosen,
+        **{
+            name: getattr(curves[0], name)
+            for name in ("adapter", "method", "base", "basis", "rescale", "seed")
+        },
     )

@@ -96,19 +96,23 @@ def _grid(curve: CurveRow) -> str:
 
 def _verdict(best: CurveRow, second: CurveRow, differences: Sequence[Difference]) -> str:
     gap = f"{percent(_value(best) - _value(second))} points"
-    paired = next((d for d in differences if d.first is best and d.second is second), None)
+    mine = [d for d in differences if d.first is best and d.second.is_default]
+    paired = next((d for d in mine if d.second is second), None)
     if paired is None:
         return (
             f"Next is {second.label} with {percent(_value(second))} %, {gap} less; without stored "
             "documents that both answered there is no paired interval for this difference."
         )
     lead = f"It leads {second.label} ({percent(_value(second))} %) by {paired.sentence}"
-    others = [d for d in differences if d.first is best and d.second.is_default and not d.certain]
+    others = [d for d in mine if not d.certain]
+    over = "on these documents"
+    if best.members and second.members:
+        over = "over documents and training seeds"
     if paired.certain and others:
         names = some(d.second.label for d in others)
-        return f"{lead}, beyond chance on these documents; not so its lead over {names}."
+        return f"{lead}, beyond chance {over}; not so its lead over {names}."
     if paired.certain:
-        return f"{lead}, beyond chance on these documents."
+        return f"{lead}, beyond chance {over}."
     seen = (
         f"; a true difference of {percent(paired.detectable)} points would have shown four times "
         "in five"
@@ -168,7 +172,7 @@ def _many_tasks(run: Run, differences: Sequence[Difference]) -> list[str]:
         lines.append(
             f"Of {len(run.task_names)} tasks, the largest AURAC has {', '.join(shown)}. On {sure} "
             "of them the leader is ahead of the runner-up beyond chance on these documents (Holm "
-            "over the tasks)."
+            "over all pairs and tasks)."
         )
     unranked = len(run.task_names) - len(ranked)
     if unranked:

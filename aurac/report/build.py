@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aurac.report import comparisons, tables
 from aurac.report.answers import answers
@@ -12,7 +10,6 @@ from aurac.report.blocks import (
     Block,
     Bullets,
     Cell,
-    Code,
     Column,
     Examples,
     Fold,
@@ -22,22 +19,27 @@ from aurac.report.blocks import (
     Text,
 )
 from aurac.report.caveats import caveats
-from aurac.report.documents import best_default, changes, examples, wordings
+from aurac.report.certified import DELTA, rank_sentence, rings
+from aurac.report.documents import best_default, examples, wordings
 from aurac.report.escape import one_line
-from aurac.report.paired import differences, losses
+from aurac.report.findings import MANY_TASKS, find
+from aurac.report.method import method
 from aurac.report.pictures import Pictures
-from aurac.report.tables import percent
+from aurac.report.rivals import gap_table, rival_table
+from aurac.report.strata import group_table
+from aurac.report.tables import highlighted, percent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from aurac.report.model import Run
+    from aurac.report.model import CurveRow, Run
+    from aurac.report.strata import Group
 
 # With more tasks or rows than this the report summarises; the files have everything.
-MANY_TASKS = 4
 MANY_ROWS = 40
 _FULL_FIGURES = 8
-_PAIRED = 5
+_GROUP_ROWS = 24
 
 _AURAC = (
     "AURAC is the area under the rank-accuracy curve divided by its width, so it is a weighted "
@@ -45,32 +47,6 @@ _AURAC = (
     "alike; on the linear axis the highest ranks dominate; the mean counts each measured rank "
     "alike."
 )
-_TASK_KEYS = {
-    "task": "name",
-    "metric": "metric",
-    "few-shot": "num_fewshot",
-    "documents": "n_docs",
-    "limit": "limit",
-    "output": "output_type",
-    "version": "version",
-    "documents sha256": "documents_sha256",
-    "prompts sha256": "prompts_sha256",
-}
-_ADAPTER_KEYS = {
-    "adapter": "name",
-    "method": "method",
-    "trained rank": "trained_rank",
-    "nested ranks": "nested_ranks",
-    "rank weights": "weights",
-    "scaling rule": "rule",
-    "alpha": "alpha",
-    "seed": "seed",
-    "modules": "modules",
-    "update": "update",
-    "notes": "notes",
-    "path": "path",
-    "sha256": "sha256",
-}
 
 
 class Builder:
@@ -79,17 +55,22 @@ class Builder:
     Args:
         run: What was measured.
         folder: Where the figures go.
+        delta: The loss against the highest rank that the certificates tolerate, a fraction.
     """
 
-    def __init__(self, run: Run, folder: Path) -> None:
-        self.run = run
+    def __init__(self, run: Run, folder: Path, delta: float = DELTA) -> None:
+        self.run, self.delta = run, delta
         self.large = len(run.task_names) > MANY_TASKS
-        formats = ("svg", "png") if self.large else ("svg", "png", "pdf")
-        self.pictures = Pictures(run, folder, formats, hover=not self.large)
+        self.found = find(run, delta)
+        self.pictures = Pictures(
+            run,
+            folder,
+            detailed=not self.large,
+            certified=rings(list(self.found.certificates.values())),
+            delta=delta,
+        )
         self.rows = MANY_ROWS // 2 if self.large else MANY_ROWS
         self.slugs = self.pictures.slugs
-        most = 1 if self.large else _PAIRED
-        self.differences = differences(run, most)
 
     def report(self) -> Report:
         """The whole report, in reading order."""
@@ -102,8 +83,9 @@ class Builder:
             self.bases(),
             self.costs(),
             self.documents(),
+            self.groups(),
             self.limits(),
-            self.method(),
+            method(self.run),
         ]
         return Report(
             title=self.title(),
@@ -138,11 +120,26 @@ class Builder:
 
     def answer(self) -> Section:
         """The first thing a reader wants to know."""
-        every = [difference for found in self.differences.values() for difference in found]
-        blocks: list[Block] = [Text(line, strong=True) for line in answers(self.run, every)]
+        every = [difference for found in self.found.pairs.values() for difference in found]
+        lines = answers(self.run, every)
+        if not self.large:
+            lines = [*lines, *self._ranks()]
+        blocks: list[Block] = [Text(line, strong=True) for line in lines]
         if self.large:
             blocks.append(self._winners())
         return Section("answer", "The answer", tuple(blocks))
+
+    def _ranks(self) -> list[str]:
+        """At which rank to use the best adapter of each task, and at what cost."""
+        several = len(self.run.task_names) > 1
+        lines = []
+        for task in self.run.task_names:
+            best = best_default(self.run, task)
+            if best and best.ranks:
+                found = self.found.certificate(best)
+                who = f"{best.label} on {task}" if several else best.label
+                lines.append(rank_sentence(best, found, who))
+        return lines
 
     def _winners(self) -> Table:
         rows = [self._winner(task) for task in self.run.task_names]
@@ -156,7 +153,7 @@ class Builder:
         )
         caption = (
             "The leading default curve of each task, and its paired distance to the runner-up in "
-            "points. p is adjusted for the number of tests over all tasks (Holm)."
+            "points. p is adjusted for every pair of adapters over all tasks (Holm)."
         )
         return Table("winners", caption, columns, tuple(rows))
 
@@ -170,7 +167,7 @@ class Builder:
         if len(scored) == 1:
             return (*lead, area, none, none, none)
         second = scored[1]
-        found = next((d for d in self.differences[task] if d.second is second), None)
+        found = next((d for d in self.found.pairs[task] if d.second is second), None)
         if found is None:
             gap = tables.area(scored[0]) - tables.area(second)
             return (*lead, area, Cell(second.label), Cell(percent(gap), gap), none)
@@ -181,7 +178,10 @@ class Builder:
     def curves(self) -> Section:
         """Rank-accuracy curves: every task its figure, many tasks an overview first."""
         tasks = [t for t in self.run.task_names if any(c.ranks for c in self.run.of_task(t))]
-        pictures = [self.pictures.rank_accuracy(task) for task in tasks]
+        most = _FULL_FIGURES if self.large else len(tasks)
+        pictures = [
+            self.pictures.rank_accuracy(task, inline=at < most) for at, task in enumerate(tasks)
+        ]
         if not self.large:
             blocks: list[Block] = [*pictures]
             linear = tuple(self.pictures.rank_accuracy(task, "linear") for task in tasks)
@@ -206,17 +206,27 @@ class Builder:
                 rest = len(curves) - len(shown)
                 parts.append(Text(f"The {rest} curves below these are in table.csv."))
             parts.append(tables.rank_table(task, shown, f"ranks-{name}"))
+            parts += self._checkpoints(task, shown)
             blocks += [Fold(task, tuple(parts))] if self.large else parts
         weights = tables.weight_table(self.run.curves, "weights")
         if blocks:
             blocks += [Text(_AURAC), *([weights] if weights else [])]
         return Section("aurac", "AURAC", tuple(blocks))
 
+    def _checkpoints(self, task: str, shown: Sequence[CurveRow]) -> list[Block]:
+        """The single checkpoints behind the means over seeds."""
+        seeds = [seed for curve in shown for seed in curve.members][:MANY_ROWS]
+        if not seeds:
+            return []
+        name = f"seeds-{self.slugs[task]}"
+        inner = tables.aurac_table(task, seeds, name), tables.rank_table(task, seeds, f"{name}-r")
+        return [Fold("The single checkpoints behind the means over seeds", inner)]
+
     def paired(self) -> Section:
         """The best curve against the others, on the same documents."""
         blocks: list[Block] = []
         for task in () if self.large else self.run.task_names:
-            found = self.differences[task]
+            found = self.found.pairs[task]
             if found:
                 name = f"paired-{self.slugs[task]}"
                 blocks.append(comparisons.difference_table(task, found, name))
@@ -226,30 +236,30 @@ class Builder:
         """What a smaller rank loses against the highest one."""
         blocks: list[Block] = []
         for task in () if self.large else self.run.task_names:
-            chosen = [c for c in self.pictures.highlighted(task) if c.is_default]
-            lost = [loss for curve in chosen for loss in losses(curve)]
-            if lost:
-                blocks.append(comparisons.loss_table(task, lost, f"losses-{self.slugs[task]}"))
+            mine = [(c, f) for c, f in self.found.certificates.values() if c.task == task and f]
+            if mine:
+                name = f"losses-{self.slugs[task]}"
+                blocks.append(comparisons.loss_table(task, mine, self.delta, name))
         return Section("smaller", "What a smaller rank loses", tuple(blocks))
 
     def bases(self) -> Section:
         """Prefix against SVD, where the run has both for an adapter."""
         blocks: list[Block] = []
-        for task in self.run.task_names:
-            curves = self.run.of_task(task)
-            both = {c.adapter for c in curves if c.basis == "svd"}
-            both &= {c.adapter for c in curves if c.basis == "prefix"}
-            chosen = [c for c in curves if c.adapter in both and c.role != "published"]
-            if chosen:
-                table = tables.rank_table(task, chosen[:MANY_ROWS], f"bases-{self.slugs[task]}")
-                blocks.append(table)
+        for task, found in self.found.rivals.items():
+            if not found:
+                continue
+            name = self.slugs[task]
+            parts: list[Block] = [rival_table(task, found, f"rivals-{name}")]
+            gaps = gap_table(task, found, f"gaps-{name}")
+            parts += [gaps] if gaps else []
+            blocks += [Fold(task, tuple(parts))] if self.large else parts
         return Section("bases", "Prefix against SVD", tuple(blocks))
 
     def costs(self) -> Section:
         """Accuracy against what has to be stored."""
         blocks: list[Block] = []
         for task in self.run.task_names[: 1 if self.large else None]:
-            curves = [c for c in self.pictures.highlighted(task) if c.is_default]
+            curves = [c for c in highlighted(self.run, task) if c.is_default]
             chosen = [curve for curve in curves if curve.ranks and all(curve.bytes)]
             if not chosen:
                 continue
@@ -262,23 +272,18 @@ class Builder:
     def documents(self) -> Section:
         """Documents gained and lost with the rank, and a few of them with their answers."""
         blocks: list[Block] = []
-        for task in self.run.task_names[: 1 if self.large else None]:
-            chosen = [c for c in self.pictures.highlighted(task) if c.is_default]
-            found = [item for curve in chosen if (item := changes(curve)) is not None]
-            if found:
+        for task, found in self.found.changes.items():
+            if found and not self.large:
+                chosen = [c for c in highlighted(self.run, task) if c.is_default]
                 blocks.append(self.pictures.changes(task, found, chosen))
                 table = tables.change_table(task, found, f"changes-table-{self.slugs[task]}")
                 blocks.append(Fold("These numbers as a table", (table,)))
-            blocks += self._examples(task)
+            if not self.large or task == self.run.task_names[0]:
+                blocks += self._examples(task)
         if self.large:
-            ends = [item for task in self.run.task_names for item in self._ends(task)]
+            ends = [item for found in self.found.changes.values() for item in found]
             blocks += [tables.end_table(ends, "ends")] if ends else []
         return Section("documents", "Documents gained and lost", tuple(blocks))
-
-    def _ends(self, task: str) -> list[Any]:
-        best = best_default(self.run, task)
-        item = changes(best, (best.ranks[0], best.ranks[-1])) if best else None
-        return [item] if item else []
 
     def _examples(self, task: str) -> list[Block]:
         best = best_default(self.run, task)
@@ -286,59 +291,29 @@ class Builder:
         if best is None or not shown:
             return []
         asked = "" if wordings(self.run, task) else " This run did not keep the questions."
+        who = best.members[0].adapter if best.members else best.label
         text = (
-            f"{task}: some documents as {best.label} answered them at a low, a middle and its "
+            f"{task}: some documents as {who} answered them at a low, a middle and its "
             f"highest rank. The first of each kind in the task's order, nobody picked them.{asked}"
         )
         return [Text(text), Examples(tuple(shown))]
+
+    def groups(self) -> Section:
+        """Areas on the groups of each task's documents, where it has groups."""
+        blocks: list[Block] = []
+        for task, found in self.found.groups.items():
+            if found:
+                table = group_table(task, found, f"groups-{self.slugs[task]}")
+                shown = [Fold(task, (table,))] if self.large else [*self._dots(task, found), table]
+                blocks += shown
+        return Section("groups", "Groups of documents", tuple(blocks))
+
+    def _dots(self, task: str, found: Sequence[Group]) -> list[Block]:
+        names = {group.name for group in found}
+        return [self.pictures.groups(task, found)] if len(names) <= _GROUP_ROWS else []
 
     def limits(self) -> Section:
         """The caveats of this run."""
         lines = caveats(self.run)
         blocks = (Bullets(tuple(lines)),) if lines else ()
         return Section("caveats", "What to keep in mind about this run", blocks)
-
-    def method(self) -> Section:
-        """Everything that is needed to run it again, or to doubt it."""
-        blocks: list[Block] = []
-        for item in self.run.provenance:
-            if item.get("command"):
-                blocks += [Text("Run it again:"), Code(_command(item["command"]))]
-        if self.run.tasks:
-            blocks.append(tables.listing("tasks", "Tasks", _TASK_KEYS, self.run.tasks))
-        if self.run.adapters:
-            adapters = tables.listing("adapters", "Adapters", _ADAPTER_KEYS, self.run.adapters)
-            many = len(adapters.rows) > MANY_ROWS // 2
-            blocks.append(Fold("Adapters", (adapters,)) if many else adapters)
-        recipes = [
-            {"adapter": adapter.get("name"), **adapter["recipe"]}
-            for adapter in self.run.adapters
-            if isinstance(adapter.get("recipe"), Mapping)
-        ]
-        if recipes:
-            keys = dict.fromkeys(key for recipe in recipes for key in recipe)
-            table = tables.listing("recipes", "Recipes", {key: key for key in keys}, recipes)
-            blocks.append(Fold("How the adapters were trained", (table,)))
-        for at, item in enumerate(self.run.provenance):
-            facts = _facts(item)
-            if facts:
-                table = tables.settings_table(facts, f"provenance-{at}", "Settings and versions")
-                blocks.append(table)
-        return Section("method", "Method, settings, hashes, versions", tuple(blocks))
-
-
-def _command(command: Any) -> str:
-    if isinstance(command, (list, tuple)):
-        return shlex.join(str(part) for part in command)
-    return str(command)
-
-
-def _facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Provenance as pairs, nested mappings flattened one level."""
-    facts: dict[str, Any] = {}
-    for name, value in provenance.items():
-        if isinstance(value, Mapping):
-            facts |= {f"{name}: {inner}": part for inner, part in value.items()}
-        elif name != "command":
-            facts[name] = value
-    return facts

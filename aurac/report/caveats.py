@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from aurac.report.model import Run
 
-# Below this many expected documents at the nearer end a t interval is too narrow.
+# Below this many expected documents at the nearer end Student's t is too narrow.
 _FEW_EVENTS = 30
 _FEW_DOCUMENTS = 200
 # Reading every cell of a larger run only to check it would take minutes.
@@ -43,20 +43,24 @@ def caveats(run: Run) -> list[str]:
 
 
 def _seeds(run: Run) -> Iterator[str]:
-    seeds: dict[str, set[str]] = {}
-    for adapter in run.adapters:
-        seeds.setdefault(str(adapter.get("method")), set()).add(str(adapter.get("seed")))
-    if seeds and all(len(found) > 1 for found in seeds.values()):
-        yield (
-            "The intervals cover the choice of documents, not of training seeds. Each row is "
-            "conditional on its checkpoint: compare methods over their seeds, not row by row."
+    several = {curve.adapter: curve.seeds for curve in run.curves if curve.members}
+    single = {curve.adapter for curve in run.curves if not curve.members and curve.ranks}
+    if several:
+        counts = ", ".join(f"{name} {n}" for name, n in several.items())
+        few = (
+            " Two or three seeds tell little of their spread." if min(several.values()) < 4 else ""
         )
-    elif run.curves:
         yield (
-            "Conditional on these checkpoints: the intervals cover the choice of documents. They "
-            "do not say how another training run of the same method, with another seed, would "
-            "have done."
+            f"Over training seeds as well as documents: {counts}. Their intervals and differences "
+            f"hold for another draw of both.{few}"
         )
+    if single:
+        who = f"{some(single)}: conditional" if several else "Conditional"
+        yield (
+            f"{who} on these checkpoints: the intervals cover the choice of documents. They do not "
+            "say how another training run of the same method, with another seed, would have done."
+        )
+    yield from run.notes
 
 
 def _scale(run: Run) -> Iterator[str]:
@@ -137,7 +141,10 @@ def _rough(run: Run) -> Iterator[str]:
         if curve.n_docs * min(curve.log2.value, 1 - curve.log2.value) < _FEW_EVENTS
     ]
     if near:
-        yield f"{some(near)}: so few documents are right (or wrong) that the interval is rough."
+        yield (
+            f"{some(near)}: so few documents are right (or wrong) that the interval is not "
+            "Student's t but the bootstrap or an exact one; results.json names it."
+        )
 
 
 def _limited(run: Run) -> Iterator[str]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurac.report.blocks import Cell, Column, Table
+from aurac.report.certified import points
 from aurac.report.tables import NONE, percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.report.paired import Difference, Loss
+    from aurac.report.model import CurveRow
+    from aurac.report.paired import Difference
+    from aurac.uncertainty import Certificate
 
 
 def difference_table(task: str, found: Sequence[Difference], name: str) -> Table:
@@ -24,7 +27,8 @@ def difference_table(task: str, found: Sequence[Difference], name: str) -> Table
     )
     caption = (
         f"{task}: paired differences of AURAC (log2) in points, over the same documents. p is "
-        "adjusted for all the tests of this report (Holm). Detectable: the smallest true "
+        "adjusted (Holm) for every pair of adapters on every task of this run, shown here or not; "
+        "between truncations of one adapter, for all those. Detectable: the smallest true "
         "difference that these documents would show four times in five."
     )
     return Table(name, caption, columns, tuple(_difference_row(item) for item in found))
@@ -56,8 +60,10 @@ def p_value(p: float | None) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
-def loss_table(task: str, found: Sequence[Loss], name: str) -> Table:
-    """What each smaller rank loses against the highest one."""
+def loss_table(
+    task: str, found: Sequence[tuple[CurveRow, Certificate]], delta: float, name: str
+) -> Table:
+    """What each smaller rank loses against the highest one, and which ranks are certified."""
     columns = (
         Column("curve"),
         Column("rank", numeric=True),
@@ -65,21 +71,25 @@ def loss_table(task: str, found: Sequence[Loss], name: str) -> Table:
         Column("loss at most (95 %)", numeric=True),
         Column("documents that change (%)", numeric=True),
         Column("tolerance needed", numeric=True),
+        Column(f"within {points(delta)}"),
     )
     rows = tuple(
         (
-            Cell(item.curve.label),
-            Cell(str(item.rank), item.rank),
-            Cell(percent(item.loss), item.loss),
-            Cell(percent(item.upper), item.upper),
-            Cell(percent(item.flip_rate), item.flip_rate),
-            Cell(percent(item.needed), item.needed),
+            Cell(curve.label),
+            Cell(str(step.rank), step.rank),
+            Cell(percent(step.loss), step.loss),
+            Cell(percent(step.upper), step.upper),
+            Cell(percent(step.flip_rate), step.flip_rate),
+            Cell(percent(step.delta_needed), step.delta_needed),
+            Cell("certified" if step.delta_needed < delta else "not certified"),
         )
-        for item in found
+        for curve, certificate in found
+        for step in certificate.steps
     )
     caption = (
         f"{task}: accuracy lost against the highest rank of the same curve, in points, on the same "
-        "documents. A rank is good enough where the tolerance that was declared before looking is "
-        "above the last column (one-sided paired tests downward from the highest rank)."
+        f"documents. A rank is certified where the tolerance, {points(delta)} here, is above the "
+        "tolerance needed (one-sided paired tests downward from the highest rank, 5 % for each "
+        "curve). The tolerance has to be declared before looking; `aurac report --delta` sets it."
     )
     return Table(name, caption, columns, rows)

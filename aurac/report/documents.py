@@ -183,9 +183,13 @@ def with_outcomes(curve: CurveRow) -> Curve | None:
         "doc_hashes": first.hashes,
         "strata": first.strata,
         "prompts": first.prompts,
-        "adapter": curve.label,
+        "adapter": curve.adapter,
+        "basis": curve.basis,
+        "rescale": curve.rescale,
         "task": curve.task,
         "metric": curve.metric,
+        "method": curve.method,
+        "seed": curve.seed,
         "missing": dict(curve.missing),
     }
     try:
@@ -240,11 +244,26 @@ def wordings(run: Run, task: str) -> Mapping[str, Wording]:
 def changes(curve: CurveRow, ranks: Sequence[int] | None = None) -> Changes | None:
     """Documents gained and lost from each rank to the next; None without cells.
 
+    A mean over seeds counts the documents of every seed.
+
     Args:
         curve: Whose cells are read.
         ranks: The ranks to step through; the base and every rank of the curve by default.
     """
-    cells = {rank: cell(curve, rank) for rank in (ranks or (0, *curve.ranks))}
+    parts = [_steps(one, ranks or (0, *curve.ranks)) for one in curve.members or (curve,)]
+    known = [part for part in parts if part is not None and part[0]]
+    if len(known) < len(parts) or len({len(steps) for steps, _ in known}) > 1:
+        return None
+    together = [
+        Step(same[0].lower, same[0].upper, sum(s.gained for s in same), sum(s.lost for s in same))
+        for same in zip(*(steps for steps, _ in known), strict=True)
+    ]
+    return Changes(curve.label, curve.task, sum(n for _, n in known), tuple(together))
+
+
+def _steps(curve: CurveRow, ranks: Sequence[int]) -> tuple[list[Step], int] | None:
+    """The steps of one checkpoint, and its documents."""
+    cells = {rank: cell(curve, rank) for rank in ranks}
     kept = [(rank, found) for rank, found in cells.items() if found is not None]
     steps = []
     for (lower, before), (upper, after) in pairwise(kept):
@@ -253,16 +272,16 @@ def changes(curve: CurveRow, ranks: Sequence[int] | None = None) -> Changes | No
         rises = [after.scores[doc] - score for doc, score in before.scores.items()]
         gained, lost = sum(x > _SAME for x in rises), sum(x < -_SAME for x in rises)
         steps.append(Step(lower, upper, gained, lost))
-    if not steps:
-        return None
-    return Changes(curve.label, curve.task, len(kept[0][1].scores), tuple(steps))
+    return steps, len(kept[0][1].scores) if kept else 0
 
 
 def examples(run: Run, curve: CurveRow) -> list[Example]:
     """A few documents of one curve: gained with the rank, lost with it, wrong all along.
 
-    The first documents of each kind in stored order are shown, so nobody has picked them.
+    The first documents of each kind in stored order are shown, so nobody has picked them. Of a mean
+    over seeds the first seed's are shown.
     """
+    curve = curve.members[0] if curve.members else curve
     ranks = [rank for rank in curve.ranks if cell(curve, rank) is not None]
     if len(ranks) < 2:
         return []

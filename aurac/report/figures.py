@@ -40,24 +40,28 @@ def styled() -> Iterator[None]:
 
 
 def single(
-    draw: Callable[[Axes], Axes], *, labels: Sequence[str] = (), height: float = HEIGHT
+    draw: Callable[[Axes], Axes],
+    *,
+    labels: Sequence[str] = (),
+    height: float = HEIGHT,
+    top: float = 0.12,
 ) -> Figure:
-    """A figure with one Axes and a right margin that holds `labels`."""
+    """A figure with one Axes, a right margin that holds `labels`, and `top` inches above."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height))
-    margin = (_longest(labels) + 24) / _POINTS / WIDTH if labels else 0.03
-    ax = figure.add_axes((0.115, 0.5 / height, 0.885 - margin, 1 - 0.62 / height))
+    margin = (text_width(labels) + 24) / _POINTS / WIDTH if labels else 0.03
+    ax = figure.add_axes((0.115, 0.5 / height, 0.885 - margin, 1 - (0.5 + top) / height))
     draw(ax)
     return figure
 
 
-def _longest(labels: Sequence[str]) -> float:
+def text_width(labels: Sequence[str], size: float = LABEL_SIZE) -> float:
     """Width in points of the longest label; text that stays text may come out a little wider."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
-    font, paths = FontProperties(size=LABEL_SIZE), TextToPath()
+    font, paths = FontProperties(size=size), TextToPath()
     return max(
         paths.get_text_width_height_descent(label, font, ismath=False)[0] for label in labels
     )
@@ -74,6 +78,17 @@ def grid(draws: Sequence[Callable[[Axes], Axes]], *, across: int, height: float)
         draw(ax)
     for ax in list(axes.flat)[len(draws) :]:
         ax.remove()
+    return figure
+
+
+def rows(draw: Callable[[Axes], Axes], *, labels: Sequence[str], height: float) -> Figure:
+    """A figure with one Axes whose rows are named at the left by `labels`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height))
+    left = (text_width(labels) + 16) / _POINTS / WIDTH
+    ax = figure.add_axes((left, 0.5 / height, 0.97 - left, 1 - 0.95 / height))
+    draw(ax)
     return figure
 
 

@@ -69,11 +69,21 @@ def _example(example: Any) -> str:
         parts += ["Question:", markdown_fence(example.wording.question, _QUESTION)]
     if example.wording.target:
         parts.append(f"Reference: {markdown(shorten(example.wording.target, 300))}")
-    for answer in example.answers:
-        mark = "right" if answer.right else "wrong"
-        parts.append(f"Rank {answer.rank}, {mark} (score {answer.score:.3g}):")
-        parts.append(markdown_fence(answer.text or "(empty)", _ANSWER))
+    heads = [f"rank {answer.rank}, {_mark(answer)}" for answer in example.answers]
+    cells = [_lines(shorten(answer.text or "(empty)", _ANSWER)) for answer in example.answers]
+    rule = "|" + " --- |" * len(heads)
+    parts.append("\n".join([_row(heads), rule, f"| {' | '.join(cells)} |"]))
     return "\n\n".join(parts)
+
+
+def _mark(answer: Any) -> str:
+    mark = "✓ right" if answer.right else "✗ wrong"
+    return mark if answer.score in (0, 1) else f"{mark} (score {answer.score:.3g})"
+
+
+def _lines(text: str) -> str:
+    """Several lines in one cell of a table."""
+    return "<br>".join(markdown(line) for line in text.strip("\n").split("\n"))
 
 
 def _code(block: blocks.Code) -> str:

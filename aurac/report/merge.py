@@ -59,6 +59,7 @@ def merge(runs: Sequence[Run]) -> Run:
         failures=tuple(failure for run in runs for failure in run.failures),
         provenance=tuple(item for run in runs for item in run.provenance),
         roots=tuple(root for run in runs for root in run.roots),
+        groups={name: members for run in runs for name, members in run.groups.items()},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from aurac.errors import RunFolderError
@@ -32,7 +33,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class CurveRow:
-    """One adapter under one inference on one task: a curve of `results.json`."""
+    """One adapter under one inference on one task: a curve of `results.json`.
+
+    With `members` it is the mean over training seeds: see `aurac.report.pool`.
+    """
 
     id: str
     adapter: str
@@ -62,6 +66,13 @@ class CurveRow:
     weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     drops: tuple[tuple[int, int, float], ...] = ()
     label: str = ""
+    seed: int | None = None
+    members: tuple[CurveRow, ...] = ()
+
+    @property
+    def seeds(self) -> int:
+        """How many training seeds are behind the curve."""
+        return max(1, len(self.members))
 
     @property
     def inference(self) -> str:
@@ -85,6 +96,8 @@ class Run:
     provenance: tuple[Mapping[str, Any], ...]
     version: str
     roots: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -146,7 +159,8 @@ def parse(results: Mapping[str, Any], root: Path | None = None) -> Run:
     if not isinstance(raw, list):
         raise RunFolderError("results without a list of curves", expected="the key 'curves'")
     try:
-        curves = [_curve(entry, root) for entry in raw]
+        seeds = {str(a["name"]): a.get("seed") for a in results.get("adapters") or ()}
+        curves = [_curve(entry, root, seeds) for entry in raw]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunFolderError(f"a curve that cannot be read ({error!r})") from error
     return Run(
@@ -157,10 +171,11 @@ def parse(results: Mapping[str, Any], root: Path | None = None) -> Run:
         provenance=(results.get("provenance") or {},),
         version=str(results.get("aurac") or "unknown"),
         roots=(root,) if root else (),
+        groups=results.get("groups") or {},
     )
 
 
-def _curve(entry: Mapping[str, Any], root: Path | None) -> CurveRow:
+def _curve(entry: Mapping[str, Any], root: Path | None, seeds: Mapping[str, Any]) -> CurveRow:
     ranks = [int(rank) for rank in entry["ranks"]]
     n = len(ranks)
     columns = {
@@ -200,6 +215,7 @@ def _curve(entry: Mapping[str, Any], root: Path | None) -> CurveRow:
         mean=score.get("mean"),
         score_reason=entry.get("score_reason"),
         weights={axis: tuple(w) for axis, w in (entry.get("weights") or {}).items() if w},
+        seed=seeds.get(str(entry["adapter"])),
         drops=tuple((int(a), int(b), float(size)) for a, b, size in entry.get("drops") or ()),
         **picked,
     )
@@ -244,10 +260,10 @@ def _cells(entry: Mapping[str, Any], root: Path) -> dict[int, tuple[Path, ...]]:
 
 def inside(root: Path, relative: str) -> Path:
     """The path of a cell, which has to lie in the run folder that names it."""
-    path = (root / relative).resolve()
-    if not path.is_relative_to(root.resolve()):
+    path = PurePath(relative)
+    if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"cell path {relative!r} leaves the run folder")
-    return path
+    return root / path
 
 
 def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:

@@ -1,4 +1,4 @@
-"""Paired differences and certified ranks of a run, from the documents that its cells hold.
+"""Paired differences of a run, from the documents that its cells hold.
 
 The arithmetic is that of `aurac.uncertainty`; this file finds the curves and words the result.
 """
@@ -10,24 +10,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aurac.analysis import paired_family
 from aurac.errors import CurveError
-from aurac.report.documents import with_outcomes
+from aurac.report.pool import seeds_of
 from aurac.report.tables import ordered, percent
+from aurac.uncertainty.streams import SEED
 
 if TYPE_CHECKING:
+    from aurac.analysis_rows import PairRow
     from aurac.report.model import CurveRow, Run
 
 _LEVEL = 0.05
-# Any declared tolerance gives the same losses and bounds; this one is only tested against.
-_ANY_DELTA = 0.02
 
 
 @dataclass(frozen=True)
 class Difference:
     """AURAC (log2) of `first` minus that of `second` on the same documents, as fractions.
 
-    `adjusted` is the p value after Holm over all differences of the report; `detectable` the
-    smallest true difference that a single such test finds with 80 % power.
+    `adjusted` is the p value after Holm, in the same family as `aurac score` prints it;
+    `detectable` the smallest true difference that a single such test finds with 80 % power.
     """
 
     first: CurveRow
@@ -54,89 +55,77 @@ class Difference:
         return f"{text} (paired 95 % interval {percent(self.low)} to {percent(self.high)})"
 
 
-@dataclass(frozen=True)
-class Loss:
-    """What one rank loses against the highest: `upper` bounds it at 95 %, one-sided."""
+class Paired:
+    """The paired differences of a run.
 
-    curve: CurveRow
-    rank: int
-    reference: int
-    loss: float
-    upper: float
-    flip_rate: float
-    needed: float
-
-
-def differences(run: Run, most: int) -> dict[str, list[Difference]]:
-    """For each task its best default curve against the next ones and its own other inferences.
-
-    All of them are one family for Holm's adjustment, over the tasks too.
+    They are rows of the whole analysis, and adjusted within all of it: every pair of adapters (or
+    arms of several seeds) over all the tasks is one family for Holm, every pair of truncations of
+    one adapter another.
 
     Args:
         run: What was measured.
-        most: With how many default curves the best one of a task is compared.
     """
-    from aurac.uncertainty import holm
 
-    found = {task: _against_best(run, task, most) for task in run.task_names}
-    adjusted = iter(holm([d.adjusted for several in found.values() for d in several]))
-    return {
-        task: [replace(difference, adjusted=next(adjusted)) for difference in several]
-        for task, several in found.items()
-    }
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._known = _family(run)
+
+    def between(self, first: CurveRow, second: CurveRow) -> Difference | None:
+        """`first` minus `second`, two adapters or two truncations of one; None where not paired."""
+        a, b = first.adapter, second.adapter
+        if a == b:
+            a, b = f"{a} · {first.inference}", f"{b} · {second.inference}"
+        straight = self._known.get((b, a, first.task))
+        row = straight or self._known.get((a, b, first.task))
+        if row is None or row.found is None:
+            return None
+        estimate = row.found.estimate
+        low, high, sign = estimate.low, estimate.high, 1.0
+        if straight is None:
+            sign = -1.0
+            low, high = (None if end is None else -end for end in (high, low))
+        return Difference(
+            first=first,
+            second=second,
+            value=sign * estimate.value,
+            low=low,
+            high=high,
+            adjusted=row.p_holm,
+            detectable=row.found.mde,
+            n_docs=row.n_docs or 0,
+            method=estimate.method,
+        )
+
+    def against_best(self, task: str, most: int) -> list[Difference]:
+        """The best default curve of a task against the next ones and its own other inferences.
+
+        Args:
+            task: One of the run's.
+            most: With how many other default curves it is compared.
+        """
+        scored = [curve for curve in ordered(self.run.of_task(task)) if curve.log2]
+        default = [curve for curve in scored if curve.is_default]
+        if not default:
+            return []
+        best = default[0]
+        own = [c for c in scored if c.adapter == best.adapter and not c.is_default]
+        pairs = [self.between(best, other) for other in [*default[1 : most + 1], *own]]
+        return [pair for pair in pairs if pair is not None]
 
 
-def _against_best(run: Run, task: str, most: int) -> list[Difference]:
-    scored = [curve for curve in ordered(run.of_task(task)) if curve.log2]
-    default = [curve for curve in scored if curve.is_default]
-    if not default:
-        return []
-    best = default[0]
-    own = [c for c in scored if c.adapter == best.adapter and not c.is_default]
-    pairs = [_difference(best, other) for other in [*default[1 : most + 1], *own]]
-    return [pair for pair in pairs if pair is not None]
-
-
-def _difference(first: CurveRow, second: CurveRow) -> Difference | None:
-    from aurac.uncertainty import paired_curves
-
-    mine, theirs = with_outcomes(first), with_outcomes(second)
-    if mine is None or theirs is None:
-        return None
+def _family(run: Run) -> dict[tuple[str, str, str | None], PairRow]:
+    """Every pair of the run that has a difference, b - a, by the names of a, b and the task."""
+    curves, groups = [], {}
+    for row in sorted(run.curves, key=lambda curve: not curve.is_default):
+        seeds = seeds_of(row) or []
+        if row.members:
+            groups[row.adapter] = [row.adapter]
+            seeds = [replace(seed, adapter=row.adapter) for seed in seeds]
+        curves += seeds
+    if not curves:
+        return {}
     try:
-        paired = paired_curves(theirs, mine, rng=np.random.default_rng(0))
-    except CurveError:
-        return None
-    gap, estimate = paired.difference, paired.difference.estimate
-    return Difference(
-        first=first,
-        second=second,
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        adjusted=gap.p,
-        detectable=gap.mde,
-        n_docs=paired.n_docs,
-        method=estimate.method,
-    )
-
-
-def losses(curve: CurveRow) -> list[Loss]:
-    """For each rank below the highest: the paired loss, its bound, and the answers that change.
-
-    Empty without documents. Which loss is tolerable has to be declared before looking; so this
-    names no rank, it says which tolerance each rank would have needed.
-    """
-    from aurac.uncertainty import certify
-
-    points = with_outcomes(curve)
-    if points is None or len(points.ranks) < 2:
-        return []
-    try:
-        certificate = certify(points.at(points.ranks), delta=_ANY_DELTA)
-    except CurveError:
-        return []
-    return [
-        Loss(curve, s.rank, certificate.reference, s.loss, s.upper, s.flip_rate, s.delta_needed)
-        for s in certificate.steps
-    ]
+        pairs = paired_family(curves, rng=np.random.default_rng(SEED), groups=groups)
+    except CurveError:  # curves that do not fit together: nothing is compared
+        return {}
+    return {(pair.a, pair.b, pair.task): pair for pair in pairs if pair.found is not None}

@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aurac.report import figures, plots, style, words
+from aurac.report import charts, figures, paper, plots, style, words
 from aurac.report.blocks import Picture
+from aurac.report.certified import DELTA, points
+from aurac.report.documents import best_default
 from aurac.report.escape import one_line, slug
-from aurac.report.tables import ordered
+from aurac.report.tables import highlighted, ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow, Run
     from aurac.report.plots import Looks
+    from aurac.report.strata import Group
 
 _PANEL_CURVES = 30
 _PANEL_BEST = 3
@@ -31,56 +34,86 @@ class Pictures:
     Args:
         run: What was measured.
         folder: Where the files go.
-        formats: Of the files.
-        hover: Whether each point in a page carries its numbers.
+        detailed: Whether each point in a page carries its numbers, and there are PDFs for papers.
+        certified: Id of a curve → its certified rank.
+        delta: The loss that the certificates tolerate.
     """
 
-    def __init__(self, run: Run, folder: Path, formats: Sequence[str], *, hover: bool) -> None:
-        self.run, self.folder, self.formats, self.hover = run, folder, formats, hover
+    def __init__(
+        self,
+        run: Run,
+        folder: Path,
+        *,
+        detailed: bool,
+        certified: Mapping[str, int] | None = None,
+        delta: float = DELTA,
+    ) -> None:
+        self.certified, self.delta = dict(certified or {}), delta
+        self.run, self.folder, self.detailed = run, folder, detailed
         self.looks: Looks = style.looks(run.curves)
         self.few = len({curve.adapter for curve in run.curves}) <= len(style.SERIES)
         self.files: list[Path] = []
         self.slugs = unique_slugs(run.task_names)
 
-    def highlighted(self, task: str) -> list[CurveRow]:
-        """The curves in colour: the best default ones, then other inferences of these adapters."""
-        curves = [curve for curve in self.run.of_task(task) if curve.ranks]
-        default = ordered([c for c in curves if c.is_default])[: style.MAX_HIGHLIGHTED]
-        names = {curve.adapter for curve in default}
-        rest = [c for c in curves if not c.is_default and (c.adapter in names or not default)]
-        chosen = [*default, *rest][: style.MAX_HIGHLIGHTED]
-        return [curve for curve in curves if curve in chosen]
-
     def looked(self, curves: Sequence[CurveRow]) -> Looks:
         """The run's looks; where a hue would come twice in one figure, looks of its own."""
         return self.looks if self.few else {**self.looks, **style.looks(curves)}
 
-    def rank_accuracy(self, task: str, axis: str = "log2") -> Picture:
-        """Accuracy against rank for one task."""
+    def rank_accuracy(self, task: str, axis: str = "log2", *, inline: bool = True) -> Picture:
+        """Accuracy against rank for one task; without `inline` only the files are made."""
         every = [curve for curve in self.run.of_task(task) if curve.ranks]
-        chosen = self.highlighted(task)
-        draw = partial(
-            plots.rank_accuracy,
-            curves=every,
-            axis=axis,
-            looked=self.looked(chosen),
-            highlight={curve.id for curve in chosen},
-        )
+        chosen = highlighted(self.run, task)
+        draw = self.drawing(task, axis)
         rest = len(every) - len(chosen)
         bands = plots.banded(chosen)
         name = f"rank-accuracy-{self.slugs[task]}{'' if axis == 'log2' else '-linear'}"
         labels = [curve.label for curve in chosen]
         bases = list(plots.baselines(every))
+        if axis == "log2" and self.detailed:
+            self.files += paper.write(draw, self.folder / "paper" / name)
         with figures.styled():
             figure = figures.single(draw, labels=_short([*labels, *bases]))
             return self._save(
                 figure,
                 name,
                 title=f"Accuracy against rank on {task}",
-                caption=words.curve_caption(task, chosen, axis, bands, rest=rest),
-                alt=words.curve_alt(task, chosen, rest),
+                caption=" ".join(
+                    [words.curve_caption(task, chosen, axis, bands, rest=rest), *self._marks(task)]
+                ),
+                alt=words.curve_alt(task, chosen, rest, self.certified),
                 series=chosen,
+                inline=inline,
             )
+
+    def drawing(self, task: str, axis: str = "log2") -> Callable[..., Any]:
+        """Draws the curves of one task on the Axes it is given."""
+        chosen = highlighted(self.run, task)
+        leader = best_default(self.run, task)
+        return partial(
+            plots.rank_accuracy,
+            curves=[curve for curve in self.run.of_task(task) if curve.ranks],
+            axis=axis,
+            looked=self.looked(chosen),
+            highlight={curve.id for curve in chosen},
+            certified=self.certified,
+            full={leader.id} if leader and len(leader.ranks) > 1 else set(),
+        )
+
+    def _marks(self, task: str) -> list[str]:
+        """What the level line and the rings mean, where the figure has them."""
+        leader = best_default(self.run, task)
+        parts = []
+        if leader and len(leader.ranks) > 1:
+            parts.append(
+                f"The dotted level line is {leader.label} at its highest rank, "
+                f"{leader.ranks[-1]}: the distance to it is what truncation loses."
+            )
+        if any(curve.id in self.certified for curve in highlighted(self.run, task)):
+            parts.append(
+                "A ring is the smallest rank certified to lose less than "
+                f"{points(self.delta)} against the highest."
+            )
+        return parts
 
     def overview(self, tasks: Sequence[str]) -> Picture:
         """All tasks as small multiples."""
@@ -116,15 +149,18 @@ class Pictures:
 
     def cost(self, task: str, curves: Sequence[CurveRow]) -> Picture:
         """Accuracy against bytes for one task."""
-        draw = partial(plots.cost, curves=curves, looked=self.looked(curves))
+        draw = partial(charts.cost, curves=curves, looked=self.looked(curves))
+        if self.detailed:
+            self.files += paper.write(draw, self.folder / "paper" / f"cost-{self.slugs[task]}")
         with figures.styled():
-            figure = figures.single(draw, labels=_short([c.label for c in curves]), height=3.2)
+            labels = _short([c.label for c in curves])
+            figure = figures.single(draw, labels=labels, height=3.6, top=0.55)
             return self._save(
                 figure,
                 f"cost-{self.slugs[task]}",
                 title=f"Accuracy against adapter size on {task}",
-                caption=f"{task}: accuracy against the size of the truncated adapter; each mark is "
-                "a rank.",
+                caption=f"{task}: accuracy against the size of the truncated adapter and its "
+                "number of parameters; each mark is a rank.",
                 alt=words.cost_alt(task, curves),
                 series=curves,
             )
@@ -135,7 +171,7 @@ class Pictures:
         steps = [step for item in found for step in item.steps]
         most = (max(step.gained for step in steps), max(step.lost for step in steps))
         draws: list[Callable[[Any], Any]] = [
-            partial(plots.gained_lost, changes=item, colour=tints[item.label], most=most)
+            partial(charts.gained_lost, changes=item, colour=tints[item.label], most=most)
             for item in found
         ]
         wide = max(len(item.steps) for item in found) > 6
@@ -150,6 +186,24 @@ class Pictures:
                 alt=words.change_alt(task, found),
             )
 
+    def groups(self, task: str, found: Sequence[Group]) -> Picture:
+        """The areas on each group of a task's documents."""
+        curves = list({group.curve.id: group.curve for group in found}.values())
+        count = len({group.name for group in found})
+        with figures.styled():
+            figure = figures.rows(
+                partial(charts.dots, found=found, looked=self.looked(curves)),
+                labels=[one_line(group.name, plots.LABEL_CHARS) for group in found],
+                height=0.95 + count * (0.2 + 0.07 * len(curves)),
+            )
+            return self._save(
+                figure,
+                f"groups-{self.slugs[task]}",
+                title=f"AURAC on each group of {task}",
+                caption=f"{task}: AURAC (log2) on each group of documents, with 95 % intervals.",
+                alt=words.group_alt(task, found),
+            )
+
     def _save(
         self,
         figure: Figure,
@@ -159,10 +213,15 @@ class Pictures:
         caption: str,
         alt: str,
         series: Sequence[CurveRow] = (),
+        inline: bool = True,
     ) -> Picture:
-        self.files += figures.save(figure, self.folder / name, formats=self.formats)
-        hover = [words.hover_texts(c, plots.marked(c)) for c in series] if self.hover else []
-        svg = figures.inline_svg(figure, name, one_line(title), one_line(alt), hover)
+        self.files += figures.save(figure, self.folder / name)
+        hover = [words.hover_texts(c, plots.marked(c)) for c in series] if self.detailed else []
+        svg = (
+            figures.inline_svg(figure, name, one_line(title), one_line(alt), hover)
+            if inline
+            else ""
+        )
         toggles = tuple((f"{name}-curve-{at}", curve.label) for at, curve in enumerate(series))
         file = f"{self.folder.name}/{name}.svg"
         return Picture(name, title, caption, alt, file, svg, toggles)

@@ -9,14 +9,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aurac.report.escape import one_line
-from aurac.report.style import AXIS, BASE, INK, PAPER, REST, Look, key, looks, spread
+from aurac.report.style import BASE, INK, PAPER, REST, Look, key, looks, spread
 from aurac.report.tables import ordered
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from aurac.report.documents import Changes
     from aurac.report.model import CurveRow
 
 Looks = Mapping[tuple[str, str, str], Look]
@@ -34,9 +33,13 @@ def rank_accuracy(
     axis: str = "log2",
     looked: Looks | None = None,
     highlight: Collection[str] | None = None,
+    certified: Mapping[str, int] | None = None,
+    full: Collection[str] = (),
     labels: bool = True,
 ) -> Axes:
     """Accuracy in percent against the rank, with pointwise bands and the base as a dashed line.
+
+    A curve over several training seeds is drawn as their mean, the seeds thin beneath it.
 
     Args:
         ax: Where to draw.
@@ -44,6 +47,8 @@ def rank_accuracy(
         axis: Scale of the rank axis, "log2" or "linear".
         looked: Looks that other figures share; drawn from `curves` when absent.
         highlight: Ids of the curves in colour, the rest is thin and grey; all when absent.
+        certified: Id of a curve → the smallest rank certified for it, which gets a ring.
+        full: Ids of the curves with a thin level line at the accuracy of their highest rank.
         labels: Whether the lines are named at the right edge, outside of the axes.
     """
     looked = looked or looks(curves)
@@ -51,19 +56,26 @@ def rank_accuracy(
     _rest(ax, [curve for curve in curves if curve.ranks and curve not in chosen])
     with_band = banded(chosen)
     for at, curve in enumerate(chosen):
-        _draw(ax, curve, looked[key(curve)], at, band=curve in with_band)
+        look = looked[key(curve)]
+        _seeds(ax, curve, look, at)
+        _draw(ax, curve, look, at, band=curve in with_band)
+        if curve.id in full:
+            _level(ax, curve, look, at)
+        if certified and certified.get(curve.id) in curve.ranks:
+            _ring(ax, curve, look, at, certified[curve.id])
     _rank_axis(ax, {rank for curve in curves for rank in curve.ranks}, axis)
-    _percent_axis(ax, curves, with_band)
+    percent_axis(ax, curves, with_band)
     bases = baselines(curves)
     for value in bases.values():
-        ax.axhline(100 * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1.0, zorder=1.5)
+        line = ax.axhline(100 * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, zorder=1.5)
+        line.set_gid("base")
     if labels:
         ends: list[tuple[str, float, float | None]] = [
             (c.label, 100 * c.accuracy[-1], c.ranks[-1]) for c in chosen
         ]
         tints = [looked[key(c)].colour for c in chosen]
         ends += [(name, 100 * value, None) for name, value in bases.items()]
-        _end_labels(ax, ends, [*tints, *[BASE] * len(bases)])
+        end_labels(ax, ends, [*tints, *[BASE] * len(bases)])
     return ax
 
 
@@ -88,6 +100,33 @@ def _rest(ax: Axes, curves: Sequence[CurveRow]) -> None:
     if points:
         x, y = zip(*points, strict=True)
         ax.plot(x, y, color=REST, linewidth=0.7, zorder=1)
+
+
+def _seeds(ax: Axes, curve: CurveRow, look: Look, at: int) -> None:
+    """The single training seeds behind a mean, thin and in its hue."""
+    nan = float("nan")
+    points = [p for c in curve.members for p in (*zip(*_points(c), strict=True), (nan, nan))]
+    if points:
+        x, y = zip(*points, strict=True)
+        (line,) = ax.plot(x, y, color=look.colour, linewidth=0.7, alpha=0.55, zorder=2.5)
+        line.set_gid(f"curve-{at}-seeds")
+
+
+def _level(ax: Axes, curve: CurveRow, look: Look, at: int) -> None:
+    """The accuracy at the highest rank, drawn back to the lowest: what truncation may lose."""
+    ends = (curve.ranks[0], curve.ranks[-1])
+    height = 100 * curve.accuracy[-1]
+    (line,) = ax.plot(ends, (height, height), color=look.colour, linestyle=(0, (1, 2)), zorder=1.6)
+    line.set(linewidth=1.0, gid=f"curve-{at}-full")
+
+
+def _ring(ax: Axes, curve: CurveRow, look: Look, at: int, rank: int) -> None:
+    """A ring around the smallest rank that is certified."""
+    height = 100 * curve.accuracy[curve.ranks.index(rank)]
+    (ring,) = ax.plot(
+        [rank], [height], "o", markersize=13, markerfacecolor="none", markeredgecolor=look.colour
+    )
+    ring.set(markeredgewidth=1.6, zorder=4, gid=f"curve-{at}-ring")
 
 
 def _points(curve: CurveRow) -> tuple[list[int], list[float]]:
@@ -166,10 +205,11 @@ def ticks(ranks: Iterable[int], axis: str, most: int = 10) -> list[int]:
     return sorted(shown)
 
 
-def _percent_axis(
+def percent_axis(
     ax: Axes, curves: Sequence[CurveRow], with_band: Sequence[CurveRow], *, base: bool = True
 ) -> None:
-    values = [value for curve in curves for value in curve.accuracy]
+    """Label and scale the axis so that lines, seeds, bands and (with `base`) base lines fit."""
+    values = [value for c in curves for one in (c, *c.members) for value in one.accuracy]
     values += [v for c in with_band for v in (*c.low, *c.high) if v is not None]
     values += list(baselines(curves).values()) if base else []
     ax.set_ylabel(f"{_metric(curves)} (%)")
@@ -195,7 +235,7 @@ def baselines(curves: Sequence[CurveRow]) -> dict[str, float]:
     return {f"base {name or at}": value for at, (name, value) in enumerate(ordered)}
 
 
-def _end_labels(
+def end_labels(
     ax: Axes, ends: Sequence[tuple[str, float, float | None]], tints: Sequence[str]
 ) -> None:
     """Name each line at the right edge, moved apart so that no two names touch."""
@@ -229,79 +269,3 @@ def _end_labels(
         note.set_gid(f"{name}-label")
         if note.arrow_patch is not None:
             note.arrow_patch.set_gid(f"{name}-leader")
-
-
-def cost(
-    ax: Axes, curves: Sequence[CurveRow], *, looked: Looks | None = None, unit: str = "bytes"
-) -> Axes:
-    """Accuracy in percent against what an adapter costs at each rank.
-
-    Args:
-        ax: Where to draw.
-        curves: The curves of one task; those without the cost are left out.
-        looked: Looks that other figures share.
-        unit: "bytes" (shown as megabytes) or "parameters" (shown as millions).
-    """
-    looked = looked or looks(curves)
-    drawn = [curve for curve in curves if curve.ranks and all(getattr(curve, unit))]
-    for at, curve in enumerate(drawn):
-        look = looked[key(curve)]
-        amounts = [amount / 1e6 for amount in getattr(curve, unit)]
-        (line,) = ax.plot(
-            amounts,
-            [100 * value for value in curve.accuracy],
-            color=look.colour,
-            linestyle=look.line,
-            marker=look.marker,
-            markerfacecolor=PAPER if look.hollow else look.colour,
-            markeredgecolor=look.colour,
-            label=one_line(curve.label, LABEL_CHARS),
-        )
-        line.set_gid(f"curve-{at}")
-    _percent_axis(ax, drawn, (), base=False)
-    ax.set_xscale("log")
-    _plain_log_ticks(ax)
-    ax.set_xlabel("adapter size (MB, log axis)" if unit == "bytes" else "parameters (millions)")
-    ends = [(c.label, 100 * c.accuracy[-1], getattr(c, unit)[-1] / 1e6) for c in drawn]
-    _end_labels(ax, ends, [looked[key(c)].colour for c in drawn])
-    return ax
-
-
-def _plain_log_ticks(ax: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
-
-
-def gained_lost(
-    ax: Axes, changes: Changes, *, colour: str = INK, most: tuple[int, int] | None = None
-) -> Axes:
-    """Documents gained (up) and lost (down) at each rank against the rank below it.
-
-    Args:
-        ax: Where to draw.
-        changes: The steps of one curve.
-        colour: Of the bars.
-        most: The most gained and lost in any panel, so that panels share their scale.
-    """
-    places = range(len(changes.steps))
-    up = [step.gained for step in changes.steps]
-    down = [-step.lost for step in changes.steps]
-    ax.bar(places, up, width=0.62, color=colour, label="gained")
-    ax.bar(places, down, width=0.62, facecolor=PAPER, edgecolor=colour, hatch="////", label="lost")
-    ax.axhline(0, color=AXIS, linewidth=0.8)
-    highest, lowest = most or (max(up), -min(down))
-    top = max(highest, lowest, 1)
-    for place, (gain, loss) in enumerate(zip(up, down, strict=True)):
-        ax.text(place, gain + 0.03 * top, str(gain), ha="center", va="bottom", fontsize=8)
-        ax.text(place, loss - 0.03 * top, str(-loss), ha="center", va="top", fontsize=8)
-    ax.set_ylim(-lowest - 0.16 * top, max(highest, 1) + 0.16 * top)
-    ax.set_xticks(places, [f"{a}→{b}" for a, b in changes.pairs])
-    ax.set_yticks([])
-    ax.grid(visible=False)
-    ax.spines[["left", "bottom"]].set_visible(False)
-    ax.tick_params(length=0, labelsize=8)
-    ax.set_title(one_line(changes.label, LABEL_CHARS))
-    return ax

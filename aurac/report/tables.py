@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aurac.report.blocks import Cell, Column, Table
+from aurac.report.style import MAX_HIGHLIGHTED
 
 if TYPE_CHECKING:
     from aurac.report.documents import Changes
@@ -62,6 +63,16 @@ def ordered(curves: Sequence[CurveRow]) -> list[CurveRow]:
     return sorted(curves, key=lambda curve: -area(curve))
 
 
+def highlighted(run: Run, task: str) -> list[CurveRow]:
+    """The curves in colour: the best default ones, then other inferences of these adapters."""
+    curves = [curve for curve in run.of_task(task) if curve.ranks]
+    default = ordered([c for c in curves if c.is_default])[:MAX_HIGHLIGHTED]
+    names = {curve.adapter for curve in default}
+    rest = [c for c in curves if not c.is_default and (c.adapter in names or not default)]
+    ids = {curve.id for curve in [*default, *rest][:MAX_HIGHLIGHTED]}
+    return [curve for curve in curves if curve.id in ids]
+
+
 def aurac_table(task: str, curves: Sequence[CurveRow], name: str) -> Table:
     """The headline table of one task: log2 with its interval, linear and mean."""
     rows = ordered(curves)
@@ -82,9 +93,16 @@ def aurac_table(task: str, curves: Sequence[CurveRow], name: str) -> Table:
     caption = (
         f"{task}: AURAC in percent, largest first; integrated metric {metric}"
         f"{f', {counts} documents' if counts else ''}. Inference names the basis (how the adapter "
-        "is cut to a rank) and the rescale (how it is scaled there)."
+        f"is cut to a rank) and the rescale (how it is scaled there).{_over_seeds(rows)}"
     )
     return Table(name, caption, columns, tuple(_aurac_row(c, best) for c in rows))
+
+
+def _over_seeds(curves: Sequence[CurveRow]) -> str:
+    if not any(curve.members for curve in curves):
+        return ""
+    counts = "; ".join(f"{c.label}: {c.seeds} seeds" for c in curves if c.members)
+    return f" Means over training seeds ({counts}), with intervals over documents and seeds."
 
 
 def _aurac_row(curve: CurveRow, best: float | None) -> tuple[Cell, ...]:
@@ -205,7 +223,10 @@ def change_table(task: str, changes: Sequence[Changes], name: str) -> Table:
     )
     titles = ("step", "gained", "lost", "net", "changed (%)")
     columns = (Column("curve"), *(Column(title, numeric=True) for title in titles))
-    caption = f"{task}: documents whose score rose or fell against the next lower rank."
+    caption = (
+        f"{task}: documents whose score rose or fell against the next lower rank; over several "
+        "seeds, those of all of them."
+    )
     return Table(name, caption, columns, rows)
 
 
@@ -281,90 +302,3 @@ def plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(plain(item) for item in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-CSV_SCORES = (
-    "task",
-    "adapter",
-    "method",
-    "basis",
-    "rescale",
-    "role",
-    "metric",
-    "rank_lowest",
-    "rank_highest",
-    "n_ranks",
-    "n_docs",
-    "aurac_log2",
-    "aurac_log2_se",
-    "aurac_log2_low",
-    "aurac_log2_high",
-    "aurac_linear",
-    "aurac_linear_se",
-    "aurac_linear_low",
-    "aurac_linear_high",
-    "mean",
-    "base_accuracy",
-    "note",
-)
-
-
-def score_rows(run: Run) -> list[list[object]]:
-    """Rows of `table.csv`: one for each curve, fractions, empty where a number is not known."""
-    return [_score_row(curve) for task in run.task_names for curve in ordered(run.of_task(task))]
-
-
-def _score_row(curve: CurveRow) -> list[object]:
-    areas: list[object] = []
-    for area in (curve.log2, curve.linear):
-        areas += [area.value, area.se, area.low, area.high] if area else [None] * 4
-    ends: list[object] = [curve.ranks[0], curve.ranks[-1]] if curve.ranks else [None, None]
-    names = [curve.task, curve.adapter, curve.method, curve.basis, curve.rescale, curve.role]
-    counts = [len(curve.ranks), curve.n_docs]
-    tail = [curve.mean, curve.baseline, curve.score_reason]
-    return [*names, curve.metric, *ends, *counts, *areas, *tail]
-
-
-CSV_POINTS = (
-    "task",
-    "adapter",
-    "basis",
-    "rescale",
-    "role",
-    "metric",
-    "rank",
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "weight_log2",
-    "weight_linear",
-    "parameters",
-    "bytes",
-    "n_docs",
-    "missing",
-)
-
-
-def point_rows(run: Run) -> list[list[object]]:
-    """Rows of `points.csv`: one for each curve and rank, a missing one with its reason."""
-    return [row for task in run.task_names for c in run.of_task(task) for row in _curve_points(c)]
-
-
-def _curve_points(curve: CurveRow) -> list[list[object]]:
-    names: list[object] = [curve.task, curve.adapter, curve.basis, curve.rescale, curve.role]
-    names.append(curve.metric)
-    rows: list[tuple[int, list[object]]] = []
-    if curve.baseline is not None:
-        rows.append((0, [0, curve.baseline, *[None] * 6, curve.n_docs, None]))
-    for at, rank in enumerate(curve.ranks):
-        weights = [_at(curve.weights.get(axis, ()), at) for axis in ("log2", "linear")]
-        limits = [curve.accuracy[at], curve.low[at], curve.high[at]]
-        costs = [curve.parameters[at], curve.bytes[at], curve.n_docs, None]
-        rows.append((rank, [rank, *limits, *weights, *costs]))
-    for rank, why in curve.missing.items():
-        rows.append((rank, [rank, *[None] * 8, why]))
-    return [[*names, *row] for _, row in sorted(rows, key=lambda item: item[0])]
-
-
-def _at(values: Sequence[float], at: int) -> float | None:
-    return values[at] if at < len(values) else None

@@ -8,9 +8,10 @@ from aurac.report.documents import Changes, best_default
 from aurac.report.tables import percent, size
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from aurac.report.model import CurveRow, Run
+    from aurac.report.strata import Group
 
 LISTED = 5
 
@@ -29,7 +30,10 @@ def curve_caption(
     if any(low is not None for curve in bands for low in curve.low):
         every = len(bands) == sum(curve.is_default for curve in chosen)
         whose = "Bands are" if every else f"The band, of {bands[0].label} only, is made of"
-        parts.append(f"{whose} pointwise 95 % intervals.")
+        over = " over documents and seeds" if any(c.members for c in bands) else ""
+        parts.append(f"{whose} pointwise 95 % intervals{over}.")
+    if any(curve.members for curve in chosen):
+        parts.append("A line with thin ones in its hue is the mean over training seeds.")
     if roles != {"default"}:
         parts.append("Solid: the default curve of an adapter.")
     if "published" in roles:
@@ -45,16 +49,18 @@ def curve_caption(
     return " ".join(parts)
 
 
-def curve_alt(task: str, curves: Sequence[CurveRow], rest: int) -> str:
-    """Where each curve starts and ends, its peak if that is elsewhere, and the base."""
-    parts = [_curve_clause(curve) for curve in curves]
+def curve_alt(
+    task: str, curves: Sequence[CurveRow], rest: int, certified: Mapping[str, int] | None = None
+) -> str:
+    """Where each curve starts and ends, its peak and certified rank, and the base."""
+    parts = [_curve_clause(curve, (certified or {}).get(curve.id)) for curve in curves]
     bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
     base = "".join(f" Base model: {percent(value)} %." for value in bases)
     more = f" {rest} more curves in grey." if rest else ""
     return f"Accuracy against rank on {task}. {'; '.join(parts)}.{base}{more}"
 
 
-def _curve_clause(curve: CurveRow) -> str:
+def _curve_clause(curve: CurveRow, certified: int | None) -> str:
     line = f"{curve.label}: {percent(curve.accuracy[0])} % at rank {curve.ranks[0]}"
     if len(curve.ranks) == 1:
         return line
@@ -62,7 +68,7 @@ def _curve_clause(curve: CurveRow) -> str:
     top = max(range(len(curve.ranks)), key=lambda i: curve.accuracy[i])
     if curve.accuracy[top] > curve.accuracy[-1]:
         line += f", highest {percent(curve.accuracy[top])} % at rank {curve.ranks[top]}"
-    return line
+    return line if certified is None else f"{line}, rank {certified} certified"
 
 
 def hover_texts(curve: CurveRow, marked: Collection[int]) -> list[str]:
@@ -124,6 +130,16 @@ def change_alt(task: str, found: Sequence[Changes]) -> str:
         )
         parts.append(f"{item.label}: {steps}")
     return f"Bars of documents gained and lost on {task}. {'; '.join(parts)}."
+
+
+def group_alt(task: str, found: Sequence[Group]) -> str:
+    """Each group's areas as numbers."""
+    lines: dict[str, list[str]] = {}
+    for group in found:
+        value = f"{group.curve.label} {percent(group.log2.value)} %"
+        lines.setdefault(group.name, []).append(value)
+    listed = "; ".join(f"{name}: {', '.join(values)}" for name, values in lines.items())
+    return f"AURAC on each group of {task}. {listed}."
 
 
 def some(names: Iterable[str]) -> str:

@@ -229,7 +229,7 @@ def test_an_encoder_decoder_is_refused_for_the_caller_to_serve() -> None:
 def test_progress_is_told_pass_by_pass(packed: bool) -> None:
     pairs = [(f"fox {i}", f" the {j}") for i in range(12) for j in range(3)]
     seen: list[int] = []
-    options = EngineOptions(batch_tokens=40, packed=packed)
+    options = EngineOptions(batch_tokens=20, packed=packed)
     loglikelihoods(tiny("llama"), tokenizer(), pairs, options=options, progress=seen.append)
     assert sum(seen) == len(pairs)
     assert len(seen) > 2

@@ -9,8 +9,10 @@ from report_runs import RunMaker, many_curves, zoo_run
 
 from aurac.report.answers import answers
 from aurac.report.caveats import caveats
+from aurac.report.certified import certificate, rank_sentence, rings
 from aurac.report.model import parse
-from aurac.report.paired import differences, losses
+from aurac.report.paired import Paired
+from aurac.report.pool import pooled
 
 
 def run_of(maker):
@@ -19,8 +21,8 @@ def run_of(maker):
 
 
 def say(run):
-    found = differences(run, 5)
-    return answers(run, [d for several in found.values() for d in several])
+    paired = Paired(run)
+    return answers(run, [d for task in run.task_names for d in paired.against_best(task, 5)])
 
 
 def test_a_clear_lead_is_beyond_chance(tmp_path):
@@ -70,7 +72,7 @@ def test_the_published_inference_is_set_beside_the_default(tmp_path):
 
 def test_paired_difference_is_the_difference_of_the_scores(tmp_path):
     run = run_of(zoo_run(tmp_path, n=100))
-    for difference in differences(run, 5)["word_problems"]:
+    for difference in Paired(run).against_best("word_problems", 5):
         gap = difference.first.log2.value - difference.second.log2.value
         assert difference.value == pytest.approx(gap, abs=1e-12)
         assert difference.low < gap < difference.high
@@ -80,10 +82,28 @@ def test_paired_difference_is_the_difference_of_the_scores(tmp_path):
 def test_losses_are_against_the_highest_rank(tmp_path):
     run = run_of(many_curves(tmp_path, 1, ranks=(1, 2, 4), n=50))
     curve = run.curves[0]
-    found = losses(curve)
-    assert [loss.rank for loss in found] == [2, 1]
+    found = certificate(curve).steps
+    assert [step.rank for step in found] == [2, 1]
     assert found[1].loss == pytest.approx(curve.accuracy[2] - curve.accuracy[0])
-    assert all(loss.upper >= loss.loss for loss in found)
+    assert all(step.upper >= step.loss for step in found)
+
+
+def test_the_rank_sentence_says_what_is_certified_and_what_it_costs(tmp_path):
+    maker = RunMaker(tmp_path, n=200).add("a", [0.3, 0.6, 0.6], ranks=(2, 4, 8))
+    run = run_of(maker)
+    curve = run.curves[0]
+    far = certificate(curve, 0.9)
+    assert far.rank == 2
+    assert rings([(curve, far)]) == {curve.id: 2}
+    said = rank_sentence(curve, far, "a")
+    assert (
+        "The smallest rank of a that is certified to lose less than 90 points is 2 (184 kB)" in said
+    )
+    near = certificate(curve, 0.0001)
+    assert near.rank == 8
+    assert rings([(curve, near)]) == {}
+    assert "The rank to use of a is its highest, 8 (737 kB)" in rank_sentence(curve, near, "a")
+    assert "At its highest rank, 8 (737 kB), a has" in rank_sentence(curve, None, "a")
 
 
 def test_caveats_fit_the_run(tmp_path):
@@ -118,4 +138,7 @@ def test_no_caveat_without_its_cause(tmp_path):
 def test_several_seeds_change_the_first_caveat(tmp_path):
     maker = RunMaker(tmp_path, n=50)
     maker.add("a1", [0.3, 0.6], ranks=(1, 2), seed=1).add("a2", [0.3, 0.6], ranks=(1, 2), seed=2)
-    assert "compare methods over their seeds" in caveats(run_of(maker))[0]
+    maker.add("b", [0.3, 0.6], ranks=(1, 2))
+    first, second, *_ = caveats(pooled(run_of(maker), {"a": ["a1", "a2"]}))
+    assert first.startswith("Over training seeds as well as documents: a 2.")
+    assert second.startswith("b: conditional on these checkpoints")

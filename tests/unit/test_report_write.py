@@ -65,8 +65,11 @@ def test_files(zoo):
     names = {str(path.relative_to(folder)) for path in written}
     assert all(path.is_file() for path in written)
     assert {"report.md", "report.html", "table.csv", "points.csv", "table.tex"} <= names
-    for kind in ("svg", "png", "pdf"):
+    for kind in ("svg", "png"):
         assert f"figures/rank-accuracy-word_problems.{kind}" in names
+    for width in ("column", "wide"):
+        assert f"figures/paper/rank-accuracy-word_problems-{width}.pdf" in names
+    assert {"cards/lora.md", "pairs.csv", "losses.parquet", "changes.csv"} <= names
     assert names == {
         str(path.relative_to(folder))
         for path in folder.rglob("*")
@@ -260,6 +263,7 @@ def test_hostile_markdown_has_no_html_of_its_own(hostile):
         "<summary>",
         "</summary>",
         "</details>",
+        "<br>",
     }
     assert "](javascript:" not in text.replace("\\](", "")
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
-from aurac.files import write_atomic, write_json
+from aurac.errors import RunFolderError
+from aurac.files import sweep_scraps, write_atomic, write_json
+from aurac.hashing import sha256_json
+from aurac.machine import process_mark
 from aurac.provenance import CellIdentity, differences
 from aurac.store import CellStore, read_cell
 
@@ -77,10 +82,28 @@ def test_a_torn_file_is_recomputed(tmp_path, cut):
 def test_a_cell_of_another_schema_is_not_read(tmp_path):
     path = CellStore(tmp_path).put(IDENTITY, CONTENT)
     cell = json.loads(path.read_text())
+    del cell["checksum"]
     cell["schema"] = 2
-    path.write_text(json.dumps(cell))
-    with pytest.raises(ValueError, match="no cell of schema 1"):
+    path.write_text(json.dumps({**cell, "checksum": sha256_json(cell)}))
+    with pytest.raises(RunFolderError, match=r"schema 2, written by a newer aurac.*update aurac"):
         read_cell(path)
+    cell["schema"] = "none"
+    path.write_text(json.dumps({**cell, "checksum": sha256_json(cell)}))
+    with pytest.raises(ValueError, match="no record of schema 1"):
+        read_cell(path)
+
+
+def test_a_field_that_is_added_later_needs_no_new_schema(tmp_path):
+    store = CellStore(tmp_path)
+    store.put(IDENTITY, {**CONTENT, "invented_later": [1]})
+    assert store.get(IDENTITY)["metrics"] == CONTENT["metrics"]
+
+
+def test_a_cell_under_the_name_of_another_is_not_used(tmp_path):
+    store = CellStore(tmp_path)
+    other = dataclasses.replace(IDENTITY, rank=8)
+    store.put(IDENTITY, CONTENT).rename(store.path(other))
+    assert store.get(other) is None
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path, monkeypatch):
@@ -95,6 +118,33 @@ def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path, monkeypatch)
         write_atomic(target, "new")
     assert json.loads(target.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_failure_is_a_record_that_a_cell_replaces(tmp_path):
+    store = CellStore(tmp_path)
+    store.fail(IDENTITY, {"reason": "RuntimeError: x"})
+    assert store.failed_keys() == {IDENTITY.key}
+    assert store.failure(IDENTITY.key)["reason"] == "RuntimeError: x"
+    assert store.keys() == set()
+    store.put(IDENTITY, CONTENT)
+    assert store.failed_keys() == set()
+    assert store.keys() == {IDENTITY.key}
+
+
+def test_scraps_of_a_killed_process_are_removed_and_those_of_a_living_one_are_not(tmp_path):
+    """The child is killed between writing its temporary file and moving it into place."""
+    script = (
+        "import os, signal, sys; from pathlib import Path; from aurac import files\n"
+        "files.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.write_json(Path(sys.argv[1]) / 'x.json', [1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert done.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    mine = tmp_path / f".y.json.{process_mark()}.abc"
+    mine.write_text("{")
+    assert sweep_scraps(tmp_path) == 1
+    assert list(tmp_path.iterdir()) == [mine]
 
 
 def test_nan_is_never_written(tmp_path):

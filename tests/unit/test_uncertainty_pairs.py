@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import statsmodels.formula.api as smf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -307,6 +307,7 @@ def test_identical_seeds_leave_the_document_error(seed, count):
     assert over_seeds(np.stack([a] * count)).se == pytest.approx(over_seeds(a).se)
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.integers(0, 2**32 - 1))
 def test_seed_order_never_matters(seed):
     arm = rng(seed).random((4, 25))
@@ -343,6 +344,36 @@ def test_a_missing_task_gives_no_aggregate():
         task_weights({"a": 1}, "size")
     with pytest.raises(CurveError, match="no tasks"):
         task_weights({})
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_one_arm_of_seeds_takes_the_generalised_interval(seeds):
+    """Its end is a quantile, estimated here by brute force from its definition."""
+    draw = rng(seeds)
+    level = 0.4 + 0.08 * draw.standard_normal(seeds)
+    arm = (draw.random((seeds, 300)) < level[:, None]).astype(float)
+    parts = components([arm], [1], Layout(300))
+    (one,) = parts.arms
+    n = 400_000
+    document = parts.document * 299 / draw.chisquare(299, n)
+    between = one.between * (seeds - 1) / draw.chisquare(seeds - 1, n)
+    rest = one.rest * one.rest_df / draw.chisquare(one.rest_df, n)
+    spread = np.sqrt(document + np.maximum(between - rest, 0))
+    brute = np.quantile(np.abs(draw.standard_normal(n)) * spread, 0.95)
+    found = over_seeds(arm)
+    assert found.high - found.value == pytest.approx(brute, rel=0.02)
+    assert found.method.startswith("generalised interval, independent documents")
+
+
+def test_two_seeds_that_differ_say_little():
+    """With one degree of freedom t reaches 12.7 standard errors; Satterthwaite hides that."""
+    arm = np.zeros((2, 1000))
+    arm[0, :300] = 1
+    arm[1, 100:500] = 1
+    found = over_seeds(arm)
+    # between = (.05² + .05²)/2 = .0025: one degree of freedom carries nearly all of the variance.
+    assert found.high - found.value == pytest.approx(12.7 * 0.05, rel=0.15) or found.high == 1.0
+    assert found.low == 0.0
 
 
 def test_seeds_are_shared_over_tasks():

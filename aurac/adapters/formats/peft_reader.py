@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.adapter import Adapter, Factors, Kind
 from aurac.adapters.extras import owner_of
+from aurac.adapters.formats.orientation import stack_groups
 from aurac.adapters.formats.peft_config import CONFIG, PeftConfig, parse_config
+from aurac.adapters.formats.peft_shapes import PREFIX, merged_from_peft, stack_experts
+from aurac.adapters.formats.safetensors_file import SafetensorsFile
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
 from aurac.adapters.formats.tensors import check_factor, read_json, read_tensors
-from aurac.adapters.nesting import peft_alpha
+from aurac.adapters.nesting import peft_alpha, rule_alpha
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -20,31 +23,65 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-PREFIX = "base_model.model."
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _FACTOR = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?P<weight>\.weight)?"
 )
 
 
-def read_peft(folder: Path) -> Adapter:
+def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
     """The adapter in a PEFT folder, its side-car included.
+
+    Args:
+        folder: The folder.
+        lazy: Leave the numbers of a safetensors file where they are: an outline.
 
     Raises:
         CheckpointError: When something is missing, damaged, contradictory or not understood.
     """
     config = read_json(folder / CONFIG)
-    parse_config(config, folder / CONFIG)  # a refusal should not wait for the weights
+    parsed = parse_config(config, folder / CONFIG)  # a refusal should not wait for the weights
     found = [folder / name for name in WEIGHTS if (folder / name).exists()]
     if not found:
         raise CheckpointError(
             f"{folder} has an {CONFIG} but no weights", expected=f"{' or '.join(WEIGHTS)} in it"
         )
     notes = [f"{found[1].name} is ignored beside {found[0].name}"] if len(found) > 1 else []
-    adapter = from_state(config, read_tensors(found[0]), where=found[0], name=folder.name)
+    if found[0].suffix == ".safetensors":
+        file = SafetensorsFile(found[0])
+        adapter = from_state(config, file.outline, where=found[0], name=folder.name)
+        adapter = replace(adapter, values=StoredValues(file, parsed))
+    else:
+        adapter = from_state(config, read_tensors(found[0]), where=found[0], name=folder.name)
     adapter = replace(adapter, source=folder, notes=(*adapter.notes, *notes))
     sidecar = read_sidecar(sidecar_path(folder))
-    return adapter if sidecar is None else with_sidecar(adapter, sidecar, sidecar_path(folder))
+    if sidecar is not None:
+        adapter = with_sidecar(adapter, sidecar, sidecar_path(folder))
+    return adapter if lazy else adapter.loaded()
+
+
+@dataclass(frozen=True)
+class StoredValues:
+    """The numbers of a PEFT checkpoint in a safetensors file, one module at a time."""
+
+    file: SafetensorsFile
+    config: PeftConfig
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def factors(self, module: str) -> tuple[Tensor, Tensor]:
+        """A and B of a module, in aurac's own shapes."""
+        sort, (a, b) = "weight", (f"{PREFIX}{module}.lora_{side}.weight" for side in "AB")
+        if a not in self.file.outline:
+            sort, (a, b) = "embedding", (f"{PREFIX}{module}.lora_embedding_{s}" for s in "AB")
+        A, B = (check_factor(self.file.read(key), key, self.file.path) for key in (a, b))
+        pair = {"A": (sort, A), "B": (sort, B)}
+        f = _factors(module, pair, self.config, self.file.path)
+        f = merged_from_peft(module, f, self.groups.get(module))
+        return f.A, f.B
+
+    def beside(self, key: str) -> Tensor:
+        """A tensor beside the factors."""
+        return check_factor(self.file.read(f"{PREFIX}{key}"), key, self.file.path)
 
 
 def from_state(
@@ -92,30 +129,18 @@ def with_sidecar(adapter: Adapter, sidecar: Sidecar, where: Path) -> Adapter:
     Raises:
         CheckpointError: When the two contradict each other about the scale.
     """
-    modules = dict(adapter.modules)
+    modules = {}
     for name, f in adapter.modules.items():
-        rule = f.rule if sidecar.rule is None else sidecar.rule
-        if rule == "none" and f.rule == "rank":
-            alpha = f.alpha / f.rank
-        elif rule == f.rule:
-            alpha = f.alpha
-        else:
-            raise CheckpointError(
-                f"{where} says scaling {rule}, but {CONFIG} says {f.rule}",
-                fix="one of them was changed",
-            )
-        if sidecar.alpha is not None:
-            recorded = peft_alpha(rule, sidecar.alpha, f.rank)
-            if abs(recorded - f.alpha) > 1e-9 * abs(f.alpha):
-                raise CheckpointError(
-                    f"{where} has alpha {sidecar.alpha:g}, but {CONFIG} lora_alpha {f.alpha:g}",
-                    fix="one of them was changed",
-                )
-            alpha = float(sidecar.alpha)
-        modules[name] = replace(f, rule=rule, alpha=alpha)
+        lora_alpha = peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple)
+        own = merged_from_peft(name, f, sidecar.groups.get(name))
+        modules[name] = _rescaled(own, lora_alpha, sidecar, where)
+    values = adapter.values
+    if isinstance(values, StoredValues):
+        values = replace(values, groups=sidecar.groups)
     return replace(
         adapter,
         modules=modules,
+        values=values,
         nesting=sidecar.nesting,
         base=sidecar.base or adapter.base,
         base_sha256=sidecar.base_sha256,
@@ -123,6 +148,26 @@ def with_sidecar(adapter: Adapter, sidecar: Sidecar, where: Path) -> Adapter:
         seed=sidecar.seed,
         derived=sidecar.derived,
     )
+
+
+def _rescaled(f: Factors, lora_alpha: float, sidecar: Sidecar, where: Path) -> Factors:
+    """``f`` with the rule and α of the side-car, which must say what ``lora_alpha`` says."""
+    rule = f.rule if sidecar.rule is None else sidecar.rule
+    if rule != f.rule and (rule, f.rule) != ("none", "rank"):
+        raise CheckpointError(
+            f"{where} says scaling {rule}, but {CONFIG} says {f.rule}",
+            fix="one of them was changed",
+        )
+    alpha = rule_alpha(rule, lora_alpha, f.rank, f.rank_multiple)
+    if sidecar.alpha is not None:
+        recorded = peft_alpha(rule, sidecar.alpha, f.rank, f.rank_multiple)
+        if abs(recorded - lora_alpha) > 1e-9 * abs(lora_alpha):
+            raise CheckpointError(
+                f"{where} has alpha {sidecar.alpha:g}, but {CONFIG} lora_alpha {lora_alpha:g}",
+                fix="one of them was changed",
+            )
+        alpha = float(sidecar.alpha)
+    return replace(f, rule=rule, alpha=alpha)
 
 
 def _explained(key: str, tensor: Tensor, config: PeftConfig, where: object) -> Tensor:
@@ -154,11 +199,13 @@ def _factors(
         raise CheckpointError(f"{where} mixes embedding and weight factors for {module}")
     rank, alpha = config.rank_of(module), config.alpha_of(module)
     kind, layout, A, B = _canonical(module, A, B, sort=sort, rank=rank, config=config, where=where)
-    if A.shape[0] != rank or B.shape[1] != rank:
+    groups = layout[0] if kind == "grouped_conv" else 1
+    if A.shape[0] * groups != rank or B.shape[1] * groups != rank:
         raise CheckpointError(
             f"{where} has factors of ranks {A.shape[0]} and {B.shape[1]} for {module}",
             expected=f"rank {rank}, which {CONFIG} gives it",
         )
+    alpha = rule_alpha(config.rule, alpha, A.shape[0], groups)
     return Factors(A, B, alpha, config.rule, kind, layout)
 
 
@@ -179,6 +226,10 @@ def _canonical(
         kernel = tuple(A.shape[2:])
         if any(n != 1 for n in B.shape[2:]):
             raise CheckpointError(f"{where} has a lora_B of shape {tuple(B.shape)} for {module}")
+        groups = A.shape[0] // B.shape[1]
+        if groups > 1 and A.shape[0] == groups * B.shape[1] and B.shape[0] % groups == 0:
+            A = stack_groups(A.flatten(1), groups)
+            return "grouped_conv", (groups, *kernel), A, B.flatten(1)
         return "conv", kernel, A.flatten(1), B.flatten(1)
     if A.ndim != 2 or B.ndim != 2:
         raise CheckpointError(
@@ -202,22 +253,6 @@ def _is_parameter(module: str, config: PeftConfig) -> bool:
         plain = plain.removesuffix(".base_layer")
     owners = [p.rpartition(".")[0] for p in config.carried.get("target_parameters", ())]
     return any(plain == owner or plain.endswith(f".{owner}") for owner in owners)
-
-
-def stack_experts(A: Tensor, B: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """Expert-major A (E·r, in) and expert-fastest B (out, r·E) as (r, E·in) and (E·out, r)."""
-    rank = A.shape[0] // experts
-    A = A.reshape(experts, rank, -1).permute(1, 0, 2).reshape(rank, -1)
-    B = B.reshape(-1, rank, experts).permute(2, 0, 1).reshape(-1, rank)
-    return A, B
-
-
-def unstack_experts(A: Tensor, B: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """The inverse of :func:`stack_experts`."""
-    rank = A.shape[0]
-    A = A.reshape(rank, experts, -1).permute(1, 0, 2).reshape(experts * rank, -1)
-    B = B.reshape(experts, -1, rank).permute(1, 2, 0).reshape(-1, rank * experts)
-    return A, B
 
 
 def _notes(

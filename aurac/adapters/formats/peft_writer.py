@@ -8,21 +8,26 @@ import re
 import secrets
 import shutil
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aurac.adapters.formats.peft_config import CONFIG
-from aurac.adapters.formats.peft_reader import PREFIX, WEIGHTS, unstack_experts
+from aurac.adapters.formats.peft_reader import WEIGHTS
+from aurac.adapters.formats.peft_shapes import PREFIX, factor_keys, peft_shapes
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.nesting import peft_alpha
 from aurac.errors import CheckpointError, RunFolderError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import Tensor
 
     from aurac.adapters.adapter import Adapter, Factors
+
+
+METADATA: Final = {"format": "pt"}
 
 
 def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -> Path:
@@ -42,22 +47,36 @@ def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -
     """
     target = Path(folder)
     check_free(target, force=force)
-    config = _dump(peft_config(adapter))
-    sidecar = _dump(to_json(adapter))
-
-    def write(into: Path) -> None:
+    adapter = adapter.loaded()
+    records = dump_records(adapter)
+    with fresh_folder(target) as into:
         from safetensors.torch import save_file
 
-        save_file(_separate(peft_state(adapter)), into / WEIGHTS[0], metadata={"format": "pt"})
-        (into / CONFIG).write_text(config, encoding="utf-8")
-        (into / SIDECAR).write_text(sidecar, encoding="utf-8")
-
-    write_folder(target, write)
+        save_file(_separate(peft_state(adapter)), into / WEIGHTS[0], metadata=METADATA)
+        write_records(into, records)
     return target
 
 
-def write_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a fresh folder beside ``target``, sync it and move it to ``target``.
+def dump_records(adapter: Adapter) -> dict[str, str]:
+    """The texts beside the weights, by file name.
+
+    Raises:
+        CheckpointError: When the adapter holds something that JSON cannot say.
+    """
+    return {CONFIG: _dump(peft_config(adapter)), SIDECAR: _dump(to_json(adapter))}
+
+
+def write_records(into: Path, records: Mapping[str, str]) -> None:
+    """Write what :func:`dump_records` gave."""
+    for name, text in records.items():
+        (into / name).write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def fresh_folder(target: Path) -> Iterator[Path]:
+    """A fresh folder beside ``target`` to fill; then it is synced and moved to ``target``.
+
+    When the block fails nothing is left of it, and ``target`` is as it was.
 
     Raises:
         RunFolderError: When the file system refuses.
@@ -68,7 +87,7 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh.mkdir()
-        write(fresh)
+        yield fresh
         _sync(fresh)
         if target.exists():
             target.rename(old)
@@ -90,8 +109,11 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
     Ranks and alphas go into the uniform fields; modules that differ from the most common value go
     into the patterns. Rule none is written as ``lora_alpha = α·R``.
     """
-    ranks = {name: f.rank for name, f in adapter.modules.items()}
-    alphas = {name: peft_alpha(f.rule, f.alpha, f.rank) for name, f in adapter.modules.items()}
+    ranks = {name: f.rank * f.rank_multiple for name, f in adapter.modules.items()}
+    alphas = {
+        name: peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple)
+        for name, f in adapter.modules.items()
+    }
     rank, rank_pattern = _common(ranks)
     alpha, alpha_pattern = _common(alphas)
     kept = {k: v for k, v in adapter.peft_config.items() if v not in (None, False, [], {})}
@@ -120,22 +142,9 @@ def peft_state(adapter: Adapter) -> dict[str, Tensor]:
     """The tensors under PEFT's own keys and in PEFT's own shapes."""
     state: dict[str, Tensor] = {}
     for name, f in adapter.modules.items():
-        A, B = peft_shapes(f, f.A, f.B)
-        a, b = ("embedding_A", "embedding_B") if f.kind == "embedding" else ("A.weight", "B.weight")
-        state[f"{PREFIX}{name}.lora_{a}"] = A
-        state[f"{PREFIX}{name}.lora_{b}"] = B
+        state.update(zip(factor_keys(name, f), peft_shapes(f, f.A, f.B), strict=True))
     state.update({f"{PREFIX}{key}": tensor for key, tensor in adapter.extras.items()})
     return state
-
-
-def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
-    """A (r, in) and B (out, r) in the shapes that PEFT keeps for this kind of module."""
-    if f.kind == "conv":
-        r = A.shape[0]
-        return A.reshape(r, -1, *f.layout), B.reshape(-1, r, *(1 for _ in f.layout))
-    if f.kind == "experts":
-        return unstack_experts(A, B, f.layout[0])
-    return A, B
 
 
 def _use_rslora(modules: Iterable[Factors]) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import stat
 import zipfile
 from collections.abc import Mapping
 from pickle import UnpicklingError
@@ -17,31 +16,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from aurac.adapters.formats.files import reason, regular_file, unique_keys
+from aurac.adapters.formats.safetensors_file import SafetensorsFile
+from aurac.adapters.numerics import all_finite
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-JSON_LIMIT = (
-    16 * 2**20
-)  # an adapter_config.json is a few kB; this bounds what a file can make us parse
-HEADER_LIMIT = 64 * 2**20
-
-
-def regular_file(path: Path) -> int:
-    """The size of ``path`` in bytes.
-
-    Raises:
-        CheckpointError: When it is missing, unreadable, a loop of links or not a regular file.
-    """
-    try:
-        info = path.stat()
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {_reason(error)}") from error
-    if not stat.S_ISREG(info.st_mode):
-        raise CheckpointError(f"{path} is not a regular file")
-    return info.st_size
+# An adapter_config.json is a few kB; this bounds what a file can make us parse.
+JSON_LIMIT = 16 * 2**20
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -55,11 +40,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(
             path.read_bytes().decode("utf-8"),
-            object_pairs_hook=_unique_keys,
+            object_pairs_hook=unique_keys,
             parse_constant=_refuse_constant,
         )
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {_reason(error)}") from error
+        raise CheckpointError(f"{path} is not readable JSON: {reason(error)}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__}", expected="a JSON object")
     return value
@@ -73,11 +58,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if regular_file(path) == 0:
         raise CheckpointError(f"{path} is empty")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if path.suffix != ".safetensors":
+        return _read_torch(path)
+    file = SafetensorsFile(path)
+    return {key: file.read(key) for key in file.outline}
 
 
 def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
-    """``tensor`` itself when it can serve as a factor.
+    """``tensor`` itself when it can serve as a factor; on the meta device its form alone.
 
     Raises:
         CheckpointError: For a type other than a 16 to 64 bit float, an empty tensor, NaN or inf.
@@ -89,37 +77,9 @@ def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
         )
     if tensor.numel() == 0:
         raise CheckpointError(f"{key} in {where} is empty, shape {tuple(tensor.shape)}")
-    if not torch.isfinite(tensor).all():
+    if not tensor.is_meta and not all_finite(tensor):
         raise CheckpointError(f"{key} in {where} holds NaN or infinite values")
     return tensor
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    _check_safetensors_header(path)
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is not a readable safetensors file: {_reason(error)}"
-        ) from error
-
-
-def _check_safetensors_header(path: Path) -> None:
-    """Refuse a header that is larger than the file, no JSON, or names a tensor twice."""
-    size = regular_file(path)
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, HEADER_LIMIT):
-                raise CheckpointError(f"{path} is damaged: its header claims {length} bytes")
-            header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique_keys)
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} has no readable header: {_reason(error)}") from error
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path} has a header that is no JSON object")
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -144,7 +104,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         UnicodeError,
     ) as error:
         raise CheckpointError(
-            f"{path} cannot be loaded as weights only: {_reason(error)}",
+            f"{path} cannot be loaded as weights only: {reason(error)}",
             fix="nothing in it was executed; save it again as safetensors",
         ) from error
     return _only_tensors(loaded, path)
@@ -158,7 +118,7 @@ def _check_archive(path: Path) -> None:
             records = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
         raise CheckpointError(
-            f"{path} is not a torch archive: {_reason(error)}",
+            f"{path} is not a torch archive: {reason(error)}",
             expected="a file that torch.save of version 1.6 or later wrote, or .safetensors",
         ) from error
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):
@@ -196,25 +156,8 @@ def _backed(tensor: Tensor, key: str, path: Path) -> Tensor:
     return tensor.detach()
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key!r} occurs twice")
-        found[key] = value
-    return found
-
-
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an error, short enough for a one-line message."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]
 
 
 def finite_number(value: object) -> bool:

@@ -40,7 +40,7 @@
     box.hidden = false;
     box.addEventListener("change", (event) => {
       const id = event.target.dataset.series;
-      for (const suffix of ["", "-band", "-label", "-leader"]) {
+      for (const suffix of ["", "-band", "-label", "-leader", "-seeds", "-full", "-ring"]) {
         const part = document.getElementById(id + suffix);
         if (part) part.style.display = event.target.checked ? "" : "none";
       }

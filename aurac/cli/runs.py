@@ -1,0 +1,128 @@
+"""`aurac runs`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from aurac.status import Status
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, metavar="[ROOT] | status FOLDER")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def runs(arguments: tuple[str, ...], as_json: bool) -> int:
+    """List the run folders below ROOT (default: runs, else here), or say how one stands.
+
+    \b
+    aurac runs
+    aurac runs /shared/experiments --json
+    aurac runs status runs/gsm8k-1a2b3c4d
+
+    Neither loads a model; both work while a run goes on, and on a read-only folder.
+    """  # noqa: D301
+    if arguments[:1] == ("status",):
+        if len(arguments) != 2:
+            raise click.UsageError("runs status takes one run folder")
+        return show_status(arguments[1], as_json)
+    if len(arguments) > 1:
+        raise click.UsageError("runs takes one folder")
+    root = Path(arguments[0]) if arguments else Path("runs" if Path("runs").is_dir() else ".")
+    return _list(root, as_json)
+
+
+def show_status(folder: str, as_json: bool) -> int:
+    """Print how a run stands."""
+    from aurac.status import read_status
+
+    status = read_status(Path(folder))
+    if as_json:
+        click.echo(json.dumps(status.to_dict(), indent=1, ensure_ascii=False))
+        return 0
+    click.echo("\n".join(_lines(status)))
+    return 0
+
+
+def _lines(status: Status) -> list[str]:
+    total = "?" if status.total is None else str(status.total)
+    left = "?" if status.left is None else str(status.left)
+    counts = f"running {status.running}, failed {status.failed}, left {left}"
+    lines = [f"{status.folder}: {status.state}", f"  done {status.done} of {total}, {counts}"]
+    if status.seconds_left is not None and status.seconds_left > 0:
+        pace = "at the pace so far" if status.processes else "of computing, once it is started"
+        lines.append(f"  about {duration(status.seconds_left)} {pace}")
+    if status.processes:
+        lines.append(f"  {status.processes} process{'es' * (status.processes > 1)} at work")
+    lines += [f"  running: {cell}" for cell in status.running_cells]
+    lines += [f"  failed: {cell}: {reason}" for cell, reason in status.failures]
+    if status.failed:
+        lines.append("  --retry-failed tries failed cells again")
+    return lines + [f"  {note}" for note in status.notes]
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: `3 d 4 h`, `12 min 5 s`, `8 s`."""
+    parts, rest = [], round(seconds)
+    for size, unit in _UNITS:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    if len(parts) < 2 and (rest or not parts):
+        parts.append(f"{rest} s")
+    return " ".join(parts[:2])
+
+
+def _list(root: Path, as_json: bool) -> int:
+    from aurac.errors import RunFolderError
+    from aurac.status import find_runs, read_status
+
+    if not root.is_dir():
+        raise RunFolderError(f"{root} is no folder", expected="a folder with run folders in it")
+    found = [read_status(folder) for folder in find_runs(root)]
+    if as_json:
+        click.echo(json.dumps([status.to_dict() for status in found], indent=1, ensure_ascii=False))
+        return 0
+    if not found:
+        click.echo(f"no run folders at or below {root}")
+        return 0
+    _table(found)
+    return 0
+
+
+def _table(found: list[Status]) -> None:
+    from rich.table import Table
+
+    from aurac.console import stdout_console
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("run", "state", "done", "running", "failed", "left", "time left", "tasks"):
+        right = name in ("done", "running", "failed", "left", "time left")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for status in found:
+        table.add_row(*_row(status))
+    stdout_console().print(table)
+
+
+def _row(status: Status) -> list[Any]:
+    from rich.text import Text
+
+    total = "?" if status.total is None else status.total
+    left = "?" if status.left is None else str(status.left)
+    later = "" if not status.seconds_left else duration(status.seconds_left)
+    cells = [
+        str(status.folder),
+        status.state,
+        f"{status.done}/{total}",
+        str(status.running),
+        str(status.failed),
+        left,
+        later,
+        ", ".join(status.tasks),
+    ]
+    return [Text(cell) for cell in cells]

@@ -1,0 +1,136 @@
+"""What an evaluation cost and how close its decisions were, counted while it runs.
+
+A count is only worth having if it costs nothing and changes nothing: without a ``recording`` block
+nothing is counted. The counts of a cell go into its file, beside its answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+# 99 of 100 log-probabilities of two passes over the same tokens, batched in another way, lay within
+# 0.31 in bf16 and 2e-5 in fp32 on the packaged base (docs/design/engine.md); fp16 has an eighth of
+# bf16's rounding.
+LOGIT_NOISE = {"float64": 1e-9, "float32": 1e-4, "float16": 4e-2, "bfloat16": 0.3}
+
+
+def logit_noise(dtype: torch.dtype) -> float:
+    """Differences of logits up to this are rounding in this dtype; bf16's where it is unknown."""
+    return LOGIT_NOISE.get(str(dtype).removeprefix("torch."), LOGIT_NOISE["bfloat16"])
+
+
+@dataclass
+class Record:
+    """Counts of one evaluation.
+
+    Attributes:
+        computed: Tokens that went through the model's linear layers, padding included.
+        distinct: Distinct prefixes among the requests and what was generated for them: the
+            tokens that have to be computed at least once.
+        passes: Forward passes of the model.
+        forward_seconds: Time inside them; ``None`` where the device works ahead of the clock.
+        flops: Multiply-adds times two of the (dense) linear layers in them, attention left out.
+        near_ties: Documents whose answer hangs on a difference within the dtype's rounding.
+        paths: ``packed``, ``rows``, ``generate`` or ``lm-eval``: who answered.
+    """
+
+    computed: int = 0
+    distinct: int = 0
+    passes: int = 0
+    forward_seconds: float | None = 0.0
+    flops: float = 0.0
+    near_ties: int = 0
+    paths: set[str] = field(default_factory=set)
+    _sizes: dict[int, tuple[int, int, bool]] = field(default_factory=dict, repr=False)
+
+    def size(self, model: Any) -> tuple[int, int, bool]:
+        """Weights of the linear layers but the head, those of the head, whether the clock tells."""
+        if id(model) not in self._sizes:
+            self._sizes[id(model)] = _size(model)
+        return self._sizes[id(model)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        seconds = None if self.forward_seconds is None else round(self.forward_seconds, 3)
+        return {
+            "computed_tokens": self.computed,
+            "distinct_tokens": self.distinct,
+            "passes": self.passes,
+            "forward_seconds": seconds,
+            "flops": self.flops,
+            "near_ties": self.near_ties,
+            "paths": sorted(self.paths),
+        }
+
+
+_CURRENT: ContextVar[Record | None] = ContextVar("aurac_record", default=None)
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[Record]:
+    """Count what is evaluated inside the block."""
+    record = Record()
+    token = _CURRENT.set(record)
+    try:
+        yield record
+    finally:
+        _CURRENT.reset(token)
+
+
+def current() -> Record | None:
+    """The record of the block in force, if any."""
+    return _CURRENT.get()
+
+
+def answered_by(path: str, distinct: int = 0) -> None:
+    """Note who answers, and how many distinct tokens that needs at least."""
+    record = current()
+    if record is not None:
+        record.paths.add(path)
+        record.distinct += distinct
+
+
+@contextlib.contextmanager
+def counted_pass(model: Any, tokens: int, rows: int) -> Iterator[None]:
+    """Count one forward pass.
+
+    Args:
+        model: The model.
+        tokens: Tokens of the pass.
+        rows: Positions whose logits are computed.
+    """
+    record = current()
+    if record is None:
+        yield
+        return
+    body, head, clocked = record.size(model)
+    started = time.perf_counter()
+    yield
+    if not clocked:
+        record.forward_seconds = None
+    elif record.forward_seconds is not None:
+        record.forward_seconds += time.perf_counter() - started
+    record.passes += 1
+    record.computed += tokens
+    record.flops += 2.0 * (body * tokens + head * rows)
+
+
+def _size(model: Any) -> tuple[int, int, bool]:
+    import torch
+
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    outer = head.weight.numel() if head is not None and hasattr(head, "weight") else 0
+    body = 0
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and module is not head:
+            body += module.weight.numel()
+    return body, outer, next(iter(model.parameters())).device.type == "cpu"

@@ -1,0 +1,136 @@
+"""One cell in a worker of a cluster: an order and a cell's identity in, its content out.
+
+A worker keeps the session of the order it served last, so that a base is loaded once, and the
+adapter of the cell before. It writes nothing: what it found comes back as its return value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.errors import AuracError
+from aurac.executors.content import find_adapter, find_base
+from aurac.hashing import sha256_json
+from aurac.runner import Runner, Switch, Tools
+from aurac.session import Session, open_session
+from aurac.settings import from_plain
+
+if TYPE_CHECKING:
+    from aurac.provenance import CellIdentity
+    from aurac.sweep import PlannedCell, Variant
+
+logger = logging.getLogger(__name__)
+
+
+class UnfitNodeError(AuracError):
+    """A worker that would compute other cells than those that were asked of it."""
+
+
+@dataclass
+class Outcome:
+    """What became of one cell: `put` or `fail` was called, with its content."""
+
+    run_folder: Path = field(default_factory=Path)
+    content: dict[str, Any] | None = None
+    failure: dict[str, Any] | None = None
+
+    def keys(self) -> set[str]:
+        """Nothing is known here."""
+        return set()
+
+    def failed_keys(self) -> set[str]:
+        """Nothing is known here."""
+        return set()
+
+    def has(self, key: str) -> bool:  # noqa: ARG002
+        """Nothing is known here."""
+        return False
+
+    def put(self, identity: CellIdentity, content: dict[str, Any]) -> Path:
+        """The cell was computed."""
+        self.content = content
+        return Path(identity.key)
+
+    def fail(self, identity: CellIdentity, content: dict[str, Any]) -> None:  # noqa: ARG002
+        """The cell has failed."""
+        self.failure = content
+
+
+class _Bench:
+    """A session on this worker, with its base and the adapter in use."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.session = _session(order)
+        self.cells = {cell.identity.key: cell for cell in self.session.cells()}
+        self._stack = contextlib.ExitStack()
+        self._variant: Variant | None = None
+        self._switch: Switch | None = None
+        self._runner = Runner(self.session.base, Outcome(), self.session.options, Tools())
+
+    def compute(self, cell: PlannedCell) -> Outcome:
+        outcome = self._runner.store = Outcome()
+        if self._switch is None or self._variant is not cell.variant:
+            self._stack.close()
+            self._variant = cell.variant
+            self._switch = Switch(self._runner, cell.variant, self._stack)
+        self._runner.compute(cell, self._switch)
+        return outcome
+
+
+_BENCH: dict[str, _Bench] = {}
+
+
+def _session(order: dict[str, Any]) -> Session:
+    """The order's session with this node's weights."""
+    chosen = from_plain(order["settings"])
+    base = find_base(order["base"]["name"], order["base"]["sha256"])
+    adapters = order["adapters"]
+    given = [
+        find_adapter(path, sha256, chosen)
+        for path, sha256 in zip(order["checkpoints"], adapters, strict=True)
+    ]
+    session = open_session(given, order["tasks"], replace(chosen, base=base))
+    factors = {(sha, basis): by_rank for sha, basis, by_rank in order["factors"]}
+    session.variants = [
+        replace(v, fit_factors=factors[v.adapter.sha256, v.basis]) if v.rescale == "fit" else v
+        for v in session.variants
+    ]
+    return session
+
+
+def compute(order: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
+    """Compute the cell of this identity.
+
+    Returns:
+        `{"content": …}` or `{"failure": …}`, as the store keeps them.
+
+    Raises:
+        UnfitNodeError: This node would compute something else; the difference is named.
+    """
+    name = sha256_json(order)
+    if name not in _BENCH:
+        _BENCH.clear()
+        _BENCH[name] = _Bench(order)
+    bench = _BENCH[name]
+    cell = bench.cells.get(sha256_json(identity))
+    if cell is None:
+        raise _unfit(identity, list(bench.cells.values()))
+    outcome = bench.compute(cell)
+    return {"content": outcome.content, "failure": outcome.failure}
+
+
+def _unfit(identity: dict[str, Any], cells: list[PlannedCell]) -> UnfitNodeError:
+    """The fields in which the nearest cell of this node differs from what was asked."""
+    here = [cell.identity.to_dict() for cell in cells]
+    nearest = min(here, key=lambda mine: sum(mine[k] != identity[k] for k in identity))
+    unlike = [
+        f"{k} {nearest[k]!r} for {identity[k]!r}" for k in identity if nearest[k] != identity[k]
+    ]
+    return UnfitNodeError(
+        f"a worker would compute other cells ({'; '.join(unlike)})",
+        expected="the same packages, documents and kind of device on every node",
+    )

@@ -1,0 +1,226 @@
+"""A run folder → lm-eval's own results and samples, a folder for each adapter and rank.
+
+``OUT/ADAPTER/rank_R/MODEL/{results_DATE.json, samples_TASK_DATE.jsonl}``, as `lm_eval
+--output_path OUT/ADAPTER/rank_R --log_samples` would have written them; the base lies in
+``OUT/base/rank_0``. What lm-eval has no word for (truncation, arms, the metric that was integrated)
+is in ``config.model_args`` under ``aurac``, where `aurac.readers.samples` finds it again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.errors import RunFolderError, UsageError
+from aurac.exports.lm_eval_results import aggregated
+from aurac.exports.lm_eval_samples import safe, sample_rows
+from aurac.readers.run import arms_of
+from aurac.report.model import inside
+from aurac.results import read_results
+from aurac.store import read_cell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What all cells of a task share: lm-eval's configuration, documents and prompts."""
+
+    header: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One folder of the export: a curve at a rank (the base at 0), with its cell for each task.
+
+    Attributes:
+        curve: The row of `results.json`; None for the base.
+        cells: Task (no group) → path of the cell in the run folder.
+    """
+
+    folder: str
+    rank: int
+    curve: Mapping[str, Any] | None
+    cells: Mapping[str, str]
+
+
+def export_lm_eval(run_folder: Path, out: Path) -> list[Path]:
+    """Write a run as lm-eval's results and sample logs.
+
+    Args:
+        run_folder: What `aurac compare` wrote.
+        out: A folder that is not there yet, or empty.
+
+    Returns:
+        The ``results_*.json`` files, one for each adapter (or truncation of one) and rank.
+
+    Raises:
+        RunFolderError: No results, or a run that did not keep its prompts.
+        UsageError: `out` holds files.
+    """
+    results = read_results(run_folder)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out} holds files", expected="a new or an empty folder")
+    shared = {task["name"]: _requests(run_folder, task) for task in _leaves(results)}
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        try:
+            written = [_write(p, scratch, run_folder, results, shared) for p in _points(results)]
+            scratch.chmod(0o755)
+            if out.exists():
+                out.rmdir()
+            scratch.rename(out)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
+    return [out / path.relative_to(scratch) for path in written]
+
+
+def _leaves(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [task for task in results["tasks"] if not task.get("members")]
+
+
+def _requests(run_folder: Path, task: Mapping[str, Any]) -> Requests:
+    where = task.get("requests")
+    if not where:
+        raise RunFolderError(
+            f"{run_folder} did not keep the prompts of {task['name']}",
+            fix="run the same `aurac compare` again, which adds them",
+        )
+    try:
+        with gzip.open(inside(run_folder, where), "rt", encoding="utf-8", newline="\n") as lines:
+            header, *rows = (json.loads(line) for line in lines)
+    except (OSError, EOFError, ValueError, gzip.BadGzipFile) as error:
+        raise RunFolderError(
+            f"{run_folder / where} cannot be read ({error})",
+            fix="delete it and run the same `aurac compare` again, which makes it anew",
+        ) from error
+    return Requests(header, rows)
+
+
+def _points(results: Mapping[str, Any]) -> list[Point]:
+    """The folders of an export, in the order of the curves."""
+    names = {task["name"] for task in _leaves(results)}
+    rows = [row for row in results["curves"] if row["task"] in names]
+    points = [Point(BASE, 0, None, _cells(rows, 0, "baseline_cell"))] if rows else []
+    curves: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        curves.setdefault(row["id"], []).append(row)
+    taken = {BASE}
+    for same in curves.values():
+        folder = _folder(same[0], taken)
+        ranks = sorted({rank for row in same for rank in row["ranks"]})
+        points += [Point(folder, rank, same[0], _cells(same, rank)) for rank in ranks]
+    return [point for point in points if point.cells]
+
+
+def _cells(rows: Sequence[Mapping[str, Any]], rank: int, key: str | None = None) -> dict[str, str]:
+    found = {row["task"]: row.get(key) if key else row["cells"].get(str(rank)) for row in rows}
+    return {task: path for task, path in found.items() if path}
+
+
+def _folder(curve: Mapping[str, Any], taken: set[str]) -> str:
+    """A folder name for a curve: the adapter's, with its truncation where that is a variant."""
+    own = safe(curve["adapter"])
+    name = own if curve.get("default") else f"{own}@{curve['basis']}-{curve['rescale']}"
+    number, free = 2, name
+    while free in taken:
+        free, number = f"{name}-{number}", number + 1
+    taken.add(free)
+    return free
+
+
+def _write(
+    point: Point,
+    out: Path,
+    run_folder: Path,
+    results: Mapping[str, Any],
+    shared: Mapping[str, Requests],
+) -> Path:
+    """One folder: a samples file for each task, and the results of all."""
+    provenance = results["provenance"]
+    model = provenance["base"]["name"]
+    folder = out / point.folder / f"rank_{point.rank}" / safe(model)
+    folder.mkdir(parents=True)
+    date = _date(provenance)
+    cells = {}
+    for task, where in point.cells.items():
+        cells[task] = _cell(run_folder, where)
+        with (folder / f"samples_{safe(task)}_{date}.jsonl").open("w", encoding="utf-8") as lines:
+            for row in sample_rows(cells[task], shared[task]):
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+    content = aggregated(cells, shared, results, _model_args(point, results))
+    path = folder / f"results_{date}.json"
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def _cell(run_folder: Path, where: str) -> dict[str, Any]:
+    try:
+        cell = read_cell(inside(run_folder, where))
+    except ValueError as error:
+        raise RunFolderError(
+            f"{run_folder / where} is {error}", fix="run the same `aurac compare` again"
+        ) from error
+    if not cell.get("logged"):
+        raise RunFolderError(
+            f"{run_folder / where} was written by a version that kept no filtered answers",
+            fix="run the comparison anew in another folder",
+        )
+    return cell
+
+
+def _date(provenance: Mapping[str, Any]) -> str:
+    """When the run ended, as lm-eval writes it into file names."""
+    moment = re.sub(r"[+Z].*$", "", str(provenance["finished"])).replace(":", "-")
+    return moment if "." in moment else f"{moment}.000000"
+
+
+def _model_args(point: Point, results: Mapping[str, Any]) -> dict[str, Any]:
+    provenance = results["provenance"]
+    args = {"pretrained": provenance["base"]["name"], "dtype": provenance["dtype"]}
+    about: dict[str, Any] = {"rank": point.rank, "metrics": _metrics(results)}
+    if point.curve is None:
+        return {**args, "aurac": {"adapter": BASE, **about}}
+    curve = point.curve
+    adapter = next(a for a in results["adapters"] if a["name"] == curve["adapter"])
+    arms = arms_of(results["adapters"], results.get("groups"))
+    about |= {
+        "adapter": curve["adapter"],
+        "basis": curve["basis"],
+        "rescale": curve["rescale"],
+        "default": bool(curve.get("default")),
+        "order": list(dict.fromkeys(row["id"] for row in results["curves"])).index(curve["id"]),
+        "method": curve["method"],
+        "seed": adapter.get("seed"),
+        "arm": next((name for name, has in arms.items() if curve["adapter"] in has), None),
+        "bytes": dict(zip(curve["ranks"], curve["bytes"], strict=True)).get(point.rank),
+        "missing": dict(_missing(curve, results)),
+    }
+    return {**args, "peft": adapter.get("path"), "aurac": about}
+
+
+def _metrics(results: Mapping[str, Any]) -> dict[str, str]:
+    return {task["name"]: task["metric"] for task in results["tasks"]}
+
+
+def _missing(
+    curve: Mapping[str, Any], results: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """For each task the ranks that were asked for and have no result, with the reason."""
+    for row in results["curves"]:
+        if row["id"] == curve["id"] and row["missing"]:
+            yield row["task"], dict(row["missing"])

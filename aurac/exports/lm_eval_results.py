@@ -1,0 +1,193 @@
+"""lm-eval's ``results_DATE.json`` for one state of a model on all its tasks."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aurac.exports.lm_eval_samples import HASHES, safe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aurac.exports.lm_eval_layout import Requests
+
+NOT_GIVEN = "N/A"  # lm-eval's word for a standard error that was not computed
+
+
+def aggregated(
+    cells: Mapping[str, Mapping[str, Any]],
+    shared: Mapping[str, Requests],
+    results: Mapping[str, Any],
+    model_args: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of ``results_DATE.json``, keys in lm-eval's order.
+
+    Args:
+        cells: Task → its cell at this rank.
+        shared: Task → its configuration, documents and prompts.
+        results: The run's `results.json`.
+        model_args: What identifies the adapter and its rank.
+    """
+    groups = {
+        task["name"]: list(task["members"])
+        for task in results["tasks"]
+        if task.get("members") and set(task["members"]) <= set(cells)
+    }
+    found = {name: _task(name, cell) for name, cell in cells.items()}
+    pooled = {name: _group(name, members, cells) for name, members in groups.items()}
+    headers = {name: shared[name].header for name in cells}
+    shots = {task["name"]: task["num_fewshot"] for task in results["tasks"]}
+    better = {name: dict(header["higher_is_better"]) for name, header in headers.items()}
+    better |= {g: {k: v for m in has for k, v in better[m].items()} for g, has in groups.items()}
+    versions = {name: header["version"] for name, header in headers.items()}
+    versions |= {task["name"]: task["version"] for task in results["tasks"] if task["members"]}
+    return {
+        "results": {**found, **pooled},
+        **({"groups": pooled} if pooled else {}),
+        "group_subtasks": groups,
+        "configs": {name: header["config"] for name, header in headers.items()},
+        "versions": {n: v for n, v in sorted(versions.items()) if n in found or n in pooled},
+        "n-shot": {n: s for n, s in sorted(shots.items()) if n in found or n in pooled},
+        "higher_is_better": dict(sorted(better.items())),
+        "n-samples": {
+            name: {"original": headers[name]["original"], "effective": len(cell["doc_ids"])}
+            for name, cell in cells.items()
+        },
+        "config": _config(results, headers, model_args),
+        **_surroundings(results, headers),
+        "task_hashes": {name: _hash(cell, shared[name]) for name, cell in cells.items()},
+        **_identity(results, headers, cells),
+    }
+
+
+def _task(name: str, cell: Mapping[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name, "alias": name, "sample_len": len(cell["doc_ids"])}
+    aggregate = cell["logged"]["aggregate"]
+    for key in [*cell["metrics"], *(k for k in aggregate if k not in cell["metrics"])]:
+        metric, _, chain = key.rpartition(",")
+        if key in aggregate:  # no mean: lm-eval would bootstrap its standard error
+            row[key], row[f"{metric}_stderr,{chain}"] = aggregate[key], NOT_GIVEN
+        else:
+            row[key], row[f"{metric}_stderr,{chain}"] = _mean(cell["metrics"][key])
+    return row
+
+
+def _mean(column: Sequence[float]) -> tuple[float, float | str]:
+    values = np.asarray(column, dtype=np.float64)
+    if values.size < 2:
+        return float(values.mean()), NOT_GIVEN
+    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(values.size))
+
+
+def _group(
+    name: str, members: Sequence[str], cells: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The documents of all members pooled, with lm-eval's pooled standard error."""
+    size = sum(len(cells[m]["doc_ids"]) for m in members)
+    row: dict[str, Any] = {"alias": name, "name": name, "sample_len": size}
+    counts = {}
+    for key in cells[members[0]]["metrics"]:
+        columns = [cells[m]["metrics"].get(key) for m in members]
+        known = [np.asarray(column, dtype=np.float64) for column in columns if column is not None]
+        if len(known) < len(members) or any(
+            key in cells[m]["logged"]["aggregate"] for m in members
+        ):
+            continue
+        metric, _, chain = key.rpartition(",")
+        inside = sum(float(np.square(c - c.mean()).sum()) for c in known)
+        free = size - len(known)
+        row[key] = float(np.concatenate(known).mean())
+        row[f"{metric}_stderr,{chain}"] = math.sqrt(inside / free / size) if free else NOT_GIVEN
+        counts[key] = size
+    return {**row, "sample_count": counts}
+
+
+def _config(
+    results: Mapping[str, Any], headers: Mapping[str, Any], model_args: Mapping[str, Any]
+) -> dict[str, Any]:
+    provenance = results["provenance"]
+    settings = provenance.get("settings", {})
+    content = {
+        "model": "hf",
+        "model_args": dict(model_args),
+        "model_num_parameters": _first(headers)["model"]["parameters"],
+        "model_dtype": f"torch.{provenance['dtype']}",
+        "model_revision": "main",
+        "model_sha": provenance["base"].get("sha256") or "",
+    }
+    if model_args.get("peft"):
+        adapters = {a["name"]: a["sha256"] for a in results["adapters"]}
+        content["peft_sha"] = adapters[model_args["aurac"]["adapter"]]
+    return {
+        **content,
+        "batch_size": settings.get("batching"),
+        "batch_sizes": [],
+        "device": provenance["device"],
+        "use_cache": None,
+        "limit": settings.get("limit"),
+        "bootstrap_iters": 0,
+        "gen_kwargs": None,
+        "random_seed": 0,
+        "numpy_seed": 1234,
+        "torch_seed": 1234,
+        "fewshot_seed": provenance["seed"],
+    }
+
+
+def _first(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    header: Mapping[str, Any] = next(iter(headers.values()))
+    return header
+
+
+def _surroundings(results: Mapping[str, Any], headers: Mapping[str, Any]) -> dict[str, Any]:
+    provenance, model = results["provenance"], _first(headers)["model"]
+    versions = provenance.get("versions", {})
+    facts = {**provenance.get("machine", {}), **versions}
+    return {
+        "git_hash": None,
+        "date": dt.datetime.fromisoformat(provenance["started"]).timestamp(),
+        "pretty_env_info": "\n".join(f"{name}: {value}" for name, value in facts.items()),
+        "transformers_version": versions.get("transformers"),
+        "lm_eval_version": versions.get("lm-eval"),
+        "upper_git_hash": None,
+        "tokenizer_pad_token": model["pad_token"],
+        "tokenizer_eos_token": model["eos_token"],
+        "tokenizer_bos_token": model["bos_token"],
+        "eot_token_id": model["eot_token_id"],
+        "max_length": model["max_length"],
+    }
+
+
+def _hash(cell: Mapping[str, Any], shared: Requests) -> str:
+    """Over the hashes of every sample, each filter's one after the other."""
+    once = "".join(str(row[name]) for row in shared.rows for name in HASHES)
+    text = once * len(cell["logged"]["filtered"])
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _identity(
+    results: Mapping[str, Any],
+    headers: Mapping[str, Any],
+    cells: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    name = results["provenance"]["base"]["name"]
+    template = _first(headers)["chat_template"]
+    seconds = sum(cell.get("seconds") or 0.0 for cell in cells.values())
+    return {
+        "model_source": "hf",
+        "model_name": name,
+        "model_name_sanitized": safe(name),
+        "system_instruction": None,
+        "system_instruction_sha": None,
+        "fewshot_as_multiturn": True,
+        "chat_template": template,
+        "chat_template_sha": (
+            hashlib.sha256(template.encode("utf-8")).hexdigest() if template else None
+        ),
+        "total_evaluation_time_seconds": str(seconds),
+    }

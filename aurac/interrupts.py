@@ -1,0 +1,84 @@
+"""SIGINT and SIGTERM: the first ends the run at the next pass of the model, a second at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType, TracebackType
+
+    from typing_extensions import Self
+
+EXIT_INTERRUPTED = 130
+_SHOW_CURSOR = "\033[?25h"
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user or the system asked the run to end; what is done is kept."""
+
+
+class Interrupts:
+    """Turns signals into an orderly end; a context, and without effect beside the main thread.
+
+    Within `working()` a signal is only remembered, and `check()` raises at a safe place. Elsewhere
+    it raises at once. A second signal ends the process without a word.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._working = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self.renew()
+        return self
+
+    def renew(self) -> None:
+        """Take the signals (back) from whoever handles them now."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.signal(number, self._on_signal)
+                self._before.setdefault(number, before)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.requested:
+            if sys.stderr.isatty():
+                os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
+            os._exit(EXIT_INTERRUPTED)
+        self.requested = True
+        if not self._working:
+            raise Interrupted
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Within this block signals wait for `check()`."""
+        self._working = True
+        try:
+            yield
+        finally:
+            self._working = False
+
+    def check(self) -> None:
+        """A safe place to stop.
+
+        Raises:
+            Interrupted: A signal has come.
+        """
+        if self.requested:
+            raise Interrupted

@@ -1,0 +1,79 @@
+"""The smallest rank that is good enough: certified against the highest one, or not at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurac.errors import CurveError
+from aurac.report.pool import seeds_of
+from aurac.report.tables import percent, size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aurac.report.model import CurveRow
+    from aurac.uncertainty import Certificate
+
+# What `aurac recommend` tolerates too, where nothing else was declared before looking.
+DELTA = 0.02
+
+
+def certificate(curve: CurveRow, delta: float = DELTA) -> Certificate | None:
+    """What is certified for a curve; None without documents or with a single rank."""
+    from aurac.uncertainty import certify
+
+    seeds = seeds_of(curve)
+    if not seeds or len(curve.ranks) < 2 or any(c.ranks != curve.ranks for c in seeds):
+        return None
+    try:
+        return certify([one.at(one.ranks) for one in seeds], delta=delta)
+    except CurveError:
+        return None
+
+
+def points(delta: float) -> str:
+    """A tolerance in words."""
+    return f"{100 * delta:g} point{'' if delta == 0.01 else 's'}"
+
+
+def rank_sentence(curve: CurveRow, found: Certificate | None, who: str) -> str:
+    """At which rank to use a curve, what that costs, and how sure it is.
+
+    Args:
+        curve: The curve.
+        found: What is certified for it.
+        who: What the sentence calls it.
+    """
+    at = {rank: i for i, rank in enumerate(curve.ranks)}
+    top = curve.ranks[-1]
+    full = f"{percent(curve.accuracy[-1])} %"
+    if found is None:
+        return f"At its highest rank, {_cost(curve, top)}, {who} has an accuracy of {full}."
+    tolerance = points(found.delta)
+    if found.rank == found.reference:
+        needed = percent(found.smallest_delta)
+        return (
+            f"The rank to use of {who} is its highest, {_cost(curve, top)}, with an accuracy of "
+            f"{full}: no smaller one is certified to lose less than {tolerance} against it. That "
+            f"would have taken a tolerance of {needed}."
+        )
+    small = f"{percent(curve.accuracy[at[found.rank]])} %"
+    return (
+        f"The smallest rank of {who} that is certified to lose less than {tolerance} is "
+        f"{_cost(curve, found.rank)}, with an accuracy of {small} against {full} at rank "
+        f"{_cost(curve, top)}."
+    )
+
+
+def _cost(curve: CurveRow, rank: int) -> str:
+    amount = dict(zip(curve.ranks, curve.bytes, strict=False)).get(rank)
+    return f"{rank} ({size(amount)})" if amount else str(rank)
+
+
+def rings(found: Sequence[tuple[CurveRow, Certificate | None]]) -> dict[str, int]:
+    """Id of a curve → its certified rank, where that is below the highest."""
+    return {
+        curve.id: certified.rank
+        for curve, certified in found
+        if certified is not None and certified.rank < certified.reference
+    }

@@ -1,0 +1,122 @@
+"""What a run says about itself: one JSON object a line, and where the time went."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import logging
+import os
+import secrets
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+LOGS = "logs"
+
+
+def new_run_id() -> str:
+    """A name for one process's part of a run: when it began (UTC), and a random part."""
+    began = dt.datetime.now(tz=dt.timezone.utc).strftime("%Y%m%dT%H%M%S")
+    return f"{began}-{secrets.token_hex(4)}"
+
+
+class RunLog:
+    """Appends events to `logs/<run id>.jsonl`; a log that cannot be written never stops a run.
+
+    As a context it also keeps what aurac warns of.
+
+    Args:
+        run_folder: The run folder; None keeps no log.
+        run_id: Names the file and stands in each line.
+    """
+
+    def __init__(self, run_folder: Path | None, run_id: str | None = None) -> None:
+        self.run_id = run_id or new_run_id()
+        self._path = run_folder / LOGS / f"{self.run_id}.jsonl" if run_folder else None
+        self._began = time.monotonic()
+        self._handler = _ToLog(self)
+
+    def __enter__(self) -> Self:
+        logging.getLogger("aurac").addHandler(self._handler)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        logging.getLogger("aurac").removeHandler(self._handler)
+        how = "done" if kind is None else kind.__name__
+        self.event("end", how=how)
+
+    def event(self, event: str, **fields: Any) -> None:
+        """One line: the event, the run's id, wall time for people, monotonic time for sums."""
+        if self._path is None:
+            return
+        now = dt.datetime.now(tz=dt.timezone.utc).isoformat(timespec="milliseconds")
+        clock = round(time.monotonic() - self._began, 3)
+        line = {"event": event, "run": self.run_id, "at": now, "clock": clock, **fields}
+        payload = (json.dumps(line, ensure_ascii=False, default=str) + "\n").encode()
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
+            descriptor = os.open(self._path, flags, 0o644)
+            try:
+                os.write(descriptor, payload)
+            finally:
+                os.close(descriptor)
+
+
+class _ToLog(logging.Handler):
+    def __init__(self, log: RunLog) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.event("message", level=record.levelname.lower(), text=record.getMessage())
+
+
+class Profile:
+    """Seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, int] = defaultdict(int)
+        self._began = time.perf_counter()
+
+    @contextlib.contextmanager
+    def spent(self, on: str) -> Iterator[None]:
+        """Count the time of this block."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(on, time.perf_counter() - began)
+
+    def add(self, on: str, seconds: float, count: int = 1) -> None:
+        """Count some seconds."""
+        self.seconds[on] += seconds
+        self.counts[on] += count
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: total, parts with their shares, and what no part covers."""
+        total = time.perf_counter() - self._began
+        parts = {
+            name: {
+                "seconds": round(seconds, 3),
+                "share": round(seconds / total, 4) if total > 0 else None,
+                "count": self.counts[name],
+            }
+            for name, seconds in sorted(self.seconds.items(), key=lambda item: -item[1])
+        }
+        rest = total - sum(self.seconds.values())
+        return {"schema": 1, "seconds": round(total, 3), "parts": parts, "other": round(rest, 3)}
