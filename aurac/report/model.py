@@ -56,6 +56,7 @@ class CurveRow:
     baseline: float | None = None
     baseline_reason: str | None = None
     trained_rank: int | None = None
+    near_ties: tuple[int | None, ...] = ()
     parameters: tuple[int | None, ...] = ()
     bytes: tuple[int | None, ...] = ()
     n_docs: int | None = None
@@ -199,6 +200,7 @@ def _curve(entry: Mapping[str, Any], root: Path | None, seeds: Mapping[str, Any]
         "high": _column(entry, "accuracy_high", n),
         "parameters": _column(entry, "parameters", n),
         "bytes": _column(entry, "bytes", n),
+        "near_ties": _column(entry, "near_ties", n),
     }
     missing = {int(rank): str(why) for rank, why in (entry.get("missing") or {}).items()}
     order = sorted(range(n), key=lambda i: ranks[i])
