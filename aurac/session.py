@@ -327,4 +327,5 @@ def _build(tasks: Sequence[str], chosen: Settings, base: LoadedBase) -> list[Bui
         fewshot=chosen.fewshot,
         held_out="fit" in (chosen.rescale or ()),
         split=chosen.split,
+        cluster=chosen.cluster,
     )

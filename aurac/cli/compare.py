@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from aurac.cli import _complete
-from aurac.cli.options import checkpoint_options, folders, names
+from aurac.cli.options import checkpoint_options, folders, names, pairs
 
 
 @click.command(
@@ -97,6 +97,11 @@ from aurac.cli.options import checkpoint_options, folders, names
     multiple=True,
     help="NAME=ADAPTER,ADAPTER: seeds of one recipe, compared as one arm.",
 )
+@click.option(
+    "--cluster",
+    multiple=True,
+    help="TASK=FIELD of its documents: those with the same value share a passage.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of tables.")
 @click.option(
     "--status",
@@ -139,6 +144,7 @@ def compare(
     out: str | None,
     as_json: bool,
     groups: tuple[str, ...],
+    cluster: tuple[str, ...],
     status: bool,
     shard: str | None,
     dry_run: bool,
@@ -176,6 +182,7 @@ def compare(
         basis=names(basis),
         rescale=names(rescale) or None,
         groups=parse_groups(groups),
+        cluster=pairs(cluster, "--cluster"),
         shard=parse_shard(shard),
         **settings,
     )
