@@ -1,4 +1,4 @@
-"""The site: `sphinx-build -W --keep-going -n docs FOLDER`. Everything is local; nothing is fetched."""
+"""The site: `sphinx-build -W --keep-going -n docs FOLDER`. All is local; nothing is fetched."""
 
 from __future__ import annotations
 

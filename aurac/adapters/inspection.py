@@ -76,7 +76,7 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
             },
             "modules": layers,
         },
-        "vllm_max_lora_rank": next((r for r in VLLM_RANKS if r >= adapter.rank), None),
+        "vllm_max_lora_rank": next((r for r in VLLM_RANKS if r >= adapter.export_rank), None),
         "notes": [*adapter.notes, *_remarks(adapter, by_rank)],
     }
 
@@ -211,8 +211,8 @@ def _remarks(adapter: Adapter, by_rank: Sequence[dict[str, Any]]) -> list[str]:
         )
     if adapter.base is None:
         remarks.append("the base model is not recorded")
-    if adapter.rank not in VLLM_RANKS:
-        larger = next((r for r in VLLM_RANKS if r > adapter.rank), None)
+    if adapter.export_rank not in VLLM_RANKS:
+        larger = next((r for r in VLLM_RANKS if r > adapter.export_rank), None)
         remarks.append(
             f"vLLM serves it with --max-lora-rank {larger}"
             if larger

@@ -91,7 +91,8 @@ def main() -> None:
     except AuracError as error:
         sys.stderr.write(spelled(f"aurac: error: {error}\n"))
         status = error.exit_code
-    except click.exceptions.Abort:
+    except click.exceptions.Abort:  # click's form of an interrupt within a command
+        sys.stderr.write("aurac: interrupted; the same command goes on where it stopped\n")
         status = 130
     except click.ClickException as error:
         with visible_streams():

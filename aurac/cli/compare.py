@@ -128,6 +128,11 @@ from aurac.cli.options import checkpoint_options, folders, names, pairs
 @click.option(
     "--profile", is_flag=True, help="Write profile.json: where the time went, by kind of work."
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only say what would run: cells, time, memory, downloads. Nothing is loaded or fetched.",
+)
 @checkpoint_options
 def compare(
     checkpoints: tuple[str, ...],
@@ -142,6 +147,7 @@ def compare(
     cluster: tuple[str, ...],
     status: bool,
     shard: str | None,
+    dry_run: bool,
     **settings: Any,
 ) -> int:
     """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
@@ -153,6 +159,13 @@ def compare(
     """  # noqa: D301
     if status:
         return _status(out, as_json)
+    if dry_run:
+        from aurac.cli._dry_run import show_dry_run
+
+        settings |= {"data": folders(data), "basis": names(basis), "rescale": names(rescale)}
+        return show_dry_run(
+            checkpoints, names(tasks), out=out, as_json=as_json, metric=metric, **settings
+        )
     from aurac.cli._analysis import parse_groups
     from aurac.comparison import compare as run
     from aurac.evaluation import parse_metrics

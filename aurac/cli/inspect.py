@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import checkpoint_options, whole_numbers
+from aurac.cli.options import checkpoint_options, hub_options, whole_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +35,7 @@ COLUMNS = (
 @click.option("--ranks", help="Ranks of the tables, such as 1,2,4. Default: powers of two.")
 @click.option("--layers", is_flag=True, help="One line of energies for each module.")
 @click.option("--base", help="Base model, where the checkpoint does not name it.")
+@hub_options
 @click.option(
     "--save", is_flag=True, help="Write what was given beside the checkpoint (aurac.json)."
 )
@@ -44,6 +45,7 @@ COLUMNS = (
 def inspect(
     checkpoint_path: str,
     checkpoint: Mapping[str, Any],
+    place: Mapping[str, Any],
     *,
     ranks: str | None,
     layers: bool,
@@ -61,10 +63,13 @@ def inspect(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters import load_adapter
     from aurac.adapters.inspection import describe
+    from aurac.known_base import KnownBase
     from aurac.memory import return_freed_memory
 
     return_freed_memory()
-    adapter = load_adapter(checkpoint_path, base=base, lazy=True, **checkpoint)
+    adapter = load_adapter(
+        checkpoint_path, base=base, bases=KnownBase, lazy=True, **place, **checkpoint
+    )
     wanted = whole_numbers(ranks, "--ranks")
     for r in wanted or ():
         adapter.check_rank(r)

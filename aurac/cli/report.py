@@ -35,10 +35,9 @@ def report(
     --group says so for others.
 
     \b
-    Examples:
-      aurac report runs/first
-      aurac report runs/first --delta 0.01 --group lora=lora-a,lora-b
-      aurac report runs/lora runs/matryoshka --out runs/both
+    aurac report runs/first
+    aurac report runs/first --delta 0.01 --group lora=lora-a,lora-b
+    aurac report runs/lora runs/matryoshka --out runs/both
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.cli._analysis import parse_groups
     from aurac.report import write_report

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from aurac.cli.options import checkpoint_options, print_json
+from aurac.cli.options import checkpoint_options, hub_options, print_json
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     help="Write the whole base model, with the rank merged in, to this folder.",
 )
 @click.option("--base", help="Base model, for --merge-into or where orientation is open.")
+@hub_options
 @click.option("--force", is_flag=True, help="Replace an adapter that is already there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @checkpoint_options
 def truncate(
     checkpoint_path: str,
     checkpoint: Mapping[str, Any],
+    place: Mapping[str, Any],
     *,
     rank: int | None,
     ranks: str | None,
@@ -60,6 +62,7 @@ def truncate(
     from aurac.adapters import load_adapter
     from aurac.adapters.streaming import save_truncations
     from aurac.adapters.truncate import plan
+    from aurac.known_base import KnownBase
     from aurac.memory import return_freed_memory
     from aurac.sweep import parse_ranks
 
@@ -68,7 +71,9 @@ def truncate(
     if (out is None) == (merge_into is None):
         raise UsageError("--out and --merge-into", expected="one of the two")
     return_freed_memory()
-    adapter = load_adapter(checkpoint_path, base=base, lazy=True, **checkpoint)
+    adapter = load_adapter(
+        checkpoint_path, base=base, bases=KnownBase, lazy=True, **place, **checkpoint
+    )
     wanted = (adapter.check_rank(rank),) if rank is not None else parse_ranks(ranks or "", adapter)
     how = plan(adapter, basis, rescale)
     for note in adapter.notes:
@@ -98,7 +103,7 @@ def _row(how: Prepared, r: int, cut: Adapter, place: Path) -> dict[str, Any]:
         "rescale": how.rescale,
         "parameters": cut.parameters(cut.rank),
         "bytes": cut.bytes(cut.rank),
-        "vllm_max_lora_rank": next((v for v in VLLM_RANKS if v >= cut.rank), None),
+        "vllm_max_lora_rank": next((v for v in VLLM_RANKS if v >= cut.export_rank), None),
     }
 
 

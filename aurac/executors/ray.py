@@ -55,9 +55,9 @@ class RayExecutor:
         ray = _ray()
         gpus = 1 if session.outline.device.startswith("cuda") else 0
         with _cluster(ray, self._address, self._workers, tools):
-            task = ray.remote(compute_cell).options(
-                num_cpus=1, num_gpus=gpus, max_retries=RETRIES, max_calls=0
-            )
+            # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
+            how = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES, "max_calls": 0}
+            task = ray.remote(**how)(compute_cell)
             flight = _Flight(ray, task, ray.put(_order(session)), store, tools)
             slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))
             # One more than run at a time: a worker finds its next cell waiting.

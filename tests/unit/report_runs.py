@@ -47,6 +47,7 @@ class RunMaker:
         self.folder = Path(folder)
         self.rng = np.random.default_rng(seed)
         self.n, self.with_cells = n, cells
+        self.strata = None
         self.curves, self.tasks, self.adapters, self.failures = [], {}, {}, []
         self.difficulty, self.base = {}, {}
 
@@ -60,7 +61,7 @@ class RunMaker:
                 "identity": {},
                 "doc_ids": [str(i) for i in range(self.n)],
                 "doc_hashes": [f"{task}-{i}" for i in range(self.n)],
-                "strata": None,
+                "strata": self.strata,
                 "metrics": {METRIC: [float(s) for s in scores]},
                 "responses": texts,
                 "seconds": 1.0,
@@ -253,9 +254,12 @@ def ramp(low, high, k):
     return (low + (high - low) * (1 - (1 - t) ** 1.7)).tolist()
 
 
-def zoo_run(folder, *, tasks=("word_problems",), n=200, ranks=(1, 2, 4, 8, 16), seed=0):
+def zoo_run(
+    folder, *, tasks=("word_problems",), n=200, ranks=(1, 2, 4, 8, 16), seed=0, strata=None
+):
     """Three adapters, the nested one under two inferences."""
     maker = RunMaker(folder, seed=seed, n=n)
+    maker.strata = strata
     for task in tasks:
         for (adapter, method, rescale, role), (low, high) in ZOO.items():
             maker.add(
