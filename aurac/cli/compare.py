@@ -157,6 +157,7 @@ def compare(
         from aurac.cli._dry_run import show_dry_run
 
         settings |= {"data": folders(data), "basis": names(basis), "rescale": names(rescale)}
+        settings |= {"shard": shard, "groups": groups}
         return show_dry_run(
             checkpoints, names(tasks), out=out, as_json=as_json, metric=metric, **settings
         )
