@@ -187,7 +187,7 @@ def test_tables_fold_on_a_narrow_terminal_and_lose_nothing():
     narrow = table(head, rows, 30)
     assert max(map(len, narrow.splitlines())) <= 30
     assert re.sub(r"\s+", "", narrow) == re.sub(
-        r"\s+", "", f"{rows[0][0]}{head[1]}:{rows[0][1]}{head[2]}:{rows[0][2]}"
+        r"\s+", "", f"{head[0]}:{rows[0][0]}{head[1]}:{rows[0][1]}{head[2]}:{rows[0][2]}"
     )
 
 
