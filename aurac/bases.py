@@ -342,69 +342,6 @@ def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-class KnownBase:
-    """A base as a reader of checkpoints asks for it: by name, its shapes before its numbers."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def skeleton(self, *, needed: bool) -> torch.nn.Module | None:
-        """The model's modules on the meta device.
-
-        Args:
-            needed: Fetch the base if it is not on this machine. Without, `None` is returned then.
-
-        Raises:
-            BaseModelError: It is needed, and cannot be found or built.
-        """
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        folder = _on_this_machine(self._name)
-        if folder is None and needed and self._name:
-            folder = resolve_base(self._name).path
-        if folder is None:
-            return None
-        try:
-            with quiet_transformers(), torch.device("meta"):
-                config = AutoConfig.from_pretrained(folder, local_files_only=True)
-                return AutoModelForCausalLM.from_config(config)
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise BaseModelError(f"base {self._name!r} cannot be built ({lines[0]})") from error
-
-    def whole(self) -> torch.nn.Module:
-        """The model with its numbers, in the types that they are stored in; empty without a name.
-
-        Raises:
-            BaseModelError: It cannot be found or loaded.
-        """
-        import torch
-
-        if not self._name:
-            return torch.nn.Module()
-        return load_model(resolve_base(self._name), "auto")
-
-
-def _on_this_machine(name: str) -> Path | None:
-    """The folder of a base that needs no fetching; `None` for any other."""
-    if name in PACKAGED:
-        folder = cache_root() / "bases" / f"{name}-{_CONVERSION}"
-        return folder if (folder / _RECORD).is_file() else None
-    if name and (Path(name).expanduser() / "config.json").is_file():
-        return Path(name).expanduser()
-    if name.count("/") != 1:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, _, revision = name.partition("@")
-    try:
-        found = try_to_load_from_cache(repository, "config.json", revision=revision or None)
-    except ValueError:  # no repository can have that name
-        return None
-    return Path(found).parent if isinstance(found, str) else None
-
-
 def load_model(base: Base, dtype: Any, *, trust_remote_code: bool = False) -> Any:
     """The model of a base on disk.
 

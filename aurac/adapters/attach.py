@@ -24,7 +24,7 @@ from aurac.adapters.base_state import (
     structure,
 )
 from aurac.adapters.extras import ExtraTensors
-from aurac.adapters.features import features_of, is_conv1d
+from aurac.adapters.features import features_of, is_conv1d, is_convolution
 from aurac.adapters.formats.peft_reader import from_state
 from aurac.adapters.formats.peft_shapes import peft_shapes
 from aurac.adapters.nesting import Rule, peft_alpha
@@ -161,6 +161,11 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
         if plain not in present:
             raise CheckpointError(
                 f"adapter {adapter.name!r} has factors for {plain}, which base {base} lacks",
+                fix="it was trained on another base",
+            )
+        if f.kind in ("linear", "merged") and is_convolution(present[plain]):
+            raise CheckpointError(
+                f"adapter {adapter.name!r} has plain factors for {name}, a convolution of {base}",
                 fix="it was trained on another base",
             )
         features = None if f.kind == "experts" else features_of(present[plain])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurac.report import comparisons, tables
@@ -13,6 +14,7 @@ from aurac.report.blocks import (
     Column,
     Examples,
     Fold,
+    Picture,
     Report,
     Section,
     Table,
@@ -90,9 +92,17 @@ class Builder:
         return Report(
             title=self.title(),
             lead=self.lead(),
-            sections=tuple(section for section in sections if section.blocks),
+            sections=tuple(self._plain(section) for section in sections if section.blocks),
             version=self.run.version,
         )
+
+    def _plain(self, section: Section) -> Section:
+        """With a single task its name is in the title, and need not open every caption."""
+        names = self.run.task_names
+        if len(names) != 1:
+            return section
+        blocks = tuple(_without(block, f"{names[0]}: ") for block in section.blocks)
+        return replace(section, blocks=blocks)
 
     def title(self) -> str:
         """What was compared, in a line."""
@@ -317,3 +327,18 @@ class Builder:
         lines = caveats(self.run)
         blocks = (Bullets(tuple(lines)),) if lines else ()
         return Section("caveats", "What to keep in mind about this run", blocks)
+
+
+def _without(block: Block, opening: str) -> Block:
+    """A block whose caption or text no longer begins with `opening`."""
+    if isinstance(block, Fold):
+        return replace(block, blocks=tuple(_without(inner, opening) for inner in block.blocks))
+    if isinstance(block, (Picture, Table)) and block.caption.startswith(opening):
+        return replace(block, caption=_sentence_case(block.caption.removeprefix(opening)))
+    if isinstance(block, Text) and block.text.startswith(opening):
+        return replace(block, text=_sentence_case(block.text.removeprefix(opening)))
+    return block
+
+
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]

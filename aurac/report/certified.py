@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aurac.report.model import CurveRow
     from aurac.uncertainty import Certificate
 
-# What `aurac recommend` tolerates too, where nothing else was declared before looking.
+# The tolerance of `aurac.analysis` too, where nothing else was declared before looking.
 DELTA = 0.02
 
 
@@ -55,7 +55,7 @@ def rank_sentence(curve: CurveRow, found: Certificate | None, who: str) -> str:
         return (
             f"The rank to use of {who} is its highest, {_cost(curve, top)}, with an accuracy of "
             f"{full}: no smaller one is certified to lose less than {tolerance} against it. That "
-            f"would have taken a tolerance of {needed}."
+            f"would have taken a tolerance of {needed} points."
         )
     small = f"{percent(curve.accuracy[at[found.rank]])} %"
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aurac.report.escape import one_line
-from aurac.report.plots import LABEL_CHARS, end_labels, percent_axis
+from aurac.report.plots import LABEL_CHARS, LABEL_SIZE, end_labels, percent_axis
 from aurac.report.style import AXIS, INK, PAPER, key, looks
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _parameter_axis(ax: Axes, curves: Sequence[CurveRow]) -> None:
 
 
 def gained_lost(
-    ax: Axes, changes: Changes, *, colour: str = INK, most: tuple[int, int] | None = None
+    ax: Axes, changes: Changes, *, colour: str = INK, most: tuple[float, float] | None = None
 ) -> Axes:
     """Documents gained (up) and lost (down) at each rank against the rank below it.
 
@@ -106,20 +106,21 @@ def gained_lost(
         ax: Where to draw.
         changes: The steps of one curve.
         colour: Of the bars.
-        most: The most gained and lost in any panel, so that panels share their scale.
+        most: The largest share gained and lost in any panel, so that panels share their scale.
     """
     places = range(len(changes.steps))
-    up = [step.gained for step in changes.steps]
-    down = [-step.lost for step in changes.steps]
+    up = [step.gained / changes.n_docs for step in changes.steps]
+    down = [-step.lost / changes.n_docs for step in changes.steps]
     ax.bar(places, up, width=0.62, color=colour, label="gained")
     ax.bar(places, down, width=0.62, facecolor=PAPER, edgecolor=colour, hatch="////", label="lost")
     ax.axhline(0, color=AXIS, linewidth=0.8)
     highest, lowest = most or (max(up), -min(down))
-    top = max(highest, lowest, 1)
-    for place, (gain, loss) in enumerate(zip(up, down, strict=True)):
-        ax.text(place, gain + 0.03 * top, str(gain), ha="center", va="bottom", fontsize=8)
-        ax.text(place, loss - 0.03 * top, str(-loss), ha="center", va="top", fontsize=8)
-    ax.set_ylim(-lowest - 0.16 * top, max(highest, 1) + 0.16 * top)
+    top = max(highest, lowest, 1 / changes.n_docs)
+    for place, step in enumerate(changes.steps):
+        above, below = up[place] + 0.03 * top, down[place] - 0.03 * top
+        ax.text(place, above, str(step.gained), ha="center", va="bottom", fontsize=8)
+        ax.text(place, below, str(step.lost), ha="center", va="top", fontsize=8)
+    ax.set_ylim(-lowest - 0.24 * top, max(highest, 0.1 * top) + 0.16 * top)
     ax.set_xticks(places, [f"{a}→{b}" for a, b in changes.pairs])
     ax.set_yticks([])
     ax.grid(visible=False)
@@ -167,5 +168,12 @@ def dots(ax: Axes, found: Sequence[Group], *, looked: Looks | None = None) -> Ax
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("AURAC, log2 axis (%)")
     if len(curves) > 1:
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(curves), borderaxespad=0.2)
+        ax.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=2,
+            borderaxespad=0.2,
+            handletextpad=0.3,
+            fontsize=LABEL_SIZE,
+        )
     return ax

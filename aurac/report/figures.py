@@ -81,13 +81,23 @@ def grid(draws: Sequence[Callable[[Axes], Axes]], *, across: int, height: float)
     return figure
 
 
-def rows(draw: Callable[[Axes], Axes], *, labels: Sequence[str], height: float) -> Figure:
-    """A figure with one Axes whose rows are named at the left by `labels`."""
+def rows(
+    draw: Callable[[Axes], Axes], *, labels: Sequence[str], height: float, top: float
+) -> Figure:
+    """A figure with one Axes whose rows are named at the left by `labels`.
+
+    Args:
+        draw: Draws on the Axes.
+        labels: Of the rows.
+        height: Of the rows and the axis below, in inches.
+        top: Inches above, for a legend.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height))
+    figure = Figure(figsize=(WIDTH, height + top))
     left = (text_width(labels) + 16) / _POINTS / WIDTH
-    ax = figure.add_axes((left, 0.5 / height, 0.97 - left, 1 - 0.95 / height))
+    height += top
+    ax = figure.add_axes((left, 0.5 / height, 0.97 - left, 1 - (0.5 + top) / height))
     draw(ax)
     return figure
 

@@ -121,7 +121,10 @@ def _result(
         task_type="text-generation",
         dataset_type=one_line(curve.task),
         dataset_name=one_line(curve.task),
-        dataset_args={"documents": curve.n_docs, **{k: task[k] for k in kept if task.get(k)}},
+        dataset_args={
+            "documents": curve.n_docs,
+            **{k: task[k] for k in kept if task.get(k) is not None},
+        },
         metric_type=one_line(kind),
         metric_name=title,
         metric_value=round(value.value, 6),
@@ -206,7 +209,7 @@ def _measured(run: Run, adapter: Mapping[str, Any], curves: Sequence[CurveRow]) 
     lines = [f"inference (basis · rescale): {inference}"]
     for curve in curves:
         task = run.task(curve.task)
-        limit = f", the first {task['limit']}" if task.get("limit") else ""
+        limit = " (the first ones of the task)" if task.get("limit") else ""
         shots = task.get("num_fewshot")
         lines.append(
             f"{curve.task}: {count(curve.n_docs)} documents{limit}, "

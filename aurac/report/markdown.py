@@ -68,7 +68,7 @@ def _example(example: Any) -> str:
     if example.wording.question:
         parts += ["Question:", markdown_fence(example.wording.question, _QUESTION)]
     if example.wording.target:
-        parts.append(f"Reference: {markdown(shorten(example.wording.target, 300))}")
+        parts.append(f"Reference: {_lines(shorten(example.wording.target, 300))}")
     heads = [f"rank {answer.rank}, {_mark(answer)}" for answer in example.answers]
     cells = [_lines(shorten(answer.text or "(empty)", _ANSWER)) for answer in example.answers]
     rule = "|" + " --- |" * len(heads)

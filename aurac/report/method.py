@@ -78,11 +78,15 @@ def command_line(command: Any) -> str:
 
 
 def _facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Provenance as pairs, nested mappings flattened one level."""
+    """Provenance as pairs, nested mappings flattened one level, what is not set in one row."""
     facts: dict[str, Any] = {}
+    default = []
     for name, value in provenance.items():
         if isinstance(value, Mapping):
-            facts |= {f"{name}: {inner}": part for inner, part in value.items()}
-        elif name != "command":
+            facts |= {
+                f"{name}: {inner}": part for inner, part in value.items() if tables.known(part)
+            }
+            default += [str(inner) for inner, part in value.items() if not tables.known(part)]
+        elif name != "command" and tables.known(value):
             facts[name] = value
-    return facts
+    return facts | ({"left at their defaults": ", ".join(default)} if default else {})

@@ -35,7 +35,8 @@ class Interval:
 class CurveRow:
     """One adapter under one inference on one task: a curve of `results.json`.
 
-    With `members` it is the mean over training seeds: see `aurac.report.pool`.
+    With `members` it is the mean over training seeds: see `aurac.report.pool`. `clustered_in` is
+    the file that says which documents share a passage, where the task has such a field.
     """
 
     id: str
@@ -55,6 +56,7 @@ class CurveRow:
     baseline: float | None = None
     baseline_reason: str | None = None
     trained_rank: int | None = None
+    near_ties: tuple[int | None, ...] = ()
     parameters: tuple[int | None, ...] = ()
     bytes: tuple[int | None, ...] = ()
     n_docs: int | None = None
@@ -68,6 +70,7 @@ class CurveRow:
     label: str = ""
     seed: int | None = None
     members: tuple[CurveRow, ...] = ()
+    clustered_in: Path | None = None
 
     @property
     def seeds(self) -> int:
@@ -160,7 +163,16 @@ def parse(results: Mapping[str, Any], root: Path | None = None) -> Run:
         raise RunFolderError("results without a list of curves", expected="the key 'curves'")
     try:
         seeds = {str(a["name"]): a.get("seed") for a in results.get("adapters") or ()}
-        curves = [_curve(entry, root, seeds) for entry in raw]
+        files = {t.get("name"): t["documents"] for t in results.get("tasks") or () if _clustered(t)}
+        curves = [
+            replace(
+                _curve(entry, root, seeds),
+                clustered_in=inside(root, files[entry["task"]])
+                if root and entry["task"] in files
+                else None,
+            )
+            for entry in raw
+        ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunFolderError(f"a curve that cannot be read ({error!r})") from error
     return Run(
@@ -175,6 +187,10 @@ def parse(results: Mapping[str, Any], root: Path | None = None) -> Run:
     )
 
 
+def _clustered(task: Mapping[str, Any]) -> bool:
+    return bool(task.get("cluster") and isinstance(task.get("documents"), str))
+
+
 def _curve(entry: Mapping[str, Any], root: Path | None, seeds: Mapping[str, Any]) -> CurveRow:
     ranks = [int(rank) for rank in entry["ranks"]]
     n = len(ranks)
@@ -184,6 +200,7 @@ def _curve(entry: Mapping[str, Any], root: Path | None, seeds: Mapping[str, Any]
         "high": _column(entry, "accuracy_high", n),
         "parameters": _column(entry, "parameters", n),
         "bytes": _column(entry, "bytes", n),
+        "near_ties": _column(entry, "near_ties", n),
     }
     missing = {int(rank): str(why) for rank, why in (entry.get("missing") or {}).items()}
     order = sorted(range(n), key=lambda i: ranks[i])
@@ -269,16 +286,26 @@ def inside(root: Path, relative: str) -> Path:
 def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:
     """Give each curve the shortest name that is unique within the run."""
     variants: dict[str, set[tuple[str, str]]] = {}
+    published = {curve.adapter for curve in curves if curve.role == "published"}
     for curve in curves:
-        variants.setdefault(curve.adapter, set()).add((curve.basis, curve.rescale))
-    return tuple(replace(curve, label=_label(curve, variants[curve.adapter])) for curve in curves)
+        known = variants.setdefault(curve.adapter, set())
+        if curve.role != "published":
+            known.add((curve.basis, curve.rescale))
+    return tuple(
+        replace(curve, label=_label(curve, variants[curve.adapter], curve.adapter in published))
+        for curve in curves
+    )
 
 
-def _label(curve: CurveRow, variants: set[tuple[str, str]]) -> str:
+def _label(curve: CurveRow, variants: set[tuple[str, str]], published: bool) -> str:  # noqa: FBT001
+    """The name, and of basis and rescale what tells the adapter's curves apart."""
     name = one_line(curve.adapter, _NAME)
-    if len(variants) == 1:
-        return name
     if curve.role == "published":
         return f"{name} (published)"
-    bases = {basis for basis, _ in variants}
-    return f"{name} ({curve.rescale if len(bases) == 1 else curve.inference})"
+    if len(variants) == 1:
+        return f"{name} ({curve.rescale})" if published else name
+    if len({basis for basis, _ in variants}) == len(variants):
+        return f"{name} ({curve.basis})"
+    if len({basis for basis, _ in variants}) == 1:
+        return f"{name} ({curve.rescale})"
+    return f"{name} ({curve.inference})"

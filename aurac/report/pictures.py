@@ -168,8 +168,10 @@ class Pictures:
     def changes(self, task: str, found: Sequence[Changes], curves: Sequence[CurveRow]) -> Picture:
         """Documents gained and lost at each rank, a panel for each curve."""
         tints = {c.label: self.looked(curves)[style.key(c)].colour for c in curves}
-        steps = [step for item in found for step in item.steps]
-        most = (max(step.gained for step in steps), max(step.lost for step in steps))
+        most = (
+            max(step.gained / item.n_docs for item in found for step in item.steps),
+            max(step.lost / item.n_docs for item in found for step in item.steps),
+        )
         draws: list[Callable[[Any], Any]] = [
             partial(charts.gained_lost, changes=item, colour=tints[item.label], most=most)
             for item in found
@@ -182,7 +184,7 @@ class Pictures:
                 f"changes-{self.slugs[task]}",
                 title=f"Documents gained and lost on {task}",
                 caption=f"{task}: documents gained (filled, up) and lost (hatched, down) at each "
-                "rank against the next lower one. Panels share their scale.",
+                "rank against the next lower one. Panels share their scale (share of documents).",
                 alt=words.change_alt(task, found),
             )
 
@@ -194,7 +196,8 @@ class Pictures:
             figure = figures.rows(
                 partial(charts.dots, found=found, looked=self.looked(curves)),
                 labels=[one_line(group.name, plots.LABEL_CHARS) for group in found],
-                height=0.95 + count * (0.2 + 0.07 * len(curves)),
+                height=0.6 + count * (0.2 + 0.07 * len(curves)),
+                top=0.08 if len(curves) < 2 else 0.2 + 0.22 * -(-len(curves) // 2),
             )
             return self._save(
                 figure,

@@ -96,19 +96,17 @@ def rival_table(task: str, found: Sequence[Rival], name: str) -> Table:
     rows = tuple(_row(item) for item in found)
     columns = (
         Column("adapter"),
-        Column("prefix"),
-        Column("svd"),
-        Column("AURAC prefix [95 %]", numeric=True),
-        Column("AURAC svd [95 %]", numeric=True),
-        Column("prefix minus svd [95 %]", numeric=True),
+        Column("prefix [95 %]", numeric=True),
+        Column("svd [95 %]", numeric=True),
+        Column("difference [95 %]", numeric=True),
         Column("p (Holm)", numeric=True),
         Column("detectable", numeric=True),
         Column("reading"),
     )
     caption = (
-        f"{task}: the same adapter truncated by its first components and by SVD, AURAC (log2) in "
-        "percent, difference in points over the same documents. p is adjusted for all the pairs of "
-        "truncations of this report (Holm)."
+        f"{task}: the same adapter cut to its first components (prefix) and by SVD, each with its "
+        "rescale: AURAC (log2) in percent, prefix minus svd in points over the same documents. "
+        "p is adjusted for all the pairs of truncations of this report (Holm)."
     )
     return Table(name, caption, columns, rows)
 
@@ -118,7 +116,7 @@ def _row(item: Rival) -> tuple[Cell, ...]:
     areas = [
         Cell(interval(c.log2), c.log2.value if c.log2 else None) for c in (item.prefix, item.svd)
     ]
-    lead = (Cell(item.prefix.adapter), Cell(item.prefix.rescale), Cell(item.svd.rescale), *areas)
+    lead = (Cell(_pair(item)), *areas)
     if gap is None:
         return (*lead, Cell(NONE), Cell(NONE), Cell(NONE), Cell("not paired"))
     if not gap.certain:
@@ -134,6 +132,10 @@ def _row(item: Rival) -> tuple[Cell, ...]:
     )
 
 
+def _pair(item: Rival) -> str:
+    return f"{item.prefix.adapter}, {item.prefix.rescale} against {item.svd.rescale}"
+
+
 def gap_table(task: str, found: Sequence[Rival], name: str) -> Table | None:
     """Prefix minus SVD at every rank."""
     ranks = sorted({gap.rank for item in found for gap in item.gaps})
@@ -143,7 +145,7 @@ def gap_table(task: str, found: Sequence[Rival], name: str) -> Table | None:
     for item in found:
         at = {gap.rank: gap for gap in item.gaps}
         cells = [_gap_cell(at.get(rank)) for rank in ranks]
-        rows.append((Cell(f"{item.prefix.adapter}, svd {item.svd.rescale}"), *cells))
+        rows.append((Cell(_pair(item)), *cells))
     columns = (Column("adapter"), *(Column(f"r = {rank}", numeric=True) for rank in ranks))
     caption = (
         f"{task}: accuracy of the prefix minus that of the SVD at each rank, in points with "

@@ -108,7 +108,7 @@ def _over_seeds(curves: Sequence[CurveRow]) -> str:
 def _aurac_row(curve: CurveRow, best: float | None) -> tuple[Cell, ...]:
     log2 = curve.log2.value if curve.log2 else None
     leads = curve.is_default and log2 is not None and log2 == best
-    score = interval(curve.log2) if curve.log2 else curve.score_reason or NONE
+    score = interval(curve.log2)
     return (
         Cell(curve.adapter),
         Cell(curve.method or "not recorded"),
@@ -168,13 +168,15 @@ def weight_table(curves: Sequence[CurveRow], name: str) -> Table | None:
     ranks = sorted({rank for curve in curves for rank in curve.ranks})
     if not ranks or len(ranks) > _MAX_RANK_COLUMNS:
         return None
+    several = len({curve.ranks for curve in curves if curve.weights}) > 1
     for curve in curves:
         for axis, weights in curve.weights.items():
             if len(weights) != len(curve.ranks):
                 continue
             known = dict(zip(curve.ranks, weights, strict=True))
             cells = [Cell(percent(known.get(rank)), known.get(rank)) for rank in ranks]
-            rows[axis, curve.ranks] = (Cell(axis), *cells)
+            where = f"{axis}, ranks {rank_range(curve)}" if several else axis
+            rows[axis, curve.ranks] = (Cell(where), *cells)
     if not rows:
         return None
     columns = (Column("axis"), *(Column(f"r = {rank}", numeric=True) for rank in ranks))
@@ -183,7 +185,10 @@ def weight_table(curves: Sequence[CurveRow], name: str) -> Table | None:
 
 
 def cost_table(task: str, curves: Sequence[CurveRow], name: str) -> Table | None:
-    """Parameters and bytes at the lowest, middle and highest rank with the accuracy there."""
+    """Parameters and bytes with the accuracy there: a row for each rank where all cost the same."""
+    first = curves[0]
+    if all((c.ranks, c.parameters, c.bytes) == _costs(first) for c in curves):
+        return _shared_costs(task, ordered(curves), name)
     rows = []
     for curve in ordered(curves):
         last = len(curve.ranks) - 1
@@ -205,6 +210,27 @@ def cost_table(task: str, curves: Sequence[CurveRow], name: str) -> Table | None
     columns = (Column("curve"), *(Column(title, numeric=True) for title in titles))
     caption = f"{task}: what the adapter costs at its lowest, middle and highest rank."
     return Table(name, caption, columns, tuple(rows))
+
+
+def _costs(curve: CurveRow) -> tuple[object, ...]:
+    return curve.ranks, curve.parameters, curve.bytes
+
+
+def _shared_costs(task: str, curves: Sequence[CurveRow], name: str) -> Table:
+    first = curves[0]
+    rows = tuple(
+        (
+            Cell(str(rank), rank),
+            Cell(count(first.parameters[at]), first.parameters[at]),
+            Cell(size(first.bytes[at]), first.bytes[at]),
+            *(Cell(percent(curve.accuracy[at]), curve.accuracy[at]) for curve in curves),
+        )
+        for at, rank in enumerate(first.ranks)
+    )
+    columns = [Column("rank"), Column("parameters", numeric=True), Column("size", numeric=True)]
+    columns += [Column(curve.label, numeric=True) for curve in curves]
+    caption = f"{task}: what an adapter costs at each rank, and the accuracy there in percent."
+    return Table(name, caption, tuple(columns), rows)
 
 
 def change_table(task: str, changes: Sequence[Changes], name: str) -> Table:
@@ -271,7 +297,7 @@ def listing(
             left out.
         items: Mappings from `results.json`.
     """
-    used = {title: key for title, key in keys.items() if any(_known(i.get(key)) for i in items)}
+    used = {title: key for title, key in keys.items() if any(known(i.get(key)) for i in items)}
     titles = list(used)
     columns = [[entry(item.get(key)) for item in items] for key in used.values()]
     if len(items) <= _MAX_ITEM_COLUMNS:
@@ -282,13 +308,14 @@ def listing(
     return Table(name, caption, tuple(map(Column, titles)), rows)
 
 
-def _known(value: Any) -> bool:
+def known(value: Any) -> bool:
+    """Whether a value of `results.json` says anything."""
     return value is not None and value not in ("", [], {})
 
 
 def entry(value: Any) -> str:
     """A value of `results.json` as text; a dash where there is none."""
-    return plain(value) if _known(value) else NONE
+    return plain(value) if known(value) else NONE
 
 
 def plain(value: Any) -> str:

@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
 from aurac.adapters.merge import merge
-from aurac.bases import KnownBase
 from aurac.cli.inspect import inspect
 from aurac.cli.truncate import truncate
 from aurac.errors import AuracError, CheckpointError, UsageError
+from aurac.known_base import KnownBase
 
 R, ALPHA = 4, 6.0
 NAMES = ["transformer.h.0.attn.c_attn", "transformer.h.1.attn.c_attn"]
@@ -230,12 +230,12 @@ def test_a_file_for_a_conv1d_base_exports_without_a_warning(tmp_path, base_folde
 
 
 def test_a_base_that_is_not_here_is_fetched_only_when_needed(tmp_path, monkeypatch):
-    import aurac.bases
+    import aurac.known_base
 
     def fetch(name):
         raise AuracError(f"asked for {name}")
 
-    monkeypatch.setattr(aurac.bases, "resolve_base", fetch)
+    monkeypatch.setattr(aurac.known_base, "resolve_base", fetch)
     name = "model.layers.0.mlp.up_proj"
     torch.save(
         {f"{name}.lora_A": torch.ones(4, 32), f"{name}.lora_B": torch.ones(48, 4)},

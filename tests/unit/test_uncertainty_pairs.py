@@ -134,18 +134,42 @@ def test_few_differing_documents_by_hand():
     assert found.p == pytest.approx(0.25)
 
 
-def test_sign_flips_exact_and_drawn_agree():
-    gap = np.array([1, 1, 1, 1, 1, 1, 1, 1, -1, -1, 0.5, 1.0])
-    exact = sign_flip_p(gap, Layout(12), rng())
-    # McNemar's logic: brute force over all patterns, written out another way.
+def brute_force_flips(gap):
+    """McNemar's logic: all patterns, one by one."""
     from itertools import product
 
-    sums = [abs(np.dot(s, gap)) for s in product([-1, 1], repeat=12)]
-    assert exact == pytest.approx(np.mean(np.array(sums) >= abs(gap.sum()) - 1e-9))
-    longer = np.concatenate([gap, [0.5]])
-    sums = [abs(np.dot(s, longer)) for s in product([-1, 1], repeat=13)]
-    expected = np.mean(np.array(sums) >= abs(longer.sum()) - 1e-9)
-    assert sign_flip_p(longer, Layout(13), rng()) == pytest.approx(expected, abs=0.006)
+    sums = [abs(np.dot(s, gap)) for s in product([-1, 1], repeat=len(gap))]
+    return np.mean(np.array(sums) >= abs(np.sum(gap)) - 1e-9)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(-16, 16), min_size=1, max_size=9),
+    st.sampled_from([1 / 16, 1 / 510, 1 / 3, 0.1, 2**-0.5]),
+)
+def test_sign_flips_on_a_grid_are_counted_exactly(steps, step):
+    gap = np.array(steps) * step
+    assert sign_flip_p(gap, Layout(gap.size), rng()) == pytest.approx(brute_force_flips(gap))
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1, 1).filter(lambda x: x == 0 or abs(x) > 1e-6), max_size=9))
+def test_sign_flips_of_any_numbers_are_counted_exactly(gap):
+    gap = np.array([*gap, 0.3])
+    assert sign_flip_p(gap, Layout(gap.size), rng()) == pytest.approx(brute_force_flips(gap))
+
+
+def test_sign_flips_that_are_drawn_agree_with_those_that_are_counted():
+    draw = rng(4)
+    sizes = draw.integers(1, 17, 40) / 16 + 0.0125  # on a grid of 1/80: counted
+    gap = sizes * np.where(np.arange(40) % 5 < 3, 1, -1)
+    moved = gap + draw.uniform(-1e-7, 1e-7, 40)  # on none, and more than 24: drawn
+    exact = sign_flip_p(gap, Layout(40), rng())
+    assert 0.05 < exact < 0.95
+    assert sign_flip_p(moved, Layout(40), rng()) == pytest.approx(exact, abs=0.02)
+    # Counted means the same whatever the generator; of 40 equal signs two patterns are as far.
+    assert sign_flip_p(gap, Layout(40), rng(9)) == exact
+    assert sign_flip_p(np.full(40, 0.25), Layout(40), rng()) == pytest.approx(2.0**-39)
 
 
 def test_detectable_difference_is_statsmodels():

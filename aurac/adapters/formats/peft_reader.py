@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.adapter import Adapter, Factors, Kind
 from aurac.adapters.extras import owner_of
+from aurac.adapters.formats.adalora import as_lora, constant_scale, is_adalora
 from aurac.adapters.formats.orientation import stack_groups
 from aurac.adapters.formats.peft_config import CONFIG, PeftConfig, parse_config
 from aurac.adapters.formats.peft_shapes import PREFIX, merged_from_peft, stack_experts
@@ -40,24 +41,48 @@ def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
         CheckpointError: When something is missing, damaged, contradictory or not understood.
     """
     config = read_json(folder / CONFIG)
-    parsed = parse_config(config, folder / CONFIG)  # a refusal should not wait for the weights
+    if not is_adalora(config):
+        parse_config(config, folder / CONFIG)  # a refusal should not wait for the weights
     found = [folder / name for name in WEIGHTS if (folder / name).exists()]
     if not found:
         raise CheckpointError(
             f"{folder} has an {CONFIG} but no weights", expected=f"{' or '.join(WEIGHTS)} in it"
         )
     notes = [f"{found[1].name} is ignored beside {found[0].name}"] if len(found) > 1 else []
-    if found[0].suffix == ".safetensors":
-        file = SafetensorsFile(found[0])
-        adapter = from_state(config, file.outline, where=found[0], name=folder.name)
-        adapter = replace(adapter, values=StoredValues(file, parsed))
-    else:
-        adapter = from_state(config, read_tensors(found[0]), where=found[0], name=folder.name)
+    adapter = _read_weights(config, found[0], folder.name)
     adapter = replace(adapter, source=folder, notes=(*adapter.notes, *notes))
     sidecar = read_sidecar(sidecar_path(folder))
     if sidecar is not None:
         adapter = with_sidecar(adapter, sidecar, sidecar_path(folder))
     return adapter if lazy else adapter.loaded()
+
+
+def _read_weights(config: Mapping[str, Any], weights: Path, name: str) -> Adapter:
+    """The adapter of a config and its weights; of safetensors the outline, with where it lies."""
+    if is_adalora(config):
+        return from_adalora(config, read_tensors(weights), where=weights, name=name)
+    if weights.suffix != ".safetensors":
+        return from_state(config, read_tensors(weights), where=weights, name=name)
+    file = SafetensorsFile(weights)
+    adapter = from_state(config, file.outline, where=weights, name=name)
+    return replace(adapter, values=StoredValues(file, parse_config(config, weights)))
+
+
+def from_adalora(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], *, where: object, name: str
+) -> Adapter:
+    """The adapter of an AdaLoRA config and state dict, converted to plain factors.
+
+    Raises:
+        CheckpointError: See :func:`from_state` and :mod:`aurac.adapters.formats.adalora`.
+    """
+    scale = constant_scale(config, where)
+    lora, plain, notes = as_lora(config, state, where)
+    adapter = from_state(lora, plain, where=where, name=name)
+    modules = {n: replace(f, rule="none", alpha=scale) for n, f in adapter.modules.items()}
+    return replace(
+        adapter, modules=modules, notes=(*notes, *adapter.notes), format="peft, from AdaLoRA"
+    )
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,9 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
     if adapter.source is None:
         raise UsageError(f"adapter {adapter.name!r} was not read from a path", fix="save it whole")
     path = sidecar_path(adapter.source)
-    if adapter.format == "peft" and any("the scaling given" in note for note in adapter.notes):
+    if adapter.format.startswith("peft") and any(
+        "the scaling given" in note for note in adapter.notes
+    ):
         raise UsageError(
             f"a side-car of {adapter.name!r} with another scale than its adapter_config.json",
             fix="write a new adapter with aurac truncate --rescale rule instead",
