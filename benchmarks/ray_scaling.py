@@ -1,7 +1,7 @@
 r"""Two Ray workers against one: the same cells, one thread each, the same bytes.
 
-    python benchmarks/ray_scaling.py adapters_zoo/word_problems/lora --tasks aurac_word_problems_mc \
-        --limit 40 --ranks all
+    python benchmarks/ray_scaling.py adapters_zoo/word_problems/lora --limit 40 --ranks all \
+        --tasks aurac_word_problems_mc
 
 Cells are handed out one at a time, so a fast worker takes more. The rate is that of the cells that
 come back after every worker has brought its first (starting Python and loading the base are outside
