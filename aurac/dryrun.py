@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import check_base
+from aurac.arms import check_groups
 from aurac.bases import PACKAGED, packaged_folder, pick_device, pick_dtype, resolve_base
 from aurac.errors import AuracError, TaskError, UsageError
 from aurac.session import common_base, limit_of, load_adapters
@@ -45,6 +46,7 @@ class Line:
         task: The task.
         ranks: All ranks of the curve.
         done: Those whose cells are stored.
+        failed: Those that failed before, which are tried again only if that is asked for.
         requests: Requests of one cell; None where the documents were not looked up.
     """
 
@@ -52,12 +54,13 @@ class Line:
     task: str
     ranks: tuple[int, ...]
     done: tuple[int, ...]
+    failed: tuple[int, ...]
     requests: int | None
 
     @property
     def left(self) -> tuple[int, ...]:
         """Ranks that would be computed."""
-        return tuple(rank for rank in self.ranks if rank not in self.done)
+        return tuple(r for r in self.ranks if r not in self.done and r not in self.failed)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ class DryRun:
         """Those that are stored."""
         return sum(len(line.done) for line in self.lines)
 
+    @property
+    def failed(self) -> int:
+        """Those that failed before."""
+        return sum(len(line.failed) for line in self.lines)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         content = dataclasses.asdict(self)
@@ -107,6 +115,7 @@ class DryRun:
             "folder": folder,
             "cells": self.cells,
             "done": self.done,
+            "failed": self.failed,
         }
 
 
@@ -124,8 +133,9 @@ def dry_run(
     """
     if not checkpoints or not tasks:
         raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
-    chosen, _ = separated(settings)
+    chosen, execution = separated(settings)
     adapters = load_adapters(checkpoints, chosen)
+    check_groups(chosen.groups, list(adapters))
     variants = [
         variant
         for name, adapter in adapters.items()
@@ -141,9 +151,11 @@ def dry_run(
     built, notes = _tasks(tasks, chosen, base)
     if any(variant.rescale == "fit" for variant in variants):
         notes.append("rescale fit finds its factors first; that time is not in the estimate")
+    if (execution.workers or 1) > 1 or execution.shard or execution.executor != "local":
+        notes.append("the time is that of one process computing all that is left")
     absent = [task for task in tasks if task not in {t.group or t.name for t in built}]
     downloads += [f"data of {task}, unless the hub's cache holds them" for task in absent]
-    stored = _Stored(_run_folders(out, tasks), base)
+    stored = _Stored(_run_folders(out, tasks), base, retry=execution.retry_failed)
     lines = [*_lines(variants, built, stored), *_unseen(variants, absent)]
     device = pick_device(chosen.device)
     size = None if base is None else _parameters(base.path)
@@ -247,30 +259,48 @@ def _run_folders(out: str | Path | None, tasks: Sequence[str]) -> list[Path]:
 class _Stored:
     """The cells of run folders: which there are, and how long they took."""
 
-    def __init__(self, folders: Iterable[Path], base: Base | None) -> None:
+    def __init__(self, folders: Iterable[Path], base: Base | None, *, retry: bool) -> None:
         self._base = base.sha256 if base else None
-        self._found: dict[tuple[Any, ...], float | None] = {}
+        self._done: set[tuple[Any, ...]] = set()
+        self._failed: set[tuple[Any, ...]] = set()
         self.folder: Path | None = None
         self.seconds: dict[str, list[float]] = {}
         for folder in folders:
             for path in sorted((folder / "cells").glob("*.json")):
-                self._take(folder, path)
+                cell = self._take(folder, path, self._done)
+                if cell and isinstance(cell.get("seconds"), (int, float)):
+                    task = str(cell["identity"]["task"])
+                    self.seconds.setdefault(task, []).append(float(cell["seconds"]))
+            for path in [] if retry else sorted((folder / "failed").glob("*.json")):
+                self._take(folder, path, self._failed)
 
-    def _take(self, folder: Path, path: Path) -> None:
+    def _take(
+        self, folder: Path, path: Path, kind: set[tuple[Any, ...]]
+    ) -> Mapping[str, Any] | None:
+        """Read one record; a damaged one counts for nothing, as it is computed again."""
         try:
-            cell = json.loads(path.read_text(encoding="utf-8"))
-            identity, seconds = cell["identity"], cell.get("seconds")
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            identity = record["identity"]
             key = tuple(identity[name] for name in _KEY)
         except (OSError, ValueError, KeyError, TypeError):
-            return  # a damaged cell is computed again
+            return None
         if identity.get("base_sha256") != self._base:
-            return
+            return None
         self.folder = folder
-        self._found[key] = seconds
-        if isinstance(seconds, (int, float)):
-            self.seconds.setdefault(str(identity["task"]), []).append(float(seconds))
+        kind.add(key)
+        return record
 
-    def has(self, variant: Variant | None, rank: int, task: BuiltTask) -> bool:
+    def split(
+        self, variant: Variant | None, ranks: Sequence[int], task: BuiltTask
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Which of the ranks are done, and which failed."""
+        keys = {rank: self._key(variant, rank, task) for rank in ranks}
+        done = tuple(rank for rank in ranks if keys[rank] in self._done)
+        failed = tuple(rank for rank in ranks if keys[rank] in self._failed - self._done)
+        return done, failed
+
+    @staticmethod
+    def _key(variant: Variant | None, rank: int, task: BuiltTask) -> tuple[Any, ...]:
         return (
             variant.adapter.sha256 if variant else None,
             rank,
@@ -279,7 +309,7 @@ class _Stored:
             task.name,
             task.documents_sha256,
             task.prompts_sha256,
-        ) in self._found
+        )
 
 
 _KEY = (
@@ -299,19 +329,18 @@ def _lines(
     for task in built:
         if task.members:
             continue
-        there = (0,) if stored.has(None, 0, task) else ()
-        yield Line("base", task.name, (0,), there, task.n_requests)
+        yield Line("base", task.name, (0,), *stored.split(None, (0,), task), task.n_requests)
         for variant in variants:
-            done = tuple(rank for rank in variant.ranks if stored.has(variant, rank, task))
-            yield Line(variant.label, task.name, variant.ranks, done, task.n_requests)
+            known = stored.split(variant, variant.ranks, task)
+            yield Line(variant.label, task.name, variant.ranks, *known, task.n_requests)
 
 
 def _unseen(variants: Sequence[Variant], tasks: Sequence[str]) -> Iterable[Line]:
     """Tasks whose documents were not looked up; a group has more cells than this."""
     for task in tasks:
-        yield Line("base", task, (0,), (), None)
+        yield Line("base", task, (0,), (), (), None)
         for variant in variants:
-            yield Line(variant.label, task, variant.ranks, (), None)
+            yield Line(variant.label, task, variant.ranks, (), (), None)
 
 
 def _parameters(folder: Path) -> int | None:

@@ -381,7 +381,10 @@ def gained_and_lost(
     """Documents on which b scores higher, and lower, at each of the common ranks."""
     if a.outcomes is None or b.outcomes is None:
         raise CurveError("no per-document outcomes to compare")
-    other = b.outcomes if order is None else b.outcomes[:, order]
-    rows = list(zip(a.outcomes, other, strict=True))
-    gained = tuple(int(np.count_nonzero(y > x)) for x, y in rows)
-    return gained, tuple(int(np.count_nonzero(y < x)) for x, y in rows)
+    ours: NDArray[Any] = a.outcomes
+    theirs: NDArray[Any] = b.outcomes
+    if a.right is not None and b.right is not None:  # eight times less to read
+        ours, theirs = a.right, b.right
+    theirs = theirs if order is None else theirs[:, order]
+    gained = tuple(int(np.count_nonzero(row)) for row in theirs > ours)
+    return gained, tuple(int(np.count_nonzero(row)) for row in theirs < ours)

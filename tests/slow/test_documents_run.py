@@ -104,5 +104,5 @@ def test_the_readme_runs(workplace, tmp_path, monkeypatch):
     assert ran[0] == "compare"
     assert set(ran) == {
         *("compare", "recommend", "score", "report", "inspect", "truncate", "train", "plan"),
-        *("doctor", "tasks", "zoo", "base", "python"),
+        *("doctor", "tasks", "zoo", "base", "runs", "export", "python"),
     }

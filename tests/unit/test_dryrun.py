@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,6 +73,23 @@ def test_afterwards_only_what_compare_would_add_is_left(adapter, run):
     seconds = sorted(json.loads(path.read_text())["seconds"] for path in (run / "cells").iterdir())
     assert found.seconds == pytest.approx(2 * seconds[2])  # two cells at the median of five
     assert "5 stored cells" in found.seconds_from
+
+
+def test_cells_that_failed_are_left_alone_unless_asked_for(adapter, run, tmp_path):
+    broken = shutil.copytree(run, tmp_path / "run")
+    [cell] = [
+        path
+        for path in (broken / "cells").iterdir()
+        if json.loads(path.read_text())["identity"]["rank"] == 4
+        and json.loads(path.read_text())["identity"]["rescale"] == "rule"
+    ]
+    (broken / "failed").mkdir(exist_ok=True)
+    cell.rename(broken / "failed" / cell.name)
+    found = dry_run([adapter], [TASK], out=broken, ranks="1,4", **COMMON)
+    assert (found.done, found.failed) == (4, 1)
+    assert set(left(found).values()) == {()}
+    again = dry_run([adapter], [TASK], out=broken, ranks="1,4", retry_failed=True, **COMMON)
+    assert left(again)["mine · prefix · rule"] == (4,)
 
 
 def test_other_documents_are_other_cells(adapter, run):
