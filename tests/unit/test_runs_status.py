@@ -241,9 +241,12 @@ def test_a_profile_adds_up():
     profile = Profile()
     with profile.spent("a"):
         time.sleep(0.02)
+        with profile.spent("within"):
+            time.sleep(0.03)
     profile.add("b", 0.01, 3)
     found = profile.to_dict()
-    assert set(found["parts"]) == {"a", "b"}
+    assert set(found["parts"]) == {"a", "b", "within"}
+    assert 0.02 <= found["parts"]["a"]["seconds"] < found["parts"]["within"]["seconds"] + 0.02
     assert found["parts"]["b"]["count"] == 3
     parts = sum(part["seconds"] for part in found["parts"].values())
     assert parts + found["other"] == pytest.approx(found["seconds"], abs=0.002)
