@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 _SHORTEST_HEADER = 16
 _GROWTH = 32  # slots widen by this many tokens at a time
 MOST_SLOTS = 256
-_SIMILAR_LENGTH = 64  # prompts that differ by less may be admitted in any order
 _REFILL = 0.75  # prefill new prompts when fewer than this fraction of the slots is busy
 
 
@@ -81,11 +80,6 @@ def shared_header(prompts: Sequence[Prompt]) -> int:
     common = min(common, min(len(t) for t in tokens) - 1)
     worth = common >= _SHORTEST_HEADER and common * (len(tokens) - 1) >= SAVED_TOKENS
     return common if worth else 0
-
-
-def _order(prompt: Prompt) -> tuple[int, tuple[int, ...]]:
-    """Longest first, so that slots narrow in time; among similar ones, those that begin alike."""
-    return -(len(prompt.tokens) // _SIMILAR_LENGTH), prompt.tokens
 
 
 class Decoder:
@@ -126,7 +120,7 @@ class Decoder:
         for p in prompts:
             if p.until not in tables:
                 tables[p.until] = StopTable(tokenizer, p.until)
-        order = sorted(range(len(prompts)), key=lambda i: _order(prompts[i]))
+        order = sorted(range(len(prompts)), key=lambda i: prompts[i].order)
         self._waiting = deque(Stream(i, prompts[i], tables[prompts[i].until]) for i in order)
         self._most = min(options.batch_size or MOST_SLOTS, len(prompts))
         self._active: list[Stream] = []
