@@ -342,6 +342,32 @@ def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def load_model(base: Base, dtype: Any, *, trust_remote_code: bool = False) -> Any:
+    """The model of a base on disk.
+
+    Raises:
+        BaseModelError: A folder that transformers cannot load.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet_transformers():
+            return AutoModelForCausalLM.from_pretrained(
+                base.path, dtype=dtype, trust_remote_code=trust_remote_code, local_files_only=True
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise _not_loaded(base.name, error) from error
+
+
+def _not_loaded(name: str, error: Exception) -> BaseModelError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return BaseModelError(
+        f"base {name!r} cannot be loaded ({lines[0]})",
+        expected="a causal language model that transformers can load without remote code",
+        fix="check the folder, or pass --trust-remote-code if you trust its author",
+    )
+
+
 def load_base(
     name: str,
     *,
@@ -354,26 +380,19 @@ def load_base(
     Raises:
         BaseModelError: See `resolve_base`; also a folder that transformers cannot load.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     base = resolve_base(name)
     place = pick_device(device)
     kind = pick_dtype(dtype, place)
+    model = load_model(base, kind, trust_remote_code=trust_remote_code)
     try:
         with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
-                base.path, dtype=kind, trust_remote_code=trust_remote_code, local_files_only=True
-            )
             tokenizer = AutoTokenizer.from_pretrained(
                 base.path, trust_remote_code=trust_remote_code, local_files_only=True
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise BaseModelError(
-            f"base {name!r} cannot be loaded ({lines[0]})",
-            expected="a causal language model that transformers can load without remote code",
-            fix="check the folder, or pass --trust-remote-code if you trust its author",
-        ) from error
+        raise _not_loaded(name, error) from error
     model.requires_grad_(requires_grad=False)
     model.to(place).eval()
     return LoadedBase(

@@ -159,6 +159,7 @@ class _Run:
                 break
             for cell in damaged:
                 self.store.path(cell.identity).unlink(missing_ok=True)
+                self.store.forgive(cell.identity.key)
         return self._written(results, leases, command, started)
 
     def _compute(self, wanted: list[PlannedCell], leases: Leases) -> None:
@@ -258,8 +259,12 @@ def gathered(
         ],
         "groups": {name: list(members) for name, members in session.chosen.groups.items()},
         "failures": reader.failures,
+        "engine": reader.engine,
     }
     return results, reader.damaged
+
+
+_ENGINE_TOTALS = ("computed_tokens", "distinct_tokens", "passes", "forward_seconds", "flops")
 
 
 class _Reader:
@@ -273,6 +278,7 @@ class _Reader:
         self._seen: dict[str, tuple[dict[str, Any], str] | str] = {}
         self.failures: list[dict[str, Any]] = []
         self.damaged: list[PlannedCell] = []
+        self.engine = dict.fromkeys(_ENGINE_TOTALS, 0.0)
 
     def fetch(
         self, variant: Variant | None, rank: int, leaf: BuiltTask
@@ -287,7 +293,11 @@ class _Reader:
         content = self._store.get(cell.identity)
         if content is not None:
             path = self._store.path(cell.identity)
-            return {"metrics": content["metrics"]}, f"{path.parent.name}/{path.name}"
+            engine = content.get("engine") or {}
+            for name in self.engine:
+                self.engine[name] += engine.get(name) or 0
+            kept = {"metrics": content["metrics"], "engine": engine}
+            return kept, f"{path.parent.name}/{path.name}"
         record = self._store.failure(cell.identity.key)
         if record is None:
             self.damaged.append(cell)
@@ -346,6 +356,7 @@ def _provenance(
             "limit": chosen.limit,
             "split": chosen.split,
             "chat_template": chosen.chat_template,
+            "cluster": dict(chosen.cluster),
             "data": {task: Path(folder).name for task, folder in chosen.data.items()},
             "batching": request["settings"]["batching"],
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +138,14 @@ class Curve:
     def n_docs(self) -> int | None:
         """Documents behind the curve, or None for point values."""
         return None if self.outcomes is None else int(self.outcomes.shape[1])
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_] | None:
+        """(K, n) whether each document scores 1; None where a score is neither 0 nor 1."""
+        if self.outcomes is None:
+            return None
+        ones = self.outcomes == 1.0
+        return ones if np.count_nonzero(self.outcomes) == np.count_nonzero(ones) else None
 
     @property
     def label(self) -> str:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from aurac.console import stderr_console
+from aurac.report.escape import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,10 +82,10 @@ class SweepProgress(NoProgress):
         """Name the cell that begins."""
         self._begun += 1
         if self._bar is not None:
-            self._bar.update(self._task, description=cell.label)
+            self._bar.update(self._task, description=one_line(cell.label))
         else:
             seconds = time.perf_counter() - self._started
-            line = f"[{self._begun}/{self._cells}] {seconds:6.1f} s  {cell.label}"
+            line = f"[{self._begun}/{self._cells}] {seconds:6.1f} s  {one_line(cell.label)}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -54,6 +54,17 @@ class TaskCells:
             parts.append(np.asarray(column, dtype=np.float64))
         return np.concatenate(parts)
 
+    def near_ties(self, variant: Variant | None, rank: int) -> int | None:
+        """Documents whose outcome hangs on less than rounding; None where that was not counted."""
+        total = 0
+        for leaf in self.task.members or (self.task,):
+            found = self.fetch(variant, rank, leaf)
+            engine = None if isinstance(found, str) else found[0].get("engine")
+            if not engine:
+                return None
+            total += int(engine["near_ties"])
+        return total
+
     def paths(self, variant: Variant | None, rank: int) -> str | list[str] | None:
         """The file behind one point; a group's files in the order of its members."""
         found = [self.fetch(variant, rank, leaf) for leaf in self.task.members or (self.task,)]
@@ -76,6 +87,7 @@ def curve_row(variant: Variant, cells: TaskCells, base_name: str) -> dict[str, A
         "basis": variant.basis,
         "rescale": variant.rescale,
         "strata": task.strata,
+        "clusters": task.clusters,
     }
     curve = (
         Curve.from_outcomes(tuple(known), np.stack(list(known.values())), **labels)
@@ -106,6 +118,7 @@ def curve_row(variant: Variant, cells: TaskCells, base_name: str) -> dict[str, A
             {str(r): f for r, f in variant.fit_factors.items()} if variant.fit_factors else None
         ),
         "n_docs": len(task.doc_ids),
+        "near_ties": [cells.near_ties(variant, rank) for rank in variant.ranks],
         "cells": {str(rank): cells.paths(variant, rank) for rank in variant.ranks},
         "baseline_cell": cells.paths(None, 0),
     }
@@ -205,6 +218,7 @@ def task_row(task: BuiltTask, limit: int | None) -> dict[str, Any]:
         **task.identity(),
         "metric": task.metric,
         "metrics": list(task.metrics),
+        "cluster": task.cluster,
         "limit": limit,
         "members": [member.name for member in task.members],
         "group": task.group,

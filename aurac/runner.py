@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from aurac.bases import LoadedBase
     from aurac.evaluation.built import CellOutcome
+    from aurac.evaluation.checkpoint import Checkpoint
     from aurac.evaluation.options import EngineOptions
     from aurac.provenance import CellIdentity
     from aurac.sweep import PlannedCell, Variant
@@ -70,6 +71,10 @@ class Keeping(Protocol):
     def put(self, identity: CellIdentity, content: dict[str, Any]) -> Path: ...  # noqa: D102
 
     def fail(self, identity: CellIdentity, content: dict[str, Any]) -> None: ...  # noqa: D102
+
+    def checkpoint(self, key: str) -> Checkpoint | None: ...  # noqa: D102
+
+    def has_partial(self, key: str) -> bool: ...  # noqa: D102
 
 
 class Alone:
@@ -174,7 +179,7 @@ class Runner:
             if self.store.has(key) or key in self.store.failed_keys():
                 return True
             deaths = leases.generation(key) - 1
-            if deaths >= MOST_DEATHS:
+            if deaths >= MOST_DEATHS and not self.store.has_partial(key):
                 self._fail(cell, f"{deaths} processes ended while they computed it", "Died", 0.0)
                 return True
             with self.tools.interrupts.working():
@@ -199,6 +204,7 @@ class Runner:
             LostDeviceError: See `run`.
         """
         self.tools.on_cell(cell)
+        self.tools.log.event("begin", key=cell.identity.key, cell=cell.label)
         started = time.perf_counter()
         try:
             outcome = self._evaluate(cell, switch)
@@ -217,6 +223,7 @@ class Runner:
 
     def _evaluate(self, cell: PlannedCell, switch: Switch) -> CellOutcome:
         """The cell's outcome, with half the batch each time that memory does not suffice."""
+        from aurac.evaluation.checkpoint import checkpointing
         from aurac.evaluation.watch import watched
 
         tools = self.tools
@@ -228,7 +235,8 @@ class Runner:
                 base = switch.base
                 check, wait = tools.interrupts.check, tools.wait_for_device
                 began = time.perf_counter()
-                with watched(base.model, check, wait=wait) as watch:
+                checkpoint = self.store.checkpoint(cell.identity.key)
+                with watched(base.model, check, wait=wait) as watch, checkpointing(checkpoint):
                     outcome = cell.task.evaluate(base.model, base.tokenizer, self.options, counted)
                 watch.check()
                 tools.profile.add("forward", watch.seconds, watch.passes)

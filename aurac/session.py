@@ -25,6 +25,7 @@ from aurac.bases import (
 from aurac.errors import CheckpointError
 from aurac.files import write_json
 from aurac.hashing import sha256_json
+from aurac.known_base import KnownBase
 from aurac.provenance import SCORER_VERSION
 from aurac.store import cannot_write
 from aurac.sweep import PlannedCell, Variant, parse_ranks, plan, variants_of
@@ -253,7 +254,7 @@ def load_adapters(checkpoints: Sequence[str | Path], chosen: Settings) -> dict[s
     found: dict[str, Adapter] = {}
     hashes: dict[str, str] = {}
     for checkpoint in checkpoints:
-        adapter = load_adapter(checkpoint, base=chosen.base, **said)
+        adapter = load_adapter(checkpoint, base=chosen.base, bases=KnownBase, **said)
         if adapter.sha256 in hashes:
             raise CheckpointError(
                 f"{checkpoint} and {hashes[adapter.sha256]} are the same adapter",
@@ -326,4 +327,5 @@ def _build(tasks: Sequence[str], chosen: Settings, base: LoadedBase) -> list[Bui
         fewshot=chosen.fewshot,
         held_out="fit" in (chosen.rescale or ()),
         split=chosen.split,
+        cluster=chosen.cluster,
     )

@@ -40,6 +40,7 @@ class Settings:
         checkpoint: What the files do not say: method, scaling, alpha, nested_ranks.
         trust_remote_code: Let the base run its own code.
         groups: arm → names of the adapters that are seeds of one recipe.
+        cluster: task → field of its documents that says which of them share a passage.
     """
 
     ranks: str | Sequence[int] = "pow2"
@@ -61,6 +62,7 @@ class Settings:
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    cluster: Mapping[str, str] = field(default_factory=dict)
 
 
 EXECUTORS = ("local", "ray")

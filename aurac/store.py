@@ -25,6 +25,7 @@ from aurac.hashing import sha256_json
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aurac.partial import CellCheckpoint
     from aurac.provenance import CellIdentity
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,6 @@ class CellStore:
             return read_record(path)
         except ValueError as error:
             logger.warning("the record of failure %s is damaged (%s)", path.name, error)
-            self._drop(self.failed, key)
             return None
 
     def failed_keys(self) -> set[str]:
@@ -127,6 +127,12 @@ class CellStore:
         except ValueError as error:
             logger.warning("checkpoint %s is damaged (%s) and not used", path.name, error)
             return None
+
+    def checkpoint(self, key: str) -> CellCheckpoint:
+        """Where an evaluation keeps what is done of a cell."""
+        from aurac.partial import CellCheckpoint
+
+        return CellCheckpoint(self, key)
 
     def has_partial(self, key: str) -> bool:
         """Whether something of this cell was kept."""

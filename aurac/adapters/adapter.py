@@ -176,6 +176,7 @@ class Adapter:
             the checkpoint without PEFT's prefix. They hold at every rank from 1 on.
         derived: How it was cut from another adapter (basis, rescale, rank, from which sha256).
         format: The name of the format that it was read from.
+        reading: What a side-car beside its file must say besides, for the file to be read again.
         values: Where the numbers lie when the tensors here are an outline (on the meta device).
     """
 
@@ -192,6 +193,7 @@ class Adapter:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     derived: Mapping[str, Any] | None = None
     format: str = "peft"
+    reading: Mapping[str, Any] = field(default_factory=dict)
     values: Values | None = None
 
     def __post_init__(self) -> None:
@@ -208,6 +210,11 @@ class Adapter:
     def rank(self) -> int:
         """The largest rank of any module."""
         return max(f.rank for f in self.modules.values())
+
+    @property
+    def export_rank(self) -> int:
+        """The largest r of a plain PEFT layer in an export."""
+        return max(f.rank * f.rank_multiple for f in self.modules.values())
 
     @property
     def ranks(self) -> tuple[int, ...]:

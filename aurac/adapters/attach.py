@@ -24,9 +24,9 @@ from aurac.adapters.base_state import (
     structure,
 )
 from aurac.adapters.extras import ExtraTensors
-from aurac.adapters.features import features_of, is_conv1d
+from aurac.adapters.features import features_of, is_conv1d, is_convolution
 from aurac.adapters.formats.peft_reader import from_state
-from aurac.adapters.formats.peft_writer import peft_shapes
+from aurac.adapters.formats.peft_shapes import peft_shapes
 from aurac.adapters.nesting import Rule, peft_alpha
 from aurac.errors import CheckpointError, UsageError
 
@@ -112,7 +112,7 @@ class LiveAdapter:
         A, B = peft_shapes(f, full_a[:own], full_b[:, :own].contiguous())
         for param, value in zip(_parameters(layer, f), (A, B), strict=True):
             param.data = value.contiguous()
-        layer.r[NAME] = own
+        layer.r[NAME] = own * f.rank_multiple
 
 
 @contextmanager
@@ -163,8 +163,13 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
                 f"adapter {adapter.name!r} has factors for {plain}, which base {base} lacks",
                 fix="it was trained on another base",
             )
+        if f.kind in ("linear", "merged") and is_convolution(present[plain]):
+            raise CheckpointError(
+                f"adapter {adapter.name!r} has plain factors for {name}, a convolution of {base}",
+                fix="it was trained on another base",
+            )
         features = None if f.kind == "experts" else features_of(present[plain])
-        own = (f.A.shape[1], f.B.shape[0])
+        own = f.features
         if features is not None and features != own:
             raise CheckpointError(
                 f"adapter {adapter.name!r} has {own[0]} in and {own[1]} out for {name}, "
@@ -258,6 +263,12 @@ def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
         r=1,
         lora_alpha=1,
         target_modules="|".join(map(re.escape, names)) or None,
+        # A grouped convolution takes no rank below its number of groups.
+        rank_pattern={
+            re.escape(n): f.rank_multiple
+            for n, f in adapter.modules.items()
+            if f.kind == "grouped_conv"
+        },
         target_parameters=list(adapter.peft_config.get("target_parameters") or ()) or None,
         fan_in_fan_out=any(
             is_conv1d(model.get_submodule(name_in_base(name, repeats))) for name in names

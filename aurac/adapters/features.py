@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from torch import nn
 
@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 def features_of(module: nn.Module) -> tuple[int, int] | None:
     """(in, out) of a linear, embedding or convolution layer; ``None`` for anything else.
 
-    For an embedding ``in`` is the vocabulary, for a convolution channels × kernel.
+    For an embedding ``in`` is the vocabulary, for a convolution channels × kernel; PEFT's A sees
+    all channels of a grouped one too.
     """
     if isinstance(module, nn.Embedding):
         return module.num_embeddings, module.embedding_dim
-    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+    if is_convolution(module):
         kernel = 1
         for size in module.kernel_size:
             kernel *= size
-        return module.in_channels // module.groups * kernel, module.out_channels
+        return module.in_channels * kernel, module.out_channels
     inside, out = getattr(module, "in_features", None), getattr(module, "out_features", None)
     if isinstance(inside, int) and isinstance(out, int):
         return inside, out
@@ -29,6 +30,11 @@ def features_of(module: nn.Module) -> tuple[int, int] | None:
     if is_conv1d(module) and weight is not None and weight.ndim == 2:
         return int(weight.shape[0]), int(weight.shape[1])  # transformers keeps it as (in, out)
     return None
+
+
+def is_convolution(module: nn.Module) -> TypeGuard[nn.Conv1d | nn.Conv2d | nn.Conv3d]:
+    """Whether a module is a convolution of torch (transformers' ``Conv1D`` is a linear layer)."""
+    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
 
 
 def is_conv1d(module: nn.Module) -> bool:

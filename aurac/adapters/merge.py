@@ -8,6 +8,7 @@ import torch
 
 from aurac.adapters.attach import check_fits
 from aurac.adapters.features import is_conv1d
+from aurac.adapters.formats.peft_shapes import peft_shapes
 from aurac.adapters.formats.peft_writer import check_free, fresh_folder
 from aurac.errors import CheckpointError
 
@@ -40,7 +41,8 @@ def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
     for name, (weight, transposed) in targets.items():
         f, module = adapter.modules[name], prepared.modules[name]
         r = min(rank, f.rank)
-        update = prepared.scaling(name, rank) * (module.B[:, :r].double() @ module.A[:r].double())
+        A, B = peft_shapes(f, module.A[:r].double(), module.B[:, :r].double())
+        update = prepared.scaling(name, rank) * (B @ A)
         update = (update.T if transposed else update).to(weight.device)
         weight.data = (weight.data.double() + update).to(weight.dtype)
 
@@ -62,7 +64,8 @@ def save_merged(prepared: Prepared, rank: int, model: Any, tokenizer: Any, folde
 
 def _weight(model: nn.Module, name: str, prepared: Prepared) -> tuple[torch.Tensor, bool]:
     """The weight of a linear layer, and whether it is kept as (in, out)."""
-    module = model.get_submodule(name) if prepared.adapter.modules[name].kind == "linear" else None
+    plain_kind = prepared.adapter.modules[name].kind in ("linear", "merged")
+    module = model.get_submodule(name) if plain_kind else None
     weight = getattr(module, "weight", None)
     conv1d = module is not None and is_conv1d(module)
     plain = isinstance(module, torch.nn.Linear) and type(module) is torch.nn.Linear

@@ -6,14 +6,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aurac.adapters.formats.peft_reader import PREFIX, WEIGHTS
+from aurac.adapters.formats.peft_reader import WEIGHTS
+from aurac.adapters.formats.peft_shapes import PREFIX, factor_keys, peft_shapes
 from aurac.adapters.formats.peft_writer import (
     METADATA,
     check_free,
     dump_records,
-    factor_keys,
     fresh_folder,
-    peft_shapes,
     peft_state,
     write_records,
 )
@@ -71,7 +70,7 @@ def save_truncations(
             files[r] = SafetensorsWriter(path, peft_state(outline), METADATA)
             stack.callback(files[r].close, complete=False)
         for name, f in adapter.walk():
-            A, B = prepare_module(how, name, f)
+            A, B = prepare_module(how, name, f, rows=max(places))
             for r, file in files.items():
                 _put(file, name, how.cut(name, A, B, r))
         for key in adapter.extras:

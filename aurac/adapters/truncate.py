@@ -251,15 +251,25 @@ def _check_rescale(
         )
 
 
-def prepare_module(how: Prepared, name: str, f: Factors) -> tuple[Tensor, Tensor]:
-    """A and B of one module, given with its numbers, in the basis of a plan."""
+def prepare_module(
+    how: Prepared, name: str, f: Factors, rows: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """A and B of one module, given with its numbers, in the basis of a plan.
+
+    Args:
+        how: The plan.
+        name: The module.
+        f: Its factors.
+        rows: How many components are wanted, if not all of them.
+    """
     adapter = how.adapter
     if how.basis == "svd":
         if _derived(adapter, "basis") == "svd":
             return f.A, f.B  # in that basis already: its prefixes are the best approximations
         return _svd(f, _relative(adapter, name), name)
     if how.rescale == "trained":
-        return _fold(f.A, _relative(adapter, name), name), f.B
+        relative = _relative(adapter, name)
+        return _fold(f.A[:rows], None if relative is None else relative[:rows], name), f.B
     return f.A, f.B
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
 from aurac.cli._messages import quiet_libraries
+from aurac.cli._visible import spelled, visible_streams
 from aurac.errors import AuracError
 
 COMMANDS = {
@@ -31,6 +33,11 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """Imports a command's file only when that command is used, so that `--help` is instant."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click does; what is printed cannot steer the terminal."""
+        with visible_streams():
+            return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of `COMMANDS`."""
@@ -82,12 +89,14 @@ def main() -> None:
     try:
         status = cli.main(standalone_mode=False)
     except AuracError as error:
-        sys.stderr.write(f"aurac: error: {error}\n")
+        sys.stderr.write(spelled(f"aurac: error: {error}\n"))
         status = error.exit_code
-    except click.exceptions.Abort:
+    except click.exceptions.Abort:  # click's form of an interrupt within a command
+        sys.stderr.write("aurac: interrupted; the same command goes on where it stopped\n")
         status = 130
     except click.ClickException as error:
-        error.show()
+        with visible_streams():
+            error.show()
         status = error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("aurac: interrupted; the same command goes on where it stopped\n")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from aurac.cli.options import pairs
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--group", "groups", multiple=True, help="NAME=ADAPTER,ADAPTER: seeds of one recipe."
         ),
         click.option(
+            "--cluster",
+            multiple=True,
+            help="FIELD or TASK=FIELD of the documents in sample logs: the same value, a cluster.",
+        ),
+        click.option(
             "--seed",
             type=int,
             default=0,
@@ -57,7 +63,12 @@ def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def read_sources(paths: Sequence[str], metric: str | None, said: Sequence[str]) -> Curves:
+def read_sources(
+    paths: Sequence[str],
+    metric: str | None,
+    said: Sequence[str],
+    cluster: Sequence[str] = (),
+) -> Curves:
     """Curves of all sources, with the arms that they record and that the user names.
 
     Raises:
@@ -66,7 +77,9 @@ def read_sources(paths: Sequence[str], metric: str | None, said: Sequence[str]) 
     from aurac.readers import Curves, read_curves
     from aurac.readers.run import regrouped
 
-    found = [read_curves(Path(path).expanduser(), metric) for path in paths]
+    fields = pairs([c if "=" in c else f"*={c}" for c in cluster], "--cluster")
+    fields = {"" if task == "*" else task: field for task, field in fields.items()}
+    found = [read_curves(Path(path).expanduser(), metric, fields) for path in paths]
     recorded = {name: members for one in found for name, members in one.groups.items()}
     groups = regrouped(recorded, parse_groups(said))
     return Curves([c for one in found for c in one.curves], found[0].kind, groups)
@@ -89,12 +102,17 @@ def parse_groups(said: Sequence[str]) -> dict[str, list[str]]:
 
 
 def analyse_sources(
-    paths: Sequence[str], metric: str | None, groups: Sequence[str], seed: int, **options: Any
+    paths: Sequence[str],
+    metric: str | None,
+    groups: Sequence[str],
+    seed: int,
+    cluster: Sequence[str] = (),
+    **options: Any,
 ) -> Analysis:
     """Read and analyse."""
     from aurac.analysis import analyse
 
-    found = read_sources(paths, metric, groups)
+    found = read_sources(paths, metric, groups, cluster)
     rng = np.random.default_rng(seed)
     return analyse(found.curves, rng=rng, groups=found.groups, **options)
 
@@ -122,10 +140,10 @@ def _room() -> int | None:
 
 
 def _folded(head: Sequence[str], body: Sequence[Sequence[str]], width: int) -> str:
-    """Each row as a small list of `column: value`, the first column as its heading."""
+    """Each row as a small list of `column: value`, the first one as its heading."""
     lines = []
     for row in body:
-        lines += textwrap.wrap(row[0], width, drop_whitespace=False) or [""]
+        lines += textwrap.wrap(f"{head[0]}: {row[0]}", width, subsequent_indent="  ")
         for name, value in zip(head[1:], row[1:], strict=True):
             lines += textwrap.wrap(
                 f"{name}: {value}",

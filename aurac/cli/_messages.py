@@ -17,6 +17,8 @@ _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "DATASETS_VERBOSITY": "error",
 }
+_OWN_HANDLERS = ("transformers", "datasets", "huggingface_hub")
+"""Libraries whose loggers print by themselves and pass nothing on to the root logger."""
 
 
 class Once(logging.Filter):
@@ -79,7 +81,8 @@ def quiet_libraries(*, verbose: bool) -> None:
     logging.captureWarnings(capture=True)
     root = logging.getLogger()
     ours = logging.getLogger("aurac")
-    for logger in (root, ours):  # a second command in one process must not print twice
+    libraries = [logging.getLogger(name) for name in _OWN_HANDLERS]
+    for logger in (root, ours, *libraries):  # a second command must not print twice
         for handler in [h for h in logger.handlers if getattr(h, "of_aurac", False)]:
             logger.removeHandler(handler)
             handler.close()
@@ -89,12 +92,27 @@ def quiet_libraries(*, verbose: bool) -> None:
         return
     _add(root, LogFile(log_path()), logging.Formatter(f"%(asctime)s {_VERBOSE}"))
     root.setLevel(logging.WARNING)
+    for logger in libraries:
+        _keep_off_the_screen(logger)
     screen = logging.StreamHandler()
     screen.setLevel(logging.WARNING)
     screen.addFilter(Once())
     _add(ours, screen, Line())
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+
+
+def _keep_off_the_screen(logger: logging.Logger) -> None:
+    """Give a library's logger the log file, and refuse the stream that it adds when imported."""
+    vars(logger).pop("addHandler", None)
+    logger.handlers.clear()
+    _add(logger, LogFile(log_path()), logging.Formatter(f"%(asctime)s {_VERBOSE}"))
+    logger.propagate = False
+
+    def refuse(handler: logging.Handler) -> None:
+        """Nothing else is added."""
+
+    logger.addHandler = refuse  # type: ignore[method-assign, assignment]
 
 
 def _add(logger: logging.Logger, handler: logging.Handler, layout: logging.Formatter) -> None:

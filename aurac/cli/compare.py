@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from aurac.cli import _complete
-from aurac.cli.options import checkpoint_options, folders, names
+from aurac.cli.options import checkpoint_options, folders, names, pairs
 
 
 @click.command(
@@ -97,6 +97,11 @@ from aurac.cli.options import checkpoint_options, folders, names
     multiple=True,
     help="NAME=ADAPTER,ADAPTER: seeds of one recipe, compared as one arm.",
 )
+@click.option(
+    "--cluster",
+    multiple=True,
+    help="TASK=FIELD of its documents: those with the same value share a passage.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of tables.")
 @click.option(
     "--status",
@@ -123,6 +128,11 @@ from aurac.cli.options import checkpoint_options, folders, names
 @click.option(
     "--profile", is_flag=True, help="Write profile.json: where the time went, by kind of work."
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only say what would run: cells, time, memory, downloads. Nothing is loaded or fetched.",
+)
 @checkpoint_options
 def compare(
     checkpoints: tuple[str, ...],
@@ -134,8 +144,10 @@ def compare(
     out: str | None,
     as_json: bool,
     groups: tuple[str, ...],
+    cluster: tuple[str, ...],
     status: bool,
     shard: str | None,
+    dry_run: bool,
     **settings: Any,
 ) -> int:
     """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
@@ -147,6 +159,14 @@ def compare(
     """  # noqa: D301
     if status:
         return _status(out, as_json)
+    if dry_run:
+        from aurac.cli._dry_run import show_dry_run
+
+        settings |= {"data": folders(data), "basis": names(basis), "rescale": names(rescale)}
+        settings |= {"shard": shard, "groups": groups}
+        return show_dry_run(
+            checkpoints, names(tasks), out=out, as_json=as_json, metric=metric, **settings
+        )
     from aurac.cli._analysis import parse_groups
     from aurac.comparison import compare as run
     from aurac.evaluation import parse_metrics
@@ -163,6 +183,7 @@ def compare(
         basis=names(basis),
         rescale=names(rescale) or None,
         groups=parse_groups(groups),
+        cluster=pairs(cluster, "--cluster"),
         shard=parse_shard(shard),
         **settings,
     )
@@ -209,7 +230,8 @@ def _show(done: Any, as_json: bool) -> None:
     from aurac.console import stdout_console
     from aurac.report import terminal_table
 
-    stdout_console().print(terminal_table(done.results))
+    console = stdout_console()
+    console.print(terminal_table(done.results, width=console.width))
     if len(done.results["adapters"]) > 1 and not done.failures and not done.outgrown:
         from aurac.cli._analysis import analyse_sources, pair_lines
         from aurac.uncertainty.streams import SEED

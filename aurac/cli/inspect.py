@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import checkpoint_options, whole_numbers
+from aurac.cli.options import checkpoint_options, hub_options, whole_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +35,7 @@ COLUMNS = (
 @click.option("--ranks", help="Ranks of the tables, such as 1,2,4. Default: powers of two.")
 @click.option("--layers", is_flag=True, help="One line of energies for each module.")
 @click.option("--base", help="Base model, where the checkpoint does not name it.")
+@hub_options
 @click.option(
     "--save", is_flag=True, help="Write what was given beside the checkpoint (aurac.json)."
 )
@@ -44,6 +45,7 @@ COLUMNS = (
 def inspect(
     checkpoint_path: str,
     checkpoint: Mapping[str, Any],
+    place: Mapping[str, Any],
     *,
     ranks: str | None,
     layers: bool,
@@ -61,10 +63,13 @@ def inspect(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters import load_adapter
     from aurac.adapters.inspection import describe
+    from aurac.known_base import KnownBase
     from aurac.memory import return_freed_memory
 
     return_freed_memory()
-    adapter = load_adapter(checkpoint_path, base=base, lazy=True, **checkpoint)
+    adapter = load_adapter(
+        checkpoint_path, base=base, bases=KnownBase, lazy=True, **place, **checkpoint
+    )
     wanted = whole_numbers(ranks, "--ranks")
     for r in wanted or ():
         adapter.check_rank(r)
@@ -115,6 +120,7 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("method", method),
         ("scaling", f"{facts['rule'] or 'mixed'}, alpha {alpha}"),
         ("modules", f"{facts['modules']} ({ranks}), {'/'.join(facts['dtypes'])}"),
+        ("vLLM", _vllm(facts)),
         ("default", f"rescale {facts['default_rescale']}"),
         ("sha256", facts["sha256"]),
     ]
@@ -126,20 +132,15 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _vllm(facts: Mapping[str, Any]) -> str:
+    """Its rank rule, or why it does not serve an export."""
+    if facts["vllm_refusal"]:
+        return f"no: {facts['vllm_refusal']}"
+    return f"yes, with --max-lora-rank {facts['vllm_max_lora_rank']}"
+
+
 def _table(facts: Mapping[str, Any]) -> list[str]:
-    head = [
-        "rank",
-        "parameters",
-        "MB",
-        "published",
-        "trained_p1",
-        "ratio",
-        "distance",
-        "prefix",
-        "svd",
-    ]
-    widths = (5, 12, 8, 10, 11, 6, 9, 7, 7)
-    lines = [" ".join(f"{h.replace('_', ' '):>{w}}" for h, w in zip(head, widths, strict=True))]
+    lines = [" ".join(f"{name:>{width}}" for name, width in COLUMNS)]
     mean = facts["energy"]["mean"]
     for k, row in enumerate(facts["by_rank"]):
         weights = row["trained_weights"]

@@ -28,12 +28,31 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option("--alpha", type=float, help="Alpha of the scaling rule.")
     @click.option("--nested-ranks", help="Nested ranks of the training, such as 1,2,4,8.")
+    @click.option(
+        "--enable-lora",
+        help="Groups of loralib's MergedLinear that are on, such as 1,0,1 for GPT-2's q and v.",
+    )
+    @click.option(
+        "--a-key", help="Names of the A's in a file of its own, such as {module}.lora_down.weight."
+    )
+    @click.option("--b-key", help="Names of the B's, such as {module}.lora_up.weight.")
+    @click.option("--alpha-key", help="Names of an alpha per module, such as {module}.alpha.")
+    @click.option(
+        "--key-map",
+        type=click.Path(path_type=Path),
+        help="The same one by one, as a JSON or YAML file of module: {A: key, B: key}.",
+    )
     @functools.wraps(command)
     def wrapped(
         method: str | None,
         scaling: str | None,
         alpha: float | None,
         nested_ranks: str | None,
+        enable_lora: str | None,
+        a_key: str | None,
+        b_key: str | None,
+        alpha_key: str | None,
+        key_map: Path | None,
         **rest: Any,
     ) -> Any:
         said = {
@@ -41,6 +60,8 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "scaling": scaling,
             "alpha": alpha,
             "nested_ranks": whole_numbers(nested_ranks, "--nested-ranks"),
+            "enable_lora": _switches(enable_lora),
+            "keys": _keys({"A": a_key, "B": b_key, "alpha": alpha_key}, key_map),
         }
         return command(checkpoint=said, **rest)
 
@@ -50,6 +71,38 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def print_json(content: Any) -> None:
     """JSON on standard output, without NaN."""
     click.echo(json.dumps(content, indent=2, allow_nan=False))
+
+
+def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where in a hub repository one checkpoint lies; gathered into the keyword `place`."""
+
+    @click.option("--revision", help="Revision of a hub id (or OWNER/NAME@REVISION).")
+    @click.option("--subfolder", help="Folder of the adapter below CKPT (or OWNER/NAME:SUBFOLDER).")
+    @functools.wraps(command)
+    def wrapped(revision: str | None, subfolder: str | None, **rest: Any) -> Any:
+        return command(place={"revision": revision, "subfolder": subfolder}, **rest)
+
+    return wrapped
+
+
+def _switches(text: str | None) -> tuple[bool, ...] | None:
+    numbers = whole_numbers(text, "--enable-lora")
+    if numbers is not None and not set(numbers) <= {0, 1}:
+        raise UsageError("--enable-lora with other numbers", expected="one 0 or 1 for each group")
+    return None if numbers is None else tuple(map(bool, numbers))
+
+
+def _keys(patterns: dict[str, str | None], path: Path | None) -> dict[str, Any] | None:
+    given = {side: pattern for side, pattern in patterns.items() if pattern is not None}
+    if path is not None:
+        if given:
+            raise UsageError("--key-map beside --a-key, --b-key or --alpha-key", expected="one way")
+        from aurac.adapters.formats.keys import read_key_map
+
+        return read_key_map(path)
+    if given and not {"A", "B"} <= set(given):
+        raise UsageError("one of --a-key and --b-key alone", expected="both")
+    return given or None
 
 
 def whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
@@ -63,7 +116,8 @@ def whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise UsageError(f"{option} {text!r}", expected="whole numbers such as 1,2,4") from error
+        given = text if len(text) <= 60 else f"{text[:60]}…"
+        raise UsageError(f"{option} {given!r}", expected="whole numbers such as 1,2,4") from error
 
 
 def names(values: Sequence[str]) -> list[str]:

@@ -38,16 +38,23 @@ def recommend(
     \b
     aurac recommend runs/gsm8k --delta 0.02
     """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.truncation_advice import truncation_advice
+
     found = analyse_sources(sources, metric, groups, seed, **options)
     if as_json:
         content = found.to_dict(details=details)
-        kept = ["recommended", *(["variants"] if details else [])]
-        print_json({name: content[name] for name in kept})
+        kept = ["recommended", *(["variants", "pairs"] if details else [])]
+        shown = {name: content[name] for name in kept}
+        if details:
+            shown["truncations"] = [one.to_dict() for one in truncation_advice(found)]
+        print_json(shown)
         return
     lines: list[str] = []
     for row in found.recommended:
         lines += [row.sentence, *_steps(row), ""]
     lines += pair_lines(found.variants, "Which truncation to use for this adapter, paired")
+    advice = truncation_advice(found)
+    lines += ["", *(one.sentence for one in advice)] if advice else []
     settled = [row for row in found.pairs if row.survives is not None]
     lines += ["", *(row.sentence for row in settled)] if settled else []
     click.echo("\n".join(lines).rstrip())

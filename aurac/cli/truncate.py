@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from aurac.cli.options import checkpoint_options, print_json
+from aurac.cli.options import checkpoint_options, hub_options, print_json
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     help="Write the whole base model, with the rank merged in, to this folder.",
 )
 @click.option("--base", help="Base model, for --merge-into or where orientation is open.")
+@hub_options
 @click.option("--force", is_flag=True, help="Replace an adapter that is already there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @checkpoint_options
 def truncate(
     checkpoint_path: str,
     checkpoint: Mapping[str, Any],
+    place: Mapping[str, Any],
     *,
     rank: int | None,
     ranks: str | None,
@@ -60,6 +62,7 @@ def truncate(
     from aurac.adapters import load_adapter
     from aurac.adapters.streaming import save_truncations
     from aurac.adapters.truncate import plan
+    from aurac.known_base import KnownBase
     from aurac.memory import return_freed_memory
     from aurac.sweep import parse_ranks
 
@@ -68,7 +71,9 @@ def truncate(
     if (out is None) == (merge_into is None):
         raise UsageError("--out and --merge-into", expected="one of the two")
     return_freed_memory()
-    adapter = load_adapter(checkpoint_path, base=base, lazy=True, **checkpoint)
+    adapter = load_adapter(
+        checkpoint_path, base=base, bases=KnownBase, lazy=True, **place, **checkpoint
+    )
     wanted = (adapter.check_rank(rank),) if rank is not None else parse_ranks(ranks or "", adapter)
     how = plan(adapter, basis, rescale)
     for note in adapter.notes:
@@ -89,7 +94,7 @@ def truncate(
 
 
 def _row(how: Prepared, r: int, cut: Adapter, place: Path) -> dict[str, Any]:
-    from aurac.adapters.inspection import VLLM_RANKS
+    from aurac.adapters.vllm import max_lora_rank, vllm_refusal
 
     return {
         "folder": str(place),
@@ -98,18 +103,19 @@ def _row(how: Prepared, r: int, cut: Adapter, place: Path) -> dict[str, Any]:
         "rescale": how.rescale,
         "parameters": cut.parameters(cut.rank),
         "bytes": cut.bytes(cut.rank),
-        "vllm_max_lora_rank": next((v for v in VLLM_RANKS if v >= cut.rank), None),
+        "vllm_max_lora_rank": max_lora_rank(cut),
+        "vllm_refusal": vllm_refusal(cut),
     }
 
 
 def _line(row: Mapping[str, Any]) -> str:
     if "basis" not in row:
         return f"{row['folder']}  {row['base']} with rank {row['rank']} merged in"
-    limit = row["vllm_max_lora_rank"]
+    why = row["vllm_refusal"]
     return (
         f"{row['folder']}  rank {row['rank']}, {row['basis']}, rescale {row['rescale']}, "
         f"{row['parameters']:,} parameters, {row['bytes'] / 1e6:.2f} MB, "
-        + (f"vLLM --max-lora-rank {limit}" if limit else "above what vLLM serves")
+        + (f"not for vLLM: {why}" if why else f"vLLM --max-lora-rank {row['vllm_max_lora_rank']}")
     )
 
 

@@ -25,6 +25,7 @@ from aurac.evaluation.requests import (
     documents_sha256,
     prompts_sha256,
 )
+from aurac.evaluation.shared_texts import cluster_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -174,6 +175,8 @@ class BuiltTask:
         metric: The one of them that is integrated.
         higher_is_better: For each key of ``metrics``.
         strata: For a group the n names of the leaves; None for a plain task.
+        cluster: The documents' field by which they are clustered; None where they are independent.
+        clusters: n labels of what documents share, inside the leaves; None as `cluster`.
         num_fewshot: Examples in each prompt; None in a group whose leaves differ.
         output_type: lm-eval's (``multiple_choice``, ``generate_until``, ...); ``mixed`` in a group
             whose leaves differ.
@@ -205,10 +208,15 @@ class BuiltTask:
     leaves: tuple[Leaf, ...] = field(repr=False)
     group: str | None = None
     members: tuple[BuiltTask, ...] = ()
+    cluster: str | None = None
+    clusters: tuple[str, ...] | None = None
 
     @classmethod
-    def of_leaf(cls, leaf: Leaf, *, metric: str, group: str | None, **common: Any) -> BuiltTask:
+    def of_leaf(
+        cls, leaf: Leaf, *, metric: str, group: str | None, cluster: str | None, **common: Any
+    ) -> BuiltTask:
         """A single task. ``common`` are the fields that all tasks of a build share."""
+        contents = (document.content for document in leaf.documents)
         doc_ids = tuple(str(document.doc_id) for document in leaf.documents)
         doc_hashes = tuple(document.doc_hash for document in leaf.documents)
         return cls(
@@ -226,6 +234,8 @@ class BuiltTask:
             version=str(leaf.task.VERSION),
             leaves=(leaf,),
             group=group,
+            cluster=cluster,
+            clusters=cluster_labels(leaf.name, contents, cluster) if cluster else None,
             **common,
         )
 
@@ -255,6 +265,8 @@ class BuiltTask:
             version=version,
             leaves=leaves,
             members=tuple(members),
+            cluster=", ".join(dict.fromkeys(m.cluster for m in members if m.cluster)) or None,
+            clusters=_clusters_of(members),
             **common,
         )
 
@@ -349,6 +361,13 @@ class BuiltTask:
         responses = [r for o in outcomes for r in o.responses]
         logged = outcomes[0].logged if len(outcomes) == 1 else None
         return CellOutcome(metrics=metrics, responses=responses, logged=logged)
+
+
+def _clusters_of(members: Sequence[BuiltTask]) -> tuple[str, ...] | None:
+    """The members' clusters; a document of a member without any is one by itself."""
+    if all(member.clusters is None for member in members):
+        return None
+    return tuple(f"{i}:{label}" for i, m in enumerate(members) for label in m.clusters or m.doc_ids)
 
 
 def _is_number(value: Any) -> bool:

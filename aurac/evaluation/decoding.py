@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _SHORTEST_HEADER = 16
 _GROWTH = 32  # slots widen by this many tokens at a time
-_MOST_SLOTS = 256
+MOST_SLOTS = 256
 _REFILL = 0.75  # prefill new prompts when fewer than this fraction of the slots is busy
 
 
@@ -122,7 +122,7 @@ class Decoder:
                 tables[p.until] = StopTable(tokenizer, p.until)
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].tokens))
         self._waiting = deque(Stream(i, prompts[i], tables[prompts[i].until]) for i in order)
-        self._most = min(options.batch_size or _MOST_SLOTS, len(prompts))
+        self._most = min(options.batch_size or MOST_SLOTS, len(prompts))
         self._active: list[Stream] = []
         self._slots = SlotStore(0, 0)
         self._results: list[list[int]] = [[] for _ in prompts]

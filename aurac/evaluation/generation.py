@@ -167,10 +167,7 @@ def generate(
         TaskError: A request that cannot be served by this model's length.
         UnsupportedRequestError: The model is no causal language model.
     """
-    from aurac.evaluation.decoding import Decoder
-    from aurac.evaluation.plain_decoding import decode_plain, plainly_greedy
-    from aurac.evaluation.probe import probe
-    from aurac.evaluation.running import evaluating, pass_tokens, require_causal
+    from aurac.evaluation.running import evaluating, require_causal
 
     require_causal(model)
     options = options or EngineOptions()
@@ -179,33 +176,82 @@ def generate(
         layout = generation_layout(model, tokenizer, layout, options)
     if not len(layout):
         return []
-    counts = Counter(layout.index)
-
-    def finished(number: int) -> None:
-        if progress is not None:
-            progress(counts[number])
-
-    longest = max(len(p.tokens) + p.max_new_tokens for p in layout.prompts)
     with evaluating(model):
-        if options.packed and plainly_greedy(model) and probe(model).serves(longest):
-            answered_by("packed")
-            decoder = Decoder(
-                model,
-                tokenizer,
-                layout.prompts,
-                options=options,
-                batch_tokens=options.batch_tokens or pass_tokens(model),
-                finished=finished,
-            )
-            tokens = decoder.run()
-            _note(layout, tokens, sum(counts[number] for number in decoder.near_ties))
-        else:
-            answered_by("generate")
-            tokens = decode_plain(
-                model, tokenizer, layout.prompts, options=options, finished=finished
-            )
+        tokens = _decoded(model, tokenizer, layout, options, progress)
     texts = [
         finish_text(tokenizer.decode(t, skip_special_tokens=True), p.until)
         for t, p in zip(tokens, layout.prompts, strict=True)
     ]
     return [texts[i] for i in layout.index]
+
+
+def _decoded(
+    model: Any,
+    tokenizer: Any,
+    layout: GenerationLayout,
+    options: EngineOptions,
+    progress: Callable[[int], None] | None,
+) -> list[list[int]]:
+    """New tokens of every prompt, piece by piece; a piece that was kept is not decoded again."""
+    from aurac.evaluation.checkpoint import KeptAnswers, pieces
+    from aurac.evaluation.decoding import MOST_SLOTS, shared_header
+    from aurac.evaluation.plain_decoding import plainly_greedy
+    from aurac.evaluation.probe import probe
+
+    prompts, counts = layout.prompts, Counter(layout.index)
+    longest = max(len(p.tokens) + p.max_new_tokens for p in prompts)
+    packed = options.packed and plainly_greedy(model) and probe(model).serves(longest)
+    answered_by("packed" if packed else "generate")
+    slots = options.batch_size or MOST_SLOTS
+    parts = pieces(prompts, shared_header(prompts), model, slots, options.cache_tokens)
+    kept = KeptAnswers(len(parts), len(prompts))
+    before = kept.restore()
+    tokens: list[list[int]] = [[] for _ in prompts]
+    near_ties = 0
+    for place, part in enumerate(parts):
+
+        def finished(number: int, part: Sequence[int] = part) -> None:
+            if progress is not None:
+                progress(counts[part[number]])
+
+        if place < len(before):
+            found, ties = before[place]
+            for number in range(len(part)):
+                finished(number)
+        else:
+            mine = [prompts[number] for number in part]
+            found, ties = _piece(model, tokenizer, mine, options, finished, packed=packed)
+            kept.add(found, ties)
+        for number, new in zip(part, found, strict=True):
+            tokens[number] = new
+        near_ties += sum(counts[part[number]] for number in ties)
+    if packed:
+        _note(layout, tokens, near_ties)
+    return tokens
+
+
+def _piece(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    options: EngineOptions,
+    finished: Callable[[int], None],
+    *,
+    packed: bool,
+) -> tuple[list[list[int]], list[int]]:
+    """New tokens of some prompts, and the numbers of those that hung on a near tie."""
+    from aurac.evaluation.decoding import Decoder
+    from aurac.evaluation.plain_decoding import decode_plain
+    from aurac.evaluation.running import pass_tokens
+
+    if not packed:
+        return decode_plain(model, tokenizer, prompts, options=options, finished=finished), []
+    decoder = Decoder(
+        model,
+        tokenizer,
+        prompts,
+        options=options,
+        batch_tokens=options.batch_tokens or pass_tokens(model),
+        finished=finished,
+    )
+    return decoder.run(), sorted(decoder.near_ties)

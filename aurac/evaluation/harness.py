@@ -59,6 +59,7 @@ def build_tasks(
     fewshot: Literal["stock", "fixed"] = "stock",
     held_out: bool = False,
     split: Literal["test", "validation"] | None = None,
+    cluster: Mapping[str, str] | None = None,
 ) -> list[BuiltTask]:
     """Looks tasks up and builds their requests, once for every rank and every adapter.
 
@@ -81,6 +82,8 @@ def build_tasks(
             ``num_fewshot`` examples of the few-shot split to every document: another prompt.
         held_out: Keep a split of local or bundled documents beside the evaluated one, to fit on.
         split: Evaluate this split of each task; None takes the one that lm-eval would.
+        cluster: Task or group to the documents' field by which they are clustered; a task's own
+            ``metadata: {cluster: FIELD}`` says it, too.
 
     Returns:
         One entry for each task. A group gives one for each leaf and then one for itself, pooled.
@@ -106,11 +109,12 @@ def build_tasks(
         fewshot=fewshot,
         held_out=held_out,
         split=split,
+        cluster=dict(cluster or {}),
     )
     with quiet(_LOGGERS, _BAR_MODULES):
         built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
     known = [task.name for task in built] + list(names)
-    for option, asked in (("data", data), ("metric", metric)):
+    for option, asked in (("data", data), ("metric", metric), ("cluster", cluster or {})):
         for task in asked:
             if task not in known and task != ANY_TASK:
                 raise UsageError(
@@ -156,8 +160,10 @@ class _Builder:
         fewshot: str,
         held_out: bool,
         split: str | None,
+        cluster: Mapping[str, str],
     ) -> None:
         self.split = split
+        self.cluster = cluster
         self.held_out = held_out
         self.num_fewshot = num_fewshot
         self.limits = limit
@@ -183,6 +189,7 @@ class _Builder:
                 leaf,
                 metric=self._metric(leaf.name, parent, leaf.integrable),
                 group=parent,
+                cluster=self._cluster(leaf, parent),
                 **self._common(),
             )
             for leaf in leaves
@@ -327,6 +334,14 @@ class _Builder:
     def _metric(self, name: str, group: str | None, reported: Mapping[str, bool]) -> str:
         keys = [key for key in (name, group, ANY_TASK) if key in self.metric]
         return choose_metric(name, reported, self.metric[str(keys[0])] if keys else None)
+
+    def _cluster(self, leaf: Leaf, group: str | None) -> str | None:
+        """The field that documents are clustered by: asked for, else what the task itself says."""
+        for name in (leaf.name, group):
+            if name is not None and name in self.cluster:
+                return self.cluster[name]
+        said = (leaf.task.config.metadata or {}).get("cluster")
+        return str(said) if said is not None else None
 
     def _pooled(self, group: Any, members: list[BuiltTask]) -> BuiltTask:
         leaves = [leaf for member in members for leaf in member.leaves]

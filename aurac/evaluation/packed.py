@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from aurac.evaluation.attention import forward, packed_model, step_frame
+from aurac.evaluation.checkpoint import KeptScores, held_before
 from aurac.evaluation.held import PrefixStore
 from aurac.evaluation.packing import plan_scoring
 from aurac.evaluation.running import Progress, device_of, score_logits
@@ -28,8 +29,15 @@ def score_packed(
     store = PrefixStore(plan.held)
     logprob = torch.zeros(len(layout.pair_node), device=device)
     hit = torch.zeros(len(layout.pair_node), dtype=torch.bool, device=device)
+    kept = KeptScores(len(plan.steps), len(layout.pair_node), batch_tokens)
+    done = kept.restore(logprob, hit)
+    again = held_before(plan.steps, done)
     with packed_model(model):
-        for step, finished in zip(plan.steps, plan.finished, strict=True):
+        for number, (step, finished) in enumerate(zip(plan.steps, plan.finished, strict=True)):
+            if progress is not None and finished and number < done:
+                progress(finished)
+            if number < done and number not in again:
+                continue
             tokens = torch.from_numpy(step.tokens).to(device)
             # A pass that only extends the held prefix still has to name a position.
             select = step.select if len(step.select) else step.positions[:1] * 0
@@ -42,6 +50,9 @@ def score_packed(
                     torch.from_numpy(step.pair_row).to(device),
                     torch.from_numpy(layout.pair_token[step.pair]).to(device),
                 )
+            if number < done:
+                continue
             if progress is not None and finished:
                 progress(finished)
+            kept.after(number + 1, logprob, hit)
     return logprob.cpu(), hit.cpu()

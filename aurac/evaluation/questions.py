@@ -13,7 +13,8 @@ def readable(task: BuiltTask) -> dict[str, Any]:
 
     Returns:
         `doc_ids` (in a group `member index:doc_id`), `questions`, `targets`, and `choices` (one
-        list of texts per document, or None for the whole where the task offers none).
+        list of texts per document, or None for the whole where the task offers none), and
+        `clusters` (what documents share; None where they are independent).
     """
     members = task.members or (task,)
     found: dict[str, Any] = {"doc_ids": [], "questions": [], "targets": [], "choices": []}
@@ -28,6 +29,7 @@ def readable(task: BuiltTask) -> dict[str, Any]:
                 found["choices"].append(choices)
     if not any(found["choices"]):
         found["choices"] = None
+    found["clusters"] = list(task.clusters) if task.clusters is not None else None
     return found
 
 

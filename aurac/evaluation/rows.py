@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from aurac.evaluation.checkpoint import KeptScores
 from aurac.evaluation.counting import counted_pass
 from aurac.evaluation.running import Progress, accepts, device_of, score_logits
 
@@ -77,7 +78,15 @@ def score_rows(
     lengths = np.asarray([len(tree.rows[r]) for r in used], dtype=np.int64)
     selects = accepts(model, "logits_to_keep")
     waiting, unfinished = np.ones(len(layout.pair_node), dtype=bool), len(layout)
-    for batch in row_batches(lengths, batch_tokens, batch_size):
+    batches = list(row_batches(lengths, batch_tokens, batch_size))
+    kept_scores = KeptScores(len(batches), len(layout.pair_node), batch_tokens)
+    done = kept_scores.restore(logprob, hit)
+    if progress is not None and done:
+        waiting = ~np.isin(cover, used[np.concatenate(batches[:done])])
+        left = sum(bool(waiting[index].any()) for index in layout.request_pairs)
+        progress(unfinished - left)
+        unfinished = left
+    for number, batch in enumerate(batches[done:], start=done + 1):
         rows = used[batch]
         tokens = torch.zeros(len(rows), int(lengths[batch].max()), dtype=torch.long)
         for i, row in enumerate(rows):
@@ -104,4 +113,5 @@ def score_rows(
             left = sum(bool(waiting[index].any()) for index in layout.request_pairs)
             progress(unfinished - left)
             unfinished = left
+        kept_scores.after(number, logprob, hit)
     return logprob, hit

@@ -45,7 +45,9 @@ class Watch:
         """A pass has ended; on an accelerator its result may still be on the way."""
         logits = getattr(output, "logits", None)
         if isinstance(logits, torch.Tensor) and logits.is_floating_point():
-            broken = ~torch.isfinite(logits).all()
+            # A row's maximum is NaN where any of its logits is, and -inf where all are; single
+            # logits of -inf are how some models rule tokens out. A tenth of the cost of isfinite.
+            broken = ~torch.isfinite(logits.amax(dim=-1)).all()
             self._broken = broken if self._broken is None else self._broken | broken
         if self._wait:
             torch.cuda.synchronize(self._device)
@@ -56,7 +58,7 @@ class Watch:
         """Refuse answers that came from broken logits: their argmax is no answer.
 
         Raises:
-            CellError: Some pass gave a NaN or an infinity.
+            CellError: Some pass gave a NaN, an infinity, or a row that rules every token out.
         """
         if self._broken is not None and bool(self._broken):
             raise CellError(

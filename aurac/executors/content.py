@@ -14,6 +14,7 @@ from aurac.adapters import load_adapter
 from aurac.bases import resolve_base
 from aurac.cache import cache_root
 from aurac.errors import AuracError, BaseModelError, CheckpointError
+from aurac.known_base import KnownBase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,8 @@ def find_adapter(given: str, sha256: str, chosen: Settings) -> str:
     said = {k: v for k, v in chosen.checkpoint.items() if v is not None}
     for candidate in (given, *map(str, _folders_with("adapter_config.json"))):
         try:
-            if load_adapter(candidate, base=chosen.base, **said).sha256 == sha256:
+            adapter = load_adapter(candidate, base=chosen.base, bases=KnownBase, **said)
+            if adapter.sha256 == sha256:
                 return candidate
         except AuracError:
             continue

@@ -50,6 +50,13 @@ class Outcome:
         """Nothing is known here."""
         return False
 
+    def checkpoint(self, key: str) -> None:
+        """A worker keeps nothing on its disk."""
+
+    def has_partial(self, key: str) -> bool:  # noqa: ARG002
+        """Nothing is known here."""
+        return False
+
     def put(self, identity: CellIdentity, content: dict[str, Any]) -> Path:
         """The cell was computed."""
         self.content = content

@@ -192,7 +192,12 @@ def _date(provenance: Mapping[str, Any]) -> str:
 def _model_args(point: Point, results: Mapping[str, Any]) -> dict[str, Any]:
     provenance = results["provenance"]
     args = {"pretrained": provenance["base"]["name"], "dtype": provenance["dtype"]}
-    about: dict[str, Any] = {"rank": point.rank, "metrics": _metrics(results)}
+    clusters = {t["name"]: t["cluster"] for t in _leaves(results) if t.get("cluster")}
+    about: dict[str, Any] = {
+        "rank": point.rank,
+        "metrics": _metrics(results),
+        "clusters": clusters,
+    }
     if point.curve is None:
         return {**args, "aurac": {"adapter": BASE, **about}}
     curve = point.curve

@@ -31,7 +31,9 @@ class Curves:
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def read_curves(path: Path, metric: str | None = None) -> Curves:
+def read_curves(
+    path: Path, metric: str | None = None, cluster: Mapping[str, str] | None = None
+) -> Curves:
     """Read curves from a table, a folder of lm-eval sample logs, or a run folder.
 
     Args:
@@ -39,6 +41,8 @@ def read_curves(path: Path, metric: str | None = None) -> Curves:
             cluster, stratum, metric, sample]``, or ``rank, accuracy[, adapter, task]``); a folder
             with one folder of ``samples_*.jsonl`` per rank; or a folder with ``results.json``.
         metric: ``name,filter`` where the source holds several.
+        cluster: Task ("" for all) → field of its documents in sample logs by which they are
+            clustered. A table says it in a column, a run folder by itself.
 
     Raises:
         DataError: Not there, of an unknown kind, empty, too large, or with unusable content.
@@ -46,10 +50,10 @@ def read_curves(path: Path, metric: str | None = None) -> Curves:
     """
     if not path.exists():
         raise DataError(f"{path} does not exist")
-    if path.is_dir():
-        return _read_folder(path, metric)
-    if path.name == "results.json":
-        return _read_folder(path.parent, metric)
+    if path.is_dir() or path.name == "results.json":
+        return _read_folder(path if path.is_dir() else path.parent, metric, cluster or {})
+    if cluster:
+        raise _no_cluster(path, "a table has a column named cluster")
     if path.suffix.lower() not in TABLES:
         raise DataError(
             f"{path} is no table",
@@ -61,13 +65,21 @@ def read_curves(path: Path, metric: str | None = None) -> Curves:
     return Curves(curves, kind)
 
 
-def _read_folder(path: Path, metric: str | None) -> Curves:
+def _no_cluster(path: Path, instead: str) -> DataError:
+    return DataError(
+        f"a cluster field for {path}", expected="one for sample logs only", fix=instead
+    )
+
+
+def _read_folder(path: Path, metric: str | None, cluster: Mapping[str, str]) -> Curves:
     if (path / "results.json").is_file():
+        if cluster:
+            raise _no_cluster(path, "run the same `aurac compare` again with --cluster")
         from aurac.readers.run import read_run
 
         curves, groups = read_run(path, metric)
         return Curves(curves, "run", groups)
     from aurac.readers.samples import read_samples
 
-    curves, groups = read_samples(path, metric)
+    curves, groups = read_samples(path, metric, cluster)
     return Curves(curves, "samples", groups)

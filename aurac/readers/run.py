@@ -37,7 +37,7 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
         prompts = {t["name"]: t.get("prompts_sha256") for t in results.get("tasks", [])}
         seeds = {a["name"]: a.get("seed") for a in results.get("adapters", [])}
         rows = sorted(results["curves"], key=lambda row: not row.get("default", True))
-        reader = CellReader(folder)
+        reader = CellReader(folder, _clusters(folder, results.get("tasks", [])))
         curves = [
             _curve(row, reader, metric, prompts.get(row["task"]), seeds.get(row["adapter"]))
             for row in rows
@@ -48,6 +48,29 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
     if not curves:
         raise RunFolderError(f"{folder / 'results.json'} holds no curves")
     return curves, groups
+
+
+def _clusters(folder: Path, tasks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Task → document → what it shares with others, of the tasks that were clustered.
+
+    The labels stand with the documents, not in the cells: they change no answer, so that a finished
+    run can be clustered by another field without computing anything again.
+    """
+    found = {}
+    for task in tasks:
+        if not task.get("cluster"):
+            continue
+        where = str(task["documents"])
+        _stay_inside(folder, where)
+        content = _json(folder / where)
+        found[task["name"]] = dict(zip(content["doc_ids"], content["clusters"], strict=True))
+    return found
+
+
+def _stay_inside(folder: Path, where: str) -> None:
+    path = folder / where
+    if os.path.isabs(where) or ".." in path.relative_to(folder).parts:  # noqa: PTH117
+        raise RunFolderError(f"{where} is outside {folder}")
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -63,8 +86,8 @@ def _json(path: Path) -> dict[str, Any]:
 class CellReader:
     """Reads cells below a run folder; equal labels become the same tuple, to be joined quickly."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, clusters: Mapping[str, Mapping[str, str]]) -> None:
+        self.folder, self._clusters = folder, clusters
         self._seen: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def read(self, where: str | Sequence[str], metric: str) -> dict[str, Any]:
@@ -92,10 +115,17 @@ class CellReader:
             found["strata"] = self._seen.setdefault(members, members)
         return found
 
+    def clusters(self, task: str, doc_ids: Sequence[str]) -> tuple[str, ...] | None:
+        """What the documents of a task share, the same tuple each time; None where nothing."""
+        labels = self._clusters.get(task)
+        if labels is None:
+            return None
+        found = tuple(labels[str(doc)] for doc in doc_ids)
+        return self._seen.setdefault(found, found)
+
     def _one(self, where: str, metric: str) -> dict[str, Any]:
+        _stay_inside(self.folder, where)
         path = self.folder / where
-        if os.path.isabs(where) or ".." in path.relative_to(self.folder).parts:  # noqa: PTH117
-            raise RunFolderError(f"cell {where} is outside {self.folder}")
         cell = _json(path)
         column = cell.get("metrics", {}).get(metric)
         if column is None:
@@ -136,6 +166,7 @@ def _curve(
             doc_ids=first["doc_ids"],
             doc_hashes=first["doc_hashes"],
             strata=first["strata"],
+            clusters=reader.clusters(row["task"], first["doc_ids"]),
             adapter=plain.adapter,
             task=plain.task,
             metric=chosen,

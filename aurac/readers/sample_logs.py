@@ -67,10 +67,12 @@ class Samples:
     Attributes:
         columns: ``metric,filter`` → document → score.
         hashes: Document → hash of its text, prompt and target.
+        labels: Document → what it shares with others, where a field says so.
     """
 
     columns: Columns = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 def find_logs(root: Path) -> list[LogFile]:
@@ -158,8 +160,12 @@ def _place(root: Path, file: Path, model: str) -> tuple[str, int]:
     )
 
 
-def read_log(file: Path) -> Samples:
+def read_log(file: Path, cluster: str | None = None) -> Samples:
     """The numbers of one log.
+
+    Args:
+        file: The log.
+        cluster: Field of the documents by which they are clustered.
 
     Raises:
         DataError: No sample log, no number in it, or a document twice under one filter.
@@ -169,12 +175,27 @@ def read_log(file: Path) -> Samples:
         with file.open(encoding="utf-8") as stream:
             for line in stream:
                 if line.strip():
-                    _add(json.loads(line), found, file)
+                    row = json.loads(line)
+                    _add(row, found, file)
+                    if cluster is not None:
+                        found.labels[str(row["doc_id"])] = _label(row, cluster, file)
     except (UnicodeDecodeError, ValueError, KeyError, AttributeError, OSError) as error:
         raise DataError(f"{file} is no lm-eval sample log ({error})") from error
     if not found.columns:
         raise DataError(f"{file} holds no per-document metric that is a number")
     return found
+
+
+def _label(row: Mapping[str, Any], field: str, file: Path) -> str:
+    document = row.get("doc")
+    if not isinstance(document, dict) or document.get(field) is None:
+        there = ", ".join(sorted(document)) if isinstance(document, dict) else "no document"
+        raise DataError(
+            f"{file}: document {row['doc_id']} has no field {field!r} to cluster by",
+            expected=f"one of {there}",
+        )
+    value = document[field]
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _add(row: Mapping[str, Any], found: Samples, file: Path) -> None:

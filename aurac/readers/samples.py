@@ -29,6 +29,7 @@ PREFERRED = (
 class Logs:
     """Logs of one task under one origin: rank → file, and what they say about themselves."""
 
+    cluster: str | None = None
     files: dict[int, LogFile] = field(default_factory=dict)
     read: dict[int, Samples] = field(default_factory=dict)
 
@@ -36,7 +37,7 @@ class Logs:
         """Rank → content, each read once."""
         for rank in sorted(self.files):
             if rank not in self.read:
-                self.read[rank] = read_log(self.files[rank].path)
+                self.read[rank] = read_log(self.files[rank].path, self.cluster)
         return {rank: self.read[rank] for rank in sorted(self.read)}
 
     def about(self, name: str) -> dict[str, Any]:
@@ -47,7 +48,9 @@ class Logs:
         return found
 
 
-def read_samples(root: Path, metric: str | None = None) -> tuple[list[Curve], dict[str, list[str]]]:
+def read_samples(
+    root: Path, metric: str | None = None, cluster: Mapping[str, str] | None = None
+) -> tuple[list[Curve], dict[str, list[str]]]:
     """Curves of ``ROOT[/ADAPTER]/RANK/**/samples_TASK_DATE.jsonl``, and arms of several seeds.
 
     A rank's folder is named by its number, with or without ``r``, ``rank`` or a prefix: ``8``,
@@ -56,6 +59,11 @@ def read_samples(root: Path, metric: str | None = None) -> tuple[list[Curve], di
     documents of its tasks pooled, each task a stratum. What `aurac export` wrote is read back as
     the run that it was: truncations, arms, metrics.
 
+    Args:
+        root: Holds the folders.
+        metric: ``name,filter`` where a task logs several.
+        cluster: Task ("" for all) → field of its documents by which they are clustered.
+
     Raises:
         DataError: No logs, a folder without a rank, two logs of one task at a rank, a metric that
             is not there, or documents that differ between ranks.
@@ -63,7 +71,7 @@ def read_samples(root: Path, metric: str | None = None) -> tuple[list[Curve], di
     files = find_logs(root)
     found: dict[tuple[Origin, str], Logs] = {}
     for file in files:
-        logs = found.setdefault((file.origin, file.task), Logs())
+        logs = found.setdefault((file.origin, file.task), Logs(_field(file, cluster or {})))
         if file.rank in logs.files:
             raise DataError(
                 f"{logs.files[file.rank].path} and {file.path.name} are both {file.task} at rank "
@@ -79,6 +87,16 @@ def read_samples(root: Path, metric: str | None = None) -> tuple[list[Curve], di
     order += [task for _, task, _ in curves if task not in order]
     curves.sort(key=lambda one: (not one[0].default, order.index(one[1]), one[0].order))
     return [curve for _, _, curve in curves], _arms(files)
+
+
+def _field(file: LogFile, said: Mapping[str, str]) -> str | None:
+    """The field that clusters a log's documents: as asked for, else as in the exported run."""
+    recorded = file.about.get("clusters") or {}
+    for known in (said, recorded):
+        for name in (file.task, ""):
+            if name in known:
+                return str(known[name])
+    return None
 
 
 def _arms(files: Sequence[LogFile]) -> dict[str, list[str]]:
@@ -130,12 +148,21 @@ def _curve(origin: Origin, task: str, logs: Logs, metric: str | None) -> Curve:
             rescale=origin.rescale,
             seed=origin.seed,
             doc_hashes=tuple(hashes[doc] for doc in next(iter(scores.values()))),
+            clusters=_labels(samples, list(next(iter(scores.values())))),
             baseline=float(np.mean(list(base.values()))) if base else None,
             missing={int(rank): str(why) for rank, why in gaps.items()},
             sizes={rank: size for rank, size in sizes.items() if size is not None},
         )
     except AuracError as error:
         raise DataError(f"{origin.adapter} on {task}: {error}") from error
+
+
+def _labels(samples: Mapping[int, Samples], documents: Sequence[str]) -> tuple[str, ...] | None:
+    """What each document shares, as any rank's log says it: they are the same documents."""
+    for one in samples.values():
+        if one.labels:
+            return tuple(one.labels[doc] for doc in documents)
+    return None
 
 
 def _same_hashes(origin: Origin, task: str, samples: Mapping[int, Samples]) -> dict[str, str]:
@@ -205,6 +232,7 @@ def _pooled(
         doc_ids=tuple(f"{i}:{doc}" for i, c in enumerate(same) for doc in c.doc_ids or ()),
         doc_hashes=tuple(h for curve in same for h in curve.doc_hashes or ()),
         strata=tuple(str(i) for i, n in enumerate(counts) for _ in range(n)),
+        clusters=_pooled_labels(same),
         baseline=(
             None
             if None in base
@@ -218,4 +246,13 @@ def _pooled(
             name: getattr(curves[0], name)
             for name in ("adapter", "method", "base", "basis", "rescale", "seed")
         },
+    )
+
+
+def _pooled_labels(curves: Sequence[Curve]) -> tuple[str, ...] | None:
+    """The members' clusters; a document of a member without any is one by itself."""
+    if all(curve.clusters is None for curve in curves):
+        return None
+    return tuple(
+        f"{i}:{label}" for i, c in enumerate(curves) for label in c.clusters or c.doc_ids or ()
     )

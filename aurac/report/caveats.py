@@ -12,7 +12,7 @@ from aurac.report.words import LISTED, some
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aurac.report.model import Run
+    from aurac.report.model import CurveRow, Run
 
 # Below this many expected documents at the nearer end Student's t is too narrow.
 _FEW_EVENTS = 30
@@ -31,6 +31,7 @@ def caveats(run: Run) -> list[str]:
         _grids,
         _small,
         _rough,
+        _near_ties,
         _limited,
         _drops,
         _baselines,
@@ -144,6 +145,23 @@ def _rough(run: Run) -> Iterator[str]:
         yield (
             f"{some(near)}: so few documents are right (or wrong) that the interval is not "
             "Student's t but the bootstrap or an exact one; results.json names it."
+        )
+
+
+def _near_ties(run: Run) -> Iterator[str]:
+    """The curve and rank of each task with the largest share of near ties, from one in fifty on."""
+    dtypes = {str(p.get("dtype")) for p in run.provenance if p.get("dtype")}
+    worst: dict[str, tuple[float, CurveRow, int, int]] = {}
+    for curve in run.curves:
+        for rank, count in zip(curve.ranks, curve.near_ties, strict=False):
+            share = (count or 0) / (curve.n_docs or 1)
+            if share > max(worst.get(curve.task, (0.02,))[0], 0.02):
+                worst[curve.task] = (share, curve, rank, count or 0)
+    for task, (_, curve, rank, count) in list(worst.items())[:LISTED]:
+        yield (
+            f"On {task}, up to {count} of {curve.n_docs} documents ({curve.label}, rank {rank}) "
+            f"hang on a difference of logits that is within rounding in {' and '.join(dtypes)}: "
+            "on another machine single ones can come out otherwise. --dtype float32 has fewer."
         )
 
 

@@ -182,6 +182,7 @@ def with_outcomes(curve: CurveRow) -> Curve | None:
         "doc_ids": tuple(first.scores),
         "doc_hashes": first.hashes,
         "strata": first.strata,
+        "clusters": _clusters(curve.clustered_in, tuple(first.scores)),
         "prompts": first.prompts,
         "adapter": curve.adapter,
         "basis": curve.basis,
@@ -198,6 +199,19 @@ def with_outcomes(curve: CurveRow) -> Curve | None:
         return None
     agrees = all(abs(a - b) < 1e-6 for a, b in zip(found.accuracy, curve.accuracy, strict=True))
     return found if agrees else None
+
+
+@lru_cache(maxsize=64)
+def _clusters(path: Path | None, documents: tuple[str, ...]) -> tuple[str, ...] | None:
+    """What each document shares with others, or None where the task has no such field."""
+    if path is None:
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        labels = dict(zip(content["doc_ids"], content["clusters"], strict=True))
+        return tuple(labels[doc] for doc in documents)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def answer_text(response: Any, choices: Sequence[str] = ()) -> str:

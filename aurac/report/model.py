@@ -35,7 +35,8 @@ class Interval:
 class CurveRow:
     """One adapter under one inference on one task: a curve of `results.json`.
 
-    With `members` it is the mean over training seeds: see `aurac.report.pool`.
+    With `members` it is the mean over training seeds: see `aurac.report.pool`. `clustered_in` is
+    the file that says which documents share a passage, where the task has such a field.
     """
 
     id: str
@@ -55,6 +56,7 @@ class CurveRow:
     baseline: float | None = None
     baseline_reason: str | None = None
     trained_rank: int | None = None
+    near_ties: tuple[int | None, ...] = ()
     parameters: tuple[int | None, ...] = ()
     bytes: tuple[int | None, ...] = ()
     n_docs: int | None = None
@@ -68,6 +70,7 @@ class CurveRow:
     label: str = ""
     seed: int | None = None
     members: tuple[CurveRow, ...] = ()
+    clustered_in: Path | None = None
 
     @property
     def seeds(self) -> int:
@@ -160,7 +163,16 @@ def parse(results: Mapping[str, Any], root: Path | None = None) -> Run:
         raise RunFolderError("results without a list of curves", expected="the key 'curves'")
     try:
         seeds = {str(a["name"]): a.get("seed") for a in results.get("adapters") or ()}
-        curves = [_curve(entry, root, seeds) for entry in raw]
+        files = {t.get("name"): t["documents"] for t in results.get("tasks") or () if _clustered(t)}
+        curves = [
+            replace(
+                _curve(entry, root, seeds),
+                clustered_in=inside(root, files[entry["task"]])
+                if root and entry["task"] in files
+                else None,
+            )
+            for entry in raw
+        ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunFolderError(f"a curve that cannot be read ({error!r})") from error
     return Run(
@@ -175,6 +187,10 @@ def parse(results: Mapping[str, Any], root: Path | None = None) -> Run:
     )
 
 
+def _clustered(task: Mapping[str, Any]) -> bool:
+    return bool(task.get("cluster") and isinstance(task.get("documents"), str))
+
+
 def _curve(entry: Mapping[str, Any], root: Path | None, seeds: Mapping[str, Any]) -> CurveRow:
     ranks = [int(rank) for rank in entry["ranks"]]
     n = len(ranks)
@@ -184,6 +200,7 @@ def _curve(entry: Mapping[str, Any], root: Path | None, seeds: Mapping[str, Any]
         "high": _column(entry, "accuracy_high", n),
         "parameters": _column(entry, "parameters", n),
         "bytes": _column(entry, "bytes", n),
+        "near_ties": _column(entry, "near_ties", n),
     }
     missing = {int(rank): str(why) for rank, why in (entry.get("missing") or {}).items()}
     order = sorted(range(n), key=lambda i: ranks[i])

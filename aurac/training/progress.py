@@ -14,7 +14,7 @@ class StepProgress(TrainerCallback):
     """Draws one bar on standard error for the main process."""
 
     def __init__(self, title: str) -> None:
-        self._title = title
+        self._title = "".join(char if char.isprintable() else "?" for char in title)
         self._bar: Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -22,7 +22,7 @@ class StepProgress(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}"),

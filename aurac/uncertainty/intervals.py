@@ -1,9 +1,10 @@
 """One adapter: which interval belongs around a mean of per-document numbers.
 
 Student's t where it holds; nearer to 0 and 1, where it does not, the bias-corrected and accelerated
-bootstrap (BCa, Efron 1987); nearer still the Clopper-Pearson interval at the effective number of
-documents (Korn and Graubard 1998), since resampling a handful of documents covers too little; the
-rule of three where all score alike. docs/design/statistics-calibration.md has the coverage of each.
+bootstrap (BCa, Efron 1987); nearer still, since resampling a handful of documents covers too
+little, on each side the wider of two: Clopper-Pearson at the effective number of documents (Korn
+and Graubard 1998) and Student's t on the logit; the rule of three where all score alike.
+docs/design/statistics-calibration.md has the coverage of each.
 """
 
 from __future__ import annotations
@@ -85,8 +86,11 @@ def choose(
         low, high = bca(values, layout, rng, level)
         method = f"BCa with {RESAMPLES} resamples, {layout.describe()}"
     else:
-        low, high = effective_binomial(values, layout, level)
-        method = f"Clopper-Pearson at the effective number of documents, {layout.describe()}"
+        low, high = few_events(values, layout, level)
+        method = (
+            "Clopper-Pearson at the effective number of documents or t on the logit, the wider on "
+            f"each side, {layout.describe()}"
+        )
     if count < 3:
         method += f", unreliable: {count:.1f} documents' worth of score away from the end"
     return replace(plain, low=max(0.0, low), high=min(1.0, high), method=method)
@@ -143,6 +147,22 @@ def bca(
     quantiles = ndtr(bias + z / np.maximum(1.0 - acceleration * z, 1e-6))
     low, high = np.quantile(means, quantiles)
     return float(low), float(high)
+
+
+def few_events(values: NDArray[np.float64], layout: Layout, level: float) -> tuple[float, float]:
+    """Ends for a mean with few documents' worth of score away from 0 or 1.
+
+    Towards the end of the range the effective Clopper-Pearson interval reaches far enough. Away
+    from it, it does not where the few documents that score otherwise happen to agree and the spread
+    is taken too small; there ``logit(ā) ± t·se/(ā(1-ā))`` does.
+    """
+    low, high = effective_binomial(values, layout, level)
+    found = moments(values, layout)
+    mean = float(found.mean)
+    half = t_quantile((1.0 + level) / 2.0, found.df) * float(found.se) / (mean * (1.0 - mean))
+    centre = np.log(mean / (1.0 - mean))
+    ends = 1.0 / (1.0 + np.exp(-(centre + np.array([-half, half]))))
+    return min(low, float(ends[0])), max(high, float(ends[1]))
 
 
 def effective_binomial(

@@ -20,7 +20,7 @@ from aurac.moments import (
     t_tail,
     zero_spread_bound,
 )
-from aurac.uncertainty.intervals import EDGE, RESAMPLES, effective_binomial
+from aurac.uncertainty.intervals import EDGE, effective_binomial
 from aurac.uncertainty.seeds import (
     Components,
     as_matrix,
@@ -29,6 +29,7 @@ from aurac.uncertainty.seeds import (
     over_arms,
     t_from,
 )
+from aurac.uncertainty.sign_flips import flip_p
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 POWER = 0.8
-EXACT = 12  # units up to which all sign patterns are counted rather than drawn
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ def compare_arms(
     if layout.df > 0 and seeds == 1:
         if is_constant(gap):
             return _all_alike(float(gap[0]), layout, parts, level)
-        if differing_units(gap, layout) < min(EDGE, layout.groups / 2):
+        differing = differing_units(gap, layout)
+        if differing < EDGE and differing <= layout.groups / 2:
             return _few_differ(gap, layout, parts, rng=rng, level=level, power=power)
     estimate = t_from(parts, level, layout.describe(), (-1.0, 1.0))
     if estimate.se is None or estimate.df is None:
@@ -208,22 +209,8 @@ def _all_alike(gap: float, layout: Layout, parts: Components, level: float) -> D
 
 
 def sign_flip_p(gap: NDArray[np.float64], layout: Layout, rng: np.random.Generator) -> float:
-    """Two-sided p of the sign-flip test: each unit's difference could have had the other sign.
-
-    All patterns are counted for up to 12 differing units, else 9999 are drawn and the observed one
-    is counted among them (Phipson and Smyth 2010).
-    """
-    sums = gap if layout.clusters is None else group_sums(gap, layout.clusters)
-    sums = sums[np.abs(sums) > 1e-12]
-    if sums.size == 0:
-        return 1.0
-    observed = abs(sums.sum()) - 1e-9
-    if sums.size <= EXACT:
-        bits = np.arange(2**sums.size)[:, None] >> np.arange(sums.size) & 1
-        return float(np.mean(np.abs((2 * bits - 1) @ sums) >= observed))
-    flips = rng.integers(0, 2, size=(RESAMPLES, sums.size), dtype=np.int8) * 2 - 1
-    reached = int(np.count_nonzero(np.abs(flips @ sums) >= observed))
-    return (reached + 1) / (RESAMPLES + 1)
+    """Two-sided p of the sign-flip test over independent units: `aurac.uncertainty.sign_flips`."""
+    return flip_p(gap if layout.clusters is None else group_sums(gap, layout.clusters), rng)
 
 
 def detectable(se: float, df: float, level: float = 0.95, power: float = POWER) -> float:
@@ -395,7 +382,10 @@ def gained_and_lost(
     """Documents on which b scores higher, and lower, at each of the common ranks."""
     if a.outcomes is None or b.outcomes is None:
         raise CurveError("no per-document outcomes to compare")
-    other = b.outcomes if order is None else b.outcomes[:, order]
-    rows = list(zip(a.outcomes, other, strict=True))
-    gained = tuple(int(np.count_nonzero(y > x)) for x, y in rows)
-    return gained, tuple(int(np.count_nonzero(y < x)) for x, y in rows)
+    ours: NDArray[Any] = a.outcomes
+    theirs: NDArray[Any] = b.outcomes
+    if a.right is not None and b.right is not None:  # eight times less to read
+        ours, theirs = a.right, b.right
+    theirs = theirs if order is None else theirs[:, order]
+    gained = tuple(int(np.count_nonzero(row)) for row in theirs > ours)
+    return gained, tuple(int(np.count_nonzero(row)) for row in theirs < ours)

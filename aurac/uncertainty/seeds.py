@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+POINTS = 4096  # at which the generalised interval is evaluated
 CONDITIONAL = "conditional on these checkpoints"
 
 
@@ -161,15 +162,61 @@ def weigh(parts: Sequence[Components], weights: Sequence[float]) -> Components:
     return Components(value, tuple(arms), document, satterthwaite(document, terms))
 
 
+def generalised_half_width(parts: Components, level: float) -> float:
+    """Half the width of the generalised interval (Weerahandi 1993) for the mean of one arm.
+
+    Satterthwaite's degrees of freedom are taken from the mean squares that they are to judge: where
+    two or four of them carry the variance, it is small and its degrees of freedom large by the same
+    chance. Here every mean square stands for all the variances it may have come from, as a fraction
+    ``df / χ²_df`` of itself, and the end is the quantile over those. Floored as `variance` is.
+    """
+    from scipy.special import gammaincinv, ndtr
+
+    (arm,) = parts.arms
+    terms = (
+        (arm.between, arm.seeds - 1.0),
+        (parts.document, parts.document_df),
+        (arm.rest, arm.rest_df),
+    )
+    between, document, rest = (
+        value * (df / 2.0) / gammaincinv(df / 2.0, share) if value > 0 else 0.0 * share
+        for (value, df), share in zip(terms, _spread_out(3, POINTS).T, strict=True)
+    )
+    spread = np.sqrt(document + np.maximum(between - rest, 0.0))
+    low, high = 0.0, 1.0
+    while np.mean(2.0 * ndtr(-high / spread)) > 1.0 - level:
+        high *= 2.0
+    for _ in range(40):
+        middle = (low + high) / 2.0
+        if np.mean(2.0 * ndtr(-middle / spread)) > 1.0 - level:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _spread_out(dimensions: int, count: int) -> NDArray[np.float64]:
+    """(count, dimensions) points that fill the unit cube evenly, the same each time (Kronecker)."""
+    root = 2.0
+    for _ in range(50):  # the positive root of x^(d+1) = x + 1
+        root = (1.0 + root) ** (1.0 / (dimensions + 1))
+    steps = root ** -np.arange(1.0, dimensions + 1)
+    points: NDArray[np.float64] = (0.5 + np.outer(np.arange(1, count + 1), steps)) % 1.0
+    return points
+
+
 def t_from(parts: Components, level: float, words: str, limits: tuple[float, float]) -> Estimate:
-    """The t interval from components, cut to `limits`."""
+    """The interval from components, cut to `limits`: t, or generalised for one arm of seeds."""
     variance, df = parts.variance()
     se = float(np.sqrt(variance))
     if not (np.isfinite(se) and se > 0 and df > 0):
         return Estimate(parts.value, None, None, None, f"point value (no spread), {words}", level)
-    half = t_quantile((1 + level) / 2, df) * se
+    if len(parts.arms) == 1 and not parts.conditional:
+        half, method = generalised_half_width(parts, level), "generalised interval"
+    else:
+        half, method = t_quantile((1 + level) / 2, df) * se, f"t with {df:.4g} df"
     low, high = max(limits[0], parts.value - half), min(limits[1], parts.value + half)
-    method = f"t with {df:.4g} df, {words}, {describe(parts)}"
+    method = f"{method}, {words}, {describe(parts)}"
     return Estimate(parts.value, se, low, high, method, level, df)
 
 

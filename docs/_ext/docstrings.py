@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +31,23 @@ def check_presence(
         _log.warning("%s %s has no docstring", what, name)
 
 
+def check_members(
+    app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
+) -> bool | None:
+    """Warn of a public function, class or property that autodoc would silently leave out."""
+    described = inspect.isroutine(obj) or inspect.isclass(obj) or isinstance(obj, property)
+    if skip and described and not name.startswith("_") and not inspect.getdoc(obj):
+        _log.warning("%s %s has no docstring", what, getattr(obj, "__qualname__", name))
+    return None
+
+
 def as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Habits of the docstrings here that reStructuredText would read as something else."""
-    for k, line in enumerate(lines):
-        line = re.sub(r"(?<![\\`\w])\|(?=\w+\|)", r"\\|", line)  # |S| is a size
-        line = re.sub(r"(?<!`)(`[^`]+`)(?=\w)", r"\1\\ ", line)  # a plural after code
+    for k, given in enumerate(lines):
+        line = re.sub(r"(?<![\\`\w])\|(?=\w+\|)", r"\\|", given)  # |S| is a size
+        code = re.sub(r"(?<!`)(`[^`]+`)(?=\w)", r"\1\\ ", line)  # a plural after code
         # Two attributes described together: napoleon would take the first one for a type.
-        lines[k] = re.sub(r"^(\s*\w+)((?:, \w+)+):", lambda m: m[0].replace(", ", ","), line)
+        lines[k] = re.sub(r"^(\s*\w+)((?:, \w+)+):", lambda m: m[0].replace(", ", ","), code)
     if what in {"property", "attribute"}:
         lines[:1] = [line.replace(":", _COLON) for line in lines[:1]]
 
@@ -73,6 +84,7 @@ def setup(app: Any) -> dict[str, bool]:
     """Sphinx's hook."""
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", check_presence, priority=400)
+    app.connect("autodoc-skip-member", check_members)
     app.connect("autodoc-process-docstring", as_rst, priority=410)
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)
     app.connect("missing-reference", resolve)

@@ -1,4 +1,4 @@
-"""The house drawn from its imports: a directive that reads the import graph while the site is built.
+"""The house drawn from its imports: a directive that reads the import graph at build time.
 
     ```{house}
     ```
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Rooms = dict[str, set[str]]
 
-FOUNDATION = ("errors", "checks", "files", "hashing", "cache", "console", "memory")
+FOUNDATION = ("errors", "checks", "files", "hashing", "cache", "console", "memory", "machine")
 """Imported by nearly all; drawn as the ground, without arrows."""
 _HIDDEN = {"__main__"}
 _BOX, _GAP, _FLOOR, _MARGIN = (92, 32), 6, 76, 8
@@ -160,8 +160,8 @@ def _box(room: str, x: float, y: float) -> str:
     w, h = _BOX
     return (
         f'<g><title>{html.escape(purpose(room))}</title><rect x="{x - w / 2:.0f}" '
-        f'y="{y - h / 2:.0f}" width="{w}" height="{h}" rx="5" fill="var(--color-background-primary, '
-        'white)" stroke="currentColor"/>'
+        f'y="{y - h / 2:.0f}" width="{w}" height="{h}" rx="5" '
+        'fill="var(--color-background-primary, white)" stroke="currentColor"/>'
         f'<text x="{x:.0f}" y="{y + 4:.0f}" text-anchor="middle">{html.escape(room)}</text></g>'
     )
 

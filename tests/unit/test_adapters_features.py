@@ -12,20 +12,17 @@ import json
 import math
 import re
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
-from adapters_helpers import load_with_peft, randomise, save_with_peft, tiny_gpt2, tiny_llama
-from peft import LoraConfig, get_peft_model
+from adapters_helpers import load_with_peft, randomise, tiny_gpt2, tiny_llama
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
-from aurac.errors import CheckpointError
 
-DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
 IDS = torch.tensor([[5, 9, 3, 7, 2, 11, 60], [1, 4, 4, 63, 8, 2, 7]])
 
 
@@ -72,6 +69,34 @@ class Convolutions(nn.Module):
         return type("Out", (), {"logits": self.head(x.mean(dim=(2, 3, 4)))})
 
 
+class GroupedConvolutions(nn.Module):
+    """The same with groups, down to one channel each."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(9)
+        self.embed = nn.Embedding(64, 8)
+        self.one = nn.Conv1d(8, 12, 3, padding=1, groups=2)
+        self.two = nn.Conv1d(12, 4, 3, padding=1, groups=4)
+        self.head = nn.Linear(4, 16)
+
+    def forward(self, input_ids):
+        x = torch.tanh(self.one(self.embed(input_ids).mT))
+        x = torch.tanh(self.two(x))
+        return type("Out", (), {"logits": self.head(x.mT)})
+
+
+class BesideGrouped(nn.Module):
+    """A grouped convolution and, beside it, an update that sees all of its channels."""
+
+    def __init__(self, plain, delta):
+        super().__init__()
+        self.plain, self.delta = plain, delta
+
+    def forward(self, x):
+        return self.plain(x) + nn.functional.conv1d(x, self.delta, padding=self.plain.padding)
+
+
 LM = {"task_type": "CAUSAL_LM"}
 # row of the table: (model, LoraConfig fields)
 EXACT = {
@@ -106,6 +131,10 @@ EXACT = {
         {"r": 4, "target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True, **LM},
     ),
     "convolutions": (Convolutions, {"r": 4, "target_modules": ["one", "two", "three", "head"]}),
+    "convolutions, grouped": (
+        GroupedConvolutions,
+        {"r": 4, "lora_alpha": 6, "target_modules": ["one", "two", "head"]},
+    ),
     "embeddings": (tiny_llama, {"r": 4, "target_modules": ["embed_tokens", "q_proj"], **LM}),
     "embeddings, tied": (tied_llama, {"r": 4, "target_modules": ["embed_tokens", "q_proj"], **LM}),
     "modules_to_save": (
@@ -261,6 +290,14 @@ def _add(base, name, factors, r, config):
     if isinstance(module, nn.Embedding):
         # only the lookup is adapted: PEFT leaves a tied output matrix as it is
         module.weight = nn.Parameter(weight + s * (B[:, :r] @ A[:r]).T)
+    elif getattr(module, "groups", 1) > 1:
+        # the first components of each group; each group of outputs sees its own of them alone
+        G, q = module.groups, min(r, R // module.groups)
+        a = A.reshape(G, R // G, *A.shape[1:])[:, :q]
+        b = B.reshape(G, -1, R // G)[:, :, :q]
+        delta = alpha / (q * G) * torch.einsum("gor,grck->gock", b, a).flatten(0, 1)
+        parent, _, child = plain.rpartition(".")
+        setattr(base.get_submodule(parent), child, BesideGrouped(module, delta))
     elif weight.ndim > 2:
         module.weight.data = weight + s * (B[:, :r].flatten(1) @ A[:r].flatten(1)).reshape(
             weight.shape
@@ -332,110 +369,30 @@ def test_exact_rows(row, tmp_path):
 
 def load_exported(row, base, folder):
     """Plain PEFT must not warn about an export, except about what PEFT says of any such adapter."""
-    return load_with_peft_quietly(base, folder) if "tied" in row else load_with_peft(base, folder)
+    warned = row.endswith(("tied", "grouped"))
+    return load_with_peft_quietly(base, folder) if warned else load_with_peft(base, folder)
 
 
 def load_with_peft_quietly(base, folder):
-    from peft import PeftModel
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return PeftModel.from_pretrained(base, str(folder)).eval()
 
 
-def lora(**fields):
-    return LoraConfig(**{"r": 4, "target_modules": ["q_proj"], **LM, **fields})
+HALF = ["plain LoRA", "embeddings, tied", "convolutions", "target_parameters (experts)", "bias all"]
 
 
-def sub(name, **fields):
-    import peft.tuners.lora.config as configs
-
-    return getattr(configs, name)(**fields)
-
-
-# row of the table: (a config that PEFT writes, what the message says)
-REFUSED = {
-    "use_dora": (lambda: lora(use_dora=True), "DoRA renormalises"),
-    "lora_bias": (lambda: lora(lora_bias=True), "bias of lora_B"),
-    "alora_invocation_tokens": (lambda: lora(alora_invocation_tokens=[1, 2]), "aLoRA"),
-    "use_qalora": (lambda: lora(use_qalora=True), "pools its inputs"),
-    "use_bdlora": (lambda: lora(use_bdlora=sub("BdLoraConfig")), "block-diagonal"),
-    "arrow_config": (lambda: lora(arrow_config=sub("ArrowConfig")), "Arrow routes"),
-    "kasa_config": (lambda: lora(kasa_config=sub("KasaConfig")), "KaSA truncates"),
-    "velora_config": (lambda: lora(velora_config=sub("VeloraConfig")), "VeLoRA compresses"),
-    "monteclora_config": (lambda: lora(monteclora_config=sub("MontecloraConfig")), "samples"),
-    "ensure_weight_tying": (lambda: lora(ensure_weight_tying=True), "tied adapters"),
-    "megatron_config": (
-        lambda: lora(megatron_config={"tensor_model_parallel_size": 2}),
-        "Megatron",
-    ),
-    "init pissa": (lambda: lora(init_lora_weights="pissa"), "PiSSA moves"),
-    "init pissa_niter_4": (lambda: lora(init_lora_weights="pissa_niter_4"), "PiSSA moves"),
-    "init olora": (lambda: lora(init_lora_weights="olora"), "OLoRA moves"),
-    "init corda": (lambda: lora(init_lora_weights="corda"), "CorDA moves"),
-    "init loftq": (
-        lambda: lora(init_lora_weights="loftq", loftq_config={"loftq_bits": 4}),
-        "LoftQ",
-    ),
-    "init lora_ga": (lambda: lora(init_lora_weights="lora_ga"), "LoRA-GA shifts"),
-    "init mica": (lambda: lora(init_lora_weights="mica"), "MiCA derives"),
-}
-
-
-@pytest.mark.parametrize("row", REFUSED)
-def test_refused_rows(row, tmp_path):
-    config, message = REFUSED[row]
-    plain = save_with_peft(tiny_llama(), tmp_path, r=4, target_modules=["q_proj"], **LM)
-    assert plain is not None
+@pytest.mark.parametrize("row", HALF)
+@pytest.mark.parametrize("autocast", [True, False])
+def test_a_16_bit_base_computes_as_peft_does(row, autocast, tmp_path):
+    build = make(row, tmp_path / "theirs")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config().save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match=f"refused: .*{message}"):
-        load_adapter(tmp_path)
-
-
-def test_what_peft_writes_for_dora_is_refused_by_its_tensors_too(tmp_path):
-    save_with_peft(tiny_llama(), tmp_path, r=4, target_modules=["q_proj"], use_dora=True, **LM)
-    config = json.loads((tmp_path / "adapter_config.json").read_text())
-    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "use_dora": False}))
-    with pytest.raises(CheckpointError, match="DoRA"):
-        load_adapter(tmp_path)
-
-
-def test_every_other_method_of_peft_is_refused(tmp_path):
-    from peft import AdaLoraConfig
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
-    seen = 0
-    for kind, build in PEFT_TYPE_TO_CONFIG_MAPPING.items():
-        if kind.value == "LORA":
-            continue
-        folder = tmp_path / kind.value
-        save_with_peft(tiny_llama(), folder, r=2, target_modules=["q_proj"], **LM)
-        options = {"total_step": 10} if build is AdaLoraConfig else {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            build(task_type="CAUSAL_LM", **options).save_pretrained(folder)
-        with pytest.raises(
-            CheckpointError, match=rf"is a {kind.value} adapter, which is refused: \S"
-        ):
-            load_adapter(folder)
-        seen += 1
-    assert seen > 30
-
-
-def test_every_field_of_lora_config_is_decided():
-    from dataclasses import fields
-
-    from aurac.adapters.formats.peft_config import REFUSED_FIELDS, UNDERSTOOD
-
-    assert {f.name for f in fields(LoraConfig)} <= UNDERSTOOD | set(REFUSED_FIELDS)
-
-
-def test_the_table_in_the_docs_is_this_one():
-    rows = dict(
-        re.findall(
-            r"^\| (.+?) +\| (exact|refused) ", DOCS.read_text(encoding="utf-8"), re.MULTILINE
-        )
-    )
-    assert rows == {**dict.fromkeys(EXACT, "exact"), **dict.fromkeys(REFUSED, "refused")}
+        theirs = PeftModel.from_pretrained(
+            build().to(torch.bfloat16), tmp_path / "theirs", autocast_adapter_dtype=autocast
+        ).eval()
+    base = build().to(torch.bfloat16)
+    plain = out(base)
+    with attach(base, prepare(load_adapter(tmp_path / "theirs")), half=not autocast):
+        assert torch.equal(out(base), out(theirs))
+        assert not torch.equal(out(base), plain)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -164,6 +167,57 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(RunFolderError, match="No space left"):
         save_truncations(adapter, {1: tmp_path / "r1", 2: tmp_path / "r2"})
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+PEAK = """
+import re, sys
+from aurac.cli import main
+try:
+    main()
+except SystemExit as end:
+    status = end.code
+text = open("/proc/self/status").read()
+print("PEAK", re.search(r"VmHWM:\\s+(\\d+) kB", text)[1])
+sys.exit(status)
+"""
+
+
+def peak_megabytes(tmp_path, modules, *arguments):
+    """Peak resident memory of a command on an adapter of 4 MB modules, zeros in a sparse file."""
+    folder = tmp_path / f"modules{modules}"
+    if not folder.exists():
+        outline = {}
+        for k in range(modules):
+            key = f"base_model.model.model.layers.{k}.mlp.up_proj"
+            outline[f"{key}.lora_A.weight"] = torch.empty(16, 65536, device="meta").bfloat16()
+            outline[f"{key}.lora_B.weight"] = torch.empty(65536, 16, device="meta").bfloat16()
+        folder.mkdir()
+        writer = SafetensorsWriter(folder / "adapter_model.safetensors", outline, {"format": "pt"})
+        writer.close(complete=False)
+        config = {"peft_type": "LORA", "r": 16, "target_modules": ["up_proj"]}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, arguments[0], str(folder), *map(str, arguments[1:])],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.rpartition("PEAK")[2]) / 1000
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own count")
+def test_memory_does_not_grow_with_the_adapter(tmp_path):
+    for k, arguments in enumerate(
+        [("truncate", "--ranks", "1,4", "--out"), ("inspect", "--ranks")]
+    ):
+        few, many = (
+            peak_megabytes(tmp_path, n, *arguments, tmp_path / f"out{k}-{n}" if k == 0 else "1")
+            for n in (2, 60)
+        )
+        assert many < few + 40  # 232 MB more of adapter
+        assert many < 2 * 4.2 + 300
 
 
 @pytest.mark.parametrize("metadata", [{"format": "pt"}, {"b": 'x"\\\n', "a": "é"}])

@@ -15,6 +15,7 @@ from aurac.arms import gather
 from aurac.curve import Curve
 from aurac.errors import AuracError, CurveError
 from aurac.integrate import quadrature_weights
+from aurac.truncation_advice import truncation_advice
 from aurac.uncertainty import certify, paired_curves
 
 RANKS = (1, 2, 4, 8)
@@ -143,6 +144,37 @@ def test_variants_are_compared_within_their_adapter():
     }
     assert pair.survives is False
     assert "is NOT the same" in pair.sentence
+
+
+def test_which_truncation_to_use_is_the_largest_with_what_was_shown_of_it():
+    curves = [
+        curve(1, 0.0, adapter="m", basis="prefix", rescale="rule"),
+        curve(2, 0.9, adapter="m", basis="svd", rescale="keep"),
+        curve(2, 0.9, adapter="m", basis="svd", rescale="fit"),
+        curve(3, 0.0, adapter="alone", basis="prefix", rescale="rule"),
+    ]
+    found = analyse(curves, rng=rng())
+    (advice,) = truncation_advice(found)
+    assert (advice.adapter, advice.use) == ("m", "svd · keep")  # the first of two that are equal
+    assert advice.beats == ("prefix · rule",)
+    assert advice.open == ("svd · fit",)
+    assert advice.value == found.scores[1].log2.value
+    assert "svd · keep has the largest AURAC" in advice.sentence
+    assert "is better than prefix · rule; it is not told apart from svd · fit." in advice.sentence
+    assert truncation_advice(analyse(curves[:1], rng=rng())) == []
+
+
+def test_the_verdicts_of_other_truncations_are_adjusted_like_the_pairs_own():
+    """With three adapters one pair's p is tripled; so is that of its other truncations."""
+    curves = [
+        curve(1, 0.0, adapter="a", basis="prefix", rescale="rule"),
+        curve(2, 0.2, adapter="b", basis="prefix", rescale="rule"),
+        curve(2, 0.2, adapter="b", basis="svd", rescale="keep"),
+        curve(3, 0.02, adapter="c", basis="prefix", rescale="rule"),
+    ]
+    pair = next(p for p in analyse(curves, rng=rng()).pairs if {p.a, p.b} == {"a", "b"})
+    assert pair.p < 0.05 < pair.p_holm  # not shown, though it would be if it stood alone
+    assert set(pair.truncations.values()) == {0}
 
 
 def test_aggregates_over_tasks():

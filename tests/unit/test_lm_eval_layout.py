@@ -373,7 +373,7 @@ def lost_cells(copy):
         (without_requests, "did not keep the prompts"),
         (cut_requests, "cannot be read"),
         (other_requests, "other documents than its task"),
-        (lost_cells, "no cell of schema"),
+        (lost_cells, "of schema 1"),
         (lambda copy: (copy / "results.json").unlink(), "holds no results.json"),
     ],
 )

@@ -128,6 +128,18 @@ def test_caveats_fit_the_run(tmp_path):
         assert part in lines, part
 
 
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [([4, None], "up to 4 of 50 documents (a, rank 1)"), ([1, 9], "up to 9 of 50 documents (a, r")],
+)
+def test_near_ties_are_said_from_one_document_in_fifty_on(tmp_path, counts, said):
+    maker = RunMaker(tmp_path, n=50).add("a", [0.3, 0.6], ranks=(1, 2))
+    maker.curves[0]["near_ties"] = [1, 1]
+    assert "within rounding" not in "\n".join(caveats(run_of(maker)))
+    maker.curves[0]["near_ties"] = counts
+    assert said in "\n".join(caveats(run_of(maker)))
+
+
 def test_no_caveat_without_its_cause(tmp_path):
     maker = RunMaker(tmp_path, n=250).add("a", [0.3, 0.6], ranks=(1, 2), method="matryoshka")
     lines = "\n".join(caveats(run_of(maker)))

@@ -116,6 +116,21 @@ def test_effective_binomial_of_0_1_scores_is_clopper_pearson():
     assert (low, high) == pytest.approx(expected)
 
 
+def test_few_events_take_the_wider_end_on_each_side_by_hand():
+    # 4 of 200 right: ā = .02, se² = .02·.98/199, t_{.975,199} = 1.97196.
+    # logit(.02) = -3.89182; half = 1.97196·.0099243/.0196 = .99848: 1/(1 + e^2.89334) = .05248.
+    # Clopper-Pearson of 3.98 hits in 199 has .0053 and .0506: its low end, the logit's high one.
+    values = np.zeros(200)
+    values[:4] = 1
+    found = interval(values, rng=rng())
+    low, high = proportion_confint(3.98, 199, method="beta")
+    assert (low, high) == (pytest.approx(0.0053, abs=2e-4), pytest.approx(0.0506, abs=2e-4))
+    assert found.low == pytest.approx(low)
+    assert found.high == pytest.approx(0.05248, abs=1e-5)
+    mirrored = interval(1 - values, rng=rng())
+    assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((found.low, found.high))
+
+
 def test_cr1_by_hand_on_four_documents():
     # Documents 0, 1, 1, 1 in clusters {0, 1}, {1, 1}: mean 3/4; residuals -3/4, 1/4, 1/4, 1/4.
     # Sums by cluster -1/2 and 1/2; G/(G-1) = 2; √(2·(1/4 + 1/4))/4 = 1/4.

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import statsmodels.formula.api as smf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -118,6 +118,15 @@ def test_the_same_run_twice_is_no_difference_and_no_zero_error():
     assert found.estimate.low == pytest.approx(-found.estimate.high)
 
 
+def test_half_of_eight_documents_that_all_fall_prove_nothing():
+    """Four losses among eight documents: of 2^4 sign patterns two are as far out, p = 1/8."""
+    a = np.array([1, 1, 1, 1, 0, 0, 1, 0.0])
+    b = np.array([0, 0, 0, 0, 0, 0, 1, 0.0])
+    found = difference(a, b, rng=rng())
+    assert found.p == pytest.approx(1 / 8)
+    assert found.estimate.low < -0.5 < found.estimate.high
+
+
 def test_few_differing_documents_by_hand():
     # 200 documents, 3 gained, none lost. Losses: 0 to 1 - .025^(1/200) = .01828. Gains: 3/200 with
     # se² = .015·.985/199, so 199 effective documents and 2.985 hits.
@@ -134,18 +143,42 @@ def test_few_differing_documents_by_hand():
     assert found.p == pytest.approx(0.25)
 
 
-def test_sign_flips_exact_and_drawn_agree():
-    gap = np.array([1, 1, 1, 1, 1, 1, 1, 1, -1, -1, 0.5, 1.0])
-    exact = sign_flip_p(gap, Layout(12), rng())
-    # McNemar's logic: brute force over all patterns, written out another way.
+def brute_force_flips(gap):
+    """McNemar's logic: all patterns, one by one."""
     from itertools import product
 
-    sums = [abs(np.dot(s, gap)) for s in product([-1, 1], repeat=12)]
-    assert exact == pytest.approx(np.mean(np.array(sums) >= abs(gap.sum()) - 1e-9))
-    longer = np.concatenate([gap, [0.5]])
-    sums = [abs(np.dot(s, longer)) for s in product([-1, 1], repeat=13)]
-    expected = np.mean(np.array(sums) >= abs(longer.sum()) - 1e-9)
-    assert sign_flip_p(longer, Layout(13), rng()) == pytest.approx(expected, abs=0.006)
+    sums = [abs(np.dot(s, gap)) for s in product([-1, 1], repeat=len(gap))]
+    return np.mean(np.array(sums) >= abs(np.sum(gap)) - 1e-9)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(-16, 16), min_size=1, max_size=9),
+    st.sampled_from([1 / 16, 1 / 510, 1 / 3, 0.1, 2**-0.5]),
+)
+def test_sign_flips_on_a_grid_are_counted_exactly(steps, step):
+    gap = np.array(steps) * step
+    assert sign_flip_p(gap, Layout(gap.size), rng()) == pytest.approx(brute_force_flips(gap))
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1, 1).filter(lambda x: x == 0 or abs(x) > 1e-6), max_size=9))
+def test_sign_flips_of_any_numbers_are_counted_exactly(gap):
+    gap = np.array([*gap, 0.3])
+    assert sign_flip_p(gap, Layout(gap.size), rng()) == pytest.approx(brute_force_flips(gap))
+
+
+def test_sign_flips_that_are_drawn_agree_with_those_that_are_counted():
+    draw = rng(4)
+    sizes = draw.integers(1, 17, 40) / 16 + 0.0125  # on a grid of 1/80: counted
+    gap = sizes * np.where(np.arange(40) % 5 < 3, 1, -1)
+    moved = gap + draw.uniform(-1e-7, 1e-7, 40)  # on none, and more than 24: drawn
+    exact = sign_flip_p(gap, Layout(40), rng())
+    assert 0.05 < exact < 0.95
+    assert sign_flip_p(moved, Layout(40), rng()) == pytest.approx(exact, abs=0.02)
+    # Counted means the same whatever the generator; of 40 equal signs two patterns are as far.
+    assert sign_flip_p(gap, Layout(40), rng(9)) == exact
+    assert sign_flip_p(np.full(40, 0.25), Layout(40), rng()) == pytest.approx(2.0**-39)
 
 
 def test_detectable_difference_is_statsmodels():
@@ -307,6 +340,7 @@ def test_identical_seeds_leave_the_document_error(seed, count):
     assert over_seeds(np.stack([a] * count)).se == pytest.approx(over_seeds(a).se)
 
 
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.integers(0, 2**32 - 1))
 def test_seed_order_never_matters(seed):
     arm = rng(seed).random((4, 25))
@@ -343,6 +377,36 @@ def test_a_missing_task_gives_no_aggregate():
         task_weights({"a": 1}, "size")
     with pytest.raises(CurveError, match="no tasks"):
         task_weights({})
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_one_arm_of_seeds_takes_the_generalised_interval(seeds):
+    """Its end is a quantile, estimated here by brute force from its definition."""
+    draw = rng(seeds)
+    level = 0.4 + 0.08 * draw.standard_normal(seeds)
+    arm = (draw.random((seeds, 300)) < level[:, None]).astype(float)
+    parts = components([arm], [1], Layout(300))
+    (one,) = parts.arms
+    n = 400_000
+    document = parts.document * 299 / draw.chisquare(299, n)
+    between = one.between * (seeds - 1) / draw.chisquare(seeds - 1, n)
+    rest = one.rest * one.rest_df / draw.chisquare(one.rest_df, n)
+    spread = np.sqrt(document + np.maximum(between - rest, 0))
+    brute = np.quantile(np.abs(draw.standard_normal(n)) * spread, 0.95)
+    found = over_seeds(arm)
+    assert found.high - found.value == pytest.approx(brute, rel=0.02)
+    assert found.method.startswith("generalised interval, independent documents")
+
+
+def test_two_seeds_that_differ_say_little():
+    """With one degree of freedom t reaches 12.7 standard errors; Satterthwaite hides that."""
+    arm = np.zeros((2, 1000))
+    arm[0, :300] = 1
+    arm[1, 100:500] = 1
+    found = over_seeds(arm)
+    # between = (.05² + .05²)/2 = .0025: one degree of freedom carries nearly all of the variance.
+    assert found.high - found.value == pytest.approx(12.7 * 0.05, rel=0.15) or found.high == 1.0
+    assert found.low == 0.0
 
 
 def test_seeds_are_shared_over_tasks():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
 from aurac.adapters.nesting import METHODS, RULES, Method, Rule, Update
@@ -32,12 +32,16 @@ class Given:
     weights: tuple[float, ...] | None = None
     update: Update | None = None
     base: str | None = None
+    enable_lora: tuple[bool, ...] | None = None
+    keys: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.method is not None and self.method not in METHODS:
             raise UsageError(f"--method {self.method}", expected=f"one of {', '.join(METHODS)}")
         if self.scaling is not None and self.scaling not in RULES:
             raise UsageError(f"--scaling {self.scaling}", expected=f"one of {', '.join(RULES)}")
+        if self.enable_lora is not None and not any(self.enable_lora):
+            raise UsageError("--enable-lora without a group that is on", expected="at least one 1")
 
     @property
     def any(self) -> bool:
@@ -54,6 +58,8 @@ def given(
     weights: Sequence[float] | None = None,
     update: Update | None = None,
     base: str | None = None,
+    enable_lora: Sequence[bool] | None = None,
+    keys: Mapping[str, Any] | None = None,
 ) -> Given:
     """The same as :class:`Given`, from any sequences."""
     return Given(
@@ -64,6 +70,8 @@ def given(
         weights=None if weights is None else tuple(weights),
         update=update,
         base=base,
+        enable_lora=None if enable_lora is None else tuple(map(bool, enable_lora)),
+        keys=keys,
     )
 
 

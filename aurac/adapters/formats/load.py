@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from aurac.adapters.formats.given import given, override
+from aurac.adapters.formats.base_source import BaseSource, HeldBase
+from aurac.adapters.formats.given import Given, given, override
 from aurac.adapters.formats.locate import locate
 from aurac.adapters.formats.peft_config import CONFIG
 from aurac.adapters.formats.peft_reader import WEIGHTS, read_peft
 from aurac.adapters.formats.state_dicts import read_state_dict
-from aurac.errors import CheckpointError
+from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
@@ -34,7 +35,11 @@ def load_adapter(
     weights: Sequence[float] | None = None,
     update: Update | None = None,
     base: str | None = None,
+    enable_lora: Sequence[bool] | None = None,
+    keys: Mapping[str, Any] | None = None,
     base_model: nn.Module | None = None,
+    bases: Callable[[str], BaseSource] | None = None,
+    revision: str | None = None,
     subfolder: str | None = None,
     name: str | None = None,
     lazy: bool = False,
@@ -50,9 +55,14 @@ def load_adapter(
         weights: One weight per nested rank.
         update: DyLoRA's update.
         base: The name of its base model.
+        enable_lora: For loralib's ``MergedLinear``, which of a layer's groups are on.
+        keys: For a file with names of its own: ``{"A": pattern, "B": pattern[, "alpha": pattern]}``
+            with ``{module}`` in each, or for each module its ``{"A": key, "B": key}``.
         base_model: The base itself (on the meta device will do), to settle an orientation that
             shapes alone leave open.
-        subfolder: Which one, when a folder holds several adapters.
+        bases: The same, from the base's name, asked only when the file is no PEFT folder.
+        revision: Which one of a hub id.
+        subfolder: Which one, when a folder or a hub id holds several adapters.
         name: What to call it; the last part of the path by default.
         lazy: Read the numbers of a PEFT safetensors file only when they are asked for, module by
             module (``Adapter.walk``, ``Adapter.loaded``).
@@ -69,17 +79,30 @@ def load_adapter(
         weights=weights,
         update=update,
         base=base,
+        enable_lora=enable_lora,
+        keys=keys,
     )
-    found = locate(path)
+    held = None if base_model is None else HeldBase(base_model)
+    found = locate(path, revision=revision, subfolder=subfolder)
     try:
-        place = _choose(found, subfolder)
+        place = _choose(found.path, found.subfolder)
         if place.is_dir():
+            _check_peft(said, place)
             adapter = override(read_peft(place, lazy=lazy), said)
         else:
-            adapter = read_state_dict(place, said, base_model)
+            ask = bases if held is None else (lambda _: held)
+            adapter = read_state_dict(place, said, ask)
     except OSError as error:
-        raise CheckpointError(f"cannot read {found}: {error.strerror or error}") from error
+        raise CheckpointError(f"cannot read {found.path}: {error.strerror or error}") from error
     return adapter if name is None else replace(adapter, name=name)
+
+
+def _check_peft(said: Given, folder: Path) -> None:
+    if said.enable_lora is not None or said.keys is not None:
+        raise UsageError(
+            f"--enable-lora or a key map for {folder}, a PEFT folder, which names its own tensors",
+            expected="them for a single file",
+        )
 
 
 def _choose(found: Path, subfolder: str | None) -> Path:

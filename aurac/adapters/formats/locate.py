@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
-from aurac.errors import CheckpointError
+from aurac.errors import CheckpointError, UsageError
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _HUB_ID = re.compile(
@@ -14,13 +15,25 @@ _HUB_ID = re.compile(
 _PATTERNS = ("adapter_config.json", "adapter_model.*", "aurac.json", "*.pt", "*.aurac.json")
 
 
-def locate(path: str | Path) -> Path:
+class Located(NamedTuple):
+    """A path that exists, and the folder below it that is still to be entered."""
+
+    path: Path
+    subfolder: str | None
+
+
+def locate(
+    path: str | Path, *, revision: str | None = None, subfolder: str | None = None
+) -> Located:
     """The local path of a checkpoint.
 
     Args:
         path: A folder, a file, or a hub id ``owner/name[@revision][:subfolder]``.
+        revision: The revision of a hub id, where the id does not say.
+        subfolder: The subfolder, where the id does not say.
 
     Raises:
+        UsageError: For a revision of something that is on this machine, or named twice.
         CheckpointError: When there is no such path and no such thing on the hub, or no network.
     """
     text = str(path)
@@ -29,7 +42,8 @@ def locate(path: str | Path) -> Path:
     try:
         local = Path(text).expanduser()
         if local.exists():
-            return local
+            _check_local(text, revision)
+            return Located(local, subfolder)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"cannot read {text}: {error}") from error
     if local.is_symlink():
@@ -40,7 +54,24 @@ def locate(path: str | Path) -> Path:
             f"there is no folder or file {text}",
             expected="a folder, a file or a hub id owner/name[@revision][:subfolder]",
         )
-    return _from_hub(text, match["repo"], match["revision"], match["subfolder"])
+    at = _one(text, "revision", match["revision"], revision)
+    inside = _one(text, "subfolder", match["subfolder"], subfolder)
+    if ".." in f"{at}{inside}":
+        raise CheckpointError(f"{text} with revision {at} and subfolder {inside}")
+    return Located(_from_hub(text, match["repo"], at, inside), None)
+
+
+def _check_local(text: str, revision: str | None) -> None:
+    if revision is not None:
+        raise UsageError(
+            f"--revision {revision} for {text}, which is on this machine", expected="a hub id"
+        )
+
+
+def _one(text: str, what: str, inside: str | None, flag: str | None) -> str | None:
+    if inside is not None and flag is not None and inside != flag:
+        raise UsageError(f"{text} with --{what} {flag}", expected=f"one {what}")
+    return inside or flag
 
 
 def _from_hub(text: str, repo: str, revision: str | None, subfolder: str | None) -> Path:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aurac.adapters.formats.peft_types import APPROXIMABLE, LORA_CONVERTIBLE, REFUSED_TYPES
 from aurac.adapters.formats.tensors import finite_number
 from aurac.errors import CheckpointError
 
@@ -87,20 +88,6 @@ REFUSED_INITS: Mapping[str, str] = {
     "mica": "MiCA derives B from the base's own weights",
 }
 
-REFUSED_TYPES: Mapping[str, str] = {
-    "ADALORA": "AdaLoRA's ranks are not ordered and its singular values are folded in at loading",
-    "IA3": "(IA)3 rescales activations and has no rank",
-    "LOHA": "LoHa multiplies two low-rank products element by element",
-    "LOKR": "LoKr is a Kronecker product",
-    "VERA": "VeRA shares frozen random factors",
-    "OFT": "OFT rotates the base's weights",
-    "BOFT": "BOFT rotates the base's weights",
-    "XLORA": "X-LoRA mixes several adapters per token",
-    "PROMPT_TUNING": "prompt tuning has no low-rank update",
-    "PREFIX_TUNING": "prefix tuning has no low-rank update",
-    "P_TUNING": "p-tuning has no low-rank update",
-}
-
 
 @dataclass(frozen=True)
 class PeftConfig:
@@ -166,7 +153,9 @@ def _refuse_type(given: Mapping[str, Any], where: object) -> None:
     if kind.upper() != "LORA":
         why = REFUSED_TYPES.get(kind.upper(), "it is not a plain low-rank update")
         raise CheckpointError(
-            f"{where} is a {kind} adapter, which is refused: {why}", expected="a plain LoRA adapter"
+            f"{where} is a {kind[:60]} adapter, which is refused: {why}",
+            expected="a plain LoRA adapter",
+            fix=APPROXIMABLE if kind.upper() in LORA_CONVERTIBLE else None,
         )
 
 

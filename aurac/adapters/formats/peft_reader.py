@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.adapter import Adapter, Factors, Kind
 from aurac.adapters.extras import owner_of
+from aurac.adapters.formats.adalora import as_lora, constant_scale, is_adalora
+from aurac.adapters.formats.orientation import stack_groups
 from aurac.adapters.formats.peft_config import CONFIG, PeftConfig, parse_config
+from aurac.adapters.formats.peft_shapes import PREFIX, merged_from_peft, stack_experts
 from aurac.adapters.formats.safetensors_file import SafetensorsFile
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
 from aurac.adapters.formats.tensors import check_factor, read_json, read_tensors
-from aurac.adapters.nesting import peft_alpha
+from aurac.adapters.nesting import peft_alpha, rule_alpha
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-PREFIX = "base_model.model."
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _FACTOR = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?P<weight>\.weight)?"
@@ -39,24 +41,48 @@ def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
         CheckpointError: When something is missing, damaged, contradictory or not understood.
     """
     config = read_json(folder / CONFIG)
-    parsed = parse_config(config, folder / CONFIG)  # a refusal should not wait for the weights
+    if not is_adalora(config):
+        parse_config(config, folder / CONFIG)  # a refusal should not wait for the weights
     found = [folder / name for name in WEIGHTS if (folder / name).exists()]
     if not found:
         raise CheckpointError(
             f"{folder} has an {CONFIG} but no weights", expected=f"{' or '.join(WEIGHTS)} in it"
         )
     notes = [f"{found[1].name} is ignored beside {found[0].name}"] if len(found) > 1 else []
-    if found[0].suffix == ".safetensors":
-        file = SafetensorsFile(found[0])
-        adapter = from_state(config, file.outline, where=found[0], name=folder.name)
-        adapter = replace(adapter, values=StoredValues(file, parsed))
-    else:
-        adapter = from_state(config, read_tensors(found[0]), where=found[0], name=folder.name)
+    adapter = _read_weights(config, found[0], folder.name)
     adapter = replace(adapter, source=folder, notes=(*adapter.notes, *notes))
     sidecar = read_sidecar(sidecar_path(folder))
     if sidecar is not None:
         adapter = with_sidecar(adapter, sidecar, sidecar_path(folder))
     return adapter if lazy else adapter.loaded()
+
+
+def _read_weights(config: Mapping[str, Any], weights: Path, name: str) -> Adapter:
+    """The adapter of a config and its weights; of safetensors the outline, with where it lies."""
+    if is_adalora(config):
+        return from_adalora(config, read_tensors(weights), where=weights, name=name)
+    if weights.suffix != ".safetensors":
+        return from_state(config, read_tensors(weights), where=weights, name=name)
+    file = SafetensorsFile(weights)
+    adapter = from_state(config, file.outline, where=weights, name=name)
+    return replace(adapter, values=StoredValues(file, parse_config(config, weights)))
+
+
+def from_adalora(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], *, where: object, name: str
+) -> Adapter:
+    """The adapter of an AdaLoRA config and state dict, converted to plain factors.
+
+    Raises:
+        CheckpointError: See :func:`from_state` and :mod:`aurac.adapters.formats.adalora`.
+    """
+    scale = constant_scale(config, where)
+    lora, plain, notes = as_lora(config, state, where)
+    adapter = from_state(lora, plain, where=where, name=name)
+    modules = {n: replace(f, rule="none", alpha=scale) for n, f in adapter.modules.items()}
+    return replace(
+        adapter, modules=modules, notes=(*notes, *adapter.notes), format="peft, from AdaLoRA"
+    )
 
 
 @dataclass(frozen=True)
@@ -65,6 +91,7 @@ class StoredValues:
 
     file: SafetensorsFile
     config: PeftConfig
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def factors(self, module: str) -> tuple[Tensor, Tensor]:
         """A and B of a module, in aurac's own shapes."""
@@ -74,6 +101,7 @@ class StoredValues:
         A, B = (check_factor(self.file.read(key), key, self.file.path) for key in (a, b))
         pair = {"A": (sort, A), "B": (sort, B)}
         f = _factors(module, pair, self.config, self.file.path)
+        f = merged_from_peft(module, f, self.groups.get(module))
         return f.A, f.B
 
     def beside(self, key: str) -> Tensor:
@@ -126,30 +154,18 @@ def with_sidecar(adapter: Adapter, sidecar: Sidecar, where: Path) -> Adapter:
     Raises:
         CheckpointError: When the two contradict each other about the scale.
     """
-    modules = dict(adapter.modules)
+    modules = {}
     for name, f in adapter.modules.items():
-        rule = f.rule if sidecar.rule is None else sidecar.rule
-        if rule == "none" and f.rule == "rank":
-            alpha = f.alpha / f.rank
-        elif rule == f.rule:
-            alpha = f.alpha
-        else:
-            raise CheckpointError(
-                f"{where} says scaling {rule}, but {CONFIG} says {f.rule}",
-                fix="one of them was changed",
-            )
-        if sidecar.alpha is not None:
-            recorded = peft_alpha(rule, sidecar.alpha, f.rank)
-            if abs(recorded - f.alpha) > 1e-9 * abs(f.alpha):
-                raise CheckpointError(
-                    f"{where} has alpha {sidecar.alpha:g}, but {CONFIG} lora_alpha {f.alpha:g}",
-                    fix="one of them was changed",
-                )
-            alpha = float(sidecar.alpha)
-        modules[name] = replace(f, rule=rule, alpha=alpha)
+        lora_alpha = peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple)
+        own = merged_from_peft(name, f, sidecar.groups.get(name))
+        modules[name] = _rescaled(own, lora_alpha, sidecar, where)
+    values = adapter.values
+    if isinstance(values, StoredValues):
+        values = replace(values, groups=sidecar.groups)
     return replace(
         adapter,
         modules=modules,
+        values=values,
         nesting=sidecar.nesting,
         base=sidecar.base or adapter.base,
         base_sha256=sidecar.base_sha256,
@@ -157,6 +173,26 @@ def with_sidecar(adapter: Adapter, sidecar: Sidecar, where: Path) -> Adapter:
         seed=sidecar.seed,
         derived=sidecar.derived,
     )
+
+
+def _rescaled(f: Factors, lora_alpha: float, sidecar: Sidecar, where: Path) -> Factors:
+    """``f`` with the rule and α of the side-car, which must say what ``lora_alpha`` says."""
+    rule = f.rule if sidecar.rule is None else sidecar.rule
+    if rule != f.rule and (rule, f.rule) != ("none", "rank"):
+        raise CheckpointError(
+            f"{where} says scaling {rule}, but {CONFIG} says {f.rule}",
+            fix="one of them was changed",
+        )
+    alpha = rule_alpha(rule, lora_alpha, f.rank, f.rank_multiple)
+    if sidecar.alpha is not None:
+        recorded = peft_alpha(rule, sidecar.alpha, f.rank, f.rank_multiple)
+        if abs(recorded - lora_alpha) > 1e-9 * abs(lora_alpha):
+            raise CheckpointError(
+                f"{where} has alpha {sidecar.alpha:g}, but {CONFIG} lora_alpha {lora_alpha:g}",
+                fix="one of them was changed",
+            )
+        alpha = float(sidecar.alpha)
+    return replace(f, rule=rule, alpha=alpha)
 
 
 def _explained(key: str, tensor: Tensor, config: PeftConfig, where: object) -> Tensor:
@@ -188,11 +224,13 @@ def _factors(
         raise CheckpointError(f"{where} mixes embedding and weight factors for {module}")
     rank, alpha = config.rank_of(module), config.alpha_of(module)
     kind, layout, A, B = _canonical(module, A, B, sort=sort, rank=rank, config=config, where=where)
-    if A.shape[0] != rank or B.shape[1] != rank:
+    groups = layout[0] if kind == "grouped_conv" else 1
+    if A.shape[0] * groups != rank or B.shape[1] * groups != rank:
         raise CheckpointError(
             f"{where} has factors of ranks {A.shape[0]} and {B.shape[1]} for {module}",
             expected=f"rank {rank}, which {CONFIG} gives it",
         )
+    alpha = rule_alpha(config.rule, alpha, A.shape[0], groups)
     return Factors(A, B, alpha, config.rule, kind, layout)
 
 
@@ -213,6 +251,10 @@ def _canonical(
         kernel = tuple(A.shape[2:])
         if any(n != 1 for n in B.shape[2:]):
             raise CheckpointError(f"{where} has a lora_B of shape {tuple(B.shape)} for {module}")
+        groups = A.shape[0] // B.shape[1]
+        if groups > 1 and A.shape[0] == groups * B.shape[1] and B.shape[0] % groups == 0:
+            A = stack_groups(A.flatten(1), groups)
+            return "grouped_conv", (groups, *kernel), A, B.flatten(1)
         return "conv", kernel, A.flatten(1), B.flatten(1)
     if A.ndim != 2 or B.ndim != 2:
         raise CheckpointError(
@@ -236,22 +278,6 @@ def _is_parameter(module: str, config: PeftConfig) -> bool:
         plain = plain.removesuffix(".base_layer")
     owners = [p.rpartition(".")[0] for p in config.carried.get("target_parameters", ())]
     return any(plain == owner or plain.endswith(f".{owner}") for owner in owners)
-
-
-def stack_experts(A: Tensor, B: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """Expert-major A (E·r, in) and expert-fastest B (out, r·E) as (r, E·in) and (E·out, r)."""
-    rank = A.shape[0] // experts
-    A = A.reshape(experts, rank, -1).permute(1, 0, 2).reshape(rank, -1)
-    B = B.reshape(-1, rank, experts).permute(2, 0, 1).reshape(-1, rank)
-    return A, B
-
-
-def unstack_experts(A: Tensor, B: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """The inverse of :func:`stack_experts`."""
-    rank = A.shape[0]
-    A = A.reshape(rank, experts, -1).permute(1, 0, 2).reshape(experts * rank, -1)
-    B = B.reshape(experts, -1, rank).permute(1, 2, 0).reshape(-1, rank * experts)
-    return A, B
 
 
 def _notes(

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.adapters.formats.peft_config import CONFIG
-from aurac.adapters.formats.peft_reader import PREFIX, WEIGHTS, unstack_experts
+from aurac.adapters.formats.peft_reader import WEIGHTS
+from aurac.adapters.formats.peft_shapes import PREFIX, factor_keys, peft_shapes
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.nesting import peft_alpha
 from aurac.errors import CheckpointError, RunFolderError
@@ -144,22 +145,6 @@ def peft_state(adapter: Adapter) -> dict[str, Tensor]:
         state.update(zip(factor_keys(name, f), peft_shapes(f, f.A, f.B), strict=True))
     state.update({f"{PREFIX}{key}": tensor for key, tensor in adapter.extras.items()})
     return state
-
-
-def factor_keys(name: str, f: Factors) -> tuple[str, str]:
-    """PEFT's keys of a module's A and B."""
-    a, b = ("embedding_A", "embedding_B") if f.kind == "embedding" else ("A.weight", "B.weight")
-    return f"{PREFIX}{name}.lora_{a}", f"{PREFIX}{name}.lora_{b}"
-
-
-def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
-    """A (r, in) and B (out, r) in the shapes that PEFT keeps for this kind of module."""
-    if f.kind == "conv":
-        r = A.shape[0]
-        return A.reshape(r, -1, *f.layout), B.reshape(-1, r, *(1 for _ in f.layout))
-    if f.kind == "experts":
-        return unstack_experts(A, B, f.layout[0])
-    return A, B
 
 
 def _use_rslora(modules: Iterable[Factors]) -> bool:

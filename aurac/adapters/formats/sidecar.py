@@ -6,7 +6,7 @@ a single checkpoint file as ``<file>.aurac.json``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -36,6 +36,9 @@ class Sidecar:
     recipe: Mapping[str, Any] | None = None
     seed: int | None = None
     derived: Mapping[str, Any] | None = None
+    enable_lora: tuple[bool, ...] | None = None
+    keys: Mapping[str, Any] | None = None
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def sidecar_path(checkpoint: Path) -> Path:
@@ -48,6 +51,7 @@ def sidecar_path(checkpoint: Path) -> Path:
 def to_json(adapter: Adapter) -> dict[str, Any]:
     """The side-car of an adapter as a JSON object."""
     nesting = adapter.nesting
+    groups = {name: list(f.layout) for name, f in adapter.modules.items() if f.kind == "merged"}
     return {
         "aurac_adapter": VERSION,
         "method": adapter.method,
@@ -62,6 +66,7 @@ def to_json(adapter: Adapter) -> dict[str, Any]:
         "base_sha256": adapter.base_sha256,
         "derived": None if adapter.derived is None else dict(adapter.derived),
         "versions": {name: _version(name) for name in ("aurac", "peft", "torch")},
+        **({"groups": groups} if groups else {}),
     }
 
 
@@ -90,6 +95,9 @@ def read_sidecar(path: Path) -> Sidecar | None:
         recipe=given.get("recipe"),
         seed=given.get("seed"),
         derived=given.get("derived"),
+        enable_lora=_groups(given.get("enable_lora")),
+        keys=given.get("keys"),
+        groups={name: tuple(mask) for name, mask in (given.get("groups") or {}).items()},
     )
 
 
@@ -107,12 +115,14 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
     if adapter.source is None:
         raise UsageError(f"adapter {adapter.name!r} was not read from a path", fix="save it whole")
     path = sidecar_path(adapter.source)
-    if adapter.format == "peft" and any("the scaling given" in note for note in adapter.notes):
+    if adapter.format.startswith("peft") and any(
+        "the scaling given" in note for note in adapter.notes
+    ):
         raise UsageError(
             f"a side-car of {adapter.name!r} with another scale than its adapter_config.json",
             fix="write a new adapter with aurac truncate --rescale rule instead",
         )
-    record = to_json(adapter)
+    record = {**to_json(adapter), **adapter.reading}
     if path.exists() and not force:
         old = read_json(path)
         if any(
@@ -142,11 +152,25 @@ def _check_types(given: Mapping[str, Any], path: Path) -> None:
         "base": ("a string", lambda v: isinstance(v, str)),
         "base_sha256": ("a string", lambda v: isinstance(v, str)),
         "derived": ("an object", lambda v: isinstance(v, dict)),
+        "enable_lora": ("a list of 0 and 1", _is_mask),
+        "keys": ("an object", lambda v: isinstance(v, dict)),
+        "groups": (
+            "a list of 0 and 1 for each merged layer",
+            lambda v: isinstance(v, dict) and all(map(_is_mask, v.values())),
+        ),
     }
     for key, (expected, accepts) in wanted.items():
         value = given.get(key)
         if value is not None and not accepts(value):
             raise CheckpointError(f"{path} gives {key} = {value!r}"[:300], expected=expected)
+
+
+def _is_mask(value: object) -> bool:
+    return isinstance(value, list) and 0 < len(value) <= 1000 and {*map(repr, value)} <= {"0", "1"}
+
+
+def _groups(mask: list[int] | None) -> tuple[bool, ...] | None:
+    return None if mask is None else tuple(map(bool, mask))
 
 
 def _nesting(given: Mapping[str, Any], path: Path) -> Nesting | None:

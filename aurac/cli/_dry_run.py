@@ -1,0 +1,81 @@
+"""`aurac compare --dry-run`: what would happen, as text or JSON."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aurac.cli._analysis import parse_groups, table
+from aurac.cli.options import print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aurac.dryrun import DryRun
+
+
+def show_dry_run(
+    checkpoints: Sequence[str], tasks: Sequence[str], *, as_json: bool, **settings: Any
+) -> int:
+    """Print what `compare` would do with these arguments; nothing is fetched."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        os.environ.setdefault(name, "1")
+    from aurac.dryrun import dry_run
+    from aurac.evaluation import parse_metrics
+    from aurac.settings import parse_shard
+
+    settings["metric"] = parse_metrics(settings["metric"])
+    settings["shard"] = parse_shard(settings["shard"])
+    settings["groups"] = parse_groups(settings["groups"])
+    settings["rescale"] = settings["rescale"] or None
+    found = dry_run(checkpoints, tasks, **settings)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        click.echo("\n".join(_text(found)))
+    return 0
+
+
+def _text(found: DryRun) -> list[str]:
+    head = ["task", "curve", "ranks to compute", "already there", "requests each"]
+    rows = [
+        [
+            line.task,
+            line.curve,
+            ",".join(map(str, line.left)) or "–",
+            ",".join(map(str, line.done)) or "–",
+            "?" if line.requests is None else str(line.requests),
+        ]
+        for line in found.lines
+    ]
+    left = found.cells - found.done - found.failed
+    there = f", {found.done} already in {found.folder}" if found.done else ""
+    if found.failed:
+        there += f", {found.failed} failed before (--retry-failed tries them again)"
+    lines = [table(head, rows), "", f"{left} of {found.cells} cells to compute{there}"]
+    lines.append(f"on {found.device} in {found.dtype}, base {found.base}")
+    time = "time: " if found.seconds is None else f"time: about {_span(found.seconds)}, "
+    lines.append(f"{time}{found.seconds_from}")
+    lines.append(_memory(found))
+    lines += [f"download: {what}" for what in found.downloads] or ["download: nothing"]
+    return [*lines, *(f"note: {note}" for note in found.notes)]
+
+
+def _memory(found: DryRun) -> str:
+    if found.memory is None:
+        return "memory: not known before the base is here"
+    part = {name: f"{size / 1e9:.2f} GB" for name, size in found.memory.items()}
+    return (
+        f"memory: about {part['total']} (weights {part['weights']}, adapters {part['adapters']}, "
+        f"libraries and passes {part['beside']} as measured with the packaged base on a CPU)"
+    )
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

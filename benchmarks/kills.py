@@ -1,0 +1,179 @@
+r"""Kills a real run with SIGKILL at random moments, goes on, and counts what that cost.
+
+    python benchmarks/kills.py adapters_zoo/word_problems/{lora,dylora} --limit 20 \
+        --tasks aurac_word_problems --kills 50 --out FILE.json
+
+One run is left in peace first. Then runs of the same request are killed and the same request is
+given again, until the kills are spent and the last run has ended by itself. Every other kill comes
+at a moment drawn from the time that the undisturbed run took from its start to its end; the others
+at one drawn from the time that its cells took, counted from when the first cell begins.
+
+What is checked: the curves of every run are byte for byte those of the undisturbed one, no kill
+costs more than one cell, and nothing is left behind (leases, temporary files). Each attempt is a
+fork of a process that has imported the libraries, but read no model and no task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+
+def attempt(request: dict[str, Any], folder: Path, log: Path) -> int:
+    """Start the run in a child of its own."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        from aurac.comparison import compare
+
+        status = 3 if compare(out=folder, **request).failures else 0
+    finally:
+        os._exit(status)
+
+
+def wait(pid: int, seconds: float | None = None) -> int | None:
+    """Exit status, or None if it has not ended in that time."""
+    if seconds is None:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    return None
+
+
+def curves(folder: Path) -> str:
+    """The curves of a run, as text."""
+    return json.dumps(json.loads((folder / "results.json").read_text())["curves"])
+
+
+def begun(folder: Path) -> list[float]:
+    """When cells were begun, in all logs, on the clock of each."""
+    events = [
+        json.loads(line)
+        for path in (folder / "logs").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+        if line.endswith("}")  # the last line of a killed process may be torn
+    ]
+    return [event["clock"] for event in events if event["event"] == "begin"]
+
+
+def wait_for_a_cell(pid: int, folder: Path) -> int | None:
+    """Wait until one more cell begins; the exit status if the run ends before that."""
+    before = len(begun(folder))
+    while len(begun(folder)) == before:
+        status = wait(pid, 0.005)
+        if status is not None:
+            return status
+    return None
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Files that a finished run should not have."""
+    scraps = [*folder.rglob(".*"), *(folder / "leases").rglob("*.*"), *folder.glob("partial/*")]
+    owners = folder / "leases" / "owners"
+    return sorted(str(p.relative_to(folder)) for p in [*scraps, *owners.iterdir()])
+
+
+def campaign(request: dict[str, Any], kills: int, seed: int, root: Path) -> dict[str, Any]:
+    """Spend the kills; see the module's text."""
+    draw = random.Random(seed)
+    log = root / "output.txt"
+    started = time.monotonic()
+    if wait(attempt(request, root / "undisturbed", log)) != 0:
+        raise SystemExit(log.read_text())
+    whole = time.monotonic() - started
+    expected = curves(root / "undisturbed")
+    cells = len(list((root / "undisturbed" / "cells").iterdir()))
+    clocks = begun(root / "undisturbed")
+    computing = max(clocks) - min(clocks)
+    spent, runs, redone, moments = 0, [], 0, []
+    while spent < kills:
+        folder = root / f"run{len(runs)}"
+        mine = 0
+        while True:
+            pid, status = attempt(request, folder, log), None
+            within = spent % 2 == 1 and spent < kills
+            if within:
+                status = wait_for_a_cell(pid, folder)
+            moment = draw.uniform(0, computing if within else whole)
+            if status is None:
+                status = wait(pid, moment if spent < kills else None)
+            if status is not None:
+                break
+            os.kill(pid, signal.SIGKILL)
+            wait(pid)
+            spent, mine = spent + 1, mine + 1
+            moments.append(f"{moment:.3f} s {'of the cells' * within}".strip())
+        starts = len(begun(folder))
+        redone += starts - cells
+        runs.append(
+            {
+                "kills": mine,
+                "status": status,
+                "equal": status == 0 and curves(folder) == expected,
+                "redone": starts - cells,
+                "left_behind": left_behind(folder),
+            }
+        )
+    return {
+        "cells": cells,
+        "seconds_undisturbed": round(whole, 2),
+        "seconds_of_cells": round(computing, 2),
+        "kills": spent,
+        "runs": runs,
+        "cells_redone": redone,
+        "all_equal": all(run["equal"] for run in runs),
+        "at_most_one_redone_per_kill": all(run["redone"] <= run["kills"] for run in runs),
+        "moments": moments,
+    }
+
+
+def main() -> None:
+    """Parse, run, print, and fail if anything was not as it should be."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("checkpoints", nargs="+")
+    parser.add_argument("--tasks", required=True)
+    parser.add_argument("--limit", type=int, default=20)
+    parser.add_argument("--ranks", default="pow2")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    names = ("checkpoints", "limit", "ranks", "dtype", "device")
+    request = {name: getattr(given, name) for name in names} | {"tasks": given.tasks.split(",")}
+    for name in ("lm_eval.tasks", "matplotlib.pyplot", "transformers"):
+        importlib.import_module(name)
+    import torch
+
+    torch.set_num_threads(1)  # nothing else runs in this process, so that a fork is whole
+    with tempfile.TemporaryDirectory() as root:
+        found = campaign(request, given.kills, given.seed, Path(root))
+    text = json.dumps(found, indent=1)
+    print(text)
+    if given.out:
+        given.out.write_text(text + "\n")
+    clean = all(not run["left_behind"] for run in found["runs"])
+    sys.exit(0 if found["all_equal"] and found["at_most_one_redone_per_kill"] and clean else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Every command and block of the README and the tutorial runs, in order, on the real model.
+
+The commands are the documents' own, word for word, with three changes that save time: `--limit` and
+the default number of documents become a handful, and a training run takes two steps. Lines that say
+that they need the hub or data of the reader's own are left out; `tests/unit/test_documents.py`
+counts them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import warnings
+
+import pytest
+from click.testing import CliRunner
+from document_blocks import README, REPOSITORY, TUTORIAL, aurac_words, blocks, runs_here
+
+from aurac.cli import cli
+
+pytestmark = pytest.mark.slow
+
+DOCUMENTS = 6
+SETS_UP = ("pip install ", "pytest")
+"""What has happened when a test runs."""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder that looks like a clone to the commands; quick settings while it is used."""
+    from aurac.training import recipe
+
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / "adapters_zoo").symlink_to(REPOSITORY / "adapters_zoo")
+    whole = recipe.load_recipe
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("aurac.tasks.QUICK_DOCUMENTS", DOCUMENTS)
+        patch.setattr(
+            recipe, "load_recipe", lambda *a, **k: dataclasses.replace(whole(*a, **k), steps=2)
+        )
+        yield folder
+
+
+def expanded(part: str) -> list[str]:
+    """The words as bash sees them: braces, stars and quotes done, comments gone."""
+    told = subprocess.run(
+        ["bash", "-O", "failglob", "-c", f"printf '%s\\0' {part}"], capture_output=True, check=True
+    )
+    words = told.stdout.decode().rstrip("\0").split("\0")
+    if "--limit" in words:
+        words[words.index("--limit") + 1] = str(DOCUMENTS)
+    return words
+
+
+def run_line(line: str) -> list[str]:
+    """Run one line of a shell block; the names of the aurac commands that ran."""
+    ran = []
+    for part in map(str.strip, line.split("&&")):
+        if part.startswith(SETS_UP) or not part or part.startswith("#"):
+            continue
+        assert aurac_words(part), f"a command that no test runs: {part}"
+        words = expanded(part)
+        arguments = words[3:] if words[0] == "python" else words[1:]
+        done = CliRunner().invoke(cli, arguments, standalone_mode=False)
+        if done.exception is not None:
+            raise AssertionError(f"{part}\n{done.output}") from done.exception
+        ready = {"doctor": (0, 1)}.get(arguments[0], (0, None))
+        assert done.return_value in ready, f"{part}\n{done.output}"
+        assert done.stdout.strip(), f"{part} says nothing"
+        ran.append(arguments[0])
+    return ran
+
+
+def run_page(page) -> list[str]:
+    """All blocks of a page in order; Python blocks share their names."""
+    scope: dict[str, object] = {}
+    ran = []
+    for block in blocks(page):
+        if block.language == "bash":
+            for line in filter(runs_here, block.text.splitlines()):
+                ran += run_line(line)
+        elif block.language == "python":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                exec(compile(block.text, str(page), "exec"), scope)
+            ran.append("python")
+    return ran
+
+
+def test_the_tutorial_runs(workplace):
+    assert run_page(TUTORIAL) == [
+        *("doctor", "train", "inspect", "plan", "compare", "recommend", "truncate"),
+        *("python", "python"),
+    ]
+    for name in ("runs/mine/report.html", "runs/mine/table.tex", "my_adapter_r8/aurac.json"):
+        assert (workplace / name).is_file()
+
+
+def test_the_readme_runs(workplace, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it trains to a folder of the same name as the tutorial
+    (tmp_path / "adapters_zoo").symlink_to(REPOSITORY / "adapters_zoo")
+    ran = run_page(README)
+    assert ran[0] == "compare"
+    assert set(ran) == {
+        *("compare", "recommend", "score", "report", "inspect", "truncate", "train", "plan"),
+        *("doctor", "tasks", "zoo", "base", "runs", "export", "python"),
+    }

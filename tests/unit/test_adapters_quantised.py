@@ -1,0 +1,136 @@
+"""Live adapters on quantised and on sharded bases: plain PEFT's own logits, bit for bit."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from adapters_helpers import logits, randomise, tiny_llama
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from aurac.adapters import attach, load_adapter, prepare, save_adapter
+from aurac.adapters.merge import merge
+from aurac.bases import load_base, resolve_base
+from aurac.errors import CheckpointError
+from aurac.known_base import KnownBase
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+LORA = {"r": 4, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
+KINDS = ["bitsandbytes 4-bit", "bitsandbytes 8-bit", "hqq"]
+
+
+def llama():
+    """Wide enough for a block of 64 in each quantised row."""
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def plain_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    llama().save_pretrained(folder)
+    return folder
+
+
+def load(kind, folder):
+    if kind == "hqq":
+        return with_hqq(llama())
+    pytest.importorskip("bitsandbytes", exc_type=ImportError)
+    bits = {"load_in_4bit": True} if "4-bit" in kind else {"load_in_8bit": True}
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        quantization_config=BitsAndBytesConfig(**bits),
+        dtype=torch.float32,
+        device_map="cpu",
+    ).eval()
+
+
+def with_hqq(model):
+    quantize = pytest.importorskip("hqq.core.quantize", exc_type=ImportError)
+    config = quantize.BaseQuantizeConfig(nbits=4, group_size=16)
+    for path, module in list(model.named_modules()):
+        if isinstance(module, torch.nn.Linear) and path != "lm_head":
+            parent, _, child = path.rpartition(".")
+            layer = quantize.HQQLinear(
+                module, config, compute_dtype=torch.float32, device="cpu", del_orig=False
+            )
+            setattr(model.get_submodule(parent), child, layer)
+    return model.requires_grad_(False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_rank_is_pefts_own_on_the_same_base(kind, plain_folder, tmp_path):
+    base = load(kind, plain_folder)
+    assert type(base.model.layers[0].self_attn.q_proj) is not torch.nn.Linear
+    model = randomise(get_peft_model(load(kind, plain_folder), LoraConfig(**LORA)))
+    model.save_pretrained(tmp_path / "theirs")
+    theirs = logits(PeftModel.from_pretrained(load(kind, plain_folder), tmp_path / "theirs").eval())
+    plain = logits(base)
+    prepared = prepare(load_adapter(tmp_path / "theirs"))
+    with attach(base, prepared) as live:
+        assert torch.equal(logits(base), theirs)
+        assert not torch.allclose(theirs, plain, atol=1e-3)
+        for r in (1, 3):
+            live.set_rank(r)
+            folder = save_adapter(prepared.at(r), tmp_path / f"r{r}")
+            cut = PeftModel.from_pretrained(load(kind, plain_folder), folder).eval()
+            assert torch.equal(logits(base), logits(cut))
+        live.set_rank(0)
+        assert torch.equal(logits(base), plain)
+    assert torch.equal(logits(base), plain)
+    with pytest.raises(CheckpointError, match="not a plain linear layer"):
+        merge(base, prepared, 2)
+
+
+def tokenizer():
+    from tokenizers import Tokenizer, models
+
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<unk>")
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_a_base_that_was_saved_quantised(kind, plain_folder, tmp_path, isolated_cache):
+    model = load(kind, plain_folder)
+    expected = logits(model)
+    load(kind, plain_folder).save_pretrained(tmp_path / "quantised")
+    tokenizer().save_pretrained(tmp_path / "quantised")
+    loaded = load_base(str(tmp_path / "quantised"), dtype="float32", device="cpu")
+    assert torch.equal(logits(loaded.model), expected)
+    assert loaded.sha256 != resolve_base(str(plain_folder)).sha256
+
+
+def test_a_sharded_base(tmp_path, isolated_cache):
+    tiny_llama().save_pretrained(tmp_path / "one")
+    tiny_llama().save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
+    for name in ("one", "shards"):
+        tokenizer().save_pretrained(tmp_path / name)
+    loaded = {n: load_base(str(tmp_path / n), dtype="float32") for n in ("one", "shards")}
+    assert loaded["one"].sha256 == loaded["shards"].sha256
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        randomise(get_peft_model(tiny_llama(), LoraConfig(**LORA))).save_pretrained(tmp_path / "a")
+    base = loaded["shards"].model
+    theirs = logits(PeftModel.from_pretrained(tiny_llama(), tmp_path / "a").eval())
+    with attach(base, prepare(load_adapter(tmp_path / "a"))):
+        assert torch.equal(logits(base), theirs)
+    whole = KnownBase(str(tmp_path / "shards")).whole()
+    assert torch.equal(whole.state_dict()["lm_head.weight"], tiny_llama().lm_head.weight)

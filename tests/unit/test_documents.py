@@ -1,0 +1,165 @@
+"""The commands, code and links of the documents are ones that exist; `slow` runs them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+
+import click
+import pytest
+import yaml
+from document_blocks import (
+    PAGES,
+    README,
+    REPOSITORY,
+    TUTORIAL,
+    aurac_words,
+    blocks,
+    lines,
+    runs_here,
+)
+
+import aurac
+from aurac.cli import COMMANDS, cli
+from aurac.training.recipe import built_in_recipes, make_recipe
+
+
+def commands() -> list[tuple[str, str]]:
+    found = [(page.name, line) for page in [README, *PAGES] for line in lines(page)]
+    for name, path in built_in_recipes().items():
+        found.append((name, path.read_text().splitlines()[0].lstrip("# ")))
+    return [(where, line) for where, line in found if aurac_words(line)]
+
+
+@pytest.mark.parametrize(("where", "line"), commands())
+def test_every_aurac_command_parses(where, line):
+    for words in aurac_words(line):
+        command = cli.get_command(None, words[0])
+        assert command is not None, f"no command {words[0]}"
+        command.make_context(words[0], words[1:])  # raises for an option that does not exist
+
+
+def test_options_that_are_named_in_text_exist():
+    known = {"--help", "--version", "-v"}
+    for name in COMMANDS:
+        for option in cli.get_command(None, name).params:
+            known |= (
+                {*option.opts, *option.secondary_opts}
+                if isinstance(option, click.Option)
+                else set()
+            )
+    # Options of other programs that the pages speak of.
+    known |= {
+        "--model",
+        "--model_args",
+        "--log_samples",
+        "--max-lora-rank",
+        "--include_path",
+        "--tasks",
+    }
+    known |= {"--executor", "--keep-going", "--no-deps"}
+    for page in [README, TUTORIAL, *(p for p in PAGES if p.parent.name in ("howto", "explain"))]:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for option in re.findall(r"`(--[a-z][a-z_-]+)", text):
+            assert option in known, f"{page.name}: {option}"
+
+
+def test_the_two_commands_are_there():
+    text = "\n".join(lines(README))
+    assert "pip install -e . && python -m aurac compare adapters_zoo/word_problems/lora" in text
+    assert "pip install -e '.[test]' && pytest" in text
+
+
+def test_the_readme_has_an_example_of_every_command():
+    shown = {words[0] for line in lines(README) for words in aurac_words(line)}
+    assert shown == set(COMMANDS)
+
+
+def test_few_commands_cannot_run_here():
+    """The README's two that need the hub or data; the tutorial needs neither."""
+    assert [runs_here(line) for line in lines(README)].count(False) == 2
+    assert all(runs_here(line) for line in lines(TUTORIAL))
+
+
+def test_python_of_the_readme_gives_what_it_says():
+    [block] = [block for block in blocks(README) if block.language == "python"]
+    scope: dict[str, object] = {}
+    for line in block.text.splitlines():
+        code, _, said = line.partition("  # ")
+        number = re.match(r"[\d.]+", said)
+        if number:
+            assert eval(code, scope) == pytest.approx(float(number[0].rstrip(".")), abs=5e-5)
+        else:
+            exec(line, scope)
+
+
+@pytest.mark.parametrize(
+    ("page", "block"),
+    [
+        (page.name, block)
+        for page in PAGES
+        if page.parent.name == "explain"
+        for block in blocks(page)
+        if block.language == "python"
+    ],
+)
+def test_python_of_the_explanations_prints_what_it_says(page, block):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(block.text, {})
+    assert out.getvalue() == block.said
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_and_yaml_can_be_read(page):
+    for block in blocks(page):
+        if block.language == "python":
+            compile(block.text, page.name, "exec")
+        if block.language == "yaml":
+            yaml.safe_load(block.text)
+
+
+def test_the_recipe_of_the_how_to_is_one():
+    [page] = [page for page in PAGES if page.name == "recipe.md"]
+    [block] = [block for block in blocks(page) if block.language == "yaml"]
+    recipe = make_recipe(yaml.safe_load(block.text))
+    assert (recipe.method, recipe.rank, recipe.ranks) == ("lora", 8, (8,))
+
+
+def test_the_gate_of_the_how_to_reads_what_recommend_prints(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    [page] = [page for page in PAGES if page.name == "gate.md"]
+    [block] = [block for block in blocks(page) if block.language == "python"]
+    # 400 documents: rank 8 loses none, rank 4 loses 40: 8 is certified, 4 is not.
+    rows = ["adapter,task,rank,doc_id,score"]
+    rows += [f"a,t,16,{d},{int(d < 300)}" for d in range(400)]
+    rows += [f"a,t,8,{d},{int(d < 300)}" for d in range(400)]
+    rows += [f"a,t,4,{d},{int(d < 260)}" for d in range(400)]
+    (tmp_path / "outcomes.csv").write_text("\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    command = ["recommend", "outcomes.csv", "--json", "--details"]
+    for delta, code in (("0.03", False), ("0.0001", True)):  # 400 documents cannot show .0001
+        done = CliRunner().invoke(cli, [*command, "--delta", delta])
+        (tmp_path / "gate.json").write_text(done.stdout)
+        with pytest.raises(SystemExit) as stop:
+            exec(block.text, {})
+        assert stop.value.code is code
+        assert json.loads(done.stdout)["recommended"][0]["smallest_delta"] > 0.0001
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", text):
+        assert (page.parent / target).exists(), target
+
+
+def test_citation_names_this_version():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == aurac.__version__
+    assert citation["license"] == "Apache-2.0"
+    assert {"cff-version", "message", "title", "authors", "type"} <= set(citation)
+    assert all({"name"} == set(author) for author in citation["authors"])
