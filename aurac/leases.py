@@ -197,12 +197,18 @@ class Leases:
         return now - since >= (_GONE_SECONDS if content is None else self.seconds)
 
     def _bury(self) -> None:
-        """Remove the files of owners of this machine that have ended and hold nothing."""
-        owners = {owner_of(self.folder / lease.name) for lease in listed(self.folder)}
-        for name, mark in owner_marks(self.folder).items():
-            if name not in owners and same_machine(mark) and not alive(mark):
-                with contextlib.suppress(OSError):
-                    (self.folder / _OWNERS / name).unlink()
+        """Remove the files of owners of this machine that have ended, and their leases.
+
+        A process that is killed between writing a cell and giving its lease back leaves a lease
+        that nobody asks for again.
+        """
+        marks = owner_marks(self.folder)
+        ended = {name for name, mark in marks.items() if same_machine(mark) and not alive(mark)}
+        stale = [self.folder / lease.name for lease in listed(self.folder)]
+        paths = [path for path in stale if owner_of(path) in ended]
+        for path in (*paths, *(self.folder / _OWNERS / name for name in ended)):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def listed(folder: Path) -> list[Lease]:

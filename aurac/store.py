@@ -147,8 +147,10 @@ class CellStore:
 
     def tidy(self) -> None:
         """Remove what killed processes of this machine left half-written."""
-        for folder in (self.run_folder, self.folder, self.failed, self.partial):
-            sweep_scraps(folder)
+        sweep_scraps(self.run_folder)
+        for folder in self.run_folder.iterdir():
+            if folder.is_dir():
+                sweep_scraps(folder)
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         content["checksum"] = sha256_json(content)

@@ -116,6 +116,18 @@ def test_an_owner_that_was_killed_here_is_followed_at_once(tmp_path):
     assert owner
 
 
+def test_what_a_killed_owner_held_is_removed_though_nobody_asks_for_it(tmp_path):
+    """It was killed after its cell was written and before it gave the lease back."""
+    ended = process_mark().rsplit("-", 1)[0].encode() + b"-0 1\n"
+    with Leases(tmp_path) as mine:
+        (mine.folder / "done.1").write_text('{"owner": "gone"}')
+        (mine.folder / "owners" / "gone").write_bytes(ended)
+        (mine.folder / "theirs.1").write_text('{"owner": "far"}')
+        (mine.folder / "owners" / "far").write_bytes(b"elsewhere-1-1 1\n")
+    assert [lease.key for lease in listed(tmp_path / "leases")] == ["theirs"]
+    assert set(owner_marks(tmp_path / "leases")) == {"far"}
+
+
 def test_a_lease_cut_off_while_it_was_made_is_watched_too(two):
     _, b, clock = two
     (b.folder / "k.4").write_bytes(b"")

@@ -159,6 +159,11 @@ def test_scraps_of_a_killed_process_are_removed_and_those_of_a_living_one_are_no
     mine.write_text("{")
     assert sweep_scraps(tmp_path) == 1
     assert list(tmp_path.iterdir()) == [mine]
+    (tmp_path / "documents").mkdir()
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "documents")], check=False)
+    assert len(list((tmp_path / "documents").iterdir())) == 1
+    CellStore(tmp_path).tidy()
+    assert list((tmp_path / "documents").iterdir()) == []
 
 
 def test_nan_is_never_written(tmp_path):
