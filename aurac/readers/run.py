@@ -145,7 +145,7 @@ class CellReader:
 
 def _check_whole(cell: Mapping[str, Any], path: Path) -> None:
     """A cell as the store writes it carries a checksum; one made by hand may have none."""
-    if "key" not in cell and "checksum" not in cell:
+    if "identity" not in cell and "checksum" not in cell:
         return
     if sha256_json({k: v for k, v in cell.items() if k != "checksum"}) != cell.get("checksum"):
         raise RunFolderError(

@@ -333,3 +333,42 @@ def test_a_cluster_that_is_not_there_is_one_line(adapter, tmp_path):
         compare(
             [adapter], [TASK], out=tmp_path / "r", executor="ray", address="127.0.0.1:1", **COMMON
         )
+
+
+@pytest.mark.cluster
+def test_a_lost_head_leaves_a_folder_that_goes_on(adapter, undisturbed, tmp_path):
+    """Ray ends a driver whose head is gone, with whatever status; the folder is whole."""
+    ray_session()
+    out = tmp_path / "run"
+    environment = {**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": "3"}
+    process = subprocess.Popen(
+        command(adapter, out, "--executor", "ray", "--workers", "1"),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 240
+    while not any(_below(pid, process.pid) for pid in _named(b"gcs_server")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    [head] = [pid for pid in _named(b"gcs_server") if _below(pid, process.pid)]
+    while not CellStore(out).keys():  # at work
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(head, signal.SIGKILL)
+    process.wait(timeout=240)
+    for path in (out / "cells").iterdir():
+        read_cell(path)
+    compare([adapter], [TASK], out=out, **COMMON)
+    assert curves(out) == curves(undisturbed.folder)
+    clean(out)
+
+
+def _named(name):
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if name in path.read_bytes().split(b"\0")[0]:
+                yield int(path.parent.name)
+        except OSError:
+            continue
