@@ -20,7 +20,7 @@ from aurac.cli import cli
 
 pytestmark = pytest.mark.slow
 
-DOCUMENTS = 6
+DOCUMENTS = 4
 SETS_UP = ("pip install ", "pytest")
 """What has happened when a test runs."""
 
