@@ -53,7 +53,7 @@ def write_adapter(folder: Path, layers: int, rank: int) -> None:
     generator = torch.Generator().manual_seed(0)
     for key, like in outline.items():
         writer.put(key, torch.randn(like.shape, generator=generator).mul_(0.02).to(like.dtype))
-    writer.close()
+    writer.finish()
     os.sync()
     targets = sorted({name.rpartition(".")[2] for name in SHAPES})
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank}

@@ -158,6 +158,30 @@ def test_a_read_only_folder_is_one_line(adapter, undisturbed, monkeypatch):
     assert read_status(undisturbed.folder).state == "done"
 
 
+def test_a_flipped_cell_is_refused_and_unlike_cells_make_no_curve(adapter, tmp_path):
+    """What reads a run without the store: `aurac score RUN` and the like."""
+    from aurac.errors import RunFolderError
+    from aurac.hashing import sha256_json
+    from aurac.readers.run import read_run
+
+    out = tmp_path / "run"
+    done = compare([adapter], [TASK], out=out, **COMMON)
+    assert read_run(out)
+    path = out / done.results["curves"][0]["cells"]["4"]
+    text = path.read_text()
+    path.write_text(
+        text.replace("0.0", "1.0", 1) if "0.0" in text else text.replace("1.0", "0.0", 1)
+    )
+    with pytest.raises(RunFolderError, match="is damaged: its checksum does not hold"):
+        read_run(out)
+    cell = json.loads(text)
+    cell["identity"]["dtype"] = "bfloat16"
+    cell["checksum"] = sha256_json({k: v for k, v in cell.items() if k != "checksum"})
+    path.write_text(json.dumps(cell))
+    with pytest.raises(RunFolderError, match="ranks 1 and 4 differ in dtype: they make no curve"):
+        read_run(out)
+
+
 # Several processes ------------------------------------------------------------------------------
 
 
