@@ -12,20 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.adapters import check_base
+from aurac.adapters import check_base, check_fits
 from aurac.arms import check_groups
 from aurac.bases import PACKAGED, packaged_folder, pick_device, pick_dtype, resolve_base
 from aurac.errors import AuracError, TaskError, UsageError
-from aurac.session import common_base, limit_of, load_adapters
+from aurac.folder import REQUEST_FILE, check_same_run, place_of
+from aurac.session import Session, common_base, limit_of, load_adapters, outline_base
 from aurac.settings import separated
+from aurac.store import CellStore
 from aurac.sweep import Variant, parse_ranks, variants_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from aurac.bases import Base
+    from aurac.adapters import Adapter
+    from aurac.bases import Base, LoadedBase
     from aurac.evaluation.built import BuiltTask
-    from aurac.settings import Settings
+    from aurac.settings import Execution, Settings
 
 RATE = 0.30
 """Seconds for one request on a base of 10^9 parameters, as measured; see `RATE_SOURCE`."""
@@ -33,6 +36,7 @@ RATE_SOURCE = (
     "rough: from the bundled task on two cores of an AMD EPYC with AVX-512-BF16 (21 cells of 100 "
     "requests in 85 s), in proportion to requests and parameters; prompts are taken as equally long"
 )
+BASE = "base"
 _OVERHEAD = 1_000_000_000
 """Bytes beside weights and adapters, as measured with the packaged base on a CPU."""
 
@@ -145,24 +149,23 @@ def dry_run(
     ]
     name = common_base(adapters, chosen.base)
     base, downloads = _base(name)
-    if base is not None:
-        for adapter in adapters.values():
-            check_base(adapter, base.name, base.sha256)
     built, notes = _tasks(tasks, chosen, base)
-    if any(variant.rescale == "fit" for variant in variants):
-        notes.append("rescale fit finds its factors first; that time is not in the estimate")
-    if (execution.workers or 1) > 1 or execution.shard or execution.executor != "local":
-        notes.append("the time is that of one process computing all that is left")
     absent = [task for task in tasks if task not in {t.group or t.name for t in built}]
     downloads += [f"data of {task}, unless the hub's cache holds them" for task in absent]
-    stored = _Stored(_run_folders(out, tasks), base, retry=execution.retry_failed)
-    lines = [*_lines(variants, built, stored), *_unseen(variants, absent)]
+    stored = _Stored()
+    if base is not None:
+        outline = _outline(base, adapters.values(), chosen)
+        if built and not absent:
+            given = tuple(map(str, checkpoints)), tuple(tasks)
+            session = Session(*given, chosen, adapters, outline, variants, built)
+            stored = _stored(session, out, retry=execution.retry_failed)
+    lines = (*_lines(variants, built, stored), *_unseen(variants, absent))
     device = pick_device(chosen.device)
     size = None if base is None else _parameters(base.path)
     seconds, why = _time(lines, stored, size, device)
     dtype = str(pick_dtype(chosen.dtype, device)).removeprefix("torch.")
     return DryRun(
-        lines=tuple(lines),
+        lines=lines,
         folder=stored.folder,
         base=name,
         device=device,
@@ -171,8 +174,29 @@ def dry_run(
         seconds_from=why,
         memory=_memory(size, dtype, [a.bytes(a.rank) for a in adapters.values()]),
         downloads=tuple(downloads),
-        notes=tuple(notes),
+        notes=(*notes, *_about_time(variants, execution)),
     )
+
+
+def _outline(base: Base, adapters: Iterable[Adapter], chosen: Settings) -> LoadedBase:
+    """The base without weights, if the adapters are for it."""
+    outline = outline_base(
+        base.name,
+        dtype=chosen.dtype,
+        device=chosen.device,
+        trust_remote_code=chosen.trust_remote_code,
+    )
+    for adapter in adapters:
+        check_base(adapter, base.name, base.sha256)
+        check_fits(adapter, outline.model)
+    return outline
+
+
+def _about_time(variants: Sequence[Variant], execution: Execution) -> Iterable[str]:
+    if any(variant.rescale == "fit" for variant in variants):
+        yield "rescale fit finds its factors first; that time is not in the estimate"
+    if (execution.workers or 1) > 1 or execution.shard or execution.executor != "local":
+        yield "the time is that of one process computing all that is left"
 
 
 def _base(name: str) -> tuple[Base | None, list[str]]:
@@ -248,79 +272,51 @@ def _tokenizer(base: Base | None) -> Any:
     return None if base is None else AutoTokenizer.from_pretrained(base.path, local_files_only=True)
 
 
-def _run_folders(out: str | Path | None, tasks: Sequence[str]) -> list[Path]:
-    """The folder that was named, else those that earlier commands made for these tasks."""
-    if out is not None:
-        return [Path(out)]
-    name = "-".join(tasks)[:60].replace("/", "_")
-    return sorted(Path("runs").glob(f"{name}-????????"))
-
-
+@dataclass(frozen=True)
 class _Stored:
-    """The cells of run folders: which there are, and how long they took."""
+    """What a run folder holds of a request.
 
-    def __init__(self, folders: Iterable[Path], base: Base | None, *, retry: bool) -> None:
-        self._base = base.sha256 if base else None
-        self._done: set[tuple[Any, ...]] = set()
-        self._failed: set[tuple[Any, ...]] = set()
-        self.folder: Path | None = None
-        self.seconds: dict[str, list[float]] = {}
-        for folder in folders:
-            for path in sorted((folder / "cells").glob("*.json")):
-                cell = self._take(folder, path, self._done)
-                if cell and isinstance(cell.get("seconds"), (int, float)):
-                    task = str(cell["identity"]["task"])
-                    self.seconds.setdefault(task, []).append(float(cell["seconds"]))
-            for path in [] if retry else sorted((folder / "failed").glob("*.json")):
-                self._take(folder, path, self._failed)
+    Attributes:
+        folder: The folder, if it is there.
+        done, failed: (curve, rank, task) of the cells.
+        seconds: Task → how long its stored cells took.
+    """
 
-    def _take(
-        self, folder: Path, path: Path, kind: set[tuple[Any, ...]]
-    ) -> Mapping[str, Any] | None:
-        """Read one record; a damaged one counts for nothing, as it is computed again."""
-        try:
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            identity = record["identity"]
-            key = tuple(identity[name] for name in _KEY)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        if identity.get("base_sha256") != self._base:
-            return None
-        self.folder = folder
-        kind.add(key)
-        return record
+    folder: Path | None = None
+    done: frozenset[tuple[str, int, str]] = frozenset()
+    failed: frozenset[tuple[str, int, str]] = frozenset()
+    seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
-    def split(
-        self, variant: Variant | None, ranks: Sequence[int], task: BuiltTask
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Which of the ranks are done, and which failed."""
-        keys = {rank: self._key(variant, rank, task) for rank in ranks}
-        done = tuple(rank for rank in ranks if keys[rank] in self._done)
-        failed = tuple(rank for rank in ranks if keys[rank] in self._failed - self._done)
-        return done, failed
-
-    @staticmethod
-    def _key(variant: Variant | None, rank: int, task: BuiltTask) -> tuple[Any, ...]:
-        return (
-            variant.adapter.sha256 if variant else None,
-            rank,
-            variant.basis if variant else None,
-            variant.rescale if variant else None,
-            task.name,
-            task.documents_sha256,
-            task.prompts_sha256,
-        )
+    def line(self, curve: str, ranks: tuple[int, ...], task: BuiltTask) -> Line:
+        """The cells of one curve."""
+        done = tuple(r for r in ranks if (curve, r, task.name) in self.done)
+        failed = tuple(r for r in ranks if (curve, r, task.name) in self.failed - self.done)
+        return Line(curve, task.name, ranks, done, failed, task.n_requests)
 
 
-_KEY = (
-    "adapter_sha256",
-    "rank",
-    "basis",
-    "rescale",
-    "task",
-    "documents_sha256",
-    "prompts_sha256",
-)
+def _stored(session: Session, out: str | Path | None, *, retry: bool) -> _Stored:
+    """Look the planned cells up, by the keys that `compare` would use.
+
+    Raises:
+        RunFolderError: The folder holds another run.
+    """
+    request = session.request()
+    folder = place_of(out, session.tasks, request)
+    if not (folder / REQUEST_FILE).is_file():
+        return _Stored()
+    check_same_run(folder, request)
+    store = CellStore(folder)
+    done, failed = store.keys(), set() if retry else store.failed_keys()
+    kinds: tuple[set[tuple[str, int, str]], ...] = (set(), set())
+    seconds: dict[str, list[float]] = {}
+    for cell in session.cells():
+        where = (cell.variant.label if cell.variant else BASE, cell.rank, cell.task.name)
+        if cell.identity.key in done and (content := store.get(cell.identity)) is not None:
+            kinds[0].add(where)
+            seconds.setdefault(cell.task.name, []).append(float(content["seconds"]))
+        elif cell.identity.key in failed:
+            kinds[1].add(where)
+    return _Stored(folder, frozenset(kinds[0]), frozenset(kinds[1]), seconds)
 
 
 def _lines(
@@ -329,16 +325,15 @@ def _lines(
     for task in built:
         if task.members:
             continue
-        yield Line("base", task.name, (0,), *stored.split(None, (0,), task), task.n_requests)
+        yield stored.line(BASE, (0,), task)
         for variant in variants:
-            known = stored.split(variant, variant.ranks, task)
-            yield Line(variant.label, task.name, variant.ranks, *known, task.n_requests)
+            yield stored.line(variant.label, variant.ranks, task)
 
 
 def _unseen(variants: Sequence[Variant], tasks: Sequence[str]) -> Iterable[Line]:
     """Tasks whose documents were not looked up; a group has more cells than this."""
     for task in tasks:
-        yield Line("base", task, (0,), (), (), None)
+        yield Line(BASE, task, (0,), (), (), None)
         for variant in variants:
             yield Line(variant.label, task, variant.ranks, (), (), None)
 

@@ -249,10 +249,7 @@ def change_table(task: str, changes: Sequence[Changes], name: str) -> Table:
     )
     titles = ("step", "gained", "lost", "net", "changed (%)")
     columns = (Column("curve"), *(Column(title, numeric=True) for title in titles))
-    caption = (
-        f"{task}: documents whose score rose or fell against the next lower rank; over several "
-        "seeds, those of all of them."
-    )
+    caption = f"{task}: documents whose score rose or fell against the next lower rank."
     return Table(name, caption, columns, rows)
 
 

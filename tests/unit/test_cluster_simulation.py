@@ -1,0 +1,170 @@
+"""The simulator against closed forms: what is known without simulating must come out of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import aurac
+from aurac.sweep import shard_of
+
+SCRIPT = Path(aurac.__file__).parents[1] / "benchmarks" / "cluster_simulation.py"
+
+
+@pytest.fixture(scope="module")
+def sim():
+    if not SCRIPT.is_file():
+        pytest.skip("the benchmarks come with the sources only")
+    spec = importlib.util.spec_from_file_location("aurac_cluster_simulation", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def cluster(sim, **changes):
+    plain = {"load": 0.0, "base_bytes": 0.0, "attach": 0.0, "restart": 0.0}
+    return sim.Cluster(**{**plain, **changes})
+
+
+def run(sim, seconds, made, queues=None, adapters=None, seed=0):
+    rng = np.random.default_rng(seed)
+    adapters = adapters or [None] * len(seconds)
+    queues = queues or [deque(range(len(seconds)))]
+    return sim.Simulation(seconds, adapters, made, rng).run(queues)
+
+
+@pytest.mark.parametrize(("n", "m"), [(10, 3), (12, 4), (3, 5), (1000, 7), (1, 1)])
+def test_equal_cells_take_the_rounds_that_they_need(sim, n, m):
+    found = run(sim, [60.0] * n, cluster(sim, gpus=m))
+    assert found.makespan == pytest.approx(math.ceil(n / m) * 60.0)
+    assert found.ideal == pytest.approx(max(n * 60.0 / m, 60.0))
+    assert found.work == pytest.approx(n * 60.0)
+    assert len(found.ends) == n
+
+
+def test_loads_come_before_the_work_and_share_the_bandwidth(sim):
+    # 8 GPUs, 2 to a read: 4 reads of 10 GB at 1 GB/s are 40 s, more than the 30 of one alone.
+    made = cluster(sim, gpus=8, load=30.0, base_bytes=10e9, bandwidth=1e9, readers=2)
+    assert made.first_load == 40.0
+    found = run(sim, [60.0] * 16, made)
+    assert found.makespan == pytest.approx(40.0 + 120.0)
+    assert found.loading == pytest.approx(8 * 40.0)
+    assert sum(found.shares(8).values()) == pytest.approx(1.0)
+    assert found.shares(8)["idle at the end"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_an_adapter_is_attached_when_it_changes(sim):
+    names = ["a", "a", "b", "b", "a"]
+    found = run(sim, [10.0] * 5, cluster(sim, gpus=1, attach=2.0), adapters=names)
+    assert found.attaching == pytest.approx(3 * 2.0)
+    assert found.makespan == pytest.approx(5 * 10.0 + 3 * 2.0)
+
+
+def test_list_scheduling_is_within_grahams_bound(sim):
+    """Graham 1966: any order is within 2 - 1/M of the best; longest first within 4/3 - 1/(3M)."""
+    draw = np.random.default_rng(3)
+    for m in (2, 5, 16):
+        seconds = list(draw.exponential(100.0, 200))
+        any_order = run(sim, seconds, cluster(sim, gpus=m))
+        sorted_order = run(sim, seconds, cluster(sim, gpus=m), sim.longest_first(seconds))
+        assert any_order.makespan <= (2 - 1 / m) * any_order.ideal
+        assert sorted_order.makespan <= (4 / 3 - 1 / (3 * m)) * any_order.ideal * 1.0001
+        assert sorted_order.makespan >= sorted_order.ideal
+
+
+def test_failures_cost_what_they_must(sim):
+    """One GPU, cells of 1 h, no checkpoints: with rate λ a cell takes (e^{λt} - 1)/λ on average."""
+    made = cluster(sim, gpus=1, mtbf=2.0, checkpoint=math.inf)
+    found = run(sim, [3600.0] * 3000, made)
+    expected = (math.exp(0.5) - 1) / 0.5 * 3600.0 * 3000
+    assert found.makespan == pytest.approx(expected, rel=0.06)
+    assert found.lost == pytest.approx(expected - 3000 * 3600.0, rel=0.12)
+    # Failures come at their rate: half of one in an hour.
+    assert found.failures == pytest.approx(found.makespan / 7200.0, rel=0.08)
+    assert found.work + found.lost == pytest.approx(found.makespan)
+
+
+def test_checkpoints_bound_what_a_failure_loses(sim):
+    made = cluster(sim, gpus=4, mtbf=1.0, checkpoint=60.0, restart=10.0, load=5.0)
+    found = run(sim, [3600.0] * 400, made)
+    assert found.failures > 300
+    assert found.lost <= found.failures * (60.0 + 10.0)
+    # On average half of the 60 s: uniform within the interval between two checkpoints.
+    assert found.lost / found.failures == pytest.approx(40.0, abs=4.0)
+    assert found.loading == pytest.approx(5.0 * (found.failures + 4))
+
+
+def test_shares_are_those_of_the_command_line(sim):
+    kinds = (sim.Kind("a", 3, 10, 1.0), sim.Kind("b", 2, 10, 5.0))
+    cells = sim.planned(4, (1, 2, 4), kinds)
+    assert len(cells) == (4 * 3 + 1) * 5
+    assert len({cell.identity.key for cell in cells}) == len(cells)
+    for count in (1, 3, 7):
+        ours = sim.shards(cells, count)
+        for number, queue in enumerate(ours):
+            wanted = shard_of(cells, number + 1, count)
+            assert [cells[i] for i in queue] == wanted
+    assert len(sim.shared_queue(cells)[0]) == len(cells)
+
+
+def test_the_store_is_asked_for_what_the_modes_do(sim):
+    # 100 cells, 10 workers, 1000 s: .1 cells a second; each worker tries each cell in shared mode.
+    shared = sim.store_load(100, 10, 1000.0, "shared")
+    assert shared.tries == pytest.approx(1.0)
+    assert shared.cells == pytest.approx(0.1 * sim.PER_CELL)
+    assert shared.beats == pytest.approx(1.0)
+    apart = sim.store_load(100, 10, 1000.0, "shards")
+    assert apart.tries == 0
+    assert apart.listings == pytest.approx(0.1 * sim.LISTINGS_PER_CELL * 10)
+    assert sim.store_load(100, 10, 1000.0, "ray").beats == pytest.approx(0.1)
+
+
+def test_a_cells_file_is_as_large_as_one_that_was_written(sim, tmp_path):
+    from aurac.files import write_json
+
+    size = sim.cell_bytes(100, 40)
+    assert 100 * (64 + 40) < size < 100 * 400
+    write_json(tmp_path / "x.json", {"responses": ["x" * 40] * 100})
+    assert (tmp_path / "x.json").stat().st_size < size
+
+
+def test_the_counted_operations_are_those_of_a_lease_and_a_cell(sim, tmp_path, monkeypatch):
+    """Every system call that reaches the folder, counted while one cell is taken and stored."""
+    import os
+
+    from aurac.leases import Leases
+    from aurac.provenance import CellIdentity
+    from aurac.store import CellStore
+
+    counted = {"names": 0, "lists": 0}
+
+    def count(module, name, kind):
+        stock = getattr(module, name)
+
+        def wrapped(*arguments, **options):
+            counted[kind] += 1
+            return stock(*arguments, **options)
+
+        monkeypatch.setattr(module, name, wrapped)
+
+    fields = dict.fromkeys(CellIdentity.__dataclass_fields__, "x")
+    identity = CellIdentity(**{**fields, "rank": 1, "fit_factor": None, "scorer": 1})
+    store = CellStore(tmp_path)
+    with Leases(tmp_path) as leases:
+        store.put(identity, {"x": 0})
+        for name, kind in (("open", "names"), ("replace", "names"), ("unlink", "names"),
+                           ("fsync", "names"), ("scandir", "lists")):  # fmt: skip
+            count(os, name, kind)
+        assert leases.acquire(identity.key)
+        store.has(identity.key)
+        store.put(identity, {"x": 1})
+        leases.release(identity.key)
+    assert counted["lists"] == pytest.approx(sim.LISTINGS_PER_CELL, abs=2)
+    assert counted["names"] == pytest.approx(sim.PER_CELL, abs=3)
