@@ -12,19 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.adapters import check_base
+from aurac.adapters import check_base, check_fits
+from aurac.arms import check_groups
 from aurac.bases import PACKAGED, packaged_folder, pick_device, pick_dtype, resolve_base
 from aurac.errors import AuracError, TaskError, UsageError
-from aurac.session import common_base, limit_of, load_adapters
+from aurac.folder import REQUEST_FILE, check_same_run, place_of
+from aurac.session import Session, common_base, limit_of, load_adapters, outline_base
 from aurac.settings import separated
+from aurac.store import CellStore
 from aurac.sweep import Variant, parse_ranks, variants_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from aurac.bases import Base
+    from aurac.adapters import Adapter
+    from aurac.bases import Base, LoadedBase
     from aurac.evaluation.built import BuiltTask
-    from aurac.settings import Settings
+    from aurac.settings import Execution, Settings
 
 RATE = 0.30
 """Seconds for one request on a base of 10^9 parameters, as measured; see `RATE_SOURCE`."""
@@ -32,6 +36,7 @@ RATE_SOURCE = (
     "rough: from the bundled task on two cores of an AMD EPYC with AVX-512-BF16 (21 cells of 100 "
     "requests in 85 s), in proportion to requests and parameters; prompts are taken as equally long"
 )
+BASE = "base"
 _OVERHEAD = 1_000_000_000
 """Bytes beside weights and adapters, as measured with the packaged base on a CPU."""
 
@@ -45,6 +50,7 @@ class Line:
         task: The task.
         ranks: All ranks of the curve.
         done: Those whose cells are stored.
+        failed: Those that failed before, which are tried again only if that is asked for.
         requests: Requests of one cell; None where the documents were not looked up.
     """
 
@@ -52,12 +58,13 @@ class Line:
     task: str
     ranks: tuple[int, ...]
     done: tuple[int, ...]
+    failed: tuple[int, ...]
     requests: int | None
 
     @property
     def left(self) -> tuple[int, ...]:
         """Ranks that would be computed."""
-        return tuple(rank for rank in self.ranks if rank not in self.done)
+        return tuple(r for r in self.ranks if r not in self.done and r not in self.failed)
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,11 @@ class DryRun:
         """Those that are stored."""
         return sum(len(line.done) for line in self.lines)
 
+    @property
+    def failed(self) -> int:
+        """Those that failed before."""
+        return sum(len(line.failed) for line in self.lines)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         content = dataclasses.asdict(self)
@@ -107,6 +119,7 @@ class DryRun:
             "folder": folder,
             "cells": self.cells,
             "done": self.done,
+            "failed": self.failed,
         }
 
 
@@ -124,8 +137,9 @@ def dry_run(
     """
     if not checkpoints or not tasks:
         raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
-    chosen, _ = separated(settings)
+    chosen, execution = separated(settings)
     adapters = load_adapters(checkpoints, chosen)
+    check_groups(chosen.groups, list(adapters))
     variants = [
         variant
         for name, adapter in adapters.items()
@@ -135,22 +149,23 @@ def dry_run(
     ]
     name = common_base(adapters, chosen.base)
     base, downloads = _base(name)
-    if base is not None:
-        for adapter in adapters.values():
-            check_base(adapter, base.name, base.sha256)
     built, notes = _tasks(tasks, chosen, base)
-    if any(variant.rescale == "fit" for variant in variants):
-        notes.append("rescale fit finds its factors first; that time is not in the estimate")
     absent = [task for task in tasks if task not in {t.group or t.name for t in built}]
     downloads += [f"data of {task}, unless the hub's cache holds them" for task in absent]
-    stored = _Stored(_run_folders(out, tasks), base)
-    lines = [*_lines(variants, built, stored), *_unseen(variants, absent)]
+    stored = _Stored()
+    if base is not None:
+        outline = _outline(base, adapters.values(), chosen)
+        if built and not absent:
+            given = tuple(map(str, checkpoints)), tuple(tasks)
+            session = Session(*given, chosen, adapters, outline, variants, built)
+            stored = _stored(session, out, retry=execution.retry_failed)
+    lines = (*_lines(variants, built, stored), *_unseen(variants, absent))
     device = pick_device(chosen.device)
     size = None if base is None else _parameters(base.path)
     seconds, why = _time(lines, stored, size, device)
     dtype = str(pick_dtype(chosen.dtype, device)).removeprefix("torch.")
     return DryRun(
-        lines=tuple(lines),
+        lines=lines,
         folder=stored.folder,
         base=name,
         device=device,
@@ -159,8 +174,29 @@ def dry_run(
         seconds_from=why,
         memory=_memory(size, dtype, [a.bytes(a.rank) for a in adapters.values()]),
         downloads=tuple(downloads),
-        notes=tuple(notes),
+        notes=(*notes, *_about_time(variants, execution)),
     )
+
+
+def _outline(base: Base, adapters: Iterable[Adapter], chosen: Settings) -> LoadedBase:
+    """The base without weights, if the adapters are for it."""
+    outline = outline_base(
+        base.name,
+        dtype=chosen.dtype,
+        device=chosen.device,
+        trust_remote_code=chosen.trust_remote_code,
+    )
+    for adapter in adapters:
+        check_base(adapter, base.name, base.sha256)
+        check_fits(adapter, outline.model)
+    return outline
+
+
+def _about_time(variants: Sequence[Variant], execution: Execution) -> Iterable[str]:
+    if any(variant.rescale == "fit" for variant in variants):
+        yield "rescale fit finds its factors first; that time is not in the estimate"
+    if (execution.workers or 1) > 1 or execution.shard or execution.executor != "local":
+        yield "the time is that of one process computing all that is left"
 
 
 def _base(name: str) -> tuple[Base | None, list[str]]:
@@ -236,61 +272,51 @@ def _tokenizer(base: Base | None) -> Any:
     return None if base is None else AutoTokenizer.from_pretrained(base.path, local_files_only=True)
 
 
-def _run_folders(out: str | Path | None, tasks: Sequence[str]) -> list[Path]:
-    """The folder that was named, else those that earlier commands made for these tasks."""
-    if out is not None:
-        return [Path(out)]
-    name = "-".join(tasks)[:60].replace("/", "_")
-    return sorted(Path("runs").glob(f"{name}-????????"))
-
-
+@dataclass(frozen=True)
 class _Stored:
-    """The cells of run folders: which there are, and how long they took."""
+    """What a run folder holds of a request.
 
-    def __init__(self, folders: Iterable[Path], base: Base | None) -> None:
-        self._base = base.sha256 if base else None
-        self._found: dict[tuple[Any, ...], float | None] = {}
-        self.folder: Path | None = None
-        self.seconds: dict[str, list[float]] = {}
-        for folder in folders:
-            for path in sorted((folder / "cells").glob("*.json")):
-                self._take(folder, path)
+    Attributes:
+        folder: The folder, if it is there.
+        done, failed: (curve, rank, task) of the cells.
+        seconds: Task → how long its stored cells took.
+    """
 
-    def _take(self, folder: Path, path: Path) -> None:
-        try:
-            cell = json.loads(path.read_text(encoding="utf-8"))
-            identity, seconds = cell["identity"], cell.get("seconds")
-            key = tuple(identity[name] for name in _KEY)
-        except (OSError, ValueError, KeyError, TypeError):
-            return  # a damaged cell is computed again
-        if identity.get("base_sha256") != self._base:
-            return
-        self.folder = folder
-        self._found[key] = seconds
-        if isinstance(seconds, (int, float)):
-            self.seconds.setdefault(str(identity["task"]), []).append(float(seconds))
+    folder: Path | None = None
+    done: frozenset[tuple[str, int, str]] = frozenset()
+    failed: frozenset[tuple[str, int, str]] = frozenset()
+    seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
-    def has(self, variant: Variant | None, rank: int, task: BuiltTask) -> bool:
-        return (
-            variant.adapter.sha256 if variant else None,
-            rank,
-            variant.basis if variant else None,
-            variant.rescale if variant else None,
-            task.name,
-            task.documents_sha256,
-            task.prompts_sha256,
-        ) in self._found
+    def line(self, curve: str, ranks: tuple[int, ...], task: BuiltTask) -> Line:
+        """The cells of one curve."""
+        done = tuple(r for r in ranks if (curve, r, task.name) in self.done)
+        failed = tuple(r for r in ranks if (curve, r, task.name) in self.failed - self.done)
+        return Line(curve, task.name, ranks, done, failed, task.n_requests)
 
 
-_KEY = (
-    "adapter_sha256",
-    "rank",
-    "basis",
-    "rescale",
-    "task",
-    "documents_sha256",
-    "prompts_sha256",
-)
+def _stored(session: Session, out: str | Path | None, *, retry: bool) -> _Stored:
+    """Look the planned cells up, by the keys that `compare` would use.
+
+    Raises:
+        RunFolderError: The folder holds another run.
+    """
+    request = session.request()
+    folder = place_of(out, session.tasks, request)
+    if not (folder / REQUEST_FILE).is_file():
+        return _Stored()
+    check_same_run(folder, request)
+    store = CellStore(folder)
+    done, failed = store.keys(), set() if retry else store.failed_keys()
+    kinds: tuple[set[tuple[str, int, str]], ...] = (set(), set())
+    seconds: dict[str, list[float]] = {}
+    for cell in session.cells():
+        where = (cell.variant.label if cell.variant else BASE, cell.rank, cell.task.name)
+        if cell.identity.key in done and (content := store.get(cell.identity)) is not None:
+            kinds[0].add(where)
+            seconds.setdefault(cell.task.name, []).append(float(content["seconds"]))
+        elif cell.identity.key in failed:
+            kinds[1].add(where)
+    return _Stored(folder, frozenset(kinds[0]), frozenset(kinds[1]), seconds)
 
 
 def _lines(
@@ -299,19 +325,17 @@ def _lines(
     for task in built:
         if task.members:
             continue
-        there = (0,) if stored.has(None, 0, task) else ()
-        yield Line("base", task.name, (0,), there, task.n_requests)
+        yield stored.line(BASE, (0,), task)
         for variant in variants:
-            done = tuple(rank for rank in variant.ranks if stored.has(variant, rank, task))
-            yield Line(variant.label, task.name, variant.ranks, done, task.n_requests)
+            yield stored.line(variant.label, variant.ranks, task)
 
 
 def _unseen(variants: Sequence[Variant], tasks: Sequence[str]) -> Iterable[Line]:
     """Tasks whose documents were not looked up; a group has more cells than this."""
     for task in tasks:
-        yield Line("base", task, (0,), (), None)
+        yield Line(BASE, task, (0,), (), (), None)
         for variant in variants:
-            yield Line(variant.label, task, variant.ranks, (), None)
+            yield Line(variant.label, task, variant.ranks, (), (), None)
 
 
 def _parameters(folder: Path) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -12,6 +13,8 @@ from aurac.machine import alive, process_mark, same_machine
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system without
 
 
 def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> None:
@@ -40,8 +43,7 @@ def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> N
             os.close(descriptor)
         os.chmod(name, 0o644)  # noqa: PTH101 - mkstemp makes files that only their owner can read
         if exclusive:
-            os.link(name, path)
-            os.unlink(name)  # noqa: PTH108
+            _move_beside(name, path)
         else:
             os.replace(name, path)  # noqa: PTH105
     except BaseException:
@@ -49,6 +51,23 @@ def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> N
             os.unlink(name)  # noqa: PTH108
         raise
     _flush_folder(path.parent)
+
+
+def _move_beside(name: str, path: Path) -> None:
+    """Give a file its name unless that is taken.
+
+    Raises:
+        FileExistsError: It is.
+    """
+    try:
+        os.link(name, path)
+        os.unlink(name)  # noqa: PTH108
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        os.replace(name, path)  # noqa: PTH105
 
 
 def _flush_folder(folder: Path) -> None:

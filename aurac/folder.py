@@ -31,8 +31,7 @@ def open_run_folder(out: str | Path | None, tasks: Sequence[str], request: dict[
     Raises:
         RunFolderError: It holds something else; nothing in it is touched.
     """
-    name = "-".join(tasks)[:60].replace("/", "_")
-    folder = Path(out) if out else Path("runs") / f"{name}-{sha256_json(request)[:8]}"
+    folder = place_of(out, tasks, request)
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"--out {folder} is a file", expected="a folder")
     try:
@@ -44,6 +43,12 @@ def open_run_folder(out: str | Path | None, tasks: Sequence[str], request: dict[
             f"--out {folder} cannot be written ({error.strerror})", fix="choose another --out"
         ) from error
     return folder
+
+
+def place_of(out: str | Path | None, tasks: Sequence[str], request: dict[str, Any]) -> Path:
+    """The run folder of a request: the one that was named, else one of its own below `runs`."""
+    name = "-".join(tasks)[:60].replace("/", "_")
+    return Path(out) if out else Path("runs") / f"{name}-{sha256_json(request)[:8]}"
 
 
 def _begin(folder: Path, request: dict[str, Any]) -> None:
@@ -64,6 +69,16 @@ def _begin(folder: Path, request: dict[str, Any]) -> None:
 
 
 def _continue(folder: Path, request: dict[str, Any]) -> None:
+    if check_same_run(folder, request) != request:
+        write_json(folder / REQUEST_FILE, request)
+
+
+def check_same_run(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """The request that a run folder records, if this one may go on there.
+
+    Raises:
+        RunFolderError: It holds another run.
+    """
     before = read_request(folder)
     reasons = [f"its {REQUEST_FILE} cannot be read"] if before is None else []
     if before is not None:
@@ -71,14 +86,13 @@ def _continue(folder: Path, request: dict[str, Any]) -> None:
             reasons = _conflicts(before, request)
         except (KeyError, TypeError, AttributeError):
             reasons = [f"its {REQUEST_FILE} cannot be read"]
-    if reasons:
+    if before is None or reasons:
         raise RunFolderError(
             f"--out {folder} holds another run ({'; '.join(reasons)})",
             expected="a new folder, or the folder of this same run",
             fix="choose another --out",
         )
-    if before != request:
-        write_json(folder / REQUEST_FILE, request)
+    return before
 
 
 def read_request(folder: Path) -> dict[str, Any] | None:

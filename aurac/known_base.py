@@ -41,8 +41,13 @@ class KnownBase:
                 model: torch.nn.Module = AutoModelForCausalLM.from_config(config)
                 return model
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            if not needed:
+                return None
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise BaseModelError(f"base {self._name!r} cannot be built ({lines[0]})") from error
+            raise BaseModelError(
+                f"the shapes of base {self._name!r} are needed and cannot be built ({lines[0]})",
+                fix="give --base a folder that transformers can load",
+            ) from error
 
     def whole(self) -> torch.nn.Module:
         """The model with its numbers, in the types that they are stored in; empty without a name.

@@ -92,18 +92,23 @@ class Profile:
         self.seconds: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
         self._began = time.perf_counter()
+        self._inner: list[float] = []  # of each block that is open: seconds of blocks within it
 
     @contextlib.contextmanager
     def spent(self, on: str) -> Iterator[None]:
-        """Count the time of this block."""
+        """Count the time of this block, but for that of blocks within it."""
         began = time.perf_counter()
+        self._inner.append(0.0)
         try:
             yield
         finally:
-            self.add(on, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self.add(on, seconds - self._inner.pop())
+            if self._inner:
+                self._inner[-1] += seconds
 
     def add(self, on: str, seconds: float, count: int = 1) -> None:
-        """Count some seconds."""
+        """Count some seconds beside those of blocks."""
         self.seconds[on] += seconds
         self.counts[on] += count
 

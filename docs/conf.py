@@ -59,7 +59,10 @@ napoleon_use_rtype = False
 # Types of other libraries, and short names of type parameters and aliases: text, not links.
 nitpick_ignore_regex = [
     (r"py:class", r"'.*'|(tuple|dict|list|Mapping|Literal)\[.*"),
-    (r"py:class", r"Axis|Basis|Groups|Layout|Method|Question|Rescale|Rule|Update|Table|nn\.\w+"),
+    (
+        r"py:class",
+        r"Axis|Basis|BaseSource|Groups|Layout|Method|Question|Rescale|Rule|Update|Table|Values|.*\.Streams|nn\.\w+",
+    ),
     (r"py:mod", r"aurac\.evaluation\.harness"),
     (r"py:.*", r"(np|numpy|torch|pd|pandas|collections|typing|pathlib|types|transformers)\..*"),
     (r"py:.*", r"(NDArray|Tensor|Path|Any|Literal|Self|Axes|DataFrame|Series|Callable|Sequence)"),

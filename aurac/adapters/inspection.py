@@ -17,6 +17,7 @@ import torch
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.numerics import triangle
 from aurac.adapters.truncate import default_rescale
+from aurac.adapters.vllm import max_lora_rank, vllm_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from aurac.adapters.adapter import Adapter, Factors
 
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 FAR = 0.1  # a published inference further than this from the trained function is worth a warning
 
 
@@ -76,7 +76,8 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
             },
             "modules": layers,
         },
-        "vllm_max_lora_rank": next((r for r in VLLM_RANKS if r >= adapter.export_rank), None),
+        "vllm_max_lora_rank": max_lora_rank(adapter),
+        "vllm_refusal": vllm_refusal(adapter),
         "notes": [*adapter.notes, *_remarks(adapter, by_rank)],
     }
 
@@ -211,11 +212,4 @@ def _remarks(adapter: Adapter, by_rank: Sequence[dict[str, Any]]) -> list[str]:
         )
     if adapter.base is None:
         remarks.append("the base model is not recorded")
-    if adapter.export_rank not in VLLM_RANKS:
-        larger = next((r for r in VLLM_RANKS if r > adapter.export_rank), None)
-        remarks.append(
-            f"vLLM serves it with --max-lora-rank {larger}"
-            if larger
-            else f"vLLM serves ranks up to {VLLM_RANKS[-1]}"
-        )
     return remarks

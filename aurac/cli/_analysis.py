@@ -140,10 +140,10 @@ def _room() -> int | None:
 
 
 def _folded(head: Sequence[str], body: Sequence[Sequence[str]], width: int) -> str:
-    """Each row as a small list of `column: value`, the first column as its heading."""
+    """Each row as a small list of `column: value`, the first one as its heading."""
     lines = []
     for row in body:
-        lines += textwrap.wrap(row[0], width, drop_whitespace=False) or [""]
+        lines += textwrap.wrap(f"{head[0]}: {row[0]}", width, subsequent_indent="  ")
         for name, value in zip(head[1:], row[1:], strict=True):
             lines += textwrap.wrap(
                 f"{name}: {value}",

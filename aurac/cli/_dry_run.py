@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._analysis import table
+from aurac.cli._analysis import parse_groups, table
 from aurac.cli.options import print_json
 
 if TYPE_CHECKING:
@@ -24,8 +24,11 @@ def show_dry_run(
         os.environ.setdefault(name, "1")
     from aurac.dryrun import dry_run
     from aurac.evaluation import parse_metrics
+    from aurac.settings import parse_shard
 
     settings["metric"] = parse_metrics(settings["metric"])
+    settings["shard"] = parse_shard(settings["shard"])
+    settings["groups"] = parse_groups(settings["groups"])
     settings["rescale"] = settings["rescale"] or None
     found = dry_run(checkpoints, tasks, **settings)
     if as_json:
@@ -47,8 +50,10 @@ def _text(found: DryRun) -> list[str]:
         ]
         for line in found.lines
     ]
-    left = found.cells - found.done
+    left = found.cells - found.done - found.failed
     there = f", {found.done} already in {found.folder}" if found.done else ""
+    if found.failed:
+        there += f", {found.failed} failed before (--retry-failed tries them again)"
     lines = [table(head, rows), "", f"{left} of {found.cells} cells to compute{there}"]
     lines.append(f"on {found.device} in {found.dtype}, base {found.base}")
     time = "time: " if found.seconds is None else f"time: about {_span(found.seconds)}, "

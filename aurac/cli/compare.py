@@ -169,6 +169,7 @@ def compare(
         from aurac.cli._dry_run import show_dry_run
 
         settings |= {"data": folders(data), "basis": names(basis), "rescale": names(rescale)}
+        settings |= {"shard": shard, "groups": groups}
         return show_dry_run(
             checkpoints, names(tasks), out=out, as_json=as_json, metric=metric, **settings
         )
@@ -236,7 +237,8 @@ def _show(done: Any, as_json: bool) -> None:
     from aurac.console import stdout_console
     from aurac.report import terminal_table
 
-    stdout_console().print(terminal_table(done.results))
+    console = stdout_console()
+    console.print(terminal_table(done.results, width=console.width))
     if len(done.results["adapters"]) > 1 and not done.failures and not done.outgrown:
         from aurac.cli._analysis import analyse_sources, pair_lines
         from aurac.uncertainty.streams import SEED

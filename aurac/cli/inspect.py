@@ -120,6 +120,7 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("method", method),
         ("scaling", f"{facts['rule'] or 'mixed'}, alpha {alpha}"),
         ("modules", f"{facts['modules']} ({ranks}), {'/'.join(facts['dtypes'])}"),
+        ("vLLM", _vllm(facts)),
         ("default", f"rescale {facts['default_rescale']}"),
         ("sha256", facts["sha256"]),
     ]
@@ -131,20 +132,15 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _vllm(facts: Mapping[str, Any]) -> str:
+    """Its rank rule, or why it does not serve an export."""
+    if facts["vllm_refusal"]:
+        return f"no: {facts['vllm_refusal']}"
+    return f"yes, with --max-lora-rank {facts['vllm_max_lora_rank']}"
+
+
 def _table(facts: Mapping[str, Any]) -> list[str]:
-    head = [
-        "rank",
-        "parameters",
-        "MB",
-        "published",
-        "trained_p1",
-        "ratio",
-        "distance",
-        "prefix",
-        "svd",
-    ]
-    widths = (5, 12, 8, 10, 11, 6, 9, 7, 7)
-    lines = [" ".join(f"{h.replace('_', ' '):>{w}}" for h, w in zip(head, widths, strict=True))]
+    lines = [" ".join(f"{name:>{width}}" for name, width in COLUMNS)]
     mean = facts["energy"]["mean"]
     for k, row in enumerate(facts["by_rank"]):
         weights = row["trained_weights"]

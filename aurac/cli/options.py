@@ -88,7 +88,7 @@ def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _switches(text: str | None) -> tuple[bool, ...] | None:
     numbers = whole_numbers(text, "--enable-lora")
     if numbers is not None and not set(numbers) <= {0, 1}:
-        raise UsageError(f"--enable-lora {text!r}", expected="one 0 or 1 for each group")
+        raise UsageError("--enable-lora with other numbers", expected="one 0 or 1 for each group")
     return None if numbers is None else tuple(map(bool, numbers))
 
 
@@ -116,7 +116,8 @@ def whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise UsageError(f"{option} {text!r}", expected="whole numbers such as 1,2,4") from error
+        given = text if len(text) <= 60 else f"{text[:60]}…"
+        raise UsageError(f"{option} {given!r}", expected="whole numbers such as 1,2,4") from error
 
 
 def names(values: Sequence[str]) -> list[str]:

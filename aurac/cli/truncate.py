@@ -94,7 +94,7 @@ def truncate(
 
 
 def _row(how: Prepared, r: int, cut: Adapter, place: Path) -> dict[str, Any]:
-    from aurac.adapters.inspection import VLLM_RANKS
+    from aurac.adapters.vllm import max_lora_rank, vllm_refusal
 
     return {
         "folder": str(place),
@@ -103,18 +103,19 @@ def _row(how: Prepared, r: int, cut: Adapter, place: Path) -> dict[str, Any]:
         "rescale": how.rescale,
         "parameters": cut.parameters(cut.rank),
         "bytes": cut.bytes(cut.rank),
-        "vllm_max_lora_rank": next((v for v in VLLM_RANKS if v >= cut.export_rank), None),
+        "vllm_max_lora_rank": max_lora_rank(cut),
+        "vllm_refusal": vllm_refusal(cut),
     }
 
 
 def _line(row: Mapping[str, Any]) -> str:
     if "basis" not in row:
         return f"{row['folder']}  {row['base']} with rank {row['rank']} merged in"
-    limit = row["vllm_max_lora_rank"]
+    why = row["vllm_refusal"]
     return (
         f"{row['folder']}  rank {row['rank']}, {row['basis']}, rescale {row['rescale']}, "
         f"{row['parameters']:,} parameters, {row['bytes'] / 1e6:.2f} MB, "
-        + (f"vLLM --max-lora-rank {limit}" if limit else "above what vLLM serves")
+        + (f"not for vLLM: {why}" if why else f"vLLM --max-lora-rank {row['vllm_max_lora_rank']}")
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import time
 from collections import deque
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRIES = 3  # workers that may die in one cell before it counts as failed
+_ANSWERS_IN = 10.0  # seconds
 _PATIENCE = 1.0  # seconds between looks at signals and at cells of other processes
 
 
@@ -210,8 +212,9 @@ def _cluster(ray: Any, address: str | None, workers: int | None, tools: Tools) -
     """A connection to the cluster, or a cluster of this machine for the length of the block."""
     own = {} if address else {"num_cpus": workers, "include_dashboard": False}
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"the Ray cluster {address or 'of this machine'} cannot be reached "
             f"({_first_line(error)})",
@@ -222,6 +225,17 @@ def _cluster(ray: Any, address: str | None, workers: int | None, tools: Tools) -
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """See whether anybody answers: Ray itself would try for minutes.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    host, _, port = (address or "").rpartition("//")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), _ANSWERS_IN).close()
 
 
 def _as_aurac(error: Any) -> AuracError:

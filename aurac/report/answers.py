@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from aurac.report.tables import NONE, percent
-from aurac.report.words import LISTED, some
+from aurac.report.words import LISTED, MANY_TASKS, some
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ def answers(run: Run, differences: Sequence[Difference]) -> list[str]:
     tasks = run.task_names
     if not tasks:
         return ["This run holds no curve, so there is nothing to compare yet."]
-    if len(tasks) > LISTED:
+    if len(tasks) > MANY_TASKS:
         return _many_tasks(run, differences)
     return [" ".join(_task_answer(run, task, differences)) for task in tasks]
 

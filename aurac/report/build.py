@@ -24,12 +24,13 @@ from aurac.report.caveats import caveats
 from aurac.report.certified import DELTA, rank_sentence, rings
 from aurac.report.documents import best_default, examples, wordings
 from aurac.report.escape import one_line
-from aurac.report.findings import MANY_TASKS, find
+from aurac.report.findings import find
 from aurac.report.method import method
 from aurac.report.pictures import Pictures
 from aurac.report.rivals import gap_table, rival_table
 from aurac.report.strata import group_table
 from aurac.report.tables import highlighted, percent
+from aurac.report.words import MANY_TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aurac.report.model import CurveRow
     from aurac.uncertainty import Certificate
 
-# What `aurac recommend` tolerates too, where nothing else was declared before looking.
+# The tolerance of `aurac.analysis` too, where nothing else was declared before looking.
 DELTA = 0.02
 
 

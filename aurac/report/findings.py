@@ -11,6 +11,7 @@ from aurac.report.paired import Paired
 from aurac.report.rivals import Rival, rivals
 from aurac.report.strata import groups
 from aurac.report.tables import highlighted, ordered
+from aurac.report.words import MANY_TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from aurac.report.strata import Group
     from aurac.uncertainty import Certificate
 
-# With more tasks than this the report summarises, and looks closely at the leaders only.
-MANY_TASKS = 4
 _PAIRED = 5
 _GROUP_CURVES = 4
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aurac.report import tables
@@ -59,15 +59,28 @@ def method(run: Run) -> Section:
         if isinstance(adapter.get("recipe"), Mapping)
     ]
     if recipes:
-        keys = dict.fromkeys(key for recipe in recipes for key in recipe)
-        table = tables.listing("recipes", "Recipes", {key: key for key in keys}, recipes)
-        blocks.append(Fold("How the adapters were trained", (table,)))
+        blocks.append(Fold("How the adapters were trained", _recipes(recipes)))
     for at, item in enumerate(run.provenance):
         facts = _facts(item)
         if facts:
             table = tables.settings_table(facts, f"provenance-{at}", "Settings and versions")
             blocks.append(table)
     return Section("method", "Method, settings, hashes, versions", tuple(blocks))
+
+
+def _recipes(recipes: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
+    """What differs between the recipes as a table, what is the same in a sentence."""
+    keys = dict.fromkeys(key for recipe in recipes for key in recipe)
+    same = {
+        key: recipes[0].get(key)
+        for key in keys
+        if len(recipes) > 1 and all(recipe.get(key) == recipes[0].get(key) for recipe in recipes)
+    }
+    differing = {key: key for key in keys if key not in same}
+    table = tables.listing("recipes", "Recipes", differing, recipes)
+    said = [f"{key} {tables.entry(value)}" for key, value in same.items() if tables.known(value)]
+    alike = Text(f"The same for all: {'; '.join(said)}.")
+    return (table, alike) if said else (table,)
 
 
 def command_line(command: Any) -> str:

@@ -177,6 +177,11 @@ class Pictures:
             for item in found
         ]
         wide = max(len(item.steps) for item in found) > 6
+        seeds = (
+            " Over several seeds, the documents of all of them."
+            if any(curve.members for curve in curves)
+            else ""
+        )
         with figures.styled():
             figure = figures.grid(draws, across=1 if wide or len(draws) == 1 else 2, height=1.9)
             return self._save(
@@ -184,7 +189,8 @@ class Pictures:
                 f"changes-{self.slugs[task]}",
                 title=f"Documents gained and lost on {task}",
                 caption=f"{task}: documents gained (filled, up) and lost (hatched, down) at each "
-                "rank against the next lower one. Panels share their scale (share of documents).",
+                "rank against the next lower one. Panels share their scale (share of documents)."
+                f"{seeds}",
                 alt=words.change_alt(task, found),
             )
 

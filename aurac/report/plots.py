@@ -63,7 +63,7 @@ def rank_accuracy(
             _level(ax, curve, look, at)
         if certified and certified.get(curve.id) in curve.ranks:
             _ring(ax, curve, look, at, certified[curve.id])
-    _rank_axis(ax, {rank for curve in curves for rank in curve.ranks}, axis)
+    _rank_axis(ax, {rank for curve in curves for rank in (*curve.ranks, *curve.missing)}, axis)
     percent_axis(ax, curves, with_band)
     bases = baselines(curves)
     for value in bases.values():
@@ -122,11 +122,12 @@ def _level(ax: Axes, curve: CurveRow, look: Look, at: int) -> None:
 
 def _ring(ax: Axes, curve: CurveRow, look: Look, at: int, rank: int) -> None:
     """A ring around the smallest rank that is certified."""
+    from matplotlib import rcParams
+
     height = 100 * curve.accuracy[curve.ranks.index(rank)]
-    (ring,) = ax.plot(
-        [rank], [height], "o", markersize=13, markerfacecolor="none", markeredgecolor=look.colour
-    )
-    ring.set(markeredgewidth=1.6, zorder=4, gid=f"curve-{at}-ring")
+    (ring,) = ax.plot([rank], [height], "o", markerfacecolor="none", markeredgecolor=look.colour)
+    ring.set(markersize=2.4 * rcParams["lines.markersize"], markeredgewidth=1.6, zorder=4)
+    ring.set_gid(f"curve-{at}-ring")
 
 
 def _points(curve: CurveRow) -> tuple[list[int], list[float]]:

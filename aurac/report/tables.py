@@ -166,7 +166,7 @@ def weight_table(curves: Sequence[CurveRow], name: str) -> Table | None:
     """What each rank weighs in the areas; one row for each grid and axis."""
     rows: dict[tuple[Any, ...], tuple[Cell, ...]] = {}
     ranks = sorted({rank for curve in curves for rank in curve.ranks})
-    if not ranks or len(ranks) > _MAX_RANK_COLUMNS:
+    if not 3 <= len(ranks) <= _MAX_RANK_COLUMNS:  # two ranks weigh the same, whatever the axis
         return None
     several = len({curve.ranks for curve in curves if curve.weights}) > 1
     for curve in curves:
@@ -249,10 +249,7 @@ def change_table(task: str, changes: Sequence[Changes], name: str) -> Table:
     )
     titles = ("step", "gained", "lost", "net", "changed (%)")
     columns = (Column("curve"), *(Column(title, numeric=True) for title in titles))
-    caption = (
-        f"{task}: documents whose score rose or fell against the next lower rank; over several "
-        "seeds, those of all of them."
-    )
+    caption = f"{task}: documents whose score rose or fell against the next lower rank."
     return Table(name, caption, columns, rows)
 
 

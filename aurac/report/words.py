@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from aurac.report.strata import Group
 
 LISTED = 5
+# With more tasks than this a report summarises, and looks closely at the leaders only.
+MANY_TASKS = 4
 
 
 def metrics(curves: Sequence[CurveRow]) -> str:

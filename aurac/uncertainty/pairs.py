@@ -131,7 +131,8 @@ def compare_arms(
     if layout.df > 0 and seeds == 1:
         if is_constant(gap):
             return _all_alike(float(gap[0]), layout, parts, level)
-        if differing_units(gap, layout) < min(EDGE, layout.groups / 2):
+        differing = differing_units(gap, layout)
+        if differing < EDGE and differing <= layout.groups / 2:
             return _few_differ(gap, layout, parts, rng=rng, level=level, power=power)
     estimate = t_from(parts, level, layout.describe(), (-1.0, 1.0))
     if estimate.se is None or estimate.df is None:

@@ -222,7 +222,7 @@ class RunMaker:
             },
         }
 
-    def keep_questions(self):
+    def keep_questions(self, hostile=""):
         """The optional file of a task's questions and references."""
         (self.folder / "documents").mkdir(parents=True, exist_ok=True)
         for at, task in enumerate(self.tasks.values()):
@@ -230,11 +230,11 @@ class RunMaker:
             content = {
                 "doc_ids": [str(i) for i in range(self.n)],
                 "questions": [
-                    f"Ann has {i} pens and buys {i + 3} more. How many are hers now?"
+                    f"Ann has {i} pens and buys {i + 3} more. How many are hers now?{hostile}"
                     for i in range(self.n)
                 ],
                 "targets": [
-                    f"{i} + {i + 3} = {2 * i + 3}. #### {2 * i + 3}" for i in range(self.n)
+                    f"{i} + {i + 3} = {2 * i + 3}. #### {2 * i + 3}{hostile}" for i in range(self.n)
                 ],
             }
             (self.folder / task["documents"]).write_text(json.dumps(content))

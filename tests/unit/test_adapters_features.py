@@ -16,7 +16,7 @@ import warnings
 import pytest
 import torch
 from adapters_helpers import load_with_peft, randomise, tiny_gpt2, tiny_llama
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
@@ -374,8 +374,25 @@ def load_exported(row, base, folder):
 
 
 def load_with_peft_quietly(base, folder):
-    from peft import PeftModel
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return PeftModel.from_pretrained(base, str(folder)).eval()
+
+
+HALF = ["plain LoRA", "embeddings, tied", "convolutions", "target_parameters (experts)", "bias all"]
+
+
+@pytest.mark.parametrize("row", HALF)
+@pytest.mark.parametrize("autocast", [True, False])
+def test_a_16_bit_base_computes_as_peft_does(row, autocast, tmp_path):
+    build = make(row, tmp_path / "theirs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = PeftModel.from_pretrained(
+            build().to(torch.bfloat16), tmp_path / "theirs", autocast_adapter_dtype=autocast
+        ).eval()
+    base = build().to(torch.bfloat16)
+    plain = out(base)
+    with attach(base, prepare(load_adapter(tmp_path / "theirs")), half=not autocast):
+        assert torch.equal(out(base), out(theirs))
+        assert not torch.equal(out(base), plain)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pickle
 import resource
 import struct
+import sys
 import time
 import zipfile
 
@@ -17,6 +19,7 @@ import torch
 from adapters_helpers import random_adapter, tiny_llama
 
 from aurac.adapters import load_adapter, save_adapter
+from aurac.cli import main
 from aurac.errors import AuracError
 
 SAID = {"method": "lora", "scaling": "rank", "alpha": 4.0}
@@ -40,17 +43,37 @@ def archive(good, tmp_path_factory):
     return path.read_bytes()
 
 
-def refused(path, **said):
-    """The message of a refusal, within 5 seconds and 500 MB more than before, nothing written."""
+def refused(path, *flags, **said):
+    """The one line of ``aurac inspect``, with exit code 2, within 5 s and 500 MB, nothing written.
+
+    The command runs in this process, so that memory is what it adds to what Python had before.
+    """
     place = path if path.is_dir() else path.parent
     before = sorted(place.iterdir())
     peak, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    with pytest.raises(AuracError) as caught:
-        load_adapter(path, **said)
+    for key, value in said.items():
+        flags = (*flags, f"--{key.replace('_', '-')}", str(value))
+    code, out, err = run_aurac("inspect", path, *flags)
     assert time.monotonic() - start < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 500 * 1024
     assert sorted(place.iterdir()) == before
-    return one_line(caught.value)
+    assert (code, out) == (2, "")
+    assert err.startswith("aurac: error: ")
+    assert err.endswith("\n")
+    return one_line(err.removeprefix("aurac: error: ").removesuffix("\n"))
+
+
+def run_aurac(*arguments):
+    """Exit code, stdout and stderr of the command line itself."""
+    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["aurac", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as end:
+        return end.code, out.getvalue(), err.getvalue()
+    finally:
+        sys.argv = argv
 
 
 def one_line(error):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -166,6 +169,56 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
+PEAK = """
+import re, sys
+from aurac.cli import main
+try:
+    main()
+except SystemExit as end:
+    status = end.code
+text = open("/proc/self/status").read()
+print("PEAK", re.search(r"VmHWM:\\s+(\\d+) kB", text)[1])
+sys.exit(status)
+"""
+
+
+def peak_megabytes(tmp_path, modules, *arguments):
+    """Peak resident memory of a command on an adapter of 4 MB modules, zeros in a sparse file."""
+    folder = tmp_path / f"modules{modules}"
+    if not folder.exists():
+        outline = {}
+        for k in range(modules):
+            key = f"base_model.model.model.layers.{k}.mlp.up_proj"
+            outline[f"{key}.lora_A.weight"] = torch.empty(16, 65536, device="meta").bfloat16()
+            outline[f"{key}.lora_B.weight"] = torch.empty(65536, 16, device="meta").bfloat16()
+        folder.mkdir()
+        SafetensorsWriter(folder / "adapter_model.safetensors", outline, {"format": "pt"})
+        config = {"peft_type": "LORA", "r": 16, "target_modules": ["up_proj"]}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, arguments[0], str(folder), *map(str, arguments[1:])],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.rpartition("PEAK")[2]) / 1000
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own count")
+def test_memory_does_not_grow_with_the_adapter(tmp_path):
+    for k, arguments in enumerate(
+        [("truncate", "--ranks", "1,4", "--out"), ("inspect", "--ranks")]
+    ):
+        few, many = (
+            peak_megabytes(tmp_path, n, *arguments, tmp_path / f"out{k}-{n}" if k == 0 else "1")
+            for n in (2, 60)
+        )
+        assert many < few + 40  # 232 MB more of adapter
+        assert many < 2 * 4.2 + 300
+
+
 @pytest.mark.parametrize("metadata", [{"format": "pt"}, {"b": 'x"\\\n', "a": "é"}])
 def test_the_writer_is_the_librarys_to_the_byte(tmp_path, metadata):
     state = {
@@ -181,7 +234,7 @@ def test_the_writer_is_the_librarys_to_the_byte(tmp_path, metadata):
     writer = SafetensorsWriter(tmp_path / "mine.safetensors", state, metadata)
     for key in reversed(list(state)):
         writer.put(key, state[key])
-    writer.close()
+    writer.finish()
     if len(metadata) == 1:
         assert (tmp_path / "mine.safetensors").read_bytes() == (
             tmp_path / "theirs.safetensors"
@@ -200,7 +253,7 @@ def test_the_writer_holds_its_header_true(tmp_path):
         writer.put("a", torch.ones(3))
     writer.put("a", state["a"])
     with pytest.raises(ValueError, match="1 tensors were not written: b"):
-        writer.close()
+        writer.finish()
 
 
 @pytest.mark.parametrize("rows", [3, 4096, 9001])

@@ -151,3 +151,29 @@ def test_ranks_it_does_not_have(adapter, tmp_path):
     assert "    3 " in run(folder, "--ranks", "3").stdout
     with pytest.raises(RankError):
         run(folder, "--ranks", "5")
+
+
+def test_what_vllm_serves_is_said(adapter, tmp_path):
+    from dataclasses import replace
+
+    from aurac.adapters import vllm
+
+    assert (
+        "vLLM          yes, with --max-lora-rank 8"
+        in run(save_adapter(adapter, tmp_path / "a")).stdout
+    )
+    # ranks as vLLM's --max-lora-rank takes them
+    grown = {
+        name: replace(f, A=f.A.repeat(65, 1), B=f.B.repeat(1, 65))
+        for name, f in adapter.modules.items()
+    }
+    big = replace(adapter, modules=grown, nesting=None)
+    assert vllm.max_lora_rank(big) == 320  # rank 260
+    assert vllm.vllm_refusal(big) is None
+    name, f = next(iter(adapter.modules.items()))
+    odd = replace(adapter, modules={**adapter.modules, name: replace(f, alpha=3.0)})
+    assert "one rank and one alpha" in vllm.vllm_refusal(odd)
+    extra = replace(adapter, extras={"lm_head.weight": f.A})
+    assert "beside the low-rank factors" in vllm.vllm_refusal(extra)
+    huge = {n: replace(g, A=g.A.repeat(3, 1), B=g.B.repeat(1, 3)) for n, g in grown.items()}
+    assert vllm.vllm_refusal(replace(big, modules=huge)) == "it serves ranks up to 512"

@@ -141,7 +141,7 @@ def test_libraries_speak_to_the_log_and_aurac_to_the_screen_once(quiet, capsys):
     for name in LIBRARIES:
         logging.getLogger(name).addHandler(logging.StreamHandler())  # as each does when imported
         logging.getLogger(name).propagate = False
-        logging.getLogger(f"{name}.models").warning("advice of %s", name)
+        logging.getLogger(f"{name}.models").error("advice of %s", name)
     warnings.warn("a library's warning", UserWarning, stacklevel=1)
     for _ in range(3):
         logging.getLogger("aurac.store").warning("cell %s is damaged", "x")
@@ -187,7 +187,7 @@ def test_tables_fold_on_a_narrow_terminal_and_lose_nothing():
     narrow = table(head, rows, 30)
     assert max(map(len, narrow.splitlines())) <= 30
     assert re.sub(r"\s+", "", narrow) == re.sub(
-        r"\s+", "", f"{rows[0][0]}{head[1]}:{rows[0][1]}{head[2]}:{rows[0][2]}"
+        r"\s+", "", f"{head[0]}:{rows[0][0]}{head[1]}:{rows[0][1]}{head[2]}:{rows[0][2]}"
     )
 
 

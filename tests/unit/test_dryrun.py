@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from aurac.adapters import Adapter, Factors, Nesting, save_adapter
 from aurac.cli import cli
 from aurac.comparison import compare
 from aurac.dryrun import RATE, DryRun, dry_run
-from aurac.errors import CheckpointError, RankError, TaskError
+from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,9 +75,36 @@ def test_afterwards_only_what_compare_would_add_is_left(adapter, run):
     assert "5 stored cells" in found.seconds_from
 
 
-def test_other_documents_are_other_cells(adapter, run):
-    found = dry_run([adapter], [TASK], out=run, **{**COMMON, "limit": 2})
-    assert found.done == 0
+def test_cells_that_failed_are_left_alone_unless_asked_for(adapter, run, tmp_path):
+    broken = shutil.copytree(run, tmp_path / "run")
+    [cell] = [
+        path
+        for path in (broken / "cells").iterdir()
+        if json.loads(path.read_text())["identity"]["rank"] == 4
+        and json.loads(path.read_text())["identity"]["rescale"] == "rule"
+    ]
+    (broken / "failed").mkdir(exist_ok=True)
+    cell.rename(broken / "failed" / cell.name)
+    found = dry_run([adapter], [TASK], out=broken, ranks="1,4", **COMMON)
+    assert (found.done, found.failed) == (4, 1)
+    assert set(left(found).values()) == {()}
+    again = dry_run([adapter], [TASK], out=broken, ranks="1,4", retry_failed=True, **COMMON)
+    assert left(again)["mine · prefix · rule"] == (4,)
+
+
+def test_a_folder_of_another_run_is_refused_as_compare_refuses_it(adapter, run):
+    with pytest.raises(RunFolderError) as told:
+        dry_run([adapter], [TASK], out=run, **{**COMMON, "limit": 2})
+    with pytest.raises(RunFolderError) as oracle:
+        compare([adapter], [TASK], out=run, **{**COMMON, "limit": 2})
+    assert str(told.value) == str(oracle.value)
+
+
+def test_a_damaged_cell_is_left(adapter, run, tmp_path):
+    broken = shutil.copytree(run, tmp_path / "run")
+    cell = next((broken / "cells").iterdir())
+    cell.write_text(cell.read_text().replace(":", ": ", 1)[:-40])
+    assert dry_run([adapter], [TASK], out=broken, ranks="1,4", **COMMON).done == 4
 
 
 def test_the_rate_scales_with_requests_and_parameters(adapter, tiny_base_folder, tmp_path):

@@ -5,14 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from functools import partial
+from itertools import pairwise
 
+import matplotlib as mpl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_runs import RunMaker, many_curves, zoo_run
 
-from aurac.report import figures, plots, style
-from aurac.report.model import parse
+from aurac.report import charts, figures, paper, plots, style
+from aurac.report.documents import Changes, Step
+from aurac.report.model import Interval, parse
+from aurac.report.pictures import Pictures
+from aurac.report.strata import Group
 
 
 def drawn(curves, axis="log2"):
@@ -70,6 +76,115 @@ def test_no_text_touches_another_or_leaves_the_figure(case, axis, tmp_path):
         assert box.x1 <= frame.x1, name
         assert frame.y0 <= box.y0, name
         assert box.y1 <= frame.y1, name
+
+
+def boxes_of(figure):
+    """Every text of a figure with its box: ticks in view, labels, titles, legends, names."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    FigureCanvasAgg(figure).draw()
+    renderer = figure.canvas.get_renderer()
+    shown = [t for legend in figure.legends for t in legend.get_texts()]
+    for ax in figure.axes:
+        shown += [*ax.texts, ax.title, ax._left_title]
+        for one in (ax, *ax.child_axes):
+            for axis in (one.xaxis, one.yaxis):
+                low, high = sorted(axis.get_view_interval())
+                ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+                shown += [t for tick in ticks for t in (tick.label1, tick.label2)] + [axis.label]
+        shown += ax.get_legend().get_texts() if ax.get_legend() else []
+    return [
+        (t.get_text(), Text.get_window_extent(t, renderer))
+        for t in shown
+        if t.get_text() and t.get_visible()
+    ]
+
+
+def assert_apart(figure):
+    boxes = boxes_of(figure)
+    assert boxes
+    for (name, box), (other, second) in itertools.combinations(boxes, 2):
+        assert not box.overlaps(second), f"{name!r} touches {other!r}"
+    frame = figure.bbox
+    for name, box in boxes:
+        across = frame.x0 <= box.x0 <= box.x1 <= frame.x1
+        upright = frame.y0 <= box.y0 <= box.y1 <= frame.y1
+        assert across, f"{name!r} leaves the figure"
+        assert upright, f"{name!r} leaves the figure"
+
+
+SHAPES = ["one", "two", "six", "twenty", "flat", "same end", "single rank", "missing", "dense"]
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_texts_of_cost_and_paper_figures_are_apart(case, tmp_path):
+    curves = parse(CASES[case](tmp_path).results()).curves
+    highlight = {curve.id for curve in curves[: style.MAX_HIGHLIGHTED]}
+    some = [curve for curve in curves if curve.id in highlight]
+    draw = partial(plots.rank_accuracy, curves=curves, highlight=highlight, full=highlight)
+    with figures.styled():
+        mpl.rcParams.update(paper.SMALL)
+        for width in paper.WIDTHS.values():
+            assert_apart(paper.figure(draw, width))
+            assert_apart(paper.figure(partial(charts.cost, curves=some), width))
+    with figures.styled():
+        labels = [curve.label for curve in some]
+        cost = partial(charts.cost, curves=some)
+        assert_apart(figures.single(cost, labels=labels, height=3.6, top=0.55))
+
+
+@pytest.mark.parametrize("panels", [1, 2, 6])
+@pytest.mark.parametrize("steps", [1, 5, 9])
+def test_texts_of_gained_and_lost_are_apart(panels, steps):
+    def item(at):
+        ends = [2**i for i in range(steps + 1)]
+        found = [Step(a, b, 999 if at else 3, 0 if at % 2 else 400) for a, b in pairwise(ends)]
+        return Changes(f"an adapter with a long name {at}", "t", 1000, tuple(found))
+
+    draws = [
+        partial(charts.gained_lost, changes=item(at), most=(0.999, 0.4)) for at in range(panels)
+    ]
+    with figures.styled():
+        across = 1 if steps > 6 or panels == 1 else 2
+        assert_apart(figures.grid(draws, across=across, height=1.9))
+
+
+@pytest.mark.parametrize("groups", [2, 24])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_texts_of_groups_are_apart(count, groups, tmp_path):
+    curves = parse(many_curves(tmp_path, count, cells=False).results()).curves
+    found = [
+        Group(f"group number {at:02d}", 30, curve, Interval(0.5, 0.1, 0.3, 0.7), (), None)
+        for curve in curves
+        for at in range(groups)
+    ]
+    run = parse(many_curves(tmp_path, count, cells=False).results())
+    pictures = Pictures(run, tmp_path, detailed=True)
+    kept = []
+    pictures._save = lambda figure, name, **_: kept.append(figure)
+    pictures.groups("word_problems", found)
+    with figures.styled():
+        assert_apart(kept[0])
+
+
+def test_a_certified_rank_has_a_ring_and_the_full_rank_a_level_line(tmp_path):
+    from matplotlib.figure import Figure
+
+    curves = parse(many_curves(tmp_path, 2, cells=False).results()).curves
+    first = curves[0]
+    with figures.styled():
+        ax = plots.rank_accuracy(
+            Figure().subplots(), curves, certified={first.id: 8}, full={first.id}
+        )
+    lines = {line.get_gid(): line for line in ax.get_lines()}
+    ring, level = lines["curve-0-ring"], lines["curve-0-full"]
+    assert list(ring.get_xdata()) == [8]
+    assert list(ring.get_ydata()) == [100 * first.accuracy[first.ranks.index(8)]]
+    assert list(level.get_xdata()) == [first.ranks[0], first.ranks[-1]]
+    assert set(level.get_ydata()) == {100 * first.accuracy[-1]}
+    assert "curve-1-ring" not in lines
+    assert "curve-1-full" not in lines
 
 
 def test_a_missing_rank_is_a_gap_in_line_and_band(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import re
 import subprocess
@@ -237,7 +238,10 @@ def hostile(tmp_path_factory):
             task='<img src="x" onerror="alert(1)">',
             texts=said,
         )
-    maker.keep_questions().write()
+    maker.failures.append(
+        {"adapter": SCRIPT, "task": "\x1b[2J", "rank": 1, "reason": f"{SCRIPT}\x1b]0;t\x07"}
+    )
+    maker.keep_questions(hostile=f"\n```\n{SCRIPT}\x1b[31m</pre>|a|b|\n## head").write()
     return folder, write_report(folder)
 
 
@@ -248,11 +252,28 @@ def test_hostile_text_stays_text(hostile):
     assert sum(tag == "script" for tag, _ in page.tags) == 1
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert SCRIPT in "".join(page.text)
-    for name in ("report.html", "report.md", "table.csv", "points.csv", "table.tex"):
+    names = [path.name for path in folder.iterdir() if path.suffix in {".csv", ".md", ".tex"}]
+    cards = [f"cards/{path.name}" for path in (folder / "cards").iterdir()]
+    for name in ("report.html", *names, *cards):
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", read(folder, name)), name
     assert "\\input{x}" not in read(folder, "table.tex")
     rows = list(csv.reader(read(folder, "table.csv").splitlines()))
     assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "@"))]
+
+
+def test_a_hostile_terminal_table_and_command_print_no_control_characters(hostile, tmp_path):
+    from click.testing import CliRunner
+    from rich.console import Console
+
+    from aurac.cli import cli
+    from aurac.report import terminal_table
+
+    folder, _ = hostile
+    console = Console(width=200, record=True, file=io.StringIO(), color_system=None)
+    console.print(terminal_table(json.loads(read(folder, "results.json")), width=200))
+    done = CliRunner().invoke(cli, ["report", str(folder), "--out", str(tmp_path / "again")])
+    for text in (console.export_text(), done.output):
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
 
 
 def test_hostile_markdown_has_no_html_of_its_own(hostile):

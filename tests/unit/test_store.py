@@ -120,6 +120,20 @@ def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path, monkeypatch)
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_an_exclusive_write_leaves_what_is_there(tmp_path, monkeypatch, links):
+    def none(*_):
+        raise OSError(95, "Operation not supported")
+
+    if not links:
+        monkeypatch.setattr("os.link", none)
+    write_json(tmp_path / "x.json", 1, exclusive=True)
+    with pytest.raises(FileExistsError):
+        write_json(tmp_path / "x.json", 2, exclusive=True)
+    assert json.loads((tmp_path / "x.json").read_text()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
 def test_a_failure_is_a_record_that_a_cell_replaces(tmp_path):
     store = CellStore(tmp_path)
     store.fail(IDENTITY, {"reason": "RuntimeError: x"})

@@ -118,6 +118,15 @@ def test_the_same_run_twice_is_no_difference_and_no_zero_error():
     assert found.estimate.low == pytest.approx(-found.estimate.high)
 
 
+def test_half_of_eight_documents_that_all_fall_prove_nothing():
+    """Four losses among eight documents: of 2^4 sign patterns two are as far out, p = 1/8."""
+    a = np.array([1, 1, 1, 1, 0, 0, 1, 0.0])
+    b = np.array([0, 0, 0, 0, 0, 0, 1, 0.0])
+    found = difference(a, b, rng=rng())
+    assert found.p == pytest.approx(1 / 8)
+    assert found.estimate.low < -0.5 < found.estimate.high
+
+
 def test_few_differing_documents_by_hand():
     # 200 documents, 3 gained, none lost. Losses: 0 to 1 - .025^(1/200) = .01828. Gains: 3/200 with
     # se² = .015·.985/199, so 199 effective documents and 2.985 hits.

@@ -1,0 +1,144 @@
+"""What the run folder costs when it holds many cells, and whether memory stays flat.
+
+    python benchmarks/run_store.py --cells 100000 --out FILE.json
+    python benchmarks/run_store.py --memory CKPT --tasks aurac_word_problems_mc --out FILE.json
+
+The first fills a folder with cells (small ones: only their number matters to a listing), then puts
+full-size cells into it through the runner, with leases and log, on tasks that cost nothing: what
+is left is the store's own cost per cell. It also times a status from the command line, the plan,
+and reading a cell back. The second evaluates 500 cells with the real engine (one adapter's cells,
+deleted and computed again) and prints the resident memory, threads and open files along the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "unit"))
+
+DOCUMENTS = 100
+
+
+def timed(work: Any, times: int = 5) -> float:
+    """Median seconds of a call."""
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - began)
+    return statistics.median(found)
+
+
+def store_costs(cells: int, puts: int = 200) -> dict[str, Any]:
+    """Costs in a folder of `cells` cells."""
+    from runs_doubles import Task, planned, runner
+
+    from aurac.folder import open_run_folder
+    from aurac.leases import Leases
+    from aurac.runlog import RunLog
+    from aurac.runner import Tools
+    from aurac.status import PlanRow, read_status, write_plan
+    from aurac.store import CellStore, read_cell
+
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "run"
+        request = {"settings": {}, "adapters": {}, "curves": [], "tasks": {"t": "x"}}
+        open_run_folder(folder, ["t"], request)
+        (folder / "cells").mkdir()
+        rows = [PlanRow(f"{n:064x}", f"c{n % 50}", n, f"t{n % 7}", 100) for n in range(cells)]
+        for row in rows:
+            (folder / "cells" / f"{row.key}.json").write_text("{}")
+        fresh = planned(*(Task(f"task{n}", n=DOCUMENTS, passes=0) for n in range(puts)))
+        plan = [*rows, *(PlanRow(c.identity.key, None, 0, "t", 100) for c in fresh)]
+        began = time.perf_counter()
+        write_plan(folder, plan)
+        plan_seconds = time.perf_counter() - began
+        store = CellStore(folder)
+        began = time.perf_counter()
+        with RunLog(folder) as log, Leases(folder) as leases:
+            runner(folder, Tools(leases, log=log)).run(fresh)
+        each = (time.perf_counter() - began) / puts
+        paths = [store.path(cell.identity) for cell in fresh]
+        command = [sys.executable, "-m", "aurac", "runs", "status", str(folder), "--json"]
+        return {
+            "cells": cells + puts,
+            "milliseconds_per_cell": round(1000 * each, 2),
+            "bytes_per_cell": round(statistics.mean(p.stat().st_size for p in paths)),
+            "milliseconds_to_read_a_cell": round(
+                1000 * timed(lambda: [read_cell(p) for p in paths]) / puts, 2
+            ),
+            "seconds_to_write_the_plan": round(plan_seconds, 2),
+            "seconds_to_list": round(timed(store.keys), 3),
+            "seconds_of_status": round(timed(lambda: read_status(folder)), 3),
+            "seconds_of_status_from_the_command_line": round(
+                timed(lambda: subprocess.run(command, check=True, capture_output=True)), 3
+            ),
+        }
+
+
+def usage() -> dict[str, int]:
+    """Resident memory in KiB, threads, open files of this process."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {
+        "kib": int(status["VmRSS"].split()[0]),
+        "threads": int(status["Threads"]),
+        "files": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
+    }
+
+
+def memory(checkpoint: str, task: str, cells: int = 500) -> dict[str, Any]:
+    """Memory while the cells of one adapter are computed again and again."""
+    from aurac.evaluation import EngineOptions
+    from aurac.leases import Leases
+    from aurac.runlog import RunLog
+    from aurac.runner import Runner, Tools
+    from aurac.session import open_session
+    from aurac.settings import Settings
+    from aurac.store import CellStore
+
+    chosen = Settings(ranks="all", limit=20, dtype="float32", device="cpu")
+    session = open_session([checkpoint], [task], chosen)
+    planned = session.cells()
+    seen: list[dict[str, int]] = []
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root)
+        store = CellStore(folder)
+        with RunLog(folder) as log, Leases(folder) as leases:
+            runner = Runner(session.base, store, EngineOptions(), Tools(leases, log=log))
+            done = 0
+            while done < cells:
+                runner.run(planned)
+                done += len(planned)
+                for cell in planned:
+                    store.path(cell.identity).unlink()
+                seen.append({"cells": done, **usage()})
+    half = [point["kib"] for point in seen if point["cells"] >= cells / 5]
+    return {"growth": round(max(half) / half[0] - 1, 4), "points": seen[:: max(1, len(seen) // 8)]}
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--cells", type=int, default=100_000)
+    parser.add_argument("--memory", metavar="CKPT")
+    parser.add_argument("--tasks", default="aurac_word_problems_mc")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    found = memory(given.memory, given.tasks) if given.memory else store_costs(given.cells)
+    text = json.dumps(found, indent=1)
+    print(text)
+    if given.out:
+        given.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The reports that lie in the repository are what `aurac report` makes of their stored cells."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from aurac.cli import cli
+from aurac.report import write_report
+
+REPORTS = Path(__file__).parents[2] / "reports"
+RUNS = sorted(path.parent for path in REPORTS.glob("*/results.json"))
+DRAWN_BY = re.search(r"matplotlib ([\d.]+\d)", (REPORTS / "README.md").read_text())[1]
+
+
+def without_figures(text):
+    return re.sub(r"<svg .*?</svg>", "<svg/>", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_the_report_is_current(run, tmp_path):
+    written = write_report(run, out=tmp_path)
+    made = {str(path.relative_to(tmp_path)) for path in written}
+    kept = {
+        str(path.relative_to(run))
+        for path in run.rglob("*")
+        if path.is_file() and path.parent.name not in {"cells", "documents"}
+    }
+    assert made == kept - {"results.json"}
+    for name in sorted(made):
+        old, new = run / name, tmp_path / name
+        if old.suffix == ".parquet":
+            assert pq.read_table(old).equals(pq.read_table(new)), name
+        elif mpl.__version__ == DRAWN_BY:
+            assert old.read_bytes() == new.read_bytes(), name
+        elif name.startswith("figures/"):
+            assert new.stat().st_size > 0
+        else:
+            assert without_figures(old.read_text()) == without_figures(new.read_text()), name
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_it_was_made_by_the_commands_of_the_documents(run):
+    assert RUNS
+    readme = (REPORTS.parent / "README.md").read_text(encoding="utf-8")
+    page = (run / "report.html").read_text(encoding="utf-8")
+    (command,) = re.findall(r'<pre class="code"[^>]*><code>(aurac compare[^<]*)</code>', page)
+    assert command in readme
+    assert not re.search(r"(?<![\w.])/(?:tmp|home|root|work)/", page)
+
+
+def test_the_stored_run_can_be_read_without_a_model():
+    for command, *options in (("score",), ("recommend", "--delta", "0.12")):
+        done = CliRunner().invoke(cli, [command, str(RUNS[0]), *options, "--json"])
+        assert done.exit_code == 0, done.output
