@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from aurac.sweep import PlannedCell
 
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+
 
 class NoProgress:
     """Shows nothing."""
@@ -49,7 +51,7 @@ class SweepProgress(NoProgress):
     def __init__(self, cells: Sequence[PlannedCell], total_cells: int) -> None:
         self._cells, self._total = len(cells), total_cells
         self._requests = sum(cell.task.n_requests for cell in cells)
-        self._begun = 0
+        self._begun = self._answered = 0
         self._started = time.perf_counter()
         self._console = stderr_console()
         self._bar: Any = None
@@ -75,6 +77,7 @@ class SweepProgress(NoProgress):
 
     def documents(self, count: int) -> None:
         """Advance the bar."""
+        self._answered += count
         if self._bar is not None:
             self._bar.advance(self._task, count)
 
@@ -85,19 +88,52 @@ class SweepProgress(NoProgress):
             self._bar.update(self._task, description=one_line(cell.label))
         else:
             seconds = time.perf_counter() - self._started
-            line = f"[{self._begun}/{self._cells}] {seconds:6.1f} s  {one_line(cell.label)}"
+            place = f"[{self._begun}/{self._cells}] {seconds:6.1f} s{self._pace(seconds)}"
+            line = f"{place}  {one_line(cell.label)}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _pace(self, seconds: float) -> str:
+        """Requests per second so far, and the time left at that rate."""
+        if self._answered <= 0 or seconds <= 0:
+            return ""
+        rate = self._answered / seconds
+        left = (self._requests - self._answered) / rate
+        return f", {rate:.3g} requests/s, {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: `3 d 4 h`, `12 min 5 s`, `8 s`."""
+    parts, rest = [], max(0, round(seconds))
+    for size, unit in _UNITS:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    if len(parts) < 2 and (rest or not parts):
+        parts.append(f"{rest} s")
+    return " ".join(parts[:2])
+
+
+def _rate(task: Any) -> str:
+    return f"{task.speed:.3g} requests/s" if task.speed else ""
 
 
 def _bar(console: Any) -> Any:
     from rich.progress import (
         BarColumn,
         Progress,
+        ProgressColumn,
         TaskProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Requests per second, of late."""
+
+        def render(self, task: Any) -> Text:
+            return Text(_rate(task))
 
     return Progress(
         TextColumn("{task.description}", markup=False),
@@ -106,5 +142,6 @@ def _bar(console: Any) -> Any:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        Rate(),
         console=console,
     )

@@ -106,7 +106,8 @@ class Tools:
         log: Where events go.
         profile: Where time goes.
         wait_for_device: Wait for each pass, so that its time is its own.
-        on_documents: Called with the number of documents done since the last call.
+        on_documents: Called with the number of requests answered since the last call, here or by
+            others.
         on_cell: Called before each cell that is computed.
     """
 
@@ -160,6 +161,7 @@ class Runner:
         """Compute what nobody has or holds; what others hold is returned."""
         settled = self.store.keys() | self.store.failed_keys()
         open_cells = [cell for cell in cells if cell.identity.key not in settled]
+        self.tools.on_documents(sum(c.task.n_requests for c in cells if c.identity.key in settled))
         elsewhere: list[PlannedCell] = []
         for variant, group in _by_variant(open_cells):
             with contextlib.ExitStack() as stack:
@@ -177,6 +179,7 @@ class Runner:
             return False
         try:
             if self.store.has(key) or key in self.store.failed_keys():
+                self.tools.on_documents(cell.task.n_requests)
                 return True
             deaths = leases.generation(key) - 1
             if deaths >= MOST_DEATHS and not self.store.has_partial(key):

@@ -27,6 +27,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+LIBRARIES = (
+    *("lm_eval.tasks", "matplotlib.pyplot", "transformers", "peft"),
+    *("aurac.comparison", "aurac.report", "aurac.evaluation.harness", "aurac.evaluation.packed"),
+)
+
 
 def attempt(request: dict[str, Any], folder: Path, log: Path) -> int:
     """Start the run in a child of its own."""
@@ -160,7 +165,7 @@ def main() -> None:
     given = parser.parse_args()
     names = ("checkpoints", "limit", "ranks", "dtype", "device")
     request = {name: getattr(given, name) for name in names} | {"tasks": given.tasks.split(",")}
-    for name in ("lm_eval.tasks", "matplotlib.pyplot", "transformers"):
+    for name in LIBRARIES:
         importlib.import_module(name)
     import torch
 

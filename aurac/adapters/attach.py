@@ -303,8 +303,11 @@ def _placed(layer: Any, A: Tensor, B: Tensor, *, half: bool) -> tuple[Tensor, Te
     dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
     if dtype in _HALF and not half:
         dtype = torch.float32
+    # Of a base that is spread or offloaded (accelerate), the layer's own place during a pass.
+    hook = getattr(layer.get_base_layer(), "_hf_hook", None)
+    place = getattr(hook, "execution_device", None) if weight.is_meta else weight.device
     # Always a copy: inside a loaded file a tensor may be aligned so that products round otherwise.
-    return A.to(weight.device, dtype, copy=True), B.to(weight.device, dtype, copy=True)
+    return A.to(place, dtype, copy=True), B.to(place, dtype, copy=True)
 
 
 def _reference_weight(layer: Any) -> Tensor:

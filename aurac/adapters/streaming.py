@@ -68,7 +68,6 @@ def save_truncations(
         for r, outline in outlines.items():
             path = folders[r] / WEIGHTS[0]
             files[r] = SafetensorsWriter(path, peft_state(outline), METADATA)
-            stack.callback(files[r].close, complete=False)
         for name, f in adapter.walk():
             A, B = prepare_module(how, name, f, rows=max(places))
             for r, file in files.items():
@@ -79,7 +78,7 @@ def save_truncations(
                 file.put(f"{PREFIX}{key}", extra)
         written = {r: replace(o, derived=how.record(r)) for r, o in outlines.items()}
         for r, file in files.items():
-            file.close()
+            file.finish()
             write_records(folders[r], dump_records(written[r]))
     return written
 

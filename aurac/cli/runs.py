@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aurac.progress import duration
+
 if TYPE_CHECKING:
     from aurac.status import Status
-
-_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 @click.command()
@@ -64,18 +64,6 @@ def _lines(status: Status) -> list[str]:
     if status.failed:
         lines.append("  --retry-failed tries failed cells again")
     return lines + [f"  {note}" for note in status.notes]
-
-
-def duration(seconds: float) -> str:
-    """Two units at most: `3 d 4 h`, `12 min 5 s`, `8 s`."""
-    parts, rest = [], round(seconds)
-    for size, unit in _UNITS:
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    if len(parts) < 2 and (rest or not parts):
-        parts.append(f"{rest} s")
-    return " ".join(parts[:2])
 
 
 def _list(root: Path, as_json: bool) -> int:

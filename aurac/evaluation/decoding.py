@@ -120,7 +120,7 @@ class Decoder:
         for p in prompts:
             if p.until not in tables:
                 tables[p.until] = StopTable(tokenizer, p.until)
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].tokens))
+        order = sorted(range(len(prompts)), key=lambda i: prompts[i].order)
         self._waiting = deque(Stream(i, prompts[i], tables[prompts[i].until]) for i in order)
         self._most = min(options.batch_size or MOST_SLOTS, len(prompts))
         self._active: list[Stream] = []

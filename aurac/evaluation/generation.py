@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["GenerationLayout", "GenerationRequest", "generate", "generation_layout"]
 
 DEFAULT_NEW_TOKENS = 256
+_SIMILAR_LENGTH = 64  # prompts that differ by less may be taken in any order
 _LIMIT_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _SILENT = frozenset({"until", "do_sample", "temperature", "top_p", "top_k", *_LIMIT_NAMES})
 
@@ -67,6 +68,14 @@ class Prompt:
     tokens: tuple[int, ...]
     until: tuple[str, ...]
     max_new_tokens: int
+
+    @property
+    def order(self) -> tuple[int, tuple[int, ...]]:
+        """Longest first, so that slots narrow in time; among similar ones, those that begin alike.
+
+        A beginning that neighbours share is computed once.
+        """
+        return -(len(self.tokens) // _SIMILAR_LENGTH), self.tokens
 
 
 @dataclass(frozen=True, eq=False)

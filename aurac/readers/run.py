@@ -10,6 +10,8 @@ import numpy as np
 
 from aurac.curve import Curve
 from aurac.errors import AuracError, RunFolderError
+from aurac.hashing import sha256_json
+from aurac.provenance import differences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,6 +103,7 @@ class CellReader:
         several = len(parts) > 1
         scores = np.concatenate([part["scores"] for part in parts])
         found: dict[str, Any] = {"scores": scores}
+        found["identities"] = [part["identity"] for part in parts]
         for name in ("doc_ids", "doc_hashes", "strata"):
             if any(part[name] is None for part in parts):
                 found[name] = None
@@ -127,6 +130,7 @@ class CellReader:
         _stay_inside(self.folder, where)
         path = self.folder / where
         cell = _json(path)
+        _check_whole(cell, path)
         column = cell.get("metrics", {}).get(metric)
         if column is None:
             known = ", ".join(cell.get("metrics", {})) or "none"
@@ -136,7 +140,31 @@ class CellReader:
         for name, labels in found.items():
             if labels is not None and len(labels) != scores.size:
                 raise RunFolderError(f"{path} has {len(labels)} {name} for {scores.size} scores")
-        return {"scores": scores, **found}
+        return {"scores": scores, **found, "identity": cell.get("identity") or {}}
+
+
+def _check_whole(cell: Mapping[str, Any], path: Path) -> None:
+    """A cell as the store writes it carries a checksum; one made by hand may have none."""
+    if "identity" not in cell and "checksum" not in cell:
+        return
+    if sha256_json({k: v for k, v in cell.items() if k != "checksum"}) != cell.get("checksum"):
+        raise RunFolderError(
+            f"{path} is damaged: its checksum does not hold",
+            fix="give the command of the run again: it computes that cell anew",
+        )
+
+
+def _check_alike(label: str, points: Mapping[int, Mapping[str, Any]]) -> None:
+    """Cells of one curve were made alike: same base, documents, prompts, dtype, engine."""
+    first_rank, first = next(iter(points.items()))
+    for rank, point in points.items():
+        for one, other in zip(first["identities"], point["identities"], strict=True):
+            unlike = differences(one, other)
+            if unlike:
+                raise RunFolderError(
+                    f"the cells of {label} at ranks {first_rank} and {rank} differ in "
+                    f"{', '.join(unlike)}: they make no curve"
+                )
 
 
 def _curve(
@@ -159,6 +187,7 @@ def _curve(
                 f"the cells of {plain.label} have different documents at ranks {plain.ranks[0]} "
                 f"and {rank}"
             )
+    _check_alike(plain.label, points)
     try:
         return Curve.from_outcomes(
             plain.ranks,

@@ -248,3 +248,16 @@ def test_a_base_that_is_not_here_is_fetched_only_when_needed(tmp_path, monkeypat
     )
     with pytest.raises(AuracError, match="asked for not/here"):
         load_adapter(tmp_path / "square.pt", **SAID, base="not/here", bases=KnownBase)
+
+
+def test_a_comparison_asks_the_base_too_in_this_process_and_in_a_worker(tmp_path, base_folder):
+    from aurac.session import load_adapters
+    from aurac.settings import Settings, from_plain, to_plain
+
+    torch.save(factors((1, 0, 1), torch.float32), tmp_path / "merged.pt")
+    said = {**SAID, "enable_lora": (True, False, True), "keys": None}
+    chosen = Settings(base=str(base_folder), checkpoint=said)
+    far = from_plain(json.loads(json.dumps(to_plain(chosen))))
+    found = [load_adapters([tmp_path / "merged.pt"], each)["merged"] for each in (chosen, far)]
+    assert found[0].sha256 == found[1].sha256
+    assert found[0].peft_config["fan_in_fan_out"] is True  # which only the base can say

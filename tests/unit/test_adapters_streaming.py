@@ -192,8 +192,7 @@ def peak_megabytes(tmp_path, modules, *arguments):
             outline[f"{key}.lora_A.weight"] = torch.empty(16, 65536, device="meta").bfloat16()
             outline[f"{key}.lora_B.weight"] = torch.empty(65536, 16, device="meta").bfloat16()
         folder.mkdir()
-        writer = SafetensorsWriter(folder / "adapter_model.safetensors", outline, {"format": "pt"})
-        writer.close(complete=False)
+        SafetensorsWriter(folder / "adapter_model.safetensors", outline, {"format": "pt"})
         config = {"peft_type": "LORA", "r": 16, "target_modules": ["up_proj"]}
         (folder / "adapter_config.json").write_text(json.dumps(config))
     done = subprocess.run(
@@ -235,7 +234,7 @@ def test_the_writer_is_the_librarys_to_the_byte(tmp_path, metadata):
     writer = SafetensorsWriter(tmp_path / "mine.safetensors", state, metadata)
     for key in reversed(list(state)):
         writer.put(key, state[key])
-    writer.close()
+    writer.finish()
     if len(metadata) == 1:
         assert (tmp_path / "mine.safetensors").read_bytes() == (
             tmp_path / "theirs.safetensors"
@@ -254,7 +253,7 @@ def test_the_writer_holds_its_header_true(tmp_path):
         writer.put("a", torch.ones(3))
     writer.put("a", state["a"])
     with pytest.raises(ValueError, match="1 tensors were not written: b"):
-        writer.close()
+        writer.finish()
 
 
 @pytest.mark.parametrize("rows", [3, 4096, 9001])

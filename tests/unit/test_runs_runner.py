@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -371,3 +372,25 @@ def test_the_identity_names_all_that_can_change_a_number():
         "task_version", "documents_sha256", "prompts_sha256", "dtype", "device_kind", "batching",
         "scorer", "lm_eval",
     }  # fmt: skip
+
+
+def test_five_hundred_cells_leave_memory_threads_and_files_as_they_were(tmp_path, monkeypatch):
+    """After the first hundred, which fill caches; the real engine is measured in a benchmark."""
+    monkeypatch.setattr("os.fsync", lambda _descriptor: None)
+    seen = []
+
+    def look(cell):
+        if int(cell.task.name) % 100 == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            seen.append(
+                (pages, threading.active_count(), len(list(Path("/proc/self/fd").iterdir())))
+            )
+
+    cells = planned(*(Task(str(n), n=50) for n in range(501)))
+    with RunLog(tmp_path) as log, Leases(tmp_path) as leases:
+        runner(tmp_path, Tools(leases, log=log, on_cell=look)).run(cells)
+    pages, threads, files = zip(*seen[1:], strict=True)
+    assert len(pages) == 5
+    assert max(pages) <= 1.05 * pages[0]
+    assert set(threads) == {threads[0]}
+    assert max(files) <= files[0]

@@ -7,18 +7,18 @@ import json
 import logging
 import subprocess
 import sys
-import time
 
 import pytest
 from click.testing import CliRunner
 from runs_doubles import Task, planned, runner
 
-from aurac.cli.runs import duration, runs
+from aurac.cli.runs import runs
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_json
 from aurac.folder import open_run_folder, outgrown, say_why_unused
 from aurac.leases import Leases
 from aurac.machine import process_mark
+from aurac.progress import duration
 from aurac.provenance import CellIdentity
 from aurac.runlog import Profile, RunLog
 from aurac.runner import Tools
@@ -237,19 +237,27 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path):
         log.event("cell")
 
 
-def test_a_profile_adds_up():
+def test_a_profile_adds_up(monkeypatch):
+    """2 s of `a`, of which 1.5 s belong to `within`; 1 s told of `b`; 3.25 s in all."""
+    now = [10.0]
+    monkeypatch.setattr("aurac.runlog.time.perf_counter", lambda: now[0])
     profile = Profile()
     with profile.spent("a"):
-        time.sleep(0.02)
+        now[0] += 0.5
         with profile.spent("within"):
-            time.sleep(0.03)
-    profile.add("b", 0.01, 3)
-    found = profile.to_dict()
-    assert set(found["parts"]) == {"a", "b", "within"}
-    assert 0.02 <= found["parts"]["a"]["seconds"] < found["parts"]["within"]["seconds"] + 0.02
-    assert found["parts"]["b"]["count"] == 3
-    parts = sum(part["seconds"] for part in found["parts"].values())
-    assert parts + found["other"] == pytest.approx(found["seconds"], abs=0.002)
+            now[0] += 1.5
+    now[0] += 1.25
+    profile.add("b", 1.0, 3)
+    assert profile.to_dict() == {
+        "schema": 1,
+        "seconds": 3.25,
+        "parts": {
+            "within": {"seconds": 1.5, "share": 0.4615, "count": 1},
+            "b": {"seconds": 1.0, "share": 0.3077, "count": 3},
+            "a": {"seconds": 0.5, "share": 0.1538, "count": 1},
+        },
+        "other": 0.25,
+    }
 
 
 def test_durations():
@@ -279,3 +287,23 @@ def test_run_json_of_an_unknown_form_is_refused(tmp_path):
     write_json(tmp_path / "run.json", {"other": 1})
     with pytest.raises(RunFolderError, match="cannot be read"):
         open_run_folder(tmp_path, ["t"], REQUEST)
+
+
+def test_progress_on_a_pipe_says_the_rate_and_the_time_left(monkeypatch, capsys):
+    """30 of 90 requests in 10 s are 3 a second, and leave 20 s."""
+    from aurac.console import stderr_console
+    from aurac.progress import SweepProgress
+
+    now = [0.0]
+    monkeypatch.setattr("aurac.progress.time.perf_counter", lambda: now[0])
+    stderr_console.cache_clear()
+    cells = planned(*(Task(f"t{k}", n=30) for k in range(3)))
+    with SweepProgress(cells, 4) as bar:
+        bar.cell(cells[0])
+        bar.documents(30)
+        now[0] = 10.0
+        bar.cell(cells[1])
+    said = capsys.readouterr().err
+    stderr_console.cache_clear()
+    assert "3 of 4 cells to compute, 1 already there" in said
+    assert "[2/3]   10.0 s, 3 requests/s, 20 s left  t1 · base" in said

@@ -108,13 +108,14 @@ class Span(NamedTuple):
 class SafetensorsWriter:
     """A file that is written tensor by tensor, in any order, under a header computed beforehand.
 
-    Its bytes are those that the safetensors library writes for the same tensors.
+    Its bytes are those that the safetensors library writes for the same tensors. It is open only
+    while it is written to, so that any number of files can be in the making at once.
     """
 
     def __init__(
         self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str]
     ) -> None:
-        """Open the file and write its header.
+        """Make the file with its header.
 
         Args:
             path: Where to; replaced if it is there.
@@ -125,10 +126,11 @@ class SafetensorsWriter:
             OSError: When the file cannot be written.
         """
         header, self._spans, size = _layout(outline, metadata)
+        self._path = path
         self._missing = {key for key, span in self._spans.items() if math.prod(span.shape)}
-        self._file = path.open("wb", buffering=0)
-        self._write(header, 0)
-        self._file.truncate(size)
+        with path.open("wb") as file:
+            file.write(header)
+            file.truncate(size)
 
     def put(self, key: str, tensor: Tensor) -> None:
         """Write one tensor to its place.
@@ -141,25 +143,21 @@ class SafetensorsWriter:
         if tensor.dtype != span.dtype or tuple(tensor.shape) != span.shape:
             raise ValueError(f"{key} is {tensor.dtype} of {tuple(tensor.shape)}, not {span}")
         if math.prod(span.shape):
-            whole = tensor.detach().cpu().contiguous()
-            self._write(_bytes_of(whole), span.offset)
+            view = _bytes_of(tensor.detach().cpu().contiguous())
+            with self._path.open("r+b", buffering=0) as file:
+                file.seek(span.offset)
+                while view:
+                    view = view[file.write(view) :]
         self._missing.discard(key)
 
-    def close(self, *, complete: bool = True) -> None:
-        """Close the file.
+    def finish(self) -> None:
+        """Hold the file against its header.
 
         Raises:
-            ValueError: When a tensor was not written and the file should be ``complete``.
+            ValueError: When a tensor was not written.
         """
-        self._file.close()
-        if complete and self._missing:
+        if self._missing:
             raise ValueError(f"{len(self._missing)} tensors were not written: {min(self._missing)}")
-
-    def _write(self, data: bytes | memoryview, offset: int) -> None:
-        view = memoryview(data)
-        self._file.seek(offset)
-        while view:
-            view = view[self._file.write(view) :]
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
