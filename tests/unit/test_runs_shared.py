@@ -252,6 +252,7 @@ def test_a_worker_alone_serves_an_order_and_ends_with_its_parent(adapter, undist
     worker.stdin.write(json.dumps(order).encode() + b"\n")
     worker.stdin.flush()
     assert worker.wait(timeout=300) == 0
+    worker.stdin.close()
     assert CellStore(out).keys() == CellStore(undisturbed.folder).keys()
     clean(out)
     orphan = subprocess.Popen([sys.executable, "-m", "aurac.executors.worker"], stdin=-1)
