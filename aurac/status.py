@@ -14,7 +14,7 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurac.errors import RunFolderError
 from aurac.files import write_atomic
@@ -34,8 +34,7 @@ _TAIL_BYTES = 1 << 16  # of each log
 _LOGS_READ = 32
 
 
-@dataclass(frozen=True)
-class PlanRow:
+class PlanRow(NamedTuple):
     """A planned cell, without what it takes to compute it."""
 
     key: str
