@@ -26,6 +26,8 @@ from aurac.errors import BaseModelError
 from aurac.hashing import sha256_file, sha256_json, sha256_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,10 @@ class Base:
 
 @dataclass(frozen=True)
 class LoadedBase:
-    """A base model in memory: `model` in eval mode without gradients, and its tokenizer."""
+    """A base model in memory: `model` in eval mode without gradients, and its tokenizer.
+
+    `device_map` says which part lies where, of a model that was spread over several devices.
+    """
 
     name: str
     path: Path
@@ -83,6 +88,7 @@ class LoadedBase:
     tokenizer: Any
     dtype: str
     device: str
+    device_map: dict[str, str] | None = None
 
 
 def resolve_base(name: str) -> Base:
@@ -342,7 +348,16 @@ def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def load_model(base: Base, dtype: Any, *, trust_remote_code: bool = False) -> Any:
+_OFFLOADED: list[Any] = []  # temporary folders, which live as long as the process
+
+
+def load_model(
+    base: Base,
+    dtype: Any,
+    *,
+    trust_remote_code: bool = False,
+    device_map: str | Mapping[str, Any] | None = None,
+) -> Any:
     """The model of a base on disk.
 
     Raises:
@@ -350,10 +365,20 @@ def load_model(base: Base, dtype: Any, *, trust_remote_code: bool = False) -> An
     """
     from transformers import AutoModelForCausalLM
 
+    spread: dict[str, Any] = {}
+    if device_map is not None:
+        # What is offloaded to disk may be written there; it goes when the process ends.
+        folder = tempfile.TemporaryDirectory(prefix="aurac-offload-", ignore_cleanup_errors=True)
+        _OFFLOADED.append(folder)
+        spread = {"device_map": device_map, "offload_folder": folder.name}
     try:
         with quiet_transformers():
             return AutoModelForCausalLM.from_pretrained(
-                base.path, dtype=dtype, trust_remote_code=trust_remote_code, local_files_only=True
+                base.path,
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+                **spread,
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise _not_loaded(base.name, error) from error
@@ -374,8 +399,17 @@ def load_base(
     dtype: str | None = None,
     device: str | None = None,
     trust_remote_code: bool = False,
+    device_map: str | Mapping[str, Any] | None = None,
 ) -> LoadedBase:
     """Load base `name` for evaluation or training (frozen, eval mode).
+
+    Args:
+        name: See `resolve_base`.
+        dtype: See `pick_dtype`.
+        device: See `pick_device`.
+        trust_remote_code: Let the model run code of its folder.
+        device_map: Spread the model with accelerate: `auto`, `balanced`, `balanced_low_0`,
+            `sequential`, or module → device (`cpu`, `disk`, a number or name of an accelerator).
 
     Raises:
         BaseModelError: See `resolve_base`; also a folder that transformers cannot load.
@@ -385,7 +419,7 @@ def load_base(
     base = resolve_base(name)
     place = pick_device(device)
     kind = pick_dtype(dtype, place)
-    model = load_model(base, kind, trust_remote_code=trust_remote_code)
+    model = load_model(base, kind, trust_remote_code=trust_remote_code, device_map=device_map)
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(
@@ -394,7 +428,12 @@ def load_base(
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise _not_loaded(name, error) from error
     model.requires_grad_(requires_grad=False)
-    model.to(place).eval()
+    if device_map is None:
+        model.to(place)
+    model.eval()
+    spread = None
+    if device_map is not None:  # a model that one device holds is not dispatched, and has no map
+        spread = getattr(model, "hf_device_map", None) or {"": model.device}
     return LoadedBase(
         name=name,
         path=base.path,
@@ -403,4 +442,5 @@ def load_base(
         tokenizer=tokenizer,
         dtype=str(kind).removeprefix("torch."),
         device=place,
+        device_map={p or "all": str(where) for p, where in spread.items()} if spread else None,
     )

@@ -357,6 +357,7 @@ def _provenance(
             "split": chosen.split,
             "chat_template": chosen.chat_template,
             "cluster": dict(chosen.cluster),
+            "device_map": chosen.device_map,
             "data": {task: Path(folder).name for task, folder in chosen.data.items()},
             "batching": request["settings"]["batching"],
         },

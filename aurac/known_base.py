@@ -27,14 +27,14 @@ class KnownBase:
         Raises:
             BaseModelError: It is needed, and cannot be found or built.
         """
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
-
         folder = _on_this_machine(self._name)
         if folder is None and needed and self._name:
             folder = resolve_base(self._name).path
         if folder is None:
             return None
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
         try:
             with quiet_transformers(), torch.device("meta"):
                 config = AutoConfig.from_pretrained(folder, local_files_only=True)

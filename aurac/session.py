@@ -88,6 +88,7 @@ class Session:
                 dtype=self.outline.dtype,
                 device=self.outline.device,
                 trust_remote_code=self.chosen.trust_remote_code,
+                device_map=self.chosen.device_map,
             )
         return self._loaded
 

@@ -41,6 +41,7 @@ class Settings:
         trust_remote_code: Let the base run its own code.
         groups: arm → names of the adapters that are seeds of one recipe.
         cluster: task → field of its documents that says which of them share a passage.
+        device_map: How to spread a base that is larger than one device, see `load_base`.
     """
 
     ranks: str | Sequence[int] = "pow2"
@@ -63,8 +64,10 @@ class Settings:
     trust_remote_code: bool = False
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     cluster: Mapping[str, str] = field(default_factory=dict)
+    device_map: str | Mapping[str, Any] | None = None
 
 
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 EXECUTORS = ("local", "ray")
 
 
@@ -145,3 +148,25 @@ def from_plain(plain: Mapping[str, Any]) -> Settings:
 
     data = {task: Path(folder) for task, folder in plain["data"].items()}
     return Settings(**{**plain, "data": data})
+
+
+def parse_device_map(text: str | None) -> str | dict[str, Any] | None:
+    """`--device-map`: one of accelerate's words, or module → device as JSON.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    import json
+
+    if text is None or text in DEVICE_MAPS:
+        return text
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not found:
+        raise UsageError(
+            f"--device-map {text!r}",
+            expected=f'{", ".join(DEVICE_MAPS)}, or JSON such as {{"": "cpu"}}',
+        )
+    return found

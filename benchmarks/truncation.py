@@ -22,6 +22,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HIDDEN, MLP, HEADS = 3072, 24576, 4096
 SHAPES = {
@@ -51,8 +55,12 @@ def write_adapter(folder: Path, layers: int, rank: int) -> None:
     folder.mkdir(parents=True)
     writer = SafetensorsWriter(folder / "adapter_model.safetensors", outline, {"format": "pt"})
     generator = torch.Generator().manual_seed(0)
+    drawn: dict[torch.Size, torch.Tensor] = {}  # one draw per shape: values change no cost
     for key, like in outline.items():
-        writer.put(key, torch.randn(like.shape, generator=generator).mul_(0.02).to(like.dtype))
+        if like.shape not in drawn:
+            noise = torch.randn(like.shape, generator=generator)
+            drawn[like.shape] = noise.mul_(0.02).to(like.dtype)
+        writer.put(key, drawn[like.shape])
     writer.finish()
     os.sync()
     targets = sorted({name.rpartition(".")[2] for name in SHAPES})
@@ -64,8 +72,8 @@ def write_adapter(folder: Path, layers: int, rank: int) -> None:
     (folder / "aurac.json").write_text(json.dumps({**side, "rule": "sqrt", "alpha": rank}))
 
 
-def measure(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak resident MB of a child process."""
+def measure(command: list[str]) -> tuple[float, float, float]:
+    """Seconds on the clock, seconds of CPU and peak resident MB of a child process."""
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert child.stderr is not None
@@ -74,27 +82,31 @@ def measure(command: list[str]) -> tuple[float, float]:
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"{' '.join(command)} failed: {message}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1000
+    cpu = usage.ru_utime + usage.ru_stime
+    return time.perf_counter() - start, cpu, usage.ru_maxrss / 1000
 
 
-def copy(source: Path, target: Path) -> float:
-    """Seconds of a plain copy, flushed to disk."""
-    start = time.perf_counter()
+def timed(job: Callable[[], None]) -> tuple[float, float]:
+    """Seconds on the clock and of CPU."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    job()
+    return time.perf_counter() - clock, time.process_time() - cpu
+
+
+def copy(source: Path, target: Path) -> None:
+    """A plain copy, flushed to disk."""
     with source.open("rb") as reader, target.open("wb") as writer:
         shutil.copyfileobj(reader, writer, 1 << 22)
         writer.flush()
         os.fsync(writer.fileno())
-    return time.perf_counter() - start
 
 
-def read(source: Path) -> float:
-    """Seconds of reading the file from its first byte to its last."""
-    start = time.perf_counter()
+def read(source: Path) -> None:
+    """Read the file from its first byte to its last."""
     with source.open("rb", buffering=0) as reader:
         buffer = bytearray(1 << 22)
         while reader.readinto(buffer):
             pass
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -130,17 +142,18 @@ def run(scratch: Path, options: argparse.Namespace) -> None:
         svd = ["truncate", str(source), "--rank", half, "--basis", "svd"]
         jobs[f"truncate --rank {half} --basis svd"] = [*aurac, *svd]
         jobs["inspect"] = [*aurac, "inspect", str(source)]
-    print(f"{'':<36}{'seconds':>9}{'peak MB':>9}")
-    for label, seconds in (
-        ("read the file", read(weights)),
-        ("copy the file, fsync", copy(weights, scratch / "copy")),
+    print(f"{'':<36}{'seconds':>9}{'CPU s':>9}{'peak MB':>9}")
+    for label, job in (
+        ("read the file", lambda: read(weights)),
+        ("copy the file, fsync", lambda: copy(weights, scratch / "copy")),
     ):
-        print(f"{label:<36}{seconds:>9.2f}{'':>9}")
+        seconds, cpu = timed(job)
+        print(f"{label:<36}{seconds:>9.2f}{cpu:>9.2f}", flush=True)
     (scratch / "copy").unlink()
     for label, command in jobs.items():
         wanted = [*command, "--out", cut] if "truncate" in command else command
-        seconds, peak = measure(wanted)
-        print(f"{label:<36}{seconds:>9.2f}{peak:>9.0f}")
+        seconds, cpu, peak = measure(wanted)
+        print(f"{label:<36}{seconds:>9.2f}{cpu:>9.2f}{peak:>9.0f}", flush=True)
         shutil.rmtree(cut, ignore_errors=True)
 
 

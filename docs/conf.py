@@ -58,7 +58,7 @@ napoleon_use_rtype = False
 
 # Types of other libraries, and short names of type parameters and aliases: text, not links.
 nitpick_ignore_regex = [
-    (r"py:class", r"'.*'|(tuple|dict|list|Mapping|Literal)\[.*"),
+    (r"py:class", r"'.*'|(.* \| )?(tuple|dict|list|Mapping|Literal)\[.*"),
     (
         r"py:class",
         r"Axis|Basis|BaseSource|Groups|Layout|Method|Question|Rescale|Rule|Update|Table|Values|.*\.Streams|nn\.\w+",

@@ -230,7 +230,7 @@ def adapter_from_peft(
 
     config = _plain(model.peft_config[adapter_name].to_dict())
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
-    copied = {key: t.detach().to("cpu", copy=True) for key, t in state.items()}
+    copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
     read = from_state(config, copied, where=f"model adapter {adapter_name!r}", name=name)
     modules = {}
     for module, f in read.modules.items():
@@ -303,8 +303,11 @@ def _placed(layer: Any, A: Tensor, B: Tensor, *, half: bool) -> tuple[Tensor, Te
     dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
     if dtype in _HALF and not half:
         dtype = torch.float32
+    # Of a base that is spread or offloaded (accelerate), the layer's own place during a pass.
+    hook = getattr(layer.get_base_layer(), "_hf_hook", None)
+    place = getattr(hook, "execution_device", None) if weight.is_meta else weight.device
     # Always a copy: inside a loaded file a tensor may be aligned so that products round otherwise.
-    return A.to(weight.device, dtype, copy=True), B.to(weight.device, dtype, copy=True)
+    return A.to(place, dtype, copy=True), B.to(place, dtype, copy=True)
 
 
 def _reference_weight(layer: Any) -> Tensor:
@@ -334,6 +337,12 @@ def _parameters(layer: Any, f: Factors) -> tuple[nn.Parameter, nn.Parameter]:
 def _called(model: nn.Module) -> str:
     config = getattr(model, "config", None)
     return getattr(config, "_name_or_path", "") or type(model).__name__
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """The tensor; of one that FSDP has sharded all its parts, for which every process must ask."""
+    gathered = getattr(tensor.detach(), "full_tensor", None)
+    return gathered() if callable(gathered) else tensor.detach()
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

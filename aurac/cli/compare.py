@@ -81,6 +81,11 @@ from aurac.cli.options import checkpoint_options, folders, names, pairs
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps.")
 @click.option(
+    "--device-map",
+    help="Spread a base larger than one device (accelerate): auto, balanced, sequential, or JSON "
+    'such as {"": "cpu"}.',
+)
+@click.option(
     "--batch-size", type=click.IntRange(min=1), help="Most sequences in one forward pass."
 )
 @click.option("--batch-tokens", type=click.IntRange(min=1), help="Most tokens in one forward pass.")
@@ -145,6 +150,7 @@ def compare(
     as_json: bool,
     groups: tuple[str, ...],
     cluster: tuple[str, ...],
+    device_map: str | None,
     status: bool,
     shard: str | None,
     dry_run: bool,
@@ -170,7 +176,7 @@ def compare(
     from aurac.cli._analysis import parse_groups
     from aurac.comparison import compare as run
     from aurac.evaluation import parse_metrics
-    from aurac.settings import parse_shard
+    from aurac.settings import parse_device_map, parse_shard
 
     done = run(
         list(checkpoints),
@@ -184,6 +190,7 @@ def compare(
         rescale=names(rescale) or None,
         groups=parse_groups(groups),
         cluster=pairs(cluster, "--cluster"),
+        device_map=parse_device_map(device_map),
         shard=parse_shard(shard),
         **settings,
     )

@@ -30,6 +30,8 @@ def _plain(layer: Any) -> bool:
     active = [name for name in layer.active_adapters if name in layer.lora_A]
     if type(base) is not torch.nn.Linear or layer.merged or len(active) > 1 or _hooked(layer, base):
         return False
+    if hasattr(base, "_hf_hook"):  # accelerate brings its weight only while it runs
+        return False
     if not active:
         return True
     name = active[0]

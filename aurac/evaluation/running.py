@@ -16,7 +16,10 @@ Progress = Callable[[int], None]
 
 
 def device_of(model: Any) -> torch.device:
-    """Where the model's inputs go."""
+    """Where the model's inputs go; of a model that accelerate has spread, its main device."""
+    spread = getattr(getattr(model, "_hf_hook", None), "execution_device", None)
+    if spread is not None:
+        return torch.device("cuda", spread) if isinstance(spread, int) else torch.device(spread)
     return torch.device(next(iter(model.parameters())).device)
 
 

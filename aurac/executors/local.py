@@ -47,13 +47,17 @@ class LocalExecutor:
         self, session: Session, store: CellStore, cells: Sequence[PlannedCell], tools: Tools
     ) -> None:
         """See `Executor`."""
-        devices = worker_devices(session.outline.device, self._execution.workers)
+        workers = self._execution.workers
+        if session.chosen.device_map is not None and workers is None:
+            workers = 1  # one process has all devices
+        devices = worker_devices(session.outline.device, workers)
         devices = devices[: max(1, len(cells))]
         with contextlib.ExitStack() as stack:
             if len(devices) > 1:
                 threads = stack.enter_context(_divided_threads(len(devices)))
                 stack.enter_context(self._others(session, devices[1:], threads, tools))
-            session.place_on(devices[0])
+            if session.chosen.device_map is None:
+                session.place_on(devices[0])
             Runner(session.base, store, session.options, tools).run(cells)
 
     @contextlib.contextmanager

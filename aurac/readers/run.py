@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from aurac.provenance import differences
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 Groups = dict[str, list[str]]
 
@@ -39,6 +42,7 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
         prompts = {t["name"]: t.get("prompts_sha256") for t in results.get("tasks", [])}
         seeds = {a["name"]: a.get("seed") for a in results.get("adapters", [])}
         rows = sorted(results["curves"], key=lambda row: not row.get("default", True))
+        rows = [row for row in rows if _has_a_point(row)]
         reader = CellReader(folder, _clusters(folder, results.get("tasks", [])))
         curves = [
             _curve(row, reader, metric, prompts.get(row["task"]), seeds.get(row["adapter"]))
@@ -50,6 +54,17 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
     if not curves:
         raise RunFolderError(f"{folder / 'results.json'} holds no curves")
     return curves, groups
+
+
+def _has_a_point(row: Mapping[str, Any]) -> bool:
+    """Whether a curve has an accuracy at any rank; one without is left out, and that is said."""
+    if any(value is not None for value in row["accuracy"]):
+        return True
+    why = next(iter((row.get("missing") or {}).values()), "no reason recorded")
+    logger.warning(
+        "%s on %s has no accuracy at any rank (%s) and is left out", row["id"], row["task"], why
+    )
+    return False
 
 
 def _clusters(folder: Path, tasks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:

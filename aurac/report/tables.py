@@ -166,7 +166,7 @@ def weight_table(curves: Sequence[CurveRow], name: str) -> Table | None:
     """What each rank weighs in the areas; one row for each grid and axis."""
     rows: dict[tuple[Any, ...], tuple[Cell, ...]] = {}
     ranks = sorted({rank for curve in curves for rank in curve.ranks})
-    if not ranks or len(ranks) > _MAX_RANK_COLUMNS:
+    if not 3 <= len(ranks) <= _MAX_RANK_COLUMNS:  # two ranks weigh the same, whatever the axis
         return None
     several = len({curve.ranks for curve in curves if curve.weights}) > 1
     for curve in curves:

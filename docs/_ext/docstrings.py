@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from docutils import nodes
 from sphinx.util import logging
-
-if TYPE_CHECKING:
-    from docutils import nodes
 
 _log = logging.getLogger(__name__)
 _COLON = "\N{RATIO}"
@@ -80,6 +78,13 @@ def resolve(app: Any, env: Any, node: Any, content: nodes.Node) -> nodes.Node | 
     )
 
 
+def dashes(app: Any, doctree: nodes.document) -> None:
+    """The dash between a parameter and its description; two hyphens elsewhere are an option's."""
+    for text in list(doctree.findall(nodes.Text)):
+        if str(text) == " -- ":
+            text.parent.replace(text, nodes.Text(" – "))
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Sphinx's hook."""
     app.setup_extension("sphinx.ext.autodoc")
@@ -87,5 +92,6 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("autodoc-skip-member", check_members)
     app.connect("autodoc-process-docstring", as_rst, priority=410)
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)
+    app.connect("doctree-read", dashes)
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True}

@@ -1,7 +1,8 @@
 """Every command and block of the README and the tutorial runs, in order, on the real model.
 
-The commands are the documents' own, word for word, with three changes that save time: `--limit` and
-the default number of documents become a handful, and a training run takes two steps. Lines that say
+The commands are the documents' own, word for word, with changes that save time: `--limit` and the
+default number of documents become a handful, only the first and the last of the default ranks are
+evaluated, and a training run takes two steps. Lines that say
 that they need the hub or data of the reader's own are left out; `tests/unit/test_documents.py`
 counts them.
 """
@@ -20,7 +21,7 @@ from aurac.cli import cli
 
 pytestmark = pytest.mark.slow
 
-DOCUMENTS = 6
+DOCUMENTS = 4
 SETS_UP = ("pip install ", "pytest")
 """What has happened when a test runs."""
 
@@ -36,6 +37,7 @@ def workplace(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("aurac.tasks.QUICK_DOCUMENTS", DOCUMENTS)
+        patch.setattr("aurac.sweep.default_nested_ranks", lambda R: (1, R))
         patch.setattr(
             recipe, "load_recipe", lambda *a, **k: dataclasses.replace(whole(*a, **k), steps=2)
         )

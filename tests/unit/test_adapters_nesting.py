@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aurac.adapters.nesting import (
@@ -72,6 +72,7 @@ def test_default_nested_ranks(R, expected):
     assert default_nested_ranks(R) == expected
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     ranks=st.lists(st.integers(1, 40), min_size=1, max_size=6, unique=True).map(sorted),
     rule=st.sampled_from(RULES),
@@ -85,6 +86,7 @@ def test_weights_fall_and_the_last_is_the_last_scale(ranks, rule, alpha):
     assert p[0] == pytest.approx(sum(scale(rule, alpha, r) for r in ranks))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rule=st.sampled_from(RULES), alpha=st.floats(1e-3, 1e3), r=st.integers(1, 512))
 def test_plain_peft_scales_as_the_rule_says(rule, alpha, r):
     lora_alpha = peft_alpha(rule, alpha, r)

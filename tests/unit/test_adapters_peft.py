@@ -320,7 +320,9 @@ def test_several_adapters_that_peft_saved_in_one_folder(tmp_path):
         warnings.simplefilter("ignore")
         model.save_pretrained(tmp_path / "both")
     # "default" lies in the folder itself, "other" in a folder of its own below
-    assert load_adapter(tmp_path / "both").rank == 2
+    both = load_adapter(tmp_path / "both")
+    assert both.rank == 2
+    assert both.notes == ("the folder holds other adapters too, named with their subfolder: other",)
     assert load_adapter(tmp_path / "both", subfolder="other").rank == 4
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from adapters_helpers import random_adapter, tiny_llama
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aurac.adapters import Adapter, Factors, Nesting, default_rescale, prepare, truncate
@@ -100,7 +100,7 @@ def test_prefix_at_full_rank_is_bit_identical():
     assert (cut.alpha, cut.rule, cut.sha256) == (a.alpha, a.rule, a.sha256)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(
     first=st.integers(1, 8),
     second=st.integers(1, 8),

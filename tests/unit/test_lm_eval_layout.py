@@ -323,6 +323,22 @@ def test_arms_and_missing_ranks_survive_the_way(place, run, tmp_path):
     assert missing == {("second", "tiny_text"): {1: "out of memory"}}
 
 
+def test_a_curve_that_failed_everywhere_is_left_out_and_said(run, tmp_path, caplog):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    results = json.loads((copy / "results.json").read_text())
+    for curve in results["curves"]:
+        if (curve["adapter"], curve["task"]) == ("second", "tiny_text"):
+            curve["accuracy"] = [None, None]
+            curve["missing"] = {"1": "out of memory", "2": "out of memory"}
+            curve["cells"] = {}
+    (copy / "results.json").write_text(json.dumps(results))
+    kept = {(c.adapter, c.task) for c in read_curves(copy).curves}
+    assert ("second", "tiny_text") not in kept
+    assert ("second", "tiny_choice") in kept
+    assert "has no accuracy at any rank (out of memory) and is left out" in caplog.text
+
+
 def test_hostile_names_stay_in_the_folder(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)

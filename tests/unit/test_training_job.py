@@ -276,6 +276,86 @@ def test_two_gloo_processes_train_the_adapter_of_one(recipe, tmp_path):
         assert torch.allclose(tensor, two[name], rtol=0, atol=1e-5), name
 
 
+SHARDED = """
+import json, sys, torch, torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from aurac.adapters import adapter_from_peft, save_adapter
+from aurac.bases import load_base
+from aurac.training import make_recipe
+from aurac.training.data import IGNORED
+from aurac.training.job import build_model, nesting_of
+from aurac.training.trainer import SelectedLogits
+
+recipe = make_recipe(json.loads(sys.argv[1]))
+loaded = load_base(recipe.base, dtype="float32", device="cpu")
+torch.manual_seed(0)
+model, hook = build_model(recipe, loaded)
+rank, world = 0, 1
+if sys.argv[3] == "sharded":
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    mesh = init_device_mesh("cpu", (world,))
+    for layer in model.get_base_model().model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+selected = SelectedLogits(model)
+optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+ids = torch.randint(3, 20, (4, 9), generator=torch.Generator().manual_seed(5))
+for step in range(4):
+    hook.set_step(step)
+    mine = ids[rank * 4 // world : (rank + 1) * 4 // world]
+    wanted = torch.zeros(mine.shape, dtype=torch.bool)
+    wanted[:, 3:-1] = True
+    selected.choose(wanted)
+    logits = model(input_ids=mine, use_cache=False).logits
+    targets = mine[:, 1:][wanted[:, :-1]]
+    torch.nn.functional.cross_entropy(logits.float(), targets).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+hook.check_fired()
+adapter = adapter_from_peft(
+    model, nesting=nesting_of(recipe), rule=recipe.scaling, alpha=recipe.alpha, name="x"
+)
+if rank == 0:
+    save_adapter(adapter, sys.argv[2])
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("method", ["matryoshka", "dylora"])
+def test_two_processes_that_shard_the_model_train_the_adapter_of_one(recipe, tmp_path, method):
+    """FSDP2 over gloo: hooks, selected logits and the saved adapter survive sharded parameters."""
+    script = tmp_path / "worker.py"
+    script.write_text(SHARDED)
+    values = json.dumps(recipe(method=method).to_dict())
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    alone = [sys.executable, str(script), values, str(tmp_path / "one"), "whole"]
+    subprocess.run(alone, env=environment, check=True, capture_output=True, timeout=240)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(script), values, str(tmp_path / "two"), "sharded"],
+            env=environment | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=240)
+        assert worker.returncode == 0, errors[-2000:]
+    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    moved = 0.0
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], rtol=0, atol=1e-5), name
+        moved = max(moved, float(tensor.abs().max()) if "lora_B" in name else 0.0)
+    assert moved > 1e-3  # B starts at 0: it was trained
+
+
 def test_weights_of_the_side_car_are_those_that_trained(recipe, tmp_path):
     made = recipe(rank_weights=[1.0, 0.5, 2.0])
     adapter = train(made, tmp_path / "adapter").adapter

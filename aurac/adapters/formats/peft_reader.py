@@ -49,6 +49,10 @@ def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
             f"{folder} has an {CONFIG} but no weights", expected=f"{' or '.join(WEIGHTS)} in it"
         )
     notes = [f"{found[1].name} is ignored beside {found[0].name}"] if len(found) > 1 else []
+    inner = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+    if inner:
+        shown = ", ".join(inner[:5]) + (", …" if len(inner) > 5 else "")
+        notes.append(f"the folder holds other adapters too, named with their subfolder: {shown}")
     adapter = _read_weights(config, found[0], folder.name)
     adapter = replace(adapter, source=folder, notes=(*adapter.notes, *notes))
     sidecar = read_sidecar(sidecar_path(folder))
