@@ -55,7 +55,7 @@ class TaskCells:
         return np.concatenate(parts)
 
     def near_ties(self, variant: Variant | None, rank: int) -> int | None:
-        """Documents whose outcome hangs on less than rounding; None where that was not counted."""
+        """Documents with a decision within rounding; None where that was not counted."""
         total = 0
         for leaf in self.task.members or (self.task,):
             found = self.fetch(variant, rank, leaf)

@@ -39,7 +39,7 @@ class Record:
         passes: Forward passes of the model.
         forward_seconds: Time inside them; ``None`` where the device works ahead of the clock.
         flops: Multiply-adds times two of the (dense) linear layers in them, attention left out.
-        near_ties: Documents whose answer hangs on a difference within the dtype's rounding.
+        near_ties: Documents with a token or choice decided within the dtype's rounding.
         paths: ``packed``, ``rows``, ``generate`` or ``lm-eval``: who answered.
     """
 

@@ -160,8 +160,9 @@ def _near_ties(run: Run) -> Iterator[str]:
     for task, (_, curve, rank, count) in list(worst.items())[:LISTED]:
         yield (
             f"On {task}, up to {count} of {curve.n_docs} documents ({curve.label}, rank {rank}) "
-            f"hang on a difference of logits that is within rounding in {' and '.join(dtypes)}: "
-            "on another machine single ones can come out otherwise. --dtype float32 has fewer."
+            f"hold a token or choice that was decided within the rounding of "
+            f"{' and '.join(dtypes)}: on another machine some of these answers can come out "
+            "otherwise. --dtype float32 has fewer."
         )
 
 

@@ -135,7 +135,7 @@ def test_caveats_fit_the_run(tmp_path):
 def test_near_ties_are_said_from_one_document_in_fifty_on(tmp_path, counts, said):
     maker = RunMaker(tmp_path, n=50).add("a", [0.3, 0.6], ranks=(1, 2))
     maker.curves[0]["near_ties"] = [1, 1]
-    assert "within rounding" not in "\n".join(caveats(run_of(maker)))
+    assert "within the rounding" not in "\n".join(caveats(run_of(maker)))
     maker.curves[0]["near_ties"] = counts
     assert said in "\n".join(caveats(run_of(maker)))
 
