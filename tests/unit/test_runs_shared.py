@@ -326,6 +326,38 @@ def _below(pid, ancestor):
     return False
 
 
+@pytest.mark.cluster
+def test_a_cluster_of_several_nodes_loses_one(adapter, undisturbed, tmp_path):
+    """A head without processors and two nodes of one each; one is killed after the first cell."""
+    ray_session()
+    from ray.cluster_utils import Cluster
+
+    out = tmp_path / "run"
+    quiet = {"include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **quiet})
+    nodes = [cluster.add_node(num_cpus=1, **quiet) for _ in range(2)]
+    lost = []
+
+    def lose_a_node():
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and not events(out, "cell"):
+            time.sleep(0.05)
+        lost.append(len(events(out, "cell")))
+        cluster.remove_node(nodes[0], allow_graceful=False)
+
+    thief = threading.Thread(target=lose_a_node)
+    thief.start()
+    try:
+        compare([adapter], [TASK], out=out, executor="ray", address=cluster.address, **COMMON)
+    finally:
+        thief.join()
+        cluster.shutdown()
+    assert 1 <= lost[0] < 5
+    assert curves(out) == curves(undisturbed.folder)
+    assert len(events(out, "cell")) == 5
+    clean(out)
+
+
 def test_a_cluster_that_is_not_there_is_one_line(adapter, tmp_path):
     from aurac.executors.ray import ClusterError
 
