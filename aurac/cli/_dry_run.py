@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -11,31 +12,44 @@ from aurac.cli._analysis import parse_groups, table
 from aurac.cli.options import print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from aurac.dryrun import DryRun
+
+_SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 def show_dry_run(
     checkpoints: Sequence[str], tasks: Sequence[str], *, as_json: bool, **settings: Any
 ) -> int:
     """Print what `compare` would do with these arguments; nothing is fetched."""
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
-        os.environ.setdefault(name, "1")
-    from aurac.dryrun import dry_run
-    from aurac.evaluation import parse_metrics
-    from aurac.settings import parse_shard
+    with _offline():
+        from aurac.dryrun import dry_run
+        from aurac.evaluation import parse_metrics
+        from aurac.settings import parse_shard
 
-    settings["metric"] = parse_metrics(settings["metric"])
-    settings["shard"] = parse_shard(settings["shard"])
-    settings["groups"] = parse_groups(settings["groups"])
-    settings["rescale"] = settings["rescale"] or None
-    found = dry_run(checkpoints, tasks, **settings)
+        settings["metric"] = parse_metrics(settings["metric"])
+        settings["shard"] = parse_shard(settings["shard"])
+        settings["groups"] = parse_groups(settings["groups"])
+        settings["rescale"] = settings["rescale"] or None
+        found = dry_run(checkpoints, tasks, **settings)
     if as_json:
         print_json(found.to_dict())
     else:
         click.echo("\n".join(_text(found)))
     return 0
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """No library fetches anything; what the environment said before holds again afterwards."""
+    asked = {name: "1" for name in _SWITCHES if name not in os.environ}
+    os.environ.update(asked)
+    try:
+        yield
+    finally:
+        for name in asked:
+            os.environ.pop(name, None)
 
 
 def _text(found: DryRun) -> list[str]:

@@ -132,6 +132,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
 
 def test_a_hub_that_answers_is_reachable_and_a_silent_one_is_not(isolated_cache, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     server = http.server.HTTPServer(("127.0.0.1", 0), Answer)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -145,10 +146,12 @@ def test_data_from_the_hub_are_not_looked_up(adapter, monkeypatch):
     assert found.seconds is None
 
 
-def test_on_the_command_line(adapter, run):
+def test_on_the_command_line(adapter, run, monkeypatch):
     arguments = ["compare", str(adapter), "--tasks", TASK, "--limit", "3", "--dtype", "float32"]
     arguments += ["--device", "cpu", "--out", str(run), "--dry-run"]
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert "HF_HUB_OFFLINE" not in os.environ  # offline for its own length only
     assert "2 of 7 cells to compute, 5 already in" in done.output
     assert "download: nothing" in done.output
     content = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).output)
