@@ -6,6 +6,7 @@ process takes a lease over when it has *watched* that file stay the same for the
 by its own monotonic clock (no two clocks are compared, so none may jump), or at once when it can
 see on this machine that the owner has ended. Taking over makes the next generation, which only one
 process can make; an owner that wakes up too late finds the higher generation and drops its work.
+An owner that makes no step for an hour stops showing life, and is followed like any other.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 LEASE_SECONDS = 60.0
+STALL_SECONDS = 3600.0  # without a step; loading a base and a pass of a large model are steps
 _BEATS = 6  # changes of the owner's file in the time after which it would be given up
 _GONE_SECONDS = 2.0  # an owner's file that is missing for so long: a shared folder may lag
 _OWNERS = "owners"
@@ -56,6 +58,7 @@ class Leases:
         run_folder: The run folder; leases lie in its `leases/`.
         seconds: How long an owner may be silent.
         clock: A monotonic clock, in seconds.
+        stall_seconds: How long it may go on without a step (`step`) before it falls silent.
     """
 
     def __init__(
@@ -63,9 +66,10 @@ class Leases:
         run_folder: Path,
         seconds: float = LEASE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self.folder = run_folder / "leases"
-        self.seconds = seconds
+        self.seconds, self.stall_seconds = seconds, stall_seconds
         self.owner = secrets.token_hex(8)
         self._clock = clock
         self._held: dict[str, Lease] = {}
@@ -73,6 +77,7 @@ class Leases:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._beats = 0
+        self._stepped = clock()
 
     def __enter__(self) -> Self:
         (self.folder / _OWNERS).mkdir(parents=True, exist_ok=True)
@@ -103,8 +108,14 @@ class Leases:
     def _content(self) -> bytes:
         return f"{process_mark()} {self._beats:0{_BEAT_WIDTH}d}\n".encode()
 
+    def step(self) -> None:
+        """The work goes on: called before each pass of the model and each look for a cell."""
+        self._stepped = self._clock()
+
     def beat(self) -> None:
-        """Change this process's file, so that the others see it lives."""
+        """Change this process's file, so that the others see it lives; not if its work hangs."""
+        if self._clock() - self._stepped > self.stall_seconds:
+            return
         self._beats += 1
         # In place and of the same length: a full disk does not silence a process.
         with contextlib.suppress(OSError), self._own.open("r+b") as handle:
@@ -127,7 +138,8 @@ class Leases:
         if not self._create(lease):
             return False
         self._held[key] = lease
-        self._remove_up_to(key, lease.generation - 1)
+        if lease.generation > 1:
+            self._remove_up_to(key, lease.generation - 1)
         if self.lost(key):
             self.release(key)
             return False
@@ -163,7 +175,8 @@ class Leases:
         """Give the lease back."""
         lease = self._held.pop(key, None)
         if lease is not None:
-            self._remove_up_to(key, lease.generation)
+            with contextlib.suppress(OSError):
+                (self.folder / lease.name).unlink()
 
     def _remove_up_to(self, key: str, generation: int) -> None:
         for number in self._generations(key):
@@ -173,6 +186,10 @@ class Leases:
 
     def _generations(self, key: str) -> list[int]:
         return sorted(lease.generation for lease in listed(self.folder) if lease.key == key)
+
+    def keys(self) -> set[str]:
+        """Keys that somebody holds or held, from one listing."""
+        return {lease.key for lease in listed(self.folder)}
 
     def standing(self, key: str) -> Lease | None:
         """The lease on a key, if there is one: that of the highest generation."""

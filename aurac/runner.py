@@ -8,20 +8,22 @@ half the batch.
 from __future__ import annotations
 
 import contextlib
-import gc
-import itertools
 import logging
+import random
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aurac.adapters import attach, prepare
+from aurac.cell_content import cell_content, failure_content, reason_of
+from aurac.device_limits import free_memory, halved, no_memory, stop_if_device_is_lost
 from aurac.errors import AuracError
 from aurac.interrupts import Interrupts
 from aurac.runlog import Profile, RunLog
+from aurac.walk import TRIED_AT_ONCE, after, leaps, pause_after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from aurac.bases import LoadedBase
@@ -34,15 +36,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_DEATHS = 5  # processes that ended within one cell before it counts as failed
-_LEAST_TOKENS, _LEAST_CACHE, _MOST_SEQUENCES = 64, 512, 256
-_LONGEST_PAUSE = 2.0
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate")
-
-
-class LostDeviceError(AuracError):
-    """An accelerator that answers nothing more in this process; other cells would fail with it."""
-
-    exit_code = 3
 
 
 class Leasing(Protocol):
@@ -55,6 +48,10 @@ class Leasing(Protocol):
     def lost(self, key: str) -> bool: ...  # noqa: D102
 
     def generation(self, key: str) -> int: ...  # noqa: D102
+
+    def keys(self) -> set[str]: ...  # noqa: D102
+
+    def step(self) -> None: ...  # noqa: D102
 
 
 class Keeping(Protocol):
@@ -94,6 +91,13 @@ class Alone:
     def generation(self, key: str) -> int:  # noqa: ARG002
         """The first."""
         return 1
+
+    def keys(self) -> set[str]:
+        """Nobody holds anything."""
+        return set()
+
+    def step(self) -> None:
+        """Nobody looks on."""
 
 
 @dataclass
@@ -140,6 +144,8 @@ class Runner:
         self._base, self.store, self.options, self.tools = base, store, options, tools
         self._notes: list[str] = []
         self._prepared: dict[int, Any] = {}
+        self._counted: set[str] = set()  # cells whose requests `on_documents` was told of
+        self._draw = random.Random()  # noqa: S311 - only so that two processes do not walk alike
 
     def run(self, cells: Sequence[PlannedCell]) -> None:
         """Until every cell is done or failed, here or in another process.
@@ -149,44 +155,63 @@ class Runner:
             Interrupted: A signal came; the cell in flight was dropped.
             LostDeviceError: The accelerator is of no more use to this process.
         """
-        elsewhere, pause = self._one_round(cells), 0.1
-        while elsewhere:
-            self.tools.log.event("waiting", cells=len(elsewhere))
-            before = len(elsewhere)
+        pause: float | None = None
+        while cells := self._unsettled(cells):
+            if self._one_round(cells):
+                pause = None
+                continue
+            self.tools.log.event("waiting", cells=len(cells))
+            pause = pause_after(pause, len(cells))
             time.sleep(pause)
-            elsewhere = self._one_round(elsewhere)
-            pause = 0.1 if len(elsewhere) < before else min(2 * pause, _LONGEST_PAUSE)
 
-    def _one_round(self, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
-        """Compute what nobody has or holds; what others hold is returned."""
+    def _unsettled(self, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
+        """The cells that have neither a result nor a record of failure; the others are counted."""
         settled = self.store.keys() | self.store.failed_keys()
-        open_cells = [cell for cell in cells if cell.identity.key not in settled]
-        self.tools.on_documents(sum(c.task.n_requests for c in cells if c.identity.key in settled))
-        elsewhere: list[PlannedCell] = []
-        for variant, group in _by_variant(open_cells):
-            with contextlib.ExitStack() as stack:
-                switch = Switch(self, variant, stack)
-                for cell in group:
-                    self.tools.interrupts.check()
-                    if not self._under_lease(cell, switch):
-                        elsewhere.append(cell)
-        return elsewhere
+        news = [c for c in cells if c.identity.key in settled - self._counted]
+        self._counted.update(cell.identity.key for cell in news)
+        self.tools.on_documents(sum(cell.task.n_requests for cell in news))
+        return [cell for cell in cells if cell.identity.key not in settled]
 
-    def _under_lease(self, cell: PlannedCell, switch: Switch) -> bool:
-        """Whether the cell is settled now; False where another process holds or took it."""
+    def _one_round(self, cells: Sequence[PlannedCell]) -> bool:
+        """Walk over the cells once and compute those that are free; whether any was.
+
+        Where others hold all of them, some are tried: their holders may be gone.
+        """
+        held = self.tools.leases.keys()
+        free = [cell for cell in cells if cell.identity.key not in held]
+        tried = free or self._draw.sample(list(cells), min(len(cells), TRIED_AT_ONCE))
+        taken = False
+        with contextlib.ExitStack() as stack:
+            switch = Switch(self, None, stack)
+            walk = leaps(len(tried), self._draw)
+            place = next(walk, None)
+            while place is not None:
+                cell = tried[place]
+                self.tools.interrupts.check()
+                self.tools.leases.step()
+                if switch.variant is not cell.variant:
+                    stack.close()
+                    switch = Switch(self, cell.variant, stack)
+                mine = self._take(cell, switch)
+                taken |= mine
+                place = after(walk, free=mine or not free)
+        return taken
+
+    def _take(self, cell: PlannedCell, switch: Switch) -> bool:
+        """Compute a cell under a lease; False where another process has done, holds or took it."""
         key, leases = cell.identity.key, self.tools.leases
-        if not self._acquire(key):
+        if self.store.has(key) or not self._acquire(key):
             return False
         try:
             if self.store.has(key) or key in self.store.failed_keys():
-                self.tools.on_documents(cell.task.n_requests)
-                return True
+                return False
             deaths = leases.generation(key) - 1
             if deaths >= MOST_DEATHS and not self.store.has_partial(key):
                 self._fail(cell, f"{deaths} processes ended while they computed it", "Died", 0.0)
                 return True
             with self.tools.interrupts.working():
                 settled = self.compute(cell, switch)
+            self._counted.add(key)
         finally:
             leases.release(key)
         self.tools.interrupts.check()
@@ -212,11 +237,11 @@ class Runner:
         try:
             outcome = self._evaluate(cell, switch)
         except Exception as error:
-            reason = _reason(error)
+            reason = reason_of(error)
             if not isinstance(error, AuracError):
                 logger.debug("cell %s failed", cell.label, exc_info=True)
             self._fail(cell, reason, type(error).__name__, time.perf_counter() - started)
-            _stop_if_device_is_lost(error, cell)
+            stop_if_device_is_lost(error, cell)
             return True
         if self.tools.leases.lost(cell.identity.key):
             self.tools.log.event("lease lost", key=cell.identity.key, cell=cell.label)
@@ -236,22 +261,29 @@ class Runner:
                 with tools.profile.spent("adapter"):
                     switch.to(cell.rank)
                 base = switch.base
-                check, wait = tools.interrupts.check, tools.wait_for_device
+                wait = tools.wait_for_device
                 began = time.perf_counter()
                 checkpoint = self.store.checkpoint(cell.identity.key)
-                with watched(base.model, check, wait=wait) as watch, checkpointing(checkpoint):
+                with (
+                    watched(base.model, self._before_pass, wait=wait) as watch,
+                    checkpointing(checkpoint),
+                ):
                     outcome = cell.task.evaluate(base.model, base.tokenizer, self.options, counted)
                 watch.check()
                 tools.profile.add("forward", watch.seconds, watch.passes)
                 tools.profile.add("rest of cells", time.perf_counter() - began - watch.seconds)
                 return outcome
             except (MemoryError, RuntimeError) as error:
-                smaller = _halved(self.options, switch.base.model) if _no_memory(error) else None
+                smaller = halved(self.options, switch.base.model) if no_memory(error) else None
                 if smaller is None:
                     raise
             # Here, beyond the handler, nothing refers to the tensors of the failed pass any more.
             counted.take_back()
             self._take_smaller(cell, smaller)
+
+    def _before_pass(self) -> None:
+        self.tools.leases.step()
+        self.tools.interrupts.check()
 
     def _take_smaller(self, cell: PlannedCell, smaller: EngineOptions) -> None:
         note = (
@@ -261,7 +293,7 @@ class Runner:
         self.options, self._notes = smaller, [note]
         logger.warning("%s: %s", cell.label, note)
         self.tools.log.event("out of memory", cell=cell.label, batch_tokens=smaller.batch_tokens)
-        _free_memory()
+        free_memory()
 
     def _keep(self, cell: PlannedCell, outcome: CellOutcome, seconds: float) -> None:
         with self.tools.profile.spent("store"):
@@ -306,7 +338,7 @@ class Switch:
     def __init__(
         self, runner: Runner, variant: Variant | None, stack: contextlib.ExitStack
     ) -> None:
-        self._runner, self._variant, self._stack = runner, variant, stack
+        self._runner, self.variant, self._stack = runner, variant, stack
         self._live: Any = None
 
     @property
@@ -316,10 +348,10 @@ class Switch:
 
     def to(self, rank: int) -> None:
         """Set the rank; 0 for the base alone."""
-        if self._variant is None:
+        if self.variant is None:
             return
         if self._live is None:
-            prepared = self._runner.prepared(self._variant)
+            prepared = self._runner.prepared(self.variant)
             self._live = self._stack.enter_context(attach(self.base.model, prepared))
         self._live.set_rank(rank)
 
@@ -336,85 +368,3 @@ class _Counter:
 
     def take_back(self) -> None:
         self._on_documents(-self._count)
-
-
-def cell_content(
-    cell: PlannedCell, outcome: CellOutcome, seconds: float, notes: Sequence[str] = ()
-) -> dict[str, Any]:
-    """What a cell's file holds beside its head."""
-    task = cell.task
-    content: dict[str, Any] = {
-        "doc_ids": list(task.doc_ids),
-        "doc_hashes": list(task.doc_hashes),
-        "strata": list(task.strata) if task.strata is not None else None,
-        "metrics": {k: [float(x) for x in v] for k, v in outcome.metrics.items()},
-        "responses": outcome.responses,
-        "logged": outcome.logged,
-        "engine": dict(outcome.engine),
-        "seconds": round(seconds, 3),
-    }
-    return {**content, "notes": list(notes)} if notes else content
-
-
-def failure_content(cell: PlannedCell, reason: str, kind: str, seconds: float) -> dict[str, Any]:
-    """What the record of a failed cell holds beside its head."""
-    return {
-        "cell": cell.label,
-        "reason": reason,
-        "kind": kind,
-        "seconds": round(seconds, 3),
-    }
-
-
-def _by_variant(
-    cells: Iterable[PlannedCell],
-) -> Iterator[tuple[Variant | None, list[PlannedCell]]]:
-    """Consecutive cells of one variant together, so that its factors are attached once."""
-    for _, group in itertools.groupby(cells, key=lambda cell: id(cell.variant)):
-        members = list(group)
-        yield members[0].variant, members
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, AuracError):
-        return str(error)
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"
-
-
-def _no_memory(error: BaseException) -> bool:
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY)
-
-
-def _halved(options: EngineOptions, model: Any) -> EngineOptions | None:
-    """Half of every budget; None where they are as small as they may be."""
-    from aurac.evaluation.running import pass_tokens
-
-    tokens = options.batch_tokens or pass_tokens(model)
-    sequences = options.batch_size or _MOST_SEQUENCES
-    if tokens <= _LEAST_TOKENS and sequences == 1 and options.cache_tokens <= _LEAST_CACHE:
-        return None
-    return replace(
-        options,
-        batch_tokens=max(_LEAST_TOKENS, tokens // 2),
-        batch_size=max(1, sequences // 2),
-        cache_tokens=max(_LEAST_CACHE, options.cache_tokens // 2),
-    )
-
-
-def _free_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _stop_if_device_is_lost(error: BaseException, cell: PlannedCell) -> None:
-    """After an error of the accelerator itself every later cell of this process would fail."""
-    if "CUDA error" in str(error) and not _no_memory(error):
-        raise LostDeviceError(
-            f"the accelerator is lost since {cell.label} ({_reason(error)})",
-            fix="give the same command again to go on without that cell",
-        ) from error

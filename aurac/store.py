@@ -23,6 +23,7 @@ from aurac.files import sweep_scraps, write_json
 from aurac.hashing import sha256_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from aurac.partial import CellCheckpoint
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 CELL_SCHEMA = 1
 _SUFFIX = ".json"
 _KEY_LENGTH = 64
+_HEAD = ("schema", "checksum")  # of a checkpoint, beside its content
 
 
 class CellStore:
@@ -127,6 +129,15 @@ class CellStore:
         except ValueError as error:
             logger.warning("checkpoint %s is damaged (%s) and not used", path.name, error)
             return None
+
+    def partials(self, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(part, content) of what was done of a cell before, as far as it is whole."""
+        if self.partial.is_dir():
+            for path in sorted(self.partial.glob(f"{key}.*{_SUFFIX}")):
+                part = path.name.removeprefix(f"{key}.").removesuffix(_SUFFIX)
+                content = self.load_partial(key, part)
+                if content is not None:
+                    yield part, {k: v for k, v in content.items() if k not in _HEAD}
 
     def checkpoint(self, key: str) -> CellCheckpoint:
         """Where an evaluation keeps what is done of a cell."""

@@ -6,6 +6,7 @@ request makes the same cells in the same order.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -137,8 +138,10 @@ def plan(
     """All cells in the order they run: coarse ranks first, for every variant and task.
 
     Each variant's full rank, then the base, then each variant's lowest rank, then bisection: after
-    a third of the work every curve has its ends, its baseline and its middle. Within a level the
-    curves that are compared come before those shown beside them, and each variant is attached once.
+    a third of the work every curve has its ends, its baseline and its middle. Within a level tasks
+    that take several times as long as others come first, so that many processes end together; of
+    tasks that take about as long each variant's stand together and it is attached once, the curves
+    that are compared before those shown beside them.
     """
 
     def identity(variant: Variant | None, rank: int, task: BuiltTask) -> CellIdentity:
@@ -165,9 +168,17 @@ def plan(
         for rank, level in coarse_levels(variant.ranks).items():
             planned = [PlannedCell(variant, rank, t, identity(variant, rank, t)) for t in tasks]
             cells += [(level, cell) for cell in planned]
-    return [cell for _, cell in sorted(cells, key=lambda pair: pair[0])]
+    steps = {id(task): _effort_step(task) for task in tasks}
+    cells.sort(key=lambda pair: (pair[0], -steps[id(pair[1].task)]))
+    return [cell for _, cell in cells]
 
 
+def _effort_step(task: BuiltTask) -> int:
+    """Tasks of one step take about as long as each other."""
+    return round(math.log(max(task.effort, 1.0), _UNLIKE))
+
+
+_UNLIKE = 4.0  # tasks whose efforts differ by this factor are not about as long
 _FULL_LEVEL, _BASE_LEVEL, _LOWEST_LEVEL = 0, 1, 2
 
 

@@ -15,6 +15,7 @@ import argparse
 import heapq
 import json
 import math
+import random
 from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 
 from aurac.hashing import sha256_json
 from aurac.sweep import Variant, plan
+from aurac.walk import TRIED_AT_ONCE, after, leaps, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,6 +118,7 @@ def planned(variants: int, ranks: Sequence[int], kinds: Sequence[Kind]) -> list[
             version="1",
             documents_sha256=f"{kind.name}-{i}",
             prompts_sha256="",
+            effort=kind.seconds,
             kind=kind,
         )
         for kind in kinds
@@ -237,6 +240,94 @@ def shards(cells: Sequence[PlannedCell], count: int) -> list[deque[int]]:
     return [deque(sorted(dealt[number::count])) for number in range(count)]
 
 
+# --- walks over a shared folder -------------------------------------------------------------------
+
+
+@dataclass
+class Looks:
+    """What workers that share a folder ask of it beside what their own cells need.
+
+    Attributes:
+        cells: Looks for a cell's file.
+        tries: Leases that were asked for and held by others.
+        rounds: Listings of `cells/` and `leases/`.
+        entries: What those listings held in all.
+    """
+
+    cells: int = 0
+    tries: int = 0
+    rounds: int = 0
+    entries: int = 0
+
+
+class Walks:
+    """Workers that walk over the same cells as `aurac.runner` does, without time for looking.
+
+    Args:
+        seconds: Duration of each cell, in the plan's order.
+        workers: M.
+        seed: Of the leaps.
+    """
+
+    def __init__(self, seconds: Sequence[float], workers: int, seed: int) -> None:
+        self.seconds, self.looks, self.makespan = seconds, Looks(), 0.0
+        self._done = np.zeros(len(seconds), dtype=bool)
+        self._held = np.zeros(len(seconds), dtype=bool)
+        self._draws = [random.Random(f"{seed} {worker}") for worker in range(workers)]
+        self._walks: list[Any] = [None] * workers
+        self._pauses: list[float | None] = [None] * workers
+
+    def run(self) -> Looks:
+        """Until all cells are done; counts what was looked for."""
+        events = [(0.0, worker, -1) for worker in range(len(self._walks))]
+        heapq.heapify(events)
+        while events:
+            now, worker, cell = heapq.heappop(events)
+            if cell >= 0:
+                self._done[cell], self._held[cell] = True, False
+                self.makespan = max(self.makespan, now)
+            mine = self._next(worker, came_from_cell=cell >= 0)
+            if mine is not None:
+                self._held[mine], self._pauses[worker] = True, None
+                heapq.heappush(events, (now + self.seconds[mine], worker, mine))
+            elif not self._done.all():
+                left = int((~self._done).sum())
+                self.looks.tries += min(left, TRIED_AT_ONCE)
+                pause = self._pauses[worker] = pause_after(self._pauses[worker], left)
+                heapq.heappush(events, (now + pause, worker, -1))
+        return self.looks
+
+    def _next(self, worker: int, *, came_from_cell: bool) -> int | None:
+        """The cell that a worker takes now; None where others hold all that is left."""
+        if came_from_cell:
+            cells, walk = self._walks[worker]
+            found = self._along(cells, walk, after(walk, free=True))
+            if found is not None:
+                return found
+        while True:
+            free = np.flatnonzero(~self._done & ~self._held).astype(np.int32)
+            self.looks.rounds += 1
+            self.looks.entries += int(self._done.sum()) + int(self._held.sum())
+            if not len(free):
+                return None
+            walk = leaps(len(free), self._draws[worker])
+            self._walks[worker] = free, walk
+            found = self._along(free, walk, next(walk))
+            if found is not None:
+                return found
+
+    def _along(self, cells: Any, walk: Any, place: int | None) -> int | None:
+        while place is not None:
+            cell = int(cells[place])
+            self.looks.cells += 1
+            if not self._done[cell]:
+                if not self._held[cell]:
+                    return cell
+                self.looks.tries += 1
+            place = after(walk, free=False)
+        return None
+
+
 # --- the store ------------------------------------------------------------------------------------
 
 
@@ -268,22 +359,24 @@ class StoreLoad:
         cells: For finished cells: lease made and removed, temporary file, rename, flushes, looks.
         listings: Entries of folders that are listed.
         beats: The workers' signs of life, each sixth of a lease's 60 seconds.
-        tries: Leases that were asked for and held by others.
+        looks: Looks for cells that others might have done, and leases asked for that others held.
     """
 
     cells: float
     listings: float
     beats: float
-    tries: float
+    looks: float
 
 
 # Per finished cell: create, write and unlink the lease; create, fsync, rename the cell; fsync the
 # folder; look for the cell, for a failure record (unlink of nothing) and for checkpoints.
 PER_CELL = 10
-LISTINGS_PER_CELL = 5  # of `leases/`: before, after and at the end, and for what was superseded
+LISTINGS_PER_CELL = 3  # of `leases/`: before and after it is taken, and before the cell is written
 
 
-def store_load(cells: int, workers: int, makespan: float, mode: str) -> StoreLoad:
+def store_load(
+    cells: int, workers: int, makespan: float, mode: str, looks: Looks | None = None
+) -> StoreLoad:
     """What a way of sharing asks of the store.
 
     Args:
@@ -292,16 +385,18 @@ def store_load(cells: int, workers: int, makespan: float, mode: str) -> StoreLoa
         makespan: Seconds.
         mode: `shared` (every worker walks the whole plan through leases), `shards` (each walks its
             own share) or `ray` (one process writes all).
+        looks: What the walks of `shared` ask for.
     """
     held = workers  # lease files at any time
     beats = (1 if mode == "ray" else workers) / 10.0
-    tries = workers * cells / makespan if mode == "shared" else 0.0
+    looks = looks or Looks()
     done = cells / makespan
+    listed = (cells * LISTINGS_PER_CELL + looks.tries) * held + looks.entries
     return StoreLoad(
         cells=done * PER_CELL,
-        listings=(done * LISTINGS_PER_CELL + tries) * held,
+        listings=listed / makespan,
         beats=beats,
-        tries=tries,
+        looks=(looks.cells + looks.tries) / makespan,
     )
 
 
@@ -364,20 +459,28 @@ def table(cluster: Cluster, seed: int) -> list[str]:
     lines = [f"| {head} |", "|---" * 11 + "|"]
     lines += [row(name, changed, found[name]) for name, changed, _ in ways]
     plain = found["next cell of the plan"]
-    return [*lines, "", *_store_table(len(cells), plain.makespan, cluster.gpus)]
+    return [*lines, "", *_store_table(seconds, plain.makespan, cluster.gpus, seed)]
 
 
-def _store_table(cells: int, makespan: float, gpus: int) -> list[str]:
+def _store_table(seconds: Sequence[float], makespan: float, gpus: int, seed: int) -> list[str]:
+    cells = len(seconds)
     generated = VARIANTS * len(RANKS) * KINDS[1].tasks
     whole = (cells - generated) * cell_bytes(250, 40) + generated * cell_bytes(1319, 300)
     rates = f"{cells / makespan:.1f} cells and {whole / makespan / 1e6:.1f} MB a second"
-    head = "sharing | GPUs | for cells /s | signs of life /s | leases tried /s | entries listed /s"
+    head = (
+        "sharing | GPUs | for cells /s | signs of life /s | looks and tries /s | entries listed /s"
+    )
     lines = [f"{cells:,} files, {whole / 1e9:.1f} GB in all, {rates}.", ""]
     lines += [f"| {head} |", "|---" * 6 + "|"]
     for mode in ("shared", "shards", "ray"):
         for workers in (32, 100, gpus):
-            load = store_load(cells, workers, makespan * gpus / workers, mode)
-            numbers = (load.cells, load.beats, load.tries, load.listings)
+            took, looks = makespan * gpus / workers, None
+            if mode == "shared":
+                walks = Walks(seconds, workers, seed)
+                looks = walks.run()
+                took = walks.makespan
+            load = store_load(cells, workers, took, mode, looks)
+            numbers = (load.cells, load.beats, load.looks, load.listings)
             shown = " | ".join(f"{value:,.1f}" for value in numbers)
             lines.append(f"| {mode} | {workers:,} | {shown} |")
     return lines

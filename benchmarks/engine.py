@@ -72,7 +72,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--documents", type=int, help="at most so many documents")
     parser.add_argument("--ranks", type=int, help="at most so many ranks")
     parser.add_argument("--batch-sizes", default="1,4,8,16,32,64")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="of our sweep")
+    parser.add_argument("--loop-repeats", type=int, default=1, help="of HFLM at each batch size")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--out", type=Path)
@@ -140,7 +141,7 @@ def run_hflm(work: Work, args: argparse.Namespace) -> dict[str, Any]:
         lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
         ask = getattr(lm, instances[0].request_type)
         ask(instances[:2], disable_tqdm=True)
-        for _ in range(args.repeats):
+        for _ in range(args.loop_repeats):
             start = clock()
             answers = ask(instances, disable_tqdm=True)
             seconds.setdefault(size, []).append(clock() - start)
@@ -272,7 +273,10 @@ def main() -> None:
         "# Evaluation engine beside lm-eval's `HFLM` + PEFT",
         "",
         f"Machine: {machine()}; {threads} threads; {args.clock} seconds; {versions()}.",
-        f"Medians of {args.repeats} runs, spread in brackets; {RANK}-rank adapter, unmerged.",
+        (
+            f"Medians of {args.repeats} sweeps of ours (spread in brackets) and of "
+            f"{args.loop_repeats} runs of HFLM; {RANK}-rank adapter, unmerged."
+        ),
         "",
         (
             "| work | documents x ranks | HFLM + PEFT, s | aurac, s | ratio "

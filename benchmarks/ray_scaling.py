@@ -1,11 +1,11 @@
 r"""Two Ray workers against one: the same cells, one thread each, the same bytes.
 
-    python benchmarks/ray_scaling.py adapters_zoo/word_problems/lora --limit 40 --ranks all \
-        --tasks aurac_word_problems_mc
+    python benchmarks/ray_scaling.py adapters_zoo/word_problems/{lora,dylora} --limit 20 \
+        --ranks all --tasks aurac_word_problems_mc
 
 Cells are handed out one at a time, so a fast worker takes more. The rate is that of the cells that
-come back after every worker has brought its first (starting Python and loading the base are outside
-it; the whole time is printed as well).
+come back while every worker has work: from when each has brought its first (starting Python and
+loading the base are outside it) until the first finds none left. The whole time is printed as well.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def measured(request: dict[str, Any], workers: int, folder: Path) -> dict[str, A
     [log] = (folder / "logs").glob("*.jsonl")
     events = [json.loads(line) for line in log.read_text().splitlines()]
     clocks = [event["clock"] for event in events if event["event"] == "cell"]
-    rest = clocks[workers - 1 :]
+    rest = clocks[workers - 1 : len(clocks) - (workers - 1)]
     return {
         "workers": workers,
         "cells": len(clocks),

@@ -281,6 +281,11 @@ class BuiltTask:
         return len(self._requests)
 
     @cached_property
+    def effort(self) -> float:
+        """About how long an evaluation takes beside other tasks' (see `Requests.effort`)."""
+        return self._requests.effort()
+
+    @cached_property
     def _requests(self) -> Requests:
         instances = list(chain.from_iterable(leaf.instances for leaf in self.leaves))
         return Requests(instances, self.reference)

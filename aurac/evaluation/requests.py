@@ -28,6 +28,9 @@ _Engine = tuple[Any, Any, EngineOptions]  # model, tokenizer, options
 Reference = Callable[[str, list[Any], Any, Any, EngineOptions], list[Any]]
 """lm-eval's own model: (kind of request, requests, model, tokenizer, options) to responses."""
 
+_GENERATED = 256  # tokens, where a task says nothing
+_READ_FOR_ONE_WRITTEN, _CHARACTERS = 4, 4  # tokens read in the time of one written; of a token
+
 
 class CellError(AuracError):
     """A cell that has no value: the model's answers are no numbers, or cannot be judged."""
@@ -65,6 +68,24 @@ class Requests:
         except UnsupportedRequestError:
             return kind
         return "greedy"
+
+    def effort(self) -> float:
+        """About how long one evaluation takes, in characters read: tells tasks of one run apart.
+
+        What a text shares with the one before is read once. Of a generated answer half of what it
+        may have is counted, each token like so many read ones.
+        """
+        total, before = 0.0, ""
+        for instance in self.instances:
+            context = str(instance.args[0])
+            total += len(context) - _shared(before, context)
+            before = context
+            if instance.request_type == "loglikelihood":
+                total += len(instance.args[1])
+            elif instance.request_type == "generate_until":
+                longest = instance.args[1].get("max_gen_toks") or _GENERATED
+                total += longest / 2 * _READ_FOR_ONE_WRITTEN * _CHARACTERS
+        return total
 
     def answers(
         self, model: Any, tokenizer: Any, options: EngineOptions, progress: Progress | None
@@ -202,3 +223,15 @@ def chat_text(
 
 def _repeats(instance: Any) -> int:
     return int(instance.repeats or 1)
+
+
+def _shared(one: str, other: str) -> int:
+    """Length of the beginning that two texts share."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -64,7 +64,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def score_logits(
-    logits: torch.Tensor, row: torch.Tensor, token: torch.Tensor, chunk: int = 128
+    logits: torch.Tensor, row: torch.Tensor, token: torch.Tensor, chunk: int = 32
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of tokens, and whether each is the argmax of its row.
 
@@ -77,6 +77,26 @@ def score_logits(
     Returns:
         (m,) float32 log-probabilities (log-softmax in float32) and (m,) bool.
     """
-    best = logits.argmax(dim=-1)
-    norm = torch.cat([torch.logsumexp(part.float(), dim=-1) for part in logits.split(chunk)])
-    return logits[row, token].float() - norm[row], best[row] == token
+    top, picked = logits.amax(dim=-1), logits[row, token]
+    sums = [
+        (part.float() - most.float()[:, None]).exp_().sum(dim=-1)
+        for part, most in zip(logits.split(chunk), top.split(chunk), strict=True)
+    ]
+    norm = torch.cat(sums).log_() + top
+    return picked.float() - norm[row], _is_first_of_best(logits, row, token, picked == top[row])
+
+
+def _is_first_of_best(
+    logits: torch.Tensor, row: torch.Tensor, token: torch.Tensor, among_best: torch.Tensor
+) -> torch.Tensor:
+    """Whether tokens are their rows' argmax; of equal logits the first is.
+
+    On a CPU argmax costs several times as much as the maximum, so that only rows where a scored
+    token has it are looked at; on an accelerator asking for them would wait for the device.
+    """
+    if logits.device.type != "cpu":
+        return logits.argmax(dim=-1)[row] == token
+    rows, place = row[among_best].unique(return_inverse=True)
+    result = among_best.clone()
+    result[among_best] = logits[rows].argmax(dim=-1)[place] == token[among_best]
+    return result

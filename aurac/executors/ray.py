@@ -15,8 +15,11 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.cell_content import failure_content
 from aurac.errors import AuracError, UsageError
-from aurac.runner import failure_content
+from aurac.executors.keeper import KeeperLink, WorkersCheckpoint
+from aurac.hashing import sha256_json
+from aurac.partial import SECONDS
 from aurac.settings import to_plain
 from aurac.store import cannot_write
 
@@ -60,7 +63,8 @@ class RayExecutor:
             # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
             how = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES, "max_calls": 0}
             task = ray.remote(**how)(compute_cell)
-            flight = _Flight(ray, task, ray.put(_order(session)), store, tools)
+            keeper = KeeperLink(ray, store, SECONDS)
+            flight = _Flight(ray, task, ray.put(_order(session)), store, tools, keeper)
             slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))
             # One more than run at a time: a worker finds its next cell waiting.
             most = self._workers or slots + 1
@@ -68,8 +72,10 @@ class RayExecutor:
             try:
                 while waiting or flight.cells:
                     tools.interrupts.check()
+                    tools.leases.step()
                     flight.fill(waiting, most)
                     flight.land()
+                    keeper.look()
             except (ray.exceptions.RaySystemError, ConnectionError) as error:
                 raise ClusterError(
                     f"the Ray cluster was lost ({_first_line(error)})",
@@ -77,14 +83,23 @@ class RayExecutor:
                 ) from error
             finally:
                 flight.cancel()
+                keeper.look(now=True)
 
 
 class _Flight:
     """Tasks that have been handed to Ray, each under a lease of this process."""
 
-    def __init__(self, ray: Any, task: Any, order: Any, store: CellStore, tools: Tools) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        task: Any,
+        order: Any,
+        store: CellStore,
+        tools: Tools,
+        keeper: KeeperLink,
+    ) -> None:
         self._ray, self._task, self._order = ray, task, order
-        self._store, self._tools = store, tools
+        self._store, self._tools, self._keeper = store, tools, keeper
         self.cells: dict[Any, PlannedCell] = {}
 
     def fill(self, waiting: deque[PlannedCell], most: int) -> None:
@@ -103,7 +118,9 @@ class _Flight:
                 self._tools.leases.release(key)
                 continue
             self._tools.on_cell(cell)
-            self.cells[self._task.remote(self._order, cell.identity.to_dict())] = cell
+            self._keeper.hand_out(key)
+            given = self._order, cell.identity.to_dict(), self._keeper.handle, self._keeper.seconds
+            self.cells[self._task.remote(*given)] = cell
 
     def _settled(self, key: str) -> bool:
         return self._store.has(key) or self._store.failure(key) is not None
@@ -139,6 +156,7 @@ class _Flight:
         if self._tools.leases.lost(cell.identity.key):
             return
         key, label = cell.identity.key, cell.label
+        self._keeper.settled(key)
         if found.get("failure"):
             self._store.fail(cell.identity, found["failure"])
             reason = found["failure"]["reason"]
@@ -153,6 +171,7 @@ class _Flight:
             task=cell.task.name,
             requests=cell.task.n_requests,
             seconds=found["content"]["seconds"],
+            resumed=found["resumed"],
         )
 
     def cancel(self) -> None:
@@ -164,11 +183,15 @@ class _Flight:
         self.cells.clear()
 
 
-def compute_cell(order: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
+def compute_cell(
+    order: dict[str, Any], identity: dict[str, Any], keeper: Any, seconds: float
+) -> dict[str, Any]:
     """The task: see `aurac.executors.remote`, which a worker imports when it is first used."""
     from aurac.executors.remote import compute
 
-    return compute(order, identity)
+    return compute(
+        order, identity, WorkersCheckpoint(_ray(), keeper, sha256_json(identity), seconds)
+    )
 
 
 def _order(session: Session) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from aurac.session import Session, open_session
 from aurac.settings import from_plain
 
 if TYPE_CHECKING:
+    from aurac.executors.keeper import WorkersCheckpoint
     from aurac.provenance import CellIdentity
-    from aurac.sweep import PlannedCell, Variant
+    from aurac.sweep import PlannedCell
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +33,18 @@ class UnfitNodeError(AuracError):
 
 @dataclass
 class Outcome:
-    """What became of one cell: `put` or `fail` was called, with its content."""
+    """What became of one cell: `put` or `fail` was called, with its content.
+
+    Attributes:
+        run_folder: None that is of use here.
+        content, failure: What was put.
+        kept: The cell's checkpoint; None where nothing keeps any.
+    """
 
     run_folder: Path = field(default_factory=Path)
     content: dict[str, Any] | None = None
     failure: dict[str, Any] | None = None
+    kept: WorkersCheckpoint | None = None
 
     def keys(self) -> set[str]:
         """Nothing is known here."""
@@ -50,12 +58,13 @@ class Outcome:
         """Nothing is known here."""
         return False
 
-    def checkpoint(self, key: str) -> None:
-        """A worker keeps nothing on its disk."""
+    def checkpoint(self, key: str) -> WorkersCheckpoint | None:  # noqa: ARG002
+        """Where the cell's checkpoints go: a worker keeps nothing on its disk."""
+        return self.kept
 
     def has_partial(self, key: str) -> bool:  # noqa: ARG002
-        """Nothing is known here."""
-        return False
+        """Whether something of the cell was kept."""
+        return bool(self.kept)
 
     def put(self, identity: CellIdentity, content: dict[str, Any]) -> Path:
         """The cell was computed."""
@@ -74,15 +83,13 @@ class _Bench:
         self.session = _session(order)
         self.cells = {cell.identity.key: cell for cell in self.session.cells()}
         self._stack = contextlib.ExitStack()
-        self._variant: Variant | None = None
-        self._switch: Switch | None = None
         self._runner = Runner(self.session.base, Outcome(), self.session.options, Tools())
+        self._switch = Switch(self._runner, None, self._stack)
 
-    def compute(self, cell: PlannedCell) -> Outcome:
-        outcome = self._runner.store = Outcome()
-        if self._switch is None or self._variant is not cell.variant:
+    def compute(self, cell: PlannedCell, kept: WorkersCheckpoint | None) -> Outcome:
+        outcome = self._runner.store = Outcome(kept=kept)
+        if self._switch.variant is not cell.variant:
             self._stack.close()
-            self._variant = cell.variant
             self._switch = Switch(self._runner, cell.variant, self._stack)
         self._runner.compute(cell, self._switch)
         return outcome
@@ -109,11 +116,19 @@ def _session(order: dict[str, Any]) -> Session:
     return session
 
 
-def compute(order: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
+def compute(
+    order: dict[str, Any], identity: dict[str, Any], kept: WorkersCheckpoint | None = None
+) -> dict[str, Any]:
     """Compute the cell of this identity.
 
+    Args:
+        order: What to compute with: see `aurac.executors.ray`.
+        identity: The cell's.
+        kept: Its checkpoint.
+
     Returns:
-        `{"content": …}` or `{"failure": …}`, as the store keeps them.
+        `content` or `failure`, as the store keeps them, and whether the cell was `resumed` from a
+        checkpoint.
 
     Raises:
         UnfitNodeError: This node would compute something else; the difference is named.
@@ -126,8 +141,9 @@ def compute(order: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
     cell = bench.cells.get(sha256_json(identity))
     if cell is None:
         raise _unfit(identity, list(bench.cells.values()))
-    outcome = bench.compute(cell)
-    return {"content": outcome.content, "failure": outcome.failure}
+    resumed = bool(kept)
+    outcome = bench.compute(cell, kept)
+    return {"content": outcome.content, "failure": outcome.failure, "resumed": resumed}
 
 
 def _unfit(identity: dict[str, Any], cells: list[PlannedCell]) -> UnfitNodeError:

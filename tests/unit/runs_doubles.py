@@ -39,6 +39,7 @@ class Task:
     seconds: float = 0.0
     passes: int = 1
     calls: list = field(default_factory=list)
+    effort: float = 1.0
     version: str = "1"
     strata: None = None
 

@@ -198,3 +198,39 @@ def test_the_heartbeat_changes_the_owners_file(tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert len(own.read_bytes()) == len(before)
+
+
+def test_an_owner_whose_work_hangs_falls_silent_and_is_followed(tmp_path):
+    """It lives, but makes no step: its lease goes to another, and its late work is dropped."""
+    mine, theirs = Clock(), Clock()
+    with (
+        Leases(tmp_path, seconds=3600, clock=mine, stall_seconds=50) as hung,
+        Leases(tmp_path, seconds=3600, clock=theirs) as other,
+    ):
+        assert hung.acquire("k")
+        own = hung.folder / "owners" / hung.owner
+        hung.step()
+        mine.now += 50
+        before = own.read_bytes()
+        hung.beat()
+        assert own.read_bytes() != before
+        assert not other.acquire("k")
+        theirs.now += 3601
+        mine.now += 1
+        before = own.read_bytes()
+        hung.beat()
+        assert own.read_bytes() == before
+        assert other.acquire("k")
+        assert hung.lost("k")
+        hung.step()  # it wakes up and shows life again
+        hung.beat()
+        assert own.read_bytes() != before
+
+
+def test_the_keys_that_are_held(two):
+    a, b, _ = two
+    assert a.acquire("k")
+    assert b.acquire("l")
+    assert a.keys() == {"k", "l"}
+    a.release("k")
+    assert b.keys() == {"l"}

@@ -20,13 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs_doubles import Model, Task, planned, runner
 
+from aurac.device_limits import LostDeviceError
 from aurac.errors import RunFolderError
 from aurac.evaluation.options import EngineOptions
 from aurac.interrupts import Interrupted, Interrupts
 from aurac.leases import Leases, listed
 from aurac.provenance import CellIdentity
 from aurac.runlog import RunLog
-from aurac.runner import LostDeviceError, Tools
+from aurac.runner import Tools
 from aurac.store import CellStore, read_cell
 from aurac.sweep import PlannedCell, coarse_levels, plan, shard_of
 

@@ -327,6 +327,38 @@ def _below(pid, ancestor):
 
 
 @pytest.mark.cluster
+def test_a_dead_workers_checkpoint_is_taken_up_by_another(adapter, tmp_path, monkeypatch):
+    """Every pass is kept; the worker is killed once the run folder has something of its cell."""
+    ray_session()
+    monkeypatch.setattr("aurac.executors.ray.SECONDS", 0.0)
+    monkeypatch.setattr("aurac.executors.ray._PATIENCE", 0.01)
+    asked = {**COMMON, "limit": 800, "batch_tokens": 64}
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    compare([adapter], [TASK], out=whole, ranks="8", **asked)
+    victims = []
+
+    def kill_in_a_cell():
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and not victims:
+            if any((out / "partial").glob("*.json")):
+                for pid in _named(b"ray::compute_cell"):
+                    if _below(pid, os.getpid()):
+                        os.kill(pid, signal.SIGKILL)
+                        victims.append(pid)
+                        return
+            time.sleep(0.005)
+
+    killer = threading.Thread(target=kill_in_a_cell)
+    killer.start()
+    compare([adapter], [TASK], out=out, ranks="8", executor="ray", workers=1, **asked)
+    killer.join()
+    assert len(victims) == 1
+    assert any(event["resumed"] for event in events(out, "cell"))
+    assert curves(out) == curves(whole)
+    clean(out)
+
+
+@pytest.mark.cluster
 def test_a_cluster_of_several_nodes_loses_one(adapter, undisturbed, tmp_path):
     """A head without processors and two nodes of one each; one is killed after the first cell."""
     ray_session()
