@@ -22,17 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.cache import cache_root
+from aurac.devices import pick_device, pick_dtype
 from aurac.errors import BaseModelError
 from aurac.hashing import sha256_file, sha256_json, sha256_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import torch
-
 logger = logging.getLogger(__name__)
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 _RECORD = "aurac_base.json"
 _CONVERSION = 1  # raise when the conversion changes, so that old folders are not used
 
@@ -298,56 +296,6 @@ class quiet_transformers:  # noqa: N801 - reads as a statement, like contextlib'
             hf_logging.enable_progress_bar()
 
 
-def pick_device(device: str | None = None) -> str:
-    """`device` if given, else the first accelerator that torch sees, else the CPU.
-
-    Raises:
-        BaseModelError: The device named is not on this machine.
-    """
-    import torch
-
-    if device in (None, "auto"):
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BaseModelError(
-            f"device {device!r} cannot be used here ({str(error).splitlines()[0]})",
-            expected="cpu, cuda, cuda:N or mps, as this machine has",
-            fix="leave --device out to take the best one there is",
-        ) from error
-    return str(device)
-
-
-def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
-    """The dtype to compute in: as asked, else bf16 only where this machine is fast at it.
-
-    Elsewhere it is fp32. On a CPU bf16 is fast with AMX or AVX-512-BF16 instructions; without
-    them it is emulated and slower than fp32.
-
-    Raises:
-        BaseModelError: Not one of `DTYPES`.
-    """
-    import torch
-
-    if dtype not in (None, *DTYPES):
-        raise BaseModelError(
-            f"dtype {dtype!r}", expected=" or ".join(DTYPES), fix="give --dtype one of these"
-        )
-    if dtype not in (None, "auto"):
-        return getattr(torch, str(dtype))
-    if device.startswith("cuda"):
-        fast = torch.cuda.get_device_capability(device)[0] >= 8
-    elif device == "cpu":
-        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
-    else:
-        fast = False
-    return torch.bfloat16 if fast else torch.float32
-
-
 _OFFLOADED: list[Any] = []  # temporary folders, which live as long as the process
 
 
@@ -405,8 +353,8 @@ def load_base(
 
     Args:
         name: See `resolve_base`.
-        dtype: See `pick_dtype`.
-        device: See `pick_device`.
+        dtype: See `aurac.devices.pick_dtype`.
+        device: See `aurac.devices.pick_device`.
         trust_remote_code: Let the model run code of its folder.
         device_map: Spread the model with accelerate: `auto`, `balanced`, `balanced_low_0`,
             `sequential`, or module → device (`cpu`, `disk`, a number or name of an accelerator).

@@ -101,7 +101,8 @@ def compare(
     started, profile = time.time(), Profile()
     with Interrupts() as interrupts:
         with profile.spent("build"):
-            session = open_session(checkpoints, tasks, chosen)
+            elsewhere = execution.executor == "ray"
+            session = open_session(checkpoints, tasks, chosen, elsewhere=elsewhere)
         folder = open_run_folder(out, tasks, session.request())
         run = _Run(session, execution, folder, interrupts, profile, progress=progress)
         return run.whole(command, started)

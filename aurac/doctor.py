@@ -15,8 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from aurac.bases import DEFAULT_BASE, PACKAGED, packaged_folder, pick_device, pick_dtype
+from aurac.bases import DEFAULT_BASE, PACKAGED, packaged_folder
 from aurac.cache import cache_root
+from aurac.devices import pick_device, pick_dtype
 from aurac.provenance import machine
 
 if TYPE_CHECKING:

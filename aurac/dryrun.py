@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import check_base, check_fits
 from aurac.arms import check_groups
-from aurac.bases import PACKAGED, packaged_folder, pick_device, pick_dtype, resolve_base
+from aurac.bases import PACKAGED, packaged_folder, resolve_base
+from aurac.devices import pick_device, pick_dtype
 from aurac.errors import AuracError, TaskError, UsageError
 from aurac.folder import REQUEST_FILE, check_same_run, place_of
 from aurac.session import Session, common_base, limit_of, load_adapters, outline_base
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
     from aurac.evaluation.built import BuiltTask
     from aurac.settings import Execution, Settings
 
-RATE = 0.30
-"""Seconds for one request on a base of 10^9 parameters, as measured; see `RATE_SOURCE`."""
+RATE = 0.7
+"""Seconds for 1,000 characters of effort on a base of 10^9 parameters; see `RATE_SOURCE`."""
 RATE_SOURCE = (
-    "rough: from the bundled task on two cores of an AMD EPYC with AVX-512-BF16 (21 cells of 100 "
-    "requests in 85 s), in proportion to requests and parameters; prompts are taken as equally long"
+    "rough, within a factor of two: in proportion to parameters and to the characters that are "
+    "read and written; four tasks took .5 to 1.4 s for 1,000 characters and 10^9 parameters on two "
+    "cores of an AMD EPYC with AVX-512-BF16"
 )
 BASE = "base"
 _OVERHEAD = 1_000_000_000
@@ -52,6 +54,7 @@ class Line:
         done: Those whose cells are stored.
         failed: Those that failed before, which are tried again only if that is asked for.
         requests: Requests of one cell; None where the documents were not looked up.
+        effort: What one cell reads and writes, in characters: see `Requests.effort`.
     """
 
     curve: str
@@ -60,6 +63,7 @@ class Line:
     done: tuple[int, ...]
     failed: tuple[int, ...]
     requests: int | None
+    effort: float | None = None
 
     @property
     def left(self) -> tuple[int, ...]:
@@ -152,15 +156,15 @@ def dry_run(
     built, notes = _tasks(tasks, chosen, base)
     absent = [task for task in tasks if task not in {t.group or t.name for t in built}]
     downloads += [f"data of {task}, unless the hub's cache holds them" for task in absent]
-    stored = _Stored()
+    stored, elsewhere = _Stored(), execution.executor == "ray"
     if base is not None:
-        outline = _outline(base, adapters.values(), chosen)
+        outline = _outline(base, adapters.values(), chosen, elsewhere=elsewhere)
         if built and not absent:
             given = tuple(map(str, checkpoints)), tuple(tasks)
             session = Session(*given, chosen, adapters, outline, variants, built)
             stored = _stored(session, out, retry=execution.retry_failed)
     lines = (*_lines(variants, built, stored), *_unseen(variants, absent))
-    device = pick_device(chosen.device)
+    device = pick_device(chosen.device, elsewhere=elsewhere)
     size = None if base is None else _parameters(base.path)
     seconds, why = _time(lines, stored, size, device)
     dtype = str(pick_dtype(chosen.dtype, device)).removeprefix("torch.")
@@ -178,13 +182,16 @@ def dry_run(
     )
 
 
-def _outline(base: Base, adapters: Iterable[Adapter], chosen: Settings) -> LoadedBase:
+def _outline(
+    base: Base, adapters: Iterable[Adapter], chosen: Settings, *, elsewhere: bool
+) -> LoadedBase:
     """The base without weights, if the adapters are for it."""
     outline = outline_base(
         base.name,
         dtype=chosen.dtype,
         device=chosen.device,
         trust_remote_code=chosen.trust_remote_code,
+        elsewhere=elsewhere,
     )
     for adapter in adapters:
         check_base(adapter, base.name, base.sha256)
@@ -291,7 +298,7 @@ class _Stored:
         """The cells of one curve."""
         done = tuple(r for r in ranks if (curve, r, task.name) in self.done)
         failed = tuple(r for r in ranks if (curve, r, task.name) in self.failed - self.done)
-        return Line(curve, task.name, ranks, done, failed, task.n_requests)
+        return Line(curve, task.name, ranks, done, failed, task.n_requests, task.effort)
 
 
 def _stored(session: Session, out: str | Path | None, *, retry: bool) -> _Stored:
@@ -372,8 +379,8 @@ def _time(
     if device != "cpu" or size is None:
         what = "the base is not here" if size is None else f"no rate was measured on {device}"
         return None, f"no estimate: {what}; one finished cell gives one"
-    requests = sum((line.requests or 0) * len(line.left) for line in left)
-    return requests * RATE * size / 1e9, RATE_SOURCE
+    effort = sum((line.effort or 0.0) * len(line.left) for line in left)
+    return effort / 1e3 * RATE * size / 1e9, RATE_SOURCE
 
 
 def _memory(size: int | None, dtype: str, adapters: Sequence[int]) -> dict[str, int] | None:

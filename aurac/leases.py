@@ -110,7 +110,9 @@ class Leases:
 
     def step(self) -> None:
         """The work goes on: called before each pass of the model and each look for a cell."""
-        self._stepped = self._clock()
+        before, self._stepped = self._stepped, self._clock()
+        if self._stepped - before > self.stall_seconds:
+            self.beat()  # who has watched it be silent must see that before it takes another lease
 
     def beat(self) -> None:
         """Change this process's file, so that the others see it lives; not if its work hangs."""
@@ -174,9 +176,11 @@ class Leases:
     def release(self, key: str) -> None:
         """Give the lease back."""
         lease = self._held.pop(key, None)
-        if lease is not None:
+        path = self.folder / lease.name if lease is not None else None
+        # After it was lost and given back by another, a third may hold a lease of the same name.
+        if path is not None and owner_of(path) == self.owner:
             with contextlib.suppress(OSError):
-                (self.folder / lease.name).unlink()
+                path.unlink()
 
     def _remove_up_to(self, key: str, generation: int) -> None:
         for number in self._generations(key):

@@ -167,7 +167,8 @@ class Runner:
     def _unsettled(self, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
         """The cells that have neither a result nor a record of failure; the others are counted."""
         settled = self.store.keys() | self.store.failed_keys()
-        news = [c for c in cells if c.identity.key in settled - self._counted]
+        uncounted = settled - self._counted
+        news = [cell for cell in cells if cell.identity.key in uncounted]
         self._counted.update(cell.identity.key for cell in news)
         self.tools.on_documents(sum(cell.task.n_requests for cell in news))
         return [cell for cell in cells if cell.identity.key not in settled]
@@ -211,7 +212,6 @@ class Runner:
                 return True
             with self.tools.interrupts.working():
                 settled = self.compute(cell, switch)
-            self._counted.add(key)
         finally:
             leases.release(key)
         self.tools.interrupts.check()
@@ -245,7 +245,9 @@ class Runner:
             return True
         if self.tools.leases.lost(cell.identity.key):
             self.tools.log.event("lease lost", key=cell.identity.key, cell=cell.label)
+            self.tools.on_documents(-cell.task.n_requests)  # counted when the other's cell is there
             return False
+        self._counted.add(cell.identity.key)
         self._keep(cell, outcome, time.perf_counter() - started)
         return True
 
@@ -273,12 +275,13 @@ class Runner:
                 tools.profile.add("forward", watch.seconds, watch.passes)
                 tools.profile.add("rest of cells", time.perf_counter() - began - watch.seconds)
                 return outcome
-            except (MemoryError, RuntimeError) as error:
-                smaller = halved(self.options, switch.base.model) if no_memory(error) else None
+            except Exception as error:
+                counted.take_back()
+                full = isinstance(error, (MemoryError, RuntimeError)) and no_memory(error)
+                smaller = halved(self.options, switch.base.model) if full else None
                 if smaller is None:
                     raise
             # Here, beyond the handler, nothing refers to the tensors of the failed pass any more.
-            counted.take_back()
             self._take_smaller(cell, smaller)
 
     def _before_pass(self) -> None:

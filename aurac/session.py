@@ -17,11 +17,10 @@ from aurac.bases import (
     DEFAULT_BASE,
     LoadedBase,
     load_base,
-    pick_device,
-    pick_dtype,
     quiet_transformers,
     resolve_base,
 )
+from aurac.devices import pick_device, pick_dtype
 from aurac.errors import CheckpointError
 from aurac.files import write_json
 from aurac.hashing import sha256_json
@@ -182,9 +181,19 @@ def _keep_factor(path: Path, factor: float) -> float:
 
 
 def open_session(
-    checkpoints: Sequence[str | Path], tasks: Sequence[str], chosen: Settings
+    checkpoints: Sequence[str | Path],
+    tasks: Sequence[str],
+    chosen: Settings,
+    *,
+    elsewhere: bool = False,
 ) -> Session:
     """Read the adapters, outline the base and build the tasks.
+
+    Args:
+        checkpoints: Folders, files or hub ids.
+        tasks: Names.
+        chosen: Everything else that is asked for.
+        elsewhere: Other machines compute: the device need not be here.
 
     Raises:
         AuracError: Any input that cannot be used.
@@ -197,6 +206,7 @@ def open_session(
         dtype=chosen.dtype,
         device=chosen.device,
         trust_remote_code=chosen.trust_remote_code,
+        elsewhere=elsewhere,
     )
     for adapter in adapters.values():
         check_base(adapter, base.name, base.sha256)
@@ -215,9 +225,21 @@ def open_session(
 
 
 def outline_base(
-    name: str, *, dtype: str | None, device: str | None, trust_remote_code: bool
+    name: str,
+    *,
+    dtype: str | None,
+    device: str | None,
+    trust_remote_code: bool,
+    elsewhere: bool = False,
 ) -> LoadedBase:
     """A base as `load_base` gives it, but for its weights: the model is on the meta device.
+
+    Args:
+        name: As for `load_base`, like the next three.
+        dtype: See there.
+        device: See there.
+        trust_remote_code: See there.
+        elsewhere: As for `aurac.devices.pick_device`.
 
     Raises:
         BaseModelError: See `load_base`.
@@ -226,7 +248,7 @@ def outline_base(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     base = resolve_base(name)
-    place = pick_device(device)
+    place = pick_device(device, elsewhere=elsewhere)
     kind = pick_dtype(dtype, place)
     local: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:

@@ -19,7 +19,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import RunFolderError
-from aurac.files import sweep_scraps, write_json
+from aurac.files import json_by_key, sweep_scraps, write_atomic
 from aurac.hashing import sha256_json
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class CellStore:
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         content["checksum"] = sha256_json(content)
         try:
-            write_json(path, content)
+            write_atomic(path, json_by_key(content))
         except OSError as error:
             raise cannot_write(self.run_folder, error) from error
 

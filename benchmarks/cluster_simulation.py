@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import heapq
-import json
 import math
 import random
 from collections import deque
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.files import json_by_key
 from aurac.hashing import sha256_json
 from aurac.sweep import Variant, plan
 from aurac.walk import TRIED_AT_ONCE, after, leaps, pause_after
@@ -348,7 +348,7 @@ def cell_bytes(documents: int, characters: int) -> int:
         "seconds": 1.0,
     }
     cell["checksum"] = sha256_json(cell)
-    return len(json.dumps(cell, indent=1).encode("utf-8"))
+    return len(json_by_key(cell).encode("utf-8"))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ Loading the model and building the prompts is outside the times on both sides; l
 out is inside ours, and so is counting. ``HFLM`` is measured once at rank 16, which stands for its
 other ranks, and once at rank 0, the base, where the sweep has it; our sweep is run whole.
 
+``--memory`` prints instead how the peak of our process's memory grows with documents, ranks and
+sweeps (an adapter more is a sweep more and its factors).
+
 ``--clock cpu`` counts processor seconds instead of wall seconds: on a machine that others use, with
 one thread, only those can be compared.
 """
@@ -27,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 RANK = 16
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -77,7 +80,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--side", choices=("engine", "hflm"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true", help="measure memory instead")
+    parser.add_argument("--sweeps", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=("engine", "hflm", "memory"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -104,7 +109,7 @@ def prepare(
         [work.task],
         tokenizer=base.tokenizer,
         num_fewshot=work.shots,
-        limit=min(work.documents, args.documents or work.documents),
+        limit=args.documents if args.memory else min(work.documents, args.documents or 10**9),
         data={work.task: data[work.task]} if work.task in data else {},
         fewshot=work.fewshot,
     )
@@ -198,6 +203,58 @@ def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def run_memory(work: Work, args: argparse.Namespace) -> dict[str, Any]:
+    """Peak resident memory in MiB: with the model, the requests and the adapter, and at the end."""
+    from aurac.evaluation.generation import GenerationRequest, generate, generation_layout
+    from aurac.evaluation.options import EngineOptions
+    from aurac.evaluation.scoring import loglikelihoods, scoring_layout
+
+    model, tokenizer, instances, set_rank = prepare(work, args)
+    options = EngineOptions()
+    scores = instances[0].request_type == "loglikelihood"
+    asked = [i.args if scores else GenerationRequest.from_kwargs(*i.args) for i in instances]
+    ask: Any = loglikelihoods if scores else generate
+    make: Any = scoring_layout if scores else generation_layout
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    layout = make(model, tokenizer, asked, options)
+    for _ in range(args.sweeps):
+        for rank in ranks_of(args.ranks or work.ranks):
+            set_rank(rank)
+            ask(model, tokenizer, layout, options=options)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"before": before, "peak": peak}
+
+
+MEMORY = (
+    ("arc-0-bf16", 125, 1, 1),
+    ("arc-0-bf16", 500, 1, 1),
+    ("arc-0-bf16", 2000, 1, 1),
+    ("arc-0-bf16", 500, 3, 1),
+    ("arc-0-bf16", 500, 3, 3),
+    ("bundled-bf16", 250, 1, 1),
+    ("bundled-bf16", 500, 1, 1),
+    ("bundled-bf16", 1000, 1, 1),
+)
+
+
+def memory_table() -> list[str]:
+    """Peaks by documents, ranks and sweeps."""
+    lines = [
+        "| work | documents | ranks | sweeps | with model and requests, MiB | peak, MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, documents, ranks, sweeps in MEMORY:
+        given = {"--documents": documents, "--ranks": ranks, "--sweeps": sweeps}
+        more = [str(part) for pair in given.items() for part in pair]
+        found = side("memory", WORKS[name], more)
+        work = WORKS[name]
+        label = f"{work.task} {work.shots}-shot, {work.dtype}"
+        numbers = f"{found['before']:.0f} | {found['peak']:.0f}"
+        lines.append(f"| {label} | {documents} | {ranks} | {sweeps} | {numbers} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    return lines
+
+
 def gemm_peak(dtype: Any, clock: Callable[[], float]) -> float:
     """GFLOP/s of the best of a few products of this model's own shape."""
     import torch
@@ -211,9 +268,10 @@ def gemm_peak(dtype: Any, clock: Callable[[], float]) -> float:
     return 2 * 1024 * 1536 * 576 / best / 1e9
 
 
-def side(name: str, work: Work) -> dict[str, Any]:
+def side(name: str, work: Work, more: Sequence[str] = ()) -> dict[str, Any]:
     """Run one side in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--side", name, "--works", work.name]
+    own = ["--side", name, "--works", work.name, *more]
+    command = [sys.executable, __file__, *sys.argv[1:], *own]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -260,9 +318,12 @@ def main() -> None:
     """Run the table, or one side of one row."""
     args = arguments()
     works = [WORKS[name] for name in args.works.split(",")]
+    sides = {"engine": run_engine, "hflm": run_hflm, "memory": run_memory}
     if args.side:
-        run = run_engine if args.side == "engine" else run_hflm
-        print(json.dumps(run(works[0], args)))
+        print(json.dumps(sides[args.side](works[0], args)))
+        return
+    if args.memory:
+        print("\n".join(memory_table()))
         return
     import torch
 

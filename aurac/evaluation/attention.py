@@ -263,11 +263,6 @@ class Frame:
         return self._bias[key]
 
 
-def _exact(scaling: float) -> bool:
-    """Whether multiplying by this number is exact in every float type (a power of two)."""
-    return math.frexp(scaling)[0] == 0.5
-
-
 def _scores(
     q: torch.Tensor, k: torch.Tensor, held: KeysValues | None, scaling: float
 ) -> torch.Tensor:

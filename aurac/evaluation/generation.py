@@ -23,6 +23,12 @@ _LIMIT_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_
 _SILENT = frozenset({"until", "do_sample", "temperature", "top_p", "top_k", *_LIMIT_NAMES})
 
 
+def most_new_tokens(kwargs: Mapping[str, Any]) -> int:
+    """The token limit in a task's ``generation_kwargs``, by whichever name it goes there."""
+    limits = [kwargs[name] for name in _LIMIT_NAMES if kwargs.get(name) is not None]
+    return int(limits[0]) if limits else DEFAULT_NEW_TOKENS
+
+
 @dataclass(frozen=True)
 class GenerationRequest:
     """Continue a context greedily.
@@ -53,12 +59,8 @@ class GenerationRequest:
                 f"generation settings {', '.join(unknown)}", expected="until and a token limit"
             )
         until = kwargs.get("until") or []
-        limits = [kwargs[name] for name in _LIMIT_NAMES if kwargs.get(name) is not None]
-        return cls(
-            context,
-            (until,) if isinstance(until, str) else tuple(until),
-            int(limits[0]) if limits else DEFAULT_NEW_TOKENS,
-        )
+        stops = (until,) if isinstance(until, str) else tuple(until)
+        return cls(context, stops, most_new_tokens(kwargs))
 
 
 @dataclass(frozen=True)

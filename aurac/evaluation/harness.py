@@ -1,21 +1,17 @@
-"""The border to lm-eval: the only module that imports it, and only when a task is built.
+"""The border to lm-eval: with `aurac.evaluation.stock` the only module that imports it.
 
 lm-eval's documented surface is ``TaskManager``, ``simple_evaluate`` and the result keys. What is
 used beyond it (building requests, filters, few-shot samplers, the factory's configuration step) is
-reached from here alone; ``tests/unit/test_harness_internals.py`` fails when it changes.
+reached from these two alone; ``tests/unit/test_harness_internals.py`` fails when it changes.
 """
 
 from __future__ import annotations
 
-import copy
-import difflib
 import importlib
-import json
 import logging
-import math
 from collections.abc import Mapping
 from contextlib import contextmanager
-from functools import cache, lru_cache, partial
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,23 +23,27 @@ from aurac.evaluation.failures import translated
 from aurac.evaluation.isolation import quiet, seeded
 from aurac.evaluation.metrics import ANY_TASK, choose_metric
 from aurac.evaluation.requests import CellError, chat_text
+from aurac.evaluation.stock import (
+    BAR_MODULES,
+    LOGGERS,
+    OTHER_SEED,
+    PYTHON_SEED,
+    bundled,
+    compile_templates_once,
+    doc_hash,
+    find_task,
+    metrics_of,
+    reference_answers,
+    sample_size,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Literal
 
-    from aurac.evaluation.options import EngineOptions
-
 __all__ = ["BuiltTask", "CellError", "CellOutcome", "build_tasks"]
 
 _log = logging.getLogger(__name__)
-
-PYTHON_SEED = 0
-OTHER_SEED = 1234
-"""The seeds that ``lm_eval.simple_evaluate`` sets by default, before it loads a task."""
-
-_LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
-_BAR_MODULES = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
 
 
 def build_tasks(
@@ -98,7 +98,7 @@ def build_tasks(
         raise UsageError("the tokenizer has no chat template", fix="leave --chat-template out")
     data = dict(data or {})
     metric = {task or ANY_TASK: key for task, key in (metric or {}).items()}
-    _compile_templates_once()
+    compile_templates_once()
     builder = _Builder(
         num_fewshot=num_fewshot,
         limit=limit,
@@ -111,7 +111,7 @@ def build_tasks(
         split=split,
         cluster=dict(cluster or {}),
     )
-    with quiet(_LOGGERS, _BAR_MODULES):
+    with quiet(LOGGERS, BAR_MODULES):
         built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
     known = [task.name for task in built] + list(names)
     for option, asked in (("data", data), ("metric", metric), ("cluster", cluster or {})):
@@ -197,7 +197,7 @@ class _Builder:
         return built if group is None else [*built, self._pooled(group, built)]
 
     def _load(self, asked: str) -> tuple[dict[str, Any], Any | None]:
-        manager, name = _find(asked)
+        manager, name = find_task(asked)
         self._asked, self._at = name, None
         try:
             with self._laying_in(manager):
@@ -262,9 +262,9 @@ class _Builder:
                 if name and (folder / name).is_dir():
                     return local_data.find_splits(folder / name)
             raise DataError(f"{folder} has no sub-folder for {leaf!r}, a leaf of {self._asked!r}")
-        bundled = _bundled()
-        if leaf in bundled.BUNDLED:
-            return {split: [path] for split, path in bundled.documents(leaf).items()}
+        room = bundled()
+        if leaf in room.BUNDLED:
+            return {split: [path] for split, path in room.documents(leaf).items()}
         return None
 
     def _requests(self, name: str, task: Any) -> Leaf:
@@ -274,7 +274,7 @@ class _Builder:
         try:
             self._set_fewshot(name, task)
             task.build_all_requests(
-                limit=None if self.limit is None else _sample_size(task, self.limit),
+                limit=None if self.limit is None else sample_size(task, self.limit),
                 rank=0,
                 world_size=1,
                 apply_chat_template=self.template is not None,
@@ -293,14 +293,14 @@ class _Builder:
                 doc_id=doc_id,
                 content=instances[0].doc,
                 instances=tuple(sorted(instances, key=lambda instance: instance.idx)),
-                doc_hash=_doc_hash(instances[0].doc),
+                doc_hash=doc_hash(instances[0].doc),
             )
             for doc_id, instances in by_id.items()
         )
         if name in self._local:
             columns = local_data.prompt_columns(task.config)
             local_data.check_documents(name, (d.content for d in documents), columns, "evaluated")
-        integrable, better = _metrics(task)
+        integrable, better = metrics_of(task)
         return Leaf(name, task, documents, integrable, better)
 
     def _check_runnable(self, name: str, task: Any) -> None:
@@ -360,124 +360,5 @@ class _Builder:
             "fewshot": self.fewshot,
             "chat_template": self.template is not None,
             "lm_eval": version("lm_eval"),
-            "reference": _reference_answers,
+            "reference": reference_answers,
         }
-
-
-# --- looking tasks up ---------------------------------------------------------------------------
-
-
-def _bundled() -> Any:
-    return importlib.import_module("aurac.tasks")
-
-
-@cache
-def _bundled_manager() -> Any:
-    """Knows the bundled tasks only: reading lm-eval's own 14,000 files takes seconds."""
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_defaults=False, include_path=str(_bundled().include_path()))
-
-
-@cache
-def _full_manager() -> Any:
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager()
-
-
-def _find(asked: str) -> tuple[Any, str]:
-    """The manager that knows a task, and the task's name in it.
-
-    Raises:
-        TaskError: None does; the nearest names are given.
-    """
-    if Path(asked).suffix in (".yaml", ".yml"):
-        return _find_file(Path(asked))
-    bundled = _bundled()
-    if asked in bundled.BUNDLED:
-        return _bundled_manager(), asked
-    manager = _full_manager()
-    if asked in manager.task_index:
-        return manager, asked
-    known = [*bundled.BUNDLED, *manager.all_tasks]
-    near = difflib.get_close_matches(asked, known, n=5, cutoff=0.6)
-    raise TaskError(
-        f"task {asked!r} is not known to lm-eval {version('lm_eval')}",
-        expected=f"a task such as {', '.join(near)}" if near else None,
-        fix="lm-eval ls tasks lists them all" if not near else None,
-    )
-
-
-def _find_file(path: Path) -> tuple[Any, str]:
-    from lm_eval.tasks import TaskManager
-
-    if not path.is_file():
-        raise TaskError(f"task file {path} does not exist")
-    manager = TaskManager(include_defaults=False, include_path=str(path.parent))
-    here = path.resolve()
-    for name, entry in manager.task_index.items():
-        if entry.yaml_path is not None and Path(entry.yaml_path).resolve() == here:
-            if name in manager.all_groups:  # may hold stock tasks
-                manager = TaskManager(include_path=str(path.parent))
-            return manager, name
-    raise TaskError(f"{path} defines no task", expected="a task or group as lm-eval's YAML")
-
-
-# --- lm-eval's own ways ---------------------------------------------------------------------------
-
-
-@cache
-def _compile_templates_once() -> None:
-    """lm-eval compiles a prompt's template anew for each document, example and filter.
-
-    That is most of the time that building and judging take. A compiled template has no state, so
-    keeping it changes nothing else.
-    """
-    from lm_eval.utils import env
-
-    env.from_string = lru_cache(maxsize=1024)(env.from_string)
-
-
-def _sample_size(task: Any, limit: float) -> int:
-    """As lm-eval: a share of the documents is rounded up."""
-    return math.ceil(len(task.eval_docs) * limit) if limit < 1 else int(limit)
-
-
-def _metrics(task: Any) -> tuple[dict[str, bool], dict[str, bool]]:
-    """For each ``name,filter``: whether it can be integrated, and whether more is better."""
-    from lm_eval.api.metrics import mean
-
-    filters = [ensemble.name for ensemble in task._filters]
-    better = task.higher_is_better()
-    integrable: dict[str, bool] = {}
-    higher: dict[str, bool] = {}
-    for name, aggregation in task.aggregation().items():
-        for chain in filters:
-            higher[f"{name},{chain}"] = bool(better.get(name, True))
-            integrable[f"{name},{chain}"] = aggregation is mean and bool(better.get(name, True))
-    return integrable, higher
-
-
-def _doc_hash(document: Any) -> str:
-    """The ``doc_hash`` of lm-eval's samples."""
-    from lm_eval.utils import handle_non_serializable, hash_string
-
-    text = json.dumps(document, indent=2, default=handle_non_serializable, ensure_ascii=False)
-    return str(hash_string(text))
-
-
-def _reference_answers(
-    kind: str, instances: list[Any], model: Any, tokenizer: Any, options: EngineOptions
-) -> list[Any]:
-    """lm-eval's own Hugging Face model around the live one, for what the engine does not serve."""
-    from lm_eval.models.huggingface import HFLM
-
-    with quiet(_LOGGERS, _BAR_MODULES, prints=False), seeded(PYTHON_SEED, OTHER_SEED):
-        lm = HFLM(
-            pretrained=model,
-            tokenizer=copy.deepcopy(tokenizer),  # HFLM gives it a padding token
-            batch_size=options.batch_size or 1,
-            max_length=options.max_length,
-        )
-        return list(getattr(lm, kind)(instances))

@@ -28,7 +28,6 @@ _Engine = tuple[Any, Any, EngineOptions]  # model, tokenizer, options
 Reference = Callable[[str, list[Any], Any, Any, EngineOptions], list[Any]]
 """lm-eval's own model: (kind of request, requests, model, tokenizer, options) to responses."""
 
-_GENERATED = 256  # tokens, where a task says nothing
 _READ_FOR_ONE_WRITTEN, _CHARACTERS = 4, 4  # tokens read in the time of one written; of a token
 
 
@@ -75,6 +74,8 @@ class Requests:
         What a text shares with the one before is read once. Of a generated answer half of what it
         may have is counted, each token like so many read ones.
         """
+        from aurac.evaluation.generation import most_new_tokens
+
         total, before = 0.0, ""
         for instance in self.instances:
             context = str(instance.args[0])
@@ -83,8 +84,7 @@ class Requests:
             if instance.request_type == "loglikelihood":
                 total += len(instance.args[1])
             elif instance.request_type == "generate_until":
-                longest = instance.args[1].get("max_gen_toks") or _GENERATED
-                total += longest / 2 * _READ_FOR_ONE_WRITTEN * _CHARACTERS
+                total += most_new_tokens(instance.args[1]) / 2 * _READ_FOR_ONE_WRITTEN * _CHARACTERS
         return total
 
     def answers(

@@ -54,6 +54,75 @@ def row_batches(
         yield batch
 
 
+class _Rows:
+    """The batches of a layout for one model, and how each is scored.
+
+    Args:
+        model: The model.
+        layout: What to score.
+        batch_tokens: Most padded tokens of a batch.
+        batch_size: Most rows of a batch.
+    """
+
+    def __init__(
+        self, model: Any, layout: ScoringLayout, batch_tokens: int, batch_size: int | None
+    ) -> None:
+        tree = layout.tree
+        self._model, self._layout, self._device = model, layout, device_of(model)
+        self._selects = accepts(model, "logits_to_keep")
+        owner = np.searchsorted(tree.offsets, layout.pair_node, side="right") - 1
+        self._position = layout.pair_node - tree.offsets[owner] + tree.shared[owner]
+        self._cover = covering_rows(tree)[owner]
+        used = np.unique(self._cover)
+        lengths = np.asarray([len(tree.rows[row]) for row in used], dtype=np.int64)
+        self.batches = [used[batch] for batch in row_batches(lengths, batch_tokens, batch_size)]
+
+    def pairs(self, rows: IntArray) -> IntArray:
+        """The scored pairs that lie in these rows."""
+        return np.flatnonzero(np.isin(self._cover, rows))
+
+    def score(self, rows: IntArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and hits of the rows' pairs, on the CPU."""
+        tree, pairs = self._layout.tree, self.pairs(rows)
+        tokens = torch.zeros(len(rows), max(len(tree.rows[r]) for r in rows), dtype=torch.long)
+        for i, row in enumerate(rows):
+            tokens[i, : len(tree.rows[row])] = torch.from_numpy(tree.rows[row])
+        column, extra, width = self._position[pairs], {}, tokens.shape[1]
+        if self._selects:
+            kept = np.unique(column)
+            column, width = np.searchsorted(kept, column), len(kept)
+            extra = {"logits_to_keep": torch.from_numpy(kept).to(self._device)}
+        with counted_pass(self._model, tokens.numel(), len(rows) * width):
+            logits = self._model(input_ids=tokens.to(self._device), use_cache=False, **extra).logits
+        place = {int(row): i for i, row in enumerate(rows)}
+        flat = np.asarray([place[int(r)] for r in self._cover[pairs]]) * width + column
+        nodes, row_of_pair = np.unique(flat, return_inverse=True)
+        values, hits = score_logits(
+            logits.reshape(-1, logits.shape[-1])[torch.from_numpy(nodes).to(self._device)],
+            torch.from_numpy(row_of_pair).to(self._device),
+            torch.from_numpy(self._layout.pair_token[pairs]).to(self._device),
+        )
+        return values.cpu(), hits.cpu()
+
+
+class _Unfinished:
+    """Requests that still wait for a pair of theirs."""
+
+    def __init__(self, layout: ScoringLayout, progress: Progress | None) -> None:
+        self._requests, self._progress = layout.request_pairs, progress
+        self._waiting = np.ones(len(layout.pair_node), dtype=bool)
+        self._left = len(layout)
+
+    def without(self, pairs: IntArray) -> None:
+        """These pairs are scored: tell how many requests that finishes."""
+        if self._progress is None:
+            return
+        self._waiting[pairs] = False
+        left = sum(bool(self._waiting[index].any()) for index in self._requests)
+        self._progress(self._left - left)
+        self._left = left
+
+
 def score_rows(
     model: Any,
     layout: ScoringLayout,
@@ -67,51 +136,16 @@ def score_rows(
     Returns:
         (n_pairs,) float32 log-probabilities and (n_pairs,) bool argmax hits, on the CPU.
     """
-    tree = layout.tree
-    device = device_of(model)
     logprob = torch.zeros(len(layout.pair_node))
     hit = torch.zeros(len(layout.pair_node), dtype=torch.bool)
-    owner = np.searchsorted(tree.offsets, layout.pair_node, side="right") - 1
-    position = layout.pair_node - tree.offsets[owner] + tree.shared[owner]
-    cover = covering_rows(tree)[owner]
-    used = np.unique(cover)
-    lengths = np.asarray([len(tree.rows[r]) for r in used], dtype=np.int64)
-    selects = accepts(model, "logits_to_keep")
-    waiting, unfinished = np.ones(len(layout.pair_node), dtype=bool), len(layout)
-    batches = list(row_batches(lengths, batch_tokens, batch_size))
-    kept_scores = KeptScores(len(batches), len(layout.pair_node), batch_tokens)
-    done = kept_scores.restore(logprob, hit)
-    if progress is not None and done:
-        waiting = ~np.isin(cover, used[np.concatenate(batches[:done])])
-        left = sum(bool(waiting[index].any()) for index in layout.request_pairs)
-        progress(unfinished - left)
-        unfinished = left
-    for number, batch in enumerate(batches[done:], start=done + 1):
-        rows = used[batch]
-        tokens = torch.zeros(len(rows), int(lengths[batch].max()), dtype=torch.long)
-        for i, row in enumerate(rows):
-            tokens[i, : len(tree.rows[row])] = torch.from_numpy(tree.rows[row])
-        place = {int(row): i for i, row in enumerate(rows)}
-        pairs = np.flatnonzero(np.isin(cover, rows))
-        kept = np.unique(position[pairs])
-        extra = {"logits_to_keep": torch.from_numpy(kept).to(device)} if selects else {}
-        kept_rows = len(kept) if selects else tokens.shape[1]
-        with counted_pass(model, tokens.numel(), len(rows) * kept_rows):
-            logits = model(input_ids=tokens.to(device), use_cache=False, **extra).logits
-        column = np.searchsorted(kept, position[pairs]) if selects else position[pairs]
-        flat = np.asarray([place[int(r)] for r in cover[pairs]]) * logits.shape[1] + column
-        nodes, row_of_pair = np.unique(flat, return_inverse=True)
-        values, hits = score_logits(
-            logits.reshape(-1, logits.shape[-1])[torch.from_numpy(nodes).to(device)],
-            torch.from_numpy(row_of_pair).to(device),
-            torch.from_numpy(layout.pair_token[pairs]).to(device),
-        )
-        logprob[pairs] = values.cpu()
-        hit[pairs] = hits.cpu()
-        if progress is not None:
-            waiting[pairs] = False
-            left = sum(bool(waiting[index].any()) for index in layout.request_pairs)
-            progress(unfinished - left)
-            unfinished = left
-        kept_scores.after(number, logprob, hit)
+    work, unfinished = _Rows(model, layout, batch_tokens, batch_size), _Unfinished(layout, progress)
+    kept = KeptScores(len(work.batches), len(layout.pair_node), batch_tokens)
+    done = kept.restore(logprob, hit)
+    if done:
+        unfinished.without(work.pairs(np.concatenate(work.batches[:done])))
+    for number, rows in enumerate(work.batches[done:], start=done + 1):
+        pairs = work.pairs(rows)
+        logprob[pairs], hit[pairs] = work.score(rows)
+        unfinished.without(pairs)
+        kept.after(number, logprob, hit)
     return logprob, hit

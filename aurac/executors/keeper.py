@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -76,9 +77,16 @@ class WorkersCheckpoint:
         self._seconds, self._clock, self._last = seconds, clock, clock()
         self._kept: dict[str, Any] = {}
         try:
-            self._kept = ray.get(keeper.load.remote(key), timeout=_ANSWERS_IN)
+            # A task that waits in its main thread gives its processor to another task meanwhile.
+            with ThreadPoolExecutor(1) as thread:
+                self._kept = thread.submit(self._load).result()
         except ray.exceptions.RayError as error:
             logger.warning("no checkpoint within a cell can be read (%s)", type(error).__name__)
+
+    def _load(self) -> dict[str, Any]:
+        asked = self._keeper.load.remote(self._key)
+        kept: dict[str, Any] = self._ray.get(asked, timeout=_ANSWERS_IN)
+        return kept
 
     def __bool__(self) -> bool:
         """Whether something was kept."""
@@ -107,21 +115,30 @@ class KeeperLink:
         ray: Ray, connected.
         store: The run's.
         seconds: Between two looks for news.
+        where: Ray's scheduling strategy for the actor.
     """
 
-    def __init__(self, ray: Any, store: CellStore, seconds: float) -> None:
+    def __init__(self, ray: Any, store: CellStore, seconds: float, where: Any) -> None:
         self._ray, self._store, self.seconds = ray, store, seconds
         self._looked = time.monotonic()
-        self.handle = ray.remote(num_cpus=0, max_restarts=-1)(Keeper).remote()
+        how = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": where}
+        self.handle = ray.remote(**how)(Keeper).remote()
+        self._lost = (ray.exceptions.RayError, ConnectionError)
 
     def hand_out(self, key: str) -> None:
         """Tell the keeper what the run folder has of a cell that is about to be computed."""
-        for part, content in self._store.partials(key):
-            self._tell("save", key, part, content, new=False)
+        with contextlib.suppress(*self._lost):
+            told = [
+                self.handle.save.remote(key, part, content, new=False)
+                for part, content in self._store.partials(key)
+            ]
+            if told:  # the worker must not ask before it is there
+                self._ray.get(told, timeout=_ANSWERS_IN)
 
     def settled(self, key: str) -> None:
         """Nothing is to be kept of this cell any more."""
-        self._tell("drop", key)
+        with contextlib.suppress(*self._lost):
+            self.handle.drop.remote(key)
 
     def look(self, *, now: bool = False) -> None:
         """Put the keeper's news into the run folder, if it is time."""
@@ -130,13 +147,9 @@ class KeeperLink:
         self._looked = time.monotonic()
         try:
             news = self._ray.get(self.handle.news.remote(), timeout=_ANSWERS_IN)
-        except self._ray.exceptions.RayError as error:
+        except self._lost as error:
             logger.debug("the keeper of checkpoints is silent (%s)", error)
             return
         for key, part, content in news:
             if not self._store.has(key):  # a part may come in late
                 self._store.save_partial(key, part, content)
-
-    def _tell(self, name: str, *arguments: Any, **options: Any) -> None:
-        with contextlib.suppress(self._ray.exceptions.RayError):
-            getattr(self.handle, name).remote(*arguments, **options)

@@ -63,9 +63,11 @@ class RayExecutor:
             # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
             how = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES, "max_calls": 0}
             task = ray.remote(**how)(compute_cell)
-            keeper = KeeperLink(ray, store, SECONDS)
+            keeper = KeeperLink(ray, store, SECONDS, _beside_this_process(ray))
             flight = _Flight(ray, task, ray.put(_order(session)), store, tools, keeper)
-            slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))
+            slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
+            if gpus and not slots:
+                logger.warning("the Ray cluster has no GPU now: cells wait until one joins")
             # One more than run at a time: a worker finds its next cell waiting.
             most = self._workers or slots + 1
             waiting = deque(cells)
@@ -110,11 +112,13 @@ class _Flight:
             cell = waiting.popleft()
             key = cell.identity.key
             if self._settled(key):
+                self._tools.on_documents(cell.task.n_requests)
                 continue
             if not self._acquire(key):
                 waiting.append(cell)
                 continue
             if self._settled(key):
+                self._tools.on_documents(cell.task.n_requests)
                 self._tools.leases.release(key)
                 continue
             self._tools.on_cell(cell)
@@ -157,13 +161,13 @@ class _Flight:
             return
         key, label = cell.identity.key, cell.label
         self._keeper.settled(key)
+        self._tools.on_documents(cell.task.n_requests)
         if found.get("failure"):
             self._store.fail(cell.identity, found["failure"])
             reason = found["failure"]["reason"]
             self._tools.log.event("failed", key=key, cell=label, reason=reason)
             return
         self._store.put(cell.identity, found["content"])
-        self._tools.on_documents(cell.task.n_requests)
         self._tools.log.event(
             "cell",
             key=key,
@@ -211,6 +215,13 @@ def _order(session: Session) -> dict[str, Any]:
             [v.adapter.sha256, v.basis, v.fit_factors] for v in session.variants if v.fit_factors
         ],
     }
+
+
+def _beside_this_process(ray: Any) -> Any:
+    """Placed here if that can be: a node that dies takes with it what is placed there."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
 def _absolute(given: str) -> str:

@@ -64,7 +64,7 @@ def train(
         recipe: A `Recipe`, the name of a built-in one, or a file.
         out: Folder of the adapter; it appears only when training has ended.
         base: Base model, if another than the recipe's.
-        device: As `aurac.bases.pick_device`.
+        device: As `aurac.devices.pick_device`.
         force: Replace what is at `out`.
         resume: Go on from the newest trainer checkpoint beside `out`, if there is one.
         save_steps: Write a trainer checkpoint every so many steps (0: never).
@@ -77,11 +77,7 @@ def train(
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
-    folder = Path(out)
-    if folder.exists() and not force:
-        raise RunFolderError(
-            f"{folder} exists", expected="a new folder", fix="choose another --out or add --force"
-        )
+    folder = _new_folder(Path(out), force=force)
     documents = training_documents(recipe)
     loaded = load_base(base or recipe.base, dtype=recipe.dtype, device=device)
     examples = tokenize(recipe, documents, loaded.tokenizer)
@@ -99,17 +95,7 @@ def train(
             progress=progress,
             callbacks=callbacks,
         )
-        adapter = adapter_from_peft(
-            model,
-            nesting=nesting_of(recipe),
-            rule=recipe.scaling,
-            alpha=recipe.alpha,
-            base=loaded.name,
-            base_sha256=loaded.sha256,
-            recipe={**recipe.to_dict(), "sha256": recipe.sha256, "dtype_used": loaded.dtype},
-            seed=recipe.seed,
-            name=recipe.name,
-        )
+        adapter = _trained(recipe, model, loaded)
     finally:
         hook.remove()
         if not save_steps and _is_main_process():  # else a resumed run needs what is there
@@ -119,6 +105,29 @@ def train(
         write_atomic(folder / "README.md", card(adapter, losses, versions()))
         shutil.rmtree(_scratch(folder), ignore_errors=True)
     return TrainingResult(adapter, folder, losses, seconds, tokens)
+
+
+def _new_folder(folder: Path, *, force: bool) -> Path:
+    if folder.exists() and not force:
+        raise RunFolderError(
+            f"{folder} exists", expected="a new folder", fix="choose another --out or add --force"
+        )
+    return folder
+
+
+def _trained(recipe: Recipe, model: Any, loaded: LoadedBase) -> Adapter:
+    """The adapter that is in the model now, with where it comes from."""
+    return adapter_from_peft(
+        model,
+        nesting=nesting_of(recipe),
+        rule=recipe.scaling,
+        alpha=recipe.alpha,
+        base=loaded.name,
+        base_sha256=loaded.sha256,
+        recipe={**recipe.to_dict(), "sha256": recipe.sha256, "dtype_used": loaded.dtype},
+        seed=recipe.seed,
+        name=recipe.name,
+    )
 
 
 def nesting_of(recipe: Recipe) -> Nesting:

@@ -10,7 +10,8 @@ import zipfile
 import pytest
 import torch
 
-from aurac.bases import DEFAULT_BASE, load_base, pick_device, pick_dtype, resolve_base
+from aurac.bases import DEFAULT_BASE, load_base, resolve_base
+from aurac.devices import pick_device, pick_dtype
 from aurac.errors import BaseModelError
 from aurac.hashing import sha256_weights
 
@@ -137,6 +138,15 @@ def test_dtype_and_device_choices(monkeypatch):
         pick_dtype("int8", "cpu")
     with pytest.raises(BaseModelError, match="cannot be used here"):
         pick_device("cuda:99")
+
+
+def test_a_device_of_other_machines_need_not_be_here(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("cuda:3", elsewhere=True) == "cuda"
+    assert pick_dtype("auto", "cuda") == torch.bfloat16
+    assert pick_device(None, elsewhere=True) == pick_device(None)
+    with pytest.raises(BaseModelError, match="device 'tpu' cannot be used here"):
+        pick_device("tpu", elsewhere=True)
 
 
 def test_a_base_that_needs_remote_code_is_refused(tiny_base_folder, tmp_path, isolated_cache):

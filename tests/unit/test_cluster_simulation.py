@@ -150,12 +150,21 @@ def test_the_store_is_asked_for_what_the_modes_do(sim):
 
 
 def test_a_cells_file_is_as_large_as_one_that_was_written(sim, tmp_path):
-    from aurac.files import write_json
+    from aurac.provenance import CellIdentity
+    from aurac.store import CellStore
 
-    size = sim.cell_bytes(100, 40)
-    assert 100 * (64 + 40) < size < 100 * 400
-    write_json(tmp_path / "x.json", {"responses": ["x" * 40] * 100})
-    assert (tmp_path / "x.json").stat().st_size < size
+    fields = dict.fromkeys(CellIdentity.__dataclass_fields__, "0" * 20)
+    identity = CellIdentity(**{**fields, "rank": 1, "fit_factor": None, "scorer": 1})
+    content = {
+        "doc_ids": [str(i) for i in range(100)],
+        "doc_hashes": ["0" * 64] * 100,
+        "strata": None,
+        "metrics": {"a": [1.0] * 100, "b": [0.0] * 100},
+        "responses": ["x" * 40] * 100,
+        "seconds": 1.0,
+    }
+    written = CellStore(tmp_path).put(identity, content).stat().st_size
+    assert sim.cell_bytes(100, 40) == pytest.approx(written, rel=0.05)
 
 
 def test_the_counted_operations_are_those_of_a_lease_and_a_cell(sim, tmp_path, monkeypatch):

@@ -108,14 +108,16 @@ def test_a_damaged_cell_is_left(adapter, run, tmp_path):
     assert dry_run([adapter], [TASK], out=broken, ranks="1,4", **COMMON).done == 4
 
 
-def test_the_rate_scales_with_requests_and_parameters(adapter, tiny_base_folder, tmp_path):
+def test_the_rate_scales_with_effort_and_parameters(adapter, tiny_base_folder, tmp_path):
     from transformers import AutoModelForCausalLM
 
     found = dry_run([adapter], [TASK], out=tmp_path, **COMMON)
     model = AutoModelForCausalLM.from_pretrained(tiny_base_folder)
     parameters = model.num_parameters()
     assert found.memory["weights"] == 4 * parameters
-    assert found.seconds == pytest.approx(RATE * 7 * 12 * parameters / 1e9)
+    [effort] = {line.effort for line in found.lines}
+    assert effort > 12 * 20  # characters of 12 requests
+    assert found.seconds == pytest.approx(RATE * 7 * effort / 1e3 * parameters / 1e9)
     assert "rough" in found.seconds_from
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from types import MethodType
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from aurac.evaluation.layout import PrefixTree, ScoringLayout
 from aurac.evaluation.options import EngineOptions, UnsupportedRequestError
 from aurac.evaluation.packing import make_unit, plan_scoring
 from aurac.evaluation.probe import Verdict, probe
-from aurac.evaluation.running import evaluating
+from aurac.evaluation.requests import Requests
+from aurac.evaluation.running import evaluating, score_logits
 from aurac.evaluation.scoring import loglikelihoods
 
 sequences = st.lists(
@@ -233,3 +234,45 @@ def test_progress_is_told_pass_by_pass(packed: bool) -> None:
     loglikelihoods(tiny("llama"), tokenizer(), pairs, options=options, progress=seen.append)
     assert sum(seen) == len(pairs)
     assert len(seen) > 2
+
+
+@given(
+    st.integers(1, 70).flatmap(
+        lambda n: st.tuples(st.just(n), st.lists(st.integers(0, n - 1), max_size=80))
+    ),
+    st.integers(0, 2**31),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_scores_are_log_softmax_and_hits_are_argmax_with_ties(
+    shape: tuple[int, list[int]], seed: int, dtype: torch.dtype
+) -> None:
+    """Whole numbers from 0 to 3 over 9 tokens: most rows have several best ones."""
+    n, rows = shape
+    draw = torch.Generator().manual_seed(seed)
+    logits = torch.randint(0, 4, (n, 9), generator=draw).to(dtype)
+    logits[::5, 3] = -torch.inf  # how some models rule a token out
+    row = torch.tensor(rows, dtype=torch.long)
+    token = torch.randint(0, 9, (len(rows),), generator=draw)
+    logprob, hit = score_logits(logits, row, token)
+    expected = torch.log_softmax(logits.double(), dim=-1)[row, token]
+    torch.testing.assert_close(logprob.double(), expected, rtol=1e-6, atol=1e-6)
+    assert hit.tolist() == (logits.argmax(dim=-1)[row] == token).tolist()
+
+
+def effort_of(*requests: tuple[str, Any]) -> float:
+    kinds = {str: "loglikelihood", dict: "generate_until"}
+    asked = [
+        SimpleNamespace(request_type=kinds[type(second)], args=(first, second))
+        for first, second in requests
+    ]
+    return Requests(asked, lambda *_: []).effort()
+
+
+def test_effort_counts_what_is_read_once_and_written_answers_dearly() -> None:
+    # A header of 100 characters, then 10 of each question, and choices of 2 and 3.
+    header = "x" * 100
+    first, second = header + "a" * 10, header + "b" * 10
+    assert effort_of((first, "yy"), (first, "zzz"), (second, "yy")) == 110 + 2 + 3 + 10 + 2
+    assert effort_of((first, "yy"), (second, "yy")) < effort_of(("c" * 110, "yy"), (first, "yy"))
+    # Half of 64 tokens are written, each as dear as four tokens of four characters.
+    assert effort_of((first, {"until": ["."], "max_gen_toks": 64})) == 110 + 32 * 16

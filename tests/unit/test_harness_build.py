@@ -22,7 +22,7 @@ from harness_doubles import (
 )
 
 from aurac.errors import DataError, TaskError, UsageError
-from aurac.evaluation import build_tasks, harness
+from aurac.evaluation import build_tasks, harness, stock
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -228,9 +228,10 @@ def test_bundled_tasks_do_not_pay_for_lm_evals_index(tmp_path, tokenizer, monkey
         def documents(task):
             return files
 
-    harness._bundled_manager.cache_clear()
-    monkeypatch.setattr(harness, "_bundled", lambda: Bundled)
-    monkeypatch.setattr(harness, "_full_manager", lambda: pytest.fail("the full index was read"))
+    stock.bundled_manager.cache_clear()
+    for module in (stock, harness):
+        monkeypatch.setattr(module, "bundled", lambda: Bundled)
+    monkeypatch.setattr(stock, "full_manager", lambda: pytest.fail("the full index was read"))
     try:
         (task,) = build_tasks(["tiny_bundled"], tokenizer=tokenizer)
         assert task.n_docs == 8
@@ -241,7 +242,7 @@ def test_bundled_tasks_do_not_pay_for_lm_evals_index(tmp_path, tokenizer, monkey
         (task,) = build_tasks(["tiny_bundled"], tokenizer=tokenizer, data=other)
         assert task.n_docs == 2  # documents that are given win over the bundled ones
     finally:
-        harness._bundled_manager.cache_clear()
+        stock.bundled_manager.cache_clear()
 
 
 def test_an_unreachable_hub_is_said_with_the_way_out(tmp_path, tokenizer, monkeypatch):

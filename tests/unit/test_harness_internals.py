@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 
-from aurac.evaluation import harness
+from aurac.evaluation import stock
 
 
 def parameters(function):
@@ -21,10 +21,10 @@ def test_seeds_are_those_of_simple_evaluate():
         name: parameter.default
         for name, parameter in inspect.signature(lm_eval.simple_evaluate).parameters.items()
     }
-    assert defaults["random_seed"] == harness.PYTHON_SEED == 0
-    assert defaults["numpy_random_seed"] == harness.OTHER_SEED == 1234
-    assert defaults["torch_random_seed"] == harness.OTHER_SEED
-    assert defaults["fewshot_random_seed"] == harness.OTHER_SEED
+    assert defaults["random_seed"] == stock.PYTHON_SEED == 0
+    assert defaults["numpy_random_seed"] == stock.OTHER_SEED == 1234
+    assert defaults["torch_random_seed"] == stock.OTHER_SEED
+    assert defaults["fewshot_random_seed"] == stock.OTHER_SEED
     assert defaults["fewshot_as_multiturn"] is True
 
 
@@ -131,7 +131,7 @@ def test_samplers_hashes_and_bars():
     assert get_sampler("first_n")(rows).sample(2) == rows[:2]
     assert len(hash_string("x")) == 64
     assert handle_non_serializable({1}) == [1]
-    for name in harness._BAR_MODULES:
+    for name in stock.BAR_MODULES:
         assert callable(importlib.import_module(name).tqdm)
 
 
@@ -139,7 +139,7 @@ def test_templates_are_compiled_once_and_render_as_before():
     from jinja2 import Environment, StrictUndefined
     from lm_eval.utils import apply_template, env
 
-    harness._compile_templates_once()
+    stock.compile_templates_once()
     assert env.from_string("{{a}}!") is env.from_string("{{a}}!")
     assert [apply_template("{{a}}!", {"a": a}) for a in "xy"] == ["x!", "y!"]
     assert apply_template("{{a|regex_replace('b', 'c')}}", {"a": "abb"}) == "acc"

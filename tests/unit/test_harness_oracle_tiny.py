@@ -259,15 +259,15 @@ def test_rolling_requests_go_to_lm_evals_own_model(tmp_path, tokenizer, models):
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    from aurac.evaluation.harness import _reference_answers
     from aurac.evaluation.requests import Requests
+    from aurac.evaluation.stock import reference_answers
 
     texts = ["some text", "a longer piece of text, and more"]
     asked = [
         Instance("loglikelihood_rolling", {}, (text,), 0, ("roll", i, 1))
         for i, text in enumerate(texts)
     ]
-    found = Requests(asked, _reference_answers).answers(models[0], tokenizer, EngineOptions(), None)
+    found = Requests(asked, reference_answers).answers(models[0], tokenizer, EngineOptions(), None)
     theirs = HFLM(pretrained=models[0], tokenizer=tokenizer).loglikelihood_rolling(asked)
     assert found == [[value] for value in theirs]
 

@@ -102,10 +102,10 @@ def test_winogrande_puts_the_choices_into_the_context(tmp_path, tokenizer):
 def test_mmlu_is_a_group_of_folders(tmp_path, tokenizer):
     import lm_eval.tasks
 
-    from aurac.evaluation.harness import _full_manager
+    from aurac.evaluation.stock import full_manager
 
-    assert isinstance(_full_manager(), lm_eval.tasks.TaskManager)
-    leaves = [name for name in _full_manager().all_subtasks if is_mmlu_leaf(name)]
+    assert isinstance(full_manager(), lm_eval.tasks.TaskManager)
+    leaves = [name for name in full_manager().all_subtasks if is_mmlu_leaf(name)]
     assert len(leaves) == 57
     for index, leaf in enumerate(leaves):
         subject = leaf.removeprefix("mmlu_")
@@ -143,9 +143,9 @@ def test_mmlu_is_a_group_of_folders(tmp_path, tokenizer):
 def is_mmlu_leaf(name):
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    from aurac.evaluation.harness import _full_manager
+    from aurac.evaluation.stock import full_manager
 
-    entry = _full_manager().task_index[name]
+    entry = full_manager().task_index[name]
     path = entry.yaml_path
     return (
         path is not None

@@ -43,7 +43,7 @@ class Ray:
 @pytest.fixture
 def link(tmp_path):
     ray = Ray()
-    return ray, KeeperLink(ray, CellStore(tmp_path), 0.0), CellStore(tmp_path)
+    return ray, KeeperLink(ray, CellStore(tmp_path), 0.0, None), CellStore(tmp_path)
 
 
 KEY, OTHER = "a" * 64, "b" * 64
@@ -78,7 +78,7 @@ def test_news_reach_the_run_folder_and_come_back_from_it(link):
     keeper.look()
     assert store.load_partial(KEY, "scores")["passes"] == 3
     # Another cluster, the same folder: the head was lost.
-    anew = KeeperLink(Ray(), store, 0.0)
+    anew = KeeperLink(Ray(), store, 0.0, None)
     anew.hand_out(KEY)
     assert WorkersCheckpoint(ray, anew.handle, KEY, 0.0).load("scores") == {"passes": 3}
     store.drop_partials(KEY)

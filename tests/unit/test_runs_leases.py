@@ -234,3 +234,26 @@ def test_the_keys_that_are_held(two):
     assert a.keys() == {"k", "l"}
     a.release("k")
     assert b.keys() == {"l"}
+
+
+def test_a_lease_of_the_same_name_that_another_made_is_left_alone(two):
+    """It was taken over, given back, and taken anew by somebody else, while its owner slept."""
+    a, b, _ = two
+    assert a.acquire("k")
+    (a.folder / "k.1").unlink()
+    assert b.acquire("k")
+    assert a.lost("k")
+    a.release("k")
+    assert not b.lost("k")
+
+
+def test_who_wakes_up_shows_life_before_it_takes_another_lease(tmp_path):
+    mine = Clock()
+    with Leases(tmp_path, seconds=3600, clock=mine, stall_seconds=50) as sleeper:
+        own = sleeper.folder / "owners" / sleeper.owner
+        before = own.read_bytes()
+        sleeper.step()
+        assert own.read_bytes() == before
+        mine.now += 51
+        sleeper.step()
+        assert own.read_bytes() != before

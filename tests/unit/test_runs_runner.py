@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -77,6 +78,21 @@ def test_the_plan_gives_whole_curves_early():
         ("base", 0, "t"), ("base", 0, "u"),
         ("a", 1, "t"), ("a", 1, "u"), ("shown", 1, "t"), ("shown", 1, "u"),
         ("a", 2, "t"), ("a", 2, "u"), ("shown", 2, "t"), ("shown", 2, "u"),
+    ]  # fmt: skip
+
+
+def test_long_tasks_come_first_within_a_level_and_only_there():
+    """A task of 40 times the effort; one of 1.5 times counts as alike and keeps the order given."""
+    from runs_doubles import base
+
+    tasks = [Task("short", effort=10.0), Task("alike", effort=15.0), Task("long", effort=400.0)]
+    cells = plan([variant("a", (1, 2)), variant("b", (1, 2))], tasks, base(), "x", "0")
+    assert [where(cell) for cell in cells] == [
+        ("a", 2, "long"), ("b", 2, "long"),
+        ("a", 2, "short"), ("a", 2, "alike"), ("b", 2, "short"), ("b", 2, "alike"),
+        ("base", 0, "long"), ("base", 0, "short"), ("base", 0, "alike"),
+        ("a", 1, "long"), ("b", 1, "long"),
+        ("a", 1, "short"), ("a", 1, "alike"), ("b", 1, "short"), ("b", 1, "alike"),
     ]  # fmt: skip
 
 
@@ -180,22 +196,38 @@ def test_a_lost_device_does_not_fail_every_later_cell(tmp_path):
     assert cells[2].task.calls == []
 
 
+def test_a_bar_is_full_though_cells_fail(tmp_path):
+    """A cell that failed after its answers were counted, one before, one that did not fail."""
+    model, counted = Model(), []
+    spoiled = Task("a", act=lambda _: setattr(model, "logits", math.nan))
+    healed = Task("b", act=lambda _: setattr(model, "logits", 0.0))
+    cells = planned(spoiled, healed, Task("c", act=raising(ValueError("no"))))
+    runner(tmp_path, Tools(on_documents=counted.append), model=model).run(cells)
+    assert len(CellStore(tmp_path).failed_keys()) == 2
+    assert sum(counted) == 9
+
+
 # Sharing ----------------------------------------------------------------------------------------
 
 
 def test_two_runners_share_the_cells_and_each_is_computed_once(tmp_path):
     cells = planned(*(Task(f"t{k}", seconds=0.01) for k in range(24)))
 
-    def work():
-        with Leases(tmp_path) as leases:
-            runner(tmp_path, Tools(leases)).run(cells)
+    counted = {}
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
+    def work(number):
+        counted[number] = []
+        with Leases(tmp_path) as leases:
+            runner(tmp_path, Tools(leases, on_documents=counted[number].append)).run(cells)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert [len(cell.task.calls) for cell in cells] == [1] * 24
+    # Each of them was told of all requests, whoever answered them: its bar is full.
+    assert [sum(counts) for counts in counted.values()] == [24 * 3] * 3
     assert CellStore(tmp_path).keys() == {cell.identity.key for cell in cells}
     assert listed(tmp_path / "leases") == []
 

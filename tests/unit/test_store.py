@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from aurac.errors import RunFolderError
-from aurac.files import sweep_scraps, write_atomic, write_json
+from aurac.files import json_by_key, sweep_scraps, write_atomic, write_json
 from aurac.hashing import sha256_json
 from aurac.machine import process_mark
 from aurac.provenance import CellIdentity, differences
@@ -178,3 +178,14 @@ def test_what_forbids_a_comparison():
     assert differences(a, same) == []
     other = dataclasses.replace(IDENTITY, dtype="bfloat16", prompts_sha256="e").to_dict()
     assert differences(a, other) == ["prompts_sha256", "dtype"]
+
+
+def test_json_by_key_is_the_same_value_a_line_for_each_key():
+    value = {"a": [1, 2.5, None], 'odd "key"\n': {"b": "é\n"}, "c": True}
+    text = json_by_key(value)
+    assert json.loads(text) == value
+    assert list(json.loads(text)) == list(value)
+    assert len(text.splitlines()) == len(value) + 2
+    assert json.loads(json_by_key({})) == {}
+    with pytest.raises(ValueError, match="Out of range"):
+        json_by_key({"a": float("inf")})

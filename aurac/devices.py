@@ -1,0 +1,75 @@
+"""Which device and which dtype a model is computed in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurac.errors import BaseModelError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+KINDS = ("cpu", "cuda", "mps")
+
+
+def pick_device(device: str | None = None, *, elsewhere: bool = False) -> str:
+    """`device` if given, else the first accelerator that torch sees, else the CPU.
+
+    Args:
+        device: As torch names it; None or `auto` to choose.
+        elsewhere: The model will be on other machines: a device that is named need not be here, and
+            only its kind counts.
+
+    Raises:
+        BaseModelError: The device named is not on this machine, or is no device.
+    """
+    import torch
+
+    if device in (None, "auto"):
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        if elsewhere and (kind := torch.device(str(device)).type) in KINDS:
+            return kind
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BaseModelError(
+            f"device {device!r} cannot be used here ({str(error).splitlines()[0]})",
+            expected="cpu, cuda, cuda:N or mps, as this machine has",
+            fix="leave --device out to take the best one there is",
+        ) from error
+    return str(device)
+
+
+def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
+    """The dtype to compute in: as asked, else bf16 only where this machine is fast at it.
+
+    Otherwise it is fp32. On a CPU bf16 is fast with AMX or AVX-512-BF16 instructions; without
+    them it is emulated and slower than fp32.
+
+    Raises:
+        BaseModelError: Not one of `DTYPES`.
+    """
+    import torch
+
+    if dtype not in (None, *DTYPES):
+        raise BaseModelError(
+            f"dtype {dtype!r}", expected=" or ".join(DTYPES), fix="give --dtype one of these"
+        )
+    if dtype not in (None, "auto"):
+        named: torch.dtype = getattr(torch, str(dtype))
+        return named
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        fast = (
+            True  # of other machines: an accelerator of capability 8 or later is taken for granted
+        )
+    elif device.startswith("cuda"):
+        fast = torch.cuda.get_device_capability(device)[0] >= 8
+    elif device == "cpu":
+        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    else:
+        fast = False
+    return torch.bfloat16 if fast else torch.float32
