@@ -31,17 +31,18 @@ def no_memory(error: BaseException) -> bool:
 
 def halved(options: EngineOptions, model: Any) -> EngineOptions | None:
     """Half of every budget; None where they are as small as they may be."""
-    from aurac.evaluation.running import pass_tokens
+    from aurac.evaluation.running import held_tokens, pass_tokens
 
     tokens = options.batch_tokens or pass_tokens(model)
     sequences = options.batch_size or _MOST_SEQUENCES
-    if tokens <= _LEAST_TOKENS and sequences == 1 and options.cache_tokens <= _LEAST_CACHE:
+    held = options.cache_tokens or held_tokens(model)
+    if tokens <= _LEAST_TOKENS and sequences == 1 and held <= _LEAST_CACHE:
         return None
     return replace(
         options,
         batch_tokens=max(_LEAST_TOKENS, tokens // 2),
         batch_size=max(1, sequences // 2),
-        cache_tokens=max(_LEAST_CACHE, options.cache_tokens // 2),
+        cache_tokens=max(_LEAST_CACHE, held // 2),
     )
 
 

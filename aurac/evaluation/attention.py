@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 NAME = "aurac_packed"
 _BLOCK = 128
+_STEP = 32  # widths of decoding slots that are read
 _UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "alibi", "block_indices")
 
 
@@ -226,14 +227,18 @@ class Frame:
         softcap: float | None,
     ) -> torch.Tensor:
         count, heads, _ = query.shape
-        key, value = own[0][:count], own[1][:count]
-        kv, width = key.shape[1], key.shape[2]
+        # Slots are as wide as the longest sequence that was ever in one; read what is needed now.
+        # In steps, so that the kernels for one shape serve several passes.
+        width = min(_STEP * math.ceil((self.longest - self.prefix) / _STEP), own[0].shape[2])
+        key, value = own[0][:count, :, :width], own[1][:count, :, :width]
+        kv = key.shape[1]
         rep = heads // kv
         query = query.contiguous()
         q = query.view(count * kv, rep, -1)
         part = q.new_empty(count, kv, rep, self.prefix + width)
-        scores = torch.bmm(q, key.reshape(count * kv, width, -1).transpose(1, 2))
-        part[..., self.prefix :] = scores.view(count, kv, rep, width)
+        # Keys times query, not the other way round: on a CPU half the time for a few queries.
+        scores = torch.bmm(key.reshape(count * kv, width, -1), q.transpose(1, 2))
+        part[..., self.prefix :] = scores.view(count, kv, width, rep).transpose(2, 3)
         if held is not None:
             shared = query.view(count, kv, rep, -1).transpose(0, 1).reshape(kv, count * rep, -1)
             over = torch.bmm(shared, held[0].transpose(1, 2)).view(kv, count, rep, self.prefix)

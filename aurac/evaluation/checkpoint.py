@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from aurac.evaluation.generation import Prompt
     from aurac.evaluation.packing import Step
 
-# Multiply-adds times two of a piece: about 45 s on two CPU cores (seen: 300 GFLOP/s in 16 bit, 100
-# in fp32), and on one current accelerator.
-PIECE_FLOPS = {"cpu": 4e12, "cpu, 16 bit": 1.2e13}
+# Multiply-adds times two of a piece: about 45 s on two CPU cores (seen: 450 GFLOP/s in 16 bit, 150
+# in fp32), and on one current accelerator. The end of a piece idles, so it is not made shorter.
+PIECE_FLOPS = {"cpu": 7e12, "cpu, 16 bit": 2.1e13}
 _ACCELERATOR_FLOPS = 1e16
 _SLOTS_FULL = 4  # on an accelerator a piece fills the decoding slots so many times: its end idles
 

@@ -35,7 +35,7 @@ from aurac.evaluation.packing import (
     unit_paths,
 )
 from aurac.evaluation.plain_decoding import eos_token_ids
-from aurac.evaluation.running import device_of
+from aurac.evaluation.running import device_of, held_tokens
 from aurac.evaluation.stopping import StopTable
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Decoder:
         self._device = device_of(model)
         self._ends = eos_token_ids(model)
         self._batch_tokens = batch_tokens
-        self._budget = options.cache_tokens
+        self._budget = options.cache_tokens or held_tokens(model)
         self._finished = finished
         self.near_ties: set[int] = set()
         self._header = shared_header(prompts)

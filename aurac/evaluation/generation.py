@@ -208,13 +208,15 @@ def _decoded(
     from aurac.evaluation.decoding import MOST_SLOTS, shared_header
     from aurac.evaluation.plain_decoding import plainly_greedy
     from aurac.evaluation.probe import probe
+    from aurac.evaluation.running import held_tokens
 
     prompts, counts = layout.prompts, Counter(layout.index)
     longest = max(len(p.tokens) + p.max_new_tokens for p in prompts)
     packed = options.packed and plainly_greedy(model) and probe(model).serves(longest)
     answered_by("packed" if packed else "generate")
     slots = options.batch_size or MOST_SLOTS
-    parts = pieces(prompts, shared_header(prompts), model, slots, options.cache_tokens)
+    budget = options.cache_tokens or held_tokens(model)
+    parts = pieces(prompts, shared_header(prompts), model, slots, budget)
     kept = KeptAnswers(len(parts), len(prompts))
     before = kept.restore()
     tokens: list[list[int]] = [[] for _ in prompts]

@@ -21,14 +21,15 @@ class EngineOptions:
         max_length: Longest input in tokens; ``None`` asks the model's configuration.
         batch_size: Most sequences in one forward pass (decoding: sequences in flight);
             ``None`` leaves it to the token budgets.
-        cache_tokens: Most tokens whose keys and values are held while decoding.
+        cache_tokens: Most tokens whose keys and values are held while decoding; ``None`` takes the
+            larger of 32,768 and what 2 GiB hold.
         packed: ``False`` keeps to plain padded rows and the model's own generation.
     """
 
     batch_tokens: int | None = None
     max_length: int | None = None
     batch_size: int | None = None
-    cache_tokens: int = 32_768
+    cache_tokens: int | None = None
     packed: bool = True
 
     def __post_init__(self) -> None:

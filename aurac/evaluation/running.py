@@ -44,6 +44,26 @@ def accepts(model: Any, name: str) -> bool:
     return name in inspect.signature(unwrapped(model).forward).parameters
 
 
+_LEAST_HELD, _HELD_BYTES = 32_768, 2 << 30
+
+
+def held_tokens(model: Any) -> int:
+    """How many tokens' keys and values may be held while decoding, unless it is said otherwise.
+
+    A small model's sequences are cheap to hold, and the more of them are in flight the fewer passes
+    read its weights.
+    """
+    config = unwrapped(model).config.get_text_config()
+    layers = getattr(config, "num_hidden_layers", None)
+    heads = getattr(config, "num_attention_heads", None)
+    if not isinstance(layers, int) or not isinstance(heads, int):
+        return _LEAST_HELD
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    token = 2 * layers * shared * width * model.dtype.itemsize
+    return max(_LEAST_HELD, _HELD_BYTES // token)
+
+
 def pass_tokens(model: Any) -> int:
     """A good size of one pass in tokens: what fills a CPU's cores, or an accelerator."""
     return 1024 if device_of(model).type == "cpu" else 8192
