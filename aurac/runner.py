@@ -20,7 +20,7 @@ from aurac.device_limits import free_memory, halved, no_memory, stop_if_device_i
 from aurac.errors import AuracError
 from aurac.interrupts import Interrupts
 from aurac.runlog import Profile, RunLog
-from aurac.walk import TRIED_AT_ONCE, after, leaps, pause_after
+from aurac.walk import ENTRIES_FOR_A_LOOK, TRIED_AT_ONCE, after, leaps, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -145,6 +145,7 @@ class Runner:
         self._notes: list[str] = []
         self._prepared: dict[int, Any] = {}
         self._counted: set[str] = set()  # cells whose requests `on_documents` was told of
+        self._listed = 0  # cells in the folder, when it was last listed
         self._draw = random.Random()  # noqa: S311 - only so that two processes do not walk alike
 
     def run(self, cells: Sequence[PlannedCell]) -> None:
@@ -166,12 +167,20 @@ class Runner:
 
     def _unsettled(self, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
         """The cells that have neither a result nor a record of failure; the others are counted."""
-        settled = self.store.keys() | self.store.failed_keys()
+        settled = self._stored(cells) | self.store.failed_keys()
         uncounted = settled - self._counted
         news = [cell for cell in cells if cell.identity.key in uncounted]
         self._counted.update(cell.identity.key for cell in news)
         self.tools.on_documents(sum(cell.task.n_requests for cell in news))
         return [cell for cell in cells if cell.identity.key not in settled]
+
+    def _stored(self, cells: Sequence[PlannedCell]) -> set[str]:
+        """Keys of stored cells, these among them: listed, or looked for where few are left."""
+        if self._listed > ENTRIES_FOR_A_LOOK * len(cells):
+            return {cell.identity.key for cell in cells if self.store.has(cell.identity.key)}
+        found = self.store.keys()
+        self._listed = len(found)
+        return found
 
     def _one_round(self, cells: Sequence[PlannedCell]) -> bool:
         """Walk over the cells once and compute those that are free; whether any was.

@@ -8,12 +8,15 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Generator
 
-TRIED_AT_ONCE = 32  # of the cells that others hold
-_SHORTEST_PAUSE, _LONGEST_PAUSE, _PAUSE_PER_CELL = 0.1, 2.0, 0.02  # seconds
+TRIED_AT_ONCE = 8  # of the cells that others hold
+ENTRIES_FOR_A_LOOK = 100  # of a listing, at the cost of a look for one file, on a shared folder
+_SHORTEST_PAUSE, _LONGEST_PAUSE, _PAUSE_PER_CELL, _LIMIT = 0.1, 2.0, 0.1, 60.0  # seconds
 
 
 def pause_after(pause: float | None, held: int) -> float:
     """Seconds to wait where others hold all cells: longer each time, and the more there are.
+
+    As many processes wait, at most, as cells are left, and all ask the same folder.
 
     Args:
         pause: The last one; None at first.
@@ -21,7 +24,7 @@ def pause_after(pause: float | None, held: int) -> float:
     """
     if pause is None:
         return _SHORTEST_PAUSE
-    return min(2 * pause, max(_LONGEST_PAUSE, held * _PAUSE_PER_CELL))
+    return min(2 * pause, max(_LONGEST_PAUSE, min(held * _PAUSE_PER_CELL, _LIMIT)))
 
 
 def leaps(count: int, draw: random.Random) -> Generator[int, bool, None]:

@@ -26,7 +26,7 @@ import numpy as np
 from aurac.files import json_by_key
 from aurac.hashing import sha256_json
 from aurac.sweep import Variant, plan
-from aurac.walk import TRIED_AT_ONCE, after, leaps, pause_after
+from aurac.walk import ENTRIES_FOR_A_LOOK, TRIED_AT_ONCE, after, leaps, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -276,6 +276,7 @@ class Walks:
         self._draws = [random.Random(f"{seed} {worker}") for worker in range(workers)]
         self._walks: list[Any] = [None] * workers
         self._pauses: list[float | None] = [None] * workers
+        self._listed = [0] * workers
 
     def run(self) -> Looks:
         """Until all cells are done; counts what was looked for."""
@@ -307,7 +308,14 @@ class Walks:
         while True:
             free = np.flatnonzero(~self._done & ~self._held).astype(np.int32)
             self.looks.rounds += 1
-            self.looks.entries += int(self._done.sum()) + int(self._held.sum())
+            done, held = int(self._done.sum()), int(self._held.sum())
+            left = len(self._done) - done
+            if self._listed[worker] > ENTRIES_FOR_A_LOOK * left:
+                self.looks.cells += left
+                self.looks.entries += held
+            else:
+                self.looks.entries += done + held
+                self._listed[worker] = done
             if not len(free):
                 return None
             walk = leaps(len(free), self._draws[worker])

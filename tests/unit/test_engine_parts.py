@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurac.errors import UsageError
+from aurac.evaluation import running
 from aurac.evaluation.fused import fused_adapters
 from aurac.evaluation.generation import GenerationRequest, generate
 from aurac.evaluation.layout import PrefixTree, ScoringLayout
@@ -22,7 +23,7 @@ from aurac.evaluation.options import EngineOptions, UnsupportedRequestError
 from aurac.evaluation.packing import make_unit, plan_scoring
 from aurac.evaluation.probe import Verdict, probe
 from aurac.evaluation.requests import Requests
-from aurac.evaluation.running import evaluating, score_logits
+from aurac.evaluation.running import evaluating, held_tokens, score_logits
 from aurac.evaluation.scoring import loglikelihoods
 
 sequences = st.lists(
@@ -276,3 +277,16 @@ def test_effort_counts_what_is_read_once_and_written_answers_dearly() -> None:
     assert effort_of((first, "yy"), (second, "yy")) < effort_of(("c" * 110, "yy"), (first, "yy"))
     # Half of 64 tokens are written, each as dear as four tokens of four characters.
     assert effort_of((first, {"until": ["."], "max_gen_toks": 64})) == 110 + 32 * 16
+
+
+def test_sequences_are_held_by_bytes_but_never_fewer_than_a_number_of_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three layers, two heads of keys and values of 8 numbers of 4 bytes: 384 bytes a token."""
+    model = tiny("llama")
+    assert held_tokens(model) == 2**31 // 384
+    monkeypatch.setattr(running, "_HELD_BYTES", 384 * 40_000)
+    assert held_tokens(model) == 40_000
+    monkeypatch.setattr(running, "_HELD_BYTES", 384 * 10)
+    assert held_tokens(model) == 32_768
+    assert held_tokens(torch.nn.Linear(2, 2)) == 32_768

@@ -241,6 +241,22 @@ def test_a_cell_held_elsewhere_is_awaited_and_taken_when_it_is_given_back(tmp_pa
     assert len(cell.task.calls) == 1
 
 
+def test_a_full_folder_is_not_listed_again_and_again_for_its_last_cell(tmp_path, monkeypatch):
+    [cell] = cells = planned(Task("a"))
+    (tmp_path / "cells").mkdir()
+    for number in range(300):
+        (tmp_path / "cells" / f"{number:064x}.json").write_text("{}")
+    listings = []
+    stock = CellStore.keys
+    monkeypatch.setattr(CellStore, "keys", lambda self: listings.append(1) or stock(self))
+    with Leases(tmp_path) as other, Leases(tmp_path) as mine:
+        assert other.acquire(cell.identity.key)
+        threading.Timer(0.8, other.release, [cell.identity.key]).start()
+        runner(tmp_path, Tools(mine)).run(cells)
+    assert len(cell.task.calls) == 1
+    assert len(listings) == 1
+
+
 def test_work_under_a_lost_lease_is_dropped(tmp_path):
     """Another process takes the lease over while the cell is computed, and finishes it."""
     [cell] = cells = planned(Task("a"))

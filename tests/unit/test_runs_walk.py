@@ -62,4 +62,5 @@ def test_pauses_grow_to_a_bound_that_grows_with_what_is_left():
     assert pause_after(None, 5) == 0.1
     assert pause_after(0.1, 5) == 0.2
     assert longest(5) == 2.0
-    assert longest(1000) == 20.0
+    assert longest(100) == 10.0
+    assert longest(10_000) == 60.0
