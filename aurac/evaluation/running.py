@@ -53,8 +53,9 @@ def held_tokens(model: Any) -> int:
     A small model's sequences are cheap to hold, and the more of them are in flight the fewer passes
     read its weights.
     """
-    config = getattr(unwrapped(model), "config", None)
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    config: Any = getattr(unwrapped(model), "config", None)
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
     layers = getattr(config, "num_hidden_layers", None)
     heads = getattr(config, "num_attention_heads", None)
     if not isinstance(layers, int) or not isinstance(heads, int):

@@ -237,6 +237,7 @@ def test_progress_is_told_pass_by_pass(packed: bool) -> None:
     assert len(seen) > 2
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 70).flatmap(
         lambda n: st.tuples(st.just(n), st.lists(st.integers(0, n - 1), max_size=80))
