@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 
+_KERNELS = 128
 # malloc.h; 1 GiB is more than any tensor of a pass, and below the limit of the C int.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE, _SMALL = -1, -3, 1 << 30, 1 << 20
 
@@ -22,6 +24,15 @@ def keep_freed_memory() -> bool:
         Whether the C library took the setting; others are left as they are.
     """
     return _set(_TRIM_THRESHOLD, _LARGE) and _set(_MMAP_THRESHOLD, _LARGE)
+
+
+def keep_few_kernels() -> None:
+    """Bound what oneDNN keeps of its kernels, unless the user has: half a MB for each shape.
+
+    In 16 bit on a CPU each pass brings shapes of its own. By default a thousand kernels are kept,
+    some 600 MB, of which nearly none is asked for again. Counts from oneDNN's first use on.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KERNELS))
 
 
 @functools.cache

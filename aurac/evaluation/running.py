@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from aurac.evaluation.options import UnsupportedRequestError
-from aurac.memory import keep_freed_memory
+from aurac.memory import keep_few_kernels, keep_freed_memory
 
 Progress = Callable[[int], None]
 
@@ -76,6 +76,7 @@ def evaluating(model: Any) -> Iterator[None]:
     """Evaluation mode without gradients; the model's own mode is restored."""
     if device_of(model).type == "cpu":
         keep_freed_memory()
+        keep_few_kernels()
     training = model.training
     model.eval()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 from types import MethodType, SimpleNamespace
 from typing import Any
@@ -291,3 +292,16 @@ def test_sequences_are_held_by_bytes_but_never_fewer_than_a_number_of_tokens(
     monkeypatch.setattr(running, "_HELD_BYTES", 384 * 10)
     assert held_tokens(model) == 32_768
     assert held_tokens(torch.nn.Linear(2, 2)) == 32_768
+
+
+@pytest.mark.parametrize("asked", [None, "7"])
+def test_kernels_are_bounded_unless_the_user_says_how_many(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None
+) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.delenv(name, raising=False)
+    if asked is not None:
+        monkeypatch.setenv(name, asked)
+    model = tiny("llama")
+    loglikelihoods(model, tokenizer(), [("a b", " c")])
+    assert os.environ[name] == (asked or "128")
