@@ -192,16 +192,13 @@ class Runner:
         tried = free or self._draw.sample(list(cells), min(len(cells), TRIED_AT_ONCE))
         taken = False
         with contextlib.ExitStack() as stack:
-            switch = Switch(self, None, stack)
+            switch = Switch(self, stack)
             walk = leaps(len(tried), self._draw)
             place = next(walk, None)
             while place is not None:
                 cell = tried[place]
                 self.tools.interrupts.check()
                 self.tools.leases.step()
-                if switch.variant is not cell.variant:
-                    stack.close()
-                    switch = Switch(self, cell.variant, stack)
                 mine = self._take(cell, switch)
                 taken |= mine
                 place = after(walk, free=mine or not free)
@@ -270,7 +267,7 @@ class Runner:
             counted = _Counter(tools.on_documents)
             try:
                 with tools.profile.spent("adapter"):
-                    switch.to(cell.rank)
+                    switch.to(cell.variant, cell.rank)
                 base = switch.base
                 wait = tools.wait_for_device
                 began = time.perf_counter()
@@ -342,15 +339,13 @@ class Switch:
     """Attaches a variant when the first of its cells is computed, and sets ranks after that.
 
     Args:
-        runner: Gives the base and the variant's factors.
-        variant: None is the base alone.
+        runner: Gives the base and the variants' factors.
         stack: Holds the adapter; closing it restores the base.
     """
 
-    def __init__(
-        self, runner: Runner, variant: Variant | None, stack: contextlib.ExitStack
-    ) -> None:
-        self._runner, self.variant, self._stack = runner, variant, stack
+    def __init__(self, runner: Runner, stack: contextlib.ExitStack) -> None:
+        self._runner, self._stack = runner, stack
+        self._variant: Variant | None = None
         self._live: Any = None
 
     @property
@@ -358,12 +353,15 @@ class Switch:
         """The base in memory."""
         return self._runner.base()
 
-    def to(self, rank: int) -> None:
-        """Set the rank; 0 for the base alone."""
-        if self.variant is None:
+    def to(self, variant: Variant | None, rank: int) -> None:
+        """Set the variant, None for the base alone, and its rank."""
+        if variant is not self._variant:
+            self._stack.close()
+            self._variant, self._live = variant, None
+        if variant is None:
             return
         if self._live is None:
-            prepared = self._runner.prepared(self.variant)
+            prepared = self._runner.prepared(variant)
             self._live = self._stack.enter_context(attach(self.base.model, prepared))
         self._live.set_rank(rank)
 

@@ -226,14 +226,13 @@ def run_memory(work: Work, args: argparse.Namespace) -> dict[str, Any]:
 
 
 MEMORY = (
+    ("arc-0-fp32", 125, 1, 1),
+    ("arc-0-fp32", 500, 1, 1),
+    ("arc-0-fp32", 1000, 1, 1),
     ("arc-0-bf16", 125, 1, 1),
     ("arc-0-bf16", 500, 1, 1),
     ("arc-0-bf16", 2000, 1, 1),
-    ("arc-0-bf16", 500, 3, 1),
-    ("arc-0-bf16", 500, 3, 3),
-    ("bundled-bf16", 250, 1, 1),
-    ("bundled-bf16", 500, 1, 1),
-    ("bundled-bf16", 1000, 1, 1),
+    ("arc-0-bf16", 500, 3, 2),
 )
 
 

@@ -82,15 +82,11 @@ class _Bench:
     def __init__(self, order: dict[str, Any]) -> None:
         self.session = _session(order)
         self.cells = {cell.identity.key: cell for cell in self.session.cells()}
-        self._stack = contextlib.ExitStack()
         self._runner = Runner(self.session.base, Outcome(), self.session.options, Tools())
-        self._switch = Switch(self._runner, None, self._stack)
+        self._switch = Switch(self._runner, contextlib.ExitStack())
 
     def compute(self, cell: PlannedCell, kept: WorkersCheckpoint | None) -> Outcome:
         outcome = self._runner.store = Outcome(kept=kept)
-        if self._switch.variant is not cell.variant:
-            self._stack.close()
-            self._switch = Switch(self._runner, cell.variant, self._stack)
         self._runner.compute(cell, self._switch)
         return outcome
 
