@@ -97,6 +97,15 @@ def test_a_settled_cell_leaves_nothing(link):
     assert not WorkersCheckpoint(ray, keeper.handle, KEY, 0.0)
 
 
+def test_a_part_that_comes_in_after_its_cell_is_not_kept(link, tmp_path):
+    ray, keeper, store = link
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / f"{KEY}.json").write_text("{}")
+    WorkersCheckpoint(ray, keeper.handle, KEY, 0.0).save("scores", {"passes": 3})
+    keeper.look(now=True)
+    assert not store.has_partial(KEY)
+
+
 def test_a_lost_keeper_costs_no_cell(link, caplog):
     ray, keeper, store = link
     kept = WorkersCheckpoint(ray, keeper.handle, KEY, 0.0)
