@@ -8,6 +8,7 @@ import os
 import sys
 
 _KERNELS = 128
+_KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 # malloc.h; 1 GiB is more than any tensor of a pass, and below the limit of the C int.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE, _SMALL = -1, -3, 1 << 30, 1 << 20
 
@@ -27,12 +28,15 @@ def keep_freed_memory() -> bool:
 
 
 def keep_few_kernels() -> None:
-    """Bound what oneDNN keeps of its kernels, unless the user has: half a MB for each shape.
+    """Bound what torch and oneDNN keep of their kernels, unless the user has: .5 MB for each shape.
 
-    In 16 bit on a CPU each pass brings shapes of its own. By default a thousand kernels are kept,
-    some 600 MB, of which nearly none is asked for again. Counts from oneDNN's first use on.
+    In 16 bit on a CPU each pass brings shapes of its own. By default both keep a thousand kernels,
+    of which nearly none is asked for again: the first variable is oneDNN's own cache, the second
+    that of torch's layer above it, which holds on to what oneDNN has let go. Counts from the first
+    product on that oneDNN computes.
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KERNELS))
+    for name in _KERNEL_CACHES:
+        os.environ.setdefault(name, str(_KERNELS))
 
 
 @functools.cache

@@ -294,11 +294,11 @@ def test_sequences_are_held_by_bytes_but_never_fewer_than_a_number_of_tokens(
     assert held_tokens(torch.nn.Linear(2, 2)) == 32_768
 
 
+@pytest.mark.parametrize("name", ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"])
 @pytest.mark.parametrize("asked", [None, "7"])
 def test_kernels_are_bounded_unless_the_user_says_how_many(
-    monkeypatch: pytest.MonkeyPatch, asked: str | None
+    monkeypatch: pytest.MonkeyPatch, name: str, asked: str | None
 ) -> None:
-    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
     monkeypatch.delenv(name, raising=False)
     if asked is not None:
         monkeypatch.setenv(name, asked)
