@@ -12,7 +12,7 @@ from typing import Any
 
 from aurac.hashing import sha256_json
 
-SCORER_VERSION = 4  # raise when the evaluation engine changes in a way that can change a number
+SCORER_VERSION = 5  # raise when the evaluation engine changes in a way that can change a number
 _PACKAGES = ("aurac", "torch", "transformers", "peft", "lm-eval", "datasets", "tokenizers", "numpy")
 
 

@@ -21,93 +21,22 @@ import torch
 
 from aurac.evaluation.counting import counted_pass
 from aurac.evaluation.fused import fused_adapters
+from aurac.evaluation.masks import GroupView, as_bias
 from aurac.evaluation.running import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from aurac.evaluation.held import KeysValues, PrefixStore, SlotStore
-    from aurac.evaluation.packing import Group, Step
+    from aurac.evaluation.packing import Step
 
 NAME = "aurac_packed"
-_BLOCK = 128
 _STEP = 32  # widths of decoding slots that are read
 _UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "alibi", "block_indices")
 
 
 class UnsupportedAttentionError(Exception):
     """The model asks its attention for something that this function does not do."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Queries ``start:stop`` of each unit see keys ``0:stop``; from ``clean`` on through a bias."""
-
-    start: int
-    stop: int
-    clean: int
-
-
-class GroupView:
-    """A group on the device: gather indices and masks, made once for all layers."""
-
-    def __init__(self, group: Group, device: torch.device) -> None:
-        self.size, self.length = group.index.shape
-        flat = group.index.reshape(-1)
-        full = bool(group.valid.all())
-        self.span = (int(flat[0]), int(flat[-1]) + 1) if full else None
-        self.index = torch.from_numpy(flat).to(device)
-        valid = np.flatnonzero(group.valid.reshape(-1))
-        self.valid = None if full else torch.from_numpy(valid).to(device)
-        self.target = None if full else self.index[self.valid]
-        self._end = torch.from_numpy(group.end).to(device)
-        self.blocks = tuple(_blocks(group.end))
-        self._bias: dict[Any, torch.Tensor] = {}
-
-    def visible(self, start: int, stop: int, clean: int) -> torch.Tensor:
-        """(G, stop - start, stop - clean) bool: which keys ``clean:stop`` the queries see."""
-        place = torch.arange(start, stop, device=self._end.device)
-        key = torch.arange(clean, stop, device=self._end.device)
-        seen = (key[None, :] <= place[:, None])[None]
-        return seen & (place[None, :, None] < self._end[:, None, clean:stop])
-
-    def bias(self, block: Block, like: torch.Tensor) -> torch.Tensor:
-        """The mask of a block as an additive bias in the dtype of ``like``."""
-        key = (block, like.dtype)
-        if key not in self._bias:
-            seen = self.visible(block.start, block.stop, block.clean)
-            self._bias[key] = as_bias(seen, like.dtype)
-        return self._bias[key]
-
-    def windowed(
-        self, block: Block, positions: torch.Tensor, prefix: int, window: int, like: torch.Tensor
-    ) -> torch.Tensor:
-        """(G, n, prefix + stop) bias with a sliding window, over the prefix and the unit's keys."""
-        key = (block, prefix, window, like.dtype)
-        if key not in self._bias:
-            place = positions[self.index].view(self.size, self.length)
-            held = torch.arange(prefix, device=place.device).expand(self.size, prefix)
-            keys = torch.cat([held, place[:, : block.stop]], dim=1)
-            seen = self.visible(block.start, block.stop, 0)
-            seen = torch.cat([seen.new_ones(*seen.shape[:2], prefix), seen], dim=2)
-            gap = place[:, block.start : block.stop, None] - keys[:, None, :]
-            # Padding repeats a position; its own key is always within the window.
-            self._bias[key] = as_bias(seen & (gap < window), like.dtype)
-        return self._bias[key]
-
-
-def as_bias(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """0 where seen, -inf elsewhere."""
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -math.inf)
-
-
-def _blocks(end: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[Block]:
-    length = end.shape[1]
-    shortest = end.min(axis=0)
-    for start in range(0, length, _BLOCK):
-        stop = min(start + _BLOCK, length)
-        closed = np.flatnonzero(shortest[:start] < stop)
-        yield Block(start, stop, int(closed[0]) if len(closed) else start)
 
 
 @dataclass
@@ -124,7 +53,9 @@ class Frame:
         slot: (W,) slot of each token that is written, or ``None``.
         place: (W,) its place in the slot.
         source: (W,) which of this pass's tokens is written; ``None`` writes all T in order.
-        decoding: Whether each token is one sequence that reads its slot.
+        decoding: Whether the tokens are those of sequences that read their slots.
+        rows: (B, D) the tokens of each sequence, the last one repeated; ``None`` for one each.
+        valid: (T,) places of the tokens in ``rows``, flattened.
         longest: Largest position plus one, for sliding windows.
     """
 
@@ -139,6 +70,8 @@ class Frame:
     place: torch.Tensor | None = None
     source: torch.Tensor | None = None
     decoding: bool = False
+    rows: torch.Tensor | None = None
+    valid: torch.Tensor | None = None
     layer: int = 0
     windows: set[int] = field(default_factory=set)
     _bias: dict[Any, torch.Tensor] = field(default_factory=dict)
@@ -226,44 +159,50 @@ class Frame:
         window: int | None,
         softcap: float | None,
     ) -> torch.Tensor:
-        count, heads, _ = query.shape
+        query = query.contiguous() if self.rows is None else query[self.rows.view(-1)]
+        heads, dim = query.shape[1:]
+        count = len(query) if self.rows is None else len(self.rows)
         # Slots are as wide as the longest sequence that was ever in one; read what is needed now.
         # In steps, so that the kernels for one shape serve several passes.
         width = min(_STEP * math.ceil((self.longest - self.prefix) / _STEP), own[0].shape[2])
         key, value = own[0][:count, :, :width], own[1][:count, :, :width]
-        kv = key.shape[1]
+        kv, prefix = key.shape[1], self.prefix
+        each = len(query) // count
         rep = heads // kv
-        query = query.contiguous()
-        q = query.view(count * kv, rep, -1)
-        part = q.new_empty(count, kv, rep, self.prefix + width)
+        q = query.view(count, each, kv, rep, dim).transpose(1, 2).contiguous()
+        part = q.new_empty(count, kv, each * rep, prefix + width)
         # Keys times query, not the other way round: on a CPU half the time for a few queries.
-        scores = torch.bmm(key.reshape(count * kv, width, -1), q.transpose(1, 2))
-        part[..., self.prefix :] = scores.view(count, kv, width, rep).transpose(2, 3)
+        mine = q.view(count * kv, -1, dim).transpose(1, 2)
+        scores = torch.bmm(key.reshape(count * kv, width, -1), mine)
+        part[..., prefix:] = scores.view(count, kv, width, -1).transpose(2, 3)
         if held is not None:
-            shared = query.view(count, kv, rep, -1).transpose(0, 1).reshape(kv, count * rep, -1)
-            over = torch.bmm(shared, held[0].transpose(1, 2)).view(kv, count, rep, self.prefix)
-            part[..., : self.prefix] = over.transpose(0, 1)
+            shared = q.transpose(0, 1).reshape(kv, -1, dim)
+            over = torch.bmm(shared, held[0].transpose(1, 2)).view(kv, count, -1, prefix)
+            part[..., :prefix] = over.transpose(0, 1)
         part.mul_(scaling)
         if softcap is not None:
             part = torch.tanh(part / softcap) * softcap
-        part += self._decode_bias(width, window, part)[:, None, None]
+        bias = self._decode_bias(width, window, part)
+        part.view(count, kv, each, rep, -1).add_(bias[:, None, :, None])
         torch.softmax(part, dim=-1, out=part)
-        mine = part[..., self.prefix :].reshape(count * kv, rep, width)
-        out = torch.bmm(mine, value.reshape(count * kv, width, -1)).view(count, kv, rep, -1)
+        weight = part[..., prefix:].reshape(count * kv, -1, width)
+        out = torch.bmm(weight, value.reshape(count * kv, width, -1)).view(*part.shape[:3], -1)
         if held is not None:
-            weight = part[..., : self.prefix].transpose(0, 1).reshape(kv, count * rep, -1)
-            over = torch.bmm(weight, held[1]).view(kv, count, rep, -1)
+            weight = part[..., :prefix].transpose(0, 1).reshape(kv, -1, prefix)
+            over = torch.bmm(weight, held[1]).view(kv, count, each * rep, -1)
             out = out + over.transpose(0, 1)
-        return out.reshape(count, heads, -1)
+        out = out.view(count, kv, each, rep, -1).transpose(1, 2).reshape(count * each, heads, -1)
+        return out if self.valid is None else out[self.valid]
 
     def _decode_bias(self, width: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
-        """(B, prefix + width): a sequence sees the prefix and its own places so far."""
+        """(B, D, prefix + width): a sequence sees the prefix and its own places so far."""
         key = (width, window)
         if key not in self._bias:
-            at = torch.arange(self.prefix + width, device=self.positions.device)[None]
-            seen = at <= self.positions[:, None]
+            rows = self.positions[:, None] if self.rows is None else self.positions[self.rows]
+            at = torch.arange(self.prefix + width, device=self.positions.device)
+            seen = at <= rows[..., None]
             if window is not None:
-                seen &= self.positions[:, None] - at < window
+                seen &= rows[..., None] - at < window
             self._bias[key] = as_bias(seen, like.dtype)
         return self._bias[key]
 
@@ -394,6 +333,49 @@ def step_frame(step: Step, store: PrefixStore | None, device: torch.device) -> F
         store=store,
         keep=step.keep,
         groups=[GroupView(group, device) for group in step.groups],
+    )
+
+
+def decoding_frame(
+    lengths: Sequence[int],
+    counts: Sequence[int],
+    prefix: int,
+    store: PrefixStore,
+    slots: SlotStore,
+    device: torch.device,
+) -> Frame:
+    """The frame of a decoding pass.
+
+    Args:
+        lengths: (B,) tokens of each sequence, the prefix included, that are held.
+        counts: (B,) how many tokens of each are in the pass.
+        prefix: Tokens in ``store`` that all of them see.
+        store: Where the prefix is held.
+        slots: Where the others are, a slot for each sequence.
+        device: Where the model is.
+    """
+    slot = np.repeat(np.arange(len(counts)), counts)
+    first = np.cumsum(counts) - counts
+    own = np.arange(len(slot)) - first[slot]
+    positions = np.asarray(lengths)[slot] + own
+    rows = valid = None
+    most = max(counts)
+    if most > 1:
+        column = np.minimum(np.arange(most), np.asarray(counts)[:, None] - 1)
+        rows = torch.from_numpy(first[:, None] + column).to(device)
+        valid = torch.from_numpy(slot * most + own).to(device)
+    at = torch.from_numpy(positions).to(device)
+    return Frame(
+        positions=at,
+        longest=int(positions.max()) + 1,
+        prefix=prefix,
+        store=store,
+        slots=slots,
+        slot=torch.from_numpy(slot).to(device),
+        place=at - prefix,
+        decoding=True,
+        rows=rows,
+        valid=valid,
     )
 
 

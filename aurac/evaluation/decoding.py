@@ -1,9 +1,10 @@
 """The fast path of generation: greedy decoding with sequences that come and go.
 
 Prompts are prefilled packed (no padding): a header that all of them share once, and what neighbours
-in the prefix tree share once for a run of them. Every sequence in
-flight is one token of a decoding pass; one that has ended leaves, the last ones move into the
-holes, and waiting prompts take the freed slots, so that no sequence waits for a longer one.
+in the prefix tree share once for a run of them. Every sequence in flight is one token of a decoding
+pass, and when few are left some more that are guessed; one that has ended leaves, the last ones
+move into the holes, and waiting prompts take the freed slots, so that no sequence waits for a
+longer one.
 """
 
 from __future__ import annotations
@@ -15,13 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from aurac.evaluation.attention import (
-    Frame,
-    forward,
-    packed_model,
-    step_frame,
-)
+from aurac.evaluation.attention import decoding_frame, forward, packed_model, step_frame
 from aurac.evaluation.counting import current, logit_noise
+from aurac.evaluation.drafts import LONGEST, ROWS, Drafter, shortened
 from aurac.evaluation.held import PrefixStore, SlotStore
 from aurac.evaluation.layout import PrefixTree, common_prefix
 from aurac.evaluation.packing import (
@@ -59,6 +56,7 @@ class Stream:
     prompt: Prompt
     stops: StopTable
     new: list[int] = field(default_factory=list)
+    drafter: Drafter | None = None
 
     @property
     def length(self) -> int:
@@ -68,9 +66,17 @@ class Stream:
     def add(self, token: int, ends: frozenset[int]) -> bool:
         """Append a token; whether it was the last."""
         self.new.append(token)
+        if self.drafter is not None:
+            self.drafter.add(token)
         if token in ends or len(self.new) == self.prompt.max_new_tokens:
             return True
         return self.stops.may_stop(token) and self.stops.stopped(self.new)
+
+    def guess(self, most: int) -> list[int]:
+        """Up to ``most`` tokens with which the text might go on, and after which one more fits."""
+        if self.drafter is None:
+            self.drafter = Drafter([*self.prompt.tokens, *self.new])
+        return self.drafter.guess(min(most, self.prompt.max_new_tokens - len(self.new) - 1))
 
 
 def shared_header(prompts: Sequence[Prompt]) -> int:
@@ -200,44 +206,65 @@ class Decoder:
         frame.place = frame.positions[frame.source] - self._header
         last = torch.tensor([int(p[-1]) for p in paths], device=self._device)
         tokens = torch.from_numpy(step.tokens).to(self._device)
-        best = self._greedy(forward(self._model, tokens, frame, last), slots)
-        return [s for s, t in zip(slots, best, strict=True) if self._take(s, t)]
+        found = self._greedy(forward(self._model, tokens, frame, last))
+        return [s for s, best in zip(slots, found, strict=True) if self._take(s, best)]
 
     def _advance(self) -> None:
-        """One token for every sequence in flight."""
+        """One token for every sequence in flight, and more where guesses at them are right."""
         while len(self._active) > 1 and self._over_budget():
             self._waiting.appendleft(self._active.pop())
-        count = len(self._active)
-        self._fit(count, max(map(self._own, self._active)))
-        positions = torch.tensor([s.length for s in self._active], device=self._device)
-        slot = torch.arange(count, device=self._device)
-        frame = Frame(
-            positions=positions,
-            longest=max(s.length for s in self._active) + 1,
-            prefix=self._header,
-            store=self._store,
-            slots=self._slots,
-            slot=slot,
-            place=positions - self._header,
-            decoding=True,
+        drafts = self._drafts()
+        self._fit(
+            len(drafts),
+            max(self._own(s) + len(d) for s, d in zip(self._active, drafts, strict=True)),
         )
-        tokens = torch.tensor([s.new[-1] for s in self._active], device=self._device)
-        best = self._greedy(forward(self._model, tokens, frame, slot), range(count))
-        self._release([i for i, token in enumerate(best) if self._take(i, token)])
+        frame = decoding_frame(
+            [s.length for s in self._active],
+            [1 + len(d) for d in drafts],
+            self._header,
+            self._store,
+            self._slots,
+            self._device,
+        )
+        fed = [t for s, d in zip(self._active, drafts, strict=True) for t in (s.new[-1], *d)]
+        tokens = torch.tensor(fed, device=self._device)
+        every = torch.arange(len(fed), device=self._device)
+        found = iter(self._greedy(forward(self._model, tokens, frame, every)))
+        ended = []
+        for slot, draft in enumerate(drafts):
+            if self._take_right(slot, draft, [next(found) for _ in range(1 + len(draft))]):
+                ended.append(slot)
+        self._release(ended)
 
-    def _greedy(self, logits: torch.Tensor, slots: Sequence[int]) -> list[int]:
-        """The best token of each row; notes the prompts whose second best is within rounding."""
+    def _drafts(self) -> list[list[int]]:
+        """For each sequence in flight guesses at its next tokens, where there is room for them."""
+        count = len(self._active)
+        widest = max(map(self._own, self._active)) + LONGEST
+        if count >= ROWS or count * widest > self._budget:
+            return [[] for _ in self._active]
+        return shortened([s.guess(LONGEST) for s in self._active], ROWS - count)
+
+    def _take_right(
+        self, slot: int, draft: Sequence[int], found: Sequence[tuple[int, bool]]
+    ) -> bool:
+        """Take what was chosen up to the first guess that was wrong; whether the text has ended."""
+        for guess, best in zip([*draft, None], found, strict=True):
+            if self._take(slot, best):
+                return True
+            if best[0] != guess:
+                break
+        return False
+
+    def _greedy(self, logits: torch.Tensor) -> list[tuple[int, bool]]:
+        """The best token of each row; for counts also whether a second is within rounding."""
         best = logits.argmax(dim=-1, keepdim=True)
         if current() is None:
-            return best[:, 0].tolist()
+            return [(token, False) for token in best[:, 0].tolist()]
         top = logits.gather(1, best)
         second = logits.scatter_(1, best, -torch.inf).amax(dim=-1, keepdim=True)
         close = (top.float() - second.float()) <= logit_noise(logits.dtype)
         found = torch.cat([best, close.long()], dim=1).tolist()
-        self.near_ties |= {
-            self._active[slot].number for slot, (_, tie) in zip(slots, found, strict=True) if tie
-        }
-        return [token for token, _ in found]
+        return [(token, bool(tie)) for token, tie in found]
 
     def _over_budget(self) -> bool:
         return len(self._active) * max(map(self._own, self._active)) > self._budget
@@ -251,7 +278,11 @@ class Decoder:
             wide = self._slots.width
         self._slots.resize(count, wide)
 
-    def _take(self, index: int, token: int) -> bool:
+    def _take(self, index: int, best: tuple[int, bool]) -> bool:
+        """Take a token that was chosen; whether it was the last."""
+        token, tie = best
+        if tie:
+            self.near_ties.add(self._active[index].number)
         return self._active[index].add(token, self._ends)
 
     def _release(self, ended: Sequence[int]) -> None:

@@ -16,12 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from aurac.evaluation.attention import (
-    Frame,
-    forward,
-    packed_model,
-    step_frame,
-)
+from aurac.evaluation.attention import Frame, decoding_frame, forward, packed_model, step_frame
 from aurac.evaluation.counting import recording
 from aurac.evaluation.held import PrefixStore, SlotStore
 from aurac.evaluation.layout import PrefixTree
@@ -177,11 +172,12 @@ def _by_row(
 def _decoded(
     model: Any, tree: PrefixTree, head: int, store: PrefixStore, device: torch.device
 ) -> Iterator[tuple[int, int, torch.Tensor, set[int]]]:
-    """Every row but its last token into a slot, then the last tokens as one decoding step."""
+    """Every row but its last tokens into a slot, then these as one decoding step: one to three."""
     slots = SlotStore(len(tree.rows), max(len(r) for r in tree.rows) - head)
-    lengths = [len(row) - head - 1 for row in tree.rows]
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    units = [chain_unit(tree.rows[i][head:-1], head) for i in order]
+    counts = [min(1 + i % 3, len(row) - head - 1) for i, row in enumerate(tree.rows)]
+    starts = [len(row) - count for row, count in zip(tree.rows, counts, strict=True)]
+    order = sorted(range(len(starts)), key=lambda i: -starts[i])
+    units = [chain_unit(tree.rows[i][head : starts[i]], head) for i in order]
     step = make_step(units, head)
     frame = step_frame(step, store, device)
     slot = np.repeat(order, [len(u) for u in units])
@@ -189,19 +185,9 @@ def _decoded(
     frame.place = frame.positions - head
     last = torch.from_numpy(np.cumsum([len(u) for u in units]) - 1).to(device)
     forward(model, torch.from_numpy(step.tokens).to(device), frame, last)
-    positions = torch.tensor([len(row) - 1 for row in tree.rows], device=device)
-    every = torch.arange(len(tree.rows), device=device)
-    frame = Frame(
-        positions=positions,
-        longest=int(positions.max()) + 1,
-        prefix=head,
-        store=store,
-        slots=slots,
-        slot=every,
-        place=positions - head,
-        decoding=True,
-    )
-    tokens = torch.tensor([int(row[-1]) for row in tree.rows], device=device)
-    logits = forward(model, tokens, frame, every)
-    for row in range(len(tree.rows)):
-        yield row, len(tree.rows[row]) - 1, logits[row : row + 1], frame.windows
+    frame = decoding_frame(starts, counts, head, store, slots, device)
+    ends = np.concatenate([row[at:] for row, at in zip(tree.rows, starts, strict=True)])
+    tokens = torch.from_numpy(ends).to(device)
+    logits = forward(model, tokens, frame, torch.arange(len(tokens), device=device))
+    for row, (start, part) in enumerate(zip(starts, logits.split(counts), strict=True)):
+        yield row, start, part, frame.windows

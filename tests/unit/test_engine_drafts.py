@@ -1,0 +1,138 @@
+"""Guesses at the next tokens: the right ones, fewer passes, and never another text."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from engine_models import PACKED, reference_texts, tiny, tokenizer, words
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aurac.evaluation import decoding, drafts
+from aurac.evaluation.counting import Record, recording
+from aurac.evaluation.drafts import LONGEST, Drafter, shortened
+from aurac.evaluation.generation import GenerationRequest, generate
+from aurac.evaluation.options import EngineOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Request = tuple[str, dict[str, Any]]
+
+
+def looked_up(tokens: Sequence[int], most: int) -> list[int]:
+    """By hand: what followed the last earlier place of the longest ending, going on in itself."""
+    for n in (4, 3, 2):
+        places = [i for i in range(n, len(tokens)) if list(tokens[i - n : i]) == list(tokens[-n:])]
+        if len(tokens) >= n and places:
+            text = list(tokens)
+            for i in range(most):
+                text.append(text[places[-1] + i])
+            return text[len(tokens) :]
+    return []
+
+
+def right_before(tokens: Sequence[int]) -> int:
+    """How many of the last tokens in a row would have been guessed."""
+    right = 0
+    while right < len(tokens) and looked_up(tokens[: len(tokens) - right - 1], 1) == [
+        tokens[len(tokens) - right - 1]
+    ]:
+        right += 1
+    return right
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, 2), max_size=25), st.integers(0, 20))
+def test_a_guess_is_what_followed_before(tokens: list[int], most: int) -> None:
+    trusted = max(0, 4 * (right_before(tokens) - 1))
+    assert Drafter(tokens).guess(most) == looked_up(tokens, min(most, trusted, LONGEST))
+
+
+def test_one_wrong_guess_ends_the_guessing_until_two_are_right() -> None:
+    drafter = Drafter([5, 6, 7] * 10)
+    assert drafter.guess(6) == [5, 6, 7, 5, 6, 7]
+    sizes = []
+    for token in (9, 8, 1, 2, 3, 1, 2, 3, 1, 2):  # after 1, 2 comes 3, then 1: two are right
+        drafter.add(token)
+        sizes.append(len(drafter.guess(99)))
+    assert sizes == [0, 0, 0, 0, 0, 0, 0, 0, 4, 7]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 15), min_size=1, max_size=20), st.integers(0, 40))
+def test_drafts_share_the_room_evenly(sizes: list[int], room: int) -> None:
+    given_to = [len(d) for d in shortened([[0] * n for n in sizes], room)]
+    cut = max(given_to)
+    assert given_to == [min(n, cut) for n in sizes]
+    assert sum(given_to) <= room
+    assert cut == max(sizes) or sum(min(n, cut + 1) for n in sizes) > room
+
+
+def requests_of(seed: int) -> list[Request]:
+    """Prompts that share a header or do not, with stop strings and limits of several lengths."""
+    rng = random.Random(seed)
+    common = rng.choice(["", words(rng, 40) + " "])
+    stops = [["the"], [".", "\n\n"], [], [], ["\n"]]
+    return [
+        (
+            common + "x" + words(rng, rng.randint(1, 12)),
+            {"until": rng.choice(stops), "max_gen_toks": rng.choice([1, 2, 7, 40, 40])},
+        )
+        for _ in range(rng.randint(1, 12))
+    ]
+
+
+def written(model: Any, requests: list[Request]) -> tuple[list[str], Record]:
+    built = [GenerationRequest.from_kwargs(context, kwargs) for context, kwargs in requests]
+    with recording() as record:
+        texts = generate(model, tokenizer(), built)
+    assert record.paths == {"packed"}
+    return texts, record
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_guesses_save_passes_and_change_no_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny random models soon write in loops; each attention takes several tokens at once."""
+    model = tiny(kind)
+    rng = random.Random(7)
+    limits = [9, 60, 60, 60, 100]
+    requests: list[Request] = [
+        (words(rng, 20), {"until": [], "max_gen_toks": limit}) for limit in limits
+    ]
+    guessed, record = written(model, requests)
+    monkeypatch.setattr(decoding, "ROWS", 0)
+    plain, without = written(model, requests)
+    assert guessed == plain == reference_texts(model, requests)
+    assert record.passes < 0.9 * without.passes
+    assert record.distinct == without.distinct == without.computed
+    assert record.computed >= record.distinct
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 10**6), rows=st.integers(0, 200))
+def test_wrong_guesses_change_no_text(seed: int, rows: int) -> None:
+    """Guesses drawn at random, now and then half right, and as many as there is room for."""
+    model, requests = tiny("llama"), requests_of(seed)
+    rng = random.Random(seed)
+
+    class Wild(Drafter):
+        def guess(self, most: int) -> list[int]:
+            found = super().guess(most)[: rng.randint(0, 4)]
+            return [*found, *(rng.randrange(2, 40) for _ in range(max(0, most - len(found))))]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "Drafter", Wild)
+        patch.setattr(decoding, "ROWS", rows)
+        texts, _ = written(model, requests)
+    assert texts == reference_texts(model, requests)
+
+
+def test_a_budget_without_room_for_guesses_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts.Drafter, "guess", lambda *_: pytest.fail("a guess"))
+    requests: list[Request] = [("a b a b a b a b", {"until": [], "max_gen_toks": 12})]
+    built = [GenerationRequest.from_kwargs(*r) for r in requests]
+    options = EngineOptions(cache_tokens=1)
+    assert generate(tiny("llama"), tokenizer(), built, options=options)
