@@ -24,8 +24,18 @@ def sim():
     spec = importlib.util.spec_from_file_location("aurac_cluster_simulation", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(SCRIPT.parent))  # where a script finds those beside it
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(SCRIPT.parent))
     return module
+
+
+@pytest.fixture(scope="module")
+def folder(sim):
+    """What the simulator imports from the file beside it."""
+    return sys.modules[sim.Walks.__module__]
 
 
 def cluster(sim, **changes):
@@ -114,42 +124,42 @@ def test_shares_are_those_of_the_command_line(sim):
     assert len(sim.shared_queue(cells)[0]) == len(cells)
 
 
-def test_walks_do_every_cell_once_and_end_when_a_shared_queue_does(sim):
+def test_walks_do_every_cell_once_and_end_when_a_shared_queue_does(folder):
     draw = np.random.default_rng(5)
     seconds = list(draw.exponential(100.0, 400))
     for m in (1, 7, 40):
-        walks = sim.Walks(seconds, m, seed=1)
+        walks = folder.Walks(seconds, m, seed=1)
         looks = walks.run()
         bound = max(sum(seconds) / m, *seconds)
         assert walks.makespan <= 2 * bound
         assert looks.cells >= 400
-    alone = sim.Walks(seconds, 1, seed=1)
+    alone = folder.Walks(seconds, 1, seed=1)
     # One worker looks for each cell once, and lists twice: at the start, and to see the end.
     assert (alone.run().cells, alone.looks.tries, alone.looks.rounds) == (400, 0, 2)
     assert alone.makespan == pytest.approx(sum(seconds))
 
 
-def test_looks_are_far_fewer_than_every_worker_at_every_cell(sim):
+def test_looks_are_far_fewer_than_every_worker_at_every_cell(folder):
     seconds = [60.0] * 6000
-    looks = sim.Walks(seconds, 200, seed=1).run()
+    looks = folder.Walks(seconds, 200, seed=1).run()
     assert looks.cells < 20 * 6000  # not 200 times
 
 
-def test_the_store_is_asked_for_what_the_modes_do(sim):
-    looks = sim.Looks(cells=300, tries=50, rounds=4, entries=90)
-    shared = sim.store_load(100, 10, 1000.0, "shared", looks)
+def test_the_store_is_asked_for_what_the_modes_do(folder):
+    looks = folder.Looks(cells=300, tries=50, rounds=4, entries=90)
+    shared = folder.store_load(100, 10, 1000.0, "shared", looks)
     assert shared.looks == pytest.approx(0.35)
-    assert shared.cells == pytest.approx(0.1 * sim.PER_CELL)
+    assert shared.cells == pytest.approx(0.1 * folder.PER_CELL)
     assert shared.beats == pytest.approx(1.0)
-    listed = (100 * sim.LISTINGS_PER_CELL + 50) * 10 + 90
+    listed = (100 * folder.LISTINGS_PER_CELL + 50) * 10 + 90
     assert shared.listings == pytest.approx(listed / 1000)
-    apart = sim.store_load(100, 10, 1000.0, "shards")
+    apart = folder.store_load(100, 10, 1000.0, "shards")
     assert apart.looks == 0
-    assert apart.listings == pytest.approx(0.1 * sim.LISTINGS_PER_CELL * 10)
-    assert sim.store_load(100, 10, 1000.0, "ray").beats == pytest.approx(0.1)
+    assert apart.listings == pytest.approx(0.1 * folder.LISTINGS_PER_CELL * 10)
+    assert folder.store_load(100, 10, 1000.0, "ray").beats == pytest.approx(0.1)
 
 
-def test_a_cells_file_is_as_large_as_one_that_was_written(sim, tmp_path):
+def test_a_cells_file_is_as_large_as_one_that_was_written(folder, tmp_path):
     from aurac.provenance import CellIdentity
     from aurac.store import CellStore
 
@@ -164,10 +174,10 @@ def test_a_cells_file_is_as_large_as_one_that_was_written(sim, tmp_path):
         "seconds": 1.0,
     }
     written = CellStore(tmp_path).put(identity, content).stat().st_size
-    assert sim.cell_bytes(100, 40) == pytest.approx(written, rel=0.05)
+    assert folder.cell_bytes(100, 40) == pytest.approx(written, rel=0.05)
 
 
-def test_the_counted_operations_are_those_of_a_lease_and_a_cell(sim, tmp_path, monkeypatch):
+def test_the_counted_operations_are_those_of_a_lease_and_a_cell(folder, tmp_path, monkeypatch):
     """Every system call that reaches the folder, counted while one cell is taken and stored."""
     import os
 
@@ -200,5 +210,5 @@ def test_the_counted_operations_are_those_of_a_lease_and_a_cell(sim, tmp_path, m
         store.put(identity, {"x": 1})
         leases.release(identity.key)
         counted = dict(calls)  # not what is listed when a process ends
-    assert counted["lists"] == sim.LISTINGS_PER_CELL
-    assert counted["names"] == pytest.approx(sim.PER_CELL, abs=3)
+    assert counted["lists"] == folder.LISTINGS_PER_CELL
+    assert counted["names"] == pytest.approx(folder.PER_CELL, abs=3)
