@@ -10,7 +10,7 @@ import sys
 _KERNELS = 128
 _KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 # malloc.h; 1 GiB is more than any tensor of a pass, and below the limit of the C int.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE, _SMALL = -1, -3, 1 << 30, 1 << 20
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE, _OLD_MOST, _SMALL = -1, -3, 1 << 30, 1 << 25, 1 << 20
 
 
 @functools.cache
@@ -24,7 +24,10 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library took the setting; others are left as they are.
     """
-    return _set(_TRIM_THRESHOLD, _LARGE) and _set(_MMAP_THRESHOLD, _LARGE)
+    # Older glibc takes no more than half a heap; to be refused after the other setting took would
+    # freeze the threshold where it stands, below every activation.
+    kept = _set(_MMAP_THRESHOLD, _LARGE) or _set(_MMAP_THRESHOLD, _OLD_MOST)
+    return kept and _set(_TRIM_THRESHOLD, _LARGE)
 
 
 def keep_few_kernels() -> None:

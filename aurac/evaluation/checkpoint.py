@@ -97,7 +97,8 @@ class KeptAnswers:
     """New tokens of the pieces that are done, in order.
 
     Args:
-        shape: What tells these pieces from others: numbers of pieces and prompts.
+        shape: What tells these pieces from others: the prompts in each, and the budgets, which
+            decide what shares a pass.
     """
 
     _PART = "answers"

@@ -3,8 +3,8 @@
 A pass over a few sequences costs the reading of all weights, whether it carries one token of each
 or eight. What a text repeats (its few-shot examples, its own loops) can be guessed: the pass then
 carries the guesses as well, and its own greedy choices tell up to where they were right. The text
-is what it is without guesses. This is prompt lookup, which transformers' own generation has as
-``prompt_lookup_num_tokens`` for single sequences.
+is what it is without guesses, up to rounding. This is prompt lookup, which transformers' own
+generation has as ``prompt_lookup_num_tokens`` for single sequences.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ROWS = 32  # most tokens in a pass with guesses: up to here reading the weights outweighs products
 LONGEST = 7
 _ENDINGS = (4, 3, 2)  # so many last tokens are looked for, the longer ones first
+_REMEMBERED = 4096  # of a longer text only the end is looked up
 _TRUST = 4  # guesses for each token in a row that would have been guessed right, from the second on
 
 
@@ -31,6 +32,7 @@ class Drafter:
     """
 
     def __init__(self, tokens: Sequence[int]) -> None:
+        tokens = tokens[-_REMEMBERED:]
         self._tokens: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}
         self._right = 0

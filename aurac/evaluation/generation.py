@@ -53,6 +53,8 @@ class GenerationRequest:
         sample = kwargs.get("do_sample")
         if sample or (sample is None and float(kwargs.get("temperature") or 0.0) > 0.0):
             raise UnsupportedRequestError("a request that samples", expected="greedy decoding")
+        if most_new_tokens(kwargs) < 1:
+            raise UnsupportedRequestError("a limit of no new token", expected="at least 1")
         unknown = sorted(set(kwargs) - _SILENT)
         if unknown:
             raise UnsupportedRequestError(
@@ -217,7 +219,7 @@ def _decoded(
     slots = options.batch_size or MOST_SLOTS
     budget = options.cache_tokens or held_tokens(model)
     parts = pieces(prompts, shared_header(prompts), model, slots, budget)
-    kept = KeptAnswers(len(parts), len(prompts))
+    kept = KeptAnswers(*map(len, parts), slots, budget)
     before = kept.restore()
     tokens: list[list[int]] = [[] for _ in prompts]
     near_ties = 0

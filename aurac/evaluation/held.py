@@ -40,7 +40,8 @@ class SlotStore:
     """Keys and values of the sequences that are being decoded, per layer: (slots, Hkv, width, d).
 
     The width follows the longest sequence in flight in small steps, so that attention reads a
-    contiguous block; unwritten places are zero and masked.
+    contiguous block. Places beyond a sequence's length are masked: zero, or left by a sequence
+    or a wrong guess before.
     """
 
     def __init__(self, slots: int, width: int) -> None:

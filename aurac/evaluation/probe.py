@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +97,20 @@ def _examine(model: Any) -> Verdict:
     limit = _TOLERANCE.get(next(iter(model.parameters())).dtype, 0.1)
     if not error <= limit:
         return Verdict(packed=False, reason=f"a packed pass differs by {error:.1e} (limit {limit})")
-    longest = _length_limit(config, windows)
-    reason = "" if longest is None else f"its attention is local beyond {longest} tokens"
-    return Verdict(packed=True, longest=longest, reason=reason)
+    return _packed_verdict(config, windows)
+
+
+def _packed_verdict(config: Any, windows: set[int]) -> Verdict:
+    """Packed, up to the length from which on its configuration says that passes differ."""
+    limits = {
+        "its attention is local": _length_limit(config, windows),
+        "its rotary positions change": _rotary_limit(config),
+    }
+    known = {why: limit for why, limit in limits.items() if limit is not None}
+    if not known:
+        return Verdict(packed=True)
+    why = min(known, key=lambda name: known[name])
+    return Verdict(packed=True, longest=known[why], reason=f"{why} beyond {known[why]} tokens")
 
 
 def _length_limit(config: Any, windows: set[int]) -> int | None:
@@ -110,6 +122,20 @@ def _length_limit(config: Any, windows: set[int]) -> int | None:
     if kinds is not None and set(kinds) == {"full_attention"}:
         return None
     return min(unseen, default=None)
+
+
+def _rotary_limit(config: Any) -> int | None:
+    """The length from which on a pass's longest sequence changes the positions of all in it."""
+    given = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    parts = [part for part in given.values() if isinstance(part, Mapping)] or [given]
+    name = "original_max_position_embeddings"
+    limits = []
+    for part in parts:
+        kind = str(part.get("rope_type") or part.get("type"))
+        if kind == "longrope" or "dynamic" in kind:
+            length = part.get(name) or getattr(config, name, None) or config.max_position_embeddings
+            limits.append(int(length))
+    return min(limits, default=None)
 
 
 def _sequences(vocabulary: int) -> tuple[PrefixTree, int]:
@@ -172,7 +198,11 @@ def _by_row(
 def _decoded(
     model: Any, tree: PrefixTree, head: int, store: PrefixStore, device: torch.device
 ) -> Iterator[tuple[int, int, torch.Tensor, set[int]]]:
-    """Every row but its last tokens into a slot, then these as one decoding step: one to three."""
+    """Every row but its last tokens into a slot, then these as decoding steps.
+
+    The first step has one to three of each row, the second the last one alone: again, so that the
+    place of a token that was there before is in its slot.
+    """
     slots = SlotStore(len(tree.rows), max(len(r) for r in tree.rows) - head)
     counts = [min(1 + i % 3, len(row) - head - 1) for i, row in enumerate(tree.rows)]
     starts = [len(row) - count for row, count in zip(tree.rows, counts, strict=True)]
@@ -185,9 +215,11 @@ def _decoded(
     frame.place = frame.positions - head
     last = torch.from_numpy(np.cumsum([len(u) for u in units]) - 1).to(device)
     forward(model, torch.from_numpy(step.tokens).to(device), frame, last)
-    frame = decoding_frame(starts, counts, head, store, slots, device)
-    ends = np.concatenate([row[at:] for row, at in zip(tree.rows, starts, strict=True)])
-    tokens = torch.from_numpy(ends).to(device)
-    logits = forward(model, tokens, frame, torch.arange(len(tokens), device=device))
-    for row, (start, part) in enumerate(zip(starts, logits.split(counts), strict=True)):
-        yield row, start, part, frame.windows
+    for count in (counts, [1] * len(tree.rows)):
+        begins = [len(row) - n for row, n in zip(tree.rows, count, strict=True)]
+        frame = decoding_frame(begins, count, head, store, slots, device)
+        ends = np.concatenate([row[at:] for row, at in zip(tree.rows, begins, strict=True)])
+        tokens = torch.from_numpy(ends).to(device)
+        logits = forward(model, tokens, frame, torch.arange(len(tokens), device=device))
+        for row, (begin, part) in enumerate(zip(begins, logits.split(count), strict=True)):
+            yield row, begin, part, frame.windows

@@ -126,7 +126,13 @@ def test_one_layout_serves_every_model_state() -> None:
 
 @pytest.mark.parametrize(
     "kwargs",
-    [{"do_sample": True}, {"temperature": 0.7}, {"num_beams": 4}, {"repetition_penalty": 2}],
+    [
+        {"do_sample": True},
+        {"temperature": 0.7},
+        {"num_beams": 4},
+        {"repetition_penalty": 2},
+        {"max_gen_toks": 0},
+    ],
 )
 def test_anything_but_greedy_is_refused(kwargs: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedRequestError):

@@ -15,6 +15,7 @@ from engine_models import reference_scores, reference_texts, tiny, tokenizer, wo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aurac import memory
 from aurac.errors import UsageError
 from aurac.evaluation import running
 from aurac.evaluation.fused import fused_adapters
@@ -305,3 +306,54 @@ def test_kernels_are_bounded_unless_the_user_says_how_many(
     model = tiny("llama")
     loglikelihoods(model, tokenizer(), [("a b", " c")])
     assert os.environ[name] == (asked or "128")
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_positions_that_depend_on_the_longest_sequence_are_kept_apart(kind: str) -> None:
+    """From a length on the model turns all tokens of a pass otherwise: no others share it then."""
+    import transformers as hf
+
+    rope: dict[str, Any] = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0}
+    if kind == "longrope":
+        rope |= {
+            "short_factor": [1.0] * 4,
+            "long_factor": [3.0] * 4,
+            "original_max_position_embeddings": 32,
+        }
+    config = hf.LlamaConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128 if kind == "longrope" else 32,
+        rope_parameters=rope,
+    )
+    torch.manual_seed(0)
+    model = hf.LlamaForCausalLM(config).eval()
+    with torch.inference_mode():
+        verdict = probe(model)
+    assert (verdict.packed, verdict.longest) == (True, 32)
+    assert "rotary positions change beyond 32 tokens" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("most", "kept", "calls"),
+    [
+        (1 << 31, True, [(-3, 1 << 30), (-1, 1 << 30)]),
+        (1 << 25, True, [(-3, 1 << 30), (-3, 1 << 25), (-1, 1 << 30)]),  # glibc before 2.35
+        (0, False, [(-3, 1 << 30), (-3, 1 << 25)]),
+    ],
+)
+def test_a_threshold_that_is_refused_is_not_frozen(
+    monkeypatch: pytest.MonkeyPatch, most: int, *, kept: bool, calls: list[tuple[int, int]]
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def setting(option: int, value: int) -> bool:
+        asked.append((option, value))
+        return option == -1 or value <= most
+
+    monkeypatch.setattr(memory, "_set", setting)
+    assert memory.keep_freed_memory.__wrapped__() is kept
+    assert asked == calls

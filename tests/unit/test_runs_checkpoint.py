@@ -221,3 +221,24 @@ def test_checkpoints_keep_their_distance(tmp_path):
     mine.save("p", {"x": 1})
     assert not mine.due()
     assert mine.load("p")["x"] == 1
+
+
+def test_pieces_of_another_budget_are_not_taken_over(tmp_path, monkeypatch):
+    """Memory did not suffice: fewer sequences share a pass, and round otherwise."""
+    model = tiny("llama")
+    weights = sum(p.numel() for p in model.parameters())
+    monkeypatch.setitem(kept.PIECE_FLOPS, "cpu", 2 * weights * 100)
+    write(model)  # the probe's passes are over
+    store = CellStore(tmp_path)
+    with (
+        pytest.raises(StopError),
+        Passes(model, 40),
+        kept.checkpointing(CellCheckpoint(store, KEY, 0)),
+    ):
+        write(model, batch_size=8)
+    for budget in ({"batch_size": 4}, {"batch_size": 8, "cache_tokens": 90}):
+        with Passes(model) as whole:
+            expected = write(model, **budget)
+        with Passes(model) as second, kept.checkpointing(CellCheckpoint(store, KEY, 3600)):
+            assert write(model, **budget) == expected
+        assert second.count == whole.count
