@@ -17,22 +17,43 @@ PACKED = ["llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3", "gp
 PLAIN = ["bloom", "gpt_neo", "mamba", "lfm2", "llama4_text", "gpt_oss"]
 
 
+TOKENIZERS = ("bytes", "bos", "metaspace")
+
+
 @functools.cache
-def tokenizer() -> Any:
-    """A byte-level BPE of 300 tokens, so that words are cut and every text has tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def tokenizer(kind: str = "bytes") -> Any:
+    """A BPE of 300 tokens, so that words are cut and every text has tokens.
+
+    Args:
+        kind: ``bytes`` as GPT-2 has it; ``bos`` the same with a first token added to every text, as
+            Llama 3 has it; ``metaspace`` with that, spaces that belong to the next word, and bytes
+            for what is unknown, as Llama 2, Mistral and Gemma have it.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
+    special = ["<s>", "</s>"]
+    if kind == "metaspace":
+        bpe = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+        bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+        bpe.decoder = decoders.Sequence(
+            [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")]
+        )
+        special += ["<unk>", *(f"<0x{i:02X}>" for i in range(256))]
+        alphabet: list[str] = []
+    else:
+        bpe = Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        bpe.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     bpe.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    if kind != "bytes":
+        bpe.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 0)]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         bos_token="<s>",
@@ -115,11 +136,11 @@ def words(rng: random.Random, count: int) -> str:
     return " ".join(rng.choice(WORDS) for _ in range(count))
 
 
-def reference(model: Any, **kwargs: Any) -> Any:
+def reference(model: Any, tokens: str = "bytes", **kwargs: Any) -> Any:
     """lm-eval's own model around ours: the oracle."""
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(pretrained=model, tokenizer=tokenizer(), batch_size=1, **kwargs)
+    return HFLM(pretrained=model, tokenizer=tokenizer(tokens), batch_size=1, **kwargs)
 
 
 def reference_scores(

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from engine_models import PACKED, PLAIN, reference_texts, tiny, tokenizer, words
+from engine_models import PACKED, PLAIN, TOKENIZERS, reference_texts, tiny, tokenizer, words
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,9 +34,9 @@ def make_requests(seed: int, *, header: bool) -> list[Request]:
     return [*requests, requests[0]]
 
 
-def run(model: Any, requests: list[Request], **options: Any) -> list[str]:
+def run(model: Any, requests: list[Request], tokens: str = "bytes", **options: Any) -> list[str]:
     built = [GenerationRequest.from_kwargs(context, kwargs) for context, kwargs in requests]
-    return generate(model, tokenizer(), built, options=EngineOptions(**options))
+    return generate(model, tokenizer(tokens), built, options=EngineOptions(**options))
 
 
 @pytest.mark.parametrize("kind", PACKED)
@@ -53,6 +53,23 @@ def test_packed_models_write_as_hflm(kind: str) -> None:
 def test_other_models_fall_back_to_their_own_generation(kind: str) -> None:
     model, requests = tiny(kind), make_requests(2, header=False)
     assert run(model, requests) == reference_texts(model, requests)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    kind=st.sampled_from(PACKED),
+    weights=st.integers(0, 1),
+    tokens=st.sampled_from(TOKENIZERS),
+    seed=st.integers(0, 10**6),
+    header=st.booleans(),
+    max_length=st.integers(32, 256),
+)
+def test_any_prompts_are_continued_as_by_hflm(
+    kind: str, weights: int, tokens: str, seed: int, header: bool, max_length: int
+) -> None:
+    model, requests = tiny(kind, weights), make_requests(seed, header=header)
+    mine = run(model, requests, tokens, max_length=max_length)
+    assert mine == reference_texts(model, requests, tokens=tokens, max_length=max_length)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))

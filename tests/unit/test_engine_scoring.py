@@ -7,7 +7,16 @@ import random
 import numpy as np
 import pytest
 import torch
-from engine_models import PACKED, PLAIN, reference_scores, tiny, tokenizer, words
+from engine_models import (
+    PACKED,
+    PLAIN,
+    TOKENIZERS,
+    reference,
+    reference_scores,
+    tiny,
+    tokenizer,
+    words,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +25,7 @@ from aurac.evaluation.options import EngineOptions
 from aurac.evaluation.probe import probe
 from aurac.evaluation.running import evaluating
 from aurac.evaluation.scoring import ScoringLayout, loglikelihoods, scoring_layout
+from aurac.evaluation.tokens import encode_pairs
 
 TOLERANCE = 1e-4
 
@@ -82,13 +92,52 @@ def test_other_models_fall_back_to_plain_rows(kind: str) -> None:
         assert not probe(model).packed
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(seed=st.integers(0, 10**6), limit=st.integers(18, 80), budget=st.integers(1, 300))
-def test_any_requests_score_as_hflm(seed: int, limit: int, budget: int) -> None:
-    model, pairs = tiny("llama"), make_pairs(seed)
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    kind=st.sampled_from(PACKED),
+    weights=st.integers(0, 1),
+    tokens=st.sampled_from(TOKENIZERS),
+    seed=st.integers(0, 10**6),
+    limit=st.integers(30, 80),
+    budget=st.integers(1, 300),
+)
+def test_any_requests_score_as_hflm(
+    kind: str, weights: int, tokens: str, seed: int, limit: int, budget: int
+) -> None:
+    model, pairs = tiny(kind, weights), make_pairs(seed)
     options = EngineOptions(max_length=limit, batch_tokens=budget)
-    theirs = reference_scores(model, pairs, max_length=limit)
-    assert_same(loglikelihoods(model, tokenizer(), pairs, options=options), theirs)
+    theirs = reference_scores(model, pairs, tokens=tokens, max_length=limit)
+    assert_same(loglikelihoods(model, tokenizer(tokens), pairs, options=options), theirs)
+
+
+# What tokenizers join, cut, move or add at the place where a choice begins.
+PIECES = ["", " ", "  ", "\n", "<s>", "</s>", "fo", "x", "fox", " the", "é", "€", "中", ".", "Ans",
+          "wer:", "é"[:1], "\u0301", "\u200d", "▁", "42", "4", "\t"]  # fmt: skip
+texts = st.lists(st.sampled_from(PIECES), max_size=5).map("".join)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(tokens=st.sampled_from(TOKENIZERS), pairs=st.lists(st.tuples(texts, texts), min_size=1))
+def test_any_seam_between_context_and_choice_is_hflms(
+    tokens: str, pairs: list[tuple[str, str]]
+) -> None:
+    """Token by token, and where HFLM has nothing to score the request is refused."""
+    lm, tk = reference(tiny("llama"), tokens), tokenizer(tokens)
+    prefix = [lm.prefix_token_id]
+    good = []
+    for context, choice in pairs:
+        if context == "":
+            rest = lm.tok_encode(choice, add_special_tokens=False)
+            split = (rest[:1], rest[1:]) if rest[:1] == prefix else (prefix, rest)
+        else:
+            split = lm._encode_pair(context, choice)
+        if all(split) and (context == "" or context.strip()):
+            good.append(((context, choice), (list(split[0]), list(split[1]))))
+        else:
+            with pytest.raises(TaskError):
+                encode_pairs(tk, [(context, choice)])
+    mine = encode_pairs(tk, [pair for pair, _ in good])
+    assert [(list(a), list(b)) for a, b in mine] == [split for _, split in good]
 
 
 def test_seam_between_context_and_choice_is_hflms() -> None:
