@@ -29,7 +29,7 @@ from aurac.store import CellStore, cannot_write
 from aurac.sweep import PlannedCell, Variant, shard_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from aurac.bases import LoadedBase
     from aurac.evaluation.built import BuiltTask
@@ -268,6 +268,14 @@ def gathered(
 _ENGINE_TOTALS = ("computed_tokens", "distinct_tokens", "passes", "forward_seconds", "flops")
 
 
+def _add_engine(total: dict[str, Any], cell: Mapping[str, Any]) -> None:
+    """Add a cell's counts; what one cell could not count is not known of all."""
+    for name in _ENGINE_TOTALS:
+        known = total[name] is not None and cell.get(name, 0) is not None
+        total[name] = total[name] + cell.get(name, 0) if known else None
+    total["paths"] = sorted({*total["paths"], *cell.get("paths", ())})
+
+
 class _Reader:
     """Reads each cell once, and keeps what curves are made of."""
 
@@ -279,7 +287,7 @@ class _Reader:
         self._seen: dict[str, tuple[dict[str, Any], str] | str] = {}
         self.failures: list[dict[str, Any]] = []
         self.damaged: list[PlannedCell] = []
-        self.engine = dict.fromkeys(_ENGINE_TOTALS, 0.0)
+        self.engine: dict[str, Any] = {**dict.fromkeys(_ENGINE_TOTALS, 0.0), "paths": []}
 
     def fetch(
         self, variant: Variant | None, rank: int, leaf: BuiltTask
@@ -295,8 +303,7 @@ class _Reader:
         if content is not None:
             path = self._store.path(cell.identity)
             engine = content.get("engine") or {}
-            for name in self.engine:
-                self.engine[name] += engine.get(name) or 0
+            _add_engine(self.engine, engine)
             kept = {"metrics": content["metrics"], "engine": engine}
             return kept, f"{path.parent.name}/{path.name}"
         record = self._store.failure(cell.identity.key)

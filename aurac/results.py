@@ -60,7 +60,7 @@ class TaskCells:
         for leaf in self.task.members or (self.task,):
             found = self.fetch(variant, rank, leaf)
             engine = None if isinstance(found, str) else found[0].get("engine")
-            if not engine:
+            if not engine or engine["near_ties"] is None:
                 return None
             total += int(engine["near_ties"])
         return total

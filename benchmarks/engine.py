@@ -47,6 +47,7 @@ class Work:
     ranks: int
     fewshot: str = "stock"
     dtype: str = "bfloat16"
+    batch_sizes: str = "2,4,8,16"  # of HFLM; its best one has to lie within
 
 
 WORKS = {
@@ -56,12 +57,20 @@ WORKS = {
         Work("arc-25-bf16", "arc_easy", 25, 100, 6),
         Work("arc-25-fixed-fp32", "arc_easy", 25, 100, 6, "fixed", "float32"),
         Work("arc-25-fixed-bf16", "arc_easy", 25, 100, 6, "fixed"),
-        Work("arc-0-fp32", "arc_easy", 0, 500, 6, dtype="float32"),
-        Work("arc-0-bf16", "arc_easy", 0, 500, 6),
-        Work("gsm8k-5-bf16", "gsm8k", 5, 64, 4),
-        Work("gsm8k-5-fp32", "gsm8k", 5, 64, 4, dtype="float32"),
-        Work("bundled-bf16", "aurac_word_problems", 0, 500, 6),
-        Work("bundled-fp32", "aurac_word_problems", 0, 500, 6, dtype="float32"),
+        Work("arc-0-fp32", "arc_easy", 0, 500, 6, dtype="float32", batch_sizes="4,8,16,32"),
+        Work("arc-0-bf16", "arc_easy", 0, 500, 6, batch_sizes="4,8,16,32"),
+        Work("gsm8k-5-bf16", "gsm8k", 5, 64, 4, batch_sizes="4,8,16,32"),
+        Work("gsm8k-5-fp32", "gsm8k", 5, 64, 4, dtype="float32", batch_sizes="4,8,16,32"),
+        Work("bundled-bf16", "aurac_word_problems", 0, 500, 6, batch_sizes="32,64,128,256"),
+        Work(
+            "bundled-fp32",
+            "aurac_word_problems",
+            0,
+            500,
+            6,
+            dtype="float32",
+            batch_sizes="32,64,128,256",
+        ),
     )
 }
 
@@ -74,7 +83,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", action="append", default=[], help="TASK=FOLDER")
     parser.add_argument("--documents", type=int, help="at most so many documents")
     parser.add_argument("--ranks", type=int, help="at most so many ranks")
-    parser.add_argument("--batch-sizes", default="1,4,8,16,32,64")
+    parser.add_argument("--batch-sizes", help="of HFLM, instead of each row's own")
     parser.add_argument("--repeats", type=int, default=3, help="of our sweep")
     parser.add_argument("--loop-repeats", type=int, default=1, help="of HFLM at each batch size")
     parser.add_argument("--threads", type=int)
@@ -135,14 +144,16 @@ def prepare(
 
 def run_hflm(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     """Seconds of one rank at the best batch size, those of the base, and the answers."""
+    begun = time.perf_counter()
     from lm_eval.models.huggingface import HFLM
 
     model, tokenizer, instances, set_rank = prepare(work, args)
+    start_up = time.perf_counter() - begun
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
     set_rank(RANK)
     seconds: dict[int, list[float]] = {}
     answers: list[Any] = []
-    for size in map(int, args.batch_sizes.split(",")):
+    for size in map(int, (args.batch_sizes or work.batch_sizes).split(",")):
         lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
         ask = getattr(lm, instances[0].request_type)
         ask(instances[:2], disable_tqdm=True)
@@ -158,11 +169,18 @@ def run_hflm(work: Work, args: argparse.Namespace) -> dict[str, Any]:
         start = clock()
         getattr(lm, instances[0].request_type)(instances, disable_tqdm=True)
         base = clock() - start
-    return {"best": best, "seconds": seconds[best], "base": base, "answers": answers}
+    return {
+        "best": best,
+        "seconds": seconds[best],
+        "base": base,
+        "answers": answers,
+        "start": start_up,
+    }
 
 
 def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     """Seconds of each whole sweep and of a second adapter's, the answers, counts, GEMM peak."""
+    begun = time.perf_counter()
     from aurac.evaluation.counting import recording
     from aurac.evaluation.generation import GenerationRequest, generate, generation_layout
     from aurac.evaluation.options import EngineOptions
@@ -175,6 +193,7 @@ def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     asked = [i.args if scores else GenerationRequest.from_kwargs(*i.args) for i in instances]
     ask: Any = loglikelihoods if scores else generate
     ask(model, tokenizer, asked[:2], options=options)  # the probe
+    start_up = time.perf_counter() - begun
     make: Any = scoring_layout if scores else generation_layout
     seconds, second, answers, counts = [], [], [], {}
     ranks = ranks_of(min(work.ranks, args.ranks or work.ranks))
@@ -200,6 +219,8 @@ def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
         "counts": counts,
         "peak": gemm_peak(model.dtype, clock),
         "memory": memory,
+        "start": start_up,
+        "documents": [instance.doc_id for instance in instances],
     }
 
 
@@ -276,16 +297,29 @@ def side(name: str, work: Work, more: Sequence[str] = ()) -> dict[str, Any]:
     return result
 
 
-def agreement(mine: list[Any], theirs: list[Any]) -> str:
-    """How far the answers agree: texts, or the largest difference of log-likelihoods."""
+def agreement(mine: list[Any], theirs: list[Any], documents: list[int]) -> str:
+    """How far the answers agree: texts, or log-likelihoods and the picks that they make."""
     if isinstance(mine[0], str):
         return f"{sum(a == b for a, b in zip(mine, theirs, strict=True))}/{len(mine)} texts"
     gap = max(abs(a[0] - b[0]) for a, b in zip(mine, theirs, strict=True))
-    return f"log-likelihoods within {gap:.1e}"
+    picks = []
+    for scores in (mine, theirs):
+        best: dict[int, int] = {}
+        for place, document in enumerate(documents):
+            if document not in best or scores[place][0] > scores[best[document]][0]:
+                best[document] = place
+        picks.append(best)
+    apart = [
+        abs(mine[picks[0][document]][0] - mine[picks[1][document]][0])
+        for document in picks[0]
+        if picks[0][document] != picks[1][document]
+    ]
+    told = f"log-likelihoods within {gap:.1e}, {len(apart)}/{len(picks[0])} picks differ"
+    return f"{told}, by up to {max(apart):.2f}" if apart else told
 
 
-def row(work: Work, args: argparse.Namespace) -> str:
-    """Measure one row of the table."""
+def row(work: Work, args: argparse.Namespace) -> tuple[str, str]:
+    """Measure one row of the table, and say what starting cost on both sides."""
     theirs, mine = side("hflm", work), side("engine", work)
     ranks = min(work.ranks, args.ranks or work.ranks)
     adapted = ranks - 1 if theirs["base"] else ranks
@@ -294,8 +328,9 @@ def row(work: Work, args: argparse.Namespace) -> str:
     spread = f"{min(mine['seconds']):.1f}-{max(mine['seconds']):.1f}"
     counts = mine["counts"]
     ratio = f"{counts['computed_tokens'] / counts['distinct_tokens']:.3f}"
-    achieved = counts["flops"] / counts["forward_seconds"] / 1e9
-    other = 1 - counts["forward_seconds"] / mine["seconds"][-1]
+    inside = counts["forward_seconds"] or float("nan")  # an accelerator's passes are not timed
+    achieved = counts["flops"] / inside / 1e9
+    other = 1 - inside / mine["seconds"][-1]
     documents = min(work.documents, args.documents or work.documents)
     cells = [
         f"{work.task} {work.shots}-shot {work.fewshot}, {work.dtype}",
@@ -304,13 +339,14 @@ def row(work: Work, args: argparse.Namespace) -> str:
         f"{ours:.1f} ({spread})",
         f"**{loop / ours:.1f} x**",
         ratio,
-        agreement(mine["answers"], theirs["answers"]),
+        agreement(mine["answers"], theirs["answers"], mine["documents"]),
         f"{achieved:.0f} of {mine['peak']:.0f}",
         f"{100 * max(other, 0):.1f} %",
         f"{statistics.median(mine['second']) / ours:.2f}",
         f"{mine['memory']:.1f}",
     ]
-    return "| " + " | ".join(cells) + " |"
+    start = f"{theirs['start']:.0f} s (HFLM), {mine['start']:.0f} s (ours, with the probe)"
+    return "| " + " | ".join(cells) + " |", f"- {cells[0]}: {start}"
 
 
 def main() -> None:
@@ -346,12 +382,15 @@ def main() -> None:
         ),
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    starts = ["", "Start-up, not in the times: imports, base, adapter, prompts.", ""]
     for work in works:
-        lines.append(row(work, args))
-        print(lines[-1], file=sys.stderr, flush=True)
+        measured, start = row(work, args)
+        lines.append(measured)
+        starts.append(start)
+        print(measured, start, sep="\n", file=sys.stderr, flush=True)
         if args.out:
-            args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+            args.out.write_text("\n".join([*lines, *starts]) + "\n", encoding="utf-8")
+    print("\n".join([*lines, *starts]))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ class Record:
             "passes": self.passes,
             "forward_seconds": seconds,
             "flops": self.flops,
-            "near_ties": self.near_ties,
+            # What a model's own generation or lm-eval's loop decided was not looked at.
+            "near_ties": None if self.paths & {"generate", "lm-eval"} else self.near_ties,
             "paths": sorted(self.paths),
         }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import TaskError
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["GenerationLayout", "GenerationRequest", "generate", "generation_layout"]
+
+log = logging.getLogger(__name__)
 
 DEFAULT_NEW_TOKENS = 256
 _SIMILAR_LENGTH = 64  # prompts that differ by less may be taken in any order
@@ -75,7 +78,7 @@ class Prompt:
 
     @property
     def order(self) -> tuple[int, tuple[int, ...]]:
-        """Longest first, so that slots narrow in time; among similar ones, those that begin alike.
+        """Longest first, so that slots are made wide once; similar ones as they begin.
 
         A beginning that neighbours share is computed once.
         """
@@ -89,12 +92,10 @@ class GenerationLayout:
     Attributes:
         prompts: Distinct requests, left-truncated to leave room for the new tokens.
         index: For each request, its prompt.
-        plans: Derived plans, by the budgets they were made for.
     """
 
     prompts: tuple[Prompt, ...]
     index: tuple[int, ...]
-    plans: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def build(
@@ -214,7 +215,10 @@ def _decoded(
 
     prompts, counts = layout.prompts, Counter(layout.index)
     longest = max(len(p.tokens) + p.max_new_tokens for p in prompts)
-    packed = options.packed and plainly_greedy(model) and probe(model).serves(longest)
+    greedy = plainly_greedy(model)
+    if options.packed and not greedy:
+        log.info("the model's own generation answers: its settings are more than greedy decoding")
+    packed = options.packed and greedy and probe(model).serves(longest)
     answered_by("packed" if packed else "generate")
     slots = options.batch_size or MOST_SLOTS
     budget = options.cache_tokens or held_tokens(model)

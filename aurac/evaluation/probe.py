@@ -74,6 +74,9 @@ def probe(model: Any) -> Verdict:
             _VERDICTS[key] = verdict = _examine(model)
         if verdict.packed and verdict.longest is None:
             log.info("packed passes serve %s", type(key).__name__)
+        elif verdict.packed:
+            what = "packed passes serve %s up to %d tokens, the plain path serves longer tasks: %s"
+            log.warning(what, type(key).__name__, verdict.longest, verdict.reason)
         else:
             log.warning("%s: %s; using the plain path", type(key).__name__, verdict.reason)
     return _VERDICTS[key]

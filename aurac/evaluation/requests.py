@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aurac.evaluation.generation import GenerationRequest
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int], None]
 _Engine = tuple[Any, Any, EngineOptions]  # model, tokenizer, options
@@ -139,7 +142,8 @@ class Requests:
                 found = generate(model, tokenizer, layout, options=options, progress=progress)
             else:
                 return None
-        except UnsupportedRequestError:
+        except UnsupportedRequestError as error:
+            log.info("lm-eval's own loop answers: %s", error)
             return None
         return [[r] * _repeats(instance) for r, instance in zip(found, asked, strict=True)]
 

@@ -106,7 +106,10 @@ def score_logits(
         for part, most in zip(logits.split(chunk), top.split(chunk), strict=True)
     ]
     norm = torch.cat(sums).log_() + top
-    return picked.float() - norm[row], _is_first_of_best(logits, row, token, picked == top[row])
+    logprob = picked.float() - norm[row]
+    if logits.device.type != "cpu":
+        return logprob, logits.argmax(dim=-1)[row] == token
+    return logprob, _is_first_of_best(logits, row, token, picked == top[row])
 
 
 def _is_first_of_best(
@@ -117,8 +120,6 @@ def _is_first_of_best(
     On a CPU argmax costs several times as much as the maximum, so that only rows where a scored
     token has it are looked at; on an accelerator asking for them would wait for the device.
     """
-    if logits.device.type != "cpu":
-        return logits.argmax(dim=-1)[row] == token
     rows, place = row[among_best].unique(return_inverse=True)
     result = among_best.clone()
     result[among_best] = logits[rows].argmax(dim=-1)[place] == token[among_best]

@@ -144,3 +144,36 @@ def test_the_second_model_is_not_given_the_first_ones_answers(base):
     assert changed.responses != first.responses
     again = built.evaluate(base.model, base.tokenizer, EngineOptions())
     assert again.responses == first.responses
+
+
+def test_picks_in_16_bit_differ_from_hflms_only_within_rounding():
+    """Two ways of batching round otherwise: by no more than what counts as a near tie."""
+    from lm_eval.models.huggingface import HFLM
+
+    from aurac.bases import load_base
+    from aurac.evaluation.counting import logit_noise
+    from aurac.evaluation.scoring import loglikelihoods
+
+    folder = folder_of("arc_easy")
+    base = load_base("smollm2-135m-instruct-q4_1", dtype="bfloat16", device="cpu")
+    (built,) = build_tasks(
+        ["arc_easy"], tokenizer=base.tokenizer, num_fewshot=0, limit=60, data={"arc_easy": folder}
+    )
+    (leaf,) = built.leaves
+    lm = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=8)
+    theirs = lm.loglikelihood(list(leaf.instances), disable_tqdm=True)
+    pairs = [instance.args for instance in leaf.instances]
+    mine = loglikelihoods(base.model, base.tokenizer, pairs)
+    noise = logit_noise(base.model.dtype)
+    ties = leaf.near_ties([[answer] for answer in mine], noise)
+    at = differ = 0
+    for document in leaf.documents:
+        part = slice(at, at + len(document.instances))
+        at = part.stop
+        a, b = (np.asarray([v for v, _ in scores[part]]) for scores in (mine, theirs))
+        assert np.abs(a - b).max() < 0.05 * np.abs(b).max() + 2 * noise
+        if a.argmax() != b.argmax():
+            differ += 1
+            assert a.max() - a[b.argmax()] <= 2 * noise
+    assert at == len(pairs)
+    assert differ <= ties < 0.2 * built.n_docs

@@ -119,12 +119,24 @@ def test_near_ties_and_tokens_are_the_cells_own(run):
     cells = [read_cell(path) for path in sorted((run.folder / "cells").iterdir())]
     for name in ("computed_tokens", "distinct_tokens", "passes", "flops"):
         assert run.results["engine"][name] == sum(cell["engine"][name] for cell in cells) > 0
+    assert run.results["engine"]["paths"] == ["packed"]
     for curve in run.results["curves"]:
         counted = [
             read_cell(run.folder / curve["cells"][str(r)])["engine"]["near_ties"]
             for r in curve["ranks"]
         ]
         assert curve["near_ties"] == counted
+
+
+def test_what_one_cell_could_not_count_is_not_known_of_all():
+    from aurac.comparison import _ENGINE_TOTALS, _add_engine
+
+    total = {**dict.fromkeys(_ENGINE_TOTALS, 0.0), "paths": []}
+    _add_engine(total, {**dict.fromkeys(_ENGINE_TOTALS, 2.0), "paths": ["rows"]})
+    _add_engine(total, {"passes": 3, "forward_seconds": None, "paths": ["packed", "rows"]})
+    _add_engine(total, {"passes": 1, "forward_seconds": 1.0})
+    assert (total["passes"], total["forward_seconds"], total["flops"]) == (6.0, None, 2.0)
+    assert total["paths"] == ["packed", "rows"]
 
 
 def test_the_same_command_computes_nothing_again(run, adapters, monkeypatch):

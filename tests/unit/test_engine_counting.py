@@ -15,6 +15,7 @@ from aurac.evaluation.built import Leaf
 from aurac.evaluation.counting import counted_pass, logit_noise, recording
 from aurac.evaluation.generation import GenerationRequest, generate
 from aurac.evaluation.options import EngineOptions
+from aurac.evaluation.probe import probe
 from aurac.evaluation.scoring import loglikelihoods, scoring_layout
 
 
@@ -162,3 +163,34 @@ def test_without_a_recording_nothing_is_counted() -> None:
 
 def test_an_unknown_dtype_is_taken_for_the_coarsest() -> None:
     assert logit_noise(torch.float8_e4m3fn) == logit_noise(torch.bfloat16)
+
+
+def test_what_a_models_own_generation_decides_is_not_counted_as_no_near_tie(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A cell says that it does not know, and the log why the model's own generation answered."""
+    twin = _twin(tiny("llama"), 0.0)
+    twin.generation_config.repetition_penalty = 1.0001
+    with recording() as record, caplog.at_level("INFO", "aurac"):
+        generate(twin, tokenizer(), [GenerationRequest("fox", (), 2)], options=EngineOptions())
+    assert record.to_dict()["near_ties"] is None
+    assert record.to_dict()["paths"] == ["generate"]
+    assert "more than greedy decoding" in caplog.text
+
+
+def test_the_log_says_who_answers(caplog: pytest.LogCaptureFixture) -> None:
+    """Packed passes, the plain path from a length on, the plain path: and why."""
+    with caplog.at_level("INFO", "aurac"), torch.inference_mode():
+        for kind in ("llama", "bloom"):
+            probe(copy.deepcopy(tiny(kind)))
+        limited = copy.deepcopy(tiny("llama"))
+        limited.config.attention_chunk_size = 9
+        probe(limited)
+    first, second, third = (r.getMessage() for r in caplog.records)
+    assert first == "packed passes serve LlamaForCausalLM"
+    assert second.startswith("BloomForCausalLM: ")
+    assert second.endswith("; using the plain path")
+    assert third == (
+        "packed passes serve LlamaForCausalLM up to 9 tokens, the plain path serves longer tasks: "
+        "its attention is local beyond 9 tokens"
+    )

@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from aurac import memory
 from aurac.errors import UsageError
 from aurac.evaluation import running
+from aurac.evaluation.checkpoint import pieces
+from aurac.evaluation.counting import counted_pass, recording
 from aurac.evaluation.fused import fused_adapters
-from aurac.evaluation.generation import GenerationRequest, generate
+from aurac.evaluation.generation import GenerationRequest, Prompt, generate
 from aurac.evaluation.layout import PrefixTree, ScoringLayout
 from aurac.evaluation.options import EngineOptions, UnsupportedRequestError
 from aurac.evaluation.packing import make_unit, plan_scoring
@@ -357,3 +359,41 @@ def test_a_threshold_that_is_refused_is_not_frozen(
     monkeypatch.setattr(memory, "_set", setting)
     assert memory.keep_freed_memory.__wrapped__() is kept
     assert asked == calls
+
+
+class Elsewhere:
+    """As much of a model on an accelerator as the engine's decisions look at."""
+
+    def __init__(self, weights: int) -> None:
+        self._weight = SimpleNamespace(
+            device=torch.device("cuda"), itemsize=2, numel=lambda: weights
+        )
+
+    def parameters(self) -> Any:
+        return iter([self._weight])
+
+    def named_parameters(self) -> Any:
+        return iter([("w", self._weight), ("w.lora_A", self._weight)])
+
+    def modules(self) -> Any:
+        return iter([])
+
+
+def test_an_accelerators_passes_and_pieces_are_larger() -> None:
+    """A piece computes 1e16 or fills the slots four times, whichever is more."""
+    assert (running.pass_tokens(Elsewhere(1)), running.pass_tokens(tiny("llama"))) == (8192, 1024)
+    prompts = [Prompt((7,) * 100, (), 100) for _ in range(1000)]
+    small, large = Elsewhere(10**9), Elsewhere(10**12)  # room for 5 million and 5,000 tokens
+    assert [len(p) for p in pieces(prompts, 0, small, 256, 32_768)] == [1000]
+    assert [len(p) for p in pieces(prompts, 0, large, 2, 32_768)][:2] == [34, 34]  # of 150 tokens
+    assert [len(p) for p in pieces(prompts, 0, large, 256, 32_768)][:1] == [4 * (32_768 // 200)]
+
+
+def test_an_accelerators_passes_are_not_timed_from_outside() -> None:
+    model = Elsewhere(1)
+    with recording() as record:
+        for _ in range(2):
+            with counted_pass(model, 5, 1):
+                pass
+    assert (record.passes, record.computed, record.forward_seconds) == (2, 10, None)
+    assert record.to_dict()["forward_seconds"] is None
