@@ -176,6 +176,15 @@ def test_a_text_ends_within_guesses_that_are_right(monkeypatch: pytest.MonkeyPat
     assert written(model, [stopped])[0] == reference_texts(model, [stopped])
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+def test_no_guess_is_beyond_the_last_position(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt that leaves room for its new tokens alone, in a model that knows no more places."""
+    monkeypatch.setattr(decoding, "Drafter", Wild)
+    model = tiny(kind)
+    request: Request = (words(random.Random(1), 300), {"until": [], "max_gen_toks": 8})
+    assert written(model, [request])[0] == reference_texts(model, [request])
+
+
 def test_a_budget_without_room_for_guesses_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drafts.Drafter, "guess", lambda *_: pytest.fail("a guess"))
     requests: list[Request] = [("a b a b a b a b", {"until": [], "max_gen_toks": 12})]
