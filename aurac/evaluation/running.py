@@ -107,7 +107,7 @@ def score_logits(
     ]
     norm = torch.cat(sums).log_() + top
     logprob = picked.float() - norm[row]
-    if logits.device.type != "cpu":
+    if logits.device.type != "cpu":  # which rows to look at could be asked of the device only
         return logprob, logits.argmax(dim=-1)[row] == token
     return logprob, _is_first_of_best(logits, row, token, picked == top[row])
 
@@ -118,7 +118,7 @@ def _is_first_of_best(
     """Whether tokens are their rows' argmax; of equal logits the first is.
 
     On a CPU argmax costs several times as much as the maximum, so that only rows where a scored
-    token has it are looked at; on an accelerator asking for them would wait for the device.
+    token has it are looked at.
     """
     rows, place = row[among_best].unique(return_inverse=True)
     result = among_best.clone()

@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
+from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     import random
@@ -18,6 +19,11 @@ PLAIN = ["bloom", "gpt_neo", "mamba", "lfm2", "llama4_text", "gpt_oss"]
 
 
 TOKENIZERS = ("bytes", "bos", "metaspace")
+ANY_MODEL = {
+    "kind": st.sampled_from(PACKED),
+    "weights": st.integers(0, 1),
+    "tokens": st.sampled_from(TOKENIZERS),
+}
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from engine_models import PACKED, PLAIN, TOKENIZERS, reference_texts, tiny, tokenizer, words
+from engine_models import ANY_MODEL, PACKED, PLAIN, reference_texts, tiny, tokenizer, words
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -57,9 +57,7 @@ def test_other_models_fall_back_to_their_own_generation(kind: str) -> None:
 
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    kind=st.sampled_from(PACKED),
-    weights=st.integers(0, 1),
-    tokens=st.sampled_from(TOKENIZERS),
+    **ANY_MODEL,
     seed=st.integers(0, 10**6),
     header=st.booleans(),
     max_length=st.integers(32, 256),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from engine_models import (
+    ANY_MODEL,
     PACKED,
     PLAIN,
     TOKENIZERS,
@@ -94,9 +95,7 @@ def test_other_models_fall_back_to_plain_rows(kind: str) -> None:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    kind=st.sampled_from(PACKED),
-    weights=st.integers(0, 1),
-    tokens=st.sampled_from(TOKENIZERS),
+    **ANY_MODEL,
     seed=st.integers(0, 10**6),
     limit=st.integers(30, 80),
     budget=st.integers(1, 300),

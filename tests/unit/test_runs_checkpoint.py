@@ -94,22 +94,30 @@ def test_scoring_goes_on_after_any_pass(tmp_path, packed):
         assert 0 <= again <= (2 if packed else 0)  # only held prefixes, at most one of each depth
 
 
+def assert_begins_anew(store, model, evaluate, **budget):
+    """With these budgets, nothing that the store keeps of the cell is taken over."""
+    with Passes(model) as whole:
+        expected = evaluate(model, **budget)
+    with Passes(model) as second, kept.checkpointing(CellCheckpoint(store, KEY, 3600)):
+        assert evaluate(model, **budget) == expected
+    assert second.count == whole.count
+
+
+def cut_off(store, model, at, evaluate, **budget):
+    """The process ends before a pass, and keeps what it has."""
+    mine = CellCheckpoint(store, KEY, 0)
+    with pytest.raises(StopError), Passes(model, at), kept.checkpointing(mine):
+        evaluate(model, **budget)
+    assert any(store.partial.iterdir())
+
+
 def test_passes_of_another_budget_are_not_taken_over(tmp_path):
     """Memory did not suffice: the batch is halved, and the passes are others."""
     model = tiny("llama")
     model.config.max_position_embeddings = 2048
     store = CellStore(tmp_path)
-    with (
-        pytest.raises(StopError),
-        Passes(model, 4),
-        kept.checkpointing(CellCheckpoint(store, KEY, 0)),
-    ):
-        score(model, batch_tokens=64)
-    with Passes(model) as whole:
-        expected = score(model, batch_tokens=32)
-    with Passes(model) as second, kept.checkpointing(CellCheckpoint(store, KEY, 3600)):
-        assert score(model, batch_tokens=32) == expected
-    assert second.count == whole.count
+    cut_off(store, model, 4, score, batch_tokens=64)
+    assert_begins_anew(store, model, score, batch_tokens=32)
 
 
 def requests():
@@ -230,15 +238,6 @@ def test_pieces_of_another_budget_are_not_taken_over(tmp_path, monkeypatch):
     monkeypatch.setitem(kept.PIECE_FLOPS, "cpu", 2 * weights * 100)
     write(model)  # the probe's passes are over
     store = CellStore(tmp_path)
-    with (
-        pytest.raises(StopError),
-        Passes(model, 40),
-        kept.checkpointing(CellCheckpoint(store, KEY, 0)),
-    ):
-        write(model, batch_size=8)
+    cut_off(store, model, 40, write, batch_size=8)
     for budget in ({"batch_size": 4}, {"batch_size": 8, "cache_tokens": 90}):
-        with Passes(model) as whole:
-            expected = write(model, **budget)
-        with Passes(model) as second, kept.checkpointing(CellCheckpoint(store, KEY, 3600)):
-            assert write(model, **budget) == expected
-        assert second.count == whole.count
+        assert_begins_anew(store, model, write, **budget)
