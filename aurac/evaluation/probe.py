@@ -8,7 +8,9 @@ that only bite at length, is read from the configuration.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,11 +68,13 @@ _VERDICTS: weakref.WeakKeyDictionary[Any, Verdict] = weakref.WeakKeyDictionary()
 def probe(model: Any) -> Verdict:
     """The verdict for this model object; the first call runs it on about a hundred tokens.
 
-    Call it in evaluation mode without gradients.
+    Call it in evaluation mode without gradients. Adapter layers are switched off meanwhile: they
+    act on each token by itself, and their weights add rounding that says nothing about the model.
     """
     key = unwrapped(model)
     if key not in _VERDICTS:
-        with recording():  # a probe's passes are no part of any evaluation's counts
+        # A probe's passes are no part of any evaluation's counts.
+        with recording(), _without_adapters(key):
             _VERDICTS[key] = verdict = _examine(model)
         if verdict.packed and verdict.longest is None:
             log.info("packed passes serve %s", type(key).__name__)
@@ -80,6 +84,26 @@ def probe(model: Any) -> Verdict:
         else:
             log.warning("%s: %s; using the plain path", type(key).__name__, verdict.reason)
     return _VERDICTS[key]
+
+
+@contextlib.contextmanager
+def _without_adapters(model: Any) -> Iterator[None]:
+    """The base alone, whichever adapter is attached."""
+    peft = sys.modules.get("peft")
+    if peft is None:
+        yield
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    before = [layer._disable_adapters for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, disabled in zip(layers, before, strict=True):
+            layer._disable_adapters = disabled
 
 
 def _examine(model: Any) -> Verdict:

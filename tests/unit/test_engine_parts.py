@@ -186,6 +186,21 @@ def test_the_probe_rejects_a_layer_that_mixes_neighbouring_tokens() -> None:
         assert not probe(model).packed
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e30])
+def test_the_probe_examines_the_base_whatever_adapter_is_attached(scale: float) -> None:
+    """An adapter's rounding, or its overflow, says nothing about the model's attention."""
+    model = lora(copy.deepcopy(tiny("llama")).bfloat16(), 16)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(scale)
+    tokens = torch.arange(12)[None]
+    with evaluating(model):
+        before = model(tokens).logits
+        assert probe(model).packed
+        torch.testing.assert_close(model(tokens).logits, before, rtol=0, atol=0, equal_nan=True)
+
+
 def test_a_window_that_attention_is_not_told_of_limits_the_length() -> None:
     model = copy.deepcopy(tiny("llama"))
     model.config.attention_chunk_size = 64
