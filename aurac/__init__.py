@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aurac.adapters.formats import load_adapter, save_adapter
     from aurac.adapters.truncate import truncate
-    from aurac.comparison import compare
-    from aurac.curve import Curve
-    from aurac.integrate import Score, quadrature_weights, score
-    from aurac.moments import Estimate
+    from aurac.curves.area import Score, quadrature_weights, score
+    from aurac.curves.curve import Curve
+    from aurac.runs.compare import compare
+    from aurac.stats.mean import Estimate
     from aurac.training import train
 
 __version__ = "0.1.0"
@@ -35,14 +35,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "Curve": "aurac.curve",
-    "Estimate": "aurac.moments",
-    "Score": "aurac.integrate",
-    "compare": "aurac.comparison",
+    "Curve": "aurac.curves.curve",
+    "Estimate": "aurac.stats.mean",
+    "Score": "aurac.curves.area",
+    "compare": "aurac.runs.compare",
     "load_adapter": "aurac.adapters.formats",
-    "quadrature_weights": "aurac.integrate",
+    "quadrature_weights": "aurac.curves.area",
     "save_adapter": "aurac.adapters.formats",
-    "score": "aurac.integrate",
+    "score": "aurac.curves.area",
     "train": "aurac.training",
     "truncate": "aurac.adapters.truncate",
 }

@@ -1,4 +1,4 @@
-"""Does every claim of `aurac.uncertainty` hold? Simulate, count, and print the table.
+"""Does every claim of `aurac.stats` hold? Simulate, count, and print the table.
 
     python benchmarks/calibration.py --seed 20250501 --repetitions 1200 --out NOTE.md
 
@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from aurac.curve import Curve
-from aurac.integrate import quadrature_weights
-from aurac.moments import Layout
-from aurac.uncertainty import bands, certify, difference, holm, interval, over_seeds
-from aurac.uncertainty.pairs import compare_arms
+from aurac.curves.area import quadrature_weights
+from aurac.curves.curve import Curve
+from aurac.stats import bands, certify, difference, interval, over_seeds
+from aurac.stats import multiplicity as holm
+from aurac.stats.mean import Layout
+from aurac.stats.paired import compare_arms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -2,7 +2,7 @@
 
     python benchmarks/cluster_simulation.py --seed 1 [--gpus 1000] [--out docs/planning.md]
 
-The plan (`aurac.sweep.plan`), the shares of job arrays (`aurac.sweep.shard_of`) and the size of a
+The plan (`aurac.runs.plan.plan`), the shares of job arrays (`shard_of`) and the size of a
 cell's file are aurac's; durations, failures and loads are assumptions that are printed with the
 result. Each worker takes the next cell when it is free, as the executors do. A worker that fails
 loses what it did since the last checkpoint within the cell, comes back after a while, and loads its
@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from shared_folder import Walks, cell_bytes, store_load
 
-from aurac.sweep import Variant, plan
+from aurac.runs.plan import Variant, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aurac.sweep import PlannedCell
+    from aurac.runs.plan import PlannedCell
 
 HOUR = 3600.0
 
@@ -229,7 +229,7 @@ def longest_first(seconds: Sequence[float]) -> list[deque[int]]:
 
 
 def shards(cells: Sequence[PlannedCell], count: int) -> list[deque[int]]:
-    """A job array: each worker has a share of its own, as `aurac.sweep.shard_of` deals them."""
+    """A job array: each worker has a share of its own, as `aurac.runs.plan.shard_of` deals them."""
     by_task: dict[str, list[int]] = {}
     for i, cell in enumerate(cells):
         by_task.setdefault(cell.task.name, []).append(i)

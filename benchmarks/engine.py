@@ -107,8 +107,8 @@ def prepare(
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
-    from aurac.bases import load_base
-    from aurac.evaluation.harness import build_tasks
+    from aurac.models.base import load_base
+    from aurac.tasks.lm_eval import build_tasks
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -181,10 +181,10 @@ def run_hflm(work: Work, args: argparse.Namespace) -> dict[str, Any]:
 def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     """Seconds of each whole sweep and of a second adapter's, the answers, counts, GEMM peak."""
     begun = time.perf_counter()
-    from aurac.evaluation.counting import recording
-    from aurac.evaluation.generation import GenerationRequest, generate, generation_layout
-    from aurac.evaluation.options import EngineOptions
-    from aurac.evaluation.scoring import loglikelihoods, scoring_layout
+    from aurac.engine.counts import recording
+    from aurac.engine.generate import GenerationRequest, generate, generation_layout
+    from aurac.engine.loglikelihood import loglikelihoods, scoring_layout
+    from aurac.engine.options import EngineOptions
 
     model, tokenizer, instances, set_rank = prepare(work, args)
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
@@ -226,9 +226,9 @@ def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
 
 def run_memory(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     """Peak resident memory in MiB: with the model, the requests and the adapter, and at the end."""
-    from aurac.evaluation.generation import GenerationRequest, generate, generation_layout
-    from aurac.evaluation.options import EngineOptions
-    from aurac.evaluation.scoring import loglikelihoods, scoring_layout
+    from aurac.engine.generate import GenerationRequest, generate, generation_layout
+    from aurac.engine.loglikelihood import loglikelihoods, scoring_layout
+    from aurac.engine.options import EngineOptions
 
     model, tokenizer, instances, set_rank = prepare(work, args)
     options = EngineOptions()
@@ -362,7 +362,7 @@ def main() -> None:
         return
     import torch
 
-    from aurac.provenance import machine, versions
+    from aurac.runs.provenance import machine, versions
 
     threads = args.threads or torch.get_num_threads()
     lines = [

@@ -29,7 +29,7 @@ from typing import Any
 
 LIBRARIES = (
     *("lm_eval.tasks", "matplotlib.pyplot", "transformers", "peft"),
-    *("aurac.comparison", "aurac.report", "aurac.evaluation.harness", "aurac.evaluation.packed"),
+    *("aurac.runs.compare", "aurac.report", "aurac.tasks.lm_eval", "aurac.engine.packed"),
 )
 
 
@@ -43,7 +43,7 @@ def attempt(request: dict[str, Any], folder: Path, log: Path) -> int:
         descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        from aurac.comparison import compare
+        from aurac.runs.compare import compare
 
         status = 3 if compare(out=folder, **request).failures else 0
     finally:

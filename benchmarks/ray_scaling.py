@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from aurac.comparison import compare
+from aurac.runs.compare import compare
 
 
 def measured(request: dict[str, Any], workers: int, folder: Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from aurac.curves.area import quadrature_weights, score
 from aurac.hashing import sha256_json
-from aurac.integrate import quadrature_weights, score
 from aurac.report import write_report
 
 METRIC = "acc,none"
@@ -85,7 +85,7 @@ def _cell(folder: Path, name: str, right: np.ndarray, strata: list[str] | None) 
 
 
 def _curve(adapter, task, ranks, right, cells, base) -> dict:  # noqa: ANN001
-    from aurac.curve import Curve
+    from aurac.curves.curve import Curve
 
     found = score(Curve.from_outcomes(ranks, right.astype(float)))
     accuracy = right.mean(axis=1)

@@ -42,12 +42,12 @@ def store_costs(cells: int, puts: int = 200) -> dict[str, Any]:
     """Costs in a folder of `cells` cells."""
     from runs_doubles import Task, planned, runner
 
-    from aurac.folder import open_run_folder
-    from aurac.leases import Leases
-    from aurac.runlog import RunLog
-    from aurac.runner import Tools
-    from aurac.status import PlanRow, read_status, write_plan
-    from aurac.store import CellStore, read_cell
+    from aurac.runs.folder import open_run_folder
+    from aurac.runs.lock import Leases
+    from aurac.runs.log import RunLog
+    from aurac.runs.runner import Tools
+    from aurac.runs.status import PlanRow, read_status, write_plan
+    from aurac.runs.store import CellStore, read_cell
 
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "run"
@@ -97,13 +97,13 @@ def usage() -> dict[str, int]:
 
 def memory(checkpoint: str, task: str, cells: int = 500) -> dict[str, Any]:
     """Memory while the cells of one adapter are computed again and again."""
-    from aurac.evaluation import EngineOptions
-    from aurac.leases import Leases
-    from aurac.runlog import RunLog
-    from aurac.runner import Runner, Tools
-    from aurac.session import open_session
-    from aurac.settings import Settings
-    from aurac.store import CellStore
+    from aurac.engine.options import EngineOptions
+    from aurac.runs.lock import Leases
+    from aurac.runs.log import RunLog
+    from aurac.runs.runner import Runner, Tools
+    from aurac.runs.session import open_session
+    from aurac.runs.settings import Settings
+    from aurac.runs.store import CellStore
 
     chosen = Settings(ranks="all", limit=20, dtype="float32", device="cpu")
     session = open_session([checkpoint], [task], chosen)

@@ -1,7 +1,7 @@
 """What a run asks of the folder that its workers share: walks over its cells, and the store.
 
-Leaps and pauses are aurac's own (`aurac.walk`), so is the form of a cell's file; what an operation
-costs is counted from `aurac.store` and `aurac.leases`. Used by `cluster_simulation.py`.
+Leaps and pauses are aurac's own (`runs.walk`), so is the form of a cell's file; what an operation
+costs is counted from `aurac.runs.store` and `aurac.runs.lock`. Used by `cluster_simulation.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from aurac.files import json_by_key
 from aurac.hashing import sha256_json
-from aurac.walk import ENTRIES_FOR_A_LOOK, TRIED_AT_ONCE, after, leaps, pause_after
+from aurac.runs.walk import ENTRIES_FOR_A_LOOK, TRIED_AT_ONCE, after, leaps, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Looks:
 
 
 class Walks:
-    """Workers that walk over the same cells as `aurac.runner` does, without time for looking.
+    """Workers that walk over the same cells as `aurac.runs.runner` does, without time for looking.
 
     Args:
         seconds: Duration of each cell, in the plan's order.

@@ -37,8 +37,8 @@ def made(rng: np.random.Generator, hard: NDArray[np.float64]) -> NDArray[np.bool
 def one_score() -> None:
     """Time `aurac.score` and the BCa regime."""
     import aurac
-    from aurac.curve import Curve
-    from aurac.uncertainty import score_interval
+    from aurac.curves.curve import Curve
+    from aurac.stats import score_interval
 
     rng = np.random.default_rng(0)
     matrix = made(rng, rng.standard_normal(1319)).astype(float)
@@ -80,9 +80,9 @@ def write(path: Path, adapters: int) -> None:
 
 def leaderboard(adapters: int, path: Path | None) -> None:
     """Analyse all pairs and report time and peak memory of this process."""
-    from aurac.analysis import analyse
-    from aurac.curve import Curve
+    from aurac.curves.curve import Curve
     from aurac.readers import read_curves
+    from aurac.stats.analysis import analyse
 
     start = time.perf_counter()
     if path is None:

@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from aurac.bases import load_base
-from aurac.provenance import machine, versions
+from aurac.models.base import load_base
+from aurac.runs.provenance import machine, versions
 from aurac.training import Recipe, make_recipe
 from aurac.training.data import Collator, tokenize, training_documents
 from aurac.training.job import build_model

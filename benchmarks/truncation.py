@@ -134,7 +134,7 @@ def run(scratch: Path, options: argparse.Namespace) -> None:
     aurac = [sys.executable, "-m", "aurac"]
     cut, half = str(scratch / "out"), str(max(options.rank // 4, 1))
     jobs = {
-        "imports alone": [sys.executable, "-c", "import aurac.adapters.streaming, aurac.sweep"],
+        "imports alone": [sys.executable, "-c", "import aurac.adapters.streaming, aurac.runs.plan"],
         f"truncate --rank {half} (trained)": [*aurac, "truncate", str(source), "--rank", half],
         "truncate --ranks pow2": [*aurac, "truncate", str(source), "--ranks", "pow2"],
     }

@@ -17,9 +17,9 @@ from aurac.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from aurac.analysis_rows import AggregateRow, Analysis, PairRow, ScoreRow
-    from aurac.moments import Estimate
     from aurac.readers import Curves
+    from aurac.stats.analysis_rows import AggregateRow, Analysis, PairRow, ScoreRow
+    from aurac.stats.mean import Estimate
 
 SHOWN_PAIRS = 60
 
@@ -110,7 +110,7 @@ def analyse_sources(
     **options: Any,
 ) -> Analysis:
     """Read and analyse."""
-    from aurac.analysis import analyse
+    from aurac.stats.analysis import analyse
 
     found = read_sources(paths, metric, groups, cluster)
     rng = np.random.default_rng(seed)

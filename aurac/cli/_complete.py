@@ -27,6 +27,6 @@ def recipes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> li
 
 def bases(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """The packaged models."""
-    from aurac.bases import PACKAGED
+    from aurac.models.base import PACKAGED
 
     return [name for name in PACKAGED if name.startswith(incomplete)]

@@ -14,7 +14,7 @@ from aurac.cli.options import print_json
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from aurac.dryrun import DryRun
+    from aurac.runs.dryrun import DryRun
 
 _SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -24,9 +24,9 @@ def show_dry_run(
 ) -> int:
     """Print what `compare` would do with these arguments; nothing is fetched."""
     with _offline():
-        from aurac.dryrun import dry_run
-        from aurac.evaluation import parse_metrics
-        from aurac.settings import parse_shard
+        from aurac.runs.dryrun import dry_run
+        from aurac.runs.settings import parse_shard
+        from aurac.tasks.metrics import parse_metrics
 
         settings["metric"] = parse_metrics(settings["metric"])
         settings["shard"] = parse_shard(settings["shard"])

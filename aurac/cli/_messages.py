@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from aurac.cache import cache_root
+from aurac.models.cache import cache_root
 
 LOG_FILE = "aurac.log"
 _LARGEST = 5_000_000  # bytes, after which the log begins again

@@ -174,9 +174,9 @@ def compare(
             checkpoints, names(tasks), out=out, as_json=as_json, metric=metric, **settings
         )
     from aurac.cli._analysis import parse_groups
-    from aurac.comparison import compare as run
-    from aurac.evaluation import parse_metrics
-    from aurac.settings import parse_device_map, parse_shard
+    from aurac.runs.compare import compare as run
+    from aurac.runs.settings import parse_device_map, parse_shard
+    from aurac.tasks.metrics import parse_metrics
 
     done = run(
         list(checkpoints),
@@ -241,7 +241,7 @@ def _show(done: Any, as_json: bool) -> None:
     console.print(terminal_table(done.results, width=console.width))
     if len(done.results["adapters"]) > 1 and not done.failures and not done.outgrown:
         from aurac.cli._analysis import analyse_sources, pair_lines
-        from aurac.uncertainty.streams import SEED
+        from aurac.stats.streams import SEED
 
         found = analyse_sources([str(done.folder)], None, (), SEED, strict=False)
         click.echo("\n".join(pair_lines(found.pairs, "Paired differences on the same documents")))

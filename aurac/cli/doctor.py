@@ -11,7 +11,7 @@ from aurac.cli.options import print_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.doctor import Finding
+    from aurac.runs.doctor import Finding
 
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "bold red")}
 
@@ -29,7 +29,7 @@ def doctor(offline: bool, as_json: bool) -> int:
     aurac doctor
     aurac doctor --offline --json
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.doctor import examine
+    from aurac.runs.doctor import examine
 
     findings = examine(network=not offline)
     broken = [finding for finding in findings if finding.state == "problem"]

@@ -63,8 +63,8 @@ def inspect(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters import load_adapter
     from aurac.adapters.inspection import describe
-    from aurac.known_base import KnownBase
-    from aurac.memory import return_freed_memory
+    from aurac.models.known_base import KnownBase
+    from aurac.models.memory import return_freed_memory
 
     return_freed_memory()
     adapter = load_adapter(

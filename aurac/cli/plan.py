@@ -12,8 +12,8 @@ from aurac.cli.options import print_json
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from aurac.arms import Arm
-    from aurac.uncertainty.planning import Question, Spread
+    from aurac.stats.groups import Arm
+    from aurac.stats.power import Question, Spread
 
 QUESTIONS = {
     "difference": "to find a difference of {delta:g} between two adapters",
@@ -90,7 +90,7 @@ def plan(
     aurac plan --delta 0.02 --flip-rate 0.15
     aurac plan --delta 0.02 --pilot runs/pilot --between lora,matryoshka
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.uncertainty import planning
+    from aurac.stats import power as planning
 
     kind = cast("Question", question)
     if pilot is not None:
@@ -132,7 +132,7 @@ def _counts(text: str) -> list[int]:
 
 
 def _assumed(sd: float | None, flip_rate: float | None, seed_sd: float, *, arms: int) -> Spread:
-    from aurac.uncertainty.planning import Spread, spread_of_flips
+    from aurac.stats.power import Spread, spread_of_flips
 
     if (sd is None) == (flip_rate is None):
         raise UsageError("a plan needs a spread", expected="one of --pilot, --sd and --flip-rate")
@@ -147,8 +147,8 @@ def _assumed(sd: float | None, flip_rate: float | None, seed_sd: float, *, arms:
 
 
 def _arms(pilot: str, task: str | None, metric: str | None, groups: tuple[str, ...]) -> list[Arm]:
-    from aurac.analysis import split_variants
-    from aurac.arms import gather
+    from aurac.stats.analysis import split_variants
+    from aurac.stats.groups import gather
 
     found = read_sources([pilot], metric, groups)
     own, _ = split_variants(gather(found.curves, found.groups))
@@ -165,9 +165,9 @@ def _arms(pilot: str, task: str | None, metric: str | None, groups: tuple[str, .
 def _pilot_spread(
     arms: list[Arm], question: Question, between: str | None, rank: int | None, axis: str
 ) -> Spread:
-    from aurac.uncertainty.pairs import same_documents
-    from aurac.uncertainty.planning import spread_of_pilot
-    from aurac.uncertainty.seeds import components
+    from aurac.stats.paired import same_documents
+    from aurac.stats.power import spread_of_pilot
+    from aurac.stats.seeds import components
 
     names = [part.strip() for part in between.split(",")] if between else []
     known = {arm.name: arm for arm in arms}

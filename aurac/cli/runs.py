@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.progress import duration
+from aurac.runs.progress import duration
 
 if TYPE_CHECKING:
-    from aurac.status import Status
+    from aurac.runs.status import Status
 
 
 @click.command()
@@ -39,7 +39,7 @@ def runs(arguments: tuple[str, ...], as_json: bool) -> int:
 
 def show_status(folder: str, as_json: bool) -> int:
     """Print how a run stands."""
-    from aurac.status import read_status
+    from aurac.runs.status import read_status
 
     status = read_status(Path(folder))
     if as_json:
@@ -68,7 +68,7 @@ def _lines(status: Status) -> list[str]:
 
 def _list(root: Path, as_json: bool) -> int:
     from aurac.errors import RunFolderError
-    from aurac.status import find_runs, read_status
+    from aurac.runs.status import find_runs, read_status
 
     if not root.is_dir():
         raise RunFolderError(f"{root} is no folder", expected="a folder with run folders in it")

@@ -62,9 +62,9 @@ def truncate(
     from aurac.adapters import load_adapter
     from aurac.adapters.streaming import save_truncations
     from aurac.adapters.truncate import plan
-    from aurac.known_base import KnownBase
-    from aurac.memory import return_freed_memory
-    from aurac.sweep import parse_ranks
+    from aurac.models.known_base import KnownBase
+    from aurac.models.memory import return_freed_memory
+    from aurac.runs.plan import parse_ranks
 
     if (rank is None) == (ranks is None):
         raise UsageError("--rank and --ranks", expected="one of the two")
@@ -122,7 +122,7 @@ def _line(row: Mapping[str, Any]) -> str:
 def _merge(how: Prepared, wanted: tuple[int, ...], out: Path, base: str | None) -> dict[str, Any]:
     from aurac.adapters import check_base, prepare
     from aurac.adapters.merge import save_merged
-    from aurac.bases import load_base
+    from aurac.models.base import load_base
 
     if len(wanted) != 1:
         raise UsageError("--merge-into with several ranks", expected="one --rank")

@@ -22,8 +22,8 @@ from aurac.exports.lm_eval_results import aggregated
 from aurac.exports.lm_eval_samples import safe, sample_rows
 from aurac.readers.run import arms_of
 from aurac.report.model import inside
-from aurac.results import read_results
-from aurac.store import read_cell
+from aurac.runs.results import read_results
+from aurac.runs.store import read_cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

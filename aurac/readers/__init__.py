@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from aurac.curve import Curve
+    from aurac.curves.curve import Curve
 
 TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
 

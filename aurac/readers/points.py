@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aurac.curve import Curve
+from aurac.curves.curve import Curve
 from aurac.errors import AuracError, DataError
 from aurac.readers.columns import KEYS, Key, label_of, seed_of, whole_column
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curve import Curve
+from aurac.curves.curve import Curve
 from aurac.errors import AuracError, RunFolderError
 from aurac.hashing import sha256_json
-from aurac.provenance import differences
+from aurac.runs.provenance import differences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

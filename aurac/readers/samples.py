@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curve import Curve
+from aurac.curves.curve import Curve
 from aurac.errors import AuracError, DataError
 from aurac.readers.sample_logs import LogFile, Origin, Samples, find_logs, read_log
 

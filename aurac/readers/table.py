@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curve import Curve
+from aurac.curves.curve import Curve
 from aurac.errors import AuracError, DataError
 from aurac.readers.batches import COLUMNS, TEXT, batches, check_columns
 from aurac.readers.columns import (

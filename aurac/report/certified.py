@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aurac.report.model import CurveRow
-    from aurac.uncertainty import Certificate
+    from aurac.stats import Certificate
 
-# The tolerance of `aurac.analysis` too, where nothing else was declared before looking.
+# The tolerance of `aurac.stats.analysis` too, where nothing else was declared before looking.
 DELTA = 0.02
 
 
 def certificate(curve: CurveRow, delta: float = DELTA) -> Certificate | None:
     """What is certified for a curve; None without documents or with a single rank."""
-    from aurac.uncertainty import certify
+    from aurac.stats import certify
 
     seeds = seeds_of(curve)
     if not seeds or len(curve.ranks) < 2 or any(c.ranks != curve.ranks for c in seeds):

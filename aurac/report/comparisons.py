@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from aurac.report.model import CurveRow
     from aurac.report.paired import Difference
-    from aurac.uncertainty import Certificate, Step
+    from aurac.stats import Certificate, Step
 
 
 def difference_table(task: str, found: Sequence[Difference], name: str) -> Table:

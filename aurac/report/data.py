@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aurac.report.model import CurveRow, Interval, Run
     from aurac.report.paired import Difference
     from aurac.report.strata import Group
-    from aurac.uncertainty import Certificate
+    from aurac.stats import Certificate
 
 Rows = list[list[object]]
 _CURVE = ("task", "adapter", "basis", "rescale", "role", "metric", "seeds", "seed")

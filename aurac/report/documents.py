@@ -14,10 +14,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from aurac.curve import Curve
+from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.report.model import CurveRow, Run, inside
-from aurac.store import read_cell
+from aurac.runs.store import read_cell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -168,7 +168,7 @@ def identities(run: Run) -> dict[str, Mapping[str, Any]]:
 
 
 def with_outcomes(curve: CurveRow) -> Curve | None:
-    """The curve with its documents, for `aurac.uncertainty`.
+    """The curve with its documents, for `aurac.stats`.
 
     None when a cell is missing or damaged, when the ranks have other documents, or when the
     documents do not average to the accuracy that `results.json` states.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aurac.report.model import CurveRow, Run
     from aurac.report.paired import Difference
     from aurac.report.strata import Group
-    from aurac.uncertainty import Certificate
+    from aurac.stats import Certificate
 
 _PAIRED = 5
 _GROUP_CURVES = 4

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import RunFolderError
-from aurac.provenance import differences
 from aurac.report.documents import identities
 from aurac.report.escape import one_line
 from aurac.report.model import CurveRow, Run, labelled
+from aurac.runs.provenance import differences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

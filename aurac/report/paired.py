@@ -1,6 +1,6 @@
 """Paired differences of a run, from the documents that its cells hold.
 
-The arithmetic is that of `aurac.uncertainty`; this file finds the curves and words the result.
+The arithmetic is that of `aurac.stats`; this file finds the curves and words the result.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aurac.analysis import paired_family
 from aurac.errors import CurveError
 from aurac.report.pool import seeds_of
 from aurac.report.tables import ordered, percent
-from aurac.uncertainty.streams import SEED
+from aurac.stats.analysis import paired_family
+from aurac.stats.streams import SEED
 
 if TYPE_CHECKING:
-    from aurac.analysis_rows import PairRow
     from aurac.report.model import CurveRow, Run
+    from aurac.stats.analysis_rows import PairRow
 
 _LEVEL = 0.05
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from aurac.arms import check_groups
 from aurac.errors import CurveError
 from aurac.report.documents import with_outcomes
 from aurac.report.escape import one_line
 from aurac.report.model import CurveRow, Interval, Run, labelled
-from aurac.uncertainty.streams import SEED
+from aurac.stats.groups import check_groups
+from aurac.stats.streams import SEED
 
 if TYPE_CHECKING:
-    from aurac.arms import Arm
-    from aurac.curve import Curve
-    from aurac.moments import Estimate
+    from aurac.curves.curve import Curve
+    from aurac.stats.groups import Arm
+    from aurac.stats.mean import Estimate
 
 Groups = Mapping[str, Sequence[str]]
 _T = TypeVar("_T")
@@ -86,9 +86,9 @@ def _arm_row(name: str, same: Sequence[CurveRow], expected: int) -> CurveRow:
         raise CurveError(arm.gap)
     first = same[0]
     points = [over_rank(arm, at) for at in range(len(arm.ranks))]
-    from aurac.analysis import estimate_arm
-    from aurac.curve import Curve
-    from aurac.integrate import drops
+    from aurac.curves.area import drops
+    from aurac.curves.curve import Curve
+    from aurac.stats.analysis import estimate_arm
 
     rng = np.random.default_rng(SEED)
     areas = {axis: _interval(estimate_arm(arm, axis, rng, 0.95)) for axis in ("log2", "linear")}
@@ -113,7 +113,7 @@ def _arm_row(name: str, same: Sequence[CurveRow], expected: int) -> CurveRow:
 
 
 def _arm(name: str, same: Sequence[CurveRow]) -> Arm:
-    from aurac.arms import gather
+    from aurac.stats.groups import gather
 
     curves = []
     for row in same:
@@ -126,14 +126,14 @@ def _arm(name: str, same: Sequence[CurveRow]) -> Arm:
 
 def over_rank(arm: Arm, at: int) -> Estimate:
     """Accuracy at one rank, for another draw of documents and seeds."""
-    from aurac.uncertainty import over_seeds
+    from aurac.stats import over_seeds
 
     first = arm.first
     return over_seeds(_rows(arm, at), clusters=first.clusters, strata=first.strata)
 
 
 def _rows(arm: Arm, at: int) -> list[object]:
-    from aurac.uncertainty.pairs import same_documents
+    from aurac.stats.paired import same_documents
 
     rows: list[object] = []
     for curve in arm.curves:

@@ -59,8 +59,8 @@ def _prefix(svd: CurveRow, curves: Sequence[CurveRow]) -> CurveRow | None:
 
 
 def _gaps(prefix: CurveRow, svd: CurveRow) -> tuple[RankGap, ...]:
-    from aurac.integrate import layout_of
-    from aurac.uncertainty.pairs import compare_arms, same_documents
+    from aurac.curves.area import layout_of
+    from aurac.stats.paired import compare_arms, same_documents
 
     mine, theirs = seeds_of(prefix), seeds_of(svd)
     if not mine or not theirs:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aurac.curve import Curve
-    from aurac.moments import Estimate
+    from aurac.curves.curve import Curve
     from aurac.report.model import CurveRow, Run
+    from aurac.stats.mean import Estimate
 
 SHOWN = 60
 
@@ -84,8 +84,8 @@ def _of_curve(curve: CurveRow, seeds: Sequence[Curve], members: Sequence[Any]) -
 
 def _stacked(seeds: Sequence[Curve], at: int | None) -> NDArray[np.float64]:
     """(S, n) areas, or scores at one rank, in the first seed's order of documents."""
-    from aurac.integrate import document_areas
-    from aurac.uncertainty.pairs import same_documents
+    from aurac.curves.area import document_areas
+    from aurac.stats.paired import same_documents
 
     rows = []
     for one in seeds:
@@ -97,8 +97,8 @@ def _stacked(seeds: Sequence[Curve], at: int | None) -> NDArray[np.float64]:
 
 
 def _estimate(values: NDArray[np.float64]) -> Interval:
-    from aurac.uncertainty import interval as one_seed
-    from aurac.uncertainty import over_seeds
+    from aurac.stats import interval as one_seed
+    from aurac.stats import over_seeds
 
     several = values.shape[0] > 1
     found: Estimate = (

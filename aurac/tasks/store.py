@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.cache import cache_root
 from aurac.errors import DataError, TaskError
+from aurac.models.cache import cache_root
 from aurac.tasks import multiple_choice, word_problems
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import Adapter, Nesting, adapter_from_peft, save_adapter
-from aurac.bases import LoadedBase, load_base
 from aurac.errors import RecipeError, RunFolderError
 from aurac.files import write_atomic
-from aurac.memory import keep_freed_memory
-from aurac.provenance import versions
+from aurac.models.base import LoadedBase, load_base
+from aurac.models.memory import keep_freed_memory
+from aurac.runs.provenance import versions
 from aurac.training.card import card
 from aurac.training.data import Collator, tokenize, training_documents
 from aurac.training.nesting_hook import NestingHook
@@ -64,7 +64,7 @@ def train(
         recipe: A `Recipe`, the name of a built-in one, or a file.
         out: Folder of the adapter; it appears only when training has ended.
         base: Base model, if another than the recipe's.
-        device: As `aurac.devices.pick_device`.
+        device: As `aurac.models.device.pick_device`.
         force: Replace what is at `out`.
         resume: Go on from the newest trainer checkpoint beside `out`, if there is one.
         save_steps: Write a trainer checkpoint every so many steps (0: never).

@@ -3,7 +3,7 @@
 The commands are the documents' own, word for word, with changes that save time: `--limit` and the
 default number of documents become a handful, only the first and the last of the default ranks are
 evaluated, and a training run takes two steps. Lines that say
-that they need the hub or data of the reader's own are left out; `tests/unit/test_documents.py`
+that they need the hub or data of the reader's own are left out; `tests/docs/test_documents.py`
 counts them.
 """
 
@@ -37,7 +37,7 @@ def workplace(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("aurac.tasks.QUICK_DOCUMENTS", DOCUMENTS)
-        patch.setattr("aurac.sweep.default_nested_ranks", lambda R: (1, R))
+        patch.setattr("aurac.runs.plan.default_nested_ranks", lambda R: (1, R))
         patch.setattr(
             recipe, "load_recipe", lambda *a, **k: dataclasses.replace(whole(*a, **k), steps=2)
         )

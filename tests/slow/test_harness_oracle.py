@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aurac.evaluation import EngineOptions, build_tasks
+from aurac.engine.options import EngineOptions
+from aurac.tasks.lm_eval import build_tasks
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 LIMITS = {"arc_easy": 6, "gsm8k": 2}
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 @pytest.fixture(scope="module")
 def base():
-    from aurac.bases import load_base
+    from aurac.models.base import load_base
 
     return load_base("smollm2-135m-instruct-q4_1", dtype="float32", device="cpu")
 
@@ -150,9 +151,9 @@ def test_picks_in_16_bit_differ_from_hflms_only_within_rounding():
     """Two ways of batching round otherwise: by no more than what counts as a near tie."""
     from lm_eval.models.huggingface import HFLM
 
-    from aurac.bases import load_base
-    from aurac.evaluation.counting import logit_noise
-    from aurac.evaluation.scoring import loglikelihoods
+    from aurac.engine.counts import logit_noise
+    from aurac.engine.loglikelihood import loglikelihoods
+    from aurac.models.base import load_base
 
     folder = folder_of("arc_easy")
     base = load_base("smollm2-135m-instruct-q4_1", dtype="bfloat16", device="cpu")

@@ -52,7 +52,7 @@ def test_zoo_adapters_are_plain_peft_of_about_10_megabytes(method):
     from peft import PeftModel
 
     from aurac.adapters import load_adapter
-    from aurac.bases import load_base
+    from aurac.models.base import load_base
 
     adapter = load_adapter(ZOO / method)
     assert adapter.method == method

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from aurac.bases import DEFAULT_BASE, load_base
+from aurac.models.base import DEFAULT_BASE, load_base
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ def test_weights_are_the_dequantised_ones(cold_cache, monkeypatch, tmp_path):
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
-    from aurac.bases import PACKAGED
+    from aurac.models.base import PACKAGED
 
     monkeypatch.setenv("AURAC_CACHE", str(cold_cache))
     loaded = load_base(DEFAULT_BASE, dtype="float32", device="cpu")

@@ -36,7 +36,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def base():
-    from aurac.bases import DEFAULT_BASE, load_base
+    from aurac.models.base import DEFAULT_BASE, load_base
 
     return load_base(DEFAULT_BASE, dtype="float32", device="cpu")
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from aurac.adapters import load_adapter
 from aurac.cli.inspect import inspect
 from aurac.errors import AuracError, CheckpointError, UsageError
-from aurac.known_base import KnownBase
+from aurac.models.known_base import KnownBase
 
 SAID = {"method": "lora", "scaling": "rank", "alpha": 8.0}
 FLAGS = ["--method", "lora", "--scaling", "rank"]

@@ -16,7 +16,7 @@ from aurac.adapters.merge import merge
 from aurac.cli.inspect import inspect
 from aurac.cli.truncate import truncate
 from aurac.errors import AuracError, CheckpointError, UsageError
-from aurac.known_base import KnownBase
+from aurac.models.known_base import KnownBase
 
 R, ALPHA = 4, 6.0
 NAMES = ["transformer.h.0.attn.c_attn", "transformer.h.1.attn.c_attn"]
@@ -230,12 +230,12 @@ def test_a_file_for_a_conv1d_base_exports_without_a_warning(tmp_path, base_folde
 
 
 def test_a_base_that_is_not_here_is_fetched_only_when_needed(tmp_path, monkeypatch):
-    import aurac.known_base
+    import aurac.models.known_base
 
     def fetch(name):
         raise AuracError(f"asked for {name}")
 
-    monkeypatch.setattr(aurac.known_base, "resolve_base", fetch)
+    monkeypatch.setattr(aurac.models.known_base, "resolve_base", fetch)
     name = "model.layers.0.mlp.up_proj"
     torch.save(
         {f"{name}.lora_A": torch.ones(4, 32), f"{name}.lora_B": torch.ones(48, 4)},
@@ -251,8 +251,8 @@ def test_a_base_that_is_not_here_is_fetched_only_when_needed(tmp_path, monkeypat
 
 
 def test_a_comparison_asks_the_base_too_in_this_process_and_in_a_worker(tmp_path, base_folder):
-    from aurac.session import load_adapters
-    from aurac.settings import Settings, from_plain, to_plain
+    from aurac.runs.session import load_adapters
+    from aurac.runs.settings import Settings, from_plain, to_plain
 
     torch.save(factors((1, 0, 1), torch.float32), tmp_path / "merged.pt")
     said = {**SAID, "enable_lora": (True, False, True), "keys": None}

@@ -18,9 +18,9 @@ from transformers import (
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
 from aurac.adapters.merge import merge
-from aurac.bases import load_base, resolve_base
 from aurac.errors import CheckpointError
-from aurac.known_base import KnownBase
+from aurac.models.base import load_base, resolve_base
+from aurac.models.known_base import KnownBase
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LORA = {"r": 4, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}

@@ -1,0 +1,357 @@
+"""A rank-accuracy curve: one adapter on one task, frozen and validated when made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aurac.curves.checks import (
+    check_ranks,
+    check_unit_interval,
+    first_duplicate,
+    fractions,
+    whole_rank,
+)
+from aurac.errors import CurveError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ROW_LABELS = ("adapter", "task", "metric", "method", "base", "basis", "rescale", "seed")
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The accuracy of one adapter on one task at K ranks, with the documents where known.
+
+    Attributes:
+        ranks: K ranks >= 1, ascending (unsorted input is sorted, with everything that follows it).
+        accuracy: K fractions.
+        outcomes: (K, n) score in [0, 1] of every document at every rank, read-only; or None.
+        doc_ids: n identities on which two curves are joined.
+        doc_hashes: n content hashes; two curves whose hashes differ are not compared.
+        clusters: n labels of what documents share (a passage).
+        strata: n labels of fixed groups (a benchmark's subjects).
+        adapter: The adapter's name.
+        task: The task's name.
+        metric: Which of the task's metrics is the accuracy, as ``metric,filter``.
+        method: Training method, such as "matryoshka".
+        base: The base model's name.
+        basis: "prefix" or "svd": how the adapter was truncated.
+        rescale: "rule", "keep", "trained" or "fit".
+        seed: The training seed.
+        prompts: Hash of the prompts; two curves whose prompts differ are not compared.
+        baseline: Accuracy of the base (rank 0), a fraction; never part of AURAC.
+        missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
+        sizes: ``rank -> bytes`` of the adapter truncated there.
+    """
+
+    ranks: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    outcomes: NDArray[np.float64] | None = field(default=None, repr=False)
+    doc_ids: tuple[str, ...] | None = field(default=None, repr=False)
+    doc_hashes: tuple[str, ...] | None = field(default=None, repr=False)
+    clusters: tuple[str, ...] | None = field(default=None, repr=False)
+    strata: tuple[str, ...] | None = field(default=None, repr=False)
+    adapter: str | None = None
+    task: str | None = None
+    metric: str | None = None
+    method: str | None = None
+    base: str | None = None
+    basis: str | None = None
+    rescale: str | None = None
+    seed: int | None = None
+    prompts: str | None = None
+    baseline: float | None = None
+    missing: Mapping[int, str] = field(default_factory=dict)
+    sizes: Mapping[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Validate and sort.
+
+        Raises:
+            CurveError: Naming what was given.
+        """
+        ranks = check_ranks(self.ranks)
+        accuracy = np.asarray(fractions(self.accuracy, "accuracies"))
+        if accuracy.shape != (len(ranks),):
+            raise CurveError(
+                f"{accuracy.size} accuracies for {len(ranks)} ranks", expected="one for each rank"
+            )
+        order = np.argsort(ranks, kind="stable")
+        self._set(ranks=tuple(ranks[i] for i in order))
+        self._set(accuracy=tuple(float(accuracy[i]) for i in order))
+        if self.baseline is not None:
+            self._set(baseline=float(fractions([self.baseline], "baseline")[0]))
+        self._set(missing=MappingProxyType({int(r): str(w) for r, w in self.missing.items()}))
+        self._set(sizes=MappingProxyType({int(r): int(b) for r, b in self.sizes.items()}))
+        if self.outcomes is not None:
+            self._set_outcomes(self.outcomes, order)
+        self._check_documents()
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _set_outcomes(self, given: Any, order: NDArray[np.intp]) -> None:
+        outcomes = _outcome_array(given)
+        if outcomes.shape[0] != len(self.ranks):
+            raise CurveError(
+                f"outcomes of shape {outcomes.shape} for {len(self.ranks)} ranks",
+                expected="one row for each rank: (ranks, documents)",
+            )
+        if not np.array_equal(order, np.arange(order.size)):
+            outcomes = outcomes[order]
+        outcomes.setflags(write=False)
+        means = outcomes.mean(axis=1)
+        worst = int(np.argmax(np.abs(means - self.accuracy)))
+        if abs(means[worst] - self.accuracy[worst]) > 1e-6:
+            raise CurveError(
+                f"accuracy {self.accuracy[worst]:.6g} at rank {self.ranks[worst]} with documents "
+                f"that average {means[worst]:.6g}",
+                fix="use Curve.from_outcomes, which computes the accuracies",
+            )
+        self._set(outcomes=outcomes)
+
+    def _check_documents(self) -> None:
+        n = self.n_docs
+        for name in ("doc_ids", "doc_hashes", "clusters", "strata"):
+            labels = getattr(self, name)
+            if labels is None:
+                continue
+            if n is None:
+                raise CurveError(f"{name} without outcomes", fix="give outcomes (K, n) as well")
+            if not isinstance(labels, tuple):
+                labels = tuple(str(label) for label in labels)
+                self._set(**{name: labels})
+            if len(labels) != n:
+                raise CurveError(f"{len(labels)} {name} for {n} documents", expected="one for each")
+        if self.doc_ids is not None and len(set(self.doc_ids)) != len(self.doc_ids):
+            raise CurveError(f"document {first_duplicate(self.doc_ids)!r} appears twice")
+
+    @property
+    def n_docs(self) -> int | None:
+        """Documents behind the curve, or None for point values."""
+        return None if self.outcomes is None else int(self.outcomes.shape[1])
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_] | None:
+        """(K, n) whether each document scores 1; None where a score is neither 0 nor 1."""
+        if self.outcomes is None:
+            return None
+        ones = self.outcomes == 1.0
+        return ones if np.count_nonzero(self.outcomes) == np.count_nonzero(ones) else None
+
+    @property
+    def label(self) -> str:
+        """The curve's name in a message: adapter, truncation and task as far as known."""
+        truncation = "/".join(p for p in (self.basis, self.rescale) if p)
+        name = " ".join(p for p in (self.adapter, f"({truncation})" if truncation else "") if p)
+        parts = [name, f"on {self.task}" if self.task else ""]
+        return " ".join(p for p in parts if p) or "the curve"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from aurac.report.notebook import curve_html
+
+        return curve_html(self)
+
+    @classmethod
+    def from_outcomes(cls, ranks: Iterable[int], outcomes: Any, **labels: Any) -> Curve:
+        """A curve from per-document scores.
+
+        Args:
+            ranks: K ranks.
+            outcomes: (K, n) scores in [0, 1]: 0/1 or continuous, rows following `ranks`.
+            **labels: Any other field of the class.
+
+        Raises:
+            CurveError: Ragged rows, no documents, a number that is not finite or outside [0, 1].
+        """
+        array = _outcome_array(outcomes)
+        return cls(tuple(ranks), tuple(array.mean(axis=1)), outcomes=array, **labels)
+
+    @classmethod
+    def from_documents(cls, scores: Mapping[int, Mapping[Any, float]], **labels: Any) -> Curve:
+        """A curve from ``rank -> {document: score}``; every rank must have the same documents.
+
+        Raises:
+            CurveError: A rank lacks documents that another has.
+        """
+        ranks = list(scores)
+        if not ranks:
+            raise CurveError("no ranks", expected="at least one rank with its documents")
+        first = list(scores[ranks[0]])
+        for rank in ranks[1:]:
+            unequal = set(first) ^ set(scores[rank])
+            if unequal:
+                shown = min(map(str, unequal))
+                raise CurveError(
+                    f"ranks {ranks[0]} and {rank} have different documents ({len(unequal)} differ, "
+                    f"{shown!r} among them)",
+                    expected="the same documents at every rank",
+                )
+        rows = [[scores[rank][doc] for doc in first] for rank in ranks]
+        return cls.from_outcomes(ranks, rows, doc_ids=tuple(map(str, first)), **labels)
+
+    @classmethod
+    def coerce(cls, given: Any) -> Curve:
+        """A curve from whatever `aurac.score` accepts.
+
+        Args:
+            given: A `Curve`; a mapping ``rank -> accuracy``, ``rank -> (n,) scores`` or ``rank ->
+                {document: score}``; a pandas Series indexed by rank; a DataFrame with columns
+                ``rank, accuracy`` or ``rank, doc_id, score``; a curve of ``results.json``.
+
+        Raises:
+            CurveError: It is none of these, or its numbers are not a curve.
+        """
+        if isinstance(given, cls):
+            return given
+        if hasattr(given, "columns"):
+            return _from_frame(given)
+        if hasattr(given, "index") and hasattr(given, "to_numpy"):
+            return cls(tuple(given.index), tuple(given.to_numpy()))
+        if isinstance(given, Mapping):
+            return _from_row(given) if "ranks" in given else _from_mapping(given)
+        raise CurveError(
+            f"a {type(given).__name__} is no curve",
+            expected="a Curve, a mapping rank -> accuracy, a Series, a DataFrame with columns "
+            "rank and accuracy, or a curve of results.json",
+        )
+
+    def at(self, ranks: Iterable[int]) -> Curve:
+        """The same curve at some of its ranks; missing ranks are left behind.
+
+        Raises:
+            CurveError: A rank that the curve does not have.
+        """
+        wanted = check_ranks(ranks)
+        absent = [r for r in wanted if r not in self.ranks]
+        if absent:
+            raise CurveError(
+                f"{self.label} has no rank {absent[0]}",
+                expected=f"some of {', '.join(map(str, self.ranks))}",
+            )
+        rows = [self.ranks.index(r) for r in sorted(wanted)]
+        return replace(
+            self,
+            ranks=tuple(self.ranks[i] for i in rows),
+            accuracy=tuple(self.accuracy[i] for i in rows),
+            outcomes=None if self.outcomes is None else self.outcomes[rows],
+            missing={},
+        )
+
+
+def _outcome_array(given: Any) -> NDArray[np.float64]:
+    """(K, n) float64, owned or read-only, checked; a read-only float64 array is not copied."""
+    if isinstance(given, np.ndarray):
+        frozen = given.dtype == np.float64 and not given.flags.writeable
+        array = given if frozen else np.array(given, dtype=np.float64)
+    else:
+        array = _stack(given)
+    if array.ndim != 2:
+        raise CurveError(f"outcomes of shape {array.shape}", expected="(ranks, documents)")
+    if array.shape[1] == 0:
+        raise CurveError("outcomes without a document", expected="at least one document")
+    check_unit_interval(array, "document scores")
+    return array
+
+
+def _stack(rows: Any) -> NDArray[np.float64]:
+    try:
+        arrays = [np.asarray(row, dtype=np.float64) for row in rows]
+    except (TypeError, ValueError):
+        raise CurveError(
+            "document scores that are not numbers", expected="fractions in [0, 1]"
+        ) from None
+    lengths = [row.size for row in arrays]
+    if len(set(lengths)) > 1:
+        raise CurveError(
+            f"ragged outcomes: {min(lengths)} to {max(lengths)} documents per rank",
+            expected="the same documents at every rank",
+        )
+    if not arrays or arrays[0].ndim != 1:
+        raise CurveError("outcomes that are no matrix", expected="(ranks, documents)")
+    return np.stack(arrays)
+
+
+def _from_mapping(given: Mapping[Any, Any]) -> Curve:
+    values = list(given.values())
+    if values and all(isinstance(v, Mapping) for v in values):
+        return Curve.from_documents(given)
+    if values and all(
+        isinstance(v, (Sequence, np.ndarray)) and not isinstance(v, str) for v in values
+    ):
+        return Curve.from_outcomes(given, values)
+    return Curve(tuple(given), tuple(values))
+
+
+def _from_row(row: Mapping[str, Any]) -> Curve:
+    """A curve of ``results.json``: null accuracies are missing ranks with their reason."""
+    if "accuracy" not in row:
+        raise CurveError("a row with ranks and no accuracy", expected="both, as in results.json")
+    points = list(zip(row["ranks"], row["accuracy"], strict=False))
+    if len(points) != len(row["ranks"]) or len(points) != len(row["accuracy"]):
+        raise CurveError(
+            f"{len(row['accuracy'])} accuracies for {len(row['ranks'])} ranks",
+            expected="one for each rank",
+        )
+    missing = {whole_rank(r): str(why) for r, why in (row.get("missing") or {}).items()}
+    for rank, value in points:
+        if value is None:
+            missing.setdefault(whole_rank(rank), "no reason recorded")
+    known = [(r, v) for r, v in points if v is not None]
+    sizes = row.get("bytes") or []
+    return Curve(
+        tuple(r for r, _ in known),
+        tuple(v for _, v in known),
+        baseline=row.get("baseline"),
+        missing=missing,
+        sizes={
+            whole_rank(r): b for r, b in zip(row["ranks"], sizes, strict=False) if b is not None
+        },
+        **{name: row[name] for name in _ROW_LABELS if row.get(name) is not None},
+    )
+
+
+def _from_frame(frame: Any) -> Curve:
+    names = [str(c) for c in frame.columns]
+    if "rank" not in names:
+        raise CurveError(
+            f"a table with columns {', '.join(names[:8])}", expected="a column named rank"
+        )
+    for name in ("adapter", "task", "metric", "seed"):
+        if name in names and len(set(frame[name])) > 1:
+            raise CurveError(
+                f"a table of {len(set(frame[name]))} {name}s is no single curve",
+                fix=f"select one {name}, or use aurac.stats.analysis.analyse for all of them",
+            )
+    labels: dict[str, Any] = {}
+    for column in ("adapter", "task", "metric"):
+        if column in names and len(frame):
+            labels[column] = str(frame[column].iloc[0])
+    if "accuracy" in names:
+        return Curve(tuple(frame["rank"]), tuple(frame["accuracy"]), **labels)
+    if {"doc_id", "score"} <= set(names):
+        return _from_long(frame, labels)
+    raise CurveError(
+        f"a table with columns {', '.join(names[:8])}",
+        expected="rank and accuracy, or rank, doc_id and score",
+    )
+
+
+def _from_long(frame: Any, labels: dict[str, Any]) -> Curve:
+    scores: dict[int, dict[Any, float]] = {}
+    for given, doc, value in zip(frame["rank"], frame["doc_id"], frame["score"], strict=True):
+        rank = whole_rank(given)
+        row = scores.setdefault(rank, {})
+        if doc in row:
+            raise CurveError(f"document {doc!r} appears twice at rank {rank}")
+        row[doc] = value
+    return Curve.from_documents(scores, **labels)

@@ -1,0 +1,1 @@
+"""The evaluation engine: requests answered by forward passes of a model."""

@@ -1,0 +1,307 @@
+"""The fast path of generation: greedy decoding with sequences that come and go.
+
+Prompts are prefilled packed (no padding): a header that all of them share once, and what neighbours
+in the prefix tree share once for a run of them. Every sequence in flight is one token of a decoding
+pass, and when few are left some more that are guessed; one that has ended leaves, the last ones
+move into the holes, and waiting prompts take the freed slots, so that no sequence waits for a
+longer one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from aurac.engine.attention import decoding_frame, forward, packed_model, step_frame
+from aurac.engine.counts import current, logit_noise
+from aurac.engine.kv_cache import PrefixStore, SlotStore
+from aurac.engine.passes import (
+    BRANCH_TOKENS,
+    SAVED_TOKENS,
+    batch_units,
+    chain_unit,
+    joined_rows,
+    make_step,
+    make_unit,
+    unit_paths,
+)
+from aurac.engine.plain_decoding import eos_token_ids
+from aurac.engine.prefix_tree import PrefixTree, common_prefix
+from aurac.engine.prompt_lookup import LONGEST, ROWS, Drafter, shortened
+from aurac.engine.running import device_of, held_tokens
+from aurac.engine.stopping import StopTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from aurac.engine.generate import Prompt
+    from aurac.engine.options import EngineOptions
+    from aurac.engine.passes import Unit
+
+_SHORTEST_HEADER = 16
+_GROWTH = 32  # slots widen by this many tokens at a time
+MOST_SLOTS = 256
+_REFILL = 0.75  # prefill new prompts when fewer than this fraction of the slots is busy
+
+
+@dataclass
+class Stream:
+    """One prompt on its way."""
+
+    number: int
+    prompt: Prompt
+    stops: StopTable
+    new: list[int] = field(default_factory=list)
+    drafter: Drafter | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens whose keys and values are needed to go on: all but the newest."""
+        return len(self.prompt.tokens) + len(self.new) - 1
+
+    def add(self, token: int, ends: frozenset[int]) -> bool:
+        """Append a token; whether it was the last."""
+        self.new.append(token)
+        if self.drafter is not None:
+            self.drafter.add(token)
+        if token in ends or len(self.new) == self.prompt.max_new_tokens:
+            return True
+        return self.stops.may_stop(token) and self.stops.stopped(self.new)
+
+    def guess(self, most: int) -> list[int]:
+        """Up to ``most`` tokens with which the text might go on, and after which one more fits."""
+        if self.drafter is None:
+            self.drafter = Drafter([*self.prompt.tokens, *self.new])
+        return self.drafter.guess(min(most, self.prompt.max_new_tokens - len(self.new) - 1))
+
+
+def shared_header(prompts: Sequence[Prompt]) -> int:
+    """Length of the header that all prompts share, 0 if it is not worth a pass of its own."""
+    tokens = sorted(p.tokens for p in prompts)
+    common = common_prefix(np.asarray(tokens[0]), np.asarray(tokens[-1]))
+    common = min(common, min(len(t) for t in tokens) - 1)
+    worth = common >= _SHORTEST_HEADER and common * (len(tokens) - 1) >= SAVED_TOKENS
+    return common if worth else 0
+
+
+class Decoder:
+    """Runs prompts through one model state.
+
+    Attributes:
+        near_ties: Numbers of the prompts for which, while counts are recorded, a token was chosen
+            by less than the rounding of the model's dtype.
+
+    Args:
+        model: A model for which packed passes are admitted; evaluation mode, no gradients.
+        tokenizer: Its tokenizer.
+        prompts: Distinct requests.
+        options: Budgets.
+        finished: Called with a prompt's number when it has ended.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        prompts: Sequence[Prompt],
+        *,
+        options: EngineOptions,
+        batch_tokens: int,
+        finished: Callable[[int], None] | None = None,
+    ) -> None:
+        self._model = model
+        self._device = device_of(model)
+        self._ends = eos_token_ids(model)
+        self._batch_tokens = batch_tokens
+        self._budget = options.cache_tokens or held_tokens(model)
+        self._finished = finished
+        self.near_ties: set[int] = set()
+        self._header = shared_header(prompts)
+        self._store = PrefixStore(self._header)
+        tables: dict[tuple[str, ...], StopTable] = {}
+        for p in prompts:
+            if p.until not in tables:
+                tables[p.until] = StopTable(tokenizer, p.until)
+        order = sorted(range(len(prompts)), key=lambda i: prompts[i].order)
+        self._waiting = deque(Stream(i, prompts[i], tables[prompts[i].until]) for i in order)
+        self._most = min(options.batch_size or MOST_SLOTS, len(prompts))
+        self._active: list[Stream] = []
+        self._slots = SlotStore(0, 0)
+        self._results: list[list[int]] = [[] for _ in prompts]
+
+    def run(self) -> list[list[int]]:
+        """New tokens of every prompt, up to and including the one that ended it."""
+        with packed_model(self._model):
+            if self._header:
+                self._hold_header()
+            while self._waiting or self._active:
+                if self._waiting and len(self._active) <= _REFILL * self._room():
+                    self._admit()
+                if self._active:
+                    self._advance()
+        return self._results
+
+    def _hold_header(self) -> None:
+        unit = chain_unit(self._waiting[0].prompt.tokens[: self._header], 0)
+        step = make_step([unit], 0, keep=True)
+        tokens = torch.from_numpy(step.tokens).to(self._device)
+        frame = step_frame(step, self._store, self._device)
+        forward(self._model, tokens, frame, torch.zeros_like(tokens[:1]))
+
+    def _own(self, sequence: Stream) -> int:
+        """Places that a sequence needs for its next pass."""
+        return sequence.length + 1 - self._header
+
+    def _room(self) -> int:
+        """How many slots the budget allows at the width that the longest needs."""
+        widest = max(self._own(s) for s in (*self._active, *list(self._waiting)[:1]))
+        return max(1, min(self._most, self._budget // (widest + _GROWTH)))
+
+    def _admit(self) -> None:
+        """Prefill waiting prompts into free slots, and take their first tokens."""
+        count = min(max(self._room() - len(self._active), 1), len(self._waiting))
+        fresh = [self._waiting.popleft() for _ in range(count)]
+        self._fit(len(self._active) + count, max(map(self._own, (*self._active, *fresh))))
+        base = len(self._active)
+        self._active += fresh
+        tree, row_of = PrefixTree.build([(*s.prompt.tokens, *s.new) for s in fresh])
+        slots_of: dict[int, list[int]] = {}
+        for i, row in enumerate(row_of.tolist()):
+            slots_of.setdefault(row, []).append(base + i)
+        runs = joined_rows(tree, self._header, min(BRANCH_TOKENS, self._batch_tokens))
+        units = [make_unit(tree, low, high, self._header) for low, high in runs]
+        run_of = {id(unit): run for unit, run in zip(units, runs, strict=True)}
+        ended = []
+        for batch in batch_units(units, self._batch_tokens):
+            ended += self._prefill(batch, tree, [run_of[id(u)] for u in batch], slots_of)
+        self._release(ended)
+
+    def _prefill(
+        self,
+        units: Sequence[Unit],
+        tree: PrefixTree,
+        runs: Sequence[tuple[int, int]],
+        slots_of: Mapping[int, Sequence[int]],
+    ) -> list[int]:
+        """One pass over units of prompts, copied into their slots; the slots that have ended."""
+        paths: list[Any] = []
+        slots: list[int] = []
+        at = 0
+        for unit, (low, high) in zip(units, runs, strict=True):
+            for row, path in zip(
+                range(low, high), unit_paths(tree, low, high, self._header), strict=True
+            ):
+                paths += [path + at] * len(slots_of[row])
+                slots += slots_of[row]
+            at += len(unit)
+        step = make_step(units, self._header)
+        frame = step_frame(step, self._store, self._device)
+        frame.slots = self._slots
+        frame.source = torch.from_numpy(np.concatenate(paths)).to(self._device)
+        frame.slot = torch.from_numpy(np.repeat(slots, [len(p) for p in paths])).to(self._device)
+        frame.place = frame.positions[frame.source] - self._header
+        last = torch.tensor([int(p[-1]) for p in paths], device=self._device)
+        tokens = torch.from_numpy(step.tokens).to(self._device)
+        found = self._greedy(forward(self._model, tokens, frame, last))
+        return [s for s, best in zip(slots, found, strict=True) if self._take(s, best)]
+
+    def _advance(self) -> None:
+        """One token for every sequence in flight, and more where guesses at them are right."""
+        while len(self._active) > 1 and self._over_budget():
+            self._waiting.appendleft(self._active.pop())
+        drafts = self._drafts()
+        self._fit(
+            len(drafts),
+            max(self._own(s) + len(d) for s, d in zip(self._active, drafts, strict=True)),
+        )
+        frame = decoding_frame(
+            [s.length for s in self._active],
+            [1 + len(d) for d in drafts],
+            self._header,
+            self._store,
+            self._slots,
+            self._device,
+        )
+        fed = [t for s, d in zip(self._active, drafts, strict=True) for t in (s.new[-1], *d)]
+        tokens = torch.tensor(fed, device=self._device)
+        every = torch.arange(len(fed), device=self._device)
+        found = iter(self._greedy(forward(self._model, tokens, frame, every)))
+        ended = []
+        for slot, draft in enumerate(drafts):
+            if self._take_right(slot, draft, [next(found) for _ in range(1 + len(draft))]):
+                ended.append(slot)
+        self._release(ended)
+
+    def _drafts(self) -> list[list[int]]:
+        """For each sequence in flight guesses at its next tokens, where there is room for them."""
+        count = len(self._active)
+        widest = max(map(self._own, self._active)) + LONGEST
+        if count >= ROWS or count * widest > self._budget:
+            return [[] for _ in self._active]
+        return shortened([s.guess(LONGEST) for s in self._active], ROWS - count)
+
+    def _take_right(
+        self, slot: int, draft: Sequence[int], found: Sequence[tuple[int, bool]]
+    ) -> bool:
+        """Take what was chosen up to the first guess that was wrong; whether the text has ended."""
+        for guess, best in zip([*draft, None], found, strict=True):
+            if self._take(slot, best):
+                return True
+            if best[0] != guess:
+                break
+        return False
+
+    def _greedy(self, logits: torch.Tensor) -> list[tuple[int, bool]]:
+        """The best token of each row; for counts also whether a second is within rounding."""
+        best = logits.argmax(dim=-1, keepdim=True)
+        if current() is None:
+            return [(token, False) for token in best[:, 0].tolist()]
+        top = logits.gather(1, best)
+        second = logits.scatter_(1, best, -torch.inf).amax(dim=-1, keepdim=True)
+        close = (top.float() - second.float()) <= logit_noise(logits.dtype)
+        found = torch.cat([best, close.long()], dim=1).tolist()
+        return [(token, bool(tie)) for token, tie in found]
+
+    def _over_budget(self) -> bool:
+        return len(self._active) * max(map(self._own, self._active)) > self._budget
+
+    def _fit(self, count: int, width: int) -> None:
+        """Make the slots wide and many enough, within the budget."""
+        if count <= self._slots.slots and width <= self._slots.width:
+            return
+        wide = max(width, min(width + _GROWTH, self._budget // count))
+        if width <= self._slots.width and count * self._slots.width <= self._budget:
+            wide = self._slots.width
+        self._slots.resize(count, wide)
+
+    def _take(self, index: int, best: tuple[int, bool]) -> bool:
+        """Take a token that was chosen; whether it was the last."""
+        token, tie = best
+        if tie:
+            self.near_ties.add(self._active[index].number)
+        return self._active[index].add(token, self._ends)
+
+    def _release(self, ended: Sequence[int]) -> None:
+        """Let sequences leave; the last ones in flight move into their slots."""
+        if not ended:
+            return
+        for i in ended:
+            sequence = self._active[i]
+            self._results[sequence.number] = sequence.new
+            if self._finished is not None:
+                self._finished(sequence.number)
+        gone = set(ended)
+        left = len(self._active) - len(gone)
+        holes = [i for i in sorted(gone) if i < left]
+        movers = [i for i in range(left, len(self._active)) if i not in gone]
+        for hole, mover in zip(holes, movers, strict=True):
+            self._active[hole] = self._active[mover]
+        del self._active[left:]
+        if movers:
+            self._slots.move(
+                torch.tensor(movers, device=self._device), torch.tensor(holes, device=self._device)
+            )

@@ -1,0 +1,85 @@
+"""Log-likelihoods: the answers of lm-eval's ``HFLM``, each distinct token computed once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aurac.engine.options import EngineOptions
+from aurac.engine.prefix_tree import ScoringLayout
+from aurac.engine.tokens import resolve_max_length
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["ScoringLayout", "loglikelihoods", "scoring_layout"]
+
+_ROW_TOKENS = 4096
+
+
+def scoring_layout(
+    model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]], options: EngineOptions
+) -> ScoringLayout:
+    """Lay the pairs out for this model's length; reuse the result for every rank and adapter."""
+    limit = resolve_max_length(model, tokenizer, options.max_length)
+    return ScoringLayout.build(tokenizer, pairs, limit)
+
+
+def loglikelihoods(
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[tuple[str, str]] | ScoringLayout,
+    *,
+    options: EngineOptions | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[tuple[float, bool]]:
+    """Log-likelihood of each continuation given its context, and whether greedy decoding gives it.
+
+    Args:
+        model: A transformers causal language model, possibly with PEFT layers in it.
+        tokenizer: Its tokenizer.
+        pairs: (context, continuation) texts, or their ``ScoringLayout``.
+        options: Budgets.
+        progress: Called with the number of requests newly finished; the calls sum to their number.
+
+    Returns:
+        One (log-likelihood, greedy) per pair, in the order given. Log-softmax is in float32.
+
+    Raises:
+        TaskError: A pair that cannot be scored.
+        UnsupportedRequestError: The model is no causal language model.
+    """
+    import torch
+
+    from aurac.engine.counts import answered_by
+    from aurac.engine.packed import score_packed
+    from aurac.engine.probe import probe
+    from aurac.engine.rows import score_rows
+    from aurac.engine.running import evaluating, pass_tokens, require_causal
+
+    require_causal(model)
+    options = options or EngineOptions()
+    layout = pairs
+    if not isinstance(layout, ScoringLayout):
+        layout = scoring_layout(model, tokenizer, layout, options)
+    if not len(layout):
+        return []
+    longest = max(len(row) for row in layout.tree.rows)
+    with evaluating(model):
+        if options.packed and probe(model).serves(longest):
+            budget = options.batch_tokens or pass_tokens(model)
+            answered_by("packed", layout.tree.n_nodes)
+            logprob, hit = score_packed(model, layout, batch_tokens=budget, progress=progress)
+        else:
+            answered_by("rows", layout.tree.n_nodes)
+            logprob, hit = score_rows(
+                model,
+                layout,
+                batch_tokens=options.batch_tokens or _ROW_TOKENS,
+                batch_size=options.batch_size,
+                progress=progress,
+            )
+    results = []
+    for index in layout.request_pairs:
+        at = torch.from_numpy(index)
+        results.append((float(logprob[at].double().sum()), bool(hit[at].all())))
+    return results

@@ -1,0 +1,344 @@
+"""Batches of a prefix tree: which tokens run in which forward pass, and who sees whom.
+
+A forward pass carries *units*: whole subtrees below a prefix whose keys and values are already
+held. Its tokens stand in one row without padding, so the linear layers compute every distinct
+token once. Only attention pads, and only among units of similar length.
+
+Within a unit the tokens are in depth-first order, so token j is an ancestor of token i exactly
+when ``j <= i < end[j]``, with ``end[j]`` where the subtree of j ends. That is the tree mask.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aurac.engine.prefix_tree import PrefixTree, ScoringLayout
+
+IntArray = NDArray[np.int64]
+
+BRANCH_TOKENS = 256  # a subtree whose branches are smaller than this is one unit
+SAVED_TOKENS = 256  # sharing less than this is not worth a pass of its own
+_SIMILAR = 0.8  # units in one attention group are at least this fraction of the longest
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """A subtree below a held prefix, in depth-first order.
+
+    Attributes:
+        tokens: (L,) token ids.
+        positions: (L,) positions in the full input.
+        end: (L,) end of each token's subtree, as an index into the unit.
+        nodes: (L,) node numbers of the tree.
+    """
+
+    tokens: IntArray
+    positions: IntArray
+    end: IntArray
+    nodes: IntArray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Units of similar length whose attention is computed together.
+
+    Attributes:
+        index: (G, L) place in the step's tokens; padding repeats the unit's last token.
+        valid: (G, L) False for padding.
+        end: (G, L) subtree ends; padding is visible to later padding only.
+    """
+
+    index: IntArray
+    valid: NDArray[np.bool_]
+    end: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One forward pass.
+
+    Attributes:
+        tokens: (T,) token ids.
+        positions: (T,) positions.
+        prefix: How many held tokens every token of this pass sees.
+        keep: Whether this pass's keys and values extend the held prefix.
+        groups: The units, by attention group.
+        select: (S,) places whose logits are wanted, ascending.
+        pair: (M,) indices of scored pairs.
+        pair_row: (M,) their rows among ``select``.
+    """
+
+    tokens: IntArray
+    positions: IntArray
+    prefix: int
+    keep: bool
+    groups: tuple[Group, ...]
+    select: IntArray
+    pair: IntArray
+    pair_row: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All passes of a layout, in an order in which held prefixes nest.
+
+    Attributes:
+        steps: The passes.
+        held: Longest held prefix in tokens.
+        finished: For each pass, how many requests have their last answer in it.
+    """
+
+    steps: tuple[Step, ...]
+    held: int
+    finished: tuple[int, ...]
+
+    @property
+    def computed(self) -> int:
+        """Tokens that the linear layers compute."""
+        return sum(len(step.tokens) for step in self.steps)
+
+
+def make_unit(tree: PrefixTree, low: int, high: int, depth: int) -> Unit:
+    """The subtree of rows ``low:high`` below their first ``depth`` tokens."""
+    starts, lengths, offsets = _own_tokens(tree, low, high, depth)
+    total = int(offsets[-1])
+    end = np.full(total, total, dtype=np.int64)
+    path = np.zeros(max(len(r) for r in tree.rows[low:high]), dtype=np.int64)
+    nodes, previous = [], depth
+    for i, row in enumerate(range(low, high)):
+        start, stop = int(starts[i]), len(tree.rows[row])
+        end[path[start:previous]] = offsets[i]
+        path[start:stop] = np.arange(offsets[i], offsets[i + 1])
+        previous = stop
+        first = int(tree.shared[row])
+        head = [tree.node(row, p) for p in range(start, min(first, stop))]
+        own = np.arange(max(start, first), stop) - first + tree.offsets[row]
+        nodes.append(np.concatenate([np.asarray(head, dtype=np.int64), own]))
+    return Unit(
+        tokens=np.concatenate([tree.rows[low + i][s:] for i, s in enumerate(starts.tolist())]),
+        positions=np.concatenate(
+            [np.arange(s, s + n) for s, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
+        ),
+        end=end,
+        nodes=np.concatenate(nodes),
+    )
+
+
+def _own_tokens(
+    tree: PrefixTree, low: int, high: int, depth: int
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Of rows ``low:high`` below ``depth``: first own position, own tokens, offset in the unit."""
+    starts = np.maximum(tree.shared[low:high], depth)
+    starts[0] = depth
+    lengths = np.asarray([len(r) for r in tree.rows[low:high]], dtype=np.int64) - starts
+    return starts, lengths, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+
+
+def unit_paths(tree: PrefixTree, low: int, high: int, depth: int) -> list[IntArray]:
+    """For each row of the unit of ``make_unit``, the places of its tokens from ``depth`` on."""
+    starts, lengths, offsets = _own_tokens(tree, low, high, depth)
+    path = np.zeros(0, dtype=np.int64)
+    paths = []
+    for start, length, offset in zip(starts - depth, lengths, offsets[:-1], strict=True):
+        path = np.concatenate([path[:start], np.arange(offset, offset + length)])
+        paths.append(path)
+    return paths
+
+
+def chain_unit(tokens: Sequence[int] | IntArray, start: int) -> Unit:
+    """A single row of tokens from position ``start`` on, without branches or node numbers."""
+    n = len(tokens)
+    return Unit(
+        tokens=np.asarray(tokens, dtype=np.int64),
+        positions=np.arange(start, start + n),
+        end=np.full(n, n, dtype=np.int64),
+        nodes=np.full(n, -1, dtype=np.int64),
+    )
+
+
+def group_units(units: Sequence[Unit]) -> tuple[Group, ...]:
+    """Attention groups of units that stand one after another, longest first."""
+    groups: list[Group] = []
+    at, first = 0, 0
+    while first < len(units):
+        longest = len(units[first])
+        last = first
+        while last < len(units) and len(units[last]) >= _SIMILAR * longest:
+            last += 1
+        size = last - first
+        index = np.empty((size, longest), dtype=np.int64)
+        valid = np.zeros((size, longest), dtype=bool)
+        end = np.full((size, longest), longest, dtype=np.int64)
+        for g, unit in enumerate(units[first:last]):
+            n = len(unit)
+            index[g, :n] = np.arange(at, at + n)
+            index[g, n:] = at + n - 1
+            valid[g, :n] = True
+            end[g, :n] = np.where(unit.end == n, longest, unit.end)
+            at += n
+        groups.append(Group(index, valid, end))
+        first = last
+    return tuple(groups)
+
+
+def make_step(units: Sequence[Unit], prefix: int, *, keep: bool = False) -> Step:
+    """A pass over units, longest first, that reads no logits yet."""
+    none = np.zeros(0, dtype=np.int64)
+    return Step(
+        tokens=np.concatenate([u.tokens for u in units]),
+        positions=np.concatenate([u.positions for u in units]),
+        prefix=prefix,
+        keep=keep,
+        groups=group_units(units),
+        select=none,
+        pair=none,
+        pair_row=none,
+    )
+
+
+def batch_units(units: Sequence[Unit], budget: int) -> list[list[Unit]]:
+    """Units in batches of at most ``budget`` tokens (or one unit), longest first."""
+    batches: list[list[Unit]] = []
+    room = 0
+    for unit in sorted(units, key=len, reverse=True):
+        if not batches or len(unit) > room:
+            batches.append([])
+            room = budget
+        batches[-1].append(unit)
+        room -= len(unit)
+    return batches
+
+
+def distinct_tokens(tree: PrefixTree, low: int, high: int, depth: int) -> int:
+    """Distinct tokens of rows ``low:high`` below their first ``depth`` tokens."""
+    return int(tree.offsets[high] - tree.offsets[low] + tree.shared[low]) - depth
+
+
+def _children(tree: PrefixTree, low: int, high: int, depth: int) -> list[tuple[int, int]]:
+    cuts = np.flatnonzero(tree.shared[low + 1 : high] == depth) + low + 1
+    return list(itertools.pairwise([low, *cuts.tolist(), high]))
+
+
+def _together(
+    tree: PrefixTree, parts: Sequence[tuple[int, int]], depth: int, most: int
+) -> list[tuple[int, int]]:
+    """Small neighbours joined, so that one unit computes their common trunk once for all."""
+    joined = [parts[0]]
+    for low, high in parts[1:]:
+        first = joined[-1][0]
+        if distinct_tokens(tree, first, high, depth) <= most:
+            joined[-1] = (first, high)
+        else:
+            joined.append((low, high))
+    return joined
+
+
+def joined_rows(tree: PrefixTree, depth: int, most: int) -> list[tuple[int, int]]:
+    """All rows as runs of neighbours, each of at most ``most`` tokens below ``depth``, or one row.
+
+    A run is one unit: what its rows share is computed once.
+    """
+    return _together(tree, [(row, row + 1) for row in range(len(tree.rows))], depth, most)
+
+
+class _Planner:
+    """Walks the tree depth first and emits passes."""
+
+    def __init__(self, tree: PrefixTree, budget: int) -> None:
+        self._tree = tree
+        self._budget = budget
+        self.steps: list[tuple[Step, IntArray]] = []
+        self.held = 0
+
+    def _emit(self, units: Sequence[Unit], prefix: int, *, keep: bool = False) -> None:
+        step = make_step(units, prefix, keep=keep)
+        self.steps.append((step, np.concatenate([u.nodes for u in units])))
+
+    def visit(self, low: int, high: int, depth: int) -> None:
+        """Emit every pass for rows ``low:high``, whose first ``depth`` tokens are held."""
+        tree = self._tree
+        branches = min(BRANCH_TOKENS, self._budget)
+        pending, units, trunks = [(low, high)], [], []
+        while pending:
+            first, last = pending.pop()
+            inner = tree.shared[first + 1 : last]
+            total = distinct_tokens(tree, first, last, depth)
+            trunk = int(inner.min()) if len(inner) else len(tree.rows[first])
+            if last - first == 1 or total - (trunk - depth) <= branches:
+                units.append(make_unit(tree, first, last, depth))
+                continue
+            children = _children(tree, first, last, trunk)
+            if (trunk - depth) * (len(children) - 1) >= SAVED_TOKENS:
+                trunks.append((first, last, trunk))
+            else:
+                pending.extend(_together(tree, children, depth, branches))
+        for batch in batch_units(units, self._budget):
+            self._emit(batch, depth)
+        for first, last, trunk in trunks:
+            unit = make_unit(tree, first, first + 1, depth)
+            n = trunk - depth
+            cut = Unit(unit.tokens[:n], unit.positions[:n], np.full(n, n), unit.nodes[:n])
+            self._emit([cut], depth, keep=True)
+            self.held = max(self.held, trunk)
+            self.visit(first, last, trunk)
+
+
+def plan_scoring(layout: ScoringLayout, budget: int) -> Plan:
+    """The passes that score a layout; kept with it for the next rank."""
+    key = ("scoring", budget)
+    if key not in layout.plans:
+        tree = layout.tree
+        planner = _Planner(tree, budget)
+        planner.visit(0, len(tree.rows), 0)
+        steps = _with_pairs(layout, planner.steps)
+        layout.plans[key] = Plan(tuple(steps), planner.held, _finished(layout, steps))
+    plan: Plan = layout.plans[key]
+    return plan
+
+
+def _finished(layout: ScoringLayout, steps: Sequence[Step]) -> tuple[int, ...]:
+    step_of = np.zeros(len(layout.pair_node), dtype=np.int64)
+    for number, step in enumerate(steps):
+        step_of[step.pair] = number
+    last = [int(step_of[index].max()) for index in layout.request_pairs]
+    return tuple(np.bincount(last, minlength=len(steps)).tolist())
+
+
+def _with_pairs(layout: ScoringLayout, steps: Sequence[tuple[Step, IntArray]]) -> list[Step]:
+    """Give every scored pair to the first pass that computes its node."""
+    bounds = np.searchsorted(layout.pair_node, np.arange(layout.tree.n_nodes + 1))
+    counts = np.diff(bounds)
+    done = np.zeros(layout.tree.n_nodes, dtype=bool)
+    result = []
+    for step, nodes in steps:
+        select = np.flatnonzero((counts[nodes] > 0) & ~done[nodes])
+        _, once = np.unique(nodes[select], return_index=True)
+        select = select[np.sort(once)]
+        done[nodes[select]] = True
+        pair = [np.arange(bounds[n], bounds[n + 1]) for n in nodes[select].tolist()]
+        rows = np.repeat(np.arange(len(select)), counts[nodes[select]])
+        none = np.zeros(0, dtype=np.int64)
+        result.append(
+            Step(
+                step.tokens,
+                step.positions,
+                step.prefix,
+                step.keep,
+                step.groups,
+                select,
+                np.concatenate([none, *pair]),
+                rows,
+            )
+        )
+    return result

@@ -1,0 +1,137 @@
+"""A task's requests laid out once: tokens, distinct prefixes, scored positions.
+
+The distinct inputs of a task form a prefix tree. Sorted lexicographically, each input adds the
+tokens after its longest common prefix with the one before it, so the sorted list *is* the tree in
+depth-first order and needs no pointers. A layout depends on the tokenizer and the length limit,
+never on the weights: it is built once and serves every rank and adapter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aurac.engine.tokens import encode_pairs
+from aurac.errors import TaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+IntArray = NDArray[np.int64]
+
+
+def common_prefix(a: IntArray, b: IntArray) -> int:
+    """Number of leading entries on which two vectors agree."""
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(a[:n] != b[:n])
+    return int(differ[0]) if len(differ) else n
+
+
+@dataclass(frozen=True, eq=False)
+class PrefixTree:
+    """Distinct token sequences, sorted, with what each adds to the one before.
+
+    Attributes:
+        rows: Distinct inputs in lexicographic order.
+        shared: (n_rows,) length of the prefix that row i shares with row i-1; 0 for the first.
+        offsets: (n_rows + 1,) row i's own nodes are ``offsets[i]:offsets[i + 1]``, for the
+            positions ``shared[i]:len(rows[i])``.
+    """
+
+    rows: tuple[IntArray, ...]
+    shared: IntArray
+    offsets: IntArray
+
+    @classmethod
+    def build(cls, sequences: Sequence[tuple[int, ...]]) -> tuple[PrefixTree, IntArray]:
+        """The tree of the sequences, and the row index of each of them."""
+        distinct = sorted(set(sequences))
+        index = {sequence: i for i, sequence in enumerate(distinct)}
+        rows = tuple(np.asarray(sequence, dtype=np.int64) for sequence in distinct)
+        shared = np.zeros(len(rows), dtype=np.int64)
+        for i in range(1, len(rows)):
+            shared[i] = common_prefix(rows[i - 1], rows[i])
+        own = np.asarray([len(r) for r in rows], dtype=np.int64) - shared
+        offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(own)])
+        return cls(rows, shared, offsets), np.asarray([index[s] for s in sequences], dtype=np.int64)
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of distinct prefixes: the tokens that must be computed, each once."""
+        return int(self.offsets[-1])
+
+    def node(self, row: int, position: int) -> int:
+        """The node at a position of a row, whichever row owns it."""
+        while position < self.shared[row]:
+            row -= 1
+        return int(self.offsets[row] + position - self.shared[row])
+
+
+@dataclass(frozen=True, eq=False)
+class ScoringLayout:
+    """Log-likelihood requests as a prefix tree with scored (node, next token) pairs.
+
+    Attributes:
+        tree: The distinct model inputs.
+        pair_node: (n_pairs,) ascending node whose logits are read.
+        pair_token: (n_pairs,) the token that is scored there.
+        request_pairs: For each request, the indices of its pairs, in order.
+        max_length: Longest input in tokens.
+        plans: Batches derived from this layout, by the budgets they were made for.
+    """
+
+    tree: PrefixTree
+    pair_node: IntArray
+    pair_token: IntArray
+    request_pairs: tuple[IntArray, ...]
+    max_length: int
+    plans: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def build(
+        cls, tokenizer: Any, pairs: Sequence[tuple[str, str]], max_length: int
+    ) -> ScoringLayout:
+        """Tokenise (context, continuation) pairs and lay them out.
+
+        Raises:
+            TaskError: A pair without tokens to score, or a continuation longer than ``max_length``.
+        """
+        return cls.from_tokens(encode_pairs(tokenizer, pairs), max_length)
+
+    @classmethod
+    def from_tokens(
+        cls, encoded: Sequence[tuple[Sequence[int], Sequence[int]]], max_length: int
+    ) -> ScoringLayout:
+        """Lay out tokenised pairs; inputs keep their last ``max_length`` tokens."""
+        inputs = []
+        for context, continuation in encoded:
+            if len(continuation) > max_length:
+                raise TaskError(
+                    f"a continuation of {len(continuation)} tokens",
+                    expected=f"at most the model's length, {max_length}",
+                )
+            inputs.append(tuple([*context, *continuation][-(max_length + 1) :][:-1]))
+        tree, row_of = PrefixTree.build(inputs)
+        found: dict[tuple[int, int], int] = {}
+        requests = []
+        for row, (_, continuation) in zip(row_of.tolist(), encoded, strict=True):
+            start = len(tree.rows[row]) - len(continuation)
+            keys = [(tree.node(row, start + j), token) for j, token in enumerate(continuation)]
+            requests.append([found.setdefault(key, len(found)) for key in keys])
+        order = sorted(found, key=lambda key: key[0])
+        place = np.empty(len(found), dtype=np.int64)
+        place[[found[key] for key in order]] = np.arange(len(found))
+        table = np.asarray(order, dtype=np.int64).reshape(-1, 2)
+        return cls(
+            tree=tree,
+            pair_node=table[:, 0].copy(),
+            pair_token=table[:, 1].copy(),
+            request_pairs=tuple(place[np.asarray(r, dtype=np.int64)] for r in requests),
+            max_length=max_length,
+        )
+
+    def __len__(self) -> int:
+        return len(self.request_pairs)

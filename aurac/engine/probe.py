@@ -1,0 +1,252 @@
+"""Can this model run packed passes? Decided by running it, once per model object.
+
+A few made-up sequences go through the model twice: as plain rows through its own attention, and
+packed (a held prefix, a tree with branches, a decoding step) through ours. Only equal logits, at
+the selected positions, admit the fast path. What a probe of short sequences cannot see, limits
+that only bite at length, is read from the configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from aurac.engine.attention import Frame, decoding_frame, forward, packed_model, step_frame
+from aurac.engine.counts import recording
+from aurac.engine.kv_cache import PrefixStore, SlotStore
+from aurac.engine.passes import Unit, chain_unit, make_step, make_unit
+from aurac.engine.prefix_tree import PrefixTree
+from aurac.engine.running import accepts, device_of, unwrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
+
+_HEAD, _TAIL = 7, 6
+# Seen on the packaged base (30 layers, bf16): rounding alone puts logits 0.1 from the fp32 ones and
+# two passes up to 0.16 apart; a missing mask gives 1.0 to 1.7, positions off by one 0.3 to 0.4.
+_TOLERANCE = {
+    torch.float64: 1e-6,
+    torch.float32: 1e-3,
+    torch.float16: 5e-2,
+    torch.bfloat16: 2.2e-1,
+}
+_KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether packed passes give a model's own answers.
+
+    Attributes:
+        packed: They do.
+        longest: Inputs up to this length; ``None`` for any.
+        reason: Why not, or why only up to a length.
+    """
+
+    packed: bool
+    longest: int | None = None
+    reason: str = ""
+
+    def serves(self, length: int) -> bool:
+        """Whether inputs of this length can be packed."""
+        return self.packed and (self.longest is None or length <= self.longest)
+
+
+_VERDICTS: weakref.WeakKeyDictionary[Any, Verdict] = weakref.WeakKeyDictionary()
+
+
+def probe(model: Any) -> Verdict:
+    """The verdict for this model object; the first call runs it on about a hundred tokens.
+
+    Call it in evaluation mode without gradients. Adapter layers are switched off meanwhile: they
+    act on each token by itself, and their weights add rounding that says nothing about the model.
+    """
+    key = unwrapped(model)
+    if key not in _VERDICTS:
+        # A probe's passes are no part of any evaluation's counts.
+        with recording(), _without_adapters(key):
+            _VERDICTS[key] = verdict = _examine(model)
+        if verdict.packed and verdict.longest is None:
+            log.info("packed passes serve %s", type(key).__name__)
+        elif verdict.packed:
+            what = "packed passes serve %s up to %d tokens, the plain path serves longer tasks: %s"
+            log.warning(what, type(key).__name__, verdict.longest, verdict.reason)
+        else:
+            log.warning("%s: %s; using the plain path", type(key).__name__, verdict.reason)
+    return _VERDICTS[key]
+
+
+@contextlib.contextmanager
+def _without_adapters(model: Any) -> Iterator[None]:
+    """The base alone, whichever adapter is attached."""
+    peft = sys.modules.get("peft")
+    if peft is None:
+        yield
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    before = [layer._disable_adapters for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, disabled in zip(layers, before, strict=True):
+            layer._disable_adapters = disabled
+
+
+def _examine(model: Any) -> Verdict:
+    config = unwrapped(model).config
+    if getattr(config, "is_encoder_decoder", False):
+        return Verdict(packed=False, reason="an encoder-decoder")
+    for name in ("position_ids", "logits_to_keep", "use_cache"):
+        if not accepts(model, name):
+            return Verdict(packed=False, reason=f"its forward takes no {name}")
+    config = getattr(config, "text_config", None) or config
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if not kinds <= _KNOWN_LAYERS:
+        return Verdict(packed=False, reason=f"layers of kind {', '.join(sorted(kinds))}")
+    try:
+        error, windows = _compare(model, int(config.vocab_size))
+    except Exception as problem:  # noqa: BLE001  # whatever custom code raises, the plain path serves
+        return Verdict(packed=False, reason=f"a packed pass failed ({problem!r:.200})")
+    limit = _TOLERANCE.get(next(iter(model.parameters())).dtype, 0.1)
+    if not error <= limit:
+        return Verdict(packed=False, reason=f"a packed pass differs by {error:.1e} (limit {limit})")
+    return _packed_verdict(config, windows)
+
+
+def _packed_verdict(config: Any, windows: set[int]) -> Verdict:
+    """Packed, up to the length from which on its configuration says that passes differ."""
+    limits = {
+        "its attention is local": _length_limit(config, windows),
+        "its rotary positions change": _rotary_limit(config),
+    }
+    known = {why: limit for why, limit in limits.items() if limit is not None}
+    if not known:
+        return Verdict(packed=True)
+    why = min(known, key=lambda name: known[name])
+    return Verdict(packed=True, longest=known[why], reason=f"{why} beyond {known[why]} tokens")
+
+
+def _length_limit(config: Any, windows: set[int]) -> int | None:
+    """The shortest window in the configuration that the attention function was not told about."""
+    local = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    used = getattr(config, "use_sliding_window", True)
+    unseen = [int(w) for w in local if w and used and int(w) not in windows]
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None and set(kinds) == {"full_attention"}:
+        return None
+    return min(unseen, default=None)
+
+
+def _rotary_limit(config: Any) -> int | None:
+    """The length from which on a pass's longest sequence changes the positions of all in it."""
+    given = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    parts = [part for part in given.values() if isinstance(part, Mapping)] or [given]
+    name = "original_max_position_embeddings"
+    limits = []
+    for part in parts:
+        kind = str(part.get("rope_type") or part.get("type"))
+        if kind == "longrope" or "dynamic" in kind:
+            length = part.get(name) or getattr(config, name, None) or config.max_position_embeddings
+            limits.append(int(length))
+    return min(limits, default=None)
+
+
+def _sequences(vocabulary: int) -> tuple[PrefixTree, int]:
+    """Four rows over one head, two of them sharing more; the head's length."""
+    draw = np.random.default_rng(20).integers(0, vocabulary, size=_HEAD + 4 * _TAIL).tolist()
+    head, parts = draw[:_HEAD], [draw[_HEAD + i * _TAIL :][:_TAIL] for i in range(4)]
+    rows = [head + parts[0], head + parts[0][:3] + parts[1], head + parts[2], head + parts[3][:4]]
+    return PrefixTree.build([tuple(r) for r in rows])[0], _HEAD
+
+
+def _compare(model: Any, vocabulary: int) -> tuple[float, set[int]]:
+    """Largest relative difference of the packed logits from plain rows, and the windows seen."""
+    tree, head = _sequences(vocabulary)
+    device = device_of(model)
+    plain = []
+    for row in tree.rows:
+        tokens = torch.from_numpy(row).to(device)
+        plain.append(model(input_ids=tokens[None], use_cache=False).logits[0].float())
+    errors, windows = [], set[int]()
+    with packed_model(model):
+        for number, start, logits, seen in _packed_logits(model, tree, head, device):
+            expected = plain[number][start : start + len(logits)]
+            spread = (expected - expected.mean(dim=-1, keepdim=True)).norm()
+            errors.append(float((logits.float() - expected).norm() / spread))
+            windows |= seen
+    return max(errors) if not any(np.isnan(errors)) else float("nan"), windows
+
+
+def _packed_logits(
+    model: Any, tree: PrefixTree, head: int, device: torch.device
+) -> Iterator[tuple[int, int, torch.Tensor, set[int]]]:
+    """(row, position of the first logits, logits, windows) of packed passes over the rows."""
+    store = PrefixStore(head)
+    trunk = chain_unit(tree.rows[0][:head], 0)
+    whole = make_unit(tree, 0, len(tree.rows), 0)
+    below = make_unit(tree, 0, len(tree.rows), head)
+    for units, prefix, keep in (([trunk], 0, True), ([below], head, False), ([whole], 0, False)):
+        step = make_step(units, prefix, keep=keep)
+        frame = step_frame(step, store, device)
+        every = torch.arange(len(step.tokens), device=device)
+        logits = forward(model, torch.from_numpy(step.tokens).to(device), frame, every)
+        yield from _by_row(tree, units[0], logits, frame)
+    yield from _decoded(model, tree, head, store, device)
+
+
+def _by_row(
+    tree: PrefixTree, unit: Unit, logits: torch.Tensor, frame: Frame
+) -> Iterator[tuple[int, int, torch.Tensor, set[int]]]:
+    if frame.layer == 0:
+        raise RuntimeError("the model does not look its attention up by name")
+    if unit.nodes[0] < 0:
+        yield 0, int(unit.positions[0]), logits, frame.windows
+        return
+    owner = np.searchsorted(tree.offsets, unit.nodes, side="right") - 1
+    for row in np.unique(owner).tolist():
+        at = np.flatnonzero(owner == row)
+        yield row, int(unit.positions[at[0]]), logits[torch.from_numpy(at)], frame.windows
+
+
+def _decoded(
+    model: Any, tree: PrefixTree, head: int, store: PrefixStore, device: torch.device
+) -> Iterator[tuple[int, int, torch.Tensor, set[int]]]:
+    """Every row but its last tokens into a slot, then these as decoding steps.
+
+    The first step has one to three of each row, the second the last one alone: again, so that the
+    place of a token that was there before is in its slot.
+    """
+    slots = SlotStore(len(tree.rows), max(len(r) for r in tree.rows) - head)
+    counts = [min(1 + i % 3, len(row) - head - 1) for i, row in enumerate(tree.rows)]
+    starts = [len(row) - count for row, count in zip(tree.rows, counts, strict=True)]
+    order = sorted(range(len(starts)), key=lambda i: -starts[i])
+    units = [chain_unit(tree.rows[i][head : starts[i]], head) for i in order]
+    step = make_step(units, head)
+    frame = step_frame(step, store, device)
+    slot = np.repeat(order, [len(u) for u in units])
+    frame.slots, frame.slot = slots, torch.from_numpy(slot).to(device)
+    frame.place = frame.positions - head
+    last = torch.from_numpy(np.cumsum([len(u) for u in units]) - 1).to(device)
+    forward(model, torch.from_numpy(step.tokens).to(device), frame, last)
+    for count in (counts, [1] * len(tree.rows)):
+        begins = [len(row) - n for row, n in zip(tree.rows, count, strict=True)]
+        frame = decoding_frame(begins, count, head, store, slots, device)
+        ends = np.concatenate([row[at:] for row, at in zip(tree.rows, begins, strict=True)])
+        tokens = torch.from_numpy(ends).to(device)
+        logits = forward(model, tokens, frame, torch.arange(len(tokens), device=device))
+        for row, (begin, part) in enumerate(zip(begins, logits.split(count), strict=True)):
+            yield row, begin, part, frame.windows

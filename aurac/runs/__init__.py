@@ -1,0 +1,1 @@
+"""Runs: settings, plan, cells on disk, and who computes them."""

@@ -1,0 +1,381 @@
+"""`compare`: checkpoints × ranks × tasks → curves, scores and a report in a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.errors import UsageError
+from aurac.files import write_json
+from aurac.runs.executors import make_executor
+from aurac.runs.folder import open_run_folder, outgrown, say_why_unused
+from aurac.runs.interrupts import Interrupts
+from aurac.runs.lock import Leases
+from aurac.runs.log import Profile, RunLog
+from aurac.runs.plan import PlannedCell, Variant, shard_of
+from aurac.runs.progress import NoProgress, SweepProgress
+from aurac.runs.provenance import machine, versions
+from aurac.runs.results import RESULTS_FILE, SCHEMA, TaskCells, adapter_row, curve_row, task_row
+from aurac.runs.runner import Tools
+from aurac.runs.session import Session, common_base, limit_of, load_adapters, open_session
+from aurac.runs.settings import separated
+from aurac.runs.status import PlanRow, write_plan
+from aurac.runs.store import CellStore, cannot_write
+from aurac.tasks.record import write_requests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from aurac.models.base import LoadedBase
+    from aurac.runs.settings import Execution, Settings
+    from aurac.tasks.task import BuiltTask
+
+__all__ = ["Comparison", "common_base", "compare", "load_adapters"]
+
+logger = logging.getLogger(__name__)
+
+PROFILE_FILE = "profile.json"
+_MOST_REPAIRS = 3  # rounds in which damaged cells are computed again
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison: its folder, the content of `results.json`, the files written.
+
+    Attributes:
+        shard: (number, of) where only that share was computed; there are no results then.
+        outgrown: The folder belongs to a larger request by now, whose results are left alone.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+    files: tuple[Path, ...]
+    shard: tuple[int, int] | None = None
+    outgrown: bool = False
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """Cells that could not be evaluated; the command line exits with 3 if there are any."""
+        return list(self.results["failures"])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from aurac.report.notebook import results_html
+
+        return results_html(self.results, self.folder)
+
+
+def compare(
+    checkpoints: Sequence[str | Path],
+    tasks: Sequence[str],
+    *,
+    out: str | Path | None = None,
+    progress: bool = False,
+    command: str | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Evaluate adapters at every rank on tasks and write curves, AURAC and a report.
+
+    Args:
+        checkpoints: Folders, files or hub ids of adapters.
+        tasks: Names that lm-eval knows, or bundled ones.
+        out: Run folder; None: `runs/<tasks>-<hash of the request>`. The same request goes on where
+            it stopped, and processes that are given the same request share the work.
+        progress: Show a progress bar with the time left on standard error.
+        command: The command line, for the provenance.
+        settings: Fields of `Settings` and of `Execution`.
+
+    Raises:
+        AuracError: Any input that cannot be used, before anything is computed; later a run folder
+            that takes no more, or a lost device.
+        Interrupted: A signal came; the same call goes on.
+    """
+    if not checkpoints or not tasks:
+        raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
+    chosen, execution = separated(settings)
+    started, profile = time.time(), Profile()
+    with Interrupts() as interrupts:
+        with profile.spent("build"):
+            elsewhere = execution.executor == "ray"
+            session = open_session(checkpoints, tasks, chosen, elsewhere=elsewhere)
+        folder = open_run_folder(out, tasks, session.request())
+        run = _Run(session, execution, folder, interrupts, profile, progress=progress)
+        return run.whole(command, started)
+
+
+class _Run:
+    """One process's part in the run of a folder."""
+
+    def __init__(
+        self,
+        session: Session,
+        execution: Execution,
+        folder: Path,
+        interrupts: Interrupts,
+        profile: Profile,
+        *,
+        progress: bool,
+    ) -> None:
+        self.session, self.execution, self.folder = session, execution, folder
+        self.interrupts, self.profile, self.progress = interrupts, profile, progress
+        self.store, self.log = CellStore(folder), RunLog(folder)
+
+    def whole(self, command: str | None, started: float) -> Comparison:
+        """Compute what is missing, gather, write."""
+        try:
+            with self.log, Leases(self.folder, self.execution.lease_seconds) as leases:
+                self.log.event("start", command=command, versions=versions())
+                self.store.tidy()
+                with self.profile.spent("fit"):
+                    self.session.fit(self.folder)
+                cells = self.session.cells()
+                write_plan(self.folder, [plan_row(cell) for cell in cells])
+                say_why_unused(self.store, [cell.identity for cell in cells])
+                if self.execution.retry_failed:
+                    for key in self.store.failed_keys():
+                        self.store.forgive(key)
+                done = self._computed(cells, leases, command, started)
+                if self.execution.profile:
+                    write_json(self.folder / PROFILE_FILE, self.profile.to_dict())
+                return done
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+
+    def _computed(
+        self, cells: list[PlannedCell], leases: Leases, command: str | None, started: float
+    ) -> Comparison:
+        wanted = shard_of(cells, *self.execution.shard) if self.execution.shard else cells
+        for _ in range(_MOST_REPAIRS):
+            self._compute(wanted, leases)
+            if self.execution.shard:
+                return self._shard(wanted)
+            with self.profile.spent("results"):
+                results, damaged = gathered(self.session, cells, self.store)
+            if not damaged:
+                break
+            for cell in damaged:
+                self.store.path(cell.identity).unlink(missing_ok=True)
+                self.store.forgive(cell.identity.key)
+        return self._written(results, leases, command, started)
+
+    def _compute(self, wanted: list[PlannedCell], leases: Leases) -> None:
+        settled = self.store.keys() | self.store.failed_keys()
+        todo = [cell for cell in wanted if cell.identity.key not in settled]
+        bar = SweepProgress(todo, total_cells=len(wanted)) if self.progress else NoProgress()
+        tools = Tools(
+            leases,
+            self.interrupts,
+            self.log,
+            self.profile,
+            wait_for_device=self.execution.profile,
+            on_documents=bar.documents,
+            on_cell=bar.cell,
+        )
+        with bar:
+            if todo:
+                executor = make_executor(self.execution, self.folder)
+                executor.run(self.session, self.store, todo, tools)
+
+    def _shard(self, wanted: list[PlannedCell]) -> Comparison:
+        records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
+        failures = [failure_row(cell, record["reason"]) for cell, record in records if record]
+        results = {"failures": failures, "cells": len(wanted)}
+        return Comparison(self.folder, results, (), shard=self.execution.shard)
+
+    def _written(
+        self, results: dict[str, Any], leases: Leases, command: str | None, started: float
+    ) -> Comparison:
+        """Results and report, by one process at a time."""
+        session = self.session
+        for row, task in zip(results["tasks"], session.built, strict=True):
+            row["documents"] = _write_documents(self.folder, task)
+            row["requests"] = write_requests(self.folder, task, session.outline)
+        request = session.request()
+        results["provenance"] = _provenance(
+            session.outline, session.chosen, command, started, request
+        )
+        with _one_at_a_time(leases, "results"):
+            if outgrown(self.folder, request):
+                logger.warning(
+                    "%s holds a larger run by now: its results are left to that command",
+                    self.folder,
+                )
+                return Comparison(self.folder, results, (), outgrown=True)
+            write_json(self.folder / RESULTS_FILE, results)
+            from aurac.report import write_report
+
+            with self.profile.spent("report"):
+                return Comparison(self.folder, results, tuple(write_report(self.folder)))
+
+
+@contextlib.contextmanager
+def _one_at_a_time(leases: Leases, name: str) -> Iterator[None]:
+    while not leases.acquire(name):
+        time.sleep(0.2)
+    try:
+        yield
+    finally:
+        leases.release(name)
+
+
+def _write_documents(folder: Path, task: BuiltTask) -> str:
+    """Questions and targets beside the cells, so that a report can show examples."""
+    from aurac.tasks.questions import readable
+
+    path = Path("documents") / f"{task.documents_sha256[:16]}.json"
+    write_json(folder / path, readable(task))
+    return path.as_posix()
+
+
+def gathered(
+    session: Session, cells: Sequence[PlannedCell], store: CellStore
+) -> tuple[dict[str, Any], list[PlannedCell]]:
+    """The content of `results.json` but for its provenance, and the cells that are damaged.
+
+    Each cell is read and verified once.
+    """
+    from aurac import __version__
+
+    reader = _Reader(cells, store)
+    variants = session.variants
+    tables = [TaskCells(task, reader.fetch) for task in session.built]
+    first = {variant.name: variant for variant in reversed(variants)}
+    results = {
+        "schema": SCHEMA,
+        "aurac": __version__,
+        "curves": [
+            curve_row(v, cells_of, session.outline.name) for cells_of in tables for v in variants
+        ],
+        "tasks": [
+            task_row(task, limit_of(task.group or task.name, session.chosen))
+            for task in session.built
+        ],
+        "adapters": [
+            adapter_row(name, first[name]) for name in dict.fromkeys(v.name for v in variants)
+        ],
+        "groups": {name: list(members) for name, members in session.chosen.groups.items()},
+        "failures": reader.failures,
+        "engine": reader.engine,
+    }
+    return results, reader.damaged
+
+
+_ENGINE_TOTALS = ("computed_tokens", "distinct_tokens", "passes", "forward_seconds", "flops")
+
+
+def _add_engine(total: dict[str, Any], cell: Mapping[str, Any]) -> None:
+    """Add a cell's counts; what one cell could not count is not known of all."""
+    for name in _ENGINE_TOTALS:
+        known = total[name] is not None and cell.get(name, 0) is not None
+        total[name] = total[name] + cell.get(name, 0) if known else None
+    total["paths"] = sorted({*total["paths"], *cell.get("paths", ())})
+
+
+class _Reader:
+    """Reads each cell once, and keeps what curves are made of."""
+
+    def __init__(self, cells: Sequence[PlannedCell], store: CellStore) -> None:
+        self._store = store
+        self._where = {
+            (id(c.variant) if c.variant else None, c.rank, c.task.name): c for c in cells
+        }
+        self._seen: dict[str, tuple[dict[str, Any], str] | str] = {}
+        self.failures: list[dict[str, Any]] = []
+        self.damaged: list[PlannedCell] = []
+        self.engine: dict[str, Any] = {**dict.fromkeys(_ENGINE_TOTALS, 0.0), "paths": []}
+
+    def fetch(
+        self, variant: Variant | None, rank: int, leaf: BuiltTask
+    ) -> tuple[dict[str, Any], str] | str:
+        cell = self._where[(id(variant) if variant else None, rank, leaf.name)]
+        key = cell.identity.key
+        if key not in self._seen:
+            self._seen[key] = self._read(cell)
+        return self._seen[key]
+
+    def _read(self, cell: PlannedCell) -> tuple[dict[str, Any], str] | str:
+        content = self._store.get(cell.identity)
+        if content is not None:
+            path = self._store.path(cell.identity)
+            engine = content.get("engine") or {}
+            _add_engine(self.engine, engine)
+            kept = {"metrics": content["metrics"], "engine": engine}
+            return kept, f"{path.parent.name}/{path.name}"
+        record = self._store.failure(cell.identity.key)
+        if record is None:
+            self.damaged.append(cell)
+            return "not evaluated"
+        self.failures.append(failure_row(cell, str(record["reason"])))
+        return str(record["reason"])
+
+
+def plan_row(cell: PlannedCell) -> PlanRow:
+    """A planned cell as the run folder keeps it."""
+    curve = cell.variant.label if cell.variant else None
+    return PlanRow(cell.identity.key, curve, cell.rank, cell.task.name, cell.task.n_requests)
+
+
+def failure_row(cell: PlannedCell, reason: str) -> dict[str, Any]:
+    """One element of `failures`."""
+    return {
+        "adapter": cell.variant.name if cell.variant else None,
+        "curve": cell.variant.label if cell.variant else None,
+        "task": cell.task.name,
+        "rank": cell.rank,
+        "reason": reason,
+    }
+
+
+def _provenance(
+    base: LoadedBase,
+    chosen: Settings,
+    command: str | None,
+    started: float,
+    request: dict[str, Any],
+) -> dict[str, Any]:
+    finished = time.time()
+
+    def stamp(seconds: float) -> str:
+        moment = dt.datetime.fromtimestamp(seconds, tz=dt.timezone.utc)
+        return moment.isoformat(timespec="seconds")
+
+    return {
+        "command": command,
+        "started": stamp(started),
+        "finished": stamp(finished),
+        "seconds": round(finished - started, 1),
+        "seed": chosen.seed,
+        "dtype": base.dtype,
+        "device": base.device,
+        "base": {"name": base.name, "sha256": base.sha256},
+        "versions": versions(),
+        "machine": {**machine(), **_device(base.device)},
+        "settings": {
+            "ranks": chosen.ranks if isinstance(chosen.ranks, str) else list(chosen.ranks),
+            "basis": list(chosen.basis),
+            "rescale": list(chosen.rescale) if chosen.rescale else None,
+            "num_fewshot": chosen.num_fewshot,
+            "fewshot": chosen.fewshot,
+            "limit": chosen.limit,
+            "split": chosen.split,
+            "chat_template": chosen.chat_template,
+            "cluster": dict(chosen.cluster),
+            "device_map": chosen.device_map,
+            "data": {task: Path(folder).name for task, folder in chosen.data.items()},
+            "batching": request["settings"]["batching"],
+        },
+    }
+
+
+def _device(device: str) -> dict[str, Any]:
+    import torch
+
+    described: dict[str, Any] = {"device": device, "threads": torch.get_num_threads()}
+    if device.startswith("cuda") and torch.cuda.is_available():
+        described["gpu"] = torch.cuda.get_device_name(device)
+    return described

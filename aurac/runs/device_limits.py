@@ -1,0 +1,64 @@
+"""A device that has too little memory for a pass, or that answers nothing more."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from aurac.errors import AuracError
+from aurac.runs.cell_content import reason_of
+
+if TYPE_CHECKING:
+    from aurac.engine.options import EngineOptions
+    from aurac.runs.plan import PlannedCell
+
+_LEAST_TOKENS, _LEAST_CACHE, _MOST_SEQUENCES = 64, 512, 256
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate")
+
+
+class LostDeviceError(AuracError):
+    """An accelerator that answers nothing more in this process; other cells would fail with it."""
+
+    exit_code = 3
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY)
+
+
+def halved(options: EngineOptions, model: Any) -> EngineOptions | None:
+    """Half of every budget; None where they are as small as they may be."""
+    from aurac.engine.running import held_tokens, pass_tokens
+
+    tokens = options.batch_tokens or pass_tokens(model)
+    sequences = options.batch_size or _MOST_SEQUENCES
+    held = options.cache_tokens or held_tokens(model)
+    if tokens <= _LEAST_TOKENS and sequences == 1 and held <= _LEAST_CACHE:
+        return None
+    return replace(
+        options,
+        batch_tokens=max(_LEAST_TOKENS, tokens // 2),
+        batch_size=max(1, sequences // 2),
+        cache_tokens=max(_LEAST_CACHE, held // 2),
+    )
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def stop_if_device_is_lost(error: BaseException, cell: PlannedCell) -> None:
+    """After an error of the accelerator itself every later cell of this process would fail."""
+    if "CUDA error" in str(error) and not no_memory(error):
+        raise LostDeviceError(
+            f"the accelerator is lost since {cell.label} ({reason_of(error)})",
+            fix="give the same command again to go on without that cell",
+        ) from error

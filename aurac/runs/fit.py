@@ -1,0 +1,117 @@
+"""Rescale `fit`: one factor per rank, found on held-out training documents, never on the test.
+
+At rank r the scale is s_R times a factor f_r. f_r maximises the mean log-likelihood of the
+reference answers of documents from the task's validation split (its training split where it has
+none, or where the validation split is what is evaluated).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aurac.adapters import attach, prepare
+from aurac.errors import TaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aurac.adapters import Adapter
+    from aurac.adapters.truncate import Basis
+    from aurac.engine.options import EngineOptions
+    from aurac.models.base import LoadedBase
+    from aurac.tasks.task import BuiltTask, Leaf
+
+DOCUMENTS = 48  # per task: the optimum is flat, and each costs a forward pass per factor tried
+EXPONENTS = tuple(range(-2, 6))  # factors 1/4 … 32 of s_R; the rule `rank` needs R/r
+
+
+def held_out_pairs(task: BuiltTask, count: int = DOCUMENTS) -> list[tuple[str, str]]:
+    """(context, reference answer) of the last `count` held-out documents, without examples.
+
+    Raises:
+        TaskError: The task has neither a validation nor a training split beside what is evaluated.
+    """
+    pairs = []
+    for leaf in task.leaves:
+        documents = _documents(leaf)
+        share = max(1, count // len(task.leaves))
+        pairs += [_pair(leaf, document) for document in documents[-share:]]
+    return pairs
+
+
+def _documents(leaf: Leaf) -> list[Any]:
+    task = leaf.task
+    if task.has_test_docs() and task.has_validation_docs():
+        return list(task.validation_docs())
+    if task.has_training_docs():
+        return list(task.training_docs())
+    raise TaskError(
+        f"rescale fit: task {leaf.name!r} has no documents beside those that are evaluated",
+        expected="a task with a training or validation split",
+        fix="use --rescale rule, keep or trained",
+    )
+
+
+def _pair(leaf: Leaf, document: Any) -> tuple[str, str]:
+    task = leaf.task
+    context, target = task.doc_to_text(document), task.doc_to_target(document)
+    choices = task.doc_to_choice(document) if task.config.doc_to_choice is not None else None
+    if choices is not None and isinstance(target, int):
+        target = choices[target]
+    if not isinstance(context, str) or not isinstance(target, str):
+        raise TaskError(
+            f"rescale fit: task {leaf.name!r} has no single reference answer in text",
+            expected="a task whose target is a text or the number of a choice",
+            fix="use --rescale rule, keep or trained",
+        )
+    return context, f"{task.config.target_delimiter}{target}"
+
+
+def best_factor(objective: Callable[[float], float], exponents: Sequence[int] = EXPONENTS) -> float:
+    """The factor 2^e with the largest objective: a grid over e, then the vertex of a parabola.
+
+    The parabola goes through the best grid point and its neighbours; at an end of the grid the end
+    itself is returned.
+    """
+    values = [objective(2.0**e) for e in exponents]
+    k = int(np.argmax(values))
+    if k in (0, len(values) - 1):
+        return 2.0 ** exponents[k]
+    below, top, above = values[k - 1 : k + 2]
+    bend = below - 2 * top + above
+    shift = 0.5 * (below - above) / bend if bend < 0 else 0.0
+    return float(2.0 ** (exponents[k] + shift))
+
+
+def fit_factors(
+    adapter: Adapter,
+    basis: Basis,
+    ranks: Sequence[int],
+    tasks: Sequence[BuiltTask],
+    base: LoadedBase,
+    options: EngineOptions,
+) -> dict[int, float]:
+    """Rank → factor for one adapter in one basis, fitted on held-out documents of all `tasks`.
+
+    Raises:
+        TaskError: See `held_out_pairs`.
+    """
+    from aurac.engine.loglikelihood import loglikelihoods, scoring_layout
+
+    pairs = [pair for task in tasks if not task.members for pair in held_out_pairs(task)]
+    layout = scoring_layout(base.model, base.tokenizer, pairs, options)
+    tried = dict.fromkeys(ranks, 1.0)  # a live model reads its rank's factor at each set_rank
+    factors: dict[int, float] = {}
+    with attach(base.model, prepare(adapter, basis, "fit", fit_factors=tried)) as live:
+        for rank in ranks:
+
+            def objective(factor: float, rank: int = rank) -> float:
+                tried[rank] = factor
+                live.set_rank(rank)
+                found = loglikelihoods(base.model, base.tokenizer, layout, options=options)
+                return float(np.mean([likelihood for likelihood, _ in found]))
+
+            factors[rank] = best_factor(objective)
+    return factors

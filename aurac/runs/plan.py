@@ -1,0 +1,216 @@
+"""The plan of a run: variant × rank × task, in the order in which curves become useful.
+
+The plan is a pure function of adapters, tasks and settings: every process that is given the same
+request makes the same cells in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aurac.adapters import Adapter, default_nested_ranks, default_rescale
+from aurac.adapters.truncate import BASES, RESCALES
+from aurac.errors import RankError, UsageError
+from aurac.runs.provenance import CellIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aurac.adapters.truncate import Basis, Rescale
+    from aurac.models.base import LoadedBase
+    from aurac.tasks.task import BuiltTask
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One way of truncating one adapter: a curve per task comes out of it.
+
+    Attributes:
+        name: The adapter's name, unique in the run.
+        adapter: The adapter.
+        basis, rescale: How it is truncated.
+        role: `default` (the curve that is compared), `published` (the published inference of a
+            nested adapter, shown beside it) or `extra` (asked for as well).
+        ranks: Ranks to evaluate, ascending.
+        fit_factors: rank → factor, for rescale `fit`.
+    """
+
+    name: str
+    adapter: Adapter
+    basis: Basis
+    rescale: Rescale
+    role: str
+    ranks: tuple[int, ...]
+    fit_factors: dict[int, float] | None = None
+
+    @property
+    def label(self) -> str:
+        """Unique in the run."""
+        return f"{self.name} · {self.basis} · {self.rescale}"
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedCell:
+    """A cell to evaluate; `variant` None is the base alone (rank 0)."""
+
+    variant: Variant | None
+    rank: int
+    task: BuiltTask
+    identity: CellIdentity
+
+    @property
+    def label(self) -> str:
+        """For progress and messages."""
+        who = "base" if self.variant is None else f"{self.variant.label} · rank {self.rank}"
+        return f"{self.task.name} · {who}"
+
+
+def parse_ranks(spec: str | Sequence[int], adapter: Adapter) -> tuple[int, ...]:
+    """`pow2` (1, 2, 4, … and R), `all` (1..R) or explicit ranks, for one adapter.
+
+    Raises:
+        RankError: Not one of these, or a rank that the adapter does not have.
+    """
+    R = adapter.rank
+    if spec == "pow2":
+        return default_nested_ranks(R)
+    if spec == "all":
+        return tuple(range(1, R + 1))
+    parts = spec.split(",") if isinstance(spec, str) else list(spec)
+    try:
+        ranks = sorted({int(part) for part in parts})
+    except ValueError as error:
+        raise RankError(
+            f"ranks {spec!r}",
+            expected="pow2, all, or whole numbers such as 1,2,4",
+            fix="correct --ranks",
+        ) from error
+    for rank in ranks:
+        adapter.check_rank(rank)
+    return tuple(ranks)
+
+
+def variants_of(
+    name: str,
+    adapter: Adapter,
+    ranks: tuple[int, ...],
+    bases: Sequence[Basis] = ("prefix",),
+    rescales: Sequence[Rescale] | None = None,
+) -> list[Variant]:
+    """The curves to draw for one adapter: the first is the default, the published one is added.
+
+    Where no rescale is asked for, each basis takes the adapter's own default. An adapter whose
+    recorded P is not constant is always shown under the published inference (`prefix`, `rule`) too.
+
+    Raises:
+        UsageError: An unknown basis or rescale, or one that this adapter cannot have.
+    """
+    for given, known, option in ((bases, BASES, "basis"), (rescales or (), RESCALES, "rescale")):
+        for value in given:
+            if value not in known:
+                raise UsageError(f"{option} {value!r}", expected=" or ".join(known))
+    chosen = [(b, r) for b in bases for r in (rescales or (default_rescale(adapter, b),))]
+    wanted = [(b, r) for b, r in chosen if not (b == "svd" and r in ("rule", "trained"))]
+    if not wanted:
+        raise UsageError(
+            f"rescale {', '.join(rescales or ())} with basis svd",
+            expected="keep or fit: the SVD mixes the components that the rule and P speak of",
+            fix="leave --rescale out, or give --rescale keep",
+        )
+    variants = [
+        Variant(name, adapter, b, r, "extra" if k else "default", ranks)
+        for k, (b, r) in enumerate(dict.fromkeys(wanted))
+    ]
+    if default_rescale(adapter, "prefix") == "trained" and ("prefix", "rule") not in wanted:
+        variants.append(Variant(name, adapter, "prefix", "rule", "published", ranks))
+    return variants
+
+
+def plan(
+    variants: Iterable[Variant],
+    tasks: Sequence[BuiltTask],
+    base: LoadedBase,
+    batching: str,
+    lm_eval: str,
+) -> list[PlannedCell]:
+    """All cells in the order they run: coarse ranks first, for every variant and task.
+
+    Each variant's full rank, then the base, then each variant's lowest rank, then bisection: after
+    a third of the work every curve has its ends, its baseline and its middle. Within a level tasks
+    that take several times as long as others come first, so that many processes end together; of
+    tasks that take about as long each variant's stand together and it is attached once, the curves
+    that are compared before those shown beside them.
+    """
+
+    def identity(variant: Variant | None, rank: int, task: BuiltTask) -> CellIdentity:
+        factors = variant.fit_factors if variant else None
+        return CellIdentity(
+            adapter_sha256=variant.adapter.sha256 if variant else None,
+            base_sha256=base.sha256,
+            rank=rank,
+            basis=variant.basis if variant else None,
+            rescale=variant.rescale if variant else None,
+            fit_factor=factors[rank] if factors else None,
+            task=task.name,
+            task_version=str(task.version),
+            documents_sha256=task.documents_sha256,
+            prompts_sha256=task.prompts_sha256,
+            dtype=base.dtype,
+            device_kind=base.device.split(":")[0],
+            batching=batching,
+            lm_eval=lm_eval,
+        )
+
+    cells = [(_BASE_LEVEL, PlannedCell(None, 0, task, identity(None, 0, task))) for task in tasks]
+    for variant in sorted(variants, key=lambda variant: variant.role != "default"):
+        for rank, level in coarse_levels(variant.ranks).items():
+            planned = [PlannedCell(variant, rank, t, identity(variant, rank, t)) for t in tasks]
+            cells += [(level, cell) for cell in planned]
+    steps = {id(task): _effort_step(task) for task in tasks}
+    cells.sort(key=lambda pair: (pair[0], -steps[id(pair[1].task)]))
+    return [cell for _, cell in cells]
+
+
+def _effort_step(task: BuiltTask) -> int:
+    """Tasks of one step take about as long as each other."""
+    return round(math.log(max(task.effort, 1.0), _UNLIKE))
+
+
+_UNLIKE = 4.0  # tasks whose efforts differ by this factor are not about as long
+_FULL_LEVEL, _BASE_LEVEL, _LOWEST_LEVEL = 0, 1, 2
+
+
+def coarse_levels(ranks: Sequence[int]) -> dict[int, int]:
+    """Rank → level: the largest first, then the smallest, then the middles of what is between.
+
+    Args:
+        ranks: Ascending. Middles are by position: of 1, 2, 4, 8, 16 the middle is 4.
+    """
+    levels = {ranks[-1]: _FULL_LEVEL}
+    levels.setdefault(ranks[0], _LOWEST_LEVEL)
+    gaps, level = [(0, len(ranks) - 1)], _LOWEST_LEVEL + 1
+    while gaps:
+        inner = []
+        for low, high in gaps:
+            if high - low > 1:
+                middle = (low + high) // 2
+                levels[ranks[middle]] = level
+                inner += [(low, middle), (middle, high)]
+        gaps, level = inner, level + 1
+    return levels
+
+
+def shard_of(cells: Sequence[PlannedCell], number: int, of: int) -> list[PlannedCell]:
+    """The cells of shard `number` (from 1) of `of`, in the order of the plan.
+
+    The cells of each task are dealt out in turn, and each task goes on where the last one ended, so
+    that every shard gets its share of every task, within one cell, and of all cells.
+    """
+    by_task: dict[str, list[PlannedCell]] = {}
+    for cell in cells:
+        by_task.setdefault(cell.task.name, []).append(cell)
+    dealt = [cell for group in by_task.values() for cell in group]
+    mine = {id(cell) for place, cell in enumerate(dealt) if place % of == number - 1}
+    return [cell for cell in cells if id(cell) in mine]

@@ -1,0 +1,147 @@
+"""What a person sees while cells are computed: one bar with the time left, or plain lines."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from aurac.console import stderr_console
+from aurac.report.escape import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from aurac.runs.plan import PlannedCell
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing to close."""
+
+    def documents(self, count: int) -> None:
+        """Requests answered since the last call."""
+
+    def cell(self, cell: PlannedCell) -> None:
+        """A cell begins."""
+
+
+class SweepProgress(NoProgress):
+    """A bar over the requests of all cells; on a pipe, one plain line for each cell.
+
+    Args:
+        cells: The cells that will be computed.
+        total_cells: All cells of the run, those already stored included.
+    """
+
+    def __init__(self, cells: Sequence[PlannedCell], total_cells: int) -> None:
+        self._cells, self._total = len(cells), total_cells
+        self._requests = sum(cell.task.n_requests for cell in cells)
+        self._begun = self._answered = 0
+        self._started = time.perf_counter()
+        self._console = stderr_console()
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        stored = self._total - self._cells
+        kept = f", {stored} already there" if stored else ""
+        self._console.print(f"{self._cells} of {self._total} cells to compute{kept}")
+        if self._console.is_terminal and self._cells:
+            self._bar = _bar(self._console)
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=self._requests)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def documents(self, count: int) -> None:
+        """Advance the bar."""
+        self._answered += count
+        if self._bar is not None:
+            self._bar.advance(self._task, count)
+
+    def cell(self, cell: PlannedCell) -> None:
+        """Name the cell that begins."""
+        self._begun += 1
+        if self._bar is not None:
+            self._bar.update(self._task, description=one_line(cell.label))
+        else:
+            seconds = time.perf_counter() - self._started
+            place = f"[{self._begun}/{self._cells}] {seconds:6.1f} s{self._pace(seconds)}"
+            line = f"{place}  {one_line(cell.label)}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _pace(self, seconds: float) -> str:
+        """Requests per second so far, and the time left at that rate."""
+        if self._answered <= 0 or seconds <= 0:
+            return ""
+        rate = self._answered / seconds
+        left = (self._requests - self._answered) / rate
+        return f", {rate:.3g} requests/s, {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: `3 d 4 h`, `12 min 5 s`, `8 s`."""
+    parts, rest = [], max(0, round(seconds))
+    for size, unit in _UNITS:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    if len(parts) < 2 and (rest or not parts):
+        parts.append(f"{rest} s")
+    return " ".join(parts[:2])
+
+
+def _rate(task: Any) -> str:
+    return f"{task.speed:.3g} requests/s" if task.speed else ""
+
+
+def _bar(console: Any) -> Any:
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Requests per second, of late."""
+
+        def render(self, task: Any) -> Text:
+            return Text(_rate(task))
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        Rate(),
+        console=console,
+    )

@@ -1,0 +1,248 @@
+"""`results.json`, schema 1: the curves of a run, their scores, and what produced them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aurac.curves.area import layout_of, quadrature_weights
+from aurac.curves.curve import Curve
+from aurac.errors import RunFolderError
+from aurac.stats.analysis import score_curve
+from aurac.stats.intervals import choose
+from aurac.stats.streams import SEED, Streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from aurac.runs.plan import Variant
+    from aurac.tasks.task import BuiltTask
+
+SCHEMA = 1
+RESULTS_FILE = "results.json"
+
+
+@dataclass(frozen=True)
+class TaskCells:
+    """Reads the stored cells of one task; a group's are those of its members, in order.
+
+    Attributes:
+        task: The task or group.
+        fetch: (variant or None, rank, leaf task) → (cell content, path in the run folder), or the
+            reason why there is none.
+    """
+
+    task: BuiltTask
+    fetch: Callable[[Variant | None, int, BuiltTask], tuple[dict[str, Any], str] | str]
+
+    def scores(self, variant: Variant | None, rank: int) -> NDArray[np.float64] | str:
+        """(n,) per-document scores under the task's metric, or the reason for their absence."""
+        parts = []
+        for leaf in self.task.members or (self.task,):
+            found = self.fetch(variant, rank, leaf)
+            if isinstance(found, str):
+                return found
+            column = found[0]["metrics"].get(self.task.metric)
+            if column is None:
+                return f"the cell holds no {self.task.metric}"
+            parts.append(np.asarray(column, dtype=np.float64))
+        return np.concatenate(parts)
+
+    def near_ties(self, variant: Variant | None, rank: int) -> int | None:
+        """Documents with a decision within rounding; None where that was not counted."""
+        total = 0
+        for leaf in self.task.members or (self.task,):
+            found = self.fetch(variant, rank, leaf)
+            engine = None if isinstance(found, str) else found[0].get("engine")
+            if not engine or engine["near_ties"] is None:
+                return None
+            total += int(engine["near_ties"])
+        return total
+
+    def paths(self, variant: Variant | None, rank: int) -> str | list[str] | None:
+        """The file behind one point; a group's files in the order of its members."""
+        found = [self.fetch(variant, rank, leaf) for leaf in self.task.members or (self.task,)]
+        paths = [part[1] for part in found if not isinstance(part, str)]
+        if len(paths) < len(found):
+            return None
+        return paths if self.task.members else paths[0]
+
+
+def curve_row(variant: Variant, cells: TaskCells, base_name: str) -> dict[str, Any]:
+    """One element of `curves`: a variant on a task."""
+    task, adapter = cells.task, variant.adapter
+    columns = {rank: cells.scores(variant, rank) for rank in variant.ranks}
+    known = {rank: column for rank, column in columns.items() if not isinstance(column, str)}
+    missing = {str(rank): column for rank, column in columns.items() if isinstance(column, str)}
+    baseline = cells.scores(None, 0)
+    labels = {
+        "adapter": variant.name,
+        "task": task.name,
+        "basis": variant.basis,
+        "rescale": variant.rescale,
+        "strata": task.strata,
+        "clusters": task.clusters,
+    }
+    curve = (
+        Curve.from_outcomes(tuple(known), np.stack(list(known.values())), **labels)
+        if known
+        else None
+    )
+    points = _points(curve, variant.ranks)
+    row: dict[str, Any] = {
+        "id": variant.label,
+        "adapter": variant.name,
+        "method": adapter.method,
+        "base": base_name,
+        "task": task.name,
+        "metric": task.metric,
+        "basis": variant.basis,
+        "rescale": variant.rescale,
+        "default": variant.role == "default",
+        "role": variant.role,
+        "ranks": list(variant.ranks),
+        **points,
+        "missing": missing,
+        "baseline": None if isinstance(baseline, str) else float(baseline.mean()),
+        "baseline_reason": baseline if isinstance(baseline, str) else None,
+        "trained_rank": adapter.rank,
+        "parameters": [adapter.parameters(rank) for rank in variant.ranks],
+        "bytes": [adapter.bytes(rank) for rank in variant.ranks],
+        "fit_factors": (
+            {str(r): f for r, f in variant.fit_factors.items()} if variant.fit_factors else None
+        ),
+        "n_docs": len(task.doc_ids),
+        "near_ties": [cells.near_ties(variant, rank) for rank in variant.ranks],
+        "cells": {str(rank): cells.paths(variant, rank) for rank in variant.ranks},
+        "baseline_cell": cells.paths(None, 0),
+    }
+    return {**row, **_score_fields(curve, missing)}
+
+
+def _points(curve: Curve | None, ranks: Sequence[int]) -> dict[str, list[float | None]]:
+    """Accuracy and its pointwise 95 % interval at each rank, None where there is no cell."""
+    streams = Streams(np.random.default_rng(SEED))
+    columns: dict[str, list[float | None]] = {
+        "accuracy": [],
+        "accuracy_low": [],
+        "accuracy_high": [],
+    }
+    at = {} if curve is None else {rank: k for k, rank in enumerate(curve.ranks)}
+    for rank in ranks:
+        if curve is None or curve.outcomes is None or rank not in at:
+            for column in columns.values():
+                column.append(None)
+            continue
+        rng = streams.of("point", curve.adapter, curve.basis, curve.rescale, curve.task, str(rank))
+        found = choose(curve.outcomes[at[rank]], layout_of(curve), rng, 0.95)
+        columns["accuracy"].append(found.value)
+        columns["accuracy_low"].append(found.low)
+        columns["accuracy_high"].append(found.high)
+    return columns
+
+
+def _score_fields(curve: Curve | None, missing: Mapping[str, str]) -> dict[str, Any]:
+    reason = None
+    if missing:
+        reason = f"no accuracy at rank {', '.join(missing)}: a missing rank is never imputed"
+    elif curve is None or len(curve.ranks) < 2:
+        reason = "an area needs at least two ranks"
+    if reason or curve is None:
+        return {
+            "score": None,
+            "score_method": None,
+            "score_notes": [],
+            "score_reason": reason,
+            "weights": None,
+            "drops": [],
+        }
+    found = score_curve(curve, rng=np.random.default_rng(SEED)).to_dict(details=True)
+    return {
+        "score": {name: found[name] for name in ("log2", "linear", "mean")},
+        "score_method": found["method"],
+        "score_notes": found["notes"],
+        "score_reason": None,
+        "weights": {
+            axis: [float(w) for w in quadrature_weights(curve.ranks, axis)]
+            for axis in ("log2", "linear")
+        },
+        "drops": found["drops"],
+    }
+
+
+def adapter_row(name: str, variant: Variant) -> dict[str, Any]:
+    """One element of `adapters`."""
+    adapter = variant.adapter
+    nesting = adapter.nesting
+    return {
+        "name": name,
+        "path": _shown_path(adapter.source),
+        "format": adapter.format,
+        "sha256": adapter.sha256,
+        "method": adapter.method,
+        "nested_ranks": list(nesting.ranks) if nesting else None,
+        "weights": list(nesting.weights) if nesting else None,
+        "update": nesting.update if nesting else None,
+        "rule": adapter.rule,
+        "alpha": adapter.alpha,
+        "trained_rank": adapter.rank,
+        "ranks_of_modules": list(adapter.ranks),
+        "modules": len(adapter.modules),
+        "parameters": adapter.parameters(adapter.rank),
+        "bytes": adapter.bytes(adapter.rank),
+        "notes": list(adapter.notes),
+        "recipe": dict(adapter.recipe) if adapter.recipe else None,
+        "seed": adapter.seed,
+    }
+
+
+def _shown_path(source: Path | None) -> str | None:
+    """Relative where it lies below the working folder, so that results can be shared."""
+    if source is None:
+        return None
+    try:
+        return source.resolve().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return str(source)
+
+
+def task_row(task: BuiltTask, limit: int | None) -> dict[str, Any]:
+    """One element of `tasks`."""
+    return {
+        **task.identity(),
+        "metric": task.metric,
+        "metrics": list(task.metrics),
+        "cluster": task.cluster,
+        "limit": limit,
+        "members": [member.name for member in task.members],
+        "group": task.group,
+    }
+
+
+def read_results(run_folder: Path) -> dict[str, Any]:
+    """Read a run's `results.json`.
+
+    Raises:
+        RunFolderError: Missing, not JSON, or of another schema.
+    """
+    path = run_folder / RESULTS_FILE
+    if not path.is_file():
+        raise RunFolderError(
+            f"{run_folder} holds no {RESULTS_FILE}",
+            expected="a run folder",
+            fix="run `aurac compare … --out FOLDER` first, or let an interrupted run finish",
+        )
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, ValueError) as error:
+        raise RunFolderError(f"{path} is not valid JSON ({error})") from error
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+        given = results.get("schema") if isinstance(results, dict) else type(results).__name__
+        raise RunFolderError(f"{path} has schema {given!r}", expected=f"schema {SCHEMA}")
+    return results

@@ -1,0 +1,354 @@
+"""A request with everything that is needed to compute its cells; the same in every process.
+
+The plan needs no weights: the base is outlined (its configuration on the meta device, its
+tokenizer, the hash of its weights), and loaded when the first cell is computed.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.adapters import check_base, check_fits, load_adapter
+from aurac.errors import CheckpointError
+from aurac.files import write_json
+from aurac.hashing import sha256_json
+from aurac.models.base import (
+    DEFAULT_BASE,
+    LoadedBase,
+    load_base,
+    quiet_transformers,
+    resolve_base,
+)
+from aurac.models.device import pick_device, pick_dtype
+from aurac.models.known_base import KnownBase
+from aurac.runs.plan import PlannedCell, Variant, parse_ranks, plan, variants_of
+from aurac.runs.provenance import SCORER_VERSION
+from aurac.runs.store import cannot_write
+from aurac.stats.groups import check_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aurac.adapters import Adapter
+    from aurac.engine.options import EngineOptions
+    from aurac.runs.settings import Settings
+    from aurac.tasks.task import BuiltTask
+
+logger = logging.getLogger(__name__)
+
+REQUEST_SCHEMA = 1
+
+
+@dataclass(eq=False)
+class Session:
+    """What was asked for, and its plan.
+
+    Attributes:
+        checkpoints, tasks: As they were given.
+        chosen: The settings.
+        adapters: Unique name → adapter.
+        outline: The base without weights.
+        variants: The curves to draw.
+        built: Tasks with their requests; a group after its leaves.
+    """
+
+    checkpoints: tuple[str, ...]
+    tasks: tuple[str, ...]
+    chosen: Settings
+    adapters: dict[str, Adapter]
+    outline: LoadedBase
+    variants: list[Variant]
+    built: list[BuiltTask]
+    _loaded: LoadedBase | None = field(default=None, repr=False)
+
+    @property
+    def options(self) -> EngineOptions:
+        """Budgets of the engine."""
+        from aurac.engine.options import EngineOptions
+
+        return EngineOptions(
+            batch_tokens=self.chosen.batch_tokens, batch_size=self.chosen.batch_size
+        )
+
+    @property
+    def batching(self) -> str:
+        """The budgets as they stand in a cell's identity."""
+        o = self.options
+        return f"tokens={o.batch_tokens},sequences={o.batch_size},packed={o.packed}"
+
+    def base(self) -> LoadedBase:
+        """The base in memory, loaded the first time."""
+        if self._loaded is None:
+            self._loaded = load_base(
+                self.outline.name,
+                dtype=self.outline.dtype,
+                device=self.outline.device,
+                trust_remote_code=self.chosen.trust_remote_code,
+                device_map=self.chosen.device_map,
+            )
+        return self._loaded
+
+    def place_on(self, device: str) -> None:
+        """Load the base onto this device of the planned kind."""
+        self.outline = replace(self.outline, device=device)
+
+    def cells(self) -> list[PlannedCell]:
+        """The plan, in order."""
+        leaves = [task for task in self.built if not task.members]
+        return plan(
+            self.variants, leaves, self.outline, self.batching, lm_eval=self.built[0].lm_eval
+        )
+
+    def request(self) -> dict[str, Any]:
+        """What makes two requests the same run: same settings; adapters and tasks may be added."""
+        chosen = self.chosen
+        return {
+            "schema": REQUEST_SCHEMA,
+            "settings": {
+                "base_sha256": self.outline.sha256,
+                "dtype": self.outline.dtype,
+                "device_kind": self.outline.device.split(":")[0],
+                "batching": self.batching,
+                "seed": chosen.seed,
+                "fewshot": chosen.fewshot,
+                "num_fewshot": chosen.num_fewshot,
+                "chat_template": chosen.chat_template,
+                "limit": chosen.limit,
+                "split": chosen.split,
+            },
+            "adapters": {name: adapter.sha256 for name, adapter in self.adapters.items()},
+            "curves": [[v.label, list(v.ranks)] for v in self.variants],
+            "tasks": {task.name: task.prompts_sha256 for task in self.built},
+        }
+
+    def fit(self, folder: Path) -> None:
+        """Find the factors of rescale `fit`, each once for all processes of the run folder.
+
+        Raises:
+            TaskError: A task without documents to fit on.
+            RunFolderError: The factors cannot be kept.
+        """
+        self.variants = [
+            replace(v, fit_factors=self._factors(v, folder / "fit")) if v.rescale == "fit" else v
+            for v in self.variants
+        ]
+
+    def _factors(self, variant: Variant, folder: Path) -> dict[int, float]:
+        from aurac.runs.fit import fit_factors
+
+        paths = {rank: folder / f"{self._fit_key(variant, rank)}.json" for rank in variant.ranks}
+        known = {rank: _read_factor(path) for rank, path in paths.items()}
+        unknown = [rank for rank, factor in known.items() if factor is None]
+        if unknown:
+            found = fit_factors(
+                variant.adapter, variant.basis, unknown, self.built, self.base(), self.options
+            )
+            known |= {rank: _keep_factor(paths[rank], found[rank]) for rank in unknown}
+        return {rank: factor for rank, factor in known.items() if factor is not None}
+
+    def _fit_key(self, variant: Variant, rank: int) -> str:
+        from aurac.runs.fit import held_out_pairs
+
+        pairs = [p for task in self.built if not task.members for p in held_out_pairs(task)]
+        settings = self.request()["settings"]
+        asked = [variant.adapter.sha256, variant.basis, rank, SCORER_VERSION]
+        return sha256_json([*asked, settings, sha256_json(pairs)])
+
+
+def _read_factor(path: Path) -> float | None:
+    import json
+
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["factor"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep_factor(path: Path, factor: float) -> float:
+    """Keep a factor; the one that counts is the one that was kept first."""
+    try:
+        if path.exists() and _read_factor(path) is None:
+            path.unlink()
+        write_json(path, {"schema": 1, "factor": factor}, exclusive=True)
+    except FileExistsError:
+        return _read_factor(path) or factor
+    except OSError as error:
+        raise cannot_write(path.parent.parent, error) from error
+    return factor
+
+
+def open_session(
+    checkpoints: Sequence[str | Path],
+    tasks: Sequence[str],
+    chosen: Settings,
+    *,
+    elsewhere: bool = False,
+) -> Session:
+    """Read the adapters, outline the base and build the tasks.
+
+    Args:
+        checkpoints: Folders, files or hub ids.
+        tasks: Names.
+        chosen: Everything else that is asked for.
+        elsewhere: Other machines compute: the device need not be here.
+
+    Raises:
+        AuracError: Any input that cannot be used.
+    """
+    adapters = load_adapters(checkpoints, chosen)
+    check_groups(chosen.groups, list(adapters))
+    variants = [v for name, a in adapters.items() for v in _variants(name, a, chosen)]
+    base = outline_base(
+        common_base(adapters, chosen.base),
+        dtype=chosen.dtype,
+        device=chosen.device,
+        trust_remote_code=chosen.trust_remote_code,
+        elsewhere=elsewhere,
+    )
+    for adapter in adapters.values():
+        check_base(adapter, base.name, base.sha256)
+        check_fits(adapter, base.model)
+    outlined = all(parameter.is_meta for parameter in base.model.parameters())
+    return Session(
+        checkpoints=tuple(map(str, checkpoints)),
+        tasks=tuple(tasks),
+        chosen=chosen,
+        adapters=adapters,
+        outline=base,
+        variants=variants,
+        built=_build(tasks, chosen, base),
+        _loaded=None if outlined else base,
+    )
+
+
+def outline_base(
+    name: str,
+    *,
+    dtype: str | None,
+    device: str | None,
+    trust_remote_code: bool,
+    elsewhere: bool = False,
+) -> LoadedBase:
+    """A base as `load_base` gives it, but for its weights: the model is on the meta device.
+
+    Args:
+        name: As for `load_base`, like the next three.
+        dtype: See there.
+        device: See there.
+        trust_remote_code: See there.
+        elsewhere: As for `aurac.models.device.pick_device`.
+
+    Raises:
+        BaseModelError: See `load_base`.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    base = resolve_base(name)
+    place = pick_device(device, elsewhere=elsewhere)
+    kind = pick_dtype(dtype, place)
+    local: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            config = AutoConfig.from_pretrained(base.path, **local)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(base.path, **local)
+    except Exception as error:  # noqa: BLE001 - whatever its code raises without weights, it may load
+        logger.debug("base %s cannot be outlined (%s)", name, error)
+        return load_base(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    return LoadedBase(
+        name=name,
+        path=base.path,
+        sha256=base.sha256,
+        model=model,
+        tokenizer=tokenizer,
+        dtype=str(kind).removeprefix("torch."),
+        device=place,
+    )
+
+
+def load_adapters(checkpoints: Sequence[str | Path], chosen: Settings) -> dict[str, Adapter]:
+    """Unique name → adapter; names that clash are told apart by their folder or a number."""
+    said = {k: v for k, v in chosen.checkpoint.items() if v is not None}
+    found: dict[str, Adapter] = {}
+    hashes: dict[str, str] = {}
+    for checkpoint in checkpoints:
+        adapter = load_adapter(checkpoint, base=chosen.base, bases=KnownBase, **said)
+        if adapter.sha256 in hashes:
+            raise CheckpointError(
+                f"{checkpoint} and {hashes[adapter.sha256]} are the same adapter",
+                expected="different adapters",
+                fix="name each one once",
+            )
+        hashes[adapter.sha256] = str(checkpoint)
+        name, number = adapter.name, 2
+        if name in found and Path(checkpoint).parent.name:
+            name = f"{Path(checkpoint).parent.name}/{Path(checkpoint).name}"
+        while name in found:
+            name, number = f"{adapter.name}-{number}", number + 1
+        found[name] = adapter
+    return found
+
+
+def common_base(adapters: Mapping[str, Adapter], given: str | None) -> str:
+    """The base that all adapters share, or the one that was given.
+
+    Raises:
+        CheckpointError: They record different bases and none was given.
+    """
+    if given:
+        return given
+    recorded = {name: adapter.base for name, adapter in adapters.items() if adapter.base}
+    names = sorted(set(recorded.values()))
+    if len(names) > 1:
+        listed = "; ".join(f"{name} on {base}" for name, base in recorded.items())
+        raise CheckpointError(
+            f"the adapters were trained on different bases ({listed})",
+            expected="adapters of one base",
+            fix="compare them in separate runs, or give --base if these names mean the same model",
+        )
+    if not names:
+        raise CheckpointError(
+            f"no base is recorded with {', '.join(adapters)}",
+            expected="the base model that the adapter was trained on",
+            fix=f"give --base (a hub id, a folder, or {DEFAULT_BASE})",
+        )
+    return names[0]
+
+
+def _variants(name: str, adapter: Adapter, chosen: Settings) -> list[Variant]:
+    ranks = parse_ranks(chosen.ranks, adapter)
+    return variants_of(name, adapter, ranks, tuple(chosen.basis), chosen.rescale)
+
+
+def limit_of(task: str, chosen: Settings) -> int | None:
+    """How many documents of a task: as asked, else a sample of a bundled task, all of another."""
+    from aurac.tasks import BUNDLED, QUICK_DOCUMENTS
+
+    if chosen.limit is None:
+        return QUICK_DOCUMENTS if task in BUNDLED and task not in chosen.data else None
+    return chosen.limit or None
+
+
+def _build(tasks: Sequence[str], chosen: Settings, base: LoadedBase) -> list[BuiltTask]:
+    from aurac.tasks.lm_eval import build_tasks
+
+    limits = {name: limit_of(name, chosen) for name in tasks}
+    return build_tasks(
+        list(tasks),
+        tokenizer=base.tokenizer,
+        num_fewshot=chosen.num_fewshot,
+        limit={name: limit for name, limit in limits.items() if limit is not None},
+        seed=chosen.seed,
+        data=dict(chosen.data),
+        metric=dict(chosen.metric),
+        chat_template=chosen.chat_template,
+        fewshot=chosen.fewshot,
+        held_out="fit" in (chosen.rescale or ()),
+        split=chosen.split,
+        cluster=chosen.cluster,
+    )

@@ -1,0 +1,78 @@
+"""A further process on a run folder: reads its order from standard input, ends when that closes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from aurac.errors import AuracError
+from aurac.runs.interrupts import EXIT_INTERRUPTED, Interrupts
+from aurac.runs.lock import Leases
+from aurac.runs.log import RunLog
+from aurac.runs.plan import shard_of
+from aurac.runs.runner import Runner, Tools
+from aurac.runs.session import open_session
+from aurac.runs.settings import from_plain
+from aurac.runs.store import CellStore
+
+
+def serve(order: dict[str, Any]) -> None:
+    """Compute the cells of an order until all are settled."""
+    folder, execution = Path(order["folder"]), order["execution"]
+    session = open_session(order["checkpoints"], order["tasks"], from_plain(order["settings"]))
+    session.fit(folder)
+    cells = session.cells()
+    if execution["shard"]:
+        number, of = execution["shard"]
+        cells = shard_of(cells, number, of)
+    with (
+        RunLog(folder) as log,
+        Interrupts() as interrupts,
+        Leases(folder, execution["lease_seconds"]) as leases,
+    ):
+        tools = Tools(leases, interrupts, log)
+        Runner(session.base, CellStore(folder), session.options, tools).run(cells)
+
+
+def _end_with_parent() -> None:
+    """Ask this process to end when the one that started it is gone."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> int:
+    """Read the order and serve it; errors of single cells are in the store already."""
+    order = json.loads(_first_line())
+    _end_with_parent()
+    try:
+        serve(order)
+    except AuracError as error:
+        sys.stderr.write(f"aurac: worker: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _first_line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        part = os.read(0, 1 << 16)
+        if not part:
+            break
+        line += part
+    return line
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Cells on this machine: this process, and as many more as are asked for, one for each device.
+
+The others are processes of their own that share the run folder through its leases, exactly as a
+second terminal or another node would. One that dies loses the cell it was in; the leases tell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from aurac.runs.runner import Runner, Tools
+from aurac.runs.settings import to_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from aurac.runs.plan import PlannedCell
+    from aurac.runs.session import Session
+    from aurac.runs.settings import Execution
+    from aurac.runs.store import CellStore
+
+logger = logging.getLogger(__name__)
+
+_ENDS_IN = 30.0  # seconds that a worker may take to end once it is told to
+
+
+class LocalExecutor:
+    """Runs cells here and in `execution.workers - 1` further processes.
+
+    Args:
+        run_folder: Shared by all.
+        execution: Workers, shard and lease time are read.
+    """
+
+    def __init__(self, run_folder: Path, execution: Execution) -> None:
+        self._run_folder, self._execution = run_folder, execution
+
+    def run(
+        self, session: Session, store: CellStore, cells: Sequence[PlannedCell], tools: Tools
+    ) -> None:
+        """See `Executor`."""
+        workers = self._execution.workers
+        if session.chosen.device_map is not None and workers is None:
+            workers = 1  # one process has all devices
+        devices = worker_devices(session.outline.device, workers)
+        devices = devices[: max(1, len(cells))]
+        with contextlib.ExitStack() as stack:
+            if len(devices) > 1:
+                threads = stack.enter_context(_divided_threads(len(devices)))
+                stack.enter_context(self._others(session, devices[1:], threads, tools))
+            if session.chosen.device_map is None:
+                session.place_on(devices[0])
+            Runner(session.base, store, session.options, tools).run(cells)
+
+    @contextlib.contextmanager
+    def _others(
+        self, session: Session, devices: Sequence[str], threads: int, tools: Tools
+    ) -> Iterator[None]:
+        """Further workers; at the end they are told to end, and awaited."""
+        started: list[subprocess.Popen[bytes]] = []
+        try:
+            for device in devices:
+                worker = _start(self._order(session, device), threads)
+                started.append(worker)
+                tools.log.event("worker", pid=worker.pid, device=device)
+            yield
+        finally:
+            # All cells are settled, or this process must end: either way the workers are done.
+            early = [worker for worker in started if worker.poll() is not None]
+            for worker in started:
+                worker.terminate()
+            for worker in started:
+                _end(worker, tools, early=worker in early)
+
+    def _order(self, session: Session, device: str) -> dict[str, Any]:
+        return {
+            "folder": str(self._run_folder.resolve()),
+            "checkpoints": list(session.checkpoints),
+            "tasks": list(session.tasks),
+            "settings": {**to_plain(session.chosen), "device": device},
+            "execution": asdict(self._execution),
+        }
+
+
+def worker_devices(device: str, workers: int | None) -> list[str]:
+    """The device of each worker: CUDA devices in turn, anything else shared by all.
+
+    Without a number there is one worker for each CUDA device, or one in all.
+    """
+    import torch
+
+    if device != "cuda":
+        return [device] * (workers or 1)
+    there = max(1, torch.cuda.device_count())
+    return [f"cuda:{number % there}" for number in range(workers or there)]
+
+
+@contextlib.contextmanager
+def _divided_threads(workers: int) -> Iterator[int]:
+    """This process's threads divided among the workers."""
+    import torch
+
+    before = torch.get_num_threads()
+    share = max(1, before // workers)
+    torch.set_num_threads(share)
+    try:
+        yield share
+    finally:
+        torch.set_num_threads(before)
+
+
+def _start(order: dict[str, Any], threads: int) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "aurac.runs.worker"],
+        stdin=subprocess.PIPE,  # held open: its end tells the worker that this process has ended
+        env=environment,
+        start_new_session=True,  # a Ctrl-C reaches this process, which tells the workers
+    )
+    if worker.stdin is not None:
+        with contextlib.suppress(OSError):
+            worker.stdin.write(json.dumps(order).encode() + b"\n")
+            worker.stdin.flush()
+    return worker
+
+
+def _end(worker: subprocess.Popen[bytes], tools: Tools, *, early: bool) -> None:
+    """Wait for a worker, not for ever; one that ended by itself before is said."""
+    try:
+        status = worker.wait(_ENDS_IN)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        status = worker.wait()
+    finally:
+        if worker.stdin is not None:
+            with contextlib.suppress(OSError):
+                worker.stdin.close()
+    tools.log.event("worker ended", pid=worker.pid, status=status, early=early)
+    if early and status != 0:
+        how = f"by signal {-status}" if status < 0 else f"with status {status}"
+        logger.warning("a worker ended early %s; its cells were done by the others", how)

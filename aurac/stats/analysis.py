@@ -1,0 +1,278 @@
+"""The whole analysis of a set of curves: scores, pairs, aggregates, recommended ranks.
+
+What `aurac score`, `aurac recommend` and a report print, from `Curve` values or a DataFrame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from aurac.curves.area import AXES, check_axis, drops, edge_note, quadrature_weights
+from aurac.curves.curve import Curve
+from aurac.errors import CurveError
+from aurac.stats.aggregate import aggregate, task_weights
+from aurac.stats.analysis_pairs import compare_all, compare_variants, with_robustness
+from aurac.stats.analysis_rows import (
+    AggregateRow,
+    Analysis,
+    PairRow,
+    RecommendRow,
+    ScoreRow,
+)
+from aurac.stats.groups import Arm, Groups, gather
+from aurac.stats.intervals import choose
+from aurac.stats.mean import (
+    NO_DOCUMENTS,
+    Estimate,
+    check_level,
+    edge_count,
+    is_constant,
+    rule_of_three,
+)
+from aurac.stats.noninferiority import certify
+from aurac.stats.seeds import components, t_from
+from aurac.stats.streams import Streams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aurac.stats.seeds import Components
+
+_Name = TypeVar("_Name")
+_Row = TypeVar("_Row", Arm, PairRow)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an analysis may be told.
+
+    Attributes:
+        axis: The axis that pairs and aggregates are about.
+        level: Coverage of intervals; 1 - level is the size of the tests.
+        delta: Loss of accuracy that a smaller rank may have, declared beforehand.
+        alpha: Error rate of the certificates.
+        support: "common" compares curves with unequal ranks on those that both have.
+        weigh: "tasks" or "documents": what each task weighs in an aggregate.
+        reference: Rank that certificates compare with; None: the largest of each curve.
+        strict: Refuse curves that cannot be compared; else the pair says why it is empty.
+    """
+
+    axis: str = "log2"
+    level: float = 0.95
+    delta: float = 0.02
+    alpha: float = 0.05
+    support: str | None = None
+    weigh: str = "tasks"
+    reference: int | None = None
+    strict: bool = True
+
+
+def analyse(
+    curves: Any,
+    *,
+    rng: np.random.Generator,
+    groups: Groups | None = None,
+    **options: Any,
+) -> Analysis:
+    """Scores with intervals, all pairs, aggregates over tasks, and certified ranks.
+
+    The first curve of an adapter on a task is the adapter's own; further ones, truncated another
+    way, are its variants: they are compared with it and never with other adapters, except to tell
+    whether a verdict between two adapters survives the choice of truncation.
+
+    Args:
+        curves: `Curve` values with `adapter` and `task`, or a DataFrame with columns ``adapter,
+            task, rank, doc_id, score`` (optional ``seed, cluster, stratum, metric, sample``).
+        rng: For the bootstrap and sign flips. One number is drawn from it; what is found for a
+            curve or a pair does not depend on the others that are analysed with it.
+        groups: ``arm name -> adapter names`` that are training seeds of one recipe.
+        **options: Fields of `Options`.
+
+    Raises:
+        CurveError: The curves cannot be analysed; says which and why.
+    """
+    chosen = Options(**options)
+    check_axis(chosen.axis)
+    check_level(chosen.level)
+    task_weights({"": 1}, chosen.weigh)
+    arms = gather(_as_curves(curves), groups)
+    own, others = split_variants(arms)
+    streams = Streams(rng)
+    pairs = compare_all(own, streams, chosen)
+    return Analysis(
+        scores=tuple(score_arm(arm, streams, chosen, variant=arm in others) for arm in arms),
+        pairs=with_robustness(pairs, own, others, streams, chosen),
+        variants=compare_variants(own, others, streams, chosen),
+        aggregates=_aggregates(own, pairs, chosen),
+        recommended=tuple(recommend_arm(arm, chosen, variant=arm in others) for arm in arms),
+        axis=chosen.axis,
+        level=chosen.level,
+    )
+
+
+def _as_curves(given: Any) -> list[Curve]:
+    if hasattr(given, "columns"):
+        from aurac.readers.table import curves_from_frame
+
+        return curves_from_frame(given)
+    if isinstance(given, Curve):
+        return [given]
+    if not isinstance(given, Sequence):
+        raise CurveError(f"a {type(given).__name__}", expected="curves or a DataFrame")
+    return [Curve.coerce(one) for one in given]
+
+
+def split_variants(arms: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:
+    """Each adapter's own arm on a task (the first), and its variants."""
+    own: dict[tuple[str, str | None], Arm] = {}
+    others = [arm for arm in arms if own.setdefault((arm.name, arm.task), arm) is not arm]
+    return list(own.values()), others
+
+
+def score_curve(curve: Curve, *, rng: np.random.Generator) -> ScoreRow:
+    """The row that `analyse` gives for a curve, whichever others it is analysed with."""
+    return score_arm(gather([curve])[0], Streams(rng), Options())
+
+
+def paired_family(
+    curves: Sequence[Curve], *, rng: np.random.Generator, groups: Groups | None = None
+) -> list[PairRow]:
+    """The pairs and the variants of `analyse`, and nothing else; pairs that cannot be say why."""
+    chosen = Options(strict=False)
+    own, others = split_variants(gather(curves, groups))
+    streams = Streams(rng)
+    return [
+        *compare_all(own, streams, chosen),
+        *compare_variants(own, others, streams, chosen),
+    ]
+
+
+def score_arm(arm: Arm, streams: Streams, chosen: Options, *, variant: bool = False) -> ScoreRow:
+    """AURAC of an arm on both axes, over documents and, where there are several, seeds."""
+    row = ScoreRow(
+        adapter=arm.name,
+        task=arm.task,
+        metric=arm.first.metric,
+        truncation=arm.variant,
+        variant=variant,
+        ranks=arm.ranks,
+        accuracy=arm.accuracy,
+        n_docs=arm.first.n_docs,
+        seeds=arm.seeds,
+        baseline=arm.first.baseline,
+        reason=arm.gap,
+        missing={r: why for c in arm.curves for r, why in c.missing.items()},
+    )
+    if arm.gap is not None:
+        return row
+    found = {
+        axis: estimate_arm(
+            arm, axis, streams.of("score", arm.name, arm.variant, arm.task, axis), chosen.level
+        )
+        for axis in AXES
+    }
+    notes = []
+    if arm.has_documents:
+        note = edge_note(edge_count(arm.areas(chosen.axis).mean(axis=0)))
+        notes = [] if note is None else [note]
+    return replace(
+        row,
+        log2=found["log2"],
+        linear=found["linear"],
+        mean=float(np.mean(arm.accuracy)),
+        drops=drops(Curve(arm.ranks, arm.accuracy)),
+        notes=tuple(notes),
+    )
+
+
+def estimate_arm(arm: Arm, axis: str, rng: np.random.Generator, level: float) -> Estimate:
+    """AURAC of an arm on one axis with the interval that fits."""
+    if not arm.has_documents:
+        value = float(quadrature_weights(arm.ranks, axis) @ np.asarray(arm.accuracy))
+        return Estimate(value, None, None, None, NO_DOCUMENTS, level)
+    areas, layout = arm.areas(axis), arm.layout()
+    if arm.seeds == 1:
+        return choose(areas[0], layout, rng, level)
+    if is_constant(areas):
+        return rule_of_three(float(areas[0, 0]), layout, level)
+    return t_from(components([areas], [1], layout), level, layout.describe(), (0.0, 1.0))
+
+
+def _aggregates(
+    own: Sequence[Arm], pairs: Sequence[PairRow], chosen: Options
+) -> tuple[AggregateRow, ...]:
+    tasks = list(dict.fromkeys(arm.task or "" for arm in own))
+    if len(tasks) < 2:
+        return ()
+    rows = []
+    for name, mine in _by_task((arm.name, arm) for arm in own).items():
+        parts = {t: _arm_parts(mine.get(t), chosen.axis) for t in tasks}
+        documents = {t: arm.first.n_docs or 0 for t, arm in mine.items()}
+        points = any(not arm.has_documents for arm in mine.values())
+        rows.append(_aggregate_row(name, None, parts, documents, chosen, points=points))
+    for (a, b), found in _by_task(((row.a, row.b), row) for row in pairs).items():
+        both = {t: row.found.parts if row.found else None for t, row in found.items()}
+        documents = {t: row.n_docs or 0 for t, row in found.items()}
+        points = any(row.value is not None for row in found.values())
+        parts = {t: both.get(t) for t in tasks}
+        rows.append(_aggregate_row(a, b, parts, documents, chosen, points=points))
+    return tuple(rows)
+
+
+def _by_task(named: Iterable[tuple[_Name, _Row]]) -> dict[_Name, dict[str, _Row]]:
+    found: dict[_Name, dict[str, _Row]] = {}
+    for name, row in named:
+        found.setdefault(name, {})[row.task or ""] = row
+    return found
+
+
+def _arm_parts(arm: Arm | None, axis: str) -> Components | None:
+    if arm is None or arm.gap is not None or not arm.has_documents:
+        return None
+    return components([arm.areas(axis)], [1], arm.layout())
+
+
+def _aggregate_row(
+    name: str,
+    other: str | None,
+    parts: dict[str, Components | None],
+    documents: dict[str, int],
+    chosen: Options,
+    *,
+    points: bool,
+) -> AggregateRow:
+    row = AggregateRow(a=name, b=other, tasks=tuple(parts), weigh=chosen.weigh)
+    if points:
+        return replace(row, reason=NO_DOCUMENTS)
+    try:
+        found = aggregate(
+            parts, documents, by=chosen.weigh, level=chosen.level, signed=other is not None
+        )
+    except CurveError as error:  # a missing task, or unequal seeds: no aggregate, and why
+        return replace(row, reason=str(error))
+    return replace(row, estimate=found)
+
+
+def recommend_arm(arm: Arm, chosen: Options, *, variant: bool = False) -> RecommendRow:
+    """The smallest certified rank of an arm, or the reason why there is none."""
+    row = RecommendRow(
+        adapter=arm.name,
+        task=arm.task,
+        truncation=arm.variant,
+        variant=variant,
+        delta=chosen.delta,
+        alpha=chosen.alpha,
+    )
+    reason = None if arm.has_documents else NO_DOCUMENTS
+    if reason is None and len(arm.ranks) < 2:
+        reason = arm.gap
+    if reason is not None:
+        return replace(row, reason=reason)
+    found = certify(
+        list(arm.curves), delta=chosen.delta, alpha=chosen.alpha, reference=chosen.reference
+    )
+    return replace(row, certificate=found)

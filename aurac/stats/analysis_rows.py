@@ -1,0 +1,244 @@
+"""The rows of an analysis, and the JSON they become."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aurac.stats.wording import certificate_sentence, pair_sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aurac.stats.mean import Estimate
+    from aurac.stats.noninferiority import Certificate
+    from aurac.stats.paired import Difference
+
+_NOTHING: dict[str, float | None] = {"value": None, "se": None, "low": None, "high": None}
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """AURAC of one arm on one task; `log2`, `linear` and `mean` are None with a `reason`."""
+
+    adapter: str
+    task: str | None
+    metric: str | None
+    truncation: str
+    variant: bool
+    ranks: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    n_docs: int | None
+    seeds: int
+    baseline: float | None
+    reason: str | None = None
+    missing: Mapping[int, str] = field(default_factory=dict)
+    log2: Estimate | None = None
+    linear: Estimate | None = None
+    mean: float | None = None
+    drops: tuple[tuple[int, int, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The adapter, with its truncation where it is a variant."""
+        return f"{self.adapter} · {self.truncation}" if self.variant else self.adapter
+
+    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
+        """An element of ``scores``."""
+        row: dict[str, Any] = {
+            "adapter": self.label,
+            "task": self.task,
+            "ranks": list(self.ranks),
+            "n_docs": self.n_docs,
+            "log2": self.log2.to_dict() if self.log2 else dict(_NOTHING),
+            "linear": self.linear.to_dict() if self.linear else dict(_NOTHING),
+            "mean": self.mean,
+        }
+        if details:
+            row |= {
+                "metric": self.metric,
+                "seeds": self.seeds,
+                "accuracy": list(self.accuracy),
+                "baseline": self.baseline,
+                "method": self.log2.method if self.log2 else None,
+                "reason": self.reason,
+                "missing": {str(r): why for r, why in self.missing.items()},
+                "drops": [list(drop) for drop in self.drops],
+                "notes": list(self.notes),
+            }
+        return row
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """A paired difference, b - a; `found` is None with a `reason`.
+
+    Attributes:
+        truncations: For each way of truncating the two, +1 (b better), -1 (a better), 0 (neither
+            shown) or None; empty where each was truncated one way only.
+    """
+
+    a: str
+    b: str
+    task: str | None
+    axis: str
+    ranks: tuple[int, ...] = ()
+    n_docs: int | None = None
+    value: float | None = None
+    found: Difference | None = None
+    p_holm: float | None = None
+    gained: tuple[int, ...] | None = None
+    lost: tuple[int, ...] | None = None
+    reason: str | None = None
+    truncations: Mapping[str, int | None] = field(default_factory=dict)
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p value before adjustment."""
+        return None if self.found is None else self.found.p
+
+    @property
+    def survives(self) -> bool | None:
+        """Whether the verdict is the same for every truncation; None with only one."""
+        return len(set(self.truncations.values())) == 1 if self.truncations else None
+
+    @property
+    def sentence(self) -> str:
+        """One sentence that claims no more than the data do."""
+        if self.found is None:
+            where = f" on {self.task}" if self.task else ""
+            if self.value is None:
+                return f"{self.a} and {self.b}{where}: not compared ({self.reason})."
+            return f"{self.b} - {self.a}{where} = {self.value:+.3f}, a {self.reason}."
+        text = pair_sentence(self.a, self.b, self.task, self.found, self.p_holm)
+        if self.survives is None:
+            return text
+        kept = "is the same" if self.survives else "is NOT the same"
+        return f"{text} The verdict {kept} for every truncation that was run."
+
+    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
+        """An element of ``pairs``."""
+        estimate = self.found.estimate if self.found else None
+        row: dict[str, Any] = {
+            "a": self.a,
+            "b": self.b,
+            "task": self.task,
+            "axis": self.axis,
+            "difference": estimate.value if estimate else self.value,
+            "se": estimate.se if estimate else None,
+            "low": estimate.low if estimate else None,
+            "high": estimate.high if estimate else None,
+            "p": self.p,
+            "p_holm": self.p_holm,
+            "mde": self.found.mde if self.found else None,
+        }
+        if details:
+            row |= {
+                "ranks": list(self.ranks),
+                "n_docs": self.n_docs,
+                "gained": None if self.gained is None else list(self.gained),
+                "lost": None if self.lost is None else list(self.lost),
+                "method": estimate.method if estimate else None,
+                "reason": self.reason,
+                "conditional": self.found.conditional if self.found else None,
+                "survives_truncation": self.survives,
+                "truncations": dict(self.truncations),
+                "sentence": self.sentence,
+            }
+        return row
+
+
+@dataclass(frozen=True)
+class AggregateRow:
+    """One number for all tasks: an arm's AURAC (`b` None), or a paired difference b - a."""
+
+    a: str
+    b: str | None
+    tasks: tuple[str, ...]
+    weigh: str
+    estimate: Estimate | None = None
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """An element of ``aggregates`` in the detailed JSON."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "tasks": list(self.tasks),
+            "weigh": self.weigh,
+            "estimate": self.estimate.to_dict() if self.estimate else None,
+            "method": self.estimate.method if self.estimate else None,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class RecommendRow:
+    """The smallest certified rank of an arm; `certificate` is None with a `reason`."""
+
+    adapter: str
+    task: str | None
+    truncation: str
+    variant: bool
+    delta: float
+    alpha: float
+    certificate: Certificate | None = None
+    reason: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The adapter, with its truncation where it is a variant."""
+        return f"{self.adapter} · {self.truncation}" if self.variant else self.adapter
+
+    @property
+    def sentence(self) -> str:
+        """One sentence on what was certified."""
+        if self.certificate is None:
+            return f"{self.label}: no rank can be certified ({self.reason})."
+        return certificate_sentence(self.label, self.task, self.certificate)
+
+    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
+        """An element of ``recommended``; the rank is None where nothing can be certified."""
+        found = self.certificate
+        row: dict[str, Any] = {
+            "adapter": self.label,
+            "task": self.task,
+            "rank": found.rank if found else None,
+            "delta": self.delta,
+            "alpha": self.alpha,
+        }
+        if details:
+            extra = asdict(found) if found else {}
+            row |= {k: v for k, v in extra.items() if k not in row}
+            row |= {"reason": self.reason, "sentence": self.sentence}
+        return row
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a set of curves may claim."""
+
+    scores: tuple[ScoreRow, ...]
+    pairs: tuple[PairRow, ...]
+    variants: tuple[PairRow, ...]
+    aggregates: tuple[AggregateRow, ...]
+    recommended: tuple[RecommendRow, ...]
+    axis: str
+    level: float
+
+    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
+        """JSON without NaN: ``scores``, ``pairs``, ``recommended``, and more with `details`."""
+        content: dict[str, Any] = {
+            "scores": [row.to_dict(details=details) for row in self.scores],
+            "pairs": [row.to_dict(details=details) for row in self.pairs],
+            "recommended": [row.to_dict(details=details) for row in self.recommended],
+        }
+        if details:
+            content |= {
+                "variants": [row.to_dict(details=True) for row in self.variants],
+                "aggregates": [row.to_dict() for row in self.aggregates],
+                "axis": self.axis,
+                "level": self.level,
+            }
+        return content

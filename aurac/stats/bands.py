@@ -1,0 +1,121 @@
+"""Bands around a rank-accuracy curve: for each rank by itself, or for all at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from aurac.curves.area import layout_of
+from aurac.curves.curve import Curve
+from aurac.errors import CurveError
+from aurac.stats.intervals import choose
+from aurac.stats.mean import check_level, is_constant, moments, rule_of_three, unit_residuals
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from aurac.stats.mean import Layout
+
+Kind = Literal["pointwise", "simultaneous"]
+DRAWS = 20_000
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Ends for each rank, and which promise they make.
+
+    Attributes:
+        ranks: K ranks.
+        low: K lower ends, fractions.
+        high: K upper ends.
+        kind: "pointwise" covers each rank at `level`; "simultaneous" the whole curve.
+        method: How the ends were made, for a figure's caption.
+        level: Coverage.
+    """
+
+    ranks: tuple[int, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    kind: Kind
+    method: str
+    level: float
+
+
+def bands(
+    curve: Any,
+    *,
+    rng: np.random.Generator,
+    kind: Kind = "pointwise",
+    level: float = 0.95,
+) -> Bands:
+    """Ends of the interval at every rank of a curve.
+
+    Args:
+        curve: A `Curve` with outcomes (or what `Curve.coerce` accepts).
+        rng: For the bootstrap near 0 and 1, and for the critical value of simultaneous bands.
+        kind: "pointwise" gives each rank the interval of `aurac.stats.interval`;
+            "simultaneous" widens t intervals to the (level) quantile of ``max_k |t_k|`` under the
+            ranks' own correlation, so that the whole curve is inside (Hothorn et al. 2008).
+        level: Coverage.
+
+    Raises:
+        CurveError: No outcomes, or another kind.
+    """
+    check_level(level)
+    points = Curve.coerce(curve)
+    if points.outcomes is None:
+        raise CurveError(f"{points.label} has no per-document outcomes, so no band")
+    layout = layout_of(points)
+    if layout.df <= 0:
+        raise CurveError(f"{points.label} has {layout.groups} independent units, so no band")
+    if kind == "pointwise":
+        found = [choose(row, layout, rng, level) for row in points.outcomes]
+        low, high = [e.low for e in found], [e.high for e in found]
+        method = f"pointwise, {'; '.join(dict.fromkeys(e.method for e in found))}"
+        ends = tuple(float(v or 0.0) for v in low), tuple(float(v or 0.0) for v in high)
+        return Bands(points.ranks, *ends, kind, method, level)
+    if kind != "simultaneous":
+        raise CurveError(f"bands {kind!r}", expected="'pointwise' or 'simultaneous'")
+    return _simultaneous(points.ranks, points.outcomes, layout, rng, level)
+
+
+def _simultaneous(
+    ranks: tuple[int, ...],
+    outcomes: NDArray[np.float64],
+    layout: Layout,
+    rng: np.random.Generator,
+    level: float,
+) -> Bands:
+    found = moments(outcomes, layout)
+    flat = np.array([is_constant(row) for row in outcomes])
+    # Ranks without any spread take Bonferroni's share of the error, the others the rest of it.
+    share = 1.0 - (1.0 - level) * np.mean(~flat)
+    critical = max_t(outcomes[~flat], layout, rng, float(share)) if not flat.all() else 0.0
+    low = np.maximum(0.0, found.mean - critical * found.se)
+    high = np.minimum(1.0, found.mean + critical * found.se)
+    for k in np.flatnonzero(flat):
+        end = rule_of_three(float(outcomes[k, 0]), layout, 1 - (1 - level) / len(ranks))
+        low[k], high[k] = end.low or 0.0, end.high or 0.0
+    method = f"simultaneous, max-|t| critical value {critical:.2f}, {layout.describe()}"
+    return Bands(
+        ranks, tuple(map(float, low)), tuple(map(float, high)), "simultaneous", method, level
+    )
+
+
+def max_t(
+    values: NDArray[np.float64], layout: Layout, rng: np.random.Generator, level: float
+) -> float:
+    """The `level` quantile of ``max_k |t_k|`` for means of `values` (K, n), none constant.
+
+    t_k are drawn together: normals with the ranks' correlation over one shared chi.
+    """
+    rest = unit_residuals(values, layout)
+    scale = np.sqrt(np.square(rest).sum(axis=1))
+    correlation = (rest @ rest.T) / np.outer(scale, scale)
+    roots, vectors = np.linalg.eigh(correlation)
+    factor = vectors * np.sqrt(np.maximum(roots, 0.0))
+    normal = rng.standard_normal((DRAWS, len(scale))) @ factor.T
+    chi = np.sqrt(rng.chisquare(layout.df, size=DRAWS) / layout.df)
+    return float(np.quantile(np.abs(normal).max(axis=1) / chi, level))

@@ -1,0 +1,72 @@
+"""Documents that are not independent: clusters (shared passages) and strata (fixed subjects)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aurac.errors import CurveError
+from aurac.stats.intervals import as_vector
+from aurac.stats.mean import Estimate, Layout, check_level, moments, t_estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def clustered(values: Any, clusters: Sequence[Any], level: float = 0.95) -> Estimate:
+    """The t interval for a mean over documents that share passages.
+
+    The standard error is CR1, ``√(G/(G-1) · Σ_g (Σ_{d in g} (a_d - ā))²) / n`` (Liang and Zeger
+    1986; Cameron and Miller 2015), with G - 1 degrees of freedom.
+
+    Args:
+        values: (n,) scores in [0, 1].
+        clusters: n labels.
+        level: Coverage.
+
+    Raises:
+        CurveError: Fewer than two clusters, or labels of another length.
+    """
+    array = as_vector(values)
+    check_level(level)
+    layout = Layout.make(array.size, clusters)
+    if layout.groups < 2:
+        raise CurveError("a single cluster", expected="at least 2, and many more to be of use")
+    return t_estimate(array, layout, level)
+
+
+def stratified(values: Any, strata: Sequence[Any], level: float = 0.95) -> Estimate:
+    """The t interval for a mean over documents of fixed groups, such as MMLU's subjects.
+
+    The spread is pooled within the groups, since another draw of the benchmark would hold the same
+    groups; n - H degrees of freedom.
+
+    Args:
+        values: (n,) scores in [0, 1].
+        strata: n labels.
+        level: Coverage.
+    """
+    array = as_vector(values)
+    check_level(level)
+    return t_estimate(array, Layout.make(array.size, strata=strata), level)
+
+
+def design_effect(values: Any, clusters: Sequence[Any]) -> float:
+    """How many times larger clustering makes the variance of the mean (Kish 1965).
+
+    n divided by it is the number of independent documents that would say as much.
+
+    Args:
+        values: (n,) numbers that differ.
+        clusters: n labels.
+
+    Raises:
+        CurveError: The numbers are all the same, or a single cluster.
+    """
+    array = as_vector(values)
+    plain = moments(array, Layout(array.size))
+    grouped = moments(array, Layout.make(array.size, clusters))
+    if not plain.se > 0 or not np.isfinite(grouped.se):
+        raise CurveError("documents without spread have no design effect")
+    return float((grouped.se / plain.se) ** 2)

@@ -1,0 +1,184 @@
+"""Arms: the curves that are training seeds of one recipe, ready to be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aurac.curves.area import document_areas, layout_of
+from aurac.errors import CurveError
+from aurac.stats.paired import same_documents
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from aurac.curves.curve import Curve
+    from aurac.stats.mean import Layout
+
+Groups = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One or more curves on one task that differ in the training seed only.
+
+    Attributes:
+        name: The adapter's name, or the group's.
+        task: The task; None where none is named.
+        curves: S curves with the same ranks and documents.
+        layouts: Shared by the arms of an analysis, so that labels are encoded once.
+    """
+
+    name: str
+    task: str | None
+    curves: tuple[Curve, ...]
+    layouts: dict[tuple[int, int, int], Layout] = field(repr=False)
+    _areas: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+
+    @property
+    def first(self) -> Curve:
+        """The curve whose document order the arm follows."""
+        return self.curves[0]
+
+    @property
+    def seeds(self) -> int:
+        """S."""
+        return len(self.curves)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks of all its curves."""
+        return self.first.ranks
+
+    @property
+    def variant(self) -> str:
+        """How it was truncated, in a word: basis and rescale as far as known."""
+        return " · ".join(p for p in (self.first.basis, self.first.rescale) if p)
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether per-document outcomes are known."""
+        return all(c.outcomes is not None for c in self.curves)
+
+    @property
+    def gap(self) -> str | None:
+        """Why there is no area: a missing rank, or too few; None where there is one."""
+        for curve in self.curves:
+            if curve.missing:
+                rank, reason = next(iter(curve.missing.items()))
+                return f"no accuracy at rank {rank}: {reason}"
+        return None if len(self.ranks) > 1 else f"an area needs two ranks and there is {self.ranks}"
+
+    @property
+    def accuracy(self) -> tuple[float, ...]:
+        """(K,) mean over seeds."""
+        return tuple(map(float, np.mean([c.accuracy for c in self.curves], axis=0)))
+
+    def layout(self) -> Layout:
+        """The documents' clusters and strata."""
+        key = (id(self.first.clusters), id(self.first.strata), self.first.n_docs or 0)
+        if key not in self.layouts:
+            self.layouts[key] = layout_of(self.first)
+        return self.layouts[key]
+
+    def areas(self, axis: str) -> NDArray[np.float64]:
+        """(S, n) AURAC of every document under every seed, in the first curve's order."""
+        if axis not in self._areas:
+            rows = []
+            for curve in self.curves:
+                order = same_documents(self.first, curve)
+                row = document_areas(curve, axis)
+                rows.append(row if order is None else row[order])
+            self._areas[axis] = np.stack(rows)
+        return self._areas[axis]
+
+    def at(self, ranks: Sequence[int]) -> Arm:
+        """The same arm at some of its ranks."""
+        if tuple(ranks) == self.ranks and self.gap is None:
+            return self
+        return Arm(self.name, self.task, tuple(c.at(ranks) for c in self.curves), self.layouts)
+
+
+def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Arm]:
+    """Curves → arms, in the order in which they were given.
+
+    Curves of one adapter (or group), task, metric, basis and rescale are seeds of one arm.
+
+    Args:
+        curves: At least one.
+        groups: ``arm name -> adapter names`` for checkpoints that are seeds of one recipe.
+
+    Raises:
+        CurveError: No curves, an unknown or repeated name in `groups`, a curve that appears twice,
+            or seeds with unequal ranks or documents.
+    """
+    if not curves:
+        raise CurveError("no curves", expected="at least one")
+    names = check_groups(groups or {}, (curve.adapter for curve in curves))
+    found: dict[tuple[str | None, ...], list[Curve]] = {}
+    for curve in curves:
+        name = names.get(curve.adapter or "", curve.adapter or "adapter")
+        key = (name, curve.task, curve.metric, curve.basis, curve.rescale)
+        found.setdefault(key, []).append(curve)
+    several = _several_metrics(curves)
+    layouts: dict[tuple[int, int, int], Layout] = {}
+    arms = []
+    for (arm, task, metric, *_), members in found.items():
+        _check_seeds(str(arm), members, grouped=arm in (groups or {}))
+        shown = f"{task} ({metric})" if task in several and metric else task
+        arms.append(Arm(str(arm), shown, tuple(members), layouts))
+    return arms
+
+
+def check_groups(groups: Groups, known: Iterable[str | None]) -> dict[str, str]:
+    """Adapter → the group it is in.
+
+    Raises:
+        CurveError: A group names an adapter that is not there, or two name the same.
+    """
+    names: dict[str, str] = {}
+    known = set(known)
+    for group, members in groups.items():
+        for member in members:
+            if member not in known:
+                raise CurveError(
+                    f"group {group} names {member!r}",
+                    expected=f"one of {', '.join(sorted(str(k) for k in known))}",
+                )
+            if member in names:
+                raise CurveError(f"{member!r} is in two groups, {names[member]} and {group}")
+            names[member] = group
+    return names
+
+
+def _several_metrics(curves: Sequence[Curve]) -> set[str | None]:
+    metrics: dict[str | None, set[str | None]] = {}
+    for curve in curves:
+        metrics.setdefault(curve.task, set()).add(curve.metric)
+    return {task for task, found in metrics.items() if len(found) > 1}
+
+
+def _check_seeds(name: str, members: Sequence[Curve], *, grouped: bool) -> None:
+    first = members[0]
+    seeds = [c.seed for c in members]
+    if len(members) > 1 and not grouped and (None in seeds or len(set(seeds)) < len(seeds)):
+        raise CurveError(
+            f"{first.label} appears {len(members)} times",
+            expected="one curve for each adapter and task, or different seeds",
+            fix="name the adapters apart, or give each its seed",
+        )
+    for other in members[1:]:
+        if other.ranks != first.ranks:
+            raise CurveError(
+                f"the seeds of {name} have ranks {first.ranks} and {other.ranks}",
+                expected="the same ranks for every seed",
+            )
+        if first.outcomes is not None:
+            same_documents(first, other)
+        elif len(members) > 1 and other.outcomes is not None:
+            raise CurveError(f"only some seeds of {name} have per-document outcomes")

@@ -1,0 +1,364 @@
+"""The border to lm-eval: with `aurac.tasks.upstream` the only module that imports it.
+
+lm-eval's documented surface is ``TaskManager``, ``simple_evaluate`` and the result keys. What is
+used beyond it (building requests, filters, few-shot samplers, the factory's configuration step) is
+reached from these two alone; ``tests/tasks/test_lm_eval_internals.py`` fails when it changes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.errors import AuracError, DataError, TaskError, UsageError
+from aurac.tasks import local_data
+from aurac.tasks.failures import translated
+from aurac.tasks.isolation import quiet, seeded
+from aurac.tasks.metrics import ANY_TASK, choose_metric
+from aurac.tasks.requests import CellError, chat_text
+from aurac.tasks.task import BuiltTask, CellOutcome, Document, Leaf
+from aurac.tasks.upstream import (
+    BAR_MODULES,
+    LOGGERS,
+    OTHER_SEED,
+    PYTHON_SEED,
+    bundled,
+    compile_templates_once,
+    doc_hash,
+    find_task,
+    metrics_of,
+    reference_answers,
+    sample_size,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Literal
+
+__all__ = ["BuiltTask", "CellError", "CellOutcome", "build_tasks"]
+
+_log = logging.getLogger(__name__)
+
+
+def build_tasks(
+    names: Sequence[str],
+    *,
+    tokenizer: Any,
+    num_fewshot: int | None = None,
+    limit: float | Mapping[str, float] | None = None,
+    seed: int = OTHER_SEED,
+    data: Mapping[str, Path] | None = None,
+    metric: Mapping[str, str] | None = None,
+    chat_template: bool = False,
+    fewshot: Literal["stock", "fixed"] = "stock",
+    held_out: bool = False,
+    split: Literal["test", "validation"] | None = None,
+    cluster: Mapping[str, str] | None = None,
+) -> list[BuiltTask]:
+    """Looks tasks up and builds their requests, once for every rank and every adapter.
+
+    The prompts are those of ``lm_eval.simple_evaluate([name])`` with its default seeds (and, with
+    ``chat_template``, of ``apply_chat_template=True``); they do not depend on the other names.
+
+    Args:
+        names: Bundled tasks, any task, group or tag that lm-eval knows, or paths to YAML files.
+        tokenizer: The base's tokenizer; used for its chat template only.
+        num_fewshot: Examples in each prompt; None takes the task's own number. Tasks that fix
+            themselves to 0 keep 0, as in lm-eval.
+        limit: Only the first so many documents of each task; below 1, that share of them. A
+            mapping gives it for the names in it, and leaves the others whole.
+        seed: Seed of the few-shot sampling.
+        data: Task to folder with its splits, instead of the hub; for a group one sub-folder for
+            each leaf, named as the leaf or as its data set.
+        metric: Task (``*`` or the empty string for all) to the ``name,filter`` that is integrated.
+        chat_template: Whether prompts go through the tokenizer's chat template.
+        fewshot: ``stock`` samples examples as the task says; ``fixed`` shows the first
+            ``num_fewshot`` examples of the few-shot split to every document: another prompt.
+        held_out: Keep a split of local or bundled documents beside the evaluated one, to fit on.
+        split: Evaluate this split of each task; None takes the one that lm-eval would.
+        cluster: Task or group to the documents' field by which they are clustered; a task's own
+            ``metadata: {cluster: FIELD}`` says it, too.
+
+    Returns:
+        One entry for each task. A group gives one for each leaf and then one for itself, pooled.
+
+    Raises:
+        TaskError: An unknown task or metric, or a task that cannot be run here.
+        DataError: Documents that are broken, missing, or cannot be fetched.
+        UsageError: Options that make no sense.
+    """
+    _check_options(names, num_fewshot, limit, fewshot)
+    if chat_template and not getattr(tokenizer, "chat_template", None):
+        raise UsageError("the tokenizer has no chat template", fix="leave --chat-template out")
+    data = dict(data or {})
+    metric = {task or ANY_TASK: key for task, key in (metric or {}).items()}
+    compile_templates_once()
+    builder = _Builder(
+        num_fewshot=num_fewshot,
+        limit=limit,
+        seed=seed,
+        data=data,
+        metric=metric,
+        template=partial(chat_text, tokenizer) if chat_template else None,
+        fewshot=fewshot,
+        held_out=held_out,
+        split=split,
+        cluster=dict(cluster or {}),
+    )
+    with quiet(LOGGERS, BAR_MODULES):
+        built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
+    known = [task.name for task in built] + list(names)
+    for option, asked in (("data", data), ("metric", metric), ("cluster", cluster or {})):
+        for task in asked:
+            if task not in known and task != ANY_TASK:
+                raise UsageError(
+                    f"--{option} names {task!r}, which is not evaluated",
+                    expected=f"one of {', '.join(dict.fromkeys(known))}",
+                )
+    for name in {task.name for task in built}:
+        if sum(task.name == name for task in built) > 1:
+            raise TaskError(f"task {name!r} was asked for more than once", fix="leave one of them")
+    return built
+
+
+def _check_options(
+    names: Sequence[str],
+    num_fewshot: int | None,
+    limit: float | Mapping[str, float] | None,
+    fewshot: str,
+) -> None:
+    if isinstance(names, str) or not names:
+        raise TaskError("no task was given", expected="a list of at least one name")
+    if num_fewshot is not None and num_fewshot < 0:
+        raise UsageError(f"num_fewshot {num_fewshot} is negative", expected="0 or more")
+    limits = limit.values() if isinstance(limit, Mapping) else [limit]
+    for value in limits:
+        if value is not None and value <= 0:
+            raise UsageError(f"limit {value} leaves no document", expected="1 or more, or a share")
+    if fewshot not in ("stock", "fixed"):
+        raise UsageError(f"few-shot mode {fewshot!r} is unknown", expected="stock or fixed")
+
+
+class _Builder:
+    """Builds one name after another with the same options."""
+
+    def __init__(
+        self,
+        *,
+        num_fewshot: int | None,
+        limit: float | Mapping[str, float] | None,
+        seed: int,
+        data: Mapping[str, Path],
+        metric: Mapping[str, str],
+        template: partial[str] | None,
+        fewshot: str,
+        held_out: bool,
+        split: str | None,
+        cluster: Mapping[str, str],
+    ) -> None:
+        self.split = split
+        self.cluster = cluster
+        self.held_out = held_out
+        self.num_fewshot = num_fewshot
+        self.limits = limit
+        self.limit: float | None = None
+        self.seed = seed
+        self.data = data
+        self.metric = metric
+        self.template = template
+        self.fewshot = fewshot
+        self._asked = ""
+        self._at: str | None = None  # the leaf lm-eval is working on, for its error messages
+        self._local: set[str] = set()
+
+    def build(self, asked: str) -> list[BuiltTask]:
+        """The tasks of one name, a group's leaves before the group."""
+        self.limit = self.limits.get(asked) if isinstance(self.limits, Mapping) else self.limits
+        with seeded(PYTHON_SEED, OTHER_SEED):
+            tasks, group = self._load(asked)
+            leaves = [self._requests(name, task) for name, task in tasks.items()]
+        parent = group.name if group is not None else None
+        built = [
+            BuiltTask.of_leaf(
+                leaf,
+                metric=self._metric(leaf.name, parent, leaf.integrable),
+                group=parent,
+                cluster=self._cluster(leaf, parent),
+                **self._common(),
+            )
+            for leaf in leaves
+        ]
+        return built if group is None else [*built, self._pooled(group, built)]
+
+    def _load(self, asked: str) -> tuple[dict[str, Any], Any | None]:
+        manager, name = find_task(asked)
+        self._asked, self._at = name, None
+        try:
+            with self._laying_in(manager):
+                loaded = manager.load([name])
+        except AuracError:
+            raise
+        except Exception as error:
+            raise self._translated(error) from error
+        if not loaded["tasks"]:
+            raise TaskError(f"group {name!r} holds no task")
+        return loaded["tasks"], loaded.get("groups", {}).get(name)
+
+    @contextmanager
+    def _laying_in(self, manager: Any) -> Iterator[None]:
+        """Lets every leaf's configuration pass through :meth:`_lay_in` while lm-eval loads it."""
+        factory = manager._factory
+        stock = factory._load_full_config
+
+        def full_config(entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+            config: dict[str, Any] = stock(entry, overrides)
+            return self._lay_in(config) if isinstance(config.get("task"), str) else config
+
+        factory._load_full_config = full_config
+        try:
+            yield
+        finally:
+            del factory._load_full_config
+
+    def _lay_in(self, config: dict[str, Any]) -> dict[str, Any]:
+        leaf = config["task"]
+        self._at = leaf
+        if config.get("unsafe_code"):
+            raise TaskError(f"task {leaf!r} runs code that the model writes, which aurac does not")
+        if config.get("doc_to_image") or config.get("doc_to_audio"):
+            raise TaskError(f"task {leaf!r} shows images or sounds; only text tasks are evaluated")
+        if self.split is not None:
+            config = self._evaluating(config, self.split)
+        files = self._files(config)
+        if files is None:
+            return config
+        self._local.add(leaf)
+        own = config.get("num_fewshot")
+        shown = own if self.num_fewshot is None or own == 0 else self.num_fewshot
+        return local_data.lay_in(config, files, num_fewshot=shown or 0, held_out=self.held_out)
+
+    def _evaluating(self, config: dict[str, Any], split: str) -> dict[str, Any]:
+        named = config.get(f"{split}_split")
+        if not named:
+            there = [s for s in ("test", "validation") if config.get(f"{s}_split")]
+            raise TaskError(
+                f"task {config['task']!r} has no {split} split", expected=" or ".join(there)
+            )
+        return {**config, "test_split": named, "validation_split": None}
+
+    def _files(self, config: Mapping[str, Any]) -> local_data.Files | None:
+        leaf = config["task"]
+        if leaf in self.data:
+            return local_data.find_splits(Path(self.data[leaf]))
+        if self._asked in self.data:
+            folder = Path(self.data[self._asked])
+            for name in (leaf, config.get("dataset_name")):
+                if name and (folder / name).is_dir():
+                    return local_data.find_splits(folder / name)
+            raise DataError(f"{folder} has no sub-folder for {leaf!r}, a leaf of {self._asked!r}")
+        room = bundled()
+        if leaf in room.BUNDLED:
+            return {split: [path] for split, path in room.documents(leaf).items()}
+        return None
+
+    def _requests(self, name: str, task: Any) -> Leaf:
+        # task.task_name is not read here: it draws from the generator that prompts may draw from.
+        self._at = name
+        self._check_runnable(name, task)
+        try:
+            self._set_fewshot(name, task)
+            task.build_all_requests(
+                limit=None if self.limit is None else sample_size(task, self.limit),
+                rank=0,
+                world_size=1,
+                apply_chat_template=self.template is not None,
+                fewshot_as_multiturn=True,
+                chat_template=self.template,
+            )
+        except AuracError:
+            raise
+        except Exception as error:
+            raise self._translated(error) from error
+        by_id: dict[int, list[Any]] = {}
+        for instance in task.instances:
+            by_id.setdefault(instance.doc_id, []).append(instance)
+        documents = tuple(
+            Document(
+                doc_id=doc_id,
+                content=instances[0].doc,
+                instances=tuple(sorted(instances, key=lambda instance: instance.idx)),
+                doc_hash=doc_hash(instances[0].doc),
+            )
+            for doc_id, instances in by_id.items()
+        )
+        if name in self._local:
+            columns = local_data.prompt_columns(task.config)
+            local_data.check_documents(name, (d.content for d in documents), columns, "evaluated")
+        integrable, better = metrics_of(task)
+        return Leaf(name, task, documents, integrable, better)
+
+    def _check_runnable(self, name: str, task: Any) -> None:
+        if getattr(task, "MULTIMODAL", False) or getattr(task, "UNSAFE_CODE", False):
+            raise TaskError(f"task {name!r} is not a plain text task")
+        if name in self._local:
+            columns = local_data.prompt_columns(task.config)
+            if absent := sorted(columns - set(task.features)):
+                raise DataError(
+                    f"local data of task {name!r} has no {', '.join(map(repr, absent))}",
+                    expected=f"the columns {', '.join(sorted(columns))}",
+                )
+
+    def _set_fewshot(self, name: str, task: Any) -> None:
+        """As ``simple_evaluate``: number, then seed, before each build."""
+        own = task.get_config("num_fewshot")
+        if self.num_fewshot is not None and own == 0 != self.num_fewshot:
+            _log.warning("task %s fixes itself to zero-shot and stays so", name)
+        elif self.num_fewshot is not None or own is None:
+            task.set_config(key="num_fewshot", value=self.num_fewshot or 0)
+        sampler = getattr(task, "sampler", None)
+        if self.fewshot == "fixed" and sampler is not None and task.get_config("num_fewshot"):
+            first_n = importlib.import_module("lm_eval.api.samplers").get_sampler("first_n")
+            task.sampler = first_n(list(sampler.fewshot_docs()))
+        task.set_fewshot_seed(seed=self.seed)
+
+    def _translated(self, error: Exception) -> AuracError:
+        leaf = self._at or self._asked
+        return translated(error, leaf, asked=self._asked, local=leaf in self._local)
+
+    def _metric(self, name: str, group: str | None, reported: Mapping[str, bool]) -> str:
+        keys = [key for key in (name, group, ANY_TASK) if key in self.metric]
+        return choose_metric(name, reported, self.metric[str(keys[0])] if keys else None)
+
+    def _cluster(self, leaf: Leaf, group: str | None) -> str | None:
+        """The field that documents are clustered by: asked for, else what the task itself says."""
+        for name in (leaf.name, group):
+            if name is not None and name in self.cluster:
+                return self.cluster[name]
+        said = (leaf.task.config.metadata or {}).get("cluster")
+        return str(said) if said is not None else None
+
+    def _pooled(self, group: Any, members: list[BuiltTask]) -> BuiltTask:
+        leaves = [leaf for member in members for leaf in member.leaves]
+        usable = {
+            key: all(leaf.integrable[key] for leaf in leaves)
+            for key in leaves[0].integrable
+            if all(key in leaf.integrable for leaf in leaves)
+        }
+        metric = self._metric(group.name, None, usable)
+        return BuiltTask.of_group(
+            group.name, str(group.version), members, metric=metric, **self._common()
+        )
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "fewshot": self.fewshot,
+            "chat_template": self.template is not None,
+            "lm_eval": version("lm_eval"),
+            "reference": reference_answers,
+        }

@@ -1,0 +1,390 @@
+"""A task with its requests, evaluated on one state of a model after another.
+
+lm-eval keeps a model's responses *in* its requests, and would hand those of the first model back
+for every later one; here each evaluation starts from empty lists and leaves empty lists behind.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aurac.engine.counts import logit_noise, recording
+from aurac.errors import AuracError, TaskError
+from aurac.tasks.clusters import cluster_labels
+from aurac.tasks.metrics import check_scores
+from aurac.tasks.record import Log
+from aurac.tasks.requests import (
+    CellError,
+    Requests,
+    documents_sha256,
+    prompts_sha256,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from aurac.engine.options import EngineOptions
+    from aurac.tasks.requests import Progress, Reference
+
+
+@dataclass(frozen=True, eq=False)
+class CellOutcome:
+    """What one state of a model did on one task.
+
+    Attributes:
+        metrics: ``name,filter`` to (n,) scores, one for each document, for every metric that has
+            a number for each document.
+        responses: n entries in document order: the generated text (a list of texts where the task
+            asks for several), or the list of the choices' log-likelihoods.
+        engine: What it cost and how many decisions were near ties (``Record.to_dict``).
+        logged: What lm-eval's sample logs hold beyond these, see `aurac.tasks.record.Log`;
+            None for a group, whose members have it.
+    """
+
+    metrics: dict[str, NDArray[np.float64]]
+    responses: list[Any]
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    logged: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Document:
+    """One document: its place in the split, its content, and the requests built from it."""
+
+    doc_id: int
+    content: Any
+    instances: tuple[Any, ...]
+    doc_hash: str
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """One lm-eval task with the requests it built; not a group.
+
+    Attributes:
+        task: lm-eval's task object.
+        documents: The documents that are evaluated, in order.
+        integrable: For each ``name,filter`` that the task declares, whether it is a mean over
+            documents of which more is better.
+        higher_is_better: For each of the same keys.
+    """
+
+    name: str
+    task: Any
+    documents: tuple[Document, ...]
+    integrable: Mapping[str, bool]
+    higher_is_better: Mapping[str, bool]
+
+    @property
+    def num_fewshot(self) -> int:
+        """Examples in each prompt."""
+        return int(self.task.get_config("num_fewshot") or 0)
+
+    @property
+    def instances(self) -> list[Any]:
+        """lm-eval's requests, in document order."""
+        return list(chain.from_iterable(document.instances for document in self.documents))
+
+    def judge(self, answers: Sequence[list[Any]]) -> CellOutcome:
+        """Filters the answers and scores each document, as ``lm_eval.evaluate`` does.
+
+        Args:
+            answers: For each request, in order, its responses.
+
+        Raises:
+            CellError: lm-eval's filters or metrics fail on an answer.
+        """
+        instances = self.instances
+        log = Log()
+        try:
+            for instance, responses in zip(instances, answers, strict=True):
+                instance.resps, instance.filtered_resps = list(responses), {}
+            self.task.apply_filters()
+            scores = self._scores(list(instances[0].filtered_resps), log)
+        except AuracError:
+            raise
+        except Exception as error:
+            raise CellError(
+                f"task {self.name!r} could not judge an answer ({type(error).__name__}: {error})"
+            ) from error
+        finally:
+            for instance in instances:
+                instance.resps, instance.filtered_resps = [], {}
+        at = 0
+        kept: list[Any] = []
+        for document in self.documents:
+            mine = answers[at : at + len(document.instances)]
+            log.answered(mine, document.instances[0].request_type)
+            kept.append(_kept(document, mine))
+            at += len(document.instances)
+        return CellOutcome(metrics=scores, responses=kept, logged=log.to_dict())
+
+    def near_ties(self, answers: Sequence[list[Any]], noise: float) -> int:
+        """Documents whose two likeliest choices lie within twice the rounding of one logit."""
+        at = count = 0
+        for document in self.documents:
+            size = len(document.instances)
+            part, at = answers[at : at + size], at + size
+            if size < 2 or document.instances[0].request_type != "loglikelihood":
+                continue
+            best, second = sorted((responses[0][0] for responses in part), reverse=True)[:2]
+            count += best - second <= 2 * noise
+        return count
+
+    def _scores(self, filters: Iterable[str], log: Log) -> dict[str, NDArray[np.float64]]:
+        columns: dict[str, list[Any]] = {}
+        for chain_name in filters:
+            for index, document in enumerate(self.documents):
+                results = [instance.filtered_resps[chain_name] for instance in document.instances]
+                log.filtered(chain_name, results, document.instances)
+                judged = self.task.process_results(document.content, results)
+                for name, value in judged.items():
+                    column = columns.setdefault(f"{name},{chain_name}", [])
+                    column += [None] * (index - len(column))
+                    column.append(value)
+        whole = {k: column for k, column in columns.items() if len(column) == len(self.documents)}
+        numbers = {
+            key: np.array([float(value) for value in column])
+            for key, column in whole.items()
+            if all(map(_is_number, column))
+        }
+        log.judged(whole, numbers, self.task.aggregation())
+        return numbers
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltTask:
+    """A task, or a group of tasks pooled, ready to be evaluated on any number of model states.
+
+    Attributes:
+        name: lm-eval's name of the task or group.
+        doc_ids: n identities of the documents: lm-eval's ``doc_id``, in a group ``leaf:doc_id``.
+        doc_hashes: n SHA-256 of the documents, those of lm-eval's samples.
+        documents_sha256: One hash of all documents and their order.
+        prompts_sha256: One hash of every request: contexts, continuations, generation settings.
+        metrics: The ``name,filter`` keys that the task declares.
+        metric: The one of them that is integrated.
+        higher_is_better: For each key of ``metrics``.
+        strata: For a group the n names of the leaves; None for a plain task.
+        cluster: The documents' field by which they are clustered; None where they are independent.
+        clusters: n labels of what documents share, inside the leaves; None as `cluster`.
+        num_fewshot: Examples in each prompt; None in a group whose leaves differ.
+        output_type: lm-eval's (``multiple_choice``, ``generate_until``, ...); ``mixed`` in a group
+            whose leaves differ.
+        version: lm-eval's version of the task.
+        fewshot: ``stock`` (lm-eval's sampling) or ``fixed`` (one header for all documents).
+        chat_template: Whether prompts went through the tokenizer's chat template.
+        lm_eval: Version of lm-eval that built the prompts.
+        group: The group that was asked for and brought this task along, if any.
+        members: A group's leaves, in the order of its documents. A group's evaluation covers
+            them all: use :meth:`split`, or evaluate the members and :meth:`pool`, not both.
+    """
+
+    name: str
+    doc_ids: tuple[str, ...]
+    doc_hashes: tuple[str, ...]
+    documents_sha256: str
+    prompts_sha256: str
+    metrics: tuple[str, ...]
+    metric: str
+    higher_is_better: Mapping[str, bool]
+    strata: tuple[str, ...] | None
+    num_fewshot: int | None
+    output_type: str
+    version: str
+    fewshot: str
+    chat_template: bool
+    lm_eval: str
+    reference: Reference = field(repr=False)
+    leaves: tuple[Leaf, ...] = field(repr=False)
+    group: str | None = None
+    members: tuple[BuiltTask, ...] = ()
+    cluster: str | None = None
+    clusters: tuple[str, ...] | None = None
+
+    @classmethod
+    def of_leaf(
+        cls, leaf: Leaf, *, metric: str, group: str | None, cluster: str | None, **common: Any
+    ) -> BuiltTask:
+        """A single task. ``common`` are the fields that all tasks of a build share."""
+        contents = (document.content for document in leaf.documents)
+        doc_ids = tuple(str(document.doc_id) for document in leaf.documents)
+        doc_hashes = tuple(document.doc_hash for document in leaf.documents)
+        return cls(
+            name=leaf.name,
+            doc_ids=doc_ids,
+            doc_hashes=doc_hashes,
+            documents_sha256=documents_sha256(doc_ids, doc_hashes),
+            prompts_sha256=prompts_sha256(leaf.instances),
+            metrics=tuple(leaf.integrable),
+            metric=metric,
+            higher_is_better=leaf.higher_is_better,
+            strata=None,
+            num_fewshot=leaf.num_fewshot,
+            output_type=str(leaf.task.OUTPUT_TYPE),
+            version=str(leaf.task.VERSION),
+            leaves=(leaf,),
+            group=group,
+            cluster=cluster,
+            clusters=cluster_labels(leaf.name, contents, cluster) if cluster else None,
+            **common,
+        )
+
+    @classmethod
+    def of_group(
+        cls, name: str, version: str, members: Sequence[BuiltTask], *, metric: str, **common: Any
+    ) -> BuiltTask:
+        """The documents of all ``members`` in their order, each leaf a stratum."""
+        leaves = tuple(chain.from_iterable(member.leaves for member in members))
+        doc_ids = tuple(f"{m.name}:{doc_id}" for m in members for doc_id in m.doc_ids)
+        doc_hashes = tuple(chain.from_iterable(member.doc_hashes for member in members))
+        keys = [key for key in members[0].metrics if all(key in m.metrics for m in members)]
+        shots = {member.num_fewshot for member in members}
+        kinds = {member.output_type for member in members}
+        return cls(
+            name=name,
+            doc_ids=doc_ids,
+            doc_hashes=doc_hashes,
+            documents_sha256=documents_sha256(doc_ids, doc_hashes),
+            prompts_sha256=prompts_sha256(i for leaf in leaves for i in leaf.instances),
+            metrics=tuple(keys),
+            metric=metric,
+            higher_is_better={key: members[0].higher_is_better[key] for key in keys},
+            strata=tuple(member.name for member in members for _ in member.doc_ids),
+            num_fewshot=shots.pop() if len(shots) == 1 else None,
+            output_type=kinds.pop() if len(kinds) == 1 else "mixed",
+            version=version,
+            leaves=leaves,
+            members=tuple(members),
+            cluster=", ".join(dict.fromkeys(m.cluster for m in members if m.cluster)) or None,
+            clusters=_clusters_of(members),
+            **common,
+        )
+
+    @property
+    def n_docs(self) -> int:
+        """How many documents are evaluated."""
+        return len(self.doc_ids)
+
+    @property
+    def n_requests(self) -> int:
+        """How many requests one evaluation answers; ``progress`` adds up to it."""
+        return len(self._requests)
+
+    @cached_property
+    def effort(self) -> float:
+        """About how long an evaluation takes beside other tasks' (see `Requests.effort`)."""
+        return self._requests.effort()
+
+    @cached_property
+    def _requests(self) -> Requests:
+        instances = list(chain.from_iterable(leaf.instances for leaf in self.leaves))
+        return Requests(instances, self.reference)
+
+    def identity(self) -> dict[str, Any]:
+        """What was asked, as plain JSON: two cells can be paired only if these agree."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "output_type": self.output_type,
+            "num_fewshot": self.num_fewshot,
+            "fewshot": self.fewshot,
+            "chat_template": self.chat_template,
+            "n_docs": self.n_docs,
+            "documents_sha256": self.documents_sha256,
+            "prompts_sha256": self.prompts_sha256,
+            "lm_eval": self.lm_eval,
+        }
+
+    def evaluate(
+        self, model: Any, tokenizer: Any, options: EngineOptions, progress: Progress | None = None
+    ) -> CellOutcome:
+        """Puts every request to the model as it is now.
+
+        Args:
+            model: A causal language model, with an adapter at some rank or without.
+            tokenizer: Its tokenizer.
+            options: The engine's.
+            progress: Called with the number of requests answered since the last call.
+
+        Returns:
+            Scores and responses, rows in the order of ``doc_ids``.
+
+        Raises:
+            CellError: A log-likelihood is not a finite number, or an answer cannot be judged.
+            TaskError: The task turns out not to report :attr:`metric` for every document, or with
+                values outside [0, 1].
+        """
+        with recording() as record:
+            answers = self._requests.answers(model, tokenizer, options, progress)
+        outcomes = []
+        at = 0
+        for leaf in self.leaves:
+            size = len(leaf.instances)
+            part = answers[at : at + size]
+            record.near_ties += leaf.near_ties(part, logit_noise(model.dtype))
+            outcomes.append(leaf.judge(part))
+            at += size
+        return replace(self._pooled(outcomes), engine=record.to_dict())
+
+    def pool(self, outcomes: Sequence[CellOutcome]) -> CellOutcome:
+        """A group's outcome from those of its members, in the order of :attr:`members`."""
+        if len(outcomes) != len(self.members):
+            raise ValueError(f"{len(self.members)} outcomes are needed, {len(outcomes)} were given")
+        return self._pooled(outcomes)
+
+    def split(self, outcome: CellOutcome) -> list[CellOutcome]:
+        """The members' outcomes from the group's, in the order of :attr:`members`."""
+        parts = []
+        at = 0
+        for member in self.members:
+            rows = slice(at, at + member.n_docs)
+            metrics = {key: scores[rows] for key, scores in outcome.metrics.items()}
+            parts.append(CellOutcome(metrics=metrics, responses=outcome.responses[rows]))
+            at += member.n_docs
+        return parts
+
+    def _pooled(self, outcomes: Sequence[CellOutcome]) -> CellOutcome:
+        keys = [key for key in outcomes[0].metrics if all(key in o.metrics for o in outcomes)]
+        metrics = {key: np.concatenate([o.metrics[key] for o in outcomes]) for key in keys}
+        if self.metric not in metrics:
+            raise TaskError(
+                f"task {self.name!r} did not report {self.metric!r} for every document",
+                expected=f"one of {', '.join(keys) or 'no metric'}",
+                fix=f"name one with --metric {self.name}=NAME,FILTER",
+            )
+        check_scores(self.name, self.metric, metrics[self.metric])
+        responses = [r for o in outcomes for r in o.responses]
+        logged = outcomes[0].logged if len(outcomes) == 1 else None
+        return CellOutcome(metrics=metrics, responses=responses, logged=logged)
+
+
+def _clusters_of(members: Sequence[BuiltTask]) -> tuple[str, ...] | None:
+    """The members' clusters; a document of a member without any is one by itself."""
+    if all(member.clusters is None for member in members):
+        return None
+    return tuple(f"{i}:{label}" for i, m in enumerate(members) for label in m.clusters or m.doc_ids)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (Real, np.bool_)) and math.isfinite(float(value))
+
+
+def _kept(document: Document, answers: Sequence[list[Any]]) -> Any:
+    """A document's responses as they are kept: plain JSON values."""
+    first = [responses[0] for responses in answers]
+    if document.instances[0].request_type == "loglikelihood":
+        return [float(value) for value, _ in first]
+    if document.instances[0].request_type == "loglikelihood_rolling":
+        return [float(value) for value in first]
+    kept = [r[0] if len(r) == 1 else list(r) for r in answers]
+    return kept[0] if len(kept) == 1 else kept

@@ -1,0 +1,144 @@
+"""lm-eval as it stands: where tasks are found, its seeds and hashes, its own model.
+
+Together with `aurac.tasks.lm_eval` the only place that imports lm-eval.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+import json
+import math
+from functools import cache, lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.errors import TaskError
+from aurac.tasks.isolation import quiet, seeded
+
+if TYPE_CHECKING:
+    from aurac.engine.options import EngineOptions
+
+PYTHON_SEED = 0
+OTHER_SEED = 1234
+"""The seeds that ``lm_eval.simple_evaluate`` sets by default, before it loads a task."""
+
+LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
+BAR_MODULES = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
+
+
+def bundled() -> Any:
+    """The room of bundled tasks, imported when a task is looked up."""
+    return importlib.import_module("aurac.tasks")
+
+
+@cache
+def bundled_manager() -> Any:
+    """Knows the bundled tasks only: reading lm-eval's own 14,000 files takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_defaults=False, include_path=str(bundled().include_path()))
+
+
+@cache
+def full_manager() -> Any:
+    """Knows all tasks of lm-eval."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def find_task(asked: str) -> tuple[Any, str]:
+    """The manager that knows a task, and the task's name in it.
+
+    Raises:
+        TaskError: None does; the nearest names are given.
+    """
+    if Path(asked).suffix in (".yaml", ".yml"):
+        return _find_file(Path(asked))
+    own = bundled().BUNDLED
+    if asked in own:
+        return bundled_manager(), asked
+    manager = full_manager()
+    if asked in manager.task_index:
+        return manager, asked
+    known = [*own, *manager.all_tasks]
+    near = difflib.get_close_matches(asked, known, n=5, cutoff=0.6)
+    raise TaskError(
+        f"task {asked!r} is not known to lm-eval {version('lm_eval')}",
+        expected=f"a task such as {', '.join(near)}" if near else None,
+        fix="lm-eval ls tasks lists them all" if not near else None,
+    )
+
+
+def _find_file(path: Path) -> tuple[Any, str]:
+    from lm_eval.tasks import TaskManager
+
+    if not path.is_file():
+        raise TaskError(f"task file {path} does not exist")
+    manager = TaskManager(include_defaults=False, include_path=str(path.parent))
+    here = path.resolve()
+    for name, entry in manager.task_index.items():
+        if entry.yaml_path is not None and Path(entry.yaml_path).resolve() == here:
+            if name in manager.all_groups:  # may hold stock tasks
+                manager = TaskManager(include_path=str(path.parent))
+            return manager, name
+    raise TaskError(f"{path} defines no task", expected="a task or group as lm-eval's YAML")
+
+
+@cache
+def compile_templates_once() -> None:
+    """lm-eval compiles a prompt's template anew for each document, example and filter.
+
+    That is most of the time that building and judging take. A compiled template has no state, so
+    keeping it changes nothing else.
+    """
+    from lm_eval.utils import env
+
+    env.from_string = lru_cache(maxsize=1024)(env.from_string)
+
+
+def sample_size(task: Any, limit: float) -> int:
+    """As lm-eval: a share of the documents is rounded up."""
+    return math.ceil(len(task.eval_docs) * limit) if limit < 1 else int(limit)
+
+
+def metrics_of(task: Any) -> tuple[dict[str, bool], dict[str, bool]]:
+    """For each ``name,filter``: whether it can be integrated, and whether more is better."""
+    from lm_eval.api.metrics import mean
+
+    filters = [ensemble.name for ensemble in task._filters]
+    better = task.higher_is_better()
+    integrable: dict[str, bool] = {}
+    higher: dict[str, bool] = {}
+    for name, aggregation in task.aggregation().items():
+        for chain in filters:
+            higher[f"{name},{chain}"] = bool(better.get(name, True))
+            integrable[f"{name},{chain}"] = aggregation is mean and bool(better.get(name, True))
+    return integrable, higher
+
+
+def doc_hash(document: Any) -> str:
+    """The ``doc_hash`` of lm-eval's samples."""
+    from lm_eval.utils import handle_non_serializable, hash_string
+
+    text = json.dumps(document, indent=2, default=handle_non_serializable, ensure_ascii=False)
+    return str(hash_string(text))
+
+
+def reference_answers(
+    kind: str, instances: list[Any], model: Any, tokenizer: Any, options: EngineOptions
+) -> list[Any]:
+    """lm-eval's own Hugging Face model around the live one, for what the engine does not serve."""
+    from lm_eval.models.huggingface import HFLM
+
+    with quiet(LOGGERS, BAR_MODULES, prints=False), seeded(PYTHON_SEED, OTHER_SEED):
+        lm = HFLM(
+            pretrained=model,
+            tokenizer=copy.deepcopy(tokenizer),  # HFLM gives it a padding token
+            batch_size=options.batch_size or 1,
+            max_length=options.max_length,
+        )
+        return list(getattr(lm, kind)(instances))

@@ -1,0 +1,166 @@
+"""`aurac truncate`: what it writes loads in plain PEFT, and nothing is written when it refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from adapters_helpers import (
+    load_with_peft,
+    logits,
+    random_adapter,
+    tiny_gpt2,
+    tiny_llama,
+)
+from click.testing import CliRunner
+
+from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
+from aurac.adapters.merge import merge
+from aurac.cli.truncate import truncate
+from aurac.errors import AuracError, CheckpointError, RankError, RunFolderError, UsageError
+
+NESTED = Nesting("matryoshka", (1, 2, 4))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return save_adapter(random_adapter(tiny_llama(), 4, nesting=NESTED), tmp_path / "whole")
+
+
+def run(*arguments):
+    result = CliRunner().invoke(truncate, list(map(str, arguments)))
+    if result.exception is not None:
+        raise result.exception
+    return result
+
+
+@pytest.mark.parametrize(
+    "how", [(), ("--rescale", "rule"), ("--rescale", "keep"), ("--basis", "svd")]
+)
+def test_one_rank(folder, tmp_path, how):
+    out = run(folder, "--rank", 2, *how, "--out", tmp_path / "cut").stdout
+    assert "rank 2" in out
+    assert "--max-lora-rank 8" in out
+    options = dict(zip([h.removeprefix("--") for h in how[::2]], how[1::2], strict=True))
+    base = tiny_llama()
+    prepared = prepare(load_adapter(folder), options.get("basis", "prefix"), options.get("rescale"))
+    with attach(base, prepared) as live:
+        live.set_rank(2)
+        expected = logits(base)
+    assert torch.equal(logits(load_with_peft(tiny_llama(), tmp_path / "cut")), expected)
+
+
+def test_several_ranks(folder, tmp_path):
+    run(folder, "--ranks", "pow2", "--out", tmp_path / "all")
+    assert sorted(p.name for p in (tmp_path / "all").iterdir()) == ["r1", "r2", "r4"]
+    assert [load_adapter(tmp_path / "all" / f"r{r}").rank for r in (1, 2, 4)] == [1, 2, 4]
+
+
+def test_nothing_is_written_when_one_place_is_taken(folder, tmp_path):
+    run(folder, "--rank", 2, "--out", tmp_path / "all" / "r2")
+    with pytest.raises(RunFolderError, match="r2 is already there"):
+        run(folder, "--ranks", "pow2", "--out", tmp_path / "all")
+    assert [p.name for p in (tmp_path / "all").iterdir()] == ["r2"]
+    run(folder, "--ranks", "pow2", "--out", tmp_path / "all", "--force")
+    assert len(list((tmp_path / "all").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refusal"),
+    [
+        (("--out", "x"), (UsageError, "one of the two")),
+        (("--rank", "2"), (UsageError, "one of the two")),
+        (("--rank", "2", "--ranks", "all", "--out", "x"), (UsageError, "one of the two")),
+        (("--rank", "5", "--out", "x"), (RankError, "trained rank 4")),
+        (("--rank", "0", "--out", "x"), (RankError, "trained rank 4")),
+        (
+            ("--rank", "2", "--basis", "svd", "--rescale", "rule", "--out", "x"),
+            (UsageError, "keep or fit"),
+        ),
+        (("--rank", "2", "--merge-into", "x"), (UsageError, "give --base")),
+    ],
+)
+def test_requests_that_are_refused(folder, tmp_path, monkeypatch, arguments, refusal):
+    error, message = refusal
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        run(folder, *arguments)
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_exit_code_is_2_with_one_line(tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "aurac",
+            "truncate",
+            "missing/",
+            "--rank",
+            "1",
+            "--out",
+            str(tmp_path / "x"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "there is no folder or file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("build", "names"), [(tiny_llama, None), (tiny_gpt2, ["c_attn", "c_proj"])]
+)
+def test_truncating_commutes_with_merging(build, names):
+    base = build(torch.float64)
+    adapter = random_adapter(base, 4, names=names, nesting=NESTED, dtype=torch.float64)
+    for how in (("prefix", "trained"), ("svd", "keep")):
+        prepared = prepare(adapter, *how)
+        with attach(base, prepared) as live:
+            live.set_rank(2)
+            expected = logits(base)
+        merged, cut = build(torch.float64), build(torch.float64)
+        merge(merged, prepared, 2)
+        merge(cut, prepare(prepared.at(2), "prefix", "keep"), 2)
+        torch.testing.assert_close(logits(merged), expected, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(logits(cut), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_merged_model_is_a_plain_model(folder, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from transformers import AutoModelForCausalLM
+
+    import aurac.models.base
+
+    tokenizer = SimpleNamespace(
+        save_pretrained=lambda into: (into / "tokenizer.json").write_text("{}")
+    )
+    loaded = SimpleNamespace(model=tiny_llama(), tokenizer=tokenizer, sha256="x")
+    monkeypatch.setattr(aurac.models.base, "load_base", lambda *_a, **_k: loaded)
+    run(folder, "--rank", 2, "--base", "small", "--merge-into", tmp_path / "merged")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
+    base = tiny_llama()
+    with attach(base, prepare(load_adapter(folder))) as live:
+        live.set_rank(2)
+        torch.testing.assert_close(logits(model), logits(base), rtol=1e-5, atol=1e-5)
+
+
+def test_what_cannot_be_merged_is_refused():
+    base = tiny_llama()
+    adapter = random_adapter(base, 2, names=["q_proj"])
+    shared = base.model.layers[0].self_attn.q_proj.weight
+    base.model.layers[1].self_attn.q_proj.weight = shared
+    with pytest.raises(CheckpointError, match="shares its weight"):
+        merge(base, prepare(adapter), 1)
+    with pytest.raises(AuracError):
+        merge(tiny_gpt2(), prepare(adapter), 1)

@@ -1,0 +1,125 @@
+"""Whatever a name holds, the terminal shows it as text: no command moves the cursor."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+import aurac
+from aurac.cli import cli
+from aurac.cli._visible import VisibleStream, spelled
+from aurac.runs.progress import SweepProgress
+
+ROOT = Path(aurac.__file__).parents[1]
+# Clear the screen, set the title, a C1 control sequence, right-to-left override, delete, bell.
+EVIL = "a\x1b[2J\x1b]0;title\x07b\x9b31mc\u202ed\x7fe"
+SHOWN = "a\\u001b[2J\\u001b]0;title\\u0007b\\u009b31mc\\u202ed\\u007fe"
+
+
+def harmless(text: str) -> bool:
+    return all(char in {"\n", "\t"} or char.isprintable() for char in text)
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    draw = np.random.default_rng(0)
+    rows = ["adapter,task,rank,doc_id,score"]
+    for name in (EVIL, "plain"):
+        for rank in (1, 2):
+            scores = draw.integers(0, 2, 80)
+            rows += [f"{name},{EVIL},{rank},{d},{s}" for d, s in enumerate(scores)]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score", "TABLE"],
+        ["recommend", "TABLE", "--delta", "0.1"],
+        ["plan", "--delta", "0.05", "--pilot", "TABLE"],
+        ["tasks", EVIL],
+        ["score", "TABLE", "--group", f"x={EVIL}x"],
+    ],
+)
+def test_commands_print_no_control_character(table, arguments):
+    done = CliRunner().invoke(cli, [str(table) if a == "TABLE" else a for a in arguments])
+    assert harmless(done.output), repr(done.output)
+
+
+def test_names_are_shown_spelled_out(table):
+    done = CliRunner().invoke(cli, ["score", str(table)])
+    # On a pipe click leaves colours and the like out; on a terminal all is spelled out.
+    assert "b\\u009b31mc\\u202ed\\u007fe" in done.output
+    done = CliRunner().invoke(cli, ["score", str(table)], color=True)
+    assert SHOWN in done.output
+
+
+def test_json_keeps_the_name_itself(table):
+    done = CliRunner().invoke(cli, ["score", str(table), "--json"])
+    assert harmless(done.output)
+    assert json.loads(done.output)["scores"][0]["adapter"] == EVIL
+
+
+def test_an_error_is_spelled_out_and_streams_are_given_back(table):
+    before = sys.stdout, sys.stderr
+    CliRunner().invoke(cli, ["score", str(table)])
+    assert (sys.stdout, sys.stderr) == before
+    done = subprocess.run(
+        [sys.executable, "-m", "aurac", "score", "\x1b[2Jnowhere.csv"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "\\u001b[2Jnowhere.csv does not exist" in done.stderr
+    bad = subprocess.run(
+        [sys.executable, "-m", "aurac", "score", "--\x1b[2J"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert bad.returncode == 2
+    assert harmless(bad.stderr)
+
+
+def test_progress_lines_are_spelled_out(capsys, monkeypatch):
+    from aurac.console import stderr_console
+
+    class Cell:
+        label = EVIL
+
+        class task:  # noqa: N801
+            n_requests = 3
+
+    stderr_console.cache_clear()
+    with SweepProgress([Cell()], 1) as bar:
+        bar.cell(Cell())
+    stderr_console.cache_clear()
+    said = capsys.readouterr().err
+    assert "[2J" in said
+    assert harmless(said)
+
+
+@given(st.text(st.characters(), max_size=40))
+def test_spelled_text_is_harmless_and_the_same_in_json(text):
+    kept = "".join(char for char in text if char.isprintable() or char in "\n\t")
+    assert spelled(kept) == kept or any(ord(c) >= 0xE000 for c in kept)
+    shown = spelled(json.dumps(text, ensure_ascii=False))
+    assert json.loads(shown) == text
+    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in shown)
+
+
+def test_the_stream_is_otherwise_the_one_beneath():
+    under = io.StringIO()
+    stream = VisibleStream(under)
+    assert stream.write("x\x1b") == 2
+    assert under.getvalue() == "x\\u001b"
+    assert not stream.isatty()
+    assert not hasattr(stream, "buffer")

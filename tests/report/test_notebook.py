@@ -1,0 +1,168 @@
+"""What notebooks show: whole, escaped, well-formed, and light."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+
+import aurac
+from aurac.curves.curve import Curve
+from aurac.report.notebook import picture, results_html
+from aurac.runs.compare import Comparison
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "</title></svg><b>out</b>",
+    "a\u202eb",
+    "$x$ & `y` \x1b[31m",
+]
+EMPTY = {"br", "img", "hr"}
+
+
+class Page(HTMLParser):
+    """Tags in order; fails on a tag that closes another one."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.shown = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.shown += data
+
+
+def curve(name: str = "mine", **labels) -> Curve:
+    rng = np.random.default_rng(3)
+    outcomes = rng.random((3, 40)) < np.array([[0.3], [0.5], [0.7]])
+    return Curve.from_outcomes(
+        (1, 4, 16), outcomes.astype(float), adapter=name, task="sums", baseline=0.1, **labels
+    )
+
+
+def results(name: str) -> dict:
+    row = {
+        "id": f"{name} · prefix · rule",
+        "adapter": name,
+        "task": name,
+        "metric": name,
+        "role": "default",
+        "ranks": [1, 2, 4],
+        "accuracy": [0.25, None, 0.75],
+        "baseline": 0.0,
+        "n_docs": 8,
+        "score": None,
+        "score_reason": f"no accuracy at rank 2 {name}",
+    }
+    scored = {"value": 0.5, "se": 0.1, "low": 0.3, "high": 0.7}
+    whole = {
+        **row,
+        "id": f"{name} · prefix · keep",
+        "accuracy": [0.25, 0.5, 0.75],
+        "role": "published",
+        "score": {"log2": scored, "linear": scored, "mean": 0.5},
+    }
+    return {"curves": [row, whole], "failures": [{"task": name}]}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_stay_text(name):
+    plain = curve(name, metric=name, base=name)
+    broken = Curve((1, 2), (0.1, 0.2), adapter=name, missing={4: name})
+    shown = [plain._repr_html_(), broken._repr_html_(), aurac.score(plain)._repr_html_()]
+    shown.append(results_html(results(name), name))
+    for text in shown:
+        page = Page(text)
+        assert set(page.tags) <= {
+            *("div", "p", "strong", "bdi", "svg", "line", "text", "title", "circle", "polyline"),
+            *("table", "thead", "tbody", "tr", "th", "td", "ul", "li"),
+        }
+        names = {attribute for attribute, _ in page.attributes}
+        assert not {a for a in names if a.startswith("on")} | (names & {"src", "href"})
+    page = Page(plain._repr_html_())
+    assert " ".join(name.split()) in page.shown  # what a reader sees is the name itself
+
+
+def test_curve_shows_every_number_and_where_one_is_missing():
+    broken = Curve((1, 2), (0.125, 0.25), adapter="a", missing={4: "it crashed"})
+    page = Page(broken._repr_html_())
+    for word in ("0.1250", "0.2500", "it crashed", "no per-document outcomes"):
+        assert word in page.shown
+
+
+def test_score_shows_both_axes_with_weights_and_notes():
+    # log2 of 1, 2, 4: weights 1/4, 1/2, 1/4; (.31 + 2 · .35 + .40) / 4 = .3525
+    # linear: widths 1 and 2 of 3: weights 1/6, 1/2, 1/3; .31/6 + .35/2 + .40/3 = .36
+    page = Page(aurac.score({1: 0.31, 2: 0.35, 4: 0.40})._repr_html_())
+    for word in ("0.3525", "0.3600", "0.250", "0.500", "0.167", "0.333", "no interval"):
+        assert word in page.shown
+
+
+def test_picture_is_well_formed_and_puts_points_where_they_belong():
+    svg = ET.fromstring(picture([("a", (1, 2, 4), (0.2, 0.4, 0.8))], 0.1))
+    circles = svg.findall("circle")
+    x = [float(c.get("cx")) for c in circles]
+    y = [float(c.get("cy")) for c in circles]
+    assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.11)  # each doubling is as wide
+    assert y[0] - y[1] == pytest.approx((y[1] - y[2]) / 2, abs=0.11)  # .2 against .4
+    assert "0.200 at rank 1, 0.800 at rank 4" in svg.get("aria-label")
+
+
+def test_a_missing_rank_is_a_gap_in_the_line():
+    svg = ET.fromstring(picture([("a", (1, 2, 4, 8, 16), (0.1, 0.2, None, 0.4, 0.5))]))
+    lines = svg.findall("polyline")
+    assert [len(line.get("points").split()) for line in lines] == [2, 2]
+    assert len(svg.findall("circle")) == 4
+
+
+def test_one_rank_no_rank_and_all_zero_can_be_drawn():
+    assert picture([("a", (), ())]) == ""
+    for curves in ([("a", (3,), (0.5,))], [("a", (1, 2), (0.0, 0.0))], [("a", (1,), (None,))]):
+        ET.fromstring(picture(curves))
+
+
+def test_comparison_shows_its_results():
+    page = Page(Comparison(Path("runs/x"), results("sums"), ())._repr_html_())
+    assert "published inference" in page.shown
+    assert "no accuracy at rank 2" in page.shown
+    assert "1 cells failed" in page.shown
+
+
+def test_nothing_heavy_is_loaded():
+    code = (
+        "import sys, aurac; c = aurac.Curve((1, 2), (.1, .2)); c._repr_html_();"
+        "aurac.score(c)._repr_html_();"
+        "print([m for m in ('torch', 'matplotlib', 'pandas', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_plain_text_does_not_spell_out_every_document():
+    assert len(repr(curve())) < 600
+    assert not re.search(r"outcomes=array", repr(curve()))

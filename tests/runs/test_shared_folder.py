@@ -1,0 +1,439 @@
+"""One folder, many processes: shards, workers, kills, Ray. Small models, real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from aurac.runs.compare import compare
+from aurac.runs.interrupts import Interrupted
+from aurac.runs.lock import listed, owner_marks
+from aurac.runs.status import read_status
+from aurac.runs.store import CellStore, read_cell
+from aurac.training import make_recipe, train
+
+TASK = "aurac_word_problems_mc"
+COMMON = {"limit": 5, "dtype": "float32", "device": "cpu"}
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_base_folder, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("adapters")
+    rows = [{"question": f"how many {a}", "answer": f"{a}"} for a in range(9)]
+    (root / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = {"name": "lora", "method": "lora", "rank": 8, "base": str(tiny_base_folder)}
+    recipe |= {"data": str(root / "train.jsonl"), "steps": 5, "learning_rate": 0.1}
+    return train(make_recipe({**recipe, "dtype": "float32"}), root / "lora").folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(adapter, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    return compare([adapter], [TASK], out=out, **COMMON)
+
+
+def curves(folder):
+    return json.dumps(json.loads((Path(folder) / "results.json").read_text())["curves"])
+
+
+def command(adapter, out, *more):
+    base = [sys.executable, "-m", "aurac", "compare", str(adapter), "--tasks", TASK]
+    base += ["--limit", "5", "--dtype", "float32", "--device", "cpu", "--out", str(out)]
+    return [*base, *more]
+
+
+def events(folder, name):
+    lines = [
+        json.loads(line)
+        for path in (Path(folder) / "logs").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    return [line for line in lines if line["event"] == name]
+
+
+def clean(folder):
+    """No lease, owner, temporary file or checkpoint is left."""
+    leases = Path(folder) / "leases"
+    assert listed(leases) == []
+    assert owner_marks(leases) == {}
+    assert list(Path(folder).rglob(".*")) == []
+    assert not (Path(folder) / "partial").exists() or not list((Path(folder) / "partial").iterdir())
+
+
+def test_shards_divide_the_cells_and_a_last_call_gathers(
+    adapter, undisturbed, tmp_path, monkeypatch
+):
+    from aurac.tasks.task import BuiltTask
+
+    out = tmp_path / "run"
+    counts = []
+    for number in (2, 1, 3):
+        done = compare([adapter], [TASK], out=out, shard=(number, 3), **COMMON)
+        assert not (out / "results.json").exists()
+        assert done.results == {"failures": [], "cells": done.results["cells"]}
+        counts.append(done.results["cells"])
+    assert sorted(counts) == [1, 2, 2]  # four ranks and the base
+    monkeypatch.setattr(BuiltTask, "evaluate", None)  # gathering computes nothing
+    monkeypatch.setattr("aurac.runs.session.load_base", None)  # and loads no weights
+    assert compare([adapter], [TASK], out=out, **COMMON).results["curves"]
+    assert curves(out) == curves(undisturbed.folder)
+    clean(out)
+
+
+def test_an_interrupted_cell_goes_on_where_it_was(adapter, undisturbed, tmp_path, monkeypatch):
+    """A checkpoint after each pass; the signal comes before the third pass of the third cell."""
+    from aurac.runs.interrupts import Interrupts
+
+    out = tmp_path / "run"
+    monkeypatch.setattr("aurac.runs.partial.SECONDS", 0.0)
+    monkeypatch.setattr("aurac.runs.partial.CellCheckpoint.due", lambda _: True)
+    settings = COMMON | {"batch_tokens": 64}
+    whole = compare([adapter], [TASK], out=tmp_path / "whole", **settings)
+    checks = []
+
+    def check(self):
+        checks.append(self._working)
+        cells = len(CellStore(out).keys())
+        if self._working and cells == 2 and checks[-3:] == [True] * 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise Interrupted
+
+    monkeypatch.setattr(Interrupts, "check", check)
+    with pytest.raises(Interrupted):
+        compare([adapter], [TASK], out=out, **settings)
+    assert len(list((out / "partial").iterdir())) == 1
+    assert len(CellStore(out).keys()) == 2
+    monkeypatch.undo()
+    compare([adapter], [TASK], out=out, **settings)
+    assert curves(out) == curves(whole.folder)
+    for path in (whole.folder / "cells").iterdir():
+        one, other = read_cell(path), read_cell(out / "cells" / path.name)
+        for name in ("doc_ids", "doc_hashes", "metrics", "responses", "logged", "identity"):
+            assert one[name] == other[name]
+    clean(out)
+
+
+def test_a_folder_without_its_plan_or_with_cells_deleted_is_made_whole(adapter, tmp_path):
+    out = tmp_path / "run"
+    compare([adapter], [TASK], out=out, **COMMON)
+    before = curves(out)
+    (out / "plan.jsonl").write_bytes((out / "plan.jsonl").read_bytes()[:50])
+    (out / "results.json").unlink()
+    for path in list((out / "cells").iterdir())[::2]:
+        path.unlink()
+    assert read_status(out).total is None
+    compare([adapter], [TASK], out=out, **COMMON)
+    assert curves(out) == before
+    status = read_status(out)
+    assert (status.state, status.total, status.done) == ("done", 5, 5)
+
+
+def test_a_profile_says_where_the_time_went(adapter, tmp_path):
+    out = tmp_path / "run"
+    compare([adapter], [TASK], out=out, profile=True, **COMMON)
+    found = json.loads((out / "profile.json").read_text())
+    assert {"build", "load", "forward", "rest of cells", "store", "report"} <= set(found["parts"])
+    assert found["parts"]["store"]["count"] == 5
+    assert sum(p["seconds"] for p in found["parts"].values()) <= found["seconds"] + 0.01
+
+
+def test_a_read_only_folder_is_one_line(adapter, undisturbed, monkeypatch):
+    def refuse(*_args, **_more):
+        raise OSError(30, "Read-only file system")
+
+    from aurac.errors import RunFolderError
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(RunFolderError, match="Read-only file system"):
+        compare([adapter], [TASK], out=undisturbed.folder, ranks="1", **COMMON)
+    assert read_status(undisturbed.folder).state == "done"
+
+
+def test_a_flipped_cell_is_refused_and_unlike_cells_make_no_curve(adapter, tmp_path):
+    """What reads a run without the store: `aurac score RUN` and the like."""
+    from aurac.errors import RunFolderError
+    from aurac.hashing import sha256_json
+    from aurac.readers.run import read_run
+
+    out = tmp_path / "run"
+    done = compare([adapter], [TASK], out=out, **COMMON)
+    assert read_run(out)
+    path = out / done.results["curves"][0]["cells"]["4"]
+    text = path.read_text()
+    path.write_text(
+        text.replace("0.0", "1.0", 1) if "0.0" in text else text.replace("1.0", "0.0", 1)
+    )
+    with pytest.raises(RunFolderError, match="is damaged: its checksum does not hold"):
+        read_run(out)
+    cell = json.loads(text)
+    cell["identity"]["dtype"] = "bfloat16"
+    cell["checksum"] = sha256_json({k: v for k, v in cell.items() if k != "checksum"})
+    path.write_text(json.dumps(cell))
+    with pytest.raises(RunFolderError, match="ranks 1 and 4 differ in dtype: they make no curve"):
+        read_run(out)
+
+
+# Several processes ------------------------------------------------------------------------------
+
+
+@pytest.mark.cluster
+def test_two_terminals_share_one_folder(adapter, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    both = [
+        subprocess.Popen(command(adapter, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for process in both:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said.decode()
+    assert curves(out) == curves(undisturbed.folder)
+    assert len(events(out, "begin")) == 5  # each cell once
+    clean(out)
+
+
+@pytest.mark.cluster
+def test_a_worker_that_is_killed_costs_its_cell_at_most(
+    adapter, undisturbed, tmp_path, monkeypatch
+):
+    """The worker gets its order and is killed; this process does all cells, and says so."""
+    from aurac.runs import workers as local
+
+    started = []
+    start = local._start
+
+    def start_and_kill(order, threads):
+        worker = start(order, threads)
+        started.append((worker, order, threads))
+        worker.kill()
+        worker.wait()
+        return worker
+
+    monkeypatch.setattr(local, "_start", start_and_kill)
+    out = tmp_path / "run"
+    compare([adapter], [TASK], out=out, workers=2, **COMMON)
+    [(worker, order, threads)] = started
+    assert worker.returncode == -signal.SIGKILL
+    assert order["settings"]["device"] == "cpu"
+    assert threads >= 1
+    [ended] = events(out, "worker ended")
+    assert ended["early"]
+    assert curves(out) == curves(undisturbed.folder)
+    clean(out)
+
+
+@pytest.mark.cluster
+def test_a_worker_alone_serves_an_order_and_ends_with_its_parent(adapter, undisturbed, tmp_path):
+    """The order of a killed parent: the worker sees its end of the pipe close, and ends."""
+    from dataclasses import asdict
+
+    from aurac.runs.folder import open_run_folder
+    from aurac.runs.session import open_session
+    from aurac.runs.settings import Execution, Settings, to_plain
+
+    session = open_session([adapter], [TASK], Settings(**COMMON))
+    out = open_run_folder(tmp_path / "run", [TASK], session.request())
+    order = {
+        "folder": str(out),
+        "checkpoints": [str(adapter)],
+        "tasks": [TASK],
+        "settings": to_plain(session.chosen),
+        "execution": asdict(Execution()),
+    }
+    worker = subprocess.Popen([sys.executable, "-m", "aurac.runs.worker"], stdin=-1)
+    worker.stdin.write(json.dumps(order).encode() + b"\n")
+    worker.stdin.flush()
+    assert worker.wait(timeout=300) == 0
+    worker.stdin.close()
+    assert CellStore(out).keys() == CellStore(undisturbed.folder).keys()
+    clean(out)
+    orphan = subprocess.Popen([sys.executable, "-m", "aurac.runs.worker"], stdin=-1)
+    orphan.stdin.write(json.dumps(order).encode() + b"\n")
+    orphan.stdin.close()
+    assert orphan.wait(timeout=300) in (-signal.SIGTERM, 130)
+
+
+@pytest.mark.cluster
+def test_kills_at_random_moments(adapter, tmp_path):
+    """Three here; `benchmarks/kills.py` was run with more than fifty."""
+    script = REPOSITORY / "benchmarks" / "kills.py"
+    given = [str(adapter), "--tasks", TASK, "--limit", "5", "--kills", "3", "--seed", "5"]
+    out = tmp_path / "found.json"
+    done = subprocess.run(
+        [sys.executable, str(script), *given, "--out", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(out.read_text())
+    assert found["kills"] == 3
+    assert found["all_equal"]
+    assert found["at_most_one_redone_per_kill"]
+
+
+def ray_session():
+    return pytest.importorskip("ray")
+
+
+@pytest.mark.cluster
+def test_ray_gives_the_same_bytes_and_does_a_dead_workers_cells_again(
+    adapter, undisturbed, tmp_path, monkeypatch
+):
+    """Two workers; one of them is killed while it holds a cell."""
+    ray_session()
+    out = tmp_path / "run"
+    victims = []
+
+    def kill_a_worker():
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and not victims:
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    named = path.read_bytes().startswith(b"ray::compute_cell")
+                    ours = _below(int(path.parent.name), os.getpid())
+                except OSError:
+                    continue
+                if named and ours:
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+                    victims.append(path.parent.name)
+                    return
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    compare([adapter], [TASK], out=out, executor="ray", workers=2, **COMMON)
+    killer.join()
+    assert len(victims) == 1
+    assert curves(out) == curves(undisturbed.folder)
+    assert len(events(out, "cell")) == 5
+    clean(out)
+
+
+def _below(pid, ancestor):
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return False
+
+
+@pytest.mark.cluster
+def test_a_dead_workers_checkpoint_is_taken_up_by_another(adapter, tmp_path, monkeypatch):
+    """Every pass is kept; the worker is killed once the run folder has something of its cell."""
+    ray_session()
+    monkeypatch.setattr("aurac.runs.ray.SECONDS", 0.0)
+    monkeypatch.setattr("aurac.runs.ray._PATIENCE", 0.01)
+    asked = {**COMMON, "limit": 800, "batch_tokens": 64}
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    compare([adapter], [TASK], out=whole, ranks="8", **asked)
+    victims = []
+
+    def kill_in_a_cell():
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and not victims:
+            if any((out / "partial").glob("*.json")):
+                for pid in _named(b"ray::compute_cell"):
+                    if _below(pid, os.getpid()):
+                        os.kill(pid, signal.SIGKILL)
+                        victims.append(pid)
+                        return
+            time.sleep(0.005)
+
+    killer = threading.Thread(target=kill_in_a_cell)
+    killer.start()
+    compare([adapter], [TASK], out=out, ranks="8", executor="ray", workers=1, **asked)
+    killer.join()
+    assert len(victims) == 1
+    assert any(event["resumed"] for event in events(out, "cell"))
+    assert curves(out) == curves(whole)
+    clean(out)
+
+
+@pytest.mark.cluster
+def test_a_cluster_of_several_nodes_loses_one(adapter, undisturbed, tmp_path):
+    """A head without processors and two nodes of one each; one is killed after the first cell."""
+    ray_session()
+    from ray.cluster_utils import Cluster
+
+    out = tmp_path / "run"
+    quiet = {"include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **quiet})
+    nodes = [cluster.add_node(num_cpus=1, **quiet) for _ in range(2)]
+    lost = []
+
+    def lose_a_node():
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and not events(out, "cell"):
+            time.sleep(0.05)
+        lost.append(len(events(out, "cell")))
+        cluster.remove_node(nodes[0], allow_graceful=False)
+
+    thief = threading.Thread(target=lose_a_node)
+    thief.start()
+    try:
+        compare([adapter], [TASK], out=out, executor="ray", address=cluster.address, **COMMON)
+    finally:
+        thief.join()
+        cluster.shutdown()
+    assert 1 <= lost[0] < 5
+    assert curves(out) == curves(undisturbed.folder)
+    assert len(events(out, "cell")) == 5
+    clean(out)
+
+
+def test_a_cluster_that_is_not_there_is_one_line(adapter, tmp_path):
+    from aurac.runs.ray import ClusterError
+
+    ray_session()
+    with pytest.raises(ClusterError, match=r"127.0.0.1:1 cannot be reached"):
+        compare(
+            [adapter], [TASK], out=tmp_path / "r", executor="ray", address="127.0.0.1:1", **COMMON
+        )
+
+
+@pytest.mark.cluster
+def test_a_lost_head_leaves_a_folder_that_goes_on(adapter, undisturbed, tmp_path):
+    """Ray ends a driver whose head is gone, with whatever status; the folder is whole."""
+    ray_session()
+    out = tmp_path / "run"
+    environment = {**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": "3"}
+    process = subprocess.Popen(
+        command(adapter, out, "--executor", "ray", "--workers", "1"),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 240
+    while not any(_below(pid, process.pid) for pid in _named(b"gcs_server")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    [head] = [pid for pid in _named(b"gcs_server") if _below(pid, process.pid)]
+    while not CellStore(out).keys():  # at work
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(head, signal.SIGKILL)
+    process.wait(timeout=240)
+    for path in (out / "cells").iterdir():
+        read_cell(path)
+    compare([adapter], [TASK], out=out, **COMMON)
+    assert curves(out) == curves(undisturbed.folder)
+    clean(out)
+
+
+def _named(name):
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if name in path.read_bytes().split(b"\0")[0]:
+                yield int(path.parent.name)
+        except OSError:
+            continue

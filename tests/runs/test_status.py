@@ -1,0 +1,309 @@
+"""How a run stands, from listings alone; the run folder's rules; logs and profile."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from runs_doubles import Task, planned, runner
+
+from aurac.cli.runs import runs
+from aurac.errors import RunFolderError, UsageError
+from aurac.files import write_json
+from aurac.machine import process_mark
+from aurac.runs.folder import open_run_folder, outgrown, say_why_unused
+from aurac.runs.lock import Leases
+from aurac.runs.log import Profile, RunLog
+from aurac.runs.progress import duration
+from aurac.runs.provenance import CellIdentity
+from aurac.runs.runner import Tools
+from aurac.runs.settings import Execution, Settings, from_plain, parse_shard, separated, to_plain
+from aurac.runs.status import PlanRow, find_runs, read_plan, read_status, write_plan
+from aurac.runs.store import CellStore
+
+REQUEST = {
+    "schema": 1,
+    "settings": {"dtype": "float32", "limit": 5},
+    "adapters": {"a": "1"},
+    "curves": [["a · prefix · rule", [1, 2]]],
+    "tasks": {"t": "x"},
+}
+
+
+def rows(cells):
+    return [PlanRow(c.identity.key, None, c.rank, c.task.name, c.task.n_requests) for c in cells]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four cells: one done, one failed, one held by this process, one left."""
+
+    def bad(_options):
+        raise ValueError("why")
+
+    cells = planned(Task("done", seconds=0.2), Task("bad", act=bad), Task("held"), Task("left"))
+    folder = open_run_folder(tmp_path / "r", ["t"], REQUEST)
+    write_plan(folder, rows(cells))
+    with RunLog(folder) as log, Leases(folder) as leases:
+        runner(folder, Tools(leases, log=log)).run(cells[:2])
+        assert leases.acquire(cells[2].identity.key)
+        yield folder
+
+
+def test_done_running_failed_left(folder):
+    status = read_status(folder)
+    assert (status.total, status.done, status.running, status.failed, status.left) == (
+        4,
+        1,
+        1,
+        1,
+        1,
+    )
+    assert status.state == "running"
+    assert status.running_cells == ("held · base",)
+    assert status.failures == (("bad · base", "ValueError: why"),)
+    assert status.processes == 1
+    # Two cells are to come, each of as many requests as the one that took 0.2 s.
+    assert 0.4 <= status.seconds_left < 2
+
+
+def test_what_a_person_reads(folder):
+    said = CliRunner().invoke(runs, ["status", str(folder)], standalone_mode=False).output
+    assert "done 1 of 4, running 1, failed 1, left 1" in said
+    assert "failed: bad · base: ValueError: why" in said
+    listed = CliRunner().invoke(runs, [str(folder.parent), "--json"], standalone_mode=False).output
+    [one] = json.loads(listed)
+    assert (one["state"], one["done"], one["left"]) == ("running", 1, 1)
+
+
+def test_a_run_whose_processes_ended_is_stopped(folder):
+    own = next((folder / "leases/owners").iterdir())
+    mark = own.read_bytes()
+    own.write_bytes(mark.replace(process_mark().encode(), _ended()))
+    status = read_status(folder)
+    assert (status.state, status.running, status.left) == ("stopped", 0, 2)
+    own.write_bytes(mark)
+
+
+def _ended():
+    return process_mark().rsplit("-", 1)[0].encode() + b"-0"
+
+
+@pytest.mark.parametrize("cut", [0, 1, 90, -3])
+def test_a_truncated_plan_is_said_and_the_cells_are_counted(folder, cut):
+    plan = folder / "plan.jsonl"
+    whole = plan.read_bytes()
+    plan.write_bytes(whole[:cut])
+    status = read_status(folder)
+    assert (status.total, status.done, status.failed) == (None, 1, 1)
+    assert "the same command writes it again" in status.notes[0]
+    plan.write_bytes(whole.replace(b'"t', b'"u').replace(b"done", b"gone"))
+    assert read_plan(folder) is None
+
+
+def test_garbage_in_logs_and_leases_changes_only_the_estimate(folder):
+    (folder / "logs/z.jsonl").write_bytes(b'\xff\xfe{"event": "cell"}\n[1]\n{"event": "cell", ')
+    (folder / "leases/x.y.z").write_text("?")
+    (folder / "leases/owners/odd").write_bytes(b"\xff\xff")
+    assert read_status(folder).done == 1
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(RunFolderError, match="is no run folder"):
+        read_status(tmp_path)
+    assert find_runs(tmp_path) == []
+
+
+def test_status_reads_no_cell_and_few_lines_of_logs(folder, monkeypatch):
+    """That is why 10⁵ cells take a second (measured in `benchmarks/run_store.py`)."""
+    for name in ("cells", "failed"):
+        for path in (folder / name).iterdir():
+            path.write_text("unreadable")
+    with next((folder / "logs").iterdir()).open("a") as log:
+        log.writelines('{"event": "begin"}\n' for _ in range(20_000))
+    monkeypatch.setattr("aurac.runs.store.read_cell", None)
+    status = read_status(folder)
+    assert (status.done, status.failed) == (1, 1)
+    assert status.seconds_left is None  # the line that told the pace is too far back
+
+
+# The folder's rules -----------------------------------------------------------------------------
+
+
+def test_two_processes_may_begin_one_folder(tmp_path):
+    """Each finds nothing, or the other's half-made record; both go on, a third request may not."""
+    out = tmp_path / "r"
+    out.mkdir()
+    (out / ".run.json.elsewhere-1-1.abc").write_text("{")
+    assert open_run_folder(out, ["t"], REQUEST) == out
+    assert open_run_folder(out, ["t"], REQUEST) == out
+    other = REQUEST | {"settings": {"dtype": "bfloat16", "limit": 5}}
+    with pytest.raises(RunFolderError, match="dtype was 'float32', is 'bfloat16'"):
+        open_run_folder(out, ["t"], other)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"settings": {"dtype": "float32", "limit": 4}}, "limit was 5, is 4"),
+        ({"adapters": {"a": "2"}}, "adapter a has other content: its weights changed"),
+        ({"tasks": {"t": "y"}}, "task t has other content: its prompts or documents changed"),
+        ({"tasks": {"u": "x"}}, "tasks t are not asked for now"),
+    ],
+)
+def test_a_changed_request_is_refused_with_the_difference(tmp_path, change, said):
+    open_run_folder(tmp_path / "r", ["t"], REQUEST)
+    before = (tmp_path / "r/run.json").read_bytes()
+    with pytest.raises(RunFolderError, match=said):
+        open_run_folder(tmp_path / "r", ["t"], REQUEST | change)
+    assert (tmp_path / "r/run.json").read_bytes() == before
+
+
+def test_a_folder_that_grew_meanwhile_is_left_to_the_larger_request(tmp_path):
+    open_run_folder(tmp_path, ["t"], REQUEST)
+    assert not outgrown(tmp_path, REQUEST)
+    larger = REQUEST | {"curves": [["a · prefix · rule", [1, 2, 4]]]}
+    open_run_folder(tmp_path, ["t"], larger)
+    assert outgrown(tmp_path, REQUEST)
+    assert not outgrown(tmp_path, larger)
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(CellIdentity)])
+def test_what_makes_old_cells_useless_is_named(tmp_path, caplog, field):
+    """Every field but those that say which cell it is: another rank is another cell."""
+    [cell] = planned(Task("t"))
+    store = CellStore(tmp_path)
+    store.put(cell.identity, {"metrics": {}})
+    new = dataclasses.replace(cell.identity, **{field: 7})
+    with caplog.at_level(logging.WARNING, "aurac"):
+        said = say_why_unused(store, [new])
+    if field in ("task", "rank", "basis", "rescale"):
+        assert said == []
+    else:
+        assert said == [field]
+        assert f"1 cells in {store.folder} are not used, because {field} was" in caplog.text
+    assert say_why_unused(store, [cell.identity]) == []
+
+
+# Settings, logs, profile ------------------------------------------------------------------------
+
+
+def test_shards_are_numbered_from_one():
+    assert parse_shard("3/8") == (3, 8)
+    assert parse_shard(None) is None
+    for bad in ("0/8", "9/8", "x", "1", "1/0", "-1/2"):
+        with pytest.raises(UsageError, match="numbers from 1"):
+            parse_shard(bad)
+
+
+def test_execution_is_checked_and_apart_from_what_changes_numbers():
+    chosen, execution = separated({"limit": 3, "workers": 2, "executor": "local"})
+    assert (chosen.limit, execution.workers) == (3, 2)
+    with pytest.raises(UsageError, match="executor 'slurm'"):
+        Execution(executor="slurm")
+    with pytest.raises(UsageError, match="an address without --executor ray"):
+        Execution(address="auto")
+    with pytest.raises(TypeError, match="no_such"):
+        separated({"no_such": 1})
+
+
+def test_settings_travel_as_json(tmp_path):
+    chosen = Settings(data={"t": tmp_path}, checkpoint={"nested_ranks": (1, 2)}, ranks=(1, 2))
+    there = from_plain(json.loads(json.dumps(to_plain(chosen))))
+    assert there.data == {"t": tmp_path.resolve()}
+    assert tuple(there.ranks) == (1, 2)
+    assert to_plain(there) == json.loads(json.dumps(to_plain(chosen)))
+
+
+def test_a_log_is_json_lines_with_the_run_and_what_was_warned(tmp_path):
+    with RunLog(tmp_path, "id") as log:
+        log.event("cell", key="k")
+        logging.getLogger("aurac.anything").warning("look: %s", "here")
+    lines = [json.loads(x) for x in (tmp_path / "logs/id.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["cell", "message", "end"]
+    assert {line["run"] for line in lines} == {"id"}
+    assert lines[1]["text"] == "look: here"
+    assert lines[2]["how"] == "done"
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path):
+    (tmp_path / "logs").write_text("a file")
+    with RunLog(tmp_path) as log:
+        log.event("cell")
+
+
+def test_a_profile_adds_up(monkeypatch):
+    """2 s of `a`, of which 1.5 s belong to `within`; 1 s told of `b`; 3.25 s in all."""
+    now = [10.0]
+    monkeypatch.setattr("aurac.runs.log.time.perf_counter", lambda: now[0])
+    profile = Profile()
+    with profile.spent("a"):
+        now[0] += 0.5
+        with profile.spent("within"):
+            now[0] += 1.5
+    now[0] += 1.25
+    profile.add("b", 1.0, 3)
+    assert profile.to_dict() == {
+        "schema": 1,
+        "seconds": 3.25,
+        "parts": {
+            "within": {"seconds": 1.5, "share": 0.4615, "count": 1},
+            "b": {"seconds": 1.0, "share": 0.3077, "count": 3},
+            "a": {"seconds": 0.5, "share": 0.1538, "count": 1},
+        },
+        "other": 0.25,
+    }
+
+
+def test_durations():
+    assert [duration(s) for s in (0, 8.2, 65, 3700, 90000)] == [
+        "0 s", "8 s", "1 min 5 s", "1 h 1 min", "1 d 1 h",
+    ]  # fmt: skip
+
+
+def test_listing_runs_loads_no_model(folder):
+    """Seconds of imports would be felt at every look."""
+    script = (
+        "import sys; sys.argv = ['aurac', 'runs', 'status', sys.argv[1], '--json']\n"
+        "import aurac.cli\n"
+        "try: aurac.cli.main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'transformers', 'peft', 'lm_eval', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["done"] == 1
+
+
+def test_run_json_of_an_unknown_form_is_refused(tmp_path):
+    write_json(tmp_path / "run.json", {"other": 1})
+    with pytest.raises(RunFolderError, match="cannot be read"):
+        open_run_folder(tmp_path, ["t"], REQUEST)
+
+
+def test_progress_on_a_pipe_says_the_rate_and_the_time_left(monkeypatch, capsys):
+    """30 of 90 requests in 10 s are 3 a second, and leave 20 s."""
+    from aurac.console import stderr_console
+    from aurac.runs.progress import SweepProgress
+
+    now = [0.0]
+    monkeypatch.setattr("aurac.runs.progress.time.perf_counter", lambda: now[0])
+    stderr_console.cache_clear()
+    cells = planned(*(Task(f"t{k}", n=30) for k in range(3)))
+    with SweepProgress(cells, 4) as bar:
+        bar.cell(cells[0])
+        bar.documents(30)
+        now[0] = 10.0
+        bar.cell(cells[1])
+    said = capsys.readouterr().err
+    stderr_console.cache_clear()
+    assert "3 of 4 cells to compute, 1 already there" in said
+    assert "[2/3]   10.0 s, 3 requests/s, 20 s left  t1 · base" in said

@@ -1,0 +1,275 @@
+"""The whole analysis: tables in, JSON out, seeds, variants, aggregates, and every refusal."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from aurac.curves.area import quadrature_weights
+from aurac.curves.curve import Curve
+from aurac.errors import AuracError, CurveError
+from aurac.stats import certify, paired_curves
+from aurac.stats.analysis import analyse
+from aurac.stats.groups import gather
+from aurac.stats.truncation_advice import truncation_advice
+
+RANKS = (1, 2, 4, 8)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def outcomes(seed: int, shift: float = 0.0, n: int = 150) -> np.ndarray:
+    hard = rng(99).standard_normal(n)
+    noise = rng(seed).standard_normal((len(RANKS), n))
+    return (0.8 * hard + 0.6 * noise + shift + 0.1 * np.arange(4)[:, None] > 0).astype(float)
+
+
+def curve(draw: int, shift: float = 0.0, **labels: object) -> Curve:
+    fields = {"task": "t", "doc_ids": tuple(map(str, range(150))), **labels}
+    return Curve.from_outcomes(RANKS, outcomes(draw, shift), **fields)
+
+
+def strict(content: dict) -> dict:
+    return json.loads(json.dumps(content, allow_nan=False))
+
+
+def test_the_json_of_the_command_line():
+    found = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")], rng=rng())
+    content = strict(found.to_dict())
+    assert set(content) == {"scores", "pairs", "recommended"}
+    score = content["scores"][0]
+    assert set(score) == {"adapter", "task", "ranks", "n_docs", "log2", "linear", "mean"}
+    assert set(score["log2"]) == set(score["linear"]) == {"value", "se", "low", "high"}
+    assert score["ranks"] == [1, 2, 4, 8]
+    assert score["n_docs"] == 150
+    areas = quadrature_weights(RANKS, "log2") @ outcomes(1)
+    assert score["log2"]["se"] == pytest.approx(stats.sem(areas))
+    (pair,) = content["pairs"]
+    assert set(pair) == {
+        "a", "b", "task", "axis", "difference", "se", "low", "high", "p", "p_holm", "mde",
+    }  # fmt: skip
+    assert (pair["a"], pair["b"], pair["axis"]) == ("a", "b", "log2")
+    gap = quadrature_weights(RANKS, "log2") @ (outcomes(2, 0.3) - outcomes(1))
+    assert pair["difference"] == pytest.approx(gap.mean())
+    assert pair["p"] == pytest.approx(stats.ttest_1samp(gap, 0).pvalue)
+    assert pair["p_holm"] == pair["p"]
+    assert content["recommended"][0] == {
+        "adapter": "a",
+        "task": "t",
+        "rank": certify(curve(1), delta=0.02).rank,
+        "delta": 0.02,
+        "alpha": 0.05,
+    }
+
+
+def test_details_name_methods_gains_and_losses():
+    found = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")], rng=rng())
+    content = strict(found.to_dict(details=True))
+    assert content["scores"][0]["method"].startswith("t with 149 df")
+    gained = (outcomes(2, 0.3) > outcomes(1)).sum(axis=1).tolist()
+    assert content["pairs"][0]["gained"] == gained
+    assert "conditional on these checkpoints" in content["pairs"][0]["sentence"]
+    assert content["recommended"][0]["steps"][0]["rank"] == 4
+
+
+def test_analysis_equals_the_single_calls():
+    a, b = curve(1, adapter="a"), curve(2, 0.3, adapter="b")
+    pair = analyse([a, b], rng=rng(), axis="linear").pairs[0]
+    alone = paired_curves(a, b, rng=rng(), axis="linear")
+    assert pair.found == alone.difference
+    assert (pair.gained, pair.lost) == (alone.gained, alone.lost)
+
+
+def test_holm_runs_across_pairs_and_tasks():
+    curves = [
+        curve(s + 10 * i, 0.1 * s, adapter=f"a{s}", task=t)
+        for i, t in enumerate("xy")
+        for s in range(3)
+    ]
+    pairs = analyse(curves, rng=rng()).pairs
+    assert len(pairs) == 6
+    smallest = min(pairs, key=lambda row: row.p)
+    assert smallest.p_holm == pytest.approx(min(1.0, 6 * smallest.p))
+
+
+def test_seeds_form_an_arm():
+    curves = [curve(s, adapter="a", seed=s) for s in range(3)]
+    curves += [curve(10 + s, 0.3, adapter="b", seed=s) for s in range(3)]
+    found = analyse(curves, rng=rng())
+    assert [row.seeds for row in found.scores] == [3, 3]
+    (pair,) = found.pairs
+    assert not pair.found.conditional
+    assert pair.gained is None  # which seed would it be of?
+    assert "for another draw of documents and training seeds" in pair.sentence
+    assert found.scores[0].mean == pytest.approx(np.mean([outcomes(s).mean() for s in range(3)]))
+
+
+def test_groups_named_by_the_user():
+    curves = [curve(s, adapter=f"a{s}") for s in range(2)] + [curve(5, adapter="b")]
+    found = analyse(curves, rng=rng(), groups={"arm": ["a0", "a1"]})
+    assert [(row.adapter, row.seeds) for row in found.scores] == [("arm", 2), ("b", 1)]
+    with pytest.raises(CurveError, match="group arm names 'c'"):
+        gather(curves, {"arm": ["c"]})
+    with pytest.raises(CurveError, match="in two groups"):
+        gather(curves, {"x": ["a0"], "y": ["a0"]})
+
+
+def test_variants_are_compared_within_their_adapter():
+    curves = [
+        curve(1, 0.5, adapter="m", basis="prefix", rescale="trained"),
+        curve(2, 0.0, adapter="m", basis="prefix", rescale="rule"),
+        curve(3, 0.2, adapter="lora", basis="prefix", rescale="rule"),
+    ]
+    found = analyse(curves, rng=rng())
+    assert [(row.label, row.variant) for row in found.scores] == [
+        ("m", False),
+        ("m · prefix · rule", True),
+        ("lora", False),
+    ]
+    (pair,) = found.pairs
+    assert (pair.a, pair.b) == ("m", "lora")
+    (variant,) = found.variants
+    assert (variant.a, variant.b) == ("m · prefix · trained", "m · prefix · rule")
+    # lora is worse than m under `trained` and better than it under `rule`.
+    assert pair.truncations == {
+        "prefix · trained against prefix · rule": -1,
+        "prefix · rule against prefix · rule": 1,
+    }
+    assert pair.survives is False
+    assert "is NOT the same" in pair.sentence
+
+
+def test_which_truncation_to_use_is_the_largest_with_what_was_shown_of_it():
+    curves = [
+        curve(1, 0.0, adapter="m", basis="prefix", rescale="rule"),
+        curve(2, 0.9, adapter="m", basis="svd", rescale="keep"),
+        curve(2, 0.9, adapter="m", basis="svd", rescale="fit"),
+        curve(3, 0.0, adapter="alone", basis="prefix", rescale="rule"),
+    ]
+    found = analyse(curves, rng=rng())
+    (advice,) = truncation_advice(found)
+    assert (advice.adapter, advice.use) == ("m", "svd · keep")  # the first of two that are equal
+    assert advice.beats == ("prefix · rule",)
+    assert advice.open == ("svd · fit",)
+    assert advice.value == found.scores[1].log2.value
+    assert "svd · keep has the largest AURAC" in advice.sentence
+    assert "is better than prefix · rule; it is not told apart from svd · fit." in advice.sentence
+    assert truncation_advice(analyse(curves[:1], rng=rng())) == []
+
+
+def test_the_verdicts_of_other_truncations_are_adjusted_like_the_pairs_own():
+    """With three adapters one pair's p is tripled; so is that of its other truncations."""
+    curves = [
+        curve(1, 0.0, adapter="a", basis="prefix", rescale="rule"),
+        curve(2, 0.2, adapter="b", basis="prefix", rescale="rule"),
+        curve(2, 0.2, adapter="b", basis="svd", rescale="keep"),
+        curve(3, 0.02, adapter="c", basis="prefix", rescale="rule"),
+    ]
+    pair = next(p for p in analyse(curves, rng=rng()).pairs if {p.a, p.b} == {"a", "b"})
+    assert pair.p < 0.05 < pair.p_holm  # not shown, though it would be if it stood alone
+    assert set(pair.truncations.values()) == {0}
+
+
+def test_aggregates_over_tasks():
+    curves = [
+        curve(s + 10 * i, 0.1 * s, adapter=f"a{s}", task=t)
+        for i, t in enumerate("xy")
+        for s in range(2)
+    ]
+    rows = analyse(curves, rng=rng()).aggregates
+    assert [(r.a, r.b) for r in rows] == [("a0", None), ("a1", None), ("a0", "a1")]
+    weights = quadrature_weights(RANKS, "log2")
+    se = [stats.sem(weights @ outcomes(10 * i)) for i in range(2)]
+    assert rows[0].estimate.se == pytest.approx(math.hypot(*se) / 2)
+    incomplete = analyse(curves[:-1], rng=rng()).aggregates
+    assert incomplete[1].estimate is None
+    assert "no result on y" in incomplete[1].reason
+    assert incomplete[2].estimate is None
+
+
+def test_point_values_have_no_test_and_say_so():
+    points = [
+        Curve((1, 2), (0.1, 0.2), adapter="a", task="t"),
+        Curve((1, 2), (0.2, 0.3), adapter="b", task="t"),
+    ]
+    found = analyse(points, rng=rng())
+    content = strict(found.to_dict())
+    assert content["pairs"][0]["difference"] == pytest.approx(0.1)
+    assert content["pairs"][0]["p"] is None
+    assert content["recommended"][0]["rank"] is None
+    assert "point value" in found.pairs[0].sentence
+    assert "no rank can be certified" in found.recommended[0].sentence
+
+
+def test_a_missing_rank_gives_none_with_its_reason():
+    broken = Curve.from_outcomes(
+        RANKS[:3], outcomes(1)[:3], adapter="a", task="t", missing={8: "out of memory"},
+        doc_ids=tuple(map(str, range(150))),
+    )  # fmt: skip
+    found = analyse([broken, curve(2, adapter="b")], rng=rng())
+    assert found.scores[0].log2 is None
+    assert found.scores[0].reason == "no accuracy at rank 8: out of memory"
+    assert strict(found.to_dict())["scores"][0]["log2"]["value"] is None
+    assert found.pairs[0].found is None
+    assert "not compared" in found.pairs[0].sentence
+    common = analyse([broken, curve(2, adapter="b")], rng=rng(), support="common")
+    assert common.pairs[0].ranks == (1, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("curves", "options", "words"),
+    [
+        ([], {}, "no curves"),
+        ([curve(1, adapter="a"), curve(2, adapter="a")], {}, "appears 2 times"),
+        ([curve(1, adapter="a")], {"axis": "log"}, "axis 'log'"),
+        ([curve(1, adapter="a")], {"weigh": "size"}, "weighed by 'size'"),
+        ([curve(1, adapter="a")], {"delta": 2}, "delta 2"),
+        ([curve(1, adapter="a"), curve(2, adapter="b").at([1, 2])], {}, "the same ranks"),
+        (
+            [curve(1, adapter="a", seed=1), curve(1, adapter="a", seed=2).at([1, 2])],
+            {},
+            "seeds of a have ranks",
+        ),
+        (3, {}, "a int"),
+    ],
+)
+def test_refusals(curves, options, words):
+    with pytest.raises(AuracError, match=words):
+        analyse(curves, rng=rng(), **options)
+
+
+def frame(adapters: dict[str, np.ndarray], **columns: object) -> pd.DataFrame:
+    rows = [
+        (name, "t", r, f"d{d}", matrix[k, d])
+        for name, matrix in adapters.items()
+        for k, r in enumerate(RANKS)
+        for d in range(matrix.shape[1])
+    ]
+    made = pd.DataFrame(rows, columns=["adapter", "task", "rank", "doc_id", "score"])
+    return made.assign(**columns)
+
+
+def test_a_dataframe_is_the_same_as_its_curves():
+    table = frame({"a": outcomes(1), "b": outcomes(2, 0.3)})
+    direct = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")], rng=rng()).to_dict()
+    for given in (table, table.sample(frac=1, random_state=3)):
+        content = analyse(given, rng=rng()).to_dict()
+        content["scores"].sort(key=lambda row: row["adapter"])
+        if content["pairs"][0]["a"] == "b":
+            continue  # first in the shuffled table: the sign is the other way round
+        assert content["scores"][0]["log2"] == pytest.approx(direct["scores"][0]["log2"])
+        assert content["pairs"][0]["p"] == pytest.approx(direct["pairs"][0]["p"])
+
+
+def test_duplicated_runs_are_no_more_data():
+    one = analyse(frame({"a": outcomes(1)}), rng=rng())
+    two = analyse(frame({"a": outcomes(1), "copy": outcomes(1)}), rng=rng())
+    assert two.scores[0].log2 == two.scores[1].log2 == one.scores[0].log2
+    assert two.pairs[0].found.p == 1.0

@@ -1,0 +1,224 @@
+"""Certified ranks and plans: the sequence by hand, exact bounds, and round trips."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from aurac.curves.curve import Curve
+from aurac.errors import CurveError
+from aurac.stats import (
+    certify,
+    components,
+    detectable,
+    difference,
+    plan,
+    spread_of_flips,
+    spread_of_pilot,
+)
+from aurac.stats.mean import Layout
+from aurac.stats.noninferiority import exact_bound, loss_bound
+from aurac.stats.paired import gains_against_losses
+from aurac.stats.power import Spread, standard_error_at
+from aurac.stats.wording import certificate_sentence
+
+
+def curve(n: int, losses: dict[int, int], gains: int = 0, **labels: object) -> Curve:
+    """Full rank 16 right on all but `gains` documents; rank r wrong on `losses[r]` of them."""
+    full = np.ones(n)
+    full[n - gains :] = 0
+    rows = {16: full}
+    for rank, lost in losses.items():
+        row = np.ones(n)
+        row[:lost] = 0
+        rows[rank] = row
+    return Curve.from_outcomes(list(rows), list(rows.values()), **labels)
+
+
+def test_the_sequence_stops_at_the_first_failure():
+    # 1000 documents; losses 2, 60, 2 at ranks 8, 4, 2. At delta .02 rank 8 passes (CP bound on
+    # 2/1000 is .0063), rank 4 fails, rank 2 is never tested although it would pass.
+    found = certify(curve(1000, {8: 2, 4: 60, 2: 2}), delta=0.02)
+    assert found.rank == 8
+    assert [(s.rank, s.tested, s.passed) for s in found.steps] == [
+        (8, True, True),
+        (4, True, False),
+        (2, False, True),
+    ]
+    # What rank 2 would have needed is what rank 4 needs.
+    assert found.steps[2].delta_needed == found.steps[1].delta_needed == found.steps[1].upper
+    assert found.smallest_delta == found.steps[0].upper
+    assert found.flip_rate == pytest.approx(0.002)
+    assert found.conditional
+
+
+def test_nothing_certified_is_the_full_rank():
+    found = certify(curve(100, {8: 0}), delta=0.02)
+    # Even no loss at all in 100 documents: 1 - .05^(1/100) = .0295 > .02.
+    assert found.rank == 16
+    assert found.smallest_delta == pytest.approx(1 - 0.05**0.01)
+    assert "no rank below 16 is certified" in certificate_sentence("a", "t", found)
+
+
+def test_the_exact_bound_is_clopper_pearson():
+    for lost in (0, 3, 9):
+        found = certify(curve(500, {8: lost}), delta=0.05)
+        expected = stats.binomtest(lost, 500, alternative="less").proportion_ci(0.95).high
+        assert found.steps[0].upper == pytest.approx(expected)
+        assert found.steps[0].method.startswith("Clopper-Pearson over documents")
+
+
+def test_many_differing_documents_take_the_larger_of_two_bounds():
+    draw = np.random.default_rng(1)
+    loss = draw.choice([-1.0, 0.0, 1.0], p=[0.1, 0.75, 0.15], size=(1, 800))
+    upper, _ = loss_bound(loss, Layout(800), 0.05)
+    plain = loss.mean() + stats.t.ppf(0.95, 799) * stats.sem(loss[0])
+    careful = gains_against_losses(loss[0], Layout(800), 0.90)[1]
+    assert upper == pytest.approx(max(plain, careful))
+    assert plain <= upper <= plain + 0.15 * stats.sem(loss[0])
+
+
+def test_losses_alone_are_not_certified_by_a_symmetric_bound():
+    # 12 losses of 1319: t says 12 + 1.645·√12 = 17.7 at most, the exact bound 19.4.
+    upper, method = loss_bound((np.arange(1319) < 12)[None].astype(float), Layout(1319), 0.05)
+    exact = stats.binomtest(12, 1319, alternative="less").proportion_ci(0.95).high
+    assert upper == pytest.approx(exact, rel=0.01)
+    assert method.startswith("gains against losses")
+
+
+def test_clusters_count_passages():
+    loss = np.zeros(60)
+    loss[:4] = 1  # four documents of one passage
+    layout = Layout.make(60, np.repeat(np.arange(15), 4))
+    expected = stats.binomtest(1, 15, alternative="less").proportion_ci(0.95).high
+    assert exact_bound(loss, layout, 0.05) == pytest.approx(expected)
+    uneven = Layout.make(60, np.repeat(np.arange(11), [20, *[4] * 10]))
+    one = stats.binomtest(1, 11, alternative="less").proportion_ci(0.95).high
+    assert exact_bound(loss, uneven, 0.05) == pytest.approx(min(1, one * 20 / (60 / 11)))
+
+
+def test_reference_rank_and_bytes():
+    made = curve(2000, {8: 1, 4: 2, 2: 900}, sizes={2: 10, 4: 20, 8: 40, 16: 80})
+    found = certify(made, delta=0.01)
+    assert (found.rank, found.saved) == (4, 0.75)
+    assert "75% smaller" in certificate_sentence("a", "t", found)
+    lower = certify(made, delta=0.01, reference=8)
+    assert (lower.reference, lower.rank, lower.saved) == (8, 4, 0.5)
+
+
+def test_seeds_of_one_recipe_are_certified_together():
+    draw = np.random.default_rng(2)
+    seeds = []
+    for _ in range(3):
+        full = (draw.random(1500) < 0.6).astype(float)
+        low = np.where(draw.random(1500) < 0.03, 1 - full, full)
+        seeds.append(Curve.from_outcomes([4, 8], [low, full]))
+    found = certify(seeds, delta=0.05)
+    assert not found.conditional
+    assert found.rank == 4
+    assert "3 seeds" in found.steps[0].method
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda c: certify(c, delta=2), "delta 2"),
+        (lambda c: certify(c, delta=0.02, alpha=0.9), "alpha 0.9"),
+        (lambda c: certify(c, delta=0.02, reference=5), "reference rank 5"),
+        (lambda c: certify(c, delta=0.02, reference=8), "no rank below 8"),
+        (lambda c: certify({1: 0.2, 2: 0.3}, delta=0.02), "no per-document outcomes"),
+        (
+            lambda c: certify([c, c.at([16])], delta=0.02),
+            r"no accuracy at rank 8 \(it was not evaluated\)",
+        ),
+    ],
+)
+def test_refusals(call, words):
+    with pytest.raises(CurveError, match=words):
+        call(curve(100, {8: 1}))
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.3), st.floats(0.01, 0.3))
+def test_a_larger_delta_never_certifies_a_larger_rank(seed, x, y):
+    scores = (np.random.default_rng(seed).random((4, 120)) < 0.9).astype(float)
+    made = Curve.from_outcomes([1, 2, 4, 8], scores)
+    low, high = certify(made, delta=min(x, y)), certify(made, delta=max(x, y))
+    assert high.rank <= low.rank
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_smallest_delta_is_the_smallest(seed):
+    scores = (np.random.default_rng(seed).random((3, 150)) < 0.8).astype(float)
+    made = Curve.from_outcomes([1, 2, 4], scores)
+    edge = certify(made, delta=0.5).smallest_delta
+    assert certify(made, delta=min(edge + 1e-9, 0.99)).rank < 4
+    if edge > 1e-9:  # else the smaller rank is so much better that any delta will do
+        assert certify(made, delta=edge - 1e-9).rank == 4
+
+
+def test_plan_by_hand():
+    # Flip rate .15 and Δ = .02: n = .15·((1.96 + .8416)/.02)² = 2943; t adds a few.
+    found = plan(0.02, spread_of_flips(0.15), seeds=[1])[0]
+    assert found.documents == pytest.approx(0.15 * (2.8016 / 0.02) ** 2, rel=0.005)
+    # A certificate is one-sided: (1.645 + .8416).
+    found = plan(0.02, spread_of_flips(0.15), seeds=[1], question="certificate")[0]
+    assert found.documents == pytest.approx(0.15 * (2.4865 / 0.02) ** 2, rel=0.005)
+    # An interval of ± .02 on a 0/1 mean of .5: .25·(1.96/.02)² = 2401.
+    found = plan(0.02, Spread(0.25, arms=1), seeds=[1], question="interval")[0]
+    assert found.documents == pytest.approx(2401, rel=0.005)
+    # Ten comparisons: alpha/10 two-sided has quantile 2.807.
+    found = plan(0.02, spread_of_flips(0.15), seeds=[1], comparisons=10)[0]
+    assert found.documents == pytest.approx(0.15 * ((2.807 + 0.8416) / 0.02) ** 2, rel=0.005)
+
+
+def test_a_plan_is_just_enough():
+    spread = Spread(0.2, seed=0.005**2, rest=0.05)
+    for row in plan(0.03, spread, seeds=[1, 3, 5]):
+        se, df = standard_error_at(spread, row.documents, row.seeds)
+        assert detectable(se, df) <= 0.03 * 1.02
+        se, df = standard_error_at(spread, row.documents // 2, row.seeds)
+        assert detectable(se, df) > 0.03
+
+
+def test_seeds_that_vary_too_much_have_no_plan():
+    row = plan(0.01, Spread(0.1, seed=0.05**2), seeds=[3])[0]
+    assert row.documents is None
+    assert "between seeds" in row.reason
+
+
+def test_a_pilot_is_taken_apart():
+    draw = np.random.default_rng(3)
+    n, seeds = 4000, 40
+    document = draw.normal(0, 0.2, n)
+    arms = [
+        0.5 + document * f + draw.normal(0, 0.03, (seeds, 1)) + draw.normal(0, 0.1, (seeds, n))
+        for f in (1.0, 0.5)
+    ]
+    spread = spread_of_pilot(components(arms, [1, -1], Layout(n)), n)
+    assert spread.document == pytest.approx(0.1**2, rel=0.15)  # (1 - .5)·.2
+    assert spread.rest == pytest.approx(0.1**2, rel=0.1)
+    assert spread.seed == pytest.approx(0.03**2, rel=0.5)
+    one = difference(arms[0][0], arms[1][0], rng=draw).parts
+    single = spread_of_pilot(one, n)
+    assert single.seed == single.rest == 0.0
+    assert single.document == pytest.approx(0.1**2 + 2 * 0.1**2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: plan(2, Spread(0.1)), "delta 2"),
+        (lambda: plan(0.1, Spread(0.1), power=0.2), "power 0.2"),
+        (lambda: plan(0.1, Spread(0.1), comparisons=0), "0 comparisons"),
+        (lambda: plan(0.1, Spread(0.1), question="why"), "question 'why'"),
+        (lambda: plan(0.1, Spread(0.1), seeds=[0]), r"seeds \[0\]"),
+        (lambda: spread_of_flips(0), "flip rate 0"),
+        (lambda: spread_of_flips(0.1, 0.2), "a shift of 0.2"),
+    ],
+)
+def test_plans_that_are_refused(call, words):
+    with pytest.raises(CurveError, match=words):
+        call()

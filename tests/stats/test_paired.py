@@ -1,0 +1,436 @@
+"""Paired differences, Holm, seeds and aggregates: oracles, hand-worked examples, invariances."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import statsmodels.formula.api as smf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+from aurac.curves.curve import Curve
+from aurac.errors import CurveError
+from aurac.stats import (
+    aggregate,
+    components,
+    detectable,
+    difference,
+    over_seeds,
+    paired_curves,
+    task_weights,
+)
+from aurac.stats import multiplicity as holm
+from aurac.stats.mean import Layout
+from aurac.stats.paired import gains_against_losses, sign_flip_p
+from aurac.stats.wording import pair_sentence, verdict
+
+P = st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=12)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def two(seed: int, n: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    draw = rng(seed)
+    a = draw.random(n) * 0.5
+    return a, np.clip(a + draw.normal(0.05, 0.2, n), 0, 1)
+
+
+def test_four_documents_by_hand():
+    # D = 1/2, 0, 1/2, 1: mean 1/2, s² = (0 + 1/4 + 0 + 1/4)/3 = 1/6, se = √(1/24).
+    # t = .5/√(1/24) = 2.449; with 3 df p = .0917; interval ± 3.18245·.20412.
+    found = difference([0, 0, 0.5, 0], [0.5, 0, 1, 1], rng=rng())
+    assert found.estimate.value == 0.5
+    assert found.estimate.se == pytest.approx(math.sqrt(1 / 24))
+    assert found.p == pytest.approx(0.0917, abs=1e-4)
+    assert found.estimate.low == pytest.approx(0.5 - 3.18245 * math.sqrt(1 / 24), abs=1e-4)
+    assert found.conditional
+
+
+def test_equals_scipys_paired_t_test():
+    a, b = two(1)
+    expected = stats.ttest_rel(b, a)
+    found = difference(a, b, rng=rng())
+    ends = expected.confidence_interval(0.95)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((ends.low, ends.high))
+
+
+def test_clustered_pair_is_statsmodels():
+    a, b = two(2)
+    labels = np.repeat(np.arange(40), 5)
+    import pandas as pd
+
+    frame = pd.DataFrame({"d": b - a, "g": labels})
+    model = smf.ols("d ~ 1", frame).fit(cov_type="cluster", cov_kwds={"groups": frame["g"]})
+    found = difference(a, b, rng=rng(), clusters=labels)
+    assert found.estimate.se == pytest.approx(float(model.bse.iloc[0]))
+    assert found.estimate.df == 39
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(3, 80))
+def test_relabelling_flips_the_sign(seed, n):
+    draw = rng(seed)
+    a, b = (draw.random((2, n)) < 0.5).astype(float)
+    one, other = difference(a, b, rng=rng()), difference(b, a, rng=rng())
+    assert other.estimate.value == pytest.approx(-one.estimate.value)
+    assert (other.estimate.low, other.estimate.high) == pytest.approx(
+        (-one.estimate.high, -one.estimate.low)
+    )
+    assert other.p == pytest.approx(one.p)
+    assert other.mde == pytest.approx(one.mde)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_part_common_to_both_changes_nothing(seed):
+    a, b = two(seed)
+    shift = rng(seed + 1).random(200) * 0.2
+    one = difference(a * 0.5, b * 0.5, rng=rng())
+    other = difference(a * 0.5 + shift, b * 0.5 + shift, rng=rng())
+    assert other.estimate.value == pytest.approx(one.estimate.value, abs=1e-9)
+    assert other.estimate.se == pytest.approx(one.estimate.se)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_order_of_documents_never_matters(seed):
+    a, b = two(seed)
+    order = rng(seed).permutation(a.size)
+    one, other = difference(a, b, rng=rng()), difference(a[order], b[order], rng=rng())
+    assert one.p == pytest.approx(other.p)
+    assert one.estimate.low == pytest.approx(other.estimate.low)
+
+
+def test_the_same_run_twice_is_no_difference_and_no_zero_error():
+    a, _ = two(3)
+    found = difference(a, a, rng=rng())
+    assert found.estimate.value == 0.0
+    assert found.estimate.se is None
+    assert found.p == 1.0
+    assert found.mde is None
+    # n = 200: at most 1 - .05^(1/200) = .01487 of the documents can differ.
+    assert found.estimate.high == pytest.approx(1 - 0.05 ** (1 / 200))
+    assert found.estimate.low == pytest.approx(-found.estimate.high)
+
+
+def test_half_of_eight_documents_that_all_fall_prove_nothing():
+    """Four losses among eight documents: of 2^4 sign patterns two are as far out, p = 1/8."""
+    a = np.array([1, 1, 1, 1, 0, 0, 1, 0.0])
+    b = np.array([0, 0, 0, 0, 0, 0, 1, 0.0])
+    found = difference(a, b, rng=rng())
+    assert found.p == pytest.approx(1 / 8)
+    assert found.estimate.low < -0.5 < found.estimate.high
+
+
+def test_few_differing_documents_by_hand():
+    # 200 documents, 3 gained, none lost. Losses: 0 to 1 - .025^(1/200) = .01828. Gains: 3/200 with
+    # se² = .015·.985/199, so 199 effective documents and 2.985 hits.
+    gap = np.zeros(200)
+    gap[:3] = 1
+    ends = stats.beta.ppf(0.025, 2.985, 199 - 2.985 + 1), stats.beta.ppf(0.975, 3.985, 196.015)
+    loss_high = 1 - 0.025 ** (1 / 200)
+    low, high = gains_against_losses(gap, Layout(200), 0.95)
+    assert low == pytest.approx(0.015 - math.hypot(0.015 - ends[0], loss_high))
+    assert high == pytest.approx(0.015 + (ends[1] - 0.015))
+    found = difference(np.zeros(200), gap, rng=rng())
+    assert found.estimate.method.startswith("gains against losses (3 units differ)")
+    # Sign flips of three equal gains: all alike in 2 of 8 patterns.
+    assert found.p == pytest.approx(0.25)
+
+
+def brute_force_flips(gap):
+    """McNemar's logic: all patterns, one by one."""
+    from itertools import product
+
+    sums = [abs(np.dot(s, gap)) for s in product([-1, 1], repeat=len(gap))]
+    return np.mean(np.array(sums) >= abs(np.sum(gap)) - 1e-9)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(-16, 16), min_size=1, max_size=9),
+    st.sampled_from([1 / 16, 1 / 510, 1 / 3, 0.1, 2**-0.5]),
+)
+def test_sign_flips_on_a_grid_are_counted_exactly(steps, step):
+    gap = np.array(steps) * step
+    assert sign_flip_p(gap, Layout(gap.size), rng()) == pytest.approx(brute_force_flips(gap))
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1, 1).filter(lambda x: x == 0 or abs(x) > 1e-6), max_size=9))
+def test_sign_flips_of_any_numbers_are_counted_exactly(gap):
+    gap = np.array([*gap, 0.3])
+    assert sign_flip_p(gap, Layout(gap.size), rng()) == pytest.approx(brute_force_flips(gap))
+
+
+def test_sign_flips_that_are_drawn_agree_with_those_that_are_counted():
+    draw = rng(4)
+    sizes = draw.integers(1, 17, 40) / 16 + 0.0125  # on a grid of 1/80: counted
+    gap = sizes * np.where(np.arange(40) % 5 < 3, 1, -1)
+    moved = gap + draw.uniform(-1e-7, 1e-7, 40)  # on none, and more than 24: drawn
+    exact = sign_flip_p(gap, Layout(40), rng())
+    assert 0.05 < exact < 0.95
+    assert sign_flip_p(moved, Layout(40), rng()) == pytest.approx(exact, abs=0.02)
+    # Counted means the same whatever the generator; of 40 equal signs two patterns are as far.
+    assert sign_flip_p(gap, Layout(40), rng(9)) == exact
+    assert sign_flip_p(np.full(40, 0.25), Layout(40), rng()) == pytest.approx(2.0**-39)
+
+
+def test_detectable_difference_is_statsmodels():
+    for n in (10, 50, 200, 1319):
+        size = TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8, alternative="two-sided")
+        assert detectable(1 / math.sqrt(n), n - 1) == pytest.approx(size, rel=2e-3)
+    assert detectable(0.01, math.inf) == pytest.approx(0.01 * (1.959964 + 0.841621))
+
+
+@pytest.mark.parametrize("seed", range(4))  # statsmodels takes .3 s a call: no property test
+def test_holm_is_statsmodels(seed):
+    draw = rng(seed)
+    values = [None if draw.random() < 0.2 else float(p) for p in draw.random(12) ** 3]
+    known = [p for p in values if p is not None]
+    expected = iter(multipletests(known, method="holm")[1])
+    for given_p, found in zip(values, holm(values), strict=True):
+        assert (found is None) == (given_p is None)
+        if found is not None:
+            assert found == pytest.approx(next(expected))
+
+
+@given(P)
+def test_holm_is_monotone_and_never_smaller(values):
+    found = holm(values)
+    known = sorted((p, q) for p, q in zip(values, found, strict=True) if p is not None)
+    assert all(p <= q <= 1 for p, q in known)
+    assert [q for _, q in known] == sorted(q for _, q in known)
+
+
+def test_holm_by_hand():
+    # .01·3 = .03; .03·2 = .06; .04·1 = .04 is raised to .06.
+    assert holm([0.04, None, 0.01, 0.03]) == pytest.approx([0.06, None, 0.03, 0.06])
+
+
+CURVE = {"task": "t", "doc_ids": ("a", "b", "c", "d")}
+A = [[0, 0, 1, 1], [0, 1, 1, 1]]
+B = [[1, 0, 1, 1], [1, 1, 1, 0]]
+
+
+def test_curves_are_joined_on_their_documents():
+    a = Curve.from_outcomes([1, 2], A, **CURVE)
+    b = Curve.from_outcomes([1, 2], B, **CURVE)
+    order = [3, 1, 0, 2]
+    ids = tuple(CURVE["doc_ids"][i] for i in order)
+    mixed = Curve.from_outcomes([1, 2], np.array(B)[:, order], task="t", doc_ids=ids)
+    straight, joined = paired_curves(a, b, rng=rng()), paired_curves(a, mixed, rng=rng())
+    assert straight == joined
+    # Rank 1: document a gained. Rank 2: a gained, d lost.
+    assert straight.gained == (1, 1)
+    assert straight.lost == (0, 1)
+    # log2 areas differ by (1/2 + 1/2), 0, 0, -1/2: mean 1/8.
+    assert straight.difference.estimate.value == pytest.approx(1 / 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"task": "u"}, "differ in task"),
+        ({"metric": "acc,none"}, "differ in metric"),
+        ({"prompts": "ffff"}, "differ in prompts"),
+        ({"doc_ids": ("a", "b", "c", "e")}, "2 are in only one of them"),
+        ({"doc_ids": None}, "only one of"),
+        ({"doc_hashes": ("1", "2", "3", "5")}, "'d' has other doc_hashes"),
+        ({"ranks": (1, 4)}, "has ranks 1, 2 and .* has 1, 4"),
+        ({"ranks": (1, 2, 4)}, "support='common'"),
+        ({"outcomes": None}, "no per-document outcomes to pair"),
+        ({"missing": {8: "crashed"}}, r"no accuracy at rank 8 \(crashed\)"),
+    ],
+)
+def test_pairs_that_are_refused(change, words):
+    given_a = {
+        "ranks": (1, 2), "outcomes": A, "task": "t", "metric": "em,strict", "prompts": "0000",
+        "doc_ids": ("a", "b", "c", "d"), "doc_hashes": ("1", "2", "3", "4"),
+    }  # fmt: skip
+
+    def made(fields: dict) -> Curve:
+        fields = dict(fields)
+        ranks, outcomes = fields.pop("ranks"), fields.pop("outcomes")
+        if outcomes is None:
+            fields = {k: v for k, v in fields.items() if not k.startswith("doc")}
+            return Curve(ranks, (0.5, 0.75), **fields)
+        return Curve.from_outcomes(ranks, (outcomes * 2)[: len(ranks)], **fields)
+
+    with pytest.raises(CurveError, match=words):
+        paired_curves(made(given_a), made({**given_a, **change}), rng=rng())
+
+
+def test_common_support_is_the_shared_ranks():
+    a = Curve.from_outcomes([1, 2, 4], [*A, A[0]])
+    b = Curve.from_outcomes([1, 2, 8], [*B, B[0]])
+    assert paired_curves(a, b, rng=rng(), support="common").ranks == (1, 2)
+    c = Curve.from_outcomes([2, 16], B)
+    with pytest.raises(CurveError, match="1 ranks in common"):
+        paired_curves(a, c, rng=rng(), support="common")
+    with pytest.raises(CurveError, match="support 'union'"):
+        paired_curves(a, c, rng=rng(), support="union")
+
+
+def test_documents_are_missing():
+    with pytest.raises(CurveError, match="3 documents against 4"):
+        difference([0, 1, 1], [0, 1, 1, 0], rng=rng())
+    with pytest.raises(CurveError, match="unequal documents"):
+        over_seeds([[0, 1], [1]])
+
+
+def test_seeds_by_hand_on_four_documents():
+    # Seeds 0,0,1,1 and 0,1,1,1: means 1/2, 3/4; s² = 1/32, /S = 1/64.
+    # Documents 0, 1/2, 1, 1: mean 5/8, s² = 11/48, /n = 11/192.
+    # Rest y - row - column + mean: seed 1: 0-1/2-0+5/8 = 1/8, 0-1/2-1/2+5/8 = -3/8, 1/8, 1/8;
+    # squares (1+9+1+1)/64 = 12/64, twice = 3/8; MS_e = 3/8/((2-1)(4-1)) = 1/8; /(S·n) = 1/64.
+    # V = 1/64 + 11/192 - 1/64 = 11/192: the document term, its floor.
+    parts = components([np.array([[0, 0, 1, 1], [0, 1, 1, 1.0]])], [1], Layout(4))
+    assert parts.arms[0].between == pytest.approx(1 / 64)
+    assert parts.document == pytest.approx(11 / 192)
+    assert parts.arms[0].rest == pytest.approx(1 / 64)
+    assert parts.variance() == (pytest.approx(11 / 192), 3)
+
+
+def test_seeds_satterthwaite_by_hand():
+    # The same document scores plus 0, .4 by seed: no rest. Means .3, .7: s² = .08, /2 = .04.
+    # Documents' averages .4, .6: s² = .02, /2 = .01. V = .05;
+    # df = .05² / (.04²/1 + .01²/1) = .0025/.0017.
+    arm = np.array([[0.2, 0.4], [0.6, 0.8]])
+    variance, df = components([arm], [1], Layout(2)).variance()
+    assert variance == pytest.approx(0.05)
+    assert df == pytest.approx(0.0025 / 0.0017)
+
+
+def test_seed_components_are_the_two_way_anova():
+    draw = rng(4)
+    arm = draw.random((4, 30)) * 0.3 + draw.random((4, 1)) * 0.2 + draw.random(30) * 0.5
+    import pandas as pd
+
+    frame = pd.DataFrame(
+        [(s, d, arm[s, d]) for s in range(4) for d in range(30)], columns=["s", "d", "y"]
+    )
+    model = smf.ols("y ~ C(s) + C(d)", frame).fit()
+    found = components([arm], [1], Layout(30))
+    assert found.arms[0].rest == pytest.approx(model.mse_resid / (4 * 30))
+    assert found.arms[0].rest_df == model.df_resid
+
+
+def test_one_seed_is_conditional_and_many_are_not():
+    a, b = two(5)
+    many = np.clip(np.stack([b, b + 0.02, b - 0.03]), 0, 1)
+    assert difference(a, b, rng=rng()).conditional
+    mixed = difference(a, many, rng=rng())
+    assert mixed.conditional
+    assert "conditional on the single checkpoint" in mixed.estimate.method
+    both = difference(np.stack([a, a * 0.9]), many, rng=rng())
+    assert not both.conditional
+    assert "documents × seeds (3 and 2 seeds)" in both.estimate.method
+    assert both.estimate.se >= mixed.estimate.se * 0.5
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5))
+def test_identical_seeds_leave_the_document_error(seed, count):
+    a, _ = two(seed)
+    assert over_seeds(np.stack([a] * count)).se == pytest.approx(over_seeds(a).se)
+
+
+@settings(deadline=None)  # a busy machine is not a failure
+@given(st.integers(0, 2**32 - 1))
+def test_seed_order_never_matters(seed):
+    arm = rng(seed).random((4, 25))
+    assert over_seeds(arm).low == pytest.approx(over_seeds(arm[::-1]).low)
+
+
+def test_aggregate_of_two_tasks_by_hand():
+    # Independent documents: se of the mean of two = √(se1² + se2²)/2; weighed by documents 1:3
+    # = √(se1² + 9·se2²)/4.
+    x, y = rng(1).random(100), rng(2).random(300)
+    parts = {
+        "x": components([x[None]], [1], Layout(100)),
+        "y": components([y[None]], [1], Layout(300)),
+    }
+    sizes = {"x": 100, "y": 300}
+    se1, se2 = stats.sem(x), stats.sem(y)
+    same = aggregate(parts, sizes)
+    assert same.value == pytest.approx((x.mean() + y.mean()) / 2)
+    assert same.se == pytest.approx(math.hypot(se1, se2) / 2)
+    # Welch's df.
+    welch = (se1**2 + se2**2) ** 2 / (se1**4 / 99 + se2**4 / 299)
+    assert same.df == pytest.approx(welch)
+    assert "2 tasks weighing the same" in same.method
+    sized = aggregate(parts, sizes, by="documents")
+    assert sized.value == pytest.approx(np.concatenate([x, y]).mean())
+    assert sized.se == pytest.approx(math.hypot(se1, 3 * se2) / 4)
+
+
+def test_a_missing_task_gives_no_aggregate():
+    part = components([rng(1).random((1, 50))], [1], Layout(50))
+    with pytest.raises(CurveError, match="no result on gsm8k"):
+        aggregate({"arc": part, "gsm8k": None}, {"arc": 50, "gsm8k": 0})
+    with pytest.raises(CurveError, match="weighed by 'size'"):
+        task_weights({"a": 1}, "size")
+    with pytest.raises(CurveError, match="no tasks"):
+        task_weights({})
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_one_arm_of_seeds_takes_the_generalised_interval(seeds):
+    """Its end is a quantile, estimated here by brute force from its definition."""
+    draw = rng(seeds)
+    level = 0.4 + 0.08 * draw.standard_normal(seeds)
+    arm = (draw.random((seeds, 300)) < level[:, None]).astype(float)
+    parts = components([arm], [1], Layout(300))
+    (one,) = parts.arms
+    n = 400_000
+    document = parts.document * 299 / draw.chisquare(299, n)
+    between = one.between * (seeds - 1) / draw.chisquare(seeds - 1, n)
+    rest = one.rest * one.rest_df / draw.chisquare(one.rest_df, n)
+    spread = np.sqrt(document + np.maximum(between - rest, 0))
+    brute = np.quantile(np.abs(draw.standard_normal(n)) * spread, 0.95)
+    found = over_seeds(arm)
+    assert found.high - found.value == pytest.approx(brute, rel=0.02)
+    assert found.method.startswith("generalised interval, independent documents")
+
+
+def test_two_seeds_that_differ_say_little():
+    """With one degree of freedom t reaches 12.7 standard errors; Satterthwaite hides that."""
+    arm = np.zeros((2, 1000))
+    arm[0, :300] = 1
+    arm[1, 100:500] = 1
+    found = over_seeds(arm)
+    # between = (.05² + .05²)/2 = .0025: one degree of freedom carries nearly all of the variance.
+    assert found.high - found.value == pytest.approx(12.7 * 0.05, rel=0.15) or found.high == 1.0
+    assert found.low == 0.0
+
+
+def test_seeds_are_shared_over_tasks():
+    # Seed 2 is .1 better on both tasks: the aggregate's seed spread does not average out.
+    base = rng(3).random((2, 200)) * 0.5
+    arms = [np.stack([row, row + 0.1]) for row in base]
+    parts = {str(i): components([arm], [1], Layout(200)) for i, arm in enumerate(arms)}
+    total = aggregate(parts, dict.fromkeys(parts, 200))
+    assert total.se**2 > 0.1**2 / 2 / 2  # s² = .1²/2, over S = 2
+    one = components([arms[0]], [1], Layout(200))
+    two_seeds = {"0": one, "1": components([base[:1]], [1], Layout(200))}
+    with pytest.raises(CurveError, match="different numbers of seeds"):
+        aggregate(two_seeds, {"0": 200, "1": 200})
+
+
+def test_sentences_claim_no_more_than_the_data():
+    a, b = two(6)
+    found = difference(a, b, rng=rng())
+    assert verdict(found, found.p, 0.05) == 1
+    text = pair_sentence("lora", "dylora", "gsm8k", found, found.p)
+    assert "dylora is better than lora, Holm p" in text
+    assert "conditional on these checkpoints" in text
+    same = difference(a, a[::-1], rng=rng())
+    text = pair_sentence("lora", "dylora", None, same, 1.0)
+    assert "neither is shown to be better" in text
+    assert "would often be missed" in text
+    assert verdict(same, 1.0, 0.05) == 0

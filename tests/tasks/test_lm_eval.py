@@ -1,0 +1,301 @@
+"""Prompts are built once, like lm-eval's, and do not depend on anything but what was asked."""
+
+from __future__ import annotations
+
+import logging
+import random
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from harness_doubles import (
+    choice_rows,
+    make_model,
+    make_tokenizer,
+    stay_offline,
+    text_rows,
+    write_choice_task,
+    write_jsonl,
+    write_text_task,
+)
+
+from aurac.errors import DataError, TaskError, UsageError
+from aurac.tasks import lm_eval as harness
+from aurac.tasks import upstream as stock
+from aurac.tasks.lm_eval import build_tasks
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture(autouse=True)
+def _offline(tmp_path_factory, monkeypatch):
+    stay_offline(monkeypatch, tmp_path_factory.mktemp("hf"))
+
+
+def prompts(task):
+    return [instance.args for leaf in task.leaves for instance in leaf.instances]
+
+
+def simple_evaluate_prompts(path, tokenizer, **options):
+    import lm_eval.evaluator
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)
+        results = lm_eval.simple_evaluate(
+            HFLM(pretrained=make_model(1), tokenizer=tokenizer, batch_size=4),
+            tasks=[path.stem],
+            task_manager=TaskManager(include_defaults=False, include_path=str(path.parent)),
+            bootstrap_iters=0,
+            **options,
+        )
+    return [tuple(a) for row in results["samples"][path.stem] for a in row["arguments"]]
+
+
+def test_two_builds_give_the_same_prompts_and_leave_no_trace(tmp_path, tokenizer):
+    paths = [str(write_choice_task(tmp_path)), str(write_text_task(tmp_path))]
+    random.seed(99)
+    np.random.seed(99)  # noqa: NPY002 - tasks draw from the global generator
+    expected = (random.random(), np.random.rand())  # noqa: NPY002
+    random.seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    first = build_tasks(paths, tokenizer=tokenizer)
+    assert (random.random(), np.random.rand()) == expected  # noqa: NPY002
+    second = build_tasks(paths[::-1], tokenizer=tokenizer)[::-1]
+    for one, other in zip(first, second, strict=True):
+        assert prompts(one) == prompts(other)
+        assert one.identity() == other.identity()
+    shown = {args[0].split("Q: ")[1] for args in prompts(first[0])}
+    assert len(shown) > 1  # examples are drawn anew for each document, so seeding matters
+
+
+def test_another_seed_another_shot_count_are_other_prompts(tmp_path, tokenizer):
+    path = str(write_choice_task(tmp_path))
+    hashes = {
+        build_tasks([path], tokenizer=tokenizer, **options)[0].prompts_sha256
+        for options in ({}, {"seed": 7}, {"num_fewshot": 3}, {"num_fewshot": 0}, {"limit": 3})
+    }
+    assert len(hashes) == 5
+    base = build_tasks([path], tokenizer=tokenizer)[0]
+    assert (
+        base.documents_sha256
+        == build_tasks([path], tokenizer=tokenizer, seed=7)[0].documents_sha256
+    )
+
+
+def test_tasks_that_draw_from_the_global_generators_are_as_in_simple_evaluate(tmp_path, tokenizer):
+    path = write_choice_task(tmp_path)
+    (tmp_path / "drawing.py").write_text(
+        "import random\n"
+        "import numpy as np\n"
+        "def shuffled(dataset):\n"
+        "    order = list(range(len(dataset)))\n"
+        "    random.shuffle(order)\n"
+        "    return dataset.select(order)\n"
+        "def text(doc):\n"
+        "    return f\"{random.random()} {np.random.rand()} Q: {doc['question']}\"\n"
+    )
+    yaml = path.read_text().replace(
+        'doc_to_text: "Q: {{question}}\\nA:"',
+        "doc_to_text: !function drawing.text\nprocess_docs: !function drawing.shuffled",
+    )
+    path.write_text(yaml)
+    random.seed(5)  # whatever the caller did before
+    (task,) = build_tasks([str(path)], tokenizer=tokenizer)
+    assert prompts(task) == simple_evaluate_prompts(path, tokenizer)
+
+
+def test_a_share_as_limit_rounds_up_as_in_simple_evaluate(tmp_path, tokenizer):
+    path = write_choice_task(tmp_path)
+    (task,) = build_tasks([str(path)], tokenizer=tokenizer, limit=0.25)
+    assert task.n_docs == 3  # ceil(10 * 0.25)
+    assert prompts(task) == simple_evaluate_prompts(path, tokenizer, limit=0.25)
+
+
+def test_a_task_that_fixes_zero_shot_keeps_it_as_in_simple_evaluate(tmp_path, tokenizer):
+    path = write_choice_task(tmp_path)
+    path.write_text(path.read_text().replace("num_fewshot: 2", "num_fewshot: 0"))
+    (task,) = build_tasks([str(path)], tokenizer=tokenizer, num_fewshot=3)
+    assert task.num_fewshot == 0
+    assert prompts(task) == simple_evaluate_prompts(path, tokenizer, num_fewshot=3)
+
+
+def test_a_fixed_header_is_the_first_examples_for_every_document(tmp_path, tokenizer):
+    path = str(write_text_task(tmp_path))
+    (fixed,) = build_tasks([path], tokenizer=tokenizer, fewshot="fixed", num_fewshot=3)
+    header = "".join(
+        f"Question: {row['question']}\nAnswer: {row['answer']}\n\n" for row in text_rows(3, 100)
+    )
+    assert [context for context, _ in prompts(fixed)] == [
+        f"{header}Question: {row['question']}\nAnswer:" for row in text_rows(8)
+    ]
+    (stock,) = build_tasks([path], tokenizer=tokenizer, num_fewshot=3)
+    assert (stock.fewshot, fixed.fewshot) == ("stock", "fixed")
+    assert stock.prompts_sha256 != fixed.prompts_sha256
+    assert stock.documents_sha256 == fixed.documents_sha256
+
+
+def test_what_a_task_says_about_itself(tmp_path, tokenizer):
+    (task,) = build_tasks([str(write_choice_task(tmp_path))], tokenizer=tokenizer, limit=3)
+    assert task.doc_ids == ("0", "1", "2")
+    assert task.n_docs == 3
+    assert task.n_requests == 12
+    assert task.metrics == ("acc,none", "acc_norm,none", "mcc,none")
+    assert task.metric == "acc,none"
+    assert task.higher_is_better == dict.fromkeys(task.metrics, True)
+    assert (task.output_type, task.version, task.num_fewshot) == ("multiple_choice", "2.5", 2)
+    assert (task.strata, task.group, task.members) == (None, None, ())
+
+
+def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path, tokenizer):
+    paths = [str(write_choice_task(tmp_path)), str(write_text_task(tmp_path))]
+    choice, text = build_tasks(
+        paths,
+        tokenizer=tokenizer,
+        metric={"tiny_choice": "acc_norm,none", "*": "exact_match,first-letter"},
+    )
+    assert choice.metric == "acc_norm,none"
+    assert text.metric == "exact_match,first-letter"
+    (text,) = build_tasks(paths[1:], tokenizer=tokenizer, metric={"": "exact_match,first-letter"})
+    assert text.metric == "exact_match,first-letter"
+    with pytest.raises(TaskError, match=r"'mcc,none'.*expected one of acc,none, acc_norm,none"):
+        build_tasks(paths[:1], tokenizer=tokenizer, metric={"*": "mcc,none"})
+    with pytest.raises(UsageError, match="'tiny_chioce'"):
+        build_tasks(paths[:1], tokenizer=tokenizer, metric={"tiny_chioce": "acc,none"})
+    with pytest.raises(UsageError, match="'gsm8k'"):
+        build_tasks(paths[:1], tokenizer=tokenizer, data={"gsm8k": tmp_path})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_fewshot": -1}, "num_fewshot -1"),
+        ({"limit": 0}, "limit 0"),
+        ({"fewshot": "first"}, "stock or fixed"),
+        ({"chat_template": True}, "no chat template"),
+    ],
+)
+def test_options_that_make_no_sense(tmp_path, tokenizer, options, message):
+    with pytest.raises(UsageError, match=message):
+        build_tasks([str(write_choice_task(tmp_path))], tokenizer=tokenizer, **options)
+
+
+def test_names_that_make_no_sense(tmp_path, tokenizer):
+    with pytest.raises(TaskError, match="no task"):
+        build_tasks([], tokenizer=tokenizer)
+    with pytest.raises(TaskError, match=r"nowhere\.yaml does not exist"):
+        build_tasks([str(tmp_path / "nowhere.yaml")], tokenizer=tokenizer)
+    (tmp_path / "empty.yaml").write_text("dataset_path: json\n")
+    with pytest.raises(TaskError, match="defines no task"):
+        build_tasks([str(tmp_path / "empty.yaml")], tokenizer=tokenizer)
+    path = str(write_choice_task(tmp_path))
+    assert len(build_tasks([path, path], tokenizer=tokenizer)) == 1
+    with pytest.raises(TaskError, match="more than once"):
+        build_tasks([path, f"{tmp_path}/../{tmp_path.name}/tiny_choice.yaml"], tokenizer=tokenizer)
+
+
+def test_tasks_that_run_code_or_show_images_are_refused(tmp_path, tokenizer):
+    for line in ("unsafe_code: true", "doc_to_image: image"):
+        path = write_choice_task(tmp_path)
+        path.write_text(f"{path.read_text()}{line}\n")
+        with pytest.raises(TaskError, match="tiny_choice"):
+            build_tasks([str(path)], tokenizer=tokenizer)
+
+
+def test_bundled_tasks_do_not_pay_for_lm_evals_index(tmp_path, tokenizer, monkeypatch):
+    folder = tmp_path / "yaml"
+    path = write_text_task(folder, "tiny_bundled")
+    path.write_text(path.read_text().replace(str(folder), "/nowhere"))
+    files = {
+        "train": write_jsonl(tmp_path / "store" / "tr.jsonl", text_rows(12, 100)),
+        "test": write_jsonl(tmp_path / "store" / "te.jsonl", text_rows(8)),
+    }
+
+    class Bundled:
+        BUNDLED = ("tiny_bundled",)
+
+        @staticmethod
+        def include_path():
+            return folder
+
+        @staticmethod
+        def documents(task):
+            return files
+
+    stock.bundled_manager.cache_clear()
+    for module in (stock, harness):
+        monkeypatch.setattr(module, "bundled", lambda: Bundled)
+    monkeypatch.setattr(stock, "full_manager", lambda: pytest.fail("the full index was read"))
+    try:
+        (task,) = build_tasks(["tiny_bundled"], tokenizer=tokenizer)
+        assert task.n_docs == 8
+        assert "say a 0" in prompts(task)[0][0]
+        other = {"tiny_bundled": tmp_path / "mine"}
+        write_jsonl(tmp_path / "mine" / "train.jsonl", text_rows(5, 50))
+        write_jsonl(tmp_path / "mine" / "test.jsonl", text_rows(2, 10))
+        (task,) = build_tasks(["tiny_bundled"], tokenizer=tokenizer, data=other)
+        assert task.n_docs == 2  # documents that are given win over the bundled ones
+    finally:
+        stock.bundled_manager.cache_clear()
+
+
+def test_an_unreachable_hub_is_said_with_the_way_out(tmp_path, tokenizer, monkeypatch):
+    path = write_choice_task(tmp_path)
+
+    def refuse(*args, **kwargs):
+        raise ConnectionError("Couldn't reach 'x/y' on the Hub (LocalEntryNotFoundError)")
+
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+    with pytest.raises(DataError, match=r"hub cannot be reached.*--data tiny_choice=FOLDER"):
+        build_tasks([str(path)], tokenizer=tokenizer)
+
+
+def test_a_task_that_fails_for_another_reason_says_which(tmp_path, tokenizer):
+    path = write_choice_task(tmp_path)
+    path.write_text(path.read_text().replace("{{question}}", "{{nothing}}"))
+    with pytest.raises(TaskError, match=r"cannot build task 'tiny_choice'.*'nothing' is undefined"):
+        build_tasks([str(path)], tokenizer=tokenizer)
+    write_jsonl(tmp_path / "tiny_choice_data" / "train.jsonl", choice_rows(1))
+    path = write_choice_task(tmp_path / "few")
+    write_jsonl(tmp_path / "few" / "tiny_choice_data" / "train.jsonl", choice_rows(1))
+    with pytest.raises(TaskError, match=r"[Ss]ample larger than population"):
+        build_tasks([str(path)], tokenizer=tokenizer)
+
+
+def test_lm_eval_and_datasets_say_nothing_on_the_terminal(tmp_path, tokenizer, capfd, caplog):
+    path = write_choice_task(tmp_path)
+    (tmp_path / "loud.py").write_text(
+        "import warnings\n"
+        "def text(doc):\n"
+        "    print('a print')\n"
+        "    warnings.warn('a warning')\n"
+        "    return doc['question']\n"
+    )
+    path.write_text(
+        path.read_text().replace(
+            'doc_to_text: "Q: {{question}}\\nA:"', "doc_to_text: !function loud.text"
+        )
+    )
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings():
+        warnings.simplefilter("always")
+        build_tasks([str(path)], tokenizer=tokenizer, num_fewshot=1)
+    assert capfd.readouterr() == ("", "")
+    assert {"a print", "a warning"} <= {record.getMessage() for record in caplog.records}
+    assert any(record.name.startswith("lm_eval") for record in caplog.records)
+
+
+def test_importing_the_room_loads_neither_torch_nor_lm_eval():
+    code = (
+        "import sys, aurac.engine, aurac.tasks.lm_eval, aurac.tasks.metrics;"
+        "print(sorted({'torch', 'lm_eval', 'datasets', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

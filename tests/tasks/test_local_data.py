@@ -1,0 +1,171 @@
+"""Local splits: every format, every way they can be broken."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+from harness_doubles import choice_rows, text_rows, write_jsonl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurac.errors import DataError
+from aurac.tasks.local_data import find_splits, lay_in, match_split, read_split
+
+
+def rows_of(split):
+    return [dict(row) for row in split]
+
+
+def test_every_format_holds_the_same_documents(tmp_path):
+    rows = choice_rows(6)
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    (tmp_path / "b.json").write_text(json.dumps(rows, indent=1))
+    write_jsonl(tmp_path / "c.json", rows)  # JSON Lines under another name
+    pd.DataFrame(rows).to_parquet(tmp_path / "d.parquet")
+    flat = [{**row, "choices": json.dumps(row["choices"])} for row in rows]
+    pd.DataFrame(flat).to_csv(tmp_path / "e.csv", index=False)
+    for name in ("a.jsonl", "b.json", "c.json", "d.parquet", "e.csv"):
+        assert rows_of(read_split([tmp_path / name])) == rows, name
+
+
+def test_words_that_look_like_missing_numbers_stay_words(tmp_path):
+    rows = [{"word": word, "n": i} for i, word in enumerate(["NA", "null", "None", "nan", ""])]
+    pd.DataFrame(rows).to_csv(tmp_path / "test.csv", index=False)
+    assert rows_of(read_split([tmp_path / "test.csv"])) == rows
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.fixed_dictionaries({"q": st.text(max_size=20), "n": st.integers(-9, 9)}), min_size=1
+    )
+)
+def test_json_lines_round_trip(tmp_path_factory, rows):
+    # U+2028 and other line separators inside a string must not split a line.
+    path = tmp_path_factory.mktemp("rt") / "test.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") for row in rows]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    assert rows_of(read_split([path])) == rows
+
+
+def test_shards_are_one_split_in_order(tmp_path):
+    rows = text_rows(5)
+    pd.DataFrame(rows[:3]).to_parquet(tmp_path / "test-00000-of-00002.parquet")
+    pd.DataFrame(rows[3:]).to_parquet(tmp_path / "test-00001-of-00002.parquet")
+    files = find_splits(tmp_path)
+    assert list(files) == ["test"]
+    assert rows_of(read_split(files["test"])) == rows
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        ("validation", "dev"),
+        ("validation", "val"),
+        ("validation", "valid"),
+        ("dev", "validation"),
+        ("train", "training"),
+        ("auxiliary", "auxiliary"),
+    ],
+)
+def test_split_names_and_their_aliases(tmp_path, wanted, name):
+    path = write_jsonl(tmp_path / f"{name}.jsonl", text_rows(1))
+    assert match_split(wanted, find_splits(tmp_path)) == [path]
+    assert match_split("test", find_splits(tmp_path)) is None
+
+
+def test_a_split_under_two_aliases_is_not_guessed(tmp_path):
+    for name in ("dev", "val"):
+        write_jsonl(tmp_path / f"{name}.jsonl", text_rows(1))
+    with pytest.raises(DataError, match="val and dev could both be"):
+        match_split("validation", find_splits(tmp_path))
+    assert match_split("dev", find_splits(tmp_path)) == [tmp_path / "dev.jsonl"]
+
+
+def test_folders_that_cannot_serve(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        find_splits(tmp_path / "nowhere")
+    (tmp_path / "README.md").write_text("no data")
+    with pytest.raises(DataError, match="holds no split"):
+        find_splits(tmp_path)
+    write_jsonl(tmp_path / "test.jsonl", text_rows(1))
+    write_jsonl(tmp_path / "test.json", text_rows(1))
+    with pytest.raises(DataError, match=r"more than once \(test.json, test.jsonl\)"):
+        find_splits(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("test.jsonl", '{"a": 1}\n\n{"a": \n', r"test\.jsonl, line 3 is not JSON"),
+        ("test.jsonl", '{"a": 1}\n[1]\n', r"line 2 is a JSON list"),
+        ("test.jsonl", '{"a": 1, "b": 2}\n{"a": 1}\n', r"line 2 has no 'b'"),
+        ("test.jsonl", "\n \n", "is empty"),
+        ("test.jsonl", '{"a": 1}\n{"a": "x"}\n', "mixed types"),
+        ("test.jsonl", b'{"a": "\xff"}\n', "cannot be read"),
+        ("test.json", '[{"a": 1},\n {"a" 2}]', r"test\.json, line 2 is not JSON"),
+        ("test.json", '{"a": {"b": 1}}', "holds a JSON dict; expected a list of objects"),
+        ("test.json", "[]", "is empty"),
+        ("test.json", '[{"a": 1}, 3]', "entry 2 is a JSON int"),
+        ("test.parquet", "not parquet", "is not a Parquet file"),
+        ("test.csv", "", "is not a CSV file"),
+        ("test.csv", 'a,b\n1,"2\n', "is not a CSV file"),
+        ("test.csv", "a,b\n", "holds no document"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message):
+        read_split([path])
+
+
+def test_shards_must_have_the_same_columns(tmp_path):
+    first = write_jsonl(tmp_path / "test-0-of-2.jsonl", [{"a": 1}])
+    second = write_jsonl(tmp_path / "test-1-of-2.jsonl", [{"b": 1}])
+    with pytest.raises(DataError, match="other columns"):
+        read_split([first, second])
+
+
+CONFIG = {
+    "task": "t",
+    "training_split": "train",
+    "validation_split": "validation",
+    "test_split": "test",
+    "dataset_path": "hub/name",
+    "doc_to_text": "{{question}}",
+}
+
+
+def test_only_the_needed_splits_are_asked_for(tmp_path):
+    write_jsonl(tmp_path / "test.jsonl", text_rows(2))
+    files = find_splits(tmp_path)
+    laid = lay_in(CONFIG, files, num_fewshot=0)
+    assert (laid["training_split"], laid["validation_split"]) == (None, None)
+    assert (laid["test_split"], laid["doc_to_text"]) == ("test", "{{question}}")
+    assert list(laid["custom_dataset"](version=1)) == ["test"]
+    assert "custom_dataset" not in CONFIG  # the stock definition is left alone
+    with pytest.raises(DataError, match=r"needs the few-shot split 'train'.*holds test"):
+        lay_in(CONFIG, files, num_fewshot=1)
+    given = {**CONFIG, "fewshot_config": {"samples": [{"question": "?", "answer": "!"}]}}
+    assert lay_in(given, files, num_fewshot=4)["fewshot_config"] == given["fewshot_config"]
+    own = {**CONFIG, "fewshot_split": "dev"}
+    with pytest.raises(DataError, match="needs the few-shot split 'dev'"):
+        lay_in(own, files, num_fewshot=1)
+    assert lay_in(own, files, num_fewshot=0)["fewshot_split"] is None
+
+
+def test_another_split_is_never_evaluated_in_place_of_the_missing_one(tmp_path):
+    write_jsonl(tmp_path / "validation.jsonl", text_rows(2))
+    with pytest.raises(DataError, match=r"needs the evaluated split 'test'.*expected test\.jsonl"):
+        lay_in(CONFIG, find_splits(tmp_path), num_fewshot=0)
+    only_validation = {**CONFIG, "test_split": None}
+    assert lay_in(only_validation, find_splits(tmp_path), num_fewshot=0)["validation_split"]
+
+
+def test_tasks_that_are_python_classes_take_no_local_data(tmp_path):
+    write_jsonl(tmp_path / "test.jsonl", text_rows(2))
+    with pytest.raises(DataError, match="Python class"):
+        lay_in({**CONFIG, "class": object}, find_splits(tmp_path), num_fewshot=0)

@@ -1,0 +1,309 @@
+"""One cell equals lm-eval's own evaluation, document by document; no cell leaks into the next."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from harness_doubles import (
+    NEXT_WORD_YAML,
+    make_model,
+    make_tokenizer,
+    stay_offline,
+    text_rows,
+    write_choice_task,
+    write_task,
+    write_text_task,
+)
+
+from aurac.engine.options import EngineOptions
+from aurac.errors import TaskError
+from aurac.tasks.lm_eval import build_tasks
+from aurac.tasks.requests import CellError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def models():
+    return [make_model(1), make_model(2)]
+
+
+@pytest.fixture(autouse=True)
+def _offline(tmp_path_factory, monkeypatch):
+    stay_offline(monkeypatch, tmp_path_factory.mktemp("hf"))
+
+
+def reference(path, model, tokenizer, **options):
+    """``lm_eval.simple_evaluate`` with its defaults; its samples, by filter."""
+    import lm_eval.evaluator
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    with pytest.MonkeyPatch.context() as patch:  # asks pip and git about the machine
+        patch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)
+        return lm_eval.simple_evaluate(
+            HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2),
+            tasks=[path.stem],
+            task_manager=TaskManager(include_defaults=False, include_path=str(path.parent)),
+            bootstrap_iters=0,
+            **options,
+        )
+
+
+def by_filter(results, task):
+    found: dict[str, list] = {}
+    for sample in results["samples"][task]:
+        found.setdefault(sample["filter"], []).append(sample)
+    return found
+
+
+def assert_equal(built, outcome, results):
+    samples = by_filter(results, built.name)
+    for name, rows in samples.items():
+        assert [str(row["doc_id"]) for row in rows] == list(built.doc_ids)
+        assert [row["doc_hash"] for row in rows] == list(built.doc_hashes)
+        for key in ("acc", "acc_norm", "exact_match"):
+            if key in rows[0]:
+                scores = outcome.metrics[f"{key},{name}"]
+                assert scores.tolist() == [float(row[key]) for row in rows]
+                mean = results["results"][built.name][f"{key},{name}"]
+                assert scores.mean() == pytest.approx(mean, abs=1e-12)
+    first = next(iter(samples.values()))
+    prompts = [row["arguments"] for row in first]
+    ours = [[i.args for i in d.instances] for leaf in built.leaves for d in leaf.documents]
+    assert ours == prompts
+    for kept, row in zip(outcome.responses, first, strict=True):
+        if built.output_type == "multiple_choice":
+            theirs = [response[0][0] for response in row["resps"]]
+            np.testing.assert_allclose(kept, theirs, atol=2e-4)
+        else:
+            assert kept == row["resps"][0][0]
+
+
+@pytest.mark.parametrize("shots", [0, 2, 3])
+def test_multiple_choice_equals_simple_evaluate(tmp_path, tokenizer, models, shots):
+    path = write_choice_task(tmp_path)
+    (built,) = build_tasks([str(path)], tokenizer=tokenizer, num_fewshot=shots)
+    outcome = built.evaluate(models[0], tokenizer, EngineOptions())
+    results = reference(path, models[0], tokenizer, num_fewshot=shots)
+    assert_equal(built, outcome, results)
+    assert 0 < outcome.metrics["acc,none"].mean() < 1  # a comparison that could have failed
+    assert set(outcome.metrics) == {"acc,none", "acc_norm,none"}  # mcc has no value per document
+    assert built.num_fewshot == shots == results["n-shot"]["tiny_choice"]
+
+
+def test_generation_equals_simple_evaluate(tmp_path, tokenizer, models):
+    # A random model is never right, so half of the answers become what it says: prompts show only
+    # answers of the train split, and stay as they were.
+    draft = write_text_task(tmp_path / "draft")
+    (built,) = build_tasks([str(draft)], tokenizer=tokenizer)
+    said = built.evaluate(models[0], tokenizer, EngineOptions()).responses
+    rows = [
+        {**row, "answer": re.split("\n", text)[0] if i % 2 else "no"}
+        for i, (row, text) in enumerate(zip(text_rows(8), said, strict=True))
+    ]
+    path = write_text_task(tmp_path / "final", test=rows)
+    (built,) = build_tasks([str(path)], tokenizer=tokenizer)
+    outcome = built.evaluate(models[0], tokenizer, EngineOptions())
+    assert_equal(built, outcome, reference(path, models[0], tokenizer))
+    assert 0 < outcome.metrics["exact_match,strict-match"].mean() < 1
+    assert set(outcome.metrics) == {"exact_match,strict-match", "exact_match,first-letter"}
+
+
+@pytest.mark.parametrize("write", [write_choice_task, write_text_task])
+def test_chat_template_equals_simple_evaluate(tmp_path, models, write):
+    tokenizer = make_tokenizer(chat=True)
+    path = write(tmp_path)
+    with path.open("a") as file:
+        file.write("description: Be brief.\n")  # a system turn, which the template refuses
+    (built,) = build_tasks([str(path)], tokenizer=tokenizer, chat_template=True)
+    assert built.leaves[0].instances[0].args[0].startswith("[user]")
+    outcome = built.evaluate(models[0], tokenizer, EngineOptions())
+    assert_equal(built, outcome, reference(path, models[0], tokenizer, apply_chat_template=True))
+
+
+def test_group_equals_simple_evaluate(tmp_path, tokenizer, models):
+    write_choice_task(tmp_path, "leaf_b", offset=20)
+    write_choice_task(tmp_path, "leaf_a")
+    group = tmp_path / "tiny_group.yaml"
+    group.write_text(
+        "group: tiny_group\ntask: [leaf_b, leaf_a]\n"
+        "aggregate_metric_list:\n  - metric: acc\n    weight_by_size: true\n"
+        "metadata:\n  version: 3\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lm_eval.tasks.TaskManager", local_manager)
+        first, second, pooled = build_tasks([str(group)], tokenizer=tokenizer, limit=6)
+    assert [first.name, second.name, pooled.name] == ["leaf_b", "leaf_a", "tiny_group"]
+    assert (first.group, pooled.group, pooled.version) == ("tiny_group", None, "3")
+    assert pooled.members == (first, second)
+    assert pooled.strata == ("leaf_b",) * 6 + ("leaf_a",) * 6
+    assert pooled.doc_ids[6:8] == ("leaf_a:0", "leaf_a:1")
+    outcome = pooled.evaluate(models[0], tokenizer, EngineOptions())
+    results = reference(group, models[0], tokenizer, limit=6)
+    for member, part in zip(pooled.members, pooled.split(outcome), strict=True):
+        assert_equal(member, part, results)
+    mean = results["results"]["tiny_group"]["acc,none"]
+    assert outcome.metrics["acc,none"].mean() == pytest.approx(mean, abs=1e-12)
+    alone = [member.evaluate(models[0], tokenizer, EngineOptions()) for member in pooled.members]
+    again = pooled.pool(alone)
+    for key, scores in outcome.metrics.items():
+        assert again.metrics[key].tolist() == scores.tolist()
+
+
+def local_manager(**options):
+    from lm_eval.tasks.manager import TaskManager
+
+    return TaskManager(**{**options, "include_defaults": False})
+
+
+def test_no_answer_of_one_model_reaches_the_next(tmp_path, tokenizer, models):
+    paths = [write_choice_task(tmp_path), write_text_task(tmp_path)]
+    built = build_tasks([str(path) for path in paths], tokenizer=tokenizer)
+    for task in built:
+        fresh = [
+            build_tasks([str(tmp_path / f"{task.name}.yaml")], tokenizer=tokenizer)[0].evaluate(
+                model, tokenizer, EngineOptions()
+            )
+            for model in models
+        ]
+        assert fresh[0].responses != fresh[1].responses  # the models can be told apart
+        for turn in (0, 1, 0):
+            outcome = task.evaluate(models[turn], tokenizer, EngineOptions())
+            assert outcome.responses == fresh[turn].responses
+            for key, scores in outcome.metrics.items():
+                assert scores.tolist() == fresh[turn].metrics[key].tolist()
+            for instance in task.leaves[0].instances:
+                assert instance.resps == []
+                assert instance.filtered_resps == {}
+
+
+def test_another_tokenizer_is_tokenised_anew(tmp_path, models):
+    (task,) = build_tasks([str(write_choice_task(tmp_path))], tokenizer=make_tokenizer())
+    plain = make_tokenizer()
+    reversed_ids = make_tokenizer()
+    reversed_ids._tokenizer = shifted(reversed_ids)
+    first = task.evaluate(models[0], plain, EngineOptions())
+    second = task.evaluate(models[0], reversed_ids, EngineOptions())
+    assert first.responses != second.responses
+
+
+def shifted(tokenizer):
+    """The same tokenizer with every byte's id moved by one."""
+    from tokenizers import Tokenizer
+
+    state = json.loads(tokenizer._tokenizer.to_str())
+    vocabulary = state["model"]["vocab"]
+    moved = {w: i if i < 2 else 2 + (i - 1) % (len(vocabulary) - 2) for w, i in vocabulary.items()}
+    state["model"]["vocab"] = moved
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def test_a_request_is_asked_once_however_often_it_is_repeated(tmp_path, tokenizer, models):
+    path = write_text_task(tmp_path, repeats=3)
+    (task,) = build_tasks([str(path)], tokenizer=tokenizer, limit=3)
+    outcome = task.evaluate(models[0], tokenizer, EngineOptions())
+    assert all(len(texts) == 3 and len(set(texts)) == 1 for texts in outcome.responses)
+
+
+def test_sampling_goes_to_lm_evals_own_model(tmp_path, tokenizer, models, capsys):
+    import torch
+
+    sampled = write_text_task(tmp_path, "tiny_sampled", sample="true", temperature=1.0, repeats=2)
+    (task,) = build_tasks([str(sampled)], tokenizer=tokenizer, limit=3)
+    seen: list[int] = []
+    before = torch.get_rng_state()
+    first = task.evaluate(models[0], tokenizer, EngineOptions(), seen.append)
+    assert torch.equal(before, torch.get_rng_state())
+    assert sum(seen) == task.n_requests == 3
+    assert all(len(texts) == 2 for texts in first.responses)
+    assert any(len(set(texts)) == 2 for texts in first.responses)
+    # Every rank draws from the same seed, so that ranks can be paired.
+    assert task.evaluate(models[0], tokenizer, EngineOptions()).responses == first.responses
+    assert task.evaluate(models[1], tokenizer, EngineOptions()).responses != first.responses
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_next_word_task_equals_simple_evaluate(tmp_path, tokenizer, models):
+    # Where the model's greedy choice is a letter it becomes the target, found through lm-eval.
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    rows = text_rows(30)
+    lm = HFLM(pretrained=models[0], tokenizer=tokenizer, batch_size=8)
+    until = {"until": [], "max_gen_toks": 1}
+    asked = [Instance("generate_until", {}, (row["question"], dict(until)), 0) for row in rows]
+    for row, text in zip(rows, lm.generate_until(asked), strict=True):
+        row["answer"] = text if text.isascii() and text.isprintable() and text.strip() else "no"
+    path = write_task(
+        tmp_path, "tiny_next", NEXT_WORD_YAML, [], rows, kind="loglikelihood", metric="acc"
+    )
+    (built,) = build_tasks([str(path)], tokenizer=tokenizer)
+    outcome = built.evaluate(models[0], tokenizer, EngineOptions())
+    results = reference(path, models[0], tokenizer)
+    assert 0 < outcome.metrics["acc,none"].mean() < 1
+    theirs = [float(row["acc"]) for row in results["samples"]["tiny_next"]]
+    assert outcome.metrics["acc,none"].tolist() == theirs
+    lls = [row["resps"][0][0][0] for row in results["samples"]["tiny_next"]]
+    np.testing.assert_allclose([kept[0] for kept in outcome.responses], lls, atol=2e-4)
+
+
+def test_rolling_requests_go_to_lm_evals_own_model(tmp_path, tokenizer, models):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    from aurac.tasks.requests import Requests
+    from aurac.tasks.upstream import reference_answers
+
+    texts = ["some text", "a longer piece of text, and more"]
+    asked = [
+        Instance("loglikelihood_rolling", {}, (text,), 0, ("roll", i, 1))
+        for i, text in enumerate(texts)
+    ]
+    found = Requests(asked, reference_answers).answers(models[0], tokenizer, EngineOptions(), None)
+    theirs = HFLM(pretrained=models[0], tokenizer=tokenizer).loglikelihood_rolling(asked)
+    assert found == [[value] for value in theirs]
+
+
+def test_a_task_without_an_accuracy_is_refused(tmp_path, tokenizer):
+    path = write_task(
+        tmp_path,
+        "tiny_perplexity",
+        NEXT_WORD_YAML,
+        [],
+        text_rows(3),
+        kind="loglikelihood_rolling",
+        metric="word_perplexity",
+    )
+    with pytest.raises(TaskError, match="word_perplexity,none"):
+        build_tasks([str(path)], tokenizer=tokenizer)
+
+
+def test_a_log_likelihood_that_is_no_number_fails_the_cell(tmp_path, tokenizer):
+    import torch
+
+    model = make_model(3)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
+    (task,) = build_tasks([str(write_choice_task(tmp_path))], tokenizer=tokenizer, limit=2)
+    with pytest.raises(CellError, match=r"document 0 of task 'tiny_choice'.*nan"):
+        task.evaluate(model, tokenizer, EngineOptions())
+    healthy = task.evaluate(make_model(1), tokenizer, EngineOptions())
+    assert np.isfinite(healthy.metrics["acc,none"]).all()
+
+
+def test_progress_adds_up(tmp_path, tokenizer, models):
+    paths = [write_choice_task(tmp_path), write_text_task(tmp_path)]
+    for task in build_tasks([str(path) for path in paths], tokenizer=tokenizer, limit=4):
+        seen: list[int] = []
+        task.evaluate(models[0], tokenizer, EngineOptions(), seen.append)
+        assert sum(seen) == task.n_requests

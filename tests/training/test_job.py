@@ -1,0 +1,385 @@
+"""Whole training runs on a tiny random Llama: loss, saving, resuming, two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+from aurac.adapters import load_adapter
+from aurac.errors import DataError, RecipeError, RunFolderError
+from aurac.models.base import load_base
+from aurac.training import make_recipe, train
+from aurac.training.data import IGNORED, Collator, tokenize
+from aurac.training.job import build_model
+from aurac.training.nesting_hook import training_weights
+from aurac.training.trainer import SelectedLogits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def documents(tmp_path) -> Path:
+    rows = [
+        {"question": f"how many apples has Mia {a} + {b}", "answer": f"{a} + {b} = #### {b}"}
+        for a in range(10)
+        for b in range(6)
+    ]
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture
+def recipe(tiny_base_folder, documents):
+    def make(**values):
+        return make_recipe(
+            {
+                "name": "tiny",
+                "method": "matryoshka",
+                "rank": 4,
+                "base": str(tiny_base_folder),
+                "data": str(documents),
+                "steps": 6,
+                "batch_size": 8,
+                "learning_rate": 1e-2,
+                "dtype": "float32",
+                "seed": 3,
+            }
+            | values
+        )
+
+    return make
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def assert_bit_equal(a: Path, b: Path) -> None:
+    left, right = tensors(a), tensors(b)
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+@pytest.mark.parametrize("method", ["lora", "dylora", "matryoshka"])
+def test_training_lowers_the_loss_and_saves_plain_peft(recipe, tmp_path, method):
+    out = tmp_path / "adapter"
+    done = train(recipe(method=method, steps=40, learning_rate=0.1), out)
+    losses = [loss for _, loss in done.losses]
+    assert losses[-1] < 0.9 * losses[0]
+    adapter = load_adapter(out)
+    assert (adapter.method, adapter.rank, adapter.seed) == (method, 4, 3)
+    assert adapter.nesting.ranks == ((4,) if method == "lora" else (1, 2, 4))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "train.jsonl"]
+    from peft import PeftModel
+
+    base = AutoModelForCausalLM.from_pretrained(recipe().base)
+    PeftModel.from_pretrained(base, out)
+
+
+def test_the_card_makes_the_adapter_again(recipe, tmp_path):
+    import re
+
+    from aurac.training import load_recipe
+
+    train(recipe(), tmp_path / "adapter")
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    said = tmp_path / "recipe.yaml"
+    said.write_text(re.search(r"```yaml\n(.*?)```", card, flags=re.DOTALL)[1])
+    train(load_recipe(said), tmp_path / "again")
+    assert_bit_equal(tmp_path / "adapter", tmp_path / "again")
+
+
+def test_same_recipe_same_bits_and_another_seed_other_bits(recipe, tmp_path):
+    train(recipe(), tmp_path / "a")
+    train(recipe(), tmp_path / "b")
+    train(recipe(seed=4), tmp_path / "c")
+    assert_bit_equal(tmp_path / "a", tmp_path / "b")
+    assert not all(
+        torch.equal(t, tensors(tmp_path / "c")[n]) for n, t in tensors(tmp_path / "a").items()
+    )
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", ["dylora", "matryoshka"])
+def test_a_resumed_run_ends_bit_equal(recipe, tmp_path, method, dtype):
+    made = recipe(method=method, dropout=0.1, dtype=dtype)
+    train(made, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path / "cut", save_steps=3, callbacks=[StopAt(4)])
+    assert not (tmp_path / "cut").exists()
+    train(made, tmp_path / "cut", save_steps=3, resume=True)
+    assert_bit_equal(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_gradient_checkpointing_and_accumulation_train_the_same_adapter(recipe, tmp_path):
+    train(recipe(method="dylora"), tmp_path / "plain")
+    train(recipe(method="dylora", gradient_checkpointing=True), tmp_path / "checkpointed")
+    train(recipe(method="dylora", accumulation=2), tmp_path / "accumulated")
+    plain = tensors(tmp_path / "plain")
+    for other in ("checkpointed", "accumulated"):
+        for name, tensor in tensors(tmp_path / other).items():
+            assert torch.allclose(tensor, plain[name], rtol=0, atol=2e-5), (other, name)
+
+
+def test_loss_and_gradients_are_those_of_the_plain_model(recipe, tmp_path):
+    """Logits at labelled positions only: the same loss as transformers' own, in fp64."""
+    made = recipe(method="lora")
+    loaded = load_base(made.base, dtype="float32")
+    loaded.model.double()
+    model, hook = build_model(made, loaded)
+    from aurac.training.data import training_documents
+
+    examples = tokenize(made, training_documents(made)[:5], loaded.tokenizer)
+    batch = Collator(1)(examples)
+    plain = model(**batch, use_cache=False)
+    plain.loss.backward()
+    wanted = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+
+    from aurac.training.trainer import NestedTrainer
+
+    class Stub(NestedTrainer):
+        def __init__(self) -> None:
+            self.selected = SelectedLogits(model)
+
+    loss = NestedTrainer.compute_loss(Stub(), model, batch)
+    loss.backward()
+    assert torch.allclose(loss, plain.loss, rtol=0, atol=1e-6)  # the loss is taken in fp32
+    for name, parameter in model.named_parameters():
+        if name in wanted:
+            assert torch.allclose(parameter.grad, wanted[name], rtol=0, atol=1e-6), name
+    hook.remove()
+
+
+def test_exported_trained_checkpoint_gives_the_training_forward(recipe, tmp_path):
+    """`trained` at r = R is the function that training used; `rule` is the published one."""
+    from peft import PeftModel
+
+    from aurac.adapters import save_adapter, truncate
+
+    made = recipe(steps=10)
+    loaded = load_base(made.base, dtype="float32")
+    adapter = train(made, tmp_path / "adapter").adapter
+    model = PeftModel.from_pretrained(loaded.model, tmp_path / "adapter").eval()
+    from aurac.training.nesting_hook import NestingHook
+
+    ids = torch.randint(3, 40, (2, 12))
+    published = model(ids).logits
+    hook = NestingHook(model, made)
+    training = model(ids).logits
+    hook.remove()
+    assert not torch.allclose(training, published, atol=1e-3)
+    for rescale, wanted in (("trained", training), ("rule", published)):
+        folder = tmp_path / rescale
+        save_adapter(truncate(adapter, 4, rescale=rescale), folder)
+        base = AutoModelForCausalLM.from_pretrained(made.base)
+        got = PeftModel.from_pretrained(base, folder).eval()(ids).logits
+        assert torch.allclose(got, wanted, rtol=0, atol=2e-5), rescale
+
+
+def test_reference_initialisation_draws_within_one_over_root_r(recipe):
+    loaded = load_base(recipe().base, dtype="float32")
+    model, hook = build_model(recipe(init="reference"), loaded)
+    for name, parameter in model.named_parameters():
+        if ".lora_A." in name:
+            assert 0.9 * 0.5 < parameter.abs().max() <= 0.5  # 1/√4
+    hook.remove()
+
+
+def test_prompt_is_masked_and_the_end_is_learnt(recipe, tiny_base_folder):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base_folder)
+    made = recipe()
+    [example] = tokenize(made, [{"question": "Mia 1", "answer": "2"}], tokenizer)
+    words = tokenizer.convert_ids_to_tokens(example["input_ids"])
+    assert words == ["Question:", "Mia", "1", "\n", "Answer:", "2", "<eos>"]
+    assert example["labels"] == [IGNORED] * 5 + example["input_ids"][5:]
+
+
+def test_bad_data_is_one_clear_error(recipe, tmp_path):
+    broken = tmp_path / "train.jsonl"
+    broken.write_text('{"question": "Mia", "answer": "1"}\n{"question": \n')
+    with pytest.raises(DataError, match="line 2 is no JSON"):
+        train(recipe(data=str(broken)), tmp_path / "x")
+    broken.write_text('{"question": "Mia", "answer": "1"}\n')
+    with pytest.raises(DataError, match="does not fit the templates"):
+        train(recipe(prompt="{nothing}"), tmp_path / "x")
+    with pytest.raises(DataError, match="no training data at"):
+        train(recipe(data=str(tmp_path / "none.jsonl")), tmp_path / "x")
+    with pytest.raises(RecipeError, match="target_modules"):
+        train(recipe(target_modules=["nothing_like_it"]), tmp_path / "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["train.jsonl"]
+
+
+def test_an_existing_folder_is_left_alone(recipe, tmp_path):
+    out = tmp_path / "adapter"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    with pytest.raises(RunFolderError, match="exists"):
+        train(recipe(), out)
+    assert (out / "mine.txt").read_text() == "keep"
+
+
+@pytest.mark.cluster
+def test_two_gloo_processes_train_the_adapter_of_one(recipe, tmp_path):
+    train(recipe(method="dylora", learning_rate=1e-3), tmp_path / "one")
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import json, sys\n"
+        "from aurac.training import make_recipe, train\n"
+        "train(make_recipe(json.loads(sys.argv[1])), sys.argv[2], device='cpu')\n"
+    )
+    values = recipe(method="dylora", learning_rate=1e-3).to_dict()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    workers = []
+    for rank in range(2):
+        environment = os.environ | {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, str(script), json.dumps(values), str(tmp_path / "two")]
+        workers.append(
+            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        )
+    for worker in workers:
+        _, errors = worker.communicate(timeout=240)
+        assert worker.returncode == 0, errors[-2000:]
+    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], rtol=0, atol=1e-5), name
+
+
+SHARDED = """
+import json, sys, torch, torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from aurac.adapters import adapter_from_peft, save_adapter
+from aurac.models.base import load_base
+from aurac.training import make_recipe
+from aurac.training.data import IGNORED
+from aurac.training.job import build_model, nesting_of
+from aurac.training.trainer import SelectedLogits
+
+recipe = make_recipe(json.loads(sys.argv[1]))
+loaded = load_base(recipe.base, dtype="float32", device="cpu")
+torch.manual_seed(0)
+model, hook = build_model(recipe, loaded)
+rank, world = 0, 1
+if sys.argv[3] == "sharded":
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    mesh = init_device_mesh("cpu", (world,))
+    for layer in model.get_base_model().model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+selected = SelectedLogits(model)
+optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+ids = torch.randint(3, 20, (4, 9), generator=torch.Generator().manual_seed(5))
+for step in range(4):
+    hook.set_step(step)
+    mine = ids[rank * 4 // world : (rank + 1) * 4 // world]
+    wanted = torch.zeros(mine.shape, dtype=torch.bool)
+    wanted[:, 3:-1] = True
+    selected.choose(wanted)
+    logits = model(input_ids=mine, use_cache=False).logits
+    targets = mine[:, 1:][wanted[:, :-1]]
+    torch.nn.functional.cross_entropy(logits.float(), targets).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+hook.check_fired()
+adapter = adapter_from_peft(
+    model, nesting=nesting_of(recipe), rule=recipe.scaling, alpha=recipe.alpha, name="x"
+)
+if rank == 0:
+    save_adapter(adapter, sys.argv[2])
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("method", ["matryoshka", "dylora"])
+def test_two_processes_that_shard_the_model_train_the_adapter_of_one(recipe, tmp_path, method):
+    """FSDP2 over gloo: hooks, selected logits and the saved adapter survive sharded parameters."""
+    script = tmp_path / "worker.py"
+    script.write_text(SHARDED)
+    values = json.dumps(recipe(method=method).to_dict())
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    alone = [sys.executable, str(script), values, str(tmp_path / "one"), "whole"]
+    subprocess.run(alone, env=environment, check=True, capture_output=True, timeout=240)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(script), values, str(tmp_path / "two"), "sharded"],
+            env=environment | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=240)
+        assert worker.returncode == 0, errors[-2000:]
+    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    moved = 0.0
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], rtol=0, atol=1e-5), name
+        moved = max(moved, float(tensor.abs().max()) if "lora_B" in name else 0.0)
+    assert moved > 1e-3  # B starts at 0: it was trained
+
+
+def test_weights_of_the_side_car_are_those_that_trained(recipe, tmp_path):
+    made = recipe(rank_weights=[1.0, 0.5, 2.0])
+    adapter = train(made, tmp_path / "adapter").adapter
+    module = next(iter(adapter.modules))
+    assert (
+        load_adapter(tmp_path / "adapter").rank_weights(module) == training_weights(made, 0)
+    ).all()
+
+
+def test_an_optimizer_step_sees_random_examples_sorted_only_within():
+    from aurac.training.trainer import StepSampler
+
+    lengths = [k % 17 for k in range(70)]
+    sampler = StepSampler(lengths, 16, seed=5)
+    order = list(sampler)
+    assert sorted(order) == list(range(70))
+    chunks = [order[k : k + 16] for k in range(0, 70, 16)]
+    for chunk in chunks:
+        found = [lengths[i] for i in chunk]
+        assert found == sorted(found, reverse=True)
+    # Random steps: the mean length of 16 of these has a spread of 1.2 around 8; grouped by length
+    # they would lie between 1.9 and 14.
+    means = [sum(lengths[i] for i in chunk) / len(chunk) for chunk in chunks[:4]]
+    assert all(abs(mean - 8) < 5 for mean in means)
+    assert list(sampler) == order
+    sampler.set_epoch(1)
+    assert list(sampler) != order
