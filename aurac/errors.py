@@ -36,6 +36,10 @@ class CheckpointError(AuracError):
     """A checkpoint that is missing, damaged, of an unknown format, or not for this base."""
 
 
+class CellError(AuracError):
+    """A cell that has no value: the model's answers are no numbers, or cannot be judged."""
+
+
 class RankError(AuracError):
     """A rank that the adapter does not have."""
 

@@ -27,7 +27,7 @@ from aurac.engine.running import unwrapped
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from aurac.engine.kv_cache import KeysValues, PrefixStore, SlotStore
+    from aurac.engine.kv_cache import KeyValuePair, PrefixCache, SlotCache
     from aurac.engine.passes import Step
 
 NAME = "aurac_packed"
@@ -62,10 +62,10 @@ class Frame:
     positions: torch.Tensor
     longest: int
     prefix: int = 0
-    store: PrefixStore | None = None
+    store: PrefixCache | None = None
     keep: bool = False
     groups: Sequence[GroupView] = ()
-    slots: SlotStore | None = None
+    slots: SlotCache | None = None
     slot: torch.Tensor | None = None
     place: torch.Tensor | None = None
     source: torch.Tensor | None = None
@@ -110,7 +110,7 @@ class Frame:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        held: KeysValues | None,
+        held: KeyValuePair | None,
         scaling: float,
         window: int | None,
         softcap: float | None,
@@ -153,8 +153,8 @@ class Frame:
     def _decode(
         self,
         query: torch.Tensor,
-        own: KeysValues,
-        held: KeysValues | None,
+        own: KeyValuePair,
+        held: KeyValuePair | None,
         scaling: float,
         window: int | None,
         softcap: float | None,
@@ -208,7 +208,7 @@ class Frame:
 
 
 def _scores(
-    q: torch.Tensor, k: torch.Tensor, held: KeysValues | None, scaling: float
+    q: torch.Tensor, k: torch.Tensor, held: KeyValuePair | None, scaling: float
 ) -> torch.Tensor:
     """Scaled scores (Hkv * G, rows, prefix + keys); the prefix is read once for all units."""
     kv, size, rows, dim = q.shape
@@ -226,7 +226,7 @@ def _scores(
 
 
 def _values(
-    weight: torch.Tensor, v: torch.Tensor, held: KeysValues | None, size: int
+    weight: torch.Tensor, v: torch.Tensor, held: KeyValuePair | None, size: int
 ) -> torch.Tensor:
     """Weighted values (Hkv, G, rows, d)."""
     prefix = held[1].shape[1] if held is not None else 0
@@ -324,7 +324,7 @@ def using(frame: Frame) -> Iterator[None]:
         _CURRENT.reset(token)
 
 
-def step_frame(step: Step, store: PrefixStore | None, device: torch.device) -> Frame:
+def step_frame(step: Step, store: PrefixCache | None, device: torch.device) -> Frame:
     """The frame of a planned pass."""
     return Frame(
         positions=torch.from_numpy(step.positions).to(device),
@@ -340,8 +340,8 @@ def decoding_frame(
     lengths: Sequence[int],
     counts: Sequence[int],
     prefix: int,
-    store: PrefixStore,
-    slots: SlotStore,
+    store: PrefixCache,
+    slots: SlotCache,
     device: torch.device,
 ) -> Frame:
     """The frame of a decoding pass.

@@ -18,19 +18,17 @@ import torch
 
 from aurac.engine.attention import decoding_frame, forward, packed_model, step_frame
 from aurac.engine.counts import current, logit_noise
-from aurac.engine.kv_cache import PrefixStore, SlotStore
+from aurac.engine.kv_cache import SlotCache
 from aurac.engine.passes import (
     BRANCH_TOKENS,
-    SAVED_TOKENS,
     batch_units,
-    chain_unit,
     joined_rows,
     make_step,
     make_unit,
     unit_paths,
 )
 from aurac.engine.plain_decoding import eos_token_ids
-from aurac.engine.prefix_tree import PrefixTree, common_prefix
+from aurac.engine.prefix_tree import PrefixTree
 from aurac.engine.prompt_lookup import LONGEST, ROWS, Drafter, shortened
 from aurac.engine.running import device_of, held_tokens
 from aurac.engine.stopping import StopTable
@@ -39,10 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from aurac.engine.generate import Prompt
+    from aurac.engine.header import Header
     from aurac.engine.options import EngineOptions
     from aurac.engine.passes import Unit
 
-_SHORTEST_HEADER = 16
 _GROWTH = 32  # slots widen by this many tokens at a time
 MOST_SLOTS = 256
 _REFILL = 0.75  # prefill new prompts when fewer than this fraction of the slots is busy
@@ -79,15 +77,6 @@ class Stream:
         return self.drafter.guess(min(most, self.prompt.max_new_tokens - len(self.new) - 1))
 
 
-def shared_header(prompts: Sequence[Prompt]) -> int:
-    """Length of the header that all prompts share, 0 if it is not worth a pass of its own."""
-    tokens = sorted(p.tokens for p in prompts)
-    common = common_prefix(np.asarray(tokens[0]), np.asarray(tokens[-1]))
-    common = min(common, min(len(t) for t in tokens) - 1)
-    worth = common >= _SHORTEST_HEADER and common * (len(tokens) - 1) >= SAVED_TOKENS
-    return common if worth else 0
-
-
 class Decoder:
     """Runs prompts through one model state.
 
@@ -99,7 +88,9 @@ class Decoder:
         model: A model for which packed passes are admitted; evaluation mode, no gradients.
         tokenizer: Its tokenizer.
         prompts: Distinct requests.
+        header: What all of them begin with, and more follows in each.
         options: Budgets.
+        batch_tokens: Most tokens of a prefill pass.
         finished: Called with a prompt's number when it has ended.
     """
 
@@ -108,6 +99,7 @@ class Decoder:
         model: Any,
         tokenizer: Any,
         prompts: Sequence[Prompt],
+        header: Header,
         *,
         options: EngineOptions,
         batch_tokens: int,
@@ -120,8 +112,9 @@ class Decoder:
         self._budget = options.cache_tokens or held_tokens(model)
         self._finished = finished
         self.near_ties: set[int] = set()
-        self._header = shared_header(prompts)
-        self._store = PrefixStore(self._header)
+        self._shared = header
+        self._header = len(header)
+        self._store = header.cache
         tables: dict[tuple[str, ...], StopTable] = {}
         for p in prompts:
             if p.until not in tables:
@@ -130,27 +123,19 @@ class Decoder:
         self._waiting = deque(Stream(i, prompts[i], tables[prompts[i].until]) for i in order)
         self._most = min(options.batch_size or MOST_SLOTS, len(prompts))
         self._active: list[Stream] = []
-        self._slots = SlotStore(0, 0)
+        self._slots = SlotCache(0, 0)
         self._results: list[list[int]] = [[] for _ in prompts]
 
     def run(self) -> list[list[int]]:
         """New tokens of every prompt, up to and including the one that ended it."""
         with packed_model(self._model):
-            if self._header:
-                self._hold_header()
+            self._shared.compute(self._model)
             while self._waiting or self._active:
                 if self._waiting and len(self._active) <= _REFILL * self._room():
                     self._admit()
                 if self._active:
                     self._advance()
         return self._results
-
-    def _hold_header(self) -> None:
-        unit = chain_unit(self._waiting[0].prompt.tokens[: self._header], 0)
-        step = make_step([unit], 0, keep=True)
-        tokens = torch.from_numpy(step.tokens).to(self._device)
-        frame = step_frame(step, self._store, self._device)
-        forward(self._model, tokens, frame, torch.zeros_like(tokens[:1]))
 
     def _own(self, sequence: Stream) -> int:
         """Places that a sequence needs for its next pass."""

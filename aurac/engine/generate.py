@@ -16,6 +16,8 @@ from aurac.errors import TaskError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from aurac.engine.header import Header
+
 __all__ = ["GenerationLayout", "GenerationRequest", "generate", "generation_layout"]
 
 log = logging.getLogger(__name__)
@@ -98,36 +100,41 @@ class GenerationLayout:
     index: tuple[int, ...]
 
     @classmethod
-    def build(
-        cls, tokenizer: Any, requests: Sequence[GenerationRequest], max_length: int
-    ) -> GenerationLayout:
-        """Tokenise the requests.
-
-        Raises:
-            TaskError: No room for a prompt beside its new tokens, or a prompt without tokens.
-        """
-        eos = tokenizer.decode(tokenizer.eos_token_id, skip_special_tokens=False)
-        tokens = encode_texts(tokenizer, (r.context for r in requests), tokenizer.bos_token)
+    def of(cls, prompts: Sequence[Prompt]) -> GenerationLayout:
+        """One prompt for each request, repeats allowed."""
         found: dict[Prompt, int] = {}
-        index = []
-        for request in requests:
-            room = max_length - request.max_new_tokens
-            if room < 1:
-                raise TaskError(
-                    f"{request.max_new_tokens} new tokens with a model length of {max_length}",
-                    expected="room for a prompt",
-                    fix="raise the length or lower the task's limit",
-                )
-            context = tuple(tokens[request.context][-room:])
-            if not context:
-                raise TaskError("a prompt without tokens", expected="a non-empty context")
-            until = request.until if eos in request.until else (*request.until, eos)
-            prompt = Prompt(context, until, request.max_new_tokens)
-            index.append(found.setdefault(prompt, len(found)))
-        return cls(tuple(found), tuple(index))
+        index = tuple(found.setdefault(prompt, len(found)) for prompt in prompts)
+        return cls(tuple(found), index)
 
     def __len__(self) -> int:
         return len(self.index)
+
+
+def tokenise(
+    tokenizer: Any, requests: Sequence[GenerationRequest], max_length: int
+) -> list[Prompt]:
+    """A prompt for each request, cut on the left to leave room for its new tokens.
+
+    Raises:
+        TaskError: No room for a prompt beside its new tokens, or a prompt without tokens.
+    """
+    eos = tokenizer.decode(tokenizer.eos_token_id, skip_special_tokens=False)
+    tokens = encode_texts(tokenizer, (r.context for r in requests), tokenizer.bos_token)
+    prompts = []
+    for request in requests:
+        room = max_length - request.max_new_tokens
+        if room < 1:
+            raise TaskError(
+                f"{request.max_new_tokens} new tokens with a model length of {max_length}",
+                expected="room for a prompt",
+                fix="raise the length or lower the task's limit",
+            )
+        context = tuple(tokens[request.context][-room:])
+        if not context:
+            raise TaskError("a prompt without tokens", expected="a non-empty context")
+        until = request.until if eos in request.until else (*request.until, eos)
+        prompts.append(Prompt(context, until, request.max_new_tokens))
+    return prompts
 
 
 def generation_layout(
@@ -135,17 +142,22 @@ def generation_layout(
 ) -> GenerationLayout:
     """Lay the requests out for this model's length limit; reuse it for every rank and adapter."""
     limit = resolve_max_length(model, tokenizer, options.max_length)
-    return GenerationLayout.build(tokenizer, requests, limit)
+    return GenerationLayout.of(tokenise(tokenizer, requests, limit))
 
 
-def _note(layout: GenerationLayout, tokens: Sequence[Sequence[int]], near_ties: int) -> None:
+def _note(
+    layout: GenerationLayout,
+    tokens: Sequence[Sequence[int]],
+    near_ties: int,
+    counted_before: int,
+) -> None:
     """Into the record in force: the distinct prefixes of prompts and answers, and near ties."""
     record = current()
     if record is None:
         return
     # The newest token of an answer is never put in again.
     fed = [(*p.tokens, *new[:-1]) for p, new in zip(layout.prompts, tokens, strict=True)]
-    record.distinct += PrefixTree.build(fed)[0].n_nodes
+    record.distinct += PrefixTree.build(fed)[0].n_nodes - counted_before
     record.near_ties += near_ties
 
 
@@ -164,6 +176,7 @@ def generate(
     *,
     options: EngineOptions | None = None,
     progress: Callable[[int], None] | None = None,
+    header: Header | None = None,
 ) -> list[str]:
     """Continue every request greedily until a stop string, EOS or its token limit.
 
@@ -173,6 +186,8 @@ def generate(
         requests: The requests, or their ``GenerationLayout``.
         options: Budgets.
         progress: Called with the number of requests newly finished; the calls sum to their number.
+        header: What all prompts begin with, kept from one call to the next for the same state of
+            the model; ``None`` looks for one among these prompts.
 
     Returns:
         The generated texts, in the order given, without their stop strings.
@@ -191,7 +206,7 @@ def generate(
     if not len(layout):
         return []
     with evaluating(model):
-        tokens = _decoded(model, tokenizer, layout, options, progress)
+        tokens = _decoded(model, tokenizer, layout, options, progress, header)
     texts = [
         finish_text(tokenizer.decode(t, skip_special_tokens=True), p.until)
         for t, p in zip(tokens, layout.prompts, strict=True)
@@ -205,13 +220,14 @@ def _decoded(
     layout: GenerationLayout,
     options: EngineOptions,
     progress: Callable[[int], None] | None,
+    header: Header | None,
 ) -> list[list[int]]:
-    """New tokens of every prompt, piece by piece; a piece that was kept is not decoded again."""
-    from aurac.engine.checkpoint import KeptAnswers, pieces
-    from aurac.engine.decoding import MOST_SLOTS, shared_header
-    from aurac.engine.plain_decoding import plainly_greedy
+    """New tokens of every prompt."""
+    from aurac.engine.decoding import Decoder
+    from aurac.engine.header import Header
+    from aurac.engine.plain_decoding import decode_plain, plainly_greedy
     from aurac.engine.probe import probe
-    from aurac.engine.running import held_tokens
+    from aurac.engine.running import pass_tokens
 
     prompts, counts = layout.prompts, Counter(layout.index)
     longest = max(len(p.tokens) + p.max_new_tokens for p in prompts)
@@ -220,57 +236,33 @@ def _decoded(
         log.info("the model's own generation answers: its settings are more than greedy decoding")
     packed = options.packed and greedy and probe(model).serves(longest)
     answered_by("packed" if packed else "generate")
-    slots = options.batch_size or MOST_SLOTS
-    budget = options.cache_tokens or held_tokens(model)
-    parts = pieces(prompts, shared_header(prompts), model, slots, budget)
-    kept = KeptAnswers(*map(len, parts), slots, budget)
-    before = kept.restore()
-    tokens: list[list[int]] = [[] for _ in prompts]
-    near_ties = 0
-    for place, part in enumerate(parts):
 
-        def finished(number: int, part: Sequence[int] = part) -> None:
-            if progress is not None:
-                progress(counts[part[number]])
-
-        if place < len(before):
-            found, ties = before[place]
-            for number in range(len(part)):
-                finished(number)
-        else:
-            mine = [prompts[number] for number in part]
-            found, ties = _piece(model, tokenizer, mine, options, finished, packed=packed)
-            kept.add(found, ties)
-        for number, new in zip(part, found, strict=True):
-            tokens[number] = new
-        near_ties += sum(counts[part[number]] for number in ties)
-    if packed:
-        _note(layout, tokens, near_ties)
-    return tokens
-
-
-def _piece(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[Prompt],
-    options: EngineOptions,
-    finished: Callable[[int], None],
-    *,
-    packed: bool,
-) -> tuple[list[list[int]], list[int]]:
-    """New tokens of some prompts, and the numbers of those that hung on a near tie."""
-    from aurac.engine.decoding import Decoder
-    from aurac.engine.plain_decoding import decode_plain
-    from aurac.engine.running import pass_tokens
+    def finished(number: int) -> None:
+        if progress is not None:
+            progress(counts[number])
 
     if not packed:
-        return decode_plain(model, tokenizer, prompts, options=options, finished=finished), []
+        return decode_plain(model, tokenizer, prompts, options=options, finished=finished)
+    if header is None:
+        header = Header(shared_header(prompts))
+    counted_before = len(header) if header.computed else 0
     decoder = Decoder(
         model,
         tokenizer,
         prompts,
+        header,
         options=options,
         batch_tokens=options.batch_tokens or pass_tokens(model),
         finished=finished,
     )
-    return decoder.run(), sorted(decoder.near_ties)
+    tokens = decoder.run()
+    near_ties = sum(counts[number] for number in decoder.near_ties)
+    _note(layout, tokens, near_ties, counted_before)
+    return tokens
+
+
+def shared_header(prompts: Sequence[Prompt]) -> tuple[int, ...]:
+    """The tokens with which all prompts begin, if they are worth a pass of their own."""
+    from aurac.engine.header import header_tokens
+
+    return header_tokens([p.tokens for p in prompts], min(len(p.tokens) for p in prompts) - 1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-KeysValues = tuple[torch.Tensor, torch.Tensor]
+KeyValuePair = tuple[torch.Tensor, torch.Tensor]
 
 
-class PrefixStore:
-    """Keys and values of one shared prefix, per layer; written in place for every rank.
+class PrefixCache:
+    """Keys and values of one shared prefix, per layer.
 
     Args:
         capacity: Longest prefix in tokens.
@@ -16,7 +16,16 @@ class PrefixStore:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._layers: list[KeysValues] = []
+        self._layers: list[KeyValuePair] = []
+
+    def reserve(self, capacity: int) -> None:
+        """Make room for a prefix of this length; what is there is kept."""
+        if capacity <= self._capacity:
+            return
+        self._layers = [
+            (_longer(key, capacity), _longer(value, capacity)) for key, value in self._layers
+        ]
+        self._capacity = capacity
 
     def write(self, layer: int, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Put (T, Hkv, d) keys and values at ``start``."""
@@ -30,13 +39,20 @@ class PrefixStore:
         for store, new in zip(self._layers[layer], (key, value), strict=True):
             store[:, start : start + len(new)] = new.transpose(0, 1)
 
-    def read(self, layer: int, length: int) -> KeysValues:
+    def read(self, layer: int, length: int) -> KeyValuePair:
         """(Hkv, length, d) keys and values."""
         key, value = self._layers[layer]
         return key[:, :length], value[:, :length]
 
 
-class SlotStore:
+def _longer(tensor: torch.Tensor, capacity: int) -> torch.Tensor:
+    """(H, L, d) with room for `capacity` tokens."""
+    longer = tensor.new_zeros(tensor.shape[0], capacity, tensor.shape[2])
+    longer[:, : tensor.shape[1]] = tensor
+    return longer
+
+
+class SlotCache:
     """Keys and values of the sequences that are being decoded, per layer: (slots, Hkv, width, d).
 
     The width follows the longest sequence in flight in small steps, so that attention reads a
@@ -47,7 +63,7 @@ class SlotStore:
     def __init__(self, slots: int, width: int) -> None:
         self.slots = slots
         self.width = width
-        self.layers: list[KeysValues] = []
+        self.layers: list[KeyValuePair] = []
 
     def write(
         self,

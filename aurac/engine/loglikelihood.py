@@ -11,6 +11,8 @@ from aurac.engine.tokens import resolve_max_length
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from aurac.engine.header import Header
+
 __all__ = ["ScoringLayout", "loglikelihoods", "scoring_layout"]
 
 _ROW_TOKENS = 4096
@@ -31,6 +33,7 @@ def loglikelihoods(
     *,
     options: EngineOptions | None = None,
     progress: Callable[[int], None] | None = None,
+    header: Header | None = None,
 ) -> list[tuple[float, bool]]:
     """Log-likelihood of each continuation given its context, and whether greedy decoding gives it.
 
@@ -40,6 +43,8 @@ def loglikelihoods(
         pairs: (context, continuation) texts, or their ``ScoringLayout``.
         options: Budgets.
         progress: Called with the number of requests newly finished; the calls sum to their number.
+        header: What all inputs begin with, kept from one call to the next for the same state of
+            the model; none of its tokens is scored.
 
     Returns:
         One (log-likelihood, greedy) per pair, in the order given. Log-softmax is in float32.
@@ -51,6 +56,7 @@ def loglikelihoods(
     import torch
 
     from aurac.engine.counts import answered_by
+    from aurac.engine.header import Header
     from aurac.engine.packed import score_packed
     from aurac.engine.probe import probe
     from aurac.engine.rows import score_rows
@@ -67,8 +73,12 @@ def loglikelihoods(
     with evaluating(model):
         if options.packed and probe(model).serves(longest):
             budget = options.batch_tokens or pass_tokens(model)
-            answered_by("packed", layout.tree.n_nodes)
-            logprob, hit = score_packed(model, layout, batch_tokens=budget, progress=progress)
+            header = header or Header()
+            counted_before = len(header) if header.computed else 0
+            answered_by("packed", layout.tree.n_nodes - counted_before)
+            logprob, hit = score_packed(
+                model, layout, header, batch_tokens=budget, progress=progress
+            )
         else:
             answered_by("rows", layout.tree.n_nodes)
             logprob, hit = score_rows(

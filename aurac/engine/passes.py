@@ -294,13 +294,21 @@ class _Planner:
             self.visit(first, last, trunk)
 
 
-def plan_scoring(layout: ScoringLayout, budget: int) -> Plan:
-    """The passes that score a layout; kept with it for the next rank."""
-    key = ("scoring", budget)
+def plan_scoring(layout: ScoringLayout, budget: int, header: int = 0) -> Plan:
+    """The passes that score a layout; kept with it for the next rank.
+
+    Args:
+        layout: What to score.
+        budget: Most tokens of a pass.
+        header: So many tokens, with which every input begins and none of which is scored, are in
+            the cache before the first pass.
+    """
+    key = ("scoring", budget, header)
     if key not in layout.plans:
         tree = layout.tree
         planner = _Planner(tree, budget)
-        planner.visit(0, len(tree.rows), 0)
+        planner.held = header
+        planner.visit(0, len(tree.rows), header)
         steps = _with_pairs(layout, planner.steps)
         layout.plans[key] = Plan(tuple(steps), planner.held, _finished(layout, steps))
     plan: Plan = layout.plans[key]

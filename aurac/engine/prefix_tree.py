@@ -30,6 +30,28 @@ def common_prefix(a: IntArray, b: IntArray) -> int:
     return int(differ[0]) if len(differ) else n
 
 
+def model_input(
+    context: Sequence[int], continuation: Sequence[int], max_length: int
+) -> tuple[int, ...]:
+    """What a model reads to score a continuation: all but its last token, cut on the left.
+
+    Raises:
+        TaskError: A continuation longer than ``max_length``.
+    """
+    if len(continuation) > max_length:
+        raise TaskError(
+            f"a continuation of {len(continuation)} tokens",
+            expected=f"at most the model's length, {max_length}",
+        )
+    return tuple([*context, *continuation][-(max_length + 1) :][:-1])
+
+
+def shared_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
+    """Number of leading tokens on which all sequences agree."""
+    first, last = min(sequences), max(sequences)
+    return common_prefix(np.asarray(first), np.asarray(last))
+
+
 @dataclass(frozen=True, eq=False)
 class PrefixTree:
     """Distinct token sequences, sorted, with what each adds to the one before.
@@ -106,14 +128,7 @@ class ScoringLayout:
         cls, encoded: Sequence[tuple[Sequence[int], Sequence[int]]], max_length: int
     ) -> ScoringLayout:
         """Lay out tokenised pairs; inputs keep their last ``max_length`` tokens."""
-        inputs = []
-        for context, continuation in encoded:
-            if len(continuation) > max_length:
-                raise TaskError(
-                    f"a continuation of {len(continuation)} tokens",
-                    expected=f"at most the model's length, {max_length}",
-                )
-            inputs.append(tuple([*context, *continuation][-(max_length + 1) :][:-1]))
+        inputs = [model_input(*pair, max_length) for pair in encoded]
         tree, row_of = PrefixTree.build(inputs)
         found: dict[tuple[int, int], int] = {}
         requests = []

@@ -21,7 +21,7 @@ import torch
 
 from aurac.engine.attention import Frame, decoding_frame, forward, packed_model, step_frame
 from aurac.engine.counts import recording
-from aurac.engine.kv_cache import PrefixStore, SlotStore
+from aurac.engine.kv_cache import PrefixCache, SlotCache
 from aurac.engine.passes import Unit, chain_unit, make_step, make_unit
 from aurac.engine.prefix_tree import PrefixTree
 from aurac.engine.running import accepts, device_of, unwrapped
@@ -195,7 +195,7 @@ def _packed_logits(
     model: Any, tree: PrefixTree, head: int, device: torch.device
 ) -> Iterator[tuple[int, int, torch.Tensor, set[int]]]:
     """(row, position of the first logits, logits, windows) of packed passes over the rows."""
-    store = PrefixStore(head)
+    store = PrefixCache(head)
     trunk = chain_unit(tree.rows[0][:head], 0)
     whole = make_unit(tree, 0, len(tree.rows), 0)
     below = make_unit(tree, 0, len(tree.rows), head)
@@ -223,14 +223,14 @@ def _by_row(
 
 
 def _decoded(
-    model: Any, tree: PrefixTree, head: int, store: PrefixStore, device: torch.device
+    model: Any, tree: PrefixTree, head: int, store: PrefixCache, device: torch.device
 ) -> Iterator[tuple[int, int, torch.Tensor, set[int]]]:
     """Every row but its last tokens into a slot, then these as decoding steps.
 
     The first step has one to three of each row, the second the last one alone: again, so that the
     place of a token that was there before is in its slot.
     """
-    slots = SlotStore(len(tree.rows), max(len(r) for r in tree.rows) - head)
+    slots = SlotCache(len(tree.rows), max(len(r) for r in tree.rows) - head)
     counts = [min(1 + i % 3, len(row) - head - 1) for i, row in enumerate(tree.rows)]
     starts = [len(row) - count for row, count in zip(tree.rows, counts, strict=True)]
     order = sorted(range(len(starts)), key=lambda i: -starts[i])

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aurac.engine.checkpoint import KeptScores
 from aurac.engine.counts import counted_pass
 from aurac.engine.running import Progress, accepts, device_of, score_logits
 
@@ -139,13 +138,8 @@ def score_rows(
     logprob = torch.zeros(len(layout.pair_node))
     hit = torch.zeros(len(layout.pair_node), dtype=torch.bool)
     work, unfinished = _Rows(model, layout, batch_tokens, batch_size), _Unfinished(layout, progress)
-    kept = KeptScores(len(work.batches), len(layout.pair_node), batch_tokens)
-    done = kept.restore(logprob, hit)
-    if done:
-        unfinished.without(work.pairs(np.concatenate(work.batches[:done])))
-    for number, rows in enumerate(work.batches[done:], start=done + 1):
+    for rows in work.batches:
         pairs = work.pairs(rows)
         logprob[pairs], hit[pairs] = work.score(rows)
         unfinished.without(pairs)
-        kept.after(number, logprob, hit)
     return logprob, hit

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from aurac.engine.running import device_of, unwrapped
-from aurac.tasks.requests import CellError
+from aurac.errors import CellError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

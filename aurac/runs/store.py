@@ -1,13 +1,9 @@
-"""Cells on disk: content-addressed, checksummed, each file whole or absent.
+"""Cells on disk: a file for each, named by the hash of its identity, that grows by blocks.
 
-A cell is one adapter at one rank on one task: the outcome of every document. Its file is named by
-the hash of its identity, so a cell that exists is the right one, and a run that is started again
-computes only what is missing. A cell that could not be computed has a record of its own instead,
-and one that is being computed may have a checkpoint.
-
-Schemas. A reader ignores fields that it does not know, so a field may be added without a new
-schema. A change of meaning raises the number, and `read_record` then turns the older form into the
-new one as it reads (files are never rewritten). A file of a newer schema is refused and left alone.
+A line is appended whole and carries its own hash; one that was cut off by a kill or a full disk is
+passed over by readers, and its documents are computed again. Two processes that compute the same
+documents do no harm: the first outcome of a document counts. A cell that could not be computed has
+a record of the reason beside them.
 """
 
 from __future__ import annotations
@@ -16,71 +12,156 @@ import contextlib
 import json
 import logging
 import os
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import json_by_key, sweep_scraps, write_atomic
 from aurac.hashing import sha256_json
+from aurac.runs.schema import (
+    CELL_SCHEMA,
+    Aggregates,
+    Block,
+    CellHead,
+    EngineCounts,
+    Logged,
+    Recount,
+    decode_line,
+    encode_line,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from aurac.runs.partial import CellCheckpoint
-    from aurac.runs.provenance import CellIdentity
+    from aurac.runs.schema import CellIdentity, DocumentKey, Line
 
 logger = logging.getLogger(__name__)
 
-CELL_SCHEMA = 1
-_SUFFIX = ".json"
-_KEY_LENGTH = 64
-_HEAD = ("schema", "checksum")  # of a checkpoint, beside its content
+_SUFFIX = ".jsonl"
+_RECORD = ".json"
+_TAIL_BYTES = 64
+_COUNT = re.compile(rb'"documents":(\d+)\}\n\Z')
+
+
+@dataclass(eq=False)
+class Cell:
+    """The outcome of some documents of a cell, as far as its file holds them.
+
+    Attributes:
+        identity: Of the file.
+        documents: n keys, in the order that was asked for.
+        metrics: ``metric,filter`` to n numbers, of the metrics that every block has.
+        responses: n answers.
+        logged: What else lm-eval's logs would hold.
+        aggregates: Values over exactly these documents of metrics that are no means.
+        engine: Summed over the blocks that hold them.
+        seconds: Likewise.
+        missing: The documents that were asked for and are not there.
+        damaged: How many lines could not be used.
+    """
+
+    identity: CellIdentity
+    documents: list[DocumentKey]
+    metrics: dict[str, list[float]]
+    responses: list[Any]
+    logged: Logged
+    aggregates: dict[str, float]
+    engine: EngineCounts
+    seconds: float
+    notes: list[str] = field(default_factory=list)
+    missing: list[DocumentKey] = field(default_factory=list)
+    damaged: int = 0
+
+    @property
+    def doc_ids(self) -> list[str]:
+        """N identities of the documents."""
+        return [document.id for document in self.documents]
 
 
 class CellStore:
-    """The `cells/`, `failed/` and `partial/` folders of a run."""
+    """The `cells/` and `failed/` folders of a run."""
 
     def __init__(self, run_folder: Path) -> None:
         self.run_folder = run_folder
         self.folder = run_folder / "cells"
         self.failed = run_folder / "failed"
-        self.partial = run_folder / "partial"
 
-    def path(self, identity: CellIdentity) -> Path:
-        """Where the cell of this identity lies."""
-        return self.folder / f"{identity.key}{_SUFFIX}"
-
-    def has(self, key: str) -> bool:
-        """Whether there is a cell; whether it is whole shows when it is read."""
-        return (self.folder / f"{key}{_SUFFIX}").is_file()
+    def path(self, key: str) -> Path:
+        """Where the cell of this key lies."""
+        return self.folder / f"{key}{_SUFFIX}"
 
     def keys(self) -> set[str]:
-        """Keys of all cells, from one listing of the folder."""
-        return _keys_in(self.folder)
+        """Keys of all cells that have a file."""
+        return _keys_in(self.folder, _SUFFIX)
 
-    def get(self, identity: CellIdentity) -> dict[str, Any] | None:
-        """The cell, or None where it is missing or its checksum does not hold (then it is said)."""
-        path = self.path(identity)
-        if not path.is_file():
-            return None
+    def count(self, key: str) -> int:
+        """How many of the documents that were asked for are there, by the end of the file.
+
+        0 where there is no file, or its last line was cut off.
+        """
         try:
-            return read_cell(path)
-        except ValueError as error:
-            logger.warning("%s is damaged (%s) and is computed again", path.name, error)
-            return None
+            with self.path(key).open("rb") as handle:
+                size = handle.seek(0, os.SEEK_END)
+                handle.seek(max(0, size - _TAIL_BYTES))
+                found = _COUNT.search(handle.read())
+        except OSError:
+            return 0
+        return int(found[1]) if found else 0
 
-    def put(self, identity: CellIdentity, content: dict[str, Any]) -> Path:
-        """Write a cell (fields of the cell schema beside `schema`, `key`, `identity`, `checksum`).
+    def read(self, key: str, documents: Sequence[DocumentKey] | None = None) -> Cell | None:
+        """A cell's outcomes; None where there is no file, or none that says whose it is.
 
         Raises:
-            RunFolderError: The run folder cannot be written; no partial file is left.
+            RunFolderError: The file is of a newer schema.
         """
-        head = {"schema": CELL_SCHEMA, "key": identity.key, "identity": identity.to_dict()}
-        path = self.path(identity)
-        self._write(path, {**head, **content})
-        self._drop(self.failed, identity.key)
-        self.drop_partials(identity.key)
-        return path
+        return read_cell(self.path(key), documents)
+
+    def append(self, identity: CellIdentity, content: Block | Aggregates, documents: int) -> None:
+        """Add a line to a cell.
+
+        Args:
+            identity: The cell's.
+            content: What to add.
+            documents: How many of the documents that are asked for are there with it.
+
+        Raises:
+            RunFolderError: The run folder cannot be written.
+        """
+        self._append(identity, encode_line(content, documents))
+        self.clear_failure(identity.key)
+
+    def recount(self, identity: CellIdentity, documents: int) -> None:
+        """Correct the number at the end of a cell's file.
+
+        Raises:
+            RunFolderError: The run folder cannot be written.
+        """
+        self._append(identity, encode_line(Recount(), documents))
+
+    def _append(self, identity: CellIdentity, line: bytes) -> None:
+        head = CellHead(schema=CELL_SCHEMA, key=identity.key, identity=identity)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+            descriptor = os.open(self.path(identity.key), flags, 0o666)
+            try:
+                size = os.lseek(descriptor, 0, os.SEEK_END)
+                if size == 0:
+                    line = encode_line(head, 0) + line
+                elif os.pread(descriptor, 1, size - 1) != b"\n":  # the last line was cut off
+                    line = b"\n" + line
+                rest = memoryview(line)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise cannot_write(self.run_folder, error) from error
 
     def fail(self, identity: CellIdentity, content: dict[str, Any]) -> None:
         """Record that a cell could not be computed: `reason`, `kind`, and what else is known.
@@ -88,73 +169,36 @@ class CellStore:
         Raises:
             RunFolderError: The run folder cannot be written.
         """
-        head = {"schema": CELL_SCHEMA, "key": identity.key, "identity": identity.to_dict()}
-        self._write(self.failed / f"{identity.key}{_SUFFIX}", {**head, **content})
+        record = {"schema": 1, "key": identity.key, "identity": identity.to_dict(), **content}
+        record["checksum"] = sha256_json(record)
+        try:
+            write_atomic(self.failed / f"{identity.key}{_RECORD}", json_by_key(record))
+        except OSError as error:
+            raise cannot_write(self.run_folder, error) from error
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """The record of a failed cell; None without one, or where it is damaged."""
-        path = self.failed / f"{key}{_SUFFIX}"
+        path = self.failed / f"{key}{_RECORD}"
         if not path.is_file():
             return None
         try:
-            return read_record(path)
-        except ValueError as error:
-            logger.warning("the record of failure %s is damaged (%s)", path.name, error)
-            return None
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            rest = {name: value for name, value in record.items() if name != "checksum"}
+            if record["checksum"] == sha256_json(rest):
+                return record
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        logger.warning("the record of failure %s is damaged", path.name)
+        return None
 
     def failed_keys(self) -> set[str]:
         """Keys of the cells with a record of failure."""
-        return _keys_in(self.failed)
+        return _keys_in(self.failed, _RECORD)
 
-    def forgive(self, key: str) -> None:
+    def clear_failure(self, key: str) -> None:
         """Forget a failure, so that the cell is tried again."""
-        self._drop(self.failed, key)
-
-    def save_partial(self, key: str, part: str, content: dict[str, Any]) -> bool:
-        """Keep what is done of a cell; whether that worked (a full disk does not stop the cell)."""
-        try:
-            self._write(self.partial / f"{key}.{part}{_SUFFIX}", {"schema": CELL_SCHEMA, **content})
-        except RunFolderError as error:
-            logger.warning("no checkpoint within a cell: %s", error)
-            return False
-        return True
-
-    def load_partial(self, key: str, part: str) -> dict[str, Any] | None:
-        """What was done of a cell before, if it is there and whole."""
-        path = self.partial / f"{key}.{part}{_SUFFIX}"
-        if not path.is_file():
-            return None
-        try:
-            return read_record(path)
-        except ValueError as error:
-            logger.warning("checkpoint %s is damaged (%s) and not used", path.name, error)
-            return None
-
-    def partials(self, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(part, content) of what was done of a cell before, as far as it is whole."""
-        if self.partial.is_dir():
-            for path in sorted(self.partial.glob(f"{key}.*{_SUFFIX}")):
-                part = path.name.removeprefix(f"{key}.").removesuffix(_SUFFIX)
-                content = self.load_partial(key, part)
-                if content is not None:
-                    yield part, {k: v for k, v in content.items() if k not in _HEAD}
-
-    def checkpoint(self, key: str) -> CellCheckpoint:
-        """Where an evaluation keeps what is done of a cell."""
-        from aurac.runs.partial import CellCheckpoint
-
-        return CellCheckpoint(self, key)
-
-    def has_partial(self, key: str) -> bool:
-        """Whether something of this cell was kept."""
-        return self.partial.is_dir() and any(self.partial.glob(f"{key}.*{_SUFFIX}"))
-
-    def drop_partials(self, key: str) -> None:
-        """Remove the checkpoints of a cell."""
-        if self.partial.is_dir():
-            for path in self.partial.glob(f"{key}.*{_SUFFIX}"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        with contextlib.suppress(OSError):
+            (self.failed / f"{key}{_RECORD}").unlink(missing_ok=True)
 
     def tidy(self) -> None:
         """Remove what killed processes of this machine left half-written."""
@@ -162,17 +206,6 @@ class CellStore:
         for folder in self.run_folder.iterdir():
             if folder.is_dir():
                 sweep_scraps(folder)
-
-    def _write(self, path: Path, content: dict[str, Any]) -> None:
-        content["checksum"] = sha256_json(content)
-        try:
-            write_atomic(path, json_by_key(content))
-        except OSError as error:
-            raise cannot_write(self.run_folder, error) from error
-
-    def _drop(self, folder: Path, key: str) -> None:
-        with contextlib.suppress(OSError):
-            (folder / f"{key}{_SUFFIX}").unlink(missing_ok=True)
 
 
 def cannot_write(folder: Path, error: OSError) -> RunFolderError:
@@ -184,52 +217,132 @@ def cannot_write(folder: Path, error: OSError) -> RunFolderError:
     )
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Read one file of the store and verify its checksum.
+def read_cell(path: Path, documents: Sequence[DocumentKey] | None = None) -> Cell | None:
+    """The outcomes of some documents of a cell's file.
+
+    Args:
+        path: The file.
+        documents: Which, and in which order; None: all that are there, each once.
+
+    Returns:
+        The cell; None where there is no file, or none that says whose it is.
 
     Raises:
-        ValueError: Not JSON, without a schema, or content that does not match the checksum.
-        RunFolderError: Its schema is newer than this aurac.
+        RunFolderError: The file is of a newer schema.
     """
+    head: CellHead | None = None
+    blocks: list[Block] = []
+    aggregates: list[Aggregates] = []
+    damaged = 0
+    for line in _lines(path):
+        content = _decoded(line, path)
+        if isinstance(content, CellHead):
+            head = head or content
+        elif isinstance(content, Block):
+            blocks.append(content)
+        elif isinstance(content, Aggregates):
+            aggregates.append(content)
+        elif content is None:
+            damaged += 1
+    if head is None or head.key != path.name.removesuffix(_SUFFIX):
+        return None
+    return _assembled(head.identity, blocks, aggregates, documents, damaged)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as handle:
+        for line in handle:
+            if line.strip():
+                yield line
+
+
+def _decoded(line: bytes, path: Path) -> Line | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ValueError(f"unreadable: {error}") from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if not isinstance(schema, int) or schema < 1:
-        raise ValueError(f"no record of schema {CELL_SCHEMA}")
-    found: dict[str, Any] = content
-    # The checksum first: a flipped bit may look like a newer schema.
-    checksum = content.get("checksum")
-    if sha256_json({k: v for k, v in content.items() if k != "checksum"}) != checksum:
-        raise ValueError("its checksum does not hold")
-    if schema > CELL_SCHEMA:
-        raise RunFolderError(
-            f"{path} has schema {schema}, written by a newer aurac",
-            expected=f"schema {CELL_SCHEMA}",
-            fix="update aurac, or choose another --out",
-        )
-    return found
+        return decode_line(line)
+    except ValueError:
+        pass
+    with contextlib.suppress(msgspec.DecodeError, KeyError, TypeError):
+        schema = msgspec.json.decode(line)["content"]["schema"]
+        if isinstance(schema, int) and schema > CELL_SCHEMA:
+            raise RunFolderError(
+                f"{path} has schema {schema}, written by a newer aurac",
+                expected=f"schema {CELL_SCHEMA}",
+                fix="update aurac, or choose another --out",
+            )
+    return None
 
 
-def read_cell(path: Path) -> dict[str, Any]:
-    """Read one cell file and verify its checksum, and that it is the cell its name says.
-
-    Raises:
-        ValueError: Not JSON, without a schema, or content that does not match checksum and name.
-        RunFolderError: Its schema is newer than this aurac.
-    """
-    cell = read_record(path)
-    if cell.get("key") != path.name.removesuffix(_SUFFIX):
-        raise ValueError("its content is that of another cell")
-    return cell
+def documents_hash(documents: Sequence[DocumentKey]) -> str:
+    """One hash of documents, their prompts and their order."""
+    return sha256_json([[d.id, d.content, d.prompt] for d in documents])
 
 
-def _keys_in(folder: Path) -> set[str]:
+def _assembled(
+    identity: CellIdentity,
+    blocks: Sequence[Block],
+    aggregates: Sequence[Aggregates],
+    documents: Sequence[DocumentKey] | None,
+    damaged: int,
+) -> Cell:
+    place: dict[DocumentKey, tuple[int, int]] = {}
+    for number, block in enumerate(blocks):
+        for row, document in enumerate(block.documents):
+            place.setdefault(document, (number, row))
+    wanted = list(place) if documents is None else list(documents)
+    there = [document for document in wanted if document in place]
+    rows = [place[document] for document in there]
+    used = [blocks[number] for number in sorted({number for number, _ in rows})]
+    keys = [k for k in (used[0].metrics if used else ()) if all(k in b.metrics for b in used)]
+    digest = documents_hash(there) if aggregates else ""
+    values = next((a.values for a in aggregates if a.documents_sha256 == digest), {})
+    return Cell(
+        identity=identity,
+        documents=there,
+        metrics={key: [blocks[n].metrics[key][row] for n, row in rows] for key in keys},
+        responses=[blocks[n].responses[row] for n, row in rows],
+        logged=_logged(blocks, used, rows),
+        aggregates=values,
+        engine=sum((block.engine for block in used), EngineCounts()),
+        seconds=sum(block.seconds for block in used),
+        notes=list(dict.fromkeys(note for block in used for note in block.notes)),
+        missing=[document for document in wanted if document not in place],
+        damaged=damaged,
+    )
+
+
+def _logged(
+    blocks: Sequence[Block], used: Sequence[Block], rows: Sequence[tuple[int, int]]
+) -> Logged:
+    """The blocks' logs in one. A filter that left all answers as they are has no entries."""
+    greedy = None
+    if used and all(block.logged.greedy is not None for block in used):
+        greedy = [(blocks[n].logged.greedy or [])[row] for n, row in rows]
+    filtered: dict[str, list[Any] | None] = {}
+    for chain in used[0].logged.filtered if used else ():
+        if all(block.logged.filtered.get(chain) is None for block in used):
+            filtered[chain] = None
+        else:
+            filtered[chain] = [_filtered(blocks[n], chain, row) for n, row in rows]
+    other = {
+        key: [blocks[n].logged.other[key][row] for n, row in rows]
+        for key in (used[0].logged.other if used else ())
+        if all(key in block.logged.other for block in used)
+    }
+    return Logged(greedy=greedy, filtered=filtered, other=other)
+
+
+def _filtered(block: Block, chain: str, row: int) -> Any:
+    entries = block.logged.filtered.get(chain)
+    return None if entries is None else entries[row]
+
+
+def _keys_in(folder: Path, suffix: str) -> set[str]:
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.name.endswith(_SUFFIX)]
+            return {
+                entry.name.removesuffix(suffix)
+                for entry in entries
+                if entry.name.endswith(suffix) and entry.name[0] != "."
+            }
     except FileNotFoundError:
         return set()
-    length = _KEY_LENGTH + len(_SUFFIX)
-    return {name[:_KEY_LENGTH] for name in names if len(name) == length and name[0] != "."}

@@ -21,8 +21,8 @@ from aurac.tasks import local_data
 from aurac.tasks.failures import translated
 from aurac.tasks.isolation import quiet, seeded
 from aurac.tasks.metrics import ANY_TASK, choose_metric
-from aurac.tasks.requests import CellError, chat_text
-from aurac.tasks.task import BuiltTask, CellOutcome, Document, Leaf
+from aurac.tasks.requests import chat_text
+from aurac.tasks.task import BuiltTask, Document, Leaf
 from aurac.tasks.upstream import (
     BAR_MODULES,
     LOGGERS,
@@ -40,8 +40,6 @@ from aurac.tasks.upstream import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Literal
-
-__all__ = ["BuiltTask", "CellError", "CellOutcome", "build_tasks"]
 
 _log = logging.getLogger(__name__)
 

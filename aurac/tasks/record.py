@@ -31,8 +31,8 @@ class Log:
     The result holds `greedy` (n lists of booleans, whether each choice was what greedy decoding
     gives; None for generated text), `filtered` (filter → n entries, one list of filtered answers
     for each document; None in the place of the n where the filter takes each request's first
-    answer as it is), `other` (``metric,filter`` → n values of the metrics that are no numbers for a
-    document) and `aggregate` (their values over all documents, where lm-eval gives one).
+    answer as it is) and `other` (``metric,filter`` → n values of the metrics that are no numbers
+    for a document).
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,6 @@ class Log:
         self._filtered: dict[str, list[Any]] = {}
         self._changed: set[str] = set()
         self._other: dict[str, list[Any]] = {}
-        self._aggregate: dict[str, float] = {}
 
     def filtered(self, chain: str, results: Sequence[Any], instances: Sequence[Any]) -> None:
         """One document's answers after a filter."""
@@ -48,23 +47,11 @@ class Log:
         if any(r is not i.resps[0] and r != i.resps[0] for r, i in zip(results, instances)):  # noqa: B905
             self._changed.add(chain)
 
-    def judged(
-        self,
-        columns: Mapping[str, Sequence[Any]],
-        numbers: Mapping[str, Any],
-        aggregation: Mapping[str, Callable[..., Any]],
-    ) -> None:
+    def judged(self, columns: Mapping[str, Sequence[Any]], numbers: Mapping[str, Any]) -> None:
         """The metrics of all documents; those in `numbers` are kept elsewhere."""
         for key, column in columns.items():
             if key not in numbers:
                 self._other[key] = [plain(value) for value in column]
-            try:
-                value = float(aggregation[key.rpartition(",")[0]](list(column)))
-            except Exception:  # noqa: BLE001, S112 - any task's own code; the value is only left out
-                continue
-            mean = key in numbers and abs(value - float(numbers[key].mean())) < 1e-12
-            if np.isfinite(value) and not mean:
-                self._aggregate[key] = value
 
     def answered(self, answers: Sequence[Sequence[Any]], kind: str) -> None:
         """One document's answers as the model gave them."""
@@ -80,8 +67,28 @@ class Log:
                 for chain, rows in self._filtered.items()
             },
             "other": self._other,
-            "aggregate": self._aggregate,
         }
+
+
+def aggregated(
+    columns: Mapping[str, Sequence[Any]], aggregation: Mapping[str, Callable[..., Any]]
+) -> dict[str, float]:
+    """Values over all documents, by lm-eval's own functions, where they are not plain means.
+
+    Args:
+        columns: ``metric,filter`` → n values.
+        aggregation: Metric → lm-eval's function for it.
+    """
+    values = {}
+    for key, column in columns.items():
+        try:
+            value = float(aggregation[key.rpartition(",")[0]](list(column)))
+        except Exception:  # noqa: BLE001, S112 - any task's own code; the value is only left out
+            continue
+        numeric = all(isinstance(entry, (int, float)) for entry in column)
+        if np.isfinite(value) and not (numeric and abs(value - float(np.mean(column))) < 1e-12):
+            values[key] = value
+    return values
 
 
 def plain(value: Any) -> Any:

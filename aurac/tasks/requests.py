@@ -11,31 +11,28 @@ import json
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from aurac.engine.counts import answered_by
 from aurac.engine.options import EngineOptions, UnsupportedRequestError
-from aurac.errors import AuracError
+from aurac.errors import CellError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aurac.engine.generate import GenerationRequest
+    from aurac.engine.header import Header
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int], None]
-_Engine = tuple[Any, Any, EngineOptions]  # model, tokenizer, options
 Reference = Callable[[str, list[Any], Any, Any, EngineOptions], list[Any]]
 """lm-eval's own model: (kind of request, requests, model, tokenizer, options) to responses."""
 
 _READ_FOR_ONE_WRITTEN, _CHARACTERS = 4, 4  # tokens read in the time of one written; of a token
-
-
-class CellError(AuracError):
-    """A cell that has no value: the model's answers are no numbers, or cannot be judged."""
 
 
 class Requests:
@@ -49,24 +46,22 @@ class Requests:
 
     def __init__(self, instances: Sequence[Any], reference: Reference) -> None:
         self.instances = tuple(instances)
-        self._reference = reference
-        self._layouts: dict[str, tuple[Any, int, Any]] = {}
-        self._kinds: dict[str, list[int]] = {}
-        self._greedy: list[GenerationRequest] = []
-        for index, instance in enumerate(self.instances):
-            self._kinds.setdefault(self._kind(instance), []).append(index)
+        self.reference = reference
+        self._greedy: dict[int, GenerationRequest] = {}
+        self.kinds = [self._kind(index, one) for index, one in enumerate(self.instances)]
+        self._tokens: dict[str, _Tokens] = {}
 
     def __len__(self) -> int:
         return len(self.instances)
 
-    def _kind(self, instance: Any) -> str:
+    def _kind(self, index: int, instance: Any) -> str:
         kind = str(instance.request_type)
         if kind != "generate_until":
             return kind
         from aurac.engine.generate import GenerationRequest
 
         try:
-            self._greedy.append(GenerationRequest.from_kwargs(*instance.args))
+            self._greedy[index] = GenerationRequest.from_kwargs(*instance.args)
         except UnsupportedRequestError:
             return kind
         return "greedy"
@@ -90,94 +85,184 @@ class Requests:
                 total += most_new_tokens(instance.args[1]) / 2 * _READ_FOR_ONE_WRITTEN * _CHARACTERS
         return total
 
-    def answers(
-        self, model: Any, tokenizer: Any, options: EngineOptions, progress: Progress | None
-    ) -> list[list[Any]]:
-        """For each request the list of its responses, as many as the task repeats it.
+    def tokens(self, kind: str, model: Any, tokenizer: Any, options: EngineOptions) -> _Tokens:
+        """The tokens of all requests of a kind, made once for a tokenizer and a length limit."""
+        from aurac.engine.tokens import resolve_max_length
+
+        limit = resolve_max_length(model, tokenizer, options.max_length)
+        known = self._tokens.get(kind)
+        if known is None or known.tokenizer is not tokenizer or known.max_length != limit:
+            indices = [index for index, name in enumerate(self.kinds) if name == kind]
+            known = _Tokens.of(kind, self, indices, tokenizer, limit)
+            self._tokens[kind] = known
+        return known
+
+    def scoring_pairs(self, indices: Sequence[int]) -> list[tuple[str, str]]:
+        """(context, continuation) of log-likelihood requests."""
+        return [self.instances[index].args for index in indices]
+
+    def generations(self, indices: Sequence[int]) -> list[GenerationRequest]:
+        """Greedy requests as the engine takes them."""
+        return [self._greedy[index] for index in indices]
+
+
+@dataclass(eq=False)
+class _Tokens:
+    """Requests of one kind, tokenised.
+
+    Attributes:
+        tokenizer, max_length: What they were made with.
+        encoded: Request number to (context, continuation) tokens, or to its ``Prompt``.
+        header: The beginning that all inputs share.
+        layouts: Blocks of requests, laid out; kept for the next state of the model.
+    """
+
+    kind: str
+    tokenizer: Any
+    max_length: int
+    encoded: dict[int, Any]
+    header: tuple[int, ...]
+    layouts: dict[tuple[int, ...], Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, kind: str, requests: Requests, indices: list[int], tokenizer: Any, limit: int
+    ) -> _Tokens:
+        from aurac.engine.generate import shared_header, tokenise
+        from aurac.engine.header import header_tokens
+        from aurac.engine.prefix_tree import model_input
+        from aurac.engine.tokens import encode_pairs
+
+        if kind == "greedy":
+            prompts = tokenise(tokenizer, requests.generations(indices), limit)
+            encoded: dict[int, Any] = dict(zip(indices, prompts, strict=True))
+            return cls(kind, tokenizer, limit, encoded, shared_header(prompts))
+        pairs = encode_pairs(tokenizer, requests.scoring_pairs(indices))
+        inputs = [model_input(*pair, limit) for pair in pairs]
+        scored = min(len(i) - len(pair[1]) for i, pair in zip(inputs, pairs, strict=True))
+        return cls(
+            kind,
+            tokenizer,
+            limit,
+            dict(zip(indices, pairs, strict=True)),
+            header_tokens(inputs, scored),
+        )
+
+    def layout(self, indices: Sequence[int]) -> Any:
+        """The layout of some of the requests."""
+        from aurac.engine.generate import GenerationLayout
+        from aurac.engine.prefix_tree import ScoringLayout
+
+        key = tuple(indices)
+        if key not in self.layouts:
+            encoded = [self.encoded[index] for index in indices]
+            self.layouts[key] = (
+                GenerationLayout.of(encoded)
+                if self.kind == "greedy"
+                else ScoringLayout.from_tokens(encoded, self.max_length)
+            )
+        return self.layouts[key]
+
+
+class Answers:
+    """Puts requests to one state of a model, block by block.
+
+    What all inputs of a task begin with is computed once and kept between the blocks: use a new
+    object for each state of the model.
+
+    Args:
+        requests: All requests of the task.
+        model: The model in its present state.
+        tokenizer: Its tokenizer.
+        options: The engine's.
+    """
+
+    def __init__(
+        self, requests: Requests, model: Any, tokenizer: Any, options: EngineOptions
+    ) -> None:
+        self._requests, self._options = requests, options
+        self._model, self._tokenizer = model, tokenizer
+        self._headers: dict[str, Header] = {}
+
+    def to(self, indices: Sequence[int], progress: Progress | None = None) -> list[list[Any]]:
+        """For each of these requests the list of its responses, as many as the task repeats it.
 
         A deterministic request is put to the model once, however often it is repeated.
 
         Args:
-            model: The model in its present state.
-            tokenizer: Its tokenizer.
-            options: The engine's.
+            indices: Numbers of the requests.
             progress: Called with the number of requests newly answered; sums to their number.
 
         Raises:
             CellError: A log-likelihood is not a finite number.
         """
-        answers: list[list[Any]] = [[] for _ in self.instances]
-        engine = (model, tokenizer, options)
-        for kind, indices in self._kinds.items():
-            asked = [self.instances[index] for index in indices]
-            found = self._engine_answers(kind, asked, engine, progress)
-            if found is None:
-                found = self._reference_answers(asked, engine)
+        by_kind: dict[str, list[int]] = {}
+        for index in indices:
+            by_kind.setdefault(self._requests.kinds[index], []).append(index)
+        answers: dict[int, list[Any]] = {}
+        for kind, numbers in by_kind.items():
+            responses = self._from_engine(kind, numbers, progress)
+            if responses is None:
+                responses = self._from_reference(numbers)
                 if progress is not None:
-                    progress(len(asked))
-            for index, responses in zip(indices, found, strict=True):
-                answers[index] = responses
-        self._check_finite(answers)
-        return answers
+                    progress(len(numbers))
+            answers.update(zip(numbers, responses, strict=True))
+        result = [answers[index] for index in indices]
+        self._check_finite(indices, result)
+        return result
 
-    def _engine_answers(
-        self, kind: str, asked: list[Any], engine: _Engine, progress: Progress | None
+    def _from_engine(
+        self, kind: str, numbers: list[int], progress: Progress | None
     ) -> list[list[Any]] | None:
         """The engine's answers, or None for what it does not serve."""
-        model, tokenizer, options = engine
-        found: list[Any]
+        from aurac.engine.generate import generate
+        from aurac.engine.header import Header
+        from aurac.engine.loglikelihood import loglikelihoods
+        from aurac.engine.running import require_causal
+
+        if kind not in ("loglikelihood", "greedy"):
+            return None
+        answer: Callable[..., list[Any]] = loglikelihoods if kind == "loglikelihood" else generate
         try:
-            if kind == "loglikelihood":
-                from aurac.engine.loglikelihood import loglikelihoods, scoring_layout
-
-                pairs = [instance.args for instance in asked]
-                layout = self._layout(kind, partial(scoring_layout, pairs=pairs), engine)
-                found = loglikelihoods(model, tokenizer, layout, options=options, progress=progress)
-            elif kind == "greedy":
-                from aurac.engine.generate import generate, generation_layout
-
-                layout = self._layout(
-                    kind, partial(generation_layout, requests=self._greedy), engine
-                )
-                found = generate(model, tokenizer, layout, options=options, progress=progress)
-            else:
-                return None
+            require_causal(self._model)
+            tokens = self._requests.tokens(kind, self._model, self._tokenizer, self._options)
+            header = self._headers.setdefault(kind, Header(tokens.header))
+            found = answer(
+                self._model,
+                self._tokenizer,
+                tokens.layout(numbers),
+                options=self._options,
+                progress=progress,
+                header=header,
+            )
         except UnsupportedRequestError as error:
             log.info("lm-eval's own loop answers: %s", error)
             return None
-        return [[r] * _repeats(instance) for r, instance in zip(found, asked, strict=True)]
+        instances = (self._requests.instances[number] for number in numbers)
+        return [[r] * _repeats(instance) for r, instance in zip(found, instances, strict=True)]
 
-    def _reference_answers(self, asked: list[Any], engine: _Engine) -> list[list[Any]]:
+    def _from_reference(self, numbers: list[int]) -> list[list[Any]]:
         answered_by("lm-eval")
-        repeated = [instance for instance in asked for _ in range(_repeats(instance))]
-        kind = str(asked[0].request_type)
+        instances = [self._requests.instances[number] for number in numbers]
+        repeated = [instance for instance in instances for _ in range(_repeats(instance))]
+        kind = str(instances[0].request_type)
+        engine = (self._model, self._tokenizer, self._options)
         try:
-            found = iter(self._reference(kind, repeated, *engine))
+            found = iter(self._requests.reference(kind, repeated, *engine))
         except Exception as error:
             raise CellError(
                 f"lm-eval's own model could not answer the {kind} requests of task "
-                f"{asked[0].task_name!r} ({type(error).__name__}: {error})"
+                f"{instances[0].task_name!r} ({type(error).__name__}: {error})"
             ) from error
-        return [[next(found) for _ in range(_repeats(instance))] for instance in asked]
+        return [[next(found) for _ in range(_repeats(instance))] for instance in instances]
 
-    def _layout(self, kind: str, build: Callable[..., Any], engine: _Engine) -> Any:
-        """The tokens of the requests, made once for a tokenizer and a length limit."""
-        from aurac.engine.tokens import resolve_max_length
-
-        model, tokenizer, options = engine
-        limit = resolve_max_length(model, tokenizer, options.max_length)
-        held = self._layouts.get(kind)
-        if held is None or held[0] is not tokenizer or held[1] != limit:
-            held = (tokenizer, limit, build(model, tokenizer, options=options))
-            self._layouts[kind] = held
-        return held[2]
-
-    def _check_finite(self, answers: list[list[Any]]) -> None:
+    def _check_finite(self, indices: Sequence[int], answers: list[list[Any]]) -> None:
         """NaN compares false with everything, so an argmax would quietly call a document wrong."""
-        for instance, responses in zip(self.instances, answers, strict=True):
+        for index, responses in zip(indices, answers, strict=True):
             for response in responses:
                 value = response[0] if isinstance(response, tuple) else response
                 if isinstance(value, Real) and not math.isfinite(value):
+                    instance = self._requests.instances[index]
                     raise CellError(
                         f"the model gave document {instance.doc_id} of task "
                         f"{instance.task_name!r} the log-likelihood {float(value)}",

@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aurac.engine.counts import logit_noise, recording
-from aurac.errors import AuracError, TaskError
+from aurac.errors import AuracError, CellError, TaskError
 from aurac.tasks.clusters import cluster_labels
 from aurac.tasks.metrics import check_scores
-from aurac.tasks.record import Log
+from aurac.tasks.record import Log, aggregated
 from aurac.tasks.requests import (
-    CellError,
+    Answers,
     Requests,
     documents_sha256,
     prompts_sha256,
@@ -30,6 +30,7 @@ from aurac.tasks.requests import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import torch
     from numpy.typing import NDArray
 
     from aurac.engine.options import EngineOptions
@@ -37,23 +38,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class CellOutcome:
-    """What one state of a model did on one task.
+class Outcome:
+    """What one state of a model did on some documents of a task, rows in their order.
 
     Attributes:
         metrics: ``name,filter`` to (n,) scores, one for each document, for every metric that has
             a number for each document.
-        responses: n entries in document order: the generated text (a list of texts where the task
-            asks for several), or the list of the choices' log-likelihoods.
+        responses: n entries: the generated text (a list of texts where the task asks for several),
+            or the list of the choices' log-likelihoods.
+        logged: What lm-eval's sample logs hold beyond these, see `aurac.tasks.record.Log`.
         engine: What it cost and how many decisions were near ties (``Record.to_dict``).
-        logged: What lm-eval's sample logs hold beyond these, see `aurac.tasks.record.Log`;
-            None for a group, whose members have it.
     """
 
     metrics: dict[str, NDArray[np.float64]]
     responses: list[Any]
+    logged: dict[str, Any]
     engine: Mapping[str, Any] = field(default_factory=dict)
-    logged: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,24 +92,26 @@ class Leaf:
     @property
     def instances(self) -> list[Any]:
         """lm-eval's requests, in document order."""
-        return list(chain.from_iterable(document.instances for document in self.documents))
+        return _instances(self.documents)
 
-    def judge(self, answers: Sequence[list[Any]]) -> CellOutcome:
+    def judge(self, documents: Sequence[Document], answers: Sequence[list[Any]]) -> Outcome:
         """Filters the answers and scores each document, as ``lm_eval.evaluate`` does.
 
         Args:
-            answers: For each request, in order, its responses.
+            documents: Some of the documents.
+            answers: For each of their requests, in order, its responses.
 
         Raises:
             CellError: lm-eval's filters or metrics fail on an answer.
         """
-        instances = self.instances
+        instances = _instances(documents)
         log = Log()
         try:
             for instance, responses in zip(instances, answers, strict=True):
                 instance.resps, instance.filtered_resps = list(responses), {}
-            self.task.apply_filters()
-            scores = self._scores(list(instances[0].filtered_resps), log)
+            for ensemble in self.task._filters:
+                ensemble.apply(instances)
+            scores = self._scores(documents, list(instances[0].filtered_resps), log)
         except AuracError:
             raise
         except Exception as error:
@@ -121,17 +123,19 @@ class Leaf:
                 instance.resps, instance.filtered_resps = [], {}
         at = 0
         kept: list[Any] = []
-        for document in self.documents:
-            mine = answers[at : at + len(document.instances)]
-            log.answered(mine, document.instances[0].request_type)
-            kept.append(_kept(document, mine))
+        for document in documents:
+            part = answers[at : at + len(document.instances)]
+            log.answered(part, document.instances[0].request_type)
+            kept.append(_kept(document, part))
             at += len(document.instances)
-        return CellOutcome(metrics=scores, responses=kept, logged=log.to_dict())
+        return Outcome(metrics=scores, responses=kept, logged=log.to_dict())
 
-    def near_ties(self, answers: Sequence[list[Any]], noise: float) -> int:
+    def near_ties(
+        self, documents: Sequence[Document], answers: Sequence[list[Any]], noise: float
+    ) -> int:
         """Documents whose two likeliest choices lie within twice the rounding of one logit."""
         at = count = 0
-        for document in self.documents:
+        for document in documents:
             size = len(document.instances)
             part, at = answers[at : at + size], at + size
             if size < 2 or document.instances[0].request_type != "loglikelihood":
@@ -140,10 +144,12 @@ class Leaf:
             count += best - second <= 2 * noise
         return count
 
-    def _scores(self, filters: Iterable[str], log: Log) -> dict[str, NDArray[np.float64]]:
+    def _scores(
+        self, documents: Sequence[Document], filters: Iterable[str], log: Log
+    ) -> dict[str, NDArray[np.float64]]:
         columns: dict[str, list[Any]] = {}
         for chain_name in filters:
-            for index, document in enumerate(self.documents):
+            for index, document in enumerate(documents):
                 results = [instance.filtered_resps[chain_name] for instance in document.instances]
                 log.filtered(chain_name, results, document.instances)
                 judged = self.task.process_results(document.content, results)
@@ -151,14 +157,22 @@ class Leaf:
                     column = columns.setdefault(f"{name},{chain_name}", [])
                     column += [None] * (index - len(column))
                     column.append(value)
-        whole = {k: column for k, column in columns.items() if len(column) == len(self.documents)}
+        whole = {k: column for k, column in columns.items() if len(column) == len(documents)}
         numbers = {
             key: np.array([float(value) for value in column])
             for key, column in whole.items()
             if all(map(_is_number, column))
         }
-        log.judged(whole, numbers, self.task.aggregation())
+        log.judged(whole, numbers)
         return numbers
+
+    def aggregates(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+        """Values over all documents of the metrics that lm-eval does not aggregate by their mean.
+
+        Args:
+            columns: ``name,filter`` to what every document contributed, numbers or not.
+        """
+        return aggregated(columns, self.task.aggregation())
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +199,8 @@ class BuiltTask:
         chat_template: Whether prompts went through the tokenizer's chat template.
         lm_eval: Version of lm-eval that built the prompts.
         group: The group that was asked for and brought this task along, if any.
-        members: A group's leaves, in the order of its documents. A group's evaluation covers
-            them all: use :meth:`split`, or evaluate the members and :meth:`pool`, not both.
+        members: A group's leaves, in the order of its documents; they are evaluated, the group
+            is their documents pooled.
     """
 
     name: str
@@ -271,6 +285,18 @@ class BuiltTask:
         )
 
     @property
+    def leaf(self) -> Leaf:
+        """The lm-eval task behind it; a group has several."""
+        (leaf,) = self.leaves
+        return leaf
+
+    @cached_property
+    def prompt_hashes(self) -> tuple[str, ...]:
+        """N hashes, each of all requests of a document."""
+        documents = chain.from_iterable(leaf.documents for leaf in self.leaves)
+        return tuple(prompts_sha256(document.instances) for document in documents)
+
+    @property
     def n_docs(self) -> int:
         """How many documents are evaluated."""
         return len(self.doc_ids)
@@ -305,67 +331,72 @@ class BuiltTask:
             "lm_eval": self.lm_eval,
         }
 
-    def evaluate(
-        self, model: Any, tokenizer: Any, options: EngineOptions, progress: Progress | None = None
-    ) -> CellOutcome:
-        """Puts every request to the model as it is now.
+    def evaluation(self, model: Any, tokenizer: Any, options: EngineOptions) -> Evaluation:
+        """Puts the requests to the model as it is now, block by block.
 
         Args:
             model: A causal language model, with an adapter at some rank or without.
             tokenizer: Its tokenizer.
             options: The engine's.
-            progress: Called with the number of requests answered since the last call.
+        """
+        return Evaluation(self, Answers(self._requests, model, tokenizer, options), model.dtype)
 
-        Returns:
-            Scores and responses, rows in the order of ``doc_ids``.
+    def evaluate(
+        self, model: Any, tokenizer: Any, options: EngineOptions, progress: Progress | None = None
+    ) -> Outcome:
+        """All documents in one block: see `Evaluation.block`."""
+        return self.evaluation(model, tokenizer, options).block(range(self.n_docs), progress)
+
+    @cached_property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """For each document its first request and the one after its last."""
+        ends = list(accumulate(len(document.instances) for document in self.leaf.documents))
+        return tuple(zip([0, *ends[:-1]], ends, strict=True))
+
+
+class Evaluation:
+    """One state of a model on one task.
+
+    Args:
+        task: A task, no group.
+        answers: The model's, for all requests of the task.
+        dtype: What the model computes in.
+    """
+
+    def __init__(self, task: BuiltTask, answers: Answers, dtype: torch.dtype) -> None:
+        self._task, self._answers, self._noise = task, answers, logit_noise(dtype)
+
+    def block(self, documents: Sequence[int], progress: Progress | None = None) -> Outcome:
+        """The outcome of some of the task's documents.
+
+        Args:
+            documents: Their places among the task's, at least one.
+            progress: Called with the number of requests answered since the last call.
 
         Raises:
             CellError: A log-likelihood is not a finite number, or an answer cannot be judged.
-            TaskError: The task turns out not to report :attr:`metric` for every document, or with
+            TaskError: The task turns out not to report its metric for every document, or with
                 values outside [0, 1].
         """
+        task, leaf = self._task, self._task.leaf
+        chosen = [leaf.documents[place] for place in documents]
+        numbers = [n for place in documents for n in range(*task.spans[place])]
         with recording() as record:
-            answers = self._requests.answers(model, tokenizer, options, progress)
-        outcomes = []
-        at = 0
-        for leaf in self.leaves:
-            size = len(leaf.instances)
-            part = answers[at : at + size]
-            record.near_ties += leaf.near_ties(part, logit_noise(model.dtype))
-            outcomes.append(leaf.judge(part))
-            at += size
-        return replace(self._pooled(outcomes), engine=record.to_dict())
-
-    def pool(self, outcomes: Sequence[CellOutcome]) -> CellOutcome:
-        """A group's outcome from those of its members, in the order of :attr:`members`."""
-        if len(outcomes) != len(self.members):
-            raise ValueError(f"{len(self.members)} outcomes are needed, {len(outcomes)} were given")
-        return self._pooled(outcomes)
-
-    def split(self, outcome: CellOutcome) -> list[CellOutcome]:
-        """The members' outcomes from the group's, in the order of :attr:`members`."""
-        parts = []
-        at = 0
-        for member in self.members:
-            rows = slice(at, at + member.n_docs)
-            metrics = {key: scores[rows] for key, scores in outcome.metrics.items()}
-            parts.append(CellOutcome(metrics=metrics, responses=outcome.responses[rows]))
-            at += member.n_docs
-        return parts
-
-    def _pooled(self, outcomes: Sequence[CellOutcome]) -> CellOutcome:
-        keys = [key for key in outcomes[0].metrics if all(key in o.metrics for o in outcomes)]
-        metrics = {key: np.concatenate([o.metrics[key] for o in outcomes]) for key in keys}
-        if self.metric not in metrics:
+            answers = self._answers.to(numbers, progress)
+        record.near_ties += leaf.near_ties(chosen, answers, self._noise)
+        outcome = leaf.judge(chosen, answers)
+        if task.metric not in outcome.metrics:
             raise TaskError(
-                f"task {self.name!r} did not report {self.metric!r} for every document",
-                expected=f"one of {', '.join(keys) or 'no metric'}",
-                fix=f"name one with --metric {self.name}=NAME,FILTER",
+                f"task {task.name!r} did not report {task.metric!r} for every document",
+                expected=f"one of {', '.join(outcome.metrics) or 'no metric'}",
+                fix=f"name one with --metric {task.name}=NAME,FILTER",
             )
-        check_scores(self.name, self.metric, metrics[self.metric])
-        responses = [r for o in outcomes for r in o.responses]
-        logged = outcomes[0].logged if len(outcomes) == 1 else None
-        return CellOutcome(metrics=metrics, responses=responses, logged=logged)
+        check_scores(task.name, task.metric, outcome.metrics[task.metric])
+        return replace(outcome, engine=record.to_dict())
+
+
+def _instances(documents: Sequence[Document]) -> list[Any]:
+    return list(chain.from_iterable(document.instances for document in documents))
 
 
 def _clusters_of(members: Sequence[BuiltTask]) -> tuple[str, ...] | None:

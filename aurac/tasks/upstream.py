@@ -134,7 +134,8 @@ def reference_answers(
     """lm-eval's own Hugging Face model around the live one, for what the engine does not serve."""
     from lm_eval.models.huggingface import HFLM
 
-    with quiet(LOGGERS, BAR_MODULES, prints=False), seeded(PYTHON_SEED, OTHER_SEED):
+    seed = OTHER_SEED + int(instances[0].doc_id or 0)  # another one for each block of documents
+    with quiet(LOGGERS, BAR_MODULES, prints=False), seeded(PYTHON_SEED, seed):
         lm = HFLM(
             pretrained=model,
             tokenizer=copy.deepcopy(tokenizer),  # HFLM gives it a padding token

@@ -15,7 +15,7 @@ from aurac.engine import decoding
 from aurac.engine import prompt_lookup as drafts
 from aurac.engine.counts import Record, recording
 from aurac.engine.generate import GenerationRequest, generate
-from aurac.engine.kv_cache import SlotStore
+from aurac.engine.kv_cache import SlotCache
 from aurac.engine.options import EngineOptions
 from aurac.engine.prompt_lookup import LONGEST, Drafter, shortened
 
@@ -133,9 +133,9 @@ class Wild(Drafter):
 def test_wrong_guesses_change_no_text(kind: str, seed: int, rows: int, budget: int | None) -> None:
     """Nor what is counted of the texts; and they take no more places than there are."""
     model, requests = tiny(kind), requests_of(seed)
-    resize = SlotStore.resize
+    resize = SlotCache.resize
 
-    def within(store: SlotStore, slots: int, width: int) -> None:
+    def within(store: SlotCache, slots: int, width: int) -> None:
         if budget is not None and slots > 1:
             assert slots * width <= budget
         resize(store, slots, width)
@@ -145,7 +145,7 @@ def test_wrong_guesses_change_no_text(kind: str, seed: int, rows: int, budget: i
         plain, without = written(model, requests)
         patch.setattr(decoding, "Drafter", Wild)
         patch.setattr(decoding, "ROWS", rows)
-        patch.setattr(SlotStore, "resize", within)
+        patch.setattr(SlotCache, "resize", within)
         texts, record = written(model, requests, cache_tokens=budget)
     assert texts == plain == reference_texts(model, requests)
     assert (record.distinct, record.near_ties) == (without.distinct, without.near_ties)

@@ -11,7 +11,7 @@ from engine_models import tiny, tokenizer
 from aurac.engine.generate import GenerationRequest, generate
 from aurac.engine.loglikelihood import loglikelihoods
 from aurac.engine.watch import watched
-from aurac.tasks.requests import CellError
+from aurac.errors import CellError
 
 
 def with_bias(values: dict[int, float]) -> object:

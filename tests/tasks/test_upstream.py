@@ -48,9 +48,9 @@ def test_gsm8k(tmp_path, tokenizer):
     assert task.metric == "exact_match,strict-match"
     (leaf,) = task.leaves
     # The stock filters: strict wants "#### N" and drops the comma; flexible takes the last number.
-    judged = leaf.judge([["It is 7.\n#### 1234"]]).metrics
+    judged = leaf.judge(leaf.documents, [["It is 7.\n#### 1234"]]).metrics
     assert judged["exact_match,strict-match"].tolist() == [1.0]
-    judged = leaf.judge([["It is 1,234"]]).metrics
+    judged = leaf.judge(leaf.documents, [["It is 1,234"]]).metrics
     assert judged["exact_match,strict-match"].tolist() == [0.0]
     assert judged["exact_match,flexible-extract"].tolist() == [1.0]
 

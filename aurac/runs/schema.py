@@ -1,0 +1,229 @@
+"""The records of a run folder, typed: what a cell is, and the lines of its file.
+
+A cell is one truncation of one adapter on one task. Its file grows by blocks of documents: a first
+line with the cell's identity, then a line for each block. Every line carries the hash of its
+content, so that a line that was cut off or changed is told from a whole one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from aurac.hashing import sha256_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CELL_SCHEMA = 2
+ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
+
+
+class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """Everything that can change the outcome of a document; its hash is the cell's key.
+
+    How many documents were asked for is no part of it: a cell grows.
+
+    Attributes:
+        adapter_sha256: Content of the adapter; None at rank 0 (the base alone).
+        base_sha256: Content of the base's weights.
+        rank: 0 for the base.
+        basis, rescale: How the adapter was truncated; None at rank 0.
+        fit_factor: The factor that `fit` found, if that is the rescale.
+        task: Name of the task.
+        task_version: As lm-eval states it.
+        num_fewshot, fewshot, fewshot_seed: Which examples stand in each prompt.
+        chat_template: SHA-256 of the template that prompts went through; None without one.
+        split: The split that was asked for; None where it is the one that lm-eval evaluates.
+        dtype: What the forward pass computed in.
+        device_kind: `cpu`, `cuda` or `mps`.
+        engine: Version of the evaluation engine.
+        lm_eval: Version of lm-eval, whose filters and metrics were used.
+    """
+
+    adapter_sha256: str | None
+    base_sha256: str
+    rank: int
+    basis: str | None
+    rescale: str | None
+    fit_factor: float | None
+    task: str
+    task_version: str
+    num_fewshot: int | None
+    fewshot: str
+    fewshot_seed: int
+    chat_template: str | None
+    split: str | None
+    dtype: str
+    device_kind: str
+    engine: int = ENGINE_VERSION
+    lm_eval: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return msgspec.structs.asdict(self)
+
+    @cached_property
+    def key(self) -> str:
+        """Hex SHA-256 of the identity."""
+        return sha256_json(self.to_dict())
+
+
+_MAY_DIFFER = {"adapter_sha256", "rank", "basis", "rescale", "fit_factor"}
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The fields that forbid drawing cells of these identities in one curve or comparison."""
+    names = [name for name in CellIdentity.__struct_fields__ if name not in _MAY_DIFFER]
+    return [name for name in names if a.get(name) != b.get(name)]
+
+
+class DocumentKey(msgspec.Struct, frozen=True, array_like=True):
+    """A document as it was asked: two outcomes belong together only if all of these agree.
+
+    Attributes:
+        id: lm-eval's `doc_id`.
+        content: SHA-256 of the document, that of lm-eval's samples.
+        prompt: SHA-256 of its requests: contexts, continuations, generation settings.
+    """
+
+    id: str
+    content: str
+    prompt: str
+
+
+class Budgets(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine's budgets while a block was computed; they change sums within rounding."""
+
+    batch_tokens: int | None = None
+    batch_size: int | None = None
+    cache_tokens: int | None = None
+    packed: bool = True
+
+
+class Logged(msgspec.Struct, frozen=True, kw_only=True):
+    """What lm-eval's sample logs hold beyond scores and answers, see `aurac.tasks.record.Log`."""
+
+    greedy: list[list[bool]] | None = None
+    filtered: dict[str, list[Any] | None] = {}
+    other: dict[str, list[Any]] = {}
+
+
+class EngineCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an evaluation cost, see `aurac.engine.counts.Record`; None was not counted."""
+
+    computed_tokens: float | None = 0
+    distinct_tokens: float | None = 0
+    passes: float | None = 0
+    forward_seconds: float | None = 0.0
+    flops: float | None = 0.0
+    near_ties: int | None = 0
+    paths: list[str] = []
+
+    def __add__(self, other: EngineCounts) -> EngineCounts:
+        """The counts of both; what one could not count is not known of both."""
+
+        def total(name: str) -> Any:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            return None if mine is None or theirs is None else mine + theirs
+
+        sums = {name: total(name) for name in self.__struct_fields__ if name != "paths"}
+        return EngineCounts(**sums, paths=sorted({*self.paths, *other.paths}))
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of some documents, rows in the order of `documents`.
+
+    Attributes:
+        documents: n keys.
+        metrics: ``metric,filter`` to n numbers.
+        responses: n answers: a text, several, or the choices' log-likelihoods.
+        logged: What else lm-eval's logs would hold.
+        engine: Tokens, passes and seconds inside the model.
+        budgets: What was in force.
+        seconds: Wall time.
+        notes: What happened meanwhile, such as a batch that was halved for want of memory.
+    """
+
+    documents: list[DocumentKey]
+    metrics: dict[str, list[float]]
+    responses: list[Any]
+    logged: Logged
+    engine: EngineCounts
+    budgets: Budgets
+    seconds: float
+    notes: list[str] = []
+
+
+class CellHead(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line of a cell's file."""
+
+    schema: int
+    key: str
+    identity: CellIdentity
+
+
+class Aggregates(msgspec.Struct, frozen=True, kw_only=True):
+    """Values over all documents of metrics that are no means; for these documents alone."""
+
+    documents_sha256: str
+    values: dict[str, float]
+
+
+class Recount(msgspec.Struct, frozen=True):
+    """Nothing but the number of documents at the end of its line."""
+
+
+_KINDS: dict[str, type[Any]] = {
+    "cell": CellHead,
+    "block": Block,
+    "aggregates": Aggregates,
+    "recount": Recount,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+Line = CellHead | Block | Aggregates | Recount
+
+
+class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    kind: Literal["cell", "block", "aggregates", "recount"]
+    content: msgspec.Raw
+    sha256: str
+    documents: int
+
+
+def encode_line(content: Line, documents: int) -> bytes:
+    """A line of a cell's file.
+
+    Args:
+        content: What it says.
+        documents: How many of the documents that are asked for the file holds with this line; the
+            last thing in the line, so that a look at the end of a file tells.
+
+    Raises:
+        ValueError: A number that JSON cannot hold.
+    """
+    raw = msgspec.json.encode(content)
+    envelope = _Envelope(
+        kind=_NAMES[type(content)],  # type: ignore[arg-type]
+        content=msgspec.Raw(raw),
+        sha256=hashlib.sha256(raw).hexdigest(),
+        documents=documents,
+    )
+    return msgspec.json.encode(envelope) + b"\n"
+
+
+def decode_line(line: bytes) -> Line:
+    """The content of a line.
+
+    Raises:
+        ValueError: It is cut off, changed, or none of these records.
+    """
+    envelope = msgspec.json.decode(line, type=_Envelope)
+    raw = bytes(envelope.content)
+    if hashlib.sha256(raw).hexdigest() != envelope.sha256:
+        raise ValueError("its hash does not hold")
+    content: Line = msgspec.json.decode(raw, type=_KINDS[envelope.kind])
+    return content
