@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports.lm_eval_results import aggregated
 from aurac.exports.lm_eval_samples import safe, sample_rows
+from aurac.readers.cells import StoredCells, inside
 from aurac.readers.run import arms_of
-from aurac.report.model import inside
 from aurac.runs.results import read_results
-from aurac.runs.store import read_cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -72,11 +71,12 @@ def export_lm_eval(run_folder: Path, out: Path) -> list[Path]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out} holds files", expected="a new or an empty folder")
     shared = {task["name"]: _requests(run_folder, task) for task in _leaves(results)}
+    stored = StoredCells(run_folder, results["tasks"])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
-            written = [_write(p, scratch, run_folder, results, shared) for p in _points(results)]
+            written = [_write(p, scratch, stored, results, shared) for p in _points(results)]
             scratch.chmod(0o755)
             if out.exists():
                 out.rmdir()
@@ -146,7 +146,7 @@ def _folder(curve: Mapping[str, Any], taken: set[str]) -> str:
 def _write(
     point: Point,
     out: Path,
-    run_folder: Path,
+    stored: StoredCells,
     results: Mapping[str, Any],
     shared: Mapping[str, Requests],
 ) -> Path:
@@ -158,7 +158,7 @@ def _write(
     date = _date(provenance)
     cells = {}
     for task, where in point.cells.items():
-        cells[task] = _cell(run_folder, where)
+        (cells[task],) = stored.read(task, where)
         with (folder / f"samples_{safe(task)}_{date}.jsonl").open("w", encoding="utf-8") as lines:
             for row in sample_rows(cells[task], shared[task]):
                 lines.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -166,21 +166,6 @@ def _write(
     path = folder / f"results_{date}.json"
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
     return path
-
-
-def _cell(run_folder: Path, where: str) -> dict[str, Any]:
-    try:
-        cell = read_cell(inside(run_folder, where))
-    except ValueError as error:
-        raise RunFolderError(
-            f"{run_folder / where} is {error}", fix="run the same `aurac compare` again"
-        ) from error
-    if not cell.get("logged"):
-        raise RunFolderError(
-            f"{run_folder / where} was written by a version that kept no filtered answers",
-            fix="run the comparison anew in another folder",
-        )
-    return cell
 
 
 def _date(provenance: Mapping[str, Any]) -> str:

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aurac.exports.lm_eval_layout import Requests
+    from aurac.runs.store import Cell
 
 NOT_GIVEN = "N/A"  # lm-eval's word for a standard error that was not computed
 
 
 def aggregated(
-    cells: Mapping[str, Mapping[str, Any]],
+    cells: Mapping[str, Cell],
     shared: Mapping[str, Requests],
     results: Mapping[str, Any],
     model_args: Mapping[str, Any],
@@ -55,7 +56,7 @@ def aggregated(
         "n-shot": {n: s for n, s in sorted(shots.items()) if n in found or n in pooled},
         "higher_is_better": dict(sorted(better.items())),
         "n-samples": {
-            name: {"original": headers[name]["original"], "effective": len(cell["doc_ids"])}
+            name: {"original": headers[name]["original"], "effective": len(cell.doc_ids)}
             for name, cell in cells.items()
         },
         "config": _config(results, headers, model_args),
@@ -65,15 +66,15 @@ def aggregated(
     }
 
 
-def _task(name: str, cell: Mapping[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "alias": name, "sample_len": len(cell["doc_ids"])}
-    aggregate = cell["logged"]["aggregate"]
-    for key in [*cell["metrics"], *(k for k in aggregate if k not in cell["metrics"])]:
+def _task(name: str, cell: Cell) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name, "alias": name, "sample_len": len(cell.doc_ids)}
+    aggregate = cell.aggregates
+    for key in [*cell.metrics, *(k for k in aggregate if k not in cell.metrics)]:
         metric, _, chain = key.rpartition(",")
         if key in aggregate:  # no mean: lm-eval would bootstrap its standard error
             row[key], row[f"{metric}_stderr,{chain}"] = aggregate[key], NOT_GIVEN
         else:
-            row[key], row[f"{metric}_stderr,{chain}"] = _mean(cell["metrics"][key])
+            row[key], row[f"{metric}_stderr,{chain}"] = _mean(cell.metrics[key])
     return row
 
 
@@ -84,19 +85,15 @@ def _mean(column: Sequence[float]) -> tuple[float, float | str]:
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(values.size))
 
 
-def _group(
-    name: str, members: Sequence[str], cells: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+def _group(name: str, members: Sequence[str], cells: Mapping[str, Cell]) -> dict[str, Any]:
     """The documents of all members pooled, with lm-eval's pooled standard error."""
-    size = sum(len(cells[m]["doc_ids"]) for m in members)
+    size = sum(len(cells[m].doc_ids) for m in members)
     row: dict[str, Any] = {"alias": name, "name": name, "sample_len": size}
     counts = {}
-    for key in cells[members[0]]["metrics"]:
-        columns = [cells[m]["metrics"].get(key) for m in members]
+    for key in cells[members[0]].metrics:
+        columns = [cells[m].metrics.get(key) for m in members]
         known = [np.asarray(column, dtype=np.float64) for column in columns if column is not None]
-        if len(known) < len(members) or any(
-            key in cells[m]["logged"]["aggregate"] for m in members
-        ):
+        if len(known) < len(members) or any(key in cells[m].aggregates for m in members):
             continue
         metric, _, chain = key.rpartition(",")
         inside = sum(float(np.square(c - c.mean()).sum()) for c in known)
@@ -163,21 +160,21 @@ def _surroundings(results: Mapping[str, Any], headers: Mapping[str, Any]) -> dic
     }
 
 
-def _hash(cell: Mapping[str, Any], shared: Requests) -> str:
+def _hash(cell: Cell, shared: Requests) -> str:
     """Over the hashes of every sample, each filter's one after the other."""
     once = "".join(str(row[name]) for row in shared.rows for name in HASHES)
-    text = once * len(cell["logged"]["filtered"])
+    text = once * len(cell.logged.filtered)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _identity(
     results: Mapping[str, Any],
     headers: Mapping[str, Any],
-    cells: Mapping[str, Mapping[str, Any]],
+    cells: Mapping[str, Cell],
 ) -> dict[str, Any]:
     name = results["provenance"]["base"]["name"]
     template = _first(headers)["chat_template"]
-    seconds = sum(cell.get("seconds") or 0.0 for cell in cells.values())
+    seconds = sum(cell.seconds for cell in cells.values())
     return {
         "model_source": "hf",
         "model_name": name,

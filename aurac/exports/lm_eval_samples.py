@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from aurac.exports.lm_eval_layout import Requests
+    from aurac.runs.store import Cell
 
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
 
@@ -21,19 +22,19 @@ def safe(name: str) -> str:
     return cleaned if cleaned.strip(". ") else f"__{len(cleaned)}"
 
 
-def sample_rows(cell: Mapping[str, Any], shared: Requests) -> Iterator[dict[str, Any]]:
+def sample_rows(cell: Cell, shared: Requests) -> Iterator[dict[str, Any]]:
     """One cell's rows, filter after filter, documents in order, keys in lm-eval's order.
 
     Args:
-        cell: A stored cell with `logged`.
+        cell: A stored cell.
         shared: Its task's documents and prompts.
 
     Raises:
         RunFolderError: The cell is about other documents than the task's.
     """
-    if [str(row["doc_id"]) for row in shared.rows] != [str(doc) for doc in cell["doc_ids"]]:
-        raise RunFolderError(f"the cell {cell['key'][:12]} has other documents than its task")
-    for chain in cell["logged"]["filtered"]:
+    if [str(row["doc_id"]) for row in shared.rows] != cell.doc_ids:
+        raise RunFolderError(f"the cell {cell.identity.key[:12]} has other documents than its task")
+    for chain in cell.logged.filtered:
         metrics = _metrics(cell, chain)
         for index, row in enumerate(shared.rows):
             responses = _responses(cell, index, row)
@@ -52,9 +53,9 @@ def sample_rows(cell: Mapping[str, Any], shared: Requests) -> Iterator[dict[str,
             }
 
 
-def _metrics(cell: Mapping[str, Any], chain: str) -> dict[str, Any]:
+def _metrics(cell: Cell, chain: str) -> dict[str, Any]:
     """Name → column of the metrics under a filter, those that are no numbers included."""
-    columns = {**cell["metrics"], **cell["logged"]["other"]}
+    columns = {**cell.metrics, **cell.logged.other}
     split = {key: key.rpartition(",") for key in columns}
     return {name: columns[key] for key, (name, _, found) in split.items() if found == chain}
 
@@ -66,9 +67,9 @@ def _arguments(arguments: list[list[Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _responses(cell: Mapping[str, Any], index: int, row: Mapping[str, Any]) -> list[Any]:
+def _responses(cell: Cell, index: int, row: Mapping[str, Any]) -> list[Any]:
     """For each request its responses, every part as text, as lm-eval writes them."""
-    kept, greedy = cell["responses"][index], cell["logged"]["greedy"]
+    kept, greedy = cell.responses[index], cell.logged.greedy
     if greedy is not None:
         return [[[str(x), str(g)]] for x, g in zip(kept, greedy[index], strict=True)]
     if len(row["arguments"]) == 1:  # one request, asked once or several times
@@ -76,9 +77,9 @@ def _responses(cell: Mapping[str, Any], index: int, row: Mapping[str, Any]) -> l
     return [as_text(one) if isinstance(one, list) else [str(one)] for one in kept]
 
 
-def _filtered(cell: Mapping[str, Any], chain: str, index: int, responses: list[Any]) -> list[Any]:
-    rows = cell["logged"]["filtered"][chain]
-    if rows is None:  # the filter takes the first response
+def _filtered(cell: Cell, chain: str, index: int, responses: list[Any]) -> list[Any]:
+    rows = cell.logged.filtered[chain]
+    if rows is None or rows[index] is None:  # the filter takes the first response
         return [one[0] for one in responses]
     found = as_text(rows[index])
     return found if isinstance(found, list) else [found]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, RunFolderError
-from aurac.hashing import sha256_json
-from aurac.runs.provenance import differences
+from aurac.readers.cells import StoredCells, inside, read_json
+from aurac.runs.schema import differences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
     Raises:
         RunFolderError: Not JSON, another schema, or a cell that is missing or damaged.
     """
-    results = _json(folder / "results.json")
+    results = read_json(folder / "results.json")
     if results.get("schema") != 1:
         raise RunFolderError(
             f"{folder / 'results.json'} has schema {results.get('schema')!r}", expected="schema 1"
@@ -43,7 +42,8 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
         seeds = {a["name"]: a.get("seed") for a in results.get("adapters", [])}
         rows = sorted(results["curves"], key=lambda row: not row.get("default", True))
         rows = [row for row in rows if _has_a_point(row)]
-        reader = CellReader(folder, _clusters(folder, results.get("tasks", [])))
+        tasks = results.get("tasks", [])
+        reader = CellReader(StoredCells(folder, tasks), _clusters(folder, tasks))
         curves = [
             _curve(row, reader, metric, prompts.get(row["task"]), seeds.get(row["adapter"]))
             for row in rows
@@ -78,60 +78,47 @@ def _clusters(folder: Path, tasks: Sequence[Mapping[str, Any]]) -> dict[str, dic
         if not task.get("cluster"):
             continue
         where = str(task["documents"])
-        _stay_inside(folder, where)
-        content = _json(folder / where)
+        content = read_json(inside(folder, where))
         found[task["name"]] = dict(zip(content["doc_ids"], content["clusters"], strict=True))
     return found
 
 
-def _stay_inside(folder: Path, where: str) -> None:
-    path = folder / where
-    if os.path.isabs(where) or ".." in path.relative_to(folder).parts:  # noqa: PTH117
-        raise RunFolderError(f"{where} is outside {folder}")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise RunFolderError(f"{path} cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise RunFolderError(f"{path} holds a {type(content).__name__}", expected="an object")
-    return content
-
-
 class CellReader:
-    """Reads cells below a run folder; equal labels become the same tuple, to be joined quickly."""
+    """Scores and labels of cells; equal labels become the same tuple, to be joined quickly."""
 
-    def __init__(self, folder: Path, clusters: Mapping[str, Mapping[str, str]]) -> None:
-        self.folder, self._clusters = folder, clusters
+    def __init__(self, cells: StoredCells, clusters: Mapping[str, Mapping[str, str]]) -> None:
+        self._cells, self._clusters = cells, clusters
         self._seen: dict[tuple[str, ...], tuple[str, ...]] = {}
 
-    def read(self, where: str | Sequence[str], metric: str) -> dict[str, Any]:
+    def read(self, task: str, where: str | Sequence[str], metric: str) -> dict[str, Any]:
         """Scores and labels of one point; of a group's members one after the other.
 
         Raises:
             RunFolderError: A cell is outside the folder, missing, damaged, or lacks the metric.
         """
-        paths = [where] if isinstance(where, str) else list(where)
-        parts = [self._one(path, metric) for path in paths]
+        parts = self._cells.read(task, where)
         several = len(parts) > 1
-        scores = np.concatenate([part["scores"] for part in parts])
-        found: dict[str, Any] = {"scores": scores}
-        found["identities"] = [part["identity"] for part in parts]
-        for name in ("doc_ids", "doc_hashes", "strata"):
-            if any(part[name] is None for part in parts):
-                found[name] = None
-                continue
-            labels: list[str] = []
-            for i, part in enumerate(parts):
-                prefix = f"{i}:" if several and name == "doc_ids" else ""
-                labels += [f"{prefix}{label}" for label in part[name]]
-            found[name] = self._seen.setdefault(tuple(labels), tuple(labels))
-        if found["strata"] is None and several:  # the members of a group are fixed, like subjects
-            members = tuple(str(i) for i, part in enumerate(parts) for _ in part["scores"])
-            found["strata"] = self._seen.setdefault(members, members)
-        return found
+        labels: dict[str, list[str]] = {"doc_ids": [], "doc_hashes": [], "strata": []}
+        for i, part in enumerate(parts):
+            if metric not in part.metrics:
+                raise RunFolderError(
+                    f"a cell of {task} holds no metric {metric!r}",
+                    expected=f"one of {', '.join(part.metrics) or 'none'}",
+                )
+            prefix = f"{i}:" if several else ""
+            labels["doc_ids"] += [f"{prefix}{document.id}" for document in part.documents]
+            labels["doc_hashes"] += [document.content for document in part.documents]
+            labels["strata"] += [str(i)] * len(part.documents)  # a group's members are fixed
+        return {
+            "scores": np.concatenate([np.asarray(part.metrics[metric]) for part in parts]),
+            "identities": [part.identity.to_dict() for part in parts],
+            "doc_ids": self._same(labels["doc_ids"]),
+            "doc_hashes": self._same(labels["doc_hashes"]),
+            "strata": self._same(labels["strata"]) if several else None,
+        }
+
+    def _same(self, labels: Sequence[str]) -> tuple[str, ...]:
+        return self._seen.setdefault(tuple(labels), tuple(labels))
 
     def clusters(self, task: str, doc_ids: Sequence[str]) -> tuple[str, ...] | None:
         """What the documents of a task share, the same tuple each time; None where nothing."""
@@ -140,33 +127,6 @@ class CellReader:
             return None
         found = tuple(labels[str(doc)] for doc in doc_ids)
         return self._seen.setdefault(found, found)
-
-    def _one(self, where: str, metric: str) -> dict[str, Any]:
-        _stay_inside(self.folder, where)
-        path = self.folder / where
-        cell = _json(path)
-        _check_whole(cell, path)
-        column = cell.get("metrics", {}).get(metric)
-        if column is None:
-            known = ", ".join(cell.get("metrics", {})) or "none"
-            raise RunFolderError(f"{path} holds no metric {metric!r}", expected=f"one of {known}")
-        scores = np.asarray(column, dtype=np.float64)
-        found = {name: cell.get(name) for name in ("doc_ids", "doc_hashes", "strata")}
-        for name, labels in found.items():
-            if labels is not None and len(labels) != scores.size:
-                raise RunFolderError(f"{path} has {len(labels)} {name} for {scores.size} scores")
-        return {"scores": scores, **found, "identity": cell.get("identity") or {}}
-
-
-def _check_whole(cell: Mapping[str, Any], path: Path) -> None:
-    """A cell as the store writes it carries a checksum; one made by hand may have none."""
-    if "identity" not in cell and "checksum" not in cell:
-        return
-    if sha256_json({k: v for k, v in cell.items() if k != "checksum"}) != cell.get("checksum"):
-        raise RunFolderError(
-            f"{path} is damaged: its checksum does not hold",
-            fix="give the command of the run again: it computes that cell anew",
-        )
 
 
 def _check_alike(label: str, points: Mapping[int, Mapping[str, Any]]) -> None:
@@ -194,7 +154,7 @@ def _curve(
     cells = {int(r): where for r, where in (row.get("cells") or {}).items() if where}
     if any(rank not in cells for rank in plain.ranks):
         return plain
-    points = {rank: reader.read(cells[rank], chosen) for rank in plain.ranks}
+    points = {rank: reader.read(row["task"], cells[rank], chosen) for rank in plain.ranks}
     first = points[plain.ranks[0]]
     for rank, point in points.items():
         if point["doc_ids"] != first["doc_ids"]:

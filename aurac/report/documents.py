@@ -15,12 +15,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from aurac.curves.curve import Curve
-from aurac.errors import CurveError
-from aurac.report.model import CurveRow, Run, inside
+from aurac.errors import CurveError, RunFolderError
+from aurac.hashing import sha256_json
+from aurac.readers.cells import document_keys, inside, read_stored
 from aurac.runs.store import read_cell
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from aurac.report.model import CurveRow, Run
 
 # Scores closer than this are the same score written twice.
 _SAME = 1e-9
@@ -102,7 +105,8 @@ class Example:
 def cell(curve: CurveRow, rank: int) -> CellScores | None:
     """The cell of a curve at a rank (0 is the base); None when it was not kept or is damaged."""
     paths = curve.cells.get(rank, ())
-    parts = [_read(path, curve.metric) for path in paths]
+    lists = curve.documents_in if len(curve.documents_in) == len(paths) else (None,) * len(paths)
+    parts = [_read(path, where, curve.metric) for path, where in zip(paths, lists, strict=True)]
     known = [part for part in parts if part is not None]
     if not known or len(known) < len(parts):
         return None
@@ -128,28 +132,24 @@ def _pooled(parts: Sequence[CellScores]) -> CellScores:
 
 
 @lru_cache(maxsize=512)
-def _read(path: Path, metric: str) -> CellScores | None:
+def _read(path: Path, documents: Path | None, metric: str) -> CellScores | None:
     try:
-        content = read_cell(path)
-        ids = [str(doc) for doc in content["doc_ids"]]
-        scores = [float(score) for score in content["metrics"][metric]]
-    except (OSError, ValueError, KeyError, TypeError):
+        stored = read_stored(path, _keys(documents) if documents else None)
+    except RunFolderError:
         return None
-    if len(ids) != len(scores) or len(set(ids)) != len(ids):
+    if metric not in stored.metrics:
         return None
-    responses = content.get("responses") or []
-    prompts = (content.get("identity") or {}).get("prompts_sha256")
+    ids = stored.doc_ids
     return CellScores(
-        scores=dict(zip(ids, scores, strict=True)),
-        responses=dict(zip(ids, responses, strict=True)) if len(responses) == len(ids) else {},
-        hashes=_labels(content.get("doc_hashes"), len(ids)),
-        strata=_labels(content.get("strata"), len(ids)),
-        prompts=str(prompts) if prompts else None,
+        scores=dict(zip(ids, stored.metrics[metric], strict=True)),
+        responses=dict(zip(ids, stored.responses, strict=True)),
+        hashes=tuple(document.content for document in stored.documents),
+        strata=None,
+        prompts=sha256_json([document.prompt for document in stored.documents]),
     )
 
 
-def _labels(values: Sequence[Any] | None, n: int) -> tuple[str, ...] | None:
-    return tuple(map(str, values)) if values is not None and len(values) == n else None
+_keys = lru_cache(maxsize=64)(document_keys)
 
 
 def identities(run: Run) -> dict[str, Mapping[str, Any]]:
@@ -158,12 +158,9 @@ def identities(run: Run) -> dict[str, Mapping[str, Any]]:
     for curve in run.curves:
         if curve.task in found or not curve.cells:
             continue
-        try:
-            identity = read_cell(next(iter(curve.cells.values()))[0]).get("identity")
-        except ValueError:
-            continue
-        if identity:
-            found[curve.task] = identity
+        stored = read_cell(next(iter(curve.cells.values()))[0], [])
+        if stored is not None:
+            found[curve.task] = stored.identity.to_dict()
     return found
 
 

@@ -9,7 +9,7 @@ from aurac.errors import RunFolderError
 from aurac.report.documents import identities
 from aurac.report.escape import one_line
 from aurac.report.model import CurveRow, Run, labelled
-from aurac.runs.provenance import differences
+from aurac.runs.schema import differences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from aurac.errors import RunFolderError
+from aurac.readers.cells import inside
 from aurac.report.escape import one_line
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class CurveRow:
     seed: int | None = None
     members: tuple[CurveRow, ...] = ()
     clustered_in: Path | None = None
+    documents_in: tuple[Path | None, ...] = ()
 
     @property
     def seeds(self) -> int:
@@ -170,10 +171,11 @@ def parse(results: Mapping[str, Any], root: Path | None = None) -> Run:
                 clustered_in=inside(root, files[entry["task"]])
                 if root and entry["task"] in files
                 else None,
+                documents_in=_document_files(entry["task"], results, root) if root else (),
             )
             for entry in raw
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RunFolderError) as error:
         raise RunFolderError(f"a curve that cannot be read ({error!r})") from error
     return Run(
         curves=labelled(curves),
@@ -185,6 +187,14 @@ def parse(results: Mapping[str, Any], root: Path | None = None) -> Run:
         roots=(root,) if root else (),
         groups=results.get("groups") or {},
     )
+
+
+def _document_files(name: str, results: Mapping[str, Any], root: Path) -> tuple[Path | None, ...]:
+    """Where the documents of a task are listed; of a group those of each member."""
+    tasks = {task.get("name"): task for task in results.get("tasks") or ()}
+    members = tasks.get(name, {}).get("members") or [name]
+    named = [tasks.get(member, {}).get("documents") for member in members]
+    return tuple(inside(root, where) if isinstance(where, str) else None for where in named)
 
 
 def _clustered(task: Mapping[str, Any]) -> bool:
@@ -273,14 +283,6 @@ def _cells(entry: Mapping[str, Any], root: Path) -> dict[int, tuple[Path, ...]]:
         for rank, where in listed.items()
         if where
     }
-
-
-def inside(root: Path, relative: str) -> Path:
-    """The path of a cell, which has to lie in the run folder that names it."""
-    path = PurePath(relative)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"cell path {relative!r} leaves the run folder")
-    return root / path
 
 
 def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:

@@ -12,7 +12,8 @@ def readable(task: BuiltTask) -> dict[str, Any]:
     """The documents of a task as plain JSON, for the examples of a report.
 
     Returns:
-        `doc_ids` (in a group `member index:doc_id`), `questions`, `targets`, and `choices` (one
+        `doc_ids` (in a group `member index:doc_id`), `keys` (of a task: id, SHA-256 of the content
+        and of the requests of each document), `questions`, `targets`, and `choices` (one
         list of texts per document, or None for the whole where the task offers none), and
         `clusters` (what documents share; None where they are independent).
     """
@@ -29,6 +30,9 @@ def readable(task: BuiltTask) -> dict[str, Any]:
                 found["choices"].append(choices)
     if not any(found["choices"]):
         found["choices"] = None
+    if not task.members:
+        keys = zip(task.doc_ids, task.doc_hashes, task.prompt_hashes, strict=True)
+        found["keys"] = [list(key) for key in keys]
     found["clusters"] = list(task.clusters) if task.clusters is not None else None
     return found
 
