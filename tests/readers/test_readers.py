@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from made_cells import make_identity, store_cell
 
 from aurac.errors import DataError, RunFolderError
 from aurac.readers import read_curves
 from aurac.readers.run import arms_of
 from aurac.readers.table import curves_from_frame
+from aurac.runs.schema import DocumentKey
 
 HEAD = "adapter,task,rank,doc_id,score\n"
 BODY = "a,t,1,x,0\na,t,1,y,1\na,t,2,x,1\na,t,2,y,1\n"
@@ -250,19 +252,17 @@ def test_bad_logs(tmp_path):
 
 
 def run_folder(folder, *, recipes=None):
-    (folder / "cells").mkdir(parents=True)
     curves = []
     for name, default, add in (("m", True, 0), ("m", False, 1), ("l", True, 2)):
         cells = {}
         for rank in (1, 2):
-            key = f"{name}{add}{rank}"
             scores = [float((d + rank + add) % 3 == 0) for d in range(6)]
-            cell = {
-                "schema": 1, "key": key, "doc_ids": list(range(6)), "doc_hashes": list("abcdef"),
-                "strata": None, "metrics": {"em,strict": scores, "em,flex": [1.0] * 6},
-            }  # fmt: skip
-            (folder / "cells" / f"{key}.json").write_text(json.dumps(cell))
-            cells[str(rank)] = f"cells/{key}.json"
+            cells[str(rank)] = store_cell(
+                folder,
+                make_identity(adapter_sha256=f"{name}{add}", rank=rank),
+                [DocumentKey(str(d), c, "p") for d, c in enumerate("abcdef")],
+                {"em,strict": scores, "em,flex": [1.0] * 6},
+            )
         curves.append({
             "adapter": name, "task": "t", "metric": "em,strict", "method": "lora", "base": "b",
             "basis": "prefix", "rescale": "rule" if default else "keep", "default": default,
@@ -323,6 +323,32 @@ def test_groups_of_tasks_concatenate_their_members(tmp_path):
     assert curve.doc_ids[6] == "1:0"
 
 
+def first_cell(folder, content):
+    return folder / content["curves"][0]["cells"]["1"]
+
+
+def flip(path):
+    """One bit of an outcome, behind the hash of its line."""
+    path.write_bytes(path.read_bytes().replace(b"1.0", b"0.0", 1))
+
+
+def list_documents(folder, content, count):
+    """Say which documents the results are about."""
+    keys = [[str(d), "abcdefg"[d], "p"] for d in range(count)]
+    (folder / "documents.json").write_text(json.dumps({"keys": keys}))
+    content["tasks"] = [{"name": "t", "documents": "documents.json"}]
+
+
+def test_results_are_about_the_documents_that_they_list(tmp_path):
+    """A cell may have grown since: more documents, in another order."""
+    content = run_folder(tmp_path / "run")
+    list_documents(tmp_path / "run", content, 4)
+    (tmp_path / "run" / "results.json").write_text(json.dumps(content))
+    curve = next(c for c in read_curves(tmp_path / "run").curves if c.adapter == "m")
+    assert curve.doc_ids == ("0", "1", "2", "3")
+    assert curve.outcomes.tolist() == [[0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0]]
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -331,21 +357,12 @@ def test_groups_of_tasks_concatenate_their_members(tmp_path):
         (lambda f, c: c.update(schema=9), "schema 9"),
         (lambda f, c: c.update(curves=[]), "holds no curves"),
         (lambda f, c: c["curves"][0].pop("task"), "lacks or garbles"),
-        (lambda f, c: (f / "cells" / "m01.json").unlink(), "cannot be read"),
-        (lambda f, c: (f / "cells" / "m01.json").write_text('{"metrics": {}}'), "holds no metric"),
+        (lambda f, c: first_cell(f, c).unlink(), "missing or damaged"),
+        (lambda f, c: first_cell(f, c).write_text('{"metrics": {}}\n'), "missing or damaged"),
+        (lambda f, c: flip(first_cell(f, c)), "missing or damaged"),
+        (lambda f, c: c["curves"][0].update(metric="acc,none"), "holds no metric"),
         (lambda f, c: c["curves"][0]["cells"].update({"1": "../../x.json"}), "is outside"),
-        (
-            lambda f, c: (f / "cells" / "m01.json").write_text(
-                '{"metrics": {"em,strict": [1]}, "doc_ids": [1, 2]}'
-            ),
-            "2 doc_ids for 1 scores",
-        ),
-        (
-            lambda f, c: (f / "cells" / "m01.json").write_text(
-                '{"metrics": {"em,strict": [1]}, "doc_ids": [1]}'
-            ),
-            "different documents at ranks 1 and 2",
-        ),
+        (lambda f, c: list_documents(f, c, 7), "lacks 1 of 7 documents"),
     ],
 )
 def test_damaged_run_folders(tmp_path, damage, words):

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from report_runs import METRIC, RunMaker, ramp, zoo_run
+from report_runs import RunMaker, ramp, stored_scores, zoo_run
 
 from aurac.report import write_report
 from aurac.report.data import as_csv, as_parquet
 from aurac.stats import difference, interval
 
-STRATA = [f"subject {i % 3}" for i in range(90)]
+STRATA = [f"subject {i // 30}" for i in range(90)]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def scores_of(folder, adapter, basis="prefix", rescale="rule"):
         c for c in curves if (c["adapter"], c["basis"], c["rescale"]) == (adapter, basis, rescale)
     )
     cells = [curve["cells"][str(rank)] for rank in curve["ranks"]]
-    return np.array([json.loads((folder / cell).read_text())["metrics"][METRIC] for cell in cells])
+    return np.array([stored_scores(folder, cell) for cell in cells])
 
 
 @pytest.mark.parametrize(

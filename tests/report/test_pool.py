@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from report_runs import METRIC, RunMaker
+from report_runs import RunMaker, stored_scores
 
 from aurac.cli import cli
 from aurac.errors import AuracError
@@ -46,12 +45,7 @@ def found(tmp_path_factory):
     maker = maker_of(folder)
     maker.write()
     scores = {
-        c["adapter"]: np.array(
-            [
-                json.loads((folder / c["cells"][str(r)]).read_text())["metrics"][METRIC]
-                for r in RANKS
-            ]
-        )
+        c["adapter"]: np.array([stored_scores(folder, c["cells"][str(r)]) for r in RANKS])
         for c in maker.curves
     }
     return folder, parse(maker.results(), folder), scores

@@ -12,7 +12,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
-from report_runs import METRIC, RunMaker, many_curves, zoo_run
+from report_runs import RunMaker, many_curves, stored_scores, zoo_run
 
 from aurac.errors import RunFolderError
 from aurac.report import write_report
@@ -208,9 +208,7 @@ def test_gained_and_lost_are_counted_from_the_cells(tmp_path):
     maker = RunMaker(tmp_path, n=40).add("a", [0.3, 0.6], ranks=(1, 2))
     maker.write()
     cells = maker.curves[0]["cells"]
-    scores = {
-        r: json.loads((tmp_path / p).read_text())["metrics"][METRIC] for r, p in cells.items()
-    }
+    scores = {r: stored_scores(tmp_path, p) for r, p in cells.items()}
     gained = sum(b > a for a, b in zip(scores["1"], scores["2"], strict=True))
     lost = sum(b < a for a, b in zip(scores["1"], scores["2"], strict=True))
     write_report(tmp_path)

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+from made_cells import make_identity, store_cell
 
-from aurac.hashing import sha256_json
+from aurac.runs.schema import DocumentKey
+from aurac.runs.store import read_cell
 
 ZOO = {
     # name: (method, rescale, accuracy at the lowest and the highest rank, role)
@@ -52,23 +54,26 @@ class RunMaker:
         self.difficulty, self.base = {}, {}
 
     def cell(self, name, task, scores, texts):
-        path = f"cells/{name}.json"
-        if self.with_cells:
-            (self.folder / "cells").mkdir(parents=True, exist_ok=True)
-            content = {
-                "schema": 1,
-                "key": name,
-                "identity": {},
-                "doc_ids": [str(i) for i in range(self.n)],
-                "doc_hashes": [f"{task}-{i}" for i in range(self.n)],
-                "strata": self.strata,
-                "metrics": {METRIC: [float(s) for s in scores]},
-                "responses": texts,
-                "seconds": 1.0,
-            }
-            content["checksum"] = sha256_json(content)
-            (self.folder / path).write_text(json.dumps(content))
-        return path
+        """A cell's path; of a group of tasks one path for each member."""
+        paths = []
+        for member, rows in self.members(task).items():
+            identity = make_identity(task=member, adapter_sha256=name)
+            if self.with_cells:
+                keys = [DocumentKey(str(i), f"{member}-{i}", f"prompt {i}") for i in rows]
+                columns = {METRIC: [scores[i] for i in rows]}
+                store_cell(self.folder, identity, keys, columns, [texts[i] for i in rows])
+            paths.append(f"cells/{identity.key}.jsonl")
+        return paths if self.strata else paths[0]
+
+    def members(self, task):
+        """Task → places of its documents; a group's tasks are its strata."""
+        if not self.strata:
+            return {task: range(self.n)}
+        assert sorted(self.strata) == list(self.strata)
+        return {
+            name: [i for i, label in enumerate(self.strata) if label == name]
+            for name in dict.fromkeys(self.strata)
+        }
 
     def outcomes(self, task, accuracy):
         """Correlated right and wrong answers: documents keep their difficulty over the ranks."""
@@ -177,6 +182,7 @@ class RunMaker:
                 "output_type": "generate_until",
                 "version": 1,
                 "limit": None,
+                "members": list(self.members(task)) if self.strata else [],
             },
         )
         self.adapters.setdefault(
@@ -294,3 +300,9 @@ def many_curves(
         }[shape]
         maker.add(f"adapter-{at:02d}", ramp(low, high, len(ranks)), ranks=ranks, task=task)
     return maker
+
+
+def stored_scores(folder, paths):
+    """The scores in a cell, of a group's members one after the other."""
+    paths = [paths] if isinstance(paths, str) else paths
+    return [score for path in paths for score in read_cell(Path(folder) / path).metrics[METRIC]]
