@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError
-from aurac.runs.cell_content import reason_of
 
 if TYPE_CHECKING:
     from aurac.engine.options import EngineOptions
@@ -59,6 +58,6 @@ def stop_if_device_is_lost(error: BaseException, cell: PlannedCell) -> None:
     """After an error of the accelerator itself every later cell of this process would fail."""
     if "CUDA error" in str(error) and not no_memory(error):
         raise LostDeviceError(
-            f"the accelerator is lost since {cell.label} ({reason_of(error)})",
+            f"the accelerator is lost since {cell.label} ({error})",
             fix="give the same command again to go on without that cell",
         ) from error

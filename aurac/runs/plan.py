@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from aurac.adapters import Adapter, default_nested_ranks, default_rescale
 from aurac.adapters.truncate import BASES, RESCALES
 from aurac.errors import RankError, UsageError
-from aurac.runs.provenance import CellIdentity
+from aurac.runs.schema import CellIdentity, DocumentKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aurac.adapters.truncate import Basis, Rescale
     from aurac.models.base import LoadedBase
+    from aurac.runs.store import Cell
     from aurac.tasks.task import BuiltTask
 
 
@@ -59,6 +60,18 @@ class PlannedCell:
     rank: int
     task: BuiltTask
     identity: CellIdentity
+    documents: tuple[DocumentKey, ...]
+
+    def missing(self, stored: Cell | None) -> list[int]:
+        """Places of the documents that a stored cell does not have."""
+        if stored is None:
+            return list(range(len(self.documents)))
+        absent = set(stored.missing)
+        return [place for place, key in enumerate(self.documents) if key in absent]
+
+    def requests(self, places: Sequence[int]) -> int:
+        """How many requests these documents are."""
+        return sum(end - start for start, end in (self.task.spans[place] for place in places))
 
     @property
     def label(self) -> str:
@@ -132,8 +145,6 @@ def plan(
     variants: Iterable[Variant],
     tasks: Sequence[BuiltTask],
     base: LoadedBase,
-    batching: str,
-    lm_eval: str,
 ) -> list[PlannedCell]:
     """All cells in the order they run: coarse ranks first, for every variant and task.
 
@@ -155,22 +166,47 @@ def plan(
             fit_factor=factors[rank] if factors else None,
             task=task.name,
             task_version=str(task.version),
-            documents_sha256=task.documents_sha256,
-            prompts_sha256=task.prompts_sha256,
+            num_fewshot=task.num_fewshot,
+            fewshot=task.fewshot,
+            fewshot_seed=task.fewshot_seed,
+            chat_template=task.template_sha256,
+            split=task.split,
             dtype=base.dtype,
             device_kind=base.device.split(":")[0],
-            batching=batching,
-            lm_eval=lm_eval,
+            lm_eval=task.lm_eval,
         )
 
-    cells = [(_BASE_LEVEL, PlannedCell(None, 0, task, identity(None, 0, task))) for task in tasks]
+    keys = {task.name: documents_of(task) for task in tasks}
+
+    def cell(variant: Variant | None, rank: int, task: BuiltTask) -> PlannedCell:
+        return PlannedCell(variant, rank, task, identity(variant, rank, task), keys[task.name])
+
+    cells = [(_BASE_LEVEL, cell(None, 0, task)) for task in tasks]
     for variant in sorted(variants, key=lambda variant: variant.role != "default"):
         for rank, level in coarse_levels(variant.ranks).items():
-            planned = [PlannedCell(variant, rank, t, identity(variant, rank, t)) for t in tasks]
-            cells += [(level, cell) for cell in planned]
-    steps = {id(task): _effort_step(task) for task in tasks}
-    cells.sort(key=lambda pair: (pair[0], -steps[id(pair[1].task)]))
-    return [cell for _, cell in cells]
+            cells += [(level, cell(variant, rank, task)) for task in tasks]
+    steps = {task.name: _effort_step(task) for task in tasks}
+    cells.sort(key=lambda pair: (pair[0], -steps[pair[1].task.name]))
+    return [planned for _, planned in cells]
+
+
+def documents_of(task: BuiltTask) -> tuple[DocumentKey, ...]:
+    """The documents of a task, in order."""
+    keys = zip(task.doc_ids, task.doc_hashes, task.prompt_hashes, strict=True)
+    return tuple(DocumentKey(*key) for key in keys)
+
+
+def blocks_of(places: Sequence[int], device_kind: str) -> list[list[int]]:
+    """Places of documents in blocks of a fixed grid: what is missing of each, in order.
+
+    A block is what a kill loses at most, and it has batches of its own: on an accelerator, which
+    takes larger ones, it is larger.
+    """
+    size = BLOCK_DOCUMENTS.get(device_kind, _ACCELERATOR_BLOCK)
+    blocks: dict[int, list[int]] = {}
+    for place in places:
+        blocks.setdefault(place // size, []).append(place)
+    return [blocks[number] for number in sorted(blocks)]
 
 
 def _effort_step(task: BuiltTask) -> int:
@@ -178,6 +214,8 @@ def _effort_step(task: BuiltTask) -> int:
     return round(math.log(max(task.effort, 1.0), _UNLIKE))
 
 
+BLOCK_DOCUMENTS = {"cpu": 128}
+_ACCELERATOR_BLOCK = 1024
 _UNLIKE = 4.0  # tasks whose efforts differ by this factor are not about as long
 _FULL_LEVEL, _BASE_LEVEL, _LOWEST_LEVEL = 0, 1, 2
 
@@ -212,5 +250,5 @@ def shard_of(cells: Sequence[PlannedCell], number: int, of: int) -> list[Planned
     for cell in cells:
         by_task.setdefault(cell.task.name, []).append(cell)
     dealt = [cell for group in by_task.values() for cell in group]
-    mine = {id(cell) for place, cell in enumerate(dealt) if place % of == number - 1}
-    return [cell for cell in cells if id(cell) in mine]
+    share = {cell.identity.key for cell in dealt[number - 1 :: of]}
+    return [cell for cell in cells if cell.identity.key in share]

@@ -1,8 +1,10 @@
-"""Cells on a Ray cluster: each is a task; Ray places tasks, and does those of dead workers again.
+"""Cells on a Ray cluster: each block of documents is a task; Ray places tasks and repeats those of
+dead workers.
 
-A task carries an order (settings, names and hashes) and a cell's identity, never a model. What a
-worker found comes back as the task's value, once, and this process alone writes it, under a lease:
-the workers need no shared folder. Documents of `--data` lie at the same path on every node.
+A task carries a job (settings, names and hashes), a cell's identity and the places of its
+documents, never a model. What a worker computed comes back as the task's value, and this process
+alone writes it, under a lock: the workers need no shared folder. Documents of `--data` lie at the
+same path on every node.
 """
 
 from __future__ import annotations
@@ -12,14 +14,15 @@ import logging
 import socket
 import time
 from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError, UsageError
-from aurac.hashing import sha256_json
-from aurac.runs.cell_content import failure_content
-from aurac.runs.keeper import KeeperLink, WorkersCheckpoint
-from aurac.runs.partial import SECONDS
+from aurac.models.device import share_cores
+from aurac.runs.plan import blocks_of
+from aurac.runs.runner import failure_content, keep_aggregates
+from aurac.runs.schema import Block
 from aurac.runs.settings import to_plain
 from aurac.runs.store import cannot_write
 
@@ -27,13 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from aurac.runs.plan import PlannedCell
-    from aurac.runs.runner import Tools
+    from aurac.runs.runner import RunContext
     from aurac.runs.session import Session
     from aurac.runs.store import CellStore
 
 logger = logging.getLogger(__name__)
 
-RETRIES = 3  # workers that may die in one cell before it counts as failed
+RETRIES = 3  # workers that may die in one block before its cell counts as failed
 _ANSWERS_IN = 10.0  # seconds
 _PATIENCE = 1.0  # seconds between looks at signals and at cells of other processes
 
@@ -43,162 +46,217 @@ class ClusterError(AuracError):
 
 
 class RayExecutor:
-    """Runs cells as tasks of a Ray cluster.
+    """Runs blocks as tasks of a Ray cluster.
 
     Args:
         address: Of the cluster; None starts one on this machine.
         workers: Most tasks at a time; None: as many as fit.
+
+    Raises:
+        UsageError: Ray is not installed.
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
         self._address, self._workers = address, workers
+        self._ray = _ray()
 
     def run(
-        self, session: Session, store: CellStore, cells: Sequence[PlannedCell], tools: Tools
+        self, session: Session, store: CellStore, cells: Sequence[PlannedCell], context: RunContext
     ) -> None:
         """See `Executor`."""
-        ray = _ray()
+        ray = self._ray
         gpus = 1 if session.outline.device.startswith("cuda") else 0
-        with _cluster(ray, self._address, self._workers, tools):
+        with _cluster(ray, self._address, self._workers, context):
             # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
             how = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES, "max_calls": 0}
-            task = ray.remote(**how)(compute_cell)
-            keeper = KeeperLink(ray, store, SECONDS, _beside_this_process(ray))
-            flight = _Flight(ray, task, ray.put(_order(session)), store, tools, keeper)
+            task = ray.remote(**how)(compute_block)
             slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
             if gpus and not slots:
                 logger.warning("the Ray cluster has no GPU now: cells wait until one joins")
-            # One more than run at a time: a worker finds its next cell waiting.
+            # One more than run at a time: a worker finds its next block waiting.
             most = self._workers or slots + 1
-            waiting = deque(cells)
+            queue = _Queue(ray, task, ray.put(_job(session)), store, context, cells)
             try:
-                while waiting or flight.cells:
-                    tools.interrupts.check()
-                    tools.leases.step()
-                    flight.fill(waiting, most)
-                    flight.land()
-                    keeper.look()
+                while queue.submit(most):
+                    context.interrupts.check()
+                    context.locks.step()
+                    queue.collect()
             except (ray.exceptions.RaySystemError, ConnectionError) as error:
                 raise ClusterError(
                     f"the Ray cluster was lost ({_first_line(error)})",
                     fix="what is done is kept: give the same command again",
                 ) from error
             finally:
-                flight.cancel()
-                keeper.look(now=True)
+                queue.cancel()
 
 
-class _Flight:
-    """Tasks that have been handed to Ray, each under a lease of this process."""
+@dataclass(eq=False)
+class _Open:
+    """A cell whose blocks are being computed, under a lock of this process."""
+
+    cell: PlannedCell
+    waiting: deque[list[int]]
+    there: int
+    running: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+
+class _Queue:
+    """Blocks that wait, and tasks that have been submitted to Ray."""
 
     def __init__(
         self,
         ray: Any,
         task: Any,
-        order: Any,
+        job: Any,
         store: CellStore,
-        tools: Tools,
-        keeper: KeeperLink,
+        context: RunContext,
+        cells: Sequence[PlannedCell],
     ) -> None:
-        self._ray, self._task, self._order = ray, task, order
-        self._store, self._tools, self._keeper = store, tools, keeper
-        self.cells: dict[Any, PlannedCell] = {}
+        self._ray, self._task, self._job = ray, task, job
+        self._store, self._context = store, context
+        self._cells = deque(cells)
+        self._open: dict[str, _Open] = {}
+        self._running: dict[Any, _Open] = {}
 
-    def fill(self, waiting: deque[PlannedCell], most: int) -> None:
-        """Hand over cells that nobody has or holds; others go to the end of the line."""
-        for _ in range(len(waiting)):
-            if len(self.cells) >= most:
-                return
-            cell = waiting.popleft()
-            key = cell.identity.key
-            if self._settled(key):
-                self._tools.on_documents(cell.task.n_requests)
-                continue
-            if not self._acquire(key):
-                waiting.append(cell)
-                continue
-            if self._settled(key):
-                self._tools.on_documents(cell.task.n_requests)
-                self._tools.leases.release(key)
-                continue
-            self._tools.on_cell(cell)
-            self._keeper.hand_out(key)
-            given = self._order, cell.identity.to_dict(), self._keeper.handle, self._keeper.seconds
-            self.cells[self._task.remote(*given)] = cell
+    def submit(self, most: int) -> bool:
+        """Submit blocks up to `most` tasks at a time; whether anything is left to do."""
+        tried = 0
+        while len(self._running) < most:
+            waiting = next((entry for entry in self._open.values() if entry.waiting), None)
+            if waiting is not None:
+                self._submit(waiting, waiting.waiting.popleft())
+            elif tried < len(self._cells):
+                tried += 1
+                self._take_up(self._cells.popleft())
+            else:
+                break
+        return bool(self._cells or self._running)
 
-    def _settled(self, key: str) -> bool:
-        return self._store.has(key) or self._store.failure(key) is not None
+    def _submit(self, entry: _Open, places: list[int]) -> None:
+        identity = entry.cell.identity.to_dict()
+        self._running[self._task.remote(self._job, identity, places)] = entry
+        entry.running += 1
+
+    def _take_up(self, cell: PlannedCell) -> None:
+        """Open a cell that nobody has or holds; another goes to the end of the line."""
+        key = cell.identity.key
+        if self._is_settled_elsewhere(cell):
+            return
+        if not self._acquire(key):
+            self._cells.append(cell)
+            return
+        if self._is_settled_elsewhere(cell):
+            self._context.locks.release(key)
+            return
+        missing = cell.missing(self._store.read(key, cell.documents))
+        self._context.on_cell(cell)
+        self._context.on_documents(cell.task.n_requests - cell.requests(missing))
+        blocks = deque(blocks_of(missing, cell.identity.device_kind))
+        self._open[key] = _Open(cell, blocks, len(cell.documents) - len(missing))
+        if not missing:
+            self._store.recount(cell.identity, len(cell.documents))
+            self._close(self._open[key])
+
+    def _is_settled_elsewhere(self, cell: PlannedCell) -> bool:
+        key = cell.identity.key
+        done = self._store.count(key) >= len(cell.documents)
+        if not done and not self._store.has_failed(key):
+            return False
+        self._context.on_documents(cell.task.n_requests)
+        self._context.on_settled(cell, f"{'done' if done else 'failed'} by another process")
+        return True
 
     def _acquire(self, key: str) -> bool:
         try:
-            return self._tools.leases.acquire(key)
+            return self._context.locks.acquire(key)
         except OSError as error:
             raise cannot_write(self._store.run_folder, error) from error
 
-    def land(self) -> None:
+    def collect(self) -> None:
         """Take in what has come back within a second."""
-        if not self.cells:
+        if not self._running:
             time.sleep(_PATIENCE)
             return
-        done, _ = self._ray.wait(list(self.cells), num_returns=1, timeout=_PATIENCE)
+        done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_PATIENCE)
         for reference in done:
-            cell = self.cells.pop(reference)
-            try:
-                self._take_in(cell, reference)
-            finally:
-                self._tools.leases.release(cell.identity.key)
+            entry = self._running.pop(reference)
+            entry.running -= 1
+            result = self._result(entry.cell, reference)
+            if entry.cell.identity.key not in self._open:
+                continue  # another of its blocks has failed
+            if isinstance(result, Block):
+                entry.there += len(result.documents)
+                self._store.append(entry.cell.identity, result, entry.there)
+                places = [entry.cell.documents.index(key) for key in result.documents]
+                self._context.on_documents(entry.cell.requests(places))
+                if not entry.waiting and not entry.running:
+                    self._close(entry)
+            else:
+                self._fail(entry, result)
 
-    def _take_in(self, cell: PlannedCell, reference: Any) -> None:
+    def _result(self, cell: PlannedCell, reference: Any) -> Block | dict[str, Any]:
+        """A block, or the content of a record of failure."""
         errors = self._ray.exceptions
         try:
-            found = self._ray.get(reference)
+            result: Block | dict[str, Any] = self._ray.get(reference)
         except errors.RayTaskError as error:
             raise _as_aurac(error) from error
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
             reason = f"{RETRIES + 1} workers died while they computed it ({_first_line(error)})"
-            found = {"failure": failure_content(cell, reason, type(error).__name__, 0.0)}
-        if self._tools.leases.lost(cell.identity.key):
-            return
-        key, label = cell.identity.key, cell.label
-        self._keeper.settled(key)
-        self._tools.on_documents(cell.task.n_requests)
-        if found.get("failure"):
-            self._store.fail(cell.identity, found["failure"])
-            reason = found["failure"]["reason"]
-            self._tools.log.event("failed", key=key, cell=label, reason=reason)
-            return
-        self._store.put(cell.identity, found["content"])
-        self._tools.log.event(
+            return failure_content(cell, reason, type(error).__name__, 0.0)
+        return result
+
+    def _close(self, entry: _Open) -> None:
+        """All documents of a cell are there."""
+        cell, seconds = entry.cell, time.perf_counter() - entry.started
+        keep_aggregates(cell, self._store)
+        self._context.log.event(
             "cell",
-            key=key,
-            cell=label,
+            key=cell.identity.key,
+            cell=cell.label,
             task=cell.task.name,
             requests=cell.task.n_requests,
-            seconds=found["content"]["seconds"],
-            resumed=found["resumed"],
+            seconds=round(seconds, 3),
         )
+        self._context.on_settled(cell, f"done in {seconds:.1f} s")
+        self._forget(entry)
+
+    def _fail(self, entry: _Open, failure: dict[str, Any]) -> None:
+        cell = entry.cell
+        self._store.fail(cell.identity, failure)
+        self._context.log.event(
+            "failed", key=cell.identity.key, cell=cell.label, reason=failure["reason"]
+        )
+        self._context.on_settled(cell, "failed")
+        self._forget(entry)
+
+    def _forget(self, entry: _Open) -> None:
+        key = entry.cell.identity.key
+        del self._open[key]
+        self._context.locks.release(key)
 
     def cancel(self) -> None:
         """Give up what has not come back."""
-        for reference, cell in self.cells.items():
+        for reference in self._running:
             with contextlib.suppress(Exception):
                 self._ray.cancel(reference, force=True)
-            self._tools.leases.release(cell.identity.key)
-        self.cells.clear()
+        self._running.clear()
+        for entry in list(self._open.values()):
+            self._forget(entry)
 
 
-def compute_cell(
-    order: dict[str, Any], identity: dict[str, Any], keeper: Any, seconds: float
-) -> dict[str, Any]:
+def compute_block(
+    job: dict[str, Any], identity: dict[str, Any], places: list[int]
+) -> Block | dict[str, Any]:
     """The task: see `aurac.runs.ray_worker`, which a worker imports when it is first used."""
+    share_cores()  # before the import, which loads torch
     from aurac.runs.ray_worker import compute
 
-    return compute(
-        order, identity, WorkersCheckpoint(_ray(), keeper, sha256_json(identity), seconds)
-    )
+    return compute(job, identity, places)
 
 
-def _order(session: Session) -> dict[str, Any]:
+def _job(session: Session) -> dict[str, Any]:
     """What a worker must know: names, hashes and settings, no weights."""
     chosen = session.chosen
     return {
@@ -215,13 +273,6 @@ def _order(session: Session) -> dict[str, Any]:
             [v.adapter.sha256, v.basis, v.fit_factors] for v in session.variants if v.fit_factors
         ],
     }
-
-
-def _beside_this_process(ray: Any) -> Any:
-    """Placed here if that can be: a node that dies takes with it what is placed there."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
 def _absolute(given: str) -> str:
@@ -242,11 +293,13 @@ def _ray() -> Any:
 
 
 @contextlib.contextmanager
-def _cluster(ray: Any, address: str | None, workers: int | None, tools: Tools) -> Iterator[None]:
+def _cluster(
+    ray: Any, address: str | None, workers: int | None, context: RunContext
+) -> Iterator[None]:
     """A connection to the cluster, or a cluster of this machine for the length of the block."""
     own = {} if address else {"num_cpus": workers, "include_dashboard": False}
     try:
-        _knock(address)
+        _check_address(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
@@ -254,14 +307,14 @@ def _cluster(ray: Any, address: str | None, workers: int | None, tools: Tools) -
             f"({_first_line(error)})",
             fix="check `ray status`, and --address",
         ) from error
-    tools.interrupts.renew()  # Ray sets a handler of its own
+    context.interrupts.renew()  # Ray sets a handler of its own
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _knock(address: str | None) -> None:
+def _check_address(address: str | None) -> None:
     """See whether anybody answers: Ray itself would try for minutes.
 
     Raises:

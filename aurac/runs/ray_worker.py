@@ -1,28 +1,30 @@
-"""One cell in a worker of a cluster: an order and a cell's identity in, its content out.
+"""Blocks in a worker of a cluster: a job, a cell's identity and places in, a block out.
 
-A worker keeps the session of the order it served last, so that a base is loaded once, and the
-adapter of the cell before. It writes nothing: what it found comes back as its return value.
+A worker keeps the session of the job it served last, so that a base is loaded once, and the adapter
+of the block before. It writes nothing: what it computed comes back as its return value.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass, field, replace
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.errors import AuracError
+from aurac.errors import AuracError, BaseModelError
 from aurac.hashing import sha256_json
+from aurac.runs.device_limits import stop_if_device_is_lost
 from aurac.runs.node_weights import find_adapter, find_base
-from aurac.runs.runner import Runner, Switch, Tools
+from aurac.runs.runner import AdapterSwitch, RunContext, Runner, failure_content, reason_of
 from aurac.runs.session import Session, open_session
 from aurac.runs.settings import from_plain
+from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
-    from aurac.runs.keeper import WorkersCheckpoint
     from aurac.runs.plan import PlannedCell
-    from aurac.runs.provenance import CellIdentity
+    from aurac.runs.schema import Block
 
 logger = logging.getLogger(__name__)
 
@@ -31,80 +33,44 @@ class UnfitNodeError(AuracError):
     """A worker that would compute other cells than those that were asked of it."""
 
 
-@dataclass
-class Outcome:
-    """What became of one cell: `put` or `fail` was called, with its content.
-
-    Attributes:
-        run_folder: None that is of use here.
-        content, failure: What was put.
-        kept: The cell's checkpoint; None where nothing keeps any.
-    """
-
-    run_folder: Path = field(default_factory=Path)
-    content: dict[str, Any] | None = None
-    failure: dict[str, Any] | None = None
-    kept: WorkersCheckpoint | None = None
-
-    def keys(self) -> set[str]:
-        """Nothing is known here."""
-        return set()
-
-    def failed_keys(self) -> set[str]:
-        """Nothing is known here."""
-        return set()
-
-    def has(self, key: str) -> bool:  # noqa: ARG002
-        """Nothing is known here."""
-        return False
-
-    def checkpoint(self, key: str) -> WorkersCheckpoint | None:  # noqa: ARG002
-        """Where the cell's checkpoints go: a worker keeps nothing on its disk."""
-        return self.kept
-
-    def has_partial(self, key: str) -> bool:  # noqa: ARG002
-        """Whether something of the cell was kept."""
-        return bool(self.kept)
-
-    def put(self, identity: CellIdentity, content: dict[str, Any]) -> Path:
-        """The cell was computed."""
-        self.content = content
-        return Path(identity.key)
-
-    def fail(self, identity: CellIdentity, content: dict[str, Any]) -> None:  # noqa: ARG002
-        """The cell has failed."""
-        self.failure = content
-
-
-class _Bench:
+class _WorkerCache:
     """A session on this worker, with its base and the adapter in use."""
 
-    def __init__(self, order: dict[str, Any]) -> None:
-        self.session = _session(order)
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.session = _session(job)
         self.cells = {cell.identity.key: cell for cell in self.session.cells()}
-        self._runner = Runner(self.session.base, Outcome(), self.session.options, Tools())
-        self._switch = Switch(self._runner, contextlib.ExitStack())
+        store = CellStore(Path())  # nothing is read from it or written to it
+        self._runner = Runner(self.session.base, store, self.session.options, RunContext())
+        self._switch = AdapterSwitch(self._runner, contextlib.ExitStack())
 
-    def compute(self, cell: PlannedCell, kept: WorkersCheckpoint | None) -> Outcome:
-        outcome = self._runner.store = Outcome(kept=kept)
-        self._runner.compute(cell, self._switch)
-        return outcome
+    def compute(self, cell: PlannedCell, places: list[int]) -> Block | dict[str, Any]:
+        self._runner.base()
+        started = time.perf_counter()
+        try:
+            (block,) = self._runner.blocks(cell, places, self._switch)
+        except BaseModelError:
+            raise
+        except Exception as error:
+            stop_if_device_is_lost(error, cell)
+            seconds = time.perf_counter() - started
+            return failure_content(cell, reason_of(error), type(error).__name__, seconds)
+        return block
 
 
-_BENCH: dict[str, _Bench] = {}
+_CACHE: dict[str, _WorkerCache] = {}
 
 
-def _session(order: dict[str, Any]) -> Session:
-    """The order's session with this node's weights."""
-    chosen = from_plain(order["settings"])
-    base = find_base(order["base"]["name"], order["base"]["sha256"])
-    adapters = order["adapters"]
+def _session(job: dict[str, Any]) -> Session:
+    """The job's session with this node's weights."""
+    chosen = from_plain(job["settings"])
+    base = find_base(job["base"]["name"], job["base"]["sha256"])
+    adapters = job["adapters"]
     given = [
         find_adapter(path, sha256, chosen)
-        for path, sha256 in zip(order["checkpoints"], adapters, strict=True)
+        for path, sha256 in zip(job["checkpoints"], adapters, strict=True)
     ]
-    session = open_session(given, order["tasks"], replace(chosen, base=base))
-    factors = {(sha, basis): by_rank for sha, basis, by_rank in order["factors"]}
+    session = open_session(given, job["tasks"], replace(chosen, base=base))
+    factors = {(sha, basis): by_rank for sha, basis, by_rank in job["factors"]}
     session.variants = [
         replace(v, fit_factors=factors[v.adapter.sha256, v.basis]) if v.rescale == "fit" else v
         for v in session.variants
@@ -113,33 +79,30 @@ def _session(order: dict[str, Any]) -> Session:
 
 
 def compute(
-    order: dict[str, Any], identity: dict[str, Any], kept: WorkersCheckpoint | None = None
-) -> dict[str, Any]:
-    """Compute the cell of this identity.
+    job: dict[str, Any], identity: dict[str, Any], places: list[int]
+) -> Block | dict[str, Any]:
+    """Compute some documents of the cell of this identity.
 
     Args:
-        order: What to compute with: see `aurac.runs.ray`.
+        job: What to compute with: see `aurac.runs.ray`.
         identity: The cell's.
-        kept: Its checkpoint.
+        places: Of the documents, all in one block of the grid.
 
     Returns:
-        `content` or `failure`, as the store keeps them, and whether the cell was `resumed` from a
-        checkpoint.
+        The block, or the content of a record of failure.
 
     Raises:
         UnfitNodeError: This node would compute something else; the difference is named.
     """
-    name = sha256_json(order)
-    if name not in _BENCH:
-        _BENCH.clear()
-        _BENCH[name] = _Bench(order)
-    bench = _BENCH[name]
-    cell = bench.cells.get(sha256_json(identity))
+    name = sha256_json(job)
+    if name not in _CACHE:
+        _CACHE.clear()
+        _CACHE[name] = _WorkerCache(job)
+    cache = _CACHE[name]
+    cell = cache.cells.get(sha256_json(identity))
     if cell is None:
-        raise _unfit(identity, list(bench.cells.values()))
-    resumed = bool(kept)
-    outcome = bench.compute(cell, kept)
-    return {"content": outcome.content, "failure": outcome.failure, "resumed": resumed}
+        raise _unfit(identity, list(cache.cells.values()))
+    return cache.compute(cell, places)
 
 
 def _unfit(identity: dict[str, Any], cells: list[PlannedCell]) -> UnfitNodeError:

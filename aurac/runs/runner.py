@@ -1,111 +1,78 @@
 """Evaluates planned cells on one loaded base, together with whoever else works in the folder.
 
-Each cell is taken under a lease, so that processes share the work; one that fails leaves a record
-of its reason and does not stop the rest; one that does not fit into memory is tried again with
-half the batch.
+A cell is computed block by block, and each block is kept as soon as it is there. Processes share
+the cells through locks. A cell that fails leaves a record of its reason and does not stop the rest;
+a block that does not fit into memory is tried again with half the batch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aurac.adapters import attach, prepare
 from aurac.errors import AuracError
-from aurac.runs.cell_content import cell_content, failure_content, reason_of
 from aurac.runs.device_limits import free_memory, halved, no_memory, stop_if_device_is_lost
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.log import Profile, RunLog
-from aurac.runs.walk import ENTRIES_FOR_A_LOOK, TRIED_AT_ONCE, after, leaps, pause_after
+from aurac.runs.plan import blocks_of
+from aurac.runs.schema import Aggregates, Block, Budgets, EngineCounts, Logged
+from aurac.runs.store import cannot_write, documents_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
-    from aurac.engine.checkpoint import Checkpoint
     from aurac.engine.options import EngineOptions
     from aurac.models.base import LoadedBase
     from aurac.runs.plan import PlannedCell, Variant
-    from aurac.runs.provenance import CellIdentity
-    from aurac.tasks.task import CellOutcome
+    from aurac.runs.store import CellStore
+    from aurac.tasks.task import Evaluation, Outcome
 
 logger = logging.getLogger(__name__)
 
 MOST_DEATHS = 5  # processes that ended within one cell before it counts as failed
+PAUSE_SECONDS = 1.0  # between rounds in which others hold all cells
 
 
-class Leasing(Protocol):
+class Locking(Protocol):
     """Who works on what: see `aurac.runs.lock`."""
 
     def acquire(self, key: str) -> bool: ...  # noqa: D102
 
     def release(self, key: str) -> None: ...  # noqa: D102
 
-    def lost(self, key: str) -> bool: ...  # noqa: D102
-
-    def generation(self, key: str) -> int: ...  # noqa: D102
-
-    def keys(self) -> set[str]: ...  # noqa: D102
+    def deaths(self, key: str) -> int: ...  # noqa: D102
 
     def step(self) -> None: ...  # noqa: D102
 
 
-class Keeping(Protocol):
-    """Where outcomes go: see `aurac.runs.store`."""
-
-    run_folder: Path
-
-    def keys(self) -> set[str]: ...  # noqa: D102
-
-    def failed_keys(self) -> set[str]: ...  # noqa: D102
-
-    def has(self, key: str) -> bool: ...  # noqa: D102
-
-    def put(self, identity: CellIdentity, content: dict[str, Any]) -> Path: ...  # noqa: D102
-
-    def fail(self, identity: CellIdentity, content: dict[str, Any]) -> None: ...  # noqa: D102
-
-    def checkpoint(self, key: str) -> Checkpoint | None: ...  # noqa: D102
-
-    def has_partial(self, key: str) -> bool: ...  # noqa: D102
-
-
-class Alone:
-    """Leases of a process that shares its cells with nobody."""
+class NoLocks:
+    """Locks that are always free, for a process that shares its cells with no other."""
 
     def acquire(self, key: str) -> bool:  # noqa: ARG002
         """Always."""
         return True
 
     def release(self, key: str) -> None:
-        """Nothing to give back."""
+        """Nothing to do."""
 
-    def lost(self, key: str) -> bool:  # noqa: ARG002
-        """Never."""
-        return False
-
-    def generation(self, key: str) -> int:  # noqa: ARG002
-        """The first."""
-        return 1
-
-    def keys(self) -> set[str]:
-        """Nobody holds anything."""
-        return set()
+    def deaths(self, key: str) -> int:  # noqa: ARG002
+        """None."""
+        return 0
 
     def step(self) -> None:
-        """Nobody looks on."""
+        """Nothing to do."""
 
 
 @dataclass
-class Tools:
+class RunContext:
     """What a runner works with beside the cells.
 
     Attributes:
-        leases: Who works on what.
+        locks: Who works on what.
         interrupts: Whether to stop.
         log: Where events go.
         profile: Where time goes.
@@ -113,15 +80,17 @@ class Tools:
         on_documents: Called with the number of requests answered since the last call, here or by
             others.
         on_cell: Called before each cell that is computed.
+        on_settled: Called with each cell that has ended and how, see `NoProgress.settled`.
     """
 
-    leases: Leasing = field(default_factory=Alone)
+    locks: Locking = field(default_factory=NoLocks)
     interrupts: Interrupts = field(default_factory=Interrupts)
     log: RunLog = field(default_factory=lambda: RunLog(None))
     profile: Profile = field(default_factory=Profile)
     wait_for_device: bool = False
     on_documents: Callable[[int], None] = lambda _count: None
     on_cell: Callable[[PlannedCell], None] = lambda _cell: None
+    on_settled: Callable[[PlannedCell, str], None] = lambda _cell, _outcome: None
 
 
 class Runner:
@@ -131,168 +100,185 @@ class Runner:
         base: Gives the base model in memory; called when the first cell is computed.
         store: Where cells are kept.
         options: Budgets of the engine.
-        tools: See there.
+        context: See there.
     """
 
     def __init__(
         self,
         base: Callable[[], LoadedBase],
-        store: Keeping,
+        store: CellStore,
         options: EngineOptions,
-        tools: Tools,
+        context: RunContext,
     ) -> None:
-        self._base, self.store, self.options, self.tools = base, store, options, tools
+        self._base, self.store, self.options, self.context = base, store, options, context
         self._notes: list[str] = []
-        self._prepared: dict[int, Any] = {}
-        self._counted: set[str] = set()  # cells whose requests `on_documents` was told of
-        self._listed = 0  # cells in the folder, when it was last listed
-        self._draw = random.Random()  # noqa: S311 - only so that two processes do not walk alike
+        self._prepared: dict[str, Any] = {}
+        self._settled: set[str] = set()  # cells whose end `on_settled` was told of
 
     def run(self, cells: Sequence[PlannedCell]) -> None:
         """Until every cell is done or failed, here or in another process.
 
         Raises:
+            BaseModelError: The base cannot be loaded; no cell is recorded as failed for that.
             RunFolderError: The run folder cannot be written.
-            Interrupted: A signal came; the cell in flight was dropped.
+            Interrupted: A signal came; the block in flight was dropped.
             LostDeviceError: The accelerator is of no more use to this process.
         """
-        pause: float | None = None
         while cells := self._unsettled(cells):
-            if self._one_round(cells):
-                pause = None
-                continue
-            self.tools.log.event("waiting", cells=len(cells))
-            pause = pause_after(pause, len(cells))
-            time.sleep(pause)
+            if not self._round(cells):
+                self.context.log.event("waiting", cells=len(cells))
+                time.sleep(PAUSE_SECONDS)
 
     def _unsettled(self, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
-        """The cells that have neither a result nor a record of failure; the others are counted."""
-        settled = self._stored(cells) | self.store.failed_keys()
-        uncounted = settled - self._counted
-        news = [cell for cell in cells if cell.identity.key in uncounted]
-        self._counted.update(cell.identity.key for cell in news)
-        self.tools.on_documents(sum(cell.task.n_requests for cell in news))
-        return [cell for cell in cells if cell.identity.key not in settled]
+        """The cells that have neither all documents nor a record of failure."""
+        failed = self.store.failed_keys()
+        left = []
+        for cell in cells:
+            key = cell.identity.key
+            done = self.store.count(key) >= len(cell.documents)
+            if not done and key not in failed:
+                left.append(cell)
+            elif key not in self._settled:
+                self._settled.add(key)
+                self.context.on_documents(cell.task.n_requests)
+                self.context.on_settled(cell, f"{'done' if done else 'failed'} by another process")
+        return left
 
-    def _stored(self, cells: Sequence[PlannedCell]) -> set[str]:
-        """Keys of stored cells, these among them: listed, or looked for where few are left."""
-        if self._listed > ENTRIES_FOR_A_LOOK * len(cells):
-            return {cell.identity.key for cell in cells if self.store.has(cell.identity.key)}
-        found = self.store.keys()
-        self._listed = len(found)
-        return found
-
-    def _one_round(self, cells: Sequence[PlannedCell]) -> bool:
-        """Walk over the cells once and compute those that are free; whether any was.
-
-        Where others hold all of them, some are tried: their holders may be gone.
-        """
-        held = self.tools.leases.keys()
-        free = [cell for cell in cells if cell.identity.key not in held]
-        tried = free or self._draw.sample(list(cells), min(len(cells), TRIED_AT_ONCE))
+    def _round(self, cells: Sequence[PlannedCell]) -> bool:
+        """Go over the cells once and compute those that are free; whether any was."""
         taken = False
         with contextlib.ExitStack() as stack:
-            switch = Switch(self, stack)
-            walk = leaps(len(tried), self._draw)
-            place = next(walk, None)
-            while place is not None:
-                cell = tried[place]
-                self.tools.interrupts.check()
-                self.tools.leases.step()
-                mine = self._take(cell, switch)
-                taken |= mine
-                place = after(walk, free=mine or not free)
+            switch = AdapterSwitch(self, stack)
+            for cell in cells:
+                self.context.interrupts.check()
+                self.context.locks.step()
+                taken |= self._take(cell, switch)
         return taken
 
-    def _take(self, cell: PlannedCell, switch: Switch) -> bool:
-        """Compute a cell under a lease; False where another process has done, holds or took it."""
-        key, leases = cell.identity.key, self.tools.leases
-        if self.store.has(key) or not self._acquire(key):
+    def _take(self, cell: PlannedCell, switch: AdapterSwitch) -> bool:
+        """Compute a cell under a lock; False where another process has done or holds it."""
+        key, locks = cell.identity.key, self.context.locks
+        if self._is_settled(cell) or not self._acquire(key):
             return False
         try:
-            if self.store.has(key) or key in self.store.failed_keys():
+            if self._is_settled(cell):
                 return False
-            deaths = leases.generation(key) - 1
-            if deaths >= MOST_DEATHS and not self.store.has_partial(key):
-                self._fail(cell, f"{deaths} processes ended while they computed it", "Died", 0.0)
+            if locks.deaths(key) >= MOST_DEATHS:
+                reason = f"{locks.deaths(key)} processes ended while they computed it"
+                self._fail(cell, reason, "Died", 0.0)
                 return True
-            with self.tools.interrupts.working():
-                settled = self.compute(cell, switch)
+            with self.context.interrupts.working():
+                self.compute(cell, switch)
         finally:
-            leases.release(key)
-        self.tools.interrupts.check()
-        return settled
+            locks.release(key)
+        self.context.interrupts.check()
+        return True
+
+    def _is_settled(self, cell: PlannedCell) -> bool:
+        key = cell.identity.key
+        return self.store.count(key) >= len(cell.documents) or self.store.has_failed(key)
 
     def _acquire(self, key: str) -> bool:
-        from aurac.runs.store import cannot_write
-
         try:
-            return self.tools.leases.acquire(key)
+            return self.context.locks.acquire(key)
         except OSError as error:
             raise cannot_write(self.store.run_folder, error) from error
 
-    def compute(self, cell: PlannedCell, switch: Switch) -> bool:
-        """Compute one cell; whether it is settled now, as a cell or as a failure.
+    def compute(self, cell: PlannedCell, switch: AdapterSwitch) -> None:
+        """Compute what is missing of a cell; it is settled then, as a cell or as a failure.
 
         Raises:
-            LostDeviceError: See `run`.
+            BaseModelError, LostDeviceError: See `run`.
         """
-        self.tools.on_cell(cell)
-        self.tools.log.event("begin", key=cell.identity.key, cell=cell.label)
+        self.base()
+        self.context.on_cell(cell)
+        self.context.log.event("begin", key=cell.identity.key, cell=cell.label)
         started = time.perf_counter()
         try:
-            outcome = self._evaluate(cell, switch)
+            self._complete(cell, switch)
         except Exception as error:
             reason = reason_of(error)
             if not isinstance(error, AuracError):
                 logger.debug("cell %s failed", cell.label, exc_info=True)
             self._fail(cell, reason, type(error).__name__, time.perf_counter() - started)
             stop_if_device_is_lost(error, cell)
-            return True
-        if self.tools.leases.lost(cell.identity.key):
-            self.tools.log.event("lease lost", key=cell.identity.key, cell=cell.label)
-            self.tools.on_documents(-cell.task.n_requests)  # counted when the other's cell is there
-            return False
-        self._counted.add(cell.identity.key)
-        self._keep(cell, outcome, time.perf_counter() - started)
-        return True
+            return
+        self._done(cell, time.perf_counter() - started)
 
-    def _evaluate(self, cell: PlannedCell, switch: Switch) -> CellOutcome:
-        """The cell's outcome, with half the batch each time that memory does not suffice."""
-        from aurac.engine.checkpoint import checkpointing
-        from aurac.engine.watch import watched
+    def _complete(self, cell: PlannedCell, switch: AdapterSwitch) -> None:
+        """Add the missing blocks, and what is said of all documents together."""
+        identity = cell.identity
+        stored = self.store.read(identity.key, cell.documents)
+        missing = cell.missing(stored)
+        there = len(cell.documents) - len(missing)
+        self.context.on_documents(cell.task.n_requests - cell.requests(missing))
+        for block in self.blocks(cell, missing, switch):
+            there += len(block.documents)
+            with self.context.profile.spent("store"):
+                self.store.append(identity, block, there)
+        if self.store.count(identity.key) != len(cell.documents):
+            self.store.recount(identity, len(cell.documents))
+        keep_aggregates(cell, self.store)
 
-        tools = self.tools
-        while True:
-            counted = _Counter(tools.on_documents)
+    def blocks(
+        self, cell: PlannedCell, places: Sequence[int], switch: AdapterSwitch
+    ) -> Iterator[Block]:
+        """Evaluate some of a cell's documents, with half the batch where memory does not suffice.
+
+        Args:
+            cell: The cell.
+            places: Which of its documents.
+            switch: Attaches its adapter.
+        """
+        waiting = blocks_of(places, cell.identity.device_kind)
+        evaluation = self._evaluation(cell, switch) if waiting else None
+        while waiting and evaluation is not None:
+            counted = _Counter(self.context.on_documents)
             try:
-                with tools.profile.spent("adapter"):
-                    switch.to(cell.variant, cell.rank)
-                base = switch.base
-                wait = tools.wait_for_device
-                began = time.perf_counter()
-                checkpoint = self.store.checkpoint(cell.identity.key)
-                with (
-                    watched(base.model, self._before_pass, wait=wait) as watch,
-                    checkpointing(checkpoint),
-                ):
-                    outcome = cell.task.evaluate(base.model, base.tokenizer, self.options, counted)
-                watch.check()
-                tools.profile.add("forward", watch.seconds, watch.passes)
-                tools.profile.add("rest of cells", time.perf_counter() - began - watch.seconds)
-                return outcome
+                block = self._block(cell, evaluation, waiting[0], switch, counted)
             except Exception as error:
                 counted.take_back()
                 full = isinstance(error, (MemoryError, RuntimeError)) and no_memory(error)
                 smaller = halved(self.options, switch.base.model) if full else None
                 if smaller is None:
                     raise
+            else:
+                waiting.pop(0)
+                yield block
+                continue
             # Here, beyond the handler, nothing refers to the tensors of the failed pass any more.
             self._take_smaller(cell, smaller)
+            evaluation = self._evaluation(cell, switch)
+
+    def _evaluation(self, cell: PlannedCell, switch: AdapterSwitch) -> Evaluation:
+        with self.context.profile.spent("adapter"):
+            switch.to(cell.variant, cell.rank)
+        base = switch.base
+        return cell.task.evaluation(base.model, base.tokenizer, self.options)
+
+    def _block(
+        self,
+        cell: PlannedCell,
+        evaluation: Evaluation,
+        places: Sequence[int],
+        switch: AdapterSwitch,
+        progress: Callable[[int], None],
+    ) -> Block:
+        from aurac.engine.watch import watched
+
+        began = time.perf_counter()
+        wait = self.context.wait_for_device
+        with watched(switch.base.model, self._before_pass, wait=wait) as watch:
+            outcome = evaluation.block(places, progress)
+        watch.check()
+        seconds = time.perf_counter() - began
+        self.context.profile.add("forward", watch.seconds, watch.passes)
+        self.context.profile.add("rest of cells", seconds - watch.seconds)
+        return block_of(cell, places, outcome, self.options, seconds, self._notes)
 
     def _before_pass(self) -> None:
-        self.tools.leases.step()
-        self.tools.interrupts.check()
+        self.context.locks.step()
+        self.context.interrupts.check()
 
     def _take_smaller(self, cell: PlannedCell, smaller: EngineOptions) -> None:
         note = (
@@ -301,13 +287,11 @@ class Runner:
         )
         self.options, self._notes = smaller, [note]
         logger.warning("%s: %s", cell.label, note)
-        self.tools.log.event("out of memory", cell=cell.label, batch_tokens=smaller.batch_tokens)
+        self.context.log.event("out of memory", cell=cell.label, batch_tokens=smaller.batch_tokens)
         free_memory()
 
-    def _keep(self, cell: PlannedCell, outcome: CellOutcome, seconds: float) -> None:
-        with self.tools.profile.spent("store"):
-            self.store.put(cell.identity, cell_content(cell, outcome, seconds, self._notes))
-        self.tools.log.event(
+    def _done(self, cell: PlannedCell, seconds: float) -> None:
+        self.context.log.event(
             "cell",
             key=cell.identity.key,
             cell=cell.label,
@@ -315,27 +299,32 @@ class Runner:
             requests=cell.task.n_requests,
             seconds=round(seconds, 3),
         )
+        self._settled.add(cell.identity.key)
+        self.context.on_settled(cell, f"done in {seconds:.1f} s")
 
     def _fail(self, cell: PlannedCell, reason: str, kind: str, seconds: float) -> None:
-        with self.tools.profile.spent("store"):
+        with self.context.profile.spent("store"):
             self.store.fail(cell.identity, failure_content(cell, reason, kind, seconds))
-        self.tools.log.event("failed", key=cell.identity.key, cell=cell.label, reason=reason)
+        self.context.log.event("failed", key=cell.identity.key, cell=cell.label, reason=reason)
+        self._settled.add(cell.identity.key)
+        self.context.on_documents(cell.task.n_requests)
+        self.context.on_settled(cell, "failed")
 
     def prepared(self, variant: Variant) -> Any:
         """The variant's factors in its basis, made once: a variant comes back at every level."""
-        if id(variant) not in self._prepared:
-            self._prepared[id(variant)] = prepare(
+        if variant.label not in self._prepared:
+            self._prepared[variant.label] = prepare(
                 variant.adapter, variant.basis, variant.rescale, fit_factors=variant.fit_factors
             )
-        return self._prepared[id(variant)]
+        return self._prepared[variant.label]
 
     def base(self) -> LoadedBase:
         """The base in memory."""
-        with self.tools.profile.spent("load"):
+        with self.context.profile.spent("load"):
             return self._base()
 
 
-class Switch:
+class AdapterSwitch:
     """Attaches a variant when the first of its cells is computed, and sets ranks after that.
 
     Args:
@@ -378,3 +367,53 @@ class _Counter:
 
     def take_back(self) -> None:
         self._on_documents(-self._count)
+
+
+def block_of(
+    cell: PlannedCell,
+    places: Sequence[int],
+    outcome: Outcome,
+    options: EngineOptions,
+    seconds: float,
+    notes: Sequence[str],
+) -> Block:
+    """What the store keeps of some documents of a cell."""
+    return Block(
+        documents=[cell.documents[place] for place in places],
+        metrics={key: [float(x) for x in column] for key, column in outcome.metrics.items()},
+        responses=outcome.responses,
+        logged=Logged(**outcome.logged),
+        engine=EngineCounts(**outcome.engine),
+        budgets=Budgets(
+            batch_tokens=options.batch_tokens,
+            batch_size=options.batch_size,
+            cache_tokens=options.cache_tokens,
+            packed=options.packed,
+        ),
+        seconds=round(seconds, 3),
+        notes=list(notes),
+    )
+
+
+def keep_aggregates(cell: PlannedCell, store: CellStore) -> None:
+    """Keep the metrics over all documents that are no means, where the task has any."""
+    whole = store.read(cell.identity.key, cell.documents)
+    if whole is None or whole.missing:
+        return
+    values = cell.task.leaf.aggregates({**whole.metrics, **whole.logged.other})
+    if values and values != whole.aggregates:
+        content = Aggregates(documents_sha256=documents_hash(whole.documents), values=values)
+        store.append(cell.identity, content, len(cell.documents))
+
+
+def failure_content(cell: PlannedCell, reason: str, kind: str, seconds: float) -> dict[str, Any]:
+    """What the record of a failed cell holds beside its identity."""
+    return {"cell": cell.label, "reason": reason, "kind": kind, "seconds": round(seconds, 3)}
+
+
+def reason_of(error: BaseException) -> str:
+    """One line for a record of failure."""
+    if isinstance(error, AuracError):
+        return str(error)
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"

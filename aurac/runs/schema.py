@@ -205,7 +205,10 @@ def encode_line(content: Line, documents: int) -> bytes:
     Raises:
         ValueError: A number that JSON cannot hold.
     """
-    raw = msgspec.json.encode(content)
+    try:
+        raw = msgspec.json.encode(content)
+    except UnicodeEncodeError:
+        raw = msgspec.json.encode(_encodable(msgspec.to_builtins(content)))
     envelope = _Envelope(
         kind=_NAMES[type(content)],  # type: ignore[arg-type]
         content=msgspec.Raw(raw),
@@ -213,6 +216,15 @@ def encode_line(content: Line, documents: int) -> bytes:
         documents=documents,
     )
     return msgspec.json.encode(envelope) + b"\n"
+
+
+def _encodable(value: Any) -> Any:
+    """Text with unpaired surrogates, which UTF-8 cannot hold, spells them out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def decode_line(line: bytes) -> Line:

@@ -195,6 +195,10 @@ class CellStore:
         """Keys of the cells with a record of failure."""
         return _keys_in(self.failed, _RECORD)
 
+    def has_failed(self, key: str) -> bool:
+        """Whether a cell has a record of failure."""
+        return (self.failed / f"{key}{_RECORD}").is_file()
+
     def clear_failure(self, key: str) -> None:
         """Forget a failure, so that the cell is tried again."""
         with contextlib.suppress(OSError):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError, DataError, TaskError, UsageError
+from aurac.hashing import sha256_json
 from aurac.tasks import local_data
 from aurac.tasks.failures import translated
 from aurac.tasks.isolation import quiet, seeded
@@ -104,6 +105,7 @@ def build_tasks(
         data=data,
         metric=metric,
         template=partial(chat_text, tokenizer) if chat_template else None,
+        template_sha256=sha256_json(tokenizer.chat_template) if chat_template else None,
         fewshot=fewshot,
         held_out=held_out,
         split=split,
@@ -155,6 +157,7 @@ class _Builder:
         data: Mapping[str, Path],
         metric: Mapping[str, str],
         template: partial[str] | None,
+        template_sha256: str | None,
         fewshot: str,
         held_out: bool,
         split: str | None,
@@ -169,7 +172,7 @@ class _Builder:
         self.seed = seed
         self.data = data
         self.metric = metric
-        self.template = template
+        self.template, self.template_sha256 = template, template_sha256
         self.fewshot = fewshot
         self._asked = ""
         self._at: str | None = None  # the leaf lm-eval is working on, for its error messages
@@ -356,7 +359,10 @@ class _Builder:
     def _common(self) -> dict[str, Any]:
         return {
             "fewshot": self.fewshot,
+            "fewshot_seed": self.seed,
             "chat_template": self.template is not None,
+            "template_sha256": self.template_sha256,
+            "split": self.split,
             "lm_eval": version("lm_eval"),
             "reference": reference_answers,
         }

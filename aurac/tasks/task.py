@@ -196,7 +196,10 @@ class BuiltTask:
             whose leaves differ.
         version: lm-eval's version of the task.
         fewshot: ``stock`` (lm-eval's sampling) or ``fixed`` (one header for all documents).
+        fewshot_seed: Of the sampling.
         chat_template: Whether prompts went through the tokenizer's chat template.
+        template_sha256: Of that template; None without one.
+        split: The split that was asked for; None where it is the one that lm-eval evaluates.
         lm_eval: Version of lm-eval that built the prompts.
         group: The group that was asked for and brought this task along, if any.
         members: A group's leaves, in the order of its documents; they are evaluated, the group
@@ -216,7 +219,10 @@ class BuiltTask:
     output_type: str
     version: str
     fewshot: str
+    fewshot_seed: int
     chat_template: bool
+    template_sha256: str | None
+    split: str | None
     lm_eval: str
     reference: Reference = field(repr=False)
     leaves: tuple[Leaf, ...] = field(repr=False)

@@ -60,7 +60,7 @@ def test_lists_of_unequal_length_are_refused(tmp_path):
 def test_a_cell_outside_of_the_run_is_refused(tmp_path):
     given = results(tmp_path)
     given["curves"][0]["cells"]["1"] = "../../secret.json"
-    with pytest.raises(RunFolderError, match="leaves the run folder"):
+    with pytest.raises(RunFolderError, match="is outside"):
         parse(given, tmp_path)
 
 
