@@ -1,5 +1,4 @@
-"""Cells on a Ray cluster: each block of documents is a task; Ray places tasks and repeats those of
-dead workers.
+"""Cells on a Ray cluster: each block of documents is a task, which Ray places and repeats.
 
 A task carries a job (settings, names and hashes), a cell's identity and the places of its
 documents, never a model. What a worker computed comes back as the task's value, and this process

@@ -50,7 +50,7 @@ class _WorkerCache:
             (block,) = self._runner.blocks(cell, places, self._switch)
         except BaseModelError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
             stop_if_device_is_lost(error, cell)
             seconds = time.perf_counter() - started
             return failure_content(cell, reason_of(error), type(error).__name__, seconds)

@@ -20,12 +20,13 @@ from aurac.errors import RunFolderError
 from aurac.files import write_atomic
 from aurac.machine import alive, same_machine
 from aurac.runs.folder import REQUEST_FILE, read_request
-from aurac.runs.lock import LEASE_SECONDS, listed, owner_marks, owner_of
+from aurac.runs.lock import FOLDER as LOCKS
+from aurac.runs.lock import LOCK_SECONDS, read_owner
 from aurac.runs.log import LOGS
 from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 PLAN_FILE = "plan.jsonl"
@@ -42,6 +43,7 @@ class PlanRow(NamedTuple):
     rank: int
     task: str
     requests: int
+    documents: int
 
     @property
     def label(self) -> str:
@@ -125,10 +127,10 @@ def write_plan(folder: Path, plan: Sequence[PlanRow]) -> None:
     for row in plan:
         place = curves.setdefault(row.curve, len(curves) - 1)
         rows.append([row.key, place, row.rank, tasks.setdefault(row.task, len(tasks))])
-    requests = {row.task: row.requests for row in plan}
+    sizes = {row.task: [row.requests, row.documents] for row in plan}
     content = {
         "curves": [curve for curve in curves if curve is not None],
-        "tasks": [[name, requests[name]] for name in tasks],
+        "tasks": [[name, *sizes[name]] for name in tasks],
         "cells": rows,
     }
     body = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
@@ -176,17 +178,20 @@ def read_status(folder: Path, *, most_failures: int = 20) -> Status:
             fix="`aurac runs` lists those there are",
         )
     request, plan, store = read_request(folder) or {}, read_plan(folder), CellStore(folder)
-    done, failed = store.keys(), store.failed_keys()
     rows = {row.key: row for row in plan or ()}
+    counts = {key: store.count(key) for key in store.keys() & rows.keys()}
+    done = {key for key, count in counts.items() if count >= rows[key].documents}
+    failed = store.failed_keys()
     notes = []
     if plan is None:
         notes.append(f"{PLAN_FILE} is missing or damaged: the same command writes it again")
     else:
-        done, failed = done & rows.keys(), failed & rows.keys()
+        failed &= rows.keys()
     failed -= done
-    held = {key for key in _living_leases(folder / "leases") if key in rows} - done - failed
+    living = _living(folder / LOCKS)
+    held = {key for key in living if key in rows} - done - failed
     open_keys = rows.keys() - done - failed
-    processes = len(_living_owners(folder / "leases"))
+    processes = len(set(living.values()))
     return Status(
         folder=folder,
         total=None if plan is None else len(plan),
@@ -194,7 +199,9 @@ def read_status(folder: Path, *, most_failures: int = 20) -> Status:
         running=len(held),
         failed=len(failed),
         left=None if plan is None else len(open_keys - held),
-        seconds_left=_seconds_left([rows[key] for key in open_keys], folder, max(1, processes)),
+        seconds_left=_seconds_left(
+            {rows[key]: counts.get(key, 0) for key in open_keys}, folder, max(1, processes)
+        ),
         processes=processes,
         finished=(folder / "results.json").is_file(),
         running_cells=tuple(sorted(rows[key].label for key in held)),
@@ -214,29 +221,33 @@ def _failures(
         yield label, str((record or {}).get("reason", "its record cannot be read"))
 
 
-def _living_owners(leases: Path) -> set[str]:
-    """Owners that run here, or whose file on a shared folder changed within the lease's time."""
-    living = set()
-    for owner, mark in owner_marks(leases).items():
-        if same_machine(mark):
-            if alive(mark):
-                living.add(owner)
-            continue
-        # For show only: between machines the clocks of this and of the file system are compared.
-        with contextlib.suppress(OSError):
-            changed = (leases / "owners" / owner).stat().st_mtime
-            if abs(time.time() - changed) < 2 * LEASE_SECONDS:
-                living.add(owner)
+def _living(locks: Path) -> dict[str, str]:
+    """Key → owner of the locks whose owner runs here, or that were touched of late."""
+    living = {}
+    with contextlib.suppress(OSError), os.scandir(locks) as entries:
+        for entry in entries:
+            owner = read_owner(Path(entry.path))
+            if owner is None:
+                continue
+            if same_machine(owner.mark):
+                if alive(owner.mark):
+                    living[entry.name] = owner.mark
+                continue
+            # For show only: this machine's clock is compared with that of the file system.
+            with contextlib.suppress(OSError):
+                if abs(time.time() - entry.stat().st_mtime) < 2 * LOCK_SECONDS:
+                    living[entry.name] = owner.mark
     return living
 
 
-def _living_leases(leases: Path) -> set[str]:
-    living = _living_owners(leases)
-    return {lease.key for lease in listed(leases) if owner_of(leases / lease.name) in living}
+def _seconds_left(rows: Mapping[PlanRow, int], folder: Path, processes: int) -> float | None:
+    """From the mean time per request of each task, in the newest lines of the newest logs.
 
-
-def _seconds_left(rows: Sequence[PlanRow], folder: Path, processes: int) -> float | None:
-    """From the mean time per request of each task, in the newest lines of the newest logs."""
+    Args:
+        rows: Open cells, with how many of their documents are there.
+        folder: The run folder.
+        processes: How many share the work.
+    """
     if not rows:
         return 0.0
     spent: dict[str, float] = defaultdict(float)
@@ -252,7 +263,13 @@ def _seconds_left(rows: Sequence[PlanRow], folder: Path, processes: int) -> floa
         return None
     overall = sum(spent.values()) / total
     pace = {task: spent[task] / count for task, count in answered.items() if count}
-    return sum(row.requests * pace.get(row.task, overall) for row in rows) / processes
+    return (
+        sum(
+            row.requests * (1 - there / max(1, row.documents)) * pace.get(row.task, overall)
+            for row, there in rows.items()
+        )
+        / processes
+    )
 
 
 def _newest_events(logs: Path) -> Iterator[dict[str, Any]]:

@@ -12,9 +12,9 @@ import torch
 
 from aurac.engine.options import EngineOptions
 from aurac.runs.plan import plan
-from aurac.runs.runner import Runner, Tools
+from aurac.runs.runner import RunContext, Runner
 from aurac.runs.store import CellStore
-from aurac.tasks.task import CellOutcome
+from aurac.tasks.task import Outcome
 
 
 class Model(torch.nn.Module):
@@ -39,35 +39,58 @@ class Task:
     seconds: float = 0.0
     passes: int = 1
     calls: list = field(default_factory=list)
+    blocks: list = field(default_factory=list)
     effort: float = 1.0
     version: str = "1"
     strata: None = None
+    num_fewshot: int = 0
+    fewshot: str = "stock"
+    fewshot_seed: int = 1
+    template_sha256: None = None
+    split: None = None
+    lm_eval: str = "0.0"
+    aggregated: dict = field(default_factory=dict)
 
     @property
     def doc_ids(self):
         return tuple(map(str, range(self.n)))
 
-    doc_hashes = doc_ids
-    documents_sha256 = "d" * 64
+    doc_hashes = prompt_hashes = doc_ids
 
     @property
-    def prompts_sha256(self):
-        return f"prompts of {self.name}"
+    def spans(self):
+        return tuple((k, k + 1) for k in range(self.n))
 
     @property
     def n_requests(self):
         return self.n
 
-    def evaluate(self, model, tokenizer, options, progress=None, **_):
-        self.calls.append(options)
-        if self.act is not None:
-            self.act(options)
-        for _ in range(self.passes):
-            time.sleep(self.seconds / self.passes)
-            model(torch.zeros(2))
-        progress(self.n)
-        scores = np.array([math.fmod(len(self.name) + k, 2) for k in range(self.n)])
-        return CellOutcome({"acc,none": scores}, [f"{self.name}{k}" for k in range(self.n)])
+    @property
+    def leaf(self):
+        return SimpleNamespace(aggregates=lambda _columns: self.aggregated)
+
+    def evaluation(self, model, tokenizer, options):
+        return Evaluation(self, model, options)
+
+
+@dataclass(eq=False)
+class Evaluation:
+    task: Task
+    model: Model
+    options: EngineOptions
+
+    def block(self, places, progress=None):
+        task = self.task
+        task.calls.append(self.options)
+        if task.act is not None:
+            task.act(self.options)
+        for _ in range(task.passes):
+            time.sleep(task.seconds / task.passes)
+            self.model(torch.zeros(2))
+        progress(len(places))
+        task.blocks.append(list(places))
+        scores = np.array([math.fmod(len(task.name) + k, 2) for k in places])
+        return Outcome({"acc,none": scores}, [f"{task.name}{k}" for k in places], {})
 
 
 def base(model=None):
@@ -78,9 +101,10 @@ def base(model=None):
 
 def planned(*tasks):
     """One cell for each task: the base on it."""
-    return plan([], tasks, base(), "batching", "0.0")
+    return plan([], tasks, base())
 
 
-def runner(folder, tools=None, model=None, options=None):
+def runner(folder, context=None, model=None, options=None):
     loaded = base(model or Model())
-    return Runner(lambda: loaded, CellStore(folder), options or EngineOptions(), tools or Tools())
+    context = context or RunContext()
+    return Runner(lambda: loaded, CellStore(folder), options or EngineOptions(), context)
