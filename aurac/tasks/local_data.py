@@ -7,8 +7,10 @@ a hub, and nothing is written to a cache.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 Files = dict[str, list[Path]]
 """Split name, as the files spell it, to its files in order (several when sharded)."""
 
-SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
 ALIASES = (
     ("train", "training"),
     ("validation", "valid", "val", "dev"),
@@ -50,21 +52,28 @@ def find_splits(folder: Path) -> Files:
         raise DataError(f"data folder {folder} does not exist", fix="give --data TASK=FOLDER")
     files: Files = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            files.setdefault(_SHARD.sub("", path.stem), []).append(path)
+        if (suffix := _suffix(path)) and path.is_file():
+            name = path.name[: -len(suffix)]
+            files.setdefault(_SHARD.sub("", name), []).append(path)
     if not files:
         raise DataError(
             f"data folder {folder} holds no split",
             expected=f"files such as train.jsonl and test.jsonl ({', '.join(SUFFIXES)})",
         )
     for split, paths in files.items():
-        if len({path.suffix.lower() for path in paths}) > 1:
+        if len({_suffix(path) for path in paths}) > 1:
             names = ", ".join(path.name for path in paths)
             raise DataError(
                 f"data folder {folder} has the split {split!r} more than once ({names})",
                 fix="leave one of them",
             )
     return files
+
+
+def _suffix(path: Path) -> str:
+    """The one of `SUFFIXES` that a file's name ends with; empty where none does."""
+    name = path.name.lower()
+    return next((s for s in SUFFIXES if name.endswith(s) and name != s), "")
 
 
 def match_split(wanted: str, files: Mapping[str, list[Path]]) -> list[Path] | None:
@@ -127,7 +136,7 @@ def lay_in(
             raise DataError(
                 f"task {task!r} needs the {purpose} split {split!r}, and {here} holds "
                 f"{', '.join(sorted(files))}",
-                expected=f"{split}.jsonl, .json, .parquet or .csv",
+                expected=f"{split}.jsonl, .jsonl.gz, .json, .parquet or .csv",
             )
         splits[split] = read_split(paths)
     laid: dict[str, Any] = {**config, "dataset_kwargs": None}
@@ -152,7 +161,7 @@ def read_split(paths: Sequence[Path]) -> Dataset:
     """
     from datasets import concatenate_datasets
 
-    parts = [_READERS[path.suffix.lower()](path) for path in paths]
+    parts = [_READERS[_suffix(path)](path) for path in paths]
     for part, path in zip(parts, paths, strict=True):
         if not len(part):
             raise DataError(f"{path} holds no document")
@@ -165,9 +174,11 @@ def read_split(paths: Sequence[Path]) -> Dataset:
 
 
 def _text(path: Path) -> str:
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
+            return file.read()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error})", expected="UTF-8 text") from error
 
 
@@ -268,6 +279,7 @@ def _nested(cells: list[Any]) -> list[Any]:
 
 _READERS = {
     ".jsonl": _read_jsonl,
+    ".jsonl.gz": _read_jsonl,
     ".json": _read_json,
     ".parquet": _read_parquet,
     ".csv": _read_csv,

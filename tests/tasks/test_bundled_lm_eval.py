@@ -13,7 +13,7 @@ SHOT = "Question: {question}\nAnswer: {answer}"
 def tasks(tmp_path_factory):
     tasks = pytest.importorskip("lm_eval.tasks")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AURAC_CACHE", str(tmp_path_factory.getbasetemp() / "aurac-cache"))
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf")))
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("HF_DATASETS_OFFLINE", "1")
         manager = tasks.TaskManager(include_path=str(include_path()), include_defaults=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pandas as pd
@@ -26,7 +27,8 @@ def test_every_format_holds_the_same_documents(tmp_path):
     pd.DataFrame(rows).to_parquet(tmp_path / "d.parquet")
     flat = [{**row, "choices": json.dumps(row["choices"])} for row in rows]
     pd.DataFrame(flat).to_csv(tmp_path / "e.csv", index=False)
-    for name in ("a.jsonl", "b.json", "c.json", "d.parquet", "e.csv"):
+    (tmp_path / "f.jsonl.gz").write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
+    for name in ("a.jsonl", "b.json", "c.json", "d.parquet", "e.csv", "f.jsonl.gz"):
         assert rows_of(read_split([tmp_path / name])) == rows, name
 
 
@@ -52,11 +54,14 @@ def test_json_lines_round_trip(tmp_path_factory, rows):
 
 def test_shards_are_one_split_in_order(tmp_path):
     rows = text_rows(5)
+    for number, part in enumerate((rows[:2], rows[2:])):
+        packed = gzip.compress("".join(json.dumps(row) + "\n" for row in part).encode())
+        (tmp_path / f"train-{number}-of-2.jsonl.gz").write_bytes(packed)
     pd.DataFrame(rows[:3]).to_parquet(tmp_path / "test-00000-of-00002.parquet")
     pd.DataFrame(rows[3:]).to_parquet(tmp_path / "test-00001-of-00002.parquet")
     files = find_splits(tmp_path)
-    assert list(files) == ["test"]
-    assert rows_of(read_split(files["test"])) == rows
+    assert list(files) == ["test", "train"]
+    assert rows_of(read_split(files["test"])) == rows_of(read_split(files["train"])) == rows
 
 
 @pytest.mark.parametrize(
@@ -105,6 +110,8 @@ def test_folders_that_cannot_serve(tmp_path):
         ("test.jsonl", "\n \n", "is empty"),
         ("test.jsonl", '{"a": 1}\n{"a": "x"}\n', "mixed types"),
         ("test.jsonl", b'{"a": "\xff"}\n', "cannot be read"),
+        ("test.jsonl.gz", '{"a": 1}\n', r"test\.jsonl\.gz cannot be read"),
+        ("test.jsonl.gz", gzip.compress(b'{"a": 1}\n')[:-9], r"test\.jsonl\.gz cannot be read"),
         ("test.json", '[{"a": 1},\n {"a" 2}]', r"test\.json, line 2 is not JSON"),
         ("test.json", '{"a": {"b": 1}}', "holds a JSON dict; expected a list of objects"),
         ("test.json", "[]", "is empty"),

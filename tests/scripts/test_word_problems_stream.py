@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurac.tasks.stream import Stream
+from scripts.word_problems.stream import Stream
 
 
 def test_words_are_sha256_in_counter_mode():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aurac.tasks.problem import Template
+from scripts.word_problems.problem import Template
 
 TEMPLATES: tuple[Template, ...] = (
     Template(

@@ -15,15 +15,15 @@ from collections import Counter, defaultdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from aurac.tasks.problem import solution, tell, work_out
-from aurac.tasks.stream import Stream
-from aurac.tasks.word_problems import compiled_templates, fill
+from scripts.word_problems.documents import compiled_templates, fill
+from scripts.word_problems.problem import solution, tell, work_out
+from scripts.word_problems.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from aurac.tasks.problem import Step
-    from aurac.tasks.word_problems import Draft, Splits
+    from scripts.word_problems.documents import Draft, Splits
+    from scripts.word_problems.problem import Step
 
     Plan = tuple[tuple[str, str, str], ...]
     Worked = list[Step]

@@ -8,19 +8,12 @@ from collections import Counter
 import pytest
 
 from aurac.tasks import load_split
-from aurac.tasks.multiple_choice import Balance, features, make, mistakes, squares
-from aurac.tasks.problem import Compiled, Template, solution, work_out
+from scripts.word_problems.multiple_choice import Balance, features, make, mistakes, squares
+from scripts.word_problems.problem import Compiled, Template, solution, work_out
 
 TASK = "aurac_word_problems_mc"
 SPLITS = ("train", "validation", "test")
 EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AURAC_CACHE", str(tmp_path_factory.getbasetemp() / "aurac-cache"))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from aurac.tasks import one_step, three_steps, two_steps
-from aurac.tasks.problem import Compiled, draw_numbers, operands, solution, tell, work_out
-from aurac.tasks.stream import Stream
+from scripts.word_problems import one_step, three_steps, two_steps
+from scripts.word_problems.problem import Compiled, draw_numbers, operands, solution, tell, work_out
+from scripts.word_problems.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

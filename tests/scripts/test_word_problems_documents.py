@@ -1,4 +1,4 @@
-"""The word problems themselves: arithmetic, numbers, English, variety; read back from the cache."""
+"""The word problems themselves: arithmetic, numbers, English, variety."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 
 from aurac.tasks import load_split
-from aurac.tasks.english import NOUNS, Noun
-from aurac.tasks.problem import Compiled, Template, draw_numbers, work_out
-from aurac.tasks.stream import Stream
+from scripts.word_problems.english import NOUNS, Noun
+from scripts.word_problems.problem import Compiled, Template, draw_numbers, work_out
+from scripts.word_problems.stream import Stream
 
 TASK = "aurac_word_problems"
 SPLITS = ("train", "validation", "test")
@@ -22,13 +22,6 @@ TWO = re.compile(
     re.IGNORECASE,
 )
 EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AURAC_CACHE", str(tmp_path_factory.getbasetemp() / "aurac-cache"))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aurac.tasks.english import NOUNS, PEOPLE
+from scripts.word_problems.english import NOUNS, PEOPLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aurac.tasks.stream import Stream
+    from scripts.word_problems.stream import Stream
 
 LARGEST = 200
 """No result of any step is above this, unless a task sets itself a lower limit."""

@@ -1,0 +1,111 @@
+"""Reads the bundled documents: compressed JSON Lines beside their YAML files, checked by SHA-256.
+
+`python -m scripts.word_problems` in the sources makes the files.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.errors import DataError, TaskError
+
+if TYPE_CHECKING:
+    import datasets
+
+DIGESTS: dict[str, dict[str, str]] = {
+    "aurac_word_problems": {
+        "train": "4bb9b513d211006a27e509893305d149d08a8d5fac6cd96039b40a3ae72bf768",
+        "validation": "94613542414019fa5dadef15016b390016f441d5b461a6e98f696c4cd22c148a",
+        "test": "67ac09ab0f6222273b746aefd0a605c43be997c7ec98c89efcccd87836bee7de",
+    },
+    "aurac_word_problems_mc": {
+        "train": "e99874d3b3c116fbd21aa10d4eb23c4374ef5e5ed2e5456015e0b3f88bb6c1e7",
+        "validation": "add14afd4013f6269bd225d934dddaaf79d4f3a85ceb7da58d235f160f6b78c6",
+        "test": "864280c617999c87c2cac7a776e8664751ac90af7f4fc81798ebd82bc5428e3a",
+    },
+}
+"""SHA-256 of each split's uncompressed lines: a published number refers to these documents."""
+
+BUNDLED: tuple[str, ...] = tuple(DIGESTS)
+
+
+def include_path() -> Path:
+    """The folder to give to lm-eval (`TaskManager(include_path=...)`, `--include_path`)."""
+    return Path(__file__).parent
+
+
+def documents(task: str) -> dict[str, Path]:
+    """The files of a bundled task's splits, verified.
+
+    Args:
+        task: One of `BUNDLED`.
+
+    Returns:
+        The gzipped JSON Lines file of each of "train", "validation" and "test".
+
+    Raises:
+        TaskError: The task is not one of `BUNDLED`.
+        DataError: A file is missing, damaged, or differs from the published documents.
+    """
+    files = _files(task)
+    for split in files:
+        _lines(task, split)
+    return files
+
+
+def load_split(task: str, split: str) -> list[dict[str, Any]]:
+    """The documents of one split, verified.
+
+    Args:
+        task: One of `BUNDLED`.
+        split: "train", "validation" or "test".
+
+    Raises:
+        TaskError: The task or the split is unknown.
+        DataError: The file is missing, damaged, or differs from the published documents.
+    """
+    if split not in (files := _files(task)):
+        raise TaskError(f"{task} has no split {split!r}", expected=f"one of {', '.join(files)}")
+    return [json.loads(line) for line in _lines(task, split).splitlines()]
+
+
+def dataset(*, task: str, **_: Any) -> datasets.DatasetDict:
+    """All splits in memory; lm-eval calls this for `custom_dataset` of the YAML files.
+
+    `dataset_path: json` could read the same files, but it resolves relative `data_files` against
+    the working folder and copies the documents into the cache of `datasets`.
+
+    Args:
+        task: One of `BUNDLED`, from `dataset_kwargs`. The task's metadata, which lm-eval passes
+            too, change nothing.
+    """
+    from datasets import Dataset, DatasetDict
+
+    splits = {split: Dataset.from_list(load_split(task, split)) for split in _files(task)}
+    return DatasetDict(splits)
+
+
+def _files(task: str) -> dict[str, Path]:
+    if task not in DIGESTS:
+        raise TaskError(f"{task!r} is not a bundled task", expected=f"one of {', '.join(BUNDLED)}")
+    return {split: include_path() / task / f"{split}.jsonl.gz" for split in DIGESTS[task]}
+
+
+def _lines(task: str, split: str) -> bytes:
+    path = _files(task)[split]
+    try:
+        lines = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"the bundled documents {path} cannot be read ({error})", fix="reinstall aurac"
+        ) from error
+    if hashlib.sha256(lines).hexdigest() != DIGESTS[task][split]:
+        raise DataError(
+            f"{path} differs from the published documents of {task}", fix="reinstall aurac"
+        )
+    return lines
