@@ -13,9 +13,10 @@ _PACKAGE = Path(__file__).parents[1]
 
 def tasks(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """The bundled tasks; with `a,b` typed, the rest of the last one."""
+    from aurac.tasks import BUNDLED
+
     before, comma, last = incomplete.rpartition(",")
-    names = sorted(path.stem for path in (_PACKAGE / "tasks" / "lm_eval").glob("*.yaml"))
-    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+    return [f"{before}{comma}{name}" for name in BUNDLED if name.startswith(last)]
 
 
 def recipes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

@@ -65,7 +65,9 @@ from aurac.cli.options import checkpoint_options, folders, names, pairs
     "--metric", multiple=True, help="TASK=NAME,FILTER or NAME,FILTER: what accuracy means."
 )
 @click.option(
-    "--data", multiple=True, help="TASK=FOLDER with local splits (.jsonl, .json, .parquet, .csv)."
+    "--data",
+    multiple=True,
+    help="TASK=FOLDER with local splits (.jsonl[.gz], .json, .parquet, .csv).",
 )
 @click.option(
     "--chat-template", is_flag=True, help="Put prompts through the tokenizer's chat template."

@@ -12,7 +12,7 @@ from aurac.cli.options import print_json
 @click.argument("name", required=False, shell_complete=_complete.tasks)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def tasks(name: str | None, as_json: bool) -> None:
-    """List the bundled tasks, or write the documents of one and print the files.
+    """List the bundled tasks, or print the files of the documents of one.
 
     Every task that lm-eval knows can be given to `aurac compare` as well.
 
