@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import string
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from aurac.training.recipe import Recipe
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
-_READERS = (".jsonl", ".json", ".csv", ".parquet")
+_READERS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 
 
 def training_documents(recipe: Recipe) -> list[dict[str, Any]]:
@@ -58,11 +60,11 @@ def _from_files(path: Path) -> list[dict[str, Any]]:
         if not found:
             raise DataError(f"the folder {path} holds no train split", expected="train.jsonl")
         file = found[0]
-    if not file.is_file() or file.suffix not in _READERS:
+    if not file.is_file() or not file.name.endswith(_READERS):
         raise DataError(
             f"no training data at {path}", expected=f"a folder or a file ending in {_READERS}"
         )
-    if file.suffix == ".jsonl":
+    if file.name.endswith((".jsonl", ".jsonl.gz")):
         return _read_jsonl(file)
     import pandas as pd
 
@@ -79,20 +81,25 @@ def _from_files(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_jsonl(file: Path) -> list[dict[str, Any]]:
+    opened = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opened(file, "rt", encoding="utf-8") as handle:
+            lines = handle.readlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read ({error})", fix="check the file") from error
     documents = []
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                document = json.loads(line)
-            except ValueError as error:
-                raise DataError(
-                    f"{file} line {number} is no JSON ({error})", fix="correct the line"
-                ) from error
-            if not isinstance(document, dict):
-                raise DataError(f"{file} line {number} is no JSON object", expected='{"field": …}')
-            documents.append(document)
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)
+        except ValueError as error:
+            raise DataError(
+                f"{file} line {number} is no JSON ({error})", fix="correct the line"
+            ) from error
+        if not isinstance(document, dict):
+            raise DataError(f"{file} line {number} is no JSON object", expected='{"field": …}')
+        documents.append(document)
     return documents
 
 

@@ -38,7 +38,7 @@ class Recipe:
         dropout: Dropout on the adapter's input.
         base: Base model: packaged name, hub id or folder.
         task: Bundled task whose training split is used, or
-        data: a .jsonl/.json/.csv/.parquet file, a folder with a `train` split, or
+        data: a .jsonl/.jsonl.gz/.json/.csv/.parquet file, a folder with a `train` split, or
             `hub:ID[:CONFIG]`.
         prompt, target: Templates with `{field}` from the data; only the target is learnt.
         prompt_without: A prompt for rows where a field of `prompt` is empty (Open-Platypus' input).

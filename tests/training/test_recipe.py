@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from aurac.errors import RecipeError
+from aurac.errors import DataError, RecipeError
+from aurac.tasks import documents
+from aurac.training.data import training_documents
 from aurac.training.recipe import built_in_recipes, load_recipe, make_recipe, sweep_points
 
 GOOD = {"name": "n", "method": "matryoshka", "rank": 8, "task": "aurac_word_problems"}
@@ -50,6 +52,17 @@ def test_the_papers_settings():
 def test_a_bad_value_is_named_with_what_was_expected(change, said):
     with pytest.raises(RecipeError, match=said):
         make_recipe(GOOD | change)
+
+
+def test_the_files_of_a_bundled_task_train_as_the_task_does(tmp_path):
+    train = documents("aurac_word_problems")["train"]
+    wanted = training_documents(make_recipe(GOOD))
+    for data in (train, train.parent):
+        assert training_documents(make_recipe({**GOOD, "task": "", "data": str(data)})) == wanted
+    damaged = tmp_path / "train.jsonl.gz"
+    damaged.write_bytes(train.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"train\.jsonl\.gz cannot be read"):
+        training_documents(make_recipe({**GOOD, "task": "", "data": str(tmp_path)}))
 
 
 def test_missing_key():
