@@ -82,7 +82,7 @@ def squares(plan: Plan, given: Mapping[str, int]) -> list[list[Worked]]:
         wrong = work_out(*make(mistake, plan, given))
         if wrong is not None and wrong[-1].result != right[-1].result:
             single.append((mistake, wrong))
-    found = []
+    result = []
     for (m, with_m), (n, with_n) in combinations(single, 2):
         if m[:2] == n[:2] and m[0] == "operation":
             continue
@@ -91,8 +91,8 @@ def squares(plan: Plan, given: Mapping[str, int]) -> list[list[Worked]]:
             continue
         four = [right, with_m, with_n, both]
         if len({steps[-1].result for steps in four}) == 4 and set(map(signs, four)) <= _SIGNS:
-            found.append(four)
-    return found
+            result.append(four)
+    return result
 
 
 def features(four: Sequence[Worked]) -> list[set[str]]:

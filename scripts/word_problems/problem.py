@@ -40,12 +40,12 @@ class Template:
 
     def ranges(self) -> dict[str, tuple[int, int]]:
         """The given numbers' names with their inclusive ranges."""
-        found = {}
+        ranges = {}
         for part in self.numbers.split(","):
             name, bounds = part.split()
             low, high = bounds.split("-")
-            found[name] = (int(low), int(high))
-        return found
+            ranges[name] = (int(low), int(high))
+        return ranges
 
     def plan(self) -> tuple[tuple[str, str, str], ...]:
         """The steps as (left, operation, right)."""
@@ -53,11 +53,11 @@ class Template:
 
     def slots(self) -> dict[str, list[str]]:
         """The noun slots of each category."""
-        found: dict[str, list[str]] = {}
+        slots: dict[str, list[str]] = {}
         for part in filter(None, self.nouns.split(",")):
             slot, kind = part.split()
-            found.setdefault(kind, []).append(slot)
-        return found
+            slots.setdefault(kind, []).append(slot)
+        return slots
 
 
 def _triple(step: str) -> tuple[str, str, str]:

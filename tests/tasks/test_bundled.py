@@ -10,7 +10,9 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from aurac.cli import cli
 from aurac.errors import DataError, TaskError
 from aurac.tasks import BUNDLED, bundled, documents, load_split
 
@@ -32,6 +34,13 @@ def test_the_documents_are_the_published_ones(task):
         assert hashlib.sha256(lines).hexdigest() == bundled.DIGESTS[task][split]
         assert load_split(task, split) == [json.loads(line) for line in lines.splitlines()]
         assert path.name == f"{split}.jsonl.gz"
+
+
+def test_the_command_prints_the_files():
+    files = {split: str(path) for split, path in documents(TASK).items()}
+    assert json.loads(CliRunner().invoke(cli, ["tasks", TASK, "--json"]).output) == files
+    lines = CliRunner().invoke(cli, ["tasks", TASK]).output.splitlines()
+    assert [line.split("  ") for line in lines] == [[s, path] for s, path in files.items()]
 
 
 def test_the_files_of_all_tasks_stay_below_a_megabyte():
