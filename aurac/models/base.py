@@ -8,6 +8,7 @@ against pinned SHA-256 sums, and converted once into an ordinary Hugging Face fo
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import logging
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import BaseModelError
-from aurac.hashing import sha256_file, sha256_json, sha256_weights
+from aurac.hashing import sha256_file, sha256_json
 from aurac.models.cache import cache_root
 from aurac.models.device import pick_device, pick_dtype
 
@@ -143,6 +144,42 @@ def _remembered_sha256(folder: Path) -> str:
     except OSError as error:  # a read-only cache costs time, not the answer
         logger.info("the hash of %s could not be remembered: %s", folder, error)
     return digest
+
+
+def sha256_weights(folder: Path) -> str:
+    """Hex SHA-256 of a model folder's weights.
+
+    For safetensors the hash runs over (name, dtype, shape, bytes) in the order of names, so that
+    neither sharding nor file metadata changes it. Without safetensors it runs over the bytes of
+    `pytorch_model*.bin` in the order of file names.
+
+    Raises:
+        FileNotFoundError: The folder holds no weights.
+        ValueError: A safetensors file is damaged.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        files = sorted(folder.glob("pytorch_model*.bin"))
+        if not files:
+            raise FileNotFoundError(f"no weights (*.safetensors, pytorch_model*.bin) in {folder}")
+        for path in files:
+            digest.update(path.name.encode())
+            digest.update(sha256_file(path).encode())
+        return digest.hexdigest()
+    try:
+        opened = [safe_open(path, framework="pt", backend="pread") for path in files]
+        tensors = sorted((name, k) for k, file in enumerate(opened) for name in file.offset_keys())
+        for name, k in tensors:
+            entry, tensor = opened[k].get_slice(name), opened[k].get_tensor(name)
+            digest.update(f"{name}\0{entry.get_dtype()}\0{tuple(entry.get_shape())}\0".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return digest.hexdigest()
 
 
 def _from_hub(name: str) -> Base:

@@ -6,11 +6,13 @@ Nothing is fetched, no model is loaded and nothing is written.
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from safetensors import safe_open
 
 from aurac.adapters import check_base, check_fits
 from aurac.errors import AuracError, TaskError, UsageError
@@ -348,15 +350,10 @@ def _unseen(variants: Sequence[Variant], tasks: Sequence[str]) -> Iterable[Line]
 def _parameters(folder: Path) -> int | None:
     """Parameters of a model folder, from the headers of its safetensors files."""
     total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                size = 1
-                for length in entry["shape"]:
-                    size *= length
-                total += size
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="np") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.offset_keys()]
+        total += sum(map(math.prod, shapes))
     return total or None
 
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from aurac.errors import BaseModelError
-from aurac.hashing import sha256_weights
-from aurac.models.base import DEFAULT_BASE, load_base, resolve_base
+from aurac.models.base import DEFAULT_BASE, load_base, resolve_base, sha256_weights
 from aurac.models.device import pick_device, pick_dtype
 
 

@@ -134,6 +134,12 @@ LYING = {
         b' "a": {"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
         data=b"\0" * 4,
     ),
+    "a factor twice": header(
+        json.dumps({KEY: entry(), "twice": entry(offsets=(512, 1024))})
+        .replace("twice", KEY)
+        .encode(),
+        data=b"\0" * 1024,
+    ),
     "overlapping tensors": header({KEY: entry(), KEY.replace("A", "B"): entry()}, data=b"\0" * 512),
     "no tensors": header({}),
     "metadata alone": header({"__metadata__": {"format": "pt"}}),

@@ -68,7 +68,7 @@ def _read_weights(config: Mapping[str, Any], weights: Path, name: str) -> Adapte
     if weights.suffix != ".safetensors":
         return from_state(config, read_tensors(weights), where=weights, name=name)
     file = SafetensorsFile(weights)
-    adapter = from_state(config, file.outline, where=weights, name=name)
+    adapter = from_state(config, file.outline(), where=weights, name=name)
     return replace(adapter, values=StoredValues(file, parse_config(config, weights)))
 
 
@@ -100,7 +100,7 @@ class StoredValues:
     def factors(self, module: str) -> tuple[Tensor, Tensor]:
         """A and B of a module, in aurac's own shapes."""
         sort, (a, b) = "weight", (f"{PREFIX}{module}.lora_{side}.weight" for side in "AB")
-        if a not in self.file.outline:
+        if a not in self.file.keys:
             sort, (a, b) = "embedding", (f"{PREFIX}{module}.lora_embedding_{s}" for s in "AB")
         A, B = (check_factor(self.file.read(key), key, self.file.path) for key in (a, b))
         pair = {"A": (sort, A), "B": (sort, B)}

@@ -1,7 +1,6 @@
 """Safetensors files read and written one tensor at a time.
 
-The header says where each tensor lies, so that nothing but the tensor at hand is in memory: not the
-file either, which is read and written by position and never mapped.
+The library reads and checks; it writes only what is in memory as a whole, so writing is done here.
 """
 
 from __future__ import annotations
@@ -11,16 +10,27 @@ import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from aurac.adapters.formats.files import reason, regular_file, unique_keys
+from aurac.adapters.formats.files import reason, regular_file
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-HEADER_LIMIT: Final = 64 * 2**20
+EXPECTED: Final = "float32, bfloat16, float16 or float64"
+FLOATS: Final[Mapping[str, torch.dtype]] = {
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F64": torch.float64,
+}
+FAULTS: Final = (
+    *(SafetensorError, OSError, RuntimeError, MemoryError, OverflowError),
+    *(ValueError, KeyError, AttributeError, TypeError),
+)
 
 # In the order in which the format sorts its tensors: the widest types first.
 _DTYPES: Final[Mapping[str, torch.dtype]] = {
@@ -46,31 +56,41 @@ _ORDER: Final = {dtype: k for k, dtype in enumerate(_NAMES)}
 
 
 class SafetensorsFile:
-    """A file whose header was checked against its size.
-
-    Attributes:
-        path: The file.
-        outline: Each tensor by name, on the meta device.
-    """
+    """A file whose header the safetensors library has checked against its size."""
 
     def __init__(self, path: Path) -> None:
-        """Read and check the header.
+        """Open the file and check its header; no tensor is read.
 
         Raises:
-            CheckpointError: When the file is damaged, names a tensor twice, or claims more or less
-                than it holds.
+            CheckpointError: When the file is damaged or claims more or less than it holds.
         """
+        regular_file(path)
         self.path = path
-        entries, self._start = _read_header(path)
-        _check_with_the_library(path)
-        self.outline: dict[str, Tensor] = {}
-        self._offsets: dict[str, int] = {}
-        for key, entry in entries.items():
-            dtype = _DTYPES.get(entry["dtype"])
+        try:
+            # Not mapped: pages of a mapped file count as memory, and one that shrinks kills.
+            self._file = safe_open(path, framework="pt", backend="pread")
+            self.keys: list[str] = list(self._file.keys())
+        except FAULTS as error:
+            raise CheckpointError(
+                f"{path} is not a readable safetensors file: {reason(error)}"
+            ) from error
+
+    def outline(self) -> dict[str, Tensor]:
+        """Each tensor by name, on the meta device.
+
+        Raises:
+            CheckpointError: For a type that no adapter has.
+        """
+        outline: dict[str, Tensor] = {}
+        for key in self.keys:
+            entry = self._file.get_slice(key)
+            dtype = FLOATS.get(entry.get_dtype())
             if dtype is None:
-                raise CheckpointError(f"{key} in {path} is of type {entry['dtype']!r}")
-            self.outline[key] = torch.empty(entry["shape"], dtype=dtype, device="meta")
-            self._offsets[key] = self._start + entry["data_offsets"][0]
+                raise CheckpointError(
+                    f"{key} in {self.path} is of type {entry.get_dtype()}", expected=EXPECTED
+                )
+            outline[key] = torch.empty(entry.get_shape(), dtype=dtype, device="meta")
+        return outline
 
     def read(self, key: str) -> Tensor:
         """One tensor, on the CPU, in memory of its own.
@@ -78,22 +98,12 @@ class SafetensorsFile:
         Raises:
             CheckpointError: When the file can no longer be read.
         """
-        like = self.outline[key]
-        tensor = torch.empty(like.shape, dtype=like.dtype)
-        if like.nbytes == 0:
-            return tensor
-        into = _bytes_of(tensor)
         try:
-            with self.path.open("rb", buffering=0) as file:
-                file.seek(self._offsets[key])
-                done = 0
-                while done < len(into):
-                    got = file.readinto(into[done:])
-                    if not got:
-                        raise CheckpointError(f"{self.path} ends before its tensor {key}")
-                    done += got
-        except OSError as error:
-            raise CheckpointError(f"cannot read {self.path}: {reason(error)}") from error
+            tensor: Tensor = self._file.get_tensor(key)
+        except FAULTS as error:
+            raise CheckpointError(
+                f"cannot read {self.path}: {reason(error)}", fix="copy or download the file again"
+            ) from error
         return tensor
 
 
@@ -158,36 +168,6 @@ class SafetensorsWriter:
         """
         if self._missing:
             raise ValueError(f"{len(self._missing)} tensors were not written: {min(self._missing)}")
-
-
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The entries of the header and where the data begins."""
-    size = regular_file(path)
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, HEADER_LIMIT):
-                raise CheckpointError(f"{path} is damaged: its header claims {length} bytes")
-            header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=unique_keys)
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} has no readable header: {reason(error)}") from error
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path} has a header that is no JSON object")
-    header.pop("__metadata__", None)
-    return header, 8 + length
-
-
-def _check_with_the_library(path: Path) -> None:
-    """Let safetensors itself check types, shapes and extents against the file; it reads no data."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is not a readable safetensors file: {reason(error)}"
-        ) from error
 
 
 def _layout(

@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 
 from aurac.adapters.formats.files import reason, regular_file, unique_keys
-from aurac.adapters.formats.safetensors_file import SafetensorsFile
+from aurac.adapters.formats.safetensors_file import EXPECTED, FLOATS, SafetensorsFile
 from aurac.adapters.numerics import all_finite
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # An adapter_config.json is a few kB; this bounds what a file can make us parse.
 JSON_LIMIT = 16 * 2**20
 
@@ -61,7 +60,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         return _read_torch(path)
     file = SafetensorsFile(path)
-    return {key: file.read(key) for key in file.outline}
+    return {key: file.read(key) for key in file.keys}
 
 
 def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
@@ -70,10 +69,10 @@ def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
     Raises:
         CheckpointError: For a type other than a 16 to 64 bit float, an empty tensor, NaN or inf.
     """
-    if tensor.dtype not in FLOATS:
+    if tensor.dtype not in FLOATS.values():
         raise CheckpointError(
             f"{key} in {where} is of type {str(tensor.dtype).removeprefix('torch.')}",
-            expected="float32, bfloat16, float16 or float64",
+            expected=EXPECTED,
         )
     if tensor.numel() == 0:
         raise CheckpointError(f"{key} in {where} is empty, shape {tuple(tensor.shape)}")
