@@ -43,7 +43,7 @@ def write_adapter(folder: Path, layers: int, rank: int) -> None:
     """A PEFT folder of random factors with a side-car."""
     import torch
 
-    from aurac.adapters.formats.safetensors_file import SafetensorsWriter
+    from aurac.adapters.formats.peft_write import SafetensorsWriter
 
     outline = {}
     for k in range(layers):
@@ -134,7 +134,7 @@ def run(scratch: Path, options: argparse.Namespace) -> None:
     aurac = [sys.executable, "-m", "aurac"]
     cut, half = str(scratch / "out"), str(max(options.rank // 4, 1))
     jobs = {
-        "imports alone": [sys.executable, "-c", "import aurac.adapters.streaming, aurac.runs.plan"],
+        "imports alone": [sys.executable, "-c", "import aurac.adapters.export, aurac.runs.plan"],
         f"truncate --rank {half} (trained)": [*aurac, "truncate", str(source), "--rank", half],
         "truncate --ranks pow2": [*aurac, "truncate", str(source), "--ranks", "pow2"],
     }

@@ -11,23 +11,23 @@ from __future__ import annotations
 import re
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from aurac.adapters.base_state import (
+from aurac.adapters.compatibility import check_fits, is_conv1d, model_name, name_in_base
+from aurac.adapters.formats.peft_read import from_state
+from aurac.adapters.formats.peft_tensors import peft_shapes
+from aurac.adapters.nesting import Rule, peft_alpha
+from aurac.adapters.restore import (
     BaseState,
-    name_in_base,
+    ExtraTensors,
     number_of_layers,
     put_structure,
     structure,
 )
-from aurac.adapters.extras import ExtraTensors
-from aurac.adapters.features import features_of, is_conv1d, is_convolution
-from aurac.adapters.formats.peft_reader import from_state
-from aurac.adapters.formats.peft_shapes import peft_shapes
-from aurac.adapters.nesting import Rule, peft_alpha
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -140,59 +140,6 @@ def attach(model: nn.Module, prepared: Prepared, *, half: bool = False) -> Itera
         live.remove()
 
 
-def check_fits(adapter: Adapter, model: nn.Module) -> None:
-    """Whether ``adapter`` has a place in ``model`` for each of its modules.
-
-    Raises:
-        CheckpointError: For a module that the base lacks, or whose features differ.
-        UsageError: When the model carries an adapter already.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    present = dict(model.named_modules())
-    if hasattr(model, "peft_config") or any(
-        isinstance(m, BaseTunerLayer) for m in present.values()
-    ):
-        raise UsageError("a model that carries an adapter already", fix="give the plain base model")
-    base = _called(model)
-    repeats = adapter.peft_config.get("layer_replication") or ()
-    for name, f in adapter.modules.items():
-        plain = name_in_base(re.sub(r"(\.base_layer)+$", "", name), repeats)
-        if plain not in present:
-            raise CheckpointError(
-                f"adapter {adapter.name!r} has factors for {plain}, which base {base} lacks",
-                fix="it was trained on another base",
-            )
-        if f.kind in ("linear", "merged") and is_convolution(present[plain]):
-            raise CheckpointError(
-                f"adapter {adapter.name!r} has plain factors for {name}, a convolution of {base}",
-                fix="it was trained on another base",
-            )
-        features = None if f.kind == "experts" else features_of(present[plain])
-        own = f.features
-        if features is not None and features != own:
-            raise CheckpointError(
-                f"adapter {adapter.name!r} has {own[0]} in and {own[1]} out for {name}, "
-                f"but base {base} has {features[0]} in and {features[1]} out",
-                fix="it was trained on another base",
-            )
-
-
-def check_base(adapter: Adapter, name: str, sha256: str | None) -> None:
-    """Whether the base in use is the one that the adapter's record names by hash.
-
-    Raises:
-        CheckpointError: When both hashes are known and differ.
-    """
-    if sha256 is None or adapter.base_sha256 is None or adapter.base_sha256 == sha256:
-        return
-    raise CheckpointError(
-        f"adapter {adapter.name!r} was trained on {adapter.base or 'a base'} with hash "
-        f"{adapter.base_sha256[:12]}, but base {name} has hash {sha256[:12]}",
-        fix="give the base it was trained on",
-    )
-
-
 def adapter_from_peft(
     model: Any,
     adapter_name: str = "default",
@@ -224,8 +171,6 @@ def adapter_from_peft(
         CheckpointError: When the model's own scale is not the one that is claimed, or it has a
             feature that is refused.
     """
-    from dataclasses import replace
-
     from peft import get_peft_model_state_dict
 
     config = _plain(model.peft_config[adapter_name].to_dict())
@@ -283,13 +228,13 @@ def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
             inject_adapter_in_model(config, model, adapter_name=NAME, low_cpu_mem_usage=True)
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
             raise CheckpointError(
-                f"PEFT cannot place adapter {adapter.name!r} in base {_called(model)}: {error}"
+                f"PEFT cannot place adapter {adapter.name!r} in base {model_name(model)}: {error}"
             ) from error
     layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
     odd = sorted(set(layers) ^ set(adapter.modules))
     if odd:
         raise CheckpointError(
-            f"adapter {adapter.name!r} and base {_called(model)} disagree about {odd[0]}"
+            f"adapter {adapter.name!r} and base {model_name(model)} disagree about {odd[0]}"
             + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
         )
     for layer in layers.values():
@@ -332,11 +277,6 @@ def _parameters(layer: Any, f: Factors) -> tuple[nn.Parameter, nn.Parameter]:
         if holder[NAME].weight.is_meta:
             holder[NAME].weight = nn.Parameter(torch.empty(0), requires_grad=False)
     return layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
-
-
-def _called(model: nn.Module) -> str:
-    config = getattr(model, "config", None)
-    return getattr(config, "_name_or_path", "") or type(model).__name__
 
 
 def _whole(tensor: Tensor) -> Tensor:

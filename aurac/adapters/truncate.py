@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aurac.adapters.linalg import all_finite, tall_qr
 from aurac.adapters.nesting import Rule, peft_scale
-from aurac.adapters.numerics import all_finite, tall_qr
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:

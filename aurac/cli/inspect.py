@@ -62,7 +62,7 @@ def inspect(
         --nested-ranks 1,2,4,8 --base smollm2-135m-instruct-q4_1 --save
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters import load_adapter
-    from aurac.adapters.inspection import describe
+    from aurac.adapters.inspect import describe
     from aurac.models.known_base import KnownBase
     from aurac.models.memory import return_freed_memory
 

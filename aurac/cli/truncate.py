@@ -60,7 +60,7 @@ def truncate(
     aurac truncate my_adapter --ranks pow2 --basis svd --out my_adapter_svd
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters import load_adapter
-    from aurac.adapters.streaming import save_truncations
+    from aurac.adapters.export import save_truncations
     from aurac.adapters.truncate import plan
     from aurac.models.known_base import KnownBase
     from aurac.models.memory import return_freed_memory
@@ -94,7 +94,7 @@ def truncate(
 
 
 def _row(how: Prepared, r: int, cut: Adapter, place: Path) -> dict[str, Any]:
-    from aurac.adapters.vllm import max_lora_rank, vllm_refusal
+    from aurac.adapters.inspect import max_lora_rank, vllm_refusal
 
     return {
         "folder": str(place),
@@ -121,7 +121,7 @@ def _line(row: Mapping[str, Any]) -> str:
 
 def _merge(how: Prepared, wanted: tuple[int, ...], out: Path, base: str | None) -> dict[str, Any]:
     from aurac.adapters import check_base, prepare
-    from aurac.adapters.merge import save_merged
+    from aurac.adapters.export import save_merged
     from aurac.models.base import load_base
 
     if len(wanted) != 1:

@@ -7,11 +7,11 @@ import math
 
 import pytest
 import torch
-from adapters_helpers import random_adapter, tiny_llama
 from click.testing import CliRunner
+from support.adapters import random_adapter, tiny_llama
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
-from aurac.adapters.inspection import describe, spectrum
+from aurac.adapters.inspect import describe, max_lora_rank, spectrum, vllm_refusal
 from aurac.cli.inspect import inspect
 from aurac.errors import AuracError, CheckpointError, RankError, RunFolderError, UsageError
 
@@ -156,8 +156,6 @@ def test_ranks_it_does_not_have(adapter, tmp_path):
 def test_what_vllm_serves_is_said(adapter, tmp_path):
     from dataclasses import replace
 
-    from aurac.adapters import vllm
-
     assert (
         "vLLM          yes, with --max-lora-rank 8"
         in run(save_adapter(adapter, tmp_path / "a")).stdout
@@ -168,12 +166,12 @@ def test_what_vllm_serves_is_said(adapter, tmp_path):
         for name, f in adapter.modules.items()
     }
     big = replace(adapter, modules=grown, nesting=None)
-    assert vllm.max_lora_rank(big) == 320  # rank 260
-    assert vllm.vllm_refusal(big) is None
+    assert max_lora_rank(big) == 320  # rank 260
+    assert vllm_refusal(big) is None
     name, f = next(iter(adapter.modules.items()))
     odd = replace(adapter, modules={**adapter.modules, name: replace(f, alpha=3.0)})
-    assert "one rank and one alpha" in vllm.vllm_refusal(odd)
+    assert "one rank and one alpha" in vllm_refusal(odd)
     extra = replace(adapter, extras={"lm_head.weight": f.A})
-    assert "beside the low-rank factors" in vllm.vllm_refusal(extra)
+    assert "beside the low-rank factors" in vllm_refusal(extra)
     huge = {n: replace(g, A=g.A.repeat(3, 1), B=g.B.repeat(1, 3)) for n, g in grown.items()}
-    assert vllm.vllm_refusal(replace(big, modules=huge)) == "it serves ranks up to 512"
+    assert vllm_refusal(replace(big, modules=huge)) == "it serves ranks up to 512"

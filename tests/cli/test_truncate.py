@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters_helpers import (
+from click.testing import CliRunner
+from support.adapters import (
     load_with_peft,
     logits,
     random_adapter,
     tiny_gpt2,
     tiny_llama,
 )
-from click.testing import CliRunner
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
-from aurac.adapters.merge import merge
+from aurac.adapters.export import merge
 from aurac.cli.truncate import truncate
 from aurac.errors import AuracError, CheckpointError, RankError, RunFolderError, UsageError
 

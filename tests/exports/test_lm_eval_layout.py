@@ -8,7 +8,6 @@ import shutil
 
 import numpy as np
 import pytest
-from adapters_helpers import save_with_peft
 from click.testing import CliRunner
 from harness_doubles import (
     make_model,
@@ -18,6 +17,7 @@ from harness_doubles import (
     write_choice_task,
     write_text_task,
 )
+from support.adapters import save_with_peft
 
 from aurac.cli import cli
 from aurac.errors import AuracError, DataError

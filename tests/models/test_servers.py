@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters_helpers import load_with_peft, save_with_peft
 from click.testing import CliRunner
 from harness_doubles import (
     make_model,
@@ -19,6 +18,7 @@ from harness_doubles import (
     write_choice_task,
     write_text_task,
 )
+from support.adapters import load_with_peft, save_with_peft
 
 import aurac
 from aurac.cli import cli

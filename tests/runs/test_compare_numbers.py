@@ -6,8 +6,8 @@ import json
 import random
 
 import pytest
-from adapters_helpers import save_with_peft
 from click.testing import CliRunner
+from support.adapters import save_with_peft
 
 from aurac.cli import cli
 from aurac.errors import CurveError

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from adapters_helpers import save_with_peft
 from click.testing import CliRunner
 from harness_doubles import (
     make_model,
@@ -16,6 +15,7 @@ from harness_doubles import (
     write_choice_task,
     write_text_task,
 )
+from support.adapters import save_with_peft
 
 from aurac.adapters import attach, load_adapter, prepare
 from aurac.cli import cli

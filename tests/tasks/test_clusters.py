@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from adapters_helpers import save_with_peft
 from click.testing import CliRunner
 from harness_doubles import (
     choice_rows,
@@ -16,6 +15,7 @@ from harness_doubles import (
     write_choice_task,
     write_jsonl,
 )
+from support.adapters import save_with_peft
 
 from aurac.cli import cli
 from aurac.errors import AuracError

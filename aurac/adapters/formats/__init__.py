@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from aurac.adapters.formats.load import load_adapter
-from aurac.adapters.formats.peft_writer import save_adapter
+from aurac.adapters.formats.peft_write import save_adapter
 
 __all__ = ["load_adapter", "save_adapter"]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from aurac.adapters.formats.peft_tensors import stack_groups
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -158,8 +159,3 @@ class Shapes:
     @property
     def _said(self) -> str:
         return ",".join(str(int(on)) for on in self.groups or ())
-
-
-def stack_groups(A: Tensor, groups: int) -> Tensor:
-    """A of (g · R, in), group by group, as (R, g · in), so that the first r rows are rank r."""
-    return A.reshape(groups, A.shape[0] // groups, -1).permute(1, 0, 2).flatten(1).contiguous()

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from aurac.adapters.formats.peft_types import APPROXIMABLE, LORA_CONVERTIBLE, REFUSED_TYPES
-from aurac.adapters.formats.tensors import finite_number
+from aurac.adapters.formats.untrusted import finite_number
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from aurac.adapters.nesting import Rule
 
 CONFIG = "adapter_config.json"
-
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 # Fields that an export carries over when they are set; the rest is written anew or left out.
 CARRIED = (
     "auto_mapping",
@@ -39,7 +38,6 @@ CARRIED = (
     "task_type",
     "trainable_token_indices",
 )
-
 # Fields that change nothing at inference, whatever they hold.
 INERT = frozenset(
     {
@@ -56,15 +54,12 @@ INERT = frozenset(
         "runtime_config",
     }
 )
-
 UNDERSTOOD = frozenset(
     {*CARRIED, *INERT, "alpha_pattern", "bias", "init_lora_weights", "lora_alpha", "r"}
     | {"rank_pattern", "use_rslora"}
 )
-
 # Initialisations that leave the base as it is; with any other the adapter belongs to another base.
 PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
-
 REFUSED_FIELDS: Mapping[str, str] = {
     "alora_invocation_tokens": "aLoRA acts only after its invocation tokens",
     "arrow_config": "Arrow routes between several adapters",
@@ -78,7 +73,6 @@ REFUSED_FIELDS: Mapping[str, str] = {
     "use_qalora": "QALoRA pools its inputs",
     "velora_config": "VeLoRA compresses activations with state of its own",
 }
-
 REFUSED_INITS: Mapping[str, str] = {
     "pissa": "PiSSA moves the leading components out of the base",
     "olora": "OLoRA moves a QR factor out of the base",
@@ -87,6 +81,63 @@ REFUSED_INITS: Mapping[str, str] = {
     "lora_ga": "LoRA-GA shifts the base by its first update",
     "mica": "MiCA derives B from the base's own weights",
 }
+_PROMPT = "it adds trained vectors to the prompt or the cache and changes no weight"
+_BASE = "its update is a function of the base's own weights"
+_SPARSE = "its update is not of low rank"
+_ROTATION = "it multiplies the base's weights by a rotation"
+REFUSED_TYPES: Final[Mapping[str, str]] = {
+    "ADAMSS": "AdaMSS adapts clusters of the base's own singular subspaces",
+    "ADAPTION_PROMPT": _PROMPT,
+    "BEFT": "BEFT trains biases alone",
+    "BOFT": _ROTATION,
+    "C3A": "C3A is a block-circular convolution",
+    "CARTRIDGE": _PROMPT,
+    "CPT": _PROMPT,
+    "DEFT": _BASE,
+    "DELORA": "DeLoRA normalises each component, by the base's norm as well",
+    "FOURIERFT": _SPARSE,
+    "FROD": _BASE,
+    "GLORA": _BASE,
+    "GRALORA": "GraLoRA adapts a grid of blocks, each with factors of its own",
+    "HIRA": "HiRA multiplies the base's weights element by element",
+    "HRA": _ROTATION,
+    "IA3": "(IA)3 rescales activations and has no rank",
+    "LILY": "Lily routes between factors that layers share",
+    "LN_TUNING": "it trains normalisation layers and has no rank",
+    "LOHA": "LoHa multiplies two low-rank products element by element",
+    "LOKR": "LoKr is a Kronecker product",
+    "MISS": "MiSS shares one factor across blocks of inputs",
+    "MULTITASK_PROMPT_TUNING": _PROMPT,
+    "OFT": _ROTATION,
+    "OSF": "OSF trains the base's own singular values and vectors",
+    "PEANUT": "PEANuT is a nonlinear function of the base's weights",
+    "POLY": "Poly mixes several adapters per task",
+    "PREFIX_TUNING": _PROMPT,
+    "PROMPT_TUNING": _PROMPT,
+    "PSOFT": _BASE,
+    "PVERA": "PVeRA samples its update",
+    "P_TUNING": _PROMPT,
+    "RANDLORA": "RandLoRA sums random bases to full rank",
+    "ROAD": _ROTATION,
+    "SHADOW": "ShadowPEFT runs a second network beside the base",
+    "SHIRA": _SPARSE,
+    "SUPERTUNING": "Super-Tuning changes single entries of the base's weights",
+    "TINYLORA": _BASE,
+    "TRAINABLE_TOKENS": "it trains rows of the embedding and has no rank",
+    "UNILORA": "Uni-LoRA reads all factors from one shared vector",
+    "VBLORA": "VB-LoRA composes factors from a bank of shared vectors",
+    "VERA": "VeRA shares frozen random factors between layers",
+    "WAVEFT": _SPARSE,
+    "XLORA": "X-LoRA mixes several adapters per token",
+}
+# Those whose models say that PEFT's own save_as_lora takes them.
+LORA_CONVERTIBLE: Final = frozenset(
+    {"C3A", "DELORA", "FOURIERFT", "GRALORA", "LOHA", "LOKR", "MISS", "PSOFT", "RANDLORA"}
+    | {"TINYLORA", "UNILORA", "VBLORA", "VERA", "WAVEFT"}
+)
+APPROXIMABLE: Final = (
+    "PEFT's save_as_lora makes a plain LoRA adapter of a loaded one, approximately"
+)
 
 
 @dataclass(frozen=True)
@@ -137,6 +188,16 @@ def parse_config(given: Mapping[str, Any], where: object) -> PeftConfig:
         carried=carried,
         notes=notes,
     )
+
+
+def owner_of(key: str, saved: tuple[str, ...]) -> str | None:
+    """The module of ``modules_to_save`` that a key belongs to, as its full path."""
+    path = key.split(".")
+    for end in range(len(path) - 1, 0, -1):
+        head = ".".join(path[:end])
+        if any(head.endswith(name) for name in saved):  # as PEFT matches them: any suffix
+            return head
+    return None
 
 
 def _field(given: Mapping[str, Any], key: str, default: Any) -> Any:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, get_args
 
 from aurac.adapters.adapter import Adapter, Nesting
-from aurac.adapters.formats.tensors import finite_number, read_json
+from aurac.adapters.formats.untrusted import finite_number, read_json
 from aurac.adapters.nesting import RULES, Method, Rule, Update
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 from aurac.files import write_json

@@ -1,23 +1,25 @@
-"""What a checkpoint is, in numbers: sizes, scales, rank weights and the energy of each rank.
+"""What an adapter is, in numbers: sizes, scales, rank weights, energy by rank, vLLM's limits.
 
 Energy is the squared Frobenius norm of the trained update, ``B · P · A`` where P is recorded and
 ``s_R · B · A`` otherwise. All of it comes from R × R matrices, never from the (out, in) one, and
 from one pass over the modules, so that an adapter of any size needs the memory of one module.
+
+vLLM's rules are those of its ``LoRAConfig`` (``max_lora_rank``) and ``PEFTHelper`` (one r, one α,
+no bias, no ``modules_to_save``), 2025-2026; vLLM itself is not needed.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
 
-from aurac.adapters.nesting import default_nested_ranks
-from aurac.adapters.numerics import triangle
+from aurac.adapters.linalg import triangle
+from aurac.adapters.nesting import default_nested_ranks, peft_alpha
 from aurac.adapters.truncate import default_rescale
-from aurac.adapters.vllm import max_lora_rank, vllm_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from aurac.adapters.adapter import Adapter, Factors
 
 FAR = 0.1  # a published inference further than this from the trained function is worth a warning
+VLLM_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, Any]:
@@ -213,3 +216,28 @@ def _remarks(adapter: Adapter, by_rank: Sequence[dict[str, Any]]) -> list[str]:
     if adapter.base is None:
         remarks.append("the base model is not recorded")
     return remarks
+
+
+def max_lora_rank(adapter: Adapter) -> int | None:
+    """The smallest ``--max-lora-rank`` that takes it; ``None`` when it is above the largest."""
+    return next((r for r in VLLM_RANKS if r >= adapter.export_rank), None)
+
+
+def vllm_refusal(adapter: Adapter) -> str | None:
+    """Why vLLM would not serve an export, or would serve it wrongly; ``None`` when it serves it."""
+    if adapter.extras:
+        return "it does not load tensors beside the low-rank factors"
+    if adapter.peft_config.get("layer_replication"):
+        return "it does not repeat layers"
+    kinds = {f.kind for f in adapter.modules.values()} - {"linear", "merged"}
+    if kinds:
+        return f"it does not serve factors of {', '.join(sorted(kinds))} as PEFT lays them out"
+    ranks = {f.rank * f.rank_multiple for f in adapter.modules.values()}
+    alphas = {
+        peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple) for f in adapter.modules.values()
+    }
+    if len(ranks) > 1 or len(alphas) > 1:
+        return "it knows one rank and one alpha for all modules, and would scale some wrongly"
+    if max_lora_rank(adapter) is None:
+        return f"it serves ranks up to {VLLM_RANKS[-1]}"
+    return None

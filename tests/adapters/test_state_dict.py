@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from adapters_helpers import dense, load_with_peft, logits, random_adapter, tiny_gpt2, tiny_llama
+from support.adapters import dense, load_with_peft, logits, random_adapter, tiny_gpt2, tiny_llama
 from torch import nn
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from adapters_helpers import random_adapter, tiny_llama
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.adapters import random_adapter, tiny_llama
 
 from aurac.adapters import Adapter, Factors, Nesting, default_rescale, prepare, truncate
 from aurac.errors import CheckpointError, RankError, UsageError

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters_helpers import (
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils.peft_types import PeftType
+from safetensors.torch import load_file, save_file
+from support.adapters import (
+    adalora,
     load_with_peft,
     logits,
     randomise,
@@ -17,15 +22,15 @@ from adapters_helpers import (
     tiny_llama,
     token_ids,
 )
-from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft.utils.peft_types import PeftType
-from safetensors.torch import load_file, save_file
-from test_adapters_features import EXACT
+from support.peft_rows import EXACT
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
-from aurac.adapters.formats.peft_config import REFUSED_FIELDS, UNDERSTOOD
-from aurac.adapters.formats.peft_types import LORA_CONVERTIBLE, REFUSED_TYPES
+from aurac.adapters.formats.peft_config import (
+    LORA_CONVERTIBLE,
+    REFUSED_FIELDS,
+    REFUSED_TYPES,
+    UNDERSTOOD,
+)
 from aurac.errors import CheckpointError
 
 DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
@@ -149,20 +154,6 @@ def test_what_peft_converts_back_is_exact_on_the_unchanged_base(init, tmp_path):
         live.set_rank(3)
         folder = save_adapter(prepare(adapter).at(3), tmp_path / "r3")
         assert torch.equal(logits(base), logits(load_with_peft(tiny_llama(), folder)))
-
-
-def adalora(folder, *, masks=None, **fields):
-    options = {"init_r": 4, "target_r": 2, "lora_alpha": 6, "total_step": 10, **LM, **fields}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = AdaLoraConfig(target_modules=["q_proj", "down_proj"], **options)
-        model = randomise(get_peft_model(tiny_llama(), config))
-        if masks is not None:
-            names = [n for n, _ in model.base_model.model.named_parameters() if "lora_E" in n]
-            model.peft_config["default"].rank_pattern = {
-                name: masks[k % len(masks)] for k, name in enumerate(names)
-            }
-        model.save_pretrained(folder)
 
 
 MASKS = [[True, False, True, True], [False, True, False, False]]

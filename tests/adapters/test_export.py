@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters_helpers import random_adapter, save_with_peft, tiny_llama
 from safetensors.torch import load_file, save_file
+from support.adapters import random_adapter, save_with_peft, tiny_llama
+from support.peft_rows import make
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
-from aurac.adapters.formats.safetensors_file import SafetensorsFile, SafetensorsWriter
-from aurac.adapters.inspection import describe
-from aurac.adapters.numerics import all_finite, tall_qr, triangle
-from aurac.adapters.streaming import save_truncations
+from aurac.adapters.export import save_truncations
+from aurac.adapters.formats.peft_write import SafetensorsWriter
+from aurac.adapters.formats.untrusted import SafetensorsFile
+from aurac.adapters.inspect import describe
+from aurac.adapters.linalg import all_finite, tall_qr, triangle
 from aurac.errors import CheckpointError, RankError, RunFolderError, UsageError
 
 NESTED = Nesting("matryoshka", (1, 2, 4))
@@ -45,14 +47,10 @@ def embeddings_and_extras(folder):
 
 
 def experts(folder):
-    from test_adapters_features import make
-
     make("target_parameters (experts)", folder)
 
 
 def convolutions(folder):
-    from test_adapters_features import make
-
     make("convolutions", folder)
 
 

@@ -1,8 +1,9 @@
-"""Writing plain PEFT checkpoints, atomically."""
+"""Writing plain PEFT folders: complete or not at all, tensor by tensor where memory is short."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
@@ -10,11 +11,13 @@ import shutil
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from aurac.adapters.formats.peft_config import CONFIG
-from aurac.adapters.formats.peft_reader import WEIGHTS
-from aurac.adapters.formats.peft_shapes import PREFIX, factor_keys, peft_shapes
+import torch
+from safetensors.torch import save_file
+
+from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS
+from aurac.adapters.formats.peft_tensors import peft_state
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.nesting import peft_alpha
 from aurac.errors import CheckpointError, RunFolderError
@@ -26,8 +29,28 @@ if TYPE_CHECKING:
 
     from aurac.adapters.adapter import Adapter, Factors
 
-
 METADATA: Final = {"format": "pt"}
+# In the order in which the format sorts its tensors: the widest types first.
+_DTYPES: Final[Mapping[str, torch.dtype]] = {
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+    "F32": torch.float32,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
+_ORDER: Final = {dtype: k for k, dtype in enumerate(_NAMES)}
 
 
 def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -> Path:
@@ -50,8 +73,6 @@ def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -
     adapter = adapter.loaded()
     records = dump_records(adapter)
     with fresh_folder(target) as into:
-        from safetensors.torch import save_file
-
         save_file(_separate(peft_state(adapter)), into / WEIGHTS[0], metadata=METADATA)
         write_records(into, records)
     return target
@@ -138,15 +159,6 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def peft_state(adapter: Adapter) -> dict[str, Tensor]:
-    """The tensors under PEFT's own keys and in PEFT's own shapes."""
-    state: dict[str, Tensor] = {}
-    for name, f in adapter.modules.items():
-        state.update(zip(factor_keys(name, f), peft_shapes(f, f.A, f.B), strict=True))
-    state.update({f"{PREFIX}{key}": tensor for key, tensor in adapter.extras.items()})
-    return state
-
-
 def _use_rslora(modules: Iterable[Factors]) -> bool:
     rules = {f.rule == "sqrt" for f in modules}
     if len(rules) > 1:
@@ -224,3 +236,96 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class Span(NamedTuple):
+    """Where a tensor goes in a file that is being written."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int
+
+
+class SafetensorsWriter:
+    """A file that is written tensor by tensor, in any order, under a header computed beforehand.
+
+    Its bytes are those that the safetensors library writes for the same tensors. It is open only
+    while it is written to, so that any number of files can be in the making at once.
+    """
+
+    def __init__(
+        self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str]
+    ) -> None:
+        """Make the file with its header.
+
+        Args:
+            path: Where to; replaced if it is there.
+            outline: A tensor for each name, of which form alone counts (the meta device will do).
+            metadata: What the header says beside them.
+
+        Raises:
+            OSError: When the file cannot be written.
+        """
+        header, self._spans, size = _layout(outline, metadata)
+        self._path = path
+        self._missing = {key for key, span in self._spans.items() if math.prod(span.shape)}
+        with path.open("wb") as file:
+            file.write(header)
+            file.truncate(size)
+
+    def put(self, key: str, tensor: Tensor) -> None:
+        """Write one tensor to its place.
+
+        Raises:
+            ValueError: For a name or a form that the header does not have.
+            OSError: When the file system refuses.
+        """
+        span = self._spans[key]
+        if tensor.dtype != span.dtype or tuple(tensor.shape) != span.shape:
+            raise ValueError(f"{key} is {tensor.dtype} of {tuple(tensor.shape)}, not {span}")
+        if math.prod(span.shape):
+            view = _bytes_of(tensor.detach().cpu().contiguous())
+            with self._path.open("r+b", buffering=0) as file:
+                file.seek(span.offset)
+                while view:
+                    view = view[file.write(view) :]
+        self._missing.discard(key)
+
+    def finish(self) -> None:
+        """Hold the file against its header.
+
+        Raises:
+            ValueError: When a tensor was not written.
+        """
+        if self._missing:
+            raise ValueError(f"{len(self._missing)} tensors were not written: {min(self._missing)}")
+
+
+def _layout(
+    outline: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> tuple[bytes, dict[str, Span], int]:
+    """The header with its length in front, where each tensor goes, and the size of the file."""
+    ordered = sorted(outline, key=lambda key: (_ORDER[outline[key].dtype], key))
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for key in ordered:
+        tensor = outline[key]
+        entries[key] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [end, end + tensor.nbytes],
+        }
+        end += tensor.nbytes
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    start = 8 + len(text)
+    spans = {
+        key: Span(t.dtype, tuple(t.shape), start + entries[key]["data_offsets"][0])
+        for key, t in outline.items()
+    }
+    return len(text).to_bytes(8, "little") + text, spans, start + end
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous CPU tensor that is not empty."""
+    return tensor.view(-1).view(torch.uint8).numpy().data

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from adapters_helpers import random_adapter, tiny_llama
+from support.adapters import random_adapter, tiny_llama
 
 from aurac.adapters import load_adapter, save_adapter
 from aurac.errors import CheckpointError, UsageError

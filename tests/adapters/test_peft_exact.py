@@ -15,75 +15,15 @@ import warnings
 
 import pytest
 import torch
-from adapters_helpers import load_with_peft, randomise, tiny_gpt2, tiny_llama
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import load_file
+from support.adapters import load_with_peft
+from support.peft_rows import EXACT, make
 from torch import nn
-from transformers import MixtralConfig, MixtralForCausalLM
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
 
 IDS = torch.tensor([[5, 9, 3, 7, 2, 11, 60], [1, 4, 4, 63, 8, 2, 7]])
-
-
-def tied_llama():
-    torch.manual_seed(4)
-    base = tiny_llama()
-    config = copy.deepcopy(base.config)
-    config.tie_word_embeddings = True
-    torch.manual_seed(4)
-    return type(base)(config).eval()
-
-
-def tiny_mixtral():
-    torch.manual_seed(6)
-    config = MixtralConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=3,
-        num_experts_per_tok=2,
-    )
-    return MixtralForCausalLM(config).eval()
-
-
-class Convolutions(nn.Module):
-    """An embedding, convolutions of each kind, and a head; called like a language model."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(8)
-        self.embed = nn.Embedding(64, 8)
-        self.one = nn.Conv1d(8, 12, 3, padding=1)
-        self.two = nn.Conv2d(1, 6, (3, 2), padding=1)
-        self.three = nn.Conv3d(6, 5, (2, 1, 3), padding=1)
-        self.head = nn.Linear(5, 16)
-
-    def forward(self, input_ids):
-        x = torch.tanh(self.one(self.embed(input_ids).mT))
-        x = torch.tanh(self.two(x[:, None]))
-        x = torch.tanh(self.three(x[:, :, None]))
-        return type("Out", (), {"logits": self.head(x.mean(dim=(2, 3, 4)))})
-
-
-class GroupedConvolutions(nn.Module):
-    """The same with groups, down to one channel each."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(9)
-        self.embed = nn.Embedding(64, 8)
-        self.one = nn.Conv1d(8, 12, 3, padding=1, groups=2)
-        self.two = nn.Conv1d(12, 4, 3, padding=1, groups=4)
-        self.head = nn.Linear(4, 16)
-
-    def forward(self, input_ids):
-        x = torch.tanh(self.one(self.embed(input_ids).mT))
-        x = torch.tanh(self.two(x))
-        return type("Out", (), {"logits": self.head(x.mT)})
 
 
 class BesideGrouped(nn.Module):
@@ -95,138 +35,6 @@ class BesideGrouped(nn.Module):
 
     def forward(self, x):
         return self.plain(x) + nn.functional.conv1d(x, self.delta, padding=self.plain.padding)
-
-
-LM = {"task_type": "CAUSAL_LM"}
-# row of the table: (model, LoraConfig fields)
-EXACT = {
-    "plain LoRA": (tiny_llama, {"r": 4, "lora_alpha": 6, "target_modules": "all-linear", **LM}),
-    "use_rslora": (
-        tiny_llama,
-        {
-            "r": 4,
-            "lora_alpha": 6,
-            "use_rslora": True,
-            "target_modules": ["q_proj", "down_proj"],
-            **LM,
-        },
-    ),
-    "rank_pattern": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj", "v_proj"], "rank_pattern": {"v_proj": 2}, **LM},
-    ),
-    "alpha_pattern": (
-        tiny_llama,
-        {
-            "r": 4,
-            "target_modules": ["q_proj", "v_proj"],
-            "alpha_pattern": {r"layers\.1\..*q_proj": 3},
-            "rank_pattern": {"layers.0.self_attn.q_proj": 2},
-            "use_rslora": True,
-            **LM,
-        },
-    ),
-    "Conv1D (fan_in_fan_out)": (
-        tiny_gpt2,
-        {"r": 4, "target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True, **LM},
-    ),
-    "convolutions": (Convolutions, {"r": 4, "target_modules": ["one", "two", "three", "head"]}),
-    "convolutions, grouped": (
-        GroupedConvolutions,
-        {"r": 4, "lora_alpha": 6, "target_modules": ["one", "two", "head"]},
-    ),
-    "embeddings": (tiny_llama, {"r": 4, "target_modules": ["embed_tokens", "q_proj"], **LM}),
-    "embeddings, tied": (tied_llama, {"r": 4, "target_modules": ["embed_tokens", "q_proj"], **LM}),
-    "modules_to_save": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm"], **LM},
-    ),
-    "modules_to_save, tied": (
-        tied_llama,
-        {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"], **LM},
-    ),
-    "bias all": (
-        tiny_gpt2,
-        {"r": 4, "target_modules": ["c_attn"], "bias": "all", "fan_in_fan_out": True, **LM},
-    ),
-    "bias lora_only": (
-        tiny_gpt2,
-        {"r": 4, "target_modules": ["c_attn"], "bias": "lora_only", "fan_in_fan_out": True, **LM},
-    ),
-    "trainable_token_indices": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "trainable_token_indices": [3, 60], **LM},
-    ),
-    "trainable_token_indices, tied": (
-        tied_llama,
-        {
-            "r": 4,
-            "target_modules": ["q_proj"],
-            "trainable_token_indices": {"embed_tokens": [3, 60]},
-            **LM,
-        },
-    ),
-    "target_parameters (experts)": (
-        tiny_mixtral,
-        {
-            "r": 4,
-            "lora_alpha": 6,
-            "target_modules": ["q_proj"],
-            "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
-            **LM,
-        },
-    ),
-    "target_parameters (one matrix)": (
-        tiny_mixtral,
-        {"r": 4, "target_modules": ["q_proj"], "target_parameters": ["mlp.gate.weight"], **LM},
-    ),
-    "layers_to_transform": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "layers_to_transform": [1], **LM},
-    ),
-    "exclude_modules": (
-        tiny_llama,
-        {
-            "r": 4,
-            "target_modules": ["q_proj", "v_proj"],
-            "exclude_modules": ["model.layers.0.self_attn.v_proj"],
-            **LM,
-        },
-    ),
-    "layer_replication": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "layer_replication": [[0, 2], [1, 2]], **LM},
-    ),
-    "lora_dropout": (tiny_llama, {"r": 4, "target_modules": ["q_proj"], "lora_dropout": 0.3, **LM}),
-    "init gaussian": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": "gaussian", **LM},
-    ),
-    "init orthogonal": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": "orthogonal", **LM},
-    ),
-    "init eva": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": "eva", **LM},
-    ),
-}
-
-
-def make(row, folder):
-    build, config = EXACT[row]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = randomise(get_peft_model(build(), LoraConfig(**config)))
-        generator = torch.Generator().manual_seed(12)
-        for name, parameter in model.named_parameters():
-            trained = any(word in name for word in ("modules_to_save", "trainable_tokens_delta"))
-            if trained or (
-                config.get("bias") and name.endswith("bias") and parameter.requires_grad
-            ):
-                parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-        model.save_pretrained(folder)
-    return build
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from adapters_helpers import (
+from support.adapters import (
     dense,
     load_with_peft,
     logits,

@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
-from adapters_helpers import random_adapter, tiny_llama
 from click.testing import CliRunner
 from safetensors.torch import save_file
+from support.adapters import random_adapter, tiny_llama
 
 from aurac.adapters import load_adapter
 from aurac.cli.inspect import inspect

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from adapters_helpers import load_with_peft, logits, random_adapter, save_with_peft, tiny_llama
 from safetensors.torch import load_file, save_file
+from support.adapters import load_with_peft, logits, random_adapter, save_with_peft, tiny_llama
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError

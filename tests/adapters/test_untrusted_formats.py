@@ -7,11 +7,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from adapters_helpers import random_adapter, tiny_llama
 from safetensors.torch import load_file, save_file
-from test_adapters_hostile import LYING, folder_with, one_line, refused, run_aurac
-from test_adapters_merged import factors
-from test_adapters_refused import adalora
+from support.adapters import adalora, merged_factors, random_adapter, tiny_llama
+from support.hostile_files import LYING, folder_with, one_line, refused, run_aurac
 
 from aurac.adapters import Nesting, load_adapter, save_adapter
 from aurac.errors import AuracError
@@ -42,7 +40,7 @@ def converted(tmp_path_factory):
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory):
     path = tmp_path_factory.mktemp("merged") / "x.pt"
-    torch.save({"model_state_dict": factors((1, 1, 0), torch.float32)}, path)
+    torch.save({"model_state_dict": merged_factors((1, 1, 0), torch.float32)}, path)
     return path
 
 

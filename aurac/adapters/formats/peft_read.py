@@ -1,20 +1,35 @@
-"""PEFT checkpoints: ``adapter_config.json`` beside ``adapter_model.safetensors`` or ``.bin``."""
+"""Reading PEFT folders: ``adapter_config.json`` beside its weights, of LoRA or AdaLoRA.
+
+AdaLoRA (arXiv 2303.10512) computes ``B · (A ∘ E) x · α / (r₀ + 1e-5)`` with one number of E per
+component and r₀ the rank that training began with, whatever ranks its budget left the modules. With
+E folded into A that is a low-rank update of a constant scale: rule ``none``. The product is the one
+that PEFT computes, in the same type, so nothing is lost.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from aurac.adapters.adapter import Adapter, Factors, Kind
-from aurac.adapters.extras import owner_of
-from aurac.adapters.formats.adalora import as_lora, constant_scale, is_adalora
-from aurac.adapters.formats.orientation import stack_groups
-from aurac.adapters.formats.peft_config import CONFIG, PeftConfig, parse_config
-from aurac.adapters.formats.peft_shapes import PREFIX, merged_from_peft, stack_experts
-from aurac.adapters.formats.safetensors_file import SafetensorsFile
+from aurac.adapters.adapter import Adapter, Factors
+from aurac.adapters.formats.peft_config import (
+    CONFIG,
+    WEIGHTS,
+    PeftConfig,
+    owner_of,
+    parse_config,
+)
+from aurac.adapters.formats.peft_tensors import PREFIX, factors_from_peft, merged_from_peft
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
-from aurac.adapters.formats.tensors import check_factor, read_json, read_tensors
+from aurac.adapters.formats.untrusted import (
+    SafetensorsFile,
+    check_factor,
+    finite_number,
+    read_json,
+    read_tensors,
+)
 from aurac.adapters.nesting import peft_alpha, rule_alpha
 from aurac.errors import CheckpointError
 
@@ -24,10 +39,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _FACTOR = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?P<weight>\.weight)?"
 )
+TYPE: Final = "ADALORA"
+_OWN: Final = frozenset(
+    {"target_r", "init_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight"}
+    | {"total_step", "rank_pattern", "r", "lora_alpha", "peft_type", "alpha_pattern", "use_rslora"}
+)
+_PART = re.compile(r"(?P<module>.+)\.lora_(?P<side>[ABE])")
 
 
 def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
@@ -72,23 +92,6 @@ def _read_weights(config: Mapping[str, Any], weights: Path, name: str) -> Adapte
     return replace(adapter, values=StoredValues(file, parse_config(config, weights)))
 
 
-def from_adalora(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], *, where: object, name: str
-) -> Adapter:
-    """The adapter of an AdaLoRA config and state dict, converted to plain factors.
-
-    Raises:
-        CheckpointError: See :func:`from_state` and :mod:`aurac.adapters.formats.adalora`.
-    """
-    scale = constant_scale(config, where)
-    lora, plain, notes = as_lora(config, state, where)
-    adapter = from_state(lora, plain, where=where, name=name)
-    modules = {n: replace(f, rule="none", alpha=scale) for n, f in adapter.modules.items()}
-    return replace(
-        adapter, modules=modules, notes=(*notes, *adapter.notes), format="peft, from AdaLoRA"
-    )
-
-
 @dataclass(frozen=True)
 class StoredValues:
     """The numbers of a PEFT checkpoint in a safetensors file, one module at a time."""
@@ -104,7 +107,7 @@ class StoredValues:
             sort, (a, b) = "embedding", (f"{PREFIX}{module}.lora_embedding_{s}" for s in "AB")
         A, B = (check_factor(self.file.read(key), key, self.file.path) for key in (a, b))
         pair = {"A": (sort, A), "B": (sort, B)}
-        f = _factors(module, pair, self.config, self.file.path)
+        f = factors_from_peft(module, pair, self.config, self.file.path)
         f = merged_from_peft(module, f, self.groups.get(module))
         return f.A, f.B
 
@@ -141,7 +144,9 @@ def from_state(
             sort,
             check_factor(tensor, key, where),
         )
-    modules = {module: _factors(module, pair, parsed, where) for module, pair in pairs.items()}
+    modules = {
+        module: factors_from_peft(module, pair, parsed, where) for module, pair in pairs.items()
+    }
     return Adapter(
         name=name,
         modules=modules,
@@ -217,73 +222,6 @@ def _explained(key: str, tensor: Tensor, config: PeftConfig, where: object) -> T
     )
 
 
-def _factors(
-    module: str, pair: Mapping[str, tuple[str, Tensor]], config: PeftConfig, where: object
-) -> Factors:
-    if set(pair) != {"A", "B"}:
-        missing = "B" if "A" in pair else "A"
-        raise CheckpointError(f"{where} has no lora_{missing} for {module}")
-    (sort, A), (other, B) = pair["A"], pair["B"]
-    if sort != other:
-        raise CheckpointError(f"{where} mixes embedding and weight factors for {module}")
-    rank, alpha = config.rank_of(module), config.alpha_of(module)
-    kind, layout, A, B = _canonical(module, A, B, sort=sort, rank=rank, config=config, where=where)
-    groups = layout[0] if kind == "grouped_conv" else 1
-    if A.shape[0] * groups != rank or B.shape[1] * groups != rank:
-        raise CheckpointError(
-            f"{where} has factors of ranks {A.shape[0]} and {B.shape[1]} for {module}",
-            expected=f"rank {rank}, which {CONFIG} gives it",
-        )
-    alpha = rule_alpha(config.rule, alpha, A.shape[0], groups)
-    return Factors(A, B, alpha, config.rule, kind, layout)
-
-
-def _canonical(
-    module: str,
-    A: Tensor,
-    B: Tensor,
-    *,
-    sort: str,
-    rank: int,
-    config: PeftConfig,
-    where: object,
-) -> tuple[Kind, tuple[int, ...], Tensor, Tensor]:
-    """A as (R, in), B as (out, R), and what is needed to go back."""
-    if sort == "embedding" and A.ndim == B.ndim == 2:
-        return "embedding", (), A, B
-    if sort == "weight" and A.ndim == B.ndim and A.ndim in (3, 4, 5):
-        kernel = tuple(A.shape[2:])
-        if any(n != 1 for n in B.shape[2:]):
-            raise CheckpointError(f"{where} has a lora_B of shape {tuple(B.shape)} for {module}")
-        groups = A.shape[0] // B.shape[1]
-        if groups > 1 and A.shape[0] == groups * B.shape[1] and B.shape[0] % groups == 0:
-            A = stack_groups(A.flatten(1), groups)
-            return "grouped_conv", (groups, *kernel), A, B.flatten(1)
-        return "conv", kernel, A.flatten(1), B.flatten(1)
-    if A.ndim != 2 or B.ndim != 2:
-        raise CheckpointError(
-            f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}"
-        )
-    if _is_parameter(module, config):
-        experts = A.shape[0] // rank
-        if experts < 1 or A.shape[0] != experts * rank or B.shape[1] != experts * rank:
-            raise CheckpointError(
-                f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}",
-                expected=f"a multiple of rank {rank} on both",
-            )
-        return "experts", (experts,), *stack_experts(A, B, experts)
-    return "linear", (), A, B
-
-
-def _is_parameter(module: str, config: PeftConfig) -> bool:
-    """Whether the module's factors belong to a parameter named by ``target_parameters``."""
-    plain = module
-    while plain.endswith(".base_layer"):
-        plain = plain.removesuffix(".base_layer")
-    owners = [p.rpartition(".")[0] for p in config.carried.get("target_parameters", ())]
-    return any(plain == owner or plain.endswith(f".{owner}") for owner in owners)
-
-
 def _notes(
     config: PeftConfig, modules: Mapping[str, Factors], extras: Mapping[str, Tensor]
 ) -> list[str]:
@@ -307,3 +245,100 @@ def _notes(
             "so rank 0 (the plain base) is not the limit of small ranks"
         )
     return notes
+
+
+def from_adalora(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], *, where: object, name: str
+) -> Adapter:
+    """The adapter of an AdaLoRA config and state dict, converted to plain factors.
+
+    Raises:
+        CheckpointError: See :func:`from_state` and :mod:`aurac.adapters.formats.adalora`.
+    """
+    scale = constant_scale(config, where)
+    lora, plain, notes = as_lora(config, state, where)
+    adapter = from_state(lora, plain, where=where, name=name)
+    modules = {n: replace(f, rule="none", alpha=scale) for n, f in adapter.modules.items()}
+    return replace(
+        adapter, modules=modules, notes=(*notes, *adapter.notes), format="peft, from AdaLoRA"
+    )
+
+
+def is_adalora(config: Mapping[str, Any]) -> bool:
+    """Whether a config is AdaLoRA's."""
+    kind = config.get("peft_type")
+    return isinstance(kind, str) and kind.upper() == TYPE
+
+
+def constant_scale(config: Mapping[str, Any], where: object) -> float:
+    """``α / (r₀ + 1e-5)``.
+
+    Raises:
+        CheckpointError: For an α or an initial rank that PEFT would not compute that from.
+    """
+    alpha, first = config.get("lora_alpha", 8), config.get("init_r", 12)
+    if not finite_number(alpha) or not 0 < alpha <= 1e9:
+        raise CheckpointError(f"{where} gives lora_alpha = {alpha!r}"[:300], expected="above 0")
+    if isinstance(first, bool) or not isinstance(first, int) or not 1 <= first <= 2**20:
+        raise CheckpointError(f"{where} gives init_r = {first!r}"[:300], expected="a rank")
+    return float(alpha) / (first + 1e-5)
+
+
+def as_lora(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], where: object
+) -> tuple[dict[str, Any], dict[str, Tensor], tuple[str, ...]]:
+    """The config and the tensors of the plain LoRA adapter that an AdaLoRA adapter is, and notes.
+
+    Raises:
+        CheckpointError: For a missing or wrong part, or when no module kept a component.
+    """
+    parts: dict[str, dict[str, Tensor]] = {}
+    plain: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        match = _PART.fullmatch(key.removeprefix(PREFIX))
+        if match is None or not key.startswith(PREFIX):
+            plain[key] = tensor
+        else:
+            parts.setdefault(match["module"], {})[match["side"]] = tensor
+    ranks: dict[str, int] = {}
+    for module, sides in parts.items():
+        A, B, E = _checked(module, sides, where)
+        if A.shape[0] == 0:
+            continue
+        ranks[module] = A.shape[0]
+        plain[f"{PREFIX}{module}.lora_A.weight"] = check_factor(A * E, f"{module}.lora_A", where)
+        plain[f"{PREFIX}{module}.lora_B.weight"] = B
+    if not ranks:
+        raise CheckpointError(f"{where} has no module with a component left")
+    common = Counter(ranks.values()).most_common(1)[0][0]
+    pattern = {re.escape(name): rank for name, rank in ranks.items() if rank != common}
+    rest = {key: value for key, value in config.items() if key not in _OWN}
+    lora = {**rest, "peft_type": "LORA", "r": common, "rank_pattern": pattern, "lora_alpha": 1}
+    return lora, plain, _adalora_notes(len(parts) - len(ranks))
+
+
+def _adalora_notes(empty: int) -> tuple[str, ...]:
+    order = "its components have no order, so a prefix is arbitrary and svd is the one to use"
+    notes = [f"converted from AdaLoRA: {order}"]
+    if empty:
+        notes.append(f"AdaLoRA left {empty} modules without a component")
+    return tuple(notes)
+
+
+def _checked(
+    module: str, sides: Mapping[str, Tensor], where: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    missing = [side for side in "ABE" if side not in sides]
+    if missing:
+        raise CheckpointError(f"{where} has no lora_{missing[0]} for {module}")
+    A, B, E = sides["A"], sides["B"], sides["E"]
+    if A.ndim != 2 or B.ndim != 2 or tuple(E.shape) != (A.shape[0], 1) or B.shape[1] != A.shape[0]:
+        shapes = ", ".join(str(tuple(t.shape)) for t in (A, E, B))
+        raise CheckpointError(
+            f"{where} has A, E and B of {shapes} for {module}",
+            expected="(r, in), (r, 1) and (out, r)",
+        )
+    if A.shape[0]:
+        for side, tensor in sides.items():
+            check_factor(tensor, f"{module}.lora_{side}", where)
+    return A, B, E

@@ -1,7 +1,4 @@
-"""Tensors beside the low-rank factors: whole modules, biases, single token rows.
-
-They replace parts of the base while the adapter is on, at every rank, and leave no trace after.
-"""
+"""Changes to a live model that can be undone: its structure, and tensors beside the factors."""
 
 from __future__ import annotations
 
@@ -11,12 +8,61 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from aurac.adapters.formats.peft_config import owner_of
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+Structure = tuple[tuple["nn.Module", dict[str, "nn.Module | None"]], ...]
 _DELTA = ".token_adapter.trainable_tokens_delta"
+
+
+class BaseState:
+    """A model's modules, attributes, gradient flags and number of layers at one moment."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._structure = structure(model)
+        self._attributes = set(vars(model))
+        self._gradients = [(p, p.requires_grad) for p in model.parameters()]
+        self._training = [(m, m.training) for m in model.modules()]
+        self._layers = number_of_layers(model)
+
+    def restore_structure(self) -> None:
+        """Put the modules themselves back, in their order."""
+        put_structure(self._model, self._structure, self._layers)
+
+    def restore(self) -> None:
+        """Put everything back."""
+        self.restore_structure()
+        for module, training in self._training:
+            module.training = training
+        for attribute in set(vars(self._model)) - self._attributes:
+            delattr(self._model, attribute)
+        for parameter, needed in self._gradients:
+            parameter.requires_grad_(needed)
+
+
+def structure(model: nn.Module) -> Structure:
+    """Each module with its children; the order of children matters."""
+    return tuple((module, dict(module._modules)) for module in model.modules())
+
+
+def put_structure(model: nn.Module, modules: Structure, layers: int | None) -> None:
+    """Give each module its children back, and the config its number of layers."""
+    for module, children in modules:
+        if module._modules != children:
+            module._modules.clear()
+            module._modules.update(children)
+    if layers is not None:
+        model.config.num_hidden_layers = layers  # type: ignore[union-attr]
+
+
+def number_of_layers(model: nn.Module) -> int | None:
+    """The config's own count of layers, where there is one."""
+    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    return count if isinstance(count, int) else None
 
 
 class ExtraTensors:
@@ -97,16 +143,6 @@ class ExtraTensors:
             raise CheckpointError(f"the adapter has a tensor {key} that does not fit the base")
         parameter = parameters[key]
         self._values.append((parameter, parameter.data, value.to(parameter)))
-
-
-def owner_of(key: str, saved: tuple[str, ...]) -> str | None:
-    """The module of ``modules_to_save`` that a key belongs to, as its full path."""
-    path = key.split(".")
-    for end in range(len(path) - 1, 0, -1):
-        head = ".".join(path[:end])
-        if any(head.endswith(name) for name in saved):  # as PEFT matches them: any suffix
-            return head
-    return None
 
 
 def _token_indices(name: str, config: Mapping[str, Any]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Reading tensors and JSON from files that nobody vouches for.
+"""Reading JSON and tensors from untrusted files.
 
 Nothing is executed (``weights_only``), no allocation follows a header that the file does not back,
 and every fault becomes one :class:`~aurac.errors.CheckpointError`.
@@ -8,22 +8,33 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 import zipfile
 from collections.abc import Mapping
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from aurac.adapters.formats.files import reason, regular_file, unique_keys
-from aurac.adapters.formats.safetensors_file import EXPECTED, FLOATS, SafetensorsFile
-from aurac.adapters.numerics import all_finite
+from aurac.adapters.linalg import all_finite
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+EXPECTED: Final = "float32, bfloat16, float16 or float64"
+FLOATS: Final[Mapping[str, torch.dtype]] = {
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F64": torch.float64,
+}
+FAULTS: Final = (
+    *(SafetensorError, OSError, RuntimeError, MemoryError, OverflowError),
+    *(ValueError, KeyError, AttributeError, TypeError),
+)
 # An adapter_config.json is a few kB; this bounds what a file can make us parse.
 JSON_LIMIT = 16 * 2**20
 
@@ -79,6 +90,91 @@ def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
     if not tensor.is_meta and not all_finite(tensor):
         raise CheckpointError(f"{key} in {where} holds NaN or infinite values")
     return tensor
+
+
+def finite_number(value: object) -> bool:
+    """Whether ``value`` is an int or float (no bool) and finite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def regular_file(path: Path) -> int:
+    """The size of ``path`` in bytes.
+
+    Raises:
+        CheckpointError: When it is missing, unreadable, a loop of links or not a regular file.
+    """
+    try:
+        info = path.stat()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {reason(error)}") from error
+    if not stat.S_ISREG(info.st_mode):
+        raise CheckpointError(f"{path} is not a regular file")
+    return info.st_size
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, short enough for a one-line message."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]
+
+
+class SafetensorsFile:
+    """A file whose header the safetensors library has checked against its size."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and check its header; no tensor is read.
+
+        Raises:
+            CheckpointError: When the file is damaged or claims more or less than it holds.
+        """
+        regular_file(path)
+        self.path = path
+        try:
+            # Not mapped: pages of a mapped file count as memory, and one that shrinks kills.
+            self._file = safe_open(path, framework="pt", backend="pread")
+            self.keys: list[str] = list(self._file.keys())
+        except FAULTS as error:
+            raise CheckpointError(
+                f"{path} is not a readable safetensors file: {reason(error)}"
+            ) from error
+
+    def outline(self) -> dict[str, Tensor]:
+        """Each tensor by name, on the meta device.
+
+        Raises:
+            CheckpointError: For a type that no adapter has.
+        """
+        outline: dict[str, Tensor] = {}
+        for key in self.keys:
+            entry = self._file.get_slice(key)
+            dtype = FLOATS.get(entry.get_dtype())
+            if dtype is None:
+                raise CheckpointError(
+                    f"{key} in {self.path} is of type {entry.get_dtype()}", expected=EXPECTED
+                )
+            outline[key] = torch.empty(entry.get_shape(), dtype=dtype, device="meta")
+        return outline
+
+    def read(self, key: str) -> Tensor:
+        """One tensor, on the CPU, in memory of its own.
+
+        Raises:
+            CheckpointError: When the file can no longer be read.
+        """
+        try:
+            tensor: Tensor = self._file.get_tensor(key)
+        except FAULTS as error:
+            raise CheckpointError(
+                f"cannot read {self.path}: {reason(error)}", fix="copy or download the file again"
+            ) from error
+        return tensor
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -155,15 +251,15 @@ def _backed(tensor: Tensor, key: str, path: Path) -> Tensor:
     return tensor.detach()
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The JSON object of ``pairs``; a key that occurs twice is a ``ValueError``."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} occurs twice")
+        found[key] = value
+    return found
+
+
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
-
-
-def finite_number(value: object) -> bool:
-    """Whether ``value`` is an int or float (no bool) and finite."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False

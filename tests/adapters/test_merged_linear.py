@@ -6,20 +6,27 @@ import json
 
 import pytest
 import torch
-from adapters_helpers import load_with_peft, logits, tiny_gpt2, tiny_llama
 from click.testing import CliRunner
+from support.adapters import (
+    MERGED_NAMES,
+    MERGED_RANK,
+    load_with_peft,
+    logits,
+    merged_factors,
+    tiny_gpt2,
+    tiny_llama,
+)
 from torch import nn
 from torch.nn import functional
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
-from aurac.adapters.merge import merge
+from aurac.adapters.export import merge
 from aurac.cli.inspect import inspect
 from aurac.cli.truncate import truncate
 from aurac.errors import AuracError, CheckpointError, UsageError
 from aurac.models.known_base import KnownBase
 
-R, ALPHA = 4, 6.0
-NAMES = ["transformer.h.0.attn.c_attn", "transformer.h.1.attn.c_attn"]
+ALPHA = 6.0
 SAID = {"method": "dylora", "scaling": "rank", "alpha": ALPHA, "nested_ranks": [1, 2, 4]}
 FLAGS = ["--method", "dylora", "--scaling", "rank", "--alpha", "6", "--nested-ranks", "1,2,4"]
 MASKS = [(1, 0, 1), (1, 1, 1), (0, 1, 0), (0, 1, 1)]
@@ -32,7 +39,7 @@ class MergedLinear(nn.Module):
         super().__init__()
         self.plain, self.mask = plain, torch.tensor(mask, dtype=torch.bool)
         g = int(self.mask.sum())
-        self.A = A.view(g, R, -1)[:, :r].reshape(g * r, -1)
+        self.A = A.view(g, MERGED_RANK, -1)[:, :r].reshape(g * r, -1)
         self.B, self.g, self.r = B[:, :r], g, r
 
     def forward(self, x):
@@ -44,20 +51,9 @@ class MergedLinear(nn.Module):
         return self.plain(x) + padded.flatten(-2) * (ALPHA / self.r)
 
 
-def factors(mask, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(20)
-    state = {}
-    for name in NAMES:
-        g = sum(mask)
-        A = torch.randn(g * R, 32, generator=generator, dtype=torch.float64)
-        B = torch.randn(g * 32, R, generator=generator, dtype=torch.float64)
-        state[f"{name}.lora_A"], state[f"{name}.lora_B"] = A.to(dtype) * 0.2, B.to(dtype) * 0.2
-    return state
-
-
 def reference(state, mask, r):
     model = tiny_gpt2(torch.float64)
-    for name in NAMES:
+    for name in MERGED_NAMES:
         parent, _, child = name.rpartition(".")
         plain = model.get_submodule(name)
         layer = MergedLinear(plain, state[f"{name}.lora_A"], state[f"{name}.lora_B"], mask, r)
@@ -76,9 +72,9 @@ def read(tmp_path, state, mask, **more):
 
 @pytest.mark.parametrize("mask", MASKS, ids=str)
 def test_every_rank_is_loralibs_own_forward(tmp_path, mask):
-    state = factors(mask)
+    state = merged_factors(mask)
     adapter = read(tmp_path, state, mask)
-    assert (adapter.rank, adapter.export_rank) == (R, R * sum(mask))
+    assert (adapter.rank, adapter.export_rank) == (MERGED_RANK, MERGED_RANK * sum(mask))
     assert adapter.parameters(1) == 2 * sum(mask) * (32 + 32)  # two layers, A and B of each group
     base = tiny_gpt2(torch.float64)
     plain = logits(base)
@@ -96,11 +92,11 @@ def test_every_rank_is_loralibs_own_forward(tmp_path, mask):
 
 @pytest.mark.parametrize("mask", [(1, 0, 1), (1, 1, 1)], ids=str)
 def test_an_export_is_plain_peft_and_comes_back(tmp_path, mask):
-    adapter = read(tmp_path, factors(mask, torch.float32), mask)
+    adapter = read(tmp_path, merged_factors(mask, torch.float32), mask)
     whole = save_adapter(adapter, tmp_path / "whole")
     again = load_adapter(whole)
     assert again.sha256 == adapter.sha256
-    assert again.modules[NAMES[0]].layout == mask
+    assert again.modules[MERGED_NAMES[0]].layout == mask
     lazy = load_adapter(whole, lazy=True)
     assert lazy.sha256 == adapter.sha256
     base = tiny_gpt2()
@@ -117,12 +113,17 @@ def test_an_export_is_plain_peft_and_comes_back(tmp_path, mask):
 
 
 def test_svd_is_the_best_of_each_group(tmp_path):
-    mask, state = (1, 0, 1), factors((1, 0, 1))
+    mask, state = (1, 0, 1), merged_factors((1, 0, 1))
     prepared = prepare(read(tmp_path, state, mask), "svd")
-    f = prepared.at(2).modules[NAMES[0]]
-    A, B = state[f"{NAMES[0]}.lora_A"], state[f"{NAMES[0]}.lora_B"]
+    f = prepared.at(2).modules[MERGED_NAMES[0]]
+    A, B = state[f"{MERGED_NAMES[0]}.lora_A"], state[f"{MERGED_NAMES[0]}.lora_B"]
     for j in range(2):
-        whole = ALPHA / R * B[32 * j : 32 * j + 32] @ A[R * j : R * j + R]
+        whole = (
+            ALPHA
+            / MERGED_RANK
+            * B[32 * j : 32 * j + 32]
+            @ A[MERGED_RANK * j : MERGED_RANK * j + MERGED_RANK]
+        )
         cut = f.scale(2) * f.stacked()[1][j] @ f.stacked()[0][j]
         best = torch.linalg.svdvals(whole)[2:].square().sum().sqrt()
         torch.testing.assert_close(torch.linalg.matrix_norm(whole - cut), best)
@@ -130,14 +131,16 @@ def test_svd_is_the_best_of_each_group(tmp_path):
 
 def test_which_groups_is_never_guessed(tmp_path):
     with pytest.raises(CheckpointError, match=r"2 of its groups on.*give --enable-lora"):
-        read(tmp_path, factors((1, 0, 1)), None)
+        read(tmp_path, merged_factors((1, 0, 1)), None)
     with pytest.raises(CheckpointError, match=r"which --enable-lora 1,1,1 does not fit"):
-        read(tmp_path, factors((1, 0, 1)), (1, 1, 1))
+        read(tmp_path, merged_factors((1, 0, 1)), (1, 1, 1))
     with pytest.raises(CheckpointError, match="does not fit"):
-        read(tmp_path, factors((1, 0, 1)), (1, 1))  # 2 × 32 outputs, the base has 96
-    every = read(tmp_path, factors((1, 1, 1)), None)  # as many outputs as the base: all are on
-    assert every.modules[NAMES[0]].layout == (1, 1, 1)
-    torch.save(factors((0, 1, 0)), tmp_path / "one.pt")
+        read(tmp_path, merged_factors((1, 0, 1)), (1, 1))  # 2 × 32 outputs, the base has 96
+    every = read(
+        tmp_path, merged_factors((1, 1, 1)), None
+    )  # as many outputs as the base: all are on
+    assert every.modules[MERGED_NAMES[0]].layout == (1, 1, 1)
+    torch.save(merged_factors((0, 1, 0)), tmp_path / "one.pt")
     with pytest.raises(CheckpointError, match="give --base"):
         load_adapter(tmp_path / "one.pt", **SAID, enable_lora=(0, 1, 0))
     with pytest.raises(CheckpointError, match=r"expected 32 in and 96 out.*--enable-lora"):
@@ -147,9 +150,9 @@ def test_which_groups_is_never_guessed(tmp_path):
 
 
 def test_a_plain_layer_beside_a_merged_one(tmp_path):
-    state = factors((1, 0, 1), torch.float32)
-    state["transformer.h.0.mlp.c_fc.lora_A"] = torch.randn(R, 32) * 0.2
-    state["transformer.h.0.mlp.c_fc.lora_B"] = torch.randn(128, R) * 0.2
+    state = merged_factors((1, 0, 1), torch.float32)
+    state["transformer.h.0.mlp.c_fc.lora_A"] = torch.randn(MERGED_RANK, 32) * 0.2
+    state["transformer.h.0.mlp.c_fc.lora_B"] = torch.randn(128, MERGED_RANK) * 0.2
     adapter = read(tmp_path, state, (1, 0, 1))
     assert [f.kind for f in adapter.modules.values()] == ["merged", "merged", "linear"]
     base = tiny_gpt2()
@@ -161,11 +164,11 @@ def test_a_plain_layer_beside_a_merged_one(tmp_path):
 
 
 def test_a_side_car_that_lies_about_groups(tmp_path):
-    adapter = read(tmp_path, factors((1, 0, 1), torch.float32), (1, 0, 1))
+    adapter = read(tmp_path, merged_factors((1, 0, 1), torch.float32), (1, 0, 1))
     folder = save_adapter(adapter, tmp_path / "whole")
     record = json.loads((folder / "aurac.json").read_text())
     for mask in ([1, 1, 0], [1, 0, 0, 1], [0, 0, 0], [1], [1, 0, 2], "x"):
-        record["groups"][NAMES[0]] = mask
+        record["groups"][MERGED_NAMES[0]] = mask
         (folder / "aurac.json").write_text(json.dumps(record))
         for lazy in (False, True):
             with pytest.raises(CheckpointError):
@@ -187,7 +190,7 @@ def run(command, *arguments):
 
 
 def test_from_a_whole_model_to_plain_peft_on_the_command_line(tmp_path, base_folder):
-    state = {**tiny_gpt2().state_dict(), **factors((1, 0, 1), torch.float32)}
+    state = {**tiny_gpt2().state_dict(), **merged_factors((1, 0, 1), torch.float32)}
     path = tmp_path / "model.pt"
     torch.save({"model_state_dict": state, "epoch": 3}, path)
     with pytest.raises(CheckpointError, match=r"beside its factors.*its --base"):
@@ -254,7 +257,7 @@ def test_a_comparison_asks_the_base_too_in_this_process_and_in_a_worker(tmp_path
     from aurac.runs.session import load_adapters
     from aurac.runs.settings import Settings, from_plain, to_plain
 
-    torch.save(factors((1, 0, 1), torch.float32), tmp_path / "merged.pt")
+    torch.save(merged_factors((1, 0, 1), torch.float32), tmp_path / "merged.pt")
     said = {**SAID, "enable_lora": (True, False, True), "keys": None}
     chosen = Settings(base=str(base_folder), checkpoint=said)
     far = from_plain(json.loads(json.dumps(to_plain(chosen))))

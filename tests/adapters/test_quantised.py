@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 import torch
-from adapters_helpers import logits, randomise, tiny_llama
 from peft import LoraConfig, PeftModel, get_peft_model
+from support.adapters import logits, randomise, tiny_llama
 from transformers import (
     AutoModelForCausalLM,
     BitsAndBytesConfig,
@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
-from aurac.adapters.merge import merge
+from aurac.adapters.export import merge
 from aurac.errors import CheckpointError
 from aurac.models.base import load_base, resolve_base
 from aurac.models.known_base import KnownBase

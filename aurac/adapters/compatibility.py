@@ -1,0 +1,134 @@
+"""Whether an adapter fits a base model: its modules' names, features and recorded hash."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TypeGuard
+
+from torch import nn
+
+from aurac.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aurac.adapters.adapter import Adapter
+
+_LAYER = re.compile(r"(?P<head>.*?\b(?:layers|layer|h)\.)(?P<index>\d+)(?P<tail>\..+)?")
+
+
+def check_fits(adapter: Adapter, model: nn.Module) -> None:
+    """Whether ``adapter`` has a place in ``model`` for each of its modules.
+
+    Raises:
+        CheckpointError: For a module that the base lacks, or whose features differ.
+        UsageError: When the model carries an adapter already.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    present = dict(model.named_modules())
+    if hasattr(model, "peft_config") or any(
+        isinstance(m, BaseTunerLayer) for m in present.values()
+    ):
+        raise UsageError("a model that carries an adapter already", fix="give the plain base model")
+    base = model_name(model)
+    repeats = adapter.peft_config.get("layer_replication") or ()
+    for name, f in adapter.modules.items():
+        plain = name_in_base(re.sub(r"(\.base_layer)+$", "", name), repeats)
+        if plain not in present:
+            raise CheckpointError(
+                f"adapter {adapter.name!r} has factors for {plain}, which base {base} lacks",
+                fix="it was trained on another base",
+            )
+        if f.kind in ("linear", "merged") and is_convolution(present[plain]):
+            raise CheckpointError(
+                f"adapter {adapter.name!r} has plain factors for {name}, a convolution of {base}",
+                fix="it was trained on another base",
+            )
+        features = None if f.kind == "experts" else features_of(present[plain])
+        own = f.features
+        if features is not None and features != own:
+            raise CheckpointError(
+                f"adapter {adapter.name!r} has {own[0]} in and {own[1]} out for {name}, "
+                f"but base {base} has {features[0]} in and {features[1]} out",
+                fix="it was trained on another base",
+            )
+
+
+def check_base(adapter: Adapter, name: str, sha256: str | None) -> None:
+    """Whether the base in use is the one that the adapter's record names by hash.
+
+    Raises:
+        CheckpointError: When both hashes are known and differ.
+    """
+    if sha256 is None or adapter.base_sha256 is None or adapter.base_sha256 == sha256:
+        return
+    raise CheckpointError(
+        f"adapter {adapter.name!r} was trained on {adapter.base or 'a base'} with hash "
+        f"{adapter.base_sha256[:12]}, but base {name} has hash {sha256[:12]}",
+        fix="give the base it was trained on",
+    )
+
+
+def features_of(module: nn.Module) -> tuple[int, int] | None:
+    """(in, out) of a linear, embedding or convolution layer; ``None`` for anything else.
+
+    For an embedding ``in`` is the vocabulary, for a convolution channels × kernel; PEFT's A sees
+    all channels of a grouped one too.
+    """
+    if isinstance(module, nn.Embedding):
+        return module.num_embeddings, module.embedding_dim
+    if is_convolution(module):
+        kernel = 1
+        for size in module.kernel_size:
+            kernel *= size
+        return module.in_channels * kernel, module.out_channels
+    inside, out = getattr(module, "in_features", None), getattr(module, "out_features", None)
+    if isinstance(inside, int) and isinstance(out, int):
+        return inside, out
+    weight = getattr(module, "weight", None)
+    if is_conv1d(module) and weight is not None and weight.ndim == 2:
+        return int(weight.shape[0]), int(weight.shape[1])  # transformers keeps it as (in, out)
+    return None
+
+
+def is_convolution(module: nn.Module) -> TypeGuard[nn.Conv1d | nn.Conv2d | nn.Conv3d]:
+    """Whether a module is a convolution of torch (transformers' ``Conv1D`` is a linear layer)."""
+    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a module is transformers' ``Conv1D``, which keeps its weight as (in, out)."""
+    return type(module).__name__ == "Conv1D"
+
+
+def module_features(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """(in, out) of those of ``names`` that ``model`` has and whose features are known."""
+    found: dict[str, tuple[int, int]] = {}
+    modules = dict(model.named_modules())
+    for name in names:
+        features = features_of(modules[name]) if name in modules else None
+        if features is not None:
+            found[name] = features
+    return found
+
+
+def name_in_base(name: str, replication: Sequence[Sequence[int]]) -> str:
+    """The base's own name of a module whose layers were repeated by ``layer_replication``.
+
+    The ranges [start, end) are laid end to end: [[0, 4], [2, 5]] makes layer 4 the base's layer 2.
+    """
+    match = _LAYER.fullmatch(name)
+    if not replication or match is None:
+        return name
+    order = [i for start, end in replication for i in range(start, end)]
+    index = int(match["index"])
+    if index >= len(order):
+        return name
+    return f"{match['head']}{order[index]}{match['tail'] or ''}"
+
+
+def model_name(model: nn.Module) -> str:
+    """What messages call a model: the name it was loaded by, or its class."""
+    config = getattr(model, "config", None)
+    return getattr(config, "_name_or_path", "") or type(model).__name__

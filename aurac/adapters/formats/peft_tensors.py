@@ -1,0 +1,196 @@
+"""PEFT's keys and shapes of factors, to and from aurac's own.
+
+aurac keeps every kind of module so that the first r rows of A and columns of B are rank r. PEFT
+does so for plain layers; its experts, grouped convolutions, and a merged layer that must become a
+plain one, lie otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+from aurac.adapters.adapter import Factors, Kind
+from aurac.adapters.formats.peft_config import CONFIG, PeftConfig
+from aurac.adapters.nesting import rule_alpha
+from aurac.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aurac.adapters.adapter import Adapter
+
+PREFIX: Final = "base_model.model."
+
+
+def factor_keys(name: str, f: Factors) -> tuple[str, str]:
+    """PEFT's keys of a module's A and B."""
+    a, b = ("embedding_A", "embedding_B") if f.kind == "embedding" else ("A.weight", "B.weight")
+    return f"{PREFIX}{name}.lora_{a}", f"{PREFIX}{name}.lora_{b}"
+
+
+def peft_state(adapter: Adapter) -> dict[str, Tensor]:
+    """The tensors under PEFT's own keys and in PEFT's own shapes."""
+    state: dict[str, Tensor] = {}
+    for name, f in adapter.modules.items():
+        state.update(zip(factor_keys(name, f), peft_shapes(f, f.A, f.B), strict=True))
+    state.update({f"{PREFIX}{key}": tensor for key, tensor in adapter.extras.items()})
+    return state
+
+
+def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """A (r, in) and B (out, r) in the shapes that PEFT keeps for this kind of module."""
+    r = A.shape[0]
+    if f.kind == "conv":
+        return A.reshape(r, -1, *f.layout), B.reshape(-1, r, *(1 for _ in f.layout))
+    if f.kind == "grouped_conv":
+        groups, *kernel = f.layout
+        A = A.reshape(r, groups, -1).permute(1, 0, 2).reshape(groups * r, -1, *kernel)
+        return A, B.reshape(-1, r, *(1 for _ in kernel))
+    if f.kind == "experts":
+        return unstack_experts(A, B, f.layout[0])
+    if f.kind == "merged":
+        return _plain_from_merged(A, B, f.layout)
+    return A, B
+
+
+def factors_from_peft(
+    module: str, pair: Mapping[str, tuple[str, Tensor]], config: PeftConfig, where: object
+) -> Factors:
+    """A module's factors in aurac's own shapes.
+
+    Args:
+        module: Its path in the base.
+        pair: For A and B the sort of key (``weight`` or ``embedding``) and the tensor.
+        config: The adapter's config.
+        where: The file, for messages.
+
+    Raises:
+        CheckpointError: For half a pair, or a shape that contradicts the config.
+    """
+    if set(pair) != {"A", "B"}:
+        missing = "B" if "A" in pair else "A"
+        raise CheckpointError(f"{where} has no lora_{missing} for {module}")
+    (sort, A), (other, B) = pair["A"], pair["B"]
+    if sort != other:
+        raise CheckpointError(f"{where} mixes embedding and weight factors for {module}")
+    rank, alpha = config.rank_of(module), config.alpha_of(module)
+    kind, layout, A, B = _canonical(module, A, B, sort=sort, rank=rank, config=config, where=where)
+    groups = layout[0] if kind == "grouped_conv" else 1
+    if A.shape[0] * groups != rank or B.shape[1] * groups != rank:
+        raise CheckpointError(
+            f"{where} has factors of ranks {A.shape[0]} and {B.shape[1]} for {module}",
+            expected=f"rank {rank}, which {CONFIG} gives it",
+        )
+    alpha = rule_alpha(config.rule, alpha, A.shape[0], groups)
+    return Factors(A, B, alpha, config.rule, kind, layout)
+
+
+def merged_from_peft(name: str, f: Factors, mask: tuple[int, ...] | None) -> Factors:
+    """The inverse for a plain layer that a side-car says was a merged one; ``f`` without a mask.
+
+    Raises:
+        CheckpointError: When the factors are none of a merged layer with those groups.
+    """
+    if mask is None:
+        return f
+    on = [k for k, enabled in enumerate(mask) if enabled]
+    g, out = len(on), f.B.shape[0]
+    fits = f.kind == "linear" and g and f.rank % g == 0 and out % len(mask) == 0
+    wrong = CheckpointError(
+        f"the factors of {name} are not those of a merged layer with groups {list(mask)}",
+        fix="the side-car or the weights were changed",
+    )
+    if not fits:
+        raise wrong
+    r = f.rank // g
+    whole = f.B.reshape(len(mask), out // len(mask), r, g)
+    B = torch.cat([whole[k, :, :, j] for j, k in enumerate(on)])
+    if not f.B.is_meta and int(torch.count_nonzero(f.B)) != int(torch.count_nonzero(B)):
+        raise wrong
+    return replace(f, A=f.A.reshape(r, -1), B=B, kind="merged", layout=tuple(mask))
+
+
+def stack_groups(A: Tensor, groups: int) -> Tensor:
+    """A of (g · R, in), group by group, as (R, g · in), so that the first r rows are rank r."""
+    return A.reshape(groups, A.shape[0] // groups, -1).permute(1, 0, 2).flatten(1).contiguous()
+
+
+def stack_experts(A: Tensor, B: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """Expert-major A (E·r, in) and expert-fastest B (out, r·E) as (r, E·in) and (E·out, r)."""
+    rank = A.shape[0] // experts
+    A = A.reshape(experts, rank, -1).permute(1, 0, 2).reshape(rank, -1)
+    B = B.reshape(-1, rank, experts).permute(2, 0, 1).reshape(-1, rank)
+    return A, B
+
+
+def unstack_experts(A: Tensor, B: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """The inverse of :func:`stack_experts`."""
+    rank = A.shape[0]
+    A = A.reshape(rank, experts, -1).permute(1, 0, 2).reshape(experts * rank, -1)
+    B = B.reshape(experts, -1, rank).permute(1, 2, 0).reshape(-1, rank * experts)
+    return A, B
+
+
+def _plain_from_merged(A: Tensor, B: Tensor, mask: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The g groups of a merged layer as one update of rank r · g: A (r · g, in), B (out, r · g).
+
+    Component i of each group stands next to component i of the others, so that the first g · r
+    rows are rank r; outside its group a column of B is zero.
+    """
+    on = [k for k, enabled in enumerate(mask) if enabled]
+    r, g = A.shape[0], len(on)
+    blocks = B.reshape(g, -1, r)
+    whole = torch.zeros(len(mask), blocks.shape[1], r, g, dtype=B.dtype, device=B.device)
+    for j, k in enumerate(on):
+        whole[k, :, :, j] = blocks[j]
+    return A.reshape(r * g, -1), whole.reshape(-1, r * g)
+
+
+def _canonical(
+    module: str,
+    A: Tensor,
+    B: Tensor,
+    *,
+    sort: str,
+    rank: int,
+    config: PeftConfig,
+    where: object,
+) -> tuple[Kind, tuple[int, ...], Tensor, Tensor]:
+    """A as (R, in), B as (out, R), and what is needed to go back."""
+    if sort == "embedding" and A.ndim == B.ndim == 2:
+        return "embedding", (), A, B
+    if sort == "weight" and A.ndim == B.ndim and A.ndim in (3, 4, 5):
+        kernel = tuple(A.shape[2:])
+        if any(n != 1 for n in B.shape[2:]):
+            raise CheckpointError(f"{where} has a lora_B of shape {tuple(B.shape)} for {module}")
+        groups = A.shape[0] // B.shape[1]
+        if groups > 1 and A.shape[0] == groups * B.shape[1] and B.shape[0] % groups == 0:
+            A = stack_groups(A.flatten(1), groups)
+            return "grouped_conv", (groups, *kernel), A, B.flatten(1)
+        return "conv", kernel, A.flatten(1), B.flatten(1)
+    if A.ndim != 2 or B.ndim != 2:
+        raise CheckpointError(
+            f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}"
+        )
+    if _is_parameter(module, config):
+        experts = A.shape[0] // rank
+        if experts < 1 or A.shape[0] != experts * rank or B.shape[1] != experts * rank:
+            raise CheckpointError(
+                f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}",
+                expected=f"a multiple of rank {rank} on both",
+            )
+        return "experts", (experts,), *stack_experts(A, B, experts)
+    return "linear", (), A, B
+
+
+def _is_parameter(module: str, config: PeftConfig) -> bool:
+    """Whether the module's factors belong to a parameter named by ``target_parameters``."""
+    plain = module
+    while plain.endswith(".base_layer"):
+        plain = plain.removesuffix(".base_layer")
+    owners = [p.rpartition(".")[0] for p in config.carried.get("target_parameters", ())]
+    return any(plain == owner or plain.endswith(f".{owner}") for owner in owners)
