@@ -153,7 +153,7 @@ class Values(Protocol):
     def factors(self, module: str) -> tuple[Tensor, Tensor]:
         """A and B of one module, checked to be finite."""
 
-    def beside(self, key: str) -> Tensor:
+    def beside_factors(self, key: str) -> Tensor:
         """One tensor beside the factors, checked to be finite."""
 
 
@@ -275,7 +275,7 @@ class Adapter:
 
     def read_extra(self, key: str) -> Tensor:
         """One tensor beside the factors with its numbers."""
-        return self.extras[key] if self.values is None else self.values.beside(key)
+        return self.extras[key] if self.values is None else self.values.beside_factors(key)
 
     def loaded(self) -> Adapter:
         """The adapter with all of its numbers in memory: itself unless it is an outline."""

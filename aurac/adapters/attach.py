@@ -8,6 +8,7 @@ puts the base's own modules back.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from contextlib import contextmanager
@@ -60,7 +61,9 @@ class LiveAdapter:
             self._layers = _inject(model, prepared.adapter)
             self._injected = structure(model), number_of_layers(model)
             self._factors = {
-                name: _placed(layer, prepared.modules[name].A, prepared.modules[name].B, half=half)
+                name: _on_device_of(
+                    layer, prepared.modules[name].A, prepared.modules[name].B, half=half
+                )
                 for name, layer in self._layers.items()
             }
             self.set_rank(max(prepared.fit_factors or (prepared.rank,)))
@@ -86,7 +89,7 @@ class LiveAdapter:
             self.prepared.adapter.check_rank(r)
             scaling = {name: self.prepared.scaling(name, r) for name in self._layers}
             for name, layer in self._layers.items():
-                self._give(name, layer, r)
+                self._set_factors(name, layer, r)
                 layer.scaling[NAME] = scaling[name]
         if self._repeats and r == 0:
             self._base.restore_structure()
@@ -105,14 +108,14 @@ class LiveAdapter:
         self._extras.remove()
         self._base.restore()
 
-    def _give(self, name: str, layer: Any, r: int) -> None:
+    def _set_factors(self, name: str, layer: Any, r: int) -> None:
         f = self.prepared.adapter.modules[name]
-        own = min(r, f.rank)
+        module_rank = min(r, f.rank)
         full_a, full_b = self._factors[name]
-        A, B = peft_shapes(f, full_a[:own], full_b[:, :own].contiguous())
+        A, B = peft_shapes(f, full_a[:module_rank], full_b[:, :module_rank].contiguous())
         for param, value in zip(_parameters(layer, f), (A, B), strict=True):
             param.data = value.contiguous()
-        layer.r[NAME] = own * f.rank_multiple
+        layer.r[NAME] = module_rank * f.rank_multiple
 
 
 @contextmanager
@@ -179,11 +182,12 @@ def adapter_from_peft(
     read = from_state(config, copied, where=f"model adapter {adapter_name!r}", name=name)
     modules = {}
     for module, f in read.modules.items():
-        wanted = peft_alpha(rule, alpha, f.rank)
-        if (f.rule == "sqrt") != (rule == "sqrt") or abs(f.alpha - wanted) > 1e-9 * abs(wanted):
+        lora_alpha = peft_alpha(rule, alpha, f.rank)
+        same_rule = (f.rule == "sqrt") == (rule == "sqrt")
+        if not same_rule or not math.isclose(f.alpha, lora_alpha, rel_tol=1e-9):
             raise CheckpointError(
                 f"{module} of the model scales with lora_alpha {f.alpha:g} ({f.rule})",
-                expected=f"{wanted:g}, as rule {rule} with alpha {alpha:g} has it at rank {f.rank}",
+                expected=f"{lora_alpha:g}: rule {rule} with alpha {alpha:g} at rank {f.rank}",
             )
         modules[module] = replace(f, rule=rule, alpha=float(alpha))
     return replace(
@@ -231,18 +235,18 @@ def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
                 f"PEFT cannot place adapter {adapter.name!r} in base {model_name(model)}: {error}"
             ) from error
     layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
-    odd = sorted(set(layers) ^ set(adapter.modules))
-    if odd:
+    mismatched = sorted(set(layers) ^ set(adapter.modules))
+    if mismatched:
         raise CheckpointError(
-            f"adapter {adapter.name!r} and base {model_name(model)} disagree about {odd[0]}"
-            + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
+            f"adapter {adapter.name!r} and base {model_name(model)} disagree about {mismatched[0]}"
+            + (f" and {len(mismatched) - 1} more" if len(mismatched) > 1 else "")
         )
     for layer in layers.values():
         layer.training = training.get(id(layer.base_layer), model.training)
     return layers
 
 
-def _placed(layer: Any, A: Tensor, B: Tensor, *, half: bool) -> tuple[Tensor, Tensor]:
+def _on_device_of(layer: Any, A: Tensor, B: Tensor, *, half: bool) -> tuple[Tensor, Tensor]:
     """The factors on the layer's device, in the type that PEFT would compute them in."""
     weight = _reference_weight(layer)
     dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
@@ -250,9 +254,9 @@ def _placed(layer: Any, A: Tensor, B: Tensor, *, half: bool) -> tuple[Tensor, Te
         dtype = torch.float32
     # Of a base that is spread or offloaded (accelerate), the layer's own place during a pass.
     hook = getattr(layer.get_base_layer(), "_hf_hook", None)
-    place = getattr(hook, "execution_device", None) if weight.is_meta else weight.device
+    device = getattr(hook, "execution_device", None) if weight.is_meta else weight.device
     # Always a copy: inside a loaded file a tensor may be aligned so that products round otherwise.
-    return A.to(place, dtype, copy=True), B.to(place, dtype, copy=True)
+    return A.to(device, dtype, copy=True), B.to(device, dtype, copy=True)
 
 
 def _reference_weight(layer: Any) -> Tensor:
@@ -260,9 +264,9 @@ def _reference_weight(layer: Any) -> Tensor:
         return layer.get_param()
     base = layer.get_base_layer()
     for attribute in ("qweight", "W_q", "weight"):
-        found = getattr(base, attribute, None)
-        if isinstance(found, Tensor):
-            return found
+        weight = getattr(base, attribute, None)
+        if isinstance(weight, Tensor):
+            return weight
     return next(base.parameters())
 
 

@@ -45,12 +45,11 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
                 f"adapter {adapter.name!r} has plain factors for {name}, a convolution of {base}",
                 fix="it was trained on another base",
             )
-        features = None if f.kind == "experts" else features_of(present[plain])
-        own = f.features
-        if features is not None and features != own:
+        in_base = None if f.kind == "experts" else features_of(present[plain])
+        if in_base is not None and in_base != f.features:
             raise CheckpointError(
-                f"adapter {adapter.name!r} has {own[0]} in and {own[1]} out for {name}, "
-                f"but base {base} has {features[0]} in and {features[1]} out",
+                f"adapter {adapter.name!r} has {f.features[0]} in and {f.features[1]} out for "
+                f"{name}, but base {base} has {in_base[0]} in and {in_base[1]} out",
                 fix="it was trained on another base",
             )
 
@@ -104,13 +103,13 @@ def is_conv1d(module: nn.Module) -> bool:
 
 def module_features(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[int, int]]:
     """(in, out) of those of ``names`` that ``model`` has and whose features are known."""
-    found: dict[str, tuple[int, int]] = {}
+    known: dict[str, tuple[int, int]] = {}
     modules = dict(model.named_modules())
     for name in names:
         features = features_of(modules[name]) if name in modules else None
         if features is not None:
-            found[name] = features
-    return found
+            known[name] = features
+    return known
 
 
 def name_in_base(name: str, replication: Sequence[Sequence[int]]) -> str:

@@ -19,7 +19,7 @@ from aurac.adapters.formats.peft_write import (
     fresh_folder,
     write_records,
 )
-from aurac.adapters.truncate import plan, prepare_module
+from aurac.adapters.truncate import prepare_module, prepare_outline
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def save_truncations(
     adapter: Adapter,
-    places: Mapping[int, Path],
+    folders: Mapping[int, Path],
     *,
     basis: Basis = "prefix",
     rescale: Rescale | None = None,
@@ -48,7 +48,7 @@ def save_truncations(
 
     Args:
         adapter: What to truncate; an outline (``load_adapter(…, lazy=True)``) keeps memory small.
-        places: The folder of each rank.
+        folders: The folder of each rank.
         basis: ``prefix`` or ``svd``.
         rescale: What the scale becomes; ``default_rescale`` of the adapter by default.
         fit_factors: For ``fit``, one factor per rank.
@@ -63,28 +63,28 @@ def save_truncations(
         CheckpointError: When the adapter holds numbers that are not finite or leave its type.
         RunFolderError: When a place is taken or cannot be written to.
     """
-    how = plan(adapter, basis, rescale, fit_factors)
-    outlines = {adapter.check_rank(r): _outline(how, r) for r in places}
-    for place in places.values():
-        check_free(place, force=force)
+    prepared = prepare_outline(adapter, basis, rescale, fit_factors)
+    outlines = {adapter.check_rank(r): _outline(prepared, r) for r in folders}
+    for folder in folders.values():
+        check_free(folder, force=force)
     with ExitStack() as stack:
-        folders = {r: stack.enter_context(fresh_folder(place)) for r, place in places.items()}
+        fresh = {r: stack.enter_context(fresh_folder(folder)) for r, folder in folders.items()}
         files = {}
         for r, outline in outlines.items():
-            path = folders[r] / WEIGHTS[0]
+            path = fresh[r] / WEIGHTS[0]
             files[r] = SafetensorsWriter(path, peft_state(outline), METADATA)
         for name, f in adapter.walk():
-            A, B = prepare_module(how, name, f, rows=max(places))
+            A, B = prepare_module(prepared, name, f, rows=max(folders))
             for r, file in files.items():
-                _put(file, name, how.cut(name, A, B, r))
+                _put(file, name, prepared.cut(name, A, B, r))
         for key in adapter.extras:
             extra = adapter.read_extra(key)
             for file in files.values():
                 file.put(f"{PREFIX}{key}", extra)
-        written = {r: replace(o, derived=how.record(r)) for r, o in outlines.items()}
+        written = {r: replace(o, derived=prepared.record(r)) for r, o in outlines.items()}
         for r, file in files.items():
             file.finish()
-            write_records(folders[r], dump_records(written[r]))
+            write_records(fresh[r], dump_records(written[r]))
     return written
 
 
@@ -135,13 +135,13 @@ def _put(file: SafetensorsWriter, name: str, f: Factors) -> None:
         file.put(key, tensor)
 
 
-def _outline(how: Prepared, r: int) -> Adapter:
+def _outline(prepared: Prepared, r: int) -> Adapter:
     """The truncation at rank ``r`` without numbers."""
     modules = {}
-    for name, f in how.adapter.modules.items():
-        modules[name] = how.cut(name, f.A.to("meta"), f.B.to("meta"), r)
-    extras = {key: tensor.to("meta") for key, tensor in how.adapter.extras.items()}
-    return replace(how.assemble(modules, {"rank": r}), extras=extras, values=None)
+    for name, f in prepared.adapter.modules.items():
+        modules[name] = prepared.cut(name, f.A.to("meta"), f.B.to("meta"), r)
+    extras = {key: tensor.to("meta") for key, tensor in prepared.adapter.extras.items()}
+    return replace(prepared.assemble(modules, {"rank": r}), extras=extras, values=None)
 
 
 def _weight(model: nn.Module, name: str, prepared: Prepared) -> tuple[torch.Tensor, bool]:

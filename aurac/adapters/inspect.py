@@ -41,13 +41,13 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
     """
     shown = tuple(ranks or default_nested_ranks(adapter.rank))
     nesting = adapter.nesting
-    found = {}
+    measured = {}
     for name, f in adapter.walk():
-        found[name] = _measure(adapter, name, f, shown)
+        measured[name] = _measure(adapter, name, f, shown)
     by_rank = [
-        _at_rank(adapter, r, [m.parts[k] for m in found.values()]) for k, r in enumerate(shown)
+        _at_rank(adapter, r, [m.parts[k] for m in measured.values()]) for k, r in enumerate(shown)
     ]
-    layers = {name: found[name].energy for name in adapter.modules}
+    layers = {name: measured[name].energy for name in adapter.modules}
     return {
         "name": adapter.name,
         "source": None if adapter.source is None else str(adapter.source),
@@ -136,13 +136,13 @@ def _spectrum(
 
 
 def _part(
-    adapter: Adapter, f: Factors, p: NDArray[np.float64] | None, gram: NDArray[np.float64], own: int
+    adapter: Adapter, f: Factors, p: NDArray[np.float64] | None, gram: NDArray[np.float64], r: int
 ) -> _Part:
-    s = f.scale(own)
+    s = f.scale(r)
     if p is None:
         return _Part(s, None, 0.0, 0.0)
-    trained = np.full(own, s) if adapter.method == "dylora" else p[:own]
-    inner = gram[:own, :own]
+    trained = np.full(r, s) if adapter.method == "dylora" else p[:r]
+    inner = gram[:r, :r]
     apart, size = (float(v @ inner @ v) for v in (trained - s, trained))
     return _Part(s, tuple(map(float, trained)), apart, size)
 
@@ -177,9 +177,9 @@ def _energy(
     if not total > 0:
         return {"prefix": [None] * len(ranks), "svd": [None] * len(ranks)}
     R = len(p)
-    rest = [float(products[min(r, R) :, min(r, R) :].sum()) for r in ranks]
+    tails = [float(products[min(r, R) :, min(r, R) :].sum()) for r in ranks]
     return {
-        "prefix": [1.0 - x / total for x in rest],
+        "prefix": [1.0 - x / total for x in tails],
         "svd": [float(best[min(r, R) - 1] / best[-1]) for r in ranks],
     }
 

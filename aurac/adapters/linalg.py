@@ -55,7 +55,7 @@ def tall_qr(matrix: Tensor, columns: Tensor | None = None) -> TallQR:
         return TallQR([(q, torch.eye(r.shape[-2], dtype=r.dtype, device=r.device))], r)
     top, r = torch.linalg.qr(torch.cat([part.R for part in parts], dim=-2))
     tops = top.split([part.R.shape[-2] for part in parts], dim=-2)
-    return TallQR([(part.Q, own) for part, own in zip(parts, tops, strict=True)], r)
+    return TallQR([(part.Q, block) for part, block in zip(parts, tops, strict=True)], r)
 
 
 def triangle(matrix: Tensor) -> Tensor:

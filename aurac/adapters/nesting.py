@@ -67,9 +67,9 @@ def rank_weights(
         UsageError: When there is not one finite weight for each nested rank.
     """
     ranks = check_nested_ranks(nested_ranks)
-    given = check_weights(ranks, weights)
+    checked = check_weights(ranks, weights)
     p = np.zeros(R, dtype=np.float64)
-    for r, w in zip(ranks, given, strict=True):
+    for r, w in zip(ranks, checked, strict=True):
         p[:r] += w * scale(rule, alpha, r)
     return p
 
@@ -114,14 +114,14 @@ def check_weights(ranks: Sequence[int], weights: Sequence[float] | None) -> tupl
     """
     if weights is None:
         return (1.0,) * len(ranks)
-    given = tuple(float(w) for w in weights)
-    usable = all(math.isfinite(w) and w >= 0 for w in given) and any(w > 0 for w in given)
-    if len(given) != len(ranks) or not usable:
+    values = tuple(float(w) for w in weights)
+    usable = all(math.isfinite(w) and w >= 0 for w in values) and any(w > 0 for w in values)
+    if len(values) != len(ranks) or not usable:
         raise UsageError(
-            f"weights {given!r} for nested ranks {tuple(ranks)!r}",
+            f"weights {values!r} for nested ranks {tuple(ranks)!r}",
             expected="one finite weight of at least 0 for each nested rank, not all of them 0",
         )
-    return given
+    return values
 
 
 def peft_alpha(rule: Rule, alpha: float, r: int, multiple: int = 1) -> float:

@@ -94,18 +94,18 @@ class ExtraTensors:
 
     def switch(self, *, on: bool) -> None:
         """Put the replacements in, or the base's own back."""
-        for name, (own, replacement) in self._modules.items():
-            _set(self._model, name, replacement if on else own)
-        for parameter, own_value, value in self._values:
-            parameter.data = value if on else own_value
+        for name, (original, replacement) in self._modules.items():
+            _set(self._model, name, replacement if on else original)
+        for parameter, original_value, value in self._values:
+            parameter.data = value if on else original_value
 
     def remove(self) -> None:
         """The same as switching off."""
         self.switch(on=False)
 
     def _add_module(self, name: str, state: Mapping[str, Tensor]) -> None:
-        own = _find(self._model, name)
-        replacement = copy.deepcopy(own)
+        original = _find(self._model, name)
+        replacement = copy.deepcopy(original)
         expected = replacement.state_dict()
         wrong = [k for k in {*expected, *state} if k not in expected or k not in state]
         wrong += [k for k in state if k in expected and state[k].shape != expected[k].shape]
@@ -114,12 +114,12 @@ class ExtraTensors:
                 f"the adapter's own copy of {name} does not fit the base's: {min(wrong)}"
             )
         replacement.load_state_dict(dict(state))
-        self._modules[name] = (own, replacement)
+        self._modules[name] = (original, replacement)
 
     def _add_tokens(self, name: str, rows: Tensor, config: Mapping[str, Any]) -> None:
-        own = _find(self._model, name)
+        original = _find(self._model, name)
         indices = _token_indices(name, config)
-        weight = getattr(own, "weight", None)
+        weight = getattr(original, "weight", None)
         if (
             weight is None
             or rows.shape != (len(indices), weight.shape[1])
@@ -146,14 +146,14 @@ class ExtraTensors:
 
 
 def _token_indices(name: str, config: Mapping[str, Any]) -> list[int]:
-    given = config.get("trainable_token_indices")
-    if isinstance(given, dict):
-        given = next((v for k, v in given.items() if name == k or name.endswith(f".{k}")), None)
-    if not given:
+    indices = config.get("trainable_token_indices")
+    if isinstance(indices, dict):
+        indices = next((v for k, v in indices.items() if name == k or name.endswith(f".{k}")), None)
+    if not indices:
         raise CheckpointError(
             f"the adapter has token rows for {name} but no trainable_token_indices"
         )
-    return list(given)
+    return list(indices)
 
 
 def _find(model: nn.Module, name: str) -> nn.Module:

@@ -94,12 +94,14 @@ class Prepared:
     def cut(self, name: str, A: Tensor, B: Tensor, r: int) -> Factors:
         """One module at rank ``r``, from its A and B in this basis."""
         f = self.adapter.modules[name]
-        own = min(r, f.rank)
+        module_rank = min(r, f.rank)
         rule, alpha = self._rule(f, r)
-        return replace(f, A=A[:own], B=B[:, :own].contiguous(), rule=rule, alpha=alpha)
+        return replace(
+            f, A=A[:module_rank], B=B[:, :module_rank].contiguous(), rule=rule, alpha=alpha
+        )
 
     def assemble(self, modules: Mapping[str, Factors], record: Mapping[str, Any]) -> Adapter:
-        """The adapter of modules that were cut, with the record of how."""
+        """The adapter of modules that were cut, with the record of the truncation."""
         return replace(
             self.adapter,
             modules=modules,
@@ -209,7 +211,7 @@ def prepare(
         CheckpointError: When folding or the SVD leaves the range of the adapter's dtype.
     """
     adapter = adapter.loaded()
-    prepared = plan(adapter, basis, rescale, fit_factors)
+    prepared = prepare_outline(adapter, basis, rescale, fit_factors)
     named = {}
     for name, f in adapter.modules.items():
         A, B = prepare_module(prepared, name, f)
@@ -217,13 +219,13 @@ def prepare(
     return replace(prepared, modules=named)
 
 
-def plan(
+def prepare_outline(
     adapter: Adapter,
     basis: Basis = "prefix",
     rescale: Rescale | None = None,
     fit_factors: Mapping[int, float] | None = None,
 ) -> Prepared:
-    """What :func:`prepare` does, checked and without its modules; for an adapter of any size."""
+    """What :func:`prepare` does, checked, without its modules: for an adapter of any size."""
     if basis not in BASES:
         raise UsageError(f"basis {basis!r}", expected=f"one of {', '.join(BASES)}")
     rescale = default_rescale(adapter, basis) if rescale is None else rescale
@@ -252,22 +254,22 @@ def _check_rescale(
 
 
 def prepare_module(
-    how: Prepared, name: str, f: Factors, rows: int | None = None
+    prepared: Prepared, name: str, f: Factors, rows: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A and B of one module, given with its numbers, in the basis of a plan.
+    """A and B of one module, given with its numbers, in the basis of ``prepared``.
 
     Args:
-        how: The plan.
+        prepared: From :func:`prepare_outline`.
         name: The module.
         f: Its factors.
         rows: How many components are wanted, if not all of them.
     """
-    adapter = how.adapter
-    if how.basis == "svd":
+    adapter = prepared.adapter
+    if prepared.basis == "svd":
         if _derived(adapter, "basis") == "svd":
             return f.A, f.B  # in that basis already: its prefixes are the best approximations
         return _svd(f, _relative(adapter, name), name)
-    if how.rescale == "trained":
+    if prepared.rescale == "trained":
         relative = _relative(adapter, name)
         return _fold(f.A[:rows], None if relative is None else relative[:rows], name), f.B
     return f.A, f.B
@@ -289,10 +291,10 @@ def _fold(A: Tensor, relative: Tensor | None, name: str) -> Tensor:
         return A
     folded = torch.empty_like(A)
     weights = relative.to(A.device)[:, None]
-    for some, source, factor in zip(
+    for rows, source, factor in zip(
         folded.split(_ROWS), A.split(_ROWS), weights.split(_ROWS), strict=True
     ):
-        some.copy_(source.double() * factor)
+        rows.copy_(source.double() * factor)
     return _finite(folded, name)
 
 

@@ -61,7 +61,7 @@ def truncate(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters import load_adapter
     from aurac.adapters.export import save_truncations
-    from aurac.adapters.truncate import plan
+    from aurac.adapters.truncate import prepare_outline
     from aurac.models.known_base import KnownBase
     from aurac.models.memory import return_freed_memory
     from aurac.runs.plan import parse_ranks
@@ -75,7 +75,7 @@ def truncate(
         checkpoint_path, base=base, bases=KnownBase, lazy=True, **place, **checkpoint
     )
     wanted = (adapter.check_rank(rank),) if rank is not None else parse_ranks(ranks or "", adapter)
-    how = plan(adapter, basis, rescale)
+    how = prepare_outline(adapter, basis, rescale)
     for note in adapter.notes:
         click.echo(f"note: {note}", err=True)
     if merge_into is not None:

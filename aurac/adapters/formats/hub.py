@@ -103,7 +103,7 @@ def _from_hub(text: str, repo: str, revision: str | None, subfolder: str | None)
             f"there is no folder or file {text}, and the hub cannot be reached to look for it",
             fix="check the path or the network",
         ) from error
-    found = root / inside if inside else root
-    if not found.exists():
+    folder = root / inside if inside else root
+    if not folder.exists():
         raise CheckpointError(f"{repo} on the hub has no folder {subfolder}")
-    return found
+    return folder

@@ -10,7 +10,7 @@ from aurac.adapters.adapter import Adapter, Factors, Nesting
 from aurac.adapters.formats.hub import locate
 from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS
 from aurac.adapters.formats.peft_read import read_peft
-from aurac.adapters.formats.state_dict import BaseSource, HeldBase, read_state_dict
+from aurac.adapters.formats.state_dict import BaseSource, ModelInMemory, read_state_dict
 from aurac.adapters.nesting import METHODS, RULES, Method, Rule, Update
 from aurac.errors import CheckpointError, UsageError
 
@@ -57,7 +57,7 @@ def load_adapter(
             with ``{module}`` in each, or for each module its ``{"A": key, "B": key}``.
         base_model: The base itself (on the meta device will do), to settle an orientation that
             shapes alone leave open.
-        bases: The same, from the base's name, asked only when the file is no PEFT folder.
+        bases: The same as a function of the base's name, called only for a state-dict file.
         revision: Which one of a hub id.
         subfolder: Which one, when a folder or a hub id holds several adapters.
         name: What to call it; the last part of the path by default.
@@ -68,36 +68,36 @@ def load_adapter(
         CheckpointError: When it is missing, damaged, refused, or does not say enough.
         UsageError: When what is given does not fit together.
     """
-    said = given(
+    overrides = LoadOverrides(
         method=method,
         scaling=scaling,
         alpha=alpha,
-        nested_ranks=nested_ranks,
-        weights=weights,
+        nested_ranks=None if nested_ranks is None else tuple(nested_ranks),
+        weights=None if weights is None else tuple(weights),
         update=update,
         base=base,
-        enable_lora=enable_lora,
+        enable_lora=None if enable_lora is None else tuple(map(bool, enable_lora)),
         keys=keys,
     )
-    held = None if base_model is None else HeldBase(base_model)
-    found = locate(path, revision=revision, subfolder=subfolder)
+    located = locate(path, revision=revision, subfolder=subfolder)
     try:
-        place = _choose(found.path, found.subfolder)
-        if place.is_dir():
-            _check_peft(said, place)
-            adapter = override(read_peft(place, lazy=lazy), said)
+        source = _adapter_path(located.path, located.subfolder)
+        if source.is_dir():
+            _check_peft(overrides, source)
+            adapter = apply_overrides(read_peft(source, lazy=lazy), overrides)
         else:
-            ask = bases if held is None else (lambda _: held)
-            adapter = read_state_dict(place, said, ask)
-            adapter = override(adapter, replace(said, scaling=None, alpha=None))
+            model = None if base_model is None else ModelInMemory(base_model)
+            find_base = bases if model is None else lambda _: model
+            adapter = read_state_dict(source, overrides, find_base)
+            adapter = apply_overrides(adapter, replace(overrides, scaling=None, alpha=None))
     except OSError as error:
-        raise CheckpointError(f"cannot read {found.path}: {error.strerror or error}") from error
+        raise CheckpointError(f"cannot read {located.path}: {error.strerror or error}") from error
     return adapter if name is None else replace(adapter, name=name)
 
 
 @dataclass(frozen=True)
-class Given:
-    """The flags that describe a checkpoint; ``None`` where the user says nothing."""
+class LoadOverrides:
+    """What the user states about an adapter file; ``None`` leaves what is recorded."""
 
     method: Method | None = None
     scaling: Rule | None = None
@@ -117,60 +117,33 @@ class Given:
         if self.enable_lora is not None and not any(self.enable_lora):
             raise UsageError("--enable-lora without a group that is on", expected="at least one 1")
 
-    @property
-    def any(self) -> bool:
-        """Whether the user said anything."""
-        return any(v is not None for v in vars(self).values())
 
+def apply_overrides(adapter: Adapter, overrides: LoadOverrides) -> Adapter:
+    """``adapter`` with what the user states; a note says where that replaces the record.
 
-def given(
-    *,
-    method: Method | None = None,
-    scaling: Rule | None = None,
-    alpha: float | None = None,
-    nested_ranks: Sequence[int] | None = None,
-    weights: Sequence[float] | None = None,
-    update: Update | None = None,
-    base: str | None = None,
-    enable_lora: Sequence[bool] | None = None,
-    keys: Mapping[str, Any] | None = None,
-) -> Given:
-    """The same as :class:`Given`, from any sequences."""
-    return Given(
-        method=method,
-        scaling=scaling,
-        alpha=alpha,
-        nested_ranks=None if nested_ranks is None else tuple(nested_ranks),
-        weights=None if weights is None else tuple(weights),
-        update=update,
-        base=base,
-        enable_lora=None if enable_lora is None else tuple(map(bool, enable_lora)),
-        keys=keys,
-    )
-
-
-def override(adapter: Adapter, said: Given) -> Adapter:
-    """``adapter`` as the user describes it, with a note wherever that contradicts the record."""
+    Raises:
+        UsageError: For a rule without its alpha, or nested ranks and method without each other.
+    """
     notes = list(adapter.notes)
-    modules = _scaled(adapter, said, notes)
-    nesting = _nested(adapter, said, notes)
+    modules = _scaled(adapter, overrides, notes)
+    nesting = _nested(adapter, overrides, notes)
     base = adapter.base
-    if said.base is not None:
-        if base is not None and base != said.base:
-            notes.append(f"the base given, {said.base}, replaces the recorded {base}")
-        base = said.base
+    if overrides.base is not None:
+        if base is not None and base != overrides.base:
+            notes.append(f"the base given, {overrides.base}, replaces the recorded {base}")
+        base = overrides.base
     return replace(adapter, modules=modules, nesting=nesting, base=base, notes=tuple(notes))
 
 
-def _scaled(adapter: Adapter, said: Given, notes: list[str]) -> Mapping[str, Factors]:
-    if said.scaling is None and said.alpha is None:
+def _scaled(adapter: Adapter, overrides: LoadOverrides, notes: list[str]) -> Mapping[str, Factors]:
+    if overrides.scaling is None and overrides.alpha is None:
         return adapter.modules
     modules: dict[str, Factors] = {}
     changed = False
     for name, f in adapter.modules.items():
-        rule = f.rule if said.scaling is None else said.scaling
-        alpha = f.alpha if said.alpha is None else float(said.alpha)
-        if said.alpha is None and rule != f.rule:
+        rule = f.rule if overrides.scaling is None else overrides.scaling
+        alpha = f.alpha if overrides.alpha is None else float(overrides.alpha)
+        if overrides.alpha is None and rule != f.rule:
             raise UsageError(
                 f"--scaling {rule} against the recorded {f.rule}",
                 fix="give --alpha with it, because the recorded alpha belongs to the other rule",
@@ -186,58 +159,59 @@ def _scaled(adapter: Adapter, said: Given, notes: list[str]) -> Mapping[str, Fac
     return modules
 
 
-def _nested(adapter: Adapter, said: Given, notes: list[str]) -> Nesting | None:
+def _nested(adapter: Adapter, overrides: LoadOverrides, notes: list[str]) -> Nesting | None:
     old = adapter.nesting
-    if (said.method, said.nested_ranks, said.weights, said.update) == (None,) * 4:
+    stated = (overrides.method, overrides.nested_ranks, overrides.weights, overrides.update)
+    if all(value is None for value in stated):
         return old
-    method = said.method or (old.method if old else None)
+    method = overrides.method or (old.method if old else None)
     if method is None:
         raise UsageError("--nested-ranks without a method", fix="give --method too")
-    ranks = said.nested_ranks or (old.ranks if old else None)
+    ranks = overrides.nested_ranks or (old.ranks if old else None)
     if ranks is None and method == "lora":
         ranks = (adapter.rank,)
     if ranks is None:
         raise UsageError(f"--method {method} without nested ranks", fix="give --nested-ranks too")
     kept = old.weights if old is not None and old.ranks == ranks else ()
-    update = said.update or (old.update if old is not None and old.method == method else None)
-    new = Nesting(method, ranks, said.weights or kept, update)
+    update = overrides.update or (old.update if old is not None and old.method == method else None)
+    new = Nesting(method, ranks, overrides.weights or kept, update)
     if old is not None and new != old:
-        notes.append(f"the training given, {_words(new)}, replaces the recorded {_words(old)}")
+        notes.append(f"the training given, {_summary(new)}, replaces the recorded {_summary(old)}")
     return new
 
 
-def _words(nesting: Nesting) -> str:
+def _summary(nesting: Nesting) -> str:
     return f"{nesting.method} with nested ranks {','.join(map(str, nesting.ranks))}"
 
 
-def _check_peft(said: Given, folder: Path) -> None:
-    if said.enable_lora is not None or said.keys is not None:
+def _check_peft(overrides: LoadOverrides, folder: Path) -> None:
+    if overrides.enable_lora is not None or overrides.keys is not None:
         raise UsageError(
             f"--enable-lora or a key map for {folder}, a PEFT folder, which names its own tensors",
             expected="them for a single file",
         )
 
 
-def _choose(found: Path, subfolder: str | None) -> Path:
-    """The PEFT folder or the state-dict file that ``found`` stands for."""
+def _adapter_path(path: Path, subfolder: str | None) -> Path:
+    """The PEFT folder or the state-dict file at or directly below ``path``."""
     if subfolder is not None:
-        return _choose(_inside(found, subfolder), None)
-    if found.is_dir():
-        return _in_folder(found)
-    if found.name in (CONFIG, *WEIGHTS) and (found.parent / CONFIG).is_file():
-        return found.parent
-    if found.suffix.lower() in STATE_DICTS:
-        return found
+        return _adapter_path(_subfolder(path, subfolder), None)
+    if path.is_dir():
+        return _in_folder(path)
+    if path.name in (CONFIG, *WEIGHTS) and (path.parent / CONFIG).is_file():
+        return path.parent
+    if path.suffix.lower() in STATE_DICTS:
+        return path
     raise CheckpointError(
-        f"{found} is no checkpoint", expected=f"a PEFT folder or a file in {', '.join(STATE_DICTS)}"
+        f"{path} is no checkpoint", expected=f"a PEFT folder or a file in {', '.join(STATE_DICTS)}"
     )
 
 
-def _inside(found: Path, subfolder: str) -> Path:
-    place = found / subfolder
-    if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts or not place.is_dir():
-        raise CheckpointError(f"{found} has no folder {subfolder}")
-    return place
+def _subfolder(path: Path, subfolder: str) -> Path:
+    folder = path / subfolder
+    if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts or not folder.is_dir():
+        raise CheckpointError(f"{path} has no folder {subfolder}")
+    return folder
 
 
 def _in_folder(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Which way round the factors of a file without a config lie, decided from shapes, never guessed.
+"""The orientation of factors without a config: decided from shapes, never guessed.
 
 The research code keeps A as (in, R) and B as (R, out); loralib and most others keep (R, in) and
 (out, R). loralib's ``MergedLinear`` adapts some of the n equal groups of a layer's outputs: its A
@@ -25,7 +25,7 @@ Orientation = Literal["research", "loralib"]
 Pairs = Mapping[str, tuple["Tensor", "Tensor"]]
 
 
-class Turned(NamedTuple):
+class CanonicalFactors(NamedTuple):
     """The factors of a module in aurac's own shapes."""
 
     A: Tensor
@@ -36,10 +36,10 @@ class Turned(NamedTuple):
 
 @dataclass(frozen=True)
 class Shapes:
-    """What decides about a file.
+    """The shapes that decide how a file's factors are to be read.
 
     Attributes:
-        pairs: A and B as they lie in it, by module.
+        pairs: A and B in the file's own shapes, by module.
         features: (in, out) of the base's own modules, as far as they are known.
         groups: ``enable_lora`` of merged layers, where the user gives it.
         path: The file, for messages.
@@ -69,15 +69,19 @@ class Shapes:
             fix="give --base, whose own shapes may settle it",
         )
 
-    def turn(self, module: str, orientation: Orientation) -> Turned:
-        """The factors of a module in aurac's own shapes."""
+    def canonical(self, module: str, orientation: Orientation) -> CanonicalFactors:
+        """The factors of a module in aurac's own shapes.
+
+        Raises:
+            CheckpointError: For a merged layer whose groups are not known.
+        """
         A, B = self.pairs[module]
         if orientation == "research":
-            return Turned(A.T.contiguous(), B.T.contiguous(), "linear", ())
+            return CanonicalFactors(A.T.contiguous(), B.T.contiguous(), "linear", ())
         mask = self._mask(module)
         if mask is None:
-            return Turned(A, B, "linear", ())
-        return Turned(stack_groups(A, sum(mask)), B, "merged", tuple(map(int, mask)))
+            return CanonicalFactors(A, B, "linear", ())
+        return CanonicalFactors(stack_groups(A, sum(mask)), B, "merged", tuple(map(int, mask)))
 
     def _fitting(self, module: str) -> set[Orientation]:
         A, B = self.pairs[module]
@@ -147,7 +151,7 @@ class Shapes:
         if sum(self.groups) != on or out not in (None, whole):
             size = "" if out is None else f" of {out} outputs"
             raise CheckpointError(
-                f"{what}{size}, which --enable-lora {self._said} does not fit",
+                f"{what}{size}, which --enable-lora {self._mask_flag} does not fit",
                 expected=f"one 0 or 1 for each group, {on} of them 1",
             )
         return self.groups
@@ -157,5 +161,5 @@ class Shapes:
         return self.groups is not None and sum(self.groups) == 1
 
     @property
-    def _said(self) -> str:
+    def _mask_flag(self) -> str:
         return ",".join(str(int(on)) for on in self.groups or ())

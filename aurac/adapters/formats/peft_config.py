@@ -162,29 +162,29 @@ class PeftConfig:
         return self.alpha_pattern.get(_pattern_key(self.alpha_pattern, module), self.lora_alpha)
 
 
-def parse_config(given: Mapping[str, Any], where: object) -> PeftConfig:
+def parse_config(config: Mapping[str, Any], where: object) -> PeftConfig:
     """Check the fields of an ``adapter_config.json``.
 
     Raises:
         CheckpointError: For another PEFT method, a feature that is refused, a field that is not
             understood, or a value of a wrong type.
     """
-    _refuse_type(given, where)
-    _refuse_fields(given, where)
-    _refuse_init(given, where)
-    notes = _unknown_fields(given, where)
+    _refuse_type(config, where)
+    _refuse_fields(config, where)
+    _refuse_init(config, where)
+    notes = _unknown_fields(config, where)
     for key, (expected, accepts) in _TYPES.items():
-        value = given.get(key)
+        value = config.get(key)
         if value is not None and not accepts(value):
             raise CheckpointError(f"{where} gives {key} = {value!r}"[:300], expected=expected)
-    carried = {key: given[key] for key in CARRIED if given.get(key) not in (None, False, [], {})}
+    carried = {key: config[key] for key in CARRIED if config.get(key) not in (None, False, [], {})}
     return PeftConfig(
-        r=_field(given, "r", 8),
-        lora_alpha=float(_field(given, "lora_alpha", 8)),
-        rule="sqrt" if given.get("use_rslora") else "rank",
-        bias=_field(given, "bias", "none"),
-        rank_pattern=dict(_field(given, "rank_pattern", {})),
-        alpha_pattern={k: float(v) for k, v in _field(given, "alpha_pattern", {}).items()},
+        r=_field(config, "r", 8),
+        lora_alpha=float(_field(config, "lora_alpha", 8)),
+        rule="sqrt" if config.get("use_rslora") else "rank",
+        bias=_field(config, "bias", "none"),
+        rank_pattern=dict(_field(config, "rank_pattern", {})),
+        alpha_pattern={k: float(v) for k, v in _field(config, "alpha_pattern", {}).items()},
         carried=carried,
         notes=notes,
     )
@@ -200,13 +200,13 @@ def owner_of(key: str, saved: tuple[str, ...]) -> str | None:
     return None
 
 
-def _field(given: Mapping[str, Any], key: str, default: Any) -> Any:
-    value = given.get(key)
+def _field(config: Mapping[str, Any], key: str, default: Any) -> Any:
+    value = config.get(key)
     return default if value is None else value
 
 
-def _refuse_type(given: Mapping[str, Any], where: object) -> None:
-    kind = given.get("peft_type")
+def _refuse_type(config: Mapping[str, Any], where: object) -> None:
+    kind = config.get("peft_type")
     if not isinstance(kind, str):
         raise CheckpointError(
             f"{where} names no PEFT method", expected='a "peft_type" of LORA', fix="check the file"
@@ -220,16 +220,16 @@ def _refuse_type(given: Mapping[str, Any], where: object) -> None:
         )
 
 
-def _refuse_fields(given: Mapping[str, Any], where: object) -> None:
+def _refuse_fields(config: Mapping[str, Any], where: object) -> None:
     for key, why in REFUSED_FIELDS.items():
-        if given.get(key) not in (None, False, [], {}):
+        if config.get(key) not in (None, False, [], {}):
             raise CheckpointError(
                 f"{where} sets {key}, which is refused: {why}", expected="a plain LoRA adapter"
             )
 
 
-def _refuse_init(given: Mapping[str, Any], where: object) -> None:
-    init = given.get("init_lora_weights", True)
+def _refuse_init(config: Mapping[str, Any], where: object) -> None:
+    init = config.get("init_lora_weights", True)
     if init is None or isinstance(init, bool) or init in PLAIN_INITS:
         return
     known = str(init).split("_niter_", maxsplit=1)[0]
@@ -241,12 +241,12 @@ def _refuse_init(given: Mapping[str, Any], where: object) -> None:
     )
 
 
-def _unknown_fields(given: Mapping[str, Any], where: object) -> tuple[str, ...]:
+def _unknown_fields(config: Mapping[str, Any], where: object) -> tuple[str, ...]:
     notes = []
-    for key in sorted(set(given) - UNDERSTOOD - set(REFUSED_FIELDS)):
-        if given[key] not in (None, False, [], {}, ""):
+    for key in sorted(set(config) - UNDERSTOOD - set(REFUSED_FIELDS)):
+        if config[key] not in (None, False, [], {}, ""):
             raise CheckpointError(
-                f"{where} sets {key!r} = {str(given[key])[:60]!r}, which is not understood",
+                f"{where} sets {key!r} = {str(config[key])[:60]!r}, which is not understood",
                 fix="it may come from a newer PEFT; aurac will not guess what it does",
             )
         notes.append(f"the config has an unknown field {key!r}, which is unset")

@@ -63,17 +63,17 @@ def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
     config = read_json(folder / CONFIG)
     if not is_adalora(config):
         parse_config(config, folder / CONFIG)  # a refusal should not wait for the weights
-    found = [folder / name for name in WEIGHTS if (folder / name).exists()]
-    if not found:
+    weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
+    if not weights:
         raise CheckpointError(
             f"{folder} has an {CONFIG} but no weights", expected=f"{' or '.join(WEIGHTS)} in it"
         )
-    notes = [f"{found[1].name} is ignored beside {found[0].name}"] if len(found) > 1 else []
+    notes = [f"{weights[1].name} is ignored beside {weights[0].name}"] if len(weights) > 1 else []
     inner = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
     if inner:
         shown = ", ".join(inner[:5]) + (", …" if len(inner) > 5 else "")
         notes.append(f"the folder holds other adapters too, named with their subfolder: {shown}")
-    adapter = _read_weights(config, found[0], folder.name)
+    adapter = _read_weights(config, weights[0], folder.name)
     adapter = replace(adapter, source=folder, notes=(*adapter.notes, *notes))
     sidecar = read_sidecar(sidecar_path(folder))
     if sidecar is not None:
@@ -102,16 +102,16 @@ class StoredValues:
 
     def factors(self, module: str) -> tuple[Tensor, Tensor]:
         """A and B of a module, in aurac's own shapes."""
-        sort, (a, b) = "weight", (f"{PREFIX}{module}.lora_{side}.weight" for side in "AB")
+        suffix, (a, b) = "weight", (f"{PREFIX}{module}.lora_{side}.weight" for side in "AB")
         if a not in self.file.keys:
-            sort, (a, b) = "embedding", (f"{PREFIX}{module}.lora_embedding_{s}" for s in "AB")
+            suffix, (a, b) = "embedding", (f"{PREFIX}{module}.lora_embedding_{s}" for s in "AB")
         A, B = (check_factor(self.file.read(key), key, self.file.path) for key in (a, b))
-        pair = {"A": (sort, A), "B": (sort, B)}
+        pair = {"A": (suffix, A), "B": (suffix, B)}
         f = factors_from_peft(module, pair, self.config, self.file.path)
         f = merged_from_peft(module, f, self.groups.get(module))
         return f.A, f.B
 
-    def beside(self, key: str) -> Tensor:
+    def beside_factors(self, key: str) -> Tensor:
         """A tensor beside the factors."""
         return check_factor(self.file.read(f"{PREFIX}{key}"), key, self.file.path)
 
@@ -137,11 +137,11 @@ def from_state(
         if match is None:
             extras[short] = check_factor(_explained(short, tensor, parsed, where), key, where)
             continue
-        sort = "embedding" if match["embedding"] else "weight"
+        suffix = "embedding" if match["embedding"] else "weight"
         if bool(match["weight"]) == bool(match["embedding"]):
             raise CheckpointError(f"{where} has a foreign key {key!r}")
         pairs.setdefault(match["module"], {})[match["side"]] = (
-            sort,
+            suffix,
             check_factor(tensor, key, where),
         )
     modules = {
@@ -166,8 +166,8 @@ def with_sidecar(adapter: Adapter, sidecar: Sidecar, where: Path) -> Adapter:
     modules = {}
     for name, f in adapter.modules.items():
         lora_alpha = peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple)
-        own = merged_from_peft(name, f, sidecar.groups.get(name))
-        modules[name] = _rescaled(own, lora_alpha, sidecar, where)
+        merged = merged_from_peft(name, f, sidecar.groups.get(name))
+        modules[name] = _rescaled(merged, lora_alpha, sidecar, where)
     values = adapter.values
     if isinstance(values, StoredValues):
         values = replace(values, groups=sidecar.groups)
@@ -312,8 +312,8 @@ def as_lora(
         raise CheckpointError(f"{where} has no module with a component left")
     common = Counter(ranks.values()).most_common(1)[0][0]
     pattern = {re.escape(name): rank for name, rank in ranks.items() if rank != common}
-    rest = {key: value for key, value in config.items() if key not in _OWN}
-    lora = {**rest, "peft_type": "LORA", "r": common, "rank_pattern": pattern, "lora_alpha": 1}
+    kept = {key: value for key, value in config.items() if key not in _OWN}
+    lora = {**kept, "peft_type": "LORA", "r": common, "rank_pattern": pattern, "lora_alpha": 1}
     return lora, plain, _adalora_notes(len(parts) - len(ranks))
 
 

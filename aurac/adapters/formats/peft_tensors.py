@@ -64,7 +64,7 @@ def factors_from_peft(
 
     Args:
         module: Its path in the base.
-        pair: For A and B the sort of key (``weight`` or ``embedding``) and the tensor.
+        pair: For A and B the suffix of its key (``weight`` or ``embedding``) and the tensor.
         config: The adapter's config.
         where: The file, for messages.
 
@@ -74,11 +74,13 @@ def factors_from_peft(
     if set(pair) != {"A", "B"}:
         missing = "B" if "A" in pair else "A"
         raise CheckpointError(f"{where} has no lora_{missing} for {module}")
-    (sort, A), (other, B) = pair["A"], pair["B"]
-    if sort != other:
+    (suffix, A), (suffix_b, B) = pair["A"], pair["B"]
+    if suffix != suffix_b:
         raise CheckpointError(f"{where} mixes embedding and weight factors for {module}")
     rank, alpha = config.rank_of(module), config.alpha_of(module)
-    kind, layout, A, B = _canonical(module, A, B, sort=sort, rank=rank, config=config, where=where)
+    kind, layout, A, B = _canonical(
+        module, A, B, suffix=suffix, rank=rank, config=config, where=where
+    )
     groups = layout[0] if kind == "grouped_conv" else 1
     if A.shape[0] * groups != rank or B.shape[1] * groups != rank:
         raise CheckpointError(
@@ -155,15 +157,15 @@ def _canonical(
     A: Tensor,
     B: Tensor,
     *,
-    sort: str,
+    suffix: str,
     rank: int,
     config: PeftConfig,
     where: object,
 ) -> tuple[Kind, tuple[int, ...], Tensor, Tensor]:
     """A as (R, in), B as (out, R), and what is needed to go back."""
-    if sort == "embedding" and A.ndim == B.ndim == 2:
+    if suffix == "embedding" and A.ndim == B.ndim == 2:
         return "embedding", (), A, B
-    if sort == "weight" and A.ndim == B.ndim and A.ndim in (3, 4, 5):
+    if suffix == "weight" and A.ndim == B.ndim and A.ndim in (3, 4, 5):
         kernel = tuple(A.shape[2:])
         if any(n != 1 for n in B.shape[2:]):
             raise CheckpointError(f"{where} has a lora_B of shape {tuple(B.shape)} for {module}")

@@ -78,26 +78,26 @@ def read_sidecar(path: Path) -> Sidecar | None:
     """
     if not path.exists():
         return None
-    given = read_json(path)
-    if given.get("aurac_adapter") != VERSION:
+    record = read_json(path)
+    if record.get("aurac_adapter") != VERSION:
         raise CheckpointError(
-            f"{path} has version {given.get('aurac_adapter')!r}",
+            f"{path} has version {record.get('aurac_adapter')!r}",
             expected=f"version {VERSION}",
             fix="it may come from a newer aurac",
         )
-    _check_types(given, path)
+    _check_types(record, path)
     return Sidecar(
-        nesting=_nesting(given, path),
-        rule=given.get("rule"),
-        alpha=given.get("alpha"),
-        base=given.get("base"),
-        base_sha256=given.get("base_sha256"),
-        recipe=given.get("recipe"),
-        seed=given.get("seed"),
-        derived=given.get("derived"),
-        enable_lora=_groups(given.get("enable_lora")),
-        keys=given.get("keys"),
-        groups={name: tuple(mask) for name, mask in (given.get("groups") or {}).items()},
+        nesting=_nesting(record, path),
+        rule=record.get("rule"),
+        alpha=record.get("alpha"),
+        base=record.get("base"),
+        base_sha256=record.get("base_sha256"),
+        recipe=record.get("recipe"),
+        seed=record.get("seed"),
+        derived=record.get("derived"),
+        enable_lora=_groups(record.get("enable_lora")),
+        keys=record.get("keys"),
+        groups={name: tuple(mask) for name, mask in (record.get("groups") or {}).items()},
     )
 
 
@@ -136,8 +136,8 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
     return path
 
 
-def _check_types(given: Mapping[str, Any], path: Path) -> None:
-    wanted: dict[str, tuple[str, Any]] = {
+def _check_types(record: Mapping[str, Any], path: Path) -> None:
+    fields: dict[str, tuple[str, Any]] = {
         "method": ("a method", lambda v: v in get_args(Method)),
         "nested_ranks": ("a list of ranks", lambda v: isinstance(v, list)),
         "weights": (
@@ -159,8 +159,8 @@ def _check_types(given: Mapping[str, Any], path: Path) -> None:
             lambda v: isinstance(v, dict) and all(map(_is_mask, v.values())),
         ),
     }
-    for key, (expected, accepts) in wanted.items():
-        value = given.get(key)
+    for key, (expected, accepts) in fields.items():
+        value = record.get(key)
         if value is not None and not accepts(value):
             raise CheckpointError(f"{path} gives {key} = {value!r}"[:300], expected=expected)
 
@@ -173,12 +173,14 @@ def _groups(mask: list[int] | None) -> tuple[bool, ...] | None:
     return None if mask is None else tuple(map(bool, mask))
 
 
-def _nesting(given: Mapping[str, Any], path: Path) -> Nesting | None:
-    method, ranks = given.get("method"), given.get("nested_ranks")
+def _nesting(record: Mapping[str, Any], path: Path) -> Nesting | None:
+    method, ranks = record.get("method"), record.get("nested_ranks")
     if method is None or ranks is None:
         return None
     try:
-        return Nesting(method, tuple(ranks), tuple(given.get("weights") or ()), given.get("update"))
+        return Nesting(
+            method, tuple(ranks), tuple(record.get("weights") or ()), record.get("update")
+        )
     except AuracError as error:
         raise CheckpointError(f"{path} gives {error}") from error
 

@@ -30,23 +30,19 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from aurac.adapters.formats.load import Given
+    from aurac.adapters.formats.load import LoadOverrides
     from aurac.adapters.nesting import Method, Rule
 
-FLAGS = {
-    "method": "--method",
-    "scaling": "--scaling",
-    "alpha": "--alpha",
-    "nested_ranks": "--nested-ranks",
-    "base": "--base",
-}
 SIDES: Final = ("A", "B", "alpha")
-_USUAL = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.weight)?")
+_USUAL_NAMES: Final = {
+    side: re.compile(rf"(?:base_model\.model\.)?(?P<module>.+)\.lora_{side}(?:\.weight)?")
+    for side in "AB"
+}
 
 
 @dataclass(frozen=True)
-class Found:
-    """The factors of a file, as they lie in it.
+class FactorTensors:
+    """The tensors of a file, sorted, in the file's own shapes.
 
     Attributes:
         pairs: A and B by module path.
@@ -71,8 +67,8 @@ class KeyMap:
     patterns: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
     names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
-    def place(self, key: str) -> tuple[str, str] | None:
-        """The module and side of ``key``; ``None`` when it is neither half of any."""
+    def lookup(self, key: str) -> tuple[str, str] | None:
+        """The module and side of ``key``; ``None`` when it is no factor."""
         if key in self.names:
             return self.names[key]
         for side, pattern in self.patterns.items():
@@ -82,64 +78,43 @@ class KeyMap:
         return None
 
 
-class _UsualNames(KeyMap):
-    """``<module>.lora_A`` and ``<module>.lora_B``, with or without PEFT's prefix and suffix."""
-
-    def place(self, key: str) -> tuple[str, str] | None:
-        match = _USUAL.fullmatch(key)
-        return None if match is None else (match["module"], match["side"])
-
-
 class BaseSource(Protocol):
-    """A base that is looked at while a checkpoint is read."""
+    """The base model, whose shapes or numbers settle what a file leaves open."""
 
     def skeleton(self, *, needed: bool) -> nn.Module | None:
-        """The model's modules, on the meta device; ``None`` when that would mean to fetch it.
+        """The model's modules on the meta device.
 
         Args:
-            needed: Whether something depends on it, so that fetching is right.
+            needed: Fetch the base if it is not on this machine; ``None`` is returned otherwise.
         """
 
     def whole(self) -> nn.Module:
         """The model with its numbers."""
 
 
-class HeldBase:
-    """A model that is in memory already (on the meta device will do for its shapes)."""
+class ModelInMemory:
+    """A base that is loaded already; on the meta device it serves for its shapes alone."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
 
-    def skeleton(self, *, needed: bool) -> nn.Module:  # noqa: ARG002 - it is always at hand
+    def skeleton(self, *, needed: bool) -> nn.Module:  # noqa: ARG002 - the protocol has it
         """The model itself."""
         return self._model
 
     def whole(self) -> nn.Module:
         """The model itself."""
         return self._model
-
-
-class NoBase:
-    """Nothing is known of the base."""
-
-    def skeleton(self, *, needed: bool) -> None:
-        """Nothing."""
-
-    def whole(self) -> nn.Module:
-        """An empty model, which vouches for nothing."""
-        from torch import nn
-
-        return nn.Module()
 
 
 def read_state_dict(
-    path: Path, said: Given, bases: Callable[[str], BaseSource] | None = None
+    path: Path, overrides: LoadOverrides, bases: Callable[[str], BaseSource] | None = None
 ) -> Adapter:
     """The adapter in a state-dict file.
 
     Args:
         path: The file; a side-car ``<file>.aurac.json`` beside it is read too.
-        said: What the user says about it.
+        overrides: What the user states about it.
         bases: From the base's name to the base, for orientations that shapes alone leave open and
             for files that hold a whole model.
 
@@ -147,23 +122,25 @@ def read_state_dict(
         CheckpointError: When it is damaged, ambiguous, or its scale is neither recorded nor given.
     """
     recorded = read_sidecar(sidecar_path(path)) or Sidecar()
-    keys = key_map(said.keys if said.keys is not None else recorded.keys)
-    found = sort_tensors(read_tensors(path), keys, path)
-    name = said.base or recorded.base
-    base = bases(name or "") if bases is not None else NoBase()
-    _check_others(found.others, base, path)
-    method, rule, ranks = _trained(said, recorded, found, path)
-    groups = said.enable_lora or recorded.enable_lora
-    skeleton = base.skeleton(needed=_open(found, groups, path))
-    features = {} if skeleton is None else module_features(skeleton, found.pairs)
-    shapes = Shapes(found.pairs, features, groups, path)
+    keys = key_map(overrides.keys if overrides.keys is not None else recorded.keys)
+    tensors = sort_tensors(read_tensors(path), keys, path)
+    base = None if bases is None else bases(overrides.base or recorded.base or "")
+    _check_others(tensors.others, base, path)
+    method, rule, ranks = _training(overrides, recorded, tensors, path)
+    groups = overrides.enable_lora or recorded.enable_lora
+    skeleton = None
+    if base is not None:
+        skeleton = base.skeleton(needed=not _shapes_suffice(tensors, groups, path))
+    features = {} if skeleton is None else module_features(skeleton, tensors.pairs)
+    shapes = Shapes(tensors.pairs, features, groups, path)
     orientation = shapes.orientation()
-    alpha = recorded.alpha if said.alpha is None else said.alpha
     modules = {}
-    for module in found.pairs:
-        A, B, kind, layout = shapes.turn(module, orientation)
-        own = found.alphas.get(module, alpha) if said.alpha is None else said.alpha
-        modules[module] = Factors(A, B, float(own or 0.0), rule, kind, layout)
+    for module in tensors.pairs:
+        A, B, kind, layout = shapes.canonical(module, orientation)
+        alpha = overrides.alpha
+        if alpha is None:
+            alpha = tensors.alphas.get(module, recorded.alpha)
+        modules[module] = Factors(A, B, float(alpha or 0.0), rule, kind, layout)
     adapter = Adapter(
         name=path.stem,
         modules=modules,
@@ -176,35 +153,31 @@ def read_state_dict(
         source=path,
         derived=recorded.derived,
         format=orientation,
-        notes=tuple(_notes(said, recorded, modules)),
-        reading=_reading(said, recorded),
+        notes=tuple(_notes(overrides, recorded, modules)),
+        reading=_reading(overrides, recorded),
     )
     if adapter.nesting is None:
         adapter = replace(adapter, nesting=Nesting(method, ranks or (adapter.rank,)))
     return adapter
 
 
-def key_map(given: Mapping[str, Any] | None) -> KeyMap:
-    """The map that a user gives; the usual names by default.
+def key_map(mapping: Mapping[str, Any] | None) -> KeyMap:
+    """The map that a user gives; by default ``<module>.lora_A`` and ``.lora_B`` as PEFT has them.
 
     Args:
-        given: ``{"A": pattern, "B": pattern[, "alpha": pattern]}`` with ``{module}`` once in each
+        mapping: ``{"A": pattern, "B": pattern[, "alpha": pattern]}`` with ``{module}`` once in each
             pattern, or ``{module: {"A": key, "B": key[, "alpha": key]}, …}``.
 
     Raises:
         UsageError: For anything else.
     """
-    if given is None:
-        return _UsualNames()
-    if {"A", "B"} <= set(given) <= set(SIDES) and all(isinstance(v, str) for v in given.values()):
-        return KeyMap(patterns={side: _pattern(side, given[side]) for side in given})
+    if mapping is None:
+        return KeyMap(patterns=_USUAL_NAMES)
+    if _names_sides(mapping):
+        return KeyMap(patterns={side: _pattern(side, mapping[side]) for side in mapping})
     names: dict[str, tuple[str, str]] = {}
-    for module, keys in given.items():
-        if not (
-            isinstance(keys, Mapping)
-            and {"A", "B"} <= set(keys) <= set(SIDES)
-            and all(isinstance(key, str) for key in keys.values())
-        ):
+    for module, keys in mapping.items():
+        if not _names_sides(keys):
             raise UsageError(
                 f"a key map that gives {module!r} {str(keys)[:80]}",
                 expected='patterns "A" and "B" with {module}, or for each module its "A" and "B"',
@@ -216,6 +189,15 @@ def key_map(given: Mapping[str, Any] | None) -> KeyMap:
     if not names:
         raise UsageError("an empty key map", expected="at least one module")
     return KeyMap(names=names)
+
+
+def _names_sides(value: object) -> bool:
+    """Whether ``value`` gives A and B, and at most α beside them, a text each."""
+    return (
+        isinstance(value, Mapping)
+        and {"A", "B"} <= set(value) <= set(SIDES)
+        and all(isinstance(text, str) for text in value.values())
+    )
 
 
 def read_key_map(path: Path) -> dict[str, Any]:
@@ -236,12 +218,12 @@ def read_key_map(path: Path) -> dict[str, Any]:
     return value
 
 
-def sort_tensors(state: Mapping[str, Tensor], keys: KeyMap, path: Path) -> Found:
-    """Put each tensor where it belongs.
+def sort_tensors(state: Mapping[str, Tensor], keys: KeyMap, path: Path) -> FactorTensors:
+    """Sort the tensors of a file into pairs of factors, alphas and others.
 
     Raises:
-        CheckpointError: For a half twice, half a pair, a key that the map names and the file lacks,
-            no factors at all, or a tensor that cannot be a factor.
+        CheckpointError: For a factor twice, half a pair, no factors at all, a tensor that cannot
+            be a factor, or a key that the map names and the file lacks.
     """
     missing = sorted(set(keys.names) - set(state))
     if missing:
@@ -249,14 +231,14 @@ def sort_tensors(state: Mapping[str, Tensor], keys: KeyMap, path: Path) -> Found
     halves: dict[str, dict[str, Tensor]] = {}
     others: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        place = keys.place(key)
-        if place is None:
+        entry = keys.lookup(key)
+        if entry is None:
             others[key] = tensor
             continue
-        module, side = place
+        module, side = entry
         half = halves.setdefault(module, {})
         if side in half:
-            raise CheckpointError(f"{path} has {_called(side)} of {module} twice")
+            raise CheckpointError(f"{path} has {_side_name(side)} of {module} twice")
         half[side] = check_factor(tensor, key, path)
     if not halves:
         raise CheckpointError(
@@ -266,13 +248,13 @@ def sort_tensors(state: Mapping[str, Tensor], keys: KeyMap, path: Path) -> Found
     for module, half in halves.items():
         if not {"A", "B"} <= set(half):
             raise CheckpointError(
-                f"{path} has only {' and '.join(map(_called, half))} for {module}"
+                f"{path} has only {' and '.join(map(_side_name, half))} for {module}"
             )
     alphas = {m: _number(h["alpha"], m, path) for m, h in halves.items() if "alpha" in h}
-    return Found({m: (h["A"], h["B"]) for m, h in halves.items()}, alphas, others)
+    return FactorTensors({m: (h["A"], h["B"]) for m, h in halves.items()}, alphas, others)
 
 
-def _called(side: str) -> str:
+def _side_name(side: str) -> str:
     return side if side == "alpha" else f"lora_{side}"
 
 
@@ -289,31 +271,30 @@ def _pattern(side: str, text: str) -> re.Pattern[str]:
     head, sign, tail = text.partition("{module}")
     if not sign or "{module}" in tail:
         raise UsageError(
-            f"a key pattern {text!r} for {_called(side)}", expected="{module} in it, once"
+            f"a key pattern {text!r} for {_side_name(side)}", expected="{module} in it, once"
         )
     return re.compile(f"{re.escape(head)}(?P<module>.+){re.escape(tail)}")
 
 
-def _trained(
-    said: Given, recorded: Sidecar, found: Found, path: Path
+def _training(
+    overrides: LoadOverrides, recorded: Sidecar, tensors: FactorTensors, path: Path
 ) -> tuple[Method, Rule, tuple[int, ...] | None]:
     """Method, scaling rule and nested ranks, given or recorded.
 
     Raises:
         CheckpointError: When one of them, or α, is neither.
     """
-    rule = said.scaling or recorded.rule
-    alpha = recorded.alpha if said.alpha is None else said.alpha
-    method = said.method or (recorded.nesting.method if recorded.nesting else None)
-    ranks = said.nested_ranks or (recorded.nesting.ranks if recorded.nesting else None)
-    each = set(found.alphas) == set(found.pairs)
+    rule = overrides.scaling or recorded.rule
+    alpha = recorded.alpha if overrides.alpha is None else overrides.alpha
+    method = overrides.method or (recorded.nesting.method if recorded.nesting else None)
+    ranks = overrides.nested_ranks or (recorded.nesting.ranks if recorded.nesting else None)
     known = {
-        "method": method is not None,
-        "scaling": rule is not None,
-        "alpha": alpha is not None or each,
-        "nested_ranks": ranks is not None or method == "lora",
+        "--method": method is not None,
+        "--scaling": rule is not None,
+        "--alpha": alpha is not None or set(tensors.alphas) == set(tensors.pairs),
+        "--nested-ranks": ranks is not None or method == "lora",
     }
-    missing = [FLAGS[key] for key, there in known.items() if not there]
+    missing = [flag for flag, is_known in known.items() if not is_known]
     if missing or rule is None or method is None:
         raise CheckpointError(
             f"{path} does not say how it was trained and scaled", fix=f"give {' '.join(missing)}"
@@ -321,40 +302,42 @@ def _trained(
     return method, rule, ranks
 
 
-def _open(found: Found, groups: tuple[bool, ...] | None, path: Path) -> bool:
-    """Whether shapes alone leave something open that the base's own would settle."""
-    shapes = Shapes(found.pairs, {}, groups, path)
+def _shapes_suffice(tensors: FactorTensors, groups: tuple[bool, ...] | None, path: Path) -> bool:
+    """Whether the file's own shapes settle the orientation, without those of the base."""
+    shapes = Shapes(tensors.pairs, {}, groups, path)
     try:
         orientation = shapes.orientation()
-        for module in found.pairs:
-            shapes.turn(module, orientation)
+        for module in tensors.pairs:
+            shapes.canonical(module, orientation)
     except CheckpointError:
-        return True
-    return False
+        return False
+    return True
 
 
 def _in_conv1d(base: nn.Module | None, modules: Mapping[str, Factors]) -> bool:
-    """What PEFT calls ``fan_in_fan_out``; unknown without the base, where PEFT finds out itself."""
+    """PEFT's ``fan_in_fan_out``; without the base false, and PEFT corrects it when it loads."""
     return base is not None and any(
         is_conv1d(m) for name, m in base.named_modules() if name in modules
     )
 
 
-def _reading(said: Given, recorded: Sidecar) -> dict[str, object]:
-    """What the side-car of this file must say beside scale and training, to be read again."""
-    groups = said.enable_lora or recorded.enable_lora
-    keys = said.keys if said.keys is not None else recorded.keys
+def _reading(overrides: LoadOverrides, recorded: Sidecar) -> dict[str, object]:
+    """The fields that this file's side-car needs besides scale and training."""
+    groups = overrides.enable_lora or recorded.enable_lora
+    keys = overrides.keys if overrides.keys is not None else recorded.keys
     return {
         **({} if groups is None else {"enable_lora": list(map(int, groups))}),
         **({} if keys is None else {"keys": dict(keys)}),
     }
 
 
-def _notes(said: Given, recorded: Sidecar, modules: Mapping[str, Factors]) -> Iterable[str]:
-    if recorded.rule is not None and said.scaling not in (None, recorded.rule):
-        yield f"the scaling given, {said.scaling}, replaces the recorded {recorded.rule}"
-    if recorded.alpha is not None and said.alpha not in (None, recorded.alpha):
-        yield f"the alpha given, {said.alpha:g}, replaces the recorded {recorded.alpha:g}"
+def _notes(
+    overrides: LoadOverrides, recorded: Sidecar, modules: Mapping[str, Factors]
+) -> Iterable[str]:
+    if recorded.rule is not None and overrides.scaling not in (None, recorded.rule):
+        yield f"the scaling given, {overrides.scaling}, replaces the recorded {recorded.rule}"
+    if recorded.alpha is not None and overrides.alpha not in (None, recorded.alpha):
+        yield f"the alpha given, {overrides.alpha:g}, replaces the recorded {recorded.alpha:g}"
     merged = [f for f in modules.values() if f.kind == "merged"]
     if merged:
         yield (
@@ -363,18 +346,22 @@ def _notes(said: Given, recorded: Sidecar, modules: Mapping[str, Factors]) -> It
         )
 
 
-def _check_others(others: Mapping[str, Tensor], base: BaseSource, path: Path) -> None:
-    """Tensors beside the factors are fine when they are the base's own, and refused otherwise."""
+def _check_others(others: Mapping[str, Tensor], base: BaseSource | None, path: Path) -> None:
+    """Refuse a tensor beside the factors unless it equals the base's own.
+
+    Raises:
+        CheckpointError: The base is not known, lacks the tensor or has other numbers there.
+    """
     if not others:
         return
-    whole = base.whole()
+    whole = nn.Module() if base is None else base.whole()
     known = {**dict(whole.named_buffers()), **whole.state_dict()}
     for key, tensor in others.items():
-        own = known.get(key)
-        if own is None or own.is_meta or own.shape != tensor.shape:
+        in_base = known.get(key)
+        if in_base is None or in_base.is_meta or in_base.shape != tensor.shape:
             raise CheckpointError(
                 f"{path} has a tensor {key!r} beside its factors, which no base vouches for",
                 expected="factors alone, or a whole model with its --base",
             )
-        if not torch.equal(own.cpu().to(tensor.dtype), tensor):
+        if not torch.equal(in_base.cpu().to(tensor.dtype), tensor):
             raise CheckpointError(f"{path} has a tensor {key!r} that differs from the base's own")

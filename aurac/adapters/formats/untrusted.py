@@ -253,12 +253,12 @@ def _backed(tensor: Tensor, key: str, path: Path) -> Tensor:
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The JSON object of ``pairs``; a key that occurs twice is a ``ValueError``."""
-    found: dict[str, Any] = {}
+    unique: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in unique:
             raise ValueError(f"the key {key!r} occurs twice")
-        found[key] = value
-    return found
+        unique[key] = value
+    return unique
 
 
 def _refuse_constant(name: str) -> float:
