@@ -50,7 +50,7 @@ def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> N
         with contextlib.suppress(OSError):
             os.unlink(name)  # noqa: PTH108
         raise
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
 def _move_beside(name: str, path: Path) -> None:
@@ -70,8 +70,8 @@ def _move_beside(name: str, path: Path) -> None:
         os.replace(name, path)  # noqa: PTH105
 
 
-def _flush_folder(folder: Path) -> None:
-    """Let the new name outlive a loss of power, where the system can flush a folder."""
+def flush_folder(folder: Path) -> None:
+    """Make a new name in a folder survive a loss of power, where the system can flush folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -52,9 +52,9 @@ class Factors:
         B: (out, R). For a stack of blocks ``out`` is E × out.
         alpha: The α of the scaling rule.
         rule: ``none`` (α), ``rank`` (α/r) or ``sqrt`` (α/√r).
-        kind: What sort of module the factors belong to. ``merged`` is loralib's ``MergedLinear``,
-            one matrix whose outputs are equal groups, some of them adapted.
-        layout: What a format needs to restore its own shapes: the kernel of a convolution, (E,)
+        kind: The kind of module. ``merged`` is loralib's ``MergedLinear``, one matrix whose outputs
+            are equal groups, some of them adapted.
+        layout: What is needed to restore a format's own shapes: the kernel of a convolution, (E,)
             for a stack of E experts, one 0 or 1 per group of a merged layer, the number of groups
             and the kernel of a grouped convolution.
     """
@@ -93,7 +93,7 @@ class Factors:
 
     @property
     def rank_multiple(self) -> int:
-        """What a plain PEFT layer's r is for each rank: it counts the groups of one layer too."""
+        """R of a plain PEFT layer, divided by the rank: PEFT counts the groups of a layer too."""
         return self.blocks if self.kind in ("merged", "grouped_conv") else 1
 
     @property
@@ -148,7 +148,7 @@ class Nesting:
 
 
 class Values(Protocol):
-    """Where the numbers of an adapter lie that was read without them."""
+    """The source of an outline's numbers, read on demand."""
 
     def factors(self, module: str) -> tuple[Tensor, Tensor]:
         """A and B of one module, checked to be finite."""
@@ -162,7 +162,7 @@ class Adapter:
     """A low-rank adapter, whatever file it came from.
 
     Attributes:
-        name: What tables call it.
+        name: Its name in tables and reports.
         modules: Factors by module path in the base, such as ``model.layers.0.self_attn.q_proj``.
         nesting: How its ranks were trained; ``None`` when that is not recorded.
         base: The base model that it was trained on, by name, if recorded.
@@ -171,13 +171,13 @@ class Adapter:
         recipe: The training recipe, if recorded.
         seed: The training seed, if recorded.
         source: The folder or file that it was read from.
-        notes: What a reader of results should know about it, one sentence each.
+        notes: What limits or explains its results, one sentence each.
         extras: Tensors beside the low-rank factors (whole modules, biases, token rows), by key in
             the checkpoint without PEFT's prefix. They hold at every rank from 1 on.
         derived: How it was cut from another adapter (basis, rescale, rank, from which sha256).
         format: The name of the format that it was read from.
-        reading: What a side-car beside its file must say besides, for the file to be read again.
-        values: Where the numbers lie when the tensors here are an outline (on the meta device).
+        sidecar_fields: What its file's side-car needs besides (key map, groups) to be read again.
+        values: The source of the numbers when the tensors here are on the meta device (an outline).
     """
 
     name: str
@@ -193,7 +193,7 @@ class Adapter:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     derived: Mapping[str, Any] | None = None
     format: str = "peft"
-    reading: Mapping[str, Any] = field(default_factory=dict)
+    sidecar_fields: Mapping[str, Any] = field(default_factory=dict)
     values: Values | None = None
 
     def __post_init__(self) -> None:
@@ -246,9 +246,9 @@ class Adapter:
         return str(self.__dict__["sha256"])
 
     def walk(self) -> Iterator[tuple[str, Factors]]:
-        """Each module with its numbers, in the order of names, one at a time.
+        """Yield each module with its numbers, in the order of names, one at a time.
 
-        A walk to the end has seen everything and leaves ``sha256`` behind.
+        At the end the hash of everything that was read is kept as ``sha256``.
         """
         digest = hashlib.sha256()
         for name in sorted(self.modules):

@@ -105,7 +105,7 @@ class LiveAdapter:
         if self._closed:
             return
         self._closed = True
-        self._extras.remove()
+        self._extras.switch(on=False)
         self._base.restore()
 
     def _set_factors(self, name: str, layer: Any, r: int) -> None:
@@ -179,9 +179,9 @@ def adapter_from_peft(
     config = _plain(model.peft_config[adapter_name].to_dict())
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
-    read = from_state(config, copied, where=f"model adapter {adapter_name!r}", name=name)
+    adapter = from_state(config, copied, where=f"model adapter {adapter_name!r}", name=name)
     modules = {}
-    for module, f in read.modules.items():
+    for module, f in adapter.modules.items():
         lora_alpha = peft_alpha(rule, alpha, f.rank)
         same_rule = (f.rule == "sqrt") == (rule == "sqrt")
         if not same_rule or not math.isclose(f.alpha, lora_alpha, rel_tol=1e-9):
@@ -191,10 +191,10 @@ def adapter_from_peft(
             )
         modules[module] = replace(f, rule=rule, alpha=float(alpha))
     return replace(
-        read,
+        adapter,
         modules=modules,
         nesting=nesting,
-        base=base or read.base,
+        base=base or adapter.base,
         base_sha256=base_sha256,
         recipe=recipe,
         seed=seed,

@@ -18,7 +18,7 @@ _LAYER = re.compile(r"(?P<head>.*?\b(?:layers|layer|h)\.)(?P<index>\d+)(?P<tail>
 
 
 def check_fits(adapter: Adapter, model: nn.Module) -> None:
-    """Whether ``adapter`` has a place in ``model`` for each of its modules.
+    """Refuse an adapter whose modules ``model`` lacks, or has with other features.
 
     Raises:
         CheckpointError: For a module that the base lacks, or whose features differ.
@@ -55,7 +55,7 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
 
 
 def check_base(adapter: Adapter, name: str, sha256: str | None) -> None:
-    """Whether the base in use is the one that the adapter's record names by hash.
+    """Refuse a base other than the one whose hash the adapter records.
 
     Raises:
         CheckpointError: When both hashes are known and differ.

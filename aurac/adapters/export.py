@@ -50,7 +50,7 @@ def save_truncations(
         adapter: What to truncate; an outline (``load_adapter(…, lazy=True)``) keeps memory small.
         folders: The folder of each rank.
         basis: ``prefix`` or ``svd``.
-        rescale: What the scale becomes; ``default_rescale`` of the adapter by default.
+        rescale: What decides the scale; ``default_rescale`` of the adapter by default.
         fit_factors: For ``fit``, one factor per rank.
         force: Replace folders that hold an adapter.
 
@@ -61,7 +61,7 @@ def save_truncations(
         RankError: For a rank that the adapter does not have.
         UsageError: For a basis and rescale that do not go together.
         CheckpointError: When the adapter holds numbers that are not finite or leave its type.
-        RunFolderError: When a place is taken or cannot be written to.
+        RunFolderError: When a folder is taken or cannot be written to.
     """
     prepared = prepare_outline(adapter, basis, rescale, fit_factors)
     outlines = {adapter.check_rank(r): _outline(prepared, r) for r in folders}
@@ -92,7 +92,7 @@ def save_merged(prepared: Prepared, rank: int, model: Any, tokenizer: Any, folde
     """Merge and write a plain model folder, complete or not at all.
 
     Raises:
-        RunFolderError: When something is already there, or the place cannot be written to.
+        RunFolderError: When something is already there, or the folder cannot be written to.
         CheckpointError: See :func:`merge`.
     """
     check_free(folder, force=False)

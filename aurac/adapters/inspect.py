@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     from aurac.adapters.adapter import Adapter, Factors
 
-FAR = 0.1  # a published inference further than this from the trained function is worth a warning
+FAR = 0.1  # distance of the published from the trained update above which a note warns
 VLLM_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, Any]:
-    """Everything that ``aurac inspect`` says, as JSON values.
+    """Everything that ``aurac inspect`` shows, as JSON values.
 
     Args:
         adapter: The adapter.
@@ -86,7 +86,7 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
 
 
 class _Part(NamedTuple):
-    """One module at one rank: its scales and how far its published update is from the trained."""
+    """One module at one rank: published and trained scales, and the distance of the updates."""
 
     published: float
     trained: tuple[float, ...] | None
@@ -95,7 +95,7 @@ class _Part(NamedTuple):
 
 
 class _Measured(NamedTuple):
-    """What one pass over a module leaves behind."""
+    """Energy and distances of one module, from one pass over it."""
 
     energy: dict[str, list[float | None]]
     parts: list[_Part]
@@ -112,7 +112,7 @@ def spectrum(f: Factors, p: NDArray[np.float64] | None) -> NDArray[np.float64]:
 
 def _measure(adapter: Adapter, name: str, f: Factors, ranks: Sequence[int]) -> _Measured:
     a, b = _triangles(f)
-    # (BᵀB) ∘ (AAᵀ): the inner products of the rank-one updates; R × R, so cheap from here on.
+    # (BᵀB) ∘ (AAᵀ): the inner products of the rank-one updates; R × R, so the rest is cheap.
     gram: NDArray[np.float64] = ((b.mT @ b) * (a.mT @ a)).sum(dim=0).numpy()
     p = adapter.rank_weights(name)
     weights = _weights(f, p)
@@ -209,7 +209,7 @@ def _remarks(adapter: Adapter, by_rank: Sequence[dict[str, Any]]) -> list[str]:
     if far > FAR:
         ratio = by_rank[-1]["ratio_first"]
         remarks.append(
-            f"the published inference is {far:.0%} away from the trained function at rank "
+            f"as published (without P) it is {far:.0%} away from the trained function at rank "
             f"{by_rank[-1]['rank']}"
             + (f"; its first component was trained {ratio:.3g} times as strong" if ratio else "")
         )

@@ -99,10 +99,6 @@ class ExtraTensors:
         for parameter, original_value, value in self._values:
             parameter.data = value if on else original_value
 
-    def remove(self) -> None:
-        """The same as switching off."""
-        self.switch(on=False)
-
     def _add_module(self, name: str, state: Mapping[str, Tensor]) -> None:
         original = _find(self._model, name)
         replacement = copy.deepcopy(original)

@@ -157,7 +157,7 @@ def _table(facts: Mapping[str, Any]) -> list[str]:
         ]
         lines.append(" ".join(cells))
     lines += [
-        "published: scale of the published inference; trained p1: weight of the first component",
+        "published: scale as published (without P); trained p1: weight of the first component",
         "in training; distance: of the published update from the trained one; prefix, svd: energy",
         "captured, mean of modules",
     ]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from aurac.adapters.formats.peft_tensors import stack_groups
+from aurac.adapters.formats.peft_tensors import stack_blocks
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Shapes:
         mask = self._mask(module)
         if mask is None:
             return CanonicalFactors(A, B, "linear", ())
-        return CanonicalFactors(stack_groups(A, sum(mask)), B, "merged", tuple(map(int, mask)))
+        return CanonicalFactors(stack_blocks(A, sum(mask)), B, "merged", tuple(map(int, mask)))
 
     def _fitting(self, module: str) -> set[Orientation]:
         A, B = self.pairs[module]

@@ -1,17 +1,17 @@
 """``adapter_config.json``: what is understood, what is refused and why.
 
-A field of PEFT's config that changes the outputs is either in this file or refused. A field that no
-version of PEFT seen here has is ignored while it is unset and refused when it is set.
+A field of PEFT's config that changes the outputs is either read or refused. A field that PEFT 0.21
+and earlier do not have is ignored while it is unset and refused when it is set.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.adapters.formats.untrusted import finite_number
+from aurac.adapters.nesting import is_rank
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def parse_config(config: Mapping[str, Any], where: object) -> PeftConfig:
         value = config.get(key)
         if value is not None and not accepts(value):
             raise CheckpointError(f"{where} gives {key} = {value!r}"[:300], expected=expected)
-    carried = {key: config[key] for key in CARRIED if config.get(key) not in (None, False, [], {})}
+    carried = {key: config[key] for key in CARRIED if is_set(config.get(key))}
     return PeftConfig(
         r=_field(config, "r", 8),
         lora_alpha=float(_field(config, "lora_alpha", 8)),
@@ -198,6 +198,11 @@ def owner_of(key: str, saved: tuple[str, ...]) -> str | None:
         if any(head.endswith(name) for name in saved):  # as PEFT matches them: any suffix
             return head
     return None
+
+
+def is_set(value: object) -> bool:
+    """Whether a field of the config holds something; PEFT writes most of them unset."""
+    return value not in (None, False, [], {}, "")
 
 
 def _field(config: Mapping[str, Any], key: str, default: Any) -> Any:
@@ -222,7 +227,7 @@ def _refuse_type(config: Mapping[str, Any], where: object) -> None:
 
 def _refuse_fields(config: Mapping[str, Any], where: object) -> None:
     for key, why in REFUSED_FIELDS.items():
-        if config.get(key) not in (None, False, [], {}):
+        if is_set(config.get(key)):
             raise CheckpointError(
                 f"{where} sets {key}, which is refused: {why}", expected="a plain LoRA adapter"
             )
@@ -244,7 +249,7 @@ def _refuse_init(config: Mapping[str, Any], where: object) -> None:
 def _unknown_fields(config: Mapping[str, Any], where: object) -> tuple[str, ...]:
     notes = []
     for key in sorted(set(config) - UNDERSTOOD - set(REFUSED_FIELDS)):
-        if config[key] not in (None, False, [], {}, ""):
+        if is_set(config[key]):
             raise CheckpointError(
                 f"{where} sets {key!r} = {str(config[key])[:60]!r}, which is not understood",
                 fix="it may come from a newer PEFT; aurac will not guess what it does",
@@ -282,16 +287,18 @@ def _compiles(pattern: str) -> bool:
     return True
 
 
-def _is_rank(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 2**20
+def is_peft_rank(value: Any) -> bool:
+    """Whether ``value`` is a rank below a million, so that no file can exhaust memory."""
+    return is_rank(value) and value <= 2**20
 
 
-def _is_alpha(value: object) -> bool:
-    return finite_number(value) and math.fabs(float(value)) <= 1e9  # type: ignore[arg-type]
+def is_peft_alpha(value: Any) -> bool:
+    """Whether ``value`` is a finite number of at most 10⁹."""
+    return finite_number(value) and abs(value) <= 1e9
 
 
 def _is_ranges(value: object) -> bool:
-    """A list of [start, end) with at most a thousand layers in all, so that none can exhaust us."""
+    """A list of [start, end) with at most a thousand layers in all."""
     if not isinstance(value, list) or not all(isinstance(v, list) and len(v) == 2 for v in value):
         return False
     ends = [end for pair in value for end in pair]
@@ -309,13 +316,13 @@ def _is_indices(value: object) -> bool:
 
 
 _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "r": ("a whole number of at least 1", _is_rank),
-    "lora_alpha": ("a finite number", _is_alpha),
+    "r": ("a whole number of at least 1", is_peft_rank),
+    "lora_alpha": ("a finite number", is_peft_alpha),
     "use_rslora": ("true or false", lambda v: isinstance(v, bool)),
     "fan_in_fan_out": ("true or false", lambda v: isinstance(v, bool)),
     "bias": ("none, all or lora_only", lambda v: v in ("none", "all", "lora_only")),
-    "rank_pattern": ("patterns with ranks", lambda v: _is_pattern(v, _is_rank)),
-    "alpha_pattern": ("patterns with numbers", lambda v: _is_pattern(v, _is_alpha)),
+    "rank_pattern": ("patterns with ranks", lambda v: _is_pattern(v, is_peft_rank)),
+    "alpha_pattern": ("patterns with numbers", lambda v: _is_pattern(v, is_peft_alpha)),
     "target_modules": ("names", lambda v: isinstance(v, str) or _is_strings(v)),
     "exclude_modules": ("names", lambda v: isinstance(v, str) or _is_strings(v)),
     "modules_to_save": ("a list of names", _is_strings),

@@ -8,6 +8,7 @@ that PEFT computes, in the same type, so nothing is lost.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ from aurac.adapters.formats.peft_config import (
     CONFIG,
     WEIGHTS,
     PeftConfig,
+    is_peft_alpha,
+    is_peft_rank,
     owner_of,
     parse_config,
 )
@@ -26,7 +29,6 @@ from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
 from aurac.adapters.formats.untrusted import (
     SafetensorsFile,
     check_factor,
-    finite_number,
     read_json,
     read_tensors,
 )
@@ -42,12 +44,12 @@ if TYPE_CHECKING:
 _FACTOR = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?P<weight>\.weight)?"
 )
-TYPE: Final = "ADALORA"
-_OWN: Final = frozenset(
+_ADALORA: Final = "ADALORA"
+_ADALORA_FIELDS: Final = frozenset(
     {"target_r", "init_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight"}
     | {"total_step", "rank_pattern", "r", "lora_alpha", "peft_type", "alpha_pattern", "use_rslora"}
 )
-_PART = re.compile(r"(?P<module>.+)\.lora_(?P<side>[ABE])")
+_ADALORA_PART = re.compile(r"(?P<module>.+)\.lora_(?P<side>[ABE])")
 
 
 def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
@@ -55,14 +57,14 @@ def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
 
     Args:
         folder: The folder.
-        lazy: Leave the numbers of a safetensors file where they are: an outline.
+        lazy: Leave the numbers in the safetensors file: the adapter is an outline.
 
     Raises:
         CheckpointError: When something is missing, damaged, contradictory or not understood.
     """
     config = read_json(folder / CONFIG)
-    if not is_adalora(config):
-        parse_config(config, folder / CONFIG)  # a refusal should not wait for the weights
+    if not _is_adalora(config):
+        parse_config(config, folder / CONFIG)  # refused before the weights are read
     weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
     if not weights:
         raise CheckpointError(
@@ -82,9 +84,9 @@ def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
 
 
 def _read_weights(config: Mapping[str, Any], weights: Path, name: str) -> Adapter:
-    """The adapter of a config and its weights; of safetensors the outline, with where it lies."""
-    if is_adalora(config):
-        return from_adalora(config, read_tensors(weights), where=weights, name=name)
+    """The adapter of a config and its weights; for safetensors without numbers (an outline)."""
+    if _is_adalora(config):
+        return _from_adalora(config, read_tensors(weights), where=weights, name=name)
     if weights.suffix != ".safetensors":
         return from_state(config, read_tensors(weights), where=weights, name=name)
     file = SafetensorsFile(weights)
@@ -94,7 +96,7 @@ def _read_weights(config: Mapping[str, Any], weights: Path, name: str) -> Adapte
 
 @dataclass(frozen=True)
 class StoredValues:
-    """The numbers of a PEFT checkpoint in a safetensors file, one module at a time."""
+    """The numbers of a PEFT adapter in a safetensors file, read one module at a time."""
 
     file: SafetensorsFile
     config: PeftConfig
@@ -135,7 +137,8 @@ def from_state(
         short = key.removeprefix(PREFIX)
         match = _FACTOR.fullmatch(short)
         if match is None:
-            extras[short] = check_factor(_explained(short, tensor, parsed, where), key, where)
+            _check_explained(short, parsed, where)
+            extras[short] = check_factor(tensor, key, where)
             continue
         suffix = "embedding" if match["embedding"] else "weight"
         if bool(match["weight"]) == bool(match["embedding"]):
@@ -158,7 +161,7 @@ def from_state(
 
 
 def with_sidecar(adapter: Adapter, sidecar: Sidecar, where: Path) -> Adapter:
-    """``adapter`` with what its side-car adds.
+    """``adapter`` with the training and scale that its side-car records.
 
     Raises:
         CheckpointError: When the two contradict each other about the scale.
@@ -185,7 +188,7 @@ def with_sidecar(adapter: Adapter, sidecar: Sidecar, where: Path) -> Adapter:
 
 
 def _rescaled(f: Factors, lora_alpha: float, sidecar: Sidecar, where: Path) -> Factors:
-    """``f`` with the rule and α of the side-car, which must say what ``lora_alpha`` says."""
+    """``f`` with the rule and α of the side-car, which must agree with ``lora_alpha``."""
     rule = f.rule if sidecar.rule is None else sidecar.rule
     if rule != f.rule and (rule, f.rule) != ("none", "rank"):
         raise CheckpointError(
@@ -195,7 +198,7 @@ def _rescaled(f: Factors, lora_alpha: float, sidecar: Sidecar, where: Path) -> F
     alpha = rule_alpha(rule, lora_alpha, f.rank, f.rank_multiple)
     if sidecar.alpha is not None:
         recorded = peft_alpha(rule, sidecar.alpha, f.rank, f.rank_multiple)
-        if abs(recorded - lora_alpha) > 1e-9 * abs(lora_alpha):
+        if not math.isclose(recorded, lora_alpha, rel_tol=1e-9):
             raise CheckpointError(
                 f"{where} has alpha {sidecar.alpha:g}, but {CONFIG} lora_alpha {lora_alpha:g}",
                 fix="one of them was changed",
@@ -204,8 +207,8 @@ def _rescaled(f: Factors, lora_alpha: float, sidecar: Sidecar, where: Path) -> F
     return replace(f, rule=rule, alpha=alpha)
 
 
-def _explained(key: str, tensor: Tensor, config: PeftConfig, where: object) -> Tensor:
-    """``tensor`` when the config says why a key beside the factors is there."""
+def _check_explained(key: str, config: PeftConfig, where: object) -> None:
+    """Refuse a key beside the factors unless the config says why it is there."""
     saved = tuple(config.carried.get("modules_to_save") or ())
     path = key.split(".")
     whole_module = owner_of(key, saved) is not None
@@ -213,7 +216,7 @@ def _explained(key: str, tensor: Tensor, config: PeftConfig, where: object) -> T
     tokens = "trainable_token_indices" in config.carried and path[-1] == "trainable_tokens_delta"
     embedding = path[-1] == "weight" and bool({"embed_tokens", "lm_head"} & set(path))
     if whole_module or biased or tokens or embedding:
-        return tensor
+        return
     if "lora_magnitude_vector" in path:
         raise CheckpointError(f"{where} has DoRA's {key!r}, which is refused")
     raise CheckpointError(
@@ -247,16 +250,16 @@ def _notes(
     return notes
 
 
-def from_adalora(
+def _from_adalora(
     config: Mapping[str, Any], state: Mapping[str, Tensor], *, where: object, name: str
 ) -> Adapter:
     """The adapter of an AdaLoRA config and state dict, converted to plain factors.
 
     Raises:
-        CheckpointError: See :func:`from_state` and :mod:`aurac.adapters.formats.adalora`.
+        CheckpointError: See :func:`from_state`; also for an AdaLoRA part that is missing or wrong.
     """
-    scale = constant_scale(config, where)
-    lora, plain, notes = as_lora(config, state, where)
+    scale = _adalora_scale(config, where)
+    lora, plain, notes = _adalora_as_lora(config, state, where)
     adapter = from_state(lora, plain, where=where, name=name)
     modules = {n: replace(f, rule="none", alpha=scale) for n, f in adapter.modules.items()}
     return replace(
@@ -264,27 +267,27 @@ def from_adalora(
     )
 
 
-def is_adalora(config: Mapping[str, Any]) -> bool:
+def _is_adalora(config: Mapping[str, Any]) -> bool:
     """Whether a config is AdaLoRA's."""
     kind = config.get("peft_type")
-    return isinstance(kind, str) and kind.upper() == TYPE
+    return isinstance(kind, str) and kind.upper() == _ADALORA
 
 
-def constant_scale(config: Mapping[str, Any], where: object) -> float:
+def _adalora_scale(config: Mapping[str, Any], where: object) -> float:
     """``α / (r₀ + 1e-5)``.
 
     Raises:
         CheckpointError: For an α or an initial rank that PEFT would not compute that from.
     """
     alpha, first = config.get("lora_alpha", 8), config.get("init_r", 12)
-    if not finite_number(alpha) or not 0 < alpha <= 1e9:
+    if not is_peft_alpha(alpha) or alpha <= 0:
         raise CheckpointError(f"{where} gives lora_alpha = {alpha!r}"[:300], expected="above 0")
-    if isinstance(first, bool) or not isinstance(first, int) or not 1 <= first <= 2**20:
+    if not is_peft_rank(first):
         raise CheckpointError(f"{where} gives init_r = {first!r}"[:300], expected="a rank")
     return float(alpha) / (first + 1e-5)
 
 
-def as_lora(
+def _adalora_as_lora(
     config: Mapping[str, Any], state: Mapping[str, Tensor], where: object
 ) -> tuple[dict[str, Any], dict[str, Tensor], tuple[str, ...]]:
     """The config and the tensors of the plain LoRA adapter that an AdaLoRA adapter is, and notes.
@@ -295,14 +298,14 @@ def as_lora(
     parts: dict[str, dict[str, Tensor]] = {}
     plain: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        match = _PART.fullmatch(key.removeprefix(PREFIX))
+        match = _ADALORA_PART.fullmatch(key.removeprefix(PREFIX))
         if match is None or not key.startswith(PREFIX):
             plain[key] = tensor
         else:
             parts.setdefault(match["module"], {})[match["side"]] = tensor
     ranks: dict[str, int] = {}
     for module, sides in parts.items():
-        A, B, E = _checked(module, sides, where)
+        A, B, E = _adalora_parts(module, sides, where)
         if A.shape[0] == 0:
             continue
         ranks[module] = A.shape[0]
@@ -312,7 +315,7 @@ def as_lora(
         raise CheckpointError(f"{where} has no module with a component left")
     common = Counter(ranks.values()).most_common(1)[0][0]
     pattern = {re.escape(name): rank for name, rank in ranks.items() if rank != common}
-    kept = {key: value for key, value in config.items() if key not in _OWN}
+    kept = {key: value for key, value in config.items() if key not in _ADALORA_FIELDS}
     lora = {**kept, "peft_type": "LORA", "r": common, "rank_pattern": pattern, "lora_alpha": 1}
     return lora, plain, _adalora_notes(len(parts) - len(ranks))
 
@@ -325,7 +328,7 @@ def _adalora_notes(empty: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _checked(
+def _adalora_parts(
     module: str, sides: Mapping[str, Tensor], where: object
 ) -> tuple[Tensor, Tensor, Tensor]:
     missing = [side for side in "ABE" if side not in sides]

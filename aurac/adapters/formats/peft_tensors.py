@@ -1,8 +1,7 @@
 """PEFT's keys and shapes of factors, to and from aurac's own.
 
 aurac keeps every kind of module so that the first r rows of A and columns of B are rank r. PEFT
-does so for plain layers; its experts, grouped convolutions, and a merged layer that must become a
-plain one, lie otherwise.
+does so for plain layers alone: experts, grouped convolutions and merged layers are rearranged.
 """
 
 from __future__ import annotations
@@ -48,10 +47,12 @@ def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         return A.reshape(r, -1, *f.layout), B.reshape(-1, r, *(1 for _ in f.layout))
     if f.kind == "grouped_conv":
         groups, *kernel = f.layout
-        A = A.reshape(r, groups, -1).permute(1, 0, 2).reshape(groups * r, -1, *kernel)
+        A = _unstack_blocks(A, groups).reshape(groups * r, -1, *kernel)
         return A, B.reshape(-1, r, *(1 for _ in kernel))
     if f.kind == "experts":
-        return unstack_experts(A, B, f.layout[0])
+        experts = f.layout[0]
+        B = B.reshape(experts, -1, r).permute(1, 2, 0).reshape(-1, r * experts)
+        return _unstack_blocks(A, experts), B
     if f.kind == "merged":
         return _plain_from_merged(A, B, f.layout)
     return A, B
@@ -92,7 +93,7 @@ def factors_from_peft(
 
 
 def merged_from_peft(name: str, f: Factors, mask: tuple[int, ...] | None) -> Factors:
-    """The inverse for a plain layer that a side-car says was a merged one; ``f`` without a mask.
+    """A merged layer again from the plain one that was exported; ``f`` itself without a mask.
 
     Raises:
         CheckpointError: When the factors are none of a merged layer with those groups.
@@ -116,25 +117,14 @@ def merged_from_peft(name: str, f: Factors, mask: tuple[int, ...] | None) -> Fac
     return replace(f, A=f.A.reshape(r, -1), B=B, kind="merged", layout=tuple(mask))
 
 
-def stack_groups(A: Tensor, groups: int) -> Tensor:
-    """A of (g · R, in), group by group, as (R, g · in), so that the first r rows are rank r."""
-    return A.reshape(groups, A.shape[0] // groups, -1).permute(1, 0, 2).flatten(1).contiguous()
+def stack_blocks(A: Tensor, blocks: int) -> Tensor:
+    """A of E blocks, (E · r, in), as (r, E · in): row i holds component i of every block."""
+    return A.reshape(blocks, A.shape[0] // blocks, -1).permute(1, 0, 2).flatten(1).contiguous()
 
 
-def stack_experts(A: Tensor, B: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """Expert-major A (E·r, in) and expert-fastest B (out, r·E) as (r, E·in) and (E·out, r)."""
-    rank = A.shape[0] // experts
-    A = A.reshape(experts, rank, -1).permute(1, 0, 2).reshape(rank, -1)
-    B = B.reshape(-1, rank, experts).permute(2, 0, 1).reshape(-1, rank)
-    return A, B
-
-
-def unstack_experts(A: Tensor, B: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """The inverse of :func:`stack_experts`."""
-    rank = A.shape[0]
-    A = A.reshape(rank, experts, -1).permute(1, 0, 2).reshape(experts * rank, -1)
-    B = B.reshape(experts, -1, rank).permute(1, 2, 0).reshape(-1, rank * experts)
-    return A, B
+def _unstack_blocks(A: Tensor, blocks: int) -> Tensor:
+    """The inverse of :func:`stack_blocks`."""
+    return A.reshape(A.shape[0], blocks, -1).permute(1, 0, 2).flatten(0, 1)
 
 
 def _plain_from_merged(A: Tensor, B: Tensor, mask: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -171,7 +161,7 @@ def _canonical(
             raise CheckpointError(f"{where} has a lora_B of shape {tuple(B.shape)} for {module}")
         groups = A.shape[0] // B.shape[1]
         if groups > 1 and A.shape[0] == groups * B.shape[1] and B.shape[0] % groups == 0:
-            A = stack_groups(A.flatten(1), groups)
+            A = stack_blocks(A.flatten(1), groups)
             return "grouped_conv", (groups, *kernel), A, B.flatten(1)
         return "conv", kernel, A.flatten(1), B.flatten(1)
     if A.ndim != 2 or B.ndim != 2:
@@ -185,7 +175,9 @@ def _canonical(
                 f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}",
                 expected=f"a multiple of rank {rank} on both",
             )
-        return "experts", (experts,), *stack_experts(A, B, experts)
+        # PEFT lays the components of B out with the experts varying fastest.
+        B = B.reshape(-1, rank, experts).permute(2, 0, 1).reshape(-1, rank)
+        return "experts", (experts,), stack_blocks(A, experts), B
     return "linear", (), A, B
 
 

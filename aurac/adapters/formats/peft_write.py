@@ -1,4 +1,4 @@
-"""Writing plain PEFT folders: complete or not at all, tensor by tensor where memory is short."""
+"""Writing plain PEFT folders, whole or tensor by tensor; they appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from safetensors.torch import save_file
 
-from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS
+from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS, is_set
 from aurac.adapters.formats.peft_tensors import peft_state
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
+from aurac.adapters.formats.untrusted import FLOATS
 from aurac.adapters.nesting import peft_alpha
 from aurac.errors import CheckpointError, RunFolderError
+from aurac.files import flush_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -30,27 +32,8 @@ if TYPE_CHECKING:
     from aurac.adapters.adapter import Adapter, Factors
 
 METADATA: Final = {"format": "pt"}
-# In the order in which the format sorts its tensors: the widest types first.
-_DTYPES: Final[Mapping[str, torch.dtype]] = {
-    "U64": torch.uint64,
-    "I64": torch.int64,
-    "F64": torch.float64,
-    "C64": torch.complex64,
-    "F32": torch.float32,
-    "U32": torch.uint32,
-    "I32": torch.int32,
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "U16": torch.uint16,
-    "I16": torch.int16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-_NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
-_ORDER: Final = {dtype: k for k, dtype in enumerate(_NAMES)}
+_TYPE_NAMES: Final = {dtype: name for name, dtype in FLOATS.items()}
+_TYPE_ORDER: Final = list(_TYPE_NAMES)
 
 
 def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -> Path:
@@ -60,7 +43,7 @@ def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -
 
     Args:
         adapter: What to write; the tensors keep their dtype.
-        folder: Where to.
+        folder: The folder to write.
         force: Replace a folder that holds an adapter. Any other folder that is not empty is never
             replaced.
 
@@ -95,9 +78,9 @@ def write_records(into: Path, records: Mapping[str, str]) -> None:
 
 @contextmanager
 def fresh_folder(target: Path) -> Iterator[Path]:
-    """A fresh folder beside ``target`` to fill; then it is synced and moved to ``target``.
+    """Yield a new folder to fill; it is synced and renamed to ``target`` at the end.
 
-    When the block fails nothing is left of it, and ``target`` is as it was.
+    When the block fails the new folder is removed and ``target`` stays as it was.
 
     Raises:
         RunFolderError: When the file system refuses.
@@ -113,7 +96,7 @@ def fresh_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             target.rename(old)
         fresh.rename(target)
-        _sync_folder(target.parent)
+        flush_folder(target.parent)
     except OSError as error:
         if old.exists() and not target.exists():
             old.rename(target)
@@ -137,7 +120,7 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
     }
     rank, rank_pattern = _common(ranks)
     alpha, alpha_pattern = _common(alphas)
-    kept = {k: v for k, v in adapter.peft_config.items() if v not in (None, False, [], {})}
+    kept = {k: v for k, v in adapter.peft_config.items() if is_set(v)}
     return {
         "peft_type": "LORA",
         "task_type": None,
@@ -151,11 +134,11 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
         **kept,
         "base_model_name_or_path": adapter.base,
         "r": rank,
-        "lora_alpha": _whole(alpha),
+        "lora_alpha": _as_whole(alpha),
         "use_rslora": _use_rslora(adapter.modules.values()),
         "init_lora_weights": True,
         "rank_pattern": rank_pattern,
-        "alpha_pattern": {name: _whole(a) for name, a in alpha_pattern.items()},
+        "alpha_pattern": {name: _as_whole(a) for name, a in alpha_pattern.items()},
     }
 
 
@@ -173,11 +156,11 @@ def _common(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _targets(adapter: Adapter) -> list[str]:
-    """The module names themselves: exact for every base, if long."""
+    """The full module names, which no base can match wrongly."""
     return sorted(name for name, f in adapter.modules.items() if f.kind != "experts")
 
 
-def _whole(number: float) -> int | float:
+def _as_whole(number: float) -> int | float:
     return int(number) if float(number).is_integer() else float(number)
 
 
@@ -189,7 +172,7 @@ def _dump(value: Mapping[str, Any]) -> str:
 
 
 def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors that share no memory, as safetensors wants them."""
+    """Contiguous CPU tensors that share no memory, which safetensors requires."""
     seen: set[int] = set()
     separate: dict[str, Tensor] = {}
     for key, tensor in state.items():
@@ -201,10 +184,10 @@ def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_free(target: Path, *, force: bool) -> None:
-    """Refuse a place that holds something, unless it is an adapter that ``force`` may replace.
+    """Refuse a folder that is not empty, unless it is an adapter that ``force`` may replace.
 
     Raises:
-        RunFolderError: When the place is taken.
+        RunFolderError: When something is there.
     """
     if not os.path.lexists(target):
         return
@@ -225,17 +208,7 @@ def _sync(folder: Path) -> None:
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flush_folder(folder)
 
 
 class Span(NamedTuple):
@@ -247,21 +220,21 @@ class Span(NamedTuple):
 
 
 class SafetensorsWriter:
-    """A file that is written tensor by tensor, in any order, under a header computed beforehand.
+    """A safetensors file that is written tensor by tensor, in any order.
 
-    Its bytes are those that the safetensors library writes for the same tensors. It is open only
-    while it is written to, so that any number of files can be in the making at once.
+    The library writes only what is in memory as a whole; the bytes here are the same. The file is
+    open only during a write, so that any number of files can be written side by side.
     """
 
     def __init__(
         self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str]
     ) -> None:
-        """Make the file with its header.
+        """Create the file with its header and its full size.
 
         Args:
-            path: Where to; replaced if it is there.
-            outline: A tensor for each name, of which form alone counts (the meta device will do).
-            metadata: What the header says beside them.
+            path: The file; replaced if it exists.
+            outline: A tensor for each name; only type and shape count (the meta device will do).
+            metadata: The header's free texts.
 
         Raises:
             OSError: When the file cannot be written.
@@ -274,10 +247,10 @@ class SafetensorsWriter:
             file.truncate(size)
 
     def put(self, key: str, tensor: Tensor) -> None:
-        """Write one tensor to its place.
+        """Write one tensor.
 
         Raises:
-            ValueError: For a name or a form that the header does not have.
+            ValueError: For a tensor whose type or shape is not the header's.
             OSError: When the file system refuses.
         """
         span = self._spans[key]
@@ -292,7 +265,7 @@ class SafetensorsWriter:
         self._missing.discard(key)
 
     def finish(self) -> None:
-        """Hold the file against its header.
+        """Check that the file is complete.
 
         Raises:
             ValueError: When a tensor was not written.
@@ -305,13 +278,13 @@ def _layout(
     outline: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> tuple[bytes, dict[str, Span], int]:
     """The header with its length in front, where each tensor goes, and the size of the file."""
-    ordered = sorted(outline, key=lambda key: (_ORDER[outline[key].dtype], key))
+    ordered = sorted(outline, key=lambda key: (_TYPE_ORDER.index(outline[key].dtype), key))
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for key in ordered:
         tensor = outline[key]
         entries[key] = {
-            "dtype": _NAMES[tensor.dtype],
+            "dtype": _TYPE_NAMES[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [end, end + tensor.nbytes],
         }

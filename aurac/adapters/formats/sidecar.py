@@ -122,7 +122,7 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
             f"a side-car of {adapter.name!r} with another scale than its adapter_config.json",
             fix="write a new adapter with aurac truncate --rescale rule instead",
         )
-    record = {**to_json(adapter), **adapter.reading}
+    record = {**to_json(adapter), **adapter.sidecar_fields}
     if path.exists() and not force:
         old = read_json(path)
         if any(

@@ -154,7 +154,7 @@ def read_state_dict(
         derived=recorded.derived,
         format=orientation,
         notes=tuple(_notes(overrides, recorded, modules)),
-        reading=_reading(overrides, recorded),
+        sidecar_fields=_reading(overrides, recorded),
     )
     if adapter.nesting is None:
         adapter = replace(adapter, nesting=Nesting(method, ranks or (adapter.rank,)))

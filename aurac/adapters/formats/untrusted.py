@@ -24,18 +24,19 @@ from aurac.errors import CheckpointError
 if TYPE_CHECKING:
     from pathlib import Path
 
-EXPECTED: Final = "float32, bfloat16, float16 or float64"
+_EXPECTED: Final = "float32, bfloat16, float16 or float64"
+# The types that factors may have, by their names in safetensors and in the order of its files.
 FLOATS: Final[Mapping[str, torch.dtype]] = {
+    "F64": torch.float64,
     "F32": torch.float32,
     "BF16": torch.bfloat16,
     "F16": torch.float16,
-    "F64": torch.float64,
 }
-FAULTS: Final = (
+_FAULTS: Final = (
     *(SafetensorError, OSError, RuntimeError, MemoryError, OverflowError),
     *(ValueError, KeyError, AttributeError, TypeError),
 )
-# An adapter_config.json is a few kB; this bounds what a file can make us parse.
+# An adapter_config.json is a few kB.
 JSON_LIMIT = 16 * 2**20
 
 
@@ -75,7 +76,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
-    """``tensor`` itself when it can serve as a factor; on the meta device its form alone.
+    """``tensor`` itself when it can serve as a factor; on the meta device type and shape alone.
 
     Raises:
         CheckpointError: For a type other than a 16 to 64 bit float, an empty tensor, NaN or inf.
@@ -83,7 +84,7 @@ def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
     if tensor.dtype not in FLOATS.values():
         raise CheckpointError(
             f"{key} in {where} is of type {str(tensor.dtype).removeprefix('torch.')}",
-            expected=EXPECTED,
+            expected=_EXPECTED,
         )
     if tensor.numel() == 0:
         raise CheckpointError(f"{key} in {where} is empty, shape {tuple(tensor.shape)}")
@@ -140,7 +141,7 @@ class SafetensorsFile:
             # Not mapped: pages of a mapped file count as memory, and one that shrinks kills.
             self._file = safe_open(path, framework="pt", backend="pread")
             self.keys: list[str] = list(self._file.keys())
-        except FAULTS as error:
+        except _FAULTS as error:
             raise CheckpointError(
                 f"{path} is not a readable safetensors file: {reason(error)}"
             ) from error
@@ -157,7 +158,7 @@ class SafetensorsFile:
             dtype = FLOATS.get(entry.get_dtype())
             if dtype is None:
                 raise CheckpointError(
-                    f"{key} in {self.path} is of type {entry.get_dtype()}", expected=EXPECTED
+                    f"{key} in {self.path} is of type {entry.get_dtype()}", expected=_EXPECTED
                 )
             outline[key] = torch.empty(entry.get_shape(), dtype=dtype, device="meta")
         return outline
@@ -170,7 +171,7 @@ class SafetensorsFile:
         """
         try:
             tensor: Tensor = self._file.get_tensor(key)
-        except FAULTS as error:
+        except _FAULTS as error:
             raise CheckpointError(
                 f"cannot read {self.path}: {reason(error)}", fix="copy or download the file again"
             ) from error
