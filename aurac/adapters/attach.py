@@ -97,6 +97,7 @@ class LiveAdapter:
             put_structure(self.model, *self._injected)
         for layer in self._layers.values():
             layer._disable_adapters = r == 0
+        self._base.freeze(on=r != 0)
         self._extras.switch(on=r != 0)
         self._rank = r
 

@@ -40,8 +40,15 @@ class BaseState:
             module.training = training
         for attribute in set(vars(self._model)) - self._attributes:
             delattr(self._model, attribute)
+        self.freeze(on=False)
+
+    def freeze(self, *, on: bool) -> None:
+        """Freeze the base's parameters as PEFT does, or give them their own gradient flags back.
+
+        torch multiplies some inputs by a frozen weight in another order, which changes last bits.
+        """
         for parameter, needed in self._gradients:
-            parameter.requires_grad_(needed)
+            parameter.requires_grad_(needed and not on)
 
 
 def structure(model: nn.Module) -> Structure:

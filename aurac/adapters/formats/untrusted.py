@@ -24,7 +24,6 @@ from aurac.errors import CheckpointError
 if TYPE_CHECKING:
     from pathlib import Path
 
-_EXPECTED: Final = "float32, bfloat16, float16 or float64"
 # The types that factors may have, by their names in safetensors and in the order of its files.
 FLOATS: Final[Mapping[str, torch.dtype]] = {
     "F64": torch.float64,
@@ -82,15 +81,19 @@ def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
         CheckpointError: For a type other than a 16 to 64 bit float, an empty tensor, NaN or inf.
     """
     if tensor.dtype not in FLOATS.values():
-        raise CheckpointError(
-            f"{key} in {where} is of type {str(tensor.dtype).removeprefix('torch.')}",
-            expected=_EXPECTED,
-        )
+        raise _wrong_type(tensor.dtype, key, where)
     if tensor.numel() == 0:
         raise CheckpointError(f"{key} in {where} is empty, shape {tuple(tensor.shape)}")
     if not tensor.is_meta and not all_finite(tensor):
         raise CheckpointError(f"{key} in {where} holds NaN or infinite values")
     return tensor
+
+
+def _wrong_type(dtype: torch.dtype, key: str, where: object) -> CheckpointError:
+    return CheckpointError(
+        f"{key} in {where} is of type {str(dtype).removeprefix('torch.')}",
+        expected="float32, bfloat16, float16 or float64",
+    )
 
 
 def finite_number(value: object) -> bool:
@@ -157,9 +160,7 @@ class SafetensorsFile:
             entry = self._file.get_slice(key)
             dtype = FLOATS.get(entry.get_dtype())
             if dtype is None:
-                raise CheckpointError(
-                    f"{key} in {self.path} is of type {entry.get_dtype()}", expected=_EXPECTED
-                )
+                raise _wrong_type(self.read(key).dtype, key, self.path)
             outline[key] = torch.empty(entry.get_shape(), dtype=dtype, device="meta")
         return outline
 
