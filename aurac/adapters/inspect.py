@@ -101,21 +101,12 @@ class _Measured(NamedTuple):
     parts: list[_Part]
 
 
-def spectrum(f: Factors, p: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """The singular values of one module's trained update, descending, shape (R,).
-
-    A stack of blocks is one block-diagonal update: its values are those of the blocks, pooled by
-    position.
-    """
-    return _spectrum(*_triangles(f), _weights(f, p))
-
-
 def _measure(adapter: Adapter, name: str, f: Factors, ranks: Sequence[int]) -> _Measured:
     a, b = _triangles(f)
     # (BᵀB) ∘ (AAᵀ): the inner products of the rank-one updates; R × R, so the rest is cheap.
     gram: NDArray[np.float64] = ((b.mT @ b) * (a.mT @ a)).sum(dim=0).numpy()
     p = adapter.rank_weights(name)
-    weights = _weights(f, p)
+    weights = np.full(f.rank, f.scale(f.rank)) if p is None else p
     parts = [_part(adapter, f, p, gram, min(r, f.rank)) for r in ranks]
     return _Measured(_energy(gram, weights, _spectrum(a, b, weights), ranks), parts)
 
@@ -129,6 +120,11 @@ def _triangles(f: Factors) -> tuple[torch.Tensor, torch.Tensor]:
 def _spectrum(
     a: torch.Tensor, b: torch.Tensor, weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
+    """The singular values of one module's trained update, descending, shape (R,).
+
+    A stack of blocks is one block-diagonal update: its values are those of the blocks, pooled by
+    position.
+    """
     R = a.shape[-1]
     sigma = torch.linalg.svdvals((b * torch.from_numpy(weights)) @ a.mT)
     pooled = sigma.square().sum(dim=0).sqrt().numpy()
@@ -182,10 +178,6 @@ def _energy(
         "prefix": [1.0 - x / total for x in tails],
         "svd": [float(best[min(r, R) - 1] / best[-1]) for r in ranks],
     }
-
-
-def _weights(f: Factors, p: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    return np.full(f.rank, f.scale(f.rank)) if p is None else p
 
 
 def _ranks(adapter: Adapter) -> Counter[int]:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from support.adapters import random_adapter, tiny_llama
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
-from aurac.adapters.inspect import describe, max_lora_rank, spectrum, vllm_refusal
+from aurac.adapters.inspect import describe, max_lora_rank, vllm_refusal
 from aurac.cli.inspect import inspect
 from aurac.errors import AuracError, CheckpointError, RankError, RunFolderError, UsageError
 
@@ -51,15 +51,14 @@ def test_scales_weights_and_distance_by_hand(adapter):
 
 
 def test_energies_are_those_of_the_dense_update(adapter):
-    energy = describe(adapter, (1, 3, 4))["energy"]["modules"]
+    energy = describe(adapter, (1, 2, 3, 4))["energy"]["modules"]
     p = torch.tensor([3 + math.sqrt(2), 1 + math.sqrt(2), 1, 1], dtype=torch.float64)
     for name, f in adapter.modules.items():
         A, B = f.A.double(), f.B.double()
         whole = B @ torch.diag(p) @ A
         total = whole.square().sum()
         sigma = torch.linalg.svdvals(whole)
-        torch.testing.assert_close(torch.from_numpy(spectrum(f, p.numpy())), sigma[:4])
-        for k, r in enumerate((1, 3, 4)):
+        for k, r in enumerate((1, 2, 3, 4)):
             rest = whole - B[:, :r] @ torch.diag(p[:r]) @ A[:r]
             assert energy[name]["prefix"][k] == pytest.approx(
                 1 - (rest.square().sum() / total).item()

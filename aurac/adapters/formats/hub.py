@@ -1,4 +1,4 @@
-"""From what a user types to a path: a folder or file that exists wins, else a hub id."""
+"""Resolving a path or a hub id to local files; an existing path comes first."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """``aurac.json``: what PEFT's own config cannot say about an adapter.
 
-It lies beside ``adapter_config.json`` (an unknown key in that file would make PEFT warn), or beside
-a single checkpoint file as ``<file>.aurac.json``.
+It is stored beside ``adapter_config.json`` (an unknown key there would make PEFT warn), or beside a
+single checkpoint file as ``<file>.aurac.json``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Sidecar:
 
 
 def sidecar_path(checkpoint: Path) -> Path:
-    """Where the side-car of a folder or a file lies."""
+    """The side-car's path of a folder or a file."""
     if checkpoint.is_dir():
         return checkpoint / SIDECAR
     return checkpoint.with_name(f"{checkpoint.name}.{SIDECAR}")

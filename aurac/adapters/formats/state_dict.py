@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
+import yaml
 from torch import nn
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
@@ -206,8 +207,6 @@ def read_key_map(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: When it cannot be read or holds no mapping.
     """
-    import yaml
-
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
