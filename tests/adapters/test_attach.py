@@ -264,13 +264,15 @@ def test_modules_of_different_ranks(tmp_path):
     adapter = load_adapter(tmp_path / "mixed")
     assert adapter.ranks == (2, 4, 8)
     assert "modules have ranks 2, 4, 8" in adapter.notes[0]
-    # by hand: q_proj alpha 6 rank 2, up_proj alpha 3 ranks 4 and 8; at r a module uses min(r, own)
+    # by hand: q_proj alpha 6 rank 2, up_proj alpha 3 ranks 4 and 8; at r a module uses min(r, module_rank)
     expected = {}
     r = 4
     for name, f in adapter.modules.items():
-        own = min(r, 2 if "q_proj" in name else 8 if "layers.1" in name else 4)
+        module_rank = min(r, 2 if "q_proj" in name else 8 if "layers.1" in name else 4)
         alpha = 6 if "q_proj" in name else 3
-        expected[name] = alpha / own * f.B[:, :own].double() @ f.A[:own].double()
+        expected[name] = (
+            alpha / module_rank * f.B[:, :module_rank].double() @ f.A[:module_rank].double()
+        )
     prepared = prepare(adapter)
     with attach(base, prepared) as live:
         full = logits(live.model)

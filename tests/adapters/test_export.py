@@ -229,16 +229,16 @@ def test_the_writer_is_the_librarys_to_the_byte(tmp_path, metadata):
     }
     if len(metadata) == 1:  # the library orders several entries at random
         save_file(state, tmp_path / "theirs.safetensors", metadata=metadata)
-    writer = SafetensorsWriter(tmp_path / "mine.safetensors", state, metadata)
+    writer = SafetensorsWriter(tmp_path / "written.safetensors", state, metadata)
     for key in reversed(list(state)):
         writer.put(key, state[key])
     writer.finish()
     if len(metadata) == 1:
-        assert (tmp_path / "mine.safetensors").read_bytes() == (
+        assert (tmp_path / "written.safetensors").read_bytes() == (
             tmp_path / "theirs.safetensors"
         ).read_bytes()
-    read = SafetensorsFile(tmp_path / "mine.safetensors")
-    for key, tensor in load_file(tmp_path / "mine.safetensors").items():
+    read = SafetensorsFile(tmp_path / "written.safetensors")
+    for key, tensor in load_file(tmp_path / "written.safetensors").items():
         assert torch.equal(tensor, state[key])
         assert torch.equal(read.read(key), state[key])
     for key, outline in read.outline().items():

@@ -15,7 +15,7 @@ from aurac.cli.inspect import inspect
 from aurac.errors import AuracError, CheckpointError, UsageError
 from aurac.models.known_base import KnownBase
 
-SAID = {"method": "lora", "scaling": "rank", "alpha": 8.0}
+OVERRIDES = {"method": "lora", "scaling": "rank", "alpha": 8.0}
 FLAGS = ["--method", "lora", "--scaling", "rank"]
 PATTERNS = {"A": "net.{module}.lora_down.weight", "B": "net.{module}.lora_up.weight"}
 Q = "model.layers.0.self_attn.q_proj"
@@ -47,8 +47,8 @@ def same(read, adapter):
 def test_patterns(adapter, tmp_path, turned):
     save_file(renamed(adapter, turned=turned), tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match=r"no lora_A and lora_B.*give --a-key and --b-key"):
-        load_adapter(tmp_path / "x.safetensors", **SAID)
-    same(load_adapter(tmp_path / "x.safetensors", **SAID, keys=PATTERNS), adapter)
+        load_adapter(tmp_path / "x.safetensors", **OVERRIDES)
+    same(load_adapter(tmp_path / "x.safetensors", **OVERRIDES, keys=PATTERNS), adapter)
 
 
 def test_an_alpha_per_module(adapter, tmp_path):
@@ -58,19 +58,19 @@ def test_an_alpha_per_module(adapter, tmp_path):
     save_file(state, tmp_path / "x.safetensors")
     keys = {**PATTERNS, "alpha": "net.{module}.alpha"}
     with pytest.raises(CheckpointError, match="beside its factors"):
-        load_adapter(tmp_path / "x.safetensors", **SAID, keys=PATTERNS)
-    said = {"method": "lora", "scaling": "rank"}
-    read = load_adapter(tmp_path / "x.safetensors", **said, keys=keys)
+        load_adapter(tmp_path / "x.safetensors", **OVERRIDES, keys=PATTERNS)
+    flags = {"method": "lora", "scaling": "rank"}
+    read = load_adapter(tmp_path / "x.safetensors", **overrides, keys=keys)
     assert [read.modules[name].alpha for name in adapter.modules] == [k + 1.0 for k in range(14)]
     assert read.modules[Q].scale(2) == 0.5
     del state[f"net.{Q}.alpha"]
     save_file(state, tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match=r"give --alpha$"):
-        load_adapter(tmp_path / "x.safetensors", **said, keys=keys)
+        load_adapter(tmp_path / "x.safetensors", **overrides, keys=keys)
     state[f"net.{Q}.alpha"] = torch.ones(2)
     save_file(state, tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match="alpha of shape"):
-        load_adapter(tmp_path / "x.safetensors", **said, keys=keys)
+        load_adapter(tmp_path / "x.safetensors", **overrides, keys=keys)
 
 
 @pytest.mark.parametrize("suffix", ["json", "yaml"])
@@ -98,14 +98,14 @@ def test_square_layers_are_settled_by_the_base_or_refused(tmp_path):
     for turned in (False, True):
         save_file(renamed(adapter, turned=turned), tmp_path / "x.safetensors")
         with pytest.raises(CheckpointError, match=r"only square shapes.*give --base"):
-            load_adapter(tmp_path / "x.safetensors", **SAID, keys=PATTERNS)
-        said = {**SAID, "keys": PATTERNS, "base": str(tmp_path / "base")}
-        same(load_adapter(tmp_path / "x.safetensors", **said, bases=KnownBase), adapter)
+            load_adapter(tmp_path / "x.safetensors", **OVERRIDES, keys=PATTERNS)
+        flags = {**OVERRIDES, "keys": PATTERNS, "base": str(tmp_path / "base")}
+        same(load_adapter(tmp_path / "x.safetensors", **overrides, bases=KnownBase), adapter)
     wrong = renamed(adapter)
     wrong[f"net.{Q}.lora_up.weight"] = torch.ones(48, 4)
     save_file(wrong, tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match="expected 32 in and 32 out"):
-        load_adapter(tmp_path / "x.safetensors", **said, bases=KnownBase)
+        load_adapter(tmp_path / "x.safetensors", **overrides, bases=KnownBase)
 
 
 def run(*arguments):
@@ -146,7 +146,7 @@ def test_the_command_line(adapter, tmp_path):
 def test_maps_that_are_none(adapter, tmp_path, keys):
     save_file(renamed(adapter), tmp_path / "x.safetensors")
     with pytest.raises(UsageError):
-        load_adapter(tmp_path / "x.safetensors", **SAID, keys=keys)
+        load_adapter(tmp_path / "x.safetensors", **OVERRIDES, keys=keys)
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "a: b: c", "1: {A: a, B: b}", "\x00", "null"])
@@ -163,6 +163,6 @@ def test_a_map_for_a_peft_folder_is_refused(adapter, tmp_path):
     from aurac.adapters import save_adapter
 
     folder = save_adapter(adapter, tmp_path / "a")
-    for said in ({"keys": PATTERNS}, {"enable_lora": (1, 0)}):
+    for flags in ({"keys": PATTERNS}, {"enable_lora": (1, 0)}):
         with pytest.raises(UsageError, match="names its own tensors"):
-            load_adapter(folder, **said)
+            load_adapter(folder, **overrides)

@@ -27,7 +27,7 @@ from aurac.errors import AuracError, CheckpointError, UsageError
 from aurac.models.known_base import KnownBase
 
 ALPHA = 6.0
-SAID = {"method": "dylora", "scaling": "rank", "alpha": ALPHA, "nested_ranks": [1, 2, 4]}
+OVERRIDES = {"method": "dylora", "scaling": "rank", "alpha": ALPHA, "nested_ranks": [1, 2, 4]}
 FLAGS = ["--method", "dylora", "--scaling", "rank", "--alpha", "6", "--nested-ranks", "1,2,4"]
 MASKS = [(1, 0, 1), (1, 1, 1), (0, 1, 0), (0, 1, 1)]
 
@@ -66,7 +66,7 @@ def read(tmp_path, state, mask, **more):
     with torch.device("meta"):
         skeleton = tiny_gpt2()
     return load_adapter(
-        tmp_path / "merged.pt", **SAID, enable_lora=mask, base_model=skeleton, **more
+        tmp_path / "merged.pt", **OVERRIDES, enable_lora=mask, base_model=skeleton, **more
     )
 
 
@@ -81,11 +81,13 @@ def test_every_rank_is_loralibs_own_forward(tmp_path, mask):
     with attach(base, prepare(adapter)) as live:
         for r in (1, 2, 3, 4):
             live.set_rank(r)
-            mine = logits(base)
-            torch.testing.assert_close(mine, reference(state, mask, r), rtol=1e-11, atol=1e-11)
+            live_logits = logits(base)
+            torch.testing.assert_close(
+                live_logits, reference(state, mask, r), rtol=1e-11, atol=1e-11
+            )
             merged = tiny_gpt2(torch.float64)
             merge(merged, prepare(adapter), r)
-            torch.testing.assert_close(logits(merged), mine, rtol=1e-11, atol=1e-11)
+            torch.testing.assert_close(logits(merged), live_logits, rtol=1e-11, atol=1e-11)
         live.set_rank(0)
         assert torch.equal(logits(base), plain)
 
@@ -142,11 +144,11 @@ def test_which_groups_is_never_guessed(tmp_path):
     assert every.modules[MERGED_NAMES[0]].layout == (1, 1, 1)
     torch.save(merged_factors((0, 1, 0)), tmp_path / "one.pt")
     with pytest.raises(CheckpointError, match="give --base"):
-        load_adapter(tmp_path / "one.pt", **SAID, enable_lora=(0, 1, 0))
+        load_adapter(tmp_path / "one.pt", **OVERRIDES, enable_lora=(0, 1, 0))
     with pytest.raises(CheckpointError, match=r"expected 32 in and 96 out.*--enable-lora"):
-        load_adapter(tmp_path / "one.pt", **SAID, base_model=tiny_gpt2())
+        load_adapter(tmp_path / "one.pt", **OVERRIDES, base_model=tiny_gpt2())
     with pytest.raises(UsageError, match="at least one 1"):
-        load_adapter(tmp_path / "one.pt", **SAID, enable_lora=(0, 0))
+        load_adapter(tmp_path / "one.pt", **OVERRIDES, enable_lora=(0, 0))
 
 
 def test_a_plain_layer_beside_a_merged_one(tmp_path):
@@ -195,8 +197,8 @@ def test_from_a_whole_model_to_plain_peft_on_the_command_line(tmp_path, base_fol
     torch.save({"model_state_dict": state, "epoch": 3}, path)
     with pytest.raises(CheckpointError, match=r"beside its factors.*its --base"):
         run(inspect, path, *FLAGS, "--enable-lora", "1,0,1")
-    said = [*FLAGS, "--enable-lora", "1,0,1", "--base", base_folder]
-    out = run(inspect, path, *said, "--save")
+    options = [*FLAGS, "--enable-lora", "1,0,1", "--base", base_folder]
+    out = run(inspect, path, *options, "--save")
     assert "2 merged layers" in out
     assert json.loads(run(inspect, path, "--json"))["vllm_max_lora_rank"] == 8  # 2 groups of 4
     run(truncate, path, "--rank", 2, "--out", tmp_path / "r2")  # the side-car knows it all
@@ -244,13 +246,13 @@ def test_a_base_that_is_not_here_is_fetched_only_when_needed(tmp_path, monkeypat
         {f"{name}.lora_A": torch.ones(4, 32), f"{name}.lora_B": torch.ones(48, 4)},
         tmp_path / "plain.pt",
     )
-    load_adapter(tmp_path / "plain.pt", **SAID, base="not/here", bases=KnownBase)
+    load_adapter(tmp_path / "plain.pt", **OVERRIDES, base="not/here", bases=KnownBase)
     torch.save(
         {f"{name}.lora_A": torch.ones(4, 32), f"{name}.lora_B": torch.ones(32, 4)},
         tmp_path / "square.pt",
     )
     with pytest.raises(AuracError, match="asked for not/here"):
-        load_adapter(tmp_path / "square.pt", **SAID, base="not/here", bases=KnownBase)
+        load_adapter(tmp_path / "square.pt", **OVERRIDES, base="not/here", bases=KnownBase)
 
 
 def test_a_comparison_asks_the_base_too_in_this_process_and_in_a_worker(tmp_path, base_folder):
@@ -258,9 +260,9 @@ def test_a_comparison_asks_the_base_too_in_this_process_and_in_a_worker(tmp_path
     from aurac.runs.settings import Settings, from_plain, to_plain
 
     torch.save(merged_factors((1, 0, 1), torch.float32), tmp_path / "merged.pt")
-    said = {**SAID, "enable_lora": (True, False, True), "keys": None}
-    chosen = Settings(base=str(base_folder), checkpoint=said)
-    far = from_plain(json.loads(json.dumps(to_plain(chosen))))
-    found = [load_adapters([tmp_path / "merged.pt"], each)["merged"] for each in (chosen, far)]
-    assert found[0].sha256 == found[1].sha256
-    assert found[0].peft_config["fan_in_fan_out"] is True  # which only the base can say
+    overrides = {**OVERRIDES, "enable_lora": (True, False, True), "keys": None}
+    settings = Settings(base=str(base_folder), checkpoint=overrides)
+    far = from_plain(json.loads(json.dumps(to_plain(settings))))
+    adapters = [load_adapters([tmp_path / "merged.pt"], each)["merged"] for each in (settings, far)]
+    assert adapters[0].sha256 == adapters[1].sha256
+    assert adapters[0].peft_config["fan_in_fan_out"] is True  # which only the base can say

@@ -153,17 +153,18 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 
 def test_what_is_said_wins_with_a_note(tmp_path):
     _, folder = saved(tmp_path, nesting=NESTED, alpha=2.0, base="small")
-    said = load_adapter(
+    overridden = load_adapter(
         folder, scaling="none", alpha=1.0, base="big", method="matryoshka", nested_ranks=[1, 4]
     )
-    assert (said.rule, said.alpha, said.base) == ("none", 1.0, "big")
-    assert said.nesting == Nesting("matryoshka", (1, 4))
+    assert (overridden.rule, overridden.alpha, overridden.base) == ("none", 1.0, "big")
+    assert overridden.nesting == Nesting("matryoshka", (1, 4))
     assert any(
-        "none with alpha 1, replaces the recorded sqrt with alpha 2" in n for n in said.notes
+        "none with alpha 1, replaces the recorded sqrt with alpha 2" in n for n in overridden.notes
     )
-    assert any("big, replaces the recorded small" in n for n in said.notes)
+    assert any("big, replaces the recorded small" in n for n in overridden.notes)
     assert any(
-        "matryoshka with nested ranks 1,4, replaces the recorded dylora" in n for n in said.notes
+        "matryoshka with nested ranks 1,4, replaces the recorded dylora" in n
+        for n in overridden.notes
     )
     assert load_adapter(folder, scaling="sqrt", alpha=2.0, base="small").notes == ()
 
@@ -341,20 +342,20 @@ def test_the_hub_is_asked_for_what_is_not_there(monkeypatch, tmp_path):
     import huggingface_hub
 
     adapter, _ = saved(tmp_path)
-    asked = []
+    requests = []
 
     def snapshot(repo, **options):
-        asked.append((repo, options["revision"], options["allow_patterns"][0]))
+        requests.append((repo, options["revision"], options["allow_patterns"][0]))
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert load_adapter("owner/name@v1:adapter").sha256 == adapter.sha256
-    assert asked == [("owner/name", "v1", "adapter/adapter_config.json")]
+    assert requests == [("owner/name", "v1", "adapter/adapter_config.json")]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner").mkdir()
     save_adapter(truncate(adapter, 1), tmp_path / "owner" / "name")
     assert load_adapter("owner/name").rank == 1  # a path that exists wins
-    assert len(asked) == 1
+    assert len(requests) == 1
 
     def offline(_repo, **_options):
         raise OSError("no route")

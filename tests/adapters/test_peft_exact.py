@@ -161,14 +161,14 @@ def test_exact_rows(row, tmp_path):
                 assert torch.equal(out(base), theirs)
             for r in (1, 2, 3, 4):
                 live.set_rank(r)
-                mine = out(base)
+                live_logits = out(base)
                 export = save_adapter(prepared.at(r), tmp_path / f"{basis}{r}")
                 loaded = out(load_exported(row, build(), export))
-                assert torch.equal(mine, loaded), (basis, r)
+                assert torch.equal(live_logits, loaded), (basis, r)
                 if basis == "prefix":
                     dense = out(oracle(build, tmp_path / "theirs", r)).float()
-                    torch.testing.assert_close(mine, dense, rtol=1e-4, atol=2e-5)
-                assert not torch.allclose(mine, plain, atol=1e-4)
+                    torch.testing.assert_close(live_logits, dense, rtol=1e-4, atol=2e-5)
+                assert not torch.allclose(live_logits, plain, atol=1e-4)
             live.set_rank(0)
             assert torch.equal(out(base), plain)
     assert torch.equal(out(base), plain)

@@ -13,7 +13,7 @@ from torch import nn
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
 from aurac.errors import CheckpointError
 
-SAID = {"method": "matryoshka", "scaling": "sqrt", "alpha": 1.0, "nested_ranks": [1, 2, 4]}
+OVERRIDES = {"method": "matryoshka", "scaling": "sqrt", "alpha": 1.0, "nested_ranks": [1, 2, 4]}
 Q, K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"
 
 
@@ -37,7 +37,7 @@ def test_both_orientations_are_told_apart(tmp_path, layout, expected):
     base = tiny_llama()
     adapter = random_adapter(base, 4, dtype=torch.bfloat16)
     torch.save(layout(adapter), tmp_path / "lora_adapters_step=00007.pt")
-    read = load_adapter(tmp_path / "lora_adapters_step=00007.pt", **SAID, base="small")
+    read = load_adapter(tmp_path / "lora_adapters_step=00007.pt", **OVERRIDES, base="small")
     assert (read.format, read.base, read.nesting) == (
         expected,
         "small",
@@ -47,7 +47,7 @@ def test_both_orientations_are_told_apart(tmp_path, layout, expected):
     for name, f in adapter.modules.items():
         assert torch.equal(read.modules[name].A, f.A)
         assert torch.equal(read.modules[name].B, f.B)
-    assert load_adapter(tmp_path, **SAID).sha256 == read.sha256  # the only file in the folder
+    assert load_adapter(tmp_path, **OVERRIDES).sha256 == read.sha256  # the only file in the folder
 
 
 @pytest.mark.parametrize("layout", [research, loralib])
@@ -57,10 +57,10 @@ def test_square_layers_are_settled_by_the_base_or_refused(tmp_path, layout):
     path = tmp_path / "square.pt"
     torch.save(layout(adapter), path)
     with pytest.raises(CheckpointError, match=r"only square shapes.*give --base"):
-        load_adapter(path, **SAID)
+        load_adapter(path, **OVERRIDES)
     with torch.device("meta"):
         skeleton = tiny_llama()
-    read = load_adapter(path, **SAID, base_model=skeleton)
+    read = load_adapter(path, **OVERRIDES, base_model=skeleton)
     assert torch.equal(read.modules[Q].A, adapter.modules[Q].A)
 
 
@@ -83,7 +83,7 @@ def test_the_base_contradicts(tmp_path):
         layer.self_attn = nn.Module()
         layer.self_attn.k_proj = nn.Linear(16, 32)
     with pytest.raises(CheckpointError, match="expected 16 in and 32 out"):
-        load_adapter(tmp_path / "k.pt", **SAID, base_model=wrong)
+        load_adapter(tmp_path / "k.pt", **OVERRIDES, base_model=wrong)
 
 
 def test_mixed_orientations_and_grouped_layers_are_refused(tmp_path):
@@ -93,13 +93,13 @@ def test_mixed_orientations_and_grouped_layers_are_refused(tmp_path):
     mixed[f"{K}.lora_A"], mixed[f"{K}.lora_B"] = other[f"{K}.lora_A"], other[f"{K}.lora_B"]
     torch.save(mixed, tmp_path / "mixed.pt")
     with pytest.raises(CheckpointError, match="mixes modules of both orientations"):
-        load_adapter(tmp_path / "mixed.pt", **SAID)
+        load_adapter(tmp_path / "mixed.pt", **OVERRIDES)
     # MergedLinear with two of three groups: A (2·4, 32), B (64, 4)
     torch.save(
         {f"{Q}.lora_A": torch.ones(8, 32), f"{Q}.lora_B": torch.ones(64, 4)}, tmp_path / "m.pt"
     )
     with pytest.raises(CheckpointError, match="MergedLinear"):
-        load_adapter(tmp_path / "m.pt", **SAID)
+        load_adapter(tmp_path / "m.pt", **OVERRIDES)
 
 
 @pytest.mark.parametrize(
@@ -137,11 +137,11 @@ def test_an_adapter_inside_a_whole_model(tmp_path, wrapper):
     state = {**base.state_dict(), **loralib(adapter)}
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "whole.pt")
     with pytest.raises(CheckpointError, match=r"beside its factors.*expected factors alone"):
-        load_adapter(tmp_path / "whole.pt", **SAID)
-    assert load_adapter(tmp_path / "whole.pt", **SAID, base_model=base).rank == 4
+        load_adapter(tmp_path / "whole.pt", **OVERRIDES)
+    assert load_adapter(tmp_path / "whole.pt", **OVERRIDES, base_model=base).rank == 4
     base.lm_head.weight.data[0, 0] += 1
     with pytest.raises(CheckpointError, match="differs from the base's own"):
-        load_adapter(tmp_path / "whole.pt", **SAID, base_model=base)
+        load_adapter(tmp_path / "whole.pt", **OVERRIDES, base_model=base)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_an_adapter_inside_a_whole_model(tmp_path, wrapper):
 def test_state_dicts_that_are_none(tmp_path, state, message):
     torch.save(state, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=message):
-        load_adapter(tmp_path / "x.pt", **SAID)
+        load_adapter(tmp_path / "x.pt", **OVERRIDES)
 
 
 @pytest.mark.parametrize("scaling", ["none", "rank", "sqrt"])
@@ -194,7 +194,7 @@ def test_conv1d_of_gpt2(tmp_path):
     base = tiny_gpt2(torch.float64)
     adapter = random_adapter(base, 4, names=["c_attn"], dtype=torch.float64)
     torch.save(research(adapter), tmp_path / "x.pt")
-    read = load_adapter(tmp_path / "x.pt", **SAID, base_model=base)
+    read = load_adapter(tmp_path / "x.pt", **OVERRIDES, base_model=base)
     load_with_peft(tiny_gpt2(), save_adapter(read, tmp_path / "export"))  # without a warning
     updates = {n: 0.5 * f.B @ f.A for n, f in adapter.modules.items()}
     with attach(base, prepare(read, "prefix", "rule")) as live:

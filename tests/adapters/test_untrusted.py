@@ -18,7 +18,7 @@ from support.hostile_files import LYING, folder_with, one_line, refused
 from aurac.adapters import load_adapter, save_adapter
 from aurac.errors import AuracError
 
-SAID = {"method": "lora", "scaling": "rank", "alpha": 4.0}
+OVERRIDES = {"method": "lora", "scaling": "rank", "alpha": 4.0}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def archive(good, tmp_path_factory):
     for name, f in load_adapter(good).modules.items():
         state[f"{name}.lora_A"], state[f"{name}.lora_B"] = f.A, torch.ones(48, 4)
     torch.save(state, path)
-    load_adapter(path, **SAID)
+    load_adapter(path, **OVERRIDES)
     return path.read_bytes()
 
 
@@ -143,9 +143,9 @@ class Bomb:
 def test_a_pickle_is_not_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"a": Bomb()}, tmp_path / "bomb.pt")
-    assert "nothing in it was executed" in refused(tmp_path / "bomb.pt", **SAID)
+    assert "nothing in it was executed" in refused(tmp_path / "bomb.pt", **OVERRIDES)
     (tmp_path / "raw.pt").write_bytes(pickle.dumps(Bomb()))
-    refused(tmp_path / "raw.pt", **SAID)
+    refused(tmp_path / "raw.pt", **OVERRIDES)
     assert not (tmp_path / "EXECUTED").exists()
 
 
@@ -153,7 +153,7 @@ def test_a_pickle_is_not_executed(tmp_path, monkeypatch):
 def test_truncated_archives(archive, tmp_path, at):
     path = tmp_path / "x.pt"
     path.write_bytes(archive[: len(archive) * at // 30])
-    refused(path, **SAID)
+    refused(path, **OVERRIDES)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -165,7 +165,7 @@ def test_flipped_bits_in_an_archive(archive, tmp_path, seed):
     path = tmp_path / "x.pt"
     path.write_bytes(bytes(data))
     try:
-        load_adapter(path, **SAID)
+        load_adapter(path, **OVERRIDES)
     except AuracError as error:
         one_line(error)
 
@@ -184,19 +184,19 @@ def test_a_compressed_archive_is_refused(archive, tmp_path):
         archive, lambda n, d: b"\0" * 10**8 if n.endswith("data/0") else d, zipfile.ZIP_DEFLATED
     )
     path.write_bytes(bomb)
-    assert "compressed archive" in refused(path, **SAID)
+    assert "compressed archive" in refused(path, **OVERRIDES)
 
 
 def test_a_shape_larger_than_its_storage_is_refused(tmp_path):
     huge = torch.ones(1).expand(2**18, 2**18)
     torch.save({"m.lora_A": huge, "m.lora_B": torch.ones(4, 4)}, tmp_path / "x.pt")
-    assert "a shape that the file does not hold" in refused(tmp_path / "x.pt", **SAID)
+    assert "a shape that the file does not hold" in refused(tmp_path / "x.pt", **OVERRIDES)
 
 
 def test_records_that_are_too_short_for_their_storage(archive, tmp_path):
     path = tmp_path / "x.pt"
     path.write_bytes(rewritten(archive, lambda n, d: d[:8] if n.endswith("data/0") else d))
-    refused(path, **SAID)
+    refused(path, **OVERRIDES)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_records_that_are_too_short_for_their_storage(archive, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_tensors_of_other_kinds(tmp_path, tensor):
     torch.save({"m.lora_A": tensor, "m.lora_B": torch.ones(8, 4)}, tmp_path / "x.pt")
-    refused(tmp_path / "x.pt", **SAID)
+    refused(tmp_path / "x.pt", **OVERRIDES)
 
 
 def test_places_that_are_no_files(good, tmp_path):

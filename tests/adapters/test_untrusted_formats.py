@@ -15,7 +15,7 @@ from aurac.adapters import Nesting, load_adapter, save_adapter
 from aurac.errors import AuracError
 
 KEYS = ("--a-key", "{module}.down", "--b-key", "{module}.up")
-SAID = {"method": "lora", "scaling": "rank", "alpha": 4.0}
+OVERRIDES = {"method": "lora", "scaling": "rank", "alpha": 4.0}
 NESTED = {"method": "dylora", "scaling": "rank", "alpha": 4.0, "nested_ranks": "1,2,4"}
 
 
@@ -49,14 +49,14 @@ def test_a_named_file_cut_short(named, tmp_path, at):
     data = named.read_bytes()
     path = tmp_path / "x.safetensors"
     path.write_bytes(data[: len(data) * at // 20])
-    refused(path, *KEYS, **SAID)
+    refused(path, *KEYS, **OVERRIDES)
 
 
 @pytest.mark.parametrize("name", LYING)
 def test_a_named_file_that_lies(tmp_path, name):
     path = tmp_path / "x.safetensors"
     path.write_bytes(LYING[name])
-    refused(path, *KEYS, **SAID)
+    refused(path, *KEYS, **OVERRIDES)
 
 
 @pytest.mark.parametrize("at", range(15))
@@ -118,7 +118,7 @@ def test_truncating_a_file_that_ends_in_nan_leaves_nothing(tmp_path, at):
     state[bad][-1, -1] = float("inf") if at % 2 else float("nan")
     save_file(state, weights)
     out = tmp_path / "cuts"
-    code, said, error = run_aurac("truncate", folder, "--ranks", "pow2", "--out", out)
-    assert (code, said, error.count("\n")) == (2, "", 1)
+    code, output, error = run_aurac("truncate", folder, "--ranks", "pow2", "--out", out)
+    assert (code, output, error.count("\n")) == (2, "", 1)
     assert "NaN or infinite" in error
     assert not out.exists() or not list(out.iterdir())

@@ -16,7 +16,7 @@ from aurac.cli import main
 KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
 
-def refused(path, *flags, **said):
+def refused(path, *flags, **overrides):
     """The one line of ``aurac inspect``, with exit code 2, within 5 s and 500 MB, nothing written.
 
     The command runs in this process, so that memory is what it adds to what Python had before.
@@ -24,7 +24,7 @@ def refused(path, *flags, **said):
     place = path if path.is_dir() else path.parent
     before = sorted(place.iterdir())
     peak, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    for key, value in said.items():
+    for key, value in overrides.items():
         flags = (*flags, f"--{key.replace('_', '-')}", str(value))
     code, out, err = run_aurac("inspect", path, *flags)
     assert time.monotonic() - start < 5
