@@ -59,7 +59,7 @@ def test_an_alpha_per_module(adapter, tmp_path):
     keys = {**PATTERNS, "alpha": "net.{module}.alpha"}
     with pytest.raises(CheckpointError, match="beside its factors"):
         load_adapter(tmp_path / "x.safetensors", **OVERRIDES, keys=PATTERNS)
-    flags = {"method": "lora", "scaling": "rank"}
+    overrides = {"method": "lora", "scaling": "rank"}
     read = load_adapter(tmp_path / "x.safetensors", **overrides, keys=keys)
     assert [read.modules[name].alpha for name in adapter.modules] == [k + 1.0 for k in range(14)]
     assert read.modules[Q].scale(2) == 0.5
@@ -99,7 +99,7 @@ def test_square_layers_are_settled_by_the_base_or_refused(tmp_path):
         save_file(renamed(adapter, turned=turned), tmp_path / "x.safetensors")
         with pytest.raises(CheckpointError, match=r"only square shapes.*give --base"):
             load_adapter(tmp_path / "x.safetensors", **OVERRIDES, keys=PATTERNS)
-        flags = {**OVERRIDES, "keys": PATTERNS, "base": str(tmp_path / "base")}
+        overrides = {**OVERRIDES, "keys": PATTERNS, "base": str(tmp_path / "base")}
         same(load_adapter(tmp_path / "x.safetensors", **overrides, bases=KnownBase), adapter)
     wrong = renamed(adapter)
     wrong[f"net.{Q}.lora_up.weight"] = torch.ones(48, 4)
@@ -163,6 +163,6 @@ def test_a_map_for_a_peft_folder_is_refused(adapter, tmp_path):
     from aurac.adapters import save_adapter
 
     folder = save_adapter(adapter, tmp_path / "a")
-    for flags in ({"keys": PATTERNS}, {"enable_lora": (1, 0)}):
+    for overrides in ({"keys": PATTERNS}, {"enable_lora": (1, 0)}):
         with pytest.raises(UsageError, match="names its own tensors"):
             load_adapter(folder, **overrides)
