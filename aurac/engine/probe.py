@@ -4,6 +4,9 @@ A few made-up sequences go through the model twice: as plain rows through its ow
 packed (a held prefix, a tree with branches, a decoding step) through ours. Only equal logits, at
 the selected positions, admit the fast path. What a probe of short sequences cannot see, limits
 that only bite at length, is read from the configuration.
+
+The verdict is the model's. Adapter layers are switched off meanwhile: they act on each token by
+itself, and their rounding, or their overflow, says nothing about the model's attention.
 """
 
 from __future__ import annotations
@@ -25,9 +28,10 @@ from aurac.engine.kv_cache import PrefixCache, SlotCache
 from aurac.engine.passes import Unit, chain_unit, make_step, make_unit
 from aurac.engine.prefix_tree import PrefixTree
 from aurac.engine.running import accepts, device_of, unwrapped
+from aurac.engine.watch import not_finite, overflow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +72,10 @@ _VERDICTS: weakref.WeakKeyDictionary[Any, Verdict] = weakref.WeakKeyDictionary()
 def probe(model: Any) -> Verdict:
     """The verdict for this model object; the first call runs it on about a hundred tokens.
 
-    Call it in evaluation mode without gradients. Adapter layers are switched off meanwhile: they
-    act on each token by itself, and their weights add rounding that says nothing about the model.
+    Call it in evaluation mode without gradients.
+
+    Raises:
+        CellError: The base's own logits are not finite.
     """
     key = unwrapped(model)
     if key not in _VERDICTS:
@@ -117,8 +123,10 @@ def _examine(model: Any) -> Verdict:
     kinds = set(getattr(config, "layer_types", None) or ())
     if not kinds <= _KNOWN_LAYERS:
         return Verdict(packed=False, reason=f"layers of kind {', '.join(sorted(kinds))}")
+    tree, head = _sequences(int(config.vocab_size))
+    plain = _plain_logits(model, tree)
     try:
-        error, windows = _compare(model, int(config.vocab_size))
+        error, windows = _compare(model, tree, head, plain)
     except Exception as problem:  # noqa: BLE001  # whatever custom code raises, the plain path serves
         return Verdict(packed=False, reason=f"a packed pass failed ({problem!r:.200})")
     limit = _TOLERANCE.get(next(iter(model.parameters())).dtype, 0.1)
@@ -173,14 +181,26 @@ def _sequences(vocabulary: int) -> tuple[PrefixTree, int]:
     return PrefixTree.build([tuple(r) for r in rows])[0], _HEAD
 
 
-def _compare(model: Any, vocabulary: int) -> tuple[float, set[int]]:
-    """Largest relative difference of the packed logits from plain rows, and the windows seen."""
-    tree, head = _sequences(vocabulary)
-    device = device_of(model)
+def _plain_logits(model: Any, tree: PrefixTree) -> list[torch.Tensor]:
+    """Each row's logits (tokens, vocabulary) from a pass of its own.
+
+    Raises:
+        CellError: They are not finite.
+    """
     plain = []
     for row in tree.rows:
-        tokens = torch.from_numpy(row).to(device)
+        tokens = torch.from_numpy(row).to(device_of(model))
         plain.append(model(input_ids=tokens[None], use_cache=False).logits[0].float())
+    if any(bool(not_finite(logits)) for logits in plain):
+        raise overflow()
+    return plain
+
+
+def _compare(
+    model: Any, tree: PrefixTree, head: int, plain: Sequence[torch.Tensor]
+) -> tuple[float, set[int]]:
+    """Largest relative difference of the packed logits from plain rows, and the windows seen."""
+    device = device_of(model)
     errors, windows = [], set[int]()
     with packed_model(model):
         for number, start, logits, seen in _packed_logits(model, tree, head, device):

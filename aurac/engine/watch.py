@@ -19,6 +19,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+def not_finite(logits: torch.Tensor) -> torch.Tensor:
+    """Whether any row of logits (…, vocabulary) has a NaN, an infinity, or no token left.
+
+    A row's maximum is NaN where any of its logits is, and -inf where all are; single logits of -inf
+    are how some models rule tokens out. A tenth of the cost of isfinite.
+    """
+    return ~torch.isfinite(logits.amax(dim=-1)).all()
+
+
+def overflow() -> CellError:
+    """The error of a model whose logits are `not_finite`."""
+    return CellError(
+        "the model gave a logit that is no finite number",
+        fix="look for overflow in the adapter or try --dtype float32",
+    )
+
+
 class Watch:
     """What was seen of the passes within one `watched` block.
 
@@ -42,13 +59,17 @@ class Watch:
         self._since = time.perf_counter()
 
     def end(self, _model: Any, _inputs: Any, output: Any) -> None:
-        """A pass has ended; on an accelerator its result may still be on the way."""
+        """A pass has ended; on an accelerator its result may still be on the way.
+
+        Raises:
+            CellError: On a CPU, as `check`: the passes that would follow are not worth their time.
+        """
         logits = getattr(output, "logits", None)
         if isinstance(logits, torch.Tensor) and logits.is_floating_point():
-            # A row's maximum is NaN where any of its logits is, and -inf where all are; single
-            # logits of -inf are how some models rule tokens out. A tenth of the cost of isfinite.
-            broken = ~torch.isfinite(logits.amax(dim=-1)).all()
+            broken = not_finite(logits)
             self._broken = broken if self._broken is None else self._broken | broken
+            if self._device.type == "cpu":  # elsewhere the answer is not there yet
+                self.check()
         if self._wait:
             torch.cuda.synchronize(self._device)
         self.seconds += time.perf_counter() - self._since
@@ -61,10 +82,7 @@ class Watch:
             CellError: Some pass gave a NaN, an infinity, or a row that rules every token out.
         """
         if self._broken is not None and bool(self._broken):
-            raise CellError(
-                "the model gave a logit that is no finite number",
-                fix="look for overflow in the adapter or try --dtype float32",
-            )
+            raise overflow()
 
 
 @contextlib.contextmanager

@@ -32,18 +32,17 @@ def with_bias(values: dict[int, float]) -> object:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_nan_or_infinity_is_refused(value: float) -> None:
     model = with_bias({7: value})
-    with watched(model) as watch:
+    with watched(model) as watch, pytest.raises(CellError, match="no finite number"):
         generate(model, tokenizer(), [GenerationRequest("fox", (), 3)])
-    with pytest.raises(CellError, match="no finite number"):
+    assert watch.passes == 0  # the first one ended it
+    with pytest.raises(CellError):
         watch.check()
 
 
 def test_a_row_without_any_token_is_refused() -> None:
     model = with_bias(dict.fromkeys(range(300), float("-inf")))
-    with watched(model) as watch:
+    with watched(model), pytest.raises(CellError):
         loglikelihoods(model, tokenizer(), [("fox", " dog")])
-    with pytest.raises(CellError):
-        watch.check()
 
 
 def test_tokens_that_are_ruled_out_are_no_fault() -> None:

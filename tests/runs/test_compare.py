@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,20 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_kept(adapters, tmp_path, mon
     whole = compare([adapters["lora"]], [TASK], out=tmp_path / "run", retry_failed=True, **COMMON)
     assert whole.failures == []
     assert whole.results["curves"][0]["score"] is not None
+
+
+def test_an_adapter_that_overflows_fails_alone(adapters, tmp_path):
+    """B × 1e20, evaluated first: its cells fail, and the others keep the packed passes."""
+    from aurac.adapters import load_adapter, save_adapter
+
+    adapter = load_adapter(adapters["lora"])
+    huge = {name: replace(f, B=f.B * 1e20) for name, f in adapter.modules.items()}
+    save_adapter(replace(adapter, modules=huge, name="huge"), tmp_path / "huge")
+    given = [tmp_path / "huge", adapters["lora"]]
+    done = compare(given, [TASK], out=tmp_path / "run", **COMMON)
+    assert {(f["adapter"], f["rank"]) for f in done.failures} == {("huge", r) for r in (1, 2, 4)}
+    assert all("look for overflow in the adapter" in f["reason"] for f in done.failures)
+    assert done.results["engine"]["paths"] == ["packed"]
 
 
 def test_several_bases_and_rescales_in_one_run(adapters, tmp_path):
