@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from aurac.models.device import share_cores
+
 # One core of a test machine may be busy with something else; a unit test must not notice.
+share_cores()
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 

@@ -12,6 +12,7 @@ import click
 from aurac.cli._messages import quiet_libraries
 from aurac.cli._visible import spelled, visible_streams
 from aurac.errors import AuracError
+from aurac.models.device import share_cores
 
 COMMANDS = {
     "compare": "Evaluate adapters at every rank on tasks: curves, AURAC, a report.",
@@ -86,6 +87,7 @@ def main() -> None:
 
     Exit codes: 0 done, 2 bad request or input, 3 some cells failed, 130 interrupted.
     """
+    share_cores()
     try:
         status = cli.main(standalone_mode=False)
     except AuracError as error:

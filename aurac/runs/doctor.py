@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aurac.models.base import DEFAULT_BASE, PACKAGED, packaged_folder
 from aurac.models.cache import cache_root
-from aurac.models.device import pick_device, pick_dtype
+from aurac.models.device import SPINNING, WAIT_POLICY, pick_device, pick_dtype
 from aurac.runs.provenance import machine
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def examine(*, network: bool = True, timeout: float = 3.0) -> list[Finding]:
         _packages,
         _processor,
         _torch,
+        _waiting,
         _accelerator,
         _memory,
         *(lambda place=place, what=what: _disk(what, place) for what, place in _places()),
@@ -193,6 +194,19 @@ def _torch() -> Finding:
     return Finding(
         "torch", "ok", text, advice, {**facts, "dtype": dtype, "device": device, "bf16": fast}
     )
+
+
+def _waiting() -> Finding:
+    """How torch's threads wait for each other, which decides the speed beside busy processes."""
+    settings = {name: os.environ[name] for name in SPINNING if name in os.environ}
+    text = ", ".join(f"{name}={value}" for name, value in settings.items())
+    if settings.get(WAIT_POLICY, "").upper() == "PASSIVE":
+        return Finding("waiting threads", "ok", f"sleep ({text})", facts=settings)
+    if settings:
+        advice = f"unless that is on purpose, unset {' and '.join(settings)}"
+        return Finding("waiting threads", "note", f"as you set them: {text}", advice, settings)
+    advice = f"set {WAIT_POLICY}=PASSIVE before torch is imported"
+    return Finding("waiting threads", "note", "spin: slow beside busy processes", advice)
 
 
 def _accelerator() -> Finding:

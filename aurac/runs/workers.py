@@ -15,6 +15,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from aurac.models.device import share_cores
 from aurac.runs.runner import Runner, Tools
 from aurac.runs.settings import to_plain
 
@@ -119,6 +120,7 @@ def _divided_threads(workers: int) -> Iterator[int]:
 
 def _start(order: dict[str, Any], threads: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    share_cores(environment)
     worker = subprocess.Popen(
         [sys.executable, "-m", "aurac.runs.worker"],
         stdin=subprocess.PIPE,  # held open: its end tells the worker that this process has ended

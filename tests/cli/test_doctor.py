@@ -6,6 +6,8 @@ import builtins
 import http.server
 import json
 import os
+import subprocess
+import sys
 import threading
 from importlib import metadata
 
@@ -14,6 +16,7 @@ from click.testing import CliRunner
 
 from aurac.cli import cli
 from aurac.models.base import DEFAULT_BASE, packaged_folder
+from aurac.models.device import SPINNING
 from aurac.runs import doctor
 
 
@@ -41,6 +44,40 @@ def test_facts_are_those_of_the_libraries(here):
     assert facts["version"] == torch.__version__
     assert facts["threads"] == torch.get_num_threads()
     assert finding("packages", here()).facts["peft"] == metadata.version("peft")
+
+
+@pytest.mark.parametrize(
+    ("settings", "state", "found"),
+    [
+        ({"OMP_WAIT_POLICY": "passive"}, "ok", "sleep (OMP_WAIT_POLICY=passive)"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "note", "as you set them: OMP_WAIT_POLICY=ACTIVE"),
+        ({"GOMP_SPINCOUNT": "100"}, "note", "as you set them: GOMP_SPINCOUNT=100"),
+        ({}, "note", "spin: slow beside busy processes"),
+    ],
+)
+def test_how_threads_wait(here, monkeypatch, settings, state, found):
+    for name in SPINNING:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    waiting = finding("waiting threads", here())
+    assert (waiting.state, waiting.found) == (state, found)
+    assert (waiting.facts or {}) == settings
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_the_command_line_sets_how_threads_wait_before_torch_loads(given, tmp_path):
+    """OpenMP's own words, printed when torch loads it; what the user set stays."""
+    environment = {name: value for name, value in os.environ.items() if name not in SPINNING}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    environment |= {"OMP_DISPLAY_ENV": "TRUE", "AURAC_CACHE": str(tmp_path)}
+    command = [sys.executable, "-m", "aurac", "doctor", "--offline"]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert f"OMP_WAIT_POLICY={given or 'PASSIVE'}" in done.stdout
+    [said] = [line for line in done.stderr.splitlines() if "OMP_WAIT_POLICY" in line]
+    assert f"'{given or 'PASSIVE'}'" in said
 
 
 def test_a_version_out_of_range_and_an_absent_package_are_problems(here, monkeypatch):

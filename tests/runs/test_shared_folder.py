@@ -261,6 +261,37 @@ def test_a_worker_alone_serves_an_order_and_ends_with_its_parent(adapter, undist
     assert orphan.wait(timeout=300) in (-signal.SIGTERM, 130)
 
 
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "9"}])
+def test_workers_share_cores_unless_the_user_says_otherwise(monkeypatch, given):
+    """What a local worker is started with, and a Ray worker has before it imports torch."""
+    from types import SimpleNamespace
+
+    from aurac.models.device import SPINNING
+    from aurac.runs import ray
+    from aurac.runs import ray_worker as remote
+    from aurac.runs import workers as local
+
+    for name in SPINNING:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    wanted = given or {"OMP_WAIT_POLICY": "PASSIVE"}
+    seen = []
+    monkeypatch.setattr(
+        local.subprocess,
+        "Popen",
+        lambda *_, env, **__: seen.append(env) or SimpleNamespace(stdin=None),
+    )
+    local._start({}, 1)
+    monkeypatch.setattr(ray, "WorkersCheckpoint", lambda *_: None)
+    monkeypatch.setattr(ray, "_ray", lambda: None)
+    monkeypatch.setattr(remote, "compute", lambda *_: seen.append(dict(os.environ)))
+    ray.compute_cell({}, {}, None, 1.0)
+    for environment in seen:
+        assert {name: environment[name] for name in SPINNING if name in environment} == wanted
+    assert len(seen) == 2
+
+
 @pytest.mark.cluster
 def test_kills_at_random_moments(adapter, tmp_path):
     """Three here; `benchmarks/kills.py` was run with more than fifty."""
