@@ -9,6 +9,7 @@ import click
 
 from aurac.cli import _complete
 from aurac.cli.options import pairs, print_json
+from aurac.runs.interrupts import EXIT_INTERRUPTED
 
 
 @click.command()
@@ -20,7 +21,7 @@ from aurac.cli.options import pairs, print_json
 @click.option("--seed", type=int, help="Seed, if another than the recipe's.")
 @click.option("--out", type=click.Path(), help="Folder of the adapter.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps.")
-@click.option("--force", is_flag=True, help="Replace what is at --out.")
+@click.option("--force", is_flag=True, help="Replace what is at --out, and start over.")
 @click.option(
     "--save-steps",
     type=click.IntRange(min=0),
@@ -78,16 +79,20 @@ def train(
         jobs = [(point, folder) for point, folder in jobs if force or not folder.exists()]
     rows = []
     for job, folder in jobs:
-        done = run(
-            job,
-            folder,
-            base=base,
-            device=device,
-            force=force,
-            resume=resume,
-            save_steps=save_steps,
-            progress=True,
-        )
+        try:
+            done = run(
+                job,
+                folder,
+                base=base,
+                device=device,
+                force=force,
+                resume=resume,
+                save_steps=save_steps,
+                progress=True,
+            )
+        except KeyboardInterrupt:
+            click.echo(_interrupted(folder), err=True)
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
         row = {"folder": str(folder), "seconds": done.seconds, "tokens": done.tokens}
         rows.append({**row, "losses": done.losses, "sha256": done.adapter.sha256})
         if not as_json:
@@ -96,3 +101,13 @@ def train(
             click.echo(f"{folder}: {done.seconds:.0f} s, {rate:.0f} tokens/s{last}")
     if as_json:
         print_json(rows)
+
+
+def _interrupted(folder: Path) -> str:
+    """What is left of an interrupted training, and how to go on."""
+    from aurac.training.checkpoints import newest_checkpoint
+
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        return "aurac: interrupted; nothing is kept (--save-steps N would keep checkpoints)"
+    return f"aurac: interrupted; the same command with --resume goes on from step {newest[0]}"

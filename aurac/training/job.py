@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,16 @@ from aurac.models.base import LoadedBase, load_base
 from aurac.models.memory import keep_freed_memory
 from aurac.runs.provenance import versions
 from aurac.training.card import card
+from aurac.training.checkpoints import (
+    LOGGING_STEPS,
+    check_recipe,
+    discard,
+    mean_losses,
+    newest_checkpoint,
+    record_recipe,
+    refuse_to_start_over,
+    scratch_folder,
+)
 from aurac.training.data import Collator, tokenize, training_documents
 from aurac.training.nesting_hook import NestingHook
 from aurac.training.recipe import Recipe, load_recipe
@@ -65,19 +73,22 @@ def train(
         out: Folder of the adapter; it appears only when training has ended.
         base: Base model, if another than the recipe's.
         device: As `aurac.models.device.pick_device`.
-        force: Replace what is at `out`.
-        resume: Go on from the newest trainer checkpoint beside `out`, if there is one.
+        force: Replace what is at `out`; without `resume` also checkpoints beside it.
+        resume: Go on from the newest trainer checkpoint beside `out`, if there is one. Losses,
+            seconds and tokens are then those of the whole training.
         save_steps: Write a trainer checkpoint every so many steps (0: never).
         progress: Show a progress bar with the time left.
         callbacks: Further `TrainerCallback`s.
 
     Raises:
         RecipeError, DataError, BaseModelError: See the parts.
-        RunFolderError: `out` exists and `force` is false.
+        RunFolderError: `out` exists and `force` is false, or a checkpoint beside it would be lost.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     folder = _new_folder(Path(out), force=force)
+    if not (resume or force):
+        refuse_to_start_over(folder)
     documents = training_documents(recipe)
     loaded = load_base(base or recipe.base, dtype=recipe.dtype, device=device)
     examples = tokenize(recipe, documents, loaded.tokenizer)
@@ -90,7 +101,7 @@ def train(
             examples,
             loaded,
             folder,
-            resume=resume,
+            resume=_newest(folder) if resume else None,
             save_steps=save_steps,
             progress=progress,
             callbacks=callbacks,
@@ -98,12 +109,12 @@ def train(
         adapter = _trained(recipe, model, loaded)
     finally:
         hook.remove()
-        if not save_steps and _is_main_process():  # else a resumed run needs what is there
-            shutil.rmtree(_scratch(folder), ignore_errors=True)
+        if _is_main_process():
+            discard(folder, whole=False)
     if _is_main_process():
         save_adapter(adapter, folder, force=force)
         write_atomic(folder / "README.md", card(adapter, losses, versions()))
-        shutil.rmtree(_scratch(folder), ignore_errors=True)
+        discard(folder, whole=True)
     return TrainingResult(adapter, folder, losses, seconds, tokens)
 
 
@@ -198,26 +209,26 @@ def _run_trainer(
     loaded: LoadedBase,
     folder: Path,
     *,
-    resume: bool,
+    resume: Path | None,
     save_steps: int,
     progress: bool,
     callbacks: Sequence[Any],
 ) -> tuple[tuple[tuple[int, float], ...], float, int]:
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
-    from transformers.trainer_utils import get_last_checkpoint
 
     from aurac.training.progress import StepProgress
-    from aurac.training.trainer import NestedTrainer, NestingCallback, SelectedLogits
+    from aurac.training.trainer import NestedTrainer, NestingCallback, SelectedLogits, TrainingClock
 
-    selected = SelectedLogits(model)
-    scratch = _scratch(folder)
+    arguments = _arguments(recipe, loaded, scratch_folder(folder), save_steps)
+    _begin(recipe, loaded, len(examples), folder, resume=resume, save=save_steps > 0)
+    selected, clock = SelectedLogits(model), TrainingClock()
     trainer = NestedTrainer(
         model=model,
-        args=_arguments(recipe, loaded, scratch, save_steps),
+        args=arguments,
         train_dataset=Dataset.from_list([{**e, "length": len(e["input_ids"])} for e in examples]),
         data_collator=Collator(loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id),
-        callbacks=[NestingCallback(hook), *callbacks],
+        callbacks=[NestingCallback(hook), clock, *callbacks],
         selected=selected,
     )
     trainer.remove_callback(PrinterCallback)
@@ -226,14 +237,11 @@ def _run_trainer(
         trainer.add_callback(StepProgress(recipe.name))
     if loaded.device == "cpu":
         keep_freed_memory()
-    last = get_last_checkpoint(str(scratch)) if resume and scratch.is_dir() else None
-    started = time.perf_counter()
     try:
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
         selected.remove()
-    seconds = time.perf_counter() - started
-    history = [(row["step"], row["loss"]) for row in trainer.state.log_history if "loss" in row]
+    history = mean_losses(trainer.state.log_history)
     if any(not math.isfinite(loss) for _, loss in history):
         raise RecipeError(
             f"training {recipe.name!r} diverged: the loss is not finite",
@@ -241,7 +249,34 @@ def _run_trainer(
         )
     mean_length = sum(len(e["input_ids"]) for e in examples) / len(examples)
     tokens = round(mean_length * recipe.batch_size * trainer.state.global_step)
-    return tuple(history), seconds, tokens
+    return history, clock.seconds, tokens
+
+
+def _newest(folder: Path) -> Path | None:
+    """The checkpoint to go on from, if there is one."""
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        logger.warning("no checkpoint in %s: training begins at step 0", scratch_folder(folder))
+    return newest[1] if newest else None
+
+
+def _begin(
+    recipe: Recipe,
+    loaded: LoadedBase,
+    examples: int,
+    folder: Path,
+    *,
+    resume: Path | None,
+    save: bool,
+) -> None:
+    """Hold the checkpoints that are there against this training, or remove them."""
+    made_by = {**recipe.to_dict(), "base_sha256": loaded.sha256, "examples": examples}
+    if resume:
+        check_recipe(folder, made_by)
+    elif _is_main_process():
+        discard(folder, whole=True)
+    if save and _is_main_process():
+        record_recipe(folder, made_by)
 
 
 def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: int) -> Any:
@@ -271,7 +306,7 @@ def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: in
         optim="adamw_torch",
         seed=recipe.seed,
         data_seed=recipe.seed,
-        logging_steps=10,
+        logging_steps=LOGGING_STEPS,
         logging_nan_inf_filter=False,
         disable_tqdm=True,
         save_strategy="steps" if save_steps else "no",
@@ -282,11 +317,6 @@ def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: in
         dataloader_pin_memory=loaded.device.startswith("cuda"),
         ddp_find_unused_parameters=False,
     )
-
-
-def _scratch(folder: Path) -> Path:
-    """Trainer checkpoints lie beside the adapter until it is whole."""
-    return folder.with_name(folder.name + ".training")
 
 
 def _is_main_process() -> bool:

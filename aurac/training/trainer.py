@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -158,3 +159,32 @@ class NestingCallback(TrainerCallback):
         if not self._checked:
             self.hook.check_fired()
             self._checked = True
+
+
+class TrainingClock(TrainerCallback):
+    """Wall time of a training over all its parts: a checkpoint's log carries that of the earlier.
+
+    It also has the Trainer log where it saves and at the end: its next log counts the steps since
+    the last one, of which a resumed Trainer would otherwise have forgotten some.
+    """
+
+    def __init__(self) -> None:
+        self._before, self._started = 0.0, perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since the first step, without what lies between an interruption and its resumption."""
+        return self._before + perf_counter() - self._started
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The log is that of the checkpoint by now."""
+        self._before = max((row.get("seconds", 0.0) for row in state.log_history), default=0.0)
+        self._started = perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After the Trainer's own callback, which decides whether to save."""
+        control.should_log |= control.should_save or state.global_step >= state.max_steps
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The entry is in the log already."""
+        state.log_history[-1]["seconds"] = self.seconds

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -131,6 +132,75 @@ def test_a_resumed_run_ends_bit_equal(recipe, tmp_path, method, dtype):
     assert not (tmp_path / "cut").exists()
     train(made, tmp_path / "cut", save_steps=3, resume=True)
     assert_bit_equal(tmp_path / "whole", tmp_path / "cut")
+
+
+class Clock(TrainerCallback):
+    """Ten seconds for each step."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("aurac.training.trainer.perf_counter", lambda: self.now)
+
+    def on_step_end(self, args, state, control, **_):
+        self.now += 10
+
+
+def test_a_resumed_training_reports_the_whole_of_it(recipe, tmp_path, monkeypatch):
+    """Checkpoints at 7 and 14 lie within the means of steps 1 to 10 and 11 to 20."""
+    made, clock = recipe(steps=23), Clock(monkeypatch)
+    whole = train(made, tmp_path / "whole", callbacks=[clock])
+    assert [step for step, _ in whole.losses] == [10, 20, 23]
+    assert whole.seconds == 230
+    for stop in (8, 17):
+        with pytest.raises(KeyboardInterrupt):
+            how = {"save_steps": 7, "resume": stop > 8}
+            train(made, tmp_path / "cut", callbacks=[clock, StopAt(stop)], **how)
+    clock.now += 1000
+    cut = train(made, tmp_path / "cut", resume=True, callbacks=[clock])
+    assert [step for step, _ in cut.losses] == [10, 20, 23]
+    assert [loss for _, loss in cut.losses] == pytest.approx([loss for _, loss in whole.losses])
+    assert (cut.seconds, cut.tokens) == (whole.seconds, whole.tokens)
+    cards = [(tmp_path / name / "README.md").read_text() for name in ("whole", "cut")]
+    assert cards[0] == cards[1]
+    assert not (tmp_path / "cut.training").exists()
+
+
+def test_a_checkpoint_is_never_passed_over_in_silence(recipe, tmp_path, caplog):
+    made = recipe()
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path / "cut", save_steps=2, callbacks=[StopAt(3)])
+    with pytest.raises(RunFolderError, match=r"interrupted training, at step 2.*add --resume"):
+        train(made, tmp_path / "cut")
+    other = replace(made, learning_rate=0.5)
+    with pytest.raises(RecipeError, match=r"\(learning_rate was 0.01, is 0.5\)"):
+        train(other, tmp_path / "cut", resume=True)
+    with pytest.raises(KeyboardInterrupt):  # kept although this part saves nothing
+        train(replace(made, name="new"), tmp_path / "cut", resume=True, callbacks=[StopAt(4)])
+    (tmp_path / "cut.training" / "checkpoint-9").mkdir()  # killed while it was written
+    train(other, tmp_path / "cut", force=True)
+    assert not (tmp_path / "cut.training").exists()
+    train(other, tmp_path / "whole")
+    assert_bit_equal(tmp_path / "cut", tmp_path / "whole")
+    train(other, tmp_path / "more", resume=True)
+    assert "no checkpoint in" in caplog.text
+
+
+@pytest.mark.parametrize(("save", "said"), [([], "nothing is kept"), (["2"], "from step 2")])
+def test_an_interrupt_says_how_to_go_on(recipe, tmp_path, monkeypatch, save, said):
+    import yaml
+    from click.testing import CliRunner
+
+    from aurac.cli import cli
+    from aurac.training import job
+
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe().to_dict()))
+    run = job.train
+    monkeypatch.setattr(job, "train", lambda *a, **k: run(*a, callbacks=[StopAt(3)], **k))
+    given = ["train", str(file), "--out", str(tmp_path / "x")]
+    done = CliRunner().invoke(cli, [*given, *(["--save-steps", *save] if save else [])])
+    assert done.exit_code == 130
+    assert said in done.output
 
 
 def test_gradient_checkpointing_and_accumulation_train_the_same_adapter(recipe, tmp_path):
