@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-import tempfile
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from aurac.machine import alive, process_mark, same_machine
@@ -14,6 +14,7 @@ from aurac.machine import alive, process_mark, same_machine
 if TYPE_CHECKING:
     from pathlib import Path
 
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system without
 
 
@@ -31,8 +32,9 @@ def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> N
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     payload = data.encode("utf-8") if isinstance(data, str) else data
-    prefix = f".{path.name}.{process_mark()}."
-    descriptor, name = tempfile.mkstemp(prefix=prefix, dir=path.parent)
+    name = str(path.with_name(f".{path.name}.{process_mark()}.{secrets.token_hex(4)}"))
+    # Unlike tempfile's, readable by whom the umask lets read.
+    descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _BINARY, 0o666)
     try:
         try:
             rest = memoryview(payload)
@@ -41,7 +43,6 @@ def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> N
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.chmod(name, 0o644)  # noqa: PTH101 - mkstemp makes files that only their owner can read
         if exclusive:
             _move_beside(name, path)
         else:
@@ -51,6 +52,17 @@ def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> N
             os.unlink(name)  # noqa: PTH108
         raise
     flush_folder(path.parent)
+
+
+def follow_umask(folder: Path) -> None:
+    """Give the files below a new folder the permissions that the folder itself was made with.
+
+    Libraries that write through a temporary file leave it readable by its owner alone.
+    """
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _move_beside(name: str, path: Path) -> None:

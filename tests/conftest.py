@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aurac.models.device import share_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # One core of a test machine may be busy with something else; a unit test must not notice.
 share_cores()
@@ -66,6 +71,18 @@ def tiny_base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def group_writes() -> Iterator[Callable[[Path], set[str]]]:
+    """A umask of 002, and what gives the modes of a path and of all below it."""
+
+    def modes(folder: Path) -> set[str]:
+        return {stat.filemode(path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
+
+    before = os.umask(0o002)
+    yield modes
+    os.umask(before)
 
 
 @pytest.fixture

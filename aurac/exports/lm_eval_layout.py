@@ -11,10 +11,9 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import secrets
 import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import RunFolderError, UsageError
@@ -26,6 +25,7 @@ from aurac.runs.results import read_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 BASE = "base"
 
@@ -74,10 +74,10 @@ def export_lm_eval(run_folder: Path, out: Path) -> list[Path]:
     stored = StoredCells(run_folder, results["tasks"])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        scratch = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
+        scratch.mkdir()
         try:
             written = [_write(p, scratch, stored, results, shared) for p in _points(results)]
-            scratch.chmod(0o755)
             if out.exists():
                 out.rmdir()
             scratch.rename(out)

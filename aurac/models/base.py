@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import BaseModelError
+from aurac.files import follow_umask
 from aurac.hashing import sha256_file, sha256_json
 from aurac.models.cache import cache_root
 from aurac.models.device import pick_device, pick_dtype
@@ -246,6 +247,7 @@ def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
             "licence": model.licence,
         }
         (made / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        follow_umask(made)
         if target.exists():  # left by a crash before its record was written
             shutil.rmtree(target)
         made.replace(target)

@@ -69,7 +69,7 @@ class RunLog:
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
-            descriptor = os.open(self._path, flags, 0o644)
+            descriptor = os.open(self._path, flags, 0o666)
             try:
                 os.write(descriptor, payload)
             finally:

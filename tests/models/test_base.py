@@ -125,6 +125,20 @@ def test_an_index_that_serves_another_file(isolated_cache, monkeypatch, tmp_path
     assert [p.suffix for p in (isolated_cache / "bases").iterdir()] in ([], [".lock"])
 
 
+def test_a_converted_base_is_for_whom_the_umask_lets(isolated_cache, monkeypatch, group_writes):
+    """The library that writes the weights leaves them readable by their owner alone."""
+    from safetensors.torch import save_file
+
+    def convert(_gguf, folder):
+        folder.mkdir()
+        save_file({"w": torch.ones(2)}, folder / "model.safetensors")
+        (folder / "model.safetensors").chmod(0o600)
+
+    monkeypatch.setattr("aurac.models.base._fetch_gguf", lambda _model, work: work / "x.gguf")
+    monkeypatch.setattr("aurac.models.base._convert_gguf", convert)
+    assert group_writes(resolve_base(DEFAULT_BASE).path) == {"drwxrwxr-x", "-rw-rw-r--"}
+
+
 def test_dtype_and_device_choices(monkeypatch):
     assert pick_dtype("float16", "cpu") == torch.float16
     for fast in (True, False):

@@ -13,6 +13,8 @@ from aurac.errors import RunFolderError
 from aurac.files import json_by_key, sweep_scraps, write_atomic, write_json
 from aurac.hashing import sha256_json
 from aurac.machine import process_mark
+from aurac.runs.lock import Leases
+from aurac.runs.log import RunLog
 from aurac.runs.provenance import CellIdentity, differences
 from aurac.runs.store import CellStore, read_cell
 
@@ -118,6 +120,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path, monkeypatch)
         write_atomic(target, "new")
     assert json.loads(target.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_files_are_for_whom_the_umask_lets(tmp_path, group_writes):
+    folder = tmp_path / "run"
+    write_atomic(folder / "a", "x")
+    write_json(folder / "b", 1, exclusive=True)
+    with RunLog(folder) as log, Leases(folder) as leases:
+        log.event("begin")
+        assert leases.acquire("k")
+        assert len(list(folder.rglob("*"))) == 8
+        assert group_writes(folder) == {"drwxrwxr-x", "-rw-rw-r--"}
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -90,6 +90,11 @@ def test_training_lowers_the_loss_and_saves_plain_peft(recipe, tmp_path, method)
     PeftModel.from_pretrained(base, out)
 
 
+def test_an_adapter_is_for_whom_the_umask_lets(recipe, tmp_path, group_writes):
+    train(recipe(steps=1), tmp_path / "adapter")
+    assert group_writes(tmp_path / "adapter") == {"drwxrwxr-x", "-rw-rw-r--"}
+
+
 def test_the_card_makes_the_adapter_again(recipe, tmp_path):
     import re
 
@@ -151,10 +156,10 @@ def test_a_resumed_training_reports_the_whole_of_it(recipe, tmp_path, monkeypatc
     whole = train(made, tmp_path / "whole", callbacks=[clock])
     assert [step for step, _ in whole.losses] == [10, 20, 23]
     assert whole.seconds == 230
-    for stop in (8, 17):
+    for stop, resume in ((8, False), (17, True)):
+        more = {"callbacks": [clock, StopAt(stop)], "resume": resume}
         with pytest.raises(KeyboardInterrupt):
-            how = {"save_steps": 7, "resume": stop > 8}
-            train(made, tmp_path / "cut", callbacks=[clock, StopAt(stop)], **how)
+            train(made, tmp_path / "cut", save_steps=7, **more)
     clock.now += 1000
     cut = train(made, tmp_path / "cut", resume=True, callbacks=[clock])
     assert [step for step, _ in cut.losses] == [10, 20, 23]

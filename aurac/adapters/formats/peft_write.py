@@ -22,7 +22,7 @@ from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.formats.untrusted import FLOATS
 from aurac.adapters.nesting import peft_alpha
 from aurac.errors import CheckpointError, RunFolderError
-from aurac.files import flush_folder
+from aurac.files import flush_folder, follow_umask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -92,6 +92,7 @@ def fresh_folder(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh.mkdir()
         yield fresh
+        follow_umask(fresh)
         _sync(fresh)
         if target.exists():
             target.rename(old)
