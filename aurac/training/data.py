@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import string
 import zlib
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from aurac.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 _READERS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
@@ -33,10 +36,33 @@ def training_documents(recipe: Recipe) -> list[dict[str, Any]]:
     elif recipe.data.startswith("hub:"):
         documents = _from_hub(recipe.data)
     else:
-        documents = _from_files(Path(recipe.data).expanduser())
+        documents = _from_files(_located(recipe))
     if not documents:
         raise DataError(f"{recipe.task or recipe.data!r} holds no training documents")
     return documents[: recipe.documents] if recipe.documents else documents
+
+
+def _located(recipe: Recipe) -> Path:
+    """The recipe's local data: beside its file, else in the current folder.
+
+    Raises:
+        DataError: In neither.
+    """
+    given = Path(recipe.data).expanduser()
+    if recipe.folder is None:
+        return given
+    beside = recipe.folder / given  # `given` itself where that is absolute
+    if not (beside.exists() or given.exists()):
+        raise DataError(
+            f"no training data {recipe.data!r} in {recipe.folder.resolve()} (where the recipe is) "
+            f"or {Path.cwd()}",
+            expected=f"a folder or a file ending in {_READERS}",
+        )
+    if not beside.exists():
+        return given
+    if given.exists() and not given.samefile(beside):
+        logger.warning("training on %s, beside the recipe, and not on %s", beside, given.resolve())
+    return beside
 
 
 def _bundled(task: str) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ class Recipe:
         base: Base model: packaged name, hub id or folder.
         task: Bundled task whose training split is used, or
         data: a .jsonl/.jsonl.gz/.json/.csv/.parquet file, a folder with a `train` split, or
-            `hub:ID[:CONFIG]`.
+            `hub:ID[:CONFIG]`. A relative path is looked for beside the recipe's file first.
         prompt, target: Templates with `{field}` from the data; only the target is learnt.
         prompt_without: A prompt for rows where a field of `prompt` is empty (Open-Platypus' input).
         documents: Use only the first so many documents (0: all).
@@ -54,6 +54,7 @@ class Recipe:
         gradient_checkpointing: Recompute activations in the backward pass.
         seed: Of the initialisation, the order of the data and DyLoRA's draws.
         sweep: Lists of values to try, e.g. `{learning_rate: [1e-4, 1e-3]}`, for `--sweep`.
+        folder: Folder of the file that names `data`; no setting, and no part of the recipe's hash.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Recipe:
     gradient_checkpointing: bool = False
     seed: int = 42
     sweep: dict[str, list[Any]] = field(default_factory=dict)
+    folder: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Raise RecipeError on the first value out of range."""
@@ -147,6 +149,7 @@ class Recipe:
         """Plain values, as they are written into side-cars and results (without the sweep)."""
         values = dataclasses.asdict(self)
         values.pop("sweep")
+        values.pop("folder")
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @property
@@ -192,7 +195,10 @@ def load_recipe(source: str | Path, overrides: dict[str, str] | None = None) -> 
             values[key] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise RecipeError(f"--set {key}={text} is not a YAML value") from error
-    return make_recipe(values, where=str(path))
+    recipe = make_recipe(values, where=str(path))
+    if "data" in (overrides or {}):  # typed in the current folder
+        return recipe
+    return dataclasses.replace(recipe, folder=path.parent)
 
 
 def make_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -202,6 +208,7 @@ def make_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
         RecipeError: Unknown or missing key, wrong type, or value out of range.
     """
     hints = get_type_hints(Recipe)
+    del hints["folder"]
     for key in values:
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
@@ -263,6 +270,7 @@ def sweep_points(recipe: Recipe) -> list[tuple[str, Recipe]]:
         chosen = dict(zip(keys, combination, strict=True))
         values = {**recipe.to_dict(), **chosen}
         made = make_recipe(values, where=f"the sweep of {recipe.name!r}")
+        made = dataclasses.replace(made, folder=recipe.folder)
         label = ",".join(f"{key}={getattr(made, key)}" for key in keys)
         points.append((label, made))
     return points

@@ -111,3 +111,45 @@ def test_a_sweep_is_every_combination():
     }
     with pytest.raises(RecipeError, match="has no sweep"):
         sweep_points(make_recipe(GOOD))
+
+
+def test_data_lies_beside_the_recipe_or_in_the_current_folder(tmp_path, monkeypatch, caplog):
+    """Beside the recipe first; where both exist the other is named; a path from --set is typed."""
+    there, here = tmp_path / "recipes", tmp_path / "here"
+    for folder in (there, here):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    file = there / "r.yaml"
+    file.write_text("name: n\nmethod: lora\nrank: 2\ndata: train.jsonl\nsweep: {rank: [2, 4]}\n")
+
+    def said(recipe):
+        return training_documents(recipe)[0]["answer"]
+
+    with pytest.raises(DataError, match=r"data 'train.jsonl' in .*recipes .* or .*here"):
+        said(load_recipe(file))
+    (here / "train.jsonl").write_text('{"answer": "here"}\n')
+    assert said(load_recipe(file)) == "here"
+    (there / "train.jsonl").write_text('{"answer": "there"}\n')
+    assert not caplog.records
+    assert {said(point) for _, point in sweep_points(load_recipe(file))} == {"there"}
+    assert f"not on {here / 'train.jsonl'}" in caplog.text
+    assert said(load_recipe(file, {"data": "train.jsonl"})) == "here"
+    assert said(load_recipe(file, {"data": str(there)})) == "there"
+    monkeypatch.chdir(there)
+    caplog.clear()
+    assert said(load_recipe("r.yaml")) == "there"
+    assert not caplog.records
+
+
+def test_where_a_recipe_lies_is_no_part_of_it(tmp_path):
+    text = "name: n\nmethod: lora\nrank: 2\ndata: train.jsonl\n"
+    recipes = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "r.yaml").write_text(text)
+        recipes.append(load_recipe(tmp_path / name / "r.yaml"))
+    assert recipes[0] == recipes[1]
+    assert recipes[0].sha256 == recipes[1].sha256
+    assert "folder" not in recipes[0].to_dict()
+    with pytest.raises(RecipeError, match="unknown key 'folder'"):
+        make_recipe({**recipes[0].to_dict(), "folder": "x"})
