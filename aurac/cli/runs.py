@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from aurac.runs.status import Status
 
 
+_TO_DO = {
+    "no results": "the same command (without --shard) gathers the cells and writes the report",
+    "no report": "`aurac report` on the folder, or the same command, writes the report",
+}
+
+
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[ROOT] | status FOLDER")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -63,6 +69,7 @@ def _lines(status: Status) -> list[str]:
     lines += [f"  failed: {cell}: {reason}" for cell, reason in status.failures]
     if status.failed:
         lines.append("  --retry-failed tries failed cells again")
+    lines += [f"  {advice}" for state, advice in _TO_DO.items() if state == status.state]
     return lines + [f"  {note}" for note in status.notes]
 
 

@@ -15,6 +15,7 @@ from aurac.report.merge import merge
 from aurac.report.model import Run, parse, read_results
 from aurac.report.pictures import unique_slugs
 from aurac.report.pool import Groups, pooled
+from aurac.runs.folder import REPORT_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,18 +79,20 @@ def _write(run: Run, target: Path, delta: float) -> list[Path]:
         builder = Builder(run, figures, delta)
         report = builder.report()
         texts = {
-            "report.md": markdown.render(report),
+            REPORT_FILE: markdown.render(report),
             "report.html": html.render(report),
             "table.tex": latex.render(run),
             **_cards(run, delta, brief=builder.large),
         }
         files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
         files |= _numbers(builder)
-        written = [_store(target / name, content) for name, content in files.items()]
+        for name, content in reversed(files.items()):  # REPORT_FILE last
+            write_atomic(target / name, content)
     except OSError as error:
         raise RunFolderError(
             f"the report cannot be written to {one_line(target)} ({one_line(error)})"
         ) from error
+    written = [target / name for name in files]
     return [*written[:2], *builder.pictures.files, *written[2:]]
 
 
@@ -129,9 +132,3 @@ def _flat(by_task: Mapping[str, Sequence[_T]]) -> list[_T]:
 
 def _rivals(found: Findings) -> list[Difference]:
     return [item.difference for item in _flat(found.rivals) if item.difference is not None]
-
-
-def _store(path: Path, content: bytes) -> Path:
-    """Write whole or not at all: a reader never sees half a report."""
-    write_atomic(path, content)
-    return path

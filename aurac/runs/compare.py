@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.errors import UsageError
 from aurac.files import write_json
 from aurac.runs.executors import make_executor
-from aurac.runs.folder import open_run_folder, outgrown, say_why_unused
+from aurac.runs.folder import REPORT_FILE, open_run_folder, outgrown, say_why_unused
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.lock import Leases
 from aurac.runs.log import Profile, RunLog
@@ -206,6 +206,7 @@ class _Run:
                     self.folder,
                 )
                 return Comparison(self.folder, results, (), outgrown=True)
+            (self.folder / REPORT_FILE).unlink(missing_ok=True)  # it tells of other results
             write_json(self.folder / RESULTS_FILE, results)
             from aurac.report import write_report
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 REQUEST_FILE = "run.json"
 _MOST_READ = 64  # cells that are read to say why they are not used
 _WHICH = ("task", "rank", "basis", "rescale", "adapter_sha256")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aurac.errors import RunFolderError
 from aurac.files import write_atomic
 from aurac.machine import alive, same_machine
-from aurac.runs.folder import REQUEST_FILE, read_request
+from aurac.runs.folder import REPORT_FILE, REQUEST_FILE, read_request
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.lock import LOCK_SECONDS, read_owner
 from aurac.runs.log import LOGS
@@ -65,6 +65,7 @@ class Status:
         seconds_left: Estimate; None without anything to go by.
         processes: Processes that show life.
         finished: Whether there are results.
+        reported: Whether there is a whole report of them.
         notes: What could not be read.
     """
 
@@ -77,6 +78,7 @@ class Status:
     seconds_left: float | None
     processes: int
     finished: bool
+    reported: bool
     running_cells: tuple[str, ...] = ()
     failures: tuple[tuple[str, str], ...] = ()
     adapters: tuple[str, ...] = ()
@@ -85,13 +87,15 @@ class Status:
 
     @property
     def state(self) -> str:
-        """One word."""
+        """`running`, `unknown`, `stopped`, `no results`, `no report`, `failed` or `done`."""
         if self.running or self.processes:
             return "running"
         if self.total is None:
             return "unknown"
         if self.done + self.failed < self.total:
             return "stopped"
+        if not (self.finished and self.reported):
+            return "no report" if self.finished else "no results"
         return "failed" if self.failed else "done"
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +111,7 @@ class Status:
             "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
             "processes": self.processes,
             "results": self.finished,
+            "report": self.reported,
             "running_cells": list(self.running_cells),
             "failures": [{"cell": cell, "reason": reason} for cell, reason in self.failures],
             "adapters": list(self.adapters),
@@ -204,6 +209,7 @@ def read_status(folder: Path, *, most_failures: int = 20) -> Status:
         ),
         processes=processes,
         finished=(folder / "results.json").is_file(),
+        reported=(folder / REPORT_FILE).is_file(),
         running_cells=tuple(sorted(rows[key].label for key in held)),
         failures=tuple(_failures(store, failed, rows))[:most_failures],
         adapters=tuple(request.get("adapters", ())),

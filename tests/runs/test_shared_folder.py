@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from aurac.cli import cli
+from aurac.errors import RunFolderError
 from aurac.runs.compare import compare
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.lock import listed, owner_marks
@@ -81,6 +85,8 @@ def test_shards_divide_the_cells_and_a_last_call_gathers(
         assert not (out / "results.json").exists()
         assert done.results == {"failures": [], "cells": done.results["cells"]}
         counts.append(done.results["cells"])
+    status = read_status(out)
+    assert (status.state, status.left) == ("no results", 0)
     assert sorted(counts) == [1, 2, 2]  # four ranks and the base
     monkeypatch.setattr(BuiltTask, "evaluate", None)  # gathering computes nothing
     monkeypatch.setattr("aurac.runs.session.load_base", None)  # and loads no weights
@@ -146,13 +152,42 @@ def test_a_profile_says_where_the_time_went(adapter, tmp_path):
     assert sum(p["seconds"] for p in found["parts"].values()) <= found["seconds"] + 0.01
 
 
+@pytest.mark.parametrize("name", ["report.md", "table.csv", "results.json"])
+def test_a_report_that_cannot_be_written_is_not_done(
+    adapter, undisturbed, tmp_path, monkeypatch, name
+):
+    """The disk is full at one file of the report; the same command writes the rest."""
+    out = tmp_path / "run"
+    shutil.copytree(undisturbed.folder, out)
+    assert read_status(out).state == "done"
+    really = os.replace
+
+    def refuse(source, target, **more):
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device")
+        really(source, target, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", refuse)
+        with pytest.raises(RunFolderError, match="No space left"):
+            compare([adapter], [TASK], out=out, **COMMON)
+    assert read_status(out).state == "no report"
+    said = CliRunner().invoke(cli, ["runs", "status", str(out)]).output
+    assert "no report" in said
+    assert "`aurac report` on the folder" in said
+    compare([adapter], [TASK], out=out, **COMMON)
+    assert read_status(out).state == "done"
+
+
 def test_a_read_only_folder_is_one_line(adapter, undisturbed, monkeypatch):
-    def refuse(*_args, **_more):
-        raise OSError(30, "Read-only file system")
+    really = os.open
 
-    from aurac.errors import RunFolderError
+    def refuse(path, flags, *more, **named):
+        if flags & os.O_CREAT:
+            raise OSError(30, "Read-only file system")
+        return really(path, flags, *more, **named)
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(RunFolderError, match="Read-only file system"):
         compare([adapter], [TASK], out=undisturbed.folder, ranks="1", **COMMON)
     assert read_status(undisturbed.folder).state == "done"
