@@ -12,6 +12,10 @@ other ranks, and once at rank 0, the base, where the sweep has it; our sweep is 
 ``--memory`` prints instead how the peak of our process's memory grows with documents, ranks and
 sweeps (an adapter more is a sweep more and its factors).
 
+``--busy`` prints instead the times of one rank on the machine as it is and beside one busy process
+of the lowest priority: ``HFLM`` as lm-eval starts it, ``HFLM`` with ``OMP_WAIT_POLICY=PASSIVE``,
+and ours, for which the command line sets that.
+
 ``--clock cpu`` counts processor seconds instead of wall seconds: on a machine that others use, with
 one thread, only those can be compared.
 """
@@ -19,7 +23,9 @@ one thread, only those can be compared.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -29,8 +35,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.models.device import SPINNING, WAIT_POLICY, share_cores
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 RANK = 16
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -90,6 +98,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--memory", action="store_true", help="measure memory instead")
+    parser.add_argument("--busy", action="store_true", help="measure beside a busy process instead")
     parser.add_argument("--sweeps", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=("engine", "hflm", "memory"), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -288,11 +297,51 @@ def gemm_peak(dtype: Any, clock: Callable[[], float]) -> float:
     return 2 * 1024 * 1536 * 576 / best / 1e9
 
 
-def side(name: str, work: Work, more: Sequence[str] = ()) -> dict[str, Any]:
+@contextlib.contextmanager
+def one_busy_process() -> Iterator[None]:
+    """A process of the lowest priority that computes without end, on whichever core is free."""
+    command = ["nice", "-n", "19", sys.executable, "-c", "while True: pass"]
+    busy = subprocess.Popen(command)
+    try:
+        yield
+    finally:
+        busy.kill()
+        busy.wait()
+
+
+def busy_table(works: Sequence[Work]) -> list[str]:
+    """Seconds of one rank, alone and beside one busy process, by how threads wait."""
+    lines = [
+        (
+            "| work | documents | condition "
+            "| HFLM as lm-eval starts it, s | HFLM, PASSIVE, s | aurac, s |"
+        ),
+        "|---|---|---|---|---|---|",
+    ]
+    plain = {name: value for name, value in os.environ.items() if name not in SPINNING}
+    passive = {**plain, WAIT_POLICY: "PASSIVE"}
+    for work in works:
+        for condition in ("as it is", "beside one busy process"):
+            with one_busy_process() if condition != "as it is" else contextlib.nullcontext():
+                sides = [
+                    side(name, work, ["--ranks", "1"], environment)
+                    for name, environment in (("hflm", plain), ("hflm", passive), ("engine", plain))
+                ]
+            seconds = [f"{statistics.median(found['seconds']):.1f}" for found in sides]
+            documents = len(set(sides[-1]["documents"]))
+            label = f"{work.task} {work.shots}-shot, {work.dtype}"
+            lines.append(f"| {label} | {documents} | {condition} | {' | '.join(seconds)} |")
+            print(lines[-1], file=sys.stderr, flush=True)
+    return lines
+
+
+def side(
+    name: str, work: Work, more: Sequence[str] = (), environment: dict[str, str] | None = None
+) -> dict[str, Any]:
     """Run one side in a process of its own."""
     own = ["--side", name, "--works", work.name, *more]
     command = [sys.executable, __file__, *sys.argv[1:], *own]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -355,10 +404,15 @@ def main() -> None:
     works = [WORKS[name] for name in args.works.split(",")]
     sides = {"engine": run_engine, "hflm": run_hflm, "memory": run_memory}
     if args.side:
+        if args.side != "hflm":
+            share_cores()  # as the command line does, before torch is imported
         print(json.dumps(sides[args.side](works[0], args)))
         return
     if args.memory:
         print("\n".join(memory_table()))
+        return
+    if args.busy:
+        print("\n".join(busy_table(works)))
         return
     import torch
 
