@@ -165,8 +165,9 @@ class Adapter:
         name: Its name in tables and reports.
         modules: Factors by module path in the base, such as ``model.layers.0.self_attn.q_proj``.
         nesting: How its ranks were trained; ``None`` when that is not recorded.
-        base: The base model that it was trained on, by name, if recorded.
-        base_sha256: The content hash of that base, if recorded.
+        base: The name of its base model: as given when it was loaded, else as recorded.
+        recorded_base: The name that the checkpoint records, where another was given.
+        base_sha256: The content hash of the base that it was trained on, if recorded.
         peft_config: The fields of ``adapter_config.json`` that an export carries over.
         recipe: The training recipe, if recorded.
         seed: The training seed, if recorded.
@@ -184,6 +185,7 @@ class Adapter:
     modules: Mapping[str, Factors]
     nesting: Nesting | None = None
     base: str | None = None
+    recorded_base: str | None = None
     base_sha256: str | None = None
     peft_config: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] | None = None

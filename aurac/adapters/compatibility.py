@@ -55,17 +55,30 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
 
 
 def check_base(adapter: Adapter, name: str, sha256: str | None) -> None:
-    """Refuse a base other than the one whose hash the adapter records.
+    """Check that the base in use is the one whose hash the adapter's record holds.
+
+    Args:
+        adapter: The adapter.
+        name: The name of the base in use.
+        sha256: The content hash of its weights, if known.
 
     Raises:
         CheckpointError: When both hashes are known and differ.
     """
     if sha256 is None or adapter.base_sha256 is None or adapter.base_sha256 == sha256:
         return
+    recorded = adapter.recorded_base or adapter.base
+    trained, now = adapter.base_sha256[:12], sha256[:12]
+    if recorded == name:
+        raise CheckpointError(
+            f"the weights of base {name} have changed since adapter {adapter.name!r} was trained "
+            f"on it (hash {trained} then, {now} now)",
+            fix="restore the base, or give --base the folder of an unchanged copy",
+        )
     raise CheckpointError(
-        f"adapter {adapter.name!r} was trained on {adapter.base or 'a base'} with hash "
-        f"{adapter.base_sha256[:12]}, but base {name} has hash {sha256[:12]}",
-        fix="give the base it was trained on",
+        f"adapter {adapter.name!r} was trained on {recorded or 'a base without a recorded name'} "
+        f"(hash {trained}), and base {name} has other weights (hash {now})",
+        fix="give --base the base that it was trained on",
     )
 
 

@@ -244,7 +244,22 @@ def test_a_recorded_base_of_another_hash():
     check_base(adapter, "small", "a" * 64)
     check_base(adapter, "small", None)
     with pytest.raises(
-        CheckpointError, match="trained on small with hash aaaaaaaaaaaa, but base big has hash b"
+        CheckpointError,
+        match=r"trained on small \(hash aaaaaaaaaaaa\), and base big has other weights \(hash b",
+    ):
+        check_base(adapter, "big", "b" * 64)
+    with pytest.raises(
+        CheckpointError, match=r"weights of base small have changed .* \(hash aaaaaaaaaaaa then, b"
+    ):
+        check_base(adapter, "small", "b" * 64)
+
+
+def test_a_base_that_was_given_is_not_reported_as_the_recorded_one(tmp_path):
+    made = _with(random_adapter(tiny_llama(), 2), base="small", base_sha256="a" * 64)
+    adapter = load_adapter(save_adapter(made, tmp_path / "made"), base="big")
+    assert (adapter.base, adapter.recorded_base) == ("big", "small")
+    with pytest.raises(
+        CheckpointError, match=r"was trained on small \(hash a+\), and base big has other"
     ):
         check_base(adapter, "big", "b" * 64)
 

@@ -45,12 +45,19 @@ def apply_overrides(adapter: Adapter, overrides: LoadOverrides) -> Adapter:
     notes = list(adapter.notes)
     modules = _scaled(adapter, overrides, notes)
     nesting = _nested(adapter, overrides, notes)
-    base = adapter.base
-    if overrides.base is not None:
-        if base is not None and base != overrides.base:
+    base, recorded = adapter.base, adapter.recorded_base
+    if overrides.base is not None and base != overrides.base:
+        if base is not None:
             notes.append(f"the base given, {overrides.base}, replaces the recorded {base}")
-        base = overrides.base
-    return replace(adapter, modules=modules, nesting=nesting, base=base, notes=tuple(notes))
+        base, recorded = overrides.base, base
+    return replace(
+        adapter,
+        modules=modules,
+        nesting=nesting,
+        base=base,
+        recorded_base=recorded,
+        notes=tuple(notes),
+    )
 
 
 def _scaled(adapter: Adapter, overrides: LoadOverrides, notes: list[str]) -> Mapping[str, Factors]:
