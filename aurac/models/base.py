@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.base_weights import check_complete, check_finite
 from aurac.errors import BaseModelError
 from aurac.files import follow_umask
 from aurac.hashing import sha256_file, sha256_json
 from aurac.models.cache import cache_root
-from aurac.models.device import pick_device, pick_dtype
+from aurac.models.device import no_memory, pick_device, pick_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -348,7 +349,7 @@ def load_model(
     """The model of a base on disk.
 
     Raises:
-        BaseModelError: A folder that transformers cannot load.
+        BaseModelError: A folder that transformers cannot load, or weights that are not complete.
     """
     from transformers import AutoModelForCausalLM
 
@@ -360,19 +361,28 @@ def load_model(
         spread = {"device_map": device_map, "offload_folder": folder.name}
     try:
         with quiet_transformers():
-            return AutoModelForCausalLM.from_pretrained(
+            model, loading = AutoModelForCausalLM.from_pretrained(
                 base.path,
                 dtype=dtype,
                 trust_remote_code=trust_remote_code,
                 local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 **spread,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except Exception as error:
         raise _not_loaded(base.name, error) from error
+    check_complete(base.name, model, loading)
+    return model
 
 
 def _not_loaded(name: str, error: Exception) -> BaseModelError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    if no_memory(error):
+        return BaseModelError(
+            f"base {name!r} does not fit into memory ({lines[0]})",
+            fix="give --dtype bfloat16, --device-map auto or a smaller base",
+        )
     return BaseModelError(
         f"base {name!r} cannot be loaded ({lines[0]})",
         expected="a causal language model that transformers can load without remote code",
@@ -399,7 +409,8 @@ def load_base(
             `sequential`, or module → device (`cpu`, `disk`, a number or name of an accelerator).
 
     Raises:
-        BaseModelError: See `resolve_base`; also a folder that transformers cannot load.
+        BaseModelError: See `resolve_base`; also a folder that transformers cannot load, and weights
+            that are missing, of another shape, NaN or infinite.
     """
     from transformers import AutoTokenizer
 
@@ -412,12 +423,14 @@ def load_base(
             tokenizer = AutoTokenizer.from_pretrained(
                 base.path, trust_remote_code=trust_remote_code, local_files_only=True
             )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if device_map is None:
+            model.to(place)
+    except Exception as error:
         raise _not_loaded(name, error) from error
     model.requires_grad_(requires_grad=False)
-    if device_map is None:
-        model.to(place)
     model.eval()
+    dtype = str(kind).removeprefix("torch.")
+    check_finite(name, model, dtype)
     spread = None
     if device_map is not None:  # a model that one device holds is not dispatched, and has no map
         spread = getattr(model, "hf_device_map", None) or {"": model.device}
@@ -427,7 +440,7 @@ def load_base(
         sha256=base.sha256,
         model=model,
         tokenizer=tokenizer,
-        dtype=str(kind).removeprefix("torch."),
+        dtype=dtype,
         device=place,
         device_map={p or "all": str(where) for p, where in spread.items()} if spread else None,
     )

@@ -1,4 +1,4 @@
-"""Which device and dtype a model is computed in, and how its threads wait for each other."""
+"""Which device and dtype a model is computed in, how its threads wait, how a full device shows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 KINDS = ("cpu", "cuda", "mps")
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate")
 WAIT_POLICY = "OMP_WAIT_POLICY"
 SPINNING = (WAIT_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # of any OpenMP, of GNU's, of LLVM's
 
@@ -94,3 +95,9 @@ def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
     else:
         fast = False
     return torch.bfloat16 if fast else torch.float32
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY)

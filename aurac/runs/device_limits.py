@@ -7,25 +7,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError
+from aurac.models.device import no_memory
 
 if TYPE_CHECKING:
     from aurac.engine.options import EngineOptions
     from aurac.runs.plan import PlannedCell
 
 _LEAST_TOKENS, _LEAST_CACHE, _MOST_SEQUENCES = 64, 512, 256
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate")
 
 
 class LostDeviceError(AuracError):
     """An accelerator that answers nothing more in this process; other cells would fail with it."""
 
     exit_code = 3
-
-
-def no_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY)
 
 
 def halved(options: EngineOptions, model: Any) -> EngineOptions | None:

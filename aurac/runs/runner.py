@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aurac.adapters import attach, prepare
 from aurac.errors import AuracError
-from aurac.runs.device_limits import free_memory, halved, no_memory, stop_if_device_is_lost
+from aurac.models.device import no_memory
+from aurac.runs.device_limits import free_memory, halved, stop_if_device_is_lost
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.plan import blocks_of

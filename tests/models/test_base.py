@@ -90,6 +90,69 @@ def test_a_damaged_model(tiny_base_folder, tmp_path, isolated_cache):
         resolve_base(str(folder))
 
 
+def changed_base(source, folder, change):
+    """A copy of a base whose tensors were given to `change`."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(source, folder)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(
+    value, tiny_base_folder, tmp_path, isolated_cache
+):
+    def spoil(tensors):
+        tensors[UP][3, 4:6] = value
+
+    base = changed_base(tiny_base_folder, tmp_path / "spoiled", spoil)
+    for dtype in ("float32", "bfloat16"):
+        with pytest.raises(
+            BaseModelError,
+            match=rf"NaN or infinite \(2 of the 1536 in {UP}\).*save the model again",
+        ):
+            load_base(base, dtype=dtype, device="cpu")
+
+
+def test_weights_beyond_float16_suggest_another_dtype(tiny_base_folder, tmp_path, isolated_cache):
+    base = changed_base(tiny_base_folder, tmp_path / "large", lambda t: t[UP].fill_(1e5))
+    load_base(base, dtype="float32", device="cpu")
+    with pytest.raises(BaseModelError, match=rf"1536 in {UP}\).*give --dtype float32"):
+        load_base(base, dtype="float16", device="cpu")
+
+
+def test_weights_that_do_not_fit_the_config_are_refused_by_name(
+    tiny_base_folder, tmp_path, isolated_cache
+):
+    """transformers itself would fill a missing tensor with random numbers."""
+    lacking = changed_base(tiny_base_folder, tmp_path / "lacking", lambda t: t.pop(UP))
+    with pytest.raises(BaseModelError, match=rf"do not fit its config.json \({UP} is missing\)"):
+        load_base(lacking, dtype="float32", device="cpu")
+    short = changed_base(
+        tiny_base_folder, tmp_path / "short", lambda t: t.update({UP: t[UP][:20].clone()})
+    )
+    with pytest.raises(BaseModelError, match=rf"{UP} has shape \(20, 32\) where .* \(48, 32\)"):
+        load_base(short, dtype="float32", device="cpu")
+    empty = changed_base(tiny_base_folder, tmp_path / "empty", dict.clear)
+    with pytest.raises(BaseModelError, match=r"lm_head.weight is missing.* and \d+ more\)"):
+        load_base(empty, dtype="float32", device="cpu")
+
+
+def test_a_base_larger_than_memory_is_one_line(tiny_base_folder, isolated_cache, monkeypatch):
+    def full(*_args, **_options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr("torch.nn.Module.to", full)
+    with pytest.raises(BaseModelError, match=r"does not fit into memory .*--device-map auto"):
+        load_base(str(tiny_base_folder), dtype="float32", device="cpu")
+
+
 def test_a_hub_id_without_network(isolated_cache, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

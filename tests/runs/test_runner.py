@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 from runs_doubles import Model, Task, planned, runner
 
 from aurac.engine.options import EngineOptions
-from aurac.errors import RunFolderError
+from aurac.errors import BaseModelError, RunFolderError
 from aurac.runs.device_limits import LostDeviceError
 from aurac.runs.interrupts import Interrupted, Interrupts
 from aurac.runs.lock import Leases, listed
 from aurac.runs.log import RunLog
 from aurac.runs.plan import PlannedCell, coarse_levels, plan, shard_of
 from aurac.runs.provenance import CellIdentity
-from aurac.runs.runner import Tools
+from aurac.runs.runner import Runner, Tools
 from aurac.runs.store import CellStore, read_cell
 
 # Order ------------------------------------------------------------------------------------------
@@ -139,6 +139,20 @@ def test_a_poisoned_cell_does_not_stop_the_rest(tmp_path):
     runner(tmp_path).run(cells)
     assert len(store.keys()) == 3
     assert store.failed_keys() == set()
+
+
+def test_a_base_that_cannot_be_loaded_is_no_failure_of_a_cell(tmp_path):
+    """One error for the run: the same command goes on once the base is there."""
+
+    def missing():
+        raise BaseModelError("base 'b' cannot be loaded")
+
+    cells = planned(Task("a"), Task("b"))
+    with Leases(tmp_path) as leases:
+        with pytest.raises(BaseModelError, match="base 'b' cannot be loaded"):
+            Runner(missing, CellStore(tmp_path), EngineOptions(), Tools(leases)).run(cells)
+        assert leases.keys() == set()
+    assert CellStore(tmp_path).failed_keys() == set()
 
 
 @pytest.mark.parametrize("logit", [float("nan"), float("inf"), -float("inf")])
