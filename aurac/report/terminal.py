@@ -91,11 +91,19 @@ def _best(run: Run, task: str) -> CurveRow | None:
     return next((c for c in ordered(run.of_task(task)) if c.is_default and c.log2), None)
 
 
+def _missing(run: Run) -> int:
+    """Cells without a result: those of curves, and of the base; a group's are its members'."""
+    groups = {task.get("name") for task in run.tasks if task.get("members")}
+    holes = {(c.id, c.task, r) for c in run.curves if c.task not in groups for r in c.missing}
+    base = {str(failure.get("task")) for failure in run.failures if failure.get("rank") == 0}
+    return len(holes) + len(base)
+
+
 def _caption(run: Run, left: int) -> str:
     metrics = ", ".join(dict.fromkeys(one_line(curve.metric) for curve in run.curves))
     counts = sorted({curve.n_docs for curve in run.curves if curve.n_docs})
     documents = "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "?"
-    missing = sum(len(curve.missing) for curve in run.curves)
+    missing = _missing(run)
     parts = [f"metric {metrics}", f"{documents} documents"]
     parts += ["* published inference"] if any(c.role == "published" for c in run.curves) else []
     parts += [f"{missing} cells missing"] if missing else []

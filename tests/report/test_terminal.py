@@ -44,6 +44,21 @@ def test_markup_and_escapes_are_text(tmp_path):
     assert "[red]x[/red]\\x1b[2J" in text
 
 
+def test_missing_cells_are_counted_with_that_of_the_base_and_once_in_a_group(tmp_path):
+    maker = RunMaker(tmp_path, n=20)
+    for task in ("part", "whole"):
+        maker.add("a", [0.3, 0.6, 0.7], ranks=(1, 2, 4), task=task)
+    results = maker.results()
+    for curve in results["curves"]:
+        curve["accuracy"][1], curve["missing"] = None, {"2": "why"}
+    results["tasks"] = [{"name": "part"}, {"name": "whole", "members": ["part"]}]
+    results["failures"] = [
+        {"adapter": "a", "curve": "a", "task": "part", "rank": 2, "reason": "why"},
+        {"adapter": None, "curve": None, "task": "part", "rank": 0, "reason": "why"},
+    ]
+    assert "2 cells missing" in printed(results, 120)
+
+
 def test_a_long_run_is_cut_and_says_so(tmp_path):
     text = printed(many_curves(tmp_path, 50, cells=False, n=10).results(), 100)
     assert "10 more rows in table.csv" in text
