@@ -104,6 +104,24 @@ def write_json(path: Path, value: Any, *, exclusive: bool = False) -> None:
     write_atomic(path, text, exclusive=exclusive)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file that is only ever replaced as a whole a second name; a copy where that fails.
+
+    Raises:
+        OSError: `source` is not there, or the folder of `target` cannot be written.
+    """
+    if target.exists() and target.samefile(source):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (*_NO_LINKS, errno.EXDEV, errno.EMLINK):
+            raise
+        write_atomic(target, source.read_bytes())
+
+
 def json_by_key(value: dict[str, Any]) -> str:
     """An object as JSON text with one line for each of its keys.
 

@@ -167,13 +167,20 @@ def compare(
     """  # noqa: D301
     if status:
         return _status(out, as_json)
+    command = shlex.join(["aurac", *sys.argv[1:]])
     if dry_run:
         from aurac.cli._dry_run import show_dry_run
 
         settings |= {"data": folders(data), "basis": names(basis), "rescale": names(rescale)}
         settings |= {"shard": shard, "groups": groups}
         return show_dry_run(
-            checkpoints, names(tasks), out=out, as_json=as_json, metric=metric, **settings
+            checkpoints,
+            names(tasks),
+            out=out,
+            command=command,
+            as_json=as_json,
+            metric=metric,
+            **settings,
         )
     from aurac.cli._analysis import parse_groups
     from aurac.runs.compare import compare as run
@@ -185,7 +192,7 @@ def compare(
         names(tasks),
         out=out,
         progress=True,
-        command=shlex.join(["aurac", *sys.argv[1:]]),
+        command=command,
         metric=parse_metrics(metric),
         data=folders(data),
         basis=names(basis),
@@ -235,19 +242,24 @@ def _show_failures(done: Any) -> None:
 def _show(done: Any, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(done.results, indent=1, ensure_ascii=False, allow_nan=False))
+        _show_besides(done, err=True)
         return
     from aurac.console import stdout_console
     from aurac.report import terminal_table
 
     console = stdout_console()
     console.print(terminal_table(done.results, width=console.width))
-    if len(done.results["adapters"]) > 1 and not done.failures and not done.outgrown:
+    if len(done.results["adapters"]) > 1 and not done.failures:
         from aurac.cli._analysis import analyse_sources, pair_lines
         from aurac.stats.streams import SEED
 
         found = analyse_sources([str(done.folder)], None, (), SEED, strict=False)
         click.echo("\n".join(pair_lines(found.pairs, "Paired differences on the same documents")))
     _show_failures(done)
-    if done.outgrown:
-        return
     click.echo(f"report: {done.folder / 'report.html'}")
+    _show_besides(done)
+
+
+def _show_besides(done: Any, *, err: bool = False) -> None:
+    if done.besides:
+        click.echo(done.besides, err=err)

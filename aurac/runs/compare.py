@@ -11,9 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import UsageError
-from aurac.files import write_json
-from aurac.runs.executors import make_executor
-from aurac.runs.folder import REPORT_FILE, open_run_folder, outgrown, say_why_unused
+from aurac.files import link_or_copy, write_json
+from aurac.runs.executors import Executor, make_executor
+from aurac.runs.folder import (
+    REPORT_FILE,
+    find_run_folder,
+    held_besides,
+    open_run_folder,
+    recorded_names,
+    say_why_unused,
+    subset_folder,
+)
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.lock import Leases
 from aurac.runs.log import Profile, RunLog
@@ -24,7 +32,7 @@ from aurac.runs.results import RESULTS_FILE, SCHEMA, TaskCells, adapter_row, cur
 from aurac.runs.runner import Tools
 from aurac.runs.session import Session, common_base, limit_of, load_adapters, open_session
 from aurac.runs.settings import separated
-from aurac.runs.status import PlanRow, write_plan
+from aurac.runs.status import PlanRow, add_to_plan
 from aurac.runs.store import CellStore, cannot_write
 from aurac.tasks.record import write_requests
 
@@ -45,18 +53,19 @@ _MOST_REPAIRS = 3  # rounds in which damaged cells are computed again
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison: its folder, the content of `results.json`, the files written.
+    """A comparison: the folder of its results, the content of `results.json`, the files written.
 
     Attributes:
+        folder: The run folder; where that holds more than was asked for, a folder in it.
         shard: (number, of) where only that share was computed; there are no results then.
-        outgrown: The folder belongs to a larger request by now, whose results are left alone.
+        besides: What else the run folder holds, in words; empty where there is nothing else.
     """
 
     folder: Path
     results: dict[str, Any]
     files: tuple[Path, ...]
     shard: tuple[int, int] | None = None
-    outgrown: bool = False
+    besides: str = ""
 
     @property
     def failures(self) -> list[dict[str, Any]]:
@@ -85,7 +94,9 @@ def compare(
         checkpoints: Folders, files or hub ids of adapters.
         tasks: Names that lm-eval knows, or bundled ones.
         out: Run folder; None: `runs/<tasks>-<hash of the request>`. The same request goes on where
-            it stopped, and processes that are given the same request share the work.
+            it stopped, and processes that are given the same request share the work. Adapters,
+            tasks and ranks may be added. A request for fewer than the folder holds gets results of
+            its own in `<out>/subsets`, and those of the whole stay as they are.
         progress: Show a progress bar with the time left on standard error.
         command: The command line, for the provenance.
         settings: Fields of `Settings` and of `Execution`.
@@ -99,12 +110,18 @@ def compare(
         raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
     chosen, execution = separated(settings)
     started, profile = time.time(), Profile()
+    executor, elsewhere = make_executor(execution), execution.executor == "ray"
     with Interrupts() as interrupts:
         with profile.spent("build"):
-            elsewhere = execution.executor == "ray"
-            session = open_session(checkpoints, tasks, chosen, elsewhere=elsewhere)
-        folder = open_run_folder(out, tasks, session.request())
-        run = _Run(session, execution, folder, interrupts, profile, progress=progress)
+            names = recorded_names(out)
+            session = open_session(checkpoints, tasks, chosen, names=names, elsewhere=elsewhere)
+        request = session.request()
+        _, begun = find_run_folder(out, tasks, request, command)
+        if not begun and not elsewhere:  # a base that cannot be used leaves no folder behind
+            with profile.spent("load"):
+                session.base()
+        folder = open_run_folder(out, tasks, request, command)
+        run = _Run(session, execution, executor, folder, interrupts, profile, progress=progress)
         return run.whole(command, started)
 
 
@@ -115,13 +132,15 @@ class _Run:
         self,
         session: Session,
         execution: Execution,
+        executor: Executor,
         folder: Path,
         interrupts: Interrupts,
         profile: Profile,
         *,
         progress: bool,
     ) -> None:
-        self.session, self.execution, self.folder = session, execution, folder
+        self.session, self.execution, self.executor = session, execution, executor
+        self.folder = folder
         self.interrupts, self.profile, self.progress = interrupts, profile, progress
         self.store, self.log = CellStore(folder), RunLog(folder)
 
@@ -134,7 +153,7 @@ class _Run:
                 with self.profile.spent("fit"):
                     self.session.fit(self.folder)
                 cells = self.session.cells()
-                write_plan(self.folder, [plan_row(cell) for cell in cells])
+                add_to_plan(self.folder, [plan_row(cell) for cell in cells])
                 say_why_unused(self.store, [cell.identity for cell in cells])
                 if self.execution.retry_failed:
                     for key in self.store.failed_keys():
@@ -178,8 +197,7 @@ class _Run:
         )
         with bar:
             if todo:
-                executor = make_executor(self.execution, self.folder)
-                executor.run(self.session, self.store, todo, tools)
+                self.executor.run(self.session, self.store, todo, tools)
 
     def _shard(self, wanted: list[PlannedCell]) -> Comparison:
         records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
@@ -200,18 +218,18 @@ class _Run:
             session.outline, session.chosen, command, started, request
         )
         with _one_at_a_time(leases, "results"):
-            if outgrown(self.folder, request):
-                logger.warning(
-                    "%s holds a larger run by now: its results are left to that command",
-                    self.folder,
-                )
-                return Comparison(self.folder, results, (), outgrown=True)
-            (self.folder / REPORT_FILE).unlink(missing_ok=True)  # it tells of other results
-            write_json(self.folder / RESULTS_FILE, results)
+            besides = held_besides(self.folder, request)
+            place = subset_folder(self.folder, request) if besides else self.folder
+            if besides:
+                for name in _files_of(results):
+                    link_or_copy(self.folder / name, place / name)
+            (place / REPORT_FILE).unlink(missing_ok=True)  # it tells of other results
+            write_json(place / RESULTS_FILE, results)
             from aurac.report import write_report
 
             with self.profile.spent("report"):
-                return Comparison(self.folder, results, tuple(write_report(self.folder)))
+                files = tuple(write_report(place))
+            return Comparison(place, results, files, besides=_besides(self.folder, besides))
 
 
 @contextlib.contextmanager
@@ -222,6 +240,24 @@ def _one_at_a_time(leases: Leases, name: str) -> Iterator[None]:
         yield
     finally:
         leases.release(name)
+
+
+def _besides(folder: Path, held: Sequence[str]) -> str:
+    if not held:
+        return ""
+    text = f"{folder} also holds {', '.join(held)}"
+    if (folder / RESULTS_FILE).is_file():
+        text += f"; {folder / RESULTS_FILE} and the report beside it stay as they are"
+    return text
+
+
+def _files_of(results: Mapping[str, Any]) -> set[str]:
+    """The files in the run folder that a `results.json` names."""
+    named = [row[kind] for row in results["tasks"] for kind in ("documents", "requests")]
+    for curve in results["curves"]:
+        named += [curve["baseline_cell"], *curve["cells"].values()]
+    lists = [[name] if isinstance(name, str) else name or [] for name in named]
+    return {name for names in lists for name in names}
 
 
 def _write_documents(folder: Path, task: BuiltTask) -> str:

@@ -18,7 +18,8 @@ from aurac.adapters import check_base, check_fits
 from aurac.errors import AuracError, TaskError, UsageError
 from aurac.models.base import PACKAGED, packaged_folder, resolve_base
 from aurac.models.device import pick_device, pick_dtype
-from aurac.runs.folder import REQUEST_FILE, check_same_run, place_of
+from aurac.runs.executors import make_executor
+from aurac.runs.folder import find_run_folder, recorded_names
 from aurac.runs.plan import Variant, parse_ranks, variants_of
 from aurac.runs.session import Session, common_base, limit_of, load_adapters, outline_base
 from aurac.runs.settings import separated
@@ -134,6 +135,7 @@ def dry_run(
     tasks: Sequence[str],
     *,
     out: str | Path | None = None,
+    command: str | None = None,
     **settings: Any,
 ) -> DryRun:
     """What `aurac.compare` would do with the same arguments.
@@ -144,7 +146,8 @@ def dry_run(
     if not checkpoints or not tasks:
         raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
     chosen, execution = separated(settings)
-    adapters = load_adapters(checkpoints, chosen)
+    make_executor(execution)  # refuses one that is not installed
+    adapters = load_adapters(checkpoints, chosen, recorded_names(out))
     check_groups(chosen.groups, list(adapters))
     variants = [
         variant
@@ -164,7 +167,7 @@ def dry_run(
         if built and not absent:
             given = tuple(map(str, checkpoints)), tuple(tasks)
             session = Session(*given, chosen, adapters, outline, variants, built)
-            stored = _stored(session, out, retry=execution.retry_failed)
+            stored = _stored(session, out, command, retry=execution.retry_failed)
     lines = (*_lines(variants, built, stored), *_unseen(variants, absent))
     device = pick_device(chosen.device, elsewhere=elsewhere)
     size = None if base is None else _parameters(base.path)
@@ -303,17 +306,17 @@ class _Stored:
         return Line(curve, task.name, ranks, done, failed, task.n_requests, task.effort)
 
 
-def _stored(session: Session, out: str | Path | None, *, retry: bool) -> _Stored:
+def _stored(
+    session: Session, out: str | Path | None, command: str | None, *, retry: bool
+) -> _Stored:
     """Look the planned cells up, by the keys that `compare` would use.
 
     Raises:
-        RunFolderError: The folder holds another run.
+        RunFolderError: The folder holds another run or other files.
     """
-    request = session.request()
-    folder = place_of(out, session.tasks, request)
-    if not (folder / REQUEST_FILE).is_file():
+    folder, begun = find_run_folder(out, session.tasks, session.request(), command)
+    if not begun:
         return _Stored()
-    check_same_run(folder, request)
     store = CellStore(folder)
     done, failed = store.keys(), set() if retry else store.failed_keys()
     kinds: tuple[set[tuple[str, int, str]], ...] = (set(), set())

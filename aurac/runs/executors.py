@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from aurac.runs.plan import PlannedCell
     from aurac.runs.runner import Tools
@@ -30,18 +29,23 @@ class Executor(Protocol):
         """Until every cell is done or failed.
 
         Raises:
+            BaseModelError: The base cannot be loaded.
             RunFolderError: The run folder cannot be written.
             Interrupted: A signal came; what is done is kept.
             AuracError: The executor itself cannot go on.
         """
 
 
-def make_executor(execution: Execution, run_folder: Path) -> Executor:
-    """The executor that was asked for."""
+def make_executor(execution: Execution) -> Executor:
+    """The executor that was asked for.
+
+    Raises:
+        UsageError: What it needs is not installed.
+    """
     if execution.executor == "ray":
         from aurac.runs.ray import RayExecutor
 
         return RayExecutor(address=execution.address, workers=execution.workers)
     from aurac.runs.workers import LocalExecutor
 
-    return LocalExecutor(run_folder, execution)
+    return LocalExecutor(execution)

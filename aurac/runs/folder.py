@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import logging
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,28 +26,90 @@ logger = logging.getLogger(__name__)
 
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 REQUEST_FILE = "run.json"
+SUBSETS = "subsets"
 _MOST_READ = 64  # cells that are read to say why they are not used
+_MOST_MERGES = 5
+_LISTED = 5  # names in a message
 _WHICH = ("task", "rank", "basis", "rescale", "adapter_sha256")
+_OF_PROMPTS = {"limit", "split", "num_fewshot", "fewshot", "seed", "chat_template"}
+"""Settings that change the documents or the prompts of every task."""
 
 
-def open_run_folder(out: str | Path | None, tasks: Sequence[str], request: dict[str, Any]) -> Path:
-    """Make the run folder, or accept the one that this request (or a smaller one) began.
+def open_run_folder(
+    out: str | Path | None,
+    tasks: Sequence[str],
+    request: dict[str, Any],
+    command: str | None = None,
+) -> Path:
+    """Make the run folder, or add this request to the run that it holds.
+
+    Args:
+        out: See `find_run_folder`, like the next three.
+        tasks: See there.
+        request: See there.
+        command: See there.
 
     Raises:
-        RunFolderError: It holds something else; nothing in it is touched.
+        RunFolderError: It holds something else, and nothing in it is touched; or it cannot be
+            written.
+    """
+    folder, begun = find_run_folder(out, tasks, request, command)
+    try:
+        if not begun:
+            with contextlib.suppress(FileExistsError):  # another process began it a moment ago
+                write_json(folder / REQUEST_FILE, request, exclusive=True)
+        for _ in range(_MOST_MERGES):  # processes that add to one run at once see each other's
+            before = check_same_run(folder, request, command)
+            union = _union(before, request)
+            if union == before:
+                break
+            write_json(folder / REQUEST_FILE, union)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return folder
+
+
+def find_run_folder(
+    out: str | Path | None,
+    tasks: Sequence[str],
+    request: dict[str, Any],
+    command: str | None = None,
+) -> tuple[Path, bool]:
+    """The folder that a request runs in, and whether a run has begun there; nothing is written.
+
+    Args:
+        out: The folder that was named; None: one below `runs`.
+        tasks: Their names.
+        request: See `aurac.runs.session.Session.request`.
+        command: The command line, to suggest another one.
+
+    Raises:
+        RunFolderError: It holds another run or other files, or cannot be read.
     """
     folder = place_of(out, tasks, request)
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"--out {folder} is a file", expected="a folder")
+    if (folder / REQUEST_FILE).is_file():
+        check_same_run(folder, request, command)
+        return folder, True
+    scrap = f".{REQUEST_FILE}."  # of another process that begins the same run just now
     try:
-        if not (folder / REQUEST_FILE).is_file():
-            _begin(folder, request)
-        _continue(folder, request)
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     except OSError as error:
+        raise _unwritable(folder, error) from error
+    if any(not name.startswith(scrap) for name in names) and REQUEST_FILE not in names:
         raise RunFolderError(
-            f"--out {folder} cannot be written ({error.strerror})", fix="choose another --out"
-        ) from error
-    return folder
+            f"--out {folder} holds other files",
+            expected="a new or empty folder, or the folder of this same run",
+            fix="choose another --out",
+        )
+    return folder, False
+
+
+def _unwritable(folder: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(
+        f"--out {folder} cannot be written ({error.strerror})", fix="choose another --out"
+    )
 
 
 def place_of(out: str | Path | None, tasks: Sequence[str], request: dict[str, Any]) -> Path:
@@ -52,48 +118,84 @@ def place_of(out: str | Path | None, tasks: Sequence[str], request: dict[str, An
     return Path(out) if out else Path("runs") / f"{name}-{sha256_json(request)[:8]}"
 
 
-def _begin(folder: Path, request: dict[str, Any]) -> None:
-    scrap = f".{REQUEST_FILE}."  # of another process that begins the same run just now
-    strangers = (
-        [p for p in folder.iterdir() if not p.name.startswith(scrap)] if folder.is_dir() else []
-    )
-    if strangers and not (folder / REQUEST_FILE).is_file():
-        raise RunFolderError(
-            f"--out {folder} holds other files",
-            expected="a new or empty folder, or the folder of this same run",
-            fix="choose another --out",
-        )
-    try:
-        write_json(folder / REQUEST_FILE, request, exclusive=True)
-    except FileExistsError:
-        logger.info("another process began this run a moment ago")
-
-
-def _continue(folder: Path, request: dict[str, Any]) -> None:
-    if check_same_run(folder, request) != request:
-        write_json(folder / REQUEST_FILE, request)
-
-
-def check_same_run(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """The request that a run folder records, if this one may go on there.
+def check_same_run(
+    folder: Path, request: dict[str, Any], command: str | None = None
+) -> dict[str, Any]:
+    """The request that a run folder records, if this one may be added to it.
 
     Raises:
         RunFolderError: It holds another run.
     """
     before = read_request(folder)
-    reasons = [f"its {REQUEST_FILE} cannot be read"] if before is None else []
+    changed: dict[str, Any] = {}
+    reasons = [f"its {REQUEST_FILE} cannot be read"]
     if before is not None:
-        try:
-            reasons = _conflicts(before, request)
-        except (KeyError, TypeError, AttributeError):
-            reasons = [f"its {REQUEST_FILE} cannot be read"]
-    if before is None or reasons:
-        raise RunFolderError(
-            f"--out {folder} holds another run ({'; '.join(reasons)})",
-            expected="a new folder, or the folder of this same run",
-            fix="choose another --out",
+        with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError):
+            _asked(before)
+            changed = _changed_settings(before, request)
+            reasons = _conflicts(before, request, changed)
+            if not reasons:
+                return before
+    expected = "the same settings, or a new folder"
+    if "limit" in changed:
+        expected = (
+            "the same --limit (stored cells hold that many documents and cannot be extended), "
+            "or a new folder"
         )
-    return before
+    elsewhere = _free_folder(folder, changed)
+    again = f"`{_with_out(command, elsewhere)}`" if command else f"--out {elsewhere}"
+    raise RunFolderError(
+        f"--out {folder} holds another run ({'; '.join(reasons)})",
+        expected=expected,
+        fix=f"give {again} to run this beside it",
+    )
+
+
+def _changed_settings(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    settings = before["settings"]
+    return {k: value for k, value in now["settings"].items() if settings.get(k) != value}
+
+
+def _conflicts(before: dict[str, Any], now: dict[str, Any], changed: dict[str, Any]) -> list[str]:
+    """Why `now` cannot be added to the run `before`."""
+    reasons = [
+        f"{key} was {_worded(before['settings'].get(key))}, is {_worded(value)}"
+        for key, value in changed.items()
+    ]
+    kinds = [("adapters", "weights")]
+    if not changed.keys() & _OF_PROMPTS:
+        kinds.append(("tasks", "prompts or documents"))
+    for kind, what in kinds:
+        for name, digest in before[kind].items():
+            if now[kind].get(name, digest) != digest:
+                reasons.append(f"{kind[:-1]} {name} has other content: its {what} changed")
+    return reasons
+
+
+def _worded(value: Any) -> str:
+    return "not given" if value is None else repr(_short(value))
+
+
+def _free_folder(folder: Path, changed: dict[str, Any]) -> Path:
+    """A folder beside this one that is not there, named for the first setting that changed."""
+    key, value = next(iter(changed.items()), ("", ""))
+    named = re.fullmatch(r"[\w.]{1,12}", str(value)) is not None and value is not None
+    stem = f"{folder}-{key.replace('_', '-')}-{value}" if named else f"{folder}"
+    names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
+    return next(Path(name) for name in names if not Path(name).exists())
+
+
+def _with_out(command: str, folder: Path) -> str:
+    """A command line with this folder as its --out."""
+    words = shlex.split(command)
+    kept = [
+        word
+        for place, word in enumerate(words)
+        if word != "--out"
+        and not word.startswith("--out=")
+        and (place == 0 or words[place - 1] != "--out")
+    ]
+    return shlex.join([*kept, "--out", str(folder)])
 
 
 def read_request(folder: Path) -> dict[str, Any] | None:
@@ -105,38 +207,64 @@ def read_request(folder: Path) -> dict[str, Any] | None:
     return request if isinstance(request, dict) else None
 
 
-def _conflicts(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Why `now` is not the run `before`, or that run with more in it."""
-    reasons = [
-        f"{key} was {before['settings'].get(key)!r}, is {value!r}"
-        for key, value in now["settings"].items()
-        if before["settings"].get(key) != value
-    ]
-    for kind, what in (("adapters", "weights"), ("tasks", "prompts or documents")):
-        for name, digest in before[kind].items():
-            if now[kind].get(name, digest) != digest:
-                reasons.append(f"{kind[:-1]} {name} has other content: its {what} changed")
-        if not set(before[kind]) <= set(now[kind]):
-            gone = sorted(set(before[kind]) - set(now[kind]))
-            reasons.append(f"{kind} {', '.join(gone)} are not asked for now")
-    return reasons
+def recorded_names(out: str | Path | None) -> dict[str, str]:
+    """Adapters' hash → the name that a run folder has given them."""
+    adapters = (read_request(Path(out)) or {}).get("adapters") if out else None
+    if not isinstance(adapters, dict):
+        return {}
+    return {digest: name for name, digest in adapters.items() if isinstance(digest, str)}
 
 
-def outgrown(folder: Path, request: dict[str, Any]) -> bool:
-    """Whether the folder now records a larger request, whose results are for another to write."""
-    now = read_request(folder)
-    if now is None or now == request:
-        return False
+def _union(before: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    """A request for all that either asks for."""
+    ranks = {label: set(known) for label, known in before["curves"]}
+    for label, more in request["curves"]:
+        ranks[label] = ranks.get(label, set()) | set(more)
+    return {
+        **before,
+        "adapters": before["adapters"] | request["adapters"],
+        "curves": [[label, sorted(known)] for label, known in ranks.items()],
+        "tasks": before["tasks"] | request["tasks"],
+    }
+
+
+def _asked(request: dict[str, Any]) -> set[tuple[str, int]]:
+    return {(label, rank) for label, ranks in request["curves"] for rank in ranks}
+
+
+def held_besides(folder: Path, request: dict[str, Any]) -> list[str]:
+    """What a run folder records beyond a request, in words: adapters, tasks, ranks."""
+    held = read_request(folder)
+    if held is None:
+        return []
     try:
-        mine, theirs = _asked(request), _asked(now)
+        asked = _asked(request)
+        absent = [name for name in held["adapters"] if name not in request["adapters"]]
+        tasks = [name for name in held["tasks"] if name not in request["tasks"]]
+        curves: dict[tuple[str, ...], list[str]] = {}
+        for label, ranks in held["curves"]:
+            more = tuple(str(rank) for rank in ranks if (label, rank) not in asked)
+            if more and label.rsplit(" · ", 2)[0] not in absent:
+                curves.setdefault(more, []).append(label)
     except (KeyError, TypeError, AttributeError, ValueError):
-        return False
-    return mine < theirs
+        return []
+    parts = [_counted("adapter", absent), _counted("task", tasks)]
+    for more, labels in curves.items():
+        whose = labels[0] if len(labels) == 1 else f"{len(labels)} curves"
+        parts.append(f"{_counted('rank', more)} of {whose}")
+    return [part for part in parts if part]
 
 
-def _asked(request: dict[str, Any]) -> set[tuple[Any, ...]]:
-    points = {("task", name) for name in request["tasks"]}
-    return points | {(label, rank) for label, ranks in request["curves"] for rank in ranks}
+def _counted(noun: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    plural = "s" if len(names) > 1 else ""
+    return f"{noun}{plural} {', '.join(names[:_LISTED])}{more}" if names else ""
+
+
+def subset_folder(folder: Path, request: dict[str, Any]) -> Path:
+    """Where the results of a request lie, if the run folder holds more than it asks for."""
+    name = re.sub(r"[^\w.-]+", "_", "-".join(request["adapters"]))[:60]
+    return folder / SUBSETS / f"{name}-{sha256_json(request)[:8]}"
 
 
 def say_why_unused(store: CellStore, asked: Sequence[CellIdentity]) -> list[str]:
@@ -152,16 +280,20 @@ def say_why_unused(store: CellStore, asked: Sequence[CellIdentity]) -> list[str]
     if not unused or not missing:
         return []
     found: dict[str, str] = {}
+    count = 0
     for key in sorted(unused)[:_MOST_READ]:
         try:
             old = read_cell(store.folder / f"{key}.json")["identity"]
         except ValueError:
             continue
-        found.update(_nearest_difference(old, missing))
+        difference = _nearest_difference(old, missing)
+        found.update(difference)
+        count += bool(difference)
     if found:
         logger.warning(
-            "%d cells in %s are not used, because %s",
-            len(unused),
+            "%s%d cells in %s are not used, because %s",
+            "at least " if len(unused) > _MOST_READ else "",
+            count,
             store.folder,
             "; ".join(found.values()),
         )
@@ -169,9 +301,9 @@ def say_why_unused(store: CellStore, asked: Sequence[CellIdentity]) -> list[str]
 
 
 def _nearest_difference(old: dict[str, Any], missing: list[dict[str, Any]]) -> dict[str, str]:
-    """What a missing cell of the same task, rank and truncation has that this one has not."""
-    alike = [new for new in missing if all(new[name] == old.get(name) for name in _WHICH[:-1])]
-    if not alike:  # a rank or a task that is not asked for now
+    """What a missing cell of the same task, adapter, rank and truncation has instead."""
+    alike = [new for new in missing if all(new[name] == old.get(name) for name in _WHICH)]
+    if not alike:  # an adapter, a rank or a task that is not asked for now
         return {}
     new = min(alike, key=lambda new: sum(new[name] != old.get(name) for name in new))
     return {
@@ -181,6 +313,5 @@ def _nearest_difference(old: dict[str, Any], missing: list[dict[str, Any]]) -> d
     }
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text[:12] if len(text) == 64 else text
+def _short(value: Any) -> Any:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else value

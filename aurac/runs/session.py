@@ -185,6 +185,7 @@ def open_session(
     tasks: Sequence[str],
     chosen: Settings,
     *,
+    names: Mapping[str, str] | None = None,
     elsewhere: bool = False,
 ) -> Session:
     """Read the adapters, outline the base and build the tasks.
@@ -193,12 +194,13 @@ def open_session(
         checkpoints: Folders, files or hub ids.
         tasks: Names.
         chosen: Everything else that is asked for.
+        names: See `load_adapters`.
         elsewhere: Other machines compute: the device need not be here.
 
     Raises:
         AuracError: Any input that cannot be used.
     """
-    adapters = load_adapters(checkpoints, chosen)
+    adapters = load_adapters(checkpoints, chosen, names)
     check_groups(chosen.groups, list(adapters))
     variants = [v for name, a in adapters.items() for v in _variants(name, a, chosen)]
     base = outline_base(
@@ -271,10 +273,21 @@ def outline_base(
     )
 
 
-def load_adapters(checkpoints: Sequence[str | Path], chosen: Settings) -> dict[str, Adapter]:
-    """Unique name → adapter; names that clash are told apart by their folder or a number."""
+def load_adapters(
+    checkpoints: Sequence[str | Path], chosen: Settings, names: Mapping[str, str] | None = None
+) -> dict[str, Adapter]:
+    """Unique name → adapter; names that clash are told apart by their folder or a number.
+
+    Args:
+        checkpoints: Folders, files or hub ids.
+        chosen: Settings; the base and what the files do not say are read.
+        names: Adapters' hash → name, of those that a run folder has named before.
+
+    Raises:
+        CheckpointError: One that cannot be read, or the same adapter twice.
+    """
     said = {k: v for k, v in chosen.checkpoint.items() if v is not None}
-    found: dict[str, Adapter] = {}
+    loaded: list[tuple[str | Path, Adapter]] = []
     hashes: dict[str, str] = {}
     for checkpoint in checkpoints:
         adapter = load_adapter(checkpoint, base=chosen.base, bases=KnownBase, **said)
@@ -285,11 +298,18 @@ def load_adapters(checkpoints: Sequence[str | Path], chosen: Settings) -> dict[s
                 fix="name each one once",
             )
         hashes[adapter.sha256] = str(checkpoint)
-        name, number = adapter.name, 2
-        if name in found and Path(checkpoint).parent.name:
-            name = f"{Path(checkpoint).parent.name}/{Path(checkpoint).name}"
-        while name in found:
-            name, number = f"{adapter.name}-{number}", number + 1
+        loaded.append((checkpoint, adapter))
+    known = {digest: name for digest, name in (names or {}).items() if digest in hashes}
+    found: dict[str, Adapter] = {}
+    for checkpoint, adapter in loaded:
+        taken = {*found, *known.values()}
+        name, number = known.get(adapter.sha256), 2
+        if name is None:
+            name = adapter.name
+            if name in taken and Path(checkpoint).parent.name:
+                name = f"{Path(checkpoint).parent.name}/{Path(checkpoint).name}"
+            while name in taken:
+                name, number = f"{adapter.name}-{number}", number + 1
         found[name] = adapter
     return found
 

@@ -120,6 +120,19 @@ class Status:
         }
 
 
+def add_to_plan(folder: Path, plan: Sequence[PlanRow]) -> None:
+    """Keep a plan beside what the folder's plan holds of other adapters, tasks and ranks.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    before = read_plan(folder) or []
+    if not set(plan) <= set(before):
+        places = {(row.curve, row.rank, row.task) for row in plan}
+        others = [r for r in before if (r.curve, r.rank, r.task) not in places]
+        write_plan(folder, [*plan, *others])
+
+
 def write_plan(folder: Path, plan: Sequence[PlanRow]) -> None:
     """Keep the plan for `read_status`: a line with its hash, and a line with its cells.
 

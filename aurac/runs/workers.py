@@ -21,7 +21,6 @@ from aurac.runs.settings import to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from aurac.runs.plan import PlannedCell
     from aurac.runs.session import Session
@@ -37,12 +36,11 @@ class LocalExecutor:
     """Runs cells here and in `execution.workers - 1` further processes.
 
     Args:
-        run_folder: Shared by all.
         execution: Workers, shard and lease time are read.
     """
 
-    def __init__(self, run_folder: Path, execution: Execution) -> None:
-        self._run_folder, self._execution = run_folder, execution
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
 
     def run(
         self, session: Session, store: CellStore, cells: Sequence[PlannedCell], tools: Tools
@@ -56,34 +54,41 @@ class LocalExecutor:
         with contextlib.ExitStack() as stack:
             if len(devices) > 1:
                 threads = stack.enter_context(_divided_threads(len(devices)))
-                stack.enter_context(self._others(session, devices[1:], threads, tools))
+                stack.enter_context(self._others(session, store, devices[1:], threads, tools))
             if session.chosen.device_map is None:
                 session.place_on(devices[0])
             Runner(session.base, store, session.options, tools).run(cells)
 
     @contextlib.contextmanager
     def _others(
-        self, session: Session, devices: Sequence[str], threads: int, tools: Tools
+        self,
+        session: Session,
+        store: CellStore,
+        devices: Sequence[str],
+        threads: int,
+        tools: Tools,
     ) -> Iterator[None]:
         """Further workers; at the end they are told to end, and awaited."""
         started: list[subprocess.Popen[bytes]] = []
+        settled = False
         try:
             for device in devices:
-                worker = _start(self._order(session, device), threads)
+                worker = _start(self._order(session, store, device), threads)
                 started.append(worker)
                 tools.log.event("worker", pid=worker.pid, device=device)
             yield
+            settled = True
         finally:
             # All cells are settled, or this process must end: either way the workers are done.
             early = [worker for worker in started if worker.poll() is not None]
             for worker in started:
                 worker.terminate()
             for worker in started:
-                _end(worker, tools, early=worker in early)
+                _end(worker, tools, early=worker in early, settled=settled)
 
-    def _order(self, session: Session, device: str) -> dict[str, Any]:
+    def _order(self, session: Session, store: CellStore, device: str) -> dict[str, Any]:
         return {
-            "folder": str(self._run_folder.resolve()),
+            "folder": str(store.run_folder.resolve()),
             "checkpoints": list(session.checkpoints),
             "tasks": list(session.tasks),
             "settings": {**to_plain(session.chosen), "device": device},
@@ -134,8 +139,11 @@ def _start(order: dict[str, Any], threads: int) -> subprocess.Popen[bytes]:
     return worker
 
 
-def _end(worker: subprocess.Popen[bytes], tools: Tools, *, early: bool) -> None:
-    """Wait for a worker, not for ever; one that ended by itself before is said."""
+def _end(worker: subprocess.Popen[bytes], tools: Tools, *, early: bool, settled: bool) -> None:
+    """Wait for a worker, not for ever; warn of one that ended before it was told to (`early`).
+
+    `settled` says whether every cell is done or failed by now.
+    """
     try:
         status = worker.wait(_ENDS_IN)
     except subprocess.TimeoutExpired:
@@ -148,4 +156,5 @@ def _end(worker: subprocess.Popen[bytes], tools: Tools, *, early: bool) -> None:
     tools.log.event("worker ended", pid=worker.pid, status=status, early=early)
     if early and status != 0:
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
-        logger.warning("a worker ended early %s; its cells were done by the others", how)
+        then = "the others computed its cells" if settled else "the cell it was computing is left"
+        logger.warning("a worker ended early %s; %s", how, then)

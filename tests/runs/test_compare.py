@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,8 @@ from aurac.errors import (
     UsageError,
 )
 from aurac.runs.compare import compare
+from aurac.runs.dryrun import dry_run
+from aurac.runs.status import read_status
 from aurac.runs.store import read_cell
 from aurac.training import make_recipe, train
 
@@ -185,9 +188,87 @@ def test_an_adapter_may_be_added_but_nothing_changed(adapters, tmp_path):
     before = (out / "results.json").read_bytes()
     with pytest.raises(RunFolderError, match=r"holds another run.*limit was 5, is 4"):
         compare(list(adapters.values()), [TASK], out=out, **(COMMON | {"limit": 4}))
-    with pytest.raises(RunFolderError, match="adapters lora are not asked for now"):
-        compare([adapters["matryoshka"]], [TASK], out=out, **COMMON)
     assert (out / "results.json").read_bytes() == before
+
+
+def test_fewer_adapters_and_ranks_than_the_folder_holds_are_shown(
+    run, adapters, tmp_path, monkeypatch
+):
+    """Nothing is computed, the whole keeps its results, and the subset is a run of its own."""
+    from aurac.readers.run import read_run
+    from aurac.tasks.task import BuiltTask
+
+    out = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+    monkeypatch.setattr(BuiltTask, "evaluate", None)
+    one = compare([adapters["matryoshka"]], [TASK], out=out, **COMMON)
+    assert one.folder.parent == out / "subsets"
+    whole = f"; {out / 'results.json'} and the report beside it stay as they are"
+    assert one.besides == f"{out} also holds adapter lora{whole}"
+    expected = [c for c in run.results["curves"] if c["adapter"] == "matryoshka"]
+    assert one.results["curves"] == expected
+    assert json.loads((one.folder / "results.json").read_text()) == one.results
+    assert [c.adapter for c in read_run(one.folder)[0]] == ["matryoshka"] * 2
+    assert (one.folder / "report.html").is_file()
+    ends = compare(list(adapters.values()), [TASK], out=out, ranks="1,4", **COMMON)
+    assert ends.besides == f"{out} also holds rank 2 of 3 curves{whole}"
+    assert ends.folder != one.folder
+    assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
+    assert read_status(out).done == 10
+    again = compare(list(adapters.values()), [TASK], out=out, **COMMON)
+    assert (again.folder, again.besides) == (out, "")
+    assert again.results["curves"] == run.results["curves"]
+
+
+def test_an_adapter_keeps_the_name_that_its_run_folder_gave_it(adapters, tmp_path, monkeypatch):
+    """Two folders of one name: which of them is asked for, and in what order, changes nothing."""
+    from aurac.runs.session import load_adapters
+    from aurac.runs.settings import Settings
+
+    first, second = (
+        shutil.copytree(adapters[name], tmp_path / seed / "adapter")
+        for name, seed in (("lora", "one"), ("matryoshka", "two"))
+    )
+    both = load_adapters([first, second], Settings())
+    assert list(both) == ["adapter", "two/adapter"]
+    names = {adapter.sha256: name for name, adapter in both.items()}
+    assert list(load_adapters([second], Settings(), names)) == ["two/adapter"]
+    assert list(load_adapters([second, first], Settings(), names)) == ["two/adapter", "adapter"]
+    only = {both["adapter"].sha256: "adapter"}
+    assert list(load_adapters([second, first], Settings(), only)) == ["two/adapter", "adapter"]
+
+
+def without_base_hash(adapter, folder):
+    shutil.copytree(adapter, folder)
+    record = json.loads((folder / "aurac.json").read_text())
+    (folder / "aurac.json").write_text(json.dumps(record | {"base_sha256": None}))
+    return folder, record["base"]
+
+
+def test_a_base_that_cannot_be_used_is_one_line_and_leaves_no_folder(adapters, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    adapter, source = without_base_hash(adapters["lora"], tmp_path / "adapter")
+    base = shutil.copytree(source, tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    tensors["lm_head.weight"][0, 0] = float("nan")
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    out = tmp_path / "run"
+    done = aurac_command("compare", adapter, "--tasks", TASK, "--base", base, "--out", out)
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert "NaN or infinite (1 of the" in line
+    assert "in lm_head.weight" in line
+    assert not out.exists()
+
+
+def test_ray_that_is_missing_is_noticed_before_anything_is_read_or_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as an import of what is not installed
+    monkeypatch.setattr("aurac.runs.compare.open_session", None)
+    for call in (compare, dry_run):
+        with pytest.raises(UsageError, match=r"Ray, which is not.*pip install 'aurac\[ray\]'"):
+            call([tmp_path / "none"], [TASK], out=tmp_path / "run", executor="ray", **COMMON)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_with_other_files_is_left_alone(adapters, tmp_path):

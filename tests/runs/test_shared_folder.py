@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -263,6 +264,36 @@ def test_a_worker_that_is_killed_costs_its_cell_at_most(
     assert ended["early"]
     assert curves(out) == curves(undisturbed.folder)
     clean(out)
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [(None, "the others computed its cells"), (Interrupted, "the cell it was computing is left")],
+)
+def test_a_killed_workers_cells_are_called_done_only_if_they_are(
+    stop, expected, tmp_path, monkeypatch, caplog
+):
+    from types import SimpleNamespace
+
+    from aurac.runs.runner import Tools
+    from aurac.runs.settings import Execution, Settings
+    from aurac.runs.workers import LocalExecutor
+
+    def start(*_):
+        worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        worker.kill()
+        worker.wait()
+        return worker
+
+    monkeypatch.setattr("aurac.runs.workers._start", start)
+    session = SimpleNamespace(checkpoints=(), tasks=(), chosen=Settings())
+    others = LocalExecutor(Execution())._others(session, CellStore(tmp_path), ["cpu"], 1, Tools())
+    with pytest.raises(stop) if stop else contextlib.nullcontext(), others:
+        if stop:
+            raise stop
+    assert [r.getMessage() for r in caplog.records if r.name.startswith("aurac")] == [
+        f"a worker ended early by signal 9; {expected}"
+    ]
 
 
 @pytest.mark.cluster

@@ -16,14 +16,21 @@ from aurac.cli.runs import runs
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_json
 from aurac.machine import process_mark
-from aurac.runs.folder import open_run_folder, outgrown, say_why_unused
+from aurac.runs.folder import (
+    find_run_folder,
+    held_besides,
+    open_run_folder,
+    recorded_names,
+    say_why_unused,
+    subset_folder,
+)
 from aurac.runs.lock import Leases
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.progress import duration
 from aurac.runs.provenance import CellIdentity
 from aurac.runs.runner import Tools
 from aurac.runs.settings import Execution, Settings, from_plain, parse_shard, separated, to_plain
-from aurac.runs.status import PlanRow, find_runs, read_plan, read_status, write_plan
+from aurac.runs.status import PlanRow, add_to_plan, find_runs, read_plan, read_status, write_plan
 from aurac.runs.store import CellStore
 
 REQUEST = {
@@ -153,7 +160,6 @@ def test_two_processes_may_begin_one_folder(tmp_path):
         ({"settings": {"dtype": "float32", "limit": 4}}, "limit was 5, is 4"),
         ({"adapters": {"a": "2"}}, "adapter a has other content: its weights changed"),
         ({"tasks": {"t": "y"}}, "task t has other content: its prompts or documents changed"),
-        ({"tasks": {"u": "x"}}, "tasks t are not asked for now"),
     ],
 )
 def test_a_changed_request_is_refused_with_the_difference(tmp_path, change, said):
@@ -164,13 +170,67 @@ def test_a_changed_request_is_refused_with_the_difference(tmp_path, change, said
     assert (tmp_path / "r/run.json").read_bytes() == before
 
 
-def test_a_folder_that_grew_meanwhile_is_left_to_the_larger_request(tmp_path):
+def test_a_refusal_gives_the_command_that_keeps_both_runs(tmp_path):
+    """The settings explain the prompts, which are not listed beside them."""
+    out = open_run_folder(tmp_path / "r", ["t"], REQUEST)
+    other = REQUEST | {"settings": {"dtype": "float32", "limit": 60}, "tasks": {"t": "y"}}
+    for given in (f"--out {out}", f"--out={out}"):
+        command = f"aurac compare 'my a' {given} --limit 60"
+        with pytest.raises(RunFolderError) as refused:
+            open_run_folder(out, ["t"], other, command)
+        assert "(limit was 5, is 60); expected the same --limit" in str(refused.value)
+        wanted = (
+            f"give `aurac compare 'my a' --limit 60 --out {out}-limit-60` to run this beside it"
+        )
+        assert wanted in str(refused.value)
+    (tmp_path / "r-limit-60").mkdir()
+    with pytest.raises(RunFolderError, match=r"give --out .*/r-limit-60-2 to run"):
+        open_run_folder(out, ["t"], other)
+    with pytest.raises(RunFolderError, match=r"weights changed.*give --out .*/r-2 to run"):
+        open_run_folder(out, ["t"], REQUEST | {"adapters": {"a": "2"}})
+    none = {"settings": {"dtype": "float32", "limit": None}}
+    with pytest.raises(RunFolderError, match=r"limit was 5, is not given.*/r-2 to run"):
+        open_run_folder(out, ["t"], REQUEST | none)
+
+
+def test_a_damaged_record_is_no_run_to_add_to(tmp_path):
+    for record in ("{", "[]", "{}", json.dumps(REQUEST | {"curves": 1})):
+        (tmp_path / "run.json").write_text(record)
+        with pytest.raises(RunFolderError, match=r"its run\.json cannot be read"):
+            find_run_folder(tmp_path, ["t"], REQUEST)
+
+
+def test_a_folder_records_all_that_was_asked_for_and_says_what_else_it_holds(tmp_path):
     open_run_folder(tmp_path, ["t"], REQUEST)
-    assert not outgrown(tmp_path, REQUEST)
-    larger = REQUEST | {"curves": [["a · prefix · rule", [1, 2, 4]]]}
-    open_run_folder(tmp_path, ["t"], larger)
-    assert outgrown(tmp_path, REQUEST)
-    assert not outgrown(tmp_path, larger)
+    assert held_besides(tmp_path, REQUEST) == []
+    other = REQUEST | {
+        "adapters": {"a": "1", "b": "2"},
+        "curves": [["a · prefix · rule", [2, 4]], ["b · prefix · rule", [4]]],
+        "tasks": {"u": "x"},
+    }
+    assert find_run_folder(tmp_path, ["u"], other) == (tmp_path, True)
+    open_run_folder(tmp_path, ["u"], other)
+    assert held_besides(tmp_path, other) == ["task t", "rank 1 of a · prefix · rule"]
+    assert held_besides(tmp_path, REQUEST) == [
+        "adapter b",
+        "task u",
+        "rank 4 of a · prefix · rule",
+    ]
+    both = json.loads((tmp_path / "run.json").read_text())
+    assert both["curves"] == [["a · prefix · rule", [1, 2, 4]], ["b · prefix · rule", [4]]]
+    assert recorded_names(tmp_path) == {"1": "a", "2": "b"}
+    open_run_folder(tmp_path, ["t"], REQUEST)
+    assert json.loads((tmp_path / "run.json").read_text()) == both
+    assert subset_folder(tmp_path, REQUEST).parent == tmp_path / "subsets"
+    assert subset_folder(tmp_path, REQUEST) != subset_folder(tmp_path, other)
+
+
+def test_the_plan_keeps_cells_that_are_not_asked_for_now(tmp_path):
+    one, other = PlanRow("1", "a", 1, "t", 3), PlanRow("2", "b", 1, "t", 3)
+    write_plan(tmp_path, [one, other])
+    again = one._replace(key="3")
+    add_to_plan(tmp_path, [again])
+    assert read_plan(tmp_path) == [again, other]
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(CellIdentity)])
@@ -182,7 +242,7 @@ def test_what_makes_old_cells_useless_is_named(tmp_path, caplog, field):
     new = dataclasses.replace(cell.identity, **{field: 7})
     with caplog.at_level(logging.WARNING, "aurac"):
         said = say_why_unused(store, [new])
-    if field in ("task", "rank", "basis", "rescale"):
+    if field in ("task", "rank", "basis", "rescale", "adapter_sha256"):
         assert said == []
     else:
         assert said == [field]
