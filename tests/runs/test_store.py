@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 from aurac.errors import RunFolderError
-from aurac.files import json_by_key, sweep_scraps, write_atomic, write_json
+from aurac.files import json_by_key, link_or_copy, sweep_scraps, write_atomic, write_json
 from aurac.hashing import sha256_json
 from aurac.machine import process_mark
 from aurac.runs.lock import Leases
@@ -145,6 +146,23 @@ def test_an_exclusive_write_leaves_what_is_there(tmp_path, monkeypatch, links):
         write_json(tmp_path / "x.json", 2, exclusive=True)
     assert json.loads((tmp_path / "x.json").read_text()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_second_name_follows_the_file_that_replaced_the_first(tmp_path, monkeypatch, links):
+    def refuse(*_args, **_options):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse)
+    source, target = tmp_path / "a", tmp_path / "below" / "b"
+    for content in ("old", "new"):
+        write_atomic(source, content)
+        for _ in range(2):
+            link_or_copy(source, target)
+            assert target.read_text() == content
+    assert [path.name for path in target.parent.iterdir()] == ["b"]
+    assert target.samefile(source) == links
 
 
 def test_a_failure_is_a_record_that_a_cell_replaces(tmp_path):
