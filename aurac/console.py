@@ -1,16 +1,93 @@
-"""The two terminals: results go to standard output, progress and messages to standard error."""
+"""The two terminals: results go to standard output, progress and messages to standard error.
+
+Names of adapters and tasks, paths, model answers and messages of libraries are printed by many
+commands. What is written passes a stream that spells control characters out, so that nothing that
+was read from a file moves the cursor. Rich's consoles write past that stream: their own control
+codes, such as those that draw a progress bar, reach the terminal.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
+    from rich.progress import Progress
 
 _WIDE = 200  # a pipe has no width; a table takes what it needs
+
+# Controls but tab and newline, bidirectional marks, line separators, surrogates, private use.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+    "\ud800-\udfff\ue000-\uf8ff\U000f0000-\U0010ffff]"
+)
+
+
+def spelled(text: str) -> str:
+    r"""`text` with what a terminal would not show as a character written as ``\u001b``.
+
+    In JSON, where such a character can only stand inside a string, that is the same string.
+    """
+    return _HIDDEN.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+
+class VisibleStream:
+    """A text stream that spells control characters out.
+
+    `rich_proxied_file` is the stream beneath, under the name that rich looks for.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str | bytes) -> int:
+        """Write, spelled out; click sends what the shell completes as bytes."""
+        shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        self.rich_proxied_file.write(spelled(shown))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "buffer":  # nobody writes bytes past it
+            raise AttributeError(name)
+        return getattr(self.rich_proxied_file, name)
+
+
+class _Terminal:
+    """A standard stream as it is now, beneath all that spells out or redirects it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        stream = getattr(sys, self._name)
+        while (beneath := getattr(stream, "rich_proxied_file", None)) is not None:
+            stream = beneath
+        return getattr(stream, name)
+
+
+@contextmanager
+def visible_streams() -> Iterator[None]:
+    """Standard output and standard error spell out, until the block ends."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (
+        stream if isinstance(stream, VisibleStream) else VisibleStream(stream) for stream in before
+    )
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 @lru_cache(maxsize=1)
@@ -18,7 +95,7 @@ def stderr_console() -> Console:
     """For progress, warnings and errors (plain when it is not a terminal; honours NO_COLOR)."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(file=_Terminal("stderr"))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1)
@@ -27,6 +104,31 @@ def stdout_console() -> Console:
     from rich.console import Console
 
     if sys.stdout.isatty():
-        return Console()
+        return Console(file=_Terminal("stdout"))  # type: ignore[arg-type]
     columns = os.environ.get("COLUMNS", "")
     return Console(width=int(columns) if columns.isdecimal() and int(columns) else _WIDE)
+
+
+@contextmanager
+def drawn(bar: Progress) -> Iterator[None]:
+    """Within this block `bar` is drawn; what is written to the terminal appears above it.
+
+    Args:
+        bar: On `stderr_console()`, made with `redirect_stdout=False, redirect_stderr=False`:
+            rich's own redirection would let control characters of what is written through.
+    """
+    from rich.file_proxy import FileProxy
+
+    def give_back(name: str, stream: Any) -> None:
+        getattr(sys, name).flush()  # a last line without its end
+        setattr(sys, name, stream)
+
+    with ExitStack() as stack:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream.isatty():
+                stack.callback(give_back, name, stream)
+                above: Any = FileProxy(bar.console, stream)
+                setattr(sys, name, VisibleStream(above))
+        stack.enter_context(bar)
+        yield

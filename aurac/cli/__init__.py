@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from aurac.cli._messages import quiet_libraries
-from aurac.cli._visible import spelled, visible_streams
+from aurac.console import spelled, visible_streams
 from aurac.errors import AuracError
 from aurac.models.device import share_cores
 

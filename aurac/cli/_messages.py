@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 from aurac.models.cache import cache_root
@@ -43,6 +44,15 @@ class Line(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """`aurac: warning: …`."""
         return f"aurac: {record.levelname.lower()}: {record.getMessage()}"
+
+
+class Screen(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to standard error as it is now: above a progress bar while one is drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 class LogFile(logging.FileHandler):
@@ -87,14 +97,14 @@ def quiet_libraries(*, verbose: bool) -> None:
             logger.removeHandler(handler)
             handler.close()
     if verbose:
-        _add(root, logging.StreamHandler(), logging.Formatter(_VERBOSE))
+        _add(root, Screen(), logging.Formatter(_VERBOSE))
         root.setLevel(logging.INFO)
         return
     _add(root, LogFile(log_path()), logging.Formatter(f"%(asctime)s {_VERBOSE}"))
     root.setLevel(logging.WARNING)
     for logger in libraries:
         _keep_off_the_screen(logger)
-    screen = logging.StreamHandler()
+    screen = Screen()
     screen.setLevel(logging.WARNING)
     screen.addFilter(Once())
     _add(ours, screen, Line())

@@ -194,6 +194,7 @@ class _Run:
             wait_for_device=self.execution.profile,
             on_documents=bar.documents,
             on_cell=bar.cell,
+            on_settled=bar.settled,
         )
         with bar:
             if todo:

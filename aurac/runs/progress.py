@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from aurac.console import stderr_console
+from aurac.console import drawn, stderr_console
 from aurac.report.escape import one_line
 
 if TYPE_CHECKING:
@@ -39,9 +40,17 @@ class NoProgress:
     def cell(self, cell: PlannedCell) -> None:
         """A cell begins."""
 
+    def settled(self, cell: PlannedCell, outcome: str) -> None:
+        """A cell has ended.
+
+        Args:
+            cell: The cell.
+            outcome: "done", "failed", or the same with "by another process".
+        """
+
 
 class SweepProgress(NoProgress):
-    """A bar over the requests of all cells; on a pipe, one plain line for each cell.
+    """A bar over the requests of all cells; on a pipe, one plain line for each cell that ends.
 
     Args:
         cells: The cells that will be computed.
@@ -51,19 +60,20 @@ class SweepProgress(NoProgress):
     def __init__(self, cells: Sequence[PlannedCell], total_cells: int) -> None:
         self._cells, self._total = len(cells), total_cells
         self._requests = sum(cell.task.n_requests for cell in cells)
-        self._begun = self._answered = 0
+        self._ended = self._answered = 0
         self._started = time.perf_counter()
         self._console = stderr_console()
         self._bar: Any = None
+        self._drawn = ExitStack()
 
     def __enter__(self) -> Self:
         stored = self._total - self._cells
         kept = f", {stored} already there" if stored else ""
-        self._console.print(f"{self._cells} of {self._total} cells to compute{kept}")
+        self._line(f"{self._cells} of {self._total} cells to compute{kept}")
         if self._console.is_terminal and self._cells:
             self._bar = _bar(self._console)
-            self._bar.start()
-            self._task = self._bar.add_task("starting", total=self._requests)
+            self._task = self._bar.add_task("loading the base model", total=self._requests)
+            self._drawn.enter_context(drawn(self._bar))
         return self
 
     def __exit__(
@@ -72,8 +82,10 @@ class SweepProgress(NoProgress):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._drawn.close()
+        if self._cells:
+            seconds = duration(time.perf_counter() - self._started)
+            self._line(f"{self._ended} of {self._cells} cells finished in {seconds}")
 
     def documents(self, count: int) -> None:
         """Advance the bar."""
@@ -83,14 +95,19 @@ class SweepProgress(NoProgress):
 
     def cell(self, cell: PlannedCell) -> None:
         """Name the cell that begins."""
-        self._begun += 1
         if self._bar is not None:
             self._bar.update(self._task, description=one_line(cell.label))
-        else:
+
+    def settled(self, cell: PlannedCell, outcome: str) -> None:
+        """Say what has ended."""
+        self._ended += 1
+        if self._bar is None:
             seconds = time.perf_counter() - self._started
-            place = f"[{self._begun}/{self._cells}] {seconds:6.1f} s{self._pace(seconds)}"
-            line = f"{place}  {one_line(cell.label)}"
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            place = f"[{self._ended}/{self._cells}] {seconds:6.1f} s{self._pace(seconds)}"
+            self._line(f"{place}  {outcome}: {one_line(cell.label)}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _pace(self, seconds: float) -> str:
         """Requests per second so far, and the time left at that rate."""
@@ -144,4 +161,6 @@ def _bar(console: Any) -> Any:
         TimeRemainingColumn(),
         Rate(),
         console=console,
+        redirect_stdout=False,
+        redirect_stderr=False,
     )

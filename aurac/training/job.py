@@ -233,12 +233,14 @@ def _run_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
+    bar = StepProgress(recipe.name)
     if progress:
-        trainer.add_callback(StepProgress(recipe.name))
+        trainer.add_callback(bar)
     if loaded.device == "cpu":
         keep_freed_memory()
     try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        with bar:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
         selected.remove()
     history = mean_losses(trainer.state.log_history)

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-from aurac.console import stderr_console
+from aurac.console import drawn, spelled, stderr_console
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class StepProgress(TrainerCallback):
-    """Draws one bar on standard error for the main process."""
+    """Draws one bar on standard error for the main process; a context that ends it.
+
+    Args:
+        title: What is trained.
+    """
 
     def __init__(self, title: str) -> None:
-        self._title = "".join(char if char.isprintable() else "?" for char in title)
+        self._title = " ".join(spelled(title).split())
         self._bar: Progress | None = None
+        self._drawn = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drawn.close()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the bar."""
-        if not state.is_world_process_zero:
+        console = stderr_console()
+        if not state.is_world_process_zero or not console.is_terminal:
             return
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -27,11 +43,13 @@ class StepProgress(TrainerCallback):
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}"),
             TimeRemainingColumn(),
-            console=stderr_console(),
+            console=console,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
-        self._bar.start()
         self._task = self._bar.add_task(self._title, total=state.max_steps, loss="–")
         self._bar.update(self._task, completed=state.global_step)
+        self._drawn.enter_context(drawn(self._bar))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Advance."""
@@ -42,8 +60,3 @@ class StepProgress(TrainerCallback):
         """Show the newest mean loss."""
         if self._bar is not None and logs and "loss" in logs:
             self._bar.update(self._task, loss=f"{float(logs['loss']):.3f}")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Close the bar."""
-        if self._bar is not None:
-            self._bar.stop()

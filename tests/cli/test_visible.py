@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import aurac
 from aurac.cli import cli
-from aurac.cli._visible import VisibleStream, spelled
+from aurac.console import VisibleStream, spelled
 from aurac.runs.progress import SweepProgress
 
 ROOT = Path(aurac.__file__).parents[1]
@@ -90,18 +90,15 @@ def test_an_error_is_spelled_out_and_streams_are_given_back(table):
 
 
 def test_progress_lines_are_spelled_out(capsys, monkeypatch):
-    from aurac.console import stderr_console
-
     class Cell:
         label = EVIL
 
         class task:  # noqa: N801
             n_requests = 3
 
-    stderr_console.cache_clear()
     with SweepProgress([Cell()], 1) as bar:
         bar.cell(Cell())
-    stderr_console.cache_clear()
+        bar.settled(Cell(), "done")
     said = capsys.readouterr().err
     assert "[2J" in said
     assert harmless(said)

@@ -351,19 +351,17 @@ def test_run_json_of_an_unknown_form_is_refused(tmp_path):
 
 def test_progress_on_a_pipe_says_the_rate_and_the_time_left(monkeypatch, capsys):
     """30 of 90 requests in 10 s are 3 a second, and leave 20 s."""
-    from aurac.console import stderr_console
     from aurac.runs.progress import SweepProgress
 
     now = [0.0]
     monkeypatch.setattr("aurac.runs.progress.time.perf_counter", lambda: now[0])
-    stderr_console.cache_clear()
     cells = planned(*(Task(f"t{k}", n=30) for k in range(3)))
     with SweepProgress(cells, 4) as bar:
         bar.cell(cells[0])
         bar.documents(30)
         now[0] = 10.0
-        bar.cell(cells[1])
+        bar.settled(cells[0], "done in 9.0 s")
     said = capsys.readouterr().err
-    stderr_console.cache_clear()
     assert "3 of 4 cells to compute, 1 already there" in said
-    assert "[2/3]   10.0 s, 3 requests/s, 20 s left  t1 · base" in said
+    assert "[1/3]   10.0 s, 3 requests/s, 20 s left  done in 9.0 s: t0 · base" in said
+    assert said.endswith("1 of 3 cells finished in 10 s\n")

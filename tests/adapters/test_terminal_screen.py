@@ -1,0 +1,167 @@
+"""On a real terminal: bars are drawn in place, and names of files stay text."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aurac.console import spelled
+
+pytest.importorskip("pty", reason="needs a pseudo-terminal")
+
+from pseudo_terminal import on_a_terminal
+
+from aurac.adapters import Adapter, Factors, save_adapter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pseudo_terminal import Terminal
+
+TASK = "aurac_word_problems_mc"
+# Clears the screen, sets the title, changes the colour with a C1 control, rings.
+EVIL = "a\x1b[2J\x1b]0;title\x07b\x9b31mc"
+
+
+def assert_clean(found: Terminal) -> None:
+    """The program's own control codes were acted upon, those of names were not."""
+    assert b"\\u001b[2K" not in found.sent
+    assert b"\\u001b[?25" not in found.sent
+    assert b"\\u000d" not in found.sent
+    assert (found.screen.cleared, found.screen.title) == (0, "")
+    assert not found.screen.cursor.hidden
+
+
+@pytest.fixture(scope="module")
+def evil_adapter(tiny_base_folder, tmp_path_factory) -> Path:
+    import torch
+
+    torch.manual_seed(0)
+    factors = Factors(A=torch.randn(4, 32), B=torch.randn(32, 4), alpha=1.0, rule="sqrt")
+    made = Adapter(
+        name=EVIL,
+        modules={"model.layers.0.self_attn.q_proj": factors},
+        base=str(tiny_base_folder),
+    )
+    return save_adapter(made, tmp_path_factory.mktemp("adapters") / EVIL)
+
+
+@pytest.fixture(scope="module")
+def compared(evil_adapter, tmp_path_factory) -> tuple[Terminal, Path]:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    command = ["-m", "aurac", "compare", str(evil_adapter), "--tasks", TASK, "--limit", "3"]
+    command += ["--dtype", "float32", "--device", "cpu", "--out", str(out)]
+    return on_a_terminal(command), out
+
+
+def test_compare_draws_one_bar_in_place(compared):
+    found, _ = compared
+    assert found.status == 0, found.lines
+    assert_clean(found)
+    assert found.sent.count(b"\x1b[2K") > 2  # the bar was drawn again and again
+    assert found.screen.was_hidden
+    text = "\n".join(found.lines)
+    assert text.count("4 of 4 cells to compute") == 1
+    bars = [line for line in found.lines if "%" in line and "left" in line]
+    assert len(bars) == 1, text
+    assert "100%" in bars[0]
+    assert "4 of 4 cells finished in" in text
+    assert found.lines[-1].replace(" ", "").endswith("report.html") or "report" in text
+
+
+def test_a_hostile_name_stays_text_on_a_terminal(compared):
+    found, _ = compared
+    text = "".join(found.lines)
+    assert re.search(r"a\\(x|u00)1b\[2J", text)
+    assert b"\x1b[2J" not in found.sent
+    assert b"\x1b]0;" not in found.sent
+
+
+def test_train_draws_one_bar_in_place(tiny_base_folder, tmp_path):
+    documents = tmp_path / "train.jsonl"
+    rows = [
+        {"question": f"how many apples has Mia {a} + 1", "answer": f"{a} + 1 = #### 1"}
+        for a in range(8)
+    ]
+    documents.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = tmp_path / "recipe.yaml"
+    values = {
+        "name": EVIL,
+        "method": "lora",
+        "rank": 4,
+        "base": str(tiny_base_folder),
+        "data": str(documents),
+        "steps": 20,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "dtype": "float32",
+    }
+    recipe.write_text(json.dumps(values))
+    found = on_a_terminal(["-m", "aurac", "train", str(recipe), "--out", str(tmp_path / "out")])
+    assert found.status == 0, found.lines
+    assert_clean(found)
+    bars = [line for line in found.lines if "20/20" in line]
+    assert len(bars) == 1, found.lines
+    assert not [line for line in found.lines if re.search(r"\b1?\d/20", line)]
+    assert spelled("a\x1b[2J") in bars[0]
+    assert found.screen.was_hidden
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score", "RUN"],
+        ["report", "RUN"],
+        ["runs", "RUN"],
+        ["recommend", "RUN", "--delta", "0.1"],
+        ["export", "RUN", "--out", "OUT"],
+        ["inspect", "ADAPTER"],
+        ["truncate", "ADAPTER", "--rank", "2", "--out", "OUT"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_other_commands_leave_the_terminal_as_it_was(compared, evil_adapter, tmp_path, arguments):
+    _, run = compared
+    places = {"RUN": str(run), "OUT": str(tmp_path / "out"), "ADAPTER": str(evil_adapter)}
+    found = on_a_terminal(["-m", "aurac", *(places.get(word, word) for word in arguments)])
+    assert found.status == 0, found.lines
+    assert_clean(found)
+
+
+ABOVE = r"""
+import logging, sys, time
+from types import SimpleNamespace
+from aurac.cli._messages import quiet_libraries
+from aurac.console import visible_streams
+from aurac.runs.progress import SweepProgress
+
+evil = sys.argv[1]
+cell = SimpleNamespace(label=evil, task=SimpleNamespace(n_requests=4))
+quiet_libraries(verbose=False)
+with visible_streams():
+    with SweepProgress([cell], 1) as bar:
+        bar.cell(cell)
+        bar.documents(2)
+        logging.getLogger("aurac.runs.store").warning("said by %s", evil)
+        print("printed", evil)
+        print("no newline", end="")
+        time.sleep(0.3)
+        bar.documents(2)
+        bar.settled(cell, "done")
+    print("after")
+"""
+
+
+def test_what_is_written_while_a_bar_is_drawn_appears_above_it(tmp_path):
+    found = on_a_terminal(["-c", ABOVE, EVIL], AURAC_CACHE=str(tmp_path))
+    assert found.status == 0, found.lines
+    assert_clean(found)
+    shown = "a\\u001b[2J\\u001b]0;title\\u0007b\\u009b31mc"
+    assert found.lines[1:3] == [f"aurac: warning: said by {shown}", f"printed {shown}"]
+    places = {word: k for k, line in enumerate(found.lines) for word in line.split()[:1]}
+    assert places["printed"] < places["a\\x1b[2J\\x1b]0;title\\x07b\\x9b31mc"] < places["after"]
+    assert any("no newline" in line for line in found.lines)
