@@ -6,15 +6,14 @@ Together with `aurac.tasks.lm_eval` the only place that imports lm-eval.
 from __future__ import annotations
 
 import copy
-import difflib
 import importlib
 import json
 import math
 from functools import cache, lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.engine.task_index import check_names, task_index
 from aurac.errors import TaskError
 from aurac.tasks.isolation import quiet, seeded
 
@@ -44,10 +43,21 @@ def bundled_manager() -> Any:
 
 @cache
 def full_manager() -> Any:
-    """Knows all tasks of lm-eval."""
+    """Knows all tasks of lm-eval, from the index that is kept of them."""
     from lm_eval.tasks import TaskManager
 
-    return TaskManager()
+    return _with_stock_tasks(TaskManager(include_defaults=False))
+
+
+def _with_stock_tasks(manager: Any) -> Any:
+    """The manager with lm-eval's own tasks beneath those that it knows."""
+    from lm_eval.tasks._index import Entry, Kind
+
+    for name, row in task_index().items():
+        path = Path(row.path) if row.path else None
+        entry = Entry(name, Kind[row.kind], path, tags=set(row.tags))
+        manager.task_index.setdefault(name, entry)
+    return manager
 
 
 def find_task(asked: str) -> tuple[Any, str]:
@@ -61,16 +71,8 @@ def find_task(asked: str) -> tuple[Any, str]:
     own = bundled().BUNDLED
     if asked in own:
         return bundled_manager(), asked
-    manager = full_manager()
-    if asked in manager.task_index:
-        return manager, asked
-    known = [*own, *manager.all_tasks]
-    near = difflib.get_close_matches(asked, known, n=5, cutoff=0.6)
-    raise TaskError(
-        f"task {asked!r} is not known to lm-eval {version('lm_eval')}",
-        expected=f"a task such as {', '.join(near)}" if near else None,
-        fix="lm-eval ls tasks lists them all" if not near else None,
-    )
+    check_names([asked])
+    return full_manager(), asked
 
 
 def _find_file(path: Path) -> tuple[Any, str]:
@@ -83,7 +85,7 @@ def _find_file(path: Path) -> tuple[Any, str]:
     for name, entry in manager.task_index.items():
         if entry.yaml_path is not None and Path(entry.yaml_path).resolve() == here:
             if name in manager.all_groups:  # may hold stock tasks
-                manager = TaskManager(include_path=str(path.parent))
+                manager = _with_stock_tasks(manager)
             return manager, name
     raise TaskError(f"{path} defines no task", expected="a task or group as lm-eval's YAML")
 

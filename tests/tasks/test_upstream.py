@@ -106,7 +106,7 @@ def test_mmlu_is_a_group_of_folders(tmp_path, tokenizer):
     from aurac.tasks.upstream import full_manager
 
     assert isinstance(full_manager(), lm_eval.tasks.TaskManager)
-    leaves = [name for name in full_manager().all_subtasks if is_mmlu_leaf(name)]
+    leaves = [name for name in full_manager().task_index if is_mmlu_leaf(name)]
     assert len(leaves) == 57
     for index, leaf in enumerate(leaves):
         subject = leaf.removeprefix("mmlu_")

@@ -1,0 +1,102 @@
+"""The index of lm-eval's tasks is the one that lm-eval makes, at a fraction of the time."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from aurac.engine.task_index import check_names, nearest, read_index, task_index
+
+from aurac.engine import task_index as index_module
+from aurac.errors import TaskError
+
+
+def as_lm_eval_has_it(folder) -> dict[str, tuple[str, str | None, list[str]]]:
+    from lm_eval.tasks._index import TaskIndex
+
+    return {
+        name: (entry.kind.name, str(entry.yaml_path) if entry.yaml_path else None,
+               sorted(entry.tags))
+        for name, entry in TaskIndex.build([folder]).items()
+    }  # fmt: skip
+
+
+def plain(index) -> dict[str, tuple[str, str | None, list[str]]]:
+    return {name: (row.kind, row.path, sorted(row.tags)) for name, row in index.items()}
+
+
+def test_it_is_the_index_of_the_installed_lm_eval(isolated_cache):
+    folder = index_module._tasks_folder()
+    task_index.cache_clear()
+    expected = as_lm_eval_has_it(folder)
+    assert len(expected) > 10_000
+    assert plain(task_index()) == expected
+    task_index.cache_clear()
+    assert plain(task_index()) == expected  # as it was kept
+    assert len(list((isolated_cache / "lm_eval").iterdir())) == 1
+    task_index.cache_clear()
+
+
+FILES = {
+    "a.yaml": "task: a\ntag: [x, 'y']\ndoc_to_text: '{{q}}'\n",
+    "b.yaml": "include: base\n'task': \"b\"\n",
+    "base": "task: base_name\ntag:\n  - x\n  # said\n  - z\ngroup_alias: g\n",
+    "c.yaml": "class: !function c.Task\ntask: c\n",
+    "d.yaml": "task: [a, b]\ngroup: d\n",
+    "e.yaml": "group: e\ntask:\n- group: inner\n  task: [a]\n  aggregation: !function s.f\n",
+    "f.yaml": "include: [nowhere]\ntask: f\n",
+    "g.yaml": "task: a\ntag: late\n",
+    "h.yaml": "task: yes\n",
+    "i.yaml": "include: i.yaml\ntask: i\n",
+    "j.yaml": "doc_to_text: |\n  task: not this\ntask: j\n",
+    "k.yaml": "- a list\n",
+    "x.yaml": "task: x\n",
+    "sub/l.yaml": "include: ../a.yaml\ntask: l\n",
+}
+
+
+def test_unusual_files_are_understood_as_lm_eval_does(tmp_path):
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = plain(read_index(str(path) for path in tmp_path.rglob("*.yaml")))
+    expected = as_lm_eval_has_it(tmp_path)
+    assert found == {name: row for name, row in expected.items() if isinstance(name, str)}
+    assert {"a", "b", "c", "d", "e", "j", "l", "x"} <= set(found)
+
+
+def test_a_changed_file_makes_a_new_index(tmp_path, isolated_cache, monkeypatch):
+    (tmp_path / "a.yaml").write_text("task: first\n")
+    monkeypatch.setattr(index_module, "_tasks_folder", lambda: tmp_path)
+    task_index.cache_clear()
+    assert set(task_index()) == {"first"}
+    (tmp_path / "a.yaml").write_text("task: other\n")
+    os.utime(tmp_path / "a.yaml", ns=(1, 1))
+    task_index.cache_clear()
+    assert set(task_index()) == {"other"}
+    task_index.cache_clear()
+
+
+KNOWN = ["arc_easy", "arc_es", "arc_te", "gsm8k", "gsm8k_cot", "hellaswag", "hellaswag_vi", "piqa"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "near"),
+    [
+        ("arc_esay", ["arc_easy", "arc_es"]),
+        ("ARC-Easy", ["arc_easy"]),
+        ("gms8k", ["gsm8k"]),
+        ("hellaswg", ["hellaswag"]),
+        ("something else", []),
+    ],
+)
+def test_only_near_names_are_offered(typed, near):
+    assert nearest(typed, KNOWN) == near
+
+
+def test_a_mistyped_task_is_refused_with_near_names():
+    check_names(["aurac_word_problems", "gsm8k", "mmlu", "some/where.yaml"])
+    with pytest.raises(TaskError, match="a task such as gsm8k"):
+        check_names(["gms8k"])
+    with pytest.raises(TaskError, match="lm-eval ls tasks lists them all"):
+        check_names(["no such thing at all"])
