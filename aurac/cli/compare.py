@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aurac.cli import _complete
 from aurac.cli.options import checkpoint_options, folders, names, pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aurac.runs.results import Comparison
 
 
 @click.command(
@@ -170,7 +175,9 @@ def compare(
     command = shlex.join(["aurac", *sys.argv[1:]])
     if dry_run:
         from aurac.cli._dry_run import show_dry_run
+        from aurac.engine.task_index import check_names
 
+        check_names(names(tasks))
         settings |= {"data": folders(data), "basis": names(basis), "rescale": names(rescale)}
         settings |= {"shard": shard, "groups": groups}
         return show_dry_run(
@@ -183,15 +190,13 @@ def compare(
             **settings,
         )
     from aurac.cli._analysis import parse_groups
-    from aurac.runs.compare import compare as run
     from aurac.runs.settings import parse_device_map, parse_shard
     from aurac.tasks.metrics import parse_metrics
 
-    done = run(
-        list(checkpoints),
+    done = _done(
+        checkpoints,
         names(tasks),
-        out=out,
-        progress=True,
+        out,
         command=command,
         metric=parse_metrics(metric),
         data=folders(data),
@@ -208,6 +213,26 @@ def compare(
     else:
         _show(done, as_json)
     return 3 if done.failures else 0
+
+
+def _done(
+    checkpoints: tuple[str, ...], tasks: Sequence[str], out: str | None, **settings: Any
+) -> Comparison:
+    """The comparison: recognised as finished before anything heavy is loaded, or computed."""
+    from aurac.engine.task_index import check_names
+    from aurac.runs.finished import Request, recall
+    from aurac.runs.settings import separated
+
+    known = recall(Request(checkpoints, tuple(tasks), out, *separated(settings)))
+    if known is not None:
+        done, cells = known
+        click.echo(f"0 of {cells} cells to compute, {cells} already there", err=True)
+        return done
+    check_names(tasks)
+    from aurac.runs.compare import compare as run
+
+    command = shlex.join(["aurac", *sys.argv[1:]])
+    return run(checkpoints, tasks, out=out, progress=True, command=command, **settings)
 
 
 def _status(out: str | None, as_json: bool) -> int:

@@ -6,13 +6,13 @@ import contextlib
 import datetime as dt
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import UsageError
 from aurac.files import link_or_copy, write_json
 from aurac.runs.executors import Executor, make_executor
+from aurac.runs.finished import Request, Witness
 from aurac.runs.folder import (
     REPORT_FILE,
     find_run_folder,
@@ -28,7 +28,15 @@ from aurac.runs.log import Profile, RunLog
 from aurac.runs.plan import PlannedCell, Variant, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress
 from aurac.runs.provenance import machine, versions
-from aurac.runs.results import RESULTS_FILE, SCHEMA, TaskCells, adapter_row, curve_row, task_row
+from aurac.runs.results import (
+    RESULTS_FILE,
+    SCHEMA,
+    Comparison,
+    TaskCells,
+    adapter_row,
+    curve_row,
+    task_row,
+)
 from aurac.runs.runner import Tools
 from aurac.runs.session import Session, common_base, limit_of, load_adapters, open_session
 from aurac.runs.settings import separated
@@ -49,34 +57,6 @@ logger = logging.getLogger(__name__)
 
 PROFILE_FILE = "profile.json"
 _MOST_REPAIRS = 3  # rounds in which damaged cells are computed again
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A comparison: the folder of its results, the content of `results.json`, the files written.
-
-    Attributes:
-        folder: The run folder; where that holds more than was asked for, a folder in it.
-        shard: (number, of) where only that share was computed; there are no results then.
-        besides: What else the run folder holds, in words; empty where there is nothing else.
-    """
-
-    folder: Path
-    results: dict[str, Any]
-    files: tuple[Path, ...]
-    shard: tuple[int, int] | None = None
-    besides: str = ""
-
-    @property
-    def failures(self) -> list[dict[str, Any]]:
-        """Cells that could not be evaluated; the command line exits with 3 if there are any."""
-        return list(self.results["failures"])
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from aurac.report.notebook import results_html
-
-        return results_html(self.results, self.folder)
 
 
 def compare(
@@ -121,8 +101,14 @@ def compare(
             with profile.spent("load"):
                 session.base()
         folder = open_run_folder(out, tasks, request, command)
+        origin = Request(
+            tuple(map(str, checkpoints)), tuple(tasks), str(out) if out else None, chosen, execution
+        )
+        witness = Witness(origin, session.outline.path, started)
         run = _Run(session, execution, executor, folder, interrupts, profile, progress=progress)
-        return run.whole(command, started)
+        done = run.whole(command, started)
+        witness.keep(done, len(session.cells()))
+        return done
 
 
 class _Run:

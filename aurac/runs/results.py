@@ -29,6 +29,34 @@ RESULTS_FILE = "results.json"
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A comparison: the folder of its results, the content of `results.json`, the files written.
+
+    Attributes:
+        folder: The run folder; where that holds more than was asked for, a folder in it.
+        shard: (number, of) where only that share was computed; there are no results then.
+        besides: What else the run folder holds, in words; empty where there is nothing else.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+    files: tuple[Path, ...]
+    shard: tuple[int, int] | None = None
+    besides: str = ""
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """Cells that could not be evaluated; the command line exits with 3 if there are any."""
+        return list(self.results["failures"])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from aurac.report.notebook import results_html
+
+        return results_html(self.results, self.folder)
+
+
+@dataclass(frozen=True)
 class TaskCells:
     """Reads the stored cells of one task; a group's are those of its members, in order.
 
