@@ -42,7 +42,7 @@ _NEAR, _NEARLY_AS_NEAR = 0.7, 0.1  # similarity of difflib: the least, and the l
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Unresolved(_Loader):  # type: ignore[misc]
+class _Unresolved(_Loader):
     """Leaves `!function` as text, as lm-eval does for its index."""
 
 

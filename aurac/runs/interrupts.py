@@ -17,17 +17,29 @@ if TYPE_CHECKING:
 
 EXIT_INTERRUPTED = 130
 _SHOW_CURSOR = "\033[?25h"
+_CLEAR_LINE = "\r\033[2K"  # of a progress bar, which is drawn again below
+_SOON = "aurac: interrupted: stops after this pass of the model (once more: at once)"
+_AT_ONCE = "aurac: stopped at once; finished cells are kept, the same command goes on after them"
 
 
 class Interrupted(KeyboardInterrupt):
     """The user or the system asked the run to end; what is done is kept."""
 
 
+def _say(text: str, *, ends: bool) -> None:
+    """Write a line from within a signal handler, past all buffers and locks."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        descriptor = sys.stderr.fileno()
+        if os.isatty(descriptor):
+            text = f"{_CLEAR_LINE}{_SHOW_CURSOR if ends else ''}{text}"
+        os.write(descriptor, f"{text}\n".encode())
+
+
 class Interrupts:
     """Turns signals into an orderly end; a context, and without effect beside the main thread.
 
     Within `working()` a signal is only remembered, and `check()` raises at a safe place. Elsewhere
-    it raises at once. A second signal ends the process without a word.
+    it raises at once. A second signal ends the process at once. Both are said on standard error.
     """
 
     def __init__(self) -> None:
@@ -58,12 +70,12 @@ class Interrupts:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self.requested:
-            if sys.stderr.isatty():
-                os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
+            _say(_AT_ONCE, ends=True)
             os._exit(EXIT_INTERRUPTED)
         self.requested = True
         if not self._working:
             raise Interrupted
+        _say(_SOON, ends=False)
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,10 @@ from aurac.runs.runner import Runner, Tools
 from aurac.runs.session import open_session
 from aurac.runs.settings import from_plain
 from aurac.runs.store import CellStore
+
+logger = logging.getLogger("aurac.runs.worker")
+
+LINE = "%(levelname)s %(name)s: %(message)s"  # the process that started this one reads it
 
 
 def serve(order: dict[str, Any]) -> None:
@@ -52,12 +57,13 @@ def _end_with_parent() -> None:
 
 def main() -> int:
     """Read the order and serve it; errors of single cells are in the store already."""
+    logging.basicConfig(format=LINE)
     order = json.loads(_first_line())
     _end_with_parent()
     try:
         serve(order)
     except AuracError as error:
-        sys.stderr.write(f"aurac: worker: {error}\n")
+        logger.error("a worker cannot serve: %s", error)
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

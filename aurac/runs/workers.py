@@ -1,7 +1,7 @@
 """Cells on this machine: this process, and as many more as are asked for, one for each device.
 
-The others are processes of their own that share the run folder through its leases, exactly as a
-second terminal or another node would. One that dies loses the cell it was in; the leases tell.
+The others are processes of their own that share the run folder through its locks, exactly as a
+second terminal or another node would. One that dies loses the cell it was in; its lock tells.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import contextlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from aurac.models.device import share_cores
-from aurac.runs.runner import Runner, Tools
+from aurac.runs.runner import Runner, RunContext
 from aurac.runs.settings import to_plain
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SAID = re.compile(r"(WARNING|ERROR|CRITICAL) (aurac[\w.]*): (.*)")  # see `worker.LINE`
+_OF_WORKERS = "worker"  # a logger that is not aurac's: the command line sends it to the log file
 _ENDS_IN = 30.0  # seconds that a worker may take to end once it is told to
 
 
@@ -43,7 +47,7 @@ class LocalExecutor:
         self._execution = execution
 
     def run(
-        self, session: Session, store: CellStore, cells: Sequence[PlannedCell], tools: Tools
+        self, session: Session, store: CellStore, cells: Sequence[PlannedCell], context: RunContext
     ) -> None:
         """See `Executor`."""
         workers = self._execution.workers
@@ -54,10 +58,10 @@ class LocalExecutor:
         with contextlib.ExitStack() as stack:
             if len(devices) > 1:
                 threads = stack.enter_context(_divided_threads(len(devices)))
-                stack.enter_context(self._others(session, store, devices[1:], threads, tools))
+                stack.enter_context(self._others(session, store, devices[1:], threads, context))
             if session.chosen.device_map is None:
                 session.place_on(devices[0])
-            Runner(session.base, store, session.options, tools).run(cells)
+            Runner(session.base, store, session.options, context).run(cells)
 
     @contextlib.contextmanager
     def _others(
@@ -66,16 +70,19 @@ class LocalExecutor:
         store: CellStore,
         devices: Sequence[str],
         threads: int,
-        tools: Tools,
+        context: RunContext,
     ) -> Iterator[None]:
         """Further workers; at the end they are told to end, and awaited."""
         started: list[subprocess.Popen[bytes]] = []
         settled = False
+        relays: list[threading.Thread] = []
         try:
             for device in devices:
-                worker = _start(self._order(session, store, device), threads)
+                worker = _start(self._job(session, store, device), threads)
                 started.append(worker)
-                tools.log.event("worker", pid=worker.pid, device=device)
+                relays.append(threading.Thread(target=_relay, args=[worker], daemon=True))
+                relays[-1].start()
+                context.log.event("worker", pid=worker.pid, device=device)
             yield
             settled = True
         finally:
@@ -84,9 +91,11 @@ class LocalExecutor:
             for worker in started:
                 worker.terminate()
             for worker in started:
-                _end(worker, tools, early=worker in early, settled=settled)
+                _end(worker, context, early=worker in early, settled=settled)
+            for relay in relays:
+                relay.join(_ENDS_IN)
 
-    def _order(self, session: Session, store: CellStore, device: str) -> dict[str, Any]:
+    def _job(self, session: Session, store: CellStore, device: str) -> dict[str, Any]:
         return {
             "folder": str(store.run_folder.resolve()),
             "checkpoints": list(session.checkpoints),
@@ -123,23 +132,36 @@ def _divided_threads(workers: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _start(order: dict[str, Any], threads: int) -> subprocess.Popen[bytes]:
+def _start(job: dict[str, Any], threads: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     share_cores(environment)
     worker = subprocess.Popen(
         [sys.executable, "-m", "aurac.runs.worker"],
         stdin=subprocess.PIPE,  # held open: its end tells the worker that this process has ended
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         env=environment,
         start_new_session=True,  # a Ctrl-C reaches this process, which tells the workers
     )
     if worker.stdin is not None:
         with contextlib.suppress(OSError):
-            worker.stdin.write(json.dumps(order).encode() + b"\n")
+            worker.stdin.write(json.dumps(job).encode() + b"\n")
             worker.stdin.flush()
     return worker
 
 
-def _end(worker: subprocess.Popen[bytes], tools: Tools, *, early: bool, settled: bool) -> None:
+def _relay(worker: subprocess.Popen[bytes]) -> None:
+    """Log what a worker writes: what aurac says under its own name, all else as a library's."""
+    for raw in worker.stdout or ():
+        line = raw.decode("utf-8", "replace").rstrip()
+        match = _SAID.fullmatch(line)
+        if match:
+            logging.getLogger(match[2]).log(logging.getLevelName(match[1]), "%s", match[3])
+        elif line:
+            logging.getLogger(_OF_WORKERS).warning("%s", line)
+
+
+def _end(worker: subprocess.Popen[bytes], context: RunContext, *, early: bool, settled: bool) -> None:
     """Wait for a worker, not for ever; warn of one that ended before it was told to (`early`).
 
     `settled` says whether every cell is done or failed by now.
@@ -153,7 +175,7 @@ def _end(worker: subprocess.Popen[bytes], tools: Tools, *, early: bool, settled:
         if worker.stdin is not None:
             with contextlib.suppress(OSError):
                 worker.stdin.close()
-    tools.log.event("worker ended", pid=worker.pid, status=status, early=early)
+    context.log.event("worker ended", pid=worker.pid, status=status, early=early)
     if early and status != 0:
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
         then = "the others computed its cells" if settled else "the cell it was computing is left"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import sys
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -165,3 +165,34 @@ def test_what_is_written_while_a_bar_is_drawn_appears_above_it(tmp_path):
     places = {word: k for k, line in enumerate(found.lines) for word in line.split()[:1]}
     assert places["printed"] < places["a\\x1b[2J\\x1b]0;title\\x07b\\x9b31mc"] < places["after"]
     assert any("no newline" in line for line in found.lines)
+
+
+WORKING = r"""
+import time
+from types import SimpleNamespace
+from aurac.console import visible_streams
+from aurac.runs.interrupts import Interrupts
+from aurac.runs.progress import SweepProgress
+
+cell = SimpleNamespace(label="a cell", task=SimpleNamespace(n_requests=4))
+with visible_streams(), Interrupts() as interrupts, SweepProgress([cell], 1) as bar:
+    bar.cell(cell)
+    with interrupts.working():
+        time.sleep(60)
+"""
+
+
+def test_ctrl_c_says_what_happens_and_a_second_one_too():
+    sent_signals = []
+
+    def press(process, sent):
+        marks = (b"a cell", b"once more: at once")
+        if len(sent_signals) < 2 and marks[len(sent_signals)] in sent:
+            sent_signals.append(signal.SIGINT)
+            process.send_signal(signal.SIGINT)
+
+    found = on_a_terminal(["-c", WORKING], look=press)
+    assert found.status == 130
+    assert_clean(found)
+    assert "aurac: interrupted: stops after this pass of the model" in found.lines[1]
+    assert found.lines[-1].startswith("aurac: stopped at once; finished cells are kept")

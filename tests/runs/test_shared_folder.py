@@ -534,3 +534,26 @@ def _named(name):
                 yield int(path.parent.name)
         except OSError:
             continue
+
+
+def test_what_a_worker_writes_reaches_the_log_under_its_name(caplog):
+    from aurac.runs.workers import _relay
+
+    code = (
+        "import logging, sys; from aurac.runs.worker import LINE\n"
+        "logging.basicConfig(format=LINE)\n"
+        "print('Loading kernels: 100%')\n"
+        "logging.getLogger('aurac.runs.runner').warning('out of memory: %s', 'half')\n"
+        "logging.getLogger('kernels').warning('a line of a library')\n"
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    _relay(worker)
+    worker.stdout.close()
+    assert worker.wait() == 0
+    assert [(r.name, r.levelname, r.getMessage()) for r in caplog.records] == [
+        ("worker", "WARNING", "Loading kernels: 100%"),
+        ("aurac.runs.runner", "WARNING", "out of memory: half"),
+        ("worker", "WARNING", "WARNING kernels: a line of a library"),
+    ]
