@@ -70,8 +70,7 @@ def _text(found: DryRun) -> list[str]:
         there += f", {found.failed} failed before (--retry-failed tries them again)"
     lines = [table(head, rows), "", f"{left} of {found.cells} cells to compute{there}"]
     lines.append(f"on {found.device} in {found.dtype}, base {found.base}")
-    time = "time: " if found.seconds is None else f"time: about {_span(found.seconds)}, "
-    lines.append(f"{time}{found.seconds_from}")
+    lines.append(f"time: {_range(found)}{found.seconds_from}")
     lines.append(_memory(found))
     lines += [f"download: {what}" for what in found.downloads] or ["download: nothing"]
     return [*lines, *(f"note: {note}" for note in found.notes)]
@@ -85,6 +84,13 @@ def _memory(found: DryRun) -> str:
         f"memory: about {part['total']} (weights {part['weights']}, adapters {part['adapters']}, "
         f"libraries and passes {part['beside']} as measured with the packaged base on a CPU)"
     )
+
+
+def _range(found: DryRun) -> str:
+    if found.seconds_low is None or found.seconds_high is None:
+        return ""
+    low, high = _span(found.seconds_low), _span(found.seconds_high)
+    return f"{low}, " if low == high else f"{low} to {high}, "
 
 
 def _span(seconds: float) -> str:

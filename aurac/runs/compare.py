@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac import estimate
 from aurac.errors import UsageError
 from aurac.files import link_or_copy, write_json
 from aurac.runs.executors import Executor, make_executor
@@ -108,6 +109,7 @@ def compare(
         run = _Run(session, execution, executor, folder, interrupts, profile, progress=progress)
         done = run.whole(command, started)
         witness.keep(done, len(session.cells()))
+        estimate.remember(session.outline, profile)
         return done
 
 

@@ -6,6 +6,8 @@ Nothing is fetched, no model is loaded and nothing is written.
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections import Counter
 import math
 import statistics
 from dataclasses import dataclass, field
@@ -16,6 +18,14 @@ from safetensors import safe_open
 
 from aurac.adapters import check_base, check_fits
 from aurac.errors import AuracError, TaskError, UsageError
+from aurac.estimate import (
+    Span,
+    beside_cells,
+    from_a_probe,
+    from_earlier_runs,
+    from_stored_cells,
+    process_age,
+)
 from aurac.models.base import PACKAGED, packaged_folder, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.runs.executors import make_executor
@@ -34,13 +44,6 @@ if TYPE_CHECKING:
     from aurac.runs.settings import Execution, Settings
     from aurac.tasks.task import BuiltTask
 
-RATE = 0.7
-"""Seconds for 1,000 characters of effort on a base of 10^9 parameters; see `RATE_SOURCE`."""
-RATE_SOURCE = (
-    "rough, within a factor of two: in proportion to parameters and to the characters that are "
-    "read and written; four tasks took .5 to 1.4 s for 1,000 characters and 10^9 parameters on two "
-    "cores of an AMD EPYC with AVX-512-BF16"
-)
 BASE = "base"
 _OVERHEAD = 1_000_000_000
 """Bytes beside weights and adapters, as measured with the packaged base on a CPU."""
@@ -82,7 +85,9 @@ class DryRun:
         lines: One for each curve on each task.
         folder: The run folder that was looked into; None if there is none yet.
         base, device, dtype: What would compute.
-        seconds: An estimate of the time for what is left; None where nothing is known.
+        seconds: An estimate of the time for what is left, the middle of the range; None where
+            nothing is known.
+        seconds_low, seconds_high: The range.
         seconds_from: Where the estimate comes from, or why there is none.
         memory: Bytes: weights, adapters, beside them; the sum under "total".
         downloads: What would be fetched.
@@ -95,6 +100,8 @@ class DryRun:
     device: str
     dtype: str
     seconds: float | None
+    seconds_low: float | None
+    seconds_high: float | None
     seconds_from: str
     memory: Mapping[str, int] | None
     downloads: tuple[str, ...]
@@ -145,6 +152,7 @@ def dry_run(
     """
     if not checkpoints or not tasks:
         raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
+    started = process_age()
     chosen, execution = separated(settings)
     make_executor(execution)  # refuses one that is not installed
     adapters = load_adapters(checkpoints, chosen, recorded_names(out))
@@ -162,6 +170,7 @@ def dry_run(
     absent = [task for task in tasks if task not in {t.group or t.name for t in built}]
     downloads += [f"data of {task}, unless the hub's cache holds them" for task in absent]
     stored, elsewhere = _Stored(), execution.executor == "ray"
+    outline = None
     if base is not None:
         outline = _outline(base, adapters.values(), chosen, elsewhere=elsewhere)
         if built and not absent:
@@ -171,17 +180,20 @@ def dry_run(
     lines = (*_lines(variants, built, stored), *_unseen(variants, absent))
     device = pick_device(chosen.device, elsewhere=elsewhere)
     size = None if base is None else _parameters(base.path)
-    seconds, why = _time(lines, stored, size, device)
     dtype = str(pick_dtype(chosen.dtype, device)).removeprefix("torch.")
+    memory = _memory(size, dtype, [a.bytes(a.rank) for a in adapters.values()])
+    span, why = _time(lines, stored, outline, memory, started)
     return DryRun(
         lines=lines,
         folder=stored.folder,
         base=name,
         device=device,
         dtype=dtype,
-        seconds=seconds,
+        seconds=None if span is None else span.middle,
+        seconds_low=None if span is None else span.low,
+        seconds_high=None if span is None else span.high,
         seconds_from=why,
-        memory=_memory(size, dtype, [a.bytes(a.rank) for a in adapters.values()]),
+        memory=memory,
         downloads=tuple(downloads),
         notes=(*notes, *_about_time(variants, execution)),
     )
@@ -361,26 +373,29 @@ def _parameters(folder: Path) -> int | None:
 
 
 def _time(
-    lines: Sequence[Line], stored: _Stored, size: int | None, device: str
-) -> tuple[float | None, str]:
+    lines: Sequence[Line],
+    stored: _Stored,
+    base: LoadedBase | None,
+    memory: Mapping[str, int] | None,
+    started: float,
+) -> tuple[Span | None, str]:
     """Seconds for what is left, and where that comes from."""
     left = [line for line in lines if line.left]
     if not left:
-        return 0.0, "nothing is left to compute"
+        return Span(0.0, 0.0), "nothing is left to compute"
     if any(line.requests is None for line in left):
         return None, "no estimate: the documents of a task were not looked up"
-    if all(line.task in stored.seconds for line in left):
-        each = {task: statistics.median(known) for task, known in stored.seconds.items()}
-        known = sum(len(values) for values in stored.seconds.values())
-        return (
-            sum(each[line.task] * len(line.left) for line in left),
-            f"from {known} stored cells of the same tasks in {stored.folder}",
-        )
-    if device != "cpu" or size is None:
-        what = "the base is not here" if size is None else f"no rate was measured on {device}"
-        return None, f"no estimate: {what}; one finished cell gives one"
+    if base is None or memory is None:
+        return None, "no estimate: the base is not here; one finished cell gives one"
+    cells: Counter[str] = Counter()
+    for line in left:
+        cells[line.task] += len(line.left)
+    if cells.keys() <= stored.seconds.keys():
+        number = sum(len(values) for values in stored.seconds.values())
+        span = from_stored_cells(cells, stored.seconds) + beside_cells(memory["weights"])
+        return span, f"from {number} stored cells of the same tasks in {stored.folder}"
     effort = sum((line.effort or 0.0) * len(line.left) for line in left)
-    return effort / 1e3 * RATE * size / 1e9, RATE_SOURCE
+    return from_earlier_runs(base, effort, started) or from_a_probe(base, memory, effort)
 
 
 def _memory(size: int | None, dtype: str, adapters: Sequence[int]) -> dict[str, int] | None:

@@ -86,9 +86,13 @@ class _ToLog(logging.Handler):
 
 
 class Profile:
-    """Seconds by what they were spent on."""
+    """Seconds by what they were spent on.
+
+    `effort` is that of the cells that were computed here, see `Requests.effort`.
+    """
 
     def __init__(self) -> None:
+        self.effort = 0.0
         self.seconds: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
         self._began = time.perf_counter()

@@ -300,6 +300,7 @@ class Runner:
             requests=cell.task.n_requests,
             seconds=round(seconds, 3),
         )
+        self.context.profile.effort += cell.task.effort
         self._settled.add(cell.identity.key)
         self.context.on_settled(cell, f"done in {seconds:.1f} s")
 

@@ -156,7 +156,7 @@ def _relay(worker: subprocess.Popen[bytes]) -> None:
         line = raw.decode("utf-8", "replace").rstrip()
         match = _SAID.fullmatch(line)
         if match:
-            logging.getLogger(match[2]).log(logging.getLevelName(match[1]), "%s", match[3])
+            logging.getLogger(match[2]).log(getattr(logging, match[1]), "%s", match[3])
         elif line:
             logging.getLogger(_OF_WORKERS).warning("%s", line)
 

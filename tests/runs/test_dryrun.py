@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from aurac import estimate
 from aurac.adapters import Adapter, Factors, Nesting, save_adapter
 from aurac.cli import cli
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError
 from aurac.runs.compare import compare
-from aurac.runs.dryrun import RATE, DryRun, dry_run
+from aurac.runs.dryrun import DryRun, dry_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +73,9 @@ def test_afterwards_only_what_compare_would_add_is_left(adapter, run):
     }
     assert {path.name for path in (run / "cells").iterdir()} == before  # nothing was written
     seconds = sorted(json.loads(path.read_text())["seconds"] for path in (run / "cells").iterdir())
-    assert found.seconds == pytest.approx(2 * seconds[2])  # two cells at the median of five
+    assert found.seconds_low > 2 * seconds[0]  # two cells, and what is beside them
+    assert found.seconds_high > 2 * seconds[-1] + 2
+    assert found.seconds_low < found.seconds < found.seconds_high
     assert "5 stored cells" in found.seconds_from
 
 
@@ -108,17 +111,55 @@ def test_a_damaged_cell_is_left(adapter, run, tmp_path):
     assert dry_run([adapter], [TASK], out=broken, ranks="1,4", **COMMON).done == 4
 
 
-def test_the_rate_scales_with_effort_and_parameters(adapter, tiny_base_folder, tmp_path):
+def parameters_of(base: Path) -> int:
     from transformers import AutoModelForCausalLM
 
+    return AutoModelForCausalLM.from_pretrained(base).num_parameters()
+
+
+def test_without_a_run_a_probe_gives_the_range(
+    adapter, tiny_base_folder, tmp_path, monkeypatch, isolated_cache
+):
+    """At 10^6 FLOP/s, 1 to 12 FLOP a parameter and character; 5 s to start, 2 to 8 to end."""
+    monkeypatch.setattr(estimate, "_flops_per_second", lambda *_: 1e6)
+    monkeypatch.setattr(estimate, "process_age", lambda: 5.0)
     found = dry_run([adapter], [TASK], out=tmp_path, **COMMON)
-    model = AutoModelForCausalLM.from_pretrained(tiny_base_folder)
-    parameters = model.num_parameters()
+    parameters = parameters_of(tiny_base_folder)
     assert found.memory["weights"] == 4 * parameters
     [effort] = {line.effort for line in found.lines}
     assert effort > 12 * 20  # characters of 12 requests
-    assert found.seconds == pytest.approx(RATE * 7 * effort / 1e3 * parameters / 1e9)
-    assert "rough" in found.seconds_from
+    cells = 7 * effort * parameters / 1e6
+    load = 4 * parameters / 1e9
+    assert found.seconds_low == pytest.approx(cells + 5 + load + 2)
+    assert found.seconds_high == pytest.approx(12 * cells + 10 + 6 * load + 8)
+    assert found.seconds == pytest.approx((found.seconds_low * found.seconds_high) ** 0.5)
+    assert "from a short measurement of this machine (0 GFLOP/s in float32)" in found.seconds_from
+
+
+def test_the_probe_measures_this_machine(tiny_base_folder):
+    assert 1e6 < estimate._flops_per_second(tiny_base_folder, "float32") < 1e15
+
+
+def test_earlier_runs_of_the_base_give_a_narrower_range(
+    adapter, tmp_path, isolated_cache, monkeypatch
+):
+    """Two runs at 1 and 4 s for 100 characters, with 10 and 20 s beside the cells."""
+    compare([adapter], [TASK], out=tmp_path / "first", ranks="1", **COMMON)
+    [kept] = (isolated_cache / "speed").iterdir()
+    [row] = json.loads(kept.read_text())
+    assert row["effort"] > 0
+    assert row["seconds"] > 0
+    assert row["beside"] > 0
+    rows = [{"effort": 100, "seconds": s, "beside": b} for s, b in ((1, 10), (4, 20))]
+    kept.write_text(json.dumps(rows))
+    monkeypatch.setattr("aurac.runs.dryrun.process_age", lambda: 3.0)
+    found = dry_run([adapter], [TASK], out=tmp_path / "second", **COMMON)
+    effort = sum(line.effort * len(line.left) for line in found.lines)
+    assert found.seconds_low == pytest.approx(effort / 100 + min(13, (13 * 23) ** 0.5 / 1.5))
+    assert found.seconds_high == pytest.approx(4 * effort / 100 + max(23, (13 * 23) ** 0.5 * 1.5))
+    assert found.seconds_from == "from 2 earlier runs of this base on this machine"
+    kept.write_text("damaged")
+    assert "short measurement" in dry_run([adapter], [TASK], out=tmp_path, **COMMON).seconds_from
 
 
 def test_what_compare_refuses_is_refused(adapter, tmp_path):

@@ -64,16 +64,6 @@ def request(adapter: Path, out: Path, tasks=(TASK,), **changed) -> Request:
     return Request((str(adapter),), tuple(tasks), str(out), *separated({**COMMON, **changed}))
 
 
-@pytest.fixture
-def run(cache, tiny_base_folder, tmp_path) -> tuple[Path, Path, Path]:
-    """(adapter, base, run folder) of a finished run."""
-    base = shutil.copytree(tiny_base_folder, tmp_path / "base")
-    adapter = make_adapter(base, tmp_path / "mine", 0)
-    done = compare([str(adapter)], [TASK], out=tmp_path / "run", **COMMON)
-    assert not done.failures
-    return adapter, base, tmp_path / "run"
-
-
 def test_the_same_request_is_recognised_and_gives_the_same_results(run):
     adapter, _, out = run
     done, cells = recall(request(adapter, out))

@@ -1,0 +1,171 @@
+"""How long cells will take on this machine: a range, from what was measured here.
+
+The best source are stored cells of the same tasks, then earlier runs of the same base on this
+machine, of which the cache keeps the last few. Without either a short multiplication of matrices is
+timed. Beside the cells a run takes time to start, to load the base and to write its report.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aurac.files import write_json
+from aurac.hashing import sha256_json
+from aurac.models.cache import cache_root
+from aurac.runs.provenance import SCORER_VERSION, machine, versions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from aurac.models.base import LoadedBase
+    from aurac.runs.log import Profile
+
+logger = logging.getLogger(__name__)
+
+_KEPT = 8  # runs of one base that are remembered
+_COMPUTING = ("forward", "rest of cells", "adapter")  # parts of a profile that grow with the cells
+_SPREAD = 1.5  # the least factor from the middle of a range of runs to either end
+# FLOP for each parameter and character, over those of the probe: from many texts that share a
+# beginning in large passes, to few texts in small passes that share nothing. Measured on two cores.
+_PROBE_FACTORS = (1.0, 12.0)
+_PROBE_SECONDS, _PROBE_ROWS = 0.25, 256
+_LOADING = (1.0, 6.0)  # seconds for 10^9 bytes of weights
+_ENDING = (2.0, 8.0)  # seconds for results, figures and report
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range of seconds."""
+
+    low: float
+    high: float
+
+    def __add__(self, other: Span) -> Span:
+        return Span(self.low + other.low, self.high + other.high)
+
+    @property
+    def middle(self) -> float:
+        """The geometric mean."""
+        return math.sqrt(self.low * self.high)
+
+
+def remember(base: LoadedBase, profile: Profile) -> None:
+    """Keep the speed of a run that computed cells in this process."""
+    computing = sum(profile.seconds[part] for part in _COMPUTING)
+    if not profile.effort or computing <= 0:
+        return
+    row = {
+        "effort": profile.effort,
+        "seconds": round(computing, 3),
+        "beside": round(profile.to_dict()["seconds"] - computing, 3),
+    }
+    path = _path(base)
+    try:
+        write_json(path, [*_rows(path), row][-_KEPT:])
+    except OSError as error:
+        logger.info("the speed of this run cannot be remembered (%s)", error)
+
+
+def from_earlier_runs(base: LoadedBase, effort: float, started: float) -> tuple[Span, str] | None:
+    """Seconds for cells of this effort, as earlier runs of the base on this machine took.
+
+    Args:
+        base: The base, or its outline.
+        effort: Of all cells together, see `aurac.tasks.requests.Requests.effort`.
+        started: Seconds that a process takes before its run begins.
+    """
+    rows = _rows(_path(base))
+    if not rows:
+        return None
+    rates = [row["seconds"] / row["effort"] for row in rows]
+    beside = [row["beside"] + started for row in rows]
+    runs = "an earlier run" if len(rows) == 1 else f"{len(rows)} earlier runs"
+    return (
+        _widened([rate * effort for rate in rates]) + _widened(beside),
+        f"from {runs} of this base on this machine",
+    )
+
+
+def from_stored_cells(cells: Mapping[str, int], known: Mapping[str, Sequence[float]]) -> Span:
+    """Seconds for so many cells of each task, from seconds of stored cells of the same tasks."""
+    spans = [_widened([seconds * n for seconds in known[task]]) for task, n in cells.items()]
+    return sum(spans, Span(0.0, 0.0))
+
+
+def from_a_probe(
+    base: LoadedBase, memory: Mapping[str, int], effort: float
+) -> tuple[Span | None, str]:
+    """Seconds for cells of this effort, from the speed of one multiplication of matrices.
+
+    Args:
+        base: The outline of the base.
+        memory: Bytes of its weights under "weights".
+        effort: Of all cells together.
+    """
+    if base.device != "cpu":
+        return None, f"no estimate: no run on {base.device} is known; one finished run gives one"
+    parameters = sum(p.numel() for p in base.model.parameters())
+    speed = _flops_per_second(base.path, base.dtype)
+    low, high = (factor * parameters * effort / speed for factor in _PROBE_FACTORS)
+    return Span(low, high) + beside_cells(memory["weights"]), (
+        f"from a short measurement of this machine ({speed / 1e9:.0f} GFLOP/s in {base.dtype}); "
+        "narrower after a first run"
+    )
+
+
+def beside_cells(weights: int) -> Span:
+    """Seconds to start as this process did, to load so many bytes and to write the report."""
+    started = process_age()
+    low, high = (rate * weights / 1e9 for rate in _LOADING)
+    return Span(started + low + _ENDING[0], 2 * started + high + _ENDING[1])
+
+
+def process_age() -> float:
+    """Seconds since this process began."""
+    import psutil
+
+    began: float = psutil.Process(os.getpid()).create_time()
+    return max(0.0, time.time() - began)
+
+
+def _widened(seconds: Sequence[float]) -> Span:
+    middle = Span(min(seconds), max(seconds)).middle
+    return Span(min(*seconds, middle / _SPREAD), max(*seconds, middle * _SPREAD))
+
+
+def _flops_per_second(folder: Path, dtype: str) -> float:
+    import torch
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        width = int(config.get("hidden_size") or config.get("n_embd") or 1024)
+    except (OSError, ValueError, TypeError):
+        width = 1024
+    kind = getattr(torch, dtype)
+    rows, weight = torch.ones(_PROBE_ROWS, width, dtype=kind), torch.ones(width, width, dtype=kind)
+    torch.mm(rows, weight)  # the first call sets up
+    count, began = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - began) < _PROBE_SECONDS or not count:
+        torch.mm(rows, weight)
+        count += 1
+    return 2.0 * _PROBE_ROWS * width * width * count / seconds
+
+
+def _path(base: LoadedBase) -> Path:
+    here = [base.sha256, base.dtype, base.device, machine(), SCORER_VERSION, versions()]
+    return cache_root() / "speed" / f"{sha256_json(here)[:32]}.json"
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [row for row in rows if row["effort"] > 0 and row["seconds"] > 0 <= row["beside"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
