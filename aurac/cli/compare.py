@@ -175,7 +175,7 @@ def compare(
     command = shlex.join(["aurac", *sys.argv[1:]])
     if dry_run:
         from aurac.cli._dry_run import show_dry_run
-        from aurac.engine.task_index import check_names
+        from aurac.tasks.task_index import check_names
 
         check_names(names(tasks))
         settings |= {"data": folders(data), "basis": names(basis), "rescale": names(rescale)}
@@ -219,7 +219,7 @@ def _done(
     checkpoints: tuple[str, ...], tasks: Sequence[str], out: str | None, **settings: Any
 ) -> Comparison:
     """The comparison: recognised as finished before anything heavy is loaded, or computed."""
-    from aurac.engine.task_index import check_names
+    from aurac.tasks.task_index import check_names
     from aurac.runs.finished import Request, recall
     from aurac.runs.settings import separated
 

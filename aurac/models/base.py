@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.base_weights import check_complete, check_finite
+from aurac.models.weights import check_complete, check_finite
 from aurac.errors import BaseModelError
 from aurac.files import follow_umask
 from aurac.hashing import sha256_file, sha256_json

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac import estimate
+from aurac.runs import estimate
 from aurac.errors import UsageError
 from aurac.files import link_or_copy, write_json
 from aurac.runs.executors import Executor, make_executor

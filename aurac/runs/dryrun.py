@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from aurac.adapters import check_base, check_fits
 from aurac.errors import AuracError, TaskError, UsageError
-from aurac.estimate import (
+from aurac.runs.estimate import (
     Span,
     beside_cells,
     from_a_probe,

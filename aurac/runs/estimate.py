@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from aurac.files import write_json
 from aurac.hashing import sha256_json
 from aurac.models.cache import cache_root
-from aurac.runs.provenance import SCORER_VERSION, machine, versions
+from aurac.runs.provenance import machine, versions
+from aurac.runs.schema import ENGINE_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -159,7 +160,7 @@ def _flops_per_second(folder: Path, dtype: str) -> float:
 
 
 def _path(base: LoadedBase) -> Path:
-    here = [base.sha256, base.dtype, base.device, machine(), SCORER_VERSION, versions()]
+    here = [base.sha256, base.dtype, base.device, machine(), ENGINE_VERSION, versions()]
     return cache_root() / "speed" / f"{sha256_json(here)[:32]}.json"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from aurac.hashing import sha256_json
 
-SCORER_VERSION = 5  # raise when the evaluation engine changes in a way that can change a number
+ENGINE_VERSION = 5  # raise when the evaluation engine changes in a way that can change a number
 _PACKAGES = ("aurac", "torch", "transformers", "peft", "lm-eval", "datasets", "tokenizers", "numpy")
 
 
@@ -49,7 +49,7 @@ class CellIdentity:
     dtype: str
     device_kind: str
     batching: str
-    scorer: int = SCORER_VERSION
+    scorer: int = ENGINE_VERSION
     lm_eval: str = ""
 
     def to_dict(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from aurac.models.base import (
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.known_base import KnownBase
 from aurac.runs.plan import PlannedCell, Variant, parse_ranks, plan, variants_of
-from aurac.runs.provenance import SCORER_VERSION
+from aurac.runs.schema import ENGINE_VERSION
 from aurac.runs.store import cannot_write
 from aurac.stats.groups import check_groups
 
@@ -154,7 +154,7 @@ class Session:
 
         pairs = [p for task in self.built if not task.members for p in held_out_pairs(task)]
         settings = self.request()["settings"]
-        asked = [variant.adapter.sha256, variant.basis, rank, SCORER_VERSION]
+        asked = [variant.adapter.sha256, variant.basis, rank, ENGINE_VERSION]
         return sha256_json([*asked, settings, sha256_json(pairs)])
 
 

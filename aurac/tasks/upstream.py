@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.engine.task_index import check_names, task_index
+from aurac.tasks.task_index import check_names, task_index
 from aurac.errors import TaskError
 from aurac.tasks.isolation import quiet, seeded
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from aurac import estimate
+from aurac.runs import estimate
 from aurac.adapters import Adapter, Factors, Nesting, save_adapter
 from aurac.cli import cli
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError

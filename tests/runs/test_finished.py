@@ -144,7 +144,7 @@ def test_other_code_or_another_machine_is_a_change(run, monkeypatch):
     for name, value in (
         ("versions", lambda: {"torch": "other"}),
         ("machine", lambda: {"cpu": "other"}),
-        ("SCORER_VERSION", -1),
+        ("ENGINE_VERSION", -1),
         ("_devices", lambda: ["/dev/nvidia0"]),
     ):
         with monkeypatch.context() as patch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from aurac.engine.task_index import check_names, nearest, read_index, task_index
+from aurac.tasks.task_index import check_names, nearest, read_index, task_index
 
 from aurac.engine import task_index as index_module
 from aurac.errors import TaskError
