@@ -345,3 +345,18 @@ def test_reading_a_live_peft_model(tmp_path):
     )
     with pytest.raises(CheckpointError, match="lora_alpha 8"):
         adapter_from_peft(model, nesting=NESTED, rule="rank", alpha=1.0)
+
+
+def test_the_bases_gradient_flags_at_each_rank():
+    base = tiny_llama()
+    base.lm_head.requires_grad_(False)
+    before = {name: p.requires_grad for name, p in base.named_parameters()}
+    assert set(before.values()) == {True, False}
+    weights = list(base.parameters())
+    with attach(base, prepare(random_adapter(base, 4))) as live:
+        assert not any(p.requires_grad for p in weights)  # as PEFT has it
+        live.set_rank(0)
+        assert [p.requires_grad for p in weights] == list(before.values())
+        live.set_rank(2)
+        assert not any(p.requires_grad for p in weights)
+    assert {name: p.requires_grad for name, p in base.named_parameters()} == before
