@@ -23,7 +23,8 @@ def share_cores(environment: MutableMapping[str, str] | None = None) -> None:
     """Let threads that wait for each other sleep, unless the user has said how they wait.
 
     By default OpenMP's threads spin at the end of each parallel loop. Beside another busy process
-    one of them is often not running, and the others spin until it is: 26 times slower on two cores.
+    one of them is often not running, and the others spin until it is. On two cores a comparison
+    took 26 times as long (docs/benchmarks-engine.md).
     An OpenMP library reads the variable when it is loaded, so this has to come before torch is
     imported.
 

@@ -24,13 +24,13 @@ def scratch_folder(folder: Path) -> Path:
 
 def newest_checkpoint(folder: Path) -> tuple[int, Path] | None:
     """(optimizer step, checkpoint) of the newest whole one of the adapter that goes to `folder`."""
-    found = [
+    whole = [
         (int(step), path)
         for path in scratch_folder(folder).glob(f"{_PREFIX}*")
         if (step := path.name.removeprefix(_PREFIX)).isdigit()
         and _json(path / _STATE) is not None  # the trainer writes it last
     ]
-    return max(found, default=None)
+    return max(whole, default=None)
 
 
 def refuse_to_start_over(folder: Path) -> None:

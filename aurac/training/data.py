@@ -48,20 +48,20 @@ def _located(recipe: Recipe) -> Path:
     Raises:
         DataError: In neither.
     """
-    given = Path(recipe.data).expanduser()
-    if recipe.folder is None:
-        return given
-    beside = recipe.folder / given  # `given` itself where that is absolute
-    if not (beside.exists() or given.exists()):
+    path = Path(recipe.data).expanduser()
+    if recipe.folder is None or path.is_absolute():
+        return path
+    beside = recipe.folder / path
+    if not (beside.exists() or path.exists()):
         raise DataError(
             f"no training data {recipe.data!r} in {recipe.folder.resolve()} (where the recipe is) "
             f"or {Path.cwd()}",
             expected=f"a folder or a file ending in {_READERS}",
         )
     if not beside.exists():
-        return given
-    if given.exists() and not given.samefile(beside):
-        logger.warning("training on %s, beside the recipe, and not on %s", beside, given.resolve())
+        return path
+    if path.exists() and not path.samefile(beside):
+        logger.warning("training on %s, beside the recipe, and not on %s", beside, path.resolve())
     return beside
 
 

@@ -76,8 +76,8 @@ def test_the_command_line_sets_how_threads_wait_before_torch_loads(given, tmp_pa
         command, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
     assert f"OMP_WAIT_POLICY={given or 'PASSIVE'}" in done.stdout
-    [said] = [line for line in done.stderr.splitlines() if "OMP_WAIT_POLICY" in line]
-    assert f"'{given or 'PASSIVE'}'" in said
+    [reported] = [line for line in done.stderr.splitlines() if "OMP_WAIT_POLICY" in line]
+    assert f"'{given or 'PASSIVE'}'" in reported
 
 
 def test_a_version_out_of_range_and_an_absent_package_are_problems(here, monkeypatch):
