@@ -39,6 +39,7 @@ SCHEMA = 1
 _LARGE = (
     1 << 26
 )  # bytes; larger files are compared by size, time and inode, as weights of bases are
+_KEPT = 256  # finished runs that are remembered
 _UNCOUNTED = ("__pycache__", LOGS, LOCKS)
 _DEVICES = ("nvidia*", "kfd", "dri/render*")
 _DEVICE_SWITCHES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -148,7 +149,11 @@ class Witness:
         }
         try:
             record["state"] = _folder_state(done.folder)
-            write_json(self._request.record(), record)
+            path = self._request.record()
+            write_json(path, record)
+            kept = sorted(path.parent.glob("*.json"), key=lambda p: p.stat().st_mtime)
+            for old in kept[:-_KEPT]:
+                old.unlink(missing_ok=True)
         except OSError as error:
             logger.info("the finished run cannot be remembered (%s)", error)
 

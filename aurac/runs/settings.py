@@ -137,8 +137,10 @@ def separated(given: Mapping[str, Any]) -> tuple[Settings, Execution]:
 
 def to_plain(chosen: Settings) -> dict[str, Any]:
     """Settings as JSON values, for another process; folders become absolute."""
+    from pathlib import Path
+
     plain = dataclasses.asdict(chosen)
-    plain["data"] = {task: str(folder.resolve()) for task, folder in chosen.data.items()}
+    plain["data"] = {task: str(Path(folder).resolve()) for task, folder in chosen.data.items()}
     return plain
 
 

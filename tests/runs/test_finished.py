@@ -185,6 +185,19 @@ def test_an_input_that_changed_while_it_was_read_is_not_remembered(run, monkeypa
     assert known.exists()
 
 
+def test_a_folder_of_documents_may_be_given_as_text_and_old_records_go(run, tmp_path, monkeypatch):
+    adapter, base, out = run
+    done, cells = recall(request(adapter, out))
+    monkeypatch.setattr(finished, "_KEPT", 2)
+    for number in range(4):
+        data = {TASK: str(adapter), "other": str(tmp_path / str(number))}
+        (tmp_path / str(number)).mkdir()
+        asked = request(adapter, out, data=data)
+        finished.Witness(asked, base, LATER).keep(done, cells)
+        assert recall(asked) is not None
+    assert len(list(asked.record().parent.iterdir())) == 2
+
+
 def loaded_by(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
     """A command in a process of its own, and the packages that it imported."""
     code = (
