@@ -219,9 +219,9 @@ def _done(
     checkpoints: tuple[str, ...], tasks: Sequence[str], out: str | None, **settings: Any
 ) -> Comparison:
     """The comparison: recognised as finished before anything heavy is loaded, or computed."""
-    from aurac.tasks.task_index import check_names
     from aurac.runs.finished import Request, recall
     from aurac.runs.settings import separated
+    from aurac.tasks.task_index import check_names
 
     known = recall(Request(checkpoints, tuple(tasks), out, *separated(settings)))
     if known is not None:

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.runs import estimate
 from aurac.errors import UsageError
 from aurac.files import link_or_copy, write_json
+from aurac.runs import estimate
 from aurac.runs.executors import Executor, make_executor
 from aurac.runs.finished import Request, Witness
 from aurac.runs.folder import (
@@ -24,7 +24,7 @@ from aurac.runs.folder import (
     subset_folder,
 )
 from aurac.runs.interrupts import Interrupts
-from aurac.runs.lock import Leases
+from aurac.runs.lock import Locks
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.plan import PlannedCell, Variant, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress
@@ -33,12 +33,15 @@ from aurac.runs.results import (
     RESULTS_FILE,
     SCHEMA,
     Comparison,
+    Point,
     TaskCells,
     adapter_row,
     curve_row,
+    engine_row,
     task_row,
 )
-from aurac.runs.runner import Tools
+from aurac.runs.runner import RunContext
+from aurac.runs.schema import EngineCounts
 from aurac.runs.session import Session, common_base, limit_of, load_adapters, open_session
 from aurac.runs.settings import separated
 from aurac.runs.status import PlanRow, add_to_plan
@@ -135,7 +138,7 @@ class _Run:
     def whole(self, command: str | None, started: float) -> Comparison:
         """Compute what is missing, gather, write."""
         try:
-            with self.log, Leases(self.folder, self.execution.lease_seconds) as leases:
+            with self.log, Locks(self.folder, self.execution.lease_seconds) as locks:
                 self.log.event("start", command=command, versions=versions())
                 self.store.tidy()
                 with self.profile.spent("fit"):
@@ -145,8 +148,8 @@ class _Run:
                 say_why_unused(self.store, [cell.identity for cell in cells])
                 if self.execution.retry_failed:
                     for key in self.store.failed_keys():
-                        self.store.forgive(key)
-                done = self._computed(cells, leases, command, started)
+                        self.store.clear_failure(key)
+                done = self._computed(cells, locks, command, started)
                 if self.execution.profile:
                     write_json(self.folder / PROFILE_FILE, self.profile.to_dict())
                 return done
@@ -154,28 +157,32 @@ class _Run:
             raise cannot_write(self.folder, error) from error
 
     def _computed(
-        self, cells: list[PlannedCell], leases: Leases, command: str | None, started: float
+        self, cells: list[PlannedCell], locks: Locks, command: str | None, started: float
     ) -> Comparison:
         wanted = shard_of(cells, *self.execution.shard) if self.execution.shard else cells
         for _ in range(_MOST_REPAIRS):
-            self._compute(wanted, leases)
+            self._compute(wanted, locks)
             if self.execution.shard:
                 return self._shard(wanted)
             with self.profile.spent("results"):
-                results, damaged = gathered(self.session, cells, self.store)
-            if not damaged:
+                results, incomplete = gathered(self.session, cells, self.store)
+            if not incomplete:
                 break
-            for cell in damaged:
-                self.store.path(cell.identity).unlink(missing_ok=True)
-                self.store.forgive(cell.identity.key)
-        return self._written(results, leases, command, started)
+            for cell, there in incomplete:
+                self.store.recount(cell.identity, there)
+        return self._written(results, locks, command, started)
 
-    def _compute(self, wanted: list[PlannedCell], leases: Leases) -> None:
-        settled = self.store.keys() | self.store.failed_keys()
-        todo = [cell for cell in wanted if cell.identity.key not in settled]
+    def _compute(self, wanted: list[PlannedCell], locks: Locks) -> None:
+        failed = self.store.failed_keys()
+        todo = [
+            cell
+            for cell in wanted
+            if cell.identity.key not in failed
+            and self.store.count(cell.identity.key) < len(cell.documents)
+        ]
         bar = SweepProgress(todo, total_cells=len(wanted)) if self.progress else NoProgress()
-        tools = Tools(
-            leases,
+        context = RunContext(
+            locks,
             self.interrupts,
             self.log,
             self.profile,
@@ -186,7 +193,7 @@ class _Run:
         )
         with bar:
             if todo:
-                self.executor.run(self.session, self.store, todo, tools)
+                self.executor.run(self.session, self.store, todo, context)
 
     def _shard(self, wanted: list[PlannedCell]) -> Comparison:
         records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
@@ -195,7 +202,7 @@ class _Run:
         return Comparison(self.folder, results, (), shard=self.execution.shard)
 
     def _written(
-        self, results: dict[str, Any], leases: Leases, command: str | None, started: float
+        self, results: dict[str, Any], locks: Locks, command: str | None, started: float
     ) -> Comparison:
         """Results and report, by one process at a time."""
         session = self.session
@@ -206,7 +213,7 @@ class _Run:
         results["provenance"] = _provenance(
             session.outline, session.chosen, command, started, request
         )
-        with _one_at_a_time(leases, "results"):
+        with _one_at_a_time(locks, "results"):
             besides = held_besides(self.folder, request)
             place = subset_folder(self.folder, request) if besides else self.folder
             if besides:
@@ -222,13 +229,13 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(leases: Leases, name: str) -> Iterator[None]:
-    while not leases.acquire(name):
+def _one_at_a_time(locks: Locks, name: str) -> Iterator[None]:
+    while not locks.acquire(name):
         time.sleep(0.2)
     try:
         yield
     finally:
-        leases.release(name)
+        locks.release(name)
 
 
 def _besides(folder: Path, held: Sequence[str]) -> str:
@@ -253,17 +260,20 @@ def _write_documents(folder: Path, task: BuiltTask) -> str:
     """Questions and targets beside the cells, so that a report can show examples."""
     from aurac.tasks.questions import readable
 
-    path = Path("documents") / f"{task.documents_sha256[:16]}.json"
+    path = Path("documents") / f"{task.name.replace('/', '_')}-{task.prompts_sha256[:16]}.json"
     write_json(folder / path, readable(task))
     return path.as_posix()
 
 
 def gathered(
     session: Session, cells: Sequence[PlannedCell], store: CellStore
-) -> tuple[dict[str, Any], list[PlannedCell]]:
-    """The content of `results.json` but for its provenance, and the cells that are damaged.
+) -> tuple[dict[str, Any], list[tuple[PlannedCell, int]]]:
+    """The content of `results.json` but for its provenance, and what is missing.
 
     Each cell is read and verified once.
+
+    Returns:
+        The results, and the cells that lack documents with the number that they have.
     """
     from aurac import __version__
 
@@ -286,20 +296,9 @@ def gathered(
         ],
         "groups": {name: list(members) for name, members in session.chosen.groups.items()},
         "failures": reader.failures,
-        "engine": reader.engine,
+        "engine": engine_row(reader.engine),
     }
-    return results, reader.damaged
-
-
-_ENGINE_TOTALS = ("computed_tokens", "distinct_tokens", "passes", "forward_seconds", "flops")
-
-
-def _add_engine(total: dict[str, Any], cell: Mapping[str, Any]) -> None:
-    """Add a cell's counts; what one cell could not count is not known of all."""
-    for name in _ENGINE_TOTALS:
-        known = total[name] is not None and cell.get(name, 0) is not None
-        total[name] = total[name] + cell.get(name, 0) if known else None
-    total["paths"] = sorted({*total["paths"], *cell.get("paths", ())})
+    return results, reader.incomplete
 
 
 class _Reader:
@@ -307,34 +306,32 @@ class _Reader:
 
     def __init__(self, cells: Sequence[PlannedCell], store: CellStore) -> None:
         self._store = store
-        self._where = {
-            (id(c.variant) if c.variant else None, c.rank, c.task.name): c for c in cells
+        self._cells = {
+            (cell.variant.label if cell.variant else None, cell.rank, cell.task.name): cell
+            for cell in cells
         }
-        self._seen: dict[str, tuple[dict[str, Any], str] | str] = {}
+        self._seen: dict[str, Point | str] = {}
         self.failures: list[dict[str, Any]] = []
-        self.damaged: list[PlannedCell] = []
-        self.engine: dict[str, Any] = {**dict.fromkeys(_ENGINE_TOTALS, 0.0), "paths": []}
+        self.incomplete: list[tuple[PlannedCell, int]] = []
+        self.engine = EngineCounts()
 
-    def fetch(
-        self, variant: Variant | None, rank: int, leaf: BuiltTask
-    ) -> tuple[dict[str, Any], str] | str:
-        cell = self._where[(id(variant) if variant else None, rank, leaf.name)]
+    def fetch(self, variant: Variant | None, rank: int, leaf: BuiltTask) -> Point | str:
+        cell = self._cells[variant.label if variant else None, rank, leaf.name]
         key = cell.identity.key
         if key not in self._seen:
             self._seen[key] = self._read(cell)
         return self._seen[key]
 
-    def _read(self, cell: PlannedCell) -> tuple[dict[str, Any], str] | str:
-        content = self._store.get(cell.identity)
-        if content is not None:
-            path = self._store.path(cell.identity)
-            engine = content.get("engine") or {}
-            _add_engine(self.engine, engine)
-            kept = {"metrics": content["metrics"], "engine": engine}
-            return kept, f"{path.parent.name}/{path.name}"
-        record = self._store.failure(cell.identity.key)
+    def _read(self, cell: PlannedCell) -> Point | str:
+        key = cell.identity.key
+        stored = self._store.read(key, cell.documents)
+        if stored is not None and not stored.missing:
+            self.engine += stored.engine
+            path = self._store.path(key).relative_to(self._store.run_folder)
+            return Point(stored.metrics, stored.engine, path.as_posix())
+        record = self._store.failure(key)
         if record is None:
-            self.damaged.append(cell)
+            self.incomplete.append((cell, len(stored.documents) if stored else 0))
             return "not evaluated"
         self.failures.append(failure_row(cell, str(record["reason"])))
         return str(record["reason"])
@@ -343,7 +340,8 @@ class _Reader:
 def plan_row(cell: PlannedCell) -> PlanRow:
     """A planned cell as the run folder keeps it."""
     curve = cell.variant.label if cell.variant else None
-    return PlanRow(cell.identity.key, curve, cell.rank, cell.task.name, cell.task.n_requests)
+    task, documents = cell.task, len(cell.documents)
+    return PlanRow(cell.identity.key, curve, cell.rank, task.name, task.n_requests, documents)
 
 
 def failure_row(cell: PlannedCell, reason: str) -> dict[str, Any]:

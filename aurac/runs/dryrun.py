@@ -6,10 +6,8 @@ Nothing is fetched, no model is loaded and nothing is written.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections import Counter
 import math
-import statistics
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,8 @@ from safetensors import safe_open
 
 from aurac.adapters import check_base, check_fits
 from aurac.errors import AuracError, TaskError, UsageError
+from aurac.models.base import PACKAGED, packaged_folder, resolve_base
+from aurac.models.device import pick_device, pick_dtype
 from aurac.runs.estimate import (
     Span,
     beside_cells,
@@ -26,8 +26,6 @@ from aurac.runs.estimate import (
     from_stored_cells,
     process_age,
 )
-from aurac.models.base import PACKAGED, packaged_folder, resolve_base
-from aurac.models.device import pick_device, pick_dtype
 from aurac.runs.executors import make_executor
 from aurac.runs.folder import find_run_folder, recorded_names
 from aurac.runs.plan import Variant, parse_ranks, variants_of
@@ -330,14 +328,15 @@ def _stored(
     if not begun:
         return _Stored()
     store = CellStore(folder)
-    done, failed = store.keys(), set() if retry else store.failed_keys()
+    failed = set() if retry else store.failed_keys()
     kinds: tuple[set[tuple[str, int, str]], ...] = (set(), set())
     seconds: dict[str, list[float]] = {}
     for cell in session.cells():
         where = (cell.variant.label if cell.variant else BASE, cell.rank, cell.task.name)
-        if cell.identity.key in done and (content := store.get(cell.identity)) is not None:
+        known = store.read(cell.identity.key, cell.documents)
+        if known is not None and not known.missing:
             kinds[0].add(where)
-            seconds.setdefault(cell.task.name, []).append(float(content["seconds"]))
+            seconds.setdefault(cell.task.name, []).append(known.seconds)
         elif cell.identity.key in failed:
             kinds[1].add(where)
     return _Stored(folder, frozenset(kinds[0]), frozenset(kinds[1]), seconds)

@@ -1,7 +1,7 @@
 """Where cells are computed: processes of this machine, or a Ray cluster.
 
 An executor makes sure that every cell it is given ends as a cell or as a record of failure in the
-store. It schedules nothing itself: processes share a folder through leases, and Ray places tasks.
+store. It schedules nothing itself: processes share a folder through locks, and Ray places tasks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aurac.runs.plan import PlannedCell
-    from aurac.runs.runner import Tools
+    from aurac.runs.runner import RunContext
     from aurac.runs.session import Session
     from aurac.runs.settings import Execution
     from aurac.runs.store import CellStore
@@ -24,7 +24,7 @@ class Executor(Protocol):
     """Computes the cells of a session."""
 
     def run(
-        self, session: Session, store: CellStore, cells: Sequence[PlannedCell], tools: Tools
+        self, session: Session, store: CellStore, cells: Sequence[PlannedCell], context: RunContext
     ) -> None:
         """Until every cell is done or failed.
 

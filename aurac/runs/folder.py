@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 from aurac.errors import RunFolderError
 from aurac.files import write_json
 from aurac.hashing import sha256_json
-from aurac.runs.store import read_cell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.runs.provenance import CellIdentity
+    from aurac.runs.schema import CellIdentity
     from aurac.runs.store import CellStore
 
 logger = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ _MOST_READ = 64  # cells that are read to say why they are not used
 _MOST_MERGES = 5
 _LISTED = 5  # names in a message
 _WHICH = ("task", "rank", "basis", "rescale", "adapter_sha256")
-_OF_PROMPTS = {"limit", "split", "num_fewshot", "fewshot", "seed", "chat_template"}
+_OF_PROMPTS = {"split", "num_fewshot", "fewshot", "seed", "chat_template"}
 """Settings that change the documents or the prompts of every task."""
 
 
@@ -115,7 +114,9 @@ def _unwritable(folder: Path, error: OSError) -> RunFolderError:
 def place_of(out: str | Path | None, tasks: Sequence[str], request: dict[str, Any]) -> Path:
     """The run folder of a request: the one that was named, else one of its own below `runs`."""
     name = "-".join(tasks)[:60].replace("/", "_")
-    return Path(out) if out else Path("runs") / f"{name}-{sha256_json(request)[:8]}"
+    prompts = {task: recorded["first_prompt"] for task, recorded in request["tasks"].items()}
+    digest = sha256_json({**request, "tasks": prompts})  # however many documents are asked for
+    return Path(out) if out else Path("runs") / f"{name}-{digest[:8]}"
 
 
 def check_same_run(
@@ -137,11 +138,6 @@ def check_same_run(
             if not reasons:
                 return before
     expected = "the same settings, or a new folder"
-    if "limit" in changed:
-        expected = (
-            "the same --limit (stored cells hold that many documents and cannot be extended), "
-            "or a new folder"
-        )
     elsewhere = _free_folder(folder, changed)
     again = f"`{_with_out(command, elsewhere)}`" if command else f"--out {elsewhere}"
     raise RunFolderError(
@@ -162,13 +158,17 @@ def _conflicts(before: dict[str, Any], now: dict[str, Any], changed: dict[str, A
         f"{key} was {_worded(before['settings'].get(key))}, is {_worded(value)}"
         for key, value in changed.items()
     ]
-    kinds = [("adapters", "weights")]
+    reasons += [
+        f"adapter {name} has other content: its weights changed"
+        for name, digest in before["adapters"].items()
+        if now["adapters"].get(name, digest) != digest
+    ]
     if not changed.keys() & _OF_PROMPTS:
-        kinds.append(("tasks", "prompts or documents"))
-    for kind, what in kinds:
-        for name, digest in before[kind].items():
-            if now[kind].get(name, digest) != digest:
-                reasons.append(f"{kind[:-1]} {name} has other content: its {what} changed")
+        reasons += [
+            f"task {name} has other content: its prompts or documents changed"
+            for name, recorded in before["tasks"].items()
+            if now["tasks"].get(name, recorded)["first_prompt"] != recorded["first_prompt"]
+        ]
     return reasons
 
 
@@ -218,14 +218,21 @@ def recorded_names(out: str | Path | None) -> dict[str, str]:
 def _union(before: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
     """A request for all that either asks for."""
     ranks = {label: set(known) for label, known in before["curves"]}
+    tasks = {
+        name: _larger(before["tasks"].get(name), task) for name, task in request["tasks"].items()
+    }
     for label, more in request["curves"]:
         ranks[label] = ranks.get(label, set()) | set(more)
     return {
         **before,
         "adapters": before["adapters"] | request["adapters"],
         "curves": [[label, sorted(known)] for label, known in ranks.items()],
-        "tasks": before["tasks"] | request["tasks"],
+        "tasks": before["tasks"] | tasks,
     }
+
+
+def _larger(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
+    return before if before and before["documents"] > now["documents"] else now
 
 
 def _asked(request: dict[str, Any]) -> set[tuple[str, int]]:
@@ -233,7 +240,7 @@ def _asked(request: dict[str, Any]) -> set[tuple[str, int]]:
 
 
 def held_besides(folder: Path, request: dict[str, Any]) -> list[str]:
-    """What a run folder records beyond a request, in words: adapters, tasks, ranks."""
+    """What a run folder records beyond a request, in words: adapters, tasks, ranks, documents."""
     held = read_request(folder)
     if held is None:
         return []
@@ -241,6 +248,11 @@ def held_besides(folder: Path, request: dict[str, Any]) -> list[str]:
         asked = _asked(request)
         absent = [name for name in held["adapters"] if name not in request["adapters"]]
         tasks = [name for name in held["tasks"] if name not in request["tasks"]]
+        grown = [
+            f"{held['tasks'][name]['documents']} documents of {name}"
+            for name, task in request["tasks"].items()
+            if name in held["tasks"] and held["tasks"][name]["documents"] > task["documents"]
+        ]
         curves: dict[tuple[str, ...], list[str]] = {}
         for label, ranks in held["curves"]:
             more = tuple(str(rank) for rank in ranks if (label, rank) not in asked)
@@ -248,7 +260,7 @@ def held_besides(folder: Path, request: dict[str, Any]) -> list[str]:
                 curves.setdefault(more, []).append(label)
     except (KeyError, TypeError, AttributeError, ValueError):
         return []
-    parts = [_counted("adapter", absent), _counted("task", tasks)]
+    parts = [_counted("adapter", absent), _counted("task", tasks), *grown]
     for more, labels in curves.items():
         whose = labels[0] if len(labels) == 1 else f"{len(labels)} curves"
         parts.append(f"{_counted('rank', more)} of {whose}")
@@ -282,11 +294,8 @@ def say_why_unused(store: CellStore, asked: Sequence[CellIdentity]) -> list[str]
     found: dict[str, str] = {}
     count = 0
     for key in sorted(unused)[:_MOST_READ]:
-        try:
-            old = read_cell(store.folder / f"{key}.json")["identity"]
-        except ValueError:
-            continue
-        difference = _nearest_difference(old, missing)
+        old = store.read(key, ())
+        difference = _nearest_difference(old.identity.to_dict(), missing) if old else {}
         found.update(difference)
         count += bool(difference)
     if found:

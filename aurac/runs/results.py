@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.runs.plan import Variant
+    from aurac.runs.schema import EngineCounts
     from aurac.tasks.task import BuiltTask
 
 SCHEMA = 1
@@ -57,17 +58,37 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Point:
+    """What `results.json` needs of a stored cell.
+
+    Attributes:
+        metrics: ``metric,filter`` to n numbers.
+        engine: What it cost.
+        path: In the run folder.
+    """
+
+    metrics: Mapping[str, Sequence[float]]
+    engine: EngineCounts
+    path: str
+
+
+def engine_row(counts: EngineCounts) -> dict[str, Any]:
+    """The totals of `engine`."""
+    names = ("computed_tokens", "distinct_tokens", "passes", "forward_seconds", "flops", "paths")
+    return {name: getattr(counts, name) for name in names}
+
+
+@dataclass(frozen=True)
 class TaskCells:
     """Reads the stored cells of one task; a group's are those of its members, in order.
 
     Attributes:
         task: The task or group.
-        fetch: (variant or None, rank, leaf task) → (cell content, path in the run folder), or the
-            reason why there is none.
+        fetch: (variant or None, rank, leaf task) → the point, or the reason why there is none.
     """
 
     task: BuiltTask
-    fetch: Callable[[Variant | None, int, BuiltTask], tuple[dict[str, Any], str] | str]
+    fetch: Callable[[Variant | None, int, BuiltTask], Point | str]
 
     def scores(self, variant: Variant | None, rank: int) -> NDArray[np.float64] | str:
         """(n,) per-document scores under the task's metric, or the reason for their absence."""
@@ -76,7 +97,7 @@ class TaskCells:
             found = self.fetch(variant, rank, leaf)
             if isinstance(found, str):
                 return found
-            column = found[0]["metrics"].get(self.task.metric)
+            column = found.metrics.get(self.task.metric)
             if column is None:
                 return f"the cell holds no {self.task.metric}"
             parts.append(np.asarray(column, dtype=np.float64))
@@ -87,16 +108,15 @@ class TaskCells:
         total = 0
         for leaf in self.task.members or (self.task,):
             found = self.fetch(variant, rank, leaf)
-            engine = None if isinstance(found, str) else found[0].get("engine")
-            if not engine or engine["near_ties"] is None:
+            if isinstance(found, str) or found.engine.near_ties is None:
                 return None
-            total += int(engine["near_ties"])
+            total += found.engine.near_ties
         return total
 
     def paths(self, variant: Variant | None, rank: int) -> str | list[str] | None:
         """The file behind one point; a group's files in the order of its members."""
         found = [self.fetch(variant, rank, leaf) for leaf in self.task.members or (self.task,)]
-        paths = [part[1] for part in found if not isinstance(part, str)]
+        paths = [part.path for part in found if not isinstance(part, str)]
         if len(paths) < len(found):
             return None
         return paths if self.task.members else paths[0]

@@ -75,7 +75,7 @@ class Session:
 
     @property
     def batching(self) -> str:
-        """The budgets as they stand in a cell's identity."""
+        """The budgets as a run's request has them."""
         o = self.options
         return f"tokens={o.batch_tokens},sequences={o.batch_size},packed={o.packed}"
 
@@ -98,12 +98,13 @@ class Session:
     def cells(self) -> list[PlannedCell]:
         """The plan, in order."""
         leaves = [task for task in self.built if not task.members]
-        return plan(
-            self.variants, leaves, self.outline, self.batching, lm_eval=self.built[0].lm_eval
-        )
+        return plan(self.variants, leaves, self.outline)
 
     def request(self) -> dict[str, Any]:
-        """What makes two requests the same run: same settings; adapters and tasks may be added."""
+        """What makes two requests the same run: same settings.
+
+        Adapters, tasks, ranks and documents may be added.
+        """
         chosen = self.chosen
         return {
             "schema": REQUEST_SCHEMA,
@@ -116,12 +117,14 @@ class Session:
                 "fewshot": chosen.fewshot,
                 "num_fewshot": chosen.num_fewshot,
                 "chat_template": chosen.chat_template,
-                "limit": chosen.limit,
                 "split": chosen.split,
             },
             "adapters": {name: adapter.sha256 for name, adapter in self.adapters.items()},
             "curves": [[v.label, list(v.ranks)] for v in self.variants],
-            "tasks": {task.name: task.prompts_sha256 for task in self.built},
+            "tasks": {
+                task.name: {"first_prompt": task.prompt_hashes[0], "documents": task.n_docs}
+                for task in self.built
+            },
         }
 
     def fit(self, folder: Path) -> None:

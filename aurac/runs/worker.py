@@ -1,4 +1,4 @@
-"""A further process on a run folder: reads its order from standard input, ends when that closes."""
+"""A further process on a run folder: reads its job from standard input, ends when that closes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 
 from aurac.errors import AuracError
 from aurac.runs.interrupts import EXIT_INTERRUPTED, Interrupts
-from aurac.runs.lock import Leases
+from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
 from aurac.runs.plan import shard_of
-from aurac.runs.runner import Runner, Tools
+from aurac.runs.runner import RunContext, Runner
 from aurac.runs.session import open_session
 from aurac.runs.settings import from_plain
 from aurac.runs.store import CellStore
@@ -26,10 +26,10 @@ logger = logging.getLogger("aurac.runs.worker")
 LINE = "%(levelname)s %(name)s: %(message)s"  # the process that started this one reads it
 
 
-def serve(order: dict[str, Any]) -> None:
-    """Compute the cells of an order until all are settled."""
-    folder, execution = Path(order["folder"]), order["execution"]
-    session = open_session(order["checkpoints"], order["tasks"], from_plain(order["settings"]))
+def serve(job: dict[str, Any]) -> None:
+    """Compute the cells of a job until all are settled."""
+    folder, execution = Path(job["folder"]), job["execution"]
+    session = open_session(job["checkpoints"], job["tasks"], from_plain(job["settings"]))
     session.fit(folder)
     cells = session.cells()
     if execution["shard"]:
@@ -38,10 +38,10 @@ def serve(order: dict[str, Any]) -> None:
     with (
         RunLog(folder) as log,
         Interrupts() as interrupts,
-        Leases(folder, execution["lease_seconds"]) as leases,
+        Locks(folder, execution["lease_seconds"]) as locks,
     ):
-        tools = Tools(leases, interrupts, log)
-        Runner(session.base, CellStore(folder), session.options, tools).run(cells)
+        context = RunContext(locks, interrupts, log)
+        Runner(session.base, CellStore(folder), session.options, context).run(cells)
 
 
 def _end_with_parent() -> None:
@@ -56,12 +56,12 @@ def _end_with_parent() -> None:
 
 
 def main() -> int:
-    """Read the order and serve it; errors of single cells are in the store already."""
+    """Read the job and serve it; errors of single cells are in the store already."""
     logging.basicConfig(format=LINE)
-    order = json.loads(_first_line())
+    job = json.loads(_first_line())
     _end_with_parent()
     try:
-        serve(order)
+        serve(job)
     except AuracError as error:
         logger.error("a worker cannot serve: %s", error)
         return error.exit_code

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from aurac.models.device import share_cores
-from aurac.runs.runner import Runner, RunContext
+from aurac.runs.runner import RunContext, Runner
 from aurac.runs.settings import to_plain
 
 if TYPE_CHECKING:
@@ -161,7 +161,9 @@ def _relay(worker: subprocess.Popen[bytes]) -> None:
             logging.getLogger(_OF_WORKERS).warning("%s", line)
 
 
-def _end(worker: subprocess.Popen[bytes], context: RunContext, *, early: bool, settled: bool) -> None:
+def _end(
+    worker: subprocess.Popen[bytes], context: RunContext, *, early: bool, settled: bool
+) -> None:
     """Wait for a worker, not for ever; warn of one that ended before it was told to (`early`).
 
     `settled` says whether every cell is done or failed by now.

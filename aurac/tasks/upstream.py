@@ -13,9 +13,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.tasks.task_index import check_names, task_index
 from aurac.errors import TaskError
 from aurac.tasks.isolation import quiet, seeded
+from aurac.tasks.task_index import check_names, task_index
 
 if TYPE_CHECKING:
     from aurac.engine.options import EngineOptions
