@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,22 +12,17 @@ import numpy as np
 from aurac.curves.checks import check_ranks
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.mean import (
-    NO_DOCUMENTS,
-    Estimate,
-    Layout,
-    check_level,
-    edge_count,
-    t_estimate,
-)
+from aurac.mean_interval import UNRELIABLE, effective_events, mean_interval
+from aurac.stats.mean import NO_DOCUMENTS, Estimate, Layout, check_level
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
 Axis = Literal["log2", "linear"]
 AXES: tuple[Axis, ...] = ("log2", "linear")
+RECORDED_LEVEL = 0.95  # of the intervals in results.json
 
 
 @dataclass(frozen=True)
@@ -159,8 +155,9 @@ def score(curve: Any, axis: str = "log2", level: float = 0.95) -> Score:
 
     For ranks ``r_1 < … < r_K`` with accuracies ``y_k`` in [0, 1] and x = log2 r or r,
     ``AURAC = Σ_k (x_{k+1} - x_k)(y_k + y_{k+1}) / 2 / (x_K - x_1)``. With per-document outcomes the
-    interval is Student's t over the documents' own areas, which carries the correlation between
-    ranks; documents that all score alike take the rule of three. Rank 0, the base, is no part.
+    interval is that of the documents' own areas, which carry the correlation between ranks
+    (`aurac.mean_interval`: Student's t, near 0 and 1 wider). A row of ``results.json`` keeps the
+    95 % interval that it holds. Rank 0, the base, is no part.
 
     Args:
         curve: A `Curve`, a mapping ``rank -> accuracy`` or ``rank -> per-document scores``, a
@@ -184,6 +181,7 @@ def score(curve: Any, axis: str = "log2", level: float = 0.95) -> Score:
         )
     weights = {name: quadrature_weights(points.ranks, name) for name in AXES}
     estimates = {name: _estimate(points, name, weights[name], level) for name in AXES}
+    estimates |= _recorded(curve, estimates, level)
     return Score(
         log2=estimates["log2"],
         linear=estimates["linear"],
@@ -194,7 +192,7 @@ def score(curve: Any, axis: str = "log2", level: float = 0.95) -> Score:
         n_docs=points.n_docs,
         drops=drops(points),
         axis=headline,
-        notes=_notes(points, headline),
+        notes=score_notes(estimates[headline]),
     )
 
 
@@ -202,27 +200,31 @@ def _estimate(curve: Curve, axis: Axis, weights: NDArray[np.float64], level: flo
     if curve.outcomes is None:
         value = float(weights @ np.asarray(curve.accuracy))
         return Estimate(value, None, None, None, NO_DOCUMENTS, level)
-    return t_estimate(document_areas(curve, axis), layout_of(curve), level)
+    return mean_interval(document_areas(curve, axis), layout_of(curve), level)
 
 
-def edge_note(count: float) -> str | None:
-    """What to say when few documents lie away from the nearer end of [0, 1], else None.
+def _recorded(given: Any, computed: Mapping[Axis, Estimate], level: float) -> dict[Axis, Estimate]:
+    """The intervals of a row of ``results.json``, which has no outcomes to compute them from."""
+    recorded = given.get("score") if isinstance(given, Mapping) else None
+    if not isinstance(recorded, Mapping) or abs(level - RECORDED_LEVEL) > 1e-9:
+        return {}
+    found: dict[Axis, Estimate] = {}
+    for axis, plain in computed.items():
+        row = recorded.get(axis) or {}
+        same = row.get("value") is not None and abs(row["value"] - plain.value) < 1e-6
+        if same and row.get("low") is not None and row.get("high") is not None:
+            method = str(given.get("score_method") or "as recorded")
+            found[axis] = Estimate(plain.value, row.get("se"), row["low"], row["high"], method)
+    return found
 
-    None for a count of 0, too: there the rule of three holds, and the method says so.
-    """
-    if count < 1e-9:
-        return None
-    if count < 3:
-        return f"only {count:.1f} documents' worth of score away from 0 or 1: read no interval here"
-    if count < 30:
-        return f"{count:.1f} documents' worth of score away from 0 or 1: a t interval is too short"
-    return None
 
-
-def _notes(curve: Curve, axis: Axis) -> tuple[str, ...]:
-    if curve.outcomes is None:
-        return ("no interval: it needs per-document outcomes, mean accuracies do not carry it",)
-    note = edge_note(edge_count(document_areas(curve, axis)))
-    if note is None:
+def score_notes(estimate: Estimate) -> tuple[str, ...]:
+    """What a reader should know about an interval; nothing where it is an ordinary one."""
+    if estimate.low is None or estimate.high is None:
+        if estimate.method == NO_DOCUMENTS:
+            return ("no interval: it needs per-document outcomes, mean accuracies do not carry it",)
         return ()
-    return (f"{note}; aurac.stats.score_interval(curve, rng=…) gives the BCa interval",)
+    events = effective_events(estimate.value, estimate.se or 0.0)
+    if events >= UNRELIABLE:
+        return ()
+    return (f"only {events:.1f} effective events away from 0 or 1: read no interval here",)

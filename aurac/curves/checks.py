@@ -61,6 +61,28 @@ def first_duplicate(labels: Sequence[str]) -> str:
     raise ValueError("no duplicate")
 
 
+def is_missing(label: Any) -> bool:
+    """Whether a label is none: None, NaN, NaT, pandas' NA."""
+    if label is None:
+        return True
+    same = label == label  # noqa: PLR0124 - NaN is not itself, and NA is neither
+    return not isinstance(same, (bool, np.bool_)) or not bool(same)
+
+
+def refuse_masked(values: Any, what: str) -> None:
+    """Refuse a numpy array with masked entries, which numpy would read as if they were there.
+
+    Raises:
+        CurveError: At least one is masked.
+    """
+    if np.ma.isMaskedArray(values) and np.ma.is_masked(values):
+        raise CurveError(
+            f"{int(np.ma.getmaskarray(values).sum())} masked values in {what}",
+            expected="a number for every document",
+            fix="leave the documents out at every rank, or score them",
+        )
+
+
 def fractions(values: Iterable[Any], what: str) -> list[float]:
     """Numbers as Python floats, checked to be fractions.
 

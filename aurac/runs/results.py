@@ -12,9 +12,8 @@ import numpy as np
 from aurac.curves.area import layout_of, quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import RunFolderError
+from aurac.mean_interval import mean_interval
 from aurac.stats.analysis import score_curve
-from aurac.stats.intervals import choose
-from aurac.stats.streams import SEED, Streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -175,20 +174,19 @@ def curve_row(variant: Variant, cells: TaskCells, base_name: str) -> dict[str, A
 
 def _points(curve: Curve | None, ranks: Sequence[int]) -> dict[str, list[float | None]]:
     """Accuracy and its pointwise 95 % interval at each rank, None where there is no cell."""
-    streams = Streams(np.random.default_rng(SEED))
     columns: dict[str, list[float | None]] = {
         "accuracy": [],
         "accuracy_low": [],
         "accuracy_high": [],
     }
     at = {} if curve is None else {rank: k for k, rank in enumerate(curve.ranks)}
+    layout = None if curve is None or curve.outcomes is None else layout_of(curve)
     for rank in ranks:
-        if curve is None or curve.outcomes is None or rank not in at:
+        if curve is None or curve.outcomes is None or layout is None or rank not in at:
             for column in columns.values():
                 column.append(None)
             continue
-        rng = streams.of("point", curve.adapter, curve.basis, curve.rescale, curve.task, str(rank))
-        found = choose(curve.outcomes[at[rank]], layout_of(curve), rng, 0.95)
+        found = mean_interval(curve.outcomes[at[rank]], layout, 0.95)
         columns["accuracy"].append(found.value)
         columns["accuracy_low"].append(found.low)
         columns["accuracy_high"].append(found.high)
@@ -210,7 +208,7 @@ def _score_fields(curve: Curve | None, missing: Mapping[str, str]) -> dict[str, 
             "weights": None,
             "drops": [],
         }
-    found = score_curve(curve, rng=np.random.default_rng(SEED)).to_dict(details=True)
+    found = score_curve(curve).to_dict(details=True)
     return {
         "score": {name: found[name] for name in ("log2", "linear", "mean")},
         "score_method": found["method"],

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from aurac.curves.area import AXES, check_axis, drops, edge_note, quadrature_weights
+from aurac.curves.area import AXES, check_axis, drops, quadrature_weights, score_notes
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
+from aurac.mean_interval import mean_interval, rule_of_three
 from aurac.stats.aggregate import aggregate, task_weights
 from aurac.stats.analysis_pairs import compare_all, compare_variants, with_robustness
 from aurac.stats.analysis_rows import (
@@ -24,14 +25,11 @@ from aurac.stats.analysis_rows import (
     ScoreRow,
 )
 from aurac.stats.groups import Arm, Groups, gather
-from aurac.stats.intervals import choose
 from aurac.stats.mean import (
     NO_DOCUMENTS,
     Estimate,
     check_level,
-    edge_count,
     is_constant,
-    rule_of_three,
 )
 from aurac.stats.noninferiority import certify
 from aurac.stats.seeds import components, t_from
@@ -104,7 +102,7 @@ def analyse(
     streams = Streams(rng)
     pairs = compare_all(own, streams, chosen)
     return Analysis(
-        scores=tuple(score_arm(arm, streams, chosen, variant=arm in others) for arm in arms),
+        scores=tuple(score_arm(arm, chosen, variant=arm in others) for arm in arms),
         pairs=with_robustness(pairs, own, others, streams, chosen),
         variants=compare_variants(own, others, streams, chosen),
         aggregates=_aggregates(own, pairs, chosen),
@@ -133,9 +131,9 @@ def split_variants(arms: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:
     return list(own.values()), others
 
 
-def score_curve(curve: Curve, *, rng: np.random.Generator) -> ScoreRow:
+def score_curve(curve: Curve) -> ScoreRow:
     """The row that `analyse` gives for a curve, whichever others it is analysed with."""
-    return score_arm(gather([curve])[0], Streams(rng), Options())
+    return score_arm(gather([curve])[0], Options())
 
 
 def paired_family(
@@ -151,7 +149,7 @@ def paired_family(
     ]
 
 
-def score_arm(arm: Arm, streams: Streams, chosen: Options, *, variant: bool = False) -> ScoreRow:
+def score_arm(arm: Arm, chosen: Options, *, variant: bool = False) -> ScoreRow:
     """AURAC of an arm on both axes, over documents and, where there are several, seeds."""
     row = ScoreRow(
         adapter=arm.name,
@@ -169,34 +167,25 @@ def score_arm(arm: Arm, streams: Streams, chosen: Options, *, variant: bool = Fa
     )
     if arm.gap is not None:
         return row
-    found = {
-        axis: estimate_arm(
-            arm, axis, streams.of("score", arm.name, arm.variant, arm.task, axis), chosen.level
-        )
-        for axis in AXES
-    }
-    notes = []
-    if arm.has_documents:
-        note = edge_note(edge_count(arm.areas(chosen.axis).mean(axis=0)))
-        notes = [] if note is None else [note]
+    found = {axis: estimate_arm(arm, axis, chosen.level) for axis in AXES}
     return replace(
         row,
         log2=found["log2"],
         linear=found["linear"],
         mean=float(np.mean(arm.accuracy)),
         drops=drops(Curve(arm.ranks, arm.accuracy)),
-        notes=tuple(notes),
+        notes=score_notes(found[check_axis(chosen.axis)]) if arm.has_documents else (),
     )
 
 
-def estimate_arm(arm: Arm, axis: str, rng: np.random.Generator, level: float) -> Estimate:
+def estimate_arm(arm: Arm, axis: str, level: float) -> Estimate:
     """AURAC of an arm on one axis with the interval that fits."""
     if not arm.has_documents:
         value = float(quadrature_weights(arm.ranks, axis) @ np.asarray(arm.accuracy))
         return Estimate(value, None, None, None, NO_DOCUMENTS, level)
     areas, layout = arm.areas(axis), arm.layout()
     if arm.seeds == 1:
-        return choose(areas[0], layout, rng, level)
+        return mean_interval(areas[0], layout, level)
     if is_constant(areas):
         return rule_of_three(float(areas[0, 0]), layout, level)
     return t_from(components([areas], [1], layout), level, layout.describe(), (0.0, 1.0))

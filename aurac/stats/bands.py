@@ -10,13 +10,15 @@ import numpy as np
 from aurac.curves.area import layout_of
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.intervals import choose
-from aurac.stats.mean import check_level, is_constant, moments, rule_of_three, unit_residuals
+from aurac.mean_interval import mean_interval
+from aurac.stats.mean import check_level, is_constant, t_tail, unit_residuals
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from aurac.stats.mean import Layout
+    from aurac.stats.mean import Estimate, Layout
 
 Kind = Literal["pointwise", "simultaneous"]
 DRAWS = 20_000
@@ -71,11 +73,9 @@ def bands(
     if layout.df <= 0:
         raise CurveError(f"{points.label} has {layout.groups} independent units, so no band")
     if kind == "pointwise":
-        found = [choose(row, layout, rng, level) for row in points.outcomes]
-        low, high = [e.low for e in found], [e.high for e in found]
+        found = [mean_interval(row, layout, level) for row in points.outcomes]
         method = f"pointwise, {'; '.join(dict.fromkeys(e.method for e in found))}"
-        ends = tuple(float(v or 0.0) for v in low), tuple(float(v or 0.0) for v in high)
-        return Bands(points.ranks, *ends, kind, method, level)
+        return Bands(points.ranks, *_ends(found), kind, method, level)
     if kind != "simultaneous":
         raise CurveError(f"bands {kind!r}", expected="'pointwise' or 'simultaneous'")
     return _simultaneous(points.ranks, points.outcomes, layout, rng, level)
@@ -88,20 +88,24 @@ def _simultaneous(
     rng: np.random.Generator,
     level: float,
 ) -> Bands:
-    found = moments(outcomes, layout)
     flat = np.array([is_constant(row) for row in outcomes])
     # Ranks without any spread take Bonferroni's share of the error, the others the rest of it.
     share = 1.0 - (1.0 - level) * np.mean(~flat)
     critical = max_t(outcomes[~flat], layout, rng, float(share)) if not flat.all() else 0.0
-    low = np.maximum(0.0, found.mean - critical * found.se)
-    high = np.minimum(1.0, found.mean + critical * found.se)
-    for k in np.flatnonzero(flat):
-        end = rule_of_three(float(outcomes[k, 0]), layout, 1 - (1 - level) / len(ranks))
-        low[k], high[k] = end.low or 0.0, end.high or 0.0
+    each = 1.0 - 2.0 * float(t_tail(critical, layout.df))
+    alone = 1 - (1 - level) / len(ranks)
+    found = [
+        mean_interval(row, layout, alone if same else each)
+        for row, same in zip(outcomes, flat, strict=True)
+    ]
+    low, high = _ends(found)
     method = f"simultaneous, max-|t| critical value {critical:.2f}, {layout.describe()}"
-    return Bands(
-        ranks, tuple(map(float, low)), tuple(map(float, high)), "simultaneous", method, level
-    )
+    return Bands(ranks, low, high, "simultaneous", method, level)
+
+
+def _ends(found: Sequence[Estimate]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    low = tuple(float(one.low if one.low is not None else 0.0) for one in found)
+    return low, tuple(float(one.high if one.high is not None else 1.0) for one in found)
 
 
 def max_t(

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import CurveError
-from aurac.stats.intervals import as_vector
-from aurac.stats.mean import Estimate, Layout, check_level, moments, t_estimate
+from aurac.stats.intervals import as_vector, interval
+from aurac.stats.mean import Layout, moments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aurac.stats.mean import Estimate
+
 
 def clustered(values: Any, clusters: Sequence[Any], level: float = 0.95) -> Estimate:
-    """The t interval for a mean over documents that share passages.
-
-    The standard error is CR1, ``√(G/(G-1) · Σ_g (Σ_{d in g} (a_d - ā))²) / n`` (Liang and Zeger
-    1986; Cameron and Miller 2015), with G - 1 degrees of freedom.
+    """The interval for a mean over documents that share passages: CR2 (`aurac.stats.mean`).
 
     Args:
         values: (n,) scores in [0, 1].
@@ -28,28 +27,24 @@ def clustered(values: Any, clusters: Sequence[Any], level: float = 0.95) -> Esti
     Raises:
         CurveError: Fewer than two clusters, or labels of another length.
     """
-    array = as_vector(values)
-    check_level(level)
-    layout = Layout.make(array.size, clusters)
-    if layout.groups < 2:
+    found = interval(values, clusters=clusters, level=level)
+    if found.low is None:
         raise CurveError("a single cluster", expected="at least 2, and many more to be of use")
-    return t_estimate(array, layout, level)
+    return found
 
 
 def stratified(values: Any, strata: Sequence[Any], level: float = 0.95) -> Estimate:
-    """The t interval for a mean over documents of fixed groups, such as MMLU's subjects.
+    """The interval for a mean over documents of fixed groups, such as MMLU's subjects.
 
-    The spread is pooled within the groups, since another draw of the benchmark would hold the same
-    groups; n - H degrees of freedom.
+    The spread is taken within the groups, since another draw of the benchmark would hold the same
+    groups: ``Σ_h (n_h/n)² s_h²/n_h``, with Satterthwaite's degrees of freedom (Cochran 1977).
 
     Args:
         values: (n,) scores in [0, 1].
         strata: n labels.
         level: Coverage.
     """
-    array = as_vector(values)
-    check_level(level)
-    return t_estimate(array, Layout.make(array.size, strata=strata), level)
+    return interval(values, strata=strata, level=level)
 
 
 def design_effect(values: Any, clusters: Sequence[Any]) -> float:

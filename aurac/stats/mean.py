@@ -1,17 +1,28 @@
-"""The mean of a number per document, its standard error, and the t interval around it.
+"""The mean of a number per document and its standard error.
 
 The leaf that `integrate` and `uncertainty` both stand on: documents may be independent, fall into
 clusters (a shared passage), into fixed strata (a benchmark's subjects), or into clusters within
-strata. Everything is vectorised over leading axes.
+strata. Moments are vectorised over leading axes.
+
+The standard error is CR2 with Bell and McCaffrey's degrees of freedom (2002; Pustejovsky and Tipton
+2018), which for a mean have closed forms. With n_g documents in cluster g and w_g = n_g / n,
+
+    V = Σ_g (Σ_{d in g} e_d)² / (1 - w_g) / n²
+    1 / df = Σ w_g² + (Σ q_g)² - Σ q_g²,   q_g = w_g² / (1 - w_g)
+
+and for independent documents s²/n with n - 1. Strata add: V = Σ_h (n_h/n)² V_h, with
+Satterthwaite's degrees of freedom over the strata.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.curves.checks import is_missing, refuse_masked
 from aurac.errors import CurveError
 
 if TYPE_CHECKING:
@@ -20,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NO_DOCUMENTS = "point value (no per-document outcomes)"
-ONE_DOCUMENT = "point value (a single document has no spread)"
 
 
 @dataclass(frozen=True)
@@ -58,11 +68,13 @@ class Layout:
         n: Documents.
         clusters: (n,) codes 0..G-1, or None when documents are independent.
         strata: (n,) codes 0..H-1, or None when there is one stratum.
+        pooled: Strata of a single unit that were given, and were taken together.
     """
 
     n: int
     clusters: NDArray[np.intp] | None = None
     strata: NDArray[np.intp] | None = None
+    pooled: int = 0
 
     @classmethod
     def make(
@@ -73,19 +85,29 @@ class Layout:
     ) -> Layout:
         """Encode labels, one per document.
 
+        Strata of one document (or cluster) show no spread of their own: they become one stratum.
+
         Raises:
-            CurveError: There is not one label per document, or a cluster spans strata.
+            CurveError: There is not one label per document, a label is missing, or a cluster spans
+                strata.
         """
-        layout = cls(n, _codes(clusters, n, "clusters"), _codes(strata, n, "strata"))
-        if layout.clusters is not None and layout.strata is not None:
-            pairs = np.unique(np.stack([layout.clusters, layout.strata]), axis=1)
-            if pairs.shape[1] != layout.groups:
+        by_cluster = _codes(clusters, n, "clusters")
+        by_stratum = _codes(strata, n, "strata")
+        if by_stratum is None:
+            return cls(n, by_cluster)
+        if by_cluster is not None:
+            pairs = np.unique(np.stack([by_cluster, by_stratum]), axis=1)
+            if pairs.shape[1] != by_cluster.max() + 1:
                 raise CurveError(
                     "a cluster has documents in more than one stratum",
                     expected="clusters inside strata",
                     fix="give only the clusters",
                 )
-        return layout
+        single = np.bincount(cls(n, by_cluster, by_stratum).unit_strata) == 1
+        alone = single[by_stratum]
+        if np.count_nonzero(single) > 1:
+            by_stratum = _numbered(np.where(alone, -1, by_stratum))
+        return cls(n, by_cluster, by_stratum, int(np.count_nonzero(single)))
 
     @property
     def groups(self) -> int:
@@ -97,10 +119,16 @@ class Layout:
         """Number of strata (1 where none were given)."""
         return 1 if self.strata is None else int(self.strata.max()) + 1
 
-    @property
-    def df(self) -> int:
-        """Degrees of freedom of the variance: units minus strata."""
-        return self.groups - self.levels
+    @cached_property
+    def unit_strata(self) -> NDArray[np.intp]:
+        """(G,) the stratum of each unit."""
+        if self.strata is None:
+            return np.zeros(self.groups, dtype=np.intp)
+        if self.clusters is None:
+            return self.strata
+        codes = np.zeros(self.groups, dtype=np.intp)
+        codes[self.clusters] = self.strata
+        return codes
 
     def sizes(self) -> NDArray[np.float64]:
         """(G,) documents in each unit."""
@@ -108,13 +136,63 @@ class Layout:
             return np.ones(self.n)
         return np.bincount(self.clusters).astype(np.float64)
 
+    @cached_property
+    def stratum_sizes(self) -> NDArray[np.float64]:
+        """(H,) documents in each stratum."""
+        return np.asarray(np.bincount(self.unit_strata, weights=self.sizes()), dtype=np.float64)
+
+    @cached_property
+    def shares(self) -> NDArray[np.float64]:
+        """(G,) share of each unit in the documents of its stratum."""
+        return np.asarray(self.sizes() / self.stratum_sizes[self.unit_strata])
+
+    @cached_property
+    def scale(self) -> NDArray[np.float64] | float:
+        """What CR2 multiplies the sum of a unit's residuals by, ``1 / √(1 - w_g)``."""
+        if self.strata is None and self.clusters is None:
+            return float(np.sqrt(self.n / (self.n - 1.0))) if self.n > 1 else 1.0
+        rest = np.where(self.shares < 1.0, 1.0 - self.shares, 1.0)
+        return np.asarray(1.0 / np.sqrt(rest))
+
+    @cached_property
+    def stratum_df(self) -> NDArray[np.float64]:
+        """(H,) Bell and McCaffrey's degrees of freedom; 1 for a stratum of one unit among others.
+
+        Its residual is taken from the mean of all documents, which errs to the wide side.
+        """
+        if self.clusters is None:
+            return np.maximum(self.stratum_sizes - 1.0, min(1.0, self.levels - 1.0))
+        w, at, levels = self.shares, self.unit_strata, self.levels
+        alone = w >= 1.0
+        q = np.where(alone, 0.0, w * w / np.where(alone, 1.0, 1.0 - w))
+        sums = [np.bincount(at, weights=v, minlength=levels) for v in (w * w, q, q * q)]
+        df = 1.0 / (sums[0] + sums[1] ** 2 - sums[2])
+        return np.asarray(df if levels > 1 or self.groups > 1 else df * 0.0)
+
+    @cached_property
+    def df(self) -> float:
+        """Degrees of freedom where every document varies alike; 0 for a single unit."""
+        if self.strata is None:
+            return float(self.stratum_df[0])
+        sizes = self.stratum_sizes
+        parts = sizes**2 / np.maximum(self.stratum_df, 1e-300)
+        return float(sizes.sum() ** 2 / parts.sum())
+
+    @cached_property
+    def effective_groups(self) -> float:
+        """Kish's number of units of equal size (1965), ``(Σ n_g)² / Σ n_g²``."""
+        return float(self.n**2 / np.sum(self.sizes() ** 2))
+
     def describe(self) -> str:
         """The words that go beside an interval."""
         parts = []
         if self.clusters is not None:
-            parts.append(f"CR1 over {self.groups} clusters")
+            parts.append(f"CR2 over {self.groups} clusters")
         if self.strata is not None:
             parts.append(f"within {self.levels} fixed strata")
+        if self.pooled:
+            unit = "document" if self.clusters is None else "cluster"
+            parts.append(f"{self.pooled} of one {unit} taken together")
         return ", ".join(parts) if parts else "independent documents"
 
 
@@ -125,26 +203,36 @@ class Moments:
     Attributes:
         mean: (...) means.
         se: (...) standard errors; NaN where `df` is 0 (internal: never written to a file).
-        df: Degrees of freedom.
+        df: (...) degrees of freedom.
     """
 
     mean: NDArray[np.float64]
     se: NDArray[np.float64]
-    df: int
+    df: NDArray[np.float64]
 
 
 def _codes(labels: Any, n: int, what: str) -> NDArray[np.intp] | None:
     if labels is None:
         return None
+    refuse_masked(labels, what)
+    missing = sum(1 for label in labels if not isinstance(label, str) and is_missing(label))
     array = np.asarray(labels)
-    if array.dtype == object:
-        array = array.astype(str)
     if array.shape != (n,):
         raise CurveError(
             f"{what} of shape {array.shape} for {n} documents", expected="one label per document"
         )
+    if missing:
+        raise CurveError(
+            f"{missing} of {n} documents without a label in {what}",
+            expected="one label per document",
+            fix="give each a label, one of its own where it shares nothing",
+        )
+    return _numbered(array.astype(str) if array.dtype == object else array)
+
+
+def _numbered(array: NDArray[Any]) -> NDArray[np.intp]:
+    """Codes 0.. in the order of first appearance, so that the groups' names do not matter."""
     _, first, codes = np.unique(array, return_index=True, return_inverse=True)
-    # Numbered as they first appear, so that other names for the same groups give the same codes.
     return np.asarray(np.argsort(np.argsort(first))[codes], dtype=np.intp)
 
 
@@ -157,38 +245,39 @@ def group_sums(values: NDArray[np.float64], codes: NDArray[np.intp]) -> NDArray[
 
 
 def residuals(values: NDArray[np.float64], layout: Layout) -> NDArray[np.float64]:
-    """Values (..., n) minus the mean of their stratum (of all, where there are no strata)."""
+    """Values (..., n) minus the mean of their stratum, or of all where it has a single unit."""
+    overall = values.mean(axis=-1, keepdims=True)
     if layout.strata is None:
-        return np.asarray(values - values.mean(axis=-1, keepdims=True))
-    means = group_sums(values, layout.strata) / np.bincount(layout.strata)
+        return np.asarray(values - overall)
+    means = group_sums(values, layout.strata) / layout.stratum_sizes
+    alone = np.bincount(layout.unit_strata) == 1
+    means = np.where(alone, overall, means) if alone.size > 1 else means
     return np.asarray(values - means[..., layout.strata])
 
 
 def unit_residuals(values: NDArray[np.float64], layout: Layout) -> NDArray[np.float64]:
-    """Residuals (..., n) summed over each independent unit: (..., G)."""
+    """Residuals (..., n) summed over each independent unit and scaled as CR2 does: (..., G)."""
     rest = residuals(values, layout)
-    return rest if layout.clusters is None else group_sums(rest, layout.clusters)
+    sums = rest if layout.clusters is None else group_sums(rest, layout.clusters)
+    return np.asarray(sums * layout.scale)
 
 
 def moments(values: NDArray[np.float64], layout: Layout) -> Moments:
-    """Mean over documents with its standard error.
-
-    The variance of the mean is ``G/(G-H) · Σ_g (Σ_{d in g} e_d)² / n²`` with e the residuals within
-    strata, G independent units and H strata: for independent documents that is ``s²/n``; for
-    clusters it is CR1 (Liang and Zeger 1986 with the small-sample factor); for strata the variance
-    is pooled within them.
+    """Mean over documents with its standard error: the module's formulas.
 
     Args:
         values: (..., n) one number per document.
         layout: The documents' clusters and strata.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sums = np.square(unit_residuals(values, layout)).sum(axis=-1)
-        factor = np.float64(layout.groups) / np.float64(layout.df)
-        se = np.sqrt(sums * factor) / layout.n
-    if layout.df <= 0:
-        se = np.full(np.shape(se), np.nan)
-    return Moments(values.mean(axis=-1), np.asarray(se), layout.df)
+    squares = np.square(unit_residuals(values, layout))
+    total = squares.sum(axis=-1)
+    se = np.sqrt(total) / layout.n if layout.df > 0 else np.full(np.shape(total), np.nan)
+    df: NDArray[np.float64] = np.full(np.shape(total), layout.df)
+    if layout.levels > 1:
+        parts = np.square(group_sums(squares, layout.unit_strata)) / layout.stratum_df
+        spread = parts.sum(axis=-1)
+        np.divide(total**2, spread, out=df, where=spread > 0)
+    return Moments(values.mean(axis=-1), np.asarray(se), df)
 
 
 def t_quantile(probability: float, df: float) -> float:
@@ -217,45 +306,14 @@ def zero_spread_bound(layout: Layout, level: float) -> float:
     return float(min(1.0, share * sizes.max() / sizes.mean()))
 
 
-def rule_of_three(constant: float, layout: Layout, level: float) -> Estimate:
-    """The interval for documents that all scored `constant`: never a standard error of 0."""
-    share = zero_spread_bound(layout, level)
-    low, high = constant * (1.0 - share), constant + (1.0 - constant) * share
-    return Estimate(constant, None, low, high, "rule of three (all documents score alike)", level)
-
-
-def t_estimate(values: NDArray[np.float64], layout: Layout, level: float) -> Estimate:
-    """The t interval for the mean of `values` (n,), inside [0, 1].
-
-    Constant data take the rule of three instead; one independent unit gives no interval.
-    """
-    found = moments(values, layout)
-    value, se = float(found.mean), float(found.se)
-    if layout.df <= 0:
-        return Estimate(value, None, None, None, _no_spread(layout), level)
-    if is_constant(values):
-        return rule_of_three(float(values[0]), layout, level)
-    half = t_quantile((1.0 + level) / 2.0, found.df) * se
-    method = f"t with {found.df} df, {layout.describe()}"
-    low, high = max(0.0, value - half), min(1.0, value + half)
-    return Estimate(value, se, low, high, method, level, found.df)
+def show_df(df: float) -> str:
+    """Degrees of freedom as text: 1318, 4.5."""
+    return f"{df:.0f}" if df >= 1000 else f"{df:.4g}"
 
 
 def is_constant(values: NDArray[np.float64]) -> bool:
     """Whether all numbers are the same but for rounding."""
     return bool(np.ptp(values) <= 1e-12)
-
-
-def edge_count(values: NDArray[np.float64]) -> float:
-    """Expected documents away from the nearer end: ``n · min(ā, 1 - ā)``."""
-    mean = float(values.mean())
-    return values.size * min(mean, 1.0 - mean)
-
-
-def _no_spread(layout: Layout) -> str:
-    if layout.n == 1:
-        return ONE_DOCUMENT
-    return f"point value ({layout.groups} independent units in {layout.levels} strata)"
 
 
 def check_level(level: float) -> None:

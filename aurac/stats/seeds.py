@@ -13,14 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import CurveError
-from aurac.stats.mean import Estimate, Layout, check_level, moments, t_quantile, unit_residuals
+from aurac.mean_interval import edge_excess
+from aurac.stats.mean import (
+    Estimate,
+    Layout,
+    check_level,
+    moments,
+    show_df,
+    t_quantile,
+    unit_residuals,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-POINTS = 4096  # at which the generalised interval is evaluated
 CONDITIONAL = "conditional on these checkpoints"
 
 
@@ -58,12 +66,15 @@ class Components:
         arms: One for a mean, two for a difference.
         document: Variance over documents, of the seeds' average.
         document_df: Its degrees of freedom.
+        excess: Level → what few events add to the documents' part of the squared reach, below and
+            above the estimate; None where Student's t holds.
     """
 
     value: float
     arms: tuple[Arm, ...]
     document: float
     document_df: float
+    excess: Callable[[float], tuple[float, float]] | None = None
 
     @property
     def conditional(self) -> bool:
@@ -108,12 +119,14 @@ def components(
         layout: The documents' clusters and strata.
         averaged: What `over_arms` gives, where it is known already.
     """
-    found = moments(over_arms(arms, signs) if averaged is None else averaged, layout)
+    values = over_arms(arms, signs) if averaged is None else averaged
+    found = moments(values, layout)
     return Components(
         value=float(found.mean),
         arms=tuple(_arm(arm, sign, layout) for arm, sign in zip(arms, signs, strict=True)),
         document=float(found.se) ** 2,
         document_df=float(found.df),
+        excess=edge_excess(values, layout) if len(arms) == 1 else None,
     )
 
 
@@ -132,11 +145,9 @@ def _arm(values: NDArray[np.float64], sign: int, layout: Layout) -> Arm:
         return Arm(sign * means, 0.0, 0.0)
     rest = values - values.mean(axis=0) - means[:, None] + means.mean()
     squares = np.square(unit_residuals(rest, layout)).sum()
-    factor = layout.groups / (layout.df * (seeds - 1))
     # For independent documents this is MS_e / (S·n), MS_e = Σ rest² / ((S-1)(n-1)).
-    return Arm(
-        sign * means, float(squares * factor / (layout.n**2 * seeds)), layout.df * (seeds - 1.0)
-    )
+    spread = float(squares / (layout.n**2 * seeds * (seeds - 1)))
+    return Arm(sign * means, spread, layout.df * (seeds - 1.0))
 
 
 def weigh(parts: Sequence[Components], weights: Sequence[float]) -> Components:
@@ -159,65 +170,49 @@ def weigh(parts: Sequence[Components], weights: Sequence[float]) -> Components:
     terms = [(w * w * p.document, p.document_df) for w, p in zip(weights, parts, strict=True)]
     document = sum(v for v, _ in terms)
     value = sum(w * p.value for w, p in zip(weights, parts, strict=True))
-    return Components(value, tuple(arms), document, satterthwaite(document, terms))
+    excesses = [(w * w, p.excess) for w, p in zip(weights, parts, strict=True) if p.excess]
+
+    def excess(level: float) -> tuple[float, float]:
+        ends = [(w * below, w * above) for w, add in excesses for below, above in [add(level)]]
+        return sum(below for below, _ in ends), sum(above for _, above in ends)
+
+    df = satterthwaite(document, terms)
+    return Components(value, tuple(arms), document, df, excess if excesses else None)
 
 
-def generalised_half_width(parts: Components, level: float) -> float:
-    """Half the width of the generalised interval (Weerahandi 1993) for the mean of one arm.
+def reach(parts: Components, level: float) -> tuple[float, float]:
+    """How far Banerjee's interval (1960) for the mean of one arm goes below and above it.
 
-    Satterthwaite's degrees of freedom are taken from the mean squares that they are to judge: where
-    two or four of them carry the variance, it is small and its degrees of freedom large by the same
-    chance. Here every mean square stands for all the variances it may have come from, as a fraction
-    ``df / χ²_df`` of itself, and the end is the quantile over those. Floored as `variance` is.
+    ``reach² = t²_{n-1} · max(document - rest, 0) + t²_{S-1} · s²(seed means)/S``, each source of
+    variance with the quantile of its own degrees of freedom, and what few events add near 0 and 1.
     """
-    from scipy.special import gammaincinv, ndtr
-
     (arm,) = parts.arms
-    terms = (
-        (arm.between, arm.seeds - 1.0),
-        (parts.document, parts.document_df),
-        (arm.rest, arm.rest_df),
-    )
-    between, document, rest = (
-        value * (df / 2.0) / gammaincinv(df / 2.0, share) if value > 0 else 0.0 * share
-        for (value, df), share in zip(terms, _spread_out(3, POINTS).T, strict=True)
-    )
-    spread = np.sqrt(document + np.maximum(between - rest, 0.0))
-    low, high = 0.0, 1.0
-    while np.mean(2.0 * ndtr(-high / spread)) > 1.0 - level:
-        high *= 2.0
-    for _ in range(40):
-        middle = (low + high) / 2.0
-        if np.mean(2.0 * ndtr(-middle / spread)) > 1.0 - level:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _spread_out(dimensions: int, count: int) -> NDArray[np.float64]:
-    """(count, dimensions) points that fill the unit cube evenly, the same each time (Kronecker)."""
-    root = 2.0
-    for _ in range(50):  # the positive root of x^(d+1) = x + 1
-        root = (1.0 + root) ** (1.0 / (dimensions + 1))
-    steps = root ** -np.arange(1.0, dimensions + 1)
-    points: NDArray[np.float64] = (0.5 + np.outer(np.arange(1, count + 1), steps)) % 1.0
-    return points
+    probability = (1.0 + level) / 2.0
+    document = max(parts.document - arm.rest, 0.0)
+    squared = document * t_quantile(probability, parts.document_df) ** 2 if document > 0 else 0.0
+    if arm.seeds > 1 and arm.between > 0:
+        squared += arm.between * t_quantile(probability, arm.seeds - 1.0) ** 2
+    below, above = (0.0, 0.0) if parts.excess is None else parts.excess(level)
+    return float(np.sqrt(max(squared + below, 0.0))), float(np.sqrt(max(squared + above, 0.0)))
 
 
 def t_from(parts: Components, level: float, words: str, limits: tuple[float, float]) -> Estimate:
-    """The interval from components, cut to `limits`: t, or generalised for one arm of seeds."""
+    """The interval from components, cut to `limits`: `reach` of one arm, t for a difference."""
     variance, df = parts.variance()
     se = float(np.sqrt(variance))
-    if not (np.isfinite(se) and se > 0 and df > 0):
-        return Estimate(parts.value, None, None, None, f"point value (no spread), {words}", level)
-    if len(parts.arms) == 1 and not parts.conditional:
-        half, method = generalised_half_width(parts, level), "generalised interval"
+    if len(parts.arms) == 1:
+        below, above = reach(parts, level)
+        method = f"t with {show_df(df)} df" if parts.conditional else "Banerjee's interval"
+        if parts.excess is not None:
+            method += ", or of the few events near 0 and 1"
     else:
-        half, method = t_quantile((1 + level) / 2, df) * se, f"t with {df:.4g} df"
-    low, high = max(limits[0], parts.value - half), min(limits[1], parts.value + half)
+        below = above = t_quantile((1 + level) / 2, df) * se if se > 0 and df > 0 else 0.0
+        method = f"t with {df:.4g} df"
+    if not (np.isfinite([below, above]).all() and max(below, above) > 0):
+        return Estimate(parts.value, None, None, None, f"point value (no spread), {words}", level)
+    low, high = max(limits[0], parts.value - below), min(limits[1], parts.value + above)
     method = f"{method}, {words}, {describe(parts)}"
-    return Estimate(parts.value, se, low, high, method, level, df)
+    return Estimate(parts.value, se if se > 0 else None, low, high, method, level, df)
 
 
 def describe(parts: Components) -> str:

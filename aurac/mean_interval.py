@@ -1,0 +1,152 @@
+"""The interval around a mean of scores in [0, 1]: one for each number, wherever it is printed.
+
+Student's t where many events decide; nearer to 0 and 1, on each side the wider of Clopper and
+Pearson's interval at the effective number of documents (Korn and Graubard 1998) and of Student's t
+on the logit; the rule of three where all score alike. Nothing is drawn at random.
+docs/design/statistics-calibration.md has the coverage.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aurac.stats.mean import (
+    Estimate,
+    Layout,
+    is_constant,
+    moments,
+    show_df,
+    t_quantile,
+    zero_spread_bound,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+FEW_EVENTS = 100.0  # effective events from which Student's t holds
+UNRELIABLE = 3.0  # and below which no interval should be read
+PSEUDO_EVENTS = 0.25  # weight of the largest possible variance, at accuracies near 0 and 1
+ONE_DOCUMENT = "point value (a single document has no spread)"
+
+
+def rule_of_three(constant: float, layout: Layout, level: float) -> Estimate:
+    """The interval for documents that all scored `constant`: never a standard error of 0."""
+    share = zero_spread_bound(layout, level)
+    low, high = constant * (1.0 - share), constant + (1.0 - constant) * share
+    return Estimate(constant, None, low, high, "rule of three (all documents score alike)", level)
+
+
+def mean_interval(values: NDArray[np.float64], layout: Layout, level: float) -> Estimate:
+    """The mean of `values` (n,), all in [0, 1], with the interval that fits them.
+
+    Student's t from `FEW_EVENTS` effective events on, `edge_ends` below, the rule of three where
+    all documents score alike. No ends where there is a single unit.
+    """
+    found = moments(values, layout)
+    value, se, df = float(found.mean), float(found.se), float(found.df)
+    if df <= 0:
+        return Estimate(value, None, None, None, _no_spread(layout), level)
+    if is_constant(values):
+        return rule_of_three(float(values[0]), layout, level)
+    events = effective_events(value, se)
+    if events < FEW_EVENTS:
+        low, high = edge_ends(value, se, df, layout, level)
+        method = f"Clopper-Pearson at the effective size or t on the logit, {show_df(df)} df"
+        if events < UNRELIABLE:
+            method += f", unreliable: {events:.1f} effective events"
+    else:
+        half = t_quantile((1.0 + level) / 2.0, df) * se
+        low, high = max(0.0, value - half), min(1.0, value + half)
+        method = f"t with {show_df(df)} df"
+    return Estimate(value, se, low, high, f"{method}, {layout.describe()}", level, df)
+
+
+def edge_excess(
+    values: NDArray[np.float64], layout: Layout
+) -> Callable[[float], tuple[float, float]] | None:
+    """What few events add to the squared reach of Student's t, below and above, at each level.
+
+    Args:
+        values: (n,) scores in [0, 1], of one checkpoint or averaged over training seeds.
+        layout: The documents' clusters and strata.
+
+    Returns:
+        Level → squared distances to the ends of `mean_interval` minus the square of t's, which may
+        be negative; None where t holds.
+    """
+    found = moments(values, layout)
+    mean, se, df = float(found.mean), float(found.se), float(found.df)
+    constant = is_constant(values)
+    if df <= 0 or (not constant and effective_events(mean, se) >= FEW_EVENTS):
+        return None
+
+    def excess(level: float) -> tuple[float, float]:
+        ends = mean_interval(values, layout, level)
+        half = 0.0 if constant else t_quantile((1.0 + level) / 2.0, df) * se
+        below, above = mean - (ends.low or 0.0), (1.0 if ends.high is None else ends.high) - mean
+        return below**2 - half**2, above**2 - half**2
+
+    return excess
+
+
+def effective_events(mean: float, se: float) -> float:
+    """How many equal events away from the nearer end of [0, 1] would vary as much.
+
+    ``(min(ā, 1 - ā) / se)²``: n·ā/(1 - ā) for n independent 0/1 documents, fewer where the events
+    fall into few clusters. A mean of so many events is about as skewed as theirs.
+    """
+    return (min(mean, 1.0 - mean) / se) ** 2 if se > 0 else float("inf")
+
+
+def edge_ends(
+    mean: float, se: float, df: float, layout: Layout, level: float
+) -> tuple[float, float]:
+    """Ends for a mean ā in (0, 1) that few events decide: on each side the wider of two.
+
+    Clopper and Pearson's at the effective number of documents reaches far enough towards the end of
+    the range, Student's t on the logit, ``logit(ā) ± t·se / (ā(1-ā))``, away from it.
+
+    Where the few documents (or clusters) that score otherwise happen to agree, the spread is taken
+    too small. The largest that it can be, that of 0/1 units, therefore has the weight of a quarter
+    of an event, times (1 - 2ā)², since it is skewness that t misses. For independent 0/1 documents
+    this changes nothing.
+    """
+    events, few = effective_events(mean, se), PSEUDO_EVENTS * (1.0 - 2.0 * mean) ** 2
+    largest = mean * (1.0 - mean) / max(layout.effective_groups - 1.0, 0.5)
+    variance = max(se * se, (events * se * se + few * largest) / (events + few))
+    low, high = binomial_ends(mean, effective_size(mean, variance, df, layout, level), level)
+    half = t_quantile((1.0 + level) / 2.0, df) * np.sqrt(variance) / (mean * (1.0 - mean))
+    centre = np.log(mean / (1.0 - mean))
+    below, above = 1.0 / (1.0 + np.exp(-(centre + np.array([-half, half]))))
+    return min(low, float(below)), max(high, float(above))
+
+
+def effective_size(mean: float, variance: float, df: float, layout: Layout, level: float) -> float:
+    """How many independent 0/1 documents would show `variance` around `mean`; n where they are.
+
+    ``1 + ā(1-ā) / variance · (t_{n-1} / t_df)²``, the last factor for the few degrees of freedom
+    that clusters leave (Korn and Graubard 1998).
+    """
+    probability = (1.0 + level) / 2.0
+    ratio = t_quantile(probability, max(layout.n - 1.0, 1.0)) / t_quantile(probability, df)
+    return float(1.0 + mean * (1.0 - mean) / variance * ratio**2)
+
+
+def binomial_ends(mean: float, size: float, level: float) -> tuple[float, float]:
+    """Clopper and Pearson's ends (1934) for the share `mean` of `size` documents, whole or not."""
+    from scipy.special import betaincinv
+
+    tail, hits = (1.0 - level) / 2.0, mean * size
+    low = betaincinv(hits, size - hits + 1.0, tail) if hits > 0 else 0.0
+    high = betaincinv(hits + 1.0, size - hits, 1.0 - tail) if hits < size else 1.0
+    return float(low), float(high)
+
+
+def _no_spread(layout: Layout) -> str:
+    if layout.n == 1:
+        return ONE_DOCUMENT
+    return f"point value ({layout.groups} independent units in {layout.levels} strata)"
