@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FEW_EVENTS = 100.0  # effective events from which Student's t holds
-UNRELIABLE = 3.0  # and below which no interval should be read
+# A hair below whole numbers, so that rounding does not decide where counts are whole.
+FEW_EVENTS = 100.0 - 1e-6  # effective events from which Student's t holds
+VERY_FEW = 3.0 - 1e-6  # and below which the reader is told
 PSEUDO_EVENTS = 0.25  # weight of the largest possible variance, at accuracies near 0 and 1
 ONE_DOCUMENT = "point value (a single document has no spread)"
 
@@ -56,8 +57,8 @@ def mean_interval(values: NDArray[np.float64], layout: Layout, level: float) -> 
     if events < FEW_EVENTS:
         low, high = edge_ends(value, se, df, layout, level)
         method = f"Clopper-Pearson at the effective size or t on the logit, {show_df(df)} df"
-        if events < UNRELIABLE:
-            method += f", unreliable: {events:.1f} effective events"
+        if events < VERY_FEW:
+            method += f", only {events:.1f} effective events"
     else:
         half = t_quantile((1.0 + level) / 2.0, df) * se
         low, high = max(0.0, value - half), min(1.0, value + half)
@@ -112,10 +113,10 @@ def edge_ends(
 
     Where the few documents (or clusters) that score otherwise happen to agree, the spread is taken
     too small. The largest that it can be, that of 0/1 units, therefore has the weight of a quarter
-    of an event, times (1 - 2ā)², since it is skewness that t misses. For independent 0/1 documents
+    of an event, times |1 - 2ā|, since it is skewness that t misses. For independent 0/1 documents
     this changes nothing.
     """
-    events, few = effective_events(mean, se), PSEUDO_EVENTS * (1.0 - 2.0 * mean) ** 2
+    events, few = effective_events(mean, se), PSEUDO_EVENTS * abs(1.0 - 2.0 * mean)
     largest = mean * (1.0 - mean) / max(layout.effective_groups - 1.0, 0.5)
     variance = max(se * se, (events * se * se + few * largest) / (events + few))
     low, high = binomial_ends(mean, effective_size(mean, variance, df, layout, level), level)

@@ -12,7 +12,7 @@ import numpy as np
 from aurac.curves.checks import check_ranks
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.mean_interval import UNRELIABLE, effective_events, mean_interval
+from aurac.mean_interval import VERY_FEW, effective_events, mean_interval
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, Layout, check_level
 
 if TYPE_CHECKING:
@@ -225,6 +225,6 @@ def score_notes(estimate: Estimate) -> tuple[str, ...]:
             return ("no interval: it needs per-document outcomes, mean accuracies do not carry it",)
         return ()
     events = effective_events(estimate.value, estimate.se or 0.0)
-    if events >= UNRELIABLE:
+    if events >= VERY_FEW:
         return ()
-    return (f"only {events:.1f} effective events away from 0 or 1: read no interval here",)
+    return (f"only {events:.1f} effective events away from 0 or 1 decide the interval",)

@@ -62,24 +62,45 @@ def first_duplicate(labels: Sequence[str]) -> str:
 
 
 def is_missing(label: Any) -> bool:
-    """Whether a label is none: None, NaN, NaT, pandas' NA."""
+    """Whether a label is none: empty text, None, NaN, NaT, pandas' NA."""
+    if isinstance(label, str):
+        return not label
     if label is None:
         return True
     same = label == label  # noqa: PLR0124 - NaN is not itself, and NA is neither
     return not isinstance(same, (bool, np.bool_)) or not bool(same)
 
 
-def refuse_masked(values: Any, what: str) -> None:
-    """Refuse a numpy array with masked entries, which numpy would read as if they were there.
+def check_labelled(labels: Iterable[Any], what: str) -> None:
+    """Refuse labels of documents some of which are missing.
 
     Raises:
-        CurveError: At least one is masked.
+        CurveError: At least one is.
     """
-    if np.ma.isMaskedArray(values) and np.ma.is_masked(values):
+    missing = [is_missing(label) for label in labels]
+    if any(missing):
         raise CurveError(
-            f"{int(np.ma.getmaskarray(values).sum())} masked values in {what}",
-            expected="a number for every document",
-            fix="leave the documents out at every rank, or score them",
+            f"{sum(missing)} of {len(missing)} documents have no label in {what}",
+            expected="one for each document",
+            fix="give each a label, one of its own where it shares nothing",
+        )
+
+
+def refuse_masked(values: Any, what: str) -> None:
+    """Refuse numpy arrays with masked entries, which numpy would read as if they were there.
+
+    Raises:
+        CurveError: At least one entry of `values`, or of the arrays that it lists, is masked.
+    """
+    parts = values if isinstance(values, (list, tuple)) else (values,)
+    masked = sum(
+        int(np.ma.getmaskarray(part).sum()) for part in parts if isinstance(part, np.ma.MaskedArray)
+    )
+    if masked:
+        raise CurveError(
+            f"{masked} masked values in {what}",
+            expected="a value for every document",
+            fix="leave those documents out, at every rank, or give them a value",
         )
 
 

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.curves.checks import (
+    check_labelled,
     check_ranks,
     check_unit_interval,
     first_duplicate,
     fractions,
+    is_missing,
+    refuse_masked,
     whole_rank,
 )
 from aurac.errors import CurveError
@@ -126,11 +129,12 @@ class Curve:
                 continue
             if n is None:
                 raise CurveError(f"{name} without outcomes", fix="give outcomes (K, n) as well")
-            if not isinstance(labels, tuple):
-                labels = tuple(str(label) for label in labels)
-                self._set(**{name: labels})
+            refuse_masked(labels, name)
             if len(labels) != n:
                 raise CurveError(f"{len(labels)} {name} for {n} documents", expected="one for each")
+            check_labelled(labels, name)
+            if not isinstance(labels, tuple) or not all(isinstance(one, str) for one in labels):
+                self._set(**{name: tuple(str(label) for label in labels)})
         if self.doc_ids is not None and len(set(self.doc_ids)) != len(self.doc_ids):
             raise CurveError(f"document {first_duplicate(self.doc_ids)!r} appears twice")
 
@@ -206,7 +210,8 @@ class Curve:
         Args:
             given: A `Curve`; a mapping ``rank -> accuracy``, ``rank -> (n,) scores`` or ``rank ->
                 {document: score}``; a pandas Series indexed by rank; a DataFrame with columns
-                ``rank, accuracy`` or ``rank, doc_id, score``; a curve of ``results.json``.
+                ``rank, accuracy`` or ``rank, doc_id, score`` (optional ``cluster, stratum``); a
+                curve of ``results.json``.
 
         Raises:
             CurveError: It is none of these, or its numbers are not a curve.
@@ -250,6 +255,7 @@ class Curve:
 
 def _outcome_array(given: Any) -> NDArray[np.float64]:
     """(K, n) float64, owned or read-only, checked; a read-only float64 array is not copied."""
+    refuse_masked(given, "document scores")
     if isinstance(given, np.ndarray):
         frozen = given.dtype == np.float64 and not given.flags.writeable
         array = given if frozen else np.array(given, dtype=np.float64)
@@ -264,6 +270,8 @@ def _outcome_array(given: Any) -> NDArray[np.float64]:
 
 
 def _stack(rows: Any) -> NDArray[np.float64]:
+    for row in rows:
+        refuse_masked(row, "document scores")
     try:
         arrays = [np.asarray(row, dtype=np.float64) for row in rows]
     except (TypeError, ValueError):
@@ -354,4 +362,23 @@ def _from_long(frame: Any, labels: dict[str, Any]) -> Curve:
         if doc in row:
             raise CurveError(f"document {doc!r} appears twice at rank {rank}")
         row[doc] = value
+    documents = list(next(iter(scores.values()), ()))
+    for column, name in (("cluster", "clusters"), ("stratum", "strata")):
+        if column in set(map(str, frame.columns)):
+            labels[name] = _document_labels(frame, column, documents)
     return Curve.from_documents(scores, **labels)
+
+
+def _document_labels(frame: Any, column: str, documents: Sequence[Any]) -> tuple[Any, ...] | None:
+    """The label of each document, the same at all its ranks; None where the column is empty."""
+    found: dict[Any, Any] = {}
+    for doc, label in zip(frame["doc_id"], frame[column], strict=True):
+        text = None if is_missing(label) else str(label)
+        if found.setdefault(doc, text) != text:
+            raise CurveError(
+                f"document {doc!r} has more than one {column} ({found[doc]!r} and {text!r})",
+                expected="the same at every rank",
+            )
+    if all(label is None for label in found.values()):
+        return None
+    return tuple(found.get(doc) for doc in documents)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.curves.checks import is_missing
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, DataError
 from aurac.readers.batches import COLUMNS, TEXT, batches, check_columns
@@ -57,7 +58,7 @@ def curves_from_frame(frame: Any, metric: str | None = None) -> list[Curve]:
     table = pa.table(
         {
             name: pa.array(
-                [None if v != v or v is None else str(v) for v in frame[name]]  # noqa: PLR0124 - NaN
+                [None if is_missing(v) else str(v) for v in frame[name]]
                 if name in TEXT
                 else frame[name].to_numpy(),
                 from_pandas=True,
@@ -297,6 +298,17 @@ class DocumentTable:
                     f"{name} at rank {self.rank[a]} than at rank {self.rank[cuts[0]]}"
                 )
         words = self.rows.labels[name].words()
+        missing = [is_missing(words[code]) for code in first]
+        if all(missing):
+            return None
+        if any(missing):
+            at = missing.index(True)
+            raise DataError(
+                f"{self.where}: document {self._doc(cuts[0] + at)!r} of {label_of(key)} has no "
+                f"{name} ({sum(missing)} of {len(missing)} have none)",
+                expected=f"a {name} for every document of a task, or for none",
+                fix="give each a label, one of its own where it shares nothing",
+            )
         text = tuple(str(words[code]) for code in first)
         # The same tuple for the same labels, so that curves are joined without comparing text.
         return self._ids.setdefault(name.encode() + first.tobytes(), text)

@@ -77,7 +77,8 @@ def _compared(row: PairRow, a: Arm, b: Arm, streams: Streams, chosen: Options) -
     if order is not None:
         right = right[:, order]
     rng = streams.of("pair", a.name, a.variant, b.name, b.variant, a.task, chosen.axis)
-    found = compare_arms(left, right, first.layout(), rng=rng, level=chosen.level)
+    layout = first.layout(second, order)
+    found = compare_arms(left, right, layout, rng=rng, level=chosen.level)
     gained, lost = gained_and_lost(first.first, second.first, order)
     single = a.seeds == b.seeds == 1
     return replace(

@@ -48,7 +48,7 @@ class Bands:
 def bands(
     curve: Any,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
     kind: Kind = "pointwise",
     level: float = 0.95,
 ) -> Bands:
@@ -56,10 +56,11 @@ def bands(
 
     Args:
         curve: A `Curve` with outcomes (or what `Curve.coerce` accepts).
-        rng: For the bootstrap near 0 and 1, and for the critical value of simultaneous bands.
+        rng: For the critical value of simultaneous bands; None for the same numbers each time.
         kind: "pointwise" gives each rank the interval of `aurac.stats.interval`;
-            "simultaneous" widens t intervals to the (level) quantile of ``max_k |t_k|`` under the
-            ranks' own correlation, so that the whole curve is inside (Hothorn et al. 2008).
+            "simultaneous" takes the (level) quantile of ``max_k |t_k|`` under the ranks' own
+            correlation (Hothorn et al. 2008) and gives each rank the interval at the level which
+            that is for a single t, so that the whole curve is inside.
         level: Coverage.
 
     Raises:
@@ -78,7 +79,8 @@ def bands(
         return Bands(points.ranks, *_ends(found), kind, method, level)
     if kind != "simultaneous":
         raise CurveError(f"bands {kind!r}", expected="'pointwise' or 'simultaneous'")
-    return _simultaneous(points.ranks, points.outcomes, layout, rng, level)
+    stream = np.random.default_rng(0) if rng is None else rng
+    return _simultaneous(points.ranks, points.outcomes, layout, stream, level)
 
 
 def _simultaneous(

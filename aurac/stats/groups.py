@@ -10,7 +10,7 @@ import numpy as np
 
 from aurac.curves.area import document_areas, layout_of
 from aurac.errors import CurveError
-from aurac.stats.paired import same_documents
+from aurac.stats.paired import same_documents, with_labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,11 +79,18 @@ class Arm:
         """(K,) mean over seeds."""
         return tuple(map(float, np.mean([c.accuracy for c in self.curves], axis=0)))
 
-    def layout(self) -> Layout:
-        """The documents' clusters and strata."""
-        key = (id(self.first.clusters), id(self.first.strata), self.first.n_docs or 0)
+    def layout(self, other: Arm | None = None, order: NDArray[np.intp] | None = None) -> Layout:
+        """The documents' clusters and strata, with those that only the `other` of a pair knows.
+
+        `order` says where each document stands in the other, as `same_documents` does.
+        """
+        first = self.first if other is None else with_labels_of(self.first, other.first, order)
+        key = (id(first.clusters), id(first.strata), first.n_docs or 0)
         if key not in self.layouts:
-            self.layouts[key] = layout_of(self.first)
+            made = layout_of(first)
+            if first is not self.first and order is not None:
+                return made  # of labels in a new order, whose identity says nothing
+            self.layouts[key] = made
         return self.layouts[key]
 
     def areas(self, axis: str) -> NDArray[np.float64]:
@@ -130,6 +137,10 @@ def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Arm]:
     arms = []
     for (arm, task, metric, *_), members in found.items():
         _check_seeds(str(arm), members, grouped=arm in (groups or {}))
+        for other in members[1:]:
+            if members[0].outcomes is not None:
+                order = same_documents(members[0], other)
+                members[0] = with_labels_of(members[0], other, order)
         shown = f"{task} ({metric})" if task in several and metric else task
         arms.append(Arm(str(arm), shown, tuple(members), layouts))
     return arms

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.checks import is_missing, refuse_masked
+from aurac.curves.checks import check_labelled, refuse_masked
 from aurac.errors import CurveError
 
 if TYPE_CHECKING:
@@ -172,11 +172,10 @@ class Layout:
     @cached_property
     def df(self) -> float:
         """Degrees of freedom where every document varies alike; 0 for a single unit."""
-        if self.strata is None:
+        if self.levels == 1:
             return float(self.stratum_df[0])
-        sizes = self.stratum_sizes
-        parts = sizes**2 / np.maximum(self.stratum_df, 1e-300)
-        return float(sizes.sum() ** 2 / parts.sum())
+        parts = self.stratum_sizes**2 / self.stratum_df
+        return float(self.n**2 / parts.sum())
 
     @cached_property
     def effective_groups(self) -> float:
@@ -215,18 +214,12 @@ def _codes(labels: Any, n: int, what: str) -> NDArray[np.intp] | None:
     if labels is None:
         return None
     refuse_masked(labels, what)
-    missing = sum(1 for label in labels if not isinstance(label, str) and is_missing(label))
     array = np.asarray(labels)
     if array.shape != (n,):
         raise CurveError(
             f"{what} of shape {array.shape} for {n} documents", expected="one label per document"
         )
-    if missing:
-        raise CurveError(
-            f"{missing} of {n} documents without a label in {what}",
-            expected="one label per document",
-            fix="give each a label, one of its own where it shares nothing",
-        )
+    check_labelled(labels, what)
     return _numbered(array.astype(str) if array.dtype == object else array)
 
 

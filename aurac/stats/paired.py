@@ -337,6 +337,16 @@ def _same_labels(a: Curve, b: Curve, order: NDArray[np.intp] | None) -> None:
             )
 
 
+def with_labels_of(a: Curve, b: Curve, order: NDArray[np.intp] | None) -> Curve:
+    """Curve a with the clusters and strata that only b has, in a's order of the documents."""
+    added: dict[str, Any] = {}
+    for name in ("clusters", "strata"):
+        theirs = getattr(b, name)
+        if getattr(a, name) is None and theirs is not None:
+            added[name] = theirs if order is None else tuple(theirs[i] for i in order)
+    return replace(a, **added) if added else a
+
+
 def paired_curves(
     a: Any,
     b: Any,
@@ -370,7 +380,7 @@ def paired_curves(
     left, right = document_areas(first, axis), document_areas(second, axis)
     if order is not None:
         right = right[order]
-    layout = layout_of(first if first.clusters or first.strata or order is not None else second)
+    layout = layout_of(with_labels_of(first, second, order))
     found = compare_arms(left[None], right[None], layout, rng=rng, level=level)
     gained, lost = gained_and_lost(first, second, order)
     return PairedCurves(found, axis, ranks, gained, lost, left.size)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.curves.checks import refuse_masked
 from aurac.errors import CurveError
 from aurac.mean_interval import edge_excess
 from aurac.stats.mean import (
@@ -196,23 +197,33 @@ def reach(parts: Components, level: float) -> tuple[float, float]:
     return float(np.sqrt(max(squared + below, 0.0))), float(np.sqrt(max(squared + above, 0.0)))
 
 
-def t_from(parts: Components, level: float, words: str, limits: tuple[float, float]) -> Estimate:
-    """The interval from components, cut to `limits`: `reach` of one arm, t for a difference."""
-    variance, df = parts.variance()
-    se = float(np.sqrt(variance))
-    if len(parts.arms) == 1:
-        below, above = reach(parts, level)
-        method = f"t with {show_df(df)} df" if parts.conditional else "Banerjee's interval"
-        if parts.excess is not None:
-            method += ", or of the few events near 0 and 1"
-    else:
-        below = above = t_quantile((1 + level) / 2, df) * se if se > 0 and df > 0 else 0.0
-        method = f"t with {df:.4g} df"
+def one_arm(parts: Components, level: float, words: str) -> Estimate:
+    """The interval for the mean of one arm, inside [0, 1]."""
+    se = float(np.sqrt(parts.variance()[0]))
+    below, above = reach(parts, level)
     if not (np.isfinite([below, above]).all() and max(below, above) > 0):
         return Estimate(parts.value, None, None, None, f"point value (no spread), {words}", level)
-    low, high = max(limits[0], parts.value - below), min(limits[1], parts.value + above)
+    df = parts.document_df if parts.conditional else None
+    method = "Banerjee's interval" if df is None else f"t with {show_df(df)} df"
+    if parts.excess is not None:
+        method += ", wider or shorter near 0 and 1"
     method = f"{method}, {words}, {describe(parts)}"
+    low, high = max(0.0, parts.value - below), min(1.0, parts.value + above)
     return Estimate(parts.value, se if se > 0 else None, low, high, method, level, df)
+
+
+def t_from(parts: Components, level: float, words: str, limits: tuple[float, float]) -> Estimate:
+    """The interval from components, cut to `limits`: `one_arm`, or t for a difference."""
+    if len(parts.arms) == 1:
+        return one_arm(parts, level, words)
+    variance, df = parts.variance()
+    se = float(np.sqrt(variance))
+    if not (np.isfinite(se) and se > 0 and df > 0):
+        return Estimate(parts.value, None, None, None, f"point value (no spread), {words}", level)
+    half = t_quantile((1 + level) / 2, df) * se
+    low, high = max(limits[0], parts.value - half), min(limits[1], parts.value + half)
+    method = f"t with {df:.4g} df, {words}, {describe(parts)}"
+    return Estimate(parts.value, se, low, high, method, level, df)
 
 
 def describe(parts: Components) -> str:
@@ -255,6 +266,7 @@ def as_matrix(values: Any) -> NDArray[np.float64]:
     Raises:
         CurveError: It is neither, or ragged.
     """
+    refuse_masked(values, "document scores")
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):

@@ -53,15 +53,15 @@ def test_the_grid_matters_as_the_design_says():
 
 
 def test_t_interval_of_four_documents_by_hand():
-    # ranks 1, 2 with log2 weights 1/2, 1/2; areas of the documents: 0, 1/2, 1, 1.
-    # mean 5/8; deviations -5/8, -1/8, 3/8, 3/8: squares 25+1+9+9 = 44/64; s² = 44/192 = 11/48.
-    # se = sqrt(11/48/4) = sqrt(11/192); t(3 df, .975) = 3.18244630528.
-    found = score({1: [0, 0, 1, 1], 2: [0, 1, 1, 1]})
-    se = math.sqrt(11 / 192)
-    assert found.log2.value == pytest.approx(5 / 8)
+    # ranks 1, 2 with log2 weights 1/2, 1/2; areas of the documents: .5, .5, .6, .6.
+    # mean .55; four squared deviations of .0025; s² = .01/3; se = √(.01/12).
+    # 243 effective events, (.45/se)²: Student's t, t(3 df, .975) = 3.18244630528.
+    found = score({1: [0.4, 0.5, 0.6, 0.7], 2: [0.6, 0.5, 0.6, 0.5]})
+    se = math.sqrt(0.01 / 12)
+    assert found.log2.value == pytest.approx(0.55)
     assert found.log2.se == pytest.approx(se)
-    assert found.log2.low == pytest.approx(max(0, 5 / 8 - 3.18244630528 * se))
-    assert found.log2.high == 1.0  # 5/8 + 3.18·.239 > 1 is cut to 1
+    assert found.log2.low == pytest.approx(0.55 - 3.18244630528 * se)
+    assert found.log2.high == pytest.approx(0.55 + 3.18244630528 * se)
     assert "t with 3 df" in found.log2.method
     assert found.n_docs == 4
 
@@ -123,14 +123,40 @@ def test_point_values_say_why_they_have_no_interval():
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_near_the_edge_a_note_is_left():
+def test_near_the_edge_the_interval_is_exact_and_few_events_are_noted():
     outcomes = np.zeros((2, 200))
     outcomes[:, :10] = 1
-    assert "10.0 documents" in score(Curve.from_outcomes([1, 2], outcomes)).notes[0]
+    found = score(Curve.from_outcomes([1, 2], outcomes))
+    exact = stats.binomtest(10, 200).proportion_ci(0.95, "exact")
+    assert found.log2.low == pytest.approx(exact.low)
+    assert found.log2.high >= exact.high - 1e-12
+    assert found.notes == ()
     outcomes[:, 2:] = 0
-    assert "read no interval" in score(Curve.from_outcomes([1, 2], outcomes)).notes[0]
+    assert "2.0 effective events" in score(Curve.from_outcomes([1, 2], outcomes)).notes[0]
     outcomes[:, :100] = 1
     assert score(Curve.from_outcomes([1, 2], outcomes)).notes == ()
+
+
+def test_a_row_of_results_json_keeps_its_interval():
+    row = {
+        "ranks": [1, 2],
+        "accuracy": [0.2, 0.4],
+        "score": {
+            "log2": {"value": 0.3, "se": 0.02, "low": 0.26, "high": 0.34},
+            "linear": {"value": 0.3, "se": None, "low": None, "high": None},
+            "mean": 0.3,
+        },
+        "score_method": "t with 199 df, independent documents",
+    }
+    found = score(row)
+    assert (found.log2.low, found.log2.high, found.log2.se) == (0.26, 0.34, 0.02)
+    assert found.log2.method == row["score_method"]
+    assert found.notes == ()
+    assert found.linear.low is None
+    # Another level was not recorded, and an interval around another number is not this one's.
+    assert score(row, level=0.9).log2.low is None
+    row["accuracy"] = [0.3, 0.5]
+    assert score(row).log2.low is None
 
 
 def test_drops_are_reported_not_repaired():

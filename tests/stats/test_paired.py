@@ -71,7 +71,7 @@ def test_clustered_pair_is_statsmodels():
     model = smf.ols("d ~ 1", frame).fit(cov_type="cluster", cov_kwds={"groups": frame["g"]})
     found = difference(a, b, rng=rng(), clusters=labels)
     assert found.estimate.se == pytest.approx(float(model.bse.iloc[0]))
-    assert found.estimate.df == 39
+    assert found.estimate.df == pytest.approx(39)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(3, 80))
@@ -129,10 +129,10 @@ def test_half_of_eight_documents_that_all_fall_prove_nothing():
 
 def test_few_differing_documents_by_hand():
     # 200 documents, 3 gained, none lost. Losses: 0 to 1 - .025^(1/200) = .01828. Gains: 3/200 with
-    # se² = .015·.985/199, so 199 effective documents and 2.985 hits.
+    # se² = .015·.985/199, so 200 effective documents and 3 hits.
     gap = np.zeros(200)
     gap[:3] = 1
-    ends = stats.beta.ppf(0.025, 2.985, 199 - 2.985 + 1), stats.beta.ppf(0.975, 3.985, 196.015)
+    ends = stats.beta.ppf(0.025, 3, 198), stats.beta.ppf(0.975, 4, 197)
     loss_high = 1 - 0.025 ** (1 / 200)
     low, high = gains_against_losses(gap, Layout(200), 0.95)
     assert low == pytest.approx(0.015 - math.hypot(0.015 - ends[0], loss_high))
@@ -380,22 +380,20 @@ def test_a_missing_task_gives_no_aggregate():
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_one_arm_of_seeds_takes_the_generalised_interval(seeds):
-    """Its end is a quantile, estimated here by brute force from its definition."""
+def test_one_arm_of_seeds_takes_banerjees_interval(seeds):
+    """Each source of variance has the t quantile of its own degrees of freedom."""
     draw = rng(seeds)
     level = 0.4 + 0.08 * draw.standard_normal(seeds)
     arm = (draw.random((seeds, 300)) < level[:, None]).astype(float)
-    parts = components([arm], [1], Layout(300))
-    (one,) = parts.arms
-    n = 400_000
-    document = parts.document * 299 / draw.chisquare(299, n)
-    between = one.between * (seeds - 1) / draw.chisquare(seeds - 1, n)
-    rest = one.rest * one.rest_df / draw.chisquare(one.rest_df, n)
-    spread = np.sqrt(document + np.maximum(between - rest, 0))
-    brute = np.quantile(np.abs(draw.standard_normal(n)) * spread, 0.95)
+    rest = arm - arm.mean(axis=0) - arm.mean(axis=1, keepdims=True) + arm.mean()
+    rest = np.square(rest).sum() / ((seeds - 1) * 299) / (seeds * 300)
+    between = arm.mean(axis=1).var(ddof=1) / seeds
+    documents = max(arm.mean(axis=0).var(ddof=1) / 300 - rest, 0)
+    t = stats.t.ppf(0.975, [299, seeds - 1])
     found = over_seeds(arm)
-    assert found.high - found.value == pytest.approx(brute, rel=0.02)
-    assert found.method.startswith("generalised interval, independent documents")
+    reach = math.sqrt(t**2 @ [documents, between])
+    assert found.high == pytest.approx(min(1.0, found.value + reach))
+    assert found.method.startswith("Banerjee's interval, independent documents")
 
 
 def test_two_seeds_that_differ_say_little():
