@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from aurac.report.model import CurveRow, Run
 
-# Below this many expected documents at the nearer end Student's t is too narrow.
+# Below this many expected documents at the nearer end a reader is told how the interval was made.
 _FEW_EVENTS = 30
 _FEW_DOCUMENTS = 200
 # Reading every cell of a larger run only to check it would take minutes.
@@ -143,8 +143,9 @@ def _rough(run: Run) -> Iterator[str]:
     ]
     if near:
         yield (
-            f"{some(near)}: so few documents are right (or wrong) that the interval is not "
-            "Student's t but the bootstrap or an exact one; results.json names it."
+            f"{some(near)}: few documents are right (or wrong). The interval, or over seeds the "
+            "documents' part of it, is on each side the wider of Clopper and Pearson's and of "
+            "Student's t on the logit; results.json names it."
         )
 
 

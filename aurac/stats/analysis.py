@@ -85,7 +85,7 @@ def analyse(
     Args:
         curves: `Curve` values with `adapter` and `task`, or a DataFrame with columns ``adapter,
             task, rank, doc_id, score`` (optional ``seed, cluster, stratum, metric, sample``).
-        rng: For the bootstrap and sign flips. One number is drawn from it; what is found for a
+        rng: For sign flips. One number is drawn from it; what is found for a
             curve or a pair does not depend on the others that are analysed with it.
         groups: ``arm name -> adapter names`` that are training seeds of one recipe.
         **options: Fields of `Options`.

@@ -83,10 +83,10 @@ def scored(folder, *more):
 
 def test_a_run_is_clustered_where_a_field_was_named(run):
     methods = {(c["adapter"], c["task"]): c["score_method"] for c in results_of(run)["curves"]}
-    assert "CR1 over 6 clusters" in methods["one", "clustered"]
+    assert "CR2 over 6 clusters" in methods["one", "clustered"]
     assert "independent documents" in methods["one", "plain"]
     # 6 clusters of 4 and 24 documents by themselves, within the two tasks.
-    assert "CR1 over 30 clusters, within 2 fixed strata" in methods["one", "both"]
+    assert "CR2 over 30 clusters, within 2 fixed strata" in methods["one", "both"]
     tasks = {t["name"]: t["cluster"] for t in results_of(run)["tasks"]}
     assert tasks == {"clustered": "passage", "plain": None, "both": "passage"}
     assert results_of(run)["provenance"]["settings"]["cluster"] == {"clustered": "passage"}
