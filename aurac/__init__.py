@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aurac.adapters.formats import load_adapter, save_adapter
     from aurac.adapters.truncate import truncate
-    from aurac.curves.area import Score, quadrature_weights, score
+    from aurac.curves.area import quadrature_weights
     from aurac.curves.curve import Curve
     from aurac.runs.compare import compare
     from aurac.stats.mean import Estimate
+    from aurac.stats.score import Score, score
     from aurac.training import train
 
 __version__ = "0.1.0"
@@ -37,12 +38,12 @@ __all__ = [
 _HOME = {
     "Curve": "aurac.curves.curve",
     "Estimate": "aurac.stats.mean",
-    "Score": "aurac.curves.area",
+    "Score": "aurac.stats.score",
     "compare": "aurac.runs.compare",
     "load_adapter": "aurac.adapters.formats",
     "quadrature_weights": "aurac.curves.area",
     "save_adapter": "aurac.adapters.formats",
-    "score": "aurac.curves.area",
+    "score": "aurac.stats.score",
     "train": "aurac.training",
     "truncate": "aurac.adapters.truncate",
 }

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from aurac.curves.area import quadrature_weights, score
+from aurac.curves.area import quadrature_weights
 from aurac.hashing import sha256_json
 from aurac.report import write_report
+from aurac.stats.score import score
 
 METRIC = "acc,none"
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -59,7 +59,7 @@ def _prefix(svd: CurveRow, curves: Sequence[CurveRow]) -> CurveRow | None:
 
 
 def _gaps(prefix: CurveRow, svd: CurveRow) -> tuple[RankGap, ...]:
-    from aurac.curves.area import layout_of
+    from aurac.stats.mean import layout_of
     from aurac.stats.paired import compare_arms, same_documents
 
     mine, theirs = seeds_of(prefix), seeds_of(svd)

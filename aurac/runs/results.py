@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.area import layout_of, quadrature_weights
+from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import RunFolderError
-from aurac.mean_interval import mean_interval
 from aurac.stats.analysis import score_curve
+from aurac.stats.mean import layout_of
+from aurac.stats.mean_interval import mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from aurac.curves.area import AXES, check_axis, drops, quadrature_weights, score_notes
+from aurac.curves.area import AXES, check_axis, drops, quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.mean_interval import mean_interval, rule_of_three
 from aurac.stats.aggregate import aggregate, task_weights
 from aurac.stats.analysis_pairs import compare_all, compare_variants, with_robustness
 from aurac.stats.analysis_rows import (
@@ -31,7 +30,9 @@ from aurac.stats.mean import (
     check_level,
     is_constant,
 )
+from aurac.stats.mean_interval import mean_interval, rule_of_three
 from aurac.stats.noninferiority import certify
+from aurac.stats.score import score_notes
 from aurac.stats.seeds import components, t_from
 from aurac.stats.streams import Streams
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aurac.curves.area import layout_of
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.mean_interval import mean_interval
-from aurac.stats.mean import check_level, is_constant, t_tail, unit_residuals
+from aurac.stats.mean import check_level, is_constant, layout_of, t_tail, unit_residuals
+from aurac.stats.mean_interval import mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aurac.curves.area import document_areas, layout_of
+from aurac.curves.area import document_areas
 from aurac.errors import CurveError
+from aurac.stats.mean import layout_of
 from aurac.stats.paired import same_documents, with_labels_of
 
 if TYPE_CHECKING:

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.area import Score, score
 from aurac.curves.checks import check_unit_interval, refuse_masked
 from aurac.errors import CurveError
-from aurac.mean_interval import binomial_ends, effective_size, mean_interval
 from aurac.stats.mean import (
     Estimate,
     Layout,
@@ -18,6 +16,8 @@ from aurac.stats.mean import (
     moments,
     zero_spread_bound,
 )
+from aurac.stats.mean_interval import binomial_ends, effective_size, mean_interval
+from aurac.stats.score import Score, score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ def interval(
     strata: Sequence[Any] | None = None,
     level: float = 0.95,
 ) -> Estimate:
-    """The mean of per-document scores with the interval that fits: `aurac.mean_interval`.
+    """The mean of per-document scores with the interval that fits: `aurac.stats.mean_interval`.
 
     Args:
         values: (n,) scores in [0, 1], such as `aurac.curves.area.document_areas`.

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from aurac.curves.curve import Curve
+
 NO_DOCUMENTS = "point value (no per-document outcomes)"
 
 
@@ -317,3 +319,11 @@ def check_level(level: float) -> None:
     """
     if not 0.5 <= level < 1.0:
         raise CurveError(f"level {level}", expected="a coverage such as 0.95, at least 0.5")
+
+
+def layout_of(curve: Curve) -> Layout:
+    """How the curve's documents hang together."""
+    n = curve.n_docs
+    if n is None:
+        raise CurveError(f"{curve.label} has no per-document outcomes")
+    return Layout.make(n, curve.clusters, curve.strata)

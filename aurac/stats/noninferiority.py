@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.area import layout_of
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.mean import t_quantile
+from aurac.stats.mean import layout_of, t_quantile
 from aurac.stats.paired import differing_units, gains_against_losses, same_documents
 from aurac.stats.seeds import CONDITIONAL, as_matrix, components, describe
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.area import check_axis, document_areas, layout_of
+from aurac.curves.area import check_axis, document_areas
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats.intervals import EDGE, effective_binomial
@@ -17,6 +17,7 @@ from aurac.stats.mean import (
     check_level,
     group_sums,
     is_constant,
+    layout_of,
     t_quantile,
     t_tail,
     zero_spread_bound,

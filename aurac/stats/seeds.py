@@ -14,7 +14,6 @@ import numpy as np
 
 from aurac.curves.checks import refuse_masked
 from aurac.errors import CurveError
-from aurac.mean_interval import edge_excess
 from aurac.stats.mean import (
     Estimate,
     Layout,
@@ -24,6 +23,7 @@ from aurac.stats.mean import (
     t_quantile,
     unit_residuals,
 )
+from aurac.stats.mean_interval import edge_excess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

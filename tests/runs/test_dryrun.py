@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from aurac.runs import estimate
 from aurac.adapters import Adapter, Factors, Nesting, save_adapter
 from aurac.cli import cli
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError
+from aurac.runs import estimate
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import DryRun, dry_run
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aurac.runs import finished
 from aurac.adapters import Adapter, Factors, save_adapter
-from aurac.runs.finished import Request, recall
+from aurac.runs import finished
 from aurac.runs.compare import compare
+from aurac.runs.finished import Request, recall
 from aurac.runs.results import Comparison
 from aurac.runs.settings import separated
 

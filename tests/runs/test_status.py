@@ -43,7 +43,10 @@ REQUEST = {
 
 
 def rows(cells):
-    return [PlanRow(c.identity.key, None, c.rank, c.task.name, c.task.n_requests, len(c.documents)) for c in cells]
+    return [
+        PlanRow(c.identity.key, None, c.rank, c.task.name, c.task.n_requests, len(c.documents))
+        for c in cells
+    ]
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from aurac.curves.area import score
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import (
@@ -27,6 +26,7 @@ from aurac.stats import (
 from aurac.stats.bands import max_t
 from aurac.stats.intervals import effective_binomial
 from aurac.stats.mean import Layout, moments
+from aurac.stats.score import score
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from aurac.tasks.task_index import check_names, nearest, read_index, task_index
 
 from aurac.engine import task_index as index_module
 from aurac.errors import TaskError
+from aurac.tasks.task_index import check_names, nearest, read_index, task_index
 
 
 def as_lm_eval_has_it(folder) -> dict[str, tuple[str, str | None, list[str]]]:

@@ -1,0 +1,153 @@
+"""AURAC of one curve, with the interval that fits its documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aurac.curves.area import AXES, Axis, check_axis, document_areas, drops, quadrature_weights
+from aurac.curves.curve import Curve
+from aurac.errors import CurveError
+from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level, layout_of
+from aurac.stats.mean_interval import VERY_FEW, effective_events, mean_interval
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RECORDED_LEVEL = 0.95  # of the intervals in results.json
+
+
+@dataclass(frozen=True)
+class Score:
+    """AURAC of one curve on both axes, with what is needed to read it.
+
+    Attributes:
+        log2: The area over log2 rank, every doubling of the rank weighing alike.
+        linear: The area over the rank itself.
+        mean: The plain mean over the ranks.
+        ranks: The K ranks that were integrated.
+        accuracy: Their accuracies, fractions.
+        weights: For each axis the K quadrature weights, summing to 1.
+        n_docs: Documents behind the interval; None for point values.
+        drops: ``(rank, next rank, size)`` wherever accuracy falls from one rank to the next.
+        axis: The headline axis, which `value` and ``float()`` give.
+        notes: What a reader should know about the interval.
+    """
+
+    log2: Estimate
+    linear: Estimate
+    mean: float
+    ranks: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    weights: Mapping[str, tuple[float, ...]]
+    n_docs: int | None
+    drops: tuple[tuple[int, int, float], ...]
+    axis: Axis = "log2"
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def estimate(self) -> Estimate:
+        """The estimate on the headline axis."""
+        return self.log2 if self.axis == "log2" else self.linear
+
+    @property
+    def value(self) -> float:
+        """AURAC on the headline axis, a fraction."""
+        return self.estimate.value
+
+    def __float__(self) -> float:
+        return self.value
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from aurac.report.notebook import score_html
+
+        return score_html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ``score`` object of a result file."""
+        return {"log2": self.log2.to_dict(), "linear": self.linear.to_dict(), "mean": self.mean}
+
+
+def score(curve: Any, axis: str = "log2", level: float = 0.95) -> Score:
+    """The area under a rank-accuracy curve (AURAC), with an interval where documents are known.
+
+    For ranks ``r_1 < … < r_K`` with accuracies ``y_k`` in [0, 1] and x = log2 r or r,
+    ``AURAC = Σ_k (x_{k+1} - x_k)(y_k + y_{k+1}) / 2 / (x_K - x_1)``. With per-document outcomes the
+    interval is that of the documents' own areas, which carry the correlation between ranks
+    (`aurac.mean_interval`: Student's t, near 0 and 1 wider). A row of ``results.json`` keeps the
+    95 % interval that it holds. Rank 0, the base, is no part.
+
+    Args:
+        curve: A `Curve`, a mapping ``rank -> accuracy`` or ``rank -> per-document scores``, a
+            pandas Series (index: ranks), a DataFrame (columns ``rank, accuracy`` or ``rank,
+            doc_id, score``), or a row of ``results.json``.
+        axis: The headline, "log2" or "linear"; both are computed.
+        level: Coverage of the intervals.
+
+    Raises:
+        CurveError: Fewer than two ranks, a duplicate or invalid rank, a missing rank, a number
+            that is not finite or outside [0, 1], ragged or unequal documents.
+    """
+    headline = check_axis(axis)
+    check_level(level)
+    points = Curve.coerce(curve)
+    if points.missing:
+        rank, reason = next(iter(points.missing.items()))
+        raise CurveError(
+            f"{points.label} has no accuracy at rank {rank} ({reason})",
+            fix="evaluate it, or integrate the ranks that exist with curve.at(curve.ranks)",
+        )
+    weights = {name: quadrature_weights(points.ranks, name) for name in AXES}
+    estimates = {name: _estimate(points, name, weights[name], level) for name in AXES}
+    estimates |= _recorded(curve, estimates, level)
+    return Score(
+        log2=estimates["log2"],
+        linear=estimates["linear"],
+        mean=float(np.mean(points.accuracy)),
+        ranks=points.ranks,
+        accuracy=points.accuracy,
+        weights=MappingProxyType({k: tuple(map(float, w)) for k, w in weights.items()}),
+        n_docs=points.n_docs,
+        drops=drops(points),
+        axis=headline,
+        notes=score_notes(estimates[headline]),
+    )
+
+
+def _estimate(curve: Curve, axis: Axis, weights: NDArray[np.float64], level: float) -> Estimate:
+    if curve.outcomes is None:
+        value = float(weights @ np.asarray(curve.accuracy))
+        return Estimate(value, None, None, None, NO_DOCUMENTS, level)
+    return mean_interval(document_areas(curve, axis), layout_of(curve), level)
+
+
+def _recorded(given: Any, computed: Mapping[Axis, Estimate], level: float) -> dict[Axis, Estimate]:
+    """The intervals of a row of ``results.json``, which has no outcomes to compute them from."""
+    recorded = given.get("score") if isinstance(given, Mapping) else None
+    if not isinstance(recorded, Mapping) or abs(level - RECORDED_LEVEL) > 1e-9:
+        return {}
+    found: dict[Axis, Estimate] = {}
+    for axis, plain in computed.items():
+        row = recorded.get(axis) or {}
+        same = row.get("value") is not None and abs(row["value"] - plain.value) < 1e-6
+        if same and row.get("low") is not None and row.get("high") is not None:
+            method = str(given.get("score_method") or "as recorded")
+            found[axis] = Estimate(plain.value, row.get("se"), row["low"], row["high"], method)
+    return found
+
+
+def score_notes(estimate: Estimate) -> tuple[str, ...]:
+    """What a reader should know about an interval; nothing where it is an ordinary one."""
+    if estimate.low is None or estimate.high is None:
+        if estimate.method == NO_DOCUMENTS:
+            return ("no interval: it needs per-document outcomes, mean accuracies do not carry it",)
+        return ()
+    events = effective_events(estimate.value, estimate.se or 0.0)
+    if events >= VERY_FEW:
+        return ()
+    return (f"only {events:.1f} effective events away from 0 or 1 decide the interval",)
