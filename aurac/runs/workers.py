@@ -152,13 +152,17 @@ def _start(job: dict[str, Any], threads: int) -> subprocess.Popen[bytes]:
 
 def _relay(worker: subprocess.Popen[bytes]) -> None:
     """Log what a worker writes: what aurac says under its own name, all else as a library's."""
-    for raw in worker.stdout or ():
-        line = raw.decode("utf-8", "replace").rstrip()
-        match = _SAID.fullmatch(line)
-        if match:
-            logging.getLogger(match[2]).log(getattr(logging, match[1]), "%s", match[3])
-        elif line:
-            logging.getLogger(_OF_WORKERS).warning("%s", line)
+    if worker.stdout is None:
+        return
+    with worker.stdout as lines:
+        for raw in lines:
+            line = raw.decode("utf-8", "replace").rstrip()
+            match = _SAID.fullmatch(line)
+            if match:
+                level: int = getattr(logging, match[1])
+                logging.getLogger(match[2]).log(level, "%s", match[3])
+            elif line:
+                logging.getLogger(_OF_WORKERS).warning("%s", line)
 
 
 def _end(
