@@ -191,9 +191,10 @@ def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     """Seconds of each whole sweep and of a second adapter's, the answers, counts, GEMM peak."""
     begun = time.perf_counter()
     from aurac.engine.counts import recording
-    from aurac.engine.generate import GenerationRequest, generate, generation_layout
+    from aurac.engine.generate import generate, generation_layout
     from aurac.engine.loglikelihood import loglikelihoods, scoring_layout
     from aurac.engine.options import EngineOptions
+    from aurac.engine.prompts import GenerationRequest
 
     model, tokenizer, instances, set_rank = prepare(work, args)
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
@@ -235,9 +236,10 @@ def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
 
 def run_memory(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     """Peak resident memory in MiB: with the model, the requests and the adapter, and at the end."""
-    from aurac.engine.generate import GenerationRequest, generate, generation_layout
+    from aurac.engine.generate import generate, generation_layout
     from aurac.engine.loglikelihood import loglikelihoods, scoring_layout
     from aurac.engine.options import EngineOptions
+    from aurac.engine.prompts import GenerationRequest
 
     model, tokenizer, instances, set_rank = prepare(work, args)
     options = EngineOptions()

@@ -2,7 +2,7 @@
 
 Transformers models look their attention up by name at each call, so one registered function serves
 every architecture that uses this interface; position embeddings are already applied to what it
-gets. The function reads the current ``Frame``: what the tokens of this forward pass may see.
+gets. The function reads the current ``AttentionMetadata``: what the tokens of this pass may see.
 
 The products are plain batched matrix products over blocks of queries, which on a CPU in bf16 are
 about three times as fast as the built-in kernel. Keys of grouped-query models are never repeated.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from aurac.engine.kv_cache import KeyValuePair, PrefixCache, SlotCache
-    from aurac.engine.passes import Step
+    from aurac.engine.passes import ForwardPass
 
 NAME = "aurac_packed"
 _STEP = 32  # widths of decoding slots that are read
@@ -40,7 +40,7 @@ class UnsupportedAttentionError(Exception):
 
 
 @dataclass
-class Frame:
+class AttentionMetadata:
     """What the tokens of one forward pass see, and where their keys and values go.
 
     Attributes:
@@ -85,7 +85,7 @@ class Frame:
         window: int | None,
         softcap: float | None,
     ) -> torch.Tensor:
-        """(T, H, d) queries over (T, Hkv, d) new keys and whatever else this frame sees."""
+        """(T, H, d) queries over (T, Hkv, d) new keys and whatever else this metadata sees."""
         layer, self.layer = self.layer, self.layer + 1
         held = None
         if self.prefix and self.store is not None:
@@ -210,7 +210,7 @@ class Frame:
 def _scores(
     q: torch.Tensor, k: torch.Tensor, held: KeyValuePair | None, scaling: float
 ) -> torch.Tensor:
-    """Scaled scores (Hkv * G, rows, prefix + keys); the prefix is read once for all units."""
+    """Scaled scores (Hkv * G, rows, prefix + keys); the prefix is read once for all subtrees."""
     kv, size, rows, dim = q.shape
     prefix = held[0].shape[1] if held is not None else 0
     out = q.new_empty(kv * size, rows, prefix + k.shape[1])
@@ -239,7 +239,7 @@ def _values(
     return out.view(-1, size, rows, v.shape[-1])
 
 
-_CURRENT: ContextVar[Frame | None] = ContextVar("aurac_frame", default=None)
+_CURRENT: ContextVar[AttentionMetadata | None] = ContextVar("aurac_frame", default=None)
 
 
 def packed_attention(
@@ -254,14 +254,14 @@ def packed_attention(
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of a transformers layer under the current frame.
+    """Attention of a transformers layer under the current metadata.
 
     Args:
         module: The layer; not used.
         query: (1, H, T, d) with positions applied.
         key: (1, Hkv, T, d).
         value: (1, Hkv, T, d).
-        attention_mask: Must be ``None``: the frame is the mask.
+        attention_mask: Must be ``None``: the metadata is the mask.
         scaling: Factor on the scores, default ``d ** -0.5``.
         dropout: Must be 0.
         sliding_window: How many positions a token sees, itself included.
@@ -275,13 +275,13 @@ def packed_attention(
         UnsupportedAttentionError: The model needs something else here.
     """
     del module
-    frame = _CURRENT.get()
+    metadata = _CURRENT.get()
     asked = [name for name in _UNSUPPORTED if kwargs.get(name) is not None]
-    if frame is None or attention_mask is not None or dropout or asked or len(query) != 1:
+    if metadata is None or attention_mask is not None or dropout or asked or len(query) != 1:
         raise UnsupportedAttentionError(f"attention with {asked or 'a mask, dropout or a batch'}")
     if sliding_window is not None:
-        frame.windows.add(sliding_window)
-    out = frame.attend(
+        metadata.windows.add(sliding_window)
+    out = metadata.attend(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
         value[0].transpose(0, 1),
@@ -315,18 +315,20 @@ def packed_model(model: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def using(frame: Frame) -> Iterator[None]:
-    """Make this the current frame."""
-    token = _CURRENT.set(frame)
+def using(metadata: AttentionMetadata) -> Iterator[None]:
+    """Make this the current metadata."""
+    token = _CURRENT.set(metadata)
     try:
         yield
     finally:
         _CURRENT.reset(token)
 
 
-def step_frame(step: Step, store: PrefixCache | None, device: torch.device) -> Frame:
-    """The frame of a planned pass."""
-    return Frame(
+def pass_metadata(
+    step: ForwardPass, store: PrefixCache | None, device: torch.device
+) -> AttentionMetadata:
+    """The metadata of a planned pass."""
+    return AttentionMetadata(
         positions=torch.from_numpy(step.positions).to(device),
         longest=int(step.positions.max()) + 1,
         prefix=step.prefix,
@@ -336,15 +338,15 @@ def step_frame(step: Step, store: PrefixCache | None, device: torch.device) -> F
     )
 
 
-def decoding_frame(
+def decoding_metadata(
     lengths: Sequence[int],
     counts: Sequence[int],
     prefix: int,
     store: PrefixCache,
     slots: SlotCache,
     device: torch.device,
-) -> Frame:
-    """The frame of a decoding pass.
+) -> AttentionMetadata:
+    """The metadata of a decoding pass.
 
     Args:
         lengths: (B,) tokens of each sequence, the prefix included, that are held.
@@ -365,7 +367,7 @@ def decoding_frame(
         rows = torch.from_numpy(first[:, None] + column).to(device)
         valid = torch.from_numpy(slot * most + own).to(device)
     at = torch.from_numpy(positions).to(device)
-    return Frame(
+    return AttentionMetadata(
         positions=at,
         longest=int(positions.max()) + 1,
         prefix=prefix,
@@ -379,12 +381,14 @@ def decoding_frame(
     )
 
 
-def forward(model: Any, tokens: torch.Tensor, frame: Frame, select: torch.Tensor) -> torch.Tensor:
+def forward(
+    model: Any, tokens: torch.Tensor, metadata: AttentionMetadata, select: torch.Tensor
+) -> torch.Tensor:
     """(S, V) logits of a packed pass at the selected places."""
-    with using(frame), counted_pass(model, len(tokens), len(select)):
+    with using(metadata), counted_pass(model, len(tokens), len(select)):
         out = model(
             input_ids=tokens[None],
-            position_ids=frame.positions[None],
+            position_ids=metadata.positions[None],
             use_cache=False,
             logits_to_keep=select,
         )

@@ -16,30 +16,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from aurac.engine.attention import decoding_frame, forward, packed_model, step_frame
+from aurac.engine.attention import decoding_metadata, forward, packed_model, pass_metadata
 from aurac.engine.counts import current, logit_noise
 from aurac.engine.kv_cache import SlotCache
 from aurac.engine.passes import (
     BRANCH_TOKENS,
-    batch_units,
+    batch_subtrees,
     joined_rows,
-    make_step,
-    make_unit,
-    unit_paths,
+    make_pass,
+    make_subtree,
+    subtree_paths,
 )
-from aurac.engine.plain_decoding import eos_token_ids
 from aurac.engine.prefix_tree import PrefixTree
-from aurac.engine.prompt_lookup import LONGEST, ROWS, Drafter, shortened
-from aurac.engine.running import device_of, held_tokens
+from aurac.engine.prompt_lookup import LONGEST, ROWS, PromptLookup, shortened
+from aurac.engine.reference import eos_token_ids
+from aurac.engine.running import cached_tokens, device_of
 from aurac.engine.stopping import StopTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from aurac.engine.generate import Prompt
     from aurac.engine.header import Header
     from aurac.engine.options import EngineOptions
-    from aurac.engine.passes import Unit
+    from aurac.engine.passes import Subtree
+    from aurac.engine.prompts import Prompt
 
 _GROWTH = 32  # slots widen by this many tokens at a time
 MOST_SLOTS = 256
@@ -54,7 +54,7 @@ class Stream:
     prompt: Prompt
     stops: StopTable
     new: list[int] = field(default_factory=list)
-    drafter: Drafter | None = None
+    lookup: PromptLookup | None = None
 
     @property
     def length(self) -> int:
@@ -64,17 +64,17 @@ class Stream:
     def add(self, token: int, ends: frozenset[int]) -> bool:
         """Append a token; whether it was the last."""
         self.new.append(token)
-        if self.drafter is not None:
-            self.drafter.add(token)
+        if self.lookup is not None:
+            self.lookup.add(token)
         if token in ends or len(self.new) == self.prompt.max_new_tokens:
             return True
         return self.stops.may_stop(token) and self.stops.stopped(self.new)
 
     def guess(self, most: int) -> list[int]:
         """Up to ``most`` tokens with which the text might go on, and after which one more fits."""
-        if self.drafter is None:
-            self.drafter = Drafter([*self.prompt.tokens, *self.new])
-        return self.drafter.guess(min(most, self.prompt.max_new_tokens - len(self.new) - 1))
+        if self.lookup is None:
+            self.lookup = PromptLookup([*self.prompt.tokens, *self.new])
+        return self.lookup.guess(min(most, self.prompt.max_new_tokens - len(self.new) - 1))
 
 
 class Decoder:
@@ -109,7 +109,7 @@ class Decoder:
         self._device = device_of(model)
         self._ends = eos_token_ids(model)
         self._batch_tokens = batch_tokens
-        self._budget = options.cache_tokens or held_tokens(model)
+        self._budget = options.cache_tokens or cached_tokens(model)
         self._finished = finished
         self.near_ties: set[int] = set()
         self._shared = header
@@ -158,40 +158,40 @@ class Decoder:
         for i, row in enumerate(row_of.tolist()):
             slots_of.setdefault(row, []).append(base + i)
         runs = joined_rows(tree, self._header, min(BRANCH_TOKENS, self._batch_tokens))
-        units = [make_unit(tree, low, high, self._header) for low, high in runs]
-        run_of = {id(unit): run for unit, run in zip(units, runs, strict=True)}
+        subtrees = [make_subtree(tree, low, high, self._header) for low, high in runs]
+        run_of = {id(subtree): run for subtree, run in zip(subtrees, runs, strict=True)}
         ended = []
-        for batch in batch_units(units, self._batch_tokens):
+        for batch in batch_subtrees(subtrees, self._batch_tokens):
             ended += self._prefill(batch, tree, [run_of[id(u)] for u in batch], slots_of)
         self._release(ended)
 
     def _prefill(
         self,
-        units: Sequence[Unit],
+        subtrees: Sequence[Subtree],
         tree: PrefixTree,
         runs: Sequence[tuple[int, int]],
         slots_of: Mapping[int, Sequence[int]],
     ) -> list[int]:
-        """One pass over units of prompts, copied into their slots; the slots that have ended."""
+        """One pass over subtrees of prompts, copied into their slots; the slots that have ended."""
         paths: list[Any] = []
         slots: list[int] = []
         at = 0
-        for unit, (low, high) in zip(units, runs, strict=True):
+        for subtree, (low, high) in zip(subtrees, runs, strict=True):
             for row, path in zip(
-                range(low, high), unit_paths(tree, low, high, self._header), strict=True
+                range(low, high), subtree_paths(tree, low, high, self._header), strict=True
             ):
                 paths += [path + at] * len(slots_of[row])
                 slots += slots_of[row]
-            at += len(unit)
-        step = make_step(units, self._header)
-        frame = step_frame(step, self._store, self._device)
-        frame.slots = self._slots
-        frame.source = torch.from_numpy(np.concatenate(paths)).to(self._device)
-        frame.slot = torch.from_numpy(np.repeat(slots, [len(p) for p in paths])).to(self._device)
-        frame.place = frame.positions[frame.source] - self._header
+            at += len(subtree)
+        step = make_pass(subtrees, self._header)
+        metadata = pass_metadata(step, self._store, self._device)
+        metadata.slots = self._slots
+        metadata.source = torch.from_numpy(np.concatenate(paths)).to(self._device)
+        metadata.slot = torch.from_numpy(np.repeat(slots, [len(p) for p in paths])).to(self._device)
+        metadata.place = metadata.positions[metadata.source] - self._header
         last = torch.tensor([int(p[-1]) for p in paths], device=self._device)
         tokens = torch.from_numpy(step.tokens).to(self._device)
-        found = self._greedy(forward(self._model, tokens, frame, last))
+        found = self._greedy(forward(self._model, tokens, metadata, last))
         return [s for s, best in zip(slots, found, strict=True) if self._take(s, best)]
 
     def _advance(self) -> None:
@@ -203,7 +203,7 @@ class Decoder:
             len(drafts),
             max(self._own(s) + len(d) for s, d in zip(self._active, drafts, strict=True)),
         )
-        frame = decoding_frame(
+        metadata = decoding_metadata(
             [s.length for s in self._active],
             [1 + len(d) for d in drafts],
             self._header,
@@ -214,7 +214,7 @@ class Decoder:
         fed = [t for s, d in zip(self._active, drafts, strict=True) for t in (s.new[-1], *d)]
         tokens = torch.tensor(fed, device=self._device)
         every = torch.arange(len(fed), device=self._device)
-        found = iter(self._greedy(forward(self._model, tokens, frame, every)))
+        found = iter(self._greedy(forward(self._model, tokens, metadata, every)))
         ended = []
         for slot, draft in enumerate(drafts):
             if self._take_right(slot, draft, [next(found) for _ in range(1 + len(draft))]):

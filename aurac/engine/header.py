@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aurac.engine.attention import forward, step_frame
+from aurac.engine.attention import forward, pass_metadata
 from aurac.engine.kv_cache import PrefixCache
-from aurac.engine.passes import SAVED_TOKENS, chain_unit, make_step
+from aurac.engine.passes import SAVED_TOKENS, chain_subtree, make_pass
 from aurac.engine.prefix_tree import shared_prefix
 from aurac.engine.running import device_of
 
@@ -45,10 +45,10 @@ class Header:
             return
         self.cache.reserve(len(self))
         device = device_of(model)
-        step = make_step([chain_unit(self.tokens, 0)], 0, keep=True)
+        step = make_pass([chain_subtree(self.tokens, 0)], 0, keep=True)
         tokens = torch.from_numpy(step.tokens).to(device)
-        frame = step_frame(step, self.cache, device)
-        forward(model, tokens, frame, torch.zeros_like(tokens[:1]))
+        metadata = pass_metadata(step, self.cache, device)
+        forward(model, tokens, metadata, torch.zeros_like(tokens[:1]))
         self.computed = True
 
 

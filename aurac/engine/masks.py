@@ -19,7 +19,7 @@ _BLOCK = 128
 
 @dataclass(frozen=True)
 class Block:
-    """Queries ``start:stop`` of each unit see keys ``0:stop``; from ``clean`` on through a bias."""
+    """Queries ``start:stop`` of a subtree see keys ``0:stop``; from ``clean`` on through a bias."""
 
     start: int
     stop: int
@@ -60,7 +60,7 @@ class GroupView:
     def windowed(
         self, block: Block, positions: torch.Tensor, prefix: int, window: int, like: torch.Tensor
     ) -> torch.Tensor:
-        """(G, n, prefix + stop) bias with a sliding window, over the prefix and the unit's keys."""
+        """(G, n, prefix + stop) bias with a sliding window, over prefix and subtree."""
         key = (block, prefix, window, like.dtype)
         if key not in self._bias:
             place = positions[self.index].view(self.size, self.length)

@@ -1,10 +1,10 @@
 """Batches of a prefix tree: which tokens run in which forward pass, and who sees whom.
 
-A forward pass carries *units*: whole subtrees below a prefix whose keys and values are already
+A forward pass carries *subtrees*: whole subtrees below a prefix whose keys and values are already
 held. Its tokens stand in one row without padding, so the linear layers compute every distinct
-token once. Only attention pads, and only among units of similar length.
+token once. Only attention pads, and only among subtrees of similar length.
 
-Within a unit the tokens are in depth-first order, so token j is an ancestor of token i exactly
+Within a subtree the tokens are in depth-first order, so token j is an ancestor of token i exactly
 when ``j <= i < end[j]``, with ``end[j]`` where the subtree of j ends. That is the tree mask.
 """
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 IntArray = NDArray[np.int64]
 
-BRANCH_TOKENS = 256  # a subtree whose branches are smaller than this is one unit
+BRANCH_TOKENS = 256  # a subtree whose branches are smaller than this is one subtree
 SAVED_TOKENS = 256  # sharing less than this is not worth a pass of its own
-_SIMILAR = 0.8  # units in one attention group are at least this fraction of the longest
+_SIMILAR = 0.8  # subtrees in one attention group are at least this fraction of the longest
 
 
 @dataclass(frozen=True, eq=False)
-class Unit:
+class Subtree:
     """A subtree below a held prefix, in depth-first order.
 
     Attributes:
         tokens: (L,) token ids.
         positions: (L,) positions in the full input.
-        end: (L,) end of each token's subtree, as an index into the unit.
+        end: (L,) end of each token's subtree, as an index into the subtree.
         nodes: (L,) node numbers of the tree.
     """
 
@@ -54,7 +54,7 @@ class Group:
     """Units of similar length whose attention is computed together.
 
     Attributes:
-        index: (G, L) place in the step's tokens; padding repeats the unit's last token.
+        index: (G, L) place in the step's tokens; padding repeats the subtree's last token.
         valid: (G, L) False for padding.
         end: (G, L) subtree ends; padding is visible to later padding only.
     """
@@ -65,7 +65,7 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class ForwardPass:
     """One forward pass.
 
     Attributes:
@@ -73,7 +73,7 @@ class Step:
         positions: (T,) positions.
         prefix: How many held tokens every token of this pass sees.
         keep: Whether this pass's keys and values extend the held prefix.
-        groups: The units, by attention group.
+        groups: The subtrees, by attention group.
         select: (S,) places whose logits are wanted, ascending.
         pair: (M,) indices of scored pairs.
         pair_row: (M,) their rows among ``select``.
@@ -99,7 +99,7 @@ class Plan:
         finished: For each pass, how many requests have their last answer in it.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[ForwardPass, ...]
     held: int
     finished: tuple[int, ...]
 
@@ -109,7 +109,7 @@ class Plan:
         return sum(len(step.tokens) for step in self.steps)
 
 
-def make_unit(tree: PrefixTree, low: int, high: int, depth: int) -> Unit:
+def make_subtree(tree: PrefixTree, low: int, high: int, depth: int) -> Subtree:
     """The subtree of rows ``low:high`` below their first ``depth`` tokens."""
     starts, lengths, offsets = _own_tokens(tree, low, high, depth)
     total = int(offsets[-1])
@@ -125,7 +125,7 @@ def make_unit(tree: PrefixTree, low: int, high: int, depth: int) -> Unit:
         head = [tree.node(row, p) for p in range(start, min(first, stop))]
         own = np.arange(max(start, first), stop) - first + tree.offsets[row]
         nodes.append(np.concatenate([np.asarray(head, dtype=np.int64), own]))
-    return Unit(
+    return Subtree(
         tokens=np.concatenate([tree.rows[low + i][s:] for i, s in enumerate(starts.tolist())]),
         positions=np.concatenate(
             [np.arange(s, s + n) for s, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
@@ -138,15 +138,15 @@ def make_unit(tree: PrefixTree, low: int, high: int, depth: int) -> Unit:
 def _own_tokens(
     tree: PrefixTree, low: int, high: int, depth: int
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Of rows ``low:high`` below ``depth``: first own position, own tokens, offset in the unit."""
+    """Of rows ``low:high`` below ``depth``: first own position, own tokens, offset."""
     starts = np.maximum(tree.shared[low:high], depth)
     starts[0] = depth
     lengths = np.asarray([len(r) for r in tree.rows[low:high]], dtype=np.int64) - starts
     return starts, lengths, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
 
 
-def unit_paths(tree: PrefixTree, low: int, high: int, depth: int) -> list[IntArray]:
-    """For each row of the unit of ``make_unit``, the places of its tokens from ``depth`` on."""
+def subtree_paths(tree: PrefixTree, low: int, high: int, depth: int) -> list[IntArray]:
+    """For each row of ``make_subtree``'s result, the places of its tokens from ``depth`` on."""
     starts, lengths, offsets = _own_tokens(tree, low, high, depth)
     path = np.zeros(0, dtype=np.int64)
     paths = []
@@ -156,10 +156,10 @@ def unit_paths(tree: PrefixTree, low: int, high: int, depth: int) -> list[IntArr
     return paths
 
 
-def chain_unit(tokens: Sequence[int] | IntArray, start: int) -> Unit:
+def chain_subtree(tokens: Sequence[int] | IntArray, start: int) -> Subtree:
     """A single row of tokens from position ``start`` on, without branches or node numbers."""
     n = len(tokens)
-    return Unit(
+    return Subtree(
         tokens=np.asarray(tokens, dtype=np.int64),
         positions=np.arange(start, start + n),
         end=np.full(n, n, dtype=np.int64),
@@ -167,56 +167,56 @@ def chain_unit(tokens: Sequence[int] | IntArray, start: int) -> Unit:
     )
 
 
-def group_units(units: Sequence[Unit]) -> tuple[Group, ...]:
-    """Attention groups of units that stand one after another, longest first."""
+def group_subtrees(subtrees: Sequence[Subtree]) -> tuple[Group, ...]:
+    """Attention groups of subtrees that stand one after another, longest first."""
     groups: list[Group] = []
     at, first = 0, 0
-    while first < len(units):
-        longest = len(units[first])
+    while first < len(subtrees):
+        longest = len(subtrees[first])
         last = first
-        while last < len(units) and len(units[last]) >= _SIMILAR * longest:
+        while last < len(subtrees) and len(subtrees[last]) >= _SIMILAR * longest:
             last += 1
         size = last - first
         index = np.empty((size, longest), dtype=np.int64)
         valid = np.zeros((size, longest), dtype=bool)
         end = np.full((size, longest), longest, dtype=np.int64)
-        for g, unit in enumerate(units[first:last]):
-            n = len(unit)
+        for g, subtree in enumerate(subtrees[first:last]):
+            n = len(subtree)
             index[g, :n] = np.arange(at, at + n)
             index[g, n:] = at + n - 1
             valid[g, :n] = True
-            end[g, :n] = np.where(unit.end == n, longest, unit.end)
+            end[g, :n] = np.where(subtree.end == n, longest, subtree.end)
             at += n
         groups.append(Group(index, valid, end))
         first = last
     return tuple(groups)
 
 
-def make_step(units: Sequence[Unit], prefix: int, *, keep: bool = False) -> Step:
-    """A pass over units, longest first, that reads no logits yet."""
+def make_pass(subtrees: Sequence[Subtree], prefix: int, *, keep: bool = False) -> ForwardPass:
+    """A pass over subtrees, longest first, that reads no logits yet."""
     none = np.zeros(0, dtype=np.int64)
-    return Step(
-        tokens=np.concatenate([u.tokens for u in units]),
-        positions=np.concatenate([u.positions for u in units]),
+    return ForwardPass(
+        tokens=np.concatenate([u.tokens for u in subtrees]),
+        positions=np.concatenate([u.positions for u in subtrees]),
         prefix=prefix,
         keep=keep,
-        groups=group_units(units),
+        groups=group_subtrees(subtrees),
         select=none,
         pair=none,
         pair_row=none,
     )
 
 
-def batch_units(units: Sequence[Unit], budget: int) -> list[list[Unit]]:
-    """Units in batches of at most ``budget`` tokens (or one unit), longest first."""
-    batches: list[list[Unit]] = []
+def batch_subtrees(subtrees: Sequence[Subtree], budget: int) -> list[list[Subtree]]:
+    """Units in batches of at most ``budget`` tokens (or one subtree), longest first."""
+    batches: list[list[Subtree]] = []
     room = 0
-    for unit in sorted(units, key=len, reverse=True):
-        if not batches or len(unit) > room:
+    for subtree in sorted(subtrees, key=len, reverse=True):
+        if not batches or len(subtree) > room:
             batches.append([])
             room = budget
-        batches[-1].append(unit)
-        room -= len(unit)
+        batches[-1].append(subtree)
+        room -= len(subtree)
     return batches
 
 
@@ -233,7 +233,7 @@ def _children(tree: PrefixTree, low: int, high: int, depth: int) -> list[tuple[i
 def _together(
     tree: PrefixTree, parts: Sequence[tuple[int, int]], depth: int, most: int
 ) -> list[tuple[int, int]]:
-    """Small neighbours joined, so that one unit computes their common trunk once for all."""
+    """Small neighbours joined, so that one subtree computes their common trunk once for all."""
     joined = [parts[0]]
     for low, high in parts[1:]:
         first = joined[-1][0]
@@ -247,7 +247,7 @@ def _together(
 def joined_rows(tree: PrefixTree, depth: int, most: int) -> list[tuple[int, int]]:
     """All rows as runs of neighbours, each of at most ``most`` tokens below ``depth``, or one row.
 
-    A run is one unit: what its rows share is computed once.
+    A run is one subtree: what its rows share is computed once.
     """
     return _together(tree, [(row, row + 1) for row in range(len(tree.rows))], depth, most)
 
@@ -258,37 +258,39 @@ class _Planner:
     def __init__(self, tree: PrefixTree, budget: int) -> None:
         self._tree = tree
         self._budget = budget
-        self.steps: list[tuple[Step, IntArray]] = []
+        self.steps: list[tuple[ForwardPass, IntArray]] = []
         self.held = 0
 
-    def _emit(self, units: Sequence[Unit], prefix: int, *, keep: bool = False) -> None:
-        step = make_step(units, prefix, keep=keep)
-        self.steps.append((step, np.concatenate([u.nodes for u in units])))
+    def _emit(self, subtrees: Sequence[Subtree], prefix: int, *, keep: bool = False) -> None:
+        step = make_pass(subtrees, prefix, keep=keep)
+        self.steps.append((step, np.concatenate([u.nodes for u in subtrees])))
 
     def visit(self, low: int, high: int, depth: int) -> None:
         """Emit every pass for rows ``low:high``, whose first ``depth`` tokens are held."""
         tree = self._tree
         branches = min(BRANCH_TOKENS, self._budget)
-        pending, units, trunks = [(low, high)], [], []
+        pending, subtrees, trunks = [(low, high)], [], []
         while pending:
             first, last = pending.pop()
             inner = tree.shared[first + 1 : last]
             total = distinct_tokens(tree, first, last, depth)
             trunk = int(inner.min()) if len(inner) else len(tree.rows[first])
             if last - first == 1 or total - (trunk - depth) <= branches:
-                units.append(make_unit(tree, first, last, depth))
+                subtrees.append(make_subtree(tree, first, last, depth))
                 continue
             children = _children(tree, first, last, trunk)
             if (trunk - depth) * (len(children) - 1) >= SAVED_TOKENS:
                 trunks.append((first, last, trunk))
             else:
                 pending.extend(_together(tree, children, depth, branches))
-        for batch in batch_units(units, self._budget):
+        for batch in batch_subtrees(subtrees, self._budget):
             self._emit(batch, depth)
         for first, last, trunk in trunks:
-            unit = make_unit(tree, first, first + 1, depth)
+            subtree = make_subtree(tree, first, first + 1, depth)
             n = trunk - depth
-            cut = Unit(unit.tokens[:n], unit.positions[:n], np.full(n, n), unit.nodes[:n])
+            cut = Subtree(
+                subtree.tokens[:n], subtree.positions[:n], np.full(n, n), subtree.nodes[:n]
+            )
             self._emit([cut], depth, keep=True)
             self.held = max(self.held, trunk)
             self.visit(first, last, trunk)
@@ -315,7 +317,7 @@ def plan_scoring(layout: ScoringLayout, budget: int, header: int = 0) -> Plan:
     return plan
 
 
-def _finished(layout: ScoringLayout, steps: Sequence[Step]) -> tuple[int, ...]:
+def _finished(layout: ScoringLayout, steps: Sequence[ForwardPass]) -> tuple[int, ...]:
     step_of = np.zeros(len(layout.pair_node), dtype=np.int64)
     for number, step in enumerate(steps):
         step_of[step.pair] = number
@@ -323,7 +325,9 @@ def _finished(layout: ScoringLayout, steps: Sequence[Step]) -> tuple[int, ...]:
     return tuple(np.bincount(last, minlength=len(steps)).tolist())
 
 
-def _with_pairs(layout: ScoringLayout, steps: Sequence[tuple[Step, IntArray]]) -> list[Step]:
+def _with_pairs(
+    layout: ScoringLayout, steps: Sequence[tuple[ForwardPass, IntArray]]
+) -> list[ForwardPass]:
     """Give every scored pair to the first pass that computes its node."""
     bounds = np.searchsorted(layout.pair_node, np.arange(layout.tree.n_nodes + 1))
     counts = np.diff(bounds)
@@ -338,7 +342,7 @@ def _with_pairs(layout: ScoringLayout, steps: Sequence[tuple[Step, IntArray]]) -
         rows = np.repeat(np.arange(len(select)), counts[nodes[select]])
         none = np.zeros(0, dtype=np.int64)
         result.append(
-            Step(
+            ForwardPass(
                 step.tokens,
                 step.positions,
                 step.prefix,

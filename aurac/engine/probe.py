@@ -22,10 +22,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from aurac.engine.attention import Frame, decoding_frame, forward, packed_model, step_frame
+from aurac.engine.attention import (
+    AttentionMetadata,
+    decoding_metadata,
+    forward,
+    packed_model,
+    pass_metadata,
+)
 from aurac.engine.counts import recording
 from aurac.engine.kv_cache import PrefixCache, SlotCache
-from aurac.engine.passes import Unit, chain_unit, make_step, make_unit
+from aurac.engine.passes import Subtree, chain_subtree, make_pass, make_subtree
 from aurac.engine.prefix_tree import PrefixTree
 from aurac.engine.running import accepts, device_of, unwrapped
 from aurac.engine.watch import not_finite, overflow
@@ -216,30 +222,30 @@ def _packed_logits(
 ) -> Iterator[tuple[int, int, torch.Tensor, set[int]]]:
     """(row, position of the first logits, logits, windows) of packed passes over the rows."""
     store = PrefixCache(head)
-    trunk = chain_unit(tree.rows[0][:head], 0)
-    whole = make_unit(tree, 0, len(tree.rows), 0)
-    below = make_unit(tree, 0, len(tree.rows), head)
-    for units, prefix, keep in (([trunk], 0, True), ([below], head, False), ([whole], 0, False)):
-        step = make_step(units, prefix, keep=keep)
-        frame = step_frame(step, store, device)
+    trunk = chain_subtree(tree.rows[0][:head], 0)
+    whole = make_subtree(tree, 0, len(tree.rows), 0)
+    below = make_subtree(tree, 0, len(tree.rows), head)
+    for subtrees, prefix, keep in (([trunk], 0, True), ([below], head, False), ([whole], 0, False)):
+        step = make_pass(subtrees, prefix, keep=keep)
+        metadata = pass_metadata(step, store, device)
         every = torch.arange(len(step.tokens), device=device)
-        logits = forward(model, torch.from_numpy(step.tokens).to(device), frame, every)
-        yield from _by_row(tree, units[0], logits, frame)
+        logits = forward(model, torch.from_numpy(step.tokens).to(device), metadata, every)
+        yield from _by_row(tree, subtrees[0], logits, metadata)
     yield from _decoded(model, tree, head, store, device)
 
 
 def _by_row(
-    tree: PrefixTree, unit: Unit, logits: torch.Tensor, frame: Frame
+    tree: PrefixTree, subtree: Subtree, logits: torch.Tensor, metadata: AttentionMetadata
 ) -> Iterator[tuple[int, int, torch.Tensor, set[int]]]:
-    if frame.layer == 0:
+    if metadata.layer == 0:
         raise RuntimeError("the model does not look its attention up by name")
-    if unit.nodes[0] < 0:
-        yield 0, int(unit.positions[0]), logits, frame.windows
+    if subtree.nodes[0] < 0:
+        yield 0, int(subtree.positions[0]), logits, metadata.windows
         return
-    owner = np.searchsorted(tree.offsets, unit.nodes, side="right") - 1
+    owner = np.searchsorted(tree.offsets, subtree.nodes, side="right") - 1
     for row in np.unique(owner).tolist():
         at = np.flatnonzero(owner == row)
-        yield row, int(unit.positions[at[0]]), logits[torch.from_numpy(at)], frame.windows
+        yield row, int(subtree.positions[at[0]]), logits[torch.from_numpy(at)], metadata.windows
 
 
 def _decoded(
@@ -254,19 +260,19 @@ def _decoded(
     counts = [min(1 + i % 3, len(row) - head - 1) for i, row in enumerate(tree.rows)]
     starts = [len(row) - count for row, count in zip(tree.rows, counts, strict=True)]
     order = sorted(range(len(starts)), key=lambda i: -starts[i])
-    units = [chain_unit(tree.rows[i][head : starts[i]], head) for i in order]
-    step = make_step(units, head)
-    frame = step_frame(step, store, device)
-    slot = np.repeat(order, [len(u) for u in units])
-    frame.slots, frame.slot = slots, torch.from_numpy(slot).to(device)
-    frame.place = frame.positions - head
-    last = torch.from_numpy(np.cumsum([len(u) for u in units]) - 1).to(device)
-    forward(model, torch.from_numpy(step.tokens).to(device), frame, last)
+    subtrees = [chain_subtree(tree.rows[i][head : starts[i]], head) for i in order]
+    step = make_pass(subtrees, head)
+    metadata = pass_metadata(step, store, device)
+    slot = np.repeat(order, [len(u) for u in subtrees])
+    metadata.slots, metadata.slot = slots, torch.from_numpy(slot).to(device)
+    metadata.place = metadata.positions - head
+    last = torch.from_numpy(np.cumsum([len(u) for u in subtrees]) - 1).to(device)
+    forward(model, torch.from_numpy(step.tokens).to(device), metadata, last)
     for count in (counts, [1] * len(tree.rows)):
         begins = [len(row) - n for row, n in zip(tree.rows, count, strict=True)]
-        frame = decoding_frame(begins, count, head, store, slots, device)
+        metadata = decoding_metadata(begins, count, head, store, slots, device)
         ends = np.concatenate([row[at:] for row, at in zip(tree.rows, begins, strict=True)])
         tokens = torch.from_numpy(ends).to(device)
-        logits = forward(model, tokens, frame, torch.arange(len(tokens), device=device))
+        logits = forward(model, tokens, metadata, torch.arange(len(tokens), device=device))
         for row, (begin, part) in enumerate(zip(begins, logits.split(count), strict=True)):
-            yield row, begin, part, frame.windows
+            yield row, begin, part, metadata.windows

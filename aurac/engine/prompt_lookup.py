@@ -21,7 +21,7 @@ _REMEMBERED = 4096  # of a longer text only the end is looked up
 _TRUST = 4  # guesses for each token in a row that would have been guessed right, from the second on
 
 
-class Drafter:
+class PromptLookup:
     """Continues a text as it went on where its last tokens stood before.
 
     It guesses only while it would have been right: what it would have said of each token is

@@ -44,10 +44,10 @@ def accepts(model: Any, name: str) -> bool:
     return name in inspect.signature(unwrapped(model).forward).parameters
 
 
-_LEAST_HELD, _HELD_BYTES = 32_768, 2 << 30
+_LEAST_CACHED, _CACHE_BYTES = 32_768, 2 << 30
 
 
-def held_tokens(model: Any) -> int:
+def cached_tokens(model: Any) -> int:
     """How many tokens' keys and values may be held while decoding, unless it is said otherwise.
 
     A small model's sequences are cheap to hold, and the more of them are in flight the fewer passes
@@ -59,11 +59,11 @@ def held_tokens(model: Any) -> int:
     layers = getattr(config, "num_hidden_layers", None)
     heads = getattr(config, "num_attention_heads", None)
     if not isinstance(layers, int) or not isinstance(heads, int):
-        return _LEAST_HELD
+        return _LEAST_CACHED
     shared = getattr(config, "num_key_value_heads", None) or heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     token = 2 * layers * shared * width * model.dtype.itemsize
-    return max(_LEAST_HELD, _HELD_BYTES // token)
+    return max(_LEAST_CACHED, _CACHE_BYTES // token)
 
 
 def pass_tokens(model: Any) -> int:

@@ -24,11 +24,11 @@ class LostDeviceError(AuracError):
 
 def halved(options: EngineOptions, model: Any) -> EngineOptions | None:
     """Half of every budget; None where they are as small as they may be."""
-    from aurac.engine.running import held_tokens, pass_tokens
+    from aurac.engine.running import cached_tokens, pass_tokens
 
     tokens = options.batch_tokens or pass_tokens(model)
     sequences = options.batch_size or _MOST_SEQUENCES
-    held = options.cache_tokens or held_tokens(model)
+    held = options.cache_tokens or cached_tokens(model)
     if tokens <= _LEAST_TOKENS and sequences == 1 and held <= _LEAST_CACHE:
         return None
     return replace(

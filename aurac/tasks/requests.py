@@ -23,8 +23,8 @@ from aurac.errors import CellError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from aurac.engine.generate import GenerationRequest
     from aurac.engine.header import Header
+    from aurac.engine.prompts import GenerationRequest
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Requests:
         kind = str(instance.request_type)
         if kind != "generate_until":
             return kind
-        from aurac.engine.generate import GenerationRequest
+        from aurac.engine.prompts import GenerationRequest
 
         try:
             self._greedy[index] = GenerationRequest.from_kwargs(*instance.args)
@@ -72,7 +72,7 @@ class Requests:
         What a text shares with the one before is read once. Of a generated answer half of what it
         may have is counted, each token like so many read ones.
         """
-        from aurac.engine.generate import most_new_tokens
+        from aurac.engine.prompts import most_new_tokens
 
         total, before = 0.0, ""
         for instance in self.instances:
@@ -128,9 +128,10 @@ class _Tokens:
     def of(
         cls, kind: str, requests: Requests, indices: list[int], tokenizer: Any, limit: int
     ) -> _Tokens:
-        from aurac.engine.generate import shared_header, tokenise
+        from aurac.engine.generate import shared_header
         from aurac.engine.header import header_tokens
         from aurac.engine.prefix_tree import model_input
+        from aurac.engine.prompts import tokenise
         from aurac.engine.tokens import encode_pairs
 
         if kind == "greedy":
@@ -150,8 +151,8 @@ class _Tokens:
 
     def layout(self, indices: Sequence[int]) -> Any:
         """The layout of some of the requests."""
-        from aurac.engine.generate import GenerationLayout
         from aurac.engine.prefix_tree import ScoringLayout
+        from aurac.engine.prompts import GenerationLayout
 
         key = tuple(indices)
         if key not in self.layouts:

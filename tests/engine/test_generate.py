@@ -10,9 +10,10 @@ from engine_models import ANY_MODEL, PACKED, PLAIN, reference_texts, tiny, token
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aurac.engine.generate import GenerationRequest, generate, generation_layout
+from aurac.engine.generate import generate, generation_layout
 from aurac.engine.options import EngineOptions, UnsupportedRequestError
-from aurac.engine.plain_decoding import plainly_greedy
+from aurac.engine.prompts import GenerationRequest
+from aurac.engine.reference import plainly_greedy
 from aurac.engine.stopping import StopTable
 from aurac.errors import TaskError
 

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from aurac.engine import running
 from aurac.engine.counts import counted_pass, recording
 from aurac.engine.fused import fused_adapters
-from aurac.engine.generate import GenerationRequest, generate
+from aurac.engine.generate import generate
 from aurac.engine.loglikelihood import loglikelihoods
 from aurac.engine.options import EngineOptions, UnsupportedRequestError
-from aurac.engine.passes import make_unit, plan_scoring
+from aurac.engine.passes import make_subtree, plan_scoring
 from aurac.engine.prefix_tree import PrefixTree, ScoringLayout
 from aurac.engine.probe import Verdict, probe
-from aurac.engine.running import evaluating, held_tokens, score_logits
+from aurac.engine.prompts import GenerationRequest
+from aurac.engine.running import cached_tokens, evaluating, score_logits
 from aurac.errors import UsageError
 from aurac.models import memory
 from aurac.tasks.requests import Requests
@@ -53,18 +54,18 @@ def test_tree_has_one_node_for_each_distinct_prefix(rows: list[tuple[int, ...]])
 @given(sequences)
 def test_a_unit_sees_exactly_the_ancestors(rows: list[tuple[int, ...]]) -> None:
     tree, _ = PrefixTree.build(rows)
-    unit = make_unit(tree, 0, len(tree.rows), 0)
-    assert sorted(unit.nodes.tolist()) == list(range(tree.n_nodes))
+    subtree = make_subtree(tree, 0, len(tree.rows), 0)
+    assert sorted(subtree.nodes.tolist()) == list(range(tree.n_nodes))
     prefix_of = {
         tree.node(i, p): tuple(row[: p + 1].tolist())
         for i, row in enumerate(tree.rows)
         for p in range(len(row))
     }
-    own = [prefix_of[n] for n in unit.nodes.tolist()]
+    own = [prefix_of[n] for n in subtree.nodes.tolist()]
     for i, prefix in enumerate(own):
-        assert unit.positions[i] == len(prefix) - 1
-        assert unit.tokens[i] == prefix[-1]
-        visible = [j <= i < unit.end[j] for j in range(len(own))]
+        assert subtree.positions[i] == len(prefix) - 1
+        assert subtree.tokens[i] == prefix[-1]
+        visible = [j <= i < subtree.end[j] for j in range(len(own))]
         assert visible == [prefix[: len(other)] == other for other in own]
 
 
@@ -303,12 +304,12 @@ def test_sequences_are_held_by_bytes_but_never_fewer_than_a_number_of_tokens(
 ) -> None:
     """Three layers, two heads of keys and values of 8 numbers of 4 bytes: 384 bytes a token."""
     model = tiny("llama")
-    assert held_tokens(model) == 2**31 // 384
-    monkeypatch.setattr(running, "_HELD_BYTES", 384 * 40_000)
-    assert held_tokens(model) == 40_000
-    monkeypatch.setattr(running, "_HELD_BYTES", 384 * 10)
-    assert held_tokens(model) == 32_768
-    assert held_tokens(torch.nn.Linear(2, 2)) == 32_768
+    assert cached_tokens(model) == 2**31 // 384
+    monkeypatch.setattr(running, "_CACHE_BYTES", 384 * 40_000)
+    assert cached_tokens(model) == 40_000
+    monkeypatch.setattr(running, "_CACHE_BYTES", 384 * 10)
+    assert cached_tokens(model) == 32_768
+    assert cached_tokens(torch.nn.Linear(2, 2)) == 32_768
 
 
 @pytest.mark.parametrize("name", ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"])

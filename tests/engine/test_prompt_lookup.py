@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from aurac.engine import decoding
 from aurac.engine import prompt_lookup as drafts
 from aurac.engine.counts import Record, recording
-from aurac.engine.generate import GenerationRequest, generate
+from aurac.engine.generate import generate
 from aurac.engine.kv_cache import SlotCache
 from aurac.engine.options import EngineOptions
-from aurac.engine.prompt_lookup import LONGEST, Drafter, shortened
+from aurac.engine.prompt_lookup import LONGEST, PromptLookup, shortened
+from aurac.engine.prompts import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,16 +52,16 @@ def right_before(tokens: Sequence[int]) -> int:
 @given(st.lists(st.integers(0, 2), max_size=25), st.integers(0, 20))
 def test_a_guess_is_what_followed_before(tokens: list[int], most: int) -> None:
     trusted = max(0, 4 * (right_before(tokens) - 1))
-    assert Drafter(tokens).guess(most) == looked_up(tokens, min(most, trusted, LONGEST))
+    assert PromptLookup(tokens).guess(most) == looked_up(tokens, min(most, trusted, LONGEST))
 
 
 def test_one_wrong_guess_ends_the_guessing_until_two_are_right() -> None:
-    drafter = Drafter([5, 6, 7] * 10)
-    assert drafter.guess(6) == [5, 6, 7, 5, 6, 7]
+    lookup = PromptLookup([5, 6, 7] * 10)
+    assert lookup.guess(6) == [5, 6, 7, 5, 6, 7]
     sizes = []
     for token in (9, 8, 1, 2, 3, 1, 2, 3, 1, 2):  # after 1, 2 comes 3, then 1: two are right
-        drafter.add(token)
-        sizes.append(len(drafter.guess(99)))
+        lookup.add(token)
+        sizes.append(len(lookup.guess(99)))
     assert sizes == [0, 0, 0, 0, 0, 0, 0, 0, 4, 7]
 
 
@@ -114,7 +115,7 @@ def test_guesses_save_passes_and_change_no_text(kind: str, monkeypatch: pytest.M
     assert record.computed < 1.2 * record.distinct  # wrong guesses are few
 
 
-class Wild(Drafter):
+class Wild(PromptLookup):
     """Guesses drawn at random, now and then half right, and as many as there is room for."""
 
     def guess(self, most: int) -> list[int]:
@@ -143,7 +144,7 @@ def test_wrong_guesses_change_no_text(kind: str, seed: int, rows: int, budget: i
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "ROWS", 0)
         plain, without = written(model, requests)
-        patch.setattr(decoding, "Drafter", Wild)
+        patch.setattr(decoding, "PromptLookup", Wild)
         patch.setattr(decoding, "ROWS", rows)
         patch.setattr(SlotCache, "resize", within)
         texts, record = written(model, requests, cache_tokens=budget)
@@ -162,11 +163,11 @@ def test_a_text_ends_within_guesses_that_are_right(monkeypatch: pytest.MonkeyPat
             rest.append(int(model(torch.tensor([[*prompt, *rest]])).logits[0, -1].argmax()))
     place = next(i for i in range(3, 20) if rest[i] not in rest[:i])
 
-    class Knowing(Drafter):
+    class Knowing(PromptLookup):
         def guess(self, most: int) -> list[int]:
             return rest[len(self._tokens) - len(prompt) :][:most]
 
-    monkeypatch.setattr(decoding, "Drafter", Knowing)
+    monkeypatch.setattr(decoding, "PromptLookup", Knowing)
     whole, record = written(model, [request])
     assert whole == [tk.decode(rest)]
     assert record.passes == 4  # the prompt, then 8, 8 and 3 tokens
@@ -180,14 +181,14 @@ def test_a_text_ends_within_guesses_that_are_right(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("kind", ["gpt2", "opt"])
 def test_no_guess_is_beyond_the_last_position(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt that leaves room for its new tokens alone, in a model that knows no more places."""
-    monkeypatch.setattr(decoding, "Drafter", Wild)
+    monkeypatch.setattr(decoding, "PromptLookup", Wild)
     model = tiny(kind)
     request: Request = (words(random.Random(1), 300), {"until": [], "max_gen_toks": 8})
     assert written(model, [request])[0] == reference_texts(model, [request])
 
 
 def test_a_budget_without_room_for_guesses_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drafts.Drafter, "guess", lambda *_: pytest.fail("a guess"))
+    monkeypatch.setattr(drafts.PromptLookup, "guess", lambda *_: pytest.fail("a guess"))
     requests: list[Request] = [("a b a b a b a b", {"until": [], "max_gen_toks": 12})]
     built = [GenerationRequest.from_kwargs(*r) for r in requests]
     options = EngineOptions(cache_tokens=1)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from engine_models import tiny, tokenizer
 
-from aurac.engine.generate import GenerationRequest, generate
+from aurac.engine.generate import generate
 from aurac.engine.loglikelihood import loglikelihoods
+from aurac.engine.prompts import GenerationRequest
 from aurac.engine.watch import watched
 from aurac.errors import CellError
 
