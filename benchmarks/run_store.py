@@ -51,7 +51,12 @@ def store_costs(cells: int, puts: int = 200) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "run"
-        request = {"settings": {}, "adapters": {}, "curves": [], "tasks": {"t": {"first_prompt": "x", "documents": 1}}}
+        request = {
+            "settings": {},
+            "adapters": {},
+            "curves": [],
+            "tasks": {"t": {"first_prompt": "x", "documents": 1}},
+        }
         open_run_folder(folder, ["t"], request)
         (folder / "cells").mkdir()
         rows = [PlanRow(f"{n:064x}", f"c{n % 50}", n, f"t{n % 7}", 100, 100) for n in range(cells)]

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.files import write_json
-from aurac.hashing import sha256_file, sha256_json
+from aurac.files import sha256_file, sha256_json, write_json
 from aurac.models.cache import cache_root
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.log import LOGS

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import RunFolderError
-from aurac.files import write_json
-from aurac.hashing import sha256_json
+from aurac.files import sha256_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any
 
-from aurac.hashing import sha256_json
+from aurac.files import sha256_json
 
 ENGINE_VERSION = 5  # raise when the evaluation engine changes in a way that can change a number
 _PACKAGES = ("aurac", "torch", "transformers", "peft", "lm-eval", "datasets", "tokenizers", "numpy")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from aurac.hashing import sha256_json
+from aurac.files import sha256_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

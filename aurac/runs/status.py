@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurac.errors import RunFolderError
-from aurac.files import write_atomic
-from aurac.machine import alive, same_machine
+from aurac.files import alive, same_machine, write_atomic
 from aurac.runs.folder import REPORT_FILE, REQUEST_FILE, read_request
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.lock import LOCK_SECONDS, read_owner

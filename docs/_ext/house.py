@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Rooms = dict[str, set[str]]
 
-FOUNDATION = ("errors", "checks", "files", "hashing", "cache", "console", "memory", "machine")
+FOUNDATION = ("errors", "checks", "files")
 """Imported by nearly all; drawn as the ground, without arrows."""
 _HIDDEN = {"__main__"}
 _BOX, _GAP, _FLOOR, _MARGIN = (92, 32), 6, 76, 8

@@ -118,7 +118,7 @@ def test_the_house_is_drawn_from_what_the_files_import():
     svg = ET.fromstring(house.draw(rooms))
     boxes = {text.text for text in svg.iter("text")}
     assert set(rooms) - set(house.FOUNDATION) <= boxes
-    assert any("errors" in text and "hashing" in text for text in boxes)
+    assert any("errors" in text and "files" in text for text in boxes)
     assert len(svg.findall("path")) == sum(
         len(known)
         for known in house.direct(
