@@ -16,7 +16,6 @@ from aurac.runs import estimate
 from aurac.runs.executors import Executor, make_executor
 from aurac.runs.finished import Request, Witness
 from aurac.runs.folder import (
-    REPORT_FILE,
     find_run_folder,
     held_besides,
     open_run_folder,
@@ -41,7 +40,7 @@ from aurac.runs.results import (
     task_row,
 )
 from aurac.runs.runner import RunContext
-from aurac.runs.schema import EngineCounts
+from aurac.runs.schema import REPORT_FILE, EngineCounts
 from aurac.runs.session import Session, common_base, limit_of, load_adapters, open_session
 from aurac.runs.settings import separated
 from aurac.runs.status import PlanRow, add_to_plan

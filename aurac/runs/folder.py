@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 REQUEST_FILE = "run.json"
 SUBSETS = "subsets"
 _MOST_READ = 64  # cells that are read to say why they are not used

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CELL_SCHEMA = 2
+REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
 
 
