@@ -1,7 +1,7 @@
-"""What a notebook shows of curves: HTML with an inline SVG, and the tables of other values.
+"""What a notebook shows of a curve: HTML with an inline SVG.
 
 Text is escaped, and isolated (`<bdi>`) so that a name cannot turn the line around it; the markup
-holds no script, no style sheet and no address. Only plain values are read, so nothing is imported.
+holds no script, no style sheet and no address. Scores and comparisons use the same parts.
 """
 
 from __future__ import annotations
