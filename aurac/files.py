@@ -1,21 +1,26 @@
-"""Writing files whole or not at all."""
+"""Files of a run: atomic writes, content hashes, and marks of the processes that write.
+
+A mark names no host and no user. It is a hash of the kernel's boot and the process namespace, the
+process number, and the time at which that process began, so that a number that is used again is not
+mistaken for the earlier process.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import secrets
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
-from aurac.machine import alive, process_mark, same_machine
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
+CHUNK = 1 << 22
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system without
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> None:
@@ -152,3 +157,63 @@ def sweep_scraps(folder: Path) -> int:
                     os.unlink(entry.path)  # noqa: PTH108
                     removed += 1
     return removed
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in chunks of 4 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hex SHA-256 of a JSON value in canonical form (sorted keys, no spaces, UTF-8, no NaN)."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def machine_mark() -> str | None:
+    """This boot of this machine and this process namespace; None where it cannot be told."""
+    try:
+        boot = _BOOT.read_text(encoding="ascii").strip()
+        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115
+    except OSError:
+        return None
+    return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:12]
+
+
+def _began(pid: int) -> str | None:
+    """When a process began, in ticks since boot; None for one that has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def process_mark() -> str:
+    """`machine-pid-start` of this process."""
+    return _mark_of(os.getpid())
+
+
+@lru_cache(maxsize=4)
+def _mark_of(pid: int) -> str:
+    return f"{machine_mark() or 'unknown'}-{pid}-{_began(pid) or 0}"
+
+
+def same_machine(mark: str) -> bool:
+    """Whether a mark was made by a process whose fate can be seen from here."""
+    here = machine_mark()
+    return here is not None and mark.split("-", maxsplit=1)[0] == here and mark.count("-") == 2
+
+
+def alive(mark: str) -> bool:
+    """Whether the process of a mark of this machine still runs."""
+    _, pid, began = mark.split("-")
+    return pid.isdigit() and _began(int(pid)) == began

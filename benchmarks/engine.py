@@ -418,7 +418,7 @@ def main() -> None:
         return
     import torch
 
-    from aurac.runs.provenance import machine, versions
+    from aurac.models.device import machine, versions
 
     threads = args.threads or torch.get_num_threads()
     lines = [

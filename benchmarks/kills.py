@@ -9,7 +9,7 @@ at a moment drawn from the time that the undisturbed run took from its start to 
 at one drawn from the time that its cells took, counted from when the first cell begins.
 
 What is checked: the curves of every run are byte for byte those of the undisturbed one, no kill
-costs more than one cell, and nothing is left behind (leases, temporary files). Each attempt is a
+costs more than one block, and nothing is left behind (locks, temporary files). Each attempt is a
 fork of a process that has imported the libraries, but read no model and no task.
 """
 
@@ -91,9 +91,8 @@ def wait_for_a_cell(pid: int, folder: Path) -> int | None:
 
 def left_behind(folder: Path) -> list[str]:
     """Files that a finished run should not have."""
-    scraps = [*folder.rglob(".*"), *(folder / "leases").rglob("*.*"), *folder.glob("partial/*")]
-    owners = folder / "leases" / "owners"
-    return sorted(str(p.relative_to(folder)) for p in [*scraps, *owners.iterdir()])
+    scraps = [*folder.rglob(".*"), *(folder / "locks").glob("*")]
+    return sorted(str(path.relative_to(folder)) for path in scraps)
 
 
 def campaign(request: dict[str, Any], kills: int, seed: int, root: Path) -> dict[str, Any]:

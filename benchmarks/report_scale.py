@@ -18,8 +18,18 @@ from pathlib import Path
 import numpy as np
 
 from aurac.curves.area import quadrature_weights
-from aurac.hashing import sha256_json
 from aurac.report import write_report
+from aurac.runs.schema import (
+    CELL_SCHEMA,
+    Block,
+    Budgets,
+    CellHead,
+    CellIdentity,
+    DocumentKey,
+    EngineCounts,
+    Logged,
+    encode_line,
+)
 from aurac.stats.score import score
 
 METRIC = "acc,none"
@@ -33,8 +43,8 @@ def make_run(folder: Path, adapters: int, tasks: int, documents: int, ranks=RANK
     curves = []
     for task in range(tasks):
         hard = rng.normal(size=documents)
-        strata = [f"subject {i % 5}" for i in range(documents)] if task % 2 else None
-        base = _cell(folder, f"base-{task}", hard < -1.5, strata)
+        members = 5 if task % 2 else 1  # every second task is a group
+        base = _cells(folder, f"task-{task:02d}", "base", hard < -1.5, members)
         for adapter in range(adapters):
             steady = rng.normal(size=documents)
             level = np.linspace(-1.0, rng.uniform(-0.2, 0.8), len(ranks))
@@ -42,7 +52,7 @@ def make_run(folder: Path, adapters: int, tasks: int, documents: int, ranks=RANK
                 [0.7 * hard + 0.5 * steady + 0.5 * rng.normal(size=documents) < x for x in level]
             )
             cells = {
-                str(rank): _cell(folder, f"{task}-{adapter}-{rank}", row, strata)
+                str(rank): _cells(folder, f"task-{task:02d}", f"{adapter}-{rank}", row, members)
                 for rank, row in zip(ranks, right, strict=True)
             }
             curves.append(
@@ -68,21 +78,43 @@ def make_run(folder: Path, adapters: int, tasks: int, documents: int, ranks=RANK
     return folder
 
 
-def _cell(folder: Path, name: str, right: np.ndarray, strata: list[str] | None) -> str:
-    content = {
-        "schema": 1,
-        "key": name,
-        "identity": {},
-        "doc_ids": [str(i) for i in range(right.size)],
-        "doc_hashes": None,
-        "strata": strata,
-        "metrics": {METRIC: right.astype(float).tolist()},
-        "responses": [f"answer {int(ok)}" for ok in right],
-        "seconds": 1.0,
-    }
-    content["checksum"] = sha256_json(content)
-    (folder / "cells" / f"{name}.json").write_text(json.dumps(content))
-    return f"cells/{name}.json"
+def _cells(folder: Path, task: str, name: str, right: np.ndarray, members: int) -> list[str]:
+    """A point of a curve: one cell, or one for each member of a group, documents in that order."""
+    paths = []
+    for member, part in enumerate(np.array_split(right, members)):
+        identity = CellIdentity(
+            adapter_sha256=name,
+            base_sha256="simulated",
+            rank=1,
+            basis="prefix",
+            rescale="rule",
+            fit_factor=None,
+            task=f"{task}-{member}" if members > 1 else task,
+            task_version="1",
+            num_fewshot=0,
+            fewshot="stock",
+            fewshot_seed=1234,
+            chat_template=None,
+            split=None,
+            dtype="float32",
+            device_kind="cpu",
+        )
+        block = Block(
+            documents=[
+                DocumentKey(str(i), f"document {i}", f"prompt {i}") for i in range(len(part))
+            ],
+            metrics={METRIC: part.astype(float).tolist()},
+            responses=[f"answer {int(ok)}" for ok in part],
+            logged=Logged(),
+            engine=EngineCounts(),
+            budgets=Budgets(),
+            seconds=1.0,
+        )
+        head = CellHead(schema=CELL_SCHEMA, key=identity.key, identity=identity)
+        path = folder / "cells" / f"{identity.key}.jsonl"
+        path.write_bytes(encode_line(head, 0) + encode_line(block, len(part)))
+        paths.append(path.relative_to(folder).as_posix())
+    return paths
 
 
 def _curve(adapter, task, ranks, right, cells, base) -> dict:  # noqa: ANN001

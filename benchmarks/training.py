@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from aurac.models.base import load_base
-from aurac.runs.provenance import machine, versions
+from aurac.models.device import machine, versions
 from aurac.training import Recipe, make_recipe
 from aurac.training.data import Collator, tokenize, training_documents
 from aurac.training.job import build_model

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from aurac.cli._messages import quiet_libraries
-from aurac.console import spelled, visible_streams
 from aurac.errors import AuracError
 from aurac.models.device import share_cores
+from aurac.terminal.console import spelled, visible_streams
 
 COMMANDS = {
     "compare": "Evaluate adapters at every rank on tasks: curves, AURAC, a report.",

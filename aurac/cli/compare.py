@@ -272,8 +272,8 @@ def _show(done: Any, as_json: bool) -> None:
         click.echo(json.dumps(done.results, indent=1, ensure_ascii=False, allow_nan=False))
         _show_besides(done, err=True)
         return
-    from aurac.console import stdout_console
     from aurac.report import terminal_table
+    from aurac.terminal.console import stdout_console
 
     console = stdout_console()
     console.print(terminal_table(done.results, width=console.width))

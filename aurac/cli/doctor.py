@@ -50,7 +50,7 @@ def _log() -> str:
 
 
 def _show(findings: Sequence[Finding]) -> None:
-    from aurac.console import stdout_console
+    from aurac.terminal.console import stdout_console
 
     rows = [(_MARKS[f.state], f.what, f.found, f.advice) for f in findings]
     console = stdout_console()

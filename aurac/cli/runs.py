@@ -93,7 +93,7 @@ def _list(root: Path, as_json: bool) -> int:
 def _table(found: list[Status]) -> None:
     from rich.table import Table
 
-    from aurac.console import stdout_console
+    from aurac.terminal.console import stdout_console
 
     table = Table(box=None, pad_edge=False)
     for name in ("run", "state", "done", "running", "failed", "left", "time left", "tasks"):

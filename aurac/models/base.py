@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import BaseModelError
-from aurac.files import follow_umask
-from aurac.hashing import sha256_file, sha256_json
+from aurac.files import follow_umask, sha256_file, sha256_json
 from aurac.models.cache import cache_root
 from aurac.models.device import no_memory, pick_device, pick_dtype
 from aurac.models.weights import check_complete, check_finite

@@ -1,9 +1,11 @@
-"""Which device and dtype a model is computed in, how its threads wait, how a full device shows."""
+"""The machine: its hardware and library versions, and the device and dtype a model computes in."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import platform
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
 from aurac.errors import BaseModelError
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_PACKAGES = ("aurac", "torch", "transformers", "peft", "lm-eval", "datasets", "tokenizers", "numpy")
 KINDS = ("cpu", "cuda", "mps")
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate")
 WAIT_POLICY = "OMP_WAIT_POLICY"
@@ -102,3 +105,30 @@ def no_memory(error: BaseException) -> bool:
     """Whether an error says that memory did not suffice."""
     said = str(error).lower()
     return isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY)
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what takes part, and of Python."""
+    installed = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - a kernel file
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def machine() -> dict[str, Any]:
+    """The hardware, without anything that names the host or its user."""
+    return {"system": platform.system(), "cpu": _cpu_model(), "cores": os.cpu_count()}

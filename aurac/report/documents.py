@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError, RunFolderError
-from aurac.hashing import sha256_json
+from aurac.files import sha256_json
 from aurac.readers.cells import document_keys, inside, read_stored
 from aurac.runs.store import read_cell
 

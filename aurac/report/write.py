@@ -15,7 +15,7 @@ from aurac.report.merge import merge
 from aurac.report.model import Run, parse, read_results
 from aurac.report.pictures import unique_slugs
 from aurac.report.pool import Groups, pooled
-from aurac.runs.folder import REPORT_FILE
+from aurac.runs.schema import REPORT_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

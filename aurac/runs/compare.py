@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.errors import UsageError
 from aurac.files import link_or_copy, write_json
+from aurac.models.device import machine, versions
 from aurac.runs import estimate
 from aurac.runs.executors import Executor, make_executor
 from aurac.runs.finished import Request, Witness
 from aurac.runs.folder import (
-    REPORT_FILE,
     find_run_folder,
     held_besides,
     open_run_folder,
@@ -28,7 +28,6 @@ from aurac.runs.lock import Locks
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.plan import PlannedCell, Variant, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress
-from aurac.runs.provenance import machine, versions
 from aurac.runs.results import (
     RESULTS_FILE,
     SCHEMA,
@@ -41,7 +40,7 @@ from aurac.runs.results import (
     task_row,
 )
 from aurac.runs.runner import RunContext
-from aurac.runs.schema import EngineCounts
+from aurac.runs.schema import REPORT_FILE, EngineCounts
 from aurac.runs.session import Session, common_base, limit_of, load_adapters, open_session
 from aurac.runs.settings import separated
 from aurac.runs.status import PlanRow, add_to_plan

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aurac.models.base import DEFAULT_BASE, PACKAGED, packaged_folder
 from aurac.models.cache import cache_root
-from aurac.models.device import SPINNING, WAIT_POLICY, pick_device, pick_dtype
-from aurac.runs.provenance import machine
+from aurac.models.device import SPINNING, WAIT_POLICY, machine, pick_device, pick_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

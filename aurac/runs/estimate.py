@@ -15,10 +15,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aurac.files import write_json
-from aurac.hashing import sha256_json
+from aurac.files import sha256_json, write_json
 from aurac.models.cache import cache_root
-from aurac.runs.provenance import machine, versions
+from aurac.models.device import machine, versions
 from aurac.runs.schema import ENGINE_VERSION
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import RunFolderError
-from aurac.files import write_json
-from aurac.hashing import sha256_json
+from aurac.files import sha256_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 REQUEST_FILE = "run.json"
 SUBSETS = "subsets"
 _MOST_READ = 64  # cells that are read to say why they are not used

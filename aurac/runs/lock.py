@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from aurac.machine import alive, process_mark, same_machine
+from aurac.files import alive, process_mark, same_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ class Owner:
 
     Attributes:
         token: Drawn by the process for all its locks.
-        mark: Of the process that holds it, see `aurac.machine`.
+        mark: Of the process that holds it, see `aurac.files`.
         deaths: Processes that ended while they held it, one after the other.
     """
 

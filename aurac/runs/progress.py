@@ -6,8 +6,8 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from aurac.console import drawn, stderr_console
 from aurac.report.escape import one_line
+from aurac.terminal.console import drawn, stderr_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

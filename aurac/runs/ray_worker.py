@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError, BaseModelError
-from aurac.hashing import sha256_json
+from aurac.files import sha256_json
 from aurac.runs.device_limits import stop_if_device_is_lost
 from aurac.runs.node_weights import find_adapter, find_base
 from aurac.runs.runner import AdapterSwitch, RunContext, Runner, failure_content, reason_of

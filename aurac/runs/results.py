@@ -11,6 +11,7 @@ import numpy as np
 
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
+from aurac.curves.html import fraction, picture, table, text
 from aurac.errors import RunFolderError
 from aurac.stats.analysis import score_curve
 from aurac.stats.mean import layout_of
@@ -52,9 +53,33 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from aurac.report.notebook import results_html
-
         return results_html(self.results, self.folder)
+
+
+def results_html(results: Mapping[str, Any], folder: object) -> str:
+    """The content of a `results.json`: for each task a picture and the AURAC of every curve."""
+    parts = []
+    for task in dict.fromkeys(curve["task"] for curve in results["curves"]):
+        own = [curve for curve in results["curves"] if curve["task"] == task]
+        own.sort(key=lambda curve: -(curve["score"]["log2"]["value"] if curve["score"] else -1.0))
+        points = [(curve["id"], curve["ranks"], curve["accuracy"]) for curve in own]
+        parts.append(f"<p><strong>{text(task)}</strong> · {text(own[0]['metric'])}</p>")
+        parts.append(picture(points, own[0]["baseline"]))
+        parts.append(
+            table(["curve", "AURAC log2", "95% interval", "documents"], map(_result_row, own))
+        )
+    failed = len(results["failures"])
+    lost = f" · {failed} cells failed" if failed else ""
+    return f"<div>{''.join(parts)}<p>{text(folder)}{lost}</p></div>"
+
+
+def _result_row(curve: Mapping[str, Any]) -> list[object]:
+    name = f"{curve['id']}{' (published inference)' if curve['role'] == 'published' else ''}"
+    if not curve["score"]:
+        return [name, "–", curve["score_reason"] or "–", curve["n_docs"]]
+    area = curve["score"]["log2"]
+    between = "–" if area["low"] is None else f"{area['low']:.4f} to {area['high']:.4f}"
+    return [name, fraction(area["value"]), between, curve["n_docs"]]
 
 
 @dataclass(frozen=True)

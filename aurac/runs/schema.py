@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from aurac.hashing import sha256_json
+from aurac.files import sha256_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CELL_SCHEMA = 2
+REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
 
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import check_base, check_fits, load_adapter
 from aurac.errors import CheckpointError
-from aurac.files import write_json
-from aurac.hashing import sha256_json
+from aurac.files import sha256_json, write_json
 from aurac.models.base import (
     DEFAULT_BASE,
     LoadedBase,

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurac.errors import RunFolderError
-from aurac.files import write_atomic
-from aurac.machine import alive, same_machine
-from aurac.runs.folder import REPORT_FILE, REQUEST_FILE, read_request
+from aurac.files import alive, same_machine, write_atomic
+from aurac.runs.folder import REQUEST_FILE, read_request
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.lock import LOCK_SECONDS, read_owner
 from aurac.runs.log import LOGS
+from aurac.runs.schema import REPORT_FILE
 from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aurac.errors import RunFolderError
-from aurac.files import json_by_key, sweep_scraps, write_atomic
-from aurac.hashing import sha256_json
+from aurac.files import json_by_key, sha256_json, sweep_scraps, write_atomic
 from aurac.runs.schema import (
     CELL_SCHEMA,
     Aggregates,

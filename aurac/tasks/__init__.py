@@ -1,4 +1,4 @@
-"""The bundled lm-eval tasks and their documents."""
+"""Tasks: those of lm-eval and the bundled ones, as requests to a model and scored answers."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError, DataError, TaskError, UsageError
-from aurac.hashing import sha256_json
+from aurac.files import sha256_json
 from aurac.tasks import local_data
 from aurac.tasks.failures import translated
 from aurac.tasks.isolation import quiet, seeded

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from aurac.errors import TaskError
-from aurac.files import write_json
-from aurac.hashing import sha256_json
+from aurac.files import sha256_json, write_json
 from aurac.models.cache import cache_root
 from aurac.tasks import BUNDLED
 

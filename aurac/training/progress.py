@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-from aurac.console import drawn, spelled, stderr_console
+from aurac.terminal.console import drawn, spelled, stderr_console
 
 if TYPE_CHECKING:
     from typing_extensions import Self

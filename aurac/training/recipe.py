@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.errors import RecipeError
-from aurac.hashing import sha256_json
+from aurac.files import sha256_json
 
 Method = Literal["lora", "dylora", "matryoshka"]
 Scaling = Literal["none", "rank", "sqrt"]

@@ -4,7 +4,8 @@
     ```
 
 gives an inline SVG (every room, an arrow to each room that it imports and does not reach through
-another) and the whole list of imports as a table.
+another) and the whole list of imports as a table. A room is a folder of the package or a module in
+its root; modules of `PARTS` are drawn as rooms of their own.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 
 Rooms = dict[str, set[str]]
 
-FOUNDATION = ("errors", "checks", "files", "hashing", "cache", "console", "memory", "machine")
+FOUNDATION = ("errors", "files")
 """Imported by nearly all; drawn as the ground, without arrows."""
+PARTS = {"runs.schema": "run files", "runs.store": "run files"}
+"""What readers and reports import of the room that runs them, under the name of its own box."""
+_PURPOSE = {"run files": "runs.schema"}  # the module whose docstring says what a part is
 _HIDDEN = {"__main__"}
 _BOX, _GAP, _FLOOR, _MARGIN = (92, 32), 6, 76, 8
 
@@ -44,7 +48,9 @@ def imports(package: str = "aurac") -> Rooms:
 
 def _room(module: str) -> str | None:
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 and parts[1] not in _HIDDEN else None
+    if len(parts) == 1 or parts[1] in _HIDDEN:
+        return None
+    return PARTS.get(".".join(parts[1:]), parts[1])
 
 
 def floors(rooms: Mapping[str, set[str]]) -> dict[str, int]:
@@ -168,7 +174,7 @@ def _box(room: str, x: float, y: float) -> str:
 
 def purpose(room: str) -> str:
     """The first line of the room's own docstring."""
-    text = importlib.import_module(f"aurac.{room}").__doc__ or ""
+    text = importlib.import_module(f"aurac.{_PURPOSE.get(room, room)}").__doc__ or ""
     return text.strip().splitlines()[0].rstrip(".")
 
 

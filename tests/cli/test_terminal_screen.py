@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aurac.console import spelled
+from aurac.terminal.console import spelled
 
 pytest.importorskip("pty", reason="needs a pseudo-terminal")
 
@@ -136,7 +136,7 @@ ABOVE = r"""
 import logging, sys, time
 from types import SimpleNamespace
 from aurac.cli._messages import quiet_libraries
-from aurac.console import visible_streams
+from aurac.terminal.console import visible_streams
 from aurac.runs.progress import SweepProgress
 
 evil = sys.argv[1]
@@ -170,7 +170,7 @@ def test_what_is_written_while_a_bar_is_drawn_appears_above_it(tmp_path):
 WORKING = r"""
 import time
 from types import SimpleNamespace
-from aurac.console import visible_streams
+from aurac.terminal.console import visible_streams
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.progress import SweepProgress
 

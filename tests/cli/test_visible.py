@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import aurac
 from aurac.cli import cli
-from aurac.console import VisibleStream, spelled
 from aurac.runs.progress import SweepProgress
+from aurac.terminal.console import VisibleStream, spelled
 
 ROOT = Path(aurac.__file__).parents[1]
 # Clear the screen, set the title, a C1 control sequence, right-to-left override, delete, bell.

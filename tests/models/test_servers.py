@@ -22,6 +22,7 @@ from support.adapters import load_with_peft, save_with_peft
 
 import aurac
 from aurac.cli import cli
+from aurac.readers.cells import StoredCells
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -192,8 +193,10 @@ def test_the_texts_are_the_same_too(place, server):
     """After the test above: what was generated at each rank, token by token."""
     results = json.loads((place / "run" / "results.json").read_text())
     curve = next(c for c in results["curves"] if c["task"] == "tiny_text")
+    stored = StoredCells(place / "run", results["tasks"])
     for rank in (1, 2, 4):
-        said = json.loads((place / "run" / curve["cells"][str(rank)]).read_text())["responses"]
+        (cell,) = stored.read("tiny_text", curve["cells"][str(rank)])
+        said = cell.responses
         (log,) = (place / "logs" / "my_adapter" / f"rank_{rank}").rglob("samples_tiny_text_*")
         rows = [json.loads(line) for line in log.read_text().splitlines()]
         served = [row["resps"][0][0] for row in rows if row["filter"] == "strict-match"]

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from aurac.engine import task_index as index_module
 from aurac.errors import TaskError
+from aurac.tasks import task_index as index_module
 from aurac.tasks.task_index import check_names, nearest, read_index, task_index
 
 

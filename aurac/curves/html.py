@@ -1,7 +1,7 @@
-"""What a notebook shows of a curve, a score and a comparison: HTML with an inline SVG.
+"""What a notebook shows of a curve: HTML with an inline SVG.
 
 Text is escaped, and isolated (`<bdi>`) so that a name cannot turn the line around it; the markup
-holds no script, no style sheet and no address. Only plain values are read, so nothing is imported.
+holds no script, no style sheet and no address. Scores and comparisons use the same parts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 _WIDTH, _HEIGHT = 420, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 34
@@ -156,54 +156,3 @@ def curve_html(curve: Any) -> str:
         f"<div><p><strong>{text(curve.label)}</strong> · {about}</p>"
         f"{picture([(curve.label, ranks, values)], curve.baseline)}{table(head, rows)}</div>"
     )
-
-
-def score_html(score: Any) -> str:
-    """A `aurac.Score`: AURAC on both axes with intervals, the weights, and what to know."""
-    rows = []
-    for axis in ("log2", "linear"):
-        found = getattr(score, axis)
-        between = "–" if found.low is None else f"{found.low:.4f} to {found.high:.4f}"
-        name = f"{axis}{' (headline)' if axis == score.axis else ''}"
-        rows.append([name, fraction(found.value), between, found.method])
-    rows.append(["mean over ranks", fraction(score.mean), "–", ""])
-    weights = [
-        [rank, fraction(y), f"{score.weights['log2'][k]:.3f}", f"{score.weights['linear'][k]:.3f}"]
-        for k, (rank, y) in enumerate(zip(score.ranks, score.accuracy, strict=True))
-    ]
-    level = f"{score.estimate.level:.0%} interval"
-    drops = [f"falls by {size:.4f} from rank {r} to {s}" for r, s, size in score.drops]
-    notes = "".join(f"<li>{text(note)}</li>" for note in [*score.notes, *drops])
-    return (
-        f"<div><p><strong>AURAC {fraction(score.value)}</strong></p>"
-        f"{table(['axis', 'AURAC', level, 'interval by'], rows)}"
-        f"{picture([('accuracy', score.ranks, score.accuracy)])}"
-        f"{table(['rank', 'accuracy', 'weight, log2', 'weight, linear'], weights)}"
-        f"{f'<ul>{notes}</ul>' if notes else ''}</div>"
-    )
-
-
-def results_html(results: Mapping[str, Any], folder: object) -> str:
-    """The content of a `results.json`: for each task a picture and the AURAC of every curve."""
-    parts = []
-    for task in dict.fromkeys(curve["task"] for curve in results["curves"]):
-        own = [curve for curve in results["curves"] if curve["task"] == task]
-        own.sort(key=lambda curve: -(curve["score"]["log2"]["value"] if curve["score"] else -1.0))
-        points = [(curve["id"], curve["ranks"], curve["accuracy"]) for curve in own]
-        parts.append(f"<p><strong>{text(task)}</strong> · {text(own[0]['metric'])}</p>")
-        parts.append(picture(points, own[0]["baseline"]))
-        parts.append(
-            table(["curve", "AURAC log2", "95% interval", "documents"], map(_result_row, own))
-        )
-    failed = len(results["failures"])
-    lost = f" · {failed} cells failed" if failed else ""
-    return f"<div>{''.join(parts)}<p>{text(folder)}{lost}</p></div>"
-
-
-def _result_row(curve: Mapping[str, Any]) -> list[object]:
-    name = f"{curve['id']}{' (published inference)' if curve['role'] == 'published' else ''}"
-    if not curve["score"]:
-        return [name, "–", curve["score_reason"] or "–", curve["n_docs"]]
-    found = curve["score"]["log2"]
-    between = "–" if found["low"] is None else f"{found['low']:.4f} to {found['high']:.4f}"
-    return [name, fraction(found["value"]), between, curve["n_docs"]]

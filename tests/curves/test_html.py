@@ -14,8 +14,9 @@ import pytest
 
 import aurac
 from aurac.curves.curve import Curve
-from aurac.report.notebook import picture, results_html
+from aurac.curves.html import picture
 from aurac.runs.compare import Comparison
+from aurac.runs.results import results_html
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -1,0 +1,1 @@
+"""What people see in a terminal: consoles, visible text and progress bars."""
