@@ -310,7 +310,7 @@ def certificates(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             for rule, count in rules:
                 target = "≤ .05" if rule == "certificate" else "–"
                 yield Row(
-                    f"rank chosen wrongly, {rule}",
+                    f"rank settings wrongly, {rule}",
                     name,
                     n,
                     count / repetitions,

@@ -110,8 +110,8 @@ def memory(checkpoint: str, task: str, cells: int = 500) -> dict[str, Any]:
     from aurac.runs.settings import Settings
     from aurac.runs.store import CellStore
 
-    chosen = Settings(ranks="all", limit=20, dtype="float32", device="cpu")
-    session = open_session([checkpoint], [task], chosen)
+    settings = Settings.of(ranks="all", limit=20, dtype="float32", device="cpu")
+    session = open_session([checkpoint], [task], settings)
     planned = session.cells()
     seen: list[dict[str, int]] = []
     with tempfile.TemporaryDirectory() as root:

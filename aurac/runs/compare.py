@@ -69,7 +69,7 @@ def compare(
     out: str | Path | None = None,
     progress: bool = False,
     command: str | None = None,
-    **settings: Any,
+    **options: Any,
 ) -> Comparison:
     """Evaluate adapters at every rank on tasks and write curves, AURAC and a report.
 
@@ -82,7 +82,7 @@ def compare(
             its own in `<out>/subsets`, and those of the whole stay as they are.
         progress: Show a progress bar with the time left on standard error.
         command: The command line, for the provenance.
-        settings: Fields of `Settings` and of `Execution`.
+        options: Fields of `Settings`, of its parts and of `Execution`.
 
     Raises:
         AuracError: Any input that cannot be used, before anything is computed; later a run folder
@@ -91,13 +91,13 @@ def compare(
     """
     if not checkpoints or not tasks:
         raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
-    chosen, execution = separated(settings)
+    settings, execution = separated(options)
     started, profile = time.time(), Profile()
     executor, elsewhere = make_executor(execution), execution.executor == "ray"
     with Interrupts() as interrupts:
         with profile.spent("build"):
             names = recorded_names(out)
-            session = open_session(checkpoints, tasks, chosen, names=names, elsewhere=elsewhere)
+            session = open_session(checkpoints, tasks, settings, names=names, elsewhere=elsewhere)
         request = session.request()
         _, begun = find_run_folder(out, tasks, request, command)
         if not begun and not elsewhere:  # a base that cannot be used leaves no folder behind
@@ -105,7 +105,11 @@ def compare(
                 session.base()
         folder = open_run_folder(out, tasks, request, command)
         origin = Request(
-            tuple(map(str, checkpoints)), tuple(tasks), str(out) if out else None, chosen, execution
+            tuple(map(str, checkpoints)),
+            tuple(tasks),
+            str(out) if out else None,
+            settings,
+            execution,
         )
         witness = Witness(origin, session.outline.path, started)
         run = _Run(session, execution, executor, folder, interrupts, profile, progress=progress)
@@ -210,7 +214,7 @@ class _Run:
             row["requests"] = write_requests(self.folder, task, session.outline)
         request = session.request()
         results["provenance"] = _provenance(
-            session.outline, session.chosen, command, started, request
+            session.outline, session.settings, command, started, request
         )
         with _one_at_a_time(locks, "results"):
             besides = held_besides(self.folder, request)
@@ -287,13 +291,13 @@ def gathered(
             curve_row(v, cells_of, session.outline.name) for cells_of in tables for v in variants
         ],
         "tasks": [
-            task_row(task, limit_of(task.group or task.name, session.chosen))
+            task_row(task, limit_of(task.group or task.name, session.settings))
             for task in session.built
         ],
         "adapters": [
             adapter_row(name, first[name]) for name in dict.fromkeys(v.name for v in variants)
         ],
-        "groups": {name: list(members) for name, members in session.chosen.groups.items()},
+        "groups": {name: list(members) for name, members in session.settings.groups.items()},
         "failures": reader.failures,
         "engine": engine_row(reader.engine),
     }
@@ -356,12 +360,13 @@ def failure_row(cell: PlannedCell, reason: str) -> dict[str, Any]:
 
 def _provenance(
     base: LoadedBase,
-    chosen: Settings,
+    settings: Settings,
     command: str | None,
     started: float,
     request: dict[str, Any],
 ) -> dict[str, Any]:
     finished = time.time()
+    task, cut = settings.task, settings.truncation
 
     def stamp(seconds: float) -> str:
         moment = dt.datetime.fromtimestamp(seconds, tz=dt.timezone.utc)
@@ -372,24 +377,24 @@ def _provenance(
         "started": stamp(started),
         "finished": stamp(finished),
         "seconds": round(finished - started, 1),
-        "seed": chosen.seed,
+        "seed": task.seed,
         "dtype": base.dtype,
         "device": base.device,
         "base": {"name": base.name, "sha256": base.sha256},
         "versions": versions(),
         "machine": {**machine(), **_device(base.device)},
         "settings": {
-            "ranks": chosen.ranks if isinstance(chosen.ranks, str) else list(chosen.ranks),
-            "basis": list(chosen.basis),
-            "rescale": list(chosen.rescale) if chosen.rescale else None,
-            "num_fewshot": chosen.num_fewshot,
-            "fewshot": chosen.fewshot,
-            "limit": chosen.limit,
-            "split": chosen.split,
-            "chat_template": chosen.chat_template,
-            "cluster": dict(chosen.cluster),
-            "device_map": chosen.device_map,
-            "data": {task: Path(folder).name for task, folder in chosen.data.items()},
+            "ranks": cut.ranks if isinstance(cut.ranks, str) else list(cut.ranks),
+            "basis": list(cut.basis),
+            "rescale": list(cut.rescale) if cut.rescale else None,
+            "num_fewshot": task.num_fewshot,
+            "fewshot": task.fewshot,
+            "limit": task.limit,
+            "split": task.split,
+            "chat_template": task.chat_template,
+            "cluster": dict(task.cluster),
+            "device_map": settings.model.device_map,
+            "data": {name: Path(folder).name for name, folder in task.data.items()},
             "batching": request["settings"]["batching"],
         },
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,14 @@ from aurac.runs.estimate import (
 )
 from aurac.runs.executors import make_executor
 from aurac.runs.folder import find_run_folder, recorded_names
-from aurac.runs.plan import Variant, parse_ranks, variants_of
-from aurac.runs.session import Session, common_base, limit_of, load_adapters, outline_base
+from aurac.runs.session import (
+    Session,
+    common_base,
+    limit_of,
+    load_adapters,
+    outline_base,
+    variants_for,
+)
 from aurac.runs.settings import separated
 from aurac.runs.store import CellStore
 from aurac.stats.groups import check_groups
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
 
     from aurac.adapters import Adapter
     from aurac.models.base import Base, LoadedBase
+    from aurac.runs.plan import Variant
     from aurac.runs.settings import Execution, Settings
     from aurac.tasks.task import BuiltTask
 
@@ -141,7 +148,7 @@ def dry_run(
     *,
     out: str | Path | None = None,
     command: str | None = None,
-    **settings: Any,
+    **options: Any,
 ) -> DryRun:
     """What `aurac.compare` would do with the same arguments.
 
@@ -151,34 +158,32 @@ def dry_run(
     if not checkpoints or not tasks:
         raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
     started = process_age()
-    chosen, execution = separated(settings)
+    settings, execution = separated(options)
     make_executor(execution)  # refuses one that is not installed
-    adapters = load_adapters(checkpoints, chosen, recorded_names(out))
-    check_groups(chosen.groups, list(adapters))
+    adapters = load_adapters(checkpoints, settings, recorded_names(out))
+    check_groups(settings.groups, list(adapters))
     variants = [
         variant
         for name, adapter in adapters.items()
-        for variant in variants_of(
-            name, adapter, parse_ranks(chosen.ranks, adapter), tuple(chosen.basis), chosen.rescale
-        )
+        for variant in variants_for(name, adapter, settings.truncation)
     ]
-    name = common_base(adapters, chosen.base)
+    name = common_base(adapters, settings.model.base)
     base, downloads = _base(name)
-    built, notes = _tasks(tasks, chosen, base)
+    built, notes = _tasks(tasks, settings, base)
     absent = [task for task in tasks if task not in {t.group or t.name for t in built}]
     downloads += [f"data of {task}, unless the hub's cache holds them" for task in absent]
     stored, elsewhere = _Stored(), execution.executor == "ray"
     outline = None
     if base is not None:
-        outline = _outline(base, adapters.values(), chosen, elsewhere=elsewhere)
+        outline = _outline(base, adapters.values(), settings, elsewhere=elsewhere)
         if built and not absent:
             given = tuple(map(str, checkpoints)), tuple(tasks)
-            session = Session(*given, chosen, adapters, outline, variants, built)
+            session = Session(*given, settings, adapters, outline, variants, built)
             stored = _stored(session, out, command, retry=execution.retry_failed)
     lines = (*_lines(variants, built, stored), *_unseen(variants, absent))
-    device = pick_device(chosen.device, elsewhere=elsewhere)
+    device = pick_device(settings.model.device, elsewhere=elsewhere)
     size = None if base is None else _parameters(base.path)
-    dtype = str(pick_dtype(chosen.dtype, device)).removeprefix("torch.")
+    dtype = str(pick_dtype(settings.model.dtype, device)).removeprefix("torch.")
     memory = _memory(size, dtype, [a.bytes(a.rank) for a in adapters.values()])
     span, why = _time(lines, stored, outline, memory, started)
     return DryRun(
@@ -198,14 +203,14 @@ def dry_run(
 
 
 def _outline(
-    base: Base, adapters: Iterable[Adapter], chosen: Settings, *, elsewhere: bool
+    base: Base, adapters: Iterable[Adapter], settings: Settings, *, elsewhere: bool
 ) -> LoadedBase:
     """The base without weights, if the adapters are for it."""
     outline = outline_base(
         base.name,
-        dtype=chosen.dtype,
-        device=chosen.device,
-        trust_remote_code=chosen.trust_remote_code,
+        dtype=settings.model.dtype,
+        device=settings.model.device,
+        trust_remote_code=settings.model.trust_remote_code,
         elsewhere=elsewhere,
     )
     for adapter in adapters:
@@ -245,34 +250,31 @@ def _offline() -> bool:
 
 
 def _tasks(
-    tasks: Sequence[str], chosen: Settings, base: Base | None
+    tasks: Sequence[str], settings: Settings, base: Base | None
 ) -> tuple[list[BuiltTask], list[str]]:
     """The tasks whose documents are here, built; and what to say about the others."""
     from aurac.tasks.lm_eval import build_tasks
 
-    if chosen.chat_template and base is None:
+    if settings.task.chat_template and base is None:
         return [], ["prompts need the base's chat template, and the base is not here"]
     built: list[BuiltTask] = []
     notes: list[str] = []
     for name in tasks:
-        local = _is_local(name, chosen)
+        local = _is_local(name, settings)
         if not local and not _offline() and Path(name).suffix not in (".yaml", ".yml"):
             notes.append(f"{name}: its data may have to be fetched, so they were not looked up")
             continue
-        own = {t: folder for t, folder in chosen.data.items() if t == name}
+        own = {t: folder for t, folder in settings.task.data.items() if t == name}
         try:
-            built += build_tasks(
-                [name],
-                tokenizer=_tokenizer(base) if chosen.chat_template else None,
-                num_fewshot=chosen.num_fewshot,
-                limit=limit_of(name, chosen),
-                seed=chosen.seed,
+            options = replace(
+                settings.task,
+                limit=limit_of(name, settings),
                 data=own,
-                metric={t: key for t, key in chosen.metric.items() if t in ("", name)},
-                chat_template=chosen.chat_template,
-                fewshot=chosen.fewshot,
-                split=chosen.split,
+                metric={t: key for t, key in settings.task.metric.items() if t in ("", name)},
+                cluster={},
             )
+            tokenizer = _tokenizer(base) if options.chat_template else None
+            built += build_tasks([name], tokenizer=tokenizer, options=options)
         except TaskError:
             raise
         except AuracError as error:
@@ -282,10 +284,10 @@ def _tasks(
     return built, notes
 
 
-def _is_local(name: str, chosen: Settings) -> bool:
+def _is_local(name: str, settings: Settings) -> bool:
     from aurac.tasks import BUNDLED
 
-    return name in BUNDLED or name in chosen.data
+    return name in BUNDLED or name in settings.task.data
 
 
 def _tokenizer(base: Base | None) -> Any:

@@ -86,7 +86,7 @@ class Request:
         """
         given = [Path(c).expanduser() for c in self.checkpoints]
         beside = [json for path in given if path.is_file() for json in _json_beside(path)]
-        content = [*given, *beside, *map(Path, self.settings.data.values()), base]
+        content = [*given, *beside, *map(Path, self.settings.task.data.values()), base]
         code = ["aurac"] if set(self.tasks) <= set(BUNDLED) else ["aurac", "lm_eval"]
         return sha256_json(
             [

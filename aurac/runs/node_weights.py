@@ -43,16 +43,16 @@ def find_base(name: str, sha256: str) -> str:
     )
 
 
-def find_adapter(given: str, sha256: str, chosen: Settings) -> str:
+def find_adapter(given: str, sha256: str, settings: Settings) -> str:
     """The checkpoint as given, or the folder of this machine that holds that adapter.
 
     Raises:
         CheckpointError: No adapter of that content here.
     """
-    said = {k: v for k, v in chosen.checkpoint.items() if v is not None}
+    said = {k: v for k, v in settings.overrides.items() if v is not None}
     for candidate in (given, *map(str, _folders_with("adapter_config.json"))):
         try:
-            adapter = load_adapter(candidate, base=chosen.base, bases=KnownBase, **said)
+            adapter = load_adapter(candidate, base=settings.model.base, bases=KnownBase, **said)
             if adapter.sha256 == sha256:
                 return candidate
         except AuracError:

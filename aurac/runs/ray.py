@@ -257,17 +257,15 @@ def compute_block(
 
 def _job(session: Session) -> dict[str, Any]:
     """What a worker must know: names, hashes and settings, no weights."""
-    chosen = session.chosen
+    plain = to_plain(session.settings)
+    device = session.outline.device.split(":")[0]
+    model = {**plain["model"], "dtype": session.outline.dtype, "device": device}
     return {
         "checkpoints": [_absolute(given) for given in session.checkpoints],
         "adapters": [adapter.sha256 for adapter in session.adapters.values()],
         "base": {"name": _absolute(session.outline.name), "sha256": session.outline.sha256},
         "tasks": list(session.tasks),
-        "settings": {
-            **to_plain(chosen),
-            "dtype": session.outline.dtype,
-            "device": session.outline.device.split(":")[0],
-        },
+        "settings": {**plain, "model": model},
         "factors": [
             [v.adapter.sha256, v.basis, v.fit_factors] for v in session.variants if v.fit_factors
         ],

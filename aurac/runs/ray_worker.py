@@ -62,14 +62,16 @@ _CACHE: dict[str, _WorkerCache] = {}
 
 def _session(job: dict[str, Any]) -> Session:
     """The job's session with this node's weights."""
-    chosen = from_plain(job["settings"])
+    settings = from_plain(job["settings"])
     base = find_base(job["base"]["name"], job["base"]["sha256"])
     adapters = job["adapters"]
     given = [
-        find_adapter(path, sha256, chosen)
+        find_adapter(path, sha256, settings)
         for path, sha256 in zip(job["checkpoints"], adapters, strict=True)
     ]
-    session = open_session(given, job["tasks"], replace(chosen, base=base))
+    session = open_session(
+        given, job["tasks"], replace(settings, model=replace(settings.model, base=base))
+    )
     factors = {(sha, basis): by_rank for sha, basis, by_rank in job["factors"]}
     session.variants = [
         replace(v, fit_factors=factors[v.adapter.sha256, v.basis]) if v.rescale == "fit" else v

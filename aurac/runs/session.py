@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from aurac.adapters import Adapter
     from aurac.engine.options import EngineOptions
-    from aurac.runs.settings import Settings
+    from aurac.runs.settings import Settings, TruncationOptions
     from aurac.tasks.task import BuiltTask
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Session:
 
     Attributes:
         checkpoints, tasks: As they were given.
-        chosen: The settings.
+        settings: The settings.
         adapters: Unique name → adapter.
         outline: The base without weights.
         variants: The curves to draw.
@@ -56,7 +56,7 @@ class Session:
 
     checkpoints: tuple[str, ...]
     tasks: tuple[str, ...]
-    chosen: Settings
+    settings: Settings
     adapters: dict[str, Adapter]
     outline: LoadedBase
     variants: list[Variant]
@@ -66,11 +66,7 @@ class Session:
     @property
     def options(self) -> EngineOptions:
         """Budgets of the engine."""
-        from aurac.engine.options import EngineOptions
-
-        return EngineOptions(
-            batch_tokens=self.chosen.batch_tokens, batch_size=self.chosen.batch_size
-        )
+        return self.settings.engine
 
     @property
     def batching(self) -> str:
@@ -85,8 +81,8 @@ class Session:
                 self.outline.name,
                 dtype=self.outline.dtype,
                 device=self.outline.device,
-                trust_remote_code=self.chosen.trust_remote_code,
-                device_map=self.chosen.device_map,
+                trust_remote_code=self.settings.model.trust_remote_code,
+                device_map=self.settings.model.device_map,
             )
         return self._loaded
 
@@ -104,7 +100,7 @@ class Session:
 
         Adapters, tasks, ranks and documents may be added.
         """
-        chosen = self.chosen
+        settings = self.settings
         return {
             "schema": REQUEST_SCHEMA,
             "settings": {
@@ -112,11 +108,11 @@ class Session:
                 "dtype": self.outline.dtype,
                 "device_kind": self.outline.device.split(":")[0],
                 "batching": self.batching,
-                "seed": chosen.seed,
-                "fewshot": chosen.fewshot,
-                "num_fewshot": chosen.num_fewshot,
-                "chat_template": chosen.chat_template,
-                "split": chosen.split,
+                "seed": settings.task.seed,
+                "fewshot": settings.task.fewshot,
+                "num_fewshot": settings.task.num_fewshot,
+                "chat_template": settings.task.chat_template,
+                "split": settings.task.split,
             },
             "adapters": {name: adapter.sha256 for name, adapter in self.adapters.items()},
             "curves": [[v.label, list(v.ranks)] for v in self.variants],
@@ -185,7 +181,7 @@ def _keep_factor(path: Path, factor: float) -> float:
 def open_session(
     checkpoints: Sequence[str | Path],
     tasks: Sequence[str],
-    chosen: Settings,
+    settings: Settings,
     *,
     names: Mapping[str, str] | None = None,
     elsewhere: bool = False,
@@ -195,21 +191,23 @@ def open_session(
     Args:
         checkpoints: Folders, files or hub ids.
         tasks: Names.
-        chosen: Everything else that is asked for.
+        settings: Everything else that is asked for.
         names: See `load_adapters`.
         elsewhere: Other machines compute: the device need not be here.
 
     Raises:
         AuracError: Any input that cannot be used.
     """
-    adapters = load_adapters(checkpoints, chosen, names)
-    check_groups(chosen.groups, list(adapters))
-    variants = [v for name, a in adapters.items() for v in _variants(name, a, chosen)]
+    adapters = load_adapters(checkpoints, settings, names)
+    check_groups(settings.groups, list(adapters))
+    variants = [
+        v for name, a in adapters.items() for v in variants_for(name, a, settings.truncation)
+    ]
     base = outline_base(
-        common_base(adapters, chosen.base),
-        dtype=chosen.dtype,
-        device=chosen.device,
-        trust_remote_code=chosen.trust_remote_code,
+        common_base(adapters, settings.model.base),
+        dtype=settings.model.dtype,
+        device=settings.model.device,
+        trust_remote_code=settings.model.trust_remote_code,
         elsewhere=elsewhere,
     )
     for adapter in adapters.values():
@@ -219,11 +217,11 @@ def open_session(
     return Session(
         checkpoints=tuple(map(str, checkpoints)),
         tasks=tuple(tasks),
-        chosen=chosen,
+        settings=settings,
         adapters=adapters,
         outline=base,
         variants=variants,
-        built=_build(tasks, chosen, base),
+        built=_build(tasks, settings, base),
         _loaded=None if outlined else base,
     )
 
@@ -276,23 +274,23 @@ def outline_base(
 
 
 def load_adapters(
-    checkpoints: Sequence[str | Path], chosen: Settings, names: Mapping[str, str] | None = None
+    checkpoints: Sequence[str | Path], settings: Settings, names: Mapping[str, str] | None = None
 ) -> dict[str, Adapter]:
     """Unique name → adapter; names that clash are told apart by their folder or a number.
 
     Args:
         checkpoints: Folders, files or hub ids.
-        chosen: Settings; the base and what the files do not say are read.
+        settings: Settings; the base and what the files do not say are read.
         names: Adapters' hash → name, of those that a run folder has named before.
 
     Raises:
         CheckpointError: One that cannot be read, or the same adapter twice.
     """
-    said = {k: v for k, v in chosen.checkpoint.items() if v is not None}
+    said = {k: v for k, v in settings.overrides.items() if v is not None}
     loaded: list[tuple[str | Path, Adapter]] = []
     hashes: dict[str, str] = {}
     for checkpoint in checkpoints:
-        adapter = load_adapter(checkpoint, base=chosen.base, bases=KnownBase, **said)
+        adapter = load_adapter(checkpoint, base=settings.model.base, bases=KnownBase, **said)
         if adapter.sha256 in hashes:
             raise CheckpointError(
                 f"{checkpoint} and {hashes[adapter.sha256]} are the same adapter",
@@ -342,35 +340,33 @@ def common_base(adapters: Mapping[str, Adapter], given: str | None) -> str:
     return names[0]
 
 
-def _variants(name: str, adapter: Adapter, chosen: Settings) -> list[Variant]:
-    ranks = parse_ranks(chosen.ranks, adapter)
-    return variants_of(name, adapter, ranks, tuple(chosen.basis), chosen.rescale)
+def variants_for(name: str, adapter: Adapter, options: TruncationOptions) -> list[Variant]:
+    """The curves to draw for one adapter.
+
+    Raises:
+        RankError, UsageError: See `parse_ranks` and `variants_of`.
+    """
+    ranks = parse_ranks(options.ranks, adapter)
+    return variants_of(name, adapter, ranks, tuple(options.basis), options.rescale)
 
 
-def limit_of(task: str, chosen: Settings) -> int | None:
+def limit_of(task: str, settings: Settings) -> int | None:
     """How many documents of a task: as asked, else a sample of a bundled task, all of another."""
     from aurac.tasks import BUNDLED, QUICK_DOCUMENTS
 
-    if chosen.limit is None:
-        return QUICK_DOCUMENTS if task in BUNDLED and task not in chosen.data else None
-    return chosen.limit or None
+    limit = settings.task.limit
+    if limit is None:
+        return QUICK_DOCUMENTS if task in BUNDLED and task not in settings.task.data else None
+    return int(limit) or None  # type: ignore[arg-type]
 
 
-def _build(tasks: Sequence[str], chosen: Settings, base: LoadedBase) -> list[BuiltTask]:
+def _build(tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[BuiltTask]:
     from aurac.tasks.lm_eval import build_tasks
 
-    limits = {name: limit_of(name, chosen) for name in tasks}
-    return build_tasks(
-        list(tasks),
-        tokenizer=base.tokenizer,
-        num_fewshot=chosen.num_fewshot,
+    limits = {name: limit_of(name, settings) for name in tasks}
+    options = replace(
+        settings.task,
         limit={name: limit for name, limit in limits.items() if limit is not None},
-        seed=chosen.seed,
-        data=dict(chosen.data),
-        metric=dict(chosen.metric),
-        chat_template=chosen.chat_template,
-        fewshot=chosen.fewshot,
-        held_out="fit" in (chosen.rescale or ()),
-        split=chosen.split,
-        cluster=chosen.cluster,
+        held_out="fit" in (settings.truncation.rescale or ()),
     )
+    return build_tasks(list(tasks), tokenizer=base.tokenizer, options=options)

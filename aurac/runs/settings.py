@@ -5,68 +5,103 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.engine.options import EngineOptions
 from aurac.errors import UsageError
+from aurac.tasks.options import TaskOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
-    from typing import Literal
 
     from aurac.adapters.truncate import Basis, Rescale
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a comparison may be told; the names are those of the command line.
+class TruncationOptions:
+    """Which curves are drawn of each adapter.
 
     Attributes:
         ranks: `pow2`, `all` or explicit ranks.
         basis: One or more of `prefix`, `svd`; the first is the one compared.
         rescale: One or more of `rule`, `keep`, `trained`, `fit`; None: each adapter's default.
-        num_fewshot: Examples in each prompt; None: the task's own number.
-        fewshot: `stock` (lm-eval's sampling) or `fixed` (one header for all documents).
-        limit: Only the first so many documents of each task (0: all). None: the first
-            `aurac.tasks.QUICK_DOCUMENTS` of a bundled task, all of any other.
-        split: `test` or `validation`; None: the split that lm-eval evaluates.
-        metric: task → `name,filter`; the key "" holds for every task.
-        data: task → folder with local splits.
-        chat_template: Put prompts through the tokenizer's chat template.
-        base: Base model; None: the one the adapters record.
-        dtype, device: As `aurac.models.base` picks them; None: automatic.
-        batch_size, batch_tokens: Budgets of the engine.
-        seed: Of the few-shot sampling.
-        checkpoint: What the files do not say: method, scaling, alpha, nested_ranks.
-        trust_remote_code: Let the base run its own code.
-        groups: arm → names of the adapters that are seeds of one recipe.
-        cluster: task → field of its documents that says which of them share a passage.
-        device_map: How to spread a base that is larger than one device, see `load_base`.
     """
 
     ranks: str | Sequence[int] = "pow2"
     basis: Sequence[Basis] = ("prefix",)
     rescale: Sequence[Rescale] | None = None
-    num_fewshot: int | None = None
-    fewshot: Literal["stock", "fixed"] = "stock"
-    limit: int | None = None
-    split: Literal["test", "validation"] | None = None
-    metric: Mapping[str, str] = field(default_factory=dict)
-    data: Mapping[str, Path] = field(default_factory=dict)
-    chat_template: bool = False
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The base model and how it is computed.
+
+    Attributes:
+        base: Base model; None: the one the adapters record.
+        dtype, device: As `aurac.models.device` picks them; None: automatic.
+        device_map: How to spread a base that is larger than one device, see `load_base`.
+        trust_remote_code: Let the base run its own code.
+    """
+
     base: str | None = None
     dtype: str | None = None
     device: str | None = None
-    batch_size: int | None = None
-    batch_tokens: int | None = None
-    seed: int = 1234
-    checkpoint: Mapping[str, Any] = field(default_factory=dict)
-    trust_remote_code: bool = False
-    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    cluster: Mapping[str, str] = field(default_factory=dict)
     device_map: str | Mapping[str, Any] | None = None
+    trust_remote_code: bool = False
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What a comparison may be told.
+
+    Attributes:
+        task: Documents, prompts and metrics. A `limit` of 0 takes all documents; None the first
+            `aurac.tasks.QUICK_DOCUMENTS` of a bundled task, and all of any other.
+        truncation: Which curves.
+        model: The base.
+        engine: Budgets of the engine.
+        overrides: What the adapters' files do not say: method, scaling, alpha, nested_ranks.
+        groups: Recipe group → names of the adapters that are seeds of one recipe.
+    """
+
+    task: TaskOptions = field(default_factory=TaskOptions)
+    truncation: TruncationOptions = field(default_factory=TruncationOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, **fields: Any) -> Settings:
+        """From flat keywords, each to the options that have a field of its name.
+
+        `checkpoint` is `overrides`.
+
+        Raises:
+            TypeError: A keyword of none of them.
+        """
+        if "checkpoint" in fields:
+            fields["overrides"] = fields.pop("checkpoint")
+        parts = {
+            name: kind(
+                **{f.name: fields.pop(f.name) for f in dataclasses.fields(kind) if f.name in fields}
+            )
+            for name, kind in _CONCERNS.items()
+        }
+        return cls(**parts, **fields)
+
+
+def _names(kind: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+_CONCERNS: dict[str, type[Any]] = {
+    "task": TaskOptions,
+    "truncation": TruncationOptions,
+    "model": ModelOptions,
+    "engine": EngineOptions,
+}
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 EXECUTORS = ("local", "ray")
 
@@ -123,7 +158,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     return number, of
 
 
-def separated(given: Mapping[str, Any]) -> tuple[Settings, Execution]:
+def separated(fields: Mapping[str, Any]) -> tuple[Settings, Execution]:
     """Keywords of both kinds, each to where it belongs.
 
     Raises:
@@ -131,25 +166,25 @@ def separated(given: Mapping[str, Any]) -> tuple[Settings, Execution]:
         UsageError: A value of `Execution` out of range.
     """
     names = {f.name for f in dataclasses.fields(Execution)}
-    execution = {name: value for name, value in given.items() if name in names}
-    return Settings(**{k: v for k, v in given.items() if k not in names}), Execution(**execution)
+    execution = {name: value for name, value in fields.items() if name in names}
+    rest = {name: value for name, value in fields.items() if name not in names}
+    return Settings.of(**rest), Execution(**execution)
 
 
-def to_plain(chosen: Settings) -> dict[str, Any]:
+def to_plain(settings: Settings) -> dict[str, Any]:
     """Settings as JSON values, for another process; folders become absolute."""
-    from pathlib import Path
-
-    plain = dataclasses.asdict(chosen)
-    plain["data"] = {task: str(Path(folder).resolve()) for task, folder in chosen.data.items()}
+    plain = dataclasses.asdict(settings)
+    data = settings.task.data
+    plain["task"]["data"] = {task: str(folder.resolve()) for task, folder in data.items()}
     return plain
 
 
 def from_plain(plain: Mapping[str, Any]) -> Settings:
     """The inverse of `to_plain`."""
-    from pathlib import Path
-
-    data = {task: Path(folder) for task, folder in plain["data"].items()}
-    return Settings(**{**plain, "data": data})
+    parts = {name: kind(**plain[name]) for name, kind in _CONCERNS.items()}
+    data = {task: Path(folder) for task, folder in plain["task"]["data"].items()}
+    parts["task"] = dataclasses.replace(parts["task"], data=data)
+    return Settings(**{**plain, **parts})
 
 
 def parse_device_map(text: str | None) -> str | dict[str, Any] | None:

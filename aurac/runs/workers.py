@@ -51,7 +51,7 @@ class LocalExecutor:
     ) -> None:
         """See `Executor`."""
         workers = self._execution.workers
-        if session.chosen.device_map is not None and workers is None:
+        if session.settings.model.device_map is not None and workers is None:
             workers = 1  # one process has all devices
         devices = worker_devices(session.outline.device, workers)
         devices = devices[: max(1, len(cells))]
@@ -59,7 +59,7 @@ class LocalExecutor:
             if len(devices) > 1:
                 threads = stack.enter_context(_divided_threads(len(devices)))
                 stack.enter_context(self._others(session, store, devices[1:], threads, context))
-            if session.chosen.device_map is None:
+            if session.settings.model.device_map is None:
                 session.place_on(devices[0])
             Runner(session.base, store, session.options, context).run(cells)
 
@@ -96,11 +96,12 @@ class LocalExecutor:
                 relay.join(_ENDS_IN)
 
     def _job(self, session: Session, store: CellStore, device: str) -> dict[str, Any]:
+        plain = to_plain(session.settings)
         return {
             "folder": str(store.run_folder.resolve()),
             "checkpoints": list(session.checkpoints),
             "tasks": list(session.tasks),
-            "settings": {**to_plain(session.chosen), "device": device},
+            "settings": {**plain, "model": {**plain["model"], "device": device}},
             "execution": asdict(self._execution),
         }
 

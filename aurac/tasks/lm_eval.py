@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from aurac.tasks import local_data
 from aurac.tasks.failures import translated
 from aurac.tasks.isolation import quiet, seeded
 from aurac.tasks.metrics import ANY_TASK, choose_metric
+from aurac.tasks.options import TaskOptions
 from aurac.tasks.requests import chat_text
 from aurac.tasks.task import BuiltTask, Document, Leaf
 from aurac.tasks.upstream import (
@@ -39,26 +39,13 @@ from aurac.tasks.upstream import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import Literal
+    from collections.abc import Iterator, Mapping, Sequence
 
 _log = logging.getLogger(__name__)
 
 
 def build_tasks(
-    names: Sequence[str],
-    *,
-    tokenizer: Any,
-    num_fewshot: int | None = None,
-    limit: float | Mapping[str, float] | None = None,
-    seed: int = OTHER_SEED,
-    data: Mapping[str, Path] | None = None,
-    metric: Mapping[str, str] | None = None,
-    chat_template: bool = False,
-    fewshot: Literal["stock", "fixed"] = "stock",
-    held_out: bool = False,
-    split: Literal["test", "validation"] | None = None,
-    cluster: Mapping[str, str] | None = None,
+    names: Sequence[str], *, tokenizer: Any, options: TaskOptions | None = None, **fields: Any
 ) -> list[BuiltTask]:
     """Looks tasks up and builds their requests, once for every rank and every adapter.
 
@@ -68,21 +55,8 @@ def build_tasks(
     Args:
         names: Bundled tasks, any task, group or tag that lm-eval knows, or paths to YAML files.
         tokenizer: The base's tokenizer; used for its chat template only.
-        num_fewshot: Examples in each prompt; None takes the task's own number. Tasks that fix
-            themselves to 0 keep 0, as in lm-eval.
-        limit: Only the first so many documents of each task; below 1, that share of them. A
-            mapping gives it for the names in it, and leaves the others whole.
-        seed: Seed of the few-shot sampling.
-        data: Task to folder with its splits, instead of the hub; for a group one sub-folder for
-            each leaf, named as the leaf or as its data set.
-        metric: Task (``*`` or the empty string for all) to the ``name,filter`` that is integrated.
-        chat_template: Whether prompts go through the tokenizer's chat template.
-        fewshot: ``stock`` samples examples as the task says; ``fixed`` shows the first
-            ``num_fewshot`` examples of the few-shot split to every document: another prompt.
-        held_out: Keep a split of local or bundled documents beside the evaluated one, to fit on.
-        split: Evaluate this split of each task; None takes the one that lm-eval would.
-        cluster: Task or group to the documents' field by which they are clustered; a task's own
-            ``metadata: {cluster: FIELD}`` says it, too.
+        options: What the tasks are told.
+        **fields: Fields of `TaskOptions`, in the place of `options`.
 
     Returns:
         One entry for each task. A group gives one for each leaf and then one for itself, pooled.
@@ -92,31 +66,26 @@ def build_tasks(
         DataError: Documents that are broken, missing, or cannot be fetched.
         UsageError: Options that make no sense.
     """
-    _check_options(names, num_fewshot, limit, fewshot)
-    if chat_template and not getattr(tokenizer, "chat_template", None):
+    options = options or TaskOptions(**fields)
+    if isinstance(names, str) or not names:
+        raise TaskError("no task was given", expected="a list of at least one name")
+    options.check()
+    if options.chat_template and not getattr(tokenizer, "chat_template", None):
         raise UsageError("the tokenizer has no chat template", fix="leave --chat-template out")
-    data = dict(data or {})
-    metric = {task or ANY_TASK: key for task, key in (metric or {}).items()}
     compile_templates_once()
-    builder = _Builder(
-        num_fewshot=num_fewshot,
-        limit=limit,
-        seed=seed,
-        data=data,
-        metric=metric,
-        template=partial(chat_text, tokenizer) if chat_template else None,
-        template_sha256=sha256_json(tokenizer.chat_template) if chat_template else None,
-        fewshot=fewshot,
-        held_out=held_out,
-        split=split,
-        cluster=dict(cluster or {}),
-    )
+    builder = _Builder(options, tokenizer)
     with quiet(LOGGERS, BAR_MODULES):
         built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
+    _check_names(names, built, options)
+    return built
+
+
+def _check_names(names: Sequence[str], built: Sequence[BuiltTask], options: TaskOptions) -> None:
+    """Refuse options for tasks that are not evaluated, and a task that comes twice."""
     known = [task.name for task in built] + list(names)
-    for option, asked in (("data", data), ("metric", metric), ("cluster", cluster or {})):
-        for task in asked:
-            if task not in known and task != ANY_TASK:
+    for option in ("data", "metric", "cluster"):
+        for task in getattr(options, option):
+            if task not in known and task not in (ANY_TASK, ""):
                 raise UsageError(
                     f"--{option} names {task!r}, which is not evaluated",
                     expected=f"one of {', '.join(dict.fromkeys(known))}",
@@ -124,63 +93,27 @@ def build_tasks(
     for name in {task.name for task in built}:
         if sum(task.name == name for task in built) > 1:
             raise TaskError(f"task {name!r} was asked for more than once", fix="leave one of them")
-    return built
-
-
-def _check_options(
-    names: Sequence[str],
-    num_fewshot: int | None,
-    limit: float | Mapping[str, float] | None,
-    fewshot: str,
-) -> None:
-    if isinstance(names, str) or not names:
-        raise TaskError("no task was given", expected="a list of at least one name")
-    if num_fewshot is not None and num_fewshot < 0:
-        raise UsageError(f"num_fewshot {num_fewshot} is negative", expected="0 or more")
-    limits = limit.values() if isinstance(limit, Mapping) else [limit]
-    for value in limits:
-        if value is not None and value <= 0:
-            raise UsageError(f"limit {value} leaves no document", expected="1 or more, or a share")
-    if fewshot not in ("stock", "fixed"):
-        raise UsageError(f"few-shot mode {fewshot!r} is unknown", expected="stock or fixed")
 
 
 class _Builder:
     """Builds one name after another with the same options."""
 
-    def __init__(
-        self,
-        *,
-        num_fewshot: int | None,
-        limit: float | Mapping[str, float] | None,
-        seed: int,
-        data: Mapping[str, Path],
-        metric: Mapping[str, str],
-        template: partial[str] | None,
-        template_sha256: str | None,
-        fewshot: str,
-        held_out: bool,
-        split: str | None,
-        cluster: Mapping[str, str],
-    ) -> None:
-        self.split = split
-        self.cluster = cluster
-        self.held_out = held_out
-        self.num_fewshot = num_fewshot
-        self.limits = limit
+    def __init__(self, options: TaskOptions, tokenizer: Any) -> None:
+        self.options = options
+        self.metric = {task or ANY_TASK: key for task, key in options.metric.items()}
+        self.template: partial[str] | None = None
+        self.template_sha256: str | None = None
+        if options.chat_template:
+            self.template = partial(chat_text, tokenizer)
+            self.template_sha256 = sha256_json(tokenizer.chat_template)
         self.limit: float | None = None
-        self.seed = seed
-        self.data = data
-        self.metric = metric
-        self.template, self.template_sha256 = template, template_sha256
-        self.fewshot = fewshot
         self._asked = ""
         self._at: str | None = None  # the leaf lm-eval is working on, for its error messages
         self._local: set[str] = set()
 
     def build(self, asked: str) -> list[BuiltTask]:
         """The tasks of one name, a group's leaves before the group."""
-        self.limit = self.limits.get(asked) if isinstance(self.limits, Mapping) else self.limits
+        self.limit = self.options.limit_of(asked)
         with seeded(PYTHON_SEED, OTHER_SEED):
             tasks, group = self._load(asked)
             leaves = [self._requests(name, task) for name, task in tasks.items()]
@@ -234,15 +167,17 @@ class _Builder:
             raise TaskError(f"task {leaf!r} runs code that the model writes, which aurac does not")
         if config.get("doc_to_image") or config.get("doc_to_audio"):
             raise TaskError(f"task {leaf!r} shows images or sounds; only text tasks are evaluated")
-        if self.split is not None:
-            config = self._evaluating(config, self.split)
+        if self.options.split is not None:
+            config = self._evaluating(config, self.options.split)
         files = self._files(config)
         if files is None:
             return config
         self._local.add(leaf)
         own = config.get("num_fewshot")
-        shown = own if self.num_fewshot is None or own == 0 else self.num_fewshot
-        return local_data.lay_in(config, files, num_fewshot=shown or 0, held_out=self.held_out)
+        shown = own if self.options.num_fewshot is None or own == 0 else self.options.num_fewshot
+        return local_data.lay_in(
+            config, files, num_fewshot=shown or 0, held_out=self.options.held_out
+        )
 
     def _evaluating(self, config: dict[str, Any], split: str) -> dict[str, Any]:
         named = config.get(f"{split}_split")
@@ -255,10 +190,10 @@ class _Builder:
 
     def _files(self, config: Mapping[str, Any]) -> local_data.Files | None:
         leaf = config["task"]
-        if leaf in self.data:
-            return local_data.find_splits(Path(self.data[leaf]))
-        if self._asked in self.data:
-            folder = Path(self.data[self._asked])
+        if leaf in self.options.data:
+            return local_data.find_splits(Path(self.options.data[leaf]))
+        if self._asked in self.options.data:
+            folder = Path(self.options.data[self._asked])
             for name in (leaf, config.get("dataset_name")):
                 if name and (folder / name).is_dir():
                     return local_data.find_splits(folder / name)
@@ -318,15 +253,19 @@ class _Builder:
     def _set_fewshot(self, name: str, task: Any) -> None:
         """As ``simple_evaluate``: number, then seed, before each build."""
         own = task.get_config("num_fewshot")
-        if self.num_fewshot is not None and own == 0 != self.num_fewshot:
+        if self.options.num_fewshot is not None and own == 0 != self.options.num_fewshot:
             _log.warning("task %s fixes itself to zero-shot and stays so", name)
-        elif self.num_fewshot is not None or own is None:
-            task.set_config(key="num_fewshot", value=self.num_fewshot or 0)
+        elif self.options.num_fewshot is not None or own is None:
+            task.set_config(key="num_fewshot", value=self.options.num_fewshot or 0)
         sampler = getattr(task, "sampler", None)
-        if self.fewshot == "fixed" and sampler is not None and task.get_config("num_fewshot"):
+        if (
+            self.options.fewshot == "fixed"
+            and sampler is not None
+            and task.get_config("num_fewshot")
+        ):
             first_n = importlib.import_module("lm_eval.api.samplers").get_sampler("first_n")
             task.sampler = first_n(list(sampler.fewshot_docs()))
-        task.set_fewshot_seed(seed=self.seed)
+        task.set_fewshot_seed(seed=self.options.seed)
 
     def _translated(self, error: Exception) -> AuracError:
         leaf = self._at or self._asked
@@ -339,8 +278,8 @@ class _Builder:
     def _cluster(self, leaf: Leaf, group: str | None) -> str | None:
         """The field that documents are clustered by: asked for, else what the task itself says."""
         for name in (leaf.name, group):
-            if name is not None and name in self.cluster:
-                return self.cluster[name]
+            if name is not None and name in self.options.cluster:
+                return self.options.cluster[name]
         said = (leaf.task.config.metadata or {}).get("cluster")
         return str(said) if said is not None else None
 
@@ -358,11 +297,11 @@ class _Builder:
 
     def _common(self) -> dict[str, Any]:
         return {
-            "fewshot": self.fewshot,
-            "fewshot_seed": self.seed,
+            "fewshot": self.options.fewshot,
+            "fewshot_seed": self.options.seed,
             "chat_template": self.template is not None,
             "template_sha256": self.template_sha256,
-            "split": self.split,
+            "split": self.options.split,
             "lm_eval": version("lm_eval"),
             "reference": reference_answers,
         }

@@ -428,7 +428,7 @@ def test_errors_are_one_line():
 
 
 def test_another_split_is_another_set_of_documents(adapters, tmp_path):
-    """A learning rate is chosen on `validation`; the test documents stay unseen."""
+    """A learning rate is settings on `validation`; the test documents stay unseen."""
     from aurac.tasks import load_split
 
     done = compare(

@@ -196,8 +196,9 @@ def test_a_read_only_folder_is_one_line(adapter, undisturbed, monkeypatch):
 
 def test_a_flipped_cell_is_refused_and_unlike_cells_make_no_curve(adapter, tmp_path):
     """What reads a run without the store: `aurac score RUN` and the like."""
-    from aurac.errors import RunFolderError
     from aurac.hashing import sha256_json
+
+    from aurac.errors import RunFolderError
     from aurac.readers.run import read_run
 
     out = tmp_path / "run"
@@ -286,7 +287,7 @@ def test_a_killed_workers_cells_are_called_done_only_if_they_are(
         return worker
 
     monkeypatch.setattr("aurac.runs.workers._start", start)
-    session = SimpleNamespace(checkpoints=(), tasks=(), chosen=Settings())
+    session = SimpleNamespace(checkpoints=(), tasks=(), settings=Settings())
     others = LocalExecutor(Execution())._others(session, CellStore(tmp_path), ["cpu"], 1, Tools())
     with pytest.raises(stop) if stop else contextlib.nullcontext(), others:
         if stop:
@@ -305,13 +306,13 @@ def test_a_worker_alone_serves_an_order_and_ends_with_its_parent(adapter, undist
     from aurac.runs.session import open_session
     from aurac.runs.settings import Execution, Settings, to_plain
 
-    session = open_session([adapter], [TASK], Settings(**COMMON))
+    session = open_session([adapter], [TASK], Settings.of(**COMMON))
     out = open_run_folder(tmp_path / "run", [TASK], session.request())
     order = {
         "folder": str(out),
         "checkpoints": [str(adapter)],
         "tasks": [TASK],
-        "settings": to_plain(session.chosen),
+        "settings": to_plain(session.settings),
         "execution": asdict(Execution()),
     }
     worker = subprocess.Popen([sys.executable, "-m", "aurac.runs.worker"], stdin=-1)

@@ -9,13 +9,14 @@ import subprocess
 import sys
 
 import pytest
+from aurac.machine import process_mark
+from aurac.runs.provenance import CellIdentity
 from click.testing import CliRunner
 from runs_doubles import Task, planned, runner
 
 from aurac.cli.runs import runs
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_json
-from aurac.machine import process_mark
 from aurac.runs.folder import (
     find_run_folder,
     held_besides,
@@ -27,7 +28,6 @@ from aurac.runs.folder import (
 from aurac.runs.lock import Leases
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.progress import duration
-from aurac.runs.provenance import CellIdentity
 from aurac.runs.runner import Tools
 from aurac.runs.settings import Execution, Settings, from_plain, parse_shard, separated, to_plain
 from aurac.runs.status import PlanRow, add_to_plan, find_runs, read_plan, read_status, write_plan
@@ -265,8 +265,8 @@ def test_shards_are_numbered_from_one():
 
 
 def test_execution_is_checked_and_apart_from_what_changes_numbers():
-    chosen, execution = separated({"limit": 3, "workers": 2, "executor": "local"})
-    assert (chosen.limit, execution.workers) == (3, 2)
+    settings, execution = separated({"limit": 3, "workers": 2, "executor": "local"})
+    assert (settings.task.limit, execution.workers) == (3, 2)
     with pytest.raises(UsageError, match="executor 'slurm'"):
         Execution(executor="slurm")
     with pytest.raises(UsageError, match="an address without --executor ray"):
@@ -276,11 +276,11 @@ def test_execution_is_checked_and_apart_from_what_changes_numbers():
 
 
 def test_settings_travel_as_json(tmp_path):
-    chosen = Settings(data={"t": tmp_path}, checkpoint={"nested_ranks": (1, 2)}, ranks=(1, 2))
-    there = from_plain(json.loads(json.dumps(to_plain(chosen))))
+    settings = Settings.of(data={"t": tmp_path}, checkpoint={"nested_ranks": (1, 2)}, ranks=(1, 2))
+    there = from_plain(json.loads(json.dumps(to_plain(settings))))
     assert there.data == {"t": tmp_path.resolve()}
     assert tuple(there.ranks) == (1, 2)
-    assert to_plain(there) == json.loads(json.dumps(to_plain(chosen)))
+    assert to_plain(there) == json.loads(json.dumps(to_plain(settings)))
 
 
 def test_a_log_is_json_lines_with_the_run_and_what_was_warned(tmp_path):
