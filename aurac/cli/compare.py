@@ -216,7 +216,11 @@ def compare(
 
 
 def _done(
-    checkpoints: tuple[str, ...], tasks: Sequence[str], out: str | None, **settings: Any
+    checkpoints: tuple[str, ...],
+    tasks: Sequence[str],
+    out: str | None,
+    command: str,
+    **settings: Any,
 ) -> Comparison:
     """The comparison: recognised as finished before anything heavy is loaded, or computed."""
     from aurac.runs.finished import Request, recall
@@ -231,7 +235,6 @@ def _done(
     check_names(tasks)
     from aurac.runs.compare import compare as run
 
-    command = shlex.join(["aurac", *sys.argv[1:]])
     return run(checkpoints, tasks, out=out, progress=True, command=command, **settings)
 
 
