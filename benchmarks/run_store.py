@@ -4,7 +4,7 @@
     python benchmarks/run_store.py --memory CKPT --tasks aurac_word_problems_mc --out FILE.json
 
 The first fills a folder with cells (small ones: only their number matters to a listing), then puts
-full-size cells into it through the runner, with leases and log, on tasks that cost nothing: what
+full-size cells into it through the runner, with locks and log, on tasks that cost nothing: what
 is left is the store's own cost per cell. It also times a status from the command line, the plan,
 and reading a cell back. The second evaluates 500 cells with the real engine (one adapter's cells,
 deleted and computed again) and prints the resident memory, threads and open files along the way.
@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "unit"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 DOCUMENTS = 100
 
@@ -43,31 +43,37 @@ def store_costs(cells: int, puts: int = 200) -> dict[str, Any]:
     from runs_doubles import Task, planned, runner
 
     from aurac.runs.folder import open_run_folder
-    from aurac.runs.lock import Leases
+    from aurac.runs.lock import Locks
     from aurac.runs.log import RunLog
-    from aurac.runs.runner import Tools
+    from aurac.runs.runner import RunContext
     from aurac.runs.status import PlanRow, read_status, write_plan
     from aurac.runs.store import CellStore, read_cell
 
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "run"
-        request = {"settings": {}, "adapters": {}, "curves": [], "tasks": {"t": "x"}}
+        request = {
+            "settings": {},
+            "adapters": {},
+            "curves": [],
+            "tasks": {"t": {"first_prompt": "x", "documents": 100}},
+        }
         open_run_folder(folder, ["t"], request)
         (folder / "cells").mkdir()
-        rows = [PlanRow(f"{n:064x}", f"c{n % 50}", n, f"t{n % 7}", 100) for n in range(cells)]
+        rows = [PlanRow(f"{n:064x}", f"c{n % 50}", n, f"t{n % 7}", 400, 100) for n in range(cells)]
         for row in rows:
-            (folder / "cells" / f"{row.key}.json").write_text("{}")
+            line = f'{{"documents":{row.documents}}}\n'  # what a status reads of a cell
+            (folder / "cells" / f"{row.key}.jsonl").write_text(line)
         fresh = planned(*(Task(f"task{n}", n=DOCUMENTS, passes=0) for n in range(puts)))
-        plan = [*rows, *(PlanRow(c.identity.key, None, 0, "t", 100) for c in fresh)]
+        plan = [*rows, *(PlanRow(c.identity.key, None, 0, "t", 400, 100) for c in fresh)]
         began = time.perf_counter()
         write_plan(folder, plan)
         plan_seconds = time.perf_counter() - began
         store = CellStore(folder)
         began = time.perf_counter()
-        with RunLog(folder) as log, Leases(folder) as leases:
-            runner(folder, Tools(leases, log=log)).run(fresh)
+        with RunLog(folder) as log, Locks(folder) as locks:
+            runner(folder, RunContext(locks, log=log)).run(fresh)
         each = (time.perf_counter() - began) / puts
-        paths = [store.path(cell.identity) for cell in fresh]
+        paths = [store.path(cell.identity.key) for cell in fresh]
         command = [sys.executable, "-m", "aurac", "runs", "status", str(folder), "--json"]
         return {
             "cells": cells + puts,
@@ -98,9 +104,9 @@ def usage() -> dict[str, int]:
 def memory(checkpoint: str, task: str, cells: int = 500) -> dict[str, Any]:
     """Memory while the cells of one adapter are computed again and again."""
     from aurac.engine.options import EngineOptions
-    from aurac.runs.lock import Leases
+    from aurac.runs.lock import Locks
     from aurac.runs.log import RunLog
-    from aurac.runs.runner import Runner, Tools
+    from aurac.runs.runner import RunContext, Runner
     from aurac.runs.session import open_session
     from aurac.runs.settings import Settings
     from aurac.runs.store import CellStore
@@ -112,14 +118,14 @@ def memory(checkpoint: str, task: str, cells: int = 500) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
         store = CellStore(folder)
-        with RunLog(folder) as log, Leases(folder) as leases:
-            runner = Runner(session.base, store, EngineOptions(), Tools(leases, log=log))
+        with RunLog(folder) as log, Locks(folder) as locks:
+            runner = Runner(session.base, store, EngineOptions(), RunContext(locks, log=log))
             done = 0
             while done < cells:
                 runner.run(planned)
                 done += len(planned)
                 for cell in planned:
-                    store.path(cell.identity).unlink()
+                    store.path(cell.identity.key).unlink()
                 seen.append({"cells": done, **usage()})
     half = [point["kib"] for point in seen if point["cells"] >= cells / 5]
     return {"growth": round(max(half) / half[0] - 1, 4), "points": seen[:: max(1, len(seen) // 8)]}
