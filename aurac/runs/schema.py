@@ -8,6 +8,7 @@ content, so that a line that was cut off or changed is told from a whole one.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -267,3 +268,24 @@ def decode_line(line: bytes) -> Line:
         raise ValueError(f"a line of kind {envelope.kind!r}")
     content: Line = msgspec.json.decode(raw, type=_KINDS[envelope.kind])
     return content
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a line of a cell's file."""
+    records = (_Envelope, *_KINDS.values())
+    (envelope, *contents), definitions = msgspec.json.schema_components(
+        records, ref_template="#/$defs/{name}"
+    )
+    for definition in definitions.values():
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"A line of a cell's file, schema {CELL_SCHEMA}",
+        "allOf": [envelope],
+        "oneOf": [
+            {"properties": {"kind": {"const": kind}, "content": content}}
+            for kind, content in zip(_KINDS, contents, strict=True)
+        ],
+        "$defs": definitions,
+    }

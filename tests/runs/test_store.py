@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -29,10 +30,12 @@ from aurac.runs.schema import (
     decode_line,
     differences,
     encode_line,
+    json_schema,
 )
 from aurac.runs.store import CellStore, documents_hash, read_cell
 
 IDENTITY = make_identity(rank=4)
+REPOSITORY = Path(__file__).parents[2]
 KEYS = tuple(DocumentKey(str(n), f"content{n}", f"prompt{n}") for n in range(12))
 
 
@@ -145,6 +148,23 @@ def test_aggregates_belong_to_exactly_their_documents(store):
 def test_every_field_changes_the_key(field):
     other = msgspec.structs.replace(IDENTITY, **{field: 7 if field != "fit_factor" else 2.0})
     assert other.key != IDENTITY.key
+
+
+def test_the_schema_in_the_documents_is_that_of_the_records(store):
+    """`docs/cell-schema.json` is `json_schema()`; the lines that the store writes follow it."""
+    text = json.dumps(json_schema(), indent=1) + "\n"
+    assert (REPOSITORY / "docs" / "cell-schema.json").read_text() == text
+    jsonschema = pytest.importorskip("jsonschema")
+    path = fill(store, block(0, 1, logged=Logged(greedy=[[True], [False]]), notes=["x"]))
+    store.append(IDENTITY, Aggregates(documents_sha256="a", values={"x": 1.0}), 2)
+    store.recount(IDENTITY, 2)
+    validator = jsonschema.Draft202012Validator(json_schema())
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [line["kind"] for line in lines] == ["cell", "block", "aggregates", "recount"]
+    for line in lines:
+        validator.validate(line)
+        line["documents"] = "two"
+        assert not validator.is_valid(line)
 
 
 # Damage -----------------------------------------------------------------------------------------
