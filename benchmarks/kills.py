@@ -9,8 +9,9 @@ at a moment drawn from the time that the undisturbed run took from its start to 
 at one drawn from the time that its cells took, counted from when the first cell begins.
 
 What is checked: the curves of every run are byte for byte those of the undisturbed one, no kill
-costs more than one block, and nothing is left behind (locks, temporary files). Each attempt is a
-fork of a process that has imported the libraries, but read no model and no task.
+costs more than one block of documents, and nothing is left behind (locks, temporary files).
+`--block N` makes blocks of N documents. Each attempt is a fork of a process that has imported the
+libraries, but read no model and no task.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 
 LIBRARIES = (
     *("lm_eval.tasks", "matplotlib.pyplot", "transformers", "peft"),
-    *("aurac.runs.compare", "aurac.report", "aurac.tasks.lm_eval", "aurac.engine.loglikelihood"),
+    *("aurac.runs.compare", "aurac.report", "aurac.tasks.lm_eval", "aurac.engine.packed"),
 )
 
 
@@ -44,7 +45,16 @@ def attempt(request: dict[str, Any], folder: Path, log: Path) -> int:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         from aurac.runs.compare import compare
+        from aurac.tasks.task import Evaluation
 
+        block = Evaluation.block
+
+        def noted(self: Any, places: Any, *more: Any) -> Any:
+            with (folder / "logs" / "blocks.txt").open("a") as file:
+                file.write(f"{self.task.name}\n")
+            return block(self, places, *more)
+
+        Evaluation.block = noted  # type: ignore[method-assign]
         status = 3 if compare(out=folder, **request).failures else 0
     finally:
         os._exit(status)
@@ -79,6 +89,12 @@ def begun(folder: Path) -> list[float]:
     return [event["clock"] for event in events if event["event"] == "begin"]
 
 
+def blocks_begun(folder: Path) -> int:
+    """How many blocks were begun, by all processes."""
+    path = folder / "logs" / "blocks.txt"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
 def wait_for_a_cell(pid: int, folder: Path) -> int | None:
     """Wait until one more cell begins; the exit status if the run ends before that."""
     before = len(begun(folder))
@@ -91,7 +107,7 @@ def wait_for_a_cell(pid: int, folder: Path) -> int | None:
 
 def left_behind(folder: Path) -> list[str]:
     """Files that a finished run should not have."""
-    scraps = [*folder.rglob(".*"), *(folder / "locks").glob("*")]
+    scraps = [*folder.rglob(".*"), *(folder / "locks").iterdir()]
     return sorted(str(path.relative_to(folder)) for path in scraps)
 
 
@@ -105,6 +121,7 @@ def campaign(request: dict[str, Any], kills: int, seed: int, root: Path) -> dict
     whole = time.monotonic() - started
     expected = curves(root / "undisturbed")
     cells = len(list((root / "undisturbed" / "cells").iterdir()))
+    blocks = blocks_begun(root / "undisturbed")
     clocks = begun(root / "undisturbed")
     computing = max(clocks) - min(clocks)
     spent, runs, redone, moments = 0, [], 0, []
@@ -125,26 +142,27 @@ def campaign(request: dict[str, Any], kills: int, seed: int, root: Path) -> dict
             wait(pid)
             spent, mine = spent + 1, mine + 1
             moments.append(f"{moment:.3f} s {'of the cells' * within}".strip())
-        starts = len(begun(folder))
-        redone += starts - cells
+        again = blocks_begun(folder) - blocks
+        redone += again
         runs.append(
             {
                 "kills": mine,
                 "status": status,
                 "equal": status == 0 and curves(folder) == expected,
-                "redone": starts - cells,
+                "redone": again,
                 "left_behind": left_behind(folder),
             }
         )
     return {
         "cells": cells,
+        "blocks": blocks,
         "seconds_undisturbed": round(whole, 2),
         "seconds_of_cells": round(computing, 2),
         "kills": spent,
         "runs": runs,
-        "cells_redone": redone,
+        "blocks_redone": redone,
         "all_equal": all(run["equal"] for run in runs),
-        "at_most_one_redone_per_kill": all(run["redone"] <= run["kills"] for run in runs),
+        "at_most_one_block_redone_per_kill": all(run["redone"] <= run["kills"] for run in runs),
         "moments": moments,
     }
 
@@ -160,6 +178,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--block", type=int, help="documents in a block")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     names = ("checkpoints", "limit", "ranks", "dtype", "device")
@@ -168,6 +187,10 @@ def main() -> None:
         importlib.import_module(name)
     import torch
 
+    from aurac.runs import plan
+
+    if given.block:
+        plan.BLOCK_DOCUMENTS = {given.device: given.block}
     torch.set_num_threads(1)  # nothing else runs in this process, so that a fork is whole
     with tempfile.TemporaryDirectory() as root:
         found = campaign(request, given.kills, given.seed, Path(root))
@@ -176,7 +199,9 @@ def main() -> None:
     if given.out:
         given.out.write_text(text + "\n")
     clean = all(not run["left_behind"] for run in found["runs"])
-    sys.exit(0 if found["all_equal"] and found["at_most_one_redone_per_kill"] and clean else 1)
+    sys.exit(
+        0 if found["all_equal"] and found["at_most_one_block_redone_per_kill"] and clean else 1
+    )
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@ r"""Two Ray workers against one: the same cells, one thread each, the same bytes
     python benchmarks/ray_scaling.py adapters_zoo/word_problems/{lora,dylora} --limit 20 \
         --ranks all --tasks aurac_word_problems_mc
 
-Cells are handed out one at a time, so a fast worker takes more. The rate is that of the cells that
-come back while every worker has work: from when each has brought its first (starting Python and
-loading the base are outside it) until the first finds none left. The whole time is printed as well.
+Ray places blocks of documents, so a fast worker takes more; with 128 documents or fewer a cell is
+one block. The rate is that of the cells that come back while every worker has work: from when each
+has brought its first (starting Python and loading the base are outside it) until the first finds
+none left. The whole time is printed as well.
 """
 
 from __future__ import annotations

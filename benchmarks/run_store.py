@@ -55,15 +55,16 @@ def store_costs(cells: int, puts: int = 200) -> dict[str, Any]:
             "settings": {},
             "adapters": {},
             "curves": [],
-            "tasks": {"t": {"first_prompt": "x", "documents": 1}},
+            "tasks": {"t": {"first_prompt": "x", "documents": 100}},
         }
         open_run_folder(folder, ["t"], request)
         (folder / "cells").mkdir()
-        rows = [PlanRow(f"{n:064x}", f"c{n % 50}", n, f"t{n % 7}", 100, 100) for n in range(cells)]
+        rows = [PlanRow(f"{n:064x}", f"c{n % 50}", n, f"t{n % 7}", 400, 100) for n in range(cells)]
         for row in rows:
-            (folder / "cells" / f"{row.key}.jsonl").write_text("{}")
+            line = f'{{"documents":{row.documents}}}\n'  # what a status reads of a cell
+            (folder / "cells" / f"{row.key}.jsonl").write_text(line)
         fresh = planned(*(Task(f"task{n}", n=DOCUMENTS, passes=0) for n in range(puts)))
-        plan = [*rows, *(PlanRow(c.identity.key, None, 0, "t", 100, 100) for c in fresh)]
+        plan = [*rows, *(PlanRow(c.identity.key, None, 0, "t", 400, 100) for c in fresh)]
         began = time.perf_counter()
         write_plan(folder, plan)
         plan_seconds = time.perf_counter() - began

@@ -15,7 +15,7 @@ import os
 import secrets
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from aurac.files import alive, process_mark, same_machine
@@ -40,7 +40,8 @@ class Owner:
     Attributes:
         token: Drawn by the process for all its locks.
         mark: Of the process that holds it, see `aurac.files`.
-        deaths: Processes that ended while they held it, one after the other.
+        deaths: Processes that ended while they held it, one after the other, since something of
+            the work was last kept.
     """
 
     token: str = ""
@@ -138,7 +139,11 @@ class Locks:
         except FileExistsError:
             return False
         try:
-            os.write(descriptor, json.dumps(asdict(owner)).encode())
+            os.write(descriptor, _encoded(owner))
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
         finally:
             os.close(descriptor)
         self._held[path.name] = owner
@@ -152,6 +157,16 @@ class Locks:
     def deaths(self, key: str) -> int:
         """How many processes ended while they held this lock, the last ones before this one."""
         return self._held[key].deaths
+
+    def clear_deaths(self, key: str) -> None:
+        """Something of the work is kept: those who ended over it before did not end in vain."""
+        owner = self._held.get(key)
+        if owner is None or not owner.deaths or self.lost(key):
+            return
+        owner = replace(owner, deaths=0)
+        with contextlib.suppress(OSError):
+            (self.folder / key).write_bytes(_encoded(owner))
+            self._held[key] = owner
 
     def release(self, key: str) -> None:
         """Give the lock back."""
@@ -182,6 +197,10 @@ class Locks:
             self._seen[key] = (state, now)
             return False
         return now - since >= self.seconds
+
+
+def _encoded(owner: Owner) -> bytes:
+    return json.dumps(asdict(owner)).encode()
 
 
 def read_owner(path: Path) -> Owner | None:

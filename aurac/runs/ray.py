@@ -97,6 +97,7 @@ class _Open:
     waiting: deque[list[int]]
     there: int
     running: int = 0
+    answered: int = 0  # requests
     started: float = field(default_factory=time.perf_counter)
 
 
@@ -150,12 +151,17 @@ class _Queue:
             return
         missing = cell.missing(self._store.read(key, cell.documents))
         self._context.on_cell(cell)
-        self._context.on_documents(cell.task.n_requests - cell.requests(missing))
         blocks = deque(blocks_of(missing, cell.identity.device_kind))
-        self._open[key] = _Open(cell, blocks, len(cell.documents) - len(missing))
+        entry = _Open(cell, blocks, len(cell.documents) - len(missing))
+        self._open[key] = entry
+        self._count(entry, cell.task.n_requests - cell.requests(missing))
         if not missing:
             self._store.recount(cell.identity, len(cell.documents))
-            self._close(self._open[key])
+            self._close(entry)
+
+    def _count(self, entry: _Open, requests: int) -> None:
+        entry.answered += requests
+        self._context.on_documents(requests)
 
     def _is_settled_elsewhere(self, cell: PlannedCell) -> bool:
         key = cell.identity.key
@@ -188,7 +194,7 @@ class _Queue:
                 entry.there += len(result.documents)
                 self._store.append(entry.cell.identity, result, entry.there)
                 places = [entry.cell.documents.index(key) for key in result.documents]
-                self._context.on_documents(entry.cell.requests(places))
+                self._count(entry, entry.cell.requests(places))
                 if not entry.waiting and not entry.running:
                     self._close(entry)
             else:
@@ -227,6 +233,7 @@ class _Queue:
         self._context.log.event(
             "failed", key=cell.identity.key, cell=cell.label, reason=failure["reason"]
         )
+        self._count(entry, cell.task.n_requests - entry.answered)
         self._context.on_settled(cell, "failed")
         self._forget(entry)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aurac.adapters import attach, prepare
-from aurac.errors import AuracError
+from aurac.errors import AuracError, RunFolderError
 from aurac.models.device import no_memory
 from aurac.runs.device_limits import free_memory, halved, stop_if_device_is_lost
 from aurac.runs.interrupts import Interrupts
@@ -47,6 +48,8 @@ class Locking(Protocol):
 
     def deaths(self, key: str) -> int: ...  # noqa: D102
 
+    def clear_deaths(self, key: str) -> None: ...  # noqa: D102
+
     def step(self) -> None: ...  # noqa: D102
 
 
@@ -63,6 +66,9 @@ class NoLocks:
     def deaths(self, key: str) -> int:  # noqa: ARG002
         """None."""
         return 0
+
+    def clear_deaths(self, key: str) -> None:
+        """Nothing to do."""
 
     def step(self) -> None:
         """Nothing to do."""
@@ -166,7 +172,7 @@ class Runner:
                 return False
             if locks.deaths(key) >= MOST_DEATHS:
                 reason = f"{locks.deaths(key)} processes ended while they computed it"
-                self._fail(cell, reason, "Died", 0.0)
+                self._fail(cell, reason, "Died", 0.0, cell.task.n_requests)
                 return True
             with self.context.interrupts.working():
                 self.compute(cell, switch)
@@ -189,40 +195,50 @@ class Runner:
         """Compute what is missing of a cell; it is settled then, as a cell or as a failure.
 
         Raises:
-            BaseModelError, LostDeviceError: See `run`.
+            BaseModelError, LostDeviceError, RunFolderError: See `run`.
         """
         self.base()
         self.context.on_cell(cell)
+        counter = _Counter(self.context.on_documents)
         self.context.log.event("begin", key=cell.identity.key, cell=cell.label)
         started = time.perf_counter()
         try:
-            self._complete(cell, switch)
+            self._complete(cell, switch, counter)
+        except RunFolderError:
+            raise
         except Exception as error:
             reason = reason_of(error)
             if not isinstance(error, AuracError):
                 logger.debug("cell %s failed", cell.label, exc_info=True)
-            self._fail(cell, reason, type(error).__name__, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            uncounted = cell.task.n_requests - counter.count
+            self._fail(cell, reason, type(error).__name__, seconds, uncounted)
             stop_if_device_is_lost(error, cell)
             return
         self._done(cell, time.perf_counter() - started)
 
-    def _complete(self, cell: PlannedCell, switch: AdapterSwitch) -> None:
+    def _complete(self, cell: PlannedCell, switch: AdapterSwitch, counter: _Counter) -> None:
         """Add the missing blocks, and what is said of all documents together."""
         identity = cell.identity
         stored = self.store.read(identity.key, cell.documents)
         missing = cell.missing(stored)
         there = len(cell.documents) - len(missing)
-        self.context.on_documents(cell.task.n_requests - cell.requests(missing))
-        for block in self.blocks(cell, missing, switch):
+        counter(cell.task.n_requests - cell.requests(missing))
+        for block in self.blocks(cell, missing, switch, counter):
             there += len(block.documents)
             with self.context.profile.spent("store"):
                 self.store.append(identity, block, there)
+            self.context.locks.clear_deaths(identity.key)
         if self.store.count(identity.key) != len(cell.documents):
             self.store.recount(identity, len(cell.documents))
         keep_aggregates(cell, self.store)
 
     def blocks(
-        self, cell: PlannedCell, places: Sequence[int], switch: AdapterSwitch
+        self,
+        cell: PlannedCell,
+        places: Sequence[int],
+        switch: AdapterSwitch,
+        on_requests: Callable[[int], None] = lambda _count: None,
     ) -> Iterator[Block]:
         """Evaluate some of a cell's documents, with half the batch where memory does not suffice.
 
@@ -230,11 +246,12 @@ class Runner:
             cell: The cell.
             places: Which of its documents.
             switch: Attaches its adapter.
+            on_requests: Called with the number of requests answered since the last call.
         """
         waiting = blocks_of(places, cell.identity.device_kind)
         evaluation = self._evaluation(cell, switch) if waiting else None
         while waiting and evaluation is not None:
-            counted = _Counter(self.context.on_documents)
+            counted = _Counter(on_requests)
             try:
                 block = self._block(cell, evaluation, waiting[0], switch, counted)
             except Exception as error:
@@ -304,12 +321,14 @@ class Runner:
         self._settled.add(cell.identity.key)
         self.context.on_settled(cell, f"done in {seconds:.1f} s")
 
-    def _fail(self, cell: PlannedCell, reason: str, kind: str, seconds: float) -> None:
+    def _fail(
+        self, cell: PlannedCell, reason: str, kind: str, seconds: float, uncounted: int
+    ) -> None:
         with self.context.profile.spent("store"):
             self.store.fail(cell.identity, failure_content(cell, reason, kind, seconds))
         self.context.log.event("failed", key=cell.identity.key, cell=cell.label, reason=reason)
         self._settled.add(cell.identity.key)
-        self.context.on_documents(cell.task.n_requests)
+        self.context.on_documents(uncounted)
         self.context.on_settled(cell, "failed")
 
     def prepared(self, variant: Variant) -> Any:
@@ -358,17 +377,17 @@ class AdapterSwitch:
 
 
 class _Counter:
-    """Documents counted in one attempt, to be taken back if it is given up."""
+    """Requests counted in one attempt, to be taken back if it is given up."""
 
-    def __init__(self, on_documents: Callable[[int], None]) -> None:
-        self._on_documents, self._count = on_documents, 0
+    def __init__(self, on_requests: Callable[[int], None]) -> None:
+        self._on_requests, self.count = on_requests, 0
 
     def __call__(self, count: int) -> None:
-        self._count += count
-        self._on_documents(count)
+        self.count += count
+        self._on_requests(count)
 
     def take_back(self) -> None:
-        self._on_documents(-self._count)
+        self._on_requests(-self.count)
 
 
 def block_of(
@@ -403,6 +422,7 @@ def keep_aggregates(cell: PlannedCell, store: CellStore) -> None:
     if whole is None or whole.missing:
         return
     values = cell.task.leaf.aggregates({**whole.metrics, **whole.logged.other})
+    values = {key: value for key, value in values.items() if math.isfinite(value)}
     if values and values != whole.aggregates:
         content = Aggregates(documents_sha256=documents_hash(whole.documents), values=values)
         store.append(cell.identity, content, len(cell.documents))

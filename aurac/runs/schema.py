@@ -8,8 +8,10 @@ content, so that a line that was cut off or changed is told from a whole one.
 from __future__ import annotations
 
 import hashlib
+import inspect
+import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -189,10 +191,18 @@ Line = CellHead | Block | Aggregates | Recount
 
 
 class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    kind: Literal["cell", "block", "aggregates", "recount"]
+    kind: str
     content: msgspec.Raw
     sha256: str
     documents: int
+
+
+class _Schema(msgspec.Struct, frozen=True):
+    schema: int
+
+
+class NewerSchemaError(Exception):
+    """A line of a schema that this version does not know; its argument is the number."""
 
 
 def encode_line(content: Line, documents: int) -> bytes:
@@ -204,19 +214,31 @@ def encode_line(content: Line, documents: int) -> bytes:
             last thing in the line, so that a look at the end of a file tells.
 
     Raises:
-        ValueError: A number that JSON cannot hold.
+        ValueError: A metric that is no finite number, which JSON cannot hold.
     """
+    _check_finite(content)
     try:
         raw = msgspec.json.encode(content)
     except UnicodeEncodeError:
         raw = msgspec.json.encode(_encodable(msgspec.to_builtins(content)))
     envelope = _Envelope(
-        kind=_NAMES[type(content)],  # type: ignore[arg-type]
+        kind=_NAMES[type(content)],
         content=msgspec.Raw(raw),
         sha256=hashlib.sha256(raw).hexdigest(),
         documents=documents,
     )
     return msgspec.json.encode(envelope) + b"\n"
+
+
+def _check_finite(content: Line) -> None:
+    columns: Mapping[str, list[float]] = {}
+    if isinstance(content, Block):
+        columns = content.metrics
+    elif isinstance(content, Aggregates):
+        columns = {key: [value] for key, value in content.values.items()}
+    for key, column in columns.items():
+        if not all(map(math.isfinite, column)):
+            raise ValueError(f"metric {key} is not a finite number for every document")
 
 
 def _encodable(value: Any) -> Any:
@@ -232,11 +254,39 @@ def decode_line(line: bytes) -> Line:
     """The content of a line.
 
     Raises:
+        NewerSchemaError: It is whole, and the first line of a cell of a newer schema.
         ValueError: It is cut off, changed, or none of these records.
     """
     envelope = msgspec.json.decode(line, type=_Envelope)
     raw = bytes(envelope.content)
     if hashlib.sha256(raw).hexdigest() != envelope.sha256:
         raise ValueError("its hash does not hold")
+    if envelope.kind == _NAMES[CellHead]:
+        schema = msgspec.json.decode(raw, type=_Schema).schema
+        if schema > CELL_SCHEMA:
+            raise NewerSchemaError(schema)
+    if envelope.kind not in _KINDS:
+        raise ValueError(f"a line of kind {envelope.kind!r}")
     content: Line = msgspec.json.decode(raw, type=_KINDS[envelope.kind])
     return content
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a line of a cell's file."""
+    records = (_Envelope, *_KINDS.values())
+    (envelope, *contents), definitions = msgspec.json.schema_components(
+        records, ref_template="#/$defs/{name}"
+    )
+    for definition in definitions.values():
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"A line of a cell's file, schema {CELL_SCHEMA}",
+        "allOf": [envelope],
+        "oneOf": [
+            {"properties": {"kind": {"const": kind}, "content": content}}
+            for kind, content in zip(_KINDS, contents, strict=True)
+        ],
+        "$defs": definitions,
+    }

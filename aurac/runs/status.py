@@ -197,15 +197,16 @@ def read_status(folder: Path, *, most_failures: int = 20) -> Status:
         )
     request, plan, store = read_request(folder) or {}, read_plan(folder), CellStore(folder)
     rows = {row.key: row for row in plan or ()}
-    counts = {key: store.count(key) for key in store.keys() & rows.keys()}
-    done = {key for key, count in counts.items() if count >= rows[key].documents}
+    keys = store.keys()
+    counts = {key: store.count(key) for key in (keys if plan is None else keys & rows.keys())}
     failed = store.failed_keys()
     notes = []
-    if plan is None:
+    if plan is None:  # how many documents a cell should have is not known: those with any count
         notes.append(f"{PLAN_FILE} is missing or damaged: the same command writes it again")
+        done = {key for key, count in counts.items() if count} - failed
     else:
-        failed &= rows.keys()
-    failed -= done
+        done = {key for key, count in counts.items() if count >= rows[key].documents}
+        failed = (failed & rows.keys()) - done
     living = _living(folder / LOCKS)
     held = {key for key in living if key in rows} - done - failed
     open_keys = rows.keys() - done - failed

@@ -27,6 +27,7 @@ from aurac.runs.schema import (
     CellHead,
     EngineCounts,
     Logged,
+    NewerSchemaError,
     Recount,
     decode_line,
     encode_line,
@@ -57,7 +58,8 @@ class Cell:
         responses: n answers.
         logged: What else lm-eval's logs would hold.
         aggregates: Values over exactly these documents of metrics that are no means.
-        engine: Summed over the blocks that hold them.
+        engine: Summed over the blocks that hold them; near ties are not known where a block holds
+            other documents too.
         seconds: Likewise.
         missing: The documents that were asked for and are not there.
         damaged: How many lines could not be used.
@@ -149,9 +151,9 @@ class CellStore:
             descriptor = os.open(self.path(identity.key), flags, 0o666)
             try:
                 size = os.lseek(descriptor, 0, os.SEEK_END)
-                if size == 0:
+                if not size or not _has_head(self.path(identity.key)):
                     line = encode_line(head, 0) + line
-                elif os.pread(descriptor, 1, size - 1) != b"\n":  # the last line was cut off
+                if size and os.pread(descriptor, 1, size - 1) != b"\n":  # the last line was cut off
                     line = b"\n" + line
                 rest = memoryview(line)
                 while rest:
@@ -233,21 +235,24 @@ def read_cell(path: Path, documents: Sequence[DocumentKey] | None = None) -> Cel
     Raises:
         RunFolderError: The file is of a newer schema.
     """
+    key = path.name.removesuffix(_SUFFIX)
     head: CellHead | None = None
+    own = False  # whether the last first line is this cell's: what follows another's is not
     blocks: list[Block] = []
     aggregates: list[Aggregates] = []
     damaged = 0
     for line in _lines(path):
         content = _decoded(line, path)
         if isinstance(content, CellHead):
-            head = head or content
+            own = content.key == key
+            head = content if own else head
+        elif content is None or not own:
+            damaged += 1
         elif isinstance(content, Block):
             blocks.append(content)
         elif isinstance(content, Aggregates):
             aggregates.append(content)
-        elif content is None:
-            damaged += 1
-    if head is None or head.key != path.name.removesuffix(_SUFFIX):
+    if head is None:
         return None
     return _assembled(head.identity, blocks, aggregates, documents, damaged)
 
@@ -263,16 +268,20 @@ def _decoded(line: bytes, path: Path) -> Line | None:
     try:
         return decode_line(line)
     except ValueError:
-        pass
-    with contextlib.suppress(msgspec.DecodeError, KeyError, TypeError):
-        schema = msgspec.json.decode(line)["content"]["schema"]
-        if isinstance(schema, int) and schema > CELL_SCHEMA:
-            raise RunFolderError(
-                f"{path} has schema {schema}, written by a newer aurac",
-                expected=f"schema {CELL_SCHEMA}",
-                fix="update aurac, or choose another --out",
-            )
-    return None
+        return None
+    except NewerSchemaError as error:
+        raise RunFolderError(
+            f"{path} has schema {error}, written by a newer aurac",
+            expected=f"schema {CELL_SCHEMA}",
+            fix="update aurac, or choose another --out",
+        ) from error
+
+
+def _has_head(path: Path) -> bool:
+    """Whether a file has a whole first line of its cell."""
+    key = path.name.removesuffix(_SUFFIX)
+    heads = (_decoded(line, path) for line in _lines(path))
+    return any(isinstance(head, CellHead) and head.key == key for head in heads)
 
 
 def documents_hash(documents: Sequence[DocumentKey]) -> str:
@@ -295,6 +304,9 @@ def _assembled(
     there = [document for document in wanted if document in place]
     rows = [place[document] for document in there]
     used = [blocks[number] for number in sorted({number for number, _ in rows})]
+    engine = sum((block.engine for block in used), EngineCounts())
+    if len(rows) < sum(len(block.documents) for block in used):
+        engine = msgspec.structs.replace(engine, near_ties=None)  # of which of them is not known
     keys = [k for k in (used[0].metrics if used else ()) if all(k in b.metrics for b in used)]
     digest = documents_hash(there) if aggregates else ""
     values = next((a.values for a in aggregates if a.documents_sha256 == digest), {})
@@ -305,7 +317,7 @@ def _assembled(
         responses=[blocks[n].responses[row] for n, row in rows],
         logged=_logged(blocks, used, rows),
         aggregates=values,
-        engine=sum((block.engine for block in used), EngineCounts()),
+        engine=engine,
         seconds=sum(block.seconds for block in used),
         notes=list(dict.fromkeys(note for block in used for note in block.notes)),
         missing=[document for document in wanted if document not in place],

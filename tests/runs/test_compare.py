@@ -25,6 +25,7 @@ from aurac.runs.compare import compare
 from aurac.runs.dryrun import dry_run
 from aurac.runs.status import read_status
 from aurac.runs.store import read_cell
+from aurac.tasks.task import Evaluation
 from aurac.training import make_recipe, train
 
 TASK = "aurac_word_problems_mc"
@@ -85,7 +86,7 @@ def test_the_score_is_that_of_the_cells_by_hand(run):
     """log2 AURAC on 1, 2, 4 has the weights 1/4, 1/2, 1/4; linear 1/6, 1/2, 1/3."""
     for curve in run.results["curves"]:
         columns = [
-            read_cell(run.folder / curve["cells"][str(r)])["metrics"][curve["metric"]]
+            read_cell(run.folder / curve["cells"][str(r)]).metrics[curve["metric"]]
             for r in curve["ranks"]
         ]
         one, two, four = (float(np.mean(column)) for column in columns)
@@ -132,39 +133,37 @@ def test_provenance_says_what_ran(run, adapters):
 def test_near_ties_and_tokens_are_the_cells_own(run):
     cells = [read_cell(path) for path in sorted((run.folder / "cells").iterdir())]
     for name in ("computed_tokens", "distinct_tokens", "passes", "flops"):
-        assert run.results["engine"][name] == sum(cell["engine"][name] for cell in cells) > 0
+        assert run.results["engine"][name] == sum(getattr(cell.engine, name) for cell in cells) > 0
     assert run.results["engine"]["paths"] == ["packed"]
     for curve in run.results["curves"]:
         counted = [
-            read_cell(run.folder / curve["cells"][str(r)])["engine"]["near_ties"]
-            for r in curve["ranks"]
+            read_cell(run.folder / curve["cells"][str(r)]).engine.near_ties for r in curve["ranks"]
         ]
         assert curve["near_ties"] == counted
 
 
 def test_what_one_cell_could_not_count_is_not_known_of_all():
-    from aurac.runs.compare import _ENGINE_TOTALS, _add_engine
+    from aurac.runs.schema import EngineCounts
 
-    total = {**dict.fromkeys(_ENGINE_TOTALS, 0.0), "paths": []}
-    _add_engine(total, {**dict.fromkeys(_ENGINE_TOTALS, 2.0), "paths": ["rows"]})
-    _add_engine(total, {"passes": 3, "forward_seconds": None, "paths": ["packed", "rows"]})
-    _add_engine(total, {"passes": 1, "forward_seconds": 1.0})
-    assert (total["passes"], total["forward_seconds"], total["flops"]) == (6.0, None, 2.0)
-    assert total["paths"] == ["packed", "rows"]
+    total = EngineCounts() + EngineCounts(passes=2, forward_seconds=2.0, flops=2.0, paths=["rows"])
+    total += EngineCounts(passes=3, forward_seconds=None, paths=["packed", "rows"])
+    total += EngineCounts(passes=1, forward_seconds=1.0, near_ties=None)
+    assert (total.passes, total.forward_seconds, total.flops) == (6, None, 2.0)
+    assert total.near_ties is None
+    assert total.paths == ["packed", "rows"]
 
 
 def test_the_same_command_computes_nothing_again(run, adapters, monkeypatch):
-    from aurac.tasks.task import BuiltTask
-
     def forbidden(*_, **__):
         raise AssertionError("a stored cell was evaluated again")
 
-    monkeypatch.setattr(BuiltTask, "evaluate", forbidden)
+    monkeypatch.setattr(Evaluation, "block", forbidden)
+    monkeypatch.setattr("aurac.runs.session.load_base", forbidden)
     again = compare(list(adapters.values()), [TASK], out=run.folder, **COMMON)
     assert again.results["curves"] == run.results["curves"]
 
 
-def test_a_lost_or_damaged_cell_is_computed_again_alike(run, adapters):
+def test_a_lost_or_damaged_cell_is_computed_again_alike(run, adapters, tmp_path):
     before = {p.name: p.read_bytes() for p in (run.folder / "cells").iterdir()}
     names = sorted(before)
     (run.folder / "cells" / names[0]).unlink()
@@ -172,10 +171,121 @@ def test_a_lost_or_damaged_cell_is_computed_again_alike(run, adapters):
     again = compare(list(adapters.values()), [TASK], out=run.folder, **COMMON)
     assert again.results["curves"] == run.results["curves"]
     for name in names[:2]:
-        old, new = json.loads(before[name]), read_cell(run.folder / "cells" / name)
-        assert {k: v for k, v in old.items() if k not in ("seconds", "checksum", "engine")} == {
-            k: v for k, v in new.items() if k not in ("seconds", "checksum", "engine")
-        }
+        new = read_cell(run.folder / "cells" / name)
+        (tmp_path / name).write_bytes(before[name])
+        old = read_cell(tmp_path / name)
+        for field in ("identity", "documents", "metrics", "responses", "logged", "aggregates"):
+            assert getattr(old, field) == getattr(new, field)
+
+
+BLOCKS_OF_TWO = {"cpu": 2}
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Blocks of two documents; the places that are computed, in order."""
+    places = []
+    block = Evaluation.block
+
+    def noted(self, documents, progress=None):
+        places.append(list(documents))
+        return block(self, documents, progress)
+
+    monkeypatch.setattr("aurac.runs.plan.BLOCK_DOCUMENTS", BLOCKS_OF_TWO)
+    monkeypatch.setattr(Evaluation, "block", noted)
+    return places
+
+
+def without_cost(cell):
+    """What a cell says but for its seconds."""
+    from msgspec.structs import replace as changed
+
+    return (cell.identity, cell.documents, cell.metrics, cell.responses, cell.logged,
+            changed(cell.engine, forward_seconds=None))  # fmt: skip
+
+
+def test_a_larger_limit_computes_the_missing_documents_alone(adapters, tmp_path, computed):
+    """Two, then six of each of three cells; the blocks are those of a run that asked for six."""
+    lora = [adapters["lora"]]
+    settings = COMMON | {"ranks": "1,4"}
+    small = compare(lora, [TASK], out=tmp_path / "run", **(settings | {"limit": 2}))
+    assert computed == [[0, 1]] * 3
+    computed.clear()
+    grown = compare(lora, [TASK], out=tmp_path / "run", **(settings | {"limit": 6}))
+    assert (grown.folder, grown.besides) == (tmp_path / "run", "")
+    assert computed == [[2, 3], [4, 5]] * 3
+    at_once = compare(lora, [TASK], out=tmp_path / "once", **(settings | {"limit": 6}))
+    assert grown.results["curves"] == at_once.results["curves"]
+    assert grown.results["tasks"] == at_once.results["tasks"]
+    for path in (tmp_path / "run" / "cells").iterdir():
+        cells = [
+            read_cell(folder / "cells" / path.name) for folder in (grown.folder, at_once.folder)
+        ]
+        assert without_cost(cells[0]) == without_cost(cells[1])
+    computed.clear()
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    for limit, wanted in ((2, small), (3, None)):
+        less = compare(lora, [TASK], out=tmp_path / "run", **(settings | {"limit": limit}))
+        assert less.folder.parent == tmp_path / "run" / "subsets"
+        assert f"also holds 6 documents of {TASK}" in less.besides
+        assert less.results["tasks"][0]["n_docs"] == limit
+        [curve] = less.results["curves"]
+        assert curve["n_docs"] == limit
+        if wanted:
+            assert less.results["curves"] == wanted.results["curves"]
+        else:  # half of a block: which of its near ties are these documents' is not known
+            assert curve["near_ties"] == [None, None]
+            alone = compare(lora, [TASK], out=tmp_path / "alone", **(settings | {"limit": limit}))
+            names = ("accuracy", "accuracy_low", "accuracy_high", "score", "baseline")
+            assert [curve[n] for n in names] == [alone.results["curves"][0][n] for n in names]
+            assert computed == [[0, 1], [2]] * 3
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+    from aurac.readers.run import read_run
+
+    assert len(read_run(less.folder)[0].outcomes[0]) == 3
+
+
+def test_limits_that_are_no_multiples_of_a_block_give_the_same_scores(adapters, tmp_path, computed):
+    lora, settings = [adapters["lora"]], COMMON | {"ranks": "1,4"}
+    for limit in (3, 5, 1, 4):
+        compare(lora, [TASK], out=tmp_path / "run", **(settings | {"limit": limit}))
+    assert computed == [[0, 1], [2]] * 3 + [[3], [4]] * 3
+    whole = compare(lora, [TASK], out=tmp_path / "run", **(settings | {"limit": 5}))
+    once = compare(lora, [TASK], out=tmp_path / "once", **(settings | {"limit": 5}))
+    for name in ("accuracy", "score", "baseline", "n_docs"):
+        assert whole.results["curves"][0][name] == once.results["curves"][0][name]
+
+
+def test_a_flipped_byte_in_any_line_costs_its_block(adapters, tmp_path, computed):
+    lora, settings = [adapters["lora"]], COMMON | {"ranks": "1"}
+    done = compare(lora, [TASK], out=tmp_path / "run", **settings)
+    path = tmp_path / "run" / done.results["curves"][0]["cells"]["1"]
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    wanted = {0: [[0, 1], [2, 3], [4]], 1: [[0, 1]], 2: [[2, 3]], 3: [[4]]}
+    for line, places in wanted.items():
+        flipped = bytearray(lines[line])
+        flipped[70] ^= 4
+        path.write_bytes(b"".join([*lines[:line], bytes(flipped), *lines[line + 1 :]]))
+        computed.clear()
+        again = compare(lora, [TASK], out=tmp_path / "run", **settings)
+        assert computed == places
+        assert again.results["curves"] == done.results["curves"]
+
+
+def test_a_cell_of_a_newer_aurac_is_refused(adapters, tmp_path):
+    import hashlib
+
+    lora, settings = [adapters["lora"]], COMMON | {"ranks": "1"}
+    done = compare(lora, [TASK], out=tmp_path / "run", **settings)
+    path = tmp_path / "run" / done.results["curves"][0]["cells"]["1"]
+    content = '{"schema":3}'
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    path.write_text(f'{{"kind":"cell","content":{content},"sha256":"{digest}","documents":5}}\n')
+    before = path.read_bytes()
+    with pytest.raises(RunFolderError, match=r"schema 3, written by a newer aurac.*update aurac"):
+        compare(lora, [TASK], out=tmp_path / "run", **settings)
+    assert path.read_bytes() == before
 
 
 def test_an_adapter_may_be_added_but_nothing_changed(adapters, tmp_path):
@@ -186,8 +296,8 @@ def test_an_adapter_may_be_added_but_nothing_changed(adapters, tmp_path):
     kept = {p.name: p.stat().st_mtime_ns for p in (out / "cells").iterdir()}
     assert cells.items() <= kept.items()
     before = (out / "results.json").read_bytes()
-    with pytest.raises(RunFolderError, match=r"holds another run.*limit was 5, is 4"):
-        compare(list(adapters.values()), [TASK], out=out, **(COMMON | {"limit": 4}))
+    with pytest.raises(RunFolderError, match=r"holds another run.*seed was 1234, is 4"):
+        compare(list(adapters.values()), [TASK], out=out, seed=4, **COMMON)
     assert (out / "results.json").read_bytes() == before
 
 
@@ -196,11 +306,10 @@ def test_fewer_adapters_and_ranks_than_the_folder_holds_are_shown(
 ):
     """Nothing is computed, the whole keeps its results, and the subset is a run of its own."""
     from aurac.readers.run import read_run
-    from aurac.tasks.task import BuiltTask
 
     out = Path(shutil.copytree(run.folder, tmp_path / "run"))
     before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
-    monkeypatch.setattr(BuiltTask, "evaluate", None)
+    monkeypatch.setattr(Evaluation, "block", None)
     one = compare([adapters["matryoshka"]], [TASK], out=out, **COMMON)
     assert one.folder.parent == out / "subsets"
     whole = f"; {out / 'results.json'} and the report beside it stay as they are"
@@ -279,17 +388,15 @@ def test_a_folder_with_other_files_is_left_alone(adapters, tmp_path):
 
 
 def test_a_cell_that_fails_is_recorded_and_the_rest_kept(adapters, tmp_path, monkeypatch):
-    from aurac.tasks.task import BuiltTask
-
-    evaluate = BuiltTask.evaluate
+    block = Evaluation.block
     calls = iter(range(100))
 
     def sometimes(self, *args, **kwargs):
         if next(calls) == 3:  # after rank 4, the base and rank 1
             raise RuntimeError("shapes do not match\nlong story")
-        return evaluate(self, *args, **kwargs)
+        return block(self, *args, **kwargs)
 
-    monkeypatch.setattr(BuiltTask, "evaluate", sometimes)
+    monkeypatch.setattr(Evaluation, "block", sometimes)
     done = compare([adapters["lora"]], [TASK], out=tmp_path / "run", **COMMON)
     [failure] = done.failures
     assert (failure["rank"], failure["reason"]) == (2, "RuntimeError: shapes do not match")
@@ -298,7 +405,7 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_kept(adapters, tmp_path, mon
     assert curve["missing"] == {"2": "RuntimeError: shapes do not match"}
     assert curve["score"] is None
     assert "never imputed" in curve["score_reason"]
-    monkeypatch.setattr(BuiltTask, "evaluate", evaluate)
+    monkeypatch.setattr(Evaluation, "block", block)
     again = compare([adapters["lora"]], [TASK], out=tmp_path / "run", **COMMON)
     assert again.results["failures"] == done.results["failures"]
     whole = compare([adapters["lora"]], [TASK], out=tmp_path / "run", retry_failed=True, **COMMON)
@@ -342,7 +449,7 @@ def test_several_bases_and_rescales_in_one_run(adapters, tmp_path):
 
     # At r = R the SVD of the trained update is that update: same answers as `trained`.
     def outcomes(key):
-        return read_cell(done.folder / curves[key]["cells"]["4"])["metrics"]
+        return read_cell(done.folder / curves[key]["cells"]["4"]).metrics
 
     assert outcomes(("svd", "keep")) == outcomes(("prefix", "trained"))
     assert curves[("prefix", "fit")]["fit_factors"].keys() == {"4"}

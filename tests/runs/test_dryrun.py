@@ -16,6 +16,7 @@ from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError
 from aurac.runs import estimate
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import DryRun, dry_run
+from aurac.runs.store import CellStore, read_cell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +73,7 @@ def test_afterwards_only_what_compare_would_add_is_left(adapter, run):
         "mine · prefix · rule": (2,),
     }
     assert {path.name for path in (run / "cells").iterdir()} == before  # nothing was written
-    seconds = sorted(json.loads(path.read_text())["seconds"] for path in (run / "cells").iterdir())
+    seconds = sorted(read_cell(path).seconds for path in (run / "cells").iterdir())
     assert found.seconds_low > 2 * seconds[0]  # two cells, and what is beside them
     assert found.seconds_high > 2 * seconds[-1] + 2
     assert found.seconds_low < found.seconds < found.seconds_high
@@ -81,14 +82,11 @@ def test_afterwards_only_what_compare_would_add_is_left(adapter, run):
 
 def test_cells_that_failed_are_left_alone_unless_asked_for(adapter, run, tmp_path):
     broken = shutil.copytree(run, tmp_path / "run")
-    [cell] = [
-        path
-        for path in (broken / "cells").iterdir()
-        if json.loads(path.read_text())["identity"]["rank"] == 4
-        and json.loads(path.read_text())["identity"]["rescale"] == "rule"
-    ]
-    (broken / "failed").mkdir(exist_ok=True)
-    cell.rename(broken / "failed" / cell.name)
+    store = CellStore(broken)
+    identities = [store.read(key).identity for key in sorted(store.keys())]
+    [identity] = [i for i in identities if (i.rank, i.rescale) == (4, "rule")]
+    store.path(identity.key).unlink()
+    store.fail(identity, {"reason": "why"})
     found = dry_run([adapter], [TASK], out=broken, ranks="1,4", **COMMON)
     assert (found.done, found.failed) == (4, 1)
     assert set(left(found).values()) == {()}
@@ -96,11 +94,18 @@ def test_cells_that_failed_are_left_alone_unless_asked_for(adapter, run, tmp_pat
     assert left(again)["mine · prefix · rule"] == (4,)
 
 
+def test_another_limit_leaves_what_compare_would_compute(adapter, run):
+    more = dry_run([adapter], [TASK], out=run, ranks="1,4", **{**COMMON, "limit": 4})
+    assert (more.cells, more.done) == (5, 0)
+    less = dry_run([adapter], [TASK], out=run, ranks="1,4", **{**COMMON, "limit": 2})
+    assert (less.cells, less.done) == (5, 5)
+
+
 def test_a_folder_of_another_run_is_refused_as_compare_refuses_it(adapter, run):
     with pytest.raises(RunFolderError) as told:
-        dry_run([adapter], [TASK], out=run, **{**COMMON, "limit": 2})
+        dry_run([adapter], [TASK], out=run, **{**COMMON, "seed": 2})
     with pytest.raises(RunFolderError) as oracle:
-        compare([adapter], [TASK], out=run, **{**COMMON, "limit": 2})
+        compare([adapter], [TASK], out=run, **{**COMMON, "seed": 2})
     assert str(told.value) == str(oracle.value)
 
 
@@ -123,7 +128,7 @@ def test_without_a_run_a_probe_gives_the_range(
     """At 10^6 FLOP/s, 1 to 12 FLOP a parameter and character; 5 s to start, 2 to 8 to end."""
     monkeypatch.setattr(estimate, "_flops_per_second", lambda *_: 1e6)
     monkeypatch.setattr(estimate, "process_age", lambda: 5.0)
-    found = dry_run([adapter], [TASK], out=tmp_path, **COMMON)
+    found = dry_run([adapter], [TASK], out=tmp_path / "run", **COMMON)
     parameters = parameters_of(tiny_base_folder)
     assert found.memory["weights"] == 4 * parameters
     [effort] = {line.effort for line in found.lines}
@@ -159,7 +164,8 @@ def test_earlier_runs_of_the_base_give_a_narrower_range(
     assert found.seconds_high == pytest.approx(4 * effort / 100 + max(23, (13 * 23) ** 0.5 * 1.5))
     assert found.seconds_from == "from 2 earlier runs of this base on this machine"
     kept.write_text("damaged")
-    assert "short measurement" in dry_run([adapter], [TASK], out=tmp_path, **COMMON).seconds_from
+    again = dry_run([adapter], [TASK], out=tmp_path / "second", **COMMON)
+    assert "short measurement" in again.seconds_from
 
 
 def test_what_compare_refuses_is_refused(adapter, tmp_path):

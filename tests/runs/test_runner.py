@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import json
 import math
@@ -23,14 +24,15 @@ from runs_doubles import Model, Task, planned, runner
 
 from aurac.engine.options import EngineOptions
 from aurac.errors import BaseModelError, RunFolderError
+from aurac.files import process_mark
 from aurac.runs.device_limits import LostDeviceError
 from aurac.runs.interrupts import Interrupted, Interrupts
-from aurac.runs.lock import Leases, listed
+from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
-from aurac.runs.plan import PlannedCell, coarse_levels, plan, shard_of
-from aurac.runs.provenance import CellIdentity
-from aurac.runs.runner import Runner, Tools
-from aurac.runs.store import CellStore, read_cell
+from aurac.runs.plan import PlannedCell, blocks_of, coarse_levels, plan, shard_of
+from aurac.runs.runner import MOST_DEATHS, RunContext, Runner
+from aurac.runs.schema import Budgets, CellIdentity, decode_line
+from aurac.runs.store import CellStore
 
 # Order ------------------------------------------------------------------------------------------
 
@@ -72,7 +74,7 @@ def test_the_plan_gives_whole_curves_early():
     from runs_doubles import base
 
     shown, compared = variant("shown", (1, 2, 4), "published"), variant("a", (1, 2, 4))
-    cells = plan([shown, compared], [Task("t"), Task("u")], base(), "x", "0")
+    cells = plan([shown, compared], [Task("t"), Task("u")], base())
     assert [where(cell) for cell in cells] == [
         ("a", 4, "t"), ("a", 4, "u"), ("shown", 4, "t"), ("shown", 4, "u"),
         ("base", 0, "t"), ("base", 0, "u"),
@@ -86,7 +88,7 @@ def test_long_tasks_come_first_within_a_level_and_only_there():
     from runs_doubles import base
 
     tasks = [Task("short", effort=10.0), Task("alike", effort=15.0), Task("long", effort=400.0)]
-    cells = plan([variant("a", (1, 2)), variant("b", (1, 2))], tasks, base(), "x", "0")
+    cells = plan([variant("a", (1, 2)), variant("b", (1, 2))], tasks, base())
     assert [where(cell) for cell in cells] == [
         ("a", 2, "long"), ("b", 2, "long"),
         ("a", 2, "short"), ("a", 2, "alike"), ("b", 2, "short"), ("b", 2, "alike"),
@@ -100,7 +102,7 @@ def test_long_tasks_come_first_within_a_level_and_only_there():
 def test_shards_divide_every_task_evenly(of, sizes):
     tasks = [Task(f"t{k}") for k in range(len(sizes))]
     cells = [
-        PlannedCell(None, n, task, SimpleNamespace(key=f"{task.name}-{n}"))
+        PlannedCell(None, n, task, SimpleNamespace(key=f"{task.name}-{n}"), ())
         for n in range(max(sizes))
         for task, size in zip(tasks, sizes, strict=True)
         if n < size
@@ -111,6 +113,139 @@ def test_shards_divide_every_task_evenly(of, sizes):
     for task in tasks:
         counts = [sum(c.task is task for c in shard) for shard in shards]
         assert max(counts) - min(counts) <= 1
+
+
+BLOCKS_OF_TWO = pytest.mark.usefixtures("_blocks_of_two")
+
+
+@pytest.fixture
+def _blocks_of_two(monkeypatch):
+    monkeypatch.setattr("aurac.runs.plan.BLOCK_DOCUMENTS", {"cpu": 2})
+
+
+def stored(folder, cell):
+    """The cell with exactly the documents that are asked for."""
+    return CellStore(folder).read(cell.identity.key, cell.documents)
+
+
+def blocks_in(folder, cell):
+    """The blocks in a cell's file."""
+    lines = CellStore(folder).path(cell.identity.key).read_bytes().splitlines()
+    return [line for line in map(decode_line, lines) if hasattr(line, "budgets")]
+
+
+# Blocks -----------------------------------------------------------------------------------------
+
+
+@given(st.sets(st.integers(0, 700)), st.sampled_from(["cpu", "cuda"]))
+def test_blocks_hold_each_place_once_and_lie_on_a_fixed_grid(places, kind):
+    size = {"cpu": 128}.get(kind, 1024)
+    blocks = blocks_of(sorted(places), kind)
+    assert [place for block in blocks for place in block] == sorted(places)
+    numbers = [{place // size for place in block} for block in blocks]
+    assert all(len(number) == 1 for number in numbers)
+    assert len(set.union(set(), *numbers)) == len(blocks)
+
+
+@BLOCKS_OF_TWO
+def test_a_cell_grows_by_what_is_missing_and_a_smaller_request_takes_its_part(tmp_path):
+    def asked(n):
+        task = Task("a", n=n)
+        [cell] = cells = planned(task)
+        counted = []
+        runner(tmp_path, RunContext(on_documents=counted.append)).run(cells)
+        assert sum(counted) == n
+        return cell, task.blocks
+
+    first, blocks = asked(3)
+    assert blocks == [[0, 1], [2]]
+    cell, blocks = asked(7)
+    assert blocks == [[3], [4, 5], [6]]
+    assert cell.identity == first.identity
+    whole = stored(tmp_path, cell)
+    assert (whole.missing, whole.damaged) == ([], 0)
+    assert whole.responses == [f"a{k}" for k in range(7)]
+    again, blocks = asked(3)
+    assert blocks == []
+    part = stored(tmp_path, again)
+    assert part.responses == ["a0", "a1", "a2"]
+    assert part.metrics["acc,none"] == whole.metrics["acc,none"][:3]
+
+
+@BLOCKS_OF_TWO
+@pytest.mark.parametrize("line", range(5))
+@pytest.mark.parametrize("damage", ["torn", "flip"])
+def test_only_what_a_damaged_line_held_is_computed_again(tmp_path, line, damage):
+    [cell] = cells = planned(Task("a", n=7))
+    runner(tmp_path).run(cells)
+    path = CellStore(tmp_path).path(cell.identity.key)
+    lines = path.read_bytes().splitlines(keepends=True)
+    if damage == "torn":
+        lines[line:] = [lines[line][: len(lines[line]) // 2]]
+    else:
+        flipped = bytearray(lines[line])
+        flipped[60] ^= 1
+        lines[line] = bytes(flipped)
+        CellStore(tmp_path).recount(cell.identity, 0)  # what the gathering does
+        lines.append(path.read_bytes().splitlines(keepends=True)[-1])
+    path.write_bytes(b"".join(lines))
+    cell.task.blocks.clear()
+    runner(tmp_path).run(cells)
+    wanted = [[0, 1], [2, 3], [4, 5], [6]]
+    if line and damage == "torn":
+        wanted = wanted[line - 1 :]
+    elif line:
+        wanted = [wanted[line - 1]]
+    assert cell.task.blocks == wanted
+    whole = stored(tmp_path, cell)
+    assert (whole.missing, whole.responses) == ([], [f"a{k}" for k in range(7)])
+
+
+@BLOCKS_OF_TWO
+def test_a_whole_file_whose_end_does_not_say_so_is_only_counted_again(tmp_path):
+    """The newline of the last line is lost, or its last line is another process's, torn."""
+    [cell] = cells = planned(Task("a", n=4))
+    runner(tmp_path).run(cells)
+    path = CellStore(tmp_path).path(cell.identity.key)
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole + whole.splitlines()[-1][:30]):
+        path.write_bytes(content)
+        assert CellStore(tmp_path).count(cell.identity.key) == 0
+        cell.task.blocks.clear()
+        runner(tmp_path).run(cells)
+        assert cell.task.blocks == []
+        assert CellStore(tmp_path).count(cell.identity.key) == 4
+        assert stored(tmp_path, cell).missing == []
+
+
+def test_a_cell_of_a_newer_schema_stops_the_run_and_is_no_failure(tmp_path):
+    [cell] = cells = planned(Task("a"))
+    store = CellStore(tmp_path)
+    store.recount(cell.identity, 0)
+    raw = CellStore(tmp_path).path(cell.identity.key).read_text().splitlines()[0]
+    content = json.dumps({"schema": 3, "more": 1}, separators=(",", ":"))
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    line = f'{{"kind":"cell","content":{content},"sha256":"{digest}","documents":0}}\n'
+    assert json.loads(line).keys() == json.loads(raw).keys()
+    store.path(cell.identity.key).write_text(line)
+    with pytest.raises(RunFolderError, match="schema 3, written by a newer aurac"):
+        runner(tmp_path).run(cells)
+    assert store.failed_keys() == set()
+    assert store.path(cell.identity.key).read_text() == line
+
+
+def test_metrics_over_all_documents_are_kept_for_exactly_these(tmp_path):
+    def asked(n, value):
+        [cell] = cells = planned(Task("a", n=n, aggregated={"mcc,none": value}))
+        runner(tmp_path).run(cells)
+        return cell
+
+    small, large = asked(2, 0.25), asked(3, 0.5)
+    assert stored(tmp_path, small).aggregates == {"mcc,none": 0.25}
+    assert stored(tmp_path, large).aggregates == {"mcc,none": 0.5}
+    nan = asked(4, math.nan)
+    assert stored(tmp_path, nan).aggregates == {}
+    assert CellStore(tmp_path).failed_keys() == set()
 
 
 # Failures ---------------------------------------------------------------------------------------
@@ -132,9 +267,9 @@ def test_a_poisoned_cell_does_not_stop_the_rest(tmp_path):
     assert record["reason"] == "TypeError: no"
     assert record["identity"]["task"] == "bad"
     bad = cells[1].task
-    runner(tmp_path).run(cells)  # a failure stays one until it is forgiven
+    runner(tmp_path).run(cells)  # a failure stays one until it is cleared
     assert len(bad.calls) == 1
-    store.forgive(cells[1].identity.key)
+    store.clear_failure(cells[1].identity.key)
     bad.act = None
     runner(tmp_path).run(cells)
     assert len(store.keys()) == 3
@@ -148,10 +283,10 @@ def test_a_base_that_cannot_be_loaded_is_no_failure_of_a_cell(tmp_path):
         raise BaseModelError("base 'b' cannot be loaded")
 
     cells = planned(Task("a"), Task("b"))
-    with Leases(tmp_path) as leases:
+    with Locks(tmp_path) as locks:
         with pytest.raises(BaseModelError, match="base 'b' cannot be loaded"):
-            Runner(missing, CellStore(tmp_path), EngineOptions(), Tools(leases)).run(cells)
-        assert leases.keys() == set()
+            Runner(missing, CellStore(tmp_path), EngineOptions(), RunContext(locks)).run(cells)
+        assert locks.keys() == set()
     assert CellStore(tmp_path).failed_keys() == set()
 
 
@@ -180,17 +315,41 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, error):
             raise error
 
     counted = []
-    tools = Tools(on_documents=counted.append, log=RunLog(tmp_path, "r"))
+    context = RunContext(on_documents=counted.append, log=RunLog(tmp_path, "r"))
     cells = planned(Task("a", act=act), Task("b", act=act))
-    runner(tmp_path, tools, options=EngineOptions(batch_tokens=1024, batch_size=8)).run(cells)
+    runner(tmp_path, context, options=EngineOptions(batch_tokens=1024, batch_size=8)).run(cells)
     seen = [(o.batch_tokens, o.batch_size) for cell in cells for o in cell.task.calls]
     assert seen == [(1024, 8), (512, 4), (256, 2), (256, 2)]
     assert sum(counted) == 6
     for cell in cells:
-        [note] = CellStore(tmp_path).get(cell.identity)["notes"]
+        [note] = stored(tmp_path, cell).notes
         assert "at most 256 tokens and 2 sequences" in note
+        [budgets] = [block.budgets for block in blocks_in(tmp_path, cell)]
+        assert (budgets.batch_tokens, budgets.batch_size) == (256, 2)
     events = [json.loads(line) for line in (tmp_path / "logs/r.jsonl").read_text().splitlines()]
     assert [e["batch_tokens"] for e in events if e["event"] == "out of memory"] == [512, 256]
+
+
+@BLOCKS_OF_TWO
+def test_each_block_says_its_own_budgets(tmp_path):
+    """Memory runs out in the second block of three: it alone is tried again."""
+    task = Task("a", n=6)
+
+    def act(options):
+        if len(task.blocks) == 1 and options.batch_tokens == 512:
+            raise MemoryError
+
+    task.act = act
+    [cell] = cells = planned(task)
+    counted = []
+    options = EngineOptions(batch_tokens=512, batch_size=4, cache_tokens=2048)
+    runner(tmp_path, RunContext(on_documents=counted.append), options=options).run(cells)
+    assert task.blocks == [[0, 1], [2, 3], [4, 5]]
+    small = Budgets(batch_tokens=256, batch_size=2, cache_tokens=1024)
+    whole = Budgets(batch_tokens=512, batch_size=4, cache_tokens=2048)
+    assert [block.budgets for block in blocks_in(tmp_path, cell)] == [whole, small, small]
+    assert [len(block.notes) for block in blocks_in(tmp_path, cell)] == [0, 1, 1]
+    assert sum(counted) == 6
 
 
 def test_what_never_fits_is_a_failure(tmp_path):
@@ -216,96 +375,163 @@ def test_a_bar_is_full_though_cells_fail(tmp_path):
     spoiled = Task("a", act=lambda _: setattr(model, "logits", math.nan))
     healed = Task("b", act=lambda _: setattr(model, "logits", 0.0))
     cells = planned(spoiled, healed, Task("c", act=raising(ValueError("no"))))
-    runner(tmp_path, Tools(on_documents=counted.append), model=model).run(cells)
+    runner(tmp_path, RunContext(on_documents=counted.append), model=model).run(cells)
     assert len(CellStore(tmp_path).failed_keys()) == 2
     assert sum(counted) == 9
+
+
+@BLOCKS_OF_TWO
+def test_what_was_counted_of_a_cell_that_fails_later_is_counted_once(tmp_path):
+    """Two blocks are there, one of them from before; the third fails: 7 requests in all."""
+    early = planned(Task("a", n=2))
+    runner(tmp_path).run(early)
+    task = Task("a", n=7)
+    task.act = lambda _: task.blocks and raising(ValueError("no"))(None)
+    cells, counted = planned(task), []
+    runner(tmp_path, RunContext(on_documents=counted.append)).run(cells)
+    assert task.blocks == [[2, 3]]
+    assert CellStore(tmp_path).has_failed(cells[0].identity.key)
+    totals = list(itertools.accumulate(counted))
+    assert (totals[-1], max(totals)) == (7, 7)
+    assert stored(tmp_path, cells[0]).doc_ids == ["0", "1", "2", "3"]  # kept for the next attempt
 
 
 # Sharing ----------------------------------------------------------------------------------------
 
 
-def test_two_runners_share_the_cells_and_each_is_computed_once(tmp_path):
+@BLOCKS_OF_TWO
+def test_runners_share_the_cells_and_each_document_is_computed_once(tmp_path):
     cells = planned(*(Task(f"t{k}", seconds=0.01) for k in range(24)))
-
-    counted = {}
+    counted, ended = {}, {}
 
     def work(number):
-        counted[number] = []
-        with Leases(tmp_path) as leases:
-            runner(tmp_path, Tools(leases, on_documents=counted[number].append)).run(cells)
+        counted[number], ended[number] = [], []
+        with Locks(tmp_path) as locks:
+            context = RunContext(
+                locks,
+                on_documents=counted[number].append,
+                on_settled=lambda cell, _how: ended[number].append(cell.label),
+            )
+            runner(tmp_path, context).run(cells)
 
     threads = [threading.Thread(target=work, args=[number]) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [len(cell.task.calls) for cell in cells] == [1] * 24
+    assert [cell.task.blocks for cell in cells] == [[[0, 1], [2]]] * 24
     # Each of them was told of all requests, whoever answered them: its bar is full.
     assert [sum(counts) for counts in counted.values()] == [24 * 3] * 3
+    assert [sorted(labels) for labels in ended.values()] == [sorted(c.label for c in cells)] * 3
     assert CellStore(tmp_path).keys() == {cell.identity.key for cell in cells}
-    assert listed(tmp_path / "leases") == []
+    assert list((tmp_path / "locks").iterdir()) == []
 
 
 def test_a_cell_held_elsewhere_is_awaited_and_taken_when_it_is_given_back(tmp_path):
     [cell] = cells = planned(Task("a"))
-    with Leases(tmp_path) as other, Leases(tmp_path) as mine:
+    with Locks(tmp_path) as other, Locks(tmp_path) as mine:
         assert other.acquire(cell.identity.key)
         threading.Timer(0.3, other.release, [cell.identity.key]).start()
-        runner(tmp_path, Tools(mine)).run(cells)
+        runner(tmp_path, RunContext(mine)).run(cells)
     assert len(cell.task.calls) == 1
 
 
 def test_a_full_folder_is_not_listed_again_and_again_for_its_last_cell(tmp_path, monkeypatch):
     [cell] = cells = planned(Task("a"))
-    (tmp_path / "cells").mkdir()
-    for number in range(300):
-        (tmp_path / "cells" / f"{number:064x}.json").write_text("{}")
     listings = []
-    stock = CellStore.keys
-    monkeypatch.setattr(CellStore, "keys", lambda self: listings.append(1) or stock(self))
-    with Leases(tmp_path) as other, Leases(tmp_path) as mine:
+    monkeypatch.setattr(CellStore, "keys", lambda _self: listings.append(1))
+    monkeypatch.setattr("aurac.runs.runner.PAUSE_SECONDS", 0.05)
+    with Locks(tmp_path) as other, Locks(tmp_path) as mine:
         assert other.acquire(cell.identity.key)
         threading.Timer(0.8, other.release, [cell.identity.key]).start()
-        runner(tmp_path, Tools(mine)).run(cells)
+        runner(tmp_path, RunContext(mine)).run(cells)
     assert len(cell.task.calls) == 1
-    assert len(listings) == 1
+    assert listings == []
 
 
-def test_work_under_a_lost_lease_is_dropped(tmp_path):
-    """Another process takes the lease over while the cell is computed, and finishes it."""
-    [cell] = cells = planned(Task("a"))
+@BLOCKS_OF_TWO
+def test_a_silent_owner_is_followed_and_its_blocks_are_kept(tmp_path, monkeypatch):
+    """It is on another machine and falls silent in its second block; another goes on there."""
+    monkeypatch.setattr("aurac.runs.runner.PAUSE_SECONDS", 0.01)
+    [cell] = cells = planned(Task("a", n=5))
+    [begun] = planned(Task("a", n=2))
+    runner(tmp_path).run([begun])
+    clock = [0.0]
+    with Locks(tmp_path, seconds=3600, clock=lambda: clock[0]) as locks:
+        lock = {"token": "far", "mark": "elsewhere-1-1", "deaths": 0}
+        (locks.folder / cell.identity.key).write_text(json.dumps(lock))
+        waited = []
+
+        class Patient(RunLog):
+            def event(self, name, **more):
+                waited.append(name)
+                clock[0] += 1801
+
+        runner(tmp_path, RunContext(locks, log=Patient(None))).run(cells)
+    assert cell.task.blocks == [[2, 3], [4]]
+    assert waited[:2] == ["waiting", "waiting"]
+
+
+@BLOCKS_OF_TWO
+def test_what_another_added_under_a_lost_lock_counts_first(tmp_path):
+    """Another process takes the lock over while the cell is computed, and finishes it."""
+    [cell] = cells = planned(Task("a", n=4))
+    [theirs] = planned(Task("a", n=4))
     key = cell.identity.key
 
     def act(_options):
-        (tmp_path / "leases" / f"{key}.2").write_text('{"owner": "other"}')
-        (tmp_path / "leases/owners/other").write_text("elsewhere-1-1 1\n")
-        CellStore(tmp_path).put(cell.identity, {"metrics": {"by": ["the other"]}})
+        cell.task.act = None
+        lock = {"token": "other", "mark": "elsewhere-1-1", "deaths": 1}
+        (tmp_path / "locks" / key).write_text(json.dumps(lock))
+        runner(tmp_path).run([theirs])
 
     cell.task.act = act
-    with Leases(tmp_path) as leases:
-        runner(tmp_path, Tools(leases)).run(cells)
-    assert CellStore(tmp_path).get(cell.identity)["metrics"] == {"by": ["the other"]}
+    with Locks(tmp_path) as locks:
+        runner(tmp_path, RunContext(locks)).run(cells)
+        assert (tmp_path / "locks" / key).exists()  # the other's
+    lines = blocks_in(tmp_path, cell)
+    assert len(lines) == 4
+    whole = stored(tmp_path, cell)
+    assert (whole.missing, whole.responses) == ([], [f"a{k}" for k in range(4)])
+    assert whole.engine == lines[0].engine + lines[1].engine
+    assert CellStore(tmp_path).count(key) == 4
+
+
+def abandoned(locks, key, deaths):
+    """The lock of a process of this machine that ended, after `deaths` others."""
+    lock = {"token": "gone", "mark": _ended(), "deaths": deaths}
+    (locks.folder / key).write_text(json.dumps(lock))
+
+
+def _ended():
+    return f"{process_mark().rsplit('-', 1)[0]}-0"
 
 
 def test_a_cell_in_which_processes_keep_ending_is_a_failure(tmp_path):
     [cell] = cells = planned(Task("a"))
-    with Leases(tmp_path) as leases:
-        (leases.folder / f"{cell.identity.key}.5").write_text('{"owner": "gone"}')
-        gone = CLEARLY_ENDED.encode()
-        (leases.folder / "owners" / "gone").write_bytes(gone)
-        runner(tmp_path, Tools(leases)).run(cells)
+    counted = []
+    with Locks(tmp_path) as locks:
+        abandoned(locks, cell.identity.key, MOST_DEATHS - 1)
+        runner(tmp_path, RunContext(locks, on_documents=counted.append)).run(cells)
     record = CellStore(tmp_path).failure(cell.identity.key)
     assert record["reason"] == "5 processes ended while they computed it"
     assert cell.task.calls == []
+    assert sum(counted) == 3
 
 
-def _ended():
-    from aurac.machine import process_mark
-
-    return f"{process_mark().rsplit('-', 1)[0]}-0 1\n"
-
-
-CLEARLY_ENDED = _ended()
+@BLOCKS_OF_TWO
+def test_deaths_between_which_a_block_was_kept_do_not_add_up(tmp_path):
+    """A long cell on machines that are taken away again and again is no failure."""
+    task = Task("a", n=4)
+    [cell] = cells = planned(task)
+    seen = []
+    with Locks(tmp_path) as locks:
+        key = cell.identity.key
+        abandoned(locks, key, MOST_DEATHS - 2)
+        task.act = lambda _: seen.append((len(task.blocks), locks.deaths(key)))
+        runner(tmp_path, RunContext(locks)).run(cells)
+    assert seen == [(0, MOST_DEATHS - 1), (1, 0)]
+    assert stored(tmp_path, cell).missing == []
 
 
 # Signals ----------------------------------------------------------------------------------------
@@ -318,20 +544,33 @@ def test_a_signal_within_a_cell_drops_it_at_the_next_pass(tmp_path, number):
     with (
         pytest.raises(Interrupted),
         Interrupts() as interrupts,
-        Leases(tmp_path) as leases,
+        Locks(tmp_path) as locks,
     ):
-        runner(tmp_path, Tools(leases, interrupts)).run(cells)
+        runner(tmp_path, RunContext(locks, interrupts)).run(cells)
     assert CellStore(tmp_path).keys() == {cells[0].identity.key}
     assert CellStore(tmp_path).failed_keys() == set()
-    assert listed(tmp_path / "leases") == []
+    assert list((tmp_path / "locks").iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@BLOCKS_OF_TWO
+def test_a_signal_within_a_block_drops_that_block_alone(tmp_path):
+    task = Task("a", n=6)
+    task.act = lambda _: len(task.blocks) == 2 and os.kill(os.getpid(), signal.SIGTERM)
+    [cell] = cells = planned(task)
+    with pytest.raises(Interrupted), Interrupts() as interrupts:
+        runner(tmp_path, RunContext(interrupts=interrupts)).run(cells)
+    assert stored(tmp_path, cell).doc_ids == ["0", "1", "2", "3"]
+    task.act = None
+    runner(tmp_path).run(cells)
+    assert task.blocks == [[0, 1], [2, 3], [4, 5]]
 
 
 def test_a_signal_after_the_last_pass_keeps_the_cell(tmp_path):
     task = Task("a", passes=0, act=lambda _: os.kill(os.getpid(), signal.SIGINT))
     cells = planned(task, Task("b"))
     with pytest.raises(Interrupted), Interrupts() as interrupts:
-        runner(tmp_path, Tools(interrupts=interrupts)).run(cells)
+        runner(tmp_path, RunContext(interrupts=interrupts)).run(cells)
     assert CellStore(tmp_path).keys() == {cells[0].identity.key}
 
 
@@ -378,28 +617,34 @@ class Faults:
     def run(self, cells, folder, at=None, error=errno.ENOSPC, torn=False):
         self.count, self.at, self.error, self.torn, self.on = 0, at, error, torn, True
         try:
-            with RunLog(folder, "r") as log, Leases(folder, seconds=3600) as leases:
-                runner(folder, Tools(leases, log=log)).run(cells)
+            with RunLog(folder, "r") as log, Locks(folder, seconds=3600) as locks:
+                runner(folder, RunContext(locks, log=log)).run(cells)
         finally:
             self.on = False
         return self.count
 
 
 def whole(folder, cells):
-    """Every cell that is there holds what its task says, and nothing else lies about."""
-    found = {}
-    for path in (folder / "cells").iterdir():
-        cell = read_cell(path)  # raises for anything torn
-        found[path.stem] = cell["metrics"]
-    right = {c.identity.key: c.task.evaluate(Model(), None, None, int).metrics for c in cells}
-    for key, metrics in found.items():
-        assert metrics == {k: list(v) for k, v in right[key].items()}
-    return set(found)
+    """What is there is what the tasks say; the keys of the cells that have all documents."""
+    complete = set()
+    for cell in cells:
+        content = stored(folder, cell)
+        if content is None:
+            continue
+        name = cell.task.name
+        scores = [math.fmod(len(name) + int(doc), 2) for doc in content.doc_ids]
+        assert content.metrics.get("acc,none", []) == scores
+        assert content.responses == [f"{name}{doc}" for doc in content.doc_ids]
+        if not content.missing:
+            complete.add(cell.identity.key)
+    return complete
 
 
+@BLOCKS_OF_TWO
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("torn", [False, True])
-def test_a_fault_at_every_write_leaves_only_whole_cells(tmp_path, monkeypatch, error, torn):
+def test_a_fault_at_every_write_leaves_only_whole_lines(tmp_path, monkeypatch, error, torn):
+    """A torn line is passed over, and the same command completes what is missing."""
     faults = Faults(monkeypatch, tmp_path)
     cells = planned(Task("a"), Task("b"), Task("poison", act=raising(ValueError("x"))))
     writes = faults.run(cells, tmp_path / "undisturbed")
@@ -412,10 +657,11 @@ def test_a_fault_at_every_write_leaves_only_whole_cells(tmp_path, monkeypatch, e
         except RunFolderError as said:
             stopped += 1
             messages.add(str(said).replace(str(folder), "FOLDER"))
-        except OSError:  # the lease folder itself; `compare` says it as it says the others
+        except OSError:  # the folder of the locks itself; `compare` says it as it says the others
             stopped += 1
         if (folder / "cells").is_dir():
             whole(folder, cells[:2])
+        assert CellStore(folder).failed_keys() <= {cells[2].identity.key}
         faults.run(cells, folder)
         assert whole(folder, cells[:2]) == {c.identity.key for c in cells[:2]}
         assert CellStore(folder).failed_keys() == {cells[2].identity.key}
@@ -427,13 +673,15 @@ def test_a_fault_at_every_write_leaves_only_whole_cells(tmp_path, monkeypatch, e
 
 
 def test_the_identity_names_all_that_can_change_a_number():
-    """A new field must be thought of in `differences` and in `say_why_unused` too."""
-    import dataclasses
+    """A new field must be thought of in `differences` and in `say_why_unused` too.
 
-    assert {f.name for f in dataclasses.fields(CellIdentity)} == {
+    Documents and prompts are no part of it, they have keys of their own; nor are budgets, which
+    each block says.
+    """
+    assert set(CellIdentity.__struct_fields__) == {
         "adapter_sha256", "base_sha256", "rank", "basis", "rescale", "fit_factor", "task",
-        "task_version", "documents_sha256", "prompts_sha256", "dtype", "device_kind", "batching",
-        "scorer", "lm_eval",
+        "task_version", "num_fewshot", "fewshot", "fewshot_seed", "chat_template", "split",
+        "dtype", "device_kind", "engine", "lm_eval",
     }  # fmt: skip
 
 
@@ -450,8 +698,8 @@ def test_five_hundred_cells_leave_memory_threads_and_files_as_they_were(tmp_path
             )
 
     cells = planned(*(Task(str(n), n=50) for n in range(501)))
-    with RunLog(tmp_path) as log, Leases(tmp_path) as leases:
-        runner(tmp_path, Tools(leases, log=log, on_cell=look)).run(cells)
+    with RunLog(tmp_path) as log, Locks(tmp_path) as locks:
+        runner(tmp_path, RunContext(locks, log=log, on_cell=look)).run(cells)
     pages, threads, files = zip(*seen[1:], strict=True)
     assert len(pages) == 5
     assert max(pages) <= 1.05 * pages[0]

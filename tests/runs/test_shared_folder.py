@@ -12,17 +12,22 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from runs_doubles import Task, planned, runner
 
 from aurac.cli import cli
 from aurac.errors import RunFolderError
 from aurac.runs.compare import compare
 from aurac.runs.interrupts import Interrupted
-from aurac.runs.lock import listed, owner_marks
+from aurac.runs.lock import Locks
+from aurac.runs.runner import AdapterSwitch, failure_content
+from aurac.runs.schema import decode_line, encode_line
 from aurac.runs.status import read_status
 from aurac.runs.store import CellStore, read_cell
+from aurac.tasks.task import Evaluation
 from aurac.training import make_recipe, train
 
 TASK = "aurac_word_problems_mc"
@@ -66,19 +71,14 @@ def events(folder, name):
 
 
 def clean(folder):
-    """No lease, owner, temporary file or checkpoint is left."""
-    leases = Path(folder) / "leases"
-    assert listed(leases) == []
-    assert owner_marks(leases) == {}
+    """No lock and no temporary file is left."""
+    assert list((Path(folder) / "locks").iterdir()) == []
     assert list(Path(folder).rglob(".*")) == []
-    assert not (Path(folder) / "partial").exists() or not list((Path(folder) / "partial").iterdir())
 
 
 def test_shards_divide_the_cells_and_a_last_call_gathers(
     adapter, undisturbed, tmp_path, monkeypatch
 ):
-    from aurac.tasks.task import BuiltTask
-
     out = tmp_path / "run"
     counts = []
     for number in (2, 1, 3):
@@ -89,43 +89,42 @@ def test_shards_divide_the_cells_and_a_last_call_gathers(
     status = read_status(out)
     assert (status.state, status.left) == ("no results", 0)
     assert sorted(counts) == [1, 2, 2]  # four ranks and the base
-    monkeypatch.setattr(BuiltTask, "evaluate", None)  # gathering computes nothing
+    monkeypatch.setattr(Evaluation, "block", None)  # gathering computes nothing
     monkeypatch.setattr("aurac.runs.session.load_base", None)  # and loads no weights
     assert compare([adapter], [TASK], out=out, **COMMON).results["curves"]
     assert curves(out) == curves(undisturbed.folder)
     clean(out)
 
 
-def test_an_interrupted_cell_goes_on_where_it_was(adapter, undisturbed, tmp_path, monkeypatch):
-    """A checkpoint after each pass; the signal comes before the third pass of the third cell."""
-    from aurac.runs.interrupts import Interrupts
+def outcomes(cell):
+    """What a cell says of its documents."""
+    return (cell.identity, cell.documents, cell.metrics, cell.responses, cell.logged)
 
+
+def test_an_interrupted_cell_goes_on_where_it_was(adapter, tmp_path, monkeypatch):
+    """Blocks of two documents; the signal comes in the second block of the third cell."""
     out = tmp_path / "run"
-    monkeypatch.setattr("aurac.runs.partial.SECONDS", 0.0)
-    monkeypatch.setattr("aurac.runs.partial.CellCheckpoint.due", lambda _: True)
-    settings = COMMON | {"batch_tokens": 64}
-    whole = compare([adapter], [TASK], out=tmp_path / "whole", **settings)
-    checks = []
+    monkeypatch.setattr("aurac.runs.plan.BLOCK_DOCUMENTS", {"cpu": 2})
+    whole = compare([adapter], [TASK], out=tmp_path / "whole", **COMMON)
+    block, places = Evaluation.block, []
 
-    def check(self):
-        checks.append(self._working)
-        cells = len(CellStore(out).keys())
-        if self._working and cells == 2 and checks[-3:] == [True] * 3:
+    def noted(self, documents, progress=None):
+        places.append(list(documents))
+        if len(places) == 8:
             os.kill(os.getpid(), signal.SIGTERM)
-            raise Interrupted
+        return block(self, documents, progress)
 
-    monkeypatch.setattr(Interrupts, "check", check)
+    monkeypatch.setattr(Evaluation, "block", noted)
     with pytest.raises(Interrupted):
-        compare([adapter], [TASK], out=out, **settings)
-    assert len(list((out / "partial").iterdir())) == 1
-    assert len(CellStore(out).keys()) == 2
-    monkeypatch.undo()
-    compare([adapter], [TASK], out=out, **settings)
+        compare([adapter], [TASK], out=out, **COMMON)
+    counts = sorted(CellStore(out).count(key) for key in CellStore(out).keys())  # noqa: SIM118
+    assert counts == [2, 5, 5]
+    assert read_status(out).state == "stopped"
+    compare([adapter], [TASK], out=out, **COMMON)
+    assert places[8:] == [[2, 3], [4], *[[0, 1], [2, 3], [4]] * 2]
     assert curves(out) == curves(whole.folder)
     for path in (whole.folder / "cells").iterdir():
-        one, other = read_cell(path), read_cell(out / "cells" / path.name)
-        for name in ("doc_ids", "doc_hashes", "metrics", "responses", "logged", "identity"):
-            assert one[name] == other[name]
+        assert outcomes(read_cell(path)) == outcomes(read_cell(out / "cells" / path.name))
     clean(out)
 
 
@@ -196,25 +195,24 @@ def test_a_read_only_folder_is_one_line(adapter, undisturbed, monkeypatch):
 
 def test_a_flipped_cell_is_refused_and_unlike_cells_make_no_curve(adapter, tmp_path):
     """What reads a run without the store: `aurac score RUN` and the like."""
-    from aurac.hashing import sha256_json
+    import msgspec
 
-    from aurac.errors import RunFolderError
     from aurac.readers.run import read_run
 
     out = tmp_path / "run"
     done = compare([adapter], [TASK], out=out, **COMMON)
     assert read_run(out)
     path = out / done.results["curves"][0]["cells"]["4"]
-    text = path.read_text()
-    path.write_text(
-        text.replace("0.0", "1.0", 1) if "0.0" in text else text.replace("1.0", "0.0", 1)
-    )
-    with pytest.raises(RunFolderError, match="is damaged: its checksum does not hold"):
+    head, block = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(head + block.replace(b"0.0", b"1.0", 1))
+    with pytest.raises(RunFolderError, match="lacks 5 of 5 documents; give the command of the run"):
         read_run(out)
-    cell = json.loads(text)
-    cell["identity"]["dtype"] = "bfloat16"
-    cell["checksum"] = sha256_json({k: v for k, v in cell.items() if k != "checksum"})
-    path.write_text(json.dumps(cell))
+    path.write_bytes(head.replace(b'"rank":4', b'"rank":8') + block)
+    with pytest.raises(RunFolderError, match="is missing or damaged"):
+        read_run(out)
+    cell = decode_line(head)
+    other = msgspec.structs.replace(cell.identity, dtype="bfloat16")
+    path.write_bytes(encode_line(msgspec.structs.replace(cell, identity=other), 0) + block)
     with pytest.raises(RunFolderError, match="ranks 1 and 4 differ in dtype: they make no curve"):
         read_run(out)
 
@@ -233,7 +231,10 @@ def test_two_terminals_share_one_folder(adapter, undisturbed, tmp_path):
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said.decode()
     assert curves(out) == curves(undisturbed.folder)
-    assert len(events(out, "begin")) == 5  # each cell once
+    begun = [event["key"] for event in events(out, "begin")]
+    assert len(begun) == len(set(begun)) == 5  # each cell once
+    for path in (out / "cells").iterdir():
+        assert len(path.read_bytes().splitlines()) == 2
     clean(out)
 
 
@@ -274,9 +275,7 @@ def test_a_worker_that_is_killed_costs_its_cell_at_most(
 def test_a_killed_workers_cells_are_called_done_only_if_they_are(
     stop, expected, tmp_path, monkeypatch, caplog
 ):
-    from types import SimpleNamespace
-
-    from aurac.runs.runner import Tools
+    from aurac.runs.runner import RunContext
     from aurac.runs.settings import Execution, Settings
     from aurac.runs.workers import LocalExecutor
 
@@ -288,7 +287,9 @@ def test_a_killed_workers_cells_are_called_done_only_if_they_are(
 
     monkeypatch.setattr("aurac.runs.workers._start", start)
     session = SimpleNamespace(checkpoints=(), tasks=(), settings=Settings())
-    others = LocalExecutor(Execution())._others(session, CellStore(tmp_path), ["cpu"], 1, Tools())
+    others = LocalExecutor(Execution())._others(
+        session, CellStore(tmp_path), ["cpu"], 1, RunContext()
+    )
     with pytest.raises(stop) if stop else contextlib.nullcontext(), others:
         if stop:
             raise stop
@@ -331,8 +332,6 @@ def test_a_worker_alone_serves_an_order_and_ends_with_its_parent(adapter, undist
 @pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "9"}])
 def test_workers_share_cores_unless_the_user_says_otherwise(monkeypatch, given):
     """What a local worker is started with, and a Ray worker has before it imports torch."""
-    from types import SimpleNamespace
-
     from aurac.models.device import SPINNING
     from aurac.runs import ray
     from aurac.runs import ray_worker as remote
@@ -350,10 +349,8 @@ def test_workers_share_cores_unless_the_user_says_otherwise(monkeypatch, given):
         lambda *_, env, **__: seen.append(env) or SimpleNamespace(stdin=None),
     )
     local._start({}, 1)
-    monkeypatch.setattr(ray, "WorkersCheckpoint", lambda *_: None)
-    monkeypatch.setattr(ray, "_ray", lambda: None)
     monkeypatch.setattr(remote, "compute", lambda *_: seen.append(dict(os.environ)))
-    ray.compute_cell({}, {}, None, 1.0)
+    ray.compute_block({}, {}, [])
     for environment in seen:
         assert {name: environment[name] for name in SPINNING if name in environment} == wanted
     assert len(seen) == 2
@@ -364,6 +361,7 @@ def test_kills_at_random_moments(adapter, tmp_path):
     """Three here; `benchmarks/kills.py` was run with more than fifty."""
     script = REPOSITORY / "benchmarks" / "kills.py"
     given = [str(adapter), "--tasks", TASK, "--limit", "5", "--kills", "3", "--seed", "5"]
+    given += ["--block", "2"]
     out = tmp_path / "found.json"
     done = subprocess.run(
         [sys.executable, str(script), *given, "--out", str(out)],
@@ -375,7 +373,8 @@ def test_kills_at_random_moments(adapter, tmp_path):
     found = json.loads(out.read_text())
     assert found["kills"] == 3
     assert found["all_equal"]
-    assert found["at_most_one_redone_per_kill"]
+    assert found["at_most_one_block_redone_per_kill"]
+    assert not any(run["left_behind"] for run in found["runs"])
 
 
 def ray_session():
@@ -396,7 +395,7 @@ def test_ray_gives_the_same_bytes_and_does_a_dead_workers_cells_again(
         while time.monotonic() < deadline and not victims:
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 try:
-                    named = path.read_bytes().startswith(b"ray::compute_cell")
+                    named = path.read_bytes().startswith(b"ray::compute_block")
                     ours = _below(int(path.parent.name), os.getpid())
                 except OSError:
                     continue
@@ -425,21 +424,20 @@ def _below(pid, ancestor):
 
 
 @pytest.mark.cluster
-def test_a_dead_workers_checkpoint_is_taken_up_by_another(adapter, tmp_path, monkeypatch):
-    """Every pass is kept; the worker is killed once the run folder has something of its cell."""
+def test_a_worker_that_dies_within_a_block_costs_that_block_alone(adapter, tmp_path):
+    """Blocks of 128; the worker is killed once the run folder has a block of its cell."""
     ray_session()
-    monkeypatch.setattr("aurac.runs.ray.SECONDS", 0.0)
-    monkeypatch.setattr("aurac.runs.ray._PATIENCE", 0.01)
-    asked = {**COMMON, "limit": 800, "batch_tokens": 64}
+    asked = {**COMMON, "limit": 600, "ranks": "8"}
     whole, out = tmp_path / "whole", tmp_path / "run"
-    compare([adapter], [TASK], out=whole, ranks="8", **asked)
+    compare([adapter], [TASK], out=whole, **asked)
     victims = []
 
     def kill_in_a_cell():
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline and not victims:
-            if any((out / "partial").glob("*.json")):
-                for pid in _named(b"ray::compute_cell"):
+            counts = [CellStore(out).count(key) for key in CellStore(out).keys()]  # noqa: SIM118
+            if any(0 < count < 600 for count in counts):
+                for pid in _named(b"ray::compute_block"):
                     if _below(pid, os.getpid()):
                         os.kill(pid, signal.SIGKILL)
                         victims.append(pid)
@@ -448,11 +446,14 @@ def test_a_dead_workers_checkpoint_is_taken_up_by_another(adapter, tmp_path, mon
 
     killer = threading.Thread(target=kill_in_a_cell)
     killer.start()
-    compare([adapter], [TASK], out=out, ranks="8", executor="ray", workers=1, **asked)
+    compare([adapter], [TASK], out=out, executor="ray", workers=1, **asked)
     killer.join()
     assert len(victims) == 1
-    assert any(event["resumed"] for event in events(out, "cell"))
     assert curves(out) == curves(whole)
+    for path in (whole / "cells").iterdir():
+        cells = [read_cell(folder / "cells" / path.name) for folder in (whole, out)]
+        assert sorted(cells[1].documents) == sorted(cells[0].documents)
+        assert len((out / "cells" / path.name).read_bytes().splitlines()) == 1 + 5
     clean(out)
 
 
@@ -535,6 +536,98 @@ def _named(name):
                 yield int(path.parent.name)
         except OSError:
             continue
+
+
+class FakeRay:
+    """Tasks that are computed when they are waited for, one at a time, the last one first."""
+
+    class exceptions:  # noqa: N801
+        RayTaskError = WorkerCrashedError = NodeDiedError = OutOfMemoryError = RuntimeError
+
+    def __init__(self, compute):
+        self.compute, self.cancelled = compute, []
+
+    def remote(self, _job, identity, places):
+        return SimpleNamespace(identity=identity, places=places)
+
+    def wait(self, references, **_):
+        return [references[-1]], references[:-1]
+
+    def get(self, reference):
+        return self.compute(reference.identity, reference.places)
+
+    def cancel(self, reference, **_):
+        self.cancelled.append(reference)
+
+
+def ray_queue(folder, cells, compute, **context):
+    from aurac.runs.ray import _Queue
+    from aurac.runs.runner import RunContext
+
+    fake = FakeRay(compute)
+    queue = _Queue(fake, fake, None, CellStore(folder), RunContext(**context), cells)
+    while queue.submit(3):
+        queue.collect()
+    return queue
+
+
+@pytest.fixture
+def blocks_of_two(monkeypatch):
+    monkeypatch.setattr("aurac.runs.plan.BLOCK_DOCUMENTS", {"cpu": 2})
+
+
+@pytest.mark.usefixtures("blocks_of_two")
+def test_blocks_that_come_back_in_any_order_make_whole_cells(tmp_path):
+    """One cell is half done, one is done; every bar is full, every cell is settled once."""
+    first = planned(Task("a", n=3), Task("b", n=7))
+    runner(tmp_path).run(first)
+    cells = planned(Task("a", n=7), Task("b", n=7), Task("c", n=5))
+    made, counted, settled = runner(tmp_path / "elsewhere"), [], []
+    by_key = {cell.identity.to_dict()["task"]: cell for cell in cells}
+
+    def compute(identity, places):
+        [block] = made.blocks(by_key[identity["task"]], places, AdapterSwitch(made, None))
+        return block
+
+    with Locks(tmp_path) as locks:
+        ray_queue(
+            tmp_path, cells, compute, locks=locks, on_documents=counted.append,
+            on_settled=lambda cell, how: settled.append((cell.task.name, how.split(" in ")[0])),
+        )  # fmt: skip
+        assert locks.keys() == set()
+    assert sorted(settled) == [("a", "done"), ("b", "done by another process"), ("c", "done")]
+    assert sum(counted) == 19
+    assert sorted(by_key["a"].task.blocks) == [[3], [4, 5], [6]]
+    for cell in cells:
+        whole = CellStore(tmp_path).read(cell.identity.key, cell.documents)
+        assert whole.missing == []
+        assert whole.responses == [f"{cell.task.name}{k}" for k in range(cell.task.n)]
+
+
+@pytest.mark.usefixtures("blocks_of_two")
+def test_one_block_that_fails_is_the_cells_failure_and_the_others_are_ignored(tmp_path):
+    cells = planned(Task("a", n=9), Task("b", n=2))
+    made, counted, settled = runner(tmp_path / "elsewhere"), [], []
+    by_key = {cell.identity.to_dict()["task"]: cell for cell in cells}
+
+    def compute(identity, places):
+        cell = by_key[identity["task"]]
+        if cell.task.name == "a" and places == [2, 3]:
+            return failure_content(cell, "ValueError: why", "ValueError", 1.0)
+        [block] = made.blocks(cell, places, AdapterSwitch(made, None))
+        return block
+
+    with Locks(tmp_path) as locks:
+        ray_queue(
+            tmp_path, cells, compute, locks=locks, on_documents=counted.append,
+            on_settled=lambda cell, how: settled.append((cell.task.name, how.split(" in ")[0])),
+        )  # fmt: skip
+        assert locks.keys() == set()
+    store, key = CellStore(tmp_path), cells[0].identity.key
+    assert store.failure(key)["reason"] == "ValueError: why"
+    assert store.read(key).doc_ids == ["4", "5"]  # came before; what came later was not written
+    assert sorted(settled) == [("a", "failed"), ("b", "done")]
+    assert sum(counted) == 11
 
 
 def test_what_a_worker_writes_reaches_the_log_under_its_name(caplog):

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
+import os
 import subprocess
 import sys
 
+import msgspec
 import pytest
-from aurac.machine import process_mark
-from aurac.runs.provenance import CellIdentity
 from click.testing import CliRunner
 from runs_doubles import Task, planned, runner
 
 from aurac.cli.runs import runs
 from aurac.errors import RunFolderError, UsageError
-from aurac.files import write_json
+from aurac.files import process_mark, write_json
 from aurac.runs.folder import (
     find_run_folder,
     held_besides,
@@ -25,20 +24,22 @@ from aurac.runs.folder import (
     say_why_unused,
     subset_folder,
 )
-from aurac.runs.lock import Leases
+from aurac.runs.interrupts import Interrupted
+from aurac.runs.lock import Locks
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.progress import duration
-from aurac.runs.runner import Tools
+from aurac.runs.runner import RunContext
+from aurac.runs.schema import CellIdentity
 from aurac.runs.settings import Execution, Settings, from_plain, parse_shard, separated, to_plain
 from aurac.runs.status import PlanRow, add_to_plan, find_runs, read_plan, read_status, write_plan
 from aurac.runs.store import CellStore
 
 REQUEST = {
     "schema": 1,
-    "settings": {"dtype": "float32", "limit": 5},
+    "settings": {"dtype": "float32", "num_fewshot": 5},
     "adapters": {"a": "1"},
     "curves": [["a · prefix · rule", [1, 2]]],
-    "tasks": {"t": "x"},
+    "tasks": {"t": {"first_prompt": "x", "documents": 3}},
 }
 
 
@@ -59,10 +60,52 @@ def folder(tmp_path):
     cells = planned(Task("done", seconds=0.2), Task("bad", act=bad), Task("held"), Task("left"))
     folder = open_run_folder(tmp_path / "r", ["t"], REQUEST)
     write_plan(folder, rows(cells))
-    with RunLog(folder) as log, Leases(folder) as leases:
-        runner(folder, Tools(leases, log=log)).run(cells[:2])
-        assert leases.acquire(cells[2].identity.key)
+    with RunLog(folder) as log, Locks(folder) as locks:
+        runner(folder, RunContext(locks, log=log)).run(cells[:2])
+        assert locks.acquire(cells[2].identity.key)
         yield folder
+
+
+def test_documents_that_are_there_shorten_what_is_left(tmp_path, monkeypatch):
+    """Two open cells of 4 documents, half of one done: 1.5 times the one that is done."""
+    monkeypatch.setattr("aurac.runs.plan.BLOCK_DOCUMENTS", {"cpu": 2})
+
+    def stop(_options):
+        if half.blocks:
+            raise Interrupted
+
+    half = Task("half", n=4, act=stop)
+    cells = planned(Task("done", n=4, seconds=0.1), half, Task("left", n=4))
+    folder = open_run_folder(tmp_path / "r", ["t"], REQUEST)
+    write_plan(folder, rows(cells))
+    with RunLog(folder) as log:
+        runner(folder, RunContext(log=log)).run(cells[:1])
+        with pytest.raises(Interrupted):
+            runner(folder, RunContext(log=log)).run(cells[1:2])
+    status = read_status(folder)
+    assert (status.total, status.done, status.left, status.state) == (3, 1, 2, "stopped")
+    [seconds] = [
+        event["seconds"]
+        for path in (folder / "logs").iterdir()
+        for event in map(json.loads, path.read_text().splitlines())
+        if event["event"] == "cell"
+    ]
+    assert status.seconds_left == pytest.approx(1.5 * seconds)
+
+
+def test_a_cell_is_done_by_the_documents_of_the_plan(folder):
+    """A larger --limit opens cells again; a smaller one does not."""
+    plan = read_plan(folder)
+    write_plan(folder, [row._replace(documents=4) for row in plan])
+    assert read_status(folder).done == 0
+    write_plan(folder, [row._replace(documents=2) for row in plan])
+    assert read_status(folder).done == 1
+
+
+def test_a_torn_cell_is_not_done(folder):
+    [cell] = (folder / "cells").iterdir()
+    cell.write_bytes(cell.read_bytes()[:-2])
+    assert read_status(folder).done == 0
 
 
 def test_done_running_failed_left(folder):
@@ -92,12 +135,22 @@ def test_what_a_person_reads(folder):
 
 
 def test_a_run_whose_processes_ended_is_stopped(folder):
-    own = next((folder / "leases/owners").iterdir())
-    mark = own.read_bytes()
-    own.write_bytes(mark.replace(process_mark().encode(), _ended()))
+    [lock] = (folder / "locks").iterdir()
+    content = lock.read_bytes()
+    lock.write_bytes(content.replace(process_mark().encode(), _ended()))
     status = read_status(folder)
     assert (status.state, status.running, status.left) == ("stopped", 0, 2)
-    own.write_bytes(mark)
+    lock.write_bytes(content)
+
+
+def test_a_process_elsewhere_runs_while_its_lock_is_touched(folder):
+    [lock] = (folder / "locks").iterdir()
+    content = lock.read_bytes()
+    lock.write_bytes(content.replace(process_mark().encode(), b"elsewhere-1-1"))
+    assert read_status(folder).state == "running"
+    os.utime(lock, (1, 1))
+    assert read_status(folder).state == "stopped"
+    lock.write_bytes(content)
 
 
 def _ended():
@@ -116,10 +169,10 @@ def test_a_truncated_plan_is_said_and_the_cells_are_counted(folder, cut):
     assert read_plan(folder) is None
 
 
-def test_garbage_in_logs_and_leases_changes_only_the_estimate(folder):
+def test_garbage_in_logs_and_locks_changes_only_the_estimate(folder):
     (folder / "logs/z.jsonl").write_bytes(b'\xff\xfe{"event": "cell"}\n[1]\n{"event": "cell", ')
-    (folder / "leases/x.y.z").write_text("?")
-    (folder / "leases/owners/odd").write_bytes(b"\xff\xff")
+    (folder / "locks/x.y.z").write_text("?")
+    (folder / "locks/odd").write_bytes(b"\xff\xff")
     assert read_status(folder).done == 1
 
 
@@ -131,9 +184,10 @@ def test_a_folder_that_is_no_run(tmp_path):
 
 def test_status_reads_no_cell_and_few_lines_of_logs(folder, monkeypatch):
     """That is why 10⁵ cells take a second (measured in `benchmarks/run_store.py`)."""
-    for name in ("cells", "failed"):
-        for path in (folder / name).iterdir():
-            path.write_text("unreadable")
+    for path in (folder / "failed").iterdir():
+        path.write_text("unreadable")
+    for path in (folder / "cells").iterdir():  # but for the number at its end
+        path.write_bytes(b"unreadable" + path.read_bytes()[-30:])
     with next((folder / "logs").iterdir()).open("a") as log:
         log.writelines('{"event": "begin"}\n' for _ in range(20_000))
     monkeypatch.setattr("aurac.runs.store.read_cell", None)
@@ -152,7 +206,7 @@ def test_two_processes_may_begin_one_folder(tmp_path):
     (out / ".run.json.elsewhere-1-1.abc").write_text("{")
     assert open_run_folder(out, ["t"], REQUEST) == out
     assert open_run_folder(out, ["t"], REQUEST) == out
-    other = REQUEST | {"settings": {"dtype": "bfloat16", "limit": 5}}
+    other = REQUEST | {"settings": {"dtype": "bfloat16", "num_fewshot": 5}}
     with pytest.raises(RunFolderError, match="dtype was 'float32', is 'bfloat16'"):
         open_run_folder(out, ["t"], other)
 
@@ -160,9 +214,12 @@ def test_two_processes_may_begin_one_folder(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"settings": {"dtype": "float32", "limit": 4}}, "limit was 5, is 4"),
+        ({"settings": {"dtype": "float32", "num_fewshot": 4}}, "num_fewshot was 5, is 4"),
         ({"adapters": {"a": "2"}}, "adapter a has other content: its weights changed"),
-        ({"tasks": {"t": "y"}}, "task t has other content: its prompts or documents changed"),
+        (
+            {"tasks": {"t": {"first_prompt": "y", "documents": 3}}},
+            "task t has other content: its prompts or documents changed",
+        ),
     ],
 )
 def test_a_changed_request_is_refused_with_the_difference(tmp_path, change, said):
@@ -176,23 +233,22 @@ def test_a_changed_request_is_refused_with_the_difference(tmp_path, change, said
 def test_a_refusal_gives_the_command_that_keeps_both_runs(tmp_path):
     """The settings explain the prompts, which are not listed beside them."""
     out = open_run_folder(tmp_path / "r", ["t"], REQUEST)
-    other = REQUEST | {"settings": {"dtype": "float32", "limit": 60}, "tasks": {"t": "y"}}
+    settings = {"dtype": "float32", "num_fewshot": 60}
+    other = REQUEST | {"settings": settings, "tasks": {"t": {"first_prompt": "y", "documents": 3}}}
     for given in (f"--out {out}", f"--out={out}"):
-        command = f"aurac compare 'my a' {given} --limit 60"
+        command = f"aurac compare 'my a' {given} --num-fewshot 60"
         with pytest.raises(RunFolderError) as refused:
             open_run_folder(out, ["t"], other, command)
-        assert "(limit was 5, is 60); expected the same --limit" in str(refused.value)
-        wanted = (
-            f"give `aurac compare 'my a' --limit 60 --out {out}-limit-60` to run this beside it"
-        )
-        assert wanted in str(refused.value)
-    (tmp_path / "r-limit-60").mkdir()
-    with pytest.raises(RunFolderError, match=r"give --out .*/r-limit-60-2 to run"):
+        assert "(num_fewshot was 5, is 60); expected the same settings" in str(refused.value)
+        elsewhere = f"--num-fewshot 60 --out {out}-num-fewshot-60` to run this beside it"
+        assert f"give `aurac compare 'my a' {elsewhere}" in str(refused.value)
+    (tmp_path / "r-num-fewshot-60").mkdir()
+    with pytest.raises(RunFolderError, match=r"give --out .*/r-num-fewshot-60-2 to run"):
         open_run_folder(out, ["t"], other)
     with pytest.raises(RunFolderError, match=r"weights changed.*give --out .*/r-2 to run"):
         open_run_folder(out, ["t"], REQUEST | {"adapters": {"a": "2"}})
-    none = {"settings": {"dtype": "float32", "limit": None}}
-    with pytest.raises(RunFolderError, match=r"limit was 5, is not given.*/r-2 to run"):
+    none = {"settings": {"dtype": "float32", "num_fewshot": None}}
+    with pytest.raises(RunFolderError, match=r"num_fewshot was 5, is not given.*/r-2 to run"):
         open_run_folder(out, ["t"], REQUEST | none)
 
 
@@ -209,7 +265,7 @@ def test_a_folder_records_all_that_was_asked_for_and_says_what_else_it_holds(tmp
     other = REQUEST | {
         "adapters": {"a": "1", "b": "2"},
         "curves": [["a · prefix · rule", [2, 4]], ["b · prefix · rule", [4]]],
-        "tasks": {"u": "x"},
+        "tasks": {"u": {"first_prompt": "x", "documents": 3}},
     }
     assert find_run_folder(tmp_path, ["u"], other) == (tmp_path, True)
     open_run_folder(tmp_path, ["u"], other)
@@ -228,21 +284,32 @@ def test_a_folder_records_all_that_was_asked_for_and_says_what_else_it_holds(tmp
     assert subset_folder(tmp_path, REQUEST) != subset_folder(tmp_path, other)
 
 
+def test_documents_may_be_added_and_fewer_are_a_subset(tmp_path):
+    """The same first prompt; the folder records the largest number."""
+    large = REQUEST | {"tasks": {"t": {"first_prompt": "x", "documents": 9}}}
+    for request in (REQUEST, large, REQUEST):
+        assert open_run_folder(tmp_path, ["t"], request) == tmp_path
+    assert json.loads((tmp_path / "run.json").read_text())["tasks"] == large["tasks"]
+    assert held_besides(tmp_path, large) == []
+    assert held_besides(tmp_path, REQUEST) == ["9 documents of t"]
+    assert subset_folder(tmp_path, REQUEST) != subset_folder(tmp_path, large)
+
+
 def test_the_plan_keeps_cells_that_are_not_asked_for_now(tmp_path):
-    one, other = PlanRow("1", "a", 1, "t", 3), PlanRow("2", "b", 1, "t", 3)
+    one, other = PlanRow("1", "a", 1, "t", 12, 3), PlanRow("2", "b", 1, "t", 12, 3)
     write_plan(tmp_path, [one, other])
     again = one._replace(key="3")
     add_to_plan(tmp_path, [again])
     assert read_plan(tmp_path) == [again, other]
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(CellIdentity)])
+@pytest.mark.parametrize("field", CellIdentity.__struct_fields__)
 def test_what_makes_old_cells_useless_is_named(tmp_path, caplog, field):
     """Every field but those that say which cell it is: another rank is another cell."""
     [cell] = planned(Task("t"))
     store = CellStore(tmp_path)
-    store.put(cell.identity, {"metrics": {}})
-    new = dataclasses.replace(cell.identity, **{field: 7})
+    store.recount(cell.identity, 0)
+    new = msgspec.structs.replace(cell.identity, **{field: 7})
     with caplog.at_level(logging.WARNING, "aurac"):
         said = say_why_unused(store, [new])
     if field in ("task", "rank", "basis", "rescale", "adapter_sha256"):

@@ -1,112 +1,385 @@
-"""Cells on disk: keys, checksums, damage, atomic writing."""
+"""Cells on disk: keys, blocks, damage, atomic writing."""
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_cells import make_block, make_identity
 
 from aurac.errors import RunFolderError
-from aurac.files import json_by_key, link_or_copy, sweep_scraps, write_atomic, write_json
-from aurac.hashing import sha256_json
-from aurac.machine import process_mark
-from aurac.runs.lock import Leases
-from aurac.runs.log import RunLog
-from aurac.runs.provenance import CellIdentity, differences
-from aurac.runs.store import CellStore, read_cell
-
-IDENTITY = CellIdentity(
-    adapter_sha256="a" * 64,
-    base_sha256="b" * 64,
-    rank=4,
-    basis="prefix",
-    rescale="rule",
-    fit_factor=None,
-    task="t",
-    task_version="1",
-    documents_sha256="c" * 64,
-    prompts_sha256="d" * 64,
-    dtype="float32",
-    device_kind="cpu",
-    batching="x",
-    lm_eval="0.4.13",
+from aurac.files import (
+    json_by_key,
+    link_or_copy,
+    process_mark,
+    sweep_scraps,
+    write_atomic,
+    write_json,
 )
-CONTENT = {"doc_ids": ["0", "1"], "metrics": {"acc,none": [1.0, 0.0]}, "responses": ["a", "b"]}
+from aurac.runs.lock import Locks
+from aurac.runs.log import RunLog
+from aurac.runs.schema import (
+    Aggregates,
+    Budgets,
+    CellIdentity,
+    DocumentKey,
+    EngineCounts,
+    Logged,
+    decode_line,
+    differences,
+    encode_line,
+    json_schema,
+)
+from aurac.runs.store import CellStore, documents_hash, read_cell
+
+IDENTITY = make_identity(rank=4)
+REPOSITORY = Path(__file__).parents[2]
+KEYS = tuple(DocumentKey(str(n), f"content{n}", f"prompt{n}") for n in range(12))
 
 
-def test_a_cell_comes_back_as_it_was(tmp_path):
-    store = CellStore(tmp_path)
-    assert store.get(IDENTITY) is None
-    path = store.put(IDENTITY, CONTENT)
-    cell = store.get(IDENTITY)
-    assert {k: cell[k] for k in CONTENT} == CONTENT
-    assert cell["identity"]["rank"] == 4
-    assert path.name == f"{IDENTITY.key}.json"
+def block(*places, value=None, **fields):
+    """These documents; each outcome is `value`, or the document's own."""
+    scores = [float(n if value is None else value) for n in places]
+    return make_block(
+        [KEYS[n] for n in places], {"acc,none": scores}, [f"answer {s}" for s in scores], **fields
+    )
+
+
+def fill(store, *blocks, identity=IDENTITY):
+    """Append blocks, each with the number of documents up to it; the file."""
+    there = 0
+    for one in blocks:
+        there += len(one.documents)
+        store.append(identity, one, there)
+    return store.path(identity.key)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return CellStore(tmp_path)
+
+
+def test_a_cell_comes_back_as_it_was(store):
+    assert store.read(IDENTITY.key) is None
+    assert store.count(IDENTITY.key) == 0
+    logged = Logged(
+        greedy=[[True], [False]], filtered={"f": ["a", "b"]}, other={"x,none": [1, [2]]}
+    )
+    path = fill(store, block(0, 1, logged=logged, notes=["note"]))
+    cell = store.read(IDENTITY.key)
+    assert cell.identity == IDENTITY
+    assert cell.documents == list(KEYS[:2])
+    assert cell.doc_ids == ["0", "1"]
+    assert cell.metrics == {"acc,none": [0.0, 1.0]}
+    assert cell.responses == ["answer 0.0", "answer 1.0"]
+    assert (cell.logged, cell.notes, cell.seconds) == (logged, ["note"], 1.0)
+    assert (cell.missing, cell.damaged) == ([], 0)
+    assert path.name == f"{IDENTITY.key}.jsonl"
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert store.keys() == {IDENTITY.key}
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(CellIdentity)])
+def test_a_cell_grows_and_earlier_lines_stay_as_they_are(store):
+    path = fill(store, block(0, 1))
+    before = path.read_bytes()
+    store.append(IDENTITY, block(2, 3, 4), 5)
+    assert path.read_bytes().startswith(before)
+    assert store.count(IDENTITY.key) == 5
+    assert store.read(IDENTITY.key).doc_ids == ["0", "1", "2", "3", "4"]
+
+
+def test_documents_come_in_the_order_that_is_asked_for_and_what_lacks_is_named(store):
+    fill(store, block(0, 1, 2), block(3))
+    cell = store.read(IDENTITY.key, [KEYS[3], KEYS[7], KEYS[0]])
+    assert cell.documents == [KEYS[3], KEYS[0]]
+    assert cell.metrics["acc,none"] == [3.0, 0.0]
+    assert cell.missing == [KEYS[7]]
+
+
+def test_a_document_is_its_identity_its_content_and_its_prompt(store):
+    fill(store, block(0))
+    for field in ("id", "content", "prompt"):
+        other = msgspec.structs.replace(KEYS[0], **{field: "other"})
+        assert store.read(IDENTITY.key, [other]).missing == [other]
+
+
+def test_the_first_outcome_of_a_document_counts(store):
+    fill(store, block(0, 1), block(1, 2, value=9))
+    assert store.read(IDENTITY.key).metrics["acc,none"] == [0.0, 1.0, 9.0]
+
+
+def test_counts_are_summed_over_the_blocks_and_near_ties_only_where_they_are_known(store):
+    counts = EngineCounts(computed_tokens=8.0, distinct_tokens=4.0, passes=2.0, near_ties=1)
+    other = msgspec.structs.replace(counts, near_ties=2, paths=["packed"], flops=None)
+    fill(store, block(0, 1, engine=counts), block(2, 3, engine=other))
+    whole = store.read(IDENTITY.key, KEYS[:4]).engine
+    assert (whole.computed_tokens, whole.near_ties, whole.flops) == (16.0, 3, None)
+    assert whole.paths == ["packed"]
+    assert store.read(IDENTITY.key, KEYS[:2]).engine == counts
+    part = store.read(IDENTITY.key, KEYS[:1]).engine
+    assert (part.near_ties, part.passes) == (None, 2.0)
+
+
+def test_a_block_says_which_budgets_made_it(store):
+    budgets = Budgets(batch_tokens=64, batch_size=2, cache_tokens=512, packed=False)
+    path = fill(store, block(0), block(1, budgets=budgets))
+    read = [decode_line(line) for line in path.read_bytes().splitlines()]
+    assert [one.budgets for one in read[1:]] == [Budgets(), budgets]
+
+
+def test_metrics_that_not_every_block_has_are_left_out(store):
+    both = make_block([KEYS[1]], {"acc,none": [1], "f1,none": [0.5]})
+    fill(store, block(0), both)
+    assert store.read(IDENTITY.key).metrics == {"acc,none": [0.0, 1.0]}
+    assert store.read(IDENTITY.key, [KEYS[1]]).metrics == {"acc,none": [1.0], "f1,none": [0.5]}
+
+
+def test_aggregates_belong_to_exactly_their_documents(store):
+    fill(store, block(0, 1, 2))
+    values = {"mcc,none": 0.25}
+    store.append(IDENTITY, Aggregates(documents_sha256=documents_hash(KEYS[:3]), values=values), 3)
+    assert store.read(IDENTITY.key, KEYS[:3]).aggregates == values
+    assert store.read(IDENTITY.key, KEYS[:2]).aggregates == {}
+
+
+@pytest.mark.parametrize("field", CellIdentity.__struct_fields__)
 def test_every_field_changes_the_key(field):
-    other = dataclasses.replace(IDENTITY, **{field: 7 if field != "fit_factor" else 2.0})
+    other = msgspec.structs.replace(IDENTITY, **{field: 7 if field != "fit_factor" else 2.0})
     assert other.key != IDENTITY.key
 
 
-def test_a_flipped_bit_anywhere_is_never_a_wrong_number(tmp_path, caplog):
-    store = CellStore(tmp_path)
-    path = store.put(IDENTITY, CONTENT)
+def test_the_schema_in_the_documents_is_that_of_the_records(store):
+    """`docs/cell-schema.json` is `json_schema()`; the lines that the store writes follow it."""
+    text = json.dumps(json_schema(), indent=1) + "\n"
+    assert (REPOSITORY / "docs" / "cell-schema.json").read_text() == text
+    jsonschema = pytest.importorskip("jsonschema")
+    path = fill(store, block(0, 1, logged=Logged(greedy=[[True], [False]]), notes=["x"]))
+    store.append(IDENTITY, Aggregates(documents_sha256="a", values={"x": 1.0}), 2)
+    store.recount(IDENTITY, 2)
+    validator = jsonschema.Draft202012Validator(json_schema())
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [line["kind"] for line in lines] == ["cell", "block", "aggregates", "recount"]
+    for line in lines:
+        validator.validate(line)
+        line["documents"] = "two"
+        assert not validator.is_valid(line)
+
+
+# Damage -----------------------------------------------------------------------------------------
+
+
+def test_a_flipped_bit_anywhere_is_never_a_wrong_number(store):
+    path = fill(store, block(0, 1), block(2, 3))
     whole = path.read_bytes()
-    good = store.get(IDENTITY)
+    good = store.read(IDENTITY.key, KEYS[:4])
     damaged = 0
-    for position in range(0, len(whole), 7):
+    for position in range(0, len(whole), 3):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 2]) + whole[position + 1 :])
-        found = store.get(IDENTITY)
-        if found is None:
+        cell = store.read(IDENTITY.key, KEYS[:4])
+        if cell is None:
             damaged += 1
-        else:  # white space between tokens is not content
-            assert found == good
-    assert damaged > len(whole) / 7 * 0.6
-    assert "is computed again" in caplog.text
+            continue
+        damaged += bool(cell.damaged or cell.missing)
+        for key, value in zip(cell.documents, cell.metrics.get("acc,none", []), strict=True):
+            assert value == good.metrics["acc,none"][KEYS.index(key)]
+    # The count of documents at the end of a line and the names of the envelope are no content.
+    assert damaged > len(whole) / 3 * 0.9
+
+
+@pytest.mark.parametrize("line", [0, 1, 2], ids=["first line", "a block", "the last block"])
+@pytest.mark.parametrize("damage", ["flip", "foreign", "gone"])
+def test_a_cell_with_a_damaged_line_is_made_whole(store, line, damage):
+    """Blocks without a whole first line before them are nobody's, and are computed again."""
+    path = fill(store, block(0, 1), block(2, 3))
+    lines = path.read_bytes().splitlines(keepends=True)
+    flipped = bytearray(lines[line])
+    flipped[80] ^= 1
+    lines[line] = {"flip": bytes(flipped), "foreign": b'{"of": "another"}\n', "gone": b""}[damage]
+    path.write_bytes(b"".join(lines))
+    cell = store.read(IDENTITY.key, KEYS[:4])
+    lost = {0: (0, 1, 2, 3), 1: (0, 1), 2: (2, 3)}[line]
+    if line == 0:
+        assert cell is None
+    else:
+        assert cell.missing == [KEYS[n] for n in lost]
+        assert cell.damaged == (damage != "gone")
+    store.append(IDENTITY, block(*lost), 4)
+    again = store.read(IDENTITY.key, KEYS[:4])
+    assert (again.missing, again.metrics["acc,none"]) == ([], [0.0, 1.0, 2.0, 3.0])
 
 
 @pytest.mark.parametrize("cut", [0, 1, 40, -2])
-def test_a_torn_file_is_recomputed(tmp_path, cut):
-    store = CellStore(tmp_path)
-    path = store.put(IDENTITY, CONTENT)
+def test_a_torn_file_is_recomputed(store, cut):
+    path = fill(store, block(0, 1))
     path.write_bytes(path.read_bytes()[:cut])
-    assert store.get(IDENTITY) is None
-    with pytest.raises(ValueError, match=r"unreadable|checksum|schema"):
-        read_cell(path)
+    assert store.count(IDENTITY.key) == 0
+    cell = store.read(IDENTITY.key, KEYS[:2])
+    assert cell is None or cell.missing == list(KEYS[:2])
+    store.append(IDENTITY, block(0, 1), 2)
+    assert store.read(IDENTITY.key, KEYS[:2]).metrics["acc,none"] == [0.0, 1.0]
 
 
-def test_a_cell_of_another_schema_is_not_read(tmp_path):
-    path = CellStore(tmp_path).put(IDENTITY, CONTENT)
-    cell = json.loads(path.read_text())
-    del cell["checksum"]
-    cell["schema"] = 2
-    path.write_text(json.dumps({**cell, "checksum": sha256_json(cell)}))
-    with pytest.raises(RunFolderError, match=r"schema 2, written by a newer aurac.*update aurac"):
-        read_cell(path)
-    cell["schema"] = "none"
-    path.write_text(json.dumps({**cell, "checksum": sha256_json(cell)}))
-    with pytest.raises(ValueError, match="no record of schema 1"):
-        read_cell(path)
+def test_a_last_line_without_its_newline_is_used_and_what_follows_has_a_line_of_its_own(store):
+    path = fill(store, block(0, 1))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert store.count(IDENTITY.key) == 0  # not known from the end of the file
+    assert store.read(IDENTITY.key).doc_ids == ["0", "1"]
+    store.append(IDENTITY, block(2), 3)
+    cell = store.read(IDENTITY.key)
+    assert (cell.doc_ids, cell.damaged) == (["0", "1", "2"], 0)
 
 
-def test_a_field_that_is_added_later_needs_no_new_schema(tmp_path):
-    store = CellStore(tmp_path)
-    store.put(IDENTITY, {**CONTENT, "invented_later": [1]})
-    assert store.get(IDENTITY)["metrics"] == CONTENT["metrics"]
+def test_the_count_is_the_last_word_about_a_file(store):
+    fill(store, block(0, 1))
+    store.recount(IDENTITY, 1)
+    assert store.count(IDENTITY.key) == 1
+    assert store.read(IDENTITY.key).doc_ids == ["0", "1"]
 
 
-def test_a_cell_under_the_name_of_another_is_not_used(tmp_path):
-    store = CellStore(tmp_path)
-    other = dataclasses.replace(IDENTITY, rank=8)
-    store.put(IDENTITY, CONTENT).rename(store.path(other))
-    assert store.get(other) is None
+def test_a_count_within_an_answer_is_not_the_files(store):
+    text = '"documents":99}\n'
+    store.append(IDENTITY, make_block([KEYS[0]], {"acc,none": [1]}, [text]), 1)
+    assert store.count(IDENTITY.key) == 1
+    assert store.read(IDENTITY.key).responses == [text]
+
+
+def as_line(kind, content):
+    raw = msgspec.json.encode(content)
+    envelope = json.loads(encode_line(make_block([], {}), 0))
+    envelope |= {"kind": kind, "content": content, "sha256": _sha256(raw)}
+    return msgspec.json.encode(envelope) + b"\n"
+
+
+def _sha256(raw):
+    import hashlib
+
+    return hashlib.sha256(raw).hexdigest()
+
+
+def test_a_cell_of_a_newer_schema_is_refused_and_left_alone(store):
+    """The same fields, and others; a flipped bit that only looks like one is damage."""
+    path = fill(store, block(0))
+    lines = path.read_bytes().splitlines(keepends=True)
+    head = json.loads(lines[0])["content"]
+    for content in ({**head, "schema": 3}, {"schema": 3, "something": "else"}):
+        path.write_bytes(as_line("cell", content) + lines[1])
+        before = path.read_bytes()
+        with pytest.raises(RunFolderError, match=r"schema 3, written by a newer aurac.*update"):
+            read_cell(path)
+        with pytest.raises(RunFolderError, match="newer aurac"):
+            store.append(IDENTITY, block(1), 2)
+        assert path.read_bytes() == before
+    path.write_bytes(lines[0].replace(b'"schema":2', b'"schema":3') + lines[1])
+    assert store.read(IDENTITY.key) is None
+
+
+def test_a_field_or_a_kind_of_line_that_is_added_later_needs_no_new_schema(store):
+    path = fill(store, block(0))
+    with path.open("ab") as file:
+        later = msgspec.to_builtins(block(1)) | {"invented_later": [1]}
+        file.write(as_line("block", later) + as_line("invented", {"later": 1}))
+    cell = store.read(IDENTITY.key)
+    assert cell.metrics["acc,none"] == [0.0, 1.0]
+    assert cell.damaged == 1
+
+
+def test_a_cell_under_the_name_of_another_is_not_used(store):
+    other = make_identity(rank=8)
+    fill(store, block(0)).rename(store.path(other.key))
+    assert store.read(other.key) is None
+    store.append(other, block(1), 1)
+    assert store.read(other.key).doc_ids == ["1"]
+    assert store.read(other.key).identity == other
+
+
+def test_processes_that_append_at_once_lose_nothing(store):
+    def work(number):
+        for _ in range(20):
+            store.append(IDENTITY, block(number), 1)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    cell = store.read(IDENTITY.key, KEYS[:4])
+    assert (cell.missing, cell.damaged) == ([], 0)
+    assert cell.metrics["acc,none"] == [0.0, 1.0, 2.0, 3.0]
+
+
+class LinesOfAFile:
+    """The model of a cell's file: (bytes there, bytes written, content) of each line."""
+
+    def __init__(self):
+        self.lines = []
+
+    def append(self, added, content):
+        if added[0] == b"\n":  # the end of a line that had lost it, or was torn
+            added = added[1:]
+            present, size, before = self.lines[-1]
+            self.lines[-1] = (present + 1, size, before)
+        for line, what in zip(added, ["head", content][-len(added) :], strict=True):
+            self.lines.append((len(line), len(line), what))
+
+    def tear(self, rest):
+        while self.lines and rest:
+            present, size, content = self.lines.pop()
+            kept = max(0, present - rest)
+            rest -= present - kept
+            if kept:  # a line that lost nothing but its end is whole
+                self.lines.append((kept, size, content if kept >= size - 1 else None))
+
+    def first_outcomes(self):
+        contents = [content for _, _, content in self.lines]
+        if "head" not in contents:
+            return None
+        first = {}
+        for content in contents[contents.index("head") :]:
+            if isinstance(content, dict):
+                first = {**content, **first}
+        return first
+
+
+_STEPS = st.one_of(
+    st.tuples(st.just("append"), st.lists(st.integers(0, 11), min_size=1, unique=True)),
+    st.tuples(st.just("tear"), st.one_of(st.just(1), st.integers(2, 900))),
+    st.tuples(st.just("read"), st.lists(st.integers(0, 11), unique=True)),
+)
+
+
+@settings(deadline=None)
+@given(steps=st.lists(_STEPS, max_size=14))
+def test_any_order_of_appends_reads_and_torn_tails_gives_first_outcomes(steps, tmp_path_factory):
+    store, model = CellStore(tmp_path_factory.mktemp("store")), LinesOfAFile()
+    path = store.path(IDENTITY.key)
+    for value, (what, argument) in enumerate(steps):
+        before = path.read_bytes() if path.exists() else b""
+        if what == "append":
+            store.append(IDENTITY, block(*argument, value=value), 0)
+            added = path.read_bytes()[len(before) :].splitlines(keepends=True)
+            model.append(added, dict.fromkeys(argument, float(value)))
+        elif what == "tear" and before:
+            path.write_bytes(before[: -min(argument, len(before))])
+            model.tear(argument)
+        wanted = argument if what == "read" else list(range(12))
+        cell = store.read(IDENTITY.key, [KEYS[n] for n in wanted])
+        first = model.first_outcomes()
+        assert (cell is None) == (first is None)
+        if cell is not None and first is not None:
+            outcomes = dict(zip(cell.doc_ids, cell.metrics.get("acc,none", ()), strict=True))
+            assert outcomes == {str(n): first[n] for n in wanted if n in first}
+            assert cell.missing == [KEYS[n] for n in wanted if n not in first]
+
+
+# Files ------------------------------------------------------------------------------------------
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path, monkeypatch):
@@ -127,9 +400,10 @@ def test_files_are_for_whom_the_umask_lets(tmp_path, group_writes):
     folder = tmp_path / "run"
     write_atomic(folder / "a", "x")
     write_json(folder / "b", 1, exclusive=True)
-    with RunLog(folder) as log, Leases(folder) as leases:
+    fill(CellStore(folder), block(0))
+    with RunLog(folder) as log, Locks(folder) as locks:
         log.event("begin")
-        assert leases.acquire("k")
+        assert locks.acquire("k")
         assert len(list(folder.rglob("*"))) == 8
         assert group_writes(folder) == {"drwxrwxr-x", "-rw-rw-r--"}
 
@@ -165,13 +439,12 @@ def test_a_second_name_follows_the_file_that_replaced_the_first(tmp_path, monkey
     assert target.samefile(source) == links
 
 
-def test_a_failure_is_a_record_that_a_cell_replaces(tmp_path):
-    store = CellStore(tmp_path)
+def test_a_failure_is_a_record_that_a_block_replaces(store):
     store.fail(IDENTITY, {"reason": "RuntimeError: x"})
     assert store.failed_keys() == {IDENTITY.key}
     assert store.failure(IDENTITY.key)["reason"] == "RuntimeError: x"
     assert store.keys() == set()
-    store.put(IDENTITY, CONTENT)
+    fill(store, block(0))
     assert store.failed_keys() == set()
     assert store.keys() == {IDENTITY.key}
 
@@ -203,12 +476,26 @@ def test_nan_is_never_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_metric_that_is_no_finite_number_is_refused(store, value):
+    with pytest.raises(ValueError, match="metric acc,none is not a finite number"):
+        fill(store, block(0, value=value))
+    with pytest.raises(ValueError, match="metric mcc is not"):
+        store.append(IDENTITY, Aggregates(documents_sha256="", values={"mcc": value}), 1)
+    assert store.keys() == set()
+
+
+def test_text_that_utf8_cannot_hold_is_spelled_out(store):
+    """A model's answer may end within a character."""
+    store.append(IDENTITY, make_block([KEYS[0]], {"acc,none": [1]}, ["a\ud800"]), 1)
+    assert store.read(IDENTITY.key).responses == ["a\\ud800"]
+
+
 def test_what_forbids_a_comparison():
     a = IDENTITY.to_dict()
-    same = dataclasses.replace(IDENTITY, rank=8, rescale="keep", adapter_sha256="z").to_dict()
-    assert differences(a, same) == []
-    other = dataclasses.replace(IDENTITY, dtype="bfloat16", prompts_sha256="e").to_dict()
-    assert differences(a, other) == ["prompts_sha256", "dtype"]
+    assert differences(a, make_identity(rank=8, rescale="keep", adapter_sha256="z").to_dict()) == []
+    other = make_identity(dtype="bfloat16", split="validation").to_dict()
+    assert differences(a, other) == ["split", "dtype"]
 
 
 def test_json_by_key_is_the_same_value_a_line_for_each_key():
