@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports.lm_eval_results import aggregated
 from aurac.exports.lm_eval_samples import safe, sample_rows
-from aurac.readers.cells import StoredCells, inside
+from aurac.readers.cells import StoredCells, inside, read_results
 from aurac.readers.run import arms_of
-from aurac.runs.results import read_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from aurac.errors import RunFolderError
 from aurac.runs.schema import DocumentKey
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.runs.store import Cell
+
+
+SCHEMA = 1
+RESULTS_FILE = "results.json"
 
 
 def inside(folder: Path, relative: str) -> Path:
@@ -37,15 +41,41 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        RunFolderError: There is none.
+        RunFolderError: There is none, or it holds NaN or infinity.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} cannot be read ({error})") from error
     if not isinstance(content, dict):
         raise RunFolderError(f"{path} holds a {type(content).__name__}", expected="an object")
     return content
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}")
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The `results.json` of a run folder.
+
+    Raises:
+        RunFolderError: Missing, not JSON, of another schema, or without curves.
+    """
+    path = folder / RESULTS_FILE
+    if not path.is_file():
+        raise RunFolderError(
+            f"{folder} holds no {RESULTS_FILE}",
+            expected="a run folder",
+            fix="run `aurac compare … --out FOLDER` first, or let an interrupted run finish",
+        )
+    results = read_json(path)
+    if results.get("schema") != SCHEMA:
+        raise RunFolderError(
+            f"{path} has schema {results.get('schema')!r}", expected=f"schema {SCHEMA}"
+        )
+    return results
 
 
 def document_keys(path: Path) -> tuple[DocumentKey, ...] | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, RunFolderError
-from aurac.readers.cells import StoredCells, inside, read_json
+from aurac.readers.cells import StoredCells, inside, read_json, read_results
 from aurac.runs.schema import differences
 
 if TYPE_CHECKING:
@@ -32,11 +32,7 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
     Raises:
         RunFolderError: Not JSON, another schema, or a cell that is missing or damaged.
     """
-    results = read_json(folder / "results.json")
-    if results.get("schema") != 1:
-        raise RunFolderError(
-            f"{folder / 'results.json'} has schema {results.get('schema')!r}", expected="schema 1"
-        )
+    results = read_results(folder)
     try:
         prompts = {t["name"]: t.get("prompts_sha256") for t in results.get("tasks", [])}
         seeds = {a["name"]: a.get("seed") for a in results.get("adapters", [])}

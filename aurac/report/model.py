@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from aurac.errors import RunFolderError
 from aurac.readers.cells import inside
@@ -118,31 +117,6 @@ class Run:
     def task(self, name: str) -> Mapping[str, Any]:
         """What the run says about one task; empty when it says nothing."""
         return next((task for task in self.tasks if task.get("name") == name), {})
-
-
-def read_results(run_folder: Path) -> dict[str, Any]:
-    """The `results.json` of a run folder.
-
-    Raises:
-        RunFolderError: the folder or the file is missing, is not JSON, or holds NaN or infinity.
-    """
-    path = run_folder / "results.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (FileNotFoundError, NotADirectoryError):
-        raise RunFolderError(
-            f"no results.json in {one_line(run_folder)}",
-            expected="the folder that `aurac compare` wrote",
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunFolderError(f"{one_line(path)} cannot be read ({one_line(error)})") from error
-    if not isinstance(content, dict):
-        raise RunFolderError(f"{one_line(path)} is not a JSON object")
-    return content
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}")
 
 
 def parse(results: Mapping[str, Any], root: Path | None = None) -> Run:

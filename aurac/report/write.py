@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
+from aurac.readers.cells import read_results
 from aurac.report import data, html, hub, latex, markdown
 from aurac.report.build import Builder
 from aurac.report.certified import DELTA
 from aurac.report.escape import one_line
 from aurac.report.merge import merge
-from aurac.report.model import Run, parse, read_results
+from aurac.report.model import Run, parse
 from aurac.report.pictures import unique_slugs
 from aurac.report.pool import Groups, pooled
 from aurac.runs.schema import REPORT_FILE

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.errors import UsageError
 from aurac.files import link_or_copy, write_json
 from aurac.models.device import machine, versions
+from aurac.readers.cells import RESULTS_FILE, SCHEMA
 from aurac.runs import estimate
 from aurac.runs.executors import Executor, make_executor
 from aurac.runs.finished import Request, Witness
@@ -29,8 +30,6 @@ from aurac.runs.log import Profile, RunLog
 from aurac.runs.plan import PlannedCell, Variant, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress
 from aurac.runs.results import (
-    RESULTS_FILE,
-    SCHEMA,
     Comparison,
     Point,
     TaskCells,

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from aurac.files import sha256_file, sha256_json, write_json
 from aurac.models.cache import cache_root
 from aurac.models.device import machine, versions
+from aurac.readers.cells import RESULTS_FILE, read_results
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.log import LOGS
-from aurac.runs.results import RESULTS_FILE, Comparison, read_results
+from aurac.runs.results import Comparison
 from aurac.runs.schema import ENGINE_VERSION
 from aurac.runs.settings import to_plain
 from aurac.tasks import BUNDLED

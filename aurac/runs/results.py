@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ import numpy as np
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.curves.html import fraction, picture, table, text
-from aurac.errors import RunFolderError
 from aurac.stats.analysis import score_curve
 from aurac.stats.mean import layout_of
 from aurac.stats.mean_interval import mean_interval
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from aurac.runs.plan import Variant
     from aurac.runs.schema import EngineCounts
     from aurac.tasks.task import BuiltTask
-
-SCHEMA = 1
-RESULTS_FILE = "results.json"
 
 
 @dataclass(frozen=True)
@@ -295,26 +290,3 @@ def task_row(task: BuiltTask, limit: int | None) -> dict[str, Any]:
         "members": [member.name for member in task.members],
         "group": task.group,
     }
-
-
-def read_results(run_folder: Path) -> dict[str, Any]:
-    """Read a run's `results.json`.
-
-    Raises:
-        RunFolderError: Missing, not JSON, or of another schema.
-    """
-    path = run_folder / RESULTS_FILE
-    if not path.is_file():
-        raise RunFolderError(
-            f"{run_folder} holds no {RESULTS_FILE}",
-            expected="a run folder",
-            fix="run `aurac compare … --out FOLDER` first, or let an interrupted run finish",
-        )
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, ValueError) as error:
-        raise RunFolderError(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        given = results.get("schema") if isinstance(results, dict) else type(results).__name__
-        raise RunFolderError(f"{path} has schema {given!r}", expected=f"schema {SCHEMA}")
-    return results

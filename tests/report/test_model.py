@@ -8,7 +8,8 @@ import pytest
 from report_runs import RunMaker, zoo_run
 
 from aurac.errors import RunFolderError
-from aurac.report.model import parse, read_results
+from aurac.readers.cells import read_results
+from aurac.report.model import parse
 
 
 def results(folder):
