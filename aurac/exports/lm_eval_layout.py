@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports.lm_eval_results import aggregated
-from aurac.exports.lm_eval_samples import safe, sample_rows
+from aurac.exports.lm_eval_samples import Requests, safe, sample_rows
 from aurac.readers.cells import StoredCells, inside, read_results
 from aurac.readers.run import arms_of
 
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BASE = "base"
-
-
-@dataclass(frozen=True)
-class Requests:
-    """What all cells of a task share: lm-eval's configuration, documents and prompts."""
-
-    header: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

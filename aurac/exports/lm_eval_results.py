@@ -14,7 +14,7 @@ from aurac.exports.lm_eval_samples import HASHES, safe
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aurac.exports.lm_eval_layout import Requests
+    from aurac.exports.lm_eval_samples import Requests
     from aurac.runs.store import Cell
 
 NOT_GIVEN = "N/A"  # lm-eval's word for a standard error that was not computed

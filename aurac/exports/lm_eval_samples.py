@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import RunFolderError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from aurac.exports.lm_eval_layout import Requests
     from aurac.runs.store import Cell
 
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What all cells of a task share: lm-eval's configuration, documents and prompts."""
+
+    header: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
 
 
 def safe(name: str) -> str:

@@ -44,7 +44,7 @@ from aurac.runs.session import Session, common_base, limit_of, load_adapters, op
 from aurac.runs.settings import separated
 from aurac.runs.status import PlanRow, add_to_plan
 from aurac.runs.store import CellStore, cannot_write
-from aurac.tasks.record import write_requests
+from aurac.tasks.files import write_requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -260,7 +260,7 @@ def _files_of(results: Mapping[str, Any]) -> set[str]:
 
 def _write_documents(folder: Path, task: BuiltTask) -> str:
     """Questions and targets beside the cells, so that a report can show examples."""
-    from aurac.tasks.questions import readable
+    from aurac.tasks.files import readable
 
     path = Path("documents") / f"{task.name.replace('/', '_')}-{task.prompts_sha256[:16]}.json"
     write_json(folder / path, readable(task))

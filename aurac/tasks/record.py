@@ -1,28 +1,13 @@
-"""What lm-eval's logs hold beyond scores and answers, kept so that a run can become such logs.
-
-Prompts, documents and the task's configuration are the same at every rank and lie in one file for
-each task; a cell keeps only what its own answers decided.
-"""
+"""What lm-eval's sample logs hold beyond scores and answers, gathered while a task is judged."""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.files import write_atomic
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from aurac.models.base import LoadedBase
-    from aurac.tasks.task import BuiltTask, Leaf
-
-FOLDER = "requests"
 
 
 class Log:
@@ -104,85 +89,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set)):
         return [plain(item) for item in value]
     return str(value)
-
-
-def write_requests(folder: Path, task: BuiltTask, base: LoadedBase) -> str | None:
-    """Write a task's prompts and documents into a run folder, gzipped lines of JSON.
-
-    The first line describes the task and the base; each other one is a document with its requests.
-
-    Returns:
-        The path in the run folder; None for a group, whose members have files of their own.
-    """
-    if task.members:
-        return None
-    (leaf,) = task.leaves
-    path = Path(FOLDER) / f"{task.name.replace('/', '_')}-{task.prompts_sha256[:16]}.jsonl.gz"
-    if not (folder / path).is_file():
-        lines = [json.dumps(_header(leaf, task, base), ensure_ascii=False)]
-        lines += [json.dumps(row, ensure_ascii=False) for row in _rows(leaf)]
-        text = "\n".join(lines).encode("utf-8", "surrogatepass")
-        write_atomic(folder / path, gzip.compress(text, 6, mtime=0))
-    return path.as_posix()
-
-
-def _header(leaf: Leaf, task: BuiltTask, base: LoadedBase) -> dict[str, Any]:
-    config = leaf.task.dump_config()
-    files = (config.get("dataset_kwargs") or {}).get("data_files")
-    if isinstance(files, dict):  # where the documents lie is this machine's business
-        config["dataset_kwargs"] = {"data_files": {split: _names(f) for split, f in files.items()}}
-    if isinstance(config.get("metadata"), dict):
-        config["metadata"].pop("config_source", None)
-    return {
-        "task": task.name,
-        "config": plain(config),
-        "version": plain(leaf.task.VERSION),
-        "higher_is_better": plain(leaf.task.higher_is_better()),
-        "original": len(leaf.task.eval_docs),
-        "chat_template": base.tokenizer.chat_template if task.chat_template else None,
-        "model": _model(base),
-    }
-
-
-def _names(files: Any) -> Any:
-    return [_names(file) for file in files] if isinstance(files, list) else Path(str(files)).name
-
-
-def _model(base: LoadedBase) -> dict[str, Any]:
-    """What lm-eval's results say about a model and its tokenizer."""
-    tokenizer = base.tokenizer
-    return {
-        "parameters": sum(p.numel() for p in base.model.parameters()),
-        "max_length": getattr(base.model.config, "max_position_embeddings", None),
-        "eot_token_id": tokenizer.eos_token_id,
-        **{
-            f"{kind}_token": [
-                plain(getattr(tokenizer, f"{kind}_token")),
-                str(getattr(tokenizer, f"{kind}_token_id")),
-            ]
-            for kind in ("pad", "eos", "bos")
-        },
-    }
-
-
-def _rows(leaf: Leaf) -> list[dict[str, Any]]:
-    rows = []
-    for document in leaf.documents:
-        target = leaf.task.doc_to_target(document.content)
-        arguments = [instance.args for instance in document.instances]
-        rows.append(
-            {
-                "doc_id": document.doc_id,
-                "doc": plain(document.content),
-                "target": str(target),
-                "arguments": plain(arguments),
-                "doc_hash": document.doc_hash,
-                "prompt_hash": _hash(arguments[0][0]),
-                "target_hash": _hash(str(target)),
-            }
-        )
-    return rows
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
