@@ -166,7 +166,7 @@ def test_picks_in_16_bit_differ_from_hflms_only_within_rounding():
     pairs = [instance.args for instance in leaf.instances]
     mine = loglikelihoods(base.model, base.tokenizer, pairs)
     noise = logit_noise(base.model.dtype)
-    ties = leaf.near_ties([[answer] for answer in mine], noise)
+    ties = leaf.near_ties(leaf.documents, [[answer] for answer in mine], noise)
     at = differ = 0
     for document in leaf.documents:
         part = slice(at, at + len(document.instances))
