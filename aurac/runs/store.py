@@ -243,16 +243,16 @@ def read_cell(path: Path, documents: Sequence[DocumentKey] | None = None) -> Cel
     """
     key = path.name.removesuffix(_SUFFIX)
     head: CellHead | None = None
-    own = False  # whether the last first line is this cell's: what follows another's is not
+    belongs = False  # whether lines are this cell's: not before its first line or after another's
     blocks: list[Block] = []
     aggregates: list[Aggregates] = []
     damaged = 0
     for line in _lines(path):
         content = _decoded(line, path)
         if isinstance(content, CellHead):
-            own = content.key == key
-            head = content if own else head
-        elif content is None or not own:
+            belongs = content.key == key
+            head = content if belongs else head
+        elif content is None or not belongs:
             damaged += 1
         elif isinstance(content, Block):
             blocks.append(content)
