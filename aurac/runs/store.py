@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows
 _SUFFIX = ".jsonl"
 _RECORD = ".json"
 _TAIL_BYTES = 64
@@ -105,13 +106,16 @@ class CellStore:
         0 where there is no file, or its last line was cut off.
         """
         try:
-            with self.path(key).open("rb") as handle:
-                size = handle.seek(0, os.SEEK_END)
-                handle.seek(max(0, size - _TAIL_BYTES))
-                found = _COUNT.search(handle.read())
+            descriptor = os.open(self.path(key), os.O_RDONLY | _BINARY)
         except OSError:
             return 0
-        return int(found[1]) if found else 0
+        try:
+            number = _COUNT.search(_tail(descriptor, _TAIL_BYTES))
+        except OSError:
+            return 0
+        finally:
+            os.close(descriptor)
+        return int(number[1]) if number else 0
 
     def read(self, key: str, documents: Sequence[DocumentKey] | None = None) -> Cell | None:
         """A cell's outcomes; None where there is no file, or none that says whose it is.
@@ -147,13 +151,14 @@ class CellStore:
         head = CellHead(schema=CELL_SCHEMA, key=identity.key, identity=identity)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
-            descriptor = os.open(self.path(identity.key), flags, 0o666)
+            path = self.path(identity.key)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY
+            descriptor = os.open(path, flags, 0o666)
             try:
-                size = os.lseek(descriptor, 0, os.SEEK_END)
-                if not size or not _has_head(self.path(identity.key)):
+                last = _tail(descriptor, 1)
+                if not last or not _has_head(path):
                     line = encode_line(head, 0) + line
-                if size and os.pread(descriptor, 1, size - 1) != b"\n":  # the last line was cut off
+                if last not in (b"", b"\n"):  # the last line was cut off
                     line = b"\n" + line
                 rest = memoryview(line)
                 while rest:
@@ -237,16 +242,16 @@ def read_cell(path: Path, documents: Sequence[DocumentKey] | None = None) -> Cel
     """
     key = path.name.removesuffix(_SUFFIX)
     head: CellHead | None = None
-    own = False  # whether the last first line is this cell's: what follows another's is not
+    belongs = False  # whether lines are this cell's: not before its first line or after another's
     blocks: list[Block] = []
     aggregates: list[Aggregates] = []
     damaged = 0
     for line in _lines(path):
         content = _decoded(line, path)
         if isinstance(content, CellHead):
-            own = content.key == key
-            head = content if own else head
-        elif content is None or not own:
+            belongs = content.key == key
+            head = content if belongs else head
+        elif content is None or not belongs:
             damaged += 1
         elif isinstance(content, Block):
             blocks.append(content)
@@ -275,6 +280,13 @@ def _decoded(line: bytes, path: Path) -> Line | None:
             expected=f"schema {CELL_SCHEMA}",
             fix="update aurac, or choose another --out",
         ) from error
+
+
+def _tail(descriptor: int, size: int) -> bytes:
+    """The last bytes of an open file, at most `size`."""
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    os.lseek(descriptor, max(0, end - size), os.SEEK_SET)
+    return os.read(descriptor, size)
 
 
 def _has_head(path: Path) -> bool:

@@ -389,7 +389,7 @@ def lost_cells(copy):
         (without_requests, "did not keep the prompts"),
         (cut_requests, "cannot be read"),
         (other_requests, "other documents than its task"),
-        (lost_cells, "is missing or damaged"),
+        (lost_cells, "is missing or damaged; give the command of the run again"),
         (lambda copy: (copy / "results.json").unlink(), "holds no results.json"),
     ],
 )
