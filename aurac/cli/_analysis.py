@@ -51,7 +51,7 @@ def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=int,
             default=0,
             show_default=True,
-            help="Of sign flips.",
+            help="Of the random numbers.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         click.option(

@@ -35,7 +35,7 @@ def score(
     details: bool,
     **options: Any,
 ) -> None:
-    """AURAC with intervals, paired comparisons and certified ranks, from numbers alone.
+    """AURAC with intervals, paired comparisons and non-inferior ranks, from numbers alone.
 
     FILE is a table (csv, parquet, jsonl) with columns adapter, task, rank, doc_id, score and
     optionally seed, cluster, stratum, metric, sample; a table with columns rank, accuracy; a folder
@@ -54,5 +54,5 @@ def score(
         found.pairs, f"Paired differences of AURAC {found.axis} on the same documents"
     )
     lines += aggregate_lines(found.aggregates)
-    lines += ["", "Smallest certified rank", *(row.sentence for row in found.recommended)]
+    lines += ["", "Smallest non-inferior rank", *(row.sentence for row in found.recommended)]
     click.echo("\n".join(lines))

@@ -110,16 +110,18 @@ def _verdict(best: CurveRow, second: CurveRow, differences: Sequence[Difference]
         over = "over documents and training seeds"
     if paired.certain and others:
         names = some(d.second.label for d in others)
-        return f"{lead}, beyond chance {over}; not so its lead over {names}."
+        return f"{lead}, significant {over}; not so its lead over {names}."
     if paired.certain:
-        return f"{lead}, beyond chance {over}."
+        return f"{lead}, significant {over}."
     seen = (
         f"; a true difference of {percent(paired.detectable)} points would have shown four times "
         "in five"
         if paired.detectable is not None
         else ""
     )
-    return f"{lead}: these documents do not tell the two apart{seen}."
+    if 2 in (best.seeds, second.seeds):
+        return f"{lead}. No verdict: two seeds of a recipe do not show how much seeds vary."
+    return f"{lead}, not significant {over}{seen}."
 
 
 def _value(curve: CurveRow) -> float:
@@ -171,7 +173,7 @@ def _many_tasks(run: Run, differences: Sequence[Difference]) -> list[str]:
         )
         lines.append(
             f"Of {len(run.task_names)} tasks, the largest AURAC has {', '.join(shown)}. On {sure} "
-            "of them the leader is ahead of the runner-up beyond chance on these documents (Holm "
+            "of them the leader is significantly ahead of the runner-up on these documents (Holm "
             "over all pairs and tasks)."
         )
     unranked = len(run.task_names) - len(ranked)

@@ -50,6 +50,8 @@ def rank_sentence(curve: CurveRow, found: Certificate | None, who: str) -> str:
     if found is None:
         return f"At its highest rank, {_cost(curve, top)}, {who} has an accuracy of {full}."
     tolerance = points(found.delta)
+    if found.seeds > 1 and found.smallest_delta >= 1.0:
+        return _of_few_seeds(curve, found, who)
     if found.rank == found.reference:
         needed = percent(found.smallest_delta)
         return (
@@ -62,6 +64,21 @@ def rank_sentence(curve: CurveRow, found: Certificate | None, who: str) -> str:
         f"The smallest rank of {who} that is certified to lose less than {tolerance} is "
         f"{_cost(curve, found.rank)}, with an accuracy of {small} against {full} at rank "
         f"{_cost(curve, top)}."
+    )
+
+
+def _of_few_seeds(curve: CurveRow, found: Certificate, who: str) -> str:
+    full = f"{percent(curve.accuracy[-1])} %"
+    text = (
+        f"The rank to use of {who} is its highest, {_cost(curve, curve.ranks[-1])}, with an "
+        f"accuracy of {full}: {found.seeds} seeds are too few to say what a smaller one loses in "
+        "another seed."
+    )
+    if found.checkpoints in (None, found.reference):
+        return text
+    return (
+        f"{text} In each of these {found.seeds} checkpoints rank {found.checkpoints} loses less "
+        f"than {points(found.delta)}."
     )
 
 

@@ -42,7 +42,7 @@ def _difference_row(item: Difference) -> tuple[Cell, ...]:
         Cell(p_value(item.adjusted), item.adjusted),
         Cell(percent(item.detectable), item.detectable),
         Cell(str(item.n_docs), item.n_docs),
-        Cell("beyond chance" if item.certain else "not told apart"),
+        Cell("significant" if item.certain else "not significant"),
     )
 
 
@@ -87,5 +87,7 @@ def loss_table(
 def _loss_cell(step: Step | None, delta: float) -> Cell:
     if step is None:
         return Cell(NONE)
+    if step.delta_needed >= 1.0:  # from too few seeds nothing follows for another one
+        return Cell(percent(step.loss), step.loss)
     text = f"{percent(step.loss)} ({percent(step.delta_needed)})"
     return Cell(text, step.loss, best=step.delta_needed < delta)

@@ -8,13 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from aurac.errors import CurveError
 from aurac.report.pool import seeds_of
 from aurac.report.tables import ordered, percent
 from aurac.stats.analysis import paired_family
-from aurac.stats.streams import SEED
 
 if TYPE_CHECKING:
     from aurac.report.model import CurveRow, Run
@@ -43,8 +40,8 @@ class Difference:
 
     @property
     def certain(self) -> bool:
-        """Whether the difference is beyond chance, after Holm."""
-        return self.adjusted is not None and self.adjusted < _LEVEL
+        """Whether the difference is significant, after Holm."""
+        return self.adjusted is not None and self.adjusted <= _LEVEL
 
     @property
     def sentence(self) -> str:
@@ -125,7 +122,7 @@ def _family(run: Run) -> dict[tuple[str, str, str | None], PairRow]:
     if not curves:
         return {}
     try:
-        pairs = paired_family(curves, rng=np.random.default_rng(SEED), groups=groups)
+        pairs = paired_family(curves, groups=groups)
     except CurveError:  # curves that do not fit together: nothing is compared
         return {}
     return {(pair.a, pair.b, pair.task): pair for pair in pairs if pair.found is not None}

@@ -33,8 +33,7 @@ from aurac.stats.mean import (
 from aurac.stats.mean_interval import mean_interval, rule_of_three
 from aurac.stats.noninferiority import certify
 from aurac.stats.score import score_notes
-from aurac.stats.seeds import components, t_from
-from aurac.stats.streams import Streams
+from aurac.stats.seeds import components, estimate_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,11 +51,11 @@ class Options:
     Attributes:
         axis: The axis that pairs and aggregates are about.
         level: Coverage of intervals; 1 - level is the size of the tests.
-        delta: Loss of accuracy that a smaller rank may have, declared beforehand.
-        alpha: Error rate of the certificates.
+        delta: The margin: a loss of accuracy that a smaller rank may have, declared beforehand.
+        alpha: Error rate of the non-inferiority tests.
         support: "common" compares curves with unequal ranks on those that both have.
         weigh: "tasks" or "documents": what each task weighs in an aggregate.
-        reference: Rank that certificates compare with; None: the largest of each curve.
+        reference: Rank that they compare with; None: the largest of each curve.
         strict: Refuse curves that cannot be compared; else the pair says why it is empty.
     """
 
@@ -77,7 +76,7 @@ def analyse(
     groups: Groups | None = None,
     **options: Any,
 ) -> Analysis:
-    """Scores with intervals, all pairs, aggregates over tasks, and certified ranks.
+    """Scores with intervals, all pairs, aggregates over tasks, and non-inferior ranks.
 
     The first curve of an adapter on a task is the adapter's own; further ones, truncated another
     way, are its variants: they are compared with it and never with other adapters, except to tell
@@ -86,7 +85,7 @@ def analyse(
     Args:
         curves: `Curve` values with `adapter` and `task`, or a DataFrame with columns ``adapter,
             task, rank, doc_id, score`` (optional ``seed, cluster, stratum, metric, sample``).
-        rng: For sign flips. One number is drawn from it; what is found for a
+        rng: For random numbers. One number is drawn from it; what is found for a
             curve or a pair does not depend on the others that are analysed with it.
         groups: ``arm name -> adapter names`` that are training seeds of one recipe.
         **options: Fields of `Options`.
@@ -100,12 +99,11 @@ def analyse(
     task_weights({"": 1}, chosen.weigh)
     arms = gather(_as_curves(curves), groups)
     own, others = split_variants(arms)
-    streams = Streams(rng)
-    pairs = compare_all(own, streams, chosen)
+    pairs = compare_all(own, chosen)
     return Analysis(
         scores=tuple(score_arm(arm, chosen, variant=arm in others) for arm in arms),
-        pairs=with_robustness(pairs, own, others, streams, chosen),
-        variants=compare_variants(own, others, streams, chosen),
+        pairs=with_robustness(pairs, own, others, chosen),
+        variants=compare_variants(own, others, chosen),
         aggregates=_aggregates(own, pairs, chosen),
         recommended=tuple(recommend_arm(arm, chosen, variant=arm in others) for arm in arms),
         axis=chosen.axis,
@@ -137,17 +135,11 @@ def score_curve(curve: Curve) -> ScoreRow:
     return score_arm(gather([curve])[0], Options())
 
 
-def paired_family(
-    curves: Sequence[Curve], *, rng: np.random.Generator, groups: Groups | None = None
-) -> list[PairRow]:
+def paired_family(curves: Sequence[Curve], *, groups: Groups | None = None) -> list[PairRow]:
     """The pairs and the variants of `analyse`, and nothing else; pairs that cannot be say why."""
     chosen = Options(strict=False)
     own, others = split_variants(gather(curves, groups))
-    streams = Streams(rng)
-    return [
-        *compare_all(own, streams, chosen),
-        *compare_variants(own, others, streams, chosen),
-    ]
+    return [*compare_all(own, chosen), *compare_variants(own, others, chosen)]
 
 
 def score_arm(arm: Arm, chosen: Options, *, variant: bool = False) -> ScoreRow:
@@ -189,7 +181,7 @@ def estimate_arm(arm: Arm, axis: str, level: float) -> Estimate:
         return mean_interval(areas[0], layout, level)
     if is_constant(areas):
         return rule_of_three(float(areas[0, 0]), layout, level)
-    return t_from(components([areas], [1], layout), level, layout.describe(), (0.0, 1.0))
+    return estimate_from(components([areas], [1], layout), level, layout.describe(), (0.0, 1.0))
 
 
 def _aggregates(
@@ -223,7 +215,7 @@ def _by_task(named: Iterable[tuple[_Name, _Row]]) -> dict[_Name, dict[str, _Row]
 def _arm_parts(arm: Arm | None, axis: str) -> Components | None:
     if arm is None or arm.gap is not None or not arm.has_documents:
         return None
-    return components([arm.areas(axis)], [1], arm.layout())
+    return components([arm.areas(axis)], [1], arm.layout(), names=[arm.names])
 
 
 def _aggregate_row(
@@ -248,7 +240,7 @@ def _aggregate_row(
 
 
 def recommend_arm(arm: Arm, chosen: Options, *, variant: bool = False) -> RecommendRow:
-    """The smallest certified rank of an arm, or the reason why there is none."""
+    """The smallest non-inferior rank of an arm, or the reason why there is none."""
     row = RecommendRow(
         adapter=arm.name,
         task=arm.task,

@@ -175,7 +175,7 @@ class AggregateRow:
 
 @dataclass(frozen=True)
 class RecommendRow:
-    """The smallest certified rank of an arm; `certificate` is None with a `reason`."""
+    """The smallest non-inferior rank of an arm; `certificate` is None with a `reason`."""
 
     adapter: str
     task: str | None
@@ -193,13 +193,13 @@ class RecommendRow:
 
     @property
     def sentence(self) -> str:
-        """One sentence on what was certified."""
+        """One sentence on what was shown."""
         if self.certificate is None:
-            return f"{self.label}: no rank can be certified ({self.reason})."
+            return f"{self.label}: no rank can be tested ({self.reason})."
         return certificate_sentence(self.label, self.task, self.certificate)
 
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
-        """An element of ``recommended``; the rank is None where nothing can be certified."""
+        """An element of ``recommended``; the rank is None where nothing can be tested."""
         found = self.certificate
         row: dict[str, Any] = {
             "adapter": self.label,

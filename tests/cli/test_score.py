@@ -44,9 +44,9 @@ def test_score_prints_the_analysis(table):
     text = run("score", table)
     assert "AURAC log2" in text
     assert "t with 299 df" in text
-    assert "matryoshka is better than lora, Holm p < .001." in text
+    assert "matryoshka is better than lora, significant at the 0.05 level (Holm p < .001)." in text
     assert "conditional on these checkpoints" in text
-    assert "Smallest certified rank" in text
+    assert "Smallest non-inferior rank" in text
 
 
 def test_score_json_is_the_issues(table):
@@ -81,7 +81,7 @@ def test_points_say_why_there_is_no_interval(tmp_path):
 
 def test_recommend(table):
     text = run("recommend", table, "--delta", "0.1")
-    assert "is certified to lose less than 0.1 against rank 8" in text
+    assert "is non-inferior to rank 8 (margin 0.1" in text
     assert "of the documents change" in text
     assert "delta needed" in text
     content = json.loads(run("recommend", table, "--delta", "0.1", "--json"))

@@ -1,4 +1,4 @@
-"""Certified ranks and plans: the sequence by hand, exact bounds, and round trips."""
+"""Non-inferior ranks and plans: the sequence by hand, exact bounds, and round trips."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from aurac.stats import (
     spread_of_pilot,
 )
 from aurac.stats.mean import Layout
-from aurac.stats.noninferiority import exact_bound, loss_bound
-from aurac.stats.paired import gains_against_losses
+from aurac.stats.mover import mover
+from aurac.stats.noninferiority import clusters_needed, exact_bound, loss_bound, seeds_needed
 from aurac.stats.power import Spread, standard_error_at
 from aurac.stats.wording import certificate_sentence
 
@@ -60,7 +60,7 @@ def test_nothing_certified_is_the_full_rank():
     # Even no loss at all in 100 documents: 1 - .05^(1/100) = .0295 > .02.
     assert found.rank == 16
     assert found.smallest_delta == pytest.approx(1 - 0.05**0.01)
-    assert "no rank below 16 is certified" in certificate_sentence("a", "t", found)
+    assert "no rank below 16 is non-inferior" in certificate_sentence("a", "t", found)
 
 
 def test_the_exact_bound_is_clopper_pearson():
@@ -73,20 +73,20 @@ def test_the_exact_bound_is_clopper_pearson():
 
 def test_many_differing_documents_take_the_larger_of_two_bounds():
     draw = np.random.default_rng(1)
-    loss = draw.choice([-1.0, 0.0, 1.0], p=[0.1, 0.75, 0.15], size=(1, 800))
+    loss = draw.choice([-1.0, 0.0, 1.0], p=[0.1, 0.75, 0.15], size=800)
     upper, _ = loss_bound(loss, Layout(800), 0.05)
-    plain = loss.mean() + stats.t.ppf(0.95, 799) * stats.sem(loss[0])
-    careful = gains_against_losses(loss[0], Layout(800), 0.90)[1]
+    plain = loss.mean() + stats.t.ppf(0.95, 799) * stats.sem(loss)
+    careful = loss.mean() + mover(loss, Layout(800), 0.90)[1]
     assert upper == pytest.approx(max(plain, careful))
-    assert plain <= upper <= plain + 0.15 * stats.sem(loss[0])
+    assert plain <= upper <= plain + 0.15 * stats.sem(loss)
 
 
 def test_losses_alone_are_not_certified_by_a_symmetric_bound():
     # 12 losses of 1319: t says 12 + 1.645·√12 = 17.7 at most, the exact bound 19.4.
-    upper, method = loss_bound((np.arange(1319) < 12)[None].astype(float), Layout(1319), 0.05)
+    upper, method = loss_bound((np.arange(1319) < 12).astype(float), Layout(1319), 0.05)
     exact = stats.binomtest(12, 1319, alternative="less").proportion_ci(0.95).high
     assert upper == pytest.approx(exact, rel=0.01)
-    assert method.startswith("gains against losses")
+    assert method.startswith("MOVER")
 
 
 def test_clusters_count_passages():
@@ -100,6 +100,18 @@ def test_clusters_count_passages():
     assert exact_bound(loss, uneven, 0.05) == pytest.approx(min(1, one * 20 / (60 / 11)))
 
 
+def test_few_clusters_could_all_miss_the_bad_ones():
+    """Losses in one passage of ten: none of 20 drawn has one 12 % of the time."""
+    assert (clusters_needed(0.05), clusters_needed(0.1)) == (29, 22)
+    loss = np.random.default_rng(1).choice([-1.0, 0.0, 1.0], p=[0.03, 0.94, 0.03], size=1500)
+    few = Layout.make(1500, np.repeat(np.arange(20), 75))
+    upper, method = loss_bound(loss, few, 0.05)
+    assert method == "Clopper-Pearson over clusters"
+    assert upper > 0.1
+    enough = Layout.make(1500, np.repeat(np.arange(30), 50))
+    assert loss_bound(loss, enough, 0.05)[0] < 0.03
+
+
 def test_reference_rank_and_bytes():
     made = curve(2000, {8: 1, 4: 2, 2: 900}, sizes={2: 10, 4: 20, 8: 40, 16: 80})
     found = certify(made, delta=0.01)
@@ -109,17 +121,36 @@ def test_reference_rank_and_bytes():
     assert (lower.reference, lower.rank, lower.saved) == (8, 4, 0.5)
 
 
-def test_seeds_of_one_recipe_are_certified_together():
-    draw = np.random.default_rng(2)
-    seeds = []
-    for _ in range(3):
-        full = (draw.random(1500) < 0.6).astype(float)
-        low = np.where(draw.random(1500) < 0.03, 1 - full, full)
-        seeds.append(Curve.from_outcomes([4, 8], [low, full]))
-    found = certify(seeds, delta=0.05)
+def seeds_of(count: int, lost: list[int], n: int = 1500) -> list[Curve]:
+    return [curve(n, {8: lost[i % len(lost)]}) for i in range(count)]
+
+
+def test_few_seeds_certify_each_checkpoint_and_not_the_recipe():
+    """Where one seed in four loses .08, all of three are good 42 % of the time."""
+    found = certify(seeds_of(3, [1, 2, 3]), delta=0.02)
     assert not found.conditional
-    assert found.rank == 4
-    assert "3 seeds" in found.steps[0].method
+    assert (found.rank, found.checkpoints, found.smallest_delta) == (16, 8, 1.0)
+    assert "at least 11 are needed" in found.steps[0].method
+    # The bound of each checkpoint is that of the worst one, at full alpha.
+    worst = certify(seeds_of(1, [3]), delta=0.02)
+    assert found.steps[0].checkpoints == worst.steps[0].upper
+    assert (worst.rank, worst.checkpoints, worst.conditional) == (8, 8, True)
+    text = certificate_sentence("a", "t", found)
+    assert "of the recipe no rank below 16 can be called non-inferior from 3 seeds" in text
+    assert "in each of these 3 checkpoints rank 8 is non-inferior to rank 16" in text
+    bad = certify(seeds_of(3, [1, 2, 120]), delta=0.02)
+    assert bad.checkpoints == 16
+    assert "nor is any rank non-inferior in each" in certificate_sentence("a", "t", bad)
+
+
+def test_eleven_seeds_are_certified_together():
+    assert (seeds_needed(0.05), seeds_needed(0.1)) == (11, 9)
+    found = certify(seeds_of(11, [3, 6, 12]), delta=0.05)
+    assert not found.conditional
+    assert found.rank == 8
+    assert "11 seeds" in found.steps[0].method
+    spread = certify(seeds_of(12, [0, 0, 0, 120]), delta=0.02)  # .08 in one of four: .02 on average
+    assert spread.rank == 16
 
 
 @pytest.mark.parametrize(
