@@ -6,7 +6,7 @@ What `aurac score`, `aurac recommend` and a report print, from `Curve` values or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,10 +15,13 @@ from aurac.curves.area import AXES, check_axis, drops, quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats.aggregate import aggregate, task_weights
+from aurac.stats.analysis_best import best_rows
 from aurac.stats.analysis_pairs import compare_all, compare_variants, with_robustness
 from aurac.stats.analysis_rows import (
     AggregateRow,
     Analysis,
+    BestRow,
+    Options,
     PairRow,
     RecommendRow,
     ScoreRow,
@@ -44,35 +47,10 @@ _Name = TypeVar("_Name")
 _Row = TypeVar("_Row", Arm, PairRow)
 
 
-@dataclass(frozen=True)
-class Options:
-    """What an analysis may be told.
-
-    Attributes:
-        axis: The axis that pairs and aggregates are about.
-        level: Coverage of intervals; 1 - level is the size of the tests.
-        delta: The margin: a loss of accuracy that a smaller rank may have, declared beforehand.
-        alpha: Error rate of the non-inferiority tests.
-        support: "common" compares curves with unequal ranks on those that both have.
-        weigh: "tasks" or "documents": what each task weighs in an aggregate.
-        reference: Rank that they compare with; None: the largest of each curve.
-        strict: Refuse curves that cannot be compared; else the pair says why it is empty.
-    """
-
-    axis: str = "log2"
-    level: float = 0.95
-    delta: float = 0.02
-    alpha: float = 0.05
-    support: str | None = None
-    weigh: str = "tasks"
-    reference: int | None = None
-    strict: bool = True
-
-
 def analyse(
     curves: Any,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,  # noqa: ARG001
     groups: Groups | None = None,
     **options: Any,
 ) -> Analysis:
@@ -85,8 +63,7 @@ def analyse(
     Args:
         curves: `Curve` values with `adapter` and `task`, or a DataFrame with columns ``adapter,
             task, rank, doc_id, score`` (optional ``seed, cluster, stratum, metric, sample``).
-        rng: For random numbers. One number is drawn from it; what is found for a
-            curve or a pair does not depend on the others that are analysed with it.
+        rng: Accepted and not used: nothing is drawn.
         groups: ``arm name -> adapter names`` that are training seeds of one recipe.
         **options: Fields of `Options`.
 
@@ -106,6 +83,7 @@ def analyse(
         variants=compare_variants(own, others, chosen),
         aggregates=_aggregates(own, pairs, chosen),
         recommended=tuple(recommend_arm(arm, chosen, variant=arm in others) for arm in arms),
+        best=best_rows(own, pairs, chosen, recommend_arm),
         axis=chosen.axis,
         level=chosen.level,
     )
@@ -140,6 +118,19 @@ def paired_family(curves: Sequence[Curve], *, groups: Groups | None = None) -> l
     chosen = Options(strict=False)
     own, others = split_variants(gather(curves, groups))
     return [*compare_all(own, chosen), *compare_variants(own, others, chosen)]
+
+
+def leaders(
+    curves: Sequence[Curve],
+    pairs: Sequence[PairRow],
+    *,
+    groups: Groups | None = None,
+    delta: float,
+) -> dict[str | None, BestRow]:
+    """The leader of each task as `analyse` finds it, from the rows of `paired_family`."""
+    options = Options(strict=False, delta=delta)
+    own, _ = split_variants(gather(curves, groups))
+    return {row.task: row for row in best_rows(own, pairs, options, recommend_arm)}
 
 
 def score_arm(arm: Arm, chosen: Options, *, variant: bool = False) -> ScoreRow:

@@ -24,7 +24,7 @@ from aurac.stats.wording import verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.stats.analysis import Options
+    from aurac.stats.analysis_rows import Options
     from aurac.stats.groups import Arm
     from aurac.stats.paired import Difference
 

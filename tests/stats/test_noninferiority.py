@@ -1,4 +1,4 @@
-"""Non-inferior ranks and plans: the sequence by hand, exact bounds, and round trips."""
+"""Non-inferior ranks: the sequence by hand and exact bounds."""
 
 from __future__ import annotations
 
@@ -10,19 +10,10 @@ from scipy import stats
 
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import (
-    certify,
-    components,
-    detectable,
-    difference,
-    plan,
-    spread_of_flips,
-    spread_of_pilot,
-)
+from aurac.stats import certify
 from aurac.stats.mean import Layout
 from aurac.stats.mover import mover
 from aurac.stats.noninferiority import clusters_needed, exact_bound, loss_bound, seeds_needed
-from aurac.stats.power import Spread, standard_error_at
 from aurac.stats.wording import certificate_sentence
 
 
@@ -188,68 +179,3 @@ def test_the_smallest_delta_is_the_smallest(seed):
     assert certify(made, delta=min(edge + 1e-9, 0.99)).rank < 4
     if edge > 1e-9:  # else the smaller rank is so much better that any delta will do
         assert certify(made, delta=edge - 1e-9).rank == 4
-
-
-def test_plan_by_hand():
-    # Flip rate .15 and Δ = .02: n = .15·((1.96 + .8416)/.02)² = 2943; t adds a few.
-    found = plan(0.02, spread_of_flips(0.15), seeds=[1])[0]
-    assert found.documents == pytest.approx(0.15 * (2.8016 / 0.02) ** 2, rel=0.005)
-    # A certificate is one-sided: (1.645 + .8416).
-    found = plan(0.02, spread_of_flips(0.15), seeds=[1], question="certificate")[0]
-    assert found.documents == pytest.approx(0.15 * (2.4865 / 0.02) ** 2, rel=0.005)
-    # An interval of ± .02 on a 0/1 mean of .5: .25·(1.96/.02)² = 2401.
-    found = plan(0.02, Spread(0.25, arms=1), seeds=[1], question="interval")[0]
-    assert found.documents == pytest.approx(2401, rel=0.005)
-    # Ten comparisons: alpha/10 two-sided has quantile 2.807.
-    found = plan(0.02, spread_of_flips(0.15), seeds=[1], comparisons=10)[0]
-    assert found.documents == pytest.approx(0.15 * ((2.807 + 0.8416) / 0.02) ** 2, rel=0.005)
-
-
-def test_a_plan_is_just_enough():
-    spread = Spread(0.2, seed=0.005**2, rest=0.05)
-    for row in plan(0.03, spread, seeds=[1, 3, 5]):
-        se, df = standard_error_at(spread, row.documents, row.seeds)
-        assert detectable(se, df) <= 0.03 * 1.02
-        se, df = standard_error_at(spread, row.documents // 2, row.seeds)
-        assert detectable(se, df) > 0.03
-
-
-def test_seeds_that_vary_too_much_have_no_plan():
-    row = plan(0.01, Spread(0.1, seed=0.05**2), seeds=[3])[0]
-    assert row.documents is None
-    assert "between seeds" in row.reason
-
-
-def test_a_pilot_is_taken_apart():
-    draw = np.random.default_rng(3)
-    n, seeds = 4000, 40
-    document = draw.normal(0, 0.2, n)
-    arms = [
-        0.5 + document * f + draw.normal(0, 0.03, (seeds, 1)) + draw.normal(0, 0.1, (seeds, n))
-        for f in (1.0, 0.5)
-    ]
-    spread = spread_of_pilot(components(arms, [1, -1], Layout(n)), n)
-    assert spread.document == pytest.approx(0.1**2, rel=0.15)  # (1 - .5)·.2
-    assert spread.rest == pytest.approx(0.1**2, rel=0.1)
-    assert spread.seed == pytest.approx(0.03**2, rel=0.5)
-    one = difference(arms[0][0], arms[1][0], rng=draw).parts
-    single = spread_of_pilot(one, n)
-    assert single.seed == single.rest == 0.0
-    assert single.document == pytest.approx(0.1**2 + 2 * 0.1**2, rel=0.1)
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: plan(2, Spread(0.1)), "delta 2"),
-        (lambda: plan(0.1, Spread(0.1), power=0.2), "power 0.2"),
-        (lambda: plan(0.1, Spread(0.1), comparisons=0), "0 comparisons"),
-        (lambda: plan(0.1, Spread(0.1), question="why"), "question 'why'"),
-        (lambda: plan(0.1, Spread(0.1), seeds=[0]), r"seeds \[0\]"),
-        (lambda: spread_of_flips(0), "flip rate 0"),
-        (lambda: spread_of_flips(0.1, 0.2), "a shift of 0.2"),
-    ],
-)
-def test_plans_that_are_refused(call, words):
-    with pytest.raises(CurveError, match=words):
-        call()
