@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from aurac.curves.area import quadrature_weights
     from aurac.curves.curve import Curve
     from aurac.runs.compare import compare
+    from aurac.stats.margins import equivalent, non_inferior
     from aurac.stats.mean import Estimate
     from aurac.stats.score import Score, score
     from aurac.training import train
@@ -27,7 +28,9 @@ __all__ = [
     "Score",
     "__version__",
     "compare",
+    "equivalent",
     "load_adapter",
+    "non_inferior",
     "quadrature_weights",
     "save_adapter",
     "score",
@@ -40,7 +43,9 @@ _HOME = {
     "Estimate": "aurac.stats.mean",
     "Score": "aurac.stats.score",
     "compare": "aurac.runs.compare",
+    "equivalent": "aurac.stats.margins",
     "load_adapter": "aurac.adapters.formats",
+    "non_inferior": "aurac.stats.margins",
     "quadrature_weights": "aurac.curves.area",
     "save_adapter": "aurac.adapters.formats",
     "score": "aurac.stats.score",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from aurac.cli.options import pairs
 from aurac.errors import UsageError
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from aurac.readers import Curves
-    from aurac.stats.analysis_rows import AggregateRow, Analysis, PairRow, ScoreRow
+    from aurac.stats.analysis_rows import AggregateRow, Analysis, BestRow, PairRow, ScoreRow
     from aurac.stats.mean import Estimate
 
 SHOWN_PAIRS = 60
@@ -35,7 +34,7 @@ def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=float,
             default=0.05,
             show_default=True,
-            help="Error rate of certificates.",
+            help="Error rate of certificates and margin tests.",
         ),
         click.option("--support", help="'common' compares unequal grids on the ranks both have."),
         click.option(
@@ -50,8 +49,8 @@ def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--seed",
             type=int,
             default=0,
-            show_default=True,
-            help="Of sign flips.",
+            expose_value=False,
+            help="Accepted and not used: nothing is drawn at random.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         click.option(
@@ -105,7 +104,6 @@ def analyse_sources(
     paths: Sequence[str],
     metric: str | None,
     groups: Sequence[str],
-    seed: int,
     cluster: Sequence[str] = (),
     **options: Any,
 ) -> Analysis:
@@ -113,8 +111,7 @@ def analyse_sources(
     from aurac.stats.analysis import analyse
 
     found = read_sources(paths, metric, groups, cluster)
-    rng = np.random.default_rng(seed)
-    return analyse(found.curves, rng=rng, groups=found.groups, **options)
+    return analyse(found.curves, groups=found.groups, **options)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None) -> str:
@@ -243,3 +240,10 @@ def aggregate_lines(rows: Sequence[AggregateRow]) -> list[str]:
         for row in rows
     ]
     return ["", table(head, body)]
+
+
+def best_lines(rows: Sequence[BestRow]) -> list[str]:
+    """What may be said of the leading adapter of each task."""
+    if not rows:
+        return []
+    return ["", "The leading adapter", *(" ".join(row.sentences) for row in rows)]

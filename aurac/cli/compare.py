@@ -279,9 +279,8 @@ def _show(done: Any, as_json: bool) -> None:
     console.print(terminal_table(done.results, width=console.width))
     if len(done.results["adapters"]) > 1 and not done.failures:
         from aurac.cli._analysis import analyse_sources, pair_lines
-        from aurac.stats.streams import SEED
 
-        found = analyse_sources([str(done.folder)], None, (), SEED, strict=False)
+        found = analyse_sources([str(done.folder)], None, (), strict=False)
         click.echo("\n".join(pair_lines(found.pairs, "Paired differences on the same documents")))
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")

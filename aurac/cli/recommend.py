@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._analysis import analyse_sources, analysis_options, pair_lines, table
+from aurac.cli._analysis import analyse_sources, analysis_options, best_lines, pair_lines, table
 from aurac.cli.options import print_json
 
 if TYPE_CHECKING:
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
 @click.option(
-    "--delta", type=float, required=True, help="Loss of accuracy that is tolerable, such as 0.02."
+    "--delta",
+    "--margin",
+    "delta",
+    type=float,
+    required=True,
+    help="Loss of accuracy that is tolerable, such as 0.02.",
 )
 @click.option("--reference", type=int, help="Rank to compare with; the largest by default.")
 @analysis_options
@@ -25,7 +30,6 @@ def recommend(
     sources: tuple[str, ...],
     metric: str | None,
     groups: tuple[str, ...],
-    seed: int,
     as_json: bool,
     details: bool,
     **options: Any,
@@ -40,18 +44,20 @@ def recommend(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.stats.truncation_advice import truncation_advice
 
-    found = analyse_sources(sources, metric, groups, seed, **options)
+    found = analyse_sources(sources, metric, groups, **options)
     if as_json:
         content = found.to_dict(details=details)
         kept = ["recommended", *(["variants", "pairs"] if details else [])]
         shown = {name: content[name] for name in kept}
         if details:
+            shown["best"] = content["best"]
             shown["truncations"] = [one.to_dict() for one in truncation_advice(found)]
         print_json(shown)
         return
     lines: list[str] = []
     for row in found.recommended:
         lines += [row.sentence, *_steps(row), ""]
+    lines += [*best_lines(found.best)[1:], ""] if found.best else []
     lines += pair_lines(found.variants, "Which truncation to use for this adapter, paired")
     advice = truncation_advice(found)
     lines += ["", *(one.sentence for one in advice)] if advice else []
@@ -75,5 +81,9 @@ def _steps(row: RecommendRow) -> list[str]:
         ]
         for step in row.certificate.steps
     ]
-    methods = dict.fromkeys(step.method for step in row.certificate.steps)
-    return [table(head, body), *(f"({method})" for method in methods)]
+    steps = row.certificate.steps
+    methods = dict.fromkeys(step.method for step in steps)
+    each, joint = 1.0 - row.alpha, max(0.0, 1.0 - row.alpha * len(steps))
+    note = f"(each upper bound holds by itself at {each:.3g}, all {len(steps)} at {joint:.3g})"
+    together = [note] if len(steps) > 1 else []
+    return [table(head, body), *together, *(f"({method})" for method in methods)]

@@ -17,15 +17,20 @@ import click
 )
 @click.option(
     "--delta",
+    "--margin",
+    "delta",
     type=float,
-    default=0.02,
-    show_default=True,
-    help="Loss against the highest rank that a certified rank may have, declared before looking.",
+    help="Loss against the highest rank that a certified rank may have, chosen before looking; "
+    "without it the report assumes 0.02 and says so.",
 )
 @click.option("--group", "groups", multiple=True, help="NAME=ADAPTER,ADAPTER: seeds of one recipe.")
 @click.option("--json", "as_json", is_flag=True, help="Print the written paths as JSON.")
 def report(
-    runs: tuple[Path, ...], out: Path | None, delta: float, groups: tuple[str, ...], as_json: bool
+    runs: tuple[Path, ...],
+    out: Path | None,
+    delta: float | None,
+    groups: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Make the report of stored runs again, without a model.
 

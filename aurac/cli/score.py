@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,10 +10,18 @@ from aurac.cli._analysis import (
     aggregate_lines,
     analyse_sources,
     analysis_options,
+    best_lines,
     pair_lines,
+    read_sources,
     score_lines,
 )
 from aurac.cli.options import print_json
+from aurac.errors import UsageError
+
+if TYPE_CHECKING:
+    from aurac.stats.margins import MarginRow
+
+NOT_SHOWN = 4  # exit code of a margin test that does not show what was asked
 
 
 @click.command()
@@ -23,6 +31,21 @@ from aurac.cli.options import print_json
     "--delta", type=float, default=0.02, show_default=True, help="Loss a smaller rank may have."
 )
 @click.option(
+    "--non-inferior",
+    "non_inferior",
+    metavar="ADAPTER",
+    help="Test that ADAPTER is less than --margin worse than --to, and nothing else.",
+)
+@click.option(
+    "--equivalent",
+    metavar="ADAPTER",
+    help="Test that ADAPTER and --to differ by less than --margin, and nothing else.",
+)
+@click.option("--to", "reference", metavar="ADAPTER", help="The adapter that it is compared with.")
+@click.option(
+    "--margin", type=float, help="Difference in AURAC that does not matter, chosen before looking."
+)
+@click.option(
     "--weigh", default="tasks", show_default=True, help="Aggregates by 'tasks' or 'documents'."
 )
 def score(
@@ -30,12 +53,15 @@ def score(
     sources: tuple[str, ...],
     metric: str | None,
     groups: tuple[str, ...],
-    seed: int,
     as_json: bool,
     details: bool,
+    non_inferior: str | None,
+    equivalent: str | None,
+    reference: str | None,
+    margin: float | None,
     **options: Any,
-) -> None:
-    """AURAC with intervals, paired comparisons and certified ranks, from numbers alone.
+) -> int | None:
+    """AURAC with intervals, paired comparisons and non-inferior ranks, from numbers alone.
 
     FILE is a table (csv, parquet, jsonl) with columns adapter, task, rank, doc_id, score and
     optionally seed, cluster, stratum, metric, sample; a table with columns rank, accuracy; a folder
@@ -44,15 +70,65 @@ def score(
     \b
     aurac score outcomes.csv
     aurac score runs/gsm8k --json
+    aurac score runs/gate --non-inferior new --to old --margin 0.02
+
+    With --non-inferior or --equivalent the exit code is 0 where that is shown on every task, and 4
+    where it is not.
     """  # noqa: D301 - click's mark for lines that stay as they are
-    found = analyse_sources(sources, metric, groups, seed, **options)
+    question = {"non_inferior": non_inferior, "equivalent": equivalent}
+    if any(value is not None for value in (*question.values(), reference, margin)):
+        rows = _margin_tests(sources, metric, groups, question, reference, margin, options)
+        return _print_margin_tests(rows, as_json=as_json)
+    found = analyse_sources(sources, metric, groups, **options)
     if as_json:
         print_json(found.to_dict(details=details))
-        return
+        return None
     lines = score_lines(found.scores, found.level)
     lines += pair_lines(
         found.pairs, f"Paired differences of AURAC {found.axis} on the same documents"
     )
     lines += aggregate_lines(found.aggregates)
-    lines += ["", "Smallest certified rank", *(row.sentence for row in found.recommended)]
+    lines += best_lines(found.best)
+    lines += ["", "Smallest non-inferior rank", *(row.sentence for row in found.recommended)]
     click.echo("\n".join(lines))
+    return None
+
+
+def _margin_tests(
+    sources: tuple[str, ...],
+    metric: str | None,
+    groups: tuple[str, ...],
+    question: dict[str, str | None],
+    reference: str | None,
+    margin: float | None,
+    options: dict[str, Any],
+) -> list[MarginRow]:
+    from aurac.stats.margins import margin_tests
+
+    asked = [(name, adapter) for name, adapter in question.items() if adapter is not None]
+    if len(asked) != 1 or reference is None or margin is None:
+        raise UsageError(
+            "an incomplete margin test",
+            expected="--non-inferior ADAPTER or --equivalent ADAPTER, with --to ADAPTER and "
+            "--margin FRACTION",
+        )
+    found = read_sources(sources, metric, groups, options["cluster"])
+    ((name, adapter),) = asked
+    return margin_tests(
+        found.curves,
+        adapter,
+        reference,
+        margin=margin,
+        groups=found.groups,
+        equivalent=name == "equivalent",
+        **{key: options[key] for key in ("alpha", "axis", "support")},
+    )
+
+
+def _print_margin_tests(rows: list[MarginRow], *, as_json: bool) -> int:
+    shown = all(row.shown for row in rows)
+    if as_json:
+        print_json({"shown": shown, "margin_tests": [row.to_dict() for row in rows]})
+    else:
+        click.echo("\n".join(row.sentence for row in rows))
+    return 0 if shown else NOT_SHOWN

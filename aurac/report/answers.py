@@ -9,28 +9,37 @@ from aurac.report.tables import NONE, percent
 from aurac.report.words import LISTED, MANY_TASKS, some
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aurac.report.model import CurveRow, Run
     from aurac.report.paired import Difference
+    from aurac.stats.analysis_rows import BestRow
 
 
-def answers(run: Run, differences: Sequence[Difference]) -> list[str]:
+def answers(
+    run: Run,
+    differences: Sequence[Difference],
+    leaders: Mapping[str | None, BestRow] | None = None,
+) -> list[str]:
     """Which adapter has the largest AURAC and how sure that is: a sentence or two for each task.
 
     Args:
         run: What was measured.
         differences: Paired differences of the best default curve against the others.
+        leaders: The leader of each task, allowing for its having been picked.
     """
     tasks = run.task_names
     if not tasks:
         return ["This run holds no curve, so there is nothing to compare yet."]
     if len(tasks) > MANY_TASKS:
         return _many_tasks(run, differences)
-    return [" ".join(_task_answer(run, task, differences)) for task in tasks]
+    known = leaders or {}
+    return [" ".join(_task_answer(run, task, differences, known.get(task))) for task in tasks]
 
 
-def _task_answer(run: Run, task: str, differences: Sequence[Difference]) -> list[str]:
+def _task_answer(
+    run: Run, task: str, differences: Sequence[Difference], leader: BestRow | None
+) -> list[str]:
     scored = scored_defaults(run, task)
     if not scored:
         reasons = [c.score_reason for c in run.of_task(task) if c.score_reason]
@@ -44,9 +53,11 @@ def _task_answer(run: Run, task: str, differences: Sequence[Difference]) -> list
     else:
         tied = [curve for curve in scored if _value(curve) == _value(best)]
         who = some(curve.label for curve in tied)
-        lead = f"{who} {'share' if len(tied) > 1 else 'has'} the largest AURAC, {_area(best)}"
+        area = _picked(best, leader) if len(tied) == 1 else _area(best)
+        lead = f"{who} {'share' if len(tied) > 1 else 'has'} the largest AURAC, {area}"
         lines = [f"On {task}, {lead} over ranks {_grid(best)}."]
-        lines += [_verdict(best, scored[1], differences)] if len(tied) == 1 else []
+        if len(tied) == 1:
+            lines += [_verdict(best, scored[1], differences), *_candidates(best, leader)]
     return [*lines, *_published(run, task, best), *_unscored(run, task)]
 
 
@@ -88,6 +99,31 @@ def _area(curve: CurveRow) -> str:
     return f"{percent(area.value)} % (95 % interval {percent(area.low)} to {percent(area.high)})"
 
 
+def _picked(curve: CurveRow, leader: BestRow | None) -> str:
+    """The area of the leading curve, with the interval that allows for its having been picked."""
+    if leader is None or leader.leader != curve.adapter or leader.estimate is None:
+        return _area(curve)
+    low, high = leader.estimate.low, leader.estimate.high
+    if low is None or high is None:
+        return f"{percent(_value(curve))} % (no interval)"
+    return (
+        f"{percent(_value(curve))} % (95 % interval {percent(low)} to {percent(high)}, widened "
+        f"because the largest of {leader.compared} was picked)"
+    )
+
+
+def _candidates(curve: CurveRow, leader: BestRow | None) -> list[str]:
+    """Which adapters may be the best, where there are more than two to ask about."""
+    if leader is None or leader.leader != curve.adapter or leader.compared < 3:
+        return []
+    if len(leader.candidates) == 1:
+        return ["All others are shown to be worse."]
+    within = ""
+    if leader.within:
+        within = f"; none is more than {percent(leader.within)} points better than {curve.label}"
+    return [f"The best may be any of {some(leader.candidates)} (95 % confidence{within})."]
+
+
 def _grid(curve: CurveRow) -> str:
     if len(curve.ranks) <= 6:
         return ", ".join(map(str, curve.ranks))
@@ -110,16 +146,18 @@ def _verdict(best: CurveRow, second: CurveRow, differences: Sequence[Difference]
         over = "over documents and training seeds"
     if paired.certain and others:
         names = some(d.second.label for d in others)
-        return f"{lead}, beyond chance {over}; not so its lead over {names}."
+        return f"{lead}, significant {over}; not so its lead over {names}."
     if paired.certain:
-        return f"{lead}, beyond chance {over}."
+        return f"{lead}, significant {over}."
     seen = (
         f"; a true difference of {percent(paired.detectable)} points would have shown four times "
         "in five"
         if paired.detectable is not None
         else ""
     )
-    return f"{lead}: these documents do not tell the two apart{seen}."
+    if 2 in (best.seeds, second.seeds):
+        return f"{lead}. No verdict: two seeds of a recipe do not show how much seeds vary."
+    return f"{lead}, not significant {over}{seen}."
 
 
 def _value(curve: CurveRow) -> float:
@@ -171,7 +209,7 @@ def _many_tasks(run: Run, differences: Sequence[Difference]) -> list[str]:
         )
         lines.append(
             f"Of {len(run.task_names)} tasks, the largest AURAC has {', '.join(shown)}. On {sure} "
-            "of them the leader is ahead of the runner-up beyond chance on these documents (Holm "
+            "of them the leader is significantly ahead of the runner-up on these documents (Holm "
             "over all pairs and tasks)."
         )
     unranked = len(run.task_names) - len(ranked)

@@ -21,7 +21,7 @@ from aurac.report.blocks import (
     Text,
 )
 from aurac.report.caveats import caveats
-from aurac.report.certified import DELTA, rank_sentence, rings
+from aurac.report.certified import DELTA, margin_note, rank_sentence, rings
 from aurac.report.documents import best_default, examples, wordings
 from aurac.report.escape import one_line
 from aurac.report.findings import find
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from aurac.report.model import CurveRow, Run
+    from aurac.report.model import CurveRow, Interval, Run
     from aurac.report.strata import Group
 
 # With more tasks or rows than this the report summarises; the files have everything.
@@ -58,19 +58,21 @@ class Builder:
     Args:
         run: What was measured.
         folder: Where the figures go.
-        delta: The loss against the highest rank that the certificates tolerate, a fraction.
+        delta: The loss against the highest rank that the certificates tolerate, a fraction; None
+            where the user gave none.
     """
 
-    def __init__(self, run: Run, folder: Path, delta: float = DELTA) -> None:
-        self.run, self.delta = run, delta
+    def __init__(self, run: Run, folder: Path, delta: float | None = None) -> None:
+        self.run, self.delta = run, DELTA if delta is None else delta
+        self.margin = margin_note(self.delta, assumed=delta is None)
         self.large = len(run.task_names) > MANY_TASKS
-        self.found = find(run, delta)
+        self.found = find(run, self.delta)
         self.pictures = Pictures(
             run,
             folder,
             detailed=not self.large,
             certified=rings(list(self.found.certificates.values())),
-            delta=delta,
+            delta=self.delta,
         )
         self.rows = MANY_ROWS // 2 if self.large else MANY_ROWS
         self.slugs = self.pictures.slugs
@@ -132,7 +134,7 @@ class Builder:
     def answer(self) -> Section:
         """The first thing a reader wants to know."""
         every = [difference for found in self.found.pairs.values() for difference in found]
-        lines = answers(self.run, every)
+        lines = answers(self.run, every, self.found.leaders)
         if not self.large:
             lines = [*lines, *self._ranks()]
         blocks: list[Block] = [Text(line, strong=True) for line in lines]
@@ -147,10 +149,13 @@ class Builder:
         for task in self.run.task_names:
             best = best_default(self.run, task)
             if best and best.ranks:
-                found = self.found.certificate(best)
+                found, picked_from = self.found.certificate(best), 1
+                leader = self.found.leaders.get(task)
+                if leader and leader.leader == best.adapter and leader.recommended:
+                    found, picked_from = leader.recommended.certificate, leader.compared
                 who = f"{best.label} on {task}" if several else best.label
-                lines.append(rank_sentence(best, found, who))
-        return lines
+                lines.append(rank_sentence(best, found, who, picked_from=picked_from))
+        return [*lines, self.margin] if any(self.found.joint.values()) else lines
 
     def _winners(self) -> Table:
         rows = [self._winner(task) for task in self.run.task_names]
@@ -164,7 +169,8 @@ class Builder:
         )
         caption = (
             "The leading default curve of each task, and its paired distance to the runner-up in "
-            "points. p is adjusted for every pair of adapters over all tasks (Holm)."
+            "points. Its interval is widened because the largest was picked. p is adjusted for "
+            "every pair of adapters over all tasks (Holm)."
         )
         return Table("winners", caption, columns, tuple(rows))
 
@@ -174,7 +180,7 @@ class Builder:
         if not scored:
             return (Cell(task), Cell("no score"), none, none, none, none)
         lead = (Cell(task), Cell(scored[0].label))
-        area = Cell(tables.interval(scored[0].log2), tables.area(scored[0]))
+        area = Cell(tables.interval(self._picked(scored[0])), tables.area(scored[0]))
         if len(scored) == 1:
             return (*lead, area, none, none, none)
         second = scored[1]
@@ -185,6 +191,13 @@ class Builder:
         text = comparisons.with_interval(found)
         p = Cell(comparisons.p_value(found.adjusted), found.adjusted)
         return (*lead, area, Cell(second.label), Cell(text, found.value), p)
+
+    def _picked(self, curve: CurveRow) -> Interval | None:
+        """The area of a leading curve, with an interval that allows for its having been picked."""
+        row = self.found.leaders.get(curve.task)
+        if curve.log2 is None or row is None or row.leader != curve.adapter or not row.estimate:
+            return curve.log2
+        return replace(curve.log2, low=row.estimate.low, high=row.estimate.high)
 
     def curves(self) -> Section:
         """Rank-accuracy curves: every task its figure, many tasks an overview first."""
@@ -250,7 +263,9 @@ class Builder:
             mine = [(c, f) for c, f in self.found.certificates.values() if c.task == task and f]
             if mine:
                 name = f"losses-{self.slugs[task]}"
-                blocks.append(comparisons.loss_table(task, mine, self.delta, name))
+                blocks.append(
+                    comparisons.loss_table(task, mine, self.found.joint, self.margin, name)
+                )
         return Section("smaller", "What a smaller rank loses", tuple(blocks))
 
     def bases(self) -> Section:

@@ -49,7 +49,9 @@ def _seeds(run: Run) -> Iterator[str]:
     if several:
         counts = ", ".join(f"{name} {n}" for name, n in several.items())
         few = (
-            " Two or three seeds tell little of their spread." if min(several.values()) < 4 else ""
+            " Two seeds of a recipe do not show how much seeds vary, and three little."
+            if min(several.values()) < 4
+            else ""
         )
         yield (
             f"Over training seeds as well as documents: {counts}. Their intervals and differences "

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 # The tolerance of `aurac.stats.analysis` too, where nothing else was declared before looking.
 DELTA = 0.02
+ALPHA = 0.05
 
 
-def certificate(curve: CurveRow, delta: float = DELTA) -> Certificate | None:
+def certificate(curve: CurveRow, delta: float = DELTA, alpha: float = ALPHA) -> Certificate | None:
     """What is certified for a curve; None without documents or with a single rank."""
     from aurac.stats import certify
 
@@ -26,9 +27,32 @@ def certificate(curve: CurveRow, delta: float = DELTA) -> Certificate | None:
     if not seeds or len(curve.ranks) < 2 or any(c.ranks != curve.ranks for c in seeds):
         return None
     try:
-        return certify([one.at(one.ranks) for one in seeds], delta=delta)
+        return certify([one.at(one.ranks) for one in seeds], delta=delta, alpha=alpha)
     except CurveError:
         return None
+
+
+def joint_bounds(
+    found: Sequence[tuple[CurveRow, Certificate | None]],
+) -> dict[str, dict[int, float]]:
+    """Curve id → rank → upper bound on the loss, all together at 95 % (Bonferroni)."""
+    known = [(curve, one) for curve, one in found if one is not None]
+    tests = sum(len(one.steps) for _, one in known)
+    bounds = {}
+    for curve, one in known:
+        joint = certificate(curve, one.delta, ALPHA / tests)
+        bounds[curve.id] = {step.rank: step.upper for step in joint.steps} if joint else {}
+    return bounds
+
+
+def margin_note(delta: float, *, assumed: bool) -> str:
+    """Whose margin the ranks of a report are about."""
+    if not assumed:
+        return f"The margin of {points(delta)} was given for this report."
+    return (
+        f"The margin of {points(delta)} is what this report assumes, since none was given: choose "
+        "yours before looking, with aurac report --margin."
+    )
 
 
 def points(delta: float) -> str:
@@ -36,13 +60,16 @@ def points(delta: float) -> str:
     return f"{100 * delta:g} point{'' if delta == 0.01 else 's'}"
 
 
-def rank_sentence(curve: CurveRow, found: Certificate | None, who: str) -> str:
+def rank_sentence(
+    curve: CurveRow, found: Certificate | None, who: str, *, picked_from: int = 1
+) -> str:
     """At which rank to use a curve, what that costs, and how sure it is.
 
     Args:
         curve: The curve.
         found: What is certified for it.
         who: What the sentence calls it.
+        picked_from: How many curves it was picked from as the largest; `found` allows for that.
     """
     at = {rank: i for i, rank in enumerate(curve.ranks)}
     top = curve.ranks[-1]
@@ -50,18 +77,40 @@ def rank_sentence(curve: CurveRow, found: Certificate | None, who: str) -> str:
     if found is None:
         return f"At its highest rank, {_cost(curve, top)}, {who} has an accuracy of {full}."
     tolerance = points(found.delta)
+    if found.seeds > 1 and found.smallest_delta >= 1.0:
+        return _of_few_seeds(curve, found, who)
+    sure = (
+        f"95 % confidence, allowing for its having been picked from {picked_from}"
+        if picked_from > 1
+        else "95 % confidence, for this adapter alone"
+    )
     if found.rank == found.reference:
         needed = percent(found.smallest_delta)
         return (
             f"The rank to use of {who} is its highest, {_cost(curve, top)}, with an accuracy of "
-            f"{full}: no smaller one is certified to lose less than {tolerance} against it. That "
-            f"would have taken a tolerance of {needed} points."
+            f"{full}: no smaller one is certified to lose less than {tolerance} against it "
+            f"({sure}). That would have taken a margin of {needed} points."
         )
     small = f"{percent(curve.accuracy[at[found.rank]])} %"
     return (
         f"The smallest rank of {who} that is certified to lose less than {tolerance} is "
         f"{_cost(curve, found.rank)}, with an accuracy of {small} against {full} at rank "
-        f"{_cost(curve, top)}."
+        f"{_cost(curve, top)} ({sure})."
+    )
+
+
+def _of_few_seeds(curve: CurveRow, found: Certificate, who: str) -> str:
+    full = f"{percent(curve.accuracy[-1])} %"
+    text = (
+        f"The rank to use of {who} is its highest, {_cost(curve, curve.ranks[-1])}, with an "
+        f"accuracy of {full}: {found.seeds} seeds are too few to say what a smaller one loses in "
+        "another seed."
+    )
+    if found.checkpoints in (None, found.reference):
+        return text
+    return (
+        f"{text} In each of these {found.seeds} checkpoints rank {found.checkpoints} loses less "
+        f"than {points(found.delta)}."
     )
 
 

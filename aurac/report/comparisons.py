@@ -9,7 +9,7 @@ from aurac.report.certified import points
 from aurac.report.tables import NONE, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aurac.report.model import CurveRow
     from aurac.report.paired import Difference
@@ -42,7 +42,7 @@ def _difference_row(item: Difference) -> tuple[Cell, ...]:
         Cell(p_value(item.adjusted), item.adjusted),
         Cell(percent(item.detectable), item.detectable),
         Cell(str(item.n_docs), item.n_docs),
-        Cell("beyond chance" if item.certain else "not told apart"),
+        Cell("significant" if item.certain else "not significant"),
     )
 
 
@@ -61,14 +61,29 @@ def p_value(p: float | None) -> str:
 
 
 def loss_table(
-    task: str, found: Sequence[tuple[CurveRow, Certificate]], delta: float, name: str
+    task: str,
+    found: Sequence[tuple[CurveRow, Certificate]],
+    joint: Mapping[str, Mapping[int, float]],
+    note: str,
+    name: str,
 ) -> Table:
-    """What each smaller rank loses against the highest one, and which ranks are certified."""
+    """What each smaller rank loses against the highest one, and which ranks are certified.
+
+    Args:
+        task: Opens the caption.
+        found: Curves with their certificates.
+        joint: As `aurac.report.certified.joint_bounds`.
+        note: Whose margin it is.
+        name: Of the table.
+    """
     ranks = sorted({step.rank for _, certificate in found for step in certificate.steps})
     rows = []
     for curve, certificate in found:
         at = {step.rank: step for step in certificate.steps}
-        cells = [_loss_cell(at.get(rank), delta) for rank in ranks]
+        cells = [
+            _loss_cell(at.get(rank), joint.get(curve.id, {}).get(rank), certificate.delta)
+            for rank in ranks
+        ]
         rows.append((Cell(curve.label), Cell(str(certificate.reference)), *cells))
     columns = (
         Column("curve"),
@@ -77,15 +92,19 @@ def loss_table(
     )
     caption = (
         f"{task}: accuracy lost against the highest rank, in points over the same documents, and "
-        "in brackets the tolerance that would have certified the rank (one-sided paired tests "
-        "downward from the highest rank, 5 % for each curve). In bold: certified within "
-        f"{points(delta)}, the tolerance of this report, which has to be declared before looking."
+        "in brackets an upper bound on that loss; all bounds of the table hold together with 95 % "
+        f"confidence. In bold: certified to lose less than {points(found[0][1].delta)} (one-sided "
+        "paired tests downward from the highest rank, with an error of 5 % for each curve alone, "
+        f"at most {min(100, 5 * len(found))} % for some curve of the table). {note}"
     )
     return Table(name, caption, columns, tuple(rows))
 
 
-def _loss_cell(step: Step | None, delta: float) -> Cell:
+def _loss_cell(step: Step | None, bound: float | None, delta: float) -> Cell:
     if step is None:
         return Cell(NONE)
-    text = f"{percent(step.loss)} ({percent(step.delta_needed)})"
+    if step.delta_needed >= 1.0:  # from too few seeds nothing follows for another one
+        return Cell(percent(step.loss), step.loss)
+    upper = NONE if bound is None or bound >= 1.0 else percent(bound)
+    text = f"{percent(step.loss)} ({upper})"
     return Cell(text, step.loss, best=step.delta_needed < delta)

@@ -14,7 +14,7 @@ from aurac.report.escape import csv_cell
 from aurac.report.tables import ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow, Interval, Run
@@ -75,6 +75,7 @@ LOSSES = (
     "loss_upper",
     "changed",
     "tolerance_needed",
+    "loss_upper_joint",
     "tolerance",
     "certified",
 )
@@ -181,8 +182,15 @@ def pair_rows(found: Iterable[Difference]) -> Rows:
     ]
 
 
-def loss_rows(found: Iterable[tuple[CurveRow, Certificate | None]]) -> Rows:
-    """One row for each rank below the highest one of a curve."""
+def loss_rows(
+    found: Iterable[tuple[CurveRow, Certificate | None]],
+    joint: Mapping[str, Mapping[int, float]],
+) -> Rows:
+    """One row for each rank below the highest one of a curve.
+
+    ``loss_upper`` and ``tolerance_needed`` hold at 95 % each by itself, the ``loss_upper_joint`` of
+    a task all together.
+    """
     return [
         [
             *_curve(curve),
@@ -192,6 +200,7 @@ def loss_rows(found: Iterable[tuple[CurveRow, Certificate | None]]) -> Rows:
             step.upper,
             step.flip_rate,
             step.delta_needed,
+            joint.get(curve.id, {}).get(step.rank),
             known.delta,
             "yes" if step.delta_needed < known.delta else "no",
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aurac.report.certified import certificate
+from aurac.report.certified import certificate, joint_bounds
 from aurac.report.documents import best_default, changes
 from aurac.report.paired import Paired
 from aurac.report.rivals import Rival, rivals
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aurac.report.paired import Difference
     from aurac.report.strata import Group
     from aurac.stats import Certificate
+    from aurac.stats.analysis_rows import BestRow
 
 _PAIRED = 5
 _GROUP_CURVES = 4
@@ -32,6 +33,8 @@ class Findings:
 
     Attributes:
         certificates: Id of a default curve → the curve and what is certified for it.
+        joint: Id of a default curve → rank → upper bound on what it loses, all of a task together.
+        leaders: The adapter with the largest AURAC, allowing for its having been picked.
         pairs: The best default curve of a task against the others.
         changes: Documents gained and lost at each rank.
         groups: The areas on groups of documents.
@@ -39,6 +42,8 @@ class Findings:
     """
 
     certificates: Mapping[str, tuple[CurveRow, Certificate | None]]
+    joint: Mapping[str, Mapping[int, float]]
+    leaders: Mapping[str | None, BestRow]
     pairs: Mapping[str, Sequence[Difference]]
     changes: Mapping[str, Sequence[Changes]]
     groups: Mapping[str, Sequence[Group]]
@@ -58,17 +63,24 @@ def find(run: Run, delta: float) -> Findings:
     """
     large = len(run.task_names) > MANY_TASKS
     chosen = {task: _chosen(run, task, large=large) for task in run.task_names}
-    paired = Paired(run)
+    paired = Paired(run, delta)
+    certificates = {
+        curve.id: (curve, certificate(curve, delta))
+        for curves in chosen.values()
+        for curve in curves
+    }
     steps = {
         task: [item for c in curves if (item := changes(c, _ends(c) if large else None))]
         for task, curves in chosen.items()
     }
     return Findings(
-        certificates={
-            curve.id: (curve, certificate(curve, delta))
+        certificates=certificates,
+        joint={
+            id_: bounds
             for curves in chosen.values()
-            for curve in curves
+            for id_, bounds in joint_bounds([certificates[c.id] for c in curves]).items()
         },
+        leaders=paired.leaders,
         pairs={task: paired.against_best(task, 1 if large else _PAIRED) for task in chosen},
         changes=steps,
         groups={t: groups(run, t, ordered(c)[:_GROUP_CURVES]) for t, c in chosen.items()},

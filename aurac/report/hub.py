@@ -23,7 +23,9 @@ METHODS = {
 }
 
 
-def card(run: Run, adapter: Mapping[str, Any], *, delta: float, brief: bool = False) -> str | None:
+def card(
+    run: Run, adapter: Mapping[str, Any], *, delta: float, note: str = "", brief: bool = False
+) -> str | None:
     """The `README.md` of an adapter's repository; None for an adapter without a curve.
 
     The front matter is what the hub reads: base model, library, tags, and every measured number of
@@ -33,6 +35,7 @@ def card(run: Run, adapter: Mapping[str, Any], *, delta: float, brief: bool = Fa
         run: What was measured.
         adapter: One of the run's adapters.
         delta: The loss that certificates tolerate.
+        note: Whose margin that is.
         brief: Leave single ranks and certificates out, as for a run with many tasks.
     """
     name = str(adapter.get("name"))
@@ -54,7 +57,7 @@ def card(run: Run, adapter: Mapping[str, Any], *, delta: float, brief: bool = Fa
                 _table(curve),
                 markdown(rank_sentence(curve, certificate(curve, delta), "this adapter")),
             ]
-            parts.append(_tolerance(delta))
+            parts.append(_tolerance(delta, note))
     parts += _published(curves)
     parts += ["## Use it", _usage(default[0]), "## How it was measured"]
     parts += [*_measured(run, adapter, default)]
@@ -175,10 +178,10 @@ def _table(curve: CurveRow) -> str:
     return "\n".join(lines)
 
 
-def _tolerance(delta: float) -> str:
+def _tolerance(delta: float, note: str) -> str:
     return (
-        "Certified by one-sided paired tests downward from the highest rank, with a tolerance of "
-        f"{points(delta)} and an error rate of 5 %."
+        "Certified by one-sided paired tests downward from the highest rank, with a margin of "
+        f"{points(delta)} and an error rate of 5 %, for this adapter alone. {note}".rstrip()
     )
 
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from aurac.errors import CurveError
+from aurac.report.certified import DELTA
 from aurac.report.pool import seeds_of
 from aurac.report.tables import ordered, percent
-from aurac.stats.analysis import paired_family
-from aurac.stats.streams import SEED
+from aurac.stats.analysis import leaders, paired_family
 
 if TYPE_CHECKING:
     from aurac.report.model import CurveRow, Run
-    from aurac.stats.analysis_rows import PairRow
+    from aurac.stats.analysis_rows import BestRow, PairRow
 
 _LEVEL = 0.05
 
@@ -43,8 +41,8 @@ class Difference:
 
     @property
     def certain(self) -> bool:
-        """Whether the difference is beyond chance, after Holm."""
-        return self.adjusted is not None and self.adjusted < _LEVEL
+        """Whether the difference is significant, after Holm."""
+        return self.adjusted is not None and self.adjusted <= _LEVEL
 
     @property
     def sentence(self) -> str:
@@ -64,11 +62,17 @@ class Paired:
 
     Args:
         run: What was measured.
+        delta: The margin of the leaders' non-inferior ranks.
+
+    Attributes:
+        leaders: For each task the adapter with the largest AURAC, allowing for its having been
+            picked; tasks with a single adapter are not there.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, delta: float = DELTA) -> None:
         self.run = run
-        self._known = _family(run)
+        pairs, self.leaders = _family(run, delta)
+        self._known = {(p.a, p.b, p.task): p for p in pairs if p.found is not None}
 
     def between(self, first: CurveRow, second: CurveRow) -> Difference | None:
         """`first` minus `second`, two adapters or two truncations of one; None where not paired."""
@@ -113,8 +117,8 @@ class Paired:
         return [pair for pair in pairs if pair is not None]
 
 
-def _family(run: Run) -> dict[tuple[str, str, str | None], PairRow]:
-    """Every pair of the run that has a difference, b - a, by the names of a, b and the task."""
+def _family(run: Run, delta: float) -> tuple[list[PairRow], dict[str | None, BestRow]]:
+    """Every pair of the run, b - a, and the leader of each task."""
     curves, groups = [], {}
     for row in sorted(run.curves, key=lambda curve: not curve.is_default):
         seeds = seeds_of(row) or []
@@ -123,9 +127,9 @@ def _family(run: Run) -> dict[tuple[str, str, str | None], PairRow]:
             seeds = [replace(seed, adapter=row.adapter) for seed in seeds]
         curves += seeds
     if not curves:
-        return {}
+        return [], {}
     try:
-        pairs = paired_family(curves, rng=np.random.default_rng(SEED), groups=groups)
+        pairs = paired_family(curves, groups=groups)
+        return pairs, leaders(curves, pairs, groups=groups, delta=delta)
     except CurveError:  # curves that do not fit together: nothing is compared
-        return {}
-    return {(pair.a, pair.b, pair.task): pair for pair in pairs if pair.found is not None}
+        return [], {}

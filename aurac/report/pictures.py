@@ -111,7 +111,7 @@ class Pictures:
         if any(curve.id in self.certified for curve in highlighted(self.run, task)):
             parts.append(
                 "A ring is the smallest rank certified to lose less than "
-                f"{points(self.delta)} against the highest."
+                f"{points(self.delta)} against the highest (95 % confidence for each curve alone)."
             )
         return parts
 

@@ -82,9 +82,8 @@ def _gaps(prefix: CurveRow, svd: CurveRow) -> tuple[RankGap, ...]:
                         ]
                     )
                 )
-            rng = np.random.default_rng(0)
             layout = layout_of(first)
-            found = compare_arms(rows[0], rows[1], layout, rng=rng, level=0.95).estimate
+            found = compare_arms(rows[0], rows[1], layout, level=0.95).estimate
         except CurveError:
             return ()
         gaps.append(RankGap(rank, found.value, found.low, found.high))
@@ -120,7 +119,7 @@ def _row(item: Rival) -> tuple[Cell, ...]:
     if gap is None:
         return (*lead, Cell(NONE), Cell(NONE), Cell(NONE), Cell("not paired"))
     if not gap.certain:
-        reading = "not told apart"
+        reading = "not significant"
     else:
         reading = "prefix is better" if gap.value > 0 else "svd is better"
     return (

@@ -10,7 +10,6 @@ from aurac.files import write_atomic
 from aurac.readers.cells import read_results
 from aurac.report import data, html, hub, latex, markdown
 from aurac.report.build import Builder
-from aurac.report.certified import DELTA
 from aurac.report.escape import one_line
 from aurac.report.merge import merge
 from aurac.report.model import Run, parse
@@ -33,7 +32,7 @@ def write_report(
     *more: Path,
     out: Path | None = None,
     groups: Groups | None = None,
-    delta: float = DELTA,
+    delta: float | None = None,
 ) -> list[Path]:
     """Write the report of a run folder, or of several runs that may be compared.
 
@@ -49,7 +48,8 @@ def write_report(
         out: Where to write; the run folder itself when there is a single one.
         groups: ``arm name -> adapter names`` that are training seeds of one recipe, beside those
             whose recorded recipes say so.
-        delta: The loss against the highest rank, as a fraction, that a certified rank may have.
+        delta: The margin: the loss against the highest rank, as a fraction, that a certified rank
+            may have. Without it the report assumes 0.02, and says so.
 
     Returns:
         The files written, the pages first.
@@ -60,7 +60,7 @@ def write_report(
         UsageError: a delta outside of (0, 1).
         CurveError: a group of adapters that are not there.
     """
-    if not 0 < delta < 1:
+    if delta is not None and not 0 < delta < 1:
         raise UsageError(f"delta {delta:g}", expected="a tolerable loss as a fraction, such as .02")
     folders = [Path(run_folder), *map(Path, more)]
     if len(folders) > 1 and out is None:
@@ -73,7 +73,7 @@ def write_report(
     return _write(pooled(run, groups), target, delta)
 
 
-def _write(run: Run, target: Path, delta: float) -> list[Path]:
+def _write(run: Run, target: Path, delta: float | None) -> list[Path]:
     figures = target / FIGURES
     try:
         figures.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def _write(run: Run, target: Path, delta: float) -> list[Path]:
             REPORT_FILE: markdown.render(report),
             "report.html": html.render(report),
             "table.tex": latex.render(run),
-            **_cards(run, delta, brief=builder.large),
+            **_cards(run, builder.delta, builder.margin, brief=builder.large),
         }
         files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
         files |= _numbers(builder)
@@ -97,11 +97,11 @@ def _write(run: Run, target: Path, delta: float) -> list[Path]:
     return [*written[:2], *builder.pictures.files, *written[2:]]
 
 
-def _cards(run: Run, delta: float, *, brief: bool) -> dict[str, str]:
+def _cards(run: Run, delta: float, note: str, *, brief: bool) -> dict[str, str]:
     names = unique_slugs([str(adapter.get("name")) for adapter in run.adapters])
     found = {}
     for adapter in run.adapters:
-        text = hub.card(run, adapter, delta=delta, brief=brief)
+        text = hub.card(run, adapter, delta=delta, note=note, brief=brief)
         if text:
             found[f"{CARDS}/{names[str(adapter.get('name'))]}.md"] = text
     return found
@@ -115,7 +115,7 @@ def _numbers(builder: Builder) -> Mapping[str, bytes]:
         "points": (data.POINTS, data.point_rows(run)),
         "pairs": (data.PAIRS, data.pair_rows(_flat(found.pairs))),
         "rivals": (data.PAIRS, data.pair_rows(_rivals(found))),
-        "losses": (data.LOSSES, data.loss_rows(found.certificates.values())),
+        "losses": (data.LOSSES, data.loss_rows(found.certificates.values(), found.joint)),
         "changes": (data.CHANGES, data.change_rows(_flat(found.changes))),
         "groups": (data.GROUPS, data.group_rows(_flat(found.groups))),
     }

@@ -7,7 +7,9 @@ Everything takes plain arrays, ``(n,)`` scores per document or ``(S, n)`` for S 
 from __future__ import annotations
 
 from aurac.stats.aggregate import aggregate, task_weights
+from aurac.stats.assumed import Spread, spread_of_flips, spread_of_pilot
 from aurac.stats.bands import Bands, bands
+from aurac.stats.best import Best, MarginTest, best, margin_test
 from aurac.stats.clusters import clustered, design_effect, stratified
 from aurac.stats.intervals import interval, score_interval, standard_error
 from aurac.stats.multiplicity import holm
@@ -19,20 +21,23 @@ from aurac.stats.paired import (
     difference,
     paired_curves,
 )
-from aurac.stats.power import Plan, Spread, plan, spread_of_flips, spread_of_pilot
+from aurac.stats.power import Plan, plan
 from aurac.stats.seeds import Components, components, over_seeds
 
 __all__ = [
     "Bands",
+    "Best",
     "Certificate",
     "Components",
     "Difference",
+    "MarginTest",
     "PairedCurves",
     "Plan",
     "Spread",
     "Step",
     "aggregate",
     "bands",
+    "best",
     "certify",
     "clustered",
     "components",
@@ -41,6 +46,7 @@ __all__ = [
     "difference",
     "holm",
     "interval",
+    "margin_test",
     "over_seeds",
     "paired_curves",
     "plan",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from aurac.errors import CurveError
-from aurac.stats.seeds import t_from, weigh
+from aurac.stats.seeds import estimate_from, weigh
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,7 @@ def aggregate(
     """The weighted mean over tasks of an arm's AURAC or of a paired difference.
 
     Tasks have documents of their own, so their document terms add; training seeds are shared, so
-    seed means are averaged over tasks before their spread is taken. Satterthwaite's df.
+    seed means are averaged over tasks, matched by seed, before their spread is taken.
 
     Args:
         parts: For each task its components (`aurac.stats.components`); None for a missing
@@ -58,7 +58,7 @@ def aggregate(
         signed: Whether the numbers are differences, in [-1, 1].
 
     Raises:
-        CurveError: A task is missing: no aggregate is made of the others.
+        CurveError: A task is missing, or tasks have other seeds: no aggregate is made.
     """
     absent = [task for task, part in parts.items() if part is None]
     if absent:
@@ -66,7 +66,7 @@ def aggregate(
             f"no result on {', '.join(absent)}", fix="no aggregate is made of the other tasks"
         )
     weights = task_weights({task: documents[task] for task in parts}, by)
-    known = [part for part in parts.values() if part is not None]
-    total = weigh(known, [weights[task] for task in parts])
+    known = {task: part for task, part in parts.items() if part is not None}
+    total = weigh(known, weights)
     words = f"{len(known)} tasks weighing {'the same' if by == 'tasks' else 'by their documents'}"
-    return t_from(total, level, words, (-1.0 if signed else 0.0, 1.0))
+    return estimate_from(total, level, words, (-1.0 if signed else 0.0, 1.0))

@@ -6,7 +6,7 @@ What `aurac score`, `aurac recommend` and a report print, from `Curve` values or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,10 +15,13 @@ from aurac.curves.area import AXES, check_axis, drops, quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats.aggregate import aggregate, task_weights
+from aurac.stats.analysis_best import best_rows
 from aurac.stats.analysis_pairs import compare_all, compare_variants, with_robustness
 from aurac.stats.analysis_rows import (
     AggregateRow,
     Analysis,
+    BestRow,
+    Options,
     PairRow,
     RecommendRow,
     ScoreRow,
@@ -33,8 +36,7 @@ from aurac.stats.mean import (
 from aurac.stats.mean_interval import mean_interval, rule_of_three
 from aurac.stats.noninferiority import certify
 from aurac.stats.score import score_notes
-from aurac.stats.seeds import components, t_from
-from aurac.stats.streams import Streams
+from aurac.stats.seeds import components, estimate_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,39 +47,14 @@ _Name = TypeVar("_Name")
 _Row = TypeVar("_Row", Arm, PairRow)
 
 
-@dataclass(frozen=True)
-class Options:
-    """What an analysis may be told.
-
-    Attributes:
-        axis: The axis that pairs and aggregates are about.
-        level: Coverage of intervals; 1 - level is the size of the tests.
-        delta: Loss of accuracy that a smaller rank may have, declared beforehand.
-        alpha: Error rate of the certificates.
-        support: "common" compares curves with unequal ranks on those that both have.
-        weigh: "tasks" or "documents": what each task weighs in an aggregate.
-        reference: Rank that certificates compare with; None: the largest of each curve.
-        strict: Refuse curves that cannot be compared; else the pair says why it is empty.
-    """
-
-    axis: str = "log2"
-    level: float = 0.95
-    delta: float = 0.02
-    alpha: float = 0.05
-    support: str | None = None
-    weigh: str = "tasks"
-    reference: int | None = None
-    strict: bool = True
-
-
 def analyse(
     curves: Any,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,  # noqa: ARG001
     groups: Groups | None = None,
     **options: Any,
 ) -> Analysis:
-    """Scores with intervals, all pairs, aggregates over tasks, and certified ranks.
+    """Scores with intervals, all pairs, aggregates over tasks, and non-inferior ranks.
 
     The first curve of an adapter on a task is the adapter's own; further ones, truncated another
     way, are its variants: they are compared with it and never with other adapters, except to tell
@@ -86,8 +63,7 @@ def analyse(
     Args:
         curves: `Curve` values with `adapter` and `task`, or a DataFrame with columns ``adapter,
             task, rank, doc_id, score`` (optional ``seed, cluster, stratum, metric, sample``).
-        rng: For sign flips. One number is drawn from it; what is found for a
-            curve or a pair does not depend on the others that are analysed with it.
+        rng: Accepted and not used: nothing is drawn.
         groups: ``arm name -> adapter names`` that are training seeds of one recipe.
         **options: Fields of `Options`.
 
@@ -100,14 +76,14 @@ def analyse(
     task_weights({"": 1}, chosen.weigh)
     arms = gather(_as_curves(curves), groups)
     own, others = split_variants(arms)
-    streams = Streams(rng)
-    pairs = compare_all(own, streams, chosen)
+    pairs = compare_all(own, chosen)
     return Analysis(
         scores=tuple(score_arm(arm, chosen, variant=arm in others) for arm in arms),
-        pairs=with_robustness(pairs, own, others, streams, chosen),
-        variants=compare_variants(own, others, streams, chosen),
+        pairs=with_robustness(pairs, own, others, chosen),
+        variants=compare_variants(own, others, chosen),
         aggregates=_aggregates(own, pairs, chosen),
         recommended=tuple(recommend_arm(arm, chosen, variant=arm in others) for arm in arms),
+        best=best_rows(own, pairs, chosen, recommend_arm),
         axis=chosen.axis,
         level=chosen.level,
     )
@@ -137,17 +113,24 @@ def score_curve(curve: Curve) -> ScoreRow:
     return score_arm(gather([curve])[0], Options())
 
 
-def paired_family(
-    curves: Sequence[Curve], *, rng: np.random.Generator, groups: Groups | None = None
-) -> list[PairRow]:
+def paired_family(curves: Sequence[Curve], *, groups: Groups | None = None) -> list[PairRow]:
     """The pairs and the variants of `analyse`, and nothing else; pairs that cannot be say why."""
     chosen = Options(strict=False)
     own, others = split_variants(gather(curves, groups))
-    streams = Streams(rng)
-    return [
-        *compare_all(own, streams, chosen),
-        *compare_variants(own, others, streams, chosen),
-    ]
+    return [*compare_all(own, chosen), *compare_variants(own, others, chosen)]
+
+
+def leaders(
+    curves: Sequence[Curve],
+    pairs: Sequence[PairRow],
+    *,
+    groups: Groups | None = None,
+    delta: float,
+) -> dict[str | None, BestRow]:
+    """The leader of each task as `analyse` finds it, from the rows of `paired_family`."""
+    options = Options(strict=False, delta=delta)
+    own, _ = split_variants(gather(curves, groups))
+    return {row.task: row for row in best_rows(own, pairs, options, recommend_arm)}
 
 
 def score_arm(arm: Arm, chosen: Options, *, variant: bool = False) -> ScoreRow:
@@ -189,7 +172,7 @@ def estimate_arm(arm: Arm, axis: str, level: float) -> Estimate:
         return mean_interval(areas[0], layout, level)
     if is_constant(areas):
         return rule_of_three(float(areas[0, 0]), layout, level)
-    return t_from(components([areas], [1], layout), level, layout.describe(), (0.0, 1.0))
+    return estimate_from(components([areas], [1], layout), level, layout.describe(), (0.0, 1.0))
 
 
 def _aggregates(
@@ -223,7 +206,7 @@ def _by_task(named: Iterable[tuple[_Name, _Row]]) -> dict[_Name, dict[str, _Row]
 def _arm_parts(arm: Arm | None, axis: str) -> Components | None:
     if arm is None or arm.gap is not None or not arm.has_documents:
         return None
-    return components([arm.areas(axis)], [1], arm.layout())
+    return components([arm.areas(axis)], [1], arm.layout(), names=[arm.names])
 
 
 def _aggregate_row(
@@ -248,7 +231,7 @@ def _aggregate_row(
 
 
 def recommend_arm(arm: Arm, chosen: Options, *, variant: bool = False) -> RecommendRow:
-    """The smallest certified rank of an arm, or the reason why there is none."""
+    """The smallest non-inferior rank of an arm, or the reason why there is none."""
     row = RecommendRow(
         adapter=arm.name,
         task=arm.task,

@@ -24,21 +24,18 @@ from aurac.stats.wording import verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.stats.analysis import Options
+    from aurac.stats.analysis_rows import Options
     from aurac.stats.groups import Arm
     from aurac.stats.paired import Difference
-    from aurac.stats.streams import Streams
 
 
-def compare_all(own: Sequence[Arm], streams: Streams, chosen: Options) -> list[PairRow]:
+def compare_all(own: Sequence[Arm], chosen: Options) -> list[PairRow]:
     """Every pair of arms on the same task, with Holm's adjustment across all of them."""
     by_task: dict[str | None, list[Arm]] = {}
     for arm in own:
         by_task.setdefault(arm.task, []).append(arm)
     rows = [
-        compare_pair(a, b, streams, chosen)
-        for arms in by_task.values()
-        for a, b in combinations(arms, 2)
+        compare_pair(a, b, chosen) for arms in by_task.values() for a, b in combinations(arms, 2)
     ]
     return _with_holm(rows)
 
@@ -48,7 +45,7 @@ def _with_holm(rows: list[PairRow]) -> list[PairRow]:
     return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
-def compare_pair(a: Arm, b: Arm, streams: Streams, chosen: Options) -> PairRow:
+def compare_pair(a: Arm, b: Arm, chosen: Options) -> PairRow:
     """One paired difference, b - a, or the reason why there is none.
 
     Raises:
@@ -57,14 +54,14 @@ def compare_pair(a: Arm, b: Arm, streams: Streams, chosen: Options) -> PairRow:
     """
     row = PairRow(a=a.name, b=b.name, task=a.task, axis=chosen.axis)
     try:
-        return _compared(row, a, b, streams, chosen)
+        return _compared(row, a, b, chosen)
     except CurveError as error:
         if chosen.strict:
             raise
         return replace(row, reason=str(error))
 
 
-def _compared(row: PairRow, a: Arm, b: Arm, streams: Streams, chosen: Options) -> PairRow:
+def _compared(row: PairRow, a: Arm, b: Arm, chosen: Options) -> PairRow:
     if not (a.has_documents and b.has_documents):
         return _point_pair(row, a, b, chosen)
     gap = a.gap or b.gap
@@ -76,9 +73,9 @@ def _compared(row: PairRow, a: Arm, b: Arm, streams: Streams, chosen: Options) -
     left, right = first.areas(chosen.axis), second.areas(chosen.axis)
     if order is not None:
         right = right[:, order]
-    rng = streams.of("pair", a.name, a.variant, b.name, b.variant, a.task, chosen.axis)
+    names = (first.names, second.names)
     layout = first.layout(second, order)
-    found = compare_arms(left, right, layout, rng=rng, level=chosen.level)
+    found = compare_arms(left, right, layout, level=chosen.level, names=names)
     gained, lost = gained_and_lost(first.first, second.first, order)
     single = a.seeds == b.seeds == 1
     return replace(
@@ -102,7 +99,7 @@ def _point_pair(row: PairRow, a: Arm, b: Arm, chosen: Options) -> PairRow:
 
 
 def compare_variants(
-    own: Sequence[Arm], others: Sequence[Arm], streams: Streams, chosen: Options
+    own: Sequence[Arm], others: Sequence[Arm], chosen: Options
 ) -> tuple[PairRow, ...]:
     """Every pair of truncations of one adapter, on the ranks they share: a family of their own."""
     common = replace(chosen, support="common", strict=False)  # no advice, and why, where too few
@@ -110,7 +107,7 @@ def compare_variants(
     for arm in own:
         mine = [o for o in others if (o.name, o.task) == (arm.name, arm.task)]
         for a, b in combinations([arm, *mine], 2):
-            row = compare_pair(a, b, streams, common)
+            row = compare_pair(a, b, common)
             rows.append(replace(row, a=f"{a.name} · {a.variant}", b=f"{b.name} · {b.variant}"))
     return tuple(_with_holm(rows))
 
@@ -119,7 +116,6 @@ def with_robustness(
     pairs: Sequence[PairRow],
     own: Sequence[Arm],
     others: Sequence[Arm],
-    streams: Streams,
     chosen: Options,
 ) -> tuple[PairRow, ...]:
     """Say of each pair whether its verdict is the same whichever way the two are truncated.
@@ -142,7 +138,7 @@ def with_robustness(
         seen: dict[str, int | None] = {}
         for a in first:
             for b in second:
-                found = compare_pair(a, b, streams, common).found
+                found = compare_pair(a, b, common).found
                 sign = None if found is None else _verdict_as(found, family, at, chosen.level)
                 seen[f"{a.variant} against {b.variant}"] = sign
         rows.append(replace(row, truncations=seen))

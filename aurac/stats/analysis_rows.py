@@ -1,8 +1,8 @@
-"""The rows of an analysis, and the JSON they become."""
+"""What an analysis is told, its rows, and the JSON they become."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from aurac.stats.wording import certificate_sentence, pair_sentence
@@ -15,6 +15,31 @@ if TYPE_CHECKING:
     from aurac.stats.paired import Difference
 
 _NOTHING: dict[str, float | None] = {"value": None, "se": None, "low": None, "high": None}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an analysis may be told.
+
+    Attributes:
+        axis: The axis that pairs and aggregates are about.
+        level: Coverage of intervals; 1 - level is the size of the tests.
+        delta: The margin: a loss of accuracy that a smaller rank may have, declared beforehand.
+        alpha: Error rate of the non-inferiority tests.
+        support: "common" compares curves with unequal ranks on those that both have.
+        weigh: "tasks" or "documents": what each task weighs in an aggregate.
+        reference: Rank that they compare with; None: the largest of each curve.
+        strict: Refuse curves that cannot be compared; else the pair says why it is empty.
+    """
+
+    axis: str = "log2"
+    level: float = 0.95
+    delta: float = 0.02
+    alpha: float = 0.05
+    support: str | None = None
+    weigh: str = "tasks"
+    reference: int | None = None
+    strict: bool = True
 
 
 @dataclass(frozen=True)
@@ -175,7 +200,7 @@ class AggregateRow:
 
 @dataclass(frozen=True)
 class RecommendRow:
-    """The smallest certified rank of an arm; `certificate` is None with a `reason`."""
+    """The smallest non-inferior rank of an arm; `certificate` is None with a `reason`."""
 
     adapter: str
     task: str | None
@@ -193,13 +218,13 @@ class RecommendRow:
 
     @property
     def sentence(self) -> str:
-        """One sentence on what was certified."""
+        """One sentence on what was shown."""
         if self.certificate is None:
-            return f"{self.label}: no rank can be certified ({self.reason})."
+            return f"{self.label}: no rank can be tested ({self.reason})."
         return certificate_sentence(self.label, self.task, self.certificate)
 
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
-        """An element of ``recommended``; the rank is None where nothing can be certified."""
+        """An element of ``recommended``; the rank is None where nothing can be tested."""
         found = self.certificate
         row: dict[str, Any] = {
             "adapter": self.label,
@@ -216,6 +241,80 @@ class RecommendRow:
 
 
 @dataclass(frozen=True)
+class BestRow:
+    """The adapter with the largest AURAC on a task; `leader` is None with a `reason`.
+
+    Attributes:
+        task: The task.
+        compared: Adapters that the leader was picked from.
+        level: Confidence of every statement here, each for this task alone.
+        leader: Its name.
+        estimate: Its AURAC with an interval that allows for having been picked.
+        candidates: Adapters that may be the best, the leader first: all that are not shown to be
+            worse than it, neither here nor (Holm) in the paired comparisons.
+        within: How much better than the leader another of them may be at most.
+        recommended: The leader's smallest non-inferior rank, at alpha divided by `compared`.
+        reason: Why there is no leader.
+    """
+
+    task: str | None
+    compared: int
+    level: float
+    leader: str | None = None
+    estimate: Estimate | None = None
+    candidates: tuple[str, ...] = ()
+    within: float | None = None
+    recommended: RecommendRow | None = None
+    reason: str | None = None
+
+    @property
+    def sentences(self) -> list[str]:
+        """What may be said of the leader, or why there is none."""
+        where = f" on {self.task}" if self.task else ""
+        if self.leader is None or self.estimate is None:
+            return [f"No adapter is named the best{where}: {self.reason}."]
+        found = self.estimate
+        ends = "no interval"
+        if found.low is not None and found.high is not None:
+            ends = f"{self.level:.0%} interval {found.low:.3f} to {found.high:.3f}"
+        lead = (
+            f"{self.leader} has the largest AURAC{where}, {found.value:.3f} ({ends}, widened "
+            f"because the largest of {self.compared} was picked)."
+        )
+        if len(self.candidates) == 1:
+            sure = f"It is the best of them ({self.level:.0%} confidence)."
+        else:
+            sure = f"The best may be any of {', '.join(self.candidates)} ({self.level:.0%}"
+            sure += " confidence that no other is"
+            if self.within:
+                sure += f", and that none beats {self.leader} by more than {self.within:.3f}"
+            sure += ")."
+        return [lead, sure, *self._rank_sentence()]
+
+    def _rank_sentence(self) -> list[str]:
+        row = self.recommended
+        found = row.certificate if row else None
+        if row is None or found is None:
+            return []
+        adjusted = f"alpha {row.alpha:.2g}, since it was picked from {self.compared}"
+        if found.rank == found.reference:
+            rank = f"No rank of {self.leader} below {found.reference} is shown to be non-inferior"
+        else:
+            rank = f"Rank {found.rank} of {self.leader} is non-inferior to rank {found.reference}"
+        return [f"{rank} at a margin of {found.delta:g} ({adjusted})."]
+
+    def to_dict(self) -> dict[str, Any]:
+        """An element of ``best`` in the detailed JSON."""
+        row = asdict(replace(self, estimate=None, recommended=None))
+        row["candidates"] = list(self.candidates)
+        row["estimate"] = self.estimate.to_dict() if self.estimate else None
+        row["method"] = self.estimate.method if self.estimate else None
+        row["recommended"] = self.recommended.to_dict() if self.recommended else None
+        row["sentences"] = self.sentences
+        return row
+
+
+@dataclass(frozen=True)
 class Analysis:
     """What a set of curves may claim."""
 
@@ -224,6 +323,7 @@ class Analysis:
     variants: tuple[PairRow, ...]
     aggregates: tuple[AggregateRow, ...]
     recommended: tuple[RecommendRow, ...]
+    best: tuple[BestRow, ...]
     axis: str
     level: float
 
@@ -238,6 +338,7 @@ class Analysis:
             content |= {
                 "variants": [row.to_dict(details=True) for row in self.variants],
                 "aggregates": [row.to_dict() for row in self.aggregates],
+                "best": [row.to_dict() for row in self.best],
                 "axis": self.axis,
                 "level": self.level,
             }

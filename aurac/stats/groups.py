@@ -52,6 +52,11 @@ class Arm:
         return len(self.curves)
 
     @property
+    def names(self) -> tuple[tuple[str | None, int | None], ...]:
+        """(S,) adapter and seed of each curve, by which tasks are matched."""
+        return tuple((c.adapter, c.seed) for c in self.curves)
+
+    @property
     def ranks(self) -> tuple[int, ...]:
         """The ranks of all its curves."""
         return self.first.ranks
@@ -115,7 +120,8 @@ class Arm:
 def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Arm]:
     """Curves → arms, in the order in which they were given.
 
-    Curves of one adapter (or group), task, metric, basis and rescale are seeds of one arm.
+    Curves of one adapter (or group), task, metric, basis and rescale are seeds of one arm, in the
+    order of their adapters and seeds, whichever order they were given in.
 
     Args:
         curves: At least one.
@@ -137,6 +143,7 @@ def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Arm]:
     layouts: dict[tuple[int, int, int], Layout] = {}
     arms = []
     for (arm, task, metric, *_), members in found.items():
+        members.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
         _check_seeds(str(arm), members, grouped=arm in (groups or {}))
         for other in members[1:]:
             if members[0].outcomes is not None:

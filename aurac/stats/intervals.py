@@ -14,17 +14,14 @@ from aurac.stats.mean import (
     check_level,
     is_constant,
     moments,
-    zero_spread_bound,
 )
-from aurac.stats.mean_interval import binomial_ends, effective_size, mean_interval
+from aurac.stats.mean_interval import mean_interval
 from aurac.stats.score import Score, score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-EDGE = 30.0  # differing documents below which t is too short for a difference
 
 
 def interval(
@@ -66,23 +63,6 @@ def score_interval(
 ) -> Score:
     """`aurac.score`, which has the same interval; `rng` is accepted and not used."""
     return score(curve, axis, level)
-
-
-def effective_binomial(
-    values: NDArray[np.float64], layout: Layout, level: float
-) -> tuple[float, float]:
-    """Clopper and Pearson's ends for the mean of `values` (n,) in [0, 1] at their effective size.
-
-    Constant values show no spread: 0 and 1 get the exact one-sided ends.
-    """
-    if is_constant(values):
-        share = zero_spread_bound(layout, (1.0 + level) / 2.0)
-        constant = float(values[0])
-        return constant * (1.0 - share), constant + (1.0 - constant) * share
-    found = moments(values, layout)
-    mean = float(found.mean)
-    size = effective_size(mean, float(found.se) ** 2, float(found.df), layout, level)
-    return binomial_ends(mean, size, level)
 
 
 def as_vector(values: Any) -> NDArray[np.float64]:

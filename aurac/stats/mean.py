@@ -275,14 +275,14 @@ def moments(values: NDArray[np.float64], layout: Layout) -> Moments:
     return Moments(values.mean(axis=-1), np.asarray(se), df)
 
 
-def t_quantile(probability: float, df: float) -> float:
+def t_quantile(probability: float, df: float | NDArray[np.float64]) -> float:
     """Student's t quantile (normal for infinite `df`)."""
     from scipy.special import ndtri, stdtrit
 
     return float(ndtri(probability) if np.isinf(df) else stdtrit(df, probability))
 
 
-def t_tail(statistic: Any, df: float) -> Any:
+def t_tail(statistic: Any, df: float | NDArray[np.float64]) -> Any:
     """P(T > statistic) for Student's t."""
     from scipy.special import ndtr, stdtr
 

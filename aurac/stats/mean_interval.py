@@ -8,6 +8,7 @@ docs/design/statistics-calibration.md has the coverage.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,9 +24,10 @@ from aurac.stats.mean import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
+
+# Level → what is added to the squared reach of Student's t, below and above the estimate.
+Excess = Callable[[float], tuple[float, float]]
 
 # A hair below whole numbers, so that rounding does not decide where counts are whole.
 FEW_EVENTS = 100.0 - 1e-6  # effective events from which Student's t holds
@@ -66,9 +68,7 @@ def mean_interval(values: NDArray[np.float64], layout: Layout, level: float) -> 
     return Estimate(value, se, low, high, f"{method}, {layout.describe()}", level, df)
 
 
-def edge_excess(
-    values: NDArray[np.float64], layout: Layout
-) -> Callable[[float], tuple[float, float]] | None:
+def edge_excess(values: NDArray[np.float64], layout: Layout) -> Excess | None:
     """What few events add to the squared reach of Student's t, below and above, at each level.
 
     Args:
@@ -135,6 +135,23 @@ def effective_size(mean: float, variance: float, df: float, layout: Layout, leve
     probability = (1.0 + level) / 2.0
     ratio = t_quantile(probability, max(layout.n - 1.0, 1.0)) / t_quantile(probability, df)
     return float(1.0 + mean * (1.0 - mean) / variance * ratio**2)
+
+
+def effective_binomial(
+    values: NDArray[np.float64], layout: Layout, level: float
+) -> tuple[float, float]:
+    """Clopper and Pearson's ends for the mean of `values` (n,) in [0, 1] at their effective size.
+
+    Constant values show no spread: 0 and 1 get the exact one-sided ends.
+    """
+    if is_constant(values):
+        share = zero_spread_bound(layout, (1.0 + level) / 2.0)
+        constant = float(values[0])
+        return constant * (1.0 - share), constant + (1.0 - constant) * share
+    found = moments(values, layout)
+    mean = float(found.mean)
+    size = effective_size(mean, float(found.se) ** 2, float(found.df), layout, level)
+    return binomial_ends(mean, size, level)
 
 
 def binomial_ends(mean: float, size: float, level: float) -> tuple[float, float]:

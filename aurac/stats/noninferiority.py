@@ -1,4 +1,4 @@
-"""The smallest rank that is good enough: a certificate, not a missing star."""
+"""The smallest non-inferior rank: one-sided paired tests against a reference rank."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import numpy as np
 
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.mean import layout_of, t_quantile
-from aurac.stats.paired import differing_units, gains_against_losses, same_documents
-from aurac.stats.seeds import CONDITIONAL, as_matrix, components, describe
+from aurac.stats.mean import Layout, layout_of, moments, t_quantile
+from aurac.stats.mover import mover
+from aurac.stats.paired import differing_units, same_documents
+from aurac.stats.seeds import as_matrix, components
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from aurac.stats.mean import Layout
-
 FEW = 10  # differing units below which the t test gives way to an exact bound
+BAD_SEEDS = 0.25  # share of seeds that lose too much which must not go unseen
+BAD_CLUSTERS = 0.1  # and of clusters
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Step:
     Attributes:
         rank: The rank r that was tested.
         loss: Accuracy at the reference rank minus accuracy at r, over the same documents.
-        upper: One-sided upper bound on that loss.
-        passed: Whether `upper` is below delta, which rejects ``H_r``: r is within delta.
+        upper: One-sided upper bound on that loss; 1 where the seeds are too few for any.
+        passed: Whether `upper` is below the margin, which rejects ``H_r``: r is non-inferior.
         tested: Whether the sequence got here; it stops at the first failure.
         flip_rate: Share of documents whose score differs between r and the reference.
-        delta_needed: The smallest delta at which the sequence would have reached and passed r.
+        delta_needed: The smallest margin at which the sequence would have reached and passed r.
         method: Which test.
+        checkpoints: One-sided upper bound on the largest loss among the checkpoints evaluated,
+            which says nothing of another seed.
     """
 
     rank: int
@@ -46,22 +49,27 @@ class Step:
     flip_rate: float
     delta_needed: float
     method: str
+    checkpoints: float
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """The smallest rank certified to lose less than delta against the reference rank.
+    """The smallest rank shown to lose less than a margin against the reference rank.
 
     Attributes:
-        rank: The certified rank; the reference itself where no smaller one passed.
+        rank: The non-inferior rank; the reference itself where no smaller one passed. From one
+            seed it holds for that checkpoint alone, from several for the recipe.
         reference: The rank compared with, declared beforehand.
-        delta: The loss that was declared tolerable, a fraction.
-        alpha: The error rate of certifying any rank wrongly.
+        delta: The margin that was declared tolerable, a fraction.
+        alpha: The error rate of naming any rank wrongly; the confidence is 1 - alpha.
         flip_rate: Share of documents whose score differs between `rank` and the reference.
-        smallest_delta: The smallest delta that could have certified any smaller rank.
+        smallest_delta: The smallest margin at which any smaller rank would have passed.
         steps: Every rank below the reference, in the order of testing.
-        conditional: Whether this holds for these checkpoints alone.
+        conditional: Whether this holds for one checkpoint alone.
         saved: Share of the reference's bytes that truncation to `rank` saves; None if not known.
+        seeds: Checkpoints evaluated.
+        checkpoints: The smallest rank that is non-inferior for every one of the checkpoints
+            evaluated; `rank` itself from one seed.
     """
 
     rank: int
@@ -73,6 +81,22 @@ class Certificate:
     steps: tuple[Step, ...]
     conditional: bool
     saved: float | None = None
+    seeds: int = 1
+    checkpoints: int | None = None
+
+
+def seeds_needed(alpha: float) -> int:
+    """Training seeds from which a loss in one seed out of four would have shown: 11 at 0.05.
+
+    With S seeds the chance that none of them is among the bad quarter is ``(3/4)^S``. With fewer
+    no bound on the recipe's loss holds, however small the spread between the seeds happens to be.
+    """
+    return int(np.ceil(np.log(alpha) / np.log(1.0 - BAD_SEEDS)))
+
+
+def clusters_needed(alpha: float) -> int:
+    """Clusters from which a loss in one out of ten would have shown: 29 at 0.05."""
+    return int(np.ceil(np.log(alpha) / np.log(1.0 - BAD_CLUSTERS)))
 
 
 def certify(
@@ -82,17 +106,21 @@ def certify(
     alpha: float = 0.05,
     reference: int | None = None,
 ) -> Certificate:
-    """Certify the smallest rank that loses less than `delta` against the reference rank.
+    """Find the smallest rank that is non-inferior to the reference rank by the margin `delta`.
 
     One-sided paired tests of ``H_r: p_R - p_r >= delta`` from the rank below the reference
     downward, each at full alpha, up to the first failure (a fixed sequence keeps the error rate:
     Maurer, Hothorn and Lehmacher 1995). With fewer than ten differing documents the test is the
     Clopper-Pearson bound on the share where the reference scores higher.
 
+    From one seed the claim is of that checkpoint. From several it is of the recipe, and needs
+    `seeds_needed` of them; what holds for each checkpoint by itself is told apart from it, at the
+    same alpha (all checkpoints must pass, so their tests need no adjustment: Berger 1982).
+
     Args:
         curves: A `Curve` with outcomes (or what `Curve.coerce` accepts), or a list of them that are
             training seeds of one recipe.
-        delta: Tolerable loss of accuracy, a fraction, declared before looking.
+        delta: The margin: a tolerable loss of accuracy, a fraction, declared before looking.
         alpha: Error rate.
         reference: The rank to compare with; the largest by default.
 
@@ -114,6 +142,11 @@ def certify(
     passed = [step for step in steps if step.tested and step.passed]
     chosen = passed[-1] if passed else None
     rank = chosen.rank if chosen else top
+    each = top
+    for step in steps:
+        if step.checkpoints >= delta:
+            break
+        each = step.rank
     return Certificate(
         rank=rank,
         reference=top,
@@ -124,6 +157,8 @@ def certify(
         steps=steps,
         conditional=len(seeds) == 1,
         saved=_saved(first, rank, top),
+        seeds=len(seeds),
+        checkpoints=each,
     )
 
 
@@ -163,31 +198,35 @@ def sequence(
     delta: float,
     alpha: float,
 ) -> tuple[Step, ...]:
-    """The tests of a certificate.
+    """The tests of a non-inferior rank, downward.
 
     Args:
         full: (S, n) scores at the reference rank.
         lower: For each smaller rank, in the order of testing, its (S, n) scores.
         layout: The documents' clusters and strata.
-        delta: Tolerable loss.
+        delta: The margin.
         alpha: Error rate.
     """
     steps: list[Step] = []
     alive, needed = True, 0.0
     for rank, scores in lower.items():
-        upper, method = loss_bound(full - scores, layout, alpha)
+        loss = full - scores
+        bounds = [loss_bound(row, layout, alpha) for row in loss]
+        each = max(bound for bound, _ in bounds)
+        upper, method = bounds[0] if len(bounds) == 1 else recipe_bound(loss, layout, alpha)
         needed = max(needed, upper)
         passed = upper < delta
         steps.append(
             Step(
                 rank=rank,
-                loss=float((full - scores).mean()),
+                loss=float(loss.mean()),
                 upper=upper,
                 passed=passed,
                 tested=alive,
-                flip_rate=float(np.mean(np.abs(full - scores) > 1e-12)),
+                flip_rate=float(np.mean(np.abs(loss) > 1e-12)),
                 delta_needed=needed,
                 method=method,
+                checkpoints=each,
             )
         )
         alive = alive and passed
@@ -195,23 +234,38 @@ def sequence(
 
 
 def loss_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple[float, str]:
-    """One-sided upper bound on a mean loss (S, n), with its method.
+    """One-sided upper bound on the mean loss (n,) of one checkpoint, with its method.
 
-    Losses without gains are skewed, and there the t bound alone certifies wrongly up to 8 % of the
-    time. The larger of it and the bound of gains against losses is taken: they agree for many
-    differing documents.
+    Losses without gains are skewed, and there the t bound alone errs up to 8 % of the time. The
+    larger of it and the MOVER bound of gains and losses is taken: they agree for many differing
+    documents. Few differing documents, and fewer than `clusters_needed`, take an exact bound.
     """
-    average = loss.mean(axis=0)
-    if differing_units(np.abs(loss).max(axis=0), layout) < FEW or layout.df <= 0:
+    few_clusters = layout.clusters is not None and layout.groups < clusters_needed(alpha)
+    if few_clusters or differing_units(loss, layout) < FEW or layout.df <= 0:
         unit = "documents" if layout.clusters is None else "clusters"
-        return exact_bound(average, layout, alpha), f"Clopper-Pearson over {unit}, {CONDITIONAL}"
-    careful = gains_against_losses(average, layout, 1.0 - 2.0 * alpha)[1]
-    parts = components([loss], [1], layout)
-    variance, df = parts.variance()
-    plain = parts.value + t_quantile(1.0 - alpha, df) * float(np.sqrt(variance))
+        return exact_bound(loss, layout, alpha), f"Clopper-Pearson over {unit}"
+    found = moments(loss, layout)
+    plain = t_quantile(1.0 - alpha, found.df) * float(found.se)
+    careful = mover(loss, layout, 1.0 - 2.0 * alpha)[1]
     if careful > plain:
-        return careful, f"gains against losses, {layout.describe()}, {describe(parts)}"
-    return plain, f"one-sided paired t, {df:.4g} df, {layout.describe()}, {describe(parts)}"
+        return float(found.mean) + careful, f"MOVER of gains and losses, {layout.describe()}"
+    return float(found.mean) + plain, f"paired t, {found.df:.4g} df, {layout.describe()}"
+
+
+def recipe_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple[float, str]:
+    """One-sided upper bound on the mean loss (S, n) over another draw of seeds and documents."""
+    seeds, needed = loss.shape[0], seeds_needed(alpha)
+    if seeds < needed:
+        return 1.0, f"no bound for another seed from {seeds}: at least {needed} are needed"
+    parts = components([loss], [1], layout, signed=True)
+    level, between = 1.0 - 2.0 * alpha, parts.arms[0].between
+    # Few seeds that lose much are as skewed as few documents that do.
+    skew = mover(loss.mean(axis=1), Layout(seeds), level, unseen=False)[1] ** 2
+    further = max(skew - t_quantile(1.0 - alpha, seeds - 1.0) ** 2 * between, 0.0)
+    upper = parts.value + float(np.sqrt(parts.reach(level)[1] ** 2 + further))
+    average, _ = loss_bound(loss.mean(axis=0), layout, alpha)
+    words = f"Banerjee's bound with MOVER over seeds, {layout.describe()}, {seeds} seeds"
+    return max(upper, average), words
 
 
 def exact_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> float:

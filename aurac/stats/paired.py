@@ -10,27 +10,21 @@ import numpy as np
 from aurac.curves.area import check_axis, document_areas
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.intervals import EDGE, effective_binomial
 from aurac.stats.mean import (
     Estimate,
     Layout,
     check_level,
-    group_sums,
-    is_constant,
     layout_of,
     t_quantile,
-    t_tail,
-    zero_spread_bound,
 )
 from aurac.stats.seeds import (
     Components,
+    Names,
     as_matrix,
     components,
-    describe,
+    estimate_from,
     over_arms,
-    t_from,
 )
-from aurac.stats.sign_flips import flip_p
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +79,7 @@ def difference(
     a: Any,
     b: Any,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,  # noqa: ARG001
     clusters: Sequence[Any] | None = None,
     strata: Sequence[Any] | None = None,
     level: float = 0.95,
@@ -96,7 +90,7 @@ def difference(
     Args:
         a: (n,) scores in [0, 1], or (S_a, n) for S_a training seeds.
         b: (n,) or (S_b, n), on the same documents in the same order.
-        rng: Used only where few documents differ.
+        rng: Accepted and not used: nothing is drawn.
         clusters: n labels of what documents share.
         strata: n labels of fixed groups.
         level: Coverage of the interval, and 1 - size of the test behind `mde`.
@@ -113,7 +107,7 @@ def difference(
         )
     check_level(level)
     layout = Layout.make(first.shape[1], clusters, strata)
-    return compare_arms(first, second, layout, rng=rng, level=level, power=power)
+    return compare_arms(first, second, layout, level=level, power=power)
 
 
 def compare_arms(
@@ -121,26 +115,36 @@ def compare_arms(
     b: NDArray[np.float64],
     layout: Layout,
     *,
-    rng: np.random.Generator,
     level: float,
     power: float = POWER,
+    names: tuple[Names, Names] | None = None,
 ) -> Difference:
-    """As `difference`, on checked (S, n) arrays and an encoded layout."""
+    """As `difference`, on checked (S, n) arrays and an encoded layout.
+
+    `names` are the seeds of a and of b, by which tasks are matched in an aggregate.
+    """
     gap = over_arms([b, a], [1, -1])
-    parts = components([b, a], [1, -1], layout, averaged=gap)
-    seeds = max(a.shape[0], b.shape[0])
-    if layout.df > 0 and seeds == 1:
-        if is_constant(gap):
-            return _all_alike(float(gap[0]), layout, parts, level)
-        differing = differing_units(gap, layout)
-        if differing < EDGE and differing <= layout.groups / 2:
-            return _few_differ(gap, layout, parts, rng=rng, level=level, power=power)
-    estimate = t_from(parts, level, layout.describe(), (-1.0, 1.0))
-    if estimate.se is None or estimate.df is None:
+    labels = None if names is None else names[::-1]
+    parts = components([b, a], [1, -1], layout, averaged=gap, names=labels)
+    estimate = estimate_from(parts, level, layout.describe(), (-1.0, 1.0))
+    if estimate.low is None:
         return Difference(estimate, None, None, parts.conditional, parts)
-    p = float(2.0 * t_tail(abs(parts.value) / estimate.se, estimate.df))
-    mde = detectable(estimate.se, estimate.df, level, power)
-    return Difference(estimate, min(1.0, p), mde, parts.conditional, parts)
+    mde = _detectable(parts, level, power)
+    return Difference(estimate, parts.p_value(), mde, parts.conditional, parts)
+
+
+def _detectable(parts: Components, level: float, power: float) -> float | None:
+    """`Difference.mde`; None where no spread was seen."""
+    variance, df = parts.variance()
+    se = float(np.sqrt(variance))
+    if not se > 0:
+        return None
+    if parts.excess is None and all(arm.seeds == 1 for arm in parts.arms):
+        return detectable(se, df, level, power)
+    # The end that looks towards 0 (the farther one for no difference) must clear it by chance.
+    down, up = parts.reach(level)
+    towards = max(down, up) if abs(parts.value) <= 1e-12 else (down if parts.value > 0 else up)
+    return towards + t_quantile(power, float("inf")) * se
 
 
 def differing_units(gap: NDArray[np.float64], layout: Layout) -> int:
@@ -149,69 +153,6 @@ def differing_units(gap: NDArray[np.float64], layout: Layout) -> int:
     if layout.clusters is None:
         return int(np.count_nonzero(changed))
     return int(np.count_nonzero(np.bincount(layout.clusters, weights=changed)))
-
-
-def _few_differ(
-    gap: NDArray[np.float64],
-    layout: Layout,
-    parts: Components,
-    *,
-    rng: np.random.Generator,
-    level: float,
-    power: float,
-) -> Difference:
-    plain = t_from(parts, level, layout.describe(), (-1.0, 1.0))
-    low, high = gains_against_losses(gap, layout, level)
-    method = (
-        f"gains against losses ({differing_units(gap, layout)} units differ), "
-        f"{layout.describe()}, {describe(parts)}; p by sign flips"
-    )
-    estimate = replace(plain, low=low, high=high, method=method)
-    mde = None
-    if plain.se is not None and plain.df is not None:
-        mde = detectable(plain.se, plain.df, level, power)
-    return Difference(estimate, sign_flip_p(gap, layout, rng), mde, parts.conditional, parts)
-
-
-def gains_against_losses(
-    gap: NDArray[np.float64], layout: Layout, level: float
-) -> tuple[float, float]:
-    """Ends for a mean difference where few documents differ, which t and BCa cover too seldom.
-
-    The gains and the losses are means in [0, 1] with ends of their own; the ends of their
-    difference follow from the squares of the distances to them (MOVER: Newcombe 1998; Zou and
-    Donner 2008), with the correlation of the two.
-    """
-    gains, losses = np.maximum(gap, 0.0), np.maximum(-gap, 0.0)
-    gain, loss = float(gains.mean()), float(losses.mean())
-    gain_low, gain_high = effective_binomial(gains, layout, level)
-    loss_low, loss_high = effective_binomial(losses, layout, level)
-    scale = float(gains.std() * losses.std())
-    correlation = -gain * loss / scale if scale > 0 else 0.0
-
-    def distance(x: float, y: float) -> float:
-        return float(np.sqrt(x * x + y * y - 2.0 * correlation * x * y))
-
-    low = gain - loss - distance(gain - gain_low, loss_high - loss)
-    high = gain - loss + distance(gain_high - gain, loss - loss_low)
-    return max(-1.0, low), min(1.0, high)
-
-
-def _all_alike(gap: float, layout: Layout, parts: Components, level: float) -> Difference:
-    """Every document differs by the same amount, most often 0: the rule of three."""
-    share = zero_spread_bound(layout, level)
-    kept = gap * (1.0 - share)
-    method = f"rule of three (the same difference on every document), {describe(parts)}"
-    estimate = Estimate(gap, None, kept - share, min(1.0, kept + share), method, level)
-    p = 1.0 if abs(gap) <= 1e-12 else 2.0 ** (1 - layout.groups)
-    return Difference(
-        replace(estimate, low=max(-1.0, kept - share)), p, None, parts.conditional, parts
-    )
-
-
-def sign_flip_p(gap: NDArray[np.float64], layout: Layout, rng: np.random.Generator) -> float:
-    """Two-sided p of the sign-flip test over independent units: `aurac.stats.sign_flips`."""
-    return flip_p(gap if layout.clusters is None else group_sums(gap, layout.clusters), rng)
 
 
 def detectable(se: float, df: float, level: float = 0.95, power: float = POWER) -> float:
@@ -224,10 +165,10 @@ def detectable(se: float, df: float, level: float = 0.95, power: float = POWER) 
 
     critical = t_quantile((1 + level) / 2, df)
     normal = critical + t_quantile(power, df)
-    if not df < 1e5:
+    if not 1.0 <= df < 1e5:  # the special function does not come back from a fraction of a df
         return normal * se
     exact = float(nctdtrinc(df, 1.0 - power, critical))
-    # The special function gives up on some few degrees of freedom; the sum is close there.
+    # It gives up on some few degrees of freedom; the sum is close there.
     return (exact if np.isfinite(exact) and abs(exact / normal - 1) < 0.5 else normal) * se
 
 
@@ -352,7 +293,7 @@ def paired_curves(
     a: Any,
     b: Any,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,  # noqa: ARG001
     axis: str = "log2",
     level: float = 0.95,
     support: str | None = None,
@@ -364,7 +305,7 @@ def paired_curves(
     Args:
         a: A `Curve` with outcomes, or what `Curve.coerce` accepts.
         b: Another on the same documents; joined on `doc_ids`, by position where neither has any.
-        rng: Used only where few documents differ.
+        rng: Accepted and not used: nothing is drawn.
         axis: "log2" or "linear".
         level: Coverage.
         support: "common" to compare curves with unequal ranks on those that both have.
@@ -382,7 +323,7 @@ def paired_curves(
     if order is not None:
         right = right[order]
     layout = layout_of(with_labels_of(first, second, order))
-    found = compare_arms(left[None], right[None], layout, rng=rng, level=level)
+    found = compare_arms(left[None], right[None], layout, level=level)
     gained, lost = gained_and_lost(first, second, order)
     return PairedCurves(found, axis, ranks, gained, lost, left.size)
 

@@ -1,42 +1,36 @@
-"""Before any compute is spent: how many documents and seeds a question needs."""
+"""Before any compute is spent: how many documents and seeds a question needs.
+
+A formula gives a first guess; the answer is found by simulation with the procedures that the
+question will be answered with, on outcomes drawn as assumed.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from scipy.special import ndtri
 
+from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.mean import t_quantile
-from aurac.stats.seeds import satterthwaite
+from aurac.stats.assumed import Outcomes, Spread
+from aurac.stats.intervals import interval
+from aurac.stats.mean import Layout, t_quantile
+from aurac.stats.noninferiority import certify
+from aurac.stats.seeds import components, over_seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from aurac.stats.seeds import Components
+    from collections.abc import Callable, Iterable
 
 Question = Literal["difference", "certificate", "interval"]
+SEED = 0  # of the simulation, where no generator is given
 LIMIT = 10_000_000
-
-
-@dataclass(frozen=True)
-class Spread:
-    """What makes a paired difference (or one adapter's mean) vary.
-
-    Attributes:
-        document: Variance over documents of the seeds' average with many seeds.
-        seed: Variance over training seeds of one arm's true mean.
-        rest: Variance of a document's score that changes with the seed (documents × seeds).
-        arms: 2 for a difference, 1 for one adapter.
-        source: Where the numbers come from.
-    """
-
-    document: float
-    seed: float = 0.0
-    rest: float = 0.0
-    arms: int = 2
-    source: str = "assumed"
+SEARCHED, CHECKED = 400, 1600  # simulated studies at each step, and at the answer
+_WIDTHS = 60, 240  # the same for the width of an interval over seeds, which varies less
+_DRAWN = 2000  # documents drawn at most, and more where fewer than _CHANGED of them change
+_CHANGED = 200
+_CLOSE = 0.02  # distance of the simulated power from the promise that ends the search
 
 
 @dataclass(frozen=True)
@@ -47,62 +41,20 @@ class Plan:
         seeds: Training seeds in each arm; 1 means the claim is about those checkpoints alone.
         documents: Documents needed; None where no number of them is enough.
         reason: Why not, where `documents` is None.
+        most: Documents needed at the pilot's upper confidence limits; None without a pilot, or
+            where no number of them is enough.
+        power: Share of the simulated studies of that size that gave the answer.
+        power_se: Monte-Carlo standard error of `power`.
+        most_reason: Why `most` is None, where there is a pilot.
     """
 
     seeds: int
     documents: int | None
     reason: str | None = None
-
-
-def spread_of_flips(flip_rate: float, shift: float = 0.0) -> Spread:
-    """The spread of a paired 0/1 difference when `flip_rate` of the documents change.
-
-    ``Var(D) = flip_rate - shift²``.
-
-    Raises:
-        CurveError: A share out of range, or fewer changes than the shift needs.
-    """
-    if not 0.0 < flip_rate <= 1.0:
-        raise CurveError(f"flip rate {flip_rate:g}", expected="a share in (0, 1]")
-    if abs(shift) > flip_rate:
-        raise CurveError(f"a shift of {shift:g} with a flip rate of {flip_rate:g}")
-    return Spread(flip_rate - shift * shift, source=f"flip rate {flip_rate:g}")
-
-
-def spread_of_pilot(parts: Components, documents: int) -> Spread:
-    """The spread seen in a pilot: take its components apart into documents, seeds, and the rest.
-
-    Args:
-        parts: Of the pilot's difference or mean.
-        documents: The pilot's number of documents (or clusters' documents).
-    """
-    many = [arm for arm in parts.arms if arm.seeds > 1]
-    seed = float(np.mean([max(0.0, arm.seeds * (arm.between - arm.rest)) for arm in many] or [0.0]))
-    rest = float(np.mean([arm.seeds * arm.rest * documents for arm in many] or [0.0]))
-    # The document term of a pilot with S seeds holds rest/S for each arm.
-    inside = sum(rest / arm.seeds for arm in many)
-    document = max(parts.document * documents - inside, 0.0)
-    words = f"pilot of {documents} documents"
-    if many:
-        words += f" × {', '.join(str(arm.seeds) for arm in parts.arms)} seeds"
-    return Spread(document, seed, rest, len(parts.arms), words)
-
-
-def standard_error_at(spread: Spread, documents: float, seeds: int) -> tuple[float, float]:
-    """Standard error and degrees of freedom with that many documents and seeds."""
-    over_docs = (spread.document + spread.arms * spread.rest / seeds) / documents
-    between = 0.0 if seeds < 2 else spread.seed / seeds
-    terms = [(over_docs, documents - 1.0)] + [(between, seeds - 1.0)] * spread.arms
-    total = over_docs + spread.arms * between
-    return float(np.sqrt(total)), satterthwaite(total, terms)
-
-
-def needed_se(delta: float, df: float, question: Question, *, alpha: float, power: float) -> float:
-    """The standard error at which a question about `delta` is answered."""
-    if question == "interval":
-        return delta / t_quantile(1 - alpha / 2, df)
-    tail = alpha / 2 if question == "difference" else alpha
-    return delta / (t_quantile(1 - tail, df) + t_quantile(power, df))
+    most: int | None = None
+    power: float | None = None
+    power_se: float | None = None
+    most_reason: str | None = None
 
 
 def plan(
@@ -114,52 +66,235 @@ def plan(
     alpha: float = 0.05,
     power: float = 0.8,
     comparisons: int = 1,
+    rng: np.random.Generator | None = None,
+    step: Callable[[], None] | None = None,
 ) -> list[Plan]:
     """Documents needed for each number of seeds.
 
     Args:
-        delta: The difference to be found ("difference"), the tolerable loss of a rank that loses
-            nothing ("certificate"), or the interval's half-width ("interval"); a fraction.
+        delta: The difference to be found ("difference"), the margin for a rank that loses nothing
+            ("certificate"), or the interval's half-width ("interval"); a fraction.
         spread: From `spread_of_pilot`, `spread_of_flips`, or assumed.
         seeds: Training seeds in each arm to plan for.
         question: Which of the three.
         alpha: Error rate, two-sided but for a certificate.
-        power: Chance of the answer where the truth is as assumed.
+        power: Chance of the answer where the truth is as assumed; for an interval, that it is at
+            most this wide.
         comparisons: Tests that share alpha; Holm's first step, so the answer is on the safe side.
+        rng: Of the simulation; the same numbers each time by default.
+        step: Called after each simulated number of documents, for a progress bar.
 
     Raises:
-        CurveError: A number out of range, or an unknown question.
+        CurveError: A number out of range, an unknown question, or a difference that is larger than
+            the changes allow.
     """
     _check(delta, alpha, power, comparisons, question)
     counts = list(seeds)
     if any(count < 1 for count in counts) or not counts:
         raise CurveError(f"seeds {counts}", expected="whole numbers from 1 up")
-    share = alpha / comparisons
-    return [_documents(delta, spread, s, question, alpha=share, power=power) for s in counts]
+    if question == "difference":
+        spread = _possible(delta, spread)
+    rng = np.random.default_rng(SEED) if rng is None else rng
+    rows = []
+    for count in counts:
+        study = Study(delta, spread, count, question, alpha=alpha / comparisons, rng=rng, step=step)
+        row = study.plan(power)
+        if spread.upper is not None:
+            most = replace(study, spread=spread.upper).plan(power, check=False)
+            larger = None if most.documents is None else max(most.documents, row.documents or 0)
+            row = replace(row, most=larger, most_reason=most.reason)
+        rows.append(row)
+    return rows
 
 
-def _documents(
-    delta: float,
-    spread: Spread,
-    seeds: int,
-    question: Question,
-    *,
-    alpha: float,
-    power: float,
-) -> Plan:
-    def enough(n: int) -> bool:
-        se, df = standard_error_at(spread, n, seeds)
-        return se <= needed_se(delta, df, question, alpha=alpha, power=power)
+def _possible(delta: float, spread: Spread) -> Spread:
+    """The spread, with at least as many changes as the difference needs where a pilot allows them.
 
-    if not enough(LIMIT):
-        return Plan(seeds, None, "the spread between seeds alone is too large: train more seeds")
-    low, high = 1, 2
-    while not enough(high):
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return Plan(seeds, high)
+    Raises:
+        CurveError: The difference is larger than if every change were a gain.
+    """
+    largest = spread.largest_effect
+    if largest is None or largest >= delta:
+        return spread
+    upper = spread.upper.largest_effect if spread.upper else None
+    if upper is not None and upper >= delta:
+        return replace(spread, document=delta, rest=0.0, changed=delta)
+    limit = f" (at most {upper:.2g} with 95 % confidence)" if upper is not None else ""
+    raise CurveError(
+        f"a difference of {delta:g} where {spread.changed:.3g} of the documents change",
+        expected=f"at most {largest:.3g}, were every change a gain{limit}",
+        fix="plan for a smaller difference",
+    )
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that asks one question with a number of seeds, to be simulated.
+
+    Attributes:
+        delta: As of `plan`.
+        spread: As of `plan`.
+        seeds: Training seeds in each arm.
+        question: As of `plan`.
+        alpha: Error rate of the single test.
+        rng: Of the draws.
+        step: Called after each simulated size.
+    """
+
+    delta: float
+    spread: Spread
+    seeds: int
+    question: Question
+    alpha: float
+    rng: np.random.Generator
+    step: Callable[[], None] | None = None
+
+    def power(self, documents: int, repetitions: int) -> float:
+        """Share of simulated studies of that size that give the answer.
+
+        Beyond a few thousand documents fewer are drawn, with as much less variance.
+        """
+        spread = self.spread
+        enough = _CHANGED / max(spread.changed or 1.0, 1e-3)
+        drawn = min(documents, max(_DRAWN, int(enough)))
+        if drawn < documents:
+            scale = drawn / documents
+            document, rest = spread.document * scale, spread.rest * scale
+            spread = replace(spread, document=document, rest=rest, changed=None)
+        effect = self.delta if self.question == "difference" else 0.0
+        outcomes = Outcomes(spread, effect, self.seeds, level=self.question == "interval")
+        answered = sum(self._answered(outcomes, drawn) for _ in range(repetitions))
+        if self.step is not None:
+            self.step()
+        return answered / repetitions
+
+    def _answered(self, outcomes: Outcomes, n: int) -> bool:
+        if self.question == "interval":
+            scores = outcomes.scores(self.rng, n)
+            level = 1.0 - self.alpha
+            found = (
+                interval(scores[0], level=level)
+                if self.seeds == 1
+                else over_seeds(scores, level=level)
+            )
+            if found.low is None or found.high is None:
+                return False
+            return found.high - found.low <= 2.0 * self.delta
+        first, second = outcomes.pair(self.rng, n)
+        if self.question == "difference":
+            parts = components([second, first], [1, -1], Layout(n))
+            return parts.value > parts.reach(1.0 - self.alpha)[0]  # p <= alpha says the same
+        curves = [
+            Curve.from_outcomes([1, 2], np.stack(pair)) for pair in zip(first, second, strict=True)
+        ]
+        return certify(curves, delta=self.delta, alpha=self.alpha).rank == 1
+
+    def plan(self, power: float, *, check: bool = True) -> Plan:
+        """The fewest documents with that power.
+
+        Args:
+            power: Promised.
+            check: Whether the power at the answer is simulated with more repetitions.
+        """
+        best = self.power(LIMIT, self._repetitions[0]) if self.seeds > 1 else 1.0
+        if best < power - _CLOSE:
+            reason = (
+                f"power {best:.2f} at most, whatever the number of documents, since the spread "
+                "between seeds stays: train more seeds"
+            )
+            return Plan(self.seeds, None, reason)
+        found = self._search(power)
+        if not check:
+            return Plan(self.seeds, found)
+        documents, reached = self._checked(found, power)
+        error = float(np.sqrt(reached * (1.0 - reached) / self._repetitions[1]))
+        return Plan(self.seeds, documents, power=reached, power_se=error)
+
+    def _search(self, power: float) -> int:
+        """Brackets the answer, from the formula outward, and halves the bracket (in logarithms)."""
+        n, low, high = self.formula(power), 0, 0
+        reached = self.power(n, self._repetitions[0])
+        if abs(reached - power) < _CLOSE:
+            return n
+        while True:
+            if reached >= power:
+                high = n
+            else:
+                low = n
+            if low >= LIMIT:
+                return LIMIT
+            if high and (high <= low + 1 or high < self._narrow * low):
+                return max(high, 2)
+            if low and high:
+                n = max(low + 1, min(high - 1, round(np.sqrt(low * high))))
+            else:
+                n = self._further(n, reached, power)
+                if high and n >= high:
+                    n = high - 1
+            if n < 2:
+                return high
+            reached = self.power(n, self._repetitions[0])
+
+    def _further(self, n: int, reached: float, power: float) -> int:
+        """The next number of documents to try: as the formula has it, a step beyond."""
+        share = min(max(reached, 0.01), 0.99)
+        critical = -float(ndtri(self._tail))
+        factor = (critical + ndtri(power)) / max(critical + ndtri(share), 0.2)
+        beyond = 1.1 if reached < power else 1.0 / 1.1
+        return int(min(LIMIT, np.ceil(n * min(max(factor**2 * beyond, 0.3), 5.0))))
+
+    def _checked(self, n: int, power: float) -> tuple[int, float]:
+        """The nearest number of documents whose power, simulated longer, is as promised."""
+        tried: dict[int, float] = {}
+        slope = (-float(ndtri(self._tail)) + float(ndtri(power))) / 2.0
+        for _ in range(5):
+            if n in tried:
+                break
+            reached = tried[n] = self.power(n, self._repetitions[1])
+            if abs(reached - power) < _CLOSE:
+                break
+            miss = float(ndtri(power) - ndtri(min(max(reached, 0.01), 0.99))) / slope
+            n = max(2, min(LIMIT, round(n * np.exp(np.clip(miss, -0.25, 0.25)))))
+            low = max((m for m, share in tried.items() if share < power), default=0)
+            high = min((m for m, share in tried.items() if share >= power), default=0)
+            if low and high:  # the power may jump with the number of documents
+                n = round(np.sqrt(low * high))
+        enough = [m for m, share in tried.items() if share >= power - 1.5 * _CLOSE]
+        chosen = min(enough, key=lambda m: abs(tried[m] - power)) if enough else max(tried)
+        return chosen, tried[chosen]
+
+    @property
+    def _repetitions(self) -> tuple[int, int]:
+        return _WIDTHS if self.question == "interval" and self.seeds > 1 else (SEARCHED, CHECKED)
+
+    @property
+    def _narrow(self) -> float:
+        """Ratio of a bracket's ends that ends the search; the chance of a width is a steep one."""
+        return 1.01 if self.question == "interval" else 1.04
+
+    @property
+    def _tail(self) -> float:
+        return self.alpha if self.question == "certificate" else self.alpha / 2.0
+
+    def formula(self, power: float) -> int:
+        """Where the search begins: Student's t with the assumed variances, at most 200,000."""
+        chance = 0.5 if self.question == "interval" else power
+        spread, seeds = self.spread, self.seeds
+        variance = spread.document + spread.arms * spread.rest / seeds
+        between = spread.arms * spread.seed / seeds if seeds > 1 else 0.0
+        if self.question == "difference" and spread.changed is not None:
+            variance -= min(self.delta**2, variance / 2.0)
+        n, df = 30.0, 29.0
+        for _ in range(20):
+            quantiles = t_quantile(1.0 - self._tail, df) + t_quantile(chance, df)
+            room = self.delta**2 - quantiles**2 * between
+            if room <= 0.0:
+                return 5_000
+            n = min(2e5, max(2.0, quantiles**2 * variance / room))
+            df = max(n - 1.0, 1.0)
+        if self.question == "certificate":  # no loss in n documents is not enough before
+            n = max(n, np.log(self.alpha) / np.log1p(-self.delta))
+        return max(2, int(np.ceil(n)))
 
 
 def _check(delta: float, alpha: float, power: float, comparisons: int, question: str) -> None:

@@ -1,13 +1,23 @@
 """Documents crossed with training seeds: what another draw of both would give.
 
 An arm is S checkpoints of one recipe that differ in the seed, all evaluated on the same n
-documents: ``y[s, d] = μ + seed_s + document_d + rest_sd``. Seeds are never bootstrapped: with five
-or fewer that covers far too little.
+documents: ``y[s, d] = μ + seed_s + document_d + rest_sd``. Each source of variance keeps its own
+degrees of freedom, by Banerjee's interval:
+
+    reach² = t²_{n-1} · max(document - Σ rest, 0) + Σ_arms t²_{S-1} · s²(seed means) / S
+
+with t the quantile of each term's own degrees of freedom. The squared mean over its variance is
+χ²_1, whose distribution function is concave; so the chance of ``D² ≤ Σ t_i² v_i`` is at least the
+average, weighed by the terms' shares of the variance, of chances that are each the level (Banerjee
+1960). It holds for any number of seeds, for arms whose seeds vary differently, and for any level,
+which Satterthwaite's degrees of freedom do not. Seeds are never bootstrapped.
+docs/design/statistics-calibration.md compares the procedures.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,14 +33,18 @@ from aurac.stats.mean import (
     t_quantile,
     unit_residuals,
 )
-from aurac.stats.mean_interval import edge_excess
+from aurac.stats.mean_interval import Excess, edge_excess
+from aurac.stats.mover import skew_excess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
 CONDITIONAL = "conditional on these checkpoints"
+SMALLEST_P = 1e-15
+
+Names = Sequence[Hashable]
 
 
 @dataclass(frozen=True)
@@ -41,11 +55,13 @@ class Arm:
         seed_means: (S,) mean over documents for each seed, with the arm's sign.
         rest: ``MS_e / (S·n)``, the part of the seed means' spread that is documents; 0 for S = 1.
         rest_df: Its degrees of freedom.
+        names: The S seeds, by which tasks are matched; None where they have no names.
     """
 
     seed_means: NDArray[np.float64]
     rest: float
     rest_df: float
+    names: tuple[Hashable, ...] | None = field(default=None, compare=False)
 
     @property
     def seeds(self) -> int:
@@ -67,36 +83,64 @@ class Components:
         arms: One for a mean, two for a difference.
         document: Variance over documents, of the seeds' average.
         document_df: Its degrees of freedom.
-        excess: Level → what few events add to the documents' part of the squared reach, below and
-            above the estimate; None where Student's t holds.
+        excess: Level → what few events add to the documents' part of the squared reach of Student's
+            t, below and above the estimate; None where t holds.
     """
 
     value: float
     arms: tuple[Arm, ...]
     document: float
     document_df: float
-    excess: Callable[[float], tuple[float, float]] | None = None
+    excess: Excess | None = field(default=None, compare=False, repr=False)
 
     @property
     def conditional(self) -> bool:
         """Whether an arm has one seed, so that the claim holds for its checkpoint alone."""
         return any(arm.seeds < 2 for arm in self.arms)
 
-    def variance(self) -> tuple[float, float]:
-        """Variance of `value` and its degrees of freedom (Satterthwaite 1946).
+    @property
+    def fewest(self) -> int:
+        """The seeds of the arm that has the fewest of those with more than one; 1 without any."""
+        return min((arm.seeds for arm in self.arms if arm.seeds > 1), default=1)
 
-        ``V = Σ_arms s²(seed means)/S + s²_d/n - Σ_arms MS_e/(S·n)``: the seed means' spread holds
-        the documents' once more, which the last term takes out. Never below the document term.
-        """
-        between = [arm.between for arm in self.arms]
-        rest = [arm.rest for arm in self.arms]
-        total = sum(between) + self.document - sum(rest)
-        if total <= self.document:
-            return self.document, self.document_df
-        terms = [(self.document, self.document_df)]
-        terms += [(v, arm.seeds - 1) for v, arm in zip(between, self.arms, strict=True)]
-        terms += [(v, arm.rest_df) for v, arm in zip(rest, self.arms, strict=True)]
+    def terms(self) -> list[tuple[float, float]]:
+        """Independent terms of the variance with their degrees of freedom, documents first."""
+        documents = max(self.document - sum(arm.rest for arm in self.arms), 0.0)
+        between = [(arm.between, arm.seeds - 1.0) for arm in self.arms if arm.seeds > 1]
+        return [(documents, self.document_df), *between]
+
+    def variance(self) -> tuple[float, float]:
+        """Variance of `value`, and Satterthwaite's degrees of freedom, which no interval uses."""
+        terms = self.terms()
+        total = sum(v for v, _ in terms)
         return total, satterthwaite(total, terms)
+
+    def reach(self, level: float) -> tuple[float, float]:
+        """How far the interval at `level` goes below and above `value`."""
+        return self._reach(1.0 - level)
+
+    def _reach(self, alpha: float) -> tuple[float, float]:
+        squared = sum(v * t_quantile(alpha / 2.0, df) ** 2 for v, df in self.terms() if v > 0)
+        down, up = (0.0, 0.0) if self.excess is None else self.excess(1.0 - alpha)
+        return float(np.sqrt(max(squared + down, 0.0))), float(np.sqrt(max(squared + up, 0.0)))
+
+    def p_value(self) -> float:
+        """Two-sided p of no difference: 1 - the level at which the interval ends at 0."""
+        from scipy.optimize import brentq
+
+        if abs(self.value) <= 1e-12:
+            return 1.0
+        side = 0 if self.value > 0 else 1
+
+        def beyond(log_p: float) -> float:
+            return abs(self.value) - self._reach(float(np.exp(log_p)))[side]
+
+        least, most = float(np.log(SMALLEST_P)), -1e-4  # at 0 the quantiles are 0 / 0
+        if beyond(most) <= 0.0:
+            return 1.0
+        if beyond(least) >= 0.0:
+            return SMALLEST_P
+        return float(np.exp(brentq(beyond, least, most, xtol=1e-12)))
 
 
 def satterthwaite(total: float, terms: Sequence[tuple[float, float]]) -> float:
@@ -111,6 +155,8 @@ def components(
     layout: Layout,
     *,
     averaged: NDArray[np.float64] | None = None,
+    names: Sequence[Names | None] | None = None,
+    signed: bool | None = None,
 ) -> Components:
     """Take a signed sum of arm means apart.
 
@@ -119,15 +165,23 @@ def components(
         signs: +1 or -1 for each arm.
         layout: The documents' clusters and strata.
         averaged: What `over_arms` gives, where it is known already.
+        names: For each arm its seeds, in the order of its rows.
+        signed: Whether the documents' numbers are differences, in [-1, 1], and not scores, in
+            [0, 1]; by default those of more than one arm are.
     """
+    labels = names or [None] * len(arms)
     values = over_arms(arms, signs) if averaged is None else averaged
     found = moments(values, layout)
+    differences = len(arms) > 1 if signed is None else signed
     return Components(
         value=float(found.mean),
-        arms=tuple(_arm(arm, sign, layout) for arm, sign in zip(arms, signs, strict=True)),
+        arms=tuple(
+            _arm(arm, sign, layout, seeds)
+            for arm, sign, seeds in zip(arms, signs, labels, strict=True)
+        ),
         document=float(found.se) ** 2,
         document_df=float(found.df),
-        excess=edge_excess(values, layout) if len(arms) == 1 else None,
+        excess=skew_excess(values, layout) if differences else edge_excess(values, layout),
     )
 
 
@@ -139,91 +193,103 @@ def over_arms(arms: Sequence[NDArray[np.float64]], signs: Sequence[int]) -> NDAr
     return np.asarray(total)
 
 
-def _arm(values: NDArray[np.float64], sign: int, layout: Layout) -> Arm:
+def _arm(values: NDArray[np.float64], sign: int, layout: Layout, names: Names | None) -> Arm:
     means = values.mean(axis=1)
     seeds = means.size
-    if seeds < 2:
-        return Arm(sign * means, 0.0, 0.0)
+    labels = None if names is None else tuple(names)
+    if seeds < 2 or layout.df <= 0:
+        return Arm(sign * means, 0.0, 0.0, labels)
     rest = values - values.mean(axis=0) - means[:, None] + means.mean()
     squares = np.square(unit_residuals(rest, layout)).sum()
     # For independent documents this is MS_e / (S·n), MS_e = Σ rest² / ((S-1)(n-1)).
     spread = float(squares / (layout.n**2 * seeds * (seeds - 1)))
-    return Arm(sign * means, spread, layout.df * (seeds - 1.0))
+    return Arm(sign * means, spread, layout.df * (seeds - 1.0), labels)
 
 
-def weigh(parts: Sequence[Components], weights: Sequence[float]) -> Components:
+def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Components:
     """A weighted sum over tasks whose documents are independent and whose seeds are the same.
 
-    Each seed's checkpoint met every task, so seed means are added before their spread is taken.
+    Each seed's checkpoint met every task, so its means are added over tasks, matched by the seed's
+    name, before their spread is taken.
+
+    Args:
+        parts: For each task its components.
+        weights: For each task its weight.
 
     Raises:
-        CurveError: The tasks have different numbers of seeds.
+        CurveError: The tasks do not have the same seeds.
     """
-    shapes = {tuple(arm.seeds for arm in part.arms) for part in parts}
-    if len(shapes) != 1:
-        raise CurveError("tasks with different numbers of seeds", expected="the same seeds on all")
     arms = []
-    for same in zip(*(part.arms for part in parts), strict=True):
-        means = np.sum([w * arm.seed_means for w, arm in zip(weights, same, strict=True)], axis=0)
-        terms = [(w * w * arm.rest, arm.rest_df) for w, arm in zip(weights, same, strict=True)]
+    for same in zip(*(part.arms for part in parts.values()), strict=True):
+        by_task = dict(zip(parts, same, strict=True))
+        rows = _matched(by_task)
+        means = np.sum([weights[task] * row for task, row in rows.items()], axis=0)
+        terms = [(weights[t] ** 2 * arm.rest, arm.rest_df) for t, arm in by_task.items()]
         rest = sum(v for v, _ in terms)
-        arms.append(Arm(means, rest, satterthwaite(rest, terms)))
-    terms = [(w * w * p.document, p.document_df) for w, p in zip(weights, parts, strict=True)]
+        arms.append(Arm(means, rest, satterthwaite(rest, terms), same[0].names))
+    terms = [(weights[t] ** 2 * p.document, p.document_df) for t, p in parts.items()]
     document = sum(v for v, _ in terms)
-    value = sum(w * p.value for w, p in zip(weights, parts, strict=True))
-    excesses = [(w * w, p.excess) for w, p in zip(weights, parts, strict=True) if p.excess]
+    value = sum(weights[task] * part.value for task, part in parts.items())
+    excesses = [(weights[t] ** 2, p.excess) for t, p in parts.items() if p.excess is not None]
 
     def excess(level: float) -> tuple[float, float]:
-        ends = [(w * below, w * above) for w, add in excesses for below, above in [add(level)]]
-        return sum(below for below, _ in ends), sum(above for _, above in ends)
+        ends = [(w * down, w * up) for w, f in excesses for down, up in [f(level)]]
+        return sum(down for down, _ in ends), sum(up for _, up in ends)
 
-    df = satterthwaite(document, terms)
-    return Components(value, tuple(arms), document, df, excess if excesses else None)
-
-
-def reach(parts: Components, level: float) -> tuple[float, float]:
-    """How far Banerjee's interval (1960) for the mean of one arm goes below and above it.
-
-    ``reach² = t²_{n-1} · max(document - rest, 0) + t²_{S-1} · s²(seed means)/S``, each source of
-    variance with the quantile of its own degrees of freedom, and what few events add near 0 and 1.
-    """
-    (arm,) = parts.arms
-    probability = (1.0 + level) / 2.0
-    document = max(parts.document - arm.rest, 0.0)
-    squared = document * t_quantile(probability, parts.document_df) ** 2 if document > 0 else 0.0
-    if arm.seeds > 1 and arm.between > 0:
-        squared += arm.between * t_quantile(probability, arm.seeds - 1.0) ** 2
-    below, above = (0.0, 0.0) if parts.excess is None else parts.excess(level)
-    return float(np.sqrt(max(squared + below, 0.0))), float(np.sqrt(max(squared + above, 0.0)))
+    return Components(
+        value, tuple(arms), document, satterthwaite(document, terms), excess if excesses else None
+    )
 
 
-def one_arm(parts: Components, level: float, words: str) -> Estimate:
-    """The interval for the mean of one arm, inside [0, 1]."""
-    se = float(np.sqrt(parts.variance()[0]))
-    below, above = reach(parts, level)
-    if not (np.isfinite([below, above]).all() and max(below, above) > 0):
-        return Estimate(parts.value, None, None, None, f"point value (no spread), {words}", level)
-    df = parts.document_df if parts.conditional else None
-    method = "Banerjee's interval" if df is None else f"t with {show_df(df)} df"
-    if parts.excess is not None:
-        method += ", wider or shorter near 0 and 1"
-    method = f"{method}, {words}, {describe(parts)}"
-    low, high = max(0.0, parts.value - below), min(1.0, parts.value + above)
-    return Estimate(parts.value, se if se > 0 else None, low, high, method, level, df)
+def _matched(arms: Mapping[str, Arm]) -> dict[str, NDArray[np.float64]]:
+    """For each task the seed means of one arm, in the order of the first task's seeds."""
+    (first_task, first), *_ = arms.items()
+    rows = {}
+    for task, arm in arms.items():
+        if arm.names is None and first.names is None and arm.seeds == first.seeds:
+            rows[task] = arm.seed_means
+            continue
+        ours, theirs = first.names or (), arm.names or ()
+        if set(ours) != set(theirs) or arm.seeds != first.seeds or len(set(ours)) != len(ours):
+            raise CurveError(
+                f"other seeds on {task} ({_list(arm)}) than on {first_task} ({_list(first)})",
+                expected="the same seeds on all tasks, since each is matched with itself",
+                fix="evaluate every seed on every task, or leave the other seeds out",
+            )
+        place = {name: i for i, name in enumerate(theirs)}
+        rows[task] = arm.seed_means[[place[name] for name in ours]]
+    return rows
 
 
-def t_from(parts: Components, level: float, words: str, limits: tuple[float, float]) -> Estimate:
-    """The interval from components, cut to `limits`: `one_arm`, or t for a difference."""
-    if len(parts.arms) == 1:
-        return one_arm(parts, level, words)
+def _list(arm: Arm) -> str:
+    if arm.names is None:
+        return f"{arm.seeds} without numbers"
+    parts = (name if isinstance(name, tuple) else (name,) for name in arm.names)
+    return ", ".join(" ".join(str(x) for x in part if x is not None) or "?" for part in parts)
+
+
+def estimate_from(
+    parts: Components, level: float, words: str, limits: tuple[float, float]
+) -> Estimate:
+    """The interval from components, cut to `limits`."""
     variance, df = parts.variance()
-    se = float(np.sqrt(variance))
-    if not (np.isfinite(se) and se > 0 and df > 0):
+    down, up = parts.reach(level)
+    if not np.isfinite(parts.document) or max(down, up) <= 0.0:
         return Estimate(parts.value, None, None, None, f"point value (no spread), {words}", level)
-    half = t_quantile((1 + level) / 2, df) * se
-    low, high = max(limits[0], parts.value - half), min(limits[1], parts.value + half)
-    method = f"t with {df:.4g} df, {words}, {describe(parts)}"
-    return Estimate(parts.value, se, low, high, method, level, df)
+    low, high = max(limits[0], parts.value - down), min(limits[1], parts.value + up)
+    several = any(arm.seeds > 1 for arm in parts.arms)
+    method = f"{_method(parts, several=several)}, {words}, {describe(parts)}"
+    se = float(np.sqrt(variance)) if variance > 0 else None
+    return Estimate(parts.value, se, low, high, method, level, None if several else df)
+
+
+def _method(parts: Components, *, several: bool) -> str:
+    plain = "Banerjee's interval" if several else f"t with {show_df(parts.document_df)} df"
+    if parts.excess is None:
+        return plain
+    if len(parts.arms) == 1:
+        return f"{plain}, wider or shorter near 0 and 1"
+    return f"{plain} or MOVER interval of gains and losses, the wider on each side"
 
 
 def describe(parts: Components) -> str:
@@ -257,7 +323,7 @@ def over_seeds(
     arm = as_matrix(values)
     check_level(level)
     layout = Layout.make(arm.shape[1], clusters, strata)
-    return t_from(components([arm], [1], layout), level, layout.describe(), (0.0, 1.0))
+    return estimate_from(components([arm], [1], layout), level, layout.describe(), (0.0, 1.0))
 
 
 def as_matrix(values: Any) -> NDArray[np.float64]:

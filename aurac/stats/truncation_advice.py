@@ -20,8 +20,8 @@ class Advice:
     Attributes:
         use: The truncation, as ``basis · rescale``.
         value: Its AURAC on the headline axis, a fraction.
-        beats: Truncations that it is shown to be better than (paired, Holm over all truncations).
-        open: Truncations that it is not told apart from.
+        beats: Truncations that it is significantly better than (paired, Holm over all truncations).
+        open: Truncations that the difference is not significant to.
     """
 
     adapter: str
@@ -39,7 +39,7 @@ class Advice:
         if self.beats:
             text += f"; it is better than {', '.join(self.beats)}"
         if self.open:
-            text += f"; it is not told apart from {', '.join(self.open)}"
+            text += f"; its lead over {', '.join(self.open)} is not significant"
         return f"{text}."
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,11 +10,17 @@ if TYPE_CHECKING:
 
 
 def verdict(found: Difference, p_holm: float | None, alpha: float) -> int | None:
-    """+1 where b is better, -1 where a is, 0 where neither was shown; None without a test."""
+    """+1 where b is better, -1 where a is, 0 where neither is significantly.
+
+    None without a test, and where an arm has two seeds and the difference is not significant: they
+    say so little of how seeds vary that nothing follows from it.
+    """
     p = found.p if p_holm is None else p_holm
     if p is None:
         return None
-    return 0 if p > alpha else (1 if found.estimate.value > 0 else -1)
+    if p > alpha:
+        return None if found.parts.fewest == 2 else 0
+    return 1 if found.estimate.value > 0 else -1
 
 
 def pair_sentence(a: str, b: str, task: str | None, found: Difference, p_holm: float | None) -> str:
@@ -32,14 +38,24 @@ def pair_sentence(a: str, b: str, task: str | None, found: Difference, p_holm: f
         f"{b} - {a}{where} = {estimate.value:+.3f} ({estimate.level:.0%} interval "
         f"{estimate.low:+.3f} to {estimate.high:+.3f}), {scope}"
     )
-    sign = verdict(found, p_holm, 1 - estimate.level)
     p = found.p if p_holm is None else p_holm
-    said = "" if p is None else f", {'Holm p' if p_holm is not None else 'p'} {show_p(p)}"
+    if p is None:
+        return f"{head}: not tested."
+    alpha = 1.0 - estimate.level
+    test = f"at the {alpha:.3g} level ({'p' if p_holm is None else 'Holm p'} {show_p(p)})"
+    sign = verdict(found, p_holm, alpha)
     if sign:
         better, worse = (b, a) if sign > 0 else (a, b)
-        return f"{head}: {better} is better than {worse}{said}."
+        return f"{head}: {better} is better than {worse}, significant {test}."
+    if sign is None:
+        return (
+            f"{head}: no verdict, since two seeds of a recipe do not show how much seeds vary "
+            f"(not significant {test})."
+        )
+    outside = not estimate.low <= 0.0 <= estimate.high
+    alone = ", although the interval, which is of this pair alone, leaves 0 out" if outside else ""
     mde = "" if found.mde is None else f"; a difference below {found.mde:.3f} would often be missed"
-    return f"{head}: neither is shown to be better{said}{mde}."
+    return f"{head}: not significant {test}{alone}{mde}."
 
 
 def show_p(p: float) -> str:
@@ -48,19 +64,37 @@ def show_p(p: float) -> str:
 
 
 def certificate_sentence(adapter: str, task: str | None, found: Certificate) -> str:
-    """One sentence on the smallest certified rank."""
+    """One sentence on the smallest non-inferior rank."""
     where = f" on {task}" if task else ""
-    scope = ", conditional on this checkpoint" if found.conditional else ""
+    margin = f"margin {found.delta:g}, {1 - found.alpha:.0%} confidence for this adapter alone"
+    scope = ", for this checkpoint alone" if found.conditional else ""
+    if found.seeds > 1 and found.smallest_delta >= 1.0:
+        return _few_seeds(f"{adapter}{where}", margin, found)
     if found.rank == found.reference:
         return (
-            f"{adapter}{where}: no rank below {found.reference} is certified to lose less than "
-            f"{found.delta:g} (alpha {found.alpha:g}); the smallest delta that could have certified"
-            f" one is {found.smallest_delta:.4f}{scope}."
+            f"{adapter}{where}: no rank below {found.reference} is non-inferior to it ({margin}); "
+            f"the smallest margin at which one would be is {found.smallest_delta:.4f}{scope}."
         )
     saved = "" if found.saved is None else f", {found.saved:.0%} smaller"
     return (
-        f"{adapter}{where}: rank {found.rank} is certified to lose less than {found.delta:g} "
-        f"against rank {found.reference} (alpha {found.alpha:g}){saved}; {found.flip_rate:.1%} of "
-        f"the documents change, and the smallest delta that could have certified a smaller rank "
-        f"than {found.reference} is {found.smallest_delta:.4f}{scope}."
+        f"{adapter}{where}: rank {found.rank} is non-inferior to rank {found.reference} ({margin})"
+        f"{saved}; {found.flip_rate:.1%} of the documents change, and the smallest margin at which "
+        f"a rank below {found.reference} would be is {found.smallest_delta:.4f}{scope}."
+    )
+
+
+def _few_seeds(who: str, margin: str, found: Certificate) -> str:
+    from aurac.stats.noninferiority import seeds_needed
+
+    each = f"each of these {found.seeds} checkpoints"
+    if found.checkpoints in (None, found.reference):
+        holds = f"nor is any rank non-inferior in {each} ({margin})"
+    else:
+        holds = (
+            f"in {each} rank {found.checkpoints} is non-inferior to rank {found.reference} "
+            f"({margin})"
+        )
+    return (
+        f"{who}: of the recipe no rank below {found.reference} can be called non-inferior from "
+        f"{found.seeds} seeds (at least {seeds_needed(found.alpha)} are needed); {holds}."
     )

@@ -17,7 +17,10 @@ BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a share of repetitions, what it should be, and how it was counted."""
+    """One line of the table: a share of repetitions, what it should be, and how it was counted.
+
+    With 0 repetitions the number was calculated, and `n` of 0 stands for any number of documents.
+    """
 
     claim: str
     setting: str
@@ -29,9 +32,10 @@ class Row:
 
     def cells(self) -> list[str]:
         """The row as text, with the simulation's own standard error."""
-        spread = np.sqrt(self.found * (1 - self.found) / self.repetitions)
-        share = f"{self.found:.3f} ± {spread:.3f}"
-        return [self.claim, self.setting, str(self.n), share, self.target, self.note]
+        share = f"{self.found:.3f}"
+        if self.repetitions:
+            share += f" ± {np.sqrt(self.found * (1 - self.found) / self.repetitions):.3f}"
+        return [self.claim, self.setting, str(self.n or "any"), share, self.target, self.note]
 
 
 def share(repetitions: int, once: Callable[[], bool]) -> float:

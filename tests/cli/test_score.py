@@ -44,9 +44,9 @@ def test_score_prints_the_analysis(table):
     text = run("score", table)
     assert "AURAC log2" in text
     assert "t with 299 df" in text
-    assert "matryoshka is better than lora, Holm p < .001." in text
+    assert "matryoshka is better than lora, significant at the 0.05 level (Holm p < .001)." in text
     assert "conditional on these checkpoints" in text
-    assert "Smallest certified rank" in text
+    assert "Smallest non-inferior rank" in text
 
 
 def test_score_json_is_the_issues(table):
@@ -81,7 +81,7 @@ def test_points_say_why_there_is_no_interval(tmp_path):
 
 def test_recommend(table):
     text = run("recommend", table, "--delta", "0.1")
-    assert "is certified to lose less than 0.1 against rank 8" in text
+    assert "is non-inferior to rank 8 (margin 0.1" in text
     assert "of the documents change" in text
     assert "delta needed" in text
     content = json.loads(run("recommend", table, "--delta", "0.1", "--json"))
@@ -92,15 +92,73 @@ def test_recommend(table):
     assert strict["recommended"][0]["smallest_delta"] > 0.0001
 
 
-def test_plan(table):
-    # n = .15·((1.96 + .8416)/.02)² = 2943, and a few for t.
-    assert "2,946" in run("plan", "--delta", "0.02", "--flip-rate", "0.15", "--seeds", "1")
-    content = json.loads(run("plan", "--delta", "0.05", "--pilot", table, "--json"))
+def test_score_allows_for_the_leader_having_been_picked(table):
+    content = json.loads(run("score", table, "--json", "--details"))
+    (row,) = content["best"]
+    alone = next(s for s in content["scores"] if s["adapter"] == "matryoshka")["log2"]
+    assert (row["leader"], row["compared"]) == ("matryoshka", 2)
+    assert row["estimate"]["value"] == alone["value"]
+    assert row["estimate"]["low"] < alone["low"] < alone["high"] < row["estimate"]["high"]
+    assert row["candidates"] == ["matryoshka"]
+    assert row["recommended"]["alpha"] == 0.025
+    text = run("score", table)
+    assert "widened because the largest of 2 was picked" in text
+    assert "It is the best of them (95% confidence)" in text
+    assert "alpha 0.025, since it was picked from 2" in run("recommend", table, "--margin", "0.1")
+
+
+@pytest.mark.parametrize(
+    ("question", "adapter", "to", "margin", "shown"),
+    [
+        ("--non-inferior", "matryoshka", "lora", "0.02", True),
+        ("--non-inferior", "lora", "matryoshka", "0.02", False),
+        ("--non-inferior", "lora", "matryoshka", "0.3", True),
+        ("--equivalent", "lora", "matryoshka", "0.3", True),
+        ("--equivalent", "matryoshka", "lora", "0.02", False),
+    ],
+)
+def test_margins_between_adapters_are_a_gate(table, question, adapter, to, margin, shown):
+    arguments = ["score", str(table), question, adapter, "--to", to, "--margin", margin]
+    done = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert done.return_value == (0 if shown else 4)
+    assert f"margin {margin}, conditional on these checkpoints." in done.output
+    content = json.loads(
+        CliRunner().invoke(cli, [*arguments, "--json"], standalone_mode=False).output
+    )
+    (row,) = content["margin_tests"]
+    assert content["shown"] is row["shown"] is shown
+    assert row["level"] == pytest.approx(0.9)
+
+
+def test_a_gate_exits_with_4_where_nothing_is_shown(table):
+    done = subprocess.run(
+        [sys.executable, "-m", "aurac", "score", str(table), "--non-inferior", "lora", "--to",
+         "matryoshka", "--margin", "0.01"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "lora is inferior to matryoshka on gsm8k by more than the margin" in done.stdout
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr("aurac.stats.power.SEARCHED", 60)
+    monkeypatch.setattr("aurac.stats.power.CHECKED", 100)
+
+
+def test_plan(table, quick):
+    text = run("plan", "--delta", "0.05", "--flip-rate", "0.15", "--seeds", "1")
+    assert "flip rate 0.15" in text
+    assert "simulated power" in text
+    content = json.loads(run("plan", "--margin", "0.05", "--pilot", table, "--json"))
     assert [row["seeds"] for row in content["plans"]] == [1, 3, 5]
     assert content["spread"]["source"] == "pilot of 300 documents"
+    assert content["plans"][0]["documents"] <= content["plans"][0]["most"]
     for question in ("certificate", "interval"):
-        text = run("plan", "--delta", "0.05", "--pilot", table, "--question", question)
+        given = ["plan", "--delta", "0.05", "--pilot", table, "--question", question]
+        text = run(*given, "--seeds", "1")
         assert "pilot of 300 documents" in text
+        assert "at the pilot's upper limits" in text
     text = run("plan", "--delta", "0.01", "--sd", "0.3", "--seed-sd", "0.05", "--seeds", "3")
     assert "train more seeds" in text
 
@@ -116,6 +174,16 @@ def test_plan(table):
         (["recommend", "TABLE", "--delta", "2"], "delta 2"),
         (["recommend", "TABLE", "--delta", "0.1", "--reference", "3"], "reference rank 3"),
         (["plan", "--delta", "0.02"], "one of --pilot, --sd and --flip-rate"),
+        (["plan", "--delta", "0.1", "--flip-rate", "0.05"], "0.05 of the documents change"),
+        (["plan", "--delta", "0.1", "--flip-rate", ".5", "--question", "interval"], "--flip-rate"),
+        (["score", "TABLE", "--non-inferior", "lora"], "an incomplete margin test"),
+        (["score", "TABLE", "--margin", "0.1"], "an incomplete margin test"),
+        (["score", "TABLE", "--equivalent", "x", "--to", "lora", "--margin", ".1"], "adapter 'x'"),
+        (["score", "TABLE", "--equivalent", "lora", "--to", "lora", "--margin", ".1"], "itself"),
+        (
+            ["score", "TABLE", "--equivalent", "lora", "--to", "matryoshka", "--margin", "2"],
+            "margin 2",
+        ),
         (["plan", "--delta", "0.02", "--sd", "3"], "--sd 3"),
         (["plan", "--delta", "0.02", "--sd", ".3", "--seed-sd", "-1"], "--seed-sd -1"),
         (["plan", "--delta", "0.02", "--sd", ".3", "--seeds", "x"], "--seeds 'x'"),

@@ -58,7 +58,7 @@ def test_the_json_of_the_command_line():
     assert (pair["a"], pair["b"], pair["axis"]) == ("a", "b", "log2")
     gap = quadrature_weights(RANKS, "log2") @ (outcomes(2, 0.3) - outcomes(1))
     assert pair["difference"] == pytest.approx(gap.mean())
-    assert pair["p"] == pytest.approx(stats.ttest_1samp(gap, 0).pvalue)
+    assert pair["p"] == pytest.approx(stats.ttest_1samp(gap, 0).pvalue, rel=0.1)
     assert pair["p_holm"] == pair["p"]
     assert content["recommended"][0] == {
         "adapter": "a",
@@ -160,7 +160,10 @@ def test_which_truncation_to_use_is_the_largest_with_what_was_shown_of_it():
     assert advice.open == ("svd · fit",)
     assert advice.value == found.scores[1].log2.value
     assert "svd · keep has the largest AURAC" in advice.sentence
-    assert "is better than prefix · rule; it is not told apart from svd · fit." in advice.sentence
+    assert (
+        "is better than prefix · rule; its lead over svd · fit is not significant."
+        in advice.sentence
+    )
     assert truncation_advice(analyse(curves[:1], rng=rng())) == []
 
 
@@ -205,7 +208,7 @@ def test_point_values_have_no_test_and_say_so():
     assert content["pairs"][0]["p"] is None
     assert content["recommended"][0]["rank"] is None
     assert "point value" in found.pairs[0].sentence
-    assert "no rank can be certified" in found.recommended[0].sentence
+    assert "no rank can be tested" in found.recommended[0].sentence
 
 
 def test_a_missing_rank_gives_none_with_its_reason():

@@ -24,8 +24,8 @@ from aurac.stats import (
     stratified,
 )
 from aurac.stats.bands import max_t
-from aurac.stats.intervals import effective_binomial
 from aurac.stats.mean import Layout, moments
+from aurac.stats.mean_interval import effective_binomial
 from aurac.stats.score import score
 
 

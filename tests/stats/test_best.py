@@ -1,0 +1,182 @@
+"""The leader after selection, who may be the best, and margins: by hand, and small simulations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import aurac
+from aurac.curves.curve import Curve
+from aurac.errors import CurveError
+from aurac.stats import best, difference, interval, margin_test
+from aurac.stats.analysis import analyse
+from aurac.stats.best import skewed_ends
+from aurac.stats.margins import margin_tests
+from aurac.stats.mean import Layout
+
+
+def items(rng: np.random.Generator, m: int, n: int, shift: float = 0.0) -> np.ndarray:
+    """(m, n) areas of m adapters; the last one is better by `shift` on the latent scale."""
+    hard = rng.standard_normal(n)
+    own = 0.8 * rng.standard_normal((m, 1, n))
+    own[-1] += shift
+    return (hard + own + 0.5 * rng.standard_normal((m, 4, n)) > 0).mean(axis=1)
+
+
+def test_the_leaders_interval_is_bonferronis():
+    areas = items(np.random.default_rng(0), 6, 200)
+    found = best(areas, rng=np.random.default_rng(1))
+    assert found.leader == int(areas.mean(axis=1).argmax())
+    alone = interval(areas[found.leader], rng=np.random.default_rng(1), level=1 - 0.05 / 6)
+    assert (found.estimate.low, found.estimate.high) == (alone.low, alone.high)
+    assert found.compared == 6
+
+
+def test_candidates_and_the_bound_are_those_of_the_comparisons_with_the_leader():
+    areas = items(np.random.default_rng(2), 5, 300, shift=0.6)
+    found = best(areas, rng=np.random.default_rng(1))
+    lows = {}
+    for at in set(range(5)) - {found.leader}:
+        gap = difference(
+            areas[at], areas[found.leader], rng=np.random.default_rng(1), level=1 - 0.05 / 4
+        )
+        lows[at] = gap.estimate.low
+    assert found.leader == 4
+    assert set(found.candidates) == {4, *(at for at, low in lows.items() if low <= 0)}
+    assert found.within == max(0.0, *(-low for low in lows.values()))
+
+
+def test_the_largest_of_equals_is_covered_and_stays_a_candidate():
+    rng, holds, alone, kept = np.random.default_rng(4), 0, 0, 0
+    for _ in range(200):
+        areas = items(rng, 12, 150)
+        found = best(areas, rng=rng)
+        plain = interval(areas[found.leader], rng=rng)
+        holds += found.estimate.low <= 0.5 <= found.estimate.high
+        alone += plain.low <= 0.5 <= plain.high
+        kept += 0 in found.candidates
+    assert holds / 200 >= 0.92
+    assert alone / 200 <= 0.91  # what selection does
+    assert kept / 200 >= 0.92
+
+
+def test_a_margin_is_the_interval_at_twice_alpha():
+    rng = np.random.default_rng(5)
+    a, b = items(rng, 2, 400)
+    found = margin_test(a, b, margin=0.1, rng=rng)
+    bound = difference(b, a, rng=rng, level=0.9).estimate
+    assert found.difference.estimate.low <= bound.low
+    assert found.difference.estimate.low == pytest.approx(bound.low, abs=0.002)
+    assert found.shown
+    assert not found.refuted
+    close = margin_test(a, b, margin=1e-6, rng=rng, equivalent=True)
+    assert not close.shown
+
+
+def test_skewed_ends_move_outward_only():
+    gap = np.r_[np.full(50, 0.1), np.full(5, -1.0), np.zeros(45)]
+    low, high = skewed_ends(gap, Layout(100), 0.05)
+    half = stats.t.ppf(0.95, 99) * stats.sem(gap)
+    assert low < gap.mean() - half
+    assert high == pytest.approx(gap.mean() + half)
+
+
+@pytest.mark.parametrize("loss", [(0.04, 1.0), (0.085, 1.0)])
+def test_at_the_margin_it_is_seldom_shown(loss):
+    # Few or many gains of .11 against losses of 1: the t bound alone errs in 7 to 10 %.
+    rng, wrong = np.random.default_rng(6), 0
+    margin = loss[0] - 0.5 * 0.11
+    margin, share = (margin, 0.5) if margin > 0 else (loss[0], 0.0)
+    for _ in range(600):
+        draw = rng.random(200)
+        gap = np.where(draw < share, 0.11, 0.0)
+        gap = np.where(draw > 1 - loss[0], -1.0, gap)
+        wrong += margin_test(0.5 + gap / 2, 0.5 - gap / 2, margin=margin, rng=rng).shown
+    assert wrong / 600 <= 0.055 + 3 * np.sqrt(0.055 * 0.945 / 600)
+
+
+def curves(rng: np.random.Generator, names: str, n: int = 200, **labels: object) -> list[Curve]:
+    hard = rng.standard_normal(n)
+    docs = tuple(f"d{i}" for i in range(n))
+    return [
+        Curve.from_outcomes(
+            [1, 2, 4],
+            (hard + 0.4 * rng.standard_normal((3, n)) > 0).astype(float),
+            adapter=name,
+            doc_ids=docs,
+            **labels,
+        )
+        for name in names
+    ]
+
+
+def test_adapters_are_tested_as_curves_and_lists_of_seeds():
+    rng = np.random.default_rng(7)
+    a, b, c, d = curves(rng, "abcd", task="t")
+    row = aurac.non_inferior(a, b, margin=0.1)
+    assert (row.verdict, row.a, row.b, row.task) == ("non-inferior", "a", "b", "t")
+    assert aurac.equivalent(a, b, margin=0.1).verdict == "equivalent"
+    assert "a is non-inferior to b on t: AURAC log2 a - b =" in row.sentence
+    seeds = aurac.non_inferior([a, b], [c, d], margin=0.1)
+    assert not seeds.test.difference.conditional
+    assert "over documents and training seeds" in seeds.sentence
+    shuffled = Curve.from_outcomes(
+        [1, 2, 4], b.outcomes[:, ::-1], adapter="b", task="t", doc_ids=b.doc_ids[::-1]
+    )
+    again = aurac.non_inferior(a, shuffled, margin=0.1)
+    assert again.test.difference.estimate.low == pytest.approx(row.test.difference.estimate.low)
+
+
+def test_clusters_widen_a_margin_test():
+    rng = np.random.default_rng(8)
+    base = (rng.random(40) < 0.5).repeat(5).astype(float)
+    flips = (rng.random(40) < 0.2).repeat(5)
+    rows = [base, np.where(flips, 1 - base, base)]
+    bounds = []
+    for clusters in (None, tuple(np.arange(40).repeat(5))):
+        a, b = (
+            Curve.from_outcomes([1, 2], [row, row], adapter=name, clusters=clusters)
+            for name, row in zip("ab", rows, strict=True)
+        )
+        bounds.append(aurac.non_inferior(b, a, margin=0.1).test.difference.estimate)
+    assert bounds[1].high - bounds[1].low > 1.5 * (bounds[0].high - bounds[0].low)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda a, b: aurac.non_inferior(a, b, margin=0), "margin 0"),
+        (lambda a, b: aurac.non_inferior(a, b, margin=0.1, alpha=0.5), "alpha 0.5"),
+        (lambda a, b: aurac.non_inferior(a, b.at([1, 2]), margin=0.1), "the same ranks"),
+        (lambda a, b: aurac.non_inferior({1: 0.2, 2: 0.3}, b, margin=0.1), "no per-document"),
+        (lambda a, b: margin_tests([a, b], "a", "x", margin=0.1), "no adapter 'x'"),
+        (lambda a, b: margin_tests([a, b], "a", "a", margin=0.1), "against itself"),
+        (lambda a, b: best([], rng=np.random.default_rng(0)), "no arms"),
+    ],
+)
+def test_margin_refusals(call, words):
+    with pytest.raises(CurveError, match=words):
+        call(*curves(np.random.default_rng(9), "ab", n=50))
+
+
+def test_no_leader_is_named_at_unequal_ranks():
+    a, b = curves(np.random.default_rng(10), "ab")
+    found = analyse([a, b.at([1, 2])], rng=np.random.default_rng(0), strict=False, support="common")
+    (row,) = found.best
+    assert row.leader is None
+    assert row.sentences == [
+        "No adapter is named the best: the adapters were measured at different ranks."
+    ]
+
+
+def test_a_candidate_is_left_out_only_where_the_paired_comparison_agrees():
+    rng = np.random.default_rng(11)
+    for _ in range(20):
+        found = analyse(curves(rng, "abcd", n=60), rng=np.random.default_rng(0))
+        (row,) = found.best
+        for pair in found.pairs:
+            if row.leader in (pair.a, pair.b):
+                other = pair.b if pair.a == row.leader else pair.a
+                if other not in row.candidates:
+                    assert pair.p_holm <= 0.05
