@@ -294,6 +294,8 @@ def test_a_log_likelihood_that_is_no_number_fails_the_cell(tmp_path, tokenizer):
         model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
     (task,) = build_tasks([str(write_choice_task(tmp_path))], tokenizer=tokenizer, limit=2)
     with pytest.raises(CellError, match=r"document 0 of task 'tiny_choice'.*nan"):
+        task.evaluate(model, tokenizer, EngineOptions(packed=False))
+    with pytest.raises(CellError, match="no finite number"):  # said when the model is examined
         task.evaluate(model, tokenizer, EngineOptions())
     healthy = task.evaluate(make_model(1), tokenizer, EngineOptions())
     assert np.isfinite(healthy.metrics["acc,none"]).all()
