@@ -204,7 +204,7 @@ def pair_lines(rows: Sequence[PairRow], title: str) -> list[str]:
     ]
     body = []
     for row in rows[:SHOWN_PAIRS]:
-        found = row.found
+        found = row.result
         single = row.value is not None
         body.append(
             [

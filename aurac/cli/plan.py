@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from aurac.stats.assumed import Spread
-    from aurac.stats.groups import Arm
+    from aurac.stats.groups import RecipeGroup
     from aurac.stats.power import Plan, Question
 
 _PATIENCE = 2.0  # seconds before the bar shows
@@ -238,7 +238,9 @@ def _with_seed_sd(spread: Spread, seed_sd: float | None) -> Spread:
     return replace(spread, seed=seed_sd**2, upper=upper)
 
 
-def _arms(pilot: str, task: str | None, metric: str | None, groups: tuple[str, ...]) -> list[Arm]:
+def _arms(
+    pilot: str, task: str | None, metric: str | None, groups: tuple[str, ...]
+) -> list[RecipeGroup]:
     from aurac.stats.analysis import split_variants
     from aurac.stats.groups import gather
 
@@ -255,7 +257,7 @@ def _arms(pilot: str, task: str | None, metric: str | None, groups: tuple[str, .
 
 
 def _pilot_spread(
-    arms: list[Arm], question: Question, between: str | None, rank: int | None, axis: str
+    arms: list[RecipeGroup], question: Question, between: str | None, rank: int | None, axis: str
 ) -> Spread:
     from aurac.stats.assumed import spread_of_pilot
     from aurac.stats.paired import same_documents
@@ -287,7 +289,7 @@ def _pilot_spread(
     return spread_of_pilot(parts, documents, changes=single)
 
 
-def _losses(arm: Arm, rank: int | None) -> np.ndarray:
+def _losses(arm: RecipeGroup, rank: int | None) -> np.ndarray:
     top = max(arm.ranks)
     below = [r for r in arm.ranks if r < top]
     wanted = rank if rank is not None else max(below, default=0)

@@ -72,7 +72,7 @@ class Paired:
     def __init__(self, run: Run, delta: float = DELTA) -> None:
         self.run = run
         pairs, self.leaders = _family(run, delta)
-        self._known = {(p.a, p.b, p.task): p for p in pairs if p.found is not None}
+        self._known = {(p.a, p.b, p.task): p for p in pairs if p.result is not None}
 
     def between(self, first: CurveRow, second: CurveRow) -> Difference | None:
         """`first` minus `second`, two adapters or two truncations of one; None where not paired."""
@@ -81,9 +81,9 @@ class Paired:
             a, b = f"{a} · {first.inference}", f"{b} · {second.inference}"
         straight = self._known.get((b, a, first.task))
         row = straight or self._known.get((a, b, first.task))
-        if row is None or row.found is None:
+        if row is None or row.result is None:
             return None
-        estimate = row.found.estimate
+        estimate = row.result.estimate
         low, high, sign = estimate.low, estimate.high, 1.0
         if straight is None:
             sign = -1.0
@@ -95,7 +95,7 @@ class Paired:
             low=low,
             high=high,
             adjusted=row.p_holm,
-            detectable=row.found.mde,
+            detectable=row.result.mde,
             n_docs=row.n_docs or 0,
             method=estimate.method,
         )

@@ -19,7 +19,7 @@ from aurac.stats.groups import check_groups
 
 if TYPE_CHECKING:
     from aurac.curves.curve import Curve
-    from aurac.stats.groups import Arm
+    from aurac.stats.groups import RecipeGroup
     from aurac.stats.mean import Estimate
 
 Groups = Mapping[str, Sequence[str]]
@@ -110,7 +110,7 @@ def _arm_row(name: str, same: Sequence[CurveRow], expected: int) -> CurveRow:
     )
 
 
-def _arm(name: str, same: Sequence[CurveRow]) -> Arm:
+def _arm(name: str, same: Sequence[CurveRow]) -> RecipeGroup:
     from aurac.stats.groups import gather
 
     curves = []
@@ -122,7 +122,7 @@ def _arm(name: str, same: Sequence[CurveRow]) -> Arm:
     return gather(curves, {name: [name]})[0]
 
 
-def over_rank(arm: Arm, at: int) -> Estimate:
+def over_rank(arm: RecipeGroup, at: int) -> Estimate:
     """Accuracy at one rank, for another draw of documents and seeds."""
     from aurac.stats import over_seeds
 
@@ -130,7 +130,7 @@ def over_rank(arm: Arm, at: int) -> Estimate:
     return over_seeds(_rows(arm, at), clusters=first.clusters, strata=first.strata)
 
 
-def _rows(arm: Arm, at: int) -> list[object]:
+def _rows(arm: RecipeGroup, at: int) -> list[object]:
     from aurac.stats.paired import same_documents
 
     rows: list[object] = []

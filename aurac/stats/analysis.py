@@ -26,7 +26,7 @@ from aurac.stats.analysis_rows import (
     RecommendRow,
     ScoreRow,
 )
-from aurac.stats.groups import Arm, Groups, gather
+from aurac.stats.groups import Groups, RecipeGroup, gather
 from aurac.stats.mean import (
     NO_DOCUMENTS,
     Estimate,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from aurac.stats.seeds import Components
 
 _Name = TypeVar("_Name")
-_Row = TypeVar("_Row", Arm, PairRow)
+_Row = TypeVar("_Row", RecipeGroup, PairRow)
 
 
 def analyse(
@@ -70,40 +70,40 @@ def analyse(
     Raises:
         CurveError: The curves cannot be analysed; says which and why.
     """
-    chosen = Options(**options)
-    check_axis(chosen.axis)
-    check_level(chosen.level)
-    task_weights({"": 1}, chosen.weigh)
+    settings = Options(**options)
+    check_axis(settings.axis)
+    check_level(settings.level)
+    task_weights({"": 1}, settings.weigh)
     arms = gather(_as_curves(curves), groups)
     own, others = split_variants(arms)
-    pairs = compare_all(own, chosen)
+    pairs = compare_all(own, settings)
     return Analysis(
-        scores=tuple(score_arm(arm, chosen, variant=arm in others) for arm in arms),
-        pairs=with_robustness(pairs, own, others, chosen),
-        variants=compare_variants(own, others, chosen),
-        aggregates=_aggregates(own, pairs, chosen),
-        recommended=tuple(recommend_arm(arm, chosen, variant=arm in others) for arm in arms),
-        best=best_rows(own, pairs, chosen, recommend_arm),
-        axis=chosen.axis,
-        level=chosen.level,
+        scores=tuple(score_arm(arm, settings, variant=arm in others) for arm in arms),
+        pairs=with_robustness(pairs, own, others, settings),
+        variants=compare_variants(own, others, settings),
+        aggregates=_aggregates(own, pairs, settings),
+        recommended=tuple(recommend_arm(arm, settings, variant=arm in others) for arm in arms),
+        best=best_rows(own, pairs, settings, recommend_arm),
+        axis=settings.axis,
+        level=settings.level,
     )
 
 
-def _as_curves(given: Any) -> list[Curve]:
-    if hasattr(given, "columns"):
+def _as_curves(source: Any) -> list[Curve]:
+    if hasattr(source, "columns"):
         from aurac.readers.table import curves_from_frame
 
-        return curves_from_frame(given)
-    if isinstance(given, Curve):
-        return [given]
-    if not isinstance(given, Sequence):
-        raise CurveError(f"a {type(given).__name__}", expected="curves or a DataFrame")
-    return [Curve.coerce(one) for one in given]
+        return curves_from_frame(source)
+    if isinstance(source, Curve):
+        return [source]
+    if not isinstance(source, Sequence):
+        raise CurveError(f"a {type(source).__name__}", expected="curves or a DataFrame")
+    return [Curve.coerce(one) for one in source]
 
 
-def split_variants(arms: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:
+def split_variants(arms: Sequence[RecipeGroup]) -> tuple[list[RecipeGroup], list[RecipeGroup]]:
     """Each adapter's own arm on a task (the first), and its variants."""
-    own: dict[tuple[str, str | None], Arm] = {}
+    own: dict[tuple[str, str | None], RecipeGroup] = {}
     others = [arm for arm in arms if own.setdefault((arm.name, arm.task), arm) is not arm]
     return list(own.values()), others
 
@@ -115,9 +115,9 @@ def score_curve(curve: Curve) -> ScoreRow:
 
 def paired_family(curves: Sequence[Curve], *, groups: Groups | None = None) -> list[PairRow]:
     """The pairs and the variants of `analyse`, and nothing else; pairs that cannot be say why."""
-    chosen = Options(strict=False)
+    settings = Options(strict=False)
     own, others = split_variants(gather(curves, groups))
-    return [*compare_all(own, chosen), *compare_variants(own, others, chosen)]
+    return [*compare_all(own, settings), *compare_variants(own, others, settings)]
 
 
 def leaders(
@@ -133,7 +133,7 @@ def leaders(
     return {row.task: row for row in best_rows(own, pairs, options, recommend_arm)}
 
 
-def score_arm(arm: Arm, chosen: Options, *, variant: bool = False) -> ScoreRow:
+def score_arm(arm: RecipeGroup, settings: Options, *, variant: bool = False) -> ScoreRow:
     """AURAC of an arm on both axes, over documents and, where there are several, seeds."""
     row = ScoreRow(
         adapter=arm.name,
@@ -151,18 +151,18 @@ def score_arm(arm: Arm, chosen: Options, *, variant: bool = False) -> ScoreRow:
     )
     if arm.gap is not None:
         return row
-    found = {axis: estimate_arm(arm, axis, chosen.level) for axis in AXES}
+    result = {axis: estimate_arm(arm, axis, settings.level) for axis in AXES}
     return replace(
         row,
-        log2=found["log2"],
-        linear=found["linear"],
+        log2=result["log2"],
+        linear=result["linear"],
         mean=float(np.mean(arm.accuracy)),
         drops=drops(Curve(arm.ranks, arm.accuracy)),
-        notes=score_notes(found[check_axis(chosen.axis)]) if arm.has_documents else (),
+        notes=score_notes(result[check_axis(settings.axis)]) if arm.has_documents else (),
     )
 
 
-def estimate_arm(arm: Arm, axis: str, level: float) -> Estimate:
+def estimate_arm(arm: RecipeGroup, axis: str, level: float) -> Estimate:
     """AURAC of an arm on one axis with the interval that fits."""
     if not arm.has_documents:
         value = float(quadrature_weights(arm.ranks, axis) @ np.asarray(arm.accuracy))
@@ -176,34 +176,34 @@ def estimate_arm(arm: Arm, axis: str, level: float) -> Estimate:
 
 
 def _aggregates(
-    own: Sequence[Arm], pairs: Sequence[PairRow], chosen: Options
+    own: Sequence[RecipeGroup], pairs: Sequence[PairRow], settings: Options
 ) -> tuple[AggregateRow, ...]:
     tasks = list(dict.fromkeys(arm.task or "" for arm in own))
     if len(tasks) < 2:
         return ()
     rows = []
-    for name, mine in _by_task((arm.name, arm) for arm in own).items():
-        parts = {t: _arm_parts(mine.get(t), chosen.axis) for t in tasks}
-        documents = {t: arm.first.n_docs or 0 for t, arm in mine.items()}
-        points = any(not arm.has_documents for arm in mine.values())
-        rows.append(_aggregate_row(name, None, parts, documents, chosen, points=points))
-    for (a, b), found in _by_task(((row.a, row.b), row) for row in pairs).items():
-        both = {t: row.found.parts if row.found else None for t, row in found.items()}
-        documents = {t: row.n_docs or 0 for t, row in found.items()}
-        points = any(row.value is not None for row in found.values())
+    for name, by_task in _by_task((arm.name, arm) for arm in own).items():
+        parts = {t: _arm_parts(by_task.get(t), settings.axis) for t in tasks}
+        documents = {t: arm.first.n_docs or 0 for t, arm in by_task.items()}
+        points = any(not arm.has_documents for arm in by_task.values())
+        rows.append(_aggregate_row(name, None, parts, documents, settings, points=points))
+    for (a, b), result in _by_task(((row.a, row.b), row) for row in pairs).items():
+        both = {t: row.result.parts if row.result else None for t, row in result.items()}
+        documents = {t: row.n_docs or 0 for t, row in result.items()}
+        points = any(row.value is not None for row in result.values())
         parts = {t: both.get(t) for t in tasks}
-        rows.append(_aggregate_row(a, b, parts, documents, chosen, points=points))
+        rows.append(_aggregate_row(a, b, parts, documents, settings, points=points))
     return tuple(rows)
 
 
 def _by_task(named: Iterable[tuple[_Name, _Row]]) -> dict[_Name, dict[str, _Row]]:
-    found: dict[_Name, dict[str, _Row]] = {}
+    result: dict[_Name, dict[str, _Row]] = {}
     for name, row in named:
-        found.setdefault(name, {})[row.task or ""] = row
-    return found
+        result.setdefault(name, {})[row.task or ""] = row
+    return result
 
 
-def _arm_parts(arm: Arm | None, axis: str) -> Components | None:
+def _arm_parts(arm: RecipeGroup | None, axis: str) -> Components | None:
     if arm is None or arm.gap is not None or not arm.has_documents:
         return None
     return components([arm.areas(axis)], [1], arm.layout(), names=[arm.names])
@@ -214,38 +214,38 @@ def _aggregate_row(
     other: str | None,
     parts: dict[str, Components | None],
     documents: dict[str, int],
-    chosen: Options,
+    settings: Options,
     *,
     points: bool,
 ) -> AggregateRow:
-    row = AggregateRow(a=name, b=other, tasks=tuple(parts), weigh=chosen.weigh)
+    row = AggregateRow(a=name, b=other, tasks=tuple(parts), weigh=settings.weigh)
     if points:
         return replace(row, reason=NO_DOCUMENTS)
     try:
-        found = aggregate(
-            parts, documents, by=chosen.weigh, level=chosen.level, signed=other is not None
+        result = aggregate(
+            parts, documents, by=settings.weigh, level=settings.level, signed=other is not None
         )
     except CurveError as error:  # a missing task, or unequal seeds: no aggregate, and why
         return replace(row, reason=str(error))
-    return replace(row, estimate=found)
+    return replace(row, estimate=result)
 
 
-def recommend_arm(arm: Arm, chosen: Options, *, variant: bool = False) -> RecommendRow:
+def recommend_arm(arm: RecipeGroup, settings: Options, *, variant: bool = False) -> RecommendRow:
     """The smallest non-inferior rank of an arm, or the reason why there is none."""
     row = RecommendRow(
         adapter=arm.name,
         task=arm.task,
         truncation=arm.variant,
         variant=variant,
-        delta=chosen.delta,
-        alpha=chosen.alpha,
+        delta=settings.delta,
+        alpha=settings.alpha,
     )
     reason = None if arm.has_documents else NO_DOCUMENTS
     if reason is None and len(arm.ranks) < 2:
         reason = arm.gap
     if reason is not None:
         return replace(row, reason=reason)
-    found = certify(
-        list(arm.curves), delta=chosen.delta, alpha=chosen.alpha, reference=chosen.reference
+    result = certify(
+        list(arm.curves), delta=settings.delta, alpha=settings.alpha, reference=settings.reference
     )
-    return replace(row, certificate=found)
+    return replace(row, certificate=result)

@@ -97,7 +97,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class PairRow:
-    """A paired difference, b - a; `found` is None with a `reason`.
+    """A paired difference, b - a; `result` is None with a `reason`.
 
     Attributes:
         truncations: For each way of truncating the two, +1 (b better), -1 (a better), 0 (neither
@@ -111,7 +111,7 @@ class PairRow:
     ranks: tuple[int, ...] = ()
     n_docs: int | None = None
     value: float | None = None
-    found: Difference | None = None
+    result: Difference | None = None
     p_holm: float | None = None
     gained: tuple[int, ...] | None = None
     lost: tuple[int, ...] | None = None
@@ -121,7 +121,7 @@ class PairRow:
     @property
     def p(self) -> float | None:
         """Two-sided p value before adjustment."""
-        return None if self.found is None else self.found.p
+        return None if self.result is None else self.result.p
 
     @property
     def survives(self) -> bool | None:
@@ -131,12 +131,12 @@ class PairRow:
     @property
     def sentence(self) -> str:
         """One sentence that claims no more than the data do."""
-        if self.found is None:
+        if self.result is None:
             where = f" on {self.task}" if self.task else ""
             if self.value is None:
                 return f"{self.a} and {self.b}{where}: not compared ({self.reason})."
             return f"{self.b} - {self.a}{where} = {self.value:+.3f}, a {self.reason}."
-        text = pair_sentence(self.a, self.b, self.task, self.found, self.p_holm)
+        text = pair_sentence(self.a, self.b, self.task, self.result, self.p_holm)
         if self.survives is None:
             return text
         kept = "is the same" if self.survives else "is NOT the same"
@@ -144,7 +144,7 @@ class PairRow:
 
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
         """An element of ``pairs``."""
-        estimate = self.found.estimate if self.found else None
+        estimate = self.result.estimate if self.result else None
         row: dict[str, Any] = {
             "a": self.a,
             "b": self.b,
@@ -156,7 +156,7 @@ class PairRow:
             "high": estimate.high if estimate else None,
             "p": self.p,
             "p_holm": self.p_holm,
-            "mde": self.found.mde if self.found else None,
+            "mde": self.result.mde if self.result else None,
         }
         if details:
             row |= {
@@ -166,7 +166,7 @@ class PairRow:
                 "lost": None if self.lost is None else list(self.lost),
                 "method": estimate.method if estimate else None,
                 "reason": self.reason,
-                "conditional": self.found.conditional if self.found else None,
+                "conditional": self.result.conditional if self.result else None,
                 "survives_truncation": self.survives,
                 "truncations": dict(self.truncations),
                 "sentence": self.sentence,
@@ -225,16 +225,16 @@ class RecommendRow:
 
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
         """An element of ``recommended``; the rank is None where nothing can be tested."""
-        found = self.certificate
+        result = self.certificate
         row: dict[str, Any] = {
             "adapter": self.label,
             "task": self.task,
-            "rank": found.rank if found else None,
+            "rank": result.rank if result else None,
             "delta": self.delta,
             "alpha": self.alpha,
         }
         if details:
-            extra = asdict(found) if found else {}
+            extra = asdict(result) if result else {}
             row |= {k: v for k, v in extra.items() if k not in row}
             row |= {"reason": self.reason, "sentence": self.sentence}
         return row
@@ -273,12 +273,12 @@ class BestRow:
         where = f" on {self.task}" if self.task else ""
         if self.leader is None or self.estimate is None:
             return [f"No adapter is named the best{where}: {self.reason}."]
-        found = self.estimate
+        result = self.estimate
         ends = "no interval"
-        if found.low is not None and found.high is not None:
-            ends = f"{self.level:.0%} interval {found.low:.3f} to {found.high:.3f}"
+        if result.low is not None and result.high is not None:
+            ends = f"{self.level:.0%} interval {result.low:.3f} to {result.high:.3f}"
         lead = (
-            f"{self.leader} has the largest AURAC{where}, {found.value:.3f} ({ends}, widened "
+            f"{self.leader} has the largest AURAC{where}, {result.value:.3f} ({ends}, widened "
             f"because the largest of {self.compared} was picked)."
         )
         if len(self.candidates) == 1:
@@ -293,15 +293,15 @@ class BestRow:
 
     def _rank_sentence(self) -> list[str]:
         row = self.recommended
-        found = row.certificate if row else None
-        if row is None or found is None:
+        result = row.certificate if row else None
+        if row is None or result is None:
             return []
         adjusted = f"alpha {row.alpha:.2g}, since it was picked from {self.compared}"
-        if found.rank == found.reference:
-            rank = f"No rank of {self.leader} below {found.reference} is shown to be non-inferior"
+        if result.rank == result.reference:
+            rank = f"No rank of {self.leader} below {result.reference} is shown to be non-inferior"
         else:
-            rank = f"Rank {found.rank} of {self.leader} is non-inferior to rank {found.reference}"
-        return [f"{rank} at a margin of {found.delta:g} ({adjusted})."]
+            rank = f"Rank {result.rank} of {self.leader} is non-inferior to rank {result.reference}"
+        return [f"{rank} at a margin of {result.delta:g} ({adjusted})."]
 
     def to_dict(self) -> dict[str, Any]:
         """An element of ``best`` in the detailed JSON."""

@@ -99,9 +99,9 @@ def spread_of_pilot(
     words = f"pilot of {documents} documents"
     if many:
         words += f" × {', '.join(str(arm.seeds) for arm in parts.arms)} seeds"
-    found = Spread(document, seed, rest, len(parts.arms), words, changed, abs(parts.value))
+    result = Spread(document, seed, rest, len(parts.arms), words, changed, abs(parts.value))
     between = float(np.mean([arm.seeds * arm.between for arm in many] or [0.0]))
-    return replace(found, upper=_upper(found, parts, changes, between))
+    return replace(result, upper=_upper(result, parts, changes, between))
 
 
 def _upper(

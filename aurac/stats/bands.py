@@ -73,9 +73,9 @@ def bands(
     if layout.df <= 0:
         raise CurveError(f"{points.label} has {layout.groups} independent units, so no band")
     if kind == "pointwise":
-        found = [mean_interval(row, layout, level) for row in points.outcomes]
-        method = f"pointwise, {'; '.join(dict.fromkeys(e.method for e in found))}"
-        return Bands(points.ranks, *_ends(found), kind, method, level)
+        result = [mean_interval(row, layout, level) for row in points.outcomes]
+        method = f"pointwise, {'; '.join(dict.fromkeys(e.method for e in result))}"
+        return Bands(points.ranks, *_ends(result), kind, method, level)
     if kind != "simultaneous":
         raise CurveError(f"bands {kind!r}", expected="'pointwise' or 'simultaneous'")
     stream = np.random.default_rng(0) if rng is None else rng
@@ -95,18 +95,18 @@ def _simultaneous(
     critical = max_t(outcomes[~flat], layout, rng, float(share)) if not flat.all() else 0.0
     each = 1.0 - 2.0 * float(t_tail(critical, layout.df))
     alone = 1 - (1 - level) / len(ranks)
-    found = [
+    result = [
         mean_interval(row, layout, alone if same else each)
         for row, same in zip(outcomes, flat, strict=True)
     ]
-    low, high = _ends(found)
+    low, high = _ends(result)
     method = f"simultaneous, max-|t| critical value {critical:.2f}, {layout.describe()}"
     return Bands(ranks, low, high, "simultaneous", method, level)
 
 
-def _ends(found: Sequence[Estimate]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    low = tuple(float(one.low if one.low is not None else 0.0) for one in found)
-    return low, tuple(float(one.high if one.high is not None else 1.0) for one in found)
+def _ends(result: Sequence[Estimate]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    low = tuple(float(one.low if one.low is not None else 0.0) for one in result)
+    return low, tuple(float(one.high if one.high is not None else 1.0) for one in result)
 
 
 def max_t(

@@ -27,10 +27,10 @@ def clustered(values: Any, clusters: Sequence[Any], level: float = 0.95) -> Esti
     Raises:
         CurveError: Fewer than two clusters, or labels of another length.
     """
-    found = interval(values, clusters=clusters, level=level)
-    if found.low is None:
+    result = interval(values, clusters=clusters, level=level)
+    if result.low is None:
         raise CurveError("a single cluster", expected="at least 2, and many more to be of use")
-    return found
+    return result
 
 
 def stratified(values: Any, strata: Sequence[Any], level: float = 0.95) -> Estimate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from aurac.stats.mean import Layout
 
 Groups = Mapping[str, Sequence[str]]
+# The clusters, strata and number of the documents → how they hang together.
+Layouts = dict[tuple[Any, ...], "Layout"]
 
 
-@dataclass(frozen=True, eq=False)
-class Arm:
+@dataclass(eq=False)
+class RecipeGroup:
     """One or more curves on one task that differ in the training seed only.
 
     Attributes:
@@ -38,7 +40,7 @@ class Arm:
     name: str
     task: str | None
     curves: tuple[Curve, ...]
-    layouts: dict[tuple[int, int, int], Layout] = field(repr=False)
+    layouts: Layouts = field(default_factory=dict, repr=False)
     _areas: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
     @property
@@ -85,18 +87,17 @@ class Arm:
         """(K,) mean over seeds."""
         return tuple(map(float, np.mean([c.accuracy for c in self.curves], axis=0)))
 
-    def layout(self, other: Arm | None = None, order: NDArray[np.intp] | None = None) -> Layout:
+    def layout(
+        self, other: RecipeGroup | None = None, order: NDArray[np.intp] | None = None
+    ) -> Layout:
         """The documents' clusters and strata, with those that only the `other` of a pair knows.
 
         `order` says where each document stands in the other, as `same_documents` does.
         """
         first = self.first if other is None else with_labels_of(self.first, other.first, order)
-        key = (id(first.clusters), id(first.strata), first.n_docs or 0)
+        key = (first.clusters, first.strata, first.n_docs)
         if key not in self.layouts:
-            made = layout_of(first)
-            if first is not self.first and order is not None:
-                return made  # of labels in a new order, whose identity says nothing
-            self.layouts[key] = made
+            self.layouts[key] = layout_of(first)
         return self.layouts[key]
 
     def areas(self, axis: str) -> NDArray[np.float64]:
@@ -110,14 +111,16 @@ class Arm:
             self._areas[axis] = np.stack(rows)
         return self._areas[axis]
 
-    def at(self, ranks: Sequence[int]) -> Arm:
+    def at(self, ranks: Sequence[int]) -> RecipeGroup:
         """The same arm at some of its ranks."""
         if tuple(ranks) == self.ranks and self.gap is None:
             return self
-        return Arm(self.name, self.task, tuple(c.at(ranks) for c in self.curves), self.layouts)
+        return RecipeGroup(
+            self.name, self.task, tuple(c.at(ranks) for c in self.curves), self.layouts
+        )
 
 
-def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Arm]:
+def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[RecipeGroup]:
     """Curves → arms, in the order in which they were given.
 
     Curves of one adapter (or group), task, metric, basis and rescale are seeds of one arm, in the
@@ -134,15 +137,15 @@ def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Arm]:
     if not curves:
         raise CurveError("no curves", expected="at least one")
     names = check_groups(groups or {}, (curve.adapter for curve in curves))
-    found: dict[tuple[str | None, ...], list[Curve]] = {}
+    result: dict[tuple[str | None, ...], list[Curve]] = {}
     for curve in curves:
         name = names.get(curve.adapter or "", curve.adapter or "adapter")
         key = (name, curve.task, curve.metric, curve.basis, curve.rescale)
-        found.setdefault(key, []).append(curve)
+        result.setdefault(key, []).append(curve)
     several = _several_metrics(curves)
-    layouts: dict[tuple[int, int, int], Layout] = {}
+    layouts: Layouts = {}
     arms = []
-    for (arm, task, metric, *_), members in found.items():
+    for (arm, task, metric, *_), members in result.items():
         members.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
         _check_seeds(str(arm), members, grouped=arm in (groups or {}))
         for other in members[1:]:
@@ -150,7 +153,7 @@ def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Arm]:
                 order = same_documents(members[0], other)
                 members[0] = with_labels_of(members[0], other, order)
         shown = f"{task} ({metric})" if task in several and metric else task
-        arms.append(Arm(str(arm), shown, tuple(members), layouts))
+        arms.append(RecipeGroup(str(arm), shown, tuple(members), layouts))
     return arms
 
 
@@ -179,7 +182,7 @@ def _several_metrics(curves: Sequence[Curve]) -> set[str | None]:
     metrics: dict[str | None, set[str | None]] = {}
     for curve in curves:
         metrics.setdefault(curve.task, set()).add(curve.metric)
-    return {task for task, found in metrics.items() if len(found) > 1}
+    return {task for task, result in metrics.items() if len(result) > 1}
 
 
 def _check_seeds(name: str, members: Sequence[Curve], *, grouped: bool) -> None:

@@ -86,5 +86,5 @@ def standard_error(
 ) -> float | None:
     """Standard error of the mean of (n,) numbers; None from a single unit or constant numbers."""
     array = as_vector(values)
-    found = moments(array, Layout.make(array.size, clusters, strata))
-    return None if found.df <= 0 or is_constant(array) else float(found.se)
+    result = moments(array, Layout.make(array.size, clusters, strata))
+    return None if result.df <= 0 or is_constant(array) else float(result.se)

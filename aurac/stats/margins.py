@@ -10,7 +10,7 @@ from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats.analysis import split_variants
 from aurac.stats.best import margin_test
-from aurac.stats.groups import Arm, Groups, gather
+from aurac.stats.groups import Groups, RecipeGroup, gather
 from aurac.stats.paired import same_documents, shared_ranks
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _between(a: Any, b: Any, margin: float, *, equivalent: bool, **options: Any)
     return _tested(first, second, margin, equivalent=equivalent, **options)
 
 
-def _arm(curves: Any, name: str) -> Arm:
+def _arm(curves: Any, name: str) -> RecipeGroup:
     several = curves if isinstance(curves, (list, tuple)) else [curves]
     if not several:
         raise CurveError(f"no curves for {name}", expected="at least one")
@@ -190,8 +190,8 @@ def margin_tests(
 
 
 def _tested(
-    a: Arm,
-    b: Arm,
+    a: RecipeGroup,
+    b: RecipeGroup,
     margin: float,
     *,
     equivalent: bool = False,

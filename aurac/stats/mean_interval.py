@@ -49,8 +49,8 @@ def mean_interval(values: NDArray[np.float64], layout: Layout, level: float) -> 
     Student's t from `FEW_EVENTS` effective events on, `edge_ends` below, the rule of three where
     all documents score alike. No ends where there is a single unit.
     """
-    found = moments(values, layout)
-    value, se, df = float(found.mean), float(found.se), float(found.df)
+    result = moments(values, layout)
+    value, se, df = float(result.mean), float(result.se), float(result.df)
     if df <= 0:
         return Estimate(value, None, None, None, _no_spread(layout), level)
     if is_constant(values):
@@ -79,8 +79,8 @@ def edge_excess(values: NDArray[np.float64], layout: Layout) -> Excess | None:
         Level → squared distances to the ends of `mean_interval` minus the square of t's, which may
         be negative; None where t holds.
     """
-    found = moments(values, layout)
-    mean, se, df = float(found.mean), float(found.se), float(found.df)
+    result = moments(values, layout)
+    mean, se, df = float(result.mean), float(result.se), float(result.df)
     constant = is_constant(values)
     if df <= 0 or (not constant and effective_events(mean, se) >= FEW_EVENTS):
         return None
@@ -148,9 +148,9 @@ def effective_binomial(
         share = zero_spread_bound(layout, (1.0 + level) / 2.0)
         constant = float(values[0])
         return constant * (1.0 - share), constant + (1.0 - constant) * share
-    found = moments(values, layout)
-    mean = float(found.mean)
-    size = effective_size(mean, float(found.se) ** 2, float(found.df), layout, level)
+    result = moments(values, layout)
+    mean = float(result.mean)
+    size = effective_size(mean, float(result.se) ** 2, float(result.df), layout, level)
     return binomial_ends(mean, size, level)
 
 

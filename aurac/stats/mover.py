@@ -30,8 +30,8 @@ def _events(values: NDArray[np.float64], layout: Layout) -> float:
 
     0 where nothing happened, infinite where all documents are alike.
     """
-    found = moments(values, layout)
-    mean, se = float(found.mean), float(found.se)
+    result = moments(values, layout)
+    mean, se = float(result.mean), float(result.se)
     if mean <= 1e-12:
         return 0.0
     return (mean / se) ** 2 if se > 1e-12 else float("inf")
@@ -92,10 +92,10 @@ def skew_excess(gap: NDArray[np.float64], layout: Layout) -> Excess | None:
     """
     if layout.df <= 0 or not few_events(gap, layout):
         return None
-    found = moments(gap, layout)
+    result = moments(gap, layout)
 
     def excess(level: float) -> tuple[float, float]:
-        squared = (t_quantile((1.0 + level) / 2.0, found.df) * float(found.se)) ** 2
+        squared = (t_quantile((1.0 + level) / 2.0, result.df) * float(result.se)) ** 2
         down, up = mover(gap, layout, level)
         return max(down * down - squared, 0.0), max(up * up - squared, 0.0)
 

@@ -140,8 +140,8 @@ def certify(
     layout = layout_of(first)
     steps = sequence(rows[top], {r: rows[r] for r in below}, layout, delta, alpha)
     passed = [step for step in steps if step.tested and step.passed]
-    chosen = passed[-1] if passed else None
-    rank = chosen.rank if chosen else top
+    smallest = passed[-1] if passed else None
+    rank = smallest.rank if smallest else top
     each = top
     for step in steps:
         if step.checkpoints >= delta:
@@ -152,7 +152,7 @@ def certify(
         reference=top,
         delta=delta,
         alpha=alpha,
-        flip_rate=chosen.flip_rate if chosen else 0.0,
+        flip_rate=smallest.flip_rate if smallest else 0.0,
         smallest_delta=steps[0].delta_needed,
         steps=steps,
         conditional=len(seeds) == 1,
@@ -244,12 +244,12 @@ def loss_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple
     if few_clusters or differing_units(loss, layout) < FEW or layout.df <= 0:
         unit = "documents" if layout.clusters is None else "clusters"
         return exact_bound(loss, layout, alpha), f"Clopper-Pearson over {unit}"
-    found = moments(loss, layout)
-    plain = t_quantile(1.0 - alpha, found.df) * float(found.se)
+    result = moments(loss, layout)
+    plain = t_quantile(1.0 - alpha, result.df) * float(result.se)
     careful = mover(loss, layout, 1.0 - 2.0 * alpha)[1]
     if careful > plain:
-        return float(found.mean) + careful, f"MOVER of gains and losses, {layout.describe()}"
-    return float(found.mean) + plain, f"paired t, {found.df:.4g} df, {layout.describe()}"
+        return float(result.mean) + careful, f"MOVER of gains and losses, {layout.describe()}"
+    return float(result.mean) + plain, f"paired t, {result.df:.4g} df, {layout.describe()}"
 
 
 def recipe_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple[float, str]:

@@ -323,9 +323,9 @@ def paired_curves(
     if order is not None:
         right = right[order]
     layout = layout_of(with_labels_of(first, second, order))
-    found = compare_arms(left[None], right[None], layout, level=level)
+    result = compare_arms(left[None], right[None], layout, level=level)
     gained, lost = gained_and_lost(first, second, order)
-    return PairedCurves(found, axis, ranks, gained, lost, left.size)
+    return PairedCurves(result, axis, ranks, gained, lost, left.size)
 
 
 def gained_and_lost(

@@ -172,14 +172,14 @@ class Study:
         if self.question == "interval":
             scores = outcomes.scores(self.rng, n)
             level = 1.0 - self.alpha
-            found = (
+            result = (
                 interval(scores[0], level=level)
                 if self.seeds == 1
                 else over_seeds(scores, level=level)
             )
-            if found.low is None or found.high is None:
+            if result.low is None or result.high is None:
                 return False
-            return found.high - found.low <= 2.0 * self.delta
+            return result.high - result.low <= 2.0 * self.delta
         first, second = outcomes.pair(self.rng, n)
         if self.question == "difference":
             parts = components([second, first], [1, -1], Layout(n))
@@ -203,10 +203,10 @@ class Study:
                 "between seeds stays: train more seeds"
             )
             return Plan(self.seeds, None, reason)
-        found = self._search(power)
+        result = self._search(power)
         if not check:
-            return Plan(self.seeds, found)
-        documents, reached = self._checked(found, power)
+            return Plan(self.seeds, result)
+        documents, reached = self._checked(result, power)
         error = float(np.sqrt(reached * (1.0 - reached) / self._repetitions[1]))
         return Plan(self.seeds, documents, power=reached, power_se=error)
 
@@ -260,8 +260,8 @@ class Study:
             if low and high:  # the power may jump with the number of documents
                 n = round(np.sqrt(low * high))
         enough = [m for m, share in tried.items() if share >= power - 1.5 * _CLOSE]
-        chosen = min(enough, key=lambda m: abs(tried[m] - power)) if enough else max(tried)
-        return chosen, tried[chosen]
+        documents = min(enough, key=lambda m: abs(tried[m] - power)) if enough else max(tried)
+        return documents, tried[documents]
 
     @property
     def _repetitions(self) -> tuple[int, int]:

@@ -125,19 +125,19 @@ def _estimate(curve: Curve, axis: Axis, weights: NDArray[np.float64], level: flo
     return mean_interval(document_areas(curve, axis), layout_of(curve), level)
 
 
-def _recorded(given: Any, computed: Mapping[Axis, Estimate], level: float) -> dict[Axis, Estimate]:
+def _recorded(source: Any, computed: Mapping[Axis, Estimate], level: float) -> dict[Axis, Estimate]:
     """The intervals of a row of ``results.json``, which has no outcomes to compute them from."""
-    recorded = given.get("score") if isinstance(given, Mapping) else None
+    recorded = source.get("score") if isinstance(source, Mapping) else None
     if not isinstance(recorded, Mapping) or abs(level - RECORDED_LEVEL) > 1e-9:
         return {}
-    found: dict[Axis, Estimate] = {}
+    result: dict[Axis, Estimate] = {}
     for axis, plain in computed.items():
         row = recorded.get(axis) or {}
         same = row.get("value") is not None and abs(row["value"] - plain.value) < 1e-6
         if same and row.get("low") is not None and row.get("high") is not None:
-            method = str(given.get("score_method") or "as recorded")
-            found[axis] = Estimate(plain.value, row.get("se"), row["low"], row["high"], method)
-    return found
+            method = str(source.get("score_method") or "as recorded")
+            result[axis] = Estimate(plain.value, row.get("se"), row["low"], row["high"], method)
+    return result
 
 
 def score_notes(estimate: Estimate) -> tuple[str, ...]:

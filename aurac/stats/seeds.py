@@ -48,7 +48,7 @@ Names = Sequence[Hashable]
 
 
 @dataclass(frozen=True)
-class Arm:
+class SeedMeans:
     """What one arm adds to the variance.
 
     Attributes:
@@ -88,7 +88,7 @@ class Components:
     """
 
     value: float
-    arms: tuple[Arm, ...]
+    arms: tuple[SeedMeans, ...]
     document: float
     document_df: float
     excess: Excess | None = field(default=None, compare=False, repr=False)
@@ -171,16 +171,16 @@ def components(
     """
     labels = names or [None] * len(arms)
     values = over_arms(arms, signs) if averaged is None else averaged
-    found = moments(values, layout)
+    result = moments(values, layout)
     differences = len(arms) > 1 if signed is None else signed
     return Components(
-        value=float(found.mean),
+        value=float(result.mean),
         arms=tuple(
             _arm(arm, sign, layout, seeds)
             for arm, sign, seeds in zip(arms, signs, labels, strict=True)
         ),
-        document=float(found.se) ** 2,
-        document_df=float(found.df),
+        document=float(result.se) ** 2,
+        document_df=float(result.df),
         excess=skew_excess(values, layout) if differences else edge_excess(values, layout),
     )
 
@@ -193,17 +193,17 @@ def over_arms(arms: Sequence[NDArray[np.float64]], signs: Sequence[int]) -> NDAr
     return np.asarray(total)
 
 
-def _arm(values: NDArray[np.float64], sign: int, layout: Layout, names: Names | None) -> Arm:
+def _arm(values: NDArray[np.float64], sign: int, layout: Layout, names: Names | None) -> SeedMeans:
     means = values.mean(axis=1)
     seeds = means.size
     labels = None if names is None else tuple(names)
     if seeds < 2 or layout.df <= 0:
-        return Arm(sign * means, 0.0, 0.0, labels)
+        return SeedMeans(sign * means, 0.0, 0.0, labels)
     rest = values - values.mean(axis=0) - means[:, None] + means.mean()
     squares = np.square(unit_residuals(rest, layout)).sum()
     # For independent documents this is MS_e / (S·n), MS_e = Σ rest² / ((S-1)(n-1)).
     spread = float(squares / (layout.n**2 * seeds * (seeds - 1)))
-    return Arm(sign * means, spread, layout.df * (seeds - 1.0), labels)
+    return SeedMeans(sign * means, spread, layout.df * (seeds - 1.0), labels)
 
 
 def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Components:
@@ -226,7 +226,7 @@ def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Comp
         means = np.sum([weights[task] * row for task, row in rows.items()], axis=0)
         terms = [(weights[t] ** 2 * arm.rest, arm.rest_df) for t, arm in by_task.items()]
         rest = sum(v for v, _ in terms)
-        arms.append(Arm(means, rest, satterthwaite(rest, terms), same[0].names))
+        arms.append(SeedMeans(means, rest, satterthwaite(rest, terms), same[0].names))
     terms = [(weights[t] ** 2 * p.document, p.document_df) for t, p in parts.items()]
     document = sum(v for v, _ in terms)
     value = sum(weights[task] * part.value for task, part in parts.items())
@@ -241,7 +241,7 @@ def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Comp
     )
 
 
-def _matched(arms: Mapping[str, Arm]) -> dict[str, NDArray[np.float64]]:
+def _matched(arms: Mapping[str, SeedMeans]) -> dict[str, NDArray[np.float64]]:
     """For each task the seed means of one arm, in the order of the first task's seeds."""
     (first_task, first), *_ = arms.items()
     rows = {}
@@ -261,7 +261,7 @@ def _matched(arms: Mapping[str, Arm]) -> dict[str, NDArray[np.float64]]:
     return rows
 
 
-def _list(arm: Arm) -> str:
+def _list(arm: SeedMeans) -> str:
     if arm.names is None:
         return f"{arm.seeds} without numbers"
     parts = (name if isinstance(name, tuple) else (name,) for name in arm.names)

@@ -54,15 +54,17 @@ class Advice:
         }
 
 
-def truncation_advice(found: Analysis) -> list[Advice]:
+def truncation_advice(result: Analysis) -> list[Advice]:
     """One for every adapter and task that was truncated in several ways and scored in two."""
-    pairs = {(row.a, row.b, row.task): row for row in found.variants}
+    pairs = {(row.a, row.b, row.task): row for row in result.variants}
     ways: dict[tuple[str, str | None], list[ScoreRow]] = {}
-    for row in found.scores:
+    for row in result.scores:
         if row.log2 is not None:
             ways.setdefault((row.adapter, row.task), []).append(row)
     return [
-        _advice(rows, pairs, found.axis, 1 - found.level) for rows in ways.values() if len(rows) > 1
+        _advice(rows, pairs, result.axis, 1 - result.level)
+        for rows in ways.values()
+        if len(rows) > 1
     ]
 
 
@@ -80,7 +82,7 @@ def _advice(
             continue
         a, b = (f"{one.adapter} · {one.truncation}" for one in (row, best))
         pair = pairs.get((a, b, row.task)) or pairs.get((b, a, row.task))
-        sign = verdict(pair.found, pair.p_holm, alpha) if pair and pair.found else None
+        sign = verdict(pair.result, pair.p_holm, alpha) if pair and pair.result else None
         (beats if sign else unclear).append(row.truncation)
     return Advice(
         adapter=best.adapter,

@@ -109,7 +109,7 @@ def test_labels_of_one_curve_serve_a_pair(which, backwards):
     found = paired_curves(a, b, rng=RNG).difference.estimate
     assert (found.value, found.low, found.high) == pytest.approx((both.value, both.low, both.high))
     (pair,) = analyse([a, b], rng=np.random.default_rng(0)).pairs
-    assert (pair.found.estimate.low, pair.found.estimate.high) == pytest.approx(
+    assert (pair.result.estimate.low, pair.result.estimate.high) == pytest.approx(
         (both.low, both.high)
     )
 

@@ -83,7 +83,7 @@ def test_analysis_equals_the_single_calls():
     a, b = curve(1, adapter="a"), curve(2, 0.3, adapter="b")
     pair = analyse([a, b], rng=rng(), axis="linear").pairs[0]
     alone = paired_curves(a, b, rng=rng(), axis="linear")
-    assert pair.found == alone.difference
+    assert pair.result == alone.difference
     assert (pair.gained, pair.lost) == (alone.gained, alone.lost)
 
 
@@ -105,7 +105,7 @@ def test_seeds_form_an_arm():
     found = analyse(curves, rng=rng())
     assert [row.seeds for row in found.scores] == [3, 3]
     (pair,) = found.pairs
-    assert not pair.found.conditional
+    assert not pair.result.conditional
     assert pair.gained is None  # which seed would it be of?
     assert "for another draw of documents and training seeds" in pair.sentence
     assert found.scores[0].mean == pytest.approx(np.mean([outcomes(s).mean() for s in range(3)]))
@@ -220,7 +220,7 @@ def test_a_missing_rank_gives_none_with_its_reason():
     assert found.scores[0].log2 is None
     assert found.scores[0].reason == "no accuracy at rank 8: out of memory"
     assert strict(found.to_dict())["scores"][0]["log2"]["value"] is None
-    assert found.pairs[0].found is None
+    assert found.pairs[0].result is None
     assert "not compared" in found.pairs[0].sentence
     common = analyse([broken, curve(2, adapter="b")], rng=rng(), support="common")
     assert common.pairs[0].ranks == (1, 2, 4)
@@ -275,4 +275,4 @@ def test_duplicated_runs_are_no_more_data():
     one = analyse(frame({"a": outcomes(1)}), rng=rng())
     two = analyse(frame({"a": outcomes(1), "copy": outcomes(1)}), rng=rng())
     assert two.scores[0].log2 == two.scores[1].log2 == one.scores[0].log2
-    assert two.pairs[0].found.p == 1.0
+    assert two.pairs[0].result.p == 1.0

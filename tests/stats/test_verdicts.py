@@ -171,7 +171,7 @@ def test_the_order_of_lines_changes_no_number(seed):
 
     def by_name(found) -> dict:
         rows = [(r.a, r.b, None, r.estimate) for r in found.aggregates]
-        rows += [(r.a, r.b, r.task, r.found.estimate) for r in found.pairs]
+        rows += [(r.a, r.b, r.task, r.result.estimate) for r in found.pairs]
         rows += [(r.adapter, None, r.task, r.log2) for r in found.scores]
         return {row[:3]: [row[3].value, row[3].low, row[3].high] for row in rows}
 
