@@ -591,6 +591,7 @@ def test_a_second_signal_leaves_at_once():
 _KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
+import aurac.runs.runner
 from runs_doubles import Task, planned, runner
 from aurac.runs import plan
 from aurac.runs.lock import Locks
@@ -598,6 +599,7 @@ from aurac.runs.runner import RunContext
 from aurac.runs.store import CellStore
 
 plan.BLOCK_DOCUMENTS = {"cpu": 2}
+aurac.runs.runner.MOST_DEATHS = 99  # kills may come faster than blocks
 folder, draw, kills = Path(sys.argv[1]), random.Random(sys.argv[2]), 0
 begun = folder.with_suffix(".txt")
 
@@ -606,7 +608,7 @@ def note(options):
         file.write("x")
 
 def cells():
-    return planned(*(Task(f"t{k}", n=7, seconds=0.01, act=note) for k in range(5)))
+    return planned(*(Task(f"t{k}", n=7, seconds=0.03, act=note) for k in range(5)))
 
 def work():
     with Locks(folder) as locks:
@@ -645,7 +647,7 @@ def test_kills_at_random_moments_lose_one_block_each_at_most(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         kills, begun = map(int, done.stdout.split())
-        assert kills > 3
+        assert kills > 2
         assert 20 <= begun <= 20 + kills
         for cell in cells:
             one, other = stored(folder, cell), stored(tmp_path / "undisturbed", cell)
