@@ -202,8 +202,8 @@ def skewed_ends(gap: NDArray[np.float64], layout: Layout, alpha: float) -> tuple
     """One-sided t bounds for the mean of `gap` (n,), moved outward by its skewness.
 
     ``κ3 (1 + 2t²) / (6 se²)`` with κ3 the third cumulant of the mean (Johnson 1978): against many
-    small gains and few large losses the t bound errs in 6 to 7 % at 300 to 1,000 documents. Clusters
-    that were not drawn may differ by 1, as in `aurac.stats.noninferiority.unseen_clusters`.
+    small gains and few large losses the t bound errs in 6 to 7 % at 300 to 1,000 documents.
+    Clusters that were not drawn may differ by 1 (`unseen_clusters`).
     """
     result = moments(gap, layout)
     mean, se = float(result.mean), float(result.se)
