@@ -21,7 +21,7 @@ COMMANDS = {
     "truncate": "Cut an adapter to a smaller rank; the result is plain PEFT.",
     "inspect": "Say what a checkpoint is: format, method, ranks, scaling, sizes.",
     "score": "AURAC and comparisons from numbers alone.",
-    "recommend": "The smallest rank that is certified good enough.",
+    "recommend": "The smallest rank that is non-inferior to the full one.",
     "plan": "How many documents and seeds a question needs.",
     "report": "Write the report of a run again.",
     "export": "Write a run in the layout of another tool (lm-eval).",

@@ -34,7 +34,7 @@ def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=float,
             default=0.05,
             show_default=True,
-            help="Error rate of certificates and margin tests.",
+            help="Error rate of non-inferiority and margin tests.",
         ),
         click.option("--support", help="'common' compares unequal grids on the ranks both have."),
         click.option(

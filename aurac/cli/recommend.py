@@ -1,4 +1,4 @@
-"""`aurac recommend`: the certified smallest rank, and which truncation to use."""
+"""`aurac recommend`: the smallest non-inferior rank, and which truncation to use."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def recommend(
     details: bool,
     **options: Any,
 ) -> None:
-    """The smallest rank certified to lose less than DELTA against the full rank.
+    """The smallest rank that is non-inferior to the full one at the margin DELTA.
 
     A fixed sequence of one-sided paired tests from the rank below the reference downward. Choose
-    DELTA before looking: the certificate's error rate holds for one that was.
+    DELTA before looking: the test's error rate holds for one that was.
 
     \b
     aurac recommend runs/gsm8k --delta 0.02

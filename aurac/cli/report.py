@@ -20,7 +20,7 @@ import click
     "--margin",
     "delta",
     type=float,
-    help="Loss against the highest rank that a certified rank may have, chosen before looking; "
+    help="Loss against the highest rank that a non-inferior rank may have, chosen before looking; "
     "without it the report assumes 0.02 and says so.",
 )
 @click.option("--group", "groups", multiple=True, help="NAME=ADAPTER,ADAPTER: seeds of one recipe.")

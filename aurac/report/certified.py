@@ -1,4 +1,4 @@
-"""The smallest rank that is good enough: certified against the highest one, or not at all."""
+"""The smallest non-inferior rank, tested against the highest one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALPHA = 0.05
 
 
 def certificate(curve: CurveRow, delta: float = DELTA, alpha: float = ALPHA) -> Certificate | None:
-    """What is certified for a curve; None without documents or with a single rank."""
+    """The non-inferiority tests of a curve; None without documents or with a single rank."""
     from aurac.stats import certify
 
     seeds = seeds_of(curve)
@@ -67,7 +67,7 @@ def rank_sentence(
 
     Args:
         curve: The curve.
-        found: What is certified for it.
+        found: Its non-inferiority tests.
         who: What the sentence calls it.
         picked_from: How many curves it was picked from as the largest; `found` allows for that.
     """
@@ -88,12 +88,12 @@ def rank_sentence(
         needed = percent(found.smallest_delta)
         return (
             f"The rank to use of {who} is its highest, {_cost(curve, top)}, with an accuracy of "
-            f"{full}: no smaller one is certified to lose less than {tolerance} against it "
+            f"{full}: no smaller one is non-inferior to it at a margin of {tolerance} "
             f"({sure}). That would have taken a margin of {needed} points."
         )
     small = f"{percent(curve.accuracy[at[found.rank]])} %"
     return (
-        f"The smallest rank of {who} that is certified to lose less than {tolerance} is "
+        f"The smallest rank of {who} that is non-inferior at a margin of {tolerance} is "
         f"{_cost(curve, found.rank)}, with an accuracy of {small} against {full} at rank "
         f"{_cost(curve, top)} ({sure})."
     )
@@ -120,7 +120,7 @@ def _cost(curve: CurveRow, rank: int) -> str:
 
 
 def rings(found: Sequence[tuple[CurveRow, Certificate | None]]) -> dict[str, int]:
-    """Id of a curve → its certified rank, where that is below the highest."""
+    """Id of a curve → its smallest non-inferior rank, where that is below the highest."""
     return {
         curve.id: certified.rank
         for curve, certified in found

@@ -67,7 +67,7 @@ def loss_table(
     note: str,
     name: str,
 ) -> Table:
-    """What each smaller rank loses against the highest one, and which ranks are certified.
+    """What each smaller rank loses against the highest one, and which ranks are non-inferior.
 
     Args:
         task: Opens the caption.
@@ -93,7 +93,7 @@ def loss_table(
     caption = (
         f"{task}: accuracy lost against the highest rank, in points over the same documents, and "
         "in brackets an upper bound on that loss; all bounds of the table hold together with 95 % "
-        f"confidence. In bold: certified to lose less than {points(found[0][1].delta)} (one-sided "
+        f"confidence. In bold: non-inferior at a margin of {points(found[0][1].delta)} (one-sided "
         "paired tests downward from the highest rank, with an error of 5 % for each curve alone, "
         f"at most {min(100, 5 * len(found))} % for some curve of the table). {note}"
     )

@@ -50,7 +50,7 @@ class Findings:
     rivals: Mapping[str, Sequence[Rival]]
 
     def certificate(self, curve: CurveRow) -> Certificate | None:
-        """What is certified for a curve; None where nothing was looked for or can be said."""
+        """The non-inferiority tests of a curve; None where nothing can be said."""
         return self.certificates.get(curve.id, (curve, None))[1]
 
 
@@ -59,7 +59,7 @@ def find(run: Run, delta: float) -> Findings:
 
     Args:
         run: What was measured.
-        delta: The loss against the highest rank that a certified rank may have, a fraction.
+        delta: The loss against the highest rank that a non-inferior rank may have, a fraction.
     """
     large = len(run.task_names) > MANY_TASKS
     chosen = {task: _chosen(run, task, large=large) for task in run.task_names}

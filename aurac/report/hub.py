@@ -180,8 +180,8 @@ def _table(curve: CurveRow) -> str:
 
 def _tolerance(delta: float, note: str) -> str:
     return (
-        "Certified by one-sided paired tests downward from the highest rank, with a margin of "
-        f"{points(delta)} and an error rate of 5 %, for this adapter alone. {note}".rstrip()
+        "Non-inferiority by one-sided paired tests downward from the highest rank, with a margin "
+        f"of {points(delta)} and an error rate of 5 %, for this adapter alone. {note}".rstrip()
     )
 
 

@@ -91,7 +91,7 @@ def _handles(ax: Axes) -> list[Any]:
             "marker": "o",
             "markersize": 7,
             "markerfacecolor": "none",
-            "label": "certified rank",
+            "label": "non-inferior rank",
         },
     }
     more: list[Any] = [

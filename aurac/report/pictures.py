@@ -35,7 +35,7 @@ class Pictures:
         run: What was measured.
         folder: Where the files go.
         detailed: Whether each point in a page carries its numbers, and there are PDFs for papers.
-        certified: Id of a curve → its certified rank.
+        certified: Id of a curve → its smallest non-inferior rank.
         delta: The loss that the certificates tolerate.
     """
 
@@ -110,8 +110,8 @@ class Pictures:
             )
         if any(curve.id in self.certified for curve in highlighted(self.run, task)):
             parts.append(
-                "A ring is the smallest rank certified to lose less than "
-                f"{points(self.delta)} against the highest (95 % confidence for each curve alone)."
+                "A ring is the smallest rank that is non-inferior to the highest at a margin of "
+                f"{points(self.delta)} (95 % confidence for each curve alone)."
             )
         return parts
 

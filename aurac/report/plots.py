@@ -47,7 +47,7 @@ def rank_accuracy(
         axis: Scale of the rank axis, "log2" or "linear".
         looked: Looks that other figures share; drawn from `curves` when absent.
         highlight: Ids of the curves in colour, the rest is thin and grey; all when absent.
-        certified: Id of a curve → the smallest rank certified for it, which gets a ring.
+        certified: Id of a curve → its smallest non-inferior rank, which gets a ring.
         full: Ids of the curves with a thin level line at the accuracy of their highest rank.
         labels: Whether the lines are named at the right edge, outside of the axes.
     """
@@ -121,7 +121,7 @@ def _level(ax: Axes, curve: CurveRow, look: Look, at: int) -> None:
 
 
 def _ring(ax: Axes, curve: CurveRow, look: Look, at: int, rank: int) -> None:
-    """A ring around the smallest rank that is certified."""
+    """A ring around the smallest non-inferior rank."""
     from matplotlib import rcParams
 
     height = 100 * curve.accuracy[curve.ranks.index(rank)]

@@ -54,7 +54,7 @@ def curve_caption(
 def curve_alt(
     task: str, curves: Sequence[CurveRow], rest: int, certified: Mapping[str, int] | None = None
 ) -> str:
-    """Where each curve starts and ends, its peak and certified rank, and the base."""
+    """Where each curve starts and ends, its peak and non-inferior rank, and the base."""
     parts = [_curve_clause(curve, (certified or {}).get(curve.id)) for curve in curves]
     bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
     base = "".join(f" Base model: {percent(value)} %." for value in bases)
@@ -70,7 +70,7 @@ def _curve_clause(curve: CurveRow, certified: int | None) -> str:
     top = max(range(len(curve.ranks)), key=lambda i: curve.accuracy[i])
     if curve.accuracy[top] > curve.accuracy[-1]:
         line += f", highest {percent(curve.accuracy[top])} % at rank {curve.ranks[top]}"
-    return line if certified is None else f"{line}, rank {certified} certified"
+    return line if certified is None else f"{line}, rank {certified} non-inferior"
 
 
 def hover_texts(curve: CurveRow, marked: Collection[int]) -> list[str]:

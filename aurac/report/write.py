@@ -48,8 +48,8 @@ def write_report(
         out: Where to write; the run folder itself when there is a single one.
         groups: ``arm name -> adapter names`` that are training seeds of one recipe, beside those
             whose recorded recipes say so.
-        delta: The margin: the loss against the highest rank, as a fraction, that a certified rank
-            may have. Without it the report assumes 0.02, and says so.
+        delta: The margin: the loss against the highest rank, as a fraction, that a non-inferior
+            rank may have. Without it the report assumes 0.02, and says so.
 
     Returns:
         The files written, the pages first.

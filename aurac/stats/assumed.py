@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import betaincinv, chdtri
 
 from aurac.errors import CurveError
 from aurac.stats.intervals import interval
@@ -108,6 +107,8 @@ def _upper(
     spread: Spread, parts: Components, changes: NDArray[np.float64] | None, between: float
 ) -> Spread:
     """Every variance of a pilot at its upper limit."""
+    from scipy.special import chdtri
+
     df = max(parts.document_df, 1.0)
     if changes is None and spread.single <= 0:  # no cluster changed: the rule of three
         share = 1.0 - (1.0 - CONFIDENCE) ** (1.0 / (df + 1.0))
@@ -124,6 +125,8 @@ def _upper(
 
 def _upper_changes(spread: Spread, changes: NDArray[np.float64]) -> Spread:
     """The variances over documents at the upper limit of the changes' mean square."""
+    from scipy.special import betaincinv
+
     squares, n = np.square(changes), changes.size
     differing = int(np.count_nonzero(squares > 1e-24))
     share = float(betaincinv(differing + 1, n - differing, CONFIDENCE)) if differing < n else 1.0

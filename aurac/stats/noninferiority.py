@@ -9,7 +9,14 @@ import numpy as np
 
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.mean import Layout, layout_of, moments, t_quantile
+from aurac.stats.mean import (
+    Layout,
+    group_sums,
+    layout_of,
+    moments,
+    t_quantile,
+    zero_spread_bound,
+)
 from aurac.stats.mover import mover
 from aurac.stats.paired import differing_units, same_documents
 from aurac.stats.seeds import as_matrix, components
@@ -21,7 +28,6 @@ if TYPE_CHECKING:
 
 FEW = 10  # differing units below which the t test gives way to an exact bound
 BAD_SEEDS = 0.25  # share of seeds that lose too much which must not go unseen
-BAD_CLUSTERS = 0.1  # and of clusters
 
 
 @dataclass(frozen=True)
@@ -92,11 +98,6 @@ def seeds_needed(alpha: float) -> int:
     no bound on the recipe's loss holds, however small the spread between the seeds happens to be.
     """
     return int(np.ceil(np.log(alpha) / np.log(1.0 - BAD_SEEDS)))
-
-
-def clusters_needed(alpha: float) -> int:
-    """Clusters from which a loss in one out of ten would have shown: 29 at 0.05."""
-    return int(np.ceil(np.log(alpha) / np.log(1.0 - BAD_CLUSTERS)))
 
 
 def certify(
@@ -238,18 +239,29 @@ def loss_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple
 
     Losses without gains are skewed, and there the t bound alone errs up to 8 % of the time. The
     larger of it and the MOVER bound of gains and losses is taken: they agree for many differing
-    documents. Few differing documents, and fewer than `clusters_needed`, take an exact bound.
+    documents. Few differing documents take an exact bound. Clusters that were not drawn may lose
+    all: with G of them a share of ``1 - alpha^(1/G)`` could have gone unseen.
     """
-    few_clusters = layout.clusters is not None and layout.groups < clusters_needed(alpha)
-    if few_clusters or differing_units(loss, layout) < FEW or layout.df <= 0:
+    if differing_units(loss, layout) < FEW or layout.df <= 0:
         unit = "documents" if layout.clusters is None else "clusters"
         return exact_bound(loss, layout, alpha), f"Clopper-Pearson over {unit}"
     result = moments(loss, layout)
     plain = t_quantile(1.0 - alpha, result.df) * float(result.se)
     careful = mover(loss, layout, 1.0 - 2.0 * alpha)[1]
+    unseen = unseen_clusters(loss, layout, alpha)
+    if unseen > max(plain, careful):
+        return float(result.mean) + unseen, f"unseen clusters, {layout.describe()}"
     if careful > plain:
         return float(result.mean) + careful, f"MOVER of gains and losses, {layout.describe()}"
     return float(result.mean) + plain, f"paired t, {result.df:.4g} df, {layout.describe()}"
+
+
+def unseen_clusters(loss: NDArray[np.float64], layout: Layout, alpha: float) -> float:
+    """What clusters worse than all that were drawn may add to the mean loss."""
+    if layout.clusters is None:
+        return 0.0
+    worst = float((group_sums(loss, layout.clusters) / layout.sizes()).max())
+    return zero_spread_bound(layout, 1.0 - alpha) * (1.0 - worst)
 
 
 def recipe_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple[float, str]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.special import ndtri
 
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
@@ -238,22 +237,22 @@ class Study:
     def _further(self, n: int, reached: float, power: float) -> int:
         """The next number of documents to try: as the formula has it, a step beyond."""
         share = min(max(reached, 0.01), 0.99)
-        critical = -float(ndtri(self._tail))
-        factor = (critical + ndtri(power)) / max(critical + ndtri(share), 0.2)
+        critical = -_normal(self._tail)
+        factor = (critical + _normal(power)) / max(critical + _normal(share), 0.2)
         beyond = 1.1 if reached < power else 1.0 / 1.1
         return int(min(LIMIT, np.ceil(n * min(max(factor**2 * beyond, 0.3), 5.0))))
 
     def _checked(self, n: int, power: float) -> tuple[int, float]:
         """The nearest number of documents whose power, simulated longer, is as promised."""
         tried: dict[int, float] = {}
-        slope = (-float(ndtri(self._tail)) + float(ndtri(power))) / 2.0
+        slope = (-_normal(self._tail) + _normal(power)) / 2.0
         for _ in range(5):
             if n in tried:
                 break
             reached = tried[n] = self.power(n, self._repetitions[1])
             if abs(reached - power) < _CLOSE:
                 break
-            miss = float(ndtri(power) - ndtri(min(max(reached, 0.01), 0.99))) / slope
+            miss = (_normal(power) - _normal(min(max(reached, 0.01), 0.99))) / slope
             n = max(2, min(LIMIT, round(n * np.exp(np.clip(miss, -0.25, 0.25)))))
             low = max((m for m, share in tried.items() if share < power), default=0)
             high = min((m for m, share in tried.items() if share >= power), default=0)
@@ -295,6 +294,11 @@ class Study:
         if self.question == "certificate":  # no loss in n documents is not enough before
             n = max(n, np.log(self.alpha) / np.log1p(-self.delta))
         return max(2, int(np.ceil(n)))
+
+
+def _normal(probability: float) -> float:
+    """The standard normal quantile."""
+    return t_quantile(probability, float("inf"))
 
 
 def _check(delta: float, alpha: float, power: float, comparisons: int, question: str) -> None:

@@ -99,7 +99,7 @@ def _seeds(rng: np.random.Generator, count: int, name: str, n: int) -> list[Curv
 
 def concentrated(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
     """Documents in clusters of which few lose; the margin is what they lose on average."""
-    for groups, size in ((20, 50), (60, 20)):
+    for groups, size in ((20, 50), (60, 20), (200, 6)):
         labels = tuple(np.repeat(np.arange(groups), size).tolist())
         for share_bad in (0.25, 0.1, 0.05):
 

@@ -64,7 +64,7 @@ def clusters(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
                 hits[i] += found.low <= truth <= found.high
         name = f"{passages} passages of {size}"
         yield Row(
-            "clusters, CR1 interval covers", name, n, hits[0] / repetitions, repetitions, ".95"
+            "clusters, CR2 interval covers", name, n, hits[0] / repetitions, repetitions, ".95"
         )
         yield Row(
             "clusters ignored (not offered)",

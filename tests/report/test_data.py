@@ -108,11 +108,11 @@ def test_a_certified_rank_is_marked_in_table_figure_and_alt_text(folder):
     certified = [int(r["rank"]) for r in losses if r["certified"] == "yes"]
     assert certified
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert f"rank {min(certified)} certified" in page
+    assert f"rank {min(certified)} non-inferior" in page
     assert '-ring"' in page
     assert '-full"' in page
     text = (folder / "report.md").read_text(encoding="utf-8")
-    assert "certified to lose less than 30 points" in text
+    assert "non-inferior at a margin of 30 points" in text
 
 
 def test_no_rows_is_a_header(tmp_path):

@@ -97,7 +97,7 @@ def test_the_rank_sentence_says_what_is_certified_and_what_it_costs(tmp_path):
     assert rings([(curve, far)]) == {curve.id: 2}
     said = rank_sentence(curve, far, "a")
     assert (
-        "The smallest rank of a that is certified to lose less than 90 points is 2 (184 kB)" in said
+        "The smallest rank of a that is non-inferior at a margin of 90 points is 2 (184 kB)" in said
     )
     near = certificate(curve, 0.0001)
     assert near.rank == 8
