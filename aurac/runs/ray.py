@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError, UsageError
 from aurac.models.device import share_cores
-from aurac.runs.plan import blocks_of
 from aurac.runs.runner import failure_content, keep_aggregates
 from aurac.runs.schema import Block
 from aurac.runs.settings import to_plain
@@ -151,7 +150,7 @@ class _Queue:
             return
         missing = cell.missing(self._store.read(key, cell.documents))
         self._context.on_cell(cell)
-        blocks = deque(blocks_of(missing, cell.identity.device_kind))
+        blocks = deque(cell.blocks(missing))
         entry = _Open(cell, blocks, len(cell.documents) - len(missing))
         self._open[key] = entry
         self._count(entry, cell.task.n_requests - cell.requests(missing))

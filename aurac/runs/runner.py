@@ -20,7 +20,6 @@ from aurac.models.device import no_memory
 from aurac.runs.device_limits import free_memory, halved, stop_if_device_is_lost
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.log import Profile, RunLog
-from aurac.runs.plan import blocks_of
 from aurac.runs.schema import Aggregates, Block, Budgets, EngineCounts, Logged
 from aurac.runs.store import cannot_write, documents_hash
 
@@ -248,7 +247,7 @@ class Runner:
             switch: Attaches its adapter.
             on_requests: Called with the number of requests answered since the last call.
         """
-        waiting = blocks_of(places, cell.identity.device_kind)
+        waiting = cell.blocks(places)
         evaluation = self._evaluation(cell, switch) if waiting else None
         while waiting and evaluation is not None:
             counted = _Counter(on_requests)

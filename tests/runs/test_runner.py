@@ -30,7 +30,14 @@ from aurac.runs.device_limits import LostDeviceError
 from aurac.runs.interrupts import Interrupted, Interrupts
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
-from aurac.runs.plan import PlannedCell, blocks_of, coarse_levels, plan, shard_of
+from aurac.runs.plan import (
+    PlannedCell,
+    block_size,
+    blocks_of,
+    coarse_levels,
+    plan,
+    shard_of,
+)
 from aurac.runs.runner import MOST_DEATHS, RunContext, Runner
 from aurac.runs.schema import Budgets, CellIdentity, decode_line
 from aurac.runs.store import CellStore
@@ -138,14 +145,27 @@ def blocks_in(folder, cell):
 # Blocks -----------------------------------------------------------------------------------------
 
 
-@given(st.sets(st.integers(0, 700)), st.sampled_from(["cpu", "cuda"]))
-def test_blocks_hold_each_place_once_and_lie_on_a_fixed_grid(places, kind):
-    size = {"cpu": 128}.get(kind, 1024)
-    blocks = blocks_of(sorted(places), kind)
+@given(st.sets(st.integers(0, 700)), st.sampled_from([1, 64, 128, 1024]))
+def test_blocks_hold_each_place_once_and_lie_on_a_fixed_grid(places, size):
+    blocks = blocks_of(sorted(places), size)
     assert [place for block in blocks for place in block] == sorted(places)
     numbers = [{place // size for place in block} for block in blocks]
     assert all(len(number) == 1 for number in numbers)
     assert len(set.union(set(), *numbers)) == len(blocks)
+
+
+@pytest.mark.parametrize(
+    ("kind", "output", "effort", "size"),
+    [
+        ("cpu", "multiple_choice", 200, 128),
+        ("cpu", "generate_until", 470, 512),  # the bundled task
+        ("cpu", "generate_until", 5000, 128),  # gsm8k, 5-shot
+        ("cuda", "generate_until", 470, 1024),
+    ],
+)
+def test_blocks_are_larger_for_short_answers_and_on_an_accelerator(kind, output, effort, size):
+    task = SimpleNamespace(output_type=output, effort=effort * 50.0, n_docs=50)
+    assert block_size(task, kind) == size
 
 
 @BLOCKS_OF_TWO

@@ -43,6 +43,7 @@ class Task:
     effort: float = 1.0
     version: str = "1"
     strata: None = None
+    output_type: str = "multiple_choice"
     num_fewshot: int = 0
     fewshot: str = "stock"
     fewshot_seed: int = 1
