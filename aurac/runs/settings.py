@@ -175,7 +175,7 @@ def to_plain(settings: Settings) -> dict[str, Any]:
     """Settings as JSON values, for another process; folders become absolute."""
     plain = dataclasses.asdict(settings)
     data = settings.task.data
-    plain["task"]["data"] = {task: str(folder.resolve()) for task, folder in data.items()}
+    plain["task"]["data"] = {task: str(Path(folder).resolve()) for task, folder in data.items()}
     return plain
 
 

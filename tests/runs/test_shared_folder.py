@@ -261,7 +261,7 @@ def test_a_worker_that_is_killed_costs_its_cell_at_most(
     compare([adapter], [TASK], out=out, workers=2, **COMMON)
     [(worker, order, threads)] = started
     assert worker.returncode == -signal.SIGKILL
-    assert order["settings"]["device"] == "cpu"
+    assert order["settings"]["model"]["device"] == "cpu"
     assert threads >= 1
     [ended] = events(out, "worker ended")
     assert ended["early"]
