@@ -65,5 +65,6 @@ def test_the_mde_is_found_with_its_power(monkeypatch):
     assert row.found == pytest.approx(0.80, abs=0.065)
 
 
+@pytest.mark.slow
 def test_holm_keeps_the_family(monkeypatch):
     assert rows(families, "families", (200,), 300, monkeypatch)[0].found <= 0.095
