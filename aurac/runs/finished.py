@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
-_LARGE = (
-    1 << 26
-)  # bytes; larger files are compared by size, time and inode, as weights of bases are
+_LARGE = 1 << 26  # bytes; larger files, like a base's weights, are compared by size, time and inode
 _KEPT = 256  # finished runs that are remembered
 _UNCOUNTED = ("__pycache__", LOGS, LOCKS)
 _DEVICES = ("nvidia*", "kfd", "dri/render*")
