@@ -24,8 +24,8 @@ from aurac.report.model import MAX_HIGHLIGHTED, Interval, parse
 def drawn(curves, axis="log2"):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    highlight = {curve.id for curve in curves[: MAX_HIGHLIGHTED]}
-    labels = [curve.label for curve in curves[: MAX_HIGHLIGHTED]] + ["base (rank 0)"]
+    highlight = {curve.id for curve in curves[:MAX_HIGHLIGHTED]}
+    labels = [curve.label for curve in curves[:MAX_HIGHLIGHTED]] + ["base (rank 0)"]
     with figures.styled():
         figure = figures.single(
             lambda ax: plots.rank_accuracy(ax, curves, axis=axis, highlight=highlight),
@@ -120,7 +120,7 @@ SHAPES = ["one", "two", "six", "twenty", "flat", "same end", "single rank", "mis
 @pytest.mark.parametrize("case", SHAPES)
 def test_texts_of_cost_and_paper_figures_are_apart(case, tmp_path):
     curves = parse(CASES[case](tmp_path).results()).curves
-    highlight = {curve.id for curve in curves[: MAX_HIGHLIGHTED]}
+    highlight = {curve.id for curve in curves[:MAX_HIGHLIGHTED]}
     some = [curve for curve in curves if curve.id in highlight]
     draw = partial(plots.rank_accuracy, curves=curves, highlight=highlight, full=highlight)
     with figures.styled():
