@@ -5,9 +5,12 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from aurac.report.escape import one_line
-from aurac.report.model import CurveRow, Run, ordered, parse
-from aurac.report.tables import interval, percent
+from aurac.report.model import CurveRow, Run, as_run, ordered
+from aurac.report.units import interval, percent
+from aurac.runs.schema import Results
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +36,7 @@ def terminal_table(results: Mapping[str, Any], width: int | None = None) -> Tabl
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    run = parse(results)
+    run = as_run(msgspec.convert(dict(results), Results))
     width = width or shutil.get_terminal_size((80, 24)).columns
     rows = [curve for task in run.task_names for curve in ordered(run.of_task(task))]
     shown = rows[:_MAX_ROWS]
@@ -93,9 +96,9 @@ def _best(run: Run, task: str) -> CurveRow | None:
 
 def _missing(run: Run) -> int:
     """Cells without a result: those of curves, and of the base; a group's are its members'."""
-    groups = {task.get("name") for task in run.tasks if task.get("members")}
+    groups = {task.name for task in run.tasks if task.members}
     holes = {(c.id, c.task, r) for c in run.curves if c.task not in groups for r in c.missing}
-    base = {str(failure.get("task")) for failure in run.failures if failure.get("rank") == 0}
+    base = {failure.task for failure in run.failures if failure.rank == 0}
     return len(holes) + len(base)
 
 
