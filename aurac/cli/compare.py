@@ -175,7 +175,7 @@ def compare(
     command = shlex.join(["aurac", *sys.argv[1:]])
     if dry_run:
         from aurac.cli._dry_run import show_dry_run
-        from aurac.tasks.task_index import check_names
+        from aurac.tasks.index import check_names
 
         check_names(names(tasks))
         settings |= {"data": folders(data), "basis": names(basis), "rescale": names(rescale)}
@@ -225,7 +225,7 @@ def _done(
     """The comparison: recognised as finished before anything heavy is loaded, or computed."""
     from aurac.runs.finished import Request, recall
     from aurac.runs.settings import separated
-    from aurac.tasks.task_index import check_names
+    from aurac.tasks.index import check_names
 
     known = recall(Request(checkpoints, tuple(tasks), out, *separated(settings)))
     if known is not None:
