@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from aurac.report.model import CurveRow, Run
     from aurac.report.paired import Difference
-    from aurac.stats.analysis_rows import BestRow
+    from aurac.stats.rows import BestRow
 
 
 def answers(

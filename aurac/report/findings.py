@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aurac.report.paired import Difference
     from aurac.report.strata import Group
     from aurac.stats import Certificate
-    from aurac.stats.analysis_rows import BestRow
+    from aurac.stats.rows import BestRow
 
 _PAIRED = 5
 _GROUP_CURVES = 4

@@ -16,7 +16,7 @@ from aurac.stats.analysis import leaders, paired_family
 
 if TYPE_CHECKING:
     from aurac.report.model import CurveRow, Run
-    from aurac.stats.analysis_rows import BestRow, PairRow
+    from aurac.stats.rows import BestRow, PairRow
 
 _LEVEL = 0.05
 

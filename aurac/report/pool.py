@@ -131,7 +131,7 @@ def over_rank(arm: RecipeGroup, at: int) -> Estimate:
 
 
 def _rows(arm: RecipeGroup, at: int) -> list[object]:
-    from aurac.stats.paired import same_documents
+    from aurac.stats.groups import same_documents
 
     rows: list[object] = []
     for curve in arm.curves:

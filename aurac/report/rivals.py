@@ -59,8 +59,9 @@ def _prefix(svd: CurveRow, curves: Sequence[CurveRow]) -> CurveRow | None:
 
 
 def _gaps(prefix: CurveRow, svd: CurveRow) -> tuple[RankGap, ...]:
+    from aurac.stats.groups import same_documents
     from aurac.stats.mean import layout_of
-    from aurac.stats.paired import compare_arms, same_documents
+    from aurac.stats.paired import compare_arms
 
     mine, theirs = seeds_of(prefix), seeds_of(svd)
     if not mine or not theirs:

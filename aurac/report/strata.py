@@ -85,7 +85,7 @@ def _of_curve(curve: CurveRow, seeds: Sequence[Curve], members: Sequence[Any]) -
 def _stacked(seeds: Sequence[Curve], at: int | None) -> NDArray[np.float64]:
     """(S, n) areas, or scores at one rank, in the first seed's order of documents."""
     from aurac.curves.area import document_areas
-    from aurac.stats.paired import same_documents
+    from aurac.stats.groups import same_documents
 
     rows = []
     for one in seeds:
