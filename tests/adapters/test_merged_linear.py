@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
-from aurac.adapters.export import merge
+from aurac.adapters.attach import merge
 from aurac.cli.inspect import inspect
 from aurac.cli.truncate import truncate
 from aurac.errors import AuracError, CheckpointError, UsageError

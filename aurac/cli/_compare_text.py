@@ -1,8 +1,9 @@
-"""`aurac compare --dry-run`: what would happen, as text or JSON."""
+"""What `aurac compare` prints: a dry run, and results."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -99,3 +100,51 @@ def _span(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def _show_shard(done: Any) -> None:
+    number, of = done.shard
+    cells, failed = done.results["cells"], len(done.failures)
+    click.echo(f"shard {number}/{of}: {cells - failed} of {cells} cells done in {done.folder}")
+    _show_failures(done)
+    click.echo("the same command without --shard gathers the results")
+
+
+def _show_failures(done: Any) -> None:
+    for failure in done.failures:
+        who = failure["curve"] or "base"
+        click.echo(
+            f"failed: {failure['task']} · {who} · rank {failure['rank']}: {failure['reason']}",
+            err=True,
+        )
+    if done.failures:
+        click.echo("--retry-failed tries failed cells again", err=True)
+
+
+def show_comparison(done: Any, *, as_json: bool) -> None:
+    """Print what `compare` gave: the table and the pairs, or a share of the cells, or JSON."""
+    if done.shard:
+        _show_shard(done)
+        return
+    if as_json:
+        click.echo(json.dumps(done.results, indent=1, ensure_ascii=False, allow_nan=False))
+        _show_besides(done, err=True)
+        return
+    from aurac.report import terminal_table
+    from aurac.terminal.console import stdout_console
+
+    console = stdout_console()
+    console.print(terminal_table(done.results, width=console.width))
+    if len(done.results["adapters"]) > 1 and not done.failures:
+        from aurac.cli._analysis import analyse_sources, pair_lines
+
+        found = analyse_sources([str(done.folder)], None, (), strict=False)
+        click.echo("\n".join(pair_lines(found.pairs, "Paired differences on the same documents")))
+    _show_failures(done)
+    click.echo(f"report: {done.folder / 'report.html'}")
+    _show_besides(done)
+
+
+def _show_besides(done: Any, *, err: bool = False) -> None:
+    if done.besides:
+        click.echo(done.besides, err=err)

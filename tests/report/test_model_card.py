@@ -11,8 +11,8 @@ from report_runs import RunMaker, zoo_run
 
 from aurac.cli import cli
 from aurac.report import write_report
-from aurac.report.hub import card
 from aurac.report.model import parse
+from aurac.report.model_card import card
 
 HOSTILE = "---\nevil: true\n--- <script>alert(1)</script> [x](javascript:alert(1)) \x1b[31m"
 

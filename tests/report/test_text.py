@@ -7,12 +7,9 @@ from dataclasses import replace
 import pytest
 from report_runs import RunMaker, many_curves, zoo_run
 
-from aurac.report.answers import answers
-from aurac.report.caveats import caveats
-from aurac.report.certified import certificate, rank_sentence, rings
+from aurac.report.comparisons import Paired, certificate, pooled, rings
 from aurac.report.model import parse
-from aurac.report.paired import Paired
-from aurac.report.pool import pooled
+from aurac.report.text import answers, caveats, rank_sentence
 
 
 def run_of(maker):

@@ -1,30 +1,29 @@
-"""Reading PEFT folders: ``adapter_config.json`` beside its weights, of LoRA or AdaLoRA.
+"""PEFT folders: ``adapter_config.json`` beside its weights, in PEFT's own keys and shapes.
 
-AdaLoRA (arXiv 2303.10512) computes ``B · (A ∘ E) x · α / (r₀ + 1e-5)`` with one number of E per
-component and r₀ the rank that training began with, whatever ranks its budget left the modules. With
-E folded into A that is a low-rank update of a constant scale: rule ``none``. The product is the one
-that PEFT computes, in the same type, so nothing is lost.
+aurac keeps every kind of module so that the first r rows of A and columns of B are rank r. PEFT
+does so for plain layers alone: experts, grouped convolutions and merged layers are rearranged.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from aurac.adapters.adapter import Adapter, Factors
+import torch
+from torch import Tensor
+
+from aurac.adapters.adapter import Adapter, Factors, Kind
+from aurac.adapters.formats.adalora import adalora_as_lora, is_adalora
 from aurac.adapters.formats.peft_config import (
     CONFIG,
+    PREFIX,
     WEIGHTS,
     PeftConfig,
-    is_peft_alpha,
-    is_peft_rank,
     owner_of,
     parse_config,
 )
-from aurac.adapters.formats.peft_tensors import PREFIX, factors_from_peft, merged_from_peft
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
 from aurac.adapters.formats.untrusted import (
     SafetensorsFile,
@@ -39,17 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from torch import Tensor
-
 _FACTOR = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?P<weight>\.weight)?"
 )
-_ADALORA: Final = "ADALORA"
-_ADALORA_FIELDS: Final = frozenset(
-    {"target_r", "init_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight"}
-    | {"total_step", "rank_pattern", "r", "lora_alpha", "peft_type", "alpha_pattern", "use_rslora"}
-)
-_ADALORA_PART = re.compile(r"(?P<module>.+)\.lora_(?P<side>[ABE])")
 
 
 def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
@@ -63,7 +54,7 @@ def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
         CheckpointError: When something is missing, damaged, contradictory or not understood.
     """
     config = read_json(folder / CONFIG)
-    if not _is_adalora(config):
+    if not is_adalora(config):
         parse_config(config, folder / CONFIG)  # refused before the weights are read
     weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
     if not weights:
@@ -85,8 +76,15 @@ def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
 
 def _read_weights(config: Mapping[str, Any], weights: Path, name: str) -> Adapter:
     """The adapter of a config and its weights; for safetensors without numbers (an outline)."""
-    if _is_adalora(config):
-        return _from_adalora(config, read_tensors(weights), where=weights, name=name)
+    if is_adalora(config):
+        plain = adalora_as_lora(config, read_tensors(weights), weights)
+        adapter = from_state(plain.config, plain.state, where=weights, name=name)
+        modules = {
+            module: replace(f, rule="none", alpha=plain.scale)
+            for module, f in adapter.modules.items()
+        }
+        notes = (*plain.notes, *adapter.notes)
+        return replace(adapter, modules=modules, notes=notes, format="peft, from AdaLoRA")
     if weights.suffix != ".safetensors":
         return from_state(config, read_tensors(weights), where=weights, name=name)
     file = SafetensorsFile(weights)
@@ -250,98 +248,166 @@ def _notes(
     return notes
 
 
-def _from_adalora(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], *, where: object, name: str
-) -> Adapter:
-    """The adapter of an AdaLoRA config and state dict, converted to plain factors.
+def factor_keys(name: str, f: Factors) -> tuple[str, str]:
+    """PEFT's keys of a module's A and B."""
+    a, b = ("embedding_A", "embedding_B") if f.kind == "embedding" else ("A.weight", "B.weight")
+    return f"{PREFIX}{name}.lora_{a}", f"{PREFIX}{name}.lora_{b}"
+
+
+def peft_state(adapter: Adapter) -> dict[str, Tensor]:
+    """The tensors under PEFT's own keys and in PEFT's own shapes."""
+    state: dict[str, Tensor] = {}
+    for name, f in adapter.modules.items():
+        state.update(zip(factor_keys(name, f), peft_shapes(f, f.A, f.B), strict=True))
+    state.update({f"{PREFIX}{key}": tensor for key, tensor in adapter.extras.items()})
+    return state
+
+
+def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """A (r, in) and B (out, r) in the shapes that PEFT keeps for this kind of module."""
+    r = A.shape[0]
+    if f.kind == "conv":
+        return A.reshape(r, -1, *f.layout), B.reshape(-1, r, *(1 for _ in f.layout))
+    if f.kind == "grouped_conv":
+        groups, *kernel = f.layout
+        A = _unstack_blocks(A, groups).reshape(groups * r, -1, *kernel)
+        return A, B.reshape(-1, r, *(1 for _ in kernel))
+    if f.kind == "experts":
+        experts = f.layout[0]
+        B = B.reshape(experts, -1, r).permute(1, 2, 0).reshape(-1, r * experts)
+        return _unstack_blocks(A, experts), B
+    if f.kind == "merged":
+        return _plain_from_merged(A, B, f.layout)
+    return A, B
+
+
+def factors_from_peft(
+    module: str, pair: Mapping[str, tuple[str, Tensor]], config: PeftConfig, where: object
+) -> Factors:
+    """A module's factors in aurac's own shapes.
+
+    Args:
+        module: Its path in the base.
+        pair: For A and B the suffix of its key (``weight`` or ``embedding``) and the tensor.
+        config: The adapter's config.
+        where: The file, for messages.
 
     Raises:
-        CheckpointError: See :func:`from_state`; also for an AdaLoRA part that is missing or wrong.
+        CheckpointError: For half a pair, or a shape that contradicts the config.
     """
-    scale = _adalora_scale(config, where)
-    lora, plain, notes = _adalora_as_lora(config, state, where)
-    adapter = from_state(lora, plain, where=where, name=name)
-    modules = {n: replace(f, rule="none", alpha=scale) for n, f in adapter.modules.items()}
-    return replace(
-        adapter, modules=modules, notes=(*notes, *adapter.notes), format="peft, from AdaLoRA"
+    if set(pair) != {"A", "B"}:
+        missing = "B" if "A" in pair else "A"
+        raise CheckpointError(f"{where} has no lora_{missing} for {module}")
+    (suffix, A), (suffix_b, B) = pair["A"], pair["B"]
+    if suffix != suffix_b:
+        raise CheckpointError(f"{where} mixes embedding and weight factors for {module}")
+    rank, alpha = config.rank_of(module), config.alpha_of(module)
+    kind, layout, A, B = _canonical(
+        module, A, B, suffix=suffix, rank=rank, config=config, where=where
     )
-
-
-def _is_adalora(config: Mapping[str, Any]) -> bool:
-    """Whether a config is AdaLoRA's."""
-    kind = config.get("peft_type")
-    return isinstance(kind, str) and kind.upper() == _ADALORA
-
-
-def _adalora_scale(config: Mapping[str, Any], where: object) -> float:
-    """``α / (r₀ + 1e-5)``.
-
-    Raises:
-        CheckpointError: For an α or an initial rank that PEFT would not compute that from.
-    """
-    alpha, first = config.get("lora_alpha", 8), config.get("init_r", 12)
-    if not is_peft_alpha(alpha) or alpha <= 0:
-        raise CheckpointError(f"{where} gives lora_alpha = {alpha!r}"[:300], expected="above 0")
-    if not is_peft_rank(first):
-        raise CheckpointError(f"{where} gives init_r = {first!r}"[:300], expected="a rank")
-    return float(alpha) / (first + 1e-5)
-
-
-def _adalora_as_lora(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], where: object
-) -> tuple[dict[str, Any], dict[str, Tensor], tuple[str, ...]]:
-    """The config and the tensors of the plain LoRA adapter that an AdaLoRA adapter is, and notes.
-
-    Raises:
-        CheckpointError: For a missing or wrong part, or when no module kept a component.
-    """
-    parts: dict[str, dict[str, Tensor]] = {}
-    plain: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        match = _ADALORA_PART.fullmatch(key.removeprefix(PREFIX))
-        if match is None or not key.startswith(PREFIX):
-            plain[key] = tensor
-        else:
-            parts.setdefault(match["module"], {})[match["side"]] = tensor
-    ranks: dict[str, int] = {}
-    for module, sides in parts.items():
-        A, B, E = _adalora_parts(module, sides, where)
-        if A.shape[0] == 0:
-            continue
-        ranks[module] = A.shape[0]
-        plain[f"{PREFIX}{module}.lora_A.weight"] = check_factor(A * E, f"{module}.lora_A", where)
-        plain[f"{PREFIX}{module}.lora_B.weight"] = B
-    if not ranks:
-        raise CheckpointError(f"{where} has no module with a component left")
-    common = Counter(ranks.values()).most_common(1)[0][0]
-    pattern = {re.escape(name): rank for name, rank in ranks.items() if rank != common}
-    kept = {key: value for key, value in config.items() if key not in _ADALORA_FIELDS}
-    lora = {**kept, "peft_type": "LORA", "r": common, "rank_pattern": pattern, "lora_alpha": 1}
-    return lora, plain, _adalora_notes(len(parts) - len(ranks))
-
-
-def _adalora_notes(empty: int) -> tuple[str, ...]:
-    order = "its components have no order, so a prefix is arbitrary and svd is the one to use"
-    notes = [f"converted from AdaLoRA: {order}"]
-    if empty:
-        notes.append(f"AdaLoRA left {empty} modules without a component")
-    return tuple(notes)
-
-
-def _adalora_parts(
-    module: str, sides: Mapping[str, Tensor], where: object
-) -> tuple[Tensor, Tensor, Tensor]:
-    missing = [side for side in "ABE" if side not in sides]
-    if missing:
-        raise CheckpointError(f"{where} has no lora_{missing[0]} for {module}")
-    A, B, E = sides["A"], sides["B"], sides["E"]
-    if A.ndim != 2 or B.ndim != 2 or tuple(E.shape) != (A.shape[0], 1) or B.shape[1] != A.shape[0]:
-        shapes = ", ".join(str(tuple(t.shape)) for t in (A, E, B))
+    groups = layout[0] if kind == "grouped_conv" else 1
+    if A.shape[0] * groups != rank or B.shape[1] * groups != rank:
         raise CheckpointError(
-            f"{where} has A, E and B of {shapes} for {module}",
-            expected="(r, in), (r, 1) and (out, r)",
+            f"{where} has factors of ranks {A.shape[0]} and {B.shape[1]} for {module}",
+            expected=f"rank {rank}, which {CONFIG} gives it",
         )
-    if A.shape[0]:
-        for side, tensor in sides.items():
-            check_factor(tensor, f"{module}.lora_{side}", where)
-    return A, B, E
+    alpha = rule_alpha(config.rule, alpha, A.shape[0], groups)
+    return Factors(A, B, alpha, config.rule, kind, layout)
+
+
+def merged_from_peft(name: str, f: Factors, mask: tuple[int, ...] | None) -> Factors:
+    """A merged layer again from the plain one that was exported; ``f`` itself without a mask.
+
+    Raises:
+        CheckpointError: When the factors are none of a merged layer with those groups.
+    """
+    if mask is None:
+        return f
+    on = [k for k, enabled in enumerate(mask) if enabled]
+    g, out = len(on), f.B.shape[0]
+    fits = f.kind == "linear" and g and f.rank % g == 0 and out % len(mask) == 0
+    wrong = CheckpointError(
+        f"the factors of {name} are not those of a merged layer with groups {list(mask)}",
+        fix="the side-car or the weights were changed",
+    )
+    if not fits:
+        raise wrong
+    r = f.rank // g
+    whole = f.B.reshape(len(mask), out // len(mask), r, g)
+    B = torch.cat([whole[k, :, :, j] for j, k in enumerate(on)])
+    if not f.B.is_meta and int(torch.count_nonzero(f.B)) != int(torch.count_nonzero(B)):
+        raise wrong
+    return replace(f, A=f.A.reshape(r, -1), B=B, kind="merged", layout=tuple(mask))
+
+
+def stack_blocks(A: Tensor, blocks: int) -> Tensor:
+    """A of E blocks, (E · r, in), as (r, E · in): row i holds component i of every block."""
+    return A.reshape(blocks, A.shape[0] // blocks, -1).permute(1, 0, 2).flatten(1).contiguous()
+
+
+def _unstack_blocks(A: Tensor, blocks: int) -> Tensor:
+    """The inverse of :func:`stack_blocks`."""
+    return A.reshape(A.shape[0], blocks, -1).permute(1, 0, 2).flatten(0, 1)
+
+
+def _plain_from_merged(A: Tensor, B: Tensor, mask: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The g groups of a merged layer as one update of rank r · g: A (r · g, in), B (out, r · g).
+
+    Component i of each group stands next to component i of the others, so that the first g · r
+    rows are rank r; outside its group a column of B is zero.
+    """
+    on = [k for k, enabled in enumerate(mask) if enabled]
+    r, g = A.shape[0], len(on)
+    blocks = B.reshape(g, -1, r)
+    whole = torch.zeros(len(mask), blocks.shape[1], r, g, dtype=B.dtype, device=B.device)
+    for j, k in enumerate(on):
+        whole[k, :, :, j] = blocks[j]
+    return A.reshape(r * g, -1), whole.reshape(-1, r * g)
+
+
+def _canonical(
+    module: str,
+    A: Tensor,
+    B: Tensor,
+    *,
+    suffix: str,
+    rank: int,
+    config: PeftConfig,
+    where: object,
+) -> tuple[Kind, tuple[int, ...], Tensor, Tensor]:
+    """A as (R, in), B as (out, R), and what is needed to go back."""
+    if suffix == "embedding" and A.ndim == B.ndim == 2:
+        return "embedding", (), A, B
+    if suffix == "weight" and A.ndim == B.ndim and A.ndim in (3, 4, 5):
+        kernel = tuple(A.shape[2:])
+        if any(n != 1 for n in B.shape[2:]):
+            raise CheckpointError(f"{where} has a lora_B of shape {tuple(B.shape)} for {module}")
+        groups = A.shape[0] // B.shape[1]
+        if groups > 1 and A.shape[0] == groups * B.shape[1] and B.shape[0] % groups == 0:
+            A = stack_blocks(A.flatten(1), groups)
+            return "grouped_conv", (groups, *kernel), A, B.flatten(1)
+        return "conv", kernel, A.flatten(1), B.flatten(1)
+    if A.ndim != 2 or B.ndim != 2:
+        raise CheckpointError(
+            f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}"
+        )
+    if _is_parameter(module, config):
+        experts = A.shape[0] // rank
+        if experts < 1 or A.shape[0] != experts * rank or B.shape[1] != experts * rank:
+            raise CheckpointError(
+                f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}",
+                expected=f"a multiple of rank {rank} on both",
+            )
+        # PEFT lays the components of B out with the experts varying fastest.
+        B = B.reshape(-1, rank, experts).permute(2, 0, 1).reshape(-1, rank)
+        return "experts", (experts,), stack_blocks(A, experts), B
+    return "linear", (), A, B
+
+
+def _is_parameter(module: str, config: PeftConfig) -> bool:
+    """Whether the module's factors belong to a parameter named by ``target_parameters``."""
+    plain = module
+    while plain.endswith(".base_layer"):
+        plain = plain.removesuffix(".base_layer")
+    owners = [p.rpartition(".")[0] for p in config.carried.get("target_parameters", ())]
+    return any(plain == owner or plain.endswith(f".{owner}") for owner in owners)

@@ -12,11 +12,10 @@ from report_runs import RunMaker, stored_scores
 from aurac.cli import cli
 from aurac.errors import AuracError
 from aurac.report import plots, write_report
+from aurac.report.comparisons import Paired, pooled
 from aurac.report.documents import changes
 from aurac.report.figures import styled
 from aurac.report.model import parse
-from aurac.report.paired import Paired
-from aurac.report.pool import pooled
 from aurac.stats import over_seeds
 from aurac.stats.paired import difference
 

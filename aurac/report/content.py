@@ -1,4 +1,4 @@
-"""The parts of a report, without a format: Markdown and HTML are two renderings of one content."""
+"""The content of a report, without a format: HTML and Markdown are two renderings of it."""
 
 from __future__ import annotations
 

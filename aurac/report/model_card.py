@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aurac.report.certified import certificate, points, rank_sentence
+from aurac.report.build import command_line
+from aurac.report.comparisons import certificate
 from aurac.report.escape import markdown, markdown_fence, one_line
-from aurac.report.method import command_line
-from aurac.report.tables import count, interval, percent, size
+from aurac.report.tables import count, interval, percent, points, size
+from aurac.report.text import rank_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
     from aurac.report.model import CurveRow, Interval, Run
+
 
 METHODS = {
     "lora": "LoRA (arXiv 2106.09685)",
