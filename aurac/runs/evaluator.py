@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from aurac.engine.options import EngineOptions
+    from aurac.engine import EngineOptions
     from aurac.models.base import LoadedBase
     from aurac.runs.plan import PlannedCell, Variant
     from aurac.tasks.task import Evaluation
@@ -146,7 +146,7 @@ class Evaluator:
         places: Sequence[int],
         on_requests: Callable[[int], None],
     ) -> Block:
-        from aurac.engine.watch import watched
+        from aurac.engine.counts import watched
 
         began, options = time.perf_counter(), self._options
         with watched(self.base().model, self._before_pass, wait=self._wait) as watch:

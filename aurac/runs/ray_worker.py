@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError, BaseModelError, CheckpointError
 from aurac.files import sha256_json
+from aurac.models import cache_root
 from aurac.models.base import resolve_base
-from aurac.models.cache import cache_root
 from aurac.runs.evaluator import Evaluator, stop_if_device_is_lost
 from aurac.runs.runner import failure_content, reason_of
 from aurac.runs.session import Session, load_adapters, open_session

@@ -25,7 +25,7 @@ from aurac.runs.store import cannot_write, documents_hash
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aurac.engine.options import EngineOptions
+    from aurac.engine import EngineOptions
     from aurac.models.base import LoadedBase
     from aurac.runs.plan import PlannedCell
     from aurac.runs.store import CellStore

@@ -19,7 +19,7 @@ import runs_doubles
 import torch
 from runs_doubles import Model, Recorder, Task, planned, runner
 
-from aurac.engine.options import EngineOptions
+from aurac.engine import EngineOptions
 from aurac.errors import BaseModelError, RunFolderError
 from aurac.files import process_mark
 from aurac.runs.evaluator import LostDeviceError

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from runs_doubles import Model, Recorder, Task, base, planned, runner
 
 from aurac.cli import cli
-from aurac.engine.options import EngineOptions
+from aurac.engine import EngineOptions
 from aurac.errors import RunFolderError
 from aurac.runs.compare import compare
 from aurac.runs.evaluator import Evaluator
