@@ -24,7 +24,7 @@ def show_dry_run(
     checkpoints: Sequence[str], tasks: Sequence[str], *, as_json: bool, **settings: Any
 ) -> int:
     """Print what `compare` would do with these arguments; nothing is fetched."""
-    from aurac.tasks.task_index import check_names
+    from aurac.tasks.index import check_names
 
     check_names(tasks)
     with _offline():

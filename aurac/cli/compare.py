@@ -276,7 +276,7 @@ def _done(
     """The comparison: recognised as finished before anything heavy is loaded, or computed."""
     from aurac.runs.finished import Request, recall
     from aurac.runs.settings import separated
-    from aurac.tasks.task_index import check_names
+    from aurac.tasks.index import check_names
 
     known = recall(Request(checkpoints, tuple(tasks), out, *separated(settings)))
     if known is not None:

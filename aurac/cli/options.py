@@ -173,6 +173,6 @@ def complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: s
 
 def complete_bases(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """The packaged models."""
-    from aurac.models.base import PACKAGED
+    from aurac.models.packaged import PACKAGED
 
     return [name for name in PACKAGED if name.startswith(incomplete)]

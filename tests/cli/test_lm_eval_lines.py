@@ -21,7 +21,7 @@ def readme_lines() -> list[str]:
     """The commands of lm-eval's README, from the installed package."""
     about = importlib.metadata.metadata("lm_eval")
     text = str(about.get_payload() or about["Description"]).replace("```", "")
-    text = re.sub(r"\\\n\s*", " ", text)
+    text = re.sub(r"\\\n[ \t]*", " ", text)
     return [line for line in text.splitlines() if re.search(r"(^|\s)lm[_-]eval +-", line)]
 
 
