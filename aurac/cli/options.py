@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What a checkpoint's file may not say; gathered into the keyword `checkpoint`."""
 
-    @click.option(
-        "--method", type=click.Choice(["lora", "dylora", "matryoshka"]), help="How it was trained."
-    )
+    @click.option("--method", help="How it was trained: lora, dylora, matryoshka, nested_loss, …")
     @click.option(
         "--scaling",
         type=click.Choice(["none", "rank", "sqrt"]),

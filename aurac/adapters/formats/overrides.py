@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
-from aurac.adapters.nesting import METHODS, RULES, Method, Rule, Update
+from aurac.adapters.methods import method_named
+from aurac.adapters.nesting import RULES, Rule, Update
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class LoadOverrides:
     """What the user states about an adapter file; ``None`` leaves what is recorded."""
 
-    method: Method | None = None
+    method: str | None = None
     scaling: Rule | None = None
     alpha: float | None = None
     nested_ranks: tuple[int, ...] | None = None
@@ -28,8 +29,8 @@ class LoadOverrides:
     keys: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.method is not None and self.method not in METHODS:
-            raise UsageError(f"--method {self.method}", expected=f"one of {', '.join(METHODS)}")
+        if self.method is not None:
+            method_named(self.method)
         if self.scaling is not None and self.scaling not in RULES:
             raise UsageError(f"--scaling {self.scaling}", expected=f"one of {', '.join(RULES)}")
         if self.enable_lora is not None and not any(self.enable_lora):
@@ -93,7 +94,7 @@ def _nested(adapter: Adapter, overrides: LoadOverrides, notes: list[str]) -> Nes
     if method is None:
         raise UsageError("--nested-ranks without a method", fix="give --method too")
     ranks = overrides.nested_ranks or (old.ranks if old else None)
-    if ranks is None and method == "lora":
+    if ranks is None and not method_named(method).nested:
         ranks = (adapter.rank,)
     if ranks is None:
         raise UsageError(f"--method {method} without nested ranks", fix="give --nested-ranks too")

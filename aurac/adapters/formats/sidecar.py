@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from aurac.adapters.adapter import Adapter, Nesting
 from aurac.adapters.formats.untrusted import finite_number, read_json
-from aurac.adapters.nesting import RULES, Method, Rule, Update
+from aurac.adapters.methods import methods
+from aurac.adapters.nesting import RULES, Rule, Update
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 from aurac.files import write_json
 
@@ -138,7 +139,10 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
 
 def _check_types(record: Mapping[str, Any], path: Path) -> None:
     fields: dict[str, tuple[str, Any]] = {
-        "method": ("a method", lambda v: v in get_args(Method)),
+        "method": (
+            "the name of an installed method",
+            lambda v: isinstance(v, str) and v in methods(),
+        ),
         "nested_ranks": ("a list of ranks", lambda v: isinstance(v, list)),
         "weights": (
             "a list of numbers",
