@@ -59,11 +59,10 @@ class NestingHook:
             self._layers.append((name, lora_a))
             ones = torch.ones(recipe.rank, dtype=lora_a.weight.dtype, device=lora_a.weight.device)
             lora_a.register_buffer(_BUFFER, ones, persistent=False)
-            self._handles += [
-                lora_a.register_forward_hook(self._multiply(name)),
-                lora_a.weight.register_hook(self._only_rows(dim=0)),
-                lora_b.weight.register_hook(self._only_rows(dim=1)),
-            ]
+            self._handles.append(lora_a.register_forward_hook(self._multiply(name)))
+            for dim, weight in enumerate((lora_a.weight, lora_b.weight)):
+                if weight.requires_grad:
+                    self._handles.append(weight.register_hook(self._only_rows(dim)))
         if not self._layers:
             raise RecipeError(
                 f"no layer of the base is named like {list(recipe.target_modules)}",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from aurac.adapters import Nesting
-from aurac.adapters.methods import TrainingSetup, method_named
+from aurac.adapters.methods import TrainingSetup, method_named, methods
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.errors import RecipeError
 from aurac.files import sha256_json
@@ -103,6 +103,7 @@ class Recipe:
     def __post_init__(self) -> None:
         """Raise RecipeError on the first value out of range."""
         self._require("rank", self.rank >= 1, "an integer of at least 1")  # the others need it
+        self._require("method", self.method in methods(), ", ".join(methods()))
         method = method_named(self.method)
         ranks = self.nested_ranks
         checks = {
