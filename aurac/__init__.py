@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aurac.adapters.formats import load_adapter, save_adapter
+    from aurac.adapters.export import save_adapter
+    from aurac.adapters.formats import load_adapter
     from aurac.adapters.methods import Method, Pass, TrainingSetup, register_method
     from aurac.adapters.truncate import truncate
     from aurac.curves.area import quadrature_weights
@@ -56,7 +57,7 @@ _HOME = {
     "non_inferior": "aurac.stats.margins",
     "quadrature_weights": "aurac.curves.area",
     "register_method": "aurac.adapters.methods",
-    "save_adapter": "aurac.adapters.formats",
+    "save_adapter": "aurac.adapters.export",
     "score": "aurac.stats.score",
     "train": "aurac.training",
     "truncate": "aurac.adapters.truncate",

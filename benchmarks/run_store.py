@@ -103,7 +103,7 @@ def usage() -> dict[str, int]:
 
 def memory(checkpoint: str, task: str, cells: int = 500) -> dict[str, Any]:
     """Memory while the cells of one adapter are computed again and again."""
-    from aurac.engine.options import EngineOptions
+    from aurac.engine import EngineOptions
     from aurac.runs.lock import Locks
     from aurac.runs.log import RunLog
     from aurac.runs.runner import RunContext, Runner

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import torch
 
-from aurac.adapters.linalg import triangle
 from aurac.adapters.nesting import default_nested_ranks, peft_alpha
-from aurac.adapters.truncate import default_rescale
+from aurac.adapters.truncate import default_rescale, triangle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

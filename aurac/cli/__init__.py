@@ -1,4 +1,4 @@
-"""The command line: parse, call the library, print. Each command is one file, loaded when used."""
+"""The command line: parse, call the library, print. A command's file is loaded when it is used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from aurac.cli._messages import quiet_libraries
+from aurac.cli._logging import quiet_libraries
 from aurac.errors import AuracError
 from aurac.models.device import share_cores
 from aurac.terminal.console import spelled, visible_streams
@@ -30,6 +30,8 @@ COMMANDS = {
     "tasks": "List the bundled tasks, or write their documents.",
     "zoo": "List the adapters that come with the sources.",
 }
+_MODULES = {"base": "bundled", "zoo": "bundled", "export": "report"}
+"""Commands that share a file with another one."""
 
 
 class LazyGroup(click.Group):
@@ -48,7 +50,7 @@ class LazyGroup(click.Group):
         """The command, or None."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"aurac.cli.{cmd_name}")
+        module = import_module(f"aurac.cli.{_MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli import _complete
-from aurac.cli.options import checkpoint_options, folders, names, pairs
+from aurac.cli.options import checkpoint_options, complete_tasks, folders, names, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     "--tasks",
     multiple=True,
     required=True,
-    shell_complete=_complete.tasks,
+    shell_complete=complete_tasks,
     help="Task names, comma-separated: bundled or any of lm-eval's.",
 )
 @click.option("--ranks", default="pow2", show_default=True, help="pow2, all, or such as 1,2,4.")
@@ -174,8 +172,8 @@ def compare(
         return _status(out, as_json)
     command = shlex.join(["aurac", *sys.argv[1:]])
     if dry_run:
-        from aurac.cli._dry_run import show_dry_run
-        from aurac.tasks.task_index import check_names
+        from aurac.cli._compare_text import show_dry_run
+        from aurac.tasks.index import check_names
 
         check_names(names(tasks))
         settings |= {"data": folders(data), "basis": names(basis), "rescale": names(rescale)}
@@ -190,6 +188,7 @@ def compare(
             **settings,
         )
     from aurac.cli._analysis import parse_groups
+    from aurac.cli._compare_text import show_comparison
     from aurac.runs.settings import parse_device_map, parse_shard
     from aurac.tasks.metrics import parse_metrics
 
@@ -208,10 +207,7 @@ def compare(
         shard=parse_shard(shard),
         **settings,
     )
-    if done.shard:
-        _show_shard(done)
-    else:
-        _show(done, as_json)
+    show_comparison(done, as_json=as_json)
     return 3 if done.failures else 0
 
 
@@ -225,7 +221,7 @@ def _done(
     """The comparison: recognised as finished before anything heavy is loaded, or computed."""
     from aurac.runs.finished import Request, recall
     from aurac.runs.settings import separated
-    from aurac.tasks.task_index import check_names
+    from aurac.tasks.index import check_names
 
     known = recall(Request(checkpoints, tuple(tasks), out, *separated(settings)))
     if known is not None:
@@ -246,47 +242,3 @@ def _status(out: str | None, as_json: bool) -> int:
     if out is None:
         raise UsageError("--status without --out", fix="give the run folder with --out FOLDER")
     return show_status(out, as_json)
-
-
-def _show_shard(done: Any) -> None:
-    number, of = done.shard
-    cells, failed = done.results["cells"], len(done.failures)
-    click.echo(f"shard {number}/{of}: {cells - failed} of {cells} cells done in {done.folder}")
-    _show_failures(done)
-    click.echo("the same command without --shard gathers the results")
-
-
-def _show_failures(done: Any) -> None:
-    for failure in done.failures:
-        who = failure["curve"] or "base"
-        click.echo(
-            f"failed: {failure['task']} · {who} · rank {failure['rank']}: {failure['reason']}",
-            err=True,
-        )
-    if done.failures:
-        click.echo("--retry-failed tries failed cells again", err=True)
-
-
-def _show(done: Any, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(done.results, indent=1, ensure_ascii=False, allow_nan=False))
-        _show_besides(done, err=True)
-        return
-    from aurac.report import terminal_table
-    from aurac.terminal.console import stdout_console
-
-    console = stdout_console()
-    console.print(terminal_table(done.results, width=console.width))
-    if len(done.results["adapters"]) > 1 and not done.failures:
-        from aurac.cli._analysis import analyse_sources, pair_lines
-
-        found = analyse_sources([str(done.folder)], None, (), strict=False)
-        click.echo("\n".join(pair_lines(found.pairs, "Paired differences on the same documents")))
-    _show_failures(done)
-    click.echo(f"report: {done.folder / 'report.html'}")
-    _show_besides(done)
-
-
-def _show_besides(done: Any, *, err: bool = False) -> None:
-    if done.besides:
-        click.echo(done.besides, err=err)

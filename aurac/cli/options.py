@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are taken apart."""
+"""Options that commands share, how their values are parsed, and what the shell completes."""
 
 from __future__ import annotations
 
@@ -144,3 +144,25 @@ def pairs(values: Sequence[str], option: str) -> dict[str, str]:
 def folders(values: Sequence[str]) -> dict[str, Path]:
     """`TASK=FOLDER` options → mapping to paths."""
     return {task: Path(folder).expanduser() for task, folder in pairs(values, "--data").items()}
+
+
+def complete_tasks(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The bundled tasks; with `a,b` typed, the rest of the last one."""
+    from aurac.tasks import BUNDLED
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in BUNDLED if name.startswith(last)]
+
+
+def complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The built-in recipes."""
+    root = Path(__file__).parents[1] / "training" / "recipes"
+    names = sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml"))
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_bases(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The packaged models."""
+    from aurac.models.packaged import PACKAGED
+
+    return [name for name in PACKAGED if name.startswith(incomplete)]

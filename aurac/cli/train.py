@@ -7,13 +7,12 @@ from pathlib import Path
 
 import click
 
-from aurac.cli import _complete
-from aurac.cli.options import pairs, print_json
+from aurac.cli.options import complete_recipes, pairs, print_json
 from aurac.runs.interrupts import EXIT_INTERRUPTED
 
 
 @click.command()
-@click.argument("recipe", required=False, shell_complete=_complete.recipes)
+@click.argument("recipe", required=False, shell_complete=complete_recipes)
 @click.option("--base", help="Base model, if another than the recipe's.")
 @click.option(
     "--set", "overrides", multiple=True, help="KEY=VALUE: change one setting of the recipe."

@@ -10,7 +10,7 @@ from aurac.errors import AuracError
 from aurac.models.device import no_memory
 
 if TYPE_CHECKING:
-    from aurac.engine.options import EngineOptions
+    from aurac.engine import EngineOptions
     from aurac.runs.plan import PlannedCell
 
 _LEAST_TOKENS, _LEAST_CACHE, _MOST_SEQUENCES = 64, 512, 256

@@ -16,8 +16,9 @@ from safetensors import safe_open
 
 from aurac.adapters import check_base, check_fits
 from aurac.errors import AuracError, TaskError, UsageError
-from aurac.models.base import PACKAGED, packaged_folder, resolve_base
+from aurac.models.base import resolve_base
 from aurac.models.device import pick_device, pick_dtype
+from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.runs.estimate import (
     Span,
     beside_cells,

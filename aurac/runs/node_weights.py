@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from aurac.adapters import load_adapter
 from aurac.errors import AuracError, BaseModelError, CheckpointError
-from aurac.models.base import resolve_base
-from aurac.models.cache import cache_root
-from aurac.models.known_base import KnownBase
+from aurac.models import cache_root
+from aurac.models.base import KnownBase, resolve_base
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.curves.html import fraction, picture, table, text
 from aurac.stats.analysis import score_curve
+from aurac.stats.intervals import mean_interval
 from aurac.stats.mean import layout_of
-from aurac.stats.mean_interval import mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

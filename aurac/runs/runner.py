@@ -26,11 +26,12 @@ from aurac.runs.store import cannot_write, documents_hash
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from aurac.engine.options import EngineOptions
+    from aurac.engine import EngineOptions
     from aurac.models.base import LoadedBase
     from aurac.runs.plan import PlannedCell, Variant
     from aurac.runs.store import CellStore
-    from aurac.tasks.task import Evaluation, Outcome
+    from aurac.tasks.metrics import Outcome
+    from aurac.tasks.task import Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -281,7 +282,7 @@ class Runner:
         switch: AdapterSwitch,
         progress: Callable[[int], None],
     ) -> Block:
-        from aurac.engine.watch import watched
+        from aurac.engine.counts import watched
 
         began = time.perf_counter()
         wait = self.context.wait_for_device

@@ -13,8 +13,7 @@ from aurac.adapters.methods import method_named
 from aurac.errors import RecipeError, RunFolderError
 from aurac.files import write_atomic
 from aurac.models.base import LoadedBase, load_base
-from aurac.models.device import versions
-from aurac.models.memory import keep_freed_memory
+from aurac.models.device import keep_freed_memory, versions
 from aurac.training.card import card
 from aurac.training.checkpoints import (
     LOGGING_STEPS,

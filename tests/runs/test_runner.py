@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs_doubles import Model, Task, planned, runner
 
-from aurac.engine.options import EngineOptions
+from aurac.engine import EngineOptions
 from aurac.errors import BaseModelError, RunFolderError
 from aurac.files import process_mark
 from aurac.runs.device_limits import LostDeviceError

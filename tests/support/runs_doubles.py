@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from aurac.engine.options import EngineOptions
+from aurac.engine import EngineOptions
 from aurac.runs.plan import plan
 from aurac.runs.runner import RunContext, Runner
 from aurac.runs.store import CellStore
-from aurac.tasks.task import Outcome
+from aurac.tasks.metrics import Outcome
 
 
 class Model(torch.nn.Module):

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.formats.hub import locate
-from aurac.adapters.formats.overrides import LoadOverrides, apply_overrides
+from aurac.adapters.formats.peft import read_peft
 from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS
-from aurac.adapters.formats.peft_read import read_peft
+from aurac.adapters.formats.sidecar import LoadOverrides, apply_overrides
 from aurac.adapters.formats.state_dict import ModelInMemory, read_state_dict
 from aurac.errors import CheckpointError, UsageError
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from aurac.adapters.formats.overrides import LoadOverrides
+    from aurac.adapters.formats.sidecar import LoadOverrides
     from aurac.adapters.nesting import Rule
 
 SIDES: Final = ("A", "B", "alpha")

@@ -1,0 +1,150 @@
+"""What `aurac compare` prints: a dry run, and results."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aurac.cli._analysis import parse_groups, table
+from aurac.cli.options import print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from aurac.runs.dryrun import DryRun
+
+_SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+
+
+def show_dry_run(
+    checkpoints: Sequence[str], tasks: Sequence[str], *, as_json: bool, **settings: Any
+) -> int:
+    """Print what `compare` would do with these arguments; nothing is fetched."""
+    with _offline():
+        from aurac.runs.dryrun import dry_run
+        from aurac.runs.settings import parse_shard
+        from aurac.tasks.metrics import parse_metrics
+
+        settings["metric"] = parse_metrics(settings["metric"])
+        settings["shard"] = parse_shard(settings["shard"])
+        settings["groups"] = parse_groups(settings["groups"])
+        settings["rescale"] = settings["rescale"] or None
+        found = dry_run(checkpoints, tasks, **settings)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        click.echo("\n".join(_text(found)))
+    return 0
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """No library fetches anything; what the environment said before holds again afterwards."""
+    asked = {name: "1" for name in _SWITCHES if name not in os.environ}
+    os.environ.update(asked)
+    try:
+        yield
+    finally:
+        for name in asked:
+            os.environ.pop(name, None)
+
+
+def _text(found: DryRun) -> list[str]:
+    head = ["task", "curve", "ranks to compute", "already there", "requests each"]
+    rows = [
+        [
+            line.task,
+            line.curve,
+            ",".join(map(str, line.left)) or "–",
+            ",".join(map(str, line.done)) or "–",
+            "?" if line.requests is None else str(line.requests),
+        ]
+        for line in found.lines
+    ]
+    left = found.cells - found.done - found.failed
+    there = f", {found.done} already in {found.folder}" if found.done else ""
+    if found.failed:
+        there += f", {found.failed} failed before (--retry-failed tries them again)"
+    lines = [table(head, rows), "", f"{left} of {found.cells} cells to compute{there}"]
+    lines.append(f"on {found.device} in {found.dtype}, base {found.base}")
+    lines.append(f"time: {_range(found)}{found.seconds_from}")
+    lines.append(_memory(found))
+    lines += [f"download: {what}" for what in found.downloads] or ["download: nothing"]
+    return [*lines, *(f"note: {note}" for note in found.notes)]
+
+
+def _memory(found: DryRun) -> str:
+    if found.memory is None:
+        return "memory: not known before the base is here"
+    part = {name: f"{size / 1e9:.2f} GB" for name, size in found.memory.items()}
+    return (
+        f"memory: about {part['total']} (weights {part['weights']}, adapters {part['adapters']}, "
+        f"libraries and passes {part['beside']} as measured with the packaged base on a CPU)"
+    )
+
+
+def _range(found: DryRun) -> str:
+    if found.seconds_low is None or found.seconds_high is None:
+        return ""
+    low, high = _span(found.seconds_low), _span(found.seconds_high)
+    return f"{low}, " if low == high else f"{low} to {high}, "
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _show_shard(done: Any) -> None:
+    number, of = done.shard
+    cells, failed = done.results["cells"], len(done.failures)
+    click.echo(f"shard {number}/{of}: {cells - failed} of {cells} cells done in {done.folder}")
+    _show_failures(done)
+    click.echo("the same command without --shard gathers the results")
+
+
+def _show_failures(done: Any) -> None:
+    for failure in done.failures:
+        who = failure["curve"] or "base"
+        click.echo(
+            f"failed: {failure['task']} · {who} · rank {failure['rank']}: {failure['reason']}",
+            err=True,
+        )
+    if done.failures:
+        click.echo("--retry-failed tries failed cells again", err=True)
+
+
+def show_comparison(done: Any, *, as_json: bool) -> None:
+    """Print what `compare` gave: the table and the pairs, or a share of the cells, or JSON."""
+    if done.shard:
+        _show_shard(done)
+        return
+    if as_json:
+        click.echo(json.dumps(done.results, indent=1, ensure_ascii=False, allow_nan=False))
+        _show_besides(done, err=True)
+        return
+    from aurac.report import terminal_table
+    from aurac.terminal.console import stdout_console
+
+    console = stdout_console()
+    console.print(terminal_table(done.results, width=console.width))
+    if len(done.results["adapters"]) > 1 and not done.failures:
+        from aurac.cli._analysis import analyse_sources, pair_lines
+
+        found = analyse_sources([str(done.folder)], None, (), strict=False)
+        click.echo("\n".join(pair_lines(found.pairs, "Paired differences on the same documents")))
+    _show_failures(done)
+    click.echo(f"report: {done.folder / 'report.html'}")
+    _show_besides(done)
+
+
+def _show_besides(done: Any, *, err: bool = False) -> None:
+    if done.besides:
+        click.echo(done.besides, err=err)
