@@ -27,7 +27,6 @@ from aurac.runs.estimate import (
     from_stored_cells,
     process_age,
 )
-from aurac.runs.executors import make_executor
 from aurac.runs.folder import find_run_folder, recorded_names
 from aurac.runs.session import (
     Session,
@@ -39,6 +38,7 @@ from aurac.runs.session import (
 )
 from aurac.runs.settings import separated
 from aurac.runs.store import CellStore
+from aurac.runs.workers import make_executor
 from aurac.stats.groups import check_groups
 
 if TYPE_CHECKING:
