@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT = option_group(
     "Checkpoints that do not describe themselves",
-    click.option(
-        "--method", type=click.Choice(["lora", "dylora", "matryoshka"]), help="How it was trained."
-    ),
+    click.option("--method", help="How it was trained: lora, dylora, matryoshka, nested_loss, …"),
     click.option(
         "--scaling",
         type=click.Choice(["none", "rank", "sqrt"]),
