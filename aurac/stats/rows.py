@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from aurac.stats.wording import certificate_sentence, pair_sentence
+from aurac.stats.sentences import certificate_sentence, pair_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aurac.stats.mean import Estimate
     from aurac.stats.noninferiority import Certificate
     from aurac.stats.paired import Difference
+
 
 _NOTHING: dict[str, float | None] = {"value": None, "se": None, "low": None, "high": None}
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from aurac.stats.seeds import Components
 
+
 CONFIDENCE = 0.95  # of a pilot's upper limits, one-sided
 
 

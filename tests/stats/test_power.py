@@ -7,9 +7,9 @@ import pytest
 
 from aurac.errors import CurveError
 from aurac.stats import Spread, components, difference, plan, spread_of_flips, spread_of_pilot
-from aurac.stats.assumed import Outcomes
 from aurac.stats.mean import Layout
 from aurac.stats.power import Study
+from aurac.stats.spread import Outcomes
 
 
 @pytest.fixture(autouse=True)
