@@ -215,8 +215,9 @@ class Builder:
         blocks: list[Block] = []
         for task in () if self.large else self.run.task_names:
             lines = details(self.run, task, self.findings)
-            name = f"{task}: " if len(self.run.task_names) > 1 else ""
-            blocks += [Text(f"{name}{' '.join(lines)}")] if lines else []
+            several = len(self.run.task_names) > 1 and lines
+            blocks += [Text(f"{task}:")] if several else []
+            blocks += _bullets(lines)
         return Section("answer", "The answer in words", tuple(blocks))
 
     def curves(self) -> Section:
@@ -334,18 +335,18 @@ class Builder:
 
     def _examples(self, task: str, curves: Sequence[CurveRow]) -> list[Block]:
         best = best_default(self.run, task)
-        shown = examples(self.run, best) if best else []
+        shown = examples(best) if best else []
         if best is None or not shown:
             return []
-        kept = "" if questions(self.run, best) else " This run did not keep the questions."
+        kept = "" if questions(best) else " This run did not keep the questions."
         who = best.members[0].adapter if best.members else best.label
         first = task == self.run.task_names[0]
-        more = samples(self.run, ordered(curves)) if first else None
-        text = (
-            f"{task}: documents as {who} answered them at a low, a middle and its highest rank, "
+        more = samples(ordered(curves)) if first else None
+        intro = (
+            f"Documents as {who} answered them at a low, a middle and its highest rank, "
             f"the first of each kind in the task's order.{kept}"
         )
-        return [Text(text), Examples(tuple(shown), more)]
+        return [Examples(intro, tuple(shown), more)]
 
     def groups(self) -> Section:
         """Areas on the groups of each task's documents, where it has groups."""

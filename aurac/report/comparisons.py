@@ -166,13 +166,14 @@ def _group_of(curve: CurveRow, keep: NDArray[np.bool_] | None = None) -> RecipeG
 
 def _subset(curve: Curve, keep: NDArray[np.bool_]) -> Curve:
     """A curve on some of its documents."""
-    kept = np.flatnonzero(keep)
+    kept = np.flatnonzero(keep).tolist()
 
     def labels(column: Sequence[str] | None) -> tuple[str, ...] | None:
         return None if column is None else tuple(column[i] for i in kept)
 
-    scores = None if curve.outcomes is None else curve.outcomes[:, kept]
-    assert scores is not None
+    if curve.outcomes is None:
+        raise CurveError(f"{curve.label} has no per-document outcomes")
+    scores = curve.outcomes[:, kept]
     return replace(
         curve,
         outcomes=scores,
@@ -285,7 +286,7 @@ class Paired:
         return [pair for pair in pairs if pair is not None]
 
 
-def tested(curve: CurveRow, margin: float, alpha: float = ALPHA) -> Certificate | None:
+def tests_of(curve: CurveRow, margin: float, alpha: float) -> Certificate | None:
     """The non-inferiority tests of a curve; None without documents or with a single rank."""
     seeds = seeds_of(curve)
     if not seeds or len(curve.ranks) < 2 or any(c.ranks != curve.ranks for c in seeds):
@@ -301,7 +302,7 @@ def _joint_bounds(tests: Sequence[Tested]) -> dict[str, dict[int, float]]:
     number = sum(len(test.steps) for _, test in tests)
     bounds = {}
     for curve, test in tests:
-        joint = tested(curve, test.delta, ALPHA / number)
+        joint = tests_of(curve, test.delta, ALPHA / number)
         bounds[curve.id] = {step.rank: step.upper for step in joint.steps} if joint else {}
     return bounds
 
@@ -486,7 +487,7 @@ def find(run: Run, margin: float, note: str) -> Findings:
     tests: dict[str, Tested] = {}
     joint: dict[str, Mapping[int, float]] = {}
     for curves in chosen.values():
-        own = [(c, test) for c in curves if (test := tested(c, margin))]
+        own = [(c, test) for c in curves if (test := tests_of(c, margin, ALPHA))]
         tests |= {curve.id: (curve, test) for curve, test in own}
         joint |= _joint_bounds(own)
     large = run.many_tasks

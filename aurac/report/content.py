@@ -78,8 +78,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Examples:
-    """Documents with their answers at several ranks, and more of them for a page to look through."""
+    """Documents with their answers at several ranks; a page has more of them to look through."""
 
+    intro: str
     examples: tuple[Example, ...]
     samples: Samples | None = None
     kind: str = "examples"

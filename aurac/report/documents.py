@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.curves.curve import Curve
-    from aurac.report.model import CurveRow, Run
+    from aurac.report.model import CurveRow
     from aurac.runs.schema import Results
     from aurac.runs.store import Cell
 
@@ -72,11 +72,12 @@ class Source:
         None when a cell is missing or damaged, when the ranks have other documents, or when the
         documents do not average to the accuracy that `results.json` states.
         """
-        if not curve.ranks or not all(curve.files(rank) for rank in curve.ranks):
+        stored = curve.record
+        if stored is None or not all(curve.files(rank) for rank in curve.ranks):
             return None
         prompts = self.results.task(curve.task).prompts_sha256
         try:
-            read = curve_with_documents(curve, self._reader, None, prompts, curve.seed)
+            read = curve_with_documents(stored, self._reader, None, prompts, curve.seed)
         except RunFolderError:
             return None
         agrees = np.allclose(read.accuracy, curve.accuracy, rtol=0, atol=1e-6)
@@ -240,7 +241,7 @@ def answer_text(response: Any, choices: Sequence[str] = ()) -> str:
     return "" if response in (None, []) else str(response)
 
 
-def questions(run: Run, curve: CurveRow) -> Mapping[str, Wording]:
+def questions(curve: CurveRow) -> Mapping[str, Wording]:
     """Questions and references of the curve's task by document."""
     first = curve.members[0] if curve.members else curve
     return first.source.questions(curve.task) if first.source else {}
@@ -290,13 +291,13 @@ def _answers(curve: CurveRow, ranks: Sequence[int]) -> dict[int, _Outcomes]:
     }
 
 
-def examples(run: Run, curve: CurveRow) -> list[Example]:
+def examples(curve: CurveRow) -> list[Example]:
     """A few documents of one curve: gained with the rank, lost with it, wrong all along.
 
     The first documents of each kind in stored order are shown, so nobody has picked them. Of a mean
     over seeds the first seed's are shown.
     """
-    wordings = questions(run, curve)
+    wordings = questions(curve)
     curve = curve.members[0] if curve.members else curve
     kept = _answers(curve, curve.ranks)
     if len(kept) < 2:
@@ -327,47 +328,45 @@ def _kind(scores: Sequence[float]) -> str | None:
     return "wrong at every rank shown" if max(scores) < _RIGHT else None
 
 
-def samples(run: Run, curves: Sequence[CurveRow]) -> Samples | None:
-    """Documents of one task with the answers of several curves at every rank and of the base."""
-    kept = {}
+def samples(curves: Sequence[CurveRow]) -> Samples | None:
+    """Documents of one task with the answers of several curves at every rank and of the base.
+
+    The first documents are kept, as many as a page can hold.
+    """
+    kept: dict[str, dict[int, _Outcomes]] = {}
     for curve in curves:
         first = curve.members[0] if curve.members else curve
         answers = _answers(first, (0, *first.ranks))
         if len(answers) > 1:
             kept[curve.label] = answers
-    documents = {found.doc_ids for by_rank in kept.values() for found in by_rank.values()}
+    documents = {one.doc_ids for by_rank in kept.values() for one in by_rank.values()}
     if len(documents) != 1:
         return None
-    doc_ids, wordings = documents.pop(), questions(run, curves[0])
-    columns = sum(map(len, kept.values()))
-    most = min(len(doc_ids), _MAX_SAMPLES)
-
-    def text(value: object) -> str:
-        return shorten(value, _MAX_TEXT)
-
-    while True:
-        rows = [(doc, wordings.get(doc, Wording())) for doc in doc_ids[:most]]
-        listed = [
-            {"id": text(doc), "question": text(w.question), "target": text(w.target)}
-            for doc, w in rows
-        ]
-        shown = [
-            {
-                "label": text(label),
-                "ranks": list(by_rank),
-                "scores": [[round(float(s), 4) for s in f.scores[:most]] for f in by_rank.values()],
-                "answers": [
-                    [text(answer_text(r, w.choices)) for r, (_, w) in zip(f.responses, rows)]
-                    for f in by_rank.values()
-                ],
-            }
-            for label, by_rank in kept.items()
-        ]
-        total = sum(len(t) for one in shown for column in one["answers"] for t in column)  # type: ignore[attr-defined]
-        total += sum(len(one["question"]) + len(one["target"]) for one in listed) + 4 * columns
-        if total <= _MAX_ALL or most <= 10:
+    doc_ids, wordings = documents.pop(), questions(curves[0])
+    columns = [one for by_rank in kept.values() for one in by_rank.values()]
+    rows, total = [], 0
+    for i, doc in enumerate(doc_ids[:_MAX_SAMPLES]):
+        wording = wordings.get(doc, Wording())
+        asked = {"id": doc, "question": wording.question, "target": wording.target}
+        texts = [answer_text(one.responses[i], wording.choices) for one in columns]
+        row = [shorten(text, _MAX_TEXT) for text in (*asked.values(), *texts)]
+        total += sum(map(len, row))
+        if total > _MAX_ALL:
             break
-        most = max(10, int(most * 0.95 * _MAX_ALL / total))
-    left = f"The first {most} of {len(doc_ids)} documents. " if most < len(doc_ids) else ""
+        rows.append((dict(zip(asked, row[:3], strict=True)), row[3:]))
+    shown, at = [], 0
+    for label, by_rank in kept.items():
+        these = range(at, at := at + len(by_rank))
+        shown.append(
+            {
+                "label": shorten(label, _MAX_TEXT),
+                "ranks": list(by_rank),
+                "scores": [columns[k].scores[: len(rows)].round(4).tolist() for k in these],
+                "answers": [[texts[k] for _, texts in rows] for k in these],
+            }
+        )
+    left = (
+        f"The first {len(rows)} of {len(doc_ids)} documents. " if len(rows) < len(doc_ids) else ""
+    )
     note = f"{left}Arrow keys go to the next and the previous one."
-    return Samples({"documents": listed, "curves": shown}, note)
+    return Samples({"documents": [asked for asked, _ in rows], "curves": shown}, note)

@@ -72,7 +72,8 @@ def styled(*, small: bool = False) -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         mpl.rcdefaults()
         style.use(_STYLE)
-        mpl.rcParams.update(SMALL if small else {})
+        if small:
+            mpl.rcParams.update(SMALL)  # type: ignore[arg-type]
         yield
 
 

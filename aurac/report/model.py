@@ -43,6 +43,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
         seed: Of the training; None where it is not recorded.
         members: The curves of single training seeds, of which this is the mean.
         source: The documents behind it; None where there is no run folder.
+        record: The curve as it was stored.
     """
 
     ranks: tuple[int, ...]  # type: ignore[assignment]
@@ -51,6 +52,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
     seed: int | None = None
     members: tuple[CurveRow, ...] = ()
     source: Source | None = None
+    record: CurveRecord | None = None
 
     @classmethod
     def of(cls, record: CurveRecord, **more: Any) -> CurveRow:
@@ -68,7 +70,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
             column = given[name] or [None] * len(record.ranks)
             given[name] = tuple(column[at] for at in known)
         ranks = tuple(record.ranks[at] for at in known)
-        return cls(**{**given, "ranks": ranks, "missing": missing, **more})
+        return cls(**{**given, "ranks": ranks, "missing": missing, "record": record, **more})
 
     @property
     def seeds(self) -> int:

@@ -289,7 +289,7 @@ class Pictures:
             line = f"{c.label}: {percent(c.accuracy[0])} % at rank {c.ranks[0]}"
             if len(c.ranks) > 1:
                 line += f", {percent(c.accuracy[-1])} % at rank {c.ranks[-1]}"
-                top = max(range(len(c.ranks)), key=lambda i: c.accuracy[i])  # noqa: B023
+                top = max(range(len(c.ranks)), key=lambda i: c.accuracy[i])
                 if c.accuracy[top] > c.accuracy[-1]:
                     line += f", highest {percent(c.accuracy[top])} % at rank {c.ranks[top]}"
                 if c.id in self.non_inferior:

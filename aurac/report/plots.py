@@ -402,7 +402,8 @@ def _parameter_axis(ax: Axes, curves: Sequence[CurveRow]) -> None:
     }
     if len(ratios) == 1:
         each = ratios.pop()
-        top = ax.secondary_xaxis("top", functions=(lambda s: s / each, lambda n: n * each))
+        both: Any = (lambda amount: amount / each, lambda number: number * each)
+        top = ax.secondary_xaxis("top", functions=both)
         _plain_log_ticks(top)
         top.set_xlabel("parameters (millions)")
 

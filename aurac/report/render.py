@@ -141,7 +141,7 @@ def _(block: parts.Picture) -> str:
 
 @_markdown.register
 def _(block: parts.Examples) -> str:
-    return "\n\n".join(_example(example) for example in block.examples)
+    return "\n\n".join([escape.markdown(block.intro), *map(_example, block.examples)])
 
 
 @_markdown.register

@@ -127,15 +127,17 @@ def tiles(run: Run, task: str, findings: Findings) -> tuple[Tile, ...]:
             Tile(
                 "Scale at inference",
                 f"{percent(abs(default.area - other.area))} points",
-                (
-                    f"{default.adapter}: {percent(default.area)} % {default.scale}, "
-                    f"{percent(other.area)} % {other.scale}",
-                ),
+                (f"{default.adapter}: {_both(default)}, {_both(other)}",),
             )
         )
     elif best.baseline is not None:
         parts.append(Tile("Base model", f"{percent(best.baseline)} %", ("accuracy at rank 0",)))
     return tuple(parts)
+
+
+def _both(curve: CurveRow) -> str:
+    """AURAC and the scale that it is about."""
+    return f"{percent(curve.area)} % {curve.scale}"
 
 
 def _best_tile(scored: list[CurveRow], findings: Findings) -> Tile:

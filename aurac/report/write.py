@@ -22,7 +22,7 @@ from aurac.report.pictures import unique_slugs
 from aurac.runs.schema import REPORT_FILE, Results
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -194,14 +194,14 @@ def _score_row(curve: CurveRow) -> Row:
 
 def _point_rows(curve: CurveRow) -> list[Row]:
     """One row for each rank, a missing one with its reason; rank 0 is the base."""
-    empty = dict.fromkeys(
+    empty: Row = dict.fromkeys(
         (
             *("rank", "accuracy", "accuracy_low", "accuracy_high", "weight_log2"),
             *("weight_linear", "parameters", "bytes", "n_docs", "tokens_per_second"),
             *("seconds_per_document", "missing"),
         )
     )
-    rows = [{"rank": rank, "missing": why} for rank, why in curve.missing.items()]
+    rows: list[Row] = [{"rank": rank, "missing": why} for rank, why in curve.missing.items()]
     if curve.baseline is not None:
         rows.append({"rank": 0, "accuracy": curve.baseline, "n_docs": curve.n_docs})
     measured = speeds(curve)
