@@ -77,7 +77,7 @@ def _steps(row: RecommendRow) -> list[str]:
             f"{step.upper:.4f}",
             ("yes" if step.passed else "no") if step.tested else "not tested",
             f"{step.flip_rate:.1%}",
-            f"{step.delta_needed:.4f}",
+            f"{step.margin_needed:.4f}",
         ]
         for step in row.certificate.steps
     ]

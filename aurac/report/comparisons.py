@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from aurac.curves.curve import Curve
     from aurac.report.documents import Changes
-    from aurac.stats import Certificate
+    from aurac.stats import NonInferiorRank
     from aurac.stats.groups import RecipeGroup
     from aurac.stats.mean import Estimate
     from aurac.stats.rows import BestRow, PairRow
@@ -294,33 +294,35 @@ def _family(run: Run, delta: float) -> tuple[list[PairRow], dict[str | None, Bes
         return [], {}
 
 
-def certificate(curve: CurveRow, delta: float = DELTA, alpha: float = ALPHA) -> Certificate | None:
+def certificate(
+    curve: CurveRow, delta: float = DELTA, alpha: float = ALPHA
+) -> NonInferiorRank | None:
     """The non-inferiority tests of a curve; None without documents or with a single rank."""
-    from aurac.stats import certify
+    from aurac.stats import non_inferior_rank
 
     seeds = seeds_of(curve)
     if not seeds or len(curve.ranks) < 2 or any(c.ranks != curve.ranks for c in seeds):
         return None
     try:
-        return certify([one.at(one.ranks) for one in seeds], delta=delta, alpha=alpha)
+        return non_inferior_rank([one.at(one.ranks) for one in seeds], delta=delta, alpha=alpha)
     except CurveError:
         return None
 
 
 def joint_bounds(
-    found: Sequence[tuple[CurveRow, Certificate | None]],
+    found: Sequence[tuple[CurveRow, NonInferiorRank | None]],
 ) -> dict[str, dict[int, float]]:
     """Curve id → rank → upper bound on the loss, all together at 95 % (Bonferroni)."""
     known = [(curve, one) for curve, one in found if one is not None]
     tests = sum(len(one.steps) for _, one in known)
     bounds = {}
     for curve, one in known:
-        joint = certificate(curve, one.delta, ALPHA / tests)
+        joint = certificate(curve, one.margin, ALPHA / tests)
         bounds[curve.id] = {step.rank: step.upper for step in joint.steps} if joint else {}
     return bounds
 
 
-def rings(found: Sequence[tuple[CurveRow, Certificate | None]]) -> dict[str, int]:
+def rings(found: Sequence[tuple[CurveRow, NonInferiorRank | None]]) -> dict[str, int]:
     """Id of a curve → its smallest non-inferior rank, where that is below the highest."""
     return {
         curve.id: certified.rank
@@ -477,7 +479,7 @@ def _group_estimate(values: NDArray[np.float64]) -> Interval:
 
     several = values.shape[0] > 1
     found: Estimate = (
-        over_seeds(values) if several else one_seed(values[0], rng=np.random.default_rng(0))
+        over_seeds(values) if several else one_seed(values[0])
     )
     return Interval(found.value, found.se, found.low, found.high)
 
@@ -500,7 +502,7 @@ class Findings:
         rivals: Prefix against SVD.
     """
 
-    certificates: Mapping[str, tuple[CurveRow, Certificate | None]]
+    certificates: Mapping[str, tuple[CurveRow, NonInferiorRank | None]]
     joint: Mapping[str, Mapping[int, float]]
     leaders: Mapping[str | None, BestRow]
     pairs: Mapping[str, Sequence[Difference]]
@@ -508,7 +510,7 @@ class Findings:
     groups: Mapping[str, Sequence[Group]]
     rivals: Mapping[str, Sequence[Rival]]
 
-    def certificate(self, curve: CurveRow) -> Certificate | None:
+    def certificate(self, curve: CurveRow) -> NonInferiorRank | None:
         """The non-inferiority tests of a curve; None where nothing can be said."""
         return self.certificates.get(curve.id, (curve, None))[1]
 

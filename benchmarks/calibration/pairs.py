@@ -37,7 +37,7 @@ def pairs(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             ) -> bool:
                 hard = rng.standard_normal(n)
                 found = difference(
-                    areas(rng, n, first, hard=hard), areas(rng, n, second, hard=hard), rng=rng
+                    areas(rng, n, first, hard=hard), areas(rng, n, second, hard=hard)
                 ).estimate
                 return found.low <= truth <= found.high
 
@@ -50,7 +50,7 @@ def pairs(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             def wrong(n: int = n, accuracy: NDArray[np.float64] = accuracy) -> bool:
                 hard = rng.standard_normal(n)
                 found = difference(
-                    areas(rng, n, accuracy, hard=hard), areas(rng, n, accuracy, hard=hard), rng=rng
+                    areas(rng, n, accuracy, hard=hard), areas(rng, n, accuracy, hard=hard)
                 )
                 return found.p <= 0.05
 

@@ -59,7 +59,7 @@ def test_the_promised_power_is_there(seeds):
         gap = np.where(draw < (rate + delta) / 2, 1.0, 0.0)
         gap = np.where(draw > 1 - (rate - delta) / 2, -1.0, gap)
         a, b = (np.tile(0.5 + side * gap / 2, (seeds, 1)) for side in (-1, 1))
-        found = difference(a, b, rng=rng)
+        found = difference(a, b)
         hits += found.p is not None and found.p <= 0.05 and found.estimate.value > 0
     assert hits / 300 == pytest.approx(0.8, abs=0.09)
 
@@ -112,7 +112,7 @@ def test_a_pilot_is_taken_apart():
     assert spread.rest == pytest.approx(0.1**2, rel=0.1)
     assert spread.seed == pytest.approx(0.03**2, rel=0.5)
     assert spread.upper.seed > spread.seed
-    one = difference(arms[0][0], arms[1][0], rng=draw).parts
+    one = difference(arms[0][0], arms[1][0]).parts
     single = spread_of_pilot(one, n)
     assert single.seed == single.rest == 0.0
     assert single.document == pytest.approx(0.1**2 + 2 * 0.1**2, rel=0.1)
