@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from aurac.cli._command import hyphens
 from aurac.cli._logging import quiet_libraries
 from aurac.errors import AuracError
 from aurac.models.device import share_cores
@@ -70,7 +71,10 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": hyphens},
+)
 @click.version_option(package_name="aurac", prog_name="aurac")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the libraries beneath say, too.")
 def cli(verbose: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._analysis import parse_groups, table
+from aurac.cli._analysis import table
 from aurac.cli.options import print_json
 
 if TYPE_CHECKING:
@@ -24,20 +24,17 @@ def show_dry_run(
     checkpoints: Sequence[str], tasks: Sequence[str], *, as_json: bool, **settings: Any
 ) -> int:
     """Print what `compare` would do with these arguments; nothing is fetched."""
+    from aurac.tasks.index import check_names
+
+    check_names(tasks)
     with _offline():
         from aurac.runs.dryrun import dry_run
-        from aurac.runs.settings import parse_shard
-        from aurac.tasks.metrics import parse_metrics
 
-        settings["metric"] = parse_metrics(settings["metric"])
-        settings["shard"] = parse_shard(settings["shard"])
-        settings["groups"] = parse_groups(settings["groups"])
-        settings["rescale"] = settings["rescale"] or None
-        found = dry_run(checkpoints, tasks, **settings)
+        plan = dry_run(checkpoints, tasks, **settings)
     if as_json:
-        print_json(found.to_dict())
+        print_json(plan.to_dict())
     else:
-        click.echo("\n".join(_text(found)))
+        click.echo("\n".join(_text(plan)))
     return 0
 
 

@@ -21,7 +21,8 @@ def base(name: str | None, listing: bool, as_json: bool) -> None:
     aurac base --list
     aurac base smollm2-135m-instruct-q4_1
     """  # noqa: D301
-    from aurac.models.base import DEFAULT_BASE, PACKAGED, resolve_base
+    from aurac.models.base import resolve_base
+    from aurac.models.packaged import DEFAULT_BASE, PACKAGED
 
     if listing and as_json:
         print_json([{"name": n, **dataclasses.asdict(m)} for n, m in PACKAGED.items()])

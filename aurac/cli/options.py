@@ -9,41 +9,47 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aurac.cli._command import option_group
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a checkpoint's file may not say; gathered into the keyword `checkpoint`."""
-
-    @click.option(
-        "--method", type=click.Choice(["lora", "dylora", "matryoshka"]), help="How it was trained."
-    )
-    @click.option(
+_CHECKPOINT = option_group(
+    "Checkpoints that do not describe themselves",
+    click.option("--method", help="How it was trained: lora, dylora, matryoshka, nested_loss, …"),
+    click.option(
         "--scaling",
         type=click.Choice(["none", "rank", "sqrt"]),
         help="Scaling rule: alpha, alpha/r or alpha/sqrt(r).",
-    )
-    @click.option("--alpha", type=float, help="Alpha of the scaling rule.")
-    @click.option("--nested-ranks", help="Nested ranks of the training, such as 1,2,4,8.")
-    @click.option(
+    ),
+    click.option("--alpha", type=float, help="Alpha of the scaling rule."),
+    click.option("--nested-ranks", help="Nested ranks of the training, such as 1,2,4,8."),
+    click.option(
         "--enable-lora",
         help="Groups of loralib's MergedLinear that are on, such as 1,0,1 for GPT-2's q and v.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--a-key", help="Names of the A's in a file of its own, such as {module}.lora_down.weight."
-    )
-    @click.option("--b-key", help="Names of the B's, such as {module}.lora_up.weight.")
-    @click.option("--alpha-key", help="Names of an alpha per module, such as {module}.alpha.")
-    @click.option(
+    ),
+    click.option("--b-key", help="Names of the B's, such as {module}.lora_up.weight."),
+    click.option("--alpha-key", help="Names of an alpha per module, such as {module}.alpha."),
+    click.option(
         "--key-map",
         type=click.Path(path_type=Path),
         help="The same one by one, as a JSON or YAML file of module: {A: key, B: key}.",
-    )
+    ),
+)
+
+
+def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a checkpoint's file may not say; gathered into the keyword `checkpoint`."""
+
+    @_CHECKPOINT
     @functools.wraps(command)
     def wrapped(
+        *,
         method: str | None,
         scaling: str | None,
         alpha: float | None,
@@ -55,7 +61,7 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
         key_map: Path | None,
         **rest: Any,
     ) -> Any:
-        said = {
+        overrides = {
             "method": method,
             "scaling": scaling,
             "alpha": alpha,
@@ -63,7 +69,7 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "enable_lora": _switches(enable_lora),
             "keys": _keys({"A": a_key, "B": b_key, "alpha": alpha_key}, key_map),
         }
-        return command(checkpoint=said, **rest)
+        return command(checkpoint=overrides, **rest)
 
     return wrapped
 
@@ -165,6 +171,6 @@ def complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: s
 
 def complete_bases(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """The packaged models."""
-    from aurac.models.base import PACKAGED
+    from aurac.models.packaged import PACKAGED
 
     return [name for name in PACKAGED if name.startswith(incomplete)]

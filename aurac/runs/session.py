@@ -14,15 +14,10 @@ from typing import TYPE_CHECKING, Any
 from aurac.adapters import check_base, check_fits, load_adapter
 from aurac.errors import CheckpointError
 from aurac.files import sha256_json, write_json
-from aurac.models.base import (
-    DEFAULT_BASE,
-    LoadedBase,
-    load_base,
-    quiet_transformers,
-    resolve_base,
-)
+from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
-from aurac.models.known_base import KnownBase
+from aurac.models.packaged import DEFAULT_BASE
+from aurac.models.weights import quiet_transformers
 from aurac.runs.plan import PlannedCell, Variant, parse_ranks, plan, variants_of
 from aurac.runs.schema import ENGINE_VERSION
 from aurac.runs.store import cannot_write
@@ -32,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aurac.adapters import Adapter
-    from aurac.engine.options import EngineOptions
+    from aurac.engine import EngineOptions
     from aurac.runs.settings import Settings, TruncationOptions
     from aurac.tasks.task import BuiltTask
 

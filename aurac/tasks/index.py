@@ -22,11 +22,12 @@ import yaml
 
 from aurac.errors import TaskError
 from aurac.files import sha256_json, write_json
-from aurac.models.cache import cache_root
+from aurac.models import cache_root
 from aurac.tasks import BUNDLED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
 
 logger = logging.getLogger(__name__)
 
