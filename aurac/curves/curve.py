@@ -231,16 +231,14 @@ class Curve:
         Args:
             places: Where each document of the new order stands in this one: a permutation of n.
         """
-        labels = {name: getattr(self, name) for name in DOCUMENT_LABELS}
-        return replace(
-            self,
-            outcomes=None if self.outcomes is None else self.outcomes[:, places],
-            **{
-                name: tuple(values[i] for i in places)
-                for name, values in labels.items()
-                if values is not None
-            },
-        )
+        changed: dict[str, Any] = {
+            name: tuple(values[i] for i in places)
+            for name in DOCUMENT_LABELS
+            if (values := getattr(self, name)) is not None
+        }
+        if self.outcomes is not None:
+            changed["outcomes"] = self.outcomes[:, places]
+        return replace(self, **changed)
 
 
 def _outcome_array(given: Any) -> NDArray[np.float64]:

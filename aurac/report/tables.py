@@ -376,10 +376,10 @@ def loss_table(
         note: Whose margin it is.
         name: Of the table.
     """
-    ranks = sorted({step.rank for _, certificate in found for step in certificate.steps})
+    ranks = sorted({test.rank for _, certificate in found for test in certificate.tests})
     rows = []
     for curve, certificate in found:
-        at = {step.rank: step for step in certificate.steps}
+        at = {test.rank: test for test in certificate.tests}
         cells = [
             _loss_cell(at.get(rank), joint.get(curve.id, {}).get(rank), certificate.margin)
             for rank in ranks

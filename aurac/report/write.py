@@ -211,7 +211,7 @@ def loss_rows(
         ]
         for curve, known in found
         if known is not None
-        for step in known.steps
+        for step in known.tests
     ]
 
 

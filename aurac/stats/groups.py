@@ -142,8 +142,8 @@ def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Recipe
     names = check_groups(groups or {}, (curve.adapter for curve in curves))
     members: dict[tuple[str | None, ...], list[Curve]] = {}
     for curve in curves:
-        name = names.get(curve.adapter or "", curve.adapter or "adapter")
-        key = (name, curve.task, curve.metric, curve.basis, curve.rescale)
+        label = names.get(curve.adapter or "", curve.adapter or "adapter")
+        key = (label, curve.task, curve.metric, curve.basis, curve.rescale)
         members.setdefault(key, []).append(curve)
     several = _several_metrics(curves)
     leading: dict[tuple[str | None, str | None], Curve] = {}
@@ -171,6 +171,7 @@ def group_of(curves: Any, default: str = "adapter") -> RecipeGroup:
     if not several:
         raise CurveError(f"no curves for {default}", expected="at least one")
     seeds = [as_curve(curve) for curve in several]
+    _check_seeds(seeds[0].label, seeds, grouped=True)
     return RecipeGroup(seeds[0].adapter or default, seeds[0].task, _matched(seeds))
 
 

@@ -93,8 +93,8 @@ def certificates(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             scores = items(rng, n, shifts)
             curves = [Curve.from_outcomes(RANKS, one) for one in scores]
             leader = curves[int(scores.mean(axis=(1, 2)).argmax())]
-            wrong += non_inferior_rank(leader, delta=margin, alpha=0.05 / m).rank < RANKS[-1]
-            alone += non_inferior_rank(leader, delta=margin).rank < RANKS[-1]
+            wrong += non_inferior_rank(leader, margin=margin, alpha=0.05 / m).rank < RANKS[-1]
+            alone += non_inferior_rank(leader, margin=margin).rank < RANKS[-1]
             joint += all(_bounded(curve, accuracy, 0.05 / (3 * m)) for curve in curves)
         where = f"leader of {m}, loss = margin"
         yield Row(
@@ -106,7 +106,7 @@ def certificates(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
 
 
 def _bounded(curve: Curve, accuracy: NDArray[np.float64], alpha: float) -> bool:
-    steps = non_inferior_rank(curve, delta=0.5, alpha=alpha).steps
+    steps = non_inferior_rank(curve, margin=0.5, alpha=alpha).tests
     losses = dict(zip(RANKS, accuracy[-1] - accuracy, strict=True))
     return all(step.upper >= losses[step.rank] for step in steps)
 

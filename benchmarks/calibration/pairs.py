@@ -8,7 +8,7 @@ import numpy as np
 
 from aurac.stats import difference
 from aurac.stats.mean import Layout
-from aurac.stats.paired import compare_arms
+from aurac.stats.paired import compare
 from benchmarks.calibration.processes import MIDDLE, SIZES, WEIGHTS, Logistic, areas
 from benchmarks.calibration.rows import Row, share
 
@@ -81,7 +81,7 @@ def _pair(rng: np.random.Generator, n: int, delta: float) -> object:
     hard = rng.standard_normal(n)
     a = areas(rng, n, MIDDLE, hard=hard)
     b = areas(rng, n, MIDDLE + delta, hard=hard)
-    return compare_arms(a[None], b[None], Layout(n), level=0.95)
+    return compare(a[None], b[None], Layout(n), level=0.95)
 
 
 def _gaps(rng: np.random.Generator, n: int) -> dict[str, NDArray[np.float64]]:

@@ -63,7 +63,7 @@ def test_the_json_of_the_command_line():
     assert content["recommended"][0] == {
         "adapter": "a",
         "task": "t",
-        "rank": non_inferior_rank(curve(1), delta=0.02).rank,
+        "rank": non_inferior_rank(curve(1), margin=0.02).rank,
         "delta": 0.02,
         "alpha": 0.05,
     }
@@ -128,7 +128,7 @@ def test_variants_are_compared_within_their_adapter():
         curve(3, 0.2, adapter="lora", basis="prefix", rescale="rule"),
     ]
     found = analyse(curves)
-    assert [(row.label, row.variant) for row in found.scores] == [
+    assert [(row.label, row.other) for row in found.scores] == [
         ("m", False),
         ("m · prefix · rule", True),
         ("lora", False),
@@ -233,7 +233,7 @@ def test_a_missing_rank_gives_none_with_its_reason():
         ([curve(1, adapter="a"), curve(2, adapter="a")], {}, "appears 2 times"),
         ([curve(1, adapter="a")], {"axis": "log"}, "axis 'log'"),
         ([curve(1, adapter="a")], {"weigh": "size"}, "weighed by 'size'"),
-        ([curve(1, adapter="a")], {"delta": 2}, "delta 2"),
+        ([curve(1, adapter="a")], {"margin": 2}, "margin 2"),
         ([curve(1, adapter="a"), curve(2, adapter="b").at([1, 2])], {}, "the same ranks"),
         (
             [curve(1, adapter="a", seed=1), curve(1, adapter="a", seed=2).at([1, 2])],

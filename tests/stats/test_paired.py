@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -304,9 +305,9 @@ def test_seeds_by_hand_on_four_documents():
     # Documents without the rest: 11/192 - 1/64 = 8/192, on 3 df; seeds 1/64 on 1 df.
     parts = components([np.array([[0, 0, 1, 1], [0, 1, 1, 1.0]])], [1], Layout(4))
     parts = replace(parts, excess=None)  # what few events add has tests of its own
-    assert parts.arms[0].between == pytest.approx(1 / 64)
+    assert parts.groups[0].between == pytest.approx(1 / 64)
     assert parts.document == pytest.approx(11 / 192)
-    assert parts.arms[0].rest == pytest.approx(1 / 64)
+    assert parts.groups[0].rest == pytest.approx(1 / 64)
     (documents, df), (between, seeds_df) = parts.terms()
     assert (documents, df) == (pytest.approx(8 / 192), 3)
     assert (between, seeds_df) == (pytest.approx(1 / 64), 1)
@@ -346,8 +347,8 @@ def test_seed_components_are_the_two_way_anova():
     )
     model = smf.ols("y ~ C(s) + C(d)", frame).fit()
     found = components([arm], [1], Layout(30))
-    assert found.arms[0].rest == pytest.approx(model.mse_resid / (4 * 30))
-    assert found.arms[0].rest_df == model.df_resid
+    assert found.groups[0].rest == pytest.approx(model.mse_resid / (4 * 30))
+    assert found.groups[0].rest_df == model.df_resid
 
 
 def test_one_seed_is_conditional_and_many_are_not():
@@ -472,15 +473,16 @@ def test_sentences_claim_no_more_than_the_data():
     found = difference(a, b)
     assert verdict(found, found.p, 0.05) == 1
     text = pair_sentence("lora", "dylora", "gsm8k", found, found.p)
-    assert "dylora is better than lora, significant at the 0.05 level (Holm p" in text
+    assert text.startswith("dylora is better than lora on gsm8k by 5.7 points (95 % interval")
+    assert "; significant, Holm p " in text
     assert "conditional on these checkpoints" in text
     same = difference(a, a[::-1])
     text = pair_sentence("lora", "dylora", None, same, 1.0)
-    assert "not significant at the 0.05 level (Holm p = 1.000)" in text
-    assert "would often be missed" in text
+    assert "is not significant (Holm p = 1.000), conditional" in text
+    assert re.search(r"the test detects \d\.\d points or more \(80 % power\)", text)
     assert verdict(same, 1.0, 0.05) == 0
     text = pair_sentence("lora", "dylora", None, found, 0.2)
-    assert "although the interval, which is of this pair alone, leaves 0 out" in text
+    assert "although this pair's own interval leaves 0 out" in text
 
 
 def test_two_seeds_give_no_verdict_rather_than_a_wrong_one():

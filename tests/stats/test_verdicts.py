@@ -175,9 +175,7 @@ def test_the_order_of_lines_changes_no_number(seed):
         rows += [(r.adapter, None, r.task, r.log2) for r in found.scores]
         return {row[:3]: [row[3].value, row[3].low, row[3].high] for row in rows}
 
-    first, second = (
-        by_name(analyse(some)) for some in (curves, mixed)
-    )
+    first, second = (by_name(analyse(some)) for some in (curves, mixed))
     assert first.keys() == second.keys()
     assert all(same(first[key], second[key]) for key in first)
 
