@@ -14,13 +14,12 @@ from aurac.adapters.formats.state_dict import ModelInMemory, read_state_dict
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from torch import nn
 
     from aurac.adapters.adapter import Adapter
     from aurac.adapters.formats.state_dict import BaseSource
-    from aurac.adapters.nesting import Method, Rule, Update
 
 STATE_DICTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
@@ -28,36 +27,18 @@ STATE_DICTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 def load_adapter(
     path: str | Path,
     *,
-    method: Method | None = None,
-    scaling: Rule | None = None,
-    alpha: float | None = None,
-    nested_ranks: Sequence[int] | None = None,
-    weights: Sequence[float] | None = None,
-    update: Update | None = None,
-    base: str | None = None,
-    enable_lora: Sequence[bool] | None = None,
-    keys: Mapping[str, Any] | None = None,
     base_model: nn.Module | None = None,
     bases: Callable[[str], BaseSource] | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
     name: str | None = None,
     lazy: bool = False,
+    **overrides: Any,
 ) -> Adapter:
     """Read an adapter from a folder, a file or a hub id.
 
     Args:
         path: PEFT folder, research or loralib state dict, or ``owner/name[@revision][:subfolder]``.
-        method: How it was trained, where the file does not say.
-        scaling: Its scaling rule, where the file does not say.
-        alpha: The α of that rule.
-        nested_ranks: S, the nested ranks.
-        weights: One weight per nested rank.
-        update: DyLoRA's update.
-        base: The name of its base model.
-        enable_lora: For loralib's ``MergedLinear``, which of a layer's groups are on.
-        keys: For a file with names of its own: ``{"A": pattern, "B": pattern[, "alpha": pattern]}``
-            with ``{module}`` in each, or for each module its ``{"A": key, "B": key}``.
         base_model: The base itself (on the meta device will do), to settle an orientation that
             shapes alone leave open.
         bases: The same as a function of the base's name, called only for a state-dict file.
@@ -66,33 +47,27 @@ def load_adapter(
         name: What to call it; the last part of the path by default.
         lazy: Read the numbers of a PEFT safetensors file only when they are asked for, module by
             module (``Adapter.walk``, ``Adapter.loaded``).
+        **overrides: What the file does not say, or says wrongly: ``method``, ``scaling``,
+            ``alpha``, ``nested_ranks``, ``weights``, ``update``, ``base``, ``enable_lora`` and
+            ``keys``, the fields of :class:`~aurac.adapters.formats.sidecar.LoadOverrides`.
 
     Raises:
         CheckpointError: When it is missing, damaged, refused, or does not say enough.
         UsageError: When what is given does not fit together.
     """
-    overrides = LoadOverrides(
-        method=method,
-        scaling=scaling,
-        alpha=alpha,
-        nested_ranks=None if nested_ranks is None else tuple(nested_ranks),
-        weights=None if weights is None else tuple(weights),
-        update=update,
-        base=base,
-        enable_lora=None if enable_lora is None else tuple(map(bool, enable_lora)),
-        keys=keys,
-    )
+    stated = LoadOverrides(**overrides)
     located = locate(path, revision=revision, subfolder=subfolder)
+    if base_model is not None:
+        model = ModelInMemory(base_model)
+        bases = lambda _: model  # noqa: E731
     try:
         source = _adapter_path(located.path, located.subfolder)
         if source.is_dir():
-            _check_peft(overrides, source)
-            adapter = apply_overrides(read_peft(source, lazy=lazy), overrides)
+            _check_peft(stated, source)
+            adapter = apply_overrides(read_peft(source, lazy=lazy), stated)
         else:
-            model = None if base_model is None else ModelInMemory(base_model)
-            find_base = bases if model is None else lambda _: model
-            adapter = read_state_dict(source, overrides, find_base)
-            adapter = apply_overrides(adapter, replace(overrides, scaling=None, alpha=None))
+            adapter = read_state_dict(source, stated, bases)
+            adapter = apply_overrides(adapter, replace(stated, scaling=None, alpha=None))
     except OSError as error:
         raise CheckpointError(f"cannot read {located.path}: {error.strerror or error}") from error
     return adapter if name is None else replace(adapter, name=name)

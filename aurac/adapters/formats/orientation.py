@@ -7,7 +7,7 @@ is (R · g, in), its B (out / n · g, R) for the g groups that are on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -47,7 +47,7 @@ class Shapes:
 
     pairs: Pairs
     features: Mapping[str, tuple[int, int]]
-    groups: tuple[bool, ...] | None
+    groups: Sequence[bool] | None
     path: Path
 
     def orientation(self) -> Orientation:
@@ -123,7 +123,7 @@ class Shapes:
             return B.shape[0] == out
         return out % (B.shape[0] // on) == 0 and B.shape[0] <= out
 
-    def _mask(self, module: str) -> tuple[bool, ...] | None:
+    def _mask(self, module: str) -> Sequence[bool] | None:
         """Which groups of a merged layer are on; ``None`` for a layer that is not merged.
 
         Raises:

@@ -26,7 +26,7 @@ from aurac.adapters.formats.untrusted import check_factor, finite_number, read_t
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -158,7 +158,7 @@ def read_state_dict(
         sidecar_fields=_reading(overrides, recorded),
     )
     if adapter.nesting is None:
-        adapter = replace(adapter, nesting=Nesting(method, ranks or (adapter.rank,)))
+        adapter = replace(adapter, nesting=Nesting(method, tuple(ranks or (adapter.rank,))))
     return adapter
 
 
@@ -277,7 +277,7 @@ def _pattern(side: str, text: str) -> re.Pattern[str]:
 
 def _training(
     overrides: LoadOverrides, recorded: Sidecar, tensors: FactorTensors, path: Path
-) -> tuple[Method, Rule, tuple[int, ...] | None]:
+) -> tuple[Method, Rule, Sequence[int] | None]:
     """Method, scaling rule and nested ranks, given or recorded.
 
     Raises:
@@ -301,7 +301,7 @@ def _training(
     return method, rule, ranks
 
 
-def _shapes_suffice(tensors: FactorTensors, groups: tuple[bool, ...] | None, path: Path) -> bool:
+def _shapes_suffice(tensors: FactorTensors, groups: Sequence[bool] | None, path: Path) -> bool:
     """Whether the file's own shapes settle the orientation, without those of the base."""
     shapes = Shapes(tensors.pairs, {}, groups, path)
     try:
