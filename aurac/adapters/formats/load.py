@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.adapters.compatibility import ModelInMemory
+from aurac.adapters.formats.converted import MLX_WEIGHTS, is_mlx, read_gguf, read_mlx
 from aurac.adapters.formats.hub import locate
 from aurac.adapters.formats.peft import read_peft
 from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS
 from aurac.adapters.formats.sidecar import LoadOverrides, apply_overrides
-from aurac.adapters.formats.state_dict import ModelInMemory, read_state_dict
+from aurac.adapters.formats.state_dict import read_state_dict
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from aurac.adapters.adapter import Adapter
-    from aurac.adapters.formats.state_dict import BaseSource
+    from aurac.adapters.compatibility import BaseSource
 
+GGUF = ".gguf"
 STATE_DICTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 
@@ -38,10 +41,10 @@ def load_adapter(
     """Read an adapter from a folder, a file or a hub id.
 
     Args:
-        path: PEFT folder, research or loralib state dict, or ``owner/name[@revision][:subfolder]``.
+        path: Folder of PEFT or MLX, state dict, GGUF file or ``owner/name[@revision][:subfolder]``.
         base_model: The base itself (on the meta device will do), to settle an orientation that
             shapes alone leave open.
-        bases: The same as a function of the base's name, called only for a state-dict file.
+        bases: The same as a function of the base's name, called only for a single file.
         revision: Which one of a hub id.
         subfolder: Which one, when a folder or a hub id holds several adapters.
         name: What to call it; the last part of the path by default.
@@ -63,8 +66,12 @@ def load_adapter(
     try:
         source = _adapter_path(located.path, located.subfolder)
         if source.is_dir():
-            _check_peft(stated, source)
-            adapter = apply_overrides(read_peft(source, lazy=lazy), stated)
+            _check_no_keys(stated, source)
+            adapter = read_mlx(source) if is_mlx(source) else read_peft(source, lazy=lazy)
+            adapter = apply_overrides(adapter, stated)
+        elif source.suffix.lower() == GGUF:
+            _check_no_keys(stated, source)
+            adapter = apply_overrides(read_gguf(source, stated.base, bases), stated)
         else:
             adapter = read_state_dict(source, stated, bases)
             adapter = apply_overrides(adapter, replace(stated, scaling=None, alpha=None))
@@ -73,11 +80,11 @@ def load_adapter(
     return adapter if name is None else replace(adapter, name=name)
 
 
-def _check_peft(overrides: LoadOverrides, folder: Path) -> None:
+def _check_no_keys(overrides: LoadOverrides, source: Path) -> None:
     if overrides.enable_lora is not None or overrides.keys is not None:
         raise UsageError(
-            f"--enable-lora or a key map for {folder}, a PEFT folder, which names its own tensors",
-            expected="them for a single file",
+            f"--enable-lora or a key map for {source}, which names its own tensors",
+            expected="them for a single file of tensors",
         )
 
 
@@ -87,12 +94,13 @@ def _adapter_path(path: Path, subfolder: str | None) -> Path:
         return _adapter_path(_subfolder(path, subfolder), None)
     if path.is_dir():
         return _in_folder(path)
-    if path.name in (CONFIG, *WEIGHTS) and (path.parent / CONFIG).is_file():
+    if path.name in (CONFIG, MLX_WEIGHTS, *WEIGHTS) and (path.parent / CONFIG).is_file():
         return path.parent
-    if path.suffix.lower() in STATE_DICTS:
+    if path.suffix.lower() in (*STATE_DICTS, GGUF):
         return path
     raise CheckpointError(
-        f"{path} is no checkpoint", expected=f"a PEFT folder or a file in {', '.join(STATE_DICTS)}"
+        f"{path} is no checkpoint",
+        expected=f"a PEFT folder or a file in {', '.join((*STATE_DICTS, GGUF))}",
     )
 
 
@@ -114,7 +122,9 @@ def _in_folder(folder: Path) -> Path:
             f"{folder} holds {len(inner)} adapters: {', '.join(p.name for p in inner)}",
             fix="name one of these folders",
         )
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".pt", ".pth", ".ckpt"))
+    files = sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in (".pt", ".pth", ".ckpt", GGUF)
+    )
     if len(files) == 1:
         return files[0]
     if files:

@@ -109,11 +109,11 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
     if adapter.source is None:
         raise UsageError(f"adapter {adapter.name!r} was not read from a path", fix="save it whole")
     path = sidecar_path(adapter.source)
-    if adapter.format.startswith("peft") and any(
+    if adapter.format.startswith(("peft", "mlx", "gguf")) and any(
         "the scaling given" in note for note in adapter.notes
     ):
         raise UsageError(
-            f"a side-car of {adapter.name!r} with another scale than its adapter_config.json",
+            f"a side-car of {adapter.name!r} with another scale than it records itself",
             fix="write a new adapter with aurac truncate --rescale rule instead",
         )
     record = {**to_json(adapter), **adapter.sidecar_fields}

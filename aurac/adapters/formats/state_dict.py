@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
 from aurac.adapters.compatibility import is_conv1d, module_features
+from aurac.adapters.formats.converted import from_torchtune, is_torchtune, torchtune_alpha
 from aurac.adapters.formats.key_map import FactorTensors, key_map, sort_tensors
 from aurac.adapters.formats.peft import stack_blocks
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from aurac.adapters.adapter import Kind
+    from aurac.adapters.compatibility import BaseSource
     from aurac.adapters.formats.sidecar import LoadOverrides
     from aurac.adapters.nesting import Method, Rule
 
@@ -181,35 +183,6 @@ class Shapes:
         return ",".join(str(int(on)) for on in self.groups or ())
 
 
-class BaseSource(Protocol):
-    """The base model, whose shapes or numbers settle what a file leaves open."""
-
-    def skeleton(self, *, needed: bool) -> nn.Module | None:
-        """The model's modules on the meta device.
-
-        Args:
-            needed: Fetch the base if it is not on this machine; ``None`` is returned otherwise.
-        """
-
-    def whole(self) -> nn.Module:
-        """The model with its numbers."""
-
-
-class ModelInMemory:
-    """A base that is loaded already; on the meta device it serves for its shapes alone."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-
-    def skeleton(self, *, needed: bool) -> nn.Module:  # noqa: ARG002 - the protocol has it
-        """The model itself."""
-        return self._model
-
-    def whole(self) -> nn.Module:
-        """The model itself."""
-        return self._model
-
-
 def read_state_dict(
     path: Path, overrides: LoadOverrides, bases: Callable[[str], BaseSource] | None = None
 ) -> Adapter:
@@ -225,9 +198,14 @@ def read_state_dict(
         CheckpointError: When it is damaged, ambiguous, or its scale is neither recorded nor given.
     """
     recorded = read_sidecar(sidecar_path(path)) or Sidecar()
-    keys = key_map(overrides.keys if overrides.keys is not None else recorded.keys)
-    tensors = sort_tensors(read_tensors(path), keys, path)
+    keys = overrides.keys if overrides.keys is not None else recorded.keys
     base = None if bases is None else bases(overrides.base or recorded.base or "")
+    state = read_tensors(path)
+    torchtune = keys is None and is_torchtune(state)
+    if torchtune:
+        state = from_torchtune(state, base, path)
+        overrides = _of_torchtune(overrides, recorded, path)
+    tensors = sort_tensors(state, key_map(keys), path)
     _check_others(tensors.others, base, path)
     method, rule, ranks = _training(overrides, recorded, tensors, path)
     groups = overrides.enable_lora or recorded.enable_lora
@@ -236,7 +214,7 @@ def read_state_dict(
         skeleton = base.skeleton(needed=not _shapes_suffice(tensors, groups, path))
     features = {} if skeleton is None else module_features(skeleton, tensors.pairs)
     shapes = Shapes(tensors.pairs, features, groups, path)
-    orientation = shapes.orientation()
+    orientation = "loralib" if torchtune else shapes.orientation()
     modules = {}
     for module in tensors.pairs:
         A, B, kind, layout = shapes.canonical(module, orientation)
@@ -255,7 +233,7 @@ def read_state_dict(
         seed=recorded.seed,
         source=path,
         derived=recorded.derived,
-        format=orientation,
+        format="torchtune" if torchtune else orientation,
         notes=tuple(_notes(overrides, recorded, modules)),
         sidecar_fields=_reading(overrides, recorded),
     )
@@ -288,6 +266,17 @@ def _training(
             f"{path} does not say how it was trained and scaled", fix=f"give {' '.join(missing)}"
         )
     return method, rule, ranks
+
+
+def _of_torchtune(overrides: LoadOverrides, recorded: Sidecar, path: Path) -> LoadOverrides:
+    """``overrides`` for a file of torchtune's, which trains plain LoRA with the scale α / R."""
+    alpha = recorded.alpha if overrides.alpha is None else overrides.alpha
+    return replace(
+        overrides,
+        method=overrides.method or (recorded.nesting.method if recorded.nesting else "lora"),
+        scaling=overrides.scaling or recorded.rule or "rank",
+        alpha=torchtune_alpha(path) if alpha is None else alpha,
+    )
 
 
 def _shapes_suffice(tensors: FactorTensors, groups: Sequence[bool] | None, path: Path) -> bool:
