@@ -347,14 +347,17 @@ def variants_for(name: str, adapter: Adapter, options: TruncationOptions) -> lis
     return variants_of(name, adapter, ranks, tuple(options.basis), options.rescale)
 
 
-def limit_of(task: str, settings: Settings) -> int | None:
-    """How many documents of a task: as asked, else a sample of a bundled task, all of another."""
+def limit_of(task: str, settings: Settings) -> float | None:
+    """How many documents of a task, or which share of them; None for all.
+
+    Without a limit: a sample of a bundled task, all of another.
+    """
     from aurac.tasks import BUNDLED, QUICK_DOCUMENTS
 
     limit = settings.task.limit
     if limit is None:
         return QUICK_DOCUMENTS if task in BUNDLED and task not in settings.task.data else None
-    return int(limit) or None  # type: ignore[arg-type]
+    return limit or None  # type: ignore[return-value]
 
 
 def build(tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[BuiltTask]:
