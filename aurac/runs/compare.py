@@ -41,7 +41,7 @@ from aurac.runs.runner import RunContext
 from aurac.runs.schema import REPORT_FILE, EngineCounts
 from aurac.runs.session import Session, common_base, limit_of, load_adapters, open_session
 from aurac.runs.settings import separated
-from aurac.runs.status import PlanRow, Standing, add_to_plan
+from aurac.runs.status import Standing, add_to_plan
 from aurac.runs.store import CellStore, cannot_write
 from aurac.runs.workers import Executor, make_executor
 from aurac.tasks.files import write_requests
@@ -146,7 +146,7 @@ class _Run:
                 with self.profile.spent("fit"):
                     self.session.fit(self.folder)
                 cells = self.session.cells()
-                add_to_plan(self.folder, [PlanRow.of(cell) for cell in cells])
+                add_to_plan(self.folder, [cell.row for cell in cells])
                 say_why_unused(self.store, [cell.identity for cell in cells])
                 if self.execution.retry_failed:
                     for key in self.store.failed_keys():
@@ -175,7 +175,7 @@ class _Run:
         return self._written(results, locks, command, started)
 
     def _compute(self, wanted: list[PlannedCell], locks: Locks) -> None:
-        left = Standing.of(map(PlanRow.of, wanted), self.store).left
+        left = Standing.of((cell.row for cell in wanted), self.store).left
         open_keys = {row.key for row in left}
         todo = [cell for cell in wanted if cell.identity.key in open_keys]
         bar = SweepProgress(todo, total_cells=len(wanted)) if self.progress else NoProgress()

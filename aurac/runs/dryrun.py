@@ -19,7 +19,7 @@ from aurac.runs.estimate import Span, estimate, process_age, weight_bytes
 from aurac.runs.folder import find_run_folder, recorded_names
 from aurac.runs.session import Lookup, build, open_session, outline_base
 from aurac.runs.settings import separated
-from aurac.runs.status import PlanRow, Standing
+from aurac.runs.status import Standing
 from aurac.runs.store import CellStore
 from aurac.runs.workers import make_executor
 from aurac.tasks import BUNDLED
@@ -151,7 +151,7 @@ def dry_run(
     if not lookup.downloads:
         place, begun = find_run_folder(out, session.tasks, session.request(), command)
         folder = place if begun else None
-    rows = [PlanRow.of(cell) for cell in session.cells()]
+    rows = [cell.row for cell in session.cells()]
     store = CellStore(folder or Path())
     standing = Standing.of(rows, store, retry=execution.retry_failed)
     span, source = _time(session, standing, folder, lookup, started)

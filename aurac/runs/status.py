@@ -23,47 +23,14 @@ from aurac.runs.folder import REQUEST_FILE, read_request
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.lock import LOCK_SECONDS, read_owner
 from aurac.runs.log import cell_costs
-from aurac.runs.schema import REPORT_FILE
+from aurac.runs.schema import REPORT_FILE, PlanRow
 from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from aurac.runs.plan import PlannedCell
-
 PLAN_FILE = "plan.jsonl"
 _MOST_FAILURES = 20
-
-
-class PlanRow(msgspec.Struct, frozen=True, array_like=True):
-    """A planned cell, without what it takes to compute it.
-
-    Attributes:
-        key: Of its identity.
-        curve: Label of the variant; None for the base.
-        rank, task: Which cell of the curve.
-        requests, documents: How many it has.
-    """
-
-    key: str
-    curve: str | None
-    rank: int
-    task: str
-    requests: int
-    documents: int
-
-    @classmethod
-    def of(cls, cell: PlannedCell) -> PlanRow:
-        """A cell of the plan as the run folder keeps it."""
-        curve = cell.variant.label if cell.variant else None
-        task, documents = cell.task, len(cell.documents)
-        return cls(cell.identity.key, curve, cell.rank, task.name, task.n_requests, documents)
-
-    @property
-    def label(self) -> str:
-        """As in progress and messages."""
-        who = "base" if self.curve is None else f"{self.curve} · rank {self.rank}"
-        return f"{self.task} · {who}"
 
 
 class _PlanHead(msgspec.Struct):

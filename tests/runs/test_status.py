@@ -28,9 +28,9 @@ from aurac.runs.interrupts import Interrupted
 from aurac.runs.lock import Locks
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.progress import duration
-from aurac.runs.schema import CellIdentity
+from aurac.runs.schema import CellIdentity, PlanRow
 from aurac.runs.settings import Execution, Settings, from_plain, parse_shard, separated, to_plain
-from aurac.runs.status import PlanRow, add_to_plan, find_runs, read_plan, read_status, write_plan
+from aurac.runs.status import add_to_plan, find_runs, read_plan, read_status, write_plan
 from aurac.runs.store import CellStore
 
 REQUEST = {
@@ -51,7 +51,7 @@ def folder(tmp_path):
 
     cells = planned(Task("done", seconds=0.2), Task("bad", act=bad), Task("held"), Task("left"))
     folder = open_run_folder(tmp_path / "r", ["t"], REQUEST)
-    write_plan(folder, [PlanRow.of(cell) for cell in cells])
+    write_plan(folder, [cell.row for cell in cells])
     with RunLog(folder) as log, Locks(folder) as locks:
         runner(folder, locks=locks, log=log).run(cells[:2])
         assert locks.acquire(cells[2].identity.key)
@@ -69,7 +69,7 @@ def test_documents_that_are_there_shorten_what_is_left(tmp_path, monkeypatch):
     half = Task("half", n=4, act=stop)
     cells = planned(Task("done", n=4, seconds=0.1), half, Task("left", n=4))
     folder = open_run_folder(tmp_path / "r", ["t"], REQUEST)
-    write_plan(folder, [PlanRow.of(cell) for cell in cells])
+    write_plan(folder, [cell.row for cell in cells])
     with RunLog(folder) as log:
         runner(folder, log=log).run(cells[:1])
         with pytest.raises(Interrupted):
