@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from aurac.models.cache import cache_root
+from aurac.models import cache_root
 
 LOG_FILE = "aurac.log"
 _LARGEST = 5_000_000  # bytes, after which the log begins again

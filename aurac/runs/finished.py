@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.files import sha256_file, sha256_json, write_json
-from aurac.models.cache import cache_root
+from aurac.models import cache_root
 from aurac.models.device import machine, versions
 from aurac.readers.cells import RESULTS_FILE, read_results
 from aurac.runs.lock import FOLDER as LOCKS

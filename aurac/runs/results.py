@@ -12,8 +12,8 @@ from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.curves.html import fraction, picture, table, text
 from aurac.stats.analysis import score_curve
+from aurac.stats.intervals import mean_interval
 from aurac.stats.mean import layout_of
-from aurac.stats.mean_interval import mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -279,7 +279,7 @@ def _shown_path(source: Path | None) -> str | None:
         return str(source)
 
 
-def task_row(task: BuiltTask, limit: int | None) -> dict[str, Any]:
+def task_row(task: BuiltTask, limit: float | None) -> dict[str, Any]:
     """One element of `tasks`."""
     return {
         **task.identity(),

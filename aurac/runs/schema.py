@@ -75,6 +75,30 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return sha256_json(self.to_dict())
 
 
+class PlanRow(msgspec.Struct, frozen=True, array_like=True):
+    """A planned cell, without what it takes to compute it.
+
+    Attributes:
+        key: Of its identity.
+        curve: Label of the variant; None for the base.
+        rank, task: Which cell of the curve.
+        requests, documents: How many it has.
+    """
+
+    key: str
+    curve: str | None
+    rank: int
+    task: str
+    requests: int
+    documents: int
+
+    @property
+    def label(self) -> str:
+        """As in progress and messages."""
+        who = "base" if self.curve is None else f"{self.curve} · rank {self.rank}"
+        return f"{self.task} · {who}"
+
+
 _MAY_DIFFER = {"adapter_sha256", "rank", "basis", "rescale", "fit_factor"}
 
 
@@ -108,7 +132,7 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Logged(msgspec.Struct, frozen=True, kw_only=True):
-    """What lm-eval's sample logs hold beyond scores and answers, see `aurac.tasks.record.Log`."""
+    """What lm-eval's sample logs hold beyond scores and answers, see `aurac.tasks.metrics.Log`."""
 
     greedy: list[list[bool]] | None = None
     filtered: dict[str, list[Any] | None] = {}

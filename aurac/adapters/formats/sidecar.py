@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
 from aurac.adapters.formats.untrusted import check_fields, finite_number, read_json
-from aurac.adapters.nesting import METHODS, RULES, UPDATES, Method, Rule, Update
+from aurac.adapters.methods import method_named, methods
+from aurac.adapters.nesting import RULES, UPDATES, Rule, Update
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 from aurac.files import write_json
 
@@ -135,7 +136,10 @@ def _is_mask(value: object) -> bool:
 
 
 _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "method": ("a method", lambda v: v in METHODS),
+    "method": (
+        "the name of an installed method",
+        lambda v: isinstance(v, str) and v in methods(),
+    ),
     "nested_ranks": ("a list of ranks", lambda v: isinstance(v, list)),
     "weights": (
         "a list of numbers",
@@ -195,7 +199,7 @@ class LoadOverrides:
             with ``{module}`` in each, or for each module its ``{"A": key, "B": key}``.
     """
 
-    method: Method | None = None
+    method: str | None = None
     scaling: Rule | None = None
     alpha: float | None = None
     nested_ranks: Sequence[int] | None = None
@@ -206,8 +210,8 @@ class LoadOverrides:
     keys: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.method is not None and self.method not in METHODS:
-            raise UsageError(f"--method {self.method}", expected=f"one of {', '.join(METHODS)}")
+        if self.method is not None:
+            method_named(self.method)
         if self.scaling is not None and self.scaling not in RULES:
             raise UsageError(f"--scaling {self.scaling}", expected=f"one of {', '.join(RULES)}")
         if self.enable_lora is not None and not any(self.enable_lora):
@@ -271,7 +275,7 @@ def _nested(adapter: Adapter, overrides: LoadOverrides, notes: list[str]) -> Nes
     if method is None:
         raise UsageError("--nested-ranks without a method", fix="give --method too")
     ranks = tuple(overrides.nested_ranks or (old.ranks if old else ())) or None
-    if ranks is None and method == "lora":
+    if ranks is None and not method_named(method).nested:
         ranks = (adapter.rank,)
     if ranks is None:
         raise UsageError(f"--method {method} without nested ranks", fix="give --nested-ranks too")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from aurac.adapters.adapter import Kind
     from aurac.adapters.compatibility import BaseSource
     from aurac.adapters.formats.sidecar import LoadOverrides
-    from aurac.adapters.nesting import Method, Rule
+    from aurac.adapters.nesting import Rule
 
 Orientation = Literal["research", "loralib"]
 Pairs = Mapping[str, tuple["Tensor", "Tensor"]]
@@ -244,7 +244,7 @@ def read_state_dict(
 
 def _training(
     overrides: LoadOverrides, recorded: Sidecar, tensors: FactorTensors, path: Path
-) -> tuple[Method, Rule, Sequence[int] | None]:
+) -> tuple[str, Rule, Sequence[int] | None]:
     """Method, scaling rule and nested ranks, given or recorded.
 
     Raises:
