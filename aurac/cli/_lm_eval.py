@@ -118,8 +118,8 @@ class LmEvalCommand(GroupedCommand):
 
     def _translated(self, values: dict[str, Any], words: list[str]) -> list[str]:
         model = values.pop("model", "hf")
-        given = values.pop("model_args", [])
-        overrides, adapters, unknown = read_model_args(_pairs(given))
+        arguments = _pairs(values.pop("model_args", []))
+        overrides, adapters, unknown = read_model_args(arguments)
         if words[:1] == ["run"] and not Path("run").exists():  # lm_eval run …
             words = words[1:]
         if not _DEVICE.fullmatch(str(overrides.get("device", values.get("device", "cpu")))):
@@ -183,11 +183,11 @@ def _joined(args: Sequence[str]) -> list[str]:
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
     """`a=1,b=2` or a JSON object, as lm-eval reads `--model_args`."""
-    found: dict[str, str] = {}
+    arguments: dict[str, str] = {}
     for text in texts:
         if text.lstrip().startswith("{"):
             try:
-                found |= {str(name): str(value) for name, value in json.loads(text).items()}
+                arguments |= {str(name): str(value) for name, value in json.loads(text).items()}
             except ValueError as error:
                 raise UsageError(f"--model_args {text!r}", expected="a JSON object") from error
             continue
@@ -195,8 +195,8 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
             name, sign, value = part.partition("=")
             if not sign:
                 raise UsageError(f"--model_args {part!r}", expected="NAME=VALUE,NAME=VALUE")
-            found[name.strip()] = value.strip().strip("\"'")
-    return found
+            arguments[name.strip()] = value.strip().strip("\"'")
+    return arguments
 
 
 def number_of_documents(text: Any) -> int | float:
@@ -243,13 +243,13 @@ def fewshot_seed(text: Any) -> int:
     return int(seeds[-1])
 
 
-def read_model_args(given: Mapping[str, str]) -> tuple[dict[str, Any], list[str], list[str]]:
+def read_model_args(arguments: Mapping[str, str]) -> tuple[dict[str, Any], list[str], list[str]]:
     """What lm-eval's model arguments mean here.
 
     Returns:
         Options of `compare`, adapters, and arguments that have no meaning here.
     """
-    rest = {name: value for name, value in given.items() if f"{name}={value}" not in _DEFAULTS}
+    rest = {name: value for name, value in arguments.items() if f"{name}={value}" not in _DEFAULTS}
     options: dict[str, Any] = {
         option: _DTYPES.get(rest[name], rest[name])
         for name, option in _RENAMED.items()

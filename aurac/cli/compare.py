@@ -17,7 +17,7 @@ from aurac.cli._lm_eval import (
     number_of_documents,
     number_of_sequences,
 )
-from aurac.cli.options import checkpoint_options, complete_tasks, folders, names, pairs
+from aurac.cli.options import checkpoint_options, complete_tasks, folders, names, pairs, task_names
 from aurac.errors import UsageError
 from aurac.runs.settings import parse_device_map, parse_shard
 from aurac.tasks.metrics import parse_metrics
@@ -33,9 +33,10 @@ _WHAT = option_group(
         "--tasks",
         "-t",
         multiple=True,
-        callback=parsed(names),
+        callback=parsed(task_names),
         shell_complete=complete_tasks,
-        help="Task names, comma-separated: bundled or any of lm-eval's.",
+        help="Task names, comma-separated: bundled or any of lm-eval's; mmlu_* takes all of that "
+        "form.",
     ),
     click.option(
         "--limit",

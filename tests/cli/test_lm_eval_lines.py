@@ -12,8 +12,10 @@ from click.testing import CliRunner
 
 from aurac.cli import cli
 from aurac.cli._lm_eval import fewshot_seed, number_of_documents, number_of_sequences
+from aurac.cli.options import task_names
 from aurac.errors import UsageError
 
+CHOICES = 4
 ZOO = "adapters_zoo/word_problems/lora"
 
 
@@ -104,6 +106,23 @@ def test_a_line_with_an_adapter_runs_and_spelling_does_not_matter():
         for name in ("seconds", "seconds_low", "seconds_high", "seconds_from"):
             plan.pop(name)
     assert shown[0] == shown[1]
+
+
+def test_a_pattern_names_all_tasks_that_match_it():
+    assert task_names(["aurac_word_*", "gsm8k", "arc_eas[y]"]) == [
+        "aurac_word_problems",
+        "aurac_word_problems_mc",
+        "gsm8k",
+        "arc_easy",
+    ]
+    with pytest.raises(UsageError, match=r"--tasks no_such_\* matches no task"):
+        task_names(["no_such_*"])
+
+
+def test_a_limit_may_be_a_share_of_the_documents():
+    line = f"aurac compare {ZOO} --tasks aurac_word_problems_mc --limit 0.004 --dry_run --json"
+    plan = json.loads(run(line).stdout)
+    assert {row["requests"] for row in plan["lines"]} == {4 * CHOICES}  # of 1,000 documents
 
 
 @pytest.mark.parametrize(

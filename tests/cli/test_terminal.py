@@ -101,15 +101,19 @@ def test_the_shell_completes_commands_tasks_and_recipes():
     assert sorted(complete("aurac train ")) == sorted(built_in_recipes())
 
 
-def test_lists_as_json(tmp_path, monkeypatch):
-    monkeypatch.setenv("AURAC_CACHE", str(tmp_path))
-    for arguments, known in (
-        (["tasks"], "aurac_word_problems"),
-        (["train", "--list"], "word_problems/lora"),
-        (["base", "--list"], "smollm2-135m-instruct-q4_1"),
-    ):
-        found = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).output)
-        assert known in [row["name"] if isinstance(row, dict) else row for row in found]
+@pytest.mark.parametrize(
+    ("arguments", "name", "shown"),
+    [
+        (["train", "--list"], "word_problems/lora", "120 steps"),
+        (["base", "--list"], "smollm2-135m-instruct-q4_1", "93 MB"),
+        (["zoo"], "adapters_zoo/word_problems/lora", "120 steps of 16 examples"),
+    ],
+)
+def test_lists_say_what_each_is_and_costs(arguments, name, shown):
+    rows = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).output)
+    assert name in [row.get("name", row.get("path")) for row in rows]
+    [line] = [x for x in CliRunner().invoke(cli, arguments).output.splitlines() if name in x]
+    assert shown in line
 
 
 @pytest.fixture
