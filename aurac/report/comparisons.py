@@ -24,24 +24,22 @@ from aurac.report.model import (
     ordered,
 )
 from aurac.runs.schema import Areas
-from aurac.stats import certify, over_seeds
-from aurac.stats.analysis import estimate_arm, leaders, paired_family, score_arm
-from aurac.stats.groups import RecipeGroup, check_groups, gather, same_documents
-from aurac.stats.intervals import mean_interval
-from aurac.stats.paired import compare_arms
+from aurac.stats import non_inferior_rank
+from aurac.stats.analysis import leaders, paired_family, score_group
+from aurac.stats.groups import check_groups, group_of, together
+from aurac.stats.mean import Layout
+from aurac.stats.paired import compare
 from aurac.stats.rows import Options
+from aurac.stats.seeds import mean_of_seeds
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from aurac.curves.curve import Curve
     from aurac.report.documents import Changes
-    from aurac.stats import Certificate
+    from aurac.stats import NonInferiorRank
     from aurac.stats.mean import Estimate
     from aurac.stats.rows import BestRow, PairRow
 
 Groups = Mapping[str, Sequence[str]]
-Tested = tuple[CurveRow, "Certificate"]
+Tested = tuple[CurveRow, "NonInferiorRank"]
 _LEVEL = 0.95
 _PAIRED = 5
 _GROUP_CURVES = 4
@@ -104,12 +102,12 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
         curve = seeds_of(member)
         if curve is None:
             raise CurveError(f"the stored documents of {member.adapter} are missing or damaged")
-        curves.append(replace(curve[0], adapter=name))
-    group = gather(curves, {name: [name]})[0]
-    score = score_arm(group, Options())
+        curves += curve
+    group = group_of(curves)
+    score = score_group(group, Options())
     if score.reason or score.log2 is None or score.linear is None or score.mean is None:
         raise CurveError(score.reason or "no AURAC")
-    points = [_estimate(_rows(group, at), group) for at in range(len(group.ranks))]
+    points = [mean_of_seeds(group.scores(rank), group.layout, _LEVEL) for rank in group.ranks]
 
     def shared(column: str) -> tuple[int | None, ...]:
         each = zip(*(getattr(member, column) for member in members), strict=True)
@@ -136,53 +134,6 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
 
 def _interval(estimate: Estimate) -> Interval:
     return Interval(**estimate.to_dict())  # type: ignore[arg-type]
-
-
-def _rows(group: RecipeGroup, at: int, first: Curve | None = None) -> NDArray[np.float64]:
-    """(S, n) scores at a rank, in the order of the documents of `first`."""
-    rows = []
-    for curve in group.curves:
-        order = same_documents(first or group.first, curve)
-        if curve.outcomes is not None:
-            rows.append(curve.outcomes[at] if order is None else curve.outcomes[at][order])
-    return np.stack(rows)
-
-
-def _estimate(rows: NDArray[np.float64], group: RecipeGroup) -> Interval:
-    """Mean of (S, n) scores for another draw of documents and, where there are several, seeds."""
-    if len(rows) == 1:
-        return _interval(mean_interval(rows[0], group.layout(), _LEVEL))
-    first = group.first
-    return _interval(over_seeds(rows, clusters=first.clusters, strata=first.strata))
-
-
-def _group_of(curve: CurveRow, keep: NDArray[np.bool_] | None = None) -> RecipeGroup | None:
-    """The seeds of a curve as `aurac.stats` takes them, on some of the documents; None without."""
-    curves = [replace(seed, adapter=curve.adapter) for seed in seeds_of(curve) or ()]
-    if keep is not None:
-        curves = [_subset(one, keep) for one in curves]
-    return gather(curves, {curve.adapter: [curve.adapter]})[0] if curves else None
-
-
-def _subset(curve: Curve, keep: NDArray[np.bool_]) -> Curve:
-    """A curve on some of its documents."""
-    kept = np.flatnonzero(keep).tolist()
-
-    def labels(column: Sequence[str] | None) -> tuple[str, ...] | None:
-        return None if column is None else tuple(column[i] for i in kept)
-
-    if curve.outcomes is None:
-        raise CurveError(f"{curve.label} has no per-document outcomes")
-    scores = curve.outcomes[:, kept]
-    return replace(
-        curve,
-        outcomes=scores,
-        accuracy=tuple(scores.mean(axis=1)),
-        doc_ids=labels(curve.doc_ids),
-        doc_hashes=labels(curve.doc_hashes),
-        clusters=labels(curve.clusters),
-        strata=None,
-    )
 
 
 @dataclass(frozen=True)
@@ -238,7 +189,7 @@ class Paired:
         try:
             if curves:
                 pairs = paired_family(curves, groups=groups)
-                self.leaders = leaders(curves, pairs, groups=groups, delta=margin)
+                self.leaders = leaders(curves, pairs, groups=groups, margin=margin)
         except CurveError:  # curves that do not fit together: nothing is compared
             pairs = []
         self._known = {(p.a, p.b, p.task): p for p in pairs if p.result is not None}
@@ -286,24 +237,24 @@ class Paired:
         return [pair for pair in pairs if pair is not None]
 
 
-def tests_of(curve: CurveRow, margin: float, alpha: float) -> Certificate | None:
+def rank_tests(curve: CurveRow, margin: float, alpha: float) -> NonInferiorRank | None:
     """The non-inferiority tests of a curve; None without documents or with a single rank."""
     seeds = seeds_of(curve)
     if not seeds or len(curve.ranks) < 2 or any(c.ranks != curve.ranks for c in seeds):
         return None
     try:
-        return certify([one.at(one.ranks) for one in seeds], delta=margin, alpha=alpha)
+        return non_inferior_rank([one.at(one.ranks) for one in seeds], margin=margin, alpha=alpha)
     except CurveError:
         return None
 
 
 def _joint_bounds(tests: Sequence[Tested]) -> dict[str, dict[int, float]]:
     """Curve id → rank → upper bound on the loss, all together at 95 % (Bonferroni)."""
-    number = sum(len(test.steps) for _, test in tests)
+    number = sum(len(test.tests) for _, test in tests)
     bounds = {}
     for curve, test in tests:
-        joint = tests_of(curve, test.delta, ALPHA / number)
-        bounds[curve.id] = {step.rank: step.upper for step in joint.steps} if joint else {}
+        joint = rank_tests(curve, test.margin, ALPHA / number)
+        bounds[curve.id] = {one.rank: one.upper for one in joint.tests} if joint else {}
     return bounds
 
 
@@ -339,18 +290,20 @@ def basis_pairs(run: Run, task: str, paired: Paired) -> list[BasisPair]:
 
 
 def _gaps(prefix: CurveRow, svd: CurveRow) -> dict[int, Interval]:
+    seeds = seeds_of(prefix), seeds_of(svd)
+    ranks = [rank for rank in prefix.ranks if rank in svd.ranks]
+    if not all(seeds) or not ranks:
+        return {}
     try:
-        one, other = _group_of(prefix), _group_of(svd)
-        if one is None or other is None:
-            return {}
-        gaps = {}
-        for rank in (r for r in prefix.ranks if r in svd.ranks):
-            a = _rows(other, other.ranks.index(rank), one.first)
-            b = _rows(one, one.ranks.index(rank))
-            gaps[rank] = _interval(compare_arms(a, b, one.layout(), level=_LEVEL).estimate)
+        one, other = together([group_of(several).at(ranks) for several in seeds])
+        return {
+            rank: _interval(
+                compare(other.scores(rank), one.scores(rank), one.layout, level=_LEVEL).estimate
+            )
+            for rank in ranks
+        }
     except CurveError:
         return {}
-    return gaps
 
 
 @dataclass(frozen=True)
@@ -382,23 +335,25 @@ def document_groups(run: Run, task: str, curves: Sequence[CurveRow]) -> list[Gro
         seeds = seeds_of(curve) if curve.log2 else None
         strata = np.array((seeds[0].strata or ()) if seeds else ())
         names = list(dict.fromkeys(strata.tolist()))
-        if len(names) < 2:
+        if not seeds or len(names) < 2:
             continue
+        recipe = group_of(seeds)
+        values = [recipe.areas("log2"), *(recipe.scores(rank) for rank in curve.ranks)]
         base = outcomes((curve.members or (curve,))[0], 0)
         by_index = names == [str(at) for at in range(len(members))]
         for at, name in enumerate(names):
             keep = strata == name
-            part = _group_of(curve, keep)
-            if part is None:
-                continue
+            clusters = np.array(recipe.first.clusters)[keep] if recipe.first.clusters else None
+            layout = Layout.make(int(keep.sum()), clusters)
+            area, *points = (_interval(mean_of_seeds(v[:, keep], layout, _LEVEL)) for v in values)
             known = base is not None and base.scores.size == keep.size
             groups.append(
                 Group(
                     name=members[at] if by_index else name,
-                    n_docs=int(keep.sum()),
+                    n_docs=layout.n,
                     curve=curve,
-                    log2=_interval(estimate_arm(part, "log2", _LEVEL)),
-                    accuracy=tuple(_estimate(_rows(part, i), part) for i in range(len(part.ranks))),
+                    log2=area,
+                    accuracy=tuple(points),
                     baseline=float(base.scores[keep].mean()) if known and base else None,
                 )
             )
@@ -441,11 +396,11 @@ class Findings:
             return Interval(value=curve.area, low=row.estimate.low, high=row.estimate.high)
         return curve.log2 or Interval(value=curve.area)
 
-    def recommended(self, curve: CurveRow) -> Certificate | None:
+    def recommended(self, curve: CurveRow) -> NonInferiorRank | None:
         """The tests behind a recommended rank; a leader's allow for its having been picked."""
         row = self.leader(curve)
-        if row and row.recommended and row.recommended.certificate:
-            return row.recommended.certificate
+        if row and row.recommended and row.recommended.result:
+            return row.recommended.result
         known = self.tests.get(curve.id)
         return known[1] if known else None
 
@@ -487,7 +442,7 @@ def find(run: Run, margin: float, note: str) -> Findings:
     tests: dict[str, Tested] = {}
     joint: dict[str, Mapping[int, float]] = {}
     for curves in chosen.values():
-        own = [(c, test) for c in curves if (test := tests_of(c, margin, ALPHA))]
+        own = [(c, test) for c in curves if (test := rank_tests(c, margin, ALPHA))]
         tests |= {curve.id: (curve, test) for curve, test in own}
         joint |= _joint_bounds(own)
     large = run.many_tasks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aurac.report.build import command_line
-from aurac.report.comparisons import tests_of
+from aurac.report.comparisons import rank_tests
 from aurac.report.escape import markdown, markdown_fence, one_line
 from aurac.report.model import ALPHA
 from aurac.report.render import markdown_table
@@ -56,7 +56,7 @@ def card(
     for curve in default:
         parts += [f"## {markdown(curve.task)}", _sentence(curve)]
         if not brief:
-            sentence = rank_sentence(curve, tests_of(curve, margin, ALPHA))
+            sentence = rank_sentence(curve, rank_tests(curve, margin, ALPHA))
             parts += [_table(curve), markdown(sentence), _tests(margin, note)]
     published = [
         f"{curve.task}: AURAC {interval(curve.log2)} % {curve.scale}. The scale at inference is "

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PANEL_CURVES = 30
 _PANEL_BEST = 3
-_KEY = [
+KEY = [
     ("gained", {"color": plots.BASE}),
     ("lost", {"facecolor": plots.PAPER, "edgecolor": plots.BASE, "hatch": "////"}),
 ]
@@ -187,8 +187,8 @@ class Pictures:
         seeds = " Of several seeds, all documents." if any(c.members for c in curves) else ""
         return self._save(
             f"changes-{self.slugs[task]}",
-            lambda: figures.grid(draws, across=across, height=1.9, title=context, patches=_KEY),
-            lambda: figures.grid(draws, across=1, height=1.8, width=figures.NARROW, patches=_KEY),
+            lambda: figures.grid(draws, across=across, height=1.9, title=context, patches=KEY),
+            lambda: figures.grid(draws, across=1, height=1.8, width=figures.NARROW, patches=KEY),
             title=f"Documents gained and lost: {context}",
             caption=f"{task}: documents gained (filled, up) and lost (hatched, down) at each rank "
             f"against the next lower one. Panels share their scale.{seeds}",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aurac.report.comparisons import BasisPair, Difference, Group, Tested
     from aurac.report.documents import Changes, Speed
     from aurac.report.model import CurveRow, Interval
-    from aurac.stats import Step
+    from aurac.stats import RankTest
 
 _MAX_RANK_COLUMNS = 12
 _MAX_ITEM_COLUMNS = 4
@@ -287,16 +287,16 @@ def loss_table(
         note: Whose margin it is.
         name: Of the table.
     """
-    ranks = sorted({step.rank for _, test in tested for step in test.steps})
+    ranks = sorted({one.rank for _, test in tested for one in test.tests})
     rows = []
     for curve, test in tested:
-        steps, bounds = {step.rank: step for step in test.steps}, joint.get(curve.id, {})
-        cells = (_loss_cell(steps.get(rank), bounds.get(rank), test.delta) for rank in ranks)
+        steps, bounds = {one.rank: one for one in test.tests}, joint.get(curve.id, {})
+        cells = (_loss_cell(steps.get(rank), bounds.get(rank), test.margin) for rank in ranks)
         rows.append((Cell(curve.label), Cell(str(test.reference)), *cells))
     caption = (
         f"{task}: accuracy lost against the highest rank, in points over the same documents, with "
         "an upper bound in brackets (95 % confidence for all bounds of the table together). Bold: "
-        f"shown to lose less than {points(tested[0][1].delta)} (one-sided paired tests downward "
+        f"shown to lose less than {points(tested[0][1].margin)} (one-sided paired tests downward "
         "from the highest rank, 5 % error for each curve alone, at most "
         f"{min(100, 5 * len(tested))} % for some curve of the table). {note}"
     )
@@ -304,13 +304,13 @@ def loss_table(
     return Table(name, caption, heads, tuple(rows))
 
 
-def _loss_cell(step: Step | None, bound: float | None, margin: float) -> Cell:
+def _loss_cell(step: RankTest | None, bound: float | None, margin: float) -> Cell:
     if step is None:
         return Cell(NONE)
-    if step.delta_needed >= 1.0:  # from too few seeds nothing follows for another one
+    if step.margin_needed >= 1.0:  # from too few seeds nothing follows for another one
         return share(step.loss)
     upper = NONE if bound is None or bound >= 1.0 else percent(bound)
-    return Cell(f"{percent(step.loss)} ({upper})", step.loss, best=step.delta_needed < margin)
+    return Cell(f"{percent(step.loss)} ({upper})", step.loss, best=step.margin_needed < margin)
 
 
 def basis_table(task: str, pairs: Sequence[BasisPair], name: str) -> Table:

@@ -36,7 +36,7 @@ def terminal_table(results: Mapping[str, Any], width: int | None = None) -> Tabl
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    run = as_run(msgspec.convert(dict(results), Results))
+    run = as_run(msgspec.convert(dict(results), Results, str_keys=True))
     width = width or shutil.get_terminal_size((80, 24)).columns
     rows = [curve for task in run.task_names for curve in ordered(run.of_task(task))]
     shown = rows[:_MAX_ROWS]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from aurac.report.comparisons import Difference, Findings
     from aurac.report.model import CurveRow, Run
-    from aurac.stats import Certificate
+    from aurac.stats import NonInferiorRank
 
 LISTED = 5
 _NO_CURVE = "This run holds no curve, so there is nothing to compare yet."
@@ -158,7 +158,7 @@ def _best_tile(scored: list[CurveRow], findings: Findings) -> Tile:
     return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))
 
 
-def _rank_tile(curve: CurveRow, test: Certificate | None) -> Tile:
+def _rank_tile(curve: CurveRow, test: NonInferiorRank | None) -> Tile:
     last = len(curve.ranks) - 1
     if test is None:
         return Tile("Highest rank", str(curve.ranks[-1]), (_at_rank(curve, last),))
@@ -172,15 +172,15 @@ def _at_rank(curve: CurveRow, at: int) -> str:
     return f"{size(amount)}, {accuracy}" if amount else accuracy
 
 
-def _why(curve: CurveRow, test: Certificate) -> str:
+def _why(curve: CurveRow, test: NonInferiorRank) -> str:
     """Why a rank is recommended."""
-    if test.seeds > 1 and test.smallest_delta >= 1.0:
+    if test.seeds > 1 and test.smallest_margin >= 1.0:
         return f"{test.seeds} seeds are too few to test a smaller rank for another seed."
     if test.rank == test.reference:
-        return f"No smaller rank is shown to stay within {points(test.delta)} of it."
+        return f"No smaller rank is shown to stay within {points(test.margin)} of it."
     last = len(curve.ranks) - 1
     return (
-        f"It is shown to stay within {points(test.delta)} of rank {test.reference} "
+        f"It is shown to stay within {points(test.margin)} of rank {test.reference} "
         f"({_at_rank(curve, last)})."
     )
 
@@ -253,16 +253,16 @@ def _rank_details(best: CurveRow, findings: Findings) -> list[str]:
     test = findings.recommended(best)
     compared = findings.compared(best)
     lines = [rank_sentence(best, test)]
-    if test is not None and test.rank == test.reference and test.smallest_delta < 1.0:
+    if test is not None and test.rank == test.reference and test.smallest_margin < 1.0:
         lines[0] += (
-            f" A margin of {percent(test.smallest_delta)} points would have been needed for one."
+            f" A margin of {percent(test.smallest_margin)} points would have been needed for one."
         )
     if test is not None and compared > 1:
         lines.append(f"The test allows for the choice among {compared} adapters (95 % confidence).")
     return [*lines, findings.margin] if test is not None else lines
 
 
-def rank_sentence(curve: CurveRow, test: Certificate | None) -> str:
+def rank_sentence(curve: CurveRow, test: NonInferiorRank | None) -> str:
     """Which rank of a curve to use, what it costs, and what was shown.
 
     Args:
@@ -274,10 +274,10 @@ def rank_sentence(curve: CurveRow, test: Certificate | None) -> str:
         return f"At rank {top}: {_at_rank(curve, len(curve.ranks) - 1)}."
     at = curve.ranks.index(test.rank)
     text = f"Use rank {test.rank} ({_at_rank(curve, at)}). {_why(curve, test)}"
-    if test.seeds > 1 and test.smallest_delta >= 1.0 and test.checkpoints not in (None, top):
+    if test.seeds > 1 and test.smallest_margin >= 1.0 and test.checkpoints not in (None, top):
         text += (
             f" In each of these {test.seeds} checkpoints, rank {test.checkpoints} loses less than "
-            f"{points(test.delta)}."
+            f"{points(test.margin)}."
         )
     return text
 

@@ -7,6 +7,20 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from aurac.stats.sentences import percent, points
+
+__all__ = [
+    "NONE",
+    "count",
+    "interval",
+    "p_value",
+    "percent",
+    "points",
+    "seconds",
+    "signed",
+    "size",
+    "to",
+]
 NONE = "–"
 MINUS = "\u2212"
 
@@ -15,19 +29,11 @@ class Bounded(Protocol):
     """A value with the ends of its interval, as fractions."""
 
     @property
-    def value(self) -> float: ...  # noqa: D102
+    def value(self) -> float: ...
     @property
-    def low(self) -> float | None: ...  # noqa: D102
+    def low(self) -> float | None: ...
     @property
-    def high(self) -> float | None: ...  # noqa: D102
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction as percent (a difference in points) without its unit."""
-    if value is None:
-        return NONE
-    text = f"{abs(100 * value):.{digits}f}"
-    return f"{MINUS}{text}" if value < 0 and float(text) else text
+    def high(self) -> float | None: ...
 
 
 def interval(number: Bounded | None) -> str:
@@ -42,11 +48,6 @@ def interval(number: Bounded | None) -> str:
 def to(low: float | None, high: float | None) -> str:
     """The two ends of an interval in percent, in a sentence."""
     return f"{percent(low)} to {percent(high)}"
-
-
-def points(margin: float) -> str:
-    """A margin with its unit."""
-    return f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
 
 
 def signed(number: int) -> str:

@@ -6,6 +6,7 @@ from being run as a formula; Parquet has it as it was.
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,6 @@ from aurac.runs.schema import REPORT_FILE, Results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    import pandas as pd
 
     from aurac.report.comparisons import Difference, Groups
     from aurac.report.model import CurveRow, Interval, Run
@@ -250,7 +249,7 @@ def _loss_rows(builder: Builder) -> Iterator[Row]:
     """
     for curve, test in builder.findings.tests.values():
         joint = builder.findings.joint.get(curve.id, {})
-        for step in test.steps:
+        for step in test.tests:
             yield {
                 **_names(curve),
                 "rank": step.rank,
@@ -258,10 +257,10 @@ def _loss_rows(builder: Builder) -> Iterator[Row]:
                 "loss": step.loss,
                 "loss_upper": step.upper,
                 "changed": step.flip_rate,
-                "margin_needed": step.delta_needed,
+                "margin_needed": step.margin_needed,
                 "loss_upper_joint": joint.get(step.rank),
-                "margin": test.delta,
-                "non_inferior": "yes" if step.delta_needed < test.delta else "no",
+                "margin": test.margin,
+                "non_inferior": "yes" if step.margin_needed < test.margin else "no",
             }
 
 
@@ -283,31 +282,28 @@ def _group_rows(builder: Builder) -> Iterator[Row]:
             }
 
 
-def _frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """A table with typed columns: text, whole numbers, floating point; null where unknown."""
-    import pandas as pd
-
-    def kind(name: str) -> str:
-        short = name.removeprefix("first_").removeprefix("second_")
-        return "string" if short in _TEXT else "Int64" if short in _WHOLE else "Float64"
-
-    return pd.DataFrame(rows).astype({name: kind(name) for name in rows[0]})
-
-
 def as_csv(rows: Sequence[Row]) -> bytes:
     """A CSV file with a header."""
-    safe = [{name: csv_cell(value) for name, value in row.items()} for row in rows]
-    text: str = _frame([{k: None if v == "" else v for k, v in r.items()} for r in safe]).to_csv(
-        index=False, lineterminator="\n"
-    )
-    return text.encode()
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
+    return buffer.getvalue().encode()
 
 
 def as_parquet(rows: Sequence[Row]) -> bytes:
-    """The same as Parquet."""
-    buffer = io.BytesIO()
+    """The same with types: text, 64-bit whole numbers, 64-bit floating point."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def kind(name: str) -> Any:
+        short = name.removeprefix("first_").removeprefix("second_")
+        return pa.string() if short in _TEXT else pa.int64() if short in _WHOLE else pa.float64()
+
+    schema = pa.schema([(name, kind(name)) for name in rows[0]])
     whole = [{name: _encodable(value) for name, value in row.items()} for row in rows]
-    _frame(whole).to_parquet(buffer, engine="pyarrow", index=False)
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(whole, schema=schema), buffer)
     return buffer.getvalue()
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from made_cells import make_identity, store_cell
 
-from aurac.runs.schema import DocumentKey
+from aurac.report.model import as_run
+from aurac.runs.schema import DocumentKey, Results
 from aurac.runs.store import read_cell
 
 ZOO = {
@@ -30,6 +32,11 @@ def weights(ranks, axis):
     w[:-1] += np.diff(x) / 2
     w[1:] += np.diff(x) / 2
     return (w / (x[-1] - x[0])).tolist()
+
+
+def run_from(results, folder=None):
+    """A parsed `results.json` as the report takes it."""
+    return as_run(msgspec.convert(results, Results, str_keys=True), folder)
 
 
 def estimate(values):
@@ -180,7 +187,7 @@ class RunMaker:
                 "documents_sha256": "d" * 64,
                 "prompts_sha256": "p" * 64,
                 "output_type": "generate_until",
-                "version": 1,
+                "version": "1",
                 "limit": None,
                 "members": list(self.members(task)) if self.strata else [],
             },
@@ -199,7 +206,7 @@ class RunMaker:
                 "trained_rank": max(ranks),
                 "modules": 210,
                 "notes": [],
-                "recipe": "zoo",
+                "recipe": {"name": "zoo"},
                 "seed": seed,
             },
         )
@@ -214,7 +221,7 @@ class RunMaker:
             "adapters": list(self.adapters.values()),
             "failures": self.failures,
             "provenance": {
-                "command": ["aurac", "compare", "a b", "--tasks", "word_problems"],
+                "command": "aurac compare 'a b' --tasks word_problems",
                 "started": "2026-01-02T03:04:05Z",
                 "finished": "2026-01-02T03:08:05Z",
                 "seconds": 240.0,
