@@ -209,7 +209,7 @@ def compare(
         **settings,
     )
     if done.shard:
-        _show_shard(done)
+        _show_shard(done, *done.shard)
     else:
         _show(done, as_json)
     return 3 if done.failures else 0
@@ -227,10 +227,9 @@ def _done(
     from aurac.runs.settings import separated
     from aurac.tasks.task_index import check_names
 
-    known = recall(Request(checkpoints, tuple(tasks), out, *separated(settings)))
-    if known is not None:
-        done, cells = known
-        click.echo(f"0 of {cells} cells to compute, {cells} already there", err=True)
+    done = recall(Request(checkpoints, tuple(tasks), out, *separated(settings)))
+    if done is not None:
+        click.echo(f"0 of {done.cells} cells to compute, {done.cells} already there", err=True)
         return done
     check_names(tasks)
     from aurac.runs.compare import compare as run
@@ -248,36 +247,33 @@ def _status(out: str | None, as_json: bool) -> int:
     return show_status(out, as_json)
 
 
-def _show_shard(done: Any) -> None:
-    number, of = done.shard
-    cells, failed = done.results["cells"], len(done.failures)
-    click.echo(f"shard {number}/{of}: {cells - failed} of {cells} cells done in {done.folder}")
+def _show_shard(done: Comparison, number: int, of: int) -> None:
+    succeeded = done.cells - len(done.failures)
+    click.echo(f"shard {number}/{of}: {succeeded} of {done.cells} cells done in {done.folder}")
     _show_failures(done)
     click.echo("the same command without --shard gathers the results")
 
 
-def _show_failures(done: Any) -> None:
+def _show_failures(done: Comparison) -> None:
     for failure in done.failures:
-        who = failure["curve"] or "base"
-        click.echo(
-            f"failed: {failure['task']} · {who} · rank {failure['rank']}: {failure['reason']}",
-            err=True,
-        )
+        label = f"{failure.task} · {failure.curve or 'base'} · rank {failure.rank}"
+        click.echo(f"failed: {label}: {failure.reason}", err=True)
     if done.failures:
         click.echo("--retry-failed tries failed cells again", err=True)
 
 
-def _show(done: Any, as_json: bool) -> None:
+def _show(done: Comparison, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(done.results, indent=1, ensure_ascii=False, allow_nan=False))
+        content = done.results.to_dict()
+        click.echo(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
         _show_besides(done, err=True)
         return
     from aurac.report import terminal_table
     from aurac.terminal.console import stdout_console
 
     console = stdout_console()
-    console.print(terminal_table(done.results, width=console.width))
-    if len(done.results["adapters"]) > 1 and not done.failures:
+    console.print(terminal_table(done.results.to_dict(), width=console.width))
+    if len(done.results.adapters) > 1 and not done.failures:
         from aurac.cli._analysis import analyse_sources, pair_lines
 
         found = analyse_sources([str(done.folder)], None, (), strict=False)
@@ -287,6 +283,6 @@ def _show(done: Any, as_json: bool) -> None:
     _show_besides(done)
 
 
-def _show_besides(done: Any, *, err: bool = False) -> None:
+def _show_besides(done: Comparison, *, err: bool = False) -> None:
     if done.besides:
         click.echo(done.besides, err=err)

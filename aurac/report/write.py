@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
-from aurac.readers.cells import read_results
 from aurac.report import data, html, hub, latex, markdown
 from aurac.report.build import Builder
 from aurac.report.escape import one_line
@@ -15,7 +14,7 @@ from aurac.report.merge import merge
 from aurac.report.model import Run, parse
 from aurac.report.pictures import unique_slugs
 from aurac.report.pool import Groups, pooled
-from aurac.runs.schema import REPORT_FILE
+from aurac.runs.schema import REPORT_FILE, Results
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +66,7 @@ def write_report(
         raise RunFolderError(
             f"{len(folders)} runs without a folder for their report", fix="give --out FOLDER"
         )
-    runs = [parse(read_results(folder), folder) for folder in folders]
+    runs = [parse(Results.read(folder).to_dict(), folder) for folder in folders]
     target = Path(out) if out is not None else folders[0]
     run = merge(runs) if len(runs) > 1 else runs[0]
     return _write(pooled(run, groups), target, delta)
