@@ -190,11 +190,11 @@ def run_hflm(work: Work, args: argparse.Namespace) -> dict[str, Any]:
 def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     """Seconds of each whole sweep and of a second adapter's, the answers, counts, GEMM peak."""
     begun = time.perf_counter()
+    from aurac.engine import EngineOptions
     from aurac.engine.counts import recording
     from aurac.engine.generate import generate, generation_layout
     from aurac.engine.loglikelihood import loglikelihoods, scoring_layout
-    from aurac.engine.options import EngineOptions
-    from aurac.engine.prompts import GenerationRequest
+    from aurac.engine.tokens import GenerationRequest
 
     model, tokenizer, instances, set_rank = prepare(work, args)
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
@@ -236,10 +236,10 @@ def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
 
 def run_memory(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     """Peak resident memory in MiB: with the model, the requests and the adapter, and at the end."""
+    from aurac.engine import EngineOptions
     from aurac.engine.generate import generate, generation_layout
     from aurac.engine.loglikelihood import loglikelihoods, scoring_layout
-    from aurac.engine.options import EngineOptions
-    from aurac.engine.prompts import GenerationRequest
+    from aurac.engine.tokens import GenerationRequest
 
     model, tokenizer, instances, set_rank = prepare(work, args)
     options = EngineOptions()

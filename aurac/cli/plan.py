@@ -18,9 +18,9 @@ from aurac.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from aurac.stats.assumed import Spread
     from aurac.stats.groups import RecipeGroup
     from aurac.stats.power import Plan, Question
+    from aurac.stats.spread import Spread
 
 _PATIENCE = 2.0  # seconds before the bar shows
 
@@ -215,7 +215,7 @@ def _counts(text: str) -> list[int]:
 def _assumed(
     sd: float | None, flip_rate: float | None, seed_sd: float, question: Question
 ) -> Spread:
-    from aurac.stats.assumed import Spread, spread_of_flips
+    from aurac.stats.spread import Spread, spread_of_flips
 
     if (sd is None) == (flip_rate is None):
         raise UsageError("a plan needs a spread", expected="one of --pilot, --sd and --flip-rate")
@@ -259,9 +259,9 @@ def _arms(
 def _pilot_spread(
     arms: list[RecipeGroup], question: Question, between: str | None, rank: int | None, axis: str
 ) -> Spread:
-    from aurac.stats.assumed import spread_of_pilot
-    from aurac.stats.paired import same_documents
+    from aurac.stats.groups import same_documents
     from aurac.stats.seeds import components
+    from aurac.stats.spread import spread_of_pilot
 
     names = [part.strip() for part in between.split(",")] if between else []
     known = {arm.name: arm for arm in arms}

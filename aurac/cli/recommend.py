@@ -10,7 +10,7 @@ from aurac.cli._analysis import analyse_sources, analysis_options, best_lines, p
 from aurac.cli.options import print_json
 
 if TYPE_CHECKING:
-    from aurac.stats.analysis_rows import RecommendRow
+    from aurac.stats.rows import RecommendRow
 
 
 @click.command()
@@ -42,7 +42,7 @@ def recommend(
     \b
     aurac recommend runs/gsm8k --delta 0.02
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.stats.truncation_advice import truncation_advice
+    from aurac.stats.comparisons import truncation_advice
 
     found = analyse_sources(sources, metric, groups, **options)
     if as_json:

@@ -1,38 +1,101 @@
-"""Attention over packed subtrees, over a held prefix, and over decoding slots.
+"""Attention over packed subtrees, over a cached prefix, and over decoding slots.
 
-Transformers models look their attention up by name at each call, so one registered function serves
-every architecture that uses this interface; position embeddings are already applied to what it
-gets. The function reads the current ``AttentionMetadata``: what the tokens of this pass may see.
-
-The products are plain batched matrix products over blocks of queries, which on a CPU in bf16 are
-about three times as fast as the built-in kernel. Keys of grouped-query models are never repeated.
+``AttentionMetadata`` says what the tokens of one pass see. The products are plain batched matrix
+products over blocks of queries, which on a CPU in bf16 are about three times as fast as the
+built-in kernel. Keys of grouped-query models are never repeated.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from aurac.engine.counts import counted_pass
-from aurac.engine.fused import fused_adapters
-from aurac.engine.masks import GroupView, as_bias
-from aurac.engine.running import unwrapped
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from aurac.engine.kv_cache import KeyValuePair, PrefixCache, SlotCache
-    from aurac.engine.passes import ForwardPass
+    from aurac.engine.passes import ForwardPass, Group
 
-NAME = "aurac_packed"
+
+_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Block:
+    """Queries ``start:stop`` of a subtree see keys ``0:stop``; from ``clean`` on through a bias."""
+
+    start: int
+    stop: int
+    clean: int
+
+
+class GroupView:
+    """A group on the device: gather indices and masks, made once for all layers."""
+
+    def __init__(self, group: Group, device: torch.device) -> None:
+        self.size, self.length = group.index.shape
+        flat = group.index.reshape(-1)
+        full = bool(group.valid.all())
+        self.span = (int(flat[0]), int(flat[-1]) + 1) if full else None
+        self.index = torch.from_numpy(flat).to(device)
+        valid = np.flatnonzero(group.valid.reshape(-1))
+        self.valid = None if full else torch.from_numpy(valid).to(device)
+        self.target = None if full else self.index[self.valid]
+        self._end = torch.from_numpy(group.end).to(device)
+        self.blocks = tuple(_blocks(group.end))
+        self._bias: dict[Any, torch.Tensor] = {}
+
+    def visible(self, start: int, stop: int, clean: int) -> torch.Tensor:
+        """(G, stop - start, stop - clean) bool: which keys ``clean:stop`` the queries see."""
+        place = torch.arange(start, stop, device=self._end.device)
+        key = torch.arange(clean, stop, device=self._end.device)
+        seen = (key[None, :] <= place[:, None])[None]
+        return seen & (place[None, :, None] < self._end[:, None, clean:stop])
+
+    def bias(self, block: Block, like: torch.Tensor) -> torch.Tensor:
+        """The mask of a block as an additive bias in the dtype of ``like``."""
+        key = (block, like.dtype)
+        if key not in self._bias:
+            seen = self.visible(block.start, block.stop, block.clean)
+            self._bias[key] = as_bias(seen, like.dtype)
+        return self._bias[key]
+
+    def windowed(
+        self, block: Block, positions: torch.Tensor, prefix: int, window: int, like: torch.Tensor
+    ) -> torch.Tensor:
+        """(G, n, prefix + stop) bias with a sliding window, over prefix and subtree."""
+        key = (block, prefix, window, like.dtype)
+        if key not in self._bias:
+            place = positions[self.index].view(self.size, self.length)
+            held = torch.arange(prefix, device=place.device).expand(self.size, prefix)
+            keys = torch.cat([held, place[:, : block.stop]], dim=1)
+            seen = self.visible(block.start, block.stop, 0)
+            seen = torch.cat([seen.new_ones(*seen.shape[:2], prefix), seen], dim=2)
+            gap = place[:, block.start : block.stop, None] - keys[:, None, :]
+            # Padding repeats a position; its own key is always within the window.
+            self._bias[key] = as_bias(seen & (gap < window), like.dtype)
+        return self._bias[key]
+
+
+def as_bias(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """0 where seen, -inf elsewhere."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -math.inf)
+
+
+def _blocks(end: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[Block]:
+    length = end.shape[1]
+    shortest = end.min(axis=0)
+    for start in range(0, length, _BLOCK):
+        stop = min(start + _BLOCK, length)
+        closed = np.flatnonzero(shortest[:start] < stop)
+        yield Block(start, stop, int(closed[0]) if len(closed) else start)
+
+
 _STEP = 32  # widths of decoding slots that are read
-_UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "alibi", "block_indices")
 
 
 class UnsupportedAttentionError(Exception):
@@ -239,91 +302,6 @@ def _values(
     return out.view(-1, size, rows, v.shape[-1])
 
 
-_CURRENT: ContextVar[AttentionMetadata | None] = ContextVar("aurac_frame", default=None)
-
-
-def packed_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention of a transformers layer under the current metadata.
-
-    Args:
-        module: The layer; not used.
-        query: (1, H, T, d) with positions applied.
-        key: (1, Hkv, T, d).
-        value: (1, Hkv, T, d).
-        attention_mask: Must be ``None``: the metadata is the mask.
-        scaling: Factor on the scores, default ``d ** -0.5``.
-        dropout: Must be 0.
-        sliding_window: How many positions a token sees, itself included.
-        softcap: Bound of the scores.
-        kwargs: Anything else the model passes.
-
-    Returns:
-        (1, T, H, d) and no weights.
-
-    Raises:
-        UnsupportedAttentionError: The model needs something else here.
-    """
-    del module
-    metadata = _CURRENT.get()
-    asked = [name for name in _UNSUPPORTED if kwargs.get(name) is not None]
-    if metadata is None or attention_mask is not None or dropout or asked or len(query) != 1:
-        raise UnsupportedAttentionError(f"attention with {asked or 'a mask, dropout or a batch'}")
-    if sliding_window is not None:
-        metadata.windows.add(sliding_window)
-    out = metadata.attend(
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
-        query.shape[-1] ** -0.5 if scaling is None else scaling,
-        sliding_window,
-        softcap,
-    )
-    return out[None], None
-
-
-@contextlib.contextmanager
-def packed_model(model: Any) -> Iterator[None]:
-    """Give the model packed attention and fused LoRA layers; undone on leaving."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(NAME, packed_attention)
-    configs: dict[int, Any] = {}
-    for part in unwrapped(model).modules():
-        config = getattr(part, "config", None)
-        if getattr(config, "_attn_implementation", None) is not None:
-            configs.setdefault(id(config), config)
-    before = [(config, config._attn_implementation) for config in configs.values()]
-    try:
-        for config, _ in before:
-            config._attn_implementation = NAME
-        with fused_adapters(model):
-            yield
-    finally:
-        for config, name in before:
-            config._attn_implementation = name
-
-
-@contextlib.contextmanager
-def using(metadata: AttentionMetadata) -> Iterator[None]:
-    """Make this the current metadata."""
-    token = _CURRENT.set(metadata)
-    try:
-        yield
-    finally:
-        _CURRENT.reset(token)
-
-
 def pass_metadata(
     step: ForwardPass, store: PrefixCache | None, device: torch.device
 ) -> AttentionMetadata:
@@ -379,18 +357,3 @@ def decoding_metadata(
         rows=rows,
         valid=valid,
     )
-
-
-def forward(
-    model: Any, tokens: torch.Tensor, metadata: AttentionMetadata, select: torch.Tensor
-) -> torch.Tensor:
-    """(S, V) logits of a packed pass at the selected places."""
-    with using(metadata), counted_pass(model, len(tokens), len(select)):
-        out = model(
-            input_ids=tokens[None],
-            position_ids=metadata.positions[None],
-            use_cache=False,
-            logits_to_keep=select,
-        )
-    logits: torch.Tensor = out.logits
-    return logits[0]

@@ -2,9 +2,15 @@
 
 Prompts are prefilled packed (no padding): a header that all of them share once, and what neighbours
 in the prefix tree share once for a run of them. Every sequence in flight is one token of a decoding
-pass, and when few are left some more that are guessed; one that has ended leaves, the last ones
+pass, and when few are left some more that are drafted; one that has ended leaves, the last ones
 move into the holes, and waiting prompts take the freed slots, so that no sequence waits for a
 longer one.
+
+A pass over a few sequences costs the reading of all weights, whether it carries one token of each
+or eight. What a text repeats (its few-shot examples, its own loops) can be drafted: the pass then
+carries the draft tokens as well, and its own greedy choices tell up to where they are right. The
+text is what it is without them, up to rounding. This is prompt lookup, which transformers' own
+generation has as ``prompt_lookup_num_tokens`` for single sequences.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from aurac.engine.attention import decoding_metadata, forward, packed_model, pass_metadata
+from aurac.engine.attention import decoding_metadata, pass_metadata
 from aurac.engine.counts import current, logit_noise
 from aurac.engine.kv_cache import SlotCache
 from aurac.engine.passes import (
@@ -28,18 +34,80 @@ from aurac.engine.passes import (
     subtree_paths,
 )
 from aurac.engine.prefix_tree import PrefixTree
-from aurac.engine.prompt_lookup import LONGEST, ROWS, PromptLookup, shortened
 from aurac.engine.reference import eos_token_ids
-from aurac.engine.running import cached_tokens, device_of
-from aurac.engine.stopping import StopTable
+from aurac.engine.running import cached_tokens, forward, packed_model
+from aurac.engine.tokens import StopTable
+from aurac.models.device import device_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from aurac.engine.header import Header
-    from aurac.engine.options import EngineOptions
+    from aurac.engine import EngineOptions
+    from aurac.engine.kv_cache import Header
     from aurac.engine.passes import Subtree
-    from aurac.engine.prompts import Prompt
+    from aurac.engine.tokens import Prompt
+
+
+ROWS = 32  # most tokens in a pass with guesses: up to here reading the weights outweighs products
+LONGEST = 7
+_ENDINGS = (4, 3, 2)  # so many last tokens are looked for, the longer ones first
+_REMEMBERED = 4096  # of a longer text only the end is looked up
+_TRUST = 4  # guesses for each token in a row that would have been guessed right, from the second on
+
+
+class PromptLookup:
+    """Continues a text as it went on where its last tokens stood before.
+
+    It guesses only while it would have been right: what it would have said of each token is
+    compared with what came, which costs a look-up and no pass. Nine of ten guesses are right then.
+
+    Args:
+        tokens: The text so far.
+    """
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        tokens = tokens[-_REMEMBERED:]
+        self._tokens: list[int] = []
+        self._after: dict[tuple[int, ...], int] = {}
+        self._right = 0
+        for token in tokens:
+            self.add(token)
+
+    def add(self, token: int) -> None:
+        """The text goes on with this token."""
+        place = self._place()
+        right = place is not None and self._tokens[place] == token
+        self._right = self._right + 1 if right else 0
+        for n in _ENDINGS:
+            if len(self._tokens) >= n:
+                self._after[tuple(self._tokens[-n:])] = len(self._tokens)
+        self._tokens.append(token)
+
+    def guess(self, most: int) -> list[int]:
+        """Up to ``most`` tokens; none where the last ones are new or the guesses were wrong.
+
+        A guess that reaches the end of the text goes on in itself, as loops do.
+        """
+        place = self._place()
+        if place is None:
+            return []
+        period = len(self._tokens) - place
+        count = min(most, LONGEST, max(0, _TRUST * (self._right - 1)))
+        return [self._tokens[place + i % period] for i in range(count)]
+
+    def _place(self) -> int | None:
+        """Where the text went on after the longest of its endings that it had before."""
+        endings = (tuple(self._tokens[-n:]) for n in _ENDINGS if len(self._tokens) >= n)
+        return next((self._after[e] for e in endings if e in self._after), None)
+
+
+def shortened(drafts: Sequence[list[int]], room: int) -> list[list[int]]:
+    """The drafts, all cut to the greatest length at which they take no more than ``room``."""
+    cut = max(map(len, drafts))
+    while sum(min(len(d), cut) for d in drafts) > room:
+        cut -= 1
+    return [d[:cut] for d in drafts]
+
 
 _GROWTH = 32  # slots widen by this many tokens at a time
 MOST_SLOTS = 256

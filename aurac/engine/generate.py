@@ -6,17 +6,16 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from aurac.engine import EngineOptions
 from aurac.engine.counts import answered_by, current
-from aurac.engine.options import EngineOptions
 from aurac.engine.prefix_tree import PrefixTree
-from aurac.engine.prompts import GenerationLayout, tokenise
-from aurac.engine.tokens import resolve_max_length
+from aurac.engine.tokens import GenerationLayout, resolve_max_length, tokenise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aurac.engine.header import Header
-    from aurac.engine.prompts import GenerationRequest, Prompt
+    from aurac.engine.kv_cache import Header
+    from aurac.engine.tokens import GenerationRequest, Prompt
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ def _decoded(
 ) -> list[list[int]]:
     """New tokens of every prompt."""
     from aurac.engine.decoding import Decoder
-    from aurac.engine.header import Header
+    from aurac.engine.kv_cache import Header
     from aurac.engine.probe import probe
     from aurac.engine.reference import decode_plain, plainly_greedy
     from aurac.engine.running import pass_tokens
@@ -147,6 +146,6 @@ def _decoded(
 
 def shared_header(prompts: Sequence[Prompt]) -> tuple[int, ...]:
     """The tokens with which all prompts begin, if they are worth a pass of their own."""
-    from aurac.engine.header import header_tokens
+    from aurac.engine.kv_cache import header_tokens
 
     return header_tokens([p.tokens for p in prompts], min(len(p.tokens) for p in prompts) - 1)

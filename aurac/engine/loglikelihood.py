@@ -6,23 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aurac.engine.attention import forward, packed_model, pass_metadata
+from aurac.engine import EngineOptions
+from aurac.engine.attention import pass_metadata
 from aurac.engine.counts import answered_by
-from aurac.engine.header import Header
-from aurac.engine.options import EngineOptions
+from aurac.engine.kv_cache import Header
 from aurac.engine.passes import plan_scoring
 from aurac.engine.prefix_tree import ScoringLayout
 from aurac.engine.probe import probe
 from aurac.engine.reference import score_rows
 from aurac.engine.running import (
     Progress,
-    device_of,
     evaluating,
+    forward,
+    packed_model,
     pass_tokens,
     require_causal,
     score_logits,
 )
 from aurac.engine.tokens import resolve_max_length
+from aurac.models.device import device_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

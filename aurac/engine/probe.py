@@ -22,19 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from aurac.engine.attention import (
-    AttentionMetadata,
-    decoding_metadata,
-    forward,
-    packed_model,
-    pass_metadata,
-)
-from aurac.engine.counts import recording
+from aurac.engine.attention import AttentionMetadata, decoding_metadata, pass_metadata
+from aurac.engine.counts import not_finite, overflow, recording
 from aurac.engine.kv_cache import PrefixCache, SlotCache
 from aurac.engine.passes import Subtree, chain_subtree, make_pass, make_subtree
 from aurac.engine.prefix_tree import PrefixTree
-from aurac.engine.running import accepts, device_of, unwrapped
-from aurac.engine.watch import not_finite, overflow
+from aurac.engine.running import accepts, forward, packed_model
+from aurac.models.device import device_of, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,15 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from aurac.engine.counts import counted_pass
-from aurac.engine.running import Progress, accepts, device_of, score_logits, unwrapped
-from aurac.engine.stopping import StopTable
+from aurac.engine.running import Progress, accepts, score_logits
+from aurac.engine.tokens import StopTable
+from aurac.models.device import device_of, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from aurac.engine.options import EngineOptions
+    from aurac.engine import EngineOptions
     from aurac.engine.prefix_tree import PrefixTree, ScoringLayout
-    from aurac.engine.prompts import Prompt
+    from aurac.engine.tokens import Prompt
 
 IntArray = NDArray[np.int64]
 

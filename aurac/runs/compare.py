@@ -15,7 +15,6 @@ from aurac.errors import UsageError
 from aurac.files import link_or_copy, write_json
 from aurac.models.device import machine, versions
 from aurac.runs import estimate
-from aurac.runs.executors import Executor, make_executor
 from aurac.runs.finished import Request, Witness
 from aurac.runs.folder import (
     find_run_folder,
@@ -57,6 +56,7 @@ from aurac.runs.session import Session, common_base, limit_of, load_adapters, op
 from aurac.runs.settings import separated
 from aurac.runs.status import PlanRow, add_to_plan
 from aurac.runs.store import CellStore, cannot_write
+from aurac.runs.workers import Executor, make_executor
 from aurac.tasks.files import readable, write_requests
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class _Run:
     def whole(self, command: str | None, started: float) -> Comparison:
         """Compute what is missing, gather, write."""
         try:
-            with self.log, Locks(self.folder, self.execution.lease_seconds) as locks:
+            with self.log, Locks(self.folder) as locks:
                 self.log.event("start", command=command, versions=versions())
                 self.store.tidy()
                 with self.profile.spent("fit"):
@@ -196,18 +196,17 @@ class _Run:
         ]
         bar = SweepProgress(todo, total_cells=len(wanted)) if self.progress else NoProgress()
         context = RunContext(
+            self.store,
             locks,
             self.interrupts,
             self.log,
             self.profile,
+            bar,
             wait_for_device=self.execution.profile,
-            on_documents=bar.documents,
-            on_cell=bar.cell,
-            on_settled=bar.settled,
         )
         with bar:
             if todo:
-                self.executor.run(self.session, self.store, todo, context)
+                self.executor.run(self.session, todo, context)
 
     def _shard(self, wanted: list[PlannedCell]) -> Comparison:
         records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]

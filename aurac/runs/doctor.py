@@ -15,9 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from aurac.models.base import DEFAULT_BASE, PACKAGED, packaged_folder
-from aurac.models.cache import cache_root
+from aurac.models import cache_root
 from aurac.models.device import SPINNING, WAIT_POLICY, machine, pick_device, pick_dtype
+from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

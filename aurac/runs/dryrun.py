@@ -16,8 +16,9 @@ from safetensors import safe_open
 
 from aurac.adapters import check_base, check_fits
 from aurac.errors import AuracError, TaskError, UsageError
-from aurac.models.base import PACKAGED, packaged_folder, resolve_base
+from aurac.models.base import resolve_base
 from aurac.models.device import pick_device, pick_dtype
+from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.runs.estimate import (
     Span,
     beside_cells,
@@ -26,7 +27,6 @@ from aurac.runs.estimate import (
     from_stored_cells,
     process_age,
 )
-from aurac.runs.executors import make_executor
 from aurac.runs.folder import find_run_folder, recorded_names
 from aurac.runs.session import (
     Session,
@@ -38,6 +38,7 @@ from aurac.runs.session import (
 )
 from aurac.runs.settings import separated
 from aurac.runs.store import CellStore
+from aurac.runs.workers import make_executor
 from aurac.stats.groups import check_groups
 
 if TYPE_CHECKING:

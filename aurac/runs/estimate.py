@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aurac.files import sha256_json, write_json
-from aurac.models.cache import cache_root
+from aurac.models import cache_root
 from aurac.models.device import machine, versions
 from aurac.runs.schema import ENGINE_VERSION
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_file, sha256_json, write_json
-from aurac.models.cache import cache_root
+from aurac.models import cache_root
 from aurac.models.device import machine, versions
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.log import LOGS

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from aurac.adapters import Adapter
     from aurac.adapters.truncate import Basis
-    from aurac.engine.options import EngineOptions
+    from aurac.engine import EngineOptions
     from aurac.models.base import LoadedBase
-    from aurac.tasks.task import BuiltTask, Leaf
+    from aurac.tasks.metrics import Leaf
+    from aurac.tasks.task import BuiltTask
 
 DOCUMENTS = 48  # per task: the optimum is flat, and each costs a forward pass per factor tried
 EXPONENTS = tuple(range(-2, 6))  # factors 1/4 … 32 of s_R; the rule `rank` needs R/r

@@ -21,8 +21,8 @@ from aurac.runs.schema import (
     TaskRecord,
 )
 from aurac.stats.analysis import score_curve
+from aurac.stats.intervals import mean_interval
 from aurac.stats.mean import layout_of
-from aurac.stats.mean_interval import mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -277,7 +277,7 @@ def _shown_path(source: Path | None) -> str | None:
 
 
 def task_record(
-    task: BuiltTask, limit: int | None, documents: str, requests: str | None
+    task: BuiltTask, limit: float | None, documents: str, requests: str | None
 ) -> TaskRecord:
     """A task, and the files that its documents and requests lie in."""
     return TaskRecord(

@@ -14,15 +14,10 @@ from typing import TYPE_CHECKING, Any
 from aurac.adapters import check_base, check_fits, load_adapter
 from aurac.errors import CheckpointError
 from aurac.files import sha256_json, write_json
-from aurac.models.base import (
-    DEFAULT_BASE,
-    LoadedBase,
-    load_base,
-    quiet_transformers,
-    resolve_base,
-)
+from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
-from aurac.models.known_base import KnownBase
+from aurac.models.packaged import DEFAULT_BASE
+from aurac.models.weights import quiet_transformers
 from aurac.runs.plan import PlannedCell, Variant, parse_ranks, plan, variants_of
 from aurac.runs.schema import ENGINE_VERSION
 from aurac.runs.store import cannot_write
@@ -32,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aurac.adapters import Adapter
-    from aurac.engine.options import EngineOptions
+    from aurac.engine import EngineOptions
     from aurac.runs.settings import Settings, TruncationOptions
     from aurac.tasks.task import BuiltTask
 
@@ -350,14 +345,17 @@ def variants_for(name: str, adapter: Adapter, options: TruncationOptions) -> lis
     return variants_of(name, adapter, ranks, tuple(options.basis), options.rescale)
 
 
-def limit_of(task: str, settings: Settings) -> int | None:
-    """How many documents of a task: as asked, else a sample of a bundled task, all of another."""
+def limit_of(task: str, settings: Settings) -> float | None:
+    """How many documents of a task, or which share of them; None for all.
+
+    Without a limit: a sample of a bundled task, all of another.
+    """
     from aurac.tasks import BUNDLED, QUICK_DOCUMENTS
 
     limit = settings.task.limit
     if limit is None:
         return QUICK_DOCUMENTS if task in BUNDLED and task not in settings.task.data else None
-    return int(limit) or None  # type: ignore[arg-type]
+    return limit or None  # type: ignore[return-value]
 
 
 def _build(tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[BuiltTask]:

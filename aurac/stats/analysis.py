@@ -14,10 +14,17 @@ import numpy as np
 from aurac.curves.area import AXES, check_axis, drops, quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.aggregate import aggregate, task_weights
-from aurac.stats.analysis_best import best_rows
-from aurac.stats.analysis_pairs import compare_all, compare_variants, with_robustness
-from aurac.stats.analysis_rows import (
+from aurac.stats.comparisons import best_rows, compare_all, compare_variants, with_robustness
+from aurac.stats.groups import Groups, RecipeGroup, gather
+from aurac.stats.intervals import mean_interval, rule_of_three
+from aurac.stats.mean import (
+    NO_DOCUMENTS,
+    Estimate,
+    check_level,
+    is_constant,
+)
+from aurac.stats.noninferiority import certify
+from aurac.stats.rows import (
     AggregateRow,
     Analysis,
     BestRow,
@@ -26,17 +33,8 @@ from aurac.stats.analysis_rows import (
     RecommendRow,
     ScoreRow,
 )
-from aurac.stats.groups import Groups, RecipeGroup, gather
-from aurac.stats.mean import (
-    NO_DOCUMENTS,
-    Estimate,
-    check_level,
-    is_constant,
-)
-from aurac.stats.mean_interval import mean_interval, rule_of_three
-from aurac.stats.noninferiority import certify
 from aurac.stats.score import score_notes
-from aurac.stats.seeds import components, estimate_from
+from aurac.stats.seeds import aggregate, components, estimate_from, task_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,13 +1,28 @@
-"""Many tests at once: Holm's step-down adjustment."""
+"""Many tests at once: Holm's step-down adjustment, and the best of several.
+
+The largest of several estimates is too large on average, and its interval covers too seldom: with
+30 equal adapters .86 in place of .95. Intervals that hold for all adapters at once hold for any one
+of them, however it was picked (Bonferroni). Which adapters may be the best follows from one-sided
+comparisons with the leader (multiple comparisons with the best: Hsu 1981, 1996).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.errors import CurveError
+from aurac.stats.intervals import interval
+from aurac.stats.mean import check_level
+from aurac.stats.paired import difference
+from aurac.stats.seeds import as_matrix, over_seeds
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from aurac.stats.mean import Estimate
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -55,3 +70,84 @@ class Family:
         steps = others.size + 1 - np.arange(smaller.size)
         highest = float(np.max(steps * smaller, initial=0.0))
         return min(1.0, max(highest, (others.size + 1 - smaller.size) * p))
+
+
+@dataclass(frozen=True)
+class Best:
+    """What may be said of the adapter with the largest mean.
+
+    Attributes:
+        leader: Its place among the arms.
+        estimate: Its mean, with an interval that holds although it was picked as the largest.
+        candidates: Places of the arms that may be the best, the leader first; the truly best one
+            is among them with the confidence `level`.
+        within: Upper bound on how much better than the leader any other arm is, at `level`; None
+            where a comparison has no interval.
+        compared: Number of arms.
+        level: Confidence of each of the three statements.
+    """
+
+    leader: int
+    estimate: Estimate
+    candidates: tuple[int, ...]
+    within: float | None
+    compared: int
+    level: float
+
+
+def best(
+    arms: Sequence[Any],
+    *,
+    rng: np.random.Generator | None = None,  # noqa: ARG001
+    clusters: Any = None,
+    strata: Any = None,
+    level: float = 0.95,
+) -> Best:
+    """The arm with the largest mean, allowing for its having been picked.
+
+    With m arms the leader's interval is made at ``1 - (1 - level)/m``, so that all m such intervals
+    hold together. Arm j is left out of the candidates where the interval of leader - j, at
+    ``1 - (1 - level)/(m - 1)``, lies above 0: the truly best arm is left out only if one of the
+    m - 1 comparisons with it errs. The largest of the negated lower ends is `within`. (One-sided
+    bounds would do; two-sided intervals keep the answer in line with the paired comparisons.)
+
+    Args:
+        arms: m arrays, (n,) scores in [0, 1] or (S, n) for S training seeds, on the same documents.
+        rng: Accepted and not used: nothing is drawn.
+        clusters: n labels of what documents share.
+        strata: n labels of fixed groups.
+        level: Confidence.
+
+    Raises:
+        CurveError: No arms, or unequal numbers of documents.
+    """
+    check_level(level)
+    matrices = [as_matrix(arm) for arm in arms]
+    if not matrices:
+        raise CurveError("no arms", expected="at least one")
+    labels: dict[str, Any] = {"clusters": clusters, "strata": strata}
+    means = [float(arm.mean()) for arm in matrices]
+    order = sorted(range(len(means)), key=lambda at: -means[at])
+    leader, error = order[0], 1.0 - level
+    wide = 1.0 - error / len(matrices)
+    first = matrices[leader]
+    if first.shape[0] == 1:
+        estimate = interval(first[0], level=wide, **labels)
+    else:
+        estimate = over_seeds(first, level=wide, **labels)
+    each = 1.0 - error / max(len(matrices) - 1, 1)
+    candidates, bounds = [leader], [0.0]
+    for at in order[1:]:
+        gap = difference(matrices[at], first, level=each, **labels).estimate
+        if gap.low is None or gap.low <= 0.0:
+            candidates.append(at)
+        bounds.append(float("inf") if gap.low is None else -gap.low)
+    within = max(bounds)
+    return Best(
+        leader=leader,
+        estimate=estimate,
+        candidates=tuple(candidates),
+        within=within if np.isfinite(within) else None,
+        compared=len(matrices),
+        level=level,
+    )

@@ -9,6 +9,8 @@ import numpy as np
 
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
+from aurac.stats.groups import same_documents
+from aurac.stats.intervals import mover
 from aurac.stats.mean import (
     Layout,
     group_sums,
@@ -17,8 +19,7 @@ from aurac.stats.mean import (
     t_quantile,
     zero_spread_bound,
 )
-from aurac.stats.mover import mover
-from aurac.stats.paired import differing_units, same_documents
+from aurac.stats.paired import differing_units
 from aurac.stats.seeds import as_matrix, components
 
 if TYPE_CHECKING:

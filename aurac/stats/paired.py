@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from aurac.curves.area import check_axis, document_areas
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
+from aurac.stats.groups import gained_and_lost, same_documents, shared_ranks, with_labels_of
 from aurac.stats.mean import (
     Estimate,
     Layout,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
 
 POWER = 0.8
 
@@ -172,123 +174,6 @@ def detectable(se: float, df: float, level: float = 0.95, power: float = POWER) 
     return (exact if np.isfinite(exact) and abs(exact / normal - 1) < 0.5 else normal) * se
 
 
-def shared_ranks(a: Curve, b: Curve, support: str | None) -> tuple[int, ...]:
-    """The ranks on which two curves are compared.
-
-    Args:
-        a: One curve.
-        b: The other.
-        support: None refuses unequal grids; "common" takes the ranks that both have.
-
-    Raises:
-        CurveError: Unequal grids without "common", or fewer than two common ranks.
-    """
-    if support not in (None, "common"):
-        raise CurveError(f"support {support!r}", expected="None or 'common'")
-    for curve in (a, b):
-        if curve.missing and support is None:
-            rank, reason = next(iter(curve.missing.items()))
-            raise CurveError(
-                f"{curve.label} has no accuracy at rank {rank} ({reason})",
-                fix="compare on support='common'",
-            )
-    if a.ranks == b.ranks:
-        return a.ranks
-    if support is None:
-        raise CurveError(
-            f"{a.label} has ranks {_list(a.ranks)} and {b.label} has {_list(b.ranks)}",
-            expected="the same ranks, since the grid changes the area",
-            fix="compare on support='common'",
-        )
-    common = tuple(r for r in a.ranks if r in b.ranks)
-    if len(common) < 2:
-        raise CurveError(
-            f"{a.label} and {b.label} have {len(common)} ranks in common", expected="at least 2"
-        )
-    return common
-
-
-def _list(ranks: Sequence[int]) -> str:
-    return ", ".join(map(str, ranks))
-
-
-def same_documents(a: Curve, b: Curve) -> NDArray[np.intp] | None:
-    """Where each of a's documents stands in b, or None where the order is the same.
-
-    Raises:
-        CurveError: No per-document outcomes, another task or metric, other documents, or the same
-            identities with other contents or prompts.
-    """
-    for name in ("task", "metric", "prompts"):
-        left, right = getattr(a, name), getattr(b, name)
-        if left is not None and right is not None and left != right:
-            raise CurveError(
-                f"{a.label} and {b.label} differ in {name} ({_short(left)} and {_short(right)})",
-                expected="the same documents and prompts for both",
-            )
-    for curve in (a, b):
-        if curve.outcomes is None:
-            raise CurveError(f"{curve.label} has no per-document outcomes to pair")
-    order = _order(a, b)
-    _same_labels(a, b, order)
-    return order
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:12]}…"
-
-
-def _order(a: Curve, b: Curve) -> NDArray[np.intp] | None:
-    left, right = a.doc_ids, b.doc_ids
-    if left is right or left == right:
-        if a.n_docs != b.n_docs:
-            raise CurveError(
-                f"{a.label} has {a.n_docs} documents and {b.label} has {b.n_docs}",
-                expected="the same documents for both",
-            )
-        return None
-    if left is None or right is None:
-        raise CurveError(
-            f"only one of {a.label} and {b.label} says which documents it was evaluated on",
-            fix="give doc_ids to both, or to neither and keep the order the same",
-        )
-    unequal = set(left) ^ set(right)
-    if unequal:
-        raise CurveError(
-            f"{a.label} and {b.label} were evaluated on different documents: {len(unequal)} are in "
-            f"only one of them, {min(unequal)!r} among them",
-            expected="the same documents for both",
-        )
-    place = {doc: i for i, doc in enumerate(right)}
-    return np.array([place[doc] for doc in left], dtype=np.intp)
-
-
-def _same_labels(a: Curve, b: Curve, order: NDArray[np.intp] | None) -> None:
-    for name in ("doc_hashes", "clusters", "strata"):
-        left, right = getattr(a, name), getattr(b, name)
-        if left is right or left is None or right is None:
-            continue
-        if order is not None:
-            right = tuple(right[i] for i in order)
-        if left != right:
-            where = next(i for i, (x, y) in enumerate(zip(left, right, strict=True)) if x != y)
-            doc = a.doc_ids[where] if a.doc_ids else where
-            raise CurveError(
-                f"document {doc!r} has other {name} in {a.label} than in {b.label}",
-                expected="the same documents and prompts for both",
-            )
-
-
-def with_labels_of(a: Curve, b: Curve, order: NDArray[np.intp] | None) -> Curve:
-    """Curve a with the clusters and strata that only b has, in a's order of the documents."""
-    added: dict[str, Any] = {}
-    for name in ("clusters", "strata"):
-        theirs = getattr(b, name)
-        if getattr(a, name) is None and theirs is not None:
-            added[name] = theirs if order is None else tuple(theirs[i] for i in order)
-    return replace(a, **added) if added else a
-
-
 def paired_curves(
     a: Any,
     b: Any,
@@ -326,18 +211,3 @@ def paired_curves(
     result = compare_arms(left[None], right[None], layout, level=level)
     gained, lost = gained_and_lost(first, second, order)
     return PairedCurves(result, axis, ranks, gained, lost, left.size)
-
-
-def gained_and_lost(
-    a: Curve, b: Curve, order: NDArray[np.intp] | None
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Documents on which b scores higher, and lower, at each of the common ranks."""
-    if a.outcomes is None or b.outcomes is None:
-        raise CurveError("no per-document outcomes to compare")
-    ours: NDArray[Any] = a.outcomes
-    theirs: NDArray[Any] = b.outcomes
-    if a.right is not None and b.right is not None:  # eight times less to read
-        ours, theirs = a.right, b.right
-    theirs = theirs if order is None else theirs[:, order]
-    gained = tuple(int(np.count_nonzero(row)) for row in theirs > ours)
-    return gained, tuple(int(np.count_nonzero(row)) for row in theirs < ours)

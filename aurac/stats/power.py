@@ -13,11 +13,11 @@ import numpy as np
 
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.assumed import Outcomes, Spread
 from aurac.stats.intervals import interval
 from aurac.stats.mean import Layout, t_quantile
 from aurac.stats.noninferiority import certify
 from aurac.stats.seeds import components, over_seeds
+from aurac.stats.spread import Outcomes, Spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from aurac.curves.checks import refuse_masked
 from aurac.errors import CurveError
+from aurac.stats.intervals import Excess, edge_excess, skew_excess
 from aurac.stats.mean import (
     Estimate,
     Layout,
@@ -33,16 +34,18 @@ from aurac.stats.mean import (
     t_quantile,
     unit_residuals,
 )
-from aurac.stats.mean_interval import Excess, edge_excess
-from aurac.stats.mover import skew_excess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+
 CONDITIONAL = "conditional on these checkpoints"
+
+
 SMALLEST_P = 1e-15
+
 
 Names = Sequence[Hashable]
 
@@ -342,3 +345,62 @@ def as_matrix(values: Any) -> NDArray[np.float64]:
     if array.ndim != 2 or array.size == 0:
         raise CurveError(f"scores of shape {array.shape}", expected="(seeds, documents)")
     return array
+
+
+Weighting = Literal["tasks", "documents"]
+
+
+def task_weights(documents: Mapping[str, int], by: str = "tasks") -> dict[str, float]:
+    """What each task weighs in an aggregate, summing to 1.
+
+    Args:
+        documents: Documents of each task.
+        by: "tasks": all alike; "documents": in proportion to their documents.
+
+    Raises:
+        CurveError: Another word, or no tasks.
+    """
+    if not documents:
+        raise CurveError("an aggregate of no tasks")
+    if by == "tasks":
+        return dict.fromkeys(documents, 1.0 / len(documents))
+    if by == "documents":
+        total = sum(documents.values())
+        return {task: n / total for task, n in documents.items()}
+    raise CurveError(f"tasks weighed by {by!r}", expected="'tasks' or 'documents'")
+
+
+def aggregate(
+    parts: Mapping[str, Components | None],
+    documents: Mapping[str, int],
+    *,
+    by: str = "tasks",
+    level: float = 0.95,
+    signed: bool = False,
+) -> Estimate:
+    """The weighted mean over tasks of an arm's AURAC or of a paired difference.
+
+    Tasks have documents of their own, so their document terms add; training seeds are shared, so
+    seed means are averaged over tasks, matched by seed, before their spread is taken.
+
+    Args:
+        parts: For each task its components (`aurac.stats.components`); None for a missing
+            task.
+        documents: Documents of each task.
+        by: "tasks" or "documents".
+        level: Coverage.
+        signed: Whether the numbers are differences, in [-1, 1].
+
+    Raises:
+        CurveError: A task is missing, or tasks have other seeds: no aggregate is made.
+    """
+    absent = [task for task, part in parts.items() if part is None]
+    if absent:
+        raise CurveError(
+            f"no result on {', '.join(absent)}", fix="no aggregate is made of the other tasks"
+        )
+    weights = task_weights({task: documents[task] for task in parts}, by)
+    known = {task: part for task, part in parts.items() if part is not None}
+    total = weigh(known, weights)
+    words = f"{len(known)} tasks weighing {'the same' if by == 'tasks' else 'by their documents'}"
+    return estimate_from(total, level, words, (-1.0 if signed else 0.0, 1.0))

@@ -11,13 +11,13 @@ import pytest
 import torch
 from engine_models import tiny, tokenizer, words
 
+from aurac.engine import EngineOptions
 from aurac.engine.counts import counted_pass, logit_noise, recording
 from aurac.engine.generate import generate
 from aurac.engine.loglikelihood import loglikelihoods, scoring_layout
-from aurac.engine.options import EngineOptions
 from aurac.engine.probe import probe
-from aurac.engine.prompts import GenerationRequest
-from aurac.tasks.task import Leaf
+from aurac.engine.tokens import GenerationRequest
+from aurac.tasks.metrics import Leaf
 
 
 def prefixes(rows: list[tuple[int, ...]]) -> int:

@@ -10,11 +10,10 @@ from engine_models import ANY_MODEL, PACKED, PLAIN, reference_texts, tiny, token
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aurac.engine import EngineOptions, UnsupportedRequestError
 from aurac.engine.generate import generate, generation_layout
-from aurac.engine.options import EngineOptions, UnsupportedRequestError
-from aurac.engine.prompts import GenerationRequest
 from aurac.engine.reference import plainly_greedy
-from aurac.engine.stopping import StopTable
+from aurac.engine.tokens import GenerationRequest, StopTable
 from aurac.errors import TaskError
 
 Request = tuple[str, dict[str, Any]]

@@ -21,8 +21,8 @@ from engine_models import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aurac.engine import EngineOptions
 from aurac.engine.loglikelihood import ScoringLayout, loglikelihoods, scoring_layout
-from aurac.engine.options import EngineOptions
 from aurac.engine.probe import probe
 from aurac.engine.running import evaluating
 from aurac.engine.tokens import encode_pairs

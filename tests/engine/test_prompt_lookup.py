@@ -11,14 +11,13 @@ from engine_models import PACKED, reference_texts, tiny, tokenizer, words
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aurac.engine import decoding
-from aurac.engine import prompt_lookup as drafts
+from aurac.engine import EngineOptions, decoding
+from aurac.engine import decoding as drafts
 from aurac.engine.counts import Record, recording
+from aurac.engine.decoding import LONGEST, PromptLookup, shortened
 from aurac.engine.generate import generate
 from aurac.engine.kv_cache import SlotCache
-from aurac.engine.options import EngineOptions
-from aurac.engine.prompt_lookup import LONGEST, PromptLookup, shortened
-from aurac.engine.prompts import GenerationRequest
+from aurac.engine.tokens import GenerationRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ import pytest
 from report_runs import RunMaker, ramp, stored_scores, zoo_run
 
 from aurac.report import write_report
-from aurac.report.data import as_csv, as_parquet
+from aurac.report.write import as_csv, as_parquet
 from aurac.stats import difference, interval
 
 STRATA = [f"subject {i // 30}" for i in range(90)]

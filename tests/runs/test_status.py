@@ -28,7 +28,6 @@ from aurac.runs.interrupts import Interrupted
 from aurac.runs.lock import Locks
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.progress import duration
-from aurac.runs.runner import RunContext
 from aurac.runs.schema import CellIdentity
 from aurac.runs.settings import Execution, Settings, from_plain, parse_shard, separated, to_plain
 from aurac.runs.status import PlanRow, add_to_plan, find_runs, read_plan, read_status, write_plan
@@ -61,7 +60,7 @@ def folder(tmp_path):
     folder = open_run_folder(tmp_path / "r", ["t"], REQUEST)
     write_plan(folder, rows(cells))
     with RunLog(folder) as log, Locks(folder) as locks:
-        runner(folder, RunContext(locks, log=log)).run(cells[:2])
+        runner(folder, locks=locks, log=log).run(cells[:2])
         assert locks.acquire(cells[2].identity.key)
         yield folder
 
@@ -79,9 +78,9 @@ def test_documents_that_are_there_shorten_what_is_left(tmp_path, monkeypatch):
     folder = open_run_folder(tmp_path / "r", ["t"], REQUEST)
     write_plan(folder, rows(cells))
     with RunLog(folder) as log:
-        runner(folder, RunContext(log=log)).run(cells[:1])
+        runner(folder, log=log).run(cells[:1])
         with pytest.raises(Interrupted):
-            runner(folder, RunContext(log=log)).run(cells[1:2])
+            runner(folder, log=log).run(cells[1:2])
     status = read_status(folder)
     assert (status.total, status.done, status.left, status.state) == (3, 1, 2, "stopped")
     [seconds] = [

@@ -15,8 +15,8 @@ from aurac.curves.curve import Curve
 from aurac.errors import AuracError, CurveError
 from aurac.stats import certify, paired_curves
 from aurac.stats.analysis import analyse
+from aurac.stats.comparisons import truncation_advice
 from aurac.stats.groups import gather
-from aurac.stats.truncation_advice import truncation_advice
 
 RANKS = (1, 2, 4, 8)
 

@@ -11,8 +11,7 @@ from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import best, difference, interval, margin_test
 from aurac.stats.analysis import analyse
-from aurac.stats.best import skewed_ends
-from aurac.stats.margins import margin_tests
+from aurac.stats.margins import margin_tests, skewed_ends
 from aurac.stats.mean import Layout
 
 

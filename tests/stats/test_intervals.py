@@ -19,14 +19,12 @@ from aurac.stats import (
     clustered,
     design_effect,
     interval,
-    score_interval,
     standard_error,
     stratified,
 )
-from aurac.stats.bands import max_t
+from aurac.stats.intervals import effective_binomial
 from aurac.stats.mean import Layout, moments
-from aurac.stats.mean_interval import effective_binomial
-from aurac.stats.score import score
+from aurac.stats.score import max_t
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -224,16 +222,6 @@ def test_duplicating_every_document_in_its_cluster_changes_nothing():
     values, labels = rng(2).random(80), np.arange(80)
     twice = clustered(np.repeat(values, 2), np.repeat(labels, 2))
     assert twice.se == pytest.approx(clustered(values, labels).se)
-
-
-def test_score_interval_is_score():
-    outcomes = rng(1).random((3, 300)) * 0.05
-    curve = Curve.from_outcomes([1, 2, 4], outcomes)
-    found = score_interval(curve)
-    assert found == score(curve)
-    assert found.log2.low < found.value < found.log2.high
-    points = score_interval(Curve.coerce({1: 0.1, 2: 0.2}))
-    assert points.log2.low is None
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from scipy import stats
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import certify
+from aurac.stats.intervals import mover
 from aurac.stats.mean import Layout
-from aurac.stats.mover import mover
 from aurac.stats.noninferiority import exact_bound, loss_bound, seeds_needed
-from aurac.stats.wording import certificate_sentence
+from aurac.stats.sentences import certificate_sentence
 
 
 def curve(n: int, losses: dict[int, int], gains: int = 0, **labels: object) -> Curve:

@@ -26,9 +26,9 @@ from aurac.stats import (
     paired_curves,
     task_weights,
 )
+from aurac.stats.intervals import few_events, mover
 from aurac.stats.mean import Layout
-from aurac.stats.mover import few_events, mover
-from aurac.stats.wording import pair_sentence, verdict
+from aurac.stats.sentences import pair_sentence, verdict
 
 P = st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=12)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aurac.curves.curve import Curve
 from aurac.stats import difference, holm
 from aurac.stats.analysis import analyse
-from aurac.stats.wording import pair_sentence, verdict
+from aurac.stats.sentences import pair_sentence, verdict
 
 if TYPE_CHECKING:
     from aurac.stats.paired import Difference

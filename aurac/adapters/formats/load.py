@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.formats.hub import locate
-from aurac.adapters.formats.overrides import LoadOverrides, apply_overrides
+from aurac.adapters.formats.peft import read_peft
 from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS
-from aurac.adapters.formats.peft_read import read_peft
+from aurac.adapters.formats.sidecar import LoadOverrides, apply_overrides
 from aurac.adapters.formats.state_dict import ModelInMemory, read_state_dict
 from aurac.errors import CheckpointError, UsageError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from aurac.adapters.adapter import Adapter
     from aurac.adapters.formats.state_dict import BaseSource
-    from aurac.adapters.nesting import Method, Rule, Update
+    from aurac.adapters.nesting import Rule, Update
 
 STATE_DICTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
@@ -28,7 +28,7 @@ STATE_DICTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 def load_adapter(
     path: str | Path,
     *,
-    method: Method | None = None,
+    method: str | None = None,
     scaling: Rule | None = None,
     alpha: float | None = None,
     nested_ranks: Sequence[int] | None = None,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from aurac.adapters.formats.peft_tensors import stack_blocks
+from aurac.adapters.formats.peft import stack_blocks
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aurac.adapters.nesting import Rule
 
 CONFIG = "adapter_config.json"
+PREFIX: Final = "base_model.model."
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 # Fields that an export carries over when they are set; the rest is written anew or left out.
 CARRIED = (

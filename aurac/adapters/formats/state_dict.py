@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from aurac.adapters.formats.overrides import LoadOverrides
-    from aurac.adapters.nesting import Method, Rule
+    from aurac.adapters.formats.sidecar import LoadOverrides
+    from aurac.adapters.nesting import Rule
 
 SIDES: Final = ("A", "B", "alpha")
 _USUAL_NAMES: Final = {
@@ -277,7 +277,7 @@ def _pattern(side: str, text: str) -> re.Pattern[str]:
 
 def _training(
     overrides: LoadOverrides, recorded: Sidecar, tensors: FactorTensors, path: Path
-) -> tuple[Method, Rule, tuple[int, ...] | None]:
+) -> tuple[str, Rule, tuple[int, ...] | None]:
     """Method, scaling rule and nested ranks, given or recorded.
 
     Raises:
