@@ -54,7 +54,7 @@ from aurac.runs.schema import (
 )
 from aurac.runs.session import Session, common_base, limit_of, load_adapters, open_session
 from aurac.runs.settings import separated
-from aurac.runs.status import PlanRow, add_to_plan
+from aurac.runs.status import Standing, add_to_plan
 from aurac.runs.store import CellStore, cannot_write
 from aurac.runs.workers import Executor, make_executor
 from aurac.tasks.files import readable, write_requests
@@ -158,7 +158,7 @@ class _Run:
                 with self.profile.spent("fit"):
                     self.session.fit(self.folder)
                 cells = self.session.cells()
-                add_to_plan(self.folder, [plan_row(cell) for cell in cells])
+                add_to_plan(self.folder, [cell.row for cell in cells])
                 say_why_unused(self.store, [cell.identity for cell in cells])
                 if self.execution.retry_failed:
                     for key in self.store.failed_keys():
@@ -187,13 +187,9 @@ class _Run:
         return self._written(results, locks, len(cells), command, started)
 
     def _compute(self, wanted: list[PlannedCell], locks: Locks) -> None:
-        failed = self.store.failed_keys()
-        todo = [
-            cell
-            for cell in wanted
-            if cell.identity.key not in failed
-            and self.store.count(cell.identity.key) < len(cell.documents)
-        ]
+        left = Standing.of((cell.row for cell in wanted), self.store).left
+        open_keys = {row.key for row in left}
+        todo = [cell for cell in wanted if cell.identity.key in open_keys]
         bar = SweepProgress(todo, total_cells=len(wanted)) if self.progress else NoProgress()
         context = RunContext(
             self.store,
@@ -338,13 +334,6 @@ class _Reader:
             return "not evaluated"
         self.failures.append(failed_cell(cell, str(record["reason"])))
         return str(record["reason"])
-
-
-def plan_row(cell: PlannedCell) -> PlanRow:
-    """A planned cell as the run folder keeps it."""
-    curve = cell.variant.label if cell.variant else None
-    task, documents = cell.task, len(cell.documents)
-    return PlanRow(cell.identity.key, curve, cell.rank, task.name, task.n_requests, documents)
 
 
 def failed_cell(cell: PlannedCell, reason: str) -> FailedCell:
