@@ -119,9 +119,8 @@ class Prepared:
 
     @property
     def _by_rule(self) -> bool:
-        # DyLoRA trains rank b with s_b itself, so what was trained and the rule are the same there.
         return self.rescale == "rule" or (
-            self.rescale == "trained" and self.adapter.method == "dylora"
+            self.rescale == "trained" and self.adapter.trained_at_each_rank
         )
 
     def _rule(self, f: Factors, r: int) -> tuple[Rule, float]:
@@ -189,8 +188,6 @@ def default_rescale(adapter: Adapter, basis: Basis = "prefix") -> Rescale:
         return "keep"
     if _derived(adapter, "rescale") == "trained":
         return "trained"
-    if adapter.method != "matryoshka":
-        return "rule"
     for name in adapter.modules:
         p = adapter.rank_weights(name)
         if p is not None and not np.all(p == p[0]):

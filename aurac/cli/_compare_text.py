@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._analysis import parse_groups, table
+from aurac.cli._analysis import table
 from aurac.cli.options import print_json
 
 if TYPE_CHECKING:
@@ -24,36 +24,33 @@ def show_dry_run(
     checkpoints: Sequence[str], tasks: Sequence[str], *, as_json: bool, **settings: Any
 ) -> int:
     """Print what `compare` would do with these arguments; nothing is fetched."""
+    from aurac.tasks.index import check_names
+
+    check_names(tasks)
     with _offline():
         from aurac.runs.dryrun import dry_run
-        from aurac.runs.settings import parse_shard
-        from aurac.tasks.metrics import parse_metrics
 
-        settings["metric"] = parse_metrics(settings["metric"])
-        settings["shard"] = parse_shard(settings["shard"])
-        settings["groups"] = parse_groups(settings["groups"])
-        settings["rescale"] = settings["rescale"] or None
-        found = dry_run(checkpoints, tasks, **settings)
+        plan = dry_run(checkpoints, tasks, **settings)
     if as_json:
-        print_json(found.to_dict())
+        print_json(plan.to_dict())
     else:
-        click.echo("\n".join(_text(found)))
+        click.echo("\n".join(_text(plan)))
     return 0
 
 
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
     """No library fetches anything; what the environment said before holds again afterwards."""
-    asked = {name: "1" for name in _SWITCHES if name not in os.environ}
-    os.environ.update(asked)
+    switched = {name: "1" for name in _SWITCHES if name not in os.environ}
+    os.environ.update(switched)
     try:
         yield
     finally:
-        for name in asked:
+        for name in switched:
             os.environ.pop(name, None)
 
 
-def _text(found: DryRun) -> list[str]:
+def _text(plan: DryRun) -> list[str]:
     head = ["task", "curve", "ranks to compute", "already there", "requests each"]
     rows = [
         [
@@ -63,34 +60,34 @@ def _text(found: DryRun) -> list[str]:
             ",".join(map(str, line.done)) or "–",
             "?" if line.requests is None else str(line.requests),
         ]
-        for line in found.lines
+        for line in plan.lines
     ]
-    left = found.cells - found.done - found.failed
-    there = f", {found.done} already in {found.folder}" if found.done else ""
-    if found.failed:
-        there += f", {found.failed} failed before (--retry-failed tries them again)"
-    lines = [table(head, rows), "", f"{left} of {found.cells} cells to compute{there}"]
-    lines.append(f"on {found.device} in {found.dtype}, base {found.base}")
-    lines.append(f"time: {_range(found)}{found.seconds_from}")
-    lines.append(_memory(found))
-    lines += [f"download: {what}" for what in found.downloads] or ["download: nothing"]
-    return [*lines, *(f"note: {note}" for note in found.notes)]
+    left = plan.cells - plan.done - plan.failed
+    there = f", {plan.done} already in {plan.folder}" if plan.done else ""
+    if plan.failed:
+        there += f", {plan.failed} failed before (--retry-failed tries them again)"
+    lines = [table(head, rows), "", f"{left} of {plan.cells} cells to compute{there}"]
+    lines.append(f"on {plan.device} in {plan.dtype}, base {plan.base}")
+    lines.append(f"time: {_range(plan)}{plan.seconds_from}")
+    lines.append(_memory(plan))
+    lines += [f"download: {what}" for what in plan.downloads] or ["download: nothing"]
+    return [*lines, *(f"note: {note}" for note in plan.notes)]
 
 
-def _memory(found: DryRun) -> str:
-    if found.memory is None:
+def _memory(plan: DryRun) -> str:
+    if plan.memory is None:
         return "memory: not known before the base is here"
-    part = {name: f"{size / 1e9:.2f} GB" for name, size in found.memory.items()}
+    part = {name: f"{size / 1e9:.2f} GB" for name, size in plan.memory.items()}
     return (
         f"memory: about {part['total']} (weights {part['weights']}, adapters {part['adapters']}, "
         f"libraries and passes {part['beside']} as measured with the packaged base on a CPU)"
     )
 
 
-def _range(found: DryRun) -> str:
-    if found.seconds_low is None or found.seconds_high is None:
+def _range(plan: DryRun) -> str:
+    if plan.seconds_low is None or plan.seconds_high is None:
         return ""
-    low, high = _span(found.seconds_low), _span(found.seconds_high)
+    low, high = _span(plan.seconds_low), _span(plan.seconds_high)
     return f"{low}, " if low == high else f"{low} to {high}, "
 
 
@@ -138,8 +135,10 @@ def show_comparison(done: Any, *, as_json: bool) -> None:
     if len(done.results["adapters"]) > 1 and not done.failures:
         from aurac.cli._analysis import analyse_sources, pair_lines
 
-        found = analyse_sources([str(done.folder)], None, (), strict=False)
-        click.echo("\n".join(pair_lines(found.pairs, "Paired differences on the same documents")))
+        analysis = analyse_sources([str(done.folder)], None, (), strict=False)
+        click.echo(
+            "\n".join(pair_lines(analysis.pairs, "Paired differences on the same documents"))
+        )
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")
     _show_besides(done)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, RunFolderError
 from aurac.readers.cells import StoredCells, inside, read_json, read_results
@@ -146,7 +147,7 @@ def _curve(
     seed: int | None,
 ) -> Curve:
     chosen = metric or row["metric"]
-    plain = Curve.coerce({**row, "seed": seed, "metric": chosen})
+    plain = as_curve({**row, "seed": seed, "metric": chosen})
     cells = {int(r): where for r, where in (row.get("cells") or {}).items() if where}
     if any(rank not in cells for rank in plain.ranks):
         return plain

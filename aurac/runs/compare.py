@@ -14,7 +14,6 @@ from aurac.files import link_or_copy, write_json
 from aurac.models.device import machine, versions
 from aurac.readers.cells import RESULTS_FILE, SCHEMA
 from aurac.runs import estimate
-from aurac.runs.executors import Executor, make_executor
 from aurac.runs.finished import Request, Witness
 from aurac.runs.folder import (
     find_run_folder,
@@ -42,8 +41,9 @@ from aurac.runs.runner import RunContext
 from aurac.runs.schema import REPORT_FILE, EngineCounts
 from aurac.runs.session import Session, common_base, limit_of, load_adapters, open_session
 from aurac.runs.settings import separated
-from aurac.runs.status import PlanRow, add_to_plan
+from aurac.runs.status import Standing, add_to_plan
 from aurac.runs.store import CellStore, cannot_write
+from aurac.runs.workers import Executor, make_executor
 from aurac.tasks.files import write_requests
 
 if TYPE_CHECKING:
@@ -140,13 +140,13 @@ class _Run:
     def whole(self, command: str | None, started: float) -> Comparison:
         """Compute what is missing, gather, write."""
         try:
-            with self.log, Locks(self.folder, self.execution.lease_seconds) as locks:
+            with self.log, Locks(self.folder) as locks:
                 self.log.event("start", command=command, versions=versions())
                 self.store.tidy()
                 with self.profile.spent("fit"):
                     self.session.fit(self.folder)
                 cells = self.session.cells()
-                add_to_plan(self.folder, [plan_row(cell) for cell in cells])
+                add_to_plan(self.folder, [cell.row for cell in cells])
                 say_why_unused(self.store, [cell.identity for cell in cells])
                 if self.execution.retry_failed:
                     for key in self.store.failed_keys():
@@ -175,27 +175,22 @@ class _Run:
         return self._written(results, locks, command, started)
 
     def _compute(self, wanted: list[PlannedCell], locks: Locks) -> None:
-        failed = self.store.failed_keys()
-        todo = [
-            cell
-            for cell in wanted
-            if cell.identity.key not in failed
-            and self.store.count(cell.identity.key) < len(cell.documents)
-        ]
+        left = Standing.of((cell.row for cell in wanted), self.store).left
+        open_keys = {row.key for row in left}
+        todo = [cell for cell in wanted if cell.identity.key in open_keys]
         bar = SweepProgress(todo, total_cells=len(wanted)) if self.progress else NoProgress()
         context = RunContext(
+            self.store,
             locks,
             self.interrupts,
             self.log,
             self.profile,
+            bar,
             wait_for_device=self.execution.profile,
-            on_documents=bar.documents,
-            on_cell=bar.cell,
-            on_settled=bar.settled,
         )
         with bar:
             if todo:
-                self.executor.run(self.session, self.store, todo, context)
+                self.executor.run(self.session, todo, context)
 
     def _shard(self, wanted: list[PlannedCell]) -> Comparison:
         records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
@@ -337,13 +332,6 @@ class _Reader:
             return "not evaluated"
         self.failures.append(failure_row(cell, str(record["reason"])))
         return str(record["reason"])
-
-
-def plan_row(cell: PlannedCell) -> PlanRow:
-    """A planned cell as the run folder keeps it."""
-    curve = cell.variant.label if cell.variant else None
-    task, documents = cell.task, len(cell.documents)
-    return PlanRow(cell.identity.key, curve, cell.rank, task.name, task.n_requests, documents)
 
 
 def failure_row(cell: PlannedCell, reason: str) -> dict[str, Any]:

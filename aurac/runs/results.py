@@ -279,7 +279,7 @@ def _shown_path(source: Path | None) -> str | None:
         return str(source)
 
 
-def task_row(task: BuiltTask, limit: int | None) -> dict[str, Any]:
+def task_row(task: BuiltTask, limit: float | None) -> dict[str, Any]:
     """One element of `tasks`."""
     return {
         **task.identity(),

@@ -75,6 +75,30 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return sha256_json(self.to_dict())
 
 
+class PlanRow(msgspec.Struct, frozen=True, array_like=True):
+    """A planned cell, without what it takes to compute it.
+
+    Attributes:
+        key: Of its identity.
+        curve: Label of the variant; None for the base.
+        rank, task: Which cell of the curve.
+        requests, documents: How many it has.
+    """
+
+    key: str
+    curve: str | None
+    rank: int
+    task: str
+    requests: int
+    documents: int
+
+    @property
+    def label(self) -> str:
+        """As in progress and messages."""
+        who = "base" if self.curve is None else f"{self.curve} · rank {self.rank}"
+        return f"{self.task} · {who}"
+
+
 _MAY_DIFFER = {"adapter_sha256", "rank", "basis", "rescale", "fit_factor"}
 
 

@@ -177,7 +177,7 @@ def test_what_is_said_must_go_together(tmp_path):
         load_adapter(folder, nested_ranks=[1, 4])
     with pytest.raises(CheckpointError, match="its rank 4 as the last"):
         load_adapter(folder, method="dylora", nested_ranks=[1, 2])
-    with pytest.raises(UsageError, match="--method lorra"):
+    with pytest.raises(UsageError, match="method 'lorra'"):
         load_adapter(folder, method="lorra")
     assert load_adapter(folder, method="lora").nesting == Nesting("lora", (4,))
 
