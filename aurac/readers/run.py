@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, RunFolderError
 from aurac.readers.cells import StoredCells, inside
@@ -136,7 +137,7 @@ def _curve(
     row: CurveRecord, reader: CellReader, metric: str | None, prompts: str | None, seed: int | None
 ) -> Curve:
     chosen = metric or row.metric
-    plain = Curve.coerce({**row.to_dict(), "seed": seed, "metric": chosen})
+    plain = as_curve({**row.to_dict(), "seed": seed, "metric": chosen})
     if not all(row.files(rank) for rank in plain.ranks):
         return plain
     points = {rank: reader.read(row.task, row.files(rank), chosen) for rank in plain.ranks}

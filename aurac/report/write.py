@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aurac.report.comparisons import Difference, Findings, Group
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow, Interval
-    from aurac.stats import Certificate
+    from aurac.stats import NonInferiorRank
 
 
 Rows = list[list[object]]
@@ -187,7 +187,7 @@ def pair_rows(found: Iterable[Difference]) -> Rows:
 
 
 def loss_rows(
-    found: Iterable[tuple[CurveRow, Certificate | None]],
+    found: Iterable[tuple[CurveRow, NonInferiorRank | None]],
     joint: Mapping[str, Mapping[int, float]],
 ) -> Rows:
     """One row for each rank below the highest one of a curve.
@@ -203,14 +203,14 @@ def loss_rows(
             step.loss,
             step.upper,
             step.flip_rate,
-            step.delta_needed,
+            step.margin_needed,
             joint.get(curve.id, {}).get(step.rank),
-            known.delta,
-            "yes" if step.delta_needed < known.delta else "no",
+            known.margin,
+            "yes" if step.margin_needed < known.margin else "no",
         ]
         for curve, known in found
         if known is not None
-        for step in known.steps
+        for step in known.tests
     ]
 
 
