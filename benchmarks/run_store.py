@@ -45,7 +45,8 @@ def store_costs(cells: int, puts: int = 200) -> dict[str, Any]:
     from aurac.runs.folder import open_run_folder
     from aurac.runs.lock import Locks
     from aurac.runs.log import RunLog
-    from aurac.runs.status import PlanRow, read_status, write_plan
+    from aurac.runs.schema import PlanRow
+    from aurac.runs.status import read_status, write_plan
     from aurac.runs.store import CellStore, read_cell
 
     with tempfile.TemporaryDirectory() as root:

@@ -66,7 +66,7 @@ def _lines(status: Status) -> list[str]:
     if status.processes:
         lines.append(f"  {status.processes} process{'es' * (status.processes > 1)} at work")
     lines += [f"  running: {cell}" for cell in status.running_cells]
-    lines += [f"  failed: {cell}: {reason}" for cell, reason in status.failures]
+    lines += [f"  failed: {failure['cell']}: {failure['reason']}" for failure in status.failures]
     if status.failed:
         lines.append("  --retry-failed tries failed cells again")
     lines += [f"  {advice}" for state, advice in _TO_DO.items() if state == status.state]

@@ -90,6 +90,7 @@ class _Open:
     cell: PlannedCell
     waiting: deque[list[int]]
     there: int
+    requests: int
     running: int = 0
     answered: int = 0  # requests
     started: float = field(default_factory=time.perf_counter)
@@ -137,9 +138,10 @@ class _Queue:
             return
         missing = cell.missing(context.store.read(key, cell.documents))
         context.progress.cell(cell)
-        entry = _Open(cell, deque(cell.blocks(missing)), len(cell.documents) - len(missing))
+        there, requests = len(cell.documents) - len(missing), cell.requests(missing)
+        entry = _Open(cell, deque(cell.blocks(missing)), there, requests)
         self._open[key] = entry
-        self._count(entry, cell.task.n_requests - cell.requests(missing))
+        self._count(entry, cell.task.n_requests - requests)
         if not missing:
             context.store.recount(cell.identity, len(cell.documents))
             self._close(entry)
@@ -190,7 +192,8 @@ class _Queue:
     def _close(self, entry: _Open) -> None:
         """All documents of a cell are there."""
         self._context.add_aggregates(entry.cell)
-        self._context.done(entry.cell, time.perf_counter() - entry.started)
+        seconds = time.perf_counter() - entry.started
+        self._context.done(entry.cell, seconds, entry.requests)
         self._forget(entry)
 
     def _forget(self, entry: _Open) -> None:

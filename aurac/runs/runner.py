@@ -99,14 +99,20 @@ class RunContext:
             content = Aggregates(documents_sha256=documents_hash(whole.documents), values=values)
             self.store.append(cell.identity, content, len(cell.documents))
 
-    def done(self, cell: PlannedCell, seconds: float) -> None:
-        """All documents of a cell are there."""
+    def done(self, cell: PlannedCell, seconds: float, requests: int) -> None:
+        """All documents of a cell are there.
+
+        Args:
+            cell: The cell.
+            seconds: What this process took for it.
+            requests: How many of its requests were answered for that.
+        """
         self.log.event(
             "cell",
             key=cell.identity.key,
             cell=cell.label,
             task=cell.task.name,
-            requests=cell.task.n_requests,
+            requests=requests,
             seconds=round(seconds, 3),
         )
         self.progress.settled(cell, f"done in {seconds:.1f} s")
@@ -202,7 +208,7 @@ class Runner:
         context.log.event("begin", key=cell.identity.key, cell=cell.label)
         started = time.perf_counter()
         try:
-            self._complete(cell, counter)
+            requests = self._complete(cell, counter)
         except RunFolderError:
             raise
         except Exception as error:
@@ -213,15 +219,16 @@ class Runner:
             context.failed(cell, failure, cell.task.n_requests - counter.count)
             stop_if_device_is_lost(error, cell)
             return
-        context.profile.effort += cell.task.effort
-        context.done(cell, time.perf_counter() - started)
+        context.profile.effort += cell.task.effort * requests / cell.task.n_requests
+        context.done(cell, time.perf_counter() - started, requests)
 
-    def _complete(self, cell: PlannedCell, counter: Counter) -> None:
-        """Add the missing blocks."""
+    def _complete(self, cell: PlannedCell, counter: Counter) -> int:
+        """Add the missing blocks; how many requests they were."""
         identity, store = cell.identity, self.context.store
         missing = cell.missing(store.read(identity.key, cell.documents))
         there = len(cell.documents) - len(missing)
-        counter(cell.task.n_requests - cell.requests(missing))
+        requests = cell.requests(missing)
+        counter(cell.task.n_requests - requests)
         for block in self._evaluator.blocks(cell, missing, counter):
             there += len(block.documents)
             with self.context.profile.spent("store"):
@@ -230,6 +237,7 @@ class Runner:
         if store.count(identity.key) != len(cell.documents):
             store.recount(identity, len(cell.documents))
         self.context.add_aggregates(cell)
+        return requests
 
 
 def failure_content(cell: PlannedCell, reason: str, kind: str, seconds: float) -> dict[str, Any]:
