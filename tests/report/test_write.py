@@ -16,6 +16,7 @@ from report_runs import RunMaker, many_curves, run_from, stored_scores, zoo_run
 
 from aurac.errors import RunFolderError
 from aurac.report import write_report
+from aurac.runs.schema import Results
 
 SCRIPT = "<script>alert(1)</script>"
 VOID = {"meta", "link", "br", "input", "img", "hr"}
@@ -271,7 +272,7 @@ def test_a_hostile_terminal_table_and_command_print_no_control_characters(hostil
 
     folder, _ = hostile
     console = Console(width=200, record=True, file=io.StringIO(), color_system=None)
-    console.print(terminal_table(json.loads(read(folder, "results.json")), width=200))
+    console.print(terminal_table(Results.read(folder), width=200))
     done = CliRunner().invoke(cli, ["report", str(folder), "--out", str(tmp_path / "again")])
     for text in (console.export_text(), done.output):
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)

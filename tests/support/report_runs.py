@@ -36,7 +36,12 @@ def weights(ranks, axis):
 
 def run_from(results, folder=None):
     """A parsed `results.json` as the report takes it."""
-    return as_run(msgspec.convert(results, Results, str_keys=True), folder)
+    return as_run(results_from(results), folder)
+
+
+def results_from(results):
+    """A parsed `results.json` as a record."""
+    return msgspec.convert(results, Results, str_keys=True)
 
 
 def estimate(values):
