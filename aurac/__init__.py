@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aurac.adapters.formats import load_adapter, save_adapter
+    from aurac.adapters.export import save_adapter
+    from aurac.adapters.formats import load_adapter
+    from aurac.adapters.methods import Method, Pass, TrainingSetup, register_method
     from aurac.adapters.truncate import truncate
     from aurac.curves.area import quadrature_weights
     from aurac.curves.curve import Curve
@@ -25,13 +27,17 @@ __version__ = "0.1.0"
 __all__ = [
     "Curve",
     "Estimate",
+    "Method",
+    "Pass",
     "Score",
+    "TrainingSetup",
     "__version__",
     "compare",
     "equivalent",
     "load_adapter",
     "non_inferior",
     "quadrature_weights",
+    "register_method",
     "save_adapter",
     "score",
     "train",
@@ -41,13 +47,17 @@ __all__ = [
 _HOME = {
     "Curve": "aurac.curves.curve",
     "Estimate": "aurac.stats.mean",
+    "Method": "aurac.adapters.methods",
+    "Pass": "aurac.adapters.methods",
     "Score": "aurac.stats.score",
+    "TrainingSetup": "aurac.adapters.methods",
     "compare": "aurac.runs.compare",
     "equivalent": "aurac.stats.margins",
     "load_adapter": "aurac.adapters.formats",
     "non_inferior": "aurac.stats.margins",
     "quadrature_weights": "aurac.curves.area",
-    "save_adapter": "aurac.adapters.formats",
+    "register_method": "aurac.adapters.methods",
+    "save_adapter": "aurac.adapters.export",
     "score": "aurac.stats.score",
     "train": "aurac.training",
     "truncate": "aurac.adapters.truncate",

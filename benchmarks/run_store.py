@@ -45,8 +45,8 @@ def store_costs(cells: int, puts: int = 200) -> dict[str, Any]:
     from aurac.runs.folder import open_run_folder
     from aurac.runs.lock import Locks
     from aurac.runs.log import RunLog
-    from aurac.runs.runner import RunContext
-    from aurac.runs.status import PlanRow, read_status, write_plan
+    from aurac.runs.schema import PlanRow
+    from aurac.runs.status import read_status, write_plan
     from aurac.runs.store import CellStore, read_cell
 
     with tempfile.TemporaryDirectory() as root:
@@ -71,7 +71,7 @@ def store_costs(cells: int, puts: int = 200) -> dict[str, Any]:
         store = CellStore(folder)
         began = time.perf_counter()
         with RunLog(folder) as log, Locks(folder) as locks:
-            runner(folder, RunContext(locks, log=log)).run(fresh)
+            runner(folder, locks=locks, log=log).run(fresh)
         each = (time.perf_counter() - began) / puts
         paths = [store.path(cell.identity.key) for cell in fresh]
         command = [sys.executable, "-m", "aurac", "runs", "status", str(folder), "--json"]
@@ -103,7 +103,7 @@ def usage() -> dict[str, int]:
 
 def memory(checkpoint: str, task: str, cells: int = 500) -> dict[str, Any]:
     """Memory while the cells of one adapter are computed again and again."""
-    from aurac.engine.options import EngineOptions
+    from aurac.engine import EngineOptions
     from aurac.runs.lock import Locks
     from aurac.runs.log import RunLog
     from aurac.runs.runner import RunContext, Runner
@@ -119,7 +119,7 @@ def memory(checkpoint: str, task: str, cells: int = 500) -> dict[str, Any]:
         folder = Path(root)
         store = CellStore(folder)
         with RunLog(folder) as log, Locks(folder) as locks:
-            runner = Runner(session.base, store, EngineOptions(), RunContext(locks, log=log))
+            runner = Runner(session.base, EngineOptions(), RunContext(store, locks, log=log))
             done = 0
             while done < cells:
                 runner.run(planned)

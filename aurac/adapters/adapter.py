@@ -16,17 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aurac.adapters.methods import TrainingSetup, method_named
 from aurac.adapters.nesting import (
-    METHODS,
     RULES,
     UPDATES,
-    Method,
     Rule,
     Update,
     check_nested_ranks,
     check_weights,
     is_rank,
-    rank_weights,
     scale,
 )
 from aurac.errors import CheckpointError, RankError, UsageError
@@ -124,27 +122,40 @@ class Nesting:
     """How the ranks were trained.
 
     Attributes:
-        method: ``lora`` (S = {R}), ``matryoshka`` (every nested rank in every step) or ``dylora``
-            (one nested rank drawn per step).
+        method: ``lora`` (S = {R}), ``matryoshka`` (every nested rank in every step), ``dylora``
+            (one nested rank drawn per step), ``nested_loss`` (a loss for each nested rank), or the
+            method of another package.
         ranks: S, ascending.
-        weights: One per nested rank: w_r of the sum for ``matryoshka``, the odds of being drawn for
-            ``dylora``.
+        weights: One per nested rank: w_r of the sum for ``matryoshka``, of the losses for
+            ``nested_loss``, the odds of being drawn for ``dylora``.
         update: For ``dylora`` which rows learn: ``prefix`` (1..b) or ``frozen`` (only b).
     """
 
-    method: Method
+    method: str
     ranks: tuple[int, ...]
     weights: tuple[float, ...] = ()
     update: Update | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UsageError(f"method {self.method!r}", expected=f"one of {', '.join(METHODS)}")
+        method_named(self.method)
         if self.update is not None and self.update not in UPDATES:
             raise UsageError(f"update {self.update!r}", expected=f"one of {', '.join(UPDATES)}")
         ranks = check_nested_ranks(self.ranks)
         object.__setattr__(self, "ranks", ranks)
         object.__setattr__(self, "weights", check_weights(ranks, self.weights or None))
+
+    def setup(
+        self,
+        R: int,
+        rule: Rule,
+        alpha: float,
+        *,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+    ) -> TrainingSetup:
+        """What the method needs to know of a training of rank R."""
+        nested = (self.ranks, self.weights)
+        return TrainingSetup(R, *nested, rule, alpha, seed, self.update, options or {})
 
 
 class Values(Protocol):
@@ -236,7 +247,7 @@ class Adapter:
         return alphas.pop() if len(alphas) == 1 else None
 
     @property
-    def method(self) -> Method | None:
+    def method(self) -> str | None:
         """The training method, or ``None`` when it is not recorded."""
         return None if self.nesting is None else self.nesting.method
 
@@ -314,15 +325,28 @@ class Adapter:
     def rank_weights(self, module: str) -> NDArray[np.float64] | None:
         """The diagonal of P that training used for a module, shape (R,); ``None`` when unknown.
 
-        DyLoRA draws its diagonal anew in each step; what is trained for full rank is ``s_R`` on
-        every component, so that is what it gives.
+        Where every rank is trained at its own scale (DyLoRA, nested losses) it is that of full
+        rank, ``s_R`` on every component.
         """
         f = self.modules[module]
         if self.nesting is None:
             return None
-        if self.nesting.method != "matryoshka":
-            return np.full(f.rank, f.scale(f.rank))
-        return rank_weights(f.rank, self.nesting.ranks, self.nesting.weights, f.rule, f.alpha)
+        diagonal = self._diagonal(f)
+        return np.full(f.rank, f.scale(f.rank)) if diagonal is None else diagonal
+
+    @property
+    def trained_at_each_rank(self) -> bool:
+        """Whether every nested rank r was trained at its own ``s_r`` (no fixed diagonal P)."""
+        return (
+            self.nesting is not None and self._diagonal(next(iter(self.modules.values()))) is None
+        )
+
+    def _diagonal(self, f: Factors) -> NDArray[np.float64] | None:
+        if self.nesting is None:
+            return None
+        options = (self.recipe or {}).get("method_options")
+        setup = self.nesting.setup(f.rank, f.rule, f.alpha, options=options)
+        return method_named(self.nesting.method).diagonal(setup)
 
     def _tensors(self, r: int) -> list[Tensor]:
         if r == 0:
@@ -336,3 +360,12 @@ def _hash_tensor(digest: Any, tensor: Tensor) -> None:
     t = tensor.detach().cpu().contiguous()
     digest.update(json.dumps([str(t.dtype), list(t.shape)]).encode())
     digest.update(t.flatten().view(torch.uint8).numpy().data)
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor that is not empty holds neither NaN nor infinities.
+
+    The extremes carry a NaN, so that one pass without a mask of the tensor's size decides.
+    """
+    low, high = torch.aminmax(tensor.detach())
+    return bool(torch.isfinite(low) and torch.isfinite(high))

@@ -1,4 +1,4 @@
-"""An adapter on a live model: attached once, its rank switched without merging or reloading.
+"""An adapter on a live model: attached once, its rank switched without reloading; or merged in.
 
 PEFT's own layers are injected, so that every linear path it knows (Conv1D, quantised, experts)
 computes exactly what a loaded checkpoint would. A rank is chosen by giving those layers the first r
@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from aurac.adapters.compatibility import check_fits, is_conv1d, model_name, name_in_base
-from aurac.adapters.formats.peft_read import from_state
-from aurac.adapters.formats.peft_tensors import peft_shapes
+from aurac.adapters.formats.peft import from_state, peft_shapes
 from aurac.adapters.nesting import Rule, peft_alpha
 from aurac.adapters.restore import (
     BaseState,
@@ -299,3 +298,45 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
         else:
             plain[key] = getattr(value, "value", value)
     return plain
+
+
+def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
+    """Add ``s · B[:, :r] · A[:r]`` to the weights of ``model`` in place, in fp64, rounded once.
+
+    Raises:
+        CheckpointError: For a module whose weight cannot take the update, for tensors beside the
+            factors, or when the adapter does not fit.
+        RankError: For a rank that the adapter does not have.
+    """
+    adapter = prepared.adapter
+    adapter.check_rank(rank)
+    check_fits(adapter, model)
+    if adapter.extras or adapter.peft_config.get("layer_replication"):
+        raise CheckpointError(
+            f"adapter {adapter.name!r} has tensors beside its factors or repeats layers",
+            expected="low-rank factors alone, to be merged",
+            fix="merge it with PEFT",
+        )
+    targets = {name: _weight(model, name, prepared) for name in adapter.modules}
+    for name, (weight, transposed) in targets.items():
+        f, module = adapter.modules[name], prepared.modules[name]
+        r = min(rank, f.rank)
+        A, B = peft_shapes(f, module.A[:r].double(), module.B[:, :r].double())
+        update = prepared.scaling(name, rank) * (B @ A)
+        update = (update.T if transposed else update).to(weight.device)
+        weight.data = (weight.data.double() + update).to(weight.dtype)
+
+
+def _weight(model: nn.Module, name: str, prepared: Prepared) -> tuple[torch.Tensor, bool]:
+    """The weight of a linear layer, and whether it is kept as (in, out)."""
+    plain_kind = prepared.adapter.modules[name].kind in ("linear", "merged")
+    module = model.get_submodule(name) if plain_kind else None
+    weight = getattr(module, "weight", None)
+    conv1d = module is not None and is_conv1d(module)
+    plain = isinstance(module, torch.nn.Linear) and type(module) is torch.nn.Linear
+    if weight is None or not weight.dtype.is_floating_point or not (conv1d or plain):
+        raise CheckpointError(f"{name} is not a plain linear layer, so nothing is merged into it")
+    shared = [n for n, p in model.named_parameters(remove_duplicate=False) if p is weight]
+    if len(shared) > 1:
+        raise CheckpointError(f"{name} shares its weight with {shared[0]}, which would change too")
+    return weight, conv1d

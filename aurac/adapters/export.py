@@ -1,35 +1,315 @@
-"""Truncations on disk: PEFT folders of several ranks, or a base with one rank merged in."""
+"""Writing PEFT folders of one or several ranks, or a base with one rank merged in.
+
+A folder appears complete or not at all.
+"""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+from collections import Counter
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
+from safetensors.torch import save_file
 
-from aurac.adapters.compatibility import check_fits, is_conv1d
-from aurac.adapters.formats.peft_config import WEIGHTS
-from aurac.adapters.formats.peft_tensors import PREFIX, factor_keys, peft_shapes, peft_state
-from aurac.adapters.formats.peft_write import (
-    METADATA,
-    SafetensorsWriter,
-    check_free,
-    dump_records,
-    fresh_folder,
-    write_records,
-)
+from aurac.adapters.attach import merge
+from aurac.adapters.formats.peft import factor_keys, peft_shapes, peft_state
+from aurac.adapters.formats.peft_config import CONFIG, PREFIX, WEIGHTS, is_set
+from aurac.adapters.formats.sidecar import SIDECAR, to_json
+from aurac.adapters.formats.untrusted import FLOATS
+from aurac.adapters.nesting import peft_alpha
 from aurac.adapters.truncate import prepare_module, prepare_outline
-from aurac.errors import CheckpointError
+from aurac.errors import CheckpointError, RunFolderError
+from aurac.files import flush_folder, follow_umask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from torch import nn
+    from torch import Tensor
 
     from aurac.adapters.adapter import Adapter, Factors
     from aurac.adapters.truncate import Basis, Prepared, Rescale
+
+METADATA: Final = {"format": "pt"}
+_TYPE_NAMES: Final = {dtype: name for name, dtype in FLOATS.items()}
+_TYPE_ORDER: Final = list(_TYPE_NAMES)
+
+
+def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -> Path:
+    """Write ``adapter`` as a plain PEFT folder with its side-car ``aurac.json``.
+
+    The folder appears complete or not at all: it is written beside its place, synced and renamed.
+
+    Args:
+        adapter: What to write; the tensors keep their dtype.
+        folder: The folder to write.
+        force: Replace a folder that holds an adapter. Any other folder that is not empty is never
+            replaced.
+
+    Raises:
+        RunFolderError: When something is already there, or the place cannot be written to.
+        CheckpointError: When the adapter holds something that JSON cannot say.
+    """
+    target = Path(folder)
+    check_free(target, force=force)
+    adapter = adapter.loaded()
+    records = dump_records(adapter)
+    with fresh_folder(target) as into:
+        save_file(_separate(peft_state(adapter)), into / WEIGHTS[0], metadata=METADATA)
+        write_records(into, records)
+    return target
+
+
+def dump_records(adapter: Adapter) -> dict[str, str]:
+    """The texts beside the weights, by file name.
+
+    Raises:
+        CheckpointError: When the adapter holds something that JSON cannot say.
+    """
+    return {CONFIG: _dump(peft_config(adapter)), SIDECAR: _dump(to_json(adapter))}
+
+
+def write_records(into: Path, records: Mapping[str, str]) -> None:
+    """Write what :func:`dump_records` gave."""
+    for name, text in records.items():
+        (into / name).write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def fresh_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder to fill; it is synced and renamed to ``target`` at the end.
+
+    When the block fails the new folder is removed and ``target`` stays as it was.
+
+    Raises:
+        RunFolderError: When the file system refuses.
+    """
+    target = Path.cwd() / target
+    fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh.mkdir()
+        yield fresh
+        follow_umask(fresh)
+        _sync(fresh)
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+        flush_folder(target.parent)
+    except OSError as error:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise RunFolderError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def peft_config(adapter: Adapter) -> dict[str, Any]:
+    """The ``adapter_config.json`` with which plain PEFT computes the adapter's own scale.
+
+    Ranks and alphas go into the uniform fields; modules that differ from the most common value go
+    into the patterns. Rule none is written as ``lora_alpha = α·R``.
+    """
+    ranks = {name: f.rank * f.rank_multiple for name, f in adapter.modules.items()}
+    alphas = {
+        name: peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple)
+        for name, f in adapter.modules.items()
+    }
+    rank, rank_pattern = _common(ranks)
+    alpha, alpha_pattern = _common(alphas)
+    kept = {k: v for k, v in adapter.peft_config.items() if is_set(v)}
+    return {
+        "peft_type": "LORA",
+        "task_type": None,
+        "revision": None,
+        "inference_mode": True,
+        "lora_dropout": 0.0,
+        "fan_in_fan_out": False,
+        "bias": "none",
+        "modules_to_save": None,
+        "target_modules": _targets(adapter),
+        **kept,
+        "base_model_name_or_path": adapter.base,
+        "r": rank,
+        "lora_alpha": _as_whole(alpha),
+        "use_rslora": _use_rslora(adapter.modules.values()),
+        "init_lora_weights": True,
+        "rank_pattern": rank_pattern,
+        "alpha_pattern": {name: _as_whole(a) for name, a in alpha_pattern.items()},
+    }
+
+
+def _use_rslora(modules: Iterable[Factors]) -> bool:
+    rules = {f.rule == "sqrt" for f in modules}
+    if len(rules) > 1:
+        raise CheckpointError("an adapter that mixes α/√r with another rule cannot be plain PEFT")
+    return rules.pop()
+
+
+def _common(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The most common value, and the modules that have another one as anchored PEFT patterns."""
+    common = Counter(values.values()).most_common(1)[0][0]
+    return common, {re.escape(n): v for n, v in values.items() if v != common}
+
+
+def _targets(adapter: Adapter) -> list[str]:
+    """The full module names, which no base can match wrongly."""
+    return sorted(name for name, f in adapter.modules.items() if f.kind != "experts")
+
+
+def _as_whole(number: float) -> int | float:
+    return int(number) if float(number).is_integer() else float(number)
+
+
+def _dump(value: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the adapter's record cannot be written as JSON: {error}") from error
+
+
+def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU tensors that share no memory, which safetensors requires."""
+    seen: set[int] = set()
+    separate: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        plain = tensor.detach().cpu().contiguous()
+        pointer = plain.untyped_storage().data_ptr()
+        separate[key] = plain.clone() if pointer in seen else plain
+        seen.add(pointer)
+    return separate
+
+
+def check_free(target: Path, *, force: bool) -> None:
+    """Refuse a folder that is not empty, unless it is an adapter that ``force`` may replace.
+
+    Raises:
+        RunFolderError: When something is there.
+    """
+    if not os.path.lexists(target):
+        return
+    if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
+        return
+    if not force:
+        raise RunFolderError(
+            f"{target} is already there", fix="choose another folder or give --force"
+        )
+    if target.is_symlink() or not (target / CONFIG).is_file():
+        raise RunFolderError(
+            f"{target} holds something that is no adapter, so it is not replaced even with --force",
+            fix="choose another folder",
+        )
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    flush_folder(folder)
+
+
+class Span(NamedTuple):
+    """Where a tensor goes in a file that is being written."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int
+
+
+class SafetensorsWriter:
+    """A safetensors file that is written tensor by tensor, in any order.
+
+    The library writes only what is in memory as a whole; the bytes here are the same. The file is
+    open only during a write, so that any number of files can be written side by side.
+    """
+
+    def __init__(
+        self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str]
+    ) -> None:
+        """Create the file with its header and its full size.
+
+        Args:
+            path: The file; replaced if it exists.
+            outline: A tensor for each name; only type and shape count (the meta device will do).
+            metadata: The header's free texts.
+
+        Raises:
+            OSError: When the file cannot be written.
+        """
+        header, self._spans, size = _layout(outline, metadata)
+        self._path = path
+        self._missing = {key for key, span in self._spans.items() if math.prod(span.shape)}
+        with path.open("wb") as file:
+            file.write(header)
+            file.truncate(size)
+
+    def put(self, key: str, tensor: Tensor) -> None:
+        """Write one tensor.
+
+        Raises:
+            ValueError: For a tensor whose type or shape is not the header's.
+            OSError: When the file system refuses.
+        """
+        span = self._spans[key]
+        if tensor.dtype != span.dtype or tuple(tensor.shape) != span.shape:
+            raise ValueError(f"{key} is {tensor.dtype} of {tuple(tensor.shape)}, not {span}")
+        if math.prod(span.shape):
+            view = _bytes_of(tensor.detach().cpu().contiguous())
+            with self._path.open("r+b", buffering=0) as file:
+                file.seek(span.offset)
+                while view:
+                    view = view[file.write(view) :]
+        self._missing.discard(key)
+
+    def finish(self) -> None:
+        """Check that the file is complete.
+
+        Raises:
+            ValueError: When a tensor was not written.
+        """
+        if self._missing:
+            raise ValueError(f"{len(self._missing)} tensors were not written: {min(self._missing)}")
+
+
+def _layout(
+    outline: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> tuple[bytes, dict[str, Span], int]:
+    """The header with its length in front, where each tensor goes, and the size of the file."""
+    ordered = sorted(outline, key=lambda key: (_TYPE_ORDER.index(outline[key].dtype), key))
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for key in ordered:
+        tensor = outline[key]
+        entries[key] = {
+            "dtype": _TYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [end, end + tensor.nbytes],
+        }
+        end += tensor.nbytes
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    start = 8 + len(text)
+    spans = {
+        key: Span(t.dtype, tuple(t.shape), start + entries[key]["data_offsets"][0])
+        for key, t in outline.items()
+    }
+    return len(text).to_bytes(8, "little") + text, spans, start + end
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous CPU tensor that is not empty."""
+    return tensor.view(-1).view(torch.uint8).numpy().data
 
 
 def save_truncations(
@@ -103,33 +383,6 @@ def save_merged(prepared: Prepared, rank: int, model: Any, tokenizer: Any, folde
     return folder
 
 
-def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
-    """Add ``s · B[:, :r] · A[:r]`` to the weights of ``model`` in place, in fp64, rounded once.
-
-    Raises:
-        CheckpointError: For a module whose weight cannot take the update, for tensors beside the
-            factors, or when the adapter does not fit.
-        RankError: For a rank that the adapter does not have.
-    """
-    adapter = prepared.adapter
-    adapter.check_rank(rank)
-    check_fits(adapter, model)
-    if adapter.extras or adapter.peft_config.get("layer_replication"):
-        raise CheckpointError(
-            f"adapter {adapter.name!r} has tensors beside its factors or repeats layers",
-            expected="low-rank factors alone, to be merged",
-            fix="merge it with PEFT",
-        )
-    targets = {name: _weight(model, name, prepared) for name in adapter.modules}
-    for name, (weight, transposed) in targets.items():
-        f, module = adapter.modules[name], prepared.modules[name]
-        r = min(rank, f.rank)
-        A, B = peft_shapes(f, module.A[:r].double(), module.B[:, :r].double())
-        update = prepared.scaling(name, rank) * (B @ A)
-        update = (update.T if transposed else update).to(weight.device)
-        weight.data = (weight.data.double() + update).to(weight.dtype)
-
-
 def _put(file: SafetensorsWriter, name: str, f: Factors) -> None:
     for key, tensor in zip(factor_keys(name, f), peft_shapes(f, f.A, f.B), strict=True):
         file.put(key, tensor)
@@ -142,18 +395,3 @@ def _outline(prepared: Prepared, r: int) -> Adapter:
         modules[name] = prepared.cut(name, f.A.to("meta"), f.B.to("meta"), r)
     extras = {key: tensor.to("meta") for key, tensor in prepared.adapter.extras.items()}
     return replace(prepared.assemble(modules, {"rank": r}), extras=extras, values=None)
-
-
-def _weight(model: nn.Module, name: str, prepared: Prepared) -> tuple[torch.Tensor, bool]:
-    """The weight of a linear layer, and whether it is kept as (in, out)."""
-    plain_kind = prepared.adapter.modules[name].kind in ("linear", "merged")
-    module = model.get_submodule(name) if plain_kind else None
-    weight = getattr(module, "weight", None)
-    conv1d = module is not None and is_conv1d(module)
-    plain = isinstance(module, torch.nn.Linear) and type(module) is torch.nn.Linear
-    if weight is None or not weight.dtype.is_floating_point or not (conv1d or plain):
-        raise CheckpointError(f"{name} is not a plain linear layer, so nothing is merged into it")
-    shared = [n for n, p in model.named_parameters(remove_duplicate=False) if p is weight]
-    if len(shared) > 1:
-        raise CheckpointError(f"{name} shares its weight with {shared[0]}, which would change too")
-    return weight, conv1d

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import torch
 
-from aurac.adapters.linalg import triangle
 from aurac.adapters.nesting import default_nested_ranks, peft_alpha
-from aurac.adapters.truncate import default_rescale
+from aurac.adapters.truncate import default_rescale, triangle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,7 +136,7 @@ def _part(
     s = f.scale(r)
     if p is None:
         return _Part(s, None, 0.0, 0.0)
-    trained = np.full(r, s) if adapter.method == "dylora" else p[:r]
+    trained = np.full(r, s) if adapter.trained_at_each_rank else p[:r]
     inner = gram[:r, :r]
     apart, size = (float(v @ inner @ v) for v in (trained - s, trained))
     return _Part(s, tuple(map(float, trained)), apart, size)

@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Rule = Literal["none", "rank", "sqrt"]
-Method = Literal["lora", "dylora", "matryoshka"]
 Update = Literal["prefix", "frozen"]
 
 RULES: Final[tuple[Rule, ...]] = get_args(Rule)
-METHODS: Final[tuple[Method, ...]] = get_args(Method)
 UPDATES: Final[tuple[Update, ...]] = get_args(Update)
 
 

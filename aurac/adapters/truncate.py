@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.adapters.linalg import all_finite, tall_qr
+from aurac.adapters.adapter import all_finite
 from aurac.adapters.nesting import Rule, peft_scale
 from aurac.errors import CheckpointError, UsageError
 
@@ -37,6 +37,7 @@ Rescale = Literal["rule", "keep", "trained", "fit"]
 
 BASES: Final[tuple[Basis, ...]] = get_args(Basis)
 RESCALES: Final[tuple[Rescale, ...]] = get_args(Rescale)
+_BLOCK: Final = 4096  # rows in fp64 at a time
 _ROWS: Final = 16  # of A folded at a time, so that the fp64 copy stays small
 
 
@@ -118,9 +119,8 @@ class Prepared:
 
     @property
     def _by_rule(self) -> bool:
-        # DyLoRA trains rank b with s_b itself, so what was trained and the rule are the same there.
         return self.rescale == "rule" or (
-            self.rescale == "trained" and self.adapter.method == "dylora"
+            self.rescale == "trained" and self.adapter.trained_at_each_rank
         )
 
     def _rule(self, f: Factors, r: int) -> tuple[Rule, float]:
@@ -188,8 +188,6 @@ def default_rescale(adapter: Adapter, basis: Basis = "prefix") -> Rescale:
         return "keep"
     if _derived(adapter, "rescale") == "trained":
         return "trained"
-    if adapter.method != "matryoshka":
-        return "rule"
     for name in adapter.modules:
         p = adapter.rank_weights(name)
         if p is not None and not np.all(p == p[0]):
@@ -338,3 +336,56 @@ def _factor(factors: Mapping[int, float] | None, r: int) -> float:
 
 def _derived(adapter: Adapter, key: str) -> Any:
     return None if adapter.derived is None else adapter.derived.get(key)
+
+
+@dataclass
+class TallQR:
+    """A QR factorisation in fp64 whose Q stays in blocks of rows.
+
+    Attributes:
+        blocks: (…, rows, k) each, orthonormal columns, and what each is multiplied by from the
+            right to be its rows of Q.
+        r: (…, min(n, R), R), upper triangular.
+    """
+
+    blocks: list[tuple[Tensor, Tensor]]
+    r: Tensor
+
+    def write(self, small: Tensor, into: Tensor) -> None:
+        """Write ``Q @ small``, rounded once, and give Q's memory back block by block."""
+        start = 0
+        self.blocks.reverse()
+        while self.blocks:
+            q, top = self.blocks.pop()
+            into[..., start : start + q.shape[-2], :] = q @ (top @ small)
+            start += q.shape[-2]
+
+
+def tall_qr(matrix: Tensor, columns: Tensor | None = None) -> TallQR:
+    """The QR factorisation of ``matrix · diag(columns)``, (…, n, R), by blocks of rows.
+
+    Each block is factored by itself and the triangles once more together (TSQR; Demmel, Grigori,
+    Hoemmen and Langou, 2012), which is as stable as one factorisation of the whole.
+    """
+    parts = [torch.linalg.qr(_exact(block, columns)) for block in matrix.split(_BLOCK, dim=-2)]
+    if len(parts) == 1:
+        q, r = parts[0]
+        return TallQR([(q, torch.eye(r.shape[-2], dtype=r.dtype, device=r.device))], r)
+    top, r = torch.linalg.qr(torch.cat([part.R for part in parts], dim=-2))
+    tops = top.split([part.R.shape[-2] for part in parts], dim=-2)
+    return TallQR([(part.Q, block) for part, block in zip(parts, tops, strict=True)], r)
+
+
+def triangle(matrix: Tensor) -> Tensor:
+    """R of :func:`tall_qr` alone, (…, min(n, R), R)."""
+    parts = [
+        torch.linalg.qr(_exact(block, None), mode="r").R for block in matrix.split(_BLOCK, dim=-2)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return torch.linalg.qr(torch.cat(parts, dim=-2), mode="r").R
+
+
+def _exact(block: Tensor, columns: Tensor | None) -> Tensor:
+    exact = block.double()
+    return exact if columns is None else exact * columns.to(exact.device)

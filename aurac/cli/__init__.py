@@ -1,4 +1,4 @@
-"""The command line: parse, call the library, print. Each command is one file, loaded when used."""
+"""The command line: parse, call the library, print. A command's file is loaded when it is used."""
 
 from __future__ import annotations
 
@@ -9,27 +9,41 @@ from typing import Any
 
 import click
 
-from aurac.cli._messages import quiet_libraries
+from aurac.cli._command import hyphens
+from aurac.cli._logging import quiet_libraries
 from aurac.errors import AuracError
 from aurac.models.device import share_cores
 from aurac.terminal.console import spelled, visible_streams
 
-COMMANDS = {
-    "compare": "Evaluate adapters at every rank on tasks: curves, AURAC, a report.",
-    "runs": "List run folders, or say how one stands: done, running, failed, left.",
-    "train": "Train an adapter from a recipe.",
-    "truncate": "Cut an adapter to a smaller rank; the result is plain PEFT.",
-    "inspect": "Say what a checkpoint is: format, method, ranks, scaling, sizes.",
-    "score": "AURAC and comparisons from numbers alone.",
-    "recommend": "The smallest rank that is non-inferior to the full one.",
-    "plan": "How many documents and seeds a question needs.",
-    "report": "Write the report of a run again.",
-    "export": "Write a run in the layout of another tool (lm-eval).",
-    "doctor": "What this machine can do, what is missing and how to get it.",
-    "base": "Fetch a base model and print its folder.",
-    "tasks": "List the bundled tasks, or write their documents.",
-    "zoo": "List the adapters that come with the sources.",
+SECTIONS = {
+    "Compare adapters": {
+        "compare": "Evaluate adapters at every rank on tasks: curves, AURAC, a report.",
+        "score": "AURAC and comparisons from numbers alone.",
+        "plan": "How many documents and seeds a question needs.",
+    },
+    "Choose a rank": {
+        "recommend": "The smallest rank that is non-inferior to the full one.",
+        "truncate": "Cut an adapter to a smaller rank; the result is plain PEFT.",
+    },
+    "Check and train adapters": {
+        "inspect": "Say what a checkpoint is: format, method, ranks, scaling, sizes.",
+        "train": "Train an adapter from a recipe.",
+    },
+    "Runs": {
+        "runs": "List run folders, or say how one stands: done, running, failed, left.",
+        "report": "Write the report of a run again.",
+        "export": "Write a run in the layout of another tool (lm-eval).",
+    },
+    "What is here": {
+        "tasks": "List the tasks, or the files of a bundled one.",
+        "zoo": "List the adapters that come with the sources.",
+        "base": "Fetch a base model and print its folder.",
+        "doctor": "What this machine can do, what is missing and how to get it.",
+    },
 }
+COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
+_MODULES = {"base": "bundled", "zoo": "bundled", "export": "report"}
+"""Commands that share a file with another one."""
 
 
 class LazyGroup(click.Group):
@@ -48,7 +62,7 @@ class LazyGroup(click.Group):
         """The command, or None."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"aurac.cli.{cmd_name}")
+        module = import_module(f"aurac.cli.{_MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = getattr(module, cmd_name)
         return command
 
@@ -64,11 +78,15 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Names with their one-line help, without importing any of them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(commands.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": hyphens},
+)
 @click.version_option(package_name="aurac", prog_name="aurac")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the libraries beneath say, too.")
 def cli(verbose: bool) -> None:

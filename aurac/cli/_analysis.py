@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from aurac.readers import Curves
-    from aurac.stats.analysis_rows import AggregateRow, Analysis, BestRow, PairRow, ScoreRow
     from aurac.stats.mean import Estimate
+    from aurac.stats.rows import AggregateRow, Analysis, BestRow, PairRow, ScoreRow
 
 SHOWN_PAIRS = 60
 

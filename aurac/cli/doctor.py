@@ -44,7 +44,7 @@ def doctor(offline: bool, as_json: bool) -> int:
 
 
 def _log() -> str:
-    from aurac.cli._messages import log_path
+    from aurac.cli._logging import log_path
 
     return str(log_path())
 

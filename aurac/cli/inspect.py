@@ -63,8 +63,8 @@ def inspect(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters import load_adapter
     from aurac.adapters.inspect import describe
-    from aurac.models.known_base import KnownBase
-    from aurac.models.memory import return_freed_memory
+    from aurac.models.base import KnownBase
+    from aurac.models.device import return_freed_memory
 
     return_freed_memory()
     adapter = load_adapter(

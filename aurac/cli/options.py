@@ -1,7 +1,8 @@
-"""Options that several commands share, and how their values are taken apart."""
+"""Options that commands share, how their values are parsed, and what the shell completes."""
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import json
 from pathlib import Path
@@ -9,41 +10,47 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aurac.cli._command import option_group
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a checkpoint's file may not say; gathered into the keyword `checkpoint`."""
-
-    @click.option(
-        "--method", type=click.Choice(["lora", "dylora", "matryoshka"]), help="How it was trained."
-    )
-    @click.option(
+_CHECKPOINT = option_group(
+    "Checkpoints that do not describe themselves",
+    click.option("--method", help="How it was trained: lora, dylora, matryoshka, nested_loss, …"),
+    click.option(
         "--scaling",
         type=click.Choice(["none", "rank", "sqrt"]),
         help="Scaling rule: alpha, alpha/r or alpha/sqrt(r).",
-    )
-    @click.option("--alpha", type=float, help="Alpha of the scaling rule.")
-    @click.option("--nested-ranks", help="Nested ranks of the training, such as 1,2,4,8.")
-    @click.option(
+    ),
+    click.option("--alpha", type=float, help="Alpha of the scaling rule."),
+    click.option("--nested-ranks", help="Nested ranks of the training, such as 1,2,4,8."),
+    click.option(
         "--enable-lora",
         help="Groups of loralib's MergedLinear that are on, such as 1,0,1 for GPT-2's q and v.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--a-key", help="Names of the A's in a file of its own, such as {module}.lora_down.weight."
-    )
-    @click.option("--b-key", help="Names of the B's, such as {module}.lora_up.weight.")
-    @click.option("--alpha-key", help="Names of an alpha per module, such as {module}.alpha.")
-    @click.option(
+    ),
+    click.option("--b-key", help="Names of the B's, such as {module}.lora_up.weight."),
+    click.option("--alpha-key", help="Names of an alpha per module, such as {module}.alpha."),
+    click.option(
         "--key-map",
         type=click.Path(path_type=Path),
         help="The same one by one, as a JSON or YAML file of module: {A: key, B: key}.",
-    )
+    ),
+)
+
+
+def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a checkpoint's file may not say; gathered into the keyword `checkpoint`."""
+
+    @_CHECKPOINT
     @functools.wraps(command)
     def wrapped(
+        *,
         method: str | None,
         scaling: str | None,
         alpha: float | None,
@@ -55,7 +62,7 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
         key_map: Path | None,
         **rest: Any,
     ) -> Any:
-        said = {
+        overrides = {
             "method": method,
             "scaling": scaling,
             "alpha": alpha,
@@ -63,7 +70,7 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "enable_lora": _switches(enable_lora),
             "keys": _keys({"A": a_key, "B": b_key, "alpha": alpha_key}, key_map),
         }
-        return command(checkpoint=said, **rest)
+        return command(checkpoint=overrides, **rest)
 
     return wrapped
 
@@ -93,16 +100,16 @@ def _switches(text: str | None) -> tuple[bool, ...] | None:
 
 
 def _keys(patterns: dict[str, str | None], path: Path | None) -> dict[str, Any] | None:
-    given = {side: pattern for side, pattern in patterns.items() if pattern is not None}
+    keys = {side: pattern for side, pattern in patterns.items() if pattern is not None}
     if path is not None:
-        if given:
+        if keys:
             raise UsageError("--key-map beside --a-key, --b-key or --alpha-key", expected="one way")
-        from aurac.adapters.formats.state_dict import read_key_map
+        from aurac.adapters.formats.key_map import read_key_map
 
         return read_key_map(path)
-    if given and not {"A", "B"} <= set(given):
+    if keys and not {"A", "B"} <= set(keys):
         raise UsageError("one of --a-key and --b-key alone", expected="both")
-    return given or None
+    return keys or None
 
 
 def whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
@@ -116,8 +123,8 @@ def whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        given = text if len(text) <= 60 else f"{text[:60]}…"
-        raise UsageError(f"{option} {given!r}", expected="whole numbers such as 1,2,4") from error
+        shown = text if len(text) <= 60 else f"{text[:60]}…"
+        raise UsageError(f"{option} {shown!r}", expected="whole numbers such as 1,2,4") from error
 
 
 def names(values: Sequence[str]) -> list[str]:
@@ -126,23 +133,66 @@ def names(values: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(part for part in parts if part))
 
 
+def task_names(values: Sequence[str]) -> list[str]:
+    """As `names`, with patterns such as `mmlu_*` replaced by the tasks that they match.
+
+    Raises:
+        UsageError: A pattern that matches none.
+    """
+    tasks: list[str] = []
+    for name in names(values):
+        if not set("*?[") & set(name):
+            tasks.append(name)
+            continue
+        from aurac.tasks import BUNDLED
+        from aurac.tasks.index import task_index
+
+        matching = fnmatch.filter(sorted([*BUNDLED, *task_index()]), name)
+        if not matching:
+            raise UsageError(f"--tasks {name} matches no task", fix="`aurac tasks` lists them")
+        tasks += matching
+    return list(dict.fromkeys(tasks))
+
+
 def pairs(values: Sequence[str], option: str) -> dict[str, str]:
     """`KEY=VALUE` options → mapping.
 
     Raises:
         UsageError: No `=`, or a key given twice.
     """
-    found: dict[str, str] = {}
+    mapping: dict[str, str] = {}
     for value in values:
         key, sign, rest = value.partition("=")
         if not sign or not key or not rest:
             raise UsageError(f"{option} {value!r}", expected=f"{option} NAME=VALUE")
-        if key in found:
+        if key in mapping:
             raise UsageError(f"{option} names {key} twice", expected="each name once")
-        found[key] = rest
-    return found
+        mapping[key] = rest
+    return mapping
 
 
 def folders(values: Sequence[str]) -> dict[str, Path]:
     """`TASK=FOLDER` options → mapping to paths."""
     return {task: Path(folder).expanduser() for task, folder in pairs(values, "--data").items()}
+
+
+def complete_tasks(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The bundled tasks; with `a,b` typed, the rest of the last one."""
+    from aurac.tasks import BUNDLED
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in BUNDLED if name.startswith(last)]
+
+
+def complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The built-in recipes."""
+    root = Path(__file__).parents[1] / "training" / "recipes"
+    names = sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml"))
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_bases(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The packaged models."""
+    from aurac.models.packaged import PACKAGED
+
+    return [name for name in PACKAGED if name.startswith(incomplete)]

@@ -10,7 +10,7 @@ from aurac.cli._analysis import analyse_sources, analysis_options, best_lines, p
 from aurac.cli.options import print_json
 
 if TYPE_CHECKING:
-    from aurac.stats.analysis_rows import RecommendRow
+    from aurac.stats.rows import RecommendRow
 
 
 @click.command()
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option(
     "--delta",
     "--margin",
-    "delta",
+    "margin",
     type=float,
     required=True,
     help="Loss of accuracy that is tolerable, such as 0.02.",
@@ -42,7 +42,7 @@ def recommend(
     \b
     aurac recommend runs/gsm8k --delta 0.02
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.stats.truncation_advice import truncation_advice
+    from aurac.stats.comparisons import truncation_advice
 
     found = analyse_sources(sources, metric, groups, **options)
     if as_json:
@@ -67,7 +67,7 @@ def recommend(
 
 
 def _steps(row: RecommendRow) -> list[str]:
-    if row.certificate is None:
+    if row.result is None:
         return []
     head = ["rank", "loss", "upper bound", "within delta", "documents that change", "delta needed"]
     body = [
@@ -77,11 +77,11 @@ def _steps(row: RecommendRow) -> list[str]:
             f"{step.upper:.4f}",
             ("yes" if step.passed else "no") if step.tested else "not tested",
             f"{step.flip_rate:.1%}",
-            f"{step.delta_needed:.4f}",
+            f"{step.margin_needed:.4f}",
         ]
-        for step in row.certificate.steps
+        for step in row.result.tests
     ]
-    steps = row.certificate.steps
+    steps = row.result.tests
     methods = dict.fromkeys(step.method for step in steps)
     each, joint = 1.0 - row.alpha, max(0.0, 1.0 - row.alpha * len(steps))
     note = f"(each upper bound holds by itself at {each:.3g}, all {len(steps)} at {joint:.3g})"

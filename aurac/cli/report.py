@@ -1,4 +1,4 @@
-"""`aurac report`: make the report of stored runs again."""
+"""What is written from a stored run: `aurac report` and `aurac export`."""
 
 from __future__ import annotations
 
@@ -60,3 +60,33 @@ def report(
     for inner in sorted(kinds):
         count = sum(path.parent == inner for path in written)
         click.echo(f"{inner}: {count} files")
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["lm-eval"]),
+    default="lm-eval",
+    show_default=True,
+    help="Whose layout.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results files as JSON.")
+def export(run: Path, layout: str, out: Path, as_json: bool) -> None:
+    """Write a run's cells as lm-eval's own results and sample logs.
+
+    One folder for each adapter and rank, as `lm_eval --output_path OUT/ADAPTER/rank_R
+    --log_samples` would have made them; no model is loaded. `aurac score OUT` reads them back.
+
+    \b
+    aurac export runs/gsm8k --format lm-eval --out exported
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.exports import export_lm_eval
+
+    written = {"lm-eval": export_lm_eval}[layout](run, out)
+    if as_json:
+        click.echo(json.dumps({"files": [str(path) for path in written]}))
+        return
+    click.echo(f"{len(written)} results and their samples in {out}")

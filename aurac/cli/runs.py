@@ -66,7 +66,7 @@ def _lines(status: Status) -> list[str]:
     if status.processes:
         lines.append(f"  {status.processes} process{'es' * (status.processes > 1)} at work")
     lines += [f"  running: {cell}" for cell in status.running_cells]
-    lines += [f"  failed: {cell}: {reason}" for cell, reason in status.failures]
+    lines += [f"  failed: {failure['cell']}: {failure['reason']}" for failure in status.failures]
     if status.failed:
         lines.append("  --retry-failed tries failed cells again")
     lines += [f"  {advice}" for state, advice in _TO_DO.items() if state == status.state]
@@ -79,18 +79,20 @@ def _list(root: Path, as_json: bool) -> int:
 
     if not root.is_dir():
         raise RunFolderError(f"{root} is no folder", expected="a folder with run folders in it")
-    found = [read_status(folder) for folder in find_runs(root)]
+    statuses = [read_status(folder) for folder in find_runs(root)]
     if as_json:
-        click.echo(json.dumps([status.to_dict() for status in found], indent=1, ensure_ascii=False))
+        click.echo(
+            json.dumps([status.to_dict() for status in statuses], indent=1, ensure_ascii=False)
+        )
         return 0
-    if not found:
+    if not statuses:
         click.echo(f"no run folders at or below {root}")
         return 0
-    _table(found)
+    _table(statuses)
     return 0
 
 
-def _table(found: list[Status]) -> None:
+def _table(statuses: list[Status]) -> None:
     from rich.table import Table
 
     from aurac.terminal.console import stdout_console
@@ -99,7 +101,7 @@ def _table(found: list[Status]) -> None:
     for name in ("run", "state", "done", "running", "failed", "left", "time left", "tasks"):
         right = name in ("done", "running", "failed", "left", "time left")
         table.add_column(name, justify="right" if right else "left", overflow="fold")
-    for status in found:
+    for status in statuses:
         table.add_row(*_row(status))
     stdout_console().print(table)
 

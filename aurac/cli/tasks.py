@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import click
 
-from aurac.cli import _complete
-from aurac.cli.options import print_json
+from aurac.cli.options import complete_tasks, print_json
 
 
 @click.command()
-@click.argument("name", required=False, shell_complete=_complete.tasks)
+@click.argument("name", required=False, shell_complete=complete_tasks)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def tasks(name: str | None, as_json: bool) -> None:
     """List the bundled tasks, or print the files of the documents of one.

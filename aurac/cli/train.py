@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli import _complete
-from aurac.cli.options import pairs, print_json
+from aurac.cli._analysis import table
+from aurac.cli.options import complete_recipes, pairs, print_json
 from aurac.runs.interrupts import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from aurac.training.recipe import Recipe
 
 
 @click.command()
-@click.argument("recipe", required=False, shell_complete=_complete.recipes)
+@click.argument("recipe", required=False, shell_complete=complete_recipes)
 @click.option("--base", help="Base model, if another than the recipe's.")
 @click.option(
     "--set", "overrides", multiple=True, help="KEY=VALUE: change one setting of the recipe."
@@ -38,17 +43,14 @@ from aurac.runs.interrupts import EXIT_INTERRUPTED
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def train(
     recipe: str | None,
-    base: str | None,
     overrides: tuple[str, ...],
     seed: int | None,
     out: str | None,
-    device: str,
-    force: bool,
-    save_steps: int,
-    resume: bool,
+    *,
     sweep: bool,
     listing: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Train an adapter from a recipe (a built-in name or a .yaml file).
 
@@ -57,50 +59,69 @@ def train(
     aurac train word_problems/matryoshka --out my_adapter
     aurac train word_problems/lora --set learning_rate=2e-3 --set rank=8 --seed 7 --out lora8
     """  # noqa: D301
-    from aurac.training.recipe import built_in_recipes, load_recipe, sweep_points
+    from aurac.training.recipe import load_recipe
 
     if listing:
-        known = list(built_in_recipes())
-        if as_json:
-            print_json(known)
-        else:
-            click.echo("\n".join(known))
+        _list_recipes(as_json=as_json)
         return
     if not recipe or not out:
         raise click.UsageError("a recipe and --out are needed (or --list)")
     loaded = load_recipe(recipe, pairs(overrides, "--set"))
     if seed is not None:
         loaded = replace(loaded, seed=seed)
-    from aurac.training.job import train as run
-
     jobs = [(loaded, Path(out))]
     if sweep:
+        from aurac.training.recipe import sweep_points
+
         jobs = [(point, Path(out) / label) for label, point in sweep_points(loaded)]
-        jobs = [(point, folder) for point, folder in jobs if force or not folder.exists()]
-    rows = []
-    for job, folder in jobs:
-        try:
-            done = run(
-                job,
-                folder,
-                base=base,
-                device=device,
-                force=force,
-                resume=resume,
-                save_steps=save_steps,
-                progress=True,
-            )
-        except KeyboardInterrupt:
-            click.echo(_interrupted(folder), err=True)
-            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
-        row = {"folder": str(folder), "seconds": done.seconds, "tokens": done.tokens}
-        rows.append({**row, "losses": done.losses, "sha256": done.adapter.sha256})
-        if not as_json:
-            last = f", loss {done.losses[-1][1]:.4f}" if done.losses else ""
-            rate = done.tokens / done.seconds
-            click.echo(f"{folder}: {done.seconds:.0f} s, {rate:.0f} tokens/s{last}")
+        jobs = [(point, at) for point, at in jobs if options["force"] or not at.exists()]
+    rows = [_trained(job, folder, options, quiet=as_json) for job, folder in jobs]
     if as_json:
         print_json(rows)
+
+
+def _trained(
+    recipe: Recipe, folder: Path, options: dict[str, Any], *, quiet: bool
+) -> dict[str, Any]:
+    """Train one adapter, print its line, and return its row."""
+    from aurac.training.job import train as run
+
+    try:
+        done = run(recipe, folder, progress=True, **options)
+    except KeyboardInterrupt:
+        click.echo(_interrupted(folder), err=True)
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+    if not quiet:
+        last = f", loss {done.losses[-1][1]:.4f}" if done.losses else ""
+        rate = done.tokens / done.seconds
+        click.echo(f"{folder}: {done.seconds:.0f} s, {rate:.0f} tokens/s{last}")
+    row = {"folder": str(folder), "seconds": done.seconds, "tokens": done.tokens}
+    return {**row, "losses": done.losses, "sha256": done.adapter.sha256}
+
+
+def _list_recipes(*, as_json: bool) -> None:
+    from aurac.training.recipe import built_in_recipes, load_recipe
+
+    loaded = {name: load_recipe(name) for name in built_in_recipes()}
+    rows = [
+        {
+            "name": name,
+            "method": recipe.method,
+            "rank": recipe.rank,
+            "data": recipe.task or recipe.data,
+            "base": recipe.base,
+            "length": f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs:g} epochs",
+            "batch_size": recipe.batch_size,
+            "sweep": math.prod(map(len, recipe.sweep.values())),
+        }
+        for name, recipe in loaded.items()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    head = ["recipe", "method", "rank", "data", "base", "length", "examples a step", "--sweep runs"]
+    click.echo(table(head, [[str(value) for value in row.values()] for row in rows]))
+    click.echo("word_problems/* take 3 to 6 minutes on two CPU cores; the others need a GPU.")
 
 
 def _interrupted(folder: Path) -> str:

@@ -62,8 +62,8 @@ def truncate(
     from aurac.adapters import load_adapter
     from aurac.adapters.export import save_truncations
     from aurac.adapters.truncate import prepare_outline
-    from aurac.models.known_base import KnownBase
-    from aurac.models.memory import return_freed_memory
+    from aurac.models.base import KnownBase
+    from aurac.models.device import return_freed_memory
     from aurac.runs.plan import parse_ranks
 
     if (rank is None) == (ranks is None):

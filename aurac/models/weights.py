@@ -1,16 +1,25 @@
-"""Whether a base that was loaded has all of its weights, and whether each is a finite number."""
+"""Weights of a base: their hash, and whether all are there and finite."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import BaseModelError
+from aurac.files import sha256_file, sha256_json
+from aurac.models import cache_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import nn
+
+
+logger = logging.getLogger(__name__)
 
 _AGAIN = "download or save the model again"
 _LISTED = 3  # tensors that a message names
@@ -82,3 +91,76 @@ def check_finite(name: str, model: nn.Module, dtype: str) -> None:
             expected="finite weights",
             fix=(wider if dtype == "float16" else "") + _AGAIN,
         )
+
+
+def _remembered_sha256(folder: Path) -> str:
+    """The weights' hash; remembered in the cache under the files' names, sizes and times."""
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
+    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns, f.stat().st_ino) for f in files]
+    memo = cache_root() / "hashes" / f"{sha256_json([str(folder.resolve()), stats])}.txt"
+    if memo.is_file():
+        return memo.read_text().strip()
+    digest = sha256_weights(folder)
+    try:
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        part = memo.with_suffix(f".{os.getpid()}.part")
+        part.write_text(digest)
+        part.replace(memo)
+    except OSError as error:  # a read-only cache costs time, not the answer
+        logger.info("the hash of %s could not be remembered: %s", folder, error)
+    return digest
+
+
+def sha256_weights(folder: Path) -> str:
+    """Hex SHA-256 of a model folder's weights.
+
+    For safetensors the hash runs over (name, dtype, shape, bytes) in the order of names, so that
+    neither sharding nor file metadata changes it. Without safetensors it runs over the bytes of
+    `pytorch_model*.bin` in the order of file names.
+
+    Raises:
+        FileNotFoundError: The folder holds no weights.
+        ValueError: A safetensors file is damaged.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        files = sorted(folder.glob("pytorch_model*.bin"))
+        if not files:
+            raise FileNotFoundError(f"no weights (*.safetensors, pytorch_model*.bin) in {folder}")
+        for path in files:
+            digest.update(path.name.encode())
+            digest.update(sha256_file(path).encode())
+        return digest.hexdigest()
+    try:
+        opened = [safe_open(path, framework="pt", backend="pread") for path in files]
+        tensors = sorted((name, k) for k, file in enumerate(opened) for name in file.offset_keys())
+        for name, k in tensors:
+            entry, tensor = opened[k].get_slice(name), opened[k].get_tensor(name)
+            digest.update(f"{name}\0{entry.get_dtype()}\0{tuple(entry.get_shape())}\0".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return digest.hexdigest()
+
+
+class quiet_transformers:  # noqa: N801 - reads as a statement, like contextlib's own
+    """Within this block transformers shows neither progress bars nor advice."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging as hf_logging
+
+        self._bars = hf_logging.is_progress_bar_enabled()
+        self._level = hf_logging.get_verbosity()
+        hf_logging.disable_progress_bar()
+        hf_logging.set_verbosity_error()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging as hf_logging
+
+        hf_logging.set_verbosity(self._level)
+        if self._bars:
+            hf_logging.enable_progress_bar()

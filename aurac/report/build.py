@@ -1,16 +1,19 @@
-"""A run becomes a report: which sections, in which order, with what in them."""
+"""A run becomes the content of a report: which sections, in which order, with what in them."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from aurac.report import comparisons, tables
-from aurac.report.answers import answers
-from aurac.report.blocks import (
+from aurac.report import tables
+from aurac.report.comparisons import find, rings
+from aurac.report.content import (
     Block,
     Bullets,
     Cell,
+    Code,
     Column,
     Examples,
     Fold,
@@ -20,24 +23,112 @@ from aurac.report.blocks import (
     Table,
     Text,
 )
-from aurac.report.caveats import caveats
-from aurac.report.certified import DELTA, margin_note, rank_sentence, rings
-from aurac.report.documents import best_default, examples, wordings
+from aurac.report.documents import examples, wordings
 from aurac.report.escape import one_line
-from aurac.report.findings import find
-from aurac.report.method import method
-from aurac.report.pictures import Pictures
-from aurac.report.rivals import gap_table, rival_table
-from aurac.report.strata import group_table
-from aurac.report.tables import highlighted, percent
-from aurac.report.words import MANY_TASKS
+from aurac.report.figures import Pictures
+from aurac.report.model import DELTA, MANY_TASKS, area, best_default, highlighted, ordered
+from aurac.report.tables import gap_table, group_table, percent, rival_table
+from aurac.report.text import answers, caveats, margin_note, rank_sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
+    from aurac.report.comparisons import Group
     from aurac.report.model import CurveRow, Interval, Run
-    from aurac.report.strata import Group
+
+
+_MANY = 20
+_TASK_KEYS = {
+    "task": "name",
+    "metric": "metric",
+    "few-shot": "num_fewshot",
+    "documents": "n_docs",
+    "limit": "limit",
+    "output": "output_type",
+    "version": "version",
+    "documents sha256": "documents_sha256",
+    "prompts sha256": "prompts_sha256",
+}
+_ADAPTER_KEYS = {
+    "adapter": "name",
+    "method": "method",
+    "trained rank": "trained_rank",
+    "nested ranks": "nested_ranks",
+    "rank weights": "weights",
+    "scaling rule": "rule",
+    "alpha": "alpha",
+    "seed": "seed",
+    "modules": "modules",
+    "update": "update",
+    "notes": "notes",
+    "path": "path",
+    "sha256": "sha256",
+}
+
+
+def method(run: Run) -> Section:
+    """Everything that is needed to run it again, or to doubt it."""
+    blocks: list[Block] = []
+    for item in run.provenance:
+        if item.get("command"):
+            blocks += [Text("Run it again:"), Code(command_line(item["command"]))]
+    if run.tasks:
+        blocks.append(tables.listing("tasks", "Tasks", _TASK_KEYS, run.tasks))
+    if run.adapters:
+        adapters = tables.listing("adapters", "Adapters", _ADAPTER_KEYS, run.adapters)
+        many = len(adapters.rows) > _MANY
+        blocks.append(Fold("Adapters", (adapters,)) if many else adapters)
+    recipes = [
+        {"adapter": adapter.get("name"), **adapter["recipe"]}
+        for adapter in run.adapters
+        if isinstance(adapter.get("recipe"), Mapping)
+    ]
+    if recipes:
+        blocks.append(Fold("How the adapters were trained", _recipes(recipes)))
+    for at, item in enumerate(run.provenance):
+        facts = _facts(item)
+        if facts:
+            table = tables.settings_table(facts, f"provenance-{at}", "Settings and versions")
+            blocks.append(table)
+    return Section("method", "Method, settings, hashes, versions", tuple(blocks))
+
+
+def _recipes(recipes: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
+    """What differs between the recipes as a table, what is the same in a sentence."""
+    keys = dict.fromkeys(key for recipe in recipes for key in recipe)
+    same = {
+        key: recipes[0].get(key)
+        for key in keys
+        if len(recipes) > 1 and all(recipe.get(key) == recipes[0].get(key) for recipe in recipes)
+    }
+    differing = {key: key for key in keys if key not in same}
+    table = tables.listing("recipes", "Recipes", differing, recipes)
+    said = [f"{key} {tables.entry(value)}" for key, value in same.items() if tables.known(value)]
+    alike = Text(f"The same for all: {'; '.join(said)}.")
+    return (table, alike) if said else (table,)
+
+
+def command_line(command: Any) -> str:
+    """The recorded command as one would type it."""
+    if isinstance(command, (list, tuple)):
+        return shlex.join(str(part) for part in command)
+    return str(command)
+
+
+def _facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance as pairs, nested mappings flattened one level, what is not set in one row."""
+    facts: dict[str, Any] = {}
+    default = []
+    for name, value in provenance.items():
+        if isinstance(value, Mapping):
+            facts |= {
+                f"{name}: {inner}": part for inner, part in value.items() if tables.known(part)
+            }
+            default += [str(inner) for inner, part in value.items() if not tables.known(part)]
+        elif name != "command" and tables.known(value):
+            facts[name] = value
+    return facts | ({"left at their defaults": ", ".join(default)} if default else {})
+
 
 # With more tasks or rows than this the report summarises; the files have everything.
 MANY_ROWS = 40
@@ -152,7 +243,7 @@ class Builder:
                 found, picked_from = self.found.certificate(best), 1
                 leader = self.found.leaders.get(task)
                 if leader and leader.leader == best.adapter and leader.recommended:
-                    found, picked_from = leader.recommended.certificate, leader.compared
+                    found, picked_from = leader.recommended.result, leader.compared
                 who = f"{best.label} on {task}" if several else best.label
                 lines.append(rank_sentence(best, found, who, picked_from=picked_from))
         return [*lines, self.margin] if any(self.found.joint.values()) else lines
@@ -175,22 +266,22 @@ class Builder:
         return Table("winners", caption, columns, tuple(rows))
 
     def _winner(self, task: str) -> tuple[Cell, ...]:
-        scored = [c for c in tables.ordered(self.run.of_task(task)) if c.is_default and c.log2]
+        scored = [c for c in ordered(self.run.of_task(task)) if c.is_default and c.log2]
         none = Cell(tables.NONE)
         if not scored:
             return (Cell(task), Cell("no score"), none, none, none, none)
         lead = (Cell(task), Cell(scored[0].label))
-        area = Cell(tables.interval(self._picked(scored[0])), tables.area(scored[0]))
+        score = Cell(tables.interval(self._picked(scored[0])), area(scored[0]))
         if len(scored) == 1:
-            return (*lead, area, none, none, none)
+            return (*lead, score, none, none, none)
         second = scored[1]
         found = next((d for d in self.found.pairs[task] if d.second is second), None)
         if found is None:
-            gap = tables.area(scored[0]) - tables.area(second)
-            return (*lead, area, Cell(second.label), Cell(percent(gap), gap), none)
-        text = comparisons.with_interval(found)
-        p = Cell(comparisons.p_value(found.adjusted), found.adjusted)
-        return (*lead, area, Cell(second.label), Cell(text, found.value), p)
+            gap = area(scored[0]) - area(second)
+            return (*lead, score, Cell(second.label), Cell(percent(gap), gap), none)
+        text = tables.with_interval(found)
+        p = Cell(tables.p_value(found.adjusted), found.adjusted)
+        return (*lead, score, Cell(second.label), Cell(text, found.value), p)
 
     def _picked(self, curve: CurveRow) -> Interval | None:
         """The area of a leading curve, with an interval that allows for its having been picked."""
@@ -224,7 +315,7 @@ class Builder:
         blocks: list[Block] = []
         for task in self.run.task_names:
             curves, name = self.run.of_task(task), self.slugs[task]
-            shown = tables.ordered(curves)[: self.rows]
+            shown = ordered(curves)[: self.rows]
             parts: list[Block] = [tables.aurac_table(task, shown, f"aurac-{name}")]
             if len(curves) > len(shown):
                 rest = len(curves) - len(shown)
@@ -253,7 +344,7 @@ class Builder:
             found = self.found.pairs[task]
             if found:
                 name = f"paired-{self.slugs[task]}"
-                blocks.append(comparisons.difference_table(task, found, name))
+                blocks.append(tables.difference_table(task, found, name))
         return Section("paired", "Paired differences", tuple(blocks))
 
     def smaller(self) -> Section:
@@ -263,9 +354,7 @@ class Builder:
             mine = [(c, f) for c, f in self.found.certificates.values() if c.task == task and f]
             if mine:
                 name = f"losses-{self.slugs[task]}"
-                blocks.append(
-                    comparisons.loss_table(task, mine, self.found.joint, self.margin, name)
-                )
+                blocks.append(tables.loss_table(task, mine, self.found.joint, self.margin, name))
         return Section("smaller", "What a smaller rank loses", tuple(blocks))
 
     def bases(self) -> Section:

@@ -18,12 +18,12 @@ from aurac.curves.curve import Curve
 from aurac.errors import CurveError, RunFolderError
 from aurac.files import sha256_json
 from aurac.readers.cells import document_keys, inside, read_stored
-from aurac.runs.store import read_cell
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.report.model import CurveRow, Run
+
 
 # Scores closer than this are the same score written twice.
 _SAME = 1e-9
@@ -150,18 +150,6 @@ def _read(path: Path, documents: Path | None, metric: str) -> CellScores | None:
 
 
 _keys = lru_cache(maxsize=64)(document_keys)
-
-
-def identities(run: Run) -> dict[str, Mapping[str, Any]]:
-    """What one stored cell of each task says about how it was made."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for curve in run.curves:
-        if curve.task in found or not curve.cells:
-            continue
-        stored = read_cell(next(iter(curve.cells.values()))[0], [])
-        if stored is not None:
-            found[curve.task] = stored.identity.to_dict()
-    return found
 
 
 def with_outcomes(curve: CurveRow) -> Curve | None:
@@ -322,9 +310,3 @@ def _kind(doc: str, cells: Sequence[CellScores]) -> str | None:
     if scores[0] - scores[-1] > _SAME:
         return "lost with the rank"
     return "wrong at every rank shown" if max(scores) < _RIGHT else None
-
-
-def best_default(run: Run, task: str) -> CurveRow | None:
-    """The default curve of a task with the largest AURAC; the first one on a tie."""
-    scored = [curve for curve in run.of_task(task) if curve.is_default and curve.log2]
-    return max(scored, key=lambda c: c.log2.value if c.log2 else 0.0, default=None)

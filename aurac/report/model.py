@@ -1,4 +1,4 @@
-"""What a report needs from `results.json`, read once, checked, and frozen."""
+"""What a report needs from `results.json`: read, checked, frozen; several runs merged into one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from aurac.errors import RunFolderError
 from aurac.readers.cells import inside
 from aurac.report.escape import one_line
+from aurac.runs.schema import differences
+from aurac.runs.store import read_cell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
 
 Role = Literal["default", "published", "extra"]
 SCHEMA = 1
+# The tolerance of `aurac.stats.analysis` too, where nothing else was declared before looking.
+DELTA = 0.02
+ALPHA = 0.05
+# With more tasks than this a report summarises, and looks closely at the leaders only.
+MANY_TASKS = 4
 _NAME = 60  # characters of an adapter's name in sentences and tables; files have it whole
 ROLES: dict[str, Role] = {"default": "default", "published": "published", "extra": "extra"}
 
@@ -231,7 +238,7 @@ def _role(entry: Mapping[str, Any]) -> Role:
 
 def _column(entry: Mapping[str, Any], key: str, n: int) -> Sequence[Any]:
     values = entry.get(key)
-    if values is None:
+    if not values:
         return [None] * n
     if len(values) != n:
         raise ValueError(f"{key} has {len(values)} values for {n} ranks")
@@ -285,3 +292,164 @@ def _label(curve: CurveRow, variants: set[tuple[str, str]], published: bool) -> 
     if len({basis for basis, _ in variants}) == 1:
         return f"{name} ({curve.rescale})"
     return f"{name} ({curve.inference})"
+
+
+def identities(run: Run) -> dict[str, Mapping[str, Any]]:
+    """What one stored cell of each task says about how it was made."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for curve in run.curves:
+        if curve.task in found or not curve.cells:
+            continue
+        stored = read_cell(next(iter(curve.cells.values()))[0], [])
+        if stored is not None:
+            found[curve.task] = stored.identity.to_dict()
+    return found
+
+
+# What has to be the same for the numbers of one task to stand in one table.
+_TASK_KEYS = {
+    "documents_sha256": "other documents",
+    "prompts_sha256": "other prompts",
+    "metric": "another metric",
+    "num_fewshot": "another number of few-shot examples",
+    "limit": "another limit",
+    "version": "another version of the task",
+}
+
+
+def merge(runs: Sequence[Run]) -> Run:
+    """One run with the curves of all.
+
+    The same curve in two runs (one adapter hash, one inference) is shown once.
+
+    Raises:
+        RunFolderError: The runs differ in base, numeric type, documents, prompts or metric, or use
+            one adapter name for two checkpoints.
+    """
+    first = runs[0]
+    for other in runs[1:]:
+        _same_setting(first, other)
+    tasks = _merged_tasks(runs)
+    adapters = _merged_adapters(runs)
+    curves: dict[tuple[str, ...], CurveRow] = {}
+    for run in runs:
+        for curve in run.curves:
+            identity = (curve.adapter, curve.task, curve.metric, curve.basis, curve.rescale)
+            known = curves.setdefault(identity, curve)
+            if known.ranks != curve.ranks or known.accuracy != curve.accuracy:
+                raise RunFolderError(
+                    f"{one_line(curve.label)} on {one_line(curve.task)} has other numbers in "
+                    f"{_place(run)}",
+                    expected="one result for one curve",
+                    fix="report the runs one by one",
+                )
+    return replace(
+        first,
+        curves=labelled(list(curves.values())),
+        tasks=tuple(tasks.values()),
+        adapters=tuple(adapters.values()),
+        failures=tuple(failure for run in runs for failure in run.failures),
+        provenance=tuple(item for run in runs for item in run.provenance),
+        roots=tuple(root for run in runs for root in run.roots),
+        groups={name: members for run in runs for name, members in run.groups.items()},
+    )
+
+
+def _same_setting(first: Run, other: Run) -> None:
+    mine, theirs = first.provenance[0], other.provenance[0]
+    pairs = {
+        "another base model": (_base(mine), _base(theirs)),
+        "another numeric type": (mine.get("dtype"), theirs.get("dtype")),
+    }
+    for what, (a, b) in pairs.items():
+        if a != b:
+            raise _refusal(first, other, what, a, b)
+    unequal = _unequal_cells(first, other)
+    if unequal:
+        raise _refusal(first, other, f"their cells differ in {unequal[0]}", *unequal[1:])
+
+
+def _base(provenance: Mapping[str, Any]) -> object:
+    base = provenance.get("base") or {}
+    return base.get("sha256") or base.get("name")
+
+
+def _unequal_cells(first: Run, other: Run) -> tuple[str, object, object] | None:
+    """The first difference between the identities of two stored cells of a task both runs have."""
+    mine, theirs = identities(first), identities(other)
+    for task in mine.keys() & theirs.keys():
+        for name in differences(dict(mine[task]), dict(theirs[task])):
+            return name, mine[task].get(name), theirs[task].get(name)
+    return None
+
+
+def _merged_tasks(runs: Sequence[Run]) -> dict[str, Mapping[str, Any]]:
+    tasks: dict[str, tuple[Run, Mapping[str, Any]]] = {}
+    for run in runs:
+        for task in run.tasks:
+            name = str(task.get("name"))
+            origin, known = tasks.setdefault(name, (run, task))
+            for key, what in _TASK_KEYS.items():
+                if known.get(key) != task.get(key):
+                    where = f"{what} on {one_line(name)}"
+                    raise _refusal(origin, run, where, known.get(key), task.get(key))
+    return {name: task for name, (_, task) in tasks.items()}
+
+
+def _merged_adapters(runs: Sequence[Run]) -> dict[str, Mapping[str, Any]]:
+    adapters: dict[str, tuple[Run, Mapping[str, Any]]] = {}
+    for run in runs:
+        for adapter in run.adapters:
+            name = str(adapter.get("name"))
+            origin, known = adapters.setdefault(name, (run, adapter))
+            a, b = known.get("sha256"), adapter.get("sha256")
+            if a != b:
+                raise _refusal(origin, run, f"another adapter named {one_line(name)}", a, b)
+    return {name: adapter for name, (_, adapter) in adapters.items()}
+
+
+def _refusal(first: Run, other: Run, what: str, a: object, b: object) -> RunFolderError:
+    values = f"{one_line(a, 24)} and {one_line(b, 24)}"
+    return RunFolderError(
+        f"{_place(first)} and {_place(other)} cannot be compared: {what} ({values})",
+        fix="report them one by one, or measure them again alike",
+    )
+
+
+def _place(run: Run) -> str:
+    return one_line(run.roots[0].name) if run.roots else "the other run"
+
+
+def area(curve: CurveRow) -> float:
+    """The headline AURAC of a curve that has one; -1 puts the others last."""
+    return curve.log2.value if curve.log2 else -1.0
+
+
+def ordered(curves: Sequence[CurveRow]) -> list[CurveRow]:
+    """Curves by falling AURAC; those without a score come last, in the order of the run."""
+    return sorted(curves, key=lambda curve: -area(curve))
+
+
+def highlighted(run: Run, task: str) -> list[CurveRow]:
+    """The curves in colour: the best default ones, then other inferences of these adapters."""
+    curves = [curve for curve in run.of_task(task) if curve.ranks]
+    default = ordered([c for c in curves if c.is_default])[:MAX_HIGHLIGHTED]
+    names = {curve.adapter for curve in default}
+    rest = [c for c in curves if not c.is_default and (c.adapter in names or not default)]
+    ids = {curve.id for curve in [*default, *rest][:MAX_HIGHLIGHTED]}
+    return [curve for curve in curves if curve.id in ids]
+
+
+MAX_HIGHLIGHTED = 8
+
+
+def best_default(run: Run, task: str) -> CurveRow | None:
+    """The default curve of a task with the largest AURAC; the first one on a tie."""
+    scored = [curve for curve in run.of_task(task) if curve.is_default and curve.log2]
+    return max(scored, key=lambda c: c.log2.value if c.log2 else 0.0, default=None)
+
+
+def scored_defaults(run: Run, task: str) -> list[CurveRow]:
+    """The default curves of a task that have an area, the largest first."""
+    scored = [curve for curve in run.of_task(task) if curve.is_default and curve.log2]
+    return sorted(scored, key=lambda c: -c.log2.value if c.log2 else 0.0)

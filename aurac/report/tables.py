@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aurac.report.blocks import Cell, Column, Table
-from aurac.report.style import MAX_HIGHLIGHTED
+from aurac.report.content import Cell, Column, Table
+from aurac.report.model import area, ordered
 
 if TYPE_CHECKING:
+    from aurac.report.comparisons import Difference, Group, RankGap, Rival
     from aurac.report.documents import Changes
-    from aurac.report.model import CurveRow, Interval, Run
+    from aurac.report.model import CurveRow, Interval
+    from aurac.stats import NonInferiorRank, RankTest
+
 
 NONE = "–"
 _MAX_RANK_COLUMNS = 12
@@ -51,26 +54,6 @@ def size(number: float | None) -> str:
                 else f"{number / step:.0f} {unit}"
             )
     return f"{number:.0f} B"
-
-
-def area(curve: CurveRow) -> float:
-    """The headline AURAC of a curve that has one; -1 puts the others last."""
-    return curve.log2.value if curve.log2 else -1.0
-
-
-def ordered(curves: Sequence[CurveRow]) -> list[CurveRow]:
-    """Curves by falling AURAC; those without a score come last, in the order of the run."""
-    return sorted(curves, key=lambda curve: -area(curve))
-
-
-def highlighted(run: Run, task: str) -> list[CurveRow]:
-    """The curves in colour: the best default ones, then other inferences of these adapters."""
-    curves = [curve for curve in run.of_task(task) if curve.ranks]
-    default = ordered([c for c in curves if c.is_default])[:MAX_HIGHLIGHTED]
-    names = {curve.adapter for curve in default}
-    rest = [c for c in curves if not c.is_default and (c.adapter in names or not default)]
-    ids = {curve.id for curve in [*default, *rest][:MAX_HIGHLIGHTED]}
-    return [curve for curve in curves if curve.id in ids]
 
 
 def aurac_table(task: str, curves: Sequence[CurveRow], name: str) -> Table:
@@ -326,3 +309,208 @@ def plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(plain(item) for item in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def points(delta: float) -> str:
+    """A tolerance in words."""
+    return f"{100 * delta:g} point{'' if delta == 0.01 else 's'}"
+
+
+def difference_table(task: str, found: Sequence[Difference], name: str) -> Table:
+    """One row for each pair, with what the documents could have shown."""
+    titles = ("difference [95 %]", "p (Holm)", "detectable", "documents")
+    columns = (
+        Column("curve"),
+        Column("minus"),
+        *(Column(title, numeric=True) for title in titles),
+        Column("reading"),
+    )
+    caption = (
+        f"{task}: paired differences of AURAC (log2) in points, over the same documents. p is "
+        "adjusted (Holm) for every pair of adapters on every task of this run, shown here or not; "
+        "between truncations of one adapter, for all those. Detectable: the smallest true "
+        "difference that these documents would show four times in five."
+    )
+    return Table(name, caption, columns, tuple(_difference_row(item) for item in found))
+
+
+def _difference_row(item: Difference) -> tuple[Cell, ...]:
+    return (
+        Cell(item.first.label),
+        Cell(item.second.label),
+        Cell(with_interval(item), item.value),
+        Cell(p_value(item.adjusted), item.adjusted),
+        Cell(percent(item.detectable), item.detectable),
+        Cell(str(item.n_docs), item.n_docs),
+        Cell("significant" if item.certain else "not significant"),
+    )
+
+
+def with_interval(item: Difference) -> str:
+    """The difference in points with its interval in brackets."""
+    if item.low is None or item.high is None:
+        return percent(item.value)
+    return f"{percent(item.value)} [{percent(item.low)}, {percent(item.high)}]"
+
+
+def p_value(p: float | None) -> str:
+    """A p value in as many digits as it deserves."""
+    if p is None:
+        return NONE
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def loss_table(
+    task: str,
+    found: Sequence[tuple[CurveRow, NonInferiorRank]],
+    joint: Mapping[str, Mapping[int, float]],
+    note: str,
+    name: str,
+) -> Table:
+    """What each smaller rank loses against the highest one, and which ranks are non-inferior.
+
+    Args:
+        task: Opens the caption.
+        found: Curves with their certificates.
+        joint: As `aurac.report.certified.joint_bounds`.
+        note: Whose margin it is.
+        name: Of the table.
+    """
+    ranks = sorted({test.rank for _, certificate in found for test in certificate.tests})
+    rows = []
+    for curve, certificate in found:
+        at = {test.rank: test for test in certificate.tests}
+        cells = [
+            _loss_cell(at.get(rank), joint.get(curve.id, {}).get(rank), certificate.margin)
+            for rank in ranks
+        ]
+        rows.append((Cell(curve.label), Cell(str(certificate.reference)), *cells))
+    columns = (
+        Column("curve"),
+        Column("against rank"),
+        *(Column(f"r = {rank}", numeric=True) for rank in ranks),
+    )
+    caption = (
+        f"{task}: accuracy lost against the highest rank, in points over the same documents, and "
+        "in brackets an upper bound on that loss; all bounds of the table hold together with 95 % "
+        f"confidence. In bold: non-inferior at a margin of {points(found[0][1].margin)} (one-sided "
+        "paired tests downward from the highest rank, with an error of 5 % for each curve alone, "
+        f"at most {min(100, 5 * len(found))} % for some curve of the table). {note}"
+    )
+    return Table(name, caption, columns, tuple(rows))
+
+
+def _loss_cell(step: RankTest | None, bound: float | None, delta: float) -> Cell:
+    if step is None:
+        return Cell(NONE)
+    if step.margin_needed >= 1.0:  # from too few seeds nothing follows for another one
+        return Cell(percent(step.loss), step.loss)
+    upper = NONE if bound is None or bound >= 1.0 else percent(bound)
+    text = f"{percent(step.loss)} ({upper})"
+    return Cell(text, step.loss, best=step.margin_needed < delta)
+
+
+def rival_table(task: str, found: Sequence[Rival], name: str) -> Table:
+    """The areas of both ways and their paired difference, one row for each pair."""
+    rows = tuple(_rival_row(item) for item in found)
+    columns = (
+        Column("adapter"),
+        Column("prefix [95 %]", numeric=True),
+        Column("svd [95 %]", numeric=True),
+        Column("difference [95 %]", numeric=True),
+        Column("p (Holm)", numeric=True),
+        Column("detectable", numeric=True),
+        Column("reading"),
+    )
+    caption = (
+        f"{task}: the same adapter cut to its first components (prefix) and by SVD, each with its "
+        "rescale: AURAC (log2) in percent, prefix minus svd in points over the same documents. "
+        "p is adjusted for all the pairs of truncations of this report (Holm)."
+    )
+    return Table(name, caption, columns, rows)
+
+
+def _rival_row(item: Rival) -> tuple[Cell, ...]:
+    gap = item.difference
+    areas = [
+        Cell(interval(c.log2), c.log2.value if c.log2 else None) for c in (item.prefix, item.svd)
+    ]
+    lead = (Cell(_pair(item)), *areas)
+    if gap is None:
+        return (*lead, Cell(NONE), Cell(NONE), Cell(NONE), Cell("not paired"))
+    if not gap.certain:
+        reading = "not significant"
+    else:
+        reading = "prefix is better" if gap.value > 0 else "svd is better"
+    return (
+        *lead,
+        Cell(with_interval(gap), gap.value),
+        Cell(p_value(gap.adjusted), gap.adjusted),
+        Cell(percent(gap.detectable), gap.detectable),
+        Cell(reading),
+    )
+
+
+def _pair(item: Rival) -> str:
+    return f"{item.prefix.adapter}, {item.prefix.rescale} against {item.svd.rescale}"
+
+
+def gap_table(task: str, found: Sequence[Rival], name: str) -> Table | None:
+    """Prefix minus SVD at every rank."""
+    ranks = sorted({gap.rank for item in found for gap in item.gaps})
+    if not ranks:
+        return None
+    rows = []
+    for item in found:
+        at = {gap.rank: gap for gap in item.gaps}
+        cells = [_gap_cell(at.get(rank)) for rank in ranks]
+        rows.append((Cell(_pair(item)), *cells))
+    columns = (Column("adapter"), *(Column(f"r = {rank}", numeric=True) for rank in ranks))
+    caption = (
+        f"{task}: accuracy of the prefix minus that of the SVD at each rank, in points with "
+        "pointwise 95 % intervals over the same documents; not adjusted for the number of ranks."
+    )
+    return Table(name, caption, columns, tuple(rows))
+
+
+def _gap_cell(gap: RankGap | None) -> Cell:
+    if gap is None:
+        return Cell(NONE)
+    if gap.low is None or gap.high is None:
+        return Cell(percent(gap.value), gap.value)
+    return Cell(f"{percent(gap.value)} [{percent(gap.low)}, {percent(gap.high)}]", gap.value)
+
+
+SHOWN = 60
+
+
+def group_table(task: str, found: Sequence[Group], name: str) -> Table:
+    """One row for each group, one column for each curve."""
+    curves = list({group.curve.id: group.curve for group in found}.values())
+    names = list(dict.fromkeys(group.name for group in found))
+    at = {(group.name, group.curve.id): group for group in found}
+    rows = []
+    for row in names[:SHOWN]:
+        first = at[row, curves[0].id]
+        cells = [at[row, curve.id] for curve in curves]
+        rows.append(
+            (
+                Cell(row),
+                Cell(str(first.n_docs), first.n_docs),
+                Cell(percent(first.baseline), first.baseline),
+                *(Cell(interval(group.log2), group.log2.value) for group in cells),
+            )
+        )
+    columns = (
+        Column("group"),
+        Column("documents", numeric=True),
+        Column("base", numeric=True),
+        *(Column(curve.label, numeric=True) for curve in curves),
+    )
+    left = f" {len(names) - SHOWN} more groups are in groups.csv." if len(names) > SHOWN else ""
+    caption = (
+        f"{task}: AURAC (log2) in percent with 95 % intervals on each group of its documents. The "
+        "intervals are not adjusted for the number of groups: with many, some stand out by "
+        f"chance.{left}"
+    )
+    return Table(name, caption, columns, tuple(rows))

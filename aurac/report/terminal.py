@@ -6,8 +6,8 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from aurac.report.escape import one_line
-from aurac.report.model import CurveRow, Run, parse
-from aurac.report.tables import interval, ordered, percent
+from aurac.report.model import CurveRow, Run, ordered, parse
+from aurac.report.tables import interval, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

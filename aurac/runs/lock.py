@@ -23,7 +23,6 @@ from aurac.files import alive, process_mark, same_machine
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -49,7 +48,28 @@ class Owner:
     deaths: int = 0
 
 
-class Locks:
+class NoLocks:
+    """Locks that are always free, for a process that shares its cells with no other."""
+
+    def acquire(self, key: str) -> bool:  # noqa: ARG002
+        """Always."""
+        return True
+
+    def release(self, key: str) -> None:
+        """Nothing to do."""
+
+    def deaths(self, key: str) -> int:  # noqa: ARG002
+        """None."""
+        return 0
+
+    def clear_deaths(self, key: str) -> None:
+        """Nothing to do."""
+
+    def step(self) -> None:
+        """Nothing to do."""
+
+
+class Locks(NoLocks):
     """The locks of one process in a run folder; use as a context.
 
     Args:
@@ -81,12 +101,7 @@ class Locks:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

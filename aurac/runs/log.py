@@ -15,17 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
 
     from typing_extensions import Self
 
 LOGS = "logs"
-
-
-def new_run_id() -> str:
-    """A name for one process's part of a run: when it began (UTC), and a random part."""
-    began = dt.datetime.now(tz=dt.timezone.utc).strftime("%Y%m%dT%H%M%S")
-    return f"{began}-{secrets.token_hex(4)}"
+_TAIL_BYTES = 1 << 16  # of each log that is read
+_MOST_READ = 32
 
 
 class RunLog:
@@ -35,11 +30,12 @@ class RunLog:
 
     Args:
         run_folder: The run folder; None keeps no log.
-        run_id: Names the file and stands in each line.
+        run_id: Names the file and stands in each line; None: when it began, and a random part.
     """
 
     def __init__(self, run_folder: Path | None, run_id: str | None = None) -> None:
-        self.run_id = run_id or new_run_id()
+        began = dt.datetime.now(tz=dt.timezone.utc).strftime("%Y%m%dT%H%M%S")
+        self.run_id = run_id or f"{began}-{secrets.token_hex(4)}"
         self._path = run_folder / LOGS / f"{self.run_id}.jsonl" if run_folder else None
         self._began = time.monotonic()
         self._handler = _ToLog(self)
@@ -48,15 +44,9 @@ class RunLog:
         logging.getLogger("aurac").addHandler(self._handler)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         logging.getLogger("aurac").removeHandler(self._handler)
-        how = "done" if kind is None else kind.__name__
-        self.event("end", how=how)
+        self.event("end", how="done" if kind is None else kind.__name__)
 
     def event(self, event: str, **fields: Any) -> None:
         """One line: the event, the run's id, wall time for people, monotonic time for sums."""
@@ -68,8 +58,7 @@ class RunLog:
         payload = (json.dumps(line, ensure_ascii=False, default=str) + "\n").encode()
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
-            descriptor = os.open(self._path, flags, 0o666)
+            descriptor = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o666)
             try:
                 os.write(descriptor, payload)
             finally:
@@ -83,6 +72,27 @@ class _ToLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._log.event("message", level=record.levelname.lower(), text=record.getMessage())
+
+
+def cell_costs(run_folder: Path) -> dict[str, list[tuple[float, int]]]:
+    """Task → (seconds, requests) of its cells in the newest lines of the newest logs."""
+    costs: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for event in _newest_events(run_folder / LOGS):
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            if event.get("event") == "cell" and int(event["requests"]) > 0:
+                costs[event["task"]].append((float(event["seconds"]), int(event["requests"])))
+    return dict(costs)
+
+
+def _newest_events(logs: Path) -> Iterator[Any]:
+    with contextlib.suppress(OSError):
+        for path in sorted(logs.glob("*.jsonl"))[-_MOST_READ:]:
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+                lines = file.read().splitlines()
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
 
 
 class Profile:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from aurac.adapters import Adapter, default_nested_ranks, default_rescale
 from aurac.adapters.truncate import BASES, RESCALES
 from aurac.errors import RankError, UsageError
-from aurac.runs.schema import CellIdentity, DocumentKey
+from aurac.runs.schema import CellIdentity, DocumentKey, PlanRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aurac.adapters.truncate import Basis, Rescale
     from aurac.models.base import LoadedBase
+    from aurac.runs.schema import Role
     from aurac.runs.store import Cell
     from aurac.tasks.task import BuiltTask
 
@@ -42,7 +43,7 @@ class Variant:
     adapter: Adapter
     basis: Basis
     rescale: Rescale
-    role: str
+    role: Role
     ranks: tuple[int, ...]
     fit_factors: dict[int, float] | None = None
 
@@ -78,10 +79,16 @@ class PlannedCell:
         return sum(end - start for start, end in (self.task.spans[place] for place in places))
 
     @property
+    def row(self) -> PlanRow:
+        """The cell as the run folder's plan has it."""
+        curve = self.variant.label if self.variant else None
+        sizes = self.task.n_requests, len(self.documents)
+        return PlanRow(self.identity.key, curve, self.rank, self.task.name, *sizes)
+
+    @property
     def label(self) -> str:
         """For progress and messages."""
-        who = "base" if self.variant is None else f"{self.variant.label} · rank {self.rank}"
-        return f"{self.task.name} · {who}"
+        return self.row.label
 
 
 def parse_ranks(spec: str | Sequence[int], adapter: Adapter) -> tuple[int, ...]:

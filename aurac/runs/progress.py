@@ -11,7 +11,6 @@ from aurac.terminal.console import drawn, stderr_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -26,12 +25,7 @@ class NoProgress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Nothing to close."""
 
     def documents(self, count: int) -> None:
@@ -76,12 +70,7 @@ class SweepProgress(NoProgress):
             self._drawn.enter_context(drawn(self._bar))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._drawn.close()
         if self._cells:
             seconds = duration(time.perf_counter() - self._started)

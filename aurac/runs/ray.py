@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError, UsageError
 from aurac.models.device import share_cores
-from aurac.runs.runner import failure_content, keep_aggregates
+from aurac.runs.runner import failure_content
 from aurac.runs.schema import Block
 from aurac.runs.settings import to_plain
-from aurac.runs.store import cannot_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from aurac.runs.plan import PlannedCell
     from aurac.runs.runner import RunContext
     from aurac.runs.session import Session
-    from aurac.runs.store import CellStore
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +56,7 @@ class RayExecutor:
         self._address, self._workers = address, workers
         self._ray = _ray()
 
-    def run(
-        self, session: Session, store: CellStore, cells: Sequence[PlannedCell], context: RunContext
-    ) -> None:
+    def run(self, session: Session, cells: Sequence[PlannedCell], context: RunContext) -> None:
         """See `Executor`."""
         ray = self._ray
         gpus = 1 if session.outline.device.startswith("cuda") else 0
@@ -73,11 +69,10 @@ class RayExecutor:
                 logger.warning("the Ray cluster has no GPU now: cells wait until one joins")
             # One more than run at a time: a worker finds its next block waiting.
             most = self._workers or slots + 1
-            queue = _Queue(ray, task, ray.put(_job(session)), store, context, cells)
+            queue = _Queue(ray, task, ray.put(_job(session)), context, cells)
             try:
                 while queue.submit(most):
-                    context.interrupts.check()
-                    context.locks.step()
+                    context.go_on()
                     queue.collect()
             except (ray.exceptions.RaySystemError, ConnectionError) as error:
                 raise ClusterError(
@@ -95,6 +90,7 @@ class _Open:
     cell: PlannedCell
     waiting: deque[list[int]]
     there: int
+    requests: int
     running: int = 0
     answered: int = 0  # requests
     started: float = field(default_factory=time.perf_counter)
@@ -104,16 +100,10 @@ class _Queue:
     """Blocks that wait, and tasks that have been submitted to Ray."""
 
     def __init__(
-        self,
-        ray: Any,
-        task: Any,
-        job: Any,
-        store: CellStore,
-        context: RunContext,
-        cells: Sequence[PlannedCell],
+        self, ray: Any, task: Any, job: Any, context: RunContext, cells: Sequence[PlannedCell]
     ) -> None:
         self._ray, self._task, self._job = ray, task, job
-        self._store, self._context = store, context
+        self._context = context
         self._cells = deque(cells)
         self._open: dict[str, _Open] = {}
         self._running: dict[Any, _Open] = {}
@@ -122,9 +112,12 @@ class _Queue:
         """Submit blocks up to `most` tasks at a time; whether anything is left to do."""
         tried = 0
         while len(self._running) < most:
-            waiting = next((entry for entry in self._open.values() if entry.waiting), None)
-            if waiting is not None:
-                self._submit(waiting, waiting.waiting.popleft())
+            entry = next((entry for entry in self._open.values() if entry.waiting), None)
+            if entry is not None:
+                identity = entry.cell.identity.to_dict()
+                reference = self._task.remote(self._job, identity, entry.waiting.popleft())
+                self._running[reference] = entry
+                entry.running += 1
             elif tried < len(self._cells):
                 tried += 1
                 self._take_up(self._cells.popleft())
@@ -132,50 +125,30 @@ class _Queue:
                 break
         return bool(self._cells or self._running)
 
-    def _submit(self, entry: _Open, places: list[int]) -> None:
-        identity = entry.cell.identity.to_dict()
-        self._running[self._task.remote(self._job, identity, places)] = entry
-        entry.running += 1
-
     def _take_up(self, cell: PlannedCell) -> None:
         """Open a cell that nobody has or holds; another goes to the end of the line."""
-        key = cell.identity.key
-        if self._is_settled_elsewhere(cell):
+        context, key = self._context, cell.identity.key
+        if context.is_settled(cell):
             return
-        if not self._acquire(key):
+        if not context.acquire(cell):
             self._cells.append(cell)
             return
-        if self._is_settled_elsewhere(cell):
-            self._context.locks.release(key)
+        if context.is_settled(cell):
+            context.locks.release(key)
             return
-        missing = cell.missing(self._store.read(key, cell.documents))
-        self._context.on_cell(cell)
-        blocks = deque(cell.blocks(missing))
-        entry = _Open(cell, blocks, len(cell.documents) - len(missing))
+        missing = cell.missing(context.store.read(key, cell.documents))
+        context.progress.cell(cell)
+        there, requests = len(cell.documents) - len(missing), cell.requests(missing)
+        entry = _Open(cell, deque(cell.blocks(missing)), there, requests)
         self._open[key] = entry
-        self._count(entry, cell.task.n_requests - cell.requests(missing))
+        self._count(entry, cell.task.n_requests - requests)
         if not missing:
-            self._store.recount(cell.identity, len(cell.documents))
+            context.store.recount(cell.identity, len(cell.documents))
             self._close(entry)
 
     def _count(self, entry: _Open, requests: int) -> None:
         entry.answered += requests
-        self._context.on_documents(requests)
-
-    def _is_settled_elsewhere(self, cell: PlannedCell) -> bool:
-        key = cell.identity.key
-        done = self._store.count(key) >= len(cell.documents)
-        if not done and not self._store.has_failed(key):
-            return False
-        self._context.on_documents(cell.task.n_requests)
-        self._context.on_settled(cell, f"{'done' if done else 'failed'} by another process")
-        return True
-
-    def _acquire(self, key: str) -> bool:
-        try:
-            return self._context.locks.acquire(key)
-        except OSError as error:
-            raise cannot_write(self._store.run_folder, error) from error
+        self._context.progress.documents(requests)
 
     def collect(self) -> None:
         """Take in what has come back within a second."""
@@ -190,14 +163,11 @@ class _Queue:
             if entry.cell.identity.key not in self._open:
                 continue  # another of its blocks has failed
             if isinstance(result, Block):
-                entry.there += len(result.documents)
-                self._store.append(entry.cell.identity, result, entry.there)
-                places = [entry.cell.documents.index(key) for key in result.documents]
-                self._count(entry, entry.cell.requests(places))
-                if not entry.waiting and not entry.running:
-                    self._close(entry)
+                self._add(entry, result)
             else:
-                self._fail(entry, result)
+                uncounted = entry.cell.task.n_requests - entry.answered
+                self._context.failed(entry.cell, result, uncounted)
+                self._forget(entry)
 
     def _result(self, cell: PlannedCell, reference: Any) -> Block | dict[str, Any]:
         """A block, or the content of a record of failure."""
@@ -211,29 +181,19 @@ class _Queue:
             return failure_content(cell, reason, type(error).__name__, 0.0)
         return result
 
+    def _add(self, entry: _Open, block: Block) -> None:
+        entry.there += len(block.documents)
+        self._context.store.append(entry.cell.identity, block, entry.there)
+        places = [entry.cell.documents.index(key) for key in block.documents]
+        self._count(entry, entry.cell.requests(places))
+        if not entry.waiting and not entry.running:
+            self._close(entry)
+
     def _close(self, entry: _Open) -> None:
         """All documents of a cell are there."""
-        cell, seconds = entry.cell, time.perf_counter() - entry.started
-        keep_aggregates(cell, self._store)
-        self._context.log.event(
-            "cell",
-            key=cell.identity.key,
-            cell=cell.label,
-            task=cell.task.name,
-            requests=cell.task.n_requests,
-            seconds=round(seconds, 3),
-        )
-        self._context.on_settled(cell, f"done in {seconds:.1f} s")
-        self._forget(entry)
-
-    def _fail(self, entry: _Open, failure: dict[str, Any]) -> None:
-        cell = entry.cell
-        self._store.fail(cell.identity, failure)
-        self._context.log.event(
-            "failed", key=cell.identity.key, cell=cell.label, reason=failure["reason"]
-        )
-        self._count(entry, cell.task.n_requests - entry.answered)
-        self._context.on_settled(cell, "failed")
+        self._context.add_aggregates(entry.cell)
+        seconds = time.perf_counter() - entry.started
+        self._context.done(entry.cell, seconds, entry.requests)
         self._forget(entry)
 
     def _forget(self, entry: _Open) -> None:
@@ -267,7 +227,7 @@ def _job(session: Session) -> dict[str, Any]:
     device = session.outline.device.split(":")[0]
     model = {**plain["model"], "dtype": session.outline.dtype, "device": device}
     return {
-        "checkpoints": [_absolute(given) for given in session.checkpoints],
+        "checkpoints": [_absolute(path) for path in session.checkpoints],
         "adapters": [adapter.sha256 for adapter in session.adapters.values()],
         "base": {"name": _absolute(session.outline.name), "sha256": session.outline.sha256},
         "tasks": list(session.tasks),
@@ -278,10 +238,10 @@ def _job(session: Session) -> dict[str, Any]:
     }
 
 
-def _absolute(given: str) -> str:
+def _absolute(name: str) -> str:
     """A path as other processes find it; a hub id as it is."""
-    path = Path(given).expanduser()
-    return str(path.resolve()) if path.exists() else given
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
 
 
 def _ray() -> Any:
@@ -300,10 +260,10 @@ def _cluster(
     ray: Any, address: str | None, workers: int | None, context: RunContext
 ) -> Iterator[None]:
     """A connection to the cluster, or a cluster of this machine for the length of the block."""
-    own = {} if address else {"num_cpus": workers, "include_dashboard": False}
+    local = {} if address else {"num_cpus": workers, "include_dashboard": False}
     try:
         _check_address(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"the Ray cluster {address or 'of this machine'} cannot be reached "
@@ -331,8 +291,8 @@ def _check_address(address: str | None) -> None:
 def _as_aurac(error: Any) -> AuracError:
     """An error of a worker's set-up: no cell of the run can be computed there."""
     cause = getattr(error, "cause", None)
-    said = str(cause) if isinstance(cause, AuracError) else _first_line(cause or error)
-    return ClusterError(f"a Ray worker cannot serve: {said}")
+    reason = str(cause) if isinstance(cause, AuracError) else _first_line(cause or error)
+    return ClusterError(f"a Ray worker cannot serve: {reason}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,31 +2,37 @@
 
 A worker keeps the session of the job it served last, so that a base is loaded once, and the adapter
 of the block before. It writes nothing: what it computed comes back as its return value.
+
+Weights on a node are found by their content: the path of one machine need not hold on another. The
+name of the request is tried first. Then come the folders below each root in `AURAC_WEIGHTS` (a list
+as in `PATH`) and below `weights/` in aurac's cache, two levels down.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.errors import AuracError, BaseModelError
+from aurac.errors import AuracError, BaseModelError, CheckpointError
 from aurac.files import sha256_json
-from aurac.runs.device_limits import stop_if_device_is_lost
-from aurac.runs.node_weights import find_adapter, find_base
-from aurac.runs.runner import AdapterSwitch, RunContext, Runner, failure_content, reason_of
-from aurac.runs.session import Session, open_session
+from aurac.models import cache_root
+from aurac.models.base import resolve_base
+from aurac.runs.evaluator import Evaluator, stop_if_device_is_lost
+from aurac.runs.runner import failure_content, reason_of
+from aurac.runs.session import Session, load_adapters, open_session
 from aurac.runs.settings import from_plain
-from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from aurac.runs.plan import PlannedCell
     from aurac.runs.schema import Block
+    from aurac.runs.settings import Settings
 
-logger = logging.getLogger(__name__)
+ROOTS = "AURAC_WEIGHTS"
 
 
 class UnfitNodeError(AuracError):
@@ -34,20 +40,18 @@ class UnfitNodeError(AuracError):
 
 
 class _WorkerCache:
-    """A session on this worker, with its base and the adapter in use."""
+    """The session of a job on this worker, with its base and the adapter in use."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        self.session = _session(job)
-        self.cells = {cell.identity.key: cell for cell in self.session.cells()}
-        store = CellStore(Path())  # nothing is read from it or written to it
-        self._runner = Runner(self.session.base, store, self.session.options, RunContext())
-        self._switch = AdapterSwitch(self._runner, contextlib.ExitStack())
+        session = _session(job)
+        self.cells = {cell.identity.key: cell for cell in session.cells()}
+        self._evaluator = Evaluator(session.base, session.options)
 
     def compute(self, cell: PlannedCell, places: list[int]) -> Block | dict[str, Any]:
-        self._runner.base()
+        self._evaluator.base()
         started = time.perf_counter()
         try:
-            (block,) = self._runner.blocks(cell, places, self._switch)
+            (block,) = self._evaluator.blocks(cell, places)
         except BaseModelError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
@@ -58,26 +62,6 @@ class _WorkerCache:
 
 
 _CACHE: dict[str, _WorkerCache] = {}
-
-
-def _session(job: dict[str, Any]) -> Session:
-    """The job's session with this node's weights."""
-    settings = from_plain(job["settings"])
-    base = find_base(job["base"]["name"], job["base"]["sha256"])
-    adapters = job["adapters"]
-    given = [
-        find_adapter(path, sha256, settings)
-        for path, sha256 in zip(job["checkpoints"], adapters, strict=True)
-    ]
-    session = open_session(
-        given, job["tasks"], replace(settings, model=replace(settings.model, base=base))
-    )
-    factors = {(sha, basis): by_rank for sha, basis, by_rank in job["factors"]}
-    session.variants = [
-        replace(v, fit_factors=factors[v.adapter.sha256, v.basis]) if v.rescale == "fit" else v
-        for v in session.variants
-    ]
-    return session
 
 
 def compute(
@@ -95,26 +79,101 @@ def compute(
 
     Raises:
         UnfitNodeError: This node would compute something else; the difference is named.
+        AuracError: The base or an adapter is not on this node.
     """
     name = sha256_json(job)
     if name not in _CACHE:
         _CACHE.clear()
         _CACHE[name] = _WorkerCache(job)
-    cache = _CACHE[name]
-    cell = cache.cells.get(sha256_json(identity))
+    cells = _CACHE[name].cells
+    cell = cells.get(sha256_json(identity))
     if cell is None:
-        raise _unfit(identity, list(cache.cells.values()))
-    return cache.compute(cell, places)
+        raise _unfit(identity, [cell.identity.to_dict() for cell in cells.values()])
+    return _CACHE[name].compute(cell, places)
 
 
-def _unfit(identity: dict[str, Any], cells: list[PlannedCell]) -> UnfitNodeError:
-    """The fields in which the nearest cell of this node differs from what was asked."""
-    here = [cell.identity.to_dict() for cell in cells]
-    nearest = min(here, key=lambda mine: sum(mine[k] != identity[k] for k in identity))
-    unlike = [
-        f"{k} {nearest[k]!r} for {identity[k]!r}" for k in identity if nearest[k] != identity[k]
+def _unfit(identity: dict[str, Any], planned: list[dict[str, Any]]) -> UnfitNodeError:
+    """The fields in which the nearest cell of this node differs from the identity."""
+    differences = [
+        [f"{k} {cell[k]!r} for {identity[k]!r}" for k in identity if cell[k] != identity[k]]
+        for cell in planned
     ]
+    nearest = min(differences, key=len)
     return UnfitNodeError(
-        f"a worker would compute other cells ({'; '.join(unlike)})",
+        f"a worker would compute other cells ({'; '.join(nearest)})",
         expected="the same packages, documents and kind of device on every node",
     )
+
+
+def _session(job: dict[str, Any]) -> Session:
+    """The job's session with this node's weights."""
+    settings = from_plain(job["settings"])
+    base = find_base(job["base"]["name"], job["base"]["sha256"])
+    checkpoints = [
+        find_adapter(path, sha256, settings)
+        for path, sha256 in zip(job["checkpoints"], job["adapters"], strict=True)
+    ]
+    settings = replace(settings, model=replace(settings.model, base=base))
+    session = open_session(checkpoints, job["tasks"], settings)
+    factors = {(sha256, basis): by_rank for sha256, basis, by_rank in job["factors"]}
+    session.variants = [
+        replace(v, fit_factors=factors[v.adapter.sha256, v.basis]) if v.rescale == "fit" else v
+        for v in session.variants
+    ]
+    return session
+
+
+def find_base(name: str, sha256: str) -> str:
+    """The base's name, or the folder of this machine that holds those weights.
+
+    Raises:
+        BaseModelError: No weights of that content here.
+    """
+    place = _find(name, "config.json", sha256, lambda folder: resolve_base(folder).sha256)
+    if place is None:
+        raise _absent(BaseModelError, f"base {name}", sha256)
+    return place
+
+
+def find_adapter(checkpoint: str, sha256: str, settings: Settings) -> str:
+    """The checkpoint, or the folder of this machine that holds that adapter.
+
+    Raises:
+        CheckpointError: No adapter of that content here.
+    """
+
+    def content(folder: str) -> str:
+        (adapter,) = load_adapters([folder], settings).values()
+        return adapter.sha256
+
+    place = _find(checkpoint, "adapter_config.json", sha256, content)
+    if place is None:
+        raise _absent(CheckpointError, f"adapter {checkpoint}", sha256)
+    return place
+
+
+def _find(name: str, file: str, sha256: str, content: Callable[[str], str]) -> str | None:
+    """The first place with that content: the name itself, then folders that hold the file."""
+    for place in (name, *map(str, _folders_with(file))):
+        try:
+            if content(place) == sha256:
+                return place
+        except AuracError:
+            continue
+    return None
+
+
+def _absent(kind: type[AuracError], what: str, sha256: str) -> AuracError:
+    return kind(
+        f"{what} with content {sha256[:12]} is not on this node",
+        expected=f"it under that name, or in a folder below a root in {ROOTS}",
+        fix="bring it to every node",
+    )
+
+
+def _folders_with(name: str) -> Iterator[Path]:
+    roots = [Path(root) for root in os.environ.get(ROOTS, "").split(os.pathsep) if root]
+    for root in (*roots, cache_root() / "weights"):
+        yield from sorted(
+            path.parent for path in (*root.glob(f"*/{name}"), *root.glob(f"*/*/{name}"))
+        )

@@ -14,15 +14,10 @@ from typing import TYPE_CHECKING, Any
 from aurac.adapters import check_base, check_fits, load_adapter
 from aurac.errors import CheckpointError
 from aurac.files import sha256_json, write_json
-from aurac.models.base import (
-    DEFAULT_BASE,
-    LoadedBase,
-    load_base,
-    quiet_transformers,
-    resolve_base,
-)
+from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
-from aurac.models.known_base import KnownBase
+from aurac.models.packaged import DEFAULT_BASE
+from aurac.models.weights import quiet_transformers
 from aurac.runs.plan import PlannedCell, Variant, parse_ranks, plan, variants_of
 from aurac.runs.schema import ENGINE_VERSION
 from aurac.runs.store import cannot_write
@@ -32,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aurac.adapters import Adapter
-    from aurac.engine.options import EngineOptions
-    from aurac.runs.settings import Settings, TruncationOptions
+    from aurac.engine import EngineOptions
+    from aurac.runs.settings import ModelOptions, Settings, TruncationOptions
     from aurac.tasks.task import BuiltTask
 
 logger = logging.getLogger(__name__)
@@ -185,6 +180,7 @@ def open_session(
     *,
     names: Mapping[str, str] | None = None,
     elsewhere: bool = False,
+    lookup: Lookup | None = None,
 ) -> Session:
     """Read the adapters, outline the base and build the tasks.
 
@@ -194,26 +190,23 @@ def open_session(
         settings: Everything else that is asked for.
         names: See `load_adapters`.
         elsewhere: Other machines compute: the device need not be here.
+        lookup: Finds the base and the tasks; a dry run's does without those that are not here.
 
     Raises:
         AuracError: Any input that cannot be used.
     """
+    lookup = lookup or Lookup()
     adapters = load_adapters(checkpoints, settings, names)
     check_groups(settings.groups, list(adapters))
     variants = [
         v for name, a in adapters.items() for v in variants_for(name, a, settings.truncation)
     ]
-    base = outline_base(
-        common_base(adapters, settings.model.base),
-        dtype=settings.model.dtype,
-        device=settings.model.device,
-        trust_remote_code=settings.model.trust_remote_code,
-        elsewhere=elsewhere,
-    )
-    for adapter in adapters.values():
-        check_base(adapter, base.name, base.sha256)
-        check_fits(adapter, base.model)
-    outlined = all(parameter.is_meta for parameter in base.model.parameters())
+    base = lookup.outline(common_base(adapters, settings.model.base), settings.model, elsewhere)
+    if base.model is not None:
+        for adapter in adapters.values():
+            check_base(adapter, base.name, base.sha256)
+            check_fits(adapter, base.model)
+    outlined = base.model is None or all(p.is_meta for p in base.model.parameters())
     return Session(
         checkpoints=tuple(map(str, checkpoints)),
         tasks=tuple(tasks),
@@ -221,26 +214,29 @@ def open_session(
         adapters=adapters,
         outline=base,
         variants=variants,
-        built=_build(tasks, settings, base),
+        built=lookup.build(tasks, settings, base),
         _loaded=None if outlined else base,
     )
 
 
-def outline_base(
-    name: str,
-    *,
-    dtype: str | None,
-    device: str | None,
-    trust_remote_code: bool,
-    elsewhere: bool = False,
-) -> LoadedBase:
+class Lookup:
+    """Finds what a session needs beside the adapters: all of it, or there is none."""
+
+    def outline(self, name: str, options: ModelOptions, elsewhere: bool) -> LoadedBase:  # noqa: FBT001
+        """The base without weights, see `outline_base`."""
+        return outline_base(name, options, elsewhere=elsewhere)
+
+    def build(self, tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[BuiltTask]:
+        """The tasks with their requests."""
+        return build(tasks, settings, base)
+
+
+def outline_base(name: str, options: ModelOptions, *, elsewhere: bool = False) -> LoadedBase:
     """A base as `load_base` gives it, but for its weights: the model is on the meta device.
 
     Args:
-        name: As for `load_base`, like the next three.
-        dtype: See there.
-        device: See there.
-        trust_remote_code: See there.
+        name: As for `load_base`.
+        options: Its dtype, device and trust are read.
         elsewhere: As for `aurac.models.device.pick_device`.
 
     Raises:
@@ -250,18 +246,19 @@ def outline_base(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     base = resolve_base(name)
-    place = pick_device(device, elsewhere=elsewhere)
-    kind = pick_dtype(dtype, place)
-    local: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    place = pick_device(options.device, elsewhere=elsewhere)
+    kind = pick_dtype(options.dtype, place)
+    trust = options.trust_remote_code
+    local: dict[str, Any] = {"trust_remote_code": trust, "local_files_only": True}
     try:
         with quiet_transformers(), torch.device("meta"):
             config = AutoConfig.from_pretrained(base.path, **local)
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(base.path, **local)
     except Exception as error:  # noqa: BLE001 - whatever its code raises without weights, it may load
         logger.debug("base %s cannot be outlined (%s)", name, error)
-        return load_base(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        return load_base(name, dtype=options.dtype, device=options.device, trust_remote_code=trust)
     return LoadedBase(
         name=name,
         path=base.path,
@@ -350,17 +347,25 @@ def variants_for(name: str, adapter: Adapter, options: TruncationOptions) -> lis
     return variants_of(name, adapter, ranks, tuple(options.basis), options.rescale)
 
 
-def limit_of(task: str, settings: Settings) -> int | None:
-    """How many documents of a task: as asked, else a sample of a bundled task, all of another."""
+def limit_of(task: str, settings: Settings) -> float | None:
+    """How many documents of a task, or which share of them; None for all.
+
+    Without a limit: a sample of a bundled task, all of another.
+    """
     from aurac.tasks import BUNDLED, QUICK_DOCUMENTS
 
     limit = settings.task.limit
     if limit is None:
         return QUICK_DOCUMENTS if task in BUNDLED and task not in settings.task.data else None
-    return int(limit) or None  # type: ignore[arg-type]
+    return limit or None  # type: ignore[return-value]
 
 
-def _build(tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[BuiltTask]:
+def build(tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[BuiltTask]:
+    """The tasks with their requests.
+
+    Raises:
+        AuracError: See `aurac.tasks.lm_eval.build_tasks`.
+    """
     from aurac.tasks.lm_eval import build_tasks
 
     limits = {name: limit_of(name, settings) for name in tasks}

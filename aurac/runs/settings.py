@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.engine.options import EngineOptions
+from aurac.engine import EngineOptions
 from aurac.errors import UsageError
 from aurac.tasks.options import TaskOptions
 
@@ -117,7 +117,6 @@ class Execution:
         shard: (number, of): compute only this share of the cells, numbers from 1.
         retry_failed: Try cells again that failed before.
         profile: Write where the time went.
-        lease_seconds: How long a silent process keeps its cell.
     """
 
     executor: str = "local"
@@ -126,7 +125,6 @@ class Execution:
     shard: tuple[int, int] | None = None
     retry_failed: bool = False
     profile: bool = False
-    lease_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
@@ -135,8 +133,6 @@ class Execution:
             raise UsageError(f"workers {self.workers}", expected="a whole number of at least 1")
         if self.address is not None and self.executor != "ray":
             raise UsageError("an address without --executor ray", fix="give both or neither")
-        if self.lease_seconds <= 0:
-            raise UsageError(f"lease_seconds {self.lease_seconds}", expected="a time above 0")
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:

@@ -1,7 +1,8 @@
 """Cells on this machine: this process, and as many more as are asked for, one for each device.
 
-The others are processes of their own that share the run folder through its locks, exactly as a
-second terminal or another node would. One that dies loses the cell it was in; its lock tells.
+The others are processes of their own (`python -m aurac.runs.workers`) that share the run folder
+through its locks, exactly as a second terminal or another node would. One that dies loses the block
+it was in; its lock tells.
 """
 
 from __future__ import annotations
@@ -11,15 +12,24 @@ import json
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+from aurac.errors import AuracError
 from aurac.models.device import share_cores
+from aurac.runs.interrupts import EXIT_INTERRUPTED, Interrupts
+from aurac.runs.lock import Locks
+from aurac.runs.log import RunLog
+from aurac.runs.plan import shard_of
 from aurac.runs.runner import RunContext, Runner
-from aurac.runs.settings import to_plain
+from aurac.runs.session import open_session
+from aurac.runs.settings import from_plain, to_plain
+from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,83 +37,98 @@ if TYPE_CHECKING:
     from aurac.runs.plan import PlannedCell
     from aurac.runs.session import Session
     from aurac.runs.settings import Execution
-    from aurac.runs.store import CellStore
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("aurac.runs.workers")
 
-_SAID = re.compile(r"(WARNING|ERROR|CRITICAL) (aurac[\w.]*): (.*)")  # see `worker.LINE`
+LINE = "%(levelname)s %(name)s: %(message)s"  # of a worker's log; the process above it reads it
+_MESSAGE = re.compile(r"(WARNING|ERROR|CRITICAL) (aurac[\w.]*): (.*)")  # see `LINE`
 _OF_WORKERS = "worker"  # a logger that is not aurac's: the command line sends it to the log file
 _ENDS_IN = 30.0  # seconds that a worker may take to end once it is told to
 
 
-class LocalExecutor:
-    """Runs cells here and in `execution.workers - 1` further processes.
+class Executor(Protocol):
+    """Computes the cells of a session."""
 
-    Args:
-        execution: Workers, shard and lease time are read.
+    def run(self, session: Session, cells: Sequence[PlannedCell], context: RunContext) -> None:
+        """Until every cell ends as a cell or as a record of failure in the store.
+
+        Raises:
+            BaseModelError: The base cannot be loaded.
+            RunFolderError: The run folder cannot be written.
+            Interrupted: A signal came; what is done is kept.
+            AuracError: The executor itself cannot go on.
+        """
+
+
+def make_executor(execution: Execution) -> Executor:
+    """The executor that was asked for.
+
+    Raises:
+        UsageError: What it needs is not installed.
     """
+    if execution.executor == "ray":
+        from aurac.runs.ray import RayExecutor
+
+        return RayExecutor(address=execution.address, workers=execution.workers)
+    return LocalExecutor(execution)
+
+
+class LocalExecutor:
+    """Runs cells here and in `execution.workers - 1` further processes."""
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
 
-    def run(
-        self, session: Session, store: CellStore, cells: Sequence[PlannedCell], context: RunContext
-    ) -> None:
+    def run(self, session: Session, cells: Sequence[PlannedCell], context: RunContext) -> None:
         """See `Executor`."""
-        workers = self._execution.workers
-        if session.settings.model.device_map is not None and workers is None:
-            workers = 1  # one process has all devices
-        devices = worker_devices(session.outline.device, workers)
-        devices = devices[: max(1, len(cells))]
+        spread = session.settings.model.device_map is not None  # one process has all devices
+        workers = self._execution.workers or (1 if spread else None)
+        devices = worker_devices(session.outline.device, workers)[: max(1, len(cells))]
         with contextlib.ExitStack() as stack:
             if len(devices) > 1:
                 threads = stack.enter_context(_divided_threads(len(devices)))
-                stack.enter_context(self._others(session, store, devices[1:], threads, context))
-            if session.settings.model.device_map is None:
+                jobs = [self._job(session, context, device) for device in devices[1:]]
+                stack.enter_context(_others(jobs, threads, context))
+            if not spread:
                 session.place_on(devices[0])
-            Runner(session.base, store, session.options, context).run(cells)
+            Runner(session.base, session.options, context).run(cells)
 
-    @contextlib.contextmanager
-    def _others(
-        self,
-        session: Session,
-        store: CellStore,
-        devices: Sequence[str],
-        threads: int,
-        context: RunContext,
-    ) -> Iterator[None]:
-        """Further workers; at the end they are told to end, and awaited."""
-        started: list[subprocess.Popen[bytes]] = []
-        settled = False
-        relays: list[threading.Thread] = []
-        try:
-            for device in devices:
-                worker = _start(self._job(session, store, device), threads)
-                started.append(worker)
-                relays.append(threading.Thread(target=_relay, args=[worker], daemon=True))
-                relays[-1].start()
-                context.log.event("worker", pid=worker.pid, device=device)
-            yield
-            settled = True
-        finally:
-            # All cells are settled, or this process must end: either way the workers are done.
-            early = [worker for worker in started if worker.poll() is not None]
-            for worker in started:
-                worker.terminate()
-            for worker in started:
-                _end(worker, context, early=worker in early, settled=settled)
-            for relay in relays:
-                relay.join(_ENDS_IN)
-
-    def _job(self, session: Session, store: CellStore, device: str) -> dict[str, Any]:
+    def _job(self, session: Session, context: RunContext, device: str) -> dict[str, Any]:
+        """What a further process reads."""
         plain = to_plain(session.settings)
         return {
-            "folder": str(store.run_folder.resolve()),
+            "folder": str(context.store.run_folder.resolve()),
             "checkpoints": list(session.checkpoints),
             "tasks": list(session.tasks),
             "settings": {**plain, "model": {**plain["model"], "device": device}},
             "execution": asdict(self._execution),
         }
+
+
+@contextlib.contextmanager
+def _others(jobs: Sequence[dict[str, Any]], threads: int, context: RunContext) -> Iterator[None]:
+    """Further workers; at the end they are told to end, and awaited."""
+    workers: list[subprocess.Popen[bytes]] = []
+    relays: list[threading.Thread] = []
+    settled = False
+    try:
+        for job in jobs:
+            workers.append(_start(job, threads))
+            relays.append(threading.Thread(target=_relay, args=workers[-1:], daemon=True))
+            relays[-1].start()
+            device = job["settings"]["model"]["device"]
+            context.log.event("worker", pid=workers[-1].pid, device=device)
+        yield
+        settled = True
+    finally:
+        # All cells are settled, or this process must end: either way the workers are done.
+        early = [worker for worker in workers if worker.poll() is not None]
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            _end(worker, context, early=worker in early, settled=settled)
+        for relay in relays:
+            relay.join(_ENDS_IN)
 
 
 def worker_devices(device: str, workers: int | None) -> list[str]:
@@ -115,8 +140,8 @@ def worker_devices(device: str, workers: int | None) -> list[str]:
 
     if device != "cuda":
         return [device] * (workers or 1)
-    there = max(1, torch.cuda.device_count())
-    return [f"cuda:{number % there}" for number in range(workers or there)]
+    devices = max(1, torch.cuda.device_count())
+    return [f"cuda:{number % devices}" for number in range(workers or devices)]
 
 
 @contextlib.contextmanager
@@ -137,7 +162,7 @@ def _start(job: dict[str, Any], threads: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     share_cores(environment)
     worker = subprocess.Popen(
-        [sys.executable, "-m", "aurac.runs.worker"],
+        [sys.executable, "-m", "aurac.runs.workers"],
         stdin=subprocess.PIPE,  # held open: its end tells the worker that this process has ended
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -158,7 +183,7 @@ def _relay(worker: subprocess.Popen[bytes]) -> None:
     with worker.stdout as lines:
         for raw in lines:
             line = raw.decode("utf-8", "replace").rstrip()
-            match = _SAID.fullmatch(line)
+            match = _MESSAGE.fullmatch(line)
             if match:
                 level: int = getattr(logging, match[1])
                 logging.getLogger(match[2]).log(level, "%s", match[3])
@@ -187,3 +212,51 @@ def _end(
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
         then = "the others computed its cells" if settled else "the cell it was computing is left"
         logger.warning("a worker ended early %s; %s", how, then)
+
+
+def serve(job: dict[str, Any]) -> None:
+    """Compute the cells of a job until all are settled."""
+    folder, execution = Path(job["folder"]), job["execution"]
+    session = open_session(job["checkpoints"], job["tasks"], from_plain(job["settings"]))
+    session.fit(folder)
+    cells = session.cells()
+    if execution["shard"]:
+        number, of = execution["shard"]
+        cells = shard_of(cells, number, of)
+    with (
+        RunLog(folder) as log,
+        Interrupts() as interrupts,
+        Locks(folder) as locks,
+    ):
+        context = RunContext(CellStore(folder), locks, interrupts, log)
+        Runner(session.base, session.options, context).run(cells)
+
+
+def _end_with_parent() -> None:
+    """Ask this process to end when the one that started it is gone."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> int:
+    """Read the job and serve it; errors of single cells are in the store already."""
+    logging.basicConfig(format=LINE)
+    job = json.loads(sys.stdin.buffer.readline())
+    _end_with_parent()
+    try:
+        serve(job)
+    except AuracError as error:
+        logger.error("a worker cannot serve: %s", error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

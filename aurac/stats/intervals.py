@@ -1,7 +1,20 @@
-"""One adapter: the interval around a mean of per-document numbers, checked input first."""
+"""The interval around a mean of scores in [0, 1]: one for each number, wherever it is printed.
+
+Student's t where many events decide; nearer to 0 and 1, on each side the wider of Clopper and
+Pearson's interval at the effective number of documents (Korn and Graubard 1998) and of Student's t
+on the logit; the rule of three where all score alike. Nothing is drawn at random.
+docs/design/statistics-calibration.md has the coverage.
+
+Student's t assumes that a mean difference is symmetric. Many small gains with few large losses are
+not: where few of the large losses happen to be drawn, mean and spread are both too small. The gains
+and the losses are therefore taken apart, each a mean in [0, 1] with Clopper-Pearson ends at its
+effective number of events, and joined by the method of variance estimates recovery (MOVER: Newcombe
+1998; Zou and Donner 2008).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,29 +27,253 @@ from aurac.stats.mean import (
     check_level,
     is_constant,
     moments,
+    show_df,
+    t_quantile,
+    unit_residuals,
+    zero_spread_bound,
 )
-from aurac.stats.mean_interval import mean_interval
-from aurac.stats.score import Score, score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+# Level → what is added to the squared reach of Student's t, below and above the estimate.
+Excess = Callable[[float], tuple[float, float]]
+
+# A hair below whole numbers, so that rounding does not decide where counts are whole.
+FEW_EVENTS = 100.0 - 1e-6  # effective events from which Student's t holds
+VERY_FEW = 3.0 - 1e-6  # and below which the reader is told
+PSEUDO_EVENTS = 0.25  # weight of the largest possible variance, at accuracies near 0 and 1
+ONE_DOCUMENT = "point value (a single document has no spread)"
+
+
+def rule_of_three(constant: float, layout: Layout, level: float) -> Estimate:
+    """The interval for documents that all scored `constant`: never a standard error of 0."""
+    share = zero_spread_bound(layout, level)
+    low, high = constant * (1.0 - share), constant + (1.0 - constant) * share
+    return Estimate(constant, None, low, high, "rule of three (all documents score alike)", level)
+
+
+def mean_interval(values: NDArray[np.float64], layout: Layout, level: float) -> Estimate:
+    """The mean of `values` (n,), all in [0, 1], with the interval that fits them.
+
+    Student's t from `FEW_EVENTS` effective events on, `edge_ends` below, the rule of three where
+    all documents score alike. No ends where there is a single unit.
+    """
+    result = moments(values, layout)
+    value, se, df = float(result.mean), float(result.se), float(result.df)
+    if df <= 0:
+        return Estimate(value, None, None, None, _no_spread(layout), level)
+    if is_constant(values):
+        return rule_of_three(float(values[0]), layout, level)
+    events = effective_events(value, se)
+    if events < FEW_EVENTS:
+        low, high = edge_ends(value, se, df, layout, level)
+        method = f"Clopper-Pearson at the effective size or t on the logit, {show_df(df)} df"
+        if events < VERY_FEW:
+            method += f", only {events:.1f} effective events"
+    else:
+        half = t_quantile((1.0 + level) / 2.0, df) * se
+        low, high = max(0.0, value - half), min(1.0, value + half)
+        method = f"t with {show_df(df)} df"
+    return Estimate(value, se, low, high, f"{method}, {layout.describe()}", level, df)
+
+
+def edge_excess(values: NDArray[np.float64], layout: Layout) -> Excess | None:
+    """What few events add to the squared reach of Student's t, below and above, at each level.
+
+    Args:
+        values: (n,) scores in [0, 1], of one checkpoint or averaged over training seeds.
+        layout: The documents' clusters and strata.
+
+    Returns:
+        Level → squared distances to the ends of `mean_interval` minus the square of t's, which may
+        be negative; None where t holds.
+    """
+    result = moments(values, layout)
+    mean, se, df = float(result.mean), float(result.se), float(result.df)
+    constant = is_constant(values)
+    if df <= 0 or (not constant and effective_events(mean, se) >= FEW_EVENTS):
+        return None
+
+    def excess(level: float) -> tuple[float, float]:
+        ends = mean_interval(values, layout, level)
+        half = 0.0 if constant else t_quantile((1.0 + level) / 2.0, df) * se
+        below, above = mean - (ends.low or 0.0), (1.0 if ends.high is None else ends.high) - mean
+        return below**2 - half**2, above**2 - half**2
+
+    return excess
+
+
+def effective_events(mean: float, se: float) -> float:
+    """How many equal events away from the nearer end of [0, 1] would vary as much.
+
+    ``(min(ā, 1 - ā) / se)²``: n·ā/(1 - ā) for n independent 0/1 documents, fewer where the events
+    fall into few clusters. A mean of so many events is about as skewed as theirs.
+    """
+    return (min(mean, 1.0 - mean) / se) ** 2 if se > 0 else float("inf")
+
+
+def edge_ends(
+    mean: float, se: float, df: float, layout: Layout, level: float
+) -> tuple[float, float]:
+    """Ends for a mean ā in (0, 1) that few events decide: on each side the wider of two.
+
+    Clopper and Pearson's at the effective number of documents reaches far enough towards the end of
+    the range, Student's t on the logit, ``logit(ā) ± t·se / (ā(1-ā))``, away from it.
+
+    Where the few documents (or clusters) that score otherwise happen to agree, the spread is taken
+    too small. The largest that it can be, that of 0/1 units, therefore has the weight of a quarter
+    of an event, times |1 - 2ā|, since it is skewness that t misses. For independent 0/1 documents
+    this changes nothing.
+    """
+    events, few = effective_events(mean, se), PSEUDO_EVENTS * abs(1.0 - 2.0 * mean)
+    largest = mean * (1.0 - mean) / max(layout.effective_groups - 1.0, 0.5)
+    variance = max(se * se, (events * se * se + few * largest) / (events + few))
+    low, high = binomial_ends(mean, effective_size(mean, variance, df, layout, level), level)
+    half = t_quantile((1.0 + level) / 2.0, df) * np.sqrt(variance) / (mean * (1.0 - mean))
+    centre = np.log(mean / (1.0 - mean))
+    below, above = 1.0 / (1.0 + np.exp(-(centre + np.array([-half, half]))))
+    return min(low, float(below)), max(high, float(above))
+
+
+def effective_size(mean: float, variance: float, df: float, layout: Layout, level: float) -> float:
+    """How many independent 0/1 documents would show `variance` around `mean`; n where they are.
+
+    ``1 + ā(1-ā) / variance · (t_{n-1} / t_df)²``, the last factor for the few degrees of freedom
+    that clusters leave (Korn and Graubard 1998).
+    """
+    probability = (1.0 + level) / 2.0
+    ratio = t_quantile(probability, max(layout.n - 1.0, 1.0)) / t_quantile(probability, df)
+    return float(1.0 + mean * (1.0 - mean) / variance * ratio**2)
+
+
+def effective_binomial(
+    values: NDArray[np.float64], layout: Layout, level: float
+) -> tuple[float, float]:
+    """Clopper and Pearson's ends for the mean of `values` (n,) in [0, 1] at their effective size.
+
+    Constant values show no spread: 0 and 1 get the exact one-sided ends.
+    """
+    if is_constant(values):
+        share = zero_spread_bound(layout, (1.0 + level) / 2.0)
+        constant = float(values[0])
+        return constant * (1.0 - share), constant + (1.0 - constant) * share
+    result = moments(values, layout)
+    mean = float(result.mean)
+    size = effective_size(mean, float(result.se) ** 2, float(result.df), layout, level)
+    return binomial_ends(mean, size, level)
+
+
+def binomial_ends(mean: float, size: float, level: float) -> tuple[float, float]:
+    """Clopper and Pearson's ends (1934) for the share `mean` of `size` documents, whole or not."""
+    from scipy.special import betaincinv
+
+    tail, hits = (1.0 - level) / 2.0, mean * size
+    low = betaincinv(hits, size - hits + 1.0, tail) if hits > 0 else 0.0
+    high = betaincinv(hits + 1.0, size - hits, 1.0 - tail) if hits < size else 1.0
+    return float(low), float(high)
+
+
+def _no_spread(layout: Layout) -> str:
+    if layout.n == 1:
+        return ONE_DOCUMENT
+    return f"point value ({layout.groups} independent units in {layout.levels} strata)"
+
+
+ENOUGH = 30.0  # effective events of gains and of losses from which t holds
+SYMMETRIC = 100.0  # events to which the skewness of the mean must correspond for t to hold
+
+
+def _events(values: NDArray[np.float64], layout: Layout) -> float:
+    """``(mean / se)²`` of (n,) numbers: the count of equal events that would vary as much.
+
+    0 where nothing happened, infinite where all documents are alike.
+    """
+    result = moments(values, layout)
+    mean, se = float(result.mean), float(result.se)
+    if mean <= 1e-12:
+        return 0.0
+    return (mean / se) ** 2 if se > 1e-12 else float("inf")
+
+
+def few_events(gap: NDArray[np.float64], layout: Layout) -> bool:
+    """Whether the mean of (n,) differences is too far from symmetric for Student's t.
+
+    Its skewness ``Σ u³ / (Σ u²)^{3/2}``, with one more document that differs by 1 on the worse
+    side, is to be at most that of a hundred events, and either side is to have thirty.
+    """
+    sides = (np.maximum(gap, 0.0), np.maximum(-gap, 0.0))
+    if min(_events(side, layout) for side in sides) < ENOUGH - 1e-6:
+        return True
+    rest = unit_residuals(gap, layout)
+    cubes, squares = abs(float(np.sum(rest**3))) + 1.0, float(np.sum(rest**2)) + 1.0
+    return squares**3 / cubes**2 < SYMMETRIC - 1e-6
+
+
+def mover(
+    gap: NDArray[np.float64], layout: Layout, level: float, *, unseen: bool = True
+) -> tuple[float, float]:
+    """How far the interval for the mean of `gap` (n,) reaches down and up.
+
+    The two sides have the correlation of their documents (or clusters), taken as 0 where positive.
+    With `unseen`, an end is never nearer than documents that were not drawn allow: the share of
+    documents unlike all of those is at most ``1 - tail^(1/n)``, and each may differ by 1.
+    """
+    sides = (np.maximum(gap, 0.0), np.maximum(-gap, 0.0))
+    (gain_down, gain_up), (loss_down, loss_up) = (
+        _reach(side, layout, level, unseen=unseen) for side in sides
+    )
+    gains, losses = (unit_residuals(side, layout) for side in sides)
+    scale = float(np.sqrt(np.square(gains).sum() * np.square(losses).sum()))
+    correlation = min(0.0, float(gains @ losses) / scale) if scale > 0 else 0.0
+
+    def distance(x: float, y: float) -> float:
+        return float(np.sqrt(x * x + y * y - 2.0 * correlation * x * y))
+
+    return distance(gain_down, loss_up), distance(gain_up, loss_down)
+
+
+def _reach(
+    side: NDArray[np.float64], layout: Layout, level: float, *, unseen: bool
+) -> tuple[float, float]:
+    mean = float(side.mean())
+    share = zero_spread_bound(layout, (1.0 + level) / 2.0)
+    if not float(moments(side, layout).se) > 1e-12:  # all documents, or all clusters, are alike
+        return mean * share, (1.0 - mean) * share * unseen
+    low, high = effective_binomial(side, layout, level)
+    return mean - low, max(high - mean, share * (1.0 - float(side.max())) if unseen else 0.0)
+
+
+def skew_excess(gap: NDArray[np.float64], layout: Layout) -> Excess | None:
+    """What MOVER adds to the squared reach of Student's t, below and above, at each level.
+
+    None where t holds. The two together reach to the farther of both.
+    """
+    if layout.df <= 0 or not few_events(gap, layout):
+        return None
+    result = moments(gap, layout)
+
+    def excess(level: float) -> tuple[float, float]:
+        squared = (t_quantile((1.0 + level) / 2.0, result.df) * float(result.se)) ** 2
+        down, up = mover(gap, layout, level)
+        return max(down * down - squared, 0.0), max(up * up - squared, 0.0)
+
+    return excess
+
 
 def interval(
     values: Any,
     *,
-    rng: np.random.Generator | None = None,  # noqa: ARG001
     clusters: Sequence[Any] | None = None,
     strata: Sequence[Any] | None = None,
     level: float = 0.95,
 ) -> Estimate:
-    """The mean of per-document scores with the interval that fits: `aurac.stats.mean_interval`.
+    """The mean of per-document scores with the interval that fits: `aurac.stats.intervals`.
 
     Args:
         values: (n,) scores in [0, 1], such as `aurac.curves.area.document_areas`.
-        rng: Accepted and not used: nothing is drawn.
         clusters: n labels of what documents share; then units are clusters.
         strata: n labels of fixed groups; then the spread is within them.
         level: Coverage.
@@ -54,17 +291,6 @@ def interval(
     return mean_interval(array, Layout.make(array.size, clusters, strata), level)
 
 
-def score_interval(
-    curve: Any,
-    *,
-    rng: np.random.Generator | None = None,  # noqa: ARG001
-    axis: str = "log2",
-    level: float = 0.95,
-) -> Score:
-    """`aurac.score`, which has the same interval; `rng` is accepted and not used."""
-    return score(curve, axis, level)
-
-
 def as_vector(values: Any) -> NDArray[np.float64]:
     """(n,) float64 with at least one number.
 
@@ -79,12 +305,3 @@ def as_vector(values: Any) -> NDArray[np.float64]:
     if array.ndim != 1 or array.size == 0:
         raise CurveError(f"document scores of shape {array.shape}", expected="(documents,)")
     return array
-
-
-def standard_error(
-    values: Any, *, clusters: Sequence[Any] | None = None, strata: Sequence[Any] | None = None
-) -> float | None:
-    """Standard error of the mean of (n,) numbers; None from a single unit or constant numbers."""
-    array = as_vector(values)
-    result = moments(array, Layout.make(array.size, clusters, strata))
-    return None if result.df <= 0 or is_constant(array) else float(result.se)

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.area import check_axis, document_areas
-from aurac.curves.curve import Curve
+from aurac.curves.area import check_axis
 from aurac.errors import CurveError
-from aurac.stats.mean import (
-    Estimate,
-    Layout,
-    check_level,
-    layout_of,
-    t_quantile,
-)
+from aurac.stats.groups import group_of, together
+from aurac.stats.mean import Estimate, Layout, check_level, t_quantile
 from aurac.stats.seeds import (
     Components,
     Names,
     as_matrix,
     components,
     estimate_from,
-    over_arms,
+    over_groups,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from aurac.curves.curve import Curve
+    from aurac.stats.groups import RecipeGroup
 
 POWER = 0.8
 
@@ -56,22 +53,22 @@ class Difference:
 
 @dataclass(frozen=True)
 class PairedCurves:
-    """Two curves compared on the documents and ranks they share.
+    """Two curves or recipe groups compared on the documents and ranks they share.
 
     Attributes:
         difference: Of their AURAC, b - a.
         axis: "log2" or "linear".
         ranks: The K ranks compared.
-        gained: For each rank the documents on which b scores higher.
-        lost: For each rank the documents on which b scores lower.
+        gained: For each rank the documents on which b scores higher; None for several seeds.
+        lost: For each rank the documents on which b scores lower; None for several seeds.
         n_docs: Documents in common: all of them, or the comparison is refused.
     """
 
     difference: Difference
     axis: str
     ranks: tuple[int, ...]
-    gained: tuple[int, ...]
-    lost: tuple[int, ...]
+    gained: tuple[int, ...] | None
+    lost: tuple[int, ...] | None
     n_docs: int
 
 
@@ -79,7 +76,6 @@ def difference(
     a: Any,
     b: Any,
     *,
-    rng: np.random.Generator | None = None,  # noqa: ARG001
     clusters: Sequence[Any] | None = None,
     strata: Sequence[Any] | None = None,
     level: float = 0.95,
@@ -90,7 +86,6 @@ def difference(
     Args:
         a: (n,) scores in [0, 1], or (S_a, n) for S_a training seeds.
         b: (n,) or (S_b, n), on the same documents in the same order.
-        rng: Accepted and not used: nothing is drawn.
         clusters: n labels of what documents share.
         strata: n labels of fixed groups.
         level: Coverage of the interval, and 1 - size of the test behind `mde`.
@@ -107,10 +102,10 @@ def difference(
         )
     check_level(level)
     layout = Layout.make(first.shape[1], clusters, strata)
-    return compare_arms(first, second, layout, level=level, power=power)
+    return compare(first, second, layout, level=level, power=power)
 
 
-def compare_arms(
+def compare(
     a: NDArray[np.float64],
     b: NDArray[np.float64],
     layout: Layout,
@@ -123,7 +118,7 @@ def compare_arms(
 
     `names` are the seeds of a and of b, by which tasks are matched in an aggregate.
     """
-    gap = over_arms([b, a], [1, -1])
+    gap = over_groups([b, a], [1, -1])
     labels = None if names is None else names[::-1]
     parts = components([b, a], [1, -1], layout, averaged=gap, names=labels)
     estimate = estimate_from(parts, level, layout.describe(), (-1.0, 1.0))
@@ -139,20 +134,12 @@ def _detectable(parts: Components, level: float, power: float) -> float | None:
     se = float(np.sqrt(variance))
     if not se > 0:
         return None
-    if parts.excess is None and all(arm.seeds == 1 for arm in parts.arms):
+    if parts.excess is None and all(group.seeds == 1 for group in parts.groups):
         return detectable(se, df, level, power)
     # The end that looks towards 0 (the farther one for no difference) must clear it by chance.
     down, up = parts.reach(level)
     towards = max(down, up) if abs(parts.value) <= 1e-12 else (down if parts.value > 0 else up)
     return towards + t_quantile(power, float("inf")) * se
-
-
-def differing_units(gap: NDArray[np.float64], layout: Layout) -> int:
-    """Independent units with at least one document whose scores differ."""
-    changed = np.abs(gap) > 1e-12
-    if layout.clusters is None:
-        return int(np.count_nonzero(changed))
-    return int(np.count_nonzero(np.bincount(layout.clusters, weights=changed)))
 
 
 def detectable(se: float, df: float, level: float = 0.95, power: float = POWER) -> float:
@@ -172,128 +159,10 @@ def detectable(se: float, df: float, level: float = 0.95, power: float = POWER) 
     return (exact if np.isfinite(exact) and abs(exact / normal - 1) < 0.5 else normal) * se
 
 
-def shared_ranks(a: Curve, b: Curve, support: str | None) -> tuple[int, ...]:
-    """The ranks on which two curves are compared.
-
-    Args:
-        a: One curve.
-        b: The other.
-        support: None refuses unequal grids; "common" takes the ranks that both have.
-
-    Raises:
-        CurveError: Unequal grids without "common", or fewer than two common ranks.
-    """
-    if support not in (None, "common"):
-        raise CurveError(f"support {support!r}", expected="None or 'common'")
-    for curve in (a, b):
-        if curve.missing and support is None:
-            rank, reason = next(iter(curve.missing.items()))
-            raise CurveError(
-                f"{curve.label} has no accuracy at rank {rank} ({reason})",
-                fix="compare on support='common'",
-            )
-    if a.ranks == b.ranks:
-        return a.ranks
-    if support is None:
-        raise CurveError(
-            f"{a.label} has ranks {_list(a.ranks)} and {b.label} has {_list(b.ranks)}",
-            expected="the same ranks, since the grid changes the area",
-            fix="compare on support='common'",
-        )
-    common = tuple(r for r in a.ranks if r in b.ranks)
-    if len(common) < 2:
-        raise CurveError(
-            f"{a.label} and {b.label} have {len(common)} ranks in common", expected="at least 2"
-        )
-    return common
-
-
-def _list(ranks: Sequence[int]) -> str:
-    return ", ".join(map(str, ranks))
-
-
-def same_documents(a: Curve, b: Curve) -> NDArray[np.intp] | None:
-    """Where each of a's documents stands in b, or None where the order is the same.
-
-    Raises:
-        CurveError: No per-document outcomes, another task or metric, other documents, or the same
-            identities with other contents or prompts.
-    """
-    for name in ("task", "metric", "prompts"):
-        left, right = getattr(a, name), getattr(b, name)
-        if left is not None and right is not None and left != right:
-            raise CurveError(
-                f"{a.label} and {b.label} differ in {name} ({_short(left)} and {_short(right)})",
-                expected="the same documents and prompts for both",
-            )
-    for curve in (a, b):
-        if curve.outcomes is None:
-            raise CurveError(f"{curve.label} has no per-document outcomes to pair")
-    order = _order(a, b)
-    _same_labels(a, b, order)
-    return order
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:12]}…"
-
-
-def _order(a: Curve, b: Curve) -> NDArray[np.intp] | None:
-    left, right = a.doc_ids, b.doc_ids
-    if left is right or left == right:
-        if a.n_docs != b.n_docs:
-            raise CurveError(
-                f"{a.label} has {a.n_docs} documents and {b.label} has {b.n_docs}",
-                expected="the same documents for both",
-            )
-        return None
-    if left is None or right is None:
-        raise CurveError(
-            f"only one of {a.label} and {b.label} says which documents it was evaluated on",
-            fix="give doc_ids to both, or to neither and keep the order the same",
-        )
-    unequal = set(left) ^ set(right)
-    if unequal:
-        raise CurveError(
-            f"{a.label} and {b.label} were evaluated on different documents: {len(unequal)} are in "
-            f"only one of them, {min(unequal)!r} among them",
-            expected="the same documents for both",
-        )
-    place = {doc: i for i, doc in enumerate(right)}
-    return np.array([place[doc] for doc in left], dtype=np.intp)
-
-
-def _same_labels(a: Curve, b: Curve, order: NDArray[np.intp] | None) -> None:
-    for name in ("doc_hashes", "clusters", "strata"):
-        left, right = getattr(a, name), getattr(b, name)
-        if left is right or left is None or right is None:
-            continue
-        if order is not None:
-            right = tuple(right[i] for i in order)
-        if left != right:
-            where = next(i for i, (x, y) in enumerate(zip(left, right, strict=True)) if x != y)
-            doc = a.doc_ids[where] if a.doc_ids else where
-            raise CurveError(
-                f"document {doc!r} has other {name} in {a.label} than in {b.label}",
-                expected="the same documents and prompts for both",
-            )
-
-
-def with_labels_of(a: Curve, b: Curve, order: NDArray[np.intp] | None) -> Curve:
-    """Curve a with the clusters and strata that only b has, in a's order of the documents."""
-    added: dict[str, Any] = {}
-    for name in ("clusters", "strata"):
-        theirs = getattr(b, name)
-        if getattr(a, name) is None and theirs is not None:
-            added[name] = theirs if order is None else tuple(theirs[i] for i in order)
-    return replace(a, **added) if added else a
-
-
 def paired_curves(
     a: Any,
     b: Any,
     *,
-    rng: np.random.Generator | None = None,  # noqa: ARG001
     axis: str = "log2",
     level: float = 0.95,
     support: str | None = None,
@@ -303,9 +172,8 @@ def paired_curves(
     ``D_d = b_d - a_d`` of the documents' own areas, then the same formulas as for one adapter.
 
     Args:
-        a: A `Curve` with outcomes, or what `Curve.coerce` accepts.
+        a: A `Curve` with outcomes, or what `as_curve` accepts; a list of them are training seeds.
         b: Another on the same documents; joined on `doc_ids`, by position where neither has any.
-        rng: Accepted and not used: nothing is drawn.
         axis: "log2" or "linear".
         level: Coverage.
         support: "common" to compare curves with unequal ranks on those that both have.
@@ -315,29 +183,29 @@ def paired_curves(
     """
     check_axis(axis)
     check_level(level)
-    first, second = Curve.coerce(a), Curve.coerce(b)
-    ranks = shared_ranks(first, second, support)
-    order = same_documents(first, second)
-    first, second = first.at(ranks), second.at(ranks)
-    left, right = document_areas(first, axis), document_areas(second, axis)
-    if order is not None:
-        right = right[order]
-    layout = layout_of(with_labels_of(first, second, order))
-    result = compare_arms(left[None], right[None], layout, level=level)
-    gained, lost = gained_and_lost(first, second, order)
-    return PairedCurves(result, axis, ranks, gained, lost, left.size)
+    return paired_groups(group_of(a), group_of(b), axis=axis, level=level, support=support)
 
 
-def gained_and_lost(
-    a: Curve, b: Curve, order: NDArray[np.intp] | None
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Documents on which b scores higher, and lower, at each of the common ranks."""
+def paired_groups(
+    a: RecipeGroup, b: RecipeGroup, *, axis: str, level: float, support: str | None = None
+) -> PairedCurves:
+    """As `paired_curves`, of two recipe groups."""
+    first, second = together([a, b], support)
+    left, right = first.areas(axis), second.areas(axis)
+    names = (first.names, second.names)
+    result = compare(left, right, first.layout, level=level, names=names)
+    single = first.seeds == second.seeds == 1
+    gained, lost = gained_and_lost(first.first, second.first) if single else (None, None)
+    return PairedCurves(result, axis, first.ranks, gained, lost, left.shape[1])
+
+
+def gained_and_lost(a: Curve, b: Curve) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Documents on which b scores higher, and lower, at each rank; documents in the same order."""
     if a.outcomes is None or b.outcomes is None:
         raise CurveError("no per-document outcomes to compare")
     ours: NDArray[Any] = a.outcomes
     theirs: NDArray[Any] = b.outcomes
     if a.right is not None and b.right is not None:  # eight times less to read
         ours, theirs = a.right, b.right
-    theirs = theirs if order is None else theirs[:, order]
     gained = tuple(int(np.count_nonzero(row)) for row in theirs > ours)
     return gained, tuple(int(np.count_nonzero(row)) for row in theirs < ours)

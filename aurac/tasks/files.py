@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.files import write_atomic
-from aurac.tasks.record import plain
+from aurac.tasks.metrics import plain
 
 if TYPE_CHECKING:
     from aurac.models.base import LoadedBase
-    from aurac.tasks.task import BuiltTask, Leaf
+    from aurac.tasks.metrics import Leaf
+    from aurac.tasks.task import BuiltTask
 
 FOLDER = "requests"
 

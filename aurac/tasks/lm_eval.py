@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.files import sha256_json
 from aurac.tasks import local_data
-from aurac.tasks.failures import translated
-from aurac.tasks.isolation import quiet, seeded
-from aurac.tasks.metrics import ANY_TASK, choose_metric
+from aurac.tasks.metrics import ANY_TASK, Document, Leaf, choose_metric
 from aurac.tasks.options import TaskOptions
 from aurac.tasks.requests import chat_text
-from aurac.tasks.task import BuiltTask, Document, Leaf
+from aurac.tasks.task import BuiltTask
 from aurac.tasks.upstream import (
     BAR_MODULES,
     LOGGERS,
@@ -34,8 +32,11 @@ from aurac.tasks.upstream import (
     doc_hash,
     find_task,
     metrics_of,
+    quiet,
     reference_answers,
     sample_size,
+    seeded,
+    translated,
 )
 
 if TYPE_CHECKING:

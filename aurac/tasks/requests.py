@@ -16,15 +16,15 @@ from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from aurac.engine import EngineOptions, UnsupportedRequestError
 from aurac.engine.counts import answered_by
-from aurac.engine.options import EngineOptions, UnsupportedRequestError
 from aurac.errors import CellError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from aurac.engine.header import Header
-    from aurac.engine.prompts import GenerationRequest
+    from aurac.engine.kv_cache import Header
+    from aurac.engine.tokens import GenerationRequest
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Requests:
         kind = str(instance.request_type)
         if kind != "generate_until":
             return kind
-        from aurac.engine.prompts import GenerationRequest
+        from aurac.engine.tokens import GenerationRequest
 
         try:
             self._greedy[index] = GenerationRequest.from_kwargs(*instance.args)
@@ -72,7 +72,7 @@ class Requests:
         What a text shares with the one before is read once. Of a generated answer half of what it
         may have is counted, each token like so many read ones.
         """
-        from aurac.engine.prompts import most_new_tokens
+        from aurac.engine.tokens import most_new_tokens
 
         total, before = 0.0, ""
         for instance in self.instances:
@@ -129,10 +129,9 @@ class _Tokens:
         cls, kind: str, requests: Requests, indices: list[int], tokenizer: Any, limit: int
     ) -> _Tokens:
         from aurac.engine.generate import shared_header
-        from aurac.engine.header import header_tokens
+        from aurac.engine.kv_cache import header_tokens
         from aurac.engine.prefix_tree import model_input
-        from aurac.engine.prompts import tokenise
-        from aurac.engine.tokens import encode_pairs
+        from aurac.engine.tokens import encode_pairs, tokenise
 
         if kind == "greedy":
             prompts = tokenise(tokenizer, requests.generations(indices), limit)
@@ -152,7 +151,7 @@ class _Tokens:
     def layout(self, indices: Sequence[int]) -> Any:
         """The layout of some of the requests."""
         from aurac.engine.prefix_tree import ScoringLayout
-        from aurac.engine.prompts import GenerationLayout
+        from aurac.engine.tokens import GenerationLayout
 
         key = tuple(indices)
         if key not in self.layouts:
@@ -217,7 +216,7 @@ class Answers:
     ) -> list[list[Any]] | None:
         """The engine's answers, or None for what it does not serve."""
         from aurac.engine.generate import generate
-        from aurac.engine.header import Header
+        from aurac.engine.kv_cache import Header
         from aurac.engine.loglikelihood import loglikelihoods
         from aurac.engine.running import require_causal
 

@@ -1,178 +1,50 @@
-"""A task with its requests, evaluated on one state of a model after another.
-
-lm-eval keeps a model's responses *in* its requests, and would hand those of the first model back
-for every later one; here each evaluation starts from empty lists and leaves empty lists behind.
-"""
+"""A task with its requests, evaluated on one state of a model after another."""
 
 from __future__ import annotations
 
-import math
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, chain
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from aurac.engine.counts import logit_noise, recording
-from aurac.errors import AuracError, CellError, TaskError
-from aurac.tasks.clusters import cluster_labels
-from aurac.tasks.metrics import check_scores
-from aurac.tasks.record import Log, aggregated
-from aurac.tasks.requests import (
-    Answers,
-    Requests,
-    documents_sha256,
-    prompts_sha256,
-)
+from aurac.errors import DataError, TaskError
+from aurac.tasks.metrics import Leaf, Outcome, check_scores
+from aurac.tasks.requests import Answers, Requests, documents_sha256, prompts_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     import torch
-    from numpy.typing import NDArray
 
-    from aurac.engine.options import EngineOptions
+    from aurac.engine import EngineOptions
     from aurac.tasks.requests import Progress, Reference
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What one state of a model did on some documents of a task, rows in their order.
+def cluster_labels(task: str, documents: Iterable[Any], field: str) -> tuple[str, ...]:
+    """One label for each document: documents with the same one are a cluster.
 
-    Attributes:
-        metrics: ``name,filter`` to (n,) scores, one for each document, for every metric that has
-            a number for each document.
-        responses: n entries: the generated text (a list of texts where the task asks for several),
-            or the list of the choices' log-likelihoods.
-        logged: What lm-eval's sample logs hold beyond these, see `aurac.tasks.record.Log`.
-        engine: What it cost and how many decisions were near ties (``Record.to_dict``).
+    Args:
+        task: For messages.
+        documents: Their contents.
+        field: Name of the field, such as `passage`; a field that is no text counts as its JSON.
+
+    Raises:
+        DataError: A document has no such field.
     """
-
-    metrics: dict[str, NDArray[np.float64]]
-    responses: list[Any]
-    logged: dict[str, Any]
-    engine: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Document:
-    """One document: its place in the split, its content, and the requests built from it."""
-
-    doc_id: int
-    content: Any
-    instances: tuple[Any, ...]
-    doc_hash: str
-
-
-@dataclass(frozen=True, eq=False)
-class Leaf:
-    """One lm-eval task with the requests it built; not a group.
-
-    Attributes:
-        task: lm-eval's task object.
-        documents: The documents that are evaluated, in order.
-        integrable: For each ``name,filter`` that the task declares, whether it is a mean over
-            documents of which more is better.
-        higher_is_better: For each of the same keys.
-    """
-
-    name: str
-    task: Any
-    documents: tuple[Document, ...]
-    integrable: Mapping[str, bool]
-    higher_is_better: Mapping[str, bool]
-
-    @property
-    def num_fewshot(self) -> int:
-        """Examples in each prompt."""
-        return int(self.task.get_config("num_fewshot") or 0)
-
-    @property
-    def instances(self) -> list[Any]:
-        """lm-eval's requests, in document order."""
-        return _instances(self.documents)
-
-    def judge(self, documents: Sequence[Document], answers: Sequence[list[Any]]) -> Outcome:
-        """Filters the answers and scores each document, as ``lm_eval.evaluate`` does.
-
-        Args:
-            documents: Some of the documents.
-            answers: For each of their requests, in order, its responses.
-
-        Raises:
-            CellError: lm-eval's filters or metrics fail on an answer.
-        """
-        instances = _instances(documents)
-        log = Log()
-        try:
-            for instance, responses in zip(instances, answers, strict=True):
-                instance.resps, instance.filtered_resps = list(responses), {}
-            for ensemble in self.task._filters:
-                ensemble.apply(instances)
-            scores = self._scores(documents, list(instances[0].filtered_resps), log)
-        except AuracError:
-            raise
-        except Exception as error:
-            raise CellError(
-                f"task {self.name!r} could not judge an answer ({type(error).__name__}: {error})"
-            ) from error
-        finally:
-            for instance in instances:
-                instance.resps, instance.filtered_resps = [], {}
-        at = 0
-        kept: list[Any] = []
-        for document in documents:
-            part = answers[at : at + len(document.instances)]
-            log.answered(part, document.instances[0].request_type)
-            kept.append(_kept(document, part))
-            at += len(document.instances)
-        return Outcome(metrics=scores, responses=kept, logged=log.to_dict())
-
-    def near_ties(
-        self, documents: Sequence[Document], answers: Sequence[list[Any]], noise: float
-    ) -> int:
-        """Documents whose two likeliest choices lie within twice the rounding of one logit."""
-        at = count = 0
-        for document in documents:
-            size = len(document.instances)
-            part, at = answers[at : at + size], at + size
-            if size < 2 or document.instances[0].request_type != "loglikelihood":
-                continue
-            best, second = sorted((responses[0][0] for responses in part), reverse=True)[:2]
-            count += best - second <= 2 * noise
-        return count
-
-    def _scores(
-        self, documents: Sequence[Document], filters: Iterable[str], log: Log
-    ) -> dict[str, NDArray[np.float64]]:
-        columns: dict[str, list[Any]] = {}
-        for chain_name in filters:
-            for index, document in enumerate(documents):
-                results = [instance.filtered_resps[chain_name] for instance in document.instances]
-                log.filtered(chain_name, results, document.instances)
-                judged = self.task.process_results(document.content, results)
-                for name, value in judged.items():
-                    column = columns.setdefault(f"{name},{chain_name}", [])
-                    column += [None] * (index - len(column))
-                    column.append(value)
-        whole = {k: column for k, column in columns.items() if len(column) == len(documents)}
-        numbers = {
-            key: np.array([float(value) for value in column])
-            for key, column in whole.items()
-            if all(map(_is_number, column))
-        }
-        log.judged(whole, numbers)
-        return numbers
-
-    def aggregates(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, float]:
-        """Values over all documents of the metrics that lm-eval does not aggregate by their mean.
-
-        Args:
-            columns: ``name,filter`` to what every document contributed, numbers or not.
-        """
-        return aggregated(columns, self.task.aggregation())
+    labels = []
+    for document in documents:
+        value = document.get(field) if isinstance(document, Mapping) else None
+        if value is None:
+            there = ", ".join(sorted(map(str, document))) if isinstance(document, Mapping) else ""
+            raise DataError(
+                f"a document of task {task!r} has no field {field!r} to cluster by",
+                expected=f"one of {there}" if there else None,
+            )
+        labels.append(value if isinstance(value, str) else json.dumps(value, default=str))
+    return tuple(labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -401,27 +273,8 @@ class Evaluation:
         return replace(outcome, engine=record.to_dict())
 
 
-def _instances(documents: Sequence[Document]) -> list[Any]:
-    return list(chain.from_iterable(document.instances for document in documents))
-
-
 def _clusters_of(members: Sequence[BuiltTask]) -> tuple[str, ...] | None:
     """The members' clusters; a document of a member without any is one by itself."""
     if all(member.clusters is None for member in members):
         return None
     return tuple(f"{i}:{label}" for i, m in enumerate(members) for label in m.clusters or m.doc_ids)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (Real, np.bool_)) and math.isfinite(float(value))
-
-
-def _kept(document: Document, answers: Sequence[list[Any]]) -> Any:
-    """A document's responses as they are kept: plain JSON values."""
-    first = [responses[0] for responses in answers]
-    if document.instances[0].request_type == "loglikelihood":
-        return [float(value) for value, _ in first]
-    if document.instances[0].request_type == "loglikelihood_rolling":
-        return [float(value) for value in first]
-    kept = [r[0] if len(r) == 1 else list(r) for r in answers]
-    return kept[0] if len(kept) == 1 else kept

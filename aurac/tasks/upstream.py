@@ -1,4 +1,4 @@
-"""lm-eval as it stands: where tasks are found, its seeds and hashes, its own model.
+"""lm-eval as it stands: its tasks, seeds, hashes and errors, its own model, quietly and isolated.
 
 Together with `aurac.tasks.lm_eval` the only place that imports lm-eval.
 """
@@ -8,17 +8,153 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import logging
 import math
+import random
+import warnings
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import cache, lru_cache
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.errors import TaskError
-from aurac.tasks.isolation import quiet, seeded
-from aurac.tasks.task_index import check_names, task_index
+import numpy as np
+
+from aurac.errors import AuracError, DataError, TaskError
+from aurac.tasks.index import check_names, task_index
 
 if TYPE_CHECKING:
-    from aurac.engine.options import EngineOptions
+    from collections.abc import Iterator, Sequence
+
+    from aurac.engine import EngineOptions
+
+
+_UNREACHABLE = {
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionError",
+    "DatasetNotFoundError",
+    "HfHubHTTPError",
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+    "ReadTimeout",
+}
+
+
+def translated(error: Exception, leaf: str, *, asked: str, local: bool) -> AuracError:
+    """A library's error, raised while a task's documents or prompts were made.
+
+    Args:
+        error: What was raised; its causes are looked at too.
+        leaf: The task lm-eval was working on.
+        asked: What the user asked for: ``leaf``, or a group or tag that brings it.
+        local: Whether its documents came from local files.
+    """
+    if isinstance(error, KeyError):
+        reason = f"there is no {error}"
+    else:
+        reason = f"{type(error).__name__}: {error}"
+    if local:
+        return DataError(
+            f"local data of task {leaf!r} does not fit its definition ({reason})",
+            expected="the columns of the task's hub data set, and enough few-shot examples",
+        )
+    if unreachable(error):
+        return DataError(
+            f"the documents of task {leaf!r} are not on this machine and the hub cannot be reached",
+            fix=f"give local files with --data {asked}=FOLDER",
+        )
+    return TaskError(f"lm-eval cannot build task {leaf!r} ({reason})")
+
+
+def unreachable(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, says that the hub or the data set was not reached."""
+    while error is not None:
+        if any(kind.__name__ in _UNREACHABLE for kind in type(error).__mro__):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def seeded(python: int, others: int) -> Iterator[None]:
+    """Seeds Python's, numpy's and torch's global generators; puts the caller's states back."""
+    import torch
+
+    state, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - tasks draw from it
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices=list(devices)):
+        random.seed(python)
+        np.random.seed(others)  # noqa: NPY002
+        torch.manual_seed(others)
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            np.random.set_state(numbers)  # noqa: NPY002
+
+
+@contextmanager
+def quiet(loggers: Sequence[str], modules: Sequence[str], *, prints: bool = True) -> Iterator[None]:
+    """Sends prints and warnings to :mod:`logging`, keeps loggers and bars off the terminal.
+
+    Args:
+        loggers: Loggers whose own handlers write to the terminal; their records go to the root.
+        modules: Modules whose ``tqdm`` is silenced.
+        prints: Whether standard output is taken too; not while a caller draws a progress bar on it.
+    """
+    said = StringIO()
+    with ExitStack() as stack:
+        for name in loggers:
+            stack.enter_context(_rerouted(logging.getLogger(name)))
+        for name in modules:
+            stack.enter_context(_without_bars(importlib.import_module(name)))
+        stack.enter_context(_without_dataset_bars())
+        caught = stack.enter_context(warnings.catch_warnings(record=True))
+        if prints:
+            stack.enter_context(redirect_stdout(said))
+        try:
+            yield
+        finally:
+            for line in [str(w.message) for w in caught or ()] + said.getvalue().splitlines():
+                _log.debug("%s", line)
+
+
+@contextmanager
+def _rerouted(logger: logging.Logger) -> Iterator[None]:
+    handlers, propagate = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [logging.NullHandler()], True
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = handlers, propagate
+
+
+@contextmanager
+def _without_bars(module: Any) -> Iterator[None]:
+    bar = module.tqdm
+    module.tqdm = lambda *args, **kwargs: bar(*args, **{**kwargs, "disable": True})
+    try:
+        yield
+    finally:
+        module.tqdm = bar
+
+
+@contextmanager
+def _without_dataset_bars() -> Iterator[None]:
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
 
 PYTHON_SEED = 0
 OTHER_SEED = 1234

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aurac.adapters.methods import method_named
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aurac.adapters import Adapter
-
-_METHODS = {
-    "lora": "LoRA (arXiv 2106.09685)",
-    "dylora": "DyLoRA (arXiv 2210.07558)",
-    "matryoshka": "MatryoshkaLoRA (arXiv 2605.07850)",
-}
 
 
 def card(adapter: Adapter, losses: Sequence[tuple[int, float]], versions: dict[str, str]) -> str:
     """The adapter's `README.md`, with the front matter that the hub reads."""
     recipe: dict[str, Any] = dict(adapter.recipe or {})
     digest, dtype = recipe.pop("sha256", None), recipe.pop("dtype_used", None)
-    method = _METHODS.get(str(recipe.get("method")), str(recipe.get("method")))
+    method = method_named(str(recipe["method"])).title
     data = recipe.get("task") or recipe.get("data")
     ranks = ", ".join(map(str, adapter.nesting.ranks)) if adapter.nesting else "not recorded"
     last = f"{losses[-1][1]:.4f} at step {losses[-1][0]}" if losses else "not logged"

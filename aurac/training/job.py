@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.adapters import Adapter, Nesting, adapter_from_peft, save_adapter
+from aurac.adapters import Adapter, adapter_from_peft, save_adapter
+from aurac.adapters.methods import method_named
 from aurac.errors import RecipeError, RunFolderError
 from aurac.files import write_atomic
 from aurac.models.base import LoadedBase, load_base
-from aurac.models.device import versions
-from aurac.models.memory import keep_freed_memory
+from aurac.models.device import keep_freed_memory, versions
 from aurac.training.card import card
 from aurac.training.checkpoints import (
     LOGGING_STEPS,
@@ -128,9 +128,9 @@ def _new_folder(folder: Path, *, force: bool) -> Path:
 
 def _trained(recipe: Recipe, model: Any, loaded: LoadedBase) -> Adapter:
     """The adapter that is in the model now, with where it comes from."""
-    return adapter_from_peft(
+    adapter = adapter_from_peft(
         model,
-        nesting=nesting_of(recipe),
+        nesting=recipe.nesting,
         rule=recipe.scaling,
         alpha=recipe.alpha,
         base=loaded.name,
@@ -139,18 +139,7 @@ def _trained(recipe: Recipe, model: Any, loaded: LoadedBase) -> Adapter:
         seed=recipe.seed,
         name=recipe.name,
     )
-
-
-def nesting_of(recipe: Recipe) -> Nesting:
-    """The nesting that the side-car records for a recipe."""
-    weights = {"matryoshka": recipe.rank_weights, "dylora": recipe.dylora_probabilities}
-    chosen = weights.get(recipe.method, ())
-    return Nesting(
-        method=recipe.method,
-        ranks=recipe.ranks,
-        weights=chosen or (1.0,) * len(recipe.ranks),
-        update=recipe.dylora_update if recipe.method == "dylora" else None,
-    )
+    return method_named(recipe.method).finish(adapter)
 
 
 def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, NestingHook]:
@@ -230,6 +219,7 @@ def _run_trainer(
         data_collator=Collator(loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id),
         callbacks=[NestingCallback(hook), clock, *callbacks],
         selected=selected,
+        hook=hook,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)

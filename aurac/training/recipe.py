@@ -6,13 +6,19 @@ import dataclasses
 import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
+from aurac.adapters import Nesting
+from aurac.adapters.methods import TrainingSetup, method_named, methods
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.errors import RecipeError
 from aurac.files import sha256_json
 
-Method = Literal["lora", "dylora", "matryoshka"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aurac.adapters.methods import Pass
+
 Scaling = Literal["none", "rank", "sqrt"]
 
 BUILT_IN = Path(__file__).parent / "recipes"
@@ -25,12 +31,13 @@ class Recipe:
 
     Attributes:
         name: What the adapter is called in tables.
-        method: `lora`, `dylora` or `matryoshka`; they differ only in the rank weights p.
+        method: `lora`, `dylora`, `matryoshka`, `nested_loss`, or the method of another package.
+        method_options: Settings of the method's own, e.g. `{ranks_per_step: 2}` of `nested_loss`.
         rank: The trained rank R.
         alpha: α of the scaling rule.
         scaling: The rule s_r: `none` α, `rank` α/r, `sqrt` α/√r.
         nested_ranks: S, the nested ranks (ignored by `lora`); empty means 1, 2, 4, …, R.
-        rank_weights: w_r, one per nested rank (matryoshka); empty means all 1.
+        rank_weights: w_r, one per nested rank (not `dylora`); empty means all 1.
         dylora_update: `prefix` (rows 1..b learn) or `frozen` (only row b learns).
         dylora_probabilities: Chances of each nested rank; empty means uniform.
         target_modules: Names of the layers that get an adapter.
@@ -58,7 +65,7 @@ class Recipe:
     """
 
     name: str
-    method: Method
+    method: str
     rank: int
     alpha: float = 1.0
     scaling: Scaling = "sqrt"
@@ -89,12 +96,15 @@ class Recipe:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_checkpointing: bool = False
     seed: int = 42
+    method_options: dict[str, Any] = field(default_factory=dict)
     sweep: dict[str, list[Any]] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Raise RecipeError on the first value out of range."""
         self._require("rank", self.rank >= 1, "an integer of at least 1")  # the others need it
+        self._require("method", self.method in methods(), ", ".join(methods()))
+        method = method_named(self.method)
         ranks = self.nested_ranks
         checks = {
             "alpha": (self.alpha > 0, "a positive number"),
@@ -126,9 +136,14 @@ class Recipe:
             "accumulation": (self.accumulation >= 1, "at least 1"),
             "learning_rate": (self.learning_rate > 0, "a positive number"),
             "documents": (self.documents >= 0, "0 (all) or more"),
+            "method_options": (
+                self.method_options.keys() <= method.options.keys(),
+                f"the options of {self.method}: {', '.join(method.options) or 'it has none'}",
+            ),
         }
         for name, (fine, expected) in checks.items():
             self._require(name, fine, expected)
+        method.check(self._setup)
 
     def _require(self, name: str, fine: bool, expected: str) -> None:  # noqa: FBT001
         if not fine:
@@ -140,16 +155,37 @@ class Recipe:
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """S: {R} for LoRA, else the nested ranks, by default 1, 2, 4, … and R."""
-        if self.method == "lora":
+        """S: {R} without nested training, else the nested ranks, by default 1, 2, 4, … and R."""
+        if not method_named(self.method).nested:
             return (self.rank,)
         return self.nested_ranks or default_nested_ranks(self.rank)
+
+    @property
+    def nesting(self) -> Nesting:
+        """How the ranks are trained, as the side-car file records it."""
+        weights = self.dylora_probabilities if self.method == "dylora" else self.rank_weights
+        if not method_named(self.method).nested:
+            weights = ()
+        update = self.dylora_update if self.method == "dylora" else None
+        return Nesting(self.method, self.ranks, weights, update)
+
+    def passes(self, step: int) -> Sequence[Pass]:
+        """The passes of optimizer step `step`, counted from 0."""
+        return method_named(self.method).passes(self._setup, step)
+
+    @property
+    def _setup(self) -> TrainingSetup:
+        return self.nesting.setup(
+            self.rank, self.scaling, self.alpha, seed=self.seed, options=self.method_options
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they are written into side-cars and results (without the sweep)."""
         values = dataclasses.asdict(self)
         values.pop("sweep")
         values.pop("folder")
+        if not self.method_options:  # so that recipes without any keep their hash
+            values.pop("method_options")
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @property

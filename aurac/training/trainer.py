@@ -1,4 +1,4 @@
-"""The HF Trainer with two changes: logits only where there are labels, and p set at each step."""
+"""The HF Trainer with two changes: logits only where there are labels, and the method's passes."""
 
 from __future__ import annotations
 
@@ -85,13 +85,18 @@ class StepSampler(torch.utils.data.Sampler[int]):
 class NestedTrainer(Trainer):
     """Trainer whose loss is the mean cross-entropy of the labelled tokens, in fp32.
 
-    The loss is the one of the unchanged Trainer (tokens averaged over the whole optimizer step and
-    all processes); only the logits that do not enter it are not computed.
+    The loss of a pass is the one of the unchanged Trainer (tokens averaged over the whole optimizer
+    step and all processes); only the logits that do not enter it are not computed. The loss of a
+    step is the weighted sum over the method's passes.
     """
 
-    def __init__(self, *args: Any, selected: SelectedLogits, **kwargs: Any) -> None:
+    _weight = 1.0
+
+    def __init__(
+        self, *args: Any, selected: SelectedLogits, hook: NestingHook, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.selected = selected
+        self.selected, self.hook = selected, hook
         self._dtypes = {
             name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad
         }
@@ -111,6 +116,16 @@ class NestedTrainer(Trainer):
         for name, parameter in self.model.named_parameters():
             if name in self._dtypes:
                 parameter.data = parameter.data.to(self._dtypes[name])
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
+        """Every pass of the step, one after another: memory holds the graph of one of them."""
+        losses = []
+        for one in self.hook.passes:
+            self.hook.use(one)
+            self._weight = one.weight
+            losses.append(super().training_step(model, inputs, *args))
+        self._weight = 1.0
+        return torch.stack(losses).sum()
 
     def compute_loss(
         self,
@@ -140,11 +155,12 @@ class NestedTrainer(Trainer):
             loss = total / torch.as_tensor(num_items_in_batch, device=total.device).clamp(min=1)
             if self.args.average_tokens_across_devices:
                 loss = loss * self.accelerator.num_processes
+        loss = loss * self._weight
         return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
 
 
 class NestingCallback(TrainerCallback):
-    """Sets p before each optimizer step and checks once that every layer has used it."""
+    """Sets the passes before each optimizer step and checks once that every layer has used it."""
 
     def __init__(self, hook: NestingHook) -> None:
         self.hook = hook

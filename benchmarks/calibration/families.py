@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from aurac.stats import difference, holm
-from aurac.stats.wording import verdict
+from aurac.stats.sentences import verdict
 from benchmarks.calibration.processes import Logistic
 from benchmarks.calibration.rows import Row, share
 

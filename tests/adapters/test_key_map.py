@@ -13,7 +13,7 @@ from support.adapters import random_adapter, tiny_llama
 from aurac.adapters import load_adapter
 from aurac.cli.inspect import inspect
 from aurac.errors import AuracError, CheckpointError, UsageError
-from aurac.models.known_base import KnownBase
+from aurac.models.base import KnownBase
 
 OVERRIDES = {"method": "lora", "scaling": "rank", "alpha": 8.0}
 FLAGS = ["--method", "lora", "--scaling", "rank"]

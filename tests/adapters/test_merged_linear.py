@@ -20,11 +20,11 @@ from torch import nn
 from torch.nn import functional
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
-from aurac.adapters.export import merge
+from aurac.adapters.attach import merge
 from aurac.cli.inspect import inspect
 from aurac.cli.truncate import truncate
 from aurac.errors import AuracError, CheckpointError, UsageError
-from aurac.models.known_base import KnownBase
+from aurac.models.base import KnownBase
 
 ALPHA = 6.0
 OVERRIDES = {"method": "dylora", "scaling": "rank", "alpha": ALPHA, "nested_ranks": [1, 2, 4]}
@@ -235,12 +235,12 @@ def test_a_file_for_a_conv1d_base_exports_without_a_warning(tmp_path, base_folde
 
 
 def test_a_base_that_is_not_here_is_fetched_only_when_needed(tmp_path, monkeypatch):
-    import aurac.models.known_base
+    import aurac.models.base
 
     def fetch(name):
         raise AuracError(f"asked for {name}")
 
-    monkeypatch.setattr(aurac.models.known_base, "resolve_base", fetch)
+    monkeypatch.setattr(aurac.models.base, "resolve_base", fetch)
     name = "model.layers.0.mlp.up_proj"
     torch.save(
         {f"{name}.lora_A": torch.ones(4, 32), f"{name}.lora_B": torch.ones(48, 4)},

@@ -134,7 +134,7 @@ def test_nothing_is_replaced_unless_told_to(tmp_path):
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    from aurac.adapters.formats import peft_write
+    from aurac.adapters import export
 
     adapter, folder = saved(tmp_path)
     before = load_adapter(folder).sha256
@@ -142,7 +142,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(peft_write, "save_file", full)
+    monkeypatch.setattr(export, "save_file", full)
     with pytest.raises(RunFolderError, match="No space left"):
         save_adapter(truncate(adapter, 1), folder, force=True)
     with pytest.raises(RunFolderError, match="No space left"):
@@ -177,7 +177,7 @@ def test_what_is_said_must_go_together(tmp_path):
         load_adapter(folder, nested_ranks=[1, 4])
     with pytest.raises(CheckpointError, match="its rank 4 as the last"):
         load_adapter(folder, method="dylora", nested_ranks=[1, 2])
-    with pytest.raises(UsageError, match="--method lorra"):
+    with pytest.raises(UsageError, match="method 'lorra'"):
         load_adapter(folder, method="lorra")
     assert load_adapter(folder, method="lora").nesting == Nesting("lora", (4,))
 

@@ -17,10 +17,9 @@ from transformers import (
 )
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
-from aurac.adapters.export import merge
+from aurac.adapters.attach import merge
 from aurac.errors import CheckpointError
-from aurac.models.base import load_base, resolve_base
-from aurac.models.known_base import KnownBase
+from aurac.models.base import KnownBase, load_base, resolve_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LORA = {"r": 4, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from aurac.cli import cli
-from aurac.models.base import DEFAULT_BASE, packaged_folder
 from aurac.models.device import SPINNING
+from aurac.models.packaged import DEFAULT_BASE, packaged_folder
 from aurac.runs import doctor
 
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from aurac.cli import COMMANDS, cli
 from aurac.cli._analysis import table
-from aurac.cli._messages import log_path, quiet_libraries
+from aurac.cli._logging import log_path, quiet_libraries
 from aurac.training.recipe import built_in_recipes
 
 
@@ -48,7 +48,7 @@ def test_every_option_says_what_it_is(name):
     command = cli.get_command(None, name)
     shown = {"--basis", "--question", "--alpha", "--power", "--dtype"}  # the choices say it
     for option in command.params:
-        if isinstance(option, click.Option) and not shown & set(option.opts):
+        if isinstance(option, click.Option) and not (option.hidden or shown & set(option.opts)):
             assert option.help, f"{name} {option.opts}"
 
 
@@ -101,15 +101,19 @@ def test_the_shell_completes_commands_tasks_and_recipes():
     assert sorted(complete("aurac train ")) == sorted(built_in_recipes())
 
 
-def test_lists_as_json(tmp_path, monkeypatch):
-    monkeypatch.setenv("AURAC_CACHE", str(tmp_path))
-    for arguments, known in (
-        (["tasks"], "aurac_word_problems"),
-        (["train", "--list"], "word_problems/lora"),
-        (["base", "--list"], "smollm2-135m-instruct-q4_1"),
-    ):
-        found = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).output)
-        assert known in [row["name"] if isinstance(row, dict) else row for row in found]
+@pytest.mark.parametrize(
+    ("arguments", "name", "shown"),
+    [
+        (["train", "--list"], "word_problems/lora", "120 steps"),
+        (["base", "--list"], "smollm2-135m-instruct-q4_1", "93 MB"),
+        (["zoo"], "adapters_zoo/word_problems/lora", "120 steps of 16 examples"),
+    ],
+)
+def test_lists_say_what_each_is_and_costs(arguments, name, shown):
+    rows = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).output)
+    assert name in [row.get("name", row.get("path")) for row in rows]
+    [line] = [x for x in CliRunner().invoke(cli, arguments).output.splitlines() if name in x]
+    assert shown in line
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ def test_other_commands_leave_the_terminal_as_it_was(compared, evil_adapter, tmp
 ABOVE = r"""
 import logging, sys, time
 from types import SimpleNamespace
-from aurac.cli._messages import quiet_libraries
+from aurac.cli._logging import quiet_libraries
 from aurac.terminal.console import visible_streams
 from aurac.runs.progress import SweepProgress
 

@@ -19,7 +19,7 @@ from support.adapters import (
 )
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
-from aurac.adapters.export import merge
+from aurac.adapters.attach import merge
 from aurac.cli.truncate import truncate
 from aurac.errors import AuracError, CheckpointError, RankError, RunFolderError, UsageError
 

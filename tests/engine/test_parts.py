@@ -15,19 +15,17 @@ from engine_models import reference_scores, reference_texts, tiny, tokenizer, wo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurac.engine import running
+from aurac.engine import EngineOptions, UnsupportedRequestError, running
 from aurac.engine.counts import counted_pass, recording
-from aurac.engine.fused import fused_adapters
 from aurac.engine.generate import generate
 from aurac.engine.loglikelihood import loglikelihoods
-from aurac.engine.options import EngineOptions, UnsupportedRequestError
 from aurac.engine.passes import make_subtree, plan_scoring
 from aurac.engine.prefix_tree import PrefixTree, ScoringLayout
 from aurac.engine.probe import Verdict, probe
-from aurac.engine.prompts import GenerationRequest
-from aurac.engine.running import cached_tokens, evaluating, score_logits
+from aurac.engine.running import cached_tokens, evaluating, fused_adapters, score_logits
+from aurac.engine.tokens import GenerationRequest
 from aurac.errors import UsageError
-from aurac.models import memory
+from aurac.models import device
 from aurac.tasks.requests import Requests
 
 sequences = st.lists(
@@ -89,7 +87,7 @@ def test_every_distinct_token_is_computed_once(fixed: bool) -> None:
     if fixed:
         assert plan.computed <= 1260
     assert layout.tree.n_nodes <= plan.computed <= 1.02 * layout.tree.n_nodes
-    assert plan.held == (300 if fixed else 0)
+    assert plan.cached == (300 if fixed else 0)
     assert max(len(step.tokens) for step in plan.steps) <= 512
     pairs = np.concatenate([step.pair for step in plan.steps])
     assert sorted(pairs.tolist()) == list(range(len(layout.pair_node)))
@@ -371,8 +369,8 @@ def test_a_threshold_that_is_refused_is_not_frozen(
         asked.append((option, value))
         return option == -1 or value <= most
 
-    monkeypatch.setattr(memory, "_set", setting)
-    assert memory.keep_freed_memory.__wrapped__() is kept
+    monkeypatch.setattr(device, "_set", setting)
+    assert device.keep_freed_memory.__wrapped__() is kept
     assert asked == calls
 
 

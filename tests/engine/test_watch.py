@@ -8,10 +8,10 @@ import pytest
 import torch
 from engine_models import tiny, tokenizer
 
+from aurac.engine.counts import watched
 from aurac.engine.generate import generate
 from aurac.engine.loglikelihood import loglikelihoods
-from aurac.engine.prompts import GenerationRequest
-from aurac.engine.watch import watched
+from aurac.engine.tokens import GenerationRequest
 from aurac.errors import CellError
 
 

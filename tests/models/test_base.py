@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from aurac.errors import BaseModelError
-from aurac.models.base import DEFAULT_BASE, load_base, resolve_base, sha256_weights
+from aurac.models.base import load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
+from aurac.models.packaged import DEFAULT_BASE
+from aurac.models.weights import sha256_weights
 
 
 def test_a_local_folder_loads(tiny_base_folder, isolated_cache):
@@ -197,8 +199,8 @@ def test_a_converted_base_is_for_whom_the_umask_lets(isolated_cache, monkeypatch
         save_file({"w": torch.ones(2)}, folder / "model.safetensors")
         (folder / "model.safetensors").chmod(0o600)
 
-    monkeypatch.setattr("aurac.models.base._fetch_gguf", lambda _model, work: work / "x.gguf")
-    monkeypatch.setattr("aurac.models.base._convert_gguf", convert)
+    monkeypatch.setattr("aurac.models.packaged._fetch_gguf", lambda _model, work: work / "x.gguf")
+    monkeypatch.setattr("aurac.models.packaged._convert_gguf", convert)
     assert group_writes(resolve_base(DEFAULT_BASE).path) == {"drwxrwxr-x", "-rw-rw-r--"}
 
 

@@ -14,18 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_runs import RunMaker, many_curves, zoo_run
 
-from aurac.report import charts, figures, paper, plots, style
+from aurac.report import figures, plots
+from aurac.report.comparisons import Group
 from aurac.report.documents import Changes, Step
-from aurac.report.model import Interval, parse
-from aurac.report.pictures import Pictures
-from aurac.report.strata import Group
+from aurac.report.figures import Pictures
+from aurac.report.model import MAX_HIGHLIGHTED, Interval, parse
 
 
 def drawn(curves, axis="log2"):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    highlight = {curve.id for curve in curves[: style.MAX_HIGHLIGHTED]}
-    labels = [curve.label for curve in curves[: style.MAX_HIGHLIGHTED]] + ["base (rank 0)"]
+    highlight = {curve.id for curve in curves[:MAX_HIGHLIGHTED]}
+    labels = [curve.label for curve in curves[:MAX_HIGHLIGHTED]] + ["base (rank 0)"]
     with figures.styled():
         figure = figures.single(
             lambda ax: plots.rank_accuracy(ax, curves, axis=axis, highlight=highlight),
@@ -120,17 +120,17 @@ SHAPES = ["one", "two", "six", "twenty", "flat", "same end", "single rank", "mis
 @pytest.mark.parametrize("case", SHAPES)
 def test_texts_of_cost_and_paper_figures_are_apart(case, tmp_path):
     curves = parse(CASES[case](tmp_path).results()).curves
-    highlight = {curve.id for curve in curves[: style.MAX_HIGHLIGHTED]}
+    highlight = {curve.id for curve in curves[:MAX_HIGHLIGHTED]}
     some = [curve for curve in curves if curve.id in highlight]
     draw = partial(plots.rank_accuracy, curves=curves, highlight=highlight, full=highlight)
     with figures.styled():
-        mpl.rcParams.update(paper.SMALL)
-        for width in paper.WIDTHS.values():
-            assert_apart(paper.figure(draw, width))
-            assert_apart(paper.figure(partial(charts.cost, curves=some), width))
+        mpl.rcParams.update(figures.SMALL)
+        for width in figures.WIDTHS.values():
+            assert_apart(figures.paper_figure(draw, width))
+            assert_apart(figures.paper_figure(partial(plots.cost, curves=some), width))
     with figures.styled():
         labels = [curve.label for curve in some]
-        cost = partial(charts.cost, curves=some)
+        cost = partial(plots.cost, curves=some)
         assert_apart(figures.single(cost, labels=labels, height=3.6, top=0.55))
 
 
@@ -143,7 +143,7 @@ def test_texts_of_gained_and_lost_are_apart(panels, steps):
         return Changes(f"an adapter with a long name {at}", "t", 1000, tuple(found))
 
     draws = [
-        partial(charts.gained_lost, changes=item(at), most=(0.999, 0.4)) for at in range(panels)
+        partial(plots.gained_lost, changes=item(at), most=(0.999, 0.4)) for at in range(panels)
     ]
     with figures.styled():
         across = 1 if steps > 6 or panels == 1 else 2
@@ -199,8 +199,8 @@ def test_a_missing_rank_is_a_gap_in_line_and_band(tmp_path):
 
 def test_published_inference_shares_the_hue_and_is_dashed_and_hollow(tmp_path):
     curves = parse(zoo_run(tmp_path, n=20).results()).curves
-    looks = style.looks(curves)
-    default, published = looks[style.key(curves[0])], looks[style.key(curves[1])]
+    looks = plots.looks(curves)
+    default, published = looks[plots.key(curves[0])], looks[plots.key(curves[1])]
     assert (default.colour, default.marker) == (published.colour, published.marker)
     assert default.line == "-"
     assert published.line != "-"
@@ -214,7 +214,7 @@ def test_published_inference_shares_the_hue_and_is_dashed_and_hollow(tmp_path):
     st.floats(0.01, 0.08),
 )
 def test_spread_keeps_order_gap_and_span(wanted, gap):
-    placed = style.spread(wanted, gap, 0.0, 1.0)
+    placed = plots.spread(wanted, gap, 0.0, 1.0)
     assert min(placed) >= -1e-9
     assert max(placed) <= 1 + 1e-9
     ascending = sorted(range(len(wanted)), key=lambda i: (wanted[i], i))
@@ -223,9 +223,9 @@ def test_spread_keeps_order_gap_and_span(wanted, gap):
 
 
 def test_spread_leaves_what_is_apart():
-    assert style.spread([0.1, 0.9, 0.5], 0.1, 0.0, 1.0) == pytest.approx([0.1, 0.9, 0.5])
+    assert plots.spread([0.1, 0.9, 0.5], 0.1, 0.0, 1.0) == pytest.approx([0.1, 0.9, 0.5])
     # Two that coincide move apart by half a gap each.
-    assert style.spread([0.5, 0.5], 0.1, 0.0, 1.0) == pytest.approx([0.45, 0.55])
+    assert plots.spread([0.5, 0.5], 0.1, 0.0, 1.0) == pytest.approx([0.45, 0.55])
 
 
 @pytest.mark.parametrize(

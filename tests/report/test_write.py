@@ -341,11 +341,11 @@ def test_many_tasks_are_summarised(tmp_path):
 
 
 def test_a_page_that_would_be_too_large_leaves_its_folds_out(zoo, monkeypatch, tmp_path):
-    from aurac.report import html
+    from aurac.report import render
 
     folder, _ = zoo
     whole = len(read(folder, "report.html"))
-    monkeypatch.setattr(html, "LIMIT", whole - 1)
+    monkeypatch.setattr(render, "LIMIT", whole - 1)
     write_report(folder, out=tmp_path)
     text = read(tmp_path, "report.html")
     assert len(text) < whole - 1

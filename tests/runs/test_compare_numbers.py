@@ -11,9 +11,8 @@ from support.adapters import save_with_peft
 
 from aurac.cli import cli
 from aurac.errors import CurveError
+from aurac.report.comparisons import Paired, pooled
 from aurac.report.model import parse
-from aurac.report.paired import Paired
-from aurac.report.pool import pooled
 
 TASK = "aurac_word_problems_mc"
 NAMES = ("one", "two", "three")

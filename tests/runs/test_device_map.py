@@ -19,7 +19,7 @@ from support.adapters import save_with_peft
 
 from aurac.adapters import attach, load_adapter, prepare
 from aurac.cli import cli
-from aurac.engine.options import EngineOptions
+from aurac.engine import EngineOptions
 from aurac.errors import UsageError
 from aurac.models.base import load_base
 from aurac.runs.settings import parse_device_map

@@ -16,7 +16,8 @@ from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError
 from aurac.runs import estimate
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import DryRun, dry_run
-from aurac.runs.store import CellStore, read_cell
+from aurac.runs.log import cell_costs
+from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,11 +74,12 @@ def test_afterwards_only_what_compare_would_add_is_left(adapter, run):
         "mine · prefix · rule": (2,),
     }
     assert {path.name for path in (run / "cells").iterdir()} == before  # nothing was written
-    seconds = sorted(read_cell(path).seconds for path in (run / "cells").iterdir())
+    [costs] = cell_costs(run).values()
+    seconds = sorted(seconds for seconds, _ in costs)
     assert found.seconds_low > 2 * seconds[0]  # two cells, and what is beside them
     assert found.seconds_high > 2 * seconds[-1] + 2
     assert found.seconds_low < found.seconds < found.seconds_high
-    assert "5 stored cells" in found.seconds_from
+    assert f"from 5 cells of the same tasks in {run}" in found.seconds_from
 
 
 def test_cells_that_failed_are_left_alone_unless_asked_for(adapter, run, tmp_path):
@@ -141,8 +143,8 @@ def test_without_a_run_a_probe_gives_the_range(
     assert "from a short measurement of this machine (0 GFLOP/s in float32)" in found.seconds_from
 
 
-def test_the_probe_measures_this_machine(tiny_base_folder):
-    assert 1e6 < estimate._flops_per_second(tiny_base_folder, "float32") < 1e15
+def test_the_probe_measures_this_machine():
+    assert 1e6 < estimate._flops_per_second(32, "float32") < 1e15
 
 
 def test_earlier_runs_of_the_base_give_a_narrower_range(

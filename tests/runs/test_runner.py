@@ -1,4 +1,4 @@
-"""Around cells: order, sharing, failures, memory, signals, faults at every write."""
+"""Around cells: sharing, failures, memory, signals, faults at every write."""
 
 from __future__ import annotations
 
@@ -12,116 +12,24 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import runs_doubles
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from runs_doubles import Model, Task, planned, runner
+from runs_doubles import Model, Recorder, Task, planned, runner
 
-from aurac.engine.options import EngineOptions
+from aurac.engine import EngineOptions
 from aurac.errors import BaseModelError, RunFolderError
 from aurac.files import process_mark
-from aurac.runs.device_limits import LostDeviceError
+from aurac.runs.evaluator import LostDeviceError
 from aurac.runs.interrupts import Interrupted, Interrupts
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
-from aurac.runs.plan import (
-    PlannedCell,
-    block_size,
-    blocks_of,
-    coarse_levels,
-    plan,
-    shard_of,
-)
+from aurac.runs.progress import NoProgress
 from aurac.runs.runner import MOST_DEATHS, RunContext, Runner
 from aurac.runs.schema import Budgets, CellIdentity, decode_line
 from aurac.runs.store import CellStore
-
-# Order ------------------------------------------------------------------------------------------
-
-
-def test_coarse_ranks_come_first():
-    """Of 1 … 256 by doubling: 256, 1, then 16 (the middle), 4 and 64, and the rest."""
-    levels = coarse_levels((1, 2, 4, 8, 16, 32, 64, 128, 256))
-    order = sorted(levels, key=lambda rank: levels[rank])
-    assert order[:2] == [256, 1]
-    assert order[2:5] == [16, 4, 64]
-    assert set(order[5:]) == {2, 8, 32, 128}
-
-
-@given(st.sets(st.integers(1, 300), min_size=1, max_size=40))
-def test_every_rank_has_one_level_and_gaps_halve(ranks):
-    ranks = tuple(sorted(ranks))
-    levels = coarse_levels(ranks)
-    assert set(levels) == set(ranks)
-    for level in range(3, max(levels.values()) + 1):
-        known = [i for i, rank in enumerate(ranks) if levels[rank] <= level]
-        before = [i for i, rank in enumerate(ranks) if levels[rank] < level]
-        widest = max(b - a for a, b in itertools.pairwise(known))
-        assert widest <= (max(b - a for a, b in itertools.pairwise(before)) + 1) // 2
-
-
-def variant(name, ranks, role="default"):
-    adapter = SimpleNamespace(sha256=name)
-    return SimpleNamespace(
-        name=name, label=name, adapter=adapter, role=role, ranks=ranks, basis="prefix",
-        rescale="rule", fit_factors=None,
-    )  # fmt: skip
-
-
-def where(cell):
-    return (cell.variant.name if cell.variant else "base", cell.rank, cell.task.name)
-
-
-def test_the_plan_gives_whole_curves_early():
-    from runs_doubles import base
-
-    shown, compared = variant("shown", (1, 2, 4), "published"), variant("a", (1, 2, 4))
-    cells = plan([shown, compared], [Task("t"), Task("u")], base())
-    assert [where(cell) for cell in cells] == [
-        ("a", 4, "t"), ("a", 4, "u"), ("shown", 4, "t"), ("shown", 4, "u"),
-        ("base", 0, "t"), ("base", 0, "u"),
-        ("a", 1, "t"), ("a", 1, "u"), ("shown", 1, "t"), ("shown", 1, "u"),
-        ("a", 2, "t"), ("a", 2, "u"), ("shown", 2, "t"), ("shown", 2, "u"),
-    ]  # fmt: skip
-
-
-def test_long_tasks_come_first_within_a_level_and_only_there():
-    """A task of 40 times the effort; one of 1.5 times counts as alike and keeps the order given."""
-    from runs_doubles import base
-
-    tasks = [Task("short", effort=10.0), Task("alike", effort=15.0), Task("long", effort=400.0)]
-    cells = plan([variant("a", (1, 2)), variant("b", (1, 2))], tasks, base())
-    assert [where(cell) for cell in cells] == [
-        ("a", 2, "long"), ("b", 2, "long"),
-        ("a", 2, "short"), ("a", 2, "alike"), ("b", 2, "short"), ("b", 2, "alike"),
-        ("base", 0, "long"), ("base", 0, "short"), ("base", 0, "alike"),
-        ("a", 1, "long"), ("b", 1, "long"),
-        ("a", 1, "short"), ("a", 1, "alike"), ("b", 1, "short"), ("b", 1, "alike"),
-    ]  # fmt: skip
-
-
-@given(st.integers(1, 9), st.lists(st.integers(1, 12), min_size=1, max_size=5))
-def test_shards_divide_every_task_evenly(of, sizes):
-    tasks = [Task(f"t{k}") for k in range(len(sizes))]
-    cells = [
-        PlannedCell(None, n, task, SimpleNamespace(key=f"{task.name}-{n}"), ())
-        for n in range(max(sizes))
-        for task, size in zip(tasks, sizes, strict=True)
-        if n < size
-    ]
-    shards = [shard_of(cells, k + 1, of) for k in range(of)]
-    assert Counter(map(id, cells)) == Counter(id(c) for shard in shards for c in shard)
-    assert max(map(len, shards)) - min(map(len, shards)) <= 1
-    for task in tasks:
-        counts = [sum(c.task is task for c in shard) for shard in shards]
-        assert max(counts) - min(counts) <= 1
-
 
 BLOCKS_OF_TWO = pytest.mark.usefixtures("_blocks_of_two")
 
@@ -145,37 +53,14 @@ def blocks_in(folder, cell):
 # Blocks -----------------------------------------------------------------------------------------
 
 
-@given(st.sets(st.integers(0, 700)), st.sampled_from([1, 64, 128, 1024]))
-def test_blocks_hold_each_place_once_and_lie_on_a_fixed_grid(places, size):
-    blocks = blocks_of(sorted(places), size)
-    assert [place for block in blocks for place in block] == sorted(places)
-    numbers = [{place // size for place in block} for block in blocks]
-    assert all(len(number) == 1 for number in numbers)
-    assert len(set.union(set(), *numbers)) == len(blocks)
-
-
-@pytest.mark.parametrize(
-    ("kind", "output", "effort", "size"),
-    [
-        ("cpu", "multiple_choice", 200, 128),
-        ("cpu", "generate_until", 470, 512),  # the bundled task
-        ("cpu", "generate_until", 5000, 128),  # gsm8k, 5-shot
-        ("cuda", "generate_until", 470, 1024),
-    ],
-)
-def test_blocks_are_larger_for_short_answers_and_on_an_accelerator(kind, output, effort, size):
-    task = SimpleNamespace(output_type=output, effort=effort * 50.0, n_docs=50)
-    assert block_size(task, kind) == size
-
-
 @BLOCKS_OF_TWO
 def test_a_cell_grows_by_what_is_missing_and_a_smaller_request_takes_its_part(tmp_path):
     def asked(n):
         task = Task("a", n=n)
         [cell] = cells = planned(task)
-        counted = []
-        runner(tmp_path, RunContext(on_documents=counted.append)).run(cells)
-        assert sum(counted) == n
+        seen = Recorder()
+        runner(tmp_path, progress=seen).run(cells)
+        assert sum(seen.counts) == n
         return cell, task.blocks
 
     first, blocks = asked(3)
@@ -306,7 +191,7 @@ def test_a_base_that_cannot_be_loaded_is_no_failure_of_a_cell(tmp_path):
     cells = planned(Task("a"), Task("b"))
     with Locks(tmp_path) as locks:
         with pytest.raises(BaseModelError, match="base 'b' cannot be loaded"):
-            Runner(missing, CellStore(tmp_path), EngineOptions(), RunContext(locks)).run(cells)
+            Runner(missing, EngineOptions(), RunContext(CellStore(tmp_path), locks)).run(cells)
         assert locks.keys() == set()
     assert CellStore(tmp_path).failed_keys() == set()
 
@@ -335,13 +220,14 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, error):
         if (options.batch_tokens or 1024) > 256:
             raise error
 
-    counted = []
-    context = RunContext(on_documents=counted.append, log=RunLog(tmp_path, "r"))
+    seen = Recorder()
+    context = {"progress": seen, "log": RunLog(tmp_path, "r")}
     cells = planned(Task("a", act=act), Task("b", act=act))
-    runner(tmp_path, context, options=EngineOptions(batch_tokens=1024, batch_size=8)).run(cells)
-    seen = [(o.batch_tokens, o.batch_size) for cell in cells for o in cell.task.calls]
-    assert seen == [(1024, 8), (512, 4), (256, 2), (256, 2)]
-    assert sum(counted) == 6
+    options = EngineOptions(batch_tokens=1024, batch_size=8)
+    runner(tmp_path, options=options, **context).run(cells)
+    budgets = [(o.batch_tokens, o.batch_size) for cell in cells for o in cell.task.calls]
+    assert budgets == [(1024, 8), (512, 4), (256, 2), (256, 2)]
+    assert sum(seen.counts) == 6
     for cell in cells:
         [note] = stored(tmp_path, cell).notes
         assert "at most 256 tokens and 2 sequences" in note
@@ -362,15 +248,15 @@ def test_each_block_says_its_own_budgets(tmp_path):
 
     task.act = act
     [cell] = cells = planned(task)
-    counted = []
+    seen = Recorder()
     options = EngineOptions(batch_tokens=512, batch_size=4, cache_tokens=2048)
-    runner(tmp_path, RunContext(on_documents=counted.append), options=options).run(cells)
+    runner(tmp_path, options=options, progress=seen).run(cells)
     assert task.blocks == [[0, 1], [2, 3], [4, 5]]
     small = Budgets(batch_tokens=256, batch_size=2, cache_tokens=1024)
     whole = Budgets(batch_tokens=512, batch_size=4, cache_tokens=2048)
     assert [block.budgets for block in blocks_in(tmp_path, cell)] == [whole, small, small]
     assert [len(block.notes) for block in blocks_in(tmp_path, cell)] == [0, 1, 1]
-    assert sum(counted) == 6
+    assert sum(seen.counts) == 6
 
 
 def test_what_never_fits_is_a_failure(tmp_path):
@@ -392,13 +278,13 @@ def test_a_lost_device_does_not_fail_every_later_cell(tmp_path):
 
 def test_a_bar_is_full_though_cells_fail(tmp_path):
     """A cell that failed after its answers were counted, one before, one that did not fail."""
-    model, counted = Model(), []
+    model, seen = Model(), Recorder()
     spoiled = Task("a", act=lambda _: setattr(model, "logits", math.nan))
     healed = Task("b", act=lambda _: setattr(model, "logits", 0.0))
     cells = planned(spoiled, healed, Task("c", act=raising(ValueError("no"))))
-    runner(tmp_path, RunContext(on_documents=counted.append), model=model).run(cells)
+    runner(tmp_path, model, progress=seen).run(cells)
     assert len(CellStore(tmp_path).failed_keys()) == 2
-    assert sum(counted) == 9
+    assert sum(seen.counts) == 9
 
 
 @BLOCKS_OF_TWO
@@ -408,11 +294,11 @@ def test_what_was_counted_of_a_cell_that_fails_later_is_counted_once(tmp_path):
     runner(tmp_path).run(early)
     task = Task("a", n=7)
     task.act = lambda _: task.blocks and raising(ValueError("no"))(None)
-    cells, counted = planned(task), []
-    runner(tmp_path, RunContext(on_documents=counted.append)).run(cells)
+    cells, seen = planned(task), Recorder()
+    runner(tmp_path, progress=seen).run(cells)
     assert task.blocks == [[2, 3]]
     assert CellStore(tmp_path).has_failed(cells[0].identity.key)
-    totals = list(itertools.accumulate(counted))
+    totals = list(itertools.accumulate(seen.counts))
     assert (totals[-1], max(totals)) == (7, 7)
     assert stored(tmp_path, cells[0]).doc_ids == ["0", "1", "2", "3"]  # kept for the next attempt
 
@@ -423,27 +309,23 @@ def test_what_was_counted_of_a_cell_that_fails_later_is_counted_once(tmp_path):
 @BLOCKS_OF_TWO
 def test_runners_share_the_cells_and_each_document_is_computed_once(tmp_path):
     cells = planned(*(Task(f"t{k}", seconds=0.01) for k in range(24)))
-    counted, ended = {}, {}
+    seen = [Recorder() for _ in range(3)]
 
-    def work(number):
-        counted[number], ended[number] = [], []
+    def work(progress):
         with Locks(tmp_path) as locks:
-            context = RunContext(
-                locks,
-                on_documents=counted[number].append,
-                on_settled=lambda cell, _how: ended[number].append(cell.label),
-            )
-            runner(tmp_path, context).run(cells)
+            runner(tmp_path, locks=locks, progress=progress).run(cells)
 
-    threads = [threading.Thread(target=work, args=[number]) for number in range(3)]
+    threads = [threading.Thread(target=work, args=[progress]) for progress in seen]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert [cell.task.blocks for cell in cells] == [[[0, 1], [2]]] * 24
     # Each of them was told of all requests, whoever answered them: its bar is full.
-    assert [sum(counts) for counts in counted.values()] == [24 * 3] * 3
-    assert [sorted(labels) for labels in ended.values()] == [sorted(c.label for c in cells)] * 3
+    names = sorted(cell.task.name for cell in cells)
+    for progress in seen:
+        assert sum(progress.counts) == 24 * 3
+        assert sorted(name for name, _ in progress.ended) == names
     assert CellStore(tmp_path).keys() == {cell.identity.key for cell in cells}
     assert list((tmp_path / "locks").iterdir()) == []
 
@@ -453,7 +335,7 @@ def test_a_cell_held_elsewhere_is_awaited_and_taken_when_it_is_given_back(tmp_pa
     with Locks(tmp_path) as other, Locks(tmp_path) as mine:
         assert other.acquire(cell.identity.key)
         threading.Timer(0.3, other.release, [cell.identity.key]).start()
-        runner(tmp_path, RunContext(mine)).run(cells)
+        runner(tmp_path, locks=mine).run(cells)
     assert len(cell.task.calls) == 1
 
 
@@ -465,7 +347,7 @@ def test_a_full_folder_is_not_listed_again_and_again_for_its_last_cell(tmp_path,
     with Locks(tmp_path) as other, Locks(tmp_path) as mine:
         assert other.acquire(cell.identity.key)
         threading.Timer(0.8, other.release, [cell.identity.key]).start()
-        runner(tmp_path, RunContext(mine)).run(cells)
+        runner(tmp_path, locks=mine).run(cells)
     assert len(cell.task.calls) == 1
     assert listings == []
 
@@ -488,7 +370,7 @@ def test_a_silent_owner_is_followed_and_its_blocks_are_kept(tmp_path, monkeypatc
                 waited.append(name)
                 clock[0] += 1801
 
-        runner(tmp_path, RunContext(locks, log=Patient(None))).run(cells)
+        runner(tmp_path, locks=locks, log=Patient(None)).run(cells)
     assert cell.task.blocks == [[2, 3], [4]]
     assert waited[:2] == ["waiting", "waiting"]
 
@@ -508,7 +390,7 @@ def test_what_another_added_under_a_lost_lock_counts_first(tmp_path):
 
     cell.task.act = act
     with Locks(tmp_path) as locks:
-        runner(tmp_path, RunContext(locks)).run(cells)
+        runner(tmp_path, locks=locks).run(cells)
         assert (tmp_path / "locks" / key).exists()  # the other's
     lines = blocks_in(tmp_path, cell)
     assert len(lines) == 4
@@ -530,14 +412,14 @@ def _ended():
 
 def test_a_cell_in_which_processes_keep_ending_is_a_failure(tmp_path):
     [cell] = cells = planned(Task("a"))
-    counted = []
+    seen = Recorder()
     with Locks(tmp_path) as locks:
         abandoned(locks, cell.identity.key, MOST_DEATHS - 1)
-        runner(tmp_path, RunContext(locks, on_documents=counted.append)).run(cells)
+        runner(tmp_path, locks=locks, progress=seen).run(cells)
     record = CellStore(tmp_path).failure(cell.identity.key)
     assert record["reason"] == "5 processes ended while they computed it"
     assert cell.task.calls == []
-    assert sum(counted) == 3
+    assert sum(seen.counts) == 3
 
 
 @BLOCKS_OF_TWO
@@ -550,7 +432,7 @@ def test_deaths_between_which_a_block_was_kept_do_not_add_up(tmp_path):
         key = cell.identity.key
         abandoned(locks, key, MOST_DEATHS - 2)
         task.act = lambda _: seen.append((len(task.blocks), locks.deaths(key)))
-        runner(tmp_path, RunContext(locks)).run(cells)
+        runner(tmp_path, locks=locks).run(cells)
     assert seen == [(0, MOST_DEATHS - 1), (1, 0)]
     assert stored(tmp_path, cell).missing == []
 
@@ -567,7 +449,7 @@ def test_a_signal_within_a_cell_drops_it_at_the_next_pass(tmp_path, number):
         Interrupts() as interrupts,
         Locks(tmp_path) as locks,
     ):
-        runner(tmp_path, RunContext(locks, interrupts)).run(cells)
+        runner(tmp_path, locks=locks, interrupts=interrupts).run(cells)
     assert CellStore(tmp_path).keys() == {cells[0].identity.key}
     assert CellStore(tmp_path).failed_keys() == set()
     assert list((tmp_path / "locks").iterdir()) == []
@@ -580,7 +462,7 @@ def test_a_signal_within_a_block_drops_that_block_alone(tmp_path):
     task.act = lambda _: len(task.blocks) == 2 and os.kill(os.getpid(), signal.SIGTERM)
     [cell] = cells = planned(task)
     with pytest.raises(Interrupted), Interrupts() as interrupts:
-        runner(tmp_path, RunContext(interrupts=interrupts)).run(cells)
+        runner(tmp_path, interrupts=interrupts).run(cells)
     assert stored(tmp_path, cell).doc_ids == ["0", "1", "2", "3"]
     task.act = None
     runner(tmp_path).run(cells)
@@ -591,7 +473,7 @@ def test_a_signal_after_the_last_pass_keeps_the_cell(tmp_path):
     task = Task("a", passes=0, act=lambda _: os.kill(os.getpid(), signal.SIGINT))
     cells = planned(task, Task("b"))
     with pytest.raises(Interrupted), Interrupts() as interrupts:
-        runner(tmp_path, RunContext(interrupts=interrupts)).run(cells)
+        runner(tmp_path, interrupts=interrupts).run(cells)
     assert CellStore(tmp_path).keys() == {cells[0].identity.key}
 
 
@@ -615,7 +497,6 @@ import aurac.runs.runner
 from runs_doubles import Task, planned, runner
 from aurac.runs import plan
 from aurac.runs.lock import Locks
-from aurac.runs.runner import RunContext
 from aurac.runs.store import CellStore
 
 plan.BLOCK_DOCUMENTS = {"cpu": 2}
@@ -632,7 +513,7 @@ def cells():
 
 def work():
     with Locks(folder) as locks:
-        runner(folder, RunContext(locks)).run(cells())
+        runner(folder, locks=locks).run(cells())
     os._exit(0)
 
 while True:
@@ -707,7 +588,7 @@ class Faults:
         self.count, self.at, self.error, self.torn, self.on = 0, at, error, torn, True
         try:
             with RunLog(folder, "r") as log, Locks(folder, seconds=3600) as locks:
-                runner(folder, RunContext(locks, log=log)).run(cells)
+                runner(folder, locks=locks, log=log).run(cells)
         finally:
             self.on = False
         return self.count
@@ -779,16 +660,16 @@ def test_five_hundred_cells_leave_memory_threads_and_files_as_they_were(tmp_path
     monkeypatch.setattr("os.fsync", lambda _descriptor: None)
     seen = []
 
-    def look(cell):
-        if int(cell.task.name) % 100 == 0:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            seen.append(
-                (pages, threading.active_count(), len(list(Path("/proc/self/fd").iterdir())))
-            )
+    class Watch(NoProgress):
+        def cell(self, cell):
+            if int(cell.task.name) % 100 == 0:
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                files = len(list(Path("/proc/self/fd").iterdir()))
+                seen.append((pages, threading.active_count(), files))
 
     cells = planned(*(Task(str(n), n=50) for n in range(501)))
     with RunLog(tmp_path) as log, Locks(tmp_path) as locks:
-        runner(tmp_path, RunContext(locks, log=log, on_cell=look)).run(cells)
+        runner(tmp_path, locks=locks, log=log, progress=Watch()).run(cells)
     pages, threads, files = zip(*seen[1:], strict=True)
     assert len(pages) == 5
     assert max(pages) <= 1.05 * pages[0]

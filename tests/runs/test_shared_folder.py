@@ -17,14 +17,16 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from runs_doubles import Task, planned, runner
+from runs_doubles import Model, Recorder, Task, base, planned, runner
 
 from aurac.cli import cli
+from aurac.engine import EngineOptions
 from aurac.errors import RunFolderError
 from aurac.runs.compare import compare
+from aurac.runs.evaluator import Evaluator
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.lock import Locks
-from aurac.runs.runner import AdapterSwitch, failure_content
+from aurac.runs.runner import RunContext, failure_content
 from aurac.runs.schema import decode_line, encode_line
 from aurac.runs.status import read_status
 from aurac.runs.store import CellStore, read_cell
@@ -85,14 +87,15 @@ def test_shards_divide_the_cells_and_a_last_call_gathers(
     for number in (2, 1, 3):
         done = compare([adapter], [TASK], out=out, shard=(number, 3), **COMMON)
         assert not (out / "results.json").exists()
-        assert done.results == {"failures": [], "cells": done.results["cells"]}
-        counts.append(done.results["cells"])
+        assert not done.failures
+        assert not done.results.curves
+        counts.append(done.cells)
     status = read_status(out)
     assert (status.state, status.left) == ("no results", 0)
     assert sorted(counts) == [1, 2, 2]  # four ranks and the base
     monkeypatch.setattr(Evaluation, "block", None)  # gathering computes nothing
     monkeypatch.setattr("aurac.runs.session.load_base", None)  # and loads no weights
-    assert compare([adapter], [TASK], out=out, **COMMON).results["curves"]
+    assert compare([adapter], [TASK], out=out, **COMMON).results.to_dict()["curves"]
     assert curves(out) == curves(undisturbed.folder)
     clean(out)
 
@@ -203,7 +206,7 @@ def test_a_flipped_cell_is_refused_and_unlike_cells_make_no_curve(adapter, tmp_p
     out = tmp_path / "run"
     done = compare([adapter], [TASK], out=out, **COMMON)
     assert read_run(out)
-    path = out / done.results["curves"][0]["cells"]["4"]
+    path = out / done.results.to_dict()["curves"][0]["cells"]["4"]
     head, block = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(head + block.replace(b"0.0", b"1.0", 1))
     with pytest.raises(RunFolderError, match="lacks 5 of 5 documents; give the command of the run"):
@@ -276,9 +279,7 @@ def test_a_worker_that_is_killed_costs_its_cell_at_most(
 def test_a_killed_workers_cells_are_called_done_only_if_they_are(
     stop, expected, tmp_path, monkeypatch, caplog
 ):
-    from aurac.runs.runner import RunContext
-    from aurac.runs.settings import Execution, Settings
-    from aurac.runs.workers import LocalExecutor
+    from aurac.runs.workers import _others
 
     def start(*_):
         worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -287,10 +288,8 @@ def test_a_killed_workers_cells_are_called_done_only_if_they_are(
         return worker
 
     monkeypatch.setattr("aurac.runs.workers._start", start)
-    session = SimpleNamespace(checkpoints=(), tasks=(), settings=Settings())
-    others = LocalExecutor(Execution())._others(
-        session, CellStore(tmp_path), ["cpu"], 1, RunContext()
-    )
+    job = {"settings": {"model": {"device": "cpu"}}}
+    others = _others([job], 1, RunContext(CellStore(tmp_path)))
     with pytest.raises(stop) if stop else contextlib.nullcontext(), others:
         if stop:
             raise stop
@@ -317,14 +316,14 @@ def test_a_worker_alone_serves_an_order_and_ends_with_its_parent(adapter, undist
         "settings": to_plain(session.settings),
         "execution": asdict(Execution()),
     }
-    worker = subprocess.Popen([sys.executable, "-m", "aurac.runs.worker"], stdin=-1)
+    worker = subprocess.Popen([sys.executable, "-m", "aurac.runs.workers"], stdin=-1)
     worker.stdin.write(json.dumps(order).encode() + b"\n")
     worker.stdin.flush()
     assert worker.wait(timeout=300) == 0
     worker.stdin.close()
     assert CellStore(out).keys() == CellStore(undisturbed.folder).keys()
     clean(out)
-    orphan = subprocess.Popen([sys.executable, "-m", "aurac.runs.worker"], stdin=-1)
+    orphan = subprocess.Popen([sys.executable, "-m", "aurac.runs.workers"], stdin=-1)
     orphan.stdin.write(json.dumps(order).encode() + b"\n")
     orphan.stdin.close()
     assert orphan.wait(timeout=300) in (-signal.SIGTERM, 130)
@@ -567,12 +566,15 @@ class FakeRay:
         self.cancelled.append(reference)
 
 
+def evaluator():
+    return Evaluator(lambda: base(Model()), EngineOptions())
+
+
 def ray_queue(folder, cells, compute, **context):
     from aurac.runs.ray import _Queue
-    from aurac.runs.runner import RunContext
 
     fake = FakeRay(compute)
-    queue = _Queue(fake, fake, None, CellStore(folder), RunContext(**context), cells)
+    queue = _Queue(fake, fake, None, RunContext(CellStore(folder), **context), cells)
     while queue.submit(3):
         queue.collect()
     return queue
@@ -589,21 +591,18 @@ def test_blocks_that_come_back_in_any_order_make_whole_cells(tmp_path):
     first = planned(Task("a", n=3), Task("b", n=7))
     runner(tmp_path).run(first)
     cells = planned(Task("a", n=7), Task("b", n=7), Task("c", n=5))
-    made, counted, settled = runner(tmp_path / "elsewhere"), [], []
+    made, seen = evaluator(), Recorder()
     by_key = {cell.identity.to_dict()["task"]: cell for cell in cells}
 
     def compute(identity, places):
-        [block] = made.blocks(by_key[identity["task"]], places, AdapterSwitch(made, None))
+        [block] = made.blocks(by_key[identity["task"]], places)
         return block
 
     with Locks(tmp_path) as locks:
-        ray_queue(
-            tmp_path, cells, compute, locks=locks, on_documents=counted.append,
-            on_settled=lambda cell, how: settled.append((cell.task.name, how.split(" in ")[0])),
-        )  # fmt: skip
+        ray_queue(tmp_path, cells, compute, locks=locks, progress=seen)
         assert locks.keys() == set()
-    assert sorted(settled) == [("a", "done"), ("b", "done by another process"), ("c", "done")]
-    assert sum(counted) == 19
+    assert sorted(seen.ended) == [("a", "done"), ("b", "done by another process"), ("c", "done")]
+    assert sum(seen.counts) == 19
     assert sorted(by_key["a"].task.blocks) == [[3], [4, 5], [6]]
     for cell in cells:
         whole = CellStore(tmp_path).read(cell.identity.key, cell.documents)
@@ -614,34 +613,31 @@ def test_blocks_that_come_back_in_any_order_make_whole_cells(tmp_path):
 @pytest.mark.usefixtures("blocks_of_two")
 def test_one_block_that_fails_is_the_cells_failure_and_the_others_are_ignored(tmp_path):
     cells = planned(Task("a", n=9), Task("b", n=2))
-    made, counted, settled = runner(tmp_path / "elsewhere"), [], []
+    made, seen = evaluator(), Recorder()
     by_key = {cell.identity.to_dict()["task"]: cell for cell in cells}
 
     def compute(identity, places):
         cell = by_key[identity["task"]]
         if cell.task.name == "a" and places == [2, 3]:
             return failure_content(cell, "ValueError: why", "ValueError", 1.0)
-        [block] = made.blocks(cell, places, AdapterSwitch(made, None))
+        [block] = made.blocks(cell, places)
         return block
 
     with Locks(tmp_path) as locks:
-        ray_queue(
-            tmp_path, cells, compute, locks=locks, on_documents=counted.append,
-            on_settled=lambda cell, how: settled.append((cell.task.name, how.split(" in ")[0])),
-        )  # fmt: skip
+        ray_queue(tmp_path, cells, compute, locks=locks, progress=seen)
         assert locks.keys() == set()
     store, key = CellStore(tmp_path), cells[0].identity.key
     assert store.failure(key)["reason"] == "ValueError: why"
     assert store.read(key).doc_ids == ["4", "5", "6", "7", "8"]  # 0 and 1 came too late
-    assert sorted(settled) == [("a", "failed"), ("b", "done")]
-    assert sum(counted) == 11
+    assert sorted(seen.ended) == [("a", "failed"), ("b", "done")]
+    assert sum(seen.counts) == 11
 
 
 def test_what_a_worker_writes_reaches_the_log_under_its_name(caplog):
     from aurac.runs.workers import _relay
 
     code = (
-        "import logging, sys; from aurac.runs.worker import LINE\n"
+        "import logging, sys; from aurac.runs.workers import LINE\n"
         "logging.basicConfig(format=LINE)\n"
         "print('Loading kernels: 100%')\n"
         "logging.getLogger('aurac.runs.runner').warning('out of memory: %s', 'half')\n"

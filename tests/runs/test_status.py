@@ -28,10 +28,9 @@ from aurac.runs.interrupts import Interrupted
 from aurac.runs.lock import Locks
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.progress import duration
-from aurac.runs.runner import RunContext
-from aurac.runs.schema import CellIdentity
+from aurac.runs.schema import CellIdentity, PlanRow
 from aurac.runs.settings import Execution, Settings, from_plain, parse_shard, separated, to_plain
-from aurac.runs.status import PlanRow, add_to_plan, find_runs, read_plan, read_status, write_plan
+from aurac.runs.status import add_to_plan, find_runs, read_plan, read_status, write_plan
 from aurac.runs.store import CellStore
 
 REQUEST = {
@@ -43,13 +42,6 @@ REQUEST = {
 }
 
 
-def rows(cells):
-    return [
-        PlanRow(c.identity.key, None, c.rank, c.task.name, c.task.n_requests, len(c.documents))
-        for c in cells
-    ]
-
-
 @pytest.fixture
 def folder(tmp_path):
     """Four cells: one done, one failed, one held by this process, one left."""
@@ -59,9 +51,9 @@ def folder(tmp_path):
 
     cells = planned(Task("done", seconds=0.2), Task("bad", act=bad), Task("held"), Task("left"))
     folder = open_run_folder(tmp_path / "r", ["t"], REQUEST)
-    write_plan(folder, rows(cells))
+    write_plan(folder, [cell.row for cell in cells])
     with RunLog(folder) as log, Locks(folder) as locks:
-        runner(folder, RunContext(locks, log=log)).run(cells[:2])
+        runner(folder, locks=locks, log=log).run(cells[:2])
         assert locks.acquire(cells[2].identity.key)
         yield folder
 
@@ -77,11 +69,11 @@ def test_documents_that_are_there_shorten_what_is_left(tmp_path, monkeypatch):
     half = Task("half", n=4, act=stop)
     cells = planned(Task("done", n=4, seconds=0.1), half, Task("left", n=4))
     folder = open_run_folder(tmp_path / "r", ["t"], REQUEST)
-    write_plan(folder, rows(cells))
+    write_plan(folder, [cell.row for cell in cells])
     with RunLog(folder) as log:
-        runner(folder, RunContext(log=log)).run(cells[:1])
+        runner(folder, log=log).run(cells[:1])
         with pytest.raises(Interrupted):
-            runner(folder, RunContext(log=log)).run(cells[1:2])
+            runner(folder, log=log).run(cells[1:2])
     status = read_status(folder)
     assert (status.total, status.done, status.left, status.state) == (3, 1, 2, "stopped")
     [seconds] = [
@@ -96,9 +88,9 @@ def test_documents_that_are_there_shorten_what_is_left(tmp_path, monkeypatch):
 def test_a_cell_is_done_by_the_documents_of_the_plan(folder):
     """A larger --limit opens cells again; a smaller one does not."""
     plan = read_plan(folder)
-    write_plan(folder, [row._replace(documents=4) for row in plan])
+    write_plan(folder, [msgspec.structs.replace(row, documents=4) for row in plan])
     assert read_status(folder).done == 0
-    write_plan(folder, [row._replace(documents=2) for row in plan])
+    write_plan(folder, [msgspec.structs.replace(row, documents=2) for row in plan])
     assert read_status(folder).done == 1
 
 
@@ -119,7 +111,7 @@ def test_done_running_failed_left(folder):
     )
     assert status.state == "running"
     assert status.running_cells == ("held · base",)
-    assert status.failures == (("bad · base", "ValueError: why"),)
+    assert status.failures == ({"cell": "bad · base", "reason": "ValueError: why"},)
     assert status.processes == 1
     # Two cells are to come, each of as many requests as the one that took 0.2 s.
     assert 0.4 <= status.seconds_left < 2
@@ -298,7 +290,7 @@ def test_documents_may_be_added_and_fewer_are_a_subset(tmp_path):
 def test_the_plan_keeps_cells_that_are_not_asked_for_now(tmp_path):
     one, other = PlanRow("1", "a", 1, "t", 12, 3), PlanRow("2", "b", 1, "t", 12, 3)
     write_plan(tmp_path, [one, other])
-    again = one._replace(key="3")
+    again = msgspec.structs.replace(one, key="3")
     add_to_plan(tmp_path, [again])
     assert read_plan(tmp_path) == [again, other]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aurac.engine.options import EngineOptions
+from aurac.engine import EngineOptions
 from aurac.tasks.lm_eval import build_tasks
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -9,7 +9,8 @@ import sys
 import pytest
 import torch
 
-from aurac.models.base import DEFAULT_BASE, load_base
+from aurac.models.base import load_base
+from aurac.models.packaged import DEFAULT_BASE
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +53,7 @@ def test_weights_are_the_dequantised_ones(cold_cache, monkeypatch, tmp_path):
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
-    from aurac.models.base import PACKAGED
+    from aurac.models.packaged import PACKAGED
 
     monkeypatch.setenv("AURAC_CACHE", str(cold_cache))
     loaded = load_base(DEFAULT_BASE, dtype="float32", device="cpu")

@@ -36,7 +36,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def base():
-    from aurac.models.base import DEFAULT_BASE, load_base
+    from aurac.models.base import load_base
+    from aurac.models.packaged import DEFAULT_BASE
 
     return load_base(DEFAULT_BASE, dtype="float32", device="cpu")
 

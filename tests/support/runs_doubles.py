@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from aurac.engine.options import EngineOptions
+from aurac.engine import EngineOptions
 from aurac.runs.plan import plan
+from aurac.runs.progress import NoProgress
 from aurac.runs.runner import RunContext, Runner
 from aurac.runs.store import CellStore
-from aurac.tasks.task import Outcome
+from aurac.tasks.metrics import Outcome
 
 
 class Model(torch.nn.Module):
@@ -105,7 +106,22 @@ def planned(*tasks):
     return plan([], tasks, base())
 
 
-def runner(folder, context=None, model=None, options=None):
+def runner(folder, model=None, options=None, **context):
+    """A runner in a run folder, with what its context holds beside the store."""
     loaded = base(model or Model())
-    context = context or RunContext()
-    return Runner(lambda: loaded, CellStore(folder), options or EngineOptions(), context)
+    return Runner(
+        lambda: loaded, options or EngineOptions(), RunContext(CellStore(folder), **context)
+    )
+
+
+class Recorder(NoProgress):
+    """Keeps what progress is told of: requests counted, and (task, how) of cells that ended."""
+
+    def __init__(self):
+        self.counts, self.ended = [], []
+
+    def documents(self, count):
+        self.counts.append(count)
+
+    def settled(self, cell, outcome):
+        self.ended.append((cell.task.name, outcome.split(" in ")[0]))

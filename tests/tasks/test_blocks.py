@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from harness_doubles import make_model, make_tokenizer, write_choice_task, write_text_task
 
-from aurac.engine.options import EngineOptions
+from aurac.engine import EngineOptions
 from aurac.tasks.lm_eval import build_tasks
 
 

@@ -18,7 +18,7 @@ from harness_doubles import (
     write_text_task,
 )
 
-from aurac.engine.options import EngineOptions
+from aurac.engine import EngineOptions
 from aurac.errors import CellError, TaskError
 from aurac.tasks.lm_eval import build_tasks
 

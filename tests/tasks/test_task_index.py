@@ -7,8 +7,8 @@ import os
 import pytest
 
 from aurac.errors import TaskError
-from aurac.tasks import task_index as index_module
-from aurac.tasks.task_index import check_names, nearest, read_index, task_index
+from aurac.tasks import index as index_module
+from aurac.tasks.index import check_names, nearest, read_index, task_index
 
 
 def as_lm_eval_has_it(folder) -> dict[str, tuple[str, str | None, list[str]]]:

@@ -7,7 +7,7 @@ import json
 import pytest
 from harness_doubles import choice_rows, make_model, make_tokenizer, write_jsonl
 
-from aurac.engine.options import EngineOptions
+from aurac.engine import EngineOptions
 from aurac.errors import DataError, TaskError
 from aurac.tasks.lm_eval import build_tasks
 

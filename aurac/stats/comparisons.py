@@ -1,0 +1,292 @@
+"""The comparisons of an analysis: pairs of adapters, truncations of one adapter, the leader.
+
+There are two families for Holm. One holds every pair of adapters on every task, each in its default
+truncation; the other every pair of truncations of one adapter. `aurac compare`, `aurac score` and
+the report take theirs from here, so a pair has one p value wherever it is printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aurac.curves.area import quadrature_weights
+from aurac.errors import CurveError
+from aurac.stats.groups import shared_ranks, together
+from aurac.stats.mean import NO_DOCUMENTS
+from aurac.stats.multiplicity import Family, best_of, holm
+from aurac.stats.noninferiority import non_inferior_rank
+from aurac.stats.paired import paired_groups
+from aurac.stats.rows import BestRow, PairRow, RecommendRow
+from aurac.stats.sentences import percent, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aurac.stats.groups import RecipeGroup
+    from aurac.stats.rows import Analysis, Options, ScoreRow
+
+
+def compare_all(groups: Sequence[RecipeGroup], settings: Options) -> list[PairRow]:
+    """Every pair of groups on the same task, with Holm's adjustment across all of them."""
+    by_task: dict[str | None, list[RecipeGroup]] = {}
+    for group in groups:
+        by_task.setdefault(group.task, []).append(group)
+    return _with_holm(
+        [
+            compare_pair(a, b, settings)
+            for same in by_task.values()
+            for a, b in combinations(same, 2)
+        ]
+    )
+
+
+def _with_holm(rows: list[PairRow]) -> list[PairRow]:
+    adjusted = holm([row.p for row in rows])
+    return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
+
+
+def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
+    """One paired difference, b - a, or the reason why there is none.
+
+    Raises:
+        CurveError: Documents or prompts differ, or ranks do and `support` is None; with
+            `settings.strict` off that is the row's reason instead.
+    """
+    row = PairRow(a=a.name, b=b.name, task=a.task, axis=settings.axis)
+    gap = a.gap or b.gap
+    if gap is not None and settings.support is None:
+        return replace(row, reason=gap)
+    try:
+        if not (a.has_documents and b.has_documents):
+            return _point_pair(row, a, b, settings)
+        result = paired_groups(
+            a, b, axis=settings.axis, level=settings.level, support=settings.support
+        )
+    except CurveError as error:
+        if settings.strict:
+            raise
+        return replace(row, reason=str(error))
+    return replace(
+        row,
+        ranks=result.ranks,
+        n_docs=result.n_docs,
+        result=result.difference,
+        gained=result.gained,
+        lost=result.lost,
+    )
+
+
+def _point_pair(row: PairRow, a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
+    ranks = shared_ranks([a.first, b.first], settings.support)
+    weights = quadrature_weights(ranks, settings.axis)
+    gap = np.subtract(b.at(ranks).accuracy, a.at(ranks).accuracy)
+    return replace(row, ranks=ranks, value=float(weights @ gap), reason=NO_DOCUMENTS)
+
+
+def compare_truncations(
+    default: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
+) -> tuple[PairRow, ...]:
+    """Every pair of truncations of one adapter, on the ranks they share: a family of their own."""
+    common = replace(settings, support="common", strict=False)  # no advice, and why, where too few
+    rows = []
+    for group in default:
+        same = [o for o in others if (o.name, o.task) == (group.name, group.task)]
+        for a, b in combinations([group, *same], 2):
+            row = compare_pair(a, b, common)
+            rows.append(
+                replace(row, a=f"{a.name} · {a.truncation}", b=f"{b.name} · {b.truncation}")
+            )
+    return tuple(_with_holm(rows))
+
+
+def with_robustness(
+    pairs: Sequence[PairRow],
+    default: Sequence[RecipeGroup],
+    others: Sequence[RecipeGroup],
+    settings: Options,
+) -> tuple[PairRow, ...]:
+    """Say of each pair whether its verdict is the same whichever way the two are truncated.
+
+    Each other truncation stands in the place of the pair's own, in the same family for Holm.
+    """
+    if not others:
+        return tuple(pairs)
+    ways: dict[tuple[str, str | None], list[RecipeGroup]] = {}
+    for group in [*default, *others]:
+        ways.setdefault((group.name, group.task), []).append(group)
+    common = replace(settings, support="common", strict=False)
+    family = Family([row.p for row in pairs])
+    rows = []
+    for at, row in enumerate(pairs):
+        first, second = ways[row.a, row.task], ways[row.b, row.task]
+        if row.p is None or len(first) + len(second) < 3:
+            rows.append(row)
+            continue
+        verdicts: dict[str, int | None] = {}
+        for a in first:
+            for b in second:
+                result = compare_pair(a, b, common).result
+                sign = None
+                if result is not None and result.p is not None:
+                    sign = verdict(result, family.instead(at, result.p), 1 - settings.level)
+                verdicts[f"{a.truncation} against {b.truncation}"] = sign
+        rows.append(replace(row, truncations=verdicts))
+    return tuple(rows)
+
+
+def recommend(group: RecipeGroup, settings: Options, *, other: bool = False) -> RecommendRow:
+    """The smallest non-inferior rank of a group, or the reason why there is none."""
+    row = RecommendRow(
+        adapter=group.name,
+        task=group.task,
+        truncation=group.truncation,
+        other=other,
+        margin=settings.margin,
+        alpha=settings.alpha,
+    )
+    reason = None if group.has_documents else NO_DOCUMENTS
+    if reason is None and len(group.ranks) < 2:
+        reason = group.gap
+    if reason is not None:
+        return replace(row, reason=reason)
+    result = non_inferior_rank(
+        group, margin=settings.margin, alpha=settings.alpha, reference=settings.reference
+    )
+    return replace(row, result=result)
+
+
+def best_rows(
+    groups: Sequence[RecipeGroup], pairs: Sequence[PairRow], settings: Options
+) -> tuple[BestRow, ...]:
+    """The leader of every task on which two adapters or more have documents and an area.
+
+    Args:
+        groups: Every adapter's default truncation on every task.
+        pairs: Their paired comparisons.
+        settings: What the analysis was told.
+    """
+    by_task: dict[str | None, list[RecipeGroup]] = {}
+    for group in groups:
+        if group.has_documents and group.gap is None:
+            by_task.setdefault(group.task, []).append(group)
+    rows = []
+    for task, same in by_task.items():
+        if len(same) < 2:
+            continue
+        row = BestRow(task, len(same), settings.level)
+        try:
+            rows.append(_best_row(row, same, pairs, settings))
+        except CurveError as error:
+            rows.append(replace(row, reason=str(error)))
+    return tuple(rows)
+
+
+def _best_row(
+    row: BestRow, groups: Sequence[RecipeGroup], pairs: Sequence[PairRow], settings: Options
+) -> BestRow:
+    if len({group.ranks for group in groups}) > 1:
+        return replace(row, reason="the adapters were measured at different ranks")
+    groups = together(groups)
+    areas = [group.areas(settings.axis) for group in groups]
+    result = best_of(areas, groups[0].layout, settings.level)
+    leader = groups[result.leader]
+    known = {(pair.a, pair.b): pair for pair in pairs if pair.task == row.task}
+    by_score = sorted(groups, key=lambda group: -float(group.areas(settings.axis).mean()))
+    kept = {groups[at].name for at in result.candidates}
+    kept |= {g.name for g in groups if not _worse(g.name, leader.name, known, settings.level)}
+    return replace(
+        row,
+        leader=leader.name,
+        estimate=result.estimate,
+        candidates=tuple(group.name for group in by_score if group.name in kept),
+        within=result.within,
+        recommended=recommend(leader, replace(settings, alpha=settings.alpha / len(groups))),
+    )
+
+
+def _worse(name: str, leader: str, pairs: Mapping[tuple[str, str], PairRow], level: float) -> bool:
+    """Whether the paired comparison with the leader shows an adapter to be worse."""
+    pair = pairs.get((name, leader)) or pairs.get((leader, name))
+    if pair is None or pair.result is None:
+        return False
+    sign = verdict(pair.result, pair.p_holm, 1 - level)
+    return sign == (1 if pair.b == leader else -1)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The truncation of an adapter with the largest AURAC, and what was shown of it.
+
+    Attributes:
+        use: The truncation, as ``basis · rescale``.
+        value: Its AURAC on the headline axis, a fraction.
+        beats: Truncations that it is significantly better than (paired, Holm over all truncations).
+        open: Truncations that the difference is not significant to.
+    """
+
+    adapter: str
+    task: str | None
+    use: str
+    value: float
+    beats: tuple[str, ...]
+    open: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """What to use, no more surely than was shown."""
+        where = f" on {self.task}" if self.task else ""
+        text = f"{self.adapter}{where}: {self.use} has the largest AURAC, {percent(self.value)} %"
+        if self.beats:
+            text += f"; it is better than {', '.join(self.beats)}"
+        if self.open:
+            text += f"; its lead over {', '.join(self.open)} is not significant"
+        return f"{text}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """An element of ``truncations``."""
+        return {
+            "adapter": self.adapter,
+            "task": self.task,
+            "use": self.use,
+            "aurac": self.value,
+            "better_than": list(self.beats),
+            "not_significant": list(self.open),
+        }
+
+
+def truncation_advice(result: Analysis) -> list[Advice]:
+    """One for every adapter and task that was truncated in several ways and scored in two."""
+    pairs = {(row.a, row.b, row.task): row for row in result.variants}
+    ways: dict[tuple[str, str | None], list[ScoreRow]] = {}
+    for row in result.scores:
+        if row.log2 is not None:
+            ways.setdefault((row.adapter, row.task), []).append(row)
+    return [
+        _advice(rows, pairs, result.axis, 1 - result.level)
+        for rows in ways.values()
+        if len(rows) > 1
+    ]
+
+
+def _advice(
+    rows: Sequence[ScoreRow],
+    pairs: dict[tuple[str, str, str | None], PairRow],
+    axis: str,
+    alpha: float,
+) -> Advice:
+    values = {row.truncation: e.value for row in rows if (e := row.estimate(axis)) is not None}
+    top = max(rows, key=lambda row: values[row.truncation])
+    shown: dict[bool, list[str]] = {True: [], False: []}
+    for row in rows:
+        if row is top:
+            continue
+        a, b = (f"{one.adapter} · {one.truncation}" for one in (row, top))
+        pair = pairs.get((a, b, row.task)) or pairs.get((b, a, row.task))
+        sign = verdict(pair.result, pair.p_holm, alpha) if pair and pair.result else None
+        shown[bool(sign)].append(row.truncation)
+    beats, unclear = tuple(shown[True]), tuple(shown[False])
+    return Advice(top.adapter, top.task, top.truncation, values[top.truncation], beats, unclear)

@@ -1,0 +1,297 @@
+"""What an analysis is told, its rows, and the JSON they become."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aurac.stats.sentences import best_sentences, pair_sentence, points, rank_sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aurac.stats.mean import Estimate
+    from aurac.stats.noninferiority import NonInferiorRank
+    from aurac.stats.paired import Difference
+
+_NOTHING: dict[str, float | None] = {"value": None, "se": None, "low": None, "high": None}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an analysis may be told.
+
+    Attributes:
+        axis: The axis that pairs and aggregates are about.
+        level: Coverage of intervals; 1 - level is the size of the tests.
+        margin: A loss of accuracy that a smaller rank may have, declared beforehand.
+        alpha: Error rate of the non-inferiority tests.
+        support: "common" compares curves with unequal ranks on those that both have.
+        weigh: "tasks" or "documents": what each task weighs in an aggregate.
+        reference: Rank that smaller ones are compared with; None: the largest of each curve.
+        strict: Refuse curves that cannot be compared; else the pair says why it is empty.
+    """
+
+    axis: str = "log2"
+    level: float = 0.95
+    margin: float = 0.02
+    alpha: float = 0.05
+    support: str | None = None
+    weigh: str = "tasks"
+    reference: int | None = None
+    strict: bool = True
+
+
+def _fields(row: object, names: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names.split()}
+
+
+def _numbers(estimate: Estimate | None) -> dict[str, float | None]:
+    return estimate.to_dict() if estimate else dict(_NOTHING)
+
+
+def _label(adapter: str, truncation: str, *, other: bool) -> str:
+    return f"{adapter} · {truncation}" if other else adapter
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """AURAC of one recipe group on one task.
+
+    `log2`, `linear` and `mean` are None with a `reason`. `other` marks a truncation that is not the
+    adapter's default.
+    """
+
+    adapter: str
+    task: str | None
+    metric: str | None
+    truncation: str
+    other: bool
+    ranks: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    n_docs: int | None
+    seeds: int
+    baseline: float | None
+    reason: str | None = None
+    missing: Mapping[int, str] = field(default_factory=dict)
+    sizes: Mapping[int, int] = field(default_factory=dict)
+    log2: Estimate | None = None
+    linear: Estimate | None = None
+    mean: float | None = None
+    drops: tuple[tuple[int, int, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The adapter, with its truncation where it is not the default one."""
+        return _label(self.adapter, self.truncation, other=self.other)
+
+    def estimate(self, axis: str) -> Estimate | None:
+        """AURAC on an axis."""
+        return self.log2 if axis == "log2" else self.linear
+
+    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
+        """An element of ``scores``."""
+        row = {"adapter": self.label, **_fields(self, "task ranks n_docs")}
+        row |= {"log2": _numbers(self.log2), "linear": _numbers(self.linear), "mean": self.mean}
+        if details:
+            row |= _fields(self, "metric seeds accuracy baseline reason drops notes")
+            row["method"] = self.log2.method if self.log2 else None
+            row["missing"] = {str(r): why for r, why in self.missing.items()}
+        return row
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """A paired difference, b - a; `result` is None with a `reason`.
+
+    Attributes:
+        truncations: For each way of truncating the two, +1 (b better), -1 (a better), 0 (not
+            significant) or None; empty where each was truncated one way only.
+    """
+
+    a: str
+    b: str
+    task: str | None
+    axis: str
+    ranks: tuple[int, ...] = ()
+    n_docs: int | None = None
+    value: float | None = None
+    result: Difference | None = None
+    p_holm: float | None = None
+    gained: tuple[int, ...] | None = None
+    lost: tuple[int, ...] | None = None
+    reason: str | None = None
+    truncations: Mapping[str, int | None] = field(default_factory=dict)
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p value before adjustment."""
+        return None if self.result is None else self.result.p
+
+    @property
+    def survives(self) -> bool | None:
+        """Whether the verdict is the same for every truncation; None with only one."""
+        return len(set(self.truncations.values())) == 1 if self.truncations else None
+
+    @property
+    def sentence(self) -> str:
+        """One sentence that claims no more than the data do."""
+        if self.result is None:
+            where = f" on {self.task}" if self.task else ""
+            if self.value is None:
+                return f"{self.a} and {self.b}{where}: not compared ({self.reason})."
+            return f"{self.b} − {self.a}{where} is {points(self.value)}, a {self.reason}."
+        text = pair_sentence(self.a, self.b, self.task, self.result, self.p_holm)
+        if self.survives is None:
+            return text
+        kept = "is the same" if self.survives else "is NOT the same"
+        return f"{text} The verdict {kept} for every truncation that was run."
+
+    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
+        """An element of ``pairs``."""
+        estimate = self.result.estimate if self.result else None
+        row = _fields(self, "a b task axis p p_holm") | _numbers(estimate)
+        row["difference"] = self.value if estimate is None else row["value"]
+        del row["value"]
+        row["mde"] = self.result.mde if self.result else None
+        if details:
+            row |= _fields(self, "ranks n_docs gained lost reason sentence")
+            row |= {
+                "method": estimate.method if estimate else None,
+                "conditional": self.result.conditional if self.result else None,
+                "survives_truncation": self.survives,
+                "truncations": dict(self.truncations),
+            }
+        return row
+
+
+@dataclass(frozen=True)
+class AggregateRow:
+    """One number for all tasks: a group's AURAC (`b` None), or a paired difference b - a."""
+
+    a: str
+    b: str | None
+    tasks: tuple[str, ...]
+    weigh: str
+    estimate: Estimate | None = None
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """An element of ``aggregates`` in the detailed JSON."""
+        row = _fields(self, "a b tasks weigh reason")
+        row["estimate"] = self.estimate.to_dict() if self.estimate else None
+        row["method"] = self.estimate.method if self.estimate else None
+        return row
+
+
+@dataclass(frozen=True)
+class RecommendRow:
+    """The smallest non-inferior rank of a recipe group; `result` is None with a `reason`."""
+
+    adapter: str
+    task: str | None
+    truncation: str
+    other: bool
+    margin: float
+    alpha: float
+    result: NonInferiorRank | None = None
+    reason: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The adapter, with its truncation where it is not the default one."""
+        return _label(self.adapter, self.truncation, other=self.other)
+
+    @property
+    def sentence(self) -> str:
+        """One sentence on what was shown."""
+        if self.result is None:
+            return f"{self.label}: no rank can be tested ({self.reason})."
+        return rank_sentence(self.label, self.task, self.result)
+
+    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
+        """An element of ``recommended``; the rank is None where nothing can be tested."""
+        result = self.result
+        row: dict[str, Any] = {
+            "adapter": self.label,
+            "task": self.task,
+            "rank": result.rank if result else None,
+            "delta": self.margin,
+            "alpha": self.alpha,
+        }
+        if details and result:
+            row |= _fields(result, "reference flip_rate conditional saved seeds checkpoints")
+            row["smallest_delta"] = result.smallest_margin
+            tests = [asdict(test) for test in result.tests]
+            row["steps"] = [{"delta_needed": test.pop("margin_needed"), **test} for test in tests]
+        if details:
+            row |= {"reason": self.reason, "sentence": self.sentence}
+        return row
+
+
+@dataclass(frozen=True)
+class BestRow:
+    """The adapter with the largest AURAC on a task; `leader` is None with a `reason`.
+
+    Attributes:
+        task: The task.
+        compared: Adapters that the leader was picked from.
+        level: Confidence of every statement here, each for this task alone.
+        leader: Its name.
+        estimate: Its AURAC with an interval that allows for having been picked.
+        candidates: Adapters that may be the best, the leader first: all that are not shown to be
+            worse than it, neither here nor (Holm) in the paired comparisons.
+        within: How much better than the leader another of them may be at most.
+        recommended: The leader's smallest non-inferior rank, at alpha divided by `compared`.
+        reason: Why there is no leader.
+    """
+
+    task: str | None
+    compared: int
+    level: float
+    leader: str | None = None
+    estimate: Estimate | None = None
+    candidates: tuple[str, ...] = ()
+    within: float | None = None
+    recommended: RecommendRow | None = None
+    reason: str | None = None
+
+    @property
+    def sentences(self) -> list[str]:
+        """What may be said of the leader, or why there is none."""
+        return best_sentences(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """An element of ``best`` in the detailed JSON."""
+        row = _fields(self, "task compared level leader candidates within reason sentences")
+        row["estimate"] = self.estimate.to_dict() if self.estimate else None
+        row["method"] = self.estimate.method if self.estimate else None
+        row["recommended"] = self.recommended.to_dict() if self.recommended else None
+        return row
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a set of curves may claim; `variants` compares the truncations of one adapter."""
+
+    scores: tuple[ScoreRow, ...]
+    pairs: tuple[PairRow, ...]
+    variants: tuple[PairRow, ...]
+    aggregates: tuple[AggregateRow, ...]
+    recommended: tuple[RecommendRow, ...]
+    best: tuple[BestRow, ...]
+    axis: str
+    level: float
+
+    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
+        """JSON without NaN: ``scores``, ``pairs``, ``recommended``, and more with `details`."""
+        content: dict[str, Any] = {
+            name: [row.to_dict(details=details) for row in getattr(self, name)]
+            for name in ("scores", "pairs", "recommended", *(["variants"] if details else []))
+        }
+        if details:
+            content["aggregates"] = [row.to_dict() for row in self.aggregates]
+            content["best"] = [row.to_dict() for row in self.best]
+            content |= {"axis": self.axis, "level": self.level}
+        return content

@@ -1,0 +1,113 @@
+"""The plan: order, shards, blocks."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from runs_doubles import Task, base
+
+from aurac.runs.plan import PlannedCell, block_size, blocks_of, coarse_levels, plan, shard_of
+
+
+def test_coarse_ranks_come_first():
+    """Of 1 … 256 by doubling: 256, 1, then 16 (the middle), 4 and 64, and the rest."""
+    levels = coarse_levels((1, 2, 4, 8, 16, 32, 64, 128, 256))
+    order = sorted(levels, key=lambda rank: levels[rank])
+    assert order[:2] == [256, 1]
+    assert order[2:5] == [16, 4, 64]
+    assert set(order[5:]) == {2, 8, 32, 128}
+
+
+@given(st.sets(st.integers(1, 300), min_size=1, max_size=40))
+def test_every_rank_has_one_level_and_gaps_halve(ranks):
+    ranks = tuple(sorted(ranks))
+    levels = coarse_levels(ranks)
+    assert set(levels) == set(ranks)
+    for level in range(3, max(levels.values()) + 1):
+        known = [i for i, rank in enumerate(ranks) if levels[rank] <= level]
+        before = [i for i, rank in enumerate(ranks) if levels[rank] < level]
+        widest = max(b - a for a, b in itertools.pairwise(known))
+        assert widest <= (max(b - a for a, b in itertools.pairwise(before)) + 1) // 2
+
+
+def variant(name, ranks, role="default"):
+    adapter = SimpleNamespace(sha256=name)
+    return SimpleNamespace(
+        name=name, label=name, adapter=adapter, role=role, ranks=ranks, basis="prefix",
+        rescale="rule", fit_factors=None,
+    )  # fmt: skip
+
+
+def where(cell):
+    return (cell.variant.name if cell.variant else "base", cell.rank, cell.task.name)
+
+
+def test_the_plan_gives_whole_curves_early():
+    shown, compared = variant("shown", (1, 2, 4), "published"), variant("a", (1, 2, 4))
+    cells = plan([shown, compared], [Task("t"), Task("u")], base())
+    assert [where(cell) for cell in cells] == [
+        ("a", 4, "t"), ("a", 4, "u"), ("shown", 4, "t"), ("shown", 4, "u"),
+        ("base", 0, "t"), ("base", 0, "u"),
+        ("a", 1, "t"), ("a", 1, "u"), ("shown", 1, "t"), ("shown", 1, "u"),
+        ("a", 2, "t"), ("a", 2, "u"), ("shown", 2, "t"), ("shown", 2, "u"),
+    ]  # fmt: skip
+
+
+def test_long_tasks_come_first_within_a_level_and_only_there():
+    """A task of 40 times the effort; one of 1.5 times counts as alike and keeps the order given."""
+    tasks = [Task("short", effort=10.0), Task("alike", effort=15.0), Task("long", effort=400.0)]
+    cells = plan([variant("a", (1, 2)), variant("b", (1, 2))], tasks, base())
+    assert [where(cell) for cell in cells] == [
+        ("a", 2, "long"), ("b", 2, "long"),
+        ("a", 2, "short"), ("a", 2, "alike"), ("b", 2, "short"), ("b", 2, "alike"),
+        ("base", 0, "long"), ("base", 0, "short"), ("base", 0, "alike"),
+        ("a", 1, "long"), ("b", 1, "long"),
+        ("a", 1, "short"), ("a", 1, "alike"), ("b", 1, "short"), ("b", 1, "alike"),
+    ]  # fmt: skip
+
+
+@given(st.integers(1, 9), st.lists(st.integers(1, 12), min_size=1, max_size=5))
+def test_shards_divide_every_task_evenly(of, sizes):
+    tasks = [Task(f"t{k}") for k in range(len(sizes))]
+    cells = [
+        PlannedCell(None, n, task, SimpleNamespace(key=f"{task.name}-{n}"), ())
+        for n in range(max(sizes))
+        for task, size in zip(tasks, sizes, strict=True)
+        if n < size
+    ]
+    shards = [shard_of(cells, k + 1, of) for k in range(of)]
+    assert Counter(cell.identity.key for cell in cells) == Counter(
+        c.identity.key for shard in shards for c in shard
+    )
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    for task in tasks:
+        counts = [sum(c.task is task for c in shard) for shard in shards]
+        assert max(counts) - min(counts) <= 1
+
+
+@given(st.sets(st.integers(0, 700)), st.sampled_from([1, 64, 128, 1024]))
+def test_blocks_hold_each_place_once_and_lie_on_a_fixed_grid(places, size):
+    blocks = blocks_of(sorted(places), size)
+    assert [place for block in blocks for place in block] == sorted(places)
+    numbers = [{place // size for place in block} for block in blocks]
+    assert all(len(number) == 1 for number in numbers)
+    assert len(set.union(set(), *numbers)) == len(blocks)
+
+
+@pytest.mark.parametrize(
+    ("kind", "output", "effort", "size"),
+    [
+        ("cpu", "multiple_choice", 200, 128),
+        ("cpu", "generate_until", 470, 512),  # the bundled task
+        ("cpu", "generate_until", 5000, 128),  # gsm8k, 5-shot
+        ("cuda", "generate_until", 470, 1024),
+    ],
+)
+def test_blocks_are_larger_for_short_answers_and_on_an_accelerator(kind, output, effort, size):
+    task = SimpleNamespace(output_type=output, effort=effort * 50.0, n_docs=50)
+    assert block_size(task, kind) == size

@@ -1,0 +1,163 @@
+"""Plans: the formula by hand, the promised power, pilots, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aurac.errors import CurveError
+from aurac.stats import Spread, components, difference, plan, spread_of_flips, spread_of_pilot
+from aurac.stats.mean import Layout
+from aurac.stats.power import Study
+from aurac.stats.spread import Outcomes
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("aurac.stats.power.SEARCHED", 150)
+    monkeypatch.setattr("aurac.stats.power.CHECKED", 400)
+
+
+def test_plan_by_hand():
+    # Flip rate .15 and Δ = .02: n = .15·((1.96 + .8416)/.02)² = 2943.
+    (found,) = plan(0.02, spread_of_flips(0.15), seeds=[1])
+    assert found.documents == pytest.approx(0.15 * (2.8016 / 0.02) ** 2, rel=0.15)
+    assert found.power == pytest.approx(0.8, abs=0.05)
+    assert found.power_se == pytest.approx(np.sqrt(found.power * (1 - found.power) / 400))
+    # An interval of ± .02 on a 0/1 mean of .5: .25·(1.96/.02)² = 2401.
+    (found,) = plan(0.02, Spread(0.25, groups=1), seeds=[1], question="interval")
+    assert found.documents == pytest.approx(2401, rel=0.02)
+
+
+def test_the_formula_by_hand():
+    def start(question, alpha=0.05):
+        rng = np.random.default_rng(0)
+        return Study(0.02, Spread(0.15), 1, question, alpha, rng).formula(0.8)
+
+    assert start("difference") == pytest.approx(0.15 * (2.8016 / 0.02) ** 2, rel=0.005)
+    # A certificate is one-sided: (1.645 + .8416).
+    assert start("non-inferiority") == pytest.approx(0.15 * (2.4865 / 0.02) ** 2, rel=0.005)
+    # Ten comparisons: alpha/10 two-sided has quantile 2.807.
+    assert start("difference", 0.005) == pytest.approx(0.15 * (3.6486 / 0.02) ** 2, rel=0.005)
+
+
+def test_without_a_change_the_rule_of_three_says_when_a_rank_is_non_inferior():
+    # (1 - .05)^n ≤ .05: 59 documents without a loss.
+    (found,) = plan(0.05, Spread(0.0, groups=1, changed=0.0), seeds=[1], question="non-inferiority")
+    assert found.documents == pytest.approx(59, abs=3)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_promised_power_is_there(seeds):
+    # Whatever the inner test, binary outcomes drawn here have the planned power.
+    rng = np.random.default_rng(seeds)
+    rate, delta = 0.2, 0.06
+    (row,) = plan(delta, spread_of_flips(rate), seeds=[seeds], rng=rng)
+    hits = 0
+    for _ in range(300):
+        draw = rng.random(row.documents)
+        gap = np.where(draw < (rate + delta) / 2, 1.0, 0.0)
+        gap = np.where(draw > 1 - (rate - delta) / 2, -1.0, gap)
+        a, b = (np.tile(0.5 + side * gap / 2, (seeds, 1)) for side in (-1, 1))
+        found = difference(a, b)
+        hits += found.p is not None and found.p <= 0.05 and found.estimate.value > 0
+    assert hits / 300 == pytest.approx(0.8, abs=0.09)
+
+
+def test_more_seeds_need_fewer_documents_and_noisier_ones_more():
+    calm = Spread(0.1, seed=0.005**2, rest=0.05)
+    three, five = plan(0.06, calm, seeds=[3, 5])
+    assert five.documents < three.documents
+    (noisy,) = plan(0.06, Spread(0.1, seed=0.012**2, rest=0.05), seeds=[5])
+    assert noisy.documents > five.documents
+
+
+def test_seeds_that_vary_too_much_have_no_plan():
+    (row,) = plan(0.01, Spread(0.1, seed=0.05**2), seeds=[3])
+    assert row.documents is None
+    assert "spread between seeds stays" in row.reason
+
+
+def test_the_same_generator_gives_the_same_plan():
+    def planned(seed):
+        return plan(0.08, spread_of_flips(0.2), seeds=[1], rng=np.random.default_rng(seed))
+
+    assert planned(3) == planned(3)
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+@pytest.mark.parametrize("changed", [None, 0.3])
+def test_outcomes_have_the_assumed_spread(seeds, changed):
+    # Var of the difference: (document + 2·rest/S)/n + 2·seed/S.
+    spread = Spread(0.15, seed=0.01**2, rest=0.03, changed=changed)
+    outcomes, rng, n = Outcomes(spread, 0.04, seeds), np.random.default_rng(1), 500
+    pairs = [outcomes.pair(rng, n) for _ in range(1500)]
+    gaps = np.array([second.mean() - first.mean() for first, second in pairs])
+    assert gaps.mean() == pytest.approx(0.04, abs=0.003)
+    expected = (0.15 + 2 * 0.03 / seeds) / n + 2 * 0.01**2 / seeds
+    assert gaps.var() == pytest.approx(expected, rel=0.2)
+    assert all(0 <= arm.min() <= arm.max() <= 1 for pair in pairs[:20] for arm in pair)
+
+
+def test_a_pilot_is_taken_apart():
+    draw = np.random.default_rng(3)
+    n, seeds = 4000, 40
+    document = draw.normal(0, 0.2, n)
+    arms = [
+        0.5 + document * f + draw.normal(0, 0.03, (seeds, 1)) + draw.normal(0, 0.1, (seeds, n))
+        for f in (1.0, 0.5)
+    ]
+    spread = spread_of_pilot(components(arms, [1, -1], Layout(n)), n)
+    assert spread.document == pytest.approx(0.1**2, rel=0.15)  # (1 - .5)·.2
+    assert spread.rest == pytest.approx(0.1**2, rel=0.1)
+    assert spread.seed == pytest.approx(0.03**2, rel=0.5)
+    assert spread.upper.seed > spread.seed
+    one = difference(arms[0][0], arms[1][0]).parts
+    single = spread_of_pilot(one, n)
+    assert single.seed == single.rest == 0.0
+    assert single.document == pytest.approx(0.1**2 + 2 * 0.1**2, rel=0.1)
+
+
+def test_a_pilot_without_differences_bounds_them():
+    same = np.tile([0.0, 1.0], 50)
+    parts = components([same[None], same[None]], [1, -1], Layout(100))
+    spread = spread_of_pilot(parts, 100, changes=np.zeros(100))
+    # Clopper-Pearson after 0 of 100: 1 - .05^(1/100).
+    assert spread.upper.changed == pytest.approx(1 - 0.05**0.01)
+    with pytest.raises(CurveError, match=r"at most 0\.03 with 95 % confidence"):
+        plan(0.05, spread, seeds=[1])
+    (row,) = plan(0.02, spread, seeds=[1])
+    assert 100 < row.documents <= row.most
+    (rank,) = plan(0.04, spread, seeds=[1], question="non-inferiority")
+    assert 70 <= rank.documents < rank.most
+
+
+def test_a_pilots_range_holds_what_is_needed():
+    # 12 of 100 documents change; what .12 needs lies between, for a pilot that saw 8 to 20 of them.
+    needed = 0.12 * (2.8016 / 0.05) ** 2
+    for seen in (8, 16):
+        gap = np.zeros(100)
+        gap[:seen] = np.tile([1.0, -1.0], 50)[:seen]
+        arms = [(0.5 + side * gap / 2)[None] for side in (1, -1)]
+        parts = components(arms, [1, -1], Layout(100))
+        (row,) = plan(0.05, spread_of_pilot(parts, 100, changes=gap), seeds=[1])
+        assert row.most > 1.2 * row.documents
+        assert row.most > needed
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: plan(2, Spread(0.1)), "delta 2"),
+        (lambda: plan(0.1, Spread(0.1), power=0.2), "power 0.2"),
+        (lambda: plan(0.1, Spread(0.1), comparisons=0), "0 comparisons"),
+        (lambda: plan(0.1, Spread(0.1), question="why"), "question 'why'"),
+        (lambda: plan(0.1, Spread(0.1), seeds=[0]), r"seeds \[0\]"),
+        (lambda: plan(0.1, spread_of_flips(0.05)), "0.1 where 0.05 of the documents change"),
+        (lambda: spread_of_flips(0), "flip rate 0"),
+        (lambda: spread_of_flips(0.1, 0.2), "a shift of 0.2"),
+    ],
+)
+def test_plans_that_are_refused(call, words):
+    with pytest.raises(CurveError, match=words):
+        call()
