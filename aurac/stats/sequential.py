@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from aurac.errors import CurveError
-from aurac.stats.best import skewed_ends
 from aurac.stats.boundaries import (
     betting_ends,
     boundaries,
@@ -29,6 +28,7 @@ from aurac.stats.boundaries import (
 )
 from aurac.stats.boundaries import sequential_p as spending_p
 from aurac.stats.intervals import interval
+from aurac.stats.margins import skewed_ends
 from aurac.stats.mean import Layout, moments
 from aurac.stats.multiplicity import holm
 from aurac.stats.noninferiority import loss_bound
@@ -376,7 +376,7 @@ def _ends(design: Design, values: NDArray[np.float64], layout: Layout) -> Ends:
         return betting_ends(values, design.error)
     if layout.df <= 0:
         return lambda _tail: (-1.0, 1.0)
-    if design.one_sided:  # the test behind `certify`
+    if design.one_sided:  # the test behind `non_inferior_rank`
         return lambda tail: (
             -loss_bound(-values, layout, tail)[0],
             loss_bound(values, layout, tail)[0],
