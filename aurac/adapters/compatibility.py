@@ -1,9 +1,9 @@
-"""Whether an adapter fits a base model: its modules' names, features and recorded hash."""
+"""An adapter and its base: what a reader asks of the base, and whether the two fit."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 from torch import nn
 
@@ -15,6 +15,35 @@ if TYPE_CHECKING:
     from aurac.adapters.adapter import Adapter
 
 _LAYER = re.compile(r"(?P<head>.*?\b(?:layers|layer|h)\.)(?P<index>\d+)(?P<tail>\..+)?")
+
+
+class BaseSource(Protocol):
+    """The base model, whose shapes or numbers settle what a file leaves open."""
+
+    def skeleton(self, *, needed: bool) -> nn.Module | None:
+        """The model's modules on the meta device.
+
+        Args:
+            needed: Fetch the base if it is not on this machine; ``None`` is returned otherwise.
+        """
+
+    def whole(self) -> nn.Module:
+        """The model with its numbers."""
+
+
+class ModelInMemory:
+    """A base that is loaded already; on the meta device it serves for its shapes alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def skeleton(self, *, needed: bool) -> nn.Module:  # noqa: ARG002 - the protocol has it
+        """The model itself."""
+        return self._model
+
+    def whole(self) -> nn.Module:
+        """The model itself."""
+        return self._model
 
 
 def check_fits(adapter: Adapter, model: nn.Module) -> None:

@@ -279,10 +279,9 @@ def _done(
     from aurac.runs.settings import separated
     from aurac.tasks.index import check_names
 
-    known = recall(Request(checkpoints, tuple(tasks), out, *separated(settings)))
-    if known is not None:
-        done, cells = known
-        click.echo(f"0 of {cells} cells to compute, {cells} already there", err=True)
+    done = recall(Request(checkpoints, tuple(tasks), out, *separated(settings)))
+    if done is not None:
+        click.echo(f"0 of {done.cells} cells to compute, {done.cells} already there", err=True)
         return done
     check_names(tasks)
     from aurac.runs.compare import compare as run

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.errors import RunFolderError
 from aurac.files import sha256_file, sha256_json, write_json
 from aurac.models import cache_root
 from aurac.models.device import machine, versions
-from aurac.readers.cells import RESULTS_FILE, read_results
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.log import LOGS
 from aurac.runs.results import Comparison
-from aurac.runs.schema import ENGINE_VERSION
+from aurac.runs.schema import ENGINE_VERSION, RESULTS_FILE, Results
 from aurac.runs.settings import to_plain
 from aurac.tasks import BUNDLED
 
@@ -96,8 +96,8 @@ class Request:
         )
 
 
-def recall(request: Request) -> tuple[Comparison, int] | None:
-    """The finished run of a request and the number of its cells; None where that is not certain."""
+def recall(request: Request) -> Comparison | None:
+    """The finished run of a request; None where that is not certain."""
     try:
         if not request.comparable:
             return None
@@ -108,8 +108,8 @@ def recall(request: Request) -> tuple[Comparison, int] | None:
         if request.inputs(Path(known["base"])) != known["inputs"]:
             return None
         files = tuple(map(Path, known["files"]))
-        return Comparison(folder, read_results(folder), files), int(known["cells"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Comparison(folder, Results.read(folder), files, int(known["cells"]))
+    except (OSError, ValueError, KeyError, TypeError, RunFolderError) as error:
         logger.debug("no finished run is known (%s)", error)
         return None
 
@@ -133,7 +133,7 @@ class Witness:
         except (OSError, ValueError) as error:
             logger.debug("the inputs cannot be compared later (%s)", error)
 
-    def keep(self, done: Comparison, cells: int) -> None:
+    def keep(self, done: Comparison) -> None:
         """Remember a finished run; a cache that cannot be written costs time only."""
         if self._inputs is None or done.besides or done.shard:
             return
@@ -143,7 +143,7 @@ class Witness:
             "base": str(self._base),
             "inputs": self._inputs,
             "files": list(map(str, done.files)),
-            "cells": cells,
+            "cells": done.cells,
         }
         try:
             record["state"] = _folder_state(done.folder)

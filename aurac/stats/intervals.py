@@ -8,8 +8,8 @@ docs/design/statistics-calibration.md has the coverage.
 Student's t assumes that a mean difference is symmetric. Many small gains with few large losses are
 not: where few of the large losses happen to be drawn, mean and spread are both too small. The gains
 and the losses are therefore taken apart, each a mean in [0, 1] with Clopper-Pearson ends at its
-effective number of events, and put together by the method of variance estimates recovery (MOVER:
-Newcombe 1998; Zou and Donner 2008).
+effective number of events, and joined by the method of variance estimates recovery (MOVER: Newcombe
+1998; Zou and Donner 2008).
 """
 
 from __future__ import annotations
@@ -38,21 +38,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-
 # Level → what is added to the squared reach of Student's t, below and above the estimate.
 Excess = Callable[[float], tuple[float, float]]
 
-
 # A hair below whole numbers, so that rounding does not decide where counts are whole.
 FEW_EVENTS = 100.0 - 1e-6  # effective events from which Student's t holds
-
-
 VERY_FEW = 3.0 - 1e-6  # and below which the reader is told
-
-
 PSEUDO_EVENTS = 0.25  # weight of the largest possible variance, at accuracies near 0 and 1
-
-
 ONE_DOCUMENT = "point value (a single document has no spread)"
 
 
@@ -191,8 +183,6 @@ def _no_spread(layout: Layout) -> str:
 
 
 ENOUGH = 30.0  # effective events of gains and of losses from which t holds
-
-
 SYMMETRIC = 100.0  # events to which the skewness of the mean must correspond for t to hold
 
 
@@ -276,7 +266,6 @@ def skew_excess(gap: NDArray[np.float64], layout: Layout) -> Excess | None:
 def interval(
     values: Any,
     *,
-    rng: np.random.Generator | None = None,  # noqa: ARG001
     clusters: Sequence[Any] | None = None,
     strata: Sequence[Any] | None = None,
     level: float = 0.95,
@@ -285,7 +274,6 @@ def interval(
 
     Args:
         values: (n,) scores in [0, 1], such as `aurac.curves.area.document_areas`.
-        rng: Accepted and not used: nothing is drawn.
         clusters: n labels of what documents share; then units are clusters.
         strata: n labels of fixed groups; then the spread is within them.
         level: Coverage.
@@ -317,63 +305,3 @@ def as_vector(values: Any) -> NDArray[np.float64]:
     if array.ndim != 1 or array.size == 0:
         raise CurveError(f"document scores of shape {array.shape}", expected="(documents,)")
     return array
-
-
-def standard_error(
-    values: Any, *, clusters: Sequence[Any] | None = None, strata: Sequence[Any] | None = None
-) -> float | None:
-    """Standard error of the mean of (n,) numbers; None from a single unit or constant numbers."""
-    array = as_vector(values)
-    result = moments(array, Layout.make(array.size, clusters, strata))
-    return None if result.df <= 0 or is_constant(array) else float(result.se)
-
-
-def clustered(values: Any, clusters: Sequence[Any], level: float = 0.95) -> Estimate:
-    """The interval for a mean over documents that share passages: CR2 (`aurac.stats.mean`).
-
-    Args:
-        values: (n,) scores in [0, 1].
-        clusters: n labels.
-        level: Coverage.
-
-    Raises:
-        CurveError: Fewer than two clusters, or labels of another length.
-    """
-    result = interval(values, clusters=clusters, level=level)
-    if result.low is None:
-        raise CurveError("a single cluster", expected="at least 2, and many more to be of use")
-    return result
-
-
-def stratified(values: Any, strata: Sequence[Any], level: float = 0.95) -> Estimate:
-    """The interval for a mean over documents of fixed groups, such as MMLU's subjects.
-
-    The spread is taken within the groups, since another draw of the benchmark would hold the same
-    groups: ``Σ_h (n_h/n)² s_h²/n_h``, with Satterthwaite's degrees of freedom (Cochran 1977).
-
-    Args:
-        values: (n,) scores in [0, 1].
-        strata: n labels.
-        level: Coverage.
-    """
-    return interval(values, strata=strata, level=level)
-
-
-def design_effect(values: Any, clusters: Sequence[Any]) -> float:
-    """How many times larger clustering makes the variance of the mean (Kish 1965).
-
-    n divided by it is the number of independent documents that would say as much.
-
-    Args:
-        values: (n,) numbers that differ.
-        clusters: n labels.
-
-    Raises:
-        CurveError: The numbers are all the same, or a single cluster.
-    """
-    array = as_vector(values)
-    plain = moments(array, Layout(array.size))
-    grouped = moments(array, Layout.make(array.size, clusters))
-    if not plain.se > 0 or not np.isfinite(grouped.se):
-        raise CurveError("documents without spread have no design effect")
-    return float((grouped.se / plain.se) ** 2)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from aurac.curves.area import AXES, Axis, check_axis, document_areas, drops, quadrature_weights
-from aurac.curves.curve import Curve
+from aurac.curves.coerce import as_curve
 from aurac.curves.html import fraction, picture, table, text
 from aurac.errors import CurveError
 from aurac.stats.intervals import VERY_FEW, effective_events, mean_interval
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from aurac.curves.curve import Curve
     from aurac.stats.mean import Layout
 
 
@@ -107,7 +108,7 @@ def score(curve: Any, axis: str = "log2", level: float = 0.95) -> Score:
     """
     headline = check_axis(axis)
     check_level(level)
-    points = Curve.coerce(curve)
+    points = as_curve(curve)
     if points.missing:
         rank, reason = next(iter(points.missing.items()))
         raise CurveError(
@@ -226,7 +227,7 @@ def bands(
     """Ends of the interval at every rank of a curve.
 
     Args:
-        curve: A `Curve` with outcomes (or what `Curve.coerce` accepts).
+        curve: A `Curve` with outcomes (or what `as_curve` accepts).
         rng: For the critical value of simultaneous bands; None for the same numbers each time.
         kind: "pointwise" gives each rank the interval of `aurac.stats.interval`;
             "simultaneous" takes the (level) quantile of ``max_k |t_k|`` under the ranks' own
@@ -238,7 +239,7 @@ def bands(
         CurveError: No outcomes, or another kind.
     """
     check_level(level)
-    points = Curve.coerce(curve)
+    points = as_curve(curve)
     if points.outcomes is None:
         raise CurveError(f"{points.label} has no per-document outcomes, so no band")
     layout = layout_of(points)

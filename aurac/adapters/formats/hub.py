@@ -12,7 +12,10 @@ _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _HUB_ID = re.compile(
     rf"(?P<repo>{_PART}/{_PART})(@(?P<revision>[\w./-]{{1,200}}))?(:(?P<subfolder>[\w][\w./=-]{{0,200}}))?"
 )
-_PATTERNS = ("adapter_config.json", "adapter_model.*", "aurac.json", "*.pt", "*.aurac.json")
+_PATTERNS = (
+    *("adapter_config.json", "adapter_model.*", "adapters.safetensors"),
+    *("aurac.json", "*.pt", "*.aurac.json"),
+)
 
 
 class Located(NamedTuple):

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.adapters.formats.untrusted import finite_number
+from aurac.adapters.formats.untrusted import check_fields, finite_number
 from aurac.adapters.nesting import is_rank
 from aurac.errors import CheckpointError
 
@@ -23,40 +23,20 @@ CONFIG = "adapter_config.json"
 PREFIX: Final = "base_model.model."
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 # Fields that an export carries over when they are set; the rest is written anew or left out.
-CARRIED = (
-    "auto_mapping",
-    "base_model_name_or_path",
-    "exclude_modules",
-    "fan_in_fan_out",
-    "layer_replication",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_dropout",
-    "modules_to_save",
-    "revision",
-    "target_modules",
-    "target_parameters",
-    "task_type",
+CARRIED: Final = (
+    *("auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out"),
+    *("layer_replication", "layers_pattern", "layers_to_transform", "lora_dropout"),
+    *("modules_to_save", "revision", "target_modules", "target_parameters", "task_type"),
     "trainable_token_indices",
 )
 # Fields that change nothing at inference, whatever they hold.
-INERT = frozenset(
-    {
-        "corda_config",
-        "ephemeral_gpu_offload",
-        "eva_config",
-        "inference_mode",
-        "loftq_config",
-        "lora_ga_config",
-        "megatron_core",
-        "peft_type",
-        "peft_version",
-        "qalora_group_size",
-        "runtime_config",
-    }
+_INERT: Final = frozenset(
+    {"corda_config", "ephemeral_gpu_offload", "eva_config", "inference_mode", "loftq_config"}
+    | {"lora_ga_config", "megatron_core", "peft_type", "peft_version", "qalora_group_size"}
+    | {"runtime_config"}
 )
 UNDERSTOOD = frozenset(
-    {*CARRIED, *INERT, "alpha_pattern", "bias", "init_lora_weights", "lora_alpha", "r"}
+    {*CARRIED, *_INERT, "alpha_pattern", "bias", "init_lora_weights", "lora_alpha", "r"}
     | {"rank_pattern", "use_rslora"}
 )
 # Initialisations that leave the base as it is; with any other the adapter belongs to another base.
@@ -82,53 +62,42 @@ REFUSED_INITS: Mapping[str, str] = {
     "lora_ga": "LoRA-GA shifts the base by its first update",
     "mica": "MiCA derives B from the base's own weights",
 }
-_PROMPT = "it adds trained vectors to the prompt or the cache and changes no weight"
-_BASE = "its update is a function of the base's own weights"
-_SPARSE = "its update is not of low rank"
-_ROTATION = "it multiplies the base's weights by a rotation"
+_TOGETHER: Final = {
+    "it adds trained vectors to the prompt or the cache and changes no weight": (
+        *("ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING"),
+        *("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"),
+    ),
+    "it multiplies the base's weights by a rotation": ("BOFT", "HRA", "OFT", "ROAD"),
+    "its update is a function of the base's own weights": (
+        *("DEFT", "FROD", "GLORA", "PSOFT", "TINYLORA"),
+    ),
+    "its update is not of low rank": ("FOURIERFT", "SHIRA", "WAVEFT"),
+}
 REFUSED_TYPES: Final[Mapping[str, str]] = {
+    **{name: why for why, names in _TOGETHER.items() for name in names},
     "ADAMSS": "AdaMSS adapts clusters of the base's own singular subspaces",
-    "ADAPTION_PROMPT": _PROMPT,
     "BEFT": "BEFT trains biases alone",
-    "BOFT": _ROTATION,
     "C3A": "C3A is a block-circular convolution",
-    "CARTRIDGE": _PROMPT,
-    "CPT": _PROMPT,
-    "DEFT": _BASE,
     "DELORA": "DeLoRA normalises each component, by the base's norm as well",
-    "FOURIERFT": _SPARSE,
-    "FROD": _BASE,
-    "GLORA": _BASE,
     "GRALORA": "GraLoRA adapts a grid of blocks, each with factors of its own",
     "HIRA": "HiRA multiplies the base's weights element by element",
-    "HRA": _ROTATION,
     "IA3": "(IA)3 rescales activations and has no rank",
     "LILY": "Lily routes between factors that layers share",
     "LN_TUNING": "it trains normalisation layers and has no rank",
     "LOHA": "LoHa multiplies two low-rank products element by element",
     "LOKR": "LoKr is a Kronecker product",
     "MISS": "MiSS shares one factor across blocks of inputs",
-    "MULTITASK_PROMPT_TUNING": _PROMPT,
-    "OFT": _ROTATION,
     "OSF": "OSF trains the base's own singular values and vectors",
     "PEANUT": "PEANuT is a nonlinear function of the base's weights",
     "POLY": "Poly mixes several adapters per task",
-    "PREFIX_TUNING": _PROMPT,
-    "PROMPT_TUNING": _PROMPT,
-    "PSOFT": _BASE,
     "PVERA": "PVeRA samples its update",
-    "P_TUNING": _PROMPT,
     "RANDLORA": "RandLoRA sums random bases to full rank",
-    "ROAD": _ROTATION,
     "SHADOW": "ShadowPEFT runs a second network beside the base",
-    "SHIRA": _SPARSE,
     "SUPERTUNING": "Super-Tuning changes single entries of the base's weights",
-    "TINYLORA": _BASE,
     "TRAINABLE_TOKENS": "it trains rows of the embedding and has no rank",
     "UNILORA": "Uni-LoRA reads all factors from one shared vector",
     "VBLORA": "VB-LoRA composes factors from a bank of shared vectors",
     "VERA": "VeRA shares frozen random factors between layers",
-    "WAVEFT": _SPARSE,
     "XLORA": "X-LoRA mixes several adapters per token",
 }
 # Those whose models say that PEFT's own save_as_lora takes them.
@@ -174,10 +143,7 @@ def parse_config(config: Mapping[str, Any], where: object) -> PeftConfig:
     _refuse_fields(config, where)
     _refuse_init(config, where)
     notes = _unknown_fields(config, where)
-    for key, (expected, accepts) in _TYPES.items():
-        value = config.get(key)
-        if value is not None and not accepts(value):
-            raise CheckpointError(f"{where} gives {key} = {value!r}"[:300], expected=expected)
+    check_fields(config, _TYPES, where)
     carried = {key: config[key] for key in CARRIED if is_set(config.get(key))}
     return PeftConfig(
         r=_field(config, "r", 8),

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
-from aurac.adapters.formats.untrusted import finite_number, read_json
+from aurac.adapters.formats.untrusted import check_fields, finite_number, read_json
 from aurac.adapters.methods import method_named, methods
-from aurac.adapters.nesting import RULES, Rule, Update
+from aurac.adapters.nesting import RULES, UPDATES, Rule, Update
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 from aurac.files import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 SIDECAR = "aurac.json"
 VERSION = 1
+_AS_RECORDED = ("rule", "alpha", "base", "base_sha256", "recipe", "seed", "derived", "keys")
 
 
 @dataclass(frozen=True)
@@ -86,19 +87,12 @@ def read_sidecar(path: Path) -> Sidecar | None:
             expected=f"version {VERSION}",
             fix="it may come from a newer aurac",
         )
-    _check_types(record, path)
+    check_fields(record, _FIELDS, path)
     return Sidecar(
         nesting=_nesting(record, path),
-        rule=record.get("rule"),
-        alpha=record.get("alpha"),
-        base=record.get("base"),
-        base_sha256=record.get("base_sha256"),
-        recipe=record.get("recipe"),
-        seed=record.get("seed"),
-        derived=record.get("derived"),
         enable_lora=_groups(record.get("enable_lora")),
-        keys=record.get("keys"),
         groups={name: tuple(mask) for name, mask in (record.get("groups") or {}).items()},
+        **{key: record.get(key) for key in _AS_RECORDED},
     )
 
 
@@ -116,11 +110,11 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
     if adapter.source is None:
         raise UsageError(f"adapter {adapter.name!r} was not read from a path", fix="save it whole")
     path = sidecar_path(adapter.source)
-    if adapter.format.startswith("peft") and any(
+    if adapter.format.startswith(("peft", "mlx", "gguf")) and any(
         "the scaling given" in note for note in adapter.notes
     ):
         raise UsageError(
-            f"a side-car of {adapter.name!r} with another scale than its adapter_config.json",
+            f"a side-car of {adapter.name!r} with another scale than it records itself",
             fix="write a new adapter with aurac truncate --rescale rule instead",
         )
     record = {**to_json(adapter), **adapter.sidecar_fields}
@@ -137,40 +131,32 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
     return path
 
 
-def _check_types(record: Mapping[str, Any], path: Path) -> None:
-    fields: dict[str, tuple[str, Any]] = {
-        "method": (
-            "the name of an installed method",
-            lambda v: isinstance(v, str) and v in methods(),
-        ),
-        "nested_ranks": ("a list of ranks", lambda v: isinstance(v, list)),
-        "weights": (
-            "a list of numbers",
-            lambda v: isinstance(v, list) and all(map(finite_number, v)),
-        ),
-        "rule": (f"one of {', '.join(RULES)}", lambda v: v in RULES),
-        "alpha": ("a finite number", finite_number),
-        "update": ("prefix or frozen", lambda v: v in get_args(Update)),
-        "recipe": ("an object", lambda v: isinstance(v, dict)),
-        "seed": ("a whole number", lambda v: isinstance(v, int)),
-        "base": ("a string", lambda v: isinstance(v, str)),
-        "base_sha256": ("a string", lambda v: isinstance(v, str)),
-        "derived": ("an object", lambda v: isinstance(v, dict)),
-        "enable_lora": ("a list of 0 and 1", _is_mask),
-        "keys": ("an object", lambda v: isinstance(v, dict)),
-        "groups": (
-            "a list of 0 and 1 for each merged layer",
-            lambda v: isinstance(v, dict) and all(map(_is_mask, v.values())),
-        ),
-    }
-    for key, (expected, accepts) in fields.items():
-        value = record.get(key)
-        if value is not None and not accepts(value):
-            raise CheckpointError(f"{path} gives {key} = {value!r}"[:300], expected=expected)
-
-
 def _is_mask(value: object) -> bool:
     return isinstance(value, list) and 0 < len(value) <= 1000 and {*map(repr, value)} <= {"0", "1"}
+
+
+_FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "method": (
+        "the name of an installed method",
+        lambda v: isinstance(v, str) and v in methods(),
+    ),
+    "nested_ranks": ("a list of ranks", lambda v: isinstance(v, list)),
+    "weights": (
+        "a list of numbers",
+        lambda v: isinstance(v, list) and all(map(finite_number, v)),
+    ),
+    "rule": (f"one of {', '.join(RULES)}", lambda v: v in RULES),
+    "alpha": ("a finite number", finite_number),
+    "update": ("prefix or frozen", lambda v: v in UPDATES),
+    "seed": ("a whole number", lambda v: isinstance(v, int)),
+    **dict.fromkeys(("base", "base_sha256"), ("a string", lambda v: isinstance(v, str))),
+    **dict.fromkeys(("recipe", "derived", "keys"), ("an object", lambda v: isinstance(v, dict))),
+    "enable_lora": ("a list of 0 and 1", _is_mask),
+    "groups": (
+        "a list of 0 and 1 for each merged layer",
+        lambda v: isinstance(v, dict) and all(map(_is_mask, v.values())),
+    ),
+}
 
 
 def _groups(mask: list[int] | None) -> tuple[bool, ...] | None:
@@ -198,16 +184,29 @@ def _version(package: str) -> str | None:
 
 @dataclass(frozen=True)
 class LoadOverrides:
-    """What the user states about an adapter file; ``None`` leaves what is recorded."""
+    """What the user states about an adapter file; ``None`` leaves what is recorded.
+
+    Attributes:
+        method: How it was trained.
+        scaling: Its scaling rule.
+        alpha: The α of that rule.
+        nested_ranks: S, the nested ranks.
+        weights: One weight per nested rank.
+        update: DyLoRA's update.
+        base: The name of its base model.
+        enable_lora: For loralib's ``MergedLinear``, which of a layer's groups are on.
+        keys: For a file with names of its own: ``{"A": pattern, "B": pattern[, "alpha": pattern]}``
+            with ``{module}`` in each, or for each module its ``{"A": key, "B": key}``.
+    """
 
     method: str | None = None
     scaling: Rule | None = None
     alpha: float | None = None
-    nested_ranks: tuple[int, ...] | None = None
-    weights: tuple[float, ...] | None = None
+    nested_ranks: Sequence[int] | None = None
+    weights: Sequence[float] | None = None
     update: Update | None = None
     base: str | None = None
-    enable_lora: tuple[bool, ...] | None = None
+    enable_lora: Sequence[bool] | None = None
     keys: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -275,14 +274,14 @@ def _nested(adapter: Adapter, overrides: LoadOverrides, notes: list[str]) -> Nes
     method = overrides.method or (old.method if old else None)
     if method is None:
         raise UsageError("--nested-ranks without a method", fix="give --method too")
-    ranks = overrides.nested_ranks or (old.ranks if old else None)
+    ranks = tuple(overrides.nested_ranks or (old.ranks if old else ())) or None
     if ranks is None and not method_named(method).nested:
         ranks = (adapter.rank,)
     if ranks is None:
         raise UsageError(f"--method {method} without nested ranks", fix="give --nested-ranks too")
     kept = old.weights if old is not None and old.ranks == ranks else ()
     update = overrides.update or (old.update if old is not None and old.method == method else None)
-    new = Nesting(method, ranks, overrides.weights or kept, update)
+    new = Nesting(method, ranks, tuple(overrides.weights or kept), update)
     if old is not None and new != old:
         notes.append(f"the training given, {_summary(new)}, replaces the recorded {_summary(old)}")
     return new

@@ -4,108 +4,183 @@ The first two name their tensors ``<module>.lora_A`` and ``<module>.lora_B``; fo
 gives the names. Which orientation a file has follows from the shapes of all its modules, or from
 the base's own; it is never guessed. None of them says how it is scaled, so the user does.
 
+loralib's ``MergedLinear`` adapts some of the n equal groups of a layer's outputs: its A is
+(R · g, in), its B (out / n · g, R) for the g groups that are on.
+
 DyLoRA's code multiplies both factors by √(R/b) and the product by α/R: α/b in all, the rule "rank".
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-import yaml
 from torch import nn
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
 from aurac.adapters.compatibility import is_conv1d, module_features
-from aurac.adapters.formats.orientation import Shapes
+from aurac.adapters.formats.converted import from_torchtune, is_torchtune, torchtune_alpha
+from aurac.adapters.formats.key_map import FactorTensors, key_map, sort_tensors
+from aurac.adapters.formats.peft import stack_blocks
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
-from aurac.adapters.formats.untrusted import check_factor, finite_number, read_tensors
-from aurac.errors import CheckpointError, UsageError
+from aurac.adapters.formats.untrusted import read_tensors
+from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
+    from aurac.adapters.adapter import Kind
+    from aurac.adapters.compatibility import BaseSource
     from aurac.adapters.formats.sidecar import LoadOverrides
     from aurac.adapters.nesting import Rule
 
-SIDES: Final = ("A", "B", "alpha")
-_USUAL_NAMES: Final = {
-    side: re.compile(rf"(?:base_model\.model\.)?(?P<module>.+)\.lora_{side}(?:\.weight)?")
-    for side in "AB"
-}
+Orientation = Literal["research", "loralib"]
+Pairs = Mapping[str, tuple["Tensor", "Tensor"]]
+
+
+class CanonicalFactors(NamedTuple):
+    """The factors of a module in aurac's own shapes."""
+
+    A: Tensor
+    B: Tensor
+    kind: Kind
+    layout: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class FactorTensors:
-    """The tensors of a file, sorted, in the file's own shapes.
+class Shapes:
+    """The shapes that decide how a file's factors are to be read.
 
     Attributes:
-        pairs: A and B by module path.
-        alphas: The α that the file itself gives a module.
-        others: Every other tensor.
+        pairs: A and B in the file's own shapes, by module.
+        features: (in, out) of the base's own modules, as far as they are known.
+        groups: ``enable_lora`` of merged layers, where the user gives it.
+        path: The file, for messages.
     """
 
-    pairs: Mapping[str, tuple[Tensor, Tensor]]
-    alphas: Mapping[str, float]
-    others: Mapping[str, Tensor]
+    pairs: Pairs
+    features: Mapping[str, tuple[int, int]]
+    groups: Sequence[bool] | None
+    path: Path
 
+    def orientation(self) -> Orientation:
+        """The one orientation that all modules allow.
 
-@dataclass(frozen=True)
-class KeyMap:
-    """From a key of a file to (module, side).
-
-    Attributes:
-        patterns: A regular expression with a group ``module`` for each side.
-        names: Keys that are named one by one.
-    """
-
-    patterns: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
-    names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-
-    def lookup(self, key: str) -> tuple[str, str] | None:
-        """The module and side of ``key``; ``None`` when it is no factor."""
-        if key in self.names:
-            return self.names[key]
-        for side, pattern in self.patterns.items():
-            match = pattern.fullmatch(key)
-            if match is not None:
-                return match["module"], side
-        return None
-
-
-class BaseSource(Protocol):
-    """The base model, whose shapes or numbers settle what a file leaves open."""
-
-    def skeleton(self, *, needed: bool) -> nn.Module | None:
-        """The model's modules on the meta device.
-
-        Args:
-            needed: Fetch the base if it is not on this machine; ``None`` is returned otherwise.
+        Raises:
+            CheckpointError: When none or both are possible.
         """
+        possible: set[Orientation] = {"research", "loralib"}
+        for module in self.pairs:
+            possible &= self._fitting(module)
+        if len(possible) == 1:
+            return possible.pop()
+        if not possible:
+            raise CheckpointError(f"{self.path} mixes modules of both orientations")
+        raise CheckpointError(
+            f"{self.path} has only square shapes, which leave open whether lora_A is (in, R) or "
+            "(R, in)",
+            fix="give --base, whose own shapes may settle it",
+        )
 
-    def whole(self) -> nn.Module:
-        """The model with its numbers."""
+    def canonical(self, module: str, orientation: Orientation) -> CanonicalFactors:
+        """The factors of a module in aurac's own shapes.
 
+        Raises:
+            CheckpointError: For a merged layer whose groups are not known.
+        """
+        A, B = self.pairs[module]
+        if orientation == "research":
+            return CanonicalFactors(A.T.contiguous(), B.T.contiguous(), "linear", ())
+        mask = self._mask(module)
+        if mask is None:
+            return CanonicalFactors(A, B, "linear", ())
+        return CanonicalFactors(stack_blocks(A, sum(mask)), B, "merged", tuple(map(int, mask)))
 
-class ModelInMemory:
-    """A base that is loaded already; on the meta device it serves for its shapes alone."""
+    def _fitting(self, module: str) -> set[Orientation]:
+        A, B = self.pairs[module]
+        fits: set[Orientation] = set()
+        if A.ndim == B.ndim == 2:
+            if A.shape[1] == B.shape[0]:
+                fits.add("research")
+            if A.shape[0] % B.shape[1] == 0 and B.shape[0] % (A.shape[0] // B.shape[1]) == 0:
+                fits.add("loralib")
+        if not fits:
+            raise CheckpointError(
+                f"{self.path} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for "
+                f"{module}, which share no rank",
+                fix="check the file",
+            )
+        known = self.features.get(module)
+        if known is None:
+            # A merged layer is only thought of where no plain one fits, or where the user says so.
+            plain = A.shape[0] == B.shape[1] or self.groups is not None
+            return fits if plain or "research" not in fits else {"research"}
+        if (A.shape[0], B.shape[1]) != known:
+            fits.discard("research")
+        if "loralib" in fits and not self._loralib_fits(A, B, known):
+            fits.discard("loralib")
+        if not fits:
+            raise CheckpointError(
+                f"{self.path} has factors of {tuple(A.shape)} and {tuple(B.shape)} for {module}",
+                expected=f"{known[0]} in and {known[1]} out as in the base",
+                fix="it was trained on another base, or give --enable-lora for a MergedLinear",
+            )
+        return fits
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    def _loralib_fits(self, A: Tensor, B: Tensor, known: tuple[int, int]) -> bool:
+        inside, out = known
+        on = A.shape[0] // B.shape[1]
+        if A.shape[1] != inside:
+            return False
+        if on == 1 and (B.shape[0] == out or self.groups is None):
+            return B.shape[0] == out
+        return out % (B.shape[0] // on) == 0 and B.shape[0] <= out
 
-    def skeleton(self, *, needed: bool) -> nn.Module:  # noqa: ARG002 - the protocol has it
-        """The model itself."""
-        return self._model
+    def _mask(self, module: str) -> Sequence[bool] | None:
+        """Which groups of a merged layer are on; ``None`` for a layer that is not merged.
 
-    def whole(self) -> nn.Module:
-        """The model itself."""
-        return self._model
+        Raises:
+            CheckpointError: When neither the user nor the base says, or they contradict the shapes.
+        """
+        A, B = self.pairs[module]
+        on = A.shape[0] // B.shape[1]
+        out = None if module not in self.features else self.features[module][1]
+        if on == 1 and (out == B.shape[0] or (out is None and not self._one_group)):
+            return None
+        what = f"{module} in {self.path} is a MergedLinear with {on} of its groups on"
+        if self.groups is None:
+            if out == B.shape[0]:
+                return (True,) * on
+            raise CheckpointError(
+                f"{what}, but the file does not say which",
+                fix="give --enable-lora, such as 1,0,1 for the first and the last of three",
+            )
+        if on == 1 and out is None:
+            raise CheckpointError(
+                f"{module} in {self.path} may be a whole layer or one group of it",
+                fix="give --base, whose own shapes settle it",
+            )
+        whole = B.shape[0] // on * len(self.groups)
+        if sum(self.groups) != on or out not in (None, whole):
+            size = "" if out is None else f" of {out} outputs"
+            raise CheckpointError(
+                f"{what}{size}, which --enable-lora {self._mask_flag} does not fit",
+                expected=f"one 0 or 1 for each group, {on} of them 1",
+            )
+        return self.groups
+
+    @property
+    def _one_group(self) -> bool:
+        return self.groups is not None and sum(self.groups) == 1
+
+    @property
+    def _mask_flag(self) -> str:
+        return ",".join(str(int(on)) for on in self.groups or ())
 
 
 def read_state_dict(
@@ -123,9 +198,14 @@ def read_state_dict(
         CheckpointError: When it is damaged, ambiguous, or its scale is neither recorded nor given.
     """
     recorded = read_sidecar(sidecar_path(path)) or Sidecar()
-    keys = key_map(overrides.keys if overrides.keys is not None else recorded.keys)
-    tensors = sort_tensors(read_tensors(path), keys, path)
+    keys = overrides.keys if overrides.keys is not None else recorded.keys
     base = None if bases is None else bases(overrides.base or recorded.base or "")
+    state = read_tensors(path)
+    torchtune = keys is None and is_torchtune(state)
+    if torchtune:
+        state = from_torchtune(state, base, path)
+        overrides = _of_torchtune(overrides, recorded, path)
+    tensors = sort_tensors(state, key_map(keys), path)
     _check_others(tensors.others, base, path)
     method, rule, ranks = _training(overrides, recorded, tensors, path)
     groups = overrides.enable_lora or recorded.enable_lora
@@ -134,7 +214,7 @@ def read_state_dict(
         skeleton = base.skeleton(needed=not _shapes_suffice(tensors, groups, path))
     features = {} if skeleton is None else module_features(skeleton, tensors.pairs)
     shapes = Shapes(tensors.pairs, features, groups, path)
-    orientation = shapes.orientation()
+    orientation = "loralib" if torchtune else shapes.orientation()
     modules = {}
     for module in tensors.pairs:
         A, B, kind, layout = shapes.canonical(module, orientation)
@@ -153,131 +233,18 @@ def read_state_dict(
         seed=recorded.seed,
         source=path,
         derived=recorded.derived,
-        format=orientation,
+        format="torchtune" if torchtune else orientation,
         notes=tuple(_notes(overrides, recorded, modules)),
         sidecar_fields=_reading(overrides, recorded),
     )
     if adapter.nesting is None:
-        adapter = replace(adapter, nesting=Nesting(method, ranks or (adapter.rank,)))
+        adapter = replace(adapter, nesting=Nesting(method, tuple(ranks or (adapter.rank,))))
     return adapter
-
-
-def key_map(mapping: Mapping[str, Any] | None) -> KeyMap:
-    """The map that a user gives; by default ``<module>.lora_A`` and ``.lora_B`` as PEFT has them.
-
-    Args:
-        mapping: ``{"A": pattern, "B": pattern[, "alpha": pattern]}`` with ``{module}`` once in each
-            pattern, or ``{module: {"A": key, "B": key[, "alpha": key]}, …}``.
-
-    Raises:
-        UsageError: For anything else.
-    """
-    if mapping is None:
-        return KeyMap(patterns=_USUAL_NAMES)
-    if _names_sides(mapping):
-        return KeyMap(patterns={side: _pattern(side, mapping[side]) for side in mapping})
-    names: dict[str, tuple[str, str]] = {}
-    for module, keys in mapping.items():
-        if not _names_sides(keys):
-            raise UsageError(
-                f"a key map that gives {module!r} {str(keys)[:80]}",
-                expected='patterns "A" and "B" with {module}, or for each module its "A" and "B"',
-            )
-        for side, key in keys.items():
-            if key in names:
-                raise UsageError(f"a key map that uses {key!r} twice", expected="each key once")
-            names[key] = (module, side)
-    if not names:
-        raise UsageError("an empty key map", expected="at least one module")
-    return KeyMap(names=names)
-
-
-def _names_sides(value: object) -> bool:
-    """Whether ``value`` gives A and B, and at most α beside them, a text each."""
-    return (
-        isinstance(value, Mapping)
-        and {"A", "B"} <= set(value) <= set(SIDES)
-        and all(isinstance(text, str) for text in value.values())
-    )
-
-
-def read_key_map(path: Path) -> dict[str, Any]:
-    """The key map in a JSON or YAML file.
-
-    Raises:
-        UsageError: When it cannot be read or holds no mapping.
-    """
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"the key map {path} cannot be read: {line}") from error
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise UsageError(f"the key map {path} holds no mapping", expected="module: {A: …, B: …}")
-    return value
-
-
-def sort_tensors(state: Mapping[str, Tensor], keys: KeyMap, path: Path) -> FactorTensors:
-    """Sort the tensors of a file into pairs of factors, alphas and others.
-
-    Raises:
-        CheckpointError: For a factor twice, half a pair, no factors at all, a tensor that cannot
-            be a factor, or a key that the map names and the file lacks.
-    """
-    missing = sorted(set(keys.names) - set(state))
-    if missing:
-        raise CheckpointError(f"{path} has no tensor {missing[0]!r}, which the key map names")
-    halves: dict[str, dict[str, Tensor]] = {}
-    others: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        entry = keys.lookup(key)
-        if entry is None:
-            others[key] = tensor
-            continue
-        module, side = entry
-        half = halves.setdefault(module, {})
-        if side in half:
-            raise CheckpointError(f"{path} has {_side_name(side)} of {module} twice")
-        half[side] = check_factor(tensor, key, path)
-    if not halves:
-        raise CheckpointError(
-            f"{path} holds no lora_A and lora_B tensors",
-            fix="check the file, or give --a-key and --b-key if they have other names",
-        )
-    for module, half in halves.items():
-        if not {"A", "B"} <= set(half):
-            raise CheckpointError(
-                f"{path} has only {' and '.join(map(_side_name, half))} for {module}"
-            )
-    alphas = {m: _number(h["alpha"], m, path) for m, h in halves.items() if "alpha" in h}
-    return FactorTensors({m: (h["A"], h["B"]) for m, h in halves.items()}, alphas, others)
-
-
-def _side_name(side: str) -> str:
-    return side if side == "alpha" else f"lora_{side}"
-
-
-def _number(tensor: Tensor, module: str, path: Path) -> float:
-    value = float(tensor) if tensor.numel() == 1 else None
-    if value is None or not finite_number(value):
-        raise CheckpointError(
-            f"{path} gives {module} an alpha of shape {tuple(tensor.shape)}", expected="one number"
-        )
-    return value
-
-
-def _pattern(side: str, text: str) -> re.Pattern[str]:
-    head, sign, tail = text.partition("{module}")
-    if not sign or "{module}" in tail:
-        raise UsageError(
-            f"a key pattern {text!r} for {_side_name(side)}", expected="{module} in it, once"
-        )
-    return re.compile(f"{re.escape(head)}(?P<module>.+){re.escape(tail)}")
 
 
 def _training(
     overrides: LoadOverrides, recorded: Sidecar, tensors: FactorTensors, path: Path
-) -> tuple[str, Rule, tuple[int, ...] | None]:
+) -> tuple[str, Rule, Sequence[int] | None]:
     """Method, scaling rule and nested ranks, given or recorded.
 
     Raises:
@@ -301,7 +268,18 @@ def _training(
     return method, rule, ranks
 
 
-def _shapes_suffice(tensors: FactorTensors, groups: tuple[bool, ...] | None, path: Path) -> bool:
+def _of_torchtune(overrides: LoadOverrides, recorded: Sidecar, path: Path) -> LoadOverrides:
+    """``overrides`` for a file of torchtune's, which trains plain LoRA with the scale α / R."""
+    alpha = recorded.alpha if overrides.alpha is None else overrides.alpha
+    return replace(
+        overrides,
+        method=overrides.method or (recorded.nesting.method if recorded.nesting else "lora"),
+        scaling=overrides.scaling or recorded.rule or "rank",
+        alpha=torchtune_alpha(path) if alpha is None else alpha,
+    )
+
+
+def _shapes_suffice(tensors: FactorTensors, groups: Sequence[bool] | None, path: Path) -> bool:
     """Whether the file's own shapes settle the orientation, without those of the base."""
     shapes = Shapes(tensors.pairs, {}, groups, path)
     try:

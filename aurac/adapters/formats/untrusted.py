@@ -21,6 +21,7 @@ from aurac.adapters.adapter import all_finite
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 # The types that factors may have, by their names in safetensors and in the order of its files.
@@ -53,6 +54,27 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__}", expected="a JSON object")
     return value
+
+
+def check_fields(
+    record: Mapping[str, Any],
+    fields: Mapping[str, tuple[str, Callable[[Any], bool]]],
+    where: object,
+) -> None:
+    """Check those of ``fields`` that ``record``, a JSON object, sets.
+
+    Args:
+        record: The object.
+        fields: What each field should be, in words and as a check.
+        where: The file, for messages.
+
+    Raises:
+        CheckpointError: For a value that its check does not accept.
+    """
+    for key, (expected, accepts) in fields.items():
+        value = record.get(key)
+        if value is not None and not accepts(value):
+            raise CheckpointError(f"{where} gives {key} = {value!r}"[:300], expected=expected)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
