@@ -186,7 +186,9 @@ class _Run:
         left = Standing.of((cell.row for cell in wanted), self.store).left
         open_keys = {row.key for row in left}
         todo = [cell for cell in wanted if cell.identity.key in open_keys]
-        bar = SweepProgress(todo, total_cells=len(wanted)) if self.progress else NoProgress()
+        bar = NoProgress()
+        if self.progress:
+            bar = SweepProgress(todo, wanted, self.store, self.interrupts)
         context = RunContext(
             self.store,
             locks,
