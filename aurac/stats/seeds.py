@@ -24,7 +24,7 @@ import numpy as np
 
 from aurac.curves.checks import refuse_masked
 from aurac.errors import CurveError
-from aurac.stats.intervals import Excess, edge_excess, mean_interval, rule_of_three, skew_excess
+from aurac.stats.intervals import Reach, edge_excess, mean_interval, rule_of_three, skew_excess
 from aurac.stats.mean import (
     Estimate,
     Layout,
@@ -89,7 +89,7 @@ class Components:
     groups: tuple[SeedMeans, ...]
     document: float
     document_df: float
-    excess: Excess | None = field(default=None, compare=False, repr=False)
+    excess: Reach | None = field(default=None, compare=False, repr=False)
 
     @property
     def conditional(self) -> bool:
@@ -114,10 +114,10 @@ class Components:
 
     def reach(self, level: float) -> tuple[float, float]:
         """How far the interval at `level` goes below and above `value`."""
-        return self._reach(1.0 - level)
+        return self._reach(1.0 - level, self.terms())
 
-    def _reach(self, alpha: float) -> tuple[float, float]:
-        squared = sum(v * t_quantile(alpha / 2.0, df) ** 2 for v, df in self.terms() if v > 0)
+    def _reach(self, alpha: float, terms: Sequence[tuple[float, float]]) -> tuple[float, float]:
+        squared = sum(v * t_quantile(alpha / 2.0, df) ** 2 for v, df in terms if v > 0)
         down, up = (0.0, 0.0) if self.excess is None else self.excess(1.0 - alpha)
         return float(np.sqrt(max(squared + down, 0.0))), float(np.sqrt(max(squared + up, 0.0)))
 
@@ -127,10 +127,10 @@ class Components:
 
         if abs(self.value) <= 1e-12:
             return 1.0
-        side = 0 if self.value > 0 else 1
+        side, terms = (0 if self.value > 0 else 1), self.terms()
 
         def beyond(log_p: float) -> float:
-            return abs(self.value) - self._reach(float(np.exp(log_p)))[side]
+            return abs(self.value) - self._reach(float(np.exp(log_p)), terms)[side]
 
         least, most = float(np.log(SMALLEST_P)), -1e-4  # at 0 the quantiles are 0 / 0
         if beyond(most) <= 0.0:

@@ -51,7 +51,7 @@ def test_four_documents_by_hand():
     assert found.estimate.value == 0.5
     assert found.estimate.se == pytest.approx(math.sqrt(1 / 24))
     assert found.p >= 0.0917
-    down, up = mover(np.array([0.5, 0, 0.5, 1]), Layout(4), 0.95)
+    down, up = mover(np.array([0.5, 0, 0.5, 1]), Layout(4))(0.95)
     plain = 3.18245 * math.sqrt(1 / 24)
     assert found.parts.reach(0.95) == pytest.approx((max(down, plain), max(up, plain)), rel=1e-5)
     assert found.conditional
@@ -138,7 +138,7 @@ def test_few_differing_documents_by_hand():
     gap[:3] = 1
     ends = stats.beta.ppf(0.025, 3, 198), stats.beta.ppf(0.975, 4, 197)
     loss_high = 1 - 0.025 ** (1 / 200)
-    down, up = mover(gap, Layout(200), 0.95)
+    down, up = mover(gap, Layout(200))(0.95)
     assert down == pytest.approx(math.hypot(0.015 - ends[0], loss_high))
     assert up == pytest.approx(ends[1] - 0.015)
     found = difference(np.zeros(200), gap)
