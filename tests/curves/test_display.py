@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from aurac.curves.curve import Curve
 from aurac.curves.display import percent, picture, points
 from aurac.runs.compare import Comparison
 from aurac.runs.results import results_html
+from aurac.runs.schema import Results
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -85,7 +87,9 @@ def results(name: str) -> dict:
         "role": "published",
         "score": {"log2": scored, "linear": scored, "mean": 0.5},
     }
-    return {"curves": [row, whole], "failures": [{"task": name}]}
+    failed = {"task": name, "rank": 1, "reason": name}
+    content = {"schema": 1, "curves": [row, whole], "failures": [failed]}
+    return msgspec.convert(content, Results)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -138,7 +142,7 @@ def test_a_picture_is_described_and_any_curve_can_be_drawn():
 
 
 def test_comparison_shows_its_results():
-    page = Page(Comparison(Path("runs/x"), results("sums"), ())._repr_html_())
+    page = Page(Comparison(Path("runs/x"), results("sums"), (), 3)._repr_html_())
     assert "published inference" in page.shown
     assert "no accuracy at rank 2" in page.shown
     assert "1 cells failed" in page.shown
