@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from aurac.curves.curve import Curve
 from aurac.curves.html import picture
 from aurac.runs.compare import Comparison
 from aurac.runs.results import results_html
+from aurac.runs.schema import Results
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -88,7 +90,9 @@ def results(name: str) -> dict:
         "role": "published",
         "score": {"log2": scored, "linear": scored, "mean": 0.5},
     }
-    return {"curves": [row, whole], "failures": [{"task": name}]}
+    failed = {"task": name, "rank": 1, "reason": name}
+    content = {"schema": 1, "curves": [row, whole], "failures": [failed]}
+    return msgspec.convert(content, Results)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -148,7 +152,7 @@ def test_one_rank_no_rank_and_all_zero_can_be_drawn():
 
 
 def test_comparison_shows_its_results():
-    page = Page(Comparison(Path("runs/x"), results("sums"), ())._repr_html_())
+    page = Page(Comparison(Path("runs/x"), results("sums"), (), 3)._repr_html_())
     assert "published inference" in page.shown
     assert "no accuracy at rank 2" in page.shown
     assert "1 cells failed" in page.shown

@@ -24,7 +24,7 @@ from aurac.runs.folder import (
     say_why_unused,
     subset_folder,
 )
-from aurac.runs.interrupts import Interrupted
+from aurac.runs.interrupts import Interrupted, Interrupts
 from aurac.runs.lock import Locks
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.progress import duration
@@ -411,19 +411,28 @@ def test_run_json_of_an_unknown_form_is_refused(tmp_path):
         open_run_folder(tmp_path, ["t"], REQUEST)
 
 
-def test_progress_on_a_pipe_says_the_rate_and_the_time_left(monkeypatch, capsys):
-    """30 of 90 requests in 10 s are 3 a second, and leave 20 s."""
+def test_progress_on_a_pipe_says_each_tenth_with_the_time_left(monkeypatch, capsys, tmp_path):
+    """27 of 90 requests in 9 s are 3 a second, and leave 21 s; labels are not printed."""
     from aurac.runs.progress import SweepProgress
 
     now = [0.0]
     monkeypatch.setattr("aurac.runs.progress.time.perf_counter", lambda: now[0])
     cells = planned(*(Task(f"t{k}", n=30) for k in range(3)))
-    with SweepProgress(cells, 4) as bar:
-        bar.cell(cells[0])
-        bar.documents(30)
-        now[0] = 10.0
-        bar.settled(cells[0], "done in 9.0 s")
-    said = capsys.readouterr().err
-    assert "3 of 4 cells to compute, 1 already there" in said
-    assert "[1/3]   10.0 s, 3 requests/s, 20 s left  done in 9.0 s: t0 · base" in said
-    assert said.endswith("1 of 3 cells finished in 10 s\n")
+    stored = planned(Task("t3"))
+    with SweepProgress(cells, [*cells, *stored], CellStore(tmp_path), Interrupts()) as progress:
+        progress.cell(cells[0])
+        for _ in range(10):
+            now[0] += 1.0
+            progress.documents(3)
+        progress.settled(cells[0], "failed")
+        progress.documents(-3)
+        progress.documents(3)
+        now[0] = 20.0
+        progress.documents(60)
+    assert capsys.readouterr().err.splitlines() == [
+        "3 of 4 cells to compute, 1 already there",
+        "10 %: 0 of 3 cells, 3 s, 3 requests/s, 27 s left",
+        "20 %: 0 of 3 cells, 6 s, 3 requests/s, 24 s left",
+        "30 %: 0 of 3 cells, 9 s, 3 requests/s, 21 s left",
+        "1 of 3 cells finished in 20 s",
+    ]

@@ -33,10 +33,12 @@ from aurac.runs.schema import (
     DocumentKey,
     EngineCounts,
     Logged,
+    Results,
+    cell_schema,
     decode_line,
     differences,
     encode_line,
-    json_schema,
+    results_schema,
 )
 from aurac.runs.store import CellStore, documents_hash, read_cell
 
@@ -157,20 +159,30 @@ def test_every_field_changes_the_key(field):
 
 
 def test_the_schema_in_the_documents_is_that_of_the_records(store):
-    """`docs/cell-schema.json` is `json_schema()`; the lines that the store writes follow it."""
-    text = json.dumps(json_schema(), indent=1) + "\n"
-    assert (REPOSITORY / "docs" / "cell-schema.json").read_text() == text
+    """`docs/*-schema.json` are those of the records; what is written follows them."""
+    for name, schema in {"cell": cell_schema(), "results": results_schema()}.items():
+        text = json.dumps(schema, indent=1) + "\n"
+        assert (REPOSITORY / "docs" / f"{name}-schema.json").read_text() == text
     jsonschema = pytest.importorskip("jsonschema")
+    kept = REPOSITORY / "reports" / "word_problems"
+    results = json.loads((kept / "results.json").read_text())
+    jsonschema.validate(results, results_schema(), jsonschema.Draft202012Validator)
     path = fill(store, block(0, 1, logged=Logged(greedy=[[True], [False]]), notes=["x"]))
     store.append(IDENTITY, Aggregates(documents_sha256="a", values={"x": 1.0}), 2)
     store.recount(IDENTITY, 2)
-    validator = jsonschema.Draft202012Validator(json_schema())
+    validator = jsonschema.Draft202012Validator(cell_schema())
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     assert [line["kind"] for line in lines] == ["cell", "block", "aggregates", "recount"]
     for line in lines:
         validator.validate(line)
         line["documents"] = "two"
         assert not validator.is_valid(line)
+
+
+def test_results_are_written_as_they_were_read(tmp_path):
+    kept = REPOSITORY / "reports" / "word_problems"
+    Results.read(kept).write(tmp_path)
+    assert (tmp_path / "results.json").read_bytes() == (kept / "results.json").read_bytes()
 
 
 # Damage -----------------------------------------------------------------------------------------
