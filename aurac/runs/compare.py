@@ -20,8 +20,8 @@ from aurac.runs.folder import (
     held_besides,
     open_run_folder,
     recorded_names,
-    say_why_unused,
     subset_folder,
+    warn_unused,
 )
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.lock import Locks
@@ -155,7 +155,7 @@ class _Run:
                     self.session.fit(self.folder)
                 cells = self.session.cells()
                 add_to_plan(self.folder, [cell.row for cell in cells])
-                say_why_unused(self.store, [cell.identity for cell in cells])
+                warn_unused(self.store, [cell.identity for cell in cells])
                 if self.execution.retry_failed:
                     for key in self.store.failed_keys():
                         self.store.clear_failure(key)
@@ -204,7 +204,7 @@ class _Run:
 
     def _shard(self, wanted: list[PlannedCell]) -> Comparison:
         records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
-        failures = [failed_cell(cell, record["reason"]) for cell, record in records if record]
+        failures = [failed_cell(cell, record.reason) for cell, record in records if record]
         results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
         return Comparison(self.folder, results, (), len(wanted), shard=self.execution.shard)
 
@@ -330,8 +330,8 @@ class _Reader:
         if record is None:
             self.incomplete.append((cell, len(stored.documents) if stored else 0))
             return "not evaluated"
-        self.failures.append(failed_cell(cell, str(record["reason"])))
-        return str(record["reason"])
+        self.failures.append(failed_cell(cell, record.reason))
+        return record.reason
 
 
 def failed_cell(cell: PlannedCell, reason: str) -> FailedCell:
