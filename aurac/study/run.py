@@ -165,9 +165,9 @@ class _Runner:
             self.train_all(wanted)
             done = self.compare(task, wanted, "search", self.study.tasks[task].validation)
             scores = {
-                row["adapter"]: row["score"]["log2"]["value"]
-                for row in done.results["curves"]
-                if row["default"] and row["score"]
+                curve.adapter: curve.score.log2.value
+                for curve in done.results.curves
+                if curve.default and curve.score
             }
             for method in {one.method: None for one in wanted}:
                 grid = {
