@@ -187,48 +187,68 @@ def run_hflm(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def engine_side(
+    work: Work, args: argparse.Namespace
+) -> tuple[Any, list[Any], Callable[[], Any], Callable[[Any, int], list[Any]]]:
+    """The model, the requests, what lays them out, and what answers a layout at a rank."""
+    from aurac.engine import EngineOptions
+    from aurac.engine.generate import generate
+    from aurac.engine.loglikelihood import loglikelihoods
+    from aurac.engine.prefix_tree import ScoringLayout
+    from aurac.engine.running import laid_out
+    from aurac.engine.tokens import GenerationLayout, GenerationRequest
+
+    model, tokenizer, instances, set_rank = prepare(work, args)
+    options = EngineOptions()
+    scores = instances[0].request_type == "loglikelihood"
+    kind: Any = ScoringLayout if scores else GenerationLayout
+    answer: Any = loglikelihoods if scores else generate
+    asked = [i.args if scores else GenerationRequest.from_kwargs(*i.args) for i in instances]
+
+    def layout() -> Any:
+        return laid_out(kind, model, tokenizer, asked, options)
+
+    def at_rank(requests: Any, rank: int) -> list[Any]:
+        set_rank(rank)
+        answers: list[Any] = answer(model, tokenizer, requests, options=options)
+        return answers
+
+    return model, instances, layout, at_rank
+
+
 def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     """Seconds of each whole sweep and of a second adapter's, the answers, counts, GEMM peak."""
     begun = time.perf_counter()
-    from aurac.engine import EngineOptions
     from aurac.engine.counts import recording
-    from aurac.engine.generate import generate, generation_layout
-    from aurac.engine.loglikelihood import loglikelihoods, scoring_layout
-    from aurac.engine.tokens import GenerationRequest
+    from aurac.engine.probe import probe
+    from aurac.engine.running import evaluating
 
-    model, tokenizer, instances, set_rank = prepare(work, args)
+    model, instances, layout, at_rank = engine_side(work, args)
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
-    options = EngineOptions()
-    scores = instances[0].request_type == "loglikelihood"
-    asked = [i.args if scores else GenerationRequest.from_kwargs(*i.args) for i in instances]
-    ask: Any = loglikelihoods if scores else generate
-    ask(model, tokenizer, asked[:2], options=options)  # the probe
+    with evaluating(model):
+        probe(model)
     start_up = time.perf_counter() - begun
-    make: Any = scoring_layout if scores else generation_layout
     seconds, second, answers, counts = [], [], [], {}
     ranks = ranks_of(min(work.ranks, args.ranks or work.ranks))
     for _ in range(args.repeats):
         start = clock()
         with recording() as record:
-            layout = make(model, tokenizer, asked, options)
-            spent = []
+            requests, spent = layout(), []
             for rank in ranks:
                 begin = clock()
-                set_rank(rank)
-                answers = ask(model, tokenizer, layout, options=options)
+                answers = at_rank(requests, rank)
                 spent.append(clock() - begin)
         seconds.append(clock() - start)
         # A second adapter needs neither the layout nor the base again.
         second.append(sum(s for s, rank in zip(spent, ranks, strict=True) if rank))
         counts = record.to_dict()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {
         "seconds": seconds,
         "second": second,
         "answers": answers,
         "counts": counts,
         "peak": gemm_peak(model.dtype, clock),
-        "memory": memory,
+        "memory": resident() / 2**10,
         "start": start_up,
         "documents": [instance.doc_id for instance in instances],
     }
@@ -236,25 +256,17 @@ def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
 
 def run_memory(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     """Peak resident memory in MiB: with the model, the requests and the adapter, and at the end."""
-    from aurac.engine import EngineOptions
-    from aurac.engine.generate import generate, generation_layout
-    from aurac.engine.loglikelihood import loglikelihoods, scoring_layout
-    from aurac.engine.tokens import GenerationRequest
-
-    model, tokenizer, instances, set_rank = prepare(work, args)
-    options = EngineOptions()
-    scores = instances[0].request_type == "loglikelihood"
-    asked = [i.args if scores else GenerationRequest.from_kwargs(*i.args) for i in instances]
-    ask: Any = loglikelihoods if scores else generate
-    make: Any = scoring_layout if scores else generation_layout
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    layout = make(model, tokenizer, asked, options)
+    _, _, layout, at_rank = engine_side(work, args)
+    before, requests = resident(), layout()
     for _ in range(args.sweeps):
         for rank in ranks_of(args.ranks or work.ranks):
-            set_rank(rank)
-            ask(model, tokenizer, layout, options=options)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"before": before, "peak": peak}
+            at_rank(requests, rank)
+    return {"before": before, "peak": resident()}
+
+
+def resident() -> float:
+    """Peak resident memory of this process in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 MEMORY = (

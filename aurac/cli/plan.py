@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 import numpy as np
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 _PATIENCE = 2.0  # seconds before the bar shows
 
 QUESTIONS = {
-    "difference": "to find a difference of {delta:g} between two adapters",
-    "certificate": "to show a rank that loses nothing non-inferior at a margin of {delta:g}",
-    "interval": "for an interval of ± {delta:g} around one adapter's AURAC",
+    "difference": "to find a difference of {delta} between two adapters",
+    "non-inferiority": "to show that a rank which loses nothing loses less than {delta}",
+    "interval": "for an interval of ± {delta} around one adapter's AURAC",
 }
+_FORMER = {"certificate": "non-inferiority"}  # a name that the question had
 
 
 @click.command()
@@ -38,10 +39,15 @@ QUESTIONS = {
     "delta",
     type=float,
     required=True,
-    help="Difference, margin or half-width in question.",
+    help="Difference, margin or half-width in question, a fraction such as 0.02.",
 )
 @click.option(
-    "--question", type=click.Choice(list(QUESTIONS)), default="difference", show_default=True
+    "--question",
+    type=click.Choice([*QUESTIONS, *_FORMER]),
+    default="difference",
+    show_default=True,
+    metavar="|".join(QUESTIONS),
+    callback=lambda _context, _option, value: _FORMER.get(value, value),
 )
 @click.option(
     "--pilot",
@@ -52,7 +58,7 @@ QUESTIONS = {
 @click.option(
     "--rank",
     type=int,
-    help="For a certificate: the rank in mind; the one below the largest by default.",
+    help="For non-inferiority: the rank in mind; the one below the largest by default.",
 )
 @click.option("--task", help="Task of the pilot; its first by default.")
 @click.option("--metric", help="NAME,FILTER where the pilot holds several metrics.")
@@ -65,11 +71,11 @@ QUESTIONS = {
 @click.option(
     "--seed-sd",
     type=float,
-    help="Sd of one arm's AURAC (for a certificate: of the loss) over training seeds; 0, or the "
-    "pilot's, by default.",
+    help="Sd over training seeds of one recipe's AURAC (for non-inferiority: of the loss); 0, or "
+    "the pilot's, by default.",
 )
 @click.option(
-    "--seeds", default="1,3,5", show_default=True, help="Training seeds in each arm to plan for."
+    "--seeds", default="1,3,5", show_default=True, help="Training seeds of each recipe to plan for."
 )
 @click.option("--alpha", type=float, default=0.05, show_default=True)
 @click.option("--power", type=float, default=0.8, show_default=True)
@@ -82,22 +88,13 @@ def plan(
     *,
     delta: float,
     question: str,
-    pilot: str | None,
-    between: str | None,
-    rank: int | None,
-    task: str | None,
-    metric: str | None,
-    groups: tuple[str, ...],
-    axis: str,
-    sd: float | None,
-    flip_rate: float | None,
-    seed_sd: float | None,
     seeds: str,
     alpha: float,
     power: float,
     comparisons: int,
     seed: int,
     as_json: bool,
+    **assumed: Any,
 ) -> None:
     """How many documents and seeds a question needs, before any compute is spent.
 
@@ -110,20 +107,13 @@ def plan(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.stats import power as planning
 
-    kind = cast("Question", question)
-    if seed_sd is not None and not 0 <= seed_sd <= 1:
-        raise UsageError(f"--seed-sd {seed_sd:g}", expected="a number in [0, 1]")
-    if pilot is not None:
-        arms = _arms(pilot, task, metric, groups)
-        spread = _with_seed_sd(_pilot_spread(arms, kind, between, rank, axis), seed_sd)
-    else:
-        spread = _assumed(sd, flip_rate, seed_sd or 0.0, kind)
+    spread = _spread(cast("Question", question), **assumed)
     with _progress() as step:
         rows = planning.plan(
             delta,
             spread,
             seeds=_counts(seeds),
-            question=kind,
+            question=cast("Question", question),
             alpha=alpha,
             power=power,
             comparisons=comparisons,
@@ -131,18 +121,20 @@ def plan(
             step=step,
         )
     if as_json:
-        asked = {"delta": delta, "question": question, "alpha": alpha, "power": power}
+        request = {"delta": delta, "question": question, "alpha": alpha, "power": power}
         plans = [asdict(row) for row in rows]
-        print_json(asked | {"comparisons": comparisons, "spread": asdict(spread), "plans": plans})
+        print_json(request | {"comparisons": comparisons, "spread": asdict(spread), "plans": plans})
         return
-    what = QUESTIONS[question].format(delta=delta)
+    from aurac.curves.display import points
+
+    what = QUESTIONS[question].format(delta=points(delta))
     click.echo(f"Documents needed {what} (alpha {alpha:g}, power {power:g}; {spread.source}):")
     click.echo("\n".join(_lines(rows, spread)))
 
 
 def _lines(rows: Sequence[Plan], spread: Spread) -> list[str]:
     """The table of a plan and what to know about it."""
-    head = ["seeds in each arm", "documents", "simulated power"]
+    head = ["seeds of each recipe", "documents", "simulated power"]
     piloted = spread.upper is not None
     body = [
         [
@@ -162,8 +154,7 @@ def _lines(rows: Sequence[Plan], spread: Spread) -> list[str]:
     ]
     if piloted:
         lines.append(
-            "The pilot is a sample itself: its spread may be as large as the upper 95 % confidence "
-            "limits, which need the last column."
+            "A pilot is a sample too; the last column is for its upper 95 % confidence limits."
         )
     if any(row.seeds == 1 for row in rows):
         lines.append("With one seed the answer is conditional on those checkpoints.")
@@ -182,10 +173,9 @@ def _progress() -> Iterator[Callable[[], None]]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    words = "simulating studies ({task.completed} sizes so far)"
     bar = Progress(
         SpinnerColumn(),
-        TextColumn(words),
+        TextColumn("simulating studies ({task.completed} sizes so far)"),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
@@ -212,90 +202,112 @@ def _counts(text: str) -> list[int]:
         raise UsageError(f"--seeds {text!r}", expected="whole numbers such as 1,3,5") from None
 
 
-def _assumed(
-    sd: float | None, flip_rate: float | None, seed_sd: float, question: Question
+def _spread(
+    question: Question,
+    *,
+    pilot: str | None,
+    sd: float | None,
+    flip_rate: float | None,
+    seed_sd: float | None,
+    **which: Any,
 ) -> Spread:
-    from aurac.stats.spread import Spread, spread_of_flips
+    """The spread of a pilot, or the one that the user assumes; `seed_sd` takes its place in both.
 
-    if (sd is None) == (flip_rate is None):
-        raise UsageError("a plan needs a spread", expected="one of --pilot, --sd and --flip-rate")
-    if sd is not None and not 0 < sd <= 1:
-        raise UsageError(f"--sd {sd:g}", expected="a number in (0, 1]")
-    arms = 2 if question == "difference" else 1
-    if flip_rate is None:
-        words = f"sd {sd:g} over documents, assumed"
-        return Spread((sd or 0.0) ** 2, seed_sd**2, 0.0, arms, words)
-    if question == "interval":
-        raise UsageError("--flip-rate for an interval of one adapter", expected="--sd or --pilot")
-    return replace(spread_of_flips(flip_rate), seed=seed_sd**2, arms=arms)
-
-
-def _with_seed_sd(spread: Spread, seed_sd: float | None) -> Spread:
-    """The spread with another one between seeds, where the user gives it."""
+    Raises:
+        UsageError: No spread, or one that does not fit the question.
+    """
+    if seed_sd is not None and not 0 <= seed_sd <= 1:
+        raise UsageError(f"--seed-sd {seed_sd:g}", expected="a number in [0, 1]")
+    if pilot is None:
+        spread = _assumed(sd, flip_rate, question)
+    else:
+        spread = _piloted(pilot, question, **which)
     if seed_sd is None:
         return spread
     upper = None if spread.upper is None else replace(spread.upper, seed=seed_sd**2)
     return replace(spread, seed=seed_sd**2, upper=upper)
 
 
-def _arms(
-    pilot: str, task: str | None, metric: str | None, groups: tuple[str, ...]
-) -> list[RecipeGroup]:
-    from aurac.stats.analysis import split_variants
-    from aurac.stats.groups import gather
+def _assumed(sd: float | None, flip_rate: float | None, question: Question) -> Spread:
+    from aurac.stats.spread import Spread, spread_of_flips
 
-    found = read_sources([pilot], metric, groups)
-    own, _ = split_variants(gather(found.curves, found.groups))
-    chosen = own[0].task if task is None else task
-    arms = [arm for arm in own if arm.task == chosen]
-    if not arms:
-        known = ", ".join(dict.fromkeys(str(arm.task) for arm in own))
-        raise UsageError(f"the pilot has no task {task!r}", expected=f"one of {known}")
-    if not all(arm.has_documents for arm in arms):
-        raise UsageError("the pilot has no per-document outcomes", fix="give --sd or --flip-rate")
-    return arms
+    if (sd is None) == (flip_rate is None):
+        raise UsageError("a plan needs a spread", expected="one of --pilot, --sd and --flip-rate")
+    groups = 2 if question == "difference" else 1
+    if sd is not None:
+        if not 0 < sd <= 1:
+            raise UsageError(f"--sd {sd:g}", expected="a number in (0, 1]")
+        return Spread(sd**2, groups=groups, source=f"sd {sd:g} over documents, assumed")
+    if question == "interval":
+        raise UsageError("--flip-rate for an interval of one adapter", expected="--sd or --pilot")
+    return replace(spread_of_flips(flip_rate or 0.0), groups=groups)
 
 
-def _pilot_spread(
-    arms: list[RecipeGroup], question: Question, between: str | None, rank: int | None, axis: str
+def _piloted(
+    pilot: str,
+    question: Question,
+    *,
+    between: str | None,
+    rank: int | None,
+    task: str | None,
+    metric: str | None,
+    groups: tuple[str, ...],
+    axis: str,
 ) -> Spread:
-    from aurac.stats.groups import same_documents
+    from aurac.stats.groups import together
     from aurac.stats.seeds import components
     from aurac.stats.spread import spread_of_pilot
 
-    names = [part.strip() for part in between.split(",")] if between else []
-    known = {arm.name: arm for arm in arms}
-    for name in names:
-        if name not in known:
-            raise UsageError(f"--between {name}", expected=f"some of {', '.join(known)}")
-    chosen = [known[name] for name in names] or arms
-    first, layout = chosen[0], chosen[0].layout()
-    documents = first.first.n_docs or 0
-    if question == "interval":
-        return spread_of_pilot(components([first.areas(axis)], [1], layout), documents)
-    if question == "certificate":
-        loss = _losses(first, rank)
-        parts, changes = components([loss], [1], layout), loss[0]
-    else:
+    chosen = _between(_of_pilot(pilot, task, metric, groups), between)
+    if question == "difference":
         if len(chosen) < 2:
             raise UsageError(
                 "the pilot has one adapter", expected="two, whose difference is planned for"
             )
-        order = same_documents(first.first, chosen[1].first)
-        own, other = first.areas(axis), chosen[1].areas(axis)
-        other = other if order is None else other[:, order]
-        parts, changes = components([other, own], [1, -1], layout), other[0] - own[0]
-    single = changes if layout.clusters is None else None
-    return spread_of_pilot(parts, documents, changes=single)
+        first, second = together(chosen[:2])
+        scores = [second.areas(axis), first.areas(axis)]
+        changes = scores[0][0] - scores[1][0]
+    else:
+        first = chosen[0]
+        scores = [first.areas(axis) if question == "interval" else _losses(first, rank)]
+        changes = scores[0][0]
+    parts = components(scores, [1, -1][: len(scores)], first.layout)
+    alone = question == "interval" or first.layout.clusters is not None
+    return spread_of_pilot(parts, first.layout.n, changes=None if alone else changes)
 
 
-def _losses(arm: RecipeGroup, rank: int | None) -> np.ndarray:
-    top = max(arm.ranks)
-    below = [r for r in arm.ranks if r < top]
+def _of_pilot(
+    pilot: str, task: str | None, metric: str | None, groups: tuple[str, ...]
+) -> list[RecipeGroup]:
+    """The adapters of a pilot on one task, each in its default truncation."""
+    from aurac.stats.groups import defaults, gather
+
+    source = read_sources([pilot], metric, groups)
+    every, _ = defaults(gather(source.curves, source.groups))
+    wanted = every[0].task if task is None else task
+    result = [group for group in every if group.task == wanted]
+    if not result:
+        known = ", ".join(dict.fromkeys(str(group.task) for group in every))
+        raise UsageError(f"the pilot has no task {task!r}", expected=f"one of {known}")
+    if not all(group.has_documents for group in result):
+        raise UsageError("the pilot has no per-document outcomes", fix="give --sd or --flip-rate")
+    return result
+
+
+def _between(groups: list[RecipeGroup], between: str | None) -> list[RecipeGroup]:
+    known = {group.name: group for group in groups}
+    names = [part.strip() for part in between.split(",")] if between else list(known)
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--between {name}", expected=f"some of {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def _losses(group: RecipeGroup, rank: int | None) -> np.ndarray:
+    """(S, n) losses of one rank against the largest."""
+    top = max(group.ranks)
+    below = [r for r in group.ranks if r < top]
     wanted = rank if rank is not None else max(below, default=0)
     if wanted not in below:
         raise UsageError(f"--rank {wanted}", expected=f"one of {below} below {top}")
-    at, last = arm.ranks.index(wanted), arm.ranks.index(top)
-    return np.stack(
-        [c.outcomes[last] - c.outcomes[at] for c in arm.curves if c.outcomes is not None]
-    )
+    return group.scores(top) - group.scores(wanted)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option(
     "--delta",
     "--margin",
-    "delta",
+    "margin",
     type=float,
     required=True,
     help="Loss of accuracy that is tolerable, such as 0.02.",
@@ -67,7 +67,7 @@ def recommend(
 
 
 def _steps(row: RecommendRow) -> list[str]:
-    if row.certificate is None:
+    if row.result is None:
         return []
     head = ["rank", "loss", "upper bound", "within delta", "documents that change", "delta needed"]
     body = [
@@ -77,11 +77,11 @@ def _steps(row: RecommendRow) -> list[str]:
             f"{step.upper:.4f}",
             ("yes" if step.passed else "no") if step.tested else "not tested",
             f"{step.flip_rate:.1%}",
-            f"{step.delta_needed:.4f}",
+            f"{step.margin_needed:.4f}",
         ]
-        for step in row.certificate.steps
+        for step in row.result.tests
     ]
-    steps = row.certificate.steps
+    steps = row.result.tests
     methods = dict.fromkeys(step.method for step in steps)
     each, joint = 1.0 - row.alpha, max(0.0, 1.0 - row.alpha * len(steps))
     note = f"(each upper bound holds by itself at {each:.3g}, all {len(steps)} at {joint:.3g})"

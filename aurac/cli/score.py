@@ -19,7 +19,7 @@ from aurac.cli.options import print_json
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from aurac.stats.margins import MarginRow
+    from aurac.stats.margins import MarginTest
 
 NOT_SHOWN = 4  # exit code of a margin test that does not show what was asked
 
@@ -28,7 +28,12 @@ NOT_SHOWN = 4  # exit code of a margin test that does not show what was asked
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @analysis_options
 @click.option(
-    "--delta", type=float, default=0.02, show_default=True, help="Loss a smaller rank may have."
+    "--delta",
+    "rank_margin",
+    type=float,
+    default=0.02,
+    show_default=True,
+    help="Loss a smaller rank may have.",
 )
 @click.option(
     "--non-inferior",
@@ -59,6 +64,7 @@ def score(
     equivalent: str | None,
     reference: str | None,
     margin: float | None,
+    rank_margin: float,
     **options: Any,
 ) -> int | None:
     """AURAC with intervals, paired comparisons and non-inferior ranks, from numbers alone.
@@ -79,7 +85,7 @@ def score(
     if any(value is not None for value in (*question.values(), reference, margin)):
         rows = _margin_tests(sources, metric, groups, question, reference, margin, options)
         return _print_margin_tests(rows, as_json=as_json)
-    found = analyse_sources(sources, metric, groups, **options)
+    found = analyse_sources(sources, metric, groups, margin=rank_margin, **options)
     if as_json:
         print_json(found.to_dict(details=details))
         return None
@@ -102,7 +108,7 @@ def _margin_tests(
     reference: str | None,
     margin: float | None,
     options: dict[str, Any],
-) -> list[MarginRow]:
+) -> list[MarginTest]:
     from aurac.stats.margins import margin_tests
 
     asked = [(name, adapter) for name, adapter in question.items() if adapter is not None]
@@ -125,7 +131,7 @@ def _margin_tests(
     )
 
 
-def _print_margin_tests(rows: list[MarginRow], *, as_json: bool) -> int:
+def _print_margin_tests(rows: list[MarginTest], *, as_json: bool) -> int:
     shown = all(row.shown for row in rows)
     if as_json:
         print_json({"shown": shown, "margin_tests": [row.to_dict() for row in rows]})

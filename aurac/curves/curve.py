@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -16,16 +15,17 @@ from aurac.curves.checks import (
     check_unit_interval,
     first_duplicate,
     fractions,
-    is_missing,
     refuse_masked,
-    whole_rank,
 )
 from aurac.errors import CurveError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from numpy.typing import NDArray
 
-_ROW_LABELS = ("adapter", "task", "metric", "method", "base", "basis", "rescale", "seed")
+
+DOCUMENT_LABELS = ("doc_ids", "doc_hashes", "clusters", "strata")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ class Curve:
 
     def _check_documents(self) -> None:
         n = self.n_docs
-        for name in ("doc_ids", "doc_hashes", "clusters", "strata"):
+        for name in DOCUMENT_LABELS:
             labels = getattr(self, name)
             if labels is None:
                 continue
@@ -161,7 +161,7 @@ class Curve:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from aurac.curves.html import curve_html
+        from aurac.curves.display import curve_html
 
         return curve_html(self)
 
@@ -203,33 +203,6 @@ class Curve:
         rows = [[scores[rank][doc] for doc in first] for rank in ranks]
         return cls.from_outcomes(ranks, rows, doc_ids=tuple(map(str, first)), **labels)
 
-    @classmethod
-    def coerce(cls, given: Any) -> Curve:
-        """A curve from whatever `aurac.score` accepts.
-
-        Args:
-            given: A `Curve`; a mapping ``rank -> accuracy``, ``rank -> (n,) scores`` or ``rank ->
-                {document: score}``; a pandas Series indexed by rank; a DataFrame with columns
-                ``rank, accuracy`` or ``rank, doc_id, score`` (optional ``cluster, stratum``); a
-                curve of ``results.json``.
-
-        Raises:
-            CurveError: It is none of these, or its numbers are not a curve.
-        """
-        if isinstance(given, cls):
-            return given
-        if hasattr(given, "columns"):
-            return _from_frame(given)
-        if hasattr(given, "index") and hasattr(given, "to_numpy"):
-            return cls(tuple(given.index), tuple(given.to_numpy()))
-        if isinstance(given, Mapping):
-            return _from_row(given) if "ranks" in given else _from_mapping(given)
-        raise CurveError(
-            f"a {type(given).__name__} is no curve",
-            expected="a Curve, a mapping rank -> accuracy, a Series, a DataFrame with columns "
-            "rank and accuracy, or a curve of results.json",
-        )
-
     def at(self, ranks: Iterable[int]) -> Curve:
         """The same curve at some of its ranks; missing ranks are left behind.
 
@@ -251,6 +224,21 @@ class Curve:
             outcomes=None if self.outcomes is None else self.outcomes[rows],
             missing={},
         )
+
+    def in_order(self, places: NDArray[np.intp]) -> Curve:
+        """The same curve with its n documents in another order.
+
+        Args:
+            places: Where each document of the new order stands in this one: a permutation of n.
+        """
+        changed: dict[str, Any] = {
+            name: tuple(values[i] for i in places)
+            for name in DOCUMENT_LABELS
+            if (values := getattr(self, name)) is not None
+        }
+        if self.outcomes is not None:
+            changed["outcomes"] = self.outcomes[:, places]
+        return replace(self, **changed)
 
 
 def _outcome_array(given: Any) -> NDArray[np.float64]:
@@ -287,98 +275,3 @@ def _stack(rows: Any) -> NDArray[np.float64]:
     if not arrays or arrays[0].ndim != 1:
         raise CurveError("outcomes that are no matrix", expected="(ranks, documents)")
     return np.stack(arrays)
-
-
-def _from_mapping(given: Mapping[Any, Any]) -> Curve:
-    values = list(given.values())
-    if values and all(isinstance(v, Mapping) for v in values):
-        return Curve.from_documents(given)
-    if values and all(
-        isinstance(v, (Sequence, np.ndarray)) and not isinstance(v, str) for v in values
-    ):
-        return Curve.from_outcomes(given, values)
-    return Curve(tuple(given), tuple(values))
-
-
-def _from_row(row: Mapping[str, Any]) -> Curve:
-    """A curve of ``results.json``: null accuracies are missing ranks with their reason."""
-    if "accuracy" not in row:
-        raise CurveError("a row with ranks and no accuracy", expected="both, as in results.json")
-    points = list(zip(row["ranks"], row["accuracy"], strict=False))
-    if len(points) != len(row["ranks"]) or len(points) != len(row["accuracy"]):
-        raise CurveError(
-            f"{len(row['accuracy'])} accuracies for {len(row['ranks'])} ranks",
-            expected="one for each rank",
-        )
-    missing = {whole_rank(r): str(why) for r, why in (row.get("missing") or {}).items()}
-    for rank, value in points:
-        if value is None:
-            missing.setdefault(whole_rank(rank), "no reason recorded")
-    known = [(r, v) for r, v in points if v is not None]
-    sizes = row.get("bytes") or []
-    return Curve(
-        tuple(r for r, _ in known),
-        tuple(v for _, v in known),
-        baseline=row.get("baseline"),
-        missing=missing,
-        sizes={
-            whole_rank(r): b for r, b in zip(row["ranks"], sizes, strict=False) if b is not None
-        },
-        **{name: row[name] for name in _ROW_LABELS if row.get(name) is not None},
-    )
-
-
-def _from_frame(frame: Any) -> Curve:
-    names = [str(c) for c in frame.columns]
-    if "rank" not in names:
-        raise CurveError(
-            f"a table with columns {', '.join(names[:8])}", expected="a column named rank"
-        )
-    for name in ("adapter", "task", "metric", "seed"):
-        if name in names and len(set(frame[name])) > 1:
-            raise CurveError(
-                f"a table of {len(set(frame[name]))} {name}s is no single curve",
-                fix=f"select one {name}, or use aurac.stats.analysis.analyse for all of them",
-            )
-    labels: dict[str, Any] = {}
-    for column in ("adapter", "task", "metric"):
-        if column in names and len(frame):
-            labels[column] = str(frame[column].iloc[0])
-    if "accuracy" in names:
-        return Curve(tuple(frame["rank"]), tuple(frame["accuracy"]), **labels)
-    if {"doc_id", "score"} <= set(names):
-        return _from_long(frame, labels)
-    raise CurveError(
-        f"a table with columns {', '.join(names[:8])}",
-        expected="rank and accuracy, or rank, doc_id and score",
-    )
-
-
-def _from_long(frame: Any, labels: dict[str, Any]) -> Curve:
-    scores: dict[int, dict[Any, float]] = {}
-    for given, doc, value in zip(frame["rank"], frame["doc_id"], frame["score"], strict=True):
-        rank = whole_rank(given)
-        row = scores.setdefault(rank, {})
-        if doc in row:
-            raise CurveError(f"document {doc!r} appears twice at rank {rank}")
-        row[doc] = value
-    documents = list(next(iter(scores.values()), ()))
-    for column, name in (("cluster", "clusters"), ("stratum", "strata")):
-        if column in set(map(str, frame.columns)):
-            labels[name] = _document_labels(frame, column, documents)
-    return Curve.from_documents(scores, **labels)
-
-
-def _document_labels(frame: Any, column: str, documents: Sequence[Any]) -> tuple[Any, ...] | None:
-    """The label of each document, the same at all its ranks; None where the column is empty."""
-    found: dict[Any, Any] = {}
-    for doc, label in zip(frame["doc_id"], frame[column], strict=True):
-        text = None if is_missing(label) else str(label)
-        if found.setdefault(doc, text) != text:
-            raise CurveError(
-                f"document {doc!r} has more than one {column} ({found[doc]!r} and {text!r})",
-                expected="the same at every rank",
-            )
-    if all(label is None for label in found.values()):
-        return None
-    return tuple(found.get(doc) for doc in documents)

@@ -20,7 +20,7 @@ class EngineOptions:
             decoding follows ``batch_size``. ``None`` chooses by device.
         max_length: Longest input in tokens; ``None`` asks the model's configuration.
         batch_size: Most sequences in one forward pass (decoding: sequences in flight, each with its
-            guesses); ``None`` leaves it to the token budgets.
+            draft tokens); ``None`` leaves it to the token budgets.
         cache_tokens: Most tokens whose keys and values are held while decoding; ``None`` takes the
             larger of 32,768 and what 2 GiB hold.
         packed: ``False`` keeps to plain padded rows and the model's own generation.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -71,8 +71,8 @@ class GroupView:
         key = (block, prefix, window, like.dtype)
         if key not in self._bias:
             place = positions[self.index].view(self.size, self.length)
-            held = torch.arange(prefix, device=place.device).expand(self.size, prefix)
-            keys = torch.cat([held, place[:, : block.stop]], dim=1)
+            cached = torch.arange(prefix, device=place.device).expand(self.size, prefix)
+            keys = torch.cat([cached, place[:, : block.stop]], dim=1)
             seen = self.visible(block.start, block.stop, 0)
             seen = torch.cat([seen.new_ones(*seen.shape[:2], prefix), seen], dim=2)
             gap = place[:, block.start : block.stop, None] - keys[:, None, :]
@@ -98,6 +98,20 @@ def _blocks(end: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[Block]:
 _STEP = 32  # widths of decoding slots that are read
 
 
+class ScoreRule(NamedTuple):
+    """What a layer does to its scores: a factor, a sliding window, a bound."""
+
+    scaling: float
+    window: int | None = None
+    softcap: float | None = None
+
+    def capped(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores within the bound."""
+        if self.softcap is None:
+            return scores
+        return torch.tanh(scores / self.softcap) * self.softcap
+
+
 class UnsupportedAttentionError(Exception):
     """The model asks its attention for something that this function does not do."""
 
@@ -109,7 +123,7 @@ class AttentionMetadata:
     Attributes:
         positions: (T,) positions of the tokens.
         prefix: Held tokens that every token sees.
-        store: Where they are held.
+        store: Where they are cached.
         keep: Whether this pass extends them.
         groups: Units of a packed pass; empty when decoding.
         slots: Decoding slots.
@@ -144,27 +158,26 @@ class AttentionMetadata:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        scaling: float,
-        window: int | None,
-        softcap: float | None,
+        rule: ScoreRule,
     ) -> torch.Tensor:
         """(T, H, d) queries over (T, Hkv, d) new keys and whatever else this metadata sees."""
         layer, self.layer = self.layer, self.layer + 1
-        held = None
+        cached = None
         if self.prefix and self.store is not None:
-            held = self.store.read(layer, self.prefix)
+            cached = self.store.read(layer, self.prefix)
         if self.keep and self.store is not None:
             self.store.write(layer, self.prefix, key, value)
         if self.slots is not None and self.slot is not None and self.place is not None:
             whose = slice(None) if self.source is None else self.source
             self.slots.write(layer, self.slot, self.place, key[whose], value[whose])
-        window = window if window is not None and self.longest > window else None
+        if rule.window is not None and self.longest <= rule.window:
+            rule = rule._replace(window=None)
         if self.decoding and self.slots is not None:
             own = self.slots.layers[layer]
-            return self._decode(query, own, held, scaling, window, softcap)
+            return self._decode(query, own, cached, rule)
         out = query.new_empty(*query.shape[:2], value.shape[-1])
         for group in self.groups:
-            self._packed(group, query, key, value, held, scaling, window, softcap, out)
+            self._packed(group, query, key, value, cached, rule, out)
         return out
 
     def _packed(
@@ -173,10 +186,8 @@ class AttentionMetadata:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        held: KeyValuePair | None,
-        scaling: float,
-        window: int | None,
-        softcap: float | None,
+        cached: KeyValuePair | None,
+        rule: ScoreRule,
         out: torch.Tensor,
     ) -> None:
         size, length = group.size, group.length
@@ -193,19 +204,18 @@ class AttentionMetadata:
         result = q.new_empty(kv, size, length * rep, v.shape[-1])
         for block in group.blocks:
             rows = slice(block.start * rep, block.stop * rep)
-            part = _scores(q[:, :, rows], k[:, : block.stop], held, scaling)
-            if softcap is not None:
-                part = torch.tanh(part / softcap) * softcap
+            part = _scores(q[:, :, rows], k[:, : block.stop], cached, rule.scaling)
+            part = rule.capped(part)
             n, prefix = block.stop - block.start, self.prefix
             shape = (kv, size, n, rep, part.shape[-1])
-            if window is None:
+            if rule.window is None:
                 bias = group.bias(block, part)
                 part.view(shape)[..., prefix + block.clean :] += bias[None, :, :, None]
             else:
-                bias = group.windowed(block, self.positions, prefix, window, part)
+                bias = group.windowed(block, self.positions, prefix, rule.window, part)
                 part.view(shape).add_(bias[None, :, :, None])
             torch.softmax(part, dim=-1, out=part)
-            result[:, :, rows] = _values(part, v[:, : block.stop], held, size)
+            result[:, :, rows] = _values(part, v[:, : block.stop], cached, size)
         result = result.view(kv, size, length, rep, -1).permute(1, 2, 0, 3, 4)
         flat = result.reshape(size * length, heads, -1)
         if group.span:
@@ -217,10 +227,8 @@ class AttentionMetadata:
         self,
         query: torch.Tensor,
         own: KeyValuePair,
-        held: KeyValuePair | None,
-        scaling: float,
-        window: int | None,
-        softcap: float | None,
+        cached: KeyValuePair | None,
+        rule: ScoreRule,
     ) -> torch.Tensor:
         query = query.contiguous() if self.rows is None else query[self.rows.view(-1)]
         heads, dim = query.shape[1:]
@@ -238,21 +246,19 @@ class AttentionMetadata:
         mine = q.view(count * kv, -1, dim).transpose(1, 2)
         scores = torch.bmm(key.reshape(count * kv, width, -1), mine)
         part[..., prefix:] = scores.view(count, kv, width, -1).transpose(2, 3)
-        if held is not None:
+        if cached is not None:
             shared = q.transpose(0, 1).reshape(kv, -1, dim)
-            over = torch.bmm(shared, held[0].transpose(1, 2)).view(kv, count, -1, prefix)
+            over = torch.bmm(shared, cached[0].transpose(1, 2)).view(kv, count, -1, prefix)
             part[..., :prefix] = over.transpose(0, 1)
-        part.mul_(scaling)
-        if softcap is not None:
-            part = torch.tanh(part / softcap) * softcap
-        bias = self._decode_bias(width, window, part)
+        part = rule.capped(part.mul_(rule.scaling))
+        bias = self._decode_bias(width, rule.window, part)
         part.view(count, kv, each, rep, -1).add_(bias[:, None, :, None])
         torch.softmax(part, dim=-1, out=part)
         weight = part[..., prefix:].reshape(count * kv, -1, width)
         out = torch.bmm(weight, value.reshape(count * kv, width, -1)).view(*part.shape[:3], -1)
-        if held is not None:
+        if cached is not None:
             weight = part[..., :prefix].transpose(0, 1).reshape(kv, -1, prefix)
-            over = torch.bmm(weight, held[1]).view(kv, count, each * rep, -1)
+            over = torch.bmm(weight, cached[1]).view(kv, count, each * rep, -1)
             out = out + over.transpose(0, 1)
         out = out.view(count, kv, each, rep, -1).transpose(1, 2).reshape(count * each, heads, -1)
         return out if self.valid is None else out[self.valid]
@@ -271,33 +277,33 @@ class AttentionMetadata:
 
 
 def _scores(
-    q: torch.Tensor, k: torch.Tensor, held: KeyValuePair | None, scaling: float
+    q: torch.Tensor, k: torch.Tensor, cached: KeyValuePair | None, scaling: float
 ) -> torch.Tensor:
     """Scaled scores (Hkv * G, rows, prefix + keys); the prefix is read once for all subtrees."""
     kv, size, rows, dim = q.shape
-    prefix = held[0].shape[1] if held is not None else 0
+    prefix = cached[0].shape[1] if cached is not None else 0
     out = q.new_empty(kv * size, rows, prefix + k.shape[1])
     mine = q.reshape(kv * size, rows, dim)
     torch.baddbmm(
         out[..., prefix:], mine, k.transpose(1, 2), beta=0, alpha=scaling, out=out[..., prefix:]
     )
-    if held is not None:
+    if cached is not None:
         view = out.view(kv, size * rows, -1)[..., :prefix]
         shared = q.reshape(kv, size * rows, dim)
-        torch.baddbmm(view, shared, held[0].transpose(1, 2), beta=0, alpha=scaling, out=view)
+        torch.baddbmm(view, shared, cached[0].transpose(1, 2), beta=0, alpha=scaling, out=view)
     return out
 
 
 def _values(
-    weight: torch.Tensor, v: torch.Tensor, held: KeyValuePair | None, size: int
+    weight: torch.Tensor, v: torch.Tensor, cached: KeyValuePair | None, size: int
 ) -> torch.Tensor:
     """Weighted values (Hkv, G, rows, d)."""
-    prefix = held[1].shape[1] if held is not None else 0
+    prefix = cached[1].shape[1] if cached is not None else 0
     rows = weight.shape[1]
     out = torch.bmm(weight[..., prefix:], v)
-    if held is not None:
+    if cached is not None:
         kv = weight.shape[0] // size
-        over = torch.bmm(weight.view(kv, size * rows, -1)[..., :prefix], held[1])
+        over = torch.bmm(weight.view(kv, size * rows, -1)[..., :prefix], cached[1])
         out += over.view(kv * size, rows, -1)
     return out.view(-1, size, rows, v.shape[-1])
 
@@ -327,10 +333,10 @@ def decoding_metadata(
     """The metadata of a decoding pass.
 
     Args:
-        lengths: (B,) tokens of each sequence, the prefix included, that are held.
+        lengths: (B,) tokens of each sequence, the prefix included, that are cached.
         counts: (B,) how many tokens of each are in the pass.
         prefix: Tokens in ``store`` that all of them see.
-        store: Where the prefix is held.
+        store: Where the prefix is cached.
         slots: Where the others are, a slot for each sequence.
         device: Where the model is.
     """

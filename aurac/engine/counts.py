@@ -38,8 +38,8 @@ class Record:
     """Counts of one evaluation.
 
     Attributes:
-        computed: Tokens that went through the model's linear layers, padding and guesses at the
-            next tokens that were wrong included.
+        computed: Tokens that went through the model's linear layers, padding and wrong draft
+            tokens included.
         distinct: Distinct prefixes among the requests and what was generated for them: the
             tokens that have to be computed at least once.
         passes: Forward passes of the model.

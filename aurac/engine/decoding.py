@@ -35,7 +35,7 @@ from aurac.engine.passes import (
 )
 from aurac.engine.prefix_tree import PrefixTree
 from aurac.engine.reference import eos_token_ids
-from aurac.engine.running import cached_tokens, forward, packed_model
+from aurac.engine.running import cached_tokens, forward, packed_model, pass_tokens
 from aurac.engine.tokens import StopTable
 from aurac.models.device import device_of
 
@@ -48,18 +48,20 @@ if TYPE_CHECKING:
     from aurac.engine.tokens import Prompt
 
 
-ROWS = 32  # most tokens in a pass with guesses: up to here reading the weights outweighs products
+ROWS = (
+    32  # most tokens in a pass with draft tokens: up to here reading the weights outweighs products
+)
 LONGEST = 7
 _ENDINGS = (4, 3, 2)  # so many last tokens are looked for, the longer ones first
 _REMEMBERED = 4096  # of a longer text only the end is looked up
-_TRUST = 4  # guesses for each token in a row that would have been guessed right, from the second on
+_TRUST = 4  # draft tokens for each token in a row that was right, from the second on
 
 
 class PromptLookup:
     """Continues a text as it went on where its last tokens stood before.
 
-    It guesses only while it would have been right: what it would have said of each token is
-    compared with what came, which costs a look-up and no pass. Nine of ten guesses are right then.
+    It drafts only while it would have been right: what it would have drafted for each token is
+    compared with what came, which costs a look-up and no pass. Nine of ten drafts are right then.
 
     Args:
         tokens: The text so far.
@@ -83,10 +85,10 @@ class PromptLookup:
                 self._after[tuple(self._tokens[-n:])] = len(self._tokens)
         self._tokens.append(token)
 
-    def guess(self, most: int) -> list[int]:
-        """Up to ``most`` tokens; none where the last ones are new or the guesses were wrong.
+    def draft(self, most: int) -> list[int]:
+        """Up to ``most`` tokens; none where the last ones are new or the drafts were wrong.
 
-        A guess that reaches the end of the text goes on in itself, as loops do.
+        A draft that reaches the end of the text goes on in itself, as loops do.
         """
         place = self._place()
         if place is None:
@@ -138,11 +140,11 @@ class Stream:
             return True
         return self.stops.may_stop(token) and self.stops.stopped(self.new)
 
-    def guess(self, most: int) -> list[int]:
+    def draft(self, most: int) -> list[int]:
         """Up to ``most`` tokens with which the text might go on, and after which one more fits."""
         if self.lookup is None:
             self.lookup = PromptLookup([*self.prompt.tokens, *self.new])
-        return self.lookup.guess(min(most, self.prompt.max_new_tokens - len(self.new) - 1))
+        return self.lookup.draft(min(most, self.prompt.max_new_tokens - len(self.new) - 1))
 
 
 class Decoder:
@@ -158,7 +160,6 @@ class Decoder:
         prompts: Distinct requests.
         header: What all of them begin with, and more follows in each.
         options: Budgets.
-        batch_tokens: Most tokens of a prefill pass.
         finished: Called with a prompt's number when it has ended.
     """
 
@@ -168,15 +169,13 @@ class Decoder:
         tokenizer: Any,
         prompts: Sequence[Prompt],
         header: Header,
-        *,
         options: EngineOptions,
-        batch_tokens: int,
-        finished: Callable[[int], None] | None = None,
+        finished: Callable[[int], None],
     ) -> None:
         self._model = model
         self._device = device_of(model)
         self._ends = eos_token_ids(model)
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = options.batch_tokens or pass_tokens(model)
         self._budget = options.cache_tokens or cached_tokens(model)
         self._finished = finished
         self.near_ties: set[int] = set()
@@ -257,13 +256,12 @@ class Decoder:
         metadata.source = torch.from_numpy(np.concatenate(paths)).to(self._device)
         metadata.slot = torch.from_numpy(np.repeat(slots, [len(p) for p in paths])).to(self._device)
         metadata.place = metadata.positions[metadata.source] - self._header
-        last = torch.tensor([int(p[-1]) for p in paths], device=self._device)
-        tokens = torch.from_numpy(step.tokens).to(self._device)
-        found = self._greedy(forward(self._model, tokens, metadata, last))
-        return [s for s, best in zip(slots, found, strict=True) if self._take(s, best)]
+        last = [int(path[-1]) for path in paths]
+        best = self._greedy(forward(self._model, step.tokens, metadata, last))
+        return [s for s, token in zip(slots, best, strict=True) if self._take(s, token)]
 
     def _advance(self) -> None:
-        """One token for every sequence in flight, and more where guesses at them are right."""
+        """One token for every sequence in flight, and more where drafts of them are right."""
         while len(self._active) > 1 and self._over_budget():
             self._waiting.appendleft(self._active.pop())
         drafts = self._drafts()
@@ -280,31 +278,29 @@ class Decoder:
             self._device,
         )
         fed = [t for s, d in zip(self._active, drafts, strict=True) for t in (s.new[-1], *d)]
-        tokens = torch.tensor(fed, device=self._device)
-        every = torch.arange(len(fed), device=self._device)
-        found = iter(self._greedy(forward(self._model, tokens, metadata, every)))
+        best = iter(self._greedy(forward(self._model, fed, metadata, range(len(fed)))))
         ended = []
         for slot, draft in enumerate(drafts):
-            if self._take_right(slot, draft, [next(found) for _ in range(1 + len(draft))]):
+            if self._take_right(slot, draft, [next(best) for _ in range(1 + len(draft))]):
                 ended.append(slot)
         self._release(ended)
 
     def _drafts(self) -> list[list[int]]:
-        """For each sequence in flight guesses at its next tokens, where there is room for them."""
+        """Draft tokens for each sequence in flight, where there is room for them."""
         count = len(self._active)
         widest = max(map(self._own, self._active)) + LONGEST
         if count >= ROWS or count * widest > self._budget:
             return [[] for _ in self._active]
-        return shortened([s.guess(LONGEST) for s in self._active], ROWS - count)
+        return shortened([s.draft(LONGEST) for s in self._active], ROWS - count)
 
     def _take_right(
-        self, slot: int, draft: Sequence[int], found: Sequence[tuple[int, bool]]
+        self, slot: int, draft: Sequence[int], choices: Sequence[tuple[int, bool]]
     ) -> bool:
-        """Take what was chosen up to the first guess that was wrong; whether the text has ended."""
-        for guess, best in zip([*draft, None], found, strict=True):
+        """Take what was chosen up to the first wrong draft token; whether the text has ended."""
+        for expected, best in zip([*draft, None], choices, strict=True):
             if self._take(slot, best):
                 return True
-            if best[0] != guess:
+            if best[0] != expected:
                 break
         return False
 
@@ -316,8 +312,8 @@ class Decoder:
         top = logits.gather(1, best)
         second = logits.scatter_(1, best, -torch.inf).amax(dim=-1, keepdim=True)
         close = (top.float() - second.float()) <= logit_noise(logits.dtype)
-        found = torch.cat([best, close.long()], dim=1).tolist()
-        return [(token, bool(tie)) for token, tie in found]
+        pairs = torch.cat([best, close.long()], dim=1).tolist()
+        return [(token, bool(tie)) for token, tie in pairs]
 
     def _over_budget(self) -> bool:
         return len(self._active) * max(map(self._own, self._active)) > self._budget
@@ -345,8 +341,7 @@ class Decoder:
         for i in ended:
             sequence = self._active[i]
             self._results[sequence.number] = sequence.new
-            if self._finished is not None:
-                self._finished(sequence.number)
+            self._finished(sequence.number)
         gone = set(ended)
         left = len(self._active) - len(gone)
         holes = [i for i in sorted(gone) if i < left]

@@ -8,48 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.engine import EngineOptions
 from aurac.engine.counts import answered_by, current
+from aurac.engine.decoding import Decoder
+from aurac.engine.kv_cache import Header, header_tokens
 from aurac.engine.prefix_tree import PrefixTree
-from aurac.engine.tokens import GenerationLayout, resolve_max_length, tokenise
+from aurac.engine.probe import serves_packed
+from aurac.engine.reference import decode_plain, plainly_greedy
+from aurac.engine.running import evaluating, laid_out
+from aurac.engine.tokens import GenerationLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from aurac.engine.kv_cache import Header
+    from aurac.engine.running import Progress
     from aurac.engine.tokens import GenerationRequest, Prompt
 
 log = logging.getLogger(__name__)
-
-
-def generation_layout(
-    model: Any, tokenizer: Any, requests: Sequence[GenerationRequest], options: EngineOptions
-) -> GenerationLayout:
-    """Lay the requests out for this model's length limit; reuse it for every rank and adapter."""
-    limit = resolve_max_length(model, tokenizer, options.max_length)
-    return GenerationLayout.of(tokenise(tokenizer, requests, limit))
-
-
-def _note(
-    layout: GenerationLayout,
-    tokens: Sequence[Sequence[int]],
-    near_ties: int,
-    counted_before: int,
-) -> None:
-    """Into the record in force: the distinct prefixes of prompts and answers, and near ties."""
-    record = current()
-    if record is None:
-        return
-    # The newest token of an answer is never put in again.
-    fed = [(*p.tokens, *new[:-1]) for p, new in zip(layout.prompts, tokens, strict=True)]
-    record.distinct += PrefixTree.build(fed)[0].n_nodes - counted_before
-    record.near_ties += near_ties
-
-
-def finish_text(text: str, until: Sequence[str]) -> str:
-    """The text before its stop strings, applied one after another as lm-eval does."""
-    for stop in until:
-        if stop:
-            text = text.split(stop, maxsplit=1)[0]
-    return text
 
 
 def generate(
@@ -58,7 +31,7 @@ def generate(
     requests: Sequence[GenerationRequest] | GenerationLayout,
     *,
     options: EngineOptions | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
     header: Header | None = None,
 ) -> list[str]:
     """Continue every request greedily until a stop string, EOS or its token limit.
@@ -79,73 +52,64 @@ def generate(
         TaskError: A request that cannot be served by this model's length.
         UnsupportedRequestError: The model is no causal language model.
     """
-    from aurac.engine.running import evaluating, require_causal
-
-    require_causal(model)
     options = options or EngineOptions()
-    layout = requests
-    if not isinstance(layout, GenerationLayout):
-        layout = generation_layout(model, tokenizer, layout, options)
+    layout = laid_out(GenerationLayout, model, tokenizer, requests, options)
     if not len(layout):
         return []
-    with evaluating(model):
-        tokens = _decoded(model, tokenizer, layout, options, progress, header)
-    texts = [
-        finish_text(tokenizer.decode(t, skip_special_tokens=True), p.until)
-        for t, p in zip(tokens, layout.prompts, strict=True)
-    ]
-    return [texts[i] for i in layout.index]
+    repeats = Counter(layout.index)
 
-
-def _decoded(
-    model: Any,
-    tokenizer: Any,
-    layout: GenerationLayout,
-    options: EngineOptions,
-    progress: Callable[[int], None] | None,
-    header: Header | None,
-) -> list[list[int]]:
-    """New tokens of every prompt."""
-    from aurac.engine.decoding import Decoder
-    from aurac.engine.kv_cache import Header
-    from aurac.engine.probe import probe
-    from aurac.engine.reference import decode_plain, plainly_greedy
-    from aurac.engine.running import pass_tokens
-
-    prompts, counts = layout.prompts, Counter(layout.index)
-    longest = max(len(p.tokens) + p.max_new_tokens for p in prompts)
-    greedy = plainly_greedy(model)
-    if options.packed and not greedy:
-        log.info("the model's own generation answers: its settings are more than greedy decoding")
-    packed = options.packed and greedy and probe(model).serves(longest)
-    answered_by("packed" if packed else "generate")
-
-    def finished(number: int) -> None:
+    def finished(prompt: int) -> None:
         if progress is not None:
-            progress(counts[number])
+            progress(repeats[prompt])
 
-    if not packed:
-        return decode_plain(model, tokenizer, prompts, options=options, finished=finished)
-    if header is None:
-        header = Header(shared_header(prompts))
-    counted_before = len(header) if header.computed else 0
-    decoder = Decoder(
-        model,
-        tokenizer,
-        prompts,
-        header,
-        options=options,
-        batch_tokens=options.batch_tokens or pass_tokens(model),
-        finished=finished,
-    )
-    tokens = decoder.run()
-    near_ties = sum(counts[number] for number in decoder.near_ties)
-    _note(layout, tokens, near_ties, counted_before)
-    return tokens
+    with evaluating(model):
+        greedy = plainly_greedy(model)
+        if options.packed and not greedy:
+            log.info(
+                "the model's own generation answers: its settings are more than greedy decoding"
+            )
+        if greedy and serves_packed(model, layout.longest, options):
+            header = Header(shared_header(layout.prompts)) if header is None else header
+            counted_before = header.computed_tokens
+            decoder = Decoder(model, tokenizer, layout.prompts, header, options, finished)
+            answers = decoder.run()
+            answered_by("packed")
+            near_ties = sum(repeats[prompt] for prompt in decoder.near_ties)
+            _count(layout, answers, near_ties, counted_before)
+        else:
+            answered_by("generate")
+            answers = decode_plain(model, tokenizer, layout.prompts, options, finished)
+    texts = [
+        _before_stops(tokenizer.decode(tokens, skip_special_tokens=True), prompt.until)
+        for tokens, prompt in zip(answers, layout.prompts, strict=True)
+    ]
+    return [texts[prompt] for prompt in layout.index]
+
+
+def _count(
+    layout: GenerationLayout,
+    answers: Sequence[Sequence[int]],
+    near_ties: int,
+    counted_before: int,
+) -> None:
+    """Into the record in force: the distinct prefixes of prompts and answers, and near ties."""
+    record = current()
+    if record is None:
+        return
+    # The newest token of an answer is never put in again.
+    fed = [(*p.tokens, *new[:-1]) for p, new in zip(layout.prompts, answers, strict=True)]
+    record.distinct += PrefixTree.build(fed)[0].n_nodes - counted_before
+    record.near_ties += near_ties
+
+
+def _before_stops(text: str, until: Sequence[str]) -> str:
+    """The text before its stop strings, applied one after another as lm-eval does."""
+    for stop in until:
+        if stop:
+            text = text.split(stop, maxsplit=1)[0]
+    return text
 
 
 def shared_header(prompts: Sequence[Prompt]) -> tuple[int, ...]:
     """The tokens with which all prompts begin, if they are worth a pass of their own."""
-    from aurac.engine.kv_cache import header_tokens
-
     return header_tokens([p.tokens for p in prompts], min(len(p.tokens) for p in prompts) - 1)

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aurac.engine.attention import pass_metadata
 from aurac.engine.passes import SAVED_TOKENS, chain_subtree, make_pass
 from aurac.engine.prefix_tree import shared_prefix
-from aurac.engine.running import forward
-from aurac.models.device import device_of
+from aurac.engine.running import run_pass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +72,7 @@ class SlotCache:
 
     The width follows the longest sequence in flight in small steps, so that attention reads a
     contiguous block. Places beyond a sequence's length are masked: zero, or left by a sequence
-    or a wrong guess before.
+    or a wrong draft before.
     """
 
     def __init__(self, slots: int, width: int) -> None:
@@ -140,16 +138,17 @@ class Header:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def computed_tokens(self) -> int:
+        """How many of its tokens a pass has computed."""
+        return len(self) if self.computed else 0
+
     def compute(self, model: Any) -> None:
         """Fill the cache, the first time; call it within `packed_model`."""
         if self.computed or not self.tokens:
             return
         self.cache.reserve(len(self))
-        device = device_of(model)
-        step = make_pass([chain_subtree(self.tokens, 0)], 0, keep=True)
-        tokens = torch.from_numpy(step.tokens).to(device)
-        metadata = pass_metadata(step, self.cache, device)
-        forward(model, tokens, metadata, torch.zeros_like(tokens[:1]))
+        run_pass(model, make_pass([chain_subtree(self.tokens, 0)], 0, keep=True), self.cache)
         self.computed = True
 
 

@@ -1,7 +1,7 @@
 """Batches of a prefix tree: which tokens run in which forward pass, and who sees whom.
 
 A forward pass carries *subtrees*: whole subtrees below a prefix whose keys and values are already
-held. Its tokens stand in one row without padding, so the linear layers compute every distinct
+cached. Its tokens stand in one row without padding, so the linear layers compute every distinct
 token once. Only attention pads, and only among subtrees of similar length.
 
 Within a subtree the tokens are in depth-first order, so token j is an ancestor of token i exactly
@@ -11,7 +11,7 @@ when ``j <= i < end[j]``, with ``end[j]`` where the subtree of j ends. That is t
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +31,7 @@ _SIMILAR = 0.8  # subtrees in one attention group are at least this fraction of 
 
 @dataclass(frozen=True, eq=False)
 class Subtree:
-    """A subtree below a held prefix, in depth-first order.
+    """A subtree below a cached prefix, in depth-first order.
 
     Attributes:
         tokens: (L,) token ids.
@@ -51,7 +51,7 @@ class Subtree:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Units of similar length whose attention is computed together.
+    """Subtrees of similar length whose attention is computed together.
 
     Attributes:
         index: (G, L) place in the step's tokens; padding repeats the subtree's last token.
@@ -71,8 +71,8 @@ class ForwardPass:
     Attributes:
         tokens: (T,) token ids.
         positions: (T,) positions.
-        prefix: How many held tokens every token of this pass sees.
-        keep: Whether this pass's keys and values extend the held prefix.
+        prefix: How many cached tokens every token of this pass sees.
+        keep: Whether this pass's keys and values extend the cached prefix.
         groups: The subtrees, by attention group.
         select: (S,) places whose logits are wanted, ascending.
         pair: (M,) indices of scored pairs.
@@ -91,16 +91,16 @@ class ForwardPass:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All passes of a layout, in an order in which held prefixes nest.
+    """All passes of a layout, in an order in which cached prefixes nest.
 
     Attributes:
         steps: The passes.
-        held: Longest held prefix in tokens.
+        cached: Longest cached prefix in tokens.
         finished: For each pass, how many requests have their last answer in it.
     """
 
     steps: tuple[ForwardPass, ...]
-    held: int
+    cached: int
     finished: tuple[int, ...]
 
     @property
@@ -196,8 +196,8 @@ def make_pass(subtrees: Sequence[Subtree], prefix: int, *, keep: bool = False) -
     """A pass over subtrees, longest first, that reads no logits yet."""
     none = np.zeros(0, dtype=np.int64)
     return ForwardPass(
-        tokens=np.concatenate([u.tokens for u in subtrees]),
-        positions=np.concatenate([u.positions for u in subtrees]),
+        tokens=np.concatenate([s.tokens for s in subtrees]),
+        positions=np.concatenate([s.positions for s in subtrees]),
         prefix=prefix,
         keep=keep,
         groups=group_subtrees(subtrees),
@@ -208,7 +208,7 @@ def make_pass(subtrees: Sequence[Subtree], prefix: int, *, keep: bool = False) -
 
 
 def batch_subtrees(subtrees: Sequence[Subtree], budget: int) -> list[list[Subtree]]:
-    """Units in batches of at most ``budget`` tokens (or one subtree), longest first."""
+    """Subtrees in batches of at most ``budget`` tokens (or one subtree), longest first."""
     batches: list[list[Subtree]] = []
     room = 0
     for subtree in sorted(subtrees, key=len, reverse=True):
@@ -259,14 +259,14 @@ class _Planner:
         self._tree = tree
         self._budget = budget
         self.steps: list[tuple[ForwardPass, IntArray]] = []
-        self.held = 0
+        self.cached = 0
 
     def _emit(self, subtrees: Sequence[Subtree], prefix: int, *, keep: bool = False) -> None:
         step = make_pass(subtrees, prefix, keep=keep)
-        self.steps.append((step, np.concatenate([u.nodes for u in subtrees])))
+        self.steps.append((step, np.concatenate([s.nodes for s in subtrees])))
 
     def visit(self, low: int, high: int, depth: int) -> None:
-        """Emit every pass for rows ``low:high``, whose first ``depth`` tokens are held."""
+        """Emit every pass for rows ``low:high``, whose first ``depth`` tokens are cached."""
         tree = self._tree
         branches = min(BRANCH_TOKENS, self._budget)
         pending, subtrees, trunks = [(low, high)], [], []
@@ -292,7 +292,7 @@ class _Planner:
                 subtree.tokens[:n], subtree.positions[:n], np.full(n, n), subtree.nodes[:n]
             )
             self._emit([cut], depth, keep=True)
-            self.held = max(self.held, trunk)
+            self.cached = max(self.cached, trunk)
             self.visit(first, last, trunk)
 
 
@@ -309,20 +309,14 @@ def plan_scoring(layout: ScoringLayout, budget: int, header: int = 0) -> Plan:
     if key not in layout.plans:
         tree = layout.tree
         planner = _Planner(tree, budget)
-        planner.held = header
+        planner.cached = header
         planner.visit(0, len(tree.rows), header)
         steps = _with_pairs(layout, planner.steps)
-        layout.plans[key] = Plan(tuple(steps), planner.held, _finished(layout, steps))
+        layout.plans[key] = Plan(
+            tuple(steps), planner.cached, layout.finished_by([step.pair for step in steps])
+        )
     plan: Plan = layout.plans[key]
     return plan
-
-
-def _finished(layout: ScoringLayout, steps: Sequence[ForwardPass]) -> tuple[int, ...]:
-    step_of = np.zeros(len(layout.pair_node), dtype=np.int64)
-    for number, step in enumerate(steps):
-        step_of[step.pair] = number
-    last = [int(step_of[index].max()) for index in layout.request_pairs]
-    return tuple(np.bincount(last, minlength=len(steps)).tolist())
 
 
 def _with_pairs(
@@ -340,17 +334,6 @@ def _with_pairs(
         done[nodes[select]] = True
         pair = [np.arange(bounds[n], bounds[n + 1]) for n in nodes[select].tolist()]
         rows = np.repeat(np.arange(len(select)), counts[nodes[select]])
-        none = np.zeros(0, dtype=np.int64)
-        result.append(
-            ForwardPass(
-                step.tokens,
-                step.positions,
-                step.prefix,
-                step.keep,
-                step.groups,
-                select,
-                np.concatenate([none, *pair]),
-                rows,
-            )
-        )
+        pairs = np.concatenate([np.zeros(0, dtype=np.int64), *pair])
+        result.append(replace(step, select=select, pair=pairs, pair_row=rows))
     return result

@@ -150,3 +150,16 @@ class ScoringLayout:
 
     def __len__(self) -> int:
         return len(self.request_pairs)
+
+    def finished_by(self, parts: Sequence[IntArray]) -> tuple[int, ...]:
+        """How many requests have the last of their pairs in each part, in order."""
+        part_of = np.zeros(len(self.pair_node), dtype=np.int64)
+        for number, pairs in enumerate(parts):
+            part_of[pairs] = number
+        last = [int(part_of[index].max()) for index in self.request_pairs]
+        return tuple(np.bincount(last, minlength=len(parts)).tolist())
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest input."""
+        return max(len(row) for row in self.tree.rows)

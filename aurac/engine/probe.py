@@ -1,7 +1,7 @@
 """Can this model run packed passes? Decided by running it, once per model object.
 
 A few made-up sequences go through the model twice: as plain rows through its own attention, and
-packed (a held prefix, a tree with branches, a decoding step) through ours. Only equal logits, at
+packed (a cached prefix, a tree with branches, a decoding step) through ours. Only equal logits, at
 the selected positions, admit the fast path. What a probe of short sequences cannot see, limits
 that only bite at length, is read from the configuration.
 
@@ -32,6 +32,8 @@ from aurac.models.device import device_of, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from aurac.engine import EngineOptions
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,11 @@ def probe(model: Any) -> Verdict:
         else:
             log.warning("%s: %s; using the plain path", type(key).__name__, verdict.reason)
     return _VERDICTS[key]
+
+
+def serves_packed(model: Any, length: int, options: EngineOptions) -> bool:
+    """Whether inputs of this many tokens are to be computed in packed passes."""
+    return options.packed and probe(model).serves(length)
 
 
 @contextlib.contextmanager
@@ -222,8 +229,7 @@ def _packed_logits(
     for subtrees, prefix, keep in (([trunk], 0, True), ([below], head, False), ([whole], 0, False)):
         step = make_pass(subtrees, prefix, keep=keep)
         metadata = pass_metadata(step, store, device)
-        every = torch.arange(len(step.tokens), device=device)
-        logits = forward(model, torch.from_numpy(step.tokens).to(device), metadata, every)
+        logits = forward(model, step.tokens, metadata, np.arange(len(step.tokens)))
         yield from _by_row(tree, subtrees[0], logits, metadata)
     yield from _decoded(model, tree, head, store, device)
 
@@ -260,13 +266,11 @@ def _decoded(
     slot = np.repeat(order, [len(u) for u in subtrees])
     metadata.slots, metadata.slot = slots, torch.from_numpy(slot).to(device)
     metadata.place = metadata.positions - head
-    last = torch.from_numpy(np.cumsum([len(u) for u in subtrees]) - 1).to(device)
-    forward(model, torch.from_numpy(step.tokens).to(device), metadata, last)
+    forward(model, step.tokens, metadata, np.cumsum([len(u) for u in subtrees]) - 1)
     for count in (counts, [1] * len(tree.rows)):
         begins = [len(row) - n for row, n in zip(tree.rows, count, strict=True)]
         metadata = decoding_metadata(begins, count, head, store, slots, device)
         ends = np.concatenate([row[at:] for row, at in zip(tree.rows, begins, strict=True)])
-        tokens = torch.from_numpy(ends).to(device)
-        logits = forward(model, tokens, metadata, torch.arange(len(tokens), device=device))
+        logits = forward(model, ends, metadata, np.arange(len(ends)))
         for row, (begin, part) in enumerate(zip(begins, logits.split(count), strict=True)):
             yield row, begin, part, metadata.windows

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aurac.engine.counts import counted_pass
+from aurac.engine.counts import answered_by, counted_pass
 from aurac.engine.running import Progress, accepts, score_logits
 from aurac.engine.tokens import StopTable
 from aurac.models.device import device_of, unwrapped
@@ -59,99 +59,69 @@ def row_batches(
         yield batch
 
 
-class _Rows:
-    """The batches of a layout for one model, and how each is scored.
-
-    Args:
-        model: The model.
-        layout: What to score.
-        batch_tokens: Most padded tokens of a batch.
-        batch_size: Most rows of a batch.
-    """
-
-    def __init__(
-        self, model: Any, layout: ScoringLayout, batch_tokens: int, batch_size: int | None
-    ) -> None:
-        tree = layout.tree
-        self._model, self._layout, self._device = model, layout, device_of(model)
-        self._selects = accepts(model, "logits_to_keep")
-        owner = np.searchsorted(tree.offsets, layout.pair_node, side="right") - 1
-        self._position = layout.pair_node - tree.offsets[owner] + tree.shared[owner]
-        self._cover = covering_rows(tree)[owner]
-        used = np.unique(self._cover)
-        lengths = np.asarray([len(tree.rows[row]) for row in used], dtype=np.int64)
-        self.batches = [used[batch] for batch in row_batches(lengths, batch_tokens, batch_size)]
-
-    def pairs(self, rows: IntArray) -> IntArray:
-        """The scored pairs that lie in these rows."""
-        return np.flatnonzero(np.isin(self._cover, rows))
-
-    def score(self, rows: IntArray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities and hits of the rows' pairs, on the CPU."""
-        tree, pairs = self._layout.tree, self.pairs(rows)
-        tokens = torch.zeros(len(rows), max(len(tree.rows[r]) for r in rows), dtype=torch.long)
-        for i, row in enumerate(rows):
-            tokens[i, : len(tree.rows[row])] = torch.from_numpy(tree.rows[row])
-        column, extra, width = self._position[pairs], {}, tokens.shape[1]
-        if self._selects:
-            kept = np.unique(column)
-            column, width = np.searchsorted(kept, column), len(kept)
-            extra = {"logits_to_keep": torch.from_numpy(kept).to(self._device)}
-        with counted_pass(self._model, tokens.numel(), len(rows) * width):
-            logits = self._model(input_ids=tokens.to(self._device), use_cache=False, **extra).logits
-        place = {int(row): i for i, row in enumerate(rows)}
-        flat = np.asarray([place[int(r)] for r in self._cover[pairs]]) * width + column
-        nodes, row_of_pair = np.unique(flat, return_inverse=True)
-        values, hits = score_logits(
-            logits.reshape(-1, logits.shape[-1])[torch.from_numpy(nodes).to(self._device)],
-            torch.from_numpy(row_of_pair).to(self._device),
-            torch.from_numpy(self._layout.pair_token[pairs]).to(self._device),
-        )
-        return values.cpu(), hits.cpu()
-
-
-class _Unfinished:
-    """Requests that still wait for a pair of theirs."""
-
-    def __init__(self, layout: ScoringLayout, progress: Progress | None) -> None:
-        self._requests, self._progress = layout.request_pairs, progress
-        self._waiting = np.ones(len(layout.pair_node), dtype=bool)
-        self._left = len(layout)
-
-    def without(self, pairs: IntArray) -> None:
-        """These pairs are scored: tell how many requests that finishes."""
-        if self._progress is None:
-            return
-        self._waiting[pairs] = False
-        left = sum(bool(self._waiting[index].any()) for index in self._requests)
-        self._progress(self._left - left)
-        self._left = left
-
-
 def score_rows(
-    model: Any,
-    layout: ScoringLayout,
-    *,
-    batch_tokens: int,
-    batch_size: int | None,
-    progress: Progress | None = None,
+    model: Any, layout: ScoringLayout, options: EngineOptions, progress: Progress | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Score every pair of the layout.
 
     Returns:
         (n_pairs,) float32 log-probabilities and (n_pairs,) bool argmax hits, on the CPU.
     """
+    tree = layout.tree
+    answered_by("rows", tree.n_nodes)
+    owner = np.searchsorted(tree.offsets, layout.pair_node, side="right") - 1
+    position = layout.pair_node - tree.offsets[owner] + tree.shared[owner]
+    cover = covering_rows(tree)[owner]
+    used = np.unique(cover)
+    lengths = np.asarray([len(tree.rows[row]) for row in used], dtype=np.int64)
+    batches = row_batches(lengths, options.batch_tokens or _ROW_TOKENS, options.batch_size)
+    rows_of = [used[batch] for batch in batches]
+    pairs_of = [np.flatnonzero(np.isin(cover, rows)) for rows in rows_of]
     logprob = torch.zeros(len(layout.pair_node))
     hit = torch.zeros(len(layout.pair_node), dtype=torch.bool)
-    work, unfinished = _Rows(model, layout, batch_tokens, batch_size), _Unfinished(layout, progress)
-    for rows in work.batches:
-        pairs = work.pairs(rows)
-        logprob[pairs], hit[pairs] = work.score(rows)
-        unfinished.without(pairs)
+    for rows, pairs, done in zip(rows_of, pairs_of, layout.finished_by(pairs_of), strict=True):
+        place = np.searchsorted(np.sort(rows), cover[pairs])
+        logits, row = _row_logits(
+            model, [tree.rows[r] for r in np.sort(rows)], place, position[pairs]
+        )
+        logprob[pairs], hit[pairs] = (
+            part.cpu() for part in score_logits(logits, row, layout.pair_token[pairs])
+        )
+        if progress is not None:
+            progress(done)
     return logprob, hit
 
 
-_BATCH = 16
+def _row_logits(
+    model: Any, rows: Sequence[IntArray], row: IntArray, column: IntArray
+) -> tuple[torch.Tensor, IntArray]:
+    """Logits of one padded batch where they are wanted.
+
+    Args:
+        model: The model.
+        rows: Token sequences.
+        row: (m,) index of a sequence.
+        column: (m,) position in it.
+
+    Returns:
+        (k, V) logits of the distinct places, and the (m,) index of each place among them.
+    """
+    device = device_of(model)
+    tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for i, sequence in enumerate(rows):
+        tokens[i, : len(sequence)] = torch.from_numpy(sequence)
+    extra, width = {}, tokens.shape[1]
+    if accepts(model, "logits_to_keep"):
+        kept = np.unique(column)
+        column, width = np.searchsorted(kept, column), len(kept)
+        extra = {"logits_to_keep": torch.from_numpy(kept).to(device)}
+    with counted_pass(model, tokens.numel(), len(rows) * width):
+        logits = model(input_ids=tokens.to(device), use_cache=False, **extra).logits
+    places, index = np.unique(row * width + column, return_inverse=True)
+    return logits.reshape(-1, logits.shape[-1])[torch.from_numpy(places).to(logits.device)], index
+
+
+_BATCH, _ROW_TOKENS = 16, 4096
 
 
 def pad_token_id(tokenizer: Any) -> int | None:
@@ -174,9 +144,8 @@ def decode_plain(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[Prompt],
-    *,
     options: EngineOptions,
-    finished: Callable[[int], None] | None = None,
+    finished: Callable[[int], None],
 ) -> list[list[int]]:
     """New tokens of every prompt, up to and including the one that ended it."""
     from transformers import StoppingCriteriaList
@@ -206,8 +175,7 @@ def decode_plain(
             )
             for i, row in zip(batch, out[:, length:].tolist(), strict=True):
                 results[i] = cut(row, ends, table)
-                if finished is not None:
-                    finished(i)
+                finished(i)
     return results
 
 

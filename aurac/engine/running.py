@@ -16,19 +16,35 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
-from aurac.engine import UnsupportedRequestError
-from aurac.engine.attention import AttentionMetadata, UnsupportedAttentionError
+from aurac.engine import EngineOptions, UnsupportedRequestError
+from aurac.engine.attention import (
+    AttentionMetadata,
+    ScoreRule,
+    UnsupportedAttentionError,
+    pass_metadata,
+)
 from aurac.engine.counts import counted_pass
+from aurac.engine.tokens import resolve_max_length
 from aurac.models.device import device_of, keep_few_kernels, keep_freed_memory, unwrapped
 
+if TYPE_CHECKING:
+    from aurac.engine.kv_cache import PrefixCache
+    from aurac.engine.passes import ForwardPass
+    from aurac.engine.prefix_tree import ScoringLayout
+    from aurac.engine.tokens import GenerationLayout
+
 Progress = Callable[[int], None]
+Indices = Sequence[int] | NDArray[np.int64] | torch.Tensor
+Layout = TypeVar("Layout", "ScoringLayout", "GenerationLayout")
 
 
 def require_causal(model: Any) -> None:
@@ -39,6 +55,21 @@ def require_causal(model: Any) -> None:
     """
     if getattr(unwrapped(model).config, "is_encoder_decoder", False):
         raise UnsupportedRequestError("an encoder-decoder", expected="a causal language model")
+
+
+def laid_out(
+    kind: type[Layout], model: Any, tokenizer: Any, requests: Any, options: EngineOptions
+) -> Layout:
+    """Requests as a layout for this model's length; one that is laid out serves every rank.
+
+    Raises:
+        TaskError: A request that cannot be served at this length.
+        UnsupportedRequestError: The model is no causal language model.
+    """
+    require_causal(model)
+    if isinstance(requests, kind):
+        return requests
+    return kind.build(tokenizer, requests, resolve_max_length(model, tokenizer, options.max_length))
 
 
 def accepts(model: Any, name: str) -> bool:
@@ -89,7 +120,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def score_logits(
-    logits: torch.Tensor, row: torch.Tensor, token: torch.Tensor, chunk: int = 32
+    logits: torch.Tensor, row: Indices, token: Indices, chunk: int = 32
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of tokens, and whether each is the argmax of its row.
 
@@ -102,6 +133,7 @@ def score_logits(
     Returns:
         (m,) float32 log-probabilities (log-softmax in float32) and (m,) bool.
     """
+    row, token = (torch.as_tensor(part, device=logits.device) for part in (row, token))
     top, picked = logits.amax(dim=-1), logits[row, token]
     sums = [
         (part.float() - most.float()[:, None]).exp_().sum(dim=-1)
@@ -178,9 +210,7 @@ def packed_attention(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
         value[0].transpose(0, 1),
-        query.shape[-1] ** -0.5 if scaling is None else scaling,
-        sliding_window,
-        softcap,
+        ScoreRule(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap),
     )
     return out[None], None
 
@@ -218,18 +248,25 @@ def using(metadata: AttentionMetadata) -> Iterator[None]:
 
 
 def forward(
-    model: Any, tokens: torch.Tensor, metadata: AttentionMetadata, select: torch.Tensor
+    model: Any, tokens: Indices, metadata: AttentionMetadata, select: Indices
 ) -> torch.Tensor:
-    """(S, V) logits of a packed pass at the selected places."""
+    """(S, V) logits of a packed pass of (T,) tokens at the (S,) selected places."""
+    device = metadata.positions.device
     with using(metadata), counted_pass(model, len(tokens), len(select)):
         out = model(
-            input_ids=tokens[None],
+            input_ids=torch.as_tensor(tokens, device=device)[None],
             position_ids=metadata.positions[None],
             use_cache=False,
-            logits_to_keep=select,
+            logits_to_keep=torch.as_tensor(select, device=device),
         )
     logits: torch.Tensor = out.logits
     return logits[0]
+
+
+def run_pass(model: Any, step: ForwardPass, cache: PrefixCache) -> torch.Tensor:
+    """(S, V) logits of a planned pass, read at its first place where it selects none."""
+    select = step.select if len(step.select) else np.zeros(1, dtype=np.int64)
+    return forward(model, step.tokens, pass_metadata(step, cache, device_of(model)), select)
 
 
 def _hooked(*modules: Any) -> bool:

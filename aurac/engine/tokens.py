@@ -188,6 +188,18 @@ class GenerationLayout:
     index: tuple[int, ...]
 
     @classmethod
+    def build(
+        cls, tokenizer: Any, requests: Sequence[GenerationRequest], max_length: int
+    ) -> GenerationLayout:
+        """Tokenise requests and lay them out: see `tokenise`."""
+        return cls.of(tokenise(tokenizer, requests, max_length))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt with its answer."""
+        return max(len(prompt.tokens) + prompt.max_new_tokens for prompt in self.prompts)
+
+    @classmethod
     def of(cls, prompts: Sequence[Prompt]) -> GenerationLayout:
         """One prompt for each request, repeats allowed."""
         found: dict[Prompt, int] = {}

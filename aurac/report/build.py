@@ -243,7 +243,7 @@ class Builder:
                 found, picked_from = self.found.certificate(best), 1
                 leader = self.found.leaders.get(task)
                 if leader and leader.leader == best.adapter and leader.recommended:
-                    found, picked_from = leader.recommended.certificate, leader.compared
+                    found, picked_from = leader.recommended.result, leader.compared
                 who = f"{best.label} on {task}" if several else best.label
                 lines.append(rank_sentence(best, found, who, picked_from=picked_from))
         return [*lines, self.margin] if any(self.found.joint.values()) else lines

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from aurac.errors import CurveError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from aurac.curves.curve import Curve
     from aurac.report.documents import Changes
-    from aurac.stats import Certificate
+    from aurac.stats import NonInferiorRank
     from aurac.stats.groups import RecipeGroup
     from aurac.stats.mean import Estimate
     from aurac.stats.rows import BestRow, PairRow
@@ -77,9 +78,11 @@ def pooled(run: Run, groups: Groups | None = None) -> Run:
 
 def _recipe_groups(run: Run, said: Groups) -> dict[str, list[str]]:
     from aurac.readers.run import arms_of, regrouped
+    from aurac.runs.schema import AdapterRecord
 
     check_groups(said, (str(adapter.get("name")) for adapter in run.adapters))
-    found = regrouped(arms_of(run.adapters, run.groups), said)
+    adapters = [msgspec.convert(dict(adapter), AdapterRecord) for adapter in run.adapters]
+    found = regrouped(arms_of(adapters, run.groups), said)
     return {name: members for name, members in found.items() if len(members) > 1}
 
 
@@ -100,12 +103,12 @@ def _arm_row(name: str, same: Sequence[CurveRow], expected: int) -> CurveRow:
     if arm.gap:
         raise CurveError(arm.gap)
     first = same[0]
-    points = [over_rank(arm, at) for at in range(len(arm.ranks))]
+    points = [over_rank(arm, rank) for rank in arm.ranks]
     from aurac.curves.area import drops
     from aurac.curves.curve import Curve
-    from aurac.stats.analysis import estimate_arm
+    from aurac.stats.analysis import estimate_group
 
-    areas = {axis: _interval_of(estimate_arm(arm, axis, 0.95)) for axis in ("log2", "linear")}
+    areas = {axis: _interval_of(estimate_group(arm, axis, 0.95)) for axis in ("log2", "linear")}
     return replace(
         first,
         id=f"{name} · {first.inference} · {first.task}",
@@ -138,24 +141,11 @@ def _arm(name: str, same: Sequence[CurveRow]) -> RecipeGroup:
     return gather(curves, {name: [name]})[0]
 
 
-def over_rank(arm: RecipeGroup, at: int) -> Estimate:
+def over_rank(arm: RecipeGroup, rank: int) -> Estimate:
     """Accuracy at one rank, for another draw of documents and seeds."""
-    from aurac.stats import over_seeds
+    from aurac.stats.seeds import mean_of_seeds
 
-    first = arm.first
-    return over_seeds(_rows(arm, at), clusters=first.clusters, strata=first.strata)
-
-
-def _rows(arm: RecipeGroup, at: int) -> list[object]:
-    from aurac.stats.groups import same_documents
-
-    rows: list[object] = []
-    for curve in arm.curves:
-        order = same_documents(arm.first, curve)
-        outcomes = curve.outcomes
-        if outcomes is not None:
-            rows.append(outcomes[at] if order is None else outcomes[at][order])
-    return rows
+    return mean_of_seeds(arm.scores(rank), arm.layout, 0.95)
 
 
 def _columns(same: Sequence[CurveRow], name: str) -> list[tuple[int | None, ...]]:
@@ -289,38 +279,40 @@ def _family(run: Run, delta: float) -> tuple[list[PairRow], dict[str | None, Bes
         return [], {}
     try:
         pairs = paired_family(curves, groups=groups)
-        return pairs, leaders(curves, pairs, groups=groups, delta=delta)
+        return pairs, leaders(curves, pairs, groups=groups, margin=delta)
     except CurveError:  # curves that do not fit together: nothing is compared
         return [], {}
 
 
-def certificate(curve: CurveRow, delta: float = DELTA, alpha: float = ALPHA) -> Certificate | None:
+def certificate(
+    curve: CurveRow, delta: float = DELTA, alpha: float = ALPHA
+) -> NonInferiorRank | None:
     """The non-inferiority tests of a curve; None without documents or with a single rank."""
-    from aurac.stats import certify
+    from aurac.stats import non_inferior_rank
 
     seeds = seeds_of(curve)
     if not seeds or len(curve.ranks) < 2 or any(c.ranks != curve.ranks for c in seeds):
         return None
     try:
-        return certify([one.at(one.ranks) for one in seeds], delta=delta, alpha=alpha)
+        return non_inferior_rank([one.at(one.ranks) for one in seeds], margin=delta, alpha=alpha)
     except CurveError:
         return None
 
 
 def joint_bounds(
-    found: Sequence[tuple[CurveRow, Certificate | None]],
+    found: Sequence[tuple[CurveRow, NonInferiorRank | None]],
 ) -> dict[str, dict[int, float]]:
     """Curve id → rank → upper bound on the loss, all together at 95 % (Bonferroni)."""
     known = [(curve, one) for curve, one in found if one is not None]
-    tests = sum(len(one.steps) for _, one in known)
+    tests = sum(len(one.tests) for _, one in known)
     bounds = {}
     for curve, one in known:
-        joint = certificate(curve, one.delta, ALPHA / tests)
-        bounds[curve.id] = {step.rank: step.upper for step in joint.steps} if joint else {}
+        joint = certificate(curve, one.margin, ALPHA / tests)
+        bounds[curve.id] = {test.rank: test.upper for test in joint.tests} if joint else {}
     return bounds
 
 
-def rings(found: Sequence[tuple[CurveRow, Certificate | None]]) -> dict[str, int]:
+def rings(found: Sequence[tuple[CurveRow, NonInferiorRank | None]]) -> dict[str, int]:
     """Id of a curve → its smallest non-inferior rank, where that is below the highest."""
     return {
         curve.id: certified.rank
@@ -368,35 +360,22 @@ def _prefix(svd: CurveRow, curves: Sequence[CurveRow]) -> CurveRow | None:
 
 
 def _gaps(prefix: CurveRow, svd: CurveRow) -> tuple[RankGap, ...]:
-    from aurac.stats.groups import same_documents
-    from aurac.stats.mean import layout_of
-    from aurac.stats.paired import compare_arms
+    from aurac.stats.groups import group_of, together
+    from aurac.stats.paired import compare
 
-    mine, theirs = seeds_of(prefix), seeds_of(svd)
-    if not mine or not theirs:
+    seeds = seeds_of(prefix), seeds_of(svd)
+    ranks = [rank for rank in prefix.ranks if rank in svd.ranks]
+    if not all(seeds) or not ranks:
         return ()
-    first = mine[0]
     gaps = []
-    for rank in (r for r in prefix.ranks if r in svd.ranks):
-        try:
-            rows = []
-            for several in (theirs, mine):
-                orders = [same_documents(first, one) for one in several]
-                points = [one.at((rank,)).outcomes for one in several]
-                rows.append(
-                    np.stack(
-                        [
-                            p[0] if order is None else p[0][order]
-                            for p, order in zip(points, orders, strict=True)
-                            if p is not None
-                        ]
-                    )
-                )
-            layout = layout_of(first)
-            found = compare_arms(rows[0], rows[1], layout, level=0.95).estimate
-        except CurveError:
-            return ()
-        gaps.append(RankGap(rank, found.value, found.low, found.high))
+    try:
+        mine, theirs = together([group_of(several).at(ranks) for several in seeds])
+        for rank in ranks:
+            scores = theirs.scores(rank), mine.scores(rank)
+            gap = compare(*scores, mine.layout, level=0.95).estimate
+            gaps.append(RankGap(rank, gap.value, gap.low, gap.high))
+    except CurveError:
+        return ()
     return tuple(gaps)
 
 
@@ -433,9 +412,12 @@ def groups(run: Run, task: str, curves: Sequence[CurveRow]) -> list[Group]:
 
 
 def _of_curve(curve: CurveRow, seeds: Sequence[Curve], members: Sequence[Any]) -> list[Group]:
+    from aurac.stats.groups import group_of
+
     strata = seeds[0].strata or ()
-    areas = _stacked(seeds, None)
-    points = [_stacked(seeds, at) for at in range(len(curve.ranks))]
+    group = group_of(list(seeds))
+    areas = group.areas("log2")
+    points = [group.scores(rank) for rank in curve.ranks]
     base = cell((curve.members or (curve,))[0], 0)
     below = None if base is None else np.array(list(base.scores.values()))
     names = list(dict.fromkeys(strata))
@@ -457,28 +439,10 @@ def _of_curve(curve: CurveRow, seeds: Sequence[Curve], members: Sequence[Any]) -
     return found
 
 
-def _stacked(seeds: Sequence[Curve], at: int | None) -> NDArray[np.float64]:
-    """(S, n) areas, or scores at one rank, in the first seed's order of documents."""
-    from aurac.curves.area import document_areas
-    from aurac.stats.groups import same_documents
-
-    rows = []
-    for one in seeds:
-        order = same_documents(seeds[0], one)
-        points = one.outcomes
-        row = document_areas(one, "log2") if at is None or points is None else points[at]
-        rows.append(row if order is None else row[order])
-    return np.stack(rows)
-
-
 def _group_estimate(values: NDArray[np.float64]) -> Interval:
-    from aurac.stats import interval as one_seed
     from aurac.stats import over_seeds
 
-    several = values.shape[0] > 1
-    found: Estimate = (
-        over_seeds(values) if several else one_seed(values[0], rng=np.random.default_rng(0))
-    )
+    found = over_seeds(values)
     return Interval(found.value, found.se, found.low, found.high)
 
 
@@ -500,7 +464,7 @@ class Findings:
         rivals: Prefix against SVD.
     """
 
-    certificates: Mapping[str, tuple[CurveRow, Certificate | None]]
+    certificates: Mapping[str, tuple[CurveRow, NonInferiorRank | None]]
     joint: Mapping[str, Mapping[int, float]]
     leaders: Mapping[str | None, BestRow]
     pairs: Mapping[str, Sequence[Difference]]
@@ -508,7 +472,7 @@ class Findings:
     groups: Mapping[str, Sequence[Group]]
     rivals: Mapping[str, Sequence[Rival]]
 
-    def certificate(self, curve: CurveRow) -> Certificate | None:
+    def certificate(self, curve: CurveRow) -> NonInferiorRank | None:
         """The non-inferiority tests of a curve; None where nothing can be said."""
         return self.certificates.get(curve.id, (curve, None))[1]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from aurac.report.comparisons import Difference, Group, RankGap, Rival
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow, Interval
-    from aurac.stats import Certificate, Step
+    from aurac.stats import NonInferiorRank, RankTest
 
 
 NONE = "–"
@@ -362,7 +362,7 @@ def p_value(p: float | None) -> str:
 
 def loss_table(
     task: str,
-    found: Sequence[tuple[CurveRow, Certificate]],
+    found: Sequence[tuple[CurveRow, NonInferiorRank]],
     joint: Mapping[str, Mapping[int, float]],
     note: str,
     name: str,
@@ -376,12 +376,12 @@ def loss_table(
         note: Whose margin it is.
         name: Of the table.
     """
-    ranks = sorted({step.rank for _, certificate in found for step in certificate.steps})
+    ranks = sorted({test.rank for _, certificate in found for test in certificate.tests})
     rows = []
     for curve, certificate in found:
-        at = {step.rank: step for step in certificate.steps}
+        at = {test.rank: test for test in certificate.tests}
         cells = [
-            _loss_cell(at.get(rank), joint.get(curve.id, {}).get(rank), certificate.delta)
+            _loss_cell(at.get(rank), joint.get(curve.id, {}).get(rank), certificate.margin)
             for rank in ranks
         ]
         rows.append((Cell(curve.label), Cell(str(certificate.reference)), *cells))
@@ -393,21 +393,21 @@ def loss_table(
     caption = (
         f"{task}: accuracy lost against the highest rank, in points over the same documents, and "
         "in brackets an upper bound on that loss; all bounds of the table hold together with 95 % "
-        f"confidence. In bold: non-inferior at a margin of {points(found[0][1].delta)} (one-sided "
+        f"confidence. In bold: non-inferior at a margin of {points(found[0][1].margin)} (one-sided "
         "paired tests downward from the highest rank, with an error of 5 % for each curve alone, "
         f"at most {min(100, 5 * len(found))} % for some curve of the table). {note}"
     )
     return Table(name, caption, columns, tuple(rows))
 
 
-def _loss_cell(step: Step | None, bound: float | None, delta: float) -> Cell:
+def _loss_cell(step: RankTest | None, bound: float | None, delta: float) -> Cell:
     if step is None:
         return Cell(NONE)
-    if step.delta_needed >= 1.0:  # from too few seeds nothing follows for another one
+    if step.margin_needed >= 1.0:  # from too few seeds nothing follows for another one
         return Cell(percent(step.loss), step.loss)
     upper = NONE if bound is None or bound >= 1.0 else percent(bound)
     text = f"{percent(step.loss)} ({upper})"
-    return Cell(text, step.loss, best=step.delta_needed < delta)
+    return Cell(text, step.loss, best=step.margin_needed < delta)
 
 
 def rival_table(task: str, found: Sequence[Rival], name: str) -> Table:

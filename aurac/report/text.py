@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from aurac.report.comparisons import Difference
     from aurac.report.model import CurveRow, Run
-    from aurac.stats import Certificate
+    from aurac.stats import NonInferiorRank
     from aurac.stats.rows import BestRow
 
 
@@ -236,7 +236,7 @@ def margin_note(delta: float, *, assumed: bool) -> str:
 
 
 def rank_sentence(
-    curve: CurveRow, found: Certificate | None, who: str, *, picked_from: int = 1
+    curve: CurveRow, found: NonInferiorRank | None, who: str, *, picked_from: int = 1
 ) -> str:
     """At which rank to use a curve, what that costs, and how sure it is.
 
@@ -251,8 +251,8 @@ def rank_sentence(
     full = f"{percent(curve.accuracy[-1])} %"
     if found is None:
         return f"At its highest rank, {_cost(curve, top)}, {who} has an accuracy of {full}."
-    tolerance = points(found.delta)
-    if found.seeds > 1 and found.smallest_delta >= 1.0:
+    tolerance = points(found.margin)
+    if found.seeds > 1 and found.smallest_margin >= 1.0:
         return _of_few_seeds(curve, found, who)
     sure = (
         f"95 % confidence, allowing for its having been picked from {picked_from}"
@@ -260,7 +260,7 @@ def rank_sentence(
         else "95 % confidence, for this adapter alone"
     )
     if found.rank == found.reference:
-        needed = percent(found.smallest_delta)
+        needed = percent(found.smallest_margin)
         return (
             f"The rank to use of {who} is its highest, {_cost(curve, top)}, with an accuracy of "
             f"{full}: no smaller one is non-inferior to it at a margin of {tolerance} "
@@ -274,7 +274,7 @@ def rank_sentence(
     )
 
 
-def _of_few_seeds(curve: CurveRow, found: Certificate, who: str) -> str:
+def _of_few_seeds(curve: CurveRow, found: NonInferiorRank, who: str) -> str:
     full = f"{percent(curve.accuracy[-1])} %"
     text = (
         f"The rank to use of {who} is its highest, {_cost(curve, curve.ranks[-1])}, with an "
@@ -285,7 +285,7 @@ def _of_few_seeds(curve: CurveRow, found: Certificate, who: str) -> str:
         return text
     return (
         f"{text} In each of these {found.seeds} checkpoints rank {found.checkpoints} loses less "
-        f"than {points(found.delta)}."
+        f"than {points(found.margin)}."
     )
 
 

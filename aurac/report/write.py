@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
-from aurac.readers.cells import read_results
 from aurac.report import model_card, render
 from aurac.report.build import Builder
 from aurac.report.comparisons import Groups, pooled
 from aurac.report.escape import csv_cell, one_line
 from aurac.report.figures import unique_slugs
 from aurac.report.model import Run, merge, ordered, parse
-from aurac.runs.schema import REPORT_FILE
+from aurac.runs.schema import REPORT_FILE, Results
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from aurac.report.comparisons import Difference, Findings, Group
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow, Interval
-    from aurac.stats import Certificate
+    from aurac.stats import NonInferiorRank
 
 
 Rows = list[list[object]]
@@ -188,7 +187,7 @@ def pair_rows(found: Iterable[Difference]) -> Rows:
 
 
 def loss_rows(
-    found: Iterable[tuple[CurveRow, Certificate | None]],
+    found: Iterable[tuple[CurveRow, NonInferiorRank | None]],
     joint: Mapping[str, Mapping[int, float]],
 ) -> Rows:
     """One row for each rank below the highest one of a curve.
@@ -204,14 +203,14 @@ def loss_rows(
             step.loss,
             step.upper,
             step.flip_rate,
-            step.delta_needed,
+            step.margin_needed,
             joint.get(curve.id, {}).get(step.rank),
-            known.delta,
-            "yes" if step.delta_needed < known.delta else "no",
+            known.margin,
+            "yes" if step.margin_needed < known.margin else "no",
         ]
         for curve, known in found
         if known is not None
-        for step in known.steps
+        for step in known.tests
     ]
 
 
@@ -323,7 +322,7 @@ def write_report(
         raise RunFolderError(
             f"{len(folders)} runs without a folder for their report", fix="give --out FOLDER"
         )
-    runs = [parse(read_results(folder), folder) for folder in folders]
+    runs = [parse(Results.read(folder).to_dict(), folder) for folder in folders]
     target = Path(out) if out is not None else folders[0]
     run = merge(runs) if len(runs) > 1 else runs[0]
     return _write(pooled(run, groups), target, delta)

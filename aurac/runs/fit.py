@@ -99,10 +99,12 @@ def fit_factors(
     Raises:
         TaskError: See `held_out_pairs`.
     """
-    from aurac.engine.loglikelihood import loglikelihoods, scoring_layout
+    from aurac.engine.loglikelihood import loglikelihoods
+    from aurac.engine.prefix_tree import ScoringLayout
+    from aurac.engine.running import laid_out
 
     pairs = [pair for task in tasks if not task.members for pair in held_out_pairs(task)]
-    layout = scoring_layout(base.model, base.tokenizer, pairs, options)
+    layout = laid_out(ScoringLayout, base.model, base.tokenizer, pairs, options)
     tried = dict.fromkeys(ranks, 1.0)  # a live model reads its rank's factor at each set_rank
     factors: dict[int, float] = {}
     with attach(base.model, prepare(adapter, basis, "fit", fit_factors=tried)) as live:

@@ -1,22 +1,16 @@
 """What a rank-accuracy curve may claim: one file per question, arithmetic only.
 
 Everything takes plain arrays, ``(n,)`` scores per document or ``(S, n)`` for S training seeds, and
-`Curve` where ranks matter. Randomness comes only through a required `numpy.random.Generator`.
+`Curve` where ranks matter. Randomness comes only through a `numpy.random.Generator`.
 """
 
 from __future__ import annotations
 
-from aurac.stats.intervals import (
-    clustered,
-    design_effect,
-    interval,
-    standard_error,
-    stratified,
-)
+from aurac.stats.intervals import interval
 from aurac.stats.margins import MarginTest, margin_test
 from aurac.stats.multiplicity import Best, best, holm
-from aurac.stats.noninferiority import Certificate, Step, certify
-from aurac.stats.paired import Difference, PairedCurves, detectable, difference, paired_curves
+from aurac.stats.noninferiority import NonInferiorRank, RankTest, non_inferior_rank
+from aurac.stats.paired import Difference, detectable, difference, paired_curves
 from aurac.stats.power import Plan, plan
 from aurac.stats.score import Bands, bands
 from aurac.stats.seeds import Components, aggregate, components, over_seeds, task_weights
@@ -25,32 +19,27 @@ from aurac.stats.spread import Spread, spread_of_flips, spread_of_pilot
 __all__ = [
     "Bands",
     "Best",
-    "Certificate",
     "Components",
     "Difference",
     "MarginTest",
-    "PairedCurves",
+    "NonInferiorRank",
     "Plan",
+    "RankTest",
     "Spread",
-    "Step",
     "aggregate",
     "bands",
     "best",
-    "certify",
-    "clustered",
     "components",
-    "design_effect",
     "detectable",
     "difference",
     "holm",
     "interval",
     "margin_test",
+    "non_inferior_rank",
     "over_seeds",
     "paired_curves",
     "plan",
     "spread_of_flips",
     "spread_of_pilot",
-    "standard_error",
-    "stratified",
     "task_weights",
 ]

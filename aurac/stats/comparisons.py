@@ -1,6 +1,6 @@
-"""The pairs of an analysis: every difference, its family for Holm, and whether a verdict survives.
+"""The comparisons of an analysis: pairs of adapters, truncations of one adapter, the leader.
 
-There are two families. One holds every pair of adapters (or arms) on every task, each in its own
+There are two families for Holm. One holds every pair of adapters on every task, each in its default
 truncation; the other every pair of truncations of one adapter. `aurac compare`, `aurac score` and
 the report take theirs from here, so a pair has one p value wherever it is printed.
 """
@@ -14,31 +14,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.curves.area import quadrature_weights
+from aurac.curves.display import percent
 from aurac.errors import CurveError
-from aurac.stats.groups import gained_and_lost, same_documents, shared_ranks
+from aurac.stats.groups import shared_ranks, together
 from aurac.stats.mean import NO_DOCUMENTS
-from aurac.stats.multiplicity import Family, best, holm
-from aurac.stats.paired import compare_arms
-from aurac.stats.rows import BestRow, PairRow
+from aurac.stats.multiplicity import Family, best_of, holm
+from aurac.stats.noninferiority import non_inferior_rank
+from aurac.stats.paired import pair_groups
+from aurac.stats.rows import BestRow, PairRow, RecommendRow
 from aurac.stats.sentences import verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from aurac.stats.groups import RecipeGroup
-    from aurac.stats.paired import Difference
-    from aurac.stats.rows import Analysis, Options, RecommendRow, ScoreRow
+    from aurac.stats.rows import Analysis, Options, ScoreRow
 
 
-def compare_all(own: Sequence[RecipeGroup], settings: Options) -> list[PairRow]:
-    """Every pair of arms on the same task, with Holm's adjustment across all of them."""
+def compare_all(groups: Sequence[RecipeGroup], settings: Options) -> list[PairRow]:
+    """Every pair of groups on the same task, with Holm's adjustment across all of them."""
     by_task: dict[str | None, list[RecipeGroup]] = {}
-    for arm in own:
-        by_task.setdefault(arm.task, []).append(arm)
-    rows = [
-        compare_pair(a, b, settings) for arms in by_task.values() for a, b in combinations(arms, 2)
-    ]
-    return _with_holm(rows)
+    for group in groups:
+        by_task.setdefault(group.task, []).append(group)
+    return _with_holm(
+        [
+            compare_pair(a, b, settings)
+            for same in by_task.values()
+            for a, b in combinations(same, 2)
+        ]
+    )
 
 
 def _with_holm(rows: list[PairRow]) -> list[PairRow]:
@@ -54,68 +58,45 @@ def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
             `settings.strict` off that is the row's reason instead.
     """
     row = PairRow(a=a.name, b=b.name, task=a.task, axis=settings.axis)
+    gap = a.gap or b.gap
+    if gap is not None and settings.support is None:
+        return replace(row, reason=gap)
     try:
-        return _compared(row, a, b, settings)
+        if not (a.has_documents and b.has_documents):
+            return _point_pair(row, a, b, settings)
+        return pair_groups(a, b, axis=settings.axis, level=settings.level, support=settings.support)
     except CurveError as error:
         if settings.strict:
             raise
         return replace(row, reason=str(error))
 
 
-def _compared(row: PairRow, a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
-    if not (a.has_documents and b.has_documents):
-        return _point_pair(row, a, b, settings)
-    gap = a.gap or b.gap
-    if gap is not None and settings.support is None:
-        return replace(row, reason=gap)
-    ranks = shared_ranks(a.first, b.first, settings.support)
-    first, second = a.at(ranks), b.at(ranks)
-    order = same_documents(first.first, second.first)
-    left, right = first.areas(settings.axis), second.areas(settings.axis)
-    if order is not None:
-        right = right[:, order]
-    names = (first.names, second.names)
-    layout = first.layout(second, order)
-    result = compare_arms(left, right, layout, level=settings.level, names=names)
-    gained, lost = gained_and_lost(first.first, second.first, order)
-    single = a.seeds == b.seeds == 1
-    return replace(
-        row,
-        ranks=ranks,
-        n_docs=left.shape[1],
-        result=result,
-        gained=gained if single else None,
-        lost=lost if single else None,
-    )
-
-
 def _point_pair(row: PairRow, a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
-    reason = a.gap or b.gap
-    if reason is not None and settings.support is None:
-        return replace(row, reason=reason)
-    ranks = shared_ranks(a.first, b.first, settings.support)
+    ranks = shared_ranks([a.first, b.first], settings.support)
     weights = quadrature_weights(ranks, settings.axis)
     gap = np.subtract(b.at(ranks).accuracy, a.at(ranks).accuracy)
     return replace(row, ranks=ranks, value=float(weights @ gap), reason=NO_DOCUMENTS)
 
 
-def compare_variants(
-    own: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
+def compare_truncations(
+    default: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
 ) -> tuple[PairRow, ...]:
     """Every pair of truncations of one adapter, on the ranks they share: a family of their own."""
     common = replace(settings, support="common", strict=False)  # no advice, and why, where too few
     rows = []
-    for arm in own:
-        variants = [o for o in others if (o.name, o.task) == (arm.name, arm.task)]
-        for a, b in combinations([arm, *variants], 2):
+    for group in default:
+        same = [o for o in others if (o.name, o.task) == (group.name, group.task)]
+        for a, b in combinations([group, *same], 2):
             row = compare_pair(a, b, common)
-            rows.append(replace(row, a=f"{a.name} · {a.variant}", b=f"{b.name} · {b.variant}"))
+            rows.append(
+                replace(row, a=f"{a.name} · {a.truncation}", b=f"{b.name} · {b.truncation}")
+            )
     return tuple(_with_holm(rows))
 
 
 def with_robustness(
     pairs: Sequence[PairRow],
-    own: Sequence[RecipeGroup],
+    default: Sequence[RecipeGroup],
     others: Sequence[RecipeGroup],
     settings: Options,
 ) -> tuple[PairRow, ...]:
@@ -126,8 +107,8 @@ def with_robustness(
     if not others:
         return tuple(pairs)
     ways: dict[tuple[str, str | None], list[RecipeGroup]] = {}
-    for arm in [*own, *others]:
-        ways.setdefault((arm.name, arm.task), []).append(arm)
+    for group in [*default, *others]:
+        ways.setdefault((group.name, group.task), []).append(group)
     common = replace(settings, support="common", strict=False)
     family = Family([row.p for row in pairs])
     rows = []
@@ -136,89 +117,85 @@ def with_robustness(
         if row.p is None or len(first) + len(second) < 3:
             rows.append(row)
             continue
-        seen: dict[str, int | None] = {}
+        verdicts: dict[str, int | None] = {}
         for a in first:
             for b in second:
                 result = compare_pair(a, b, common).result
-                sign = None if result is None else _verdict_as(result, family, at, settings.level)
-                seen[f"{a.variant} against {b.variant}"] = sign
-        rows.append(replace(row, truncations=seen))
+                sign = None
+                if result is not None and result.p is not None:
+                    sign = verdict(result, family.instead(at, result.p), 1 - settings.level)
+                verdicts[f"{a.truncation} against {b.truncation}"] = sign
+        rows.append(replace(row, truncations=verdicts))
     return tuple(rows)
 
 
-def _verdict_as(result: Difference, family: Family, at: int, level: float) -> int | None:
-    """The verdict of a difference that stands in a family at the place of another."""
-    if result.p is None:
-        return None
-    return verdict(result, family.instead(at, result.p), 1 - level)
+def recommend(group: RecipeGroup, settings: Options, *, other: bool = False) -> RecommendRow:
+    """The smallest non-inferior rank of a group, or the reason why there is none."""
+    row = RecommendRow(
+        adapter=group.name,
+        task=group.task,
+        truncation=group.truncation,
+        other=other,
+        margin=settings.margin,
+        alpha=settings.alpha,
+    )
+    reason = None if group.has_documents else NO_DOCUMENTS
+    if reason is None and len(group.ranks) < 2:
+        reason = group.gap
+    if reason is not None:
+        return replace(row, reason=reason)
+    result = non_inferior_rank(
+        group, margin=settings.margin, alpha=settings.alpha, reference=settings.reference
+    )
+    return replace(row, result=result)
 
 
 def best_rows(
-    own: Sequence[RecipeGroup],
-    pairs: Sequence[PairRow],
-    settings: Options,
-    recommend: Callable[[RecipeGroup, Options], RecommendRow],
+    groups: Sequence[RecipeGroup], pairs: Sequence[PairRow], settings: Options
 ) -> tuple[BestRow, ...]:
     """The leader of every task on which two adapters or more have documents and an area.
 
     Args:
-        own: Every adapter's own arm on every task.
+        groups: Every adapter's default truncation on every task.
         pairs: Their paired comparisons.
         settings: What the analysis was told.
-        recommend: Finds an arm's smallest non-inferior rank.
     """
     by_task: dict[str | None, list[RecipeGroup]] = {}
-    for arm in own:
-        if arm.has_documents and arm.gap is None:
-            by_task.setdefault(arm.task, []).append(arm)
+    for group in groups:
+        if group.has_documents and group.gap is None:
+            by_task.setdefault(group.task, []).append(group)
     rows = []
-    for task, arms in by_task.items():
-        if len(arms) < 2:
+    for task, same in by_task.items():
+        if len(same) < 2:
             continue
-        row = BestRow(task, len(arms), settings.level)
+        row = BestRow(task, len(same), settings.level)
         try:
-            rows.append(_best_row(row, arms, pairs, settings, recommend))
+            rows.append(_best_row(row, same, pairs, settings))
         except CurveError as error:
             rows.append(replace(row, reason=str(error)))
     return tuple(rows)
 
 
 def _best_row(
-    row: BestRow,
-    arms: Sequence[RecipeGroup],
-    pairs: Sequence[PairRow],
-    settings: Options,
-    recommend: Callable[[RecipeGroup, Options], RecommendRow],
+    row: BestRow, groups: Sequence[RecipeGroup], pairs: Sequence[PairRow], settings: Options
 ) -> BestRow:
-    first = arms[0]
-    if len({arm.ranks for arm in arms}) > 1:
+    if len({group.ranks for group in groups}) > 1:
         return replace(row, reason="the adapters were measured at different ranks")
-    areas = []
-    for arm in arms:
-        order = same_documents(first.first, arm.first)
-        own = arm.areas(settings.axis)
-        areas.append(own if order is None else own[:, order])
-    labelled = next((arm for arm in arms if arm.first.clusters or arm.first.strata), first)
-    layout = (labelled if labelled.first.doc_ids == first.first.doc_ids else first).layout()
-    result = best(
-        areas,
-        clusters=layout.clusters,
-        strata=layout.strata,
-        level=settings.level,
-    )
-    leader = arms[result.leader]
+    groups = together(groups)
+    areas = [group.areas(settings.axis) for group in groups]
+    result = best_of(areas, groups[0].layout, settings.level)
+    leader = groups[result.leader]
     known = {(pair.a, pair.b): pair for pair in pairs if pair.task == row.task}
-    by_score = sorted(arms, key=lambda arm: -float(arm.areas(settings.axis).mean()))
-    kept = {arms[at].name for at in result.candidates}
-    kept |= {arm.name for arm in arms if not _worse(arm.name, leader.name, known, settings.level)}
-    adjusted = replace(settings, alpha=settings.alpha / len(arms))
+    by_score = sorted(groups, key=lambda group: -float(group.areas(settings.axis).mean()))
+    kept = {groups[at].name for at in result.candidates}
+    kept |= {g.name for g in groups if not _worse(g.name, leader.name, known, settings.level)}
     return replace(
         row,
         leader=leader.name,
         estimate=result.estimate,
-        candidates=tuple(arm.name for arm in by_score if arm.name in kept),
+        candidates=tuple(group.name for group in by_score if group.name in kept),
         within=result.within,
-        recommended=recommend(leader, adjusted),
+        recommended=recommend(leader, replace(settings, alpha=settings.alpha / len(groups))),
     )
 
 
@@ -233,7 +210,7 @@ def _worse(name: str, leader: str, pairs: Mapping[tuple[str, str], PairRow], lev
 
 @dataclass(frozen=True)
 class Advice:
-    """The truncation with the largest AURAC, and what was shown of it.
+    """The truncation of an adapter with the largest AURAC, and what was shown of it.
 
     Attributes:
         use: The truncation, as ``basis · rescale``.
@@ -253,7 +230,7 @@ class Advice:
     def sentence(self) -> str:
         """What to use, no more surely than was shown."""
         where = f" on {self.task}" if self.task else ""
-        text = f"{self.adapter}{where}: {self.use} has the largest AURAC, {self.value:.4f}"
+        text = f"{self.adapter}{where}: {self.use} has the largest AURAC, {percent(self.value)} %"
         if self.beats:
             text += f"; it is better than {', '.join(self.beats)}"
         if self.open:
@@ -268,7 +245,7 @@ class Advice:
             "use": self.use,
             "aurac": self.value,
             "better_than": list(self.beats),
-            "not_told_apart": list(self.open),
+            "not_significant": list(self.open),
         }
 
 
@@ -292,26 +269,15 @@ def _advice(
     axis: str,
     alpha: float,
 ) -> Advice:
-    best = max(rows, key=lambda row: _value(row, axis))
-    beats: list[str] = []
-    unclear: list[str] = []
+    values = {row.truncation: e.value for row in rows if (e := row.estimate(axis)) is not None}
+    top = max(rows, key=lambda row: values[row.truncation])
+    shown: dict[bool, list[str]] = {True: [], False: []}
     for row in rows:
-        if row is best:
+        if row is top:
             continue
-        a, b = (f"{one.adapter} · {one.truncation}" for one in (row, best))
+        a, b = (f"{one.adapter} · {one.truncation}" for one in (row, top))
         pair = pairs.get((a, b, row.task)) or pairs.get((b, a, row.task))
         sign = verdict(pair.result, pair.p_holm, alpha) if pair and pair.result else None
-        (beats if sign else unclear).append(row.truncation)
-    return Advice(
-        adapter=best.adapter,
-        task=best.task,
-        use=best.truncation,
-        value=_value(best, axis),
-        beats=tuple(beats),
-        open=tuple(unclear),
-    )
-
-
-def _value(row: ScoreRow, axis: str) -> float:
-    estimate = row.log2 if axis == "log2" else row.linear
-    return estimate.value if estimate is not None else -1.0
+        shown[bool(sign)].append(row.truncation)
+    beats, unclear = tuple(shown[True]), tuple(shown[False])
+    return Advice(top.adapter, top.task, top.truncation, values[top.truncation], beats, unclear)

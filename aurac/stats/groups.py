@@ -1,4 +1,8 @@
-"""Arms: the curves that are training seeds of one recipe, ready to be compared."""
+"""Recipe groups: the curves that are training seeds of one recipe, and what groups have in common.
+
+Documents are matched here and nowhere else: `gather` brings the seeds of a group, and `together`
+several groups, into one order of the documents, with one set of cluster and stratum labels.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.curves.area import document_areas
-from aurac.curves.curve import Curve
+from aurac.curves.coerce import as_curve
 from aurac.errors import CurveError
-from aurac.stats.mean import (
-    Layout,
-    layout_of,
-)
+from aurac.stats.mean import layout_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,144 +25,8 @@ if TYPE_CHECKING:
     from aurac.curves.curve import Curve
     from aurac.stats.mean import Layout
 
-
-def shared_ranks(a: Curve, b: Curve, support: str | None) -> tuple[int, ...]:
-    """The ranks on which two curves are compared.
-
-    Args:
-        a: One curve.
-        b: The other.
-        support: None refuses unequal grids; "common" takes the ranks that both have.
-
-    Raises:
-        CurveError: Unequal grids without "common", or fewer than two common ranks.
-    """
-    if support not in (None, "common"):
-        raise CurveError(f"support {support!r}", expected="None or 'common'")
-    for curve in (a, b):
-        if curve.missing and support is None:
-            rank, reason = next(iter(curve.missing.items()))
-            raise CurveError(
-                f"{curve.label} has no accuracy at rank {rank} ({reason})",
-                fix="compare on support='common'",
-            )
-    if a.ranks == b.ranks:
-        return a.ranks
-    if support is None:
-        raise CurveError(
-            f"{a.label} has ranks {_list(a.ranks)} and {b.label} has {_list(b.ranks)}",
-            expected="the same ranks, since the grid changes the area",
-            fix="compare on support='common'",
-        )
-    common = tuple(r for r in a.ranks if r in b.ranks)
-    if len(common) < 2:
-        raise CurveError(
-            f"{a.label} and {b.label} have {len(common)} ranks in common", expected="at least 2"
-        )
-    return common
-
-
-def _list(ranks: Sequence[int]) -> str:
-    return ", ".join(map(str, ranks))
-
-
-def same_documents(a: Curve, b: Curve) -> NDArray[np.intp] | None:
-    """Where each of a's documents stands in b, or None where the order is the same.
-
-    Raises:
-        CurveError: No per-document outcomes, another task or metric, other documents, or the same
-            identities with other contents or prompts.
-    """
-    for name in ("task", "metric", "prompts"):
-        left, right = getattr(a, name), getattr(b, name)
-        if left is not None and right is not None and left != right:
-            raise CurveError(
-                f"{a.label} and {b.label} differ in {name} ({_short(left)} and {_short(right)})",
-                expected="the same documents and prompts for both",
-            )
-    for curve in (a, b):
-        if curve.outcomes is None:
-            raise CurveError(f"{curve.label} has no per-document outcomes to pair")
-    order = _order(a, b)
-    _same_labels(a, b, order)
-    return order
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:12]}…"
-
-
-def _order(a: Curve, b: Curve) -> NDArray[np.intp] | None:
-    left, right = a.doc_ids, b.doc_ids
-    if left is right or left == right:
-        if a.n_docs != b.n_docs:
-            raise CurveError(
-                f"{a.label} has {a.n_docs} documents and {b.label} has {b.n_docs}",
-                expected="the same documents for both",
-            )
-        return None
-    if left is None or right is None:
-        raise CurveError(
-            f"only one of {a.label} and {b.label} says which documents it was evaluated on",
-            fix="give doc_ids to both, or to neither and keep the order the same",
-        )
-    unequal = set(left) ^ set(right)
-    if unequal:
-        raise CurveError(
-            f"{a.label} and {b.label} were evaluated on different documents: {len(unequal)} are in "
-            f"only one of them, {min(unequal)!r} among them",
-            expected="the same documents for both",
-        )
-    place = {doc: i for i, doc in enumerate(right)}
-    return np.array([place[doc] for doc in left], dtype=np.intp)
-
-
-def _same_labels(a: Curve, b: Curve, order: NDArray[np.intp] | None) -> None:
-    for name in ("doc_hashes", "clusters", "strata"):
-        left, right = getattr(a, name), getattr(b, name)
-        if left is right or left is None or right is None:
-            continue
-        if order is not None:
-            right = tuple(right[i] for i in order)
-        if left != right:
-            where = next(i for i, (x, y) in enumerate(zip(left, right, strict=True)) if x != y)
-            doc = a.doc_ids[where] if a.doc_ids else where
-            raise CurveError(
-                f"document {doc!r} has other {name} in {a.label} than in {b.label}",
-                expected="the same documents and prompts for both",
-            )
-
-
-def with_labels_of(a: Curve, b: Curve, order: NDArray[np.intp] | None) -> Curve:
-    """Curve a with the clusters and strata that only b has, in a's order of the documents."""
-    added: dict[str, Any] = {}
-    for name in ("clusters", "strata"):
-        theirs = getattr(b, name)
-        if getattr(a, name) is None and theirs is not None:
-            added[name] = theirs if order is None else tuple(theirs[i] for i in order)
-    return replace(a, **added) if added else a
-
-
-def gained_and_lost(
-    a: Curve, b: Curve, order: NDArray[np.intp] | None
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Documents on which b scores higher, and lower, at each of the common ranks."""
-    if a.outcomes is None or b.outcomes is None:
-        raise CurveError("no per-document outcomes to compare")
-    ours: NDArray[Any] = a.outcomes
-    theirs: NDArray[Any] = b.outcomes
-    if a.right is not None and b.right is not None:  # eight times less to read
-        ours, theirs = a.right, b.right
-    theirs = theirs if order is None else theirs[:, order]
-    gained = tuple(int(np.count_nonzero(row)) for row in theirs > ours)
-    return gained, tuple(int(np.count_nonzero(row)) for row in theirs < ours)
-
-
 Groups = Mapping[str, Sequence[str]]
-
-
-# The clusters, strata and number of the documents → how they hang together.
-Layouts = dict[tuple[Any, ...], "Layout"]
+"""Name of a group → names of the adapters in it."""
 
 
 @dataclass(eq=False)
@@ -171,19 +36,17 @@ class RecipeGroup:
     Attributes:
         name: The adapter's name, or the group's.
         task: The task; None where none is named.
-        curves: S curves with the same ranks and documents.
-        layouts: Shared by the arms of an analysis, so that labels are encoded once.
+        curves: S curves with the same ranks, and the same documents in the same order.
     """
 
     name: str
     task: str | None
     curves: tuple[Curve, ...]
-    layouts: Layouts = field(default_factory=dict, repr=False)
     _areas: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
     @property
     def first(self) -> Curve:
-        """The curve whose document order the arm follows."""
+        """The first seed's curve."""
         return self.curves[0]
 
     @property
@@ -202,8 +65,8 @@ class RecipeGroup:
         return self.first.ranks
 
     @property
-    def variant(self) -> str:
-        """How it was truncated, in a word: basis and rescale as far as known."""
+    def truncation(self) -> str:
+        """Basis and rescale as far as known, such as "prefix · trained"."""
         return " · ".join(p for p in (self.first.basis, self.first.rescale) if p)
 
     @property
@@ -225,48 +88,50 @@ class RecipeGroup:
         """(K,) mean over seeds."""
         return tuple(map(float, np.mean([c.accuracy for c in self.curves], axis=0)))
 
-    def layout(
-        self, other: RecipeGroup | None = None, order: NDArray[np.intp] | None = None
-    ) -> Layout:
-        """The documents' clusters and strata, with those that only the `other` of a pair knows.
-
-        `order` says where each document stands in the other, as `same_documents` does.
-        """
-        first = self.first if other is None else with_labels_of(self.first, other.first, order)
-        key = (first.clusters, first.strata, first.n_docs)
-        if key not in self.layouts:
-            self.layouts[key] = layout_of(first)
-        return self.layouts[key]
+    @property
+    def layout(self) -> Layout:
+        """The documents' clusters and strata."""
+        return layout_of(self.first)
 
     def areas(self, axis: str) -> NDArray[np.float64]:
-        """(S, n) AURAC of every document under every seed, in the first curve's order."""
+        """(S, n) AURAC of every document under every seed."""
         if axis not in self._areas:
-            rows = []
-            for curve in self.curves:
-                order = same_documents(self.first, curve)
-                row = document_areas(curve, axis)
-                rows.append(row if order is None else row[order])
-            self._areas[axis] = np.stack(rows)
+            self._areas[axis] = np.stack([document_areas(curve, axis) for curve in self.curves])
         return self._areas[axis]
 
+    def scores(self, rank: int) -> NDArray[np.float64]:
+        """(S, n) scores of every document under every seed at one rank.
+
+        Raises:
+            CurveError: A seed has no accuracy there, or no documents.
+        """
+        rows = []
+        for curve in self.curves:
+            if rank not in curve.ranks:
+                why = curve.missing.get(rank, "it was not evaluated")
+                raise CurveError(f"{curve.label} has no accuracy at rank {rank} ({why})")
+            if curve.outcomes is None:
+                raise CurveError(f"{curve.label} has no per-document outcomes")
+            rows.append(curve.outcomes[curve.ranks.index(rank)])
+        return np.stack(rows)
+
     def at(self, ranks: Sequence[int]) -> RecipeGroup:
-        """The same arm at some of its ranks."""
+        """The same group at some of its ranks."""
         if tuple(ranks) == self.ranks and self.gap is None:
             return self
-        return RecipeGroup(
-            self.name, self.task, tuple(c.at(ranks) for c in self.curves), self.layouts
-        )
+        return RecipeGroup(self.name, self.task, tuple(c.at(ranks) for c in self.curves))
 
 
 def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[RecipeGroup]:
-    """Curves → arms, in the order in which they were given.
+    """Curves → recipe groups, in the order in which they were given.
 
-    Curves of one adapter (or group), task, metric, basis and rescale are seeds of one arm, in the
-    order of their adapters and seeds, whichever order they were given in.
+    Curves of one adapter (or group), task, metric, basis and rescale are seeds of one recipe, in
+    the order of their adapters and seeds, whichever order they were given in. The documents of all
+    groups of a task are in the order of its first curve, where they are the same documents.
 
     Args:
         curves: At least one.
-        groups: ``arm name -> adapter names`` for checkpoints that are seeds of one recipe.
+        groups: ``name -> adapter names`` for checkpoints that are seeds of one recipe.
 
     Raises:
         CurveError: No curves, an unknown or repeated name in `groups`, a curve that appears twice,
@@ -275,24 +140,220 @@ def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Recipe
     if not curves:
         raise CurveError("no curves", expected="at least one")
     names = check_groups(groups or {}, (curve.adapter for curve in curves))
-    result: dict[tuple[str | None, ...], list[Curve]] = {}
+    members: dict[tuple[str | None, ...], list[Curve]] = {}
     for curve in curves:
-        name = names.get(curve.adapter or "", curve.adapter or "adapter")
-        key = (name, curve.task, curve.metric, curve.basis, curve.rescale)
-        result.setdefault(key, []).append(curve)
+        label = names.get(curve.adapter or "", curve.adapter or "adapter")
+        key = (label, curve.task, curve.metric, curve.basis, curve.rescale)
+        members.setdefault(key, []).append(curve)
     several = _several_metrics(curves)
-    layouts: Layouts = {}
-    arms = []
-    for (arm, task, metric, *_), members in result.items():
-        members.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
-        _check_seeds(str(arm), members, grouped=arm in (groups or {}))
-        for other in members[1:]:
-            if members[0].outcomes is not None:
-                order = same_documents(members[0], other)
-                members[0] = with_labels_of(members[0], other, order)
+    leading: dict[tuple[str | None, str | None], Curve] = {}
+    result = []
+    for (name, task, metric, *_), seeds in members.items():
+        seeds.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
+        _check_seeds(str(name), seeds, grouped=name in (groups or {}))
+        seeds[0] = _ordered_like(leading.setdefault((task, metric), seeds[0]), seeds[0])
         shown = f"{task} ({metric})" if task in several and metric else task
-        arms.append(RecipeGroup(str(arm), shown, tuple(members), layouts))
-    return arms
+        result.append(RecipeGroup(str(name), shown, _matched(seeds)))
+    return result
+
+
+def group_of(curves: Any, default: str = "adapter") -> RecipeGroup:
+    """One recipe group of a curve, or of a list of them that are its training seeds.
+
+    Args:
+        curves: What `as_curve` accepts, or a list of such.
+        default: Name of the group where its first curve names no adapter.
+
+    Raises:
+        CurveError: No curves, or they cannot be seeds of one recipe.
+    """
+    several = curves if isinstance(curves, (list, tuple)) else [curves]
+    if not several:
+        raise CurveError(f"no curves for {default}", expected="at least one")
+    seeds = [as_curve(curve) for curve in several]
+    _check_seeds(seeds[0].label, seeds, grouped=True)
+    return RecipeGroup(seeds[0].adapter or default, seeds[0].task, _matched(seeds))
+
+
+def defaults(groups: Sequence[RecipeGroup]) -> tuple[list[RecipeGroup], list[RecipeGroup]]:
+    """Each adapter's default truncation on a task (its first), and its other truncations."""
+    first: dict[tuple[str, str | None], RecipeGroup] = {}
+    others = [g for g in groups if first.setdefault((g.name, g.task), g) is not g]
+    return list(first.values()), others
+
+
+def together(groups: Sequence[RecipeGroup], support: str | None = None) -> list[RecipeGroup]:
+    """Groups on the ranks and documents that they share, ready to be compared document by document.
+
+    Args:
+        groups: Of one task; the first one's order of documents is kept.
+        support: None refuses unequal ranks; "common" takes those that all have.
+
+    Returns:
+        As many groups with the same ranks, the documents in the same order, and the clusters and
+        strata that any of them knows.
+
+    Raises:
+        CurveError: Ranks, documents, prompts, task or metric differ; says where.
+    """
+    ranks = shared_ranks([group.first for group in groups], support)
+    first = groups[0].at(ranks)
+    result = [first]
+    for group in groups[1:]:
+        at = group.at(ranks)
+        curves = tuple(align(first.first, curve) for curve in at.curves)
+        same = all(new is old for new, old in zip(curves, at.curves, strict=True))
+        result.append(at if same else RecipeGroup(at.name, at.task, curves))
+    labels = _labels([group.first for group in result])
+    return [_labelled(group, labels) for group in result]
+
+
+def shared_ranks(curves: Sequence[Curve], support: str | None = None) -> tuple[int, ...]:
+    """The ranks on which curves are compared.
+
+    Args:
+        curves: Two or more.
+        support: As of `together`.
+
+    Raises:
+        CurveError: Unequal grids without "common", or fewer than two common ranks.
+    """
+    if support not in (None, "common"):
+        raise CurveError(f"support {support!r}", expected="None or 'common'")
+    first = curves[0]
+    for curve in curves:
+        if curve.missing and support is None:
+            rank, reason = next(iter(curve.missing.items()))
+            raise CurveError(
+                f"{curve.label} has no accuracy at rank {rank} ({reason})",
+                fix="compare on support='common'",
+            )
+    other = next((curve for curve in curves if curve.ranks != first.ranks), None)
+    if other is None:
+        return first.ranks
+    if support is None:
+        shown = [", ".join(map(str, curve.ranks)) for curve in (first, other)]
+        raise CurveError(
+            f"{first.label} has ranks {shown[0]} and {other.label} has {shown[1]}",
+            expected="the same ranks, since the grid changes the area",
+            fix="compare on support='common'",
+        )
+    common = tuple(r for r in first.ranks if all(r in curve.ranks for curve in curves))
+    if len(common) < 2:
+        labels = " and ".join(curve.label for curve in curves)
+        raise CurveError(f"{labels} have {len(common)} ranks in common", expected="at least 2")
+    return common
+
+
+def align(first: Curve, other: Curve) -> Curve:
+    """The other curve with its documents in the order of the first.
+
+    Documents are matched by `doc_ids`, by position where neither curve has any.
+
+    Raises:
+        CurveError: No per-document outcomes, another task or metric, other documents, or the same
+            identities with other contents or prompts.
+    """
+    for name in ("task", "metric", "prompts"):
+        left, right = getattr(first, name), getattr(other, name)
+        if left is not None and right is not None and left != right:
+            raise CurveError(
+                f"{first.label} and {other.label} differ in {name} "
+                f"({_short(left)} and {_short(right)})",
+                expected="the same documents and prompts for both",
+            )
+    for curve in (first, other):
+        if curve.outcomes is None:
+            raise CurveError(f"{curve.label} has no per-document outcomes to pair")
+    places = _places(first, other)
+    ordered = other if places is None else other.in_order(places)
+    _check_labels(first, ordered)
+    return ordered
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:12]}…"
+
+
+def _places(first: Curve, other: Curve) -> NDArray[np.intp] | None:
+    """Where each of the first curve's documents stands in the other; None for the same order."""
+    left, right = first.doc_ids, other.doc_ids
+    if left is right or left == right:
+        if first.n_docs != other.n_docs:
+            raise CurveError(
+                f"{first.label} has {first.n_docs} documents and {other.label} has {other.n_docs}",
+                expected="the same documents for both",
+            )
+        return None
+    if left is None or right is None:
+        raise CurveError(
+            f"only one of {first.label} and {other.label} says which documents it was evaluated on",
+            fix="give doc_ids to both, or to neither and keep the order the same",
+        )
+    unequal = set(left) ^ set(right)
+    if unequal:
+        raise CurveError(
+            f"{first.label} and {other.label} were evaluated on different documents: "
+            f"{len(unequal)} are in only one of them, {min(unequal)!r} among them",
+            expected="the same documents for both",
+        )
+    place = {doc: i for i, doc in enumerate(right)}
+    return np.array([place[doc] for doc in left], dtype=np.intp)
+
+
+def _check_labels(first: Curve, other: Curve) -> None:
+    """Refuse documents with other contents or other groups than in the first curve."""
+    for name in ("doc_hashes", "clusters", "strata"):
+        left, right = getattr(first, name), getattr(other, name)
+        if left is right or left is None or right is None or left == right:
+            continue
+        where = next(i for i, (x, y) in enumerate(zip(left, right, strict=True)) if x != y)
+        doc = first.doc_ids[where] if first.doc_ids else where
+        raise CurveError(
+            f"document {doc!r} has other {name} in {first.label} than in {other.label}",
+            expected="the same documents and prompts for both",
+        )
+
+
+def _ordered_like(first: Curve, other: Curve) -> Curve:
+    """The other curve in the first one's order; as it is where their documents differ."""
+    if first is other or first.outcomes is None or other.outcomes is None:
+        return other
+    try:
+        return align(first, other)
+    except CurveError:  # whoever compares the two is told
+        return other
+
+
+def _labels(curves: Iterable[Curve]) -> dict[str, tuple[str, ...]]:
+    """The clusters and strata that any of the curves knows."""
+    known: dict[str, tuple[str, ...]] = {}
+    for curve in curves:
+        for name in ("clusters", "strata"):
+            if getattr(curve, name) is not None:
+                known.setdefault(name, getattr(curve, name))
+    return known
+
+
+def _labelled(group: RecipeGroup, labels: Mapping[str, tuple[str, ...]]) -> RecipeGroup:
+    """The group with those labels that its first curve lacks."""
+    lacking: dict[str, Any] = {k: v for k, v in labels.items() if getattr(group.first, k) is None}
+    if not lacking:
+        return group
+    first = replace(group.first, **lacking)
+    return RecipeGroup(group.name, group.task, (first, *group.curves[1:]), group._areas)
+
+
+def _matched(seeds: Sequence[Curve]) -> tuple[Curve, ...]:
+    """Seeds with their documents in the first one's order; the first has all known labels."""
+    first = seeds[0]
+    if len(seeds) == 1 or first.outcomes is None:
+        return tuple(seeds)
+    others = [align(first, other) for other in seeds[1:]]
+    lacking: dict[str, Any] = {
+        name: label for name, label in _labels(others).items() if getattr(first, name) is None
+    }
+    return (replace(first, **lacking) if lacking else first, *others)
 
 
 def check_groups(groups: Groups, known: Iterable[str | None]) -> dict[str, str]:
@@ -320,25 +381,23 @@ def _several_metrics(curves: Sequence[Curve]) -> set[str | None]:
     metrics: dict[str | None, set[str | None]] = {}
     for curve in curves:
         metrics.setdefault(curve.task, set()).add(curve.metric)
-    return {task for task, result in metrics.items() if len(result) > 1}
+    return {task for task, names in metrics.items() if len(names) > 1}
 
 
-def _check_seeds(name: str, members: Sequence[Curve], *, grouped: bool) -> None:
-    first = members[0]
-    seeds = [c.seed for c in members]
-    if len(members) > 1 and not grouped and (None in seeds or len(set(seeds)) < len(seeds)):
+def _check_seeds(name: str, seeds: Sequence[Curve], *, grouped: bool) -> None:
+    first = seeds[0]
+    numbers = [c.seed for c in seeds]
+    if len(seeds) > 1 and not grouped and (None in numbers or len(set(numbers)) < len(numbers)):
         raise CurveError(
-            f"{first.label} appears {len(members)} times",
+            f"{first.label} appears {len(seeds)} times",
             expected="one curve for each adapter and task, or different seeds",
             fix="name the adapters apart, or give each its seed",
         )
-    for other in members[1:]:
+    for other in seeds[1:]:
         if other.ranks != first.ranks:
             raise CurveError(
                 f"the seeds of {name} have ranks {first.ranks} and {other.ranks}",
                 expected="the same ranks for every seed",
             )
-        if first.outcomes is not None:
-            same_documents(first, other)
-        elif len(members) > 1 and other.outcomes is not None:
+        if first.outcomes is None and other.outcomes is not None:
             raise CurveError(f"only some seeds of {name} have per-document outcomes")

@@ -8,8 +8,8 @@ docs/design/statistics-calibration.md has the coverage.
 Student's t assumes that a mean difference is symmetric. Many small gains with few large losses are
 not: where few of the large losses happen to be drawn, mean and spread are both too small. The gains
 and the losses are therefore taken apart, each a mean in [0, 1] with Clopper-Pearson ends at its
-effective number of events, and put together by the method of variance estimates recovery (MOVER:
-Newcombe 1998; Zou and Donner 2008).
+effective number of events, and joined by the method of variance estimates recovery (MOVER: Newcombe
+1998; Zou and Donner 2008).
 """
 
 from __future__ import annotations
@@ -38,21 +38,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-
-# Level → what is added to the squared reach of Student's t, below and above the estimate.
-Excess = Callable[[float], tuple[float, float]]
-
+Reach = Callable[[float], tuple[float, float]]
+"""Level → how far an interval goes, or what is added to its squared reach, below and above."""
 
 # A hair below whole numbers, so that rounding does not decide where counts are whole.
 FEW_EVENTS = 100.0 - 1e-6  # effective events from which Student's t holds
-
-
 VERY_FEW = 3.0 - 1e-6  # and below which the reader is told
-
-
 PSEUDO_EVENTS = 0.25  # weight of the largest possible variance, at accuracies near 0 and 1
-
-
 ONE_DOCUMENT = "point value (a single document has no spread)"
 
 
@@ -88,7 +80,7 @@ def mean_interval(values: NDArray[np.float64], layout: Layout, level: float) -> 
     return Estimate(value, se, low, high, f"{method}, {layout.describe()}", level, df)
 
 
-def edge_excess(values: NDArray[np.float64], layout: Layout) -> Excess | None:
+def edge_excess(values: NDArray[np.float64], layout: Layout) -> Reach | None:
     """What few events add to the squared reach of Student's t, below and above, at each level.
 
     Args:
@@ -157,23 +149,6 @@ def effective_size(mean: float, variance: float, df: float, layout: Layout, leve
     return float(1.0 + mean * (1.0 - mean) / variance * ratio**2)
 
 
-def effective_binomial(
-    values: NDArray[np.float64], layout: Layout, level: float
-) -> tuple[float, float]:
-    """Clopper and Pearson's ends for the mean of `values` (n,) in [0, 1] at their effective size.
-
-    Constant values show no spread: 0 and 1 get the exact one-sided ends.
-    """
-    if is_constant(values):
-        share = zero_spread_bound(layout, (1.0 + level) / 2.0)
-        constant = float(values[0])
-        return constant * (1.0 - share), constant + (1.0 - constant) * share
-    result = moments(values, layout)
-    mean = float(result.mean)
-    size = effective_size(mean, float(result.se) ** 2, float(result.df), layout, level)
-    return binomial_ends(mean, size, level)
-
-
 def binomial_ends(mean: float, size: float, level: float) -> tuple[float, float]:
     """Clopper and Pearson's ends (1934) for the share `mean` of `size` documents, whole or not."""
     from scipy.special import betaincinv
@@ -191,8 +166,6 @@ def _no_spread(layout: Layout) -> str:
 
 
 ENOUGH = 30.0  # effective events of gains and of losses from which t holds
-
-
 SYMMETRIC = 100.0  # events to which the skewness of the mean must correspond for t to hold
 
 
@@ -222,52 +195,56 @@ def few_events(gap: NDArray[np.float64], layout: Layout) -> bool:
     return squares**3 / cubes**2 < SYMMETRIC - 1e-6
 
 
-def mover(
-    gap: NDArray[np.float64], layout: Layout, level: float, *, unseen: bool = True
-) -> tuple[float, float]:
-    """How far the interval for the mean of `gap` (n,) reaches down and up.
+def mover(gap: NDArray[np.float64], layout: Layout, *, unseen: bool = True) -> Reach:
+    """Level → how far the interval for the mean of `gap` (n,) reaches down and up.
 
     The two sides have the correlation of their documents (or clusters), taken as 0 where positive.
     With `unseen`, an end is never nearer than documents that were not drawn allow: the share of
     documents unlike all of those is at most ``1 - tail^(1/n)``, and each may differ by 1.
     """
     sides = (np.maximum(gap, 0.0), np.maximum(-gap, 0.0))
-    (gain_down, gain_up), (loss_down, loss_up) = (
-        _reach(side, layout, level, unseen=unseen) for side in sides
-    )
-    gains, losses = (unit_residuals(side, layout) for side in sides)
-    scale = float(np.sqrt(np.square(gains).sum() * np.square(losses).sum()))
-    correlation = min(0.0, float(gains @ losses) / scale) if scale > 0 else 0.0
+    gains, losses = (_side_reach(side, layout, unseen=unseen) for side in sides)
+    first, second = (unit_residuals(side, layout) for side in sides)
+    scale = float(np.sqrt(np.square(first).sum() * np.square(second).sum()))
+    correlation = min(0.0, float(first @ second) / scale) if scale > 0 else 0.0
 
     def distance(x: float, y: float) -> float:
         return float(np.sqrt(x * x + y * y - 2.0 * correlation * x * y))
 
-    return distance(gain_down, loss_up), distance(gain_up, loss_down)
+    def reach(level: float) -> tuple[float, float]:
+        (gain_down, gain_up), (loss_down, loss_up) = gains(level), losses(level)
+        return distance(gain_down, loss_up), distance(gain_up, loss_down)
+
+    return reach
 
 
-def _reach(
-    side: NDArray[np.float64], layout: Layout, level: float, *, unseen: bool
-) -> tuple[float, float]:
-    mean = float(side.mean())
-    share = zero_spread_bound(layout, (1.0 + level) / 2.0)
-    if not float(moments(side, layout).se) > 1e-12:  # all documents, or all clusters, are alike
-        return mean * share, (1.0 - mean) * share * unseen
-    low, high = effective_binomial(side, layout, level)
-    return mean - low, max(high - mean, share * (1.0 - float(side.max())) if unseen else 0.0)
+def _side_reach(side: NDArray[np.float64], layout: Layout, *, unseen: bool) -> Reach:
+    """Level → how far the Clopper-Pearson interval of gains alone (n,) reaches down and up."""
+    result, most = moments(side, layout), float(side.max())
+    mean, se, df = float(result.mean), float(result.se), float(result.df)
+
+    def reach(level: float) -> tuple[float, float]:
+        share = zero_spread_bound(layout, (1.0 + level) / 2.0)
+        if not se > 1e-12:  # all documents, or all clusters, are alike
+            return mean * share, (1.0 - mean) * share * unseen
+        low, high = binomial_ends(mean, effective_size(mean, se**2, df, layout, level), level)
+        return mean - low, max(high - mean, share * (1.0 - most) if unseen else 0.0)
+
+    return reach
 
 
-def skew_excess(gap: NDArray[np.float64], layout: Layout) -> Excess | None:
+def skew_excess(gap: NDArray[np.float64], layout: Layout) -> Reach | None:
     """What MOVER adds to the squared reach of Student's t, below and above, at each level.
 
     None where t holds. The two together reach to the farther of both.
     """
     if layout.df <= 0 or not few_events(gap, layout):
         return None
-    result = moments(gap, layout)
+    result, reach = moments(gap, layout), mover(gap, layout)
 
     def excess(level: float) -> tuple[float, float]:
         squared = (t_quantile((1.0 + level) / 2.0, result.df) * float(result.se)) ** 2
-        down, up = mover(gap, layout, level)
+        down, up = reach(level)
         return max(down * down - squared, 0.0), max(up * up - squared, 0.0)
 
     return excess
@@ -276,7 +253,6 @@ def skew_excess(gap: NDArray[np.float64], layout: Layout) -> Excess | None:
 def interval(
     values: Any,
     *,
-    rng: np.random.Generator | None = None,  # noqa: ARG001
     clusters: Sequence[Any] | None = None,
     strata: Sequence[Any] | None = None,
     level: float = 0.95,
@@ -285,7 +261,6 @@ def interval(
 
     Args:
         values: (n,) scores in [0, 1], such as `aurac.curves.area.document_areas`.
-        rng: Accepted and not used: nothing is drawn.
         clusters: n labels of what documents share; then units are clusters.
         strata: n labels of fixed groups; then the spread is within them.
         level: Coverage.
@@ -317,63 +292,3 @@ def as_vector(values: Any) -> NDArray[np.float64]:
     if array.ndim != 1 or array.size == 0:
         raise CurveError(f"document scores of shape {array.shape}", expected="(documents,)")
     return array
-
-
-def standard_error(
-    values: Any, *, clusters: Sequence[Any] | None = None, strata: Sequence[Any] | None = None
-) -> float | None:
-    """Standard error of the mean of (n,) numbers; None from a single unit or constant numbers."""
-    array = as_vector(values)
-    result = moments(array, Layout.make(array.size, clusters, strata))
-    return None if result.df <= 0 or is_constant(array) else float(result.se)
-
-
-def clustered(values: Any, clusters: Sequence[Any], level: float = 0.95) -> Estimate:
-    """The interval for a mean over documents that share passages: CR2 (`aurac.stats.mean`).
-
-    Args:
-        values: (n,) scores in [0, 1].
-        clusters: n labels.
-        level: Coverage.
-
-    Raises:
-        CurveError: Fewer than two clusters, or labels of another length.
-    """
-    result = interval(values, clusters=clusters, level=level)
-    if result.low is None:
-        raise CurveError("a single cluster", expected="at least 2, and many more to be of use")
-    return result
-
-
-def stratified(values: Any, strata: Sequence[Any], level: float = 0.95) -> Estimate:
-    """The interval for a mean over documents of fixed groups, such as MMLU's subjects.
-
-    The spread is taken within the groups, since another draw of the benchmark would hold the same
-    groups: ``Σ_h (n_h/n)² s_h²/n_h``, with Satterthwaite's degrees of freedom (Cochran 1977).
-
-    Args:
-        values: (n,) scores in [0, 1].
-        strata: n labels.
-        level: Coverage.
-    """
-    return interval(values, strata=strata, level=level)
-
-
-def design_effect(values: Any, clusters: Sequence[Any]) -> float:
-    """How many times larger clustering makes the variance of the mean (Kish 1965).
-
-    n divided by it is the number of independent documents that would say as much.
-
-    Args:
-        values: (n,) numbers that differ.
-        clusters: n labels.
-
-    Raises:
-        CurveError: The numbers are all the same, or a single cluster.
-    """
-    array = as_vector(values)
-    plain = moments(array, Layout(array.size))
-    grouped = moments(array, Layout.make(array.size, clusters))
-    if not plain.se > 0 or not np.isfinite(grouped.se):
-        raise CurveError("documents without spread have no design effect")
-    return float((grouped.se / plain.se) ** 2)

@@ -1,8 +1,7 @@
 """The mean of a number per document and its standard error.
 
-The leaf that `integrate` and `uncertainty` both stand on: documents may be independent, fall into
-clusters (a shared passage), into fixed strata (a benchmark's subjects), or into clusters within
-strata. Moments are vectorised over leading axes.
+Documents may be independent, fall into clusters (a shared passage), into fixed strata (a
+benchmark's subjects), or into clusters within strata. Moments are vectorised over leading axes.
 
 The standard error is CR2 with Bell and McCaffrey's degrees of freedom (2002; Pustejovsky and Tipton
 2018), which for a mean have closed forms. With n_g documents in cluster g and w_g = n_g / n,
@@ -17,7 +16,7 @@ Satterthwaite's degrees of freedom over the strata.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -322,8 +321,12 @@ def check_level(level: float) -> None:
 
 
 def layout_of(curve: Curve) -> Layout:
-    """How the curve's documents hang together."""
-    n = curve.n_docs
-    if n is None:
+    """How the curve's documents hang together; curves with equal labels share one encoding."""
+    if curve.n_docs is None:
         raise CurveError(f"{curve.label} has no per-document outcomes")
-    return Layout.make(n, curve.clusters, curve.strata)
+    return _encoded(curve.n_docs, curve.clusters, curve.strata)
+
+
+@lru_cache(maxsize=32)
+def _encoded(n: int, clusters: tuple[str, ...] | None, strata: tuple[str, ...] | None) -> Layout:
+    return Layout.make(n, clusters, strata)

@@ -1,4 +1,4 @@
-"""Many tests at once: Holm's step-down adjustment, and the best of several.
+"""Many comparisons at once: Holm's adjustment, and the best of several with its interval.
 
 The largest of several estimates is too large on average, and its interval covers too seldom: with
 30 equal adapters .86 in place of .95. Intervals that hold for all adapters at once hold for any one
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import CurveError
-from aurac.stats.intervals import interval
-from aurac.stats.mean import check_level
-from aurac.stats.paired import difference
-from aurac.stats.seeds import as_matrix, over_seeds
+from aurac.stats.mean import Layout, check_level
+from aurac.stats.paired import compare
+from aurac.stats.seeds import as_matrix, mean_of_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from aurac.stats.mean import Estimate
 
@@ -54,8 +55,7 @@ class Family:
     """
 
     def __init__(self, p_values: Sequence[float | None]) -> None:
-        known = [(p, i) for i, p in enumerate(p_values) if p is not None]
-        order = sorted(known)
+        order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
         self._sorted = np.array([p for p, _ in order])
         self._place = {i: k for k, (_, i) in enumerate(order)}
 
@@ -77,13 +77,13 @@ class Best:
     """What may be said of the adapter with the largest mean.
 
     Attributes:
-        leader: Its place among the arms.
+        leader: Its place among the adapters.
         estimate: Its mean, with an interval that holds although it was picked as the largest.
-        candidates: Places of the arms that may be the best, the leader first; the truly best one
-            is among them with the confidence `level`.
-        within: Upper bound on how much better than the leader any other arm is, at `level`; None
-            where a comparison has no interval.
-        compared: Number of arms.
+        candidates: Places of the adapters that may be the best, the leader first; the truly best
+            one is among them with the confidence `level`.
+        within: Upper bound on how much better than the leader any other adapter is, at `level`;
+            None where a comparison has no interval.
+        compared: Number of adapters.
         level: Confidence of each of the three statements.
     """
 
@@ -96,58 +96,59 @@ class Best:
 
 
 def best(
-    arms: Sequence[Any],
-    *,
-    rng: np.random.Generator | None = None,  # noqa: ARG001
-    clusters: Any = None,
-    strata: Any = None,
-    level: float = 0.95,
+    scores: Sequence[Any], *, clusters: Any = None, strata: Any = None, level: float = 0.95
 ) -> Best:
-    """The arm with the largest mean, allowing for its having been picked.
-
-    With m arms the leader's interval is made at ``1 - (1 - level)/m``, so that all m such intervals
-    hold together. Arm j is left out of the candidates where the interval of leader - j, at
-    ``1 - (1 - level)/(m - 1)``, lies above 0: the truly best arm is left out only if one of the
-    m - 1 comparisons with it errs. The largest of the negated lower ends is `within`. (One-sided
-    bounds would do; two-sided intervals keep the answer in line with the paired comparisons.)
+    """The adapter with the largest mean, allowing for its having been picked: `best_of`.
 
     Args:
-        arms: m arrays, (n,) scores in [0, 1] or (S, n) for S training seeds, on the same documents.
-        rng: Accepted and not used: nothing is drawn.
+        scores: m arrays, (n,) scores in [0, 1] or (S, n) for S training seeds, on the same
+            documents.
         clusters: n labels of what documents share.
         strata: n labels of fixed groups.
         level: Confidence.
 
     Raises:
-        CurveError: No arms, or unequal numbers of documents.
+        CurveError: No adapters, or unequal numbers of documents.
     """
     check_level(level)
-    matrices = [as_matrix(arm) for arm in arms]
+    matrices = [as_matrix(one) for one in scores]
     if not matrices:
-        raise CurveError("no arms", expected="at least one")
-    labels: dict[str, Any] = {"clusters": clusters, "strata": strata}
-    means = [float(arm.mean()) for arm in matrices]
+        raise CurveError("no adapters", expected="at least one")
+    documents = [matrix.shape[1] for matrix in matrices]
+    if len(set(documents)) > 1:
+        raise CurveError(
+            f"{min(documents)} documents against {max(documents)}",
+            expected="the same documents for all",
+        )
+    return best_of(matrices, Layout.make(documents[0], clusters, strata), level)
+
+
+def best_of(scores: Sequence[NDArray[np.float64]], layout: Layout, level: float) -> Best:
+    """As `best`, on checked (S, n) arrays and an encoded layout.
+
+    With m adapters the leader's interval is made at ``1 - (1 - level)/m``, so that all m such
+    intervals hold together. Adapter j is left out of the candidates where the interval of
+    leader - j, at ``1 - (1 - level)/(m - 1)``, lies above 0: the truly best adapter is left out
+    only if one of the m - 1 comparisons with it errs. The largest of the negated lower ends is
+    `within`. (One-sided bounds would do; two-sided intervals keep the answer in line with the
+    paired comparisons.)
+    """
+    means = [float(matrix.mean()) for matrix in scores]
     order = sorted(range(len(means)), key=lambda at: -means[at])
     leader, error = order[0], 1.0 - level
-    wide = 1.0 - error / len(matrices)
-    first = matrices[leader]
-    if first.shape[0] == 1:
-        estimate = interval(first[0], level=wide, **labels)
-    else:
-        estimate = over_seeds(first, level=wide, **labels)
-    each = 1.0 - error / max(len(matrices) - 1, 1)
+    each = 1.0 - error / max(len(means) - 1, 1)
     candidates, bounds = [leader], [0.0]
     for at in order[1:]:
-        gap = difference(matrices[at], first, level=each, **labels).estimate
-        if gap.low is None or gap.low <= 0.0:
+        low = compare(scores[at], scores[leader], layout, level=each).estimate.low
+        if low is None or low <= 0.0:
             candidates.append(at)
-        bounds.append(float("inf") if gap.low is None else -gap.low)
+        bounds.append(float("inf") if low is None else -low)
     within = max(bounds)
     return Best(
         leader=leader,
-        estimate=estimate,
+        estimate=mean_of_seeds(scores[leader], layout, 1.0 - error / len(means)),
         candidates=tuple(candidates),
         within=within if np.isfinite(within) else None,
-        compared=len(matrices),
+        compared=len(means),
         level=level,
     )

@@ -7,32 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.groups import same_documents
+from aurac.stats.groups import RecipeGroup, group_of
 from aurac.stats.intervals import mover
-from aurac.stats.mean import (
-    Layout,
-    group_sums,
-    layout_of,
-    moments,
-    t_quantile,
-    zero_spread_bound,
-)
-from aurac.stats.paired import differing_units
-from aurac.stats.seeds import as_matrix, components
+from aurac.stats.mean import Layout, group_sums, moments, t_quantile, zero_spread_bound
+from aurac.stats.seeds import components
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
+
+    from aurac.curves.curve import Curve
 
 FEW = 10  # differing units below which the t test gives way to an exact bound
 BAD_SEEDS = 0.25  # share of seeds that lose too much which must not go unseen
 
 
 @dataclass(frozen=True)
-class Step:
+class RankTest:
     """One test of the sequence.
 
     Attributes:
@@ -42,7 +33,7 @@ class Step:
         passed: Whether `upper` is below the margin, which rejects ``H_r``: r is non-inferior.
         tested: Whether the sequence got here; it stops at the first failure.
         flip_rate: Share of documents whose score differs between r and the reference.
-        delta_needed: The smallest margin at which the sequence would have reached and passed r.
+        margin_needed: The smallest margin at which the sequence would have reached and passed r.
         method: Which test.
         checkpoints: One-sided upper bound on the largest loss among the checkpoints evaluated,
             which says nothing of another seed.
@@ -54,24 +45,24 @@ class Step:
     passed: bool
     tested: bool
     flip_rate: float
-    delta_needed: float
+    margin_needed: float
     method: str
     checkpoints: float
 
 
 @dataclass(frozen=True)
-class Certificate:
+class NonInferiorRank:
     """The smallest rank shown to lose less than a margin against the reference rank.
 
     Attributes:
         rank: The non-inferior rank; the reference itself where no smaller one passed. From one
             seed it holds for that checkpoint alone, from several for the recipe.
         reference: The rank compared with, declared beforehand.
-        delta: The margin that was declared tolerable, a fraction.
+        margin: The loss that was declared tolerable, a fraction.
         alpha: The error rate of naming any rank wrongly; the confidence is 1 - alpha.
         flip_rate: Share of documents whose score differs between `rank` and the reference.
-        smallest_delta: The smallest margin at which any smaller rank would have passed.
-        steps: Every rank below the reference, in the order of testing.
+        smallest_margin: The smallest margin at which any smaller rank would have passed.
+        tests: Every rank below the reference, in the order of testing.
         conditional: Whether this holds for one checkpoint alone.
         saved: Share of the reference's bytes that truncation to `rank` saves; None if not known.
         seeds: Checkpoints evaluated.
@@ -81,11 +72,11 @@ class Certificate:
 
     rank: int
     reference: int
-    delta: float
+    margin: float
     alpha: float
     flip_rate: float
-    smallest_delta: float
-    steps: tuple[Step, ...]
+    smallest_margin: float
+    tests: tuple[RankTest, ...]
     conditional: bool
     saved: float | None = None
     seeds: int = 1
@@ -101,16 +92,16 @@ def seeds_needed(alpha: float) -> int:
     return int(np.ceil(np.log(alpha) / np.log(1.0 - BAD_SEEDS)))
 
 
-def certify(
+def non_inferior_rank(
     curves: Any,
     *,
-    delta: float,
+    margin: float,
     alpha: float = 0.05,
     reference: int | None = None,
-) -> Certificate:
-    """Find the smallest rank that is non-inferior to the reference rank by the margin `delta`.
+) -> NonInferiorRank:
+    """Find the smallest rank that is non-inferior to the reference rank at a margin.
 
-    One-sided paired tests of ``H_r: p_R - p_r >= delta`` from the rank below the reference
+    One-sided paired tests of ``H_r: p_R - p_r >= margin`` from the rank below the reference
     downward, each at full alpha, up to the first failure (a fixed sequence keeps the error rate:
     Maurer, Hothorn and Lehmacher 1995). With fewer than ten differing documents the test is the
     Clopper-Pearson bound on the share where the reference scores higher.
@@ -120,72 +111,55 @@ def certify(
     same alpha (all checkpoints must pass, so their tests need no adjustment: Berger 1982).
 
     Args:
-        curves: A `Curve` with outcomes (or what `Curve.coerce` accepts), or a list of them that are
-            training seeds of one recipe.
-        delta: The margin: a tolerable loss of accuracy, a fraction, declared before looking.
+        curves: A `Curve` with outcomes (or what `as_curve` accepts), a list of them that are
+            training seeds of one recipe, or a `RecipeGroup`.
+        margin: A tolerable loss of accuracy, a fraction, declared before looking.
         alpha: Error rate.
         reference: The rank to compare with; the largest by default.
 
     Raises:
-        CurveError: No outcomes, a delta or alpha out of range, no rank below the reference.
+        CurveError: No outcomes, a margin or alpha out of range, no rank below the reference.
     """
-    _check(delta, alpha)
-    seeds = [Curve.coerce(c) for c in (curves if isinstance(curves, (list, tuple)) else [curves])]
-    first = seeds[0]
-    top = max(first.ranks) if reference is None else reference
-    if top not in first.ranks:
-        raise CurveError(f"reference rank {top}", expected=f"one of {first.ranks}")
-    below = [r for r in reversed(first.ranks) if r < top]
+    _check(margin, alpha)
+    group = curves if isinstance(curves, RecipeGroup) else group_of(curves)
+    top = max(group.ranks) if reference is None else reference
+    if top not in group.ranks:
+        raise CurveError(f"reference rank {top}", expected=f"one of {group.ranks}")
+    below = [r for r in reversed(group.ranks) if r < top]
     if not below:
-        raise CurveError(f"{first.label} has no rank below {top} to recommend")
-    rows = {r: _scores(seeds, r) for r in [*below, top]}
-    layout = layout_of(first)
-    steps = sequence(rows[top], {r: rows[r] for r in below}, layout, delta, alpha)
-    passed = [step for step in steps if step.tested and step.passed]
-    smallest = passed[-1] if passed else None
-    rank = smallest.rank if smallest else top
+        raise CurveError(f"{group.first.label} has no rank below {top} to recommend")
+    full, scores = group.scores(top), {r: group.scores(r) for r in below}
+    tests = sequence(full, scores, group.layout, margin, alpha)
+    last = next((test for test in reversed(tests) if test.tested and test.passed), None)
     each = top
-    for step in steps:
-        if step.checkpoints >= delta:
+    for test in tests:
+        if test.checkpoints >= margin:
             break
-        each = step.rank
-    return Certificate(
+        each = test.rank
+    rank = last.rank if last else top
+    return NonInferiorRank(
         rank=rank,
         reference=top,
-        delta=delta,
+        margin=margin,
         alpha=alpha,
-        flip_rate=smallest.flip_rate if smallest else 0.0,
-        smallest_delta=steps[0].delta_needed,
-        steps=steps,
-        conditional=len(seeds) == 1,
-        saved=_saved(first, rank, top),
-        seeds=len(seeds),
+        flip_rate=last.flip_rate if last else 0.0,
+        smallest_margin=tests[0].margin_needed,
+        tests=tests,
+        conditional=group.seeds == 1,
+        saved=_saved(group.first, rank, top),
+        seeds=group.seeds,
         checkpoints=each,
     )
 
 
-def _check(delta: float, alpha: float) -> None:
-    if not 0.0 < delta < 1.0:
+def _check(margin: float, alpha: float) -> None:
+    if not 0.0 < margin < 1.0:
         raise CurveError(
-            f"delta {delta:g}", expected="a tolerable loss of accuracy as a fraction, such as 0.02"
+            f"margin {margin:g}",
+            expected="a tolerable loss of accuracy as a fraction, such as 0.02",
         )
     if not 0.0 < alpha < 0.5:
         raise CurveError(f"alpha {alpha:g}", expected="an error rate such as 0.05")
-
-
-def _scores(seeds: Sequence[Curve], rank: int) -> NDArray[np.float64]:
-    first = seeds[0]
-    rows = []
-    for curve in seeds:
-        if rank not in curve.ranks:
-            why = curve.missing.get(rank, "it was not evaluated")
-            raise CurveError(f"{curve.label} has no accuracy at rank {rank} ({why})")
-        order = same_documents(first, curve)
-        if curve.outcomes is None:
-            raise CurveError(f"{curve.label} has no per-document outcomes")
-        row = curve.outcomes[curve.ranks.index(rank)]
-        rows.append(row if order is None else row[order])
-    return as_matrix(rows)
 
 
 def _saved(curve: Curve, rank: int, top: int) -> float | None:
@@ -197,42 +171,49 @@ def sequence(
     full: NDArray[np.float64],
     lower: dict[int, NDArray[np.float64]],
     layout: Layout,
-    delta: float,
+    margin: float,
     alpha: float,
-) -> tuple[Step, ...]:
+) -> tuple[RankTest, ...]:
     """The tests of a non-inferior rank, downward.
 
     Args:
         full: (S, n) scores at the reference rank.
         lower: For each smaller rank, in the order of testing, its (S, n) scores.
         layout: The documents' clusters and strata.
-        delta: The margin.
+        margin: The tolerable loss.
         alpha: Error rate.
     """
-    steps: list[Step] = []
+    tests: list[RankTest] = []
     alive, needed = True, 0.0
     for rank, scores in lower.items():
         loss = full - scores
         bounds = [loss_bound(row, layout, alpha) for row in loss]
-        each = max(bound for bound, _ in bounds)
         upper, method = bounds[0] if len(bounds) == 1 else recipe_bound(loss, layout, alpha)
         needed = max(needed, upper)
-        passed = upper < delta
-        steps.append(
-            Step(
+        passed = upper < margin
+        tests.append(
+            RankTest(
                 rank=rank,
                 loss=float(loss.mean()),
                 upper=upper,
                 passed=passed,
                 tested=alive,
                 flip_rate=float(np.mean(np.abs(loss) > 1e-12)),
-                delta_needed=needed,
+                margin_needed=needed,
                 method=method,
-                checkpoints=each,
+                checkpoints=max(bound for bound, _ in bounds),
             )
         )
         alive = alive and passed
-    return tuple(steps)
+    return tuple(tests)
+
+
+def differing_units(gap: NDArray[np.float64], layout: Layout) -> int:
+    """Independent units with at least one document whose scores differ."""
+    changed = np.abs(gap) > 1e-12
+    if layout.clusters is None:
+        return int(np.count_nonzero(changed))
+    return int(np.count_nonzero(np.bincount(layout.clusters, weights=changed)))
 
 
 def loss_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple[float, str]:
@@ -248,7 +229,7 @@ def loss_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple
         return exact_bound(loss, layout, alpha), f"Clopper-Pearson over {unit}"
     result = moments(loss, layout)
     plain = t_quantile(1.0 - alpha, result.df) * float(result.se)
-    careful = mover(loss, layout, 1.0 - 2.0 * alpha)[1]
+    careful = mover(loss, layout)(1.0 - 2.0 * alpha)[1]
     unseen = unseen_clusters(loss, layout, alpha)
     if unseen > max(plain, careful):
         return float(result.mean) + unseen, f"unseen clusters, {layout.describe()}"
@@ -271,14 +252,14 @@ def recipe_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tup
     if seeds < needed:
         return 1.0, f"no bound for another seed from {seeds}: at least {needed} are needed"
     parts = components([loss], [1], layout, signed=True)
-    level, between = 1.0 - 2.0 * alpha, parts.arms[0].between
+    level, between = 1.0 - 2.0 * alpha, parts.groups[0].between
     # Few seeds that lose much are as skewed as few documents that do.
-    skew = mover(loss.mean(axis=1), Layout(seeds), level, unseen=False)[1] ** 2
+    skew = mover(loss.mean(axis=1), Layout(seeds), unseen=False)(level)[1] ** 2
     further = max(skew - t_quantile(1.0 - alpha, seeds - 1.0) ** 2 * between, 0.0)
     upper = parts.value + float(np.sqrt(parts.reach(level)[1] ** 2 + further))
     average, _ = loss_bound(loss.mean(axis=0), layout, alpha)
-    words = f"Banerjee's bound with MOVER over seeds, {layout.describe()}, {seeds} seeds"
-    return max(upper, average), words
+    method = f"Banerjee's bound with MOVER over seeds, {layout.describe()}, {seeds} seeds"
+    return max(upper, average), method
 
 
 def exact_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> float:

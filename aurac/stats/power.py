@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.intervals import interval
 from aurac.stats.mean import Layout, t_quantile
-from aurac.stats.noninferiority import certify
-from aurac.stats.seeds import components, over_seeds
+from aurac.stats.noninferiority import sequence
+from aurac.stats.seeds import components, mean_of_seeds
 from aurac.stats.spread import Outcomes, Spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-Question = Literal["difference", "certificate", "interval"]
+Question = Literal["difference", "non-inferiority", "interval"]
 SEED = 0  # of the simulation, where no generator is given
 LIMIT = 10_000_000
 SEARCHED, CHECKED = 400, 1600  # simulated studies at each step, and at the answer
@@ -37,7 +35,7 @@ class Plan:
     """Documents needed for one number of seeds.
 
     Attributes:
-        seeds: Training seeds in each arm; 1 means the claim is about those checkpoints alone.
+        seeds: Training seeds in each recipe group; 1: the claim is about those checkpoints alone.
         documents: Documents needed; None where no number of them is enough.
         reason: Why not, where `documents` is None.
         most: Documents needed at the pilot's upper confidence limits; None without a pilot, or
@@ -72,11 +70,11 @@ def plan(
 
     Args:
         delta: The difference to be found ("difference"), the margin for a rank that loses nothing
-            ("certificate"), or the interval's half-width ("interval"); a fraction.
+            ("non-inferiority"), or the interval's half-width ("interval"); a fraction.
         spread: From `spread_of_pilot`, `spread_of_flips`, or assumed.
-        seeds: Training seeds in each arm to plan for.
+        seeds: Training seeds in each recipe group to plan for.
         question: Which of the three.
-        alpha: Error rate, two-sided but for a certificate.
+        alpha: Error rate, two-sided but for non-inferiority.
         power: Chance of the answer where the truth is as assumed; for an interval, that it is at
             most this wide.
         comparisons: Tests that share alpha; Holm's first step, so the answer is on the safe side.
@@ -133,7 +131,7 @@ class Study:
     Attributes:
         delta: As of `plan`.
         spread: As of `plan`.
-        seeds: Training seeds in each arm.
+        seeds: Training seeds in each recipe group.
         question: As of `plan`.
         alpha: Error rate of the single test.
         rng: Of the draws.
@@ -170,12 +168,7 @@ class Study:
     def _answered(self, outcomes: Outcomes, n: int) -> bool:
         if self.question == "interval":
             scores = outcomes.scores(self.rng, n)
-            level = 1.0 - self.alpha
-            result = (
-                interval(scores[0], level=level)
-                if self.seeds == 1
-                else over_seeds(scores, level=level)
-            )
+            result = mean_of_seeds(scores, Layout(n), 1.0 - self.alpha)
             if result.low is None or result.high is None:
                 return False
             return result.high - result.low <= 2.0 * self.delta
@@ -183,10 +176,8 @@ class Study:
         if self.question == "difference":
             parts = components([second, first], [1, -1], Layout(n))
             return parts.value > parts.reach(1.0 - self.alpha)[0]  # p <= alpha says the same
-        curves = [
-            Curve.from_outcomes([1, 2], np.stack(pair)) for pair in zip(first, second, strict=True)
-        ]
-        return certify(curves, delta=self.delta, alpha=self.alpha).rank == 1
+        (test,) = sequence(second, {1: first}, Layout(n), self.delta, self.alpha)
+        return test.passed
 
     def plan(self, power: float, *, check: bool = True) -> Plan:
         """The fewest documents with that power.
@@ -273,14 +264,14 @@ class Study:
 
     @property
     def _tail(self) -> float:
-        return self.alpha if self.question == "certificate" else self.alpha / 2.0
+        return self.alpha if self.question == "non-inferiority" else self.alpha / 2.0
 
     def formula(self, power: float) -> int:
         """Where the search begins: Student's t with the assumed variances, at most 200,000."""
         chance = 0.5 if self.question == "interval" else power
         spread, seeds = self.spread, self.seeds
-        variance = spread.document + spread.arms * spread.rest / seeds
-        between = spread.arms * spread.seed / seeds if seeds > 1 else 0.0
+        variance = spread.document + spread.groups * spread.rest / seeds
+        between = spread.groups * spread.seed / seeds if seeds > 1 else 0.0
         if self.question == "difference" and spread.changed is not None:
             variance -= min(self.delta**2, variance / 2.0)
         n, df = 30.0, 29.0
@@ -291,7 +282,7 @@ class Study:
                 return 5_000
             n = min(2e5, max(2.0, quantiles**2 * variance / room))
             df = max(n - 1.0, 1.0)
-        if self.question == "certificate":  # no loss in n documents is not enough before
+        if self.question == "non-inferiority":  # no loss in n documents is not enough before
             n = max(n, np.log(self.alpha) / np.log1p(-self.delta))
         return max(2, int(np.ceil(n)))
 
@@ -308,7 +299,7 @@ def _check(delta: float, alpha: float, power: float, comparisons: int, question:
         raise CurveError(f"alpha {alpha:g} and power {power:g}", expected="such as 0.05 and 0.8")
     if comparisons < 1:
         raise CurveError(f"{comparisons} comparisons", expected="at least 1")
-    if question not in ("difference", "certificate", "interval"):
+    if question not in ("difference", "non-inferiority", "interval"):
         raise CurveError(
-            f"question {question!r}", expected="'difference', 'certificate' or 'interval'"
+            f"question {question!r}", expected="'difference', 'non-inferiority' or 'interval'"
         )

@@ -1,16 +1,16 @@
 """Documents crossed with training seeds: what another draw of both would give.
 
-An arm is S checkpoints of one recipe that differ in the seed, all evaluated on the same n
-documents: ``y[s, d] = μ + seed_s + document_d + rest_sd``. Each source of variance keeps its own
-degrees of freedom, by Banerjee's interval:
+A recipe group is S checkpoints that differ in the seed, all evaluated on the same n documents:
+``y[s, d] = μ + seed_s + document_d + rest_sd``. Each source of variance keeps its own degrees of
+freedom, by Banerjee's interval:
 
-    reach² = t²_{n-1} · max(document - Σ rest, 0) + Σ_arms t²_{S-1} · s²(seed means) / S
+    reach² = t²_{n-1} · max(document - Σ rest, 0) + Σ_groups t²_{S-1} · s²(seed means) / S
 
 with t the quantile of each term's own degrees of freedom. The squared mean over its variance is
 χ²_1, whose distribution function is concave; so the chance of ``D² ≤ Σ t_i² v_i`` is at least the
 average, weighed by the terms' shares of the variance, of chances that are each the level (Banerjee
-1960). It holds for any number of seeds, for arms whose seeds vary differently, and for any level,
-which Satterthwaite's degrees of freedom do not. Seeds are never bootstrapped.
+1960). It holds for any number of seeds, for groups whose seeds vary differently, and for any
+level, which Satterthwaite's degrees of freedom do not. Seeds are never bootstrapped.
 docs/design/statistics-calibration.md compares the procedures.
 """
 
@@ -24,11 +24,12 @@ import numpy as np
 
 from aurac.curves.checks import refuse_masked
 from aurac.errors import CurveError
-from aurac.stats.intervals import Excess, edge_excess, skew_excess
+from aurac.stats.intervals import Reach, edge_excess, mean_interval, rule_of_three, skew_excess
 from aurac.stats.mean import (
     Estimate,
     Layout,
     check_level,
+    is_constant,
     moments,
     show_df,
     t_quantile,
@@ -40,31 +41,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-
 CONDITIONAL = "conditional on these checkpoints"
-
-
 SMALLEST_P = 1e-15
-
 
 Names = Sequence[Hashable]
 
 
 @dataclass(frozen=True)
 class SeedMeans:
-    """What one arm adds to the variance.
+    """What one recipe group adds to the variance.
 
     Attributes:
-        seed_means: (S,) mean over documents for each seed, with the arm's sign.
+        seed_means: (S,) mean over documents for each seed, with the group's sign.
         rest: ``MS_e / (S·n)``, the part of the seed means' spread that is documents; 0 for S = 1.
-        rest_df: Its degrees of freedom.
-        names: The S seeds, by which tasks are matched; None where they have no names.
+        names: The S seeds, by which tasks are matched.
     """
 
     seed_means: NDArray[np.float64]
     rest: float
-    rest_df: float
-    names: tuple[Hashable, ...] | None = field(default=None, compare=False)
+    names: tuple[Hashable, ...] = field(compare=False)
 
     @property
     def seeds(self) -> int:
@@ -83,7 +78,7 @@ class Components:
 
     Attributes:
         value: The estimate.
-        arms: One for a mean, two for a difference.
+        groups: One for a mean, two for a difference.
         document: Variance over documents, of the seeds' average.
         document_df: Its degrees of freedom.
         excess: Level → what few events add to the documents' part of the squared reach of Student's
@@ -91,39 +86,38 @@ class Components:
     """
 
     value: float
-    arms: tuple[SeedMeans, ...]
+    groups: tuple[SeedMeans, ...]
     document: float
     document_df: float
-    excess: Excess | None = field(default=None, compare=False, repr=False)
+    excess: Reach | None = field(default=None, compare=False, repr=False)
 
     @property
     def conditional(self) -> bool:
-        """Whether an arm has one seed, so that the claim holds for its checkpoint alone."""
-        return any(arm.seeds < 2 for arm in self.arms)
+        """Whether a group has one seed, so that the claim holds for its checkpoint alone."""
+        return any(group.seeds < 2 for group in self.groups)
 
     @property
     def fewest(self) -> int:
-        """The seeds of the arm that has the fewest of those with more than one; 1 without any."""
-        return min((arm.seeds for arm in self.arms if arm.seeds > 1), default=1)
+        """The seeds of the group that has the fewest of those with more than one; 1 without any."""
+        return min((group.seeds for group in self.groups if group.seeds > 1), default=1)
 
     def terms(self) -> list[tuple[float, float]]:
         """Independent terms of the variance with their degrees of freedom, documents first."""
-        documents = max(self.document - sum(arm.rest for arm in self.arms), 0.0)
-        between = [(arm.between, arm.seeds - 1.0) for arm in self.arms if arm.seeds > 1]
+        documents = max(self.document - sum(group.rest for group in self.groups), 0.0)
+        between = [(group.between, group.seeds - 1.0) for group in self.groups if group.seeds > 1]
         return [(documents, self.document_df), *between]
 
-    def variance(self) -> tuple[float, float]:
-        """Variance of `value`, and Satterthwaite's degrees of freedom, which no interval uses."""
-        terms = self.terms()
-        total = sum(v for v, _ in terms)
-        return total, satterthwaite(total, terms)
+    @property
+    def se(self) -> float:
+        """Standard error of `value`."""
+        return float(np.sqrt(sum(variance for variance, _ in self.terms())))
 
     def reach(self, level: float) -> tuple[float, float]:
         """How far the interval at `level` goes below and above `value`."""
-        return self._reach(1.0 - level)
+        return self._reach(1.0 - level, self.terms())
 
-    def _reach(self, alpha: float) -> tuple[float, float]:
-        squared = sum(v * t_quantile(alpha / 2.0, df) ** 2 for v, df in self.terms() if v > 0)
+    def _reach(self, alpha: float, terms: Sequence[tuple[float, float]]) -> tuple[float, float]:
+        squared = sum(v * t_quantile(alpha / 2.0, df) ** 2 for v, df in terms if v > 0)
         down, up = (0.0, 0.0) if self.excess is None else self.excess(1.0 - alpha)
         return float(np.sqrt(max(squared + down, 0.0))), float(np.sqrt(max(squared + up, 0.0)))
 
@@ -133,10 +127,10 @@ class Components:
 
         if abs(self.value) <= 1e-12:
             return 1.0
-        side = 0 if self.value > 0 else 1
+        side, terms = (0 if self.value > 0 else 1), self.terms()
 
         def beyond(log_p: float) -> float:
-            return abs(self.value) - self._reach(float(np.exp(log_p)))[side]
+            return abs(self.value) - self._reach(float(np.exp(log_p)), terms)[side]
 
         least, most = float(np.log(SMALLEST_P)), -1e-4  # at 0 the quantiles are 0 / 0
         if beyond(most) <= 0.0:
@@ -146,14 +140,8 @@ class Components:
         return float(np.exp(brentq(beyond, least, most, xtol=1e-12)))
 
 
-def satterthwaite(total: float, terms: Sequence[tuple[float, float]]) -> float:
-    """Degrees of freedom ``total² / Σ (term²/df)`` of a sum of independent mean squares."""
-    spread = sum(v * v / df for v, df in terms if v > 0 and df > 0)
-    return total * total / spread if spread > 0 else float("inf")
-
-
 def components(
-    arms: Sequence[NDArray[np.float64]],
+    groups: Sequence[NDArray[np.float64]],
     signs: Sequence[int],
     layout: Layout,
     *,
@@ -161,26 +149,26 @@ def components(
     names: Sequence[Names | None] | None = None,
     signed: bool | None = None,
 ) -> Components:
-    """Take a signed sum of arm means apart.
+    """Take a signed sum of group means apart.
 
     Args:
-        arms: Each (S_i, n): seeds by documents, the same documents in the same order.
-        signs: +1 or -1 for each arm.
+        groups: Each (S_i, n): seeds by documents, the same documents in the same order.
+        signs: +1 or -1 for each group.
         layout: The documents' clusters and strata.
-        averaged: What `over_arms` gives, where it is known already.
-        names: For each arm its seeds, in the order of its rows.
+        averaged: What `over_groups` gives, where it is known already.
+        names: For each group its seeds, in the order of its rows; 0, 1, … by default.
         signed: Whether the documents' numbers are differences, in [-1, 1], and not scores, in
-            [0, 1]; by default those of more than one arm are.
+            [0, 1]; by default those of more than one group are.
     """
-    labels = names or [None] * len(arms)
-    values = over_arms(arms, signs) if averaged is None else averaged
+    labels = names or [None] * len(groups)
+    values = over_groups(groups, signs) if averaged is None else averaged
     result = moments(values, layout)
-    differences = len(arms) > 1 if signed is None else signed
+    differences = len(groups) > 1 if signed is None else signed
     return Components(
         value=float(result.mean),
-        arms=tuple(
-            _arm(arm, sign, layout, seeds)
-            for arm, sign, seeds in zip(arms, signs, labels, strict=True)
+        groups=tuple(
+            _seed_means(group, sign, layout, seeds)
+            for group, sign, seeds in zip(groups, signs, labels, strict=True)
         ),
         document=float(result.se) ** 2,
         document_df=float(result.df),
@@ -188,25 +176,27 @@ def components(
     )
 
 
-def over_arms(arms: Sequence[NDArray[np.float64]], signs: Sequence[int]) -> NDArray[np.float64]:
-    """(n,) signed sum of the arms' averages over seeds."""
-    total = signs[0] * arms[0].mean(axis=0)
-    for sign, arm in zip(signs[1:], arms[1:], strict=True):
-        total += sign * arm.mean(axis=0)
+def over_groups(groups: Sequence[NDArray[np.float64]], signs: Sequence[int]) -> NDArray[np.float64]:
+    """(n,) signed sum of the groups' averages over seeds."""
+    total = signs[0] * groups[0].mean(axis=0)
+    for sign, group in zip(signs[1:], groups[1:], strict=True):
+        total += sign * group.mean(axis=0)
     return np.asarray(total)
 
 
-def _arm(values: NDArray[np.float64], sign: int, layout: Layout, names: Names | None) -> SeedMeans:
+def _seed_means(
+    values: NDArray[np.float64], sign: int, layout: Layout, names: Names | None
+) -> SeedMeans:
     means = values.mean(axis=1)
     seeds = means.size
-    labels = None if names is None else tuple(names)
+    labels = tuple(range(seeds)) if names is None else tuple(names)
     if seeds < 2 or layout.df <= 0:
-        return SeedMeans(sign * means, 0.0, 0.0, labels)
+        return SeedMeans(sign * means, 0.0, labels)
     rest = values - values.mean(axis=0) - means[:, None] + means.mean()
     squares = np.square(unit_residuals(rest, layout)).sum()
     # For independent documents this is MS_e / (S·n), MS_e = Σ rest² / ((S-1)(n-1)).
     spread = float(squares / (layout.n**2 * seeds * (seeds - 1)))
-    return SeedMeans(sign * means, spread, layout.df * (seeds - 1.0), labels)
+    return SeedMeans(sign * means, spread, labels)
 
 
 def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Components:
@@ -222,16 +212,17 @@ def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Comp
     Raises:
         CurveError: The tasks do not have the same seeds.
     """
-    arms = []
-    for same in zip(*(part.arms for part in parts.values()), strict=True):
+    groups = []
+    for same in zip(*(part.groups for part in parts.values()), strict=True):
         by_task = dict(zip(parts, same, strict=True))
         rows = _matched(by_task)
         means = np.sum([weights[task] * row for task, row in rows.items()], axis=0)
-        terms = [(weights[t] ** 2 * arm.rest, arm.rest_df) for t, arm in by_task.items()]
-        rest = sum(v for v, _ in terms)
-        arms.append(SeedMeans(means, rest, satterthwaite(rest, terms), same[0].names))
+        rest = sum(weights[task] ** 2 * group.rest for task, group in by_task.items())
+        groups.append(SeedMeans(means, rest, same[0].names))
     terms = [(weights[t] ** 2 * p.document, p.document_df) for t, p in parts.items()]
     document = sum(v for v, _ in terms)
+    spread = sum(v * v / df for v, df in terms if v > 0 and df > 0)
+    df = document * document / spread if spread > 0 else float("inf")  # Satterthwaite's
     value = sum(weights[task] * part.value for task, part in parts.items())
     excesses = [(weights[t] ** 2, p.excess) for t, p in parts.items() if p.excess is not None]
 
@@ -239,35 +230,28 @@ def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Comp
         ends = [(w * down, w * up) for w, f in excesses for down, up in [f(level)]]
         return sum(down for down, _ in ends), sum(up for _, up in ends)
 
-    return Components(
-        value, tuple(arms), document, satterthwaite(document, terms), excess if excesses else None
-    )
+    return Components(value, tuple(groups), document, df, excess if excesses else None)
 
 
-def _matched(arms: Mapping[str, SeedMeans]) -> dict[str, NDArray[np.float64]]:
-    """For each task the seed means of one arm, in the order of the first task's seeds."""
-    (first_task, first), *_ = arms.items()
+def _matched(groups: Mapping[str, SeedMeans]) -> dict[str, NDArray[np.float64]]:
+    """For each task the seed means of one group, in the order of the first task's seeds."""
+    (first_task, first), *_ = groups.items()
     rows = {}
-    for task, arm in arms.items():
-        if arm.names is None and first.names is None and arm.seeds == first.seeds:
-            rows[task] = arm.seed_means
-            continue
-        ours, theirs = first.names or (), arm.names or ()
-        if set(ours) != set(theirs) or arm.seeds != first.seeds or len(set(ours)) != len(ours):
+    for task, group in groups.items():
+        ours, theirs = first.names, group.names
+        if set(ours) != set(theirs) or group.seeds != first.seeds or len(set(ours)) != len(ours):
             raise CurveError(
-                f"other seeds on {task} ({_list(arm)}) than on {first_task} ({_list(first)})",
+                f"other seeds on {task} ({_list(group)}) than on {first_task} ({_list(first)})",
                 expected="the same seeds on all tasks, since each is matched with itself",
                 fix="evaluate every seed on every task, or leave the other seeds out",
             )
         place = {name: i for i, name in enumerate(theirs)}
-        rows[task] = arm.seed_means[[place[name] for name in ours]]
+        rows[task] = group.seed_means[[place[name] for name in ours]]
     return rows
 
 
-def _list(arm: SeedMeans) -> str:
-    if arm.names is None:
-        return f"{arm.seeds} without numbers"
-    parts = (name if isinstance(name, tuple) else (name,) for name in arm.names)
+def _list(group: SeedMeans) -> str:
+    parts = (name if isinstance(name, tuple) else (name,) for name in group.names)
     return ", ".join(" ".join(str(x) for x in part if x is not None) or "?" for part in parts)
 
 
@@ -275,31 +259,30 @@ def estimate_from(
     parts: Components, level: float, words: str, limits: tuple[float, float]
 ) -> Estimate:
     """The interval from components, cut to `limits`."""
-    variance, df = parts.variance()
     down, up = parts.reach(level)
     if not np.isfinite(parts.document) or max(down, up) <= 0.0:
         return Estimate(parts.value, None, None, None, f"point value (no spread), {words}", level)
     low, high = max(limits[0], parts.value - down), min(limits[1], parts.value + up)
-    several = any(arm.seeds > 1 for arm in parts.arms)
+    several = any(group.seeds > 1 for group in parts.groups)
     method = f"{_method(parts, several=several)}, {words}, {describe(parts)}"
-    se = float(np.sqrt(variance)) if variance > 0 else None
-    return Estimate(parts.value, se, low, high, method, level, None if several else df)
+    df = None if several else parts.document_df
+    return Estimate(parts.value, parts.se or None, low, high, method, level, df)
 
 
 def _method(parts: Components, *, several: bool) -> str:
     plain = "Banerjee's interval" if several else f"t with {show_df(parts.document_df)} df"
     if parts.excess is None:
         return plain
-    if len(parts.arms) == 1:
+    if len(parts.groups) == 1:
         return f"{plain}, wider or shorter near 0 and 1"
     return f"{plain} or MOVER interval of gains and losses, the wider on each side"
 
 
 def describe(parts: Components) -> str:
     """What the interval generalises over."""
-    if all(arm.seeds < 2 for arm in parts.arms):
+    if all(group.seeds < 2 for group in parts.groups):
         return CONDITIONAL
-    seeds = " and ".join(str(arm.seeds) for arm in parts.arms)
+    seeds = " and ".join(str(group.seeds) for group in parts.groups)
     if parts.conditional:
         return f"documents × seeds ({seeds} seeds), conditional on the single checkpoint"
     return f"documents × seeds ({seeds} seeds)"
@@ -312,7 +295,7 @@ def over_seeds(
     strata: Sequence[Any] | None = None,
     level: float = 0.95,
 ) -> Estimate:
-    """The mean of one arm, for another draw of both documents and training seeds.
+    """The mean of one recipe group, for another draw of both documents and training seeds.
 
     Args:
         values: (S, n) scores in [0, 1]: seeds by documents.
@@ -323,10 +306,18 @@ def over_seeds(
     Raises:
         CurveError: Not a matrix, or labels of another length.
     """
-    arm = as_matrix(values)
+    scores = as_matrix(values)
     check_level(level)
-    layout = Layout.make(arm.shape[1], clusters, strata)
-    return estimate_from(components([arm], [1], layout), level, layout.describe(), (0.0, 1.0))
+    return mean_of_seeds(scores, Layout.make(scores.shape[1], clusters, strata), level)
+
+
+def mean_of_seeds(scores: NDArray[np.float64], layout: Layout, level: float) -> Estimate:
+    """As `over_seeds`, on checked (S, n) scores and an encoded layout; one seed is a checkpoint."""
+    if len(scores) == 1:
+        return mean_interval(scores[0], layout, level)
+    if is_constant(scores):
+        return rule_of_three(float(scores[0, 0]), layout, level)
+    return estimate_from(components([scores], [1], layout), level, layout.describe(), (0.0, 1.0))
 
 
 def as_matrix(values: Any) -> NDArray[np.float64]:
@@ -378,7 +369,7 @@ def aggregate(
     level: float = 0.95,
     signed: bool = False,
 ) -> Estimate:
-    """The weighted mean over tasks of an arm's AURAC or of a paired difference.
+    """The weighted mean over tasks of a recipe group's AURAC or of a paired difference.
 
     Tasks have documents of their own, so their document terms add; training seeds are shared, so
     seed means are averaged over tasks, matched by seed, before their spread is taken.

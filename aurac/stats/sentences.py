@@ -1,18 +1,35 @@
-"""The sentence that belongs beside a number, no stronger than the data."""
+"""The sentence that belongs beside a number, no stronger than the data, in percent and points."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aurac.curves.display import percent, points
+
 if TYPE_CHECKING:
-    from aurac.stats.noninferiority import Certificate
+    from aurac.stats.margins import MarginTest
+    from aurac.stats.mean import Estimate
+    from aurac.stats.noninferiority import NonInferiorRank
     from aurac.stats.paired import Difference
+    from aurac.stats.rows import BestRow
+
+
+def interval(estimate: Estimate | None) -> str:
+    """``39.1 [31.6, 46.7]`` in percent, or the value alone."""
+    if estimate is None or estimate.low is None:
+        return percent(None if estimate is None else estimate.value)
+    return f"{percent(estimate.value)} [{percent(estimate.low)}, {percent(estimate.high)}]"
+
+
+def show_p(p: float) -> str:
+    """A p value as a paper prints it."""
+    return "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".", 1)
 
 
 def verdict(result: Difference, p_holm: float | None, alpha: float) -> int | None:
     """+1 where b is better, -1 where a is, 0 where neither is significantly.
 
-    None without a test, and where an arm has two seeds and the difference is not significant: they
+    None without a test, and where a group has two seeds and the difference is not significant: they
     say so little of how seeds vary that nothing follows from it.
     """
     p = result.p if p_holm is None else p_holm
@@ -29,77 +46,143 @@ def pair_sentence(
     """One sentence on a paired difference, b - a."""
     estimate = result.estimate
     where = f" on {task}" if task else ""
-    if estimate.low is None or estimate.high is None:
-        return f"{b} - {a}{where} is {estimate.value:+.3f}; nothing more can be said of it."
-    scope = (
-        "conditional on these checkpoints"
-        if result.conditional
-        else "for another draw of documents and training seeds"
-    )
-    head = (
-        f"{b} - {a}{where} = {estimate.value:+.3f} ({estimate.level:.0%} interval "
-        f"{estimate.low:+.3f} to {estimate.high:+.3f}), {scope}"
-    )
+    value, low, high = estimate.value, estimate.low, estimate.high
+    if low is None or high is None:
+        return f"{b} − {a}{where} is {points(value)}; nothing more can be said of it."
     p = result.p if p_holm is None else p_holm
-    if p is None:
-        return f"{head}: not tested."
     alpha = 1.0 - estimate.level
-    test = f"at the {alpha:.3g} level ({'p' if p_holm is None else 'Holm p'} {show_p(p)})"
     sign = verdict(result, p_holm, alpha)
+    if sign == -1:  # name the better one first
+        a, b, value, low, high = b, a, -value, -high, -low
+    ends = f"{_share(estimate.level)} interval {percent(low)} to {percent(high)}"
+    scope = _scope(conditional=result.conditional)
+    if p is None:
+        return f"{b} − {a}{where}: {points(value)} ({ends}), {scope}; not tested."
+    test = f"{'p' if p_holm is None else 'Holm p'} {show_p(p)}"
     if sign:
-        better, worse = (b, a) if sign > 0 else (a, b)
-        return f"{head}: {better} is better than {worse}, significant {test}."
+        return (
+            f"{b} is better than {a}{where} by {points(value)} ({ends}; significant, {test}), "
+            f"{scope}."
+        )
+    head = f"The difference {b} − {a}{where} ({points(value)}, {ends}) is not significant ({test})"
     if sign is None:
         return (
-            f"{head}: no verdict, since two seeds of a recipe do not show how much seeds vary "
-            f"(not significant {test})."
+            f"{head}, {scope}: no verdict, since two seeds of a recipe do not show how much seeds "
+            "vary."
         )
-    outside = not estimate.low <= 0.0 <= estimate.high
-    alone = ", although the interval, which is of this pair alone, leaves 0 out" if outside else ""
-    mde = (
-        "" if result.mde is None else f"; a difference below {result.mde:.3f} would often be missed"
+    alone = "" if low <= 0.0 <= high else ", although this pair's own interval leaves 0 out"
+    missed = (
+        ""
+        if result.mde is None
+        else f" With these documents the test detects {points(result.mde)} or more (80 % power)."
     )
-    return f"{head}: not significant {test}{alone}{mde}."
+    return f"{head}{alone}, {scope}.{missed}"
 
 
-def show_p(p: float) -> str:
-    """A p value as a paper prints it."""
-    return "< .001" if p < 0.001 else f"= {p:.3f}"
+def _share(level: float) -> str:
+    return f"{100 * level:.4g} %"
 
 
-def certificate_sentence(adapter: str, task: str | None, result: Certificate) -> str:
+def _scope(*, conditional: bool) -> str:
+    if conditional:
+        return "conditional on these checkpoints"
+    return "for another draw of documents and training seeds"
+
+
+def rank_sentence(adapter: str, task: str | None, result: NonInferiorRank) -> str:
     """One sentence on the smallest non-inferior rank."""
-    where = f" on {task}" if task else ""
-    margin = f"margin {result.delta:g}, {1 - result.alpha:.0%} confidence for this adapter alone"
+    who = f"{adapter} on {task}" if task else adapter
+    sure = f"{_share(1 - result.alpha)} confidence for this adapter alone"
+    margin = f"at a margin of {points(result.margin)} ({sure})"
     scope = ", for this checkpoint alone" if result.conditional else ""
-    if result.seeds > 1 and result.smallest_delta >= 1.0:
-        return _few_seeds(f"{adapter}{where}", margin, result)
+    if result.seeds > 1 and result.smallest_margin >= 1.0:
+        return _few_seeds(who, margin, result)
+    needed = f"{percent(result.smallest_margin, 2)} points"
     if result.rank == result.reference:
         return (
-            f"{adapter}{where}: no rank below {result.reference} is non-inferior to it ({margin}); "
-            f"the smallest margin at which one would be is {result.smallest_delta:.4f}{scope}."
+            f"{who}: no rank below {result.reference} is non-inferior to it {margin}{scope}; "
+            f"one would be at a margin of more than {needed}."
         )
-    saved = "" if result.saved is None else f", {result.saved:.0%} smaller"
+    saved = "" if result.saved is None else f", {100 * result.saved:.0f} % smaller"
     return (
-        f"{adapter}{where}: rank {result.rank} is non-inferior to rank {result.reference} "
-        f"({margin}){saved}; {result.flip_rate:.1%} of the documents change, and the smallest "
-        f"margin at which a rank below {result.reference} would be is "
-        f"{result.smallest_delta:.4f}{scope}."
+        f"{who}: rank {result.rank} is non-inferior to rank {result.reference} {margin}{scope}"
+        f"{saved}; {percent(result.flip_rate)} % of the documents change. A rank below "
+        f"{result.reference} is non-inferior at any margin of more than {needed}."
     )
 
 
-def _few_seeds(who: str, margin: str, result: Certificate) -> str:
+def _few_seeds(who: str, margin: str, result: NonInferiorRank) -> str:
     from aurac.stats.noninferiority import seeds_needed
 
     each = f"each of these {result.seeds} checkpoints"
     if result.checkpoints in (None, result.reference):
-        holds = f"nor is any rank non-inferior in {each} ({margin})"
+        holds = f"Nor is any rank non-inferior in {each} {margin}"
     else:
         holds = (
-            f"in {each} rank {result.checkpoints} is non-inferior to rank {result.reference} "
-            f"({margin})"
+            f"In {each} rank {result.checkpoints} is non-inferior to rank {result.reference} "
+            f"{margin}"
         )
     return (
         f"{who}: of the recipe no rank below {result.reference} can be called non-inferior from "
-        f"{result.seeds} seeds (at least {seeds_needed(result.alpha)} are needed); {holds}."
+        f"{result.seeds} seeds (at least {seeds_needed(result.alpha)} are needed). {holds}."
     )
+
+
+def margin_sentence(test: MarginTest) -> str:
+    """One sentence on a margin test: the difference, its bounds and the margin."""
+    estimate = test.difference.estimate
+    where = f" on {test.task}" if test.task else ""
+    head = {
+        "not shown": f"{test.a} is not shown to be "
+        f"{'equivalent' if test.equivalent else 'non-inferior'} to {test.b}{where}",
+        "inferior": f"{test.a} is inferior to {test.b}{where} by more than the margin",
+    }.get(test.verdict, f"{test.a} is {test.verdict} to {test.b}{where}")
+    difference = f"AURAC ({test.axis}) {test.a} − {test.b} is {points(estimate.value)}"
+    if estimate.low is None or estimate.high is None:
+        return f"{head}: {difference}, which has no interval ({estimate.method})."
+    bound = f"one-sided {_share(1 - test.alpha)} bound"
+    low, high = percent(estimate.low), percent(estimate.high)
+    if test.equivalent:
+        bound = f"{bound}s {low} and {high}"
+    else:
+        bound = f"{bound} {high if test.verdict == 'inferior' else low}"
+    scope = (
+        "conditional on these checkpoints"
+        if test.difference.conditional
+        else "over documents and training seeds"
+    )
+    return f"{head}: {difference}, {bound}, margin {points(test.margin)}, {scope}."
+
+
+def best_sentences(row: BestRow) -> list[str]:
+    """What may be said of the leading adapter of a task, or why there is none."""
+    where = f" on {row.task}" if row.task else ""
+    if row.leader is None or row.estimate is None:
+        return [f"No adapter is named the best{where}: {row.reason}."]
+    result, level = row.estimate, _share(row.level)
+    ends = "no interval"
+    if result.low is not None:
+        ends = f"{level} interval {percent(result.low)} to {percent(result.high)}"
+    lead = f"{row.leader} has the largest AURAC{where}, {percent(result.value)} %"
+    lines = [f"{lead} ({ends}, widened because the largest of {row.compared} was picked)."]
+    if len(row.candidates) == 1:
+        lines.append(f"It is the best of them ({level} confidence).")
+    else:
+        none = f"no other is, and none beats {row.leader} by more than {points(row.within or 0.0)}"
+        sure = none if row.within else "no other is"
+        lines.append(
+            f"The best may be any of {', '.join(row.candidates)} ({level} confidence that {sure})."
+        )
+    return [*lines, *_rank_of_best(row)]
+
+
+def _rank_of_best(row: BestRow) -> list[str]:
+    result = row.recommended.result if row.recommended else None
+    if row.recommended is None or result is None:
+        return []
+    adjusted = f"alpha {row.recommended.alpha:.2g}, since it was picked from {row.compared}"
+    if result.rank == result.reference:
+        rank = f"No rank of {row.leader} below {result.reference} is shown to be non-inferior"
+    else:
+        rank = f"Rank {result.rank} of {row.leader} is non-inferior to rank {result.reference}"
+    return [f"{rank} at a margin of {points(result.margin)} ({adjusted})."]

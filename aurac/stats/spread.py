@@ -1,4 +1,4 @@
-"""What a plan assumes about the outcomes, and outcomes drawn under these assumptions."""
+"""The spread of outcomes that a plan assumes, and outcomes drawn with it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Spread:
 
     Attributes:
         document: Variance over documents of the seeds' average with many seeds.
-        seed: Variance over training seeds of one arm's true mean.
+        seed: Variance over training seeds of one recipe group's true mean.
         rest: Variance of a document's score that changes with the seed (documents × seeds).
-        arms: 2 for a difference, 1 for one adapter or the loss of one of its ranks.
+        groups: 2 for a difference, 1 for one adapter or the loss of one of its ranks.
         source: Where the numbers come from.
         changed: Share of the documents whose score differs between two checkpoints, where known;
             without an effect half of them gain. None: every document differs a little.
@@ -38,7 +38,7 @@ class Spread:
     document: float
     seed: float = 0.0
     rest: float = 0.0
-    arms: int = 2
+    groups: int = 2
     source: str = "assumed"
     changed: float | None = None
     mean: float = 0.5
@@ -46,8 +46,8 @@ class Spread:
 
     @property
     def single(self) -> float:
-        """Variance over documents with one checkpoint in each arm."""
-        return self.document + self.arms * self.rest
+        """Variance over documents with one checkpoint in each group."""
+        return self.document + self.groups * self.rest
 
     @property
     def largest_effect(self) -> float | None:
@@ -78,7 +78,7 @@ def spread_of_pilot(
 
     The upper limits are one-sided at 95 %: for the variance over documents that of the mean square
     of `changes` (near 0 Clopper-Pearson, so that a pilot without differences has one), else
-    ``df·s²/χ²``; for the variance over seeds ``df·s²/χ²`` on the arms' ``Σ (S - 1)``.
+    ``df·s²/χ²``; for the variance over seeds ``df·s²/χ²`` on the groups' ``Σ (S - 1)``.
 
     Args:
         parts: Of the pilot's difference or mean.
@@ -86,11 +86,13 @@ def spread_of_pilot(
         changes: (n,) differences between two single checkpoints, for independent documents; leave
             it out for clusters.
     """
-    many = [arm for arm in parts.arms if arm.seeds > 1]
-    seed = float(np.mean([max(0.0, arm.seeds * (arm.between - arm.rest)) for arm in many] or [0.0]))
-    rest = float(np.mean([arm.seeds * arm.rest * documents for arm in many] or [0.0]))
-    # The document term of a pilot with S seeds holds rest/S for each arm.
-    inside = sum(rest / arm.seeds for arm in many)
+    many = [group for group in parts.groups if group.seeds > 1]
+    seed = float(
+        np.mean([max(0.0, group.seeds * (group.between - group.rest)) for group in many] or [0.0])
+    )
+    rest = float(np.mean([group.seeds * group.rest * documents for group in many] or [0.0]))
+    # The document term of a pilot with S seeds holds rest/S for each group.
+    inside = sum(rest / group.seeds for group in many)
     document = max(parts.document * documents - inside, 0.0)
     changed = None
     if changes is not None:
@@ -98,9 +100,9 @@ def spread_of_pilot(
         document += parts.value**2  # the mean square: a plan has an effect of its own
     words = f"pilot of {documents} documents"
     if many:
-        words += f" × {', '.join(str(arm.seeds) for arm in parts.arms)} seeds"
-    result = Spread(document, seed, rest, len(parts.arms), words, changed, abs(parts.value))
-    between = float(np.mean([arm.seeds * arm.between for arm in many] or [0.0]))
+        words += f" × {', '.join(str(group.seeds) for group in parts.groups)} seeds"
+    result = Spread(document, seed, rest, len(parts.groups), words, changed, abs(parts.value))
+    between = float(np.mean([group.seeds * group.between for group in many] or [0.0]))
     return replace(result, upper=_upper(result, parts, changes, between))
 
 
@@ -119,7 +121,7 @@ def _upper(
         upper = replace(spread, document=spread.document * grown, rest=spread.rest * grown)
     else:
         upper = _upper_changes(spread, changes)
-    df_seeds = sum(arm.seeds - 1 for arm in parts.arms)
+    df_seeds = sum(group.seeds - 1 for group in parts.groups)
     seed = between * df_seeds / float(chdtri(df_seeds, CONFIDENCE)) if between > 0 else spread.seed
     return replace(upper, seed=seed)
 
@@ -133,7 +135,7 @@ def _upper_changes(spread: Spread, changes: NDArray[np.float64]) -> Spread:
     share = float(betaincinv(differing + 1, n - differing, CONFIDENCE)) if differing < n else 1.0
     if differing == 0:
         return replace(spread, document=share, changed=share)
-    whole = interval(squares, rng=np.random.default_rng(0), level=2.0 * CONFIDENCE - 1.0).high
+    whole = interval(squares, level=2.0 * CONFIDENCE - 1.0).high
     grown = max(share * n / differing, float(whole or 0.0) / float(squares.mean()))
     return replace(
         spread, document=spread.document * grown, rest=spread.rest * grown, changed=share
@@ -150,16 +152,16 @@ class Outcomes:
     Args:
         spread: What is assumed.
         effect: The true mean: of the difference, of the loss, or 0 for one adapter.
-        seeds: Checkpoints in each arm; with one the shift between seeds is 0, since the claim is
+        seeds: Checkpoints in each group; with one the shift between seeds is 0, since the claim is
             about those checkpoints.
         level: Whether scores of one adapter around `spread.mean` are drawn, not changes.
     """
 
     def __init__(self, spread: Spread, effect: float, seeds: int, *, level: bool = False) -> None:
-        self.seeds, self.arms = seeds, spread.arms
+        self.seeds, self.groups = seeds, spread.groups
         several = seeds > 1
-        self.shift = spread.arms * float(np.sqrt(spread.seed)) if several else 0.0
-        noisy = spread.arms**2 * spread.rest if several else 0.0
+        self.shift = spread.groups * float(np.sqrt(spread.seed)) if several else 0.0
+        noisy = spread.groups**2 * spread.rest if several else 0.0
         total = spread.document + noisy if several else spread.single
         self.size = 0.0  # of a change; 0 where the scores are no changes
         if level:
@@ -193,7 +195,7 @@ class Outcomes:
     def _draw(self, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
         return self.values[np.searchsorted(self.edges, rng.random(size), side="right")]
 
-    def _arm(self, base: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    def _group(self, base: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
         scores = np.tile(base, (self.seeds, 1))
         if self.keep < 1.0:
             anew = rng.random(scores.shape) > self.keep
@@ -209,17 +211,17 @@ class Outcomes:
 
     def scores(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
         """(S, n) scores of one adapter."""
-        return np.clip(self._arm(self._draw(rng, n), rng), 0.0, 1.0)
+        return np.clip(self._group(self._draw(rng, n), rng), 0.0, 1.0)
 
     def pair(
         self, rng: np.random.Generator, n: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Two (S, n) arms whose difference, second minus first, has the assumed mean and spread.
+        """Two (S, n) groups whose difference, second minus first, has the assumed mean and spread.
 
-        With one arm (`Spread.arms`), the two are one adapter's lower and reference rank, whose
+        With one group (`Spread.groups`), the two are one adapter's lower and reference rank, whose
         difference varies with the seed as a whole.
         """
         base = self._draw(rng, n)
-        gain = self._arm(base, rng) / 2.0
-        loss = gain if self.arms == 1 else self._arm(base, rng) / 2.0
+        gain = self._group(base, rng) / 2.0
+        loss = gain if self.groups == 1 else self._group(base, rng) / 2.0
         return np.clip(0.5 - loss, 0.0, 1.0), np.clip(0.5 + gain, 0.0, 1.0)

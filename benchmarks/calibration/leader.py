@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aurac.curves.curve import Curve
-from aurac.stats import best, certify, difference, interval, margin_test
+from aurac.stats import best, difference, interval, margin_test, non_inferior_rank
 from benchmarks.calibration.rows import Row
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def equal(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             plain = picked = kept = 0
             for _ in range(repetitions):
                 areas = items(rng, n, np.repeat(shifts, 4, axis=1)).mean(axis=1)
-                found = best(areas, rng=rng)
-                alone = interval(areas[found.leader], rng=rng)
+                found = best(areas)
+                alone = interval(areas[found.leader])
                 plain += _holds(alone, value)
                 picked += _holds(found.estimate, value)
                 kept += 0 in found.candidates
@@ -72,7 +72,7 @@ def unequal(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
         values = truth(rng, shifts).mean(axis=1)
         kept = within = 0
         for _ in range(repetitions):
-            found = best(items(rng, n, shifts).mean(axis=1), rng=rng)
+            found = best(items(rng, n, shifts).mean(axis=1))
             kept += (m - 1) in found.candidates
             gap = values.max() - values[found.leader]
             within += found.within is None or gap <= found.within
@@ -93,8 +93,8 @@ def certificates(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             scores = items(rng, n, shifts)
             curves = [Curve.from_outcomes(RANKS, one) for one in scores]
             leader = curves[int(scores.mean(axis=(1, 2)).argmax())]
-            wrong += certify(leader, delta=margin, alpha=0.05 / m).rank < RANKS[-1]
-            alone += certify(leader, delta=margin).rank < RANKS[-1]
+            wrong += non_inferior_rank(leader, margin=margin, alpha=0.05 / m).rank < RANKS[-1]
+            alone += non_inferior_rank(leader, margin=margin).rank < RANKS[-1]
             joint += all(_bounded(curve, accuracy, 0.05 / (3 * m)) for curve in curves)
         where = f"leader of {m}, loss = margin"
         yield Row(
@@ -106,7 +106,7 @@ def certificates(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
 
 
 def _bounded(curve: Curve, accuracy: NDArray[np.float64], alpha: float) -> bool:
-    steps = certify(curve, delta=0.5, alpha=alpha).steps
+    steps = non_inferior_rank(curve, margin=0.5, alpha=alpha).tests
     losses = dict(zip(RANKS, accuracy[-1] - accuracy, strict=True))
     return all(step.upper >= losses[step.rank] for step in steps)
 
@@ -121,7 +121,7 @@ def margins(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
                 gap = _gaps(rng, n, gain, loss)
                 a, b = 0.5 + gap / 2.0, 0.5 - gap / 2.0
                 for both in shown:
-                    shown[both] += margin_test(a, b, margin=margin, equivalent=both, rng=rng).shown
+                    shown[both] += margin_test(a, b, margin=margin, equivalent=both).shown
             for both, count in shown.items():
                 word = "equivalent" if both else "non-inferior"
                 yield Row(f"{word} at the margin, shown wrongly", name, n, count / repetitions,
@@ -161,7 +161,7 @@ def seeds(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
                     up = rng.random((count, n)) < np.clip(means / 0.8, 0, 1)
                     down = rng.random((count, n)) < np.clip((0.2 - means) / 1.2, 0, 1)
                     arms.append(np.where(base, ~down, up).astype(float))
-                gap = difference(arms[1], arms[0], rng=rng, level=0.9).estimate
+                gap = difference(arms[1], arms[0], level=0.9).estimate
                 shown += gap.low is not None and gap.low > -_seed_margin(margin)
             yield Row("non-inferior at the margin, shown wrongly",
                       f"{count} seeds, sd {spread:g}", n, shown / repetitions, repetitions,

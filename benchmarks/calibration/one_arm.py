@@ -38,7 +38,7 @@ def one_adapter(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
                 truth: float = truth,
                 used: dict[str, int] = used,
             ) -> bool:
-                found = interval(areas(rng, n, accuracy), rng=rng)
+                found = interval(areas(rng, n, accuracy))
                 word = re.split(" with| at|,| [(]", found.method)[0]
                 used[word] = used.get(word, 0) + 1
                 return found.low <= truth <= found.high
@@ -60,7 +60,7 @@ def clusters(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             hard = np.sqrt(0.5) * passage + np.sqrt(0.5) * rng.standard_normal(n)
             scores = areas(rng, n, MIDDLE, hard=hard)
             for i, given in enumerate((labels, None)):
-                found = interval(scores, rng=rng, clusters=given)
+                found = interval(scores, clusters=given)
                 hits[i] += found.low <= truth <= found.high
         name = f"{passages} passages of {size}"
         yield Row(
@@ -86,7 +86,7 @@ def strata(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
 
     def once() -> bool:
         hard = level / np.sqrt(SHARED) + rng.standard_normal(labels.size)
-        found = interval(areas(rng, labels.size, MIDDLE, hard=hard), rng=rng, strata=labels)
+        found = interval(areas(rng, labels.size, MIDDLE, hard=hard), strata=labels)
         return found.low <= truth <= found.high
 
     yield Row(

@@ -8,7 +8,7 @@ import numpy as np
 
 from aurac.stats import difference
 from aurac.stats.mean import Layout
-from aurac.stats.paired import compare_arms
+from aurac.stats.paired import compare
 from benchmarks.calibration.processes import MIDDLE, SIZES, WEIGHTS, Logistic, areas
 from benchmarks.calibration.rows import Row, share
 
@@ -37,7 +37,7 @@ def pairs(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             ) -> bool:
                 hard = rng.standard_normal(n)
                 found = difference(
-                    areas(rng, n, first, hard=hard), areas(rng, n, second, hard=hard), rng=rng
+                    areas(rng, n, first, hard=hard), areas(rng, n, second, hard=hard)
                 ).estimate
                 return found.low <= truth <= found.high
 
@@ -50,7 +50,7 @@ def pairs(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             def wrong(n: int = n, accuracy: NDArray[np.float64] = accuracy) -> bool:
                 hard = rng.standard_normal(n)
                 found = difference(
-                    areas(rng, n, accuracy, hard=hard), areas(rng, n, accuracy, hard=hard), rng=rng
+                    areas(rng, n, accuracy, hard=hard), areas(rng, n, accuracy, hard=hard)
                 )
                 return found.p <= 0.05
 
@@ -81,7 +81,7 @@ def _pair(rng: np.random.Generator, n: int, delta: float) -> object:
     hard = rng.standard_normal(n)
     a = areas(rng, n, MIDDLE, hard=hard)
     b = areas(rng, n, MIDDLE + delta, hard=hard)
-    return compare_arms(a[None], b[None], Layout(n), level=0.95)
+    return compare(a[None], b[None], Layout(n), level=0.95)
 
 
 def _gaps(rng: np.random.Generator, n: int) -> dict[str, NDArray[np.float64]]:

@@ -18,7 +18,14 @@ from scipy.stats import norm
 
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import certify, components, difference, plan, spread_of_flips, spread_of_pilot
+from aurac.stats import (
+    components,
+    difference,
+    non_inferior_rank,
+    plan,
+    spread_of_flips,
+    spread_of_pilot,
+)
 from aurac.stats.mean import Layout
 from benchmarks.calibration.rows import Row
 
@@ -107,7 +114,7 @@ def differences(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             hits = 0
             for _ in range(repetitions):
                 first, second = items.draw(rng, row.documents, seeds)
-                gap = difference(first, second, rng=rng)
+                gap = difference(first, second)
                 hits += gap.p is not None and gap.p <= 0.05 and gap.estimate.value > 0
             yield _power(where, row.documents, hits, repetitions)
 
@@ -120,7 +127,7 @@ def flip_rates(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
         n, hits = row.documents or 0, 0
         for _ in range(repetitions):
             gap = _flipped(rng, n, rate, delta)
-            found = difference(0.5 - gap / 2, 0.5 + gap / 2, rng=rng)
+            found = difference(0.5 - gap / 2, 0.5 + gap / 2)
             hits += found.p is not None and found.p <= 0.05 and found.estimate.value > 0
         yield _power(f"difference {delta:g}, flip rate {rate:g}", n, hits, repetitions)
     for rate, delta in ((0.2, 0.1), (0.1, 0.03), (0.02, 0.02), (0.01, 0.03)):
@@ -132,7 +139,7 @@ def flip_rates(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
         for _ in range(repetitions):
             loss = _flipped(rng, n, rate, 0.0)
             curve = Curve.from_outcomes([1, 2], np.stack([0.5 - loss / 2, 0.5 + loss / 2]))
-            hits += certify(curve, delta=delta).rank == 1
+            hits += non_inferior_rank(curve, margin=delta).rank == 1
         yield _power(f"non-inferior rank, margin {delta:g}, flip rate {rate:g}", n, hits,
                      repetitions)  # fmt: skip
 

@@ -44,7 +44,7 @@ def test_score_prints_the_analysis(table):
     text = run("score", table)
     assert "AURAC log2" in text
     assert "t with 299 df" in text
-    assert "matryoshka is better than lora, significant at the 0.05 level (Holm p < .001)." in text
+    assert "significant, Holm p < .001), conditional on these checkpoints." in text
     assert "conditional on these checkpoints" in text
     assert "Smallest non-inferior rank" in text
 
@@ -81,7 +81,7 @@ def test_points_say_why_there_is_no_interval(tmp_path):
 
 def test_recommend(table):
     text = run("recommend", table, "--delta", "0.1")
-    assert "is non-inferior to rank 8 (margin 0.1" in text
+    assert "is non-inferior to rank 8 at a margin of 10 points" in text
     assert "of the documents change" in text
     assert "delta needed" in text
     content = json.loads(run("recommend", table, "--delta", "0.1", "--json"))
@@ -103,7 +103,7 @@ def test_score_allows_for_the_leader_having_been_picked(table):
     assert row["recommended"]["alpha"] == 0.025
     text = run("score", table)
     assert "widened because the largest of 2 was picked" in text
-    assert "It is the best of them (95% confidence)" in text
+    assert "It is the best of them (95 % confidence)" in text
     assert "alpha 0.025, since it was picked from 2" in run("recommend", table, "--margin", "0.1")
 
 
@@ -121,7 +121,9 @@ def test_margins_between_adapters_are_a_gate(table, question, adapter, to, margi
     arguments = ["score", str(table), question, adapter, "--to", to, "--margin", margin]
     done = CliRunner().invoke(cli, arguments, standalone_mode=False)
     assert done.return_value == (0 if shown else 4)
-    assert f"margin {margin}, conditional on these checkpoints." in done.output
+    assert (
+        f"margin {100 * float(margin):g} points, conditional on these checkpoints." in done.output
+    )
     content = json.loads(
         CliRunner().invoke(cli, [*arguments, "--json"], standalone_mode=False).output
     )
@@ -171,7 +173,7 @@ def test_plan(table, quick):
         (["score", "TABLE", "--group", "x"], "--group 'x'"),
         (["score", "TABLE", "--group", "x=qlora"], "group x names 'qlora'"),
         (["score", "TABLE", "TABLE"], "appears 2 times"),
-        (["recommend", "TABLE", "--delta", "2"], "delta 2"),
+        (["recommend", "TABLE", "--delta", "2"], "margin 2"),
         (["recommend", "TABLE", "--delta", "0.1", "--reference", "3"], "reference rank 3"),
         (["plan", "--delta", "0.02"], "one of --pilot, --sd and --flip-rate"),
         (["plan", "--delta", "0.1", "--flip-rate", "0.05"], "0.05 of the documents change"),

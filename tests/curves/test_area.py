@@ -17,6 +17,7 @@ from scipy import integrate, stats
 
 import aurac
 from aurac.curves.area import document_areas, drops, quadrature_weights
+from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats.score import score
@@ -161,7 +162,7 @@ def test_a_row_of_results_json_keeps_its_interval():
 
 
 def test_drops_are_reported_not_repaired():
-    curve = Curve.coerce({1: 0.3, 2: 0.5, 4: 0.4, 8: 0.6})
+    curve = as_curve({1: 0.3, 2: 0.5, 4: 0.4, 8: 0.6})
     assert drops(curve) == ((2, 4, pytest.approx(0.1)),)
     assert score(curve).accuracy == (0.3, 0.5, 0.4, 0.6)
 
@@ -173,7 +174,7 @@ def test_drops_are_reported_not_repaired():
         (lambda: score({1: 0.2, 2: 0.3}, axis="log"), "axis 'log'"),
         (lambda: score({1: 0.2, 2: 0.3}, level=95), "level 95"),
         (lambda: quadrature_weights([1, 1]), "rank 1 appears twice"),
-        (lambda: document_areas(Curve.coerce({1: 0.2, 2: 0.3})), "no per-document outcomes"),
+        (lambda: document_areas(as_curve({1: 0.2, 2: 0.3})), "no per-document outcomes"),
         (
             lambda: score({"ranks": [1, 2, 4], "accuracy": [0.1, None, 0.2]}),
             "no accuracy at rank 2",

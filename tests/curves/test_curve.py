@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 
@@ -77,7 +78,7 @@ def test_a_read_only_array_is_not_copied():
 )
 def test_refusals_name_what_was_given(given, words):
     with pytest.raises(CurveError, match=words) as caught:
-        Curve.coerce(given)
+        as_curve(given)
     assert "\n" not in str(caught.value)
 
 
@@ -114,15 +115,15 @@ def test_every_source_gives_the_same_curve():
         Curve.from_outcomes([1, 2], FOUR),
     ]
     for source in sources:
-        curve = Curve.coerce(source)
+        curve = as_curve(source)
         assert (curve.ranks, curve.accuracy) == ((1, 2), (0.5, 0.75))
-    assert Curve.coerce(row).adapter == "x"
-    np.testing.assert_array_equal(Curve.coerce(by_doc).outcomes, FOUR)
+    assert as_curve(row).adapter == "x"
+    np.testing.assert_array_equal(as_curve(by_doc).outcomes, FOUR)
 
 
 def test_missing_ranks_keep_their_reason_and_are_no_zero():
     row = {"ranks": [1, 2, 4], "accuracy": [0.5, None, 0.7], "missing": {"2": "out of memory"}}
-    curve = Curve.coerce(row)
+    curve = as_curve(row)
     assert curve.ranks == (1, 4)
     assert dict(curve.missing) == {2: "out of memory"}
     assert dict(curve.at([1, 4]).missing) == {}
@@ -142,6 +143,6 @@ def test_at_selects_ranks_and_their_documents():
 def test_order_of_ranks_never_matters(points, random):
     shuffled = list(points.items())
     random.shuffle(shuffled)
-    one, other = Curve.coerce(points), Curve.coerce(dict(shuffled))
+    one, other = as_curve(points), as_curve(dict(shuffled))
     assert one.ranks == other.ranks == tuple(sorted(points))
     assert one.accuracy == other.accuracy

@@ -14,8 +14,10 @@ from engine_models import tiny, tokenizer, words
 from aurac.engine import EngineOptions
 from aurac.engine.counts import counted_pass, logit_noise, recording
 from aurac.engine.generate import generate
-from aurac.engine.loglikelihood import loglikelihoods, scoring_layout
+from aurac.engine.loglikelihood import loglikelihoods
+from aurac.engine.prefix_tree import ScoringLayout
 from aurac.engine.probe import probe
+from aurac.engine.running import laid_out
 from aurac.engine.tokens import GenerationRequest
 from aurac.tasks.metrics import Leaf
 
@@ -49,7 +51,7 @@ def test_scoring_counts_its_tokens_and_arithmetic() -> None:
     assert record.paths == {"packed"}
     # Llama, hidden 32, 4 heads on 2 key-value heads of 8, intermediate 48, 3 layers, 300 tokens.
     body = 3 * (32 * 32 + 2 * 16 * 32 + 32 * 32 + 3 * 32 * 48)
-    layout = scoring_layout(model, tokenizer(), pairs, options)
+    layout = laid_out(ScoringLayout, model, tokenizer(), pairs, options)
     scored = len(set(layout.pair_node.tolist()))
     assert record.flops == 2 * (body * record.computed + 32 * 300 * scored)
     assert record.forward_seconds is not None
@@ -83,7 +85,7 @@ def test_documents_that_begin_alike_share_their_beginnings() -> None:
     pairs = [(f"{rng.choice(starts)} {words(rng, 20)}", f" {words(rng, 3)}") for _ in range(150)]
     model = tiny("llama")
     options = EngineOptions(batch_tokens=1024)
-    layout = scoring_layout(model, tokenizer(), pairs, options)
+    layout = laid_out(ScoringLayout, model, tokenizer(), pairs, options)
     with recording() as record:
         loglikelihoods(model, tokenizer(), layout, options=options)
     assert record.computed <= 1.02 * record.distinct

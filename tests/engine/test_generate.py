@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aurac.engine import EngineOptions, UnsupportedRequestError
-from aurac.engine.generate import generate, generation_layout
+from aurac.engine.generate import generate
 from aurac.engine.reference import plainly_greedy
-from aurac.engine.tokens import GenerationRequest, StopTable
+from aurac.engine.running import laid_out
+from aurac.engine.tokens import GenerationLayout, GenerationRequest, StopTable
 from aurac.errors import TaskError
 
 Request = tuple[str, dict[str, Any]]
@@ -130,7 +131,7 @@ def test_a_repetition_penalty_of_the_model_is_kept() -> None:
 def test_one_layout_serves_every_model_state() -> None:
     requests = make_requests(5, header=True)
     built = [GenerationRequest.from_kwargs(*r) for r in requests]
-    layout = generation_layout(tiny("llama"), tokenizer(), built, EngineOptions())
+    layout = laid_out(GenerationLayout, tiny("llama"), tokenizer(), built, EngineOptions())
     assert len(layout.prompts) == len(requests) - 1  # the duplicate is written once
     for seed in (0, 1):
         model, seen = tiny("llama", seed), []

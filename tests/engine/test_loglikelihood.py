@@ -22,9 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aurac.engine import EngineOptions
-from aurac.engine.loglikelihood import ScoringLayout, loglikelihoods, scoring_layout
+from aurac.engine.loglikelihood import loglikelihoods
+from aurac.engine.prefix_tree import ScoringLayout
 from aurac.engine.probe import probe
-from aurac.engine.running import evaluating
+from aurac.engine.running import evaluating, laid_out
 from aurac.engine.tokens import encode_pairs
 from aurac.errors import TaskError
 
@@ -157,7 +158,7 @@ def test_seam_between_context_and_choice_is_hflms() -> None:
 
 def test_one_layout_serves_every_model_state_and_every_path() -> None:
     pairs = make_pairs(3)
-    layout = scoring_layout(tiny("llama"), tokenizer(), pairs, EngineOptions())
+    layout = laid_out(ScoringLayout, tiny("llama"), tokenizer(), pairs, EngineOptions())
     for seed in (0, 1):
         model = tiny("llama", seed)
         theirs = reference_scores(model, pairs)

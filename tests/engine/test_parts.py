@@ -87,7 +87,7 @@ def test_every_distinct_token_is_computed_once(fixed: bool) -> None:
     if fixed:
         assert plan.computed <= 1260
     assert layout.tree.n_nodes <= plan.computed <= 1.02 * layout.tree.n_nodes
-    assert plan.held == (300 if fixed else 0)
+    assert plan.cached == (300 if fixed else 0)
     assert max(len(step.tokens) for step in plan.steps) <= 512
     pairs = np.concatenate([step.pair for step in plan.steps])
     assert sorted(pairs.tolist()) == list(range(len(layout.pair_node)))

@@ -51,16 +51,16 @@ def right_before(tokens: Sequence[int]) -> int:
 @given(st.lists(st.integers(0, 2), max_size=25), st.integers(0, 20))
 def test_a_guess_is_what_followed_before(tokens: list[int], most: int) -> None:
     trusted = max(0, 4 * (right_before(tokens) - 1))
-    assert PromptLookup(tokens).guess(most) == looked_up(tokens, min(most, trusted, LONGEST))
+    assert PromptLookup(tokens).draft(most) == looked_up(tokens, min(most, trusted, LONGEST))
 
 
 def test_one_wrong_guess_ends_the_guessing_until_two_are_right() -> None:
     lookup = PromptLookup([5, 6, 7] * 10)
-    assert lookup.guess(6) == [5, 6, 7, 5, 6, 7]
+    assert lookup.draft(6) == [5, 6, 7, 5, 6, 7]
     sizes = []
     for token in (9, 8, 1, 2, 3, 1, 2, 3, 1, 2):  # after 1, 2 comes 3, then 1: two are right
         lookup.add(token)
-        sizes.append(len(lookup.guess(99)))
+        sizes.append(len(lookup.draft(99)))
     assert sizes == [0, 0, 0, 0, 0, 0, 0, 0, 4, 7]
 
 
@@ -117,9 +117,9 @@ def test_guesses_save_passes_and_change_no_text(kind: str, monkeypatch: pytest.M
 class Wild(PromptLookup):
     """Guesses drawn at random, now and then half right, and as many as there is room for."""
 
-    def guess(self, most: int) -> list[int]:
+    def draft(self, most: int) -> list[int]:
         rng = random.Random(len(self._tokens))
-        found = super().guess(most)[: rng.randint(0, 4)]
+        found = super().draft(most)[: rng.randint(0, 4)]
         return [*found, *(rng.randrange(2, 40) for _ in range(max(0, most - len(found))))]
 
 
@@ -163,7 +163,7 @@ def test_a_text_ends_within_guesses_that_are_right(monkeypatch: pytest.MonkeyPat
     place = next(i for i in range(3, 20) if rest[i] not in rest[:i])
 
     class Knowing(PromptLookup):
-        def guess(self, most: int) -> list[int]:
+        def draft(self, most: int) -> list[int]:
             return rest[len(self._tokens) - len(prompt) :][:most]
 
     monkeypatch.setattr(decoding, "PromptLookup", Knowing)
@@ -187,7 +187,7 @@ def test_no_guess_is_beyond_the_last_position(kind: str, monkeypatch: pytest.Mon
 
 
 def test_a_budget_without_room_for_guesses_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drafts.PromptLookup, "guess", lambda *_: pytest.fail("a guess"))
+    monkeypatch.setattr(drafts.PromptLookup, "draft", lambda *_: pytest.fail("a guess"))
     requests: list[Request] = [("a b a b a b a b", {"until": [], "max_gen_toks": 12})]
     built = [GenerationRequest.from_kwargs(*r) for r in requests]
     options = EngineOptions(cache_tokens=1)

@@ -103,12 +103,12 @@ def arm(draw: int, *, order: np.ndarray | None = None, labelled: bool, **labels:
 @pytest.mark.parametrize("which", [(True, False), (False, True)])
 def test_labels_of_one_curve_serve_a_pair(which, backwards):
     order = np.arange(N)[::-1] if backwards else None
-    both = paired_curves(arm(1, labelled=True), arm(2, labelled=True), rng=RNG).difference.estimate
+    both = paired_curves(arm(1, labelled=True), arm(2, labelled=True)).result.estimate
     a = arm(1, labelled=which[0], adapter="a")
     b = arm(2, order=order, labelled=which[1], adapter="b")
-    found = paired_curves(a, b, rng=RNG).difference.estimate
+    found = paired_curves(a, b).result.estimate
     assert (found.value, found.low, found.high) == pytest.approx((both.value, both.low, both.high))
-    (pair,) = analyse([a, b], rng=np.random.default_rng(0)).pairs
+    (pair,) = analyse([a, b]).pairs
     assert (pair.result.estimate.low, pair.result.estimate.high) == pytest.approx(
         (both.low, both.high)
     )
@@ -120,12 +120,12 @@ def test_labels_that_contradict_are_refused():
         [1, 2], outcomes(2), doc_ids=IDS, clusters=tuple(reversed(CLUSTERS)), task="t"
     )
     with pytest.raises(CurveError, match="has other clusters"):
-        paired_curves(a, b, rng=RNG)
+        paired_curves(a, b)
 
 
 def test_labels_of_one_seed_serve_all():
     curves = [arm(i, labelled=i == 2, adapter="a", seed=i) for i in range(3)]
-    (score,) = analyse(curves, rng=np.random.default_rng(0)).scores
+    (score,) = analyse(curves).scores
     assert "CR2 over 12 clusters" in score.log2.method
 
 
@@ -135,7 +135,7 @@ def test_labels_of_one_seed_serve_all():
         lambda scores: interval(scores[0]),
         over_seeds,
         lambda scores: over_seeds(list(scores)),
-        lambda scores: difference(scores[0], outcomes()[0], rng=RNG),
+        lambda scores: difference(scores[0], outcomes()[0]),
         lambda scores: Curve.from_outcomes([1, 2], scores),
         lambda scores: aurac.score({1: scores[0], 2: scores[1]}),
         lambda scores: Layout.make(N, scores[0]),

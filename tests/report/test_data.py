@@ -79,7 +79,7 @@ def test_groups_are_computed_on_their_documents_alone(folder):
     areas = np.array([1, 2, 2, 2, 1]) / 8 @ scores_of(folder, "dylora")
     for name in dict.fromkeys(STRATA):
         here = np.array([s == name for s in STRATA])
-        oracle = interval(areas[here], rng=np.random.default_rng(0))
+        oracle = interval(areas[here])
         (row,) = [r for r in rows if r["group"] == name and r["measure"] == "aurac_log2"]
         assert float(row["value"]) == pytest.approx(areas[here].mean())
         assert float(row["low"]) == pytest.approx(oracle.low)
@@ -94,7 +94,7 @@ def test_prefix_against_svd_is_paired(folder):
     weights = np.array([1, 2, 2, 2, 1]) / 8
     prefix = weights @ scores_of(folder, "lora")
     svd = weights @ scores_of(folder, "lora", "svd", "keep")
-    oracle = difference(svd, prefix, rng=np.random.default_rng(0), strata=STRATA)
+    oracle = difference(svd, prefix, strata=STRATA)
     assert float(row["difference"]) == pytest.approx(prefix.mean() - svd.mean())
     assert float(row["low"]) == pytest.approx(oracle.estimate.low)
     text = (folder / "report.md").read_text(encoding="utf-8")
@@ -124,8 +124,5 @@ def test_no_rows_is_a_header(tmp_path):
 
 def test_an_unpaired_surrogate_does_not_stop_the_report(tmp_path):
     RunMaker(tmp_path, n=20).add("a", [0.2, 0.5], ranks=(1, 2), texts=["\ud800"] * 20).write()
-    content = json.loads((tmp_path / "results.json").read_text())
-    content["curves"][0]["adapter"] = content["adapters"][0]["name"] = "a\ud800"
-    (tmp_path / "results.json").write_text(json.dumps(content))
     write_report(tmp_path)
     assert "ud800" in (tmp_path / "report.md").read_text(encoding="utf-8")

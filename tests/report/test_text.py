@@ -79,7 +79,7 @@ def test_paired_difference_is_the_difference_of_the_scores(tmp_path):
 def test_losses_are_against_the_highest_rank(tmp_path):
     run = run_of(many_curves(tmp_path, 1, ranks=(1, 2, 4), n=50))
     curve = run.curves[0]
-    found = certificate(curve).steps
+    found = certificate(curve).tests
     assert [step.rank for step in found] == [2, 1]
     assert found[1].loss == pytest.approx(curve.accuracy[2] - curve.accuracy[0])
     assert all(step.upper >= step.loss for step in found)

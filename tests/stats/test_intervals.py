@@ -16,13 +16,9 @@ from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import (
     bands,
-    clustered,
-    design_effect,
     interval,
-    standard_error,
-    stratified,
 )
-from aurac.stats.intervals import effective_binomial
+from aurac.stats.intervals import binomial_ends, effective_size
 from aurac.stats.mean import Layout, moments
 from aurac.stats.score import max_t
 
@@ -49,7 +45,9 @@ def test_the_effective_interval_of_0_1_scores_is_clopper_and_pearsons(n, hits):
     values = np.zeros(n)
     values[:hits] = 1
     exact = stats.binomtest(hits, n).proportion_ci(0.95, "exact")
-    assert effective_binomial(values, Layout(n), 0.95) == pytest.approx((exact.low, exact.high))
+    result = moments(values, Layout(n))
+    size = effective_size(hits / n, result.se**2, float(result.df), Layout(n), 0.95)
+    assert binomial_ends(hits / n, size, 0.95) == pytest.approx((exact.low, exact.high))
     assert (exact.low, exact.high) == pytest.approx(proportion_confint(hits, n, method="beta"))
 
 
@@ -87,8 +85,7 @@ def test_cr2_by_hand_on_four_documents():
     assert found.se == pytest.approx(0.25)
     assert found.df == pytest.approx(1)
     # Without clusters: s² = (9 + 3)/16/3 = 1/4, se = √(1/4/4) = 1/4. The design effect is 1.
-    assert standard_error([0, 1, 1, 1]) == pytest.approx(0.25)
-    assert design_effect([0, 1, 1, 1], ["p", "p", "q", "q"]) == pytest.approx(1.0)
+    assert interval([0, 1, 1, 1]).se == pytest.approx(0.25)
 
 
 def brute_force_cr2(values, labels):
@@ -131,7 +128,7 @@ def test_equal_clusters_have_cr1_and_one_df_less_than_clusters():
 
 def test_singleton_clusters_are_no_clusters():
     values = rng(3).random(50)
-    assert clustered(values, range(50)).se == pytest.approx(stats.sem(values))
+    assert interval(values, clusters=range(50)).se == pytest.approx(stats.sem(values))
 
 
 def test_strata_by_hand():
@@ -177,7 +174,7 @@ def test_a_single_stratum_of_one_document_counts_from_the_mean_of_all():
 def test_strata_show_less_spread_than_their_differences_would():
     labels = np.repeat(np.arange(6), 20)
     values = np.clip(rng(5).random(120) * 0.4 + 0.1 * labels, 0, 1)
-    assert interval(values, strata=labels).se < standard_error(values)
+    assert interval(values, strata=labels).se < interval(values).se
 
 
 def test_clusters_within_strata():
@@ -195,7 +192,7 @@ def test_clusters_within_strata():
 
 def test_one_stratum_is_none():
     values = rng(1).random(30)
-    assert stratified(values, ["all"] * 30).se == pytest.approx(standard_error(values))
+    assert interval(values, strata=["all"] * 30).se == pytest.approx(interval(values).se)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.3))
@@ -213,15 +210,15 @@ def test_order_and_names_of_clusters_never_matter(seed):
     values, labels = draw.random(60), draw.integers(0, 12, 60)
     order = draw.permutation(60)
     names = draw.permutation(12)
-    one = clustered(values, labels)
-    other = clustered(values[order], [f"c{names[g]}" for g in labels[order]])
+    one = interval(values, clusters=labels)
+    other = interval(values[order], clusters=[f"c{names[g]}" for g in labels[order]])
     assert (one.value, one.se, one.low) == pytest.approx((other.value, other.se, other.low))
 
 
 def test_duplicating_every_document_in_its_cluster_changes_nothing():
     values, labels = rng(2).random(80), np.arange(80)
-    twice = clustered(np.repeat(values, 2), np.repeat(labels, 2))
-    assert twice.se == pytest.approx(clustered(values, labels).se)
+    twice = interval(np.repeat(values, 2), clusters=np.repeat(labels, 2))
+    assert twice.se == pytest.approx(interval(values, clusters=labels).se)
 
 
 @pytest.mark.parametrize(
@@ -234,8 +231,6 @@ def test_duplicating_every_document_in_its_cluster_changes_nothing():
         (lambda: interval([0, 50.0]), "percent"),
         (lambda: interval([0, 1], clusters=["a"]), "clusters of shape"),
         (lambda: interval([0, 1], level=1.5), "level 1.5"),
-        (lambda: clustered([0, 1], ["a", "a"]), "single cluster"),
-        (lambda: design_effect([1, 1], ["a", "b"]), "without spread"),
     ],
 )
 def test_refusals(call, words):
@@ -245,8 +240,8 @@ def test_refusals(call, words):
 
 def test_a_single_unit_gives_no_interval():
     assert interval([0.5]).low is None
-    assert standard_error([0.5]) is None
-    assert standard_error([0.5, 0.5]) is None
+    assert interval([0, 1], clusters=["a", "a"]).low is None
+    assert interval([0.5, 0.5]).se is None
 
 
 def test_pointwise_bands_are_the_intervals_of_each_rank():

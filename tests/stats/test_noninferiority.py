@@ -10,11 +10,11 @@ from scipy import stats
 
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import certify
+from aurac.stats import non_inferior_rank
 from aurac.stats.intervals import mover
 from aurac.stats.mean import Layout
 from aurac.stats.noninferiority import exact_bound, loss_bound, seeds_needed
-from aurac.stats.sentences import certificate_sentence
+from aurac.stats.sentences import rank_sentence
 
 
 def curve(n: int, losses: dict[int, int], gains: int = 0, **labels: object) -> Curve:
@@ -32,34 +32,34 @@ def curve(n: int, losses: dict[int, int], gains: int = 0, **labels: object) -> C
 def test_the_sequence_stops_at_the_first_failure():
     # 1000 documents; losses 2, 60, 2 at ranks 8, 4, 2. At delta .02 rank 8 passes (CP bound on
     # 2/1000 is .0063), rank 4 fails, rank 2 is never tested although it would pass.
-    found = certify(curve(1000, {8: 2, 4: 60, 2: 2}), delta=0.02)
+    found = non_inferior_rank(curve(1000, {8: 2, 4: 60, 2: 2}), margin=0.02)
     assert found.rank == 8
-    assert [(s.rank, s.tested, s.passed) for s in found.steps] == [
+    assert [(s.rank, s.tested, s.passed) for s in found.tests] == [
         (8, True, True),
         (4, True, False),
         (2, False, True),
     ]
     # What rank 2 would have needed is what rank 4 needs.
-    assert found.steps[2].delta_needed == found.steps[1].delta_needed == found.steps[1].upper
-    assert found.smallest_delta == found.steps[0].upper
+    assert found.tests[2].margin_needed == found.tests[1].margin_needed == found.tests[1].upper
+    assert found.smallest_margin == found.tests[0].upper
     assert found.flip_rate == pytest.approx(0.002)
     assert found.conditional
 
 
 def test_nothing_certified_is_the_full_rank():
-    found = certify(curve(100, {8: 0}), delta=0.02)
+    found = non_inferior_rank(curve(100, {8: 0}), margin=0.02)
     # Even no loss at all in 100 documents: 1 - .05^(1/100) = .0295 > .02.
     assert found.rank == 16
-    assert found.smallest_delta == pytest.approx(1 - 0.05**0.01)
-    assert "no rank below 16 is non-inferior" in certificate_sentence("a", "t", found)
+    assert found.smallest_margin == pytest.approx(1 - 0.05**0.01)
+    assert "no rank below 16 is non-inferior" in rank_sentence("a", "t", found)
 
 
 def test_the_exact_bound_is_clopper_pearson():
     for lost in (0, 3, 9):
-        found = certify(curve(500, {8: lost}), delta=0.05)
+        found = non_inferior_rank(curve(500, {8: lost}), margin=0.05)
         expected = stats.binomtest(lost, 500, alternative="less").proportion_ci(0.95).high
-        assert found.steps[0].upper == pytest.approx(expected)
-        assert found.steps[0].method.startswith("Clopper-Pearson over documents")
+        assert found.tests[0].upper == pytest.approx(expected)
+        assert found.tests[0].method.startswith("Clopper-Pearson over documents")
 
 
 def test_many_differing_documents_take_the_larger_of_two_bounds():
@@ -67,7 +67,7 @@ def test_many_differing_documents_take_the_larger_of_two_bounds():
     loss = draw.choice([-1.0, 0.0, 1.0], p=[0.1, 0.75, 0.15], size=800)
     upper, _ = loss_bound(loss, Layout(800), 0.05)
     plain = loss.mean() + stats.t.ppf(0.95, 799) * stats.sem(loss)
-    careful = loss.mean() + mover(loss, Layout(800), 0.90)[1]
+    careful = loss.mean() + mover(loss, Layout(800))(0.90)[1]
     assert upper == pytest.approx(max(plain, careful))
     assert plain <= upper <= plain + 0.15 * stats.sem(loss)
 
@@ -105,10 +105,10 @@ def test_few_clusters_could_all_miss_the_bad_ones():
 
 def test_reference_rank_and_bytes():
     made = curve(2000, {8: 1, 4: 2, 2: 900}, sizes={2: 10, 4: 20, 8: 40, 16: 80})
-    found = certify(made, delta=0.01)
+    found = non_inferior_rank(made, margin=0.01)
     assert (found.rank, found.saved) == (4, 0.75)
-    assert "75% smaller" in certificate_sentence("a", "t", found)
-    lower = certify(made, delta=0.01, reference=8)
+    assert "75 % smaller" in rank_sentence("a", "t", found)
+    lower = non_inferior_rank(made, margin=0.01, reference=8)
     assert (lower.reference, lower.rank, lower.saved) == (8, 4, 0.5)
 
 
@@ -118,43 +118,45 @@ def seeds_of(count: int, lost: list[int], n: int = 1500) -> list[Curve]:
 
 def test_few_seeds_certify_each_checkpoint_and_not_the_recipe():
     """Where one seed in four loses .08, all of three are good 42 % of the time."""
-    found = certify(seeds_of(3, [1, 2, 3]), delta=0.02)
+    found = non_inferior_rank(seeds_of(3, [1, 2, 3]), margin=0.02)
     assert not found.conditional
-    assert (found.rank, found.checkpoints, found.smallest_delta) == (16, 8, 1.0)
-    assert "at least 11 are needed" in found.steps[0].method
+    assert (found.rank, found.checkpoints, found.smallest_margin) == (16, 8, 1.0)
+    assert "at least 11 are needed" in found.tests[0].method
     # The bound of each checkpoint is that of the worst one, at full alpha.
-    worst = certify(seeds_of(1, [3]), delta=0.02)
-    assert found.steps[0].checkpoints == worst.steps[0].upper
+    worst = non_inferior_rank(seeds_of(1, [3]), margin=0.02)
+    assert found.tests[0].checkpoints == worst.tests[0].upper
     assert (worst.rank, worst.checkpoints, worst.conditional) == (8, 8, True)
-    text = certificate_sentence("a", "t", found)
+    text = rank_sentence("a", "t", found)
     assert "of the recipe no rank below 16 can be called non-inferior from 3 seeds" in text
-    assert "in each of these 3 checkpoints rank 8 is non-inferior to rank 16" in text
-    bad = certify(seeds_of(3, [1, 2, 120]), delta=0.02)
+    assert "In each of these 3 checkpoints rank 8 is non-inferior to rank 16" in text
+    bad = non_inferior_rank(seeds_of(3, [1, 2, 120]), margin=0.02)
     assert bad.checkpoints == 16
-    assert "nor is any rank non-inferior in each" in certificate_sentence("a", "t", bad)
+    assert "Nor is any rank non-inferior in each" in rank_sentence("a", "t", bad)
 
 
 def test_eleven_seeds_are_certified_together():
     assert (seeds_needed(0.05), seeds_needed(0.1)) == (11, 9)
-    found = certify(seeds_of(11, [3, 6, 12]), delta=0.05)
+    found = non_inferior_rank(seeds_of(11, [3, 6, 12]), margin=0.05)
     assert not found.conditional
     assert found.rank == 8
-    assert "11 seeds" in found.steps[0].method
-    spread = certify(seeds_of(12, [0, 0, 0, 120]), delta=0.02)  # .08 in one of four: .02 on average
+    assert "11 seeds" in found.tests[0].method
+    spread = non_inferior_rank(
+        seeds_of(12, [0, 0, 0, 120]), margin=0.02
+    )  # .08 in one of four: .02 on average
     assert spread.rank == 16
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda c: certify(c, delta=2), "delta 2"),
-        (lambda c: certify(c, delta=0.02, alpha=0.9), "alpha 0.9"),
-        (lambda c: certify(c, delta=0.02, reference=5), "reference rank 5"),
-        (lambda c: certify(c, delta=0.02, reference=8), "no rank below 8"),
-        (lambda c: certify({1: 0.2, 2: 0.3}, delta=0.02), "no per-document outcomes"),
+        (lambda c: non_inferior_rank(c, margin=2), "margin 2"),
+        (lambda c: non_inferior_rank(c, margin=0.02, alpha=0.9), "alpha 0.9"),
+        (lambda c: non_inferior_rank(c, margin=0.02, reference=5), "reference rank 5"),
+        (lambda c: non_inferior_rank(c, margin=0.02, reference=8), "no rank below 8"),
+        (lambda c: non_inferior_rank({1: 0.2, 2: 0.3}, margin=0.02), "no per-document outcomes"),
         (
-            lambda c: certify([c, c.at([16])], delta=0.02),
-            r"no accuracy at rank 8 \(it was not evaluated\)",
+            lambda c: non_inferior_rank([c, c.at([16])], margin=0.02),
+            "the seeds of .* have ranks",
         ),
     ],
 )
@@ -167,7 +169,7 @@ def test_refusals(call, words):
 def test_a_larger_delta_never_certifies_a_larger_rank(seed, x, y):
     scores = (np.random.default_rng(seed).random((4, 120)) < 0.9).astype(float)
     made = Curve.from_outcomes([1, 2, 4, 8], scores)
-    low, high = certify(made, delta=min(x, y)), certify(made, delta=max(x, y))
+    low, high = non_inferior_rank(made, margin=min(x, y)), non_inferior_rank(made, margin=max(x, y))
     assert high.rank <= low.rank
 
 
@@ -175,7 +177,7 @@ def test_a_larger_delta_never_certifies_a_larger_rank(seed, x, y):
 def test_the_smallest_delta_is_the_smallest(seed):
     scores = (np.random.default_rng(seed).random((3, 150)) < 0.8).astype(float)
     made = Curve.from_outcomes([1, 2, 4], scores)
-    edge = certify(made, delta=0.5).smallest_delta
-    assert certify(made, delta=min(edge + 1e-9, 0.99)).rank < 4
+    edge = non_inferior_rank(made, margin=0.5).smallest_margin
+    assert non_inferior_rank(made, margin=min(edge + 1e-9, 0.99)).rank < 4
     if edge > 1e-9:  # else the smaller rank is so much better that any delta will do
-        assert certify(made, delta=edge - 1e-9).rank == 4
+        assert non_inferior_rank(made, margin=edge - 1e-9).rank == 4

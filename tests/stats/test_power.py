@@ -25,7 +25,7 @@ def test_plan_by_hand():
     assert found.power == pytest.approx(0.8, abs=0.05)
     assert found.power_se == pytest.approx(np.sqrt(found.power * (1 - found.power) / 400))
     # An interval of ± .02 on a 0/1 mean of .5: .25·(1.96/.02)² = 2401.
-    (found,) = plan(0.02, Spread(0.25, arms=1), seeds=[1], question="interval")
+    (found,) = plan(0.02, Spread(0.25, groups=1), seeds=[1], question="interval")
     assert found.documents == pytest.approx(2401, rel=0.02)
 
 
@@ -36,14 +36,14 @@ def test_the_formula_by_hand():
 
     assert start("difference") == pytest.approx(0.15 * (2.8016 / 0.02) ** 2, rel=0.005)
     # A certificate is one-sided: (1.645 + .8416).
-    assert start("certificate") == pytest.approx(0.15 * (2.4865 / 0.02) ** 2, rel=0.005)
+    assert start("non-inferiority") == pytest.approx(0.15 * (2.4865 / 0.02) ** 2, rel=0.005)
     # Ten comparisons: alpha/10 two-sided has quantile 2.807.
     assert start("difference", 0.005) == pytest.approx(0.15 * (3.6486 / 0.02) ** 2, rel=0.005)
 
 
 def test_without_a_change_the_rule_of_three_says_when_a_rank_is_non_inferior():
     # (1 - .05)^n ≤ .05: 59 documents without a loss.
-    (found,) = plan(0.05, Spread(0.0, arms=1, changed=0.0), seeds=[1], question="certificate")
+    (found,) = plan(0.05, Spread(0.0, groups=1, changed=0.0), seeds=[1], question="non-inferiority")
     assert found.documents == pytest.approx(59, abs=3)
 
 
@@ -59,7 +59,7 @@ def test_the_promised_power_is_there(seeds):
         gap = np.where(draw < (rate + delta) / 2, 1.0, 0.0)
         gap = np.where(draw > 1 - (rate - delta) / 2, -1.0, gap)
         a, b = (np.tile(0.5 + side * gap / 2, (seeds, 1)) for side in (-1, 1))
-        found = difference(a, b, rng=rng)
+        found = difference(a, b)
         hits += found.p is not None and found.p <= 0.05 and found.estimate.value > 0
     assert hits / 300 == pytest.approx(0.8, abs=0.09)
 
@@ -112,7 +112,7 @@ def test_a_pilot_is_taken_apart():
     assert spread.rest == pytest.approx(0.1**2, rel=0.1)
     assert spread.seed == pytest.approx(0.03**2, rel=0.5)
     assert spread.upper.seed > spread.seed
-    one = difference(arms[0][0], arms[1][0], rng=draw).parts
+    one = difference(arms[0][0], arms[1][0]).parts
     single = spread_of_pilot(one, n)
     assert single.seed == single.rest == 0.0
     assert single.document == pytest.approx(0.1**2 + 2 * 0.1**2, rel=0.1)
@@ -128,7 +128,7 @@ def test_a_pilot_without_differences_bounds_them():
         plan(0.05, spread, seeds=[1])
     (row,) = plan(0.02, spread, seeds=[1])
     assert 100 < row.documents <= row.most
-    (rank,) = plan(0.04, spread, seeds=[1], question="certificate")
+    (rank,) = plan(0.04, spread, seeds=[1], question="non-inferiority")
     assert 70 <= rank.documents < rank.most
 
 

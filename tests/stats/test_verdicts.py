@@ -175,9 +175,7 @@ def test_the_order_of_lines_changes_no_number(seed):
         rows += [(r.adapter, None, r.task, r.log2) for r in found.scores]
         return {row[:3]: [row[3].value, row[3].low, row[3].high] for row in rows}
 
-    first, second = (
-        by_name(analyse(some, rng=np.random.default_rng(1))) for some in (curves, mixed)
-    )
+    first, second = (by_name(analyse(some)) for some in (curves, mixed))
     assert first.keys() == second.keys()
     assert all(same(first[key], second[key]) for key in first)
 
@@ -186,7 +184,7 @@ def test_other_seeds_on_another_task_give_no_aggregate_and_say_why():
     curves = [
         replace(curve, seed=curve.seed + 7) if curve.task == "u" else curve for curve in lines(1)
     ]
-    found = analyse(curves, rng=np.random.default_rng(1))
+    found = analyse(curves)
     assert all(row.estimate is None for row in found.aggregates)
     assert all(
         "other seeds on u (x 7, x 8, x 9) than on t" in r.reason for r in found.aggregates[:1]
