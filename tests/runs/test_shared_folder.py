@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from runs_doubles import Model, Recorder, Task, base, planned, runner
+from runs_doubles import Model, Recorder, Task, base, planned, run_context, runner
 
 from aurac.cli import cli
 from aurac.engine import EngineOptions
@@ -26,7 +26,7 @@ from aurac.runs.compare import compare
 from aurac.runs.evaluator import Evaluator
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.lock import Locks
-from aurac.runs.runner import RunContext, failure_content
+from aurac.runs.runner import failure_content
 from aurac.runs.schema import decode_line, encode_line
 from aurac.runs.status import read_status
 from aurac.runs.store import CellStore, read_cell
@@ -289,7 +289,7 @@ def test_a_killed_workers_cells_are_called_done_only_if_they_are(
 
     monkeypatch.setattr("aurac.runs.workers._start", start)
     job = {"settings": {"model": {"device": "cpu"}}}
-    others = _others([job], 1, RunContext(CellStore(tmp_path)))
+    others = _others([job], 1, run_context(tmp_path))
     with pytest.raises(stop) if stop else contextlib.nullcontext(), others:
         if stop:
             raise stop
@@ -574,7 +574,7 @@ def ray_queue(folder, cells, compute, **context):
     from aurac.runs.ray import _Queue
 
     fake = FakeRay(compute)
-    queue = _Queue(fake, fake, None, RunContext(CellStore(folder), **context), cells)
+    queue = _Queue(fake, fake, None, run_context(folder, **context), cells)
     while queue.submit(3):
         queue.collect()
     return queue
