@@ -26,10 +26,9 @@ from aurac.runs.compare import compare
 from aurac.runs.evaluator import Evaluator
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.lock import Locks
-from aurac.runs.runner import failure_content
-from aurac.runs.schema import decode_line, encode_line
+from aurac.runs.runner import failure_of
 from aurac.runs.status import read_status
-from aurac.runs.store import CellStore, read_cell
+from aurac.runs.store import CellStore, decode_line, encode_line, read_cell
 from aurac.tasks.task import Evaluation
 from aurac.training import make_recipe, train
 
@@ -619,7 +618,7 @@ def test_one_block_that_fails_is_the_cells_failure_and_the_others_are_ignored(tm
     def compute(identity, places):
         cell = by_key[identity["task"]]
         if cell.task.name == "a" and places == [2, 3]:
-            return failure_content(cell, "ValueError: why", "ValueError", 1.0)
+            return failure_of(cell, "ValueError: why", "ValueError", 1.0)
         [block] = made.blocks(cell, places)
         return block
 
@@ -627,7 +626,7 @@ def test_one_block_that_fails_is_the_cells_failure_and_the_others_are_ignored(tm
         ray_queue(tmp_path, cells, compute, locks=locks, progress=seen)
         assert locks.keys() == set()
     store, key = CellStore(tmp_path), cells[0].identity.key
-    assert store.failure(key)["reason"] == "ValueError: why"
+    assert store.failure(key).reason == "ValueError: why"
     assert store.read(key).doc_ids == ["4", "5", "6", "7", "8"]  # 0 and 1 came too late
     assert sorted(seen.ended) == [("a", "failed"), ("b", "done")]
     assert sum(seen.counts) == 11
