@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from aurac.errors import CurveError
-from aurac.readers.run import arms_of, regrouped
+from aurac.readers.run import recipe_groups, regrouped
 from aurac.report.documents import changes, outcomes, seeds_of
 from aurac.report.escape import one_line
 from aurac.report.model import (
@@ -59,7 +59,7 @@ def pooled(run: Run, groups: Groups | None = None) -> Run:
         CurveError: A group names an adapter that the run does not have, or one twice.
     """
     check_groups(groups or {}, (adapter.name for adapter in run.adapters))
-    recipes = regrouped(arms_of(run.adapters, run.groups), groups or {})
+    recipes = regrouped(recipe_groups(run.adapters, run.groups), groups or {})
     curves, notes = list(run.curves), list(run.notes)
     for name, adapters in recipes.items():
         if len(adapters) < 2:

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import RunFolderError
-from aurac.readers.cells import StoredCells, inside
-from aurac.readers.run import CellReader, curve_with_documents
+from aurac.readers.run import CurveReader, inside
 from aurac.report.escape import shorten
-from aurac.runs.schema import TaskDocuments, read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,8 +47,7 @@ class Source:
         self.folder, self.results = folder, results
         for path in results.files():
             inside(folder, path)
-        self._stored = StoredCells(folder, results)
-        self._reader = CellReader.of(folder, results)
+        self._reader = CurveReader(folder, results)
         self.cells = lru_cache(maxsize=512)(self._cells)
         self.curve = lru_cache(maxsize=4096)(self._curve)
         self.questions = lru_cache(maxsize=64)(self._questions)
@@ -61,7 +58,7 @@ class Source:
         None where they were not kept, or are damaged.
         """
         try:
-            cells = self._stored.read(curve.task, curve.files(rank))
+            cells = self._reader.cells.read(curve.task, curve.files(rank))
         except RunFolderError:
             return None
         return cells if cells and all(curve.metric in cell.metrics for cell in cells) else None
@@ -75,9 +72,8 @@ class Source:
         stored = curve.record
         if stored is None or not all(curve.files(rank) for rank in curve.ranks):
             return None
-        prompts = self.results.task(curve.task).prompts_sha256
         try:
-            read = curve_with_documents(stored, self._reader, None, prompts, curve.seed)
+            read = self._reader.curve(stored, curve.metric)
         except RunFolderError:
             return None
         agrees = np.allclose(read.accuracy, curve.accuracy, rtol=0, atol=1e-6)
@@ -85,12 +81,11 @@ class Source:
 
     def _questions(self, task: str) -> Mapping[str, Wording]:
         """Questions and references of a task by document; empty where the run kept none."""
-        where = self.results.task(task).documents
-        if not where:
-            return {}
         try:
-            content = read_record(inside(self.folder, where), TaskDocuments)
+            content = self._reader.cells.documents(task)
         except RunFolderError:
+            content = None
+        if content is None:
             return {}
         choices = content.choices or [None] * len(content.doc_ids)
         rows = zip(content.doc_ids, content.questions, content.targets, choices, strict=False)

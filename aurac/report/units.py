@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from aurac.stats.sentences import percent, points
+from aurac.curves.display import percent, points
 
 __all__ = [
     "NONE",

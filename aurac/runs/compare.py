@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aurac.errors import UsageError
 from aurac.files import link_or_copy, write_json
 from aurac.models.device import machine, versions
 from aurac.runs import estimate
@@ -21,8 +20,8 @@ from aurac.runs.folder import (
     held_besides,
     open_run_folder,
     recorded_names,
-    say_why_unused,
     subset_folder,
+    warn_unused,
 )
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.lock import Locks
@@ -53,7 +52,6 @@ from aurac.runs.schema import (
     TaskRecord,
 )
 from aurac.runs.session import Session, common_base, limit_of, load_adapters, open_session
-from aurac.runs.settings import separated
 from aurac.runs.status import Standing, add_to_plan
 from aurac.runs.store import CellStore, cannot_write
 from aurac.runs.workers import Executor, make_executor
@@ -65,7 +63,7 @@ if TYPE_CHECKING:
     from aurac.runs.settings import Execution
     from aurac.tasks.task import BuiltTask
 
-__all__ = ["Comparison", "common_base", "compare", "load_adapters"]
+__all__ = ["Comparison", "common_base", "compare", "load_adapters", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,31 +98,29 @@ def compare(
             that takes no more, or a lost device.
         Interrupted: A signal came; the same call goes on.
     """
-    if not checkpoints or not tasks:
-        raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
-    settings, execution = separated(options)
+    return run(Request.of(checkpoints, tasks, out, **options), progress=progress, command=command)
+
+
+def run(request: Request, *, progress: bool = False, command: str | None = None) -> Comparison:
+    """As `compare`, for a request that is one object."""
     started, profile = time.time(), Profile()
+    settings, execution, out = request.settings, request.execution, request.out
     executor, elsewhere = make_executor(execution), execution.executor == "ray"
     with Interrupts() as interrupts:
         with profile.spent("build"):
             names = recorded_names(out)
-            session = open_session(checkpoints, tasks, settings, names=names, elsewhere=elsewhere)
-        request = session.request()
-        _, begun = find_run_folder(out, tasks, request, command)
+            session = open_session(
+                request.checkpoints, request.tasks, settings, names=names, elsewhere=elsewhere
+            )
+        identity = session.request()
+        _, begun = find_run_folder(out, request.tasks, identity, command)
         if not begun and not elsewhere:  # a base that cannot be used leaves no folder behind
             with profile.spent("load"):
                 session.base()
-        folder = open_run_folder(out, tasks, request, command)
-        origin = Request(
-            tuple(map(str, checkpoints)),
-            tuple(tasks),
-            str(out) if out else None,
-            settings,
-            execution,
-        )
-        witness = Witness(origin, session.outline.path, started)
-        run = _Run(session, execution, executor, folder, interrupts, profile, progress=progress)
-        done = run.whole(command, started)
+        folder = open_run_folder(out, request.tasks, identity, command)
+        witness = Witness(request, session.outline.path, started)
+        work = _Run(session, execution, executor, folder, interrupts, profile, progress=progress)
+        done = work.whole(command, started)
         witness.keep(done)
         estimate.remember(session.outline, profile)
         return done
@@ -159,7 +155,7 @@ class _Run:
                     self.session.fit(self.folder)
                 cells = self.session.cells()
                 add_to_plan(self.folder, [cell.row for cell in cells])
-                say_why_unused(self.store, [cell.identity for cell in cells])
+                warn_unused(self.store, [cell.identity for cell in cells])
                 if self.execution.retry_failed:
                     for key in self.store.failed_keys():
                         self.store.clear_failure(key)
@@ -190,7 +186,9 @@ class _Run:
         left = Standing.of((cell.row for cell in wanted), self.store).left
         open_keys = {row.key for row in left}
         todo = [cell for cell in wanted if cell.identity.key in open_keys]
-        bar = SweepProgress(todo, total_cells=len(wanted)) if self.progress else NoProgress()
+        bar = NoProgress()
+        if self.progress:
+            bar = SweepProgress(todo, wanted, self.store, self.interrupts)
         context = RunContext(
             self.store,
             locks,
@@ -206,7 +204,7 @@ class _Run:
 
     def _shard(self, wanted: list[PlannedCell]) -> Comparison:
         records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
-        failures = [failed_cell(cell, record["reason"]) for cell, record in records if record]
+        failures = [failed_cell(cell, record.reason) for cell, record in records if record]
         results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
         return Comparison(self.folder, results, (), len(wanted), shard=self.execution.shard)
 
@@ -332,8 +330,8 @@ class _Reader:
         if record is None:
             self.incomplete.append((cell, len(stored.documents) if stored else 0))
             return "not evaluated"
-        self.failures.append(failed_cell(cell, str(record["reason"])))
-        return str(record["reason"])
+        self.failures.append(failed_cell(cell, record.reason))
+        return record.reason
 
 
 def failed_cell(cell: PlannedCell, reason: str) -> FailedCell:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.errors import RunFolderError
+from aurac.errors import RunFolderError, UsageError
 from aurac.files import sha256_file, sha256_json, write_json
 from aurac.models import cache_root
 from aurac.models.device import machine, versions
@@ -25,7 +25,7 @@ from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.log import LOGS
 from aurac.runs.results import Comparison
 from aurac.runs.schema import ENGINE_VERSION, RESULTS_FILE, Results
-from aurac.runs.settings import to_plain
+from aurac.runs.settings import separated, to_plain
 from aurac.tasks import BUNDLED
 
 if TYPE_CHECKING:
@@ -58,6 +58,25 @@ class Request:
     out: str | None
     settings: Settings
     execution: Execution
+
+    @classmethod
+    def of(
+        cls,
+        checkpoints: Sequence[str | Path],
+        tasks: Sequence[str],
+        out: str | Path | None = None,
+        **options: Any,
+    ) -> Request:
+        """From the keywords of `aurac.compare`.
+
+        Raises:
+            UsageError: No checkpoint or no task, or a value out of range.
+        """
+        if not checkpoints or not tasks:
+            raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
+        settings, execution = separated(options)
+        names = tuple(map(str, checkpoints))
+        return cls(names, tuple(tasks), str(out) if out else None, settings, execution)
 
     @property
     def comparable(self) -> bool:

@@ -1,12 +1,12 @@
-"""What a person sees while cells are computed: one bar with the time left, or plain lines."""
+"""What a person sees while cells are computed: curves that fill in, or a line for each tenth."""
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from aurac.report.escape import one_line
+from aurac.curves.display import percent
 from aurac.terminal.console import drawn, stderr_console
 
 if TYPE_CHECKING:
@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from aurac.runs.curve_table import CurveTable
+    from aurac.runs.interrupts import Interrupts
     from aurac.runs.plan import PlannedCell
+    from aurac.runs.store import CellStore
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+_FAILED = "failed"
 
 
 class NoProgress:
@@ -25,7 +29,7 @@ class NoProgress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Nothing to close."""
 
     def documents(self, count: int) -> None:
@@ -44,56 +48,90 @@ class NoProgress:
 
 
 class SweepProgress(NoProgress):
-    """A bar over the requests of all cells; on a pipe, one plain line for each cell that ends.
+    """A table of curves with the time left; on a pipe, a line for each tenth of the requests.
 
     Args:
         cells: The cells that will be computed.
-        total_cells: All cells of the run, those already stored included.
+        planned: All cells of the run, those already stored included.
+        store: Holds the outcomes of cells that are done.
+        interrupts: What it says while the table is drawn stands below that.
     """
 
-    def __init__(self, cells: Sequence[PlannedCell], total_cells: int) -> None:
-        self._cells, self._total = len(cells), total_cells
+    def __init__(
+        self,
+        cells: Sequence[PlannedCell],
+        planned: Sequence[PlannedCell],
+        store: CellStore,
+        interrupts: Interrupts,
+    ) -> None:
+        self._cells, self._planned = cells, planned
+        self._store, self._interrupts = store, interrupts
         self._requests = sum(cell.task.n_requests for cell in cells)
-        self._ended = self._answered = 0
+        self._ended = self._failed = self._answered = self._tenths = 0
         self._started = time.perf_counter()
         self._console = stderr_console()
-        self._bar: Any = None
+        self._table: CurveTable | None = None
         self._drawn = ExitStack()
 
     def __enter__(self) -> Self:
-        stored = self._total - self._cells
+        stored = len(self._planned) - len(self._cells)
         kept = f", {stored} already there" if stored else ""
-        self._line(f"{self._cells} of {self._total} cells to compute{kept}")
+        self._line(f"{len(self._cells)} of {len(self._planned)} cells to compute{kept}")
         if self._console.is_terminal and self._cells:
-            self._bar = _bar(self._console)
-            self._task = self._bar.add_task("loading the base model", total=self._requests)
-            self._drawn.enter_context(drawn(self._bar))
+            self._draw()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def _draw(self) -> None:
+        from aurac.runs.curve_table import CurveTable
+
+        table = CurveTable(self._console, self._planned, self._requests)
+        left = {cell.identity.key for cell in self._cells}
+        for cell in self._planned:
+            if cell.identity.key not in left and table.shows(cell):
+                table.fill_in(cell, self._accuracy(cell))
+        self._drawn.enter_context(self._interrupts.saying(table.say))
+        self._drawn.enter_context(drawn(table))
+        self._table = table
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._table is not None:
+            self._table.live.transient = kind is None  # the results follow
         self._drawn.close()
         if self._cells:
             seconds = duration(time.perf_counter() - self._started)
-            self._line(f"{self._ended} of {self._cells} cells finished in {seconds}")
+            self._line(f"{self._ended} of {len(self._cells)} cells finished in {seconds}")
 
     def documents(self, count: int) -> None:
-        """Advance the bar."""
+        """Advance the bar, or say that another tenth is done."""
         self._answered += count
-        if self._bar is not None:
-            self._bar.advance(self._task, count)
+        if self._table is not None:
+            self._table.count(count)
+            return
+        tenths = 10 * self._answered // max(1, self._requests)
+        if self._tenths < tenths < 10:
+            self._tenths = tenths
+            failed = f", {self._failed} failed" if self._failed else ""
+            cells = f"{self._ended} of {len(self._cells)} cells{failed}"
+            seconds = time.perf_counter() - self._started
+            self._line(f"{10 * tenths} %: {cells}, {duration(seconds)}{self._pace(seconds)}")
 
     def cell(self, cell: PlannedCell) -> None:
         """Name the cell that begins."""
-        if self._bar is not None:
-            self._bar.update(self._task, description=one_line(cell.label))
+        if self._table is not None:
+            self._table.begin(cell)
 
     def settled(self, cell: PlannedCell, outcome: str) -> None:
-        """Say what has ended."""
-        self._ended += 1
-        if self._bar is None:
-            seconds = time.perf_counter() - self._started
-            place = f"[{self._ended}/{self._cells}] {seconds:6.1f} s{self._pace(seconds)}"
-            self._line(f"{place}  {outcome}: {one_line(cell.label)}")
+        """Fill in what has ended."""
+        failed = outcome.startswith("failed")
+        self._ended, self._failed = self._ended + 1, self._failed + failed
+        if self._table is not None and self._table.shows(cell):
+            self._table.fill_in(cell, _FAILED if failed else self._accuracy(cell))
+
+    def _accuracy(self, cell: PlannedCell) -> str:
+        """In percent, of the metric that is integrated."""
+        stored = self._store.read(cell.identity.key, cell.documents)
+        column = stored.metrics.get(cell.task.metric) if stored and not stored.missing else None
+        return percent(sum(column) / len(column)) if column else _FAILED
 
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -117,39 +155,3 @@ def duration(seconds: float) -> str:
     if len(parts) < 2 and (rest or not parts):
         parts.append(f"{rest} s")
     return " ".join(parts[:2])
-
-
-def _rate(task: Any) -> str:
-    return f"{task.speed:.3g} requests/s" if task.speed else ""
-
-
-def _bar(console: Any) -> Any:
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        ProgressColumn,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        """Requests per second, of late."""
-
-        def render(self, task: Any) -> Text:
-            return Text(_rate(task))
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        Rate(),
-        console=console,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
