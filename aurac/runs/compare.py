@@ -379,6 +379,7 @@ def _provenance(
             "limit": task.limit,
             "split": task.split,
             "chat_template": task.chat_template,
+            **task.prompting(),
             "cluster": dict(task.cluster),
             "device_map": settings.model.device_map,
             "data": {name: Path(folder).name for name, folder in task.data.items()},

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CELL_SCHEMA = 2
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
+_OPTIONAL = {"system_instruction", "fewshot_as_multiturn", "gen_kwargs"}
 
 
 class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -41,6 +42,8 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         num_fewshot, fewshot, fewshot_seed: Which examples stand in each prompt.
         chat_template: SHA-256 of the template that prompts went through; None without one.
         split: The split that was asked for; None where it is the one that lm-eval evaluates.
+        system_instruction, fewshot_as_multiturn, gen_kwargs: Of prompts and generation what is not
+            lm-eval's default; None for its default, and then no part of the key.
         dtype: What the forward pass computed in.
         device_kind: `cpu`, `cuda` or `mps`.
         engine: Version of the evaluation engine.
@@ -60,14 +63,18 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     fewshot_seed: int
     chat_template: str | None
     split: str | None
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool | None = None
+    gen_kwargs: str | None = None
     dtype: str
     device_kind: str
     engine: int = ENGINE_VERSION
     lm_eval: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return msgspec.structs.asdict(self)
+        """Plain values, without the optional ones that are not given."""
+        values = msgspec.structs.asdict(self)
+        return {name: v for name, v in values.items() if v is not None or name not in _OPTIONAL}
 
     @cached_property
     def key(self) -> str:

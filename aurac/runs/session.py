@@ -22,6 +22,7 @@ from aurac.runs.plan import PlannedCell, Variant, parse_ranks, plan, variants_of
 from aurac.runs.schema import ENGINE_VERSION
 from aurac.runs.store import cannot_write
 from aurac.stats.groups import check_groups
+from aurac.tasks.options import PROMPTING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -108,6 +109,8 @@ class Session:
                 "num_fewshot": settings.task.num_fewshot,
                 "chat_template": settings.task.chat_template,
                 "split": settings.task.split,
+                **dict.fromkeys(PROMPTING),
+                **settings.task.prompting(),
             },
             "adapters": {name: adapter.sha256 for name, adapter in self.adapters.items()},
             "curves": [[v.label, list(v.ranks)] for v in self.variants],
