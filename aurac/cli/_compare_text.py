@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from aurac.runs.dryrun import DryRun
+    from aurac.runs.results import Comparison
 
 _SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -99,40 +100,37 @@ def _span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _show_shard(done: Any) -> None:
-    number, of = done.shard
-    cells, failed = done.results["cells"], len(done.failures)
-    click.echo(f"shard {number}/{of}: {cells - failed} of {cells} cells done in {done.folder}")
+def _show_shard(done: Comparison, number: int, of: int) -> None:
+    succeeded = done.cells - len(done.failures)
+    click.echo(f"shard {number}/{of}: {succeeded} of {done.cells} cells done in {done.folder}")
     _show_failures(done)
     click.echo("the same command without --shard gathers the results")
 
 
-def _show_failures(done: Any) -> None:
+def _show_failures(done: Comparison) -> None:
     for failure in done.failures:
-        who = failure["curve"] or "base"
-        click.echo(
-            f"failed: {failure['task']} · {who} · rank {failure['rank']}: {failure['reason']}",
-            err=True,
-        )
+        label = f"{failure.task} · {failure.curve or 'base'} · rank {failure.rank}"
+        click.echo(f"failed: {label}: {failure.reason}", err=True)
     if done.failures:
         click.echo("--retry-failed tries failed cells again", err=True)
 
 
-def show_comparison(done: Any, *, as_json: bool) -> None:
+def show_comparison(done: Comparison, *, as_json: bool) -> None:
     """Print what `compare` gave: the table and the pairs, or a share of the cells, or JSON."""
     if done.shard:
-        _show_shard(done)
+        _show_shard(done, *done.shard)
         return
     if as_json:
-        click.echo(json.dumps(done.results, indent=1, ensure_ascii=False, allow_nan=False))
+        content = done.results.to_dict()
+        click.echo(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
         _show_besides(done, err=True)
         return
     from aurac.report import terminal_table
     from aurac.terminal.console import stdout_console
 
     console = stdout_console()
-    console.print(terminal_table(done.results, width=console.width))
-    if len(done.results["adapters"]) > 1 and not done.failures:
+    console.print(terminal_table(done.results.to_dict(), width=console.width))
+    if len(done.results.adapters) > 1 and not done.failures:
         from aurac.cli._analysis import analyse_sources, pair_lines
 
         analysis = analyse_sources([str(done.folder)], None, (), strict=False)
@@ -144,6 +142,6 @@ def show_comparison(done: Any, *, as_json: bool) -> None:
     _show_besides(done)
 
 
-def _show_besides(done: Any, *, err: bool = False) -> None:
+def _show_besides(done: Comparison, *, err: bool = False) -> None:
     if done.besides:
         click.echo(done.besides, err=err)

@@ -1,11 +1,13 @@
-"""Where messages go: our own warnings to the screen, each once; all that libraries say to a log."""
+"""Where messages go: aurac's warnings to the screen, each once; those of libraries to a log."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any
 
 from aurac.models import cache_root
 
@@ -55,23 +57,15 @@ class Screen(logging.StreamHandler):  # type: ignore[type-arg]
         super().emit(record)
 
 
-class LogFile(logging.FileHandler):
+class LogFile(RotatingFileHandler):
     """Appends to a file that is made by the first message; a disk that refuses is no error."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, delay=True, encoding="utf-8")
+        super().__init__(path, maxBytes=_LARGEST, backupCount=1, delay=True, encoding="utf-8")
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        try:
-            if self.stream is None:
-                path = Path(self.baseFilename)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if path.is_file() and path.stat().st_size > _LARGEST:
-                    path.unlink()
-        except OSError:
-            return
-        super().emit(record)
+    def _open(self) -> Any:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
         """A full or read-only disk must not disturb the command."""

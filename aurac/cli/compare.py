@@ -24,8 +24,7 @@ from aurac.tasks.metrics import parse_metrics
 from aurac.tasks.options import parse_gen_kwargs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from aurac.runs.finished import Request
     from aurac.runs.results import Comparison
 
 _WHAT = option_group(
@@ -281,38 +280,31 @@ def compare(
         missing = "adapters" if not checkpoints else "--tasks"
         raise UsageError(f"no {missing}", expected="aurac compare CKPT... --tasks TASK,TASK")
     from aurac.cli._compare_text import show_comparison, show_dry_run
+    from aurac.runs.finished import Request
 
     command = shlex.join(["aurac", *sys.argv[1:]])
     if dry_run:
         return show_dry_run(
             checkpoints, tasks, out=out, command=command, as_json=as_json, **options
         )
-    done = _done(checkpoints, tasks, out, command=command, **options)
+    done = _done(Request.of(checkpoints, tasks, out, **options), command)
     show_comparison(done, as_json=as_json)
     return 3 if done.failures else 0
 
 
-def _done(
-    checkpoints: tuple[str, ...],
-    tasks: Sequence[str],
-    out: str | None,
-    command: str,
-    **settings: Any,
-) -> Comparison:
+def _done(request: Request, command: str) -> Comparison:
     """The comparison: recognised as finished before anything heavy is loaded, or computed."""
-    from aurac.runs.finished import Request, recall
-    from aurac.runs.settings import separated
+    from aurac.runs.finished import recall
     from aurac.tasks.index import check_names
 
-    known = recall(Request(checkpoints, tuple(tasks), out, *separated(settings)))
-    if known is not None:
-        done, cells = known
-        click.echo(f"0 of {cells} cells to compute, {cells} already there", err=True)
+    done = recall(request)
+    if done is not None:
+        click.echo(f"0 of {done.cells} cells to compute, {done.cells} already there", err=True)
         return done
-    check_names(tasks, settings.get("include_path"))
-    from aurac.runs.compare import compare as run
+    check_names(request.tasks, request.settings.task.include_path)
+    from aurac.runs.compare import run
 
-    return run(checkpoints, tasks, out=out, progress=True, command=command, **settings)
+    return run(request, progress=True, command=command)
 
 
 def _status(out: str | None, as_json: bool) -> int:

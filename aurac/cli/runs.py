@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from aurac.cli._analysis import table
 from aurac.runs.progress import duration
 
 if TYPE_CHECKING:
@@ -88,38 +89,23 @@ def _list(root: Path, as_json: bool) -> int:
     if not statuses:
         click.echo(f"no run folders at or below {root}")
         return 0
-    _table(statuses)
+    click.echo(_table(statuses))
     return 0
 
 
-def _table(statuses: list[Status]) -> None:
-    from rich.table import Table
-
-    from aurac.terminal.console import stdout_console
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("run", "state", "done", "running", "failed", "left", "time left", "tasks"):
-        right = name in ("done", "running", "failed", "left", "time left")
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
-    for status in statuses:
-        table.add_row(*_row(status))
-    stdout_console().print(table)
-
-
-def _row(status: Status) -> list[Any]:
-    from rich.text import Text
-
-    total = "?" if status.total is None else status.total
-    left = "?" if status.left is None else str(status.left)
-    later = "" if not status.seconds_left else duration(status.seconds_left)
-    cells = [
-        str(status.folder),
-        status.state,
-        f"{status.done}/{total}",
-        str(status.running),
-        str(status.failed),
-        left,
-        later,
-        ", ".join(status.tasks),
+def _table(statuses: list[Status]) -> str:
+    head = ["run", "state", "done", "running", "failed", "left", "time left", "tasks"]
+    rows = [
+        [
+            str(status.folder),
+            status.state,
+            f"{status.done}/{'?' if status.total is None else status.total}",
+            str(status.running),
+            str(status.failed),
+            "?" if status.left is None else str(status.left),
+            duration(status.seconds_left) if status.seconds_left else "",
+            ", ".join(status.tasks),
+        ]
+        for status in statuses
     ]
-    return [Text(cell) for cell in cells]
+    return table(head, rows)

@@ -161,7 +161,7 @@ class Curve:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from aurac.curves.html import curve_html
+        from aurac.curves.display import curve_html
 
         return curve_html(self)
 

@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports.lm_eval_results import aggregated
 from aurac.exports.lm_eval_samples import Requests, safe, sample_rows
-from aurac.readers.cells import StoredCells, inside, read_results
+from aurac.readers.cells import StoredCells, inside
 from aurac.readers.run import arms_of
+from aurac.runs.schema import Results
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from aurac.runs.schema import CurveRecord, TaskRecord
 
 BASE = "base"
 
@@ -34,14 +37,14 @@ class Point:
     """One folder of the export: a curve at a rank (the base at 0), with its cell for each task.
 
     Attributes:
-        curve: The row of `results.json`; None for the base.
-        cells: Task (no group) → path of the cell in the run folder.
+        curve: The curve; None for the base.
+        cells: Task (no group) → its cell in the run folder, in a list.
     """
 
     folder: str
     rank: int
-    curve: Mapping[str, Any] | None
-    cells: Mapping[str, str]
+    curve: CurveRecord | None
+    cells: Mapping[str, list[str]]
 
 
 def export_lm_eval(run_folder: Path, out: Path) -> list[Path]:
@@ -58,11 +61,11 @@ def export_lm_eval(run_folder: Path, out: Path) -> list[Path]:
         RunFolderError: No results, or a run that did not keep its prompts.
         UsageError: `out` holds files.
     """
-    results = read_results(run_folder)
+    results = Results.read(run_folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out} holds files", expected="a new or an empty folder")
-    shared = {task["name"]: _requests(run_folder, task) for task in _leaves(results)}
-    stored = StoredCells(run_folder, results["tasks"])
+    shared = {task.name: _requests(run_folder, task) for task in _leaves(results)}
+    stored = StoredCells(run_folder, results)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         scratch = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
@@ -80,15 +83,15 @@ def export_lm_eval(run_folder: Path, out: Path) -> list[Path]:
     return [out / path.relative_to(scratch) for path in written]
 
 
-def _leaves(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [task for task in results["tasks"] if not task.get("members")]
+def _leaves(results: Results) -> list[TaskRecord]:
+    return [task for task in results.tasks if not task.members]
 
 
-def _requests(run_folder: Path, task: Mapping[str, Any]) -> Requests:
-    where = task.get("requests")
+def _requests(run_folder: Path, task: TaskRecord) -> Requests:
+    where = task.requests
     if not where:
         raise RunFolderError(
-            f"{run_folder} did not keep the prompts of {task['name']}",
+            f"{run_folder} did not keep the prompts of {task.name}",
             fix="run the same `aurac compare` again, which adds them",
         )
     try:
@@ -102,31 +105,30 @@ def _requests(run_folder: Path, task: Mapping[str, Any]) -> Requests:
     return Requests(header, rows)
 
 
-def _points(results: Mapping[str, Any]) -> list[Point]:
+def _points(results: Results) -> list[Point]:
     """The folders of an export, in the order of the curves."""
-    names = {task["name"] for task in _leaves(results)}
-    rows = [row for row in results["curves"] if row["task"] in names]
-    points = [Point(BASE, 0, None, _cells(rows, 0, "baseline_cell"))] if rows else []
-    curves: dict[str, list[Mapping[str, Any]]] = {}
+    names = {task.name for task in _leaves(results)}
+    rows = [row for row in results.curves if row.task in names]
+    points = [Point(BASE, 0, None, _cells(rows, 0))]
+    curves: dict[str, list[CurveRecord]] = {}
     for row in rows:
-        curves.setdefault(row["id"], []).append(row)
+        curves.setdefault(row.id, []).append(row)
     taken = {BASE}
     for same in curves.values():
         folder = _folder(same[0], taken)
-        ranks = sorted({rank for row in same for rank in row["ranks"]})
+        ranks = sorted({rank for row in same for rank in row.ranks})
         points += [Point(folder, rank, same[0], _cells(same, rank)) for rank in ranks]
     return [point for point in points if point.cells]
 
 
-def _cells(rows: Sequence[Mapping[str, Any]], rank: int, key: str | None = None) -> dict[str, str]:
-    found = {row["task"]: row.get(key) if key else row["cells"].get(str(rank)) for row in rows}
-    return {task: path for task, path in found.items() if path}
+def _cells(rows: Sequence[CurveRecord], rank: int) -> dict[str, list[str]]:
+    return {row.task: row.files(rank) for row in rows if row.files(rank)}
 
 
-def _folder(curve: Mapping[str, Any], taken: set[str]) -> str:
+def _folder(curve: CurveRecord, taken: set[str]) -> str:
     """A folder name for a curve: the adapter's, with its truncation where that is a variant."""
-    own = safe(curve["adapter"])
-    name = own if curve.get("default") else f"{own}@{curve['basis']}-{curve['rescale']}"
+    own = safe(curve.adapter)
+    name = own if curve.default else f"{own}@{curve.basis}-{curve.rescale}"
     number, free = 2, name
     while free in taken:
         free, number = f"{name}-{number}", number + 1
@@ -138,18 +140,17 @@ def _write(
     point: Point,
     out: Path,
     stored: StoredCells,
-    results: Mapping[str, Any],
+    results: Results,
     shared: Mapping[str, Requests],
 ) -> Path:
     """One folder: a samples file for each task, and the results of all."""
-    provenance = results["provenance"]
-    model = provenance["base"]["name"]
+    model = str(results.provenance.base.name)
     folder = out / point.folder / f"rank_{point.rank}" / safe(model)
     folder.mkdir(parents=True)
-    date = _date(provenance)
+    date = _date(results.provenance.finished)
     cells = {}
-    for task, where in point.cells.items():
-        (cells[task],) = stored.read(task, where)
+    for task, paths in point.cells.items():
+        (cells[task],) = stored.read(task, paths)
         with (folder / f"samples_{safe(task)}_{date}.jsonl").open("w", encoding="utf-8") as lines:
             for row in sample_rows(cells[task], shared[task]):
                 lines.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -159,49 +160,39 @@ def _write(
     return path
 
 
-def _date(provenance: Mapping[str, Any]) -> str:
+def _date(finished: str | None) -> str:
     """When the run ended, as lm-eval writes it into file names."""
-    moment = re.sub(r"[+Z].*$", "", str(provenance["finished"])).replace(":", "-")
+    moment = re.sub(r"[+Z].*$", "", str(finished)).replace(":", "-")
     return moment if "." in moment else f"{moment}.000000"
 
 
-def _model_args(point: Point, results: Mapping[str, Any]) -> dict[str, Any]:
-    provenance = results["provenance"]
-    args = {"pretrained": provenance["base"]["name"], "dtype": provenance["dtype"]}
-    clusters = {t["name"]: t["cluster"] for t in _leaves(results) if t.get("cluster")}
+def _model_args(point: Point, results: Results) -> dict[str, Any]:
+    provenance = results.provenance
+    args = {"pretrained": provenance.base.name, "dtype": provenance.dtype}
     about: dict[str, Any] = {
         "rank": point.rank,
-        "metrics": _metrics(results),
-        "clusters": clusters,
+        "metrics": {task.name: task.metric for task in results.tasks},
+        "clusters": {task.name: task.cluster for task in _leaves(results) if task.cluster},
     }
-    if point.curve is None:
-        return {**args, "aurac": {"adapter": BASE, **about}}
     curve = point.curve
-    adapter = next(a for a in results["adapters"] if a["name"] == curve["adapter"])
-    arms = arms_of(results["adapters"], results.get("groups"))
+    if curve is None:
+        return {**args, "aurac": {"adapter": BASE, **about}}
+    adapter = next(a for a in results.adapters if a.name == curve.adapter)
+    arms = arms_of(results.adapters, results.groups)
     about |= {
-        "adapter": curve["adapter"],
-        "basis": curve["basis"],
-        "rescale": curve["rescale"],
-        "default": bool(curve.get("default")),
-        "order": list(dict.fromkeys(row["id"] for row in results["curves"])).index(curve["id"]),
-        "method": curve["method"],
-        "seed": adapter.get("seed"),
-        "arm": next((name for name, has in arms.items() if curve["adapter"] in has), None),
-        "bytes": dict(zip(curve["ranks"], curve["bytes"], strict=True)).get(point.rank),
-        "missing": dict(_missing(curve, results)),
+        "adapter": curve.adapter,
+        "basis": curve.basis,
+        "rescale": curve.rescale,
+        "default": curve.default,
+        "order": list(dict.fromkeys(row.id for row in results.curves)).index(curve.id),
+        "method": curve.method,
+        "seed": adapter.seed,
+        "arm": next((name for name, has in arms.items() if curve.adapter in has), None),
+        "bytes": dict(zip(curve.ranks, curve.bytes, strict=True)).get(point.rank),
+        "missing": {
+            row.task: {str(rank): reason for rank, reason in row.missing.items()}
+            for row in results.curves
+            if row.id == curve.id and row.missing
+        },
     }
-    return {**args, "peft": adapter.get("path"), "aurac": about}
-
-
-def _metrics(results: Mapping[str, Any]) -> dict[str, str]:
-    return {task["name"]: task["metric"] for task in results["tasks"]}
-
-
-def _missing(
-    curve: Mapping[str, Any], results: Mapping[str, Any]
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """For each task the ranks that were asked for and have no result, with the reason."""
-    for row in results["curves"]:
-        if row["id"] == curve["id"] and row["missing"]:
-            yield row["task"], dict(row["missing"])
+    return {**args, "peft": adapter.path, "aurac": about}

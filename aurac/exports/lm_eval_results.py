@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aurac.exports.lm_eval_samples import Requests
+    from aurac.runs.schema import Results
     from aurac.runs.store import Cell
 
 NOT_GIVEN = "N/A"  # lm-eval's word for a standard error that was not computed
@@ -23,7 +24,7 @@ NOT_GIVEN = "N/A"  # lm-eval's word for a standard error that was not computed
 def aggregated(
     cells: Mapping[str, Cell],
     shared: Mapping[str, Requests],
-    results: Mapping[str, Any],
+    results: Results,
     model_args: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The content of ``results_DATE.json``, keys in lm-eval's order.
@@ -35,18 +36,18 @@ def aggregated(
         model_args: What identifies the adapter and its rank.
     """
     groups = {
-        task["name"]: list(task["members"])
-        for task in results["tasks"]
-        if task.get("members") and set(task["members"]) <= set(cells)
+        task.name: task.members
+        for task in results.tasks
+        if task.members and set(task.members) <= set(cells)
     }
     found = {name: _task(name, cell) for name, cell in cells.items()}
     pooled = {name: _group(name, members, cells) for name, members in groups.items()}
     headers = {name: shared[name].header for name in cells}
-    shots = {task["name"]: task["num_fewshot"] for task in results["tasks"]}
+    shots = {task.name: task.num_fewshot for task in results.tasks}
     better = {name: dict(header["higher_is_better"]) for name, header in headers.items()}
     better |= {g: {k: v for m in has for k, v in better[m].items()} for g, has in groups.items()}
     versions = {name: header["version"] for name, header in headers.items()}
-    versions |= {task["name"]: task["version"] for task in results["tasks"] if task["members"]}
+    versions |= {task.name: task.version for task in results.tasks if task.members}
     return {
         "results": {**found, **pooled},
         **({"groups": pooled} if pooled else {}),
@@ -105,34 +106,34 @@ def _group(name: str, members: Sequence[str], cells: Mapping[str, Cell]) -> dict
 
 
 def _config(
-    results: Mapping[str, Any], headers: Mapping[str, Any], model_args: Mapping[str, Any]
+    results: Results, headers: Mapping[str, Any], model_args: Mapping[str, Any]
 ) -> dict[str, Any]:
-    provenance = results["provenance"]
-    settings = provenance.get("settings", {})
+    provenance = results.provenance
+    settings = provenance.settings
     content = {
         "model": "hf",
         "model_args": dict(model_args),
         "model_num_parameters": _first(headers)["model"]["parameters"],
-        "model_dtype": f"torch.{provenance['dtype']}",
+        "model_dtype": f"torch.{provenance.dtype}",
         "model_revision": "main",
-        "model_sha": provenance["base"].get("sha256") or "",
+        "model_sha": provenance.base.sha256 or "",
     }
     if model_args.get("peft"):
-        adapters = {a["name"]: a["sha256"] for a in results["adapters"]}
+        adapters = {a.name: a.sha256 for a in results.adapters}
         content["peft_sha"] = adapters[model_args["aurac"]["adapter"]]
     return {
         **content,
-        "batch_size": settings.get("batching"),
+        "batch_size": settings.batching,
         "batch_sizes": [],
-        "device": provenance["device"],
+        "device": provenance.device,
         "use_cache": None,
-        "limit": settings.get("limit"),
+        "limit": settings.limit,
         "bootstrap_iters": 0,
         "gen_kwargs": None,
         "random_seed": 0,
         "numpy_seed": 1234,
         "torch_seed": 1234,
-        "fewshot_seed": provenance["seed"],
+        "fewshot_seed": provenance.seed,
     }
 
 
@@ -141,13 +142,13 @@ def _first(headers: Mapping[str, Any]) -> Mapping[str, Any]:
     return header
 
 
-def _surroundings(results: Mapping[str, Any], headers: Mapping[str, Any]) -> dict[str, Any]:
-    provenance, model = results["provenance"], _first(headers)["model"]
-    versions = provenance.get("versions", {})
-    facts = {**provenance.get("machine", {}), **versions}
+def _surroundings(results: Results, headers: Mapping[str, Any]) -> dict[str, Any]:
+    provenance, model = results.provenance, _first(headers)["model"]
+    versions = provenance.versions
+    facts = {**provenance.machine, **versions}
     return {
         "git_hash": None,
-        "date": dt.datetime.fromisoformat(provenance["started"]).timestamp(),
+        "date": dt.datetime.fromisoformat(str(provenance.started)).timestamp(),
         "pretty_env_info": "\n".join(f"{name}: {value}" for name, value in facts.items()),
         "transformers_version": versions.get("transformers"),
         "lm_eval_version": versions.get("lm-eval"),
@@ -168,11 +169,11 @@ def _hash(cell: Cell, shared: Requests) -> str:
 
 
 def _identity(
-    results: Mapping[str, Any],
+    results: Results,
     headers: Mapping[str, Any],
     cells: Mapping[str, Cell],
 ) -> dict[str, Any]:
-    name = results["provenance"]["base"]["name"]
+    name = str(results.provenance.base.name)
     header = _first(headers)
     template, system = header["chat_template"], header.get("system_instruction")
     seconds = sum(cell.seconds for cell in cells.values())

@@ -11,12 +11,14 @@ import numpy as np
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, RunFolderError
-from aurac.readers.cells import StoredCells, inside, read_json, read_results
-from aurac.runs.schema import differences
+from aurac.readers.cells import StoredCells, inside
+from aurac.runs.schema import RESULTS_FILE, Results, TaskDocuments, differences, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from aurac.runs.schema import AdapterRecord, CurveRecord
 
 logger = logging.getLogger(__name__)
 
@@ -33,51 +35,43 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
     Raises:
         RunFolderError: Not JSON, another schema, or a cell that is missing or damaged.
     """
-    results = read_results(folder)
-    try:
-        prompts = {t["name"]: t.get("prompts_sha256") for t in results.get("tasks", [])}
-        seeds = {a["name"]: a.get("seed") for a in results.get("adapters", [])}
-        rows = sorted(results["curves"], key=lambda row: not row.get("default", True))
-        rows = [row for row in rows if _has_a_point(row)]
-        tasks = results.get("tasks", [])
-        reader = CellReader(StoredCells(folder, tasks), _clusters(folder, tasks))
-        curves = [
-            _curve(row, reader, metric, prompts.get(row["task"]), seeds.get(row["adapter"]))
-            for row in rows
-        ]
-        groups = arms_of(results.get("adapters", []), results.get("groups"))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(f"{folder / 'results.json'} lacks or garbles {error}") from error
+    results = Results.read(folder)
+    rows = sorted(results.curves, key=lambda row: not row.default)
+    reader = CellReader(StoredCells(folder, results), _clusters(folder, results))
+    seeds = {adapter.name: adapter.seed for adapter in results.adapters}
+    curves = [
+        _curve(row, reader, metric, results.task(row.task).prompts_sha256, seeds.get(row.adapter))
+        for row in rows
+        if _has_a_point(row)
+    ]
     if not curves:
-        raise RunFolderError(f"{folder / 'results.json'} holds no curves")
-    return curves, groups
+        raise RunFolderError(f"{folder / RESULTS_FILE} holds no curves")
+    return curves, arms_of(results.adapters, results.groups)
 
 
-def _has_a_point(row: Mapping[str, Any]) -> bool:
+def _has_a_point(row: CurveRecord) -> bool:
     """Whether a curve has an accuracy at any rank; one without is left out, and that is said."""
-    if any(value is not None for value in row["accuracy"]):
+    if any(value is not None for value in row.accuracy):
         return True
-    why = next(iter((row.get("missing") or {}).values()), "no reason recorded")
+    why = next(iter(row.missing.values()), "no reason recorded")
     logger.warning(
-        "%s on %s has no accuracy at any rank (%s) and is left out", row["id"], row["task"], why
+        "%s on %s has no accuracy at any rank (%s) and is left out", row.id, row.task, why
     )
     return False
 
 
-def _clusters(folder: Path, tasks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+def _clusters(folder: Path, results: Results) -> dict[str, dict[str, str]]:
     """Task → document → what it shares with others, of the tasks that were clustered.
 
     The labels stand with the documents, not in the cells: they change no answer, so that a finished
     run can be clustered by another field without computing anything again.
     """
-    found = {}
-    for task in tasks:
-        if not task.get("cluster"):
-            continue
-        where = str(task["documents"])
-        content = read_json(inside(folder, where))
-        found[task["name"]] = dict(zip(content["doc_ids"], content["clusters"], strict=True))
-    return found
+    labels = {}
+    for task in results.tasks:
+        if task.cluster and task.documents:
+            content = read_record(inside(folder, task.documents), TaskDocuments)
+            labels[task.name] = dict(zip(content.doc_ids, content.clusters or (), strict=True))
+    return labels
 
 
 class CellReader:
@@ -87,13 +81,13 @@ class CellReader:
         self._cells, self._clusters = cells, clusters
         self._seen: dict[tuple[str, ...], tuple[str, ...]] = {}
 
-    def read(self, task: str, where: str | Sequence[str], metric: str) -> dict[str, Any]:
+    def read(self, task: str, paths: Sequence[str], metric: str) -> dict[str, Any]:
         """Scores and labels of one point; of a group's members one after the other.
 
         Raises:
             RunFolderError: A cell is outside the folder, missing, damaged, or lacks the metric.
         """
-        parts = self._cells.read(task, where)
+        parts = self._cells.read(task, paths)
         several = len(parts) > 1
         labels: dict[str, list[str]] = {"doc_ids": [], "doc_hashes": [], "strata": []}
         for i, part in enumerate(parts):
@@ -140,18 +134,13 @@ def _check_alike(label: str, points: Mapping[int, Mapping[str, Any]]) -> None:
 
 
 def _curve(
-    row: Mapping[str, Any],
-    reader: CellReader,
-    metric: str | None,
-    prompts: str | None,
-    seed: int | None,
+    row: CurveRecord, reader: CellReader, metric: str | None, prompts: str | None, seed: int | None
 ) -> Curve:
-    chosen = metric or row["metric"]
-    plain = as_curve({**row, "seed": seed, "metric": chosen})
-    cells = {int(r): where for r, where in (row.get("cells") or {}).items() if where}
-    if any(rank not in cells for rank in plain.ranks):
+    chosen = metric or row.metric
+    plain = as_curve({**row.to_dict(), "seed": seed, "metric": chosen})
+    if not all(row.files(rank) for rank in plain.ranks):
         return plain
-    points = {rank: reader.read(row["task"], cells[rank], chosen) for rank in plain.ranks}
+    points = {rank: reader.read(row.task, row.files(rank), chosen) for rank in plain.ranks}
     first = points[plain.ranks[0]]
     for rank, point in points.items():
         if point["doc_ids"] != first["doc_ids"]:
@@ -167,7 +156,7 @@ def _curve(
             doc_ids=first["doc_ids"],
             doc_hashes=first["doc_hashes"],
             strata=first["strata"],
-            clusters=reader.clusters(row["task"], first["doc_ids"]),
+            clusters=reader.clusters(row.task, first["doc_ids"]),
             adapter=plain.adapter,
             task=plain.task,
             metric=chosen,
@@ -186,7 +175,7 @@ def _curve(
 
 
 def arms_of(
-    adapters: Sequence[Mapping[str, Any]], said: Mapping[str, Sequence[str]] | None = None
+    adapters: Sequence[AdapterRecord], said: Mapping[str, Sequence[str]] | None = None
 ) -> Groups:
     """Adapters that are seeds of one recipe: ``arm name -> adapters``.
 
@@ -205,19 +194,17 @@ def regrouped(known: Mapping[str, Sequence[str]], said: Mapping[str, Sequence[st
     return kept | {name: list(members) for name, members in said.items()}
 
 
-def _recorded_arms(adapters: Sequence[Mapping[str, Any]]) -> Groups:
-    same: dict[str, list[Mapping[str, Any]]] = {}
+def _recorded_arms(adapters: Sequence[AdapterRecord]) -> Groups:
+    same: dict[str, list[AdapterRecord]] = {}
     for adapter in adapters:
-        if adapter.get("recipe") and adapter.get("seed") is not None:
-            recipe = adapter["recipe"]
-            if isinstance(recipe, dict):
-                recipe = {k: v for k, v in recipe.items() if k != "seed"}
-            key = json.dumps([adapter.get("method"), recipe], sort_keys=True, default=str)
+        if adapter.recipe and adapter.seed is not None:
+            recipe = {k: v for k, v in adapter.recipe.items() if k != "seed"}
+            key = json.dumps([adapter.method, recipe], sort_keys=True)
             same.setdefault(key, []).append(adapter)
     groups: Groups = {}
     for members in same.values():
-        names = [member["name"] for member in members]
-        if len(names) < 2 or len({member["seed"] for member in members}) < len(names):
+        names = [member.name for member in members]
+        if len(names) < 2 or len({member.seed for member in members}) < len(names):
             continue
         groups[_common_name(names, taken=groups)] = names
     return groups

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from aurac.errors import CurveError
@@ -77,9 +78,11 @@ def pooled(run: Run, groups: Groups | None = None) -> Run:
 
 def _recipe_groups(run: Run, said: Groups) -> dict[str, list[str]]:
     from aurac.readers.run import arms_of, regrouped
+    from aurac.runs.schema import AdapterRecord
 
     check_groups(said, (str(adapter.get("name")) for adapter in run.adapters))
-    found = regrouped(arms_of(run.adapters, run.groups), said)
+    adapters = [msgspec.convert(dict(adapter), AdapterRecord) for adapter in run.adapters]
+    found = regrouped(arms_of(adapters, run.groups), said)
     return {name: members for name, members in found.items() if len(members) > 1}
 
 

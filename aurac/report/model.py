@@ -238,7 +238,7 @@ def _role(entry: Mapping[str, Any]) -> Role:
 
 def _column(entry: Mapping[str, Any], key: str, n: int) -> Sequence[Any]:
     values = entry.get(key)
-    if values is None:
+    if not values:
         return [None] * n
     if len(values) != n:
         raise ValueError(f"{key} has {len(values)} values for {n} ranks")

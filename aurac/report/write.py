@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
-from aurac.readers.cells import read_results
 from aurac.report import model_card, render
 from aurac.report.build import Builder
 from aurac.report.comparisons import Groups, pooled
 from aurac.report.escape import csv_cell, one_line
 from aurac.report.figures import unique_slugs
 from aurac.report.model import Run, merge, ordered, parse
-from aurac.runs.schema import REPORT_FILE
+from aurac.runs.schema import REPORT_FILE, Results
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -323,7 +322,7 @@ def write_report(
         raise RunFolderError(
             f"{len(folders)} runs without a folder for their report", fix="give --out FOLDER"
         )
-    runs = [parse(read_results(folder), folder) for folder in folders]
+    runs = [parse(Results.read(folder).to_dict(), folder) for folder in folders]
     target = Path(out) if out is not None else folders[0]
     run = merge(runs) if len(runs) > 1 else runs[0]
     return _write(pooled(run, groups), target, delta)

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.errors import UsageError
+import msgspec
+
 from aurac.files import link_or_copy, write_json
 from aurac.models.device import machine, versions
-from aurac.readers.cells import RESULTS_FILE, SCHEMA
 from aurac.runs import estimate
 from aurac.runs.finished import Request, Witness
 from aurac.runs.folder import (
@@ -20,8 +20,8 @@ from aurac.runs.folder import (
     held_besides,
     open_run_folder,
     recorded_names,
-    say_why_unused,
     subset_folder,
+    warn_unused,
 )
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.lock import Locks
@@ -32,28 +32,38 @@ from aurac.runs.results import (
     Comparison,
     Point,
     TaskCells,
-    adapter_row,
-    curve_row,
-    engine_row,
-    task_row,
+    adapter_record,
+    curve_record,
+    engine_totals,
+    task_record,
 )
 from aurac.runs.runner import RunContext
-from aurac.runs.schema import REPORT_FILE, EngineCounts
+from aurac.runs.schema import (
+    REPORT_FILE,
+    RESULTS_FILE,
+    RESULTS_SCHEMA,
+    BaseRecord,
+    EngineCounts,
+    FailedCell,
+    Provenance,
+    Results,
+    RunSettings,
+    TaskDocuments,
+    TaskRecord,
+)
 from aurac.runs.session import Session, common_base, limit_of, load_adapters, open_session
-from aurac.runs.settings import separated
 from aurac.runs.status import Standing, add_to_plan
 from aurac.runs.store import CellStore, cannot_write
 from aurac.runs.workers import Executor, make_executor
-from aurac.tasks.files import write_requests
+from aurac.tasks.files import readable, write_requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from aurac.models.base import LoadedBase
-    from aurac.runs.settings import Execution, Settings
+    from aurac.runs.settings import Execution
     from aurac.tasks.task import BuiltTask
 
-__all__ = ["Comparison", "common_base", "compare", "load_adapters"]
+__all__ = ["Comparison", "common_base", "compare", "load_adapters", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,32 +98,30 @@ def compare(
             that takes no more, or a lost device.
         Interrupted: A signal came; the same call goes on.
     """
-    if not checkpoints or not tasks:
-        raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
-    settings, execution = separated(options)
+    return run(Request.of(checkpoints, tasks, out, **options), progress=progress, command=command)
+
+
+def run(request: Request, *, progress: bool = False, command: str | None = None) -> Comparison:
+    """As `compare`, for a request that is one object."""
     started, profile = time.time(), Profile()
+    settings, execution, out = request.settings, request.execution, request.out
     executor, elsewhere = make_executor(execution), execution.executor == "ray"
     with Interrupts() as interrupts:
         with profile.spent("build"):
             names = recorded_names(out)
-            session = open_session(checkpoints, tasks, settings, names=names, elsewhere=elsewhere)
-        request = session.request()
-        _, begun = find_run_folder(out, tasks, request, command)
+            session = open_session(
+                request.checkpoints, request.tasks, settings, names=names, elsewhere=elsewhere
+            )
+        identity = session.request()
+        _, begun = find_run_folder(out, request.tasks, identity, command)
         if not begun and not elsewhere:  # a base that cannot be used leaves no folder behind
             with profile.spent("load"):
                 session.base()
-        folder = open_run_folder(out, tasks, request, command)
-        origin = Request(
-            tuple(map(str, checkpoints)),
-            tuple(tasks),
-            str(out) if out else None,
-            settings,
-            execution,
-        )
-        witness = Witness(origin, session.outline.path, started)
-        run = _Run(session, execution, executor, folder, interrupts, profile, progress=progress)
-        done = run.whole(command, started)
-        witness.keep(done, len(session.cells()))
+        folder = open_run_folder(out, request.tasks, identity, command)
+        witness = Witness(request, session.outline.path, started)
+        work = _Run(session, execution, executor, folder, interrupts, profile, progress=progress)
+        done = work.whole(command, started)
+        witness.keep(done)
         estimate.remember(session.outline, profile)
         return done
 
@@ -147,7 +155,7 @@ class _Run:
                     self.session.fit(self.folder)
                 cells = self.session.cells()
                 add_to_plan(self.folder, [cell.row for cell in cells])
-                say_why_unused(self.store, [cell.identity for cell in cells])
+                warn_unused(self.store, [cell.identity for cell in cells])
                 if self.execution.retry_failed:
                     for key in self.store.failed_keys():
                         self.store.clear_failure(key)
@@ -172,13 +180,15 @@ class _Run:
                 break
             for cell, there in incomplete:
                 self.store.recount(cell.identity, there)
-        return self._written(results, locks, command, started)
+        return self._written(results, locks, len(cells), command, started)
 
     def _compute(self, wanted: list[PlannedCell], locks: Locks) -> None:
         left = Standing.of((cell.row for cell in wanted), self.store).left
         open_keys = {row.key for row in left}
         todo = [cell for cell in wanted if cell.identity.key in open_keys]
-        bar = SweepProgress(todo, total_cells=len(wanted)) if self.progress else NoProgress()
+        bar = NoProgress()
+        if self.progress:
+            bar = SweepProgress(todo, wanted, self.store, self.interrupts)
         context = RunContext(
             self.store,
             locks,
@@ -194,35 +204,39 @@ class _Run:
 
     def _shard(self, wanted: list[PlannedCell]) -> Comparison:
         records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
-        failures = [failure_row(cell, record["reason"]) for cell, record in records if record]
-        results = {"failures": failures, "cells": len(wanted)}
-        return Comparison(self.folder, results, (), shard=self.execution.shard)
+        failures = [failed_cell(cell, record.reason) for cell, record in records if record]
+        results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
+        return Comparison(self.folder, results, (), len(wanted), shard=self.execution.shard)
 
     def _written(
-        self, results: dict[str, Any], locks: Locks, command: str | None, started: float
+        self,
+        results: Results,
+        locks: Locks,
+        cells: int,
+        command: str | None,
+        started: float,
     ) -> Comparison:
         """Results and report, by one process at a time."""
         session = self.session
-        for row, task in zip(results["tasks"], session.built, strict=True):
-            row["documents"] = _write_documents(self.folder, task)
-            row["requests"] = write_requests(self.folder, task, session.outline)
         request = session.request()
-        results["provenance"] = _provenance(
-            session.outline, session.settings, command, started, request
+        results = msgspec.structs.replace(
+            results,
+            tasks=[_task(self.folder, task, session) for task in session.built],
+            provenance=_provenance(session, command, started),
         )
         with _one_at_a_time(locks, "results"):
             besides = held_besides(self.folder, request)
             place = subset_folder(self.folder, request) if besides else self.folder
             if besides:
-                for name in _files_of(results):
+                for name in results.files():
                     link_or_copy(self.folder / name, place / name)
             (place / REPORT_FILE).unlink(missing_ok=True)  # it tells of other results
-            write_json(place / RESULTS_FILE, results)
+            results.write(place)
             from aurac.report import write_report
 
             with self.profile.spent("report"):
                 files = tuple(write_report(place))
-            return Comparison(place, results, files, besides=_besides(self.folder, besides))
+            return Comparison(place, results, files, cells, besides=_besides(self.folder, besides))
 
 
 @contextlib.contextmanager
@@ -244,28 +258,19 @@ def _besides(folder: Path, held: Sequence[str]) -> str:
     return text
 
 
-def _files_of(results: Mapping[str, Any]) -> set[str]:
-    """The files in the run folder that a `results.json` names."""
-    named = [row[kind] for row in results["tasks"] for kind in ("documents", "requests")]
-    for curve in results["curves"]:
-        named += [curve["baseline_cell"], *curve["cells"].values()]
-    lists = [[name] if isinstance(name, str) else name or [] for name in named]
-    return {name for names in lists for name in names}
-
-
-def _write_documents(folder: Path, task: BuiltTask) -> str:
-    """Questions and targets beside the cells, so that a report can show examples."""
-    from aurac.tasks.files import readable
-
-    path = Path("documents") / f"{task.name.replace('/', '_')}-{task.prompts_sha256[:16]}.json"
-    write_json(folder / path, readable(task))
-    return path.as_posix()
+def _task(folder: Path, task: BuiltTask, session: Session) -> TaskRecord:
+    """A task, with its documents and prompts written beside the cells."""
+    limit = limit_of(task.group or task.name, session.settings)
+    documents = Path("documents") / f"{task.name.replace('/', '_')}-{task.prompts_sha256[:16]}.json"
+    write_json(folder / documents, TaskDocuments(**readable(task)).to_dict())
+    requests = write_requests(folder, task, session.outline)
+    return task_record(task, limit, documents.as_posix(), requests)
 
 
 def gathered(
     session: Session, cells: Sequence[PlannedCell], store: CellStore
-) -> tuple[dict[str, Any], list[tuple[PlannedCell, int]]]:
-    """The content of `results.json` but for its provenance, and what is missing.
+) -> tuple[Results, list[tuple[PlannedCell, int]]]:
+    """The content of `results.json` but for tasks and provenance, and what is missing.
 
     Each cell is read and verified once.
 
@@ -278,23 +283,18 @@ def gathered(
     variants = session.variants
     tables = [TaskCells(task, reader.fetch) for task in session.built]
     first = {variant.name: variant for variant in reversed(variants)}
-    results = {
-        "schema": SCHEMA,
-        "aurac": __version__,
-        "curves": [
-            curve_row(v, cells_of, session.outline.name) for cells_of in tables for v in variants
+    base = session.outline.name
+    results = Results(
+        schema=RESULTS_SCHEMA,
+        aurac=__version__,
+        curves=[curve_record(v, cells_of, base) for cells_of in tables for v in variants],
+        adapters=[
+            adapter_record(name, first[name]) for name in dict.fromkeys(v.name for v in variants)
         ],
-        "tasks": [
-            task_row(task, limit_of(task.group or task.name, session.settings))
-            for task in session.built
-        ],
-        "adapters": [
-            adapter_row(name, first[name]) for name in dict.fromkeys(v.name for v in variants)
-        ],
-        "groups": {name: list(members) for name, members in session.settings.groups.items()},
-        "failures": reader.failures,
-        "engine": engine_row(reader.engine),
-    }
+        groups={name: list(members) for name, members in session.settings.groups.items()},
+        failures=reader.failures,
+        engine=engine_totals(reader.engine),
+    )
     return results, reader.incomplete
 
 
@@ -308,7 +308,7 @@ class _Reader:
             for cell in cells
         }
         self._seen: dict[str, Point | str] = {}
-        self.failures: list[dict[str, Any]] = []
+        self.failures: list[FailedCell] = []
         self.incomplete: list[tuple[PlannedCell, int]] = []
         self.engine = EngineCounts()
 
@@ -330,62 +330,57 @@ class _Reader:
         if record is None:
             self.incomplete.append((cell, len(stored.documents) if stored else 0))
             return "not evaluated"
-        self.failures.append(failure_row(cell, str(record["reason"])))
-        return str(record["reason"])
+        self.failures.append(failed_cell(cell, record.reason))
+        return record.reason
 
 
-def failure_row(cell: PlannedCell, reason: str) -> dict[str, Any]:
-    """One element of `failures`."""
-    return {
-        "adapter": cell.variant.name if cell.variant else None,
-        "curve": cell.variant.label if cell.variant else None,
-        "task": cell.task.name,
-        "rank": cell.rank,
-        "reason": reason,
-    }
+def failed_cell(cell: PlannedCell, reason: str) -> FailedCell:
+    """A cell that could not be computed."""
+    return FailedCell(
+        adapter=cell.variant.name if cell.variant else None,
+        curve=cell.variant.label if cell.variant else None,
+        task=cell.task.name,
+        rank=cell.rank,
+        reason=reason,
+    )
 
 
-def _provenance(
-    base: LoadedBase,
-    settings: Settings,
-    command: str | None,
-    started: float,
-    request: dict[str, Any],
-) -> dict[str, Any]:
+def _provenance(session: Session, command: str | None, started: float) -> Provenance:
     finished = time.time()
-    task, cut = settings.task, settings.truncation
+    base, settings = session.outline, session.settings
+    task, cut, spread = settings.task, settings.truncation, settings.model.device_map
 
     def stamp(seconds: float) -> str:
         moment = dt.datetime.fromtimestamp(seconds, tz=dt.timezone.utc)
         return moment.isoformat(timespec="seconds")
 
-    return {
-        "command": command,
-        "started": stamp(started),
-        "finished": stamp(finished),
-        "seconds": round(finished - started, 1),
-        "seed": task.seed,
-        "dtype": base.dtype,
-        "device": base.device,
-        "base": {"name": base.name, "sha256": base.sha256},
-        "versions": versions(),
-        "machine": {**machine(), **_device(base.device)},
-        "settings": {
-            "ranks": cut.ranks if isinstance(cut.ranks, str) else list(cut.ranks),
-            "basis": list(cut.basis),
-            "rescale": list(cut.rescale) if cut.rescale else None,
-            "num_fewshot": task.num_fewshot,
-            "fewshot": task.fewshot,
-            "limit": task.limit,
-            "split": task.split,
-            "chat_template": task.chat_template,
+    return Provenance(
+        command=command,
+        started=stamp(started),
+        finished=stamp(finished),
+        seconds=round(finished - started, 1),
+        seed=task.seed,
+        dtype=base.dtype,
+        device=base.device,
+        base=BaseRecord(name=base.name, sha256=base.sha256),
+        versions=versions(),
+        machine={**machine(), **_device(base.device)},
+        settings=RunSettings(
+            ranks=cut.ranks if isinstance(cut.ranks, str) else list(cut.ranks),
+            basis=list(cut.basis),
+            rescale=list(cut.rescale) if cut.rescale else None,
+            num_fewshot=task.num_fewshot,
+            fewshot=task.fewshot,
+            limit=task.limit,  # type: ignore[arg-type]
+            split=task.split,
+            chat_template=task.chat_template,
             **task.prompting(),
-            "cluster": dict(task.cluster),
-            "device_map": settings.model.device_map,
-            "data": {name: Path(folder).name for name, folder in task.data.items()},
-            "batching": request["settings"]["batching"],
-        },
-    }
+            cluster=dict(task.cluster),
+            device_map=spread if isinstance(spread, str | None) else dict(spread),
+            data={name: Path(folder).name for name, folder in task.data.items()},
+            batching=session.batching,
+        ),
+    )
 
 
 def _device(device: str) -> dict[str, Any]:

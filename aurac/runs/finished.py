@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.errors import RunFolderError, UsageError
 from aurac.files import sha256_file, sha256_json, write_json
 from aurac.models import cache_root
 from aurac.models.device import machine, versions
-from aurac.readers.cells import RESULTS_FILE, read_results
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.log import LOGS
 from aurac.runs.results import Comparison
-from aurac.runs.schema import ENGINE_VERSION
-from aurac.runs.settings import to_plain
+from aurac.runs.schema import ENGINE_VERSION, RESULTS_FILE, Results
+from aurac.runs.settings import separated, to_plain
 from aurac.tasks import BUNDLED
 
 if TYPE_CHECKING:
@@ -58,6 +58,25 @@ class Request:
     out: str | None
     settings: Settings
     execution: Execution
+
+    @classmethod
+    def of(
+        cls,
+        checkpoints: Sequence[str | Path],
+        tasks: Sequence[str],
+        out: str | Path | None = None,
+        **options: Any,
+    ) -> Request:
+        """From the keywords of `aurac.compare`.
+
+        Raises:
+            UsageError: No checkpoint or no task, or a value out of range.
+        """
+        if not checkpoints or not tasks:
+            raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
+        settings, execution = separated(options)
+        names = tuple(map(str, checkpoints))
+        return cls(names, tuple(tasks), str(out) if out else None, settings, execution)
 
     @property
     def comparable(self) -> bool:
@@ -98,8 +117,8 @@ class Request:
         )
 
 
-def recall(request: Request) -> tuple[Comparison, int] | None:
-    """The finished run of a request and the number of its cells; None where that is not certain."""
+def recall(request: Request) -> Comparison | None:
+    """The finished run of a request; None where that is not certain."""
     try:
         if not request.comparable:
             return None
@@ -110,8 +129,8 @@ def recall(request: Request) -> tuple[Comparison, int] | None:
         if request.inputs(Path(known["base"])) != known["inputs"]:
             return None
         files = tuple(map(Path, known["files"]))
-        return Comparison(folder, read_results(folder), files), int(known["cells"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Comparison(folder, Results.read(folder), files, int(known["cells"]))
+    except (OSError, ValueError, KeyError, TypeError, RunFolderError) as error:
         logger.debug("no finished run is known (%s)", error)
         return None
 
@@ -135,7 +154,7 @@ class Witness:
         except (OSError, ValueError) as error:
             logger.debug("the inputs cannot be compared later (%s)", error)
 
-    def keep(self, done: Comparison, cells: int) -> None:
+    def keep(self, done: Comparison) -> None:
         """Remember a finished run; a cache that cannot be written costs time only."""
         if self._inputs is None or done.besides or done.shard:
             return
@@ -145,7 +164,7 @@ class Witness:
             "base": str(self._base),
             "inputs": self._inputs,
             "files": list(map(str, done.files)),
-            "cells": cells,
+            "cells": done.cells,
         }
         try:
             record["state"] = _folder_state(done.folder)

@@ -10,14 +10,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Self
 
 EXIT_INTERRUPTED = 130
 _SHOW_CURSOR = "\033[?25h"
-_CLEAR_LINE = "\r\033[2K"  # of a progress bar, which is drawn again below
+_CLEAR_LINE = "\r\033[2K"  # of a progress bar
 _SOON = "aurac: interrupted: stops after this pass of the model (once more: at once)"
 _AT_ONCE = "aurac: stopped at once; finished cells are kept, the same command goes on after them"
 
@@ -26,7 +25,7 @@ class Interrupted(KeyboardInterrupt):
     """The user or the system asked the run to end; what is done is kept."""
 
 
-def _say(text: str, *, ends: bool) -> None:
+def _write(text: str, *, ends: bool = False) -> None:
     """Write a line from within a signal handler, past all buffers and locks."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         descriptor = sys.stderr.fileno()
@@ -39,12 +38,13 @@ class Interrupts:
     """Turns signals into an orderly end; a context, and without effect beside the main thread.
 
     Within `working()` a signal is only remembered, and `check()` raises at a safe place. Elsewhere
-    it raises at once. A second signal ends the process at once. Both are said on standard error.
+    it raises at once. A second signal ends the process at once. Standard error tells of both.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self._working = False
+        self._say: Callable[[str], None] = _write
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -63,14 +63,23 @@ class Interrupts:
             signal.signal(number, handler)
         self._before.clear()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _on_signal(self, *_: object) -> None:
         if self.requested:
-            _say(_AT_ONCE, ends=True)
+            _write(_AT_ONCE, ends=True)
             os._exit(EXIT_INTERRUPTED)
         self.requested = True
         if not self._working:
             raise Interrupted
-        _say(_SOON, ends=False)
+        self._say(_SOON)
+
+    @contextlib.contextmanager
+    def saying(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Within this block the first signal is told by `say`, which must not write by itself."""
+        self._say = say
+        try:
+            yield
+        finally:
+            self._say = _write
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from aurac.adapters.truncate import Basis, Rescale
     from aurac.models.base import LoadedBase
+    from aurac.runs.schema import Role
     from aurac.runs.store import Cell
     from aurac.tasks.task import BuiltTask
 
@@ -42,7 +43,7 @@ class Variant:
     adapter: Adapter
     basis: Basis
     rescale: Rescale
-    role: str
+    role: Role
     ranks: tuple[int, ...]
     fit_factors: dict[int, float] | None = None
 

@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.area import quadrature_weights
+from aurac.curves.area import AXES, quadrature_weights
 from aurac.curves.curve import Curve
-from aurac.curves.html import fraction, picture, table, text
+from aurac.curves.display import percent, picture, table, text
+from aurac.runs.schema import (
+    AdapterRecord,
+    Area,
+    Areas,
+    AxisWeights,
+    CurveRecord,
+    EngineTotals,
+    TaskRecord,
+)
 from aurac.stats.analysis import score_curve
 from aurac.stats.intervals import mean_interval
 from aurac.stats.mean import layout_of
@@ -21,7 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.runs.plan import Variant
-    from aurac.runs.schema import EngineCounts
+    from aurac.runs.schema import EngineCounts, FailedCell, Results
+    from aurac.stats.mean import Estimate
     from aurac.tasks.task import BuiltTask
 
 
@@ -31,50 +41,54 @@ class Comparison:
 
     Attributes:
         folder: The run folder; where that holds more than was asked for, a folder in it.
-        shard: (number, of) where only that share was computed; there are no results then.
+        results: Of a shard: nothing but its failures.
+        files: What was written.
+        cells: How many cells were planned; of a shard, in its share.
+        shard: (number, of) where only that share was computed.
         besides: What else the run folder holds, in words; empty where there is nothing else.
     """
 
     folder: Path
-    results: dict[str, Any]
+    results: Results
     files: tuple[Path, ...]
+    cells: int
     shard: tuple[int, int] | None = None
     besides: str = ""
 
     @property
-    def failures(self) -> list[dict[str, Any]]:
+    def failures(self) -> list[FailedCell]:
         """Cells that could not be evaluated; the command line exits with 3 if there are any."""
-        return list(self.results["failures"])
+        return self.results.failures
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         return results_html(self.results, self.folder)
 
 
-def results_html(results: Mapping[str, Any], folder: object) -> str:
+def results_html(results: Results, folder: object) -> str:
     """The content of a `results.json`: for each task a picture and the AURAC of every curve."""
     parts = []
-    for task in dict.fromkeys(curve["task"] for curve in results["curves"]):
-        own = [curve for curve in results["curves"] if curve["task"] == task]
-        own.sort(key=lambda curve: -(curve["score"]["log2"]["value"] if curve["score"] else -1.0))
-        points = [(curve["id"], curve["ranks"], curve["accuracy"]) for curve in own]
-        parts.append(f"<p><strong>{text(task)}</strong> · {text(own[0]['metric'])}</p>")
-        parts.append(picture(points, own[0]["baseline"]))
+    for task in dict.fromkeys(curve.task for curve in results.curves):
+        own = [curve for curve in results.curves if curve.task == task]
+        own.sort(key=lambda curve: -(curve.score.log2.value if curve.score else -1.0))
+        points = [(curve.id, curve.ranks, curve.accuracy) for curve in own]
+        parts.append(f"<p><strong>{text(task)}</strong> · {text(own[0].metric)}</p>")
+        parts.append(picture(points, own[0].baseline))
         parts.append(
-            table(["curve", "AURAC log2", "95% interval", "documents"], map(_result_row, own))
+            table(["curve", "AURAC, log2 (%)", "95 % interval", "documents"], map(_result_row, own))
         )
-    failed = len(results["failures"])
+    failed = len(results.failures)
     lost = f" · {failed} cells failed" if failed else ""
     return f"<div>{''.join(parts)}<p>{text(folder)}{lost}</p></div>"
 
 
-def _result_row(curve: Mapping[str, Any]) -> list[object]:
-    name = f"{curve['id']}{' (published inference)' if curve['role'] == 'published' else ''}"
-    if not curve["score"]:
-        return [name, "–", curve["score_reason"] or "–", curve["n_docs"]]
-    area = curve["score"]["log2"]
-    between = "–" if area["low"] is None else f"{area['low']:.4f} to {area['high']:.4f}"
-    return [name, fraction(area["value"]), between, curve["n_docs"]]
+def _result_row(curve: CurveRecord) -> list[object]:
+    name = f"{curve.id}{' (published inference)' if curve.role == 'published' else ''}"
+    if not curve.score:
+        return [name, "–", curve.score_reason or "–", curve.n_docs]
+    area = curve.score.log2
+    between = "–" if area.low is None else f"{percent(area.low)} to {percent(area.high)}"
+    return [name, percent(area.value), between, curve.n_docs]
 
 
 @dataclass(frozen=True)
@@ -92,10 +106,9 @@ class Point:
     path: str
 
 
-def engine_row(counts: EngineCounts) -> dict[str, Any]:
-    """The totals of `engine`."""
-    names = ("computed_tokens", "distinct_tokens", "passes", "forward_seconds", "flops", "paths")
-    return {name: getattr(counts, name) for name in names}
+def engine_totals(counts: EngineCounts) -> EngineTotals:
+    """What `results.json` says of the engine."""
+    return EngineTotals(**{n: getattr(counts, n) for n in EngineTotals.__struct_fields__})
 
 
 @dataclass(frozen=True)
@@ -142,12 +155,12 @@ class TaskCells:
         return paths if self.task.members else paths[0]
 
 
-def curve_row(variant: Variant, cells: TaskCells, base_name: str) -> dict[str, Any]:
-    """One element of `curves`: a variant on a task."""
+def curve_record(variant: Variant, cells: TaskCells, base_name: str) -> CurveRecord:
+    """A variant on a task."""
     task, adapter = cells.task, variant.adapter
     columns = {rank: cells.scores(variant, rank) for rank in variant.ranks}
     known = {rank: column for rank, column in columns.items() if not isinstance(column, str)}
-    missing = {str(rank): column for rank, column in columns.items() if isinstance(column, str)}
+    missing = {rank: column for rank, column in columns.items() if isinstance(column, str)}
     baseline = cells.scores(None, 0)
     labels = {
         "adapter": variant.name,
@@ -162,111 +175,95 @@ def curve_row(variant: Variant, cells: TaskCells, base_name: str) -> dict[str, A
         if known
         else None
     )
-    points = _points(curve, variant.ranks)
-    row: dict[str, Any] = {
-        "id": variant.label,
-        "adapter": variant.name,
-        "method": adapter.method,
-        "base": base_name,
-        "task": task.name,
-        "metric": task.metric,
-        "basis": variant.basis,
-        "rescale": variant.rescale,
-        "default": variant.role == "default",
-        "role": variant.role,
-        "ranks": list(variant.ranks),
-        **points,
-        "missing": missing,
-        "baseline": None if isinstance(baseline, str) else float(baseline.mean()),
-        "baseline_reason": baseline if isinstance(baseline, str) else None,
-        "trained_rank": adapter.rank,
-        "parameters": [adapter.parameters(rank) for rank in variant.ranks],
-        "bytes": [adapter.bytes(rank) for rank in variant.ranks],
-        "fit_factors": (
-            {str(r): f for r, f in variant.fit_factors.items()} if variant.fit_factors else None
-        ),
-        "n_docs": len(task.doc_ids),
-        "near_ties": [cells.near_ties(variant, rank) for rank in variant.ranks],
-        "cells": {str(rank): cells.paths(variant, rank) for rank in variant.ranks},
-        "baseline_cell": cells.paths(None, 0),
-    }
-    return {**row, **_score_fields(curve, missing)}
+    return CurveRecord(
+        id=variant.label,
+        adapter=variant.name,
+        method=adapter.method,
+        base=base_name,
+        task=task.name,
+        metric=task.metric,
+        basis=variant.basis,
+        rescale=variant.rescale,
+        default=variant.role == "default",
+        role=variant.role,
+        ranks=list(variant.ranks),
+        missing=missing,
+        baseline=None if isinstance(baseline, str) else float(baseline.mean()),
+        baseline_reason=baseline if isinstance(baseline, str) else None,
+        trained_rank=adapter.rank,
+        parameters=[adapter.parameters(rank) for rank in variant.ranks],
+        bytes=[adapter.bytes(rank) for rank in variant.ranks],
+        fit_factors=dict(variant.fit_factors) if variant.fit_factors else None,
+        n_docs=len(task.doc_ids),
+        near_ties=[cells.near_ties(variant, rank) for rank in variant.ranks],
+        cells={rank: cells.paths(variant, rank) for rank in variant.ranks},
+        baseline_cell=cells.paths(None, 0),
+        **_points(curve, variant.ranks),
+        **_score_fields(curve, missing),
+    )
 
 
-def _points(curve: Curve | None, ranks: Sequence[int]) -> dict[str, list[float | None]]:
+def _points(curve: Curve | None, ranks: Sequence[int]) -> dict[str, Any]:
     """Accuracy and its pointwise 95 % interval at each rank, None where there is no cell."""
-    columns: dict[str, list[float | None]] = {
-        "accuracy": [],
-        "accuracy_low": [],
-        "accuracy_high": [],
-    }
-    at = {} if curve is None else {rank: k for k, rank in enumerate(curve.ranks)}
-    layout = None if curve is None or curve.outcomes is None else layout_of(curve)
-    for rank in ranks:
-        if curve is None or curve.outcomes is None or layout is None or rank not in at:
-            for column in columns.values():
-                column.append(None)
-            continue
-        found = mean_interval(curve.outcomes[at[rank]], layout, 0.95)
-        columns["accuracy"].append(found.value)
-        columns["accuracy_low"].append(found.low)
-        columns["accuracy_high"].append(found.high)
-    return columns
+    known = {}
+    if curve is not None and curve.outcomes is not None:
+        layout = layout_of(curve)
+        means = [mean_interval(row, layout, 0.95) for row in curve.outcomes]
+        known = {r: (m.value, m.low, m.high) for r, m in zip(curve.ranks, means, strict=True)}
+    rows = [known.get(rank, (None, None, None)) for rank in ranks]
+    names = ("accuracy", "accuracy_low", "accuracy_high")
+    return {name: [row[k] for row in rows] for k, name in enumerate(names)}
 
 
-def _score_fields(curve: Curve | None, missing: Mapping[str, str]) -> dict[str, Any]:
-    reason = None
+def _score_fields(curve: Curve | None, missing: Mapping[int, str]) -> dict[str, Any]:
     if missing:
-        reason = f"no accuracy at rank {', '.join(missing)}: a missing rank is never imputed"
-    elif curve is None or len(curve.ranks) < 2:
-        reason = "an area needs at least two ranks"
-    if reason or curve is None:
-        return {
-            "score": None,
-            "score_method": None,
-            "score_notes": [],
-            "score_reason": reason,
-            "weights": None,
-            "drops": [],
-        }
-    found = score_curve(curve).to_dict(details=True)
+        ranks = ", ".join(map(str, missing))
+        return {"score_reason": f"no accuracy at rank {ranks}: a missing rank is never imputed"}
+    if curve is None or len(curve.ranks) < 2:
+        return {"score_reason": "an area needs at least two ranks"}
+    row = score_curve(curve)
+    if row.log2 is None or row.linear is None or row.mean is None:
+        return {"score_reason": row.reason}
     return {
-        "score": {name: found[name] for name in ("log2", "linear", "mean")},
-        "score_method": found["method"],
-        "score_notes": found["notes"],
-        "score_reason": None,
-        "weights": {
-            axis: [float(w) for w in quadrature_weights(curve.ranks, axis)]
-            for axis in ("log2", "linear")
-        },
-        "drops": found["drops"],
+        "score": Areas(log2=_area(row.log2), linear=_area(row.linear), mean=row.mean),
+        "score_method": row.log2.method,
+        "score_notes": list(row.notes),
+        "weights": AxisWeights(
+            **{axis: list(map(float, quadrature_weights(curve.ranks, axis))) for axis in AXES}
+        ),
+        "drops": list(row.drops),
     }
 
 
-def adapter_row(name: str, variant: Variant) -> dict[str, Any]:
-    """One element of `adapters`."""
+def _area(estimate: Estimate) -> Area:
+    e = estimate
+    return Area(value=e.value, se=e.se, low=e.low, high=e.high)
+
+
+def adapter_record(name: str, variant: Variant) -> AdapterRecord:
+    """An adapter under the name that it has in the run."""
     adapter = variant.adapter
     nesting = adapter.nesting
-    return {
-        "name": name,
-        "path": _shown_path(adapter.source),
-        "format": adapter.format,
-        "sha256": adapter.sha256,
-        "method": adapter.method,
-        "nested_ranks": list(nesting.ranks) if nesting else None,
-        "weights": list(nesting.weights) if nesting else None,
-        "update": nesting.update if nesting else None,
-        "rule": adapter.rule,
-        "alpha": adapter.alpha,
-        "trained_rank": adapter.rank,
-        "ranks_of_modules": list(adapter.ranks),
-        "modules": len(adapter.modules),
-        "parameters": adapter.parameters(adapter.rank),
-        "bytes": adapter.bytes(adapter.rank),
-        "notes": list(adapter.notes),
-        "recipe": dict(adapter.recipe) if adapter.recipe else None,
-        "seed": adapter.seed,
-    }
+    return AdapterRecord(
+        name=name,
+        path=_shown_path(adapter.source),
+        format=adapter.format,
+        sha256=adapter.sha256,
+        method=adapter.method,
+        nested_ranks=list(nesting.ranks) if nesting else None,
+        weights=list(nesting.weights) if nesting else None,
+        update=nesting.update if nesting else None,
+        rule=adapter.rule,
+        alpha=adapter.alpha,
+        trained_rank=adapter.rank,
+        ranks_of_modules=list(adapter.ranks),
+        modules=len(adapter.modules),
+        parameters=adapter.parameters(adapter.rank),
+        bytes=adapter.bytes(adapter.rank),
+        notes=list(adapter.notes),
+        recipe=dict(adapter.recipe) if adapter.recipe else None,
+        seed=adapter.seed,
+    )
 
 
 def _shown_path(source: Path | None) -> str | None:
@@ -279,14 +276,18 @@ def _shown_path(source: Path | None) -> str | None:
         return str(source)
 
 
-def task_row(task: BuiltTask, limit: float | None) -> dict[str, Any]:
-    """One element of `tasks`."""
-    return {
+def task_record(
+    task: BuiltTask, limit: float | None, documents: str, requests: str | None
+) -> TaskRecord:
+    """A task, and the files that its documents and requests lie in."""
+    return TaskRecord(
         **task.identity(),
-        "metric": task.metric,
-        "metrics": list(task.metrics),
-        "cluster": task.cluster,
-        "limit": limit,
-        "members": [member.name for member in task.members],
-        "group": task.group,
-    }
+        metric=task.metric,
+        metrics=list(task.metrics),
+        cluster=task.cluster,
+        limit=limit,
+        members=[member.name for member in task.members],
+        group=task.group,
+        documents=documents,
+        requests=requests,
+    )

@@ -1,4 +1,4 @@
-"""The records of a run folder, typed: what a cell is, and the lines of its file.
+"""The records of a run folder, typed: `results.json`, cells and the lines of their files.
 
 A cell is one truncation of one adapter on one task. Its file grows by blocks of documents: a first
 line with the cell's identity, then a line for each block. Every line carries the hash of its
@@ -7,20 +7,24 @@ content, so that a line that was cut off or changed is told from a whole one.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from aurac.files import sha256_json
+from aurac.errors import RunFolderError
+from aurac.files import sha256_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 CELL_SCHEMA = 2
+RESULTS_SCHEMA = 1
+RESULTS_FILE = "results.json"
+REQUEST_FILE = "run.json"
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
 _OPTIONAL = {"system_instruction", "fewshot_as_multiturn", "gen_kwargs"}
@@ -211,113 +215,479 @@ class Recount(msgspec.Struct, frozen=True):
     """Nothing but the number of documents at the end of its line."""
 
 
-_KINDS: dict[str, type[Any]] = {
+LINES: dict[str, type[Any]] = {
     "cell": CellHead,
     "block": Block,
     "aggregates": Aggregates,
     "recount": Recount,
 }
-_NAMES = {kind: name for name, kind in _KINDS.items()}
 Line = CellHead | Block | Aggregates | Recount
 
 
-class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of a cell's file.
+
+    Attributes:
+        kind: Which record `content` is, see `LINES`.
+        sha256: Of the text of `content`.
+        documents: How many of the documents that are asked for the file holds with this line; the
+            last thing in the line, so that a look at the end of a file tells.
+    """
+
     kind: str
     content: msgspec.Raw
     sha256: str
     documents: int
 
 
-class _Schema(msgspec.Struct, frozen=True):
+class SchemaNumber(msgspec.Struct, frozen=True):
+    """Which schema a record follows, whatever else it holds."""
+
+    schema: Any
+
+
+def _number(value: Any) -> float | int:
+    """A number of numpy as one of Python's."""
+    number: float | int = value.item()
+    return number
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a JSON file of the run folder; its keys are the fields, in this order."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        plain: dict[str, Any] = msgspec.to_builtins(self, str_keys=True, enc_hook=_number)
+        return plain
+
+
+Role = Literal["default", "published", "extra"]
+
+
+class Area(_Record, frozen=True, kw_only=True):
+    """AURAC on one axis, a fraction, with its standard error and 95 % interval."""
+
+    value: float
+    se: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Areas(_Record, frozen=True, kw_only=True):
+    """AURAC of a curve on both axes, and the plain mean over its ranks."""
+
+    log2: Area
+    linear: Area
+    mean: float
+
+
+class AxisWeights(_Record, frozen=True, kw_only=True):
+    """Quadrature weights of the ranks on each axis, summing to 1."""
+
+    log2: list[float] | None = None
+    linear: list[float] | None = None
+
+
+class CurveRecord(_Record, frozen=True, kw_only=True):
+    """One adapter, truncated one way, on one task; lists have an element for each rank.
+
+    Attributes:
+        id: Unique within the task.
+        adapter, method, base, task: Names.
+        metric: lm-eval's metric and filter that is the accuracy.
+        basis, rescale: How the adapter was truncated.
+        default: Whether it is the curve that the adapter is compared by.
+        role: `default`; `published`: an adapter with a recorded P under the published inference;
+            `extra`: a further truncation that was asked for.
+        ranks: In ascending order.
+        accuracy, accuracy_low, accuracy_high: Fractions, with 95 % intervals; null: see `missing`.
+        missing: Rank → why it has no accuracy.
+        baseline: Accuracy of the base, rank 0.
+        trained_rank: The adapter's own rank.
+        parameters, bytes: Of the adapter truncated to each rank.
+        fit_factors: Rank → factor, where the rescale is `fit`.
+        n_docs: Documents that these results are about; cells may hold more.
+        near_ties: Documents with a decision within rounding; null where that was not counted.
+        cells: Rank → file in the run folder; of a group of tasks a file for each member.
+        baseline_cell: That of the base.
+        score: AURAC; null: see `score_reason`.
+        score_method: How the interval of `score` was computed.
+        score_notes: What a reader of the interval should know.
+        drops: `[rank, next rank, loss]` wherever accuracy falls.
+    """
+
+    id: str = ""
+    adapter: str
+    method: str | None = None
+    base: str | None = None
+    task: str
+    metric: str
+    basis: str = "prefix"
+    rescale: str = "not recorded"
+    default: bool = True
+    role: Role = "default"
+    ranks: list[int]
+    accuracy: list[float | None]
+    accuracy_low: list[float | None] = []
+    accuracy_high: list[float | None] = []
+    missing: dict[int, str] = {}
+    baseline: float | None = None
+    baseline_reason: str | None = None
+    trained_rank: int | None = None
+    parameters: list[int | None] = []
+    bytes: list[int | None] = []
+    fit_factors: dict[int, float] | None = None
+    n_docs: int | None = None
+    near_ties: list[int | None] = []
+    cells: dict[int, str | list[str] | None] = {}
+    baseline_cell: str | list[str] | None = None
+    score: Areas | None = None
+    score_method: str | None = None
+    score_notes: list[str] = []
+    score_reason: str | None = None
+    weights: AxisWeights | None = None
+    drops: list[tuple[int, int, float]] = []
+
+    def __post_init__(self) -> None:
+        """Refuse lists that do not match the ranks.
+
+        Raises:
+            ValueError: Naming the first that does not.
+        """
+        for name in _BY_RANK:
+            column = getattr(self, name)
+            if len(column) != len(self.ranks) and (column or name == "accuracy"):
+                raise ValueError(f"{name} has {len(column)} values for {len(self.ranks)} ranks")
+
+    def files(self, rank: int) -> list[str]:
+        """The cells of a rank (0: the base) in the run folder; none where it has no accuracy."""
+        where = self.cells.get(rank) or (self.baseline_cell if rank == 0 else None)
+        return [where] if isinstance(where, str) else list(where or ())
+
+
+_BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes", "near_ties")
+
+
+class TaskRecord(_Record, frozen=True, kw_only=True):
+    """A task as it was evaluated.
+
+    Attributes:
+        version, output_type, num_fewshot, lm_eval: As lm-eval has them.
+        system_instruction, fewshot_as_multiturn, gen_kwargs: Left out at lm-eval's defaults.
+        metric: The one that is the accuracy; `metrics` are all that the cells hold.
+        cluster: Field of the documents by which they are clustered.
+        limit: How many documents were asked for; null: all.
+        members: Tasks of a group.
+        group: The group that it was asked for in.
+        documents: File with questions, references and identities of the documents.
+        requests: File with prompts and lm-eval's configuration; null for a group.
+    """
+
+    name: str
+    version: str = ""
+    output_type: str | None = None
+    num_fewshot: int | None = None
+    fewshot: str | None = None
+    chat_template: bool | None = None
+    system_instruction: str | UnsetType = UNSET
+    fewshot_as_multiturn: bool | UnsetType = UNSET
+    gen_kwargs: str | UnsetType = UNSET
+    n_docs: int | None = None
+    documents_sha256: str | None = None
+    prompts_sha256: str | None = None
+    lm_eval: str | None = None
+    metric: str | None = None
+    metrics: list[str] = []
+    cluster: str | None = None
+    limit: int | float | None = None
+    members: list[str] = []
+    group: str | None = None
+    documents: str | None = None
+    requests: str | None = None
+
+
+class AdapterRecord(_Record, frozen=True, kw_only=True):
+    """An adapter as it was read; sizes are those of its full rank."""
+
+    name: str
+    path: str | None = None
+    format: str | None = None
+    sha256: str | None = None
+    method: str | None = None
+    nested_ranks: list[int] | None = None
+    weights: list[int | float] | None = None
+    update: str | None = None
+    rule: str | None = None
+    alpha: int | float | None = None
+    trained_rank: int | None = None
+    ranks_of_modules: list[int] = []
+    modules: int | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+    notes: list[str] = []
+    recipe: dict[str, Any] | None = None
+    seed: int | None = None
+
+
+class Failure(_Record, frozen=True, kw_only=True):
+    """`failed/<key>.json`: why a cell could not be computed.
+
+    Attributes:
+        schema: 1.
+        identity: Of the cell; its hash is `key`.
+        cell: The cell in words.
+        reason: One line.
+        kind: Name of the exception.
+        seconds: What was spent on it.
+    """
+
+    schema: int = 1
+    key: str
+    identity: CellIdentity
+    cell: str = ""
+    reason: str
+    kind: str = ""
+    seconds: float = 0.0
+
+
+class FailedCell(_Record, frozen=True, kw_only=True):
+    """A cell that could not be computed; of the base, `adapter` and `curve` are null."""
+
+    adapter: str | None = None
+    curve: str | None = None
+    task: str
+    rank: int
+    reason: str
+
+
+class EngineTotals(_Record, frozen=True, kw_only=True):
+    """What all cells cost together; null was not counted."""
+
+    computed_tokens: float | None = None
+    distinct_tokens: float | None = None
+    passes: float | None = None
+    forward_seconds: float | None = None
+    flops: float | None = None
+    paths: list[str] = []
+
+
+class BaseRecord(_Record, frozen=True, kw_only=True):
+    """The base model and the hash of its weights."""
+
+    name: str | None = None
+    sha256: str | None = None
+
+
+class RunSettings(_Record, frozen=True, kw_only=True):
+    """The settings of the command."""
+
+    ranks: str | list[int] = "pow2"
+    basis: list[str] = []
+    rescale: list[str] | None = None
+    num_fewshot: int | None = None
+    fewshot: str | None = None
+    limit: int | float | None = None
+    split: str | None = None
+    chat_template: bool = False
+    system_instruction: str | UnsetType = UNSET
+    fewshot_as_multiturn: bool | UnsetType = UNSET
+    gen_kwargs: str | UnsetType = UNSET
+    cluster: dict[str, str] = {}
+    device_map: str | dict[str, Any] | None = None
+    data: dict[str, str] = {}
+    batching: str | None = None
+
+
+class Provenance(_Record, frozen=True, kw_only=True):
+    """What produced the results: command, times (UTC), device, versions, settings."""
+
+    command: str | None = None
+    started: str | None = None
+    finished: str | None = None
+    seconds: float | None = None
+    seed: int | None = None
+    dtype: str | None = None
+    device: str | None = None
+    base: BaseRecord = BaseRecord()
+    versions: dict[str, str] = {}
+    machine: dict[str, Any] = {}
+    settings: RunSettings = RunSettings()
+
+
+class Results(_Record, frozen=True, kw_only=True):
+    """`results.json`: the curves of a run, their scores, and what produced them.
+
+    Attributes:
+        schema: 1.
+        aurac: The version that wrote it.
+        groups: Recipe group → names of the adapters that are seeds of one recipe, as named in the
+            command; recorded seeds are found anew.
+        failures: Cells that could not be computed.
+    """
+
     schema: int
+    aurac: str = "unknown"
+    curves: list[CurveRecord]
+    tasks: list[TaskRecord] = []
+    adapters: list[AdapterRecord] = []
+    groups: dict[str, list[str]] = {}
+    failures: list[FailedCell] = []
+    engine: EngineTotals = EngineTotals()
+    provenance: Provenance = Provenance()
+
+    @classmethod
+    def read(cls, folder: Path) -> Results:
+        """The `results.json` of a run folder.
+
+        Raises:
+            RunFolderError: Missing, not JSON, of another schema, or not of this form.
+        """
+        path = folder / RESULTS_FILE
+        if not path.is_file():
+            raise RunFolderError(
+                f"{folder} holds no {RESULTS_FILE}",
+                expected="a run folder",
+                fix="run `aurac compare … --out FOLDER` first, or let an interrupted run finish",
+            )
+        schema = read_record(path, SchemaNumber).schema
+        if schema != RESULTS_SCHEMA:
+            raise RunFolderError(
+                f"{path} has schema {schema!r}", expected=f"schema {RESULTS_SCHEMA}"
+            )
+        return read_record(path, cls)
+
+    def write(self, folder: Path) -> None:
+        """Write it as `results.json` of a run folder.
+
+        Raises:
+            ValueError: A number that JSON cannot hold.
+            OSError: The folder cannot be written.
+        """
+        write_json(folder / RESULTS_FILE, self.to_dict())
+
+    def task(self, name: str) -> TaskRecord:
+        """The task of this name; an empty record where there is none."""
+        return next((task for task in self.tasks if task.name == name), TaskRecord(name=name))
+
+    def files(self) -> set[str]:
+        """All files in the run folder that are named."""
+        named = [file for task in self.tasks for file in (task.documents, task.requests) if file]
+        for curve in self.curves:
+            named += [file for rank in (0, *curve.ranks) for file in curve.files(rank)]
+        return set(named)
 
 
-class NewerSchemaError(Exception):
-    """A line of a schema that this version does not know; its argument is the number."""
+class RequestSettings(_Record, frozen=True, kw_only=True):
+    """What must be the same for two requests to share a run folder."""
+
+    base_sha256: str | None = None
+    dtype: str | None = None
+    device_kind: str | None = None
+    batching: str | None = None
+    seed: int | None = None
+    fewshot: str | None = None
+    num_fewshot: int | None = None
+    chat_template: bool | str | None = None
+    split: str | None = None
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool | None = None
+    gen_kwargs: str | None = None
 
 
-def encode_line(content: Line, documents: int) -> bytes:
-    """A line of a cell's file.
+class RequestedTask(_Record, frozen=True, kw_only=True):
+    """A task's first prompt, hashed, and how many documents were asked for."""
 
-    Args:
-        content: What it says.
-        documents: How many of the documents that are asked for the file holds with this line; the
-            last thing in the line, so that a look at the end of a file tells.
+    first_prompt: str
+    documents: int
+
+
+class RunRequest(_Record, frozen=True, kw_only=True):
+    """`run.json`: all that was ever asked for in a run folder.
+
+    Attributes:
+        schema: 1.
+        adapters: Name → SHA-256.
+        curves: Label and ranks of each.
+    """
+
+    schema: int = 1
+    settings: RequestSettings
+    adapters: dict[str, str]
+    curves: list[tuple[str, list[int]]]
+    tasks: dict[str, RequestedTask]
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRequest | None:
+        """The request that a run folder records; None where it cannot be read."""
+        try:
+            return read_record(folder / REQUEST_FILE, cls)
+        except RunFolderError:
+            return None
+
+
+class TaskDocuments(_Record, frozen=True, kw_only=True):
+    """The documents of a task for people: questions and references, and their identities.
+
+    Attributes:
+        doc_ids: n identities; in a group `member index:doc_id`.
+        questions, targets: n texts; null where the task has no text.
+        choices: n lists of texts; null where the task offers none.
+        keys: Of a task: how the cells name the documents. Null for a group.
+        clusters: What documents share; null where they are independent.
+    """
+
+    doc_ids: list[str]
+    questions: list[str | None] = []
+    targets: list[str | None] = []
+    choices: list[list[str] | None] | None = None
+    keys: list[DocumentKey] | None = None
+    clusters: list[str] | None = None
+
+
+_R = TypeVar("_R", bound=msgspec.Struct)
+
+
+def read_record(path: Path, kind: type[_R]) -> _R:
+    """A record from a JSON file.
 
     Raises:
-        ValueError: A metric that is no finite number, which JSON cannot hold.
+        RunFolderError: It cannot be read, or does not have this form; says where.
     """
-    _check_finite(content)
     try:
-        raw = msgspec.json.encode(content)
-    except UnicodeEncodeError:
-        raw = msgspec.json.encode(_encodable(msgspec.to_builtins(content)))
-    envelope = _Envelope(
-        kind=_NAMES[type(content)],
-        content=msgspec.Raw(raw),
-        sha256=hashlib.sha256(raw).hexdigest(),
-        documents=documents,
-    )
-    return msgspec.json.encode(envelope) + b"\n"
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunFolderError(f"{path} cannot be read ({error})") from error
 
 
-def _check_finite(content: Line) -> None:
-    columns: Mapping[str, list[float]] = {}
-    if isinstance(content, Block):
-        columns = content.metrics
-    elif isinstance(content, Aggregates):
-        columns = {key: [value] for key, value in content.values.items()}
-    for key, column in columns.items():
-        if not all(map(math.isfinite, column)):
-            raise ValueError(f"metric {key} is not a finite number for every document")
-
-
-def _encodable(value: Any) -> Any:
-    """Text with unpaired surrogates, which UTF-8 cannot hold, spells them out."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
-    return [_encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def decode_line(line: bytes) -> Line:
-    """The content of a line.
-
-    Raises:
-        NewerSchemaError: It is whole, and the first line of a cell of a newer schema.
-        ValueError: It is cut off, changed, or none of these records.
-    """
-    envelope = msgspec.json.decode(line, type=_Envelope)
-    raw = bytes(envelope.content)
-    if hashlib.sha256(raw).hexdigest() != envelope.sha256:
-        raise ValueError("its hash does not hold")
-    if envelope.kind == _NAMES[CellHead]:
-        schema = msgspec.json.decode(raw, type=_Schema).schema
-        if schema > CELL_SCHEMA:
-            raise NewerSchemaError(schema)
-    if envelope.kind not in _KINDS:
-        raise ValueError(f"a line of kind {envelope.kind!r}")
-    content: Line = msgspec.json.decode(raw, type=_KINDS[envelope.kind])
-    return content
-
-
-def json_schema() -> dict[str, Any]:
+def cell_schema() -> dict[str, Any]:
     """JSON Schema of a line of a cell's file."""
-    records = (_Envelope, *_KINDS.values())
-    (envelope, *contents), definitions = msgspec.json.schema_components(
-        records, ref_template="#/$defs/{name}"
-    )
-    for definition in definitions.values():
-        if "description" in definition:
-            definition["description"] = inspect.cleandoc(definition["description"])
+    (envelope, *contents), definitions = _components(Envelope, *LINES.values())
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": _DIALECT,
         "title": f"A line of a cell's file, schema {CELL_SCHEMA}",
         "allOf": [envelope],
         "oneOf": [
             {"properties": {"kind": {"const": kind}, "content": content}}
-            for kind, content in zip(_KINDS, contents, strict=True)
+            for kind, content in zip(LINES, contents, strict=True)
         ],
         "$defs": definitions,
     }
+
+
+def results_schema() -> dict[str, Any]:
+    """JSON Schema of `results.json`."""
+    (results,), definitions = _components(Results)
+    title = f"{RESULTS_FILE}, schema {RESULTS_SCHEMA}"
+    return {"$schema": _DIALECT, "title": title, **results, "$defs": definitions}
+
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def _components(*kinds: type[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The JSON Schema of each record, and of the records in them."""
+    records, definitions = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
+    for definition in definitions.values():
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
+    return list(records), definitions

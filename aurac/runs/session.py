@@ -19,10 +19,9 @@ from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE
 from aurac.models.weights import quiet_transformers
 from aurac.runs.plan import PlannedCell, Variant, parse_ranks, plan, variants_of
-from aurac.runs.schema import ENGINE_VERSION
+from aurac.runs.schema import ENGINE_VERSION, RequestedTask, RequestSettings, RunRequest
 from aurac.runs.store import cannot_write
 from aurac.stats.groups import check_groups
-from aurac.tasks.options import PROMPTING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from aurac.tasks.task import BuiltTask
 
 logger = logging.getLogger(__name__)
-
-REQUEST_SCHEMA = 1
 
 
 @dataclass(eq=False)
@@ -91,34 +88,32 @@ class Session:
         leaves = [task for task in self.built if not task.members]
         return plan(self.variants, leaves, self.outline)
 
-    def request(self) -> dict[str, Any]:
-        """What makes two requests the same run: same settings.
+    def request(self) -> RunRequest:
+        """What a run folder records: requests with the same settings share one.
 
         Adapters, tasks, ranks and documents may be added.
         """
-        settings = self.settings
-        return {
-            "schema": REQUEST_SCHEMA,
-            "settings": {
-                "base_sha256": self.outline.sha256,
-                "dtype": self.outline.dtype,
-                "device_kind": self.outline.device.split(":")[0],
-                "batching": self.batching,
-                "seed": settings.task.seed,
-                "fewshot": settings.task.fewshot,
-                "num_fewshot": settings.task.num_fewshot,
-                "chat_template": settings.task.chat_template,
-                "split": settings.task.split,
-                **dict.fromkeys(PROMPTING),
-                **settings.task.prompting(),
-            },
-            "adapters": {name: adapter.sha256 for name, adapter in self.adapters.items()},
-            "curves": [[v.label, list(v.ranks)] for v in self.variants],
-            "tasks": {
-                task.name: {"first_prompt": task.prompt_hashes[0], "documents": task.n_docs}
+        task = self.settings.task
+        return RunRequest(
+            settings=RequestSettings(
+                base_sha256=self.outline.sha256,
+                dtype=self.outline.dtype,
+                device_kind=self.outline.device.split(":")[0],
+                batching=self.batching,
+                seed=task.seed,
+                fewshot=task.fewshot,
+                num_fewshot=task.num_fewshot,
+                chat_template=task.chat_template,
+                split=task.split,
+                **task.prompting(),
+            ),
+            adapters={name: adapter.sha256 for name, adapter in self.adapters.items()},
+            curves=[(v.label, list(v.ranks)) for v in self.variants],
+            tasks={
+                task.name: RequestedTask(first_prompt=task.prompt_hashes[0], documents=task.n_docs)
                 for task in self.built
             },
-        }
+        )
 
     def fit(self, folder: Path) -> None:
         """Find the factors of rescale `fit`, each once for all processes of the run folder.
@@ -149,7 +144,7 @@ class Session:
         from aurac.runs.fit import held_out_pairs
 
         pairs = [p for task in self.built if not task.members for p in held_out_pairs(task)]
-        settings = self.request()["settings"]
+        settings = self.request().settings.to_dict()
         asked = [variant.adapter.sha256, variant.basis, rank, ENGINE_VERSION]
         return sha256_json([*asked, settings, sha256_json(pairs)])
 

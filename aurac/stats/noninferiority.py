@@ -229,7 +229,7 @@ def loss_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple
         return exact_bound(loss, layout, alpha), f"Clopper-Pearson over {unit}"
     result = moments(loss, layout)
     plain = t_quantile(1.0 - alpha, result.df) * float(result.se)
-    careful = mover(loss, layout, 1.0 - 2.0 * alpha)[1]
+    careful = mover(loss, layout)(1.0 - 2.0 * alpha)[1]
     unseen = unseen_clusters(loss, layout, alpha)
     if unseen > max(plain, careful):
         return float(result.mean) + unseen, f"unseen clusters, {layout.describe()}"
@@ -254,7 +254,7 @@ def recipe_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tup
     parts = components([loss], [1], layout, signed=True)
     level, between = 1.0 - 2.0 * alpha, parts.groups[0].between
     # Few seeds that lose much are as skewed as few documents that do.
-    skew = mover(loss.mean(axis=1), Layout(seeds), level, unseen=False)[1] ** 2
+    skew = mover(loss.mean(axis=1), Layout(seeds), unseen=False)(level)[1] ** 2
     further = max(skew - t_quantile(1.0 - alpha, seeds - 1.0) ** 2 * between, 0.0)
     upper = parts.value + float(np.sqrt(parts.reach(level)[1] ** 2 + further))
     average, _ = loss_bound(loss.mean(axis=0), layout, alpha)

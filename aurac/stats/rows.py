@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aurac.stats.sentences import best_sentences, pair_sentence, points, rank_sentence
+from aurac.curves.display import points
+from aurac.stats.sentences import best_sentences, pair_sentence, rank_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +44,8 @@ class Options:
 
 
 def _fields(row: object, names: str) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in names.split()}
+    values = {name: getattr(row, name) for name in names.split()}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def _numbers(estimate: Estimate | None) -> dict[str, float | None]:
@@ -95,7 +97,8 @@ class ScoreRow:
         row = {"adapter": self.label, **_fields(self, "task ranks n_docs")}
         row |= {"log2": _numbers(self.log2), "linear": _numbers(self.linear), "mean": self.mean}
         if details:
-            row |= _fields(self, "metric seeds accuracy baseline reason drops notes")
+            row |= _fields(self, "metric seeds accuracy baseline reason notes")
+            row["drops"] = [list(drop) for drop in self.drops]
             row["method"] = self.log2.method if self.log2 else None
             row["missing"] = {str(r): why for r, why in self.missing.items()}
         return row

@@ -1,12 +1,10 @@
-"""The sentence that belongs beside a number, no stronger than the data; percent and points.
-
-Accuracies are fractions everywhere else. Here they become percent, and differences of accuracies
-points, for people to read.
-"""
+"""The sentence that belongs beside a number, no stronger than the data, in percent and points."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from aurac.curves.display import percent, points
 
 if TYPE_CHECKING:
     from aurac.stats.margins import MarginTest
@@ -14,21 +12,6 @@ if TYPE_CHECKING:
     from aurac.stats.noninferiority import NonInferiorRank
     from aurac.stats.paired import Difference
     from aurac.stats.rows import BestRow
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction in percent without the sign, such as "39.1"; a dash where it is not known."""
-    if value is None:
-        return "–"
-    text = f"{100 * value:.{digits}f}"
-    return text.replace("-", "−") if float(text) else text.lstrip("-")
-
-
-def points(value: float, *, signed: bool = False) -> str:
-    """A difference of fractions in points, such as "1.6 points", with a plus sign where asked."""
-    text = percent(value).removesuffix(".0") if value == round(value, 2) else percent(value)
-    plus = "+" if signed and value > 0 else ""
-    return f"{plus}{text} {'point' if text in ('1', '−1') else 'points'}"
 
 
 def interval(estimate: Estimate | None) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
+    from rich.live import Live
     from rich.progress import Progress
 
 _WIDE = 200  # a pipe has no width; a table takes what it needs
@@ -110,11 +111,11 @@ def stdout_console() -> Console:
 
 
 @contextmanager
-def drawn(bar: Progress) -> Iterator[None]:
-    """Within this block `bar` is drawn; what is written to the terminal appears above it.
+def drawn(display: Progress | Live) -> Iterator[None]:
+    """Within this block `display` is drawn; what is written to the terminal appears above it.
 
     Args:
-        bar: On `stderr_console()`, made with `redirect_stdout=False, redirect_stderr=False`:
+        display: On `stderr_console()`, made with `redirect_stdout=False, redirect_stderr=False`:
             rich's own redirection would let control characters of what is written through.
     """
     from rich.file_proxy import FileProxy
@@ -128,7 +129,7 @@ def drawn(bar: Progress) -> Iterator[None]:
             stream = getattr(sys, name)
             if stream.isatty():
                 stack.callback(give_back, name, stream)
-                above: Any = FileProxy(bar.console, stream)
+                above: Any = FileProxy(display.console, stream)
                 setattr(sys, name, VisibleStream(above))
-        stack.enter_context(bar)
+        stack.enter_context(display)
         yield

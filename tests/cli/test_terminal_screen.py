@@ -1,4 +1,4 @@
-"""On a real terminal: bars are drawn in place, and names of files stay text."""
+"""On a real terminal: tables and bars are drawn in place, and names of files stay text."""
 
 from __future__ import annotations
 
@@ -58,19 +58,29 @@ def compared(evil_adapter, tmp_path_factory) -> tuple[Terminal, Path]:
     return on_a_terminal(command), out
 
 
-def test_compare_draws_one_bar_in_place(compared):
-    found, _ = compared
+def test_compare_fills_in_a_table_of_curves(compared):
+    """Every frame has one table and one bar; a number that is there stays; the results follow."""
+    found, out = compared
     assert found.status == 0, found.lines
     assert_clean(found)
-    assert b"\x1b[2K" in found.sent  # drawn again over itself, at least when it ended
     assert found.screen.was_hidden
+    frames = [frame for frame in found.frames() if any("accuracy, %" in line for line in frame)]
+    known = []
+    for frame in frames:
+        assert sum("accuracy, %" in line for line in frame) == 1, frame
+        assert sum("left" in line and "%" in line for line in frame) <= 1, frame
+        [row] = [line for line in frame if "prefix" in line and "━" not in line and "%" not in line]
+        numbers = re.findall(r"\d+\.\d", row)
+        assert len(numbers) >= len(known)
+        known = numbers
+    [curve] = json.loads((out / "results.json").read_text())["curves"]
+    accuracies = [curve["baseline"], *curve["accuracy"]]
+    assert known == [f"{100 * accuracy:.1f}" for accuracy in accuracies]
     text = "\n".join(found.lines)
     assert text.count("4 of 4 cells to compute") == 1
-    bars = [line for line in found.lines if "%" in line and "left" in line]
-    assert len(bars) == 1, text
-    assert "100%" in bars[0]
+    assert "accuracy, %" not in text
     assert "4 of 4 cells finished in" in text
-    assert found.lines[-1].replace(" ", "").endswith("report.html") or "report" in text
+    assert "report" in found.lines[-1]
 
 
 def test_a_hostile_name_stays_text_on_a_terminal(compared):
@@ -134,16 +144,19 @@ def test_other_commands_leave_the_terminal_as_it_was(compared, evil_adapter, tmp
 
 ABOVE = r"""
 import logging, sys, time
-from types import SimpleNamespace
+from pathlib import Path
+from runs_doubles import Task, planned
 from aurac.cli._logging import quiet_libraries
 from aurac.terminal.console import visible_streams
+from aurac.runs.interrupts import Interrupts
 from aurac.runs.progress import SweepProgress
+from aurac.runs.store import CellStore
 
 evil = sys.argv[1]
-cell = SimpleNamespace(label=evil, task=SimpleNamespace(n_requests=4))
+[cell] = cells = planned(Task(evil, n=4))
 quiet_libraries(verbose=False)
 with visible_streams():
-    with SweepProgress([cell], 1) as bar:
+    with SweepProgress(cells, cells, CellStore(Path()), Interrupts()) as bar:
         bar.cell(cell)
         bar.documents(2)
         logging.getLogger("aurac.runs.store").warning("said by %s", evil)
@@ -162,21 +175,30 @@ def test_what_is_written_while_a_bar_is_drawn_appears_above_it(tmp_path):
     assert_clean(found)
     shown = "a\\u001b[2J\\u001b]0;title\\u0007b\\u009b31mc"
     assert found.lines[1:3] == [f"aurac: warning: said by {shown}", f"printed {shown}"]
-    places = {word: k for k, line in enumerate(found.lines) for word in line.split()[:1]}
-    assert places["printed"] < places["a\\x1b[2J\\x1b]0;title\\x07b\\x9b31mc"] < places["after"]
+    frames = [{line.split()[0]: k for k, line in enumerate(f)} for f in found.frames()]
+    [*_, places] = [frame for frame in frames if {"printed", "accuracy,"} <= frame.keys()]
+    assert places["printed"] < places["accuracy,"] < places["a\\x1b[2J\\x1b]0;title\\x07b\\x9b31mc"]
+    assert found.lines[-1] == "after"
     assert any("no newline" in line for line in found.lines)
 
 
 WORKING = r"""
 import time
-from types import SimpleNamespace
+from pathlib import Path
+from runs_doubles import Task, planned
 from aurac.terminal.console import visible_streams
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.progress import SweepProgress
+from aurac.runs.store import CellStore
 
-cell = SimpleNamespace(label="a cell", task=SimpleNamespace(n_requests=4))
-with visible_streams(), Interrupts() as interrupts, SweepProgress([cell], 1) as bar:
-    bar.cell(cell)
+cells = planned(Task("a cell", n=4))
+store = CellStore(Path())
+with (
+    visible_streams(),
+    Interrupts() as interrupts,
+    SweepProgress(cells, cells, store, interrupts) as bar,
+):
+    bar.cell(cells[0])
     with interrupts.working():
         time.sleep(60)
 """
@@ -194,5 +216,7 @@ def test_ctrl_c_says_what_happens_and_a_second_one_too():
     found = on_a_terminal(["-c", WORKING], look=press)
     assert found.status == 130
     assert_clean(found)
-    assert "aurac: interrupted: stops after this pass of the model" in found.lines[1]
+    frame = next(frame for frame in found.frames() if "once more" in frame[-1])
+    assert frame[-1].startswith("aurac: interrupted: stops after this pass of the model")
+    assert "a cell" in frame[-2]
     assert found.lines[-1].startswith("aurac: stopped at once; finished cells are kept")

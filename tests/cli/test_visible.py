@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 import aurac
 from aurac.cli import cli
-from aurac.runs.progress import SweepProgress
 from aurac.terminal.console import VisibleStream, spelled
 
 ROOT = Path(aurac.__file__).parents[1]
@@ -87,21 +86,6 @@ def test_an_error_is_spelled_out_and_streams_are_given_back(table):
     )  # fmt: skip
     assert bad.returncode == 2
     assert harmless(bad.stderr)
-
-
-def test_progress_lines_are_spelled_out(capsys, monkeypatch):
-    class Cell:
-        label = EVIL
-
-        class task:  # noqa: N801
-            n_requests = 3
-
-    with SweepProgress([Cell()], 1) as bar:
-        bar.cell(Cell())
-        bar.settled(Cell(), "done")
-    said = capsys.readouterr().err
-    assert "[2J" in said
-    assert harmless(said)
 
 
 @given(st.text(st.characters(), max_size=40))

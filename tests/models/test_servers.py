@@ -23,6 +23,7 @@ from support.adapters import load_with_peft, save_with_peft
 import aurac
 from aurac.cli import cli
 from aurac.readers.cells import StoredCells
+from aurac.runs.schema import Results
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -191,11 +192,11 @@ def test_the_pages_commands_give_the_numbers_of_compare(place, server):
 
 def test_the_texts_are_the_same_too(place, server):
     """After the test above: what was generated at each rank, token by token."""
-    results = json.loads((place / "run" / "results.json").read_text())
-    curve = next(c for c in results["curves"] if c["task"] == "tiny_text")
-    stored = StoredCells(place / "run", results["tasks"])
+    results = Results.read(place / "run")
+    curve = next(c for c in results.curves if c.task == "tiny_text")
+    stored = StoredCells(place / "run", results)
     for rank in (1, 2, 4):
-        (cell,) = stored.read("tiny_text", curve["cells"][str(rank)])
+        (cell,) = stored.read("tiny_text", curve.files(rank))
         said = cell.responses
         (log,) = (place / "logs" / "my_adapter" / f"rank_{rank}").rglob("samples_tiny_text_*")
         rows = [json.loads(line) for line in log.read_text().splitlines()]

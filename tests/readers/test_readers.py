@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_cells import make_identity, store_cell
+from msgspec.structs import replace
 
 from aurac.errors import DataError, RunFolderError
 from aurac.readers import read_curves
 from aurac.readers.run import arms_of
 from aurac.readers.table import curves_from_frame
-from aurac.runs.schema import DocumentKey
+from aurac.runs.schema import AdapterRecord, DocumentKey
 
 HEAD = "adapter,task,rank,doc_id,score\n"
 BODY = "a,t,1,x,0\na,t,1,y,1\na,t,2,x,1\na,t,2,y,1\n"
@@ -304,12 +305,12 @@ def test_seeds_of_one_recipe_are_found(tmp_path):
     run_folder(tmp_path / "run", recipes=recipes)
     assert read_curves(tmp_path / "run").groups == {"m + l": ["m", "l"]}
     rows = [
-        {"name": f"lora-seed{s}", "method": "lora", "recipe": {"lr": 1, "seed": s}, "seed": s}
+        AdapterRecord(name=f"lora-seed{s}", method="lora", recipe={"lr": 1, "seed": s}, seed=s)
         for s in range(3)
     ]
     assert arms_of(rows) == {"lora": ["lora-seed0", "lora-seed1", "lora-seed2"]}
-    assert arms_of([{**rows[0], "recipe": {"lr": 2}}, rows[1]]) == {}
-    assert arms_of([rows[0], {**rows[1], "seed": 0}]) == {}
+    assert arms_of([replace(rows[0], recipe={"lr": 2}), rows[1]]) == {}
+    assert arms_of([rows[0], replace(rows[1], seed=0)]) == {}
 
 
 def test_groups_of_tasks_concatenate_their_members(tmp_path):
@@ -335,7 +336,9 @@ def flip(path):
 def list_documents(folder, content, count):
     """Say which documents the results are about."""
     keys = [[str(d), "abcdefg"[d], "p"] for d in range(count)]
-    (folder / "documents.json").write_text(json.dumps({"keys": keys}))
+    (folder / "documents.json").write_text(
+        json.dumps({"doc_ids": [key[0] for key in keys], "keys": keys})
+    )
     content["tasks"] = [{"name": "t", "documents": "documents.json"}]
 
 
@@ -353,10 +356,13 @@ def test_results_are_about_the_documents_that_they_list(tmp_path):
     ("damage", "words"),
     [
         (lambda f, c: (f / "results.json").write_text("{"), "cannot be read"),
-        (lambda f, c: (f / "results.json").write_text("[]"), "holds a list"),
+        (lambda f, c: (f / "results.json").write_text("[]"), "Expected `object`, got `array`"),
         (lambda f, c: c.update(schema=9), "schema 9"),
         (lambda f, c: c.update(curves=[]), "holds no curves"),
-        (lambda f, c: c["curves"][0].pop("task"), "lacks or garbles"),
+        (
+            lambda f, c: c["curves"][0].pop("task"),
+            r"missing required field `task` - at `\$.curves\[0\]`",
+        ),
         (lambda f, c: first_cell(f, c).unlink(), "missing or damaged"),
         (lambda f, c: first_cell(f, c).write_text('{"metrics": {}}\n'), "missing or damaged"),
         (lambda f, c: flip(first_cell(f, c)), "missing or damaged"),

@@ -8,8 +8,8 @@ import pytest
 from report_runs import RunMaker, zoo_run
 
 from aurac.errors import RunFolderError
-from aurac.readers.cells import read_results
 from aurac.report.model import parse
+from aurac.runs.schema import Results
 
 
 def results(folder):
@@ -70,10 +70,10 @@ def test_nan_is_refused(tmp_path):
     maker.write()
     path = tmp_path / "results.json"
     path.write_text(json.dumps(maker.results()).replace('"mean":', '"mean": NaN, "x":', 1))
-    with pytest.raises(RunFolderError, match="NaN"):
-        read_results(tmp_path)
+    with pytest.raises(RunFolderError, match="JSON is malformed"):
+        Results.read(tmp_path)
 
 
 def test_no_run_folder(tmp_path):
     with pytest.raises(RunFolderError, match=r"no results\.json"):
-        read_results(tmp_path / "absent")
+        Results.read(tmp_path / "absent")

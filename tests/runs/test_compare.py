@@ -23,6 +23,7 @@ from aurac.errors import (
 )
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import dry_run
+from aurac.runs.schema import Results
 from aurac.runs.status import read_status
 from aurac.runs.store import read_cell
 from aurac.tasks.task import Evaluation
@@ -66,7 +67,7 @@ def run(adapters, tmp_path_factory):
 
 
 def test_curves_of_a_run(run):
-    curves = {c["id"]: c for c in run.results["curves"]}
+    curves = {c["id"]: c for c in run.results.to_dict()["curves"]}
     assert list(curves) == [
         "lora · prefix · rule",
         "matryoshka · prefix · trained",
@@ -84,7 +85,7 @@ def test_curves_of_a_run(run):
 
 def test_the_score_is_that_of_the_cells_by_hand(run):
     """log2 AURAC on 1, 2, 4 has the weights 1/4, 1/2, 1/4; linear 1/6, 1/2, 1/3."""
-    for curve in run.results["curves"]:
+    for curve in run.results.to_dict()["curves"]:
         columns = [
             read_cell(run.folder / curve["cells"][str(r)]).metrics[curve["metric"]]
             for r in curve["ranks"]
@@ -103,7 +104,8 @@ def test_the_score_is_that_of_the_cells_by_hand(run):
 
 def test_the_file_is_the_result_and_holds_no_nan(run):
     text = (run.folder / "results.json").read_text()
-    assert json.loads(text) == run.results
+    assert Results.read(run.folder) == run.results
+    assert text == json.dumps(run.results.to_dict(), indent=1, ensure_ascii=False) + "\n"
     assert "NaN" not in text
     assert "Infinity" not in text
     for name in ("report.md", "report.html", "table.csv", "table.tex"):
@@ -121,11 +123,11 @@ def test_an_export_and_a_report_are_for_whom_the_umask_lets(run, tmp_path, group
 
 
 def test_provenance_says_what_ran(run, adapters):
-    provenance = run.results["provenance"]
+    provenance = run.results.to_dict()["provenance"]
     assert provenance["dtype"] == "float32"
     assert {"torch", "transformers", "peft", "lm-eval", "python"} <= set(provenance["versions"])
     assert len(provenance["base"]["sha256"]) == 64
-    rows = {a["name"]: a for a in run.results["adapters"]}
+    rows = {a["name"]: a for a in run.results.to_dict()["adapters"]}
     assert rows["matryoshka"]["nested_ranks"] == [1, 2, 4]
     assert all(len(a["sha256"]) == 64 for a in rows.values())
 
@@ -133,9 +135,10 @@ def test_provenance_says_what_ran(run, adapters):
 def test_near_ties_and_tokens_are_the_cells_own(run):
     cells = [read_cell(path) for path in sorted((run.folder / "cells").iterdir())]
     for name in ("computed_tokens", "distinct_tokens", "passes", "flops"):
-        assert run.results["engine"][name] == sum(getattr(cell.engine, name) for cell in cells) > 0
-    assert run.results["engine"]["paths"] == ["packed"]
-    for curve in run.results["curves"]:
+        total = sum(getattr(cell.engine, name) for cell in cells)
+        assert getattr(run.results.engine, name) == total > 0
+    assert run.results.engine.paths == ["packed"]
+    for curve in run.results.to_dict()["curves"]:
         counted = [
             read_cell(run.folder / curve["cells"][str(r)]).engine.near_ties for r in curve["ranks"]
         ]
@@ -160,7 +163,7 @@ def test_the_same_command_computes_nothing_again(run, adapters, monkeypatch):
     monkeypatch.setattr(Evaluation, "block", forbidden)
     monkeypatch.setattr("aurac.runs.session.load_base", forbidden)
     again = compare(list(adapters.values()), [TASK], out=run.folder, **COMMON)
-    assert again.results["curves"] == run.results["curves"]
+    assert again.results.to_dict()["curves"] == run.results.to_dict()["curves"]
 
 
 def test_a_lost_or_damaged_cell_is_computed_again_alike(run, adapters, tmp_path):
@@ -169,7 +172,7 @@ def test_a_lost_or_damaged_cell_is_computed_again_alike(run, adapters, tmp_path)
     (run.folder / "cells" / names[0]).unlink()
     (run.folder / "cells" / names[1]).write_bytes(before[names[1]][:50])
     again = compare(list(adapters.values()), [TASK], out=run.folder, **COMMON)
-    assert again.results["curves"] == run.results["curves"]
+    assert again.results.to_dict()["curves"] == run.results.to_dict()["curves"]
     for name in names[:2]:
         new = read_cell(run.folder / "cells" / name)
         (tmp_path / name).write_bytes(before[name])
@@ -215,8 +218,8 @@ def test_a_larger_limit_computes_the_missing_documents_alone(adapters, tmp_path,
     assert (grown.folder, grown.besides) == (tmp_path / "run", "")
     assert computed == [[2, 3], [4, 5]] * 3
     at_once = compare(lora, [TASK], out=tmp_path / "once", **(settings | {"limit": 6}))
-    assert grown.results["curves"] == at_once.results["curves"]
-    assert grown.results["tasks"] == at_once.results["tasks"]
+    assert grown.results.to_dict()["curves"] == at_once.results.to_dict()["curves"]
+    assert grown.results.to_dict()["tasks"] == at_once.results.to_dict()["tasks"]
     for path in (tmp_path / "run" / "cells").iterdir():
         cells = [
             read_cell(folder / "cells" / path.name) for folder in (grown.folder, at_once.folder)
@@ -228,16 +231,17 @@ def test_a_larger_limit_computes_the_missing_documents_alone(adapters, tmp_path,
         less = compare(lora, [TASK], out=tmp_path / "run", **(settings | {"limit": limit}))
         assert less.folder.parent == tmp_path / "run" / "subsets"
         assert f"also holds 6 documents of {TASK}" in less.besides
-        assert less.results["tasks"][0]["n_docs"] == limit
-        [curve] = less.results["curves"]
+        assert less.results.to_dict()["tasks"][0]["n_docs"] == limit
+        [curve] = less.results.to_dict()["curves"]
         assert curve["n_docs"] == limit
         if wanted:
-            assert less.results["curves"] == wanted.results["curves"]
+            assert less.results.to_dict()["curves"] == wanted.results.to_dict()["curves"]
         else:  # half of a block: which of its near ties are these documents' is not known
             assert curve["near_ties"] == [None, None]
             alone = compare(lora, [TASK], out=tmp_path / "alone", **(settings | {"limit": limit}))
             names = ("accuracy", "accuracy_low", "accuracy_high", "score", "baseline")
-            assert [curve[n] for n in names] == [alone.results["curves"][0][n] for n in names]
+            same = alone.results.to_dict()["curves"][0]
+            assert [curve[n] for n in names] == [same[n] for n in names]
             assert computed == [[0, 1], [2]] * 3
     assert (tmp_path / "run" / "results.json").read_bytes() == before
     from aurac.readers.run import read_run
@@ -253,13 +257,13 @@ def test_limits_that_are_no_multiples_of_a_block_give_the_same_scores(adapters, 
     whole = compare(lora, [TASK], out=tmp_path / "run", **(settings | {"limit": 5}))
     once = compare(lora, [TASK], out=tmp_path / "once", **(settings | {"limit": 5}))
     for name in ("accuracy", "score", "baseline", "n_docs"):
-        assert whole.results["curves"][0][name] == once.results["curves"][0][name]
+        assert getattr(whole.results.curves[0], name) == getattr(once.results.curves[0], name)
 
 
 def test_a_flipped_byte_in_any_line_costs_its_block(adapters, tmp_path, computed):
     lora, settings = [adapters["lora"]], COMMON | {"ranks": "1"}
     done = compare(lora, [TASK], out=tmp_path / "run", **settings)
-    path = tmp_path / "run" / done.results["curves"][0]["cells"]["1"]
+    path = tmp_path / "run" / done.results.to_dict()["curves"][0]["cells"]["1"]
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
     wanted = {0: [[0, 1], [2, 3], [4]], 1: [[0, 1]], 2: [[2, 3]], 3: [[4]]}
@@ -270,7 +274,7 @@ def test_a_flipped_byte_in_any_line_costs_its_block(adapters, tmp_path, computed
         computed.clear()
         again = compare(lora, [TASK], out=tmp_path / "run", **settings)
         assert computed == places
-        assert again.results["curves"] == done.results["curves"]
+        assert again.results.to_dict()["curves"] == done.results.to_dict()["curves"]
 
 
 def test_a_cell_of_a_newer_aurac_is_refused(adapters, tmp_path):
@@ -278,7 +282,7 @@ def test_a_cell_of_a_newer_aurac_is_refused(adapters, tmp_path):
 
     lora, settings = [adapters["lora"]], COMMON | {"ranks": "1"}
     done = compare(lora, [TASK], out=tmp_path / "run", **settings)
-    path = tmp_path / "run" / done.results["curves"][0]["cells"]["1"]
+    path = tmp_path / "run" / done.results.to_dict()["curves"][0]["cells"]["1"]
     content = '{"schema":3}'
     digest = hashlib.sha256(content.encode()).hexdigest()
     path.write_text(f'{{"kind":"cell","content":{content},"sha256":"{digest}","documents":5}}\n')
@@ -314,9 +318,9 @@ def test_fewer_adapters_and_ranks_than_the_folder_holds_are_shown(
     assert one.folder.parent == out / "subsets"
     whole = f"; {out / 'results.json'} and the report beside it stay as they are"
     assert one.besides == f"{out} also holds adapter lora{whole}"
-    expected = [c for c in run.results["curves"] if c["adapter"] == "matryoshka"]
-    assert one.results["curves"] == expected
-    assert json.loads((one.folder / "results.json").read_text()) == one.results
+    expected = [c for c in run.results.to_dict()["curves"] if c["adapter"] == "matryoshka"]
+    assert one.results.to_dict()["curves"] == expected
+    assert Results.read(one.folder) == one.results
     assert [c.adapter for c in read_run(one.folder)[0]] == ["matryoshka"] * 2
     assert (one.folder / "report.html").is_file()
     ends = compare(list(adapters.values()), [TASK], out=out, ranks="1,4", **COMMON)
@@ -326,7 +330,7 @@ def test_fewer_adapters_and_ranks_than_the_folder_holds_are_shown(
     assert read_status(out).done == 10
     again = compare(list(adapters.values()), [TASK], out=out, **COMMON)
     assert (again.folder, again.besides) == (out, "")
-    assert again.results["curves"] == run.results["curves"]
+    assert again.results.to_dict()["curves"] == run.results.to_dict()["curves"]
 
 
 def test_an_adapter_keeps_the_name_that_its_run_folder_gave_it(adapters, tmp_path, monkeypatch):
@@ -399,18 +403,18 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_kept(adapters, tmp_path, mon
     monkeypatch.setattr(Evaluation, "block", sometimes)
     done = compare([adapters["lora"]], [TASK], out=tmp_path / "run", **COMMON)
     [failure] = done.failures
-    assert (failure["rank"], failure["reason"]) == (2, "RuntimeError: shapes do not match")
-    [curve] = done.results["curves"]
+    assert (failure.rank, failure.reason) == (2, "RuntimeError: shapes do not match")
+    [curve] = done.results.to_dict()["curves"]
     assert curve["accuracy"][1] is None
     assert curve["missing"] == {"2": "RuntimeError: shapes do not match"}
     assert curve["score"] is None
     assert "never imputed" in curve["score_reason"]
     monkeypatch.setattr(Evaluation, "block", block)
     again = compare([adapters["lora"]], [TASK], out=tmp_path / "run", **COMMON)
-    assert again.results["failures"] == done.results["failures"]
+    assert again.failures == done.failures
     whole = compare([adapters["lora"]], [TASK], out=tmp_path / "run", retry_failed=True, **COMMON)
     assert whole.failures == []
-    assert whole.results["curves"][0]["score"] is not None
+    assert whole.results.to_dict()["curves"][0]["score"] is not None
 
 
 def test_an_adapter_that_overflows_fails_alone(adapters, tmp_path):
@@ -422,9 +426,9 @@ def test_an_adapter_that_overflows_fails_alone(adapters, tmp_path):
     save_adapter(replace(adapter, modules=huge, name="huge"), tmp_path / "huge")
     given = [tmp_path / "huge", adapters["lora"]]
     done = compare(given, [TASK], out=tmp_path / "run", **COMMON)
-    assert {(f["adapter"], f["rank"]) for f in done.failures} == {("huge", r) for r in (1, 2, 4)}
-    assert all("look for overflow in the adapter" in f["reason"] for f in done.failures)
-    assert done.results["engine"]["paths"] == ["packed"]
+    assert {(f.adapter, f.rank) for f in done.failures} == {("huge", r) for r in (1, 2, 4)}
+    assert all("look for overflow in the adapter" in f.reason for f in done.failures)
+    assert done.results.engine.paths == ["packed"]
 
 
 def test_several_bases_and_rescales_in_one_run(adapters, tmp_path):
@@ -437,7 +441,7 @@ def test_several_bases_and_rescales_in_one_run(adapters, tmp_path):
         ranks="4",
         **COMMON,
     )
-    curves = {(c["basis"], c["rescale"]): c for c in done.results["curves"]}
+    curves = {(c["basis"], c["rescale"]): c for c in done.results.to_dict()["curves"]}
     assert set(curves) == {
         ("prefix", "trained"),
         ("prefix", "keep"),
@@ -541,6 +545,6 @@ def test_another_split_is_another_set_of_documents(adapters, tmp_path):
     done = compare(
         [adapters["lora"]], [TASK], out=tmp_path / "r", ranks="4", split="validation", **COMMON
     )
-    read = json.loads((done.folder / done.results["tasks"][0]["documents"]).read_text())
+    read = json.loads((done.folder / done.results.to_dict()["tasks"][0]["documents"]).read_text())
     wanted = [f"Question: {d['question']}\nAnswer:" for d in load_split(TASK, "validation")[:5]]
     assert read["questions"] == wanted

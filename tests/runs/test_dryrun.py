@@ -17,6 +17,7 @@ from aurac.runs import estimate
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import DryRun, dry_run
 from aurac.runs.log import cell_costs
+from aurac.runs.schema import Failure
 from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def test_cells_that_failed_are_left_alone_unless_asked_for(adapter, run, tmp_pat
     identities = [store.read(key).identity for key in sorted(store.keys())]
     [identity] = [i for i in identities if (i.rank, i.rescale) == (4, "rule")]
     store.path(identity.key).unlink()
-    store.fail(identity, {"reason": "why"})
+    store.fail(Failure(key=identity.key, identity=identity, reason="why"))
     found = dry_run([adapter], [TASK], out=broken, ranks="1,4", **COMMON)
     assert (found.done, found.failed) == (4, 1)
     assert set(left(found).values()) == {()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from aurac.runs import finished
 from aurac.runs.compare import compare
 from aurac.runs.finished import Request, recall
 from aurac.runs.results import Comparison
+from aurac.runs.schema import Results
 from aurac.runs.settings import separated
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def run(made, tmp_path, isolated_cache) -> tuple[Path, Path, Path]:
     root = shutil.copytree(made, tmp_path / "copy")
     adapter, base, out = root / "mine", root / "base", root / "run"
     files = tuple(sorted(out.glob("report.*")))
-    done = Comparison(out, json.loads((out / "results.json").read_text()), files)
-    finished.Witness(request(adapter, out), base, LATER).keep(done, 3)
+    done = Comparison(out, Results.read(out), files, 3)
+    finished.Witness(request(adapter, out), base, LATER).keep(done)
     return adapter, base, out
 
 
@@ -66,9 +66,9 @@ def request(adapter: Path, out: Path, tasks=(TASK,), **changed) -> Request:
 
 def test_the_same_request_is_recognised_and_gives_the_same_results(run):
     adapter, _, out = run
-    done, cells = recall(request(adapter, out))
-    assert cells == 3
-    assert done.results == json.loads((out / "results.json").read_text())
+    done = recall(request(adapter, out))
+    assert done.cells == 3
+    assert done.results == Results.read(out)
     assert {path.name for path in done.files} >= {"report.html", "report.md"}
     assert all(path.is_file() for path in done.files)
 
@@ -160,8 +160,8 @@ def test_local_documents_are_compared_by_content(run, tmp_path):
     (data / "test.jsonl").write_text('{"question": "a"}\n')
     asked = request(adapter, out, data={TASK: data})
     assert recall(asked) is None
-    done, cells = recall(request(adapter, out))
-    finished.Witness(asked, base, LATER).keep(done, cells)
+    done = recall(request(adapter, out))
+    finished.Witness(asked, base, LATER).keep(done)
     assert recall(asked) is not None
     keep_times(data / "test.jsonl", flip_last_byte)
     assert recall(asked) is None
@@ -175,25 +175,25 @@ def test_what_cannot_be_compared_is_built(tmp_path, run):
 
 def test_an_input_that_changed_while_it_was_read_is_not_remembered(run, monkeypatch):
     adapter, base, out = run
-    done, cells = recall(request(adapter, out))
+    done = recall(request(adapter, out))
     known = request(adapter, out).record()
     known.unlink()
     started = (adapter / "adapter_model.safetensors").stat().st_mtime - 1
-    finished.Witness(request(adapter, out), base, started).keep(done, cells)
+    finished.Witness(request(adapter, out), base, started).keep(done)
     assert not known.exists()
-    finished.Witness(request(adapter, out), base, LATER).keep(done, cells)
+    finished.Witness(request(adapter, out), base, LATER).keep(done)
     assert known.exists()
 
 
 def test_a_folder_of_documents_may_be_given_as_text_and_old_records_go(run, tmp_path, monkeypatch):
     adapter, base, out = run
-    done, cells = recall(request(adapter, out))
+    done = recall(request(adapter, out))
     monkeypatch.setattr(finished, "_KEPT", 2)
     for number in range(4):
         data = {TASK: str(adapter), "other": str(tmp_path / str(number))}
         (tmp_path / str(number)).mkdir()
         asked = request(adapter, out, data=data)
-        finished.Witness(asked, base, LATER).keep(done, cells)
+        finished.Witness(asked, base, LATER).keep(done)
         assert recall(asked) is not None
     assert len(list(asked.record().parent.iterdir())) == 2
 

@@ -28,8 +28,8 @@ from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
 from aurac.runs.progress import NoProgress
 from aurac.runs.runner import MOST_DEATHS, RunContext, Runner
-from aurac.runs.schema import Budgets, CellIdentity, decode_line
-from aurac.runs.store import CellStore
+from aurac.runs.schema import Budgets, CellIdentity
+from aurac.runs.store import CellStore, decode_line
 
 BLOCKS_OF_TWO = pytest.mark.usefixtures("_blocks_of_two")
 
@@ -170,8 +170,8 @@ def test_a_poisoned_cell_does_not_stop_the_rest(tmp_path):
     store = CellStore(tmp_path)
     assert store.keys() == {cells[0].identity.key, cells[2].identity.key}
     record = store.failure(cells[1].identity.key)
-    assert record["reason"] == "TypeError: no"
-    assert record["identity"]["task"] == "bad"
+    assert record.reason == "TypeError: no"
+    assert record.identity.task == "bad"
     bad = cells[1].task
     runner(tmp_path).run(cells)  # a failure stays one until it is cleared
     assert len(bad.calls) == 1
@@ -202,7 +202,7 @@ def test_a_logit_that_is_no_number_fails_the_cell(tmp_path, logit):
     runner(tmp_path, model=Model(logit)).run(cells)
     store = CellStore(tmp_path)
     assert store.keys() == set()
-    assert "no finite number" in store.failure(cell.identity.key)["reason"]
+    assert "no finite number" in store.failure(cell.identity.key).reason
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_each_block_says_its_own_budgets(tmp_path):
 def test_what_never_fits_is_a_failure(tmp_path):
     [cell] = cells = planned(Task("a", act=raising(MemoryError("much"))))
     runner(tmp_path).run(cells)
-    assert CellStore(tmp_path).failure(cell.identity.key)["reason"] == "MemoryError: much"
+    assert CellStore(tmp_path).failure(cell.identity.key).reason == "MemoryError: much"
     assert cell.task.calls[-1].batch_tokens == 64
     assert cell.task.calls[-1].batch_size == 1
 
@@ -417,7 +417,7 @@ def test_a_cell_in_which_processes_keep_ending_is_a_failure(tmp_path):
         abandoned(locks, cell.identity.key, MOST_DEATHS - 1)
         runner(tmp_path, locks=locks, progress=seen).run(cells)
     record = CellStore(tmp_path).failure(cell.identity.key)
-    assert record["reason"] == "5 processes ended while they computed it"
+    assert record.reason == "5 processes ended while they computed it"
     assert cell.task.calls == []
     assert sum(seen.counts) == 3
 
@@ -643,7 +643,7 @@ def test_a_fault_at_every_write_leaves_only_whole_lines(tmp_path, monkeypatch, e
 
 
 def test_the_identity_names_all_that_can_change_a_number():
-    """A new field must be thought of in `differences` and in `say_why_unused` too.
+    """A new field must be thought of in `differences` and in `warn_unused` too.
 
     Documents and prompts are no part of it, they have keys of their own; nor are budgets, which
     each block says.

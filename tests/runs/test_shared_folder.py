@@ -27,9 +27,8 @@ from aurac.runs.evaluator import Evaluator
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.lock import Locks
 from aurac.runs.runner import RunContext, failure_content
-from aurac.runs.schema import decode_line, encode_line
 from aurac.runs.status import read_status
-from aurac.runs.store import CellStore, read_cell
+from aurac.runs.store import CellStore, decode_line, encode_line, read_cell
 from aurac.tasks.task import Evaluation
 from aurac.training import make_recipe, train
 
@@ -87,14 +86,15 @@ def test_shards_divide_the_cells_and_a_last_call_gathers(
     for number in (2, 1, 3):
         done = compare([adapter], [TASK], out=out, shard=(number, 3), **COMMON)
         assert not (out / "results.json").exists()
-        assert done.results == {"failures": [], "cells": done.results["cells"]}
-        counts.append(done.results["cells"])
+        assert not done.failures
+        assert not done.results.curves
+        counts.append(done.cells)
     status = read_status(out)
     assert (status.state, status.left) == ("no results", 0)
     assert sorted(counts) == [1, 2, 2]  # four ranks and the base
     monkeypatch.setattr(Evaluation, "block", None)  # gathering computes nothing
     monkeypatch.setattr("aurac.runs.session.load_base", None)  # and loads no weights
-    assert compare([adapter], [TASK], out=out, **COMMON).results["curves"]
+    assert compare([adapter], [TASK], out=out, **COMMON).results.to_dict()["curves"]
     assert curves(out) == curves(undisturbed.folder)
     clean(out)
 
@@ -205,7 +205,7 @@ def test_a_flipped_cell_is_refused_and_unlike_cells_make_no_curve(adapter, tmp_p
     out = tmp_path / "run"
     done = compare([adapter], [TASK], out=out, **COMMON)
     assert read_run(out)
-    path = out / done.results["curves"][0]["cells"]["4"]
+    path = out / done.results.to_dict()["curves"][0]["cells"]["4"]
     head, block = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(head + block.replace(b"0.0", b"1.0", 1))
     with pytest.raises(RunFolderError, match="lacks 5 of 5 documents; give the command of the run"):
@@ -626,7 +626,7 @@ def test_one_block_that_fails_is_the_cells_failure_and_the_others_are_ignored(tm
         ray_queue(tmp_path, cells, compute, locks=locks, progress=seen)
         assert locks.keys() == set()
     store, key = CellStore(tmp_path), cells[0].identity.key
-    assert store.failure(key)["reason"] == "ValueError: why"
+    assert store.failure(key).reason == "ValueError: why"
     assert store.read(key).doc_ids == ["4", "5", "6", "7", "8"]  # 0 and 1 came too late
     assert sorted(seen.ended) == [("a", "failed"), ("b", "done")]
     assert sum(seen.counts) == 11

@@ -21,25 +21,29 @@ from aurac.runs.folder import (
     held_besides,
     open_run_folder,
     recorded_names,
-    say_why_unused,
     subset_folder,
+    warn_unused,
 )
-from aurac.runs.interrupts import Interrupted
+from aurac.runs.interrupts import Interrupted, Interrupts
 from aurac.runs.lock import Locks
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.progress import duration
-from aurac.runs.schema import CellIdentity, PlanRow
+from aurac.runs.schema import CellIdentity, PlanRow, RequestedTask, RequestSettings, RunRequest
 from aurac.runs.settings import Execution, Settings, from_plain, parse_shard, separated, to_plain
 from aurac.runs.status import add_to_plan, find_runs, read_plan, read_status, write_plan
 from aurac.runs.store import CellStore
 
-REQUEST = {
-    "schema": 1,
-    "settings": {"dtype": "float32", "num_fewshot": 5},
-    "adapters": {"a": "1"},
-    "curves": [["a · prefix · rule", [1, 2]]],
-    "tasks": {"t": {"first_prompt": "x", "documents": 3}},
-}
+REQUEST = RunRequest(
+    settings=RequestSettings(dtype="float32", num_fewshot=5),
+    adapters={"a": "1"},
+    curves=[("a · prefix · rule", [1, 2])],
+    tasks={"t": RequestedTask(first_prompt="x", documents=3)},
+)
+
+
+def changed(**fields):
+    """REQUEST with other fields."""
+    return msgspec.structs.replace(REQUEST, **fields)
 
 
 @pytest.fixture
@@ -198,7 +202,7 @@ def test_two_processes_may_begin_one_folder(tmp_path):
     (out / ".run.json.elsewhere-1-1.abc").write_text("{")
     assert open_run_folder(out, ["t"], REQUEST) == out
     assert open_run_folder(out, ["t"], REQUEST) == out
-    other = REQUEST | {"settings": {"dtype": "bfloat16", "num_fewshot": 5}}
+    other = changed(settings=RequestSettings(dtype="bfloat16", num_fewshot=5))
     with pytest.raises(RunFolderError, match="dtype was 'float32', is 'bfloat16'"):
         open_run_folder(out, ["t"], other)
 
@@ -206,10 +210,13 @@ def test_two_processes_may_begin_one_folder(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"settings": {"dtype": "float32", "num_fewshot": 4}}, "num_fewshot was 5, is 4"),
+        (
+            {"settings": RequestSettings(dtype="float32", num_fewshot=4)},
+            "num_fewshot was 5, is 4",
+        ),
         ({"adapters": {"a": "2"}}, "adapter a has other content: its weights changed"),
         (
-            {"tasks": {"t": {"first_prompt": "y", "documents": 3}}},
+            {"tasks": {"t": RequestedTask(first_prompt="y", documents=3)}},
             "task t has other content: its prompts or documents changed",
         ),
     ],
@@ -218,15 +225,16 @@ def test_a_changed_request_is_refused_with_the_difference(tmp_path, change, said
     open_run_folder(tmp_path / "r", ["t"], REQUEST)
     before = (tmp_path / "r/run.json").read_bytes()
     with pytest.raises(RunFolderError, match=said):
-        open_run_folder(tmp_path / "r", ["t"], REQUEST | change)
+        open_run_folder(tmp_path / "r", ["t"], changed(**change))
     assert (tmp_path / "r/run.json").read_bytes() == before
 
 
 def test_a_refusal_gives_the_command_that_keeps_both_runs(tmp_path):
     """The settings explain the prompts, which are not listed beside them."""
     out = open_run_folder(tmp_path / "r", ["t"], REQUEST)
-    settings = {"dtype": "float32", "num_fewshot": 60}
-    other = REQUEST | {"settings": settings, "tasks": {"t": {"first_prompt": "y", "documents": 3}}}
+    settings = RequestSettings(dtype="float32", num_fewshot=60)
+    tasks = {"t": RequestedTask(first_prompt="y", documents=3)}
+    other = changed(settings=settings, tasks=tasks)
     for given in (f"--out {out}", f"--out={out}"):
         command = f"aurac compare 'my a' {given} --num-fewshot 60"
         with pytest.raises(RunFolderError) as refused:
@@ -238,14 +246,14 @@ def test_a_refusal_gives_the_command_that_keeps_both_runs(tmp_path):
     with pytest.raises(RunFolderError, match=r"give --out .*/r-num-fewshot-60-2 to run"):
         open_run_folder(out, ["t"], other)
     with pytest.raises(RunFolderError, match=r"weights changed.*give --out .*/r-2 to run"):
-        open_run_folder(out, ["t"], REQUEST | {"adapters": {"a": "2"}})
-    none = {"settings": {"dtype": "float32", "num_fewshot": None}}
+        open_run_folder(out, ["t"], changed(adapters={"a": "2"}))
+    none = changed(settings=RequestSettings(dtype="float32"))
     with pytest.raises(RunFolderError, match=r"num_fewshot was 5, is not given.*/r-2 to run"):
-        open_run_folder(out, ["t"], REQUEST | none)
+        open_run_folder(out, ["t"], none)
 
 
 def test_a_damaged_record_is_no_run_to_add_to(tmp_path):
-    for record in ("{", "[]", "{}", json.dumps(REQUEST | {"curves": 1})):
+    for record in ("{", "[]", "{}", json.dumps(REQUEST.to_dict() | {"curves": 1})):
         (tmp_path / "run.json").write_text(record)
         with pytest.raises(RunFolderError, match=r"its run\.json cannot be read"):
             find_run_folder(tmp_path, ["t"], REQUEST)
@@ -254,11 +262,11 @@ def test_a_damaged_record_is_no_run_to_add_to(tmp_path):
 def test_a_folder_records_all_that_was_asked_for_and_says_what_else_it_holds(tmp_path):
     open_run_folder(tmp_path, ["t"], REQUEST)
     assert held_besides(tmp_path, REQUEST) == []
-    other = REQUEST | {
-        "adapters": {"a": "1", "b": "2"},
-        "curves": [["a · prefix · rule", [2, 4]], ["b · prefix · rule", [4]]],
-        "tasks": {"u": {"first_prompt": "x", "documents": 3}},
-    }
+    other = changed(
+        adapters={"a": "1", "b": "2"},
+        curves=[("a · prefix · rule", [2, 4]), ("b · prefix · rule", [4])],
+        tasks={"u": RequestedTask(first_prompt="x", documents=3)},
+    )
     assert find_run_folder(tmp_path, ["u"], other) == (tmp_path, True)
     open_run_folder(tmp_path, ["u"], other)
     assert held_besides(tmp_path, other) == ["task t", "rank 1 of a · prefix · rule"]
@@ -278,10 +286,10 @@ def test_a_folder_records_all_that_was_asked_for_and_says_what_else_it_holds(tmp
 
 def test_documents_may_be_added_and_fewer_are_a_subset(tmp_path):
     """The same first prompt; the folder records the largest number."""
-    large = REQUEST | {"tasks": {"t": {"first_prompt": "x", "documents": 9}}}
+    large = changed(tasks={"t": RequestedTask(first_prompt="x", documents=9)})
     for request in (REQUEST, large, REQUEST):
         assert open_run_folder(tmp_path, ["t"], request) == tmp_path
-    assert json.loads((tmp_path / "run.json").read_text())["tasks"] == large["tasks"]
+    assert RunRequest.read(tmp_path).tasks == large.tasks
     assert held_besides(tmp_path, large) == []
     assert held_besides(tmp_path, REQUEST) == ["9 documents of t"]
     assert subset_folder(tmp_path, REQUEST) != subset_folder(tmp_path, large)
@@ -303,13 +311,13 @@ def test_what_makes_old_cells_useless_is_named(tmp_path, caplog, field):
     store.recount(cell.identity, 0)
     new = msgspec.structs.replace(cell.identity, **{field: 7})
     with caplog.at_level(logging.WARNING, "aurac"):
-        said = say_why_unused(store, [new])
+        said = warn_unused(store, [new])
     if field in ("task", "rank", "basis", "rescale", "adapter_sha256"):
         assert said == []
     else:
         assert said == [field]
         assert f"1 cells in {store.folder} are not used, because {field} was" in caplog.text
-    assert say_why_unused(store, [cell.identity]) == []
+    assert warn_unused(store, [cell.identity]) == []
 
 
 # Settings, logs, profile ------------------------------------------------------------------------
@@ -411,19 +419,28 @@ def test_run_json_of_an_unknown_form_is_refused(tmp_path):
         open_run_folder(tmp_path, ["t"], REQUEST)
 
 
-def test_progress_on_a_pipe_says_the_rate_and_the_time_left(monkeypatch, capsys):
-    """30 of 90 requests in 10 s are 3 a second, and leave 20 s."""
+def test_progress_on_a_pipe_says_each_tenth_with_the_time_left(monkeypatch, capsys, tmp_path):
+    """27 of 90 requests in 9 s are 3 a second, and leave 21 s; labels are not printed."""
     from aurac.runs.progress import SweepProgress
 
     now = [0.0]
     monkeypatch.setattr("aurac.runs.progress.time.perf_counter", lambda: now[0])
     cells = planned(*(Task(f"t{k}", n=30) for k in range(3)))
-    with SweepProgress(cells, 4) as bar:
-        bar.cell(cells[0])
-        bar.documents(30)
-        now[0] = 10.0
-        bar.settled(cells[0], "done in 9.0 s")
-    said = capsys.readouterr().err
-    assert "3 of 4 cells to compute, 1 already there" in said
-    assert "[1/3]   10.0 s, 3 requests/s, 20 s left  done in 9.0 s: t0 · base" in said
-    assert said.endswith("1 of 3 cells finished in 10 s\n")
+    stored = planned(Task("t3"))
+    with SweepProgress(cells, [*cells, *stored], CellStore(tmp_path), Interrupts()) as progress:
+        progress.cell(cells[0])
+        for _ in range(10):
+            now[0] += 1.0
+            progress.documents(3)
+        progress.settled(cells[0], "failed")
+        progress.documents(-3)
+        progress.documents(3)
+        now[0] = 20.0
+        progress.documents(60)
+    assert capsys.readouterr().err.splitlines() == [
+        "3 of 4 cells to compute, 1 already there",
+        "10 %: 0 of 3 cells, 3 s, 3 requests/s, 27 s left",
+        "20 %: 0 of 3 cells, 6 s, 3 requests/s, 24 s left",
+        "30 %: 0 of 3 cells, 9 s, 3 requests/s, 21 s left",
+        "1 of 3 cells finished in 20 s",
+    ]

@@ -17,7 +17,6 @@ from made_cells import make_block, make_identity
 
 from aurac.errors import RunFolderError
 from aurac.files import (
-    json_by_key,
     link_or_copy,
     process_mark,
     sweep_scraps,
@@ -32,13 +31,14 @@ from aurac.runs.schema import (
     CellIdentity,
     DocumentKey,
     EngineCounts,
+    Failure,
     Logged,
-    decode_line,
+    Results,
+    cell_schema,
     differences,
-    encode_line,
-    json_schema,
+    results_schema,
 )
-from aurac.runs.store import CellStore, documents_hash, read_cell
+from aurac.runs.store import CellStore, decode_line, documents_hash, encode_line, read_cell
 
 IDENTITY = make_identity(rank=4)
 REPOSITORY = Path(__file__).parents[2]
@@ -157,20 +157,30 @@ def test_every_field_changes_the_key(field):
 
 
 def test_the_schema_in_the_documents_is_that_of_the_records(store):
-    """`docs/cell-schema.json` is `json_schema()`; the lines that the store writes follow it."""
-    text = json.dumps(json_schema(), indent=1) + "\n"
-    assert (REPOSITORY / "docs" / "cell-schema.json").read_text() == text
+    """`docs/*-schema.json` are those of the records; what is written follows them."""
+    for name, schema in {"cell": cell_schema(), "results": results_schema()}.items():
+        text = json.dumps(schema, indent=1) + "\n"
+        assert (REPOSITORY / "docs" / f"{name}-schema.json").read_text() == text
     jsonschema = pytest.importorskip("jsonschema")
+    kept = REPOSITORY / "reports" / "word_problems"
+    results = json.loads((kept / "results.json").read_text())
+    jsonschema.validate(results, results_schema(), jsonschema.Draft202012Validator)
     path = fill(store, block(0, 1, logged=Logged(greedy=[[True], [False]]), notes=["x"]))
     store.append(IDENTITY, Aggregates(documents_sha256="a", values={"x": 1.0}), 2)
     store.recount(IDENTITY, 2)
-    validator = jsonschema.Draft202012Validator(json_schema())
+    validator = jsonschema.Draft202012Validator(cell_schema())
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     assert [line["kind"] for line in lines] == ["cell", "block", "aggregates", "recount"]
     for line in lines:
         validator.validate(line)
         line["documents"] = "two"
         assert not validator.is_valid(line)
+
+
+def test_results_are_written_as_they_were_read(tmp_path):
+    kept = REPOSITORY / "reports" / "word_problems"
+    Results.read(kept).write(tmp_path)
+    assert (tmp_path / "results.json").read_bytes() == (kept / "results.json").read_bytes()
 
 
 # Damage -----------------------------------------------------------------------------------------
@@ -440,9 +450,9 @@ def test_a_second_name_follows_the_file_that_replaced_the_first(tmp_path, monkey
 
 
 def test_a_failure_is_a_record_that_a_block_replaces(store):
-    store.fail(IDENTITY, {"reason": "RuntimeError: x"})
+    store.fail(Failure(key=IDENTITY.key, identity=IDENTITY, reason="RuntimeError: x"))
     assert store.failed_keys() == {IDENTITY.key}
-    assert store.failure(IDENTITY.key)["reason"] == "RuntimeError: x"
+    assert store.failure(IDENTITY.key).reason == "RuntimeError: x"
     assert store.keys() == set()
     fill(store, block(0))
     assert store.failed_keys() == set()
@@ -496,14 +506,3 @@ def test_what_forbids_a_comparison():
     assert differences(a, make_identity(rank=8, rescale="keep", adapter_sha256="z").to_dict()) == []
     other = make_identity(dtype="bfloat16", split="validation").to_dict()
     assert differences(a, other) == ["split", "dtype"]
-
-
-def test_json_by_key_is_the_same_value_a_line_for_each_key():
-    value = {"a": [1, 2.5, None], 'odd "key"\n': {"b": "é\n"}, "c": True}
-    text = json_by_key(value)
-    assert json.loads(text) == value
-    assert list(json.loads(text)) == list(value)
-    assert len(text.splitlines()) == len(value) + 2
-    assert json.loads(json_by_key({})) == {}
-    with pytest.raises(ValueError, match="Out of range"):
-        json_by_key({"a": float("inf")})

@@ -67,7 +67,7 @@ def test_many_differing_documents_take_the_larger_of_two_bounds():
     loss = draw.choice([-1.0, 0.0, 1.0], p=[0.1, 0.75, 0.15], size=800)
     upper, _ = loss_bound(loss, Layout(800), 0.05)
     plain = loss.mean() + stats.t.ppf(0.95, 799) * stats.sem(loss)
-    careful = loss.mean() + mover(loss, Layout(800), 0.90)[1]
+    careful = loss.mean() + mover(loss, Layout(800))(0.90)[1]
     assert upper == pytest.approx(max(plain, careful))
     assert plain <= upper <= plain + 0.15 * stats.sem(loss)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 COLUMNS, LINES = 110, 50
+_REDRAWN = b"\r\x1b["
 
 
 class _Emulator(pyte.Screen):
@@ -53,6 +54,16 @@ class Terminal:
     def __post_init__(self) -> None:
         pyte.ByteStream(self.screen).feed(self.sent)
 
+    def frames(self) -> list[list[str]]:
+        """The lines of the screen before each time that something on it was drawn again."""
+        screen = _Emulator(COLUMNS, LINES)
+        stream, frames = pyte.ByteStream(screen), []
+        for part in self.sent.split(_REDRAWN):
+            stream.feed(part)
+            frames.append([line.rstrip() for line in screen.display if line.strip()])
+            stream.feed(_REDRAWN)
+        return frames
+
     @property
     def lines(self) -> list[str]:
         """The lines of the screen that are not empty."""
@@ -75,6 +86,7 @@ def on_a_terminal(
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     colourless = {"TERM": "xterm", "NO_COLOR": "1"}
+    colourless["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "FORCE_COLOR")}
     process = subprocess.Popen(
         [sys.executable, *arguments],

@@ -180,7 +180,7 @@ class RunMaker:
                 "documents_sha256": "d" * 64,
                 "prompts_sha256": "p" * 64,
                 "output_type": "generate_until",
-                "version": 1,
+                "version": "1",
                 "limit": None,
                 "members": list(self.members(task)) if self.strata else [],
             },
@@ -199,7 +199,7 @@ class RunMaker:
                 "trained_rank": max(ranks),
                 "modules": 210,
                 "notes": [],
-                "recipe": "zoo",
+                "recipe": {"name": "zoo"},
                 "seed": seed,
             },
         )
@@ -214,7 +214,7 @@ class RunMaker:
             "adapters": list(self.adapters.values()),
             "failures": self.failures,
             "provenance": {
-                "command": ["aurac", "compare", "a b", "--tasks", "word_problems"],
+                "command": "aurac compare 'a b' --tasks word_problems",
                 "started": "2026-01-02T03:04:05Z",
                 "finished": "2026-01-02T03:08:05Z",
                 "seconds": 240.0,

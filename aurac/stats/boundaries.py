@@ -1,0 +1,339 @@
+"""Boundaries of group-sequential tests by numerical integration.
+
+The standardised statistic z of look k has the information fraction t, and ``s = z √t`` is Brownian
+motion with drift θ, the expected z at ``t = 1``. The density of s among the paths that have not
+stopped is carried from look to look by Gauss-Legendre quadrature (recursive integration: Armitage,
+McPherson and Rowe 1969; Jennison and Turnbull 2000, chapter 19), for any unequal fractions. The
+error spent by a fraction follows Hwang, Shih and DeCani (1990), as in Lan and DeMets (1983).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+_FAR = 9.0  # standard deviations beyond which a density is taken as 0
+_NODES_PER_SD = 2.0  # nodes for one standard deviation of the next step; the error is below 1e-9
+_FEWEST_NODES = 24
+HIGHEST_Z = 37.0  # where the normal tail is the smallest number above 0
+SMALLEST_P = 1e-15
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """What a design does under one drift.
+
+    Attributes:
+        upper: (K,) probability of stopping at the upper boundary, for each look.
+        lower: (K,) at the lower boundary; 0 for a one-sided test.
+        inner: (K,) for futility; the last look's is the rest.
+    """
+
+    upper: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    inner: NDArray[np.float64]
+
+    def mean_fraction(self, fractions: Sequence[float]) -> float:
+        """Expected information fraction at stopping."""
+        return float((self.upper + self.lower + self.inner) @ np.asarray(fractions))
+
+
+@dataclass(frozen=True)
+class _Density:
+    """Sub-density of s at quadrature nodes, times their weights, at the fraction `at`."""
+
+    nodes: NDArray[np.float64]
+    mass: NDArray[np.float64]
+    at: float
+
+    def above(self, bound: float, to: float, drift: float) -> float:
+        """P(s > bound) at the fraction `to`."""
+        from scipy.special import ndtr
+
+        step = to - self.at
+        return float(self.mass @ ndtr((self.nodes + drift * step - bound) / np.sqrt(step)))
+
+    def between(self, low: float, high: float, step: _Step) -> _Density:
+        """The density of s inside [low, high] one step later."""
+        width = step.to - self.at
+        mean, sd = self.nodes + step.drift * width, float(np.sqrt(width))
+        seen = mean[self.mass > 1e-18 * self.mass.sum()]
+        if seen.size:
+            low, high = max(low, seen.min() - _FAR * sd), min(high, seen.max() + _FAR * sd)
+        if not seen.size or high <= low:
+            return _Density(np.zeros(0), np.zeros(0), step.to)
+        finest = min(sd, float(np.sqrt(max(step.then - step.to, 1e-9))))
+        count = _FEWEST_NODES + int(np.ceil(_NODES_PER_SD * (high - low) / finest))
+        unit, weight = _rule(8 * -(-count // 8))
+        nodes = (low + high) / 2 + (high - low) / 2 * unit
+        shift = (nodes[:, None] - mean[None, :]) / sd
+        values = np.exp(-0.5 * shift * shift) @ self.mass / (sd * np.sqrt(2 * np.pi))
+        return _Density(nodes, values * weight * (high - low) / 2, step.to)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """To the fraction `to`; the one after that goes to `then`, which the nodes are to resolve."""
+
+    to: float
+    then: float
+    drift: float
+
+
+@lru_cache(maxsize=64)
+def _rule(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return np.asarray(nodes), np.asarray(weights)
+
+
+def _join(parts: Sequence[_Density]) -> _Density:
+    nodes = np.concatenate([part.nodes for part in parts])
+    return _Density(nodes, np.concatenate([part.mass for part in parts]), parts[0].at)
+
+
+def _start() -> _Density:
+    return _Density(np.zeros(1), np.ones(1), 0.0)
+
+
+def spent(fraction: float, alpha: float, gamma: float) -> float:
+    """How much of `alpha` is spent by an information fraction in [0, 1].
+
+    ``α (1 - e^{-γt}) / (1 - e^{-γ})``; γ = 0 spends in proportion to t.
+    """
+    if gamma == 0:
+        return alpha * fraction
+    return float(alpha * np.expm1(-gamma * fraction) / np.expm1(-gamma))
+
+
+@lru_cache(maxsize=512)
+def boundaries(
+    fractions: tuple[float, ...], alpha: float, gamma: float, sides: int
+) -> tuple[float, ...]:
+    """Critical values of z, one for each look.
+
+    Args:
+        fractions: Information fractions of the looks, ascending, the last at most 1.
+        alpha: Error rate that is spent by the fraction 1.
+        gamma: Of the spending function; the lower, the less is spent early.
+        sides: 2 for boundaries at ±z, 1 for an upper boundary alone.
+    """
+    return spending_boundaries(fractions, [spent(t, alpha, gamma) for t in fractions], sides)
+
+
+def spending_boundaries(
+    fractions: Sequence[float], shares: Sequence[float], sides: int
+) -> tuple[float, ...]:
+    """As `boundaries`, from the error rates spent by each look, ascending."""
+    density, before, bounds = _start(), 0.0, []
+    for k, t in enumerate(fractions):
+        bounds.append(_critical(density, t, (shares[k] - before) / sides))
+        before = shares[k]
+        if k + 1 < len(fractions):
+            high = bounds[-1] * float(np.sqrt(t))
+            low = -high if sides == 2 else -np.inf
+            density = density.between(low, high, _Step(t, fractions[k + 1], 0.0))
+    return tuple(bounds)
+
+
+def _critical(density: _Density, t: float, tail: float) -> float:
+    """The z that paths exceed at the fraction t, without drift, with probability `tail`."""
+    from scipy.optimize import brentq
+    from scipy.special import ndtri
+
+    if tail <= 1e-300:
+        return HIGHEST_Z
+
+    def surplus(z: float) -> float:
+        return float(np.log(max(density.above(z * np.sqrt(t), t, 0.0), 1e-320) / tail))
+
+    # The paths that are left exceed a z no more often than all paths do.
+    most = float(-ndtri(min(tail, 1.0 - 1e-12)))
+    least = min(most, 0.0) - 1.0
+    if surplus(least) <= 0.0:  # fewer paths are left than may be stopped
+        return -_FAR
+    return float(brentq(surplus, least, most + 1e-9, xtol=1e-11))
+
+
+def stopping(
+    fractions: Sequence[float],
+    bounds: Sequence[float],
+    drift: float,
+    sides: int,
+    inner: Sequence[float] | None = None,
+) -> Stopping:
+    """How often and where a test stops.
+
+    Args:
+        fractions: Information fractions of the looks.
+        bounds: Critical values of z.
+        drift: θ.
+        sides: As of `boundaries`.
+        inner: Stop for futility below this |z| (two-sided) or z (one-sided); -inf never does.
+    """
+    density, looks = _start(), len(fractions)
+    upper, lower, futile = np.zeros(looks), np.zeros(looks), np.zeros(looks)
+    for k, t in enumerate(fractions):
+        root = float(np.sqrt(t))
+        high = bounds[k] * root
+        upper[k] = density.above(high, t, drift)
+        if sides == 2:
+            lower[k] = density.mass.sum() - density.above(-high, t, drift)
+        left = 1.0 - upper[: k + 1].sum() - lower[: k + 1].sum() - futile[:k].sum()
+        if k + 1 == looks:
+            futile[k] = max(left, 0.0)
+            break
+        step, low = _Step(t, fractions[k + 1], drift), -np.inf if sides == 1 else -high
+        edge = -np.inf if inner is None else inner[k] * root
+        if sides == 1 or edge <= 0.0:
+            density = density.between(max(low, edge) if sides == 1 else low, high, step)
+        else:
+            edges = ((low, -edge), (edge, high))
+            density = _join([density.between(a, b, step) for a, b in edges])
+        futile[k] = max(left - density.mass.sum(), 0.0)
+    return Stopping(upper, lower, futile)
+
+
+def predictive(fraction: float, z: float, last: float, sides: int) -> float:
+    """The probability that z is beyond the boundary `last` with all documents, given z now.
+
+    Under a flat prior for θ, whose posterior after the fraction t is normal with mean ``z/√t`` and
+    variance ``1/t``, the last z has mean ``z/√t`` and variance ``(1 - t)/t`` (predictive power:
+    Spiegelhalter, Freedman and Blackburn 1986).
+    """
+    from scipy.special import ndtr
+
+    mean, sd = z / np.sqrt(fraction), np.sqrt(max(1.0 - fraction, 1e-12) / fraction)
+    other = float(ndtr((-mean - last) / sd)) if sides == 2 else 0.0
+    return float(ndtr((mean - last) / sd)) + other
+
+
+@lru_cache(maxsize=256)
+def futility_bounds(
+    fractions: tuple[float, ...], last: float, least: float, sides: int
+) -> tuple[float, ...]:
+    """The |z| (one-sided: z) below which `predictive` is less than `least`, for each look.
+
+    -inf where it never is. The last look has none.
+    """
+    from scipy.optimize import brentq
+
+    edges = []
+    for t in fractions[:-1]:
+
+        def surplus(z: float, t: float = t) -> float:
+            return predictive(t, z, last, sides) - least
+
+        floor = 0.0 if sides == 2 else -_FAR
+        edges.append(-np.inf if surplus(floor) >= 0.0 else float(brentq(surplus, floor, _FAR)))
+    return (*edges, -np.inf)
+
+
+def sequential_p(fractions: Sequence[float], z: Sequence[float], gamma: float, sides: int) -> float:
+    """The smallest error rate at which one of the looks so far would have crossed.
+
+    Valid at any time, since the boundaries fall as the error rate grows (Liu and Anderson 2008).
+
+    Args:
+        fractions: Of all planned looks.
+        z: Of the first looks; for a two-sided test both signs count.
+        gamma: As of `boundaries`.
+        sides: As of `boundaries`.
+    """
+    from scipy.optimize import brentq
+
+    values = np.abs(z) if sides == 2 else np.asarray(z)
+    made = tuple(fractions[: values.size])
+
+    def surplus(log_p: float) -> float:
+        bounds = boundaries.__wrapped__(made, float(np.exp(log_p)), gamma, sides)
+        return float(np.max(values - bounds))
+
+    least, most = float(np.log(SMALLEST_P)), float(np.log(0.98))
+    if not values.size or surplus(most) < 0.0:
+        return 1.0
+    if surplus(least) >= 0.0:
+        return SMALLEST_P
+    return float(np.exp(brentq(surplus, least, most, xtol=1e-8)))
+
+
+def median_drift(
+    fractions: Sequence[float], bounds: Sequence[float], z: float, sides: int
+) -> float:
+    """The median-unbiased estimate of θ after stopping at the last of `fractions` with z.
+
+    The θ under which an outcome further up, in the stage-wise ordering, has probability one half
+    (Armitage 1957; Jennison and Turnbull 2000, section 8.4): crossing upward earlier is further up
+    than a later look, and at one look a larger z is.
+
+    Args:
+        fractions: Of the looks made.
+        bounds: Critical values in force at the looks before the last.
+        z: At the last look.
+        sides: As of `boundaries`.
+    """
+    from scipy.optimize import brentq
+
+    naive = z / float(np.sqrt(fractions[-1]))
+    if len(fractions) == 1:
+        return naive
+
+    def surplus(drift: float) -> float:
+        return float(stopping(fractions, [*bounds, z], drift, sides).upper.sum()) - 0.5
+
+    reach = 1.0
+    while surplus(naive - reach) > 0.0 or surplus(naive + reach) < 0.0:
+        reach *= 2.0
+        if reach > 1e3:
+            return naive
+    return float(brentq(surplus, naive - reach, naive + reach, xtol=1e-7))
+
+
+def betting_ends(
+    values: NDArray[np.float64], alpha: float
+) -> Callable[[float], tuple[float, float]]:
+    """A confidence sequence for the mean of independent differences in [-1, 1], by betting.
+
+    The capital of a gambler who bets that the mean is above (below) m exceeds ``1/tail`` at any
+    time with probability at most `tail` if the mean is m (Ville). Bets are the predictable plug-in
+    of Waudby-Smith and Ramdas (2024, section 4), truncated at half of what could be lost.
+
+    Args:
+        values: (n,) differences in the order of the documents.
+        alpha: The error rate that the bets are tuned to; any other is valid as well.
+
+    Returns:
+        Tail probability → lower and upper end, each of which holds at all times at once.
+    """
+    x = (np.asarray(values, dtype=np.float64) + 1.0) / 2.0
+    count = np.arange(1, x.size + 1)
+    means = (0.5 + np.cumsum(x)) / (count + 1)
+    variance = (0.25 + np.cumsum((x - means) ** 2)) / (count + 1)
+    before = np.concatenate([[0.25], variance[:-1]])
+    bets = np.sqrt(2.0 * np.log(2.0 / alpha) / (before * count * np.log(count + 1.0)))
+
+    def capital(m: float, sign: int) -> float:
+        """The largest logarithm of the capital so far, of bets on a mean above (+1) or below m."""
+        bound = m if sign > 0 else 1.0 - m
+        stake = np.minimum(bets, 0.5 / max(bound, 1e-12))
+        return float(np.max(np.cumsum(np.log1p(sign * stake * (x - m))), initial=0.0))
+
+    def end(tail: float, sign: int) -> float:
+        """The farthest m, from below (+1) or above, that is bet against successfully."""
+        goal = -np.log(tail)
+        safe, bad = (1.0, 0.0) if sign > 0 else (0.0, 1.0)
+        if capital(bad, sign) < goal:
+            return bad
+        for _ in range(50):
+            middle = (safe + bad) / 2
+            safe, bad = (safe, middle) if capital(middle, sign) >= goal else (middle, bad)
+        return bad
+
+    return lambda tail: (2.0 * end(tail, 1) - 1.0, 2.0 * end(tail, -1) - 1.0)
