@@ -58,6 +58,7 @@ class Task:
     fewshot_seed: int = 1
     template_sha256: None = None
     split: None = None
+    settings: dict = field(default_factory=dict)
     lm_eval: str = "0.0"
     aggregated: dict = field(default_factory=dict)
 
