@@ -101,6 +101,7 @@ class CellReader:
             labels["doc_hashes"] += [document.content for document in part.documents]
             labels["strata"] += [str(i)] * len(part.documents)  # a group's members are fixed
         return {
+            "seconds": sum(part.seconds for part in parts) / max(len(labels["doc_ids"]), 1),
             "scores": np.concatenate([np.asarray(part.metrics[metric]) for part in parts]),
             "identities": [part.identity.to_dict() for part in parts],
             "doc_ids": self._same(labels["doc_ids"]),
@@ -169,6 +170,8 @@ def _curve(
             baseline=plain.baseline,
             missing=plain.missing,
             sizes=plain.sizes,
+            seconds={rank: point["seconds"] for rank, point in points.items()},
+            role=plain.role,
         )
     except AuracError as error:
         raise RunFolderError(f"the cells of {plain.label}: {error}") from error
