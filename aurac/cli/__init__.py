@@ -28,6 +28,7 @@ SECTIONS = {
     "Check and train adapters": {
         "inspect": "Say what a checkpoint is: format, method, ranks, scaling, sizes.",
         "train": "Train an adapter from a recipe.",
+        "study": "Search, train and evaluate a whole experiment from one file.",
     },
     "Runs": {
         "runs": "List run folders, or say how one stands: done, running, failed, left.",
