@@ -16,7 +16,7 @@ from aurac.cli._analysis import (
 )
 from aurac.cli._command import GroupedCommand, option_group
 from aurac.cli.options import print_json
-from aurac.curves.display import percent, points, size
+from aurac.curves.display import percent, points, seconds, size
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -163,19 +163,13 @@ def _sentence(row: RecommendRow, best: BestRow | None) -> str:
     full = f" ({percent(shown['full_accuracy'])} % at rank {shown['full_rank']})"
     facts = [f"accuracy {percent(shown['accuracy'])} %" + full * (row.rank != shown["full_rank"])]
     facts += [size(shown["bytes"])] if shown["bytes"] else []
-    facts += [f"{_time(shown['seconds_per_document'])} a document"] * bool(row.seconds)
+    facts += [f"{seconds(shown['seconds_per_document'])} a document"] * bool(row.seconds)
     text = f"Ship {row.adapter} at rank {row.rank}{where}: {', '.join(facts)}."
     if row.result is not None and row.rank == row.result.reference:
         text += f" No smaller rank is shown to stay within {points(row.result.margin)} of it."
     if best is not None and len(best.candidates) > 1:
         text += f" The best adapter may be any of {', '.join(best.candidates)}."
     return text
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    return f"{seconds:.2g} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
 def _print_ranks(result: Analysis) -> None:
@@ -191,7 +185,7 @@ def _print_ranks(result: Analysis) -> None:
         if any(one.sizes for one in rows.values()):
             columns["size"] = size(shown["bytes"])
         if any(one.seconds for one in rows.values()):
-            columns["a document"] = _time(shown["seconds_per_document"])
+            columns["a document"] = seconds(shown["seconds_per_document"])
         return columns
 
     title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"

@@ -58,6 +58,13 @@ def size(number: float | None) -> str:
     return f"{number:.0f} B"
 
 
+def seconds(number: float | None) -> str:
+    """A duration in s or ms."""
+    if number is None:
+        return "–"
+    return f"{number:.2g} s" if number >= 1 else f"{1000 * number:.0f} ms"
+
+
 @dataclass(frozen=True)
 class CurveLine:
     """A curve in a table for the terminal.

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aurac.curves.display import CurveLine, curve_table
 from aurac.report.escape import one_line
-from aurac.report.model import CurveRow, Run, ordered, parse
+from aurac.report.model import CurveRow, Run, as_run, ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rich.console import Group
+
+    from aurac.runs.schema import Results
 
 _MAX_ROWS = 40
 
 
-def terminal_table(results: Mapping[str, Any], width: int | None = None) -> Group:
+def terminal_table(results: Results, width: int | None = None) -> Group:
     """The AURAC of every curve, with the accuracy at each rank where there is room.
 
     Args:
-        results: A parsed `results.json`.
+        results: The file.
         width: Characters in a line; that of the terminal (80 when there is none) by default.
-
-    Raises:
-        RunFolderError: the results are of another schema, or a curve cannot be read.
     """
-    run = parse(results)
+    run = as_run(results)
     width = width or shutil.get_terminal_size((80, 24)).columns
     rows = [curve for task in run.task_names for curve in ordered(run.of_task(task))]
     best = {task: _best(run, task) for task in run.task_names}
     lines = [
         CurveLine(
-            task=curve.task,
+            task=one_line(curve.task),
             adapter=one_line(curve.adapter),
             truncation=_inference(curve),
             accuracy=_accuracy(curve),
@@ -61,9 +58,9 @@ def _best(run: Run, task: str) -> CurveRow | None:
 
 def _missing(run: Run) -> int:
     """Cells without a result: those of curves, and of the base; a group's are its members'."""
-    groups = {task.get("name") for task in run.tasks if task.get("members")}
+    groups = {task.name for task in run.tasks if task.members}
     holes = {(c.id, c.task, r) for c in run.curves if c.task not in groups for r in c.missing}
-    base = {str(failure.get("task")) for failure in run.failures if failure.get("rank") == 0}
+    base = {failure.task for failure in run.failures if failure.rank == 0}
     return len(holes) + len(base)
 
 
