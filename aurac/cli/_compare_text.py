@@ -27,7 +27,7 @@ def show_dry_run(
     """Print what `compare` would do with these arguments; nothing is fetched."""
     from aurac.tasks.index import check_names
 
-    check_names(tasks)
+    check_names(tasks, settings.get("include_path"))
     with _offline():
         from aurac.runs.dryrun import dry_run
 

@@ -374,6 +374,7 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
             limit=task.limit,  # type: ignore[arg-type]
             split=task.split,
             chat_template=task.chat_template,
+            **task.prompting(),
             cluster=dict(task.cluster),
             device_map=spread if isinstance(spread, str | None) else dict(spread),
             data={name: Path(folder).name for name, folder in task.data.items()},

@@ -84,7 +84,9 @@ class Request:
         how = self.execution
         if how.shard or how.profile or how.retry_failed:
             return False
-        own_tasks = any(Path(task).suffix in (".yaml", ".yml") for task in self.tasks)
+        own_tasks = self.settings.task.include_path is not None or any(
+            Path(task).suffix in (".yaml", ".yml") for task in self.tasks
+        )
         return not own_tasks and all(Path(c).expanduser().exists() for c in self.checkpoints)
 
     def record(self) -> Path:

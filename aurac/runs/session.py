@@ -105,6 +105,7 @@ class Session:
                 num_fewshot=task.num_fewshot,
                 chat_template=task.chat_template,
                 split=task.split,
+                **task.prompting(),
             ),
             adapters={name: adapter.sha256 for name, adapter in self.adapters.items()},
             curves=[(v.label, list(v.ranks)) for v in self.variants],

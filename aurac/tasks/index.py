@@ -84,19 +84,39 @@ def task_index() -> dict[str, IndexRow]:
     return found
 
 
-def check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str], include_path: Path | str | None = None) -> None:
     """Refuse a mistyped task before anything heavy is loaded; paths of YAML files pass.
+
+    Args:
+        names: Of tasks, groups or tags.
+        include_path: A folder with further tasks.
 
     Raises:
         TaskError: lm-eval knows no such task; the nearest names are given.
     """
+    included = included_tasks(include_path) if include_path else {}
     for name in names:
-        if Path(name).suffix not in (".yaml", ".yml") and name not in BUNDLED:
-            _check(name)
+        if Path(name).suffix not in (".yaml", ".yml") and name not in (*BUNDLED, *included):
+            _check(name, {**task_index(), **included})
 
 
-def _check(name: str) -> None:
-    index = task_index()
+def included_tasks(folder: Path | str) -> dict[str, IndexRow]:
+    """The tasks of a folder of one's own.
+
+    Raises:
+        TaskError: There is no such folder, or no task in it.
+    """
+    files = [path for path, _, _ in _yaml_files(folder)] if Path(folder).is_dir() else []
+    index = read_index(files)
+    if not index:
+        raise TaskError(
+            f"--include-path {str(folder)!r} holds no task",
+            expected="a folder with tasks as lm-eval's YAML",
+        )
+    return index
+
+
+def _check(name: str, index: dict[str, IndexRow]) -> None:
     if name in index:
         return
     near = nearest(name, [*BUNDLED, *index])
