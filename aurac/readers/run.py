@@ -130,7 +130,7 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
         RunFolderError: Not JSON, another schema, or a cell that is missing or damaged.
     """
     results = Results.read(folder)
-    reader = _CurveReader(folder, results)
+    reader = CurveReader(folder, results)
     rows = sorted(results.curves, key=lambda row: not row.default)
     curves = [reader.curve(row, metric or row.metric) for row in rows if _has_a_point(row)]
     if not curves:
@@ -149,11 +149,11 @@ def _has_a_point(row: CurveRecord) -> bool:
     return False
 
 
-class _CurveReader:
+class CurveReader:
     """Makes curves of a run's cells; equal labels become the same tuple, to be joined quickly."""
 
     def __init__(self, folder: Path, results: Results) -> None:
-        self._results, self._cells = results, StoredCells(folder, results)
+        self._results, self.cells = results, StoredCells(folder, results)
         self._seeds = {adapter.name: adapter.seed for adapter in results.adapters}
         self._seen: dict[tuple[str, ...], tuple[str, ...]] = {}
 
@@ -168,7 +168,7 @@ class _CurveReader:
         plain = as_curve({**row.to_dict(), "seed": seed, "metric": metric})
         if not all(row.files(rank) for rank in plain.ranks):
             return plain
-        points = {rank: self._cells.read(row.task, row.files(rank)) for rank in plain.ranks}
+        points = {rank: self.cells.read(row.task, row.files(rank)) for rank in plain.ranks}
         _check_alike(plain.label, points)
         first = points[plain.ranks[0]]
         several = len(first) > 1
@@ -205,7 +205,7 @@ class _CurveReader:
         The labels stand with the documents, not in the cells: they change no answer, so that a
         finished run can be clustered by another field without computing anything again.
         """
-        content = self._cells.documents(task) if self._results.task(task).cluster else None
+        content = self.cells.documents(task) if self._results.task(task).cluster else None
         if content is None:
             return None
         labels = dict(zip(content.doc_ids, content.clusters or (), strict=True))

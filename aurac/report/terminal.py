@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aurac.report.escape import one_line
-from aurac.report.model import CurveRow, Run, ordered, parse
-from aurac.report.tables import interval, percent
+from aurac.report.model import CurveRow, Run, as_run, ordered
+from aurac.report.units import interval, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from rich.table import Table
+
+    from aurac.runs.schema import Results
 
 _MAX_ROWS = 40
 _RANK_WIDTH = 7
 _FIXED_WIDTH = 24  # the score column and the gaps
 
 
-def terminal_table(results: Mapping[str, Any], width: int | None = None) -> Table:
+def terminal_table(results: Results, width: int | None = None) -> Table:
     """The AURAC of every curve, with the accuracy at each rank where there is room.
 
     Args:
-        results: A parsed `results.json`.
+        results: The file.
         width: Characters in a line; that of the terminal (80 when there is none) by default.
-
-    Raises:
-        RunFolderError: the results are of another schema, or a curve cannot be read.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    run = parse(results)
+    run = as_run(results)
     width = width or shutil.get_terminal_size((80, 24)).columns
     rows = [curve for task in run.task_names for curve in ordered(run.of_task(task))]
     shown = rows[:_MAX_ROWS]
@@ -93,9 +92,9 @@ def _best(run: Run, task: str) -> CurveRow | None:
 
 def _missing(run: Run) -> int:
     """Cells without a result: those of curves, and of the base; a group's are its members'."""
-    groups = {task.get("name") for task in run.tasks if task.get("members")}
+    groups = {task.name for task in run.tasks if task.members}
     holes = {(c.id, c.task, r) for c in run.curves if c.task not in groups for r in c.missing}
-    base = {str(failure.get("task")) for failure in run.failures if failure.get("rank") == 0}
+    base = {failure.task for failure in run.failures if failure.rank == 0}
     return len(holes) + len(base)
 
 
