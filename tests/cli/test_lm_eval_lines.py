@@ -77,10 +77,8 @@ def test_lines_of_lm_evals_readme_are_answered_with_a_command(line):
             "A --tasks x --chat-template --trust-remote-code",
         ),
         (
-            "--model_args peft=A -t x --fewshot_as_multiturn --gen_kwargs temperature=0 top_p=1 "
-            "--include_path tests",
-            "A --tasks x --include-path tests --fewshot-as-multiturn --gen-kwargs "
-            "temperature=0,top_p=1",
+            "-a peft=A -t x --fewshot_as_multiturn --gen_kwargs temperature=0 top_p=1",
+            "A --tasks x --fewshot-as-multiturn --gen-kwargs temperature=0,top_p=1",
         ),
     ],
 )
