@@ -129,7 +129,7 @@ def show_comparison(done: Comparison, *, as_json: bool) -> None:
     from aurac.terminal.console import stdout_console
 
     console = stdout_console()
-    console.print(terminal_table(done.results.to_dict(), width=console.width))
+    console.print(terminal_table(done.results, width=console.width))
     if len(done.results.adapters) > 1 and not done.failures:
         from aurac.cli._analysis import analyse_sources, pair_lines
 
