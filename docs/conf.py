@@ -20,7 +20,7 @@ language = "en"
 
 extensions = [
     "docstrings",
-    "house",
+    "package_graph",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
