@@ -108,6 +108,12 @@ _PROMPTS = option_group(
         help="Put prompts through the tokenizer's chat template.",
     ),
     click.option(
+        "--tokenizer",
+        metavar="base|adapter|FOLDER",
+        help="What prompts go through. Default: the adapters' own where they come with one, else "
+        "the base's.",
+    ),
+    click.option(
         "--system-instruction", metavar="TEXT", help="Before everything else in each prompt."
     ),
     click.option(

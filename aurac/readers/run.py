@@ -174,7 +174,7 @@ class CurveReader:
         several = len(first) > 1
         ids = [f"{i}:{d.id}" if several else d.id for i, c in enumerate(first) for d in c.documents]
         strata = [str(i) for i, cell in enumerate(first) for _ in cell.documents]
-        labels = ("adapter", "task", "method", "base", "basis", "rescale")
+        labels = ("adapter", "task", "method", "base", "basis", "rescale", "role")
         try:
             return Curve.from_outcomes(
                 plain.ranks,
@@ -189,6 +189,10 @@ class CurveReader:
                 baseline=plain.baseline,
                 missing=plain.missing,
                 sizes=plain.sizes,
+                seconds={
+                    rank: sum(cell.seconds for cell in cells) / max(len(ids), 1)
+                    for rank, cells in points.items()
+                },
                 **{name: getattr(plain, name) for name in labels},
             )
         except RunFolderError:

@@ -27,7 +27,7 @@ RESULTS_FILE = "results.json"
 REQUEST_FILE = "run.json"
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
-_OPTIONAL = {"system_instruction", "fewshot_as_multiturn", "gen_kwargs"}
+_OPTIONAL = {"tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs"}
 
 
 class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -46,6 +46,7 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         num_fewshot, fewshot, fewshot_seed: Which examples stand in each prompt.
         chat_template: SHA-256 of the template that prompts went through; None without one.
         split: The split that was asked for; None where it is the one that lm-eval evaluates.
+        tokenizer: What decides its tokens, hashed, where it is not the base's own.
         system_instruction, fewshot_as_multiturn, gen_kwargs: Of prompts and generation what is not
             lm-eval's default; None for its default, and then no part of the key.
         dtype: What the forward pass computed in.
@@ -67,6 +68,7 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     fewshot_seed: int
     chat_template: str | None
     split: str | None
+    tokenizer: str | None = None
     system_instruction: str | None = None
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: str | None = None
@@ -472,10 +474,11 @@ class EngineTotals(_Record, frozen=True, kw_only=True):
 
 
 class BaseRecord(_Record, frozen=True, kw_only=True):
-    """The base model and the hash of its weights."""
+    """The base model and the hash of its weights; `tokenizer` where prompts go through another."""
 
     name: str | None = None
     sha256: str | None = None
+    tokenizer: str | UnsetType = UNSET
 
 
 class RunSettings(_Record, frozen=True, kw_only=True):
@@ -589,6 +592,7 @@ class RequestSettings(_Record, frozen=True, kw_only=True):
     num_fewshot: int | None = None
     chat_template: bool | str | None = None
     split: str | None = None
+    tokenizer: str | None = None
     system_instruction: str | None = None
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: str | None = None
