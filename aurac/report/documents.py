@@ -262,13 +262,9 @@ def questions(curve: CurveRow) -> Mapping[str, Wording]:
 
 
 def changes(curve: CurveRow, ranks: Sequence[int] | None = None) -> Changes | None:
-    """Documents gained and lost from each rank to the next; None without cells.
+    """Documents gained and lost from each rank to the next, the base first; None without cells.
 
     A mean over seeds counts the documents of every seed.
-
-    Args:
-        curve: Whose cells are read.
-        ranks: The ranks to step through; the base and every rank of the curve by default.
     """
     parts = [_steps(one, ranks or (0, *curve.ranks)) for one in curve.members or (curve,)]
     known = [part for part in parts if part is not None and part[0]]
@@ -283,7 +279,7 @@ def changes(curve: CurveRow, ranks: Sequence[int] | None = None) -> Changes | No
 
 def _steps(curve: CurveRow, ranks: Sequence[int]) -> tuple[list[Step], int] | None:
     """The steps of one checkpoint, and its documents."""
-    kept = [(rank, found) for rank in ranks if (found := outcomes(curve, rank)) is not None]
+    kept = [(rank, one) for rank in ranks if (one := outcomes(curve, rank)) is not None]
     steps = []
     for (lower, before), (upper, after) in pairwise(kept):
         if before.doc_ids != after.doc_ids:
@@ -296,12 +292,12 @@ def _steps(curve: CurveRow, ranks: Sequence[int]) -> tuple[list[Step], int] | No
 
 def _answers(curve: CurveRow, ranks: Sequence[int]) -> dict[int, _Outcomes]:
     """Rank → its documents and responses, of the ranks that have both and the same documents."""
-    kept = {rank: found for rank in ranks if (found := outcomes(curve, rank)) is not None}
+    kept = {rank: one for rank in ranks if (one := outcomes(curve, rank)) is not None}
     first = next(iter(kept.values()), None)
     return {
-        rank: found
-        for rank, found in kept.items()
-        if first and found.doc_ids == first.doc_ids and len(found.responses) == len(found.doc_ids)
+        rank: one
+        for rank, one in kept.items()
+        if first and one.doc_ids == first.doc_ids and len(one.responses) == len(one.doc_ids)
     }
 
 
@@ -319,16 +315,14 @@ def examples(curve: CurveRow) -> list[Example]:
     ranks = list(kept)
     shown = {rank: kept[rank] for rank in (ranks[0], ranks[len(ranks) // 2], ranks[-1])}
     documents = next(iter(shown.values())).doc_ids
-    kinds = [_kind([found.scores[i] for found in shown.values()]) for i in range(len(documents))]
+    kinds = [_kind([one.scores[i] for one in shown.values()]) for i in range(len(documents))]
     listed: list[Example] = []
     for kind, most in _KINDS.items():
         for i in [i for i, one in enumerate(kinds) if one == kind][:most]:
             wording = wordings.get(documents[i], Wording())
             answers = tuple(
-                Answer(
-                    rank, answer_text(found.responses[i], wording.choices), float(found.scores[i])
-                )
-                for rank, found in shown.items()
+                Answer(rank, answer_text(one.responses[i], wording.choices), float(one.scores[i]))
+                for rank, one in shown.items()
             )
             listed.append(Example(kind, curve.label, curve.task, documents[i], wording, answers))
     return listed

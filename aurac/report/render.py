@@ -187,13 +187,7 @@ _LATEX_HEAD = (
 
 
 def latex(run: Run, best: Collection[str], most: int = 40) -> str:
-    """The AURAC tables of a run for a paper: booktabs, one for each task.
-
-    Args:
-        run: What was measured.
-        best: Ids of the curves to set in bold.
-        most: Rows of a table at most, the largest AURACs first.
-    """
+    """The AURAC tables of a run for a paper: booktabs, one for each task, `best` in bold."""
     tables = [_latex_table(run, task, best, most) for task in run.task_names]
     return "\n\n".join([_LATEX_HEAD, *tables]) + "\n"
 
