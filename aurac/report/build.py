@@ -24,7 +24,7 @@ from aurac.report.content import (
     Table,
     Text,
 )
-from aurac.report.documents import examples, questions, samples, speeds
+from aurac.report.documents import questions, samples, speeds
 from aurac.report.model import MARGIN, best_default, highlighted, ordered, scored_defaults
 from aurac.report.pictures import Pictures
 from aurac.report.text import GLOSSARY, details, lead, margin_note, tiles, title, verdicts
@@ -304,19 +304,17 @@ class Builder:
         return Section("documents", "Documents gained and lost", tuple(blocks))
 
     def _examples(self, task: str, curves: Sequence[CurveRow]) -> list[Block]:
-        best = best_default(self.run, task)
-        shown = examples(best) if best else []
-        if best is None or not shown:
+        best, browse = best_default(self.run, task), task == self.run.task_names[0]
+        kept = samples(ordered(curves) if browse else [best]) if best else None
+        if best is None or kept is None:
             return []
-        kept = "" if questions(best) else " This run did not keep the questions."
+        asked = "" if questions(best) else " This run did not keep the questions."
         who = best.members[0].adapter if best.members else best.label
-        first = task == self.run.task_names[0]
-        more = samples(ordered(curves)) if first else None
         intro = (
-            f"Documents as {who} answered them at a low, a middle and its highest rank, "
-            f"the first of each kind in the task's order.{kept}"
+            f"Documents as {who} answered them at a low, a middle and its highest rank, the first "
+            f"of each kind in the task's order.{asked}"
         )
-        return [Examples(intro, tuple(shown), more)]
+        return [Examples(intro, kept, browse)]
 
     def groups(self) -> Section:
         """Areas on the groups of each task's documents, where it has groups."""
