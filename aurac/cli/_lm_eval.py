@@ -110,7 +110,9 @@ class LmEvalCommand(GroupedCommand):
         values, _, _ = self.make_parser(ctx).parse_args(list(args))
         words = values.pop("checkpoints", None)
         words = list(words) if isinstance(words, (list, tuple)) else []
-        if {"model", "model_args"} & set(values) and "help" not in values:
+        if set(ctx.help_option_names) & set(args):
+            return super().parse_args(ctx, args)
+        if {"model", "model_args"} & set(values):
             args = self._translated(dict(values), words)
         elif words[:1] == ["ls"] and "tasks" not in values:
             raise UsageError("lm_eval ls", fix="use: aurac tasks")

@@ -77,12 +77,12 @@ def pooled(run: Run, groups: Groups | None = None) -> Run:
 
 
 def _recipe_groups(run: Run, said: Groups) -> dict[str, list[str]]:
-    from aurac.readers.run import arms_of, regrouped
+    from aurac.readers.run import recipe_groups, regrouped
     from aurac.runs.schema import AdapterRecord
 
     check_groups(said, (str(adapter.get("name")) for adapter in run.adapters))
     adapters = [msgspec.convert(dict(adapter), AdapterRecord) for adapter in run.adapters]
-    found = regrouped(arms_of(adapters, run.groups), said)
+    found = regrouped(recipe_groups(adapters, run.groups), said)
     return {name: members for name, members in found.items() if len(members) > 1}
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError, RunFolderError
 from aurac.files import sha256_json
-from aurac.readers.cells import document_keys, inside, read_stored
+from aurac.readers.run import document_keys, inside, read_stored
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from aurac.errors import RunFolderError
-from aurac.readers.cells import inside
+from aurac.readers.run import inside
 from aurac.report.escape import one_line
 from aurac.runs.schema import differences
 from aurac.runs.store import read_cell

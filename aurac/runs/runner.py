@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from aurac.errors import AuracError, RunFolderError
 from aurac.runs.evaluator import Counter, Evaluator, stop_if_device_is_lost
 from aurac.runs.interrupts import Interrupts
-from aurac.runs.lock import NoLocks
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.progress import NoProgress
 from aurac.runs.schema import Aggregates, Failure
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from aurac.engine import EngineOptions
     from aurac.models.base import LoadedBase
+    from aurac.runs.lock import Locks
     from aurac.runs.plan import PlannedCell
     from aurac.runs.store import CellStore
 
@@ -51,7 +51,7 @@ class RunContext:
     """
 
     store: CellStore
-    locks: NoLocks = field(default_factory=NoLocks)
+    locks: Locks
     interrupts: Interrupts = field(default_factory=Interrupts)
     log: RunLog = field(default_factory=lambda: RunLog(None))
     profile: Profile = field(default_factory=Profile)

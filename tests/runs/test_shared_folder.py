@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from runs_doubles import Model, Recorder, Task, base, planned, runner
+from runs_doubles import Model, Recorder, Task, base, planned, run_context, runner
 
 from aurac.cli import cli
 from aurac.engine import EngineOptions
@@ -26,7 +26,7 @@ from aurac.runs.compare import compare
 from aurac.runs.evaluator import Evaluator
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.lock import Locks
-from aurac.runs.runner import RunContext, failure_content
+from aurac.runs.runner import failure_of
 from aurac.runs.status import read_status
 from aurac.runs.store import CellStore, decode_line, encode_line, read_cell
 from aurac.tasks.task import Evaluation
@@ -288,7 +288,7 @@ def test_a_killed_workers_cells_are_called_done_only_if_they_are(
 
     monkeypatch.setattr("aurac.runs.workers._start", start)
     job = {"settings": {"model": {"device": "cpu"}}}
-    others = _others([job], 1, RunContext(CellStore(tmp_path)))
+    others = _others([job], 1, run_context(tmp_path))
     with pytest.raises(stop) if stop else contextlib.nullcontext(), others:
         if stop:
             raise stop
@@ -573,7 +573,7 @@ def ray_queue(folder, cells, compute, **context):
     from aurac.runs.ray import _Queue
 
     fake = FakeRay(compute)
-    queue = _Queue(fake, fake, None, RunContext(CellStore(folder), **context), cells)
+    queue = _Queue(fake, fake, None, run_context(folder, **context), cells)
     while queue.submit(3):
         queue.collect()
     return queue
@@ -618,7 +618,7 @@ def test_one_block_that_fails_is_the_cells_failure_and_the_others_are_ignored(tm
     def compute(identity, places):
         cell = by_key[identity["task"]]
         if cell.task.name == "a" and places == [2, 3]:
-            return failure_content(cell, "ValueError: why", "ValueError", 1.0)
+            return failure_of(cell, "ValueError: why", "ValueError", 1.0)
         [block] = made.blocks(cell, places)
         return block
 

@@ -20,7 +20,7 @@ from support.adapters import save_with_peft
 from aurac.cli import cli
 from aurac.errors import AuracError
 from aurac.readers import read_curves
-from aurac.readers.cells import StoredCells
+from aurac.readers.run import StoredCells
 from aurac.report.documents import with_outcomes
 from aurac.report.model import parse
 from aurac.runs.schema import Results
