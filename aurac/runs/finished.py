@@ -25,7 +25,7 @@ from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.log import LOGS
 from aurac.runs.results import Comparison
 from aurac.runs.schema import ENGINE_VERSION, RESULTS_FILE, Results
-from aurac.runs.settings import separated, to_plain
+from aurac.runs.settings import NamedCheckpoint, separated, to_plain
 from aurac.tasks import BUNDLED
 
 if TYPE_CHECKING:
@@ -85,7 +85,13 @@ class Request:
         if how.shard or how.profile or how.retry_failed:
             return False
         own_tasks = any(Path(task).suffix in (".yaml", ".yml") for task in self.tasks)
-        return not own_tasks and all(Path(c).expanduser().exists() for c in self.checkpoints)
+        return not own_tasks and all(path.exists() for path in self.places)
+
+    @property
+    def places(self) -> list[Path]:
+        """The folders and files of the checkpoints."""
+        named = [NamedCheckpoint.of(checkpoint) for checkpoint in self.checkpoints]
+        return [Path(path).expanduser() for checkpoint in named for path in checkpoint.paths]
 
     def record(self) -> Path:
         """Where the cache keeps what is known of it."""
@@ -102,7 +108,7 @@ class Request:
         Raises:
             OSError: A file cannot be read.
         """
-        given = [Path(c).expanduser() for c in self.checkpoints]
+        given = self.places
         beside = [json for path in given if path.is_file() for json in _json_beside(path)]
         content = [*given, *beside, *map(Path, self.settings.task.data.values()), base]
         code = ["aurac"] if set(self.tasks) <= set(BUNDLED) else ["aurac", "lm_eval"]
@@ -147,7 +153,7 @@ class Witness:
         self._request, self._base = request, base
         self._inputs: str | None = None
         try:
-            if request.comparable and _newest([*request.checkpoints, base]) < started:
+            if request.comparable and _newest([*request.places, base]) < started:
                 self._inputs = request.inputs(base)
         except (OSError, ValueError) as error:
             logger.debug("the inputs cannot be compared later (%s)", error)
