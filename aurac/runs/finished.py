@@ -84,7 +84,9 @@ class Request:
         how = self.execution
         if how.shard or how.profile or how.retry_failed:
             return False
-        own_tasks = any(Path(task).suffix in (".yaml", ".yml") for task in self.tasks)
+        own_tasks = self.settings.task.include_path is not None or any(
+            Path(task).suffix in (".yaml", ".yml") for task in self.tasks
+        )
         return not own_tasks and all(path.exists() for path in self.places)
 
     @property
@@ -110,7 +112,9 @@ class Request:
         """
         given = self.places
         beside = [json for path in given if path.is_file() for json in _json_beside(path)]
-        content = [*given, *beside, *map(Path, self.settings.task.data.values()), base]
+        tokenizer = self.settings.model.tokenizer
+        named = [Path(tokenizer)] if tokenizer not in (None, "base", "adapter") else []
+        content = [*given, *beside, *named, *map(Path, self.settings.task.data.values()), base]
         code = ["aurac"] if set(self.tasks) <= set(BUNDLED) else ["aurac", "lm_eval"]
         return sha256_json(
             [
