@@ -28,8 +28,8 @@ from aurac.runs.schema import (
     DocumentKey,
     EngineCounts,
     Logged,
-    encode_line,
 )
+from aurac.runs.store import encode_line
 from aurac.stats.score import score
 
 METRIC = "acc,none"

@@ -45,18 +45,14 @@ def store_costs(cells: int, puts: int = 200) -> dict[str, Any]:
     from aurac.runs.folder import open_run_folder
     from aurac.runs.lock import Locks
     from aurac.runs.log import RunLog
-    from aurac.runs.schema import PlanRow
+    from aurac.runs.schema import PlanRow, RequestedTask, RequestSettings, RunRequest
     from aurac.runs.status import read_status, write_plan
     from aurac.runs.store import CellStore, read_cell
 
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "run"
-        request = {
-            "settings": {},
-            "adapters": {},
-            "curves": [],
-            "tasks": {"t": {"first_prompt": "x", "documents": 100}},
-        }
+        tasks = {"t": RequestedTask(first_prompt="x", documents=100)}
+        request = RunRequest(settings=RequestSettings(), adapters={}, curves=[], tasks=tasks)
         open_run_folder(folder, ["t"], request)
         (folder / "cells").mkdir()
         rows = [PlanRow(f"{n:064x}", f"c{n % 50}", n, f"t{n % 7}", 400, 100) for n in range(cells)]

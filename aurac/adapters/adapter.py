@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_EMBEDDING = re.compile(
+    r"(?:embed_tokens|embed_in|wte|word_embeddings|lm_head)(?:\.base_layer)*\.weight$"
+)
 Kind = Literal["linear", "embedding", "conv", "experts", "merged", "grouped_conv"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -55,6 +59,9 @@ class Factors:
         layout: What is needed to restore a format's own shapes: the kernel of a convolution, (E,)
             for a stack of E experts, one 0 or 1 per group of a merged layer, the number of groups
             and the kernel of a grouped convolution.
+        magnitude: DoRA's trained norm of each output (arXiv 2402.09353), in PEFT's own shape. The
+            module computes ``magnitude / ‖W + s B A‖ · (W + s B A) x``, norms row by row, at every
+            rank; ``None`` for plain LoRA.
     """
 
     A: Tensor
@@ -63,6 +70,7 @@ class Factors:
     rule: Rule
     kind: Kind = "linear"
     layout: tuple[int, ...] = ()
+    magnitude: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.A.ndim != 2 or self.B.ndim != 2 or self.A.shape[0] != self.B.shape[1]:
@@ -76,6 +84,11 @@ class Factors:
             raise UsageError(f"scaling rule {self.rule!r}", expected=f"one of {', '.join(RULES)}")
         if not math.isfinite(self.alpha):
             raise CheckpointError(f"an alpha of {self.alpha}", expected="a finite number")
+        if self.magnitude is not None and self.magnitude.numel() != self.features[1]:
+            raise CheckpointError(
+                f"a magnitude vector of shape {tuple(self.magnitude.shape)}",
+                expected=f"one number for each of {self.features[1]} outputs",
+            )
 
     @property
     def rank(self) -> int:
@@ -111,10 +124,10 @@ class Factors:
         """The scaling rule evaluated at rank ``r``."""
         return scale(self.rule, self.alpha, r)
 
-    def cut(self, r: int) -> tuple[Tensor, Tensor]:
-        """Views of the first ``min(r, R)`` components: ``A[:r]`` and ``B[:, :r]``."""
+    def tensors(self, r: int) -> list[Tensor]:
+        """All of the module at rank ``r``: ``A[:r]``, ``B[:, :r]`` and any magnitude, as views."""
         r = min(r, self.rank)
-        return self.A[:r], self.B[:, :r]
+        return [self.A[:r], self.B[:, :r], *([] if self.magnitude is None else [self.magnitude])]
 
 
 @dataclass(frozen=True)
@@ -161,8 +174,8 @@ class Nesting:
 class Values(Protocol):
     """The source of an outline's numbers, read on demand."""
 
-    def factors(self, module: str) -> tuple[Tensor, Tensor]:
-        """A and B of one module, checked to be finite."""
+    def factors(self, module: str) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A, B and magnitude of one module, checked to be finite."""
 
     def beside_factors(self, key: str) -> Tensor:
         """One tensor beside the factors, checked to be finite."""
@@ -247,6 +260,20 @@ class Adapter:
         return alphas.pop() if len(alphas) == 1 else None
 
     @property
+    def vocabulary(self) -> int | None:
+        """Rows of the embeddings that it brings whole or adapts; ``None`` where it has none."""
+        shapes = {
+            f"{n}.weight": f.features[0] for n, f in self.modules.items() if f.kind == "embedding"
+        }
+        shapes |= {key: tensor.shape[0] for key, tensor in self.extras.items()}
+        return max((rows for key, rows in shapes.items() if _EMBEDDING.search(key)), default=None)
+
+    @property
+    def dora(self) -> bool:
+        """Whether it is a DoRA adapter: its modules have magnitudes."""
+        return any(f.magnitude is not None for f in self.modules.values())
+
+    @property
     def method(self) -> str | None:
         """The training method, or ``None`` when it is not recorded."""
         return None if self.nesting is None else self.nesting.method
@@ -269,6 +296,8 @@ class Adapter:
             digest.update(json.dumps([name, f.alpha, f.rule, f.kind, list(f.layout)]).encode())
             _hash_tensor(digest, f.A)
             _hash_tensor(digest, f.B)
+            if f.magnitude is not None:
+                _hash_tensor(digest, f.magnitude)
             yield name, f
         for key in sorted(self.extras):
             digest.update(key.encode())
@@ -283,8 +312,8 @@ class Adapter:
         f = self.modules[module]
         if self.values is None:
             return f
-        A, B = self.values.factors(module)
-        return replace(f, A=A, B=B)
+        A, B, magnitude = self.values.factors(module)
+        return replace(f, A=A, B=B, magnitude=magnitude)
 
     def read_extra(self, key: str) -> Tensor:
         """One tensor beside the factors with its numbers."""
@@ -352,7 +381,7 @@ class Adapter:
         if r == 0:
             return []
         self.check_rank(r)
-        cuts = [t for f in self.modules.values() for t in f.cut(r)]
+        cuts = [t for f in self.modules.values() for t in f.tensors(r)]
         return [*cuts, *self.extras.values()]
 
 

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from aurac.adapters.compatibility import check_fits, is_conv1d, model_name, name_in_base
-from aurac.adapters.formats.peft import from_state, peft_shapes
+from aurac.adapters.formats.peft import from_state
+from aurac.adapters.formats.peft_shapes import peft_shapes
 from aurac.adapters.nesting import Rule, peft_alpha
 from aurac.adapters.restore import (
     BaseState,
@@ -65,6 +66,8 @@ class LiveAdapter:
                 )
                 for name, layer in self._layers.items()
             }
+            for name, layer in self._layers.items():
+                _set_magnitude(layer, prepared.adapter.modules[name], half=half)
             self.set_rank(max(prepared.fit_factors or (prepared.rank,)))
         except BaseException:
             self.remove()
@@ -223,6 +226,7 @@ def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
             is_conv1d(model.get_submodule(name_in_base(name, repeats))) for name in names
         ),
         layer_replication=[tuple(pair) for pair in repeats] or None,
+        use_dora=adapter.dora,
         inference_mode=True,
     )
     training = {id(m): m.training for m in model.modules()}
@@ -248,6 +252,21 @@ def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
 
 def _on_device_of(layer: Any, A: Tensor, B: Tensor, *, half: bool) -> tuple[Tensor, Tensor]:
     """The factors on the layer's device, in the type that PEFT would compute them in."""
+    device, dtype = _place(layer, half=half)
+    # Always a copy: inside a loaded file a tensor may be aligned so that products round otherwise.
+    return A.to(device, dtype, copy=True), B.to(device, dtype, copy=True)
+
+
+def _set_magnitude(layer: Any, f: Factors, *, half: bool) -> None:
+    """Give a DoRA layer its trained magnitudes, which PEFT would start at the base's norms."""
+    if f.magnitude is not None:
+        device, dtype = _place(layer, half=half)
+        values = f.magnitude.to(device, dtype, copy=True)
+        layer.lora_magnitude_vector[NAME].weight = nn.Parameter(values, requires_grad=False)
+
+
+def _place(layer: Any, *, half: bool) -> tuple[torch.device | None, torch.dtype]:
+    """Where a layer computes its adapter, and in which type."""
     weight = _reference_weight(layer)
     dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
     if dtype in _HALF and not half:
@@ -255,8 +274,7 @@ def _on_device_of(layer: Any, A: Tensor, B: Tensor, *, half: bool) -> tuple[Tens
     # Of a base that is spread or offloaded (accelerate), the layer's own place during a pass.
     hook = getattr(layer.get_base_layer(), "_hf_hook", None)
     device = getattr(hook, "execution_device", None) if weight.is_meta else weight.device
-    # Always a copy: inside a loaded file a tensor may be aligned so that products round otherwise.
-    return A.to(device, dtype, copy=True), B.to(device, dtype, copy=True)
+    return device, dtype
 
 
 def _reference_weight(layer: Any) -> Tensor:
@@ -303,6 +321,8 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
     """Add ``s · B[:, :r] · A[:r]`` to the weights of ``model`` in place, in fp64, rounded once.
 
+    The rows of a DoRA adapter's modules then get its magnitudes as their norms.
+
     Raises:
         CheckpointError: For a module whose weight cannot take the update, for tensors beside the
             factors, or when the adapter does not fit.
@@ -324,7 +344,11 @@ def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
         A, B = peft_shapes(f, module.A[:r].double(), module.B[:, :r].double())
         update = prepared.scaling(name, rank) * (B @ A)
         update = (update.T if transposed else update).to(weight.device)
-        weight.data = (weight.data.double() + update).to(weight.dtype)
+        merged = weight.data.double() + update
+        if f.magnitude is not None:
+            norms = merged.norm(dim=0 if transposed else 1, keepdim=True)
+            merged *= f.magnitude.to(weight.device).double().view_as(norms) / norms
+        weight.data = merged.to(weight.dtype)
 
 
 def _weight(model: nn.Module, name: str, prepared: Prepared) -> tuple[torch.Tensor, bool]:

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from aurac.adapters.attach import merge
-from aurac.adapters.formats.peft import factor_keys, peft_shapes, peft_state
+from aurac.adapters.formats.peft import module_state, peft_state
 from aurac.adapters.formats.peft_config import CONFIG, PREFIX, WEIGHTS, is_set
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.formats.untrusted import FLOATS
@@ -144,6 +144,7 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
         "r": rank,
         "lora_alpha": _as_whole(alpha),
         "use_rslora": _use_rslora(adapter.modules.values()),
+        "use_dora": adapter.dora,
         "init_lora_weights": True,
         "rank_pattern": rank_pattern,
         "alpha_pattern": {name: _as_whole(a) for name, a in alpha_pattern.items()},
@@ -356,7 +357,7 @@ def save_truncations(
         for name, f in adapter.walk():
             A, B = prepare_module(prepared, name, f, rows=max(folders))
             for r, file in files.items():
-                _put(file, name, prepared.cut(name, A, B, r))
+                _put(file, name, replace(prepared.cut(name, A, B, r), magnitude=f.magnitude))
         for key in adapter.extras:
             extra = adapter.read_extra(key)
             for file in files.values():
@@ -384,7 +385,7 @@ def save_merged(prepared: Prepared, rank: int, model: Any, tokenizer: Any, folde
 
 
 def _put(file: SafetensorsWriter, name: str, f: Factors) -> None:
-    for key, tensor in zip(factor_keys(name, f), peft_shapes(f, f.A, f.B), strict=True):
+    for key, tensor in module_state(name, f).items():
         file.put(key, tensor)
 
 
@@ -392,6 +393,8 @@ def _outline(prepared: Prepared, r: int) -> Adapter:
     """The truncation at rank ``r`` without numbers."""
     modules = {}
     for name, f in prepared.adapter.modules.items():
-        modules[name] = prepared.cut(name, f.A.to("meta"), f.B.to("meta"), r)
+        cut = prepared.cut(name, f.A.to("meta"), f.B.to("meta"), r)
+        magnitude = None if f.magnitude is None else f.magnitude.to("meta")
+        modules[name] = replace(cut, magnitude=magnitude)
     extras = {key: tensor.to("meta") for key, tensor in prepared.adapter.extras.items()}
     return replace(prepared.assemble(modules, {"rank": r}), extras=extras, values=None)

@@ -64,6 +64,7 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
         "modules": len(adapter.modules),
         "module_ranks": {str(r): n for r, n in sorted(_ranks(adapter).items())},
         "dtypes": sorted({str(f.A.dtype).removeprefix("torch.") for f in adapter.modules.values()}),
+        "dora": adapter.dora,
         "extra_tensors": len(adapter.extras),
         "default_rescale": default_rescale(adapter),
         "derived": None if adapter.derived is None else dict(adapter.derived),
@@ -216,19 +217,18 @@ def max_lora_rank(adapter: Adapter) -> int | None:
 
 def vllm_refusal(adapter: Adapter) -> str | None:
     """Why vLLM would not serve an export, or would serve it wrongly; ``None`` when it serves it."""
-    if adapter.extras:
-        return "it does not load tensors beside the low-rank factors"
-    if adapter.peft_config.get("layer_replication"):
-        return "it does not repeat layers"
-    kinds = {f.kind for f in adapter.modules.values()} - {"linear", "merged"}
-    if kinds:
-        return f"it does not serve factors of {', '.join(sorted(kinds))} as PEFT lays them out"
-    ranks = {f.rank * f.rank_multiple for f in adapter.modules.values()}
-    alphas = {
-        peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple) for f in adapter.modules.values()
+    factors = adapter.modules.values()
+    kinds = {f.kind for f in factors} - {"linear", "merged"}
+    ranks = {f.rank * f.rank_multiple for f in factors}
+    alphas = {peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple) for f in factors}
+    reasons = {
+        "it does not serve DoRA": adapter.dora,
+        "it does not load tensors beside the low-rank factors": bool(adapter.extras),
+        "it does not repeat layers": bool(adapter.peft_config.get("layer_replication")),
+        f"it does not serve factors of {', '.join(sorted(kinds))} as PEFT lays them out": kinds,
+        "it knows one rank and one alpha for all modules, and would scale some wrongly": (
+            len(ranks) > 1 or len(alphas) > 1
+        ),
+        f"it serves ranks up to {VLLM_RANKS[-1]}": max_lora_rank(adapter) is None,
     }
-    if len(ranks) > 1 or len(alphas) > 1:
-        return "it knows one rank and one alpha for all modules, and would scale some wrongly"
-    if max_lora_rank(adapter) is None:
-        return f"it serves ranks up to {VLLM_RANKS[-1]}"
-    return None
+    return next((reason for reason, applies in reasons.items() if applies), None)

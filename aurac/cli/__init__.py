@@ -23,11 +23,13 @@ SECTIONS = {
     },
     "Choose a rank": {
         "recommend": "The smallest rank that is non-inferior to the full one.",
+        "cost": "Measure what each rank costs to serve on this machine.",
         "truncate": "Cut an adapter to a smaller rank; the result is plain PEFT.",
     },
     "Check and train adapters": {
         "inspect": "Say what a checkpoint is: format, method, ranks, scaling, sizes.",
         "train": "Train an adapter from a recipe.",
+        "study": "Search, train and evaluate a whole experiment from one file.",
     },
     "Runs": {
         "runs": "List run folders, or say how one stands: done, running, failed, left.",

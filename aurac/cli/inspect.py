@@ -111,6 +111,8 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     derived = facts["derived"]
     if derived and derived.get("trained"):
         method = f"{derived['trained']['method']} before it was cut"
+    if facts["dora"]:
+        method += ", DoRA with trained magnitudes"
     ranks = ", ".join(f"{n} of rank {r}" for r, n in facts["module_ranks"].items())
     alpha = "per module" if facts["alpha"] is None else f"{facts['alpha']:g}"
     rows = [

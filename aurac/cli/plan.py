@@ -125,7 +125,7 @@ def plan(
         plans = [asdict(row) for row in rows]
         print_json(request | {"comparisons": comparisons, "spread": asdict(spread), "plans": plans})
         return
-    from aurac.stats.sentences import points
+    from aurac.curves.display import points
 
     what = QUESTIONS[question].format(delta=points(delta))
     click.echo(f"Documents needed {what} (alpha {alpha:g}, power {power:g}; {spread.source}):")

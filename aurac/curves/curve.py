@@ -52,6 +52,9 @@ class Curve:
         baseline: Accuracy of the base (rank 0), a fraction; never part of AURAC.
         missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
         sizes: ``rank -> bytes`` of the adapter truncated there.
+        seconds: ``rank -> wall seconds for a document`` as measured there.
+        role: "default", "published" (as the method is published, where that is not the default) or
+            "extra".
     """
 
     ranks: tuple[int, ...]
@@ -73,6 +76,8 @@ class Curve:
     baseline: float | None = None
     missing: Mapping[int, str] = field(default_factory=dict)
     sizes: Mapping[int, int] = field(default_factory=dict)
+    seconds: Mapping[int, float] = field(default_factory=dict)
+    role: str | None = None
 
     def __post_init__(self) -> None:
         """Validate and sort.
@@ -93,6 +98,7 @@ class Curve:
             self._set(baseline=float(fractions([self.baseline], "baseline")[0]))
         self._set(missing=MappingProxyType({int(r): str(w) for r, w in self.missing.items()}))
         self._set(sizes=MappingProxyType({int(r): int(b) for r, b in self.sizes.items()}))
+        self._set(seconds=MappingProxyType({int(r): float(s) for r, s in self.seconds.items()}))
         if self.outcomes is not None:
             self._set_outcomes(self.outcomes, order)
         self._check_documents()
@@ -161,7 +167,7 @@ class Curve:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from aurac.curves.html import curve_html
+        from aurac.curves.display import curve_html
 
         return curve_html(self)
 

@@ -287,12 +287,24 @@ def _plain(layer: Any) -> bool:
     down, up = layer.lora_A[name], layer.lora_B[name]
     linear = type(down) is torch.nn.Linear and type(up) is torch.nn.Linear
     simple = linear and down.bias is None and up.bias is None
-    special = name in layer.lora_variant or (name in getattr(layer, "lora_magnitude_vector", ()))
+    special = name in layer.lora_variant and not _is_dora(layer, name)
     return simple and not special and not _hooked(down, up)
 
 
+def _is_dora(layer: Any, name: str) -> bool:
+    """Whether the layer is DoRA's, alone."""
+    from peft.tuners.lora.dora import DoraLinearLayer
+
+    vectors = layer.lora_magnitude_vector
+    return name in vectors and type(vectors[name]) is DoraLinearLayer
+
+
 def _fused_forward(layer: Any) -> Callable[..., torch.Tensor]:
-    """The layer's function at its present rank and scale."""
+    """The layer's function at its present rank and scale.
+
+    DoRA (arXiv 2402.09353) is LoRA's output times one number per output, magnitude / norm, before
+    the bias; the norms of ``W + s B A`` are computed here, once, as PEFT does in each pass.
+    """
     weight, bias = layer.base_layer.weight, layer.base_layer.bias
     names = [name for name in layer.active_adapters if name in layer.lora_A]
     original = layer.forward
@@ -301,17 +313,33 @@ def _fused_forward(layer: Any) -> Callable[..., torch.Tensor]:
     down = layer.lora_A[names[0]].weight.to(weight.dtype)
     up = layer.lora_B[names[0]].weight.to(weight.dtype).t().contiguous()
     scale = float(layer.scaling[names[0]])
+    factor = _dora_factor(layer, names[0]) if _is_dora(layer, names[0]) else None
 
     def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if args or kwargs or x.dtype != weight.dtype:
             result: torch.Tensor = original(x, *args, **kwargs)
             return result
-        out = functional.linear(x, weight, bias)
+        out = functional.linear(x, weight, bias if factor is None else None)
         low = functional.linear(x, down).view(-1, down.shape[0])
         out.view(-1, out.shape[-1]).addmm_(low, up, alpha=scale)
+        if factor is not None:
+            out.mul_(factor)  # in the factor's own type, rounded once
+            if bias is not None:
+                out.add_(bias)
         return out
 
     return forward
+
+
+def _dora_factor(layer: Any, name: str) -> torch.Tensor:
+    """DoRA's magnitude / norm of each output at the present rank, (out,), in the adapter's type."""
+    dora = layer.lora_magnitude_vector[name]
+    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
+    norm = dora.get_weight_norm(
+        layer.base_layer.weight.to(down.dtype), up @ down, layer.scaling[name]
+    )
+    factor: torch.Tensor = dora.weight / norm
+    return factor
 
 
 @contextlib.contextmanager

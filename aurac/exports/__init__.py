@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from aurac.exports.lm_eval_layout import export_lm_eval
+from aurac.exports.lm_eval import export_lm_eval
 
 __all__ = ["export_lm_eval"]

@@ -79,7 +79,7 @@ def _read_folder(path: Path, metric: str | None, cluster: Mapping[str, str]) -> 
 
         curves, groups = read_run(path, metric)
         return Curves(curves, "run", groups)
-    from aurac.readers.samples import read_samples
+    from aurac.readers.lm_eval_logs import read_samples
 
     curves, groups = read_samples(path, metric, cluster)
     return Curves(curves, "samples", groups)

@@ -1,32 +1,126 @@
-"""A run folder (results.json and cells/) → curves with their documents."""
+"""A run folder: its cells, and the curves with their documents.
+
+A cell's file may hold more documents than the results that name it: it grows. Which of them are
+meant, and in which order, stands in the file of the task's documents.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, RunFolderError
-from aurac.readers.cells import StoredCells, inside
 from aurac.runs.schema import RESULTS_FILE, Results, TaskDocuments, differences, read_record
+from aurac.runs.store import read_cell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from aurac.runs.schema import AdapterRecord, CurveRecord
+    from numpy.typing import NDArray
+
+    from aurac.runs.schema import AdapterRecord, CurveRecord, DocumentKey
+    from aurac.runs.store import Cell
 
 logger = logging.getLogger(__name__)
 
 Groups = dict[str, list[str]]
 
 
+def inside(folder: Path, relative: str) -> Path:
+    """The path of a file that a run names, which has to lie in the run folder.
+
+    Raises:
+        RunFolderError: It does not.
+    """
+    path = PurePath(relative)
+    if path.is_absolute() or ".." in path.parts:
+        raise RunFolderError(f"{relative} is outside {folder}")
+    return folder / path
+
+
+def document_keys(path: Path) -> tuple[DocumentKey, ...] | None:
+    """The documents that a task's file of documents lists; None where it has no keys.
+
+    Raises:
+        RunFolderError: The file cannot be read.
+    """
+    keys = read_record(path, TaskDocuments).keys
+    return None if keys is None else tuple(keys)
+
+
+def read_stored(path: Path, documents: Sequence[DocumentKey] | None) -> Cell:
+    """A cell with all the documents that were asked for.
+
+    Raises:
+        RunFolderError: It is missing or damaged, or lacks some of them.
+    """
+    again = "give the command of the run again: it computes what is missing"
+    try:
+        cell = read_cell(path, documents)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read ({error})", fix=again) from error
+    if cell is None or (documents is None and cell.damaged):
+        raise RunFolderError(f"{path} is missing or damaged", fix=again)
+    if cell.missing:
+        raise RunFolderError(
+            f"{path} lacks {len(cell.missing)} of {len(documents or ())} documents", fix=again
+        )
+    return cell
+
+
+class StoredCells:
+    """Reads the cells of a run, a group's members one after the other.
+
+    Args:
+        folder: The run folder.
+        results: Its `results.json`.
+    """
+
+    def __init__(self, folder: Path, results: Results) -> None:
+        self.folder, self._results = folder, results
+        self._documents: dict[str, TaskDocuments | None] = {}
+
+    def read(self, task: str, paths: Sequence[str]) -> list[Cell]:
+        """The cells of one point of a curve: one, or one for each member of a group.
+
+        Raises:
+            RunFolderError: A cell is outside the folder, missing or damaged.
+        """
+        members = self._results.task(task).members or [task]
+        if len(members) != len(paths):  # a results.json made by hand may name no members
+            members = [""] * len(paths)
+        return [
+            read_stored(inside(self.folder, path), self.keys(member))
+            for path, member in zip(paths, members, strict=True)
+        ]
+
+    def keys(self, task: str) -> list[DocumentKey] | None:
+        """The documents of a task; None where they were not kept."""
+        content = self.documents(task)
+        return content.keys if content else None
+
+    def documents(self, task: str) -> TaskDocuments | None:
+        """What a run kept of a task's documents, read once; None where it kept nothing.
+
+        Raises:
+            RunFolderError: The file cannot be read.
+        """
+        if task not in self._documents:
+            where = self._results.task(task).documents
+            content = read_record(inside(self.folder, where), TaskDocuments) if where else None
+            self._documents[task] = content
+        return self._documents[task]
+
+
 def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Groups]:
-    """Curves of a run, an adapter's default truncation first, and its arms of several seeds.
+    """Curves of a run, an adapter's default truncation first, and its recipe groups.
 
     Args:
         folder: Holds ``results.json`` of schema 1 and the cells it names.
@@ -36,17 +130,12 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
         RunFolderError: Not JSON, another schema, or a cell that is missing or damaged.
     """
     results = Results.read(folder)
+    reader = CurveReader(folder, results)
     rows = sorted(results.curves, key=lambda row: not row.default)
-    reader = CellReader(StoredCells(folder, results), _clusters(folder, results))
-    seeds = {adapter.name: adapter.seed for adapter in results.adapters}
-    curves = [
-        _curve(row, reader, metric, results.task(row.task).prompts_sha256, seeds.get(row.adapter))
-        for row in rows
-        if _has_a_point(row)
-    ]
+    curves = [reader.curve(row, metric or row.metric) for row in rows if _has_a_point(row)]
     if not curves:
         raise RunFolderError(f"{folder / RESULTS_FILE} holds no curves")
-    return curves, arms_of(results.adapters, results.groups)
+    return curves, recipe_groups(results.adapters, results.groups)
 
 
 def _has_a_point(row: CurveRecord) -> bool:
@@ -60,72 +149,94 @@ def _has_a_point(row: CurveRecord) -> bool:
     return False
 
 
-def _clusters(folder: Path, results: Results) -> dict[str, dict[str, str]]:
-    """Task → document → what it shares with others, of the tasks that were clustered.
+class CurveReader:
+    """Makes curves of a run's cells; equal labels become the same tuple, to be joined quickly."""
 
-    The labels stand with the documents, not in the cells: they change no answer, so that a finished
-    run can be clustered by another field without computing anything again.
-    """
-    labels = {}
-    for task in results.tasks:
-        if task.cluster and task.documents:
-            content = read_record(inside(folder, task.documents), TaskDocuments)
-            labels[task.name] = dict(zip(content.doc_ids, content.clusters or (), strict=True))
-    return labels
-
-
-class CellReader:
-    """Scores and labels of cells; equal labels become the same tuple, to be joined quickly."""
-
-    def __init__(self, cells: StoredCells, clusters: Mapping[str, Mapping[str, str]]) -> None:
-        self._cells, self._clusters = cells, clusters
+    def __init__(self, folder: Path, results: Results) -> None:
+        self._results, self.cells = results, StoredCells(folder, results)
+        self._seeds = {adapter.name: adapter.seed for adapter in results.adapters}
         self._seen: dict[tuple[str, ...], tuple[str, ...]] = {}
 
-    def read(self, task: str, paths: Sequence[str], metric: str) -> dict[str, Any]:
-        """Scores and labels of one point; of a group's members one after the other.
+    def curve(self, row: CurveRecord, metric: str) -> Curve:
+        """The curve with its documents, or without where not every rank has cells.
 
         Raises:
-            RunFolderError: A cell is outside the folder, missing, damaged, or lacks the metric.
+            RunFolderError: A cell is outside the folder, missing, damaged, or lacks the metric; or
+                the cells were not made alike.
         """
-        parts = self._cells.read(task, paths)
-        several = len(parts) > 1
-        labels: dict[str, list[str]] = {"doc_ids": [], "doc_hashes": [], "strata": []}
-        for i, part in enumerate(parts):
-            if metric not in part.metrics:
-                raise RunFolderError(
-                    f"a cell of {task} holds no metric {metric!r}",
-                    expected=f"one of {', '.join(part.metrics) or 'none'}",
-                )
-            prefix = f"{i}:" if several else ""
-            labels["doc_ids"] += [f"{prefix}{document.id}" for document in part.documents]
-            labels["doc_hashes"] += [document.content for document in part.documents]
-            labels["strata"] += [str(i)] * len(part.documents)  # a group's members are fixed
-        return {
-            "scores": np.concatenate([np.asarray(part.metrics[metric]) for part in parts]),
-            "identities": [part.identity.to_dict() for part in parts],
-            "doc_ids": self._same(labels["doc_ids"]),
-            "doc_hashes": self._same(labels["doc_hashes"]),
-            "strata": self._same(labels["strata"]) if several else None,
-        }
+        seed = self._seeds.get(row.adapter)
+        plain = as_curve({**row.to_dict(), "seed": seed, "metric": metric})
+        if not all(row.files(rank) for rank in plain.ranks):
+            return plain
+        points = {rank: self.cells.read(row.task, row.files(rank)) for rank in plain.ranks}
+        _check_alike(plain.label, points)
+        first = points[plain.ranks[0]]
+        several = len(first) > 1
+        ids = [f"{i}:{d.id}" if several else d.id for i, c in enumerate(first) for d in c.documents]
+        strata = [str(i) for i, cell in enumerate(first) for _ in cell.documents]
+        labels = ("adapter", "task", "method", "base", "basis", "rescale", "role")
+        try:
+            return Curve.from_outcomes(
+                plain.ranks,
+                np.stack([_scores(row.task, cells, metric) for cells in points.values()]),
+                doc_ids=self._same(ids),
+                doc_hashes=self._same([d.content for cell in first for d in cell.documents]),
+                strata=self._same(strata) if several else None,  # a group's members are fixed
+                clusters=self._clusters(row.task, ids),
+                metric=metric,
+                seed=seed,
+                prompts=self._results.task(row.task).prompts_sha256,
+                baseline=plain.baseline,
+                missing=plain.missing,
+                sizes=plain.sizes,
+                seconds={
+                    rank: sum(cell.seconds for cell in cells) / max(len(ids), 1)
+                    for rank, cells in points.items()
+                },
+                **{name: getattr(plain, name) for name in labels},
+            )
+        except RunFolderError:
+            raise
+        except AuracError as error:
+            raise RunFolderError(f"the cells of {plain.label}: {error}") from error
 
     def _same(self, labels: Sequence[str]) -> tuple[str, ...]:
         return self._seen.setdefault(tuple(labels), tuple(labels))
 
-    def clusters(self, task: str, doc_ids: Sequence[str]) -> tuple[str, ...] | None:
-        """What the documents of a task share, the same tuple each time; None where nothing."""
-        labels = self._clusters.get(task)
-        if labels is None:
+    def _clusters(self, task: str, doc_ids: Sequence[str]) -> tuple[str, ...] | None:
+        """What the documents of a task share; None where it was not clustered.
+
+        The labels stand with the documents, not in the cells: they change no answer, so that a
+        finished run can be clustered by another field without computing anything again.
+        """
+        content = self.cells.documents(task) if self._results.task(task).cluster else None
+        if content is None:
             return None
-        found = tuple(labels[str(doc)] for doc in doc_ids)
-        return self._seen.setdefault(found, found)
+        labels = dict(zip(content.doc_ids, content.clusters or (), strict=True))
+        return self._same([labels[doc] for doc in doc_ids])
 
 
-def _check_alike(label: str, points: Mapping[int, Mapping[str, Any]]) -> None:
+def _scores(task: str, cells: Sequence[Cell], metric: str) -> NDArray[np.float64]:
+    for cell in cells:
+        if metric not in cell.metrics:
+            raise RunFolderError(
+                f"a cell of {task} holds no metric {metric!r}",
+                expected=f"one of {', '.join(cell.metrics) or 'none'}",
+            )
+    return np.concatenate([np.asarray(cell.metrics[metric]) for cell in cells])
+
+
+def _check_alike(label: str, points: Mapping[int, Sequence[Cell]]) -> None:
     """Cells of one curve were made alike: same base, documents, prompts, dtype, engine."""
     first_rank, first = next(iter(points.items()))
-    for rank, point in points.items():
-        for one, other in zip(first["identities"], point["identities"], strict=True):
-            unlike = differences(one, other)
+    for rank, cells in points.items():
+        for one, other in zip(first, cells, strict=True):
+            if one.doc_ids != other.doc_ids:
+                raise RunFolderError(
+                    f"the cells of {label} have different documents at ranks {first_rank} and "
+                    f"{rank}"
+                )
+            unlike = differences(one.identity.to_dict(), other.identity.to_dict())
             if unlike:
                 raise RunFolderError(
                     f"the cells of {label} at ranks {first_rank} and {rank} differ in "
@@ -133,68 +244,27 @@ def _check_alike(label: str, points: Mapping[int, Mapping[str, Any]]) -> None:
                 )
 
 
-def _curve(
-    row: CurveRecord, reader: CellReader, metric: str | None, prompts: str | None, seed: int | None
-) -> Curve:
-    chosen = metric or row.metric
-    plain = as_curve({**row.to_dict(), "seed": seed, "metric": chosen})
-    if not all(row.files(rank) for rank in plain.ranks):
-        return plain
-    points = {rank: reader.read(row.task, row.files(rank), chosen) for rank in plain.ranks}
-    first = points[plain.ranks[0]]
-    for rank, point in points.items():
-        if point["doc_ids"] != first["doc_ids"]:
-            raise RunFolderError(
-                f"the cells of {plain.label} have different documents at ranks {plain.ranks[0]} "
-                f"and {rank}"
-            )
-    _check_alike(plain.label, points)
-    try:
-        return Curve.from_outcomes(
-            plain.ranks,
-            np.stack([point["scores"] for point in points.values()]),
-            doc_ids=first["doc_ids"],
-            doc_hashes=first["doc_hashes"],
-            strata=first["strata"],
-            clusters=reader.clusters(row.task, first["doc_ids"]),
-            adapter=plain.adapter,
-            task=plain.task,
-            metric=chosen,
-            method=plain.method,
-            base=plain.base,
-            basis=plain.basis,
-            rescale=plain.rescale,
-            seed=seed,
-            prompts=prompts,
-            baseline=plain.baseline,
-            missing=plain.missing,
-            sizes=plain.sizes,
-        )
-    except AuracError as error:
-        raise RunFolderError(f"the cells of {plain.label}: {error}") from error
-
-
-def arms_of(
-    adapters: Sequence[AdapterRecord], said: Mapping[str, Sequence[str]] | None = None
+def recipe_groups(
+    adapters: Sequence[AdapterRecord], named: Mapping[str, Sequence[str]] | None = None
 ) -> Groups:
-    """Adapters that are seeds of one recipe: ``arm name -> adapters``.
+    """Adapters that are seeds of one recipe: ``group -> adapters``.
 
     Args:
         adapters: Of ``results.json``; those whose recorded recipes differ in the seed only are one
-            arm.
-        said: The arms that were named when the run was made; they come before what is recorded.
+            group.
+        named: The groups that were named when the run was made; they come before what is recorded.
     """
-    return regrouped(_recorded_arms(adapters), said or {})
+    return regrouped(_recorded_groups(adapters), named or {})
 
 
-def regrouped(known: Mapping[str, Sequence[str]], said: Mapping[str, Sequence[str]]) -> Groups:
-    """Arms with those in `said` in the place of any that share a name or a member with them."""
-    taken = {member for members in said.values() for member in members}
-    kept = {n: list(m) for n, m in known.items() if not taken & set(m) and n not in said}
-    return kept | {name: list(members) for name, members in said.items()}
+def regrouped(known: Mapping[str, Sequence[str]], named: Mapping[str, Sequence[str]]) -> Groups:
+    """Groups, with those in `named` in the place of any that share a name or a member with them."""
+    taken = {member for members in named.values() for member in members}
+    kept = {n: list(m) for n, m in known.items() if not taken & set(m) and n not in named}
+    return kept | {name: list(members) for name, members in named.items()}
 
 
-def _recorded_arms(adapters: Sequence[AdapterRecord]) -> Groups:
+def _recorded_groups(adapters: Sequence[AdapterRecord]) -> Groups:
     same: dict[str, list[AdapterRecord]] = {}
     for adapter in adapters:
         if adapter.recipe and adapter.seed is not None:

@@ -1,8 +1,8 @@
-"""Per-document and per-rank tables → curves."""
+"""Tables of other tools → curves: csv, parquet and jsonl files, and DataFrames."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,23 +11,20 @@ import numpy as np
 from aurac.curves.checks import is_missing
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, DataError
-from aurac.readers.batches import COLUMNS, TEXT, batches, check_columns
-from aurac.readers.columns import (
-    KEYS,
-    Coder,
-    Key,
-    label_of,
-    number_column,
-    seed_of,
-    whole_column,
-)
-from aurac.readers.points import point_curves
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+LARGEST = 2_000_000_000  # bytes; beyond it a table belongs split by task, or in parquet
+_BLOCK = 32 * 2**20
+_KEYS = ("adapter", "task", "metric")
+_TEXT = (*_KEYS, "doc_id", "cluster", "stratum", "sample")
+_NUMBERS = ("rank", "score", "accuracy", "seed")
+_OPTIONAL = ("accuracy", "seed")
+COLUMNS = (*_TEXT, *_NUMBERS)
 
 
 def read_table(path: Path, metric: str | None = None) -> tuple[list[Curve], str]:
@@ -36,7 +33,24 @@ def read_table(path: Path, metric: str | None = None) -> tuple[list[Curve], str]
     Raises:
         DataError: As `aurac.readers.read_curves`.
     """
-    return _curves(batches(path), path.name, metric)
+    import pyarrow as pa
+
+    size = path.stat().st_size
+    if size == 0:
+        raise DataError(f"{path} is empty")
+    if size >= LARGEST:
+        raise DataError(
+            f"{path} has {size / 1e9:.1f} GB",
+            expected=f"less than {LARGEST / 1e9:.0f} GB",
+            fix="split it by task, or write it as parquet",
+        )
+    try:
+        table = _READERS[path.suffix.lower()](path)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0][:200]
+        raise DataError(f"{path} cannot be read ({first})") from error
+    rows = _Rows(table, path.name)
+    return rows.curves(metric), "documents" if rows.documents else "points"
 
 
 def curves_from_frame(frame: Any, metric: str | None = None) -> list[Curve]:
@@ -52,301 +66,320 @@ def curves_from_frame(frame: Any, metric: str | None = None) -> list[Curve]:
     """
     import pyarrow as pa
 
-    names = [str(name) for name in frame.columns]
-    check_columns(names, "the table")
-    known = [name for name in names if name in COLUMNS]
-    table = pa.table(
-        {
-            name: pa.array(
-                [None if is_missing(v) else str(v) for v in frame[name]]
-                if name in TEXT
-                else frame[name].to_numpy(),
-                from_pandas=True,
-            )
-            for name in known
-        }
+    known = _known([str(name) for name in frame.columns], "the table")
+    columns = {
+        name: pa.array([None if is_missing(v) else str(v) for v in frame[name]])
+        if name in _TEXT
+        else pa.array(frame[name].to_numpy(), from_pandas=True)
+        for name in known
+    }
+    return _Rows(pa.table(columns), "the table").curves(metric)
+
+
+def _known(names: Sequence[str], where: str) -> list[str]:
+    """The columns that are used.
+
+    Raises:
+        DataError: A table without a rank and a score; says which columns there are.
+    """
+    twice = {n for n in names if names.count(n) > 1 and n in COLUMNS}
+    if twice:
+        raise DataError(f"{where} has two columns named {min(twice)}")
+    if "rank" in names and ("accuracy" in names or {"doc_id", "score"} <= set(names)):
+        return [name for name in names if name in COLUMNS]
+    shown = ", ".join(names[:10]) or "none"
+    raise DataError(
+        f"{where} has columns {shown}",
+        expected="adapter, task, rank, doc_id, score, or rank and accuracy",
     )
-    return _curves(iter([table]), "the table", metric)[0]
 
 
-def _curves(source: Iterator[Any], where: str, metric: str | None) -> tuple[list[Curve], str]:
-    first = next(source, None)
-    if first is None or first.num_rows == 0:
-        following = next(source, None) if first is not None else None
-        if following is None:
-            raise DataError(f"{where} has no rows")
-        first = following
-    try:
-        if "score" in first.column_names and "doc_id" in first.column_names:
-            return _documents(_chain(first, source), where, metric), "documents"
-        return point_curves(_chain(first, source), where, metric), "points"
-    except AuracError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{where}: {error}") from error
+def _csv(path: Path) -> Any:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    with path.open(encoding="utf-8-sig", errors="strict") as stream:
+        header = stream.readline(1_000_000).strip()
+    names = [name.strip().strip('"') for name in header.split(",")]
+    known = _known(names, str(path))
+    types = {
+        n: pa.dictionary(pa.int32(), pa.string()) if n in _TEXT else pa.float64() for n in known
+    }
+    return csv.read_csv(
+        path,
+        read_options=csv.ReadOptions(block_size=_BLOCK, column_names=names, skip_rows=1),
+        convert_options=csv.ConvertOptions(column_types=types, include_columns=known),
+    )
 
 
-def _chain(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
+def _parquet(path: Path) -> Any:
+    from pyarrow import parquet
+
+    known = _known(list(parquet.read_schema(path).names), str(path))
+    return parquet.read_table(path, columns=known, read_dictionary=[n for n in known if n in _TEXT])
 
 
-@dataclass
-class Rows:
-    """A per-document table, encoded: five numbers a row."""
+def _jsonl(path: Path) -> Any:
+    from pyarrow import json
 
-    keys: Coder = field(default_factory=Coder)
-    docs: Coder = field(default_factory=Coder)
-    groups: dict[tuple[int, ...], int] = field(default_factory=dict)
-    labels: dict[str, Coder] = field(default_factory=dict)
-    sampled: bool = False
-    parts: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
-
-    def add(self, batch: Any, where: str) -> None:
-        """Encode one batch."""
-        names = batch.column_names
-        size = batch.num_rows
-        absent = np.full(size, -1, dtype=np.int32)
-        codes = [self.keys.encode(batch[name]) if name in names else absent for name in KEYS]
-        self._put("group", self._groups(codes))
-        self._put("rank", whole_column(batch["rank"], "rank", where))
-        documents = self.docs.encode(batch["doc_id"])
-        if None in self.docs.codes:
-            raise DataError(f"{where} has a row without a doc_id")
-        self._put("doc", documents)
-        self._put("score", number_column(batch["score"], "score", where))
-        for name in ("cluster", "stratum", "sample"):
-            if name in names:
-                coder = self.labels.setdefault(name, Coder())
-                self._put(name, coder.encode(batch[name]))
-        self.sampled = self.sampled or "sample" in names
-
-    def _put(self, name: str, column: NDArray[Any]) -> None:
-        self.parts.setdefault(name, []).append(column)
-
-    def _groups(self, codes: list[NDArray[np.int32]]) -> NDArray[np.int32]:
-        width = len(self.keys.codes) + 2
-        packed = np.zeros(codes[0].size, dtype=np.int64)
-        for column in codes:
-            packed = packed * width + (column + 1)
-        runs = np.flatnonzero(np.diff(packed, prepend=packed[0] - 1))
-        _, at, inverse = np.unique(packed[runs], return_index=True, return_inverse=True)
-        names = [tuple(int(column[i]) for column in codes) for i in runs[np.sort(at)]]
-        order = np.argsort(np.argsort(at))  # groups are numbered as they first appear
-        local = [self.groups.setdefault(name, len(self.groups)) for name in names]
-        numbers = np.asarray(local, dtype=np.int32)[order][inverse]
-        return np.repeat(numbers, np.diff(np.append(runs, packed.size)))
-
-    def take(self, name: str) -> Any:
-        """A whole column, given up by the table."""
-        parts = self.parts.pop(name, None)
-        return None if parts is None else (parts[0] if len(parts) == 1 else np.concatenate(parts))
-
-    def key(self, group: tuple[int, ...]) -> Key:
-        """Adapter, task, metric and seed of a group, None for what the table does not say."""
-        words = self.keys.words()
-        return tuple(None if code < 0 else words[code] for code in group)
+    table = json.read_json(path, read_options=json.ReadOptions(block_size=_BLOCK))
+    return table.select(_known(table.column_names, str(path)))
 
 
-def _documents(source: Iterator[Any], where: str, metric: str | None) -> list[Curve]:
-    rows = Rows()
-    for batch in source:
-        rows.add(batch, where)
-    return DocumentTable.make(rows, where).curves(metric)
+_READERS = {".csv": _csv, ".parquet": _parquet, ".jsonl": _jsonl, ".ndjson": _jsonl}
 
 
 @dataclass
-class DocumentTable:
-    """An encoded table sorted by group, rank, document: slices of it are curves."""
+class _Text:
+    """A column of text: codes by first appearance, -1 where there is none."""
 
-    rows: Rows
-    where: str
-    group: NDArray[np.int32]
-    rank: NDArray[np.int32]
-    doc: NDArray[np.int32]
-    score: NDArray[np.float64]
-    extra: dict[str, NDArray[np.int32]]
-    _ids: dict[bytes, tuple[str, ...]] = field(default_factory=dict)
+    codes: NDArray[np.int32]
+    words: list[str]
 
     @classmethod
-    def make(cls, rows: Rows, where: str) -> DocumentTable:
-        """Sort, average the samples of a document, and refuse duplicates."""
-        extra = {n: c for n in ("cluster", "stratum", "sample") if (c := rows.take(n)) is not None}
-        columns = {name: rows.take(name) for name in ("group", "rank", "doc", "score")}
-        size = len(columns["doc"])
-        if any(len(column) != size for column in extra.values()):
-            raise DataError(f"{where} has cluster, stratum or sample in some of its rows only")
-        order = _sorting(columns)
-        if order is not None:
-            for store in (columns, extra):
-                for name in list(store):
-                    store[name] = store[name][order]
-        table = cls(rows, where, **columns, extra=extra)
-        table._merge_samples()
-        return table
+    def of(cls, column: Any) -> _Text:
+        """From an Arrow column."""
+        import pyarrow as pa
+
+        if not pa.types.is_dictionary(column.type):
+            column = column.cast(pa.string()).dictionary_encode()
+        whole = column.unify_dictionaries().combine_chunks()
+        codes = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        words = whole.dictionary.cast(pa.string()).to_pylist()
+        return cls(codes.astype(np.int32, copy=False), words)
+
+    def __getitem__(self, row: int | np.intp) -> str | None:
+        code = self.codes[row]
+        return None if code < 0 else self.words[code]
+
+
+def _number(column: Any, name: str, where: str) -> NDArray[np.float64]:
+    """An Arrow column as float64; what is empty in an optional one is NaN."""
+    import pyarrow as pa
+
+    try:
+        values = np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+    except pa.ArrowException:
+        raise DataError(f"{where} has a {name} that is not a number") from None
+    if name in _OPTIONAL:
+        return values
+    if column.null_count:
+        raise DataError(f"{where} has {column.null_count} rows without a {name} (empty or NaN)")
+    if not np.isfinite(values).all():
+        bad = values[~np.isfinite(values)][0]
+        raise DataError(f"{where} has a {name} of {bad}", expected="finite numbers")
+    return values
+
+
+class _Rows:
+    """The rows of a table, encoded and sorted by curve, rank and document: its slices are curves.
+
+    Args:
+        table: An Arrow table with some of `COLUMNS`.
+        where: Its name in messages.
+    """
+
+    def __init__(self, table: Any, where: str) -> None:
+        if table.num_rows == 0:
+            raise DataError(f"{where} has no rows")
+        self.where = where
+        names = table.column_names
+        numbers = {name: _number(table[name], name, where) for name in _NUMBERS if name in names}
+        self.rank = _whole(numbers.pop("rank"), where)
+        self.seed = numbers.get("seed")
+        self.text = {name: _Text.of(table[name]) for name in _TEXT if name in names}
+        self.documents = "score" in numbers and "doc_id" in self.text
+        self.values = numbers["score" if self.documents else "accuracy"]
+        self.doc = self.text["doc_id"].codes if self.documents else np.zeros_like(self.rank)
+        if self.doc.min() < 0:
+            raise DataError(f"{where} has a row without a doc_id")
+        self.group = self._groups()
+        self._sort()
+        self._merge_samples()
+
+    def _groups(self) -> NDArray[np.int64]:
+        """(rows,) the number of each row's curve, by first appearance."""
+        import pandas as pd
+
+        codes: list[tuple[NDArray[Any], int]] = [
+            (t.codes, len(t.words)) for name in _KEYS if (t := self.text.get(name))
+        ]
+        if self.seed is not None:
+            seeds, known = pd.factorize(self.seed)
+            codes.append((seeds, len(known)))
+        packed = np.zeros(self.rank.size, dtype=np.int64)
+        for column, count in codes:
+            packed = packed * (count + 1) + column + 1
+        return pd.factorize(packed)[0]
+
+    def _sort(self) -> None:
+        packed = self.group * (int(self.rank.max()) + 1) + self.rank
+        packed *= int(self.doc.max()) + 1
+        packed += self.doc
+        if not (packed[1:] >= packed[:-1]).all():
+            self._take(np.argsort(packed, kind="stable"))
+
+    def _take(self, rows: NDArray[np.intp]) -> None:
+        self.rank, self.doc, self.group = self.rank[rows], self.doc[rows], self.group[rows]
+        self.values = self.values[rows]
+        self.seed = None if self.seed is None else self.seed[rows]
+        self.text = {name: _Text(t.codes[rows], t.words) for name, t in self.text.items()}
 
     def _merge_samples(self) -> None:
-        new = np.empty(self.group.size, dtype=bool)
-        new[0] = True
+        """Average the samples of a document, and refuse what appears twice."""
+        new = np.ones(self.rank.size, dtype=bool)
         new[1:] = (np.diff(self.group) != 0) | (np.diff(self.rank) != 0) | (np.diff(self.doc) != 0)
         if new.all():
             return
-        sample = self.extra.pop("sample", None)
         starts = np.flatnonzero(new)
         counts = np.diff(np.append(starts, new.size))
+        at = starts[np.argmax(counts > 1)]
+        if not self.documents:
+            raise DataError(f"{self.where}: {self.label(at)} has rank {self.rank[at]} twice")
+        sample = self.text.get("sample")
         if sample is None:
-            at = starts[np.argmax(counts > 1)]
             raise DataError(
-                f"{self.where}: document {self._doc(at)!r} appears {counts.max()} times at rank "
-                f"{self.rank[at]} of {self._name(at)}",
+                f"{self.where}: document {self.text['doc_id'][at]!r} appears {counts.max()} times "
+                f"at rank {self.rank[at]} of {self.label(at)}",
                 expected="one row for each document and rank",
                 fix="tell repeated generations apart with a column named sample",
             )
-        self._check_samples(sample, new, starts, counts)
-        self.score = np.add.reduceat(self.score, starts) / counts
-        self.group, self.rank, self.doc = self.group[starts], self.rank[starts], self.doc[starts]
-        self.extra = {name: column[starts] for name, column in self.extra.items()}
-
-    def _check_samples(
-        self,
-        sample: NDArray[np.int32],
-        new: NDArray[np.bool_],
-        starts: NDArray[np.intp],
-        counts: NDArray[np.intp],
-    ) -> None:
         place = np.cumsum(new) - 1
-        packed = place.astype(np.int64) * (int(sample.max()) + 1) + sample
+        packed = place.astype(np.int64) * (len(sample.words) + 1) + sample.codes + 1
         if np.unique(packed).size != packed.size:
             raise DataError(f"{self.where}: a sample of a document appears twice at one rank")
         if counts.min() != counts.max():
             at = starts[np.argmin(counts)]
             raise DataError(
-                f"{self.where}: document {self._doc(at)!r} has {counts.min()} samples at rank "
-                f"{self.rank[at]} of {self._name(at)} and others have {counts.max()}",
+                f"{self.where}: document {self.text['doc_id'][at]!r} has {counts.min()} samples at "
+                f"rank {self.rank[at]} of {self.label(at)} and others have {counts.max()}",
                 expected="as many samples of every document",
             )
+        means = np.add.reduceat(self.values, starts) / counts
+        self._take(starts)
+        self.values = means
 
-    def _doc(self, row: int | np.intp) -> str:
-        return str(self.rows.docs.words()[self.doc[row]])
+    def key(self, row: int | np.intp) -> dict[str, Any]:
+        """The labels of a row's curve."""
+        labels: dict[str, Any] = {name: self.text[name][row] for name in _KEYS if name in self.text}
+        if self.seed is not None and np.isfinite(self.seed[row]):
+            labels["seed"] = int(self.seed[row])
+        return labels
 
-    def _name(self, row: int | np.intp) -> str:
-        key = self.rows.key(list(self.rows.groups)[self.group[row]])
-        return label_of(key)
+    def label(self, row: int | np.intp) -> str:
+        """A row's curve in a message."""
+        key = self.key(row)
+        on = f"on {key['task']}" if key.get("task") else None
+        seed = f"seed {key['seed']}" if "seed" in key else None
+        parts = (key.get("adapter") or "the adapter", on, key.get("metric"), seed)
+        return " ".join(filter(None, parts))
 
     def curves(self, metric: str | None) -> list[Curve]:
         """One curve for each adapter, task, metric and seed."""
-        found = []
-        groups = list(self.rows.groups)
         bounds = [*np.flatnonzero(np.diff(self.group, prepend=-1)).tolist(), self.group.size]
-        for start, stop in pairwise(bounds):
-            key = self.rows.key(groups[self.group[start]])
-            if metric is None or key[2] in (None, metric):
-                found.append(self._curve(key, start, stop))
-        if not found:
+        kept = [
+            (start, stop)
+            for start, stop in pairwise(bounds)
+            if metric is None or self.key(start).get("metric") in (None, metric)
+        ]
+        if not kept:
             raise DataError(f"{self.where} has no metric {metric!r}")
-        return found
+        shared: dict[bytes, tuple[str, ...]] = {}
+        build = self._document_curve if self.documents else self._point_curve
+        curves = []
+        for start, stop in kept:
+            try:
+                curves.append(build(start, stop, shared))
+            except DataError:
+                raise
+            except AuracError as error:
+                raise DataError(f"{self.where}: {self.label(start)}: {error}") from error
+        return curves
 
-    def _curve(self, key: Key, start: int, stop: int) -> Curve:
+    def _point_curve(self, start: int, stop: int, _: dict[bytes, tuple[str, ...]]) -> Curve:
+        """Point values, since means carry no spread; an empty accuracy is a missing rank."""
+        pairs = zip(self.rank[start:stop].tolist(), self.values[start:stop].tolist(), strict=True)
+        points = {rank: None if np.isnan(value) else value for rank, value in pairs}
+        baseline = points.pop(0, None)
+        known = {rank: value for rank, value in points.items() if value is not None}
+        if not known:
+            label = self.label(start)
+            raise DataError(f"{self.where}: {label} has no accuracy at any rank from 1 up")
+        missing = {rank: "empty in the table" for rank in points if rank not in known}
+        labels = {**self.key(start), "baseline": baseline, "missing": missing}
+        return Curve(tuple(known), tuple(known.values()), **labels)
+
+    def _document_curve(self, start: int, stop: int, shared: dict[bytes, tuple[str, ...]]) -> Curve:
         ranks = self.rank[start:stop]
         cuts = [start + int(i) for i in np.flatnonzero(np.diff(ranks, prepend=-1))] + [stop]
         docs = self.doc[cuts[0] : cuts[1]]
         rows: dict[int, NDArray[np.float64]] = {}
         for a, b in pairwise(cuts):
-            if b - a != docs.size or not np.array_equal(self.doc[a:b], docs):
-                self._unequal(key, cuts[0], a, docs, self.doc[a:b])
-            rows[int(self.rank[a])] = self.score[a:b]
+            if not np.array_equal(self.doc[a:b], docs):
+                raise self._unequal(start, a, docs, self.doc[a:b])
+            rows[int(self.rank[a])] = self.values[a:b]
         baseline = rows.pop(0, None)
         if not rows:
             raise DataError(
-                f"{self.where}: {label_of(key)} has rank 0 only", expected="ranks from 1"
+                f"{self.where}: {self.label(start)} has rank 0 only", expected="ranks from 1"
             )
-        labels = {
-            "clusters": self._labels("cluster", cuts, key),
-            "strata": self._labels("stratum", cuts, key),
-            "baseline": None if baseline is None else float(baseline.mean()),
-        }
-        return _made(key, self.where, rows, self._doc_ids(docs), labels)
-
-    def _unequal(
-        self, key: Key, first: int, other: int, docs: NDArray[Any], found: NDArray[Any]
-    ) -> None:
-        words = self.rows.docs.words()
-        odd = np.setxor1d(docs, found)
-        raise DataError(
-            f"{self.where}: {label_of(key)} has other documents at ranks {self.rank[first]} and "
-            f"{self.rank[other]} ({odd.size} differ, {words[odd[0]]!r} among them)",
-            expected="the same documents at every rank",
-        )
-
-    def _doc_ids(self, docs: NDArray[np.int32]) -> tuple[str, ...]:
-        key = docs.tobytes()
-        if key not in self._ids:
-            words = self.rows.docs.words()
-            self._ids[key] = tuple(str(words[code]) for code in docs)
-        return self._ids[key]
-
-    def _labels(self, name: str, cuts: list[int], key: Key) -> tuple[str, ...] | None:
-        column = self.extra.get(name)
-        if column is None:
-            return None
-        first = column[cuts[0] : cuts[1]]
-        for a, b in pairwise(cuts):
-            if not np.array_equal(column[a:b], first):
-                at = int(np.flatnonzero(column[a:b] != first)[0])
-                raise DataError(
-                    f"{self.where}: document {self._doc(a + at)!r} of {label_of(key)} has another "
-                    f"{name} at rank {self.rank[a]} than at rank {self.rank[cuts[0]]}"
-                )
-        words = self.rows.labels[name].words()
-        missing = [is_missing(words[code]) for code in first]
-        if all(missing):
-            return None
-        if any(missing):
-            at = missing.index(True)
-            raise DataError(
-                f"{self.where}: document {self._doc(cuts[0] + at)!r} of {label_of(key)} has no "
-                f"{name} ({sum(missing)} of {len(missing)} have none)",
-                expected=f"a {name} for every document of a task, or for none",
-                fix="give each a label, one of its own where it shares nothing",
-            )
-        text = tuple(str(words[code]) for code in first)
-        # The same tuple for the same labels, so that curves are joined without comparing text.
-        return self._ids.setdefault(name.encode() + first.tobytes(), text)
-
-
-def _sorting(columns: dict[str, NDArray[Any]]) -> NDArray[np.intp] | None:
-    """How to sort by group, rank, document; None where the table is sorted already."""
-    ranks = int(columns["rank"].max()) + 1
-    docs = int(columns["doc"].max()) + 1
-    packed = columns["group"].astype(np.int64) * ranks
-    packed += columns["rank"]
-    packed *= docs
-    packed += columns["doc"]
-    if (packed[1:] >= packed[:-1]).all():
-        return None
-    return np.argsort(packed, kind="stable")
-
-
-def _made(
-    key: Key,
-    where: str,
-    rows: dict[int, NDArray[np.float64]],
-    doc_ids: tuple[str, ...],
-    labels: dict[str, Any],
-) -> Curve:
-    adapter, task, metric, seed = key
-    outcomes = np.stack(list(rows.values()))
-    outcomes.setflags(write=False)
-    try:
+        outcomes = np.stack(list(rows.values()))
+        outcomes.setflags(write=False)
+        words = self.text["doc_id"].words
+        ids = shared.setdefault(docs.tobytes(), tuple(words[code] for code in docs))
         return Curve.from_outcomes(
             list(rows),
             outcomes,
-            doc_ids=doc_ids,
-            adapter=adapter,
-            task=task,
-            metric=metric,
-            seed=seed_of(seed),
-            **labels,
+            doc_ids=ids,
+            clusters=self._labels("cluster", cuts, shared),
+            strata=self._labels("stratum", cuts, shared),
+            baseline=None if baseline is None else float(baseline.mean()),
+            **self.key(start),
         )
-    except AuracError as error:
-        raise DataError(f"{where}: {label_of(key)}: {error}") from error
+
+    def _unequal(
+        self, start: int, other: int, docs: NDArray[Any], there: NDArray[Any]
+    ) -> DataError:
+        odd = np.setxor1d(docs, there)
+        return DataError(
+            f"{self.where}: {self.label(start)} has other documents at ranks {self.rank[start]} "
+            f"and {self.rank[other]} ({odd.size} differ, {self.text['doc_id'].words[odd[0]]!r} "
+            "among them)",
+            expected="the same documents at every rank",
+        )
+
+    def _labels(
+        self, name: str, cuts: list[int], shared: dict[bytes, tuple[str, ...]]
+    ) -> tuple[str, ...] | None:
+        """The documents' labels, which are the same at every rank; None without any."""
+        column, documents = self.text.get(name), self.text["doc_id"]
+        if column is None:
+            return None
+        first = column.codes[cuts[0] : cuts[1]]
+        for a, b in pairwise(cuts):
+            unlike = np.flatnonzero(column.codes[a:b] != first)
+            if unlike.size:
+                raise DataError(
+                    f"{self.where}: document {documents[a + unlike[0]]!r} of {self.label(a)} has "
+                    f"another {name} at rank {self.rank[a]} than at rank {self.rank[cuts[0]]}"
+                )
+        empty = [code < 0 or is_missing(column.words[code]) for code in first]
+        if all(empty):
+            return None
+        if any(empty):
+            raise DataError(
+                f"{self.where}: document {documents[cuts[0] + empty.index(True)]!r} of "
+                f"{self.label(cuts[0])} has no {name} ({sum(empty)} of {len(empty)} have none)",
+                expected=f"a {name} for every document of a task, or for none",
+                fix="give each a label, one of its own where it shares nothing",
+            )
+        # The same tuple for the same labels, so that curves are joined without comparing text.
+        labels = tuple(column.words[code] for code in first)
+        return shared.setdefault(name.encode() + first.tobytes(), labels)
+
+
+def _whole(rank: NDArray[np.float64], where: str) -> NDArray[np.int32]:
+    wrong = rank[(rank != np.floor(rank)) | (rank < 0) | (rank > 2**30)]
+    if wrong.size:
+        raise DataError(f"{where} has a rank of {wrong[0]:g}", expected="whole numbers from 0 up")
+    return rank.astype(np.int32)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET
 
 from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
@@ -21,8 +22,8 @@ from aurac.runs.folder import (
     held_besides,
     open_run_folder,
     recorded_names,
-    say_why_unused,
     subset_folder,
+    warn_unused,
 )
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.lock import Locks
@@ -176,7 +177,7 @@ class Run:
                     self.session.fit(self.folder)
                 cells = self.session.cells()
                 add_to_plan(self.folder, [cell.row for cell in cells])
-                say_why_unused(self.store, [cell.identity for cell in cells])
+                warn_unused(self.store, [cell.identity for cell in cells])
                 if self.execution.retry_failed:
                     for key in self.store.failed_keys():
                         self.store.clear_failure(key)
@@ -225,7 +226,7 @@ class Run:
 
     def _shard(self, wanted: list[PlannedCell]) -> Comparison:
         records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
-        failures = [failed_cell(cell, record["reason"]) for cell, record in records if record]
+        failures = [failed_cell(cell, record.reason) for cell, record in records if record]
         results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
         return Comparison(self.folder, results, (), len(wanted), shard=self.execution.shard)
 
@@ -375,8 +376,8 @@ class StoredPoints:
         if record is None:
             self.incomplete.append((cell, len(stored.documents) if stored else 0))
             return "not evaluated"
-        self.failures.append(failed_cell(cell, str(record["reason"])))
-        return str(record["reason"])
+        self.failures.append(failed_cell(cell, record.reason))
+        return record.reason
 
 
 def failed_cell(cell: PlannedCell, reason: str) -> FailedCell:
@@ -407,7 +408,11 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
         seed=task.seed,
         dtype=base.dtype,
         device=base.device,
-        base=BaseRecord(name=base.name, sha256=base.sha256),
+        base=BaseRecord(
+            name=base.name,
+            sha256=base.sha256,
+            tokenizer=session.tokenizer.name if base.tokenizer_sha256 else UNSET,
+        ),
         versions=versions(),
         machine={**machine(), **_device(base.device)},
         settings=RunSettings(
@@ -419,6 +424,7 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
             limit=task.limit,  # type: ignore[arg-type]
             split=task.split,
             chat_template=task.chat_template,
+            **task.prompting(),
             cluster=dict(task.cluster),
             device_map=spread if isinstance(spread, str | None) else dict(spread),
             data={name: Path(folder).name for name, folder in task.data.items()},

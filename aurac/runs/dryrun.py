@@ -72,9 +72,7 @@ class DryRun:
         lines: One for each curve on each task.
         folder: The run folder that was looked into; None if there is none yet.
         base, device, dtype: What would compute.
-        seconds: An estimate of the time for what is left, the middle of the range; None where
-            nothing is known.
-        seconds_low, seconds_high: The range.
+        span: An estimate of the time for what is left; None where nothing is known.
         seconds_from: Where the estimate comes from, or why there is none.
         memory: Bytes: weights, adapters, beside them; the sum under "total".
         downloads: What would be fetched.
@@ -86,9 +84,7 @@ class DryRun:
     base: str
     device: str
     dtype: str
-    seconds: float | None
-    seconds_low: float | None
-    seconds_high: float | None
+    span: Span | None
     seconds_from: str
     memory: Mapping[str, int] | None
     downloads: tuple[str, ...]
@@ -109,15 +105,29 @@ class DryRun:
         """Those that failed before."""
         return sum(len(line.failed) for line in self.lines)
 
+    @property
+    def seconds(self) -> float | None:
+        """The middle of the range of seconds."""
+        return None if self.span is None else self.span.middle
+
+    @property
+    def seconds_low(self) -> float | None:
+        """The lower end of the range."""
+        return None if self.span is None else self.span.low
+
+    @property
+    def seconds_high(self) -> float | None:
+        """The upper end of the range."""
+        return None if self.span is None else self.span.high
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
+        names = ("cells", "done", "failed", "seconds", "seconds_low", "seconds_high")
         return {
-            **dataclasses.asdict(self),
+            **{k: v for k, v in dataclasses.asdict(self).items() if k != "span"},
+            **{name: getattr(self, name) for name in names},
             "lines": [{**dataclasses.asdict(line), "left": line.left} for line in self.lines],
             "folder": None if self.folder is None else str(self.folder),
-            "cells": self.cells,
-            "done": self.done,
-            "failed": self.failed,
         }
 
 
@@ -161,9 +171,7 @@ def dry_run(
         base=session.outline.name,
         device=session.outline.device,
         dtype=session.outline.dtype,
-        seconds=None if span is None else span.middle,
-        seconds_low=None if span is None else span.low,
-        seconds_high=None if span is None else span.high,
+        span=span,
         seconds_from=source,
         memory=_memory(session),
         downloads=tuple(lookup.downloads),

@@ -48,28 +48,7 @@ class Owner:
     deaths: int = 0
 
 
-class NoLocks:
-    """Locks that are always free, for a process that shares its cells with no other."""
-
-    def acquire(self, key: str) -> bool:  # noqa: ARG002
-        """Always."""
-        return True
-
-    def release(self, key: str) -> None:
-        """Nothing to do."""
-
-    def deaths(self, key: str) -> int:  # noqa: ARG002
-        """None."""
-        return 0
-
-    def clear_deaths(self, key: str) -> None:
-        """Nothing to do."""
-
-    def step(self) -> None:
-        """Nothing to do."""
-
-
-class Locks(NoLocks):
+class Locks:
     """The locks of one process in a run folder; use as a context.
 
     Args:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError, UsageError
 from aurac.models.device import share_cores
-from aurac.runs.runner import failure_content
-from aurac.runs.schema import Block
+from aurac.runs.runner import failure_of
+from aurac.runs.schema import Block, Failure
 from aurac.runs.settings import to_plain
 
 if TYPE_CHECKING:
@@ -169,16 +169,16 @@ class _Queue:
                 self._context.failed(entry.cell, result, uncounted)
                 self._forget(entry)
 
-    def _result(self, cell: PlannedCell, reference: Any) -> Block | dict[str, Any]:
-        """A block, or the content of a record of failure."""
+    def _result(self, cell: PlannedCell, reference: Any) -> Block | Failure:
+        """A block, or the record of a failure."""
         errors = self._ray.exceptions
         try:
-            result: Block | dict[str, Any] = self._ray.get(reference)
+            result: Block | Failure = self._ray.get(reference)
         except errors.RayTaskError as error:
             raise _as_aurac(error) from error
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
             reason = f"{RETRIES + 1} workers died while they computed it ({_first_line(error)})"
-            return failure_content(cell, reason, type(error).__name__, 0.0)
+            return failure_of(cell, reason, type(error).__name__, 0.0)
         return result
 
     def _add(self, entry: _Open, block: Block) -> None:
@@ -213,7 +213,7 @@ class _Queue:
 
 def compute_block(
     job: dict[str, Any], identity: dict[str, Any], places: list[int]
-) -> Block | dict[str, Any]:
+) -> Block | Failure:
     """The task: see `aurac.runs.ray_worker`, which a worker imports when it is first used."""
     share_cores()  # before the import, which loads torch
     from aurac.runs.ray_worker import compute

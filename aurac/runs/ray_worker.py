@@ -21,7 +21,7 @@ from aurac.files import sha256_json
 from aurac.models import cache_root
 from aurac.models.base import resolve_base
 from aurac.runs.evaluator import Evaluator, stop_if_device_is_lost
-from aurac.runs.runner import failure_content, reason_of
+from aurac.runs.runner import failure_of, reason_of
 from aurac.runs.session import Session, load_adapters, open_session
 from aurac.runs.settings import from_plain
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from aurac.runs.plan import PlannedCell
-    from aurac.runs.schema import Block
+    from aurac.runs.schema import Block, Failure
     from aurac.runs.settings import Settings
 
 ROOTS = "AURAC_WEIGHTS"
@@ -47,7 +47,7 @@ class _WorkerCache:
         self.cells = {cell.identity.key: cell for cell in session.cells()}
         self._evaluator = Evaluator(session.base, session.options)
 
-    def compute(self, cell: PlannedCell, places: list[int]) -> Block | dict[str, Any]:
+    def compute(self, cell: PlannedCell, places: list[int]) -> Block | Failure:
         self._evaluator.base()
         started = time.perf_counter()
         try:
@@ -57,16 +57,14 @@ class _WorkerCache:
         except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
             stop_if_device_is_lost(error, cell)
             seconds = time.perf_counter() - started
-            return failure_content(cell, reason_of(error), type(error).__name__, seconds)
+            return failure_of(cell, reason_of(error), type(error).__name__, seconds)
         return block
 
 
 _CACHE: dict[str, _WorkerCache] = {}
 
 
-def compute(
-    job: dict[str, Any], identity: dict[str, Any], places: list[int]
-) -> Block | dict[str, Any]:
+def compute(job: dict[str, Any], identity: dict[str, Any], places: list[int]) -> Block | Failure:
     """Compute some documents of the cell of this identity.
 
     Args:
@@ -75,7 +73,7 @@ def compute(
         places: Of the documents, all in one block of the grid.
 
     Returns:
-        The block, or the content of a record of failure.
+        The block, or the record of a failure.
 
     Raises:
         UnfitNodeError: This node would compute something else; the difference is named.

@@ -10,7 +10,7 @@ import numpy as np
 
 from aurac.curves.area import AXES, quadrature_weights
 from aurac.curves.curve import Curve
-from aurac.curves.html import fraction, picture, table, text
+from aurac.curves.display import percent, picture, table, text
 from aurac.runs.schema import (
     AdapterRecord,
     Area,
@@ -75,7 +75,7 @@ def results_html(results: Results, folder: object) -> str:
         parts.append(f"<p><strong>{text(task)}</strong> · {text(own[0].metric)}</p>")
         parts.append(picture(points, own[0].baseline))
         parts.append(
-            table(["curve", "AURAC log2", "95% interval", "documents"], map(_result_row, own))
+            table(["curve", "AURAC, log2 (%)", "95 % interval", "documents"], map(_result_row, own))
         )
     failed = len(results.failures)
     lost = f" · {failed} cells failed" if failed else ""
@@ -87,8 +87,8 @@ def _result_row(curve: CurveRecord) -> list[object]:
     if not curve.score:
         return [name, "–", curve.score_reason or "–", curve.n_docs]
     area = curve.score.log2
-    between = "–" if area.low is None else f"{area.low:.4f} to {area.high:.4f}"
-    return [name, fraction(area.value), between, curve.n_docs]
+    between = "–" if area.low is None else f"{percent(area.low)} to {percent(area.high)}"
+    return [name, percent(area.value), between, curve.n_docs]
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,14 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aurac.errors import AuracError, RunFolderError
 from aurac.runs.evaluator import Counter, Evaluator, stop_if_device_is_lost
 from aurac.runs.interrupts import Interrupts
-from aurac.runs.lock import NoLocks
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.progress import NoProgress
-from aurac.runs.schema import Aggregates
+from aurac.runs.schema import Aggregates, Failure
 from aurac.runs.store import cannot_write, documents_hash
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from aurac.engine import EngineOptions
     from aurac.models.base import LoadedBase
+    from aurac.runs.lock import Locks
     from aurac.runs.plan import PlannedCell
     from aurac.runs.store import CellStore
 
@@ -51,7 +51,7 @@ class RunContext:
     """
 
     store: CellStore
-    locks: NoLocks = field(default_factory=NoLocks)
+    locks: Locks
     interrupts: Interrupts = field(default_factory=Interrupts)
     log: RunLog = field(default_factory=lambda: RunLog(None))
     profile: Profile = field(default_factory=Profile)
@@ -117,17 +117,17 @@ class RunContext:
         )
         self.progress.settled(cell, f"done in {seconds:.1f} s")
 
-    def failed(self, cell: PlannedCell, failure: dict[str, Any], uncounted: int) -> None:
+    def failed(self, cell: PlannedCell, failure: Failure, uncounted: int) -> None:
         """A cell cannot be computed.
 
         Args:
             cell: The cell.
-            failure: See `failure_content`.
+            failure: Why.
             uncounted: Requests of it that progress was not told of.
         """
         with self.profile.spent("store"):
-            self.store.fail(cell.identity, failure)
-        reason = failure["reason"]
+            self.store.fail(failure)
+        reason = failure.reason
         self.log.event("failed", key=cell.identity.key, cell=cell.label, reason=reason)
         self.progress.documents(uncounted)
         self.progress.settled(cell, "failed")
@@ -189,7 +189,7 @@ class Runner:
             deaths = context.locks.deaths(key)
             if deaths >= MOST_DEATHS:
                 reason = f"{deaths} processes ended while they computed it"
-                failure = failure_content(cell, reason, "Died", 0.0)
+                failure = failure_of(cell, reason, "Died", 0.0)
                 context.failed(cell, failure, cell.task.n_requests)
                 return True
             with context.interrupts.working():
@@ -215,7 +215,7 @@ class Runner:
             if not isinstance(error, AuracError):
                 logger.debug("cell %s failed", cell.label, exc_info=True)
             seconds = time.perf_counter() - started
-            failure = failure_content(cell, reason_of(error), type(error).__name__, seconds)
+            failure = failure_of(cell, reason_of(error), type(error).__name__, seconds)
             context.failed(cell, failure, cell.task.n_requests - counter.count)
             stop_if_device_is_lost(error, cell)
             return
@@ -240,9 +240,16 @@ class Runner:
         return requests
 
 
-def failure_content(cell: PlannedCell, reason: str, kind: str, seconds: float) -> dict[str, Any]:
-    """What the record of a failed cell holds beside its identity."""
-    return {"cell": cell.label, "reason": reason, "kind": kind, "seconds": round(seconds, 3)}
+def failure_of(cell: PlannedCell, reason: str, kind: str, seconds: float) -> Failure:
+    """The record of a cell that cannot be computed."""
+    return Failure(
+        key=cell.identity.key,
+        identity=cell.identity,
+        cell=cell.label,
+        reason=reason,
+        kind=kind,
+        seconds=round(seconds, 3),
+    )
 
 
 def reason_of(error: BaseException) -> str:

@@ -7,13 +7,12 @@ content, so that a line that was cut off or changed is told from a whole one.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, write_json
@@ -25,8 +24,10 @@ if TYPE_CHECKING:
 CELL_SCHEMA = 2
 RESULTS_SCHEMA = 1
 RESULTS_FILE = "results.json"
+REQUEST_FILE = "run.json"
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
+_OPTIONAL = {"tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs"}
 
 
 class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -45,6 +46,9 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         num_fewshot, fewshot, fewshot_seed: Which examples stand in each prompt.
         chat_template: SHA-256 of the template that prompts went through; None without one.
         split: The split that was asked for; None where it is the one that lm-eval evaluates.
+        tokenizer: What decides its tokens, hashed, where it is not the base's own.
+        system_instruction, fewshot_as_multiturn, gen_kwargs: Of prompts and generation what is not
+            lm-eval's default; None for its default, and then no part of the key.
         dtype: What the forward pass computed in.
         device_kind: `cpu`, `cuda` or `mps`.
         engine: Version of the evaluation engine.
@@ -64,14 +68,19 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     fewshot_seed: int
     chat_template: str | None
     split: str | None
+    tokenizer: str | None = None
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool | None = None
+    gen_kwargs: str | None = None
     dtype: str
     device_kind: str
     engine: int = ENGINE_VERSION
     lm_eval: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return msgspec.structs.asdict(self)
+        """Plain values, without the optional ones that are not given."""
+        values = msgspec.structs.asdict(self)
+        return {name: v for name, v in values.items() if v is not None or name not in _OPTIONAL}
 
     @cached_property
     def key(self) -> str:
@@ -136,7 +145,7 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Logged(msgspec.Struct, frozen=True, kw_only=True):
-    """What lm-eval's sample logs hold beyond scores and answers, see `aurac.tasks.metrics.Log`."""
+    """What lm-eval's sample logs hold beyond scores and answers, see `aurac.tasks.record.Log`."""
 
     greedy: list[list[bool]] | None = None
     filtered: dict[str, list[Any] | None] = {}
@@ -208,29 +217,35 @@ class Recount(msgspec.Struct, frozen=True):
     """Nothing but the number of documents at the end of its line."""
 
 
-_KINDS: dict[str, type[Any]] = {
+LINES: dict[str, type[Any]] = {
     "cell": CellHead,
     "block": Block,
     "aggregates": Aggregates,
     "recount": Recount,
 }
-_NAMES = {kind: name for name, kind in _KINDS.items()}
 Line = CellHead | Block | Aggregates | Recount
 
 
-class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of a cell's file.
+
+    Attributes:
+        kind: Which record `content` is, see `LINES`.
+        sha256: Of the text of `content`.
+        documents: How many of the documents that are asked for the file holds with this line; the
+            last thing in the line, so that a look at the end of a file tells.
+    """
+
     kind: str
     content: msgspec.Raw
     sha256: str
     documents: int
 
 
-class _Schema(msgspec.Struct, frozen=True):
+class SchemaNumber(msgspec.Struct, frozen=True):
+    """Which schema a record follows, whatever else it holds."""
+
     schema: Any
-
-
-class NewerSchemaError(Exception):
-    """A line of a schema that this version does not know; its argument is the number."""
 
 
 def _number(value: Any) -> float | int:
@@ -360,6 +375,7 @@ class TaskRecord(_Record, frozen=True, kw_only=True):
 
     Attributes:
         version, output_type, num_fewshot, lm_eval: As lm-eval has them.
+        system_instruction, fewshot_as_multiturn, gen_kwargs: Left out at lm-eval's defaults.
         metric: The one that is the accuracy; `metrics` are all that the cells hold.
         cluster: Field of the documents by which they are clustered.
         limit: How many documents were asked for; null: all.
@@ -375,6 +391,9 @@ class TaskRecord(_Record, frozen=True, kw_only=True):
     num_fewshot: int | None = None
     fewshot: str | None = None
     chat_template: bool | None = None
+    system_instruction: str | UnsetType = UNSET
+    fewshot_as_multiturn: bool | UnsetType = UNSET
+    gen_kwargs: str | UnsetType = UNSET
     n_docs: int | None = None
     documents_sha256: str | None = None
     prompts_sha256: str | None = None
@@ -412,6 +431,27 @@ class AdapterRecord(_Record, frozen=True, kw_only=True):
     seed: int | None = None
 
 
+class Failure(_Record, frozen=True, kw_only=True):
+    """`failed/<key>.json`: why a cell could not be computed.
+
+    Attributes:
+        schema: 1.
+        identity: Of the cell; its hash is `key`.
+        cell: The cell in words.
+        reason: One line.
+        kind: Name of the exception.
+        seconds: What was spent on it.
+    """
+
+    schema: int = 1
+    key: str
+    identity: CellIdentity
+    cell: str = ""
+    reason: str
+    kind: str = ""
+    seconds: float = 0.0
+
+
 class FailedCell(_Record, frozen=True, kw_only=True):
     """A cell that could not be computed; of the base, `adapter` and `curve` are null."""
 
@@ -434,10 +474,11 @@ class EngineTotals(_Record, frozen=True, kw_only=True):
 
 
 class BaseRecord(_Record, frozen=True, kw_only=True):
-    """The base model and the hash of its weights."""
+    """The base model and the hash of its weights; `tokenizer` where prompts go through another."""
 
     name: str | None = None
     sha256: str | None = None
+    tokenizer: str | UnsetType = UNSET
 
 
 class RunSettings(_Record, frozen=True, kw_only=True):
@@ -451,6 +492,9 @@ class RunSettings(_Record, frozen=True, kw_only=True):
     limit: int | float | None = None
     split: str | None = None
     chat_template: bool = False
+    system_instruction: str | UnsetType = UNSET
+    fewshot_as_multiturn: bool | UnsetType = UNSET
+    gen_kwargs: str | UnsetType = UNSET
     cluster: dict[str, str] = {}
     device_map: str | dict[str, Any] | None = None
     data: dict[str, str] = {}
@@ -593,7 +637,7 @@ class Results(_Record, frozen=True, kw_only=True):
                 expected="a run folder",
                 fix="run `aurac compare … --out FOLDER` first, or let an interrupted run finish",
             )
-        schema = read_record(path, _Schema).schema
+        schema = read_record(path, SchemaNumber).schema
         if schema != RESULTS_SCHEMA:
             raise RunFolderError(
                 f"{path} has schema {schema!r}", expected=f"schema {RESULTS_SCHEMA}"
@@ -619,6 +663,55 @@ class Results(_Record, frozen=True, kw_only=True):
         for curve in self.curves:
             named += [file for rank in (0, *curve.ranks) for file in curve.files(rank)]
         return set(named)
+
+
+class RequestSettings(_Record, frozen=True, kw_only=True):
+    """What must be the same for two requests to share a run folder."""
+
+    base_sha256: str | None = None
+    dtype: str | None = None
+    device_kind: str | None = None
+    batching: str | None = None
+    seed: int | None = None
+    fewshot: str | None = None
+    num_fewshot: int | None = None
+    chat_template: bool | str | None = None
+    split: str | None = None
+    tokenizer: str | None = None
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool | None = None
+    gen_kwargs: str | None = None
+
+
+class RequestedTask(_Record, frozen=True, kw_only=True):
+    """A task's first prompt, hashed, and how many documents were asked for."""
+
+    first_prompt: str
+    documents: int
+
+
+class RunRequest(_Record, frozen=True, kw_only=True):
+    """`run.json`: all that was ever asked for in a run folder.
+
+    Attributes:
+        schema: 1.
+        adapters: Name → SHA-256.
+        curves: Label and ranks of each.
+    """
+
+    schema: int = 1
+    settings: RequestSettings
+    adapters: dict[str, str]
+    curves: list[tuple[str, list[int]]]
+    tasks: dict[str, RequestedTask]
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRequest | None:
+        """The request that a run folder records; None where it cannot be read."""
+        try:
+            return read_record(folder / REQUEST_FILE, cls)
+        except RunFolderError:
+            return None
 
 
 class TaskDocuments(_Record, frozen=True, kw_only=True):
@@ -655,82 +748,16 @@ def read_record(path: Path, kind: type[_R]) -> _R:
         raise RunFolderError(f"{path} cannot be read ({error})") from error
 
 
-def encode_line(content: Line, documents: int) -> bytes:
-    """A line of a cell's file.
-
-    Args:
-        content: What it says.
-        documents: How many of the documents that are asked for the file holds with this line; the
-            last thing in the line, so that a look at the end of a file tells.
-
-    Raises:
-        ValueError: A metric that is no finite number, which JSON cannot hold.
-    """
-    _check_finite(content)
-    try:
-        raw = msgspec.json.encode(content)
-    except UnicodeEncodeError:
-        raw = msgspec.json.encode(_encodable(msgspec.to_builtins(content)))
-    envelope = _Envelope(
-        kind=_NAMES[type(content)],
-        content=msgspec.Raw(raw),
-        sha256=hashlib.sha256(raw).hexdigest(),
-        documents=documents,
-    )
-    return msgspec.json.encode(envelope) + b"\n"
-
-
-def _check_finite(content: Line) -> None:
-    columns: Mapping[str, list[float]] = {}
-    if isinstance(content, Block):
-        columns = content.metrics
-    elif isinstance(content, Aggregates):
-        columns = {key: [value] for key, value in content.values.items()}
-    for key, column in columns.items():
-        if not all(map(math.isfinite, column)):
-            raise ValueError(f"metric {key} is not a finite number for every document")
-
-
-def _encodable(value: Any) -> Any:
-    """Text with unpaired surrogates, which UTF-8 cannot hold, spells them out."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
-    return [_encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def decode_line(line: bytes) -> Line:
-    """The content of a line.
-
-    Raises:
-        NewerSchemaError: It is whole, and the first line of a cell of a newer schema.
-        ValueError: It is cut off, changed, or none of these records.
-    """
-    envelope = msgspec.json.decode(line, type=_Envelope)
-    raw = bytes(envelope.content)
-    if hashlib.sha256(raw).hexdigest() != envelope.sha256:
-        raise ValueError("its hash does not hold")
-    if envelope.kind == _NAMES[CellHead]:
-        schema = msgspec.json.decode(raw, type=_Schema).schema
-        if schema > CELL_SCHEMA:
-            raise NewerSchemaError(schema)
-    if envelope.kind not in _KINDS:
-        raise ValueError(f"a line of kind {envelope.kind!r}")
-    content: Line = msgspec.json.decode(raw, type=_KINDS[envelope.kind])
-    return content
-
-
 def cell_schema() -> dict[str, Any]:
     """JSON Schema of a line of a cell's file."""
-    (envelope, *contents), definitions = _components(_Envelope, *_KINDS.values())
+    (envelope, *contents), definitions = _components(Envelope, *LINES.values())
     return {
         "$schema": _DIALECT,
         "title": f"A line of a cell's file, schema {CELL_SCHEMA}",
         "allOf": [envelope],
         "oneOf": [
             {"properties": {"kind": {"const": kind}, "content": content}}
-            for kind, content in zip(_KINDS, contents, strict=True)
+            for kind, content in zip(LINES, contents, strict=True)
         ],
         "$defs": definitions,
     }

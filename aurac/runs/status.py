@@ -19,11 +19,10 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import alive, same_machine, write_atomic
-from aurac.runs.folder import REQUEST_FILE, read_request
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.lock import LOCK_SECONDS, read_owner
 from aurac.runs.log import cell_costs
-from aurac.runs.schema import REPORT_FILE, PlanRow
+from aurac.runs.schema import REPORT_FILE, REQUEST_FILE, PlanRow, RunRequest
 from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
@@ -176,7 +175,7 @@ def read_status(folder: Path) -> Status:
             expected="a folder that `aurac compare … --out FOLDER` made",
             fix="`aurac runs` lists those there are",
         )
-    request, plan, store = read_request(folder) or {}, read_plan(folder), CellStore(folder)
+    request, plan, store = RunRequest.read(folder), read_plan(folder), CellStore(folder)
     note = f"{PLAN_FILE} is missing or damaged: the same command writes it again"
     standing = Standing.of(_without_plan(store) if plan is None else plan, store)
     living = _living(folder / LOCKS)
@@ -196,8 +195,8 @@ def read_status(folder: Path) -> Status:
         report=(folder / REPORT_FILE).is_file(),
         running_cells=tuple(sorted(running)),
         failures=tuple(_failure(row, store) for row in standing.failed[:_MOST_FAILURES]),
-        adapters=tuple(request.get("adapters", ())),
-        tasks=tuple(request.get("tasks", ())),
+        adapters=tuple(request.adapters if request else ()),
+        tasks=tuple(request.tasks if request else ()),
         notes=(note,) if plan is None else (),
     )
 
@@ -210,10 +209,8 @@ def _without_plan(store: CellStore) -> list[PlanRow]:
 
 def _failure(row: PlanRow, store: CellStore) -> dict[str, str]:
     record = store.failure(row.key) if os.access(store.failed, os.R_OK) else None
-    return {
-        "cell": row.label,
-        "reason": str((record or {}).get("reason", "its record cannot be read")),
-    }
+    reason = record.reason if record else "its record cannot be read"
+    return {"cell": row.label, "reason": reason}
 
 
 def _seconds(left: dict[PlanRow, float], folder: Path) -> float | None:

@@ -9,8 +9,9 @@ a record of the reason beside them.
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
 import logging
+import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -19,18 +20,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aurac.errors import RunFolderError
-from aurac.files import json_by_key, sha256_json, sweep_scraps, write_atomic
+from aurac.files import sha256_json, sweep_scraps, write_json
 from aurac.runs.schema import (
     CELL_SCHEMA,
+    LINES,
     Aggregates,
     Block,
     CellHead,
     EngineCounts,
+    Envelope,
+    Failure,
     Logged,
-    NewerSchemaError,
     Recount,
-    decode_line,
-    encode_line,
+    SchemaNumber,
+    read_record,
 )
 
 if TYPE_CHECKING:
@@ -169,33 +172,27 @@ class CellStore:
         except OSError as error:
             raise cannot_write(self.run_folder, error) from error
 
-    def fail(self, identity: CellIdentity, content: dict[str, Any]) -> None:
-        """Record that a cell could not be computed: `reason`, `kind`, and what else is known.
+    def fail(self, failure: Failure) -> None:
+        """Record that a cell could not be computed.
 
         Raises:
             RunFolderError: The run folder cannot be written.
         """
-        record = {"schema": 1, "key": identity.key, "identity": identity.to_dict(), **content}
-        record["checksum"] = sha256_json(record)
         try:
-            write_atomic(self.failed / f"{identity.key}{_RECORD}", json_by_key(record))
+            write_json(self.failed / f"{failure.key}{_RECORD}", failure.to_dict())
         except OSError as error:
             raise cannot_write(self.run_folder, error) from error
 
-    def failure(self, key: str) -> dict[str, Any] | None:
+    def failure(self, key: str) -> Failure | None:
         """The record of a failed cell; None without one, or where it is damaged."""
         path = self.failed / f"{key}{_RECORD}"
         if not path.is_file():
             return None
         try:
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            rest = {name: value for name, value in record.items() if name != "checksum"}
-            if record["checksum"] == sha256_json(rest):
-                return record
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass
-        logger.warning("the record of failure %s is damaged", path.name)
-        return None
+            return read_record(path, Failure)
+        except RunFolderError as error:
+            logger.warning("%s", error)
+            return None
 
     def failed_keys(self) -> set[str]:
         """Keys of the cells with a record of failure."""
@@ -246,8 +243,7 @@ def read_cell(path: Path, documents: Sequence[DocumentKey] | None = None) -> Cel
     blocks: list[Block] = []
     aggregates: list[Aggregates] = []
     damaged = 0
-    for line in _lines(path):
-        content = _decoded(line, path)
+    for content in _contents(path):
         if isinstance(content, CellHead):
             belongs = content.key == key
             head = content if belongs else head
@@ -262,24 +258,14 @@ def read_cell(path: Path, documents: Sequence[DocumentKey] | None = None) -> Cel
     return _assembled(head.identity, blocks, aggregates, documents, damaged)
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as handle:
-        for line in handle:
-            if line.strip():
-                yield line
-
-
-def _decoded(line: bytes, path: Path) -> Line | None:
-    try:
-        return decode_line(line)
-    except ValueError:
-        return None
-    except NewerSchemaError as error:
-        raise RunFolderError(
-            f"{path} has schema {error}, written by a newer aurac",
-            expected=f"schema {CELL_SCHEMA}",
-            fix="update aurac, or choose another --out",
-        ) from error
+def _contents(path: Path) -> Iterator[Line | None]:
+    """What each line of a file says; None for one that cannot be used."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as lines:
+        for line in filter(bytes.strip, lines):
+            try:
+                yield decode_line(line, path)
+            except ValueError:
+                yield None
 
 
 def _tail(descriptor: int, size: int) -> bytes:
@@ -292,8 +278,7 @@ def _tail(descriptor: int, size: int) -> bytes:
 def _has_head(path: Path) -> bool:
     """Whether a file has a whole first line of its cell."""
     key = path.name.removesuffix(_SUFFIX)
-    heads = (_decoded(line, path) for line in _lines(path))
-    return any(isinstance(head, CellHead) and head.key == key for head in heads)
+    return any(isinstance(line, CellHead) and line.key == key for line in _contents(path))
 
 
 def documents_hash(documents: Sequence[DocumentKey]) -> str:
@@ -373,3 +358,73 @@ def _keys_in(folder: Path, suffix: str) -> set[str]:
             }
     except FileNotFoundError:
         return set()
+
+
+_KINDS = {record: kind for kind, record in LINES.items()}
+
+
+def encode_line(content: Line, documents: int) -> bytes:
+    """A line of a cell's file.
+
+    Args:
+        content: What it says.
+        documents: See `Envelope`.
+
+    Raises:
+        ValueError: A metric that is no finite number, which JSON cannot hold.
+    """
+    columns = content.metrics if isinstance(content, Block) else {}
+    if isinstance(content, Aggregates):
+        columns = {key: [value] for key, value in content.values.items()}
+    for key, column in columns.items():
+        if not all(map(math.isfinite, column)):
+            raise ValueError(f"metric {key} is not a finite number for every document")
+    try:
+        raw = msgspec.json.encode(content)
+    except UnicodeEncodeError:
+        raw = msgspec.json.encode(_encodable(msgspec.to_builtins(content)))
+    envelope = Envelope(
+        kind=_KINDS[type(content)],
+        content=msgspec.Raw(raw),
+        sha256=hashlib.sha256(raw).hexdigest(),
+        documents=documents,
+    )
+    return msgspec.json.encode(envelope) + b"\n"
+
+
+def _encodable(value: Any) -> Any:
+    """Text with unpaired surrogates, which UTF-8 cannot hold, spells them out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def decode_line(line: bytes, where: object = "a cell") -> Line:
+    """The content of a line.
+
+    Args:
+        line: Of a cell's file.
+        where: Its file, for a message.
+
+    Raises:
+        RunFolderError: It is whole, and the first line of a cell of a newer schema.
+        ValueError: It is cut off, changed, or none of the records of a cell.
+    """
+    envelope = msgspec.json.decode(line, type=Envelope)
+    raw = bytes(envelope.content)
+    if hashlib.sha256(raw).hexdigest() != envelope.sha256:
+        raise ValueError("its hash does not hold")
+    if envelope.kind not in LINES:
+        raise ValueError(f"a line of kind {envelope.kind!r}")
+    if envelope.kind == _KINDS[CellHead]:
+        schema = msgspec.json.decode(raw, type=SchemaNumber).schema
+        if schema > CELL_SCHEMA:
+            raise RunFolderError(
+                f"{where} has schema {schema}, written by a newer aurac",
+                expected=f"schema {CELL_SCHEMA}",
+                fix="update aurac, or choose another --out",
+            )
+    content: Line = msgspec.json.decode(raw, type=LINES[envelope.kind])
+    return content

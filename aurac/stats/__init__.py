@@ -10,7 +10,7 @@ from aurac.stats.intervals import interval
 from aurac.stats.margins import MarginTest, margin_test
 from aurac.stats.multiplicity import Best, best, holm
 from aurac.stats.noninferiority import NonInferiorRank, RankTest, non_inferior_rank
-from aurac.stats.paired import Difference, PairedCurves, detectable, difference, paired_curves
+from aurac.stats.paired import Difference, detectable, difference, paired_curves
 from aurac.stats.power import Plan, plan
 from aurac.stats.score import Bands, bands
 from aurac.stats.seeds import Components, aggregate, components, over_seeds, task_weights
@@ -23,7 +23,6 @@ __all__ = [
     "Difference",
     "MarginTest",
     "NonInferiorRank",
-    "PairedCurves",
     "Plan",
     "RankTest",
     "Spread",

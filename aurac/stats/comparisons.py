@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.curves.area import quadrature_weights
+from aurac.curves.display import percent
 from aurac.errors import CurveError
 from aurac.stats.groups import shared_ranks, together
 from aurac.stats.mean import NO_DOCUMENTS
 from aurac.stats.multiplicity import Family, best_of, holm
-from aurac.stats.noninferiority import non_inferior_rank
-from aurac.stats.paired import paired_groups
+from aurac.stats.noninferiority import accurate_rank, non_inferior_rank
+from aurac.stats.paired import pair_groups
 from aurac.stats.rows import BestRow, PairRow, RecommendRow
-from aurac.stats.sentences import percent, verdict
+from aurac.stats.sentences import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,21 +64,11 @@ def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
     try:
         if not (a.has_documents and b.has_documents):
             return _point_pair(row, a, b, settings)
-        result = paired_groups(
-            a, b, axis=settings.axis, level=settings.level, support=settings.support
-        )
+        return pair_groups(a, b, axis=settings.axis, level=settings.level, support=settings.support)
     except CurveError as error:
         if settings.strict:
             raise
         return replace(row, reason=str(error))
-    return replace(
-        row,
-        ranks=result.ranks,
-        n_docs=result.n_docs,
-        result=result.difference,
-        gained=result.gained,
-        lost=result.lost,
-    )
 
 
 def _point_pair(row: PairRow, a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
@@ -147,16 +138,23 @@ def recommend(group: RecipeGroup, settings: Options, *, other: bool = False) -> 
         other=other,
         margin=settings.margin,
         alpha=settings.alpha,
+        accuracy=dict(zip(group.ranks, group.accuracy, strict=True)),
+        sizes=group.first.sizes,
+        seconds=group.first.seconds,
+        published=group.first.role == "published",
     )
     reason = None if group.has_documents else NO_DOCUMENTS
     if reason is None and len(group.ranks) < 2:
         reason = group.gap
     if reason is not None:
         return replace(row, reason=reason)
-    result = non_inferior_rank(
-        group, margin=settings.margin, alpha=settings.alpha, reference=settings.reference
-    )
-    return replace(row, result=result)
+    tests: dict[str, Any] = {"alpha": settings.alpha, "reference": settings.reference}
+    result = accurate = None
+    if settings.margin is not None:
+        result = non_inferior_rank(group, margin=settings.margin, **tests)
+    if settings.min_accuracy is not None:
+        accurate = accurate_rank(group, minimum=settings.min_accuracy, **tests)
+    return replace(row, result=result, accurate=accurate)
 
 
 def best_rows(

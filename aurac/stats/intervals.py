@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Level → what is added to the squared reach of Student's t, below and above the estimate.
-Excess = Callable[[float], tuple[float, float]]
+Reach = Callable[[float], tuple[float, float]]
+"""Level → how far an interval goes, or what is added to its squared reach, below and above."""
 
 # A hair below whole numbers, so that rounding does not decide where counts are whole.
 FEW_EVENTS = 100.0 - 1e-6  # effective events from which Student's t holds
@@ -80,7 +80,7 @@ def mean_interval(values: NDArray[np.float64], layout: Layout, level: float) -> 
     return Estimate(value, se, low, high, f"{method}, {layout.describe()}", level, df)
 
 
-def edge_excess(values: NDArray[np.float64], layout: Layout) -> Excess | None:
+def edge_excess(values: NDArray[np.float64], layout: Layout) -> Reach | None:
     """What few events add to the squared reach of Student's t, below and above, at each level.
 
     Args:
@@ -149,23 +149,6 @@ def effective_size(mean: float, variance: float, df: float, layout: Layout, leve
     return float(1.0 + mean * (1.0 - mean) / variance * ratio**2)
 
 
-def effective_binomial(
-    values: NDArray[np.float64], layout: Layout, level: float
-) -> tuple[float, float]:
-    """Clopper and Pearson's ends for the mean of `values` (n,) in [0, 1] at their effective size.
-
-    Constant values show no spread: 0 and 1 get the exact one-sided ends.
-    """
-    if is_constant(values):
-        share = zero_spread_bound(layout, (1.0 + level) / 2.0)
-        constant = float(values[0])
-        return constant * (1.0 - share), constant + (1.0 - constant) * share
-    result = moments(values, layout)
-    mean = float(result.mean)
-    size = effective_size(mean, float(result.se) ** 2, float(result.df), layout, level)
-    return binomial_ends(mean, size, level)
-
-
 def binomial_ends(mean: float, size: float, level: float) -> tuple[float, float]:
     """Clopper and Pearson's ends (1934) for the share `mean` of `size` documents, whole or not."""
     from scipy.special import betaincinv
@@ -212,52 +195,56 @@ def few_events(gap: NDArray[np.float64], layout: Layout) -> bool:
     return squares**3 / cubes**2 < SYMMETRIC - 1e-6
 
 
-def mover(
-    gap: NDArray[np.float64], layout: Layout, level: float, *, unseen: bool = True
-) -> tuple[float, float]:
-    """How far the interval for the mean of `gap` (n,) reaches down and up.
+def mover(gap: NDArray[np.float64], layout: Layout, *, unseen: bool = True) -> Reach:
+    """Level → how far the interval for the mean of `gap` (n,) reaches down and up.
 
     The two sides have the correlation of their documents (or clusters), taken as 0 where positive.
     With `unseen`, an end is never nearer than documents that were not drawn allow: the share of
     documents unlike all of those is at most ``1 - tail^(1/n)``, and each may differ by 1.
     """
     sides = (np.maximum(gap, 0.0), np.maximum(-gap, 0.0))
-    (gain_down, gain_up), (loss_down, loss_up) = (
-        _reach(side, layout, level, unseen=unseen) for side in sides
-    )
-    gains, losses = (unit_residuals(side, layout) for side in sides)
-    scale = float(np.sqrt(np.square(gains).sum() * np.square(losses).sum()))
-    correlation = min(0.0, float(gains @ losses) / scale) if scale > 0 else 0.0
+    gains, losses = (_side_reach(side, layout, unseen=unseen) for side in sides)
+    first, second = (unit_residuals(side, layout) for side in sides)
+    scale = float(np.sqrt(np.square(first).sum() * np.square(second).sum()))
+    correlation = min(0.0, float(first @ second) / scale) if scale > 0 else 0.0
 
     def distance(x: float, y: float) -> float:
         return float(np.sqrt(x * x + y * y - 2.0 * correlation * x * y))
 
-    return distance(gain_down, loss_up), distance(gain_up, loss_down)
+    def reach(level: float) -> tuple[float, float]:
+        (gain_down, gain_up), (loss_down, loss_up) = gains(level), losses(level)
+        return distance(gain_down, loss_up), distance(gain_up, loss_down)
+
+    return reach
 
 
-def _reach(
-    side: NDArray[np.float64], layout: Layout, level: float, *, unseen: bool
-) -> tuple[float, float]:
-    mean = float(side.mean())
-    share = zero_spread_bound(layout, (1.0 + level) / 2.0)
-    if not float(moments(side, layout).se) > 1e-12:  # all documents, or all clusters, are alike
-        return mean * share, (1.0 - mean) * share * unseen
-    low, high = effective_binomial(side, layout, level)
-    return mean - low, max(high - mean, share * (1.0 - float(side.max())) if unseen else 0.0)
+def _side_reach(side: NDArray[np.float64], layout: Layout, *, unseen: bool) -> Reach:
+    """Level → how far the Clopper-Pearson interval of gains alone (n,) reaches down and up."""
+    result, most = moments(side, layout), float(side.max())
+    mean, se, df = float(result.mean), float(result.se), float(result.df)
+
+    def reach(level: float) -> tuple[float, float]:
+        share = zero_spread_bound(layout, (1.0 + level) / 2.0)
+        if not se > 1e-12:  # all documents, or all clusters, are alike
+            return mean * share, (1.0 - mean) * share * unseen
+        low, high = binomial_ends(mean, effective_size(mean, se**2, df, layout, level), level)
+        return mean - low, max(high - mean, share * (1.0 - most) if unseen else 0.0)
+
+    return reach
 
 
-def skew_excess(gap: NDArray[np.float64], layout: Layout) -> Excess | None:
+def skew_excess(gap: NDArray[np.float64], layout: Layout) -> Reach | None:
     """What MOVER adds to the squared reach of Student's t, below and above, at each level.
 
     None where t holds. The two together reach to the farther of both.
     """
     if layout.df <= 0 or not few_events(gap, layout):
         return None
-    result = moments(gap, layout)
+    result, reach = moments(gap, layout), mover(gap, layout)
 
     def excess(level: float) -> tuple[float, float]:
         squared = (t_quantile((1.0 + level) / 2.0, result.df) * float(result.se)) ** 2
-        down, up = mover(gap, layout, level)
+        down, up = reach(level)
         return max(down * down - squared, 0.0), max(up * up - squared, 0.0)
 
     return excess

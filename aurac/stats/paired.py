@@ -11,6 +11,7 @@ from aurac.curves.area import check_axis
 from aurac.errors import CurveError
 from aurac.stats.groups import group_of, together
 from aurac.stats.mean import Estimate, Layout, check_level, t_quantile
+from aurac.stats.rows import PairRow
 from aurac.stats.seeds import (
     Components,
     Names,
@@ -49,27 +50,6 @@ class Difference:
     mde: float | None
     conditional: bool
     parts: Components
-
-
-@dataclass(frozen=True)
-class PairedCurves:
-    """Two curves or recipe groups compared on the documents and ranks they share.
-
-    Attributes:
-        difference: Of their AURAC, b - a.
-        axis: "log2" or "linear".
-        ranks: The K ranks compared.
-        gained: For each rank the documents on which b scores higher; None for several seeds.
-        lost: For each rank the documents on which b scores lower; None for several seeds.
-        n_docs: Documents in common: all of them, or the comparison is refused.
-    """
-
-    difference: Difference
-    axis: str
-    ranks: tuple[int, ...]
-    gained: tuple[int, ...] | None
-    lost: tuple[int, ...] | None
-    n_docs: int
 
 
 def difference(
@@ -130,12 +110,11 @@ def compare(
 
 def _detectable(parts: Components, level: float, power: float) -> float | None:
     """`Difference.mde`; None where no spread was seen."""
-    variance, df = parts.variance()
-    se = float(np.sqrt(variance))
+    se = parts.se
     if not se > 0:
         return None
     if parts.excess is None and all(group.seeds == 1 for group in parts.groups):
-        return detectable(se, df, level, power)
+        return detectable(se, parts.document_df, level, power)
     # The end that looks towards 0 (the farther one for no difference) must clear it by chance.
     down, up = parts.reach(level)
     towards = max(down, up) if abs(parts.value) <= 1e-12 else (down if parts.value > 0 else up)
@@ -160,13 +139,8 @@ def detectable(se: float, df: float, level: float = 0.95, power: float = POWER) 
 
 
 def paired_curves(
-    a: Any,
-    b: Any,
-    *,
-    axis: str = "log2",
-    level: float = 0.95,
-    support: str | None = None,
-) -> PairedCurves:
+    a: Any, b: Any, *, axis: str = "log2", level: float = 0.95, support: str | None = None
+) -> PairRow:
     """Compare two adapters by AURAC on the same documents, b - a.
 
     ``D_d = b_d - a_d`` of the documents' own areas, then the same formulas as for one adapter.
@@ -183,20 +157,29 @@ def paired_curves(
     """
     check_axis(axis)
     check_level(level)
-    return paired_groups(group_of(a), group_of(b), axis=axis, level=level, support=support)
+    return pair_groups(group_of(a), group_of(b), axis=axis, level=level, support=support)
 
 
-def paired_groups(
+def pair_groups(
     a: RecipeGroup, b: RecipeGroup, *, axis: str, level: float, support: str | None = None
-) -> PairedCurves:
+) -> PairRow:
     """As `paired_curves`, of two recipe groups."""
     first, second = together([a, b], support)
     left, right = first.areas(axis), second.areas(axis)
     names = (first.names, second.names)
-    result = compare(left, right, first.layout, level=level, names=names)
     single = first.seeds == second.seeds == 1
     gained, lost = gained_and_lost(first.first, second.first) if single else (None, None)
-    return PairedCurves(result, axis, first.ranks, gained, lost, left.shape[1])
+    return PairRow(
+        a=a.name,
+        b=b.name,
+        task=a.task,
+        axis=axis,
+        ranks=first.ranks,
+        n_docs=left.shape[1],
+        result=compare(left, right, first.layout, level=level, names=names),
+        gained=gained,
+        lost=lost,
+    )
 
 
 def gained_and_lost(a: Curve, b: Curve) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from aurac.curves.area import AXES, Axis, check_axis, document_areas, drops, quadrature_weights
 from aurac.curves.coerce import as_curve
-from aurac.curves.html import fraction, picture, table, text
+from aurac.curves.display import score_html
 from aurac.errors import CurveError
 from aurac.stats.intervals import VERY_FEW, effective_events, mean_interval
 from aurac.stats.mean import (
@@ -79,7 +79,7 @@ class Score:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return _html(self)
+        return score_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The ``score`` object of a result file."""
@@ -164,30 +164,6 @@ def score_notes(estimate: Estimate) -> tuple[str, ...]:
     if events >= VERY_FEW:
         return ()
     return (f"only {events:.1f} effective events away from 0 or 1 decide the interval",)
-
-
-def _html(score: Score) -> str:
-    """AURAC on both axes with intervals, the weights, and what to know."""
-    rows = []
-    for axis, area in (("log2", score.log2), ("linear", score.linear)):
-        between = "–" if area.low is None else f"{area.low:.4f} to {area.high:.4f}"
-        name = f"{axis}{' (headline)' if axis == score.axis else ''}"
-        rows.append([name, fraction(area.value), between, area.method])
-    rows.append(["mean over ranks", fraction(score.mean), "–", ""])
-    weights = [
-        [rank, fraction(y), f"{score.weights['log2'][k]:.3f}", f"{score.weights['linear'][k]:.3f}"]
-        for k, (rank, y) in enumerate(zip(score.ranks, score.accuracy, strict=True))
-    ]
-    level = f"{score.estimate.level:.0%} interval"
-    drops = [f"falls by {size:.4f} from rank {r} to {s}" for r, s, size in score.drops]
-    notes = "".join(f"<li>{text(note)}</li>" for note in [*score.notes, *drops])
-    return (
-        f"<div><p><strong>AURAC {fraction(score.value)}</strong></p>"
-        f"{table(['axis', 'AURAC', level, 'interval by'], rows)}"
-        f"{picture([('accuracy', score.ranks, score.accuracy)])}"
-        f"{table(['rank', 'accuracy', 'weight, log2', 'weight, linear'], weights)}"
-        f"{f'<ul>{notes}</ul>' if notes else ''}</div>"
-    )
 
 
 Kind = Literal["pointwise", "simultaneous"]

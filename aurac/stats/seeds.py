@@ -24,7 +24,7 @@ import numpy as np
 
 from aurac.curves.checks import refuse_masked
 from aurac.errors import CurveError
-from aurac.stats.intervals import Excess, edge_excess, mean_interval, rule_of_three, skew_excess
+from aurac.stats.intervals import Reach, edge_excess, mean_interval, rule_of_three, skew_excess
 from aurac.stats.mean import (
     Estimate,
     Layout,
@@ -54,14 +54,12 @@ class SeedMeans:
     Attributes:
         seed_means: (S,) mean over documents for each seed, with the group's sign.
         rest: ``MS_e / (S·n)``, the part of the seed means' spread that is documents; 0 for S = 1.
-        rest_df: Its degrees of freedom.
-        names: The S seeds, by which tasks are matched; None where they have no names.
+        names: The S seeds, by which tasks are matched.
     """
 
     seed_means: NDArray[np.float64]
     rest: float
-    rest_df: float
-    names: tuple[Hashable, ...] | None = field(default=None, compare=False)
+    names: tuple[Hashable, ...] = field(compare=False)
 
     @property
     def seeds(self) -> int:
@@ -91,7 +89,7 @@ class Components:
     groups: tuple[SeedMeans, ...]
     document: float
     document_df: float
-    excess: Excess | None = field(default=None, compare=False, repr=False)
+    excess: Reach | None = field(default=None, compare=False, repr=False)
 
     @property
     def conditional(self) -> bool:
@@ -109,18 +107,17 @@ class Components:
         between = [(group.between, group.seeds - 1.0) for group in self.groups if group.seeds > 1]
         return [(documents, self.document_df), *between]
 
-    def variance(self) -> tuple[float, float]:
-        """Variance of `value`, and Satterthwaite's degrees of freedom, which no interval uses."""
-        terms = self.terms()
-        total = sum(v for v, _ in terms)
-        return total, satterthwaite(total, terms)
+    @property
+    def se(self) -> float:
+        """Standard error of `value`."""
+        return float(np.sqrt(sum(variance for variance, _ in self.terms())))
 
     def reach(self, level: float) -> tuple[float, float]:
         """How far the interval at `level` goes below and above `value`."""
-        return self._reach(1.0 - level)
+        return self._reach(1.0 - level, self.terms())
 
-    def _reach(self, alpha: float) -> tuple[float, float]:
-        squared = sum(v * t_quantile(alpha / 2.0, df) ** 2 for v, df in self.terms() if v > 0)
+    def _reach(self, alpha: float, terms: Sequence[tuple[float, float]]) -> tuple[float, float]:
+        squared = sum(v * t_quantile(alpha / 2.0, df) ** 2 for v, df in terms if v > 0)
         down, up = (0.0, 0.0) if self.excess is None else self.excess(1.0 - alpha)
         return float(np.sqrt(max(squared + down, 0.0))), float(np.sqrt(max(squared + up, 0.0)))
 
@@ -130,10 +127,10 @@ class Components:
 
         if abs(self.value) <= 1e-12:
             return 1.0
-        side = 0 if self.value > 0 else 1
+        side, terms = (0 if self.value > 0 else 1), self.terms()
 
         def beyond(log_p: float) -> float:
-            return abs(self.value) - self._reach(float(np.exp(log_p)))[side]
+            return abs(self.value) - self._reach(float(np.exp(log_p)), terms)[side]
 
         least, most = float(np.log(SMALLEST_P)), -1e-4  # at 0 the quantiles are 0 / 0
         if beyond(most) <= 0.0:
@@ -141,12 +138,6 @@ class Components:
         if beyond(least) >= 0.0:
             return SMALLEST_P
         return float(np.exp(brentq(beyond, least, most, xtol=1e-12)))
-
-
-def satterthwaite(total: float, terms: Sequence[tuple[float, float]]) -> float:
-    """Degrees of freedom ``total² / Σ (term²/df)`` of a sum of independent mean squares."""
-    spread = sum(v * v / df for v, df in terms if v > 0 and df > 0)
-    return total * total / spread if spread > 0 else float("inf")
 
 
 def components(
@@ -165,7 +156,7 @@ def components(
         signs: +1 or -1 for each group.
         layout: The documents' clusters and strata.
         averaged: What `over_groups` gives, where it is known already.
-        names: For each group its seeds, in the order of its rows.
+        names: For each group its seeds, in the order of its rows; 0, 1, … by default.
         signed: Whether the documents' numbers are differences, in [-1, 1], and not scores, in
             [0, 1]; by default those of more than one group are.
     """
@@ -198,14 +189,14 @@ def _seed_means(
 ) -> SeedMeans:
     means = values.mean(axis=1)
     seeds = means.size
-    labels = None if names is None else tuple(names)
+    labels = tuple(range(seeds)) if names is None else tuple(names)
     if seeds < 2 or layout.df <= 0:
-        return SeedMeans(sign * means, 0.0, 0.0, labels)
+        return SeedMeans(sign * means, 0.0, labels)
     rest = values - values.mean(axis=0) - means[:, None] + means.mean()
     squares = np.square(unit_residuals(rest, layout)).sum()
     # For independent documents this is MS_e / (S·n), MS_e = Σ rest² / ((S-1)(n-1)).
     spread = float(squares / (layout.n**2 * seeds * (seeds - 1)))
-    return SeedMeans(sign * means, spread, layout.df * (seeds - 1.0), labels)
+    return SeedMeans(sign * means, spread, labels)
 
 
 def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Components:
@@ -226,11 +217,12 @@ def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Comp
         by_task = dict(zip(parts, same, strict=True))
         rows = _matched(by_task)
         means = np.sum([weights[task] * row for task, row in rows.items()], axis=0)
-        terms = [(weights[t] ** 2 * group.rest, group.rest_df) for t, group in by_task.items()]
-        rest = sum(v for v, _ in terms)
-        groups.append(SeedMeans(means, rest, satterthwaite(rest, terms), same[0].names))
+        rest = sum(weights[task] ** 2 * group.rest for task, group in by_task.items())
+        groups.append(SeedMeans(means, rest, same[0].names))
     terms = [(weights[t] ** 2 * p.document, p.document_df) for t, p in parts.items()]
     document = sum(v for v, _ in terms)
+    spread = sum(v * v / df for v, df in terms if v > 0 and df > 0)
+    df = document * document / spread if spread > 0 else float("inf")  # Satterthwaite's
     value = sum(weights[task] * part.value for task, part in parts.items())
     excesses = [(weights[t] ** 2, p.excess) for t, p in parts.items() if p.excess is not None]
 
@@ -238,9 +230,7 @@ def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Comp
         ends = [(w * down, w * up) for w, f in excesses for down, up in [f(level)]]
         return sum(down for down, _ in ends), sum(up for _, up in ends)
 
-    return Components(
-        value, tuple(groups), document, satterthwaite(document, terms), excess if excesses else None
-    )
+    return Components(value, tuple(groups), document, df, excess if excesses else None)
 
 
 def _matched(groups: Mapping[str, SeedMeans]) -> dict[str, NDArray[np.float64]]:
@@ -248,10 +238,7 @@ def _matched(groups: Mapping[str, SeedMeans]) -> dict[str, NDArray[np.float64]]:
     (first_task, first), *_ = groups.items()
     rows = {}
     for task, group in groups.items():
-        if group.names is None and first.names is None and group.seeds == first.seeds:
-            rows[task] = group.seed_means
-            continue
-        ours, theirs = first.names or (), group.names or ()
+        ours, theirs = first.names, group.names
         if set(ours) != set(theirs) or group.seeds != first.seeds or len(set(ours)) != len(ours):
             raise CurveError(
                 f"other seeds on {task} ({_list(group)}) than on {first_task} ({_list(first)})",
@@ -264,8 +251,6 @@ def _matched(groups: Mapping[str, SeedMeans]) -> dict[str, NDArray[np.float64]]:
 
 
 def _list(group: SeedMeans) -> str:
-    if group.names is None:
-        return f"{group.seeds} without numbers"
     parts = (name if isinstance(name, tuple) else (name,) for name in group.names)
     return ", ".join(" ".join(str(x) for x in part if x is not None) or "?" for part in parts)
 
@@ -274,15 +259,14 @@ def estimate_from(
     parts: Components, level: float, words: str, limits: tuple[float, float]
 ) -> Estimate:
     """The interval from components, cut to `limits`."""
-    variance, df = parts.variance()
     down, up = parts.reach(level)
     if not np.isfinite(parts.document) or max(down, up) <= 0.0:
         return Estimate(parts.value, None, None, None, f"point value (no spread), {words}", level)
     low, high = max(limits[0], parts.value - down), min(limits[1], parts.value + up)
     several = any(group.seeds > 1 for group in parts.groups)
     method = f"{_method(parts, several=several)}, {words}, {describe(parts)}"
-    se = float(np.sqrt(variance)) if variance > 0 else None
-    return Estimate(parts.value, se, low, high, method, level, None if several else df)
+    df = None if several else parts.document_df
+    return Estimate(parts.value, parts.se or None, low, high, method, level, df)
 
 
 def _method(parts: Components, *, several: bool) -> str:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
-    from rich.live import Live
     from rich.progress import Progress
 
 _WIDE = 200  # a pipe has no width; a table takes what it needs
@@ -107,15 +106,16 @@ def stdout_console() -> Console:
     if sys.stdout.isatty():
         return Console(file=_Terminal("stdout"))  # type: ignore[arg-type]
     columns = os.environ.get("COLUMNS", "")
-    return Console(width=int(columns) if columns.isdecimal() and int(columns) else _WIDE)
+    width = int(columns) if columns.isdecimal() and int(columns) else _WIDE
+    return Console(width=width, force_terminal=False)
 
 
 @contextmanager
-def drawn(display: Progress | Live) -> Iterator[None]:
-    """Within this block `display` is drawn; what is written to the terminal appears above it.
+def drawn(bar: Progress) -> Iterator[None]:
+    """Within this block `bar` is drawn; what is written to the terminal appears above it.
 
     Args:
-        display: On `stderr_console()`, made with `redirect_stdout=False, redirect_stderr=False`:
+        bar: On `stderr_console()`, made with `redirect_stdout=False, redirect_stderr=False`:
             rich's own redirection would let control characters of what is written through.
     """
     from rich.file_proxy import FileProxy
@@ -129,7 +129,7 @@ def drawn(display: Progress | Live) -> Iterator[None]:
             stream = getattr(sys, name)
             if stream.isatty():
                 stack.callback(give_back, name, stream)
-                above: Any = FileProxy(display.console, stream)
+                above: Any = FileProxy(bar.console, stream)
                 setattr(sys, name, VisibleStream(above))
-        stack.enter_context(display)
+        stack.enter_context(bar)
         yield

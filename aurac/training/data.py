@@ -36,13 +36,13 @@ def training_documents(recipe: Recipe) -> list[dict[str, Any]]:
     elif recipe.data.startswith("hub:"):
         documents = _from_hub(recipe.data)
     else:
-        documents = _from_files(_located(recipe))
+        documents = _from_files(located_data(recipe))
     if not documents:
         raise DataError(f"{recipe.task or recipe.data!r} holds no training documents")
     return documents[: recipe.documents] if recipe.documents else documents
 
 
-def _located(recipe: Recipe) -> Path:
+def located_data(recipe: Recipe) -> Path:
     """The recipe's local data: beside its file, else in the current folder.
 
     Raises:

@@ -14,7 +14,6 @@ from aurac.errors import RecipeError, RunFolderError
 from aurac.files import write_atomic
 from aurac.models.base import LoadedBase, load_base
 from aurac.models.device import keep_freed_memory, versions
-from aurac.training.card import card
 from aurac.training.checkpoints import (
     LOGGING_STEPS,
     check_recipe,
@@ -113,7 +112,7 @@ def train(
             discard(folder, whole=False)
     if _is_main_process():
         save_adapter(adapter, folder, force=force)
-        write_atomic(folder / "README.md", card(adapter, losses, versions()))
+        write_atomic(folder / "README.md", _card(adapter, losses))
         discard(folder, whole=True)
     return TrainingResult(adapter, folder, losses, seconds, tokens)
 
@@ -206,8 +205,13 @@ def _run_trainer(
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-    from aurac.training.progress import StepProgress
-    from aurac.training.trainer import NestedTrainer, NestingCallback, SelectedLogits, TrainingClock
+    from aurac.training.trainer import (
+        NestedTrainer,
+        NestingCallback,
+        SelectedLogits,
+        StepProgress,
+        TrainingClock,
+    )
 
     arguments = _arguments(recipe, loaded, scratch_folder(folder), save_steps)
     _begin(recipe, loaded, len(examples), folder, resume=resume, save=save_steps > 0)
@@ -315,3 +319,42 @@ def _is_main_process() -> bool:
     import os
 
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def _card(adapter: Adapter, losses: Sequence[tuple[int, float]]) -> str:
+    """The adapter's `README.md`, with the front matter that the hub reads."""
+    recipe: dict[str, Any] = dict(adapter.recipe or {})
+    digest, dtype = recipe.pop("sha256", None), recipe.pop("dtype_used", None)
+    method = method_named(str(recipe["method"])).title
+    data = recipe.get("task") or recipe.get("data")
+    ranks = ", ".join(map(str, adapter.nesting.ranks)) if adapter.nesting else "not recorded"
+    last = f"{losses[-1][1]:.4f} at step {losses[-1][0]}" if losses else "not logged"
+    return f"""---
+base_model: {adapter.base}
+library_name: peft
+tags: [lora, {recipe.get("method")}]
+---
+
+# {adapter.name}
+
+A {method} adapter of rank {adapter.rank} for `{adapter.base}` (weights SHA-256
+`{adapter.base_sha256}`), trained on `{data}`. Nested ranks: {ranks}. Scaling rule: `{adapter.rule}`
+with α = {adapter.alpha:g}. Trained in {dtype}; mean training loss {last}.
+
+It is a plain PEFT adapter; `aurac.json` beside it records what PEFT's config cannot say.
+`aurac inspect` describes it, `aurac truncate --rank r` cuts it to a smaller rank.
+
+To make it again, save this as `recipe.yaml` (hash without name and seed: `{digest}`) and run
+`aurac train recipe.yaml --out FOLDER`:
+
+```yaml
+{_yaml(recipe)}```
+
+Versions: {", ".join(f"{name} {version}" for name, version in versions().items())}.
+"""
+
+
+def _yaml(recipe: dict[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))

@@ -1,18 +1,23 @@
-"""The HF Trainer with two changes: logits only where there are labels, and the method's passes."""
+"""The HF Trainer with logits at labels alone, the passes of a method, and the callbacks."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback
 
+from aurac.terminal.console import drawn, spelled, stderr_console
 from aurac.training.data import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from typing_extensions import Self
 
     from aurac.training.nesting_hook import NestingHook
 
@@ -204,3 +209,51 @@ class TrainingClock(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The entry is in the log already."""
         state.log_history[-1]["seconds"] = self.seconds
+
+
+class StepProgress(TrainerCallback):
+    """Draws one bar on standard error for the main process; a context that ends it.
+
+    Args:
+        title: What is trained.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = " ".join(spelled(title).split())
+        self._bar: Progress | None = None
+        self._drawn = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drawn.close()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Open the bar."""
+        console = stderr_console()
+        if not state.is_world_process_zero or not console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=console,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task(self._title, total=state.max_steps, loss="–")
+        self._bar.update(self._task, completed=state.global_step)
+        self._drawn.enter_context(drawn(self._bar))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Advance."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Show the newest mean loss."""
+        if self._bar is not None and logs and "loss" in logs:
+            self._bar.update(self._task, loss=f"{float(logs['loss']):.3f}")

@@ -1,9 +1,9 @@
 """Adapters of MLX, torchtune and llama.cpp, from files that those tools wrote themselves.
 
-``data/`` holds them, each of rank 4 for ``tiny_llama``: ``mlx`` is mlx-lm 0.32.2's (layers of
-``linear_to_lora_layers``, scale 2.5), ``torchtune`` the ``epoch_0`` folder of torchtune 0.6.1's
-``FullModelHFCheckpointer`` (α = 6), and the GGUF files are what ``convert_lora_to_gguf.py`` of
-llama.cpp (2026-10) makes of ``save_with_peft(tiny_llama(), r=4, lora_alpha=6)``. When they were
+``data/`` holds them, each of rank 4 for ``tiny_llama``: ``mlx`` and ``mlx_dora`` are mlx-lm
+0.32.2's (``linear_to_lora_layers``, scale 2.5), ``torchtune`` is an ``epoch_0`` folder of torchtune
+0.6.1's ``FullModelHFCheckpointer`` (α = 6), and the GGUF files are what ``convert_lora_to_gguf.py``
+of llama.cpp (2026-10) makes of ``save_with_peft(tiny_llama(), r=4, lora_alpha=6)``. When they were
 made, the live models gave the tools' own logits: MLX within 9e-8, torchtune within 3e-7.
 """
 
@@ -75,6 +75,21 @@ def test_mlx_is_its_own_formula():
     torch.testing.assert_close(
         ours.double(), logits(dense(tiny_llama(), updates)), atol=1e-5, rtol=0
     )
+
+
+def test_the_dora_of_mlx_is_its_own_formula():
+    adapter = load(DATA / "mlx_dora")
+    assert adapter.dora
+    base, raw = tiny_llama().double(), load_file(DATA / "mlx_dora" / "adapters.safetensors")
+    for name in adapter.modules:
+        weight = base.get_submodule(name).weight
+        A, B, m = (raw[f"{name}.{part}"].double() for part in ("lora_a", "lora_b", "m"))
+        adapted = weight.data + 2.5 * (A @ B).T
+        weight.data = m[:, None] / adapted.norm(dim=1, keepdim=True) * adapted
+    ours = tiny_llama()
+    with attach(ours, prepare(adapter)):
+        torch.testing.assert_close(logits(ours).double(), logits(base), atol=1e-5, rtol=0)
+    assert any("DoRA" in note for note in adapter.notes)
 
 
 def test_torchtune_gives_what_its_own_conversion_gives():
@@ -169,6 +184,9 @@ def test_torchtune_names_and_bases_that_are_not_known(tmp_path):
     path = tmp_path / "adapter_0.pt"
     torch.save({k.replace("attn.q_proj", "attn.qkv"): t for k, t in state.items()}, path)
     with pytest.raises(CheckpointError, match="name in transformers is not known"):
+        load(path, alpha=6.0)
+    torch.save({**state, "layers.0.attn.q_proj.magnitude": torch.ones(32)}, path)
+    with pytest.raises(CheckpointError, match="DoRA adapter of torchtune's"):
         load(path, alpha=6.0)
     with pytest.raises(CheckpointError, match=r"number of heads.*give --base"):
         load_adapter(TORCHTUNE)

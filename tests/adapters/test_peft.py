@@ -188,7 +188,11 @@ def test_what_is_said_must_go_together(tmp_path):
         ({"r": 3}, "ranks 4 and 4 for .*expected rank 3"),
         ({"peft_type": "LOHA"}, "LOHA adapter, which is refused: LoHa multiplies"),
         ({"peft_type": None}, "names no PEFT method"),
-        ({"use_dora": True}, "sets use_dora, which is refused: DoRA renormalises"),
+        (
+            {"use_dora": True},
+            "without lora_magnitude_vector for .*which has factors",
+        ),
+        ({"use_dora": "yes"}, "use_dora = 'yes'"),
         ({"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4', which is refused: PiSSA moves"),
         ({"init_lora_weights": "tomorrow"}, "not known what that does"),
         ({"use_magic": True}, "'use_magic' = 'True', which is not understood"),

@@ -62,10 +62,22 @@ def oracle(build, folder, r):
     _replace(base, raw, config)
     for key, A in raw.items():
         match = re.fullmatch(r"(.+)\.lora_(embedding_)?A(\.weight)?", key)
-        if match:
-            B = raw[key.replace("lora_A", "lora_B").replace("embedding_A", "embedding_B")]
-            _add(base, match[1], (A, B), r, config)
+        if match is None:
+            continue
+        B = raw[key.replace("lora_A", "lora_B").replace("embedding_A", "embedding_B")]
+        _add(base, match[1], (A, B), r, config)
+        if f"{match[1]}.lora_magnitude_vector" in raw:
+            _renormalise(base.get_submodule(match[1]), raw[f"{match[1]}.lora_magnitude_vector"])
     return base
+
+
+def _renormalise(module, magnitude):
+    """DoRA: each output's weights get the trained norm."""
+    rows = module.weight.data
+    if not isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        rows = rows.T  # a view: embeddings and transformers' Conv1D keep outputs last
+    norms = rows.flatten(1).norm(dim=1).reshape(-1, *(1 for _ in rows.shape[1:]))
+    rows *= magnitude.reshape(norms.shape) / norms
 
 
 def _full_rank(name, config):
@@ -187,7 +199,14 @@ def load_with_peft_quietly(base, folder):
         return PeftModel.from_pretrained(base, str(folder)).eval()
 
 
-HALF = ["plain LoRA", "embeddings, tied", "convolutions", "target_parameters (experts)", "bias all"]
+HALF = [
+    "plain LoRA",
+    "use_dora",
+    "embeddings, tied",
+    "convolutions",
+    "target_parameters (experts)",
+    "bias all",
+]
 
 
 @pytest.mark.parametrize("row", HALF)

@@ -57,7 +57,6 @@ def corda():
 
 # row of the table: (a config that PEFT writes, or its model, and what the message says)
 REFUSED = {
-    "use_dora": (lambda: lora(use_dora=True), "DoRA renormalises"),
     "lora_bias": (lambda: lora(lora_bias=True), "bias of lora_B"),
     "alora_invocation_tokens": (lambda: lora(alora_invocation_tokens=[1, 2]), "aLoRA"),
     "use_qalora": (lambda: lora(use_qalora=True), "pools its inputs"),
@@ -111,7 +110,7 @@ def test_refused_rows(row, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
-        ({"use_dora": True}, "DoRA"),
+        ({"use_dora": True}, "does not set use_dora"),
         ({"lora_bias": True}, "does not explain"),
         ({"kasa_config": "Kasa"}, "does not explain"),
     ],

@@ -53,6 +53,17 @@ def test_every_option_says_what_it_is(name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_underscores_and_hyphens_are_alike_in_every_option(name):
+    options = [p for p in cli.get_command(None, name).params if isinstance(p, click.Option)]
+    spelled = [(p, opt) for p in options for opt in p.opts if "-" in opt.strip("-")]
+    for option, opt in spelled:
+        words = ["--" + opt.strip("-").replace("-", "_"), *([] if option.is_flag else ["1"])]
+        assert CliRunner().invoke(cli, [name, *words, "--help"]).exit_code == 0, opt
+    unknown = CliRunner().invoke(cli, [name, "--no_such_option", "--help"])
+    assert unknown.exit_code == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_that_prints_a_result_can_print_json(name):
     command = cli.get_command(None, name)
     assert any("--json" in option.opts for option in command.params)
@@ -206,4 +217,5 @@ def test_no_colour_and_no_frames_on_a_pipe(tmp_path):
         env=os.environ | {"FORCE_COLOR": "1", "COLUMNS": "40"},
     )
     assert "\x1b" not in done.stdout
-    assert "0.2500" in done.stdout
+    assert "001b" not in done.stdout
+    assert "25.0" in done.stdout

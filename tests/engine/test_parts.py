@@ -103,12 +103,17 @@ def lora(model: Any, rank: int, **config: Any) -> Any:
     settings_ = {"r": rank, "lora_alpha": 8, "target_modules": names, "init_lora_weights": False}
     copied = copy.deepcopy(model)
     inject_adapter_in_model(LoraConfig(**{**settings_, **config}), copied, adapter_name="a")
+    for name, parameter in copied.named_parameters():
+        if "magnitude" in name:  # as after training; PEFT starts at the norms of the base
+            parameter.data *= 1 + 0.3 * torch.randn_like(parameter)
     return copied.eval()
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2"])  # the second has biases
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("rank", [1, 5])
-def test_fused_layers_give_pefts_own_result(rank: int) -> None:
-    model, tokens = lora(tiny("llama"), rank), torch.arange(40).view(2, 20)
+def test_fused_layers_give_pefts_own_result(rank: int, dora: bool, family: str) -> None:
+    model, tokens = lora(tiny(family), rank, use_dora=dora), torch.arange(40).view(2, 20)
     with torch.inference_mode():
         expected = model(tokens).logits
         with fused_adapters(model):
@@ -119,9 +124,10 @@ def test_fused_layers_give_pefts_own_result(rank: int) -> None:
         torch.testing.assert_close(model(tokens).logits, expected, atol=0, rtol=0)
 
 
-def test_fused_layers_on_a_16_bit_base_are_as_close_to_the_truth_as_pefts() -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_fused_layers_on_a_16_bit_base_are_as_close_to_the_truth_as_pefts(dora: bool) -> None:
     """Both against the same numbers in float64: ours is at most 1.2 times as far away."""
-    half = lora(copy.deepcopy(tiny("llama")).bfloat16(), 4)
+    half = lora(copy.deepcopy(tiny("llama")).bfloat16(), 4, use_dora=dora)
     for name, parameter in half.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()
@@ -139,13 +145,15 @@ def test_disabled_hooked_and_special_layers_are_left_to_peft() -> None:
     layer = model.model.layers[0].mlp.up_proj
     layer.lora_A["a"].register_forward_hook(lambda _m, _i, out: out * 3)
     model.model.layers[1].mlp.up_proj.enable_adapters(enabled=False)
-    dora = lora(tiny("llama"), 4, use_dora=True)
+    from peft.tuners.lora.config import KasaConfig
+
+    kasa = lora(tiny("llama"), 4, kasa_config=KasaConfig(), init_lora_weights=True)
     with torch.inference_mode():
-        expected, special = model(tokens).logits, dora(tokens).logits
-        with fused_adapters(model), fused_adapters(dora):
+        expected, special = model(tokens).logits, kasa(tokens).logits
+        with fused_adapters(model), fused_adapters(kasa):
             assert "forward" not in vars(layer)
             torch.testing.assert_close(model(tokens).logits, expected, atol=1e-4, rtol=1e-4)
-            torch.testing.assert_close(dora(tokens).logits, special, atol=0, rtol=0)
+            torch.testing.assert_close(kasa(tokens).logits, special, atol=0, rtol=0)
 
 
 def test_an_unmerged_adapter_scores_and_writes_as_hflm() -> None:

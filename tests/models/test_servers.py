@@ -22,7 +22,7 @@ from support.adapters import load_with_peft, save_with_peft
 
 import aurac
 from aurac.cli import cli
-from aurac.readers.cells import StoredCells
+from aurac.readers.run import StoredCells
 from aurac.runs.schema import Results
 
 pytestmark = pytest.mark.filterwarnings("ignore")

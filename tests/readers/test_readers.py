@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from aurac.errors import DataError, RunFolderError
 from aurac.readers import read_curves
-from aurac.readers.run import arms_of
+from aurac.readers.run import recipe_groups
 from aurac.readers.table import curves_from_frame
 from aurac.runs.schema import AdapterRecord, DocumentKey
 
@@ -308,9 +308,9 @@ def test_seeds_of_one_recipe_are_found(tmp_path):
         AdapterRecord(name=f"lora-seed{s}", method="lora", recipe={"lr": 1, "seed": s}, seed=s)
         for s in range(3)
     ]
-    assert arms_of(rows) == {"lora": ["lora-seed0", "lora-seed1", "lora-seed2"]}
-    assert arms_of([replace(rows[0], recipe={"lr": 2}), rows[1]]) == {}
-    assert arms_of([rows[0], replace(rows[1], seed=0)]) == {}
+    assert recipe_groups(rows) == {"lora": ["lora-seed0", "lora-seed1", "lora-seed2"]}
+    assert recipe_groups([replace(rows[0], recipe={"lr": 2}), rows[1]]) == {}
+    assert recipe_groups([rows[0], replace(rows[1], seed=0)]) == {}
 
 
 def test_groups_of_tasks_concatenate_their_members(tmp_path):

@@ -9,37 +9,30 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from small_runs import TASK, random_adapter
 
-from aurac.adapters import Adapter, Factors, Nesting, save_adapter
+from aurac.adapters import Nesting
 from aurac.cli import cli
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError
 from aurac.runs import estimate
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import DryRun, dry_run
 from aurac.runs.log import cell_costs
+from aurac.runs.schema import Failure
 from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-TASK = "aurac_word_problems_mc"
 COMMON = {"limit": 3, "dtype": "float32", "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
 def adapter(tiny_base_folder, tmp_path_factory) -> Path:
     """A MatryoshkaLoRA adapter of rank 4 with random factors."""
-    import torch
-
-    torch.manual_seed(0)
-    factors = Factors(A=torch.randn(4, 32), B=torch.randn(32, 4), alpha=1.0, rule="sqrt")
-    made = Adapter(
-        name="mine",
-        modules={"model.layers.0.self_attn.q_proj": factors},
-        nesting=Nesting("matryoshka", (1, 2, 4), (1.0, 1.0, 1.0), None),
-        base=str(tiny_base_folder),
-    )
-    return save_adapter(made, tmp_path_factory.mktemp("adapters") / "mine")
+    nesting = Nesting("matryoshka", (1, 2, 4), (1.0, 1.0, 1.0), None)
+    folder = tmp_path_factory.mktemp("adapters") / "mine"
+    return random_adapter(tiny_base_folder, folder, nesting=nesting)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +81,7 @@ def test_cells_that_failed_are_left_alone_unless_asked_for(adapter, run, tmp_pat
     identities = [store.read(key).identity for key in sorted(store.keys())]
     [identity] = [i for i in identities if (i.rank, i.rescale) == (4, "rule")]
     store.path(identity.key).unlink()
-    store.fail(identity, {"reason": "why"})
+    store.fail(Failure(key=identity.key, identity=identity, reason="why"))
     found = dry_run([adapter], [TASK], out=broken, ranks="1,4", **COMMON)
     assert (found.done, found.failed) == (4, 1)
     assert set(left(found).values()) == {()}

@@ -17,7 +17,6 @@ from made_cells import make_block, make_identity
 
 from aurac.errors import RunFolderError
 from aurac.files import (
-    json_by_key,
     link_or_copy,
     process_mark,
     sweep_scraps,
@@ -32,15 +31,14 @@ from aurac.runs.schema import (
     CellIdentity,
     DocumentKey,
     EngineCounts,
+    Failure,
     Logged,
     Results,
     cell_schema,
-    decode_line,
     differences,
-    encode_line,
     results_schema,
 )
-from aurac.runs.store import CellStore, documents_hash, read_cell
+from aurac.runs.store import CellStore, decode_line, documents_hash, encode_line, read_cell
 
 IDENTITY = make_identity(rank=4)
 REPOSITORY = Path(__file__).parents[2]
@@ -452,9 +450,9 @@ def test_a_second_name_follows_the_file_that_replaced_the_first(tmp_path, monkey
 
 
 def test_a_failure_is_a_record_that_a_block_replaces(store):
-    store.fail(IDENTITY, {"reason": "RuntimeError: x"})
+    store.fail(Failure(key=IDENTITY.key, identity=IDENTITY, reason="RuntimeError: x"))
     assert store.failed_keys() == {IDENTITY.key}
-    assert store.failure(IDENTITY.key)["reason"] == "RuntimeError: x"
+    assert store.failure(IDENTITY.key).reason == "RuntimeError: x"
     assert store.keys() == set()
     fill(store, block(0))
     assert store.failed_keys() == set()
@@ -508,14 +506,3 @@ def test_what_forbids_a_comparison():
     assert differences(a, make_identity(rank=8, rescale="keep", adapter_sha256="z").to_dict()) == []
     other = make_identity(dtype="bfloat16", split="validation").to_dict()
     assert differences(a, other) == ["split", "dtype"]
-
-
-def test_json_by_key_is_the_same_value_a_line_for_each_key():
-    value = {"a": [1, 2.5, None], 'odd "key"\n': {"b": "é\n"}, "c": True}
-    text = json_by_key(value)
-    assert json.loads(text) == value
-    assert list(json.loads(text)) == list(value)
-    assert len(text.splitlines()) == len(value) + 2
-    assert json.loads(json_by_key({})) == {}
-    with pytest.raises(ValueError, match="Out of range"):
-        json_by_key({"a": float("inf")})

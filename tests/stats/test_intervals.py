@@ -18,7 +18,7 @@ from aurac.stats import (
     bands,
     interval,
 )
-from aurac.stats.intervals import effective_binomial
+from aurac.stats.intervals import binomial_ends, effective_size
 from aurac.stats.mean import Layout, moments
 from aurac.stats.score import max_t
 
@@ -45,7 +45,9 @@ def test_the_effective_interval_of_0_1_scores_is_clopper_and_pearsons(n, hits):
     values = np.zeros(n)
     values[:hits] = 1
     exact = stats.binomtest(hits, n).proportion_ci(0.95, "exact")
-    assert effective_binomial(values, Layout(n), 0.95) == pytest.approx((exact.low, exact.high))
+    result = moments(values, Layout(n))
+    size = effective_size(hits / n, result.se**2, float(result.df), Layout(n), 0.95)
+    assert binomial_ends(hits / n, size, 0.95) == pytest.approx((exact.low, exact.high))
     assert (exact.low, exact.high) == pytest.approx(proportion_confint(hits, n, method="beta"))
 
 

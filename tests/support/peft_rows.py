@@ -101,6 +101,35 @@ EXACT = {
             **LM,
         },
     ),
+    "use_dora": (
+        tiny_llama,
+        {
+            "r": 4,
+            "lora_alpha": 6,
+            "use_dora": True,
+            "target_modules": "all-linear",
+            "rank_pattern": {"v_proj": 2},
+            **LM,
+        },
+    ),
+    "use_dora, Conv1D": (
+        tiny_gpt2,
+        {
+            "r": 4,
+            "use_dora": True,
+            "target_modules": ["c_attn", "c_fc"],
+            "fan_in_fan_out": True,
+            **LM,
+        },
+    ),
+    "use_dora, embeddings": (
+        tiny_llama,
+        {"r": 4, "use_dora": True, "target_modules": ["embed_tokens", "q_proj"], **LM},
+    ),
+    "use_dora, convolutions": (
+        Convolutions,
+        {"r": 4, "use_dora": True, "target_modules": ["one", "two", "three", "head"]},
+    ),
     "Conv1D (fan_in_fan_out)": (
         tiny_gpt2,
         {"r": 4, "target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True, **LM},

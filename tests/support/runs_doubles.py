@@ -14,8 +14,16 @@ from aurac.engine import EngineOptions
 from aurac.runs.plan import plan
 from aurac.runs.progress import NoProgress
 from aurac.runs.runner import RunContext, Runner
+from aurac.runs.schema import RequestedTask, RequestSettings, RunRequest
 from aurac.runs.store import CellStore
 from aurac.tasks.metrics import Outcome
+
+REQUEST = RunRequest(
+    settings=RequestSettings(dtype="float32", num_fewshot=5),
+    adapters={"a": "1"},
+    curves=[("a · prefix · rule", [1, 2])],
+    tasks={"t": RequestedTask(first_prompt="x", documents=3)},
+)
 
 
 class Model(torch.nn.Module):
@@ -50,6 +58,7 @@ class Task:
     fewshot_seed: int = 1
     template_sha256: None = None
     split: None = None
+    settings: dict = field(default_factory=dict)
     lm_eval: str = "0.0"
     aggregated: dict = field(default_factory=dict)
 
@@ -109,9 +118,33 @@ def planned(*tasks):
 def runner(folder, model=None, options=None, **context):
     """A runner in a run folder, with what its context holds beside the store."""
     loaded = base(model or Model())
-    return Runner(
-        lambda: loaded, options or EngineOptions(), RunContext(CellStore(folder), **context)
-    )
+    return Runner(lambda: loaded, options or EngineOptions(), run_context(folder, **context))
+
+
+def run_context(folder, **context):
+    """A context of a run folder; without locks it is alone there."""
+    return RunContext(CellStore(folder), **{"locks": NoLocks(), **context})
+
+
+def stored(folder, cell):
+    """The cell with exactly the documents that are asked for."""
+    return CellStore(folder).read(cell.identity.key, cell.documents)
+
+
+class NoLocks:
+    """Locks that are always free."""
+
+    def acquire(self, key):
+        return True
+
+    def deaths(self, key):
+        return 0
+
+    def release(self, key): ...
+
+    clear_deaths = release
+
+    def step(self): ...
 
 
 class Recorder(NoProgress):

@@ -20,10 +20,11 @@ import torch
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
 from aurac.adapters.formats.key_map import KeyMap, sort_tensors
-from aurac.adapters.formats.peft import with_sidecar
+from aurac.adapters.formats.peft import DORA_NOTE, with_magnitudes, with_sidecar
 from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS, is_peft_alpha, is_peft_rank
 from aurac.adapters.formats.sidecar import read_sidecar, sidecar_path
 from aurac.adapters.formats.untrusted import (
+    check_factor,
     check_fields,
     read_json,
     read_tensors,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 MLX_WEIGHTS: Final = "adapters.safetensors"
 _CAUSAL: Final = {"task_type": "CAUSAL_LM"}
 _MLX_KEYS: Final = KeyMap({s: re.compile(rf"(?P<module>.+)\.lora_{s.lower()}") for s in "AB"})
+_MLX_MAGNITUDE: Final = re.compile(r"(?P<module>.+)\.m")
 _GGUF_KEYS: Final = KeyMap(
     {s: re.compile(rf"(?P<module>.+)\.weight\.lora_{s.lower()}") for s in "AB"}
 )
@@ -58,7 +60,8 @@ _TORCHTUNE_REORDERS: Final = {
     **dict.fromkeys(("qwen2", "qwen3"), False),
 }
 _TORCHTUNE: Final = re.compile(
-    r"(layers\.(?P<layer>\d+)\.)?(?P<module>(attn|mlp)\.\w+|output)\.lora_(?P<side>[ab])\.weight"
+    r"(layers\.(?P<layer>\d+)\.)?(?P<module>(attn|mlp)\.\w+|output)"
+    r"\.(lora_(?P<side>[ab])\.weight|magnitude)"
 )
 _TORCHTUNE_MODULES: Final = {
     **{f"attn.{name}_proj": f"self_attn.{name}_proj" for name in "qkv"},
@@ -78,7 +81,7 @@ def read_mlx(folder: Path) -> Adapter:
     """The adapter in a folder of mlx-lm: ``adapters.safetensors`` beside its own config.
 
     A module computes ``x W + scale · (x @ lora_a) @ lora_b`` with lora_a (in, R) and lora_b
-    (R, out), whatever the rank: the rule ``none``.
+    (R, out), whatever the rank: the rule ``none``. DoRA's magnitudes are called ``m``.
 
     Raises:
         CheckpointError: When something is missing, damaged, or not a plain LoRA adapter.
@@ -86,10 +89,8 @@ def read_mlx(folder: Path) -> Adapter:
     where, weights = folder / CONFIG, folder / MLX_WEIGHTS
     config = read_json(where)
     kind = config.get("fine_tune_type", "lora")
-    if kind != "lora":
-        raise CheckpointError(
-            f"{where} has fine_tune_type {kind!r}"[:300], expected="lora, low-rank factors alone"
-        )
+    if kind not in ("lora", "dora"):
+        raise CheckpointError(f"{where} has fine_tune_type {kind!r}"[:300], expected="lora or dora")
     fields = config.get("lora_parameters")
     if not isinstance(fields, dict) or not {"rank", "scale"} <= set(fields):
         raise CheckpointError(
@@ -105,8 +106,13 @@ def read_mlx(folder: Path) -> Adapter:
         scale *= fields["alpha"] / rank
     base = config.get("model")
     tensors = sort_tensors(read_tensors(weights), _MLX_KEYS, weights)
-    _refuse_others(tensors.others, weights)
     modules = {name: _plain(A.mT, B.mT, "none", scale) for name, (A, B) in tensors.pairs.items()}
+    others = dict(tensors.others)
+    if kind == "dora":
+        matches = ((_MLX_MAGNITUDE.fullmatch(key), key) for key in tensors.others)
+        found = {m["module"]: check_factor(others.pop(k), k, weights) for m, k in matches if m}
+        modules = with_magnitudes(modules, found, weights)
+    _refuse_others(others, weights)
     for name, f in modules.items():
         if f.rank != rank or name.rpartition(".")[2].startswith("embed"):
             raise CheckpointError(
@@ -121,6 +127,7 @@ def read_mlx(folder: Path) -> Adapter:
             base=base if isinstance(base, str) else None,
             peft_config=_CAUSAL,
             source=folder,
+            notes=(DORA_NOTE,) if kind == "dora" else (),
             format="mlx",
         )
     )
@@ -220,6 +227,8 @@ def from_torchtune(
             module = f"model.layers.{match['layer']}.{inner}" if inner else None
         if match is None or module is None:
             raise CheckpointError(f"{path} has {key!r}, whose name in transformers is not known")
+        if match["side"] is None:
+            raise CheckpointError(f"{path} is a DoRA adapter of torchtune's, which is not read")
         side = match["side"].upper()
         reorder = side == "B" and _TORCHTUNE_REORDERS[kind]
         plain[f"{module}.lora_{side}"] = (

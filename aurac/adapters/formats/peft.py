@@ -1,29 +1,24 @@
-"""PEFT folders: ``adapter_config.json`` beside its weights, in PEFT's own keys and shapes.
-
-aurac keeps every kind of module so that the first r rows of A and columns of B are rank r. PEFT
-does so for plain layers alone: experts, grouped convolutions and merged layers are rearranged.
-"""
+"""PEFT folders: ``adapter_config.json`` beside its weights, under PEFT's own keys."""
 
 from __future__ import annotations
 
 import math
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
-from torch import Tensor
-
-from aurac.adapters.adapter import Adapter, Factors, Kind
+from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.formats.adalora import adalora_as_lora, is_adalora
 from aurac.adapters.formats.peft_config import (
     CONFIG,
+    MAGNITUDE,
     PREFIX,
     WEIGHTS,
     PeftConfig,
     owner_of,
     parse_config,
 )
+from aurac.adapters.formats.peft_shapes import factors_from_peft, merged_from_peft, peft_shapes
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
 from aurac.adapters.formats.untrusted import (
     SafetensorsFile,
@@ -38,6 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from torch import Tensor
+
+DORA_NOTE: Final = (
+    "DoRA: the trained magnitudes act at every rank from 1 on, so rank 0 (the plain base) is not "
+    "the limit of small ranks"
+)
+# Of a base whose embeddings were resized PEFT writes the saved modules again under these names.
+_TWICE = re.compile(r"\.(?:modules_to_save|original_module)\.")
 _FACTOR = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?P<weight>\.weight)?"
 )
@@ -100,8 +103,8 @@ class StoredValues:
     config: PeftConfig
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def factors(self, module: str) -> tuple[Tensor, Tensor]:
-        """A and B of a module, in aurac's own shapes."""
+    def factors(self, module: str) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A and B of a module, in aurac's own shapes, and its magnitude."""
         suffix, (a, b) = "weight", (f"{PREFIX}{module}.lora_{side}.weight" for side in "AB")
         if a not in self.file.keys:
             suffix, (a, b) = "embedding", (f"{PREFIX}{module}.lora_embedding_{s}" for s in "AB")
@@ -109,7 +112,11 @@ class StoredValues:
         pair = {"A": (suffix, A), "B": (suffix, B)}
         f = factors_from_peft(module, pair, self.config, self.file.path)
         f = merged_from_peft(module, f, self.groups.get(module))
-        return f.A, f.B
+        return f.A, f.B, self._magnitude(module)
+
+    def _magnitude(self, module: str) -> Tensor | None:
+        key = f"{PREFIX}{module}.{MAGNITUDE}"
+        return check_factor(self.file.read(key), key, self.file.path) if self.config.dora else None
 
     def beside_factors(self, key: str) -> Tensor:
         """A tensor beside the factors."""
@@ -127,13 +134,19 @@ def from_state(
     parsed = parse_config(config, where)
     pairs: dict[str, dict[str, tuple[str, Tensor]]] = {}
     extras: dict[str, Tensor] = {}
+    magnitudes: dict[str, Tensor] = {}
     for key, tensor in state.items():
         if not key.startswith(PREFIX):
             raise CheckpointError(
                 f"{where} has a foreign key {key!r}", expected=f"keys under {PREFIX}"
             )
         short = key.removeprefix(PREFIX)
+        if _TWICE.sub(".", key) in state.keys() - {key}:
+            continue
         match = _FACTOR.fullmatch(short)
+        if parsed.dora and short.endswith(f".{MAGNITUDE}"):
+            magnitudes[short.removesuffix(f".{MAGNITUDE}")] = check_factor(tensor, key, where)
+            continue
         if match is None:
             _check_explained(short, parsed, where)
             extras[short] = check_factor(tensor, key, where)
@@ -148,6 +161,8 @@ def from_state(
     modules = {
         module: factors_from_peft(module, pair, parsed, where) for module, pair in pairs.items()
     }
+    if parsed.dora:
+        modules = with_magnitudes(modules, magnitudes, where)
     return Adapter(
         name=name,
         modules=modules,
@@ -156,6 +171,25 @@ def from_state(
         notes=(*parsed.notes, *_notes(parsed, modules, extras)),
         extras=extras,
     )
+
+
+def with_magnitudes(
+    modules: Mapping[str, Factors], magnitudes: Mapping[str, Tensor], where: object
+) -> dict[str, Factors]:
+    """The modules of a DoRA adapter.
+
+    Raises:
+        CheckpointError: For a module without a magnitude vector, or the other way round.
+    """
+    unpaired = sorted(set(modules) ^ set(magnitudes))
+    if unpaired:
+        one, other = (MAGNITUDE, "factors") if unpaired[0] in modules else ("factors", MAGNITUDE)
+        raise CheckpointError(
+            f"{where} is a DoRA adapter without {one} for {unpaired[0]}, which has {other}",
+            expected="both for each module",
+            fix="save it again; without its magnitudes a DoRA adapter is another function",
+        )
+    return {name: replace(f, magnitude=magnitudes[name]) for name, f in modules.items()}
 
 
 def with_sidecar(adapter: Adapter, sidecar: Sidecar, where: Path) -> Adapter:
@@ -215,8 +249,11 @@ def _check_explained(key: str, config: PeftConfig, where: object) -> None:
     embedding = path[-1] == "weight" and bool({"embed_tokens", "lm_head"} & set(path))
     if whole_module or biased or tokens or embedding:
         return
-    if "lora_magnitude_vector" in path:
-        raise CheckpointError(f"{where} has DoRA's {key!r}, which is refused")
+    if MAGNITUDE in path:
+        raise CheckpointError(
+            f"{where} has DoRA's {key!r}, but {CONFIG} does not set use_dora",
+            fix="one of them was changed",
+        )
     raise CheckpointError(
         f"{where} has a key {key!r} that its config does not explain",
         expected="pairs of lora_A and lora_B, and what the config names",
@@ -240,6 +277,8 @@ def _notes(
             f"modules have ranks {', '.join(map(str, ranks))}; at rank r a module of a lower rank "
             "keeps its own rank and scale"
         )
+    if config.dora:
+        notes.append(DORA_NOTE)
     if extras:
         notes.append(
             f"{len(extras)} tensors beside the low-rank factors hold at every rank from 1 on, "
@@ -248,166 +287,20 @@ def _notes(
     return notes
 
 
-def factor_keys(name: str, f: Factors) -> tuple[str, str]:
-    """PEFT's keys of a module's A and B."""
+def module_state(name: str, f: Factors) -> dict[str, Tensor]:
+    """The tensors of one module under PEFT's own keys and in PEFT's own shapes."""
     a, b = ("embedding_A", "embedding_B") if f.kind == "embedding" else ("A.weight", "B.weight")
-    return f"{PREFIX}{name}.lora_{a}", f"{PREFIX}{name}.lora_{b}"
+    A, B = peft_shapes(f, f.A, f.B)
+    state = {f"{PREFIX}{name}.lora_{a}": A, f"{PREFIX}{name}.lora_{b}": B}
+    if f.magnitude is not None:
+        state[f"{PREFIX}{name}.{MAGNITUDE}"] = f.magnitude
+    return state
 
 
 def peft_state(adapter: Adapter) -> dict[str, Tensor]:
     """The tensors under PEFT's own keys and in PEFT's own shapes."""
     state: dict[str, Tensor] = {}
     for name, f in adapter.modules.items():
-        state.update(zip(factor_keys(name, f), peft_shapes(f, f.A, f.B), strict=True))
+        state.update(module_state(name, f))
     state.update({f"{PREFIX}{key}": tensor for key, tensor in adapter.extras.items()})
     return state
-
-
-def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
-    """A (r, in) and B (out, r) in the shapes that PEFT keeps for this kind of module."""
-    r = A.shape[0]
-    if f.kind == "conv":
-        return A.reshape(r, -1, *f.layout), B.reshape(-1, r, *(1 for _ in f.layout))
-    if f.kind == "grouped_conv":
-        groups, *kernel = f.layout
-        A = _unstack_blocks(A, groups).reshape(groups * r, -1, *kernel)
-        return A, B.reshape(-1, r, *(1 for _ in kernel))
-    if f.kind == "experts":
-        experts = f.layout[0]
-        B = B.reshape(experts, -1, r).permute(1, 2, 0).reshape(-1, r * experts)
-        return _unstack_blocks(A, experts), B
-    if f.kind == "merged":
-        return _plain_from_merged(A, B, f.layout)
-    return A, B
-
-
-def factors_from_peft(
-    module: str, pair: Mapping[str, tuple[str, Tensor]], config: PeftConfig, where: object
-) -> Factors:
-    """A module's factors in aurac's own shapes.
-
-    Args:
-        module: Its path in the base.
-        pair: For A and B the suffix of its key (``weight`` or ``embedding``) and the tensor.
-        config: The adapter's config.
-        where: The file, for messages.
-
-    Raises:
-        CheckpointError: For half a pair, or a shape that contradicts the config.
-    """
-    if set(pair) != {"A", "B"}:
-        missing = "B" if "A" in pair else "A"
-        raise CheckpointError(f"{where} has no lora_{missing} for {module}")
-    (suffix, A), (suffix_b, B) = pair["A"], pair["B"]
-    if suffix != suffix_b:
-        raise CheckpointError(f"{where} mixes embedding and weight factors for {module}")
-    rank, alpha = config.rank_of(module), config.alpha_of(module)
-    kind, layout, A, B = _canonical(
-        module, A, B, suffix=suffix, rank=rank, config=config, where=where
-    )
-    groups = layout[0] if kind == "grouped_conv" else 1
-    if A.shape[0] * groups != rank or B.shape[1] * groups != rank:
-        raise CheckpointError(
-            f"{where} has factors of ranks {A.shape[0]} and {B.shape[1]} for {module}",
-            expected=f"rank {rank}, which {CONFIG} gives it",
-        )
-    alpha = rule_alpha(config.rule, alpha, A.shape[0], groups)
-    return Factors(A, B, alpha, config.rule, kind, layout)
-
-
-def merged_from_peft(name: str, f: Factors, mask: tuple[int, ...] | None) -> Factors:
-    """A merged layer again from the plain one that was exported; ``f`` itself without a mask.
-
-    Raises:
-        CheckpointError: When the factors are none of a merged layer with those groups.
-    """
-    if mask is None:
-        return f
-    on = [k for k, enabled in enumerate(mask) if enabled]
-    g, out = len(on), f.B.shape[0]
-    fits = f.kind == "linear" and g and f.rank % g == 0 and out % len(mask) == 0
-    wrong = CheckpointError(
-        f"the factors of {name} are not those of a merged layer with groups {list(mask)}",
-        fix="the side-car or the weights were changed",
-    )
-    if not fits:
-        raise wrong
-    r = f.rank // g
-    whole = f.B.reshape(len(mask), out // len(mask), r, g)
-    B = torch.cat([whole[k, :, :, j] for j, k in enumerate(on)])
-    if not f.B.is_meta and int(torch.count_nonzero(f.B)) != int(torch.count_nonzero(B)):
-        raise wrong
-    return replace(f, A=f.A.reshape(r, -1), B=B, kind="merged", layout=tuple(mask))
-
-
-def stack_blocks(A: Tensor, blocks: int) -> Tensor:
-    """A of E blocks, (E · r, in), as (r, E · in): row i holds component i of every block."""
-    return A.reshape(blocks, A.shape[0] // blocks, -1).permute(1, 0, 2).flatten(1).contiguous()
-
-
-def _unstack_blocks(A: Tensor, blocks: int) -> Tensor:
-    """The inverse of :func:`stack_blocks`."""
-    return A.reshape(A.shape[0], blocks, -1).permute(1, 0, 2).flatten(0, 1)
-
-
-def _plain_from_merged(A: Tensor, B: Tensor, mask: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The g groups of a merged layer as one update of rank r · g: A (r · g, in), B (out, r · g).
-
-    Component i of each group stands next to component i of the others, so that the first g · r
-    rows are rank r; outside its group a column of B is zero.
-    """
-    on = [k for k, enabled in enumerate(mask) if enabled]
-    r, g = A.shape[0], len(on)
-    blocks = B.reshape(g, -1, r)
-    whole = torch.zeros(len(mask), blocks.shape[1], r, g, dtype=B.dtype, device=B.device)
-    for j, k in enumerate(on):
-        whole[k, :, :, j] = blocks[j]
-    return A.reshape(r * g, -1), whole.reshape(-1, r * g)
-
-
-def _canonical(
-    module: str,
-    A: Tensor,
-    B: Tensor,
-    *,
-    suffix: str,
-    rank: int,
-    config: PeftConfig,
-    where: object,
-) -> tuple[Kind, tuple[int, ...], Tensor, Tensor]:
-    """A as (R, in), B as (out, R), and what is needed to go back."""
-    if suffix == "embedding" and A.ndim == B.ndim == 2:
-        return "embedding", (), A, B
-    if suffix == "weight" and A.ndim == B.ndim and A.ndim in (3, 4, 5):
-        kernel = tuple(A.shape[2:])
-        if any(n != 1 for n in B.shape[2:]):
-            raise CheckpointError(f"{where} has a lora_B of shape {tuple(B.shape)} for {module}")
-        groups = A.shape[0] // B.shape[1]
-        if groups > 1 and A.shape[0] == groups * B.shape[1] and B.shape[0] % groups == 0:
-            A = stack_blocks(A.flatten(1), groups)
-            return "grouped_conv", (groups, *kernel), A, B.flatten(1)
-        return "conv", kernel, A.flatten(1), B.flatten(1)
-    if A.ndim != 2 or B.ndim != 2:
-        raise CheckpointError(
-            f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}"
-        )
-    if _is_parameter(module, config):
-        experts = A.shape[0] // rank
-        if experts < 1 or A.shape[0] != experts * rank or B.shape[1] != experts * rank:
-            raise CheckpointError(
-                f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}",
-                expected=f"a multiple of rank {rank} on both",
-            )
-        # PEFT lays the components of B out with the experts varying fastest.
-        B = B.reshape(-1, rank, experts).permute(2, 0, 1).reshape(-1, rank)
-        return "experts", (experts,), stack_blocks(A, experts), B
-    return "linear", (), A, B
-
-
-def _is_parameter(module: str, config: PeftConfig) -> bool:
-    """Whether the module's factors belong to a parameter named by ``target_parameters``."""
-    plain = module
-    while plain.endswith(".base_layer"):
-        plain = plain.removesuffix(".base_layer")
-    owners = [p.rpartition(".")[0] for p in config.carried.get("target_parameters", ())]
-    return any(plain == owner or plain.endswith(f".{owner}") for owner in owners)

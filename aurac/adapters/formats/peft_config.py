@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG = "adapter_config.json"
 PREFIX: Final = "base_model.model."
+MAGNITUDE: Final = "lora_magnitude_vector"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 # Fields that an export carries over when they are set; the rest is written anew or left out.
 CARRIED: Final = (
@@ -37,7 +38,7 @@ _INERT: Final = frozenset(
 )
 UNDERSTOOD = frozenset(
     {*CARRIED, *_INERT, "alpha_pattern", "bias", "init_lora_weights", "lora_alpha", "r"}
-    | {"rank_pattern", "use_rslora"}
+    | {"rank_pattern", "use_dora", "use_rslora"}
 )
 # Initialisations that leave the base as it is; with any other the adapter belongs to another base.
 PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
@@ -50,7 +51,6 @@ REFUSED_FIELDS: Mapping[str, str] = {
     "megatron_config": "Megatron layers are sharded",
     "monteclora_config": "MonteCLoRA samples its factors",
     "use_bdlora": "BD-LoRA's factors are block-diagonal",
-    "use_dora": "DoRA renormalises each column of the whole weight, so no rank stands alone",
     "use_qalora": "QALoRA pools its inputs",
     "velora_config": "VeLoRA compresses activations with state of its own",
 }
@@ -118,6 +118,7 @@ class PeftConfig:
     lora_alpha: float
     rule: Rule
     bias: str
+    dora: bool
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
     carried: Mapping[str, Any]
@@ -150,6 +151,7 @@ def parse_config(config: Mapping[str, Any], where: object) -> PeftConfig:
         lora_alpha=float(_field(config, "lora_alpha", 8)),
         rule="sqrt" if config.get("use_rslora") else "rank",
         bias=_field(config, "bias", "none"),
+        dora=bool(config.get("use_dora")),
         rank_pattern=dict(_field(config, "rank_pattern", {})),
         alpha_pattern={k: float(v) for k, v in _field(config, "alpha_pattern", {}).items()},
         carried=carried,
@@ -285,6 +287,7 @@ def _is_indices(value: object) -> bool:
 _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "r": ("a whole number of at least 1", is_peft_rank),
     "lora_alpha": ("a finite number", is_peft_alpha),
+    "use_dora": ("true or false", lambda v: isinstance(v, bool)),
     "use_rslora": ("true or false", lambda v: isinstance(v, bool)),
     "fan_in_fan_out": ("true or false", lambda v: isinstance(v, bool)),
     "bias": ("none, all or lora_only", lambda v: v in ("none", "all", "lora_only")),

@@ -23,7 +23,7 @@ from aurac.adapters.adapter import Adapter, Factors, Nesting
 from aurac.adapters.compatibility import is_conv1d, module_features
 from aurac.adapters.formats.converted import from_torchtune, is_torchtune, torchtune_alpha
 from aurac.adapters.formats.key_map import FactorTensors, key_map, sort_tensors
-from aurac.adapters.formats.peft import stack_blocks
+from aurac.adapters.formats.peft_shapes import stack_blocks
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
 from aurac.adapters.formats.untrusted import read_tensors
 from aurac.errors import CheckpointError

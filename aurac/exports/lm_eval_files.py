@@ -1,22 +1,108 @@
-"""lm-eval's ``results_DATE.json`` for one state of a model on all its tasks."""
+"""The content of lm-eval's files: ``samples_TASK_DATE.jsonl`` and ``results_DATE.json``."""
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
 import math
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.exports.lm_eval_samples import HASHES, safe
+from aurac.errors import RunFolderError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from aurac.exports.lm_eval_samples import Requests
     from aurac.runs.schema import Results
     from aurac.runs.store import Cell
+
+HASHES = ("doc_hash", "prompt_hash", "target_hash")
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What all cells of a task share: lm-eval's configuration, documents and prompts."""
+
+    header: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def safe(name: str) -> str:
+    """A name as lm-eval makes it one of a file: what separates folders becomes ``__``."""
+    cleaned = re.sub(r"[\"<>:/|\\?*\[\]\x00-\x1f]+", "__", name)
+    return cleaned if cleaned.strip(". ") else f"__{len(cleaned)}"
+
+
+def sample_rows(cell: Cell, shared: Requests) -> Iterator[dict[str, Any]]:
+    """One cell's rows, filter after filter, documents in order, keys in lm-eval's order.
+
+    Args:
+        cell: A stored cell.
+        shared: Its task's documents and prompts.
+
+    Raises:
+        RunFolderError: The cell is about other documents than the task's.
+    """
+    if [str(row["doc_id"]) for row in shared.rows] != cell.doc_ids:
+        raise RunFolderError(f"the cell {cell.identity.key[:12]} has other documents than its task")
+    for chain in cell.logged.filtered:
+        metrics = _metrics(cell, chain)
+        for index, row in enumerate(shared.rows):
+            responses = _responses(cell, index, row)
+            values = {name: column[index] for name, column in metrics.items()}
+            yield {
+                "doc_id": row["doc_id"],
+                "doc": row["doc"],
+                "target": row["target"],
+                "arguments": _arguments(row["arguments"]),
+                "resps": responses,
+                "filtered_resps": _filtered(cell, chain, index, responses),
+                "filter": chain,
+                "metrics": list(values),
+                **{name: row[name] for name in HASHES},
+                **values,
+            }
+
+
+def _metrics(cell: Cell, chain: str) -> dict[str, Any]:
+    """Name → column of the metrics under a filter, those that are no numbers included."""
+    columns = {**cell.metrics, **cell.logged.other}
+    split = {key: key.rpartition(",") for key in columns}
+    return {name: columns[key] for key, (name, _, found) in split.items() if found == chain}
+
+
+def _arguments(arguments: list[list[Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        f"gen_args_{i}": {f"arg_{j}": value for j, value in enumerate(one)}
+        for i, one in enumerate(arguments)
+    }
+
+
+def _responses(cell: Cell, index: int, row: Mapping[str, Any]) -> list[Any]:
+    """For each request its responses, every part as text, as lm-eval writes them."""
+    kept, greedy = cell.responses[index], cell.logged.greedy
+    if greedy is not None:
+        return [[[str(x), str(g)]] for x, g in zip(kept, greedy[index], strict=True)]
+    if len(row["arguments"]) == 1:  # one request, asked once or several times
+        return [as_text(kept) if isinstance(kept, list) else [str(kept)]]
+    return [as_text(one) if isinstance(one, list) else [str(one)] for one in kept]
+
+
+def _filtered(cell: Cell, chain: str, index: int, responses: list[Any]) -> list[Any]:
+    rows = cell.logged.filtered[chain]
+    if rows is None or rows[index] is None:  # the filter takes the first response
+        return [one[0] for one in responses]
+    found = as_text(rows[index])
+    return found if isinstance(found, list) else [found]
+
+
+def as_text(value: Any) -> Any:
+    """Every part of a nested list as text."""
+    return [as_text(item) for item in value] if isinstance(value, list) else str(value)
+
 
 NOT_GIVEN = "N/A"  # lm-eval's word for a standard error that was not computed
 
@@ -174,18 +260,21 @@ def _identity(
     cells: Mapping[str, Cell],
 ) -> dict[str, Any]:
     name = str(results.provenance.base.name)
-    template = _first(headers)["chat_template"]
+    header = _first(headers)
+    template, system = header["chat_template"], header.get("system_instruction")
     seconds = sum(cell.seconds for cell in cells.values())
     return {
         "model_source": "hf",
         "model_name": name,
         "model_name_sanitized": safe(name),
-        "system_instruction": None,
-        "system_instruction_sha": None,
-        "fewshot_as_multiturn": True,
+        "system_instruction": system,
+        "system_instruction_sha": _sha256(system),
+        "fewshot_as_multiturn": header.get("fewshot_as_multiturn", True),
         "chat_template": template,
-        "chat_template_sha": (
-            hashlib.sha256(template.encode("utf-8")).hexdigest() if template else None
-        ),
+        "chat_template_sha": _sha256(template),
         "total_evaluation_time_seconds": str(seconds),
     }
+
+
+def _sha256(text: str | None) -> str | None:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest() if text else None

@@ -3,7 +3,7 @@
 ``OUT/ADAPTER/rank_R/MODEL/{results_DATE.json, samples_TASK_DATE.jsonl}``, as `lm_eval
 --output_path OUT/ADAPTER/rank_R --log_samples` would have written them; the base lies in
 ``OUT/base/rank_0``. What lm-eval has no word for (truncation, arms, the metric that was integrated)
-is in ``config.model_args`` under ``aurac``, where `aurac.readers.samples` finds it again.
+is in ``config.model_args`` under ``aurac``, where `aurac.readers.lm_eval_logs` finds it again.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import RunFolderError, UsageError
-from aurac.exports.lm_eval_results import aggregated
-from aurac.exports.lm_eval_samples import Requests, safe, sample_rows
-from aurac.readers.cells import StoredCells, inside
-from aurac.readers.run import arms_of
+from aurac.exports.lm_eval_files import Requests, aggregated, safe, sample_rows
+from aurac.readers.run import StoredCells, inside, recipe_groups
 from aurac.runs.schema import Results
 
 if TYPE_CHECKING:
@@ -178,7 +176,7 @@ def _model_args(point: Point, results: Results) -> dict[str, Any]:
     if curve is None:
         return {**args, "aurac": {"adapter": BASE, **about}}
     adapter = next(a for a in results.adapters if a.name == curve.adapter)
-    arms = arms_of(results.adapters, results.groups)
+    arms = recipe_groups(results.adapters, results.groups)
     about |= {
         "adapter": curve.adapter,
         "basis": curve.basis,

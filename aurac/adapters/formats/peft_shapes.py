@@ -1,0 +1,171 @@
+"""PEFT's shapes of factors, to and from aurac's own.
+
+aurac keeps every kind of module so that the first r rows of A and columns of B are rank r. PEFT
+does so for plain layers alone: experts, grouped convolutions and merged layers are rearranged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from aurac.adapters.adapter import Factors, Kind
+from aurac.adapters.formats.peft_config import CONFIG, PeftConfig
+from aurac.adapters.nesting import rule_alpha
+from aurac.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """A (r, in) and B (out, r) in the shapes that PEFT keeps for this kind of module."""
+    r = A.shape[0]
+    if f.kind == "conv":
+        return A.reshape(r, -1, *f.layout), B.reshape(-1, r, *(1 for _ in f.layout))
+    if f.kind == "grouped_conv":
+        groups, *kernel = f.layout
+        A = _unstack_blocks(A, groups).reshape(groups * r, -1, *kernel)
+        return A, B.reshape(-1, r, *(1 for _ in kernel))
+    if f.kind == "experts":
+        experts = f.layout[0]
+        B = B.reshape(experts, -1, r).permute(1, 2, 0).reshape(-1, r * experts)
+        return _unstack_blocks(A, experts), B
+    if f.kind == "merged":
+        return _plain_from_merged(A, B, f.layout)
+    return A, B
+
+
+def factors_from_peft(
+    module: str, pair: Mapping[str, tuple[str, Tensor]], config: PeftConfig, where: object
+) -> Factors:
+    """A module's factors in aurac's own shapes.
+
+    Args:
+        module: Its path in the base.
+        pair: For A and B the suffix of its key (``weight`` or ``embedding``) and the tensor.
+        config: The adapter's config.
+        where: The file, for messages.
+
+    Raises:
+        CheckpointError: For half a pair, or a shape that contradicts the config.
+    """
+    if set(pair) != {"A", "B"}:
+        missing = "B" if "A" in pair else "A"
+        raise CheckpointError(f"{where} has no lora_{missing} for {module}")
+    (suffix, A), (suffix_b, B) = pair["A"], pair["B"]
+    if suffix != suffix_b:
+        raise CheckpointError(f"{where} mixes embedding and weight factors for {module}")
+    rank, alpha = config.rank_of(module), config.alpha_of(module)
+    kind, layout, A, B = _canonical(
+        module, A, B, suffix=suffix, rank=rank, config=config, where=where
+    )
+    groups = layout[0] if kind == "grouped_conv" else 1
+    if A.shape[0] * groups != rank or B.shape[1] * groups != rank:
+        raise CheckpointError(
+            f"{where} has factors of ranks {A.shape[0]} and {B.shape[1]} for {module}",
+            expected=f"rank {rank}, which {CONFIG} gives it",
+        )
+    alpha = rule_alpha(config.rule, alpha, A.shape[0], groups)
+    return Factors(A, B, alpha, config.rule, kind, layout)
+
+
+def merged_from_peft(name: str, f: Factors, mask: tuple[int, ...] | None) -> Factors:
+    """A merged layer again from the plain one that was exported; ``f`` itself without a mask.
+
+    Raises:
+        CheckpointError: When the factors are none of a merged layer with those groups.
+    """
+    if mask is None:
+        return f
+    on = [k for k, enabled in enumerate(mask) if enabled]
+    g, out = len(on), f.B.shape[0]
+    fits = f.kind == "linear" and g and f.rank % g == 0 and out % len(mask) == 0
+    wrong = CheckpointError(
+        f"the factors of {name} are not those of a merged layer with groups {list(mask)}",
+        fix="the side-car or the weights were changed",
+    )
+    if not fits:
+        raise wrong
+    r = f.rank // g
+    whole = f.B.reshape(len(mask), out // len(mask), r, g)
+    B = torch.cat([whole[k, :, :, j] for j, k in enumerate(on)])
+    if not f.B.is_meta and int(torch.count_nonzero(f.B)) != int(torch.count_nonzero(B)):
+        raise wrong
+    return replace(f, A=f.A.reshape(r, -1), B=B, kind="merged", layout=tuple(mask))
+
+
+def stack_blocks(A: Tensor, blocks: int) -> Tensor:
+    """A of E blocks, (E · r, in), as (r, E · in): row i holds component i of every block."""
+    return A.reshape(blocks, A.shape[0] // blocks, -1).permute(1, 0, 2).flatten(1).contiguous()
+
+
+def _unstack_blocks(A: Tensor, blocks: int) -> Tensor:
+    """The inverse of :func:`stack_blocks`."""
+    return A.reshape(A.shape[0], blocks, -1).permute(1, 0, 2).flatten(0, 1)
+
+
+def _plain_from_merged(A: Tensor, B: Tensor, mask: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The g groups of a merged layer as one update of rank r · g: A (r · g, in), B (out, r · g).
+
+    Component i of each group stands next to component i of the others, so that the first g · r
+    rows are rank r; outside its group a column of B is zero.
+    """
+    on = [k for k, enabled in enumerate(mask) if enabled]
+    r, g = A.shape[0], len(on)
+    blocks = B.reshape(g, -1, r)
+    whole = torch.zeros(len(mask), blocks.shape[1], r, g, dtype=B.dtype, device=B.device)
+    for j, k in enumerate(on):
+        whole[k, :, :, j] = blocks[j]
+    return A.reshape(r * g, -1), whole.reshape(-1, r * g)
+
+
+def _canonical(
+    module: str,
+    A: Tensor,
+    B: Tensor,
+    *,
+    suffix: str,
+    rank: int,
+    config: PeftConfig,
+    where: object,
+) -> tuple[Kind, tuple[int, ...], Tensor, Tensor]:
+    """A as (R, in), B as (out, R), and what is needed to go back."""
+    if suffix == "embedding" and A.ndim == B.ndim == 2:
+        return "embedding", (), A, B
+    if suffix == "weight" and A.ndim == B.ndim and A.ndim in (3, 4, 5):
+        kernel = tuple(A.shape[2:])
+        if any(n != 1 for n in B.shape[2:]):
+            raise CheckpointError(f"{where} has a lora_B of shape {tuple(B.shape)} for {module}")
+        groups = A.shape[0] // B.shape[1]
+        if groups > 1 and A.shape[0] == groups * B.shape[1] and B.shape[0] % groups == 0:
+            A = stack_blocks(A.flatten(1), groups)
+            return "grouped_conv", (groups, *kernel), A, B.flatten(1)
+        return "conv", kernel, A.flatten(1), B.flatten(1)
+    if A.ndim != 2 or B.ndim != 2:
+        raise CheckpointError(
+            f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}"
+        )
+    if _is_parameter(module, config):
+        experts = A.shape[0] // rank
+        if experts < 1 or A.shape[0] != experts * rank or B.shape[1] != experts * rank:
+            raise CheckpointError(
+                f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}",
+                expected=f"a multiple of rank {rank} on both",
+            )
+        # PEFT lays the components of B out with the experts varying fastest.
+        B = B.reshape(-1, rank, experts).permute(2, 0, 1).reshape(-1, rank)
+        return "experts", (experts,), stack_blocks(A, experts), B
+    return "linear", (), A, B
+
+
+def _is_parameter(module: str, config: PeftConfig) -> bool:
+    """Whether the module's factors belong to a parameter named by ``target_parameters``."""
+    plain = module
+    while plain.endswith(".base_layer"):
+        plain = plain.removesuffix(".base_layer")
+    owners = [p.rpartition(".")[0] for p in config.carried.get("target_parameters", ())]
+    return any(plain == owner or plain.endswith(f".{owner}") for owner in owners)

@@ -1,0 +1,259 @@
+"""Numbers and curves as people read them: percent, points, and what a notebook shows.
+
+Accuracies are fractions everywhere else. Text in HTML is escaped, and isolated (`<bdi>`) so that a
+name cannot turn the line around it; the markup holds no script, no style sheet and no address.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rich.console import Group
+
+_MOST_CURVES = 12
+_RANK_WIDTH = 7
+_AREA_WIDTH = 24  # the column of areas and the gaps
+
+Points = tuple[str, "Sequence[int]", "Sequence[float | None]"]
+"""Name, ranks, accuracies (None where there is none)."""
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction in percent without the sign, such as "39.1"; a dash where it is not known."""
+    if value is None:
+        return "–"
+    text = f"{100 * value:.{digits}f}"
+    return text.replace("-", "−") if float(text) else text.lstrip("-")
+
+
+def points(value: float) -> str:
+    """A difference of fractions, such as "1.6 points"."""
+    text = percent(value)
+    if value == round(value, 2):
+        text = text.removesuffix(".0")
+    return f"{text} {'point' if text in ('1', '−1') else 'points'}"
+
+
+def interval(estimate: Any) -> str:
+    """``39.1 [31.6, 46.7]`` in percent of what has a value, low and high; or the value alone."""
+    if estimate is None or estimate.low is None:
+        return percent(None if estimate is None else estimate.value)
+    return f"{percent(estimate.value)} [{percent(estimate.low)}, {percent(estimate.high)}]"
+
+
+def size(number: float | None) -> str:
+    """Bytes as kB, MB or GB."""
+    if number is None:
+        return "–"
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= step:
+            return f"{number / step:.{1 if number < 9.95 * step else 0}f} {unit}"
+    return f"{number:.0f} B"
+
+
+def seconds(number: float | None) -> str:
+    """A duration in s or ms."""
+    if number is None:
+        return "–"
+    return f"{number:.2g} s" if number >= 1 else f"{1000 * number:.0f} ms"
+
+
+@dataclass(frozen=True)
+class CurveLine:
+    """A curve in a table for the terminal.
+
+    Attributes:
+        task: The task's name; None where none is named.
+        adapter: The adapter's name.
+        truncation: How it was truncated, such as "prefix/trained".
+        accuracy: Rank → fraction; rank 0 is the base.
+        area: AURAC, with `value`, `low` and `high`; None where there is none, and without a column
+            where no line has one.
+        bold: Whether the curve is marked, as the best one.
+        extra: Further columns, name → text, the same for all lines of a table.
+    """
+
+    task: str | None
+    adapter: str
+    truncation: str
+    accuracy: Mapping[int, float | None]
+    area: Any = None
+    bold: bool = False
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def curve_table(
+    lines: Sequence[CurveLine],
+    width: int,
+    *,
+    title: str,
+    caption: str = "",
+    axis: str = "log2",
+    level: float = 0.95,
+) -> Group:
+    """A table of curves: accuracy at each rank as far as there is room, and AURAC, in percent.
+
+    Args:
+        lines: At least one.
+        width: Characters in a line.
+        title: Above the table.
+        caption: Below it.
+        axis: That of the areas.
+        level: Coverage of their intervals.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    tasks = len({line.task for line in lines}) > 1
+    truncations = any(line.truncation for line in lines)
+    areas = any(line.area is not None for line in lines)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in [*(["task"] * tasks), "adapter", *(["inference"] * truncations)]:
+        table.add_column(name, overflow="fold")
+    for name in lines[0].extra:
+        table.add_column(name, justify="right", no_wrap=width >= 60)
+    ranks = _rank_columns(lines, width)
+    for rank in ranks:
+        table.add_column(f"r={rank}" if rank else "base", justify="right", no_wrap=True)
+    if areas:
+        head = f"AURAC {axis} [{100 * level:g} %]"
+        table.add_column(head, justify="right", no_wrap=width >= 60)
+    for line in lines:
+        names = [*([line.task or "–"] * tasks), line.adapter, *([line.truncation] * truncations)]
+        cells = [Text(_line(name)) for name in [*names, *line.extra.values()]]
+        cells += [Text(percent(line.accuracy.get(rank))) for rank in ranks]
+        cells += [Text(interval(line.area), style="bold" if line.bold else "")] * areas
+        table.add_row(*cells)
+    return Group(Text(title, style="bold"), table, *([Text(caption)] if caption else []))
+
+
+def _rank_columns(lines: Sequence[CurveLine], width: int) -> list[int]:
+    """The ranks that have room, spread evenly over all of them."""
+    ranks = sorted({rank for line in lines for rank in line.accuracy})
+    names = max(len(line.adapter) + len(line.truncation) for line in lines)
+    if len({line.task for line in lines}) > 1:
+        names += max(len(line.task or "") for line in lines) + 2
+    names += sum(
+        2 + max(len(name), *(len(ln.extra[name]) for ln in lines)) for name in lines[0].extra
+    )
+    fitting = min(len(ranks), max(0, (width - names - _AREA_WIDTH) // _RANK_WIDTH))
+    if fitting == len(ranks):
+        return ranks
+    last = len(ranks) - 1
+    return [ranks[round(i * last / (fitting - 1))] for i in range(fitting)] if fitting > 1 else []
+
+
+def text(value: object) -> str:
+    """Any text, harmless in HTML and in one line."""
+    return f"<bdi>{html.escape(_line(value))}</bdi>"
+
+
+def _line(value: object) -> str:
+    return " ".join(str(value).split())
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """An HTML table; every cell is escaped."""
+    cells = "".join(f"<th>{text(name)}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(f'<td>{text(v)}</td>' for v in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def picture(curves: Sequence[Points], baseline: float | None = None) -> str:
+    """Accuracy in percent against rank on a log2 axis, as an image within the page.
+
+    Args:
+        curves: What is drawn, at most twelve of them.
+        baseline: Accuracy of the base, a dashed grey line.
+    """
+    drawn = [curve for curve in curves[:_MOST_CURVES] if curve[1]]
+    if not drawn:
+        return ""
+    from matplotlib.figure import Figure  # heavy, and only notebooks draw
+
+    figure = Figure(figsize=(4.4, 2.4), layout="constrained")
+    axes = figure.subplots()
+    for name, ranks, values in drawn:
+        shown = [float("nan") if value is None else 100 * value for value in values]
+        axes.plot(ranks, shown, marker="o", label=_line(name).replace("$", r"\$"))
+    if baseline is not None:
+        axes.axhline(100 * baseline, color="grey", linestyle="--", label="base")
+    ranks = sorted({rank for _, own, _ in drawn for rank in own})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ranks, [str(rank) for rank in ranks])
+    axes.minorticks_off()
+    axes.set(xlabel="rank", ylabel="accuracy (%)", ylim=(0, None))
+    if len(drawn) > 1 or baseline is not None:
+        axes.legend(fontsize="small")
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=110)
+    data = base64.b64encode(image.getvalue()).decode("ascii")
+    label = html.escape(_described(drawn), quote=True)
+    return f'<img alt="{label}" src="data:image/png;base64,{data}" style="max-width:100%">'
+
+
+def _described(curves: Sequence[Points]) -> str:
+    """What the picture shows, for a reader who does not see it."""
+    parts = []
+    for name, ranks, values in curves:
+        known = [(r, v) for r, v in zip(ranks, values, strict=True) if v is not None]
+        if known:
+            (first, a), (last, b) = known[0], known[-1]
+            parts.append(
+                f"{_line(name)}: {percent(a)} % at rank {first}, {percent(b)} % at rank {last}"
+            )
+    return "Accuracy against rank. " + "; ".join(parts)
+
+
+def curve_html(curve: Any) -> str:
+    """A `aurac.Curve`: what it is, its picture and its numbers."""
+    facts = [
+        f"{curve.n_docs} documents" if curve.n_docs is not None else "no per-document outcomes",
+        curve.metric,
+        f"base {curve.base}" if curve.base else None,
+    ]
+    known = dict(zip(curve.ranks, curve.accuracy, strict=True))
+    ranks = sorted({*known, *curve.missing})
+    rows = [[rank, percent(known.get(rank)), curve.missing.get(rank, "")] for rank in ranks]
+    head = ["rank", "accuracy (%)", "missing because"]
+    if not curve.missing:
+        rows, head = [row[:2] for row in rows], head[:2]
+    about = " · ".join(text(fact) for fact in facts if fact)
+    drawn = picture([(curve.label, ranks, [known.get(rank) for rank in ranks])], curve.baseline)
+    return (
+        f"<div><p><strong>{text(curve.label)}</strong> · {about}</p>"
+        f"{drawn}{table(head, rows)}</div>"
+    )
+
+
+def score_html(score: Any) -> str:
+    """A `aurac.Score`: AURAC on both axes with intervals, the weights, and what to know."""
+    rows = []
+    for axis, area in (("log2", score.log2), ("linear", score.linear)):
+        ends = "–" if area.low is None else f"{percent(area.low)} to {percent(area.high)}"
+        name = f"{axis}{' (headline)' if axis == score.axis else ''}"
+        rows.append([name, percent(area.value, 2), ends, area.method])
+    rows.append(["mean over ranks", percent(score.mean, 2), "–", ""])
+    weights = [
+        [rank, percent(y), f"{score.weights['log2'][k]:.3f}", f"{score.weights['linear'][k]:.3f}"]
+        for k, (rank, y) in enumerate(zip(score.ranks, score.accuracy, strict=True))
+    ]
+    level = f"{100 * score.estimate.level:g} % interval"
+    drops = [f"falls by {points(size)} from rank {r} to {s}" for r, s, size in score.drops]
+    notes = "".join(f"<li>{text(note)}</li>" for note in [*score.notes, *drops])
+    return (
+        f"<div><p><strong>AURAC {percent(score.value, 2)} %</strong></p>"
+        f"{table(['axis', 'AURAC (%)', level, 'interval by'], rows)}"
+        f"{picture([('accuracy', score.ranks, score.accuracy)])}"
+        f"{table(['rank', 'accuracy (%)', 'weight, log2', 'weight, linear'], weights)}"
+        f"{f'<ul>{notes}</ul>' if notes else ''}</div>"
+    )

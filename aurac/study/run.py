@@ -1,0 +1,304 @@
+"""Runs a study: search, trainings, evaluations; whatever is there already is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import msgspec
+
+from aurac.adapters import load_adapter
+from aurac.errors import RecipeError, RunFolderError
+from aurac.files import write_json
+from aurac.models.device import versions
+from aurac.runs.compare import compare
+from aurac.study.design import Documents, Study, Training, results_of, searches
+from aurac.training.data import located_data
+from aurac.training.job import train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from aurac.runs.results import Comparison
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "study.json"
+_WAIT = 2.0  # seconds between looks at a training that another process does
+
+
+@dataclass
+class Progress:
+    """Where a study stands.
+
+    Attributes:
+        searches, trainings: (done, all) adapters of the search and of the results.
+        rates: Task → method → learning rate, where it is known.
+        edges: `method on task` whose best learning rate is at the end of its grid.
+        seconds: Time of the trainings done.
+    """
+
+    searches: tuple[int, int]
+    trainings: tuple[int, int]
+    rates: dict[str, dict[str, float]] = field(default_factory=dict)
+    edges: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def plan_study(study: Study, path: Path, out: Path) -> Progress:
+    """Count what is there and what is left; nothing is loaded or written."""
+    state = read_state(out)
+    rates = state.get("rates", {})
+    first = list(searches(study, path))
+    last = [
+        one
+        for method in study.methods
+        for one in results_of(study, path, method, _known(study, rates, method))
+    ]
+    return Progress(
+        searches=(sum((out / one.folder).is_dir() for one in first), len(first)),
+        trainings=(sum((out / one.folder).is_dir() for one in last), len(last)),
+        rates=rates,
+        edges=state.get("edges", []),
+        seconds=sum(state.get("seconds", {}).values()),
+    )
+
+
+def _known(study: Study, rates: dict[str, dict[str, float]], method: str) -> dict[str, float]:
+    first = study.rates_of(method)[0]
+    return {task: rates.get(task, {}).get(method, first) for task in study.tasks}
+
+
+def run_study(
+    study: Study,
+    path: Path,
+    out: Path,
+    *,
+    device: str | None = None,
+    progress: bool = False,
+    say: Callable[[str], None] = logger.info,
+) -> dict[str, Any]:
+    """Search learning rates, train, evaluate; returns the content of `study.json`.
+
+    Several processes may run the same study in the same folder: each adapter is trained by one of
+    them, and the cells of an evaluation are shared.
+
+    Args:
+        study: What is done.
+        path: Its file.
+        out: Folder of adapters, evaluations and results; an interrupted study goes on.
+        device: As `aurac.models.device.pick_device`.
+        progress: Show progress bars.
+        say: Takes a line for each step.
+
+    Raises:
+        AuracError: A recipe, data or a task that cannot be used; a folder of another study.
+    """
+    runner = _Runner(study, path, out, device, say, progress=progress)
+    runner.check_data()
+    for task in study.tasks:
+        runner.search(task)
+    for task in study.tasks:
+        runner.evaluate(task)
+    return runner.state
+
+
+class _Runner:
+    def __init__(
+        self,
+        study: Study,
+        path: Path,
+        out: Path,
+        device: str | None,
+        say: Callable[[str], None],
+        *,
+        progress: bool,
+    ) -> None:
+        self.study, self.path, self.out, self.device = study, path, out, device
+        self.say, self.progress = say, progress
+        out.mkdir(parents=True, exist_ok=True)
+        self.state = read_state(out)
+
+    def keep(self, **values: Any) -> None:
+        """Merge values into `study.json`, which other processes may have changed."""
+        with filelock.FileLock(self.out / f"{STATE_FILE}.lock"):
+            self.state = read_state(self.out)
+            for name, value in values.items():
+                if isinstance(value, dict):
+                    value = {**self.state.get(name, {}), **value}  # noqa: PLW2901
+                self.state[name] = value
+            content = {"schema": 1, **self.state, "study": msgspec.to_builtins(self.study)}
+            write_json(self.out / STATE_FILE, {**content, "versions": versions()})
+
+    def check_data(self) -> None:
+        """Record the hashes of local training data.
+
+        Raises:
+            RunFolderError: Data have changed since the study began.
+        """
+        method = next(iter(self.study.methods))
+        hashes = {
+            one.task: _digest(located_data(one.recipe))
+            for one in results_of(self.study, self.path, method)
+            if one.recipe.data and not one.recipe.data.startswith("hub:")
+        }
+        for task, digest in self.state.get("data", {}).items():
+            if task in hashes and hashes[task] != digest:
+                raise RunFolderError(
+                    f"the training data of {task} have changed since {self.out} was begun",
+                    expected=f"data with the SHA-256 {digest}",
+                    fix="restore the data or choose another --out",
+                )
+        self.keep(data=hashes)
+
+    def search(self, task: str) -> None:
+        """Choose each method's learning rate on the task by its AURAC on validation documents."""
+        wanted = [one for one in searches(self.study, self.path) if one.task == task]
+        chosen = {m: r[0] for m in self.study.methods if len(r := self.study.rates_of(m)) == 1}
+        edges = [edge for edge in self.state.get("edges", []) if not edge.endswith(f" on {task}")]
+        if wanted:
+            self.train_all(wanted)
+            done = self.compare(task, wanted, "search", self.study.tasks[task].validation)
+            scores = {
+                curve.adapter: curve.score.log2.value
+                for curve in done.results.curves
+                if curve.default and curve.score
+            }
+            for method in {one.method: None for one in wanted}:
+                grid = {
+                    one.recipe.learning_rate: scores.get(one.recipe.name)
+                    for one in wanted
+                    if one.method == method
+                }
+                chosen[method], at_edge = best_rate(grid, f"{method} on {task}")
+                edges += [f"{method} on {task}"] if at_edge else []
+                self.say(f"{task}: {method} uses learning rate {chosen[method]:g}")
+        for edge in edges:
+            logger.warning("the best learning rate of %s is at the end of its grid", edge)
+        self.keep(rates={task: chosen}, edges=edges)
+
+    def evaluate(self, task: str) -> None:
+        """Train every seed at the chosen rates and evaluate all adapters of the task together."""
+        wanted = [
+            one
+            for method in self.study.methods
+            for one in results_of(
+                self.study, self.path, method, {task: self.state["rates"][task][method]}
+            )
+        ]
+        self.train_all(wanted)
+        self.compare(task, wanted, "results", self.study.tasks[task].test)
+
+    def train_all(self, wanted: Sequence[Training]) -> None:
+        """Train what is not there; an adapter that another process trains is waited for."""
+        left = [one for one in wanted if not self.is_there(one)]
+        while left:
+            left = [one for one in left if not (self.is_there(one) or self.train_one(one))]
+            if left:
+                time.sleep(_WAIT)
+
+    def is_there(self, one: Training) -> bool:
+        """Whether the adapter is trained.
+
+        Raises:
+            RunFolderError: What is there was trained by another recipe.
+        """
+        folder = self.out / one.folder
+        if not folder.is_dir():
+            return False
+        recorded = (load_adapter(folder).recipe or {}).get("sha256")
+        if recorded != one.recipe.sha256:
+            raise RunFolderError(
+                f"{folder} was trained by another recipe than the study's",
+                expected=f"the recipe with the SHA-256 {one.recipe.sha256}",
+                fix="choose another --out, or remove that folder",
+            )
+        return True
+
+    def train_one(self, one: Training) -> bool:
+        """Train an adapter unless another process does; False: it does."""
+        folder = self.out / one.folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(folder.with_name(folder.name + ".lock"), timeout=0):
+                if folder.is_dir():
+                    return True
+                self.say(f"{one.task}: training {one.recipe.name}")
+                done = train(one.recipe, folder, device=self.device, progress=self.progress)
+                self.keep(seconds={one.folder.as_posix(): done.seconds})
+        except filelock.Timeout:
+            return False
+        return True
+
+    def compare(
+        self, task: str, wanted: Sequence[Training], kind: str, documents: Documents
+    ) -> Comparison:
+        """Evaluate the adapters of one task; cells that are there are not computed again."""
+        study, plan = self.study, self.study.tasks[task]
+        groups: dict[str, list[str]] = {}
+        for one in wanted:
+            groups.setdefault(one.method, []).append(one.recipe.name)
+        seeds = {m: names for m, names in groups.items() if kind == "results" and len(names) > 1}
+        return compare(
+            [self.out / one.folder for one in wanted],
+            [plan.task],
+            out=self.out / kind / task,
+            base=study.base,
+            ranks=study.ranks if kind == "results" else study.search_ranks,
+            basis=tuple(study.basis if kind == "results" else study.basis[:1]),
+            rescale=tuple(study.rescale) or None,
+            split=documents.split,
+            limit=documents.limit or 0,
+            device=self.device,
+            groups=seeds,
+            progress=self.progress,
+            **plan.options,
+        )
+
+
+def best_rate(grid: dict[float, float | None], what: str) -> tuple[float, bool]:
+    """The learning rate with the highest AURAC, and whether it is at an end of the grid.
+
+    Of equal values the smallest rate is taken.
+
+    Args:
+        grid: Learning rate → AURAC, None where it could not be evaluated.
+        what: For the message.
+
+    Raises:
+        RecipeError: No rate was evaluated.
+    """
+    known = {rate: value for rate, value in sorted(grid.items()) if value is not None}
+    if not known:
+        raise RecipeError(
+            f"no learning rate of {what} gave an AURAC", fix="look at the failures of the search"
+        )
+    best = max(known, key=known.__getitem__)
+    return best, best in (min(grid), max(grid))
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def read_state(out: Path) -> dict[str, Any]:
+    """The content of a study's `study.json`; empty where there is none."""
+    file = out / STATE_FILE
+    if not file.is_file():
+        return {}
+    try:
+        content: dict[str, Any] = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as error:
+        raise RunFolderError(
+            f"{file} cannot be read ({error})", fix="restore it or choose another --out"
+        ) from error
+    return content

@@ -1,0 +1,187 @@
+"""The results of a study: one analysis over all of its tasks, as tables and a page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from aurac.curves.display import interval, percent
+from aurac.errors import RunFolderError
+from aurac.files import write_atomic, write_json
+from aurac.readers import read_curves
+from aurac.stats.analysis import analyse
+from aurac.stats.sentences import show_p
+from aurac.study.design import results_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from aurac.curves.curve import Curve
+    from aurac.stats.rows import Analysis, PairRow
+    from aurac.study.design import Study
+
+REPORT_FILE, ANALYSIS_FILE = "report.md", "analysis.json"
+
+
+def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> Path:
+    """Write `report.md` and `analysis.json` of a study; no model is loaded.
+
+    p values are adjusted over all pairs and tasks of the study (Holm).
+
+    Args:
+        study: The study.
+        path: Its file.
+        out: Its folder.
+        state: The content of its `study.json`.
+
+    Returns:
+        The report.
+
+    Raises:
+        RunFolderError: A task has no results yet.
+    """
+    curves = _curves(study, out)
+    groups = _groups(study, path, state)
+    analysis = analyse(curves, groups=groups, margin=study.margin, strict=False)
+    fewer = _of_seeds(curves, groups, 2)
+    two = analyse(fewer[0], groups=fewer[1], strict=False) if fewer else None
+    write_json(out / ANALYSIS_FILE, analysis.to_dict(details=True))
+    write_atomic(out / REPORT_FILE, "\n".join(_page(study, state, analysis, two)) + "\n")
+    return out / REPORT_FILE
+
+
+def _curves(study: Study, out: Path) -> list[Curve]:
+    curves: list[Curve] = []
+    for task in study.tasks:
+        folder = out / "results" / task
+        if not (folder / "results.json").is_file():
+            raise RunFolderError(
+                f"{folder} has no results yet", fix="run the study without --report first"
+            )
+        curves += read_curves(folder).curves
+    return curves
+
+
+def _groups(study: Study, path: Path, state: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Method → names of its adapters on any task."""
+    groups: dict[str, list[str]] = {}
+    for method in study.methods:
+        rates = {task: state["rates"][task][method] for task in study.tasks}
+        names = [one.recipe.name for one in results_of(study, path, method, rates)]
+        groups[method] = list(dict.fromkeys(names))
+    return groups
+
+
+def _of_seeds(
+    curves: Sequence[Curve], groups: Mapping[str, Sequence[str]], count: int
+) -> tuple[list[Curve], dict[str, list[str]]] | None:
+    """The curves of each method's first seeds; None where no method has more."""
+    kept: dict[str, list[str]] = {}
+    dropped = False
+    for method, names in groups.items():
+        seeds = list(dict.fromkeys(name.rpartition("-seed")[2] for name in names))
+        dropped |= len(seeds) > count
+        kept[method] = [name for name in names if name.rpartition("-seed")[2] in seeds[:count]]
+    every = {name for names in kept.values() for name in names}
+    return ([c for c in curves if c.adapter in every], kept) if dropped else None
+
+
+def _page(
+    study: Study, state: Mapping[str, Any], analysis: Analysis, two: Analysis | None
+) -> Iterable[str]:
+    yield f"# {study.name}\n"
+    if study.question:
+        yield f"{study.question}\n"
+    yield "## Design\n"
+    yield from _design(study, state)
+    for task, plan in study.tasks.items():
+        yield f"\n## {task}\n"
+        yield from _task(plan.task, analysis)
+        yield f"\n[Report of this task](results/{task}/report.md)"
+    if len(study.tasks) > 1:
+        yield "\n## All tasks\n"
+        rows = [
+            [row.a if row.b is None else f"{row.b} − {row.a}", row.weigh, interval(row.estimate)]
+            for row in analysis.aggregates
+        ]
+        yield _table(["AURAC or difference", "weights", "mean [95 %]"], rows)
+    if two is not None:
+        yield "\n## With two seeds\n"
+        yield from _two_seeds(analysis, two)
+
+
+def _design(study: Study, state: Mapping[str, Any]) -> Iterable[str]:
+    rows = [
+        [
+            method,
+            ", ".join(f"{rate:g}" for rate in study.rates_of(method)),
+            ", ".join(f"{task} {state['rates'][task][method]:g}" for task in study.tasks),
+            ", ".join(map(str, study.seeds_of(method))),
+        ]
+        for method in study.methods
+    ]
+    yield _table(["method", "learning rates", "chosen", "seeds"], rows)
+    yield (
+        f"\nBase model {study.base}. Learning rates are chosen by AURAC (log2 axis) on validation "
+        f"documents with seed {study.search_seed}, results are on test documents. Accuracy and "
+        "AURAC are in percent. p values are adjusted over all pairs and tasks (Holm)."
+    )
+    for edge in state.get("edges", []):
+        yield f"\nThe best learning rate of {edge} is at the end of its grid."
+
+
+def _task(task: str, analysis: Analysis) -> Iterable[str]:
+    scores = [row for row in analysis.scores if row.task == task]
+    ranks = sorted({rank for row in scores for rank in row.ranks})
+    rows = []
+    for row in sorted(scores, key=lambda row: -(row.log2.value if row.log2 else -1)):
+        known = dict(zip(row.ranks, row.accuracy, strict=True))
+        cells = [percent(known.get(rank)) for rank in ranks]
+        rows.append([row.label, row.truncation, str(row.seeds), *cells, interval(row.log2)])
+    yield _table(["method", "truncation", "seeds", *map(str, ranks), "AURAC [95 %]"], rows)
+    yield ""
+    yield from _pairs([row for row in analysis.pairs if row.task == task])
+    other = [row for row in analysis.variants if row.task == task]
+    if other:
+        yield "\nThe same adapters, truncated in another way:\n"
+        yield from _pairs(other)
+    yield ""
+    for recommended in analysis.recommended:
+        if recommended.task == task and not recommended.other:
+            yield f"- {recommended.sentence}"
+
+
+def _pairs(pairs: Sequence[PairRow]) -> Iterable[str]:
+    rows = [
+        [
+            f"{row.b} − {row.a}",
+            interval(row.result.estimate if row.result else None),
+            "–" if row.p_holm is None else show_p(row.p_holm).removeprefix("= "),
+            percent(row.result.mde if row.result else None),
+        ]
+        for row in pairs
+    ]
+    yield _table(["difference of AURAC, points", "[95 %]", "adjusted p", "detectable"], rows)
+
+
+def _two_seeds(analysis: Analysis, two: Analysis) -> Iterable[str]:
+    few = {(row.a, row.b, row.task): row for row in two.pairs}
+    rows = []
+    for row in analysis.pairs:
+        other = few.get((row.a, row.b, row.task))
+        if other is not None:
+            rows.append(
+                [
+                    str(row.task),
+                    f"{row.b} − {row.a}",
+                    interval(other.result.estimate if other.result else None),
+                    interval(row.result.estimate if row.result else None),
+                ]
+            )
+    yield _table(["task", "difference, points", "first two seeds", "all seeds"], rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return tabulate(rows, headers=head, tablefmt="github", disable_numparse=True)

@@ -1,0 +1,115 @@
+"""DoRA (arXiv 2402.09353): PEFT is the oracle. The exact rows are in test_peft_exact.py."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from support.adapters import load_with_peft, logits, save_with_peft, tiny_llama
+from support.hostile_files import run_aurac
+
+from aurac.adapters import adapter_from_peft, attach, load_adapter, prepare, save_adapter, truncate
+from aurac.adapters.attach import merge
+from aurac.adapters.export import save_truncations
+from aurac.adapters.inspect import describe
+from aurac.engine.running import fused_adapters
+from aurac.errors import CheckpointError
+
+CONFIG = {"r": 4, "lora_alpha": 6, "use_dora": True, "target_modules": "all-linear"}
+Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_with_peft(tiny_llama(), tmp_path / "dora", task_type="CAUSAL_LM", **CONFIG)
+    return tmp_path / "dora"
+
+
+@pytest.mark.parametrize("basis", ["prefix", "svd"])
+def test_the_fast_path_gives_the_logits_of_an_export_in_peft(folder, basis, tmp_path):
+    prepared, base = prepare(load_adapter(folder), basis), tiny_llama()
+    plain = logits(base)
+    with attach(base, prepared) as live, torch.inference_mode():
+        for r in (1, 2, 4):
+            live.set_rank(r)
+            theirs = load_with_peft(tiny_llama(), save_adapter(prepared.at(r), tmp_path / f"r{r}"))
+            with fused_adapters(base):
+                assert sum("forward" in vars(m) for m in base.modules()) == 2 * 7
+                torch.testing.assert_close(logits(base), logits(theirs), atol=1e-5, rtol=0)
+        live.set_rank(0)
+        with fused_adapters(base):
+            assert torch.equal(logits(base), plain)
+
+
+@pytest.mark.parametrize("r", [2, 4])
+def test_a_merged_rank_is_what_peft_merges(folder, r, tmp_path):
+    prepared, base = prepare(load_adapter(folder)), tiny_llama()
+    save_adapter(prepared.at(r), tmp_path / "export")
+    merge(base, prepared, r)
+    theirs = load_with_peft(tiny_llama(), tmp_path / "export").merge_and_unload()
+    for (name, ours), weight in zip(base.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(ours, weight, msg=name)
+
+
+def test_truncations_of_an_outline_are_the_same_files(folder, tmp_path):
+    places = {r: tmp_path / f"streamed{r}" for r in (1, 3)}
+    save_truncations(load_adapter(folder, lazy=True), places)
+    for r, place in places.items():
+        save_adapter(truncate(load_adapter(folder), r), tmp_path / "whole", force=True)
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            assert (place / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_magnitudes_count_and_identify(folder):
+    adapter = load_adapter(folder)
+    plain = replace(
+        adapter, modules={n: replace(f, magnitude=None) for n, f in adapter.modules.items()}
+    )
+    outputs = sum(f.features[1] for f in adapter.modules.values())
+    assert adapter.dora
+    assert not plain.dora
+    assert adapter.parameters(2) - plain.parameters(2) == outputs
+    assert adapter.parameters(0) == 0
+    assert adapter.sha256 != plain.sha256
+    assert load_adapter(folder, lazy=True).sha256 == adapter.sha256
+
+
+def test_inspect_says_that_rank_0_is_not_the_limit(folder):
+    facts = describe(load_adapter(folder))
+    assert facts["dora"]
+    assert facts["vllm_refusal"] == "it does not serve DoRA"
+    code, out, _ = run_aurac("inspect", folder)
+    assert code == 0
+    assert "DoRA with trained magnitudes" in out
+    assert "rank 0 (the plain base) is not the limit of small ranks" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop(Q), r"without lora_magnitude_vector for .*q_proj, which has factors"),
+        (lambda t: t.update({Q: torch.ones(31)}), "one number for each of 32 outputs"),
+        (lambda t: t.update({Q: torch.full((32,), torch.nan)}), "NaN"),
+        (lambda t: t.update({Q.replace("q_proj", "x"): torch.ones(4)}), "without factors for"),
+    ],
+)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_magnitudes_that_are_missing_or_wrong(folder, change, message, lazy):
+    weights = folder / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    change(tensors)
+    save_file(tensors, weights)
+    with pytest.raises(CheckpointError, match=message):
+        load_adapter(folder, lazy=lazy).loaded()
+
+
+def test_the_adapter_of_a_live_model_keeps_its_magnitudes(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = PeftModel.from_pretrained(tiny_llama(), str(folder))
+    live = adapter_from_peft(model, nesting=None, rule="rank", alpha=6.0)
+    assert live.sha256 == load_adapter(folder).sha256
