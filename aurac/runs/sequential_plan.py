@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from aurac.errors import UsageError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.runs.plan import Variant
+    from aurac.runs.schema import RunRequest
     from aurac.tasks.task import BuiltTask
 
 _TIMES = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
@@ -124,15 +126,17 @@ class Part(Session):
         if self.whole:
             self.whole.place_on(device)
 
-    def request(self) -> dict[str, Any]:
+    def request(self) -> RunRequest:
         """That of the whole session, for these documents."""
         if self.whole is None:
             return super().request()
         request, here = self.whole.request(), {task.name: task.n_docs for task in self.built}
-        for name, task in request["tasks"].items():
-            task["documents"] = here.get(name, 0)
-        request["curves"] = [[v.label, list(v.ranks)] for v in self.variants]
-        return request
+        tasks = {
+            name: msgspec.structs.replace(task, documents=here.get(name, 0))
+            for name, task in request.tasks.items()
+        }
+        curves = [(v.label, list(v.ranks)) for v in self.variants]
+        return msgspec.structs.replace(request, tasks=tasks, curves=curves)
 
 
 class Sampler:

@@ -191,8 +191,8 @@ class BuiltTask:
             member.only([place - start for place in places if start <= place < end])
             for member, start, end in zip(self.members, [0, *ends[:-1]], ends, strict=True)
         )
-        same = ("fewshot", "fewshot_seed", "chat_template", "template_sha256", "split", "lm_eval")
-        common = {name: getattr(self, name) for name in (*same, "reference")}
+        same = ("fewshot", "fewshot_seed", "chat_template", "template_sha256", "split", "prompting")
+        common = {name: getattr(self, name) for name in (*same, "lm_eval", "reference")}
         return self.of_group(self.name, self.version, members, metric=self.metric, **common)
 
     @property
