@@ -111,6 +111,24 @@ class BuiltTask:
             **common,
         )
 
+    def only(self, places: Sequence[int]) -> BuiltTask:
+        """The same task with some of its documents, in this order; their prompts stay as they are.
+
+        Args:
+            places: Of the documents. A group keeps the order within each of its members.
+        """
+        if self.members:
+            ends = list(accumulate(member.n_docs for member in self.members))
+            members = tuple(
+                member.only([place - start for place in places if start <= place < end])
+                for member, start, end in zip(self.members, [0, *ends[:-1]], ends, strict=True)
+            )
+            leaves = tuple(chain.from_iterable(member.leaves for member in members))
+            return replace(self, members=members, leaves=leaves, clusters=_clusters_of(members))
+        leaf = replace(self.leaf, documents=tuple(self.leaf.documents[p] for p in places))
+        clusters = None if self.clusters is None else tuple(self.clusters[p] for p in places)
+        return replace(self, leaves=(leaf,), clusters=clusters)
+
     @cached_property
     def doc_ids(self) -> tuple[str, ...]:
         """N identities of the documents: lm-eval's ``doc_id``, in a group ``leaf:doc_id``."""
