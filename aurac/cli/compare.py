@@ -24,7 +24,7 @@ from aurac.tasks.metrics import parse_metrics
 
 if TYPE_CHECKING:
     from aurac.runs.finished import Request
-    from aurac.runs.results import Comparison
+    from aurac.runs.run import Run
 
 _WHAT = option_group(
     "What is evaluated",
@@ -267,7 +267,7 @@ def compare(
     return 3 if done.failures else 0
 
 
-def _done(request: Request, command: str) -> Comparison:
+def _done(request: Request, command: str) -> Run:
     """The comparison: recognised as finished before anything heavy is loaded, or computed."""
     from aurac.runs.finished import recall
     from aurac.tasks.index import check_names

@@ -52,6 +52,8 @@ class Curve:
         baseline: Accuracy of the base (rank 0), a fraction; never part of AURAC.
         missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
         sizes: ``rank -> bytes`` of the adapter truncated there.
+        intervals: ``rank -> (low, high)``, 95 % intervals that came with accuracies without
+            documents.
     """
 
     ranks: tuple[int, ...]
@@ -73,6 +75,7 @@ class Curve:
     baseline: float | None = None
     missing: Mapping[int, str] = field(default_factory=dict)
     sizes: Mapping[int, int] = field(default_factory=dict)
+    intervals: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Validate and sort.
@@ -93,9 +96,23 @@ class Curve:
             self._set(baseline=float(fractions([self.baseline], "baseline")[0]))
         self._set(missing=MappingProxyType({int(r): str(w) for r, w in self.missing.items()}))
         self._set(sizes=MappingProxyType({int(r): int(b) for r, b in self.sizes.items()}))
+        self._set(intervals=MappingProxyType(self._checked_intervals()))
         if self.outcomes is not None:
             self._set_outcomes(self.outcomes, order)
         self._check_documents()
+
+    def _checked_intervals(self) -> dict[int, tuple[float, float]]:
+        known = dict(zip(self.ranks, self.accuracy, strict=True))
+        result = {}
+        for rank, (low, high) in self.intervals.items():
+            low, high = fractions([low, high], "ends of intervals")  # noqa: PLW2901
+            if rank in known and not low - 1e-9 <= known[rank] <= high + 1e-9:
+                raise CurveError(
+                    f"accuracy {known[rank]:.6g} at rank {rank} outside of its interval "
+                    f"{low:.6g} to {high:.6g}"
+                )
+            result[int(rank)] = (float(low), float(high))
+        return result
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -223,6 +240,7 @@ class Curve:
             accuracy=tuple(self.accuracy[i] for i in rows),
             outcomes=None if self.outcomes is None else self.outcomes[rows],
             missing={},
+            intervals={r: ends for r, ends in self.intervals.items() if r in wanted},
         )
 
     def in_order(self, places: NDArray[np.intp]) -> Curve:
