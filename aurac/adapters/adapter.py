@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_EMBEDDING = re.compile(
+    r"(?:embed_tokens|embed_in|wte|word_embeddings|lm_head)(?:\.base_layer)*\.weight$"
+)
 Kind = Literal["linear", "embedding", "conv", "experts", "merged", "grouped_conv"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -254,6 +258,15 @@ class Adapter:
         """The α of the scaling rule, or ``None`` when modules differ."""
         alphas = {f.alpha for f in self.modules.values()}
         return alphas.pop() if len(alphas) == 1 else None
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Rows of the embeddings that it brings whole or adapts; ``None`` where it has none."""
+        shapes = {
+            f"{n}.weight": f.features[0] for n, f in self.modules.items() if f.kind == "embedding"
+        }
+        shapes |= {key: tensor.shape[0] for key, tensor in self.extras.items()}
+        return max((rows for key, rows in shapes.items() if _EMBEDDING.search(key)), default=None)
 
     @property
     def dora(self) -> bool:

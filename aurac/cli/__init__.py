@@ -23,6 +23,7 @@ SECTIONS = {
     },
     "Choose a rank": {
         "recommend": "The smallest rank that is non-inferior to the full one.",
+        "cost": "Measure what each rank costs to serve on this machine.",
         "truncate": "Cut an adapter to a smaller rank; the result is plain PEFT.",
     },
     "Check and train adapters": {

@@ -27,7 +27,7 @@ def show_dry_run(
     """Print what `compare` would do with these arguments; nothing is fetched."""
     from aurac.tasks.index import check_names
 
-    check_names(tasks)
+    check_names(tasks, settings.get("include_path"))
     with _offline():
         from aurac.runs.dryrun import dry_run
 
@@ -129,7 +129,7 @@ def show_comparison(done: Run, *, as_json: bool) -> None:
     from aurac.terminal.console import stdout_console
 
     console = stdout_console()
-    console.print(terminal_table(done.results.to_dict(), width=console.width))
+    console.print(terminal_table(done.results, width=console.width))
     if len(done.results.adapters) > 1 and not done.failures:
         from aurac.cli._analysis import analyse_sources, pair_lines
 

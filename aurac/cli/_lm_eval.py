@@ -114,8 +114,9 @@ class LmEvalCommand(GroupedCommand):
             return super().parse_args(ctx, args)
         if {"model", "model_args"} & set(values):
             args = self._translated(dict(values), words)
-        elif words[:1] == ["ls"] and "tasks" not in values:
-            raise UsageError("lm_eval ls", fix="use: aurac tasks")
+        elif words[:1] in (["ls"], ["validate"]) and not Path(words[0]).exists():
+            instead = {"ls": "aurac tasks", "validate": "aurac compare ADAPTER --tasks … --dry-run"}
+            raise UsageError(f"lm_eval {words[0]}", fix=f"use: {instead[words[0]]}")
         return super().parse_args(ctx, args)
 
     def _translated(self, values: dict[str, Any], words: list[str]) -> list[str]:
@@ -161,7 +162,7 @@ class LmEvalCommand(GroupedCommand):
             if not isinstance(option, click.Option) or option.hidden:
                 continue
             for each in value if isinstance(value, list) else [value] if value else []:
-                words += [option.opts[0]] if option.is_flag else [option.opts[0], str(each)]
+                words += [option.opts[0], each] if isinstance(each, str) else [option.opts[0]]
         return words
 
 
@@ -177,6 +178,10 @@ def _joined(args: Sequence[str]) -> list[str]:
         elif words and ((last in _PAIRS and "=" in word) or (last in _TASKS and is_lm_eval)):
             joined[-1] += f",{word}"
             continue
+        elif is_lm_eval and last == "--apply-chat-template":
+            raise UsageError(
+                f"--apply_chat_template {word}", expected="no name", fix="leave the name out"
+            )
         else:
             words += 1
         joined.append(word)

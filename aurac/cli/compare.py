@@ -21,6 +21,7 @@ from aurac.cli.options import checkpoint_options, complete_tasks, folders, names
 from aurac.errors import UsageError
 from aurac.runs.settings import parse_device_map, parse_shard
 from aurac.tasks.metrics import parse_metrics
+from aurac.tasks.options import parse_gen_kwargs
 
 if TYPE_CHECKING:
     from aurac.runs.finished import Request
@@ -63,6 +64,11 @@ _WHAT = option_group(
         help="TASK=FOLDER with local splits (.jsonl[.gz], .json, .parquet, .csv).",
     ),
     click.option(
+        "--include-path",
+        type=click.Path(exists=True, file_okay=False),
+        help="A folder with further tasks, as lm-eval's YAML.",
+    ),
+    click.option(
         "--base",
         help="Base model: packaged name, hub id or folder. Default: what the adapters record.",
     ),
@@ -100,6 +106,31 @@ _PROMPTS = option_group(
         "--apply-chat-template",
         is_flag=True,
         help="Put prompts through the tokenizer's chat template.",
+    ),
+    click.option(
+        "--tokenizer",
+        metavar="base|adapter|FOLDER",
+        help="What prompts go through. Default: the adapters' own where they come with one, else "
+        "the base's.",
+    ),
+    click.option(
+        "--system-instruction", metavar="TEXT", help="Before everything else in each prompt."
+    ),
+    click.option(
+        "--fewshot-as-multiturn",
+        type=bool,
+        is_flag=False,
+        flag_value=True,
+        metavar="[BOOL]",
+        help="With a chat template: each example as turns of its own (the default), or false.",
+    ),
+    click.option(
+        "--gen-kwargs",
+        multiple=True,
+        callback=parsed(parse_gen_kwargs),
+        metavar="NAME=VALUE,…",
+        help="Settings of generation beside the task's own: max_gen_toks=64, "
+        "do_sample=true,temperature=0.7 (one seeded sample for each document), …",
     ),
     click.option(
         "--seed",
@@ -276,7 +307,7 @@ def _done(request: Request, command: str) -> Run:
     if done is not None:
         click.echo(f"0 of {done.cells} cells to compute, {done.cells} already there", err=True)
         return done
-    check_names(request.tasks)
+    check_names(request.tasks, request.settings.task.include_path)
     from aurac.runs.compare import run
 
     return run(request, progress=True, command=command)

@@ -54,6 +54,9 @@ class Curve:
         sizes: ``rank -> bytes`` of the adapter truncated there.
         intervals: ``rank -> (low, high)``, 95 % intervals that came with accuracies without
             documents.
+        seconds: ``rank -> wall seconds for a document`` as measured there.
+        role: "default", "published" (as the method is published, where that is not the default) or
+            "extra".
     """
 
     ranks: tuple[int, ...]
@@ -76,6 +79,8 @@ class Curve:
     missing: Mapping[int, str] = field(default_factory=dict)
     sizes: Mapping[int, int] = field(default_factory=dict)
     intervals: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    seconds: Mapping[int, float] = field(default_factory=dict)
+    role: str | None = None
 
     def __post_init__(self) -> None:
         """Validate and sort.
@@ -97,6 +102,7 @@ class Curve:
         self._set(missing=MappingProxyType({int(r): str(w) for r, w in self.missing.items()}))
         self._set(sizes=MappingProxyType({int(r): int(b) for r, b in self.sizes.items()}))
         self._set(intervals=MappingProxyType(self._checked_intervals()))
+        self._set(seconds=MappingProxyType({int(r): float(s) for r, s in self.seconds.items()}))
         if self.outcomes is not None:
             self._set_outcomes(self.outcomes, order)
         self._check_documents()

@@ -260,18 +260,21 @@ def _identity(
     cells: Mapping[str, Cell],
 ) -> dict[str, Any]:
     name = str(results.provenance.base.name)
-    template = _first(headers)["chat_template"]
+    header = _first(headers)
+    template, system = header["chat_template"], header.get("system_instruction")
     seconds = sum(cell.seconds for cell in cells.values())
     return {
         "model_source": "hf",
         "model_name": name,
         "model_name_sanitized": safe(name),
-        "system_instruction": None,
-        "system_instruction_sha": None,
-        "fewshot_as_multiturn": True,
+        "system_instruction": system,
+        "system_instruction_sha": _sha256(system),
+        "fewshot_as_multiturn": header.get("fewshot_as_multiturn", True),
         "chat_template": template,
-        "chat_template_sha": (
-            hashlib.sha256(template.encode("utf-8")).hexdigest() if template else None
-        ),
+        "chat_template_sha": _sha256(template),
         "total_evaluation_time_seconds": str(seconds),
     }
+
+
+def _sha256(text: str | None) -> str | None:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest() if text else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET
 
 from aurac.files import link_or_copy, write_json
 from aurac.models.device import machine, versions
@@ -362,7 +363,11 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
         seed=task.seed,
         dtype=base.dtype,
         device=base.device,
-        base=BaseRecord(name=base.name, sha256=base.sha256),
+        base=BaseRecord(
+            name=base.name,
+            sha256=base.sha256,
+            tokenizer=session.tokenizer.name if base.tokenizer_sha256 else UNSET,
+        ),
         versions=versions(),
         machine={**machine(), **_device(base.device)},
         settings=RunSettings(
@@ -374,6 +379,7 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
             limit=task.limit,  # type: ignore[arg-type]
             split=task.split,
             chat_template=task.chat_template,
+            **task.prompting(),
             cluster=dict(task.cluster),
             device_map=spread if isinstance(spread, str | None) else dict(spread),
             data={name: Path(folder).name for name, folder in task.data.items()},

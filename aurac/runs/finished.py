@@ -84,7 +84,9 @@ class Request:
         how = self.execution
         if how.shard or how.profile or how.retry_failed:
             return False
-        own_tasks = any(Path(task).suffix in (".yaml", ".yml") for task in self.tasks)
+        own_tasks = self.settings.task.include_path is not None or any(
+            Path(task).suffix in (".yaml", ".yml") for task in self.tasks
+        )
         return not own_tasks and all(Path(c).expanduser().exists() for c in self.checkpoints)
 
     def record(self) -> Path:
@@ -104,7 +106,9 @@ class Request:
         """
         given = [Path(c).expanduser() for c in self.checkpoints]
         beside = [json for path in given if path.is_file() for json in _json_beside(path)]
-        content = [*given, *beside, *map(Path, self.settings.task.data.values()), base]
+        tokenizer = self.settings.model.tokenizer
+        named = [Path(tokenizer)] if tokenizer not in (None, "base", "adapter") else []
+        content = [*given, *beside, *named, *map(Path, self.settings.task.data.values()), base]
         code = ["aurac"] if set(self.tasks) <= set(BUNDLED) else ["aurac", "lm_eval"]
         return sha256_json(
             [

@@ -182,6 +182,8 @@ def plan(
             fewshot_seed=task.fewshot_seed,
             chat_template=task.template_sha256,
             split=task.split,
+            tokenizer=base.tokenizer_sha256,
+            **task.settings,
             dtype=base.dtype,
             device_kind=base.device.split(":")[0],
             lm_eval=task.lm_eval,

@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from aurac.report.tables import percent
+from aurac.curves.display import percent
 from aurac.terminal.console import drawn, stderr_console
 
 if TYPE_CHECKING:

@@ -245,7 +245,7 @@ class Run:
         """
         from aurac.curves.area import check_axis
         from aurac.report.figures import styled
-        from aurac.report.model import parse
+        from aurac.report.model import as_run
         from aurac.report.plots import rank_accuracy
 
         check_axis(axis)
@@ -259,7 +259,7 @@ class Run:
                 from matplotlib import pyplot as plt
 
                 _, ax = plt.subplots(figsize=(5.6, 3.7), layout="constrained")
-            curves = parse(self.results.to_dict()).of_task(task)
+            curves = as_run(self.results).of_task(task)
             rank_accuracy(ax, curves, axis=axis, labels=False)
             for line in ax.lines:
                 if line.get_gid() == "base":

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, write_json
@@ -26,6 +27,7 @@ RESULTS_FILE = "results.json"
 REQUEST_FILE = "run.json"
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
+_OPTIONAL = {"tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs"}
 
 
 class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -44,6 +46,9 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         num_fewshot, fewshot, fewshot_seed: Which examples stand in each prompt.
         chat_template: SHA-256 of the template that prompts went through; None without one.
         split: The split that was asked for; None where it is the one that lm-eval evaluates.
+        tokenizer: What decides its tokens, hashed, where it is not the base's own.
+        system_instruction, fewshot_as_multiturn, gen_kwargs: Of prompts and generation what is not
+            lm-eval's default; None for its default, and then no part of the key.
         dtype: What the forward pass computed in.
         device_kind: `cpu`, `cuda` or `mps`.
         engine: Version of the evaluation engine.
@@ -63,14 +68,19 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     fewshot_seed: int
     chat_template: str | None
     split: str | None
+    tokenizer: str | None = None
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool | None = None
+    gen_kwargs: str | None = None
     dtype: str
     device_kind: str
     engine: int = ENGINE_VERSION
     lm_eval: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return msgspec.structs.asdict(self)
+        """Plain values, without the optional ones that are not given."""
+        values = msgspec.structs.asdict(self)
+        return {name: v for name, v in values.items() if v is not None or name not in _OPTIONAL}
 
     @cached_property
     def key(self) -> str:
@@ -135,7 +145,7 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Logged(msgspec.Struct, frozen=True, kw_only=True):
-    """What lm-eval's sample logs hold beyond scores and answers, see `aurac.tasks.metrics.Log`."""
+    """What lm-eval's sample logs hold beyond scores and answers, see `aurac.tasks.record.Log`."""
 
     greedy: list[list[bool]] | None = None
     filtered: dict[str, list[Any] | None] = {}
@@ -365,6 +375,7 @@ class TaskRecord(_Record, frozen=True, kw_only=True):
 
     Attributes:
         version, output_type, num_fewshot, lm_eval: As lm-eval has them.
+        system_instruction, fewshot_as_multiturn, gen_kwargs: Left out at lm-eval's defaults.
         metric: The one that is the accuracy; `metrics` are all that the cells hold.
         cluster: Field of the documents by which they are clustered.
         limit: How many documents were asked for; null: all.
@@ -380,6 +391,9 @@ class TaskRecord(_Record, frozen=True, kw_only=True):
     num_fewshot: int | None = None
     fewshot: str | None = None
     chat_template: bool | None = None
+    system_instruction: str | UnsetType = UNSET
+    fewshot_as_multiturn: bool | UnsetType = UNSET
+    gen_kwargs: str | UnsetType = UNSET
     n_docs: int | None = None
     documents_sha256: str | None = None
     prompts_sha256: str | None = None
@@ -460,10 +474,11 @@ class EngineTotals(_Record, frozen=True, kw_only=True):
 
 
 class BaseRecord(_Record, frozen=True, kw_only=True):
-    """The base model and the hash of its weights."""
+    """The base model and the hash of its weights; `tokenizer` where prompts go through another."""
 
     name: str | None = None
     sha256: str | None = None
+    tokenizer: str | UnsetType = UNSET
 
 
 class RunSettings(_Record, frozen=True, kw_only=True):
@@ -477,6 +492,9 @@ class RunSettings(_Record, frozen=True, kw_only=True):
     limit: int | float | None = None
     split: str | None = None
     chat_template: bool = False
+    system_instruction: str | UnsetType = UNSET
+    fewshot_as_multiturn: bool | UnsetType = UNSET
+    gen_kwargs: str | UnsetType = UNSET
     cluster: dict[str, str] = {}
     device_map: str | dict[str, Any] | None = None
     data: dict[str, str] = {}
@@ -574,6 +592,10 @@ class RequestSettings(_Record, frozen=True, kw_only=True):
     num_fewshot: int | None = None
     chat_template: bool | str | None = None
     split: str | None = None
+    tokenizer: str | None = None
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool | None = None
+    gen_kwargs: str | None = None
 
 
 class RequestedTask(_Record, frozen=True, kw_only=True):

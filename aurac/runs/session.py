@@ -17,6 +17,7 @@ from aurac.files import sha256_json, write_json
 from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE
+from aurac.models.tokenizer import Tokenizer, choose_tokenizer
 from aurac.models.weights import quiet_transformers
 from aurac.runs.plan import PlannedCell, Variant, parse_ranks, plan, variants_of
 from aurac.runs.schema import ENGINE_VERSION, RequestedTask, RequestSettings, RunRequest
@@ -45,6 +46,7 @@ class Session:
         outline: The base without weights.
         variants: The curves to draw.
         built: Tasks with their requests; a group after its leaves.
+        tokenizer: What prompts go through.
     """
 
     checkpoints: tuple[str, ...]
@@ -54,6 +56,7 @@ class Session:
     outline: LoadedBase
     variants: list[Variant]
     built: list[BuiltTask]
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
     _loaded: LoadedBase | None = field(default=None, repr=False)
 
     @property
@@ -70,13 +73,14 @@ class Session:
     def base(self) -> LoadedBase:
         """The base in memory, loaded the first time."""
         if self._loaded is None:
-            self._loaded = load_base(
+            loaded = load_base(
                 self.outline.name,
                 dtype=self.outline.dtype,
                 device=self.outline.device,
                 trust_remote_code=self.settings.model.trust_remote_code,
                 device_map=self.settings.model.device_map,
             )
+            self._loaded = self.tokenizer.adopted_by(loaded)
         return self._loaded
 
     def place_on(self, device: str) -> None:
@@ -105,6 +109,8 @@ class Session:
                 num_fewshot=task.num_fewshot,
                 chat_template=task.chat_template,
                 split=task.split,
+                tokenizer=self.tokenizer.sha256,
+                **task.prompting(),
             ),
             adapters={name: adapter.sha256 for name, adapter in self.adapters.items()},
             curves=[(v.label, list(v.ranks)) for v in self.variants],
@@ -199,9 +205,12 @@ def open_session(
         v for name, a in adapters.items() for v in variants_for(name, a, settings.truncation)
     ]
     base = lookup.outline(common_base(adapters, settings.model.base), settings.model, elsewhere)
+    tokenizer = _tokenizer(adapters, base, settings)
     if base.model is not None:
         for adapter in adapters.values():
             check_base(adapter, base.name, base.sha256)
+        base = tokenizer.adopted_by(base)
+        for adapter in adapters.values():
             check_fits(adapter, base.model)
     outlined = base.model is None or all(p.is_meta for p in base.model.parameters())
     return Session(
@@ -212,7 +221,20 @@ def open_session(
         outline=base,
         variants=variants,
         built=lookup.build(tasks, settings, base),
+        tokenizer=tokenizer,
         _loaded=None if outlined else base,
+    )
+
+
+def _tokenizer(adapters: Mapping[str, Adapter], base: LoadedBase, settings: Settings) -> Tokenizer:
+    """See `choose_tokenizer`."""
+    return choose_tokenizer(
+        settings.model.tokenizer,
+        base,
+        {name: adapter.source for name, adapter in adapters.items()},
+        {name: rows for name, a in adapters.items() if (rows := a.vocabulary) is not None},
+        chat_template=settings.task.chat_template,
+        trust_remote_code=settings.model.trust_remote_code,
     )
 
 

@@ -42,6 +42,7 @@ class ModelOptions:
         dtype, device: As `aurac.models.device` picks them; None: automatic.
         device_map: How to spread a base that is larger than one device, see `load_base`.
         trust_remote_code: Let the base run its own code.
+        tokenizer: `base`, `adapter`, a folder; None: the adapters' own where they have one.
     """
 
     base: str | None = None
@@ -49,6 +50,7 @@ class ModelOptions:
     device: str | None = None
     device_map: str | Mapping[str, Any] | None = None
     trust_remote_code: bool = False
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True)

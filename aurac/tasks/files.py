@@ -97,6 +97,8 @@ def _header(leaf: Leaf, task: BuiltTask, base: LoadedBase) -> dict[str, Any]:
         "higher_is_better": plain(leaf.task.higher_is_better()),
         "original": len(leaf.task.eval_docs),
         "chat_template": base.tokenizer.chat_template if task.chat_template else None,
+        "system_instruction": task.prompting.get("system_instruction"),
+        "fewshot_as_multiturn": task.prompting.get("fewshot_as_multiturn", True),
         "model": _model(base),
     }
 

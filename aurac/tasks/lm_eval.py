@@ -78,6 +78,8 @@ def build_tasks(
     with quiet(LOGGERS, BAR_MODULES):
         built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
     _check_names(names, built, options)
+    if options.gen_kwargs and not any(task.generates for task in built):
+        _log.warning("--gen-kwargs changes nothing: no task generates text")
     return built
 
 
@@ -132,7 +134,7 @@ class _Builder:
         return built if group is None else [*built, self._pooled(group, built)]
 
     def _load(self, asked: str) -> tuple[dict[str, Any], Any | None]:
-        manager, name = find_task(asked)
+        manager, name = find_task(asked, self.options.include_path)
         self._asked, self._at = name, None
         try:
             with self._laying_in(manager):
@@ -210,12 +212,16 @@ class _Builder:
         self._check_runnable(name, task)
         try:
             self._set_fewshot(name, task)
+            if self.options.gen_kwargs and task.OUTPUT_TYPE == "generate_until":
+                settings = dict(self.options.gen_kwargs)
+                task.set_config(key="generation_kwargs", value=settings, update=True)
             task.build_all_requests(
                 limit=None if self.limit is None else sample_size(task, self.limit),
                 rank=0,
                 world_size=1,
+                system_instruction=self.options.system_instruction,
                 apply_chat_template=self.template is not None,
-                fewshot_as_multiturn=True,
+                fewshot_as_multiturn=self.options.fewshot_as_multiturn is not False,
                 chat_template=self.template,
             )
         except AuracError:
@@ -303,6 +309,7 @@ class _Builder:
             "chat_template": self.template is not None,
             "template_sha256": self.template_sha256,
             "split": self.options.split,
+            "prompting": self.options.prompting(),
             "lm_eval": version("lm_eval"),
             "reference": reference_answers,
         }

@@ -1,15 +1,27 @@
-"""What a task may be told: which documents, which prompts, which metric."""
+"""What a task may be told: which documents, which prompts, which generation, which metric."""
 
 from __future__ import annotations
 
+import ast
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
+_PART = re.compile(r"""(?:"[^"]*"|'[^']*'|\[[^\]]*\]|[^,])+""")  # commas split outside of quotes
+_WHOLE = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "top_k")
+_NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
+
+PROMPTING = ("system_instruction", "fewshot_as_multiturn", "gen_kwargs")
+"""Settings that are part of a cell's identity where they are given, and absent otherwise."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,12 @@ class TaskOptions:
         data: Task to folder with its splits, instead of the hub; for a group one sub-folder for
             each leaf, named as the leaf or as its data set.
         chat_template: Whether prompts go through the tokenizer's chat template.
+        system_instruction: A text before everything else, with a chat template its system turn.
+        fewshot_as_multiturn: With a chat template, whether each example is a turn of the user and
+            one of the assistant (``None``, as lm-eval: yes) or all are in one turn of the user.
+        gen_kwargs: Settings of generation that replace or extend the task's own, as lm-eval's
+            ``--gen_kwargs``: ``max_gen_toks``, ``until``, ``do_sample``, ``temperature``, …
+        include_path: A folder with further tasks as YAML, which come before lm-eval's own.
         cluster: Task or group to the documents' field by which they are clustered; a task's own
             ``metadata: {cluster: FIELD}`` says it, too.
         held_out: Keep a split of local or bundled documents beside the evaluated one, to fit on.
@@ -42,6 +60,10 @@ class TaskOptions:
     metric: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, Path] = field(default_factory=dict)
     chat_template: bool = False
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool | None = None
+    gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    include_path: Path | str | None = None
     cluster: Mapping[str, str] = field(default_factory=dict)
     held_out: bool = False
 
@@ -49,12 +71,23 @@ class TaskOptions:
         """How many documents of a task, or which share of them; ``None`` for all."""
         return self.limit.get(task) if isinstance(self.limit, Mapping) else self.limit
 
+    def prompting(self) -> dict[str, Any]:
+        """Those of `PROMPTING` that are not lm-eval's defaults."""
+        settings: dict[str, Any] = {}
+        if self.system_instruction:
+            settings["system_instruction"] = self.system_instruction
+        if self.chat_template and self.fewshot_as_multiturn is False:
+            settings["fewshot_as_multiturn"] = False
+        if self.gen_kwargs:
+            settings["gen_kwargs"] = json.dumps(dict(self.gen_kwargs), sort_keys=True)
+        return settings
+
     def check(self) -> None:
         """Refuse numbers out of range.
 
         Raises:
-            UsageError: A negative number of examples, a limit that leaves no document, or another
-                few-shot mode.
+            UsageError: A negative number of examples, a limit that leaves no document, another
+                few-shot mode, turns without a chat template, or bad settings of generation.
         """
         if self.num_fewshot is not None and self.num_fewshot < 0:
             raise UsageError(f"num_fewshot {self.num_fewshot} is negative", expected="0 or more")
@@ -68,3 +101,66 @@ class TaskOptions:
             raise UsageError(
                 f"few-shot mode {self.fewshot!r} is unknown", expected="stock or fixed"
             )
+        if self.fewshot_as_multiturn and not self.chat_template:
+            raise UsageError(
+                "--fewshot-as-multiturn without a chat template", fix="give --chat-template as well"
+            )
+        _check_generation(self.gen_kwargs)
+
+
+def parse_gen_kwargs(values: Iterable[str]) -> dict[str, Any]:
+    """`--gen-kwargs`: ``temperature=0.7,until=["Q:"]`` or a JSON object, as lm-eval reads it.
+
+    Raises:
+        UsageError: A part without ``=``, or bad JSON.
+    """
+    settings: dict[str, Any] = {}
+    for text in values:
+        if text.lstrip().startswith("{"):
+            try:
+                settings |= json.loads(text)
+            except ValueError as error:
+                raise UsageError(f"--gen-kwargs {text!r}", expected="a JSON object") from error
+            continue
+        for part in filter(None, map(str.strip, _PART.findall(text))):
+            name, sign, value = part.partition("=")
+            if not sign or not name.strip():
+                raise UsageError(f"--gen-kwargs {part!r}", expected="NAME=VALUE,NAME=VALUE")
+            settings[name.strip()] = _value(value.strip())
+    _check_generation(settings)
+    return settings
+
+
+def _value(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _check_generation(settings: Mapping[str, Any]) -> None:
+    expected: dict[str, tuple[str, Any]] = {
+        **dict.fromkeys(_WHOLE, ("a whole number from 1", lambda v: type(v) is int and v >= 1)),
+        **dict.fromkeys(
+            _NUMBERS, ("a number from 0", lambda v: type(v) in (int, float) and v >= 0)
+        ),
+        "do_sample": ("true or false", lambda v: type(v) is bool),
+        "until": (
+            'a text or a list of texts, such as ["Q:"]',
+            lambda v: (
+                isinstance(v, str)
+                or (isinstance(v, (list, tuple)) and all(isinstance(each, str) for each in v))
+            ),
+        ),
+    }
+    for name, value in settings.items():
+        wanted, fits = expected.get(name, ("", lambda _: True))
+        if value is not None and not fits(value):
+            raise UsageError(f"--gen-kwargs {name}={value!r}", expected=f"{name}: {wanted}")
+    if settings.get("do_sample") and settings.get("temperature") == 0:
+        raise UsageError(
+            "--gen-kwargs do_sample=true with temperature=0",
+            expected="a temperature above 0 to sample, or do_sample=false",
+        )

@@ -72,6 +72,7 @@ class BuiltTask:
         chat_template: Whether prompts went through the tokenizer's chat template.
         template_sha256: Of that template; None without one.
         split: The split that was asked for; None where it is the one that lm-eval evaluates.
+        prompting: See `TaskOptions.prompting`.
         lm_eval: Version of lm-eval that built the prompts.
         group: The group that was asked for and brought this task along, if any.
         members: A group's leaves, in the order of its documents; they are evaluated, the group
@@ -95,6 +96,7 @@ class BuiltTask:
     chat_template: bool
     template_sha256: str | None
     split: str | None
+    prompting: Mapping[str, Any]
     lm_eval: str
     reference: Reference = field(repr=False)
     leaves: tuple[Leaf, ...] = field(repr=False)
@@ -168,6 +170,17 @@ class BuiltTask:
         (leaf,) = self.leaves
         return leaf
 
+    @property
+    def generates(self) -> bool:
+        """Whether any answer is a generated text."""
+        return any(leaf.task.OUTPUT_TYPE == "generate_until" for leaf in self.leaves)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of `prompting` that concern this task."""
+        used = {name: v for name, v in self.prompting.items() if name != "gen_kwargs"}
+        return dict(self.prompting) if self.generates else used
+
     @cached_property
     def prompt_hashes(self) -> tuple[str, ...]:
         """N hashes, each of all requests of a document."""
@@ -207,6 +220,7 @@ class BuiltTask:
             "documents_sha256": self.documents_sha256,
             "prompts_sha256": self.prompts_sha256,
             "lm_eval": self.lm_eval,
+            **self.settings,
         }
 
     def evaluation(self, model: Any, tokenizer: Any, options: EngineOptions) -> Evaluation:

@@ -15,6 +15,7 @@ import warnings
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import cache, lru_cache
 from io import StringIO
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,7 @@ BAR_MODULES = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingf
 
 
 def bundled() -> Any:
-    """The room of bundled tasks, imported when a task is looked up."""
+    """The package of bundled tasks, imported when a task is looked up."""
     return importlib.import_module("aurac.tasks")
 
 
@@ -178,11 +179,11 @@ def bundled_manager() -> Any:
 
 
 @cache
-def full_manager() -> Any:
-    """Knows all tasks of lm-eval, from the index that is kept of them."""
+def full_manager(include_path: str | None = None) -> Any:
+    """Knows all tasks of lm-eval, from the index that is kept of them, and those of a folder."""
     from lm_eval.tasks import TaskManager
 
-    return _with_stock_tasks(TaskManager(include_defaults=False))
+    return _with_stock_tasks(TaskManager(include_defaults=False, include_path=include_path))
 
 
 def _with_stock_tasks(manager: Any) -> Any:
@@ -196,8 +197,12 @@ def _with_stock_tasks(manager: Any) -> Any:
     return manager
 
 
-def find_task(asked: str) -> tuple[Any, str]:
+def find_task(asked: str, include_path: Path | str | None = None) -> tuple[Any, str]:
     """The manager that knows a task, and the task's name in it.
+
+    Args:
+        asked: Name of a task, group or tag, or the path of a YAML file.
+        include_path: A folder with further tasks.
 
     Raises:
         TaskError: None does; the nearest names are given.
@@ -207,8 +212,8 @@ def find_task(asked: str) -> tuple[Any, str]:
     own = bundled().BUNDLED
     if asked in own:
         return bundled_manager(), asked
-    check_names([asked])
-    return full_manager(), asked
+    check_names([asked], include_path)
+    return full_manager(str(include_path) if include_path else None), asked
 
 
 def _find_file(path: Path) -> tuple[Any, str]:
@@ -269,15 +274,21 @@ def doc_hash(document: Any) -> str:
 def reference_answers(
     kind: str, instances: list[Any], model: Any, tokenizer: Any, options: EngineOptions
 ) -> list[Any]:
-    """lm-eval's own Hugging Face model around the live one, for what the engine does not serve."""
+    """lm-eval's own Hugging Face model around the live one, for what the engine does not serve.
+
+    Each document has a seed of its own, so that what is sampled does not depend on its block.
+    """
     from lm_eval.models.huggingface import HFLM
 
-    seed = OTHER_SEED + int(instances[0].doc_id or 0)  # another one for each block of documents
-    with quiet(LOGGERS, BAR_MODULES, prints=False), seeded(PYTHON_SEED, seed):
+    answers: list[Any] = []
+    with quiet(LOGGERS, BAR_MODULES, prints=False):
         lm = HFLM(
             pretrained=model,
             tokenizer=copy.deepcopy(tokenizer),  # HFLM gives it a padding token
             batch_size=options.batch_size or 1,
             max_length=options.max_length,
         )
-        return list(getattr(lm, kind)(instances))
+        for document, requests in groupby(instances, lambda instance: int(instance.doc_id or 0)):
+            with seeded(PYTHON_SEED, OTHER_SEED + document):
+                answers += getattr(lm, kind)(list(requests), disable_tqdm=True)
+    return answers

@@ -14,15 +14,13 @@ from aurac.terminal.console import spelled
 pytest.importorskip("pty", reason="needs a pseudo-terminal")
 
 from pseudo_terminal import on_a_terminal
-
-from aurac.adapters import Adapter, Factors, save_adapter
+from small_runs import TASK, random_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pseudo_terminal import Terminal
 
-TASK = "aurac_word_problems_mc"
 # Clears the screen, sets the title, changes the colour with a C1 control, rings.
 EVIL = "a\x1b[2J\x1b]0;title\x07b\x9b31mc"
 
@@ -38,16 +36,8 @@ def assert_clean(found: Terminal) -> None:
 
 @pytest.fixture(scope="module")
 def evil_adapter(tiny_base_folder, tmp_path_factory) -> Path:
-    import torch
-
-    torch.manual_seed(0)
-    factors = Factors(A=torch.randn(4, 32), B=torch.randn(32, 4), alpha=1.0, rule="sqrt")
-    made = Adapter(
-        name=EVIL,
-        modules={"model.layers.0.self_attn.q_proj": factors},
-        base=str(tiny_base_folder),
-    )
-    return save_adapter(made, tmp_path_factory.mktemp("adapters") / EVIL)
+    folder = tmp_path_factory.mktemp("adapters") / EVIL
+    return random_adapter(tiny_base_folder, folder, name=EVIL)
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,10 @@ def printed(source: str, names: dict) -> str:
 def test_every_cell_gives_what_is_stored(monkeypatch):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
     monkeypatch.chdir(NOTEBOOK.parent)
+    plt.close("all")
     names: dict = {}
     for cell in cells():
         source = "".join(cell["source"])
@@ -49,7 +52,5 @@ def test_every_cell_gives_what_is_stored(monkeypatch):
             assert "image/png" in cell["outputs"][0]["data"]
         else:
             assert output == stored(cell), source
-    from matplotlib import pyplot as plt
-
     assert len(plt.get_fignums()) == 1
     plt.close("all")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from small_runs import TASK, random_adapter
 
-from aurac.adapters import Adapter, Factors, Nesting, save_adapter
+from aurac.adapters import Nesting
 from aurac.cli import cli
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError
 from aurac.runs import estimate
@@ -23,24 +24,15 @@ from aurac.runs.store import CellStore
 if TYPE_CHECKING:
     from pathlib import Path
 
-TASK = "aurac_word_problems_mc"
 COMMON = {"limit": 3, "dtype": "float32", "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
 def adapter(tiny_base_folder, tmp_path_factory) -> Path:
     """A MatryoshkaLoRA adapter of rank 4 with random factors."""
-    import torch
-
-    torch.manual_seed(0)
-    factors = Factors(A=torch.randn(4, 32), B=torch.randn(32, 4), alpha=1.0, rule="sqrt")
-    made = Adapter(
-        name="mine",
-        modules={"model.layers.0.self_attn.q_proj": factors},
-        nesting=Nesting("matryoshka", (1, 2, 4), (1.0, 1.0, 1.0), None),
-        base=str(tiny_base_folder),
-    )
-    return save_adapter(made, tmp_path_factory.mktemp("adapters") / "mine")
+    nesting = Nesting("matryoshka", (1, 2, 4), (1.0, 1.0, 1.0), None)
+    folder = tmp_path_factory.mktemp("adapters") / "mine"
+    return random_adapter(tiny_base_folder, folder, nesting=nesting)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from small_runs import TASK, random_adapter
 
-from aurac.adapters import Adapter, Factors, save_adapter
 from aurac.runs import finished
 from aurac.runs.compare import compare
 from aurac.runs.finished import Request, recall
@@ -21,21 +21,9 @@ from aurac.runs.settings import separated
 if TYPE_CHECKING:
     from pathlib import Path
 
-TASK = "aurac_word_problems_mc"
 COMMON = {"limit": 3, "dtype": "float32", "device": "cpu", "ranks": "1,4"}
 LATER = 1e11  # seconds since the epoch
 HEAVY = ("torch", "transformers", "lm_eval", "datasets", "peft", "matplotlib", "pandas")
-
-
-def make_adapter(base: Path, folder: Path, seed: int) -> Path:
-    import torch
-
-    torch.manual_seed(seed)
-    factors = Factors(A=torch.randn(4, 32), B=torch.randn(32, 4), alpha=1.0, rule="sqrt")
-    made = Adapter(
-        name="mine", modules={"model.layers.0.self_attn.q_proj": factors}, base=str(base)
-    )
-    return save_adapter(made, folder, force=True)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +31,7 @@ def made(tiny_base_folder, tmp_path_factory) -> Path:
     """A folder with an adapter, its base and a finished run."""
     root = tmp_path_factory.mktemp("finished")
     base = shutil.copytree(tiny_base_folder, root / "base")
-    adapter = make_adapter(base, root / "mine", 0)
+    adapter = random_adapter(base, root / "mine", seed=0)
     done = compare([str(adapter)], [TASK], out=root / "run", **COMMON)
     assert not done.failures
     return root

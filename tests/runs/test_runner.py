@@ -15,9 +15,8 @@ import threading
 from pathlib import Path
 
 import pytest
-import runs_doubles
 import torch
-from runs_doubles import Model, Recorder, Task, planned, runner
+from runs_doubles import Model, Recorder, Task, planned, runner, stored
 
 from aurac.engine import EngineOptions
 from aurac.errors import BaseModelError, RunFolderError
@@ -37,11 +36,6 @@ BLOCKS_OF_TWO = pytest.mark.usefixtures("_blocks_of_two")
 @pytest.fixture
 def _blocks_of_two(monkeypatch):
     monkeypatch.setattr("aurac.runs.plan.BLOCK_DOCUMENTS", {"cpu": 2})
-
-
-def stored(folder, cell):
-    """The cell with exactly the documents that are asked for."""
-    return CellStore(folder).read(cell.identity.key, cell.documents)
 
 
 def blocks_in(folder, cell):
@@ -490,73 +484,6 @@ def test_a_second_signal_leaves_at_once():
     assert (done.returncode, done.stdout) == (130, b"working on\n")
 
 
-_KILLED = """
-import os, random, signal, sys, time
-from pathlib import Path
-import aurac.runs.runner
-from runs_doubles import Task, planned, runner
-from aurac.runs import plan
-from aurac.runs.lock import Locks
-from aurac.runs.store import CellStore
-
-plan.BLOCK_DOCUMENTS = {"cpu": 2}
-aurac.runs.runner.MOST_DEATHS = 99  # kills may come faster than blocks
-folder, draw, kills = Path(sys.argv[1]), random.Random(sys.argv[2]), 0
-begun = folder.with_suffix(".txt")
-
-def note(options):
-    with begun.open("a") as file:
-        file.write("x")
-
-def cells():
-    return planned(*(Task(f"t{k}", n=7, seconds=0.03, act=note) for k in range(5)))
-
-def work():
-    with Locks(folder) as locks:
-        runner(folder, locks=locks).run(cells())
-    os._exit(0)
-
-while True:
-    child = os.fork() or work()
-    deadline, ended = time.monotonic() + draw.uniform(0, 0.15), 0
-    while not ended and (kills >= 12 or time.monotonic() < deadline):
-        ended, status = os.waitpid(child, os.WNOHANG)
-        time.sleep(0.001)
-    if ended:
-        break
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    kills += 1
-assert os.waitstatus_to_exitcode(status) == 0
-print(kills, len(begun.read_text()))
-"""
-
-
-def test_kills_at_random_moments_lose_one_block_each_at_most(tmp_path):
-    """Five cells of four blocks; the finished run is that of one that nobody disturbed."""
-    cells = planned(*(Task(f"t{k}", n=7) for k in range(5)))
-    runner(tmp_path / "undisturbed").run(cells)
-    path = os.pathsep.join([str(Path(runs_doubles.__file__).parent), *filter(None, sys.path)])
-    for seed in range(2):
-        folder = tmp_path / str(seed)
-        done = subprocess.run(
-            [sys.executable, "-c", _KILLED, str(folder), str(seed)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        assert done.returncode == 0, done.stderr
-        kills, begun = map(int, done.stdout.split())
-        assert kills > 2
-        assert 20 <= begun <= 20 + kills
-        for cell in cells:
-            one, other = stored(folder, cell), stored(tmp_path / "undisturbed", cell)
-            assert other.missing == one.missing == []
-            assert (one.metrics, one.responses) == (other.metrics, other.responses)
-        assert list((folder / "locks").iterdir()) == []
-
-
 # Faults at every write --------------------------------------------------------------------------
 
 _POINTS = ("open", "write", "fsync", "chmod", "replace", "link", "mkdir")
@@ -651,6 +578,7 @@ def test_the_identity_names_all_that_can_change_a_number():
     assert set(CellIdentity.__struct_fields__) == {
         "adapter_sha256", "base_sha256", "rank", "basis", "rescale", "fit_factor", "task",
         "task_version", "num_fewshot", "fewshot", "fewshot_seed", "chat_template", "split",
+        "tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs",
         "dtype", "device_kind", "engine", "lm_eval",
     }  # fmt: skip
 

@@ -10,10 +10,11 @@ from scipy import stats
 
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import non_inferior_rank
+from aurac.stats import interval, non_inferior_rank
+from aurac.stats.groups import group_of
 from aurac.stats.intervals import mover
 from aurac.stats.mean import Layout
-from aurac.stats.noninferiority import exact_bound, loss_bound, seeds_needed
+from aurac.stats.noninferiority import accurate_rank, exact_bound, loss_bound, seeds_needed
 from aurac.stats.sentences import rank_sentence
 
 
@@ -181,3 +182,27 @@ def test_the_smallest_delta_is_the_smallest(seed):
     assert non_inferior_rank(made, margin=min(edge + 1e-9, 0.99)).rank < 4
     if edge > 1e-9:  # else the smaller rank is so much better that any delta will do
         assert non_inferior_rank(made, margin=edge - 1e-9).rank == 4
+
+
+def test_the_smallest_accurate_rank_by_hand():
+    # 100 documents: 90, 80, 60 right. Lower ends at 90 % of the accuracies .90, .80, .60.
+    rows = [(np.arange(100) < right).astype(float) for right in (60, 80, 90)]
+    group = group_of(Curve.from_outcomes([1, 2, 4], rows))
+    found = accurate_rank(group, minimum=0.7)
+    assert (found.rank, list(found.lowest)) == (2, [4, 2, 1])
+    for rank, row in zip((1, 2, 4), rows, strict=True):
+        assert found.lowest[rank] == interval(row, level=0.9).low
+    assert accurate_rank(group, minimum=0.95).rank is None
+    assert accurate_rank(group, minimum=0.5, reference=2).rank == 1
+    with pytest.raises(CurveError, match="minimum accuracy 70"):
+        accurate_rank(group, minimum=70)
+
+
+def test_an_accurate_rank_is_seldom_named_wrongly():
+    # The true accuracies are at the minimum: an error of 5 % is allowed.
+    rng, wrong = np.random.default_rng(3), 0
+    for _ in range(600):
+        rows = [rng.random(150) < 0.6 for _ in range(2)]
+        group = group_of(Curve.from_outcomes([1, 2], np.array(rows, dtype=float)))
+        wrong += accurate_rank(group, minimum=0.6).rank is not None
+    assert wrong / 600 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 600)

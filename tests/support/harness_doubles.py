@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -105,8 +107,28 @@ def stay_offline(monkeypatch, cache: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
-def make_tokenizer(chat: bool = False):
-    """Bytes as tokens, with BOS, EOS and a chat template where asked for."""
+def simple_evaluate(path: Path, lm, **options):
+    """``lm_eval.simple_evaluate`` of one task file with its defaults: the oracle."""
+    import lm_eval.evaluator
+    from lm_eval.tasks import TaskManager
+
+    with pytest.MonkeyPatch.context() as patch:  # asks pip and git about the machine
+        patch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)
+        return lm_eval.simple_evaluate(
+            lm,
+            tasks=[path.stem],
+            task_manager=TaskManager(include_defaults=False, include_path=str(path.parent)),
+            bootstrap_iters=0,
+            **options,
+        )
+
+
+def make_tokenizer(chat: str | None = None):
+    """Bytes as tokens, with BOS and EOS.
+
+    Args:
+        chat: A chat template that takes a ``system`` turn or that takes ``no system`` turn.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -119,9 +141,10 @@ def make_tokenizer(chat: bool = False):
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
     if chat:
+        refused = "system" if chat == "no system" else "none"
         fast.chat_template = (
-            "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
-            "{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+            f"{{% for m in messages %}}{{% if m.role == '{refused}' %}}"
+            "{{ raise_exception('no system') }}{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}"
             "{% if add_generation_prompt %}[assistant]{% endif %}"
         )
     return fast

@@ -14,8 +14,16 @@ from aurac.engine import EngineOptions
 from aurac.runs.plan import plan
 from aurac.runs.progress import NoProgress
 from aurac.runs.runner import RunContext, Runner
+from aurac.runs.schema import RequestedTask, RequestSettings, RunRequest
 from aurac.runs.store import CellStore
 from aurac.tasks.metrics import Outcome
+
+REQUEST = RunRequest(
+    settings=RequestSettings(dtype="float32", num_fewshot=5),
+    adapters={"a": "1"},
+    curves=[("a · prefix · rule", [1, 2])],
+    tasks={"t": RequestedTask(first_prompt="x", documents=3)},
+)
 
 
 class Model(torch.nn.Module):
@@ -50,6 +58,7 @@ class Task:
     fewshot_seed: int = 1
     template_sha256: None = None
     split: None = None
+    settings: dict = field(default_factory=dict)
     lm_eval: str = "0.0"
     aggregated: dict = field(default_factory=dict)
 
@@ -115,6 +124,11 @@ def runner(folder, model=None, options=None, **context):
 def run_context(folder, **context):
     """A context of a run folder; without locks it is alone there."""
     return RunContext(CellStore(folder), **{"locks": NoLocks(), **context})
+
+
+def stored(folder, cell):
+    """The cell with exactly the documents that are asked for."""
+    return CellStore(folder).read(cell.identity.key, cell.documents)
 
 
 class NoLocks:

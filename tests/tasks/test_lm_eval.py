@@ -14,6 +14,7 @@ from harness_doubles import (
     choice_rows,
     make_model,
     make_tokenizer,
+    simple_evaluate,
     stay_offline,
     text_rows,
     write_choice_task,
@@ -44,19 +45,10 @@ def prompts(task):
 
 
 def simple_evaluate_prompts(path, tokenizer, **options):
-    import lm_eval.evaluator
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)
-        results = lm_eval.simple_evaluate(
-            HFLM(pretrained=make_model(1), tokenizer=tokenizer, batch_size=4),
-            tasks=[path.stem],
-            task_manager=TaskManager(include_defaults=False, include_path=str(path.parent)),
-            bootstrap_iters=0,
-            **options,
-        )
+    lm = HFLM(pretrained=make_model(1), tokenizer=tokenizer, batch_size=4)
+    results = simple_evaluate(path, lm, **options)
     return [tuple(a) for row in results["samples"][path.stem] for a in row["arguments"]]
 
 

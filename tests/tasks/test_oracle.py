@@ -11,6 +11,7 @@ from harness_doubles import (
     NEXT_WORD_YAML,
     make_model,
     make_tokenizer,
+    simple_evaluate,
     stay_offline,
     text_rows,
     write_choice_task,
@@ -41,20 +42,10 @@ def _offline(tmp_path_factory, monkeypatch):
 
 
 def reference(path, model, tokenizer, **options):
-    """``lm_eval.simple_evaluate`` with its defaults; its samples, by filter."""
-    import lm_eval.evaluator
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
-    with pytest.MonkeyPatch.context() as patch:  # asks pip and git about the machine
-        patch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)
-        return lm_eval.simple_evaluate(
-            HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2),
-            tasks=[path.stem],
-            task_manager=TaskManager(include_defaults=False, include_path=str(path.parent)),
-            bootstrap_iters=0,
-            **options,
-        )
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2)
+    return simple_evaluate(path, lm, **options)
 
 
 def by_filter(results, task):
@@ -118,15 +109,33 @@ def test_generation_equals_simple_evaluate(tmp_path, tokenizer, models):
 
 
 @pytest.mark.parametrize("write", [write_choice_task, write_text_task])
-def test_chat_template_equals_simple_evaluate(tmp_path, models, write):
-    tokenizer = make_tokenizer(chat=True)
+@pytest.mark.parametrize(
+    ("chat", "options"),
+    [
+        ("no system", {}),  # the template refuses the system turn, which is left out then
+        ("system", {"fewshot_as_multiturn": False}),
+        ("system", {"system_instruction": "One word."}),
+        (None, {"system_instruction": "One word.", "gen_kwargs": {"max_gen_toks": 3}}),
+        (None, {"gen_kwargs": {"until": ["e", "A"], "repetition_penalty": 1.5}}),
+        (None, {"gen_kwargs": {"max_new_tokens": 5, "temperature": 0.4, "do_sample": False}}),
+    ],
+)
+def test_a_chat_models_set_up_equals_simple_evaluate(tmp_path, models, write, chat, options):
+    tokenizer = make_tokenizer(chat=chat)
     path = write(tmp_path)
     with path.open("a") as file:
-        file.write("description: Be brief.\n")  # a system turn, which the template refuses
-    (built,) = build_tasks([str(path)], tokenizer=tokenizer, chat_template=True)
-    assert built.leaves[0].instances[0].args[0].startswith("[user]")
+        file.write("description: Be brief.\n")  # joins the system turn
+    given = {**options, "chat_template": chat is not None}
+    (built,) = build_tasks([str(path)], tokenizer=tokenizer, **given)
+    first = built.leaves[0].instances[0].args[0]
+    start = {"system": "[system]", "no system": "[user]", None: "One word." if options else ""}
+    assert first.startswith(start[chat]) or "system_instruction" not in options
     outcome = built.evaluate(models[0], tokenizer, EngineOptions())
-    assert_equal(built, outcome, reference(path, models[0], tokenizer, apply_chat_template=True))
+    theirs = reference(path, models[0], tokenizer, apply_chat_template=chat is not None, **options)
+    assert_equal(built, outcome, theirs)
+    plain = build_tasks([str(path)], tokenizer=tokenizer, chat_template=chat is not None)[0]
+    same = not options or (set(options) == {"gen_kwargs"} and write is write_choice_task)
+    assert (built.identity() == plain.identity()) is same
 
 
 def test_group_equals_simple_evaluate(tmp_path, tokenizer, models):
@@ -223,7 +232,10 @@ def test_sampling_goes_to_lm_evals_own_model(tmp_path, tokenizer, models, capsys
     assert sum(seen) == task.n_requests == 3
     assert all(len(texts) == 2 for texts in first.responses)
     assert any(len(set(texts)) == 2 for texts in first.responses)
-    # Every rank draws from the same seed, so that ranks can be paired.
+    # Each document has its seed, whatever its block; and every rank the same, to be paired.
+    assert task.evaluation(models[0], tokenizer, EngineOptions()).block([1]).responses == [
+        first.responses[1]
+    ]
     assert task.evaluate(models[0], tokenizer, EngineOptions()).responses == first.responses
     assert task.evaluate(models[1], tokenizer, EngineOptions()).responses != first.responses
     captured = capsys.readouterr()

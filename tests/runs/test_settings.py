@@ -1,0 +1,37 @@
+"""What a comparison may be told, checked and carried to another process."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from aurac.errors import UsageError
+from aurac.runs.settings import Execution, Settings, from_plain, parse_shard, separated, to_plain
+
+
+def test_shards_are_numbered_from_one():
+    assert parse_shard("3/8") == (3, 8)
+    assert parse_shard(None) is None
+    for bad in ("0/8", "9/8", "x", "1", "1/0", "-1/2"):
+        with pytest.raises(UsageError, match="numbers from 1"):
+            parse_shard(bad)
+
+
+def test_execution_is_checked_and_apart_from_what_changes_numbers():
+    settings, execution = separated({"limit": 3, "workers": 2, "executor": "local"})
+    assert (settings.task.limit, execution.workers) == (3, 2)
+    with pytest.raises(UsageError, match="executor 'slurm'"):
+        Execution(executor="slurm")
+    with pytest.raises(UsageError, match="an address without --executor ray"):
+        Execution(address="auto")
+    with pytest.raises(TypeError, match="no_such"):
+        separated({"no_such": 1})
+
+
+def test_settings_travel_as_json(tmp_path):
+    settings = Settings.of(data={"t": tmp_path}, checkpoint={"nested_ranks": (1, 2)}, ranks=(1, 2))
+    there = from_plain(json.loads(json.dumps(to_plain(settings))))
+    assert there.task.data == {"t": tmp_path.resolve()}
+    assert tuple(there.truncation.ranks) == (1, 2)
+    assert to_plain(there) == json.loads(json.dumps(to_plain(settings)))
