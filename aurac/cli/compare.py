@@ -277,6 +277,7 @@ def compare(
 
     \b
     aurac compare ckpt_a ckpt_b --tasks gsm8k
+    aurac compare ckpt_a "lora per rank=runs/lora_r{1,2,4,8}" --tasks gsm8k
     aurac compare ckpt_a --tasks gsm8k,arc_easy --data gsm8k=FOLDER --limit 200
     aurac compare ckpt_a --tasks aurac_word_problems --basis prefix,svd --rescale rule,keep
     """  # noqa: D301

@@ -124,8 +124,8 @@ class Curve:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def _set_outcomes(self, given: Any, order: NDArray[np.intp]) -> None:
-        outcomes = _outcome_array(given)
+    def _set_outcomes(self, values: Any, order: NDArray[np.intp]) -> None:
+        outcomes = _outcome_array(values)
         if outcomes.shape[0] != len(self.ranks):
             raise CurveError(
                 f"outcomes of shape {outcomes.shape} for {len(self.ranks)} ranks",
@@ -265,14 +265,14 @@ class Curve:
         return replace(self, **changed)
 
 
-def _outcome_array(given: Any) -> NDArray[np.float64]:
+def _outcome_array(values: Any) -> NDArray[np.float64]:
     """(K, n) float64, owned or read-only, checked; a read-only float64 array is not copied."""
-    refuse_masked(given, "document scores")
-    if isinstance(given, np.ndarray):
-        frozen = given.dtype == np.float64 and not given.flags.writeable
-        array = given if frozen else np.array(given, dtype=np.float64)
+    refuse_masked(values, "document scores")
+    if isinstance(values, np.ndarray):
+        frozen = values.dtype == np.float64 and not values.flags.writeable
+        array = values if frozen else np.array(values, dtype=np.float64)
     else:
-        array = _stack(given)
+        array = _stack(values)
     if array.ndim != 2:
         raise CurveError(f"outcomes of shape {array.shape}", expected="(ranks, documents)")
     if array.shape[1] == 0:

@@ -196,6 +196,8 @@ class Builder:
         scored, none = scored_defaults(self.run, task), Cell(NONE)
         if not scored:
             return (Cell(task), Cell("no score"), none, none, none, none, none)
+        if len({curve.ranks for curve in scored}) > 1:
+            return (Cell(task), Cell("ranks differ"), none, none, none, none, none)
         best = scored[0]
         test = self.findings.recommended(best)
         rank = Cell(str(test.rank), test.rank) if test else none

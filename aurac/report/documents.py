@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import RunFolderError
-from aurac.readers.run import CurveReader, inside
+from aurac.readers.run import CurveReader, StoredCells, inside
 from aurac.report.escape import shorten
 
 if TYPE_CHECKING:
@@ -32,6 +32,32 @@ _KINDS = {"gained with the rank": 2, "lost with the rank": 1, "wrong at every ra
 _MAX_SAMPLES, _MAX_TEXT, _MAX_ALL = 200, 400, 500_000
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Tokens computed for each second inside the model, and wall seconds for each document."""
+
+    tokens: float
+    seconds: float
+
+
+class _Cells(StoredCells):
+    """Remembers how fast the cells that it read were computed, so that none is read for that."""
+
+    def __init__(self, folder: Path, results: Results) -> None:
+        super().__init__(folder, results)
+        self.speeds: dict[tuple[str, ...], Speed | None] = {}
+
+    def read(self, task: str, paths: Sequence[str]) -> list[Cell]:
+        cells = super().read(task, paths)
+        n_docs = sum(len(cell.documents) for cell in cells)
+        forward = sum(cell.engine.forward_seconds or 0.0 for cell in cells)
+        tokens = sum(cell.engine.computed_tokens or 0.0 for cell in cells)
+        wall = sum(cell.seconds for cell in cells)
+        counted = n_docs and forward and tokens and wall
+        self.speeds[tuple(paths)] = Speed(tokens / forward, wall / n_docs) if counted else None
+        return cells
+
+
 class Source:
     """The documents of one run folder, read when they are asked for.
 
@@ -48,6 +74,7 @@ class Source:
         for path in results.files():
             inside(folder, path)
         self._reader = CurveReader(folder, results)
+        self._reader.cells = self._stored = _Cells(folder, results)
         self.cells = lru_cache(maxsize=512)(self._cells)
         self.curve = lru_cache(maxsize=4096)(self._curve)
         self.questions = lru_cache(maxsize=64)(self._questions)
@@ -58,7 +85,7 @@ class Source:
         None where they were not kept, or are damaged.
         """
         try:
-            cells = self._reader.cells.read(curve.task, curve.files(rank))
+            cells = self._stored.read(curve.task, curve.files(rank))
         except RunFolderError:
             return None
         return cells if cells and all(curve.metric in cell.metrics for cell in cells) else None
@@ -79,10 +106,17 @@ class Source:
         agrees = np.allclose(read.accuracy, curve.accuracy, rtol=0, atol=1e-6)
         return read if agrees and read.outcomes is not None else None
 
+    def speed(self, curve: CurveRow, rank: int) -> Speed | None:
+        """How fast a cell was computed; None where that was not counted."""
+        paths = tuple(curve.files(rank))
+        if paths not in self._stored.speeds:
+            self.cells(curve, rank)
+        return self._stored.speeds.get(paths)
+
     def _questions(self, task: str) -> Mapping[str, Wording]:
         """Questions and references of a task by document; empty where the run kept none."""
         try:
-            content = self._reader.cells.documents(task)
+            content = self._stored.documents(task)
         except RunFolderError:
             content = None
         if content is None:
@@ -164,14 +198,6 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Tokens computed for each second inside the model, and wall seconds for each document."""
-
-    tokens: float
-    seconds: float
-
-
-@dataclass(frozen=True)
 class _Outcomes:
     """One rank of a curve: documents, their scores and responses in the same order."""
 
@@ -210,16 +236,9 @@ def outcomes(curve: CurveRow, rank: int) -> _Outcomes | None:
 def speeds(curve: CurveRow) -> dict[int, Speed]:
     """Measured speed at each rank, where it was counted; of several seeds the first's."""
     first = curve.members[0] if curve.members else curve
-    by_rank = {}
-    for rank in first.ranks:
-        cells = (first.source.cells(first, rank) if first.source else None) or []
-        n_docs = sum(len(cell.documents) for cell in cells)
-        inside_model = sum(cell.engine.forward_seconds or 0.0 for cell in cells)
-        tokens = sum(cell.engine.computed_tokens or 0.0 for cell in cells)
-        wall = sum(cell.seconds for cell in cells)
-        if n_docs and inside_model and tokens and wall:
-            by_rank[rank] = Speed(tokens / inside_model, wall / n_docs)
-    return by_rank
+    source = first.source
+    measured = {rank: source.speed(first, rank) for rank in first.ranks} if source else {}
+    return {rank: speed for rank, speed in measured.items() if speed}
 
 
 def answer_text(response: Any, choices: Sequence[str] = ()) -> str:

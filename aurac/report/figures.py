@@ -121,6 +121,7 @@ def grid(
     width: float = WIDTH,
     title: str = "",
     patches: Sequence[tuple[str, dict[str, Any]]] = (),
+    key_across: int = 3,
 ) -> Figure:
     """Small multiples, `across` in a row, each `height` inches high, with a key above.
 
@@ -131,12 +132,14 @@ def grid(
         width: Of the figure.
         title: Above all.
         patches: Of the key: a label, and how its patch looks.
+        key_across: Patches in a row.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     down = -(-len(draws) // across)
-    above = (0.24 if title else 0) + (0.24 if patches else 0)
+    down_key = -(-len(patches) // key_across)
+    above = (0.24 if title else 0) + 0.2 * down_key + (0.06 if patches else 0)
     total = down * height + above
     figure = Figure(figsize=(width, total), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - above / total))  # type: ignore[union-attr, call-arg]
@@ -149,7 +152,7 @@ def grid(
     if patches:
         handles = [Patch(label=label, **look) for label, look in patches]
         at = (0.005, 1 - (0.22 if title else 0) / total)
-        key = figure.legend(handles=handles, loc="upper left", bbox_to_anchor=at, ncols=2)
+        key = figure.legend(handles=handles, loc="upper left", bbox_to_anchor=at, ncols=key_across)
         key.set(in_layout=False)
     return figure
 

@@ -110,10 +110,13 @@ class Pictures:
             best = best_default(self.run, task)
             lead = f"{best.label} leads with {percent(best.area)} %" if best else "no curve scored"
             lines.append(f"{task}: {lead}.")
+        key = self._key(tasks) if self.few else []
         return self._save(
             "overview",
-            lambda: figures.grid(draws, across=3, height=1.6),
-            lambda: figures.grid(draws, across=2, height=1.3, width=figures.NARROW),
+            lambda: figures.grid(draws, across=min(3, len(tasks)), height=1.6, patches=key),
+            lambda: figures.grid(
+                draws, across=1, height=1.6, width=figures.NARROW, patches=key, key_across=2
+            ),
             title="Rank-accuracy curves of all tasks",
             caption="Accuracy in percent against rank on every task, log2 axis. The best "
             f"{_PANEL_BEST} default curves of each task are in colour and {hues}; others are grey, "
@@ -121,9 +124,22 @@ class Pictures:
             alt=f"Small multiples, one for each task. {' '.join(lines)}",
         )
 
+    def _key(self, tasks: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+        """The hue of each adapter that is in colour in a panel."""
+        shown = [c for task in tasks for c in self._best(task)]
+        named = {
+            one_line(c.adapter, plots.LABEL_CHARS): self.styles[plots.key(c)].colour for c in shown
+        }
+        return [(name, {"color": colour}) for name, colour in named.items()]
+
+    def _best(self, task: str) -> list[CurveRow]:
+        """The curves of a panel in colour."""
+        curves = [c for c in self.run.of_task(task) if c.ranks and c.is_default]
+        return ordered(curves)[:_PANEL_BEST]
+
     def _panel(self, ax: Axes, task: str) -> Axes:
         curves = [curve for curve in self.run.of_task(task) if curve.ranks]
-        chosen = ordered([curve for curve in curves if curve.is_default])[:_PANEL_BEST]
+        chosen = self._best(task)
         drawn = [*chosen, *[c for c in ordered(curves) if c not in chosen][:_PANEL_CURVES]]
         style, ids = self._styles(chosen), {curve.id for curve in chosen}
         plots.rank_accuracy(ax, drawn, style=style, highlight=ids, labels=False)

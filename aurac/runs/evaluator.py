@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from aurac.adapters import Adapter
     from aurac.engine import EngineOptions
     from aurac.models.base import LoadedBase
     from aurac.runs.plan import PlannedCell, Variant
@@ -62,9 +63,9 @@ class Evaluator:
         self._log, self._profile = log or RunLog(None), profile or Profile()
         self._before_pass, self._wait = before_pass, wait_for_device
         self._notes: list[str] = []
-        self._prepared: dict[str, Any] = {}
+        self._prepared: dict[tuple[str, str], Any] = {}
         self._attached = contextlib.ExitStack()
-        self._variant: Variant | None = None
+        self._attached_now: tuple[Variant | None, Adapter | None] = None, None
         self._live: Any = None
 
     def __enter__(self) -> Self:
@@ -72,7 +73,7 @@ class Evaluator:
 
     def __exit__(self, *_: object) -> None:
         self._attached.close()
-        self._variant = self._live = None
+        self._attached_now, self._live = (None, None), None
 
     def base(self) -> LoadedBase:
         """The base in memory.
@@ -125,17 +126,18 @@ class Evaluator:
 
     def _set(self, variant: Variant | None, rank: int, base: LoadedBase) -> None:
         """Attach a variant (None: the base alone) unless it is, and set its rank."""
-        if variant is not self._variant:
+        member = None if variant is None else variant.member(rank)
+        if (variant, member) != self._attached_now:
             self.__exit__()
-            self._variant = variant
-        if variant is None:
+            self._attached_now = variant, member
+        if variant is None or member is None:
             return
         if self._live is None:
-            if variant.label not in self._prepared:  # a variant comes back at every level
-                self._prepared[variant.label] = prepare(
-                    variant.adapter, variant.basis, variant.rescale, fit_factors=variant.fit_factors
-                )
-            prepared = self._prepared[variant.label]
+            key = variant.label, member.sha256
+            if key not in self._prepared:  # a variant comes back at every level
+                rescale, factors = variant.rescale_at(rank), variant.fit_factors
+                self._prepared[key] = prepare(member, variant.basis, rescale, fit_factors=factors)
+            prepared = self._prepared[key]
             self._live = self._attached.enter_context(attach(base.model, prepared))
         self._live.set_rank(rank)
 
