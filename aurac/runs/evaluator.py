@@ -9,7 +9,11 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from aurac.adapters import attach, prepare
+from aurac.engine.counts import watched
+from aurac.engine.running import cached_tokens, pass_tokens
 from aurac.errors import AuracError
 from aurac.models.device import no_memory
 from aurac.runs.log import Profile, RunLog
@@ -64,7 +68,7 @@ class Evaluator:
         self._notes: list[str] = []
         self._prepared: dict[str, Any] = {}
         self._attached = contextlib.ExitStack()
-        self._variant: Variant | None = None
+        self._label: str | None = None  # of the variant that is attached
         self._live: Any = None
 
     def __enter__(self) -> Self:
@@ -72,7 +76,7 @@ class Evaluator:
 
     def __exit__(self, *_: object) -> None:
         self._attached.close()
-        self._variant = self._live = None
+        self._label = self._live = None
 
     def base(self) -> LoadedBase:
         """The base in memory.
@@ -125,18 +129,20 @@ class Evaluator:
 
     def _set(self, variant: Variant | None, rank: int, base: LoadedBase) -> None:
         """Attach a variant (None: the base alone) unless it is, and set its rank."""
-        if variant is not self._variant:
+        label = variant.label if variant else None
+        if label != self._label:
             self.__exit__()
-            self._variant = variant
         if variant is None:
             return
         if self._live is None:
-            if variant.label not in self._prepared:  # a variant comes back at every level
-                self._prepared[variant.label] = prepare(
-                    variant.adapter, variant.basis, variant.rescale, fit_factors=variant.fit_factors
+            if label not in self._prepared:  # a variant comes back at every level
+                factors = variant.fit_factors
+                prepared = prepare(
+                    variant.adapter, variant.basis, variant.rescale, fit_factors=factors
                 )
-            prepared = self._prepared[variant.label]
-            self._live = self._attached.enter_context(attach(base.model, prepared))
+                self._prepared[variant.label] = prepared
+            live = attach(base.model, self._prepared[variant.label])
+            self._label, self._live = label, self._attached.enter_context(live)
         self._live.set_rank(rank)
 
     def _block(
@@ -146,8 +152,6 @@ class Evaluator:
         places: Sequence[int],
         on_requests: Callable[[int], None],
     ) -> Block:
-        from aurac.engine.counts import watched
-
         began, options = time.perf_counter(), self._options
         with watched(self.base().model, self._before_pass, wait=self._wait) as watch:
             outcome = evaluation.block(places, on_requests)
@@ -172,8 +176,6 @@ class Evaluator:
         )
 
     def _take_smaller(self, cell: PlannedCell, smaller: EngineOptions) -> None:
-        import torch
-
         note = (
             f"out of memory: from here on at most {smaller.batch_tokens} tokens and "
             f"{smaller.batch_size} sequences in a pass"
@@ -204,8 +206,6 @@ class Counter:
 
 def halved(options: EngineOptions, model: Any) -> EngineOptions | None:
     """Half of every budget; None where they are as small as they may be."""
-    from aurac.engine.running import cached_tokens, pass_tokens
-
     tokens = options.batch_tokens or pass_tokens(model)
     sequences = options.batch_size or _MOST_SEQUENCES
     cached = options.cache_tokens or cached_tokens(model)
