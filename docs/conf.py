@@ -20,7 +20,7 @@ language = "en"
 
 extensions = [
     "docstrings",
-    "house",
+    "package_graph",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
@@ -63,7 +63,10 @@ nitpick_ignore_regex = [
         r"py:class",
         r"Axis|Basis|BaseSource|CellStore|Groups|Layouts?|Names|Question|Rescale|Rule|Update|Table|Values|.*\.Streams|nn\.\w+",
     ),
-    (r"py:.*", r"(np|numpy|torch|pd|pandas|collections|typing|pathlib|types|transformers)\..*"),
+    (
+        r"py:.*",
+        r"(np|numpy|torch|pd|pandas|collections|typing|pathlib|types|transformers|msgspec)\..*",
+    ),
     (r"py:.*", r"(NDArray|Tensor|Path|Any|Literal|Self|Axes|DataFrame|Series|Callable|Sequence)"),
     (r"py:.*", r"(Mapping|Iterable|Iterator|Generator|TracebackType|Module|MappingProxyType)"),
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_EMBEDDING = re.compile(
+    r"(?:embed_tokens|embed_in|wte|word_embeddings|lm_head)(?:\.base_layer)*\.weight$"
+)
 Kind = Literal["linear", "embedding", "conv", "experts", "merged", "grouped_conv"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -256,6 +260,15 @@ class Adapter:
         return alphas.pop() if len(alphas) == 1 else None
 
     @property
+    def vocabulary(self) -> int | None:
+        """Rows of the embeddings that it brings whole or adapts; ``None`` where it has none."""
+        shapes = {
+            f"{n}.weight": f.features[0] for n, f in self.modules.items() if f.kind == "embedding"
+        }
+        shapes |= {key: tensor.shape[0] for key, tensor in self.extras.items()}
+        return max((rows for key, rows in shapes.items() if _EMBEDDING.search(key)), default=None)
+
+    @property
     def dora(self) -> bool:
         """Whether it is a DoRA adapter: its modules have magnitudes."""
         return any(f.magnitude is not None for f in self.modules.values())
@@ -326,6 +339,15 @@ class Adapter:
                 expected=f"a whole number from 1 to its trained rank {self.rank}",
             )
         return int(r)
+
+    def member(self, r: int) -> Adapter:
+        """The adapter whose truncation to rank ``r`` is evaluated: itself. A family has several.
+
+        Raises:
+            RankError: See :meth:`check_rank`.
+        """
+        self.check_rank(r)
+        return self
 
     def parameters(self, r: int) -> int:
         """The number of parameters at rank ``r``, extras included; 0 at rank 0.

@@ -1,4 +1,4 @@
-"""What `score`, `recommend` and `plan` share: options, and an analysis as text."""
+"""What `score`, `recommend`, `plan` and `compare` share: options, and an analysis as text."""
 
 from __future__ import annotations
 
@@ -10,65 +10,75 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aurac.cli._command import option_group
 from aurac.cli.options import pairs
+from aurac.curves.display import CurveLine, curve_table, interval, percent, points
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from aurac.readers import Curves
-    from aurac.stats.mean import Estimate
     from aurac.stats.rows import AggregateRow, Analysis, BestRow, PairRow, ScoreRow
 
-SHOWN_PAIRS = 60
+SHOWN = 60  # rows of a table; --json has all of them
+_WIDE = 100  # columns from which a table has room for AURAC beside other columns
+NOT_SHOWN = 4  # exit code of a gate: what was asked for is not shown by the data
+
+_READING = option_group(
+    "What is read",
+    click.option("--metric", help="NAME,FILTER where the source holds several metrics."),
+    click.option(
+        "--group", "groups", multiple=True, help="NAME=ADAPTER,ADAPTER: seeds of one recipe."
+    ),
+    click.option(
+        "--cluster",
+        multiple=True,
+        help="FIELD or TASK=FIELD of the documents in sample logs: the same value, a cluster.",
+    ),
+    click.option("--support", help="'common' compares unequal grids on the ranks both have."),
+)
+_STATISTICS = option_group(
+    "Statistics",
+    click.option("--axis", default="log2", show_default=True, help="log2 or linear."),
+    click.option("--level", type=float, default=0.95, show_default=True, help="Coverage."),
+    click.option(
+        "--alpha",
+        type=float,
+        default=0.05,
+        show_default=True,
+        help="Error rate of non-inferiority and margin tests.",
+    ),
+    click.option(
+        "--seed",
+        type=int,
+        default=0,
+        expose_value=False,
+        hidden=True,
+        help="Accepted and not used: nothing is drawn at random.",
+    ),
+)
+_OUTPUT = option_group(
+    "Output",
+    click.option("--json", "as_json", is_flag=True, help="Print JSON, with fractions."),
+    click.option(
+        "--details", is_flag=True, help="Methods of intervals, gains and losses, reasons, tests."
+    ),
+)
 
 
 def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of every command that analyses curves."""
-    options = [
-        click.option("--metric", help="NAME,FILTER where the source holds several metrics."),
-        click.option("--axis", default="log2", show_default=True, help="log2 or linear."),
-        click.option("--level", type=float, default=0.95, show_default=True, help="Coverage."),
-        click.option(
-            "--alpha",
-            type=float,
-            default=0.05,
-            show_default=True,
-            help="Error rate of non-inferiority and margin tests.",
-        ),
-        click.option("--support", help="'common' compares unequal grids on the ranks both have."),
-        click.option(
-            "--group", "groups", multiple=True, help="NAME=ADAPTER,ADAPTER: seeds of one recipe."
-        ),
-        click.option(
-            "--cluster",
-            multiple=True,
-            help="FIELD or TASK=FIELD of the documents in sample logs: the same value, a cluster.",
-        ),
-        click.option(
-            "--seed",
-            type=int,
-            default=0,
-            expose_value=False,
-            help="Accepted and not used: nothing is drawn at random.",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        click.option(
-            "--details", is_flag=True, help="With --json: methods, gains and losses, reasons."
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _READING(_STATISTICS(_OUTPUT(command)))
 
 
 def read_sources(
     paths: Sequence[str],
     metric: str | None,
-    said: Sequence[str],
+    groups: Sequence[str],
     cluster: Sequence[str] = (),
 ) -> Curves:
-    """Curves of all sources, with the arms that they record and that the user names.
+    """Curves of all sources, with the recipe groups that they record and that the user names.
 
     Raises:
         AuracError: A source or a `--group` that cannot be used.
@@ -78,20 +88,20 @@ def read_sources(
 
     fields = pairs([c if "=" in c else f"*={c}" for c in cluster], "--cluster")
     fields = {"" if task == "*" else task: field for task, field in fields.items()}
-    found = [read_curves(Path(path).expanduser(), metric, fields) for path in paths]
-    recorded = {name: members for one in found for name, members in one.groups.items()}
-    groups = regrouped(recorded, parse_groups(said))
-    return Curves([c for one in found for c in one.curves], found[0].kind, groups)
+    sources = [read_curves(Path(path).expanduser(), metric, fields) for path in paths]
+    recorded = {name: members for one in sources for name, members in one.groups.items()}
+    named = regrouped(recorded, parse_groups(groups))
+    return Curves([c for one in sources for c in one.curves], sources[0].kind, named)
 
 
-def parse_groups(said: Sequence[str]) -> dict[str, list[str]]:
+def parse_groups(texts: Sequence[str]) -> dict[str, list[str]]:
     """``NAME=a,b`` options.
 
     Raises:
         UsageError: One without a name or members, or a name given twice.
     """
     groups: dict[str, list[str]] = {}
-    for text in said:
+    for text in texts:
         name, _, rest = text.partition("=")
         members = [part.strip() for part in rest.split(",") if part.strip()]
         if not name or not members or name in groups:
@@ -110,8 +120,8 @@ def analyse_sources(
     """Read and analyse."""
     from aurac.stats.analysis import analyse
 
-    found = read_sources(paths, metric, groups, cluster)
-    return analyse(found.curves, groups=found.groups, **options)
+    sources = read_sources(paths, metric, groups, cluster)
+    return analyse(sources.curves, groups=sources.groups, **options)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None) -> str:
@@ -152,94 +162,161 @@ def _folded(head: Sequence[str], body: Sequence[Sequence[str]], width: int) -> s
     return "\n".join(lines)
 
 
-def interval(found: Estimate | None) -> str:
-    """``0.345 [0.330, 0.360]``, or the value alone."""
-    if found is None:
-        return "–"
-    if found.low is None or found.high is None:
-        return f"{found.value:.4f}"
-    return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
+def print_curves(
+    rows: Sequence[ScoreRow],
+    result: Analysis,
+    *,
+    title: str = "Accuracy and AURAC in percent, largest AURAC first",
+    extra: Callable[[ScoreRow], dict[str, str]] | None = None,
+    ranks: bool = True,
+) -> None:
+    """The table of curves that `compare`, `score` and `recommend` share.
 
+    Args:
+        rows: Of the analysis.
+        result: The analysis.
+        title: Above the table.
+        extra: Further columns of a row.
+        ranks: Whether the accuracies at the ranks are shown.
+    """
+    from aurac.report.escape import one_line
+    from aurac.terminal.console import stdout_console
 
-def score_lines(rows: Sequence[ScoreRow], level: float) -> list[str]:
-    """The table of scores, what to know about each, and the interval's method."""
-    head = ["adapter", "task", "ranks", "documents", "seeds", "AURAC log2", "AURAC linear", "mean"]
-    body = [
-        [
-            row.label,
-            row.task or "–",
-            ",".join(map(str, row.ranks)),
-            "–" if row.n_docs is None else str(row.n_docs),
-            str(row.seeds),
-            interval(row.log2),
-            interval(row.linear),
-            "–" if row.mean is None else f"{row.mean:.4f}",
-        ]
-        for row in rows
+    tasks = list(dict.fromkeys(row.task for row in rows))
+
+    def place(row: ScoreRow) -> tuple[int, float]:
+        area = row.estimate(result.axis)
+        return tasks.index(row.task), -(area.value if area else -1.0)
+
+    console = stdout_console()
+    several = any(row.seeds > 1 for row in rows)
+    best = {(row.task, row.leader) for row in result.best}
+    lines = [
+        CurveLine(
+            task=one_line(row.task) if row.task else None,
+            adapter=one_line(row.adapter),
+            truncation=row.truncation.replace(" · ", "/") + "*" * row.published,
+            accuracy=_points_of(row) if ranks else {},
+            area=row.estimate(result.axis) if ranks or console.width >= _WIDE else None,
+            bold=not row.other and (row.task, row.adapter) in best,
+            extra={
+                **({"seeds": str(row.seeds)} if several else {}),
+                **(extra(row) if extra else {}),
+            },
+        )
+        for row in sorted(rows, key=place)[:SHOWN]
     ]
-    lines = [table(head, body), ""]
-    methods = dict.fromkeys(row.log2.method for row in rows if row.log2)
-    lines += [f"{level:.0%} intervals on log2: {method}" for method in methods]
+    console.print(
+        curve_table(
+            lines,
+            console.width,
+            title=title,
+            caption=one_line(_caption(rows)),
+            axis=result.axis,
+            level=result.level,
+        )
+    )
+
+
+def _points_of(row: ScoreRow) -> dict[int, float | None]:
+    known = dict(zip(row.ranks, row.accuracy, strict=True))
+    base: dict[int, float | None] = {} if row.baseline is None else {0: row.baseline}
+    return base | dict.fromkeys(row.missing) | known
+
+
+def _caption(rows: Sequence[ScoreRow]) -> str:
+    metrics = dict.fromkeys(row.metric for row in rows if row.metric)
+    counts = sorted({row.n_docs for row in rows if row.n_docs})
+    parts = [f"metric {', '.join(metrics)}"] if metrics else []
+    if counts:
+        parts.append("–".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) + " documents")
+    parts += ["* published inference"] if any(row.published for row in rows) else []
+    parts += [f"{len(rows) - SHOWN} more rows: see --json"] if len(rows) > SHOWN else []
+    return "; ".join(parts)
+
+
+def score_notes(rows: Sequence[ScoreRow], axis: str, *, details: bool) -> list[str]:
+    """What to know about each score; with details its method, both axes, and where it falls."""
+    lines = []
     for row in rows:
         where = f"{row.label} on {row.task}" if row.task else row.label
         if row.reason:
             lines.append(f"{where}: no AURAC, {row.reason}")
         lines += [f"{where}: {note}" for note in row.notes]
-        lines += [f"{where}: falls by {size:.4f} from rank {r} to {s}" for r, s, size in row.drops]
+        if not details:
+            continue
+        for name in ("log2", "linear"):
+            area = row.estimate(name)
+            if area is not None:
+                lines.append(f"{where}: AURAC {name} {interval(area)} %; {area.method}")
+        if row.mean is not None:
+            lines.append(f"{where}: mean over ranks {percent(row.mean)} %")
+        lines += [
+            f"{where}: falls by {points(size)} from rank {r} to {s}" for r, s, size in row.drops
+        ]
+    if not details and any(row.estimate(axis) and not _has_ends(row, axis) for row in rows):
+        lines.append("No interval: a point value (no per-document outcomes).")
     return lines
 
 
-def pair_lines(rows: Sequence[PairRow], title: str) -> list[str]:
-    """The table of paired differences with a sentence on each."""
+def _has_ends(row: ScoreRow, axis: str) -> bool:
+    area = row.estimate(axis)
+    return area is not None and area.low is not None
+
+
+def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) -> list[str]:
+    """The table of paired differences in points; with details a sentence on each."""
     if not rows:
         return []
-    head = [
-        "b - a",
-        "task",
-        "difference",
-        "p",
-        "p (Holm)",
-        "detectable",
-        "gained/lost at each rank",
-    ]
+    from aurac.stats.sentences import show_p
+
+    tasks = len({row.task for row in rows}) > 1
+    head = ["b − a", *(["task"] if tasks else []), "points [95 %]", "p (Holm)", "detectable"]
+    head += ["reading", *(["gained/lost at each rank"] if details else [])]
     body = []
-    for row in rows[:SHOWN_PAIRS]:
-        found = row.result
-        single = row.value is not None
-        body.append(
-            [
-                f"{row.b} - {row.a}",
-                row.task or "–",
-                f"{row.value:+.4f}" if single else interval(found.estimate if found else None),
-                "–" if row.p is None else f"{row.p:.4f}",
-                "–" if row.p_holm is None else f"{row.p_holm:.4f}",
-                "–" if found is None or found.mde is None else f"{found.mde:.4f}",
-                " ".join(
-                    f"{r}:+{g}/-{x}"
-                    for r, g, x in zip(row.ranks, row.gained or (), row.lost or (), strict=False)
-                ),
-            ]
-        )
-    lines = ["", title, table(head, body), "", *(row.sentence for row in rows[:SHOWN_PAIRS])]
-    if len(rows) > SHOWN_PAIRS:
-        lines.append(f"… and {len(rows) - SHOWN_PAIRS} more pairs: see --json")
+    for row in rows[:SHOWN]:
+        estimate, mde = (row.result.estimate, row.result.mde) if row.result else (None, None)
+        cells = [f"{row.b} − {row.a}", *([row.task or "–"] if tasks else [])]
+        cells += [
+            percent(row.value) if estimate is None else interval(estimate),
+            "–" if row.p_holm is None else show_p(row.p_holm).removeprefix("= "),
+            percent(mde),
+            row.reading,
+        ]
+        gains = zip(row.ranks, row.gained or (), row.lost or (), strict=False)
+        cells += [" ".join(f"{r}:+{g}/−{x}" for r, g, x in gains)] if details else []
+        body.append(cells)
+    lines = ["", title, table(head, body)]
+    levels = [row.result.estimate.level for row in rows if row.result]
+    if levels and levels[0] != 0.95:
+        lines[-1] = lines[-1].replace("[95 %]", f"[{100 * levels[0]:g} %]", 1)
+    if any(row.result is not None and row.result.conditional for row in rows):
+        lines.append("One training run each: conditional on these checkpoints.")
+    if details:
+        lines += ["", *(row.sentence for row in rows[:SHOWN])]
+    else:
+        lines += [row.sentence for row in rows[:SHOWN] if row.result is None and row.value is None]
+    if len(rows) > SHOWN:
+        lines.append(f"… and {len(rows) - SHOWN} more pairs: see --json")
     return lines
 
 
-def aggregate_lines(rows: Sequence[AggregateRow]) -> list[str]:
+def aggregate_lines(rows: Sequence[AggregateRow], *, details: bool = False) -> list[str]:
     """The aggregates over tasks."""
     if not rows:
         return []
-    head = ["all tasks", "AURAC or difference", "how"]
-    body = [
-        [
-            row.a if row.b is None else f"{row.b} - {row.a}",
-            interval(row.estimate),
-            row.estimate.method if row.estimate else f"no aggregate: {row.reason}",
-        ]
-        for row in rows
+    body = []
+    for row in rows:
+        name = row.a if row.b is None else f"{row.b} − {row.a}"
+        how = "" if row.estimate is not None else f"no aggregate: {row.reason}"
+        if details and row.estimate is not None:
+            how = row.estimate.method
+        body.append([name, interval(row.estimate), how])
+    used = 3 if any(row[2] for row in body) else 2
+    return [
+        "",
+        table(["all tasks", "AURAC (%) or points [95 %]", "how"][:used], [r[:used] for r in body]),
     ]
-    return ["", table(head, body)]
 
 
 def best_lines(rows: Sequence[BestRow]) -> list[str]:

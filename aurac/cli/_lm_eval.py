@@ -162,7 +162,7 @@ class LmEvalCommand(GroupedCommand):
             if not isinstance(option, click.Option) or option.hidden:
                 continue
             for each in value if isinstance(value, list) else [value] if value else []:
-                words += [option.opts[0]] if option.is_flag else [option.opts[0], str(each)]
+                words += [option.opts[0], each] if isinstance(each, str) else [option.opts[0]]
         return words
 
 

@@ -1,29 +1,71 @@
-"""`aurac recommend`: the smallest non-inferior rank, and which truncation to use."""
+"""`aurac recommend`: the smallest rank to ship, with its accuracy, size and speed."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._analysis import analyse_sources, analysis_options, best_lines, pair_lines, table
-from aurac.cli.options import print_json
+from aurac.cli._analysis import (
+    NOT_SHOWN,
+    analyse_sources,
+    analysis_options,
+    pair_lines,
+    print_curves,
+    table,
+)
+from aurac.cli._command import GroupedCommand, option_group, parsed
+from aurac.cli.options import folders, print_json, task_names
+from aurac.curves.display import percent, points, seconds, size
+from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from aurac.stats.rows import RecommendRow
+    from collections.abc import Sequence
+
+    from aurac.stats.rows import Analysis, BestRow, RecommendRow, ScoreRow
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
-@click.option(
-    "--delta",
-    "--margin",
-    "margin",
-    type=float,
-    required=True,
-    help="Loss of accuracy that is tolerable, such as 0.02.",
+@option_group(
+    "What a rank has to show; choose before looking",
+    click.option(
+        "--margin",
+        "--delta",
+        "margin",
+        type=float,
+        help="Loss of accuracy against the largest rank that is tolerable, such as 0.02.",
+    ),
+    click.option(
+        "--min-accuracy", type=float, help="Accuracy that it must have at least, such as 0.5."
+    ),
+    click.option("--reference", type=int, help="Rank to compare with; the largest by default."),
+    click.option(
+        "--require-rank",
+        type=int,
+        metavar="R",
+        help="Exit with 4 unless each adapter may be shipped at rank R or a smaller one.",
+    ),
 )
-@click.option("--reference", type=int, help="Rank to compare with; the largest by default.")
+@option_group(
+    "Evaluate adapters until their rank is decided: RUN is an adapter then",
+    click.option("--tasks", "-t", multiple=True, callback=parsed(task_names), help="Task names."),
+    click.option("--until", type=click.Choice(["decided"]), help="Goes with --tasks."),
+    click.option("--budget", help="Most documents of each task, or a time such as 30min."),
+    click.option("--out", "-o", type=click.Path(), help="Run folder."),
+    click.option("--ranks", default="pow2", show_default=True, help="pow2, all, or 1,2,4."),
+    click.option("--num-fewshot", "-f", type=click.IntRange(min=0), help="Examples in a prompt."),
+    click.option("--base", help="Base model. Default: what the adapter records."),
+    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps."),
+    click.option(
+        "--data",
+        multiple=True,
+        callback=parsed(folders),
+        help="TASK=FOLDER with local splits.",
+    ),
+)
 @analysis_options
 def recommend(
     *,
@@ -32,58 +74,209 @@ def recommend(
     groups: tuple[str, ...],
     as_json: bool,
     details: bool,
+    require_rank: int | None,
+    tasks: list[str],
+    until: str | None,
     **options: Any,
-) -> None:
-    """The smallest rank that is non-inferior to the full one at the margin DELTA.
+) -> int:
+    """The smallest rank of each adapter that you can ship, and which adapter.
 
-    A fixed sequence of one-sided paired tests from the rank below the reference downward. Choose
-    DELTA before looking: the test's error rate holds for one that was.
+    A rank is recommended where one-sided paired tests show that it loses less than --margin against
+    the largest rank, where its accuracy is shown to be --min-accuracy at least, or both: from the
+    largest rank downward, up to the first that fails. The error rate of the tests (--alpha) holds
+    for numbers that were chosen before looking.
 
     \b
-    aurac recommend runs/gsm8k --delta 0.02
+    aurac recommend runs/gsm8k --margin 0.02
+    aurac recommend runs/gsm8k --min-accuracy 0.45
+    aurac recommend runs/gate --margin 0.03 --require-rank 8    # a CI gate: exit code 0 or 4
+    aurac recommend my_adapter --tasks gsm8k --margin 0.02 --until decided
     """  # noqa: D301 - click's mark for lines that stay as they are
+    run = {name: options.pop(name) for name in _OF_RUNS}
+    if tasks or until:
+        if require_rank is not None:
+            raise UsageError("--require-rank with --until", fix="give it to the finished run")
+        return _evaluate(sources, tasks, until, run, options, as_json=as_json)
+    if options["margin"] is None and options["min_accuracy"] is None:
+        raise UsageError("nothing to recommend by", expected="--margin, --min-accuracy, or both")
+    result = analyse_sources(sources, metric, groups, **options)
+    failing = _failing(result, require_rank)
+    if as_json:
+        content = _content(result, details=details)
+        print_json(content if failing is None else {"shown": not failing, **content})
+    else:
+        _print(result, details=details)
+        if failing is not None:
+            click.echo("\n" + _gate(failing, require_rank))
+    return NOT_SHOWN if failing else 0
+
+
+_OF_RUNS = ("budget", "out", "ranks", "num_fewshot", "base", "device", "data")
+
+
+def _evaluate(
+    checkpoints: tuple[str, ...],
+    tasks: list[str],
+    until: str | None,
+    run: dict[str, Any],
+    options: dict[str, Any],
+    *,
+    as_json: bool,
+) -> int:
+    """Evaluate adapters rank by rank until the smallest non-inferior rank is known."""
+    from aurac.cli._compare_text import show_comparison
+    from aurac.cli.compare import decided
+    from aurac.runs.finished import Request
+
+    if not tasks or until is None or options["margin"] is None:
+        raise UsageError(
+            "--tasks, --until and --margin go together",
+            expected="aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided",
+        )
+    for name in ("reference", "min_accuracy"):
+        if options[name] is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} with --until",
+                expected="the largest of --ranks as the reference, and a margin",
+            )
+    budget, out = run.pop("budget"), run.pop("out")
+    request = Request.of(checkpoints, tasks, out, **run)
+    command = shlex.join(["aurac", *sys.argv[1:]])
+    asked = {"until": until, "margin": options["margin"], "budget": budget}
+    done = decided(request, command, ranks=True, alpha=options["alpha"], **asked)
+    show_comparison(done, as_json=as_json)
+    return 3 if done.failures else 0
+
+
+def _failing(result: Analysis, required: int | None) -> list[RecommendRow] | None:
+    """The adapters that may not be shipped at the required rank; None where none is required."""
+    if required is None:
+        return None
+    own = [row for row in result.recommended if not row.other]
+    return [row for row in own if row.rank is None or row.rank > required]
+
+
+def _gate(failing: Sequence[RecommendRow], required: int | None) -> str:
+    if not failing:
+        return f"Every adapter may be shipped at rank {required} or a smaller one."
+    names = ", ".join(f"{row.label} on {row.task}" if row.task else row.label for row in failing)
+    return f"Not shown to be good enough at rank {required}: {names}."
+
+
+def _shipped(result: Analysis) -> list[tuple[RecommendRow, BestRow | None]]:
+    """For each task what to ship: the leader, whose tests allow for its having been picked."""
+    leaders = {row.task: row for row in result.best if row.recommended is not None}
+    chosen: list[tuple[RecommendRow, BestRow | None]] = []
+    for task in dict.fromkeys(row.task for row in result.recommended):
+        best = leaders.get(task)
+        own = [row for row in result.recommended if row.task == task and not row.other]
+        if best is not None and best.recommended is not None:
+            chosen.append((best.recommended, best))
+        elif len(own) == 1:
+            chosen.append((own[0], None))
+    return chosen
+
+
+def _content(result: Analysis, *, details: bool) -> dict[str, Any]:
     from aurac.stats.comparisons import truncation_advice
 
-    found = analyse_sources(sources, metric, groups, **options)
-    if as_json:
-        content = found.to_dict(details=details)
-        kept = ["recommended", *(["variants", "pairs"] if details else [])]
-        shown = {name: content[name] for name in kept}
-        if details:
-            shown["best"] = content["best"]
-            shown["truncations"] = [one.to_dict() for one in truncation_advice(found)]
-        print_json(shown)
-        return
-    lines: list[str] = []
-    for row in found.recommended:
-        lines += [row.sentence, *_steps(row), ""]
-    lines += [*best_lines(found.best)[1:], ""] if found.best else []
-    lines += pair_lines(found.variants, "Which truncation to use for this adapter, paired")
-    advice = truncation_advice(found)
+    content = result.to_dict(details=details)
+    names = ["recommended", *(["variants", "pairs", "best"] if details else [])]
+    shown = {name: content[name] for name in names}
+    shown["ship"] = [
+        {
+            "task": row.task,
+            "adapter": row.adapter,
+            "rank": row.rank,
+            **row.shipped(),
+            "alpha": row.alpha,
+            "candidates": list(best.candidates) if best else [row.adapter],
+        }
+        for row, best in _shipped(result)
+    ]
+    if details:
+        shown["truncations"] = [one.to_dict() for one in truncation_advice(result)]
+    return shown
+
+
+def _print(result: Analysis, *, details: bool) -> None:
+    from aurac.stats.comparisons import truncation_advice
+
+    lines = [_sentence(row, best) for row, best in _shipped(result)]
+    click.echo("\n".join([*lines, ""] if lines else []))
+    _print_ranks(result)
+    lines = []
+    for row in result.recommended:
+        lines += [row.sentence] if details or not row.other else []
+        lines += [*_tests(row), ""] if details else []
+    if details:
+        title = "Which truncation to use for this adapter, paired"
+        lines += pair_lines(result.variants, title, details=True)
+        lines += [row.sentence for row in result.pairs if row.survives is not None]
+    advice = truncation_advice(result)
     lines += ["", *(one.sentence for one in advice)] if advice else []
-    settled = [row for row in found.pairs if row.survives is not None]
-    lines += ["", *(row.sentence for row in settled)] if settled else []
-    click.echo("\n".join(lines).rstrip())
+    click.echo("\n" + "\n".join(lines).strip("\n"))
 
 
-def _steps(row: RecommendRow) -> list[str]:
+def _sentence(row: RecommendRow, best: BestRow | None) -> str:
+    """What to ship on one task."""
+    where = f" on {row.task}" if row.task else ""
+    if row.rank is None:
+        return f"Ship nothing yet{where}: no rank of {row.label} passes."
+    shown = row.shipped()
+    full = f" ({percent(shown['full_accuracy'])} % at rank {shown['full_rank']})"
+    facts = [f"accuracy {percent(shown['accuracy'])} %" + full * (row.rank != shown["full_rank"])]
+    facts += [size(shown["bytes"])] if shown["bytes"] else []
+    facts += [f"{seconds(shown['seconds_per_document'])} a document"] * bool(row.seconds)
+    text = f"Ship {row.adapter} at rank {row.rank}{where}: {', '.join(facts)}."
+    if row.result is not None and row.rank == row.result.reference:
+        text += f" No smaller rank is shown to stay within {points(row.result.margin)} of it."
+    if best is not None and len(best.candidates) > 1:
+        text += f" The best adapter may be any of {', '.join(best.candidates)}."
+    return text
+
+
+def _print_ranks(result: Analysis) -> None:
+    rows = {(row.task, row.label): row for row in result.recommended}
+
+    def extra(score: ScoreRow) -> dict[str, str]:
+        row = rows[score.task, score.label]
+        shown = row.shipped()
+        columns = {
+            "use rank": "–" if row.rank is None else f"{row.rank} of {max(row.accuracy)}",
+            "accuracy": percent(shown["accuracy"]),
+        }
+        if any(one.sizes for one in rows.values()):
+            columns["size"] = size(shown["bytes"])
+        if any(one.seconds for one in rows.values()):
+            columns["a document"] = seconds(shown["seconds_per_document"])
+        return columns
+
+    title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"
+    print_curves(result.scores, result, title=title, extra=extra, ranks=False)
+
+
+def _tests(row: RecommendRow) -> list[str]:
     if row.result is None:
         return []
-    head = ["rank", "loss", "upper bound", "within delta", "documents that change", "delta needed"]
+    tests = row.result.tests
+    head = ["rank", "loss", "upper bound", "within margin", "documents that change"]
     body = [
         [
-            str(step.rank),
-            f"{step.loss:+.4f}",
-            f"{step.upper:.4f}",
-            ("yes" if step.passed else "no") if step.tested else "not tested",
-            f"{step.flip_rate:.1%}",
-            f"{step.margin_needed:.4f}",
+            str(test.rank),
+            percent(test.loss),
+            percent(test.upper, 2),
+            ("yes" if test.passed else "no") if test.tested else "not tested",
+            f"{percent(test.flip_rate)} %",
+            percent(test.margin_needed, 2),
         ]
-        for step in row.result.tests
+        for test in tests
     ]
-    steps = row.result.tests
-    methods = dict.fromkeys(step.method for step in steps)
-    each, joint = 1.0 - row.alpha, max(0.0, 1.0 - row.alpha * len(steps))
-    note = f"(each upper bound holds by itself at {each:.3g}, all {len(steps)} at {joint:.3g})"
-    together = [note] if len(steps) > 1 else []
-    return [table(head, body), *together, *(f"({method})" for method in methods)]
+    each, joint = 1.0 - row.alpha, max(0.0, 1.0 - row.alpha * len(tests))
+    note = (
+        f"(each upper bound holds by itself at {100 * each:.3g} %, "
+        f"all {len(tests)} at {100 * joint:.3g} %)"
+    )
+    methods = dict.fromkeys(test.method for test in tests)
+    shown = table([*head, "margin needed"], body)
+    return ["In points:", shown, *([note] if len(tests) > 1 else []), *(f"({m})" for m in methods)]

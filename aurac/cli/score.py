@@ -7,25 +7,42 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli._analysis import (
+    NOT_SHOWN,
     aggregate_lines,
     analyse_sources,
     analysis_options,
     best_lines,
     pair_lines,
+    print_curves,
     read_sources,
-    score_lines,
+    score_notes,
 )
+from aurac.cli._command import GroupedCommand, option_group
 from aurac.cli.options import print_json
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from aurac.stats.margins import MarginTest
+    from aurac.stats.rows import Analysis
 
-NOT_SHOWN = 4  # exit code of a margin test that does not show what was asked
 
-
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
+@option_group(
+    "A margin test between two adapters, and nothing else",
+    click.option(
+        "--non-inferior", metavar="ADAPTER", help="Is ADAPTER less than --margin worse than --to?"
+    ),
+    click.option(
+        "--equivalent", metavar="ADAPTER", help="Do ADAPTER and --to differ by less than --margin?"
+    ),
+    click.option("--to", "reference", metavar="ADAPTER", help="The one that it is compared with."),
+    click.option(
+        "--margin",
+        type=float,
+        help="Difference in AURAC that does not matter, such as 0.02, chosen before looking.",
+    ),
+)
 @analysis_options
 @click.option(
     "--delta",
@@ -33,22 +50,7 @@ NOT_SHOWN = 4  # exit code of a margin test that does not show what was asked
     type=float,
     default=0.02,
     show_default=True,
-    help="Loss a smaller rank may have.",
-)
-@click.option(
-    "--non-inferior",
-    "non_inferior",
-    metavar="ADAPTER",
-    help="Test that ADAPTER is less than --margin worse than --to, and nothing else.",
-)
-@click.option(
-    "--equivalent",
-    metavar="ADAPTER",
-    help="Test that ADAPTER and --to differ by less than --margin, and nothing else.",
-)
-@click.option("--to", "reference", metavar="ADAPTER", help="The adapter that it is compared with.")
-@click.option(
-    "--margin", type=float, help="Difference in AURAC that does not matter, chosen before looking."
+    help="Loss of accuracy that a smaller rank may have.",
 )
 @click.option(
     "--weigh", default="tasks", show_default=True, help="Aggregates by 'tasks' or 'documents'."
@@ -85,19 +87,24 @@ def score(
     if any(value is not None for value in (*question.values(), reference, margin)):
         rows = _margin_tests(sources, metric, groups, question, reference, margin, options)
         return _print_margin_tests(rows, as_json=as_json)
-    found = analyse_sources(sources, metric, groups, margin=rank_margin, **options)
+    result = analyse_sources(sources, metric, groups, margin=rank_margin, **options)
     if as_json:
-        print_json(found.to_dict(details=details))
-        return None
-    lines = score_lines(found.scores, found.level)
-    lines += pair_lines(
-        found.pairs, f"Paired differences of AURAC {found.axis} on the same documents"
-    )
-    lines += aggregate_lines(found.aggregates)
-    lines += best_lines(found.best)
-    lines += ["", "Smallest non-inferior rank", *(row.sentence for row in found.recommended)]
-    click.echo("\n".join(lines))
+        print_json(result.to_dict(details=details))
+    else:
+        _print(result, details=details)
     return None
+
+
+def _print(result: Analysis, *, details: bool) -> None:
+    print_curves(result.scores, result)
+    lines = score_notes(result.scores, result.axis, details=details)
+    title = f"Paired differences of AURAC {result.axis} on the same documents"
+    lines += pair_lines(result.pairs, title, details=details)
+    lines += aggregate_lines(result.aggregates, details=details)
+    lines += best_lines(result.best)
+    own = [row.sentence for row in result.recommended if details or not row.other]
+    lines += ["", "Smallest non-inferior rank", *own]
+    click.echo("\n" + "\n".join(lines).strip("\n"))
 
 
 def _margin_tests(
@@ -118,14 +125,14 @@ def _margin_tests(
             expected="--non-inferior ADAPTER or --equivalent ADAPTER, with --to ADAPTER and "
             "--margin FRACTION",
         )
-    found = read_sources(sources, metric, groups, options["cluster"])
+    curves = read_sources(sources, metric, groups, options["cluster"])
     ((name, adapter),) = asked
     return margin_tests(
-        found.curves,
+        curves.curves,
         adapter,
         reference,
         margin=margin,
-        groups=found.groups,
+        groups=curves.groups,
         equivalent=name == "equivalent",
         **{key: options[key] for key in ("alpha", "axis", "support")},
     )

@@ -21,34 +21,34 @@ def check_ranks(ranks: Iterable[Any]) -> list[int]:
     Raises:
         CurveError: One that is not a whole number, is below 1, or appears twice.
     """
-    found: list[int] = []
-    for given in ranks:
-        rank = whole_rank(given)
+    checked: list[int] = []
+    for value in ranks:
+        rank = whole_rank(value)
         if rank < 1:
             raise CurveError(
                 f"rank {rank}",
                 expected="ranks from 1 up (rank 0 is the base model: give it as baseline)",
             )
-        if rank in found:
+        if rank in checked:
             raise CurveError(f"rank {rank} appears twice", expected="different ranks")
-        found.append(rank)
-    if not found:
+        checked.append(rank)
+    if not checked:
         raise CurveError("no ranks", expected="at least one rank")
-    return found
+    return checked
 
 
-def whole_rank(given: Any) -> int:
+def whole_rank(value: Any) -> int:
     """A rank as a Python int; a string of digits is one, since JSON has no other keys.
 
     Raises:
         CurveError: It is not a whole number.
     """
-    if isinstance(given, str) and given.strip().isdigit():
-        return int(given)
-    number = isinstance(given, (Integral, Real)) and not isinstance(given, (bool, np.bool_))
-    if not number or not float(given).is_integer():
-        raise CurveError(f"rank {given!r}", expected="a whole number")
-    return int(given)
+    if isinstance(value, str) and value.strip().isdigit():
+        return int(value)
+    number = isinstance(value, (Integral, Real)) and not isinstance(value, (bool, np.bool_))
+    if not number or not float(value).is_integer():
+        raise CurveError(f"rank {value!r}", expected="a whole number")
+    return int(value)
 
 
 def first_duplicate(labels: Sequence[str]) -> str:

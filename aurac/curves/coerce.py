@@ -11,7 +11,7 @@ from aurac.curves.checks import is_missing, whole_rank
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 
-_ROW_LABELS = ("adapter", "task", "metric", "method", "base", "basis", "rescale", "seed")
+_ROW_LABELS = ("adapter", "task", "metric", "method", "base", "basis", "rescale", "seed", "role")
 
 
 def as_curve(source: Any) -> Curve:

@@ -52,6 +52,9 @@ class Curve:
         baseline: Accuracy of the base (rank 0), a fraction; never part of AURAC.
         missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
         sizes: ``rank -> bytes`` of the adapter truncated there.
+        seconds: ``rank -> wall seconds for a document`` as measured there.
+        role: "default", "published" (as the method is published, where that is not the default) or
+            "extra".
     """
 
     ranks: tuple[int, ...]
@@ -73,6 +76,8 @@ class Curve:
     baseline: float | None = None
     missing: Mapping[int, str] = field(default_factory=dict)
     sizes: Mapping[int, int] = field(default_factory=dict)
+    seconds: Mapping[int, float] = field(default_factory=dict)
+    role: str | None = None
 
     def __post_init__(self) -> None:
         """Validate and sort.
@@ -93,6 +98,7 @@ class Curve:
             self._set(baseline=float(fractions([self.baseline], "baseline")[0]))
         self._set(missing=MappingProxyType({int(r): str(w) for r, w in self.missing.items()}))
         self._set(sizes=MappingProxyType({int(r): int(b) for r, b in self.sizes.items()}))
+        self._set(seconds=MappingProxyType({int(r): float(s) for r, s in self.seconds.items()}))
         if self.outcomes is not None:
             self._set_outcomes(self.outcomes, order)
         self._check_documents()
@@ -101,8 +107,8 @@ class Curve:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def _set_outcomes(self, given: Any, order: NDArray[np.intp]) -> None:
-        outcomes = _outcome_array(given)
+    def _set_outcomes(self, values: Any, order: NDArray[np.intp]) -> None:
+        outcomes = _outcome_array(values)
         if outcomes.shape[0] != len(self.ranks):
             raise CurveError(
                 f"outcomes of shape {outcomes.shape} for {len(self.ranks)} ranks",
@@ -241,14 +247,14 @@ class Curve:
         return replace(self, **changed)
 
 
-def _outcome_array(given: Any) -> NDArray[np.float64]:
+def _outcome_array(values: Any) -> NDArray[np.float64]:
     """(K, n) float64, owned or read-only, checked; a read-only float64 array is not copied."""
-    refuse_masked(given, "document scores")
-    if isinstance(given, np.ndarray):
-        frozen = given.dtype == np.float64 and not given.flags.writeable
-        array = given if frozen else np.array(given, dtype=np.float64)
+    refuse_masked(values, "document scores")
+    if isinstance(values, np.ndarray):
+        frozen = values.dtype == np.float64 and not values.flags.writeable
+        array = values if frozen else np.array(values, dtype=np.float64)
     else:
-        array = _stack(given)
+        array = _stack(values)
     if array.ndim != 2:
         raise CurveError(f"outcomes of shape {array.shape}", expected="(ranks, documents)")
     if array.shape[1] == 0:

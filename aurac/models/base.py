@@ -44,7 +44,8 @@ class Base:
 class LoadedBase:
     """A base model in memory: `model` in eval mode without gradients, and its tokenizer.
 
-    `device_map` says which part lies where, of a model that was spread over several devices.
+    `device_map` says which part lies where, of a model that was spread over several devices;
+    `tokenizer_sha256` which tokenizer it is, where it is not the base's own.
     """
 
     name: str
@@ -55,6 +56,7 @@ class LoadedBase:
     dtype: str
     device: str
     device_map: dict[str, str] | None = None
+    tokenizer_sha256: str | None = None
 
 
 def resolve_base(name: str) -> Base:

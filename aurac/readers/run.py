@@ -130,7 +130,7 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
         RunFolderError: Not JSON, another schema, or a cell that is missing or damaged.
     """
     results = Results.read(folder)
-    reader = _CurveReader(folder, results)
+    reader = CurveReader(folder, results)
     rows = sorted(results.curves, key=lambda row: not row.default)
     curves = [reader.curve(row, metric or row.metric) for row in rows if _has_a_point(row)]
     if not curves:
@@ -149,11 +149,11 @@ def _has_a_point(row: CurveRecord) -> bool:
     return False
 
 
-class _CurveReader:
+class CurveReader:
     """Makes curves of a run's cells; equal labels become the same tuple, to be joined quickly."""
 
     def __init__(self, folder: Path, results: Results) -> None:
-        self._results, self._cells = results, StoredCells(folder, results)
+        self._results, self.cells = results, StoredCells(folder, results)
         self._seeds = {adapter.name: adapter.seed for adapter in results.adapters}
         self._seen: dict[tuple[str, ...], tuple[str, ...]] = {}
 
@@ -168,13 +168,13 @@ class _CurveReader:
         plain = as_curve({**row.to_dict(), "seed": seed, "metric": metric})
         if not all(row.files(rank) for rank in plain.ranks):
             return plain
-        points = {rank: self._cells.read(row.task, row.files(rank)) for rank in plain.ranks}
+        points = {rank: self.cells.read(row.task, row.files(rank)) for rank in plain.ranks}
         _check_alike(plain.label, points)
         first = points[plain.ranks[0]]
         several = len(first) > 1
         ids = [f"{i}:{d.id}" if several else d.id for i, c in enumerate(first) for d in c.documents]
         strata = [str(i) for i, cell in enumerate(first) for _ in cell.documents]
-        labels = ("adapter", "task", "method", "base", "basis", "rescale")
+        labels = ("adapter", "task", "method", "base", "basis", "rescale", "role")
         try:
             return Curve.from_outcomes(
                 plain.ranks,
@@ -189,6 +189,10 @@ class _CurveReader:
                 baseline=plain.baseline,
                 missing=plain.missing,
                 sizes=plain.sizes,
+                seconds={
+                    rank: sum(cell.seconds for cell in cells) / max(len(ids), 1)
+                    for rank, cells in points.items()
+                },
                 **{name: getattr(plain, name) for name in labels},
             )
         except RunFolderError:
@@ -205,7 +209,7 @@ class _CurveReader:
         The labels stand with the documents, not in the cells: they change no answer, so that a
         finished run can be clustered by another field without computing anything again.
         """
-        content = self._cells.documents(task) if self._results.task(task).cluster else None
+        content = self.cells.documents(task) if self._results.task(task).cluster else None
         if content is None:
             return None
         labels = dict(zip(content.doc_ids, content.clusters or (), strict=True))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from aurac.errors import CurveError
-from aurac.report.documents import cell, changes, with_outcomes
+from aurac.readers.run import recipe_groups, regrouped
+from aurac.report.documents import changes, outcomes, seeds_of
 from aurac.report.escape import one_line
 from aurac.report.model import (
     ALPHA,
-    DELTA,
-    MANY_TASKS,
     CurveRow,
     Interval,
     Run,
@@ -24,150 +23,117 @@ from aurac.report.model import (
     labelled,
     ordered,
 )
-from aurac.report.tables import percent
-from aurac.stats.analysis import leaders, paired_family
-from aurac.stats.groups import check_groups
+from aurac.runs.schema import Areas
+from aurac.stats import non_inferior_rank
+from aurac.stats.analysis import leaders, paired_family, score_group
+from aurac.stats.groups import check_groups, group_of, together
+from aurac.stats.mean import Layout
+from aurac.stats.paired import compare
+from aurac.stats.rows import Options
+from aurac.stats.seeds import mean_of_seeds
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from aurac.curves.curve import Curve
     from aurac.report.documents import Changes
     from aurac.stats import NonInferiorRank
-    from aurac.stats.groups import RecipeGroup
     from aurac.stats.mean import Estimate
     from aurac.stats.rows import BestRow, PairRow
 
-
 Groups = Mapping[str, Sequence[str]]
-_T = TypeVar("_T")
+Tested = tuple[CurveRow, "NonInferiorRank"]
+_LEVEL = 0.95
+_PAIRED = 5
+_GROUP_CURVES = 4
 
 
 def pooled(run: Run, groups: Groups | None = None) -> Run:
-    """The run with one curve for each arm in place of its checkpoints' curves.
+    """The run with one curve for each group of training seeds in place of its checkpoints' curves.
 
-    An arm whose checkpoints cannot be pooled (a missing rank, other documents, no documents) is
+    A group whose checkpoints cannot be pooled (a missing rank, other documents, no documents) is
     left as it is, and the run's notes say why.
 
     Args:
         run: What was measured.
-        groups: ``arm name -> adapter names``; added to the arms that the recipes tell of.
+        groups: ``group name -> adapter names``; added to the groups that the recipes tell of.
 
     Raises:
         CurveError: A group names an adapter that the run does not have, or one twice.
     """
-    arms = _recipe_groups(run, groups or {})
-    if not arms:
-        return run
+    check_groups(groups or {}, (adapter.name for adapter in run.adapters))
+    recipes = regrouped(recipe_groups(run.adapters, run.groups), groups or {})
     curves, notes = list(run.curves), list(run.notes)
-    for name, members in arms.items():
-        others = {curve.adapter for curve in run.curves} - set(members)
-        shown = name if name not in others else f"{name} ({len(members)} seeds)"
-        for same in _alike(curves, members):
+    for name, adapters in recipes.items():
+        if len(adapters) < 2:
+            continue
+        others = {curve.adapter for curve in run.curves} - set(adapters)
+        shown = name if name not in others else f"{name} ({len(adapters)} seeds)"
+        for members in _alike(curves, adapters):
             try:
-                row = _arm_row(shown, same, len(members))
+                row = _pool(shown, members, len(adapters))
             except CurveError as error:
-                where = f"{one_line(name)} on {one_line(same[0].task)}"
+                where = f"{one_line(name)} on {one_line(members[0].task)}"
                 notes.append(f"The seeds of {where} are not pooled: {one_line(error)}.")
                 continue
-            at = curves.index(same[0])
-            curves[at] = row
-            curves = [curve for curve in curves if curve not in same[1:]]
+            ids = {member.id for member in members[1:]}
+            task = row.task
+            curves = [
+                row if curve is members[0] else curve
+                for curve in curves
+                if curve.task != task or curve.id not in ids
+            ]
     return replace(run, curves=labelled(curves), notes=tuple(notes))
 
 
-def _recipe_groups(run: Run, said: Groups) -> dict[str, list[str]]:
-    from aurac.readers.run import recipe_groups, regrouped
-    from aurac.runs.schema import AdapterRecord
-
-    check_groups(said, (str(adapter.get("name")) for adapter in run.adapters))
-    adapters = [msgspec.convert(dict(adapter), AdapterRecord) for adapter in run.adapters]
-    found = regrouped(recipe_groups(adapters, run.groups), said)
-    return {name: members for name, members in found.items() if len(members) > 1}
-
-
-def _alike(curves: Sequence[CurveRow], members: Sequence[str]) -> list[list[CurveRow]]:
-    """The members' curves, those of one task and inference together."""
-    found: dict[tuple[str, ...], list[CurveRow]] = {}
+def _alike(curves: Sequence[CurveRow], adapters: Sequence[str]) -> list[list[CurveRow]]:
+    """The adapters' curves, those of one task and truncation together."""
+    alike: dict[tuple[str, ...], list[CurveRow]] = {}
     for curve in curves:
-        if curve.adapter in members:
+        if curve.adapter in adapters:
             key = (curve.task, curve.metric, curve.basis, curve.rescale, curve.role)
-            found.setdefault(key, []).append(curve)
-    return list(found.values())
+            alike.setdefault(key, []).append(curve)
+    return list(alike.values())
 
 
-def _arm_row(name: str, same: Sequence[CurveRow], expected: int) -> CurveRow:
-    if len(same) != expected:
-        raise CurveError(f"{len(same)} of {expected} checkpoints were measured")
-    arm = _arm(name, same)
-    if arm.gap:
-        raise CurveError(arm.gap)
-    first = same[0]
-    points = [over_rank(arm, rank) for rank in arm.ranks]
-    from aurac.curves.area import drops
-    from aurac.curves.curve import Curve
-    from aurac.stats.analysis import estimate_group
+def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
+    """The mean of the members over documents and seeds."""
+    if len(members) != expected:
+        raise CurveError(f"{len(members)} of {expected} checkpoints were measured")
+    curves = []
+    for member in members:
+        curve = seeds_of(member)
+        if curve is None:
+            raise CurveError(f"the stored documents of {member.adapter} are missing or damaged")
+        curves += curve
+    group = group_of(curves)
+    score = score_group(group, Options())
+    if score.reason or score.log2 is None or score.linear is None or score.mean is None:
+        raise CurveError(score.reason or "no AURAC")
+    points = [mean_of_seeds(group.scores(rank), group.layout, _LEVEL) for rank in group.ranks]
 
-    areas = {axis: _interval_of(estimate_group(arm, axis, 0.95)) for axis in ("log2", "linear")}
-    return replace(
+    def shared(column: str) -> tuple[int | None, ...]:
+        each = zip(*(getattr(member, column) for member in members), strict=True)
+        return tuple(values[0] if len(set(values)) == 1 else None for values in each)
+
+    first = members[0]
+    return msgspec.structs.replace(
         first,
-        id=f"{name} · {first.inference} · {first.task}",
+        id=f"{name} · {first.basis} · {first.rescale} · {first.task}",
         adapter=name,
-        method=_shared([curve.method for curve in same]),
-        accuracy=arm.accuracy,
-        low=tuple(point.low for point in points),
-        high=tuple(point.high for point in points),
-        parameters=tuple(_shared(list(column)) for column in _columns(same, "parameters")),
-        bytes=tuple(_shared(list(column)) for column in _columns(same, "bytes")),
+        method=first.method if len({member.method for member in members}) == 1 else None,
+        accuracy=score.accuracy,
+        accuracy_low=tuple(point.low for point in points),
+        accuracy_high=tuple(point.high for point in points),
+        parameters=shared("parameters"),
+        bytes=shared("bytes"),
         cells={},
-        log2=areas["log2"],
-        linear=areas["linear"],
-        mean=float(np.mean(arm.accuracy)),
-        drops=drops(Curve(arm.ranks, arm.accuracy)),
+        score=Areas(log2=_interval(score.log2), linear=_interval(score.linear), mean=score.mean),
+        drops=list(score.drops),
         seed=None,
-        members=tuple(same),
+        members=tuple(members),
     )
 
 
-def _arm(name: str, same: Sequence[CurveRow]) -> RecipeGroup:
-    from aurac.stats.groups import gather
-
-    curves = []
-    for row in same:
-        curve = with_outcomes(row)
-        if curve is None:
-            raise CurveError(f"the stored documents of {row.adapter} are missing or damaged")
-        curves.append(replace(curve, adapter=name))
-    return gather(curves, {name: [name]})[0]
-
-
-def over_rank(arm: RecipeGroup, rank: int) -> Estimate:
-    """Accuracy at one rank, for another draw of documents and seeds."""
-    from aurac.stats.seeds import mean_of_seeds
-
-    return mean_of_seeds(arm.scores(rank), arm.layout, 0.95)
-
-
-def _columns(same: Sequence[CurveRow], name: str) -> list[tuple[int | None, ...]]:
-    return list(zip(*(getattr(curve, name) for curve in same), strict=True))
-
-
-def _shared(values: Sequence[_T]) -> _T | None:
-    return values[0] if len(set(values)) == 1 else None
-
-
-def _interval_of(found: Estimate) -> Interval:
-    return Interval(found.value, found.se, found.low, found.high)
-
-
-def seeds_of(curve: CurveRow) -> list[Curve] | None:
-    """The curve's checkpoints with their documents; None where any of them has none."""
-    found = [with_outcomes(row) for row in curve.members or (curve,)]
-    known = [one for one in found if one is not None]
-    return known if len(known) == len(found) else None
-
-
-_LEVEL = 0.05
+def _interval(estimate: Estimate) -> Interval:
+    return Interval(**estimate.to_dict())  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -189,45 +155,50 @@ class Difference:
     method: str
 
     @property
-    def certain(self) -> bool:
+    def significant(self) -> bool:
         """Whether the difference is significant, after Holm."""
-        return self.adjusted is not None and self.adjusted <= _LEVEL
-
-    @property
-    def sentence(self) -> str:
-        """The difference in points with its interval."""
-        text = f"{percent(self.value)} points"
-        if self.low is None or self.high is None:
-            return text
-        return f"{text} (paired 95 % interval {percent(self.low)} to {percent(self.high)})"
+        return self.adjusted is not None and self.adjusted <= ALPHA
 
 
 class Paired:
     """The paired differences of a run.
 
     They are rows of the whole analysis, and adjusted within all of it: every pair of adapters (or
-    arms of several seeds) over all the tasks is one family for Holm, every pair of truncations of
-    one adapter another.
+    groups of seeds) over all the tasks is one family for Holm, every pair of truncations of one
+    adapter another.
 
     Args:
         run: What was measured.
-        delta: The margin of the leaders' non-inferior ranks.
+        margin: Of the leaders' non-inferior ranks.
 
     Attributes:
         leaders: For each task the adapter with the largest AURAC, allowing for its having been
             picked; tasks with a single adapter are not there.
     """
 
-    def __init__(self, run: Run, delta: float = DELTA) -> None:
+    def __init__(self, run: Run, margin: float) -> None:
         self.run = run
-        pairs, self.leaders = _family(run, delta)
+        self.leaders: dict[str | None, BestRow] = {}
+        pairs: list[PairRow] = []
+        curves, groups = [], {}
+        for row in sorted(run.curves, key=lambda curve: not curve.is_default):
+            seeds = seeds_of(row) or []
+            if row.members:
+                groups[row.adapter] = [row.adapter]
+            curves += [replace(seed, adapter=row.adapter) for seed in seeds]
+        try:
+            if curves:
+                pairs = paired_family(curves, groups=groups)
+                self.leaders = leaders(curves, pairs, groups=groups, margin=margin)
+        except CurveError:  # curves that do not fit together: nothing is compared
+            pairs = []
         self._known = {(p.a, p.b, p.task): p for p in pairs if p.result is not None}
 
     def between(self, first: CurveRow, second: CurveRow) -> Difference | None:
         """`first` minus `second`, two adapters or two truncations of one; None where not paired."""
         a, b = first.adapter, second.adapter
         if a == b:
-            a, b = f"{a} · {first.inference}", f"{b} · {second.inference}"
+            a, b = (f"{c.adapter} · {c.basis} · {c.rescale}" for c in (first, second))
         straight = self._known.get((b, a, first.task))
         row = straight or self._known.get((a, b, first.task))
         if row is None or row.result is None:
@@ -250,7 +221,7 @@ class Paired:
         )
 
     def against_best(self, task: str, most: int) -> list[Difference]:
-        """The best default curve of a task against the next ones and its own other inferences.
+        """The best default curve of a task against the next ones and its own other truncations.
 
         Args:
             task: One of the run's.
@@ -266,117 +237,73 @@ class Paired:
         return [pair for pair in pairs if pair is not None]
 
 
-def _family(run: Run, delta: float) -> tuple[list[PairRow], dict[str | None, BestRow]]:
-    """Every pair of the run, b - a, and the leader of each task."""
-    curves, groups = [], {}
-    for row in sorted(run.curves, key=lambda curve: not curve.is_default):
-        seeds = seeds_of(row) or []
-        if row.members:
-            groups[row.adapter] = [row.adapter]
-            seeds = [replace(seed, adapter=row.adapter) for seed in seeds]
-        curves += seeds
-    if not curves:
-        return [], {}
-    try:
-        pairs = paired_family(curves, groups=groups)
-        return pairs, leaders(curves, pairs, groups=groups, margin=delta)
-    except CurveError:  # curves that do not fit together: nothing is compared
-        return [], {}
-
-
-def certificate(
-    curve: CurveRow, delta: float = DELTA, alpha: float = ALPHA
-) -> NonInferiorRank | None:
+def rank_tests(curve: CurveRow, margin: float, alpha: float) -> NonInferiorRank | None:
     """The non-inferiority tests of a curve; None without documents or with a single rank."""
-    from aurac.stats import non_inferior_rank
-
     seeds = seeds_of(curve)
     if not seeds or len(curve.ranks) < 2 or any(c.ranks != curve.ranks for c in seeds):
         return None
     try:
-        return non_inferior_rank([one.at(one.ranks) for one in seeds], margin=delta, alpha=alpha)
+        return non_inferior_rank([one.at(one.ranks) for one in seeds], margin=margin, alpha=alpha)
     except CurveError:
         return None
 
 
-def joint_bounds(
-    found: Sequence[tuple[CurveRow, NonInferiorRank | None]],
-) -> dict[str, dict[int, float]]:
+def _joint_bounds(tests: Sequence[Tested]) -> dict[str, dict[int, float]]:
     """Curve id → rank → upper bound on the loss, all together at 95 % (Bonferroni)."""
-    known = [(curve, one) for curve, one in found if one is not None]
-    tests = sum(len(one.tests) for _, one in known)
+    number = sum(len(test.tests) for _, test in tests)
     bounds = {}
-    for curve, one in known:
-        joint = certificate(curve, one.margin, ALPHA / tests)
-        bounds[curve.id] = {test.rank: test.upper for test in joint.tests} if joint else {}
+    for curve, test in tests:
+        joint = rank_tests(curve, test.margin, ALPHA / number)
+        bounds[curve.id] = {one.rank: one.upper for one in joint.tests} if joint else {}
     return bounds
 
 
-def rings(found: Sequence[tuple[CurveRow, NonInferiorRank | None]]) -> dict[str, int]:
-    """Id of a curve → its smallest non-inferior rank, where that is below the highest."""
-    return {
-        curve.id: certified.rank
-        for curve, certified in found
-        if certified is not None and certified.rank < certified.reference
-    }
-
-
 @dataclass(frozen=True)
-class RankGap:
-    """Accuracy of the prefix minus that of the SVD at one rank, with a pointwise interval."""
+class BasisPair:
+    """One adapter cut in two ways; `difference` is None without documents to pair.
 
-    rank: int
-    value: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Rival:
-    """One adapter cut in two ways; `difference` is None without documents to pair."""
+    `gaps` are prefix minus SVD at each rank that both have, with pointwise intervals.
+    """
 
     prefix: CurveRow
     svd: CurveRow
     difference: Difference | None
-    gaps: tuple[RankGap, ...]
+    gaps: Mapping[int, Interval]
+
+    @property
+    def label(self) -> str:
+        """The adapter and both scales."""
+        return f"{self.prefix.adapter}, {self.prefix.scale} against {self.svd.scale}"
 
 
-def rivals(run: Run, task: str, paired: Paired) -> list[Rival]:
+def basis_pairs(run: Run, task: str, paired: Paired) -> list[BasisPair]:
     """Every adapter's own prefix truncation against each of its SVD truncations on a task."""
     curves = run.of_task(task)
-    found = []
+    pairs = []
     for svd in (curve for curve in curves if curve.basis == "svd"):
-        prefix = _prefix(svd, curves)
+        own = [c for c in curves if c.adapter == svd.adapter and c.basis == "prefix"]
+        prefix = next((c for c in own if c.is_default), own[0] if own else None)
         if prefix is not None:
-            gap = paired.between(prefix, svd)
-            found.append(Rival(prefix, svd, gap, _gaps(prefix, svd)))
-    return found
+            gaps = _gaps(prefix, svd)
+            pairs.append(BasisPair(prefix, svd, paired.between(prefix, svd), gaps))
+    return pairs
 
 
-def _prefix(svd: CurveRow, curves: Sequence[CurveRow]) -> CurveRow | None:
-    """The adapter's default prefix curve, else any."""
-    mine = [c for c in curves if c.adapter == svd.adapter and c.basis == "prefix"]
-    return next((c for c in mine if c.is_default), mine[0] if mine else None)
-
-
-def _gaps(prefix: CurveRow, svd: CurveRow) -> tuple[RankGap, ...]:
-    from aurac.stats.groups import group_of, together
-    from aurac.stats.paired import compare
-
+def _gaps(prefix: CurveRow, svd: CurveRow) -> dict[int, Interval]:
     seeds = seeds_of(prefix), seeds_of(svd)
     ranks = [rank for rank in prefix.ranks if rank in svd.ranks]
     if not all(seeds) or not ranks:
-        return ()
-    gaps = []
+        return {}
     try:
-        mine, theirs = together([group_of(several).at(ranks) for several in seeds])
-        for rank in ranks:
-            scores = theirs.scores(rank), mine.scores(rank)
-            gap = compare(*scores, mine.layout, level=0.95).estimate
-            gaps.append(RankGap(rank, gap.value, gap.low, gap.high))
+        one, other = together([group_of(several).at(ranks) for several in seeds])
+        return {
+            rank: _interval(
+                compare(other.scores(rank), one.scores(rank), one.layout, level=_LEVEL).estimate
+            )
+            for rank in ranks
+        }
     except CurveError:
-        return ()
-    return tuple(gaps)
+        return {}
 
 
 @dataclass(frozen=True)
@@ -400,121 +327,147 @@ class Group:
     baseline: float | None
 
 
-def groups(run: Run, task: str, curves: Sequence[CurveRow]) -> list[Group]:
+def document_groups(run: Run, task: str, curves: Sequence[CurveRow]) -> list[Group]:
     """The groups of a task in their stored order, for each of the curves; empty without strata."""
-    members = run.task(task).get("members") or []
-    found: list[Group] = []
+    members = run.task(task).members
+    groups: list[Group] = []
     for curve in curves:
         seeds = seeds_of(curve) if curve.log2 else None
-        if seeds and seeds[0].strata and len(set(seeds[0].strata)) > 1:
-            found += _of_curve(curve, seeds, members)
-    return found
-
-
-def _of_curve(curve: CurveRow, seeds: Sequence[Curve], members: Sequence[Any]) -> list[Group]:
-    from aurac.stats.groups import group_of
-
-    strata = seeds[0].strata or ()
-    group = group_of(list(seeds))
-    areas = group.areas("log2")
-    points = [group.scores(rank) for rank in curve.ranks]
-    base = cell((curve.members or (curve,))[0], 0)
-    below = None if base is None else np.array(list(base.scores.values()))
-    names = list(dict.fromkeys(strata))
-    by_index = names == [str(at) for at in range(len(members))]
-    found = []
-    for at, name in enumerate(names):
-        here = np.array([stratum == name for stratum in strata])
-        known = below is not None and below.size == here.size
-        found.append(
-            Group(
-                name=str(members[at]) if by_index else name,
-                n_docs=int(here.sum()),
-                curve=curve,
-                log2=_group_estimate(areas[:, here]),
-                accuracy=tuple(_group_estimate(rows[:, here]) for rows in points),
-                baseline=float(below[here].mean()) if known and below is not None else None,
+        strata = np.array((seeds[0].strata or ()) if seeds else ())
+        names = list(dict.fromkeys(strata.tolist()))
+        if not seeds or len(names) < 2:
+            continue
+        recipe = group_of(seeds)
+        values = [recipe.areas("log2"), *(recipe.scores(rank) for rank in curve.ranks)]
+        base = outcomes((curve.members or (curve,))[0], 0)
+        by_index = names == [str(at) for at in range(len(members))]
+        for at, name in enumerate(names):
+            keep = strata == name
+            clusters = np.array(recipe.first.clusters)[keep] if recipe.first.clusters else None
+            layout = Layout.make(int(keep.sum()), clusters)
+            area, *points = (_interval(mean_of_seeds(v[:, keep], layout, _LEVEL)) for v in values)
+            known = base is not None and base.scores.size == keep.size
+            groups.append(
+                Group(
+                    name=members[at] if by_index else name,
+                    n_docs=layout.n,
+                    curve=curve,
+                    log2=area,
+                    accuracy=tuple(points),
+                    baseline=float(base.scores[keep].mean()) if known and base else None,
+                )
             )
-        )
-    return found
-
-
-def _group_estimate(values: NDArray[np.float64]) -> Interval:
-    from aurac.stats import over_seeds
-
-    found = over_seeds(values)
-    return Interval(found.value, found.se, found.low, found.high)
-
-
-_PAIRED = 5
-_GROUP_CURVES = 4
+    return groups
 
 
 @dataclass(frozen=True)
 class Findings:
-    """By task, what was found about its curves.
+    """What a report says beyond the stored numbers, computed once and rendered several times.
 
     Attributes:
-        certificates: Id of a default curve → the curve and what is certified for it.
+        margin: Whose margin the non-inferior ranks are about, in a sentence.
+        tests: Id of a default curve → its non-inferiority tests.
         joint: Id of a default curve → rank → upper bound on what it loses, all of a task together.
-        leaders: The adapter with the largest AURAC, allowing for its having been picked.
-        pairs: The best default curve of a task against the others.
-        changes: Documents gained and lost at each rank.
-        groups: The areas on groups of documents.
-        rivals: Prefix against SVD.
+        leaders: By task, the adapter with the largest AURAC, allowing for its having been picked.
+        pairs: By task, the best default curve against the others.
+        changes: By task, documents gained and lost at each rank.
+        groups: By task, the areas on groups of documents.
+        bases: By task, prefix against SVD.
     """
 
-    certificates: Mapping[str, tuple[CurveRow, NonInferiorRank | None]]
+    margin: str
+    tests: Mapping[str, Tested]
     joint: Mapping[str, Mapping[int, float]]
     leaders: Mapping[str | None, BestRow]
     pairs: Mapping[str, Sequence[Difference]]
     changes: Mapping[str, Sequence[Changes]]
     groups: Mapping[str, Sequence[Group]]
-    rivals: Mapping[str, Sequence[Rival]]
+    bases: Mapping[str, Sequence[BasisPair]]
 
-    def certificate(self, curve: CurveRow) -> NonInferiorRank | None:
-        """The non-inferiority tests of a curve; None where nothing can be said."""
-        return self.certificates.get(curve.id, (curve, None))[1]
+    def leader(self, curve: CurveRow) -> BestRow | None:
+        """What is said of a curve as the leader of its task; None where it is not."""
+        row = self.leaders.get(curve.task)
+        return row if row and row.leader == curve.adapter and curve.is_default else None
+
+    def leader_area(self, curve: CurveRow) -> Interval:
+        """AURAC of a curve, of a leader with an interval that allows for its having been picked."""
+        row = self.leader(curve)
+        if row and row.estimate:
+            return Interval(value=curve.area, low=row.estimate.low, high=row.estimate.high)
+        return curve.log2 or Interval(value=curve.area)
+
+    def recommended(self, curve: CurveRow) -> NonInferiorRank | None:
+        """The tests behind a recommended rank; a leader's allow for its having been picked."""
+        row = self.leader(curve)
+        if row and row.recommended and row.recommended.result:
+            return row.recommended.result
+        known = self.tests.get(curve.id)
+        return known[1] if known else None
+
+    def compared(self, curve: CurveRow) -> int:
+        """How many adapters a leader was picked from; 1 for others."""
+        row = self.leader(curve)
+        return row.compared if row else 1
+
+    def tied(self, scored: Sequence[CurveRow]) -> list[CurveRow]:
+        """The leader of a task's scored default curves, and all not significantly worse than it."""
+        if not scored:
+            return []
+        row = self.leader(scored[0])
+        names = set(row.candidates) if row else {scored[0].adapter}
+        return [c for c in scored if c.adapter in names or c.area == scored[0].area]
+
+    def published(self, run: Run, best: CurveRow) -> tuple[CurveRow, CurveRow] | None:
+        """An adapter's default curve and that of its published inference; the leader's if any."""
+        pairs = [
+            (default, other)
+            for other in run.of_task(best.task)
+            if other.role == "published" and other.log2
+            for default in run.of_task(best.task)
+            if default.is_default and default.log2 and default.adapter == other.adapter
+        ]
+        return next((pair for pair in pairs if pair[0] is best), pairs[0] if pairs else None)
 
 
-def find(run: Run, delta: float) -> Findings:
+def find(run: Run, margin: float, note: str) -> Findings:
     """Look at a run.
 
     Args:
         run: What was measured.
-        delta: The loss against the highest rank that a non-inferior rank may have, a fraction.
+        margin: The loss against the highest rank that a non-inferior rank may have, a fraction.
+        note: Whose margin that is.
     """
-    large = len(run.task_names) > MANY_TASKS
-    chosen = {task: _chosen(run, task, large=large) for task in run.task_names}
-    paired = Paired(run, delta)
-    certificates = {
-        curve.id: (curve, certificate(curve, delta))
-        for curves in chosen.values()
-        for curve in curves
-    }
-    steps = {
-        task: [item for c in curves if (item := changes(c, _ends(c) if large else None))]
-        for task, curves in chosen.items()
-    }
+    chosen = {task: _chosen(run, task) for task in run.task_names}
+    paired = Paired(run, margin)
+    tests: dict[str, Tested] = {}
+    joint: dict[str, Mapping[int, float]] = {}
+    for curves in chosen.values():
+        own = [(c, test) for c in curves if (test := rank_tests(c, margin, ALPHA))]
+        tests |= {curve.id: (curve, test) for curve, test in own}
+        joint |= _joint_bounds(own)
+    large = run.many_tasks
     return Findings(
-        certificates=certificates,
-        joint={
-            id_: bounds
-            for curves in chosen.values()
-            for id_, bounds in joint_bounds([certificates[c.id] for c in curves]).items()
-        },
+        margin=note,
+        tests=tests,
+        joint=joint,
         leaders=paired.leaders,
         pairs={task: paired.against_best(task, 1 if large else _PAIRED) for task in chosen},
-        changes=steps,
-        groups={t: groups(run, t, ordered(c)[:_GROUP_CURVES]) for t, c in chosen.items()},
-        rivals={task: rivals(run, task, paired) for task in chosen},
+        changes={
+            task: [item for c in curves if (item := changes(c, _ends(c) if large else None))]
+            for task, curves in chosen.items()
+        },
+        groups={
+            task: document_groups(run, task, ordered(curves)[:_GROUP_CURVES])
+            for task, curves in chosen.items()
+        },
+        bases={task: basis_pairs(run, task, paired) for task in chosen},
     )
 
 
-def _chosen(run: Run, task: str, *, large: bool) -> list[CurveRow]:
+def _chosen(run: Run, task: str) -> list[CurveRow]:
     """The curves that are looked at closely: those in colour, or only the leader."""
-    leader = best_default(run, task)
-    if large:
+    if run.many_tasks:
+        leader = best_default(run, task)
         return [leader] if leader else []
     return [curve for curve in highlighted(run, task) if curve.is_default]
 

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
-    from aurac.report.documents import Example
+    from aurac.report.documents import Example, Samples
 
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph of plain text; `strong` marks the answer."""
+    """A paragraph of plain text."""
 
     text: str
-    strong: bool = False
     kind: str = "text"
 
 
@@ -36,11 +35,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: what is read, what it sorts by, and whether it is the best of its kind."""
+    """A cell of a table: what is read, what it sorts by, and whether it is among the best.
+
+    `bar` are the low end, the value and the high end of an interval, as shares of the column's
+    range.
+    """
 
     text: str
     value: float | None = None
     best: bool = False
+    bar: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,23 +65,24 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: its file beside the report, the SVG to inline, a caption and an alt text."""
+    """A figure: its file beside the report, SVG to inline (wide, narrow), caption, alt text."""
 
     name: str
-    title: str
     caption: str
     alt: str
     file: str
-    svg: str
-    series: tuple[tuple[str, str], ...] = ()
+    svgs: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
     kind: str = "picture"
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Documents with their answers at several ranks."""
+    """Documents with their answers at several ranks; a page has more of them to look through."""
 
+    intro: str
     examples: tuple[Example, ...]
+    samples: Samples | None = None
     kind: str = "examples"
 
 
@@ -102,6 +107,15 @@ Block = Union[Text, Bullets, Table, Picture, Examples, Code, "Fold"]
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A number of the first screen, with what it is and what to know about it."""
+
+    title: str
+    value: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """A headed part of the report."""
 
@@ -112,9 +126,21 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole report, in reading order."""
+    """The whole report, in reading order.
+
+    Attributes:
+        title, lead: What was compared, on what.
+        verdict: The answer, a sentence for each task.
+        tiles: Its numbers, for a single task.
+        first: Beside the tiles: the chart, or for several tasks a table and an overview.
+        sections: The rest.
+        version: Of aurac.
+    """
 
     title: str
     lead: str
+    verdict: tuple[str, ...]
+    tiles: tuple[Tile, ...]
+    first: tuple[Block, ...]
     sections: tuple[Section, ...]
     version: str

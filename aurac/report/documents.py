@@ -1,45 +1,132 @@
-"""What the stored cells say about single documents: outcomes, gained and lost, examples.
-
-Questions and references are not part of a cell. A run that keeps them writes one file for each
-task, named by the task's entry in `results.json` under `documents`:
-`{"doc_ids": [...], "questions": [...], "targets": [...], "choices": [[...], ...] or null}`.
-"""
+"""What the stored cells say about single documents: outcomes, gained and lost, answers, speed."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from aurac.curves.curve import Curve
-from aurac.errors import CurveError, RunFolderError
-from aurac.files import sha256_json
-from aurac.readers.run import document_keys, inside, read_stored
+import numpy as np
+
+from aurac.errors import RunFolderError
+from aurac.readers.run import CurveReader, StoredCells, inside
+from aurac.report.escape import shorten
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from aurac.report.model import CurveRow, Run
+    from numpy.typing import NDArray
 
+    from aurac.curves.curve import Curve
+    from aurac.report.model import CurveRow
+    from aurac.runs.schema import Results
+    from aurac.runs.store import Cell
 
 # Scores closer than this are the same score written twice.
 _SAME = 1e-9
 _RIGHT = 0.5
-KINDS = {"gained with the rank": 2, "lost with the rank": 1, "wrong at every rank shown": 1}
+_KINDS = {"gained with the rank": 2, "lost with the rank": 1, "wrong at every rank shown": 1}
+# The samples of a page: documents, characters of a text, characters of all.
+_MAX_SAMPLES, _MAX_TEXT, _MAX_ALL = 200, 400, 500_000
 
 
 @dataclass(frozen=True)
-class CellScores:
-    """One cell: a score in [0, 1] and the raw response for each document."""
+class Speed:
+    """Tokens computed for each second inside the model, and wall seconds for each document."""
 
-    scores: Mapping[str, float]
-    responses: Mapping[str, Any]
-    hashes: tuple[str, ...] | None
-    strata: tuple[str, ...] | None
-    prompts: str | None
+    tokens: float
+    seconds: float
+
+
+class _Cells(StoredCells):
+    """Remembers how fast the cells that it read were computed, so that none is read for that."""
+
+    def __init__(self, folder: Path, results: Results) -> None:
+        super().__init__(folder, results)
+        self.speeds: dict[tuple[str, ...], Speed | None] = {}
+
+    def read(self, task: str, paths: Sequence[str]) -> list[Cell]:
+        cells = super().read(task, paths)
+        n_docs = sum(len(cell.documents) for cell in cells)
+        forward = sum(cell.engine.forward_seconds or 0.0 for cell in cells)
+        tokens = sum(cell.engine.computed_tokens or 0.0 for cell in cells)
+        wall = sum(cell.seconds for cell in cells)
+        counted = n_docs and forward and tokens and wall
+        self.speeds[tuple(paths)] = Speed(tokens / forward, wall / n_docs) if counted else None
+        return cells
+
+
+class Source:
+    """The documents of one run folder, read when they are asked for.
+
+    Args:
+        folder: The run folder.
+        results: Its `results.json`.
+
+    Raises:
+        RunFolderError: A path of the results is outside of the folder.
+    """
+
+    def __init__(self, folder: Path, results: Results) -> None:
+        self.folder, self.results = folder, results
+        for path in results.files():
+            inside(folder, path)
+        self._reader = CurveReader(folder, results)
+        self._reader.cells = self._stored = _Cells(folder, results)
+        self.cells = lru_cache(maxsize=512)(self._cells)
+        self.curve = lru_cache(maxsize=4096)(self._curve)
+        self.questions = lru_cache(maxsize=64)(self._questions)
+
+    def _cells(self, curve: CurveRow, rank: int) -> list[Cell] | None:
+        """The cells of a curve at a rank (0 is the base), of a group one for each member.
+
+        None where they were not kept, or are damaged.
+        """
+        try:
+            cells = self._stored.read(curve.task, curve.files(rank))
+        except RunFolderError:
+            return None
+        return cells if cells and all(curve.metric in cell.metrics for cell in cells) else None
+
+    def _curve(self, curve: CurveRow) -> Curve | None:
+        """The curve with its documents, for `aurac.stats`.
+
+        None when a cell is missing or damaged, when the ranks have other documents, or when the
+        documents do not average to the accuracy that `results.json` states.
+        """
+        stored = curve.record
+        if stored is None or not all(curve.files(rank) for rank in curve.ranks):
+            return None
+        try:
+            read = self._reader.curve(stored, curve.metric)
+        except RunFolderError:
+            return None
+        agrees = np.allclose(read.accuracy, curve.accuracy, rtol=0, atol=1e-6)
+        return read if agrees and read.outcomes is not None else None
+
+    def speed(self, curve: CurveRow, rank: int) -> Speed | None:
+        """How fast a cell was computed; None where that was not counted."""
+        paths = tuple(curve.files(rank))
+        if paths not in self._stored.speeds:
+            self.cells(curve, rank)
+        return self._stored.speeds.get(paths)
+
+    def _questions(self, task: str) -> Mapping[str, Wording]:
+        """Questions and references of a task by document; empty where the run kept none."""
+        try:
+            content = self._stored.documents(task)
+        except RunFolderError:
+            content = None
+        if content is None:
+            return {}
+        choices = content.choices or [None] * len(content.doc_ids)
+        rows = zip(content.doc_ids, content.questions, content.targets, choices, strict=False)
+        return {
+            doc: Wording(question or "", target or "", tuple(several or ()))
+            for doc, question, target, several in rows
+        }
 
 
 @dataclass(frozen=True)
@@ -102,101 +189,56 @@ class Example:
     answers: tuple[Answer, ...]
 
 
-def cell(curve: CurveRow, rank: int) -> CellScores | None:
-    """The cell of a curve at a rank (0 is the base); None when it was not kept or is damaged."""
-    paths = curve.cells.get(rank, ())
-    lists = curve.documents_in if len(curve.documents_in) == len(paths) else (None,) * len(paths)
-    parts = [_read(path, where, curve.metric) for path, where in zip(paths, lists, strict=True)]
-    known = [part for part in parts if part is not None]
-    if not known or len(known) < len(parts):
-        return None
-    return known[0] if len(known) == 1 else _pooled(known)
+@dataclass(frozen=True)
+class Samples:
+    """Documents with every answer, for a page to look through: plain JSON, and what is left out."""
+
+    data: Mapping[str, Any]
+    note: str
 
 
-def _pooled(parts: Sequence[CellScores]) -> CellScores:
-    """A group's cell: its members one after the other, each a stratum of its own."""
-    hashes = [part.hashes for part in parts]
-    return CellScores(
-        scores={
-            f"{at}:{doc}": s for at, part in enumerate(parts) for doc, s in part.scores.items()
-        },
-        responses={
-            f"{at}:{doc}": said
-            for at, part in enumerate(parts)
-            for doc, said in part.responses.items()
-        },
-        hashes=tuple(h for several in hashes for h in several or ()) if all(hashes) else None,
-        strata=tuple(str(at) for at, part in enumerate(parts) for _ in part.scores),
-        prompts=",".join(part.prompts or "" for part in parts),
-    )
+@dataclass(frozen=True)
+class _Outcomes:
+    """One rank of a curve: documents, their scores and responses in the same order."""
 
-
-@lru_cache(maxsize=512)
-def _read(path: Path, documents: Path | None, metric: str) -> CellScores | None:
-    try:
-        stored = read_stored(path, _keys(documents) if documents else None)
-    except RunFolderError:
-        return None
-    if metric not in stored.metrics:
-        return None
-    ids = stored.doc_ids
-    return CellScores(
-        scores=dict(zip(ids, stored.metrics[metric], strict=True)),
-        responses=dict(zip(ids, stored.responses, strict=True)),
-        hashes=tuple(document.content for document in stored.documents),
-        strata=None,
-        prompts=sha256_json([document.prompt for document in stored.documents]),
-    )
-
-
-_keys = lru_cache(maxsize=64)(document_keys)
+    doc_ids: tuple[str, ...]
+    scores: NDArray[np.float64]
+    responses: tuple[Any, ...]
 
 
 def with_outcomes(curve: CurveRow) -> Curve | None:
-    """The curve with its documents, for `aurac.stats`.
-
-    None when a cell is missing or damaged, when the ranks have other documents, or when the
-    documents do not average to the accuracy that `results.json` states.
-    """
-    cells = [cell(curve, rank) for rank in curve.ranks]
-    first = cells[0] if cells else None
-    if first is None or any(c is None or list(c.scores) != list(first.scores) for c in cells):
-        return None
-    outcomes = [list(c.scores.values()) for c in cells if c is not None]
-    labels = {
-        "doc_ids": tuple(first.scores),
-        "doc_hashes": first.hashes,
-        "strata": first.strata,
-        "clusters": _clusters(curve.clustered_in, tuple(first.scores)),
-        "prompts": first.prompts,
-        "adapter": curve.adapter,
-        "basis": curve.basis,
-        "rescale": curve.rescale,
-        "task": curve.task,
-        "metric": curve.metric,
-        "method": curve.method,
-        "seed": curve.seed,
-        "missing": dict(curve.missing),
-    }
-    try:
-        found = Curve.from_outcomes(curve.ranks, outcomes, **labels)
-    except CurveError:
-        return None
-    agrees = all(abs(a - b) < 1e-6 for a, b in zip(found.accuracy, curve.accuracy, strict=True))
-    return found if agrees else None
+    """The curve with its documents; None where they cannot be used."""
+    return curve.source.curve(curve) if curve.source else None
 
 
-@lru_cache(maxsize=64)
-def _clusters(path: Path | None, documents: tuple[str, ...]) -> tuple[str, ...] | None:
-    """What each document shares with others, or None where the task has no such field."""
-    if path is None:
+def seeds_of(curve: CurveRow) -> list[Curve] | None:
+    """The curve's checkpoints with their documents; None where any of them has none."""
+    curves = [with_outcomes(row) for row in curve.members or (curve,)]
+    known = [one for one in curves if one is not None]
+    return known if len(known) == len(curves) else None
+
+
+def outcomes(curve: CurveRow, rank: int) -> _Outcomes | None:
+    """The documents of one rank (0: the base); of a group its members' one after the other."""
+    cells = curve.source.cells(curve, rank) if curve.source else None
+    if not cells:
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        labels = dict(zip(content["doc_ids"], content["clusters"], strict=True))
-        return tuple(labels[doc] for doc in documents)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    several = len(cells) > 1
+    return _Outcomes(
+        tuple(
+            f"{at}:{d.id}" if several else d.id for at, c in enumerate(cells) for d in c.documents
+        ),
+        np.concatenate([np.asarray(cell.metrics[curve.metric]) for cell in cells]),
+        tuple(response for cell in cells for response in cell.responses),
+    )
+
+
+def speeds(curve: CurveRow) -> dict[int, Speed]:
+    """Measured speed at each rank, where it was counted; of several seeds the first's."""
+    first = curve.members[0] if curve.members else curve
+    source = first.source
+    measured = {rank: source.speed(first, rank) for rank in first.ranks} if source else {}
+    return {rank: speed for rank, speed in measured.items() if speed}
 
 
 def answer_text(response: Any, choices: Sequence[str] = ()) -> str:
@@ -207,37 +249,16 @@ def answer_text(response: Any, choices: Sequence[str] = ()) -> str:
         if all(isinstance(value, (int, float)) for value in response):
             best = max(range(len(response)), key=lambda i: response[i])
             named = f": {choices[best]}" if len(choices) == len(response) else ""
-            listed = ", ".join(f"{value:.2f}" for value in response)
+            listed = ", ".join(f"{value:.2f}" for value in response).replace("-", "\u2212")
             return f"choice {best + 1}{named}\n(log-likelihoods {listed})"
         return "\n".join(answer_text(item) for item in response)
     return "" if response in (None, []) else str(response)
 
 
-@lru_cache(maxsize=32)
-def _wordings(path: Path) -> Mapping[str, Wording]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        ids = [str(doc) for doc in content["doc_ids"]]
-        choices = content.get("choices") or [()] * len(ids)
-        rows = zip(ids, content["questions"], content["targets"], choices, strict=True)
-        return {
-            doc: Wording(str(question), str(target), tuple(map(str, several or ())))
-            for doc, question, target, several in rows
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def wordings(run: Run, task: str) -> Mapping[str, Wording]:
-    """Questions and references of a task by document; empty where the run did not keep them."""
-    relative = run.task(task).get("documents")
-    if not isinstance(relative, str):
-        return {}
-    for root in run.roots:
-        found = _wordings(inside(root, relative))
-        if found:
-            return found
-    return {}
+def questions(curve: CurveRow) -> Mapping[str, Wording]:
+    """Questions and references of the curve's task by document."""
+    first = curve.members[0] if curve.members else curve
+    return first.source.questions(curve.task) if first.source else {}
 
 
 def changes(curve: CurveRow, ranks: Sequence[int] | None = None) -> Changes | None:
@@ -262,51 +283,104 @@ def changes(curve: CurveRow, ranks: Sequence[int] | None = None) -> Changes | No
 
 def _steps(curve: CurveRow, ranks: Sequence[int]) -> tuple[list[Step], int] | None:
     """The steps of one checkpoint, and its documents."""
-    cells = {rank: cell(curve, rank) for rank in ranks}
-    kept = [(rank, found) for rank, found in cells.items() if found is not None]
+    kept = [(rank, found) for rank in ranks if (found := outcomes(curve, rank)) is not None]
     steps = []
     for (lower, before), (upper, after) in pairwise(kept):
-        if before.scores.keys() != after.scores.keys():
+        if before.doc_ids != after.doc_ids:
             return None
-        rises = [after.scores[doc] - score for doc, score in before.scores.items()]
-        gained, lost = sum(x > _SAME for x in rises), sum(x < -_SAME for x in rises)
-        steps.append(Step(lower, upper, gained, lost))
-    return steps, len(kept[0][1].scores) if kept else 0
+        rises = after.scores - before.scores
+        gained, lost = np.count_nonzero(rises > _SAME), np.count_nonzero(rises < -_SAME)
+        steps.append(Step(lower, upper, int(gained), int(lost)))
+    return steps, len(kept[0][1].doc_ids) if kept else 0
 
 
-def examples(run: Run, curve: CurveRow) -> list[Example]:
+def _answers(curve: CurveRow, ranks: Sequence[int]) -> dict[int, _Outcomes]:
+    """Rank → its documents and responses, of the ranks that have both and the same documents."""
+    kept = {rank: found for rank in ranks if (found := outcomes(curve, rank)) is not None}
+    first = next(iter(kept.values()), None)
+    return {
+        rank: found
+        for rank, found in kept.items()
+        if first and found.doc_ids == first.doc_ids and len(found.responses) == len(found.doc_ids)
+    }
+
+
+def examples(curve: CurveRow) -> list[Example]:
     """A few documents of one curve: gained with the rank, lost with it, wrong all along.
 
     The first documents of each kind in stored order are shown, so nobody has picked them. Of a mean
     over seeds the first seed's are shown.
     """
+    wordings = questions(curve)
     curve = curve.members[0] if curve.members else curve
-    ranks = [rank for rank in curve.ranks if cell(curve, rank) is not None]
-    if len(ranks) < 2:
+    kept = _answers(curve, curve.ranks)
+    if len(kept) < 2:
         return []
-    shown = list(dict.fromkeys([ranks[0], ranks[len(ranks) // 2], ranks[-1]]))
-    cells = {rank: found for rank in shown if (found := cell(curve, rank)) is not None}
-    first = cells[shown[0]]
-    if not all(c.responses and c.scores.keys() == first.scores.keys() for c in cells.values()):
-        return []
-    words = wordings(run, curve.task)
+    ranks = list(kept)
+    shown = {rank: kept[rank] for rank in (ranks[0], ranks[len(ranks) // 2], ranks[-1])}
+    documents = next(iter(shown.values())).doc_ids
+    kinds = [_kind([found.scores[i] for found in shown.values()]) for i in range(len(documents))]
     listed: list[Example] = []
-    for kind, most in KINDS.items():
-        matching = [doc for doc in first.scores if _kind(doc, list(cells.values())) == kind]
-        for doc in matching[:most]:
-            wording = words.get(doc, Wording())
-            given = tuple(
-                Answer(rank, answer_text(c.responses[doc], wording.choices), c.scores[doc])
-                for rank, c in cells.items()
+    for kind, most in _KINDS.items():
+        for i in [i for i, one in enumerate(kinds) if one == kind][:most]:
+            wording = wordings.get(documents[i], Wording())
+            answers = tuple(
+                Answer(
+                    rank, answer_text(found.responses[i], wording.choices), float(found.scores[i])
+                )
+                for rank, found in shown.items()
             )
-            listed.append(Example(kind, curve.label, curve.task, doc, wording, given))
+            listed.append(Example(kind, curve.label, curve.task, documents[i], wording, answers))
     return listed
 
 
-def _kind(doc: str, cells: Sequence[CellScores]) -> str | None:
-    scores = [found.scores[doc] for found in cells]
+def _kind(scores: Sequence[float]) -> str | None:
     if scores[-1] - scores[0] > _SAME:
         return "gained with the rank"
     if scores[0] - scores[-1] > _SAME:
         return "lost with the rank"
     return "wrong at every rank shown" if max(scores) < _RIGHT else None
+
+
+def samples(curves: Sequence[CurveRow]) -> Samples | None:
+    """Documents of one task with the answers of several curves at every rank and of the base.
+
+    The first documents are kept, as many as a page can hold.
+    """
+    kept: dict[str, dict[int, _Outcomes]] = {}
+    for curve in curves:
+        first = curve.members[0] if curve.members else curve
+        answers = _answers(first, (0, *first.ranks))
+        if len(answers) > 1:
+            kept[curve.label] = answers
+    documents = {one.doc_ids for by_rank in kept.values() for one in by_rank.values()}
+    if len(documents) != 1:
+        return None
+    doc_ids, wordings = documents.pop(), questions(curves[0])
+    columns = [one for by_rank in kept.values() for one in by_rank.values()]
+    rows, total = [], 0
+    for i, doc in enumerate(doc_ids[:_MAX_SAMPLES]):
+        wording = wordings.get(doc, Wording())
+        asked = {"id": doc, "question": wording.question, "target": wording.target}
+        texts = [answer_text(one.responses[i], wording.choices) for one in columns]
+        row = [shorten(text, _MAX_TEXT) for text in (*asked.values(), *texts)]
+        total += sum(map(len, row))
+        if total > _MAX_ALL:
+            break
+        rows.append((dict(zip(asked, row[:3], strict=True)), row[3:]))
+    shown, at = [], 0
+    for label, by_rank in kept.items():
+        these = range(at, at := at + len(by_rank))
+        shown.append(
+            {
+                "label": shorten(label, _MAX_TEXT),
+                "ranks": list(by_rank),
+                "scores": [columns[k].scores[: len(rows)].round(4).tolist() for k in these],
+                "answers": [[texts[k] for _, texts in rows] for k in these],
+            }
+        )
+    left = (
+        f"The first {len(rows)} of {len(doc_ids)} documents. " if len(rows) < len(doc_ids) else ""
+    )
+    note = f"{left}Arrow keys go to the next and the previous one."
+    return Samples({"documents": [asked for asked, _ in rows], "curves": shown}, note)

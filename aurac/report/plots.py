@@ -1,26 +1,27 @@
-"""Curves, sizes, documents gained and lost, and groups drawn on the Axes that are given."""
+"""Curves, sizes, documents gained and lost, and groups, drawn on the Axes that are given.
+
+The hue and the marker follow the adapter; line and fill follow the truncation. The hues differ in
+lightness, hold 3:1 against white, and stay apart for the common kinds of colour blindness.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.report.escape import one_line
 from aurac.report.model import ordered
+from aurac.report.units import percent
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.axes._secondary_axes import SecondaryAxis
+    from matplotlib.lines import Line2D
 
     from aurac.report.comparisons import Group
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow
-
-
-STYLE_FILE = Path(__file__).parent / "templates" / "paper.mplstyle"
 
 INK, AXIS, GRID, PAPER, BASE, REST = (
     "#22262b",
@@ -30,98 +31,71 @@ INK, AXIS, GRID, PAPER, BASE, REST = (
     "#5b636c",
     "#c3c8ce",
 )
-# (light, dark background) pairs.
 SERIES = (
-    ("#0067a5", "#5ab4f0"),
-    ("#c44e00", "#ff9b57"),
-    ("#00795a", "#3fc79a"),
-    ("#a6478c", "#e79ad2"),
-    ("#8a6a00", "#d9b93b"),
-    ("#2f93c8", "#9fdcff"),
-    ("#6b3a1e", "#cfa083"),
-    ("#5c2d91", "#b79af0"),
+    "#0067a5",
+    "#c44e00",
+    "#00795a",
+    "#a6478c",
+    "#8a6a00",
+    "#2f93c8",
+    "#6b3a1e",
+    "#5c2d91",
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = {"default": "-", "published": (0, (4, 2.2)), "extra": (0, (1, 1.6))}
-# Colour in a figure -> custom property of the page, so that one SVG serves light and dark.
-PROPERTIES = {
-    INK: "--ink",
-    AXIS: "--axis",
-    GRID: "--grid",
-    PAPER: "--paper",
-    BASE: "--base",
-    REST: "--rest",
-    **{light: f"--s{i}" for i, (light, _) in enumerate(SERIES)},
-}
+LINES: Mapping[str, Any] = {"default": "-", "published": (0, (4, 2.2)), "extra": (0, (1, 1.6))}
+LABEL_CHARS = 24
+LABEL_SIZE = 9.0
+BASE_LABEL = "base (rank 0)"
+_MAX_BANDS = 4
+_MAX_MARKS = 16
+_NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """How one curve is drawn."""
 
     colour: str
     marker: str
-    line: str | tuple[float, tuple[float, ...]]
+    line: Any
     hollow: bool
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of `Axes.plot`."""
+        return {
+            "color": self.colour,
+            "linestyle": self.line,
+            "marker": self.marker,
+            "markerfacecolor": PAPER if self.hollow else self.colour,
+            "markeredgecolor": self.colour,
+        }
 
-def looks(curves: Iterable[CurveRow]) -> dict[tuple[str, str, str], Look]:
-    """A look for every (adapter, basis, rescale); the hue and marker follow the adapter.
+
+Styles = Mapping[tuple[str, str, str], Style]
+
+
+def styles(curves: Iterable[CurveRow]) -> dict[tuple[str, str, str], Style]:
+    """A style for every (adapter, basis, rescale).
 
     With more than eight adapters hues come round again, which is why figures highlight eight.
     """
     listed = list(curves)
     order = {name: i for i, name in enumerate(dict.fromkeys(curve.adapter for curve in listed))}
-    return {key(curve): _look(curve, order[curve.adapter]) for curve in listed}
+    return {
+        key(c): Style(
+            SERIES[order[c.adapter] % len(SERIES)],
+            MARKERS[order[c.adapter] % len(SERIES)],
+            LINES[c.role],
+            not c.is_default,
+        )
+        for c in listed
+    }
 
 
 def key(curve: CurveRow) -> tuple[str, str, str]:
-    """What a curve's look depends on."""
+    """What a curve's style depends on."""
     return curve.adapter, curve.basis, curve.rescale
-
-
-def _look(curve: CurveRow, index: int) -> Look:
-    at = index % len(SERIES)
-    hollow = curve.role != "default"
-    line = LINES[curve.role]
-    return Look(SERIES[at][0], MARKERS[at], line, hollow)  # type: ignore[arg-type]
-
-
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions at least `gap` apart within [low, high], in the order of `wanted` and close to it.
-
-    Labels that would touch are moved as one block around their mean, so that no label runs far
-    from its line. Where the span is too short for all, they are laid out evenly over it.
-    """
-    n = len(wanted)
-    if n == 0:
-        return []
-    gap = min(gap, (high - low) / max(1, n - 1)) if n > 1 else gap
-    order = sorted(range(n), key=lambda i: (wanted[i], i))
-    blocks: list[tuple[float, int]] = []  # (sum of wanted starts, members)
-    for place, i in enumerate(order):
-        blocks.append((wanted[i] - place * gap, 1))
-        while len(blocks) > 1 and _mean(blocks[-2]) > _mean(blocks[-1]):
-            (total, members), (more, others) = blocks[-2], blocks.pop()
-            blocks[-1] = (total + more, members + others)
-    starts = [_mean(block) for block in blocks for _ in range(block[1])]
-    ceiling = high - (n - 1) * gap
-    placed = [0.0] * n
-    for place, i in enumerate(order):
-        placed[i] = min(max(starts[place], low), max(ceiling, low)) + place * gap
-    return placed
-
-
-def _mean(block: tuple[float, int]) -> float:
-    return block[0] / block[1]
-
-
-Looks = Mapping[tuple[str, str, str], Look]
-LABEL_CHARS = 24
-LABEL_SIZE = 9.0
-BASE_LABEL = "base (rank 0)"
-MAX_BANDS = 4
-_MAX_MARKS = 16
 
 
 def rank_accuracy(
@@ -129,9 +103,9 @@ def rank_accuracy(
     curves: Sequence[CurveRow],
     *,
     axis: str = "log2",
-    looked: Looks | None = None,
+    style: Styles | None = None,
     highlight: Collection[str] | None = None,
-    certified: Mapping[str, int] | None = None,
+    non_inferior: Mapping[str, int] | None = None,
     full: Collection[str] = (),
     labels: bool = True,
 ) -> Axes:
@@ -143,24 +117,32 @@ def rank_accuracy(
         ax: Where to draw.
         curves: The curves of one task.
         axis: Scale of the rank axis, "log2" or "linear".
-        looked: Looks that other figures share; drawn from `curves` when absent.
+        style: Styles that other figures share; made from `curves` when absent.
         highlight: Ids of the curves in colour, the rest is thin and grey; all when absent.
-        certified: Id of a curve → its smallest non-inferior rank, which gets a ring.
+        non_inferior: Id of a curve → its smallest non-inferior rank, which gets a ring.
         full: Ids of the curves with a thin level line at the accuracy of their highest rank.
-        labels: Whether the lines are named at the right edge, outside of the axes.
+        labels: Whether the lines are named at the right edge, with their AURAC.
     """
-    looked = looked or looks(curves)
+    style = style or styles(curves)
     chosen = [c for c in curves if c.ranks and (highlight is None or c.id in highlight)]
-    _rest(ax, [curve for curve in curves if curve.ranks and curve not in chosen])
+    _thin(ax, [curve for curve in curves if curve.ranks and curve not in chosen], REST, 1)
     with_band = banded(chosen)
     for at, curve in enumerate(chosen):
-        look = looked[key(curve)]
-        _seeds(ax, curve, look, at)
-        _draw(ax, curve, look, at, band=curve in with_band)
+        look, name = style[key(curve)], f"curve-{at}"
+        if curve.members:
+            _thin(ax, curve.members, look.colour, 2.5).set(alpha=0.55, gid=f"{name}-seeds")  # type: ignore[union-attr]
+        ranks, shares = _points(curve)
+        (line,) = ax.plot(ranks, shares, zorder=3, label=legend_label(curve), **look.options)
+        line.set_gid(name)
+        line.set_markevery([i for i, rank in enumerate(ranks) if rank in marked(curve)])
+        if curve in with_band:
+            _band(ax, curve, look.colour, f"{name}-band")
         if curve.id in full:
-            _level(ax, curve, look, at)
-        if certified and certified.get(curve.id) in curve.ranks:
-            _ring(ax, curve, look, at, certified[curve.id])
+            ends, height = (curve.ranks[0], curve.ranks[-1]), 100 * curve.accuracy[-1]
+            (level,) = ax.plot(ends, (height, height), color=look.colour, linewidth=1, zorder=1.6)
+            level.set(linestyle=(0, (1, 2)), gid=f"{name}-full")
+        if non_inferior and non_inferior.get(curve.id) in curve.ranks:
+            _ring(ax, curve, look, non_inferior[curve.id], f"{name}-ring")
     _rank_axis(ax, {rank for curve in curves for rank in (*curve.ranks, *curve.missing)}, axis)
     percent_axis(ax, curves, with_band)
     bases = baselines(curves)
@@ -168,19 +150,18 @@ def rank_accuracy(
         line = ax.axhline(100 * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, zorder=1.5)
         line.set_gid("base")
     if labels:
-        ends: list[tuple[str, float, float | None]] = [
-            (c.label, 100 * c.accuracy[-1], c.ranks[-1]) for c in chosen
+        names: list[tuple[str, float, float | None]] = [
+            (legend_label(c), 100 * c.accuracy[-1], c.ranks[-1]) for c in chosen
         ]
-        tints = [looked[key(c)].colour for c in chosen]
-        ends += [(name, 100 * value, None) for name, value in bases.items()]
-        end_labels(ax, ends, [*tints, *[BASE] * len(bases)])
+        names += [(one_line(name, LABEL_CHARS), 100 * v, None) for name, v in bases.items()]
+        end_labels(ax, names, [*(style[key(c)].colour for c in chosen), *[BASE] * len(bases)])
     return ax
 
 
 def banded(chosen: Sequence[CurveRow]) -> list[CurveRow]:
     """The curves that get a band: the default ones, or only the best where there are many."""
     default = [curve for curve in chosen if curve.is_default]
-    return default if len(default) <= MAX_BANDS else ordered(default)[:1]
+    return default if len(default) <= _MAX_BANDS else ordered(default)[:1]
 
 
 def marked(curve: CurveRow) -> list[int]:
@@ -191,82 +172,50 @@ def marked(curve: CurveRow) -> list[int]:
     return [rank for rank in curve.ranks if rank & (rank - 1) == 0 or rank in ends]
 
 
-def _rest(ax: Axes, curves: Sequence[CurveRow]) -> None:
-    """Thin grey lines, all in one artist: a hundred of them stay a small file."""
-    nan = float("nan")
-    points = [(x, y) for c in curves for x, y in (*zip(*_points(c), strict=True), (nan, nan))]
-    if points:
-        x, y = zip(*points, strict=True)
-        ax.plot(x, y, color=REST, linewidth=0.7, zorder=1)
+def legend_label(curve: CurveRow) -> str:
+    """Name and AURAC of a curve, at the end of its line or in a legend."""
+    number = percent(curve.log2.value) if curve.log2 else ""
+    return f"{one_line(curve.label, LABEL_CHARS)} {number}".rstrip()
 
 
-def _seeds(ax: Axes, curve: CurveRow, look: Look, at: int) -> None:
-    """The single training seeds behind a mean, thin and in its hue."""
-    nan = float("nan")
-    points = [p for c in curve.members for p in (*zip(*_points(c), strict=True), (nan, nan))]
-    if points:
-        x, y = zip(*points, strict=True)
-        (line,) = ax.plot(x, y, color=look.colour, linewidth=0.7, alpha=0.55, zorder=2.5)
-        line.set_gid(f"curve-{at}-seeds")
+def _thin(ax: Axes, curves: Sequence[CurveRow], colour: str, order: float) -> Line2D | None:
+    """Thin lines, all in one artist: a hundred of them stay a small file."""
+    points = [(x, y) for c in curves for x, y in (*zip(*_points(c), strict=True), (_NAN, _NAN))]
+    if not points:
+        return None
+    (line,) = ax.plot(*zip(*points, strict=True), color=colour, linewidth=0.7, zorder=order)
+    return line
 
 
-def _level(ax: Axes, curve: CurveRow, look: Look, at: int) -> None:
-    """The accuracy at the highest rank, drawn back to the lowest: what truncation may lose."""
-    ends = (curve.ranks[0], curve.ranks[-1])
-    height = 100 * curve.accuracy[-1]
-    (line,) = ax.plot(ends, (height, height), color=look.colour, linestyle=(0, (1, 2)), zorder=1.6)
-    line.set(linewidth=1.0, gid=f"curve-{at}-full")
-
-
-def _ring(ax: Axes, curve: CurveRow, look: Look, at: int, rank: int) -> None:
+def _ring(ax: Axes, curve: CurveRow, look: Style, rank: int, gid: str) -> None:
     """A ring around the smallest non-inferior rank."""
     from matplotlib import rcParams
 
     height = 100 * curve.accuracy[curve.ranks.index(rank)]
     (ring,) = ax.plot([rank], [height], "o", markerfacecolor="none", markeredgecolor=look.colour)
-    ring.set(markersize=2.4 * rcParams["lines.markersize"], markeredgewidth=1.6, zorder=4)
-    ring.set_gid(f"curve-{at}-ring")
+    ring.set(markersize=2.4 * rcParams["lines.markersize"], markeredgewidth=1.6, zorder=4, gid=gid)
 
 
 def _points(curve: CurveRow) -> tuple[list[int], list[float]]:
     """Ranks and percent, with a hole (nan) at every rank that is missing."""
     known = dict(zip(curve.ranks, curve.accuracy, strict=True))
     ranks = sorted({*known, *curve.missing})
-    return ranks, [100 * known.get(rank, float("nan")) for rank in ranks]
+    return ranks, [100 * known.get(rank, _NAN) for rank in ranks]
 
 
-def _draw(ax: Axes, curve: CurveRow, look: Look, at: int, *, band: bool) -> None:
-    ranks, percent = _points(curve)
-    face = PAPER if look.hollow else look.colour
-    (line,) = ax.plot(
-        ranks,
-        percent,
-        color=look.colour,
-        linestyle=look.line,
-        marker=look.marker,
-        markerfacecolor=face,
-        markeredgecolor=look.colour,
-        zorder=3,
-        label=one_line(curve.label, LABEL_CHARS),
-    )
-    line.set_gid(f"curve-{at}")
-    line.set_markevery([i for i, rank in enumerate(ranks) if rank in marked(curve)])
-    if band:
-        _band(ax, curve, look.colour).set_gid(f"curve-{at}-band")
-
-
-def _band(ax: Axes, curve: CurveRow, colour: str) -> Artist:
+def _band(ax: Axes, curve: CurveRow, colour: str, gid: str) -> None:
     """The pointwise interval: a band over several ranks, with holes, or one whisker."""
-    nan = float("nan")
-    bounds = dict.fromkeys(curve.missing, (nan, nan))
-    for rank, low, high in zip(curve.ranks, curve.low, curve.high, strict=True):
+    bounds = dict.fromkeys(curve.missing, (_NAN, _NAN))
+    for rank, low, high in zip(curve.ranks, curve.accuracy_low, curve.accuracy_high, strict=True):
         known = low is not None and high is not None
-        bounds[rank] = (100 * low, 100 * high) if known else (nan, nan)  # type: ignore[operator]
+        bounds[rank] = (100 * low, 100 * high) if known else (_NAN, _NAN)  # type: ignore[operator]
     ranks = sorted(bounds)
-    lows, highs = [bounds[rank][0] for rank in ranks], [bounds[rank][1] for rank in ranks]
+    lows, highs = zip(*(bounds[rank] for rank in ranks), strict=True)
     if len(ranks) == 1:
-        return ax.vlines(ranks, lows, highs, color=colour, linewidth=1.0, zorder=2)
-    return ax.fill_between(ranks, lows, highs, color=colour, alpha=0.13, linewidth=0, zorder=2)
+        ax.vlines(ranks, lows, highs, color=colour, linewidth=1.0, zorder=2).set_gid(gid)
+    else:
+        band = ax.fill_between(ranks, lows, highs, color=colour, alpha=0.13, linewidth=0, zorder=2)
+        band.set_gid(gid)
 
 
 def _rank_axis(ax: Axes, ranks: Collection[int], axis: str) -> None:
@@ -275,7 +224,7 @@ def _rank_axis(ax: Axes, ranks: Collection[int], axis: str) -> None:
     shown = ticks(ranks, axis)
     ax.set_xticks(shown, [str(rank) for rank in shown])
     ax.minorticks_off()
-    ax.set_xlabel("rank (log2 axis)" if axis == "log2" else "rank (linear axis)")
+    ax.set_xlabel(f"rank ({axis} axis)")
     if len(set(ranks)) == 1:
         only = next(iter(ranks))
         ax.set_xlim((only / 2, only * 2) if axis == "log2" else (only - 1, only + 1))
@@ -289,8 +238,6 @@ def ticks(ranks: Iterable[int], axis: str, most: int = 10) -> list[int]:
         axis: "log2" or "linear".
         most: How many labels fit side by side.
     """
-    import math
-
     listed = sorted(set(ranks))
     if len(listed) < 2:
         return listed
@@ -309,9 +256,10 @@ def percent_axis(
 ) -> None:
     """Label and scale the axis so that lines, seeds, bands and (with `base`) base lines fit."""
     values = [value for c in curves for one in (c, *c.members) for value in one.accuracy]
-    values += [v for c in with_band for v in (*c.low, *c.high) if v is not None]
+    values += [v for c in with_band for v in (*c.accuracy_low, *c.accuracy_high) if v is not None]
     values += list(baselines(curves).values()) if base else []
-    ax.set_ylabel(f"{_metric(curves)} (%)")
+    names = {curve.metric.split(",")[0] for curve in curves}
+    ax.set_ylabel(f"{one_line(names.pop(), 24) if len(names) == 1 else 'accuracy'} (%)")
     if not values:
         return
     low, high = 100 * min(values), 100 * max(values)
@@ -320,24 +268,24 @@ def percent_axis(
     ax.set_yticks([tick for tick in ax.get_yticks() if max(0, bottom) <= tick <= min(100, top)])
 
 
-def _metric(curves: Sequence[CurveRow]) -> str:
-    names = {curve.metric.split(",")[0] for curve in curves}
-    return one_line(names.pop(), 24) if len(names) == 1 else "accuracy"
-
-
 def baselines(curves: Sequence[CurveRow]) -> dict[str, float]:
     """The accuracy at rank 0 by the name of its line; one for each base model."""
-    found = {(c.base or "", c.baseline) for c in curves if c.baseline is not None}
-    ordered = sorted(found)
-    if len(ordered) == 1:
-        return {BASE_LABEL: ordered[0][1]}
-    return {f"base {name or at}": value for at, (name, value) in enumerate(ordered)}
+    bases = sorted({(c.base or "", c.baseline) for c in curves if c.baseline is not None})
+    if len(bases) == 1:
+        return {BASE_LABEL: bases[0][1]}
+    return {f"base {name or at}": value for at, (name, value) in enumerate(bases)}
 
 
 def end_labels(
     ax: Axes, ends: Sequence[tuple[str, float, float | None]], tints: Sequence[str]
 ) -> None:
-    """Name each line at the right edge, moved apart so that no two names touch."""
+    """Name each line at the right edge, moved apart so that no two names touch.
+
+    Args:
+        ax: With its limits set.
+        ends: Name, height in the data, and the last rank (None: a level line).
+        tints: Colours of the leader lines.
+    """
     height = 72 * ax.bbox.height / ax.figure.dpi  # points
     low, high = ax.get_ylim()
     fractions = [(value - low) / (high - low) for _, value, _ in ends]
@@ -345,7 +293,7 @@ def end_labels(
     right = ax.get_xlim()[1]
     for at, ((text, value, rank), spot) in enumerate(zip(ends, placed, strict=True)):
         note = ax.annotate(
-            one_line(text, LABEL_CHARS),
+            text,
             xy=(right if rank is None else rank, value),
             xycoords="data",
             xytext=(1.035, spot),
@@ -368,54 +316,74 @@ def end_labels(
         note.set_gid(f"{name}-label")
         if note.arrow_patch is not None:
             note.arrow_patch.set_gid(f"{name}-leader")
+    ax.annotate(
+        "AURAC (%)",
+        xy=(1.035, 1),
+        xycoords="axes fraction",
+        xytext=(0, 9),
+        textcoords="offset points",
+        ha="left",
+        fontsize=8,
+        color=BASE,
+        annotation_clip=False,
+    )
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions at least `gap` apart within [low, high], in the order of `wanted` and close to it.
+
+    Labels that would touch are moved as one block around their mean, so that no label runs far
+    from its line. Where the span is too short for all, they are laid out evenly over it.
+    """
+    n = len(wanted)
+    gap = min(gap, (high - low) / (n - 1)) if n > 1 else gap
+    order = sorted(range(n), key=lambda i: (wanted[i], i))
+    blocks: list[tuple[float, int]] = []  # (mean of wanted starts, members)
+    for place, i in enumerate(order):
+        blocks.append((wanted[i] - place * gap, 1))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (mean, members), (other, others) = blocks[-2], blocks.pop()
+            total = members + others
+            blocks[-1] = ((mean * members + other * others) / total, total)
+    starts = [mean for mean, members in blocks for _ in range(members)]
+    ceiling = max(high - (n - 1) * gap, low)
+    placed = [0.0] * n
+    for place, i in enumerate(order):
+        placed[i] = min(max(starts[place], low), ceiling) + place * gap
+    return placed
 
 
 def cost(
-    ax: Axes,
-    curves: Sequence[CurveRow],
-    *,
-    looked: Looks | None = None,
-    unit: str = "bytes",
-    labels: bool = True,
+    ax: Axes, curves: Sequence[CurveRow], *, style: Styles | None = None, labels: bool = True
 ) -> Axes:
-    """Accuracy in percent against what an adapter costs at each rank.
+    """Accuracy in percent against the megabytes of an adapter at each rank.
 
     Args:
         ax: Where to draw.
-        curves: The curves of one task; those without the cost are left out.
-        looked: Looks that other figures share.
-        unit: "bytes" (shown as megabytes) or "parameters" (shown as millions).
-        labels: Whether the lines are named at the right edge, outside of the axes.
+        curves: The curves of one task; those without sizes are left out.
+        style: Styles that other figures share.
+        labels: Whether the lines are named at the right edge, with their AURAC.
     """
-    looked = looked or looks(curves)
-    drawn = [curve for curve in curves if curve.ranks and all(getattr(curve, unit))]
+    style = style or styles(curves)
+    drawn = [curve for curve in curves if curve.ranks and all(curve.bytes)]
     for at, curve in enumerate(drawn):
-        look = looked[key(curve)]
-        amounts = [amount / 1e6 for amount in getattr(curve, unit)]
-        (line,) = ax.plot(
-            amounts,
-            [100 * value for value in curve.accuracy],
-            color=look.colour,
-            linestyle=look.line,
-            marker=look.marker,
-            markerfacecolor=PAPER if look.hollow else look.colour,
-            markeredgecolor=look.colour,
-            label=one_line(curve.label, LABEL_CHARS),
-        )
+        amounts = [amount / 1e6 for amount in curve.bytes if amount]
+        shares = [100 * value for value in curve.accuracy]
+        look = style[key(curve)].options
+        (line,) = ax.plot(amounts, shares, label=legend_label(curve), **look)
         line.set_gid(f"curve-{at}")
     percent_axis(ax, drawn, (), base=False)
     ax.set_xscale("log")
     _plain_log_ticks(ax)
-    ax.set_xlabel("adapter size (MB, log axis)" if unit == "bytes" else "parameters (millions)")
-    if unit == "bytes":
-        _parameter_axis(ax, drawn)
+    ax.set_xlabel("adapter size (MB, log axis)")
+    _parameter_axis(ax, drawn)
     if labels:
-        ends = [(c.label, 100 * c.accuracy[-1], getattr(c, unit)[-1] / 1e6) for c in drawn]
-        end_labels(ax, ends, [looked[key(c)].colour for c in drawn])
+        ends = [(legend_label(c), 100 * c.accuracy[-1], (c.bytes[-1] or 0) / 1e6) for c in drawn]
+        end_labels(ax, ends, [style[key(c)].colour for c in drawn])
     return ax
 
 
-def _plain_log_ticks(ax: Axes | SecondaryAxis) -> None:
+def _plain_log_ticks(ax: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
@@ -432,19 +400,12 @@ def _parameter_axis(ax: Axes, curves: Sequence[CurveRow]) -> None:
         for size, count in zip(c.bytes, c.parameters, strict=False)
         if size and count
     }
-    if len(ratios) != 1:
-        return
-    each = ratios.pop()
-
-    def to_parameters(size: Any) -> Any:
-        return size / each
-
-    def to_size(count: Any) -> Any:
-        return count * each
-
-    top = ax.secondary_xaxis("top", functions=(to_parameters, to_size))
-    _plain_log_ticks(top)
-    top.set_xlabel("parameters (millions)")
+    if len(ratios) == 1:
+        each = ratios.pop()
+        both: Any = (lambda amount: amount / each, lambda number: number * each)
+        top = ax.secondary_xaxis("top", functions=both)
+        _plain_log_ticks(top)
+        top.set_xlabel("parameters (millions)")
 
 
 def gained_lost(
@@ -480,31 +441,27 @@ def gained_lost(
     return ax
 
 
-def dots(ax: Axes, found: Sequence[Group], *, looked: Looks | None = None) -> Axes:
+def dots(ax: Axes, groups: Sequence[Group], *, style: Styles | None = None) -> Axes:
     """The area on each group of documents as a dot with its interval, one row for each group.
 
     Args:
         ax: Where to draw.
-        found: Groups of one task, for one curve or several.
-        looked: Looks that other figures share.
+        groups: Groups of one task, for one curve or several.
+        style: Styles that other figures share.
     """
-    curves = list({group.curve.id: group.curve for group in found}.values())
-    looked = looked or looks(curves)
-    names = list(dict.fromkeys(group.name for group in found))
+    curves = list({group.curve.id: group.curve for group in groups}.values())
+    style = style or styles(curves)
+    names = list(dict.fromkeys(group.name for group in groups))
     for at, curve in enumerate(curves):
-        look = looked[key(curve)]
-        mine = [group for group in found if group.curve.id == curve.id]
+        look = style[key(curve)]
+        own = [group for group in groups if group.curve.id == curve.id]
         shift = 0.6 * ((at + 0.5) / len(curves) - 0.5)
-        places = [names.index(group.name) + shift for group in mine]
-        ends = [
-            (100 * (g.log2.low or 0.0), 100 * (g.log2.high or 1.0))
-            if g.log2.low is not None
-            else (float("nan"), float("nan"))
-            for g in mine
-        ]
-        ax.hlines(places, *zip(*ends, strict=True), color=look.colour, linewidth=1.0, alpha=0.6)
+        places = [names.index(group.name) + shift for group in own]
+        lows = [_NAN if g.log2.low is None else 100 * g.log2.low for g in own]
+        highs = [_NAN if g.log2.high is None else 100 * g.log2.high for g in own]
+        ax.hlines(places, lows, highs, color=look.colour, linewidth=1.0, alpha=0.6)
         ax.plot(
-            [100 * group.log2.value for group in mine],
+            [100 * group.log2.value for group in own],
             places,
             linestyle="none",
             marker=look.marker,

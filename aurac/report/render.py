@@ -1,37 +1,38 @@
-"""The content of a report as HTML, Markdown and LaTeX."""
+"""The content of a report as HTML, Markdown and LaTeX; no number is made here."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 from dataclasses import replace
+from functools import singledispatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from aurac.report import content as parts
 from aurac.report import escape
-from aurac.report.content import Block, Fold, Report, Text
-from aurac.report.escape import markdown_fence, one_line, shorten
 from aurac.report.model import ordered
-from aurac.report.tables import NONE, percent
+from aurac.report.units import NONE, interval, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Collection, Sequence
 
-    from aurac.report import content
-    from aurac.report.model import CurveRow, Interval, Run
+    from aurac.report.content import Report
+    from aurac.report.documents import Answer, Example
+    from aurac.report.model import CurveRow, Run
 
-
-LIMIT = 1_900_000  # bytes
+LIMIT = 1_900_000  # bytes of a page
 _TEMPLATES = Path(__file__).parent / "templates"
+_QUESTION, _ANSWER, _CODE = 1200, 800, 20_000
 
 
 def html(report: Report) -> str:
-    """The page, without its folded parts where it would be too large to send around."""
+    """The page, without its folded parts and samples where it would be too large to send around."""
     page = _page(report)
-    return page if len(page.encode()) <= LIMIT else _page(_unfolded(report))
+    return page if len(page.encode()) <= LIMIT else _page(_smaller(report))
 
 
-def _unfolded(report: Report) -> Report:
+def _smaller(report: Report) -> Report:
     sections = [
         replace(section, blocks=tuple(_without_fold(block) for block in section.blocks))
         for section in report.sections
@@ -39,10 +40,12 @@ def _unfolded(report: Report) -> Report:
     return replace(report, sections=tuple(sections))
 
 
-def _without_fold(block: Block) -> Block:
-    if not isinstance(block, Fold):
+def _without_fold(block: parts.Block) -> parts.Block:
+    if isinstance(block, parts.Examples):
+        return replace(block, samples=None)
+    if not isinstance(block, parts.Fold):
         return block
-    return Text(
+    return parts.Text(
         f"{block.summary}: left out of this page for its size, see report.md and the files."
     )
 
@@ -63,91 +66,110 @@ def _page(report: Report) -> str:
         "line": escape.one_line,
         "short": escape.shorten,
     }
-    script = _read("report.js")
+    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
         report=report,
-        style=_read("report.css"),
+        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
         script=script,
         script_hash=f"sha256-{digest}",
     )
 
 
-def _read(name: str) -> str:
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
-
-
-_QUESTION, _ANSWER, _CODE = 1200, 800, 20_000
-
-
-def markdown(report: content.Report) -> str:
-    """The report as one Markdown document."""
-    parts = [f"# {escape.markdown(report.title)}", escape.markdown(report.lead)]
+def markdown(report: Report) -> str:
+    """The report as one Markdown document that GitHub renders, with the SVG files as pictures."""
+    text = [f"# {escape.markdown(report.title)}", escape.markdown(report.lead)]
+    text += [f"**{escape.markdown(sentence)}**" for sentence in report.verdict]
+    if report.tiles:
+        rows = [[tile.title, tile.value, "; ".join(tile.lines)] for tile in report.tiles]
+        text.append(markdown_table(["", "", ""], rows, "lll"))
+    text += [_markdown(block) for block in report.first]
     for section in report.sections:
-        parts.append(f"## {escape.markdown(section.title)}")
-        parts += [_block(block) for block in section.blocks]
+        text.append(f"## {escape.markdown(section.title)}")
+        text += [_markdown(block) for block in section.blocks]
     version = escape.markdown(report.version)
-    parts.append(f"Made by aurac {version} from stored cells; `aurac report` makes it again.")
-    return "\n\n".join(part for part in parts if part) + "\n"
+    text.append(f"Made by aurac {version} from stored cells; `aurac report` makes it again.")
+    return "\n\n".join(part for part in text if part) + "\n"
 
 
-def _block(block: content.Block) -> str:
-    return _RENDERERS[block.kind](block)
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """A table; `align` has an l or r for each column."""
+    escaped = [[escape.markdown(text) for text in row] for row in (head, *rows)]
+    return _table(escaped[0], escaped[1:], align)
 
 
-def _text(block: content.Text) -> str:
-    text = escape.markdown(block.text)
-    return f"**{text}**" if block.strong else text
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """A table of cells that are Markdown already; `align` has an l or r for each column."""
+    rule = [" ---: " if side == "r" else " --- " for side in align]
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
 
 
-def _bullets(block: content.Bullets) -> str:
+@singledispatch
+def _markdown(block: parts.Block) -> str:
+    raise TypeError(block)
+
+
+@_markdown.register
+def _(block: parts.Text) -> str:
+    return escape.markdown(block.text)
+
+
+@_markdown.register
+def _(block: parts.Bullets) -> str:
     return "\n".join(f"- {escape.markdown(item)}" for item in block.items)
 
 
-def _md_table(block: content.Table) -> str:
-    head = _md_row([column.title for column in block.columns])
-    rule = "|" + "|".join(" ---: " if c.numeric else " --- " for c in block.columns) + "|"
-    rows = [_row_of(row) for row in block.rows]
-    return "\n".join([escape.markdown(block.caption), "", head, rule, *rows])
+@_markdown.register
+def _(block: parts.Table) -> str:
+    head = [escape.markdown(column.title) for column in block.columns]
+    rows = [
+        [
+            f"**{escape.markdown(cell.text)}**" if cell.best else escape.markdown(cell.text)
+            for cell in row
+        ]
+        for row in block.rows
+    ]
+    align = "".join("r" if column.numeric else "l" for column in block.columns)
+    return f"{escape.markdown(block.caption)}\n\n{_table(head, rows, align)}"
 
 
-def _md_row(texts: list[str]) -> str:
-    return "| " + " | ".join(escape.markdown(text) for text in texts) + " |"
-
-
-def _row_of(row: tuple[content.Cell, ...]) -> str:
-    texts = [escape.markdown(cell.text) for cell in row]
-    bold = [f"**{text}**" if cell.best else text for cell, text in zip(row, texts, strict=True)]
-    return "| " + " | ".join(bold) + " |"
-
-
-def _picture(block: content.Picture) -> str:
+@_markdown.register
+def _(block: parts.Picture) -> str:
     return f"![{escape.markdown(block.alt)}]({block.file})\n\n{escape.markdown(block.caption)}"
 
 
-def _examples(block: content.Examples) -> str:
-    return "\n\n".join(_example(example) for example in block.examples)
+@_markdown.register
+def _(block: parts.Examples) -> str:
+    return "\n\n".join([escape.markdown(block.intro), *map(_example, block.examples)])
 
 
-def _example(example: Any) -> str:
-    parts = [
-        (
-            f"### {escape.markdown(example.kind.capitalize())}: document "
-            f"{escape.markdown(example.doc_id)}"
-        )
-    ]
+@_markdown.register
+def _(block: parts.Code) -> str:
+    return escape.markdown_fence(block.text, _CODE, "sh")
+
+
+@_markdown.register
+def _(block: parts.Fold) -> str:
+    inner = "\n\n".join(_markdown(part) for part in block.blocks)
+    summary = escape.markdown(block.summary)
+    return f"<details><summary>{summary}</summary>\n\n{inner}\n\n</details>"
+
+
+def _example(example: Example) -> str:
+    kind = escape.markdown(example.kind.capitalize())
+    text = [f"### {kind}: document {escape.markdown(example.doc_id)}"]
     if example.wording.question:
-        parts += ["Question:", markdown_fence(example.wording.question, _QUESTION)]
+        text += ["Question:", escape.markdown_fence(example.wording.question, _QUESTION)]
     if example.wording.target:
-        parts.append(f"Reference: {_lines(shorten(example.wording.target, 300))}")
+        text.append(f"Reference: {_lines(escape.shorten(example.wording.target, 300))}")
     heads = [f"rank {answer.rank}, {_mark(answer)}" for answer in example.answers]
-    cells = [_lines(shorten(answer.text or "(empty)", _ANSWER)) for answer in example.answers]
-    rule = "|" + " --- |" * len(heads)
-    parts.append("\n".join([_md_row(heads), rule, f"| {' | '.join(cells)} |"]))
-    return "\n\n".join(parts)
+    answers = [_lines(escape.shorten(a.text or "(empty)", _ANSWER)) for a in example.answers]
+    text.append(_table([escape.markdown(head) for head in heads], [answers], "l" * len(heads)))
+    return "\n\n".join(text)
 
 
-def _mark(answer: Any) -> str:
+def _mark(answer: Answer) -> str:
     mark = "✓ right" if answer.right else "✗ wrong"
     return mark if answer.score in (0, 1) else f"{mark} (score {answer.score:.3g})"
 
@@ -157,103 +179,67 @@ def _lines(text: str) -> str:
     return "<br>".join(escape.markdown(line) for line in text.strip("\n").split("\n"))
 
 
-def _code(block: content.Code) -> str:
-    return markdown_fence(block.text, _CODE).replace("text\n", "sh\n", 1)
-
-
-def _fold(block: content.Fold) -> str:
-    inner = "\n\n".join(_block(part) for part in block.blocks)
-    return f"<details><summary>{escape.markdown(block.summary)}</summary>\n\n{inner}\n\n</details>"
-
-
-_RENDERERS: dict[str, Callable[[Any], str]] = {
-    "text": _text,
-    "bullets": _bullets,
-    "table": _md_table,
-    "picture": _picture,
-    "examples": _examples,
-    "code": _code,
-    "fold": _fold,
-}
-
-_NAME = 40  # characters of an adapter's name that a column holds
-_HEAD = (
+_LATEX_NAME = 40  # characters of an adapter's name that a column holds
+_LATEX_HEAD = (
     "% Made by aurac from results.json. Needs \\usepackage{booktabs} and, for pdfLaTeX,\n"
     "% \\usepackage[T1]{fontenc} and \\usepackage{textcomp}."
 )
 
 
-def latex(run: Run, most: int = 40) -> str:
-    """The AURAC tables of a run as LaTeX.
+def latex(run: Run, best: Collection[str], most: int = 40) -> str:
+    """The AURAC tables of a run for a paper: booktabs, one for each task.
 
     Args:
         run: What was measured.
+        best: Ids of the curves to set in bold.
         most: Rows of a table at most, the largest AURACs first.
     """
-    return "\n\n".join([_HEAD, *(_table(run, task, most) for task in run.task_names)]) + "\n"
+    tables = [_latex_table(run, task, best, most) for task in run.task_names]
+    return "\n\n".join([_LATEX_HEAD, *tables]) + "\n"
 
 
-def _table(run: Run, task: str, most: int) -> str:
+def _latex_table(run: Run, task: str, best: Collection[str], most: int) -> str:
+    import pandas as pd
+
     every = run.of_task(task)
     curves = ordered(every)[:most]
-    best = max((c.log2.value for c in curves if c.log2 and c.is_default), default=None)
     metric = ", ".join(dict.fromkeys(curve.metric for curve in curves))
     left = f" The {len(every) - most} lowest rows are left out." if len(every) > most else ""
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        (
-            rf"\caption{{AURAC on {escape.latex(task)} in percent with 95\,\% intervals; "
-            rf"integrated metric {escape.latex(metric)}.{left}}}"
-        ),
-        r"\begin{tabular}{@{}lllrrr@{}}",
-        r"\toprule",
-        r"adapter & inference & ranks & log2 & linear & mean \\",
-        r"\midrule",
-        *[_row(curve, best) for curve in curves],
-        *_baseline(curves),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines)
-
-
-def _row(curve: CurveRow, best: float | None) -> str:
-    inference = f"{curve.basis}, {curve.rescale}"
-    if curve.role == "published":
-        inference += " (published)"
-    ranks = f"{curve.ranks[0]}--{curve.ranks[-1]}" if len(curve.ranks) > 1 else "--"
-    area = _interval(curve.log2)
-    if curve.is_default and curve.log2 and curve.log2.value == best:
-        area = rf"\textbf{{{percent(curve.log2.value)}}}{area[len(percent(curve.log2.value)) :]}"
-    cells = (
-        escape.latex(one_line(curve.adapter, _NAME)),
-        escape.latex(inference),
-        ranks,
-        area,
-        _interval(curve.linear),
+    rows = [_latex_row(curve, bold=curve.id in best) for curve in curves]
+    bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
+    if len(bases) == 1:
+        rows.append(["base model", "", "0", *[percent(next(iter(bases)))] * 3])
+    frame = pd.DataFrame(
+        rows, columns=["adapter", "truncation", "ranks", "AURAC (log2)", "AURAC (linear)", "mean"]
     )
-    return f"{' & '.join(cells)} & {_dash(percent(curve.mean))} \\\\"
+    text: str = frame.style.hide(axis="index").to_latex(
+        hrules=True,
+        column_format="@{}lllrrr@{}",
+        position_float="centering",
+        caption=(
+            rf"AURAC on {escape.latex(task)} in percent with 95\,\% intervals, metric "
+            rf"{escape.latex(metric)}. Bold: the largest, and all not significantly worse.{left}"
+        ),
+    )
+    return text.rstrip()
 
 
-def _interval(area: Interval | None) -> str:
-    if area is None:
-        return "--"
-    if area.low is None or area.high is None:
-        return percent(area.value)
-    return rf"{percent(area.value)} {{\small[{percent(area.low)}, {percent(area.high)}]}}"
-
-
-def _dash(text: str) -> str:
-    return "--" if text == NONE else text
-
-
-def _baseline(curves: Sequence[CurveRow]) -> list[str]:
-    values = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
-    if len(values) != 1:
-        return []
+def _latex_row(curve: CurveRow, *, bold: bool) -> list[str]:
+    area = _latex_interval(interval(curve.log2))
+    if bold:
+        number, _, rest = area.partition(" ")
+        area = rf"\textbf{{{number}}} {rest}".rstrip()
     return [
-        r"\midrule",
-        rf"base model & \multicolumn{{5}}{{l}}{{{percent(next(iter(values)))} at rank 0}} \\",
+        escape.latex(escape.one_line(curve.adapter, _LATEX_NAME)),
+        escape.latex(curve.truncation),
+        f"{curve.ranks[0]}--{curve.ranks[-1]}" if len(curve.ranks) > 1 else "--",
+        area,
+        _latex_interval(interval(curve.linear)),
+        _latex_interval(percent(curve.mean)),
     ]
+
+
+def _latex_interval(text: str) -> str:
+    number, _, rest = text.partition(" ")
+    shown = "--" if number == NONE else number
+    return rf"{shown} {{\small {rest}}}" if rest else shown

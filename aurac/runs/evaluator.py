@@ -66,9 +66,9 @@ class Evaluator:
         self._log, self._profile = log or RunLog(None), profile or Profile()
         self._before_pass, self._wait = before_pass, wait_for_device
         self._notes: list[str] = []
-        self._prepared: dict[str, Any] = {}
+        self._prepared: dict[tuple[str, str], Any] = {}
         self._attached = contextlib.ExitStack()
-        self._label: str | None = None  # of the variant that is attached
+        self._key: tuple[str, str] | None = None  # of what is attached: variant and adapter
         self._live: Any = None
 
     def __enter__(self) -> Self:
@@ -76,7 +76,7 @@ class Evaluator:
 
     def __exit__(self, *_: object) -> None:
         self._attached.close()
-        self._label = self._live = None
+        self._key = self._live = None
 
     def base(self) -> LoadedBase:
         """The base in memory.
@@ -129,20 +129,18 @@ class Evaluator:
 
     def _set(self, variant: Variant | None, rank: int, base: LoadedBase) -> None:
         """Attach a variant (None: the base alone) unless it is, and set its rank."""
-        label = variant.label if variant else None
-        if label != self._label:
-            self.__exit__()
         if variant is None:
+            self.__exit__()
             return
-        if self._live is None:
-            if label not in self._prepared:  # a variant comes back at every level
-                factors = variant.fit_factors
-                prepared = prepare(
-                    variant.adapter, variant.basis, variant.rescale, fit_factors=factors
-                )
-                self._prepared[variant.label] = prepared
-            live = attach(base.model, self._prepared[variant.label])
-            self._label, self._live = label, self._attached.enter_context(live)
+        member = variant.member(rank)
+        key = variant.label, member.sha256
+        if key != self._key:
+            self.__exit__()
+            if key not in self._prepared:  # a variant comes back at every level
+                rescale, factors = variant.rescale_at(rank), variant.fit_factors
+                self._prepared[key] = prepare(member, variant.basis, rescale, fit_factors=factors)
+            live = attach(base.model, self._prepared[key])
+            self._key, self._live = key, self._attached.enter_context(live)
         self._live.set_rank(rank)
 
     def _block(

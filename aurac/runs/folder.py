@@ -30,7 +30,7 @@ _MOST_READ = 64  # cells that are read to say why they are not used
 _MOST_MERGES = 5
 _LISTED = 5  # names in a message
 _WHICH = ("task", "rank", "basis", "rescale", "adapter_sha256")
-_OF_PROMPTS = {"split", "num_fewshot", "fewshot", "seed", "chat_template", *PROMPTING}
+_OF_PROMPTS = {"split", "num_fewshot", "fewshot", "seed", "chat_template", "tokenizer", *PROMPTING}
 """Settings that change the documents or the prompts of every task."""
 
 

@@ -6,15 +6,19 @@ Everything takes plain arrays, ``(n,)`` scores per document or ``(S, n)`` for S 
 
 from __future__ import annotations
 
-from aurac.stats.intervals import interval
-from aurac.stats.margins import MarginTest, margin_test
-from aurac.stats.multiplicity import Best, best, holm
-from aurac.stats.noninferiority import NonInferiorRank, RankTest, non_inferior_rank
-from aurac.stats.paired import Difference, detectable, difference, paired_curves
-from aurac.stats.power import Plan, plan
-from aurac.stats.score import Bands, bands
-from aurac.stats.seeds import Components, aggregate, components, over_seeds, task_weights
-from aurac.stats.spread import Spread, spread_of_flips, spread_of_pilot
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aurac.stats.intervals import interval
+    from aurac.stats.margins import MarginTest, margin_test
+    from aurac.stats.multiplicity import Best, best, holm
+    from aurac.stats.noninferiority import NonInferiorRank, RankTest, non_inferior_rank
+    from aurac.stats.paired import Difference, detectable, difference, paired_curves
+    from aurac.stats.power import Plan, plan
+    from aurac.stats.score import Bands, bands
+    from aurac.stats.seeds import Components, aggregate, components, over_seeds, task_weights
+    from aurac.stats.spread import Spread, spread_of_flips, spread_of_pilot
 
 __all__ = [
     "Bands",
@@ -43,3 +47,55 @@ __all__ = [
     "spread_of_pilot",
     "task_weights",
 ]
+
+_MODULES = {
+    "intervals": ("interval",),
+    "margins": (
+        "MarginTest",
+        "margin_test",
+    ),
+    "multiplicity": (
+        "Best",
+        "best",
+        "holm",
+    ),
+    "noninferiority": (
+        "NonInferiorRank",
+        "RankTest",
+        "non_inferior_rank",
+    ),
+    "paired": (
+        "Difference",
+        "detectable",
+        "difference",
+        "paired_curves",
+    ),
+    "power": (
+        "Plan",
+        "plan",
+    ),
+    "score": (
+        "Bands",
+        "bands",
+    ),
+    "seeds": (
+        "Components",
+        "aggregate",
+        "components",
+        "over_seeds",
+        "task_weights",
+    ),
+    "spread": (
+        "Spread",
+        "spread_of_flips",
+        "spread_of_pilot",
+    ),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Load a module when one of its names is used: `aurac.score` needs few of them."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"aurac.stats.{_HOME[name]}"), name)

@@ -124,7 +124,7 @@ def score_group(group: RecipeGroup, settings: Options, *, other: bool = False) -
         baseline=group.first.baseline,
         reason=group.gap,
         missing={r: why for c in group.curves for r, why in c.missing.items()},
-        sizes=group.first.sizes,
+        published=group.first.role == "published",
     )
     if group.gap is not None:
         return row

@@ -19,7 +19,7 @@ from aurac.errors import CurveError
 from aurac.stats.groups import shared_ranks, together
 from aurac.stats.mean import NO_DOCUMENTS
 from aurac.stats.multiplicity import Family, best_of, holm
-from aurac.stats.noninferiority import non_inferior_rank
+from aurac.stats.noninferiority import accurate_rank, non_inferior_rank
 from aurac.stats.paired import pair_groups
 from aurac.stats.rows import BestRow, PairRow, RecommendRow
 from aurac.stats.sentences import verdict
@@ -138,16 +138,23 @@ def recommend(group: RecipeGroup, settings: Options, *, other: bool = False) -> 
         other=other,
         margin=settings.margin,
         alpha=settings.alpha,
+        accuracy=dict(zip(group.ranks, group.accuracy, strict=True)),
+        sizes=group.first.sizes,
+        seconds=group.first.seconds,
+        published=group.first.role == "published",
     )
     reason = None if group.has_documents else NO_DOCUMENTS
     if reason is None and len(group.ranks) < 2:
         reason = group.gap
     if reason is not None:
         return replace(row, reason=reason)
-    result = non_inferior_rank(
-        group, margin=settings.margin, alpha=settings.alpha, reference=settings.reference
-    )
-    return replace(row, result=result)
+    tests: dict[str, Any] = {"alpha": settings.alpha, "reference": settings.reference}
+    result = accurate = None
+    if settings.margin is not None:
+        result = non_inferior_rank(group, margin=settings.margin, **tests)
+    if settings.min_accuracy is not None:
+        accurate = accurate_rank(group, minimum=settings.min_accuracy, **tests)
+    return replace(row, result=result, accurate=accurate)
 
 
 def best_rows(

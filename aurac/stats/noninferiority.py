@@ -11,9 +11,11 @@ from aurac.errors import CurveError
 from aurac.stats.groups import RecipeGroup, group_of
 from aurac.stats.intervals import mover
 from aurac.stats.mean import Layout, group_sums, moments, t_quantile, zero_spread_bound
-from aurac.stats.seeds import components
+from aurac.stats.seeds import components, mean_of_seeds
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from aurac.curves.curve import Curve
@@ -122,9 +124,7 @@ def non_inferior_rank(
     """
     _check(margin, alpha)
     group = curves if isinstance(curves, RecipeGroup) else group_of(curves)
-    top = max(group.ranks) if reference is None else reference
-    if top not in group.ranks:
-        raise CurveError(f"reference rank {top}", expected=f"one of {group.ranks}")
+    top = _reference(group, reference)
     below = [r for r in reversed(group.ranks) if r < top]
     if not below:
         raise CurveError(f"{group.first.label} has no rank below {top} to recommend")
@@ -152,14 +152,76 @@ def non_inferior_rank(
     )
 
 
+@dataclass(frozen=True)
+class AccurateRank:
+    """The smallest rank whose accuracy is shown to be high enough.
+
+    Attributes:
+        rank: None where not even the reference is.
+        minimum: The accuracy that was asked for, a fraction.
+        alpha: The error rate of naming a rank wrongly.
+        lowest: For each rank tested, downward from the reference, the one-sided lower bound on its
+            accuracy.
+    """
+
+    rank: int | None
+    minimum: float
+    alpha: float
+    lowest: Mapping[int, float]
+
+
+def accurate_rank(
+    group: RecipeGroup, *, minimum: float, alpha: float = 0.05, reference: int | None = None
+) -> AccurateRank:
+    """Find the smallest rank whose accuracy is shown to be at least `minimum`.
+
+    One-sided tests of ``p_r < minimum`` downward from the reference rank, each at full alpha, up to
+    the first failure: the lower end of the accuracy's interval at ``1 - 2·alpha``. A rank that
+    passes here and in `non_inferior_rank` has both properties at the same alpha, since the first
+    rank that lacks either must pass the test of that one (Berger 1982).
+
+    Args:
+        group: With documents.
+        minimum: A fraction, declared before looking.
+        alpha: Error rate.
+        reference: The largest rank tested; the group's largest by default.
+
+    Raises:
+        CurveError: A number out of range, or no outcomes.
+    """
+    if not 0.0 < minimum < 1.0:
+        raise CurveError(f"minimum accuracy {minimum:g}", expected="a fraction such as 0.5")
+    _check_alpha(alpha)
+    top = _reference(group, reference)
+    smallest, lowest = None, {}
+    for rank in sorted((r for r in group.ranks if r <= top), reverse=True):
+        estimate = mean_of_seeds(group.scores(rank), group.layout, 1.0 - 2.0 * alpha)
+        lowest[rank] = 0.0 if estimate.low is None else estimate.low
+        if lowest[rank] < minimum:
+            break
+        smallest = rank
+    return AccurateRank(smallest, minimum, alpha, lowest)
+
+
+def _reference(group: RecipeGroup, reference: int | None) -> int:
+    top = max(group.ranks) if reference is None else reference
+    if top not in group.ranks:
+        raise CurveError(f"reference rank {top}", expected=f"one of {group.ranks}")
+    return top
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0.0 < alpha < 0.5:
+        raise CurveError(f"alpha {alpha:g}", expected="an error rate such as 0.05")
+
+
 def _check(margin: float, alpha: float) -> None:
     if not 0.0 < margin < 1.0:
         raise CurveError(
             f"margin {margin:g}",
             expected="a tolerable loss of accuracy as a fraction, such as 0.02",
         )
-    if not 0.0 < alpha < 0.5:
-        raise CurveError(f"alpha {alpha:g}", expected="an error rate such as 0.05")
+    _check_alpha(alpha)
 
 
 def _saved(curve: Curve, rank: int, top: int) -> float | None:

@@ -6,13 +6,19 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aurac.curves.display import points
-from aurac.stats.sentences import best_sentences, pair_sentence, rank_sentence
+from aurac.stats.sentences import (
+    accuracy_sentence,
+    best_sentences,
+    pair_sentence,
+    rank_sentence,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aurac.stats.mean import Estimate
-    from aurac.stats.noninferiority import NonInferiorRank
+    from aurac.stats.noninferiority import AccurateRank, NonInferiorRank
     from aurac.stats.paired import Difference
 
 _NOTHING: dict[str, float | None] = {"value": None, "se": None, "low": None, "high": None}
@@ -25,7 +31,8 @@ class Options:
     Attributes:
         axis: The axis that pairs and aggregates are about.
         level: Coverage of intervals; 1 - level is the size of the tests.
-        margin: A loss of accuracy that a smaller rank may have, declared beforehand.
+        margin: A loss of accuracy that a smaller rank may have, declared beforehand; None: any.
+        min_accuracy: Accuracy that a recommended rank must be shown to have; None: any.
         alpha: Error rate of the non-inferiority tests.
         support: "common" compares curves with unequal ranks on those that both have.
         weigh: "tasks" or "documents": what each task weighs in an aggregate.
@@ -35,7 +42,8 @@ class Options:
 
     axis: str = "log2"
     level: float = 0.95
-    margin: float = 0.02
+    margin: float | None = 0.02
+    min_accuracy: float | None = None
     alpha: float = 0.05
     support: str | None = None
     weigh: str = "tasks"
@@ -61,7 +69,7 @@ class ScoreRow:
     """AURAC of one recipe group on one task.
 
     `log2`, `linear` and `mean` are None with a `reason`. `other` marks a truncation that is not the
-    adapter's default.
+    adapter's default, `published` one that is the method's published one.
     """
 
     adapter: str
@@ -76,12 +84,12 @@ class ScoreRow:
     baseline: float | None
     reason: str | None = None
     missing: Mapping[int, str] = field(default_factory=dict)
-    sizes: Mapping[int, int] = field(default_factory=dict)
     log2: Estimate | None = None
     linear: Estimate | None = None
     mean: float | None = None
     drops: tuple[tuple[int, int, float], ...] = ()
     notes: tuple[str, ...] = ()
+    published: bool = False
 
     @property
     def label(self) -> str:
@@ -138,6 +146,17 @@ class PairRow:
         return len(set(self.truncations.values())) == 1 if self.truncations else None
 
     @property
+    def reading(self) -> str:
+        """What the comparison shows, in a few words."""
+        if self.result is None:
+            return "no test" if self.value is not None else "not compared"
+        sign = verdict(self.result, self.p_holm, 1.0 - self.result.estimate.level)
+        if sign is None:
+            return "not tested" if self.p is None else "two seeds: no verdict"
+        words = f"{self.b if sign > 0 else self.a} is better" if sign else "not significant"
+        return words if self.survives is not False else f"{words} (depends on the truncation)"
+
+    @property
     def sentence(self) -> str:
         """One sentence that claims no more than the data do."""
         if self.result is None:
@@ -190,16 +209,34 @@ class AggregateRow:
 
 @dataclass(frozen=True)
 class RecommendRow:
-    """The smallest non-inferior rank of a recipe group; `result` is None with a `reason`."""
+    """The smallest rank of a recipe group that a user may ship.
+
+    Attributes:
+        adapter, task, truncation, other: As of `ScoreRow`.
+        margin: The tolerable loss against the reference rank; None: any.
+        alpha: Error rate of each of the two tests and of both together.
+        result: The smallest non-inferior rank; None with a `reason`, and without a margin.
+        accurate: The smallest rank that is accurate enough; None without such a demand.
+        reason: Why nothing can be tested.
+        accuracy: Rank → accuracy, of the ranks evaluated.
+        sizes: Rank → bytes, where known.
+        seconds: Rank → wall seconds for a document, where measured.
+        published: Whether the truncation is the published one, where that is not the default.
+    """
 
     adapter: str
     task: str | None
     truncation: str
     other: bool
-    margin: float
+    margin: float | None
     alpha: float
     result: NonInferiorRank | None = None
+    accurate: AccurateRank | None = None
     reason: str | None = None
+    accuracy: Mapping[int, float] = field(default_factory=dict)
+    sizes: Mapping[int, int] = field(default_factory=dict)
+    seconds: Mapping[int, float] = field(default_factory=dict)
+    published: bool = False
 
     @property
     def label(self) -> str:
@@ -207,11 +244,23 @@ class RecommendRow:
         return _label(self.adapter, self.truncation, other=self.other)
 
     @property
+    def rank(self) -> int | None:
+        """The smallest rank that passes every test; None where no rank does, or none is tested."""
+        passed = [test.rank for test in (self.result, self.accurate) if test is not None]
+        known = [rank for rank in passed if rank is not None]
+        return max(known) if passed and len(known) == len(passed) else None
+
+    @property
     def sentence(self) -> str:
-        """One sentence on what was shown."""
-        if self.result is None:
+        """One sentence on what was shown, or two."""
+        if self.reason is not None:
             return f"{self.label}: no rank can be tested ({self.reason})."
-        return rank_sentence(self.label, self.task, self.result)
+        parts = []
+        if self.result is not None:
+            parts.append(rank_sentence(self.label, self.task, self.result))
+        if self.accurate is not None:
+            parts.append(accuracy_sentence(self.label, self.task, self.accurate))
+        return " ".join(parts)
 
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
         """An element of ``recommended``; the rank is None where nothing can be tested."""
@@ -219,7 +268,7 @@ class RecommendRow:
         row: dict[str, Any] = {
             "adapter": self.label,
             "task": self.task,
-            "rank": result.rank if result else None,
+            "rank": self.rank,
             "delta": self.margin,
             "alpha": self.alpha,
         }
@@ -228,9 +277,27 @@ class RecommendRow:
             row["smallest_delta"] = result.smallest_margin
             tests = [asdict(test) for test in result.tests]
             row["steps"] = [{"delta_needed": test.pop("margin_needed"), **test} for test in tests]
+        if details and self.accurate:
+            row["min_accuracy"] = self.accurate.minimum
+            row["lowest_accuracy"] = {str(r): low for r, low in self.accurate.lowest.items()}
         if details:
             row |= {"reason": self.reason, "sentence": self.sentence}
         return row
+
+    def shipped(self) -> dict[str, Any]:
+        """Accuracy, size and speed at the recommended rank and at the largest one."""
+        top = self.result.reference if self.result else max(self.accuracy, default=None)
+        return {
+            "accuracy": _at(self.accuracy, self.rank),
+            "full_rank": top,
+            "full_accuracy": _at(self.accuracy, top),
+            "bytes": _at(self.sizes, self.rank),
+            "seconds_per_document": _at(self.seconds, self.rank),
+        }
+
+
+def _at(column: Mapping[int, float], rank: int | None) -> float | None:
+    return None if rank is None else column.get(rank)
 
 
 @dataclass(frozen=True)

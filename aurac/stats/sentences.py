@@ -8,17 +8,9 @@ from aurac.curves.display import percent, points
 
 if TYPE_CHECKING:
     from aurac.stats.margins import MarginTest
-    from aurac.stats.mean import Estimate
-    from aurac.stats.noninferiority import NonInferiorRank
+    from aurac.stats.noninferiority import AccurateRank, NonInferiorRank
     from aurac.stats.paired import Difference
     from aurac.stats.rows import BestRow
-
-
-def interval(estimate: Estimate | None) -> str:
-    """``39.1 [31.6, 46.7]`` in percent, or the value alone."""
-    if estimate is None or estimate.low is None:
-        return percent(None if estimate is None else estimate.value)
-    return f"{percent(estimate.value)} [{percent(estimate.low)}, {percent(estimate.high)}]"
 
 
 def show_p(p: float) -> str:
@@ -92,23 +84,38 @@ def _scope(*, conditional: bool) -> str:
 def rank_sentence(adapter: str, task: str | None, result: NonInferiorRank) -> str:
     """One sentence on the smallest non-inferior rank."""
     who = f"{adapter} on {task}" if task else adapter
-    sure = f"{_share(1 - result.alpha)} confidence for this adapter alone"
-    margin = f"at a margin of {points(result.margin)} ({sure})"
-    scope = ", for this checkpoint alone" if result.conditional else ""
+    scope = ", this checkpoint alone" if result.conditional else ""
+    margin = (
+        f"at a margin of {points(result.margin)} ({_share(1 - result.alpha)} confidence{scope})"
+    )
     if result.seeds > 1 and result.smallest_margin >= 1.0:
         return _few_seeds(who, margin, result)
     needed = f"{percent(result.smallest_margin, 2)} points"
     if result.rank == result.reference:
         return (
-            f"{who}: no rank below {result.reference} is non-inferior to it {margin}{scope}; "
-            f"one would be at a margin of more than {needed}."
+            f"{who}: no rank below {result.reference} is non-inferior to it {margin}; that takes a "
+            f"margin of more than {needed}."
         )
     saved = "" if result.saved is None else f", {100 * result.saved:.0f} % smaller"
     return (
-        f"{who}: rank {result.rank} is non-inferior to rank {result.reference} {margin}{scope}"
-        f"{saved}; {percent(result.flip_rate)} % of the documents change. A rank below "
-        f"{result.reference} is non-inferior at any margin of more than {needed}."
+        f"{who}: rank {result.rank} is non-inferior to rank {result.reference} {margin}{saved}; "
+        f"{percent(result.flip_rate)} % of the documents change."
     )
+
+
+def accuracy_sentence(adapter: str, task: str | None, result: AccurateRank) -> str:
+    """One sentence on the smallest rank that is accurate enough."""
+    who = f"{adapter} on {task}" if task else adapter
+    least = f"{percent(result.minimum).removesuffix('.0')} % accurate"
+    if result.rank is None:
+        ((top, low),) = result.lowest.items()
+        return (
+            f"{who}: not even rank {top} is shown to be at least {least} (lower bound "
+            f"{percent(low)} %)."
+        )
+    low = result.lowest[result.rank]
+    sure = f"{_share(1 - result.alpha)} confidence"
+    return f"{who}: rank {result.rank} is at least {least} (lower bound {percent(low)} %, {sure})."
 
 
 def _few_seeds(who: str, margin: str, result: NonInferiorRank) -> str:

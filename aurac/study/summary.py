@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from aurac.curves.display import percent
+from aurac.curves.display import interval, percent
 from aurac.errors import RunFolderError
 from aurac.files import write_atomic, write_json
 from aurac.readers import read_curves
 from aurac.stats.analysis import analyse
-from aurac.stats.sentences import interval, show_p
+from aurac.stats.sentences import show_p
 from aurac.study.design import results_of
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Which tasks lm-eval has, read from its YAML files without importing it.
+"""Which tasks lm-eval has and what each needs, read from its YAML files without importing it.
 
 lm-eval parses all of its 14,000 files whenever it is asked for a task. Names, kinds and tags stand
 in a few top-level keys, so only these are read here, once for each state of the files: the index is
@@ -7,7 +7,9 @@ kept in the cache under the names, sizes and times of the files.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import fnmatch
 import importlib.util
 import json
 import logging
@@ -20,13 +22,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from aurac.engine.tokens import DEFAULT_NEW_TOKENS, most_new_tokens
 from aurac.errors import TaskError
 from aurac.files import sha256_json, write_json
 from aurac.models import cache_root
-from aurac.tasks import BUNDLED
+from aurac.tasks import BUNDLED, load_split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 logger = logging.getLogger(__name__)
@@ -61,6 +64,33 @@ class IndexRow(NamedTuple):
     kind: str
     path: str | None
     tags: list[str]
+
+
+class TaskFacts(NamedTuple):
+    """What evaluating a task, group or tag takes, as far as its YAML says it.
+
+    Attributes:
+        kind: As in `IndexRow`, or `BUNDLED`.
+        output_type: lm-eval's, such as ``multiple_choice`` or ``generate_until``.
+        num_fewshot: Examples in each prompt unless told otherwise.
+        data: Data set of the hub and its configuration, or the package.
+        split: The one that is evaluated.
+        documents: How many it has, of a bundled task or one whose data are in the cache here.
+        writes: Most tokens that are generated for each document; 0 where none are.
+        members: Tasks of a group or tag.
+        refused: Why aurac does not evaluate it.
+    """
+
+    name: str
+    kind: str
+    output_type: str | None = None
+    num_fewshot: int | None = None
+    data: str | None = None
+    split: str | None = None
+    documents: int | None = None
+    writes: int | None = None
+    members: tuple[str, ...] = ()
+    refused: str | None = None
 
 
 @cache
@@ -123,7 +153,7 @@ def _check(name: str, index: dict[str, IndexRow]) -> None:
     raise TaskError(
         f"task {name!r} is not known to lm-eval {version('lm_eval')}",
         expected=f"a task such as {', '.join(near)}" if near else None,
-        fix="lm-eval ls tasks lists them all" if not near else None,
+        fix="aurac tasks WORD searches them" if not near else None,
     )
 
 
@@ -213,3 +243,101 @@ def _top_keys(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     for include in [includes] if isinstance(includes, str) else includes:
         beneath.update(_top_keys((path.parent / include).resolve(), (*seen, path)))
     return beneath | keys
+
+
+def search(word: str, include_path: Path | str | None = None) -> list[str]:
+    """Names that contain a word or match a pattern such as ``mmlu_*``.
+
+    Those from lm-eval's folder of that name come first, then the shortest: there are hundreds of
+    translations.
+    """
+    rows = {**task_index(), **(included_tasks(include_path) if include_path else {})}
+    pattern = _plain(word) if set("*?[") & set(word) else f"*{_plain(word)}*"
+
+    def order(name: str) -> tuple[bool, int, str]:
+        path = rows[name].path if name in rows else None
+        return path is None or _plain(Path(path).parent.name) != _plain(word), len(name), name
+
+    matching = (n for n in {*BUNDLED, *rows} if fnmatch.fnmatchcase(_plain(n), pattern))
+    return sorted(matching, key=order)
+
+
+def facts_of(name: str, include_path: Path | str | None = None) -> TaskFacts:
+    """What a task needs; nothing is fetched.
+
+    Raises:
+        TaskError: No such task; the nearest names are given.
+    """
+    if name in BUNDLED:
+        settings = _settings(Path(__file__).parent / "bundled" / f"{name}.yaml")
+        documents = len(load_split(name, "test"))
+        return _task_facts(name, "BUNDLED", settings)._replace(data="aurac", documents=documents)
+    check_names([name], include_path)
+    row = {**task_index(), **(included_tasks(include_path) if include_path else {})}[name]
+    if row.path is None:
+        return TaskFacts(name, row.kind, members=tuple(row.tags))
+    settings = _settings(Path(row.path))
+    if row.kind == "GROUP":
+        parts = settings.get("task") or []
+        parts = [parts] if isinstance(parts, str) else parts
+        names = [part if isinstance(part, str) else str(_name_of(part)) for part in parts]
+        return TaskFacts(name, row.kind, members=tuple(names))
+    return _task_facts(name, row.kind, settings)
+
+
+def _name_of(part: Mapping[str, Any]) -> Any:
+    return part.get("group") or part.get("task")
+
+
+def _task_facts(name: str, kind: str, settings: Mapping[str, Any]) -> TaskFacts:
+    refused = None
+    if settings.get("unsafe_code"):
+        refused = "runs code that the model writes"
+    elif settings.get("doc_to_image") or settings.get("doc_to_audio"):
+        refused = "shows images or sounds"
+    elif settings.get("output_type") == "loglikelihood_rolling":
+        refused = "has a perplexity, not an accuracy"
+    path, subset = settings.get("dataset_path"), settings.get("dataset_name")
+    split = settings.get("test_split") or settings.get("validation_split")
+    if kind == "PY_TASK":
+        return TaskFacts(name, kind)
+    output = settings.get("output_type", "generate_until")
+    return TaskFacts(
+        name,
+        kind,
+        output_type=output,
+        num_fewshot=int(settings.get("num_fewshot") or 0),
+        data=f"{path} ({subset})" if path and subset else path,
+        split=split,
+        documents=_cached_size(path, subset, split),
+        writes=_most_written(settings) if output == "generate_until" else 0,
+        refused=refused,
+    )
+
+
+def _most_written(settings: Mapping[str, Any]) -> int:
+    limits = settings.get("generation_kwargs") or {}
+    return most_new_tokens(limits) if isinstance(limits, dict) else DEFAULT_NEW_TOKENS
+
+
+def _settings(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML file with what it includes beneath it."""
+    settings = yaml.load(path.read_bytes(), Loader=_Unresolved)  # noqa: S506 - it is a safe loader
+    if not isinstance(settings, dict) or path in seen:
+        return {}
+    includes = settings.pop("include", [])
+    beneath: dict[str, Any] = {}
+    for include in [includes] if isinstance(includes, str) else includes:
+        beneath |= _settings((path.parent / include).resolve(), (*seen, path))
+    return beneath | settings
+
+
+def _cached_size(path: str | None, subset: str | None, split: str | None) -> int | None:
+    """Documents of a split whose data set the cache of `datasets` holds; None where it is not."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
+    root = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets")).expanduser()
+    folder = root / str(path).replace("/", "___").lower() / (subset or "default")
+    for file in sorted(folder.glob("*/*/dataset_info.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return int(json.loads(file.read_text("utf-8"))["splits"][split]["num_examples"])
+    return None

@@ -166,7 +166,7 @@ BAR_MODULES = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingf
 
 
 def bundled() -> Any:
-    """The room of bundled tasks, imported when a task is looked up."""
+    """The package of bundled tasks, imported when a task is looked up."""
     return importlib.import_module("aurac.tasks")
 
 

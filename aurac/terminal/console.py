@@ -111,7 +111,8 @@ def stdout_console() -> Console:
     if sys.stdout.isatty():
         return Console(file=_Terminal("stdout"))  # type: ignore[arg-type]
     columns = os.environ.get("COLUMNS", "")
-    return Console(width=int(columns) if columns.isdecimal() and int(columns) else _WIDE)
+    width = int(columns) if columns.isdecimal() and int(columns) else _WIDE
+    return Console(width=width, force_terminal=False)
 
 
 @contextmanager

@@ -76,6 +76,10 @@ def test_lines_of_lm_evals_readme_are_answered_with_a_command(line):
             "-M hf -a peft=A,trust_remote_code=True,revision=main -t x --apply_chat_template",
             "A --tasks x --chat-template --trust-remote-code",
         ),
+        (
+            "-a peft=A -t x --fewshot_as_multiturn --gen_kwargs temperature=0 top_p=1",
+            "A --tasks x --fewshot-as-multiturn --gen-kwargs temperature=0,top_p=1",
+        ),
     ],
 )
 def test_the_line_that_a_line_of_lm_eval_means(line, expected):

@@ -1,4 +1,4 @@
-"""`aurac score`, `recommend` and `plan` as a user meets them: text, JSON, exit codes, no torch."""
+"""`aurac score` as a user meets it: text, JSON, exit codes, no torch."""
 
 from __future__ import annotations
 
@@ -7,46 +7,40 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
+from score_tables import outcomes_table, run
 
 import aurac
 from aurac.cli import cli
 from aurac.errors import AuracError
 
 ROOT = Path(aurac.__file__).parents[1]
-RANKS = (1, 2, 4, 8)
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> Path:
-    draw = np.random.default_rng(0)
-    hard = draw.standard_normal(300)
-    lines = ["adapter,task,rank,doc_id,score"]
-    for name, shift in (("lora", 0.0), ("matryoshka", 0.4)):
-        for k, rank in enumerate(RANKS):
-            noise = draw.standard_normal(300)
-            right = 0.95 * hard + 0.3 * noise + shift + 0.1 * min(k, 2) > 0
-            lines += [f"{name},gsm8k,{rank},d{d},{int(x)}" for d, x in enumerate(right)]
-    path = tmp_path_factory.mktemp("score") / "outcomes.csv"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+    return outcomes_table(tmp_path_factory.mktemp("score"))
 
 
 def test_score_prints_the_analysis(table):
     text = run("score", table)
-    assert "AURAC log2" in text
-    assert "t with 299 df" in text
-    assert "significant, Holm p < .001), conditional on these checkpoints." in text
+    rows = [line.split() for line in text.splitlines()]
+    assert ["adapter", "r=1", "r=2", "r=4", "r=8", "AURAC", "log2", "[95", "%]"] in rows
+    assert ["matryoshka", "62.0", "67.3", "70.3", "69.3", "67.8", "[63.2,", "72.4]"] in rows
+    assert "14.6 [11.6, 17.7]" in text
+    assert "matryoshka is better" in text
     assert "conditional on these checkpoints" in text
     assert "Smallest non-inferior rank" in text
+    assert "t with 299 df" not in text
+
+
+def test_details_name_methods_and_say_each_pair_in_a_sentence(table):
+    text = run("score", table, "--details")
+    assert "AURAC linear 68.8 [64.2, 73.4] %; t with 299 df" in text
+    assert "matryoshka is better than lora on gsm8k by 14.6 points (95 % interval" in text
+    assert "significant, Holm p < .001), conditional on these checkpoints." in text
+    assert "8:+51/−5" in text
 
 
 def test_score_json_is_the_issues(table):
@@ -68,7 +62,7 @@ def test_points_say_why_there_is_no_interval(tmp_path):
     path = tmp_path / "points.csv"
     path.write_text("rank,accuracy\n1,.31\n2,.35\n4,.40\n")
     text = run("score", path)
-    assert "0.3525" in text
+    assert "35.2" in text
     assert "point value (no per-document outcomes)" in text
     content = json.loads(run("score", path, "--json"))
     assert content["scores"][0]["log2"] == {
@@ -77,19 +71,6 @@ def test_points_say_why_there_is_no_interval(tmp_path):
         "low": None,
         "high": None,
     }
-
-
-def test_recommend(table):
-    text = run("recommend", table, "--delta", "0.1")
-    assert "is non-inferior to rank 8 at a margin of 10 points" in text
-    assert "of the documents change" in text
-    assert "delta needed" in text
-    content = json.loads(run("recommend", table, "--delta", "0.1", "--json"))
-    assert set(content) == {"recommended"}
-    assert content["recommended"][0]["rank"] < 8
-    strict = json.loads(run("recommend", table, "--delta", "0.0001", "--json", "--details"))
-    assert strict["recommended"][0]["rank"] == 8
-    assert strict["recommended"][0]["smallest_delta"] > 0.0001
 
 
 def test_score_allows_for_the_leader_having_been_picked(table):
@@ -104,7 +85,6 @@ def test_score_allows_for_the_leader_having_been_picked(table):
     text = run("score", table)
     assert "widened because the largest of 2 was picked" in text
     assert "It is the best of them (95 % confidence)" in text
-    assert "alpha 0.025, since it was picked from 2" in run("recommend", table, "--margin", "0.1")
 
 
 @pytest.mark.parametrize(
@@ -142,29 +122,6 @@ def test_a_gate_exits_with_4_where_nothing_is_shown(table):
     assert "lora is inferior to matryoshka on gsm8k by more than the margin" in done.stdout
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr("aurac.stats.power.SEARCHED", 60)
-    monkeypatch.setattr("aurac.stats.power.CHECKED", 100)
-
-
-def test_plan(table, quick):
-    text = run("plan", "--delta", "0.05", "--flip-rate", "0.15", "--seeds", "1")
-    assert "flip rate 0.15" in text
-    assert "simulated power" in text
-    content = json.loads(run("plan", "--margin", "0.05", "--pilot", table, "--json"))
-    assert [row["seeds"] for row in content["plans"]] == [1, 3, 5]
-    assert content["spread"]["source"] == "pilot of 300 documents"
-    assert content["plans"][0]["documents"] <= content["plans"][0]["most"]
-    for question in ("certificate", "interval"):
-        given = ["plan", "--delta", "0.05", "--pilot", table, "--question", question]
-        text = run(*given, "--seeds", "1")
-        assert "pilot of 300 documents" in text
-        assert "at the pilot's upper limits" in text
-    text = run("plan", "--delta", "0.01", "--sd", "0.3", "--seed-sd", "0.05", "--seeds", "3")
-    assert "train more seeds" in text
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -173,11 +130,6 @@ def test_plan(table, quick):
         (["score", "TABLE", "--group", "x"], "--group 'x'"),
         (["score", "TABLE", "--group", "x=qlora"], "group x names 'qlora'"),
         (["score", "TABLE", "TABLE"], "appears 2 times"),
-        (["recommend", "TABLE", "--delta", "2"], "margin 2"),
-        (["recommend", "TABLE", "--delta", "0.1", "--reference", "3"], "reference rank 3"),
-        (["plan", "--delta", "0.02"], "one of --pilot, --sd and --flip-rate"),
-        (["plan", "--delta", "0.1", "--flip-rate", "0.05"], "0.05 of the documents change"),
-        (["plan", "--delta", "0.1", "--flip-rate", ".5", "--question", "interval"], "--flip-rate"),
         (["score", "TABLE", "--non-inferior", "lora"], "an incomplete margin test"),
         (["score", "TABLE", "--margin", "0.1"], "an incomplete margin test"),
         (["score", "TABLE", "--equivalent", "x", "--to", "lora", "--margin", ".1"], "adapter 'x'"),
@@ -185,17 +137,6 @@ def test_plan(table, quick):
         (
             ["score", "TABLE", "--equivalent", "lora", "--to", "matryoshka", "--margin", "2"],
             "margin 2",
-        ),
-        (["plan", "--delta", "0.02", "--sd", "3"], "--sd 3"),
-        (["plan", "--delta", "0.02", "--sd", ".3", "--seed-sd", "-1"], "--seed-sd -1"),
-        (["plan", "--delta", "0.02", "--sd", ".3", "--seeds", "x"], "--seeds 'x'"),
-        (["plan", "--delta", "0.02", "--pilot", "TABLE", "--task", "arc"], "no task 'arc'"),
-        (["plan", "--delta", "0.02", "--pilot", "TABLE", "--between", "a,b"], "--between a"),
-        (["plan", "--delta", "0.02", "--pilot", "TABLE", "--between", "lora"], "one adapter"),
-        (
-            ["plan", "--delta", ".02", "--pilot", "TABLE", "--question", "certificate",
-             "--rank", "3"],
-            "--rank 3",
         ),
     ],
 )  # fmt: skip

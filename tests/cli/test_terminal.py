@@ -217,4 +217,5 @@ def test_no_colour_and_no_frames_on_a_pipe(tmp_path):
         env=os.environ | {"FORCE_COLOR": "1", "COLUMNS": "40"},
     )
     assert "\x1b" not in done.stdout
-    assert "0.2500" in done.stdout
+    assert "001b" not in done.stdout
+    assert "25.0" in done.stdout

@@ -29,12 +29,12 @@ CURVES = st.dictionaries(st.integers(1, 1024), st.floats(0, 1), min_size=2, max_
 def test_three_ranks_by_hand():
     # log2: x = 0, 1, 2: ((.31+.35)/2 + (.35+.40)/2) / 2 = (.33 + .375) / 2 = .3525
     # linear: x = 1, 2, 4: (1·.33 + 2·.375) / 3 = 1.08 / 3 = .36
-    found = score({1: 0.31, 2: 0.35, 4: 0.40})
-    assert found.log2.value == pytest.approx(0.3525, abs=1e-12)
-    assert found.linear.value == pytest.approx(0.36, abs=1e-12)
-    assert found.mean == pytest.approx(1.06 / 3)
-    assert float(found) == found.value == found.log2.value
-    assert score({1: 0.31, 2: 0.35, 4: 0.40}, axis="linear").value == found.linear.value
+    result = score({1: 0.31, 2: 0.35, 4: 0.40})
+    assert result.log2.value == pytest.approx(0.3525, abs=1e-12)
+    assert result.linear.value == pytest.approx(0.36, abs=1e-12)
+    assert result.mean == pytest.approx(1.06 / 3)
+    assert float(result) == result.value == result.log2.value
+    assert score({1: 0.31, 2: 0.35, 4: 0.40}, axis="linear").value == result.linear.value
 
 
 def test_weights_by_hand():
@@ -58,14 +58,14 @@ def test_t_interval_of_four_documents_by_hand():
     # ranks 1, 2 with log2 weights 1/2, 1/2; areas of the documents: .5, .5, .6, .6.
     # mean .55; four squared deviations of .0025; s² = .01/3; se = √(.01/12).
     # 243 effective events, (.45/se)²: Student's t, t(3 df, .975) = 3.18244630528.
-    found = score({1: [0.4, 0.5, 0.6, 0.7], 2: [0.6, 0.5, 0.6, 0.5]})
+    result = score({1: [0.4, 0.5, 0.6, 0.7], 2: [0.6, 0.5, 0.6, 0.5]})
     se = math.sqrt(0.01 / 12)
-    assert found.log2.value == pytest.approx(0.55)
-    assert found.log2.se == pytest.approx(se)
-    assert found.log2.low == pytest.approx(0.55 - 3.18244630528 * se)
-    assert found.log2.high == pytest.approx(0.55 + 3.18244630528 * se)
-    assert "t with 3 df" in found.log2.method
-    assert found.n_docs == 4
+    assert result.log2.value == pytest.approx(0.55)
+    assert result.log2.se == pytest.approx(se)
+    assert result.log2.low == pytest.approx(0.55 - 3.18244630528 * se)
+    assert result.log2.high == pytest.approx(0.55 + 3.18244630528 * se)
+    assert "t with 3 df" in result.log2.method
+    assert result.n_docs == 4
 
 
 def test_interval_equals_scipys_on_the_areas():
@@ -74,18 +74,18 @@ def test_interval_equals_scipys_on_the_areas():
     curve = Curve.from_outcomes([1, 2, 4, 8, 16], outcomes)
     for axis in ("log2", "linear"):
         areas = document_areas(curve, axis)
-        result = stats.ttest_1samp(areas, 0).confidence_interval(0.9)
-        found = getattr(score(curve, level=0.9), axis)
-        assert (found.low, found.high) == pytest.approx((result.low, result.high))
-        assert found.se == pytest.approx(stats.sem(areas))
+        ends = stats.ttest_1samp(areas, 0).confidence_interval(0.9)
+        result = getattr(score(curve, level=0.9), axis)
+        assert (result.low, result.high) == pytest.approx((ends.low, ends.high))
+        assert result.se == pytest.approx(stats.sem(areas))
 
 
 def test_constant_documents_take_the_rule_of_three():
     # n = 100 documents, all wrong: the upper end is 1 - .05^(1/100) = .02951 (3/n = .03).
-    found = score(Curve.from_outcomes([1, 2], np.zeros((2, 100)))).log2
-    assert (found.value, found.se, found.low) == (0.0, None, 0.0)
-    assert found.high == pytest.approx(1 - 0.05**0.01)
-    assert "rule of three" in found.method
+    result = score(Curve.from_outcomes([1, 2], np.zeros((2, 100)))).log2
+    assert (result.value, result.se, result.low) == (0.0, None, 0.0)
+    assert result.high == pytest.approx(1 - 0.05**0.01)
+    assert "rule of three" in result.method
     right = score(Curve.from_outcomes([1, 2], np.ones((2, 100)))).log2
     assert right.low == pytest.approx(0.05**0.01)
     # All wrong at rank 1, all right at rank 2: both sides open by 1/2 of it.
@@ -94,10 +94,10 @@ def test_constant_documents_take_the_rule_of_three():
 
 
 def test_one_document_has_no_interval_and_says_why():
-    found = score({1: [0.2], 2: [0.4]}).log2
-    assert found.se is None
-    assert found.low is None
-    assert "single document" in found.method
+    result = score({1: [0.2], 2: [0.4]}).log2
+    assert result.se is None
+    assert result.low is None
+    assert "single document" in result.method
 
 
 def test_clusters_on_the_curve_are_used():
@@ -113,26 +113,26 @@ def test_clusters_on_the_curve_are_used():
 
 
 def test_point_values_say_why_they_have_no_interval():
-    found = score({1: 0.1, 2: 0.2})
-    assert found.log2.se is None
-    assert found.n_docs is None
-    assert "per-document" in found.notes[0]
-    assert found.to_dict() == {
+    result = score({1: 0.1, 2: 0.2})
+    assert result.log2.se is None
+    assert result.n_docs is None
+    assert "per-document" in result.notes[0]
+    assert result.to_dict() == {
         "log2": {"value": pytest.approx(0.15), "se": None, "low": None, "high": None},
         "linear": {"value": pytest.approx(0.15), "se": None, "low": None, "high": None},
         "mean": pytest.approx(0.15),
     }
-    json.dumps(found.to_dict(), allow_nan=False)
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_near_the_edge_the_interval_is_exact_and_few_events_are_noted():
     outcomes = np.zeros((2, 200))
     outcomes[:, :10] = 1
-    found = score(Curve.from_outcomes([1, 2], outcomes))
+    result = score(Curve.from_outcomes([1, 2], outcomes))
     exact = stats.binomtest(10, 200).proportion_ci(0.95, "exact")
-    assert found.log2.low == pytest.approx(exact.low)
-    assert found.log2.high >= exact.high - 1e-12
-    assert found.notes == ()
+    assert result.log2.low == pytest.approx(exact.low)
+    assert result.log2.high >= exact.high - 1e-12
+    assert result.notes == ()
     outcomes[:, 2:] = 0
     assert "2.0 effective events" in score(Curve.from_outcomes([1, 2], outcomes)).notes[0]
     outcomes[:, :100] = 1
@@ -150,11 +150,11 @@ def test_a_row_of_results_json_keeps_its_interval():
         },
         "score_method": "t with 199 df, independent documents",
     }
-    found = score(row)
-    assert (found.log2.low, found.log2.high, found.log2.se) == (0.26, 0.34, 0.02)
-    assert found.log2.method == row["score_method"]
-    assert found.notes == ()
-    assert found.linear.low is None
+    result = score(row)
+    assert (result.log2.low, result.log2.high, result.log2.se) == (0.26, 0.34, 0.02)
+    assert result.log2.method == row["score_method"]
+    assert result.notes == ()
+    assert result.linear.low is None
     # Another level was not recorded, and an interval around another number is not this one's.
     assert score(row, level=0.9).log2.low is None
     row["accuracy"] = [0.3, 0.5]
@@ -188,9 +188,9 @@ def test_refusals(call, words):
 
 @given(CURVES)
 def test_bounded_by_the_extremes(points):
-    found = score(points)
+    result = score(points)
     low, high = min(points.values()), max(points.values())
-    for value in (found.log2.value, found.linear.value, found.mean):
+    for value in (result.log2.value, result.linear.value, result.mean):
         assert low - 1e-12 <= value <= high + 1e-12
 
 

@@ -1,4 +1,4 @@
-"""The strict build of the documents: what it must catch, and the house that it draws."""
+"""The strict build of the documents: what it must catch, and the graph that it draws."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("grimp")
 DOCS = Path(__file__).parents[2] / "docs"
 sys.path.insert(0, str(DOCS / "_ext"))
 
-import house  # noqa: E402
+import package_graph  # noqa: E402
 
 CONF = f"""
 import sys
@@ -94,36 +94,40 @@ def test_what_the_strict_build_catches(tmp_path, change, complaint):
     assert complaint in done.stderr
 
 
-ROOMS = {"top": {"left", "right", "low"}, "left": {"low"}, "right": {"low"}, "low": set()}
+PACKAGES = {"top": {"left", "right", "low"}, "left": {"low"}, "right": {"low"}, "low": set()}
 
 
 def test_floors_and_arrows_by_hand():
-    assert house.floors(ROOMS) == {"top": 2, "left": 1, "right": 1, "low": 0}
-    assert house.direct(ROOMS) == {
+    assert package_graph.levels(PACKAGES) == {"top": 2, "left": 1, "right": 1, "low": 0}
+    assert package_graph.direct(PACKAGES) == {
         "top": {"left", "right"},  # low is reached through both
         "left": {"low"},
         "right": {"low"},
         "low": set(),
     }
     with pytest.raises(ValueError, match="a → b → a"):
-        house.floors({"a": {"b"}, "b": {"a"}})
+        package_graph.levels({"a": {"b"}, "b": {"a"}})
 
 
-def test_the_house_is_drawn_from_what_the_files_import():
-    rooms = house.imports()
+def test_the_packages_are_drawn_from_what_the_files_import():
+    packages = package_graph.imports()
     root = DOCS.parent / "aurac"
     folders = {p.parent.name for p in root.glob("*/__init__.py")}
-    assert {p.stem for p in root.glob("[a-z]*.py")} | folders <= set(rooms)
-    assert "curves" in rooms["stats"]
-    assert "run files" in rooms["readers"]
-    assert rooms["errors"] == set()
-    svg = ET.fromstring(house.draw(rooms))
+    assert {p.stem for p in root.glob("[a-z]*.py")} | folders <= set(packages)
+    assert "curves" in packages["stats"]
+    assert "run files" in packages["readers"]
+    assert packages["errors"] == set()
+    svg = ET.fromstring(package_graph.draw(packages))
     boxes = {text.text for text in svg.iter("text")}
-    assert set(rooms) - set(house.FOUNDATION) <= boxes
+    assert set(packages) - set(package_graph.FOUNDATION) <= boxes
     assert any("errors" in text and "files" in text for text in boxes)
     assert len(svg.findall("path")) == sum(
         len(known)
-        for known in house.direct(
-            {r: k - set(house.FOUNDATION) for r, k in rooms.items() if r not in house.FOUNDATION}
+        for known in package_graph.direct(
+            {
+                r: k - set(package_graph.FOUNDATION)
+                for r, k in packages.items()
+                if r not in package_graph.FOUNDATION
+            }
         ).values()
     )

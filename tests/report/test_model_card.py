@@ -7,12 +7,12 @@ import shlex
 
 import pytest
 from huggingface_hub import ModelCard
-from report_runs import RunMaker, zoo_run
+from report_runs import RunMaker, run_from, zoo_run
 
 from aurac.cli import cli
 from aurac.report import write_report
-from aurac.report.model import parse
 from aurac.report.model_card import card
+from aurac.runs.schema import AdapterRecord
 
 HOSTILE = "---\nevil: true\n--- <script>alert(1)</script> [x](javascript:alert(1)) \x1b[31m"
 
@@ -22,12 +22,12 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cards")
     maker = zoo_run(folder, n=60)
     maker.write()
-    return parse(maker.results(), folder)
+    return run_from(maker.results(), folder)
 
 
 def text_of(run, name, **options):
-    adapter = next(a for a in run.adapters if a["name"] == name)
-    return card(run, adapter, delta=0.02, **options)
+    adapter = next(a for a in run.adapters if a.name == name)
+    return card(run, adapter, margin=0.02, **options)
 
 
 def test_the_hub_reads_back_every_number_of_the_default_curve(run):
@@ -58,8 +58,8 @@ def test_the_text_says_the_same_and_names_the_published_inference(run):
     curve = next(c for c in run.curves if c.adapter == "matryoshka" and c.is_default)
     for rank, value in zip(curve.ranks, curve.accuracy, strict=True):
         assert re.search(rf"^\| {rank} \| {100 * value:.1f} ", text, re.MULTILINE)
-    assert "under the published inference (rule)" in text
-    assert "under the published inference" not in text_of(run, "lora")
+    assert "as published (without P)" in text
+    assert "as published" not in text_of(run, "lora")
 
 
 def test_its_command_exists(run):
@@ -91,4 +91,4 @@ def test_a_hostile_name_stays_a_name(tmp_path):
 
 
 def test_an_adapter_without_a_curve_gets_no_card(run):
-    assert card(run, {"name": "absent"}, delta=0.02) is None
+    assert card(run, AdapterRecord(name="absent"), margin=0.02) is None

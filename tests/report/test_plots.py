@@ -8,28 +8,30 @@ import re
 from functools import partial
 from itertools import pairwise
 
-import matplotlib as mpl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_runs import RunMaker, many_curves, zoo_run
+from report_runs import RunMaker, many_curves, run_from, zoo_run
 
 from aurac.report import figures, plots
 from aurac.report.comparisons import Group
 from aurac.report.documents import Changes, Step
-from aurac.report.figures import Pictures
-from aurac.report.model import MAX_HIGHLIGHTED, Interval, parse
+from aurac.report.model import MAX_HIGHLIGHTED, Interval
+from aurac.report.pictures import KEY, Pictures
+
+TITLE = "a task with a long name · a base with a long name · 1000 documents"
 
 
 def drawn(curves, axis="log2"):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     highlight = {curve.id for curve in curves[:MAX_HIGHLIGHTED]}
-    labels = [curve.label for curve in curves[:MAX_HIGHLIGHTED]] + ["base (rank 0)"]
+    labels = [plots.legend_label(curve) for curve in curves[:MAX_HIGHLIGHTED]]
     with figures.styled():
         figure = figures.single(
             lambda ax: plots.rank_accuracy(ax, curves, axis=axis, highlight=highlight),
-            labels=labels,
+            labels=[*labels, plots.BASE_LABEL],
+            title=TITLE,
         )
         FigureCanvasAgg(figure).draw()
     return figure
@@ -40,7 +42,7 @@ def texts(figure):
     from matplotlib.text import Text
 
     ax, renderer = figure.axes[0], figure.canvas.get_renderer()
-    shown = [*ax.texts, ax.xaxis.label, ax.yaxis.label]
+    shown = [*figure.texts, *ax.texts, ax.xaxis.label, ax.yaxis.label]
     for axis in (ax.xaxis, ax.yaxis):
         low, high = axis.get_view_interval()
         shown += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
@@ -66,7 +68,7 @@ CASES = {
 @pytest.mark.parametrize("axis", ["log2", "linear"])
 @pytest.mark.parametrize("case", CASES)
 def test_no_text_touches_another_or_leaves_the_figure(case, axis, tmp_path):
-    figure = drawn(parse(CASES[case](tmp_path).results()).curves, axis)
+    figure = drawn(run_from(CASES[case](tmp_path).results()).curves, axis)
     boxes = texts(figure)
     for (name, box), (other, second) in itertools.combinations(boxes, 2):
         assert not box.overlaps(second), f"{name!r} touches {other!r}"
@@ -85,7 +87,8 @@ def boxes_of(figure):
 
     FigureCanvasAgg(figure).draw()
     renderer = figure.canvas.get_renderer()
-    shown = [t for legend in figure.legends for t in legend.get_texts()]
+    shown = [t for legend in figure.legends for t in (*legend.get_texts(), legend.get_title())]
+    shown += figure.texts
     for ax in figure.axes:
         shown += [*ax.texts, ax.title, ax._left_title]
         for one in (ax, *ax.child_axes):
@@ -119,19 +122,18 @@ SHAPES = ["one", "two", "six", "twenty", "flat", "same end", "single rank", "mis
 
 @pytest.mark.parametrize("case", SHAPES)
 def test_texts_of_cost_and_paper_figures_are_apart(case, tmp_path):
-    curves = parse(CASES[case](tmp_path).results()).curves
+    curves = run_from(CASES[case](tmp_path).results()).curves
     highlight = {curve.id for curve in curves[:MAX_HIGHLIGHTED]}
     some = [curve for curve in curves if curve.id in highlight]
     draw = partial(plots.rank_accuracy, curves=curves, highlight=highlight, full=highlight)
+    with figures.styled(small=True):
+        for width in figures.PAPER_WIDTHS.values():
+            assert_apart(figures.column(draw, width))
+            assert_apart(figures.column(partial(plots.cost, curves=some), width))
     with figures.styled():
-        mpl.rcParams.update(figures.SMALL)
-        for width in figures.WIDTHS.values():
-            assert_apart(figures.paper_figure(draw, width))
-            assert_apart(figures.paper_figure(partial(plots.cost, curves=some), width))
-    with figures.styled():
-        labels = [curve.label for curve in some]
+        labels = [plots.legend_label(curve) for curve in some]
         cost = partial(plots.cost, curves=some)
-        assert_apart(figures.single(cost, labels=labels, height=3.6, top=0.55))
+        assert_apart(figures.single(cost, labels=labels, title=TITLE, top=0.78))
 
 
 @pytest.mark.parametrize("panels", [1, 2, 6])
@@ -147,35 +149,35 @@ def test_texts_of_gained_and_lost_are_apart(panels, steps):
     ]
     with figures.styled():
         across = 1 if steps > 6 or panels == 1 else 2
-        assert_apart(figures.grid(draws, across=across, height=1.9))
+        assert_apart(figures.grid(draws, across=across, height=1.9, title=TITLE, patches=KEY))
 
 
 @pytest.mark.parametrize("groups", [2, 24])
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_texts_of_groups_are_apart(count, groups, tmp_path):
-    curves = parse(many_curves(tmp_path, count, cells=False).results()).curves
+    curves = run_from(many_curves(tmp_path, count, cells=False).results()).curves
     found = [
-        Group(f"group number {at:02d}", 30, curve, Interval(0.5, 0.1, 0.3, 0.7), (), None)
+        Group(f"group number {at:02d}", 30, curve, Interval(value=0.5, low=0.3, high=0.7), (), None)
         for curve in curves
         for at in range(groups)
     ]
-    run = parse(many_curves(tmp_path, count, cells=False).results())
-    pictures = Pictures(run, tmp_path, detailed=True)
+    run = run_from(many_curves(tmp_path, count, cells=False).results())
+    pictures = Pictures(run, tmp_path, detailed=True, margin=0.02)
     kept = []
-    pictures._save = lambda figure, name, **_: kept.append(figure)
+    pictures._save = lambda name, wide, narrow, **_: kept.append(wide)
     pictures.groups("word_problems", found)
     with figures.styled():
-        assert_apart(kept[0])
+        assert_apart(kept[0]())
 
 
-def test_a_certified_rank_has_a_ring_and_the_full_rank_a_level_line(tmp_path):
+def test_a_non_inferior_rank_has_a_ring_and_the_full_rank_a_level_line(tmp_path):
     from matplotlib.figure import Figure
 
-    curves = parse(many_curves(tmp_path, 2, cells=False).results()).curves
+    curves = run_from(many_curves(tmp_path, 2, cells=False).results()).curves
     first = curves[0]
     with figures.styled():
         ax = plots.rank_accuracy(
-            Figure().subplots(), curves, certified={first.id: 8}, full={first.id}
+            Figure().subplots(), curves, non_inferior={first.id: 8}, full={first.id}
         )
     lines = {line.get_gid(): line for line in ax.get_lines()}
     ring, level = lines["curve-0-ring"], lines["curve-0-full"]
@@ -188,7 +190,7 @@ def test_a_certified_rank_has_a_ring_and_the_full_rank_a_level_line(tmp_path):
 
 
 def test_a_missing_rank_is_a_gap_in_line_and_band(tmp_path):
-    curves = parse(CASES["missing"](tmp_path).results()).curves
+    curves = run_from(CASES["missing"](tmp_path).results()).curves
     ax = drawn(curves).axes[0]
     line = next(line for line in ax.get_lines() if line.get_gid() == "curve-0")
     assert list(line.get_xdata()) == [1, 2, 4, 8, 16]
@@ -198,15 +200,15 @@ def test_a_missing_rank_is_a_gap_in_line_and_band(tmp_path):
 
 
 def test_published_inference_shares_the_hue_and_is_dashed_and_hollow(tmp_path):
-    curves = parse(zoo_run(tmp_path, n=20).results()).curves
-    looks = plots.looks(curves)
-    default, published = looks[plots.key(curves[0])], looks[plots.key(curves[1])]
+    curves = run_from(zoo_run(tmp_path, n=20).results()).curves
+    styles = plots.styles(curves)
+    default, published = styles[plots.key(curves[0])], styles[plots.key(curves[1])]
     assert (default.colour, default.marker) == (published.colour, published.marker)
     assert default.line == "-"
     assert published.line != "-"
     assert not default.hollow
     assert published.hollow
-    assert len({look.marker for look in looks.values()}) == 3
+    assert len({style.marker for style in styles.values()}) == 3
 
 
 @given(
@@ -242,7 +244,7 @@ def test_ticks(ranks, axis, shown):
 
 
 def test_inline_svg_is_named_scoped_and_themed(tmp_path):
-    curves = parse(zoo_run(tmp_path, n=20).results()).curves
+    curves = run_from(zoo_run(tmp_path, n=20).results()).curves
     figure = drawn(curves)
     with figures.styled():
         svg = figures.inline_svg(figure, "fig-1", "A <title>", 'An "alt"', [["p"] * 5, [], [], []])

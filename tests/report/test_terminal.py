@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from report_runs import RunMaker, many_curves, zoo_run
+from report_runs import RunMaker, many_curves, results_from, zoo_run
 from rich.console import Console
 
 from aurac.report import terminal_table
@@ -13,7 +13,7 @@ from aurac.report import terminal_table
 
 def printed(results, width):
     stream = io.StringIO()
-    Console(file=stream, width=width).print(terminal_table(results, width=width))
+    Console(file=stream, width=width).print(terminal_table(results_from(results), width=width))
     return stream.getvalue()
 
 

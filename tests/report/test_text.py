@@ -1,76 +1,92 @@
-"""The sentences: the answer claims no more than the documents allow, caveats fit the run."""
+"""The sentences: the verdict claims no more than the documents allow, caveats fit the run."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import msgspec
 import pytest
-from report_runs import RunMaker, many_curves, zoo_run
+from report_runs import RunMaker, many_curves, run_from, zoo_run
 
-from aurac.report.comparisons import Paired, certificate, pooled, rings
-from aurac.report.model import parse
-from aurac.report.text import answers, caveats, rank_sentence
+from aurac.report.caveats import caveats
+from aurac.report.comparisons import Paired, find, pooled, rank_tests
+from aurac.report.model import ALPHA, MARGIN, Run
+from aurac.report.text import details, rank_sentence, tiles, verdicts
+
+TASK = "word_problems"
 
 
-def run_of(maker):
+def run_of(maker) -> Run:
     maker.write()
-    return parse(maker.results(), maker.folder)
+    return run_from(maker.results(), maker.folder)
 
 
-def say(run):
-    paired = Paired(run)
-    return answers(run, [d for task in run.task_names for d in paired.against_best(task, 5)])
+def said(run):
+    """Verdict, tiles as (title, value, lines), and details."""
+    findings = find(run, MARGIN, "NOTE")
+    (verdict,) = verdicts(run, findings)
+    shown = [(t.title, t.value, " ".join(t.lines)) for t in tiles(run, TASK, findings)]
+    return verdict, shown, " ".join(details(run, TASK, findings))
 
 
-def test_a_clear_lead_is_beyond_chance(tmp_path):
+def test_a_clear_lead_is_significant(tmp_path):
     maker = RunMaker(tmp_path, n=200).add("low", [0.2, 0.3], ranks=(1, 2))
-    (line,) = say(run_of(maker.add("high", [0.7, 0.8], ranks=(1, 2))))
-    assert line.startswith("On word_problems, high has the largest AURAC, ")
-    assert "paired 95 % interval" in line
-    assert line.endswith(", significant on these documents.")
+    verdict, shown, _ = said(run_of(maker.add("high", [0.7, 0.8], ranks=(1, 2))))
+    assert verdict.startswith("high has the largest AURAC (")
+    assert "its lead over low (" in verdict
+    assert verdict.endswith(") is significant.")
+    assert shown[0][0] == "Best AURAC"
+    assert shown[0][2].endswith("significantly better than all others")
 
 
 def test_a_small_lead_is_not_claimed_and_says_what_would_have_shown(tmp_path):
     maker = RunMaker(tmp_path, n=60, seed=5).add("a", [0.5, 0.52], ranks=(1, 2))
-    (line,) = say(run_of(maker.add("b", [0.52, 0.54], ranks=(1, 2))))
-    assert ", not significant on these documents" in line
-    assert "four times in five" in line
-    assert ", significant" not in line
+    run = run_of(maker.add("b", [0.52, 0.54], ranks=(1, 2)))
+    verdict, shown, more = said(run)
+    assert verdict.endswith(" is not significant.")
+    assert "not significantly better than" in shown[0][2]
+    assert "the test detects differences of" in more
+    assert "points or more (80 % power)" in more
+    findings = find(run, MARGIN, "")
+    assert {c.label for c in findings.tied(run.curves)} == {"a", "b"}
 
 
 def test_unequal_grids_are_not_ranked(tmp_path):
     maker = RunMaker(tmp_path, n=60).add("a", [0.5, 0.6], ranks=(1, 2))
     run = run_of(maker.add("b", [0.5, 0.6, 0.7], ranks=(1, 2, 4)))
-    (line,) = say(run)
-    assert "none is named the best" in line
+    assert "none is named the best" in said(run)[0]
     assert any("same ranks" in caveat for caveat in caveats(run))
 
 
 def test_equal_scores_share_the_lead(tmp_path):
     run = run_of(many_curves(tmp_path, 1, ranks=(1, 2), n=30))
-    twin = replace(run.curves[0], adapter="twin", label="twin", id="twin")
-    (line,) = answers(replace(run, curves=(run.curves[0], twin)), [])
-    assert "adapter-00, twin share the largest AURAC" in line
+    twin = msgspec.structs.replace(run.curves[0], adapter="twin", label="twin", id="twin")
+    both = Run(
+        (run.curves[0], twin), *(getattr(run, n) for n in Run.__dataclass_fields__ if n != "curves")
+    )
+    assert "adapter-00, twin have the same AURAC" in said(both)[0]
 
 
-def test_one_adapter_is_described_by_its_ends(tmp_path):
-    (line,) = say(run_of(many_curves(tmp_path, 1, n=50)))
-    assert "adapter-00 has an AURAC of" in line
-    assert "at rank 1 and" in line
-    assert "largest" not in line
+def test_one_adapter_is_described_alone(tmp_path):
+    verdict, shown, _ = said(run_of(many_curves(tmp_path, 1, n=50)))
+    assert verdict.startswith("adapter-00 has an AURAC of ")
+    assert [title for title, *_ in shown] == ["AURAC", "Recommended rank", "Base model"]
 
 
 def test_the_published_inference_is_set_beside_the_default(tmp_path):
     run = run_of(zoo_run(tmp_path, n=100))
-    (line,) = say(run)
-    assert "Under the published inference (rule) matryoshka has" in line
-    assert any("the published inference. Say which one you quote" in c for c in caveats(run))
+    _, shown, more = said(run)
+    default, other = run.curves[0], run.curves[1]
+    change = f"{100 * (default.area - other.area):.1f} points"
+    assert shown[2][:2] == ("Scale at inference", change)
+    assert "with the trained P" in shown[2][2]
+    assert "as published (without P)" in shown[2][2]
+    assert "As published (without P), matryoshka has an AURAC of" in more
+    assert any("Say which one you quote" in c for c in caveats(run))
 
 
 def test_paired_difference_is_the_difference_of_the_scores(tmp_path):
     run = run_of(zoo_run(tmp_path, n=100))
-    for difference in Paired(run).against_best("word_problems", 5):
-        gap = difference.first.log2.value - difference.second.log2.value
+    for difference in Paired(run, MARGIN).against_best(TASK, 5):
+        gap = difference.first.area - difference.second.area
         assert difference.value == pytest.approx(gap, abs=1e-12)
         assert difference.low < gap < difference.high
         assert difference.n_docs == 100
@@ -79,62 +95,61 @@ def test_paired_difference_is_the_difference_of_the_scores(tmp_path):
 def test_losses_are_against_the_highest_rank(tmp_path):
     run = run_of(many_curves(tmp_path, 1, ranks=(1, 2, 4), n=50))
     curve = run.curves[0]
-    found = certificate(curve).tests
+    found = rank_tests(curve, MARGIN, ALPHA).tests
     assert [step.rank for step in found] == [2, 1]
     assert found[1].loss == pytest.approx(curve.accuracy[2] - curve.accuracy[0])
     assert all(step.upper >= step.loss for step in found)
 
 
-def test_the_rank_sentence_says_what_is_certified_and_what_it_costs(tmp_path):
+def test_the_rank_sentence_says_what_was_shown_and_what_it_costs(tmp_path):
     maker = RunMaker(tmp_path, n=200).add("a", [0.3, 0.6, 0.6], ranks=(2, 4, 8))
-    run = run_of(maker)
-    curve = run.curves[0]
-    far = certificate(curve, 0.9)
+    curve = run_of(maker).curves[0]
+    shares = [f"{100 * value:.1f}" for value in curve.accuracy]
+    far = rank_tests(curve, 0.9, ALPHA)
     assert far.rank == 2
-    assert rings([(curve, far)]) == {curve.id: 2}
-    said = rank_sentence(curve, far, "a")
-    assert (
-        "The smallest rank of a that is non-inferior at a margin of 90 points is 2 (184 kB)" in said
+    assert rank_sentence(curve, far) == (
+        f"Use rank 2 (184 kB, accuracy {shares[0]} %). It is shown to stay within 90 points of "
+        f"rank 8 (737 kB, accuracy {shares[2]} %)."
     )
-    near = certificate(curve, 0.0001)
+    near = rank_tests(curve, 0.0001, ALPHA)
     assert near.rank == 8
-    assert rings([(curve, near)]) == {}
-    assert "The rank to use of a is its highest, 8 (737 kB)" in rank_sentence(curve, near, "a")
-    assert "At its highest rank, 8 (737 kB), a has" in rank_sentence(curve, None, "a")
+    assert rank_sentence(curve, near).startswith("Use rank 8 (737 kB, ")
+    assert "No smaller rank is shown to stay within" in rank_sentence(curve, near)
+    assert rank_sentence(curve, None) == f"At rank 8: 737 kB, accuracy {shares[2]} %."
 
 
 def test_caveats_fit_the_run(tmp_path):
     maker = RunMaker(tmp_path, n=50)
     maker.add("falls", [0.8, 0.3], ranks=(1, 2), method="lora")
     maker.add("unknown", [0.3, 0.4], ranks=(1, 2), method=None)
-    maker.tasks["word_problems"]["limit"] = 50
+    maker.tasks[TASK]["limit"] = 50
     maker.curves[1].update(baseline=None, baseline_reason="it ran out of memory")
     lines = "\n".join(caveats(run_of(maker)))
     for part in (
-        "Conditional on these checkpoints",
+        "One training run each",
         "falls: trained at one rank only",
-        "SVD, is not in this run",
-        "unknown: the checkpoint does not say how it was trained",
+        "Truncation by SVD, the fair comparison, is not in this run",
+        "unknown: the checkpoint does not record how it was trained",
         # 0.98 / sqrt(50) = 0.1386
-        "word_problems (50). With 50 the accuracy at one rank is known to about ±14 points",
+        "word_problems (50). With 50 documents the accuracy at one rank is known to about ±14",
         "limited number of documents: word_problems (50)",
         "1 curve falls somewhere",
         "No base line on word_problems (it ran out of memory)",
-        "pointwise 95 % intervals",
+        "95 % intervals for each rank alone",
     ):
         assert part in lines, part
 
 
 @pytest.mark.parametrize(
-    ("counts", "said"),
+    ("counts", "shown"),
     [([4, None], "up to 4 of 50 documents (a, rank 1)"), ([1, 9], "up to 9 of 50 documents (a, r")],
 )
-def test_near_ties_are_said_from_one_document_in_fifty_on(tmp_path, counts, said):
+def test_near_ties_are_said_from_one_document_in_fifty_on(tmp_path, counts, shown):
     maker = RunMaker(tmp_path, n=50).add("a", [0.3, 0.6], ranks=(1, 2))
     maker.curves[0]["near_ties"] = [1, 1]
     assert "within the rounding" not in "\n".join(caveats(run_of(maker)))
     maker.curves[0]["near_ties"] = counts
-    assert said in "\n".join(caveats(run_of(maker)))
+    assert shown in "\n".join(caveats(run_of(maker)))
 
 
 def test_no_caveat_without_its_cause(tmp_path):
@@ -149,5 +164,5 @@ def test_several_seeds_change_the_first_caveat(tmp_path):
     maker.add("a1", [0.3, 0.6], ranks=(1, 2), seed=1).add("a2", [0.3, 0.6], ranks=(1, 2), seed=2)
     maker.add("b", [0.3, 0.6], ranks=(1, 2))
     first, second, *_ = caveats(pooled(run_of(maker), {"a": ["a1", "a2"]}))
-    assert first.startswith("Over training seeds as well as documents: a 2.")
-    assert second.startswith("b: conditional on these checkpoints")
+    assert first.startswith("Intervals cover documents and training seeds (a 2).")
+    assert second.startswith("b: one training run each")

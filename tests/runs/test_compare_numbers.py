@@ -12,7 +12,8 @@ from support.adapters import save_with_peft
 from aurac.cli import cli
 from aurac.errors import CurveError
 from aurac.report.comparisons import Paired, pooled
-from aurac.report.model import parse
+from aurac.report.model import as_run
+from aurac.runs.schema import Results
 
 TASK = "aurac_word_problems_mc"
 NAMES = ("one", "two", "three")
@@ -83,7 +84,7 @@ def test_the_report_adjusts_in_the_family_of_score(run):
     assert len([row for row in content["pairs"] if row["p"] is not None]) == 3
     pairs = {frozenset((row["a"], row["b"])): row for row in content["pairs"]}
     variants = {frozenset((row["a"], row["b"])): row for row in content["variants"]}
-    shown = Paired(parse(results_of(folder), folder)).against_best(TASK, 1)
+    shown = Paired(as_run(Results.read(folder), folder), 0.02).against_best(TASK, 1)
     assert len(shown) == 2  # the runner-up, and the leader's own SVD
     for item in shown:
         if item.second.is_default:
@@ -114,8 +115,8 @@ def test_what_compare_was_told_to_group_is_one_arm_everywhere(adapters, tiny_bas
     (row,) = scored(tmp_path / "run")["pairs"]
     assert {row["a"], row["b"]} == {"pair", "two"}
     assert row["sentence"] in text
-    run = pooled(parse(results_of(tmp_path / "run"), tmp_path / "run"))
-    shown = [d for d in Paired(run).against_best(TASK, 5) if d.second.is_default]
+    run = pooled(as_run(Results.read(tmp_path / "run"), tmp_path / "run"))
+    shown = [d for d in Paired(run, 0.02).against_best(TASK, 5) if d.second.is_default]
     assert [{d.first.adapter, d.second.adapter} for d in shown] == [{"pair", "two"}]
     assert shown[0].adjusted == row["p_holm"]
     report = (tmp_path / "run" / "report.md").read_text()

@@ -568,7 +568,7 @@ def test_the_identity_names_all_that_can_change_a_number():
     assert set(CellIdentity.__struct_fields__) == {
         "adapter_sha256", "base_sha256", "rank", "basis", "rescale", "fit_factor", "task",
         "task_version", "num_fewshot", "fewshot", "fewshot_seed", "chat_template", "split",
-        "system_instruction", "fewshot_as_multiturn", "gen_kwargs",
+        "tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs",
         "dtype", "device_kind", "engine", "lm_eval",
     }  # fmt: skip
 

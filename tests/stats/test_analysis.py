@@ -41,8 +41,8 @@ def strict(content: dict) -> dict:
 
 
 def test_the_json_of_the_command_line():
-    found = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")])
-    content = strict(found.to_dict())
+    result = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")])
+    content = strict(result.to_dict())
     assert set(content) == {"scores", "pairs", "recommended"}
     score = content["scores"][0]
     assert set(score) == {"adapter", "task", "ranks", "n_docs", "log2", "linear", "mean"}
@@ -70,8 +70,8 @@ def test_the_json_of_the_command_line():
 
 
 def test_details_name_methods_gains_and_losses():
-    found = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")])
-    content = strict(found.to_dict(details=True))
+    result = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")])
+    content = strict(result.to_dict(details=True))
     assert content["scores"][0]["method"].startswith("t with 149 df")
     gained = (outcomes(2, 0.3) > outcomes(1)).sum(axis=1).tolist()
     assert content["pairs"][0]["gained"] == gained
@@ -102,19 +102,19 @@ def test_holm_runs_across_pairs_and_tasks():
 def test_seeds_form_an_arm():
     curves = [curve(s, adapter="a", seed=s) for s in range(3)]
     curves += [curve(10 + s, 0.3, adapter="b", seed=s) for s in range(3)]
-    found = analyse(curves)
-    assert [row.seeds for row in found.scores] == [3, 3]
-    (pair,) = found.pairs
+    result = analyse(curves)
+    assert [row.seeds for row in result.scores] == [3, 3]
+    (pair,) = result.pairs
     assert not pair.result.conditional
     assert pair.gained is None  # which seed would it be of?
     assert "for another draw of documents and training seeds" in pair.sentence
-    assert found.scores[0].mean == pytest.approx(np.mean([outcomes(s).mean() for s in range(3)]))
+    assert result.scores[0].mean == pytest.approx(np.mean([outcomes(s).mean() for s in range(3)]))
 
 
 def test_groups_named_by_the_user():
     curves = [curve(s, adapter=f"a{s}") for s in range(2)] + [curve(5, adapter="b")]
-    found = analyse(curves, groups={"arm": ["a0", "a1"]})
-    assert [(row.adapter, row.seeds) for row in found.scores] == [("arm", 2), ("b", 1)]
+    result = analyse(curves, groups={"arm": ["a0", "a1"]})
+    assert [(row.adapter, row.seeds) for row in result.scores] == [("arm", 2), ("b", 1)]
     with pytest.raises(CurveError, match="group arm names 'c'"):
         gather(curves, {"arm": ["c"]})
     with pytest.raises(CurveError, match="in two groups"):
@@ -127,15 +127,15 @@ def test_variants_are_compared_within_their_adapter():
         curve(2, 0.0, adapter="m", basis="prefix", rescale="rule"),
         curve(3, 0.2, adapter="lora", basis="prefix", rescale="rule"),
     ]
-    found = analyse(curves)
-    assert [(row.label, row.other) for row in found.scores] == [
+    result = analyse(curves)
+    assert [(row.label, row.other) for row in result.scores] == [
         ("m", False),
         ("m · prefix · rule", True),
         ("lora", False),
     ]
-    (pair,) = found.pairs
+    (pair,) = result.pairs
     assert (pair.a, pair.b) == ("m", "lora")
-    (variant,) = found.variants
+    (variant,) = result.variants
     assert (variant.a, variant.b) == ("m · prefix · trained", "m · prefix · rule")
     # lora is worse than m under `trained` and better than it under `rule`.
     assert pair.truncations == {
@@ -153,12 +153,12 @@ def test_which_truncation_to_use_is_the_largest_with_what_was_shown_of_it():
         curve(2, 0.9, adapter="m", basis="svd", rescale="fit"),
         curve(3, 0.0, adapter="alone", basis="prefix", rescale="rule"),
     ]
-    found = analyse(curves)
-    (advice,) = truncation_advice(found)
+    result = analyse(curves)
+    (advice,) = truncation_advice(result)
     assert (advice.adapter, advice.use) == ("m", "svd · keep")  # the first of two that are equal
     assert advice.beats == ("prefix · rule",)
     assert advice.open == ("svd · fit",)
-    assert advice.value == found.scores[1].log2.value
+    assert advice.value == result.scores[1].log2.value
     assert "svd · keep has the largest AURAC" in advice.sentence
     assert (
         "is better than prefix · rule; its lead over svd · fit is not significant."
@@ -202,13 +202,13 @@ def test_point_values_have_no_test_and_say_so():
         Curve((1, 2), (0.1, 0.2), adapter="a", task="t"),
         Curve((1, 2), (0.2, 0.3), adapter="b", task="t"),
     ]
-    found = analyse(points)
-    content = strict(found.to_dict())
+    result = analyse(points)
+    content = strict(result.to_dict())
     assert content["pairs"][0]["difference"] == pytest.approx(0.1)
     assert content["pairs"][0]["p"] is None
     assert content["recommended"][0]["rank"] is None
-    assert "point value" in found.pairs[0].sentence
-    assert "no rank can be tested" in found.recommended[0].sentence
+    assert "point value" in result.pairs[0].sentence
+    assert "no rank can be tested" in result.recommended[0].sentence
 
 
 def test_a_missing_rank_gives_none_with_its_reason():
@@ -216,12 +216,12 @@ def test_a_missing_rank_gives_none_with_its_reason():
         RANKS[:3], outcomes(1)[:3], adapter="a", task="t", missing={8: "out of memory"},
         doc_ids=tuple(map(str, range(150))),
     )  # fmt: skip
-    found = analyse([broken, curve(2, adapter="b")])
-    assert found.scores[0].log2 is None
-    assert found.scores[0].reason == "no accuracy at rank 8: out of memory"
-    assert strict(found.to_dict())["scores"][0]["log2"]["value"] is None
-    assert found.pairs[0].result is None
-    assert "not compared" in found.pairs[0].sentence
+    result = analyse([broken, curve(2, adapter="b")])
+    assert result.scores[0].log2 is None
+    assert result.scores[0].reason == "no accuracy at rank 8: out of memory"
+    assert strict(result.to_dict())["scores"][0]["log2"]["value"] is None
+    assert result.pairs[0].result is None
+    assert "not compared" in result.pairs[0].sentence
     common = analyse([broken, curve(2, adapter="b")], support="common")
     assert common.pairs[0].ranks == (1, 2, 4)
 

@@ -25,34 +25,34 @@ def items(rng: np.random.Generator, m: int, n: int, shift: float = 0.0) -> np.nd
 
 def test_the_leaders_interval_is_bonferronis():
     areas = items(np.random.default_rng(0), 6, 200)
-    found = best(areas)
-    assert found.leader == int(areas.mean(axis=1).argmax())
-    alone = interval(areas[found.leader], level=1 - 0.05 / 6)
-    assert (found.estimate.low, found.estimate.high) == (alone.low, alone.high)
-    assert found.compared == 6
+    result = best(areas)
+    assert result.leader == int(areas.mean(axis=1).argmax())
+    alone = interval(areas[result.leader], level=1 - 0.05 / 6)
+    assert (result.estimate.low, result.estimate.high) == (alone.low, alone.high)
+    assert result.compared == 6
 
 
 def test_candidates_and_the_bound_are_those_of_the_comparisons_with_the_leader():
     areas = items(np.random.default_rng(2), 5, 300, shift=0.6)
-    found = best(areas)
+    result = best(areas)
     lows = {}
-    for at in set(range(5)) - {found.leader}:
-        gap = difference(areas[at], areas[found.leader], level=1 - 0.05 / 4)
+    for at in set(range(5)) - {result.leader}:
+        gap = difference(areas[at], areas[result.leader], level=1 - 0.05 / 4)
         lows[at] = gap.estimate.low
-    assert found.leader == 4
-    assert set(found.candidates) == {4, *(at for at, low in lows.items() if low <= 0)}
-    assert found.within == max(0.0, *(-low for low in lows.values()))
+    assert result.leader == 4
+    assert set(result.candidates) == {4, *(at for at, low in lows.items() if low <= 0)}
+    assert result.within == max(0.0, *(-low for low in lows.values()))
 
 
 def test_the_largest_of_equals_is_covered_and_stays_a_candidate():
     rng, holds, alone, kept = np.random.default_rng(4), 0, 0, 0
     for _ in range(200):
         areas = items(rng, 12, 150)
-        found = best(areas)
-        plain = interval(areas[found.leader])
-        holds += found.estimate.low <= 0.5 <= found.estimate.high
+        result = best(areas)
+        plain = interval(areas[result.leader])
+        holds += result.estimate.low <= 0.5 <= result.estimate.high
         alone += plain.low <= 0.5 <= plain.high
-        kept += 0 in found.candidates
+        kept += 0 in result.candidates
     assert holds / 200 >= 0.92
     assert alone / 200 <= 0.91  # what selection does
     assert kept / 200 >= 0.92
@@ -61,12 +61,12 @@ def test_the_largest_of_equals_is_covered_and_stays_a_candidate():
 def test_a_margin_is_the_interval_at_twice_alpha():
     rng = np.random.default_rng(5)
     a, b = items(rng, 2, 400)
-    found = margin_test(a, b, margin=0.1)
+    result = margin_test(a, b, margin=0.1)
     bound = difference(b, a, level=0.9).estimate
-    assert found.difference.estimate.low <= bound.low
-    assert found.difference.estimate.low == pytest.approx(bound.low, abs=0.002)
-    assert found.shown
-    assert not found.refuted
+    assert result.difference.estimate.low <= bound.low
+    assert result.difference.estimate.low == pytest.approx(bound.low, abs=0.002)
+    assert result.shown
+    assert not result.refuted
     close = margin_test(a, b, margin=1e-6, equivalent=True)
     assert not close.shown
 
@@ -159,8 +159,8 @@ def test_margin_refusals(call, words):
 
 def test_no_leader_is_named_at_unequal_ranks():
     a, b = curves(np.random.default_rng(10), "ab")
-    found = analyse([a, b.at([1, 2])], strict=False, support="common")
-    (row,) = found.best
+    result = analyse([a, b.at([1, 2])], strict=False, support="common")
+    (row,) = result.best
     assert row.leader is None
     assert row.sentences == [
         "No adapter is named the best: the adapters were measured at different ranks."
@@ -170,9 +170,9 @@ def test_no_leader_is_named_at_unequal_ranks():
 def test_a_candidate_is_left_out_only_where_the_paired_comparison_agrees():
     rng = np.random.default_rng(11)
     for _ in range(20):
-        found = analyse(curves(rng, "abcd", n=60))
-        (row,) = found.best
-        for pair in found.pairs:
+        result = analyse(curves(rng, "abcd", n=60))
+        (row,) = result.best
+        for pair in result.pairs:
             if row.leader in (pair.a, pair.b):
                 other = pair.b if pair.a == row.leader else pair.a
                 if other not in row.candidates:

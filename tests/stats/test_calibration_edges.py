@@ -69,14 +69,14 @@ def test_a_task_without_spread_keeps_an_aggregate_from_being_certain():
         "all right": components([np.ones((1, 50))], [1], Layout(50)),
         "half": components([np.tile([0.0, 1.0], 200)[None]], [1], Layout(400)),
     }
-    found = aggregate(parts, {"all right": 50, "half": 400})
+    result = aggregate(parts, {"all right": 50, "half": 400})
     alone = interval(np.tile([0.0, 1.0], 200))
-    assert found.value == pytest.approx(0.75)
+    assert result.value == pytest.approx(0.75)
     # Below, the rule of three's reach of the first task joins the second's, each weighing a half.
     unseen = 1 - 0.05 ** (1 / 50)
     reach = np.hypot(unseen / 2, (alone.value - alone.low) / 2)
-    assert found.low == pytest.approx(found.value - reach)
-    assert found.high == pytest.approx(found.value + (alone.high - alone.value) / 2)
+    assert result.low == pytest.approx(result.value - reach)
+    assert result.high == pytest.approx(result.value + (alone.high - alone.value) / 2)
 
 
 def test_a_band_near_0_holds_the_whole_curve():
@@ -84,8 +84,8 @@ def test_a_band_near_0_holds_the_whole_curve():
     truth = items.accuracy(float(items.theta.mean()))
 
     def once(rng):
-        found = bands(Curve.from_outcomes(RANKS, items.draw(rng, 100)[0]), kind="simultaneous")
-        low, high = np.array(found.low) - 1e-12, np.array(found.high) + 1e-12
+        result = bands(Curve.from_outcomes(RANKS, items.draw(rng, 100)[0]), kind="simultaneous")
+        low, high = np.array(result.low) - 1e-12, np.array(result.high) + 1e-12
         return bool(np.all((low <= truth) & (truth <= high)))
 
     assert covered(once, 60) >= 0.88

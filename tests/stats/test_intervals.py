@@ -57,11 +57,11 @@ def test_few_events_take_the_wider_end_on_each_side_by_hand():
     # Clopper-Pearson of 4 in 200 has .00548 and .05041: its low end, the logit's high one.
     values = np.zeros(200)
     values[:4] = 1
-    found = interval(values)
-    assert found.low == pytest.approx(0.00548, abs=1e-5)
-    assert found.high == pytest.approx(0.05248, abs=1e-5)
+    result = interval(values)
+    assert result.low == pytest.approx(0.00548, abs=1e-5)
+    assert result.high == pytest.approx(0.05248, abs=1e-5)
     mirrored = interval(1 - values)
-    assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((found.low, found.high))
+    assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((result.low, result.high))
 
 
 def test_the_largest_variance_has_a_quarter_of_an_events_weight_by_hand():
@@ -70,20 +70,20 @@ def test_the_largest_variance_has_a_quarter_of_an_events_weight_by_hand():
     # n* = 1 + (1-ā)/ā/2.61337 = 345.000, .383333 hits.
     values = np.zeros(100)
     values[0] = 1 / 9
-    found = interval(values)
+    result = interval(values)
     half = stats.t.ppf(0.975, 99) * math.sqrt(2.61337) / (1 - 1 / 900)
     logit = 1 / (1 + math.exp(math.log(899) - half))
     exact = stats.beta.ppf(0.975, 1.383333, 345.0 - 0.383333)
-    assert found.high == pytest.approx(max(exact, logit), rel=1e-4)
-    assert found.low == pytest.approx(stats.beta.ppf(0.025, 0.383333, 345.616667), rel=1e-3)
+    assert result.high == pytest.approx(max(exact, logit), rel=1e-4)
+    assert result.low == pytest.approx(stats.beta.ppf(0.025, 0.383333, 345.616667), rel=1e-3)
 
 
 def test_cr2_by_hand_on_four_documents():
     # Documents 0, 1, 1, 1 in clusters {0, 1}, {1, 1}: mean 3/4; residuals -3/4, 1/4, 1/4, 1/4.
     # Sums by cluster -1/2 and 1/2, shares 1/2: (1/4 + 1/4)/(1 - 1/2)/16 = 1/16, so se = 1/4.
-    found = interval([0, 1, 1, 1], clusters=["p", "p", "q", "q"])
-    assert found.se == pytest.approx(0.25)
-    assert found.df == pytest.approx(1)
+    result = interval([0, 1, 1, 1], clusters=["p", "p", "q", "q"])
+    assert result.se == pytest.approx(0.25)
+    assert result.df == pytest.approx(1)
     # Without clusters: s² = (9 + 3)/16/3 = 1/4, se = √(1/4/4) = 1/4. The design effect is 1.
     assert interval([0, 1, 1, 1]).se == pytest.approx(0.25)
 
@@ -108,10 +108,10 @@ def test_cr2_and_its_degrees_of_freedom_are_bell_and_mccaffreys(seed, groups):
     draw = rng(seed)
     labels = np.concatenate([np.arange(groups), draw.integers(0, groups, 40) ** 2 % groups])
     values = draw.random(labels.size)
-    found = moments(values, Layout.make(labels.size, labels))
+    result = moments(values, Layout.make(labels.size, labels))
     se, df = brute_force_cr2(values, labels)
-    assert float(found.se) == pytest.approx(se)
-    assert float(found.df) == pytest.approx(df)
+    assert float(result.se) == pytest.approx(se)
+    assert float(result.df) == pytest.approx(df)
 
 
 def test_equal_clusters_have_cr1_and_one_df_less_than_clusters():
@@ -121,9 +121,9 @@ def test_equal_clusters_have_cr1_and_one_df_less_than_clusters():
         cov_type="cluster", cov_kwds={"groups": labels, "use_correction": True}
     )
     # statsmodels' factor is G/(G-1)·(n-1)/(n-k), the second part 1 for a mean.
-    found = interval(values, clusters=labels)
-    assert found.se == pytest.approx(float(model.bse[0]))
-    assert found.df == pytest.approx(29)
+    result = interval(values, clusters=labels)
+    assert result.se == pytest.approx(float(model.bse[0]))
+    assert result.df == pytest.approx(29)
 
 
 def test_singleton_clusters_are_no_clusters():
@@ -134,9 +134,9 @@ def test_singleton_clusters_are_no_clusters():
 def test_strata_by_hand():
     # Strata {0, 1}, {1, 1, 1, 0}: s² = 1/2 and 1/4; (2/6)²·(1/2)/2 + (4/6)²·(1/4)/4 = 1/18 = V.
     # The two terms are equal, on 1 and 3 df: V²/(V²/4·(1 + 1/3)) = 3.
-    found = interval([0, 1, 1, 1, 1, 0], strata=[*"xxyyyy"])
-    assert found.se == pytest.approx(math.sqrt(1 / 18))
-    assert found.df == pytest.approx(3)
+    result = interval([0, 1, 1, 1, 1, 0], strata=[*"xxyyyy"])
+    assert result.se == pytest.approx(math.sqrt(1 / 18))
+    assert result.df == pytest.approx(3)
 
 
 def test_strata_are_welch_and_satterthwaites():
@@ -146,9 +146,9 @@ def test_strata_are_welch_and_satterthwaites():
     values = np.clip(draw.random(80) * np.where(labels == 0, 0.8, 0.3), 0, 1)
     x, y = values[labels == 0] * 20 / 80, values[labels == 1] * 60 / 80
     welch = stats.ttest_ind(x, -y, equal_var=False)
-    found = interval(values, strata=labels)
-    assert found.value / found.se == pytest.approx(welch.statistic)
-    assert found.df == pytest.approx(welch.df)
+    result = interval(values, strata=labels)
+    assert result.value / result.se == pytest.approx(welch.statistic)
+    assert result.df == pytest.approx(welch.df)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -156,17 +156,17 @@ def test_strata_of_one_document_are_one_stratum(seed):
     draw = rng(seed)
     values = draw.random(40)
     labels = np.concatenate([np.arange(20), np.repeat([100, 101], 10)])
-    found = interval(values, strata=labels)
+    result = interval(values, strata=labels)
     pooled = interval(values, strata=np.where(labels < 20, -1, labels))
-    assert (found.se, found.df) == pytest.approx((pooled.se, pooled.df))
-    assert "within 3 fixed strata, 20 of one document taken together" in found.method
+    assert (result.se, result.df) == pytest.approx((pooled.se, pooled.df))
+    assert "within 3 fixed strata, 20 of one document taken together" in result.method
 
 
 def test_a_single_stratum_of_one_document_counts_from_the_mean_of_all():
     # Strata {1}, {0, 0, 1}: mean 1/2; (1 - 1/2)² + (3/2)·(1/9 + 1/9 + 4/9) = 1/4 + 1; /16.
-    found = interval([1, 0, 0, 1], strata=[*"xyyy"])
-    assert found.se == pytest.approx(math.sqrt(1.25 / 16))
-    assert "1 of one document" in found.method
+    result = interval([1, 0, 0, 1], strata=[*"xyyy"])
+    assert result.se == pytest.approx(math.sqrt(1.25 / 16))
+    assert "1 of one document" in result.method
     # One document in all, or one cluster, says nothing.
     assert interval([0.5, 0.7], strata=["x", "x"], clusters=["a", "a"]).low is None
 
@@ -180,12 +180,12 @@ def test_strata_show_less_spread_than_their_differences_would():
 def test_clusters_within_strata():
     values = rng(1).random(60)
     clusters, strata = np.repeat(np.arange(20), 3), np.repeat(np.arange(4), 15)
-    found = interval(values, clusters=clusters, strata=strata)
+    result = interval(values, clusters=clusters, strata=strata)
     layout = Layout.make(60, clusters, strata)
     assert layout.df == pytest.approx(16)
-    assert 4 <= found.df <= 16
-    assert "20 clusters" in found.method
-    assert "4 fixed strata" in found.method
+    assert 4 <= result.df <= 16
+    assert "20 clusters" in result.method
+    assert "4 fixed strata" in result.method
     with pytest.raises(CurveError, match="more than one stratum"):
         interval(values, clusters=strata, strata=clusters)
 
@@ -246,12 +246,12 @@ def test_a_single_unit_gives_no_interval():
 
 def test_pointwise_bands_are_the_intervals_of_each_rank():
     outcomes = (rng(1).random((3, 200)) < np.array([[0.3], [0.5], [0.7]])).astype(float)
-    found = bands(Curve.from_outcomes([1, 2, 4], outcomes))
+    result = bands(Curve.from_outcomes([1, 2, 4], outcomes))
     for k in range(3):
         one = interval(outcomes[k])
-        assert (found.low[k], found.high[k]) == pytest.approx((one.low, one.high))
-    assert found.kind == "pointwise"
-    assert "; t with 199 df" in found.method
+        assert (result.low[k], result.high[k]) == pytest.approx((one.low, one.high))
+    assert result.kind == "pointwise"
+    assert "; t with 199 df" in result.method
 
 
 def test_simultaneous_bands_between_pointwise_and_bonferroni():
@@ -262,18 +262,18 @@ def test_simultaneous_bands_between_pointwise_and_bonferroni():
     assert critical == pytest.approx(2.57, abs=0.06)
     same = max_t(np.repeat(outcomes[:1], 5, axis=0), layout, rng(2), 0.95)
     assert same == pytest.approx(stats.t.ppf(0.975, 299), abs=0.04)
-    found = bands(Curve.from_outcomes([1, 2, 4, 8, 16], outcomes), kind="simultaneous")
-    assert found.kind == "simultaneous"
-    assert "max-|t|" in found.method
+    result = bands(Curve.from_outcomes([1, 2, 4, 8, 16], outcomes), kind="simultaneous")
+    assert result.kind == "simultaneous"
+    assert "max-|t|" in result.method
 
 
 def test_bands_where_a_rank_has_no_spread():
     outcomes = np.zeros((2, 100))
     outcomes[1, :50] = 1
-    found = bands(Curve.from_outcomes([1, 2], outcomes), kind="simultaneous")
+    result = bands(Curve.from_outcomes([1, 2], outcomes), kind="simultaneous")
     # Bonferroni's half of the error for the flat rank: 1 - .025^(1/100).
-    assert found.high[0] == pytest.approx(1 - 0.025**0.01)
-    assert found.low[0] == 0.0
+    assert result.high[0] == pytest.approx(1 - 0.025**0.01)
+    assert result.low[0] == 0.0
     with pytest.raises(CurveError, match="bands 'both'"):
         bands(Curve.from_outcomes([1, 2], outcomes), kind="both")
     with pytest.raises(CurveError, match="no per-document outcomes"):

@@ -10,10 +10,11 @@ from scipy import stats
 
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import non_inferior_rank
+from aurac.stats import interval, non_inferior_rank
+from aurac.stats.groups import group_of
 from aurac.stats.intervals import mover
 from aurac.stats.mean import Layout
-from aurac.stats.noninferiority import exact_bound, loss_bound, seeds_needed
+from aurac.stats.noninferiority import accurate_rank, exact_bound, loss_bound, seeds_needed
 from aurac.stats.sentences import rank_sentence
 
 
@@ -32,34 +33,34 @@ def curve(n: int, losses: dict[int, int], gains: int = 0, **labels: object) -> C
 def test_the_sequence_stops_at_the_first_failure():
     # 1000 documents; losses 2, 60, 2 at ranks 8, 4, 2. At delta .02 rank 8 passes (CP bound on
     # 2/1000 is .0063), rank 4 fails, rank 2 is never tested although it would pass.
-    found = non_inferior_rank(curve(1000, {8: 2, 4: 60, 2: 2}), margin=0.02)
-    assert found.rank == 8
-    assert [(s.rank, s.tested, s.passed) for s in found.tests] == [
+    result = non_inferior_rank(curve(1000, {8: 2, 4: 60, 2: 2}), margin=0.02)
+    assert result.rank == 8
+    assert [(s.rank, s.tested, s.passed) for s in result.tests] == [
         (8, True, True),
         (4, True, False),
         (2, False, True),
     ]
     # What rank 2 would have needed is what rank 4 needs.
-    assert found.tests[2].margin_needed == found.tests[1].margin_needed == found.tests[1].upper
-    assert found.smallest_margin == found.tests[0].upper
-    assert found.flip_rate == pytest.approx(0.002)
-    assert found.conditional
+    assert result.tests[2].margin_needed == result.tests[1].margin_needed == result.tests[1].upper
+    assert result.smallest_margin == result.tests[0].upper
+    assert result.flip_rate == pytest.approx(0.002)
+    assert result.conditional
 
 
 def test_nothing_certified_is_the_full_rank():
-    found = non_inferior_rank(curve(100, {8: 0}), margin=0.02)
+    result = non_inferior_rank(curve(100, {8: 0}), margin=0.02)
     # Even no loss at all in 100 documents: 1 - .05^(1/100) = .0295 > .02.
-    assert found.rank == 16
-    assert found.smallest_margin == pytest.approx(1 - 0.05**0.01)
-    assert "no rank below 16 is non-inferior" in rank_sentence("a", "t", found)
+    assert result.rank == 16
+    assert result.smallest_margin == pytest.approx(1 - 0.05**0.01)
+    assert "no rank below 16 is non-inferior" in rank_sentence("a", "t", result)
 
 
 def test_the_exact_bound_is_clopper_pearson():
     for lost in (0, 3, 9):
-        found = non_inferior_rank(curve(500, {8: lost}), margin=0.05)
+        result = non_inferior_rank(curve(500, {8: lost}), margin=0.05)
         expected = stats.binomtest(lost, 500, alternative="less").proportion_ci(0.95).high
-        assert found.tests[0].upper == pytest.approx(expected)
-        assert found.tests[0].method.startswith("Clopper-Pearson over documents")
+        assert result.tests[0].upper == pytest.approx(expected)
+        assert result.tests[0].method.startswith("Clopper-Pearson over documents")
 
 
 def test_many_differing_documents_take_the_larger_of_two_bounds():
@@ -105,9 +106,9 @@ def test_few_clusters_could_all_miss_the_bad_ones():
 
 def test_reference_rank_and_bytes():
     made = curve(2000, {8: 1, 4: 2, 2: 900}, sizes={2: 10, 4: 20, 8: 40, 16: 80})
-    found = non_inferior_rank(made, margin=0.01)
-    assert (found.rank, found.saved) == (4, 0.75)
-    assert "75 % smaller" in rank_sentence("a", "t", found)
+    result = non_inferior_rank(made, margin=0.01)
+    assert (result.rank, result.saved) == (4, 0.75)
+    assert "75 % smaller" in rank_sentence("a", "t", result)
     lower = non_inferior_rank(made, margin=0.01, reference=8)
     assert (lower.reference, lower.rank, lower.saved) == (8, 4, 0.5)
 
@@ -118,15 +119,15 @@ def seeds_of(count: int, lost: list[int], n: int = 1500) -> list[Curve]:
 
 def test_few_seeds_certify_each_checkpoint_and_not_the_recipe():
     """Where one seed in four loses .08, all of three are good 42 % of the time."""
-    found = non_inferior_rank(seeds_of(3, [1, 2, 3]), margin=0.02)
-    assert not found.conditional
-    assert (found.rank, found.checkpoints, found.smallest_margin) == (16, 8, 1.0)
-    assert "at least 11 are needed" in found.tests[0].method
+    result = non_inferior_rank(seeds_of(3, [1, 2, 3]), margin=0.02)
+    assert not result.conditional
+    assert (result.rank, result.checkpoints, result.smallest_margin) == (16, 8, 1.0)
+    assert "at least 11 are needed" in result.tests[0].method
     # The bound of each checkpoint is that of the worst one, at full alpha.
     worst = non_inferior_rank(seeds_of(1, [3]), margin=0.02)
-    assert found.tests[0].checkpoints == worst.tests[0].upper
+    assert result.tests[0].checkpoints == worst.tests[0].upper
     assert (worst.rank, worst.checkpoints, worst.conditional) == (8, 8, True)
-    text = rank_sentence("a", "t", found)
+    text = rank_sentence("a", "t", result)
     assert "of the recipe no rank below 16 can be called non-inferior from 3 seeds" in text
     assert "In each of these 3 checkpoints rank 8 is non-inferior to rank 16" in text
     bad = non_inferior_rank(seeds_of(3, [1, 2, 120]), margin=0.02)
@@ -136,10 +137,10 @@ def test_few_seeds_certify_each_checkpoint_and_not_the_recipe():
 
 def test_eleven_seeds_are_certified_together():
     assert (seeds_needed(0.05), seeds_needed(0.1)) == (11, 9)
-    found = non_inferior_rank(seeds_of(11, [3, 6, 12]), margin=0.05)
-    assert not found.conditional
-    assert found.rank == 8
-    assert "11 seeds" in found.tests[0].method
+    result = non_inferior_rank(seeds_of(11, [3, 6, 12]), margin=0.05)
+    assert not result.conditional
+    assert result.rank == 8
+    assert "11 seeds" in result.tests[0].method
     spread = non_inferior_rank(
         seeds_of(12, [0, 0, 0, 120]), margin=0.02
     )  # .08 in one of four: .02 on average
@@ -181,3 +182,27 @@ def test_the_smallest_delta_is_the_smallest(seed):
     assert non_inferior_rank(made, margin=min(edge + 1e-9, 0.99)).rank < 4
     if edge > 1e-9:  # else the smaller rank is so much better that any delta will do
         assert non_inferior_rank(made, margin=edge - 1e-9).rank == 4
+
+
+def test_the_smallest_accurate_rank_by_hand():
+    # 100 documents: 90, 80, 60 right. Lower ends at 90 % of the accuracies .90, .80, .60.
+    rows = [(np.arange(100) < right).astype(float) for right in (60, 80, 90)]
+    group = group_of(Curve.from_outcomes([1, 2, 4], rows))
+    result = accurate_rank(group, minimum=0.7)
+    assert (result.rank, list(result.lowest)) == (2, [4, 2, 1])
+    for rank, row in zip((1, 2, 4), rows, strict=True):
+        assert result.lowest[rank] == interval(row, level=0.9).low
+    assert accurate_rank(group, minimum=0.95).rank is None
+    assert accurate_rank(group, minimum=0.5, reference=2).rank == 1
+    with pytest.raises(CurveError, match="minimum accuracy 70"):
+        accurate_rank(group, minimum=70)
+
+
+def test_an_accurate_rank_is_seldom_named_wrongly():
+    # The true accuracies are at the minimum: an error of 5 % is allowed.
+    rng, wrong = np.random.default_rng(3), 0
+    for _ in range(600):
+        rows = [rng.random(150) < 0.6 for _ in range(2)]
+        group = group_of(Curve.from_outcomes([1, 2], np.array(rows, dtype=float)))
+        wrong += accurate_rank(group, minimum=0.6).rank is not None
+    assert wrong / 600 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 600)

@@ -47,23 +47,23 @@ def two(seed: int, n: int = 200) -> tuple[np.ndarray, np.ndarray]:
 def test_four_documents_by_hand():
     # D = 1/2, 0, 1/2, 1: mean 1/2, s² = (0 + 1/4 + 0 + 1/4)/3 = 1/6, se = √(1/24).
     # t = .5/√(1/24) = 2.449; with 3 df p = .0917. Three gains are few: MOVER is wider.
-    found = difference([0, 0, 0.5, 0], [0.5, 0, 1, 1])
-    assert found.estimate.value == 0.5
-    assert found.estimate.se == pytest.approx(math.sqrt(1 / 24))
-    assert found.p >= 0.0917
+    result = difference([0, 0, 0.5, 0], [0.5, 0, 1, 1])
+    assert result.estimate.value == 0.5
+    assert result.estimate.se == pytest.approx(math.sqrt(1 / 24))
+    assert result.p >= 0.0917
     down, up = mover(np.array([0.5, 0, 0.5, 1]), Layout(4))(0.95)
     plain = 3.18245 * math.sqrt(1 / 24)
-    assert found.parts.reach(0.95) == pytest.approx((max(down, plain), max(up, plain)), rel=1e-5)
-    assert found.conditional
+    assert result.parts.reach(0.95) == pytest.approx((max(down, plain), max(up, plain)), rel=1e-5)
+    assert result.conditional
 
 
 def test_equals_scipys_paired_t_test():
     a, b = two(1)
     expected = stats.ttest_rel(b, a)
-    found = difference(a, b)
+    result = difference(a, b)
     ends = expected.confidence_interval(0.95)
-    assert found.p == pytest.approx(expected.pvalue)
-    assert (found.estimate.low, found.estimate.high) == pytest.approx((ends.low, ends.high))
+    assert result.p == pytest.approx(expected.pvalue)
+    assert (result.estimate.low, result.estimate.high) == pytest.approx((ends.low, ends.high))
 
 
 def test_clustered_pair_is_statsmodels():
@@ -73,9 +73,9 @@ def test_clustered_pair_is_statsmodels():
 
     frame = pd.DataFrame({"d": b - a, "g": labels})
     model = smf.ols("d ~ 1", frame).fit(cov_type="cluster", cov_kwds={"groups": frame["g"]})
-    found = difference(a, b, clusters=labels)
-    assert found.estimate.se == pytest.approx(float(model.bse.iloc[0]))
-    assert found.estimate.df == pytest.approx(39)
+    result = difference(a, b, clusters=labels)
+    assert result.estimate.se == pytest.approx(float(model.bse.iloc[0]))
+    assert result.estimate.df == pytest.approx(39)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(3, 80))
@@ -112,23 +112,23 @@ def test_order_of_documents_never_matters(seed):
 
 def test_the_same_run_twice_is_no_difference_and_no_zero_error():
     a, _ = two(3)
-    found = difference(a, a)
-    assert found.estimate.value == 0.0
-    assert found.estimate.se is None
-    assert found.p == 1.0
-    assert found.mde is None
+    result = difference(a, a)
+    assert result.estimate.value == 0.0
+    assert result.estimate.se is None
+    assert result.p == 1.0
+    assert result.mde is None
     # n = 200: at most 1 - .025^(1/200) = .01828 of the documents gain, and lose.
-    assert found.estimate.high == pytest.approx(1 - 0.025 ** (1 / 200))
-    assert found.estimate.low == pytest.approx(-found.estimate.high)
+    assert result.estimate.high == pytest.approx(1 - 0.025 ** (1 / 200))
+    assert result.estimate.low == pytest.approx(-result.estimate.high)
 
 
 def test_half_of_eight_documents_that_all_fall_prove_nothing():
     """Four losses among eight documents: t alone would say p = .033."""
     a = np.array([1, 1, 1, 1, 0, 0, 1, 0.0])
     b = np.array([0, 0, 0, 0, 0, 0, 1, 0.0])
-    found = difference(a, b)
-    assert found.p > 0.05
-    assert found.estimate.low < -0.5 < 0 < found.estimate.high
+    result = difference(a, b)
+    assert result.p > 0.05
+    assert result.estimate.low < -0.5 < 0 < result.estimate.high
 
 
 def test_few_differing_documents_by_hand():
@@ -141,20 +141,20 @@ def test_few_differing_documents_by_hand():
     down, up = mover(gap, Layout(200))(0.95)
     assert down == pytest.approx(math.hypot(0.015 - ends[0], loss_high))
     assert up == pytest.approx(ends[1] - 0.015)
-    found = difference(np.zeros(200), gap)
-    assert found.estimate.low == pytest.approx(0.015 - down)
-    assert "MOVER" in found.estimate.method
-    assert found.p == pytest.approx(0.21, abs=0.05)  # McNemar: 2/2^3 = .25
+    result = difference(np.zeros(200), gap)
+    assert result.estimate.low == pytest.approx(0.015 - down)
+    assert "MOVER" in result.estimate.method
+    assert result.p == pytest.approx(0.21, abs=0.05)  # McNemar: 2/2^3 = .25
 
 
 def test_small_gains_do_not_hide_that_large_losses_were_not_drawn():
     """Eight gain 1/16, sign flips say p = 2/2^8; were .5 % to lose 1, the mean would be 0."""
     gap = np.zeros(100)
     gap[:8] = 1 / 16
-    found = difference(np.zeros(100), gap)
-    assert found.p > 0.5
+    result = difference(np.zeros(100), gap)
+    assert result.p > 0.5
     # At most 1 - .025^(1/100) = .0362 of the documents lose, each at most 1.
-    assert found.estimate.low == pytest.approx(0.005 - 0.0362, abs=0.001)
+    assert result.estimate.low == pytest.approx(0.005 - 0.0362, abs=0.001)
 
 
 def test_enough_documents_take_students_t_and_skewed_ones_do_not():
@@ -186,8 +186,8 @@ def test_no_draw_hangs():
     """Rounding once left .01 degrees of freedom and a special function that did not return."""
     draw = rng(351)
     a, b = ((draw.random((2, 50)) < 0.96).astype(float) for _ in range(2))
-    found = difference(a, b)
-    assert found.estimate.low < found.estimate.value < found.estimate.high
+    result = difference(a, b)
+    assert result.estimate.low < result.estimate.value < result.estimate.high
     assert detectable(0.1, 0.01) > 0
     same = np.tile(a[:1], (2, 1))
     assert difference(same, same).p == 1.0
@@ -207,16 +207,16 @@ def test_holm_is_statsmodels(seed):
     values = [None if draw.random() < 0.2 else float(p) for p in draw.random(12) ** 3]
     known = [p for p in values if p is not None]
     expected = iter(multipletests(known, method="holm")[1])
-    for given_p, found in zip(values, holm(values), strict=True):
-        assert (found is None) == (given_p is None)
-        if found is not None:
-            assert found == pytest.approx(next(expected))
+    for given_p, result in zip(values, holm(values), strict=True):
+        assert (result is None) == (given_p is None)
+        if result is not None:
+            assert result == pytest.approx(next(expected))
 
 
 @given(P)
 def test_holm_is_monotone_and_never_smaller(values):
-    found = holm(values)
-    known = sorted((p, q) for p, q in zip(values, found, strict=True) if p is not None)
+    result = holm(values)
+    known = sorted((p, q) for p, q in zip(values, result, strict=True) if p is not None)
     assert all(p <= q <= 1 for p, q in known)
     assert [q for _, q in known] == sorted(q for _, q in known)
 
@@ -331,10 +331,10 @@ def test_a_seed_says_nothing_of_the_seeds_of_the_other_arm():
     base = rng(2).random(2000) * 0.5
     a = np.tile(base, (3, 1))
     b = np.stack([base, base + 0.1, base + 0.2])
-    found = difference(a, b)
+    result = difference(a, b)
     se = math.sqrt(0.1**2 / 3)
-    assert found.estimate.high - found.estimate.value == pytest.approx(4.302653 * se, rel=1e-3)
-    assert found.p == pytest.approx(2 * stats.t.sf(0.1 / se, 2), rel=1e-3)
+    assert result.estimate.high - result.estimate.value == pytest.approx(4.302653 * se, rel=1e-3)
+    assert result.p == pytest.approx(2 * stats.t.sf(0.1 / se, 2), rel=1e-3)
 
 
 def test_seed_components_are_the_two_way_anova():
@@ -346,8 +346,8 @@ def test_seed_components_are_the_two_way_anova():
         [(s, d, arm[s, d]) for s in range(4) for d in range(30)], columns=["s", "d", "y"]
     )
     model = smf.ols("y ~ C(s) + C(d)", frame).fit()
-    found = components([arm], [1], Layout(30))
-    assert found.groups[0].rest == pytest.approx(model.mse_resid / (4 * 30))
+    result = components([arm], [1], Layout(30))
+    assert result.groups[0].rest == pytest.approx(model.mse_resid / (4 * 30))
 
 
 def test_one_seed_is_conditional_and_many_are_not():
@@ -419,10 +419,10 @@ def test_one_arm_of_seeds_takes_banerjees_interval(seeds):
     between = arm.mean(axis=1).var(ddof=1) / seeds
     documents = max(arm.mean(axis=0).var(ddof=1) / 300 - rest, 0)
     t = stats.t.ppf(0.975, [299, seeds - 1])
-    found = over_seeds(arm)
+    result = over_seeds(arm)
     reach = math.sqrt(t**2 @ [documents, between])
-    assert found.high == pytest.approx(min(1.0, found.value + reach))
-    assert found.method.startswith("Banerjee's interval, independent documents")
+    assert result.high == pytest.approx(min(1.0, result.value + reach))
+    assert result.method.startswith("Banerjee's interval, independent documents")
 
 
 def test_two_seeds_that_differ_say_little():
@@ -430,10 +430,10 @@ def test_two_seeds_that_differ_say_little():
     arm = np.zeros((2, 1000))
     arm[0, :300] = 1
     arm[1, 100:500] = 1
-    found = over_seeds(arm)
+    result = over_seeds(arm)
     # between = (.05² + .05²)/2 = .0025: one degree of freedom carries nearly all of the variance.
-    assert found.high - found.value == pytest.approx(12.7 * 0.05, rel=0.15) or found.high == 1.0
-    assert found.low == 0.0
+    assert result.high - result.value == pytest.approx(12.7 * 0.05, rel=0.15) or result.high == 1.0
+    assert result.low == 0.0
 
 
 def test_seeds_are_shared_over_tasks():
@@ -457,8 +457,8 @@ def test_seeds_of_tasks_are_matched_by_name():
     same = components([np.stack([base[1] + 0.1, base[1]])], [1], Layout(200), names=["xy"])
     sizes = {"0": 200, "1": 200}
     expected = aggregate({"0": first, "1": same}, sizes)
-    found = aggregate({"0": first, "1": swapped}, sizes)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    result = aggregate({"0": first, "1": swapped}, sizes)
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high))
     other = components([np.stack([base[1], base[1] + 0.1])], [1], Layout(200), names=["xz"])
     with pytest.raises(CurveError, match=r"other seeds on 1 \(x, z\) than on 0 \(x, y\)"):
         aggregate({"0": first, "1": other}, sizes)
@@ -469,9 +469,9 @@ def test_seeds_of_tasks_are_matched_by_name():
 
 def test_sentences_claim_no_more_than_the_data():
     a, b = two(6)
-    found = difference(a, b)
-    assert verdict(found, found.p, 0.05) == 1
-    text = pair_sentence("lora", "dylora", "gsm8k", found, found.p)
+    result = difference(a, b)
+    assert verdict(result, result.p, 0.05) == 1
+    text = pair_sentence("lora", "dylora", "gsm8k", result, result.p)
     assert text.startswith("dylora is better than lora on gsm8k by 5.7 points (95 % interval")
     assert "; significant, Holm p " in text
     assert "conditional on these checkpoints" in text
@@ -480,13 +480,13 @@ def test_sentences_claim_no_more_than_the_data():
     assert "is not significant (Holm p = 1.000), conditional" in text
     assert re.search(r"the test detects \d\.\d points or more \(80 % power\)", text)
     assert verdict(same, 1.0, 0.05) == 0
-    text = pair_sentence("lora", "dylora", None, found, 0.2)
+    text = pair_sentence("lora", "dylora", None, result, 0.2)
     assert "although this pair's own interval leaves 0 out" in text
 
 
 def test_two_seeds_give_no_verdict_rather_than_a_wrong_one():
     draw = rng(8)
     a, b = draw.random((2, 2, 300)) < 0.5
-    found = difference(a.astype(float), b.astype(float))
-    assert verdict(found, found.p, 0.05) is None
-    assert "no verdict, since two seeds" in pair_sentence("a", "b", None, found, found.p)
+    result = difference(a.astype(float), b.astype(float))
+    assert verdict(result, result.p, 0.05) is None
+    assert "no verdict, since two seeds" in pair_sentence("a", "b", None, result, result.p)

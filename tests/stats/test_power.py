@@ -20,13 +20,13 @@ def quick(monkeypatch):
 
 def test_plan_by_hand():
     # Flip rate .15 and Δ = .02: n = .15·((1.96 + .8416)/.02)² = 2943.
-    (found,) = plan(0.02, spread_of_flips(0.15), seeds=[1])
-    assert found.documents == pytest.approx(0.15 * (2.8016 / 0.02) ** 2, rel=0.15)
-    assert found.power == pytest.approx(0.8, abs=0.05)
-    assert found.power_se == pytest.approx(np.sqrt(found.power * (1 - found.power) / 400))
+    (result,) = plan(0.02, spread_of_flips(0.15), seeds=[1])
+    assert result.documents == pytest.approx(0.15 * (2.8016 / 0.02) ** 2, rel=0.15)
+    assert result.power == pytest.approx(0.8, abs=0.05)
+    assert result.power_se == pytest.approx(np.sqrt(result.power * (1 - result.power) / 400))
     # An interval of ± .02 on a 0/1 mean of .5: .25·(1.96/.02)² = 2401.
-    (found,) = plan(0.02, Spread(0.25, groups=1), seeds=[1], question="interval")
-    assert found.documents == pytest.approx(2401, rel=0.02)
+    (result,) = plan(0.02, Spread(0.25, groups=1), seeds=[1], question="interval")
+    assert result.documents == pytest.approx(2401, rel=0.02)
 
 
 def test_the_formula_by_hand():
@@ -43,8 +43,10 @@ def test_the_formula_by_hand():
 
 def test_without_a_change_the_rule_of_three_says_when_a_rank_is_non_inferior():
     # (1 - .05)^n ≤ .05: 59 documents without a loss.
-    (found,) = plan(0.05, Spread(0.0, groups=1, changed=0.0), seeds=[1], question="non-inferiority")
-    assert found.documents == pytest.approx(59, abs=3)
+    (result,) = plan(
+        0.05, Spread(0.0, groups=1, changed=0.0), seeds=[1], question="non-inferiority"
+    )
+    assert result.documents == pytest.approx(59, abs=3)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -59,8 +61,8 @@ def test_the_promised_power_is_there(seeds):
         gap = np.where(draw < (rate + delta) / 2, 1.0, 0.0)
         gap = np.where(draw > 1 - (rate - delta) / 2, -1.0, gap)
         a, b = (np.tile(0.5 + side * gap / 2, (seeds, 1)) for side in (-1, 1))
-        found = difference(a, b)
-        hits += found.p is not None and found.p <= 0.05 and found.estimate.value > 0
+        result = difference(a, b)
+        hits += result.p is not None and result.p <= 0.05 and result.estimate.value > 0
     assert hits / 300 == pytest.approx(0.8, abs=0.09)
 
 

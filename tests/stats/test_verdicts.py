@@ -75,8 +75,8 @@ DATA = st.builds(
 PROPERTY = settings(deadline=None, max_examples=150)
 
 
-def numbers(found: Difference) -> list[float | None]:
-    return [found.estimate.value, found.estimate.low, found.estimate.high, found.p]
+def numbers(result: Difference) -> list[float | None]:
+    return [result.estimate.value, result.estimate.low, result.estimate.high, result.p]
 
 
 def same(one: list[float | None], other: list[float | None]) -> bool:
@@ -89,23 +89,23 @@ def same(one: list[float | None], other: list[float | None]) -> bool:
 @PROPERTY
 @given(DATA)
 def test_the_interval_leaves_0_out_where_p_is_at_most_alpha(data):
-    found = data.compare()
-    estimate = found.estimate
+    result = data.compare()
+    estimate = result.estimate
     if estimate.low is None:
-        assert found.p is None
+        assert result.p is None
         return
     assert estimate.low <= estimate.value <= estimate.high
-    assert 0 < found.p <= 1
+    assert 0 < result.p <= 1
     outside = not estimate.low <= 0 <= estimate.high
     nearest = min(abs(estimate.low), abs(estimate.high))
-    assert outside == (found.p <= ALPHA) or nearest < 1e-9
+    assert outside == (result.p <= ALPHA) or nearest < 1e-9
 
 
 @PROPERTY
 @given(st.lists(DATA, min_size=1, max_size=4))
 def test_every_sentence_agrees_with_its_interval_and_its_adjusted_p(several):
-    found = [data.compare() for data in several]
-    for one, p in zip(found, holm([one.p for one in found]), strict=True):
+    result = [data.compare() for data in several]
+    for one, p in zip(result, holm([one.p for one in result]), strict=True):
         text = pair_sentence("a", "b", "t", one, p)
         sign = verdict(one, p, ALPHA)
         if "better" in text:
@@ -135,12 +135,12 @@ def test_swapping_mirrors_everything(data):
 @given(DATA, st.integers(0, 2**32 - 1))
 def test_the_order_of_documents_and_seeds_changes_nothing(data, seed):
     draw = np.random.default_rng(seed)
-    found = numbers(data.compare())
+    result = numbers(data.compare())
     documents = np.arange(data.a.shape[1])
-    assert same(found, numbers(data.at(draw.permutation(documents)).compare()))
-    assert same(found, numbers(data.at(documents[::-1]).compare()))
+    assert same(result, numbers(data.at(draw.permutation(documents)).compare()))
+    assert same(result, numbers(data.at(documents[::-1]).compare()))
     shuffled = replace(data, a=draw.permutation(data.a), b=draw.permutation(data.b))
-    assert same(found, numbers(shuffled.compare()))
+    assert same(result, numbers(shuffled.compare()))
 
 
 def lines(seed: int) -> list[Curve]:
@@ -169,10 +169,10 @@ def test_the_order_of_lines_changes_no_number(seed):
     mixed = [curves[i] for i in np.random.default_rng(seed).permutation(len(curves))]
     mixed.sort(key=lambda curve: curve.adapter)  # b - a keeps its direction
 
-    def by_name(found) -> dict:
-        rows = [(r.a, r.b, None, r.estimate) for r in found.aggregates]
-        rows += [(r.a, r.b, r.task, r.result.estimate) for r in found.pairs]
-        rows += [(r.adapter, None, r.task, r.log2) for r in found.scores]
+    def by_name(result) -> dict:
+        rows = [(r.a, r.b, None, r.estimate) for r in result.aggregates]
+        rows += [(r.a, r.b, r.task, r.result.estimate) for r in result.pairs]
+        rows += [(r.adapter, None, r.task, r.log2) for r in result.scores]
         return {row[:3]: [row[3].value, row[3].low, row[3].high] for row in rows}
 
     first, second = (by_name(analyse(some)) for some in (curves, mixed))
@@ -184,8 +184,8 @@ def test_other_seeds_on_another_task_give_no_aggregate_and_say_why():
     curves = [
         replace(curve, seed=curve.seed + 7) if curve.task == "u" else curve for curve in lines(1)
     ]
-    found = analyse(curves)
-    assert all(row.estimate is None for row in found.aggregates)
+    result = analyse(curves)
+    assert all(row.estimate is None for row in result.aggregates)
     assert all(
-        "other seeds on u (x 7, x 8, x 9) than on t" in r.reason for r in found.aggregates[:1]
+        "other seeds on u (x 7, x 8, x 9) than on t" in r.reason for r in result.aggregates[:1]
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from made_cells import make_identity, store_cell
 
-from aurac.runs.schema import DocumentKey
+from aurac.report.model import as_run
+from aurac.runs.schema import DocumentKey, Results
 from aurac.runs.store import read_cell
 
 ZOO = {
@@ -30,6 +32,16 @@ def weights(ranks, axis):
     w[:-1] += np.diff(x) / 2
     w[1:] += np.diff(x) / 2
     return (w / (x[-1] - x[0])).tolist()
+
+
+def run_from(results, folder=None):
+    """A parsed `results.json` as the report takes it."""
+    return as_run(results_from(results), folder)
+
+
+def results_from(results):
+    """A parsed `results.json` as a record."""
+    return msgspec.convert(results, Results, str_keys=True)
 
 
 def estimate(values):

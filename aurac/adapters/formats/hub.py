@@ -15,6 +15,8 @@ _HUB_ID = re.compile(
 _PATTERNS = (
     *("adapter_config.json", "adapter_model.*", "adapters.safetensors"),
     *("aurac.json", "*.pt", "*.aurac.json"),
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *("vocab.json", "merges.txt", "spiece.model"),
 )
 
 

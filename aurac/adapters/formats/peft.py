@@ -39,6 +39,8 @@ DORA_NOTE: Final = (
     "DoRA: the trained magnitudes act at every rank from 1 on, so rank 0 (the plain base) is not "
     "the limit of small ranks"
 )
+# Of a base whose embeddings were resized PEFT writes the saved modules again under these names.
+_TWICE = re.compile(r"\.(?:modules_to_save|original_module)\.")
 _FACTOR = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?P<weight>\.weight)?"
 )
@@ -139,6 +141,8 @@ def from_state(
                 f"{where} has a foreign key {key!r}", expected=f"keys under {PREFIX}"
             )
         short = key.removeprefix(PREFIX)
+        if _TWICE.sub(".", key) in state.keys() - {key}:
+            continue
         match = _FACTOR.fullmatch(short)
         if parsed.dora and short.endswith(f".{MAGNITUDE}"):
             magnitudes[short.removesuffix(f".{MAGNITUDE}")] = check_factor(tensor, key, where)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
+from click.testing import CliRunner
 
+from aurac.cli import cli
 from aurac.errors import TaskError
 from aurac.tasks import index as index_module
-from aurac.tasks.index import check_names, nearest, read_index, task_index
+from aurac.tasks.index import (
+    check_names,
+    facts_of,
+    nearest,
+    read_index,
+    search,
+    task_index,
+)
 
 
 def as_lm_eval_has_it(folder) -> dict[str, tuple[str, str | None, list[str]]]:
@@ -98,5 +108,62 @@ def test_a_mistyped_task_is_refused_with_near_names():
     check_names(["aurac_word_problems", "gsm8k", "mmlu", "some/where.yaml"])
     with pytest.raises(TaskError, match="a task such as gsm8k"):
         check_names(["gms8k"])
-    with pytest.raises(TaskError, match="lm-eval ls tasks lists them all"):
+    with pytest.raises(TaskError, match="aurac tasks WORD searches them"):
         check_names(["no such thing at all"])
+
+
+def test_what_a_task_needs_stands_in_its_yaml():
+    gsm8k = facts_of("gsm8k")
+    assert (gsm8k.output_type, gsm8k.num_fewshot, gsm8k.split) == ("generate_until", 5, "test")
+    assert (gsm8k.data, gsm8k.writes, gsm8k.refused) == ("openai/gsm8k (main)", 256, None)
+    choice = facts_of("hellaswag")
+    assert (choice.output_type, choice.writes, choice.split) == ("multiple_choice", 0, "validation")
+    assert facts_of("aurac_word_problems")[:7] == (
+        *("aurac_word_problems", "BUNDLED", "generate_until"),
+        *(0, "aurac", "test", 1000),
+    )
+    assert "mmlu_stem" in facts_of("mmlu").members
+    assert facts_of("humaneval").refused == "runs code that the model writes"
+    with pytest.raises(TaskError, match="gsm8k"):
+        facts_of("gms8k")
+
+
+def test_the_size_is_known_where_the_cache_holds_the_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    assert facts_of("gsm8k").documents is None
+    folder = tmp_path / "openai___gsm8k" / "main" / "0.0.0" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text('{"splits": {"test": {"num_examples": 1319}}}')
+    assert facts_of("gsm8k").documents == 1319
+
+
+def test_a_search_finds_the_task_before_its_translations(tmp_path):
+    assert search("ARC")[:2] == ["arc_easy", "arc_challenge"]
+    assert {"mmlu_stem", "mmlu_other"} <= set(search("mmlu_*"))
+    assert search("no such thing at all") == []
+    (tmp_path / "own.yaml").write_text("task: my_sums\nnum_fewshot: 3\n")
+    assert search("my_su", tmp_path) == ["my_sums"]
+    assert facts_of("my_sums", tmp_path).num_fewshot == 3
+    check_names(["my_sums"], tmp_path)
+    with pytest.raises(TaskError, match="holds no task"):
+        check_names(["my_sums"], tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gsm8k", "writes up to 256 tokens each"),
+        ("arc", "more; --json lists all"),
+        ("mmlu", "group of 4"),
+        ("humaneval", "not evaluated: runs code"),
+        ("squadv2", "defined in Python"),
+        (None, "aurac tasks WORD searches the"),
+    ],
+)
+def test_the_command_lists_and_searches(name, words):
+    line = ["tasks", *([name] if name else [])]
+    done = CliRunner().invoke(cli, line)
+    assert words in done.output
+    assert done.exit_code == 0
+    rows = json.loads(CliRunner().invoke(cli, [*line, "--json"]).output)
+    assert {"name", "data", "num_fewshot", "output_type"} <= set(rows[0])

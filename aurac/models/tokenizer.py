@@ -1,0 +1,206 @@
+"""Which tokenizer prompts go through: the base's, an adapter's own, or one that is named.
+
+Training tools save the tokenizer, with added tokens and its chat template, beside the adapter
+(PEFT's `AutoPeftModel` reads it there). All cells of a comparison have the same prompts, so there
+is one tokenizer for all of its adapters.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.errors import CheckpointError, UsageError
+from aurac.files import sha256_json
+from aurac.models.weights import quiet_transformers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aurac.models.base import LoadedBase
+
+logger = logging.getLogger(__name__)
+
+_CONFIG, _TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+_OF_BATCHES = ("padding", "truncation")  # settings of tokenizer.json that change no token
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer that takes the place of the base's.
+
+    Attributes:
+        tokenizer: Of transformers; None for the base's own.
+        name: Whose it is, for people.
+        sha256: Of what decides a prompt's tokens; None for the base's own.
+        rows: Rows that the base's embeddings must have; None to leave them.
+    """
+
+    tokenizer: Any = None
+    name: str = "base"
+    sha256: str | None = None
+    rows: int | None = None
+
+    def adopted_by(self, base: LoadedBase) -> LoadedBase:
+        """The base with this tokenizer, its embeddings resized as PEFT's `AutoPeftModel` does.
+
+        New rows are drawn as transformers draws them, with seed 0; trained ones are the adapter's.
+        """
+        model = base.model
+        if model is not None and self.rows not in (None, _rows(model)):
+            import torch
+
+            meta = model.get_input_embeddings().weight.is_meta
+            with torch.random.fork_rng(), quiet_transformers():
+                torch.manual_seed(0)
+                model.resize_token_embeddings(self.rows, mean_resizing=not meta)
+            model.requires_grad_(requires_grad=False)
+        if self.tokenizer is None:
+            return base
+        return replace(base, tokenizer=self.tokenizer, tokenizer_sha256=self.sha256)
+
+
+def choose_tokenizer(
+    wanted: str | None,
+    base: LoadedBase,
+    adapters: Mapping[str, Path | None],
+    embeddings: Mapping[str, int],
+    *,
+    chat_template: bool,
+    trust_remote_code: bool = False,
+) -> Tokenizer:
+    """The tokenizer of a comparison.
+
+    Args:
+        wanted: `base`, `adapter`, a folder, or None: the adapters' own where they agree.
+        base: With its tokenizer and its model, or an outline of it.
+        adapters: Name → folder or file.
+        embeddings: Name → rows of the embeddings that the adapter brings, of those that do.
+        chat_template: Whether prompts go through the template, so that another one matters.
+        trust_remote_code: Let a tokenizer run code of its folder.
+
+    Raises:
+        UsageError: The adapters' tokenizers differ, or none has one.
+        CheckpointError: Files that cannot be read.
+    """
+    if base.tokenizer is None:
+        return Tokenizer()
+    plain = _identity(base.tokenizer, chat_template)
+
+    def load(folder: Path, whose: str) -> Tokenizer:
+        tokenizer = _load(folder, whose, base.tokenizer, trust_remote_code)
+        return Tokenizer(tokenizer, whose, _identity(tokenizer, chat_template))
+
+    own: dict[str, Tokenizer] = {}
+    if wanted in (None, "adapter"):
+        folders = {name: folder for name, path in adapters.items() if (folder := _beside(path))}
+        loaded = {name: load(folder, f"adapter {name}") for name, folder in folders.items()}
+        own = {name: one for name, one in loaded.items() if one.sha256 != plain}
+        if wanted == "adapter" and not loaded:
+            raise UsageError(
+                "--tokenizer adapter, and no adapter has a tokenizer of its own",
+                expected=f"{_CONFIG} beside the adapter",
+                fix="leave --tokenizer out",
+            )
+    kinds = {one.sha256 for one in own.values()}
+    if len(kinds) > 1 or (own and wanted is None and len(own) < len(adapters)):
+        listed = ", ".join(f"{n}: {'its own' if n in own else 'the base’s'}" for n in adapters)
+        raise UsageError(
+            f"the adapters have different tokenizers or chat templates ({listed})",
+            expected="one for all, so that their prompts are the same",
+            fix="compare them in separate runs, or give --tokenizer base or --tokenizer FOLDER",
+        )
+    chosen = next(iter(own.values()), Tokenizer())
+    if wanted not in (None, "base", "adapter"):
+        chosen = load(_folder(str(wanted)), str(wanted))
+        chosen = Tokenizer() if chosen.sha256 == plain else chosen
+    chosen = replace(chosen, rows=_needed_rows(base, chosen, embeddings))
+    _say(chosen, base)
+    return chosen
+
+
+def _needed_rows(base: LoadedBase, chosen: Tokenizer, embeddings: Mapping[str, int]) -> int | None:
+    sizes = set(embeddings.values())
+    if len(sizes) > 1:
+        listed = ", ".join(f"{name}: {rows}" for name, rows in embeddings.items())
+        raise CheckpointError(
+            f"the adapters bring embeddings of different sizes ({listed})",
+            expected="one vocabulary",
+            fix="compare them in separate runs",
+        )
+    present = _rows(base.model)
+    needed = sizes.pop() if sizes else max(present, len(chosen.tokenizer or ()))
+    return needed if needed != present else None
+
+
+def _rows(model: Any) -> int:
+    return int(model.get_input_embeddings().weight.shape[0]) if model is not None else 0
+
+
+def _say(chosen: Tokenizer, base: LoadedBase) -> None:
+    if chosen.tokenizer is not None:
+        more = len(chosen.tokenizer) - len(base.tokenizer)
+        differs = [f"{more:+d} tokens"] if more else []
+        if chosen.tokenizer.chat_template != base.tokenizer.chat_template:
+            differs.append("another chat template")
+        logger.warning(
+            "prompts go through the tokenizer of %s, not the base's (%s); --tokenizer base takes "
+            "the base's",
+            chosen.name,
+            ", ".join(differs) or "other tokens",
+        )
+    if chosen.rows is not None:
+        logger.warning("the base's embeddings are resized to %d rows", chosen.rows)
+
+
+def _beside(path: Path | None) -> Path | None:
+    """The folder of an adapter that has a tokenizer or a chat template in it."""
+    folder = path if path is None or path.is_dir() else path.parent
+    if folder is not None and any((folder / name).is_file() for name in (_CONFIG, _TEMPLATE)):
+        return folder
+    return None
+
+
+def _folder(text: str) -> Path:
+    folder = _beside(Path(text).expanduser()) if Path(text).expanduser().is_dir() else None
+    if folder is None:
+        raise UsageError(
+            f"--tokenizer {text!r} is no folder with a tokenizer",
+            expected=f"base, adapter, or a folder with {_CONFIG}",
+        )
+    return folder
+
+
+def _load(folder: Path, whose: str, base: Any, trust: bool) -> Any:  # noqa: FBT001
+    from transformers import AutoTokenizer
+
+    try:
+        if not (folder / _CONFIG).is_file():  # a template alone, for the base's tokens
+            tokenizer = copy.deepcopy(base)
+            tokenizer.chat_template = (folder / _TEMPLATE).read_text(encoding="utf-8")
+            return tokenizer
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=trust, local_files_only=True
+            )
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"the tokenizer of {whose} cannot be read ({reason})",
+            fix="give --tokenizer base to use the base's",
+        ) from error
+
+
+def _identity(tokenizer: Any, chat_template: bool) -> str:  # noqa: FBT001
+    """A hash of what decides the tokens of a prompt."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        state = {k: v for k, v in json.loads(backend.to_str()).items() if k not in _OF_BATCHES}
+    else:
+        state = dict(sorted(tokenizer.get_vocab().items()))
+    template = tokenizer.chat_template if chat_template else None
+    return sha256_json([state, tokenizer.bos_token, tokenizer.eos_token, template])

@@ -1,0 +1,225 @@
+"""The caveats that apply to this run and no other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurac.report.documents import seeds_of
+from aurac.report.model import scored_defaults
+from aurac.report.text import LISTED, some
+from aurac.report.units import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aurac.report.model import CurveRow, Run
+
+# Below this many expected documents at the nearer end a reader is told how the interval was made.
+_FEW_EVENTS = 30
+_FEW_DOCUMENTS = 200
+# Reading every cell of a larger run only to check it would take minutes.
+_CHECKED = 50
+
+
+def caveats(run: Run) -> list[str]:
+    """What a reader has to know before quoting a number of this run."""
+    checks = (
+        _seeds,
+        _scale,
+        _never_nested,
+        _unknown_method,
+        _grids,
+        _few_documents,
+        _few_events,
+        _near_ties,
+        _limited,
+        _drops,
+        _baselines,
+        _missing,
+        _failures,
+        _without_documents,
+        _bands,
+    )
+    return [line for check in checks for line in check(run)]
+
+
+def _seeds(run: Run) -> Iterator[str]:
+    several = {curve.adapter: curve.seeds for curve in run.curves if curve.members}
+    single = {curve.adapter for curve in run.curves if not curve.members and curve.ranks}
+    if several:
+        counts = ", ".join(f"{name} {n}" for name, n in several.items())
+        few = (
+            " Two seeds do not show how much seeds vary, and three little."
+            if min(several.values()) < 4
+            else ""
+        )
+        yield f"Intervals cover documents and training seeds ({counts}).{few}"
+    if single:
+        who = f"{some(single)}: one training run each" if several else "One training run each"
+        yield (
+            f"{who}. The intervals cover the choice of documents, not what another seed of the "
+            "same method would have given."
+        )
+    yield from run.notes
+
+
+def _scale(run: Run) -> Iterator[str]:
+    pairs = [
+        (default, curve)
+        for curve in run.curves
+        if curve.role == "published" and curve.log2
+        for default in scored_defaults(run, curve.task)
+        if default.adapter == curve.adapter
+    ]
+    for default, curve in pairs[:LISTED]:
+        yield (
+            f"On {curve.task}, {curve.adapter} has an AURAC of {percent(default.area)} % "
+            f"{default.scale} and {percent(curve.area)} % {curve.scale}. Say which one you quote."
+        )
+    if len(pairs) > LISTED:
+        yield f"{len(pairs) - LISTED} more adapters and tasks have both in the tables."
+
+
+def _never_nested(run: Run) -> Iterator[str]:
+    cut = [
+        curve.adapter
+        for curve in run.curves
+        if curve.method == "lora" and curve.basis == "prefix" and curve.is_default and curve.ranks
+        if curve.trained_rank is None or curve.ranks[0] < curve.trained_rank
+    ]
+    if cut:
+        by_svd = {curve.adapter for curve in run.curves if curve.basis == "svd"}
+        absent = " Truncation by SVD, the fair comparison, is not in this run."
+        yield (
+            f"{some(cut)}: trained at one rank only, so nothing prepared it for truncation to its "
+            f"first components.{'' if set(cut) <= by_svd else absent}"
+        )
+
+
+def _unknown_method(run: Run) -> Iterator[str]:
+    names = [curve.adapter for curve in run.curves if curve.method is None]
+    if names:
+        yield (
+            f"{some(names)}: the checkpoint does not record how it was trained, so it is scaled as "
+            "its own configuration says."
+        )
+
+
+def _grids(run: Run) -> Iterator[str]:
+    unequal = [
+        task
+        for task in run.task_names
+        if len({curve.ranks for curve in run.of_task(task) if curve.log2}) > 1
+    ]
+    if unequal:
+        yield (
+            f"More than one set of ranks on {some(unequal)}. AURAC compares only between rows with "
+            "the same ranks."
+        )
+
+
+def _few_documents(run: Run) -> Iterator[str]:
+    few = {c.task: c.n_docs for c in run.curves if c.n_docs and c.n_docs < _FEW_DOCUMENTS}
+    if few:
+        smallest = min(few.values())
+        yield (
+            f"Few documents: {some(f'{task} ({n})' for task, n in few.items())}. With {smallest} "
+            f"documents the accuracy at one rank is known to about "
+            f"±{percent(0.98 / smallest**0.5, 0)} points at worst."
+        )
+
+
+def _few_events(run: Run) -> Iterator[str]:
+    near = [
+        curve.label
+        for curve in run.curves
+        if curve.log2 and curve.n_docs
+        if curve.n_docs * min(curve.area, 1 - curve.area) < _FEW_EVENTS
+    ]
+    if near:
+        yield (
+            f"{some(near)}: few correct (or few wrong) answers, so each end of the interval is the "
+            "wider of Clopper and Pearson's and of Student's t on the logit."
+        )
+
+
+def _near_ties(run: Run) -> Iterator[str]:
+    """The curve and rank of each task with the largest share of near ties, from one in fifty on."""
+    dtypes = {str(p.dtype) for p in run.provenance if p.dtype}
+    worst: dict[str, tuple[float, CurveRow, int, int]] = {}
+    for curve in run.curves:
+        for rank, count in zip(curve.ranks, curve.near_ties, strict=False):
+            share = (count or 0) / (curve.n_docs or 1)
+            if share > max(worst.get(curve.task, (0.02,))[0], 0.02):
+                worst[curve.task] = (share, curve, rank, count or 0)
+    for task, (_, curve, rank, count) in list(worst.items())[:LISTED]:
+        yield (
+            f"On {task}, up to {count} of {curve.n_docs} documents ({curve.label}, rank {rank}) "
+            f"have a token or choice decided within the rounding of {' and '.join(dtypes)}. "
+            "Another machine can give other answers; --dtype float32 has fewer such documents."
+        )
+
+
+def _limited(run: Run) -> Iterator[str]:
+    limited = [f"{task.name} ({task.limit})" for task in run.tasks if task.limit]
+    if limited:
+        yield (
+            f"A limited number of documents: {some(limited)}. A limit takes the first documents of "
+            "a task, which is not a random sample."
+        )
+
+
+def _drops(run: Run) -> Iterator[str]:
+    falls = [(size, c, a, b) for c in run.curves for a, b, size in c.drops]
+    if falls:
+        size, curve, lower, upper = max(falls, key=lambda fall: fall[0])
+        falling = len({fall[1].id for fall in falls})
+        where = "1 curve falls" if falling == 1 else f"{falling} curves fall"
+        yield (
+            f"A higher rank is not always better: {where} somewhere. The largest drop is "
+            f"{percent(size)} points, {curve.label} on {curve.task} from rank {lower} to {upper}."
+        )
+
+
+def _baselines(run: Run) -> Iterator[str]:
+    absent = {c.task: c.baseline_reason for c in run.curves if c.baseline is None and c.ranks}
+    if absent:
+        why = (reason or "the base model was not evaluated" for reason in absent.values())
+        yield f"No base line on {some(absent)} ({some(why)})."
+
+
+def _missing(run: Run) -> Iterator[str]:
+    holes = [(c, rank, why) for c in run.curves for rank, why in c.missing.items()]
+    for curve, rank, why in holes[:LISTED]:
+        yield f"{curve.label} on {curve.task}, rank {rank}: missing ({why}). It is not filled in."
+    if len(holes) > LISTED:
+        yield f"{len(holes) - LISTED} more cells are missing; points.csv has the reasons."
+
+
+def _failures(run: Run) -> Iterator[str]:
+    known = {(c.adapter, c.task, rank) for c in run.curves for rank in c.missing}
+    rest = [f for f in run.failures if (f.adapter, f.task, f.rank) not in known]
+    for failure in rest[:LISTED]:
+        who = failure.adapter or "the base model"
+        yield f"{who} on {failure.task}, rank {failure.rank}: failed ({failure.reason})."
+    if len(rest) > LISTED:
+        yield f"{len(rest) - LISTED} more cells failed; results.json lists them."
+
+
+def _without_documents(run: Run) -> Iterator[str]:
+    if len(run.curves) > _CHECKED:
+        return
+    absent = [c.label for c in run.curves if c.ranks and seeds_of(c) is None]
+    if absent:
+        yield (
+            f"{some(absent)}: the stored documents are missing, damaged, or do not average to the "
+            "accuracies of results.json, so nothing is paired with them."
+        )
+
+
+def _bands(run: Run) -> Iterator[str]:
+    if any(low is not None for curve in run.curves for low in curve.accuracy_low):
+        yield (
+            "Bands are 95 % intervals for each rank alone, not for the whole curve. Overlapping "
+            "bands do not show that two adapters are equal: they answered the same documents."
+        )

@@ -1,0 +1,337 @@
+"""The figures of one report: which curves are in them, their captions and alternative texts."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from aurac.report import figures, plots
+from aurac.report.content import Picture
+from aurac.report.escape import one_line, slug
+from aurac.report.model import best_default, highlighted, ordered
+from aurac.report.units import interval, percent, points, size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from aurac.report.comparisons import Group
+    from aurac.report.documents import Changes
+    from aurac.report.model import CurveRow, Run
+
+_PANEL_CURVES = 30
+_PANEL_BEST = 3
+KEY = [
+    ("gained", {"color": plots.BASE}),
+    ("lost", {"facecolor": plots.PAPER, "edgecolor": plots.BASE, "hatch": "////"}),
+]
+
+
+class Pictures:
+    """Draws figures into one folder and remembers the files.
+
+    Args:
+        run: What was measured.
+        folder: Where the files go.
+        detailed: Whether each point in a page carries its numbers, figures have a narrow form for
+            telephones, and there are PDFs for papers.
+        margin: Of the non-inferiority tests, a fraction.
+        non_inferior: Id of a curve → its smallest non-inferior rank.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        folder: Path,
+        *,
+        detailed: bool,
+        margin: float,
+        non_inferior: Mapping[str, int] | None = None,
+    ) -> None:
+        self.run, self.folder, self.detailed = run, folder, detailed
+        self.margin, self.non_inferior = margin, dict(non_inferior or {})
+        self.styles = plots.styles(run.curves)
+        self.few = len({curve.adapter for curve in run.curves}) <= len(plots.SERIES)
+        self.files: list[Path] = []
+        self.slugs = unique_slugs(run.task_names)
+
+    def _styles(self, curves: Sequence[CurveRow]) -> plots.Styles:
+        """The run's styles; where a hue would come twice in one figure, styles of its own."""
+        return self.styles if self.few else {**self.styles, **plots.styles(curves)}
+
+    def _context(self, task: str) -> str:
+        """Task, base and number of documents: what a figure needs to stand alone."""
+        curves = self.run.of_task(task)
+        bases = dict.fromkeys(one_line(c.base, 28) for c in curves if c.base)
+        n_docs = max((c.n_docs or 0 for c in curves), default=0)
+        parts = [one_line(task, 28), *list(bases)[:1], f"{n_docs} documents" if n_docs else ""]
+        return " · ".join(part for part in parts if part)
+
+    def rank_accuracy(self, task: str, axis: str = "log2", *, inline: bool = True) -> Picture:
+        """Accuracy against rank for one task; without `inline` only the files are made."""
+        every = [curve for curve in self.run.of_task(task) if curve.ranks]
+        chosen = highlighted(self.run, task)
+        leader = best_default(self.run, task)
+        draw = partial(
+            plots.rank_accuracy,
+            curves=every,
+            axis=axis,
+            style=self._styles(chosen),
+            highlight={curve.id for curve in chosen},
+            non_inferior=self.non_inferior,
+            full={leader.id} if leader and len(leader.ranks) > 1 else set(),
+        )
+        name = f"rank-accuracy-{self.slugs[task]}{'' if axis == 'log2' else '-linear'}"
+        if axis == "log2" and self.detailed:
+            self.files += figures.save_for_paper(draw, self.folder / "paper" / name)
+        bases = [one_line(label, plots.LABEL_CHARS) for label in plots.baselines(every)]
+        labels = [*map(plots.legend_label, chosen), *bases]
+        context = self._context(task)
+        return self._save(
+            name,
+            lambda: figures.single(draw, labels=labels, title=context),
+            lambda: figures.column(draw),
+            title=f"Accuracy against rank: {context}",
+            caption=self._curve_caption(task, chosen, axis, rest=len(every) - len(chosen)),
+            alt=self._curve_alt(task, chosen, rest=len(every) - len(chosen)),
+            series=chosen,
+            inline=inline,
+        )
+
+    def overview(self, tasks: Sequence[str]) -> Picture:
+        """All tasks as small multiples."""
+        draws = [partial(self._panel, task=task) for task in tasks]
+        hues = "keep their hue from panel to panel" if self.few else "have hues of their own panel"
+        lines = []
+        for task in tasks:
+            best = best_default(self.run, task)
+            lead = f"{best.label} leads with {percent(best.area)} %" if best else "no curve scored"
+            lines.append(f"{task}: {lead}.")
+        key = self._key(tasks) if self.few else []
+        return self._save(
+            "overview",
+            lambda: figures.grid(draws, across=min(3, len(tasks)), height=1.6, patches=key),
+            lambda: figures.grid(
+                draws, across=1, height=1.6, width=figures.NARROW, patches=key, key_across=2
+            ),
+            title="Rank-accuracy curves of all tasks",
+            caption="Accuracy in percent against rank on every task, log2 axis. The best "
+            f"{_PANEL_BEST} default curves of each task are in colour and {hues}; others are grey, "
+            "the dashed line is the base model.",
+            alt=f"Small multiples, one for each task. {' '.join(lines)}",
+        )
+
+    def _key(self, tasks: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+        """The hue of each adapter that is in colour in a panel."""
+        shown = [c for task in tasks for c in self._best(task)]
+        named = {
+            one_line(c.adapter, plots.LABEL_CHARS): self.styles[plots.key(c)].colour for c in shown
+        }
+        return [(name, {"color": colour}) for name, colour in named.items()]
+
+    def _best(self, task: str) -> list[CurveRow]:
+        """The curves of a panel in colour."""
+        curves = [c for c in self.run.of_task(task) if c.ranks and c.is_default]
+        return ordered(curves)[:_PANEL_BEST]
+
+    def _panel(self, ax: Axes, task: str) -> Axes:
+        curves = [curve for curve in self.run.of_task(task) if curve.ranks]
+        chosen = self._best(task)
+        drawn = [*chosen, *[c for c in ordered(curves) if c not in chosen][:_PANEL_CURVES]]
+        style, ids = self._styles(chosen), {curve.id for curve in chosen}
+        plots.rank_accuracy(ax, drawn, style=style, highlight=ids, labels=False)
+        ax.set_title(one_line(task, 24), fontsize=9)
+        ax.set(xlabel="", ylabel="")
+        shown = plots.ticks({rank for curve in drawn for rank in curve.ranks}, "log2", most=5)
+        ax.set_xticks(shown, [str(rank) for rank in shown])
+        ax.tick_params(labelsize=8)
+        for artist in (*ax.get_lines(), *ax.collections):
+            artist.set_gid(None)
+        for line in ax.get_lines():
+            line.set_markersize(3)
+            line.set_linewidth(min(line.get_linewidth(), 1.2))
+        return ax
+
+    def cost(self, task: str, curves: Sequence[CurveRow]) -> Picture:
+        """Accuracy against bytes for one task."""
+        draw = partial(plots.cost, curves=curves, style=self._styles(curves))
+        name, context = f"cost-{self.slugs[task]}", self._context(task)
+        if self.detailed:
+            self.files += figures.save_for_paper(draw, self.folder / "paper" / name)
+        labels = [plots.legend_label(curve) for curve in curves]
+        ends = [
+            f"{c.label} goes from {size(c.bytes[0])} and {percent(c.accuracy[0])} % to "
+            f"{size(c.bytes[-1])} and {percent(c.accuracy[-1])} %"
+            for c in curves
+        ]
+        return self._save(
+            name,
+            lambda: figures.single(draw, labels=labels, title=context, top=0.78),
+            lambda: figures.column(draw),
+            title=f"Accuracy against adapter size: {context}",
+            caption=f"{task}: accuracy against the size of the truncated adapter and its number of "
+            "parameters; each mark is a rank.",
+            alt=f"Accuracy against adapter size on {task}. {'; '.join(ends)}.",
+            series=curves,
+        )
+
+    def changes(self, task: str, changes: Sequence[Changes], curves: Sequence[CurveRow]) -> Picture:
+        """Documents gained and lost at each rank, a panel for each curve."""
+        style = self._styles(curves)
+        tints = {c.label: style[plots.key(c)].colour for c in curves}
+        most = (
+            max(step.gained / item.n_docs for item in changes for step in item.steps),
+            max(step.lost / item.n_docs for item in changes for step in item.steps),
+        )
+        draws: list[Callable[[Any], Any]] = [
+            partial(plots.gained_lost, changes=item, colour=tints[item.label], most=most)
+            for item in changes
+        ]
+        wide = max(len(item.steps) for item in changes) > 6
+        across = 1 if wide or len(draws) == 1 else 2
+        context = self._context(task)
+        bars = []
+        for item in changes:
+            steps = ", ".join(
+                f"{a} to {b}: {step.gained} gained, {step.lost} lost"
+                for (a, b), step in zip(item.pairs, item.steps, strict=True)
+            )
+            bars.append(f"{item.label}: {steps}")
+        seeds = " Of several seeds, all documents." if any(c.members for c in curves) else ""
+        return self._save(
+            f"changes-{self.slugs[task]}",
+            lambda: figures.grid(draws, across=across, height=1.9, title=context, patches=KEY),
+            lambda: figures.grid(draws, across=1, height=1.8, width=figures.NARROW, patches=KEY),
+            title=f"Documents gained and lost: {context}",
+            caption=f"{task}: documents gained (filled, up) and lost (hatched, down) at each rank "
+            f"against the next lower one. Panels share their scale.{seeds}",
+            alt=f"Bars of documents gained and lost on {task}. {'; '.join(bars)}.",
+        )
+
+    def groups(self, task: str, groups: Sequence[Group]) -> Picture:
+        """The areas on each group of a task's documents."""
+        curves = list({group.curve.id: group.curve for group in groups}.values())
+        values: dict[str, list[str]] = {}
+        for group in groups:
+            value = f"{group.curve.label} {percent(group.log2.value)} %"
+            values.setdefault(group.name, []).append(value)
+        listed = "; ".join(f"{name}: {', '.join(several)}" for name, several in values.items())
+        make = partial(
+            figures.rows,
+            partial(plots.dots, groups=groups, style=self._styles(curves)),
+            labels=[one_line(name, plots.LABEL_CHARS) for name in values],
+            height=0.6 + len(values) * (0.2 + 0.07 * len(curves)),
+            top=0.08 if len(curves) < 2 else 0.2 + 0.22 * -(-len(curves) // 2),
+        )
+        context = self._context(task)
+        return self._save(
+            f"groups-{self.slugs[task]}",
+            lambda: make(title=context),
+            None,
+            title=f"AURAC on each group: {context}",
+            caption=f"{task}: AURAC (log2) on each group of documents, with 95 % intervals.",
+            alt=f"AURAC on each group of {task}. {listed}.",
+        )
+
+    def _save(
+        self,
+        name: str,
+        wide: Callable[[], Figure],
+        narrow: Callable[[], Figure] | None,
+        *,
+        title: str,
+        caption: str,
+        alt: str,
+        series: Sequence[CurveRow] = (),
+        inline: bool = True,
+    ) -> Picture:
+        """Draw, write the files, and inline both forms."""
+        hover = [_hover_texts(c, plots.marked(c)) for c in series] if self.detailed else []
+        svgs = []
+        with figures.styled():
+            figure = wide()
+            self.files += figures.save(figure, self.folder / name)
+            if inline:
+                svgs.append(figures.inline_svg(figure, name, one_line(title), one_line(alt), hover))
+        if inline and narrow and self.detailed:
+            with figures.styled(small=True):
+                other = f"{name}-narrow"
+                svgs.append(
+                    figures.inline_svg(narrow(), other, one_line(title), one_line(alt), hover)
+                )
+        file, labels = f"{self.folder.name}/{name}.svg", tuple(curve.label for curve in series)
+        return Picture(name, caption, alt, file, tuple(svgs), labels)
+
+    def _curve_caption(self, task: str, chosen: Sequence[CurveRow], axis: str, *, rest: int) -> str:
+        """How to read a rank-accuracy figure: only what is in it."""
+        roles = {curve.role for curve in chosen}
+        bands = plots.banded(chosen)
+        metrics = ", ".join(dict.fromkeys(curve.metric for curve in chosen))
+        parts = [f"{task}: accuracy ({metrics}) against rank, {axis} axis."]
+        if any(low is not None for curve in bands for low in curve.accuracy_low):
+            every = len(bands) == sum(curve.is_default for curve in chosen)
+            whose = "Bands:" if every else f"The band, of {bands[0].label} only:"
+            over = " over documents and seeds" if any(c.members for c in bands) else ""
+            parts.append(f"{whose} 95 % intervals for each rank alone{over}.")
+        if any(curve.members for curve in chosen):
+            parts.append("A line with thin ones in its hue is the mean over training seeds.")
+        if "published" in roles:
+            parts.append("Dashed with hollow marks: as published (without P).")
+        if "extra" in roles:
+            parts.append("Dotted with hollow marks: other truncations.")
+        if any(curve.baseline is not None for curve in chosen):
+            parts.append("Grey dashed line: the base model.")
+        if rest:
+            parts.append(f"Thin grey lines: {rest} more curves.")
+        if any(curve.missing for curve in chosen):
+            parts.append("A gap in a line is a missing rank.")
+        leader = best_default(self.run, task)
+        if leader and len(leader.ranks) > 1:
+            parts.append(f"Dotted level line: {leader.label} at rank {leader.ranks[-1]}.")
+        if any(curve.id in self.non_inferior for curve in chosen):
+            parts.append(
+                "A ring is the smallest rank shown to stay within "
+                f"{points(self.margin)} of the highest (95 % confidence for each curve alone)."
+            )
+        return " ".join(parts)
+
+    def _curve_alt(self, task: str, curves: Sequence[CurveRow], *, rest: int) -> str:
+        """Where each curve starts and ends, its peak and non-inferior rank, and the base."""
+        parts = []
+        for c in curves:
+            line = f"{c.label}: {percent(c.accuracy[0])} % at rank {c.ranks[0]}"
+            if len(c.ranks) > 1:
+                line += f", {percent(c.accuracy[-1])} % at rank {c.ranks[-1]}"
+                top = max(range(len(c.ranks)), key=lambda i: c.accuracy[i])
+                if c.accuracy[top] > c.accuracy[-1]:
+                    line += f", highest {percent(c.accuracy[top])} % at rank {c.ranks[top]}"
+                if c.id in self.non_inferior:
+                    line += f", rank {self.non_inferior[c.id]} non-inferior"
+            parts.append(line)
+        bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
+        base = "".join(f" Base model: {percent(value)} %." for value in bases)
+        more = f" {rest} more curves in grey." if rest else ""
+        return f"Accuracy against rank on {task}. {'; '.join(parts)}.{base}{more}"
+
+
+def _hover_texts(curve: CurveRow, marked: Collection[int]) -> list[str]:
+    """A text for each marked point of a curve."""
+    return [
+        f"{curve.label}, rank {rank}: {interval(curve.point(at))} %"
+        for at, rank in enumerate(curve.ranks)
+        if rank in marked
+    ]
+
+
+def unique_slugs(names: Sequence[str]) -> dict[str, str]:
+    """A file name for each name; two that would share one are numbered."""
+    slugs: dict[str, str] = {}
+    for task in names:
+        name, at = slug(task), 2
+        while name in slugs.values():
+            name, at = f"{slug(task)}-{at}", at + 1
+        slugs[task] = name
+    return slugs

@@ -1,0 +1,178 @@
+"""The tokenizer beside an adapter: found, used for every prompt, and its rows as PEFT has them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+import pytest
+import torch
+from harness_doubles import make_model, make_tokenizer, write_choice_task
+
+from aurac.adapters import attach, load_adapter, prepare
+from aurac.errors import CheckpointError, UsageError
+from aurac.models.base import load_base
+from aurac.models.tokenizer import choose_tokenizer
+from aurac.runs.session import open_session
+from aurac.runs.settings import Settings
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    make_model(1).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def own_tokenizer():
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def chatml(base_folder, tmp_path_factory):
+    """An adapter with two added tokens, whose embeddings were trained, and ChatML."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("chatml")
+    tokenizer = own_tokenizer()
+    model = AutoModelForCausalLM.from_pretrained(base_folder)
+    model.resize_token_embeddings(len(tokenizer))
+    config = LoraConfig(
+        r=4,
+        target_modules=["q_proj", "v_proj"],
+        init_lora_weights=False,
+        modules_to_save=["embed_tokens", "lm_head"],
+        task_type="CAUSAL_LM",
+    )
+    tuned = get_peft_model(model, config)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "modules_to_save" in name:
+                parameter.normal_()
+    tuned.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def plain_adapter(base_folder, folder, **more):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base_folder)
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", **more)
+    get_peft_model(model, config).save_pretrained(folder)
+    return folder
+
+
+def session(adapters, base_folder, tmp_path, **options):
+    settings = Settings.of(
+        base=str(base_folder), dtype="float32", device="cpu", num_fewshot=0, **options
+    )
+    task = tmp_path / "tiny_choice.yaml"
+    if not task.exists():
+        write_choice_task(tmp_path)
+    return open_session([str(a) for a in adapters], [str(task)], settings)
+
+
+def test_prompts_and_rows_are_the_adapters_own_as_in_peft(
+    chatml, base_folder, tmp_path, isolated_cache, caplog
+):
+    """The oracle is PEFT's own way of loading a model with the tokenizer beside the adapter."""
+    from peft import AutoPeftModelForCausalLM
+
+    with caplog.at_level(logging.WARNING, "aurac"):
+        opened = session([chatml], base_folder, tmp_path, chat_template=True)
+    assert f"the tokenizer of adapter {chatml.name}" in caplog.text
+    assert "+2 tokens, another chat template" in caplog.text
+    prompt = opened.built[0].leaves[0].instances[0].args[0]
+    assert prompt.startswith("<|im_start|>user\n")
+    base = opened.base()
+    tokens = base.tokenizer(prompt, return_tensors="pt").input_ids
+    assert int(tokens.max()) == 259  # an added token is one token
+    theirs = AutoPeftModelForCausalLM.from_pretrained(chatml, device_map=None).eval()
+    (adapter,) = opened.adapters.values()
+    with torch.no_grad(), attach(base.model, prepare(adapter, "prefix", "keep")) as live:
+        live.set_rank(4)
+        ours = base.model(tokens).logits
+        torch.testing.assert_close(ours, theirs(tokens).logits, atol=1e-5, rtol=1e-5)
+    identity = opened.cells()[0].identity
+    assert identity.tokenizer == opened.tokenizer.sha256
+    assert identity.to_dict()["tokenizer"]
+
+
+def test_the_new_rows_are_the_same_each_time(chatml, base_folder):
+    def rows(_again: int) -> torch.Tensor:
+        base = load_base(str(base_folder), dtype="float32", device="cpu")
+        chosen = choose_tokenizer(None, base, {"a": chatml}, {}, chat_template=False)
+        return chosen.adopted_by(base).model.get_input_embeddings().weight[-2:]
+
+    torch.testing.assert_close(rows(1), rows(2), atol=0, rtol=0)
+
+
+def test_a_tokenizer_that_is_the_bases_changes_nothing(base_folder, tmp_path, isolated_cache):
+    adapter = plain_adapter(base_folder, tmp_path / "plain")
+    make_tokenizer().save_pretrained(adapter)  # as trainers save it with every checkpoint
+    opened = session([adapter], base_folder, tmp_path)
+    assert opened.tokenizer.tokenizer is None
+    assert "tokenizer" not in opened.cells()[0].identity.to_dict()
+
+
+def test_another_template_matters_only_where_prompts_go_through_it(
+    base_folder, tmp_path, isolated_cache
+):
+    one = plain_adapter(base_folder, tmp_path / "one")
+    (one / "chat_template.jinja").write_text(CHATML)  # the template alone
+    other = plain_adapter(base_folder, tmp_path / "other", init_lora_weights=False)
+    assert session([one, other], base_folder, tmp_path).tokenizer.tokenizer is None
+    with pytest.raises(UsageError, match=r"one: its own, other: the base’s.*--tokenizer base"):
+        session([one, other], base_folder, tmp_path, chat_template=True)
+    for wanted in ("adapter", str(one)):
+        opened = session([one, other], base_folder, tmp_path, chat_template=True, tokenizer=wanted)
+        assert "<|im_start|>" in opened.built[0].leaves[0].instances[0].args[0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("adapter", "no adapter has a tokenizer of its own"),
+        ("nowhere", "is no folder with a tokenizer"),
+    ],
+)
+def test_a_tokenizer_that_is_not_there(base_folder, tmp_path, isolated_cache, wanted, message):
+    adapter = plain_adapter(base_folder, tmp_path / "plain")
+    with pytest.raises(UsageError, match=message):
+        session([adapter], base_folder, tmp_path, tokenizer=wanted)
+
+
+def test_a_broken_tokenizer_is_named_with_the_way_out(
+    chatml, base_folder, tmp_path, isolated_cache
+):
+    broken = shutil.copytree(chatml, tmp_path / "broken")
+    (broken / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"tokenizer of adapter broken.*--tokenizer base"):
+        session([broken], base_folder, tmp_path)
+    opened = session([broken], base_folder, tmp_path, tokenizer="base")
+    assert opened.tokenizer.tokenizer is None
+    assert opened.tokenizer.rows == 260  # its embeddings are its own
+
+
+def test_embeddings_of_two_sizes_are_refused(base_folder):
+    base = load_base(str(base_folder), dtype="float32", device="cpu")
+    with pytest.raises(CheckpointError, match=r"different sizes \(a: 260, b: 300\)"):
+        choose_tokenizer("base", base, {"a": None, "b": None}, {"a": 260, "b": 300},
+                         chat_template=False)  # fmt: skip
+
+
+def test_rows_are_read_from_the_adapter(chatml):
+    assert load_adapter(chatml).vocabulary == 260
