@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from aurac.runs.dryrun import DryRun
     from aurac.runs.results import Comparison
+    from aurac.runs.schema import SequentialRecord
 
 _SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -130,7 +131,9 @@ def show_comparison(done: Comparison, *, as_json: bool) -> None:
 
     console = stdout_console()
     console.print(terminal_table(done.results, width=console.width))
-    if len(done.results.adapters) > 1 and not done.failures:
+    if done.results.sequential:
+        click.echo("\n".join(decision_lines(done.results.sequential)))
+    elif len(done.results.adapters) > 1 and not done.failures:
         from aurac.cli._analysis import analyse_sources, pair_lines
 
         analysis = analyse_sources([str(done.folder)], None, (), strict=False)
@@ -140,6 +143,13 @@ def show_comparison(done: Comparison, *, as_json: bool) -> None:
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")
     _show_besides(done)
+
+
+def decision_lines(record: SequentialRecord) -> list[str]:
+    """What a run that stopped early decided."""
+    lines = ["", "Decided from a random sample of the documents", ""]
+    lines += [decision.sentence for decision in record.decisions]
+    return [*lines, *(["", *record.notes] if record.notes else [])]
 
 
 def _show_besides(done: Comparison, *, err: bool = False) -> None:

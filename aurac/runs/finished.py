@@ -164,7 +164,7 @@ class Witness:
 
     def keep(self, done: Comparison) -> None:
         """Remember a finished run; a cache that cannot be written costs time only."""
-        if self._inputs is None or done.besides or done.shard:
+        if self._inputs is None or done.besides or done.shard or done.results.sequential:
             return
         record = {
             "schema": SCHEMA,

@@ -164,6 +164,37 @@ class BuiltTask:
             **common,
         )
 
+    def only(self, places: Sequence[int]) -> BuiltTask:
+        """The same task with some of its documents, in this order; their prompts stay as they are.
+
+        Args:
+            places: Of the documents. A group keeps the order within each of its members.
+        """
+        if self.members:
+            return self._of_members(places)
+        ids, hashes = ([column[p] for p in places] for column in (self.doc_ids, self.doc_hashes))
+        leaf = replace(self.leaf, documents=tuple(self.leaf.documents[p] for p in places))
+        return replace(
+            self,
+            leaves=(leaf,),
+            doc_ids=tuple(ids),
+            doc_hashes=tuple(hashes),
+            documents_sha256=documents_sha256(ids, hashes),
+            prompts_sha256=prompts_sha256(leaf.instances),
+            clusters=None if self.clusters is None else tuple(self.clusters[p] for p in places),
+        )
+
+    def _of_members(self, places: Sequence[int]) -> BuiltTask:
+        """`only`, of a group."""
+        ends = list(accumulate(member.n_docs for member in self.members))
+        members = tuple(
+            member.only([place - start for place in places if start <= place < end])
+            for member, start, end in zip(self.members, [0, *ends[:-1]], ends, strict=True)
+        )
+        same = ("fewshot", "fewshot_seed", "chat_template", "template_sha256", "split", "prompting")
+        common = {name: getattr(self, name) for name in (*same, "lm_eval", "reference")}
+        return self.of_group(self.name, self.version, members, metric=self.metric, **common)
+
     @property
     def leaf(self) -> Leaf:
         """The lm-eval task behind it; a group has several."""
