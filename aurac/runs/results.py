@@ -10,6 +10,7 @@ import numpy as np
 
 from aurac.curves.area import AXES, quadrature_weights
 from aurac.curves.curve import Curve
+from aurac.runs.cell import EngineCounts
 from aurac.runs.schema import (
     RESULTS_SCHEMA,
     AdapterRecord,
@@ -17,7 +18,6 @@ from aurac.runs.schema import (
     Areas,
     AxisWeights,
     CurveRecord,
-    EngineCounts,
     EngineTotals,
     FailedCell,
     Results,
