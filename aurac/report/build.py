@@ -12,6 +12,7 @@ from aurac.report import tables
 from aurac.report.caveats import caveats
 from aurac.report.comparisons import find
 from aurac.report.content import (
+    NONE,
     Block,
     Bullets,
     Cell,
@@ -28,7 +29,6 @@ from aurac.report.documents import questions, samples, speeds
 from aurac.report.model import MARGIN, best_default, highlighted, ordered, scored_defaults
 from aurac.report.pictures import Pictures
 from aurac.report.text import GLOSSARY, details, lead, margin_note, tiles, title, verdicts
-from aurac.report.units import NONE, p_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,8 +177,7 @@ class Builder:
         pair = next((d for d in self.findings.pairs[task] if d.second is second), None)
         if pair is None:
             return (*cells, Cell(second.label), tables.share(best.area - second.area), none)
-        p = Cell(p_value(pair.adjusted), pair.adjusted)
-        return (*cells, Cell(second.label), tables.estimate(pair), p)
+        return (*cells, Cell(second.label), tables.estimate(pair), tables.p_value(pair))
 
     def answer(self) -> Section:
         """What stands behind the verdict, in sentences."""
