@@ -10,6 +10,7 @@ from aurac.adapters.adapter import Adapter, Factors, Nesting
 from aurac.adapters.attach import LiveAdapter, adapter_from_peft, attach
 from aurac.adapters.compatibility import check_base, check_fits
 from aurac.adapters.export import save_adapter
+from aurac.adapters.family import Family, make_family, members_of
 from aurac.adapters.formats import load_adapter
 from aurac.adapters.nesting import default_nested_ranks, rank_weights, scale
 from aurac.adapters.truncate import Prepared, default_rescale, prepare, truncate
@@ -17,6 +18,7 @@ from aurac.adapters.truncate import Prepared, default_rescale, prepare, truncate
 __all__ = [
     "Adapter",
     "Factors",
+    "Family",
     "LiveAdapter",
     "Nesting",
     "Prepared",
@@ -27,6 +29,8 @@ __all__ = [
     "default_nested_ranks",
     "default_rescale",
     "load_adapter",
+    "make_family",
+    "members_of",
     "prepare",
     "rank_weights",
     "save_adapter",

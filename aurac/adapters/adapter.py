@@ -340,6 +340,15 @@ class Adapter:
             )
         return int(r)
 
+    def member(self, r: int) -> Adapter:
+        """The adapter whose truncation to rank ``r`` is evaluated: itself. A family has several.
+
+        Raises:
+            RankError: See :meth:`check_rank`.
+        """
+        self.check_rank(r)
+        return self
+
     def parameters(self, r: int) -> int:
         """The number of parameters at rank ``r``, extras included; 0 at rank 0.
 

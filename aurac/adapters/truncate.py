@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from aurac.adapters.adapter import all_finite
+from aurac.adapters.family import Family
 from aurac.adapters.nesting import Rule, peft_scale
 from aurac.errors import CheckpointError, UsageError
 
@@ -158,14 +159,14 @@ class Prepared:
 
 
 def truncate(
-    adapter: Adapter,
+    adapter: Adapter | Family,
     rank: int,
     *,
     basis: Basis = "prefix",
     rescale: Rescale | None = None,
     factors: Mapping[int, float] | None = None,
 ) -> Adapter:
-    """A new adapter of rank ``rank``, ``1 ≤ rank ≤ R``.
+    """A new adapter of rank ``rank``, ``1 ≤ rank ≤ R``; of a family its member of that rank.
 
     Args:
         adapter: What to truncate.
@@ -178,8 +179,10 @@ def truncate(
         RankError: For a rank that the adapter does not have.
         UsageError: For a basis and rescale that do not go together, or a missing factor.
     """
-    adapter.check_rank(rank)
-    return prepare(adapter, basis, rescale, factors).at(rank)
+    member = adapter.member(rank)
+    if isinstance(adapter, Family):
+        return member
+    return prepare(member, basis, rescale, factors).at(rank)
 
 
 def default_rescale(adapter: Adapter, basis: Basis = "prefix") -> Rescale:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from aurac.runs.dryrun import DryRun
-    from aurac.runs.results import Comparison
+    from aurac.runs.run import Run
+    from aurac.runs.schema import SequentialRecord
 
 _SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -100,14 +101,14 @@ def _span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _show_shard(done: Comparison, number: int, of: int) -> None:
+def _show_shard(done: Run, number: int, of: int) -> None:
     succeeded = done.cells - len(done.failures)
     click.echo(f"shard {number}/{of}: {succeeded} of {done.cells} cells done in {done.folder}")
     _show_failures(done)
     click.echo("the same command without --shard gathers the results")
 
 
-def _show_failures(done: Comparison) -> None:
+def _show_failures(done: Run) -> None:
     for failure in done.failures:
         label = f"{failure.task} · {failure.curve or 'base'} · rank {failure.rank}"
         click.echo(f"failed: {label}: {failure.reason}", err=True)
@@ -115,7 +116,7 @@ def _show_failures(done: Comparison) -> None:
         click.echo("--retry-failed tries failed cells again", err=True)
 
 
-def show_comparison(done: Comparison, *, as_json: bool) -> None:
+def show_comparison(done: Run, *, as_json: bool) -> None:
     """Print what `compare` gave: the table and the pairs, or a share of the cells, or JSON."""
     if done.shard:
         _show_shard(done, *done.shard)
@@ -130,7 +131,9 @@ def show_comparison(done: Comparison, *, as_json: bool) -> None:
 
     console = stdout_console()
     console.print(terminal_table(done.results, width=console.width))
-    if len(done.results.adapters) > 1 and not done.failures:
+    if done.results.sequential:
+        click.echo("\n".join(decision_lines(done.results.sequential)))
+    elif len(done.results.adapters) > 1 and not done.failures:
         from aurac.cli._analysis import analyse_sources, pair_lines
 
         analysis = analyse_sources([str(done.folder)], None, (), strict=False)
@@ -142,6 +145,13 @@ def show_comparison(done: Comparison, *, as_json: bool) -> None:
     _show_besides(done)
 
 
-def _show_besides(done: Comparison, *, err: bool = False) -> None:
+def decision_lines(record: SequentialRecord) -> list[str]:
+    """What a run that stopped early decided."""
+    lines = ["", "Decided from a random sample of the documents", ""]
+    lines += [decision.sentence for decision in record.decisions]
+    return [*lines, *(["", *record.notes] if record.notes else [])]
+
+
+def _show_besides(done: Run, *, err: bool = False) -> None:
     if done.besides:
         click.echo(done.besides, err=err)

@@ -25,7 +25,7 @@ from aurac.tasks.options import parse_gen_kwargs
 
 if TYPE_CHECKING:
     from aurac.runs.finished import Request
-    from aurac.runs.results import Comparison
+    from aurac.runs.run import Run
 
 _WHAT = option_group(
     "What is evaluated",
@@ -84,6 +84,25 @@ _WHAT = option_group(
         multiple=True,
         callback=parsed(lambda values: pairs(values, "--cluster")),
         help="TASK=FIELD of its documents: those with the same value share a passage.",
+    ),
+)
+_EARLY = option_group(
+    "Stopping early",
+    click.option(
+        "--until",
+        metavar="decided|width=W",
+        help="Evaluate a random order of all documents until every pair is decided, or until the "
+        "interval of every AURAC is W wide.",
+    ),
+    click.option(
+        "--margin",
+        type=float,
+        help="With --until decided: is each further adapter at most this much worse than the "
+        "first? A fraction, such as 0.02.",
+    ),
+    click.option(
+        "--budget",
+        help="With --until: most documents of each task, such as 500, or a time such as 30min.",
     ),
 )
 _PROMPTS = option_group(
@@ -255,6 +274,7 @@ _LM_EVAL = option_group(
 )
 @click.argument("checkpoints", nargs=-1, metavar="CKPT...")
 @_WHAT
+@_EARLY
 @_PROMPTS
 @_TRUNCATION
 @_HARDWARE
@@ -271,14 +291,19 @@ def compare(
     as_json: bool,
     status: bool,
     dry_run: bool,
+    until: str | None,
+    margin: float | None,
+    budget: str | None,
     **options: Any,
 ) -> int:
     """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
 
     \b
     aurac compare ckpt_a ckpt_b --tasks gsm8k
+    aurac compare ckpt_a "lora per rank=runs/lora_r{1,2,4,8}" --tasks gsm8k
     aurac compare ckpt_a --tasks gsm8k,arc_easy --data gsm8k=FOLDER --limit 200
     aurac compare ckpt_a --tasks aurac_word_problems --basis prefix,svd --rescale rule,keep
+    aurac compare ckpt_a ckpt_b --tasks gsm8k --until decided
     """  # noqa: D301
     if status:
         return _status(out, as_json)
@@ -293,12 +318,18 @@ def compare(
         return show_dry_run(
             checkpoints, tasks, out=out, command=command, as_json=as_json, **options
         )
-    done = _done(Request.of(checkpoints, tasks, out, **options), command)
+    request = Request.of(checkpoints, tasks, out, **options)
+    if until is not None:
+        done = decided(request, command, until=until, margin=margin, budget=budget)
+    elif margin is not None or budget is not None:
+        raise UsageError("--margin or --budget without --until", fix="give --until decided")
+    else:
+        done = _done(request, command)
     show_comparison(done, as_json=as_json)
     return 3 if done.failures else 0
 
 
-def _done(request: Request, command: str) -> Comparison:
+def _done(request: Request, command: str) -> Run:
     """The comparison: recognised as finished before anything heavy is loaded, or computed."""
     from aurac.runs.finished import recall
     from aurac.tasks.index import check_names
@@ -311,6 +342,18 @@ def _done(request: Request, command: str) -> Comparison:
     from aurac.runs.compare import run
 
     return run(request, progress=True, command=command)
+
+
+def decided(request: Request, command: str, **asked: Any) -> Run:
+    """A comparison that stops when the question is answered; `asked` is of `Until.of`."""
+    from aurac.runs.sequential_plan import Until
+    from aurac.tasks.index import check_names
+
+    until = Until.of(**asked)
+    check_names(request.tasks)
+    from aurac.runs.sequential_run import run_until
+
+    return run_until(request, until, progress=True, command=command)
 
 
 def _status(out: str | None, as_json: bool) -> int:

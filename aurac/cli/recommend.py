@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,8 +16,8 @@ from aurac.cli._analysis import (
     print_curves,
     table,
 )
-from aurac.cli._command import GroupedCommand, option_group
-from aurac.cli.options import print_json
+from aurac.cli._command import GroupedCommand, option_group, parsed
+from aurac.cli.options import folders, print_json, task_names
 from aurac.curves.display import percent, points, seconds, size
 from aurac.errors import UsageError
 
@@ -47,6 +49,23 @@ if TYPE_CHECKING:
         help="Exit with 4 unless each adapter may be shipped at rank R or a smaller one.",
     ),
 )
+@option_group(
+    "Evaluate adapters until their rank is decided: RUN is an adapter then",
+    click.option("--tasks", "-t", multiple=True, callback=parsed(task_names), help="Task names."),
+    click.option("--until", type=click.Choice(["decided"]), help="Goes with --tasks."),
+    click.option("--budget", help="Most documents of each task, or a time such as 30min."),
+    click.option("--out", "-o", type=click.Path(), help="Run folder."),
+    click.option("--ranks", default="pow2", show_default=True, help="pow2, all, or 1,2,4."),
+    click.option("--num-fewshot", "-f", type=click.IntRange(min=0), help="Examples in a prompt."),
+    click.option("--base", help="Base model. Default: what the adapter records."),
+    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps."),
+    click.option(
+        "--data",
+        multiple=True,
+        callback=parsed(folders),
+        help="TASK=FOLDER with local splits.",
+    ),
+)
 @analysis_options
 def recommend(
     *,
@@ -56,6 +75,8 @@ def recommend(
     as_json: bool,
     details: bool,
     require_rank: int | None,
+    tasks: list[str],
+    until: str | None,
     **options: Any,
 ) -> int:
     """The smallest rank of each adapter that you can ship, and which adapter.
@@ -69,7 +90,13 @@ def recommend(
     aurac recommend runs/gsm8k --margin 0.02
     aurac recommend runs/gsm8k --min-accuracy 0.45
     aurac recommend runs/gate --margin 0.03 --require-rank 8    # a CI gate: exit code 0 or 4
+    aurac recommend my_adapter --tasks gsm8k --margin 0.02 --until decided
     """  # noqa: D301 - click's mark for lines that stay as they are
+    run = {name: options.pop(name) for name in _OF_RUNS}
+    if tasks or until:
+        if require_rank is not None:
+            raise UsageError("--require-rank with --until", fix="give it to the finished run")
+        return _evaluate(sources, tasks, until, run, options, as_json=as_json)
     if options["margin"] is None and options["min_accuracy"] is None:
         raise UsageError("nothing to recommend by", expected="--margin, --min-accuracy, or both")
     result = analyse_sources(sources, metric, groups, **options)
@@ -82,6 +109,43 @@ def recommend(
         if failing is not None:
             click.echo("\n" + _gate(failing, require_rank))
     return NOT_SHOWN if failing else 0
+
+
+_OF_RUNS = ("budget", "out", "ranks", "num_fewshot", "base", "device", "data")
+
+
+def _evaluate(
+    checkpoints: tuple[str, ...],
+    tasks: list[str],
+    until: str | None,
+    run: dict[str, Any],
+    options: dict[str, Any],
+    *,
+    as_json: bool,
+) -> int:
+    """Evaluate adapters rank by rank until the smallest non-inferior rank is known."""
+    from aurac.cli._compare_text import show_comparison
+    from aurac.cli.compare import decided
+    from aurac.runs.finished import Request
+
+    if not tasks or until is None or options["margin"] is None:
+        raise UsageError(
+            "--tasks, --until and --margin go together",
+            expected="aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided",
+        )
+    for name in ("reference", "min_accuracy"):
+        if options[name] is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} with --until",
+                expected="the largest of --ranks as the reference, and a margin",
+            )
+    budget, out = run.pop("budget"), run.pop("out")
+    request = Request.of(checkpoints, tasks, out, **run)
+    command = shlex.join(["aurac", *sys.argv[1:]])
+    asked = {"until": until, "margin": options["margin"], "budget": budget}
+    done = decided(request, command, ranks=True, alpha=options["alpha"], **asked)
+    show_comparison(done, as_json=as_json)
+    return 3 if done.failures else 0
 
 
 def _failing(result: Analysis, required: int | None) -> list[RecommendRow] | None:

@@ -161,19 +161,11 @@ class Difference:
 
 
 class Paired:
-    """The paired differences of a run.
+    """The paired differences of a run, adjusted (Holm) within the whole analysis.
 
-    They are rows of the whole analysis, and adjusted within all of it: every pair of adapters (or
-    groups of seeds) over all the tasks is one family for Holm, every pair of truncations of one
-    adapter another.
-
-    Args:
-        run: What was measured.
-        margin: Of the leaders' non-inferior ranks.
-
-    Attributes:
-        leaders: For each task the adapter with the largest AURAC, allowing for its having been
-            picked; tasks with a single adapter are not there.
+    Every pair of adapters (or groups of seeds) over all the tasks is one family, every pair of
+    truncations of one adapter another. `leaders` has for each task with several adapters the one
+    with the largest AURAC, allowing for its having been picked.
     """
 
     def __init__(self, run: Run, margin: float) -> None:
@@ -221,12 +213,7 @@ class Paired:
         )
 
     def against_best(self, task: str, most: int) -> list[Difference]:
-        """The best default curve of a task against the next ones and its own other truncations.
-
-        Args:
-            task: One of the run's.
-            most: With how many other default curves it is compared.
-        """
+        """The best default curve of a task against the next ones and its own other truncations."""
         scored = [curve for curve in ordered(self.run.of_task(task)) if curve.log2]
         default = [curve for curve in scored if curve.is_default]
         if not default:
@@ -428,18 +415,12 @@ class Findings:
 
 
 def find(run: Run, margin: float, note: str) -> Findings:
-    """Look at a run.
-
-    Args:
-        run: What was measured.
-        margin: The loss against the highest rank that a non-inferior rank may have, a fraction.
-        note: Whose margin that is.
-    """
-    chosen = {task: _chosen(run, task) for task in run.task_names}
+    """Look at a run."""
+    close = {task: _looked_at(run, task) for task in run.task_names}
     paired = Paired(run, margin)
     tests: dict[str, Tested] = {}
     joint: dict[str, Mapping[int, float]] = {}
-    for curves in chosen.values():
+    for curves in close.values():
         own = [(c, test) for c in curves if (test := rank_tests(c, margin, ALPHA))]
         tests |= {curve.id: (curve, test) for curve, test in own}
         joint |= _joint_bounds(own)
@@ -449,20 +430,19 @@ def find(run: Run, margin: float, note: str) -> Findings:
         tests=tests,
         joint=joint,
         leaders=paired.leaders,
-        pairs={task: paired.against_best(task, 1 if large else _PAIRED) for task in chosen},
+        pairs={task: paired.against_best(task, 1 if large else _PAIRED) for task in close},
         changes={
             task: [item for c in curves if (item := changes(c, _ends(c) if large else None))]
-            for task, curves in chosen.items()
+            for task, curves in close.items()
         },
         groups={
-            task: document_groups(ordered(curves)[:_GROUP_CURVES])
-            for task, curves in chosen.items()
+            task: document_groups(ordered(curves)[:_GROUP_CURVES]) for task, curves in close.items()
         },
-        bases={task: basis_pairs(run, task, paired) for task in chosen},
+        bases={task: basis_pairs(run, task, paired) for task in close},
     )
 
 
-def _chosen(run: Run, task: str) -> list[CurveRow]:
+def _looked_at(run: Run, task: str) -> list[CurveRow]:
     """The curves that are looked at closely: those in colour, or only the leader."""
     if run.many_tasks:
         leader = best_default(run, task)

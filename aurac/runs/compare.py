@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
+from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
 from aurac.models.device import machine, versions
 from aurac.runs import estimate
@@ -30,7 +31,6 @@ from aurac.runs.log import Profile, RunLog
 from aurac.runs.plan import PlannedCell, Variant, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress
 from aurac.runs.results import (
-    Comparison,
     Point,
     TaskCells,
     adapter_record,
@@ -38,6 +38,7 @@ from aurac.runs.results import (
     engine_totals,
     task_record,
 )
+from aurac.runs.run import Run
 from aurac.runs.runner import RunContext
 from aurac.runs.schema import (
     REPORT_FILE,
@@ -49,6 +50,7 @@ from aurac.runs.schema import (
     Provenance,
     Results,
     RunSettings,
+    SequentialRecord,
     TaskDocuments,
     TaskRecord,
 )
@@ -59,16 +61,17 @@ from aurac.runs.workers import Executor, make_executor
 from aurac.tasks.files import readable, write_requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from aurac.runs.settings import Execution
     from aurac.tasks.task import BuiltTask
 
-__all__ = ["Comparison", "common_base", "compare", "load_adapters", "run"]
+__all__ = ["Run", "common_base", "compare", "load_adapters", "run"]
 
 logger = logging.getLogger(__name__)
 
 PROFILE_FILE = "profile.json"
+_GROWN = "Later extended to"
 _MOST_REPAIRS = 3  # rounds in which damaged cells are computed again
 
 
@@ -80,7 +83,7 @@ def compare(
     progress: bool = False,
     command: str | None = None,
     **options: Any,
-) -> Comparison:
+) -> Run:
     """Evaluate adapters at every rank on tasks and write curves, AURAC and a report.
 
     Args:
@@ -102,8 +105,23 @@ def compare(
     return run(Request.of(checkpoints, tasks, out, **options), progress=progress, command=command)
 
 
-def run(request: Request, *, progress: bool = False, command: str | None = None) -> Comparison:
-    """As `compare`, for a request that is one object."""
+def run(
+    request: Request,
+    *,
+    progress: bool = False,
+    command: str | None = None,
+    begin: Callable[[Session], Session] = lambda session: session,
+    kind: type[Sweep] | None = None,
+) -> Run:
+    """As `compare`, for a request that is one object.
+
+    Args:
+        request: What to compare.
+        progress: See `compare`.
+        command: See `compare`.
+        begin: Makes of the session the one to begin with.
+        kind: How to go about the cells, in the place of computing all of them.
+    """
     started, profile = time.time(), Profile()
     settings, execution, out = request.settings, request.execution, request.out
     executor, elsewhere = make_executor(execution), execution.executor == "ray"
@@ -113,6 +131,7 @@ def run(request: Request, *, progress: bool = False, command: str | None = None)
             session = open_session(
                 request.checkpoints, request.tasks, settings, names=names, elsewhere=elsewhere
             )
+        session = begin(session)
         identity = session.request()
         _, begun = find_run_folder(out, request.tasks, identity, command)
         if not begun and not elsewhere:  # a base that cannot be used leaves no folder behind
@@ -120,14 +139,16 @@ def run(request: Request, *, progress: bool = False, command: str | None = None)
                 session.base()
         folder = open_run_folder(out, request.tasks, identity, command)
         witness = Witness(request, session.outline.path, started)
-        work = _Run(session, execution, executor, folder, interrupts, profile, progress=progress)
+        work = (kind or Sweep)(
+            session, execution, executor, folder, interrupts, profile, progress=progress
+        )
         done = work.whole(command, started)
         witness.keep(done)
         estimate.remember(session.outline, profile)
         return done
 
 
-class _Run:
+class Sweep:
     """One process's part in the run of a folder."""
 
     def __init__(
@@ -146,7 +167,7 @@ class _Run:
         self.interrupts, self.profile, self.progress = interrupts, profile, progress
         self.store, self.log = CellStore(folder), RunLog(folder)
 
-    def whole(self, command: str | None, started: float) -> Comparison:
+    def whole(self, command: str | None, started: float) -> Run:
         """Compute what is missing, gather, write."""
         try:
             with self.log, Locks(self.folder) as locks:
@@ -169,7 +190,7 @@ class _Run:
 
     def _computed(
         self, cells: list[PlannedCell], locks: Locks, command: str | None, started: float
-    ) -> Comparison:
+    ) -> Run:
         wanted = shard_of(cells, *self.execution.shard) if self.execution.shard else cells
         for _ in range(_MOST_REPAIRS):
             self._compute(wanted, locks)
@@ -203,11 +224,11 @@ class _Run:
             if todo:
                 self.executor.run(self.session, todo, context)
 
-    def _shard(self, wanted: list[PlannedCell]) -> Comparison:
+    def _shard(self, wanted: list[PlannedCell]) -> Run:
         records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
         failures = [failed_cell(cell, record.reason) for cell, record in records if record]
         results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
-        return Comparison(self.folder, results, (), len(wanted), shard=self.execution.shard)
+        return Run(self.folder, results, (), len(wanted), shard=self.execution.shard)
 
     def _written(
         self,
@@ -216,7 +237,7 @@ class _Run:
         cells: int,
         command: str | None,
         started: float,
-    ) -> Comparison:
+    ) -> Run:
         """Results and report, by one process at a time."""
         session = self.session
         request = session.request()
@@ -231,13 +252,15 @@ class _Run:
             if besides:
                 for name in results.files():
                     link_or_copy(self.folder / name, place / name)
+            if results.sequential is None:
+                results = msgspec.structs.replace(results, sequential=_decided(place, results))
             (place / REPORT_FILE).unlink(missing_ok=True)  # it tells of other results
             results.write(place)
             from aurac.report import write_report
 
             with self.profile.spent("report"):
                 files = tuple(write_report(place))
-            return Comparison(place, results, files, cells, besides=_besides(self.folder, besides))
+            return Run(place, results, files, cells, besides=_besides(self.folder, besides))
 
 
 @contextlib.contextmanager
@@ -248,6 +271,28 @@ def _one_at_a_time(locks: Locks, name: str) -> Iterator[None]:
         yield
     finally:
         locks.release(name)
+
+
+def _decided(place: Path, results: Results) -> SequentialRecord | None:
+    """What a run that stopped early decided here, with how many documents there are by now."""
+    try:
+        before = Results.read(place).sequential
+    except RunFolderError:
+        return None
+    names = {adapter.name for adapter in results.adapters}
+    now = {task.name: task.n_docs or 0 for task in results.tasks}
+    if before is None or not all(
+        one.task in now and {one.a, one.b or one.a} <= names for one in before.decisions
+    ):
+        return None
+    grown = [
+        f"{_GROWN} {now[name]:,} documents of {name}: scores and curves are of all of these, the "
+        f"decisions of the first {count:,} of the random order."
+        for name, count in before.documents.items()
+        if now.get(name, 0) > count
+    ]
+    notes = [note for note in before.notes if not note.startswith(_GROWN)]
+    return msgspec.structs.replace(before, notes=[*notes, *grown])
 
 
 def _besides(folder: Path, held: Sequence[str]) -> str:
@@ -280,7 +325,7 @@ def gathered(
     """
     from aurac import __version__
 
-    reader = _Reader(cells, store)
+    reader = StoredPoints(cells, store)
     variants = session.variants
     tables = [TaskCells(task, reader.fetch) for task in session.built]
     first = {variant.name: variant for variant in reversed(variants)}
@@ -299,7 +344,7 @@ def gathered(
     return results, reader.incomplete
 
 
-class _Reader:
+class StoredPoints:
     """Reads each cell once, and keeps what curves are made of."""
 
     def __init__(self, cells: Sequence[PlannedCell], store: CellStore) -> None:

@@ -23,9 +23,9 @@ from aurac.models import cache_root
 from aurac.models.device import machine, versions
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.log import LOGS
-from aurac.runs.results import Comparison
+from aurac.runs.run import Run
 from aurac.runs.schema import ENGINE_VERSION, RESULTS_FILE, Results
-from aurac.runs.settings import separated, to_plain
+from aurac.runs.settings import NamedCheckpoint, separated, to_plain
 from aurac.tasks import BUNDLED
 
 if TYPE_CHECKING:
@@ -87,7 +87,13 @@ class Request:
         own_tasks = self.settings.task.include_path is not None or any(
             Path(task).suffix in (".yaml", ".yml") for task in self.tasks
         )
-        return not own_tasks and all(Path(c).expanduser().exists() for c in self.checkpoints)
+        return not own_tasks and all(path.exists() for path in self.places)
+
+    @property
+    def places(self) -> list[Path]:
+        """The folders and files of the checkpoints."""
+        named = [NamedCheckpoint.of(checkpoint) for checkpoint in self.checkpoints]
+        return [Path(path).expanduser() for checkpoint in named for path in checkpoint.paths]
 
     def record(self) -> Path:
         """Where the cache keeps what is known of it."""
@@ -104,7 +110,7 @@ class Request:
         Raises:
             OSError: A file cannot be read.
         """
-        given = [Path(c).expanduser() for c in self.checkpoints]
+        given = self.places
         beside = [json for path in given if path.is_file() for json in _json_beside(path)]
         tokenizer = self.settings.model.tokenizer
         named = [Path(tokenizer)] if tokenizer not in (None, "base", "adapter") else []
@@ -119,7 +125,7 @@ class Request:
         )
 
 
-def recall(request: Request) -> Comparison | None:
+def recall(request: Request) -> Run | None:
     """The finished run of a request; None where that is not certain."""
     try:
         if not request.comparable:
@@ -131,7 +137,7 @@ def recall(request: Request) -> Comparison | None:
         if request.inputs(Path(known["base"])) != known["inputs"]:
             return None
         files = tuple(map(Path, known["files"]))
-        return Comparison(folder, Results.read(folder), files, int(known["cells"]))
+        return Run(folder, Results.read(folder), files, int(known["cells"]))
     except (OSError, ValueError, KeyError, TypeError, RunFolderError) as error:
         logger.debug("no finished run is known (%s)", error)
         return None
@@ -151,14 +157,14 @@ class Witness:
         self._request, self._base = request, base
         self._inputs: str | None = None
         try:
-            if request.comparable and _newest([*request.checkpoints, base]) < started:
+            if request.comparable and _newest([*request.places, base]) < started:
                 self._inputs = request.inputs(base)
         except (OSError, ValueError) as error:
             logger.debug("the inputs cannot be compared later (%s)", error)
 
-    def keep(self, done: Comparison) -> None:
+    def keep(self, done: Run) -> None:
         """Remember a finished run; a cache that cannot be written costs time only."""
-        if self._inputs is None or done.besides or done.shard:
+        if self._inputs is None or done.besides or done.shard or done.results.sequential:
             return
         record = {
             "schema": SCHEMA,

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aurac.adapters import Adapter, default_nested_ranks, default_rescale
+from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
 from aurac.adapters.truncate import BASES, RESCALES
 from aurac.errors import RankError, UsageError
 from aurac.runs.schema import CellIdentity, DocumentKey, PlanRow
@@ -31,8 +31,8 @@ class Variant:
 
     Attributes:
         name: The adapter's name, unique in the run.
-        adapter: The adapter.
-        basis, rescale: How it is truncated.
+        adapter: The adapter, or a family of one adapter for each rank.
+        basis, rescale: How it is truncated; each member of a family by its own default.
         role: `default` (the curve that is compared), `published` (the published inference of a
             nested adapter, shown beside it) or `extra` (asked for as well).
         ranks: Ranks to evaluate, ascending.
@@ -40,12 +40,22 @@ class Variant:
     """
 
     name: str
-    adapter: Adapter
+    adapter: Adapter | Family
     basis: Basis
     rescale: Rescale
     role: Role
     ranks: tuple[int, ...]
     fit_factors: dict[int, float] | None = None
+
+    def member(self, rank: int) -> Adapter:
+        """The adapter that is truncated to a rank."""
+        return self.adapter.member(rank)
+
+    def rescale_at(self, rank: int) -> Rescale:
+        """How its scale is chosen at a rank."""
+        if isinstance(self.adapter, Family):
+            return default_rescale(self.member(rank))
+        return self.rescale
 
     @property
     def label(self) -> str:
@@ -91,13 +101,17 @@ class PlannedCell:
         return self.row.label
 
 
-def parse_ranks(spec: str | Sequence[int], adapter: Adapter) -> tuple[int, ...]:
+def parse_ranks(spec: str | Sequence[int], adapter: Adapter | Family) -> tuple[int, ...]:
     """`pow2` (1, 2, 4, … and R), `all` (1..R) or explicit ranks, for one adapter.
+
+    Of a family `pow2` and `all` are the ranks that it has.
 
     Raises:
         RankError: Not one of these, or a rank that the adapter does not have.
     """
     R = adapter.rank
+    if isinstance(adapter, Family) and spec in ("pow2", "all"):
+        return adapter.ranks
     if spec == "pow2":
         return default_nested_ranks(R)
     if spec == "all":
@@ -118,7 +132,7 @@ def parse_ranks(spec: str | Sequence[int], adapter: Adapter) -> tuple[int, ...]:
 
 def variants_of(
     name: str,
-    adapter: Adapter,
+    adapter: Adapter | Family,
     ranks: tuple[int, ...],
     bases: Sequence[Basis] = ("prefix",),
     rescales: Sequence[Rescale] | None = None,
@@ -135,6 +149,9 @@ def variants_of(
         for value in given:
             if value not in known:
                 raise UsageError(f"{option} {value!r}", expected=" or ".join(known))
+    if isinstance(adapter, Family):  # each member as it was trained: nothing to choose
+        rescale = default_rescale(adapter.member(ranks[-1]))
+        return [Variant(name, adapter, "prefix", rescale, "default", ranks)]
     chosen = [(b, r) for b in bases for r in (rescales or (default_rescale(adapter, b),))]
     wanted = [(b, r) for b, r in chosen if not (b == "svd" and r in ("rule", "trained"))]
     if not wanted:
@@ -169,11 +186,11 @@ def plan(
     def identity(variant: Variant | None, rank: int, task: BuiltTask) -> CellIdentity:
         factors = variant.fit_factors if variant else None
         return CellIdentity(
-            adapter_sha256=variant.adapter.sha256 if variant else None,
+            adapter_sha256=variant.member(rank).sha256 if variant else None,
             base_sha256=base.sha256,
             rank=rank,
             basis=variant.basis if variant else None,
-            rescale=variant.rescale if variant else None,
+            rescale=variant.rescale_at(rank) if variant else None,
             fit_factor=factors[rank] if factors else None,
             task=task.name,
             task_version=str(task.version),

@@ -21,7 +21,7 @@ from aurac.errors import AuracError, UsageError
 from aurac.models.device import share_cores
 from aurac.runs.runner import failure_of
 from aurac.runs.schema import Block, Failure
-from aurac.runs.settings import to_plain
+from aurac.runs.settings import NamedCheckpoint, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -227,7 +227,7 @@ def _job(session: Session) -> dict[str, Any]:
     device = session.outline.device.split(":")[0]
     model = {**plain["model"], "dtype": session.outline.dtype, "device": device}
     return {
-        "checkpoints": [_absolute(path) for path in session.checkpoints],
+        "checkpoints": [NamedCheckpoint.of(c).absolute for c in session.checkpoints],
         "adapters": [adapter.sha256 for adapter in session.adapters.values()],
         "base": {"name": _absolute(session.outline.name), "sha256": session.outline.sha256},
         "tasks": list(session.tasks),

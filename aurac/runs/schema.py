@@ -145,7 +145,7 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Logged(msgspec.Struct, frozen=True, kw_only=True):
-    """What lm-eval's sample logs hold beyond scores and answers, see `aurac.tasks.record.Log`."""
+    """What lm-eval's sample logs hold beyond scores and answers; see `aurac.tasks.metrics`."""
 
     greedy: list[list[bool]] | None = None
     filtered: dict[str, list[Any] | None] = {}
@@ -517,6 +517,89 @@ class Provenance(_Record, frozen=True, kw_only=True):
     settings: RunSettings = RunSettings()
 
 
+class LookRecord(_Record, frozen=True, kw_only=True):
+    """One look of a sequential test: documents so far, z, and the values in force.
+
+    `futility` is the |z| below which the test stops without an answer; null where it does not.
+    """
+
+    documents: int
+    z: float
+    boundary: float
+    futility: float | None = None
+
+
+class DecisionRecord(_Record, frozen=True, kw_only=True):
+    """What a sequential run found out about one question.
+
+    Attributes:
+        question: `difference` (b - a), `margin` (is b at most `margin` worse than a), `rank` (is
+            the rank at most `margin` worse than the adapter's largest) or `width`.
+        task, a, b: What is compared; of a rank or a width `b` is null.
+        rank: Of a rank question.
+        verdict: `superior`, `inferior`, `non-inferior`, `futile`, `not significant`, `not shown`,
+            `width reached`, `width not reached`, or `continue` where a budget of time ended.
+        documents, of: Documents that the verdict is based on, and within the budget.
+        look, looks: The look at which it stopped, and planned looks.
+        z, boundary: At that look; null of a width.
+        p, p_adjusted: Sequential p value, and after Holm's procedure over all questions.
+        estimate: Median-unbiased estimate after stopping.
+        mean: Plain mean over the same documents.
+        low, high, level: Repeated confidence interval.
+        predictive: Probability that all documents would have given an answer, when it stopped.
+        path: All looks.
+        sentence: All of it in words.
+    """
+
+    question: Literal["difference", "margin", "rank", "width"]
+    task: str
+    a: str
+    b: str | None = None
+    rank: int | None = None
+    verdict: str
+    documents: int
+    of: int
+    look: int
+    looks: int
+    z: float | None = None
+    boundary: float | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    estimate: float | None = None
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    level: float
+    predictive: float | None = None
+    path: list[LookRecord] = []
+    sentence: str = ""
+
+
+class SequentialRecord(_Record, frozen=True, kw_only=True):
+    """How a run that stopped early was designed, and what it decided.
+
+    Attributes:
+        until: `decided` or `width=…`, as given.
+        alpha, margin, gamma, futility: Of the design.
+        budget: Most documents or minutes, as given; null: all documents.
+        order_seed: Of the random order of the documents.
+        documents: Task → documents that were evaluated when it stopped.
+        decisions: One for each question.
+        notes: What to know about it.
+    """
+
+    until: str
+    alpha: float
+    margin: float | None = None
+    gamma: float
+    futility: float
+    budget: str | None = None
+    order_seed: int
+    documents: dict[str, int] = {}
+    decisions: list[DecisionRecord] = []
+    notes: list[str] = []
+
+
 class Results(_Record, frozen=True, kw_only=True):
     """`results.json`: the curves of a run, their scores, and what produced them.
 
@@ -526,6 +609,7 @@ class Results(_Record, frozen=True, kw_only=True):
         groups: Recipe group → names of the adapters that are seeds of one recipe, as named in the
             command; recorded seeds are found anew.
         failures: Cells that could not be computed.
+        sequential: Of a run with `--until`; null of any other.
     """
 
     schema: int
@@ -537,6 +621,7 @@ class Results(_Record, frozen=True, kw_only=True):
     failures: list[FailedCell] = []
     engine: EngineTotals = EngineTotals()
     provenance: Provenance = Provenance()
+    sequential: SequentialRecord | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Results:

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.adapters import check_base, check_fits, load_adapter
+from aurac.adapters import (
+    Family,
+    check_base,
+    check_fits,
+    load_adapter,
+    make_family,
+    members_of,
+)
+from aurac.adapters.formats.load import adapters_in
 from aurac.errors import CheckpointError
 from aurac.files import sha256_json, write_json
 from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
@@ -21,6 +29,7 @@ from aurac.models.tokenizer import Tokenizer, choose_tokenizer
 from aurac.models.weights import quiet_transformers
 from aurac.runs.plan import PlannedCell, Variant, parse_ranks, plan, variants_of
 from aurac.runs.schema import ENGINE_VERSION, RequestedTask, RequestSettings, RunRequest
+from aurac.runs.settings import NamedCheckpoint
 from aurac.runs.store import cannot_write
 from aurac.stats.groups import check_groups
 
@@ -42,7 +51,7 @@ class Session:
     Attributes:
         checkpoints, tasks: As they were given.
         settings: The settings.
-        adapters: Unique name → adapter.
+        adapters: Unique name → adapter or family.
         outline: The base without weights.
         variants: The curves to draw.
         built: Tasks with their requests; a group after its leaves.
@@ -52,7 +61,7 @@ class Session:
     checkpoints: tuple[str, ...]
     tasks: tuple[str, ...]
     settings: Settings
-    adapters: dict[str, Adapter]
+    adapters: dict[str, Adapter | Family]
     outline: LoadedBase
     variants: list[Variant]
     built: list[BuiltTask]
@@ -139,9 +148,8 @@ class Session:
         known = {rank: _read_factor(path) for rank, path in paths.items()}
         unknown = [rank for rank, factor in known.items() if factor is None]
         if unknown:
-            found = fit_factors(
-                variant.adapter, variant.basis, unknown, self.built, self.base(), self.options
-            )
+            adapter, base = variant.member(unknown[-1]), self.base()
+            found = fit_factors(adapter, variant.basis, unknown, self.built, base, self.options)
             known |= {rank: _keep_factor(paths[rank], found[rank]) for rank in unknown}
         return {rank: factor for rank, factor in known.items() if factor is not None}
 
@@ -188,7 +196,7 @@ def open_session(
     """Read the adapters, outline the base and build the tasks.
 
     Args:
-        checkpoints: Folders, files or hub ids.
+        checkpoints: See `aurac.runs.settings.NamedCheckpoint`.
         tasks: Names.
         settings: Everything else that is asked for.
         names: See `load_adapters`.
@@ -208,10 +216,12 @@ def open_session(
     tokenizer = _tokenizer(adapters, base, settings)
     if base.model is not None:
         for adapter in adapters.values():
-            check_base(adapter, base.name, base.sha256)
+            for member in members_of(adapter):
+                check_base(member, base.name, base.sha256)
         base = tokenizer.adopted_by(base)
         for adapter in adapters.values():
-            check_fits(adapter, base.model)
+            for member in members_of(adapter):
+                check_fits(member, base.model)
     outlined = base.model is None or all(p.is_meta for p in base.model.parameters())
     return Session(
         checkpoints=tuple(map(str, checkpoints)),
@@ -226,13 +236,20 @@ def open_session(
     )
 
 
-def _tokenizer(adapters: Mapping[str, Adapter], base: LoadedBase, settings: Settings) -> Tokenizer:
-    """See `choose_tokenizer`."""
+def _tokenizer(
+    adapters: Mapping[str, Adapter | Family], base: LoadedBase, settings: Settings
+) -> Tokenizer:
+    """See `choose_tokenizer`; the members of a family are asked one by one."""
+    members = {
+        f"{name}, rank {member.rank}" if isinstance(adapter, Family) else name: member
+        for name, adapter in adapters.items()
+        for member in members_of(adapter)
+    }
     return choose_tokenizer(
         settings.model.tokenizer,
         base,
-        {name: adapter.source for name, adapter in adapters.items()},
-        {name: rows for name, a in adapters.items() if (rows := a.vocabulary) is not None},
+        {name: member.source for name, member in members.items()},
+        {name: rows for name, m in members.items() if (rows := m.vocabulary) is not None},
         chat_template=settings.task.chat_template,
         trust_remote_code=settings.model.trust_remote_code,
     )
@@ -291,11 +308,11 @@ def outline_base(name: str, options: ModelOptions, *, elsewhere: bool = False) -
 
 def load_adapters(
     checkpoints: Sequence[str | Path], settings: Settings, names: Mapping[str, str] | None = None
-) -> dict[str, Adapter]:
+) -> dict[str, Adapter | Family]:
     """Unique name → adapter; names that clash are told apart by their folder or a number.
 
     Args:
-        checkpoints: Folders, files or hub ids.
+        checkpoints: See `aurac.runs.settings.NamedCheckpoint`.
         settings: Settings; the base and what the files do not say are read.
         names: Adapters' hash → name, of those that a run folder has named before.
 
@@ -303,10 +320,10 @@ def load_adapters(
         CheckpointError: One that cannot be read, or the same adapter twice.
     """
     said = {k: v for k, v in settings.overrides.items() if v is not None}
-    loaded: list[tuple[str | Path, Adapter]] = []
+    loaded: list[tuple[str | Path, Adapter | Family]] = []
     hashes: dict[str, str] = {}
     for checkpoint in checkpoints:
-        adapter = load_adapter(checkpoint, base=settings.model.base, bases=KnownBase, **said)
+        adapter = _load(NamedCheckpoint.of(checkpoint), {**said, "base": settings.model.base})
         if adapter.sha256 in hashes:
             raise CheckpointError(
                 f"{checkpoint} and {hashes[adapter.sha256]} are the same adapter",
@@ -316,7 +333,7 @@ def load_adapters(
         hashes[adapter.sha256] = str(checkpoint)
         loaded.append((checkpoint, adapter))
     known = {digest: name for digest, name in (names or {}).items() if digest in hashes}
-    found: dict[str, Adapter] = {}
+    found: dict[str, Adapter | Family] = {}
     for checkpoint, adapter in loaded:
         taken = {*found, *known.values()}
         name, number = known.get(adapter.sha256), 2
@@ -330,7 +347,25 @@ def load_adapters(
     return found
 
 
-def common_base(adapters: Mapping[str, Adapter], given: str | None) -> str:
+def _load(checkpoint: NamedCheckpoint, said: Mapping[str, Any]) -> Adapter | Family:
+    """The adapter or the family of a checkpoint.
+
+    Raises:
+        CheckpointError: See `load_adapter` and `make_family`.
+    """
+    paths = checkpoint.paths
+    folder = Path(paths[0]).expanduser()
+    inside = adapters_in(folder) if len(paths) == 1 and not checkpoint.family else ()
+    if len(inside) > 1:
+        paths = tuple(map(str, inside))
+    elif not checkpoint.family:
+        return load_adapter(paths[0], bases=KnownBase, name=checkpoint.name, **said)
+    members = [load_adapter(path, bases=KnownBase, **said) for path in paths]
+    source = folder if inside else None
+    return make_family(checkpoint.name or (folder.name if inside else ""), members, source)
+
+
+def common_base(adapters: Mapping[str, Adapter | Family], given: str | None) -> str:
     """The base that all adapters share, or the one that was given.
 
     Raises:
@@ -356,7 +391,7 @@ def common_base(adapters: Mapping[str, Adapter], given: str | None) -> str:
     return names[0]
 
 
-def variants_for(name: str, adapter: Adapter, options: TruncationOptions) -> list[Variant]:
+def variants_for(name: str, adapter: Adapter | Family, options: TruncationOptions) -> list[Variant]:
     """The curves to draw for one adapter.
 
     Raises:

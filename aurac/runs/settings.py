@@ -6,7 +6,7 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurac.engine import EngineOptions
 from aurac.errors import UsageError
@@ -16,6 +16,51 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aurac.adapters.truncate import Basis, Rescale
+
+
+class NamedCheckpoint(NamedTuple):
+    """What a person names: `PATH`, `NAME=PATH`, or `PATH` with `{1,2,4}` in it for a family.
+
+    Attributes:
+        name: The name that is given, if any.
+        paths: Folders, files or hub ids: one, or for a family one for each word in the braces.
+        family: Whether there are braces.
+    """
+
+    name: str | None
+    paths: tuple[str, ...]
+    family: bool = False
+
+    @classmethod
+    def of(cls, text: str | Path) -> NamedCheckpoint:
+        """Read it; something that exists is a path."""
+        words = str(text)
+        if _exists(words):
+            return cls(None, (words,))
+        name, sign, path = words.partition("=")
+        if not sign or not name or not path or set(name) & set("/:{\\"):
+            name, path = "", words
+        braces = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", path)
+        if braces is None or _exists(path):
+            return cls(name or None, (path,))
+        head, inside, tail = braces.groups()
+        paths = tuple(f"{head}{word.strip()}{tail}" for word in inside.split(","))
+        return cls(name or Path(head + tail).name.rstrip("_-.") or words, paths, family=True)
+
+    @property
+    def absolute(self) -> str:
+        """The same as another process finds it; a hub id as it is."""
+        found = [str(Path(p).expanduser().resolve()) if _exists(p) else p for p in self.paths]
+        if not self.family:
+            return f"{self.name}={found[0]}" if self.name else found[0]
+        return f"{self.name}={{{','.join(found)}}}"
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)

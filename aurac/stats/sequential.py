@@ -14,7 +14,7 @@ section 3.8). docs/explain/stopping-early.md has the method, its sources and the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -35,13 +35,14 @@ from aurac.stats.noninferiority import loss_bound
 from aurac.stats.paired import difference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     # Tail probability → lower and upper end of the interval for the mean difference.
     Ends = Callable[[float], tuple[float, float]]
 
+K = TypeVar("K")
 Verdict = Literal[
     "continue", "superior", "inferior", "non-inferior", "futile", "not significant", "not shown"
 ]
@@ -220,7 +221,7 @@ class Decision:
         return self.verdict != "continue"
 
 
-def decide(design: Design, family: Mapping[Hashable, Series]) -> dict[Hashable, Decision]:
+def decide(design: Design, family: Mapping[K, Series]) -> dict[K, Decision]:
     """Replay the looks and decide every question of the family.
 
     A look is taken when all questions that are still open have its documents.

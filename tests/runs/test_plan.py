@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs_doubles import Task, base
 
-from aurac.runs.plan import PlannedCell, block_size, blocks_of, coarse_levels, plan, shard_of
+from aurac.runs.plan import (
+    PlannedCell,
+    Variant,
+    block_size,
+    blocks_of,
+    coarse_levels,
+    plan,
+    shard_of,
+)
 
 
 def test_coarse_ranks_come_first():
@@ -37,10 +45,8 @@ def test_every_rank_has_one_level_and_gaps_halve(ranks):
 
 def variant(name, ranks, role="default"):
     adapter = SimpleNamespace(sha256=name)
-    return SimpleNamespace(
-        name=name, label=name, adapter=adapter, role=role, ranks=ranks, basis="prefix",
-        rescale="rule", fit_factors=None,
-    )  # fmt: skip
+    adapter.member = lambda _rank: adapter
+    return Variant(name, adapter, "prefix", "rule", role, ranks)
 
 
 def where(cell):

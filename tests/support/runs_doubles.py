@@ -106,7 +106,13 @@ class Evaluation:
 
 def base(model=None):
     return SimpleNamespace(
-        name="b", sha256="b" * 64, dtype="float32", device="cpu", model=model, tokenizer=None
+        name="b",
+        sha256="b" * 64,
+        dtype="float32",
+        device="cpu",
+        model=model,
+        tokenizer=None,
+        tokenizer_sha256=None,
     )
 
 

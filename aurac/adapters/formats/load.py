@@ -80,6 +80,13 @@ def load_adapter(
     return adapter if name is None else replace(adapter, name=name)
 
 
+def adapters_in(folder: Path) -> list[Path]:
+    """The folders of PEFT adapters directly below a folder that is none itself."""
+    if not folder.is_dir() or (folder / CONFIG).exists():
+        return []
+    return sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+
+
 def _check_no_keys(overrides: LoadOverrides, source: Path) -> None:
     if overrides.enable_lora is not None or overrides.keys is not None:
         raise UsageError(
@@ -114,7 +121,7 @@ def _subfolder(path: Path, subfolder: str) -> Path:
 def _in_folder(folder: Path) -> Path:
     if (folder / CONFIG).exists():
         return folder
-    inner = sorted(p.parent for p in folder.glob(f"*/{CONFIG}"))
+    inner = adapters_in(folder)
     if len(inner) == 1:
         return inner[0]
     if inner:

@@ -1,0 +1,183 @@
+"""Families: one adapter for each rank, trained on its own; together they make a curve.
+
+A family answers what plans and results ask of an adapter. Its truncation to rank r is its member of
+rank r, as it is. Static ranks searched one by one are the baseline that nested training replaces
+(MatryoshkaLoRA, arXiv 2605.07850); any method with one plain adapter for each rank is a family too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aurac.errors import CheckpointError, RankError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from aurac.adapters.adapter import Adapter, Factors
+    from aurac.adapters.nesting import Rule
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """One adapter for each rank.
+
+    Attributes:
+        name: Its name in tables and reports.
+        members: The adapter of each rank, ascending; see :func:`make_family`.
+        source: The folder that holds them, if one does.
+        notes: What limits or explains its results, one sentence each.
+    """
+
+    name: str
+    members: Mapping[int, Adapter]
+    source: Path | None = None
+    notes: tuple[str, ...] = ()
+    nesting: None = None
+    derived: None = None
+    format: str = "family"
+
+    @property
+    def rank(self) -> int:
+        """The largest rank."""
+        return max(self.members)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks of its members, ascending."""
+        return tuple(self.members)
+
+    @property
+    def modules(self) -> Mapping[str, Factors]:
+        """The modules of its largest member."""
+        return self.members[self.rank].modules
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash of its ranks and its members' hashes."""
+        text = json.dumps([[r, member.sha256] for r, member in self.members.items()])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def method(self) -> str | None:
+        """The training method, or ``None`` when members differ."""
+        return self._shared(lambda member: member.method)
+
+    @property
+    def rule(self) -> Rule | None:
+        """The scaling rule, or ``None`` when members differ."""
+        return self._shared(lambda member: member.rule)
+
+    @property
+    def alpha(self) -> float | None:
+        """The α of the scaling rule, or ``None`` when members differ."""
+        return self._shared(lambda member: member.alpha)
+
+    @property
+    def seed(self) -> int | None:
+        """The training seed, or ``None`` when members differ."""
+        return self._shared(lambda member: member.seed)
+
+    @property
+    def base(self) -> str | None:
+        """The name of the base model, the same for all members that record one."""
+        return next((m.base for m in self.members.values() if m.base), None)
+
+    @property
+    def recipe(self) -> Mapping[str, Any] | None:
+        """The recipe of the largest member, with the ranks; ``None`` unless all record one."""
+        recipes = [member.recipe for member in self.members.values()]
+        last = recipes[-1]
+        if last is None or None in recipes:
+            return None
+        return {**last, "name": f"{last.get('name')} per rank", "family": list(self.ranks)}
+
+    def check_rank(self, r: int) -> int:
+        """``r`` itself, when a member has it.
+
+        Raises:
+            RankError: For any other.
+        """
+        if r not in self.members:
+            raise RankError(
+                f"rank {r!r} of family {self.name!r}, which has no adapter of that rank",
+                expected=f"one of {', '.join(map(str, self.members))}",
+            )
+        return int(r)
+
+    def member(self, r: int) -> Adapter:
+        """The adapter of rank ``r``.
+
+        Raises:
+            RankError: When there is none.
+        """
+        return self.members[self.check_rank(r)]
+
+    def parameters(self, r: int) -> int:
+        """The number of parameters of the member of rank ``r``; 0 at rank 0."""
+        return self.member(r).parameters(r) if r else 0
+
+    def bytes(self, r: int) -> int:
+        """The size of the tensors of the member of rank ``r``; 0 at rank 0."""
+        return self.member(r).bytes(r) if r else 0
+
+    def _shared(self, value: Callable[[Adapter], T]) -> T | None:
+        values = {value(member) for member in self.members.values()}
+        return values.pop() if len(values) == 1 else None
+
+
+def make_family(name: str, adapters: Sequence[Adapter], source: Path | None = None) -> Family:
+    """The family of ``adapters``, each of which stands at its own rank.
+
+    Raises:
+        CheckpointError: For two of the same rank, or members of different bases.
+    """
+    members: dict[int, Adapter] = {}
+    for adapter in sorted(adapters, key=lambda adapter: adapter.rank):
+        twin = members.setdefault(adapter.rank, adapter)
+        if twin is not adapter:
+            raise CheckpointError(
+                f"family {name!r} has two adapters of rank {adapter.rank}, {_place(twin)} and "
+                f"{_place(adapter)}",
+                expected="one adapter for each rank",
+            )
+    for what in ("base", "base_sha256"):
+        bases = {getattr(a, what): a for a in members.values() if getattr(a, what) is not None}
+        if len(bases) > 1:
+            listed = "; ".join(f"{_place(a)} on {str(base)[:80]}" for base, a in bases.items())
+            raise CheckpointError(
+                f"the members of family {name!r} were trained on different bases ({listed})",
+                expected="adapters of one base",
+                fix="give --base if these names mean the same model" if what == "base" else None,
+            )
+    notes = [f"one adapter trained for each rank: {', '.join(map(str, members))}"]
+    notes.append(f"their trainings together: {_cost(members.values())}")
+    noted = dict.fromkeys(note for a in members.values() for note in a.notes)
+    return Family(name, members, source, (*notes, *noted))
+
+
+def members_of(adapter: Adapter | Family) -> tuple[Adapter, ...]:
+    """The adapters of a family, or the adapter itself."""
+    return tuple(adapter.members.values()) if isinstance(adapter, Family) else (adapter,)
+
+
+def _cost(members: Iterable[Adapter]) -> str:
+    """What it took to train all of them, as far as it is recorded."""
+    each = list(members)
+    parameters = sum(member.parameters(member.rank) for member in each)
+    text = f"{len(each)} runs, {parameters:,} parameters"
+    steps = [(member.recipe or {}).get("steps") for member in each]
+    if all(isinstance(count, int) for count in steps):
+        text += f", {sum(steps):,} steps"  # type: ignore[arg-type]
+    return text
+
+
+def _place(adapter: Adapter) -> str:
+    return str(adapter.source or adapter.name)

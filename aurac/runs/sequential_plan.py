@@ -1,0 +1,208 @@
+"""What a sequential run asks, and which documents it takes first: a random order from the seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from aurac.errors import UsageError
+from aurac.runs.session import Session
+from aurac.stats.sequential import LEAST_STEP, Design, document_order
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from aurac.runs.plan import Variant
+    from aurac.runs.schema import RunRequest
+    from aurac.tasks.task import BuiltTask
+
+_TIMES = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Until:
+    """When to stop.
+
+    Attributes:
+        design: Of the tests.
+        width: Stop when the interval of each AURAC is this narrow; None: when all is decided.
+        documents: Most documents of each task; None: all.
+        seconds: Most time; None: any.
+        ranks: Ask for the smallest non-inferior rank of each adapter, not for pairs.
+    """
+
+    design: Design
+    width: float | None = None
+    documents: int | None = None
+    seconds: float | None = None
+    ranks: bool = False
+
+    @property
+    def words(self) -> str:
+        """As on the command line."""
+        return "decided" if self.width is None else f"width={self.width:g}"
+
+    @classmethod
+    def of(
+        cls,
+        until: str,
+        *,
+        margin: float | None = None,
+        budget: str | None = None,
+        ranks: bool = False,
+        **rest: Any,
+    ) -> Until:
+        """From the words of the command line.
+
+        Raises:
+            UsageError: Words that cannot be read, or numbers that make no sense.
+        """
+        width = None
+        if until != "decided":
+            name, _, value = until.partition("=")
+            width = _number(value, "--until width=") if name == "width" else None
+            if width is None or not 0.0 < width < 1.0:
+                raise UsageError(
+                    f"--until {until!r}",
+                    expected="decided, or width=0.02 for an interval two points wide",
+                )
+            if margin is not None:
+                raise UsageError("--margin with --until width=…", fix="leave one of them out")
+        if margin is not None and not 0.0 < margin < 1.0:
+            raise UsageError(
+                f"--margin {margin:g}", expected="a fraction above 0, such as 0.02 for two points"
+            )
+        documents, seconds = _budget(budget)
+        design = Design(margin=margin, one_sided=ranks, **rest)
+        return cls(design, width, documents, seconds, ranks)
+
+
+def _number(text: str, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{what}{text}", expected="a number") from None
+
+
+def _budget(text: str | None) -> tuple[int | None, float | None]:
+    """`500` (documents of each task), `30min`, `2h`: documents and seconds."""
+    if text is None:
+        return None, None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|m|h)?", text.strip())
+    if match and match[2] and float(match[1]) > 0:
+        return None, float(match[1]) * _TIMES[match[2]]
+    if match and not match[2] and match[1].isdigit() and int(match[1]) >= 2 * LEAST_STEP:
+        return int(match[1]), None
+    raise UsageError(
+        f"--budget {text!r}",
+        expected=f"documents of each task, at least {2 * LEAST_STEP}, or a time such as 30min, 2h",
+    )
+
+
+@dataclass(eq=False)
+class Part(Session):
+    """A session for some of its documents, in their random order.
+
+    Attributes:
+        whole: The session with all documents.
+    """
+
+    whole: Session | None = field(default=None, repr=False)
+
+    def base(self) -> Any:
+        """The base of the whole session, loaded once."""
+        return self.whole.base() if self.whole else super().base()
+
+    def place_on(self, device: str) -> None:
+        """See `Session`."""
+        super().place_on(device)
+        if self.whole:
+            self.whole.place_on(device)
+
+    def request(self) -> RunRequest:
+        """That of the whole session, for these documents."""
+        if self.whole is None:
+            return super().request()
+        request, here = self.whole.request(), {task.name: task.n_docs for task in self.built}
+        tasks = {
+            name: msgspec.structs.replace(task, documents=here.get(name, 0))
+            for name, task in request.tasks.items()
+        }
+        curves = [(v.label, list(v.ranks)) for v in self.variants]
+        return msgspec.structs.replace(request, tasks=tasks, curves=curves)
+
+
+class Sampler:
+    """Random orders of the documents of a session, and its parts.
+
+    Args:
+        session: With all documents.
+        until: When to stop.
+    """
+
+    def __init__(self, session: Session, until: Until) -> None:
+        self.session, self.seed = session, session.settings.task.seed
+        self.tasks = [task for task in session.built if task.group is None]
+        self.orders, self.totals = {}, dict[str, int]()
+        for task in self.tasks:
+            labels = {"clusters": task.clusters, "strata": task.strata}
+            self.orders[task.name] = document_order(task.n_docs, self.seed, **labels)
+            self.totals[task.name] = min(until.documents or task.n_docs, task.n_docs)
+        self._cut: dict[tuple[str, int], BuiltTask] = {}
+
+    def cut(self, task: BuiltTask, count: int) -> BuiltTask:
+        """The first `count` documents of a task."""
+        key = task.name, count
+        if key not in self._cut:
+            self._cut[key] = task.only(self._places(task, count))
+        return self._cut[key]
+
+    def _places(self, task: BuiltTask, count: int) -> list[int]:
+        """In the order of the documents of the cut task: a group's members one after the other."""
+        first = self.orders[task.name][:count]
+        if not task.members:
+            return [int(place) for place in first]
+        ends = np.cumsum([member.n_docs for member in task.members])
+        member = np.searchsorted(ends, first, side="right")
+        return [int(place) for place in first[np.argsort(member, kind="stable")]]
+
+    def sampled(self, name: str, count: int) -> NDArray[np.intp]:
+        """Places in the cut task of its documents, in the random order."""
+        order = self.orders[name]
+        rank = np.empty(order.size, dtype=np.intp)
+        rank[order] = np.arange(order.size)
+        return np.argsort(rank[self._places(self._task(name), count)])
+
+    def labels(self, name: str, count: int) -> dict[str, Any]:
+        """Clusters and strata of the first documents, in the random order."""
+        task, first = self._task(name), self.orders[name][:count]
+        labels = {"clusters": task.clusters, "strata": task.strata}
+        return {k: None if v is None else [v[place] for place in first] for k, v in labels.items()}
+
+    def _task(self, name: str) -> BuiltTask:
+        return next(task for task in self.tasks if task.name == name)
+
+    def part(self, counts: Mapping[str, int], variants: Sequence[Variant]) -> Part:
+        """The session for the first documents of each task, for some of the curves."""
+        built: list[BuiltTask] = []
+        for task in self.tasks:
+            cut = self.cut(task, counts[task.name])
+            built += [*cut.members, cut]
+        shared = {f.name: getattr(self.session, f.name) for f in dataclasses.fields(Session)}
+        return Part(**{**shared, "built": built, "variants": list(variants)}, whole=self.session)
+
+
+def first_part(session: Session, until: Until) -> Part:
+    """What the run begins with: the documents of the first look."""
+    sampler = Sampler(session, until)
+    if until.ranks:  # what is shown beside the compared curves answers no question about them
+        session.variants = [v for v in session.variants if v.role == "default"]
+    counts = {name: until.design.documents(total)[0] for name, total in sampler.totals.items()}
+    return sampler.part(counts, session.variants)

@@ -1,0 +1,192 @@
+"""Runs that stop when decided, on a tiny random Llama."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from aurac.errors import UsageError
+from aurac.readers.run import read_run
+from aurac.runs.compare import compare
+from aurac.runs.finished import Request
+from aurac.runs.sequential_plan import Until
+from aurac.runs.sequential_run import run_until
+from aurac.runs.store import read_cell
+from aurac.training import make_recipe, train
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TASK = "aurac_word_problems_mc"
+COMMON = {"dtype": "float32", "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_base_folder, tmp_path_factory) -> list[str]:
+    """Two adapters of rank 4, trained far enough to differ from the base."""
+    root = tmp_path_factory.mktemp("adapters")
+    data = root / "train.jsonl"
+    rows = [{"question": f"how many {a} + 1", "answer": f"{a}"} for a in range(30)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = []
+    for name, rate in (("a", 0.1), ("b", 0.02)):
+        recipe = {"name": name, "method": "lora", "rank": 4, "base": str(tiny_base_folder)}
+        recipe |= {"data": str(data), "steps": 10, "learning_rate": rate, "dtype": "float32"}
+        made.append(str(train(make_recipe(recipe), root / name).folder))
+    return made
+
+
+def request(adapters, out, **options):
+    return Request.of(adapters, [TASK], str(out), **COMMON, **options)
+
+
+@pytest.fixture(scope="module")
+def run(adapters, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return run_until(request(adapters, out), Until.of("decided", budget="80"))
+
+
+def decided(done):
+    (decision,) = done.results.sequential.decisions
+    return decision.to_dict()
+
+
+def test_a_pair_is_decided_on_a_random_sample(run):
+    decision = decided(run)
+    assert decision["verdict"] != "continue"
+    assert decision["documents"] <= decision["of"] == 80
+    assert decision["look"] == len(decision["path"])
+    assert decision["low"] <= decision["estimate"] <= decision["high"]
+    curves, _ = read_run(run.folder)
+    assert {curve.n_docs for curve in curves} == {decision["documents"]}
+    ids = [int(doc) for doc in curves[0].doc_ids]
+    assert ids != sorted(ids)
+    assert max(ids) > 200  # of the first 80 documents of the file none has such a number
+    gap = curves[1].outcomes.mean(axis=1) - curves[0].outcomes.mean(axis=1)
+    assert np.abs(gap).max() <= 1.0
+    assert decision["sentence"] in (run.folder / "results.json").read_text()
+
+
+def test_the_same_command_computes_nothing_and_decides_the_same(run, adapters, monkeypatch):
+    from aurac.runs import compare as module
+
+    def none_left(self, _cells, locks):
+        pass
+
+    monkeypatch.setattr(module.Run, "_compute", none_left)
+    again = run_until(request(adapters, run.folder), Until.of("decided", budget="80"))
+    assert decided(again) == decided(run)
+
+
+def test_a_decided_run_goes_on_to_all_documents_and_says_so(run, adapters, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    known = {p.name: len(read_cell(p).documents) for p in (folder / "cells").iterdir()}
+    whole = compare(adapters, [TASK], out=folder, limit=150, **COMMON)
+    assert whole.results.curves[0].n_docs == 150
+    for path in (folder / "cells").iterdir():
+        assert 150 <= len(read_cell(path).documents) < 150 + known[path.name]
+    kept = whole.results.sequential
+    assert kept.decisions == run.results.sequential.decisions
+    assert "150 documents" in " ".join(kept.notes)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_decides_the_same(run, adapters, tmp_path):
+    folder = tmp_path / "killed"
+    program = (
+        "import sys, json\n"
+        "from aurac.runs.finished import Request\n"
+        "from aurac.runs.sequential_plan import Until\n"
+        "from aurac.runs.sequential_run import run_until\n"
+        "adapters, task, out = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]\n"
+        "request = Request.of(adapters, [task], out, dtype='float32', device='cpu')\n"
+        "run_until(request, Until.of('decided', budget='80'))\n"
+    )
+    for blocks in (1, 5):
+        words = [sys.executable, "-c", program, json.dumps(adapters), TASK, str(folder)]
+        process = subprocess.Popen(words, env={**os.environ})
+        while process.poll() is None and lines_in(folder) < blocks:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert lines_in(folder) >= 5
+    done = run_until(request(adapters, folder), Until.of("decided", budget="80"))
+    assert decided(done) == decided(run)
+
+
+def lines_in(folder: Path) -> int:
+    """Blocks stored so far."""
+    cells = (folder / "cells").glob("*.jsonl")
+    return sum(path.read_bytes().count(b'"kind":"block"') for path in cells)
+
+
+def test_a_margin_and_a_width_stop_it(adapters, tmp_path):
+    margin = run_until(request(adapters, tmp_path / "m"), Until.of("decided", margin=0.3))
+    assert decided(margin)["verdict"] == "non-inferior"
+    assert decided(margin)["low"] > -0.3
+    width = run_until(request(adapters[:1], tmp_path / "w"), Until.of("width=0.3"))
+    (decision,) = width.results.sequential.decisions
+    assert decision.verdict == "width reached"
+    assert decision.high - decision.low <= 0.3
+    assert decision.documents < decision.of
+
+
+def test_the_smallest_rank_is_found_without_the_ranks_that_are_not_needed(adapters, tmp_path):
+    until = Until.of("decided", margin=0.25, budget="200", ranks=True)
+    done = run_until(request(adapters[:1], tmp_path / "r"), until)
+    record = done.results.sequential
+    ranks = [decision.rank for decision in record.decisions]
+    assert ranks == [2, 1][: len(ranks)]
+    passed = [d.rank for d in record.decisions if d.verdict == "non-inferior"]
+    assert f"rank {min(passed)} " in record.notes[0] if passed else "no rank" in record.notes[0]
+    (curve,) = done.results.curves
+    assert curve.ranks == sorted({*ranks, 4})
+
+
+def test_a_budget_of_time_ends_it_undecided(adapters, tmp_path):
+    done = run_until(request(adapters, tmp_path / "t"), Until.of("decided", budget="0.001s"))
+    assert decided(done)["verdict"] == "continue"
+    assert "time" in done.results.sequential.notes[0]
+    after = run_until(request(adapters, tmp_path / "t"), Until.of("decided", budget="60"))
+    assert decided(after)["verdict"] != "continue"
+
+
+@pytest.mark.parametrize(
+    ("until", "words"),
+    [
+        ({"until": "decided", "margin": 0.0}, "margin 0"),
+        ({"until": "decided", "margin": -0.1}, "margin -0.1"),
+        ({"until": "width=0"}, "width=0"),
+        ({"until": "width=x"}, "width=x"),
+        ({"until": "tomorrow"}, "tomorrow"),
+        ({"until": "width=0.1", "margin": 0.1}, "margin"),
+        ({"until": "decided", "budget": "0"}, "budget '0'"),
+        ({"until": "decided", "budget": "5"}, "budget '5'"),
+        ({"until": "decided", "budget": "-3min"}, "budget '-3min'"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(until, words):
+    with pytest.raises(UsageError, match=words):
+        Until.of(**until)
+
+
+def test_options_that_do_not_go_with_it_are_refused_before_anything_is_read(adapters):
+    for options, words in (
+        ({"limit": 5}, "limit"),
+        ({"workers": 2}, "processes"),
+        ({"groups": {"g": ["a", "b"]}}, "group"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            run_until(request(adapters, "nowhere", **options), Until.of("decided"))
+    with pytest.raises(UsageError, match="one adapter"):
+        run_until(request(adapters[:1], "nowhere"), Until.of("decided"))
