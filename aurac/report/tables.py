@@ -281,15 +281,7 @@ def loss_table(
     note: str,
     name: str,
 ) -> Table:
-    """What each smaller rank loses against the highest one, and which ranks are non-inferior.
-
-    Args:
-        task: Opens the caption.
-        tested: Curves with their non-inferiority tests.
-        joint: Id of a curve → rank → upper bound on the loss, all of them together.
-        note: Whose margin it is.
-        name: Of the table.
-    """
+    """What each smaller rank loses against the highest one, and which ranks are non-inferior."""
     ranks = sorted({one.rank for _, test in tested for one in test.tests})
     rows = []
     for curve, test in tested:
@@ -384,12 +376,8 @@ def listing(
 ) -> Table:
     """What is known about each item: a column for each of a few items, else a row for each.
 
-    Args:
-        name: Of the table.
-        caption: Of the table.
-        keys: Title to key of an item; the first one names the item. Keys that no item has are
-            left out.
-        items: Records of `results.json` as mappings.
+    `keys` are titles and the fields behind them; the first names the item, and those that no item
+    has are left out.
     """
     used = {title: key for title, key in keys.items() if any(known(i.get(key)) for i in items)}
     titles = list(used)

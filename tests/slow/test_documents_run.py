@@ -67,7 +67,8 @@ def run_line(line: str) -> list[str]:
         done = CliRunner().invoke(cli, arguments, standalone_mode=False)
         if done.exception is not None:
             raise AssertionError(f"{part}\n{done.output}") from done.exception
-        ready = {"doctor": (0, 1), "score": (0, None, 4)}.get(arguments[0], (0, None))
+        gates = {"doctor": (0, 1), "score": (0, None, 4), "recommend": (0, None, 4)}
+        ready = gates.get(arguments[0], (0, None))
         assert done.return_value in ready, f"{part}\n{done.output}"
         assert done.stdout.strip(), f"{part} says nothing"
         ran.append(arguments[0])
