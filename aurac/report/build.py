@@ -12,6 +12,7 @@ from aurac.report import tables
 from aurac.report.caveats import caveats
 from aurac.report.comparisons import find
 from aurac.report.content import (
+    NONE,
     Block,
     Bullets,
     Cell,
@@ -37,7 +38,6 @@ from aurac.report.text import (
     title,
     verdicts,
 )
-from aurac.report.units import NONE, p_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,8 +197,7 @@ class Builder:
         pair = next((d for d in self.findings.pairs[task] if d.second is second), None)
         if pair is None:
             return (*cells, Cell(second.label), tables.share(best.area - second.area), none)
-        p = Cell(p_value(pair.adjusted), pair.adjusted)
-        return (*cells, Cell(second.label), tables.estimate(pair), p)
+        return (*cells, Cell(second.label), tables.estimate(pair), tables.p_value(pair))
 
     def stopped(self) -> Section:
         """What a run that stopped early decided, and which numbers below that touches."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from aurac.curves.display import interval, percent, points, size
 from aurac.report import figures, plots
 from aurac.report.content import Picture
 from aurac.report.escape import one_line, slug
 from aurac.report.model import best_default, highlighted, ordered
-from aurac.report.units import interval, percent, points, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aurac.curves.display import percent
 from aurac.report.escape import one_line
 from aurac.report.model import ordered
-from aurac.report.units import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aurac.report.content import Cell, Column, Table
+from aurac.curves.display import count, interval, percent, points, seconds, signed, size
+from aurac.report.content import NONE, Cell, Column, Table
 from aurac.report.model import ordered
-from aurac.report.units import (
-    NONE,
-    count,
-    interval,
-    p_value,
-    percent,
-    points,
-    seconds,
-    signed,
-    size,
-)
+from aurac.stats.sentences import show_p
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -53,6 +44,16 @@ def number(value: int | None) -> Cell:
 def estimate(value: Interval | Difference | None, *, best: bool = False) -> Cell:
     """A fraction with its interval."""
     return Cell(interval(value), value.value if value else None, best)
+
+
+def p_value(pair: Difference | None) -> Cell:
+    """The adjusted p value of a difference."""
+    return probability(pair.adjusted if pair else None)
+
+
+def probability(p: float | None) -> Cell:
+    """A p value."""
+    return Cell(NONE if p is None else show_p(p).removeprefix("= "), p)
 
 
 def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], name: str) -> Table:
@@ -257,7 +258,7 @@ def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table
             Cell(pair.first.label),
             Cell(pair.second.label),
             estimate(pair),
-            Cell(p_value(pair.adjusted), pair.adjusted),
+            p_value(pair),
             share(pair.detectable),
             number(pair.n_docs),
             Cell("significant" if pair.significant else "not significant"),
@@ -322,7 +323,7 @@ def basis_table(task: str, pairs: Sequence[BasisPair], name: str) -> Table:
                 estimate(pair.prefix.log2),
                 estimate(pair.svd.log2),
                 estimate(gap),
-                Cell(p_value(gap.adjusted if gap else None), gap.adjusted if gap else None),
+                p_value(gap),
                 share(gap.detectable if gap else None),
                 Cell(result),
             )
@@ -447,7 +448,7 @@ def decision_table(decisions: Sequence[DecisionRecord]) -> Table:
                 Cell(NONE if one.boundary is None else f"{one.boundary:.2f}", one.boundary),
                 Cell(NONE if value is None else f"{100 * value:.1f}", value),
                 Cell(ends),
-                Cell(NONE if one.p_adjusted is None else p_value(one.p_adjusted), one.p_adjusted),
+                probability(one.p_adjusted),
             )
         )
     return Table("decisions", caption, heads, tuple(rows))
