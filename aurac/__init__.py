@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from aurac.curves.area import quadrature_weights
     from aurac.curves.curve import Curve
     from aurac.runs.compare import compare
+    from aurac.runs.run import Run, load_run
     from aurac.stats.margins import equivalent, non_inferior
     from aurac.stats.mean import Estimate
+    from aurac.stats.pilot import plan
     from aurac.stats.score import Score, score
     from aurac.training import train
 
@@ -29,13 +31,16 @@ __all__ = [
     "Estimate",
     "Method",
     "Pass",
+    "Run",
     "Score",
     "TrainingSetup",
     "__version__",
     "compare",
     "equivalent",
     "load_adapter",
+    "load_run",
     "non_inferior",
+    "plan",
     "quadrature_weights",
     "register_method",
     "save_adapter",
@@ -49,12 +54,15 @@ _HOME = {
     "Estimate": "aurac.stats.mean",
     "Method": "aurac.adapters.methods",
     "Pass": "aurac.adapters.methods",
+    "Run": "aurac.runs.run",
     "Score": "aurac.stats.score",
     "TrainingSetup": "aurac.adapters.methods",
     "compare": "aurac.runs.compare",
     "equivalent": "aurac.stats.margins",
     "load_adapter": "aurac.adapters.formats",
+    "load_run": "aurac.runs.run",
     "non_inferior": "aurac.stats.margins",
+    "plan": "aurac.stats.pilot",
     "quadrature_weights": "aurac.curves.area",
     "register_method": "aurac.adapters.methods",
     "save_adapter": "aurac.adapters.export",

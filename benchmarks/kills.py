@@ -127,7 +127,7 @@ def campaign(request: dict[str, Any], kills: int, seed: int, root: Path) -> dict
     spent, runs, redone, moments = 0, [], 0, []
     while spent < kills:
         folder = root / f"run{len(runs)}"
-        mine = 0
+        kills_here = 0
         while True:
             pid, status = attempt(request, folder, log), None
             within = spent % 2 == 1 and spent < kills
@@ -140,13 +140,13 @@ def campaign(request: dict[str, Any], kills: int, seed: int, root: Path) -> dict
                 break
             os.kill(pid, signal.SIGKILL)
             wait(pid)
-            spent, mine = spent + 1, mine + 1
+            spent, kills_here = spent + 1, kills_here + 1
             moments.append(f"{moment:.3f} s {'of the cells' * within}".strip())
         again = blocks_begun(folder) - blocks
         redone += again
         runs.append(
             {
-                "kills": mine,
+                "kills": kills_here,
                 "status": status,
                 "equal": status == 0 and curves(folder) == expected,
                 "redone": again,
@@ -180,27 +180,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--block", type=int, help="documents in a block")
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+    options = parser.parse_args()
     names = ("checkpoints", "limit", "ranks", "dtype", "device")
-    request = {name: getattr(given, name) for name in names} | {"tasks": given.tasks.split(",")}
+    request = {name: getattr(options, name) for name in names} | {"tasks": options.tasks.split(",")}
     for name in LIBRARIES:
         importlib.import_module(name)
     import torch
 
     from aurac.runs import plan
 
-    if given.block:
-        plan.BLOCK_DOCUMENTS = {given.device: given.block}
+    if options.block:
+        plan.BLOCK_DOCUMENTS = {options.device: options.block}
     torch.set_num_threads(1)  # nothing else runs in this process, so that a fork is whole
     with tempfile.TemporaryDirectory() as root:
-        found = campaign(request, given.kills, given.seed, Path(root))
-    text = json.dumps(found, indent=1)
+        results = campaign(request, options.kills, options.seed, Path(root))
+    text = json.dumps(results, indent=1)
     print(text)
-    if given.out:
-        given.out.write_text(text + "\n")
-    clean = all(not run["left_behind"] for run in found["runs"])
+    if options.out:
+        options.out.write_text(text + "\n")
+    clean = all(not run["left_behind"] for run in results["runs"])
     sys.exit(
-        0 if found["all_equal"] and found["at_most_one_block_redone_per_kill"] and clean else 1
+        0 if results["all_equal"] and results["at_most_one_block_redone_per_kill"] and clean else 1
     )
 
 

@@ -48,22 +48,22 @@ def main() -> None:
     parser.add_argument("--ranks", default="all")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+    options = parser.parse_args()
     names = ("checkpoints", "limit", "ranks", "dtype")
-    request = {name: getattr(given, name) for name in names}
-    request |= {"tasks": given.tasks.split(","), "device": "cpu"}
+    request = {name: getattr(options, name) for name in names}
+    request |= {"tasks": options.tasks.split(","), "device": "cpu"}
     with tempfile.TemporaryDirectory() as root:
         runs = [measured(request, workers, Path(root) / str(workers)) for workers in (1, 2)]
     one, two = runs
-    found = {
+    results = {
         "same_curves": one.pop("curves") == two.pop("curves"),
         "speed_up": round(two["cells_per_second"] / one["cells_per_second"], 3),
         "runs": runs,
     }
-    text = json.dumps(found, indent=1)
+    text = json.dumps(results, indent=1)
     print(text)
-    if given.out:
-        given.out.write_text(text + "\n")
+    if options.out:
+        options.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from aurac.runs.dryrun import DryRun
-    from aurac.runs.results import Comparison
+    from aurac.runs.run import Run
     from aurac.runs.schema import SequentialRecord
 
 _SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -101,14 +101,14 @@ def _span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _show_shard(done: Comparison, number: int, of: int) -> None:
+def _show_shard(done: Run, number: int, of: int) -> None:
     succeeded = done.cells - len(done.failures)
     click.echo(f"shard {number}/{of}: {succeeded} of {done.cells} cells done in {done.folder}")
     _show_failures(done)
     click.echo("the same command without --shard gathers the results")
 
 
-def _show_failures(done: Comparison) -> None:
+def _show_failures(done: Run) -> None:
     for failure in done.failures:
         label = f"{failure.task} · {failure.curve or 'base'} · rank {failure.rank}"
         click.echo(f"failed: {label}: {failure.reason}", err=True)
@@ -116,7 +116,7 @@ def _show_failures(done: Comparison) -> None:
         click.echo("--retry-failed tries failed cells again", err=True)
 
 
-def show_comparison(done: Comparison, *, as_json: bool) -> None:
+def show_comparison(done: Run, *, as_json: bool) -> None:
     """Print what `compare` gave: the table and the pairs, or a share of the cells, or JSON."""
     if done.shard:
         _show_shard(done, *done.shard)
@@ -152,6 +152,6 @@ def decision_lines(record: SequentialRecord) -> list[str]:
     return [*lines, *(["", *record.notes] if record.notes else [])]
 
 
-def _show_besides(done: Comparison, *, err: bool = False) -> None:
+def _show_besides(done: Run, *, err: bool = False) -> None:
     if done.besides:
         click.echo(done.besides, err=err)

@@ -25,7 +25,7 @@ from aurac.tasks.options import parse_gen_kwargs
 
 if TYPE_CHECKING:
     from aurac.runs.finished import Request
-    from aurac.runs.results import Comparison
+    from aurac.runs.run import Run
 
 _WHAT = option_group(
     "What is evaluated",
@@ -329,7 +329,7 @@ def compare(
     return 3 if done.failures else 0
 
 
-def _done(request: Request, command: str) -> Comparison:
+def _done(request: Request, command: str) -> Run:
     """The comparison: recognised as finished before anything heavy is loaded, or computed."""
     from aurac.runs.finished import recall
     from aurac.tasks.index import check_names
@@ -344,7 +344,7 @@ def _done(request: Request, command: str) -> Comparison:
     return run(request, progress=True, command=command)
 
 
-def decided(request: Request, command: str, **asked: Any) -> Comparison:
+def decided(request: Request, command: str, **asked: Any) -> Run:
     """A comparison that stops when the question is answered; `asked` is of `Until.of`."""
     from aurac.runs.sequential_plan import Until
     from aurac.tasks.index import check_names

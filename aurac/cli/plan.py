@@ -5,20 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 import numpy as np
 
-from aurac.cli._analysis import read_sources, table
+from aurac.cli._analysis import table
 from aurac.cli.options import print_json
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from aurac.stats.groups import RecipeGroup
     from aurac.stats.power import Plan, Question
     from aurac.stats.spread import Spread
 
@@ -105,9 +104,18 @@ def plan(
     aurac plan --delta 0.02 --flip-rate 0.15
     aurac plan --delta 0.02 --pilot runs/pilot --between lora,matryoshka
     """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.cli._analysis import parse_groups
     from aurac.stats import power as planning
+    from aurac.stats.pilot import find_spread
 
-    spread = _spread(cast("Question", question), **assumed)
+    if assumed.get("pilot") is None:
+        assumed = {name: assumed[name] for name in ("sd", "flip_rate", "seed_sd")}
+    else:
+        assumed["groups"] = parse_groups(assumed["groups"])
+        assumed["between"] = [
+            name.strip() for name in (assumed["between"] or "").split(",") if name
+        ]
+    spread = find_spread(cast("Question", question), **assumed)
     with _progress() as step:
         rows = planning.plan(
             delta,
@@ -200,114 +208,3 @@ def _counts(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"--seeds {text!r}", expected="whole numbers such as 1,3,5") from None
-
-
-def _spread(
-    question: Question,
-    *,
-    pilot: str | None,
-    sd: float | None,
-    flip_rate: float | None,
-    seed_sd: float | None,
-    **which: Any,
-) -> Spread:
-    """The spread of a pilot, or the one that the user assumes; `seed_sd` takes its place in both.
-
-    Raises:
-        UsageError: No spread, or one that does not fit the question.
-    """
-    if seed_sd is not None and not 0 <= seed_sd <= 1:
-        raise UsageError(f"--seed-sd {seed_sd:g}", expected="a number in [0, 1]")
-    if pilot is None:
-        spread = _assumed(sd, flip_rate, question)
-    else:
-        spread = _piloted(pilot, question, **which)
-    if seed_sd is None:
-        return spread
-    upper = None if spread.upper is None else replace(spread.upper, seed=seed_sd**2)
-    return replace(spread, seed=seed_sd**2, upper=upper)
-
-
-def _assumed(sd: float | None, flip_rate: float | None, question: Question) -> Spread:
-    from aurac.stats.spread import Spread, spread_of_flips
-
-    if (sd is None) == (flip_rate is None):
-        raise UsageError("a plan needs a spread", expected="one of --pilot, --sd and --flip-rate")
-    groups = 2 if question == "difference" else 1
-    if sd is not None:
-        if not 0 < sd <= 1:
-            raise UsageError(f"--sd {sd:g}", expected="a number in (0, 1]")
-        return Spread(sd**2, groups=groups, source=f"sd {sd:g} over documents, assumed")
-    if question == "interval":
-        raise UsageError("--flip-rate for an interval of one adapter", expected="--sd or --pilot")
-    return replace(spread_of_flips(flip_rate or 0.0), groups=groups)
-
-
-def _piloted(
-    pilot: str,
-    question: Question,
-    *,
-    between: str | None,
-    rank: int | None,
-    task: str | None,
-    metric: str | None,
-    groups: tuple[str, ...],
-    axis: str,
-) -> Spread:
-    from aurac.stats.groups import together
-    from aurac.stats.seeds import components
-    from aurac.stats.spread import spread_of_pilot
-
-    chosen = _between(_of_pilot(pilot, task, metric, groups), between)
-    if question == "difference":
-        if len(chosen) < 2:
-            raise UsageError(
-                "the pilot has one adapter", expected="two, whose difference is planned for"
-            )
-        first, second = together(chosen[:2])
-        scores = [second.areas(axis), first.areas(axis)]
-        changes = scores[0][0] - scores[1][0]
-    else:
-        first = chosen[0]
-        scores = [first.areas(axis) if question == "interval" else _losses(first, rank)]
-        changes = scores[0][0]
-    parts = components(scores, [1, -1][: len(scores)], first.layout)
-    alone = question == "interval" or first.layout.clusters is not None
-    return spread_of_pilot(parts, first.layout.n, changes=None if alone else changes)
-
-
-def _of_pilot(
-    pilot: str, task: str | None, metric: str | None, groups: tuple[str, ...]
-) -> list[RecipeGroup]:
-    """The adapters of a pilot on one task, each in its default truncation."""
-    from aurac.stats.groups import defaults, gather
-
-    source = read_sources([pilot], metric, groups)
-    every, _ = defaults(gather(source.curves, source.groups))
-    wanted = every[0].task if task is None else task
-    result = [group for group in every if group.task == wanted]
-    if not result:
-        known = ", ".join(dict.fromkeys(str(group.task) for group in every))
-        raise UsageError(f"the pilot has no task {task!r}", expected=f"one of {known}")
-    if not all(group.has_documents for group in result):
-        raise UsageError("the pilot has no per-document outcomes", fix="give --sd or --flip-rate")
-    return result
-
-
-def _between(groups: list[RecipeGroup], between: str | None) -> list[RecipeGroup]:
-    known = {group.name: group for group in groups}
-    names = [part.strip() for part in between.split(",")] if between else list(known)
-    for name in names:
-        if name not in known:
-            raise UsageError(f"--between {name}", expected=f"some of {', '.join(known)}")
-    return [known[name] for name in names]
-
-
-def _losses(group: RecipeGroup, rank: int | None) -> np.ndarray:
-    """(S, n) losses of one rank against the largest."""
-    top = max(group.ranks)
-    below = [r for r in group.ranks if r < top]
-    wanted = rank if rank is not None else max(below, default=0)
-    if wanted not in below:
-        raise UsageError(f"--rank {wanted}", expected=f"one of {below} below {top}")
-    return group.scores(top) - group.scores(wanted)

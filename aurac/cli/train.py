@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli._analysis import table
-from aurac.cli.options import complete_recipes, pairs, print_json
+from aurac.cli.options import complete_recipes, pairs, print_json, whole_numbers
+from aurac.errors import UsageError
 from aurac.runs.interrupts import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Train every point of the recipe's sweep, each in a folder of its own below --out.",
 )
+@click.option(
+    "--family",
+    metavar="RANKS",
+    help="Train one adapter for each of these ranks, such as 1,2,4, below --out. `aurac compare` "
+    "takes the folder as one curve.",
+)
 @click.option("--list", "listing", is_flag=True, help="List the built-in recipes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def train(
@@ -48,6 +55,7 @@ def train(
     out: str | None,
     *,
     sweep: bool,
+    family: str | None,
     listing: bool,
     as_json: bool,
     **options: Any,
@@ -57,9 +65,10 @@ def train(
     \b
     aurac train --list
     aurac train word_problems/matryoshka --out my_adapter
+    aurac train word_problems/lora --family 1,2,4,8,16 --out lora_per_rank
     aurac train word_problems/lora --set learning_rate=2e-3 --set rank=8 --seed 7 --out lora8
     """  # noqa: D301
-    from aurac.training.recipe import load_recipe
+    from aurac.training.recipe import family_members, load_recipe, sweep_points
 
     if listing:
         _list_recipes(as_json=as_json)
@@ -70,10 +79,12 @@ def train(
     if seed is not None:
         loaded = replace(loaded, seed=seed)
     jobs = [(loaded, Path(out))]
-    if sweep:
-        from aurac.training.recipe import sweep_points
-
-        jobs = [(point, Path(out) / label) for label, point in sweep_points(loaded)]
+    ranks = whole_numbers(family, "--family")
+    if sweep and ranks:
+        raise UsageError("--sweep and --family", expected="one of the two")
+    if sweep or ranks:
+        points = family_members(loaded, ranks) if ranks else sweep_points(loaded)
+        jobs = [(point, Path(out) / label) for label, point in points]
         jobs = [(point, at) for point, at in jobs if options["force"] or not at.exists()]
     rows = [_trained(job, folder, options, quiet=as_json) for job, folder in jobs]
     if as_json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ def as_curve(source: Any) -> Curve:
 
     Args:
         source: A `Curve`; a mapping ``rank -> accuracy``, ``rank -> (n,) scores`` or ``rank ->
-            {document: score}``; a pandas Series indexed by rank; a DataFrame with columns
-            ``rank, accuracy`` or ``rank, doc_id, score`` (optional ``cluster, stratum``); a
+            {document: score}``; ``(ranks, accuracies)``, or ``(ranks, (K, n) scores)``; a pandas
+            Series indexed by rank; a DataFrame with columns ``rank, accuracy`` (optional ``low,
+            high``: 95 % intervals) or ``rank, doc_id, score`` (optional ``cluster, stratum``); a
             curve of ``results.json``.
 
     Raises:
@@ -32,13 +33,25 @@ def as_curve(source: Any) -> Curve:
         return _from_frame(source)
     if hasattr(source, "index") and hasattr(source, "to_numpy"):
         return Curve(tuple(source.index), tuple(source.to_numpy()))
+    if hasattr(source, "ranks") and hasattr(source, "to_dict"):  # a record of results.json
+        return _from_row(source.to_dict())
     if isinstance(source, Mapping):
         return _from_row(source) if "ranks" in source else _from_mapping(source)
+    if isinstance(source, (tuple, list)) and len(source) == 2 and all(map(np.iterable, source)):
+        return _from_columns(*source)
     raise CurveError(
         f"a {type(source).__name__} is no curve",
-        expected="a Curve, a mapping rank -> accuracy, a Series, a DataFrame with columns "
-        "rank and accuracy, or a curve of results.json",
+        expected="a Curve, a mapping rank -> accuracy, (ranks, accuracies), a Series, a DataFrame "
+        "with columns rank and accuracy, or a curve of results.json",
     )
+
+
+def _from_columns(ranks: Iterable[Any], values: Any) -> Curve:
+    """Ranks with accuracies, or with a row of document scores each."""
+    values = values if isinstance(values, np.ndarray) else list(values)
+    if len(values) and all(map(np.iterable, values)):
+        return Curve.from_outcomes(ranks, values)
+    return Curve(tuple(ranks), tuple(values))
 
 
 def _from_mapping(given: Mapping[Any, Any]) -> Curve:
@@ -76,8 +89,17 @@ def _from_row(row: Mapping[str, Any]) -> Curve:
         sizes={
             whole_rank(r): b for r, b in zip(row["ranks"], sizes, strict=False) if b is not None
         },
+        intervals=_intervals(row["ranks"], row.get("accuracy_low"), row.get("accuracy_high")),
         **{name: row[name] for name in _ROW_LABELS if row.get(name) is not None},
     )
+
+
+def _intervals(ranks: Any, lows: Any, highs: Any) -> dict[int, tuple[float, float]]:
+    """Rank → (low, high), of the ranks that have both."""
+    if lows is None or highs is None:
+        return {}
+    rows = zip(ranks, lows, highs, strict=False)
+    return {whole_rank(r): (a, b) for r, a, b in rows if not (is_missing(a) or is_missing(b))}
 
 
 def _from_frame(frame: Any) -> Curve:
@@ -97,7 +119,13 @@ def _from_frame(frame: Any) -> Curve:
         if column in names and len(frame):
             labels[column] = str(frame[column].iloc[0])
     if "accuracy" in names:
-        return Curve(tuple(frame["rank"]), tuple(frame["accuracy"]), **labels)
+        known = frame[~frame["accuracy"].map(is_missing)]
+        labels["missing"] = dict.fromkeys(
+            map(whole_rank, frame.drop(known.index)["rank"]), "empty in the table"
+        )
+        ends = (known[name] if name in names else None for name in ("low", "high"))
+        labels["intervals"] = _intervals(known["rank"], *ends)
+        return Curve(tuple(known["rank"]), tuple(known["accuracy"]), **labels)
     if {"doc_id", "score"} <= set(names):
         return _from_long(frame, labels)
     raise CurveError(

@@ -52,6 +52,8 @@ class Curve:
         baseline: Accuracy of the base (rank 0), a fraction; never part of AURAC.
         missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
         sizes: ``rank -> bytes`` of the adapter truncated there.
+        intervals: ``rank -> (low, high)``, 95 % intervals that came with accuracies without
+            documents.
         seconds: ``rank -> wall seconds for a document`` as measured there.
         role: "default", "published" (as the method is published, where that is not the default) or
             "extra".
@@ -76,6 +78,7 @@ class Curve:
     baseline: float | None = None
     missing: Mapping[int, str] = field(default_factory=dict)
     sizes: Mapping[int, int] = field(default_factory=dict)
+    intervals: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     seconds: Mapping[int, float] = field(default_factory=dict)
     role: str | None = None
 
@@ -98,10 +101,24 @@ class Curve:
             self._set(baseline=float(fractions([self.baseline], "baseline")[0]))
         self._set(missing=MappingProxyType({int(r): str(w) for r, w in self.missing.items()}))
         self._set(sizes=MappingProxyType({int(r): int(b) for r, b in self.sizes.items()}))
+        self._set(intervals=MappingProxyType(self._checked_intervals()))
         self._set(seconds=MappingProxyType({int(r): float(s) for r, s in self.seconds.items()}))
         if self.outcomes is not None:
             self._set_outcomes(self.outcomes, order)
         self._check_documents()
+
+    def _checked_intervals(self) -> dict[int, tuple[float, float]]:
+        known = dict(zip(self.ranks, self.accuracy, strict=True))
+        result = {}
+        for rank, (low, high) in self.intervals.items():
+            low, high = fractions([low, high], "ends of intervals")  # noqa: PLW2901
+            if rank in known and not low - 1e-9 <= known[rank] <= high + 1e-9:
+                raise CurveError(
+                    f"accuracy {known[rank]:.6g} at rank {rank} outside of its interval "
+                    f"{low:.6g} to {high:.6g}"
+                )
+            result[int(rank)] = (float(low), float(high))
+        return result
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -229,6 +246,7 @@ class Curve:
             accuracy=tuple(self.accuracy[i] for i in rows),
             outcomes=None if self.outcomes is None else self.outcomes[rows],
             missing={},
+            intervals={r: ends for r, ends in self.intervals.items() if r in wanted},
         )
 
     def in_order(self, places: NDArray[np.intp]) -> Curve:

@@ -57,7 +57,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
     @classmethod
     def of(cls, record: CurveRecord, **more: Any) -> CurveRow:
         """The row of a record."""
-        given = msgspec.structs.asdict(record)
+        fields = msgspec.structs.asdict(record)
         missing = dict(record.missing)
         known = []
         for at, (rank, value) in enumerate(zip(record.ranks, record.accuracy, strict=True)):
@@ -67,10 +67,10 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
                 missing.setdefault(rank, "no accuracy was stored")
         known.sort(key=lambda at: record.ranks[at])
         for name in _BY_RANK:
-            column = given[name] or [None] * len(record.ranks)
-            given[name] = tuple(column[at] for at in known)
+            column = fields[name] or [None] * len(record.ranks)
+            fields[name] = tuple(column[at] for at in known)
         ranks = tuple(record.ranks[at] for at in known)
-        return cls(**{**given, "ranks": ranks, "missing": missing, "record": record, **more})
+        return cls(**{**fields, "ranks": ranks, "missing": missing, "record": record, **more})
 
     @property
     def seeds(self) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aurac.report.build import command_line
+from aurac.curves.display import count, interval, percent, points, size
 from aurac.report.comparisons import rank_tests
 from aurac.report.escape import markdown, markdown_fence, one_line
 from aurac.report.model import ALPHA
 from aurac.report.render import markdown_table
 from aurac.report.text import area_sentence, rank_sentence
-from aurac.report.units import count, interval, percent, points, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +84,7 @@ def _front_matter(
         library_name="peft",
         model_name=one_line(adapter.name),
         tags=["lora", *([one_line(adapter.method)] if named else []), "aurac"],
-        eval_results=[found for curve in curves for found in _results(run, curve, brief=brief)],
+        eval_results=[one for curve in curves for one in _results(run, curve, brief=brief)],
     )
     content = dict(data.to_dict())  # type: ignore[no-untyped-call]
     writer = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the fast one where it was built
@@ -206,7 +205,7 @@ def _measured(run: Run, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> l
     }
     parts = [_list([*lines, *(f"{name}: {value}" for name, value in facts.items() if value)])]
     if first.command:
-        parts.append(markdown_fence(command_line(first.command), 2000, "sh"))
+        parts.append(markdown_fence(first.command, 2000, "sh"))
     parts.append(
         "Intervals are over documents and conditional on this checkpoint: they do not say how "
         "another training run would have done."

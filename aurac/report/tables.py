@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aurac.report.content import Cell, Column, Table
+from aurac.curves.display import count, interval, percent, points, seconds, signed, size
+from aurac.report.content import NONE, Cell, Column, Table
 from aurac.report.model import ordered
-from aurac.report.units import (
-    NONE,
-    count,
-    interval,
-    p_value,
-    percent,
-    points,
-    seconds,
-    signed,
-    size,
-)
+from aurac.stats.sentences import show_p
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -50,6 +41,12 @@ def number(value: int | None) -> Cell:
 def estimate(value: Interval | Difference | None, *, best: bool = False) -> Cell:
     """A fraction with its interval."""
     return Cell(interval(value), value.value if value else None, best)
+
+
+def p_value(pair: Difference | None) -> Cell:
+    """The adjusted p value of a difference."""
+    p = pair.adjusted if pair else None
+    return Cell(NONE if p is None else show_p(p).removeprefix("= "), p)
 
 
 def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], name: str) -> Table:
@@ -254,7 +251,7 @@ def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table
             Cell(pair.first.label),
             Cell(pair.second.label),
             estimate(pair),
-            Cell(p_value(pair.adjusted), pair.adjusted),
+            p_value(pair),
             share(pair.detectable),
             number(pair.n_docs),
             Cell("significant" if pair.significant else "not significant"),
@@ -278,15 +275,7 @@ def loss_table(
     note: str,
     name: str,
 ) -> Table:
-    """What each smaller rank loses against the highest one, and which ranks are non-inferior.
-
-    Args:
-        task: Opens the caption.
-        tested: Curves with their non-inferiority tests.
-        joint: Id of a curve → rank → upper bound on the loss, all of them together.
-        note: Whose margin it is.
-        name: Of the table.
-    """
+    """What each smaller rank loses against the highest one, and which ranks are non-inferior."""
     ranks = sorted({one.rank for _, test in tested for one in test.tests})
     rows = []
     for curve, test in tested:
@@ -327,7 +316,7 @@ def basis_table(task: str, pairs: Sequence[BasisPair], name: str) -> Table:
                 estimate(pair.prefix.log2),
                 estimate(pair.svd.log2),
                 estimate(gap),
-                Cell(p_value(gap.adjusted if gap else None), gap.adjusted if gap else None),
+                p_value(gap),
                 share(gap.detectable if gap else None),
                 Cell(result),
             )
@@ -381,12 +370,8 @@ def listing(
 ) -> Table:
     """What is known about each item: a column for each of a few items, else a row for each.
 
-    Args:
-        name: Of the table.
-        caption: Of the table.
-        keys: Title to key of an item; the first one names the item. Keys that no item has are
-            left out.
-        items: Records of `results.json` as mappings.
+    `keys` are titles and the fields behind them; the first names the item, and those that no item
+    has are left out.
     """
     used = {title: key for title, key in keys.items() if any(known(i.get(key)) for i in items)}
     titles = list(used)

@@ -31,7 +31,6 @@ from aurac.runs.log import Profile, RunLog
 from aurac.runs.plan import PlannedCell, Variant, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress
 from aurac.runs.results import (
-    Comparison,
     Point,
     TaskCells,
     adapter_record,
@@ -39,6 +38,7 @@ from aurac.runs.results import (
     engine_totals,
     task_record,
 )
+from aurac.runs.run import Run
 from aurac.runs.runner import RunContext
 from aurac.runs.schema import (
     REPORT_FILE,
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from aurac.runs.settings import Execution
     from aurac.tasks.task import BuiltTask
 
-__all__ = ["Comparison", "common_base", "compare", "load_adapters", "run"]
+__all__ = ["Run", "common_base", "compare", "load_adapters", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def compare(
     progress: bool = False,
     command: str | None = None,
     **options: Any,
-) -> Comparison:
+) -> Run:
     """Evaluate adapters at every rank on tasks and write curves, AURAC and a report.
 
     Args:
@@ -111,8 +111,8 @@ def run(
     progress: bool = False,
     command: str | None = None,
     begin: Callable[[Session], Session] = lambda session: session,
-    kind: type[Run] | None = None,
-) -> Comparison:
+    kind: type[Sweep] | None = None,
+) -> Run:
     """As `compare`, for a request that is one object.
 
     Args:
@@ -139,7 +139,7 @@ def run(
                 session.base()
         folder = open_run_folder(out, request.tasks, identity, command)
         witness = Witness(request, session.outline.path, started)
-        work = (kind or Run)(
+        work = (kind or Sweep)(
             session, execution, executor, folder, interrupts, profile, progress=progress
         )
         done = work.whole(command, started)
@@ -148,7 +148,7 @@ def run(
         return done
 
 
-class Run:
+class Sweep:
     """One process's part in the run of a folder."""
 
     def __init__(
@@ -167,7 +167,7 @@ class Run:
         self.interrupts, self.profile, self.progress = interrupts, profile, progress
         self.store, self.log = CellStore(folder), RunLog(folder)
 
-    def whole(self, command: str | None, started: float) -> Comparison:
+    def whole(self, command: str | None, started: float) -> Run:
         """Compute what is missing, gather, write."""
         try:
             with self.log, Locks(self.folder) as locks:
@@ -190,7 +190,7 @@ class Run:
 
     def _computed(
         self, cells: list[PlannedCell], locks: Locks, command: str | None, started: float
-    ) -> Comparison:
+    ) -> Run:
         wanted = shard_of(cells, *self.execution.shard) if self.execution.shard else cells
         for _ in range(_MOST_REPAIRS):
             self._compute(wanted, locks)
@@ -224,11 +224,11 @@ class Run:
             if todo:
                 self.executor.run(self.session, todo, context)
 
-    def _shard(self, wanted: list[PlannedCell]) -> Comparison:
+    def _shard(self, wanted: list[PlannedCell]) -> Run:
         records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
         failures = [failed_cell(cell, record.reason) for cell, record in records if record]
         results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
-        return Comparison(self.folder, results, (), len(wanted), shard=self.execution.shard)
+        return Run(self.folder, results, (), len(wanted), shard=self.execution.shard)
 
     def _written(
         self,
@@ -237,7 +237,7 @@ class Run:
         cells: int,
         command: str | None,
         started: float,
-    ) -> Comparison:
+    ) -> Run:
         """Results and report, by one process at a time."""
         session = self.session
         request = session.request()
@@ -260,7 +260,7 @@ class Run:
 
             with self.profile.spent("report"):
                 files = tuple(write_report(place))
-            return Comparison(place, results, files, cells, besides=_besides(self.folder, besides))
+            return Run(place, results, files, cells, besides=_besides(self.folder, besides))
 
 
 @contextlib.contextmanager

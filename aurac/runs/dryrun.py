@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import constants
+
 from aurac.errors import AuracError, TaskError, UsageError
 from aurac.models.base import LoadedBase, resolve_base
 from aurac.models.device import pick_device, pick_dtype
@@ -246,8 +248,6 @@ def _download_of(base: str) -> str | None:
 
 
 def _offline() -> bool:
-    from huggingface_hub import constants
-
     return bool(constants.HF_HUB_OFFLINE)
 
 

@@ -16,6 +16,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psutil
+import torch
+
 from aurac.files import sha256_json, write_json
 from aurac.models import cache_root
 from aurac.models.device import machine, versions
@@ -124,8 +127,6 @@ def remember(base: LoadedBase, profile: Profile) -> None:
 
 def process_age() -> float:
     """Seconds since this process began."""
-    import psutil
-
     began: float = psutil.Process(os.getpid()).create_time()
     return max(0.0, time.time() - began)
 
@@ -143,8 +144,6 @@ def weight_bytes(parameters: int, dtype: str) -> int:
 
 
 def _flops_per_second(width: int, dtype: str) -> float:
-    import torch
-
     kind = getattr(torch, dtype)
     rows, weight = torch.ones(_PROBE_ROWS, width, dtype=kind), torch.ones(width, width, dtype=kind)
     torch.mm(rows, weight)  # the first call sets up

@@ -9,7 +9,11 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from aurac.adapters import attach, prepare
+from aurac.engine.counts import watched
+from aurac.engine.running import cached_tokens, pass_tokens
 from aurac.errors import AuracError
 from aurac.models.device import no_memory
 from aurac.runs.log import Profile, RunLog
@@ -20,7 +24,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from aurac.adapters import Adapter
     from aurac.engine import EngineOptions
     from aurac.models.base import LoadedBase
     from aurac.runs.plan import PlannedCell, Variant
@@ -65,7 +68,7 @@ class Evaluator:
         self._notes: list[str] = []
         self._prepared: dict[tuple[str, str], Any] = {}
         self._attached = contextlib.ExitStack()
-        self._attached_now: tuple[Variant | None, Adapter | None] = None, None
+        self._key: tuple[str, str] | None = None  # of what is attached: variant and adapter
         self._live: Any = None
 
     def __enter__(self) -> Self:
@@ -73,7 +76,7 @@ class Evaluator:
 
     def __exit__(self, *_: object) -> None:
         self._attached.close()
-        self._attached_now, self._live = (None, None), None
+        self._key = self._live = None
 
     def base(self) -> LoadedBase:
         """The base in memory.
@@ -126,19 +129,18 @@ class Evaluator:
 
     def _set(self, variant: Variant | None, rank: int, base: LoadedBase) -> None:
         """Attach a variant (None: the base alone) unless it is, and set its rank."""
-        member = None if variant is None else variant.member(rank)
-        if (variant, member) != self._attached_now:
+        if variant is None:
             self.__exit__()
-            self._attached_now = variant, member
-        if variant is None or member is None:
             return
-        if self._live is None:
-            key = variant.label, member.sha256
+        member = variant.member(rank)
+        key = variant.label, member.sha256
+        if key != self._key:
+            self.__exit__()
             if key not in self._prepared:  # a variant comes back at every level
                 rescale, factors = variant.rescale_at(rank), variant.fit_factors
                 self._prepared[key] = prepare(member, variant.basis, rescale, fit_factors=factors)
-            prepared = self._prepared[key]
-            self._live = self._attached.enter_context(attach(base.model, prepared))
+            live = attach(base.model, self._prepared[key])
+            self._key, self._live = key, self._attached.enter_context(live)
         self._live.set_rank(rank)
 
     def _block(
@@ -148,8 +150,6 @@ class Evaluator:
         places: Sequence[int],
         on_requests: Callable[[int], None],
     ) -> Block:
-        from aurac.engine.counts import watched
-
         began, options = time.perf_counter(), self._options
         with watched(self.base().model, self._before_pass, wait=self._wait) as watch:
             outcome = evaluation.block(places, on_requests)
@@ -174,8 +174,6 @@ class Evaluator:
         )
 
     def _take_smaller(self, cell: PlannedCell, smaller: EngineOptions) -> None:
-        import torch
-
         note = (
             f"out of memory: from here on at most {smaller.batch_tokens} tokens and "
             f"{smaller.batch_size} sequences in a pass"
@@ -206,8 +204,6 @@ class Counter:
 
 def halved(options: EngineOptions, model: Any) -> EngineOptions | None:
     """Half of every budget; None where they are as small as they may be."""
-    from aurac.engine.running import cached_tokens, pass_tokens
-
     tokens = options.batch_tokens or pass_tokens(model)
     sequences = options.batch_size or _MOST_SEQUENCES
     cached = options.cache_tokens or cached_tokens(model)

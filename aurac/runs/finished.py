@@ -23,7 +23,7 @@ from aurac.models import cache_root
 from aurac.models.device import machine, versions
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.log import LOGS
-from aurac.runs.results import Comparison
+from aurac.runs.run import Run
 from aurac.runs.schema import ENGINE_VERSION, RESULTS_FILE, Results
 from aurac.runs.settings import NamedCheckpoint, separated, to_plain
 from aurac.tasks import BUNDLED
@@ -125,7 +125,7 @@ class Request:
         )
 
 
-def recall(request: Request) -> Comparison | None:
+def recall(request: Request) -> Run | None:
     """The finished run of a request; None where that is not certain."""
     try:
         if not request.comparable:
@@ -137,7 +137,7 @@ def recall(request: Request) -> Comparison | None:
         if request.inputs(Path(known["base"])) != known["inputs"]:
             return None
         files = tuple(map(Path, known["files"]))
-        return Comparison(folder, Results.read(folder), files, int(known["cells"]))
+        return Run(folder, Results.read(folder), files, int(known["cells"]))
     except (OSError, ValueError, KeyError, TypeError, RunFolderError) as error:
         logger.debug("no finished run is known (%s)", error)
         return None
@@ -162,7 +162,7 @@ class Witness:
         except (OSError, ValueError) as error:
             logger.debug("the inputs cannot be compared later (%s)", error)
 
-    def keep(self, done: Comparison) -> None:
+    def keep(self, done: Run) -> None:
         """Remember a finished run; a cache that cannot be written costs time only."""
         if self._inputs is None or done.besides or done.shard or done.results.sequential:
             return

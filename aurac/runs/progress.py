@@ -6,7 +6,6 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from aurac.curves.display import percent
 from aurac.terminal.console import drawn, stderr_console
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ class SweepProgress(NoProgress):
         """In percent, of the metric that is integrated."""
         stored = self._store.read(cell.identity.key, cell.documents)
         column = stored.metrics.get(cell.task.metric) if stored and not stored.missing else None
-        return percent(sum(column) / len(column)) if column else _FAILED
+        return f"{100 * sum(column) / len(column):.1f}" if column else _FAILED
 
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -10,7 +10,6 @@ import numpy as np
 
 from aurac.curves.area import AXES, quadrature_weights
 from aurac.curves.curve import Curve
-from aurac.curves.display import percent, picture, table, text
 from aurac.runs.schema import (
     AdapterRecord,
     Area,
@@ -30,65 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.runs.plan import Variant
-    from aurac.runs.schema import EngineCounts, FailedCell, Results
+    from aurac.runs.schema import EngineCounts
     from aurac.stats.mean import Estimate
     from aurac.tasks.task import BuiltTask
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A comparison: the folder of its results, the content of `results.json`, the files written.
-
-    Attributes:
-        folder: The run folder; where that holds more than was asked for, a folder in it.
-        results: Of a shard: nothing but its failures.
-        files: What was written.
-        cells: How many cells were planned; of a shard, in its share.
-        shard: (number, of) where only that share was computed.
-        besides: What else the run folder holds, in words; empty where there is nothing else.
-    """
-
-    folder: Path
-    results: Results
-    files: tuple[Path, ...]
-    cells: int
-    shard: tuple[int, int] | None = None
-    besides: str = ""
-
-    @property
-    def failures(self) -> list[FailedCell]:
-        """Cells that could not be evaluated; the command line exits with 3 if there are any."""
-        return self.results.failures
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return results_html(self.results, self.folder)
-
-
-def results_html(results: Results, folder: object) -> str:
-    """The content of a `results.json`: for each task a picture and the AURAC of every curve."""
-    parts = []
-    for task in dict.fromkeys(curve.task for curve in results.curves):
-        own = [curve for curve in results.curves if curve.task == task]
-        own.sort(key=lambda curve: -(curve.score.log2.value if curve.score else -1.0))
-        points = [(curve.id, curve.ranks, curve.accuracy) for curve in own]
-        parts.append(f"<p><strong>{text(task)}</strong> · {text(own[0].metric)}</p>")
-        parts.append(picture(points, own[0].baseline))
-        parts.append(
-            table(["curve", "AURAC, log2 (%)", "95 % interval", "documents"], map(_result_row, own))
-        )
-    failed = len(results.failures)
-    lost = f" · {failed} cells failed" if failed else ""
-    return f"<div>{''.join(parts)}<p>{text(folder)}{lost}</p></div>"
-
-
-def _result_row(curve: CurveRecord) -> list[object]:
-    name = f"{curve.id}{' (published inference)' if curve.role == 'published' else ''}"
-    if not curve.score:
-        return [name, "–", curve.score_reason or "–", curve.n_docs]
-    area = curve.score.log2
-    between = "–" if area.low is None else f"{percent(area.low)} to {percent(area.high)}"
-    return [name, percent(area.value), between, curve.n_docs]
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Logged(msgspec.Struct, frozen=True, kw_only=True):
-    """What lm-eval's sample logs hold beyond scores and answers, see `aurac.tasks.record.Log`."""
+    """What lm-eval's sample logs hold beyond scores and answers; see `aurac.tasks.metrics`."""
 
     greedy: list[list[bool]] | None = None
     filtered: dict[str, list[Any] | None] = {}

@@ -18,7 +18,7 @@ import numpy as np
 from aurac.curves.area import quadrature_weights
 from aurac.errors import UsageError
 from aurac.report.escape import one_line
-from aurac.runs.compare import Run, StoredPoints, gathered, run
+from aurac.runs.compare import StoredPoints, Sweep, gathered, run
 from aurac.runs.folder import open_run_folder
 from aurac.runs.plan import plan
 from aurac.runs.results import TaskCells
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from aurac.runs.finished import Request
     from aurac.runs.lock import Locks
     from aurac.runs.plan import PlannedCell, Variant
-    from aurac.runs.results import Comparison
+    from aurac.runs.run import Run
     from aurac.stats.sequential import Decision, Design
     from aurac.tasks.task import BuiltTask
 
@@ -46,7 +46,7 @@ _MOST_REPAIRS = 3
 
 def run_until(
     request: Request, until: Until, *, progress: bool = False, command: str | None = None
-) -> Comparison:
+) -> Run:
     """As `aurac.runs.compare.run`, until the question is answered or the budget ends.
 
     Raises:
@@ -91,7 +91,7 @@ def _check(request: Request, until: Until) -> None:
         )
 
 
-class SequentialRun(Run):
+class SequentialRun(Sweep):
     """A run that goes on look by look."""
 
     until: Until
@@ -102,7 +102,7 @@ class SequentialRun(Run):
         locks: Locks,
         command: str | None,
         started: float,
-    ) -> Comparison:
+    ) -> Run:
         first = self.session
         if not isinstance(first, Part) or first.whole is None:
             raise TypeError("a sequential run begins with a part of its session")

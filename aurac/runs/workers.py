@@ -20,6 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
+
 from aurac.errors import AuracError
 from aurac.models.device import share_cores
 from aurac.runs.interrupts import EXIT_INTERRUPTED, Interrupts
@@ -136,8 +138,6 @@ def worker_devices(device: str, workers: int | None) -> list[str]:
 
     Without a number there is one worker for each CUDA device, or one in all.
     """
-    import torch
-
     if device != "cuda":
         return [device] * (workers or 1)
     devices = max(1, torch.cuda.device_count())
@@ -147,8 +147,6 @@ def worker_devices(device: str, workers: int | None) -> list[str]:
 @contextlib.contextmanager
 def _divided_threads(workers: int) -> Iterator[int]:
     """This process's threads divided among the workers."""
-    import torch
-
     before = torch.get_num_threads()
     share = max(1, before // workers)
     torch.set_num_threads(share)

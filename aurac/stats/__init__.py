@@ -49,49 +49,17 @@ __all__ = [
 ]
 
 _MODULES = {
-    "intervals": ("interval",),
-    "margins": (
-        "MarginTest",
-        "margin_test",
-    ),
-    "multiplicity": (
-        "Best",
-        "best",
-        "holm",
-    ),
-    "noninferiority": (
-        "NonInferiorRank",
-        "RankTest",
-        "non_inferior_rank",
-    ),
-    "paired": (
-        "Difference",
-        "detectable",
-        "difference",
-        "paired_curves",
-    ),
-    "power": (
-        "Plan",
-        "plan",
-    ),
-    "score": (
-        "Bands",
-        "bands",
-    ),
-    "seeds": (
-        "Components",
-        "aggregate",
-        "components",
-        "over_seeds",
-        "task_weights",
-    ),
-    "spread": (
-        "Spread",
-        "spread_of_flips",
-        "spread_of_pilot",
-    ),
+    "intervals": "interval",
+    "margins": "MarginTest margin_test",
+    "multiplicity": "Best best holm",
+    "noninferiority": "NonInferiorRank RankTest non_inferior_rank",
+    "paired": "Difference detectable difference paired_curves",
+    "power": "Plan plan",
+    "score": "Bands bands",
+    "seeds": "Components aggregate components over_seeds task_weights",
+    "spread": "Spread spread_of_flips spread_of_pilot",
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:

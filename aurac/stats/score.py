@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
     from aurac.stats.mean import Layout
 
 
-RECORDED_LEVEL = 0.95  # of the intervals in results.json
+RECORDED_LEVEL = 0.95  # of the intervals in results.json, and of those that come with accuracies
+OF_POINTS = "weighted mean of the ranks' own intervals, wide enough for any correlation of ranks"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Score:
     """AURAC of one curve on both axes, with what is needed to read it.
 
@@ -74,6 +76,13 @@ class Score:
         """AURAC on the headline axis, a fraction."""
         return self.estimate.value
 
+    def __repr__(self) -> str:
+        area = self.estimate
+        ends = "" if area.low is None else f" [{area.low:.4f}, {area.high:.4f}]"
+        ranks = ", ".join(map(str, self.ranks))
+        documents = "" if self.n_docs is None else f", {self.n_docs} documents"
+        return f"Score({self.value:.4f}{ends} on the {self.axis} axis, ranks {ranks}{documents})"
+
     def __float__(self) -> float:
         return self.value
 
@@ -86,28 +95,46 @@ class Score:
         return {"log2": self.log2.to_dict(), "linear": self.linear.to_dict(), "mean": self.mean}
 
 
-def score(curve: Any, axis: str = "log2", level: float = 0.95) -> Score:
+def score(
+    curve: Any,
+    axis: str = "log2",
+    level: float = 0.95,
+    *,
+    adapter: str | None = None,
+    task: str | None = None,
+) -> Score:
     """The area under a rank-accuracy curve (AURAC), with an interval where documents are known.
 
     For ranks ``r_1 < … < r_K`` with accuracies ``y_k`` in [0, 1] and x = log2 r or r,
     ``AURAC = Σ_k (x_{k+1} - x_k)(y_k + y_{k+1}) / 2 / (x_K - x_1)``. With per-document outcomes the
     interval is that of the documents' own areas, which carry the correlation between ranks
-    (`aurac.mean_interval`: Student's t, near 0 and 1 wider). A row of ``results.json`` keeps the
-    95 % interval that it holds. Rank 0, the base, is no part.
+    (Student's t, near 0 and 1 wider). A row of ``results.json`` keeps the 95 % interval that it
+    holds. Where only the ranks' own 95 % intervals are known, their weighted mean is the interval:
+    the standard error of a sum is at most the sum of the standard errors. Rank 0, the base, is no
+    part.
 
     Args:
-        curve: A `Curve`, a mapping ``rank -> accuracy`` or ``rank -> per-document scores``, a
-            pandas Series (index: ranks), a DataFrame (columns ``rank, accuracy`` or ``rank,
-            doc_id, score``), or a row of ``results.json``.
+        curve: A `Curve`, a mapping ``rank -> accuracy`` or ``rank -> per-document scores``,
+            ``(ranks, accuracies)``, a pandas Series (index: ranks), a DataFrame (columns ``rank,
+            accuracy``, optional ``low, high``; or ``rank, doc_id, score``), a row of
+            ``results.json``, or the path of a run, a table or sample logs.
         axis: The headline, "log2" or "linear"; both are computed.
         level: Coverage of the intervals.
+        adapter: Of the curves of a path, the one of this adapter, in its default truncation.
+        task: Of the curves of a path, the one on this task.
 
     Raises:
         CurveError: Fewer than two ranks, a duplicate or invalid rank, a missing rank, a number
-            that is not finite or outside [0, 1], ragged or unequal documents.
+            that is not finite or outside [0, 1], ragged or unequal documents; or a path with
+            several curves of which none was chosen.
+        DataError, RunFolderError: A path that cannot be read.
     """
     headline = check_axis(axis)
     check_level(level)
+    if isinstance(curve, (str, Path)):
+        curve = _curve_of(Path(curve).expanduser(), adapter, task)
+    elif hasattr(curve, "score_method") and hasattr(curve, "to_dict"):  # a record of results.json
+        curve = curve.to_dict()
     points = as_curve(curve)
     if points.missing:
         rank, reason = next(iter(points.missing.items()))
@@ -132,10 +159,34 @@ def score(curve: Any, axis: str = "log2", level: float = 0.95) -> Score:
     )
 
 
+def _curve_of(path: Path, adapter: str | None, task: str | None) -> Curve:
+    """The one curve at a path that was chosen."""
+    from aurac.readers import read_curves
+
+    default: dict[tuple[str | None, str | None], Curve] = {}
+    for curve in read_curves(path).curves:  # an adapter's default truncation comes first
+        default.setdefault((curve.adapter, curve.task), curve)
+    names = {"adapter": adapter, "task": task}
+    wanted = {k: name for k, name in names.items() if name is not None}
+    chosen = [c for c in default.values() if all(getattr(c, k) == v for k, v in wanted.items())]
+    if len(chosen) == 1:
+        return chosen[0]
+    known = ", ".join(f"{name} on {task}" for name, task in default)
+    raise CurveError(
+        f"{path} with {len(chosen)} curves of {', '.join(wanted.values()) or 'any adapter'}",
+        expected=f"one of {known}",
+        fix="name adapter= and task=, or take all of a run: aurac.load_run(path).scores",
+    )
+
+
 def _estimate(curve: Curve, axis: Axis, weights: NDArray[np.float64], level: float) -> Estimate:
     if curve.outcomes is None:
         value = float(weights @ np.asarray(curve.accuracy))
-        return Estimate(value, None, None, None, NO_DOCUMENTS, level)
+        known = all(rank in curve.intervals for rank in curve.ranks)
+        if not known or abs(level - RECORDED_LEVEL) > 1e-9:
+            return Estimate(value, None, None, None, NO_DOCUMENTS, level)
+        low, high = weights @ np.array([curve.intervals[rank] for rank in curve.ranks])
+        return Estimate(value, None, float(low), float(high), OF_POINTS, level)
     return mean_interval(document_areas(curve, axis), layout_of(curve), level)
 
 

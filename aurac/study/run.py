@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from aurac.runs.results import Comparison
+    from aurac.runs.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +237,7 @@ class _Runner:
 
     def compare(
         self, task: str, wanted: Sequence[Training], kind: str, documents: Documents
-    ) -> Comparison:
+    ) -> Run:
         """Evaluate the adapters of one task; cells that are there are not computed again."""
         study, plan = self.study, self.study.tasks[task]
         groups: dict[str, list[str]] = {}

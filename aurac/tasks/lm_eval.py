@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -291,16 +292,12 @@ class _Builder:
         return str(said) if said is not None else None
 
     def _pooled(self, group: Any, members: list[BuiltTask]) -> BuiltTask:
-        leaves = [leaf for member in members for leaf in member.leaves]
+        named = {"name": group.name, "version": str(group.version)}
+        pooled = BuiltTask.of_group(members, metric="", **named, **self._common())
         usable = {
-            key: all(leaf.integrable[key] for leaf in leaves)
-            for key in leaves[0].integrable
-            if all(key in leaf.integrable for leaf in leaves)
+            key: all(leaf.integrable[key] for leaf in pooled.leaves) for key in pooled.metrics
         }
-        metric = self._metric(group.name, None, usable)
-        return BuiltTask.of_group(
-            group.name, str(group.version), members, metric=metric, **self._common()
-        )
+        return replace(pooled, metric=self._metric(group.name, None, usable))
 
     def _common(self) -> dict[str, Any]:
         return {

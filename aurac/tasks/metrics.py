@@ -22,7 +22,7 @@ import numpy as np
 from aurac.errors import AuracError, CellError, TaskError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy import float64
     from numpy.typing import NDArray
@@ -149,72 +149,6 @@ def _listed(keys: Iterable[str]) -> str:
     return ", ".join(sorted(keys)) or "no metric"
 
 
-class Log:
-    """Gathers, while a task is judged, what only lm-eval's own logs would have kept.
-
-    The result holds `greedy` (n lists of booleans, whether each choice was what greedy decoding
-    gives; None for generated text), `filtered` (filter → n entries, one list of filtered answers
-    for each document; None in the place of the n where the filter takes each request's first
-    answer as it is) and `other` (``metric,filter`` → n values of the metrics that are no numbers
-    for a document).
-    """
-
-    def __init__(self) -> None:
-        self._greedy: list[Any] = []
-        self._filtered: dict[str, list[Any]] = {}
-        self._changed: set[str] = set()
-        self._other: dict[str, list[Any]] = {}
-
-    def filtered(self, chain: str, results: Sequence[Any], instances: Sequence[Any]) -> None:
-        """One document's answers after a filter."""
-        self._filtered.setdefault(chain, []).append([plain(result) for result in results])
-        if any(r is not i.resps[0] and r != i.resps[0] for r, i in zip(results, instances)):  # noqa: B905
-            self._changed.add(chain)
-
-    def judged(self, columns: Mapping[str, Sequence[Any]], numbers: Mapping[str, Any]) -> None:
-        """The metrics of all documents; those in `numbers` are kept elsewhere."""
-        for key, column in columns.items():
-            if key not in numbers:
-                self._other[key] = [plain(value) for value in column]
-
-    def answered(self, answers: Sequence[Sequence[Any]], kind: str) -> None:
-        """One document's answers as the model gave them."""
-        if kind == "loglikelihood":
-            self._greedy.append([bool(responses[0][1]) for responses in answers])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return {
-            "greedy": self._greedy or None,
-            "filtered": {
-                chain: rows if chain in self._changed else None
-                for chain, rows in self._filtered.items()
-            },
-            "other": self._other,
-        }
-
-
-def aggregated(
-    columns: Mapping[str, Sequence[Any]], aggregation: Mapping[str, Callable[..., Any]]
-) -> dict[str, float]:
-    """Values over all documents, by lm-eval's own functions, where they are not plain means.
-
-    Args:
-        columns: ``metric,filter`` → n values.
-        aggregation: Metric → lm-eval's function for it.
-    """
-    values = {}
-    for key, column in columns.items():
-        try:
-            value = float(aggregation[key.rpartition(",")[0]](list(column)))
-        except Exception:  # noqa: BLE001, S112 - any task's own code; the value is only left out
-            continue
-        numeric = all(isinstance(entry, (int, float)) for entry in column)
-        if np.isfinite(value) and not (numeric and abs(value - float(np.mean(column))) < 1e-12):
-            values[key] = value
-    return values
-
-
 def plain(value: Any) -> Any:
     """As lm-eval's own JSON has it: numpy's numbers as numbers, the unknown as text."""
     if isinstance(value, (str, bool, int)) or value is None:
@@ -239,7 +173,11 @@ class Outcome:
             a number for each document.
         responses: n entries: the generated text (a list of texts where the task asks for several),
             or the list of the choices' log-likelihoods.
-        logged: What lm-eval's sample logs hold beyond these, see `aurac.tasks.metrics.Log`.
+        logged: What lm-eval's sample logs hold beyond these: ``greedy`` (n lists of booleans,
+            whether each choice was what greedy decoding gives; None for generated text),
+            ``filtered`` (filter to n lists of filtered answers; None in the place of the n where
+            the filter takes each request's first answer as it is) and ``other``
+            (``metric,filter`` to n values of the metrics that are no numbers for a document).
         engine: What it cost and how many decisions were near ties (``Record.to_dict``).
     """
 
@@ -298,13 +236,12 @@ class Leaf:
             CellError: lm-eval's filters or metrics fail on an answer.
         """
         instances = _instances(documents)
-        log = Log()
         try:
             for instance, responses in zip(instances, answers, strict=True):
                 instance.resps, instance.filtered_resps = list(responses), {}
             for ensemble in self.task._filters:
                 ensemble.apply(instances)
-            scores = self._scores(documents, list(instances[0].filtered_resps), log)
+            columns, filtered = self._columns(documents)
         except AuracError:
             raise
         except Exception as error:
@@ -314,50 +251,53 @@ class Leaf:
         finally:
             for instance in instances:
                 instance.resps, instance.filtered_resps = [], {}
-        at = 0
-        kept: list[Any] = []
-        for document in documents:
-            part = answers[at : at + len(document.instances)]
-            log.answered(part, document.instances[0].request_type)
-            kept.append(_kept(document, part))
-            at += len(document.instances)
-        return Outcome(metrics=scores, responses=kept, logged=log.to_dict())
+        numbers = {key: c for key, c in columns.items() if all(map(_is_number, c))}
+        parts = list(_by_document(documents, answers))
+        chosen = instances[0].request_type == "loglikelihood"
+        return Outcome(
+            metrics={key: np.array([float(v) for v in c]) for key, c in numbers.items()},
+            responses=[_kept(*part) for part in parts],
+            logged={
+                "greedy": [[bool(r[0][1]) for r in part] for _, part in parts] if chosen else None,
+                "filtered": filtered,
+                "other": {
+                    key: [plain(v) for v in c] for key, c in columns.items() if key not in numbers
+                },
+            },
+        )
 
     def near_ties(
         self, documents: Sequence[Document], answers: Sequence[list[Any]], noise: float
     ) -> int:
         """Documents whose two likeliest choices lie within twice the rounding of one logit."""
-        at = count = 0
-        for document in documents:
-            size = len(document.instances)
-            part, at = answers[at : at + size], at + size
-            if size < 2 or document.instances[0].request_type != "loglikelihood":
-                continue
-            best, second = sorted((responses[0][0] for responses in part), reverse=True)[:2]
-            count += best - second <= 2 * noise
+        count = 0
+        for document, part in _by_document(documents, answers):
+            if len(part) > 1 and document.instances[0].request_type == "loglikelihood":
+                best, second = sorted((responses[0][0] for responses in part), reverse=True)[:2]
+                count += best - second <= 2 * noise
         return count
 
-    def _scores(
-        self, documents: Sequence[Document], filters: Iterable[str], log: Log
-    ) -> dict[str, NDArray[np.float64]]:
+    def _columns(
+        self, documents: Sequence[Document]
+    ) -> tuple[dict[str, list[Any]], dict[str, list[Any] | None]]:
+        """Every document's value by ``metric,filter``, and its answers by filter."""
         columns: dict[str, list[Any]] = {}
-        for chain_name in filters:
+        filtered: dict[str, list[Any] | None] = {}
+        for chain_name in documents[0].instances[0].filtered_resps:
+            rows, changed = [], False
             for index, document in enumerate(documents):
                 results = [instance.filtered_resps[chain_name] for instance in document.instances]
-                log.filtered(chain_name, results, document.instances)
+                rows.append([plain(result) for result in results])
+                first = [instance.resps[0] for instance in document.instances]
+                changed |= any(r is not f and r != f for r, f in zip(results, first, strict=True))
                 judged = self.task.process_results(document.content, results)
                 for name, value in judged.items():
                     column = columns.setdefault(f"{name},{chain_name}", [])
                     column += [None] * (index - len(column))
                     column.append(value)
-        whole = {k: column for k, column in columns.items() if len(column) == len(documents)}
-        numbers = {
-            key: np.array([float(value) for value in column])
-            for key, column in whole.items()
-            if all(map(_is_number, column))
-        }
-        log.judged(whole, numbers)
-        return numbers
+            filtered[chain_name] = rows if changed else None
+        whole = {key: c for key, c in columns.items() if len(c) == len(documents)}
+        return whole, filtered
 
     def aggregates(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, float]:
         """Values over all documents of the metrics that lm-eval does not aggregate by their mean.
@@ -365,11 +305,30 @@ class Leaf:
         Args:
             columns: ``name,filter`` to what every document contributed, numbers or not.
         """
-        return aggregated(columns, self.task.aggregation())
+        values, aggregation = {}, self.task.aggregation()
+        for key, column in columns.items():
+            try:
+                value = float(aggregation[key.rpartition(",")[0]](list(column)))
+            except Exception:  # noqa: BLE001, S112 - any task's own code; the value is only left out
+                continue
+            numeric = all(isinstance(entry, (int, float)) for entry in column)
+            if np.isfinite(value) and not (numeric and abs(value - float(np.mean(column))) < 1e-12):
+                values[key] = value
+        return values
 
 
 def _instances(documents: Sequence[Document]) -> list[Any]:
     return list(chain.from_iterable(document.instances for document in documents))
+
+
+def _by_document(
+    documents: Sequence[Document], answers: Sequence[list[Any]]
+) -> Iterator[tuple[Document, Sequence[list[Any]]]]:
+    """Each document with the answers to its requests."""
+    at = 0
+    for document in documents:
+        yield document, answers[at : at + len(document.instances)]
+        at += len(document.instances)
 
 
 def _is_number(value: Any) -> bool:

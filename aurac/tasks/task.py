@@ -53,20 +53,8 @@ class BuiltTask:
 
     Attributes:
         name: lm-eval's name of the task or group.
-        doc_ids: n identities of the documents: lm-eval's ``doc_id``, in a group ``leaf:doc_id``.
-        doc_hashes: n SHA-256 of the documents, those of lm-eval's samples.
-        documents_sha256: One hash of all documents and their order.
-        prompts_sha256: One hash of every request: contexts, continuations, generation settings.
-        metrics: The ``name,filter`` keys that the task declares.
-        metric: The one of them that is integrated.
-        higher_is_better: For each key of ``metrics``.
-        strata: For a group the n names of the leaves; None for a plain task.
-        cluster: The documents' field by which they are clustered; None where they are independent.
-        clusters: n labels of what documents share, inside the leaves; None as `cluster`.
-        num_fewshot: Examples in each prompt; None in a group whose leaves differ.
-        output_type: lm-eval's (``multiple_choice``, ``generate_until``, ...); ``mixed`` in a group
-            whose leaves differ.
-        version: lm-eval's version of the task.
+        version: lm-eval's version of it.
+        metric: The ``name,filter`` that is integrated.
         fewshot: ``stock`` (lm-eval's sampling) or ``fixed`` (one header for all documents).
         fewshot_seed: Of the sampling.
         chat_template: Whether prompts went through the tokenizer's chat template.
@@ -74,23 +62,17 @@ class BuiltTask:
         split: The split that was asked for; None where it is the one that lm-eval evaluates.
         prompting: See `TaskOptions.prompting`.
         lm_eval: Version of lm-eval that built the prompts.
+        leaves: lm-eval's tasks with their requests; of a group those of all members.
         group: The group that was asked for and brought this task along, if any.
         members: A group's leaves, in the order of its documents; they are evaluated, the group
             is their documents pooled.
+        cluster: The documents' field by which they are clustered; None where they are independent.
+        clusters: n labels of what documents share, inside the leaves; None as `cluster`.
     """
 
     name: str
-    doc_ids: tuple[str, ...]
-    doc_hashes: tuple[str, ...]
-    documents_sha256: str
-    prompts_sha256: str
-    metrics: tuple[str, ...]
-    metric: str
-    higher_is_better: Mapping[str, bool]
-    strata: tuple[str, ...] | None
-    num_fewshot: int | None
-    output_type: str
     version: str
+    metric: str
     fewshot: str
     fewshot_seed: int
     chat_template: bool
@@ -106,58 +88,23 @@ class BuiltTask:
     clusters: tuple[str, ...] | None = None
 
     @classmethod
-    def of_leaf(
-        cls, leaf: Leaf, *, metric: str, group: str | None, cluster: str | None, **common: Any
-    ) -> BuiltTask:
-        """A single task. ``common`` are the fields that all tasks of a build share."""
+    def of_leaf(cls, leaf: Leaf, *, cluster: str | None, **common: Any) -> BuiltTask:
+        """A single task; ``common`` are other fields."""
         contents = (document.content for document in leaf.documents)
-        doc_ids = tuple(str(document.doc_id) for document in leaf.documents)
-        doc_hashes = tuple(document.doc_hash for document in leaf.documents)
         return cls(
             name=leaf.name,
-            doc_ids=doc_ids,
-            doc_hashes=doc_hashes,
-            documents_sha256=documents_sha256(doc_ids, doc_hashes),
-            prompts_sha256=prompts_sha256(leaf.instances),
-            metrics=tuple(leaf.integrable),
-            metric=metric,
-            higher_is_better=leaf.higher_is_better,
-            strata=None,
-            num_fewshot=leaf.num_fewshot,
-            output_type=str(leaf.task.OUTPUT_TYPE),
             version=str(leaf.task.VERSION),
             leaves=(leaf,),
-            group=group,
             cluster=cluster,
             clusters=cluster_labels(leaf.name, contents, cluster) if cluster else None,
             **common,
         )
 
     @classmethod
-    def of_group(
-        cls, name: str, version: str, members: Sequence[BuiltTask], *, metric: str, **common: Any
-    ) -> BuiltTask:
-        """The documents of all ``members`` in their order, each leaf a stratum."""
-        leaves = tuple(chain.from_iterable(member.leaves for member in members))
-        doc_ids = tuple(f"{m.name}:{doc_id}" for m in members for doc_id in m.doc_ids)
-        doc_hashes = tuple(chain.from_iterable(member.doc_hashes for member in members))
-        keys = [key for key in members[0].metrics if all(key in m.metrics for m in members)]
-        shots = {member.num_fewshot for member in members}
-        kinds = {member.output_type for member in members}
+    def of_group(cls, members: Sequence[BuiltTask], **common: Any) -> BuiltTask:
+        """The documents of all ``members`` in their order; ``common`` are other fields."""
         return cls(
-            name=name,
-            doc_ids=doc_ids,
-            doc_hashes=doc_hashes,
-            documents_sha256=documents_sha256(doc_ids, doc_hashes),
-            prompts_sha256=prompts_sha256(i for leaf in leaves for i in leaf.instances),
-            metrics=tuple(keys),
-            metric=metric,
-            higher_is_better={key: members[0].higher_is_better[key] for key in keys},
-            strata=tuple(member.name for member in members for _ in member.doc_ids),
-            num_fewshot=shots.pop() if len(shots) == 1 else None,
-            output_type=kinds.pop() if len(kinds) == 1 else "mixed",
-            version=version,
-            leaves=leaves,
+            leaves=tuple(chain.from_iterable(member.leaves for member in members)),
             members=tuple(members),
             cluster=", ".join(dict.fromkeys(m.cluster for m in members if m.cluster)) or None,
             clusters=_clusters_of(members),
@@ -171,29 +118,67 @@ class BuiltTask:
             places: Of the documents. A group keeps the order within each of its members.
         """
         if self.members:
-            return self._of_members(places)
-        ids, hashes = ([column[p] for p in places] for column in (self.doc_ids, self.doc_hashes))
+            ends = list(accumulate(member.n_docs for member in self.members))
+            members = tuple(
+                member.only([place - start for place in places if start <= place < end])
+                for member, start, end in zip(self.members, [0, *ends[:-1]], ends, strict=True)
+            )
+            leaves = tuple(chain.from_iterable(member.leaves for member in members))
+            return replace(self, members=members, leaves=leaves, clusters=_clusters_of(members))
         leaf = replace(self.leaf, documents=tuple(self.leaf.documents[p] for p in places))
-        return replace(
-            self,
-            leaves=(leaf,),
-            doc_ids=tuple(ids),
-            doc_hashes=tuple(hashes),
-            documents_sha256=documents_sha256(ids, hashes),
-            prompts_sha256=prompts_sha256(leaf.instances),
-            clusters=None if self.clusters is None else tuple(self.clusters[p] for p in places),
-        )
+        clusters = None if self.clusters is None else tuple(self.clusters[p] for p in places)
+        return replace(self, leaves=(leaf,), clusters=clusters)
 
-    def _of_members(self, places: Sequence[int]) -> BuiltTask:
-        """`only`, of a group."""
-        ends = list(accumulate(member.n_docs for member in self.members))
-        members = tuple(
-            member.only([place - start for place in places if start <= place < end])
-            for member, start, end in zip(self.members, [0, *ends[:-1]], ends, strict=True)
-        )
-        same = ("fewshot", "fewshot_seed", "chat_template", "template_sha256", "split", "prompting")
-        common = {name: getattr(self, name) for name in (*same, "lm_eval", "reference")}
-        return self.of_group(self.name, self.version, members, metric=self.metric, **common)
+    @cached_property
+    def doc_ids(self) -> tuple[str, ...]:
+        """N identities of the documents: lm-eval's ``doc_id``, in a group ``leaf:doc_id``."""
+        if self.members:
+            return tuple(f"{m.name}:{doc_id}" for m in self.members for doc_id in m.doc_ids)
+        return tuple(str(document.doc_id) for document in self.leaf.documents)
+
+    @cached_property
+    def doc_hashes(self) -> tuple[str, ...]:
+        """N SHA-256 of the documents, those of lm-eval's samples."""
+        return tuple(document.doc_hash for leaf in self.leaves for document in leaf.documents)
+
+    @cached_property
+    def documents_sha256(self) -> str:
+        """One hash of all documents and their order."""
+        return documents_sha256(self.doc_ids, self.doc_hashes)
+
+    @cached_property
+    def prompts_sha256(self) -> str:
+        """One hash of every request: contexts, continuations, generation settings."""
+        return prompts_sha256(i for leaf in self.leaves for i in leaf.instances)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The ``name,filter`` keys that the task, or every member, declares."""
+        first, *others = (leaf.integrable for leaf in self.leaves)
+        return tuple(key for key in first if all(key in other for other in others))
+
+    @property
+    def higher_is_better(self) -> dict[str, bool]:
+        """For each of `metrics`."""
+        return {key: self.leaves[0].higher_is_better[key] for key in self.metrics}
+
+    @property
+    def strata(self) -> tuple[str, ...] | None:
+        """For a group the n names of the leaves; None for a plain task."""
+        names = (member.name for member in self.members for _ in member.doc_ids)
+        return tuple(names) if self.members else None
+
+    @property
+    def num_fewshot(self) -> int | None:
+        """Examples in each prompt; None in a group whose leaves differ."""
+        shots = {leaf.num_fewshot for leaf in self.leaves}
+        return shots.pop() if len(shots) == 1 else None
+
+    @property
+    def output_type(self) -> str:
+        """lm-eval's (``multiple_choice``, …); ``mixed`` in a group whose leaves differ."""
+        kinds = {str(leaf.task.OUTPUT_TYPE) for leaf in self.leaves}
+        return kinds.pop() if len(kinds) == 1 else "mixed"
 
     @property
     def leaf(self) -> Leaf:

@@ -38,6 +38,11 @@ def spelled(text: str) -> str:
     return _HIDDEN.sub(_escape, text)
 
 
+def one_line(text: str) -> str:
+    """`text` spelled out and on one line."""
+    return " ".join(spelled(text).split())
+
+
 def _escape(match: re.Match[str]) -> str:
     units = match[0].encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from aurac.adapters import Nesting
 from aurac.adapters.methods import TrainingSetup, method_named, methods
-from aurac.adapters.nesting import default_nested_ranks
+from aurac.adapters.nesting import check_nested_ranks, default_nested_ranks
 from aurac.errors import RecipeError
 from aurac.files import sha256_json
 
@@ -285,6 +285,19 @@ def _typed(key: str, value: Any, hint: Any, where: str) -> Any:
             f"{where} has {key} = {value!r} ({type(value).__name__})", expected=kind.__name__
         )
     return value
+
+
+def family_members(recipe: Recipe, ranks: Sequence[int]) -> list[tuple[str, Recipe]]:
+    """The recipe once for each rank as (label such as `r4`, recipe), nested ranks left out.
+
+    Raises:
+        RankError: No rank, one twice, or one below 1.
+    """
+    fresh: dict[str, Any] = {"nested_ranks": (), "rank_weights": (), "dylora_probabilities": ()}
+    return [
+        (f"r{rank}", dataclasses.replace(recipe, rank=rank, sweep={}, **fresh))
+        for rank in check_nested_ranks(sorted(ranks))
+    ]
 
 
 def sweep_points(recipe: Recipe) -> list[tuple[str, Recipe]]:

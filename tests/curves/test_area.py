@@ -238,6 +238,18 @@ def test_pandas_sources():
     assert score(pd.Series({1: 0.31, 2: 0.35, 4: 0.40})).value == pytest.approx(0.3525)
 
 
+def test_intervals_of_the_ranks_give_a_wide_one_of_the_area():
+    """Weights 1/4, 1/2, 1/4 on the log2 axis: (.2 + .6 + .3) / 4 = .275 and 1.65 / 4 = .4125."""
+    table = {"rank": [1, 2, 4], "accuracy": [0.31, 0.35, 0.40]}
+    ends = {"low": [0.2, 0.3, 0.3], "high": [0.4, 0.4, 0.45]}
+    result = score(pd.DataFrame(table | ends))
+    assert (result.value, result.log2.se) == (pytest.approx(0.3525), None)
+    assert (result.log2.low, result.log2.high) == pytest.approx((0.275, 0.4125))
+    assert repr(result) == "Score(0.3525 [0.2750, 0.4125] on the log2 axis, ranks 1, 2, 4)"
+    assert score(pd.DataFrame(table | ends), level=0.9).log2.low is None
+    assert score(pd.DataFrame(table)).log2.low is None
+
+
 def test_import_is_light_and_quick():
     code = (
         "import sys, time, numpy\n"

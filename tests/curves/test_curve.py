@@ -112,6 +112,9 @@ def test_every_source_gives_the_same_curve():
         pd.Series([0.75, 0.5], index=[2, 1]),
         pd.DataFrame({"rank": [1.0, 2.0], "accuracy": [0.5, 0.75]}),
         row,
+        ((1, 2), (0.5, 0.75)),
+        (np.array([2, 1]), np.array([0.75, 0.5])),
+        ([1, 2], FOUR),
         Curve.from_outcomes([1, 2], FOUR),
     ]
     for source in sources:
@@ -119,6 +122,23 @@ def test_every_source_gives_the_same_curve():
         assert (curve.ranks, curve.accuracy) == ((1, 2), (0.5, 0.75))
     assert as_curve(row).adapter == "x"
     np.testing.assert_array_equal(as_curve(by_doc).outcomes, FOUR)
+
+
+def test_intervals_of_a_table_are_kept():
+    table = pd.DataFrame(
+        {
+            "rank": [4, 1, 2],
+            "accuracy": [0.4, 0.2, None],
+            "low": [0.3, 0.1, 0.1],
+            "high": [0.5, 0.4, 0.3],
+        }
+    )
+    curve = as_curve(table)
+    assert dict(curve.intervals) == {1: (0.1, 0.4), 4: (0.3, 0.5)}
+    assert dict(curve.missing) == {2: "empty in the table"}
+    assert dict(curve.at([4]).intervals) == {4: (0.3, 0.5)}
+    with pytest.raises(CurveError, match=r"accuracy 0\.2 at rank 1 outside of its interval"):
+        Curve((1, 2), (0.2, 0.3), intervals={1: (0.3, 0.4)})
 
 
 def test_missing_ranks_keep_their_reason_and_are_no_zero():

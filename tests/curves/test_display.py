@@ -13,8 +13,7 @@ import pytest
 import aurac
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent, picture, points
-from aurac.runs.compare import Comparison
-from aurac.runs.results import results_html
+from aurac.runs.run import Run
 from aurac.runs.schema import Results
 
 HOSTILE = [
@@ -97,7 +96,7 @@ def test_hostile_names_stay_text(name):
     plain = curve(name, metric=name, base=name)
     broken = Curve((1, 2), (0.1, 0.2), adapter=name, missing={4: name})
     shown = [plain._repr_html_(), broken._repr_html_(), aurac.score(plain)._repr_html_()]
-    shown.append(results_html(results(name), name))
+    shown.append(Run(Path(name), results(name))._repr_html_())
     for text in shown:
         page = Page(text)
         assert set(page.tags) <= {
@@ -141,8 +140,8 @@ def test_a_picture_is_described_and_any_curve_can_be_drawn():
         assert picture(curves).startswith("<img")
 
 
-def test_comparison_shows_its_results():
-    page = Page(Comparison(Path("runs/x"), results("sums"), (), 3)._repr_html_())
+def test_a_run_shows_its_results():
+    page = Page(Run(Path("runs/x"), results("sums"))._repr_html_())
     assert "published inference" in page.shown
     assert "no accuracy at rank 2" in page.shown
     assert "1 cells failed" in page.shown

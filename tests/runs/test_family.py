@@ -26,25 +26,28 @@ RANKS = (1, 2, 4)
 
 @pytest.fixture(scope="module")
 def trained(tiny_base_folder, tmp_path_factory) -> Path:
-    """Folders ``lora_r1``, ``lora_r2``, ``lora_r4`` and ``ours``, a MatryoshkaLoRA adapter."""
+    """Folders ``lora/r1``, ``r2``, ``r4`` of a family, and ``ours``, a MatryoshkaLoRA adapter."""
     root = tmp_path_factory.mktemp("trained")
     rows = [
         {"question": f"how many {a} + {b}", "answer": f"{a}"} for a in range(9) for b in range(9)
     ]
     data = root / "train.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for folder, method, rank in [
-        *((f"lora_r{r}", "lora", r) for r in RANKS),
-        ("ours", "matryoshka", 4),
-    ]:
-        recipe = {"name": "tiny", "method": method, "rank": rank, "base": str(tiny_base_folder)}
-        rest = {"data": str(data), "steps": 20, "learning_rate": 0.1, "dtype": "float32"}
-        train(make_recipe({**recipe, **rest}), root / folder)
+    rest = {"data": str(data), "steps": 20, "learning_rate": 0.1, "dtype": "float32"}
+    common = {"rank": 4, "base": str(tiny_base_folder), **rest}
+    train(make_recipe({"name": "tiny", "method": "matryoshka", **common}), root / "ours")
+    recipe = root / "lora.yaml"
+    recipe.write_text(json.dumps({"name": "tiny", "method": "lora", **common}))
+    code, out, err = run_aurac(
+        "train", recipe, "--family", "4,1,2", "--out", root / "lora", "--device", "cpu"
+    )
+    assert code == 0, err
+    assert out.count("tokens/s") == 3
     return root
 
 
 def pattern(root, words="1,2,4"):
-    return f"lora per rank={root}/lora_r{{{words}}}"
+    return f"lora per rank={root}/lora/r{{{words}}}"
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +68,10 @@ def test_rank_r_of_the_curve_is_the_adapter_trained_at_r(run, trained, tmp_path)
     assert curve.score is not None
     for r, accuracy, parameters in zip(RANKS, curve.accuracy, curve.parameters, strict=True):
         alone = aurac.compare(
-            [trained / f"lora_r{r}"], [TASK], out=tmp_path / str(r), ranks=[r], **COMMON
+            [trained / "lora" / f"r{r}"], [TASK], out=tmp_path / str(r), ranks=[r], **COMMON
         )
         (row,) = alone.results.curves
-        member = load_adapter(trained / f"lora_r{r}")
+        member = load_adapter(trained / "lora" / f"r{r}")
         assert row.accuracy == [accuracy]
         assert parameters == member.parameters(r)
         cell = read_cell(run.folder / curve.cells[r])
@@ -117,8 +120,19 @@ def test_a_folder_with_one_adapter_for_each_rank_is_a_family(trained, tmp_path):
     assert [line.ranks for line in plan.lines if line.curve.startswith("cut")] == [RANKS]
 
 
+def test_a_family_is_trained_once(trained, tmp_path):
+    recipe, folder = trained / "lora.yaml", trained / "lora"
+    code, out, _ = run_aurac("train", recipe, "--family", "1,2,4", "--out", folder)
+    assert (code, out) == (0, "")  # all are there
+    assert {load_adapter(folder / f"r{r}").recipe["rank"] for r in RANKS} == set(RANKS)
+    for ranks in ("1,1", "0,2", "x"):
+        code, _, err = run_aurac("train", recipe, "--family", ranks, "--out", tmp_path / "no")
+        assert (code, err.count("\n")) == (2, 1)
+    assert not (tmp_path / "no").exists()
+
+
 def test_truncate_gives_the_member(trained):
-    members = [load_adapter(trained / f"lora_r{r}") for r in (4, 1, 2)]
+    members = [load_adapter(trained / "lora" / f"r{r}") for r in (4, 1, 2)]
     family = make_family("x", members)
     assert family.ranks == RANKS
     assert truncate(family, 2) is members[2]
@@ -129,7 +143,7 @@ def test_truncate_gives_the_member(trained):
 
 
 def test_families_that_are_refused(trained, tmp_path, tiny_base_folder):
-    members = [load_adapter(trained / f"lora_r{r}") for r in RANKS]
+    members = [load_adapter(trained / "lora" / f"r{r}") for r in RANKS]
     other = load_adapter(trained / "ours", base="another")
     with pytest.raises(CheckpointError, match="two adapters of rank 4"):
         make_family("x", [*members, other])

@@ -14,7 +14,7 @@ from small_runs import TASK, random_adapter
 from aurac.runs import finished
 from aurac.runs.compare import compare
 from aurac.runs.finished import Request, recall
-from aurac.runs.results import Comparison
+from aurac.runs.run import Run
 from aurac.runs.schema import Results
 from aurac.runs.settings import separated
 
@@ -43,7 +43,7 @@ def run(made, tmp_path, isolated_cache) -> tuple[Path, Path, Path]:
     root = shutil.copytree(made, tmp_path / "copy")
     adapter, base, out = root / "mine", root / "base", root / "run"
     files = tuple(sorted(out.glob("report.*")))
-    done = Comparison(out, Results.read(out), files, 3)
+    done = Run(out, Results.read(out), files, 3)
     finished.Witness(request(adapter, out), base, LATER).keep(done)
     return adapter, base, out
 

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness_doubles import make_model, make_tokenizer, write_choice_task, write_text_task
+from harness_doubles import write_choice_task, write_text_task
 
 from aurac.engine import EngineOptions
 from aurac.tasks.lm_eval import build_tasks
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return make_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def model():
-    return make_model(1)
 
 
 def built(write, folder, tokenizer, **options):
@@ -27,10 +17,10 @@ def built(write, folder, tokenizer, **options):
 
 @pytest.mark.parametrize("write", [write_choice_task, write_text_task])
 @pytest.mark.parametrize("shots", [0, 3])
-def test_blocks_of_any_size_give_the_whole(tmp_path, tokenizer, model, write, shots):
+def test_blocks_of_any_size_give_the_whole(tmp_path, tokenizer, models, write, shots):
     task = built(write, tmp_path, tokenizer, num_fewshot=shots)
-    whole = task.evaluate(model, tokenizer, EngineOptions())
-    evaluation = task.evaluation(model, tokenizer, EngineOptions())
+    whole = task.evaluate(models[0], tokenizer, EngineOptions())
+    evaluation = task.evaluation(models[0], tokenizer, EngineOptions())
     places = list(range(task.n_docs))
     for block in (places[5:], places[3:5], places[:3][::-1]):  # in any order
         outcome = evaluation.block(block)
@@ -45,13 +35,13 @@ def test_blocks_of_any_size_give_the_whole(tmp_path, tokenizer, model, write, sh
 
 @pytest.mark.parametrize("write", [write_choice_task, write_text_task])
 def test_a_fixed_header_is_computed_once_for_a_state_of_the_model(
-    tmp_path, tokenizer, model, write
+    tmp_path, tokenizer, models, write
 ):
     task = built(write, tmp_path, tokenizer, num_fewshot=6, fewshot="fixed")
-    whole = task.evaluate(model, tokenizer, EngineOptions()).engine
-    evaluation = task.evaluation(model, tokenizer, EngineOptions())
+    whole = task.evaluate(models[0], tokenizer, EngineOptions()).engine
+    evaluation = task.evaluation(models[0], tokenizer, EngineOptions())
     parts = [evaluation.block(range(k, k + 2)).engine for k in range(0, task.n_docs - 1, 2)]
-    again = task.evaluation(model, tokenizer, EngineOptions()).block([0, 1]).engine
+    again = task.evaluation(models[0], tokenizer, EngineOptions()).block([0, 1]).engine
     header = parts[0]["computed_tokens"] - parts[1]["computed_tokens"]
     assert header > 60  # the examples are in the first block alone
     assert again["computed_tokens"] == parts[0]["computed_tokens"]  # another state: once more

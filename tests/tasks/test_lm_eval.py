@@ -13,9 +13,7 @@ import pytest
 from harness_doubles import (
     choice_rows,
     make_model,
-    make_tokenizer,
     simple_evaluate,
-    stay_offline,
     text_rows,
     write_choice_task,
     write_jsonl,
@@ -27,17 +25,7 @@ from aurac.tasks import lm_eval as harness
 from aurac.tasks import upstream as stock
 from aurac.tasks.lm_eval import build_tasks
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return make_tokenizer()
-
-
-@pytest.fixture(autouse=True)
-def _offline(tmp_path_factory, monkeypatch):
-    stay_offline(monkeypatch, tmp_path_factory.mktemp("hf"))
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("offline")]
 
 
 def prompts(task):

@@ -12,7 +12,6 @@ from harness_doubles import (
     make_model,
     make_tokenizer,
     simple_evaluate,
-    stay_offline,
     text_rows,
     write_choice_task,
     write_task,
@@ -23,22 +22,7 @@ from aurac.engine import EngineOptions
 from aurac.errors import CellError, TaskError
 from aurac.tasks.lm_eval import build_tasks
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return make_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def models():
-    return [make_model(1), make_model(2)]
-
-
-@pytest.fixture(autouse=True)
-def _offline(tmp_path_factory, monkeypatch):
-    stay_offline(monkeypatch, tmp_path_factory.mktemp("hf"))
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("offline")]
 
 
 def reference(path, model, tokenizer, **options):

@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from harness_doubles import choice_rows, make_model, make_tokenizer, write_jsonl
+from harness_doubles import choice_rows, make_model, write_jsonl
 
 from aurac.engine import EngineOptions
 from aurac.errors import DataError, TaskError
 from aurac.tasks.lm_eval import build_tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return make_tokenizer()
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,344 @@
+"""A finished run as tables, pictures and answers, without a model: what a notebook works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.curves.display import percent, picture, table, text
+from aurac.errors import UsageError
+from aurac.runs.schema import RESULTS_FILE, Results
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+    from aurac.curves.curve import Curve
+    from aurac.readers.run import StoredCells
+    from aurac.runs.schema import CurveRecord, FailedCell
+    from aurac.stats.rows import Analysis
+
+
+def load_run(path: str | Path) -> Run:
+    """Open the results of `aurac compare`; nothing heavy is loaded.
+
+    Args:
+        path: The run folder, or its `results.json`.
+
+    Raises:
+        RunFolderError: There are no results, or they cannot be read.
+    """
+    folder = Path(path).expanduser()
+    folder = folder.parent if folder.name == RESULTS_FILE else folder
+    results = Results.read(folder)
+    ranks = [(curve, rank) for curve in results.curves for rank in (0, *curve.ranks)]
+    return Run(folder, results, cells=len({file for c, rank in ranks for file in c.files(rank)}))
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """The results of a run; accuracies, areas and differences are fractions.
+
+    Attributes:
+        folder: The run folder; where that holds more than was asked for, a folder in it.
+        results: The content of `results.json`; of a shard nothing but its failures.
+        files: What was written.
+        cells: How many cells were planned; of a shard, in its share.
+        shard: (number, of) where only that share was computed.
+        besides: What else the run folder holds, in words; empty where there is nothing else.
+    """
+
+    folder: Path
+    results: Results
+    files: tuple[Path, ...] = ()
+    cells: int = 0
+    shard: tuple[int, int] | None = None
+    besides: str = ""
+
+    @property
+    def failures(self) -> list[FailedCell]:
+        """Cells that could not be evaluated; the command line exits with 3 if there are any."""
+        return self.results.failures
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks that have curves."""
+        return list(dict.fromkeys(curve.task for curve in self.results.curves))
+
+    @cached_property
+    def curves(self) -> tuple[Curve, ...]:
+        """The curves with their documents, an adapter's default truncation first.
+
+        Raises:
+            RunFolderError: A cell is missing or damaged.
+        """
+        return self._read[0]
+
+    @cached_property
+    def _read(self) -> tuple[tuple[Curve, ...], dict[str, list[str]]]:
+        from aurac.readers.run import read_run
+
+        curves, groups = read_run(self.folder)
+        return tuple(curves), groups
+
+    def _analysis(self, **options: Any) -> Analysis:
+        from aurac.stats.analysis import analyse
+
+        return analyse(self.curves, groups=self._read[1], strict=False, **options)
+
+    @cached_property
+    def _analysed(self) -> Analysis:
+        return self._analysis()
+
+    @property
+    def scores(self) -> DataFrame:
+        """A row for each adapter (or recipe group), truncation and task, the default ones first.
+
+        Columns: adapter, task, metric, truncation, default, aurac (log2 axis) with low and high
+        (95 % interval), linear with linear_low and linear_high, mean, baseline (the base), n_docs,
+        seeds, reason (why there is no score).
+        """
+        import pandas as pd
+
+        rows = []
+        for row in self._analysed.scores:
+            values: dict[str, Any] = {
+                "adapter": row.adapter,
+                "task": row.task,
+                "metric": row.metric,
+                "truncation": row.truncation,
+                "default": not row.other,
+            }
+            for name, area in (("", row.log2), ("linear_", row.linear)):
+                values[name.rstrip("_") or "aurac"] = area.value if area else None
+                values |= {f"{name}low": area.low, f"{name}high": area.high} if area else {}
+            names = ("mean", "baseline", "n_docs", "seeds", "reason")
+            rows.append(values | {name: getattr(row, name) for name in names})
+        return pd.DataFrame(rows)
+
+    @property
+    def points(self) -> DataFrame:
+        """A row for each curve and rank.
+
+        Columns: adapter, task, metric, basis, rescale, role, rank, accuracy with low and high
+        (pointwise 95 % interval), baseline, parameters, bytes, n_docs, reason (why there is none).
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                **_labels(curve),
+                "role": curve.role,
+                "rank": rank,
+                "accuracy": curve.accuracy[k],
+                "low": _at(curve.accuracy_low, k),
+                "high": _at(curve.accuracy_high, k),
+                "baseline": curve.baseline,
+                "parameters": _at(curve.parameters, k),
+                "bytes": _at(curve.bytes, k),
+                "n_docs": curve.n_docs,
+                "reason": curve.missing.get(rank),
+            }
+            for curve in self.results.curves
+            for k, rank in enumerate(curve.ranks)
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def pairs(self) -> DataFrame:
+        """A row for each two adapters on a task, compared on the same documents.
+
+        Columns: a, b, task, difference (AURAC of b minus a) with low and high (95 % interval), p,
+        p_holm (adjusted for all pairs), n_docs, reason (why they are not compared).
+        """
+        import pandas as pd
+
+        rows = []
+        for pair in self._analysed.pairs:
+            estimate = pair.result.estimate if pair.result else None
+            rows.append(
+                {
+                    "a": pair.a,
+                    "b": pair.b,
+                    "task": pair.task,
+                    "difference": pair.value if estimate is None else estimate.value,
+                    "low": estimate.low if estimate else None,
+                    "high": estimate.high if estimate else None,
+                    "p": pair.p,
+                    "p_holm": pair.p_holm,
+                    "n_docs": pair.n_docs,
+                    "reason": pair.reason,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def samples(self) -> DataFrame:
+        """A row for each curve, rank (0: the base) and document.
+
+        Columns: adapter, task, metric, basis, rescale, rank, doc_id, score, response, question,
+        target.
+
+        Raises:
+            RunFolderError: A cell is missing or damaged.
+        """
+        import pandas as pd
+
+        from aurac.readers.run import StoredCells
+
+        cells = StoredCells(self.folder, self.results)
+        frames = [
+            frame
+            for curve in self.results.curves
+            for rank in (0, *curve.ranks)
+            for frame in _samples(curve, rank, cells)
+        ]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def recommend(self, *, margin: float, reference: int | None = None) -> DataFrame:
+        """The smallest non-inferior rank of each adapter, truncation and task.
+
+        Columns: adapter, task, truncation, default, rank, reference, saved (share of the adapter's
+        size), alpha, sentence. rank is missing where nothing can be tested.
+
+        Args:
+            margin: Loss of accuracy that is tolerable, a fraction, chosen before looking.
+            reference: Rank that smaller ones are compared with; None: the largest.
+
+        Raises:
+            CurveError: A margin outside (0, 1).
+        """
+        import pandas as pd
+
+        rows = []
+        for row in self._analysis(margin=margin, reference=reference).recommended:
+            result = row.result
+            rows.append(
+                {
+                    "adapter": row.adapter,
+                    "task": row.task,
+                    "truncation": row.truncation,
+                    "default": not row.other,
+                    "rank": result.rank if result else None,
+                    "reference": result.reference if result else None,
+                    "saved": result.saved if result else None,
+                    "alpha": row.alpha,
+                    "sentence": row.sentence,
+                }
+            )
+        return pd.DataFrame(rows).astype({"rank": "Int64", "reference": "Int64"})
+
+    def plot(self, task: str | None = None, *, axis: str = "log2", ax: Axes | None = None) -> Axes:
+        """Draw accuracy against rank as the report does: bands, legend, the base as a line.
+
+        Args:
+            task: Which; may be left out where there is one.
+            axis: Of the ranks, "log2" or "linear".
+            ax: Where to draw; a figure of its own by default.
+
+        Raises:
+            UsageError: No such task, or several and none was named.
+        """
+        from aurac.curves.area import check_axis
+        from aurac.report.figures import styled
+        from aurac.report.model import as_run
+        from aurac.report.plots import rank_accuracy
+
+        check_axis(axis)
+        if task is None and len(self.tasks) == 1:
+            (task,) = self.tasks
+        if task not in self.tasks:
+            known = f"one of {', '.join(self.tasks)}"
+            raise UsageError(f"task {task!r}" if task else "no task", expected=known)
+        with styled():
+            if ax is None:
+                from matplotlib import pyplot as plt
+
+                _, ax = plt.subplots(figsize=(5.6, 3.7), layout="constrained")
+            curves = as_run(self.results).of_task(task)
+            rank_accuracy(ax, curves, axis=axis, labels=False)
+            for line in ax.lines:
+                if line.get_gid() == "base":
+                    line.set_label("base (rank 0)")
+            ax.set_title(task.replace("$", r"\$"))
+            ax.legend()
+        return ax
+
+    def report(self, out: str | Path | None = None, **options: Any) -> list[Path]:
+        """Write the report again.
+
+        Args:
+            out: Where; the run folder by default.
+            options: See `aurac.report.write_report`.
+        """
+        from aurac.report import write_report
+
+        return write_report(self.folder, out=Path(out) if out else None, **options)
+
+    def __repr__(self) -> str:
+        curves = self.results.curves
+        adapters = len({curve.adapter for curve in curves})
+        lines = [f"Run({str(self.folder)!r}: {adapters} adapters on {', '.join(self.tasks)}"]
+        lines += [f"{len(self.failures)} cells failed"] if self.failures else []
+        return "; ".join(lines) + ")"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: for each task a picture and the AURAC of every curve."""
+        parts = []
+        for task in self.tasks:
+            curves = [curve for curve in self.results.curves if curve.task == task]
+            curves.sort(key=lambda curve: -(curve.score.log2.value if curve.score else -1.0))
+            points = [(curve.id, curve.ranks, curve.accuracy) for curve in curves]
+            head = ["curve", "AURAC, log2 (%)", "95 % interval", "documents"]
+            parts.append(f"<p><strong>{text(task)}</strong> · {text(curves[0].metric)}</p>")
+            parts.append(picture(points, curves[0].baseline))
+            parts.append(table(head, map(_score_cells, curves)))
+        failed = len(self.failures)
+        lost = f" · {failed} cells failed" if failed else ""
+        return f"<div>{''.join(parts)}<p>{text(self.folder)}{lost}</p></div>"
+
+
+def _score_cells(curve: CurveRecord) -> list[object]:
+    name = f"{curve.id}{' (published inference)' if curve.role == 'published' else ''}"
+    if not curve.score:
+        return [name, "–", curve.score_reason or "–", curve.n_docs]
+    area = curve.score.log2
+    between = "–" if area.low is None else f"{percent(area.low)} to {percent(area.high)}"
+    return [name, percent(area.value), between, curve.n_docs]
+
+
+def _labels(curve: CurveRecord) -> dict[str, Any]:
+    names = ("adapter", "task", "metric", "basis", "rescale")
+    return {name: getattr(curve, name) for name in names}
+
+
+def _at(column: list[Any], place: int) -> Any:
+    return column[place] if column else None
+
+
+def _samples(curve: CurveRecord, rank: int, cells: StoredCells) -> Iterator[DataFrame]:
+    """The documents of one point of a curve; of a group's members one after the other."""
+    import pandas as pd
+
+    members = cells.read(curve.task, curve.files(rank)) if curve.files(rank) else []
+    documents = cells.documents(curve.task)
+    known = documents.doc_ids if documents else []
+    questions = dict(zip(known, documents.questions if documents else (), strict=False))
+    targets = dict(zip(known, documents.targets if documents else (), strict=False))
+    for number, cell in enumerate(members):
+        ids = [f"{number}:{doc}" if len(members) > 1 else doc for doc in cell.doc_ids]
+        yield pd.DataFrame(
+            {
+                **_labels(curve),
+                "rank": rank,
+                "doc_id": ids,
+                "score": cell.metrics[curve.metric],
+                "response": cell.responses,
+                "question": [questions.get(doc) for doc in ids],
+                "target": [targets.get(doc) for doc in ids],
+            }
+        )

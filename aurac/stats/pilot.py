@@ -1,0 +1,188 @@
+"""The spread that a plan assumes: a pilot's, or what the user states."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aurac.errors import UsageError
+from aurac.readers import read_curves
+from aurac.readers.run import regrouped
+from aurac.stats import power as planning
+from aurac.stats.groups import defaults, gather, together
+from aurac.stats.seeds import components
+from aurac.stats.spread import Spread, spread_of_flips, spread_of_pilot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pandas import DataFrame
+
+    from aurac.stats.groups import RecipeGroup
+    from aurac.stats.power import Question
+
+
+def plan(
+    margin: float,
+    *,
+    question: Question = "difference",
+    seeds: Sequence[int] = (1,),
+    alpha: float = 0.05,
+    power: float = 0.8,
+    comparisons: int = 1,
+    seed: int = 0,
+    **spread: Any,
+) -> DataFrame:
+    """How many documents a question needs, before any compute is spent, as `aurac plan` says it.
+
+    Args:
+        margin: Difference, margin or half-width in question, a fraction.
+        question: "difference" between two adapters, "non-inferiority" of a smaller rank, or
+            "interval" of one adapter's AURAC.
+        seeds: Training seeds of each recipe to plan for.
+        alpha: Error rate.
+        power: Chance of the answer where the truth is as assumed.
+        comparisons: Tests that share alpha.
+        seed: Of the simulation.
+        spread: See `find_spread`: `flip_rate`, `sd` or `pilot`, and more.
+
+    Returns:
+        A row for each number of seeds; columns as the fields of `aurac.stats.power.Plan`.
+
+    Raises:
+        UsageError: No spread, or one that does not fit the question.
+        CurveError: A number out of range.
+    """
+    import pandas as pd
+
+    rows = planning.plan(
+        margin,
+        find_spread(question, **spread),
+        seeds=seeds,
+        question=question,
+        alpha=alpha,
+        power=power,
+        comparisons=comparisons,
+        rng=np.random.default_rng(seed),
+    )
+    return pd.DataFrame([asdict(row) for row in rows])
+
+
+def find_spread(
+    question: Question,
+    *,
+    pilot: str | Path | None = None,
+    sd: float | None = None,
+    flip_rate: float | None = None,
+    seed_sd: float | None = None,
+    **which: Any,
+) -> Spread:
+    """The spread of a pilot, or the one that is assumed.
+
+    Args:
+        question: See `plan`.
+        pilot: A run folder, table or sample logs to learn it from.
+        sd: Or: over documents, of the paired difference.
+        flip_rate: Or: the share of documents whose outcome changes.
+        seed_sd: Over training seeds of one recipe's AURAC, in the place of the pilot's.
+        which: Of a pilot: `between` (two adapters), `rank` (for non-inferiority), `task`,
+            `metric`, `groups` (name → adapters that are seeds of one recipe), `axis`.
+
+    Raises:
+        UsageError: No spread, or one that does not fit the question.
+    """
+    if seed_sd is not None and not 0 <= seed_sd <= 1:
+        raise UsageError(f"--seed-sd {seed_sd:g}", expected="a number in [0, 1]")
+    if pilot is None and which:
+        raise UsageError(f"{', '.join(which)} without a pilot", fix="give pilot=PATH")
+    if pilot is None:
+        spread = _assumed(sd, flip_rate, question)
+    else:
+        spread = _piloted(pilot, question, **which)
+    if seed_sd is None:
+        return spread
+    upper = None if spread.upper is None else replace(spread.upper, seed=seed_sd**2)
+    return replace(spread, seed=seed_sd**2, upper=upper)
+
+
+def _assumed(sd: float | None, flip_rate: float | None, question: Question) -> Spread:
+    if (sd is None) == (flip_rate is None):
+        raise UsageError("a plan needs a spread", expected="one of --pilot, --sd and --flip-rate")
+    groups = 2 if question == "difference" else 1
+    if sd is not None:
+        if not 0 < sd <= 1:
+            raise UsageError(f"--sd {sd:g}", expected="a number in (0, 1]")
+        return Spread(sd**2, groups=groups, source=f"sd {sd:g} over documents, assumed")
+    if question == "interval":
+        raise UsageError("--flip-rate for an interval of one adapter", expected="--sd or --pilot")
+    return replace(spread_of_flips(flip_rate or 0.0), groups=groups)
+
+
+def _piloted(
+    pilot: str | Path,
+    question: Question,
+    *,
+    between: Sequence[str] = (),
+    rank: int | None = None,
+    task: str | None = None,
+    metric: str | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    axis: str = "log2",
+) -> Spread:
+    chosen = _between(_of_pilot(pilot, task, metric, groups), between)
+    if question == "difference":
+        if len(chosen) < 2:
+            raise UsageError(
+                "the pilot has one adapter", expected="two, whose difference is planned for"
+            )
+        first, second = together(chosen[:2])
+        scores = [second.areas(axis), first.areas(axis)]
+        changes = scores[0][0] - scores[1][0]
+    else:
+        first = chosen[0]
+        scores = [first.areas(axis) if question == "interval" else _losses(first, rank)]
+        changes = scores[0][0]
+    parts = components(scores, [1, -1][: len(scores)], first.layout)
+    alone = question == "interval" or first.layout.clusters is not None
+    return spread_of_pilot(parts, first.layout.n, changes=None if alone else changes)
+
+
+def _of_pilot(
+    pilot: str | Path,
+    task: str | None,
+    metric: str | None,
+    groups: Mapping[str, Sequence[str]] | None,
+) -> list[RecipeGroup]:
+    """The adapters of a pilot on one task, each in its default truncation."""
+    source = read_curves(Path(pilot).expanduser(), metric)
+    every, _ = defaults(gather(source.curves, regrouped(source.groups, groups or {})))
+    wanted = every[0].task if task is None else task
+    result = [group for group in every if group.task == wanted]
+    if not result:
+        known = ", ".join(dict.fromkeys(str(group.task) for group in every))
+        raise UsageError(f"the pilot has no task {task!r}", expected=f"one of {known}")
+    if not all(group.has_documents for group in result):
+        raise UsageError("the pilot has no per-document outcomes", fix="give --sd or --flip-rate")
+    return result
+
+
+def _between(groups: list[RecipeGroup], between: Sequence[str]) -> list[RecipeGroup]:
+    known = {group.name: group for group in groups}
+    names = between or list(known)
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--between {name}", expected=f"some of {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def _losses(group: RecipeGroup, rank: int | None) -> np.ndarray:
+    """(S, n) losses of one rank against the largest."""
+    top = max(group.ranks)
+    below = [r for r in group.ranks if r < top]
+    wanted = rank if rank is not None else max(below, default=0)
+    if wanted not in below:
+        raise UsageError(f"--rank {wanted}", expected=f"one of {below} below {top}")
+    return group.scores(top) - group.scores(wanted)

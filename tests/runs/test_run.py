@@ -1,0 +1,147 @@
+"""A run opened in Python: tables, pictures, recommended ranks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+from report_runs import zoo_run
+
+import aurac
+from aurac.errors import RunFolderError, UsageError
+
+mpl.use("agg")
+KEPT = Path(__file__).parents[2] / "reports" / "word_problems"
+
+
+@pytest.fixture(scope="module")
+def run():
+    return aurac.load_run(str(KEPT))
+
+
+def test_scores_have_a_row_for_each_truncation(run):
+    """Of log2 the weights are 1/8, 1/4, 1/4, 1/4, 1/8: .65 / 8 + 1.11 / 4 = .35875 for lora."""
+    scores = run.scores.set_index(["adapter", "default"])
+    assert len(scores) == 4
+    lora = scores.loc["lora", True]
+    assert lora.aurac == pytest.approx(0.35875)
+    assert lora.low < lora.aurac < lora.high
+    assert (lora.n_docs, lora.seeds, lora.baseline, lora.reason) == (100, 1, 0.0, None)
+    assert scores.loc["matryoshka", False].aurac == pytest.approx(0.125)
+
+
+def test_points_are_the_accuracies_and_can_be_scored(run):
+    points = run.points
+    assert len(points) == 4 * 5
+    lora = points[points.adapter == "lora"]
+    assert lora.accuracy.tolist() == [0.18, 0.28, 0.38, 0.45, 0.47]
+    assert lora.bytes.tolist() == [610560 * r for r in (1, 2, 4, 8, 16)]
+    score = aurac.score(lora)
+    weights = [1 / 8, 1 / 4, 1 / 4, 1 / 4, 1 / 8]
+    assert score.value == pytest.approx(0.35875)
+    assert score.log2.low == pytest.approx(sum(lora.low * weights))
+    assert score.log2.high == pytest.approx(sum(lora.high * weights))
+
+
+def test_pairs_are_those_of_the_command_line(run):
+    pairs = run.pairs.set_index(["a", "b"])
+    assert pairs.loc["lora", "matryoshka"].difference == pytest.approx(0.39125 - 0.35875)
+    assert pairs.loc["lora", "dylora"].difference == pytest.approx(0.25125 - 0.35875)
+    assert (pairs.p_holm >= pairs.p).all()
+
+
+def test_samples_hold_every_answer(run):
+    samples = run.samples
+    assert len(samples) == 4 * 6 * 100  # four curves, five ranks and the base
+    means = samples.groupby(["adapter", "rescale", "rank"]).score.mean()
+    assert means["lora", "rule", 8] == pytest.approx(0.45)
+    assert means["lora", "rule", 0] == 0.0
+    first = samples.iloc[0]
+    assert first.question.startswith("Question: ")
+    assert "####" in first.target
+    assert isinstance(first.response, str)
+
+
+def test_samples_of_a_group_name_their_task(tmp_path):
+    strata = ["easy"] * 8 + ["hard"] * 12
+    folder = zoo_run(tmp_path, n=20, ranks=(1, 2), strata=strata).write()
+    samples = aurac.load_run(folder).samples
+    documents = samples[(samples.adapter == "lora") & (samples["rank"] == 1)].doc_id.tolist()
+    assert documents == [f"0:{i}" for i in range(8)] + [f"1:{i}" for i in range(8, 20)]
+
+
+def test_recommended_ranks_depend_on_the_margin(run):
+    strict, wide = run.recommend(margin=0.001), run.recommend(margin=0.1)
+    assert strict[strict.adapter == "lora"]["rank"].tolist() == [16]
+    row = wide[wide.adapter == "lora"].iloc[0]
+    assert (row["rank"], row.reference, row.saved) == (8, 16, 0.5)
+    assert "non-inferior" in row.sentence
+    with pytest.raises(aurac.errors.AuracError, match="margin"):
+        run.recommend(margin=0.0)
+
+
+def test_a_picture_has_the_curves_their_bands_and_a_legend(run):
+    from matplotlib import pyplot as plt
+
+    _, given = plt.subplots()
+    ax = run.plot(ax=given)
+    assert ax is given
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    adapters = [name.split()[0] for name in names]
+    assert adapters == ["lora", "dylora", "matryoshka", "matryoshka", "base"]
+    assert ax.lines[0].get_ydata() == pytest.approx([18, 28, 38, 45, 47])
+    assert len(ax.collections) == 3  # a band for each default curve
+    assert run.plot(axis="linear").get_xscale() == "linear"
+    plt.close("all")
+    with pytest.raises(UsageError, match="expected one of aurac_word_problems"):
+        run.plot("gsm8k")
+
+
+def test_a_report_can_be_written_elsewhere(run, tmp_path):
+    files = run.report(str(tmp_path / "again"))
+    assert (tmp_path / "again" / "report.html") in files
+
+
+def test_it_says_what_it_is_in_a_line(run):
+    assert repr(run) == f"Run({str(KEPT)!r}: 3 adapters on aurac_word_problems)"
+    assert run.cells == 3 * 5 + 5 + 1  # three adapters, one of them truncated twice, and the base
+
+
+def test_results_json_opens_the_run_and_no_results_are_refused(run, tmp_path):
+    assert aurac.load_run(KEPT / "results.json").results == run.results
+    with pytest.raises(RunFolderError, match=r"holds no results\.json"):
+        aurac.load_run(tmp_path)
+
+
+def test_nothing_heavy_is_loaded():
+    code = (
+        "import sys, aurac; aurac.load_run(sys.argv[1]).scores; "
+        "print([m for m in ('torch', 'transformers', 'lm_eval', 'datasets') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(KEPT)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_path_with_several_curves_asks_which_is_meant(run):
+    score = aurac.score(KEPT, adapter="lora")
+    assert (score.value, score.n_docs) == (pytest.approx(0.35875), 100)
+    assert score.log2.low == pytest.approx(run.results.curves[0].score.log2.low)
+    with pytest.raises(aurac.errors.AuracError, match=r"3 curves of any adapter.*load_run"):
+        aurac.score(str(KEPT))
+    with pytest.raises(aurac.errors.AuracError, match="0 curves of nobody"):
+        aurac.score(str(KEPT), adapter="nobody")
+
+
+def test_a_plan_is_a_table():
+    rows = aurac.plan(0.1, flip_rate=0.2)
+    assert rows.seeds.tolist() == [1]
+    assert 100 < rows.documents[0] < 300
+    with pytest.raises(UsageError, match="one of --pilot"):
+        aurac.plan(0.1)
+    with pytest.raises(UsageError, match="rank without a pilot"):
+        aurac.plan(0.1, flip_rate=0.2, rank=4)
