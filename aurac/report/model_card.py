@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aurac.curves.display import count, interval, percent, points, size
 from aurac.report.comparisons import rank_tests
 from aurac.report.escape import markdown, markdown_fence, one_line
 from aurac.report.model import ALPHA
 from aurac.report.render import markdown_table
 from aurac.report.text import area_sentence, rank_sentence
-from aurac.report.units import count, interval, percent, points, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
