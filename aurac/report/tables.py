@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from aurac.report.comparisons import BasisPair, Difference, Group, Tested
     from aurac.report.documents import Changes, Speed
     from aurac.report.model import CurveRow, Interval
+    from aurac.runs.schema import DecisionRecord, SequentialRecord
     from aurac.stats import RankTest
 
 _MAX_RANK_COLUMNS = 12
 _MAX_ITEM_COLUMNS = 4
 _MAX_GROUPS = 60
+_MAX_DECISIONS = 60
+MOST_DRAWN = 6
 
 
 def columns(*titles: str, numeric: Iterable[str] = ()) -> tuple[Column, ...]:
@@ -45,7 +48,11 @@ def estimate(value: Interval | Difference | None, *, best: bool = False) -> Cell
 
 def p_value(pair: Difference | None) -> Cell:
     """The adjusted p value of a difference."""
-    p = pair.adjusted if pair else None
+    return probability(pair.adjusted if pair else None)
+
+
+def probability(p: float | None) -> Cell:
+    """A p value."""
     return Cell(NONE if p is None else show_p(p).removeprefix("= "), p)
 
 
@@ -404,3 +411,44 @@ def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_plain(item) for item in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def drawn(record: SequentialRecord) -> list[DecisionRecord]:
+    """The decisions whose looks are drawn."""
+    return [one for one in record.decisions if one.path][:MOST_DRAWN]
+
+
+def decision_table(decisions: Sequence[DecisionRecord]) -> Table:
+    """What a run that stopped early decided."""
+    caption = (
+        "Differences in points, b - a (of a rank: against the largest). Estimate: median-unbiased "
+        "after stopping. Intervals: repeated, valid at every look. p: sequential, adjusted for all "
+        "questions (Holm)."
+    )
+    heads = columns("task", "question", "verdict", numeric=("documents", "look", "z", "boundary"))
+    heads += columns(numeric=("estimate", "interval", "p"))
+    rows = []
+    for one in decisions[:_MAX_DECISIONS]:
+        who = f"{one.b} - {one.a}" if one.b else one.a
+        who += f", rank {one.rank}" if one.rank else ""
+        value = one.mean if one.estimate is None else one.estimate
+        ends = (
+            NONE
+            if one.low is None or one.high is None
+            else f"{100 * one.low:.1f} to {100 * one.high:.1f}"
+        )
+        rows.append(
+            (
+                Cell(one.task),
+                Cell(who),
+                Cell(one.verdict),
+                Cell(f"{one.documents:,} of {one.of:,}", one.documents),
+                Cell(f"{one.look} of {one.looks}", one.look),
+                Cell(NONE if one.z is None else f"{one.z:.2f}", one.z),
+                Cell(NONE if one.boundary is None else f"{one.boundary:.2f}", one.boundary),
+                Cell(NONE if value is None else f"{100 * value:.1f}", value),
+                Cell(ends),
+                probability(one.p_adjusted),
+            )
+        )
+    return Table("decisions", caption, heads, tuple(rows))

@@ -63,6 +63,10 @@ def verdicts(run: Run, findings: Findings) -> tuple[str, ...]:
     """The answer: a sentence for each task, or two for many tasks together."""
     if not run.task_names:
         return (_NO_CURVE,)
+    if run.sequential and run.sequential.decisions:  # not what a fixed sample would say
+        decided = [one.sentence for one in run.sequential.decisions]
+        rest = len(decided) - LISTED
+        return (*decided[:LISTED], *([f"{rest} more: see below."] if rest > 0 else []))
     if run.many_tasks:
         return tuple(_counted(run, findings))
     if len(run.task_names) == 1:
