@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from aurac.report import tables
 from aurac.report.caveats import caveats
 from aurac.report.comparisons import find
 from aurac.report.content import (
+    NONE,
     Block,
     Bullets,
     Cell,
@@ -25,12 +25,19 @@ from aurac.report.content import (
     Table,
     Text,
 )
-from aurac.report.documents import examples, questions, samples, speeds
-from aurac.report.escape import one_line
+from aurac.report.documents import questions, samples, speeds
 from aurac.report.model import MARGIN, best_default, highlighted, ordered, scored_defaults
 from aurac.report.pictures import Pictures
-from aurac.report.text import GLOSSARY, details, margin_note, tiles, verdicts
-from aurac.report.units import NONE, p_value
+from aurac.report.text import (
+    GLOSSARY,
+    LISTED,
+    details,
+    lead,
+    margin_note,
+    tiles,
+    title,
+    verdicts,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,15 +78,16 @@ _ADAPTER_KEYS = {
 }
 
 
-class Builder:
-    """Builds one report.
+STOPPED_EARLY = (
+    "The documents are a random sample, and the run looked at the differences after each block of "
+    "them. The p values and intervals in this section hold although it stopped when it had an "
+    "answer. Those of pairs and ranks in the sections below are for a number of documents that was "
+    "fixed beforehand, and are too optimistic here."
+)
 
-    Args:
-        run: What was measured.
-        folder: Where the figures go.
-        margin: The loss against the highest rank that is tolerable, a fraction; None where the
-            user gave none.
-    """
+
+class Builder:
+    """Builds one report, its figures in a folder; the margin is None where none was given."""
 
     def __init__(self, run: Run, folder: Path, margin: float | None = None) -> None:
         self.run, self.large = run, run.many_tasks
@@ -113,6 +121,7 @@ class Builder:
         run, single = self.run, len(self.run.task_names) == 1
         first = self.first()
         sections = [
+            self.stopped(),
             self.answer(),
             self.curves(),
             self.scores(),
@@ -127,10 +136,12 @@ class Builder:
             method(run),
         ]
         return Report(
-            title=self.title(),
-            lead=self.lead(),
+            title=title(run),
+            lead=lead(run),
             verdict=verdicts(run, self.findings),
-            tiles=tiles(run, run.task_names[0], self.findings) if single else (),
+            tiles=tiles(run, run.task_names[0], self.findings)
+            if single and not run.sequential
+            else (),
             first=self._plain(first),
             sections=tuple(
                 replace(section, blocks=self._plain(section.blocks))
@@ -144,29 +155,6 @@ class Builder:
         """With a single task its name is in the title, and need not open every caption."""
         names = self.run.task_names
         return tuple(_without(b, f"{names[0]}: ") if len(names) == 1 else b for b in blocks)
-
-    def title(self) -> str:
-        """What was compared, in a line."""
-        adapters = list(dict.fromkeys(curve.adapter for curve in self.run.curves))
-        tasks = self.run.task_names
-        who = ", ".join(adapters) if len(adapters) <= 4 else f"{len(adapters)} adapters"
-        where = ", ".join(tasks) if len(tasks) <= 3 else f"{len(tasks)} tasks"
-        return one_line(f"{who or 'no adapter'} on {where or 'no task'}", 120)
-
-    def lead(self) -> str:
-        """Base, ranks and documents, in a line."""
-        bases = dict.fromkeys(str(c.base) for c in self.run.curves if c.base)
-        ranks = sorted({rank for curve in self.run.curves for rank in curve.ranks})
-        counts = sorted({curve.n_docs for curve in self.run.curves if curve.n_docs})
-        parts = [f"base {', '.join(bases)}"] if bases else []
-        if ranks:
-            several = len(ranks) > 1
-            parts.append(f"ranks {ranks[0]} to {ranks[-1]}" if several else f"rank {ranks[0]}")
-        if counts:
-            low, high = counts[0], counts[-1]
-            each = " for each task" if len(self.run.task_names) > 1 else ""
-            parts.append(f"{low if low == high else f'{low} to {high}'} documents{each}")
-        return "; ".join(parts)
 
     def first(self) -> tuple[Block, ...]:
         """Beside the tiles of a single task its chart; a table and an overview of several."""
@@ -202,15 +190,24 @@ class Builder:
         test = self.findings.recommended(best)
         rank = Cell(str(test.rank), test.rank) if test else none
         area = tables.estimate(self.findings.leader_area(best))
-        lead = (Cell(task), Cell(best.label), area, rank)
+        cells = (Cell(task), Cell(best.label), area, rank)
         if len(scored) == 1:
-            return (*lead, none, none, none)
+            return (*cells, none, none, none)
         second = scored[1]
         pair = next((d for d in self.findings.pairs[task] if d.second is second), None)
         if pair is None:
-            return (*lead, Cell(second.label), tables.share(best.area - second.area), none)
-        p = Cell(p_value(pair.adjusted), pair.adjusted)
-        return (*lead, Cell(second.label), tables.estimate(pair), p)
+            return (*cells, Cell(second.label), tables.share(best.area - second.area), none)
+        return (*cells, Cell(second.label), tables.estimate(pair), tables.p_value(pair))
+
+    def stopped(self) -> Section:
+        """What a run that stopped early decided, and which numbers below that touches."""
+        record, blocks = self.run.sequential, list[Block]()
+        if record is not None:
+            blocks = [Text(STOPPED_EARLY), tables.decision_table(record.decisions)]
+            blocks += [self.pictures.looks(drawn)] if (drawn := tables.drawn(record)) else []
+            rest = record.decisions[LISTED:]
+            blocks += _bullets([*(one.sentence for one in rest), *record.notes])
+        return Section("stopped", "Decided early", tuple(blocks))
 
     def answer(self) -> Section:
         """What stands behind the verdict, in sentences."""
@@ -307,11 +304,11 @@ class Builder:
         blocks: list[Block] = []
         for task in self.run.task_names[: 1 if self.large else None]:
             curves = [c for c in highlighted(self.run, task) if c.is_default]
-            chosen = [curve for curve in curves if curve.ranks and all(curve.bytes)]
+            coloured = [curve for curve in curves if curve.ranks and all(curve.bytes)]
             name = self.slugs[task]
-            if chosen:
-                table = tables.cost_table(task, chosen, f"cost-table-{name}")
-                blocks += [self.pictures.cost(task, chosen), *([table] if table else [])]
+            if coloured:
+                table = tables.cost_table(task, coloured, f"cost-table-{name}")
+                blocks += [self.pictures.cost(task, coloured), *([table] if table else [])]
             measured = {c.label: speeds(c) for c in ordered(curves)}
             speed = tables.speed_table(task, measured, f"speed-{name}")
             blocks += [speed] if speed else []
@@ -323,32 +320,30 @@ class Builder:
         """Documents gained and lost with the rank, and the answers to look through."""
         blocks: list[Block] = []
         for task, changed in self.findings.changes.items():
-            chosen = [c for c in highlighted(self.run, task) if c.is_default]
+            coloured = [c for c in highlighted(self.run, task) if c.is_default]
             if changed and not self.large:
-                blocks.append(self.pictures.changes(task, changed, chosen))
+                blocks.append(self.pictures.changes(task, changed, coloured))
                 table = tables.change_table(task, changed, f"changes-table-{self.slugs[task]}")
                 blocks.append(Fold("These numbers as a table", (table,)))
             if not self.large or task == self.run.task_names[0]:
-                blocks += self._examples(task, chosen)
+                blocks += self._examples(task, coloured)
         if self.large:
             ends = [item for changed in self.findings.changes.values() for item in changed]
             blocks += [tables.end_table(ends, "ends")] if ends else []
         return Section("documents", "Documents gained and lost", tuple(blocks))
 
     def _examples(self, task: str, curves: Sequence[CurveRow]) -> list[Block]:
-        best = best_default(self.run, task)
-        shown = examples(best) if best else []
-        if best is None or not shown:
+        best, browse = best_default(self.run, task), task == self.run.task_names[0]
+        kept = samples(ordered(curves) if browse else [best]) if best else None
+        if best is None or kept is None:
             return []
-        kept = "" if questions(best) else " This run did not keep the questions."
+        asked = "" if questions(best) else " This run did not keep the questions."
         who = best.members[0].adapter if best.members else best.label
-        first = task == self.run.task_names[0]
-        more = samples(ordered(curves)) if first else None
         intro = (
-            f"Documents as {who} answered them at a low, a middle and its highest rank, "
-            f"the first of each kind in the task's order.{kept}"
+            f"Documents as {who} answered them at a low, a middle and its highest rank, the first "
+            f"of each kind in the task's order.{asked}"
         )
-        return [Examples(intro, tuple(shown), more)]
+        return [Examples(intro, kept, browse)]
 
     def groups(self) -> Section:
         """Areas on the groups of each task's documents, where it has groups."""
@@ -397,7 +392,7 @@ def method(run: Run) -> Section:
     blocks: list[Block] = []
     for item in run.provenance:
         if item.command:
-            blocks += [Text("Run it again:"), Code(command_line(item.command))]
+            blocks += [Text("Run it again:"), Code(item.command)]
     if run.tasks:
         rows = [task.to_dict() for task in run.tasks]
         blocks.append(tables.listing("tasks", "Tasks", _TASK_KEYS, rows))
@@ -429,13 +424,6 @@ def _recipes(recipes: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
     table = tables.listing("recipes", "Recipes", {k: k for k in keys if k not in same}, recipes)
     alike = [f"{key} {tables.entry(value)}" for key, value in same.items() if tables.known(value)]
     return (table, Text(f"The same for all: {'; '.join(alike)}.")) if alike else (table,)
-
-
-def command_line(command: Any) -> str:
-    """The recorded command as one would type it."""
-    if isinstance(command, (list, tuple)):
-        return shlex.join(str(part) for part in command)
-    return str(command)
 
 
 def _facts(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -161,19 +161,11 @@ class Difference:
 
 
 class Paired:
-    """The paired differences of a run.
+    """The paired differences of a run, adjusted (Holm) within the whole analysis.
 
-    They are rows of the whole analysis, and adjusted within all of it: every pair of adapters (or
-    groups of seeds) over all the tasks is one family for Holm, every pair of truncations of one
-    adapter another.
-
-    Args:
-        run: What was measured.
-        margin: Of the leaders' non-inferior ranks.
-
-    Attributes:
-        leaders: For each task the adapter with the largest AURAC, allowing for its having been
-            picked; tasks with a single adapter are not there.
+    Every pair of adapters (or groups of seeds) over all the tasks is one family, every pair of
+    truncations of one adapter another. `leaders` has for each task with several adapters the one
+    with the largest AURAC, allowing for its having been picked.
     """
 
     def __init__(self, run: Run, margin: float) -> None:
@@ -221,12 +213,7 @@ class Paired:
         )
 
     def against_best(self, task: str, most: int) -> list[Difference]:
-        """The best default curve of a task against the next ones and its own other truncations.
-
-        Args:
-            task: One of the run's.
-            most: With how many other default curves it is compared.
-        """
+        """The best default curve of a task against the next ones and its own other truncations."""
         scored = [curve for curve in ordered(self.run.of_task(task)) if curve.log2]
         default = [curve for curve in scored if curve.is_default]
         if not default:
@@ -327,9 +314,8 @@ class Group:
     baseline: float | None
 
 
-def document_groups(run: Run, task: str, curves: Sequence[CurveRow]) -> list[Group]:
+def document_groups(curves: Sequence[CurveRow]) -> list[Group]:
     """The groups of a task in their stored order, for each of the curves; empty without strata."""
-    members = run.task(task).members
     groups: list[Group] = []
     for curve in curves:
         seeds = seeds_of(curve) if curve.log2 else None
@@ -340,8 +326,7 @@ def document_groups(run: Run, task: str, curves: Sequence[CurveRow]) -> list[Gro
         recipe = group_of(seeds)
         values = [recipe.areas("log2"), *(recipe.scores(rank) for rank in curve.ranks)]
         base = outcomes((curve.members or (curve,))[0], 0)
-        by_index = names == [str(at) for at in range(len(members))]
-        for at, name in enumerate(names):
+        for name in names:
             keep = strata == name
             clusters = np.array(recipe.first.clusters)[keep] if recipe.first.clusters else None
             layout = Layout.make(int(keep.sum()), clusters)
@@ -349,7 +334,7 @@ def document_groups(run: Run, task: str, curves: Sequence[CurveRow]) -> list[Gro
             known = base is not None and base.scores.size == keep.size
             groups.append(
                 Group(
-                    name=members[at] if by_index else name,
+                    name=name,
                     n_docs=layout.n,
                     curve=curve,
                     log2=area,
@@ -430,18 +415,12 @@ class Findings:
 
 
 def find(run: Run, margin: float, note: str) -> Findings:
-    """Look at a run.
-
-    Args:
-        run: What was measured.
-        margin: The loss against the highest rank that a non-inferior rank may have, a fraction.
-        note: Whose margin that is.
-    """
-    chosen = {task: _chosen(run, task) for task in run.task_names}
+    """Look at a run."""
+    close = {task: _looked_at(run, task) for task in run.task_names}
     paired = Paired(run, margin)
     tests: dict[str, Tested] = {}
     joint: dict[str, Mapping[int, float]] = {}
-    for curves in chosen.values():
+    for curves in close.values():
         own = [(c, test) for c in curves if (test := rank_tests(c, margin, ALPHA))]
         tests |= {curve.id: (curve, test) for curve, test in own}
         joint |= _joint_bounds(own)
@@ -451,20 +430,19 @@ def find(run: Run, margin: float, note: str) -> Findings:
         tests=tests,
         joint=joint,
         leaders=paired.leaders,
-        pairs={task: paired.against_best(task, 1 if large else _PAIRED) for task in chosen},
+        pairs={task: paired.against_best(task, 1 if large else _PAIRED) for task in close},
         changes={
             task: [item for c in curves if (item := changes(c, _ends(c) if large else None))]
-            for task, curves in chosen.items()
+            for task, curves in close.items()
         },
         groups={
-            task: document_groups(run, task, ordered(curves)[:_GROUP_CURVES])
-            for task, curves in chosen.items()
+            task: document_groups(ordered(curves)[:_GROUP_CURVES]) for task, curves in close.items()
         },
-        bases={task: basis_pairs(run, task, paired) for task in chosen},
+        bases={task: basis_pairs(run, task, paired) for task in close},
     )
 
 
-def _chosen(run: Run, task: str) -> list[CurveRow]:
+def _looked_at(run: Run, task: str) -> list[CurveRow]:
     """The curves that are looked at closely: those in colour, or only the leader."""
     if run.many_tasks:
         leader = best_default(run, task)

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
-    from aurac.report.documents import Example, Samples
+    from aurac.report.documents import Samples
+
+
+NONE = "–"
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Examples:
-    """Documents with their answers at several ranks; a page has more of them to look through."""
+    """Documents with their answers at several ranks; a page may have all to look through."""
 
     intro: str
-    examples: tuple[Example, ...]
-    samples: Samples | None = None
+    samples: Samples
+    browse: bool
     kind: str = "examples"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,10 +28,10 @@ if TYPE_CHECKING:
 
 # Scores closer than this are the same score written twice.
 _SAME = 1e-9
-_RIGHT = 0.5
+RIGHT = 0.5
 _KINDS = {"gained with the rank": 2, "lost with the rank": 1, "wrong at every rank shown": 1}
 # The samples of a page: documents, characters of a text, characters of all.
-_MAX_SAMPLES, _MAX_TEXT, _MAX_ALL = 200, 400, 500_000
+_MAX_SAMPLES, _MAX_TEXT, _MAX_ALL = 200, 800, 500_000
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,19 @@ class Source:
             self.cells(curve, rank)
         return self._stored.speeds.get(paths)
 
+    def dataset(self, task: str) -> tuple[str, str] | None:
+        """The hub's id of a task's data set and its configuration; None where that is not known."""
+        where = self.results.task(task).requests
+        try:
+            with gzip.open(inside(self.folder, where or ""), "rt", encoding="utf-8") as lines:
+                config = json.loads(next(lines))["config"]
+        except (OSError, EOFError, ValueError, KeyError, StopIteration):
+            return None
+        path = str(config.get("dataset_path"))
+        return (
+            (path, str(config.get("dataset_name") or "default")) if path.count("/") == 1 else None
+        )
+
     def _questions(self, task: str) -> Mapping[str, Wording]:
         """Questions and references of a task by document; empty where the run kept none."""
         try:
@@ -164,37 +179,56 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one rank answered."""
-
-    rank: int
-    text: str
-    score: float
-
-    @property
-    def right(self) -> bool:
-        """Whether it counts as right; a score between 0 and 1 is shown beside it."""
-        return self.score >= _RIGHT
-
-
-@dataclass(frozen=True)
-class Example:
-    """One document with the answers of several ranks of one adapter."""
+class Sample:
+    """A document with the answers of one curve: rank, text, score."""
 
     kind: str
-    label: str
-    task: str
-    doc_id: str
-    wording: Wording
-    answers: tuple[Answer, ...]
+    document: Mapping[str, str]
+    answers: tuple[tuple[int, str, float], ...]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Documents with every answer, for a page to look through: plain JSON, and what is left out."""
+    """The first documents of a task with the answers of several curves, the first the leader's.
 
-    data: Mapping[str, Any]
-    note: str
+    Attributes:
+        documents: `id`, `question` and `target` of each.
+        curves: `label`, `ranks` (0 is the base), and for each rank `scores` and `answers`.
+        n_docs: Of the task.
+    """
+
+    documents: Sequence[Mapping[str, str]]
+    curves: Sequence[Mapping[str, Any]]
+    n_docs: int
+
+    def examples(self) -> list[Sample]:
+        """Gained with the rank, lost with it, wrong all along: the first of each kind.
+
+        They are the leader's at a low, a middle and its highest rank; nobody has picked them.
+        """
+        ranks, scores, answers = (self.curves[0][key] for key in ("ranks", "scores", "answers"))
+        at = [i for i, rank in enumerate(ranks) if rank]
+        shown = list(dict.fromkeys((at[0], at[len(at) // 2], at[-1])))
+        kinds = [_kind([scores[k][i] for k in shown]) for i in range(len(self.documents))]
+        picked = [(kind, i) for kind, most in _KINDS.items() for i in _first(kinds, kind, most)]
+        return [
+            Sample(
+                kind,
+                self.documents[i],
+                tuple((ranks[k], answers[k][i], scores[k][i]) for k in shown),
+            )
+            for kind, i in picked
+        ]
+
+
+def _kind(scores: Sequence[float]) -> str | None:
+    if scores[-1] != scores[0]:
+        return f"{'gained' if scores[-1] > scores[0] else 'lost'} with the rank"
+    return "wrong at every rank shown" if max(scores) < RIGHT else None
+
+
+def _first(kinds: Sequence[str | None], kind: str, most: int) -> list[int]:
+    return [i for i, one in enumerate(kinds) if one == kind][:most]
 
 
 @dataclass(frozen=True)
@@ -262,13 +296,9 @@ def questions(curve: CurveRow) -> Mapping[str, Wording]:
 
 
 def changes(curve: CurveRow, ranks: Sequence[int] | None = None) -> Changes | None:
-    """Documents gained and lost from each rank to the next; None without cells.
+    """Documents gained and lost from each rank to the next, the base first; None without cells.
 
     A mean over seeds counts the documents of every seed.
-
-    Args:
-        curve: Whose cells are read.
-        ranks: The ranks to step through; the base and every rank of the curve by default.
     """
     parts = [_steps(one, ranks or (0, *curve.ranks)) for one in curve.members or (curve,)]
     known = [part for part in parts if part is not None and part[0]]
@@ -283,7 +313,7 @@ def changes(curve: CurveRow, ranks: Sequence[int] | None = None) -> Changes | No
 
 def _steps(curve: CurveRow, ranks: Sequence[int]) -> tuple[list[Step], int] | None:
     """The steps of one checkpoint, and its documents."""
-    kept = [(rank, found) for rank in ranks if (found := outcomes(curve, rank)) is not None]
+    kept = [(rank, one) for rank in ranks if (one := outcomes(curve, rank)) is not None]
     steps = []
     for (lower, before), (upper, after) in pairwise(kept):
         if before.doc_ids != after.doc_ids:
@@ -296,50 +326,13 @@ def _steps(curve: CurveRow, ranks: Sequence[int]) -> tuple[list[Step], int] | No
 
 def _answers(curve: CurveRow, ranks: Sequence[int]) -> dict[int, _Outcomes]:
     """Rank → its documents and responses, of the ranks that have both and the same documents."""
-    kept = {rank: found for rank in ranks if (found := outcomes(curve, rank)) is not None}
+    kept = {rank: one for rank in ranks if (one := outcomes(curve, rank)) is not None}
     first = next(iter(kept.values()), None)
     return {
-        rank: found
-        for rank, found in kept.items()
-        if first and found.doc_ids == first.doc_ids and len(found.responses) == len(found.doc_ids)
+        rank: one
+        for rank, one in kept.items()
+        if first and one.doc_ids == first.doc_ids and len(one.responses) == len(one.doc_ids)
     }
-
-
-def examples(curve: CurveRow) -> list[Example]:
-    """A few documents of one curve: gained with the rank, lost with it, wrong all along.
-
-    The first documents of each kind in stored order are shown, so nobody has picked them. Of a mean
-    over seeds the first seed's are shown.
-    """
-    wordings = questions(curve)
-    curve = curve.members[0] if curve.members else curve
-    kept = _answers(curve, curve.ranks)
-    if len(kept) < 2:
-        return []
-    ranks = list(kept)
-    shown = {rank: kept[rank] for rank in (ranks[0], ranks[len(ranks) // 2], ranks[-1])}
-    documents = next(iter(shown.values())).doc_ids
-    kinds = [_kind([found.scores[i] for found in shown.values()]) for i in range(len(documents))]
-    listed: list[Example] = []
-    for kind, most in _KINDS.items():
-        for i in [i for i, one in enumerate(kinds) if one == kind][:most]:
-            wording = wordings.get(documents[i], Wording())
-            answers = tuple(
-                Answer(
-                    rank, answer_text(found.responses[i], wording.choices), float(found.scores[i])
-                )
-                for rank, found in shown.items()
-            )
-            listed.append(Example(kind, curve.label, curve.task, documents[i], wording, answers))
-    return listed
-
-
-def _kind(scores: Sequence[float]) -> str | None:
-    if scores[-1] - scores[0] > _SAME:
-        return "gained with the rank"
-    if scores[0] - scores[-1] > _SAME:
-        return "lost with the rank"
-    return "wrong at every rank shown" if max(scores) < _RIGHT else None
 
 
 def samples(curves: Sequence[CurveRow]) -> Samples | None:
@@ -353,21 +346,20 @@ def samples(curves: Sequence[CurveRow]) -> Samples | None:
         answers = _answers(first, (0, *first.ranks))
         if len(answers) > 1:
             kept[curve.label] = answers
-    documents = {one.doc_ids for by_rank in kept.values() for one in by_rank.values()}
-    if len(documents) != 1:
-        return None
-    doc_ids, wordings = documents.pop(), questions(curves[0])
+    together = {one.doc_ids for by_rank in kept.values() for one in by_rank.values()}
+    if len(together) != 1:
+        return samples(curves[:1]) if len(curves) > 1 else None
+    doc_ids, wordings = together.pop(), questions(curves[0])
     columns = [one for by_rank in kept.values() for one in by_rank.values()]
     rows, total = [], 0
     for i, doc in enumerate(doc_ids[:_MAX_SAMPLES]):
         wording = wordings.get(doc, Wording())
-        asked = {"id": doc, "question": wording.question, "target": wording.target}
         texts = [answer_text(one.responses[i], wording.choices) for one in columns]
-        row = [shorten(text, _MAX_TEXT) for text in (*asked.values(), *texts)]
+        row = [shorten(t, _MAX_TEXT) for t in (doc, wording.question, wording.target, *texts)]
         total += sum(map(len, row))
         if total > _MAX_ALL:
             break
-        rows.append((dict(zip(asked, row[:3], strict=True)), row[3:]))
+        rows.append(row)
     shown, at = [], 0
     for label, by_rank in kept.items():
         these = range(at, at := at + len(by_rank))
@@ -376,11 +368,9 @@ def samples(curves: Sequence[CurveRow]) -> Samples | None:
                 "label": shorten(label, _MAX_TEXT),
                 "ranks": list(by_rank),
                 "scores": [columns[k].scores[: len(rows)].round(4).tolist() for k in these],
-                "answers": [[texts[k] for _, texts in rows] for k in these],
+                "answers": [[row[3 + k] for row in rows] for k in these],
             }
         )
-    left = (
-        f"The first {len(rows)} of {len(doc_ids)} documents. " if len(rows) < len(doc_ids) else ""
-    )
-    note = f"{left}Arrow keys go to the next and the previous one."
-    return Samples({"documents": [asked for asked, _ in rows], "curves": shown}, note)
+    names = ("id", "question", "target")
+    documents = [dict(zip(names, row, strict=False)) for row in rows]
+    return Samples(documents, shown, len(doc_ids)) if rows else None

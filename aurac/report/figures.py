@@ -59,11 +59,7 @@ SMALL: dict[str, Any] = {
 
 @contextmanager
 def styled(*, small: bool = False) -> Iterator[None]:
-    """The package's style and nothing of the reader's own matplotlibrc.
-
-    Args:
-        small: For the width of a paper's column.
-    """
+    """The package's style, `small` for a column, and nothing of the reader's own matplotlibrc."""
     import matplotlib as mpl
     from matplotlib import style
 
@@ -81,17 +77,18 @@ def single(
     draw: Callable[[Axes], Axes],
     *,
     title: str = "",
-    labels: Sequence[str] = (),
+    left: Sequence[str] = (),
+    right: Sequence[str] = (),
     height: float = _HEIGHT,
     top: float = 0.45,
 ) -> Figure:
-    """A figure with one Axes, a right margin that holds `labels`, and `top` inches above."""
+    """A figure with one Axes, rows named at the left or lines at the right, `top` inches above."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height))
-    margin = (text_width([*labels, "AURAC (%)"]) + 24) / 72 / WIDTH if labels else 0.03
-    ax = figure.add_axes((0.115, 0.5 / height, 0.885 - margin, 1 - (0.5 + top) / height))
-    draw(ax)
+    start = (text_width(left) + 16) / 72 / WIDTH if left else 0.115
+    end = 1 - (text_width([*right, "AURAC (%)"]) + 24) / 72 / WIDTH if right else 0.97
+    draw(figure.add_axes((start, 0.5 / height, end - start, 1 - (0.5 + top) / height)))
     _title(figure, title)
     return figure
 
@@ -123,17 +120,7 @@ def grid(
     patches: Sequence[tuple[str, dict[str, Any]]] = (),
     key_across: int = 3,
 ) -> Figure:
-    """Small multiples, `across` in a row, each `height` inches high, with a key above.
-
-    Args:
-        draws: One for each panel.
-        across: Panels in a row.
-        height: Of a panel.
-        width: Of the figure.
-        title: Above all.
-        patches: Of the key: a label, and how its patch looks.
-        key_across: Patches in a row.
-    """
+    """Small multiples, `across` in a row, each `height` inches high, a key of patches above."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -157,43 +144,8 @@ def grid(
     return figure
 
 
-def rows(
-    draw: Callable[[Axes], Axes],
-    *,
-    labels: Sequence[str],
-    height: float,
-    top: float,
-    width: float = WIDTH,
-    title: str = "",
-) -> Figure:
-    """A figure with one Axes whose rows are named at the left by `labels`.
-
-    Args:
-        draw: Draws on the Axes.
-        labels: Of the rows.
-        height: Of the rows and the axis below, in inches.
-        top: Inches above, for a legend.
-        width: Of the figure.
-        title: Above all.
-    """
-    from matplotlib.figure import Figure
-
-    top += 0.24 if title else 0
-    total = height + top
-    figure = Figure(figsize=(width, total))
-    left = (text_width(labels) + 16) / 72 / width
-    draw(figure.add_axes((left, 0.5 / total, 0.97 - left, 1 - (0.5 + top) / total)))
-    _title(figure, title)
-    return figure
-
-
 def column(draw: Callable[..., Axes], width: float = NARROW) -> Figure:
-    """One Axes with its legend below, since a column has no room for names beside the lines.
-
-    Args:
-        draw: Draws on the Axes given; takes `labels`, which is switched off.
-        width: In inches.
-    """
+    """One Axes with its legend below, since a column has no room for names beside the lines."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, _NARROW_HEIGHT), layout="constrained")
@@ -250,10 +202,6 @@ def save_for_paper(draw: Callable[..., Axes], stem: Path) -> list[Path]:
     r"""Vector PDF at the width of a column and of a page, fonts embedded.
 
     Set them with `\includegraphics{NAME-column.pdf}`, without scaling: text is then 8 points.
-
-    Args:
-        draw: As for `column`.
-        stem: Path of the files without `-column.pdf` and `-wide.pdf`.
     """
     paths = []
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -279,14 +227,8 @@ def inline_svg(
     """The figure as an `<svg>` element for a page.
 
     Text stays text, colours are custom properties that the page defines for light and dark, ids
-    carry `name` so that many figures fit in one page, and title and description name it.
-
-    Args:
-        figure: A drawn figure.
-        name: A prefix for ids; letters, digits, dots, dashes and underscores.
-        title: What the figure is.
-        alt: What it shows.
-        hover: For the curve with the gid `curve-0`, `curve-1`, … a text for each of its points.
+    carry `name` so that many figures fit in one page, and title and description name it. `hover`
+    holds for the curve with the gid `curve-0`, `curve-1`, … a text for each of its points.
     """
     import matplotlib as mpl
 

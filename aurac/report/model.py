@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.report.documents import Source
-    from aurac.runs.schema import AdapterRecord, FailedCell, Provenance
+    from aurac.runs.schema import AdapterRecord, FailedCell, Provenance, SequentialRecord
 
 # The margin of `aurac.stats.analysis` too, where nothing else was declared before looking.
 MARGIN = 0.02
@@ -57,7 +57,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
     @classmethod
     def of(cls, record: CurveRecord, **more: Any) -> CurveRow:
         """The row of a record."""
-        given = msgspec.structs.asdict(record)
+        fields = msgspec.structs.asdict(record)
         missing = dict(record.missing)
         known = []
         for at, (rank, value) in enumerate(zip(record.ranks, record.accuracy, strict=True)):
@@ -67,10 +67,10 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
                 missing.setdefault(rank, "no accuracy was stored")
         known.sort(key=lambda at: record.ranks[at])
         for name in _BY_RANK:
-            column = given[name] or [None] * len(record.ranks)
-            given[name] = tuple(column[at] for at in known)
+            column = fields[name] or [None] * len(record.ranks)
+            fields[name] = tuple(column[at] for at in known)
         ranks = tuple(record.ranks[at] for at in known)
-        return cls(**{**given, "ranks": ranks, "missing": missing, "record": record, **more})
+        return cls(**{**fields, "ranks": ranks, "missing": missing, "record": record, **more})
 
     @property
     def seeds(self) -> int:
@@ -139,6 +139,7 @@ class Run:
     roots: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sequential: SequentialRecord | None = None
 
     @cached_property
     def task_names(self) -> tuple[str, ...]:
@@ -213,6 +214,7 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         version=results.aurac,
         roots=(folder,) if folder else (),
         groups=results.groups,
+        sequential=results.sequential,
     )
 
 

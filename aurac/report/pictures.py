@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from aurac.curves.display import interval, percent, points, size
 from aurac.report import figures, plots
 from aurac.report.content import Picture
 from aurac.report.escape import one_line, slug
 from aurac.report.model import best_default, highlighted, ordered
-from aurac.report.units import interval, percent, points, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aurac.report.comparisons import Group
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow, Run
+    from aurac.runs.schema import DecisionRecord
 
 _PANEL_CURVES = 30
 _PANEL_BEST = 3
@@ -33,13 +34,9 @@ KEY = [
 class Pictures:
     """Draws figures into one folder and remembers the files.
 
-    Args:
-        run: What was measured.
-        folder: Where the files go.
-        detailed: Whether each point in a page carries its numbers, figures have a narrow form for
-            telephones, and there are PDFs for papers.
-        margin: Of the non-inferiority tests, a fraction.
-        non_inferior: Id of a curve → its smallest non-inferior rank.
+    Where they are `detailed`, each point in a page carries its numbers, figures have a narrow form
+    for telephones, and there are PDFs for papers. `non_inferior` are the smallest ranks within
+    `margin` by the id of their curve.
     """
 
     def __init__(
@@ -73,14 +70,14 @@ class Pictures:
     def rank_accuracy(self, task: str, axis: str = "log2", *, inline: bool = True) -> Picture:
         """Accuracy against rank for one task; without `inline` only the files are made."""
         every = [curve for curve in self.run.of_task(task) if curve.ranks]
-        chosen = highlighted(self.run, task)
+        coloured = highlighted(self.run, task)
         leader = best_default(self.run, task)
         draw = partial(
             plots.rank_accuracy,
             curves=every,
             axis=axis,
-            style=self._styles(chosen),
-            highlight={curve.id for curve in chosen},
+            style=self._styles(coloured),
+            highlight={curve.id for curve in coloured},
             non_inferior=self.non_inferior,
             full={leader.id} if leader and len(leader.ranks) > 1 else set(),
         )
@@ -88,23 +85,23 @@ class Pictures:
         if axis == "log2" and self.detailed:
             self.files += figures.save_for_paper(draw, self.folder / "paper" / name)
         bases = [one_line(label, plots.LABEL_CHARS) for label in plots.baselines(every)]
-        labels = [*map(plots.legend_label, chosen), *bases]
+        labels = [*map(plots.legend_label, coloured), *bases]
         context = self._context(task)
         return self._save(
             name,
-            lambda: figures.single(draw, labels=labels, title=context),
+            lambda: figures.single(draw, right=labels, title=context),
             lambda: figures.column(draw),
             title=f"Accuracy against rank: {context}",
-            caption=self._curve_caption(task, chosen, axis, rest=len(every) - len(chosen)),
-            alt=self._curve_alt(task, chosen, rest=len(every) - len(chosen)),
-            series=chosen,
+            caption=self._curve_caption(task, coloured, axis, rest=len(every) - len(coloured)),
+            alt=self._curve_alt(task, coloured, rest=len(every) - len(coloured)),
+            series=coloured,
             inline=inline,
         )
 
     def overview(self, tasks: Sequence[str]) -> Picture:
         """All tasks as small multiples."""
         draws = [partial(self._panel, task=task) for task in tasks]
-        hues = "keep their hue from panel to panel" if self.few else "have hues of their own panel"
+        hues = "keep their hue from panel to panel" if self.few else "have other hues in each panel"
         lines = []
         for task in tasks:
             best = best_default(self.run, task)
@@ -139,9 +136,9 @@ class Pictures:
 
     def _panel(self, ax: Axes, task: str) -> Axes:
         curves = [curve for curve in self.run.of_task(task) if curve.ranks]
-        chosen = self._best(task)
-        drawn = [*chosen, *[c for c in ordered(curves) if c not in chosen][:_PANEL_CURVES]]
-        style, ids = self._styles(chosen), {curve.id for curve in chosen}
+        coloured = self._best(task)
+        drawn = [*coloured, *[c for c in ordered(curves) if c not in coloured][:_PANEL_CURVES]]
+        style, ids = self._styles(coloured), {curve.id for curve in coloured}
         plots.rank_accuracy(ax, drawn, style=style, highlight=ids, labels=False)
         ax.set_title(one_line(task, 24), fontsize=9)
         ax.set(xlabel="", ylabel="")
@@ -169,7 +166,7 @@ class Pictures:
         ]
         return self._save(
             name,
-            lambda: figures.single(draw, labels=labels, title=context, top=0.78),
+            lambda: figures.single(draw, right=labels, title=context, top=0.78),
             lambda: figures.column(draw),
             title=f"Accuracy against adapter size: {context}",
             caption=f"{task}: accuracy against the size of the truncated adapter and its number of "
@@ -219,21 +216,41 @@ class Pictures:
             value = f"{group.curve.label} {percent(group.log2.value)} %"
             values.setdefault(group.name, []).append(value)
         listed = "; ".join(f"{name}: {', '.join(several)}" for name, several in values.items())
+        top = 0.32 if len(curves) < 2 else 0.44 + 0.22 * -(-len(curves) // 2)
         make = partial(
-            figures.rows,
+            figures.single,
             partial(plots.dots, groups=groups, style=self._styles(curves)),
-            labels=[one_line(name, plots.LABEL_CHARS) for name in values],
-            height=0.6 + len(values) * (0.2 + 0.07 * len(curves)),
-            top=0.08 if len(curves) < 2 else 0.2 + 0.22 * -(-len(curves) // 2),
+            left=[one_line(name, plots.LABEL_CHARS) for name in values],
+            height=0.6 + top + len(values) * (0.2 + 0.07 * len(curves)),
+            top=top,
         )
         context = self._context(task)
         return self._save(
             f"groups-{self.slugs[task]}",
-            lambda: make(title=context),
+            partial(make, title=context),
             None,
             title=f"AURAC on each group: {context}",
             caption=f"{task}: AURAC (log2) on each group of documents, with 95 % intervals.",
             alt=f"AURAC on each group of {task}. {listed}.",
+        )
+
+    def looks(self, decisions: Sequence[DecisionRecord]) -> Picture:
+        """The paths of z against their boundaries, of a run that stopped early."""
+        draws = [partial(plots.looks, decision=one) for one in decisions]
+        across = min(2, len(draws))
+        caption = (
+            "z at each look (line), the boundaries at which it stops (dashed), and the values "
+            "nearer to 0 at which no answer is to be expected (dotted). The axis ends at all "
+            "documents."
+        )
+        ends = [f"{one.b or one.a}: {one.verdict} after {one.documents}" for one in decisions]
+        return self._save(
+            "looks",
+            lambda: figures.grid(draws, across=across, height=2.4),
+            None,
+            title="z against its boundaries",
+            caption=caption,
+            alt=f"z at each look. {'; '.join(ends)} documents.",
         )
 
     def _save(
@@ -265,33 +282,35 @@ class Pictures:
         file, labels = f"{self.folder.name}/{name}.svg", tuple(curve.label for curve in series)
         return Picture(name, caption, alt, file, tuple(svgs), labels)
 
-    def _curve_caption(self, task: str, chosen: Sequence[CurveRow], axis: str, *, rest: int) -> str:
+    def _curve_caption(
+        self, task: str, coloured: Sequence[CurveRow], axis: str, *, rest: int
+    ) -> str:
         """How to read a rank-accuracy figure: only what is in it."""
-        roles = {curve.role for curve in chosen}
-        bands = plots.banded(chosen)
-        metrics = ", ".join(dict.fromkeys(curve.metric for curve in chosen))
+        roles = {curve.role for curve in coloured}
+        bands = plots.banded(coloured)
+        metrics = ", ".join(dict.fromkeys(curve.metric for curve in coloured))
         parts = [f"{task}: accuracy ({metrics}) against rank, {axis} axis."]
         if any(low is not None for curve in bands for low in curve.accuracy_low):
-            every = len(bands) == sum(curve.is_default for curve in chosen)
+            every = len(bands) == sum(curve.is_default for curve in coloured)
             whose = "Bands:" if every else f"The band, of {bands[0].label} only:"
             over = " over documents and seeds" if any(c.members for c in bands) else ""
             parts.append(f"{whose} 95 % intervals for each rank alone{over}.")
-        if any(curve.members for curve in chosen):
+        if any(curve.members for curve in coloured):
             parts.append("A line with thin ones in its hue is the mean over training seeds.")
         if "published" in roles:
             parts.append("Dashed with hollow marks: as published (without P).")
         if "extra" in roles:
             parts.append("Dotted with hollow marks: other truncations.")
-        if any(curve.baseline is not None for curve in chosen):
+        if any(curve.baseline is not None for curve in coloured):
             parts.append("Grey dashed line: the base model.")
         if rest:
             parts.append(f"Thin grey lines: {rest} more curves.")
-        if any(curve.missing for curve in chosen):
+        if any(curve.missing for curve in coloured):
             parts.append("A gap in a line is a missing rank.")
         leader = best_default(self.run, task)
         if leader and len(leader.ranks) > 1:
             parts.append(f"Dotted level line: {leader.label} at rank {leader.ranks[-1]}.")
-        if any(curve.id in self.non_inferior for curve in chosen):
+        if any(curve.id in self.non_inferior for curve in coloured):
             parts.append(
                 "A ring is the smallest rank shown to stay within "
                 f"{points(self.margin)} of the highest (95 % confidence for each curve alone)."

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aurac.curves.display import percent
 from aurac.report.escape import one_line
 from aurac.report.model import ordered
-from aurac.report.units import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aurac.report.comparisons import Group
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow
+    from aurac.runs.schema import DecisionRecord
 
 INK, AXIS, GRID, PAPER, BASE, REST = (
     "#22262b",
@@ -124,10 +125,10 @@ def rank_accuracy(
         labels: Whether the lines are named at the right edge, with their AURAC.
     """
     style = style or styles(curves)
-    chosen = [c for c in curves if c.ranks and (highlight is None or c.id in highlight)]
-    _thin(ax, [curve for curve in curves if curve.ranks and curve not in chosen], REST, 1)
-    with_band = banded(chosen)
-    for at, curve in enumerate(chosen):
+    coloured = [c for c in curves if c.ranks and (highlight is None or c.id in highlight)]
+    _thin(ax, [curve for curve in curves if curve.ranks and curve not in coloured], REST, 1)
+    with_band = banded(coloured)
+    for at, curve in enumerate(coloured):
         look, name = style[key(curve)], f"curve-{at}"
         if curve.members:
             _thin(ax, curve.members, look.colour, 2.5).set(alpha=0.55, gid=f"{name}-seeds")  # type: ignore[union-attr]
@@ -151,16 +152,16 @@ def rank_accuracy(
         line.set_gid("base")
     if labels:
         names: list[tuple[str, float, float | None]] = [
-            (legend_label(c), 100 * c.accuracy[-1], c.ranks[-1]) for c in chosen
+            (legend_label(c), 100 * c.accuracy[-1], c.ranks[-1]) for c in coloured
         ]
         names += [(one_line(name, LABEL_CHARS), 100 * v, None) for name, v in bases.items()]
-        end_labels(ax, names, [*(style[key(c)].colour for c in chosen), *[BASE] * len(bases)])
+        end_labels(ax, names, [*(style[key(c)].colour for c in coloured), *[BASE] * len(bases)])
     return ax
 
 
-def banded(chosen: Sequence[CurveRow]) -> list[CurveRow]:
+def banded(coloured: Sequence[CurveRow]) -> list[CurveRow]:
     """The curves that get a band: the default ones, or only the best where there are many."""
-    default = [curve for curve in chosen if curve.is_default]
+    default = [curve for curve in coloured if curve.is_default]
     return default if len(default) <= _MAX_BANDS else ordered(default)[:1]
 
 
@@ -231,13 +232,7 @@ def _rank_axis(ax: Axes, ranks: Collection[int], axis: str) -> None:
 
 
 def ticks(ranks: Iterable[int], axis: str, most: int = 10) -> list[int]:
-    """The ranks that the axis names: the ends, and those far enough apart to be read.
-
-    Args:
-        ranks: Every rank that is drawn.
-        axis: "log2" or "linear".
-        most: How many labels fit side by side.
-    """
+    """The ranks that the axis names: the ends, and those far enough apart to be read."""
     listed = sorted(set(ranks))
     if len(listed) < 2:
         return listed
@@ -279,13 +274,7 @@ def baselines(curves: Sequence[CurveRow]) -> dict[str, float]:
 def end_labels(
     ax: Axes, ends: Sequence[tuple[str, float, float | None]], tints: Sequence[str]
 ) -> None:
-    """Name each line at the right edge, moved apart so that no two names touch.
-
-    Args:
-        ax: With its limits set.
-        ends: Name, height in the data, and the last rank (None: a level line).
-        tints: Colours of the leader lines.
-    """
+    """Name each line (text, height in the data, last rank or None) at the right edge, apart."""
     height = 72 * ax.bbox.height / ax.figure.dpi  # points
     low, high = ax.get_ylim()
     fractions = [(value - low) / (high - low) for _, value, _ in ends]
@@ -356,14 +345,7 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
 def cost(
     ax: Axes, curves: Sequence[CurveRow], *, style: Styles | None = None, labels: bool = True
 ) -> Axes:
-    """Accuracy in percent against the megabytes of an adapter at each rank.
-
-    Args:
-        ax: Where to draw.
-        curves: The curves of one task; those without sizes are left out.
-        style: Styles that other figures share.
-        labels: Whether the lines are named at the right edge, with their AURAC.
-    """
+    """Accuracy in percent against the megabytes of an adapter at each rank."""
     style = style or styles(curves)
     drawn = [curve for curve in curves if curve.ranks and all(curve.bytes)]
     for at, curve in enumerate(drawn):
@@ -411,14 +393,7 @@ def _parameter_axis(ax: Axes, curves: Sequence[CurveRow]) -> None:
 def gained_lost(
     ax: Axes, changes: Changes, *, colour: str = INK, most: tuple[float, float] | None = None
 ) -> Axes:
-    """Documents gained (up) and lost (down) at each rank against the rank below it.
-
-    Args:
-        ax: Where to draw.
-        changes: The steps of one curve.
-        colour: Of the bars.
-        most: The largest share gained and lost in any panel, so that panels share their scale.
-    """
+    """Documents gained (up) and lost (down) at each rank; panels share the scale `most`."""
     places = range(len(changes.steps))
     up = [step.gained / changes.n_docs for step in changes.steps]
     down = [-step.lost / changes.n_docs for step in changes.steps]
@@ -442,13 +417,7 @@ def gained_lost(
 
 
 def dots(ax: Axes, groups: Sequence[Group], *, style: Styles | None = None) -> Axes:
-    """The area on each group of documents as a dot with its interval, one row for each group.
-
-    Args:
-        ax: Where to draw.
-        groups: Groups of one task, for one curve or several.
-        style: Styles that other figures share.
-    """
+    """The area on each group of documents as a dot with its interval, one row for each group."""
     curves = list({group.curve.id: group.curve for group in groups}.values())
     style = style or styles(curves)
     names = list(dict.fromkeys(group.name for group in groups))
@@ -483,4 +452,29 @@ def dots(ax: Axes, groups: Sequence[Group], *, style: Styles | None = None) -> A
             handletextpad=0.3,
             fontsize=LABEL_SIZE,
         )
+    return ax
+
+
+def looks(ax: Axes, decision: DecisionRecord) -> Axes:
+    """The path of z against its boundaries, look by look.
+
+    Args:
+        ax: Where to draw.
+        decision: With its looks.
+    """
+    documents = [look.documents for look in decision.path]
+    bounds = [look.boundary for look in decision.path]
+    inner = [(n, x.futility) for n, x in zip(documents, decision.path, strict=True) if x.futility]
+    sides = (1,) if decision.question == "rank" else (1, -1)
+    for sign in sides:
+        ax.plot(documents, [sign * b for b in bounds], color=INK, linestyle="--", linewidth=1)
+        edges = [sign * edge for _, edge in inner]
+        ax.plot([n for n, _ in inner], edges, color=AXIS, linestyle=":", linewidth=1)
+    ax.plot(documents, [look.z for look in decision.path], color=SERIES[0], marker="o")
+    ax.axhline(0, color=AXIS, linewidth=0.8)
+    ax.set_xlim(0, decision.of)
+    ax.set_xlabel("documents")
+    ax.set_ylabel("z")
+    who = f"{decision.b} - {decision.a}" if decision.b else f"{decision.a}, rank {decision.rank}"
+    ax.set_title(one_line(f"{who}: {decision.verdict}", 60), loc="left", fontsize=8)
     return ax

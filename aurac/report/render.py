@@ -9,21 +9,23 @@ from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aurac.curves.display import interval, percent
 from aurac.report import content as parts
 from aurac.report import escape
+from aurac.report.content import NONE
+from aurac.report.documents import RIGHT
 from aurac.report.model import ordered
-from aurac.report.units import NONE, interval, percent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from aurac.report.content import Report
-    from aurac.report.documents import Answer, Example
+    from aurac.report.documents import Sample
     from aurac.report.model import CurveRow, Run
 
 LIMIT = 1_900_000  # bytes of a page
 _TEMPLATES = Path(__file__).parent / "templates"
-_QUESTION, _ANSWER, _CODE = 1200, 800, 20_000
+_CODE = 20_000
 
 
 def html(report: Report) -> str:
@@ -42,7 +44,7 @@ def _smaller(report: Report) -> Report:
 
 def _without_fold(block: parts.Block) -> parts.Block:
     if isinstance(block, parts.Examples):
-        return replace(block, samples=None)
+        return replace(block, browse=False)
     if not isinstance(block, parts.Fold):
         return block
     return parts.Text(
@@ -61,11 +63,7 @@ def _page(report: Report) -> str:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
-        "visible": escape.typeset,
-        "line": escape.one_line,
-        "short": escape.shorten,
-    }
+    environment.filters |= {"visible": escape.typeset, "line": escape.one_line}
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
@@ -141,7 +139,7 @@ def _(block: parts.Picture) -> str:
 
 @_markdown.register
 def _(block: parts.Examples) -> str:
-    return "\n\n".join([escape.markdown(block.intro), *map(_example, block.examples)])
+    return "\n\n".join([escape.markdown(block.intro), *map(_example, block.samples.examples())])
 
 
 @_markdown.register
@@ -156,22 +154,22 @@ def _(block: parts.Fold) -> str:
     return f"<details><summary>{summary}</summary>\n\n{inner}\n\n</details>"
 
 
-def _example(example: Example) -> str:
-    kind = escape.markdown(example.kind.capitalize())
-    text = [f"### {kind}: document {escape.markdown(example.doc_id)}"]
-    if example.wording.question:
-        text += ["Question:", escape.markdown_fence(example.wording.question, _QUESTION)]
-    if example.wording.target:
-        text.append(f"Reference: {_lines(escape.shorten(example.wording.target, 300))}")
-    heads = [f"rank {answer.rank}, {_mark(answer)}" for answer in example.answers]
-    answers = [_lines(escape.shorten(a.text or "(empty)", _ANSWER)) for a in example.answers]
+def _example(sample: Sample) -> str:
+    kind = escape.markdown(sample.kind.capitalize())
+    text = [f"### {kind}: document {escape.markdown(sample.document['id'])}"]
+    if sample.document["question"]:
+        text += ["Question:", escape.markdown_fence(sample.document["question"], _CODE)]
+    if sample.document["target"]:
+        text.append(f"Reference: {_lines(sample.document['target'])}")
+    heads = [f"rank {rank}, {_mark(score)}" for rank, _, score in sample.answers]
+    answers = [_lines(answer or "(empty)") for _, answer, _ in sample.answers]
     text.append(_table([escape.markdown(head) for head in heads], [answers], "l" * len(heads)))
     return "\n\n".join(text)
 
 
-def _mark(answer: Answer) -> str:
-    mark = "✓ right" if answer.right else "✗ wrong"
-    return mark if answer.score in (0, 1) else f"{mark} (score {answer.score:.3g})"
+def _mark(score: float) -> str:
+    mark = "✓ right" if score >= RIGHT else "✗ wrong"
+    return mark if score in (0, 1) else f"{mark} (score {score:.3g})"
 
 
 def _lines(text: str) -> str:
@@ -187,13 +185,7 @@ _LATEX_HEAD = (
 
 
 def latex(run: Run, best: Collection[str], most: int = 40) -> str:
-    """The AURAC tables of a run for a paper: booktabs, one for each task.
-
-    Args:
-        run: What was measured.
-        best: Ids of the curves to set in bold.
-        most: Rows of a table at most, the largest AURACs first.
-    """
+    """The AURAC tables of a run for a paper: booktabs, one for each task, `best` in bold."""
     tables = [_latex_table(run, task, best, most) for task in run.task_names]
     return "\n\n".join([_LATEX_HEAD, *tables]) + "\n"
 

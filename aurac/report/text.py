@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from aurac.curves.display import interval, percent, points, size
 from aurac.report.content import Tile
+from aurac.report.escape import one_line
 from aurac.report.model import scored_defaults
-from aurac.report.units import interval, percent, points, size, to
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,6 +21,11 @@ LISTED = 5
 _NO_CURVE = "This run holds no curve, so there is nothing to compare yet."
 
 
+def to(low: float | None, high: float | None) -> str:
+    """The two ends of an interval in percent."""
+    return f"{percent(low)} to {percent(high)}"
+
+
 def some(names: Iterable[str]) -> str:
     """Names each once, cut after a few."""
     listed = list(dict.fromkeys(names))
@@ -28,10 +34,39 @@ def some(names: Iterable[str]) -> str:
     return f"{', '.join(listed[:LISTED])} and {len(listed) - LISTED} more"
 
 
+def title(run: Run) -> str:
+    """What was compared, in a line."""
+    adapters = list(dict.fromkeys(curve.adapter for curve in run.curves))
+    tasks = run.task_names
+    who = ", ".join(adapters) if len(adapters) <= 4 else f"{len(adapters)} adapters"
+    where = ", ".join(tasks) if len(tasks) <= 3 else f"{len(tasks)} tasks"
+    return one_line(f"{who or 'no adapter'} on {where or 'no task'}", 120)
+
+
+def lead(run: Run) -> str:
+    """Base, ranks and documents, in a line."""
+    bases = dict.fromkeys(str(c.base) for c in run.curves if c.base)
+    ranks = sorted({rank for curve in run.curves for rank in curve.ranks})
+    counts = sorted({curve.n_docs for curve in run.curves if curve.n_docs})
+    parts = [f"base {', '.join(bases)}"] if bases else []
+    if ranks:
+        several = len(ranks) > 1
+        parts.append(f"ranks {ranks[0]} to {ranks[-1]}" if several else f"rank {ranks[0]}")
+    if counts:
+        low, high = counts[0], counts[-1]
+        each = " for each task" if len(run.task_names) > 1 else ""
+        parts.append(f"{low if low == high else f'{low} to {high}'} documents{each}")
+    return "; ".join(parts)
+
+
 def verdicts(run: Run, findings: Findings) -> tuple[str, ...]:
     """The answer: a sentence for each task, or two for many tasks together."""
     if not run.task_names:
         return (_NO_CURVE,)
+    if run.sequential and run.sequential.decisions:  # not what a fixed sample would say
+        decided = [one.sentence for one in run.sequential.decisions]
+        rest = len(decided) - LISTED
+        return (*decided[:LISTED], *([f"{rest} more: see below."] if rest > 0 else []))
     if run.many_tasks:
         return tuple(_counted(run, findings))
     if len(run.task_names) == 1:
@@ -65,16 +100,16 @@ def _lead(scored: list[CurveRow], findings: Findings) -> str:
             f", {percent(best.area - second.area)} points more than {second.label}. Without stored "
             "documents that both answered, the difference cannot be tested."
         )
-    lead = f"lead over {second.label} ({_in_points(pair)})"
+    ahead = f"lead over {second.label} ({_in_points(pair)})"
     if not pair.significant:
         if 2 in (best.seeds, second.seeds):
-            return f"; its {lead} has no verdict, since two seeds do not show how much seeds vary."
-        return f"; its {lead} is not significant."
+            return f"; its {ahead} has no verdict, since two seeds do not show how much seeds vary."
+        return f"; its {ahead} is not significant."
     others = [d.second.label for d in pairs if not d.significant]
     if others:
-        return f"; its {lead} is significant, that over {some(others)} is not."
+        return f"; its {ahead} is significant, that over {some(others)} is not."
     rest = " and all others" if len(scored) > 2 else ""
-    return f"; its {lead}{rest} is significant."
+    return f"; its {ahead}{rest} is significant."
 
 
 def _in_points(pair: Difference) -> str:
@@ -263,12 +298,7 @@ def _rank_details(best: CurveRow, findings: Findings) -> list[str]:
 
 
 def rank_sentence(curve: CurveRow, test: NonInferiorRank | None) -> str:
-    """Which rank of a curve to use, what it costs, and what was shown.
-
-    Args:
-        curve: The curve.
-        test: Its non-inferiority tests against the highest rank.
-    """
+    """Which rank of a curve to use, what it costs, and what was shown."""
     top = curve.ranks[-1]
     if test is None:
         return f"At rank {top}: {_at_rank(curve, len(curve.ranks) - 1)}."

@@ -30,7 +30,7 @@ def drawn(curves, axis="log2"):
     with figures.styled():
         figure = figures.single(
             lambda ax: plots.rank_accuracy(ax, curves, axis=axis, highlight=highlight),
-            labels=[*labels, plots.BASE_LABEL],
+            right=[*labels, plots.BASE_LABEL],
             title=TITLE,
         )
         FigureCanvasAgg(figure).draw()
@@ -133,7 +133,7 @@ def test_texts_of_cost_and_paper_figures_are_apart(case, tmp_path):
     with figures.styled():
         labels = [plots.legend_label(curve) for curve in some]
         cost = partial(plots.cost, curves=some)
-        assert_apart(figures.single(cost, labels=labels, title=TITLE, top=0.78))
+        assert_apart(figures.single(cost, right=labels, title=TITLE, top=0.78))
 
 
 @pytest.mark.parametrize("panels", [1, 2, 6])
