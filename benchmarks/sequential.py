@@ -28,7 +28,8 @@ from aurac.stats.mean import Layout
 from aurac.stats.multiplicity import holm
 from aurac.stats.noninferiority import FEW
 from aurac.stats.paired import difference
-from aurac.stats.sequential import Design, Series, decide, width_reached
+from aurac.stats.sequential import Design, Series, decide
+from aurac.stats.stopping import width_reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +115,7 @@ class Question:
         # Of one side alone the exact bound for few documents may be nearer than Student's t.
         self.few = (changed < FEW) & design.one_sided
         self.exact = np.zeros(self.z.shape, dtype=bool)
+        self.known: dict[tuple[int, int, float], bool] = {}
 
     def bounds(self, level: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Boundaries and futility bounds of all looks."""
@@ -135,12 +137,21 @@ class Question:
         return float(self.z[r, look])
 
     def beyond(self, r: int, look: int, edge: float) -> bool:
-        """Whether z is beyond an edge, refined where Student's t is."""
-        two = self.design.sides == 2
+        """Whether z is beyond an edge; the procedure itself is asked where Student's t is."""
+        two, key = self.design.sides == 2, (r, look, edge)
         z = float(self.z[r, look])
-        if self.few[r, look] or (abs(z) if two else z) >= edge:
-            z = self.refine(r, look)
-        return (abs(z) if two else z) >= edge
+        if not (self.few[r, look] or (abs(z) if two else z) >= edge):
+            return False
+        if key not in self.known:
+            self.known[key] = self._beyond(r, look, edge)
+        return self.known[key]
+
+    def _beyond(self, r: int, look: int, edge: float) -> bool:
+        if edge <= 0.0:
+            return self.refine(r, look) >= edge
+        null, mean = self.design.null, self.differences[r, : self.looks[look]].mean()
+        low, high = self.ends(r, look)(sequential._normal_tail(edge))
+        return low >= null if mean > null else self.design.sides == 2 and high <= null
 
     def crosses(self, r: int, until: int, level: float) -> int:
         """Direction of the first crossing up to a look; 0 where there is none."""

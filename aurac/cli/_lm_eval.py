@@ -51,6 +51,7 @@ _VALUE: Mapping[str, Any] = {}
 _MAY_HAVE_VALUE: Mapping[str, Any] = {"is_flag": False, "flag_value": "true"}
 _NO_EFFECT = {
     "--log-samples -s": _FLAG,  # every answer is stored
+    "--config -C": _VALUE,  # read by `LmEvalCommand`
     "--use-cache -c": _VALUE,  # finished documents are kept in the run folder
     "--cache-requests": _MAY_HAVE_VALUE,  # requests are built once for a run
     "--max-batch-size": _VALUE,  # auto stays within the memory that is there
@@ -58,7 +59,6 @@ _NO_EFFECT = {
     "--verbosity": _VALUE,  # aurac -v
 }
 _NO_COUNTERPART = {
-    "--config -C": "write the options of that file into the command",
     "--samples -E": "use --limit for the first documents of a task",
     "--predict-only -x": "leave it out: answers and outcomes are both stored",
     "--write-out -w": "leave it out: the folder requests/ of a run holds every prompt",
@@ -107,11 +107,14 @@ class LmEvalCommand(GroupedCommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, after the translation."""
         args = _joined(args)
-        values, _, _ = self.make_parser(ctx).parse_args(list(args))
-        words = values.pop("checkpoints", None)
-        words = list(words) if isinstance(words, (list, tuple)) else []
         if set(ctx.help_option_names) & set(args):
             return super().parse_args(ctx, args)
+        values, _, _ = self.make_parser(ctx).parse_args(list(args))
+        if "config" in values:
+            args = [*args, *_config_words(values["config"], set(values))]
+            values, _, _ = self.make_parser(ctx).parse_args(list(args))
+        words = values.pop("checkpoints", None)
+        words = list(words) if isinstance(words, (list, tuple)) else []
         if {"model", "model_args"} & set(values):
             args = self._translated(dict(values), words)
         elif words[:1] in (["ls"], ["validate"]) and not Path(words[0]).exists():
@@ -186,6 +189,32 @@ def _joined(args: Sequence[str]) -> list[str]:
             words += 1
         joined.append(word)
     return joined
+
+
+def _config_words(path: str, given: set[str]) -> list[str]:
+    """The options of lm-eval's `--config` file that the command does not give itself.
+
+    Raises:
+        UsageError: No YAML mapping.
+    """
+    import yaml
+
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--config {path} cannot be read ({error})", expected="YAML") from error
+    if not isinstance(settings, dict):
+        raise UsageError(f"--config {path}", expected="lines of NAME: VALUE")
+    words = []
+    for name, value in settings.items():
+        if str(name) in given or value is None or value is False:
+            continue
+        words.append(f"--{hyphens(str(name))}")
+        if isinstance(value, dict):
+            words.append(json.dumps(value))
+        elif value is not True:
+            words.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
+    return words
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:

@@ -65,6 +65,16 @@ def seconds(number: float | None) -> str:
     return f"{number:.2g} s" if number >= 1 else f"{1000 * number:.0f} ms"
 
 
+def count(number: float | None) -> str:
+    """A whole number in groups of three."""
+    return "–" if number is None else f"{number:,.0f}".replace(",", "\u00a0")
+
+
+def signed(number: int) -> str:
+    """A whole number with its sign."""
+    return f"{number:+d}".replace("-", "−")
+
+
 @dataclass(frozen=True)
 class CurveLine:
     """A curve in a table for the terminal.

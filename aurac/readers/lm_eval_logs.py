@@ -292,7 +292,7 @@ def _pooled(
         np.concatenate([curve.outcomes for curve in same if curve.outcomes is not None], axis=1),
         doc_ids=tuple(f"{i}:{doc}" for i, c in enumerate(same) for doc in c.doc_ids or ()),
         doc_hashes=tuple(h for curve in same for h in curve.doc_hashes or ()),
-        strata=tuple(str(i) for i, n in enumerate(counts) for _ in range(n)),
+        strata=tuple(task for (task, _), n in zip(members, counts, strict=True) for _ in range(n)),
         clusters=_pooled_labels(same),
         baseline=(
             None

@@ -175,7 +175,10 @@ class CurveReader:
         first = points[plain.ranks[0]]
         several = len(first) > 1
         ids = [f"{i}:{d.id}" if several else d.id for i, c in enumerate(first) for d in c.documents]
-        strata = [str(i) for i, cell in enumerate(first) for _ in cell.documents]
+        members = self._results.task(row.task).members
+        if len(members) != len(first):  # a results.json made by hand may name no members
+            members = [str(i) for i in range(len(first))]
+        strata = [name for name, cell in zip(members, first, strict=True) for _ in cell.documents]
         labels = ("adapter", "task", "method", "base", "basis", "rescale", "role")
         try:
             return Curve.from_outcomes(

@@ -12,6 +12,7 @@ from aurac.report import tables
 from aurac.report.caveats import caveats
 from aurac.report.comparisons import find
 from aurac.report.content import (
+    NONE,
     Block,
     Bullets,
     Cell,
@@ -27,8 +28,16 @@ from aurac.report.content import (
 from aurac.report.documents import questions, samples, speeds
 from aurac.report.model import MARGIN, best_default, highlighted, ordered, scored_defaults
 from aurac.report.pictures import Pictures
-from aurac.report.text import GLOSSARY, details, lead, margin_note, tiles, title, verdicts
-from aurac.report.units import NONE, p_value
+from aurac.report.text import (
+    GLOSSARY,
+    LISTED,
+    details,
+    lead,
+    margin_note,
+    tiles,
+    title,
+    verdicts,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +78,14 @@ _ADAPTER_KEYS = {
 }
 
 
+STOPPED_EARLY = (
+    "The documents are a random sample, and the run looked at the differences after each block of "
+    "them. The p values and intervals in this section hold although it stopped when it had an "
+    "answer. Those of pairs and ranks in the sections below are for a number of documents that was "
+    "fixed beforehand, and are too optimistic here."
+)
+
+
 class Builder:
     """Builds one report, its figures in a folder; the margin is None where none was given."""
 
@@ -104,6 +121,7 @@ class Builder:
         run, single = self.run, len(self.run.task_names) == 1
         first = self.first()
         sections = [
+            self.stopped(),
             self.answer(),
             self.curves(),
             self.scores(),
@@ -121,7 +139,9 @@ class Builder:
             title=title(run),
             lead=lead(run),
             verdict=verdicts(run, self.findings),
-            tiles=tiles(run, run.task_names[0], self.findings) if single else (),
+            tiles=tiles(run, run.task_names[0], self.findings)
+            if single and not run.sequential
+            else (),
             first=self._plain(first),
             sections=tuple(
                 replace(section, blocks=self._plain(section.blocks))
@@ -177,8 +197,17 @@ class Builder:
         pair = next((d for d in self.findings.pairs[task] if d.second is second), None)
         if pair is None:
             return (*cells, Cell(second.label), tables.share(best.area - second.area), none)
-        p = Cell(p_value(pair.adjusted), pair.adjusted)
-        return (*cells, Cell(second.label), tables.estimate(pair), p)
+        return (*cells, Cell(second.label), tables.estimate(pair), tables.p_value(pair))
+
+    def stopped(self) -> Section:
+        """What a run that stopped early decided, and which numbers below that touches."""
+        record, blocks = self.run.sequential, list[Block]()
+        if record is not None:
+            blocks = [Text(STOPPED_EARLY), tables.decision_table(record.decisions)]
+            blocks += [self.pictures.looks(drawn)] if (drawn := tables.drawn(record)) else []
+            rest = record.decisions[LISTED:]
+            blocks += _bullets([*(one.sentence for one in rest), *record.notes])
+        return Section("stopped", "Decided early", tuple(blocks))
 
     def answer(self) -> Section:
         """What stands behind the verdict, in sentences."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aurac.curves.display import percent
 from aurac.report.documents import seeds_of
 from aurac.report.model import scored_defaults
 from aurac.report.text import LISTED, some
-from aurac.report.units import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -314,9 +314,8 @@ class Group:
     baseline: float | None
 
 
-def document_groups(run: Run, task: str, curves: Sequence[CurveRow]) -> list[Group]:
+def document_groups(curves: Sequence[CurveRow]) -> list[Group]:
     """The groups of a task in their stored order, for each of the curves; empty without strata."""
-    members = run.task(task).members
     groups: list[Group] = []
     for curve in curves:
         seeds = seeds_of(curve) if curve.log2 else None
@@ -327,8 +326,7 @@ def document_groups(run: Run, task: str, curves: Sequence[CurveRow]) -> list[Gro
         recipe = group_of(seeds)
         values = [recipe.areas("log2"), *(recipe.scores(rank) for rank in curve.ranks)]
         base = outcomes((curve.members or (curve,))[0], 0)
-        by_index = names == [str(at) for at in range(len(members))]
-        for at, name in enumerate(names):
+        for name in names:
             keep = strata == name
             clusters = np.array(recipe.first.clusters)[keep] if recipe.first.clusters else None
             layout = Layout.make(int(keep.sum()), clusters)
@@ -336,7 +334,7 @@ def document_groups(run: Run, task: str, curves: Sequence[CurveRow]) -> list[Gro
             known = base is not None and base.scores.size == keep.size
             groups.append(
                 Group(
-                    name=members[at] if by_index else name,
+                    name=name,
                     n_docs=layout.n,
                     curve=curve,
                     log2=area,
@@ -438,8 +436,7 @@ def find(run: Run, margin: float, note: str) -> Findings:
             for task, curves in close.items()
         },
         groups={
-            task: document_groups(run, task, ordered(curves)[:_GROUP_CURVES])
-            for task, curves in close.items()
+            task: document_groups(ordered(curves)[:_GROUP_CURVES]) for task, curves in close.items()
         },
         bases={task: basis_pairs(run, task, paired) for task in close},
     )

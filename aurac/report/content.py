@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from aurac.report.documents import Samples
 
 
+NONE = "–"
+
+
 @dataclass(frozen=True)
 class Text:
     """A paragraph of plain text."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.report.documents import Source
-    from aurac.runs.schema import AdapterRecord, FailedCell, Provenance
+    from aurac.runs.schema import AdapterRecord, FailedCell, Provenance, SequentialRecord
 
 # The margin of `aurac.stats.analysis` too, where nothing else was declared before looking.
 MARGIN = 0.02
@@ -140,6 +140,7 @@ class Run:
     roots: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sequential: SequentialRecord | None = None
 
     @cached_property
     def task_names(self) -> tuple[str, ...]:
@@ -214,6 +215,7 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         version=results.aurac,
         roots=(folder,) if folder else (),
         groups=results.groups,
+        sequential=results.sequential,
     )
 
 

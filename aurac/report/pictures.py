@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from aurac.curves.display import interval, percent, points, size
 from aurac.report import figures, plots
 from aurac.report.content import Picture
 from aurac.report.escape import one_line, slug
 from aurac.report.model import best_default, highlighted, ordered
-from aurac.report.units import interval, percent, points, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aurac.report.comparisons import Group
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow, Run
+    from aurac.runs.schema import DecisionRecord
 
 _PANEL_CURVES = 30
 _PANEL_BEST = 3
@@ -231,6 +232,25 @@ class Pictures:
             title=f"AURAC on each group: {context}",
             caption=f"{task}: AURAC (log2) on each group of documents, with 95 % intervals.",
             alt=f"AURAC on each group of {task}. {listed}.",
+        )
+
+    def looks(self, decisions: Sequence[DecisionRecord]) -> Picture:
+        """The paths of z against their boundaries, of a run that stopped early."""
+        draws = [partial(plots.looks, decision=one) for one in decisions]
+        across = min(2, len(draws))
+        caption = (
+            "z at each look (line), the boundaries at which it stops (dashed), and the values "
+            "nearer to 0 at which no answer is to be expected (dotted). The axis ends at all "
+            "documents."
+        )
+        ends = [f"{one.b or one.a}: {one.verdict} after {one.documents}" for one in decisions]
+        return self._save(
+            "looks",
+            lambda: figures.grid(draws, across=across, height=2.4),
+            None,
+            title="z against its boundaries",
+            caption=caption,
+            alt=f"z at each look. {'; '.join(ends)} documents.",
         )
 
     def _save(

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aurac.curves.display import percent
 from aurac.report.escape import one_line
 from aurac.report.model import ordered
-from aurac.report.units import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aurac.report.comparisons import Group
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow
+    from aurac.runs.schema import DecisionRecord
 
 INK, AXIS, GRID, PAPER, BASE, REST = (
     "#22262b",
@@ -451,4 +452,29 @@ def dots(ax: Axes, groups: Sequence[Group], *, style: Styles | None = None) -> A
             handletextpad=0.3,
             fontsize=LABEL_SIZE,
         )
+    return ax
+
+
+def looks(ax: Axes, decision: DecisionRecord) -> Axes:
+    """The path of z against its boundaries, look by look.
+
+    Args:
+        ax: Where to draw.
+        decision: With its looks.
+    """
+    documents = [look.documents for look in decision.path]
+    bounds = [look.boundary for look in decision.path]
+    inner = [(n, x.futility) for n, x in zip(documents, decision.path, strict=True) if x.futility]
+    sides = (1,) if decision.question == "rank" else (1, -1)
+    for sign in sides:
+        ax.plot(documents, [sign * b for b in bounds], color=INK, linestyle="--", linewidth=1)
+        edges = [sign * edge for _, edge in inner]
+        ax.plot([n for n, _ in inner], edges, color=AXIS, linestyle=":", linewidth=1)
+    ax.plot(documents, [look.z for look in decision.path], color=SERIES[0], marker="o")
+    ax.axhline(0, color=AXIS, linewidth=0.8)
+    ax.set_xlim(0, decision.of)
+    ax.set_xlabel("documents")
+    ax.set_ylabel("z")
+    who = f"{decision.b} - {decision.a}" if decision.b else f"{decision.a}, rank {decision.rank}"
+    ax.set_title(one_line(f"{who}: {decision.verdict}", 60), loc="left", fontsize=8)
     return ax

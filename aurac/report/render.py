@@ -9,11 +9,12 @@ from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aurac.curves.display import interval, percent
 from aurac.report import content as parts
 from aurac.report import escape
+from aurac.report.content import NONE
 from aurac.report.documents import RIGHT
 from aurac.report.model import ordered
-from aurac.report.units import NONE, interval, percent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

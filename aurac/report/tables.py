@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aurac.report.content import Cell, Column, Table
+from aurac.curves.display import count, interval, percent, points, seconds, signed, size
+from aurac.report.content import NONE, Cell, Column, Table
 from aurac.report.model import ordered
-from aurac.report.units import (
-    NONE,
-    count,
-    interval,
-    p_value,
-    percent,
-    points,
-    seconds,
-    signed,
-    size,
-)
+from aurac.stats.sentences import show_p
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -25,11 +16,14 @@ if TYPE_CHECKING:
     from aurac.report.comparisons import BasisPair, Difference, Group, Tested
     from aurac.report.documents import Changes, Speed
     from aurac.report.model import CurveRow, Interval
+    from aurac.runs.schema import DecisionRecord, SequentialRecord
     from aurac.stats import RankTest
 
 _MAX_RANK_COLUMNS = 12
 _MAX_ITEM_COLUMNS = 4
 _MAX_GROUPS = 60
+_MAX_DECISIONS = 60
+MOST_DRAWN = 6
 
 
 def columns(*titles: str, numeric: Iterable[str] = ()) -> tuple[Column, ...]:
@@ -50,6 +44,16 @@ def number(value: int | None) -> Cell:
 def estimate(value: Interval | Difference | None, *, best: bool = False) -> Cell:
     """A fraction with its interval."""
     return Cell(interval(value), value.value if value else None, best)
+
+
+def p_value(pair: Difference | None) -> Cell:
+    """The adjusted p value of a difference."""
+    return probability(pair.adjusted if pair else None)
+
+
+def probability(p: float | None) -> Cell:
+    """A p value."""
+    return Cell(NONE if p is None else show_p(p).removeprefix("= "), p)
 
 
 def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], name: str) -> Table:
@@ -254,7 +258,7 @@ def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table
             Cell(pair.first.label),
             Cell(pair.second.label),
             estimate(pair),
-            Cell(p_value(pair.adjusted), pair.adjusted),
+            p_value(pair),
             share(pair.detectable),
             number(pair.n_docs),
             Cell("significant" if pair.significant else "not significant"),
@@ -319,7 +323,7 @@ def basis_table(task: str, pairs: Sequence[BasisPair], name: str) -> Table:
                 estimate(pair.prefix.log2),
                 estimate(pair.svd.log2),
                 estimate(gap),
-                Cell(p_value(gap.adjusted if gap else None), gap.adjusted if gap else None),
+                p_value(gap),
                 share(gap.detectable if gap else None),
                 Cell(result),
             )
@@ -407,3 +411,44 @@ def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_plain(item) for item in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def drawn(record: SequentialRecord) -> list[DecisionRecord]:
+    """The decisions whose looks are drawn."""
+    return [one for one in record.decisions if one.path][:MOST_DRAWN]
+
+
+def decision_table(decisions: Sequence[DecisionRecord]) -> Table:
+    """What a run that stopped early decided."""
+    caption = (
+        "Differences in points, b - a (of a rank: against the largest). Estimate: median-unbiased "
+        "after stopping. Intervals: repeated, valid at every look. p: sequential, adjusted for all "
+        "questions (Holm)."
+    )
+    heads = columns("task", "question", "verdict", numeric=("documents", "look", "z", "boundary"))
+    heads += columns(numeric=("estimate", "interval", "p"))
+    rows = []
+    for one in decisions[:_MAX_DECISIONS]:
+        who = f"{one.b} - {one.a}" if one.b else one.a
+        who += f", rank {one.rank}" if one.rank else ""
+        value = one.mean if one.estimate is None else one.estimate
+        ends = (
+            NONE
+            if one.low is None or one.high is None
+            else f"{100 * one.low:.1f} to {100 * one.high:.1f}"
+        )
+        rows.append(
+            (
+                Cell(one.task),
+                Cell(who),
+                Cell(one.verdict),
+                Cell(f"{one.documents:,} of {one.of:,}", one.documents),
+                Cell(f"{one.look} of {one.looks}", one.look),
+                Cell(NONE if one.z is None else f"{one.z:.2f}", one.z),
+                Cell(NONE if one.boundary is None else f"{one.boundary:.2f}", one.boundary),
+                Cell(NONE if value is None else f"{100 * value:.1f}", value),
+                Cell(ends),
+                probability(one.p_adjusted),
+            )
+        )
+    return Table("decisions", caption, heads, tuple(rows))

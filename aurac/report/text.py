@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from aurac.curves.display import interval, percent, points, size
 from aurac.report.content import Tile
 from aurac.report.escape import one_line
 from aurac.report.model import scored_defaults
-from aurac.report.units import interval, percent, points, size, to
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 LISTED = 5
 _NO_CURVE = "This run holds no curve, so there is nothing to compare yet."
+
+
+def to(low: float | None, high: float | None) -> str:
+    """The two ends of an interval in percent."""
+    return f"{percent(low)} to {percent(high)}"
 
 
 def some(names: Iterable[str]) -> str:
@@ -58,6 +63,10 @@ def verdicts(run: Run, findings: Findings) -> tuple[str, ...]:
     """The answer: a sentence for each task, or two for many tasks together."""
     if not run.task_names:
         return (_NO_CURVE,)
+    if run.sequential and run.sequential.decisions:  # not what a fixed sample would say
+        decided = [one.sentence for one in run.sequential.decisions]
+        rest = len(decided) - LISTED
+        return (*decided[:LISTED], *([f"{rest} more: see below."] if rest > 0 else []))
     if run.many_tasks:
         return tuple(_counted(run, findings))
     if len(run.task_names) == 1:

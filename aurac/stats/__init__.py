@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from aurac.stats.intervals import interval
     from aurac.stats.margins import MarginTest, margin_test
     from aurac.stats.multiplicity import Best, best, holm
-    from aurac.stats.noninferiority import NonInferiorRank, RankTest, non_inferior_rank
+    from aurac.stats.noninferiority import (
+        AccurateRank,
+        NonInferiorRank,
+        RankTest,
+        accurate_rank,
+        non_inferior_rank,
+    )
     from aurac.stats.paired import Difference, detectable, difference, paired_curves
     from aurac.stats.power import Plan, plan
     from aurac.stats.score import Bands, bands
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     from aurac.stats.spread import Spread, spread_of_flips, spread_of_pilot
 
 __all__ = [
+    "AccurateRank",
     "Bands",
     "Best",
     "Components",
@@ -30,6 +37,7 @@ __all__ = [
     "Plan",
     "RankTest",
     "Spread",
+    "accurate_rank",
     "aggregate",
     "bands",
     "best",
@@ -49,49 +57,17 @@ __all__ = [
 ]
 
 _MODULES = {
-    "intervals": ("interval",),
-    "margins": (
-        "MarginTest",
-        "margin_test",
-    ),
-    "multiplicity": (
-        "Best",
-        "best",
-        "holm",
-    ),
-    "noninferiority": (
-        "NonInferiorRank",
-        "RankTest",
-        "non_inferior_rank",
-    ),
-    "paired": (
-        "Difference",
-        "detectable",
-        "difference",
-        "paired_curves",
-    ),
-    "power": (
-        "Plan",
-        "plan",
-    ),
-    "score": (
-        "Bands",
-        "bands",
-    ),
-    "seeds": (
-        "Components",
-        "aggregate",
-        "components",
-        "over_seeds",
-        "task_weights",
-    ),
-    "spread": (
-        "Spread",
-        "spread_of_flips",
-        "spread_of_pilot",
-    ),
+    "intervals": "interval",
+    "margins": "MarginTest margin_test",
+    "multiplicity": "Best best holm",
+    "noninferiority": "AccurateRank NonInferiorRank RankTest accurate_rank non_inferior_rank",
+    "paired": "Difference detectable difference paired_curves",
+    "power": "Plan plan",
+    "score": "Bands bands",
+    "seeds": "Components aggregate components over_seeds task_weights",
+    "spread": "Spread spread_of_flips spread_of_pilot",
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
@@ -99,3 +75,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"aurac.stats.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

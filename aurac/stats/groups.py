@@ -204,8 +204,13 @@ def together(groups: Sequence[RecipeGroup], support: str | None = None) -> list[
         curves = tuple(align(first.first, curve) for curve in at.curves)
         same = all(new is old for new, old in zip(curves, at.curves, strict=True))
         result.append(at if same else RecipeGroup(at.name, at.task, curves))
-    labels = _labels([group.first for group in result])
-    return [_labelled(group, labels) for group in result]
+    firsts = [group.first for group in result]
+    for place, group in enumerate(result):
+        labelled = _labelled(group.first, firsts)
+        if labelled is not group.first:
+            curves = (labelled, *group.curves[1:])
+            result[place] = RecipeGroup(group.name, group.task, curves, group._areas)
+    return result
 
 
 def shared_ranks(curves: Sequence[Curve], support: str | None = None) -> tuple[int, ...]:
@@ -325,23 +330,14 @@ def _ordered_like(first: Curve, other: Curve) -> Curve:
         return other
 
 
-def _labels(curves: Iterable[Curve]) -> dict[str, tuple[str, ...]]:
-    """The clusters and strata that any of the curves knows."""
-    known: dict[str, tuple[str, ...]] = {}
-    for curve in curves:
-        for name in ("clusters", "strata"):
-            if getattr(curve, name) is not None:
-                known.setdefault(name, getattr(curve, name))
-    return known
-
-
-def _labelled(group: RecipeGroup, labels: Mapping[str, tuple[str, ...]]) -> RecipeGroup:
-    """The group with those labels that its first curve lacks."""
-    lacking: dict[str, Any] = {k: v for k, v in labels.items() if getattr(group.first, k) is None}
-    if not lacking:
-        return group
-    first = replace(group.first, **lacking)
-    return RecipeGroup(group.name, group.task, (first, *group.curves[1:]), group._areas)
+def _labelled(first: Curve, others: Sequence[Curve]) -> Curve:
+    """The first curve, with the clusters and strata that only others on its documents know."""
+    lacking: dict[str, Any] = {}
+    for name in ("clusters", "strata"):
+        known = (label for other in others if (label := getattr(other, name)) is not None)
+        if getattr(first, name) is None and (label := next(known, None)) is not None:
+            lacking[name] = label
+    return replace(first, **lacking) if lacking else first
 
 
 def _matched(seeds: Sequence[Curve]) -> tuple[Curve, ...]:
@@ -350,10 +346,7 @@ def _matched(seeds: Sequence[Curve]) -> tuple[Curve, ...]:
     if len(seeds) == 1 or first.outcomes is None:
         return tuple(seeds)
     others = [align(first, other) for other in seeds[1:]]
-    lacking: dict[str, Any] = {
-        name: label for name, label in _labels(others).items() if getattr(first, name) is None
-    }
-    return (replace(first, **lacking) if lacking else first, *others)
+    return (_labelled(first, others), *others)
 
 
 def check_groups(groups: Groups, known: Iterable[str | None]) -> dict[str, str]:

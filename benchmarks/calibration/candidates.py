@@ -1,7 +1,7 @@
-"""Which procedure for two arms of seeds? Exact sizes, without drawing anything.
+"""Which procedure for two groups of seeds? Exact sizes, without drawing anything.
 
 With many documents the document term is known, and what is left to chance is the difference and the
-two arms' between-seed mean squares, each a multiple of χ² on S - 1 df. A test that rejects beyond
+two groups' between-seed mean squares, each a multiple of χ² on S - 1 df. A test that rejects beyond
 a threshold h of these mean squares has size ``E[2 Φ(-h / sd)]``, a sum over their quantiles. The
 variance is 1 for documents, of which the share `rest` is seed × document noise, and ρ for seeds.
 """
@@ -70,7 +70,7 @@ CANDIDATES: tuple[Threshold, ...] = (satterthwaite, pooled, separate, cochran, b
 
 
 def _mean_squares(df: int, ratio: float, first: float, rest: float) -> tuple[Array, Array]:
-    """Both arms' mean squares at the quantiles; `first` is the first arm's share of the seeds."""
+    """Both groups' mean squares at the quantiles; `first`: the first group's share of the seeds."""
     chi = gammaincinv(df / 2, _U) * 2 / df
     a = (ratio * first + rest / 2) * chi[:, None]
     b = (ratio * (1 - first) + rest / 2) * chi[None]
@@ -106,7 +106,7 @@ def rows(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:  # noqa: 
                 equal, one = (worst_size(test, seeds, alpha, first) for first in (0.5, 1.0))
                 found = (detectable(test, seeds, alpha, ratio) for ratio in (0.0, 0.3))
                 note = (
-                    f"{equal:.2f} where both arms vary alike, {one:.2f} where one does; finds "
+                    f"{equal:.2f} where both groups vary alike, {one:.2f} where one does; finds "
                     f"{' and '.join(f'{delta:.1f}' for delta in found)} se at ρ 0 and .3"
                 )
                 what = f"candidate {test.__name__}, worst size / α"

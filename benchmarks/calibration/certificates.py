@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def certificates(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
-    """How often a rank that loses at least delta is certified, and what naive rules do."""
+    """How often a rank that loses at least delta is named non-inferior, and what naive rules do."""
     settings = {
         "small ranks lose .02 exactly": np.where(np.arange(9) < 5, 0.58, 0.60),
         "one step loses .02, then .10": np.array([0.5] * 4 + [0.58] + [0.595] * 3 + [0.6]),

@@ -118,8 +118,8 @@ def one_checkpoint(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
                 yield Row("one checkpoint covers", name, n, hits / repetitions, repetitions, LEAST)
 
 
-def arms_of_seeds(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
-    """One arm of training seeds."""
+def groups_of_seeds(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
+    """One group of training seeds."""
     for count in (2, 3, 5):
         for spread in (0.0, 0.2, 0.6):
             for target in (0.01, 0.03, 0.45, 0.97):
@@ -128,11 +128,11 @@ def arms_of_seeds(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
                     hits = 0
                     for _ in range(repetitions):
                         shifts = spread * rng.standard_normal(count)
-                        arm = areas(items.draw(rng, n, shifts=shifts))
-                        hits += inside(over_seeds(arm), target)
+                        group = areas(items.draw(rng, n, shifts=shifts))
+                        hits += inside(over_seeds(group), target)
                     name = f"{target}, {count} seeds, seed sd {spread} logits"
                     yield Row(
-                        "arm of seeds covers", name, n, hits / repetitions, repetitions, LEAST
+                        "group of seeds covers", name, n, hits / repetitions, repetitions, LEAST
                     )
 
 
@@ -228,7 +228,7 @@ def strata(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             yield Row("strata cover", setting, labels.size, hits / repetitions, repetitions, LEAST)
 
 
-STUDIES = (one_checkpoint, arms_of_seeds, aggregates, simultaneous_bands, clusters, strata)
+STUDIES = (one_checkpoint, groups_of_seeds, aggregates, simultaneous_bands, clusters, strata)
 
 
 def rows(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:

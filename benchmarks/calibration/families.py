@@ -46,8 +46,8 @@ def _row(
         found = []
         for _ in range(2):
             ease = rng.standard_normal(n)
-            arms = [replace(model, seed=s).arm(rng, ease, seeds) for s in spreads]
-            found += [difference(a, b) for a, b in combinations(arms, 2)]
+            groups = [replace(model, seed=s).group(rng, ease, seeds) for s in spreads]
+            found += [difference(a, b) for a, b in combinations(groups, 2)]
         adjusted = holm([one.p for one in found])
         return any(verdict(one, p, 0.05) for one, p in zip(found, adjusted, strict=True))
 

@@ -155,13 +155,13 @@ def seeds(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             shown = 0
             for _ in range(repetitions):
                 base = rng.random(n) < 0.6
-                arms = []
+                groups = []
                 for shift in (-margin / 2, margin / 2):
                     means = 0.1 + (shift + rng.normal(0.0, spread, (count, 1))) / 2.0
                     up = rng.random((count, n)) < np.clip(means / 0.8, 0, 1)
                     down = rng.random((count, n)) < np.clip((0.2 - means) / 1.2, 0, 1)
-                    arms.append(np.where(base, ~down, up).astype(float))
-                gap = difference(arms[1], arms[0], level=0.9).estimate
+                    groups.append(np.where(base, ~down, up).astype(float))
+                gap = difference(groups[1], groups[0], level=0.9).estimate
                 shown += gap.low is not None and gap.low > -_seed_margin(margin)
             yield Row("non-inferior at the margin, shown wrongly",
                       f"{count} seeds, sd {spread:g}", n, shown / repetitions, repetitions,
@@ -169,7 +169,7 @@ def seeds(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
 
 
 def _seed_margin(margin: float) -> float:
-    """The difference of the arms of `seeds`: .4·up - .6·down moves by .4/.8/2 + .6/1.2/2 = .5."""
+    """The difference of the groups of `seeds`: .4·up - .6·down moves by .4/.8/2 + .6/1.2/2 = .5."""
     return 0.5 * margin
 
 

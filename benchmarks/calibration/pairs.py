@@ -138,7 +138,7 @@ def power(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             hits = np.zeros(2)
             for _ in range(repetitions):
                 ease = rng.standard_normal(n)
-                a, b = (model.arm(rng, ease)[0] for model in models)
+                a, b = (model.group(rng, ease)[0] for model in models)
                 hits += [difference(a, b).p <= 0.05, _flips_p(rng, b - a) <= 0.05]
             note = f"sign flips {hits[1] / repetitions:.3f}"
             yield Row("pair, power", name, n, hits[0] / repetitions, repetitions, "–", note)

@@ -76,16 +76,16 @@ class Items:
     def draw(
         self, rng: np.random.Generator, n: int, seeds: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Two (S, n) arms; with one seed the checkpoints are the average ones."""
+        """Two (S, n) groups; with one seed the checkpoints are the average ones."""
         hard = rng.standard_normal(n)
         low, high, latent = self.shifts()
         latent = latent if seeds > 1 else 0.0
-        arms = []
+        groups = []
         for theta in (low, high):
             shift = theta + latent * rng.standard_normal((seeds, 1))
             rest = self.noise * rng.standard_normal((seeds, n))
-            arms.append(shift + hard + self.own * rng.standard_normal(n) + rest > 0)
-        return arms[0].astype(float), arms[1].astype(float)
+            groups.append(shift + hard + self.own * rng.standard_normal(n) + rest > 0)
+        return groups[0].astype(float), groups[1].astype(float)
 
     def flips(self, rng: np.random.Generator) -> float:
         """Share of documents that differ between two checkpoints."""
@@ -95,14 +95,14 @@ class Items:
     def spread(self, rng: np.random.Generator) -> Spread:
         """What a plan is told: from a pilot so large that it has no noise of its own."""
         calm = replace(self, seed=0.0)
-        arms = calm.draw(rng, 40_000, 12)
-        parts = components([arms[1], arms[0]], [1, -1], Layout(40_000))
-        found = spread_of_pilot(parts, 40_000, changes=arms[1][0] - arms[0][0])
+        groups = calm.draw(rng, 40_000, 12)
+        parts = components([groups[1], groups[0]], [1, -1], Layout(40_000))
+        found = spread_of_pilot(parts, 40_000, changes=groups[1][0] - groups[0][0])
         return replace(found, seed=self.seed**2, upper=None)
 
 
 def differences(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
-    """A difference of .05 with 1 to 5 seeds in each arm."""
+    """A difference of .05 with 1 to 5 seeds in each group."""
     for seeds in (1, 2, 3, 5):
         for sd in (0.0,) if seeds == 1 else (0.0, 0.01, 0.02):
             items = Items(own=0.3, noise=0.3, seed=sd, delta=0.05)
@@ -132,7 +132,7 @@ def flip_rates(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
         yield _power(f"difference {delta:g}, flip rate {rate:g}", n, hits, repetitions)
     for rate, delta in ((0.2, 0.1), (0.1, 0.03), (0.02, 0.02), (0.01, 0.03)):
         (row,) = plan(
-            delta, replace(spread_of_flips(rate), arms=1), seeds=[1], question="certificate",
+            delta, replace(spread_of_flips(rate), groups=1), seeds=[1], question="non-inferiority",
             power=PROMISED, rng=rng,
         )  # fmt: skip
         n, hits = row.documents or 0, 0
@@ -162,9 +162,9 @@ def pilots(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
         count = max(20, repetitions // 20)
         enough = held = 0
         for _ in range(count):
-            arms = items.draw(rng, n, 1)
-            gap = arms[1][0] - arms[0][0]
-            parts = components([arms[1], arms[0]], [1, -1], Layout(n))
+            groups = items.draw(rng, n, 1)
+            gap = groups[1][0] - groups[0][0]
+            parts = components([groups[1], groups[0]], [1, -1], Layout(n))
             try:
                 spread = spread_of_pilot(parts, n, changes=gap)
                 (row,) = plan(0.05, spread, seeds=[1], power=PROMISED, rng=rng)

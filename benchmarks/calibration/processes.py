@@ -51,10 +51,10 @@ def areas(
     return WEIGHTS @ outcomes(rng, n, accuracy, hard=hard)
 
 
-def arm_of_seeds(
+def group_of_seeds(
     rng: np.random.Generator, hard: NDArray[np.float64], seeds: int, shift: float, spread: float
 ) -> NDArray[np.float64]:
-    """(S, n) areas of one arm whose latent mean moves by N(shift, spread²) with the seed."""
+    """(S, n) areas of one group whose latent mean moves by N(shift, spread²) with the seed."""
     moved = [ndtr(ndtri(MIDDLE) + shift + spread * rng.standard_normal()) for _ in range(seeds)]
     return np.stack([areas(rng, hard.size, accuracy, hard=hard) for accuracy in moved])
 
@@ -63,12 +63,12 @@ def arm_of_seeds(
 class Logistic:
     """Items on a logistic scale whose noise persists over ranks: no process of the probit above.
 
-    Document d is solved at rank k under seed s of arm i where
+    Document d is solved at rank k under seed s of group i where
     ``ability_ik + seed_is + ease_d + between_isd + held_isd + fresh_isdk > 0``, with standard
     logistic noise of which the share `held` of the variance is the same at all ranks.
 
     Attributes:
-        ability: (K,) of the arm, logits.
+        ability: (K,) of the group, logits.
         ease: Standard deviation of the documents' ease, logits.
         seed: Standard deviation of the seeds' shifts, logits.
         between: Standard deviation of the seed × document interaction, logits.
@@ -81,7 +81,7 @@ class Logistic:
     between: float = 0.0
     held: float = 0.5
 
-    def arm(
+    def group(
         self, rng: np.random.Generator, ease: NDArray[np.float64], seeds: int = 1
     ) -> NDArray[np.float64]:
         """(S, n) AURAC of each document under each seed; `ease` (n,) is standard normal."""

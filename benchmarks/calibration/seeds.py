@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from aurac.stats import difference, over_seeds
-from benchmarks.calibration.processes import MIDDLE, SIZES, WEIGHTS, Logistic, arm_of_seeds
+from benchmarks.calibration.processes import MIDDLE, SIZES, WEIGHTS, Logistic, group_of_seeds
 from benchmarks.calibration.rows import Row
 
 if TYPE_CHECKING:
@@ -30,19 +30,19 @@ def coverage(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
                 hits = np.zeros(2)
                 for _ in range(repetitions):
                     hard = rng.standard_normal(n)
-                    a = arm_of_seeds(rng, hard, count, 0.0, spread)
-                    b = arm_of_seeds(rng, hard, count, 0.1, spread)
+                    a = group_of_seeds(rng, hard, count, 0.0, spread)
+                    b = group_of_seeds(rng, hard, count, 0.1, spread)
                     one, two = over_seeds(a), difference(a, b).estimate
                     hits[0] += one.low <= means[0] <= one.high
                     hits[1] += two.low <= means[1] - means[0] <= two.high
                 name = f"{count} seeds, seed sd {spread * 0.38:.3f}"
-                for claim, hit in zip(("one arm", "two arms"), hits, strict=True):
+                for claim, hit in zip(("one group", "two groups"), hits, strict=True):
                     what = f"seeds × documents, {claim}, covers"
                     yield Row(what, name, n, hit / repetitions, repetitions, "≥ .935")
 
 
 def tails(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
-    """Two equal arms: how often p is at most .05 and .003 (logistic items, interaction .5)."""
+    """Two equal groups: how often p is at most .05 and .003 (logistic items, interaction .5)."""
     for count in COUNTS:
         for name, (first, second) in SPREADS.items():
             for n in SIZES[1:]:
@@ -50,11 +50,11 @@ def tails(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
                 p = np.empty(repetitions)
                 for i in range(repetitions):
                     ease = rng.standard_normal(n)
-                    a = replace(model, seed=first).arm(rng, ease, count)
-                    b = replace(model, seed=second).arm(rng, ease, count)
+                    a = replace(model, seed=first).group(rng, ease, count)
+                    b = replace(model, seed=second).group(rng, ease, count)
                     p[i] = difference(a, b).p
                 for alpha in (0.05, 0.003):
-                    what = f"two arms, p ≤ {alpha:g} without a difference"
+                    what = f"two groups, p ≤ {alpha:g} without a difference"
                     setting = f"{count} seeds, seed sd {name}"
                     rate = float(np.mean(p <= alpha))
                     yield Row(what, setting, n, rate, repetitions, f"≤ {alpha:g}")
@@ -69,7 +69,7 @@ def power(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             hits = 0
             for _ in range(repetitions):
                 ease = rng.standard_normal(500)
-                found = difference(model.arm(rng, ease, count), better.arm(rng, ease, count))
+                found = difference(model.group(rng, ease, count), better.group(rng, ease, count))
                 hits += found.p <= 0.05
             setting = f"{count} seeds, seed sd {0.0 if count == 1 else spread / 6:.2f}"
             yield Row(

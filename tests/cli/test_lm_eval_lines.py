@@ -87,6 +87,25 @@ def test_the_line_that_a_line_of_lm_eval_means(line, expected):
     assert suggestion(done.exception) == expected.split()
 
 
+def test_a_configuration_file_of_lm_eval_is_read(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "model: other\nmodel_args: {pretrained: B, peft: A}\ntasks: [x, y]\nnum_fewshot: 5\n"
+        "gen_kwargs: {temperature: 0}\nlog_samples: true\napply_chat_template: false\nlimit: null\n"
+    )
+    done = run(f"aurac compare --config {config} --num_fewshot 2")
+    expected = "A --tasks x,y --base B --num-fewshot 2 --gen-kwargs"
+    assert suggestion(done.exception) == [*expected.split(), '{"temperature": 0}']
+    for text, said in (
+        ("- 1", "NAME: VALUE"),
+        ("a: [", "cannot be read"),
+        ("no_such: 1", "no-such"),
+    ):
+        config.write_text(text)
+        done = run(f"aurac compare --config {config}")
+        assert said in str(done.exception) + done.output
+
+
 def test_processes_of_a_launcher_become_workers():
     line = "torchrun --nproc-per-node=4 -m aurac compare --model hf --model_args peft=A --tasks x"
     assert suggestion(run(line, WORLD_SIZE="4").exception) == [

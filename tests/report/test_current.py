@@ -54,6 +54,18 @@ def test_it_was_made_by_the_commands_of_the_documents(run):
     assert not re.search(r"(?<![\w.])/(?:tmp|home|root|work)/", page)
 
 
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_people_read_percent_with_a_true_minus_sign(run):
+    """What was asked, answered and recorded stands in code blocks and tables of settings."""
+    text = (run / "report.md").read_text(encoding="utf-8").split("## Method")[0]
+    text = re.sub(r"(?ms)^```.*?^```$", "", text)
+    lines = [line for line in text.splitlines() if "####" not in line.replace("\\", "")]
+    shown = "\n".join([*lines, (run / "table.tex").read_text(encoding="utf-8").replace("--", "")])
+    assert "\N{MINUS SIGN}1.4" in shown
+    assert not re.search(r"(?<![\w.])-\d", shown)
+    assert not re.search(r"(?<![\w.])0?\.\d{3,}(?! \|)", shown)  # p values alone
+
+
 def test_the_stored_run_can_be_read_without_a_model():
     for command, *options in (("score",), ("recommend", "--delta", "0.12")):
         done = CliRunner().invoke(cli, [command, str(RUNS[0]), *options, "--json"])

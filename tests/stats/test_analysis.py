@@ -99,7 +99,7 @@ def test_holm_runs_across_pairs_and_tasks():
     assert smallest.p_holm == pytest.approx(min(1.0, 6 * smallest.p))
 
 
-def test_seeds_form_an_arm():
+def test_seeds_form_a_recipe_group():
     curves = [curve(s, adapter="a", seed=s) for s in range(3)]
     curves += [curve(10 + s, 0.3, adapter="b", seed=s) for s in range(3)]
     result = analyse(curves)
@@ -113,10 +113,10 @@ def test_seeds_form_an_arm():
 
 def test_groups_named_by_the_user():
     curves = [curve(s, adapter=f"a{s}") for s in range(2)] + [curve(5, adapter="b")]
-    result = analyse(curves, groups={"arm": ["a0", "a1"]})
-    assert [(row.adapter, row.seeds) for row in result.scores] == [("arm", 2), ("b", 1)]
-    with pytest.raises(CurveError, match="group arm names 'c'"):
-        gather(curves, {"arm": ["c"]})
+    result = analyse(curves, groups={"group": ["a0", "a1"]})
+    assert [(row.adapter, row.seeds) for row in result.scores] == [("group", 2), ("b", 1)]
+    with pytest.raises(CurveError, match="group group names 'c'"):
+        gather(curves, {"group": ["c"]})
     with pytest.raises(CurveError, match="in two groups"):
         gather(curves, {"x": ["a0"], "y": ["a0"]})
 

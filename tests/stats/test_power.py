@@ -98,23 +98,23 @@ def test_outcomes_have_the_assumed_spread(seeds, changed):
     assert gaps.mean() == pytest.approx(0.04, abs=0.003)
     expected = (0.15 + 2 * 0.03 / seeds) / n + 2 * 0.01**2 / seeds
     assert gaps.var() == pytest.approx(expected, rel=0.2)
-    assert all(0 <= arm.min() <= arm.max() <= 1 for pair in pairs[:20] for arm in pair)
+    assert all(0 <= group.min() <= group.max() <= 1 for pair in pairs[:20] for group in pair)
 
 
 def test_a_pilot_is_taken_apart():
     draw = np.random.default_rng(3)
     n, seeds = 4000, 40
     document = draw.normal(0, 0.2, n)
-    arms = [
+    groups = [
         0.5 + document * f + draw.normal(0, 0.03, (seeds, 1)) + draw.normal(0, 0.1, (seeds, n))
         for f in (1.0, 0.5)
     ]
-    spread = spread_of_pilot(components(arms, [1, -1], Layout(n)), n)
+    spread = spread_of_pilot(components(groups, [1, -1], Layout(n)), n)
     assert spread.document == pytest.approx(0.1**2, rel=0.15)  # (1 - .5)·.2
     assert spread.rest == pytest.approx(0.1**2, rel=0.1)
     assert spread.seed == pytest.approx(0.03**2, rel=0.5)
     assert spread.upper.seed > spread.seed
-    one = difference(arms[0][0], arms[1][0]).parts
+    one = difference(groups[0][0], groups[1][0]).parts
     single = spread_of_pilot(one, n)
     assert single.seed == single.rest == 0.0
     assert single.document == pytest.approx(0.1**2 + 2 * 0.1**2, rel=0.1)
@@ -140,8 +140,8 @@ def test_a_pilots_range_holds_what_is_needed():
     for seen in (8, 16):
         gap = np.zeros(100)
         gap[:seen] = np.tile([1.0, -1.0], 50)[:seen]
-        arms = [(0.5 + side * gap / 2)[None] for side in (1, -1)]
-        parts = components(arms, [1, -1], Layout(100))
+        groups = [(0.5 + side * gap / 2)[None] for side in (1, -1)]
+        parts = components(groups, [1, -1], Layout(100))
         (row,) = plan(0.05, spread_of_pilot(parts, 100, changes=gap), seeds=[1])
         assert row.most > 1.2 * row.documents
         assert row.most > needed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,21 +10,26 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stats_draws import rng, two
 
 from aurac.curves.curve import Curve
-from aurac.stats import difference, holm
+from aurac.stats import (
+    difference,
+    holm,
+)
 from aurac.stats.analysis import analyse
 from aurac.stats.sentences import pair_sentence, verdict
 
 if TYPE_CHECKING:
     from aurac.stats.paired import Difference
 
+
 ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class Data:
-    """Two arms (S, n) on the same documents, with or without labels."""
+    """Two matrices (S, n) on the same documents, with or without labels."""
 
     a: np.ndarray
     b: np.ndarray
@@ -44,7 +50,7 @@ def drawn(seed: int, n: int, seeds: tuple[int, int], kind: str, labels: str) -> 
     draw = np.random.default_rng(seed)
     level = draw.choice([0.02, 0.3, 0.6, 0.98])
     base = (draw.random(n) < level).astype(float)
-    arms = []
+    matrices = []
     for i, count in enumerate(seeds):
         rows = np.tile(base, (count, 1))
         if kind == "few":
@@ -57,11 +63,11 @@ def drawn(seed: int, n: int, seeds: tuple[int, int], kind: str, labels: str) -> 
             rows = np.clip(rows * 0.6 + 0.2 * draw.random((count, 1)), 0, 1)
         elif kind == "constant":
             rows[:] = draw.choice([0.0, 0.5, 1.0], p=[0.3, 0.4, 0.3])
-        arms.append(rows)
+        matrices.append(rows)
     groups = tuple(int(g) for g in draw.integers(0, max(2, n // 3), n))
     clusters = groups if "clusters" in labels else None
     strata = tuple(g % 2 for g in groups) if "strata" in labels else None
-    return Data(*arms, clusters, strata)
+    return Data(*matrices, clusters, strata)
 
 
 DATA = st.builds(
@@ -72,6 +78,8 @@ DATA = st.builds(
     st.sampled_from(["same", "few", "many", "skewed", "shifted", "constant"]),
     st.sampled_from(["", "clusters", "strata", "clusters and strata"]),
 )
+
+
 PROPERTY = settings(deadline=None, max_examples=150)
 
 
@@ -189,3 +197,28 @@ def test_other_seeds_on_another_task_give_no_aggregate_and_say_why():
     assert all(
         "other seeds on u (x 7, x 8, x 9) than on t" in r.reason for r in result.aggregates[:1]
     )
+
+
+def test_sentences_claim_no_more_than_the_data():
+    a, b = two(6)
+    result = difference(a, b)
+    assert verdict(result, result.p, 0.05) == 1
+    text = pair_sentence("lora", "dylora", "gsm8k", result, result.p)
+    assert text.startswith("dylora is better than lora on gsm8k by 5.7 points (95 % interval")
+    assert "; significant, Holm p " in text
+    assert "conditional on these checkpoints" in text
+    same = difference(a, a[::-1])
+    text = pair_sentence("lora", "dylora", None, same, 1.0)
+    assert "is not significant (Holm p = 1.000), conditional" in text
+    assert re.search(r"the test detects \d\.\d points or more \(80 % power\)", text)
+    assert verdict(same, 1.0, 0.05) == 0
+    text = pair_sentence("lora", "dylora", None, result, 0.2)
+    assert "although this pair's own interval leaves 0 out" in text
+
+
+def test_two_seeds_give_no_verdict_rather_than_a_wrong_one():
+    draw = rng(8)
+    a, b = draw.random((2, 2, 300)) < 0.5
+    result = difference(a.astype(float), b.astype(float))
+    assert verdict(result, result.p, 0.05) is None
+    assert "no verdict, since two seeds" in pair_sentence("a", "b", None, result, result.p)

@@ -1,61 +1,18 @@
-"""The leader after selection, who may be the best, and margins: by hand, and small simulations."""
+"""Margin tests between adapters: by hand, and small simulations."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from scipy import stats
+from stats_draws import curves, items
 
 import aurac
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import best, difference, interval, margin_test
-from aurac.stats.analysis import analyse
+from aurac.stats import best, difference, margin_test
 from aurac.stats.margins import margin_tests, skewed_ends
 from aurac.stats.mean import Layout
-
-
-def items(rng: np.random.Generator, m: int, n: int, shift: float = 0.0) -> np.ndarray:
-    """(m, n) areas of m adapters; the last one is better by `shift` on the latent scale."""
-    hard = rng.standard_normal(n)
-    own = 0.8 * rng.standard_normal((m, 1, n))
-    own[-1] += shift
-    return (hard + own + 0.5 * rng.standard_normal((m, 4, n)) > 0).mean(axis=1)
-
-
-def test_the_leaders_interval_is_bonferronis():
-    areas = items(np.random.default_rng(0), 6, 200)
-    result = best(areas)
-    assert result.leader == int(areas.mean(axis=1).argmax())
-    alone = interval(areas[result.leader], level=1 - 0.05 / 6)
-    assert (result.estimate.low, result.estimate.high) == (alone.low, alone.high)
-    assert result.compared == 6
-
-
-def test_candidates_and_the_bound_are_those_of_the_comparisons_with_the_leader():
-    areas = items(np.random.default_rng(2), 5, 300, shift=0.6)
-    result = best(areas)
-    lows = {}
-    for at in set(range(5)) - {result.leader}:
-        gap = difference(areas[at], areas[result.leader], level=1 - 0.05 / 4)
-        lows[at] = gap.estimate.low
-    assert result.leader == 4
-    assert set(result.candidates) == {4, *(at for at, low in lows.items() if low <= 0)}
-    assert result.within == max(0.0, *(-low for low in lows.values()))
-
-
-def test_the_largest_of_equals_is_covered_and_stays_a_candidate():
-    rng, holds, alone, kept = np.random.default_rng(4), 0, 0, 0
-    for _ in range(200):
-        areas = items(rng, 12, 150)
-        result = best(areas)
-        plain = interval(areas[result.leader])
-        holds += result.estimate.low <= 0.5 <= result.estimate.high
-        alone += plain.low <= 0.5 <= plain.high
-        kept += 0 in result.candidates
-    assert holds / 200 >= 0.92
-    assert alone / 200 <= 0.91  # what selection does
-    assert kept / 200 >= 0.92
 
 
 def test_a_margin_is_the_interval_at_twice_alpha():
@@ -91,21 +48,6 @@ def test_at_the_margin_it_is_seldom_shown(loss):
         gap = np.where(draw > 1 - loss[0], -1.0, gap)
         wrong += margin_test(0.5 + gap / 2, 0.5 - gap / 2, margin=margin).shown
     assert wrong / 600 <= 0.055 + 3 * np.sqrt(0.055 * 0.945 / 600)
-
-
-def curves(rng: np.random.Generator, names: str, n: int = 200, **labels: object) -> list[Curve]:
-    hard = rng.standard_normal(n)
-    docs = tuple(f"d{i}" for i in range(n))
-    return [
-        Curve.from_outcomes(
-            [1, 2, 4],
-            (hard + 0.4 * rng.standard_normal((3, n)) > 0).astype(float),
-            adapter=name,
-            doc_ids=docs,
-            **labels,
-        )
-        for name in names
-    ]
 
 
 def test_adapters_are_tested_as_curves_and_lists_of_seeds():
@@ -155,25 +97,3 @@ def test_clusters_widen_a_margin_test():
 def test_margin_refusals(call, words):
     with pytest.raises(CurveError, match=words):
         call(*curves(np.random.default_rng(9), "ab", n=50))
-
-
-def test_no_leader_is_named_at_unequal_ranks():
-    a, b = curves(np.random.default_rng(10), "ab")
-    result = analyse([a, b.at([1, 2])], strict=False, support="common")
-    (row,) = result.best
-    assert row.leader is None
-    assert row.sentences == [
-        "No adapter is named the best: the adapters were measured at different ranks."
-    ]
-
-
-def test_a_candidate_is_left_out_only_where_the_paired_comparison_agrees():
-    rng = np.random.default_rng(11)
-    for _ in range(20):
-        result = analyse(curves(rng, "abcd", n=60))
-        (row,) = result.best
-        for pair in result.pairs:
-            if row.leader in (pair.a, pair.b):
-                other = pair.b if pair.a == row.leader else pair.a
-                if other not in row.candidates:
-                    assert pair.p_holm <= 0.05

@@ -1,0 +1,90 @@
+"""Holm, and the leader after selection: oracles, and a small simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from stats_draws import curves, items, rng
+from statsmodels.stats.multitest import multipletests
+
+from aurac.stats import (
+    best,
+    difference,
+    holm,
+    interval,
+)
+from aurac.stats.analysis import analyse
+
+
+@pytest.mark.parametrize("seed", range(4))  # statsmodels takes .3 s a call: no property test
+def test_holm_is_statsmodels(seed):
+    draw = rng(seed)
+    values = [None if draw.random() < 0.2 else float(p) for p in draw.random(12) ** 3]
+    known = [p for p in values if p is not None]
+    expected = iter(multipletests(known, method="holm")[1])
+    for given_p, result in zip(values, holm(values), strict=True):
+        assert (result is None) == (given_p is None)
+        if result is not None:
+            assert result == pytest.approx(next(expected))
+
+
+def test_holm_by_hand():
+    # .01·3 = .03; .03·2 = .06; .04·1 = .04 is raised to .06.
+    assert holm([0.04, None, 0.01, 0.03]) == pytest.approx([0.06, None, 0.03, 0.06])
+
+
+def test_the_leaders_interval_is_bonferronis():
+    areas = items(np.random.default_rng(0), 6, 200)
+    result = best(areas)
+    assert result.leader == int(areas.mean(axis=1).argmax())
+    alone = interval(areas[result.leader], level=1 - 0.05 / 6)
+    assert (result.estimate.low, result.estimate.high) == (alone.low, alone.high)
+    assert result.compared == 6
+
+
+def test_candidates_and_the_bound_are_those_of_the_comparisons_with_the_leader():
+    areas = items(np.random.default_rng(2), 5, 300, shift=0.6)
+    result = best(areas)
+    lows = {}
+    for at in set(range(5)) - {result.leader}:
+        gap = difference(areas[at], areas[result.leader], level=1 - 0.05 / 4)
+        lows[at] = gap.estimate.low
+    assert result.leader == 4
+    assert set(result.candidates) == {4, *(at for at, low in lows.items() if low <= 0)}
+    assert result.within == max(0.0, *(-low for low in lows.values()))
+
+
+def test_the_largest_of_equals_is_covered_and_stays_a_candidate():
+    rng, holds, alone, kept = np.random.default_rng(4), 0, 0, 0
+    for _ in range(200):
+        areas = items(rng, 12, 150)
+        result = best(areas)
+        plain = interval(areas[result.leader])
+        holds += result.estimate.low <= 0.5 <= result.estimate.high
+        alone += plain.low <= 0.5 <= plain.high
+        kept += 0 in result.candidates
+    assert holds / 200 >= 0.92
+    assert alone / 200 <= 0.91  # what selection does
+    assert kept / 200 >= 0.92
+
+
+def test_no_leader_is_named_at_unequal_ranks():
+    a, b = curves(np.random.default_rng(10), "ab")
+    result = analyse([a, b.at([1, 2])], strict=False, support="common")
+    (row,) = result.best
+    assert row.leader is None
+    assert row.sentences == [
+        "No adapter is named the best: the adapters were measured at different ranks."
+    ]
+
+
+def test_a_candidate_is_left_out_only_where_the_paired_comparison_agrees():
+    rng = np.random.default_rng(11)
+    for _ in range(20):
+        result = analyse(curves(rng, "abcd", n=60))
+        (row,) = result.best
+        for pair in result.pairs:
+            if row.leader in (pair.a, pair.b):
+                other = pair.b if pair.a == row.leader else pair.a
+                if other not in row.candidates:
+                    assert pair.p_holm <= 0.05
