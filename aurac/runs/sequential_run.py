@@ -26,7 +26,8 @@ from aurac.runs.schema import DecisionRecord, LookRecord, SequentialRecord
 from aurac.runs.sequential_plan import Part, Sampler, Until, first_part
 from aurac.runs.status import add_to_plan
 from aurac.stats.intervals import interval
-from aurac.stats.sequential import Series, decide, smallest_rank, width_reached
+from aurac.stats.sequential import Series, decide
+from aurac.stats.stopping import smallest_rank, width_reached
 from aurac.terminal.console import stderr_console
 
 if TYPE_CHECKING:
