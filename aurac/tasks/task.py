@@ -287,12 +287,12 @@ class Evaluation:
                 values outside [0, 1].
         """
         task, leaf = self._task, self._task.leaf
-        chosen = [leaf.documents[place] for place in documents]
+        part = [leaf.documents[place] for place in documents]
         numbers = [n for place in documents for n in range(*task.spans[place])]
         with recording() as record:
             answers = self._answers.to(numbers, progress)
-        record.near_ties += leaf.near_ties(chosen, answers, self._noise)
-        outcome = leaf.judge(chosen, answers)
+        record.near_ties += leaf.near_ties(part, answers, self._noise)
+        outcome = leaf.judge(part, answers)
         if task.metric not in outcome.metrics:
             raise TaskError(
                 f"task {task.name!r} did not report {task.metric!r} for every document",
