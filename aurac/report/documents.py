@@ -241,8 +241,8 @@ class _Outcomes:
 
 
 def with_outcomes(curve: CurveRow) -> Curve | None:
-    """The curve with its documents; None where they cannot be used."""
-    return curve.source.curve(curve) if curve.source else None
+    """The curve with its documents; None where they cannot be used, or all its cells failed."""
+    return curve.source.curve(curve) if curve.source and curve.ranks else None
 
 
 def seeds_of(curve: CurveRow) -> list[Curve] | None:
