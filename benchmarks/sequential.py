@@ -28,7 +28,8 @@ from aurac.stats.mean import Layout
 from aurac.stats.multiplicity import holm
 from aurac.stats.noninferiority import FEW
 from aurac.stats.paired import difference
-from aurac.stats.sequential import Design, Series, decide, width_reached
+from aurac.stats.sequential import Design, Series, decide
+from aurac.stats.stopping import width_reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable

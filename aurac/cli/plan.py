@@ -137,7 +137,36 @@ def plan(
 
     what = QUESTIONS[question].format(delta=points(delta))
     click.echo(f"Documents needed {what} (alpha {alpha:g}, power {power:g}; {spread.source}):")
-    click.echo("\n".join(_lines(rows, spread)))
+    click.echo(
+        "\n".join([*_lines(rows, spread), *_early(rows, question, alpha, power, comparisons)])
+    )
+
+
+def _early(
+    rows: Sequence[Plan], question: str, alpha: float, power: float, comparisons: int
+) -> list[str]:
+    """What stopping early needs on average, of the documents that one seed needs."""
+    from scipy.special import ndtri
+
+    from aurac.stats.sequential import Design
+
+    total = next((row.documents for row in rows if row.seeds == 1), None)
+    if question == "interval" or total is None:
+        return []
+    margin = question == "non-inferiority"
+    design = Design(alpha=alpha, margin=0.5 if margin else None, one_sided=margin)
+    drift = float(ndtri(power) - ndtri(design.error / design.sides / comparisons))
+    shown, share = design.expected(drift, comparisons)
+    none, more = design.expected(0.0, comparisons)[1], design.expected(2 * drift, comparisons)[1]
+    command = "recommend" if margin else "compare"
+    other = "with a loss of the margin" if margin else "without a difference"
+    twice = "" if margin else f", {more * total:,.0f} at twice the difference"
+    text = (
+        f"One seed with `aurac {command} --until decided --budget {total}`: {share * total:,.0f} "
+        f"of the {total:,} documents on average (power {shown:.2f}){twice}, {none * total:,.0f} "
+        f"{other}."
+    )
+    return [text]
 
 
 def _lines(rows: Sequence[Plan], spread: Spread) -> list[str]:

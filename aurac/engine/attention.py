@@ -173,8 +173,8 @@ class AttentionMetadata:
         if rule.window is not None and self.longest <= rule.window:
             rule = rule._replace(window=None)
         if self.decoding and self.slots is not None:
-            own = self.slots.layers[layer]
-            return self._decode(query, own, cached, rule)
+            slot_kv = self.slots.layers[layer]
+            return self._decode(query, slot_kv, cached, rule)
         out = query.new_empty(*query.shape[:2], value.shape[-1])
         for group in self.groups:
             self._packed(group, query, key, value, cached, rule, out)
@@ -226,7 +226,7 @@ class AttentionMetadata:
     def _decode(
         self,
         query: torch.Tensor,
-        own: KeyValuePair,
+        slot_kv: KeyValuePair,
         cached: KeyValuePair | None,
         rule: ScoreRule,
     ) -> torch.Tensor:
@@ -235,16 +235,16 @@ class AttentionMetadata:
         count = len(query) if self.rows is None else len(self.rows)
         # Slots are as wide as the longest sequence that was ever in one; read what is needed now.
         # In steps, so that the kernels for one shape serve several passes.
-        width = min(_STEP * math.ceil((self.longest - self.prefix) / _STEP), own[0].shape[2])
-        key, value = own[0][:count, :, :width], own[1][:count, :, :width]
+        width = min(_STEP * math.ceil((self.longest - self.prefix) / _STEP), slot_kv[0].shape[2])
+        key, value = slot_kv[0][:count, :, :width], slot_kv[1][:count, :, :width]
         kv, prefix = key.shape[1], self.prefix
         each = len(query) // count
         rep = heads // kv
         q = query.view(count, each, kv, rep, dim).transpose(1, 2).contiguous()
         part = q.new_empty(count, kv, each * rep, prefix + width)
         # Keys times query, not the other way round: on a CPU half the time for a few queries.
-        mine = q.view(count * kv, -1, dim).transpose(1, 2)
-        scores = torch.bmm(key.reshape(count * kv, width, -1), mine)
+        queries = q.view(count * kv, -1, dim).transpose(1, 2)
+        scores = torch.bmm(key.reshape(count * kv, width, -1), queries)
         part[..., prefix:] = scores.view(count, kv, width, -1).transpose(2, 3)
         if cached is not None:
             shared = q.transpose(0, 1).reshape(kv, -1, dim)
@@ -283,9 +283,9 @@ def _scores(
     kv, size, rows, dim = q.shape
     prefix = cached[0].shape[1] if cached is not None else 0
     out = q.new_empty(kv * size, rows, prefix + k.shape[1])
-    mine = q.reshape(kv * size, rows, dim)
+    queries = q.reshape(kv * size, rows, dim)
     torch.baddbmm(
-        out[..., prefix:], mine, k.transpose(1, 2), beta=0, alpha=scaling, out=out[..., prefix:]
+        out[..., prefix:], queries, k.transpose(1, 2), beta=0, alpha=scaling, out=out[..., prefix:]
     )
     if cached is not None:
         view = out.view(kv, size * rows, -1)[..., :prefix]
@@ -342,14 +342,14 @@ def decoding_metadata(
     """
     slot = np.repeat(np.arange(len(counts)), counts)
     first = np.cumsum(counts) - counts
-    own = np.arange(len(slot)) - first[slot]
-    positions = np.asarray(lengths)[slot] + own
+    offset = np.arange(len(slot)) - first[slot]
+    positions = np.asarray(lengths)[slot] + offset
     rows = valid = None
     most = max(counts)
     if most > 1:
         column = np.minimum(np.arange(most), np.asarray(counts)[:, None] - 1)
         rows = torch.from_numpy(first[:, None] + column).to(device)
-        valid = torch.from_numpy(slot * most + own).to(device)
+        valid = torch.from_numpy(slot * most + offset).to(device)
     at = torch.from_numpy(positions).to(device)
     return AttentionMetadata(
         positions=at,

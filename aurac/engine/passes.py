@@ -123,8 +123,8 @@ def make_subtree(tree: PrefixTree, low: int, high: int, depth: int) -> Subtree:
         previous = stop
         first = int(tree.shared[row])
         head = [tree.node(row, p) for p in range(start, min(first, stop))]
-        own = np.arange(max(start, first), stop) - first + tree.offsets[row]
-        nodes.append(np.concatenate([np.asarray(head, dtype=np.int64), own]))
+        new = np.arange(max(start, first), stop) - first + tree.offsets[row]
+        nodes.append(np.concatenate([np.asarray(head, dtype=np.int64), new]))
     return Subtree(
         tokens=np.concatenate([tree.rows[low + i][s:] for i, s in enumerate(starts.tolist())]),
         positions=np.concatenate(

@@ -76,8 +76,8 @@ class PrefixTree:
         shared = np.zeros(len(rows), dtype=np.int64)
         for i in range(1, len(rows)):
             shared[i] = common_prefix(rows[i - 1], rows[i])
-        own = np.asarray([len(r) for r in rows], dtype=np.int64) - shared
-        offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(own)])
+        new = np.asarray([len(r) for r in rows], dtype=np.int64) - shared
+        offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(new)])
         return cls(rows, shared, offsets), np.asarray([index[s] for s in sequences], dtype=np.int64)
 
     @property
@@ -130,15 +130,15 @@ class ScoringLayout:
         """Lay out tokenised pairs; inputs keep their last ``max_length`` tokens."""
         inputs = [model_input(*pair, max_length) for pair in encoded]
         tree, row_of = PrefixTree.build(inputs)
-        found: dict[tuple[int, int], int] = {}
+        index_of: dict[tuple[int, int], int] = {}
         requests = []
         for row, (_, continuation) in zip(row_of.tolist(), encoded, strict=True):
             start = len(tree.rows[row]) - len(continuation)
             keys = [(tree.node(row, start + j), token) for j, token in enumerate(continuation)]
-            requests.append([found.setdefault(key, len(found)) for key in keys])
-        order = sorted(found, key=lambda key: key[0])
-        place = np.empty(len(found), dtype=np.int64)
-        place[[found[key] for key in order]] = np.arange(len(found))
+            requests.append([index_of.setdefault(key, len(index_of)) for key in keys])
+        order = sorted(index_of, key=lambda key: key[0])
+        place = np.empty(len(index_of), dtype=np.int64)
+        place[[index_of[key] for key in order]] = np.arange(len(index_of))
         table = np.asarray(order, dtype=np.int64).reshape(-1, 2)
         return cls(
             tree=tree,

@@ -168,8 +168,8 @@ def _length_limit(config: Any, windows: set[int]) -> int | None:
 
 def _rotary_limit(config: Any) -> int | None:
     """The length from which on a pass's longest sequence changes the positions of all in it."""
-    given = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    parts = [part for part in given.values() if isinstance(part, Mapping)] or [given]
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    parts = [part for part in rope.values() if isinstance(part, Mapping)] or [rope]
     name = "original_max_position_embeddings"
     limits = []
     for part in parts:

@@ -112,9 +112,9 @@ def _row_logits(
         tokens[i, : len(sequence)] = torch.from_numpy(sequence)
     extra, width = {}, tokens.shape[1]
     if accepts(model, "logits_to_keep"):
-        kept = np.unique(column)
-        column, width = np.searchsorted(kept, column), len(kept)
-        extra = {"logits_to_keep": torch.from_numpy(kept).to(device)}
+        columns = np.unique(column)
+        column, width = np.searchsorted(columns, column), len(columns)
+        extra = {"logits_to_keep": torch.from_numpy(columns).to(device)}
     with counted_pass(model, tokens.numel(), len(rows) * width):
         logits = model(input_ids=tokens.to(device), use_cache=False, **extra).logits
     places, index = np.unique(row * width + column, return_inverse=True)
@@ -134,8 +134,8 @@ def pad_token_id(tokenizer: Any) -> int | None:
 
 def _stopper(table: StopTable, length: int) -> Callable[..., torch.Tensor]:
     def stopped(tokens: torch.Tensor, _scores: Any, **_: Any) -> torch.Tensor:
-        found = [table.stopped(row) for row in tokens[:, length:].tolist()]
-        return torch.tensor(found, dtype=torch.bool, device=tokens.device)
+        ends = [table.stopped(row) for row in tokens[:, length:].tolist()]
+        return torch.tensor(ends, dtype=torch.bool, device=tokens.device)
 
     return stopped
 

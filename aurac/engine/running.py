@@ -201,9 +201,11 @@ def packed_attention(
     """
     del module
     metadata = _CURRENT.get()
-    asked = [name for name in _UNSUPPORTED if kwargs.get(name) is not None]
-    if metadata is None or attention_mask is not None or dropout or asked or len(query) != 1:
-        raise UnsupportedAttentionError(f"attention with {asked or 'a mask, dropout or a batch'}")
+    unsupported = [name for name in _UNSUPPORTED if kwargs.get(name) is not None]
+    if metadata is None or attention_mask is not None or dropout or unsupported or len(query) != 1:
+        raise UnsupportedAttentionError(
+            f"attention with {unsupported or 'a mask, dropout or a batch'}"
+        )
     if sliding_window is not None:
         metadata.windows.add(sliding_window)
     out = metadata.attend(

@@ -17,10 +17,10 @@ _LENGTH_ATTRIBUTES = ("n_positions", "max_position_embeddings", "n_ctx")
 _NO_LIMIT = 10**18  # tokenizers write about 1e30 for "unset"
 
 
-def resolve_max_length(model: Any, tokenizer: Any, given: int | None = None) -> int:
+def resolve_max_length(model: Any, tokenizer: Any, wanted: int | None = None) -> int:
     """The longest input in tokens: the caller's, the model's, the tokenizer's, or 2048."""
-    if given is not None:
-        return given
+    if wanted is not None:
+        return wanted
     config = model.config
     config = getattr(config, "text_config", None) or config
     for name in _LENGTH_ATTRIBUTES:
@@ -202,9 +202,9 @@ class GenerationLayout:
     @classmethod
     def of(cls, prompts: Sequence[Prompt]) -> GenerationLayout:
         """One prompt for each request, repeats allowed."""
-        found: dict[Prompt, int] = {}
-        index = tuple(found.setdefault(prompt, len(found)) for prompt in prompts)
-        return cls(tuple(found), index)
+        index_of: dict[Prompt, int] = {}
+        index = tuple(index_of.setdefault(prompt, len(index_of)) for prompt in prompts)
+        return cls(tuple(index_of), index)
 
     def __len__(self) -> int:
         return len(self.index)

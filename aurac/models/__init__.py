@@ -8,9 +8,9 @@ from pathlib import Path
 
 def cache_root() -> Path:
     """The cache folder (not created here): `AURAC_CACHE` if set, else the XDG (platform) cache."""
-    chosen = os.environ.get("AURAC_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
+    folder = os.environ.get("AURAC_CACHE")
+    if folder:
+        return Path(folder).expanduser()
     from platformdirs import user_cache_path
 
     return user_cache_path("aurac", appauthor=False)

@@ -291,7 +291,7 @@ def _on_this_machine(name: str) -> Path | None:
 
     repository, _, revision = name.partition("@")
     try:
-        found = try_to_load_from_cache(repository, "config.json", revision=revision or None)
+        config = try_to_load_from_cache(repository, "config.json", revision=revision or None)
     except ValueError:  # no repository can have that name
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(config).parent if isinstance(config, str) else None

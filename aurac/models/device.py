@@ -107,8 +107,8 @@ def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
 
 def no_memory(error: BaseException) -> bool:
     """Whether an error says that memory did not suffice."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY)
+    message = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in message for words in _OUT_OF_MEMORY)
 
 
 def versions() -> dict[str, str]:
@@ -157,8 +157,8 @@ def keep_freed_memory() -> bool:
     """
     # Older glibc takes no more than half a heap; to be refused after the other setting took would
     # freeze the threshold where it stands, below every activation.
-    kept = _set(_MMAP_THRESHOLD, _LARGE) or _set(_MMAP_THRESHOLD, _OLD_MOST)
-    return kept and _set(_TRIM_THRESHOLD, _LARGE)
+    taken = _set(_MMAP_THRESHOLD, _LARGE) or _set(_MMAP_THRESHOLD, _OLD_MOST)
+    return taken and _set(_TRIM_THRESHOLD, _LARGE)
 
 
 def keep_few_kernels() -> None:

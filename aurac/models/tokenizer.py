@@ -95,35 +95,37 @@ def choose_tokenizer(
         tokenizer = _load(folder, whose, base.tokenizer, trust_remote_code)
         return Tokenizer(tokenizer, whose, _identity(tokenizer, chat_template))
 
-    own: dict[str, Tokenizer] = {}
+    different: dict[str, Tokenizer] = {}
     if wanted in (None, "adapter"):
         folders = {name: folder for name, path in adapters.items() if (folder := _beside(path))}
         loaded = {name: load(folder, f"adapter {name}") for name, folder in folders.items()}
-        own = {name: one for name, one in loaded.items() if one.sha256 != plain}
+        different = {name: one for name, one in loaded.items() if one.sha256 != plain}
         if wanted == "adapter" and not loaded:
             raise UsageError(
                 "--tokenizer adapter, and no adapter has a tokenizer of its own",
                 expected=f"{_CONFIG} beside the adapter",
                 fix="leave --tokenizer out",
             )
-    kinds = {one.sha256 for one in own.values()}
-    if len(kinds) > 1 or (own and wanted is None and len(own) < len(adapters)):
-        listed = ", ".join(f"{n}: {'its own' if n in own else 'the base’s'}" for n in adapters)
+    kinds = {one.sha256 for one in different.values()}
+    if len(kinds) > 1 or (different and wanted is None and len(different) < len(adapters)):
+        listed = ", ".join(
+            f"{n}: {'its own' if n in different else 'the base’s'}" for n in adapters
+        )
         raise UsageError(
             f"the adapters have different tokenizers or chat templates ({listed})",
             expected="one for all, so that their prompts are the same",
             fix="compare them in separate runs, or give --tokenizer base or --tokenizer FOLDER",
         )
-    chosen = next(iter(own.values()), Tokenizer())
+    choice = next(iter(different.values()), Tokenizer())
     if wanted not in (None, "base", "adapter"):
-        chosen = load(_folder(str(wanted)), str(wanted))
-        chosen = Tokenizer() if chosen.sha256 == plain else chosen
-    chosen = replace(chosen, rows=_needed_rows(base, chosen, embeddings))
-    _say(chosen, base)
-    return chosen
+        choice = load(_folder(str(wanted)), str(wanted))
+        choice = Tokenizer() if choice.sha256 == plain else choice
+    choice = replace(choice, rows=_needed_rows(base, choice, embeddings))
+    _say(choice, base)
+    return choice
 
 
-def _needed_rows(base: LoadedBase, chosen: Tokenizer, embeddings: Mapping[str, int]) -> int | None:
+def _needed_rows(base: LoadedBase, choice: Tokenizer, embeddings: Mapping[str, int]) -> int | None:
     sizes = set(embeddings.values())
     if len(sizes) > 1:
         listed = ", ".join(f"{name}: {rows}" for name, rows in embeddings.items())
@@ -133,7 +135,7 @@ def _needed_rows(base: LoadedBase, chosen: Tokenizer, embeddings: Mapping[str, i
             fix="compare them in separate runs",
         )
     present = _rows(base.model)
-    needed = sizes.pop() if sizes else max(present, len(chosen.tokenizer or ()))
+    needed = sizes.pop() if sizes else max(present, len(choice.tokenizer or ()))
     return needed if needed != present else None
 
 
@@ -141,20 +143,20 @@ def _rows(model: Any) -> int:
     return int(model.get_input_embeddings().weight.shape[0]) if model is not None else 0
 
 
-def _say(chosen: Tokenizer, base: LoadedBase) -> None:
-    if chosen.tokenizer is not None:
-        more = len(chosen.tokenizer) - len(base.tokenizer)
+def _say(choice: Tokenizer, base: LoadedBase) -> None:
+    if choice.tokenizer is not None:
+        more = len(choice.tokenizer) - len(base.tokenizer)
         differs = [f"{more:+d} tokens"] if more else []
-        if chosen.tokenizer.chat_template != base.tokenizer.chat_template:
+        if choice.tokenizer.chat_template != base.tokenizer.chat_template:
             differs.append("another chat template")
         logger.warning(
             "prompts go through the tokenizer of %s, not the base's (%s); --tokenizer base takes "
             "the base's",
-            chosen.name,
+            choice.name,
             ", ".join(differs) or "other tokens",
         )
-    if chosen.rows is not None:
-        logger.warning("the base's embeddings are resized to %d rows", chosen.rows)
+    if choice.rows is not None:
+        logger.warning("the base's embeddings are resized to %d rows", choice.rows)
 
 
 def _beside(path: Path | None) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -97,7 +99,7 @@ class Source:
         documents do not average to the accuracy that `results.json` states.
         """
         stored = curve.record
-        if stored is None or not all(curve.files(rank) for rank in curve.ranks):
+        if stored is None or not curve.ranks or not all(map(curve.files, curve.ranks)):
             return None
         try:
             read = self._reader.curve(stored, curve.metric)
@@ -112,6 +114,19 @@ class Source:
         if paths not in self._stored.speeds:
             self.cells(curve, rank)
         return self._stored.speeds.get(paths)
+
+    def dataset(self, task: str) -> tuple[str, str] | None:
+        """The hub's id of a task's data set and its configuration; None where that is not known."""
+        where = self.results.task(task).requests
+        try:
+            with gzip.open(inside(self.folder, where or ""), "rt", encoding="utf-8") as lines:
+                config = json.loads(next(lines))["config"]
+        except (OSError, EOFError, ValueError, KeyError, StopIteration):
+            return None
+        path = str(config.get("dataset_path"))
+        return (
+            (path, str(config.get("dataset_name") or "default")) if path.count("/") == 1 else None
+        )
 
     def _questions(self, task: str) -> Mapping[str, Wording]:
         """Questions and references of a task by document; empty where the run kept none."""
@@ -226,8 +241,8 @@ class _Outcomes:
 
 
 def with_outcomes(curve: CurveRow) -> Curve | None:
-    """The curve with its documents; None where they cannot be used."""
-    return curve.source.curve(curve) if curve.source else None
+    """The curve with its documents; None where they cannot be used, or all its cells failed."""
+    return curve.source.curve(curve) if curve.source and curve.ranks else None
 
 
 def seeds_of(curve: CurveRow) -> list[Curve] | None:

@@ -41,13 +41,7 @@ def card(
         note: Whose margin that is.
         brief: Leave single ranks and tests out, as for a run with many tasks.
     """
-    curves = [
-        curve
-        for row in run.curves
-        for curve in row.members or (row,)
-        if curve.adapter == adapter.name and curve.ranks
-    ]
-    default = [curve for curve in curves if curve.is_default]
+    curves, default = _curves(run, adapter), _default(run, adapter)
     if not default:
         return None
     head = _front_matter(run, adapter, default, brief=brief)
@@ -68,6 +62,15 @@ def card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _curves(run: Run, adapter: AdapterRecord) -> list[CurveRow]:
+    rows = (curve for row in run.curves for curve in row.members or (row,))
+    return [curve for curve in rows if curve.adapter == adapter.name and curve.ranks]
+
+
+def _default(run: Run, adapter: AdapterRecord) -> list[CurveRow]:
+    return [curve for curve in _curves(run, adapter) if curve.is_default]
+
+
 def _list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {markdown(line)}" for line in lines)
 
@@ -75,7 +78,6 @@ def _list(lines: Sequence[str]) -> str:
 def _front_matter(
     run: Run, adapter: AdapterRecord, curves: Sequence[CurveRow], *, brief: bool
 ) -> str:
-    import yaml
     from huggingface_hub import ModelCardData
 
     named = adapter.method not in (None, "lora")
@@ -86,9 +88,7 @@ def _front_matter(
         tags=["lora", *([one_line(adapter.method)] if named else []), "aurac"],
         eval_results=[one for curve in curves for one in _results(run, curve, brief=brief)],
     )
-    content = dict(data.to_dict())  # type: ignore[no-untyped-call]
-    writer = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the fast one where it was built
-    return str(yaml.dump(content, Dumper=writer, sort_keys=False, allow_unicode=True))
+    return _yaml(dict(data.to_dict()))  # type: ignore[no-untyped-call]
 
 
 def _results(run: Run, curve: CurveRow, *, brief: bool) -> list[EvalResult]:
@@ -118,7 +118,7 @@ def _result(
     details = {key: getattr(task, key) for key in kept if getattr(task, key) is not None}
     return EvalResult(
         task_type="text-generation",
-        dataset_type=one_line(curve.task),
+        dataset_type=one_line((_dataset(curve) or (curve.task,))[0]),
         dataset_name=one_line(curve.task),
         dataset_args={"documents": curve.n_docs, **details},
         metric_type=one_line(kind),
@@ -132,6 +132,39 @@ def _result(
             **{name: round(end, 6) for name, end in ends.items() if end is not None},
         },
     )
+
+
+def eval_results(run: Run, adapter: AdapterRecord) -> str | None:
+    """`.eval_results/aurac.yaml` of an adapter's repository: percent at the highest rank.
+
+    None without a data set of the hub that was evaluated as a whole. The form is that of
+    https://huggingface.co/docs/hub/eval-results.
+    """
+    entries = []
+    for curve in _default(run, adapter):
+        task, dataset = run.task(curve.task), _dataset(curve)
+        if dataset and not task.limit:
+            shots = "default" if task.num_fewshot is None else task.num_fewshot
+            entry = {
+                "dataset": {"id": dataset[0], "task_id": dataset[1]},
+                "value": round(100 * curve.accuracy[-1], 4),
+                "date": run.provenance[0].finished,
+                "notes": f"{one_line(curve.metric)} of lm-eval's {one_line(curve.task)}, {shots} "
+                f"few-shot examples, adapter at rank {curve.ranks[-1]}, aurac {run.version}",
+            }
+            entries.append({key: value for key, value in entry.items() if value is not None})
+    return _yaml(entries) if entries else None
+
+
+def _yaml(content: Any) -> str:
+    import yaml
+
+    writer = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the fast one where it was built
+    return str(yaml.dump(content, Dumper=writer, sort_keys=False, allow_unicode=True))
+
+
+def _dataset(curve: CurveRow) -> tuple[str, str] | None:
+    return curve.source.dataset(curve.task) if curve.source else None
 
 
 def _opening(adapter: AdapterRecord, curve: CurveRow) -> str:

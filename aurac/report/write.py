@@ -50,7 +50,8 @@ def write_report(
     """Write the report of a run folder, or of several runs that may be compared.
 
     Makes `report.md`, `report.html`, `figures/` (with PDFs for a paper in `figures/paper/`),
-    `table.tex`, a model card for each adapter in `cards/`, and the numbers as CSV and Parquet:
+    `table.tex`, for each adapter a model card and the hub's evaluation results in `cards/`, and the
+    numbers as CSV and Parquet:
     `table` (one row for each curve), `points` (for each curve and rank), and where there are any
     `pairs`, `bases` (prefix minus SVD), `losses`, `changes` and `groups`. The same inputs give the
     same bytes, and no model is loaded.
@@ -121,6 +122,12 @@ def _cards(builder: Builder) -> dict[str, str]:
             margin=builder.margin,
             note=builder.findings.margin,
             brief=builder.large,
+        )
+        for adapter in adapters
+    }
+    cards |= {
+        f"{CARDS}/{names[adapter.name]}.eval_results.yaml": model_card.eval_results(
+            builder.run, adapter
         )
         for adapter in adapters
     }

@@ -12,7 +12,8 @@ import numpy as np
 
 from aurac.errors import UsageError
 from aurac.runs.session import Session
-from aurac.stats.sequential import LEAST_STEP, Design, document_order
+from aurac.stats.sequential import LEAST_STEP, Design
+from aurac.stats.stopping import document_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,15 +18,16 @@ import numpy as np
 from aurac.curves.area import quadrature_weights
 from aurac.errors import UsageError
 from aurac.report.escape import one_line
-from aurac.runs.compare import StoredPoints, Sweep, gathered, run
+from aurac.runs.compare import Sweep, run
 from aurac.runs.folder import open_run_folder
 from aurac.runs.plan import plan
-from aurac.runs.results import TaskCells
+from aurac.runs.results import StoredPoints, TaskCells, gathered
 from aurac.runs.schema import DecisionRecord, LookRecord, SequentialRecord
 from aurac.runs.sequential_plan import Part, Sampler, Until, first_part
 from aurac.runs.status import add_to_plan
 from aurac.stats.intervals import interval
-from aurac.stats.sequential import Series, decide, smallest_rank, width_reached
+from aurac.stats.sequential import Series, decide
+from aurac.stats.stopping import smallest_rank, width_reached
 from aurac.terminal.console import stderr_console
 
 if TYPE_CHECKING:

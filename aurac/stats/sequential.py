@@ -25,9 +25,9 @@ from aurac.stats.boundaries import (
     futility_bounds,
     median_drift,
     predictive,
+    stopping,
 )
 from aurac.stats.boundaries import sequential_p as spending_p
-from aurac.stats.intervals import interval
 from aurac.stats.margins import skewed_ends
 from aurac.stats.mean import Layout, moments
 from aurac.stats.multiplicity import holm
@@ -51,7 +51,6 @@ LOOKS = 20
 LEAST_STEP = 10  # documents between looks
 GAMMA = -2.0  # docs/explain/stopping-early.md compares values
 FUTILITY = 0.02
-LEAST_FOR_WIDTH = 30
 _LARGEST_Z = 8.0
 _ALIKE = 1e-12
 
@@ -114,6 +113,19 @@ class Design:
     def null(self) -> float:
         """The difference that the test is about."""
         return 0.0 if self.margin is None else -self.margin
+
+    def expected(self, drift: float, questions: int = 1) -> tuple[float, float]:
+        """Probability of an answer, and the mean share of the documents that are used.
+
+        Args:
+            drift: The expected z with all documents.
+            questions: Tests that share the error rate.
+        """
+        outer = boundaries(self.looks, self.error / questions, self.gamma, self.sides)
+        inner = futility_bounds(self.looks, outer[-1], self.futility, self.sides)
+        result = stopping(self.looks, outer, drift, self.sides, inner)
+        answered = float(result.upper.sum() + result.lower.sum())
+        return answered, result.mean_fraction(self.looks)
 
     def documents(self, total: int) -> tuple[int, ...]:
         """Documents at each look, of `total`: at least `LEAST_STEP` apart."""
@@ -428,111 +440,3 @@ def _normal_quantile(tail: float) -> float:
     from scipy.special import ndtri
 
     return float(-ndtri(tail))
-
-
-@dataclass(frozen=True)
-class RankDecision:
-    """The smallest non-inferior rank, as far as the documents so far say.
-
-    Attributes:
-        rank: The smallest rank shown to be non-inferior so far; the reference where none is.
-        decided: Whether the sequence has ended.
-        asks: The rank whose documents are needed next; None when decided.
-        decisions: For each rank that was looked at its decision, from the largest down.
-    """
-
-    rank: int
-    decided: bool
-    asks: int | None
-    decisions: Mapping[int, Decision]
-
-
-def smallest_rank(
-    design: Design, reference: int, ranks: Sequence[int], losses: Mapping[int, Series]
-) -> RankDecision:
-    """Go down the ranks while each is shown to be non-inferior to the reference.
-
-    A fixed sequence of tests at full alpha, each of them sequential: a rank is asked about only
-    when every larger one has passed, and the sequence ends at the first that does not (Maurer,
-    Hothorn and Lehmacher 1995; Glimm, Maurer and Bretz 2010).
-
-    Args:
-        design: With a margin and `one_sided`.
-        reference: The rank compared with.
-        ranks: The ranks below it, in descending order.
-        losses: For each rank with documents, scores at the rank minus scores at the reference.
-    """
-    passed, decisions = reference, dict[int, Decision]()
-    for rank in ranks:
-        if rank not in losses:
-            return RankDecision(passed, decided=False, asks=rank, decisions=decisions)
-        decisions[rank] = decide(design, {rank: losses[rank]})[rank]
-        if not decisions[rank].decided:
-            return RankDecision(passed, decided=False, asks=rank, decisions=decisions)
-        if decisions[rank].verdict != "non-inferior":
-            break
-        passed = rank
-    return RankDecision(passed, decided=True, asks=None, decisions=decisions)
-
-
-def width_reached(
-    values: NDArray[np.float64],
-    width: float,
-    *,
-    level: float = 0.95,
-    clusters: Sequence[Any] | None = None,
-    strata: Sequence[Any] | None = None,
-) -> bool:
-    """Whether the interval for the mean of `values` (n,) in [0, 1] is at most `width` wide.
-
-    Stopping at the first such look keeps the coverage (Chow and Robbins 1965), with the guard
-    against a variance that is too small by chance: `LEAST_FOR_WIDTH` units, and ``1/n`` added to
-    the variance of a document.
-
-    Raises:
-        CurveError: A width that is not above 0 and below 1.
-    """
-    if not 0.0 < width < 1.0:
-        raise CurveError(f"width {width:g}", expected="a fraction such as 0.02 for two points")
-    layout = Layout.make(values.size, clusters, strata)
-    if layout.groups < LEAST_FOR_WIDTH:
-        return False
-    estimate = interval(values, level=level, clusters=clusters, strata=strata)
-    if estimate.low is None or estimate.high is None or estimate.se is None:
-        return False
-    wider = np.sqrt(1.0 + 1.0 / (layout.n * estimate.se) ** 2)  # s² + 1/n in the place of s²
-    return bool((estimate.high - estimate.low) * wider <= width)
-
-
-def document_order(
-    count: int,
-    seed: int,
-    *,
-    clusters: Sequence[Any] | None = None,
-    strata: Sequence[Any] | None = None,
-) -> NDArray[np.intp]:
-    """A random order of documents whose every beginning is a fair sample of them.
-
-    Clusters stay together. Strata are sampled in proportion: every beginning has the share of each,
-    but for less than one document.
-
-    Args:
-        count: Documents.
-        seed: The same seed gives the same order.
-        clusters: Labels of what documents share.
-        strata: Labels of fixed groups.
-
-    Returns:
-        (count,) places of the documents, in the order of evaluation.
-    """
-    rng = np.random.default_rng(seed)
-    layout = Layout.make(count, clusters)
-    units = np.arange(count) if layout.clusters is None else layout.clusters
-    order = np.argsort(rng.permutation(layout.groups)[units], kind="stable")
-    if strata is None:
-        return order
-    codes = np.unique(np.asarray(strata), return_inverse=True)[1][order]
-    where = np.empty(count)
-    for code, size in enumerate(np.bincount(codes)):
-        where[codes == code] = (np.arange(size) + rng.random()) / size
-    return order[np.argsort(where, kind="stable")]

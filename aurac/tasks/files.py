@@ -29,23 +29,23 @@ def readable(task: BuiltTask) -> dict[str, Any]:
         `clusters` (what documents share; None where they are independent).
     """
     members = task.members or (task,)
-    found: dict[str, Any] = {"doc_ids": [], "questions": [], "targets": [], "choices": []}
+    columns: dict[str, Any] = {"doc_ids": [], "questions": [], "targets": [], "choices": []}
     for index, member in enumerate(members):
         for leaf in member.leaves:
             for document in leaf.documents:
                 prefix = f"{index}:" if task.members else ""
                 question, target, choices = _read(leaf, document.content)
-                found["doc_ids"].append(f"{prefix}{document.doc_id}")
-                found["questions"].append(question)
-                found["targets"].append(target)
-                found["choices"].append(choices)
-    if not any(found["choices"]):
-        found["choices"] = None
+                columns["doc_ids"].append(f"{prefix}{document.doc_id}")
+                columns["questions"].append(question)
+                columns["targets"].append(target)
+                columns["choices"].append(choices)
+    if not any(columns["choices"]):
+        columns["choices"] = None
     if not task.members:
         keys = zip(task.doc_ids, task.doc_hashes, task.prompt_hashes, strict=True)
-        found["keys"] = [list(key) for key in keys]
-    found["clusters"] = list(task.clusters) if task.clusters is not None else None
-    return found
+        columns["keys"] = [list(key) for key in keys]
+    columns["clusters"] = list(task.clusters) if task.clusters is not None else None
+    return columns
 
 
 def _read(leaf: Leaf, content: Any) -> tuple[str | None, str | None, list[str] | None]:

@@ -99,19 +99,19 @@ def task_index() -> dict[str, IndexRow]:
     root = _tasks_folder()
     files = sorted(_yaml_files(root))
     name = sha256_json([_SCHEMA, version("lm_eval"), str(root), files])
-    kept = cache_root() / "lm_eval" / f"{name[:32]}.json"
+    file = cache_root() / "lm_eval" / f"{name[:32]}.json"
     try:
-        return {name: IndexRow(*row) for name, row in json.loads(kept.read_text("utf-8")).items()}
+        return {name: IndexRow(*row) for name, row in json.loads(file.read_text("utf-8")).items()}
     except (OSError, ValueError, TypeError):
-        found = read_index(path for path, _, _ in files)
+        index = read_index(path for path, _, _ in files)
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        for old in kept.parent.glob("*.json"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for old in file.parent.glob("*.json"):
             old.unlink(missing_ok=True)
-        write_json(kept, found)
+        write_json(file, index)
     except OSError as error:  # a read-only cache costs time, not the answer
         logger.info("the index of tasks could not be kept: %s", error)
-    return found
+    return index
 
 
 def check_names(names: Sequence[str], include_path: Path | str | None = None) -> None:
@@ -187,8 +187,8 @@ def _yaml_files(folder: Path | str) -> Iterator[tuple[str, int, int]]:
                 if entry.name not in _IGNORED:
                     yield from _yaml_files(entry.path)
             elif entry.name.endswith(".yaml"):
-                found = entry.stat()
-                yield entry.path, found.st_size, found.st_mtime_ns
+                state = entry.stat()
+                yield entry.path, state.st_size, state.st_mtime_ns
 
 
 def read_index(paths: Iterable[str]) -> dict[str, IndexRow]:
@@ -215,8 +215,8 @@ def _add(index: dict[str, IndexRow], path: str, keys: dict[str, Any]) -> None:
         raise TypeError(f"the name {name!r} is no text")
     if name in index:
         return
-    asked = keys.get("tag") or []
-    tags = [asked] if isinstance(asked, str) else list(asked)
+    named = keys.get("tag") or []
+    tags = [named] if isinstance(named, str) else list(named)
     index[name] = IndexRow(kind, path, sorted(set(tags)))
     if kind != "GROUP":
         for tag in tags:

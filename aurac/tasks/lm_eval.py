@@ -111,15 +111,15 @@ class _Builder:
             self.template = partial(chat_text, tokenizer)
             self.template_sha256 = sha256_json(tokenizer.chat_template)
         self.limit: float | None = None
-        self._asked = ""
+        self._requested = ""
         self._at: str | None = None  # the leaf lm-eval is working on, for its error messages
         self._local: set[str] = set()
 
-    def build(self, asked: str) -> list[BuiltTask]:
+    def build(self, requested: str) -> list[BuiltTask]:
         """The tasks of one name, a group's leaves before the group."""
-        self.limit = self.options.limit_of(asked)
+        self.limit = self.options.limit_of(requested)
         with seeded(PYTHON_SEED, OTHER_SEED):
-            tasks, group = self._load(asked)
+            tasks, group = self._load(requested)
             leaves = [self._requests(name, task) for name, task in tasks.items()]
         parent = group.name if group is not None else None
         built = [
@@ -134,9 +134,9 @@ class _Builder:
         ]
         return built if group is None else [*built, self._pooled(group, built)]
 
-    def _load(self, asked: str) -> tuple[dict[str, Any], Any | None]:
-        manager, name = find_task(asked, self.options.include_path)
-        self._asked, self._at = name, None
+    def _load(self, requested: str) -> tuple[dict[str, Any], Any | None]:
+        manager, name = find_task(requested, self.options.include_path)
+        self._requested, self._at = name, None
         try:
             with self._laying_in(manager):
                 loaded = manager.load([name])
@@ -177,8 +177,9 @@ class _Builder:
         if files is None:
             return config
         self._local.add(leaf)
-        own = config.get("num_fewshot")
-        shown = own if self.options.num_fewshot is None or own == 0 else self.options.num_fewshot
+        default = config.get("num_fewshot")
+        wanted = self.options.num_fewshot
+        shown = default if wanted is None or default == 0 else wanted
         return local_data.lay_in(
             config, files, num_fewshot=shown or 0, held_out=self.options.held_out
         )
@@ -196,12 +197,14 @@ class _Builder:
         leaf = config["task"]
         if leaf in self.options.data:
             return local_data.find_splits(Path(self.options.data[leaf]))
-        if self._asked in self.options.data:
-            folder = Path(self.options.data[self._asked])
+        if self._requested in self.options.data:
+            folder = Path(self.options.data[self._requested])
             for name in (leaf, config.get("dataset_name")):
                 if name and (folder / name).is_dir():
                     return local_data.find_splits(folder / name)
-            raise DataError(f"{folder} has no sub-folder for {leaf!r}, a leaf of {self._asked!r}")
+            raise DataError(
+                f"{folder} has no sub-folder for {leaf!r}, a leaf of {self._requested!r}"
+            )
         room = bundled()
         if leaf in room.BUNDLED:
             return {split: [path] for split, path in room.documents(leaf).items()}
@@ -260,10 +263,10 @@ class _Builder:
 
     def _set_fewshot(self, name: str, task: Any) -> None:
         """As ``simple_evaluate``: number, then seed, before each build."""
-        own = task.get_config("num_fewshot")
-        if self.options.num_fewshot is not None and own == 0 != self.options.num_fewshot:
+        default = task.get_config("num_fewshot")
+        if self.options.num_fewshot is not None and default == 0 != self.options.num_fewshot:
             _log.warning("task %s fixes itself to zero-shot and stays so", name)
-        elif self.options.num_fewshot is not None or own is None:
+        elif self.options.num_fewshot is not None or default is None:
             task.set_config(key="num_fewshot", value=self.options.num_fewshot or 0)
         sampler = getattr(task, "sampler", None)
         if (
@@ -276,8 +279,8 @@ class _Builder:
         task.set_fewshot_seed(seed=self.options.seed)
 
     def _translated(self, error: Exception) -> AuracError:
-        leaf = self._at or self._asked
-        return translated(error, leaf, asked=self._asked, local=leaf in self._local)
+        leaf = self._at or self._requested
+        return translated(error, leaf, requested=self._requested, local=leaf in self._local)
 
     def _metric(self, name: str, group: str | None, reported: Mapping[str, bool]) -> str:
         keys = [key for key in (name, group, ANY_TASK) if key in self.metric]
@@ -288,8 +291,8 @@ class _Builder:
         for name in (leaf.name, group):
             if name is not None and name in self.options.cluster:
                 return self.options.cluster[name]
-        said = (leaf.task.config.metadata or {}).get("cluster")
-        return str(said) if said is not None else None
+        stated = (leaf.task.config.metadata or {}).get("cluster")
+        return str(stated) if stated is not None else None
 
     def _pooled(self, group: Any, members: list[BuiltTask]) -> BuiltTask:
         named = {"name": group.name, "version": str(group.version)}

@@ -82,14 +82,14 @@ def match_split(wanted: str, files: Mapping[str, list[Path]]) -> list[Path] | No
         return files[wanted]
     for names in ALIASES:
         if wanted in names:
-            found = [name for name in names if name in files]
-            if len(found) > 1:
+            matches = [name for name in names if name in files]
+            if len(matches) > 1:
                 raise DataError(
-                    f"{' and '.join(found)} could both be the split {wanted!r} in "
-                    f"{files[found[0]][0].parent}",
+                    f"{' and '.join(matches)} could both be the split {wanted!r} in "
+                    f"{files[matches[0]][0].parent}",
                     fix=f"name one of them {wanted}",
                 )
-            return files[found[0]] if found else None
+            return files[matches[0]] if matches else None
     return None
 
 

@@ -55,7 +55,7 @@ def parse_metrics(values: Iterable[str]) -> dict[str, str]:
     Raises:
         UsageError: A value is not of that form, or one task has two.
     """
-    chosen: dict[str, str] = {}
+    metrics: dict[str, str] = {}
     for value in values:
         task, equals, key = value.rpartition("=")
         name, comma, chain = key.partition(",")
@@ -65,32 +65,32 @@ def parse_metrics(values: Iterable[str]) -> dict[str, str]:
                 expected="TASK=NAME,FILTER or NAME,FILTER, such as gsm8k=exact_match,strict-match",
             )
         task = task.strip() or ANY_TASK
-        if task in chosen:
+        if task in metrics:
             where = "every task" if task == ANY_TASK else f"task {task!r}"
             raise UsageError(f"two metrics were given for {where}", fix="give one")
-        chosen[task] = f"{name.strip()},{chain.strip()}"
-    return chosen
+        metrics[task] = f"{name.strip()},{chain.strip()}"
+    return metrics
 
 
-def choose_metric(task: str, reported: Mapping[str, bool], asked: str | None = None) -> str:
+def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = None) -> str:
     """The metric of a task that is integrated.
 
     Args:
         task: Name of the task, in lm-eval's spelling.
         reported: Every ``name,filter`` key the task reports, and whether it can be integrated
             (aggregated by the mean, more is better).
-        asked: The key that was asked for; None takes the default of the task's family.
+        wanted: The key that is wanted; None takes the default of the task's family.
 
     Returns:
         One key of ``reported``.
 
     Raises:
-        TaskError: The task does not report ``asked``, or it cannot be integrated, or the defaults
+        TaskError: The task does not report ``wanted``, or it cannot be integrated, or the defaults
             do not serve and more than one metric could be meant.
     """
     usable = [key for key, integrable in reported.items() if integrable]
-    if asked is not None:
-        return _asked(task, reported, usable, asked)
+    if wanted is not None:
+        return _wanted(task, reported, usable, wanted)
     for pattern, keys in DEFAULTS:
         for key in keys:
             if fnmatchcase(task, pattern) and reported.get(key):
@@ -110,19 +110,19 @@ def choose_metric(task: str, reported: Mapping[str, bool], asked: str | None = N
     )
 
 
-def _asked(task: str, reported: Mapping[str, bool], usable: list[str], asked: str) -> str:
-    if asked not in reported:
+def _wanted(task: str, reported: Mapping[str, bool], usable: list[str], wanted: str) -> str:
+    if wanted not in reported:
         raise TaskError(
-            f"task {task!r} does not report the metric {asked!r}",
+            f"task {task!r} does not report the metric {wanted!r}",
             expected=f"one of {_listed(usable or reported)}",
         )
-    if not reported[asked]:
+    if not reported[wanted]:
         raise TaskError(
-            f"metric {asked!r} of task {task!r} is not a mean over documents of which more is "
+            f"metric {wanted!r} of task {task!r} is not a mean over documents of which more is "
             "better, so it cannot be integrated",
             expected=f"one of {_listed(usable)}" if usable else None,
         )
-    return asked
+    return wanted
 
 
 def check_scores(task: str, key: str, scores: NDArray[float64]) -> None:
@@ -253,12 +253,12 @@ class Leaf:
                 instance.resps, instance.filtered_resps = [], {}
         numbers = {key: c for key, c in columns.items() if all(map(_is_number, c))}
         parts = list(_by_document(documents, answers))
-        chosen = instances[0].request_type == "loglikelihood"
+        choice = instances[0].request_type == "loglikelihood"
         return Outcome(
             metrics={key: np.array([float(v) for v in c]) for key, c in numbers.items()},
             responses=[_kept(*part) for part in parts],
             logged={
-                "greedy": [[bool(r[0][1]) for r in part] for _, part in parts] if chosen else None,
+                "greedy": [[bool(r[0][1]) for r in part] for _, part in parts] if choice else None,
                 "filtered": filtered,
                 "other": {
                     key: [plain(v) for v in c] for key, c in columns.items() if key not in numbers
@@ -342,5 +342,5 @@ def _kept(document: Document, answers: Sequence[list[Any]]) -> Any:
         return [float(value) for value, _ in first]
     if document.instances[0].request_type == "loglikelihood_rolling":
         return [float(value) for value in first]
-    kept = [r[0] if len(r) == 1 else list(r) for r in answers]
-    return kept[0] if len(kept) == 1 else kept
+    texts = [r[0] if len(r) == 1 else list(r) for r in answers]
+    return texts[0] if len(texts) == 1 else texts

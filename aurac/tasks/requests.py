@@ -227,7 +227,7 @@ class Answers:
             require_causal(self._model)
             tokens = self._requests.tokens(kind, self._model, self._tokenizer, self._options)
             header = self._headers.setdefault(kind, Header(tokens.header))
-            found = answer(
+            responses = answer(
                 self._model,
                 self._tokenizer,
                 tokens.layout(numbers),
@@ -239,7 +239,7 @@ class Answers:
             log.info("lm-eval's own loop answers: %s", error)
             return None
         instances = (self._requests.instances[number] for number in numbers)
-        return [[r] * _repeats(instance) for r, instance in zip(found, instances, strict=True)]
+        return [[r] * _repeats(instance) for r, instance in zip(responses, instances, strict=True)]
 
     def _from_reference(self, numbers: list[int]) -> list[list[Any]]:
         answered_by("lm-eval")
@@ -248,13 +248,13 @@ class Answers:
         kind = str(instances[0].request_type)
         engine = (self._model, self._tokenizer, self._options)
         try:
-            found = iter(self._requests.reference(kind, repeated, *engine))
+            responses = iter(self._requests.reference(kind, repeated, *engine))
         except Exception as error:
             raise CellError(
                 f"lm-eval's own model could not answer the {kind} requests of task "
                 f"{instances[0].task_name!r} ({type(error).__name__}: {error})"
             ) from error
-        return [[next(found) for _ in range(_repeats(instance))] for instance in instances]
+        return [[next(responses) for _ in range(_repeats(instance))] for instance in instances]
 
     def _check_finite(self, indices: Sequence[int], answers: list[list[Any]]) -> None:
         """NaN compares false with everything, so an argmax would quietly call a document wrong."""
@@ -282,8 +282,8 @@ def prompts_sha256(instances: Iterable[Any]) -> str:
     """One hash of every request: its kind, context, continuation or generation settings, order."""
     digest = hashlib.sha256()
     for instance in instances:
-        asked = [instance.request_type, _repeats(instance), list(instance.args)]
-        digest.update(json.dumps(asked, sort_keys=True, default=str).encode() + b"\n")
+        request = [instance.request_type, _repeats(instance), list(instance.args)]
+        digest.update(json.dumps(request, sort_keys=True, default=str).encode() + b"\n")
     return digest.hexdigest()
 
 

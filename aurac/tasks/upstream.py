@@ -42,13 +42,13 @@ _UNREACHABLE = {
 }
 
 
-def translated(error: Exception, leaf: str, *, asked: str, local: bool) -> AuracError:
+def translated(error: Exception, leaf: str, *, requested: str, local: bool) -> AuracError:
     """A library's error, raised while a task's documents or prompts were made.
 
     Args:
         error: What was raised; its causes are looked at too.
         leaf: The task lm-eval was working on.
-        asked: What the user asked for: ``leaf``, or a group or tag that brings it.
+        requested: What the user asked for: ``leaf``, or a group or tag that brings it.
         local: Whether its documents came from local files.
     """
     if isinstance(error, KeyError):
@@ -63,7 +63,7 @@ def translated(error: Exception, leaf: str, *, asked: str, local: bool) -> Aurac
     if unreachable(error):
         return DataError(
             f"the documents of task {leaf!r} are not on this machine and the hub cannot be reached",
-            fix=f"give local files with --data {asked}=FOLDER",
+            fix=f"give local files with --data {requested}=FOLDER",
         )
     return TaskError(f"lm-eval cannot build task {leaf!r} ({reason})")
 
@@ -107,7 +107,7 @@ def quiet(loggers: Sequence[str], modules: Sequence[str], *, prints: bool = True
         modules: Modules whose ``tqdm`` is silenced.
         prints: Whether standard output is taken too; not while a caller draws a progress bar on it.
     """
-    said = StringIO()
+    output = StringIO()
     with ExitStack() as stack:
         for name in loggers:
             stack.enter_context(_rerouted(logging.getLogger(name)))
@@ -116,11 +116,11 @@ def quiet(loggers: Sequence[str], modules: Sequence[str], *, prints: bool = True
         stack.enter_context(_without_dataset_bars())
         caught = stack.enter_context(warnings.catch_warnings(record=True))
         if prints:
-            stack.enter_context(redirect_stdout(said))
+            stack.enter_context(redirect_stdout(output))
         try:
             yield
         finally:
-            for line in [str(w.message) for w in caught or ()] + said.getvalue().splitlines():
+            for line in [str(w.message) for w in caught or ()] + output.getvalue().splitlines():
                 _log.debug("%s", line)
 
 
@@ -197,23 +197,23 @@ def _with_stock_tasks(manager: Any) -> Any:
     return manager
 
 
-def find_task(asked: str, include_path: Path | str | None = None) -> tuple[Any, str]:
+def find_task(requested: str, include_path: Path | str | None = None) -> tuple[Any, str]:
     """The manager that knows a task, and the task's name in it.
 
     Args:
-        asked: Name of a task, group or tag, or the path of a YAML file.
+        requested: Name of a task, group or tag, or the path of a YAML file.
         include_path: A folder with further tasks.
 
     Raises:
         TaskError: None does; the nearest names are given.
     """
-    if Path(asked).suffix in (".yaml", ".yml"):
-        return _find_file(Path(asked))
-    own = bundled().BUNDLED
-    if asked in own:
-        return bundled_manager(), asked
-    check_names([asked], include_path)
-    return full_manager(str(include_path) if include_path else None), asked
+    if Path(requested).suffix in (".yaml", ".yml"):
+        return _find_file(Path(requested))
+    names = bundled().BUNDLED
+    if requested in names:
+        return bundled_manager(), requested
+    check_names([requested], include_path)
+    return full_manager(str(include_path) if include_path else None), requested
 
 
 def _find_file(path: Path) -> tuple[Any, str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import json
 import re
 import shlex
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from report_runs import RunMaker, run_from, zoo_run
 
@@ -92,3 +96,29 @@ def test_a_hostile_name_stays_a_name(tmp_path):
 
 def test_an_adapter_without_a_curve_gets_no_card(run):
     assert card(run, AdapterRecord(name="absent"), margin=0.02) is None
+
+
+@pytest.mark.parametrize("limit", [None, 20])
+def test_the_hubs_evaluation_results_name_the_data_set(tmp_path, limit):
+    """Only of whole tasks: the first documents alone are no result on a data set."""
+    maker = RunMaker(tmp_path, n=20).add("a", [0.2, 0.5], ranks=(1, 2), task="gsm8k")
+    maker.tasks["gsm8k"] |= {"requests": "requests/gsm8k.jsonl.gz", "limit": limit}
+    (tmp_path / "requests").mkdir()
+    header = {"config": {"dataset_path": "openai/gsm8k", "dataset_name": "main"}}
+    with gzip.open(tmp_path / "requests/gsm8k.jsonl.gz", "wt") as file:
+        file.write(json.dumps(header) + "\n")
+    maker.write()
+    write_report(tmp_path)
+    path = tmp_path / "cards/a.eval_results.yaml"
+    assert path.exists() is (limit is None)
+    data = ModelCard((tmp_path / "cards/a.md").read_text()).data
+    assert {result.dataset_type for result in data.eval_results} == {"openai/gsm8k"}
+    if limit is None:
+        (entry,) = yaml.safe_load(path.read_text())
+        assert entry["dataset"] == {"id": "openai/gsm8k", "task_id": "main"}
+        assert entry["value"] == pytest.approx(100 * maker.curves[0]["accuracy"][-1])
+        assert "rank 2" in entry["notes"]
+        with contextlib.suppress(ImportError):  # in huggingface_hub since it knows this form
+            from huggingface_hub import parse_eval_result_entries
+
+            assert parse_eval_result_entries([entry])[0].dataset_id == "openai/gsm8k"

@@ -17,14 +17,8 @@ from aurac.stats.boundaries import (
     spending_boundaries,
     stopping,
 )
-from aurac.stats.sequential import (
-    Design,
-    Series,
-    decide,
-    document_order,
-    smallest_rank,
-    width_reached,
-)
+from aurac.stats.sequential import Design, Series, decide
+from aurac.stats.stopping import document_order, smallest_rank, width_reached
 
 TWENTY = tuple((k + 1) / 20 for k in range(20))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -167,3 +168,18 @@ def reference_texts(
 
     instances = [Instance("generate_until", {}, r, i) for i, r in enumerate(requests)]
     return reference(model, **kwargs).generate_until(instances, disable_tqdm=True)
+
+
+def lora(model: Any, rank: int, **config: Any) -> Any:
+    """A copy of the model with PEFT's LoRA in every attention and MLP layer."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    torch.manual_seed(1)
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    settings_ = {"r": rank, "lora_alpha": 8, "target_modules": names, "init_lora_weights": False}
+    copied = copy.deepcopy(model)
+    inject_adapter_in_model(LoraConfig(**{**settings_, **config}), copied, adapter_name="a")
+    for name, parameter in copied.named_parameters():
+        if "magnitude" in name:  # as after training; PEFT starts at the norms of the base
+            parameter.data *= 1 + 0.3 * torch.randn_like(parameter)
+    return copied.eval()

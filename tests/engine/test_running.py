@@ -1,0 +1,205 @@
+"""Running a model: fused LoRA layers, scores from logits, budgets, modes."""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine_models import lora, reference_scores, reference_texts, tiny, tokenizer, words
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurac.engine import EngineOptions, UnsupportedRequestError, running
+from aurac.engine.counts import counted_pass, recording
+from aurac.engine.generate import generate
+from aurac.engine.loglikelihood import loglikelihoods
+from aurac.engine.running import cached_tokens, fused_adapters, score_logits
+from aurac.engine.tokens import GenerationRequest
+from aurac.errors import UsageError
+from aurac.models import device
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])  # the second has biases
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("rank", [1, 5])
+def test_fused_layers_give_pefts_own_result(rank: int, dora: bool, family: str) -> None:
+    model, tokens = lora(tiny(family), rank, use_dora=dora), torch.arange(40).view(2, 20)
+    with torch.inference_mode():
+        expected = model(tokens).logits
+        with fused_adapters(model):
+            torch.testing.assert_close(model(tokens).logits, expected, atol=1e-4, rtol=1e-4)
+            changed = [m for m in model.modules() if "forward" in vars(m)]
+            assert len(changed) == 3 * 7
+        assert not [m for m in model.modules() if "forward" in vars(m)]
+        torch.testing.assert_close(model(tokens).logits, expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_fused_layers_on_a_16_bit_base_are_as_close_to_the_truth_as_pefts(dora: bool) -> None:
+    """Both against the same numbers in float64: ours is at most 1.2 times as far away."""
+    half = lora(copy.deepcopy(tiny("llama")).bfloat16(), 4, use_dora=dora)
+    for name, parameter in half.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    exact, tokens = copy.deepcopy(half).double(), torch.arange(60).view(3, 20)
+    with torch.inference_mode():
+        truth = exact(tokens).logits
+        theirs = (half(tokens).logits - truth).norm()
+        with fused_adapters(half):
+            ours = (half(tokens).logits - truth).norm()
+    assert ours < 1.2 * theirs
+
+
+def test_disabled_hooked_and_special_layers_are_left_to_peft() -> None:
+    model, tokens = lora(tiny("llama"), 4), torch.arange(20)[None]
+    layer = model.model.layers[0].mlp.up_proj
+    layer.lora_A["a"].register_forward_hook(lambda _m, _i, out: out * 3)
+    model.model.layers[1].mlp.up_proj.enable_adapters(enabled=False)
+    from peft.tuners.lora.config import KasaConfig
+
+    kasa = lora(tiny("llama"), 4, kasa_config=KasaConfig(), init_lora_weights=True)
+    with torch.inference_mode():
+        expected, special = model(tokens).logits, kasa(tokens).logits
+        with fused_adapters(model), fused_adapters(kasa):
+            assert "forward" not in vars(layer)
+            torch.testing.assert_close(model(tokens).logits, expected, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(kasa(tokens).logits, special, atol=0, rtol=0)
+
+
+def test_an_unmerged_adapter_scores_and_writes_as_hflm() -> None:
+    rng = random.Random(0)
+    model = lora(tiny("qwen2"), 4)
+    pairs = [(words(rng, 6).strip() or "fox", " " + "x" + words(rng, 2)) for _ in range(6)]
+    mine = loglikelihoods(model, tokenizer(), pairs)
+    theirs = reference_scores(model, pairs)
+    np.testing.assert_allclose([v for v, _ in mine], [v for v, _ in theirs], atol=1e-4)
+    requests = [(c, {"until": ["the"], "max_gen_toks": 20}) for c, _ in pairs]
+    texts = generate(model, tokenizer(), [GenerationRequest.from_kwargs(*r) for r in requests])
+    assert texts == reference_texts(model, requests)
+
+
+@pytest.mark.parametrize("name", ["batch_tokens", "max_length", "batch_size", "cache_tokens"])
+def test_budgets_below_one_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}=0"):
+        EngineOptions(**{name: 0})
+
+
+def test_an_encoder_decoder_is_refused_for_the_caller_to_serve() -> None:
+    from transformers import AutoModelForSeq2SeqLM, T5Config
+
+    config = T5Config(vocab_size=300, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    model = AutoModelForSeq2SeqLM.from_config(config)
+    with pytest.raises(UnsupportedRequestError, match="encoder-decoder"):
+        loglikelihoods(model, tokenizer(), [("fox", " the")])
+    with pytest.raises(UnsupportedRequestError, match="encoder-decoder"):
+        generate(model, tokenizer(), [GenerationRequest("fox")])
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 70).flatmap(
+        lambda n: st.tuples(st.just(n), st.lists(st.integers(0, n - 1), max_size=80))
+    ),
+    st.integers(0, 2**31),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_scores_are_log_softmax_and_hits_are_argmax_with_ties(
+    shape: tuple[int, list[int]], seed: int, dtype: torch.dtype
+) -> None:
+    """Whole numbers from 0 to 3 over 9 tokens: most rows have several best ones."""
+    n, rows = shape
+    draw = torch.Generator().manual_seed(seed)
+    logits = torch.randint(0, 4, (n, 9), generator=draw).to(dtype)
+    logits[::5, 3] = -torch.inf  # how some models rule a token out
+    row = torch.tensor(rows, dtype=torch.long)
+    token = torch.randint(0, 9, (len(rows),), generator=draw)
+    logprob, hit = score_logits(logits, row, token)
+    expected = torch.log_softmax(logits.double(), dim=-1)[row, token]
+    torch.testing.assert_close(logprob.double(), expected, rtol=1e-6, atol=1e-6)
+    assert hit.tolist() == (logits.argmax(dim=-1)[row] == token).tolist()
+
+
+def test_sequences_are_held_by_bytes_but_never_fewer_than_a_number_of_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three layers, two heads of keys and values of 8 numbers of 4 bytes: 384 bytes a token."""
+    model = tiny("llama")
+    assert cached_tokens(model) == 2**31 // 384
+    monkeypatch.setattr(running, "_CACHE_BYTES", 384 * 40_000)
+    assert cached_tokens(model) == 40_000
+    monkeypatch.setattr(running, "_CACHE_BYTES", 384 * 10)
+    assert cached_tokens(model) == 32_768
+    assert cached_tokens(torch.nn.Linear(2, 2)) == 32_768
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"])
+@pytest.mark.parametrize("asked", [None, "7"])
+def test_kernels_are_bounded_unless_the_user_says_how_many(
+    monkeypatch: pytest.MonkeyPatch, name: str, asked: str | None
+) -> None:
+    monkeypatch.delenv(name, raising=False)
+    if asked is not None:
+        monkeypatch.setenv(name, asked)
+    model = tiny("llama")
+    loglikelihoods(model, tokenizer(), [("a b", " c")])
+    assert os.environ[name] == (asked or "128")
+
+
+@pytest.mark.parametrize(
+    ("most", "kept", "calls"),
+    [
+        (1 << 31, True, [(-3, 1 << 30), (-1, 1 << 30)]),
+        (1 << 25, True, [(-3, 1 << 30), (-3, 1 << 25), (-1, 1 << 30)]),  # glibc before 2.35
+        (0, False, [(-3, 1 << 30), (-3, 1 << 25)]),
+    ],
+)
+def test_a_threshold_that_is_refused_is_not_frozen(
+    monkeypatch: pytest.MonkeyPatch, most: int, *, kept: bool, calls: list[tuple[int, int]]
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def setting(option: int, value: int) -> bool:
+        asked.append((option, value))
+        return option == -1 or value <= most
+
+    monkeypatch.setattr(device, "_set", setting)
+    assert device.keep_freed_memory.__wrapped__() is kept
+    assert asked == calls
+
+
+class Elsewhere:
+    """As much of a model on an accelerator as the engine's decisions look at."""
+
+    def __init__(self, weights: int) -> None:
+        self._weight = SimpleNamespace(
+            device=torch.device("cuda"), itemsize=2, numel=lambda: weights
+        )
+
+    def parameters(self) -> Any:
+        return iter([self._weight])
+
+    def named_parameters(self) -> Any:
+        return iter([("w", self._weight), ("w.lora_A", self._weight)])
+
+    def modules(self) -> Any:
+        return iter([])
+
+
+def test_an_accelerators_passes_are_larger() -> None:
+    assert (running.pass_tokens(Elsewhere(1)), running.pass_tokens(tiny("llama"))) == (8192, 1024)
+
+
+def test_an_accelerators_passes_are_not_timed_from_outside() -> None:
+    model = Elsewhere(1)
+    with recording() as record:
+        for _ in range(2):
+            with counted_pass(model, 5, 1):
+                pass
+    assert (record.passes, record.computed, record.forward_seconds) == (2, 10, None)
+    assert record.to_dict()["forward_seconds"] is None
