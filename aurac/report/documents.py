@@ -99,7 +99,7 @@ class Source:
         documents do not average to the accuracy that `results.json` states.
         """
         stored = curve.record
-        if stored is None or not all(curve.files(rank) for rank in curve.ranks):
+        if stored is None or not curve.ranks or not all(map(curve.files, curve.ranks)):
             return None
         try:
             read = self._reader.curve(stored, curve.metric)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
 from aurac.adapters.truncate import BASES, RESCALES
 from aurac.errors import RankError, UsageError
-from aurac.runs.schema import CellIdentity, DocumentKey, PlanRow
+from aurac.runs.cell import CellIdentity, DocumentKey
+from aurac.runs.schema import PlanRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -83,7 +83,7 @@ def test_the_same_command_computes_nothing_and_decides_the_same(run, adapters, m
     def none_left(self, _cells, locks):
         pass
 
-    monkeypatch.setattr(module.Run, "_compute", none_left)
+    monkeypatch.setattr(module.Sweep, "_compute", none_left)
     again = run_until(request(adapters, run.folder), Until.of("decided", budget="80"))
     assert decided(again) == decided(run)
 
