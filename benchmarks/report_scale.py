@@ -19,7 +19,7 @@ import numpy as np
 
 from aurac.curves.area import quadrature_weights
 from aurac.report import write_report
-from aurac.runs.schema import (
+from aurac.runs.cell import (
     CELL_SCHEMA,
     Block,
     Budgets,
@@ -28,8 +28,8 @@ from aurac.runs.schema import (
     DocumentKey,
     EngineCounts,
     Logged,
+    encode_line,
 )
-from aurac.runs.store import encode_line
 from aurac.stats.score import score
 
 METRIC = "acc,none"

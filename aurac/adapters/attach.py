@@ -89,9 +89,10 @@ class LiveAdapter:
             raise UsageError("a rank for an adapter that was removed", fix="attach it again")
         if r != 0:
             self.prepared.adapter.check_rank(r)
-            scaling = {name: self.prepared.scaling(name, r) for name in self._layers}
+            ranks = self.prepared.module_ranks(r)
+            scaling = {name: self.prepared.scaling(name, r, ranks[name]) for name in self._layers}
             for name, layer in self._layers.items():
-                self._set_factors(name, layer, r)
+                self._set_factors(name, layer, ranks[name])
                 layer.scaling[NAME] = scaling[name]
         if self._repeats and r == 0:
             self._base.restore_structure()
@@ -111,9 +112,8 @@ class LiveAdapter:
         self._extras.switch(on=False)
         self._base.restore()
 
-    def _set_factors(self, name: str, layer: Any, r: int) -> None:
+    def _set_factors(self, name: str, layer: Any, module_rank: int) -> None:
         f = self.prepared.adapter.modules[name]
-        module_rank = min(r, f.rank)
         full_a, full_b = self._factors[name]
         A, B = peft_shapes(f, full_a[:module_rank], full_b[:, :module_rank].contiguous())
         for param, value in zip(_parameters(layer, f), (A, B), strict=True):
@@ -337,12 +337,13 @@ def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
             expected="low-rank factors alone, to be merged",
             fix="merge it with PEFT",
         )
+    ranks = prepared.module_ranks(rank)
     targets = {name: _weight(model, name, prepared) for name in adapter.modules}
     for name, (weight, transposed) in targets.items():
         f, module = adapter.modules[name], prepared.modules[name]
-        r = min(rank, f.rank)
+        r = ranks[name]
         A, B = peft_shapes(f, module.A[:r].double(), module.B[:, :r].double())
-        update = prepared.scaling(name, rank) * (B @ A)
+        update = prepared.scaling(name, rank, r) * (B @ A)
         update = (update.T if transposed else update).to(weight.device)
         merged = weight.data.double() + update
         if f.magnitude is not None:

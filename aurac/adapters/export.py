@@ -330,7 +330,7 @@ def save_truncations(
     Args:
         adapter: What to truncate; an outline (``load_adapter(…, lazy=True)``) keeps memory small.
         folders: The folder of each rank.
-        basis: ``prefix`` or ``svd``.
+        basis: ``prefix``, ``svd`` or ``energy``.
         rescale: What decides the scale; ``default_rescale`` of the adapter by default.
         fit_factors: For ``fit``, one factor per rank.
         force: Replace folders that hold an adapter.
@@ -354,10 +354,16 @@ def save_truncations(
         for r, outline in outlines.items():
             path = fresh[r] / WEIGHTS[0]
             files[r] = SafetensorsWriter(path, peft_state(outline), METADATA)
+        ranks = {r: prepared.module_ranks(r) for r in folders}
+        most = {n: max(by_module[n] for by_module in ranks.values()) for n in adapter.modules}
         for name, f in adapter.walk():
-            A, B = prepare_module(prepared, name, f, rows=max(folders))
+            A, B = prepare_module(prepared, name, f, rows=most[name])
             for r, file in files.items():
-                _put(file, name, replace(prepared.cut(name, A, B, r), magnitude=f.magnitude))
+                _put(
+                    file,
+                    name,
+                    replace(prepared.cut(name, A, B, r, ranks[r][name]), magnitude=f.magnitude),
+                )
         for key in adapter.extras:
             extra = adapter.read_extra(key)
             for file in files.values():
@@ -391,9 +397,9 @@ def _put(file: SafetensorsWriter, name: str, f: Factors) -> None:
 
 def _outline(prepared: Prepared, r: int) -> Adapter:
     """The truncation at rank ``r`` without numbers."""
-    modules = {}
+    modules, ranks = {}, prepared.module_ranks(r)
     for name, f in prepared.adapter.modules.items():
-        cut = prepared.cut(name, f.A.to("meta"), f.B.to("meta"), r)
+        cut = prepared.cut(name, f.A.to("meta"), f.B.to("meta"), r, ranks[name])
         magnitude = None if f.magnitude is None else f.magnitude.to("meta")
         modules[name] = replace(cut, magnitude=magnitude)
     extras = {key: tensor.to("meta") for key, tensor in prepared.adapter.extras.items()}

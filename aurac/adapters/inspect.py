@@ -15,10 +15,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-import torch
 
+from aurac.adapters.linalg import singular_values, triangles
 from aurac.adapters.nesting import default_nested_ranks, peft_alpha
-from aurac.adapters.truncate import default_rescale, triangle
+from aurac.adapters.truncate import default_rescale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,33 +102,13 @@ class _Measured(NamedTuple):
 
 
 def _measure(adapter: Adapter, name: str, f: Factors, ranks: Sequence[int]) -> _Measured:
-    a, b = _triangles(f)
+    a, b = triangles(f)
     # (BᵀB) ∘ (AAᵀ): the inner products of the rank-one updates; R × R, so the rest is cheap.
     gram: NDArray[np.float64] = ((b.mT @ b) * (a.mT @ a)).sum(dim=0).numpy()
     p = adapter.rank_weights(name)
     weights = np.full(f.rank, f.scale(f.rank)) if p is None else p
     parts = [_part(adapter, f, p, gram, min(r, f.rank)) for r in ranks]
-    return _Measured(_energy(gram, weights, _spectrum(a, b, weights), ranks), parts)
-
-
-def _triangles(f: Factors) -> tuple[torch.Tensor, torch.Tensor]:
-    """The R factors of Aᵀ and B in fp64, (E, min(R, in), R) and (E, min(R, out), R)."""
-    A, B = f.stacked()
-    return triangle(A.mT).cpu(), triangle(B).cpu()
-
-
-def _spectrum(
-    a: torch.Tensor, b: torch.Tensor, weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The singular values of one module's trained update, descending, shape (R,).
-
-    A stack of blocks is one block-diagonal update: its values are those of the blocks, pooled by
-    position.
-    """
-    R = a.shape[-1]
-    sigma = torch.linalg.svdvals((b * torch.from_numpy(weights)) @ a.mT)
-    pooled = sigma.square().sum(dim=0).sqrt().numpy()
-    return np.pad(pooled, (0, R - pooled.shape[0]))
+    return _Measured(_energy(gram, weights, singular_values(a, b, weights), ranks), parts)
 
 
 def _part(

@@ -11,6 +11,10 @@ The scale after truncation (``rescale``) is a choice that can outweigh the metho
 With ``svd`` the update is ``B · P · A`` where P is recorded and ``s_R · B · A`` otherwise, and the
 best rank-r approximation (Eckart and Young, 1936) comes from QR factorisations of B and Aᵀ and the
 SVD of an R × R core, never from the (out, in) matrix.
+
+``energy`` takes the same components and spends the parameters of a uniform rank r where the
+singular values of the update, scaled as it acts, are largest over all modules: each module has a
+rank of its own, at least 1.
 """
 
 from __future__ import annotations
@@ -23,22 +27,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.adapters.adapter import all_finite
 from aurac.adapters.family import Family
+from aurac.adapters.linalg import all_finite, singular_values, tall_qr, triangles
 from aurac.adapters.nesting import Rule, peft_scale
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from numpy.typing import NDArray
+
     from aurac.adapters.adapter import Adapter, Factors
 
-Basis = Literal["prefix", "svd"]
+Basis = Literal["prefix", "svd", "energy"]
 Rescale = Literal["rule", "keep", "trained", "fit"]
 
 BASES: Final[tuple[Basis, ...]] = get_args(Basis)
 RESCALES: Final[tuple[Rescale, ...]] = get_args(Rescale)
-_BLOCK: Final = 4096  # rows in fp64 at a time
 _ROWS: Final = 16  # of A folded at a time, so that the fp64 copy stays small
 
 
@@ -63,10 +68,11 @@ class Prepared:
 
     Attributes:
         adapter: The adapter that it was made from.
-        basis: ``prefix`` or ``svd``.
+        basis: ``prefix``, ``svd`` or ``energy``.
         rescale: What decides the scale.
         modules: A, B and the scale of each module, by module path.
         fit_factors: For ``fit`` the factor of each rank.
+        spectra: For ``energy`` the singular values of each module's update, descending, (R,).
     """
 
     adapter: Adapter
@@ -74,6 +80,7 @@ class Prepared:
     rescale: Rescale
     modules: Mapping[str, PreparedModule]
     fit_factors: Mapping[int, float] | None = None
+    spectra: Mapping[str, NDArray[np.float64]] | None = None
 
     @property
     def rank(self) -> int:
@@ -90,13 +97,33 @@ class Prepared:
             UsageError: For a rank without a fitted factor.
         """
         r = self.adapter.check_rank(rank)
-        modules = {name: self.cut(name, m.A, m.B, r) for name, m in self.modules.items()}
+        ranks = self.module_ranks(r)
+        modules = {n: self.cut(n, m.A, m.B, r, ranks[n]) for n, m in self.modules.items()}
         return self.assemble(modules, self.record(r))
 
-    def cut(self, name: str, A: Tensor, B: Tensor, r: int) -> Factors:
-        """One module at rank ``r``, from its A and B in this basis."""
+    def module_ranks(self, r: int) -> dict[str, int]:
+        """The rank of each module in the truncation at ``r``: its own where that is lower.
+
+        For ``energy`` the parameters of these are spent, one component of each module first, then
+        by descending singular value as long as they suffice.
+        """
+        factors = self.adapter.modules
+        ranks = {name: min(r, f.rank) for name, f in factors.items()}
+        if self.spectra is None:
+            return ranks
+        costs = {name: (f.A.numel() + f.B.numel()) // f.rank for name, f in factors.items()}
+        left = sum((rank - 1) * costs[name] for name, rank in ranks.items())
+        ranks = dict.fromkeys(ranks, 1)
+        components = [(-s, name) for name, values in self.spectra.items() for s in values[1:]]
+        for _, name in sorted(components):
+            if costs[name] <= left:
+                ranks[name] += 1
+                left -= costs[name]
+        return ranks
+
+    def cut(self, name: str, A: Tensor, B: Tensor, r: int, module_rank: int) -> Factors:
+        """One module of the truncation at rank ``r``, from its A and B in this basis."""
         f = self.adapter.modules[name]
-        module_rank = min(r, f.rank)
         rule, alpha = self._rule(f, r)
         return replace(
             f, A=A[:module_rank], B=B[:, :module_rank].contiguous(), rule=rule, alpha=alpha
@@ -112,11 +139,12 @@ class Prepared:
             derived=record,
         )
 
-    def scaling(self, name: str, r: int) -> float:
+    def scaling(self, name: str, r: int, module_rank: int | None = None) -> float:
         """The factor of a module at rank ``r`` as plain PEFT computes it from an export."""
         f = self.adapter.modules[name]
         rule, alpha = self._rule(f, r)
-        return peft_scale(rule, alpha, min(r, f.rank), f.rank_multiple)
+        rank = self.module_ranks(r)[name] if module_rank is None else module_rank
+        return peft_scale(rule, alpha, rank, f.rank_multiple)
 
     @property
     def _by_rule(self) -> bool:
@@ -137,7 +165,7 @@ class Prepared:
         """How the truncation at rank ``r`` was made, for its side-car."""
         before = self.adapter.derived or {}
         record: dict[str, Any] = {
-            "basis": "svd" if "svd" in (self.basis, before.get("basis")) else "prefix",
+            "basis": before.get("basis", "prefix") if self.basis == "prefix" else self.basis,
             "rescale": self.rescale,
             "rank": r,
             "from_rank": before.get("from_rank", self.adapter.rank),
@@ -187,7 +215,7 @@ def truncate(
 
 def default_rescale(adapter: Adapter, basis: Basis = "prefix") -> Rescale:
     """``keep`` for svd, ``trained`` where P is recorded and not constant, ``rule`` otherwise."""
-    if basis == "svd" or _derived(adapter, "basis") == "svd":
+    if basis != "prefix" or _is_svd(adapter):
         return "keep"
     if _derived(adapter, "rescale") == "trained":
         return "trained"
@@ -231,7 +259,10 @@ def prepare_outline(
         raise UsageError(f"basis {basis!r}", expected=f"one of {', '.join(BASES)}")
     rescale = default_rescale(adapter, basis) if rescale is None else rescale
     _check_rescale(adapter, basis, rescale, fit_factors)
-    return Prepared(adapter, basis, rescale, {}, fit_factors)
+    spectra = None
+    if basis == "energy":
+        spectra = {name: _spectrum(adapter, name, f) for name, f in adapter.walk()}
+    return Prepared(adapter, basis, rescale, {}, fit_factors, spectra)
 
 
 def _check_rescale(
@@ -239,9 +270,9 @@ def _check_rescale(
 ) -> None:
     if rescale not in RESCALES:
         raise UsageError(f"rescale {rescale!r}", expected=f"one of {', '.join(RESCALES)}")
-    if basis == "svd" and rescale in ("rule", "trained"):
+    if basis != "prefix" and rescale in ("rule", "trained"):
         raise UsageError(
-            f"rescale {rescale} with basis svd",
+            f"rescale {rescale} with basis {basis}",
             expected="keep or fit, because the components of an SVD have no trained order",
         )
     if rescale == "fit" and not fit_factors:
@@ -266,8 +297,8 @@ def prepare_module(
         rows: How many components are wanted, if not all of them.
     """
     adapter = prepared.adapter
-    if prepared.basis == "svd":
-        if _derived(adapter, "basis") == "svd":
+    if prepared.basis != "prefix":
+        if _is_svd(adapter):
             return f.A, f.B  # in that basis already: its prefixes are the best approximations
         return _svd(f, _relative(adapter, name), name)
     if prepared.rescale == "trained":
@@ -319,6 +350,12 @@ def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor
     return _finite(a, name), _finite(b, name)
 
 
+def _spectrum(adapter: Adapter, name: str, f: Factors) -> NDArray[np.float64]:
+    """The singular values of one module's trained update, scaled as it acts, (R,)."""
+    p = adapter.rank_weights(name)
+    return singular_values(*triangles(f), np.full(f.rank, f.scale(f.rank)) if p is None else p)
+
+
 def _finite(tensor: Tensor, name: str) -> Tensor:
     if not all_finite(tensor):
         raise CheckpointError(
@@ -337,58 +374,10 @@ def _factor(factors: Mapping[int, float] | None, r: int) -> float:
     return value
 
 
+def _is_svd(adapter: Adapter) -> bool:
+    """Whether its components are those of an SVD already."""
+    return _derived(adapter, "basis") in ("svd", "energy")
+
+
 def _derived(adapter: Adapter, key: str) -> Any:
     return None if adapter.derived is None else adapter.derived.get(key)
-
-
-@dataclass
-class TallQR:
-    """A QR factorisation in fp64 whose Q stays in blocks of rows.
-
-    Attributes:
-        blocks: (…, rows, k) each, orthonormal columns, and what each is multiplied by from the
-            right to be its rows of Q.
-        r: (…, min(n, R), R), upper triangular.
-    """
-
-    blocks: list[tuple[Tensor, Tensor]]
-    r: Tensor
-
-    def write(self, small: Tensor, into: Tensor) -> None:
-        """Write ``Q @ small``, rounded once, and give Q's memory back block by block."""
-        start = 0
-        self.blocks.reverse()
-        while self.blocks:
-            q, top = self.blocks.pop()
-            into[..., start : start + q.shape[-2], :] = q @ (top @ small)
-            start += q.shape[-2]
-
-
-def tall_qr(matrix: Tensor, columns: Tensor | None = None) -> TallQR:
-    """The QR factorisation of ``matrix · diag(columns)``, (…, n, R), by blocks of rows.
-
-    Each block is factored by itself and the triangles once more together (TSQR; Demmel, Grigori,
-    Hoemmen and Langou, 2012), which is as stable as one factorisation of the whole.
-    """
-    parts = [torch.linalg.qr(_exact(block, columns)) for block in matrix.split(_BLOCK, dim=-2)]
-    if len(parts) == 1:
-        q, r = parts[0]
-        return TallQR([(q, torch.eye(r.shape[-2], dtype=r.dtype, device=r.device))], r)
-    top, r = torch.linalg.qr(torch.cat([part.R for part in parts], dim=-2))
-    tops = top.split([part.R.shape[-2] for part in parts], dim=-2)
-    return TallQR([(part.Q, block) for part, block in zip(parts, tops, strict=True)], r)
-
-
-def triangle(matrix: Tensor) -> Tensor:
-    """R of :func:`tall_qr` alone, (…, min(n, R), R)."""
-    parts = [
-        torch.linalg.qr(_exact(block, None), mode="r").R for block in matrix.split(_BLOCK, dim=-2)
-    ]
-    if len(parts) == 1:
-        return parts[0]
-    return torch.linalg.qr(torch.cat(parts, dim=-2), mode="r").R
-
-
-def _exact(block: Tensor, columns: Tensor | None) -> Tensor:
-    exact = block.double()
-    return exact if columns is None else exact * columns.to(exact.device)

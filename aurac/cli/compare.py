@@ -169,7 +169,8 @@ _TRUNCATION = option_group(
         default=["prefix"],
         callback=parsed(names),
         show_default=True,
-        help="prefix, svd, or both; the first is the one compared.",
+        help="One or more of prefix, svd and energy (the parameters of a uniform rank, spent where "
+        "the singular values are largest); the first is the one compared.",
     ),
     click.option(
         "--rescale",

@@ -202,7 +202,7 @@ def _content(result: Analysis, *, details: bool) -> dict[str, Any]:
 def _print(result: Analysis, *, details: bool) -> None:
     from aurac.stats.comparisons import truncation_advice
 
-    lines = [_sentence(row, best) for row, best in _shipped(result)]
+    lines = [_sentence(row, best, result.recommended) for row, best in _shipped(result)]
     click.echo("\n".join([*lines, ""] if lines else []))
     _print_ranks(result)
     lines = []
@@ -218,8 +218,8 @@ def _print(result: Analysis, *, details: bool) -> None:
     click.echo("\n" + "\n".join(lines).strip("\n"))
 
 
-def _sentence(row: RecommendRow, best: BestRow | None) -> str:
-    """What to ship on one task."""
+def _sentence(row: RecommendRow, best: BestRow | None, rows: Sequence[RecommendRow]) -> str:
+    """What to ship on one task, and what else may be the best."""
     where = f" on {row.task}" if row.task else ""
     if row.rank is None:
         return f"Ship nothing yet{where}: no rank of {row.label} passes."
@@ -232,8 +232,24 @@ def _sentence(row: RecommendRow, best: BestRow | None) -> str:
     if row.result is not None and row.rank == row.result.reference:
         text += f" No smaller rank is shown to stay within {points(row.result.margin)} of it."
     if best is not None and len(best.candidates) > 1:
-        text += f" The best adapter may be any of {', '.join(best.candidates)}."
+        text += f" The best adapter may be any of {', '.join(best.candidates)}"
+        text += _smallest([one for one in rows if _may_be_best(one, best)], row.adapter) + "."
     return text
+
+
+def _may_be_best(row: RecommendRow, best: BestRow) -> bool:
+    return not row.other and row.task == best.task and row.adapter in best.candidates
+
+
+def _smallest(rows: Sequence[RecommendRow], named: str) -> str:
+    """Which of several adapters is the smallest at its own rank, where it is not the one named."""
+    sized = [(one.shipped()["bytes"], one) for one in rows]
+    known = [(number, one) for number, one in sized if number is not None]
+    number, least = min(known, key=lambda item: item[0], default=(0, None))
+    if least is None or least.adapter == named:
+        return ""
+    accuracy = percent(least.shipped()["accuracy"])
+    return f"; {least.adapter} at rank {least.rank} is the smallest ({size(number)}, {accuracy} %)"
 
 
 def _print_ranks(result: Analysis) -> None:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.argument("checkpoint_path", metavar="CKPT")
 @click.option("--rank", type=int, help="The one rank to cut to.")
 @click.option("--ranks", help="Several at once, as folders r1, r2, …: pow2, all, or such as 1,2,4.")
-@click.option("--basis", type=click.Choice(["prefix", "svd"]), default="prefix", show_default=True)
+@click.option(
+    "--basis", type=click.Choice(["prefix", "svd", "energy"]), default="prefix", show_default=True
+)
 @click.option(
     "--rescale",
     type=click.Choice(["rule", "keep", "trained"]),

@@ -16,7 +16,8 @@ import numpy as np
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, RunFolderError
-from aurac.runs.schema import RESULTS_FILE, Results, TaskDocuments, differences, read_record
+from aurac.runs.cell import differences
+from aurac.runs.schema import RESULTS_FILE, Results, TaskDocuments, read_record
 from aurac.runs.store import read_cell
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aurac.runs.schema import AdapterRecord, CurveRecord, DocumentKey
+    from aurac.runs.cell import DocumentKey
+    from aurac.runs.schema import AdapterRecord, CurveRecord
     from aurac.runs.store import Cell
 
 logger = logging.getLogger(__name__)

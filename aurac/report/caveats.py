@@ -81,10 +81,20 @@ def _scale(run: Run) -> Iterator[str]:
 
 
 def _never_nested(run: Run) -> Iterator[str]:
+    families = [adapter.name for adapter in run.adapters if adapter.format == "family"]
+    if families:
+        yield (
+            f"{some(families)}: an adapter trained for each rank, not one that is truncated. Its "
+            "sizes are of one rank; to serve all ranks takes all of them."
+        )
     cut = [
         curve.adapter
         for curve in run.curves
-        if curve.method == "lora" and curve.basis == "prefix" and curve.is_default and curve.ranks
+        if curve.method == "lora"
+        and curve.adapter not in families
+        and curve.basis == "prefix"
+        and curve.is_default
+        and curve.ranks
         if curve.trained_rank is None or curve.ranks[0] < curve.trained_rank
     ]
     if cut:

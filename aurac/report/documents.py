@@ -99,7 +99,7 @@ class Source:
         documents do not average to the accuracy that `results.json` states.
         """
         stored = curve.record
-        if stored is None or not all(curve.files(rank) for rank in curve.ranks):
+        if stored is None or not curve.ranks or not all(map(curve.files, curve.ranks)):
             return None
         try:
             read = self._reader.curve(stored, curve.metric)
@@ -241,8 +241,8 @@ class _Outcomes:
 
 
 def with_outcomes(curve: CurveRow) -> Curve | None:
-    """The curve with its documents; None where they cannot be used."""
-    return curve.source.curve(curve) if curve.source else None
+    """The curve with its documents; None where they cannot be used, or all its cells failed."""
+    return curve.source.curve(curve) if curve.source and curve.ranks else None
 
 
 def seeds_of(curve: CurveRow) -> list[Curve] | None:

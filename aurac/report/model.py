@@ -11,7 +11,8 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.report.escape import one_line
-from aurac.runs.schema import Area, CurveRecord, Results, TaskRecord, differences
+from aurac.runs.cell import differences
+from aurac.runs.schema import Area, CurveRecord, Results, TaskRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -29,7 +29,7 @@ METHODS = {
 def card(
     run: Run, adapter: AdapterRecord, *, margin: float, note: str = "", brief: bool = False
 ) -> str | None:
-    """The `README.md` of an adapter's repository; None for an adapter without a curve.
+    """The `README.md` of an adapter's repository; None without a curve, and for a family.
 
     The front matter is what the hub reads: base model, library, tags, and every measured number of
     the adapter's own curve. The text says the same to a reader, in percent.
@@ -63,6 +63,9 @@ def card(
 
 
 def _curves(run: Run, adapter: AdapterRecord) -> list[CurveRow]:
+    """An adapter's curves; none of a family, which is not one repository."""
+    if adapter.format == "family":
+        return []
     rows = (curve for row in run.curves for curve in row.members or (row,))
     return [curve for curve in rows if curve.adapter == adapter.name and curve.ranks]
 

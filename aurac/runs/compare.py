@@ -28,16 +28,9 @@ from aurac.runs.folder import (
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.lock import Locks
 from aurac.runs.log import Profile, RunLog
-from aurac.runs.plan import PlannedCell, Variant, shard_of
+from aurac.runs.plan import PlannedCell, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress
-from aurac.runs.results import (
-    Point,
-    TaskCells,
-    adapter_record,
-    curve_record,
-    engine_totals,
-    task_record,
-)
+from aurac.runs.results import failed_cell, gathered, task_record
 from aurac.runs.run import Run
 from aurac.runs.runner import RunContext
 from aurac.runs.schema import (
@@ -45,8 +38,6 @@ from aurac.runs.schema import (
     RESULTS_FILE,
     RESULTS_SCHEMA,
     BaseRecord,
-    EngineCounts,
-    FailedCell,
     Provenance,
     Results,
     RunSettings,
@@ -311,84 +302,6 @@ def _task(folder: Path, task: BuiltTask, session: Session) -> TaskRecord:
     write_json(folder / documents, TaskDocuments(**readable(task)).to_dict())
     requests = write_requests(folder, task, session.outline)
     return task_record(task, limit, documents.as_posix(), requests)
-
-
-def gathered(
-    session: Session, cells: Sequence[PlannedCell], store: CellStore
-) -> tuple[Results, list[tuple[PlannedCell, int]]]:
-    """The content of `results.json` but for tasks and provenance, and what is missing.
-
-    Each cell is read and verified once.
-
-    Returns:
-        The results, and the cells that lack documents with the number that they have.
-    """
-    from aurac import __version__
-
-    reader = StoredPoints(cells, store)
-    variants = session.variants
-    tables = [TaskCells(task, reader.fetch) for task in session.built]
-    first = {variant.name: variant for variant in reversed(variants)}
-    base = session.outline.name
-    results = Results(
-        schema=RESULTS_SCHEMA,
-        aurac=__version__,
-        curves=[curve_record(v, cells_of, base) for cells_of in tables for v in variants],
-        adapters=[
-            adapter_record(name, first[name]) for name in dict.fromkeys(v.name for v in variants)
-        ],
-        groups={name: list(members) for name, members in session.settings.groups.items()},
-        failures=reader.failures,
-        engine=engine_totals(reader.engine),
-    )
-    return results, reader.incomplete
-
-
-class StoredPoints:
-    """Reads each cell once, and keeps what curves are made of."""
-
-    def __init__(self, cells: Sequence[PlannedCell], store: CellStore) -> None:
-        self._store = store
-        self._cells = {
-            (cell.variant.label if cell.variant else None, cell.rank, cell.task.name): cell
-            for cell in cells
-        }
-        self._seen: dict[str, Point | str] = {}
-        self.failures: list[FailedCell] = []
-        self.incomplete: list[tuple[PlannedCell, int]] = []
-        self.engine = EngineCounts()
-
-    def fetch(self, variant: Variant | None, rank: int, leaf: BuiltTask) -> Point | str:
-        cell = self._cells[variant.label if variant else None, rank, leaf.name]
-        key = cell.identity.key
-        if key not in self._seen:
-            self._seen[key] = self._read(cell)
-        return self._seen[key]
-
-    def _read(self, cell: PlannedCell) -> Point | str:
-        key = cell.identity.key
-        stored = self._store.read(key, cell.documents)
-        if stored is not None and not stored.missing:
-            self.engine += stored.engine
-            path = self._store.path(key).relative_to(self._store.run_folder)
-            return Point(stored.metrics, stored.engine, path.as_posix())
-        record = self._store.failure(key)
-        if record is None:
-            self.incomplete.append((cell, len(stored.documents) if stored else 0))
-            return "not evaluated"
-        self.failures.append(failed_cell(cell, record.reason))
-        return record.reason
-
-
-def failed_cell(cell: PlannedCell, reason: str) -> FailedCell:
-    """A cell that could not be computed."""
-    return FailedCell(
-        adapter=cell.variant.name if cell.variant else None,
-        curve=cell.variant.label if cell.variant else None,
-        task=cell.task.name,
-        rank=cell.rank,
-        reason=reason,
-    )
 
 
 def _provenance(session: Session, command: str | None, started: float) -> Provenance:

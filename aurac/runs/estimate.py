@@ -22,8 +22,8 @@ import torch
 from aurac.files import sha256_json, write_json
 from aurac.models import cache_root
 from aurac.models.device import machine, versions
+from aurac.runs.cell import ENGINE_VERSION
 from aurac.runs.log import cell_costs
-from aurac.runs.schema import ENGINE_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,20 +7,29 @@ none, or where the validation split is what is evaluated).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from aurac.adapters import attach, prepare
-from aurac.errors import TaskError
+from aurac.errors import RunFolderError, TaskError
+from aurac.files import sha256_json, write_json
+from aurac.runs.cell import ENGINE_VERSION
+from aurac.runs.schema import read_record
+from aurac.runs.store import cannot_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from aurac.adapters import Adapter
     from aurac.adapters.truncate import Basis
     from aurac.engine import EngineOptions
     from aurac.models.base import LoadedBase
+    from aurac.runs.plan import Variant
+    from aurac.runs.session import Session
     from aurac.tasks.metrics import Leaf
     from aurac.tasks.task import BuiltTask
 
@@ -118,3 +127,62 @@ def fit_factors(
 
             factors[rank] = best_factor(objective)
     return factors
+
+
+def fitted(session: Session, folder: Path) -> list[Variant]:
+    """The variants of a session, those of rescale `fit` with their factors.
+
+    Args:
+        session: Its variants, tasks, base and settings are read.
+        folder: Where factors are kept; those that are there are not fitted again.
+
+    Raises:
+        TaskError: See `held_out_pairs`.
+        RunFolderError: The factors cannot be kept.
+    """
+    tasks = [task for task in session.built if not task.members]
+    pairs = sha256_json([pair for task in tasks for pair in held_out_pairs(task)])
+    settings = session.request().settings.to_dict()
+
+    def factors(variant: Variant) -> dict[int, float]:
+        paths = {}
+        for rank in variant.ranks:
+            what = [variant.adapter.sha256, variant.basis, rank, ENGINE_VERSION]
+            paths[rank] = folder / f"{sha256_json([*what, settings, pairs])}.json"
+        known = {rank: factor for rank in paths if (factor := _read(paths[rank])) is not None}
+        unknown = [rank for rank in paths if rank not in known]
+        if unknown:
+            member, base = variant.member(unknown[-1]), session.base()
+            found = fit_factors(member, variant.basis, unknown, tasks, base, session.options)
+            known |= {rank: _keep(paths[rank], found[rank]) for rank in unknown}
+        return {rank: known[rank] for rank in variant.ranks}
+
+    return [
+        replace(variant, fit_factors=factors(variant)) if variant.rescale == "fit" else variant
+        for variant in session.variants
+    ]
+
+
+class _Factor(msgspec.Struct):
+    schema: int
+    factor: float
+
+
+def _read(path: Path) -> float | None:
+    try:
+        return read_record(path, _Factor).factor
+    except RunFolderError:
+        return None
+
+
+def _keep(path: Path, factor: float) -> float:
+    """Keep a factor; the one that counts is the one that was kept first."""
+    try:
+        if path.exists() and _read(path) is None:
+            path.unlink()
+        write_json(path, {"schema": 1, "factor": factor}, exclusive=True)
+    except FileExistsError:
+        return _read(path) or factor
+    except OSError as error:
+        raise cannot_write(path.parent.parent, error) from error
+    return factor

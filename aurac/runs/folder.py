@@ -20,7 +20,7 @@ from aurac.tasks.options import PROMPTING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.runs.schema import CellIdentity
+    from aurac.runs.cell import CellIdentity
     from aurac.runs.store import CellStore
 
 logger = logging.getLogger(__name__)

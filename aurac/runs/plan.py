@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
 from aurac.adapters.truncate import BASES, RESCALES
 from aurac.errors import RankError, UsageError
-from aurac.runs.schema import CellIdentity, DocumentKey, PlanRow
+from aurac.runs.cell import CellIdentity, DocumentKey
+from aurac.runs.schema import PlanRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -153,10 +154,10 @@ def variants_of(
         rescale = default_rescale(adapter.member(ranks[-1]))
         return [Variant(name, adapter, "prefix", rescale, "default", ranks)]
     chosen = [(b, r) for b in bases for r in (rescales or (default_rescale(adapter, b),))]
-    wanted = [(b, r) for b, r in chosen if not (b == "svd" and r in ("rule", "trained"))]
+    wanted = [(b, r) for b, r in chosen if not (b != "prefix" and r in ("rule", "trained"))]
     if not wanted:
         raise UsageError(
-            f"rescale {', '.join(rescales or ())} with basis svd",
+            f"rescale {', '.join(rescales or ())} with basis {', '.join(bases)}",
             expected="keep or fit: the SVD mixes the components that the rule and P speak of",
             fix="leave --rescale out, or give --rescale keep",
         )

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError, UsageError
 from aurac.models.device import share_cores
+from aurac.runs.cell import Block
 from aurac.runs.runner import failure_of
-from aurac.runs.schema import Block, Failure
 from aurac.runs.settings import NamedCheckpoint, to_plain
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from aurac.runs.plan import PlannedCell
     from aurac.runs.runner import RunContext
+    from aurac.runs.schema import Failure
     from aurac.runs.session import Session
 
 logger = logging.getLogger(__name__)

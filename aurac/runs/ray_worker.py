@@ -28,8 +28,9 @@ from aurac.runs.settings import from_plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from aurac.runs.cell import Block
     from aurac.runs.plan import PlannedCell
-    from aurac.runs.schema import Block, Failure
+    from aurac.runs.schema import Failure
     from aurac.runs.settings import Settings
 
 ROOTS = "AURAC_WEIGHTS"

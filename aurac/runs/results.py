@@ -10,13 +10,17 @@ import numpy as np
 
 from aurac.curves.area import AXES, quadrature_weights
 from aurac.curves.curve import Curve
+from aurac.runs.cell import EngineCounts
 from aurac.runs.schema import (
+    RESULTS_SCHEMA,
     AdapterRecord,
     Area,
     Areas,
     AxisWeights,
     CurveRecord,
     EngineTotals,
+    FailedCell,
+    Results,
     TaskRecord,
 )
 from aurac.stats.analysis import score_curve
@@ -28,10 +32,88 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aurac.runs.plan import Variant
-    from aurac.runs.schema import EngineCounts
+    from aurac.runs.plan import PlannedCell, Variant
+    from aurac.runs.session import Session
+    from aurac.runs.store import CellStore
     from aurac.stats.mean import Estimate
     from aurac.tasks.task import BuiltTask
+
+
+def gathered(
+    session: Session, cells: Sequence[PlannedCell], store: CellStore
+) -> tuple[Results, list[tuple[PlannedCell, int]]]:
+    """The content of `results.json` but for tasks and provenance, and what is missing.
+
+    Each cell is read and verified once.
+
+    Returns:
+        The results, and the cells that lack documents with the number that they have.
+    """
+    from aurac import __version__
+
+    reader = StoredPoints(cells, store)
+    variants = session.variants
+    tables = [TaskCells(task, reader.fetch) for task in session.built]
+    first = {variant.name: variant for variant in reversed(variants)}
+    base = session.outline.name
+    results = Results(
+        schema=RESULTS_SCHEMA,
+        aurac=__version__,
+        curves=[_curve(v, cells_of, base) for cells_of in tables for v in variants],
+        adapters=[_adapter(name, first[name]) for name in dict.fromkeys(v.name for v in variants)],
+        groups={name: list(members) for name, members in session.settings.groups.items()},
+        failures=reader.failures,
+        engine=_totals(reader.engine),
+    )
+    return results, reader.incomplete
+
+
+class StoredPoints:
+    """Reads each cell once, and keeps what curves are made of."""
+
+    def __init__(self, cells: Sequence[PlannedCell], store: CellStore) -> None:
+        self._store = store
+        self._cells = {
+            (cell.variant.label if cell.variant else None, cell.rank, cell.task.name): cell
+            for cell in cells
+        }
+        self._seen: dict[str, Point | str] = {}
+        self.failures: list[FailedCell] = []
+        self.incomplete: list[tuple[PlannedCell, int]] = []
+        self.engine = EngineCounts()
+
+    def fetch(self, variant: Variant | None, rank: int, leaf: BuiltTask) -> Point | str:
+        """The point of a curve (None: the base) at a rank, or the reason why there is none."""
+        cell = self._cells[variant.label if variant else None, rank, leaf.name]
+        key = cell.identity.key
+        if key not in self._seen:
+            self._seen[key] = self._read(cell)
+        return self._seen[key]
+
+    def _read(self, cell: PlannedCell) -> Point | str:
+        key = cell.identity.key
+        stored = self._store.read(key, cell.documents)
+        if stored is not None and not stored.missing:
+            self.engine += stored.engine
+            path = self._store.path(key).relative_to(self._store.run_folder)
+            return Point(stored.metrics, stored.engine, path.as_posix())
+        record = self._store.failure(key)
+        if record is None:
+            self.incomplete.append((cell, len(stored.documents) if stored else 0))
+            return "not evaluated"
+        self.failures.append(failed_cell(cell, record.reason))
+        return record.reason
+
+
+def failed_cell(cell: PlannedCell, reason: str) -> FailedCell:
+    """A cell that could not be computed."""
+    return FailedCell(
+        adapter=cell.variant.name if cell.variant else None,
+        curve=cell.variant.label if cell.variant else None,
+        task=cell.task.name,
+        rank=cell.rank,
+        reason=reason,
+    )
 
 
 @dataclass(frozen=True)
@@ -49,7 +131,7 @@ class Point:
     path: str
 
 
-def engine_totals(counts: EngineCounts) -> EngineTotals:
+def _totals(counts: EngineCounts) -> EngineTotals:
     """What `results.json` says of the engine."""
     return EngineTotals(**{n: getattr(counts, n) for n in EngineTotals.__struct_fields__})
 
@@ -98,7 +180,7 @@ class TaskCells:
         return paths if self.task.members else paths[0]
 
 
-def curve_record(variant: Variant, cells: TaskCells, base_name: str) -> CurveRecord:
+def _curve(variant: Variant, cells: TaskCells, base_name: str) -> CurveRecord:
     """A variant on a task."""
     task, adapter = cells.task, variant.adapter
     columns = {rank: cells.scores(variant, rank) for rank in variant.ranks}
@@ -183,7 +265,7 @@ def _area(estimate: Estimate) -> Area:
     return Area(value=e.value, se=e.se, low=e.low, high=e.high)
 
 
-def adapter_record(name: str, variant: Variant) -> AdapterRecord:
+def _adapter(name: str, variant: Variant) -> AdapterRecord:
     """An adapter under the name that it has in the run."""
     adapter = variant.adapter
     nesting = adapter.nesting

@@ -1,91 +1,23 @@
-"""The records of a run folder, typed: `results.json`, cells and the lines of their files.
-
-A cell is one truncation of one adapter on one task. Its file grows by blocks of documents: a first
-line with the cell's identity, then a line for each block. Every line carries the hash of its
-content, so that a line that was cut off or changed is told from a whole one.
-"""
+"""The records of a run folder beside its cells: results, request, plan, documents."""
 
 from __future__ import annotations
 
-import inspect
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
-from aurac.files import sha256_json, write_json
+from aurac.files import write_json
+from aurac.runs.cell import DIALECT, CellIdentity, DocumentKey, SchemaNumber, schemas_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-CELL_SCHEMA = 2
 RESULTS_SCHEMA = 1
 RESULTS_FILE = "results.json"
 REQUEST_FILE = "run.json"
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
-ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
-_OPTIONAL = {"tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs"}
-
-
-class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """Everything that can change the outcome of a document; its hash is the cell's key.
-
-    How many documents were asked for is no part of it: a cell grows.
-
-    Attributes:
-        adapter_sha256: Content of the adapter; None at rank 0 (the base alone).
-        base_sha256: Content of the base's weights.
-        rank: 0 for the base.
-        basis, rescale: How the adapter was truncated; None at rank 0.
-        fit_factor: The factor that `fit` found, if that is the rescale.
-        task: Name of the task.
-        task_version: As lm-eval states it.
-        num_fewshot, fewshot, fewshot_seed: Which examples stand in each prompt.
-        chat_template: SHA-256 of the template that prompts went through; None without one.
-        split: The split that was asked for; None where it is the one that lm-eval evaluates.
-        tokenizer: What decides its tokens, hashed, where it is not the base's own.
-        system_instruction, fewshot_as_multiturn, gen_kwargs: Of prompts and generation what is not
-            lm-eval's default; None for its default, and then no part of the key.
-        dtype: What the forward pass computed in.
-        device_kind: `cpu`, `cuda` or `mps`.
-        engine: Version of the evaluation engine.
-        lm_eval: Version of lm-eval, whose filters and metrics were used.
-    """
-
-    adapter_sha256: str | None
-    base_sha256: str
-    rank: int
-    basis: str | None
-    rescale: str | None
-    fit_factor: float | None
-    task: str
-    task_version: str
-    num_fewshot: int | None
-    fewshot: str
-    fewshot_seed: int
-    chat_template: str | None
-    split: str | None
-    tokenizer: str | None = None
-    system_instruction: str | None = None
-    fewshot_as_multiturn: bool | None = None
-    gen_kwargs: str | None = None
-    dtype: str
-    device_kind: str
-    engine: int = ENGINE_VERSION
-    lm_eval: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, without the optional ones that are not given."""
-        values = msgspec.structs.asdict(self)
-        return {name: v for name, v in values.items() if v is not None or name not in _OPTIONAL}
-
-    @cached_property
-    def key(self) -> str:
-        """Hex SHA-256 of the identity."""
-        return sha256_json(self.to_dict())
 
 
 class PlanRow(msgspec.Struct, frozen=True, array_like=True):
@@ -110,142 +42,6 @@ class PlanRow(msgspec.Struct, frozen=True, array_like=True):
         """As in progress and messages."""
         who = "base" if self.curve is None else f"{self.curve} · rank {self.rank}"
         return f"{self.task} · {who}"
-
-
-_MAY_DIFFER = {"adapter_sha256", "rank", "basis", "rescale", "fit_factor"}
-
-
-def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """The fields that forbid drawing cells of these identities in one curve or comparison."""
-    names = [name for name in CellIdentity.__struct_fields__ if name not in _MAY_DIFFER]
-    return [name for name in names if a.get(name) != b.get(name)]
-
-
-class DocumentKey(msgspec.Struct, frozen=True, array_like=True):
-    """A document as it was asked: two outcomes belong together only if all of these agree.
-
-    Attributes:
-        id: lm-eval's `doc_id`.
-        content: SHA-256 of the document, that of lm-eval's samples.
-        prompt: SHA-256 of its requests: contexts, continuations, generation settings.
-    """
-
-    id: str
-    content: str
-    prompt: str
-
-
-class Budgets(msgspec.Struct, frozen=True, kw_only=True):
-    """The engine's budgets while a block was computed; they change sums within rounding."""
-
-    batch_tokens: int | None = None
-    batch_size: int | None = None
-    cache_tokens: int | None = None
-    packed: bool = True
-
-
-class Logged(msgspec.Struct, frozen=True, kw_only=True):
-    """What lm-eval's sample logs hold beyond scores and answers; see `aurac.tasks.metrics`."""
-
-    greedy: list[list[bool]] | None = None
-    filtered: dict[str, list[Any] | None] = {}
-    other: dict[str, list[Any]] = {}
-
-
-class EngineCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an evaluation cost, see `aurac.engine.counts.Record`; None was not counted."""
-
-    computed_tokens: float | None = 0
-    distinct_tokens: float | None = 0
-    passes: float | None = 0
-    forward_seconds: float | None = 0.0
-    flops: float | None = 0.0
-    near_ties: int | None = 0
-    paths: list[str] = []
-
-    def __add__(self, other: EngineCounts) -> EngineCounts:
-        """The counts of both; what one could not count is not known of both."""
-
-        def total(name: str) -> Any:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            return None if mine is None or theirs is None else mine + theirs
-
-        sums = {name: total(name) for name in self.__struct_fields__ if name != "paths"}
-        return EngineCounts(**sums, paths=sorted({*self.paths, *other.paths}))
-
-
-class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of some documents, rows in the order of `documents`.
-
-    Attributes:
-        documents: n keys.
-        metrics: ``metric,filter`` to n numbers.
-        responses: n answers: a text, several, or the choices' log-likelihoods.
-        logged: What else lm-eval's logs would hold.
-        engine: Tokens, passes and seconds inside the model.
-        budgets: What was in force.
-        seconds: Wall time.
-        notes: What happened meanwhile, such as a batch that was halved for want of memory.
-    """
-
-    documents: list[DocumentKey]
-    metrics: dict[str, list[float]]
-    responses: list[Any]
-    logged: Logged
-    engine: EngineCounts
-    budgets: Budgets
-    seconds: float
-    notes: list[str] = []
-
-
-class CellHead(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line of a cell's file."""
-
-    schema: int
-    key: str
-    identity: CellIdentity
-
-
-class Aggregates(msgspec.Struct, frozen=True, kw_only=True):
-    """Values over all documents of metrics that are no means; for these documents alone."""
-
-    documents_sha256: str
-    values: dict[str, float]
-
-
-class Recount(msgspec.Struct, frozen=True):
-    """Nothing but the number of documents at the end of its line."""
-
-
-LINES: dict[str, type[Any]] = {
-    "cell": CellHead,
-    "block": Block,
-    "aggregates": Aggregates,
-    "recount": Recount,
-}
-Line = CellHead | Block | Aggregates | Recount
-
-
-class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of a cell's file.
-
-    Attributes:
-        kind: Which record `content` is, see `LINES`.
-        sha256: Of the text of `content`.
-        documents: How many of the documents that are asked for the file holds with this line; the
-            last thing in the line, so that a look at the end of a file tells.
-    """
-
-    kind: str
-    content: msgspec.Raw
-    sha256: str
-    documents: int
-
-
-class SchemaNumber(msgspec.Struct, frozen=True):
-    """Which schema a record follows, whatever else it holds."""
-
-    schema: Any
 
 
 def _number(value: Any) -> float | int:
@@ -609,7 +405,7 @@ class Results(_Record, frozen=True, kw_only=True):
         groups: Recipe group → names of the adapters that are seeds of one recipe, as named in the
             command; recorded seeds are found anew.
         failures: Cells that could not be computed.
-        sequential: Of a run with `--until`; null of any other.
+        sequential: Of a run with `--until`; any other has no such key.
     """
 
     schema: int
@@ -622,6 +418,11 @@ class Results(_Record, frozen=True, kw_only=True):
     engine: EngineTotals = EngineTotals()
     provenance: Provenance = Provenance()
     sequential: SequentialRecord | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; without `sequential` where there is none."""
+        plain = super().to_dict()
+        return plain if self.sequential else {k: v for k, v in plain.items() if k != "sequential"}
 
     @classmethod
     def read(cls, folder: Path) -> Results:
@@ -748,35 +549,8 @@ def read_record(path: Path, kind: type[_R]) -> _R:
         raise RunFolderError(f"{path} cannot be read ({error})") from error
 
 
-def cell_schema() -> dict[str, Any]:
-    """JSON Schema of a line of a cell's file."""
-    (envelope, *contents), definitions = _components(Envelope, *LINES.values())
-    return {
-        "$schema": _DIALECT,
-        "title": f"A line of a cell's file, schema {CELL_SCHEMA}",
-        "allOf": [envelope],
-        "oneOf": [
-            {"properties": {"kind": {"const": kind}, "content": content}}
-            for kind, content in zip(LINES, contents, strict=True)
-        ],
-        "$defs": definitions,
-    }
-
-
 def results_schema() -> dict[str, Any]:
     """JSON Schema of `results.json`."""
-    (results,), definitions = _components(Results)
+    (results,), definitions = schemas_of(Results)
     title = f"{RESULTS_FILE}, schema {RESULTS_SCHEMA}"
-    return {"$schema": _DIALECT, "title": title, **results, "$defs": definitions}
-
-
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-
-def _components(*kinds: type[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The JSON Schema of each record, and of the records in them."""
-    records, definitions = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
-    for definition in definitions.values():
-        if "description" in definition:
-            definition["description"] = inspect.cleandoc(definition["description"])
-    return list(records), definitions
+    return {"$schema": DIALECT, "title": title, **results, "$defs": definitions}

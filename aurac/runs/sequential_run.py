@@ -18,10 +18,10 @@ import numpy as np
 from aurac.curves.area import quadrature_weights
 from aurac.errors import UsageError
 from aurac.report.escape import one_line
-from aurac.runs.compare import StoredPoints, Sweep, gathered, run
+from aurac.runs.compare import Sweep, run
 from aurac.runs.folder import open_run_folder
 from aurac.runs.plan import plan
-from aurac.runs.results import TaskCells
+from aurac.runs.results import StoredPoints, TaskCells, gathered
 from aurac.runs.schema import DecisionRecord, LookRecord, SequentialRecord
 from aurac.runs.sequential_plan import Part, Sampler, Until, first_part
 from aurac.runs.status import add_to_plan

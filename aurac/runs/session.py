@@ -21,16 +21,14 @@ from aurac.adapters import (
 )
 from aurac.adapters.formats.load import adapters_in
 from aurac.errors import CheckpointError
-from aurac.files import sha256_json, write_json
 from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer
 from aurac.models.weights import quiet_transformers
 from aurac.runs.plan import PlannedCell, Variant, parse_ranks, plan, variants_of
-from aurac.runs.schema import ENGINE_VERSION, RequestedTask, RequestSettings, RunRequest
+from aurac.runs.schema import RequestedTask, RequestSettings, RunRequest
 from aurac.runs.settings import NamedCheckpoint
-from aurac.runs.store import cannot_write
 from aurac.stats.groups import check_groups
 
 if TYPE_CHECKING:
@@ -136,52 +134,10 @@ class Session:
             TaskError: A task without documents to fit on.
             RunFolderError: The factors cannot be kept.
         """
-        self.variants = [
-            replace(v, fit_factors=self._factors(v, folder / "fit")) if v.rescale == "fit" else v
-            for v in self.variants
-        ]
+        if any(variant.rescale == "fit" for variant in self.variants):
+            from aurac.runs.fit import fitted  # it loads the engine
 
-    def _factors(self, variant: Variant, folder: Path) -> dict[int, float]:
-        from aurac.runs.fit import fit_factors
-
-        paths = {rank: folder / f"{self._fit_key(variant, rank)}.json" for rank in variant.ranks}
-        known = {rank: _read_factor(path) for rank, path in paths.items()}
-        unknown = [rank for rank, factor in known.items() if factor is None]
-        if unknown:
-            adapter, base = variant.member(unknown[-1]), self.base()
-            found = fit_factors(adapter, variant.basis, unknown, self.built, base, self.options)
-            known |= {rank: _keep_factor(paths[rank], found[rank]) for rank in unknown}
-        return {rank: factor for rank, factor in known.items() if factor is not None}
-
-    def _fit_key(self, variant: Variant, rank: int) -> str:
-        from aurac.runs.fit import held_out_pairs
-
-        pairs = [p for task in self.built if not task.members for p in held_out_pairs(task)]
-        settings = self.request().settings.to_dict()
-        asked = [variant.adapter.sha256, variant.basis, rank, ENGINE_VERSION]
-        return sha256_json([*asked, settings, sha256_json(pairs)])
-
-
-def _read_factor(path: Path) -> float | None:
-    import json
-
-    try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["factor"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _keep_factor(path: Path, factor: float) -> float:
-    """Keep a factor; the one that counts is the one that was kept first."""
-    try:
-        if path.exists() and _read_factor(path) is None:
-            path.unlink()
-        write_json(path, {"schema": 1, "factor": factor}, exclusive=True)
-    except FileExistsError:
-        return _read_factor(path) or factor
-    except OSError as error:
-        raise cannot_write(path.parent.parent, error) from error
-    return factor
+            self.variants = fitted(self, folder / "fit")
 
 
 def open_session(

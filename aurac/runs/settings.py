@@ -69,7 +69,7 @@ class TruncationOptions:
 
     Attributes:
         ranks: `pow2`, `all` or explicit ranks.
-        basis: One or more of `prefix`, `svd`; the first is the one compared.
+        basis: One or more of `prefix`, `svd`, `energy`; the first is the one compared.
         rescale: One or more of `rule`, `keep`, `trained`, `fit`; None: each adapter's default.
     """
 

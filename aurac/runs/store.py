@@ -9,9 +9,7 @@ a record of the reason beside them.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
-import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -21,26 +19,24 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, sweep_scraps, write_json
-from aurac.runs.schema import (
+from aurac.runs.cell import (
     CELL_SCHEMA,
-    LINES,
     Aggregates,
     Block,
     CellHead,
     EngineCounts,
-    Envelope,
-    Failure,
     Logged,
     Recount,
-    SchemaNumber,
-    read_record,
+    decode_line,
+    encode_line,
 )
+from aurac.runs.schema import Failure, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from aurac.runs.schema import CellIdentity, DocumentKey, Line
+    from aurac.runs.cell import CellIdentity, DocumentKey, Line
 
 logger = logging.getLogger(__name__)
 
@@ -358,73 +354,3 @@ def _keys_in(folder: Path, suffix: str) -> set[str]:
             }
     except FileNotFoundError:
         return set()
-
-
-_KINDS = {record: kind for kind, record in LINES.items()}
-
-
-def encode_line(content: Line, documents: int) -> bytes:
-    """A line of a cell's file.
-
-    Args:
-        content: What it says.
-        documents: See `Envelope`.
-
-    Raises:
-        ValueError: A metric that is no finite number, which JSON cannot hold.
-    """
-    columns = content.metrics if isinstance(content, Block) else {}
-    if isinstance(content, Aggregates):
-        columns = {key: [value] for key, value in content.values.items()}
-    for key, column in columns.items():
-        if not all(map(math.isfinite, column)):
-            raise ValueError(f"metric {key} is not a finite number for every document")
-    try:
-        raw = msgspec.json.encode(content)
-    except UnicodeEncodeError:
-        raw = msgspec.json.encode(_encodable(msgspec.to_builtins(content)))
-    envelope = Envelope(
-        kind=_KINDS[type(content)],
-        content=msgspec.Raw(raw),
-        sha256=hashlib.sha256(raw).hexdigest(),
-        documents=documents,
-    )
-    return msgspec.json.encode(envelope) + b"\n"
-
-
-def _encodable(value: Any) -> Any:
-    """Text with unpaired surrogates, which UTF-8 cannot hold, spells them out."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
-    return [_encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def decode_line(line: bytes, where: object = "a cell") -> Line:
-    """The content of a line.
-
-    Args:
-        line: Of a cell's file.
-        where: Its file, for a message.
-
-    Raises:
-        RunFolderError: It is whole, and the first line of a cell of a newer schema.
-        ValueError: It is cut off, changed, or none of the records of a cell.
-    """
-    envelope = msgspec.json.decode(line, type=Envelope)
-    raw = bytes(envelope.content)
-    if hashlib.sha256(raw).hexdigest() != envelope.sha256:
-        raise ValueError("its hash does not hold")
-    if envelope.kind not in LINES:
-        raise ValueError(f"a line of kind {envelope.kind!r}")
-    if envelope.kind == _KINDS[CellHead]:
-        schema = msgspec.json.decode(raw, type=SchemaNumber).schema
-        if schema > CELL_SCHEMA:
-            raise RunFolderError(
-                f"{where} has schema {schema}, written by a newer aurac",
-                expected=f"schema {CELL_SCHEMA}",
-                fix="update aurac, or choose another --out",
-            )
-    content: Line = msgspec.json.decode(raw, type=LINES[envelope.kind])
-    return content

@@ -18,7 +18,7 @@ from aurac.curves.display import percent
 from aurac.errors import CurveError
 from aurac.stats.groups import shared_ranks, together
 from aurac.stats.mean import NO_DOCUMENTS
-from aurac.stats.multiplicity import Family, best_of, holm
+from aurac.stats.multiplicity import Family, best, holm
 from aurac.stats.noninferiority import accurate_rank, non_inferior_rank
 from aurac.stats.paired import pair_groups
 from aurac.stats.rows import BestRow, PairRow, RecommendRow
@@ -190,7 +190,7 @@ def _best_row(
         return replace(row, reason="the adapters were measured at different ranks")
     groups = together(groups)
     areas = [group.areas(settings.axis) for group in groups]
-    result = best_of(areas, groups[0].layout, settings.level)
+    result = best(areas, groups[0].layout, settings.level)
     leader = groups[result.leader]
     known = {(pair.a, pair.b): pair for pair in pairs if pair.task == row.task}
     by_score = sorted(groups, key=lambda group: -float(group.areas(settings.axis).mean()))

@@ -196,20 +196,25 @@ def _group_test(
         if not group.has_documents:
             raise CurveError(f"{group.name} has no per-document outcomes to test")
     first, second = together([a, b], support)
-    scores = first.areas(axis), second.areas(axis)
-    test = _tested(*scores, first.layout, margin, alpha, equivalent=equivalent)
+    test = margin_test(
+        first.areas(axis),
+        second.areas(axis),
+        first.layout,
+        margin=margin,
+        equivalent=equivalent,
+        alpha=alpha,
+    )
     return replace(test, a=a.name, b=b.name, task=a.task, axis=axis)
 
 
 def margin_test(
     a: Any,
     b: Any,
+    layout: Layout | None = None,
     *,
     margin: float,
     equivalent: bool = False,
     alpha: float = 0.05,
-    clusters: Any = None,
-    strata: Any = None,
 ) -> MarginTest:
     """Is a at most `margin` worse than b (non-inferior), or within `margin` of it (equivalent)?
 
@@ -220,34 +225,20 @@ def margin_test(
     Args:
         a: (n,) scores in [0, 1], or (S_a, n) for S_a training seeds.
         b: (n,) or (S_b, n), on the same documents in the same order.
+        layout: The documents' clusters and strata; independent documents by default.
         margin: A fraction, chosen before looking.
         equivalent: Ask about both sides.
         alpha: Error rate.
-        clusters: n labels of what documents share.
-        strata: n labels of fixed groups.
 
     Raises:
         CurveError: Unequal numbers of documents, or a margin or alpha out of range.
     """
-    first, second = as_matrix(a), as_matrix(b)
-    if first.shape[1] != second.shape[1]:
+    a, b = as_matrix(a), as_matrix(b)
+    if a.shape[1] != b.shape[1]:
         raise CurveError(
-            f"{first.shape[1]} documents against {second.shape[1]}",
-            expected="the same documents for both",
+            f"{a.shape[1]} documents against {b.shape[1]}", expected="the same documents for both"
         )
-    layout = Layout.make(first.shape[1], clusters, strata)
-    return _tested(first, second, layout, margin, alpha, equivalent=equivalent)
-
-
-def _tested(
-    a: NDArray[np.float64],
-    b: NDArray[np.float64],
-    layout: Layout,
-    margin: float,
-    alpha: float,
-    *,
-    equivalent: bool,
-) -> MarginTest:
+    layout = layout or Layout(a.shape[1])
     if not 0.0 < margin < 1.0:
         raise CurveError(f"margin {margin:g}", expected="a fraction such as 0.02")
     if not 0.0 < alpha <= 0.25:

@@ -21,8 +21,6 @@ from aurac.stats.seeds import as_matrix, mean_of_seeds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from aurac.stats.mean import Estimate
 
 
@@ -95,16 +93,20 @@ class Best:
     level: float
 
 
-def best(
-    scores: Sequence[Any], *, clusters: Any = None, strata: Any = None, level: float = 0.95
-) -> Best:
-    """The adapter with the largest mean, allowing for its having been picked: `best_of`.
+def best(scores: Sequence[Any], layout: Layout | None = None, level: float = 0.95) -> Best:
+    """The adapter with the largest mean, allowing for its having been picked.
+
+    With m adapters the leader's interval is made at ``1 - (1 - level)/m``, so that all m such
+    intervals hold together. Adapter j is left out of the candidates where the interval of
+    leader - j, at ``1 - (1 - level)/(m - 1)``, lies above 0: the truly best adapter is left out
+    only if one of the m - 1 comparisons with it errs. The largest of the negated lower ends is
+    `within`. (One-sided bounds would do; two-sided intervals keep the answer in line with the
+    paired comparisons.)
 
     Args:
         scores: m arrays, (n,) scores in [0, 1] or (S, n) for S training seeds, on the same
             documents.
-        clusters: n labels of what documents share.
-        strata: n labels of fixed groups.
+        layout: The documents' clusters and strata; independent documents by default.
         level: Confidence.
 
     Raises:
@@ -120,33 +122,21 @@ def best(
             f"{min(documents)} documents against {max(documents)}",
             expected="the same documents for all",
         )
-    return best_of(matrices, Layout.make(documents[0], clusters, strata), level)
-
-
-def best_of(scores: Sequence[NDArray[np.float64]], layout: Layout, level: float) -> Best:
-    """As `best`, on checked (S, n) arrays and an encoded layout.
-
-    With m adapters the leader's interval is made at ``1 - (1 - level)/m``, so that all m such
-    intervals hold together. Adapter j is left out of the candidates where the interval of
-    leader - j, at ``1 - (1 - level)/(m - 1)``, lies above 0: the truly best adapter is left out
-    only if one of the m - 1 comparisons with it errs. The largest of the negated lower ends is
-    `within`. (One-sided bounds would do; two-sided intervals keep the answer in line with the
-    paired comparisons.)
-    """
-    means = [float(matrix.mean()) for matrix in scores]
+    layout = layout or Layout(documents[0])
+    means = [float(matrix.mean()) for matrix in matrices]
     order = sorted(range(len(means)), key=lambda at: -means[at])
     leader, error = order[0], 1.0 - level
     each = 1.0 - error / max(len(means) - 1, 1)
     candidates, bounds = [leader], [0.0]
     for at in order[1:]:
-        low = compare(scores[at], scores[leader], layout, level=each).estimate.low
+        low = compare(matrices[at], matrices[leader], layout, level=each).estimate.low
         if low is None or low <= 0.0:
             candidates.append(at)
         bounds.append(float("inf") if low is None else -low)
     within = max(bounds)
     return Best(
         leader=leader,
-        estimate=mean_of_seeds(scores[leader], layout, 1.0 - error / len(means)),
+        estimate=mean_of_seeds(matrices[leader], layout, 1.0 - error / len(means)),
         candidates=tuple(candidates),
         within=within if np.isfinite(within) else None,
         compared=len(means),

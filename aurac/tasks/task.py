@@ -115,14 +115,14 @@ class BuiltTask:
         """The same task with some of its documents, in this order; their prompts stay as they are.
 
         Args:
-            places: Of the documents. A group keeps the order within each of its members.
+            places: Of the documents. A group keeps the order within each of its members, and
+                leaves out those without a document.
         """
         if self.members:
             ends = list(accumulate(member.n_docs for member in self.members))
-            members = tuple(
-                member.only([place - start for place in places if start <= place < end])
-                for member, start, end in zip(self.members, [0, *ends[:-1]], ends, strict=True)
-            )
+            parts = zip(self.members, [0, *ends[:-1]], ends, strict=True)
+            own = [(m, [p - start for p in places if start <= p < end]) for m, start, end in parts]
+            members = tuple(member.only(chosen) for member, chosen in own if chosen)
             leaves = tuple(chain.from_iterable(member.leaves for member in members))
             return replace(self, members=members, leaves=leaves, clusters=_clusters_of(members))
         leaf = replace(self.leaf, documents=tuple(self.leaf.documents[p] for p in places))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from report_runs import zoo_run
 from score_tables import outcomes_table, run
 
+import aurac
 from aurac.cli import cli
 from aurac.errors import AuracError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +57,12 @@ def test_a_run_knows_size_and_speed(tmp_path):
     text = run("recommend", folder, "--margin", "0.5")
     assert "a document" in text
     assert "* published inference" in text
+
+
+def test_of_those_that_may_be_the_best_the_smallest_is_named():
+    stored = Path(aurac.__file__).parents[1] / "reports" / "word_problems"
+    first = run("recommend", stored, "--margin", "0.1").splitlines()[0]
+    assert re.search(r"may be any of \w+, \w+; lora at rank \d+ is the smallest \(\d", first)
 
 
 @pytest.mark.parametrize(

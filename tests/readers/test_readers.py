@@ -14,7 +14,8 @@ from aurac.errors import DataError, RunFolderError
 from aurac.readers import read_curves
 from aurac.readers.run import recipe_groups
 from aurac.readers.table import curves_from_frame
-from aurac.runs.schema import AdapterRecord, DocumentKey
+from aurac.runs.cell import DocumentKey
+from aurac.runs.schema import AdapterRecord
 
 HEAD = "adapter,task,rank,doc_id,score\n"
 BODY = "a,t,1,x,0\na,t,1,y,1\na,t,2,x,1\na,t,2,y,1\n"

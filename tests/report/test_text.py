@@ -9,6 +9,7 @@ from report_runs import RunMaker, many_curves, run_from, zoo_run
 from aurac.report.caveats import caveats
 from aurac.report.comparisons import Paired, find, pooled, rank_tests
 from aurac.report.model import ALPHA, MARGIN, Run
+from aurac.report.model_card import card
 from aurac.report.text import details, rank_sentence, tiles, verdicts
 
 TASK = "word_problems"
@@ -138,6 +139,16 @@ def test_caveats_fit_the_run(tmp_path):
         "95 % intervals for each rank alone",
     ):
         assert part in lines, part
+
+
+def test_a_family_is_not_truncated_and_has_no_card(tmp_path):
+    maker = RunMaker(tmp_path, n=30).add("per rank", [0.3, 0.6], ranks=(1, 2), method="lora")
+    maker.adapters["per rank"]["format"] = "family"
+    run = run_of(maker)
+    lines = "\n".join(caveats(run))
+    assert "per rank: an adapter trained for each rank" in lines
+    assert "trained at one rank only" not in lines
+    assert card(run, run.adapters[0], margin=MARGIN) is None
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_near_ties_and_tokens_are_the_cells_own(run):
 
 
 def test_what_one_cell_could_not_count_is_not_known_of_all():
-    from aurac.runs.schema import EngineCounts
+    from aurac.runs.cell import EngineCounts
 
     total = EngineCounts() + EngineCounts(passes=2, forward_seconds=2.0, flops=2.0, paths=["rows"])
     total += EngineCounts(passes=3, forward_seconds=None, paths=["packed", "rows"])

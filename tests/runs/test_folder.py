@@ -11,6 +11,7 @@ from runs_doubles import REQUEST, Task, planned
 
 from aurac.errors import RunFolderError
 from aurac.files import write_json
+from aurac.runs.cell import CellIdentity
 from aurac.runs.folder import (
     find_run_folder,
     held_besides,
@@ -19,7 +20,7 @@ from aurac.runs.folder import (
     subset_folder,
     warn_unused,
 )
-from aurac.runs.schema import CellIdentity, RequestedTask, RequestSettings, RunRequest
+from aurac.runs.schema import RequestedTask, RequestSettings, RunRequest
 from aurac.runs.store import CellStore
 
 

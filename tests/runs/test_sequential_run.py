@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from aurac.errors import UsageError
 from aurac.readers.run import read_run
 from aurac.runs.compare import compare
 from aurac.runs.finished import Request
-from aurac.runs.sequential_plan import Until
+from aurac.runs.sequential_plan import Sampler, Until
 from aurac.runs.sequential_run import run_until
 from aurac.runs.store import read_cell
 from aurac.training import make_recipe, train
@@ -82,7 +83,7 @@ def test_the_same_command_computes_nothing_and_decides_the_same(run, adapters, m
     def none_left(self, _cells, locks):
         pass
 
-    monkeypatch.setattr(module.Run, "_compute", none_left)
+    monkeypatch.setattr(module.Sweep, "_compute", none_left)
     again = run_until(request(adapters, run.folder), Until.of("decided", budget="80"))
     assert decided(again) == decided(run)
 
@@ -159,6 +160,24 @@ def test_a_budget_of_time_ends_it_undecided(adapters, tmp_path):
     assert "time" in done.results.sequential.notes[0]
     after = run_until(request(adapters, tmp_path / "t"), Until.of("decided", budget="60"))
     assert decided(after)["verdict"] != "continue"
+
+
+def test_a_group_is_sampled_in_proportion_to_its_tasks():
+    members = tuple(SimpleNamespace(name=name, n_docs=n) for name, n in (("x", 60), ("y", 30)))
+    strata = ("x",) * 60 + ("y",) * 30
+    group = SimpleNamespace(
+        name="g", n_docs=90, members=members, strata=strata, clusters=None, group=None
+    )
+    settings = SimpleNamespace(task=SimpleNamespace(seed=3))
+    session = SimpleNamespace(built=[group], settings=settings)
+    sampler = Sampler(session, Until.of("decided", budget="60"))
+    assert sampler.totals == {"g": 60}
+    places = sampler._places(group, 30)
+    assert [place < 60 for place in places] == sorted((p < 60 for p in places), reverse=True)
+    assert abs(sum(place < 60 for place in places) - 20) <= 1
+    back = np.array(places)[sampler.sampled("g", 30)]
+    assert (back == sampler.orders["g"][:30]).all()
+    assert sampler.labels("g", 30)["strata"] == [strata[place] for place in back]
 
 
 @pytest.mark.parametrize(

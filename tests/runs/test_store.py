@@ -23,22 +23,22 @@ from aurac.files import (
     write_atomic,
     write_json,
 )
-from aurac.runs.lock import Locks
-from aurac.runs.log import RunLog
-from aurac.runs.schema import (
+from aurac.runs.cell import (
     Aggregates,
     Budgets,
     CellIdentity,
     DocumentKey,
     EngineCounts,
-    Failure,
     Logged,
-    Results,
     cell_schema,
+    decode_line,
     differences,
-    results_schema,
+    encode_line,
 )
-from aurac.runs.store import CellStore, decode_line, documents_hash, encode_line, read_cell
+from aurac.runs.lock import Locks
+from aurac.runs.log import RunLog
+from aurac.runs.schema import Failure, Results, results_schema
+from aurac.runs.store import CellStore, documents_hash, read_cell
 
 IDENTITY = make_identity(rank=4)
 REPOSITORY = Path(__file__).parents[2]

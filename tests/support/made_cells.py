@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aurac.runs.schema import Block, Budgets, CellIdentity, EngineCounts, Logged
+from aurac.runs.cell import Block, Budgets, CellIdentity, EngineCounts, Logged
 from aurac.runs.store import CellStore
 
 

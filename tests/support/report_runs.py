@@ -10,7 +10,8 @@ import numpy as np
 from made_cells import make_identity, store_cell
 
 from aurac.report.model import as_run
-from aurac.runs.schema import DocumentKey, Results
+from aurac.runs.cell import DocumentKey
+from aurac.runs.schema import Results
 from aurac.runs.store import read_cell
 
 ZOO = {

@@ -139,6 +139,12 @@ def test_group_equals_simple_evaluate(tmp_path, tokenizer, models):
     assert pooled.members == (first, second)
     assert pooled.strata == ("leaf_b",) * 6 + ("leaf_a",) * 6
     assert pooled.doc_ids[6:8] == ("leaf_a:0", "leaf_a:1")
+    part = pooled.only([5, 2, 7])
+    assert part.doc_ids == ("leaf_b:5", "leaf_b:2", "leaf_a:1")
+    assert part.strata == ("leaf_b", "leaf_b", "leaf_a")
+    assert part.prompt_hashes == tuple(pooled.prompt_hashes[place] for place in (5, 2, 7))
+    assert [member.name for member in pooled.only([8]).members] == ["leaf_a"]
+    assert pooled.only(range(12)).identity() == pooled.identity()
     results = reference(group, models[0], tokenizer, limit=6)
     columns = []
     for member in pooled.members:

@@ -1,0 +1,317 @@
+"""A cell: what it is, and the lines of its file.
+
+A cell is one truncation of one adapter on one task. Its file grows by blocks of documents: a first
+line with the cell's identity, then a line for each block. Every line carries the hash of its
+content, so that a line that was cut off or changed is told from a whole one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from aurac.errors import RunFolderError
+from aurac.files import sha256_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CELL_SCHEMA = 2
+ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
+_OPTIONAL = {"tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs"}
+
+
+class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """Everything that can change the outcome of a document; its hash is the cell's key.
+
+    How many documents were asked for is no part of it: a cell grows.
+
+    Attributes:
+        adapter_sha256: Content of the adapter; None at rank 0 (the base alone).
+        base_sha256: Content of the base's weights.
+        rank: 0 for the base.
+        basis, rescale: How the adapter was truncated; None at rank 0.
+        fit_factor: The factor that `fit` found, if that is the rescale.
+        task: Name of the task.
+        task_version: As lm-eval states it.
+        num_fewshot, fewshot, fewshot_seed: Which examples stand in each prompt.
+        chat_template: SHA-256 of the template that prompts went through; None without one.
+        split: The split that was asked for; None where it is the one that lm-eval evaluates.
+        tokenizer: What decides its tokens, hashed, where it is not the base's own.
+        system_instruction, fewshot_as_multiturn, gen_kwargs: Of prompts and generation what is not
+            lm-eval's default; None for its default, and then no part of the key.
+        dtype: What the forward pass computed in.
+        device_kind: `cpu`, `cuda` or `mps`.
+        engine: Version of the evaluation engine.
+        lm_eval: Version of lm-eval, whose filters and metrics were used.
+    """
+
+    adapter_sha256: str | None
+    base_sha256: str
+    rank: int
+    basis: str | None
+    rescale: str | None
+    fit_factor: float | None
+    task: str
+    task_version: str
+    num_fewshot: int | None
+    fewshot: str
+    fewshot_seed: int
+    chat_template: str | None
+    split: str | None
+    tokenizer: str | None = None
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool | None = None
+    gen_kwargs: str | None = None
+    dtype: str
+    device_kind: str
+    engine: int = ENGINE_VERSION
+    lm_eval: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without the optional ones that are not given."""
+        values = msgspec.structs.asdict(self)
+        return {name: v for name, v in values.items() if v is not None or name not in _OPTIONAL}
+
+    @cached_property
+    def key(self) -> str:
+        """Hex SHA-256 of the identity."""
+        return sha256_json(self.to_dict())
+
+
+_MAY_DIFFER = {"adapter_sha256", "rank", "basis", "rescale", "fit_factor"}
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The fields that forbid drawing cells of these identities in one curve or comparison."""
+    names = [name for name in CellIdentity.__struct_fields__ if name not in _MAY_DIFFER]
+    return [name for name in names if a.get(name) != b.get(name)]
+
+
+class DocumentKey(msgspec.Struct, frozen=True, array_like=True):
+    """A document as it was asked: two outcomes belong together only if all of these agree.
+
+    Attributes:
+        id: lm-eval's `doc_id`.
+        content: SHA-256 of the document, that of lm-eval's samples.
+        prompt: SHA-256 of its requests: contexts, continuations, generation settings.
+    """
+
+    id: str
+    content: str
+    prompt: str
+
+
+class Budgets(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine's budgets while a block was computed; they change sums within rounding."""
+
+    batch_tokens: int | None = None
+    batch_size: int | None = None
+    cache_tokens: int | None = None
+    packed: bool = True
+
+
+class Logged(msgspec.Struct, frozen=True, kw_only=True):
+    """What lm-eval's sample logs hold beyond scores and answers; see `aurac.tasks.metrics`."""
+
+    greedy: list[list[bool]] | None = None
+    filtered: dict[str, list[Any] | None] = {}
+    other: dict[str, list[Any]] = {}
+
+
+class EngineCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an evaluation cost, see `aurac.engine.counts.Record`; None was not counted."""
+
+    computed_tokens: float | None = 0
+    distinct_tokens: float | None = 0
+    passes: float | None = 0
+    forward_seconds: float | None = 0.0
+    flops: float | None = 0.0
+    near_ties: int | None = 0
+    paths: list[str] = []
+
+    def __add__(self, other: EngineCounts) -> EngineCounts:
+        """The counts of both; what one could not count is not known of both."""
+
+        def total(name: str) -> Any:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            return None if mine is None or theirs is None else mine + theirs
+
+        sums = {name: total(name) for name in self.__struct_fields__ if name != "paths"}
+        return EngineCounts(**sums, paths=sorted({*self.paths, *other.paths}))
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of some documents, rows in the order of `documents`.
+
+    Attributes:
+        documents: n keys.
+        metrics: ``metric,filter`` to n numbers.
+        responses: n answers: a text, several, or the choices' log-likelihoods.
+        logged: What else lm-eval's logs would hold.
+        engine: Tokens, passes and seconds inside the model.
+        budgets: What was in force.
+        seconds: Wall time.
+        notes: What happened meanwhile, such as a batch that was halved for want of memory.
+    """
+
+    documents: list[DocumentKey]
+    metrics: dict[str, list[float]]
+    responses: list[Any]
+    logged: Logged
+    engine: EngineCounts
+    budgets: Budgets
+    seconds: float
+    notes: list[str] = []
+
+
+class CellHead(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line of a cell's file."""
+
+    schema: int
+    key: str
+    identity: CellIdentity
+
+
+class Aggregates(msgspec.Struct, frozen=True, kw_only=True):
+    """Values over all documents of metrics that are no means; for these documents alone."""
+
+    documents_sha256: str
+    values: dict[str, float]
+
+
+class Recount(msgspec.Struct, frozen=True):
+    """Nothing but the number of documents at the end of its line."""
+
+
+LINES: dict[str, type[Any]] = {
+    "cell": CellHead,
+    "block": Block,
+    "aggregates": Aggregates,
+    "recount": Recount,
+}
+Line = CellHead | Block | Aggregates | Recount
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of a cell's file.
+
+    Attributes:
+        kind: Which record `content` is, see `LINES`.
+        sha256: Of the text of `content`.
+        documents: How many of the documents that are asked for the file holds with this line; the
+            last thing in the line, so that a look at the end of a file tells.
+    """
+
+    kind: str
+    content: msgspec.Raw
+    sha256: str
+    documents: int
+
+
+class SchemaNumber(msgspec.Struct, frozen=True):
+    """Which schema a record follows, whatever else it holds."""
+
+    schema: Any
+
+
+_KINDS = {record: kind for kind, record in LINES.items()}
+
+
+def encode_line(content: Line, documents: int) -> bytes:
+    """A line of a cell's file.
+
+    Args:
+        content: What it says.
+        documents: See `Envelope`.
+
+    Raises:
+        ValueError: A metric that is no finite number, which JSON cannot hold.
+    """
+    columns = content.metrics if isinstance(content, Block) else {}
+    if isinstance(content, Aggregates):
+        columns = {key: [value] for key, value in content.values.items()}
+    for key, column in columns.items():
+        if not all(map(math.isfinite, column)):
+            raise ValueError(f"metric {key} is not a finite number for every document")
+    try:
+        raw = msgspec.json.encode(content)
+    except UnicodeEncodeError:
+        raw = msgspec.json.encode(_encodable(msgspec.to_builtins(content)))
+    envelope = Envelope(
+        kind=_KINDS[type(content)],
+        content=msgspec.Raw(raw),
+        sha256=hashlib.sha256(raw).hexdigest(),
+        documents=documents,
+    )
+    return msgspec.json.encode(envelope) + b"\n"
+
+
+def _encodable(value: Any) -> Any:
+    """Text with unpaired surrogates, which UTF-8 cannot hold, spells them out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def decode_line(line: bytes, where: object = "a cell") -> Line:
+    """The content of a line.
+
+    Args:
+        line: Of a cell's file.
+        where: Its file, for a message.
+
+    Raises:
+        RunFolderError: It is whole, and the first line of a cell of a newer schema.
+        ValueError: It is cut off, changed, or none of the records of a cell.
+    """
+    envelope = msgspec.json.decode(line, type=Envelope)
+    raw = bytes(envelope.content)
+    if hashlib.sha256(raw).hexdigest() != envelope.sha256:
+        raise ValueError("its hash does not hold")
+    if envelope.kind not in LINES:
+        raise ValueError(f"a line of kind {envelope.kind!r}")
+    if envelope.kind == _KINDS[CellHead]:
+        schema = msgspec.json.decode(raw, type=SchemaNumber).schema
+        if schema > CELL_SCHEMA:
+            raise RunFolderError(
+                f"{where} has schema {schema}, written by a newer aurac",
+                expected=f"schema {CELL_SCHEMA}",
+                fix="update aurac, or choose another --out",
+            )
+    content: Line = msgspec.json.decode(raw, type=LINES[envelope.kind])
+    return content
+
+
+def cell_schema() -> dict[str, Any]:
+    """JSON Schema of a line of a cell's file."""
+    (envelope, *contents), definitions = schemas_of(Envelope, *LINES.values())
+    return {
+        "$schema": DIALECT,
+        "title": f"A line of a cell's file, schema {CELL_SCHEMA}",
+        "allOf": [envelope],
+        "oneOf": [
+            {"properties": {"kind": {"const": kind}, "content": content}}
+            for kind, content in zip(LINES, contents, strict=True)
+        ],
+        "$defs": definitions,
+    }
+
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schemas_of(*kinds: type[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The JSON Schema of each record, and of the records in them."""
+    records, definitions = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
+    for definition in definitions.values():
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
+    return list(records), definitions
