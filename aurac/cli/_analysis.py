@@ -283,7 +283,7 @@ def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) ->
     if levels and levels[0] != 0.95:
         lines[-1] = lines[-1].replace("[95 %]", f"[{100 * levels[0]:g} %]", 1)
     if any(row.result is not None and row.result.conditional for row in rows):
-        lines.append("One training run each: conditional on these checkpoints.")
+        lines.append("Adapters with one training run: conditional on these checkpoints.")
     if details:
         lines += ["", *(row.sentence for row in rows[:SHOWN])]
     else:
