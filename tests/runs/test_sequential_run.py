@@ -61,13 +61,15 @@ def decided(done):
     return decision.to_dict()
 
 
-def test_a_pair_is_decided_on_a_random_sample(run):
+def test_a_pair_is_decided_on_a_random_sample(run, caplog):
     decision = decided(run)
     assert decision["verdict"] != "continue"
     assert decision["documents"] <= decision["of"] == 80
     assert decision["look"] == len(decision["path"])
     assert decision["low"] <= decision["estimate"] <= decision["high"]
     curves, _ = read_run(run.folder)
+    assert "stopped early" in caplog.text
+    assert "## Decided early" in (run.folder / "report.md").read_text()
     assert {curve.n_docs for curve in curves} == {decision["documents"]}
     ids = [int(doc) for doc in curves[0].doc_ids]
     assert ids != sorted(ids)
