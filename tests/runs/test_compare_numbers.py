@@ -120,7 +120,7 @@ def test_what_compare_was_told_to_group_is_one_arm_everywhere(adapters, tiny_bas
     assert [{d.first.adapter, d.second.adapter} for d in shown] == [{"pair", "two"}]
     assert shown[0].adjusted == row["p_holm"]
     report = (tmp_path / "run" / "report.md").read_text()
-    assert "Over training seeds as well as documents: pair 2." in report
+    assert "Intervals cover documents and training seeds (pair 2)." in report
     # The user's word at reading time comes before what was said when the run was made.
     again = scored(tmp_path / "run", "--group", "other=one,two")["pairs"]
     assert {again[0]["a"], again[0]["b"]} == {"other", "three"}
