@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aurac.stats.intervals import interval
     from aurac.stats.margins import MarginTest, margin_test
+    from aurac.stats.mean import Layout
     from aurac.stats.multiplicity import Best, best, holm
     from aurac.stats.noninferiority import (
         AccurateRank,
@@ -32,6 +33,7 @@ __all__ = [
     "Best",
     "Components",
     "Difference",
+    "Layout",
     "MarginTest",
     "NonInferiorRank",
     "Plan",
@@ -59,6 +61,7 @@ __all__ = [
 _MODULES = {
     "intervals": "interval",
     "margins": "MarginTest margin_test",
+    "mean": "Layout",
     "multiplicity": "Best best holm",
     "noninferiority": "AccurateRank NonInferiorRank RankTest accurate_rank non_inferior_rank",
     "paired": "Difference detectable difference paired_curves",

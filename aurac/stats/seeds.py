@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -336,9 +336,6 @@ def as_matrix(values: Any) -> NDArray[np.float64]:
     if array.ndim != 2 or array.size == 0:
         raise CurveError(f"scores of shape {array.shape}", expected="(seeds, documents)")
     return array
-
-
-Weighting = Literal["tasks", "documents"]
 
 
 def task_weights(documents: Mapping[str, int], by: str = "tasks") -> dict[str, float]:
