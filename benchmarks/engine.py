@@ -31,7 +31,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,40 +46,34 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 @dataclass(frozen=True)
 class Work:
-    """One row of the table."""
+    """One row of the table; `batch_sizes` are HFLM's, whose best one has to lie within."""
 
-    name: str
     task: str
     shots: int
     documents: int
     ranks: int
-    fewshot: str = "stock"
+    fewshot: str
+    batch_sizes: str
+    name: str = ""
     dtype: str = "bfloat16"
-    batch_sizes: str = "2,4,8,16"  # of HFLM; its best one has to lie within
+
+    @property
+    def label(self) -> str:
+        """For tables."""
+        return f"{self.task} {self.shots}-shot {self.fewshot}, {self.dtype}"
 
 
+_WORKS = {
+    "arc-25": Work("arc_easy", 25, 100, 6, "stock", "2,4,8,16"),
+    "arc-25-fixed": Work("arc_easy", 25, 100, 6, "fixed", "2,4,8,16"),
+    "arc-0": Work("arc_easy", 0, 500, 6, "stock", "4,8,16,32"),
+    "gsm8k-5": Work("gsm8k", 5, 64, 4, "stock", "4,8,16,32"),
+    "bundled": Work("aurac_word_problems", 0, 500, 6, "stock", "32,64,128,256"),
+}
 WORKS = {
-    work.name: work
-    for work in (
-        Work("arc-25-fp32", "arc_easy", 25, 100, 6, dtype="float32"),
-        Work("arc-25-bf16", "arc_easy", 25, 100, 6),
-        Work("arc-25-fixed-fp32", "arc_easy", 25, 100, 6, "fixed", "float32"),
-        Work("arc-25-fixed-bf16", "arc_easy", 25, 100, 6, "fixed"),
-        Work("arc-0-fp32", "arc_easy", 0, 500, 6, dtype="float32", batch_sizes="4,8,16,32"),
-        Work("arc-0-bf16", "arc_easy", 0, 500, 6, batch_sizes="4,8,16,32"),
-        Work("gsm8k-5-bf16", "gsm8k", 5, 64, 4, batch_sizes="4,8,16,32"),
-        Work("gsm8k-5-fp32", "gsm8k", 5, 64, 4, dtype="float32", batch_sizes="4,8,16,32"),
-        Work("bundled-bf16", "aurac_word_problems", 0, 500, 6, batch_sizes="32,64,128,256"),
-        Work(
-            "bundled-fp32",
-            "aurac_word_problems",
-            0,
-            500,
-            6,
-            dtype="float32",
-            batch_sizes="32,64,128,256",
-        ),
-    )
+    f"{name}-{short}": replace(work, name=f"{name}-{short}", dtype=dtype)
+    for name, work in _WORKS.items()
+    for short, dtype in (("fp32", "float32"), ("bf16", "bfloat16"))
 }
 
 
@@ -287,15 +281,20 @@ def memory_table() -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for name, documents, ranks, sweeps in MEMORY:
-        given = {"--documents": documents, "--ranks": ranks, "--sweeps": sweeps}
-        more = [str(part) for pair in given.items() for part in pair]
-        found = side("memory", WORKS[name], more)
-        work = WORKS[name]
-        label = f"{work.task} {work.shots}-shot, {work.dtype}"
-        numbers = f"{found['before']:.0f} | {found['peak']:.0f}"
-        lines.append(f"| {label} | {documents} | {ranks} | {sweeps} | {numbers} |")
-        print(lines[-1], file=sys.stderr, flush=True)
+        options = {"--documents": documents, "--ranks": ranks, "--sweeps": sweeps}
+        words = [str(part) for pair in options.items() for part in pair]
+        peaks = side("memory", WORKS[name], words)
+        numbers = f"{peaks['before']:.0f} | {peaks['peak']:.0f}"
+        lines.append(
+            shown(f"| {WORKS[name].label} | {documents} | {ranks} | {sweeps} | {numbers} |")
+        )
     return lines
+
+
+def shown(line: str) -> str:
+    """A row, also on standard error as soon as it is measured."""
+    print(line, file=sys.stderr, flush=True)
+    return line
 
 
 def gemm_peak(dtype: Any, clock: Callable[[], float]) -> float:
@@ -341,11 +340,10 @@ def busy_table(works: Sequence[Work]) -> list[str]:
                     side(name, work, ["--ranks", "1"], environment)
                     for name, environment in (("hflm", plain), ("hflm", passive), ("engine", plain))
                 ]
-            seconds = [f"{statistics.median(found['seconds']):.1f}" for found in sides]
+            seconds = [f"{statistics.median(one['seconds']):.1f}" for one in sides]
             documents = len(set(sides[-1]["documents"]))
-            label = f"{work.task} {work.shots}-shot, {work.dtype}"
-            lines.append(f"| {label} | {documents} | {condition} | {' | '.join(seconds)} |")
-            print(lines[-1], file=sys.stderr, flush=True)
+            row = [work.label, str(documents), condition, *seconds]
+            lines.append(shown(f"| {' | '.join(row)} |"))
     return lines
 
 
@@ -396,7 +394,7 @@ def row(work: Work, args: argparse.Namespace) -> tuple[str, str]:
     other = 1 - inside / mine["seconds"][-1]
     documents = min(work.documents, args.documents or work.documents)
     cells = [
-        f"{work.task} {work.shots}-shot {work.fewshot}, {work.dtype}",
+        work.label,
         f"{documents} x {ranks}",
         f"{loop:.1f} (batch {theirs['best']})",
         f"{ours:.1f} ({spread})",

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from aurac.adapters.linalg import singular_values, triangles
 from aurac.adapters.nesting import default_nested_ranks, peft_alpha
-from aurac.adapters.truncate import default_rescale, singular_values, triangles
+from aurac.adapters.truncate import default_rescale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.adapters.adapter import all_finite
 from aurac.adapters.family import Family
+from aurac.adapters.linalg import all_finite, singular_values, tall_qr, triangles
 from aurac.adapters.nesting import Rule, peft_scale
 from aurac.errors import CheckpointError, UsageError
 
@@ -44,7 +44,6 @@ Rescale = Literal["rule", "keep", "trained", "fit"]
 
 BASES: Final[tuple[Basis, ...]] = get_args(Basis)
 RESCALES: Final[tuple[Rescale, ...]] = get_args(Rescale)
-_BLOCK: Final = 4096  # rows in fp64 at a time
 _ROWS: Final = 16  # of A folded at a time, so that the fp64 copy stays small
 
 
@@ -351,29 +350,6 @@ def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor
     return _finite(a, name), _finite(b, name)
 
 
-def triangles(f: Factors) -> tuple[Tensor, Tensor]:
-    """The R factors of Aᵀ and B in fp64, (E, min(R, in), R) and (E, min(R, out), R)."""
-    A, B = f.stacked()
-    return triangle(A.mT).cpu(), triangle(B).cpu()
-
-
-def singular_values(a: Tensor, b: Tensor, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The singular values of ``B · diag(weights) · A``, descending, shape (R,).
-
-    A stack of blocks is one block-diagonal update: its values are those of the blocks, pooled by
-    position.
-
-    Args:
-        a: Of :func:`triangles`, like ``b``.
-        b: See there.
-        weights: One number for each component, (R,).
-    """
-    R = a.shape[-1]
-    sigma = torch.linalg.svdvals((b * torch.from_numpy(weights)) @ a.mT)
-    pooled = sigma.square().sum(dim=0).sqrt().numpy()
-    return np.pad(pooled, (0, R - pooled.shape[0]))
-
-
 def _spectrum(adapter: Adapter, name: str, f: Factors) -> NDArray[np.float64]:
     """The singular values of one module's trained update, scaled as it acts, (R,)."""
     p = adapter.rank_weights(name)
@@ -405,56 +381,3 @@ def _is_svd(adapter: Adapter) -> bool:
 
 def _derived(adapter: Adapter, key: str) -> Any:
     return None if adapter.derived is None else adapter.derived.get(key)
-
-
-@dataclass
-class TallQR:
-    """A QR factorisation in fp64 whose Q stays in blocks of rows.
-
-    Attributes:
-        blocks: (…, rows, k) each, orthonormal columns, and what each is multiplied by from the
-            right to be its rows of Q.
-        r: (…, min(n, R), R), upper triangular.
-    """
-
-    blocks: list[tuple[Tensor, Tensor]]
-    r: Tensor
-
-    def write(self, small: Tensor, into: Tensor) -> None:
-        """Write ``Q @ small``, rounded once, and give Q's memory back block by block."""
-        start = 0
-        self.blocks.reverse()
-        while self.blocks:
-            q, top = self.blocks.pop()
-            into[..., start : start + q.shape[-2], :] = q @ (top @ small)
-            start += q.shape[-2]
-
-
-def tall_qr(matrix: Tensor, columns: Tensor | None = None) -> TallQR:
-    """The QR factorisation of ``matrix · diag(columns)``, (…, n, R), by blocks of rows.
-
-    Each block is factored by itself and the triangles once more together (TSQR; Demmel, Grigori,
-    Hoemmen and Langou, 2012), which is as stable as one factorisation of the whole.
-    """
-    parts = [torch.linalg.qr(_exact(block, columns)) for block in matrix.split(_BLOCK, dim=-2)]
-    if len(parts) == 1:
-        q, r = parts[0]
-        return TallQR([(q, torch.eye(r.shape[-2], dtype=r.dtype, device=r.device))], r)
-    top, r = torch.linalg.qr(torch.cat([part.R for part in parts], dim=-2))
-    tops = top.split([part.R.shape[-2] for part in parts], dim=-2)
-    return TallQR([(part.Q, block) for part, block in zip(parts, tops, strict=True)], r)
-
-
-def triangle(matrix: Tensor) -> Tensor:
-    """R of :func:`tall_qr` alone, (…, min(n, R), R)."""
-    parts = [
-        torch.linalg.qr(_exact(block, None), mode="r").R for block in matrix.split(_BLOCK, dim=-2)
-    ]
-    if len(parts) == 1:
-        return parts[0]
-    return torch.linalg.qr(torch.cat(parts, dim=-2), mode="r").R
-
-
-def _exact(block: Tensor, columns: Tensor | None) -> Tensor:
-    exact = block.double()
-    return exact if columns is None else exact * columns.to(exact.device)

@@ -182,40 +182,32 @@ def print_curves(
     from aurac.report.escape import one_line
     from aurac.terminal.console import stdout_console
 
-    tasks = list(dict.fromkeys(row.task for row in rows))
-
-    def place(row: ScoreRow) -> tuple[int, float]:
-        area = row.estimate(result.axis)
-        return tasks.index(row.task), -(area.value if area else -1.0)
-
     console = stdout_console()
+    tasks = list(dict.fromkeys(row.task for row in rows))
     several = any(row.seeds > 1 for row in rows)
-    best = {(row.task, row.leader) for row in result.best}
-    lines = [
-        CurveLine(
-            task=one_line(row.task) if row.task else None,
-            adapter=one_line(row.adapter),
-            truncation=row.truncation.replace(" · ", "/") + "*" * row.published,
-            accuracy=_points_of(row) if ranks else {},
-            area=row.estimate(result.axis) if ranks or console.width >= _WIDE else None,
-            bold=not row.other and (row.task, row.adapter) in best,
-            extra={
-                **({"seeds": str(row.seeds)} if several else {}),
-                **(extra(row) if extra else {}),
-            },
+    best = {(row.task, name) for row in result.best for name in row.candidates}
+    lines = []
+    for row in sorted(rows, key=lambda row: _place(row, tasks, result.axis))[:SHOWN]:
+        columns = {"seeds": str(row.seeds)} if several else {}
+        lines.append(
+            CurveLine(
+                task=one_line(row.task) if row.task else None,
+                adapter=one_line(row.adapter),
+                truncation=row.truncation.replace(" · ", "/") + "*" * row.published,
+                accuracy=_points_of(row) if ranks else {},
+                area=row.estimate(result.axis) if ranks or console.width >= _WIDE else None,
+                bold=not row.other and (row.task, row.adapter) in best,
+                extra=columns | (extra(row) if extra else {}),
+            )
         )
-        for row in sorted(rows, key=place)[:SHOWN]
-    ]
-    console.print(
-        curve_table(
-            lines,
-            console.width,
-            title=title,
-            caption=one_line(_caption(rows)),
-            axis=result.axis,
-            level=result.level,
-        )
-    )
+    notes = {"caption": one_line(_caption(rows)), "axis": result.axis}
+    console.print(curve_table(lines, console.width, title=title, level=result.level, **notes))
+
+
+def _place(row: ScoreRow, tasks: Sequence[str | None], axis: str) -> tuple[int, float]:
+    """Where a row stands in a table: by task, the largest AURAC first."""
+    area = row.estimate(axis)
+    return tasks.index(row.task), -(area.value if area else -1.0)
 
 
 def _points_of(row: ScoreRow) -> dict[int, float | None]:
@@ -291,7 +283,7 @@ def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) ->
     if levels and levels[0] != 0.95:
         lines[-1] = lines[-1].replace("[95 %]", f"[{100 * levels[0]:g} %]", 1)
     if any(row.result is not None and row.result.conditional for row in rows):
-        lines.append("One training run each: conditional on these checkpoints.")
+        lines.append("Adapters with one training run: conditional on these checkpoints.")
     if details:
         lines += ["", *(row.sentence for row in rows[:SHOWN])]
     else:

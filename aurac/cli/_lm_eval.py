@@ -26,8 +26,8 @@ _MODELS = ("hf", "huggingface", "hf-auto")
 _DTYPES = {"float": "float32", "half": "float16", "torch.bfloat16": "bfloat16"}
 _DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?|auto")
 _UNDERSTOOD = (
-    "pretrained, revision, peft, dtype, device, batch_size, parallelize, device_map_option and "
-    "trust_remote_code"
+    "pretrained, revision, peft, tokenizer, dtype, device, batch_size, parallelize, "
+    "device_map_option and trust_remote_code"
 )
 _RENAMED = {
     "pretrained": "base",
@@ -35,6 +35,7 @@ _RENAMED = {
     "device": "device",
     "batch_size": "batch_size",
     "device_map_option": "device_map",
+    "tokenizer": "tokenizer",
 }
 _DEFAULTS = (
     "revision=main",
@@ -285,7 +286,8 @@ def read_model_args(arguments: Mapping[str, str]) -> tuple[dict[str, Any], list[
     Returns:
         Options of `compare`, adapters, and arguments that have no meaning here.
     """
-    rest = {name: value for name, value in arguments.items() if f"{name}={value}" not in _DEFAULTS}
+    defaults = (*_DEFAULTS, f"tokenizer={arguments.get('pretrained')}")
+    rest = {name: value for name, value in arguments.items() if f"{name}={value}" not in defaults}
     options: dict[str, Any] = {
         option: _DTYPES.get(rest[name], rest[name])
         for name, option in _RENAMED.items()
@@ -297,8 +299,6 @@ def read_model_args(arguments: Mapping[str, str]) -> tuple[dict[str, Any], list[
         options.setdefault("device_map", "auto")
     if rest.pop("trust_remote_code", None) == "True":
         options["trust_remote_code"] = True
-    if rest.get("tokenizer") == rest.get("pretrained"):
-        rest.pop("tokenizer", None)
     adapters = [rest.pop("peft")] if "peft" in rest else []
     unknown = [f"{n}={v}" for n, v in rest.items() if n not in {*_RENAMED, "revision"}]
     return options, adapters, unknown

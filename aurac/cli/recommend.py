@@ -231,6 +231,8 @@ def _sentence(row: RecommendRow, best: BestRow | None, rows: Sequence[RecommendR
     text = f"Ship {row.adapter} at rank {row.rank}{where}: {', '.join(facts)}."
     if row.result is not None and row.rank == row.result.reference:
         text += f" No smaller rank is shown to stay within {points(row.result.margin)} of it."
+    if best is not None:
+        text += f" Its tests allow for its having been picked from {best.compared}."
     if best is not None and len(best.candidates) > 1:
         text += f" The best adapter may be any of {', '.join(best.candidates)}"
         text += _smallest([one for one in rows if _may_be_best(one, best)], row.adapter) + "."

@@ -2,8 +2,9 @@
 
 ``OUT/ADAPTER/rank_R/MODEL/{results_DATE.json, samples_TASK_DATE.jsonl}``, as `lm_eval
 --output_path OUT/ADAPTER/rank_R --log_samples` would have written them; the base lies in
-``OUT/base/rank_0``. What lm-eval has no word for (truncation, arms, the metric that was integrated)
-is in ``config.model_args`` under ``aurac``, where `aurac.readers.lm_eval_logs` finds it again.
+``OUT/base/rank_0``. What lm-eval has no word for (truncation, recipe groups, the metric that is
+the accuracy) is in ``config.model_args`` under ``aurac``, where `aurac.readers.lm_eval_logs` finds
+it again.
 """
 
 from __future__ import annotations
@@ -66,19 +67,19 @@ def export_lm_eval(run_folder: Path, out: Path) -> list[Path]:
     stored = StoredCells(run_folder, results)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
-        scratch.mkdir()
+        temporary = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
+        temporary.mkdir()
         try:
-            written = [_write(p, scratch, stored, results, shared) for p in _points(results)]
+            written = [_write(p, temporary, stored, results, shared) for p in _points(results)]
             if out.exists():
                 out.rmdir()
-            scratch.rename(out)
+            temporary.rename(out)
         except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
-    return [out / path.relative_to(scratch) for path in written]
+    return [out / path.relative_to(temporary) for path in written]
 
 
 def _leaves(results: Results) -> list[TaskRecord]:
@@ -125,8 +126,8 @@ def _cells(rows: Sequence[CurveRecord], rank: int) -> dict[str, list[str]]:
 
 def _folder(curve: CurveRecord, taken: set[str]) -> str:
     """A folder name for a curve: the adapter's, with its truncation where that is a variant."""
-    own = safe(curve.adapter)
-    name = own if curve.default else f"{own}@{curve.basis}-{curve.rescale}"
+    adapter = safe(curve.adapter)
+    name = adapter if curve.default else f"{adapter}@{curve.basis}-{curve.rescale}"
     number, free = 2, name
     while free in taken:
         free, number = f"{name}-{number}", number + 1
@@ -176,7 +177,7 @@ def _model_args(point: Point, results: Results) -> dict[str, Any]:
     if curve is None:
         return {**args, "aurac": {"adapter": BASE, **about}}
     adapter = next(a for a in results.adapters if a.name == curve.adapter)
-    arms = recipe_groups(results.adapters, results.groups)
+    groups = recipe_groups(results.adapters, results.groups)
     about |= {
         "adapter": curve.adapter,
         "basis": curve.basis,
@@ -185,7 +186,7 @@ def _model_args(point: Point, results: Results) -> dict[str, Any]:
         "order": list(dict.fromkeys(row.id for row in results.curves)).index(curve.id),
         "method": curve.method,
         "seed": adapter.seed,
-        "arm": next((name for name, has in arms.items() if curve.adapter in has), None),
+        "arm": next((name for name, has in groups.items() if curve.adapter in has), None),
         "bytes": dict(zip(curve.ranks, curve.bytes, strict=True)).get(point.rank),
         "missing": {
             row.task: {str(rank): reason for rank, reason in row.missing.items()}

@@ -71,7 +71,7 @@ def _metrics(cell: Cell, chain: str) -> dict[str, Any]:
     """Name → column of the metrics under a filter, those that are no numbers included."""
     columns = {**cell.metrics, **cell.logged.other}
     split = {key: key.rpartition(",") for key in columns}
-    return {name: columns[key] for key, (name, _, found) in split.items() if found == chain}
+    return {name: columns[key] for key, (name, _, of) in split.items() if of == chain}
 
 
 def _arguments(arguments: list[list[Any]]) -> dict[str, dict[str, Any]]:
@@ -95,8 +95,8 @@ def _filtered(cell: Cell, chain: str, index: int, responses: list[Any]) -> list[
     rows = cell.logged.filtered[chain]
     if rows is None or rows[index] is None:  # the filter takes the first response
         return [one[0] for one in responses]
-    found = as_text(rows[index])
-    return found if isinstance(found, list) else [found]
+    text = as_text(rows[index])
+    return text if isinstance(text, list) else [text]
 
 
 def as_text(value: Any) -> Any:
@@ -126,7 +126,7 @@ def aggregated(
         for task in results.tasks
         if task.members and set(task.members) <= set(cells)
     }
-    found = {name: _task(name, cell) for name, cell in cells.items()}
+    single = {name: _task(name, cell) for name, cell in cells.items()}
     pooled = {name: _group(name, members, cells) for name, members in groups.items()}
     headers = {name: shared[name].header for name in cells}
     shots = {task.name: task.num_fewshot for task in results.tasks}
@@ -135,12 +135,12 @@ def aggregated(
     versions = {name: header["version"] for name, header in headers.items()}
     versions |= {task.name: task.version for task in results.tasks if task.members}
     return {
-        "results": {**found, **pooled},
+        "results": {**single, **pooled},
         **({"groups": pooled} if pooled else {}),
         "group_subtasks": groups,
         "configs": {name: header["config"] for name, header in headers.items()},
-        "versions": {n: v for n, v in sorted(versions.items()) if n in found or n in pooled},
-        "n-shot": {n: s for n, s in sorted(shots.items()) if n in found or n in pooled},
+        "versions": {n: v for n, v in sorted(versions.items()) if n in single or n in pooled},
+        "n-shot": {n: s for n, s in sorted(shots.items()) if n in single or n in pooled},
         "higher_is_better": dict(sorted(better.items())),
         "n-samples": {
             name: {"original": headers[name]["original"], "effective": len(cell.doc_ids)}

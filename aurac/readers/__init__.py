@@ -21,9 +21,9 @@ class Curves:
     """What was read.
 
     Attributes:
-        curves: In the order of the source; an adapter's own truncation before its variants.
+        curves: In the order of the source; an adapter's default truncation before others.
         kind: "documents", "points", "samples" or "run".
-        groups: ``arm name -> adapters`` that the source records as seeds of one recipe.
+        groups: ``name -> adapters`` that the source records as seeds of one recipe.
     """
 
     curves: Sequence[Curve]

@@ -103,22 +103,22 @@ class Logs:
 
     def about(self, name: str) -> dict[str, Any]:
         """What `aurac export` says under a name, the same at every rank but for the base."""
-        found: dict[str, Any] = {}
+        recorded: dict[str, Any] = {}
         for file in self.files.values():
-            found |= file.about.get(name) or {}
-        return found
+            recorded |= file.about.get(name) or {}
+        return recorded
 
 
 def read_samples(
     root: Path, metric: str | None = None, cluster: Mapping[str, str] | None = None
 ) -> tuple[list[Curve], dict[str, list[str]]]:
-    """Curves of ``ROOT[/ADAPTER]/RANK/**/samples_TASK_DATE.jsonl``, and arms of several seeds.
+    """Curves of ``ROOT[/ADAPTER]/RANK/**/samples_TASK_DATE.jsonl``, and recipe groups.
 
     A rank's folder is named by its number, with or without ``r``, ``rank`` or a prefix: ``8``,
     ``r8``, ``rank_8``, ``lora-rank-8``; rank 0 is the base. An adapter with logs at rank 0 only is
     the base of all others. A group that lm-eval was asked for gets a curve of its own, the
     documents of its tasks pooled, each task a stratum. What `aurac export` wrote is read back as
-    the run that it was: truncations, arms, metrics.
+    the run that it was: truncations, recipe groups, metrics.
 
     Args:
         root: Holds the folders.
@@ -130,9 +130,9 @@ def read_samples(
             is not there, or documents that differ between ranks.
     """
     files = _find_logs(root)
-    found: dict[tuple[Origin, str], Logs] = {}
+    known: dict[tuple[Origin, str], Logs] = {}
     for file in files:
-        logs = found.setdefault((file.origin, file.task), Logs(_field(file, cluster or {})))
+        logs = known.setdefault((file.origin, file.task), Logs(_field(file, cluster or {})))
         if file.rank in logs.files:
             raise DataError(
                 f"{logs.files[file.rank].path} and {file.path.name} are both {file.task} at rank "
@@ -141,38 +141,38 @@ def read_samples(
                 fix="keep the one that counts",
             )
         logs.files[file.rank] = file
-    _lend_base(found)
-    curves = [(o, t, _curve(o, t, logs, metric)) for (o, t), logs in found.items()]
-    curves += _grouped(files, found, metric)
+    _lend_base(known)
+    curves = [(o, t, _curve(o, t, logs, metric)) for (o, t), logs in known.items()]
+    curves += _grouped(files, known, metric)
     order = list(dict.fromkeys(t for f in files for t in f.about.get("metrics") or ()))
     order += [task for _, task, _ in curves if task not in order]
     curves.sort(key=lambda one: (not one[0].default, order.index(one[1]), one[0].order))
-    return [curve for _, _, curve in curves], _arms(files)
+    return [curve for _, _, curve in curves], _recipe_groups(files)
 
 
-def _field(file: _LogFile, said: Mapping[str, str]) -> str | None:
+def _field(file: _LogFile, fields: Mapping[str, str]) -> str | None:
     """The field that clusters a log's documents: as asked for, else as in the exported run."""
     recorded = file.about.get("clusters") or {}
-    for known in (said, recorded):
+    for named in (fields, recorded):
         for name in (file.task, ""):
-            if name in known:
-                return str(known[name])
+            if name in named:
+                return str(named[name])
     return None
 
 
-def _arms(files: Sequence[_LogFile]) -> dict[str, list[str]]:
-    arms: dict[str, list[str]] = {}
+def _recipe_groups(files: Sequence[_LogFile]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
     for file in sorted(files, key=lambda f: f.origin.order):
         if file.origin.arm:
-            members = arms.setdefault(file.origin.arm, [])
+            members = groups.setdefault(file.origin.arm, [])
             members += [file.origin.adapter] if file.origin.adapter not in members else []
-    return arms
+    return groups
 
 
-def _lend_base(found: dict[tuple[Origin, str], Logs]) -> None:
+def _lend_base(known: dict[tuple[Origin, str], Logs]) -> None:
     """Give the logs of the base alone to every adapter that has no rank 0 of its own."""
-    bases = [key for key, logs in found.items() if set(logs.files) == {0}]
-    if len(bases) == len(found):
+    bases = [key for key, logs in known.items() if set(logs.files) == {0}]
+    if len(bases) == len(known):
         name, task = bases[0][0].adapter, bases[0][1]
         raise DataError(f"{name} on {task} has rank 0 only", expected="ranks from 1 up")
     names = {origin.adapter for origin, _ in bases}
@@ -183,16 +183,16 @@ def _lend_base(found: dict[tuple[Origin, str], Logs]) -> None:
             fix="name the folder of each rank by its number",
         )
     for base in bases:
-        logs = found.pop(base)
-        for (_, task), other in found.items():
+        logs = known.pop(base)
+        for (_, task), other in known.items():
             if task == base[1] and 0 not in other.files:
                 other.files[0], other.read = logs.files[0], {**logs.samples(), **other.read}
 
 
 def _curve(origin: Origin, task: str, logs: Logs, metric: str | None) -> Curve:
     samples = logs.samples()
-    chosen = _metric(task, metric or logs.about("metrics").get(task), samples)
-    scores = {rank: one.columns[chosen] for rank, one in samples.items()}
+    name = _metric(task, metric or logs.about("metrics").get(task), samples)
+    scores = {rank: one.columns[name] for rank, one in samples.items()}
     hashes = _same_hashes(origin, task, samples)
     base = scores.pop(0, None)
     gaps = logs.about("missing").get(task) or {}
@@ -202,7 +202,7 @@ def _curve(origin: Origin, task: str, logs: Logs, metric: str | None) -> Curve:
             scores,
             adapter=origin.adapter,
             task=task,
-            metric=chosen,
+            metric=name,
             method=origin.method,
             base=origin.base,
             basis=origin.basis,
@@ -255,16 +255,16 @@ def _metric(task: str, wanted: str | None, samples: Mapping[int, Samples]) -> st
 
 
 def _grouped(
-    files: Sequence[_LogFile], found: Mapping[tuple[Origin, str], Logs], metric: str | None
+    files: Sequence[_LogFile], known: Mapping[tuple[Origin, str], Logs], metric: str | None
 ) -> list[tuple[Origin, str, Curve]]:
     """The groups that were asked for, of every origin that has all their tasks."""
     groups: dict[tuple[Origin, str], Sequence[str]] = {}
     for file in files:
         for group, leaves in file.groups.items():
-            if all((file.origin, leaf) in found for leaf in leaves):
+            if all((file.origin, leaf) in known for leaf in leaves):
                 groups.setdefault((file.origin, group), leaves)
     return [
-        (origin, group, _pooled(origin, group, [(t, found[origin, t]) for t in leaves], metric))
+        (origin, group, _pooled(origin, group, [(t, known[origin, t]) for t in leaves], metric))
         for (origin, group), leaves in groups.items()
     ]
 
@@ -275,8 +275,8 @@ def _pooled(
     """The documents of all members in their order, each member a stratum."""
     every = {(task, rank): one for task, logs in members for rank, one in logs.samples().items()}
     wanted = metric or members[0][1].about("metrics").get(group)
-    chosen = _metric(group, wanted, dict(enumerate(every.values())))
-    curves = [_curve(origin, task, logs, chosen) for task, logs in members]
+    name = _metric(group, wanted, dict(enumerate(every.values())))
+    curves = [_curve(origin, task, logs, name) for task, logs in members]
     ranks = sorted(set.intersection(*(set(curve.ranks) for curve in curves)))
     gaps = {r: why for curve in curves for r, why in curve.missing.items()}
     gaps |= {
@@ -302,10 +302,10 @@ def _pooled(
         missing={rank: why for rank, why in gaps.items() if rank not in ranks},
         sizes=curves[0].sizes,
         task=group,
-        metric=chosen,
+        metric=name,
         **{
-            name: getattr(curves[0], name)
-            for name in ("adapter", "method", "base", "basis", "rescale", "seed")
+            label: getattr(curves[0], label)
+            for label in ("adapter", "method", "base", "basis", "rescale", "seed")
         },
     )
 
@@ -332,15 +332,15 @@ def _find_logs(root: Path) -> list[_LogFile]:
             expected="a run folder, or a folder per rank with samples_TASK_DATE.jsonl",
         )
     beside: dict[tuple[Path, str], dict[str, Any]] = {}
-    found = []
+    logs = []
     for file in files:
         named = _FILE.search(file.name)
         task, date = (named[1], named[2] or "") if named else (file.stem, "")
         key = (file.parent, date)
         if key not in beside:
             beside[key] = _results(file.parent, date)
-        found.append(_log_file(root, file, task, beside[key]))
-    return found
+        logs.append(_log_file(root, file, task, beside[key]))
+    return logs
 
 
 def _results(folder: Path, date: str) -> dict[str, Any]:
@@ -414,20 +414,20 @@ def _read_log(file: Path, cluster: str | None = None) -> Samples:
     Raises:
         DataError: No sample log, no number in it, or a document twice under one filter.
     """
-    found = Samples()
+    samples = Samples()
     try:
         with file.open(encoding="utf-8") as stream:
             for line in stream:
                 if line.strip():
                     row = json.loads(line)
-                    _add(row, found, file)
+                    _add(row, samples, file)
                     if cluster is not None:
-                        found.labels[str(row["doc_id"])] = _label(row, cluster, file)
+                        samples.labels[str(row["doc_id"])] = _label(row, cluster, file)
     except (UnicodeDecodeError, ValueError, KeyError, AttributeError, OSError) as error:
         raise DataError(f"{file} is no lm-eval sample log ({error})") from error
-    if not found.columns:
+    if not samples.columns:
         raise DataError(f"{file} holds no per-document metric that is a number")
-    return found
+    return samples
 
 
 def _label(row: Mapping[str, Any], field: str, file: Path) -> str:
@@ -442,14 +442,14 @@ def _label(row: Mapping[str, Any], field: str, file: Path) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _add(row: Mapping[str, Any], found: Samples, file: Path) -> None:
+def _add(row: Mapping[str, Any], samples: Samples, file: Path) -> None:
     doc = str(row["doc_id"])
     for name in row.get("metrics") or [k for k in ("acc", "exact_match") if k in row]:
         value = row.get(name)
         if not isinstance(value, (int, float)):
             continue
-        column = found.columns.setdefault(f"{name},{row.get('filter', 'none')}", {})
+        column = samples.columns.setdefault(f"{name},{row.get('filter', 'none')}", {})
         if doc in column:
             raise DataError(f"{file} has document {doc} twice under {name}")
         column[doc] = float(value)
-    found.hashes[doc] = "".join(str(row.get(name, "")) for name in HASHES)
+    samples.hashes[doc] = "".join(str(row.get(name, "")) for name in HASHES)

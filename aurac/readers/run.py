@@ -133,6 +133,12 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
     """
     results = Results.read(folder)
     reader = CurveReader(folder, results)
+    if results.stopped_early:
+        logger.warning(
+            "%s stopped early: p values and intervals of pairs and ranks assume a fixed number of "
+            "documents and are too optimistic; use the decisions in its report",
+            folder,
+        )
     rows = sorted(results.curves, key=lambda row: not row.default)
     curves = [reader.curve(row, metric or row.metric) for row in rows if _has_a_point(row)]
     if not curves:

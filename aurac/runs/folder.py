@@ -136,8 +136,9 @@ def _same_run(folder: Path, request: RunRequest, command: str | None) -> RunRequ
 
 
 def _unequal(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Name → what it was and is, where that is not the same."""
-    return {name: (before[name], now[name]) for name in now if before[name] != now[name]}
+    """Name → what it was and is, where that is not the same; None where it was left out."""
+    pairs = {name: (before.get(name), now.get(name)) for name in {**now, **before}}
+    return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
 
 
 def _conflicts(

@@ -146,15 +146,15 @@ def variants_of(
     Raises:
         UsageError: An unknown basis or rescale, or one that this adapter cannot have.
     """
-    for given, known, option in ((bases, BASES, "basis"), (rescales or (), RESCALES, "rescale")):
-        for value in given:
+    for values, known, option in ((bases, BASES, "basis"), (rescales or (), RESCALES, "rescale")):
+        for value in values:
             if value not in known:
                 raise UsageError(f"{option} {value!r}", expected=" or ".join(known))
     if isinstance(adapter, Family):  # each member as it was trained: nothing to choose
         rescale = default_rescale(adapter.member(ranks[-1]))
         return [Variant(name, adapter, "prefix", rescale, "default", ranks)]
-    chosen = [(b, r) for b in bases for r in (rescales or (default_rescale(adapter, b),))]
-    wanted = [(b, r) for b, r in chosen if not (b != "prefix" and r in ("rule", "trained"))]
+    every = [(b, r) for b in bases for r in (rescales or (default_rescale(adapter, b),))]
+    wanted = [(b, r) for b, r in every if not (b != "prefix" and r in ("rule", "trained"))]
     if not wanted:
         raise UsageError(
             f"rescale {', '.join(rescales or ())} with basis {', '.join(bases)}",

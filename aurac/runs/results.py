@@ -152,10 +152,10 @@ class TaskCells:
         """(n,) per-document scores under the task's metric, or the reason for their absence."""
         parts = []
         for leaf in self.task.members or (self.task,):
-            found = self.fetch(variant, rank, leaf)
-            if isinstance(found, str):
-                return found
-            column = found.metrics.get(self.task.metric)
+            point = self.fetch(variant, rank, leaf)
+            if isinstance(point, str):
+                return point
+            column = point.metrics.get(self.task.metric)
             if column is None:
                 return f"the cell holds no {self.task.metric}"
             parts.append(np.asarray(column, dtype=np.float64))
@@ -165,17 +165,17 @@ class TaskCells:
         """Documents with a decision within rounding; None where that was not counted."""
         total = 0
         for leaf in self.task.members or (self.task,):
-            found = self.fetch(variant, rank, leaf)
-            if isinstance(found, str) or found.engine.near_ties is None:
+            point = self.fetch(variant, rank, leaf)
+            if isinstance(point, str) or point.engine.near_ties is None:
                 return None
-            total += found.engine.near_ties
+            total += point.engine.near_ties
         return total
 
     def paths(self, variant: Variant | None, rank: int) -> str | list[str] | None:
         """The file behind one point; a group's files in the order of its members."""
-        found = [self.fetch(variant, rank, leaf) for leaf in self.task.members or (self.task,)]
-        paths = [part.path for part in found if not isinstance(part, str)]
-        if len(paths) < len(found):
+        points = [self.fetch(variant, rank, leaf) for leaf in self.task.members or (self.task,)]
+        paths = [part.path for part in points if not isinstance(part, str)]
+        if len(paths) < len(points):
             return None
         return paths if self.task.members else paths[0]
 

@@ -454,6 +454,12 @@ class Results(_Record, frozen=True, kw_only=True):
         """
         write_json(folder / RESULTS_FILE, self.to_dict())
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the documents are those at which a sequential run stopped."""
+        counts = self.sequential.documents if self.sequential else {}
+        return any(self.task(name).n_docs == count for name, count in counts.items())
+
     def task(self, name: str) -> TaskRecord:
         """The task of this name; an empty record where there is none."""
         return next((task for task in self.tasks if task.name == name), TaskRecord(name=name))

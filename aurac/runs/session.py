@@ -275,11 +275,11 @@ def load_adapters(
     Raises:
         CheckpointError: One that cannot be read, or the same adapter twice.
     """
-    said = {k: v for k, v in settings.overrides.items() if v is not None}
+    overrides = {k: v for k, v in settings.overrides.items() if v is not None}
     loaded: list[tuple[str | Path, Adapter | Family]] = []
     hashes: dict[str, str] = {}
     for checkpoint in checkpoints:
-        adapter = _load(NamedCheckpoint.of(checkpoint), {**said, "base": settings.model.base})
+        adapter = _load(NamedCheckpoint.of(checkpoint), {**overrides, "base": settings.model.base})
         if adapter.sha256 in hashes:
             raise CheckpointError(
                 f"{checkpoint} and {hashes[adapter.sha256]} are the same adapter",
@@ -289,9 +289,9 @@ def load_adapters(
         hashes[adapter.sha256] = str(checkpoint)
         loaded.append((checkpoint, adapter))
     known = {digest: name for digest, name in (names or {}).items() if digest in hashes}
-    found: dict[str, Adapter | Family] = {}
+    named: dict[str, Adapter | Family] = {}
     for checkpoint, adapter in loaded:
-        taken = {*found, *known.values()}
+        taken = {*named, *known.values()}
         name, number = known.get(adapter.sha256), 2
         if name is None:
             name = adapter.name
@@ -299,11 +299,11 @@ def load_adapters(
                 name = f"{Path(checkpoint).parent.name}/{Path(checkpoint).name}"
             while name in taken:
                 name, number = f"{adapter.name}-{number}", number + 1
-        found[name] = adapter
-    return found
+        named[name] = adapter
+    return named
 
 
-def _load(checkpoint: NamedCheckpoint, said: Mapping[str, Any]) -> Adapter | Family:
+def _load(checkpoint: NamedCheckpoint, overrides: Mapping[str, Any]) -> Adapter | Family:
     """The adapter or the family of a checkpoint.
 
     Raises:
@@ -315,20 +315,20 @@ def _load(checkpoint: NamedCheckpoint, said: Mapping[str, Any]) -> Adapter | Fam
     if len(inside) > 1:
         paths = tuple(map(str, inside))
     elif not checkpoint.family:
-        return load_adapter(paths[0], bases=KnownBase, name=checkpoint.name, **said)
-    members = [load_adapter(path, bases=KnownBase, **said) for path in paths]
+        return load_adapter(paths[0], bases=KnownBase, name=checkpoint.name, **overrides)
+    members = [load_adapter(path, bases=KnownBase, **overrides) for path in paths]
     source = folder if inside else None
     return make_family(checkpoint.name or (folder.name if inside else ""), members, source)
 
 
-def common_base(adapters: Mapping[str, Adapter | Family], given: str | None) -> str:
-    """The base that all adapters share, or the one that was given.
+def common_base(adapters: Mapping[str, Adapter | Family], named: str | None) -> str:
+    """The base that all adapters share, or the one that was named.
 
     Raises:
-        CheckpointError: They record different bases and none was given.
+        CheckpointError: They record different bases and none was named.
     """
-    if given:
-        return given
+    if named:
+        return named
     recorded = {name: adapter.base for name, adapter in adapters.items() if adapter.base}
     names = sorted(set(recorded.values()))
     if len(names) > 1:

@@ -50,10 +50,10 @@ class NamedCheckpoint(NamedTuple):
     @property
     def absolute(self) -> str:
         """The same as another process finds it; a hub id as it is."""
-        found = [str(Path(p).expanduser().resolve()) if _exists(p) else p for p in self.paths]
+        paths = [str(Path(p).expanduser().resolve()) if _exists(p) else p for p in self.paths]
         if not self.family:
-            return f"{self.name}={found[0]}" if self.name else found[0]
-        return f"{self.name}={{{','.join(found)}}}"
+            return f"{self.name}={paths[0]}" if self.name else paths[0]
+        return f"{self.name}={{{','.join(paths)}}}"
 
 
 def _exists(path: str) -> bool:
@@ -241,12 +241,12 @@ def parse_device_map(text: str | None) -> str | dict[str, Any] | None:
     if text is None or text in DEVICE_MAPS:
         return text
     try:
-        found = json.loads(text)
+        devices = json.loads(text)
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or not found:
+        devices = None
+    if not isinstance(devices, dict) or not devices:
         raise UsageError(
             f"--device-map {text!r}",
             expected=f'{", ".join(DEVICE_MAPS)}, or JSON such as {{"": "cpu"}}',
         )
-    return found
+    return devices

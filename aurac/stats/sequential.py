@@ -172,14 +172,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Look:
-    """One look.
+    """One look, after `documents`, a `fraction` of the budget.
 
-    Attributes:
-        documents: So far.
-        fraction: Of the budget.
-        z: Signed statistic; positive where b is better (with a margin: better than a - margin).
-        boundary: The critical value in force.
-        futility: The |z| below which the test stops for futility; None where it does not.
+    z is signed: positive where b is better (with a margin, better than a - margin). `boundary` is
+    the critical value in force, `futility` the |z| below which the test stops without an answer.
     """
 
     documents: int

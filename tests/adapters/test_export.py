@@ -15,11 +15,10 @@ from support.adapters import random_adapter, save_with_peft, tiny_llama
 from support.peft_rows import make
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
-from aurac.adapters.adapter import all_finite
 from aurac.adapters.export import SafetensorsWriter, save_truncations
 from aurac.adapters.formats.untrusted import SafetensorsFile
 from aurac.adapters.inspect import describe
-from aurac.adapters.truncate import tall_qr, triangle
+from aurac.adapters.linalg import all_finite, tall_qr, triangle
 from aurac.errors import CheckpointError, RankError, RunFolderError, UsageError
 
 NESTED = Nesting("matryoshka", (1, 2, 4))

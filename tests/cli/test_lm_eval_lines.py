@@ -65,8 +65,8 @@ def test_lines_of_lm_evals_readme_are_answered_with_a_command(line):
             "A --tasks x,y --limit 0.5 --base B --dtype float32 --out R",
         ),
         (
-            "run --model_args pretrained=B revision=v1 peft=A --tasks x y -f 5 --log_samples",
-            "A --tasks x,y --base B@v1 --num-fewshot 5",
+            "run -a pretrained=B revision=v1 peft=A tokenizer=T --tasks x y -f 5 --log_samples",
+            "A --tasks x,y --base B@v1 --num-fewshot 5 --tokenizer T",
         ),
         (
             'A1 A2 --model_args \'{"pretrained": "B", "parallelize": true}\' -t x -b auto:4',

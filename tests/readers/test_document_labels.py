@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -172,7 +174,8 @@ def test_the_order_of_documents_never_changes_a_number(seed, ease, grouped, laye
             ),
         ]
         for one, other in pairs:
-            assert one.method == other.method
+            methods = [re.sub(r"\d+\.\d+", "…", each.method) for each in (one, other)]
+            assert methods[0] == methods[1]  # but for rounded numbers
             for name in ("value", "se", "low", "high", "df"):
                 mine, theirs = getattr(one, name), getattr(other, name)
                 assert (mine is None) == (theirs is None)

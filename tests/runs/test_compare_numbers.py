@@ -103,10 +103,10 @@ def test_the_report_adjusts_in_the_family_of_score(run):
 def test_compare_prints_the_p_values_of_score(run):
     text, folder = run
     for row in scored(folder)["pairs"]:
-        assert f"{row['b']} - {row['a']}" in text
-        assert f"{row['p']:.4f}" in text
-        assert f"{row['p_holm']:.4f}" in text
-        assert row["sentence"] in text
+        [line] = [x for x in text.splitlines() if x.startswith(f"{row['b']} − {row['a']}")]
+        assert f"{100 * row['difference']:.1f}".replace("-", "−") in line
+        p = row["p_holm"]
+        assert ("< .001" if p < 0.001 else f"{p:.3f}".lstrip("0")) in line
 
 
 def test_what_compare_was_told_to_group_is_one_arm_everywhere(adapters, tiny_base_folder, tmp_path):
@@ -114,13 +114,13 @@ def test_what_compare_was_told_to_group_is_one_arm_everywhere(adapters, tiny_bas
     assert results_of(tmp_path / "run")["groups"] == {"pair": ["one", "three"]}
     (row,) = scored(tmp_path / "run")["pairs"]
     assert {row["a"], row["b"]} == {"pair", "two"}
-    assert row["sentence"] in text
+    assert f"{row['b']} − {row['a']}" in text
     run = pooled(as_run(Results.read(tmp_path / "run"), tmp_path / "run"))
     shown = [d for d in Paired(run, 0.02).against_best(TASK, 5) if d.second.is_default]
     assert [{d.first.adapter, d.second.adapter} for d in shown] == [{"pair", "two"}]
     assert shown[0].adjusted == row["p_holm"]
     report = (tmp_path / "run" / "report.md").read_text()
-    assert "Over training seeds as well as documents: pair 2." in report
+    assert "Intervals cover documents and training seeds (pair 2)." in report
     # The user's word at reading time comes before what was said when the run was made.
     again = scored(tmp_path / "run", "--group", "other=one,two")["pairs"]
     assert {again[0]["a"], again[0]["b"]} == {"other", "three"}

@@ -48,6 +48,10 @@ def test_two_processes_may_begin_one_folder(tmp_path):
             {"settings": RequestSettings(dtype="float32", num_fewshot=4)},
             "num_fewshot was 5, is 4",
         ),
+        (
+            {"settings": RequestSettings(dtype="float32", num_fewshot=5, gen_kwargs="a=1")},
+            "gen_kwargs was not given, is 'a=1'",
+        ),
         ({"adapters": {"a": "2"}}, "adapter a has other content: its weights changed"),
         (
             {"tasks": {"t": RequestedTask(first_prompt="y", documents=3)}},

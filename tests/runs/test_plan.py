@@ -7,7 +7,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs_doubles import Task, base
 
@@ -31,6 +31,7 @@ def test_coarse_ranks_come_first():
     assert set(order[5:]) == {2, 8, 32, 128}
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(1, 300), min_size=1, max_size=40))
 def test_every_rank_has_one_level_and_gaps_halve(ranks):
     ranks = tuple(sorted(ranks))
@@ -77,6 +78,7 @@ def test_long_tasks_come_first_within_a_level_and_only_there():
     ]  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.lists(st.integers(1, 12), min_size=1, max_size=5))
 def test_shards_divide_every_task_evenly(of, sizes):
     tasks = [Task(f"t{k}") for k in range(len(sizes))]
@@ -96,6 +98,7 @@ def test_shards_divide_every_task_evenly(of, sizes):
         assert max(counts) - min(counts) <= 1
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 700)), st.sampled_from([1, 64, 128, 1024]))
 def test_blocks_hold_each_place_once_and_lie_on_a_fixed_grid(places, size):
     blocks = blocks_of(sorted(places), size)

@@ -61,13 +61,15 @@ def decided(done):
     return decision.to_dict()
 
 
-def test_a_pair_is_decided_on_a_random_sample(run):
+def test_a_pair_is_decided_on_a_random_sample(run, caplog):
     decision = decided(run)
     assert decision["verdict"] != "continue"
     assert decision["documents"] <= decision["of"] == 80
     assert decision["look"] == len(decision["path"])
     assert decision["low"] <= decision["estimate"] <= decision["high"]
     curves, _ = read_run(run.folder)
+    assert "stopped early" in caplog.text
+    assert "## Decided early" in (run.folder / "report.md").read_text()
     assert {curve.n_docs for curve in curves} == {decision["documents"]}
     ids = [int(doc) for doc in curves[0].doc_ids]
     assert ids != sorted(ids)
@@ -152,6 +154,17 @@ def test_the_smallest_rank_is_found_without_the_ranks_that_are_not_needed(adapte
     assert f"rank {min(passed)} " in record.notes[0] if passed else "no rank" in record.notes[0]
     (curve,) = done.results.curves
     assert curve.ranks == sorted({*ranks, 4})
+
+
+def test_two_tasks_are_one_family(adapters, tmp_path):
+    tasks = [TASK, "aurac_word_problems"]
+    both = Request.of(adapters, tasks, str(tmp_path / "two"), **COMMON)
+    done = run_until(both, Until.of("decided", budget="20"))
+    record = done.results.sequential
+    assert [decision.task for decision in record.decisions] == tasks
+    assert all(decision.p <= decision.p_adjusted for decision in record.decisions)
+    assert all(decision.verdict != "continue" for decision in record.decisions)
+    assert set(record.documents) == set(tasks)
 
 
 def test_a_budget_of_time_ends_it_undecided(adapters, tmp_path):

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from aurac.adapters.adapter import all_finite
+from aurac.adapters.linalg import all_finite
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
