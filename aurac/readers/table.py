@@ -45,11 +45,10 @@ def read_table(path: Path, metric: str | None = None) -> tuple[list[Curve], str]
             fix="split it by task, or write it as parquet",
         )
     try:
-        table = _READERS[path.suffix.lower()](path)
+        rows = _Rows(_READERS[path.suffix.lower()](path), path.name)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         first = str(error).splitlines()[0][:200]
         raise DataError(f"{path} cannot be read ({first})") from error
-    rows = _Rows(table, path.name)
     return rows.curves(metric), "documents" if rows.documents else "points"
 
 
@@ -180,16 +179,21 @@ class _Rows:
     """
 
     def __init__(self, table: Any, where: str) -> None:
+        import pyarrow as pa
+
         if table.num_rows == 0:
             raise DataError(f"{where} has no rows")
         self.where = where
-        names = table.column_names
-        numbers = {name: _number(table[name], name, where) for name in _NUMBERS if name in names}
-        self.rank = _whole(numbers.pop("rank"), where)
-        self.seed = numbers.get("seed")
-        self.text = {name: _Text.of(table[name]) for name in _TEXT if name in names}
-        self.documents = "score" in numbers and "doc_id" in self.text
-        self.values = numbers["score" if self.documents else "accuracy"]
+        columns = {name: table[name] for name in table.column_names}
+        del table  # columns are given up as they are encoded: a leaderboard has 25 million rows
+        self.rank = _whole(_number(columns.pop("rank"), "rank", where), where)
+        self.seed = _number(columns.pop("seed"), "seed", where) if "seed" in columns else None
+        self.documents = {"score", "doc_id"} <= columns.keys()
+        name = "score" if self.documents else "accuracy"
+        self.values = _number(columns.pop(name), name, where)
+        self.text = {name: _Text.of(columns.pop(name)) for name in _TEXT if name in columns}
+        del columns
+        pa.default_memory_pool().release_unused()
         self.doc = self.text["doc_id"].codes if self.documents else np.zeros_like(self.rank)
         if self.doc.min() < 0:
             raise DataError(f"{where} has a row without a doc_id")
@@ -197,7 +201,7 @@ class _Rows:
         self._sort()
         self._merge_samples()
 
-    def _groups(self) -> NDArray[np.int64]:
+    def _groups(self) -> NDArray[np.int32]:
         """(rows,) the number of each row's curve, by first appearance."""
         import pandas as pd
 
@@ -209,11 +213,17 @@ class _Rows:
             codes.append((seeds, len(known)))
         packed = np.zeros(self.rank.size, dtype=np.int64)
         for column, count in codes:
-            packed = packed * (count + 1) + column + 1
-        return pd.factorize(packed)[0]
+            packed *= count + 1
+            packed += column
+            packed += 1
+        starts = np.append(0, np.flatnonzero(packed[1:] != packed[:-1]) + 1)  # mostly few runs
+        numbers = pd.factorize(packed[starts])[0].astype(np.int32)
+        return np.repeat(numbers, np.diff(np.append(starts, packed.size)))
 
     def _sort(self) -> None:
-        packed = self.group * (int(self.rank.max()) + 1) + self.rank
+        packed = self.group.astype(np.int64)
+        packed *= int(self.rank.max()) + 1
+        packed += self.rank
         packed *= int(self.doc.max()) + 1
         packed += self.doc
         if not (packed[1:] >= packed[:-1]).all():

@@ -156,6 +156,17 @@ def test_the_smallest_rank_is_found_without_the_ranks_that_are_not_needed(adapte
     assert curve.ranks == sorted({*ranks, 4})
 
 
+def test_two_tasks_are_one_family(adapters, tmp_path):
+    tasks = [TASK, "aurac_word_problems"]
+    both = Request.of(adapters, tasks, str(tmp_path / "two"), **COMMON)
+    done = run_until(both, Until.of("decided", budget="20"))
+    record = done.results.sequential
+    assert [decision.task for decision in record.decisions] == tasks
+    assert all(decision.p <= decision.p_adjusted for decision in record.decisions)
+    assert all(decision.verdict != "continue" for decision in record.decisions)
+    assert set(record.documents) == set(tasks)
+
+
 def test_a_budget_of_time_ends_it_undecided(adapters, tmp_path):
     done = run_until(request(adapters, tmp_path / "t"), Until.of("decided", budget="0.001s"))
     assert decided(done)["verdict"] == "continue"
