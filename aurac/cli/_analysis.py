@@ -222,7 +222,7 @@ def _caption(rows: Sequence[ScoreRow]) -> str:
     parts = [f"metric {', '.join(metrics)}"] if metrics else []
     if counts:
         parts.append("–".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) + " documents")
-    parts += ["* published inference"] if any(row.published for row in rows) else []
+    parts += ["* as published (without P)"] if any(row.published for row in rows) else []
     parts += [f"{len(rows) - SHOWN} more rows: see --json"] if len(rows) > SHOWN else []
     return "; ".join(parts)
 

@@ -32,14 +32,8 @@ def card(
     """The `README.md` of an adapter's repository; None without a curve, and for a family.
 
     The front matter is what the hub reads: base model, library, tags, and every measured number of
-    the adapter's own curve. The text says the same to a reader, in percent.
-
-    Args:
-        run: What was measured.
-        adapter: One of the run's adapters.
-        margin: The loss that a non-inferior rank may have, a fraction.
-        note: Whose margin that is.
-        brief: Leave single ranks and tests out, as for a run with many tasks.
+    the adapter's own curve. The text says the same to a reader, in percent. A `brief` card leaves
+    single ranks and tests out, as for a run with many tasks; `note` says whose `margin` it is.
     """
     curves, default = _curves(run, adapter), _default(run, adapter)
     if not default:

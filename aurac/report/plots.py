@@ -118,10 +118,10 @@ def rank_accuracy(
         ax: Where to draw.
         curves: The curves of one task.
         axis: Scale of the rank axis, "log2" or "linear".
-        style: Styles that other figures share; made from `curves` when absent.
-        highlight: Ids of the curves in colour, the rest is thin and grey; all when absent.
+        style: Styles that other figures share.
+        highlight: Ids of the curves in colour, the rest is thin and grey.
         non_inferior: Id of a curve → its smallest non-inferior rank, which gets a ring.
-        full: Ids of the curves with a thin level line at the accuracy of their highest rank.
+        full: Ids of the curves with a level line at the accuracy of their highest rank.
         labels: Whether the lines are named at the right edge, with their AURAC.
     """
     style = style or styles(curves)

@@ -70,7 +70,9 @@ def _caption(run: Run, left: int) -> str:
     documents = "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "?"
     missing = _missing(run)
     parts = [f"metric {metrics}", f"{documents} documents"]
-    parts += ["* published inference"] if any(c.role == "published" for c in run.curves) else []
+    parts += (
+        ["* as published (without P)"] if any(c.role == "published" for c in run.curves) else []
+    )
     parts += [f"{missing} cells missing"] if missing else []
     parts += [f"{left} more rows in table.csv"] if left > 0 else []
     return "; ".join(parts)

@@ -56,7 +56,7 @@ def test_a_run_knows_size_and_speed(tmp_path):
     assert ship["seconds_per_document"] > 0
     text = run("recommend", folder, "--margin", "0.5")
     assert "a document" in text
-    assert "* published inference" in text
+    assert "* as published (without P)" in text
 
 
 def test_of_those_that_may_be_the_best_the_smallest_is_named():

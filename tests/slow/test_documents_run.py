@@ -52,6 +52,8 @@ def expanded(part: str) -> list[str]:
     words = told.stdout.decode().rstrip("\0").split("\0")
     if "--limit" in words:
         words[words.index("--limit") + 1] = str(DOCUMENTS)
+    if "compare" in words and "--until" in words:  # hundreds of documents
+        words.append("--dry-run")
     return words
 
 
