@@ -205,7 +205,7 @@ _KNOWN: Final[dict[str, Method]] = {
 }
 
 
-def register_method(method: Method, source: str = "the method") -> None:
+def register_method(method: Any, source: str = "the method") -> None:
     """Make a method known to this process; an installed package does it by an entry point.
 
     Raises:
