@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from aurac.curves.area import quadrature_weights
+from aurac.curves.display import percent, points
 from aurac.errors import UsageError
 from aurac.report.escape import one_line
 from aurac.runs.compare import Sweep, run
@@ -26,6 +27,7 @@ from aurac.runs.schema import DecisionRecord, LookRecord, SequentialRecord
 from aurac.runs.sequential_plan import Part, Sampler, Until, first_part
 from aurac.runs.status import add_to_plan
 from aurac.stats.intervals import interval
+from aurac.stats.sentences import show_p
 from aurac.stats.sequential import Series, decide
 from aurac.stats.stopping import smallest_rank, width_reached
 from aurac.terminal.console import stderr_console
@@ -229,11 +231,12 @@ class SequentialRun(Sweep):
             estimate = interval(values, **labels)
             verdict = "width reached" if reached else "continue" if left else "width not reached"
             name, look = variant.name, len(planned) - len(left)
-            words = f"AURAC of {name} on {task} is {estimate.value:.4f}"
+            words = f"AURAC of {name} on {task} is {percent(estimate.value)} %"
             ends = (estimate.low, estimate.high)
             if estimate.low is not None and estimate.high is not None:
-                words += f", {estimate.level:.0%} interval {ends[0]:.4f} to {ends[1]:.4f}"
-            words += f" ({verdict}), after {values.size:,} of {total:,} documents."
+                level = f"{100 * estimate.level:g} %"
+                words += f" ({level} interval {percent(ends[0])} to {percent(ends[1])})"
+            words += f": {verdict} after {values.size:,} of {total:,} documents."
             records.append(
                 DecisionRecord(
                     question="width",
@@ -338,7 +341,7 @@ def record_of(
 ) -> DecisionRecord:
     """A decision as `results.json` has it."""
     last = decision.path[-1]
-    margin = f"{design.margin:g}" if design.margin else ""
+    margin = points(design.margin) if design.margin else ""
     who, than = (f"rank {rank} of {a}", f"rank {top}") if rank else (str(b), a)
     heads = {
         "superior": f"{who} is better than {than}",
@@ -350,12 +353,13 @@ def record_of(
     head = heads.get(decision.verdict, f"{who} against {than}: {decision.verdict}")
     what = "accuracy" if rank else "AURAC"
     numbers = (
-        f"{what} {decision.estimate:+.4f}, {decision.level:.0%} interval {decision.low:+.4f} to "
-        f"{decision.high:+.4f}, adjusted p = {decision.p_adjusted:.2g}"
+        f"{what} differs by {points(decision.estimate)} ({100 * decision.level:g} % interval "
+        f"{percent(decision.low)} to {percent(decision.high)}), adjusted p "
+        f"{show_p(decision.p_adjusted)}"
     )
     where = (
         f"look {len(decision.path)} of {decision.planned}, {decision.documents:,} of "
-        f"{decision.total:,} documents, z = {last.z:.2f}, boundary {last.boundary:.2f}"
+        f"{decision.total:,} documents, z = {minus(last.z)}, boundary {last.boundary:.2f}"
     )
     return DecisionRecord(
         question=question,  # type: ignore[arg-type]
@@ -392,16 +396,22 @@ def rank_sentence(
     name: str, task: str, rank: int, top: int, design: Design, unseen: Sequence[int]
 ) -> str:
     """The rank to use, in one sentence."""
+    margin = points(design.margin or 0.0)
     if rank == top:
-        text = f"no rank of {name} below {top} is shown to lose less than {design.margin:g}"
+        text = f"no rank of {name} below {top} is shown to lose less than {margin}"
     else:
-        text = f"use rank {rank} of {name}: it loses less than {design.margin:g} against rank {top}"
+        text = f"use rank {rank} of {name}: it loses less than {margin} against rank {top}"
     if unseen:
         text += f"; not evaluated: rank {', '.join(map(str, unseen))}"
     return f"{task}: {text}."
 
 
 def _short(one: DecisionRecord) -> str:
-    who = f"{one.b} - {one.a}" if one.b else one.a + (f" rank {one.rank}" if one.rank else "")
-    z = "" if one.z is None else f", z = {one.z:.2f}, boundary {one.boundary:.2f}"
+    who = f"{one.b} − {one.a}" if one.b else one.a + (f" rank {one.rank}" if one.rank else "")
+    z = "" if one.z is None else f", z = {minus(one.z)}, boundary {one.boundary:.2f}"
     return f"{one.documents} of {one.of} documents of {one.task}: {who}: {one.verdict}{z}"
+
+
+def minus(z: float) -> str:
+    """Two digits with a true minus sign."""
+    return f"{z:.2f}".replace("-", "−")
