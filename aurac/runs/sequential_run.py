@@ -353,7 +353,7 @@ def record_of(
     head = heads.get(decision.verdict, f"{who} against {than}: {decision.verdict}")
     what = "accuracy" if rank else "AURAC"
     numbers = (
-        f"{what} differs by {points(decision.estimate)} ({100 * decision.level:g} % interval "
+        f"{what} differs by {percent(decision.estimate)} points ({100 * decision.level:g} % interval "
         f"{percent(decision.low)} to {percent(decision.high)}), adjusted p "
         f"{show_p(decision.p_adjusted)}"
     )
