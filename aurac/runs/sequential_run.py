@@ -353,9 +353,9 @@ def record_of(
     head = heads.get(decision.verdict, f"{who} against {than}: {decision.verdict}")
     what = "accuracy" if rank else "AURAC"
     numbers = (
-        f"{what} differs by {percent(decision.estimate)} points ({100 * decision.level:g} % interval "
-        f"{percent(decision.low)} to {percent(decision.high)}), adjusted p "
-        f"{show_p(decision.p_adjusted)}"
+        f"{what} differs by {percent(decision.estimate)} points "
+        f"({100 * decision.level:g} % interval {percent(decision.low)} to "
+        f"{percent(decision.high)}), adjusted p {show_p(decision.p_adjusted)}"
     )
     where = (
         f"look {len(decision.path)} of {decision.planned}, {decision.documents:,} of "
