@@ -142,6 +142,13 @@ def _check(study: Study, path: Path) -> None:
     for name, values in lists.items():
         if not values:
             raise RecipeError(f"{path} has no {name}", expected="at least one")
+    evaluated = [plan.task for plan in study.tasks.values()]
+    if len(set(evaluated)) != len(evaluated):
+        raise RecipeError(
+            f"{path} evaluates a task twice ({', '.join(evaluated)})",
+            expected="each task once",
+            fix="make another way of training a method of its own, such as one with more steps",
+        )
     for method in study.methods:
         rates, seeds = study.rates_of(method), study.seeds_of(method)
         for name, values in (("learning_rates", rates), ("seeds", seeds)):
@@ -154,6 +161,11 @@ def _check(study: Study, path: Path) -> None:
             raise RecipeError(
                 f"{path}: the name {name!r}", expected="letters, digits, '.', '-' and '_'"
             )
+    _check_recipes(study, path)
+
+
+def _check_recipes(study: Study, path: Path) -> None:
+    """Make every recipe of the design, which checks it; all have the same trained rank."""
     made = [
         one
         for method in study.methods
