@@ -28,6 +28,7 @@ from aurac.report.content import (
 from aurac.report.documents import questions, samples, speeds
 from aurac.report.model import MARGIN, best_default, highlighted, ordered, scored_defaults
 from aurac.report.pictures import Pictures
+from aurac.report.serving import serving_blocks
 from aurac.report.text import (
     GLOSSARY,
     LISTED,
@@ -312,6 +313,7 @@ class Builder:
             measured = {c.label: speeds(c) for c in ordered(curves)}
             speed = tables.speed_table(task, measured, f"speed-{name}")
             blocks += [speed] if speed else []
+            blocks += serving_blocks(self.run, self.pictures, task, curves)
         if self.large and blocks:
             blocks.append(Text("Sizes and accuracies of the other tasks are in points.csv."))
         return Section("cost", "Accuracy against size and speed", tuple(blocks))
