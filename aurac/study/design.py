@@ -88,6 +88,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         rescale: Scales at inference, the first is the one compared; empty: each adapter's default,
             and the published one.
         margin: Loss of accuracy that a non-inferior rank may have, a fraction.
+        drop_weights: Remove the weights of a task's adapters when all their cells are there.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     basis: list[Basis] = msgspec.field(default_factory=lambda: ["prefix"])
     rescale: list[Rescale] = []
     margin: float = 0.02
+    drop_weights: bool = False
 
     def rates_from(self, method: str) -> str:
         """The method whose search chooses a method's learning rates; usually itself.

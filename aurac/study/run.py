@@ -12,8 +12,9 @@ import filelock
 import msgspec
 
 from aurac.adapters import load_adapter
+from aurac.adapters.formats.outline import remove_weights
 from aurac.errors import RecipeError, RunFolderError
-from aurac.files import write_json
+from aurac.files import write_atomic, write_json
 from aurac.models.device import versions
 from aurac.runs.compare import compare
 from aurac.study.design import Documents, PlannedAdapter, Study, Training, results_of, searches
@@ -128,6 +129,8 @@ class _Runner:
         self.study, self.path, self.out, self.device = study, path, out, device
         self.say, self.progress = say, progress
         out.mkdir(parents=True, exist_ok=True)
+        if not (out / ".gitignore").exists():
+            write_atomic(out / ".gitignore", "*.lock\nlocks/\nlogs/\n")
         self.state = read_state(out)
 
     def keep(self, **values: Any) -> None:
@@ -200,7 +203,13 @@ class _Runner:
             )
         ]
         self.train_all(wanted)
-        self.compare(task, wanted, "results", self.study.tasks[task].test)
+        done = self.compare(task, wanted, "results", self.study.tasks[task].test)
+        if self.study.drop_weights and done.failures:
+            self.say(f"{task}: {len(done.failures)} cells failed, so the weights stay")
+        elif self.study.drop_weights:
+            tried = [one for one in searches(self.study, self.path) if one.task == task]
+            for folder in {t.folder for one in (*tried, *wanted) for t in one.trainings}:
+                remove_weights(self.out / folder, load_adapter(self.out / folder, lazy=True))
 
     def train_all(self, wanted: Sequence[PlannedAdapter]) -> None:
         """Train what is not there; an adapter that another process trains is waited for."""
@@ -220,7 +229,7 @@ class _Runner:
         folder = self.out / one.folder
         if not folder.is_dir():
             return False
-        recorded = (load_adapter(folder).recipe or {}).get("sha256")
+        recorded = (load_adapter(folder, lazy=True).recipe or {}).get("sha256")
         if recorded != one.recipe.sha256:
             raise RunFolderError(
                 f"{folder} was trained by another recipe than the study's",
@@ -239,7 +248,8 @@ class _Runner:
                     return True
                 self.say(f"{one.task}: training {one.recipe.name}")
                 done = train(one.recipe, folder, device=self.device, progress=self.progress)
-                self.keep(seconds={one.folder.as_posix(): done.seconds})
+                name = one.folder.as_posix()
+                self.keep(seconds={name: done.seconds}, losses={name: done.losses})
         except filelock.Timeout:
             return False
         return True

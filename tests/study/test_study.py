@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import combinations
 
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from document_blocks import REPOSITORY, blocks
 
 from aurac.cli import cli
-from aurac.errors import AuracError, RankError, RecipeError, RunFolderError
+from aurac.errors import AuracError, CheckpointError, RankError, RecipeError, RunFolderError
 from aurac.study import load_study, plan_study, run_study, summarise
 from aurac.study.design import results_of, searches
 from aurac.study.run import best_rate
@@ -218,6 +219,63 @@ def test_a_study_from_its_file_to_its_report(write, tmp_path):
     (tmp_path / "train.jsonl").write_text('{"question": "Mia", "answer": "1"}\n')
     with pytest.raises(RunFolderError, match="training data of choice have changed"):
         run_study(study, path, out, device="cpu")
+
+
+@pytest.fixture
+def small(write):
+    """A study without a search: one adapter of LoRA, and a family of rank 1 and that one."""
+
+    def make(**changes):
+        lora = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
+        few = {"methods": {"lora": lora, "per_rank": FAMILY}, "seeds": [1], "ranks": "1,4"}
+        return write(**{**few, **changes})
+
+    return make
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_without_the_weights_of_finished_adapters(small, tmp_path):
+    out, lines = tmp_path / "out", []
+    options = {"device": "cpu", "say": lines.append}
+
+    def run(folder, **changes):
+        lines.clear()
+        path = small(drop_weights=True, **changes)
+        study = load_study(path)
+        summarise(study, path, folder, run_study(study, path, folder, **options))
+        return json.loads((folder / "results/choice/results.json").read_text())["curves"]
+
+    first = run(out)
+    assert len(lines) == 2
+    assert len(list(out.rglob("adapter_config.json"))) == 2
+    assert not list(out.rglob("adapter_model.*"))
+    state = json.loads((out / "study.json").read_text())
+    assert len(state["losses"]) == 2
+    assert state["losses"].keys() == state["seconds"].keys()
+
+    # in a fresh checkout nothing is trained or computed again
+    checkout = tmp_path / "checkout"
+    ignored = (out / ".gitignore").read_text().replace("/", "").split()
+    shutil.copytree(out, checkout, ignore=shutil.ignore_patterns(*ignored))
+    assert run(checkout) == first
+    assert not lines
+    before = {c.name: c.read_bytes() for c in (checkout / "results/choice/cells").iterdir()}
+
+    # another seed: its two adapters alone
+    more = run(checkout, seeds=[1, 2])
+    assert [line.rpartition(" ")[2] for line in lines] == [
+        "lora-lr0.01-seed2",
+        "per_rank-lr0.01-seed2-r1",
+    ]
+    assert [c for c in more if "seed1" in c["adapter"]] == first
+    assert all((checkout / "results/choice/cells" / n).read_bytes() == b for n, b in before.items())
+
+    # other cells of an adapter without weights are refused, and computed when it is trained again
+    with pytest.raises(CheckpointError, match="seed1 were removed, and are needed to evaluate"):
+        run(out, basis=["prefix", "svd"])
+    shutil.rmtree(out / "adapters/choice/lora-lr0.01-seed1")
+    run(out, basis=["prefix", "svd"])
+    assert len(lines) == 1
 
 
 def test_a_report_needs_results(write, tmp_path):
