@@ -114,25 +114,33 @@ def parse_ranks(spec: str | Sequence[int], adapter: Adapter | Family) -> tuple[i
     Raises:
         RankError: Not one of these, or a rank that the adapter does not have.
     """
-    R = adapter.rank
     if isinstance(adapter, Family) and spec in ("pow2", "all"):
         return adapter.ranks
+    ranks = ranks_of(spec, adapter.rank)
+    for rank in ranks:
+        adapter.check_rank(rank)
+    return ranks
+
+
+def ranks_of(spec: str | Sequence[int], R: int) -> tuple[int, ...]:
+    """What `parse_ranks` reads, for the trained rank `R`; explicit ranks as they are.
+
+    Raises:
+        RankError: Not one of these.
+    """
     if spec == "pow2":
         return default_nested_ranks(R)
     if spec == "all":
         return tuple(range(1, R + 1))
     parts = spec.split(",") if isinstance(spec, str) else list(spec)
     try:
-        ranks = sorted({int(part) for part in parts})
+        return tuple(sorted({int(part) for part in parts}))
     except ValueError as error:
         raise RankError(
             f"ranks {spec!r}",
             expected="pow2, all, or whole numbers such as 1,2,4",
             fix="correct --ranks",
         ) from error
-    for rank in ranks:
-        adapter.check_rank(rank)
-    return tuple(ranks)
 
 
 def variants_of(
