@@ -144,6 +144,7 @@ def _evaluate(
     from aurac.cli._compare_text import show_comparison
     from aurac.cli.compare import decided
     from aurac.runs.finished import Request
+    from aurac.runs.sequential_plan import Until
 
     if not tasks or until is None or options["margin"] is None:
         raise UsageError(
@@ -159,8 +160,8 @@ def _evaluate(
     budget, out = run.pop("budget"), run.pop("out")
     request = Request.of(checkpoints, tasks, out, **run)
     command = shlex.join(["aurac", *sys.argv[1:]])
-    asked = {"until": until, "margin": options["margin"], "budget": budget}
-    done = decided(request, command, ranks=True, alpha=options["alpha"], **asked)
+    asked = {"margin": options["margin"], "budget": budget, "alpha": options["alpha"]}
+    done = decided(request, command, Until.of(until, ranks=True, **asked))
     show_comparison(done, as_json=as_json)
     return 3 if done.failures else 0
 

@@ -16,7 +16,7 @@ from aurac.runs.schema import Area, CurveRecord, Results, TaskRecord
 from aurac.runs.serving import read_serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from aurac.report.documents import Source
@@ -174,6 +174,19 @@ def ordered(curves: Sequence[CurveRow]) -> list[CurveRow]:
 def scored_defaults(run: Run, task: str) -> list[CurveRow]:
     """The default curves of a task that have an area, the largest first."""
     return ordered([curve for curve in run.of_task(task) if curve.is_default and curve.log2])
+
+
+def unequal_documents(curves: Iterable[CurveRow]) -> str:
+    """The numbers of documents in words, where curves of one task have not the same; else empty."""
+    counts = sorted({curve.n_docs for curve in curves if curve.n_docs})
+    return f"{counts[0]:,} to {counts[-1]:,}" if len(counts) > 1 else ""
+
+
+def bold_means(curves: Iterable[CurveRow]) -> str:
+    """What bold says in a table of scores."""
+    if documents := unequal_documents(curves):
+        return f"The rows are of {documents} documents, so none is the best."
+    return "Bold: the largest, and all not significantly worse."
 
 
 def best_default(run: Run, task: str) -> CurveRow | None:

@@ -9,7 +9,7 @@ from aurac.curves.display import interval, percent, points, size
 from aurac.report import figures, plots
 from aurac.report.content import Picture
 from aurac.report.escape import one_line, slug
-from aurac.report.model import best_default, highlighted, ordered
+from aurac.report.model import best_default, highlighted, ordered, unequal_documents
 from aurac.report.serving import latency_figure
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ class Pictures:
         roles = {curve.role for curve in coloured}
         bands = plots.banded(coloured)
         metrics = ", ".join(dict.fromkeys(curve.metric for curve in coloured))
-        parts = [f"{task}: accuracy ({metrics}) against rank, {axis} axis."]
+        parts = [f"{task}: accuracy ({metrics}) against rank, {axis} axis.", *_apart(coloured)]
         if any(low is not None for curve in bands for low in curve.accuracy_low):
             every = len(bands) == sum(curve.is_default for curve in coloured)
             whose = "Bands:" if every else f"The band, of {bands[0].label} only:"
@@ -374,3 +374,8 @@ def unique_slugs(names: Sequence[str]) -> dict[str, str]:
             name, at = f"{slug(task)}-{at}", at + 1
         slugs[task] = name
     return slugs
+
+
+def _apart(curves: Sequence[CurveRow]) -> list[str]:
+    documents = unequal_documents(curves)
+    return [f"The curves are of different documents ({documents})."] if documents else []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
+from aurac.adapters.formats.outline import RemovedValues
 from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
 from aurac.models.device import in_use, machine, versions
@@ -199,6 +200,7 @@ class Sweep:
         left = Standing.of((cell.row for cell in wanted), self.store).left
         open_keys = {row.key for row in left}
         todo = [cell for cell in wanted if cell.identity.key in open_keys]
+        _check_weights(todo)
         bar = NoProgress()
         if self.progress:
             bar = SweepProgress(todo, wanted, self.store, self.interrupts)
@@ -252,6 +254,18 @@ class Sweep:
             with self.profile.spent("report"):
                 files = tuple(write_report(place))
             return Run(place, results, files, cells, besides=_besides(self.folder, besides))
+
+
+def _check_weights(todo: Sequence[PlannedCell]) -> None:
+    """Refuse cells of an adapter whose weights were removed.
+
+    Raises:
+        CheckpointError: There is one.
+    """
+    for cell in todo:
+        values = cell.variant.member(cell.rank).values if cell.variant else None
+        if isinstance(values, RemovedValues):
+            values.refuse(f"evaluate {cell.label}")
 
 
 @contextlib.contextmanager

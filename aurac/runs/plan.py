@@ -7,7 +7,7 @@ request makes the same cells in the same order.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
@@ -74,6 +74,10 @@ class PlannedCell:
     identity: CellIdentity
     documents: tuple[DocumentKey, ...]
 
+    def of(self, task: BuiltTask) -> PlannedCell:
+        """The same cell with the documents of `task`, which is cut from this one's."""
+        return replace(self, task=task, documents=documents_of(task))
+
     def missing(self, stored: Cell | None) -> list[int]:
         """Places of the documents that a stored cell does not have."""
         if stored is None:
@@ -110,25 +114,33 @@ def parse_ranks(spec: str | Sequence[int], adapter: Adapter | Family) -> tuple[i
     Raises:
         RankError: Not one of these, or a rank that the adapter does not have.
     """
-    R = adapter.rank
     if isinstance(adapter, Family) and spec in ("pow2", "all"):
         return adapter.ranks
+    ranks = ranks_of(spec, adapter.rank)
+    for rank in ranks:
+        adapter.check_rank(rank)
+    return ranks
+
+
+def ranks_of(spec: str | Sequence[int], R: int) -> tuple[int, ...]:
+    """What `parse_ranks` reads, for the trained rank `R`; explicit ranks as they are.
+
+    Raises:
+        RankError: Not one of these.
+    """
     if spec == "pow2":
         return default_nested_ranks(R)
     if spec == "all":
         return tuple(range(1, R + 1))
     parts = spec.split(",") if isinstance(spec, str) else list(spec)
     try:
-        ranks = sorted({int(part) for part in parts})
+        return tuple(sorted({int(part) for part in parts}))
     except ValueError as error:
         raise RankError(
             f"ranks {spec!r}",
             expected="pow2, all, or whole numbers such as 1,2,4",
             fix="correct --ranks",
         ) from error
-    for rank in ranks:
-        adapter.check_rank(rank)
-    return tuple(ranks)
 
 
 def variants_of(

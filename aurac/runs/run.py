@@ -342,7 +342,7 @@ def _samples(curve: CurveRecord, rank: int, cells: StoredCells) -> Iterator[Data
     """The documents of one point of a curve; of a group's members one after the other."""
     import pandas as pd
 
-    members = cells.read(curve.task, curve.files(rank)) if curve.files(rank) else []
+    members = cells.read(curve, rank) if curve.files(rank) else []
     documents = cells.documents(curve.task)
     known = documents.doc_ids if documents else []
     questions = dict(zip(known, documents.questions if documents else (), strict=False))
