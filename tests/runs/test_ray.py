@@ -117,9 +117,9 @@ def test_the_members_of_a_family_are_found_by_content_on_another_node(tmp_path, 
         with monkeypatch.context() as context:
             context.setenv("AURAC_WEIGHTS", str(there))
             place = find_adapter(moved, members, settings)
-        (found,) = load_adapters([place], settings).values()
-        assert found.sha256 == family.sha256
-        assert found.name == ("mine" if "=" in named else "gone")
+        (again,) = load_adapters([place], settings).values()
+        assert again.sha256 == family.sha256
+        assert again.name == ("mine" if "=" in named else "gone")
         assert find_adapter(f"{here}/r1", members[:1], settings) == f"{here}/r1"
 
 
