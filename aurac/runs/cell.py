@@ -69,7 +69,7 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     system_instruction: str | None = None
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: str | None = None
-    repeats: int | None = None
+    repeats: int | UnsetType = UNSET
     dtype: str
     device_kind: str
     engine: int = ENGINE_VERSION
@@ -78,7 +78,7 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without the optional ones that are not given."""
         values = msgspec.structs.asdict(self)
-        return {name: v for name, v in values.items() if v is not None or name not in _OPTIONAL}
+        return {n: v for n, v in values.items() if v not in (None, UNSET) or n not in _OPTIONAL}
 
     @cached_property
     def key(self) -> str:
