@@ -200,6 +200,7 @@ class CurveReader:
                 baseline=plain.baseline,
                 missing=plain.missing,
                 sizes=plain.sizes,
+                parameters=plain.parameters,
                 seconds={
                     rank: sum(cell.seconds for cell in cells) / max(len(ids), 1)
                     for rank, cells in points.items()
