@@ -257,12 +257,10 @@ def score_html(score: Any) -> str:
     """A `aurac.Score`: AURAC on both axes with intervals, the weights, and what to know."""
     rows = []
     areas = {"log2": score.log2, "linear": score.linear, score.axis: score.estimate}
+    over = f", {show_span(score.span, score.axis)}" if score.span else ""
     for axis, area in areas.items():
         ends = "–" if area.low is None else f"{percent(area.low)} to {percent(area.high)}"
-        name = f"{axis}{' (headline)' if axis == score.axis else ''}"
-        name += (
-            f", {show_span(score.span, score.axis)}" if axis == score.axis and score.span else ""
-        )
+        name = f"{axis}{f' (headline){over}' if axis == score.axis else ''}"
         rows.append([name, percent(area.value, 2), ends, area.method])
     rows.append(["mean over ranks", percent(score.mean, 2), "–", ""])
     weights = [

@@ -186,7 +186,7 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str) -> CurveRecord:
     columns = {rank: cells.scores(variant, rank) for rank in variant.ranks}
     known = {rank: column for rank, column in columns.items() if not isinstance(column, str)}
     missing = {rank: column for rank, column in columns.items() if isinstance(column, str)}
-    baseline = cells.scores(None, 0)
+    baseline, amounts = cells.scores(None, 0), variant.amounts()
     labels = {
         "adapter": variant.name,
         "task": task.name,
@@ -216,8 +216,8 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str) -> CurveRecord:
         baseline=None if isinstance(baseline, str) else float(baseline.mean()),
         baseline_reason=baseline if isinstance(baseline, str) else None,
         trained_rank=adapter.rank,
-        parameters=[adapter.parameters(rank) for rank in variant.ranks],
-        bytes=[adapter.bytes(rank) for rank in variant.ranks],
+        parameters=[parameters for parameters, _ in amounts],
+        bytes=[size for _, size in amounts],
         fit_factors=dict(variant.fit_factors) if variant.fit_factors else None,
         n_docs=len(task.doc_ids),
         near_ties=[cells.near_ties(variant, rank) for rank in variant.ranks],

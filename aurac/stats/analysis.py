@@ -89,9 +89,11 @@ def score_curve(curve: Curve) -> ScoreRow:
     return score_group(gather([curve])[0], Options())
 
 
-def paired_family(curves: Sequence[Curve], *, groups: Groups | None = None) -> list[PairRow]:
+def paired_family(
+    curves: Sequence[Curve], *, groups: Groups | None = None, axis: str = "log2"
+) -> list[PairRow]:
     """The pairs and the variants of `analyse`, and nothing else; pairs that cannot be say why."""
-    settings = Options(strict=False)
+    settings = Options(strict=False, axis=axis)
     default, others = defaults(gather(curves, groups))
     return [*compare_all(default, settings), *compare_truncations(default, others, settings)]
 
@@ -102,10 +104,11 @@ def leaders(
     *,
     groups: Groups | None = None,
     margin: float,
+    axis: str = "log2",
 ) -> dict[str | None, BestRow]:
     """The leader of each task as `analyse` finds it, from the rows of `paired_family`."""
     default, _ = defaults(gather(curves, groups))
-    rows = best_rows(default, pairs, Options(strict=False, margin=margin))
+    rows = best_rows(default, pairs, Options(strict=False, margin=margin, axis=axis))
     return {row.task: row for row in rows}
 
 
