@@ -82,7 +82,7 @@ def budget_areas(curves: Iterable[CurveRow], axis: str) -> tuple[list[BudgetArea
             area = Interval(**estimate_group(group, axis, 0.95).to_dict())  # type: ignore[arg-type]
             areas.append(BudgetArea(row, area, shared_span(group.curves, axis)))
         except CurveError as error:
-            reasons.append(f"{row.label} on {one_line(row.task)}: {one_line(error)}.")
+            reasons.append(f"{row.label} on {one_line(row.task)}: {one_line(error.given)}.")
     areas.sort(key=lambda one: -one.area.value)
     return areas, reasons
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aurac.curves.area import BUDGETS
+from aurac.curves.area import BUDGETS, area_name
 from aurac.curves.display import interval, percent, points, size
 from aurac.report import figures, plots
 from aurac.report.content import Picture
@@ -100,21 +100,23 @@ class Pictures:
             full={leader.id} if leader and len(leader.ranks) > 1 else set(),
         )
         name = f"rank-accuracy-{self.slugs[task]}{'' if axis == 'log2' else f'-{axis}'}"
-        against = axis if axis in BUDGETS else "rank"
+        against, area = axis if axis in BUDGETS else "rank", area_name(axis)
         if axis != "linear" and self.detailed:
-            self.files += figures.save_for_paper(draw, self.folder / "paper" / name)
+            self.files += figures.save_for_paper(draw, self.folder / "paper" / name, area)
         bases = [one_line(label, plots.LABEL_CHARS) for label in plots.baselines(every)]
         labels = [*(plots.legend_label(curve, areas) for curve in coloured), *bases]
+        labels += [f"{area} (%)"]
         context = self._context(task)
         return self._save(
             name,
             lambda: figures.single(draw, right=labels, title=context),
-            lambda: figures.column(draw),
+            lambda: figures.column(draw, area=area),
             title=f"Accuracy against {against}: {context}",
             caption=self._curve_caption(task, coloured, axis, rest=len(every) - len(coloured)),
             alt=self._curve_alt(task, coloured, against, rest=len(every) - len(coloured)),
             series=coloured,
             inline=inline,
+            axis=axis,
         )
 
     def overview(self, tasks: Sequence[str]) -> Picture:
@@ -283,9 +285,10 @@ class Pictures:
         alt: str,
         series: Sequence[CurveRow] = (),
         inline: bool = True,
+        axis: str = "log2",
     ) -> Picture:
         """Draw, write the files, and inline both forms."""
-        hover = [_hover_texts(c, plots.marked(c)) for c in series] if self.detailed else []
+        hover = [_hover_texts(c, plots.marked(c), axis) for c in series] if self.detailed else []
         svgs = []
         with figures.styled():
             figure = wide()
@@ -356,12 +359,13 @@ class Pictures:
         return f"Accuracy against {against} on {task}. {'; '.join(parts)}.{base}{more}"
 
 
-def _hover_texts(curve: CurveRow, marked: Collection[int]) -> list[str]:
-    """A text for each marked point of a curve."""
+def _hover_texts(curve: CurveRow, marked: Collection[int], axis: str) -> list[str]:
+    """A text for each marked point of a curve, from left to right."""
+    places = plots.along(curve, axis)
     return [
-        f"{curve.label}, rank {rank}: {interval(curve.point(at))} %"
-        for at, rank in enumerate(curve.ranks)
-        if rank in marked
+        f"{curve.label}, rank {curve.ranks[at]}: {interval(curve.point(at))} %"
+        for at in sorted(range(len(places)), key=places.__getitem__)
+        if curve.ranks[at] in marked
     ]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aurac.curves.area import BUDGETS
+from aurac.curves.area import BUDGETS, area_name
 from aurac.curves.display import percent
 from aurac.report.escape import one_line
 from aurac.report.model import ordered
@@ -165,7 +165,8 @@ def rank_accuracy(
             (legend_label(c, areas), 100 * c.accuracy[-1], along(c, axis)[-1]) for c in coloured
         ]
         names += [(one_line(name, LABEL_CHARS), 100 * v, None) for name, v in bases.items()]
-        end_labels(ax, names, [*(style[key(c)].colour for c in coloured), *[BASE] * len(bases)])
+        tints = [*(style[key(c)].colour for c in coloured), *[BASE] * len(bases)]
+        end_labels(ax, names, tints, area_name(axis))
     return ax
 
 
@@ -304,7 +305,10 @@ def baselines(curves: Sequence[CurveRow]) -> dict[str, float]:
 
 
 def end_labels(
-    ax: Axes, ends: Sequence[tuple[str, float, float | None]], tints: Sequence[str]
+    ax: Axes,
+    ends: Sequence[tuple[str, float, float | None]],
+    tints: Sequence[str],
+    area: str = "AURAC",
 ) -> None:
     """Name each line (text, height in the data, last rank or None) at the right edge, apart."""
     height = 72 * ax.bbox.height / ax.figure.dpi  # points
@@ -338,7 +342,7 @@ def end_labels(
         if note.arrow_patch is not None:
             note.arrow_patch.set_gid(f"{name}-leader")
     ax.annotate(
-        "AURAC (%)",
+        f"{area} (%)",
         xy=(1.035, 1),
         xycoords="axes fraction",
         xytext=(0, 9),
