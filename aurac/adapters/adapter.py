@@ -281,9 +281,11 @@ class Adapter:
     @cached_property
     def sha256(self) -> str:
         """A hash of what decides its outputs: factors, extras, scaling and nesting."""
-        for _ in self.walk():
-            pass
-        return str(self.__dict__["sha256"])
+        if (recorded := getattr(self.values, "sha256", None)) is None:  # set for removed weights
+            for _ in self.walk():
+                pass
+            recorded = self.__dict__["sha256"]
+        return str(recorded)
 
     def walk(self) -> Iterator[tuple[str, Factors]]:
         """Yield each module with its numbers, in the order of names, one at a time.
@@ -375,9 +377,8 @@ class Adapter:
     @property
     def trained_at_each_rank(self) -> bool:
         """Whether every nested rank r was trained at its own ``s_r`` (no fixed diagonal P)."""
-        return (
-            self.nesting is not None and self._diagonal(next(iter(self.modules.values()))) is None
-        )
+        first = next(iter(self.modules.values()))
+        return self.nesting is not None and self._diagonal(first) is None
 
     def _diagonal(self, f: Factors) -> NDArray[np.float64] | None:
         if self.nesting is None:
@@ -391,7 +392,7 @@ class Adapter:
             return []
         self.check_rank(r)
         own = ranks or {}
-        cuts = [t for name, f in self.modules.items() for t in f.tensors(own.get(name, r))]
+        cuts = (t for name, f in self.modules.items() for t in f.tensors(own.get(name, r)))
         return [*cuts, *self.extras.values()]
 
 

@@ -14,6 +14,7 @@ from support.hostile_files import run_aurac
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter, truncate
 from aurac.adapters.export import save_truncations
+from aurac.adapters.formats.outline import remove_weights
 from aurac.errors import UsageError
 from aurac.runs.plan import Variant
 
@@ -123,7 +124,8 @@ def test_a_curve_says_what_is_spent(kind, tmp_path):
             n: replace(f, magnitude=torch.ones(len(f.B))) for n, f in adapter.modules.items()
         }
         adapter = replace(adapter, modules=modules)
-    adapter = load_adapter(save_adapter(adapter, tmp_path / "whole"), lazy=True)
+    folder = save_adapter(adapter, tmp_path / "whole")
+    adapter = load_adapter(folder, lazy=True)
     for basis in ("svd", "energy"):
         ranks = (1, 2, 4, R)
         curve = Variant("mine", adapter, basis, "keep", "default", ranks)
@@ -132,3 +134,7 @@ def test_a_curve_says_what_is_spent(kind, tmp_path):
             tensors = load_file(export / "adapter_model.safetensors").values()
             assert amounts == (sum(t.numel() for t in tensors), sum(t.nbytes for t in tensors))
     assert curve.amounts()[1] < (adapter.parameters(2), adapter.bytes(2))  # some do not fit
+    remove_weights(folder, adapter)
+    gone = load_adapter(folder)
+    assert replace(curve, adapter=gone, basis="svd").amounts()[0] == curve.amounts()[0]
+    assert replace(curve, adapter=gone).amounts() == [(None, None)] * len(ranks)
