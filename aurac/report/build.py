@@ -35,6 +35,7 @@ from aurac.report.model import (
     unequal_documents,
 )
 from aurac.report.pictures import Pictures
+from aurac.report.serving import serving_blocks
 from aurac.report.text import (
     GLOSSARY,
     LISTED,
@@ -331,6 +332,7 @@ class Builder:
             measured = {c.label: speeds(c) for c in ordered(curves)}
             speed = tables.speed_table(task, measured, f"speed-{name}")
             blocks += [speed] if speed else []
+            blocks += serving_blocks(self.run, self.pictures, task, curves)
         if self.large and blocks:
             blocks.append(Text("Sizes and accuracies of the other tasks are in points.csv."))
         return Section("cost", "Accuracy against size and speed", tuple(blocks))

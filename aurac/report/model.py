@@ -13,6 +13,7 @@ from aurac.errors import RunFolderError
 from aurac.report.escape import one_line
 from aurac.runs.cell import differences
 from aurac.runs.schema import Area, CurveRecord, Results, TaskRecord
+from aurac.runs.serving import read_serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from aurac.report.documents import Source
     from aurac.runs.schema import AdapterRecord, FailedCell, Provenance, SequentialRecord
+    from aurac.runs.serving import ServingRecord
 
 # The margin of `aurac.stats.analysis` too, where nothing else was declared before looking.
 MARGIN = 0.02
@@ -141,6 +143,7 @@ class Run:
     notes: tuple[str, ...] = ()
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sequential: SequentialRecord | None = None
+    serving: tuple[ServingRecord, ...] = ()
 
     @cached_property
     def task_names(self) -> tuple[str, ...]:
@@ -209,11 +212,12 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         folder: That the cells' paths are relative to; without it there are no documents.
 
     Raises:
-        RunFolderError: A path outside of the folder.
+        RunFolderError: A path outside of the folder, or a measurement of another run.
     """
     from aurac.report.documents import Source
 
     source = Source(folder, results) if folder else None
+    serving = read_serving(folder, results) if folder else None
     seeds = {adapter.name: adapter.seed for adapter in results.adapters}
     rows = [
         CurveRow.of(record, seed=seeds.get(record.adapter), source=source)
@@ -229,6 +233,7 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         roots=(folder,) if folder else (),
         groups=results.groups,
         sequential=results.sequential,
+        serving=(serving,) if serving else (),
     )
 
 
@@ -323,6 +328,7 @@ def merge(runs: Sequence[Run]) -> Run:
         provenance=tuple(item for run in runs for item in run.provenance),
         roots=tuple(root for run in runs for root in run.roots),
         groups={name: members for run in runs for name, members in run.groups.items()},
+        serving=tuple(record for run in runs for record in run.serving),
     )
 
 

@@ -10,6 +10,7 @@ from aurac.report import figures, plots
 from aurac.report.content import Picture
 from aurac.report.escape import one_line, slug
 from aurac.report.model import best_default, highlighted, ordered, unequal_documents
+from aurac.report.serving import latency_figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from aurac.report.comparisons import Group
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow, Run
+    from aurac.report.serving import Served
     from aurac.runs.schema import DecisionRecord
+    from aurac.runs.serving import ServingRecord
 
 _PANEL_CURVES = 30
 _PANEL_BEST = 3
@@ -172,6 +175,23 @@ class Pictures:
             caption=f"{task}: accuracy against the size of the truncated adapter and its number of "
             "parameters; each mark is a rank.",
             alt=f"Accuracy against adapter size on {task}. {'; '.join(ends)}.",
+            series=curves,
+        )
+
+    def latency(
+        self, name: str, task: str, record: ServingRecord, measured: Sequence[Served]
+    ) -> Picture:
+        """Accuracy against the time of a generated token for one task."""
+        curves, context = [one.curve for one in measured], self._context(task)
+        draw, caption, words = latency_figure(record, measured, self._styles(curves))
+        labels = [plots.legend_label(curve) for curve in curves]
+        return self._save(
+            name,
+            lambda: figures.single(draw, right=labels, title=context),
+            lambda: figures.column(draw),
+            title=f"Accuracy against latency: {context}",
+            caption=f"{task}: {caption}",
+            alt=f"Accuracy against the time of a generated token on {task}. {words}",
             series=curves,
         )
 
