@@ -26,8 +26,16 @@ from aurac.report.content import (
     Text,
 )
 from aurac.report.documents import questions, samples, speeds
-from aurac.report.model import MARGIN, best_default, highlighted, ordered, scored_defaults
+from aurac.report.model import (
+    MARGIN,
+    best_default,
+    highlighted,
+    ordered,
+    scored_defaults,
+    unequal_documents,
+)
 from aurac.report.pictures import Pictures
+from aurac.report.serving import serving_blocks
 from aurac.report.text import (
     GLOSSARY,
     LISTED,
@@ -85,6 +93,11 @@ STOPPED_EARLY = (
     "fixed beforehand, and are too optimistic here."
 )
 
+_APART = (
+    "{task}: the curves, areas and base lines in the sections below are of {documents} documents, "
+    "so those of different adapters are not compared."
+)
+
 
 class Builder:
     """Builds one report, its figures in a folder; the margin is None where none was given."""
@@ -113,6 +126,7 @@ class Builder:
         return {
             curve.id
             for task in self.run.task_names
+            if not unequal_documents(self.run.of_task(task))
             for curve in self.findings.tied(scored_defaults(self.run, task))
         }
 
@@ -186,6 +200,8 @@ class Builder:
             return (Cell(task), Cell("no score"), none, none, none, none, none)
         if len({curve.ranks for curve in scored}) > 1:
             return (Cell(task), Cell("ranks differ"), none, none, none, none, none)
+        if unequal_documents(scored):
+            return (Cell(task), Cell("documents differ"), none, none, none, none, none)
         best = scored[0]
         test = self.findings.recommended(best)
         rank = Cell(str(test.rank), test.rank) if test else none
@@ -206,7 +222,11 @@ class Builder:
             blocks = [Text(STOPPED_EARLY), tables.decision_table(record.decisions)]
             blocks += [self.pictures.looks(drawn)] if (drawn := tables.drawn(record)) else []
             rest = record.decisions[LISTED:]
-            blocks += _bullets([*(one.sentence for one in rest), *record.notes])
+            unequal = {
+                task: unequal_documents(self.run.of_task(task)) for task in self.run.task_names
+            }
+            apart = [_APART.format(task=t, documents=n) for t, n in unequal.items() if n]
+            blocks += _bullets([*(one.sentence for one in rest), *record.notes, *apart])
         return Section("stopped", "Decided early", tuple(blocks))
 
     def answer(self) -> Section:
@@ -312,6 +332,7 @@ class Builder:
             measured = {c.label: speeds(c) for c in ordered(curves)}
             speed = tables.speed_table(task, measured, f"speed-{name}")
             blocks += [speed] if speed else []
+            blocks += serving_blocks(self.run, self.pictures, task, curves)
         if self.large and blocks:
             blocks.append(Text("Sizes and accuracies of the other tasks are in points.csv."))
         return Section("cost", "Accuracy against size and speed", tuple(blocks))

@@ -9,7 +9,8 @@ from aurac.curves.display import interval, percent, points, size
 from aurac.report import figures, plots
 from aurac.report.content import Picture
 from aurac.report.escape import one_line, slug
-from aurac.report.model import best_default, highlighted, ordered
+from aurac.report.model import best_default, highlighted, ordered, unequal_documents
+from aurac.report.serving import latency_figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from aurac.report.comparisons import Group
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow, Run
+    from aurac.report.serving import Served
     from aurac.runs.schema import DecisionRecord
+    from aurac.runs.serving import ServingRecord
 
 _PANEL_CURVES = 30
 _PANEL_BEST = 3
@@ -175,6 +178,23 @@ class Pictures:
             series=curves,
         )
 
+    def latency(
+        self, name: str, task: str, record: ServingRecord, measured: Sequence[Served]
+    ) -> Picture:
+        """Accuracy against the time of a generated token for one task."""
+        curves, context = [one.curve for one in measured], self._context(task)
+        draw, caption, words = latency_figure(record, measured, self._styles(curves))
+        labels = [plots.legend_label(curve) for curve in curves]
+        return self._save(
+            name,
+            lambda: figures.single(draw, right=labels, title=context),
+            lambda: figures.column(draw),
+            title=f"Accuracy against latency: {context}",
+            caption=f"{task}: {caption}",
+            alt=f"Accuracy against the time of a generated token on {task}. {words}",
+            series=curves,
+        )
+
     def changes(self, task: str, changes: Sequence[Changes], curves: Sequence[CurveRow]) -> Picture:
         """Documents gained and lost at each rank, a panel for each curve."""
         style = self._styles(curves)
@@ -289,7 +309,7 @@ class Pictures:
         roles = {curve.role for curve in coloured}
         bands = plots.banded(coloured)
         metrics = ", ".join(dict.fromkeys(curve.metric for curve in coloured))
-        parts = [f"{task}: accuracy ({metrics}) against rank, {axis} axis."]
+        parts = [f"{task}: accuracy ({metrics}) against rank, {axis} axis.", *_apart(coloured)]
         if any(low is not None for curve in bands for low in curve.accuracy_low):
             every = len(bands) == sum(curve.is_default for curve in coloured)
             whose = "Bands:" if every else f"The band, of {bands[0].label} only:"
@@ -354,3 +374,8 @@ def unique_slugs(names: Sequence[str]) -> dict[str, str]:
             name, at = f"{slug(task)}-{at}", at + 1
         slugs[task] = name
     return slugs
+
+
+def _apart(curves: Sequence[CurveRow]) -> list[str]:
+    documents = unequal_documents(curves)
+    return [f"The curves are of different documents ({documents})."] if documents else []

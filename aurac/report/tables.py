@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.curves.display import count, interval, percent, points, seconds, signed, size
 from aurac.report.content import NONE, Cell, Column, Table
-from aurac.report.model import ordered
+from aurac.report.model import bold_means, ordered
 from aurac.stats.sentences import show_p
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], na
     )
     caption = (
         f"{task}: AURAC in percent with 95 % intervals, largest first; metric {metric}"
-        f"{f', {counts} documents' if counts else ''}. Bold: the largest, and all not "
-        f"significantly worse.{over}"
+        f"{f', {counts} documents' if counts else ''}. {bold_means(rows)}{over}"
     )
     body = tuple(
         (

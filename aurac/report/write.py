@@ -53,8 +53,8 @@ def write_report(
     `table.tex`, for each adapter a model card and the hub's evaluation results in `cards/`, and the
     numbers as CSV and Parquet:
     `table` (one row for each curve), `points` (for each curve and rank), and where there are any
-    `pairs`, `bases` (prefix minus SVD), `losses`, `changes` and `groups`. The same inputs give the
-    same bytes, and no model is loaded.
+    `pairs`, `bases` (prefix minus SVD), `losses`, `changes`, `groups` and `serving`. The same
+    inputs give the same bytes, and no model is loaded.
 
     Args:
         run_folder: A folder with `results.json`, and `cells/` where documents were kept.
@@ -161,6 +161,7 @@ def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:
             for step in item.steps
         ],
         "groups": list(_group_rows(builder)),
+        "serving": [row for record in run.serving for row in record.rows()],
     }
 
 

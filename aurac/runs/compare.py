@@ -15,7 +15,7 @@ from msgspec import UNSET
 from aurac.adapters.formats.outline import RemovedValues
 from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
-from aurac.models.device import machine, versions
+from aurac.models.device import in_use, machine, versions
 from aurac.runs import estimate
 from aurac.runs.finished import Request, Witness
 from aurac.runs.folder import (
@@ -341,7 +341,7 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
             tokenizer=session.tokenizer.name if base.tokenizer_sha256 else UNSET,
         ),
         versions=versions(),
-        machine={**machine(), **_device(base.device)},
+        machine={**machine(), **in_use(base.device)},
         settings=RunSettings(
             ranks=cut.ranks if isinstance(cut.ranks, str) else list(cut.ranks),
             basis=list(cut.basis),
@@ -358,12 +358,3 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
             batching=session.batching,
         ),
     )
-
-
-def _device(device: str) -> dict[str, Any]:
-    import torch
-
-    described: dict[str, Any] = {"device": device, "threads": torch.get_num_threads()}
-    if device.startswith("cuda") and torch.cuda.is_available():
-        described["gpu"] = torch.cuda.get_device_name(device)
-    return described

@@ -7,7 +7,7 @@ request makes the same cells in the same order.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
@@ -73,6 +73,10 @@ class PlannedCell:
     task: BuiltTask
     identity: CellIdentity
     documents: tuple[DocumentKey, ...]
+
+    def of(self, task: BuiltTask) -> PlannedCell:
+        """The same cell with the documents of `task`, which is cut from this one's."""
+        return replace(self, task=task, documents=documents_of(task))
 
     def missing(self, stored: Cell | None) -> list[int]:
         """Places of the documents that a stored cell does not have."""

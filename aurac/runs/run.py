@@ -176,6 +176,24 @@ class Run:
             )
         return pd.DataFrame(rows)
 
+    @property
+    def serving(self) -> DataFrame:
+        """A row for each rank that `aurac cost --save` timed, the base (and any merged rank) first.
+
+        Columns: adapter (missing: the base), rank, parameters, bytes, and of prompt (a forward pass
+        over the prompts) and token (one further token for each) the median seconds with low and
+        high (95 % interval). Empty where nothing was measured.
+
+        Raises:
+            RunFolderError: The measurement is of another base or of other adapters.
+        """
+        import pandas as pd
+
+        from aurac.runs.serving import read_serving
+
+        record = read_serving(self.folder, self.results)
+        return pd.DataFrame(record.rows() if record else [])
+
     @cached_property
     def samples(self) -> DataFrame:
         """A row for each curve, rank (0: the base) and document.
@@ -324,7 +342,7 @@ def _samples(curve: CurveRecord, rank: int, cells: StoredCells) -> Iterator[Data
     """The documents of one point of a curve; of a group's members one after the other."""
     import pandas as pd
 
-    members = cells.read(curve.task, curve.files(rank)) if curve.files(rank) else []
+    members = cells.read(curve, rank) if curve.files(rank) else []
     documents = cells.documents(curve.task)
     known = documents.doc_ids if documents else []
     questions = dict(zip(known, documents.questions if documents else (), strict=False))

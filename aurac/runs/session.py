@@ -94,6 +94,10 @@ class Session:
         """Load the base onto this device of the planned kind."""
         self.outline = replace(self.outline, device=device)
 
+    def task_of(self, task: BuiltTask, _variant: Variant) -> BuiltTask | None:
+        """A task with the documents that a curve is made of; None where it has none of them."""
+        return task
+
     def cells(self) -> list[PlannedCell]:
         """The plan, in order."""
         leaves = [task for task in self.built if not task.members]
