@@ -139,7 +139,7 @@ def test_explicit_ranks_are_those_of_a_family(write):
         ({"methods": {"a/b": {"recipe": {"method": "lora"}}}}, "the name 'a/b'"),
         ({"recipe": {"rank": 4, "stepz": 2}}, "stepz"),
         ({"basis": ["qr"]}, "qr"),
-        ({"basis": ["svd"], "rescale": ["rule"]}, "lora: rescale rule with basis svd"),
+        ({"basis": ["svd"]}, "matryoshka: rescale trained, rule with basis svd"),
         ({"methods": {"x": {**FAMILY, "basis": ["svd"]}}}, "basis or rescale of the family x"),
         ({"methods": {"x": {**FAMILY, "learning_rates_of": "y"}}}, "learning_rates_of = 'y' of x"),
         ({"methods": {"x": {**FAMILY, "learning_rates_of": "x"}}}, "a search of its own"),
