@@ -367,18 +367,13 @@ def decided(request: Request, command: str, until: Until) -> Run:
     """A comparison that stops when the question is answered."""
     from aurac.tasks.index import check_names
 
-<<<<<<< HEAD
-    until = Until.of(**asked)
     if request.settings.task.pass_at:
         raise UsageError(
             "--until with --pass-at",
             expected="one score of each task to decide on",
             fix="leave --pass-at out; another run in the same folder adds it",
         )
-    check_names(request.tasks)
-=======
     check_names(request.tasks, request.settings.task.include_path)
->>>>>>> main
     from aurac.runs.sequential_run import run_until
 
     return run_until(request, until, progress=True, command=command)

@@ -8,11 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-<<<<<<< HEAD
 from msgspec import UNSET, UnsetType
-=======
-from msgspec import UNSET
->>>>>>> main
 
 from aurac.curves.area import AXES, quadrature_weights
 from aurac.curves.curve import Curve
@@ -171,29 +167,25 @@ class TaskCells:
                 return point
             column = point.scores(self.task.metric)
             if column is None:
-<<<<<<< HEAD
-                return f"the cell holds no {self.task.metric} that is right or wrong"
-            parts.append(np.asarray(column, dtype=np.float64))
-=======
-                return f"the cell holds no {self.task.metric}"
+                unfit = " (outcomes not right or wrong)" if point.samples else ""
+                return f"the cell holds no {self.task.metric}{unfit}"
             parts.append(np.asarray(column[: leaf.n_docs], dtype=np.float64))
->>>>>>> main
         return np.concatenate(parts)
 
     def sampled(self, variant: Variant, ranks: Sequence[int]) -> SamplingRecord | UnsetType:
         """How much the samples of a document vary, over AURAC of these ranks."""
         weights = quadrature_weights(ranks, "log2") if len(ranks) > 1 else np.ones(1)
-        total: NDArray[np.float64] | None = None
+        total: NDArray[np.float64] | float = 0.0
         for weight, rank in zip(weights, ranks, strict=True):
-            points = [self.fetch(variant, rank, m) for m in self.task.members or (self.task,)]
-            rows = [p.samples.get(self.task.metric) for p in points if not isinstance(p, str)]
-            if len(rows) < len(points) or None in rows:
-                return UNSET
-            outcomes = weight * np.concatenate(
-                [np.asarray(part, dtype=np.float64) for part in rows]
-            )
-            total = outcomes if total is None else total + outcomes
-        if total is None or len(total) < 2:
+            parts = []
+            for leaf in self.task.members or (self.task,):
+                point = self.fetch(variant, rank, leaf)
+                rows = None if isinstance(point, str) else point.samples.get(self.task.metric)
+                if rows is None:
+                    return UNSET
+                parts.append(np.asarray(rows[: leaf.n_docs], dtype=np.float64))
+            total = total + weight * np.concatenate(parts)
+        if isinstance(total, float) or len(total) < 2:
             return UNSET
         spread = spread_of_samples(total)
         return SamplingRecord(**dataclasses.asdict(spread), share=spread.share)
