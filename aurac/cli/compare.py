@@ -26,6 +26,7 @@ from aurac.tasks.options import parse_gen_kwargs
 if TYPE_CHECKING:
     from aurac.runs.finished import Request
     from aurac.runs.run import Run
+    from aurac.runs.sequential_plan import Until
 
 _WHAT = option_group(
     "What is evaluated",
@@ -315,17 +316,19 @@ def compare(
     from aurac.runs.finished import Request
 
     command = shlex.join(["aurac", *sys.argv[1:]])
-    if dry_run:
-        return show_dry_run(
-            checkpoints, tasks, out=out, command=command, as_json=as_json, **options
-        )
-    request = Request.of(checkpoints, tasks, out, **options)
+    early = None
     if until is not None:
-        done = decided(request, command, until=until, margin=margin, budget=budget)
+        from aurac.runs.sequential_plan import Until
+
+        early = Until.of(until, margin=margin, budget=budget)
     elif margin is not None or budget is not None:
         raise UsageError("--margin or --budget without --until", fix="give --until decided")
-    else:
-        done = _done(request, command)
+    if dry_run:
+        return show_dry_run(
+            checkpoints, tasks, out=out, command=command, until=early, as_json=as_json, **options
+        )
+    request = Request.of(checkpoints, tasks, out, **options)
+    done = _done(request, command) if early is None else decided(request, command, early)
     show_comparison(done, as_json=as_json)
     return 3 if done.failures else 0
 
@@ -345,13 +348,11 @@ def _done(request: Request, command: str) -> Run:
     return run(request, progress=True, command=command)
 
 
-def decided(request: Request, command: str, **asked: Any) -> Run:
-    """A comparison that stops when the question is answered; `asked` is of `Until.of`."""
-    from aurac.runs.sequential_plan import Until
+def decided(request: Request, command: str, until: Until) -> Run:
+    """A comparison that stops when the question is answered."""
     from aurac.tasks.index import check_names
 
-    until = Until.of(**asked)
-    check_names(request.tasks)
+    check_names(request.tasks, request.settings.task.include_path)
     from aurac.runs.sequential_run import run_until
 
     return run_until(request, until, progress=True, command=command)

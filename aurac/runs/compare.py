@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
+from aurac.adapters.formats.outline import RemovedValues
 from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
-from aurac.models.device import machine, versions
+from aurac.models.device import in_use, machine, versions
 from aurac.runs import estimate
 from aurac.runs.finished import Request, Witness
 from aurac.runs.folder import (
@@ -199,6 +200,7 @@ class Sweep:
         left = Standing.of((cell.row for cell in wanted), self.store).left
         open_keys = {row.key for row in left}
         todo = [cell for cell in wanted if cell.identity.key in open_keys]
+        _check_weights(todo)
         bar = NoProgress()
         if self.progress:
             bar = SweepProgress(todo, wanted, self.store, self.interrupts)
@@ -252,6 +254,18 @@ class Sweep:
             with self.profile.spent("report"):
                 files = tuple(write_report(place))
             return Run(place, results, files, cells, besides=_besides(self.folder, besides))
+
+
+def _check_weights(todo: Sequence[PlannedCell]) -> None:
+    """Refuse cells of an adapter whose weights were removed.
+
+    Raises:
+        CheckpointError: There is one.
+    """
+    for cell in todo:
+        values = cell.variant.member(cell.rank).values if cell.variant else None
+        if isinstance(values, RemovedValues):
+            values.refuse(f"evaluate {cell.label}")
 
 
 @contextlib.contextmanager
@@ -327,7 +341,7 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
             tokenizer=session.tokenizer.name if base.tokenizer_sha256 else UNSET,
         ),
         versions=versions(),
-        machine={**machine(), **_device(base.device)},
+        machine={**machine(), **in_use(base.device)},
         settings=RunSettings(
             ranks=cut.ranks if isinstance(cut.ranks, str) else list(cut.ranks),
             basis=list(cut.basis),
@@ -344,12 +358,3 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
             batching=session.batching,
         ),
     )
-
-
-def _device(device: str) -> dict[str, Any]:
-    import torch
-
-    described: dict[str, Any] = {"device": device, "threads": torch.get_num_threads()}
-    if device.startswith("cuda") and torch.cuda.is_available():
-        described["gpu"] = torch.cuda.get_device_name(device)
-    return described

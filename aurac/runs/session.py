@@ -94,6 +94,10 @@ class Session:
         """Load the base onto this device of the planned kind."""
         self.outline = replace(self.outline, device=device)
 
+    def task_of(self, task: BuiltTask, _variant: Variant) -> BuiltTask | None:
+        """A task with the documents that a curve is made of; None where it has none of them."""
+        return task
+
     def cells(self) -> list[PlannedCell]:
         """The plan, in order."""
         leaves = [task for task in self.built if not task.members]
@@ -165,9 +169,8 @@ def open_session(
     lookup = lookup or Lookup()
     adapters = load_adapters(checkpoints, settings, names)
     check_groups(settings.groups, list(adapters))
-    variants = [
-        v for name, a in adapters.items() for v in variants_for(name, a, settings.truncation)
-    ]
+    cuts = {name: settings.truncations.get(name, settings.truncation) for name in adapters}
+    variants = [v for name, a in adapters.items() for v in variants_for(name, a, cuts[name])]
     base = lookup.outline(common_base(adapters, settings.model.base), settings.model, elsewhere)
     tokenizer = _tokenizer(adapters, base, settings)
     if base.model is not None:
@@ -354,7 +357,8 @@ def variants_for(name: str, adapter: Adapter | Family, options: TruncationOption
         RankError, UsageError: See `parse_ranks` and `variants_of`.
     """
     ranks = parse_ranks(options.ranks, adapter)
-    return variants_of(name, adapter, ranks, tuple(options.basis), options.rescale)
+    variants = variants_of(name, adapter, ranks, tuple(options.basis), options.rescale)
+    return [v for v in variants if options.published or v.role != "published"]
 
 
 def limit_of(task: str, settings: Settings) -> float | None:
@@ -382,6 +386,6 @@ def build(tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[Bu
     options = replace(
         settings.task,
         limit={name: limit for name, limit in limits.items() if limit is not None},
-        held_out="fit" in (settings.truncation.rescale or ()),
+        held_out=settings.fits,
     )
     return build_tasks(list(tasks), tokenizer=base.tokenizer, options=options)

@@ -71,11 +71,13 @@ class TruncationOptions:
         ranks: `pow2`, `all` or explicit ranks.
         basis: One or more of `prefix`, `svd`, `energy`; the first is the one compared.
         rescale: One or more of `rule`, `keep`, `trained`, `fit`; None: each adapter's default.
+        published: Draw adapters with a trained P under the published inference, too.
     """
 
     ranks: str | Sequence[int] = "pow2"
     basis: Sequence[Basis] = ("prefix",)
     rescale: Sequence[Rescale] | None = None
+    published: bool = True
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Settings:
         task: Documents, prompts and metrics. A `limit` of 0 takes all documents; None the first
             `aurac.tasks.QUICK_DOCUMENTS` of a bundled task, and all of any other.
         truncation: Which curves.
+        truncations: Which curves of single adapters, by name in the run, in place of `truncation`.
         model: The base.
         engine: Budgets of the engine.
         overrides: What the adapters' files do not say: method, scaling, alpha, nested_ranks.
@@ -114,10 +117,17 @@ class Settings:
 
     task: TaskOptions = field(default_factory=TaskOptions)
     truncation: TruncationOptions = field(default_factory=TruncationOptions)
+    truncations: Mapping[str, TruncationOptions] = field(default_factory=dict)
     model: ModelOptions = field(default_factory=ModelOptions)
     engine: EngineOptions = field(default_factory=EngineOptions)
     overrides: Mapping[str, Any] = field(default_factory=dict)
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def fits(self) -> bool:
+        """Whether any curve has rescale `fit`."""
+        cuts = (self.truncation, *self.truncations.values())
+        return any("fit" in (cut.rescale or ()) for cut in cuts)
 
     @classmethod
     def of(cls, **fields: Any) -> Settings:
@@ -227,6 +237,8 @@ def from_plain(plain: Mapping[str, Any]) -> Settings:
     parts = {name: kind(**plain[name]) for name, kind in _CONCERNS.items()}
     data = {task: Path(folder) for task, folder in plain["task"]["data"].items()}
     parts["task"] = dataclasses.replace(parts["task"], data=data)
+    cuts = plain["truncations"]
+    parts["truncations"] = {name: TruncationOptions(**cut) for name, cut in cuts.items()}
     return Settings(**{**plain, **parts})
 
 
