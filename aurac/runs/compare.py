@@ -162,7 +162,7 @@ class Sweep:
     def whole(self, command: str | None, started: float) -> Run:
         """Compute what is missing, gather, write."""
         try:
-            with self.log, Locks(self.folder) as locks:
+            with self.log, Locks(self.folder) as locks, self.executor:
                 self.log.event("start", command=command, versions=versions())
                 self.store.tidy()
                 with self.profile.spent("fit"):
@@ -232,6 +232,7 @@ class Sweep:
         started: float,
     ) -> Run:
         """Results and report, by one process at a time."""
+        self.executor.close()
         session = self.session
         request = session.request()
         results = msgspec.structs.replace(
