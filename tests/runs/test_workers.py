@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
-from runs_doubles import run_context
+from harness_doubles import make_tokenizer
+from runs_doubles import base, run_context
+from small_runs import TASK
 
 from aurac.models.device import SPINNING
 from aurac.runs import ray, ray_worker, workers
 from aurac.runs.interrupts import Interrupted
+from aurac.runs.plan import plan
+from aurac.tasks.lm_eval import build_tasks
+from aurac.tasks.options import TaskOptions
 
 
 @pytest.mark.parametrize(
@@ -60,6 +66,20 @@ def test_workers_share_cores_unless_the_user_says_otherwise(monkeypatch, given):
     for environment in seen:
         assert {name: environment[name] for name in SPINNING if name in environment} == wanted
     assert len(seen) == 2
+
+
+def test_a_selection_names_the_same_documents_in_another_process():
+    """Of the places of a sample, which the other process knows as those of the whole task."""
+    (task,) = build_tasks([TASK], tokenizer=make_tokenizer(), options=TaskOptions(limit=6))
+    whole = plan([], [task], base())
+    assert workers.selection(whole) is None
+    assert workers.selected(whole, None) == whole
+    (cell,) = whole
+    sample = cell.of(task.only([4, 1, 3]))
+    (same,) = workers.selected(whole, json.loads(json.dumps(workers.selection([sample]))))
+    assert same.documents == tuple(cell.documents[place] for place in (4, 1, 3))
+    assert same.identity == cell.identity
+    assert same.task.doc_ids == sample.task.doc_ids == ("4", "1", "3")
 
 
 def test_what_a_worker_writes_reaches_the_log_under_its_name(caplog):

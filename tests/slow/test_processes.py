@@ -133,15 +133,17 @@ def test_a_worker_alone_does_a_job_and_ends_with_its_parent(adapter, undisturbed
 
     def start():
         worker = subprocess.Popen([sys.executable, "-m", "aurac.runs.workers"], stdin=-1)
-        worker.stdin.write(json.dumps(job).encode() + b"\n")
+        worker.stdin.write(json.dumps(job).encode() + b"\nnull\n")  # all cells of the job
         worker.stdin.flush()
         return worker
 
     worker, orphan = start(), start()
     orphan.stdin.close()
     assert orphan.wait(timeout=300) in (-signal.SIGTERM, 130)
-    assert worker.wait(timeout=300) == 0
+    while worker.poll() is None and CellStore(out).keys() != CellStore(undisturbed).keys():
+        time.sleep(0.2)
     worker.stdin.close()
+    assert worker.wait(timeout=300) == 130
     assert CellStore(out).keys() == CellStore(undisturbed).keys()
     assert_clean(out)
 
