@@ -100,6 +100,7 @@ class LocalExecutor:
         self._execution = execution
         self._open = contextlib.ExitStack()
         self._workers: list[subprocess.Popen[bytes]] = []
+        self._jobs: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +112,7 @@ class LocalExecutor:
         trace: TracebackType | None,
     ) -> None:
         self._open.__exit__(kind, error, trace)
-        self._workers = []
+        self._workers, self._jobs = [], []
 
     def close(self) -> None:
         """See `Executor`."""
@@ -123,9 +124,11 @@ class LocalExecutor:
         workers = self._execution.workers or (1 if spread else None)
         devices = worker_devices(session.outline.device, workers)[: max(1, len(cells))]
         with _divided_threads(len(devices)) as threads:
-            if not self._workers and len(devices) > 1:
-                jobs = [self._job(session, context, device) for device in devices[1:]]
+            jobs = [self._job(session, context, device) for device in devices[1:]]
+            if jobs != self._jobs[: len(jobs)]:  # of another session, or too few
+                self.close()
                 self._workers = self._open.enter_context(_others(jobs, threads, context))
+                self._jobs = jobs
             for worker in self._workers:
                 _send(worker, selection(cells))
             if not spread:

@@ -11,13 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 from harness_doubles import make_tokenizer
-from runs_doubles import base, run_context
+from runs_doubles import Model, Task, base, planned, run_context
 from small_runs import TASK
 
+from aurac.engine import EngineOptions
 from aurac.models.device import SPINNING
 from aurac.runs import ray, ray_worker, workers
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.plan import plan
+from aurac.runs.settings import Execution, Settings
 from aurac.tasks.lm_eval import build_tasks
 from aurac.tasks.options import TaskOptions
 
@@ -66,6 +68,36 @@ def test_workers_share_cores_unless_the_user_says_otherwise(monkeypatch, given):
     for environment in seen:
         assert {name: environment[name] for name in SPINNING if name in environment} == wanted
     assert len(seen) == 2
+
+
+def test_workers_stay_for_further_cells_of_the_same_session(tmp_path, monkeypatch):
+    started = []
+
+    def start(job, _threads):
+        code = "import sys; sys.stdin.read()"
+        started.append((job, subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1)))
+        return started[-1][1]
+
+    monkeypatch.setattr(workers, "_start", start)
+    session = SimpleNamespace(
+        outline=base(),
+        settings=Settings(),
+        base=lambda: base(Model()),
+        options=EngineOptions(),
+        checkpoints=(),
+        tasks=(),
+        place_on=lambda _device: None,
+    )
+    with workers.LocalExecutor(Execution(workers=2)) as executor:
+        for names in ("ab", "cd", "e"):
+            cells = planned(*(Task(name, n=2) for name in names))
+            executor.run(session, cells, run_context(tmp_path))
+        assert len(started) == 1
+        session.settings = Settings.of(limit=3)
+        executor.run(session, planned(Task("f", n=2), Task("g", n=2)), run_context(tmp_path))
+        assert [job["settings"]["task"]["limit"] for job, _ in started] == [None, 3]
+        assert [worker.poll() is None for _, worker in started] == [False, True]
+    assert started[1][1].poll() is not None
 
 
 def test_a_selection_names_the_same_documents_in_another_process():
