@@ -97,8 +97,8 @@ _EARLY = option_group(
     click.option(
         "--margin",
         type=float,
-        help="With --until decided: is each further adapter at most this much worse than the "
-        "first? A fraction, such as 0.02.",
+        help="A fraction, such as 0.02. With --until decided: is each further adapter at most this "
+        "much worse than the first? With --ranks auto: see there.",
     ),
     click.option(
         "--budget",
@@ -162,7 +162,13 @@ _PROMPTS = option_group(
 )
 _TRUNCATION = option_group(
     "Truncation",
-    click.option("--ranks", default="pow2", show_default=True, help="pow2, all, or such as 1,2,4."),
+    click.option(
+        "--ranks",
+        default="pow2",
+        show_default=True,
+        help="pow2, all, such as 1,2,4, or auto: pow2, then the middle of each gap in which the "
+        "bends of a curve leave room for more than --margin (0.02) from a straight line.",
+    ),
     click.option(
         "--basis",
         multiple=True,
@@ -315,6 +321,14 @@ def compare(
     from aurac.runs.finished import Request
 
     command = shlex.join(["aurac", *sys.argv[1:]])
+    auto = options["ranks"] == "auto" and until is None
+    if until is None and (budget is not None or (margin is not None and not auto)):
+        raise UsageError(
+            "--margin or --budget without --until",
+            fix="give --until decided, or --margin with --ranks auto",
+        )
+    if auto:
+        options["margin"] = margin
     if dry_run:
         return show_dry_run(
             checkpoints, tasks, out=out, command=command, as_json=as_json, **options
@@ -322,8 +336,6 @@ def compare(
     request = Request.of(checkpoints, tasks, out, **options)
     if until is not None:
         done = decided(request, command, until=until, margin=margin, budget=budget)
-    elif margin is not None or budget is not None:
-        raise UsageError("--margin or --budget without --until", fix="give --until decided")
     else:
         done = _done(request, command)
     show_comparison(done, as_json=as_json)
@@ -351,6 +363,12 @@ def decided(request: Request, command: str, **asked: Any) -> Run:
     from aurac.tasks.index import check_names
 
     until = Until.of(**asked)
+    if request.settings.truncation.auto:
+        raise UsageError(
+            "--ranks auto with --until",
+            expected="ranks that do not depend on the results: its tests are planned for them",
+            fix="give --ranks pow2, or leave --until out",
+        )
     check_names(request.tasks)
     from aurac.runs.sequential_run import run_until
 

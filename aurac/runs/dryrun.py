@@ -19,6 +19,7 @@ from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.runs.estimate import Span, estimate, process_age, weight_bytes
 from aurac.runs.folder import find_run_folder, recorded_names
+from aurac.runs.rank_choice import follow
 from aurac.runs.session import Lookup, build, open_session, outline_base
 from aurac.runs.settings import separated
 from aurac.runs.status import Standing
@@ -78,6 +79,7 @@ class DryRun:
         seconds_from: Where the estimate comes from, or why there is none.
         memory: Bytes: weights, adapters, beside them; the sum under "total".
         downloads: What would be fetched.
+        further: How many cells may follow at most (ranks `auto`); the time is without them.
         notes: What was not looked up, and why.
     """
 
@@ -90,6 +92,7 @@ class DryRun:
     seconds_from: str
     memory: Mapping[str, int] | None
     downloads: tuple[str, ...]
+    further: int = 0
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -163,8 +166,9 @@ def dry_run(
     if not lookup.downloads:
         place, begun = find_run_folder(out, session.tasks, session.request(), command)
         folder = place if begun else None
-    rows = [cell.row for cell in session.cells()]
     store = CellStore(folder or Path())
+    complete = session.settings.truncation.auto and follow(session, store)
+    rows = [cell.row for cell in session.cells()]
     standing = Standing.of(rows, store, retry=execution.retry_failed)
     span, source = _time(session, standing, folder, lookup, started)
     return DryRun(
@@ -177,6 +181,7 @@ def dry_run(
         seconds_from=source,
         memory=_memory(session),
         downloads=tuple(lookup.downloads),
+        further=0 if complete else session.further,
         notes=(*lookup.notes, *_notes_on_time(session, execution)),
     )
 

@@ -20,7 +20,7 @@ from aurac.adapters import (
     members_of,
 )
 from aurac.adapters.formats.load import adapters_in
-from aurac.errors import CheckpointError
+from aurac.errors import CheckpointError, UsageError
 from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE
@@ -99,6 +99,21 @@ class Session:
         leaves = [task for task in self.built if not task.members]
         return plan(self.variants, leaves, self.outline)
 
+    @property
+    def further(self) -> int:
+        """How many cells may follow at most, in rounds that `--ranks auto` adds."""
+        if not self.settings.truncation.auto:
+            return 0
+        leaves = sum(not task.members for task in self.built)
+        return leaves * sum(v.adapter.rank - len(v.ranks) for v in self.variants)
+
+    def add_ranks(self, ranks: Sequence[int]) -> None:
+        """Evaluate every adapter at these ranks too, as far as it has them."""
+        cut = self.settings.truncation
+        cut = replace(cut, added=tuple(sorted({*cut.added, *ranks})))
+        self.settings = replace(self.settings, truncation=cut)
+        self.variants = _variants(self.adapters, cut)
+
     def request(self) -> RunRequest:
         """What a run folder records: requests with the same settings share one.
 
@@ -165,9 +180,7 @@ def open_session(
     lookup = lookup or Lookup()
     adapters = load_adapters(checkpoints, settings, names)
     check_groups(settings.groups, list(adapters))
-    variants = [
-        v for name, a in adapters.items() for v in variants_for(name, a, settings.truncation)
-    ]
+    variants = _variants(adapters, settings.truncation)
     base = lookup.outline(common_base(adapters, settings.model.base), settings.model, elsewhere)
     tokenizer = _tokenizer(adapters, base, settings)
     if base.model is not None:
@@ -347,13 +360,28 @@ def common_base(adapters: Mapping[str, Adapter | Family], named: str | None) -> 
     return names[0]
 
 
+def _variants(
+    adapters: Mapping[str, Adapter | Family], options: TruncationOptions
+) -> list[Variant]:
+    """The curves to draw, one adapter after the other."""
+    return [v for name, adapter in adapters.items() for v in variants_for(name, adapter, options)]
+
+
 def variants_for(name: str, adapter: Adapter | Family, options: TruncationOptions) -> list[Variant]:
     """The curves to draw for one adapter.
 
     Raises:
-        RankError, UsageError: See `parse_ranks` and `variants_of`.
+        RankError, UsageError: See `parse_ranks` and `variants_of`; ranks `auto` of a family.
     """
-    ranks = parse_ranks(options.ranks, adapter)
+    ranks = parse_ranks("pow2" if options.auto else options.ranks, adapter)
+    if options.auto:
+        if isinstance(adapter, Family):
+            raise UsageError(
+                f"--ranks auto with the family {name!r}",
+                expected="adapters that can be truncated to any rank",
+                fix="give --ranks pow2, which takes the ranks that the family has",
+            )
+        ranks = tuple(sorted({*ranks, *(r for r in options.added if r <= adapter.rank)}))
     return variants_of(name, adapter, ranks, tuple(options.basis), options.rescale)
 
 

@@ -1,0 +1,152 @@
+"""`--ranks auto`: the powers of two, then the middles of the gaps in which a curve may bend.
+
+The choice is a function of the stored cells alone, round by round, so that an interrupted or
+repeated run and all of its processes choose alike. Every adapter is evaluated at the added ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from aurac.adapters import default_nested_ranks
+from aurac.curves.curve import Curve
+from aurac.curves.display import points
+from aurac.runs.results import StoredPoints, TaskCells, area_record
+from aurac.runs.schema import GapRecord, RankChoice
+from aurac.runs.status import Standing
+from aurac.stats.analysis import score_curve
+from aurac.stats.gaps import MARGIN, gaps, noise_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from aurac.runs.schema import Area, Results
+    from aurac.runs.session import Session
+    from aurac.runs.store import CellStore
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the curves so far ask for.
+
+    Attributes:
+        record: For `results.json`.
+        following: Ranks to evaluate next; empty when the choice is complete.
+        areas: (curve, task) → AURAC over the powers of two alone, where ranks were added.
+    """
+
+    record: RankChoice
+    following: tuple[int, ...]
+    areas: Mapping[tuple[str, str], Area]
+
+    @property
+    def words(self) -> str:
+        """For a line on the terminal between two rounds."""
+        return f"{_listed(self.following)} follow{'s' * (len(self.following) == 1)} (--ranks auto)"
+
+    def of(self, results: Results) -> Results:
+        """The results of a run whose ranks were chosen so."""
+        curves = [
+            msgspec.structs.replace(curve, score_pow2=self.areas[curve.id, curve.task])
+            if (curve.id, curve.task) in self.areas
+            else curve
+            for curve in results.curves
+        ]
+        return msgspec.structs.replace(results, curves=curves, rank_choice=self.record)
+
+
+def choose(session: Session, stored: StoredPoints) -> Choice:
+    """The ranks that follow, by the default curves of the tasks as they were asked for.
+
+    Args:
+        session: With ranks `auto`, and those that were added so far.
+        stored: Its cells.
+    """
+    cut = session.settings.truncation
+    margin = MARGIN if cut.margin is None else cut.margin
+    curves = dict(_curves(session, stored))
+    widest: dict[tuple[int, int], GapRecord] = {}
+    following: set[int] = set()
+    for curve in curves.values():
+        for gap in gaps(curve, len(curves)):
+            over = gap.room > margin
+            if over and gap.clear:
+                following.add(gap.middle)
+            if (gap.low, gap.high) not in widest or gap.room > widest[gap.low, gap.high].room:
+                widest[gap.low, gap.high] = GapRecord(
+                    low=gap.low,
+                    high=gap.high,
+                    room=gap.room,
+                    adapter=str(curve.adapter),
+                    task=str(curve.task),
+                    noise=over,
+                )
+    record = RankChoice(
+        margin=margin,
+        limit=noise_limit(max(1, len(curves))),
+        added=list(cut.added),
+        gaps=[widest[key] for key in sorted(widest)],
+    )
+    record = msgspec.structs.replace(record, sentence=_sentence(record))
+    done = cut.added and not following
+    areas = {
+        key: area_record(row.log2)
+        for key, curve in (curves.items() if done else ())
+        if (row := score_curve(curve.at(default_nested_ranks(curve.ranks[-1])))).log2 is not None
+    }
+    return Choice(record, tuple(sorted(following)), areas)
+
+
+def follow(session: Session, store: CellStore) -> bool:
+    """Add the ranks of all rounds whose cells are stored; whether the choice is complete."""
+    while True:
+        cells = session.cells()
+        if not cells or Standing.of((cell.row for cell in cells), store).left:
+            return False
+        following = choose(session, StoredPoints(cells, store)).following
+        if not following:
+            return True
+        session.add_ranks(following)
+
+
+def _curves(session: Session, stored: StoredPoints) -> Iterator[tuple[tuple[str, str], Curve]]:
+    """(curve, task) → the curves that are compared; none where a cell failed."""
+    for task in session.built:
+        cells = TaskCells(task, stored.fetch)
+        for variant in session.variants:
+            if task.group is not None or variant.role != "default":
+                continue
+            rows = [cells.scores(variant, rank) for rank in variant.ranks]
+            known = [row for row in rows if not isinstance(row, str)]
+            if len(known) == len(rows):
+                labels = {"adapter": variant.name, "task": task.name}
+                strata = {"strata": task.strata, "clusters": task.clusters}
+                curve = Curve.from_outcomes(variant.ranks, np.stack(known), **labels, **strata)
+                yield (variant.label, task.name), curve
+
+
+def _sentence(record: RankChoice) -> str:
+    added = f"added {_listed(record.added)}" if record.added else "added no rank"
+    text = f"--ranks auto (margin {points(record.margin)}) {added} to the powers of two"
+    within = [gap.room for gap in record.gaps if not gap.noise]
+    noisy = [gap for gap in record.gaps if gap.noise]
+    if not record.gaps:
+        return f"{text}."
+    unseen = ", ".join(_between(gap) for gap in record.gaps)
+    text += f"; not evaluated: {unseen}, where the bends of the curves allow"
+    parts = [f"at most {points(max(within))} of departure from a straight line"] if within else []
+    parts += [f"{points(gap.room)} at {_between(gap)}, within noise" for gap in noisy]
+    return f"{text} {', '.join(parts)}."
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+
+
+def _between(gap: GapRecord) -> str:
+    first, last = gap.low + 1, gap.high - 1
+    return str(first) if first == last else f"{first}–{last}"
