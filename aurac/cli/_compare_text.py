@@ -135,7 +135,7 @@ def show_comparison(done: Run, *, as_json: bool) -> None:
     console = stdout_console()
     console.print(terminal_table(done.results, width=console.width))
     if done.results.rank_choice:
-        click.echo(done.results.rank_choice.sentence)
+        click.echo("\n".join(done.results.rank_choice.sentences))
     if done.results.sequential:
         click.echo("\n".join(decision_lines(done.results.sequential)))
     elif len(done.results.adapters) > 1 and not done.failures:

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.report.documents import Source
-    from aurac.runs.schema import AdapterRecord, FailedCell, Provenance, SequentialRecord
+    from aurac.runs.schema import (
+        AdapterRecord,
+        FailedCell,
+        Provenance,
+        RankChoice,
+        SequentialRecord,
+    )
 
 # The margin of `aurac.stats.analysis` too, where nothing else was declared before looking.
 MARGIN = 0.02
@@ -141,6 +147,7 @@ class Run:
     notes: tuple[str, ...] = ()
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sequential: SequentialRecord | None = None
+    rank_choice: RankChoice | None = None
 
     @cached_property
     def task_names(self) -> tuple[str, ...]:
@@ -216,6 +223,7 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         roots=(folder,) if folder else (),
         groups=results.groups,
         sequential=results.sequential,
+        rank_choice=results.rank_choice or None,
     )
 
 

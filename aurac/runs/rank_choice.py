@@ -14,12 +14,12 @@ import numpy as np
 
 from aurac.adapters import default_nested_ranks
 from aurac.curves.curve import Curve
-from aurac.curves.display import points
+from aurac.curves.display import percent, points
 from aurac.runs.results import StoredPoints, TaskCells, area_record
 from aurac.runs.schema import GapRecord, RankChoice
 from aurac.runs.status import Standing
 from aurac.stats.analysis import score_curve
-from aurac.stats.gaps import MARGIN, gaps, noise_limit
+from aurac.stats.gaps import MARGIN, following, gaps, noise_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from aurac.runs.schema import Area, Results
     from aurac.runs.session import Session
     from aurac.runs.store import CellStore
+
+_SHOWN = 6  # areas in a sentence
 
 
 @dataclass(frozen=True)
@@ -69,36 +71,33 @@ def choose(session: Session, stored: StoredPoints) -> Choice:
     cut = session.settings.truncation
     margin = MARGIN if cut.margin is None else cut.margin
     curves = dict(_curves(session, stored))
-    widest: dict[tuple[int, int], GapRecord] = {}
-    following: set[int] = set()
-    for curve in curves.values():
-        for gap in gaps(curve, len(curves)):
-            over = gap.room > margin
-            if over and gap.clear:
-                following.add(gap.middle)
-            if (gap.low, gap.high) not in widest or gap.room > widest[gap.low, gap.high].room:
-                widest[gap.low, gap.high] = GapRecord(
-                    low=gap.low,
-                    high=gap.high,
-                    room=gap.room,
-                    adapter=str(curve.adapter),
-                    task=str(curve.task),
-                    noise=over,
-                )
+    seen = [(curve, gap) for curve in curves.values() for gap in gaps(curve, len(curves))]
+    ranks = following((gap for _, gap in seen), margin)
+    widest = {(g.low, g.high): (c, g) for c, g in sorted(seen, key=lambda pair: pair[1].room)}
+    areas = {
+        key: area_record(row.log2)
+        for key, curve in (curves.items() if cut.added and not ranks else ())
+        if (row := score_curve(curve.at(default_nested_ranks(curve.ranks[-1])))).log2 is not None
+    }
     record = RankChoice(
         margin=margin,
         limit=noise_limit(max(1, len(curves))),
         added=list(cut.added),
-        gaps=[widest[key] for key in sorted(widest)],
+        gaps=[
+            GapRecord(
+                low=gap.low,
+                high=gap.high,
+                room=gap.room,
+                adapter=str(curve.adapter),
+                task=str(curve.task),
+                noise=gap.room > margin,
+            )
+            for _, (curve, gap) in sorted(widest.items())
+        ],
     )
-    record = msgspec.structs.replace(record, sentence=_sentence(record))
-    done = cut.added and not following
-    areas = {
-        key: area_record(row.log2)
-        for key, curve in (curves.items() if done else ())
-        if (row := score_curve(curve.at(default_nested_ranks(curve.ranks[-1])))).log2 is not None
-    }
-    return Choice(record, tuple(sorted(following)), areas)
+    named = [(curves[key], area) for key, area in areas.items()]
+    sentences = [_sentence(record), *([_areas_sentence(named)] if named else [])]
+    return Choice(msgspec.structs.replace(record, sentences=sentences), ranks, areas)
 
 
 def follow(session: Session, store: CellStore) -> bool:
@@ -107,10 +106,10 @@ def follow(session: Session, store: CellStore) -> bool:
         cells = session.cells()
         if not cells or Standing.of((cell.row for cell in cells), store).left:
             return False
-        following = choose(session, StoredPoints(cells, store)).following
-        if not following:
+        ranks = choose(session, StoredPoints(cells, store)).following
+        if not ranks:
             return True
-        session.add_ranks(following)
+        session.add_ranks(ranks)
 
 
 def _curves(session: Session, stored: StoredPoints) -> Iterator[tuple[tuple[str, str], Curve]]:
@@ -132,21 +131,32 @@ def _curves(session: Session, stored: StoredPoints) -> Iterator[tuple[tuple[str,
 def _sentence(record: RankChoice) -> str:
     added = f"added {_listed(record.added)}" if record.added else "added no rank"
     text = f"--ranks auto (margin {points(record.margin)}) {added} to the powers of two"
-    within = [gap.room for gap in record.gaps if not gap.noise]
+    within = [gap for gap in record.gaps if not gap.noise]
     noisy = [gap for gap in record.gaps if gap.noise]
-    if not record.gaps:
-        return f"{text}."
-    unseen = ", ".join(_between(gap) for gap in record.gaps)
-    text += f"; not evaluated: {unseen}, where the bends of the curves allow"
-    parts = [f"at most {points(max(within))} of departure from a straight line"] if within else []
-    parts += [f"{points(gap.room)} at {_between(gap)}, within noise" for gap in noisy]
-    return f"{text} {', '.join(parts)}."
+    parts = []
+    if within:
+        room = f"at most {_room(within)} from a straight line, by the bends of the curves"
+        parts.append(f"{_between(within)} ({room})")
+    if noisy:
+        parts.append(f"{_between(noisy)} (up to {_room(noisy)}, by bends no larger than noise)")
+    return f"{text}; not evaluated: {'; '.join(parts)}." if parts else f"{text}."
+
+
+def _areas_sentence(areas: Sequence[tuple[Curve, Area]]) -> str:
+    """To compare with runs at the powers of two: the same curve on other ranks is another area."""
+    shown = [f"{percent(area.value)} % ({curve.adapter} on {curve.task})" for curve, area in areas]
+    more = f" and {len(shown) - _SHOWN} more in results.json" if len(shown) > _SHOWN else ""
+    return f"Over the powers of two alone AURAC is {', '.join(shown[:_SHOWN])}{more}."
 
 
 def _listed(ranks: Sequence[int]) -> str:
     return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
 
 
-def _between(gap: GapRecord) -> str:
-    first, last = gap.low + 1, gap.high - 1
-    return str(first) if first == last else f"{first}–{last}"
+def _room(gaps: Sequence[GapRecord]) -> str:
+    return points(max(gap.room for gap in gaps))
+
+
+def _between(gaps: Sequence[GapRecord]) -> str:
+    ends = [(gap.low + 1, gap.high - 1) for gap in gaps]
+    return ", ".join(f"{low}" if low == high else f"{low}–{high}" for low, high in ends)

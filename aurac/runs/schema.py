@@ -425,14 +425,14 @@ class RankChoice(_Record, frozen=True, kw_only=True):
         limit: How many standard errors a bend of a curve must have to count.
         added: Ranks that were added to the powers of two.
         gaps: What was not evaluated.
-        sentence: All of it in words.
+        sentences: All of it in words, and AURAC over the powers of two alone.
     """
 
     margin: float
     limit: float
     added: list[int] = []
     gaps: list[GapRecord] = []
-    sentence: str = ""
+    sentences: list[str] = []
 
 
 class Results(_Record, frozen=True, kw_only=True):

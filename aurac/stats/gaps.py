@@ -27,6 +27,8 @@ import numpy as np
 from aurac.stats.mean import layout_of, moments
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from aurac.curves.curve import Curve
@@ -54,6 +56,11 @@ class Gap:
     def middle(self) -> int:
         """The rank in the middle over log2 r."""
         return round(math.sqrt(self.low * self.high))
+
+
+def following(gaps: Iterable[Gap], margin: float = MARGIN) -> tuple[int, ...]:
+    """The ranks to evaluate next: the middles of gaps with clear bends and more room than that."""
+    return tuple(sorted({gap.middle for gap in gaps if gap.clear and gap.room > margin}))
 
 
 def noise_limit(curves: int) -> float:
