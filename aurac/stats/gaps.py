@@ -107,7 +107,8 @@ def _bends(x: NDArray[np.float64], k: int) -> NDArray[np.float64]:
 
 
 def _height(bends: NDArray[np.float64]) -> float:
-    """Of the triangle; of a gap without neighbours all that an accuracy can be away."""
+    """Their harmonic mean; of a gap without neighbours all that an accuracy can be away."""
     if bends.size == 0:
         return 1.0
-    return float(bends.size / np.sum(1.0 / bends)) if np.all(bends > 0) else 0.0
+    with np.errstate(divide="ignore", over="ignore"):  # a straight end leaves nothing
+        return float(bends.size / np.sum(1.0 / bends))
