@@ -184,7 +184,7 @@ class Sweep:
         with self.profile.spent("fit"):
             self.session.fit(self.folder)
         cells = self.session.cells()
-        add_to_plan(self.folder, [cell.row for cell in cells], self.session.further)
+        add_to_plan(self.folder, [cell.row for cell in cells], self.session.further())
         return cells
 
     def _computed(

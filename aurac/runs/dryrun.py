@@ -167,7 +167,8 @@ def dry_run(
         place, begun = find_run_folder(out, session.tasks, session.request(), command)
         folder = place if begun else None
     store = CellStore(folder or Path())
-    complete = session.settings.truncation.auto and follow(session, store)
+    auto = session.settings.truncation.auto and not lookup.absent
+    complete = auto and follow(session, store)
     rows = [cell.row for cell in session.cells()]
     standing = Standing.of(rows, store, retry=execution.retry_failed)
     span, source = _time(session, standing, folder, lookup, started)
@@ -181,7 +182,7 @@ def dry_run(
         seconds_from=source,
         memory=_memory(session),
         downloads=tuple(lookup.downloads),
-        further=0 if complete else session.further,
+        further=0 if complete else session.further(len(lookup.absent)),
         notes=(*lookup.notes, *_notes_on_time(session, execution)),
     )
 

@@ -104,7 +104,7 @@ def follow(session: Session, store: CellStore) -> bool:
     """Add the ranks of all rounds whose cells are stored; whether the choice is complete."""
     while True:
         cells = session.cells()
-        if not cells or Standing.of((cell.row for cell in cells), store).left:
+        if Standing.of((cell.row for cell in cells), store).left:
             return False
         ranks = choose(session, StoredPoints(cells, store)).following
         if not ranks:

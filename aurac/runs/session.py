@@ -99,12 +99,15 @@ class Session:
         leaves = [task for task in self.built if not task.members]
         return plan(self.variants, leaves, self.outline)
 
-    @property
-    def further(self) -> int:
-        """How many cells may follow at most, in rounds that `--ranks auto` adds."""
+    def further(self, unseen: int = 0) -> int:
+        """How many cells may follow at most in the rounds of `--ranks auto`.
+
+        Args:
+            unseen: Tasks that were asked for and are not built.
+        """
         if not self.settings.truncation.auto:
             return 0
-        leaves = sum(not task.members for task in self.built)
+        leaves = unseen + sum(not task.members for task in self.built)
         return leaves * sum(v.adapter.rank - len(v.ranks) for v in self.variants)
 
     def add_ranks(self, ranks: Sequence[int]) -> None:
