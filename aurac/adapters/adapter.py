@@ -281,9 +281,11 @@ class Adapter:
     @cached_property
     def sha256(self) -> str:
         """A hash of what decides its outputs: factors, extras, scaling and nesting."""
-        for _ in self.walk():
-            pass
-        return str(self.__dict__["sha256"])
+        if (recorded := getattr(self.values, "sha256", None)) is None:  # set for removed weights
+            for _ in self.walk():
+                pass
+            recorded = self.__dict__["sha256"]
+        return str(recorded)
 
     def walk(self) -> Iterator[tuple[str, Factors]]:
         """Yield each module with its numbers, in the order of names, one at a time.
@@ -349,16 +351,16 @@ class Adapter:
         self.check_rank(r)
         return self
 
-    def parameters(self, r: int) -> int:
+    def parameters(self, r: int, ranks: Mapping[str, int] | None = None) -> int:
         """The number of parameters at rank ``r``, extras included; 0 at rank 0.
 
-        A module whose own rank is below ``r`` counts with its own rank.
+        A module whose own rank is below ``r`` counts with its own rank, or with that in ``ranks``.
         """
-        return sum(t.numel() for t in self._tensors(r))
+        return sum(t.numel() for t in self._tensors(r, ranks))
 
-    def bytes(self, r: int) -> int:
-        """The size of the tensors at rank ``r`` in bytes, extras included; 0 at rank 0."""
-        return sum(t.numel() * t.element_size() for t in self._tensors(r))
+    def bytes(self, r: int, ranks: Mapping[str, int] | None = None) -> int:
+        """The size of the tensors at rank ``r`` in bytes, as an export has them; 0 at rank 0."""
+        return sum(t.numel() * t.element_size() for t in self._tensors(r, ranks))
 
     def rank_weights(self, module: str) -> NDArray[np.float64] | None:
         """The diagonal of P that training used for a module, shape (R,); ``None`` when unknown.
@@ -375,9 +377,8 @@ class Adapter:
     @property
     def trained_at_each_rank(self) -> bool:
         """Whether every nested rank r was trained at its own ``s_r`` (no fixed diagonal P)."""
-        return (
-            self.nesting is not None and self._diagonal(next(iter(self.modules.values()))) is None
-        )
+        first = next(iter(self.modules.values()))
+        return self.nesting is not None and self._diagonal(first) is None
 
     def _diagonal(self, f: Factors) -> NDArray[np.float64] | None:
         if self.nesting is None:
@@ -386,11 +387,12 @@ class Adapter:
         setup = self.nesting.setup(f.rank, f.rule, f.alpha, options=options)
         return method_named(self.nesting.method).diagonal(setup)
 
-    def _tensors(self, r: int) -> list[Tensor]:
+    def _tensors(self, r: int, ranks: Mapping[str, int] | None) -> list[Tensor]:
         if r == 0:
             return []
         self.check_rank(r)
-        cuts = [t for f in self.modules.values() for t in f.tensors(r)]
+        own = ranks or {}
+        cuts = (t for name, f in self.modules.items() for t in f.tensors(own.get(name, r)))
         return [*cuts, *self.extras.values()]
 
 

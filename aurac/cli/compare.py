@@ -26,6 +26,7 @@ from aurac.tasks.options import parse_gen_kwargs
 if TYPE_CHECKING:
     from aurac.runs.finished import Request
     from aurac.runs.run import Run
+    from aurac.runs.sequential_plan import Until
 
 _WHAT = option_group(
     "What is evaluated",
@@ -321,23 +322,24 @@ def compare(
     from aurac.runs.finished import Request
 
     command = shlex.join(["aurac", *sys.argv[1:]])
-    auto = options["ranks"] == "auto" and until is None
-    if until is None and (budget is not None or (margin is not None and not auto)):
+    early, auto = None, options["ranks"] == "auto"
+    if until is not None:
+        from aurac.runs.sequential_plan import Until
+
+        early = Until.of(until, margin=margin, budget=budget)
+    elif budget is not None or (margin is not None and not auto):
         raise UsageError(
             "--margin or --budget without --until",
             fix="give --until decided, or --margin with --ranks auto",
         )
-    if auto:
+    elif auto:
         options["margin"] = margin
     if dry_run:
         return show_dry_run(
-            checkpoints, tasks, out=out, command=command, as_json=as_json, **options
+            checkpoints, tasks, out=out, command=command, until=early, as_json=as_json, **options
         )
     request = Request.of(checkpoints, tasks, out, **options)
-    if until is not None:
-        done = decided(request, command, until=until, margin=margin, budget=budget)
-    else:
-        done = _done(request, command)
+    done = _done(request, command) if early is None else decided(request, command, early)
     show_comparison(done, as_json=as_json)
     return 3 if done.failures else 0
 
@@ -357,19 +359,11 @@ def _done(request: Request, command: str) -> Run:
     return run(request, progress=True, command=command)
 
 
-def decided(request: Request, command: str, **asked: Any) -> Run:
-    """A comparison that stops when the question is answered; `asked` is of `Until.of`."""
-    from aurac.runs.sequential_plan import Until
+def decided(request: Request, command: str, until: Until) -> Run:
+    """A comparison that stops when the question is answered."""
     from aurac.tasks.index import check_names
 
-    until = Until.of(**asked)
-    if request.settings.truncation.auto:
-        raise UsageError(
-            "--ranks auto with --until",
-            expected="ranks that do not depend on the results: its tests are planned for them",
-            fix="give --ranks pow2, or leave --until out",
-        )
-    check_names(request.tasks)
+    check_names(request.tasks, request.settings.task.include_path)
     from aurac.runs.sequential_run import run_until
 
     return run_until(request, until, progress=True, command=command)

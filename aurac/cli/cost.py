@@ -2,101 +2,201 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import datetime as dt
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aurac.cli._analysis import table
-from aurac.cli.options import checkpoint_options, hub_options, print_json
-from aurac.errors import UsageError
+from aurac.cli.options import checkpoint_options, print_json
+from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aurac.engine.serving import ServingCost
+    from aurac.adapters import Adapter, Family
+    from aurac.engine.serving import Point, Rounds, Workload
+    from aurac.models.base import LoadedBase
+    from aurac.runs.schema import Results
+    from aurac.runs.serving import AdapterCost, RankCost, ServingRecord
+
+    Adapters = Mapping[str, tuple[Adapter | Family, Sequence[int]]]
 
 
 @click.command()
-@click.argument("path", metavar="CKPT")
-@click.option("--ranks", default="pow2", show_default=True, help="pow2, all, or such as 1,2,4.")
+@click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...")
+@click.option("--ranks", help="pow2 (default), all, or such as 1,2,4; with --save the run's ranks.")
 @click.option("--base", help="Base model, if another than the adapter records.")
 @click.option("--prompt-tokens", type=int, default=256, show_default=True, help="In each prompt.")
 @click.option("--new-tokens", type=int, default=32, show_default=True, help="To generate.")
 @click.option("--batch-size", "batch", type=int, default=1, show_default=True, help="Prompts.")
-@click.option("--repeats", type=int, default=5, show_default=True, help="Rounds that count.")
+@click.option("--repeats", type=int, default=10, show_default=True, help="Rounds that count.")
 @click.option("--dtype", help="float32, bfloat16, float16; by default what suits the device.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps.")
-@hub_options
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Keep it in this run folder, for its report and for `aurac recommend`.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @checkpoint_options
 def cost(
-    path: str,
+    checkpoints: tuple[str, ...],
     checkpoint: Mapping[str, Any],
-    place: Mapping[str, Any],
     *,
-    ranks: str,
+    ranks: str | None,
     base: str | None,
     dtype: str | None,
     device: str,
+    save: Path | None,
     as_json: bool,
     **numbers: int,
 ) -> None:
     """Measure what each rank costs to serve on this machine: prompts and generated tokens.
 
-    The adapter is not merged, as a server with several adapters runs it. The row of rank 0 is the
-    base, and any rank that is merged into it.
+    The adapters are not merged, as a server with several adapters runs them. The row of rank 0 is
+    the base, and any rank that is merged into it. In each round the base and every rank are timed
+    once.
 
     \b
     aurac cost my_adapter
     aurac cost my_adapter --ranks 4,16 --batch-size 8 --prompt-tokens 512
+    aurac cost mine other --save runs/gsm8k    # then: aurac report runs/gsm8k
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.adapters import attach, load_adapter, prepare
-    from aurac.engine.serving import serving_costs
-    from aurac.models.base import KnownBase, load_base
+    from aurac.engine.serving import Workload
+    from aurac.models.base import load_base
+    from aurac.runs.schema import Results
+    from aurac.runs.serving import names_in_run
+    from aurac.runs.session import common_base, load_adapters
+    from aurac.runs.settings import Settings
+
+    work = Workload(**numbers)
+    results = Results.read(save) if save else None
+    known = {one.sha256: one.name for one in results.adapters if one.sha256} if results else {}
+    adapters = load_adapters(checkpoints, Settings.of(base=base, checkpoint=checkpoint), known)
+    wanted = {name: (one, _ranks(ranks, name, one, results)) for name, one in adapters.items()}
+    loaded = load_base(common_base(adapters, base), dtype=dtype, device=device)
+    if save and results:
+        digests = {one.sha256: name for name, one in adapters.items()}
+        fix = "give the adapters and the base of the run"
+        names_in_run(digests, loaded.sha256, results, save, fix)
+    record = _record(loaded, wanted, work, _measure(loaded.model, wanted, work))
+    if as_json:
+        print_json(record.to_dict())
+    else:
+        click.echo(_text(record))
+    if save:
+        click.echo(f"Kept in {record.write(save)}; `aurac report {save}` shows it.", err=as_json)
+
+
+def _ranks(
+    ranks: str | None, name: str, adapter: Adapter | Family, results: Results | None
+) -> tuple[int, ...]:
+    """The ranks that were asked for, or those at which the run has an accuracy."""
     from aurac.runs.plan import parse_ranks
 
-    adapter = load_adapter(path, base=base, bases=KnownBase, **place, **checkpoint)
-    name = base or adapter.base
-    if name is None:
-        raise UsageError(f"{path} does not record its base", fix="give --base")
-    wanted = parse_ranks(ranks, adapter)
-    loaded = load_base(name, dtype=dtype, device=device)
-    with attach(loaded.model, prepare(adapter)) as live:
-        rounds = (numbers["repeats"] + 1) * (len(wanted) + 1)
-        with click.progressbar(length=rounds, label="measuring", file=_stderr()) as bar:
-            costs = serving_costs(live, wanted, **numbers, progress=lambda: bar.update(1))
-    if as_json:
-        facts = {"base": name, "dtype": loaded.dtype, "device": loaded.device, **numbers}
-        print_json({**facts, "ranks": [{**asdict(row), **_sizes(adapter, row)} for row in costs]})
-        return
-    click.echo(f"{adapter.name} on {name}, {loaded.dtype}, {loaded.device}")
-    click.echo(_table(adapter, costs))
+    evaluated = {
+        rank
+        for curve in (results.curves if results and not ranks else ())
+        if curve.adapter == name
+        for rank in curve.ranks
+    }
+    return parse_ranks(ranks or sorted(evaluated) or "pow2", adapter)
 
 
-def _stderr() -> Any:
-    import sys
+def _measure(model: Any, adapters: Adapters, work: Workload) -> dict[Point, Rounds]:
+    from aurac.adapters import prepare
+    from aurac.engine.serving import time_ranks
 
-    return sys.stderr
+    prepared = {n: (prepare(_largest(one)), ranks) for n, (one, ranks) in adapters.items()}
+    steps = (work.repeats + 1) * (1 + sum(len(ranks) for _, ranks in prepared.values()))
+    with click.progressbar(length=steps, label="measuring", file=sys.stderr) as bar:
+        return time_ranks(model, prepared, work, progress=lambda: bar.update(1))
 
 
-def _sizes(adapter: Any, row: ServingCost) -> dict[str, int]:
-    return {"bytes": adapter.bytes(row.rank), "parameters": adapter.parameters(row.rank)}
+def _largest(adapter: Adapter | Family) -> Adapter:
+    """What is timed: of a family its largest member, which cut to r computes what member r does.
+
+    Raises:
+        CheckpointError: A member has other modules.
+    """
+    from aurac.adapters import Family
+
+    if not isinstance(adapter, Family):
+        return adapter
+    largest = adapter.members[adapter.rank]
+    for rank, member in adapter.members.items():
+        if member.modules.keys() != largest.modules.keys():
+            raise CheckpointError(
+                f"the members of rank {rank} and {adapter.rank} of {adapter.name} adapt different "
+                "modules",
+                fix="measure them one by one",
+            )
+    return largest
 
 
-def _table(adapter: Any, costs: Sequence[ServingCost]) -> str:
-    base = costs[0]
-    rows = [
-        [
-            "base or merged" if row.rank == 0 else str(row.rank),
-            f"{adapter.bytes(row.rank) / 1e6:.1f}" if row.rank else "–",
-            f"{1000 * row.prefill_seconds:.0f}",
-            f"{row.prefill_tokens_per_second:.0f}",
-            f"{1000 * row.decode_seconds:.1f}",
-            f"{row.decode_tokens_per_second:.1f}",
-            f"{row.decode_seconds / base.decode_seconds:.2f}",
-        ]
-        for row in costs
-    ]
+def _record(
+    loaded: LoadedBase, adapters: Adapters, work: Workload, times: Mapping[Point, Rounds]
+) -> ServingRecord:
+    import aurac
+    from aurac.engine.serving import BASE
+    from aurac.models.device import in_use, machine, versions
+    from aurac.runs.serving import AdapterCost, RankCost, ServingRecord, Times
+
+    def at(point: Point, **size: int) -> RankCost:
+        prefill, decode = (Times.of(x) for x in (times[point].prefill, times[point].decode))
+        return RankCost(rank=point[1], prefill=prefill, decode=decode, **size)
+
+    def of(name: str, adapter: Adapter | Family, ranks: Sequence[int]) -> AdapterCost:
+        sizes = {r: {"parameters": adapter.parameters(r), "bytes": adapter.bytes(r)} for r in ranks}
+        return AdapterCost(
+            name=name,
+            sha256=adapter.sha256,
+            mergeable=not _largest(adapter).peft_config.get("layer_replication"),
+            ranks=[at((name, rank), **sizes[rank]) for rank in ranks],
+        )
+
+    return ServingRecord(
+        aurac=aurac.__version__,
+        measured=dt.datetime.now(tz=dt.timezone.utc).isoformat(timespec="seconds"),
+        base=loaded.name,
+        base_sha256=loaded.sha256,
+        dtype=loaded.dtype,
+        device=loaded.device,
+        **vars(work),
+        machine={**machine(), **in_use(loaded.device)},
+        versions=versions(),
+        merged=at(BASE),
+        adapters=[of(name, *adapter) for name, adapter in adapters.items()],
+    )
+
+
+def _text(record: ServingRecord) -> str:
+    from aurac.runs.serving import against
+
     head = ["rank", "MB", "prompt, ms", "tokens/s", "token, ms", "tokens/s", "token / base"]
-    return table(head, rows)
+    base = record.merged
+    parts = [f"{record.base}, {record.conditions}; medians of {record.repeats} rounds [95 %]"]
+    for adapter in record.adapters:
+        full = adapter.full
+        rows = [_row(record, base, "base or merged" if adapter.mergeable else "base")]
+        rows += [[*_row(record, one, str(one.rank)), against(one, full)] for one in adapter.ranks]
+        last = f"token − that at rank {full.rank}"
+        parts += [f"{adapter.name}:\n{table([*head, last], [[*r, ''][:8] for r in rows])}"]
+    return "\n\n".join(parts)
+
+
+def _row(record: ServingRecord, one: RankCost, name: str) -> list[str]:
+    prefill, decode = record.tokens_per_second(one)
+    return [
+        name,
+        f"{one.bytes / 1e6:.1f}" if one.rank else "–",
+        one.prefill.milliseconds,
+        f"{prefill:.0f}",
+        one.decode.milliseconds,
+        f"{decode:.1f}",
+        f"{one.decode.median / record.merged.decode.median:.2f}",
+    ]

@@ -5,19 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 import numpy as np
 
-from aurac.cli._analysis import table
+from aurac.cli._analysis import AXIS_HELP, table
 from aurac.cli.options import print_json
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from aurac.runs.pace import Pace
     from aurac.stats.power import Plan, Question
     from aurac.stats.spread import Spread
 
@@ -59,10 +60,19 @@ _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
     type=int,
     help="For non-inferiority: the rank in mind; the one below the largest by default.",
 )
-@click.option("--task", help="Task of the pilot; its first by default.")
+@click.option(
+    "--task",
+    help="Task of the pilot and of --pace; their first by default. Alone: the newest run below "
+    "runs/ that has it gives the pace.",
+)
+@click.option(
+    "--pace",
+    type=click.Path(),
+    help="A finished run that says how long a document takes. Default: the pilot.",
+)
 @click.option("--metric", help="NAME,FILTER where the pilot holds several metrics.")
 @click.option("--group", "groups", multiple=True, help="NAME=ADAPTER,ADAPTER: seeds of one recipe.")
-@click.option("--axis", default="log2", show_default=True, help="log2 or linear.")
+@click.option("--axis", default="log2", show_default=True, help=AXIS_HELP)
 @click.option(
     "--sd", type=float, help="Without a pilot: sd over documents of the paired difference."
 )
@@ -92,6 +102,7 @@ def plan(
     power: float,
     comparisons: int,
     seed: int,
+    pace: str | None,
     as_json: bool,
     **assumed: Any,
 ) -> None:
@@ -103,11 +114,14 @@ def plan(
     \b
     aurac plan --delta 0.02 --flip-rate 0.15
     aurac plan --delta 0.02 --pilot runs/pilot --between lora,matryoshka
+    aurac plan --delta 0.02 --flip-rate 0.15 --pace runs/pilot
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.cli._analysis import parse_groups
+    from aurac.runs.pace import find_pace
     from aurac.stats import power as planning
     from aurac.stats.pilot import find_spread
 
+    timed = find_pace(pace, assumed["pilot"], assumed["task"])
     if assumed.get("pilot") is None:
         assumed = {name: assumed[name] for name in ("sd", "flip_rate", "seed_sd")}
     else:
@@ -128,23 +142,47 @@ def plan(
             rng=np.random.default_rng(seed),
             step=step,
         )
+    early = _early(rows, question, alpha, power, comparisons)
     if as_json:
         request = {"delta": delta, "question": question, "alpha": alpha, "power": power}
-        plans = [asdict(row) for row in rows]
-        print_json(request | {"comparisons": comparisons, "spread": asdict(spread), "plans": plans})
+        content = {"comparisons": comparisons, "spread": asdict(spread)}
+        content["plans"] = [asdict(row) | _seconds(row, question, timed) for row in rows]
+        timing = {
+            "pace": asdict(timed) if timed else None,
+            "early": asdict(early) if early else None,
+        }
+        print_json(request | content | timing)
         return
     from aurac.curves.display import points
 
     what = QUESTIONS[question].format(delta=points(delta))
     click.echo(f"Documents needed {what} (alpha {alpha:g}, power {power:g}; {spread.source}):")
-    click.echo(
-        "\n".join([*_lines(rows, spread), *_early(rows, question, alpha, power, comparisons)])
-    )
+    lines = [*_lines(rows, spread, question, timed), _paced(timed, question)]
+    click.echo("\n".join(lines + ([_early_text(early, question, timed)] if early else [])))
+
+
+@dataclass(frozen=True)
+class _Early:
+    """Stopping early with the documents that one seed needs as the budget.
+
+    Attributes:
+        budget: These documents.
+        power: Probability of the answer.
+        documents: The mean number where the truth is as assumed.
+        none: Without a difference; for non-inferiority with a loss of the margin.
+        twice: At twice the difference; None for non-inferiority.
+    """
+
+    budget: int
+    power: float
+    documents: float
+    none: float
+    twice: float | None
 
 
 def _early(
     rows: Sequence[Plan], question: str, alpha: float, power: float, comparisons: int
-) -> list[str]:
+) -> _Early | None:
     """What stopping early needs on average, of the documents that one seed needs."""
     from scipy.special import ndtri
 
@@ -152,37 +190,71 @@ def _early(
 
     total = next((row.documents for row in rows if row.seeds == 1), None)
     if question == "interval" or total is None:
-        return []
+        return None
     margin = question == "non-inferiority"
     design = Design(alpha=alpha, margin=0.5 if margin else None, one_sided=margin)
     drift = float(ndtri(power) - ndtri(design.error / design.sides / comparisons))
     shown, share = design.expected(drift, comparisons)
-    none, more = design.expected(0.0, comparisons)[1], design.expected(2 * drift, comparisons)[1]
+    none, more = (design.expected(x, comparisons)[1] for x in (0.0, 2 * drift))
+    return _Early(total, shown, share * total, none * total, None if margin else more * total)
+
+
+def _early_text(early: _Early, question: str, pace: Pace | None) -> str:
+    def amount(documents: float) -> str:
+        return f"{documents:,.0f}{_time(documents, question, pace)}"
+
+    margin = early.twice is None
     command = "recommend" if margin else "compare"
     other = "with a loss of the margin" if margin else "without a difference"
-    twice = "" if margin else f", {more * total:,.0f} at twice the difference"
-    text = (
-        f"One seed with `aurac {command} --until decided --budget {total}`: {share * total:,.0f} "
-        f"of the {total:,} documents on average (power {shown:.2f}){twice}, {none * total:,.0f} "
-        f"{other}."
+    twice = "" if early.twice is None else f", {amount(early.twice)} at twice the difference"
+    return (
+        f"One seed with `aurac {command} --until decided --budget {early.budget}`: "
+        f"{amount(early.documents)} of the {amount(early.budget)} documents on average (power "
+        f"{early.power:.2f}){twice}, {amount(early.none)} {other}."
     )
-    return [text]
 
 
-def _lines(rows: Sequence[Plan], spread: Spread) -> list[str]:
+def _time(documents: float, question: str, pace: Pace | None) -> str:
+    from aurac.runs.progress import duration
+
+    return f" ({duration(pace.of(documents, question))})" if pace else ""
+
+
+def _paced(pace: Pace | None, question: str) -> str:
+    """Where the times come from, or that there are none."""
+    if pace is None:
+        return "No time: no pace is known. --pace RUN takes that of a finished run."
+    ranks = "two ranks" if question == "non-inferiority" else f"{pace.ranks} ranks and the base"
+    return (
+        f"Times: of the evaluation at {ranks} in one process, without starting, at the pace of "
+        f"{pace.source}: {1000 * pace.seconds:.3g} ms for a document at one rank."
+    )
+
+
+def _seconds(row: Plan, question: str, pace: Pace | None) -> dict[str, float | None]:
+    if pace is None or row.documents is None:
+        return {"seconds": None}
+    return {"seconds": pace.of(row.documents, question, row.seeds)}
+
+
+def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | None) -> list[str]:
     """The table of a plan and what to know about it."""
+    from aurac.runs.progress import duration
+
     head = ["seeds of each recipe", "documents", "simulated power"]
     piloted = spread.upper is not None
-    body = [
-        [
-            str(row.seeds),
-            "none" if row.documents is None else f"{row.documents:,}",
-            "–" if row.power is None else f"{row.power:.2f} ± {row.power_se or 0.0:.2f}",
-            *([("none" if row.most is None else f"{row.most:,}")] if piloted else []),
-        ]
-        for row in rows
-    ]
-    lines = [table([*head, *(["at the pilot's upper limits"] if piloted else [])], body)]
+    head += [*(["time"] if pace else []), *(["at the pilot's upper limits"] if piloted else [])]
+    body = []
+    for row in rows:
+        cells = [str(row.seeds), "none" if row.documents is None else f"{row.documents:,}"]
+        cells.append("–" if row.power is None else f"{row.power:.2f} ± {row.power_se or 0.0:.2f}")
+        if pace:
+            seconds = _seconds(row, question, pace)["seconds"]
+            cells.append("–" if seconds is None else duration(seconds))
+        if piloted:
+            cells.append("none" if row.most is None else f"{row.most:,}")
+        body.append(cells)
+    lines = [table(head, body)]
     lines += [f"{_seeds(row.seeds)}: {row.reason}." for row in rows if row.reason]
     lines += [
         f"{_seeds(row.seeds)}, at the pilot's upper limits: {row.most_reason}."

@@ -10,13 +10,14 @@ import click
 
 from aurac.cli._analysis import (
     NOT_SHOWN,
-    analyse_sources,
     analysis_options,
     pair_lines,
     print_curves,
+    read_sources,
     table,
 )
 from aurac.cli._command import GroupedCommand, option_group, parsed
+from aurac.cli._serving import Measured
 from aurac.cli.options import folders, print_json, task_names
 from aurac.curves.display import percent, points, seconds, size
 from aurac.errors import UsageError
@@ -48,6 +49,13 @@ if TYPE_CHECKING:
         metavar="R",
         help="Exit with 4 unless each adapter may be shipped at rank R or a smaller one.",
     ),
+    click.option(
+        "--max-latency-ms",
+        type=float,
+        metavar="MS",
+        help="Exit with 4 unless each adapter takes at most MS for a generated token at its rank, "
+        "unmerged, as `aurac cost --save RUN` measured it.",
+    ),
 )
 @option_group(
     "Evaluate adapters until their rank is decided: RUN is an adapter then",
@@ -74,7 +82,9 @@ def recommend(
     groups: tuple[str, ...],
     as_json: bool,
     details: bool,
+    cluster: tuple[str, ...],
     require_rank: int | None,
+    max_latency_ms: float | None,
     tasks: list[str],
     until: str | None,
     **options: Any,
@@ -90,24 +100,31 @@ def recommend(
     aurac recommend runs/gsm8k --margin 0.02
     aurac recommend runs/gsm8k --min-accuracy 0.45
     aurac recommend runs/gate --margin 0.03 --require-rank 8    # a CI gate: exit code 0 or 4
+    aurac recommend runs/gate --margin 0.03 --max-latency-ms 15    # after aurac cost … --save
     aurac recommend my_adapter --tasks gsm8k --margin 0.02 --until decided
     """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.stats.analysis import analyse
+
     run = {name: options.pop(name) for name in _OF_RUNS}
     if tasks or until:
-        if require_rank is not None:
-            raise UsageError("--require-rank with --until", fix="give it to the finished run")
+        for option, value in (("require-rank", require_rank), ("max-latency-ms", max_latency_ms)):
+            if value is not None:
+                raise UsageError(f"--{option} with --until", fix="give it to the finished run")
         return _evaluate(sources, tasks, until, run, options, as_json=as_json)
     if options["margin"] is None and options["min_accuracy"] is None:
         raise UsageError("nothing to recommend by", expected="--margin, --min-accuracy, or both")
-    result = analyse_sources(sources, metric, groups, **options)
-    failing = _failing(result, require_rank)
+    read = read_sources(sources, metric, groups, cluster)
+    result = analyse(read.curves, groups=read.groups, **options)
+    measured = Measured(sources, read.groups)
+    gates = _gates(result, measured, require_rank, max_latency_ms)
+    failing = any(rows for rows, _, _ in gates)
     if as_json:
-        content = _content(result, details=details)
-        print_json(content if failing is None else {"shown": not failing, **content})
+        content = _content(result, measured, details=details)
+        print_json({"shown": not failing, **content} if gates else content)
     else:
-        _print(result, details=details)
-        if failing is not None:
-            click.echo("\n" + _gate(failing, require_rank))
+        _print(result, measured, details=details)
+        for rows, passed, failed in gates:
+            click.echo("\n" + (f"{failed}: {_names(rows)}." if rows else passed))
     return NOT_SHOWN if failing else 0
 
 
@@ -127,6 +144,7 @@ def _evaluate(
     from aurac.cli._compare_text import show_comparison
     from aurac.cli.compare import decided
     from aurac.runs.finished import Request
+    from aurac.runs.sequential_plan import Until
 
     if not tasks or until is None or options["margin"] is None:
         raise UsageError(
@@ -142,25 +160,35 @@ def _evaluate(
     budget, out = run.pop("budget"), run.pop("out")
     request = Request.of(checkpoints, tasks, out, **run)
     command = shlex.join(["aurac", *sys.argv[1:]])
-    asked = {"until": until, "margin": options["margin"], "budget": budget}
-    done = decided(request, command, ranks=True, alpha=options["alpha"], **asked)
+    asked = {"margin": options["margin"], "budget": budget, "alpha": options["alpha"]}
+    done = decided(request, command, Until.of(until, ranks=True, **asked))
     show_comparison(done, as_json=as_json)
     return 3 if done.failures else 0
 
 
-def _failing(result: Analysis, required: int | None) -> list[RecommendRow] | None:
-    """The adapters that may not be shipped at the required rank; None where none is required."""
-    if required is None:
-        return None
+def _gates(
+    result: Analysis, measured: Measured, rank: int | None, latency: float | None
+) -> list[tuple[list[RecommendRow], str, str]]:
+    """For each demand the adapters that are not shown to meet it, and what to say of none or some.
+
+    Raises:
+        UsageError: A latency that was not measured.
+    """
     own = [row for row in result.recommended if not row.other]
-    return [row for row in own if row.rank is None or row.rank > required]
+    gates = []
+    if rank is not None:
+        failing = [row for row in own if row.rank is None or row.rank > rank]
+        passed = f"Every adapter may be shipped at rank {rank} or a smaller one."
+        gates.append((failing, passed, f"Not shown to be good enough at rank {rank}"))
+    if latency is not None:
+        slow, most = measured.slower_than(own, latency), f"at most {latency:g} ms a generated token"
+        passed = f"Every adapter takes {most} at its rank."
+        gates.append((slow, passed, f"Not shown to take {most}"))
+    return gates
 
 
-def _gate(failing: Sequence[RecommendRow], required: int | None) -> str:
-    if not failing:
-        return f"Every adapter may be shipped at rank {required} or a smaller one."
-    names = ", ".join(f"{row.label} on {row.task}" if row.task else row.label for row in failing)
-    return f"Not shown to be good enough at rank {required}: {names}."
+def _names(rows: Sequence[RecommendRow]) -> str:
+    return ", ".join(f"{row.label} on {row.task}" if row.task else row.label for row in rows)
 
 
 def _shipped(result: Analysis) -> list[tuple[RecommendRow, BestRow | None]]:
@@ -177,7 +205,7 @@ def _shipped(result: Analysis) -> list[tuple[RecommendRow, BestRow | None]]:
     return chosen
 
 
-def _content(result: Analysis, *, details: bool) -> dict[str, Any]:
+def _content(result: Analysis, measured: Measured, *, details: bool) -> dict[str, Any]:
     from aurac.stats.comparisons import truncation_advice
 
     content = result.to_dict(details=details)
@@ -191,6 +219,7 @@ def _content(result: Analysis, *, details: bool) -> dict[str, Any]:
             **row.shipped(),
             "alpha": row.alpha,
             "candidates": list(best.candidates) if best else [row.adapter],
+            **_served(row, measured),
         }
         for row, best in _shipped(result)
     ]
@@ -199,12 +228,21 @@ def _content(result: Analysis, *, details: bool) -> dict[str, Any]:
     return shown
 
 
-def _print(result: Analysis, *, details: bool) -> None:
+def _served(row: RecommendRow, measured: Measured) -> dict[str, Any]:
+    served = measured.of(row)
+    return {"serving": served.to_dict(row.rank)} if served and row.rank else {}
+
+
+def _print(result: Analysis, measured: Measured, *, details: bool) -> None:
     from aurac.stats.comparisons import truncation_advice
 
-    lines = [_sentence(row, best, result.recommended) for row, best in _shipped(result)]
+    lines = []
+    for row, best in _shipped(result):
+        lines.append(_sentence(row, best, result.recommended))
+        served = measured.of(row)
+        lines += [served.sentence(row.rank)] if served and row.rank else []
     click.echo("\n".join([*lines, ""] if lines else []))
-    _print_ranks(result)
+    _print_ranks(result, measured)
     lines = []
     for row in result.recommended:
         lines += [row.sentence] if details or not row.other else []
@@ -254,8 +292,9 @@ def _smallest(rows: Sequence[RecommendRow], named: str) -> str:
     return f"; {least.adapter} at rank {least.rank} is the smallest ({size(number)}, {accuracy} %)"
 
 
-def _print_ranks(result: Analysis) -> None:
+def _print_ranks(result: Analysis, measured: Measured) -> None:
     rows = {(row.task, row.label): row for row in result.recommended}
+    timed = any(measured.of(row) for row in rows.values())
 
     def extra(score: ScoreRow) -> dict[str, str]:
         row = rows[score.task, score.label]
@@ -268,6 +307,10 @@ def _print_ranks(result: Analysis) -> None:
             columns["size"] = size(shown["bytes"])
         if any(one.seconds for one in rows.values()):
             columns["a document"] = seconds(shown["seconds_per_document"])
+        if timed:
+            served = measured.of(row)
+            cost = served.cost.at(row.rank) if served and row.rank else None
+            columns["a token (ms)"] = cost.decode.milliseconds if cost else "–"
         return columns
 
     title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"

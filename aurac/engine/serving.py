@@ -1,90 +1,135 @@
-"""What an adapter costs to serve: the time of a prompt and of a generated token at each rank.
+"""What adapters cost to serve: the time of a prompt and of a generated token at each rank.
 
-The adapter runs unmerged, in PEFT's own layers, as a server with several adapters on one base runs
-it. Rank 0 is the base alone. A merged adapter has the base's layers with other numbers in them, so
-its time is that of rank 0 at every rank.
+An adapter runs unmerged, in PEFT's own layers and in the base's numeric type, as a server with
+several adapters on one base runs it. Merged into the base it is the base with other numbers in it,
+and takes the time of the base at every rank.
 """
 
 from __future__ import annotations
 
-import statistics
-from dataclasses import dataclass
+import gc
+from dataclasses import dataclass, field
 from inspect import signature
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from aurac.adapters import attach
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from aurac.adapters import LiveAdapter
+    from aurac.adapters.truncate import Prepared
+
+Point = tuple[str | None, int]
+"""An adapter's name and a rank; (None, 0) is the base."""
+BASE: Point = (None, 0)
+
+
+@dataclass
+class Rounds:
+    """Seconds in each round.
+
+    Attributes:
+        prefill: One forward pass over the prompts.
+        decode: One further token for every prompt.
+    """
+
+    prefill: list[float] = field(default_factory=list)
+    decode: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class ServingCost:
-    """Medians at one rank.
+class Workload:
+    """What is timed.
 
     Attributes:
-        rank: 0 for the base, and for an adapter that is merged into it.
-        prefill_seconds: One forward pass over the prompts.
-        decode_seconds: One further token for every prompt.
-        prefill_tokens_per_second, decode_tokens_per_second: Over all prompts together.
-    """
-
-    rank: int
-    prefill_seconds: float
-    decode_seconds: float
-    prefill_tokens_per_second: float
-    decode_tokens_per_second: float
-
-
-@torch.inference_mode()
-def serving_costs(
-    live: LiveAdapter,
-    ranks: Sequence[int],
-    *,
-    prompt_tokens: int = 256,
-    new_tokens: int = 32,
-    batch: int = 1,
-    repeats: int = 5,
-    progress: Callable[[], None] = lambda: None,
-) -> list[ServingCost]:
-    """Time the base and each rank in turn, several times over, so that drift meets all alike.
-
-    Args:
-        live: An attached adapter.
-        ranks: Ranks to time; rank 0 is always timed.
-        prompt_tokens: Length of each prompt, of random tokens.
-        new_tokens: Generated tokens.
         batch: Prompts at once.
+        prompt_tokens: Length of each, of random tokens.
+        new_tokens: Generated tokens for each.
         repeats: Rounds after a first one that is not counted.
-        progress: Called after each rank of each round.
 
     Raises:
         UsageError: A number below 1.
     """
-    numbers = {"prompt tokens": prompt_tokens, "new tokens": new_tokens}
-    for name, value in {**numbers, "batch": batch, "repeats": repeats}.items():
-        if value < 1:
-            raise UsageError(f"{value} {name}", expected="at least 1")
-    model: Any = live.model
-    places = torch.Generator().manual_seed(0)
-    shape = (batch, prompt_tokens)
+
+    batch: int = 1
+    prompt_tokens: int = 256
+    new_tokens: int = 32
+    repeats: int = 10
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name, value in vars(self).items():
+            if value < 1:
+                option = "batch-size" if name == "batch" else name.replace("_", "-")
+                raise UsageError(f"--{option} {value}", expected="at least 1")
+
+
+def time_ranks(
+    model: Any,
+    adapters: Mapping[str, tuple[Prepared, Sequence[int]]],
+    work: Workload,
+    *,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[Point, Rounds]:
+    """Time the base and every rank of every adapter once in each round.
+
+    A slow moment of the machine meets all of them alike, and every other round goes through them in
+    the opposite order.
+
+    Args:
+        model: The base, without an adapter.
+        adapters: Name → what is attached, and its ranks.
+        work: What is timed.
+        progress: Called after each of them in each round.
+    """
+    shape = (work.batch, work.prompt_tokens)
     vocabulary = model.get_input_embeddings().num_embeddings
-    ids = torch.randint(vocabulary, shape, generator=places).to(model.device)
-    every = sorted({0, *ranks})
-    times: dict[int, list[tuple[float, float]]] = {rank: [] for rank in every}
-    for _ in range(repeats + 1):
-        for rank in every:
-            live.set_rank(rank)
-            times[rank].append(_once(model, ids, new_tokens))
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocabulary, shape, generator=generator).to(model.device)
+    times = {BASE: Rounds()} | {
+        (n, r): Rounds() for n, (_, ranks) in adapters.items() for r in ranks
+    }
+    for number in range(work.repeats + 1):
+        for point in _in_turn(model, adapters, ids[:, :1], backward=number % 2 == 1):
+            prefill, decode = _once(model, ids, work.new_tokens)
+            if number:
+                times[point].prefill.append(prefill)
+                times[point].decode.append(decode)
             progress()
-    return [_medians(rank, times[rank][1:], ids.numel(), batch) for rank in every]
+    return times
 
 
+def _in_turn(
+    model: Any,
+    adapters: Mapping[str, tuple[Prepared, Sequence[int]]],
+    token: torch.Tensor,
+    *,
+    backward: bool,
+) -> Iterator[Point]:
+    """Each point with the model in its state."""
+
+    def ordered(items: Iterable[Any]) -> list[Any]:
+        return list(items)[:: -1 if backward else 1]
+
+    for name in ordered([None, *adapters]):
+        if name is None:
+            _once(model, token, 1)  # what was just put in place is touched once, unmeasured
+            yield BASE
+            continue
+        prepared, ranks = adapters[name]
+        with attach(model, prepared, half=True) as live:
+            gc.collect()
+            _once(model, token, 1)
+            for rank in ordered(ranks):
+                live.set_rank(rank)
+                yield name, rank
+
+
+@torch.inference_mode()
 def _once(model: Any, ids: torch.Tensor, new_tokens: int) -> tuple[float, float]:
     """(seconds of the prompts, seconds of one further token)."""
     from transformers import DynamicCache
@@ -104,10 +149,3 @@ def _now(device: torch.device) -> float:
     if device.type != "cpu":
         torch.accelerator.synchronize()
     return perf_counter()
-
-
-def _medians(
-    rank: int, times: Sequence[tuple[float, float]], tokens: int, batch: int
-) -> ServingCost:
-    prefill, decode = (statistics.median(column) for column in zip(*times, strict=True))
-    return ServingCost(rank, prefill, decode, tokens / prefill, batch / decode)

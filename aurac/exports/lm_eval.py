@@ -37,13 +37,13 @@ class Point:
 
     Attributes:
         curve: The curve; None for the base.
-        cells: Task (no group) → its cell in the run folder, in a list.
+        cells: Task (no group) → a curve with its cell.
     """
 
     folder: str
     rank: int
     curve: CurveRecord | None
-    cells: Mapping[str, list[str]]
+    cells: Mapping[str, CurveRecord]
 
 
 def export_lm_eval(run_folder: Path, out: Path) -> list[Path]:
@@ -120,8 +120,10 @@ def _points(results: Results) -> list[Point]:
     return [point for point in points if point.cells]
 
 
-def _cells(rows: Sequence[CurveRecord], rank: int) -> dict[str, list[str]]:
-    return {row.task: row.files(rank) for row in rows if row.files(rank)}
+def _cells(rows: Sequence[CurveRecord], rank: int) -> dict[str, CurveRecord]:
+    """Task → a curve that has this rank; of the base the one with the most documents."""
+    with_most_last = sorted(rows, key=lambda row: row.n_docs or 0)
+    return {row.task: row for row in with_most_last if row.files(rank)}
 
 
 def _folder(curve: CurveRecord, taken: set[str]) -> str:
@@ -148,8 +150,8 @@ def _write(
     folder.mkdir(parents=True)
     date = _date(results.provenance.finished)
     cells = {}
-    for task, paths in point.cells.items():
-        (cells[task],) = stored.read(task, paths)
+    for task, curve in point.cells.items():
+        (cells[task],) = stored.read(curve, point.rank)
         with (folder / f"samples_{safe(task)}_{date}.jsonl").open("w", encoding="utf-8") as lines:
             for row in sample_rows(cells[task], shared[task]):
                 lines.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -188,6 +190,7 @@ def _model_args(point: Point, results: Results) -> dict[str, Any]:
         "seed": adapter.seed,
         "arm": next((name for name, has in groups.items() if curve.adapter in has), None),
         "bytes": dict(zip(curve.ranks, curve.bytes, strict=True)).get(point.rank),
+        "parameters": dict(zip(curve.ranks, curve.parameters, strict=False)).get(point.rank),
         "missing": {
             row.task: {str(rank): reason for rank, reason in row.missing.items()}
             for row in results.curves

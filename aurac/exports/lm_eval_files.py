@@ -46,11 +46,12 @@ def sample_rows(cell: Cell, shared: Requests) -> Iterator[dict[str, Any]]:
     Raises:
         RunFolderError: The cell is about other documents than the task's.
     """
-    if [str(row["doc_id"]) for row in shared.rows] != cell.doc_ids:
+    rows = shared.rows[: len(cell.documents)]
+    if [str(row["doc_id"]) for row in rows] != cell.doc_ids:
         raise RunFolderError(f"the cell {cell.identity.key[:12]} has other documents than its task")
     for chain in cell.logged.filtered:
         metrics = _metrics(cell, chain)
-        for index, row in enumerate(shared.rows):
+        for index, row in enumerate(rows):
             responses = _responses(cell, index, row)
             values = {name: column[index] for name, column in metrics.items()}
             yield {

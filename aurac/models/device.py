@@ -138,6 +138,16 @@ def machine() -> dict[str, Any]:
     return {"system": platform.system(), "cpu": _cpu_model(), "cores": os.cpu_count()}
 
 
+def in_use(device: str) -> dict[str, Any]:
+    """What this process computes on: device, threads, and the name of a GPU."""
+    import torch
+
+    described: dict[str, Any] = {"device": device, "threads": torch.get_num_threads()}
+    if device.startswith("cuda") and torch.cuda.is_available():
+        described["gpu"] = torch.cuda.get_device_name(device)
+    return described
+
+
 _KERNELS = 128
 _KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 # malloc.h; 1 GiB is more than any tensor of a pass, and below the limit of the C int.

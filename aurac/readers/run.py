@@ -89,19 +89,28 @@ class StoredCells:
         self.folder, self._results = folder, results
         self._documents: dict[str, TaskDocuments | None] = {}
 
-    def read(self, task: str, paths: Sequence[str]) -> list[Cell]:
-        """The cells of one point of a curve: one, or one for each member of a group.
+    def read(self, curve: CurveRecord, rank: int) -> list[Cell]:
+        """The cells of one point of a curve (0: its base): one, or one for each member of a group.
 
         Raises:
             RunFolderError: A cell is outside the folder, missing or damaged.
         """
-        members = self._results.task(task).members or [task]
-        if len(members) != len(paths):  # a results.json made by hand may name no members
-            members = [""] * len(paths)
+        paths, names = curve.files(rank), self.members(curve)
+        if len(names) != len(paths):  # a results.json made by hand may name no members
+            names = [""] * len(paths)
         return [
-            read_stored(inside(self.folder, path), self.keys(member))
-            for path, member in zip(paths, members, strict=True)
+            read_stored(inside(self.folder, path), self._keys(name, curve))
+            for path, name in zip(paths, names, strict=True)
         ]
+
+    def members(self, curve: CurveRecord) -> list[str]:
+        """The tasks whose cells a curve is made of."""
+        return list(curve.documents or self._results.task(curve.task).members or [curve.task])
+
+    def _keys(self, task: str, curve: CurveRecord) -> list[DocumentKey] | None:
+        """The documents of a curve; None where they were not kept."""
+        keys, counts = self.keys(task), curve.documents
+        return keys[: counts[task]] if keys and counts else keys
 
     def keys(self, task: str) -> list[DocumentKey] | None:
         """The documents of a task; None where they were not kept."""
@@ -176,12 +185,12 @@ class CurveReader:
         plain = as_curve({**row.to_dict(), "seed": seed, "metric": metric})
         if not all(row.files(rank) for rank in plain.ranks):
             return plain
-        points = {rank: self.cells.read(row.task, row.files(rank)) for rank in plain.ranks}
+        points = {rank: self.cells.read(row, rank) for rank in plain.ranks}
         _check_alike(plain.label, points)
         first = points[plain.ranks[0]]
         several = len(first) > 1
         ids = [f"{i}:{d.id}" if several else d.id for i, c in enumerate(first) for d in c.documents]
-        members = self._results.task(row.task).members
+        members = self.cells.members(row)
         if len(members) != len(first):  # a results.json made by hand may name no members
             members = [str(i) for i in range(len(first))]
         strata = [name for name, cell in zip(members, first, strict=True) for _ in cell.documents]
@@ -200,6 +209,7 @@ class CurveReader:
                 baseline=plain.baseline,
                 missing=plain.missing,
                 sizes=plain.sizes,
+                parameters=plain.parameters,
                 seconds={
                     rank: sum(cell.seconds for cell in cells) / max(len(ids), 1)
                     for rank, cells in points.items()

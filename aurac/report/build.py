@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aurac.report import tables
+from aurac.report.budgets import over_budget
+from aurac.report.budgets import section as budget_section
 from aurac.report.caveats import caveats
 from aurac.report.comparisons import find
 from aurac.report.content import (
@@ -26,8 +28,16 @@ from aurac.report.content import (
     Text,
 )
 from aurac.report.documents import questions, samples, speeds
-from aurac.report.model import MARGIN, best_default, highlighted, ordered, scored_defaults
+from aurac.report.model import (
+    MARGIN,
+    best_default,
+    highlighted,
+    ordered,
+    scored_defaults,
+    unequal_documents,
+)
 from aurac.report.pictures import Pictures
+from aurac.report.serving import serving_blocks
 from aurac.report.text import (
     GLOSSARY,
     LISTED,
@@ -85,15 +95,26 @@ STOPPED_EARLY = (
     "fixed beforehand, and are too optimistic here."
 )
 
+_APART = (
+    "{task}: the curves, areas and base lines in the sections below are of {documents} documents, "
+    "so those of different adapters are not compared."
+)
+
 
 class Builder:
-    """Builds one report, its figures in a folder; the margin is None where none was given."""
+    """Builds one report, its figures in a folder; the margin is None where none was given.
 
-    def __init__(self, run: Run, folder: Path, margin: float | None = None) -> None:
+    Each of `axes` is a budget, "parameters" or "bytes", with a section of its own.
+    """
+
+    def __init__(
+        self, run: Run, folder: Path, margin: float | None = None, axes: Sequence[str] = ()
+    ) -> None:
         self.run, self.large = run, run.many_tasks
         self.margin = MARGIN if margin is None else margin
         note = margin_note(self.margin, assumed=margin is None)
         self.findings = find(run, self.margin, note)
+        self.budgets = [over_budget(run, axis, self.margin) for axis in axes]
         self.pictures = Pictures(
             run,
             folder,
@@ -113,6 +134,7 @@ class Builder:
         return {
             curve.id
             for task in self.run.task_names
+            if not unequal_documents(self.run.of_task(task))
             for curve in self.findings.tied(scored_defaults(self.run, task))
         }
 
@@ -126,6 +148,7 @@ class Builder:
             self.curves(),
             self.scores(),
             self.paired(),
+            *(budget_section(run, budget, self.pictures) for budget in self.budgets),
             self.smaller(),
             self.bases(),
             self.costs(),
@@ -186,6 +209,8 @@ class Builder:
             return (Cell(task), Cell("no score"), none, none, none, none, none)
         if len({curve.ranks for curve in scored}) > 1:
             return (Cell(task), Cell("ranks differ"), none, none, none, none, none)
+        if unequal_documents(scored):
+            return (Cell(task), Cell("documents differ"), none, none, none, none, none)
         best = scored[0]
         test = self.findings.recommended(best)
         rank = Cell(str(test.rank), test.rank) if test else none
@@ -206,7 +231,11 @@ class Builder:
             blocks = [Text(STOPPED_EARLY), tables.decision_table(record.decisions)]
             blocks += [self.pictures.looks(drawn)] if (drawn := tables.drawn(record)) else []
             rest = record.decisions[LISTED:]
-            blocks += _bullets([*(one.sentence for one in rest), *record.notes])
+            unequal = {
+                task: unequal_documents(self.run.of_task(task)) for task in self.run.task_names
+            }
+            apart = [_APART.format(task=t, documents=n) for t, n in unequal.items() if n]
+            blocks += _bullets([*(one.sentence for one in rest), *record.notes, *apart])
         return Section("stopped", "Decided early", tuple(blocks))
 
     def answer(self) -> Section:
@@ -312,6 +341,7 @@ class Builder:
             measured = {c.label: speeds(c) for c in ordered(curves)}
             speed = tables.speed_table(task, measured, f"speed-{name}")
             blocks += [speed] if speed else []
+            blocks += serving_blocks(self.run, self.pictures, task, curves)
         if self.large and blocks:
             blocks.append(Text("Sizes and accuracies of the other tasks are in points.csv."))
         return Section("cost", "Accuracy against size and speed", tuple(blocks))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aurac.curves.display import count as whole
 from aurac.curves.display import percent
 from aurac.report.documents import seeds_of
 from aurac.report.model import scored_defaults
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Below this many expected documents at the nearer end a reader is told how the interval was made.
 _FEW_EVENTS = 30
 _FEW_DOCUMENTS = 200
+_UNLIKE = 1.05  # times the parameters at one rank
 # Reading every cell of a larger run only to check it would take minutes.
 _CHECKED = 50
 
@@ -30,6 +32,7 @@ def caveats(run: Run) -> list[str]:
         _unknown_method,
         _grids,
         _chosen,
+        _sizes,
         _few_documents,
         _few_events,
         _near_ties,
@@ -132,6 +135,24 @@ def _grids(run: Run) -> Iterator[str]:
 def _chosen(run: Run) -> Iterator[str]:
     if run.rank_choice:
         yield from run.rank_choice.sentences
+
+
+def _sizes(run: Run) -> Iterator[str]:
+    """Adapters that differ in size at the same rank, by more than what `energy` leaves unspent."""
+    sized: dict[int, dict[str, int]] = {}
+    for curve in run.curves if len(run.adapters) > 1 else ():
+        for rank, amount in zip(curve.ranks, curve.parameters, strict=True):
+            if amount and curve.is_default:
+                sized.setdefault(rank, {})[curve.label] = amount
+    for rank, by_name in sized.items():
+        small, large = (end(by_name, key=lambda n: by_name[n]) for end in (min, max))
+        if by_name[large] > _UNLIKE * by_name[small]:
+            yield (
+                f"Equal ranks are not equal sizes: at rank {rank}, {large} has "
+                f"{whole(by_name[large])} parameters and {small} {whole(by_name[small])}. aurac "
+                "report --axis parameters compares adapters over the parameters that both have."
+            )
+            return
 
 
 def _few_documents(run: Run) -> Iterator[str]:

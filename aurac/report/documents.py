@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from aurac.curves.curve import Curve
     from aurac.report.model import CurveRow
-    from aurac.runs.schema import Results
+    from aurac.runs.schema import CurveRecord, Results
     from aurac.runs.store import Cell
 
 # Scores closer than this are the same score written twice.
@@ -49,14 +49,16 @@ class _Cells(StoredCells):
         super().__init__(folder, results)
         self.speeds: dict[tuple[str, ...], Speed | None] = {}
 
-    def read(self, task: str, paths: Sequence[str]) -> list[Cell]:
-        cells = super().read(task, paths)
+    def read(self, curve: CurveRecord, rank: int) -> list[Cell]:
+        cells = super().read(curve, rank)
         n_docs = sum(len(cell.documents) for cell in cells)
         forward = sum(cell.engine.forward_seconds or 0.0 for cell in cells)
         tokens = sum(cell.engine.computed_tokens or 0.0 for cell in cells)
         wall = sum(cell.seconds for cell in cells)
         counted = n_docs and forward and tokens and wall
-        self.speeds[tuple(paths)] = Speed(tokens / forward, wall / n_docs) if counted else None
+        self.speeds[tuple(curve.files(rank))] = (
+            Speed(tokens / forward, wall / n_docs) if counted else None
+        )
         return cells
 
 
@@ -87,7 +89,7 @@ class Source:
         None where they were not kept, or are damaged.
         """
         try:
-            cells = self._stored.read(curve.task, curve.files(rank))
+            cells = self._stored.read(curve, rank)
         except RunFolderError:
             return None
         return cells if cells and all(curve.metric in cell.metrics for cell in cells) else None

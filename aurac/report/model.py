@@ -13,9 +13,10 @@ from aurac.errors import RunFolderError
 from aurac.report.escape import one_line
 from aurac.runs.cell import differences
 from aurac.runs.schema import Area, CurveRecord, Results, TaskRecord
+from aurac.runs.serving import read_serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from aurac.report.documents import Source
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         RankChoice,
         SequentialRecord,
     )
+    from aurac.runs.serving import ServingRecord
 
 # The margin of `aurac.stats.analysis` too, where nothing else was declared before looking.
 MARGIN = 0.02
@@ -148,6 +150,7 @@ class Run:
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sequential: SequentialRecord | None = None
     rank_choice: RankChoice | None = None
+    serving: tuple[ServingRecord, ...] = ()
 
     @cached_property
     def task_names(self) -> tuple[str, ...]:
@@ -180,6 +183,19 @@ def scored_defaults(run: Run, task: str) -> list[CurveRow]:
     return ordered([curve for curve in run.of_task(task) if curve.is_default and curve.log2])
 
 
+def unequal_documents(curves: Iterable[CurveRow]) -> str:
+    """The numbers of documents in words, where curves of one task have not the same; else empty."""
+    counts = sorted({curve.n_docs for curve in curves if curve.n_docs})
+    return f"{counts[0]:,} to {counts[-1]:,}" if len(counts) > 1 else ""
+
+
+def bold_means(curves: Iterable[CurveRow]) -> str:
+    """What bold says in a table of scores."""
+    if documents := unequal_documents(curves):
+        return f"The rows are of {documents} documents, so none is the best."
+    return "Bold: the largest, and all not significantly worse."
+
+
 def best_default(run: Run, task: str) -> CurveRow | None:
     """The default curve of a task with the largest AURAC; the first one on a tie."""
     return next(iter(scored_defaults(run, task)), None)
@@ -203,11 +219,12 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         folder: That the cells' paths are relative to; without it there are no documents.
 
     Raises:
-        RunFolderError: A path outside of the folder.
+        RunFolderError: A path outside of the folder, or a measurement of another run.
     """
     from aurac.report.documents import Source
 
     source = Source(folder, results) if folder else None
+    serving = read_serving(folder, results) if folder else None
     seeds = {adapter.name: adapter.seed for adapter in results.adapters}
     rows = [
         CurveRow.of(record, seed=seeds.get(record.adapter), source=source)
@@ -224,6 +241,7 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         groups=results.groups,
         sequential=results.sequential,
         rank_choice=results.rank_choice or None,
+        serving=(serving,) if serving else (),
     )
 
 
@@ -318,6 +336,7 @@ def merge(runs: Sequence[Run]) -> Run:
         provenance=tuple(item for run in runs for item in run.provenance),
         roots=tuple(root for run in runs for root in run.roots),
         groups={name: members for run in runs for name, members in run.groups.items()},
+        serving=tuple(record for run in runs for record in run.serving),
     )
 
 

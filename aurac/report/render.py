@@ -14,7 +14,7 @@ from aurac.report import content as parts
 from aurac.report import escape
 from aurac.report.content import NONE
 from aurac.report.documents import RIGHT
-from aurac.report.model import ordered
+from aurac.report.model import bold_means, ordered
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -210,7 +210,7 @@ def _latex_table(run: Run, task: str, best: Collection[str], most: int) -> str:
         position_float="centering",
         caption=(
             rf"AURAC on {escape.latex(task)} in percent with 95\,\% intervals, metric "
-            rf"{escape.latex(metric)}. Bold: the largest, and all not significantly worse.{left}"
+            rf"{escape.latex(metric)}. {bold_means(curves)}{left}"
         ),
     )
     return text.rstrip()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.display import CurveLine, curve_table
 from aurac.report.escape import one_line
-from aurac.report.model import CurveRow, Run, as_run, ordered
+from aurac.report.model import CurveRow, Run, as_run, ordered, unequal_documents
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -53,6 +53,8 @@ def _accuracy(curve: CurveRow) -> dict[int, float | None]:
 
 
 def _best(run: Run, task: str) -> CurveRow | None:
+    if unequal_documents(run.of_task(task)):
+        return None
     return next((c for c in ordered(run.of_task(task)) if c.is_default and c.log2), None)
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
+from aurac.adapters.formats.outline import RemovedValues
 from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
-from aurac.models.device import machine, versions
+from aurac.models.device import in_use, machine, versions
 from aurac.runs import estimate
 from aurac.runs.finished import Request, Witness
 from aurac.runs.folder import (
@@ -30,7 +31,7 @@ from aurac.runs.lock import Locks
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.plan import PlannedCell, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress
-from aurac.runs.rank_choice import Choice, choose
+from aurac.runs.rank_choice import Choice, add_ranks, choose, further
 from aurac.runs.results import StoredPoints, failed_cell, gathered, task_record
 from aurac.runs.run import Run
 from aurac.runs.runner import RunContext
@@ -184,15 +185,14 @@ class Sweep:
         with self.profile.spent("fit"):
             self.session.fit(self.folder)
         cells = self.session.cells()
-        add_to_plan(self.folder, [cell.row for cell in cells], self.session.further())
+        add_to_plan(self.folder, [cell.row for cell in cells], further(self.session))
         return cells
 
     def _computed(
         self, cells: list[PlannedCell], locks: Locks, command: str | None, started: float
     ) -> Run:
-        choice = None
-        if self.session.settings.truncation.auto:
-            cells, choice = self._chosen(cells, command)
+        auto = self.session.settings.truncation.auto
+        cells, choice = self._chosen(cells, command) if auto else (cells, None)
         wanted = shard_of(cells, *self.execution.shard) if self.execution.shard else cells
         for _ in range(_MOST_REPAIRS):
             self._compute(wanted, locks)
@@ -219,7 +219,7 @@ class Sweep:
             self.log.event("ranks", following=choice.following)
             if self.progress:
                 stderr_console().print(choice.words, markup=False, highlight=False)
-            self.session.add_ranks(choice.following)
+            add_ranks(self.session, choice.following)
             open_run_folder(self.folder, self.session.tasks, self.session.request(), command)
             cells = self._planned()
 
@@ -240,6 +240,7 @@ class Sweep:
         left = Standing.of((cell.row for cell in wanted), self.store).left
         open_keys = {row.key for row in left}
         todo = [cell for cell in wanted if cell.identity.key in open_keys]
+        _check_weights(todo)
         bar = NoProgress()
         if self.progress:
             bar = SweepProgress(todo, wanted, self.store, self.interrupts)
@@ -293,6 +294,18 @@ class Sweep:
             with self.profile.spent("report"):
                 files = tuple(write_report(place))
             return Run(place, results, files, cells, besides=_besides(self.folder, besides))
+
+
+def _check_weights(todo: Sequence[PlannedCell]) -> None:
+    """Refuse cells of an adapter whose weights were removed.
+
+    Raises:
+        CheckpointError: There is one.
+    """
+    for cell in todo:
+        values = cell.variant.member(cell.rank).values if cell.variant else None
+        if isinstance(values, RemovedValues):
+            values.refuse(f"evaluate {cell.label}")
 
 
 @contextlib.contextmanager
@@ -368,7 +381,7 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
             tokenizer=session.tokenizer.name if base.tokenizer_sha256 else UNSET,
         ),
         versions=versions(),
-        machine={**machine(), **_device(base.device)},
+        machine={**machine(), **in_use(base.device)},
         settings=RunSettings(
             ranks=cut.ranks if isinstance(cut.ranks, str) else list(cut.ranks),
             basis=list(cut.basis),
@@ -385,12 +398,3 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
             batching=session.batching,
         ),
     )
-
-
-def _device(device: str) -> dict[str, Any]:
-    import torch
-
-    described: dict[str, Any] = {"device": device, "threads": torch.get_num_threads()}
-    if device.startswith("cuda") and torch.cuda.is_available():
-        described["gpu"] = torch.cuda.get_device_name(device)
-    return described

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import constants
 
-from aurac.errors import AuracError, TaskError, UsageError
+from aurac.errors import AuracError, TaskError
 from aurac.models.base import LoadedBase, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.runs.estimate import Span, estimate, process_age, weight_bytes
+from aurac.runs.finished import Request
 from aurac.runs.folder import find_run_folder, recorded_names
-from aurac.runs.rank_choice import follow
+from aurac.runs.rank_choice import follow, further
+from aurac.runs.sequential_plan import longest_part, sequential
 from aurac.runs.session import Lookup, build, open_session, outline_base
-from aurac.runs.settings import separated
 from aurac.runs.status import Standing
 from aurac.runs.store import CellStore
 from aurac.runs.workers import make_executor
@@ -30,6 +31,7 @@ from aurac.tasks import BUNDLED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from aurac.runs.sequential_plan import Until
     from aurac.runs.session import Session
     from aurac.runs.settings import Execution, ModelOptions, Settings
     from aurac.tasks.task import BuiltTask
@@ -142,17 +144,27 @@ def dry_run(
     *,
     out: str | Path | None = None,
     command: str | None = None,
+    until: Until | None = None,
     **options: Any,
 ) -> DryRun:
-    """What `aurac.compare` would do with the same arguments.
+    """What `aurac.compare` would do with the same arguments, at most.
+
+    Args:
+        checkpoints: See `aurac.compare`, like all others.
+        tasks: See there.
+        out: See there.
+        command: See there.
+        until: When a run that stops early does so: then the most that it may take is said.
+        options: See there.
 
     Raises:
         AuracError: Any input that `compare` would refuse and that can be seen without a model.
     """
-    if not checkpoints or not tasks:
-        raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
+    request = Request.of(checkpoints, tasks, out, **options)
+    if until is not None:
+        request = sequential(request, until)
     started, lookup = process_age(), _Here()
-    settings, execution = separated(options)
+    settings, execution = request.settings, request.execution
     make_executor(execution)  # refuses one that is not installed
     session = open_session(
         checkpoints,
@@ -162,6 +174,10 @@ def dry_run(
         elsewhere=execution.executor == "ray",
         lookup=lookup,
     )
+    notes = list(lookup.notes)
+    if until is not None:
+        session = longest_part(session, until)
+        notes += _notes_on_stopping(session, until)
     folder = None
     if not lookup.downloads:
         place, begun = find_run_folder(out, session.tasks, session.request(), command)
@@ -182,8 +198,8 @@ def dry_run(
         seconds_from=source,
         memory=_memory(session),
         downloads=tuple(lookup.downloads),
-        further=0 if complete else session.further(len(lookup.absent)),
-        notes=(*lookup.notes, *_notes_on_time(session, execution)),
+        further=0 if complete else further(session, len(lookup.absent)),
+        notes=(*notes, *_notes_on_time(session, execution)),
     )
 
 
@@ -312,6 +328,17 @@ def _memory(session: Session) -> dict[str, int] | None:
     adapters = sum(adapter.bytes(adapter.rank) for adapter in session.adapters.values())
     parts = {"weights": weights, "adapters": adapters, "beside": _OVERHEAD}
     return {**parts, "total": sum(parts.values())}
+
+
+def _notes_on_stopping(session: Session, until: Until) -> Iterable[str]:
+    sizes = [f"{task.n_docs:,} of {task.name}" for task in session.built if task.group is None]
+    if sizes:
+        yield (
+            f"documents in a random order, at most {', '.join(sizes)}: this is all that may be "
+            "computed, and the run stops earlier when it has its answers"
+        )
+    if until.seconds is not None:
+        yield f"it ends after {until.seconds / 60:g} minutes, with or without its answers"
 
 
 def _notes_on_time(session: Session, execution: Execution) -> Iterable[str]:

@@ -6,7 +6,7 @@ repeated run and all of its processes choose alike. Every adapter is evaluated a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,6 +17,7 @@ from aurac.curves.curve import Curve
 from aurac.curves.display import percent, points
 from aurac.runs.results import StoredPoints, TaskCells, area_record
 from aurac.runs.schema import GapRecord, RankChoice
+from aurac.runs.session import variants_in
 from aurac.runs.status import Standing
 from aurac.stats.analysis import score_curve
 from aurac.stats.gaps import MARGIN, following, gaps, noise_limit
@@ -100,6 +101,27 @@ def choose(session: Session, stored: StoredPoints) -> Choice:
     return Choice(msgspec.structs.replace(record, sentences=sentences), ranks, areas)
 
 
+def further(session: Session, unseen: int = 0) -> int:
+    """How many cells may follow at most in the rounds of `--ranks auto`.
+
+    Args:
+        session: Of the round before.
+        unseen: Tasks that were asked for and are not built.
+    """
+    if not session.settings.truncation.auto:
+        return 0
+    leaves = unseen + sum(not task.members for task in session.built)
+    return leaves * sum(v.adapter.rank - len(v.ranks) for v in session.variants)
+
+
+def add_ranks(session: Session, ranks: Sequence[int]) -> None:
+    """Evaluate every adapter at these ranks too, as far as it has them."""
+    cuts = {name: cut.adding(ranks) for name, cut in session.settings.truncations.items()}
+    cut = session.settings.truncation.adding(ranks)
+    session.settings = replace(session.settings, truncation=cut, truncations=cuts)
+    session.variants = variants_in(session.adapters, session.settings)
+
+
 def follow(session: Session, store: CellStore) -> bool:
     """Add the ranks of all rounds whose cells are stored; whether the choice is complete."""
     while True:
@@ -109,7 +131,7 @@ def follow(session: Session, store: CellStore) -> bool:
         ranks = choose(session, StoredPoints(cells, store)).following
         if not ranks:
             return True
-        session.add_ranks(ranks)
+        add_ranks(session, ranks)
 
 
 def _curves(session: Session, stored: StoredPoints) -> Iterator[tuple[tuple[str, str], Curve]]:

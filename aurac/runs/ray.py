@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.adapters import members_of
 from aurac.errors import AuracError, UsageError
 from aurac.models.device import share_cores
 from aurac.runs.cell import Block
@@ -229,7 +230,7 @@ def _job(session: Session) -> dict[str, Any]:
     model = {**plain["model"], "dtype": session.outline.dtype, "device": device}
     return {
         "checkpoints": [NamedCheckpoint.of(c).absolute for c in session.checkpoints],
-        "adapters": [adapter.sha256 for adapter in session.adapters.values()],
+        "adapters": [[m.sha256 for m in members_of(a)] for a in session.adapters.values()],
         "base": {"name": _absolute(session.outline.name), "sha256": session.outline.sha256},
         "tasks": list(session.tasks),
         "settings": {**plain, "model": model},

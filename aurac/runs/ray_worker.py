@@ -10,12 +10,14 @@ as in `PATH`) and below `weights/` in aurac's cache, two levels down.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from aurac.adapters import members_of
 from aurac.errors import AuracError, BaseModelError, CheckpointError
 from aurac.files import sha256_json
 from aurac.models import cache_root
@@ -23,10 +25,10 @@ from aurac.models.base import resolve_base
 from aurac.runs.evaluator import Evaluator, stop_if_device_is_lost
 from aurac.runs.runner import failure_of, reason_of
 from aurac.runs.session import Session, load_adapters, open_session
-from aurac.runs.settings import from_plain
+from aurac.runs.settings import NamedCheckpoint, from_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from aurac.runs.cell import Block
     from aurac.runs.plan import PlannedCell
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from aurac.runs.settings import Settings
 
 ROOTS = "AURAC_WEIGHTS"
+T = TypeVar("T")
 
 
 class UnfitNodeError(AuracError):
@@ -109,8 +112,8 @@ def _session(job: dict[str, Any]) -> Session:
     settings = from_plain(job["settings"])
     base = find_base(job["base"]["name"], job["base"]["sha256"])
     checkpoints = [
-        find_adapter(path, sha256, settings)
-        for path, sha256 in zip(job["checkpoints"], job["adapters"], strict=True)
+        find_adapter(path, members, settings)
+        for path, members in zip(job["checkpoints"], job["adapters"], strict=True)
     ]
     settings = replace(settings, model=replace(settings.model, base=base))
     session = open_session(checkpoints, job["tasks"], settings)
@@ -128,34 +131,45 @@ def find_base(name: str, sha256: str) -> str:
     Raises:
         BaseModelError: No weights of that content here.
     """
-    place = _find(name, "config.json", sha256, lambda folder: resolve_base(folder).sha256)
+    places = itertools.chain([name], _folders_with("config.json"))
+    place = _find(places, sha256, lambda folder: resolve_base(folder).sha256)
     if place is None:
         raise _absent(BaseModelError, f"base {name}", sha256)
     return place
 
 
-def find_adapter(checkpoint: str, sha256: str, settings: Settings) -> str:
-    """The checkpoint, or the folder of this machine that holds that adapter.
+def find_adapter(checkpoint: str, members: Sequence[str], settings: Settings) -> str:
+    """The checkpoint, or the folders of this machine that hold these adapters.
+
+    Args:
+        checkpoint: As it was named; see `NamedCheckpoint`.
+        members: Hash of the adapter, or of each adapter of a family.
+        settings: Of the job.
 
     Raises:
-        CheckpointError: No adapter of that content here.
+        CheckpointError: One of them is not here.
     """
 
-    def content(folder: str) -> str:
-        (adapter,) = load_adapters([folder], settings).values()
-        return adapter.sha256
+    def content(place: str) -> list[str]:
+        (adapter,) = load_adapters([place], settings).values()
+        return [member.sha256 for member in members_of(adapter)]
 
-    place = _find(checkpoint, "adapter_config.json", sha256, content)
-    if place is None:
-        raise _absent(CheckpointError, f"adapter {checkpoint}", sha256)
-    return place
+    place = _find([checkpoint], list(members), content)
+    if place is not None:
+        return place
+    places = [_find(_folders_with("adapter_config.json"), [m], content) for m in members]
+    for sha256, one in zip(members, places, strict=True):
+        if one is None:
+            raise _absent(CheckpointError, f"adapter {checkpoint}", sha256)
+    name = NamedCheckpoint.of(checkpoint).name or Path(checkpoint).name
+    return f"{name}={{{','.join(map(str, places))}}}" if len(places) > 1 else str(places[0])
 
 
-def _find(name: str, file: str, sha256: str, content: Callable[[str], str]) -> str | None:
-    """The first place with that content: the name itself, then folders that hold the file."""
-    for place in (name, *map(str, _folders_with(file))):
+def _find(places: Iterable[str], wanted: T, content: Callable[[str], T]) -> str | None:
+    """The first place with that content."""
+    for place in places:
         try:
-            if content(place) == sha256:
+            if content(place) == wanted:
                 return place
         except AuracError:
             continue
@@ -170,9 +184,10 @@ def _absent(kind: type[AuracError], what: str, sha256: str) -> AuracError:
     )
 
 
-def _folders_with(name: str) -> Iterator[Path]:
+def _folders_with(name: str) -> Iterator[str]:
+    """Folders below the roots that hold a file of this name."""
     roots = [Path(root) for root in os.environ.get(ROOTS, "").split(os.pathsep) if root]
     for root in (*roots, cache_root() / "weights"):
         yield from sorted(
-            path.parent for path in (*root.glob(f"*/{name}"), *root.glob(f"*/*/{name}"))
+            str(path.parent) for path in (*root.glob(f"*/{name}"), *root.glob(f"*/*/{name}"))
         )

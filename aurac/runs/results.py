@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import UNSET
 
 from aurac.curves.area import AXES, quadrature_weights
 from aurac.curves.curve import Curve
@@ -52,14 +53,18 @@ def gathered(
     from aurac import __version__
 
     reader = StoredPoints(cells, store)
-    variants = session.variants
-    tables = [TaskCells(task, reader.fetch) for task in session.built]
+    variants, base = session.variants, session.outline.name
+    curves = [
+        _curve(v, TaskCells(part, reader.fetch), base, whole=task)
+        for task in session.built
+        for v in variants
+        if (part := session.task_of(task, v)) is not None
+    ]
     first = {variant.name: variant for variant in reversed(variants)}
-    base = session.outline.name
     results = Results(
         schema=RESULTS_SCHEMA,
         aurac=__version__,
-        curves=[_curve(v, cells_of, base) for cells_of in tables for v in variants],
+        curves=curves,
         adapters=[_adapter(name, first[name]) for name in dict.fromkeys(v.name for v in variants)],
         groups={name: list(members) for name, members in session.settings.groups.items()},
         failures=reader.failures,
@@ -158,7 +163,7 @@ class TaskCells:
             column = point.metrics.get(self.task.metric)
             if column is None:
                 return f"the cell holds no {self.task.metric}"
-            parts.append(np.asarray(column, dtype=np.float64))
+            parts.append(np.asarray(column[: leaf.n_docs], dtype=np.float64))
         return np.concatenate(parts)
 
     def near_ties(self, variant: Variant | None, rank: int) -> int | None:
@@ -180,13 +185,13 @@ class TaskCells:
         return paths if self.task.members else paths[0]
 
 
-def _curve(variant: Variant, cells: TaskCells, base_name: str) -> CurveRecord:
-    """A variant on a task."""
+def _curve(variant: Variant, cells: TaskCells, base_name: str, whole: BuiltTask) -> CurveRecord:
+    """A variant on a task, of which `cells` may have the first documents only."""
     task, adapter = cells.task, variant.adapter
     columns = {rank: cells.scores(variant, rank) for rank in variant.ranks}
     known = {rank: column for rank, column in columns.items() if not isinstance(column, str)}
     missing = {rank: column for rank, column in columns.items() if isinstance(column, str)}
-    baseline = cells.scores(None, 0)
+    baseline, amounts = cells.scores(None, 0), variant.amounts()
     labels = {
         "adapter": variant.name,
         "task": task.name,
@@ -216,16 +221,21 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str) -> CurveRecord:
         baseline=None if isinstance(baseline, str) else float(baseline.mean()),
         baseline_reason=baseline if isinstance(baseline, str) else None,
         trained_rank=adapter.rank,
-        parameters=[adapter.parameters(rank) for rank in variant.ranks],
-        bytes=[adapter.bytes(rank) for rank in variant.ranks],
+        parameters=[parameters for parameters, _ in amounts],
+        bytes=[size for _, size in amounts],
         fit_factors=dict(variant.fit_factors) if variant.fit_factors else None,
-        n_docs=len(task.doc_ids),
+        n_docs=task.n_docs,
+        documents=UNSET if task.n_docs == whole.n_docs else _counts(task),
         near_ties=[cells.near_ties(variant, rank) for rank in variant.ranks],
         cells={rank: cells.paths(variant, rank) for rank in variant.ranks},
         baseline_cell=cells.paths(None, 0),
         **_points(curve, variant.ranks),
         **_score_fields(curve, missing),
     )
+
+
+def _counts(task: BuiltTask) -> dict[str, int]:
+    return {leaf.name: leaf.n_docs for leaf in task.members or (task,)}
 
 
 def _points(curve: Curve | None, ranks: Sequence[int]) -> dict[str, Any]:

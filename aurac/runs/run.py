@@ -176,6 +176,24 @@ class Run:
             )
         return pd.DataFrame(rows)
 
+    @property
+    def serving(self) -> DataFrame:
+        """A row for each rank that `aurac cost --save` timed, the base (and any merged rank) first.
+
+        Columns: adapter (missing: the base), rank, parameters, bytes, and of prompt (a forward pass
+        over the prompts) and token (one further token for each) the median seconds with low and
+        high (95 % interval). Empty where nothing was measured.
+
+        Raises:
+            RunFolderError: The measurement is of another base or of other adapters.
+        """
+        import pandas as pd
+
+        from aurac.runs.serving import read_serving
+
+        record = read_serving(self.folder, self.results)
+        return pd.DataFrame(record.rows() if record else [])
+
     @cached_property
     def samples(self) -> DataFrame:
         """A row for each curve, rank (0: the base) and document.
@@ -233,17 +251,18 @@ class Run:
         return pd.DataFrame(rows).astype({"rank": "Int64", "reference": "Int64"})
 
     def plot(self, task: str | None = None, *, axis: str = "log2", ax: Axes | None = None) -> Axes:
-        """Draw accuracy against rank as the report does: bands, legend, the base as a line.
+        """Draw accuracy against rank or size as the report does: bands, legend, a base line.
 
         Args:
             task: Which; may be left out where there is one.
-            axis: Of the ranks, "log2" or "linear".
+            axis: "log2" or "linear" of the rank, "parameters" or "bytes".
             ax: Where to draw; a figure of its own by default.
 
         Raises:
             UsageError: No such task, or several and none was named.
         """
-        from aurac.curves.area import check_axis
+        from aurac.curves.area import BUDGETS, check_axis
+        from aurac.report.budgets import budget_areas
         from aurac.report.figures import styled
         from aurac.report.model import as_run
         from aurac.report.plots import rank_accuracy
@@ -260,7 +279,11 @@ class Run:
 
                 _, ax = plt.subplots(figsize=(5.6, 3.7), layout="constrained")
             curves = as_run(self.results).of_task(task)
-            rank_accuracy(ax, curves, axis=axis, labels=False)
+            areas = None
+            if axis in BUDGETS:
+                areas = {one.curve.id: one.area for one in budget_areas(curves, axis)[0]}
+                curves = tuple(curve for curve in curves if curve.id in areas)
+            rank_accuracy(ax, curves, axis=axis, areas=areas, labels=False)
             for line in ax.lines:
                 if line.get_gid() == "base":
                     line.set_label("base (rank 0)")
@@ -324,7 +347,7 @@ def _samples(curve: CurveRecord, rank: int, cells: StoredCells) -> Iterator[Data
     """The documents of one point of a curve; of a group's members one after the other."""
     import pandas as pd
 
-    members = cells.read(curve.task, curve.files(rank)) if curve.files(rank) else []
+    members = cells.read(curve, rank) if curve.files(rank) else []
     documents = cells.documents(curve.task)
     known = documents.doc_ids if documents else []
     questions = dict(zip(known, documents.questions if documents else (), strict=False))

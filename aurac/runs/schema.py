@@ -105,6 +105,8 @@ class CurveRecord(_Record, frozen=True, kw_only=True):
         parameters, bytes: Of the adapter truncated to each rank.
         fit_factors: Rank → factor, where the rescale is `fit`.
         n_docs: Documents that these results are about; cells may hold more.
+        documents: Task, or member of a group → how many of its documents, the first in its file;
+            left out where it is all of them. A sequential run stops for each adapter by itself.
         near_ties: Documents with a decision within rounding; null where that was not counted.
         cells: Rank → file in the run folder; of a group of tasks a file for each member.
         baseline_cell: That of the base.
@@ -137,6 +139,7 @@ class CurveRecord(_Record, frozen=True, kw_only=True):
     bytes: list[int | None] = []
     fit_factors: dict[int, float] | None = None
     n_docs: int | None = None
+    documents: dict[str, int] | UnsetType = UNSET
     near_ties: list[int | None] = []
     cells: dict[int, str | list[str] | None] = {}
     baseline_cell: str | list[str] | None = None

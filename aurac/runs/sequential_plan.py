@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aurac.runs.plan import Variant
+    from aurac.runs.finished import Request
+    from aurac.runs.plan import PlannedCell, Variant
     from aurac.runs.schema import RunRequest
     from aurac.tasks.task import BuiltTask
+
+    Counts = dict[tuple[str, str], int]  # (task, adapter) → documents
 
 _TIMES = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
@@ -85,6 +88,47 @@ class Until:
         return cls(design, width, documents, seconds, ranks)
 
 
+def sequential(request: Request, until: Until) -> Request:
+    """The request for all documents, of which the run takes a random order.
+
+    Raises:
+        UsageError: Options that do not go with it, or nothing to decide.
+    """
+    how, settings = request.execution, request.settings
+    if settings.task.limit is not None:
+        raise UsageError(
+            "--limit with --until",
+            expected="a random sample: --limit takes the first documents",
+            fix="give --budget DOCUMENTS in the place of --limit",
+        )
+    if settings.truncation.auto:
+        raise UsageError(
+            "--ranks auto with --until",
+            expected="ranks that do not depend on the results: its tests are planned for them",
+            fix="give --ranks pow2, or leave --until out",
+        )
+    if how.shard:
+        raise UsageError(
+            "--shard with --until",
+            expected="processes that know each other's results after each look",
+            fix="give --workers or --executor ray",
+        )
+    if settings.groups and until.width is None:
+        raise UsageError(
+            "--group with --until",
+            expected="single checkpoints: more documents tell nothing about other training seeds",
+            fix="evaluate all documents to compare recipes over their seeds",
+        )
+    if not until.ranks and until.width is None and len(request.checkpoints) < 2:
+        raise UsageError(
+            "--until decided with one adapter",
+            expected="at least two to compare",
+            fix="use --until width=0.02, or aurac recommend --until decided for the smallest rank",
+        )
+    task = dataclasses.replace(settings.task, limit=0)
+    return dataclasses.replace(request, settings=dataclasses.replace(settings, task=task))
+
+
 def _number(text: str, what: str) -> float:
     try:
         return float(text)
@@ -113,9 +157,11 @@ class Part(Session):
 
     Attributes:
         whole: The session with all documents.
+        cuts: (task, adapter) → the task with the documents that the adapter is evaluated on.
     """
 
     whole: Session | None = field(default=None, repr=False)
+    cuts: Mapping[tuple[str, str], BuiltTask] = field(default_factory=dict, repr=False)
 
     def base(self) -> Any:
         """The base of the whole session, loaded once."""
@@ -126,6 +172,19 @@ class Part(Session):
         super().place_on(device)
         if self.whole:
             self.whole.place_on(device)
+
+    def task_of(self, task: BuiltTask, variant: Variant) -> BuiltTask | None:
+        """See `Session`."""
+        return self.cuts.get((task.name, variant.name))
+
+    def cells(self) -> list[PlannedCell]:
+        """The plan; of an adapter that needs no more documents, with those that it has."""
+        cells = []
+        for cell in super().cells():
+            task = cell.task if cell.variant is None else self.task_of(cell.task, cell.variant)
+            if task is not None:
+                cells.append(cell if task is cell.task else cell.of(task))
+        return cells
 
     def request(self) -> RunRequest:
         """That of the whole session, for these documents."""
@@ -149,7 +208,7 @@ class Sampler:
     """
 
     def __init__(self, session: Session, until: Until) -> None:
-        self.session, self.seed = session, session.settings.task.seed
+        self.session, self.until, self.seed = session, until, session.settings.task.seed
         self.tasks = [task for task in session.built if task.group is None]
         self.orders, self.totals = {}, dict[str, int]()
         for task in self.tasks:
@@ -190,20 +249,63 @@ class Sampler:
     def _task(self, name: str) -> BuiltTask:
         return next(task for task in self.tasks if task.name == name)
 
-    def part(self, counts: Mapping[str, int], variants: Sequence[Variant]) -> Part:
-        """The session for the first documents of each task, for some of the curves."""
+    def part(self, counts: Counts, variants: Sequence[Variant]) -> Part:
+        """The session for the first documents of each task, as many as each adapter needs."""
         built: list[BuiltTask] = []
+        cuts: dict[tuple[str, str], BuiltTask] = {}
         for task in self.tasks:
-            cut = self.cut(task, counts[task.name])
-            built += [*cut.members, cut]
+            needed = {v.name: counts[task.name, v.name] for v in variants}
+            for name, count in needed.items():
+                part = self.cut(task, count)
+                cuts |= {(one.name, name): one for one in (*part.members, part)}
+            most = self.cut(task, max(needed.values()))
+            built += [*most.members, most]
         shared = {f.name: getattr(self.session, f.name) for f in dataclasses.fields(Session)}
-        return Part(**{**shared, "built": built, "variants": list(variants)}, whole=self.session)
+        replaced = {**shared, "built": built, "variants": list(variants)}
+        return Part(**replaced, whole=self.session, cuts=cuts)
+
+    def most(self, variants: Sequence[Variant]) -> Counts:
+        """The documents within the budget."""
+        return {(name, v.name): total for name, total in self.totals.items() for v in variants}
+
+    def first(self, variants: Sequence[Variant]) -> Counts:
+        """The documents of the first look."""
+        most = self.most(variants)
+        return {key: self.until.design.documents(total)[0] for key, total in most.items()}
 
 
 def first_part(session: Session, until: Until) -> Part:
-    """What the run begins with: the documents of the first look."""
-    sampler = Sampler(session, until)
+    """What the run begins with: the documents of the first look.
+
+    Raises:
+        UsageError: Curves that cannot be compared.
+    """
+    sampler = _sampler(session, until)
+    return sampler.part(sampler.first(session.variants), session.variants)
+
+
+def longest_part(session: Session, until: Until) -> Part:
+    """What the run computes if it does not stop early.
+
+    Raises:
+        UsageError: As of `first_part`.
+    """
+    sampler = _sampler(session, until)
+    return sampler.part(sampler.most(session.variants), session.variants)
+
+
+def _sampler(session: Session, until: Until) -> Sampler:
+    """Of the curves that the questions are about, which must have the same ranks."""
     if until.ranks:  # what is shown beside the compared curves answers no question about them
         session.variants = [v for v in session.variants if v.role == "default"]
-    counts = {name: until.design.documents(total)[0] for name, total in sampler.totals.items()}
-    return sampler.part(counts, session.variants)
+    elif until.width is None:
+        first, *others = (v for v in session.variants if v.role == "default")
+        for v in others:
+            if v.ranks != first.ranks:
+                has = [f"{x.name} has ranks {', '.join(map(str, x.ranks))}" for x in (first, v)]
+                raise UsageError(
+                    " and ".join(has),
+                    expected="the same ranks",
+                    fix="give --ranks with those that both have",
+                )
+    return Sampler(session, until)

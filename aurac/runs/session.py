@@ -20,13 +20,13 @@ from aurac.adapters import (
     members_of,
 )
 from aurac.adapters.formats.load import adapters_in
-from aurac.errors import CheckpointError, UsageError
+from aurac.errors import CheckpointError
 from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer
 from aurac.models.weights import quiet_transformers
-from aurac.runs.plan import PlannedCell, Variant, parse_ranks, plan, variants_of
+from aurac.runs.plan import PlannedCell, Variant, auto_ranks, parse_ranks, plan, variants_of
 from aurac.runs.schema import RequestedTask, RequestSettings, RunRequest
 from aurac.runs.settings import NamedCheckpoint
 from aurac.stats.groups import check_groups
@@ -94,28 +94,14 @@ class Session:
         """Load the base onto this device of the planned kind."""
         self.outline = replace(self.outline, device=device)
 
+    def task_of(self, task: BuiltTask, _variant: Variant) -> BuiltTask | None:
+        """A task with the documents that a curve is made of; None where it has none of them."""
+        return task
+
     def cells(self) -> list[PlannedCell]:
         """The plan, in order."""
         leaves = [task for task in self.built if not task.members]
         return plan(self.variants, leaves, self.outline)
-
-    def further(self, unseen: int = 0) -> int:
-        """How many cells may follow at most in the rounds of `--ranks auto`.
-
-        Args:
-            unseen: Tasks that were asked for and are not built.
-        """
-        if not self.settings.truncation.auto:
-            return 0
-        leaves = unseen + sum(not task.members for task in self.built)
-        return leaves * sum(v.adapter.rank - len(v.ranks) for v in self.variants)
-
-    def add_ranks(self, ranks: Sequence[int]) -> None:
-        """Evaluate every adapter at these ranks too, as far as it has them."""
-        cut = self.settings.truncation
-        cut = replace(cut, added=tuple(sorted({*cut.added, *ranks})))
-        self.settings = replace(self.settings, truncation=cut)
-        self.variants = _variants(self.adapters, cut)
 
     def request(self) -> RunRequest:
         """What a run folder records: requests with the same settings share one.
@@ -183,7 +169,7 @@ def open_session(
     lookup = lookup or Lookup()
     adapters = load_adapters(checkpoints, settings, names)
     check_groups(settings.groups, list(adapters))
-    variants = _variants(adapters, settings.truncation)
+    variants = variants_in(adapters, settings)
     base = lookup.outline(common_base(adapters, settings.model.base), settings.model, elsewhere)
     tokenizer = _tokenizer(adapters, base, settings)
     if base.model is not None:
@@ -363,29 +349,24 @@ def common_base(adapters: Mapping[str, Adapter | Family], named: str | None) -> 
     return names[0]
 
 
-def _variants(
-    adapters: Mapping[str, Adapter | Family], options: TruncationOptions
-) -> list[Variant]:
+def variants_in(adapters: Mapping[str, Adapter | Family], settings: Settings) -> list[Variant]:
     """The curves to draw, one adapter after the other."""
-    return [v for name, adapter in adapters.items() for v in variants_for(name, adapter, options)]
+    cuts = {name: settings.truncations.get(name, settings.truncation) for name in adapters}
+    return [v for name, a in adapters.items() for v in variants_for(name, a, cuts[name])]
 
 
 def variants_for(name: str, adapter: Adapter | Family, options: TruncationOptions) -> list[Variant]:
     """The curves to draw for one adapter.
 
     Raises:
-        RankError, UsageError: See `parse_ranks` and `variants_of`; ranks `auto` of a family.
+        RankError, UsageError: See `parse_ranks`, `auto_ranks` and `variants_of`.
     """
-    ranks = parse_ranks("pow2" if options.auto else options.ranks, adapter)
     if options.auto:
-        if isinstance(adapter, Family):
-            raise UsageError(
-                f"--ranks auto with the family {name!r}",
-                expected="adapters that can be truncated to any rank",
-                fix="give --ranks pow2, which takes the ranks that the family has",
-            )
-        ranks = tuple(sorted({*ranks, *(r for r in options.added if r <= adapter.rank)}))
-    return variants_of(name, adapter, ranks, tuple(options.basis), options.rescale)
+        ranks = auto_ranks(name, adapter, options.added)
+    else:
+        ranks = parse_ranks(options.ranks, adapter)
+    variants = variants_of(name, adapter, ranks, tuple(options.basis), options.rescale)
+    return [v for v in variants if options.published or v.role != "published"]
 
 
 def limit_of(task: str, settings: Settings) -> float | None:
@@ -413,6 +394,6 @@ def build(tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[Bu
     options = replace(
         settings.task,
         limit={name: limit for name, limit in limits.items() if limit is not None},
-        held_out="fit" in (settings.truncation.rescale or ()),
+        held_out=settings.fits,
     )
     return build_tasks(list(tasks), tokenizer=base.tokenizer, options=options)

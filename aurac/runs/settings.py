@@ -70,18 +70,20 @@ class TruncationOptions:
     Attributes:
         ranks: `pow2`, `all`, explicit ranks, or `auto`: the powers of two, and further ranks where
             a curve bends (docs/explain/aurac.md).
+        basis: One or more of `prefix`, `svd`, `energy`; the first is the one compared.
+        rescale: One or more of `rule`, `keep`, `trained`, `fit`; None: each adapter's default.
+        published: Draw adapters with a trained P under the published inference, too.
         margin: Of `auto`: how far a rank that is not evaluated may lie from the straight line
             between its neighbours, a fraction; None: `aurac.stats.gaps.MARGIN`.
         added: The further ranks of `auto` so far; a run adds to them itself.
-        basis: One or more of `prefix`, `svd`, `energy`; the first is the one compared.
-        rescale: One or more of `rule`, `keep`, `trained`, `fit`; None: each adapter's default.
     """
 
     ranks: str | Sequence[int] = "pow2"
-    margin: float | None = None
-    added: Sequence[int] = ()
     basis: Sequence[Basis] = ("prefix",)
     rescale: Sequence[Rescale] | None = None
+    published: bool = True
+    margin: float | None = None
+    added: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if self.margin is None:
@@ -98,6 +100,11 @@ class TruncationOptions:
     def auto(self) -> bool:
         """Whether the curves decide which ranks are evaluated."""
         return self.ranks == "auto"
+
+    def adding(self, ranks: Sequence[int]) -> TruncationOptions:
+        """The same with these ranks too, where they are `auto`."""
+        added = tuple(sorted({*self.added, *ranks}))
+        return dataclasses.replace(self, added=added) if self.auto else self
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,7 @@ class Settings:
         task: Documents, prompts and metrics. A `limit` of 0 takes all documents; None the first
             `aurac.tasks.QUICK_DOCUMENTS` of a bundled task, and all of any other.
         truncation: Which curves.
+        truncations: Which curves of single adapters, by name in the run, in place of `truncation`.
         model: The base.
         engine: Budgets of the engine.
         overrides: What the adapters' files do not say: method, scaling, alpha, nested_ranks.
@@ -136,10 +144,17 @@ class Settings:
 
     task: TaskOptions = field(default_factory=TaskOptions)
     truncation: TruncationOptions = field(default_factory=TruncationOptions)
+    truncations: Mapping[str, TruncationOptions] = field(default_factory=dict)
     model: ModelOptions = field(default_factory=ModelOptions)
     engine: EngineOptions = field(default_factory=EngineOptions)
     overrides: Mapping[str, Any] = field(default_factory=dict)
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def fits(self) -> bool:
+        """Whether any curve has rescale `fit`."""
+        cuts = (self.truncation, *self.truncations.values())
+        return any("fit" in (cut.rescale or ()) for cut in cuts)
 
     @classmethod
     def of(cls, **fields: Any) -> Settings:
@@ -256,6 +271,8 @@ def from_plain(plain: Mapping[str, Any]) -> Settings:
     parts = {name: kind(**plain[name]) for name, kind in _CONCERNS.items()}
     data = {task: Path(folder) for task, folder in plain["task"]["data"].items()}
     parts["task"] = dataclasses.replace(parts["task"], data=data)
+    cuts = plain["truncations"]
+    parts["truncations"] = {name: TruncationOptions(**cut) for name, cut in cuts.items()}
     return Settings(**{**plain, **parts})
 
 

@@ -7,13 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import torch
 import yaml
 
+from aurac.adapters import Adapter, Factors, make_family
+from aurac.adapters.truncate import Basis, Rescale  # noqa: TC001 - msgspec reads the hints
 from aurac.errors import AuracError, RecipeError
-from aurac.training.recipe import Recipe, make_recipe
+from aurac.runs.plan import ranks_of
+from aurac.runs.session import variants_for
+from aurac.runs.settings import TruncationOptions
+from aurac.training.recipe import Recipe, family_members, make_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from aurac.runs.plan import Variant
+
+ADAPTERS = Path("adapters")
 
 
 class Documents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,12 +61,19 @@ class MethodPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         recipe: Fields of the recipe that belong to the method, such as `method`.
+        family: Train one adapter for each rank of `ranks`; together they give one curve.
         learning_rates, seeds: Those of the method; empty: the study's.
+        learning_rates_of: Take the rates that the search of this method chooses.
+        basis, rescale: Those of the method; empty: the study's. A family has none.
     """
 
     recipe: dict[str, Any]
+    family: bool = False
     learning_rates: list[float] = []
+    learning_rates_of: str = ""
     seeds: list[int] = []
+    basis: list[Basis] = []
+    rescale: list[Rescale] = []
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,8 +90,10 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         search_seed: Seed of the trainings of the search.
         ranks, search_ranks: As `--ranks`, for results and search.
         basis: Bases of truncation; the first is the one compared.
-        rescale: Scales at inference; empty: each adapter's default, and the published one.
+        rescale: Scales at inference, the first is the one compared; empty: each adapter's default,
+            and the published one.
         margin: Loss of accuracy that a non-inferior rank may have, a fraction.
+        drop_weights: Remove the weights of a task's adapters when all their cells are there.
     """
 
     name: str
@@ -88,32 +107,80 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     search_seed: int = 42
     ranks: str = "pow2"
     search_ranks: str = "pow2"
-    basis: list[str] = msgspec.field(default_factory=lambda: ["prefix"])
-    rescale: list[str] = []
+    basis: list[Basis] = msgspec.field(default_factory=lambda: ["prefix"])
+    rescale: list[Rescale] = []
     margin: float = 0.02
+    drop_weights: bool = False
+
+    def rates_from(self, method: str) -> str:
+        """The method whose search chooses a method's learning rates; usually itself.
+
+        It is the one in `learning_rates_of`. A family without rates of its own takes those of the
+        method that has the same `recipe`, if there is one.
+        """
+        plan = self.methods[method]
+        if plan.learning_rates_of or plan.learning_rates or not plan.family:
+            return plan.learning_rates_of or method
+        same = (n for n, m in self.methods.items() if m.recipe == plan.recipe and not m.family)
+        return next(same, method)
 
     def rates_of(self, method: str) -> list[float]:
         """The grid of a method, ascending."""
-        return sorted(self.methods[method].learning_rates or self.learning_rates)
+        return sorted(self.methods[self.rates_from(method)].learning_rates or self.learning_rates)
 
     def seeds_of(self, method: str) -> list[int]:
         """The seeds of a method's results."""
         return self.methods[method].seeds or self.seeds
 
+    def truncation_of(self, method: str | None, *, final: bool) -> TruncationOptions:
+        """Which curves of a method's adapters are drawn; the search has the compared one alone.
+
+        Args:
+            method: The method; None: one that says nothing of it.
+            final: Of the results, not of the search.
+        """
+        plan = self.methods[method] if method else MethodPlan(recipe={})
+        basis, rescale = plan.basis or self.basis, plan.rescale or self.rescale
+        if final:
+            return TruncationOptions(self.ranks, basis, rescale or None)
+        first = basis[:1], rescale[:1] or None
+        return TruncationOptions(self.search_ranks, *first, published=False)
+
 
 class Training(msgspec.Struct, frozen=True):
-    """One adapter of a study.
+    """One training of a study.
+
+    Attributes:
+        task: Name of the study.
+        recipe: How the adapter is trained; its name is unique within the task.
+        folder: Of the adapter, within the study's folder.
+    """
+
+    task: str
+    recipe: Recipe
+    folder: Path
+
+
+class PlannedAdapter(msgspec.Struct, frozen=True):
+    """An adapter, or a family of one adapter for each rank, that gives a curve.
 
     Attributes:
         task, method: Names of the study.
-        recipe: How it is trained; its name is unique within the task.
-        folder: Of the adapter, within the study's folder.
+        recipe: How it is trained, for a family at the largest rank; its name is that of the curve.
+        trainings: One, or for a family one for each rank.
     """
 
     task: str
     method: str
     recipe: Recipe
-    folder: Path
+    trainings: tuple[Training, ...]
+
+    def checkpoint(self, out: Path) -> str:
+        """What `aurac.compare` takes, in the study's folder."""
+        names = [one.folder.name for one in self.trainings]
+        if names == [self.recipe.name]:
+            return str(out / self.trainings[0].folder)
+        return f"{self.recipe.name}={out / ADAPTERS / self.task}/{{{','.join(names)}}}"
 
 
 def load_study(path: str | Path) -> Study:
@@ -150,6 +217,7 @@ def _check(study: Study, path: Path) -> None:
             fix="make another way of training a method of its own, such as one with more steps",
         )
     for method in study.methods:
+        _check_method(study, path, method)
         rates, seeds = study.rates_of(method), study.seeds_of(method)
         for name, values in (("learning_rates", rates), ("seeds", seeds)):
             if not values or len(set(values)) != len(values):
@@ -164,6 +232,26 @@ def _check(study: Study, path: Path) -> None:
     _check_recipes(study, path)
 
 
+def _check_method(study: Study, path: Path, method: str) -> None:
+    plan, source = study.methods[method], study.methods[method].learning_rates_of
+    if source and (
+        source not in study.methods or source == method or study.rates_from(source) != source
+    ):
+        raise RecipeError(
+            f"{path}: learning_rates_of = {source!r} of {method}",
+            expected="a method of the study that has a search of its own",
+        )
+    if source and plan.learning_rates:
+        raise RecipeError(
+            f"{path}: learning_rates and learning_rates_of of {method}", expected="one of the two"
+        )
+    if plan.family and (plan.basis or plan.rescale):
+        raise RecipeError(
+            f"{path}: basis or rescale of the family {method}",
+            expected="neither: each adapter of a family is evaluated as it was trained",
+        )
+
+
 def _check_recipes(study: Study, path: Path) -> None:
     """Make every recipe of the design, which checks it; all have the same trained rank."""
     made = [
@@ -172,12 +260,21 @@ def _check_recipes(study: Study, path: Path) -> None:
         for one in (*searches(study, path), *results_of(study, path, method))
     ]
     for one in made:
+        try:
+            curves_of(study, one, final=True)
+        except AuracError as error:
+            raise RecipeError(f"{path}, {one.method}: {error}") from error
         if one.recipe.rank != made[0].recipe.rank:
             raise RecipeError(
                 f"{path}: rank {one.recipe.rank} of {one.method} and {made[0].recipe.rank} of "
                 f"{made[0].method}",
                 expected="one trained rank",
             )
+    R = made[0].recipe.rank
+    for spec in (study.ranks, study.search_ranks):
+        for rank in ranks_of(spec, R):
+            if not 1 <= rank <= R:
+                raise RecipeError(f"{path}: rank {rank}", expected=f"1 to the trained rank {R}")
 
 
 class Point(NamedTuple):
@@ -189,38 +286,93 @@ class Point(NamedTuple):
     seed: int
 
 
-def training(study: Study, path: Path, point: Point) -> Training:
-    """The training of one point of the design; relative data are looked for beside `path`.
+def planned(study: Study, path: Path, point: Point) -> PlannedAdapter:
+    """The adapter or family of one point of the design.
+
+    Where a plain method of the study trains a family's adapter of the largest rank by the same
+    recipe, that one is used.
+
+    Args:
+        study: The study.
+        path: Its file; relative data are looked for beside it.
+        point: The point.
 
     Raises:
         RecipeError: A recipe field that does not exist or is out of range.
     """
+    task, method = point.task, point.method
+    recipe = _recipe(study, path, point)
+    if not study.methods[method].family:
+        return PlannedAdapter(task, method, recipe, (_training(task, recipe),))
+    plain = [name for name, plan in study.methods.items() if not plan.family]
+    others = [_recipe(study, path, point._replace(method=name)) for name in plain]
+    known = {other.sha256: other for other in others}
+    members = [
+        known.get(member.sha256) or replace(member, name=f"{recipe.name}-{label}")
+        for label, member in family_members(recipe, ranks_of(study.ranks, recipe.rank))
+    ]
+    return PlannedAdapter(task, method, recipe, tuple(_training(task, one) for one in members))
+
+
+def curves_of(study: Study, one: PlannedAdapter, *, final: bool) -> list[Variant]:
+    """The curves that are drawn of an adapter, which need not be trained.
+
+    Args:
+        study: The study.
+        one: The adapter or family; the `source` of its adapters is the folder of their training.
+        final: Of the results, not of the search.
+
+    Raises:
+        UsageError: A basis and a scale that do not go together.
+    """
+    outlines = [_outline(training) for training in one.trainings]
+    family = study.methods[one.method].family
+    adapter = make_family(one.recipe.name, outlines) if family else outlines[0]
+    return variants_for(one.recipe.name, adapter, study.truncation_of(one.method, final=final))
+
+
+def _outline(training: Training) -> Adapter:
+    """An adapter as it will be trained, with one module and without numbers."""
+    recipe = training.recipe
+    A, B = (torch.empty(shape, device="meta") for shape in ((recipe.rank, 1), (1, recipe.rank)))
+    return Adapter(
+        name=recipe.name,
+        modules={"module": Factors(A, B, recipe.alpha, recipe.scaling)},
+        nesting=recipe.nesting,
+        recipe=recipe.to_dict(),
+        source=training.folder,
+    )
+
+
+def _training(task: str, recipe: Recipe) -> Training:
+    return Training(task, recipe, ADAPTERS / task / recipe.name)
+
+
+def _recipe(study: Study, path: Path, point: Point) -> Recipe:
     task, method, rate, seed = point
-    label = f"{method}-lr{rate:g}-seed{seed}"
     fields: dict[str, Any] = {"base": study.base, **study.recipe}
     fields |= {**study.tasks[task].recipe, **study.methods[method].recipe}
-    fields |= {"name": label, "learning_rate": rate, "seed": seed}
+    fields |= {"name": f"{method}-lr{rate:g}-seed{seed}", "learning_rate": rate, "seed": seed}
     where = f"{path}, {method} on {task},"
     try:
-        recipe = replace(make_recipe(fields, where=where), folder=path.parent)
+        return replace(make_recipe(fields, where=where), folder=path.parent)
     except AuracError as error:
         raise RecipeError(f"{where} {error}", fix="correct the file") from error
-    return Training(task, method, recipe, Path("adapters") / task / label)
 
 
-def searches(study: Study, path: Path) -> Iterator[Training]:
-    """The trainings of the search for learning rates; none for a grid of one value."""
+def searches(study: Study, path: Path) -> Iterator[PlannedAdapter]:
+    """What the search for learning rates trains; nothing for a grid of one value."""
     for task in study.tasks:
         for method in study.methods:
-            rates = study.rates_of(method)
+            rates = study.rates_of(method) if study.rates_from(method) == method else ()
             for rate in rates if len(rates) > 1 else ():
-                yield training(study, path, Point(task, method, rate, study.search_seed))
+                yield planned(study, path, Point(task, method, rate, study.search_seed))
 
 
 def results_of(
     study: Study, path: Path, method: str, rates: dict[str, float] | None = None
-) -> Iterator[Training]:
-    """The trainings of a method's results.
+) -> Iterator[PlannedAdapter]:
+    """What a method's results are made from.
 
     Args:
         study: The study.
@@ -232,4 +384,14 @@ def results_of(
     for task in study.tasks if rates is None else rates:
         rate = rates[task] if rates else study.rates_of(method)[0]
         for seed in study.seeds_of(method):
-            yield training(study, path, Point(task, method, rate, seed))
+            yield planned(study, path, Point(task, method, rate, seed))
+
+
+def chosen_adapters(
+    study: Study, path: Path, rates: Mapping[str, Mapping[str, float]]
+) -> dict[str, list[PlannedAdapter]]:
+    """Method → its adapters and families on all tasks, for the rates that were chosen."""
+    return {
+        method: list(results_of(study, path, method, {t: rates[t][method] for t in study.tasks}))
+        for method in study.methods
+    }

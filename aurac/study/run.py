@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import filelock
 import msgspec
 
 from aurac.adapters import load_adapter
+from aurac.adapters.formats.outline import remove_weights
 from aurac.errors import RecipeError, RunFolderError
-from aurac.files import write_json
+from aurac.files import write_atomic, write_json
 from aurac.models.device import versions
 from aurac.runs.compare import compare
-from aurac.study.design import Documents, Study, Training, results_of, searches
+from aurac.study.design import Documents, PlannedAdapter, Study, Training, results_of, searches
+from aurac.study.plan import STATE_FILE, read_state
 from aurac.training.data import located_data
 from aurac.training.job import train
 
@@ -28,50 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE = "study.json"
 _WAIT = 2.0  # seconds between looks at a training that another process does
-
-
-@dataclass
-class Progress:
-    """Where a study stands.
-
-    Attributes:
-        searches, trainings: (done, all) adapters of the search and of the results.
-        rates: Task → method → learning rate, where it is known.
-        edges: `method on task` whose best learning rate is at the end of its grid.
-        seconds: Time of the trainings done.
-    """
-
-    searches: tuple[int, int]
-    trainings: tuple[int, int]
-    rates: dict[str, dict[str, float]] = field(default_factory=dict)
-    edges: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-
-def plan_study(study: Study, path: Path, out: Path) -> Progress:
-    """Count what is there and what is left; nothing is loaded or written."""
-    state = read_state(out)
-    rates = state.get("rates", {})
-    first = list(searches(study, path))
-    last = [
-        one
-        for method in study.methods
-        for one in results_of(study, path, method, _known(study, rates, method))
-    ]
-    return Progress(
-        searches=(sum((out / one.folder).is_dir() for one in first), len(first)),
-        trainings=(sum((out / one.folder).is_dir() for one in last), len(last)),
-        rates=rates,
-        edges=state.get("edges", []),
-        seconds=sum(state.get("seconds", {}).values()),
-    )
-
-
-def _known(study: Study, rates: dict[str, dict[str, float]], method: str) -> dict[str, float]:
-    first = study.rates_of(method)[0]
-    return {task: rates.get(task, {}).get(method, first) for task in study.tasks}
 
 
 def run_study(
@@ -99,7 +58,7 @@ def run_study(
     Raises:
         AuracError: A recipe, data or a task that cannot be used; a folder of another study.
     """
-    runner = _Runner(study, path, out, device, say, progress=progress)
+    runner = StudyRunner(study, path, out, device, say, progress=progress)
     runner.check_data()
     for task in study.tasks:
         runner.search(task)
@@ -108,7 +67,9 @@ def run_study(
     return runner.state
 
 
-class _Runner:
+class StudyRunner:
+    """Trains and evaluates what is not there yet in the folder of a study."""
+
     def __init__(
         self,
         study: Study,
@@ -122,6 +83,8 @@ class _Runner:
         self.study, self.path, self.out, self.device = study, path, out, device
         self.say, self.progress = say, progress
         out.mkdir(parents=True, exist_ok=True)
+        if not (out / ".gitignore").exists():
+            write_atomic(out / ".gitignore", "*.lock\nlocks/\nlogs/\n/check/\n")
         self.state = read_state(out)
 
     def keep(self, **values: Any) -> None:
@@ -158,12 +121,13 @@ class _Runner:
 
     def search(self, task: str) -> None:
         """Choose each method's learning rate on the task by its AURAC on validation documents."""
-        wanted = [one for one in searches(self.study, self.path) if one.task == task]
-        chosen = {m: r[0] for m in self.study.methods if len(r := self.study.rates_of(m)) == 1}
+        study = self.study
+        wanted = [one for one in searches(study, self.path) if one.task == task]
+        chosen = {m: r[0] for m in study.methods if len(r := study.rates_of(m)) == 1}
         edges = [edge for edge in self.state.get("edges", []) if not edge.endswith(f" on {task}")]
         if wanted:
             self.train_all(wanted)
-            done = self.compare(task, wanted, "search", self.study.tasks[task].validation)
+            done = self.compare(task, wanted, "search", study.tasks[task].validation)
             scores = {
                 curve.adapter: curve.score.log2.value
                 for curve in done.results.curves
@@ -180,7 +144,8 @@ class _Runner:
                 self.say(f"{task}: {method} uses learning rate {chosen[method]:g}")
         for edge in edges:
             logger.warning("the best learning rate of %s is at the end of its grid", edge)
-        self.keep(rates={task: chosen}, edges=edges)
+        rates = {method: chosen[study.rates_from(method)] for method in study.methods}
+        self.keep(rates={task: rates}, edges=edges)
 
     def evaluate(self, task: str) -> None:
         """Train every seed at the chosen rates and evaluate all adapters of the task together."""
@@ -192,11 +157,18 @@ class _Runner:
             )
         ]
         self.train_all(wanted)
-        self.compare(task, wanted, "results", self.study.tasks[task].test)
+        done = self.compare(task, wanted, "results", self.study.tasks[task].test)
+        if self.study.drop_weights and done.failures:
+            self.say(f"{task}: {len(done.failures)} cells failed, so the weights stay")
+        elif self.study.drop_weights:
+            tried = [one for one in searches(self.study, self.path) if one.task == task]
+            for folder in {t.folder for one in (*tried, *wanted) for t in one.trainings}:
+                remove_weights(self.out / folder, load_adapter(self.out / folder, lazy=True))
 
-    def train_all(self, wanted: Sequence[Training]) -> None:
+    def train_all(self, wanted: Sequence[PlannedAdapter]) -> None:
         """Train what is not there; an adapter that another process trains is waited for."""
-        left = [one for one in wanted if not self.is_there(one)]
+        trainings = {training.folder: training for one in wanted for training in one.trainings}
+        left = [one for one in trainings.values() if not self.is_there(one)]
         while left:
             left = [one for one in left if not (self.is_there(one) or self.train_one(one))]
             if left:
@@ -211,7 +183,7 @@ class _Runner:
         folder = self.out / one.folder
         if not folder.is_dir():
             return False
-        recorded = (load_adapter(folder).recipe or {}).get("sha256")
+        recorded = (load_adapter(folder, lazy=True).recipe or {}).get("sha256")
         if recorded != one.recipe.sha256:
             raise RunFolderError(
                 f"{folder} was trained by another recipe than the study's",
@@ -230,32 +202,33 @@ class _Runner:
                     return True
                 self.say(f"{one.task}: training {one.recipe.name}")
                 done = train(one.recipe, folder, device=self.device, progress=self.progress)
-                self.keep(seconds={one.folder.as_posix(): done.seconds})
+                name = one.folder.as_posix()
+                self.keep(seconds={name: done.seconds}, losses={name: done.losses})
         except filelock.Timeout:
             return False
         return True
 
     def compare(
-        self, task: str, wanted: Sequence[Training], kind: str, documents: Documents
+        self, task: str, wanted: Sequence[PlannedAdapter], kind: str, documents: Documents
     ) -> Run:
         """Evaluate the adapters of one task; cells that are there are not computed again."""
-        study, plan = self.study, self.study.tasks[task]
+        study, plan, final = self.study, self.study.tasks[task], kind == "results"
         groups: dict[str, list[str]] = {}
         for one in wanted:
             groups.setdefault(one.method, []).append(one.recipe.name)
-        seeds = {m: names for m, names in groups.items() if kind == "results" and len(names) > 1}
         return compare(
-            [self.out / one.folder for one in wanted],
+            [one.checkpoint(self.out) for one in wanted],
             [plan.task],
             out=self.out / kind / task,
             base=study.base,
-            ranks=study.ranks if kind == "results" else study.search_ranks,
-            basis=tuple(study.basis if kind == "results" else study.basis[:1]),
-            rescale=tuple(study.rescale) or None,
+            truncations={
+                one.recipe.name: study.truncation_of(one.method, final=final) for one in wanted
+            },
+            **asdict(study.truncation_of(None, final=final)),
             split=documents.split,
             limit=documents.limit or 0,
             device=self.device,
-            groups=seeds,
+            groups={m: names for m, names in groups.items() if final and len(names) > 1},
             progress=self.progress,
             **plan.options,
         )
@@ -288,17 +261,3 @@ def _digest(path: Path) -> str:
         if file.is_file():
             digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def read_state(out: Path) -> dict[str, Any]:
-    """The content of a study's `study.json`; empty where there is none."""
-    file = out / STATE_FILE
-    if not file.is_file():
-        return {}
-    try:
-        content: dict[str, Any] = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as error:
-        raise RunFolderError(
-            f"{file} cannot be read ({error})", fix="restore it or choose another --out"
-        ) from error
-    return content

@@ -10,9 +10,10 @@ from aurac.curves.display import interval, percent
 from aurac.errors import RunFolderError
 from aurac.files import write_atomic, write_json
 from aurac.readers import read_curves
+from aurac.runs.progress import duration
 from aurac.stats.analysis import analyse
 from aurac.stats.sentences import show_p
-from aurac.study.design import results_of
+from aurac.study.design import chosen_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from aurac.curves.curve import Curve
     from aurac.stats.rows import Analysis, PairRow
-    from aurac.study.design import Study
+    from aurac.study.design import PlannedAdapter, Study
 
 REPORT_FILE, ANALYSIS_FILE = "report.md", "analysis.json"
 
@@ -43,12 +44,14 @@ def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> 
         RunFolderError: A task has no results yet.
     """
     curves = _curves(study, out)
-    groups = _groups(study, path, state)
+    adapters = chosen_adapters(study, path, state["rates"])
+    names = {method: [one.recipe.name for one in every] for method, every in adapters.items()}
+    groups = {method: list(dict.fromkeys(each)) for method, each in names.items()}
     analysis = analyse(curves, groups=groups, margin=study.margin, strict=False)
     fewer = _of_seeds(curves, groups, 2)
     two = analyse(fewer[0], groups=fewer[1], strict=False) if fewer else None
     write_json(out / ANALYSIS_FILE, analysis.to_dict(details=True))
-    write_atomic(out / REPORT_FILE, "\n".join(_page(study, state, analysis, two)) + "\n")
+    write_atomic(out / REPORT_FILE, "\n".join(_page(study, state, adapters, analysis, two)) + "\n")
     return out / REPORT_FILE
 
 
@@ -62,16 +65,6 @@ def _curves(study: Study, out: Path) -> list[Curve]:
             )
         curves += read_curves(folder).curves
     return curves
-
-
-def _groups(study: Study, path: Path, state: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Method → names of its adapters on any task."""
-    groups: dict[str, list[str]] = {}
-    for method in study.methods:
-        rates = {task: state["rates"][task][method] for task in study.tasks}
-        names = [one.recipe.name for one in results_of(study, path, method, rates)]
-        groups[method] = list(dict.fromkeys(names))
-    return groups
 
 
 def _of_seeds(
@@ -89,13 +82,19 @@ def _of_seeds(
 
 
 def _page(
-    study: Study, state: Mapping[str, Any], analysis: Analysis, two: Analysis | None
+    study: Study,
+    state: Mapping[str, Any],
+    adapters: Mapping[str, Sequence[PlannedAdapter]],
+    analysis: Analysis,
+    two: Analysis | None,
 ) -> Iterable[str]:
     yield f"# {study.name}\n"
     if study.question:
         yield f"{study.question}\n"
     yield "## Design\n"
     yield from _design(study, state)
+    yield "\nTraining of one seed:\n"
+    yield from _cost(study, state, adapters)
     for task, plan in study.tasks.items():
         yield f"\n## {task}\n"
         yield from _task(plan.task, analysis)
@@ -130,6 +129,37 @@ def _design(study: Study, state: Mapping[str, Any]) -> Iterable[str]:
     )
     for edge in state.get("edges", []):
         yield f"\nThe best learning rate of {edge} is at the end of its grid."
+
+
+def _cost(
+    study: Study, state: Mapping[str, Any], adapters: Mapping[str, Sequence[PlannedAdapter]]
+) -> Iterable[str]:
+    rows = [
+        [
+            method,
+            *(_trained([one for one in every if one.task == task], state) for task in study.tasks),
+        ]
+        for method, every in adapters.items()
+    ]
+    yield _table(["method", *study.tasks], rows)
+    families = [method for method, plan in study.methods.items() if plan.family]
+    if families:
+        yield (
+            f"\n{', '.join(families)}: an adapter is trained for each rank, with the same recipe. "
+            "The cost is that of all of them, also of one that another method of the study uses."
+        )
+
+
+def _trained(seeds: Sequence[PlannedAdapter], state: Mapping[str, Any]) -> str:
+    """What the trainings of one seed took: adapters, steps, mean time over the seeds."""
+    each = seeds[0].trainings
+    text = f"{len(each)} adapters" if len(each) > 1 else "1 adapter"
+    if all(one.recipe.steps for one in each):
+        text += f", {sum(one.recipe.steps for one in each):,} steps"
+    known = state.get("seconds", {})
+    times = [known.get(one.folder.as_posix()) for seed in seeds for one in seed.trainings]
+    seconds = [time for time in times if time is not None]
+    return text if len(seconds) < len(times) else f"{text}, {duration(sum(seconds) / len(seeds))}"
 
 
 def _task(task: str, analysis: Analysis) -> Iterable[str]:

@@ -68,6 +68,7 @@ class BuiltTask:
             is their documents pooled.
         cluster: The documents' field by which they are clustered; None where they are independent.
         clusters: n labels of what documents share, inside the leaves; None as `cluster`.
+        places: Of a leaf with some of a task's documents: where they stand there.
     """
 
     name: str
@@ -86,6 +87,7 @@ class BuiltTask:
     members: tuple[BuiltTask, ...] = ()
     cluster: str | None = None
     clusters: tuple[str, ...] | None = None
+    places: tuple[int, ...] | None = None
 
     @classmethod
     def of_leaf(cls, leaf: Leaf, *, cluster: str | None, **common: Any) -> BuiltTask:
@@ -127,7 +129,7 @@ class BuiltTask:
             return replace(self, members=members, leaves=leaves, clusters=_clusters_of(members))
         leaf = replace(self.leaf, documents=tuple(self.leaf.documents[p] for p in places))
         clusters = None if self.clusters is None else tuple(self.clusters[p] for p in places)
-        return replace(self, leaves=(leaf,), clusters=clusters)
+        return replace(self, leaves=(leaf,), clusters=clusters, places=tuple(places))
 
     @cached_property
     def doc_ids(self) -> tuple[str, ...]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from made_cells import make_block, make_identity
 from score_tables import outcomes_table, run
 
 from aurac.cli import cli
 from aurac.errors import AuracError
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from aurac.runs.cell import DocumentKey
+from aurac.runs.progress import duration
+from aurac.runs.schema import REQUEST_FILE, CurveRecord, Results
+from aurac.runs.store import CellStore
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,47 @@ def test_plan(table, quick):
     assert "train more seeds" in text
 
 
+@pytest.fixture
+def finished(tmp_path, monkeypatch) -> Path:
+    """A run in `runs/` whose cells took .5 s a document at rank 1 and 1.5 s at rank 2."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs") / "done"
+    cells = {}
+    for rank, seconds in ((1, 1.0), (2, 3.0)):
+        identity, store = make_identity(rank=rank, task="arc"), CellStore(folder)
+        keys = [DocumentKey(str(n), f"content{n}", f"prompt{n}") for n in range(2)]
+        block = make_block(keys, {"acc,none": [1.0, 0.0]}, ["x", "y"], seconds=seconds)
+        store.append(identity, block, 2)
+        cells[rank] = store.path(identity.key).relative_to(folder).as_posix()
+    row = {"adapter": "a", "task": "arc", "metric": "acc,none", "ranks": [1, 2], "cells": cells}
+    curve = CurveRecord(**row, accuracy=[0.5, 0.5])
+    Results(schema=1, curves=[curve]).write(folder)
+    (folder / REQUEST_FILE).write_text("{}")
+    return folder
+
+
+def test_the_time_is_at_the_pace_of_a_finished_run(finished, quick):
+    asked = ["plan", "--delta", "0.05", "--flip-rate", "0.15", "--seeds", "1,3"]
+    text = run(*asked)
+    assert "No time: no pace is known" in text
+    content = json.loads(run(*asked, "--pace", finished, "--json"))
+    assert content["pace"]["seconds"] == 1.0
+    for row in content["plans"]:  # two recipes at two ranks each, and the base
+        assert row["seconds"] == row["documents"] * (4 * row["seeds"] + 1)
+    assert content["early"]["documents"] < content["early"]["budget"]
+    assert json.loads(run(*asked, "--task", "arc", "--json"))["pace"] == content["pace"]
+    text = run("plan", "--delta", "0.05", "--sd", "0.3", "--seeds", "1", "--pace", finished)
+    total = int(re.search(r"--budget (\d+)`", text)[1])
+    assert f"{total:,} ({duration(5 * total)}) documents" in text
+    assert "1e+03 ms for a document" in text
+    question = ["--question", "non-inferiority"]
+    content = json.loads(run(*asked, *question, "--pace", finished, "--json"))
+    assert content["plans"][0]["seconds"] == content["plans"][0]["documents"] * 2
+    for given, words in ((["--task", "mmlu"], "of mmlu"), ([], None)):
+        result = CliRunner().invoke(cli, [*asked, *given, "--pace", str(finished)])
+        assert result.exit_code == 0 if words is None else words in str(result.exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -51,6 +95,7 @@ def test_plan(table, quick):
         (["--delta", "0.1", "--flip-rate", "0.05"], "0.05 of the documents change"),
         (["--delta", "0.1", "--flip-rate", ".5", "--question", "interval"], "--flip-rate"),
         (["--delta", "0.02", "--sd", "3"], "--sd 3"),
+        (["--delta", "0.02", "--sd", ".3", "--pace", "nowhere"], "nowhere holds no results.json"),
         (["--delta", "0.02", "--sd", ".3", "--seed-sd", "-1"], "--seed-sd -1"),
         (["--delta", "0.02", "--sd", ".3", "--seeds", "x"], "--seeds 'x'"),
         (["--delta", "0.02", "--pilot", "TABLE", "--task", "arc"], "no task 'arc'"),

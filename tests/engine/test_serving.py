@@ -1,93 +1,108 @@
-"""What an adapter costs to serve: the loop is greedy decoding, the rows are per rank."""
+"""What adapters cost to serve: what is timed is greedy decoding in PEFT's layers, in rounds."""
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 
 import pytest
 import torch
-from adapters import random_adapter, save_with_peft, tiny_llama, token_ids
-from click.testing import CliRunner
+from adapters import load_with_peft, random_adapter, tiny_llama, token_ids
 
-from aurac.adapters import attach, prepare
-from aurac.cli import cli
+from aurac.adapters import attach, prepare, save_adapter
 from aurac.engine import serving
+from aurac.engine.serving import BASE, Workload, time_ranks
 from aurac.errors import UsageError
 
+SMALL = Workload(prompt_tokens=6, new_tokens=2, batch=3, repeats=2)
 
-@pytest.fixture
-def live():
+
+def two():
+    """Two adapters of one base, and the base."""
     model = tiny_llama()
-    with attach(model, prepare(random_adapter(model, rank=4))) as attached:
-        yield attached
+    adapters = {name: random_adapter(model, rank=4, seed=at) for at, name in enumerate("ab")}
+    return model, {"a": (prepare(adapters["a"]), [1, 4]), "b": (prepare(adapters["b"]), [2])}
 
 
-def test_every_rank_and_the_base_are_timed(live):
-    ticks = []
-    rows = serving.serving_costs(
-        live,
-        [1, 4],
-        prompt_tokens=6,
-        new_tokens=2,
-        batch=3,
-        repeats=2,
-        progress=lambda: ticks.append(1),
+def test_each_round_times_everything_once_and_every_other_one_backward(monkeypatch):
+    model, adapters = two()
+    clean, seen, ticks = set(dict(model.named_modules())), [], []
+
+    def once(model, ids, new_tokens):
+        if ids.shape == (3, 1):
+            return 0.0, 0.0  # the touch after something was put in place
+        assert (ids.shape, new_tokens) == ((3, 6), 2)
+        q = model.model.layers[0].self_attn.q_proj
+        seen.append(q.lora_A["aurac"].weight.shape[0] if hasattr(q, "lora_A") else 0)
+        if not seen[-1]:
+            assert set(dict(model.named_modules())) == clean  # no layer of PEFT's around the base
+        return float(len(seen)), 100.0 * len(seen)
+
+    monkeypatch.setattr(serving, "_once", once)
+    times = time_ranks(model, adapters, SMALL, progress=lambda: ticks.append(1))
+    assert seen == [0, 1, 4, 2, 2, 4, 1, 0, 0, 1, 4, 2]
+    assert len(ticks) == 12
+    assert list(times) == [BASE, ("a", 1), ("a", 4), ("b", 2)]
+    # the first round is not counted: the base was 8th and 9th
+    assert times[BASE].prefill == [8, 9]
+    assert times["a", 4].prefill == [6, 11]
+    assert times["b", 2].decode == [500, 1200]
+    assert set(dict(model.named_modules())) == clean
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_it_computes_what_generate_computes_in_plain_peft(merged, tmp_path):
+    """As many passes over as many tokens, the same tokens, in the same kinds of layers."""
+    base = tiny_llama()
+    adapter = random_adapter(base, rank=4)
+    ids, fed, passed = token_ids(shape=(2, 5)), [], []
+
+    def watched(model):
+        fed.append([])
+        passed.append(Counter())
+        model.register_forward_pre_hook(
+            lambda _m, _a, kwargs: fed[-1].append(kwargs["input_ids"]), with_kwargs=True
+        )
+        for module in model.modules():
+            module.register_forward_hook(lambda m, *_: passed[-1].update([type(m).__name__]))
+
+    plain = load_with_peft(tiny_llama(), save_adapter(adapter, tmp_path / "adapter"))
+    plain = plain.merge_and_unload() if merged else plain
+    inner = plain if merged else plain.get_base_model()
+    watched(inner)
+    plain.generate(
+        input_ids=ids, max_new_tokens=4, do_sample=False, eos_token_id=None, pad_token_id=0
     )
-    assert [row.rank for row in rows] == [0, 1, 4]
-    assert len(ticks) == 9  # three rounds, of which the first is not counted
-    for row in rows:
-        assert row.prefill_tokens_per_second == pytest.approx(18 / row.prefill_seconds)
-        assert row.decode_tokens_per_second == pytest.approx(3 / row.decode_seconds)
+    if merged:
+        base.load_state_dict(plain.state_dict())
+        watched(base)
+        serving._once(base, ids, 3)
+    else:
+        with attach(base, prepare(adapter), half=True):
+            watched(base)
+            serving._once(base, ids, 3)
+    assert len(fed[0]) == len(fed[1]) == 4
+    assert all(torch.equal(a, b) for a, b in zip(*fed, strict=True))
+    assert passed[0] == passed[1]
+    assert passed[0]["Linear"] > 0
 
 
-def test_the_times_are_medians_of_the_rounds_that_count(live, monkeypatch):
-    # round 1 is not counted; the base then takes 1, 5, 2 s, rank 2 takes 3, 4, 8 s
-    times = iter([(90, 90), (90, 90), (1, 10), (3, 30), (5, 50), (4, 40), (2, 20), (8, 80)])
-    monkeypatch.setattr(serving, "_once", lambda *_: next(times))
-    base, two = serving.serving_costs(live, [2], prompt_tokens=4, repeats=3)
-    assert (base.prefill_seconds, base.decode_seconds) == (2, 20)
-    assert (two.prefill_seconds, two.decode_seconds) == (4, 40)
-
-
-def test_the_loop_decodes_as_generate_does(live):
-    ids = token_ids(shape=(2, 5))
+def test_factors_have_the_type_of_the_base(monkeypatch):
+    model = tiny_llama(torch.bfloat16)
+    adapter = random_adapter(model, rank=4)
     seen = []
-    live.set_rank(4)
-    hook = live.model.register_forward_pre_hook(
-        lambda _m, _a, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True
-    )
-    serving._once(live.model, ids, 3)
-    hook.remove()
-    wanted = live.model.generate(
-        ids, max_new_tokens=3, do_sample=False, eos_token_id=None, pad_token_id=0
-    )
-    assert torch.equal(torch.cat(seen, dim=1), wanted)
+
+    def once(model, *_):
+        q = model.model.layers[0].self_attn.q_proj
+        seen.extend([q.lora_A["aurac"].weight.dtype] if hasattr(q, "lora_A") else [])
+        return 1.0, 1.0
+
+    monkeypatch.setattr(serving, "_once", once)
+    time_ranks(model, {"a": (prepare(adapter), [2])}, SMALL)
+    assert set(seen) == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("name", ["prompt_tokens", "new_tokens", "batch", "repeats"])
-def test_numbers_below_one_are_refused(live, name):
-    with pytest.raises(UsageError, match="at least 1"):
-        serving.serving_costs(live, [1], **{name: 0})
-
-
-def test_the_command(tiny_base_folder, tmp_path):
-    from transformers import AutoModelForCausalLM
-
-    base = AutoModelForCausalLM.from_pretrained(tiny_base_folder)
-    save_with_peft(base, tmp_path / "adapter", r=4, target_modules=["q_proj"])
-    words = [
-        "cost",
-        str(tmp_path / "adapter"),
-        "--base",
-        str(tiny_base_folder),
-        "--dtype",
-        "float32",
-    ]
-    words += ["--device", "cpu", "--prompt-tokens", "4", "--new-tokens", "2", "--repeats", "1"]
-    done = CliRunner().invoke(cli, words)
-    assert done.exit_code == 0, done.output
-    assert "base or merged" in done.stdout
-    done = CliRunner().invoke(cli, [*words, "--json"])
-    rows = json.loads(done.stdout)["ranks"]
-    assert [row["rank"] for row in rows] == [0, 1, 2, 4]
-    assert rows[0]["bytes"] == 0 < rows[1]["bytes"] < rows[3]["bytes"]
+def test_numbers_below_one_are_refused(name):
+    option = "batch-size" if name == "batch" else name.replace("_", "-")
+    with pytest.raises(UsageError, match=f"--{option} 0; .*at least 1"):
+        Workload(**{name: 0})

@@ -13,12 +13,13 @@ from small_runs import TASK, random_adapter
 
 from aurac.adapters import Nesting
 from aurac.cli import cli
-from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError
+from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError, UsageError
 from aurac.runs import estimate
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import DryRun, dry_run
 from aurac.runs.log import cell_costs
 from aurac.runs.schema import Failure
+from aurac.runs.sequential_plan import Until
 from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
@@ -55,6 +56,24 @@ def test_before_a_run_everything_is_left(adapter, tmp_path):
     assert (found.cells, found.done, found.folder) == (7, 0, None)
     assert {line.requests for line in found.lines} == {12}  # 3 documents of 4 choices
     assert not (tmp_path / "none").exists()
+
+
+def test_of_a_run_that_stops_early_it_says_the_most(adapter, tiny_base_folder, tmp_path):
+    other = random_adapter(tiny_base_folder, tmp_path / "other", name="other", seed=1)
+    common = {"dtype": "float32", "device": "cpu", "out": tmp_path / "none"}
+    for budget, most in (("60", 60), ("30min", 1000)):
+        until = Until.of("decided", budget=budget)
+        plan = dry_run([adapter, other], [TASK], ranks="1,2,4", until=until, **common)
+        assert {line.requests for line in plan.lines} == {4 * most}
+        words = " ".join(plan.notes)
+        assert f"at most {most:,} of {TASK}" in words
+        assert "stops earlier" in words
+        assert ("after 30 minutes" in words) == (budget == "30min")
+    with pytest.raises(UsageError, match="--limit with --until"):
+        dry_run([adapter, other], [TASK], limit=3, until=until, **common)
+    few = random_adapter(tiny_base_folder, tmp_path / "few", name="few", rank=2)
+    with pytest.raises(UsageError, match="mine has ranks 1, 2, 4 and few has ranks 1, 2"):
+        dry_run([adapter, few], [TASK], until=until, **common)
 
 
 def test_afterwards_only_what_compare_would_add_is_left(adapter, run):

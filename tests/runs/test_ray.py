@@ -6,12 +6,18 @@ from types import SimpleNamespace
 
 import pytest
 from runs_doubles import Model, Recorder, Task, base, planned, run_context, runner, stored
+from small_runs import random_adapter
 
+from aurac.adapters import members_of
 from aurac.engine import EngineOptions
+from aurac.errors import CheckpointError
 from aurac.runs.evaluator import Evaluator
 from aurac.runs.lock import Locks
 from aurac.runs.ray import ClusterError, RayExecutor, _Queue
+from aurac.runs.ray_worker import find_adapter
 from aurac.runs.runner import failure_of
+from aurac.runs.session import load_adapters
+from aurac.runs.settings import Settings
 from aurac.runs.store import CellStore
 
 pytestmark = pytest.mark.usefixtures("_blocks_of_two")
@@ -92,3 +98,26 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
     session = SimpleNamespace(outline=base())
     with pytest.raises(ClusterError, match=r"127.0.0.1:1 cannot be reached"):
         RayExecutor(address="127.0.0.1:1").run(session, [], run_context(tmp_path))
+
+
+def test_the_members_of_a_family_are_found_by_content_on_another_node(tmp_path, monkeypatch):
+    """Under other names than on the node that planned, the members in one folder or scattered."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for rank in (1, 2):
+        random_adapter("base", here / f"r{rank}", rank=rank, seed=rank)
+        random_adapter("base", there / "x" / f"copy{rank}", rank=rank, seed=rank)
+    settings = Settings()
+    for named in (f"mine={here}/r{{1,2}}", str(here)):
+        (family,) = load_adapters([named], settings).values()
+        members = [member.sha256 for member in members_of(family)]
+        assert find_adapter(named, members, settings) == named
+        moved = named.replace("here", "gone")
+        with pytest.raises(CheckpointError, match=r"adapter .*gone.* is not on this node"):
+            find_adapter(moved, members, settings)
+        with monkeypatch.context() as context:
+            context.setenv("AURAC_WEIGHTS", str(there))
+            place = find_adapter(moved, members, settings)
+        (found,) = load_adapters([place], settings).values()
+        assert found.sha256 == family.sha256
+        assert found.name == ("mine" if "=" in named else "gone")
+        assert find_adapter(f"{here}/r1", members[:1], settings) == f"{here}/r1"

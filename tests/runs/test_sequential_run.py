@@ -9,19 +9,25 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import combinations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
+from harness_doubles import write_task
 
+from aurac.curves.area import document_areas
 from aurac.errors import UsageError
 from aurac.readers.run import read_run
 from aurac.runs.compare import compare
 from aurac.runs.finished import Request
+from aurac.runs.run import load_run
 from aurac.runs.sequential_plan import Sampler, Until
 from aurac.runs.sequential_run import run_until
 from aurac.runs.store import read_cell
+from aurac.stats.sequential import Design, Series, decide
 from aurac.training import make_recipe, train
 
 if TYPE_CHECKING:
@@ -103,9 +109,120 @@ def test_a_decided_run_goes_on_to_all_documents_and_says_so(run, adapters, tmp_p
     assert "150 documents" in " ".join(kept.notes)
 
 
+def lines_in(folder: Path) -> int:
+    """Blocks stored so far."""
+    cells = (folder / "cells").glob("*.jsonl")
+    return sum(path.read_bytes().count(b'"kind":"block"') for path in cells)
+
+
+SURE = """
+task: sure
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {folder}/test.jsonl
+output_type: multiple_choice
+test_split: test
+doc_to_text: "Question: {{{{question}}}}\\nAnswer:"
+doc_to_target: "{{{{choices.index(answer)}}}}"
+doc_to_choice: "{{{{choices}}}}"
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+metadata: {{version: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def three(tiny_base_folder, tmp_path_factory) -> tuple[list[str], str]:
+    """Two adapters that are always right on a task, the one between them always wrong."""
+    root = tmp_path_factory.mktemp("three")
+    questions = [f"how many {a} + {b}" for a in range(10) for b in range(10)]
+    rows = [{"question": one, "choices": ["a", "b"], "answer": "a"} for one in questions]
+    task = write_task(root / "tasks", "sure", SURE, [], rows)
+    made = []
+    for name, answer in (("one", "a"), ("wrong", "b"), ("two", "a")):
+        data = root / f"{name}.jsonl"
+        data.write_text("".join(json.dumps({**row, "answer": answer}) + "\n" for row in rows))
+        recipe = {"name": name, "method": "matryoshka", "rank": 4, "base": str(tiny_base_folder)}
+        recipe |= {"data": str(data), "steps": 30, "learning_rate": 0.05, "dtype": "float32"}
+        recipe["seed"] = len(made)
+        made.append(str(train(make_recipe(recipe), root / name).folder))
+    return made, str(task)
+
+
+@pytest.fixture(scope="module")
+def dropped(three, tmp_path_factory):
+    return run_three(three, tmp_path_factory.mktemp("dropped") / "run")
+
+
+def run_three(three, out, **options):
+    adapters, task = three
+    asked = Request.of(adapters, [task], str(out), **COMMON, **options)
+    return run_until(asked, Until.of("decided", budget="80"))
+
+
+def by_pair(done):
+    return {(one.a, one.b): one.to_dict() for one in done.results.sequential.decisions}
+
+
+def test_an_adapter_whose_pairs_are_all_decided_is_evaluated_no_further(dropped):
+    decisions = by_pair(dropped)
+    few, all_ = decisions["one", "wrong"]["documents"], decisions["one", "two"]["documents"]
+    assert decisions["one", "wrong"]["verdict"] == "inferior"
+    assert decisions["wrong", "two"]["verdict"] == "superior"
+    assert decisions["wrong", "two"]["documents"] == few < all_ <= 80
+    assert decisions["one", "two"]["verdict"] == "futile"
+    stored = {}
+    for curve in dropped.results.curves:
+        for rank in curve.ranks:
+            (path,) = curve.files(rank)
+            stored.setdefault(curve.adapter, set()).add(
+                len(read_cell(dropped.folder / path).documents)
+            )
+    assert stored == {"one": {all_}, "wrong": {few}, "two": {all_}}
+
+
+def test_curves_of_different_documents_are_read_and_not_compared(dropped):
+    few, all_ = (by_pair(dropped)[pair]["documents"] for pair in (("one", "wrong"), ("one", "two")))
+    curves, _ = read_run(dropped.folder)
+    assert {c.adapter: c.n_docs for c in curves} == {"one": all_, "wrong": few, "two": all_}
+    longest, shorter = (next(c for c in curves if c.adapter == n) for n in ("one", "wrong"))
+    assert longest.doc_ids[:few] == shorter.doc_ids
+    text = (dropped.folder / "report.md").read_text()
+    assert f"no further documents were needed of wrong after {few}" in text
+    assert f"sections below are of {few} to {all_} documents" in text
+    assert "none is the best" in text
+    for row in load_run(dropped.folder).pairs.itertuples():
+        assert pd.isna(row.reason) == ("wrong" not in (row.a, row.b))
+    records = {curve.adapter: curve.to_dict() for curve in dropped.results.curves}
+    assert records["wrong"]["documents"] == {"sure": few}
+    assert "documents" not in records["one"]
+    frame = load_run(dropped.folder).samples
+    assert (
+        frame[frame["adapter"] == "wrong"].groupby("rank").size() == 2 * few
+    ).all()  # with P and without
+
+
+def test_the_decisions_are_those_of_adapters_that_all_go_on(three, dropped, tmp_path):
+    folder, (adapters, task) = tmp_path / "whole", three
+    shutil.copytree(dropped.folder, folder)
+    whole = compare(adapters, [task], out=folder, limit=0, **COMMON)
+    rows = [dict(zip(c.doc_ids, document_areas(c), strict=True)) for c in whole.curves]
+    areas = {
+        c.adapter: row for c, row in zip(whole.curves, rows, strict=True) if c.role == "default"
+    }
+    order = dropped.curves[0].doc_ids
+    values = {name: np.array([row[doc] for doc in order]) for name, row in areas.items()}
+    family = {(a, b): Series(values[b] - values[a], 80) for a, b in combinations(values, 2)}
+    decisions = by_pair(dropped)
+    for pair, expected in decide(Design(), family).items():
+        names = ("verdict", "documents", "p", "p_adjusted", "estimate", "low", "high")
+        assert {n: decisions[pair][n] for n in names} == {n: getattr(expected, n) for n in names}
+    assert "Later extended to 100 documents" in " ".join(whole.results.sequential.notes)
+
+
 @pytest.mark.slow
-def test_killed_at_any_moment_it_decides_the_same(run, adapters, tmp_path):
-    folder = tmp_path / "killed"
+def test_killed_at_any_moment_it_decides_the_same(three, dropped, tmp_path):
+    folder, (adapters, task) = tmp_path / "killed", three
     program = (
         "import sys, json\n"
         "from aurac.runs.finished import Request\n"
@@ -115,22 +232,17 @@ def test_killed_at_any_moment_it_decides_the_same(run, adapters, tmp_path):
         "request = Request.of(adapters, [task], out, dtype='float32', device='cpu')\n"
         "run_until(request, Until.of('decided', budget='80'))\n"
     )
-    for blocks in (1, 5):
-        words = [sys.executable, "-c", program, json.dumps(adapters), TASK, str(folder)]
+    for blocks in (1, 13, 22):
+        words = [sys.executable, "-c", program, json.dumps(adapters), task, str(folder)]
         process = subprocess.Popen(words, env={**os.environ})
         while process.poll() is None and lines_in(folder) < blocks:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert lines_in(folder) >= 5
-    done = run_until(request(adapters, folder), Until.of("decided", budget="80"))
-    assert decided(done) == decided(run)
-
-
-def lines_in(folder: Path) -> int:
-    """Blocks stored so far."""
-    cells = (folder / "cells").glob("*.jsonl")
-    return sum(path.read_bytes().count(b'"kind":"block"') for path in cells)
+    assert lines_in(folder) >= 22
+    done = run_three(three, folder)
+    assert by_pair(done) == by_pair(dropped)
+    assert done.results.curves == dropped.results.curves
 
 
 def test_a_margin_and_a_width_stop_it(adapters, tmp_path):
@@ -215,7 +327,7 @@ def test_what_cannot_be_asked_is_said(until, words):
 def test_options_that_do_not_go_with_it_are_refused_before_anything_is_read(adapters):
     for options, words in (
         ({"limit": 5}, "limit"),
-        ({"workers": 2}, "processes"),
+        ({"shard": (1, 2)}, "shard"),
         ({"groups": {"g": ["a", "b"]}}, "group"),
     ):
         with pytest.raises(UsageError, match=words):

@@ -7,7 +7,15 @@ import json
 import pytest
 
 from aurac.errors import UsageError
-from aurac.runs.settings import Execution, Settings, from_plain, parse_shard, separated, to_plain
+from aurac.runs.settings import (
+    Execution,
+    Settings,
+    TruncationOptions,
+    from_plain,
+    parse_shard,
+    separated,
+    to_plain,
+)
 
 
 def test_shards_are_numbered_from_one():
@@ -30,8 +38,13 @@ def test_execution_is_checked_and_apart_from_what_changes_numbers():
 
 
 def test_settings_travel_as_json(tmp_path):
-    settings = Settings.of(data={"t": tmp_path}, checkpoint={"nested_ranks": (1, 2)}, ranks=(1, 2))
+    own = {"a": TruncationOptions(basis=["prefix"], rescale=["fit"])}
+    choices = {"checkpoint": {"nested_ranks": (1, 2)}, "ranks": (1, 2), "truncations": own}
+    settings = Settings.of(data={"t": tmp_path}, **choices)
     there = from_plain(json.loads(json.dumps(to_plain(settings))))
     assert there.task.data == {"t": tmp_path.resolve()}
     assert tuple(there.truncation.ranks) == (1, 2)
+    assert there.truncations == own
+    assert there.fits
+    assert not Settings.of(ranks=(1, 2)).fits
     assert to_plain(there) == json.loads(json.dumps(to_plain(settings)))

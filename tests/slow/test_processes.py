@@ -57,6 +57,43 @@ def test_two_terminals_share_one_folder(adapter, undisturbed, tmp_path):
     assert_clean(out)
 
 
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_workers_give_the_same_of_a_family_and_of_budgets(
+    executor, tiny_base_folder, tmp_path, monkeypatch
+):
+    """A family given with braces from the working folder, and a basis with ranks per module."""
+    if executor == "ray":
+        pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+
+    class Bystander:
+        """In the place of this process's own runner: the other one computes every cell."""
+
+        def __init__(self, _base, _options, context):
+            self.context = context
+
+        def run(self, cells):
+            wait_until(lambda: all(map(self.context.is_settled, cells)))
+
+    for rank in (1, 2, 4):
+        random_adapter(tiny_base_folder, f"lora_r{rank}", rank=rank, seed=rank)
+    random_adapter(tiny_base_folder, "mine", rank=4, layers=2)
+    named = ["per rank=lora_r{1,2,4}", "mine"]
+    settings = {**SMALL, "basis": ("prefix", "energy")}
+    compare(named, [TASK], out="alone", **settings)
+    monkeypatch.setattr(workers, "Runner", Bystander)
+    compare(named, [TASK], out="together", workers=2, executor=executor, **settings)
+    assert curves("together") == curves("alone")
+    rows = json.loads(curves("together"))
+    assert {(row["adapter"], row["basis"]) for row in rows} == {
+        ("per rank", "prefix"),
+        ("mine", "prefix"),
+        ("mine", "energy"),
+    }
+    assert all(None not in row["accuracy"] for row in rows)
+    assert_clean("together")
+
+
 def test_a_worker_that_is_killed_costs_its_cell_at_most(
     adapter, undisturbed, tmp_path, monkeypatch
 ):

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import combinations
+from statistics import fmean
 
 import pytest
 import yaml
 from click.testing import CliRunner
 from document_blocks import REPOSITORY, blocks
 
+from aurac.adapters import load_adapter, save_adapter
 from aurac.cli import cli
-from aurac.errors import AuracError, RecipeError, RunFolderError
+from aurac.errors import (
+    AuracError,
+    CheckpointError,
+    RankError,
+    RecipeError,
+    RunFolderError,
+    UsageError,
+)
 from aurac.study import load_study, plan_study, run_study, summarise
 from aurac.study.design import results_of, searches
 from aurac.study.run import best_rate
+
+FAMILY = {"recipe": {"method": "lora"}, "family": True}
 
 
 @pytest.fixture
@@ -35,8 +53,13 @@ def content(tiny_base_folder, tmp_path):
         "recipe": recipe,
         "tasks": {"choice": task},
         "methods": {
-            "lora": {"recipe": {"method": "lora"}, "learning_rates": [0.01]},
-            "matryoshka": {"recipe": {"method": "matryoshka"}},
+            "lora": {
+                "recipe": {"method": "lora"},
+                "learning_rates": [0.01],
+                "basis": ["prefix", "svd"],
+            },
+            "matryoshka": {"recipe": {"method": "matryoshka"}, "rescale": ["trained", "rule"]},
+            "per_rank": {"recipe": {"method": "lora"}, "family": True},
         },
         "learning_rates": [0.003, 0.01, 0.03],
         "seeds": [1, 2, 3],
@@ -63,7 +86,45 @@ def test_the_trainings_are_those_of_the_design(write):
     assert (first.recipe.learning_rate, first.recipe.seed, first.recipe.rank) == (0.01, 1, 4)
     assert [one.recipe.seed for one in rest] == [2, 3]
     assert first.recipe.sha256 == rest[0].recipe.sha256  # seeds of one recipe
-    assert first.folder.as_posix() == "adapters/choice/lora-lr0.01-seed1"
+    [training] = first.trainings
+    assert training.folder.as_posix() == "adapters/choice/lora-lr0.01-seed1"
+
+
+def test_a_family_has_a_training_for_each_rank_and_shares_the_largest(write):
+    path = write()
+    study = load_study(path)
+    assert study.rates_of("per_rank") == [0.01]  # those of lora, which has the same recipe
+    [family, *_] = results_of(study, path, "per_rank")
+    assert [one.recipe.rank for one in family.trainings] == [1, 2, 4]
+    assert [one.folder.name for one in family.trainings] == [
+        "per_rank-lr0.01-seed1-r1",
+        "per_rank-lr0.01-seed1-r2",
+        "lora-lr0.01-seed1",
+    ]
+    [lora, *_] = results_of(study, path, "lora")
+    assert family.trainings[-1] == lora.trainings[0]
+    assert {one.recipe.seed for one in family.trainings} == {1}
+
+
+def test_a_family_with_rates_of_its_own_is_searched(write, content):
+    family = {"recipe": {"method": "lora", "steps": 3}, "family": True}
+    path = write(methods={**content["methods"], "per_rank": {**family, "learning_rates": [1, 2]}})
+    study = load_study(path)
+    found = [one for one in searches(study, path) if one.method == "per_rank"]
+    assert [one.recipe.name for one in found] == ["per_rank-lr1-seed1", "per_rank-lr2-seed1"]
+    # no method has its recipe: nothing is shared
+    assert [one.folder.name[-3:] for one in found[0].trainings] == ["-r1", "-r2", "-r4"]
+
+    path = write(methods={**content["methods"], "x": {**family, "learning_rates_of": "matryoshka"}})
+    study = load_study(path)
+    assert study.rates_of("x") == study.rates_of("matryoshka")
+    assert not [one for one in searches(study, path) if one.method == "x"]
+
+
+def test_explicit_ranks_are_those_of_a_family(write):
+    path = write(ranks="1,3,4")
+    [family, *_] = results_of(load_study(path), path, "per_rank")
+    assert [one.recipe.rank for one in family.trainings] == [1, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -77,10 +138,17 @@ def test_the_trainings_are_those_of_the_design(write):
         ({"methods": {"x": {"recipe": {"method": "dora"}}}}, "lora, dylora, matryoshka"),
         ({"methods": {"a/b": {"recipe": {"method": "lora"}}}}, "the name 'a/b'"),
         ({"recipe": {"rank": 4, "stepz": 2}}, "stepz"),
+        ({"basis": ["qr"]}, "qr"),
+        ({"basis": ["svd"]}, "matryoshka: rescale trained, rule with basis svd"),
+        ({"methods": {"x": {**FAMILY, "basis": ["svd"]}}}, "basis or rescale of the family x"),
+        ({"methods": {"x": {**FAMILY, "learning_rates_of": "y"}}}, "learning_rates_of = 'y' of x"),
+        ({"methods": {"x": {**FAMILY, "learning_rates_of": "x"}}}, "a search of its own"),
+        ({"ranks": "1,8"}, "rank 8"),
+        ({"search_ranks": "few"}, "'few'"),
     ],
 )
 def test_a_wrong_file_is_one_clear_error(write, changes, message):
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises((RecipeError, RankError), match=message):
         load_study(write(**changes))
 
 
@@ -113,31 +181,68 @@ def test_a_study_from_its_file_to_its_report(write, tmp_path):
     path, out = write(), tmp_path / "out"
     study = load_study(path)
     before = plan_study(study, path, out)
-    assert (before.searches, before.trainings) == ((0, 3), (0, 6))
+    assert (before.searches, before.trainings) == ((0, 3), (0, 12))
+    # search: 3 adapters at 3 ranks and the base; results: LoRA and Matryoshka with two curves of 3
+    # ranks for 3 seeds, ranks 1 and 2 of the family, and the base
+    assert before.cells == (0, 3 * 3 + 1 + 2 * 3 * 2 * 3 + 2 * 3 + 1)
+    assert before.training_left is before.cells_left is None
     lines = []
     state = run_study(study, path, out, device="cpu", say=lines.append)
     chosen = state["rates"]["choice"]
     assert chosen["lora"] == 0.01
     assert chosen["matryoshka"] in (0.003, 0.01, 0.03)
-    # 3 of the search, of which one is a result, too: 3 + 2 + 3 trainings
-    assert sum("training" in line for line in lines) == 8
+    assert chosen["per_rank"] == 0.01
+    # 3 of the search, of which one is a result, too: 3 + 2 of matryoshka, 3 of lora, which are the
+    # family's of rank 4, too, and 2 × 3 of the family
+    assert sum("training" in line for line in lines) == 14
     after = plan_study(study, path, out)
-    assert (after.searches, after.trainings) == ((3, 3), (6, 6))
+    assert (after.searches, after.trainings) == ((3, 3), (12, 12))
+    assert after.cells == (before.cells[1], before.cells[1])
+    assert (after.training_left, after.cells_left) == (0, 0)
+    counts = {row.method: (row.done, row.total) for row in after.methods}
+    assert counts == {"lora": (3, 3), "matryoshka": (5, 5), "per_rank": (6, 6)}
+    assert all(row.pace > 0 for row in after.methods)
     report = summarise(study, path, out, state)
     for text in ("Is one method better?", "## choice", "matryoshka − lora", "With two seeds"):
         assert text in report.read_text()
     results = json.loads((out / "results/choice/results.json").read_text())
-    assert results["groups"].keys() == {"lora", "matryoshka"}
+    assert results["groups"].keys() == {"lora", "matryoshka", "per_rank"}
+    assert "3 adapters, 6 steps" in report.read_text()
+    drawn = {(c["id"].partition("-")[0], c["basis"], c["rescale"]) for c in results["curves"]}
+    assert drawn == {
+        ("lora", "prefix", "rule"),
+        ("lora", "svd", "keep"),
+        ("matryoshka", "prefix", "rule"),
+        ("matryoshka", "prefix", "trained"),
+        ("per_rank", "prefix", "rule"),
+    }
+    searched = json.loads((out / "search/choice/results.json").read_text())
+    assert {curve["rescale"] for curve in searched["curves"]} == {"trained"}
     analysis = json.loads((out / "analysis.json").read_text())
-    [pair] = analysis["pairs"]
-    assert {pair["a"], pair["b"]} == {"lora", "matryoshka"}
+    pairs = {frozenset((pair["a"], pair["b"])) for pair in analysis["pairs"]}
+    assert pairs == set(map(frozenset, combinations(("lora", "matryoshka", "per_rank"), 2)))
+    # the family's adapter of rank 4 is that of lora: the same cell
+    cells = {c["adapter"]: c["cells"] for c in results["curves"] if c["basis"] == "prefix"}
+    assert cells["per_rank-lr0.01-seed2"]["4"] == cells["lora-lr0.01-seed2"]["4"]
+    assert cells["per_rank-lr0.01-seed2"]["1"] != cells["lora-lr0.01-seed2"]["1"]
 
     again = []
     assert run_study(study, path, out, device="cpu", say=again.append)["rates"] == state["rates"]
     assert not any("training" in line for line in again)
 
     done = CliRunner().invoke(cli, ["study", str(path), "--out", str(out), "--dry-run"])
-    assert "trainings for the results: 6, 6 done" in done.output
+    assert "trainings for the results: 12, 12 done" in done.output
+    longer = load_study(write(seeds=[1, 2, 3, 4]))
+    left = plan_study(longer, path, out)
+    seconds = state["seconds"]
+    one = {  # a training takes as long as those of its task, method and rank
+        name: fmean(s for folder, s in seconds.items() if re.search(f"/{name}$", folder))
+        for name in ("lora.*", "matryoshka.*", "per_rank.*r1", "per_rank.*r2")
+    }
+    assert left.training_left == pytest.approx(sum(one.values()))
+    assert left.cells == (before.cells[1], before.cells[1] + 2 * 2 * 3 + 2)
+    assert left.cells_left > 0
+    write()
     report.unlink()
     done = CliRunner().invoke(cli, ["study", str(path), "--out", str(out), "--report"])
     assert done.exit_code == 0, done.output
@@ -149,6 +254,102 @@ def test_a_study_from_its_file_to_its_report(write, tmp_path):
     (tmp_path / "train.jsonl").write_text('{"question": "Mia", "answer": "1"}\n')
     with pytest.raises(RunFolderError, match="training data of choice have changed"):
         run_study(study, path, out, device="cpu")
+
+
+@pytest.fixture
+def small(write):
+    """A study without a search: one adapter of LoRA, and a family of rank 1 and that one."""
+
+    def make(**changes):
+        lora = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
+        few = {"methods": {"lora": lora, "per_rank": FAMILY}, "seeds": [1], "ranks": "1,4"}
+        return write(**{**few, **changes})
+
+    return make
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_without_the_weights_of_finished_adapters(small, tmp_path):
+    out, lines = tmp_path / "out", []
+    options = {"device": "cpu", "say": lines.append}
+
+    def run(folder, **changes):
+        lines.clear()
+        path = small(drop_weights=True, **changes)
+        study = load_study(path)
+        summarise(study, path, folder, run_study(study, path, folder, **options))
+        return json.loads((folder / "results/choice/results.json").read_text())["curves"]
+
+    first = run(out)
+    assert len(lines) == 2
+    assert len(list(out.rglob("adapter_config.json"))) == 2
+    assert not list(out.rglob("adapter_model.*"))
+    state = json.loads((out / "study.json").read_text())
+    assert len(state["losses"]) == 2
+    assert state["losses"].keys() == state["seconds"].keys()
+
+    # in a fresh checkout nothing is trained or computed again
+    checkout = tmp_path / "checkout"
+    ignored = (out / ".gitignore").read_text().replace("/", "").split()
+    assert "check" in ignored
+    shutil.copytree(out, checkout, ignore=shutil.ignore_patterns(*ignored))
+    assert run(checkout) == first
+    assert not lines
+    before = {c.name: c.read_bytes() for c in (checkout / "results/choice/cells").iterdir()}
+
+    # another seed: its two adapters alone
+    more = run(checkout, seeds=[1, 2])
+    assert [line.rpartition(" ")[2] for line in lines] == [
+        "lora-lr0.01-seed2",
+        "per_rank-lr0.01-seed2-r1",
+    ]
+    assert [c for c in more if "seed1" in c["adapter"]] == first
+    assert all((checkout / "results/choice/cells" / n).read_bytes() == b for n, b in before.items())
+
+    # both adapters of the first checkout are made again from the file
+    command = ["study", str(small(drop_weights=True)), "--out", str(out), "--device", "cpu"]
+    done = CliRunner().invoke(cli, [*command, "--check", "2"])
+    assert done.exit_code == 0, done.output
+    for name in ("lora-lr0.01-seed1", "per_rank-lr0.01-seed1"):
+        assert f"{name} on choice: the same weights, 0 of 24 outcomes differ" in done.output
+    refused = CliRunner().invoke(cli, [*command, "--check", "3"])
+    assert isinstance(refused.exception, UsageError)
+    folder = out / "check/adapters/choice/lora-lr0.01-seed1"
+    other = load_adapter(folder)
+    modules = {name: replace(f, B=-100 * f.B) for name, f in other.modules.items()}
+    save_adapter(replace(other, modules=modules), folder, force=True)
+    shutil.rmtree(out / "check/results")
+    done = CliRunner().invoke(cli, [*command, "--check", "1", "--json"])
+    assert done.exit_code == 4, done.output
+    [row] = json.loads(done.stdout)
+    assert not row["weights"]
+    assert row["different"] > 0
+
+    # other cells of an adapter without weights are refused, and computed when it is trained again
+    with pytest.raises(CheckpointError, match="seed1 were removed, and are needed to evaluate"):
+        run(out, basis=["prefix", "svd"])
+    shutil.rmtree(out / "adapters/choice/lora-lr0.01-seed1")
+    run(out, basis=["prefix", "svd"])
+    assert len(lines) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_train_each_adapter_once(small, tmp_path):
+    path, out = small(seeds=[1, 2]), tmp_path / "out"
+    command = [sys.executable, "-m", "aurac", "study", path, "--out", out, "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    both = [subprocess.Popen(command, env=environment, text=True, **pipes) for _ in range(2)]
+    ends = [process.communicate(timeout=600) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    lines = [set(re.findall(r"^choice: training (\S+)", text, re.MULTILINE)) for _, text in ends]
+    assert not lines[0] & lines[1]
+    lora, family = "lora-lr0.01-seed{}", "per_rank-lr0.01-seed{}-r1"
+    names = {name.format(seed) for name in (lora, family) for seed in (1, 2)}
+    assert lines[0] | lines[1] == names
+    assert {
+        folder.name for folder in (out / "adapters/choice").iterdir() if folder.is_dir()
+    } == names
 
 
 def test_a_report_needs_results(write, tmp_path):
@@ -165,5 +366,5 @@ def test_the_study_of_the_how_to_is_one(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(block.text)
     plan = plan_study(load_study(path), path, tmp_path / "out")
-    # 4 methods at 4 rates; 3 methods with 5 seeds and one with 3
-    assert (plan.searches, plan.trainings) == ((0, 16), (0, 18))
+    # 4 methods at 4 rates; 3 methods with 5 seeds, one with 3, and ranks 1, 2, 4, 8 of a family
+    assert (plan.searches, plan.trainings) == ((0, 16), (0, 18 + 4 * 5))

@@ -12,6 +12,7 @@ from made_cells import make_identity, store_cell
 from aurac.report.model import as_run
 from aurac.runs.cell import DocumentKey
 from aurac.runs.schema import Results
+from aurac.runs.serving import AdapterCost, RankCost, ServingRecord, Times
 from aurac.runs.store import read_cell
 
 ZOO = {
@@ -265,6 +266,51 @@ class RunMaker:
             json.dumps(self.results(), ensure_ascii=False, allow_nan=False)
         )
         return self.folder
+
+
+def served(folder, *, ranks=None, repeats=10):
+    """A run folder with a measurement in it: rank r takes 10 + r/4 ms a token, the base 9 ms.
+
+    All swing by 2 % or more together. Rank 8 takes 13.9 ms and swings apart from the others, so
+    that it is not told apart from rank 16.
+    """
+    results = Results.read(folder)
+    swing = [1 + 0.02 * (-1) ** i * (1 + i // 2 / 10) for i in range(repeats)]
+    noise = [(-1) ** (i // 2) * 0.5e-3 for i in range(repeats)]
+
+    def cost(rank):
+        tokens = {0: 0.009, 8: 0.0139}.get(rank, 0.010 + rank / 4000)
+        apart = noise if rank == 8 else [0.0] * repeats
+        decode = [tokens * one + more for one, more in zip(swing, apart, strict=True)]
+        times = Times.of(decode), Times.of([20 * one for one in decode])
+        return RankCost(rank=rank, bytes=92_160 * rank, decode=times[0], prefill=times[1])
+
+    curves = {curve.adapter: curve for curve in results.curves}
+    adapters = [
+        AdapterCost(
+            name=one.name,
+            sha256=one.sha256,
+            ranks=[cost(rank) for rank in ranks or curves[one.name].ranks],
+        )
+        for one in results.adapters
+    ]
+    ServingRecord(
+        aurac="0.1.0",
+        measured="2026-01-02T03:09:05+00:00",
+        base="tiny-base",
+        base_sha256="b" * 64,
+        dtype="float32",
+        device="cpu",
+        batch=1,
+        prompt_tokens=256,
+        new_tokens=32,
+        repeats=repeats,
+        machine={"cpu": "a processor"},
+        versions={},
+        merged=cost(0),
+        adapters=adapters,
+    ).write(folder)
+    return folder
 
 
 def ramp(low, high, k):

@@ -14,11 +14,15 @@ TASK = "aurac_word_problems_mc"
 SMALL = {"limit": 5, "dtype": "float32", "device": "cpu"}
 
 
-def random_adapter(base, folder, *, name="mine", rank=4, nesting=None, seed=0):
-    """The folder of an adapter with random factors for one module of the tiny base."""
+def random_adapter(base, folder, *, name="mine", rank=4, nesting=None, seed=0, layers=1):
+    """The folder of an adapter with random factors for a module of each layer of the tiny base."""
     torch.manual_seed(seed)
-    factors = Factors(A=torch.randn(rank, 32), B=torch.randn(32, rank), alpha=1.0, rule="sqrt")
-    modules = {"model.layers.0.self_attn.q_proj": factors}
+    modules = {
+        f"model.layers.{at}.self_attn.q_proj": Factors(
+            A=torch.randn(rank, 32), B=torch.randn(32, rank) / (1 + at), alpha=1.0, rule="sqrt"
+        )
+        for at in range(layers)
+    }
     adapter = Adapter(name=name, modules=modules, nesting=nesting, base=str(base))
     return save_adapter(adapter, Path(folder), force=True)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.adapters.compatibility import ModelInMemory
 from aurac.adapters.formats.converted import MLX_WEIGHTS, is_mlx, read_gguf, read_mlx
 from aurac.adapters.formats.hub import locate
+from aurac.adapters.formats.outline import RemovedValues
 from aurac.adapters.formats.peft import read_peft
 from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS
 from aurac.adapters.formats.sidecar import LoadOverrides, apply_overrides
@@ -68,6 +69,10 @@ def load_adapter(
         if source.is_dir():
             _check_no_keys(stated, source)
             adapter = read_mlx(source) if is_mlx(source) else read_peft(source, lazy=lazy)
+            if isinstance(adapter.values, RemovedValues) and stated != LoadOverrides(
+                base=stated.base
+            ):
+                adapter.values.refuse("give it other settings")
             adapter = apply_overrides(adapter, stated)
         elif source.suffix.lower() == GGUF:
             _check_no_keys(stated, source)

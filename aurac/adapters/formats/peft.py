@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.formats.adalora import adalora_as_lora, is_adalora
+from aurac.adapters.formats.outline import OUTLINE, read_outline
 from aurac.adapters.formats.peft_config import (
     CONFIG,
     MAGNITUDE,
@@ -51,7 +52,8 @@ def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
 
     Args:
         folder: The folder.
-        lazy: Leave the numbers in the safetensors file: the adapter is an outline.
+        lazy: Leave the numbers in the safetensors file: the adapter is an outline, as it always is
+            where they were removed.
 
     Raises:
         CheckpointError: When something is missing, damaged, contradictory or not understood.
@@ -60,7 +62,8 @@ def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
     if not is_adalora(config):
         parse_config(config, folder / CONFIG)  # refused before the weights are read
     weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
-    if not weights:
+    removed = not weights and (folder / OUTLINE).exists()
+    if not weights and not removed:
         raise CheckpointError(
             f"{folder} has an {CONFIG} but no weights", expected=f"{' or '.join(WEIGHTS)} in it"
         )
@@ -69,12 +72,17 @@ def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
     if inner:
         shown = ", ".join(inner[:5]) + (", …" if len(inner) > 5 else "")
         notes.append(f"the folder holds other adapters too, named with their subfolder: {shown}")
-    adapter = _read_weights(config, weights[0], folder.name)
+    if removed:
+        tensors, values = read_outline(folder)
+        adapter = from_state(config, tensors, where=folder, name=folder.name)
+        adapter = replace(adapter, values=values)
+    else:
+        adapter = _read_weights(config, weights[0], folder.name)
     adapter = replace(adapter, source=folder, notes=(*adapter.notes, *notes))
     sidecar = read_sidecar(sidecar_path(folder))
     if sidecar is not None:
         adapter = with_sidecar(adapter, sidecar, sidecar_path(folder))
-    return adapter if lazy else adapter.loaded()
+    return adapter if lazy or removed else adapter.loaded()
 
 
 def _read_weights(config: Mapping[str, Any], weights: Path, name: str) -> Adapter:

@@ -1,0 +1,111 @@
+"""The pace of a finished run: seconds for a document at one rank, as its cells record them."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from aurac.errors import RunFolderError, UsageError
+from aurac.models.device import machine
+from aurac.readers.run import StoredCells
+from aurac.runs.schema import RESULTS_FILE, Provenance, Results
+from aurac.runs.status import find_runs
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a document costs inside the evaluation; starting and the report are beside it.
+
+    Attributes:
+        seconds: Wall seconds for a document at one rank, the mean over curves and ranks.
+        ranks: Ranks of a curve.
+        source: The run, its base and its device.
+    """
+
+    seconds: float
+    ranks: int
+    source: str
+
+    def of(self, documents: float, question: str, seeds: int = 1) -> float:
+        """Seconds for so many documents at all ranks, and of the base at rank 0.
+
+        Args:
+            documents: Of the task.
+            question: Of `aurac.stats.power`. Non-inferiority needs two ranks and no base.
+            seeds: Of each recipe.
+        """
+        if question == "non-inferiority":
+            return self.seconds * documents * 2 * seeds
+        curves = seeds * (2 if question == "difference" else 1)
+        return self.seconds * documents * (curves * self.ranks + 1)
+
+
+def pace_of(folder: Path, task: str | None = None) -> Pace | None:
+    """The pace of a run on a task (its first by default); None where no cell tells.
+
+    Raises:
+        RunFolderError: It holds no results.
+    """
+    results = Results.read(folder)
+    stored, seconds, longest = StoredCells(folder, results), list[float](), 0
+    rows = [row for row in results.curves if row.default]
+    task = task or next((row.task for row in rows), None)
+    for row in rows:
+        known = [rank for rank in row.ranks if row.files(rank)] if row.task == task else []
+        for rank in known:
+            with contextlib.suppress(RunFolderError):
+                cells = stored.read(row, rank)
+                count = sum(len(cell.documents) for cell in cells)
+                seconds.append(sum(cell.seconds for cell in cells) / max(count, 1))
+        longest = max(longest, len(known))
+    if not sum(seconds):
+        return None
+    source = f"{folder} ({_where(results.provenance)})"
+    return Pace(sum(seconds) / len(seconds), longest, source)
+
+
+def _where(made: Provenance) -> str:
+    parts = [f"base {made.base.name}" if made.base.name else "", f"on {made.device or 'a device'}"]
+    if made.machine and machine().items() - made.machine.items():
+        parts.append("of another machine")
+    return " ".join(part for part in parts if part)
+
+
+def find_pace(
+    named: str | Path | None, pilot: str | Path | None, task: str | None, root: Path = Path("runs")
+) -> Pace | None:
+    """The pace of the run that was named, of the pilot, or of the newest run below `root`.
+
+    Args:
+        named: A finished run.
+        pilot: A pilot; one that is no run folder has no pace.
+        task: Of the run; only with it the runs below `root` are looked through.
+        root: Where runs lie.
+
+    Raises:
+        RunFolderError: The named run cannot be read.
+        UsageError: It holds no cells of the task.
+    """
+    if named is not None:
+        pace = pace_of(Path(named), task)
+        if pace is None:
+            raise UsageError(
+                f"--pace {named} holds no timed cells{f' of {task}' if task else ''}",
+                expected="a finished run folder of aurac compare",
+            )
+        return pace
+    if pilot is not None and (Path(pilot) / RESULTS_FILE).is_file():
+        return pace_of(Path(pilot), task)
+    return _newest(root, task) if task else None
+
+
+def _newest(root: Path, task: str) -> Pace | None:
+    finished: list[tuple[str, Path]] = []
+    for folder in find_runs(root):
+        with contextlib.suppress(RunFolderError):
+            results = Results.read(folder)
+            if any(row.task == task for row in results.curves):
+                finished.append((results.provenance.finished or "", folder))
+    paces = (pace_of(folder, task) for _, folder in sorted(finished, reverse=True))
+    return next((pace for pace in paces if pace), None)

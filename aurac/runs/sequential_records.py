@@ -1,0 +1,159 @@
+"""Decisions of sequential runs as `results.json` has them, and in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurac.curves.display import percent, points
+from aurac.runs.schema import DecisionRecord, LookRecord
+from aurac.stats.sentences import show_p
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aurac.stats.mean import Estimate
+    from aurac.stats.sequential import Decision, Design
+
+
+def record_of(
+    decision: Decision,
+    design: Design,
+    question: str,
+    task: str,
+    a: str,
+    *,
+    b: str | None = None,
+    rank: int | None = None,
+    top: int | None = None,
+) -> DecisionRecord:
+    """A decision as `results.json` has it."""
+    last = decision.path[-1]
+    margin = points(design.margin) if design.margin else ""
+    who, than = (f"rank {rank} of {a}", f"rank {top}") if rank else (str(b), a)
+    heads = {
+        "superior": f"{who} is better than {than}",
+        "inferior": f"{who} is worse than {than}" + (f" by more than {margin}" if margin else ""),
+        "non-inferior": f"{who} is at most {margin} worse than {than}",
+        "futile": f"{who} against {than}: no answer is to be expected",
+        "continue": f"{who} against {than}: not decided yet",
+    }
+    head = heads.get(decision.verdict, f"{who} against {than}: {decision.verdict}")
+    what = "accuracy" if rank else "AURAC"
+    numbers = (
+        f"{what} differs by {percent(decision.estimate)} points "
+        f"({100 * decision.level:g} % interval {percent(decision.low)} to "
+        f"{percent(decision.high)}), adjusted p {show_p(decision.p_adjusted)}"
+    )
+    where = (
+        f"look {len(decision.path)} of {decision.planned}, {decision.documents:,} of "
+        f"{decision.total:,} documents, z = {minus(last.z)}, boundary {last.boundary:.2f}"
+    )
+    return DecisionRecord(
+        question=question,  # type: ignore[arg-type]
+        task=task,
+        a=a,
+        b=b,
+        rank=rank,
+        verdict=decision.verdict,
+        documents=decision.documents,
+        of=decision.total,
+        look=len(decision.path),
+        looks=decision.planned,
+        z=last.z,
+        boundary=last.boundary,
+        p=decision.p,
+        p_adjusted=decision.p_adjusted,
+        estimate=decision.estimate,
+        mean=decision.mean,
+        low=decision.low,
+        high=decision.high,
+        level=decision.level,
+        predictive=decision.predictive,
+        path=[
+            LookRecord(
+                documents=look.documents, z=look.z, boundary=look.boundary, futility=look.futility
+            )
+            for look in decision.path
+        ],
+        sentence=f"{task}: {head}: {numbers} ({where}).",
+    )
+
+
+def width_record(
+    estimate: Estimate, verdict: str, task: str, name: str, look: int, planned: Sequence[int]
+) -> DecisionRecord:
+    """An interval for one adapter's AURAC as `results.json` has it.
+
+    Args:
+        estimate: From the documents so far.
+        verdict: What is said of its width.
+        task: The task.
+        name: The adapter.
+        look: The number of the look.
+        planned: Documents at each look.
+    """
+    documents, total = planned[look - 1], planned[-1]
+    words = f"AURAC of {name} on {task} is {percent(estimate.value)} %"
+    if estimate.low is not None and estimate.high is not None:
+        level = f"{100 * estimate.level:g} %"
+        words += f" ({level} interval {percent(estimate.low)} to {percent(estimate.high)})"
+    return DecisionRecord(
+        question="width",
+        task=task,
+        a=name,
+        verdict=verdict,
+        documents=documents,
+        of=total,
+        look=look,
+        looks=len(planned),
+        mean=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        level=estimate.level,
+        sentence=f"{words}: {verdict} after {documents:,} of {total:,} documents.",
+    )
+
+
+def fewer_documents(counts: Mapping[tuple[str, str], int]) -> list[str]:
+    """Which adapters were evaluated on fewer documents of a task than others.
+
+    Args:
+        counts: (task, adapter) → documents.
+    """
+    notes = []
+    for task in dict.fromkeys(task for task, _ in counts):
+        by_name = {name: count for (where, name), count in counts.items() if where == task}
+        most = max(by_name.values())
+        fewer = [f"{name} after {n:,}" for name, n in by_name.items() if n < most]
+        if fewer:
+            notes.append(
+                f"{task}: no further documents were needed of {', '.join(fewer)}; the most that an "
+                f"adapter was evaluated on are {most:,}."
+            )
+    return notes
+
+
+def rank_sentence(
+    name: str, task: str, rank: int, top: int, design: Design, unseen: Sequence[int]
+) -> str:
+    """The rank to use, in one sentence."""
+    margin = points(design.margin or 0.0)
+    if rank == top:
+        text = f"no rank of {name} below {top} is shown to lose less than {margin}"
+    else:
+        text = f"use rank {rank} of {name}: it loses less than {margin} against rank {top}"
+    if unseen:
+        text += f"; not evaluated: rank {', '.join(map(str, unseen))}"
+    return f"{task}: {text}."
+
+
+def short_line(one: DecisionRecord) -> str:
+    """A decision while the run goes on."""
+    who = f"{one.b} − {one.a}" if one.b else one.a + (f" rank {one.rank}" if one.rank else "")
+    z = "" if one.z is None else f", z = {minus(one.z)}, boundary {one.boundary:.2f}"
+    return f"{one.documents} of {one.of} documents of {one.task}: {who}: {one.verdict}{z}"
+
+
+def minus(z: float) -> str:
+    """Two digits with a true minus sign."""
+    return f"{z:.2f}".replace("-", "−")

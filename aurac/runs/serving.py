@@ -1,0 +1,269 @@
+"""`serving.json`: what the adapters of a run cost to serve, as `aurac cost --save` measured it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from aurac.errors import RunFolderError
+from aurac.files import write_json
+from aurac.runs.schema import read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from aurac.runs.schema import Results
+
+SERVING_FILE = "serving.json"
+SERVING_SCHEMA = 1
+_LEVEL = 0.95
+
+
+class Times(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds of one quantity, or a difference of two.
+
+    Attributes:
+        median: Over the rounds.
+        low, high: 95 % interval of the median from order statistics; null with fewer than 6 rounds.
+        rounds: One value for each round.
+    """
+
+    median: float
+    low: float | None = None
+    high: float | None = None
+    rounds: list[float]
+
+    @classmethod
+    def of(cls, rounds: Sequence[float]) -> Times:
+        """The times of some rounds.
+
+        The interval goes from the k-th smallest value to the k-th largest, with the largest k for
+        which a median of independent rounds is missed in 5 % at most (sign test).
+        """
+        n, ordered = len(rounds), sorted(rounds)
+        missed, k = 0.0, 0
+        while k < n // 2:
+            missed += 2 * math.comb(n, k) / 2**n
+            if missed > 1 - _LEVEL:
+                break
+            k += 1
+        low, high = (ordered[k - 1], ordered[n - k]) if k else (None, None)
+        median = statistics.median(ordered)
+        return cls(median=median, low=low, high=high, rounds=list(rounds))
+
+    def minus(self, other: Times) -> Times:
+        """The difference, paired round by round."""
+        return Times.of([a - b for a, b in zip(self.rounds, other.rounds, strict=True)])
+
+    @property
+    def milliseconds(self) -> str:
+        """``12.3 [12.1, 12.6]``, or the median alone."""
+        ends = [end for end in (self.low, self.high) if end is not None]
+        digits = max(0, 2 - int(math.log10(max(1.0, 1000 * abs(self.median)))))
+        median, *shown = (
+            f"{1000 * value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+            for value in (self.median, *ends)
+        )
+        return f"{median} [{', '.join(shown)}]" if shown else median
+
+    @property
+    def differs(self) -> bool:
+        """Of a difference: whether it is shown not to be 0."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+def against(cost: RankCost, full: RankCost) -> str:
+    """How much sooner or later a generated token is there than at the full rank, in words."""
+    if cost.rank == full.rank:
+        return ""
+    difference = cost.decode.minus(full.decode)
+    if difference.low is None:
+        return "too few repeats"
+    return f"{difference.milliseconds} ms" if difference.differs else "within noise"
+
+
+class RankCost(msgspec.Struct, frozen=True, kw_only=True):
+    """One rank of one adapter, unmerged, or the base (rank 0).
+
+    Attributes:
+        rank: Of the truncated adapter.
+        parameters, bytes: Its size.
+        prefill: One forward pass over the prompts.
+        decode: One further token for every prompt.
+    """
+
+    rank: int
+    parameters: int = 0
+    bytes: int = 0
+    prefill: Times
+    decode: Times
+
+
+class AdapterCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter costs at its ranks.
+
+    Attributes:
+        name: In the run.
+        sha256: Of its content.
+        mergeable: Whether it can be merged, and then costs what the base costs.
+        ranks: In ascending order.
+    """
+
+    name: str
+    sha256: str
+    mergeable: bool = True
+    ranks: list[RankCost]
+
+    @property
+    def full(self) -> RankCost:
+        """The largest rank that was measured."""
+        return self.ranks[-1]
+
+    def at(self, rank: int) -> RankCost | None:
+        """The cost of a rank; None where it was not measured."""
+        return next((one for one in self.ranks if one.rank == rank), None)
+
+
+class ServingRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`serving.json`: one measurement of the base and of every rank, in the same rounds.
+
+    Attributes:
+        schema: 1.
+        aurac: The version that wrote it.
+        measured: When it ended (UTC).
+        base, base_sha256, dtype, device: What was loaded, and where.
+        batch, prompt_tokens, new_tokens, repeats: Prompts at once, their length, generated tokens
+            for each, rounds.
+        machine, versions: Hardware and packages.
+        merged: The base, which is also any rank merged into it.
+        adapters: Each adapter's ranks.
+    """
+
+    schema: int = SERVING_SCHEMA
+    aurac: str
+    measured: str
+    base: str
+    base_sha256: str
+    dtype: str
+    device: str
+    batch: int
+    prompt_tokens: int
+    new_tokens: int
+    repeats: int
+    machine: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    merged: RankCost
+    adapters: list[AdapterCost]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
+
+    def write(self, folder: Path) -> Path:
+        """Write it as `serving.json` of a run folder, in the place of an earlier one.
+
+        Raises:
+            RunFolderError: The folder cannot be written.
+        """
+        path = folder / SERVING_FILE
+        try:
+            write_json(path, self.to_dict())
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be written ({error.strerror})") from error
+        return path
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A flat row for the base (without an adapter) and for each rank, times in seconds."""
+        costs = [("", self.merged), *((a.name, cost) for a in self.adapters for cost in a.ranks)]
+        rows = []
+        for name, cost in costs:
+            row: dict[str, Any] = {"adapter": name or None, "rank": cost.rank}
+            row |= {"parameters": cost.parameters, "bytes": cost.bytes}
+            for kind, times in (("prompt", cost.prefill), ("token", cost.decode)):
+                ends = {f"{kind}_low": times.low, f"{kind}_high": times.high}
+                row |= {f"{kind}_seconds": times.median, **ends}
+            rows.append(row)
+        return rows
+
+    def adapter(self, name: str) -> AdapterCost | None:
+        """The cost of an adapter of the run; None where it was not measured."""
+        return next((one for one in self.adapters if one.name == name), None)
+
+    def tokens_per_second(self, cost: RankCost) -> tuple[float, float]:
+        """Of prompts and generated, over all prompts together."""
+        tokens = self.batch * self.prompt_tokens
+        return tokens / cost.prefill.median, self.batch / cost.decode.median
+
+    @property
+    def conditions(self) -> str:
+        """Where and how it was measured, in words."""
+        place = self.machine.get("gpu") or self.machine.get("cpu") or self.device
+        prompts = f"{self.batch} prompts" if self.batch > 1 else "one prompt"
+        return f"{place}, {self.dtype}, {prompts} of {self.prompt_tokens} tokens"
+
+
+def read_serving(folder: Path, results: Results) -> ServingRecord | None:
+    """The measurement that a run folder holds; None where there is none.
+
+    Raises:
+        RunFolderError: It cannot be read, or is about another base or other adapters.
+    """
+    path = folder / SERVING_FILE
+    if not path.is_file():
+        return None
+    record = read_record(path, ServingRecord)
+    again = f"delete it, or measure again: `aurac cost CKPT --save {folder}`"
+    if record.schema != SERVING_SCHEMA:
+        raise RunFolderError(f"{path} has schema {record.schema}", fix=again)
+    names = names_in_run(
+        {one.sha256: one.name for one in record.adapters},
+        record.base_sha256,
+        results,
+        folder,
+        again,
+    )
+    for one in record.adapters:
+        if one.name != names[one.sha256]:
+            raise RunFolderError(
+                f"{path} names {one.name!r} what the run names {names[one.sha256]!r}", fix=again
+            )
+    return record
+
+
+def names_in_run(
+    adapters: Mapping[str, str], base_sha256: str, results: Results, folder: Path, fix: str
+) -> dict[str, str]:
+    """Adapters' hash → the name that the run gives it.
+
+    Args:
+        adapters: Hash → how it is called in messages.
+        base_sha256: Of the base that they are measured on.
+        results: Of the run.
+        folder: The run's.
+        fix: What to do about a difference.
+
+    Raises:
+        RunFolderError: The run is about another base, or lacks an adapter.
+    """
+    evaluated = results.provenance.base.sha256
+    if evaluated is not None and evaluated != base_sha256:
+        raise RunFolderError(
+            f"the base measured ({base_sha256[:12]}) is not that of {folder} ({evaluated[:12]})",
+            expected=f"base {results.provenance.base.name}",
+            fix=fix,
+        )
+    known = {one.sha256: one.name for one in results.adapters if one.sha256}
+    for sha256, name in adapters.items():
+        if sha256 not in known:
+            raise RunFolderError(
+                f"adapter {name} ({sha256[:12]}) was not evaluated in {folder}",
+                expected="one of "
+                + ", ".join(f"{own} ({digest[:12]})" for digest, own in known.items()),
+                fix=fix,
+            )
+    return {sha256: known[sha256] for sha256 in adapters}

@@ -1,0 +1,152 @@
+"""`aurac cost` and what becomes of its measurement: a file of the run, and a gate."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+from hostile_files import run_aurac
+from report_runs import served, zoo_run
+from score_tables import run
+from small_runs import SMALL, TASK, random_adapter
+
+import aurac
+from aurac.errors import RunFolderError
+from aurac.runs.schema import Results
+from aurac.runs.serving import SERVING_FILE, read_serving
+
+QUICK = ("--device", "cpu", "--dtype", "float32", "--prompt-tokens", "4", "--new-tokens", "2")
+GATE = ("--margin", "0.5", "--max-latency-ms")
+
+
+@pytest.fixture(scope="module")
+def compared(tiny_base_folder, tmp_path_factory):
+    """A run of a plain adapter and a family, and where they lie."""
+    root = tmp_path_factory.mktemp("cost")
+    random_adapter(tiny_base_folder, root / "mine", rank=4)
+    for rank in (1, 2):
+        random_adapter(tiny_base_folder, root / f"r{rank}", rank=rank, seed=rank)
+    family = f"each={root}/r{{1,2}}"
+    aurac.compare([root / "mine", family], [TASK], out=root / "run", ranks="1,2", **SMALL)
+    return root, family
+
+
+def test_a_measurement_is_kept_with_its_conditions(compared):
+    root, family = compared
+    code, out, err = run_aurac(
+        "cost", root / "mine", family, "--save", root / "run", "--repeats", "6", *QUICK
+    )
+    assert code == 0, err
+    assert "base or merged" in out
+    assert "token − that at rank 2" in out
+    record = read_serving(root / "run", Results.read(root / "run"))
+    assert [one.name for one in record.adapters] == ["mine", "each"]
+    for one in record.adapters:
+        assert [cost.rank for cost in one.ranks] == [1, 2]  # those of the run, not of the adapter
+        assert one.ranks[0].bytes * 2 == one.ranks[1].bytes
+    for cost in (record.merged, *record.adapters[0].ranks, *record.adapters[1].ranks):
+        assert len(cost.prefill.rounds) == len(cost.decode.rounds) == 6
+        assert 0 < min(cost.decode.rounds) == cost.decode.low <= cost.decode.median
+    assert (record.batch, record.prompt_tokens, record.new_tokens) == (1, 4, 2)
+    assert (record.dtype, record.device) == ("float32", "cpu")
+    assert record.machine["threads"] >= 1
+    assert record.versions["torch"]
+    assert aurac.load_run(root / "run").serving.shape[0] == 5
+
+
+def test_json_is_what_is_kept(compared):
+    root, _ = compared
+    code, out, err = run_aurac(
+        "cost", root / "mine", "--ranks", "2", "--repeats", "1", "--json", *QUICK
+    )
+    assert code == 0, err
+    content = json.loads(out)
+    assert (content["schema"], content["repeats"]) == (1, 1)
+    assert [rank["rank"] for rank in content["adapters"][0]["ranks"]] == [2]
+    assert content["merged"]["decode"]["low"] is None
+
+
+def test_another_base_or_adapter_is_refused(compared, tiny_base_folder, tmp_path):
+    root, _ = compared
+    other = random_adapter(tiny_base_folder, tmp_path / "other", rank=2, seed=9)
+    code, _, err = run_aurac("cost", other, "--save", root / "run", *QUICK)
+    assert (code, err.count("\n")) == (2, 1)
+    assert re.search(r"adapter other \(\w{12}\) was not evaluated in .*run.*mine \(", err)
+    base = shutil.copytree(tiny_base_folder, tmp_path / "base")
+    (base / "model.safetensors").write_bytes(_other_weights(base))
+    code, _, err = run_aurac("cost", root / "mine", "--base", base, "--save", root / "run", *QUICK)
+    assert (code, err.count("\n")) == (2, 1)
+    assert re.search(r"the base measured \(\w{12}\) is not that of .*run", err)
+    code, _, err = run_aurac("cost", root / "mine", "--save", tmp_path, *QUICK)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds no results.json" in err
+
+
+def _other_weights(folder):
+    from safetensors.torch import load_file, save
+
+    tensors = load_file(folder / "model.safetensors")
+    return save({name: tensor * 1.01 for name, tensor in tensors.items()}, {"format": "pt"})
+
+
+@pytest.mark.parametrize("changed", ["sha256", "base_sha256", "name", "schema"])
+def test_a_file_of_another_run_is_refused_by_all_readers(changed, tmp_path):
+    folder = served(zoo_run(tmp_path, n=60).write())
+    path = folder / SERVING_FILE
+    content = json.loads(path.read_text())
+    where = content["adapters"][0] if changed in ("sha256", "name") else content
+    where[changed] = 2 if changed == "schema" else "e" * 64
+    path.write_text(json.dumps(content))
+    for command in (("report", folder), ("recommend", folder, *GATE, "99")):
+        code, _, err = run_aurac(*command)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "delete it, or measure again" in err
+    with pytest.raises(RunFolderError):
+        _ = aurac.load_run(folder).serving
+
+
+def test_recommend_says_what_the_rank_costs(tmp_path):
+    folder = served(zoo_run(tmp_path, n=60).write())
+    lines = run("recommend", folder, "--margin", "0.1").splitlines()
+    rank = int(re.search(r"at rank (\d+)", lines[0])[1])
+    assert f"rank {rank} takes {10 + rank / 4:.1f} [" in lines[1]
+    assert "(difference: " in lines[1] or rank == 16
+    assert "Merged, any rank takes 9.00 [" in lines[1]
+    (ship,) = json.loads(run("recommend", folder, "--margin", "0.1", "--json"))["ship"]
+    token = ship["serving"]["unmerged"]["token"]
+    assert token["low"] < token["median"] < token["high"]
+    assert token["median"] == pytest.approx(0.010 + rank / 4000)
+    assert ship["serving"]["merged"]["token"]["median"] == pytest.approx(0.009)
+
+
+def test_a_latency_is_a_gate(tmp_path):
+    """At a margin of 0.5 the ranks are small; the upper ends of the intervals decide."""
+    folder = served(zoo_run(tmp_path, n=60).write())
+    result = json.loads(run("recommend", folder, "--margin", "0.5", "--json"))["recommended"]
+    own = [row["rank"] for row in result if "·" not in row["adapter"]]
+    most = 10 + max(own) / 4
+    assert "takes at most 99 ms a generated token" in run("recommend", folder, *GATE, "99")
+    failed = run("recommend", folder, *GATE, most, code=4)  # the median is there, its end is not
+    assert f"Not shown to take at most {most:g} ms a generated token: " in failed
+    both = [*GATE, "99", "--require-rank", "16"]
+    assert json.loads(run("recommend", folder, *both, "--json"))["shown"] is True
+    assert json.loads(run("recommend", folder, *GATE, "1", "--json", code=4))["shown"] is False
+
+
+def test_a_latency_that_was_not_measured(tmp_path):
+    folder = zoo_run(tmp_path, n=60).write()
+    for options, words in [
+        (None, "no latency of .* at rank .* was measured"),
+        ({"ranks": (16,)}, "no latency of .* at rank .* was measured"),
+        ({"repeats": 5}, "5 repeats give no interval"),
+    ]:
+        if options:
+            served(folder, **options)
+        code, _, err = run_aurac("recommend", folder, *GATE, "99")
+        assert (code, err.count("\n")) == (2, 1)
+        assert re.search(words, err)
+        assert "aurac cost CKPT" in err
+    text = run("recommend", folder, "--margin", "0.5")
+    assert "too few repeats" in text
