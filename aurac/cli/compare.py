@@ -21,7 +21,7 @@ from aurac.cli.options import checkpoint_options, complete_tasks, folders, names
 from aurac.errors import UsageError
 from aurac.runs.settings import parse_device_map, parse_shard
 from aurac.tasks.metrics import parse_metrics
-from aurac.tasks.options import parse_gen_kwargs
+from aurac.tasks.options import parse_gen_kwargs, parse_pass_at
 
 if TYPE_CHECKING:
     from aurac.runs.finished import Request
@@ -150,7 +150,22 @@ _PROMPTS = option_group(
         callback=parsed(parse_gen_kwargs),
         metavar="NAME=VALUE,…",
         help="Settings of generation beside the task's own: max_gen_toks=64, "
-        "do_sample=true,temperature=0.7 (one seeded sample for each document), …",
+        "do_sample=true,temperature=0.7, …",
+    ),
+    click.option(
+        "--repeats",
+        type=click.IntRange(min=1),
+        metavar="NUMBER",
+        help="So many sampled answers for each document, each with a seed of its own; the score is "
+        "their mean. Default: 1.",
+    ),
+    click.option(
+        "--pass-at",
+        multiple=True,
+        callback=parsed(parse_pass_at),
+        metavar="K,…",
+        help="With --repeats: further curves of the chance that one of K samples is right. pass@1 "
+        "is the score itself.",
     ),
     click.option(
         "--seed",
@@ -363,6 +378,12 @@ def decided(request: Request, command: str, until: Until) -> Run:
     """A comparison that stops when the question is answered."""
     from aurac.tasks.index import check_names
 
+    if request.settings.task.pass_at:
+        raise UsageError(
+            "--until with --pass-at",
+            expected="one score of each task to decide on",
+            fix="leave --pass-at out; another run in the same folder adds it",
+        )
     check_names(request.tasks, request.settings.task.include_path)
     from aurac.runs.sequential_run import run_until
 

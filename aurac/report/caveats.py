@@ -9,6 +9,7 @@ from aurac.curves.display import percent
 from aurac.report.documents import seeds_of
 from aurac.report.model import scored_defaults
 from aurac.report.text import LISTED, some
+from aurac.runs.schema import SamplingRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +37,7 @@ def caveats(run: Run) -> list[str]:
         _few_documents,
         _few_events,
         _near_ties,
+        _samples,
         _limited,
         _drops,
         _baselines,
@@ -194,6 +196,22 @@ def _near_ties(run: Run) -> Iterator[str]:
             f"On {task}, up to {count} of {curve.n_docs} documents ({curve.label}, rank {rank}) "
             f"have a token or choice decided within the rounding of {' and '.join(dtypes)}. "
             "Another machine can give other answers; --dtype float32 has fewer such documents."
+        )
+
+
+def _samples(run: Run) -> Iterator[str]:
+    """How much of the variance of each task's scores comes from sampling the answers."""
+    shares: dict[tuple[str, int], list[float]] = {}
+    for curve in run.curves:
+        sampling = curve.record.sampling if curve.record else None
+        if isinstance(sampling, SamplingRecord) and sampling.share is not None:
+            shares.setdefault((curve.task, sampling.samples), []).append(sampling.share)
+    for (task, samples), known in list(shares.items())[:LISTED]:
+        low, high = (percent(end(known), 0) for end in (min, max))
+        yield (
+            f"On {task}, {samples} sampled answers of each document are averaged. Sampling is "
+            f"{low if low == high else f'{low} to {high}'} % of the variance of AURAC, the choice "
+            "of documents the rest; the intervals cover both."
         )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from aurac.curves.area import AXES, quadrature_weights
 from aurac.curves.curve import Curve
@@ -22,11 +23,13 @@ from aurac.runs.schema import (
     EngineTotals,
     FailedCell,
     Results,
+    SamplingRecord,
     TaskRecord,
 )
 from aurac.stats.analysis import score_curve
 from aurac.stats.intervals import mean_interval
 from aurac.stats.mean import layout_of
+from aurac.stats.samples import spread_of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -101,7 +104,7 @@ class StoredPoints:
         if stored is not None and not stored.missing:
             self.engine += stored.engine
             path = self._store.path(key).relative_to(self._store.run_folder)
-            return Point(stored.metrics, stored.engine, path.as_posix())
+            return Point(stored.scores, stored.samples, stored.engine, path.as_posix())
         record = self._store.failure(key)
         if record is None:
             self.incomplete.append((cell, len(stored.documents) if stored else 0))
@@ -126,12 +129,14 @@ class Point:
     """What `results.json` needs of a stored cell.
 
     Attributes:
-        metrics: ``metric,filter`` to n numbers.
+        scores: ``metric,filter`` to n numbers, or None, see `Cell.scores`.
+        samples: ``metric,filter`` to n lists of the outcomes of samples.
         engine: What it cost.
         path: In the run folder.
     """
 
-    metrics: Mapping[str, Sequence[float]]
+    scores: Callable[[str], list[float] | None]
+    samples: Mapping[str, Sequence[Sequence[float]]]
     engine: EngineCounts
     path: str
 
@@ -160,11 +165,30 @@ class TaskCells:
             point = self.fetch(variant, rank, leaf)
             if isinstance(point, str):
                 return point
-            column = point.metrics.get(self.task.metric)
+            column = point.scores(self.task.metric)
             if column is None:
-                return f"the cell holds no {self.task.metric}"
+                unfit = " (outcomes not right or wrong)" if point.samples else ""
+                return f"the cell holds no {self.task.metric}{unfit}"
             parts.append(np.asarray(column[: leaf.n_docs], dtype=np.float64))
         return np.concatenate(parts)
+
+    def sampled(self, variant: Variant, ranks: Sequence[int]) -> SamplingRecord | UnsetType:
+        """How much the samples of a document vary, over AURAC of these ranks."""
+        weights = quadrature_weights(ranks, "log2") if len(ranks) > 1 else np.ones(1)
+        total: NDArray[np.float64] | float = 0.0
+        for weight, rank in zip(weights, ranks, strict=True):
+            parts = []
+            for leaf in self.task.members or (self.task,):
+                point = self.fetch(variant, rank, leaf)
+                rows = None if isinstance(point, str) else point.samples.get(self.task.metric)
+                if rows is None:
+                    return UNSET
+                parts.append(np.asarray(rows[: leaf.n_docs], dtype=np.float64))
+            total = total + weight * np.concatenate(parts)
+        if isinstance(total, float) or len(total) < 2:
+            return UNSET
+        spread = spread_of_samples(total)
+        return SamplingRecord(**dataclasses.asdict(spread), share=spread.share)
 
     def near_ties(self, variant: Variant | None, rank: int) -> int | None:
         """Documents with a decision within rounding; None where that was not counted."""
@@ -229,6 +253,7 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str, whole: BuiltTask)
         near_ties=[cells.near_ties(variant, rank) for rank in variant.ranks],
         cells={rank: cells.paths(variant, rank) for rank in variant.ranks},
         baseline_cell=cells.paths(None, 0),
+        sampling=cells.sampled(variant, list(known)),
         **_points(curve, variant.ranks),
         **_score_fields(curve, missing),
     )

@@ -359,7 +359,7 @@ def _samples(curve: CurveRecord, rank: int, cells: StoredCells) -> Iterator[Data
                 **_labels(curve),
                 "rank": rank,
                 "doc_id": ids,
-                "score": cell.metrics[curve.metric],
+                "score": cell.scores(curve.metric),
                 "response": cell.responses,
                 "question": [questions.get(doc) for doc in ids],
                 "target": [targets.get(doc) for doc in ids],

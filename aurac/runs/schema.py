@@ -86,6 +86,23 @@ class AxisWeights(_Record, frozen=True, kw_only=True):
     linear: list[float] | None = None
 
 
+class SamplingRecord(_Record, frozen=True, kw_only=True):
+    """How much the samples of a document vary, on AURAC over the log2 axis.
+
+    Attributes:
+        samples: K, for each document.
+        between: Variance of the documents' expected AURAC.
+        within: Variance of the AURAC of one sample of a document.
+        share: Of sampling in the variance of the score, ``within / K`` of the whole; null where
+            nothing varies.
+    """
+
+    samples: int
+    between: float
+    within: float
+    share: float | None = None
+
+
 class CurveRecord(_Record, frozen=True, kw_only=True):
     """One adapter, truncated one way, on one task; lists have an element for each rank.
 
@@ -115,6 +132,7 @@ class CurveRecord(_Record, frozen=True, kw_only=True):
         score_method: How the interval of `score` was computed.
         score_notes: What a reader of the interval should know.
         drops: `[rank, next rank, loss]` wherever accuracy falls.
+        sampling: How much the samples of a document vary; left out where there is one answer.
     """
 
     id: str = ""
@@ -150,6 +168,7 @@ class CurveRecord(_Record, frozen=True, kw_only=True):
     score_reason: str | None = None
     weights: AxisWeights | None = None
     drops: list[tuple[int, int, float]] = []
+    sampling: SamplingRecord | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         """Refuse lists that do not match the ranks.
@@ -176,7 +195,8 @@ class TaskRecord(_Record, frozen=True, kw_only=True):
 
     Attributes:
         version, output_type, num_fewshot, lm_eval: As lm-eval has them.
-        system_instruction, fewshot_as_multiturn, gen_kwargs: Left out at lm-eval's defaults.
+        system_instruction, fewshot_as_multiturn, gen_kwargs, repeats: Left out at lm-eval's
+            defaults.
         metric: The one that is the accuracy; `metrics` are all that the cells hold.
         cluster: Field of the documents by which they are clustered.
         limit: How many documents were asked for; null: all.
@@ -195,6 +215,7 @@ class TaskRecord(_Record, frozen=True, kw_only=True):
     system_instruction: str | UnsetType = UNSET
     fewshot_as_multiturn: bool | UnsetType = UNSET
     gen_kwargs: str | UnsetType = UNSET
+    repeats: int | UnsetType = UNSET
     n_docs: int | None = None
     documents_sha256: str | None = None
     prompts_sha256: str | None = None
@@ -296,6 +317,7 @@ class RunSettings(_Record, frozen=True, kw_only=True):
     system_instruction: str | UnsetType = UNSET
     fewshot_as_multiturn: bool | UnsetType = UNSET
     gen_kwargs: str | UnsetType = UNSET
+    repeats: int | UnsetType = UNSET
     cluster: dict[str, str] = {}
     device_map: str | dict[str, Any] | None = None
     data: dict[str, str] = {}
@@ -532,6 +554,7 @@ class RequestSettings(_Record, frozen=True, kw_only=True):
     system_instruction: str | None = None
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: str | None = None
+    repeats: int | None = None
 
 
 class RequestedTask(_Record, frozen=True, kw_only=True):

@@ -6,14 +6,18 @@ import contextlib
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 from runs_doubles import run_context
+from small_runs import SMALL, TASK, random_adapter
 
 from aurac.models.device import SPINNING
 from aurac.runs import ray, ray_worker, workers
+from aurac.runs.compare import compare
 from aurac.runs.interrupts import Interrupted
+from aurac.runs.settings import Execution, Settings, to_plain
 
 
 @pytest.mark.parametrize(
@@ -81,3 +85,18 @@ def test_what_a_worker_writes_reaches_the_log_under_its_name(caplog):
         ("aurac.runs.runner", "WARNING", "out of memory: half"),
         ("worker", "WARNING", "WARNING kernels: a line of a library"),
     ]
+
+
+def test_a_worker_names_adapters_as_the_run_folder_does(tiny_base_folder, tmp_path, monkeypatch):
+    """A first run had another adapter of that name, and a group goes by the names of the run."""
+    first, second = (
+        random_adapter(tiny_base_folder, tmp_path / at / "mine", seed=len(at)) for at in ("a", "bb")
+    )
+    out = tmp_path / "run"
+    compare([first, second], [TASK], out=out, **SMALL)
+    planned = []
+    monkeypatch.setattr(workers.Runner, "run", lambda _self, cells: planned.extend(cells))
+    job = {"folder": str(out), "checkpoints": [str(second)], "tasks": [TASK]}
+    settings = Settings.of(groups={"other": ["bb/mine"]}, **SMALL)
+    workers.serve({**job, "settings": to_plain(settings), "execution": asdict(Execution())})
+    assert {cell.identity.rank for cell in planned} == {0, 1, 2, 4}
