@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from aurac.models.device import share_cores
@@ -16,8 +17,17 @@ if TYPE_CHECKING:
 
 # One core of a test machine may be busy with something else; a unit test must not notice.
 share_cores()
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # before torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(CORES // workers, 1)))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+# A busy machine is no reason to fail.
+hypothesis.settings.register_profile(
+    "aurac", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("aurac")
 
 REPOSITORY = Path(__file__).parent.parent
 WORDS = (
@@ -25,6 +35,11 @@ WORDS = (
     *("+", "-", "*", "=", "####", "how", "many", "apples", "pears", "has", "does", "left", "in"),
     *("all", "each", "box", "bag", "Mia", "Tom", "Ada", "buys", "gives"),
 )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of `pytest -n auto`: each of them may hold the packaged model."""
+    return min(CORES, 8)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -351,16 +351,16 @@ class Adapter:
         self.check_rank(r)
         return self
 
-    def parameters(self, r: int) -> int:
+    def parameters(self, r: int, ranks: Mapping[str, int] | None = None) -> int:
         """The number of parameters at rank ``r``, extras included; 0 at rank 0.
 
-        A module whose own rank is below ``r`` counts with its own rank.
+        A module whose own rank is below ``r`` counts with its own rank, or with that in ``ranks``.
         """
-        return sum(t.numel() for t in self._tensors(r))
+        return sum(t.numel() for t in self._tensors(r, ranks))
 
-    def bytes(self, r: int) -> int:
-        """The size of the tensors at rank ``r`` in bytes, extras included; 0 at rank 0."""
-        return sum(t.numel() * t.element_size() for t in self._tensors(r))
+    def bytes(self, r: int, ranks: Mapping[str, int] | None = None) -> int:
+        """The size of the tensors at rank ``r`` in bytes, as an export has them; 0 at rank 0."""
+        return sum(t.numel() * t.element_size() for t in self._tensors(r, ranks))
 
     def rank_weights(self, module: str) -> NDArray[np.float64] | None:
         """The diagonal of P that training used for a module, shape (R,); ``None`` when unknown.
@@ -387,11 +387,13 @@ class Adapter:
         setup = self.nesting.setup(f.rank, f.rule, f.alpha, options=options)
         return method_named(self.nesting.method).diagonal(setup)
 
-    def _tensors(self, r: int) -> list[Tensor]:
+    def _tensors(self, r: int, ranks: Mapping[str, int] | None) -> list[Tensor]:
         if r == 0:
             return []
         self.check_rank(r)
-        return [*(t for f in self.modules.values() for t in f.tensors(r)), *self.extras.values()]
+        own = ranks or {}
+        cuts = (t for name, f in self.modules.items() for t in f.tensors(own.get(name, r)))
+        return [*cuts, *self.extras.values()]
 
 
 def _hash_tensor(digest: Any, tensor: Tensor) -> None:

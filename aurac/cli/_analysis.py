@@ -12,7 +12,8 @@ import click
 
 from aurac.cli._command import option_group
 from aurac.cli.options import pairs
-from aurac.curves.display import CurveLine, curve_table, interval, percent, points
+from aurac.curves.area import BUDGETS, area_name, axis_title
+from aurac.curves.display import CurveLine, curve_table, interval, percent, points, show_span
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 SHOWN = 60  # rows of a table; --json has all of them
 _WIDE = 100  # columns from which a table has room for AURAC beside other columns
 NOT_SHOWN = 4  # exit code of a gate: what was asked for is not shown by the data
+
+AXIS_HELP = (
+    "log2 or linear (rank); parameters or bytes of the truncated adapter, compared over the range "
+    "that adapters share."
+)
 
 _READING = option_group(
     "What is read",
@@ -40,7 +46,7 @@ _READING = option_group(
 )
 _STATISTICS = option_group(
     "Statistics",
-    click.option("--axis", default="log2", show_default=True, help="log2 or linear."),
+    click.option("--axis", default="log2", show_default=True, help=AXIS_HELP),
     click.option("--level", type=float, default=0.95, show_default=True, help="Coverage."),
     click.option(
         "--alpha",
@@ -187,15 +193,16 @@ def print_curves(
     several = any(row.seeds > 1 for row in rows)
     best = {(row.task, name) for row in result.best for name in row.candidates}
     lines = []
-    for row in sorted(rows, key=lambda row: _place(row, tasks, result.axis))[:SHOWN]:
+    for row in sorted(rows, key=lambda row: _place(row, tasks))[:SHOWN]:
         columns = {"seeds": str(row.seeds)} if several else {}
+        columns |= _span_column(result.axis, row.span)
         lines.append(
             CurveLine(
                 task=one_line(row.task) if row.task else None,
                 adapter=one_line(row.adapter),
                 truncation=row.truncation.replace(" · ", "/") + "*" * row.published,
                 accuracy=_points_of(row) if ranks else {},
-                area=row.estimate(result.axis) if ranks or console.width >= _WIDE else None,
+                area=row.headline if ranks or console.width >= _WIDE else None,
                 bold=not row.other and (row.task, row.adapter) in best,
                 extra=columns | (extra(row) if extra else {}),
             )
@@ -204,9 +211,16 @@ def print_curves(
     console.print(curve_table(lines, console.width, title=title, level=result.level, **notes))
 
 
-def _place(row: ScoreRow, tasks: Sequence[str | None], axis: str) -> tuple[int, float]:
+def _span_column(axis: str, span: tuple[float, float] | None) -> dict[str, str]:
+    """The range that an area is over, of a budget."""
+    if axis not in BUDGETS:
+        return {}
+    return {axis: "–" if span is None else show_span(span, axis)}
+
+
+def _place(row: ScoreRow, tasks: Sequence[str | None]) -> tuple[int, float]:
     """Where a row stands in a table: by task, the largest AURAC first."""
-    area = row.estimate(axis)
+    area = row.headline
     return tasks.index(row.task), -(area.value if area else -1.0)
 
 
@@ -227,8 +241,8 @@ def _caption(rows: Sequence[ScoreRow]) -> str:
     return "; ".join(parts)
 
 
-def score_notes(rows: Sequence[ScoreRow], axis: str, *, details: bool) -> list[str]:
-    """What to know about each score; with details its method, both axes, and where it falls."""
+def score_notes(rows: Sequence[ScoreRow], *, details: bool) -> list[str]:
+    """What to know about each score; with details its method, all axes, and where it falls."""
     lines = []
     for row in rows:
         where = f"{row.label} on {row.task}" if row.task else row.label
@@ -237,23 +251,18 @@ def score_notes(rows: Sequence[ScoreRow], axis: str, *, details: bool) -> list[s
         lines += [f"{where}: {note}" for note in row.notes]
         if not details:
             continue
-        for name in ("log2", "linear"):
+        for name in dict.fromkeys(("log2", "linear", row.axis)):
             area = row.estimate(name)
             if area is not None:
-                lines.append(f"{where}: AURAC {name} {interval(area)} %; {area.method}")
+                lines.append(f"{where}: {axis_title(name)} {interval(area)} %; {area.method}")
         if row.mean is not None:
             lines.append(f"{where}: mean over ranks {percent(row.mean)} %")
         lines += [
             f"{where}: falls by {points(size)} from rank {r} to {s}" for r, s, size in row.drops
         ]
-    if not details and any(row.estimate(axis) and not _has_ends(row, axis) for row in rows):
+    if not details and any(row.headline and row.headline.low is None for row in rows):
         lines.append("No interval: a point value (no per-document outcomes).")
     return lines
-
-
-def _has_ends(row: ScoreRow, axis: str) -> bool:
-    area = row.estimate(axis)
-    return area is not None and area.low is not None
 
 
 def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) -> list[str]:
@@ -264,7 +273,8 @@ def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) ->
 
     tasks = len({row.task for row in rows}) > 1
     head = ["b − a", *(["task"] if tasks else []), "points [95 %]", "p (Holm)", "detectable"]
-    head += ["reading", *(["gained/lost at each rank"] if details else [])]
+    head += [*_span_column(rows[0].axis, None), "reading"]
+    head += ["gained/lost at each rank"] if details else []
     body = []
     for row in rows[:SHOWN]:
         estimate, mde = (row.result.estimate, row.result.mde) if row.result else (None, None)
@@ -273,6 +283,7 @@ def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) ->
             percent(row.value) if estimate is None else interval(estimate),
             "–" if row.p_holm is None else show_p(row.p_holm).removeprefix("= "),
             percent(mde),
+            *_span_column(row.axis, row.span).values(),
             row.reading,
         ]
         gains = zip(row.ranks, row.gained or (), row.lost or (), strict=False)
@@ -305,10 +316,8 @@ def aggregate_lines(rows: Sequence[AggregateRow], *, details: bool = False) -> l
             how = row.estimate.method
         body.append([name, interval(row.estimate), how])
     used = 3 if any(row[2] for row in body) else 2
-    return [
-        "",
-        table(["all tasks", "AURAC (%) or points [95 %]", "how"][:used], [r[:used] for r in body]),
-    ]
+    head = ["all tasks", f"{area_name(rows[0].axis)} (%) or points [95 %]", "how"]
+    return ["", table(head[:used], [r[:used] for r in body])]
 
 
 def best_lines(rows: Sequence[BestRow]) -> list[str]:

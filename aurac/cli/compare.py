@@ -21,7 +21,7 @@ from aurac.cli.options import checkpoint_options, complete_tasks, folders, names
 from aurac.errors import UsageError
 from aurac.runs.settings import parse_device_map, parse_shard
 from aurac.tasks.metrics import parse_metrics
-from aurac.tasks.options import parse_gen_kwargs
+from aurac.tasks.options import parse_gen_kwargs, parse_pass_at
 
 if TYPE_CHECKING:
     from aurac.runs.finished import Request
@@ -98,8 +98,8 @@ _EARLY = option_group(
     click.option(
         "--margin",
         type=float,
-        help="With --until decided: is each further adapter at most this much worse than the "
-        "first? A fraction, such as 0.02.",
+        help="A fraction, such as 0.02. With --until decided: is each further adapter at most this "
+        "much worse than the first? With --ranks auto: see there.",
     ),
     click.option(
         "--budget",
@@ -150,7 +150,22 @@ _PROMPTS = option_group(
         callback=parsed(parse_gen_kwargs),
         metavar="NAME=VALUE,…",
         help="Settings of generation beside the task's own: max_gen_toks=64, "
-        "do_sample=true,temperature=0.7 (one seeded sample for each document), …",
+        "do_sample=true,temperature=0.7, …",
+    ),
+    click.option(
+        "--repeats",
+        type=click.IntRange(min=1),
+        metavar="NUMBER",
+        help="So many sampled answers for each document, each with a seed of its own; the score is "
+        "their mean. Default: 1.",
+    ),
+    click.option(
+        "--pass-at",
+        multiple=True,
+        callback=parsed(parse_pass_at),
+        metavar="K,…",
+        help="With --repeats: further curves of the chance that one of K samples is right. pass@1 "
+        "is the score itself.",
     ),
     click.option(
         "--seed",
@@ -163,7 +178,13 @@ _PROMPTS = option_group(
 )
 _TRUNCATION = option_group(
     "Truncation",
-    click.option("--ranks", default="pow2", show_default=True, help="pow2, all, or such as 1,2,4."),
+    click.option(
+        "--ranks",
+        default="pow2",
+        show_default=True,
+        help="pow2, all, such as 1,2,4, or auto: pow2, then the middle of each gap in which the "
+        "bends of a curve leave room for more than --margin (0.02) from a straight line.",
+    ),
     click.option(
         "--basis",
         multiple=True,
@@ -316,13 +337,18 @@ def compare(
     from aurac.runs.finished import Request
 
     command = shlex.join(["aurac", *sys.argv[1:]])
-    early = None
+    early, auto = None, options["ranks"] == "auto"
     if until is not None:
         from aurac.runs.sequential_plan import Until
 
         early = Until.of(until, margin=margin, budget=budget)
-    elif margin is not None or budget is not None:
-        raise UsageError("--margin or --budget without --until", fix="give --until decided")
+    elif budget is not None or (margin is not None and not auto):
+        raise UsageError(
+            "--margin or --budget without --until",
+            fix="give --until decided, or --margin with --ranks auto",
+        )
+    elif auto:
+        options["margin"] = margin
     if dry_run:
         return show_dry_run(
             checkpoints, tasks, out=out, command=command, until=early, as_json=as_json, **options
@@ -352,6 +378,12 @@ def decided(request: Request, command: str, until: Until) -> Run:
     """A comparison that stops when the question is answered."""
     from aurac.tasks.index import check_names
 
+    if request.settings.task.pass_at:
+        raise UsageError(
+            "--until with --pass-at",
+            expected="one score of each task to decide on",
+            fix="leave --pass-at out; another run in the same folder adds it",
+        )
     check_names(request.tasks, request.settings.task.include_path)
     from aurac.runs.sequential_run import run_until
 

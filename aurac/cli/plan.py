@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 import numpy as np
 
-from aurac.cli._analysis import table
+from aurac.cli._analysis import AXIS_HELP, table
 from aurac.cli.options import print_json
 from aurac.errors import UsageError
 
@@ -72,7 +72,7 @@ _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
 )
 @click.option("--metric", help="NAME,FILTER where the pilot holds several metrics.")
 @click.option("--group", "groups", multiple=True, help="NAME=ADAPTER,ADAPTER: seeds of one recipe.")
-@click.option("--axis", default="log2", show_default=True, help="log2 or linear.")
+@click.option("--axis", default="log2", show_default=True, help=AXIS_HELP)
 @click.option(
     "--sd", type=float, help="Without a pilot: sd over documents of the paired difference."
 )

@@ -24,12 +24,20 @@ import click
     "without it the report assumes 0.02 and says so.",
 )
 @click.option("--group", "groups", multiple=True, help="NAME=ADAPTER,ADAPTER: seeds of one recipe.")
+@click.option(
+    "--axis",
+    "axes",
+    multiple=True,
+    help="parameters or bytes: AURAC over these as well, over the range that adapters share, in a "
+    "section and files of its own. May be given twice.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the written paths as JSON.")
 def report(
     runs: tuple[Path, ...],
     out: Path | None,
     delta: float | None,
     groups: tuple[str, ...],
+    axes: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Make the report of stored runs again, without a model.
@@ -43,12 +51,13 @@ def report(
     aurac report runs/first
     aurac report runs/first --delta 0.01 --group lora=lora-a,lora-b
     aurac report runs/lora runs/matryoshka --out runs/both
+    aurac report runs/first --axis parameters
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.cli._analysis import parse_groups
     from aurac.report import write_report
 
     named = parse_groups(groups)
-    written = write_report(runs[0], *runs[1:], out=out, groups=named, delta=delta)
+    written = write_report(runs[0], *runs[1:], out=out, groups=named, delta=delta, axes=axes)
     if as_json:
         click.echo(json.dumps({"files": [str(path) for path in written]}))
         return

@@ -19,6 +19,7 @@ from aurac.cli._analysis import (
 )
 from aurac.cli._command import GroupedCommand, option_group
 from aurac.cli.options import print_json
+from aurac.curves.area import axis_title
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,12 +73,14 @@ def score(
     """AURAC with intervals, paired comparisons and non-inferior ranks, from numbers alone.
 
     FILE is a table (csv, parquet, jsonl) with columns adapter, task, rank, doc_id, score and
-    optionally seed, cluster, stratum, metric, sample; a table with columns rank, accuracy; a folder
-    with lm-eval's sample logs in a folder per rank; or a run folder.
+    optionally seed, cluster, stratum, metric, sample; a table with columns rank, accuracy; either
+    with parameters, bytes for --axis; a folder with lm-eval's sample logs in a folder per rank; or
+    a run folder.
 
     \b
     aurac score outcomes.csv
     aurac score runs/gsm8k --json
+    aurac score runs/attention runs/all_linear --axis parameters
     aurac score runs/gate --non-inferior new --to old --margin 0.02
 
     With --non-inferior or --equivalent the exit code is 0 where that is shown on every task, and 4
@@ -97,8 +100,8 @@ def score(
 
 def _print(result: Analysis, *, details: bool) -> None:
     print_curves(result.scores, result)
-    lines = score_notes(result.scores, result.axis, details=details)
-    title = f"Paired differences of AURAC {result.axis} on the same documents"
+    lines = score_notes(result.scores, details=details)
+    title = f"Paired differences of {axis_title(result.axis)} on the same documents"
     lines += pair_lines(result.pairs, title, details=details)
     lines += aggregate_lines(result.aggregates, details=details)
     lines += best_lines(result.best)

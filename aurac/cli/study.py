@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from aurac.cli._analysis import NOT_SHOWN, table
 from aurac.cli.options import print_json
 
 if TYPE_CHECKING:
@@ -17,11 +18,24 @@ if TYPE_CHECKING:
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; runs/NAME by default.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps.")
-@click.option("--dry-run", is_flag=True, help="Say what is there and what is left.")
+@click.option("--dry-run", is_flag=True, help="Say what is done and left, and how long it takes.")
 @click.option("--report", is_flag=True, help="Write the report again, without a model.")
+@click.option(
+    "--check",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train N adapters of a finished study again, and compare their outcomes with those kept.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def study(
-    study: Path, out: Path | None, *, device: str, dry_run: bool, report: bool, as_json: bool
+    study: Path,
+    out: Path | None,
+    *,
+    device: str,
+    dry_run: bool,
+    report: bool,
+    check: int | None,
+    as_json: bool,
 ) -> None:
     """Run a whole experiment from one file: search, training, evaluation, report.
 
@@ -32,6 +46,7 @@ def study(
     aurac study nested.yaml --dry-run
     aurac study nested.yaml --out runs/nested
     aurac study nested.yaml --out runs/nested --report
+    aurac study nested.yaml --out runs/nested --check 2
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.study.design import load_study
 
@@ -40,23 +55,21 @@ def study(
     if dry_run:
         _print_plan(loaded, study, folder, as_json=as_json)
         return
+    how: dict[str, Any] = {"device": device, "progress": True}
+    how["say"] = lambda line: click.echo(line, err=True)
+    if check:
+        _check(loaded, study, folder, check, how, as_json=as_json)
+        return
     from aurac.study.summary import summarise
 
     if report:
-        from aurac.study.run import read_state
+        from aurac.study.plan import read_state
 
         state = read_state(folder)
     else:
         from aurac.study.run import run_study
 
-        state = run_study(
-            loaded,
-            study,
-            folder,
-            device=device,
-            progress=True,
-            say=lambda line: click.echo(line, err=True),
-        )
+        state = run_study(loaded, study, folder, **how)
     written = summarise(loaded, study, folder, state)
     if as_json:
         print_json({"report": str(written), "rates": state["rates"], "edges": state["edges"]})
@@ -64,22 +77,54 @@ def study(
         click.echo(str(written))
 
 
+def _check(
+    loaded: Study, study: Path, folder: Path, count: int, how: dict[str, Any], *, as_json: bool
+) -> None:
+    from aurac.study.check import check_study
+
+    rows = check_study(loaded, study, folder, count, **how)
+    if as_json:
+        print_json([row._asdict() for row in rows])
+    else:
+        for row in rows:
+            weights = "the same weights" if row.weights else "other weights"
+            click.echo(
+                f"{row.name} on {row.task}: {weights}, {row.different} of {row.outcomes:,} "
+                "outcomes differ"
+            )
+    if any(row.different for row in rows):
+        raise click.exceptions.Exit(NOT_SHOWN)
+
+
 def _print_plan(loaded: Study, study: Path, folder: Path, *, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from aurac.study.run import plan_study
+    from aurac.runs.progress import duration
+    from aurac.study.plan import plan_study
 
     plan = plan_study(loaded, study, folder)
     if as_json:
         print_json(asdict(plan))
         return
-    for name, (done, total) in (("search", plan.searches), ("results", plan.trainings)):
-        click.echo(f"trainings for the {name}: {total}, {done} done")
-    done = plan.searches[0] + plan.trainings[0]
-    left = plan.searches[1] + plan.trainings[1] - done
-    if done and plan.seconds:
-        hours = left * plan.seconds / done / 3600
-        click.echo(f"time of the trainings left: {hours:.1f} h at the pace of those done")
+    counts = {
+        "trainings for the search": plan.searches,
+        "trainings for the results": plan.trainings,
+    }
+    for name, (done, total) in {**counts, "cells": plan.cells}.items():
+        click.echo(f"{name}: {total}, {done} done")
+    rows = [
+        [
+            row.task,
+            row.method,
+            *map(str, (row.total, row.done)),
+            duration(row.pace) if row.pace else "–",
+        ]
+        for row in plan.methods
+    ]
+    click.echo(table(["task", "method", "trainings", "done", "time of one"], rows))
+    for name, seconds in (("training", plan.training_left), ("evaluation", plan.cells_left)):
+        left = "not known" if seconds is None else duration(seconds)
+        click.echo(f"{name} left: {left} of one process, at the pace of what is done")
     for task, rates in plan.rates.items():
         chosen = ", ".join(f"{method} {rate:g}" for method, rate in rates.items())
         click.echo(f"learning rates on {task}: {chosen}")

@@ -10,7 +10,7 @@ import numpy as np
 from aurac.errors import CurveError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -49,6 +49,19 @@ def whole_rank(value: Any) -> int:
     if not number or not float(value).is_integer():
         raise CurveError(f"rank {value!r}", expected="a whole number")
     return int(value)
+
+
+def check_amounts(values: Mapping[Any, Any], what: str) -> dict[int, int]:
+    """``rank -> amount`` of parameters or bytes, as Python ints.
+
+    Raises:
+        CurveError: An amount that is not a whole number from 1 up.
+    """
+    for rank, value in values.items():
+        number = isinstance(value, (Integral, Real)) and not isinstance(value, (bool, np.bool_))
+        if not number or not float(value).is_integer() or value < 1:
+            raise CurveError(f"{what} of {value!r} at rank {rank}", expected="a number from 1 up")
+    return {int(rank): int(value) for rank, value in values.items()}
 
 
 def first_duplicate(labels: Sequence[str]) -> str:

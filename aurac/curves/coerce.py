@@ -11,6 +11,7 @@ from aurac.curves.checks import is_missing, whole_rank
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 
+AMOUNTS = {"parameters": "parameters", "bytes": "sizes"}  # column → field of `Curve`
 _ROW_LABELS = ("adapter", "task", "metric", "method", "base", "basis", "rescale", "seed", "role")
 
 
@@ -21,8 +22,8 @@ def as_curve(source: Any) -> Curve:
         source: A `Curve`; a mapping ``rank -> accuracy``, ``rank -> (n,) scores`` or ``rank ->
             {document: score}``; ``(ranks, accuracies)``, or ``(ranks, (K, n) scores)``; a pandas
             Series indexed by rank; a DataFrame with columns ``rank, accuracy`` (optional ``low,
-            high``: 95 % intervals) or ``rank, doc_id, score`` (optional ``cluster, stratum``); a
-            curve of ``results.json``.
+            high``: 95 % intervals) or ``rank, doc_id, score`` (optional ``cluster, stratum``), with
+            optional ``parameters, bytes`` of each rank; a curve of ``results.json``.
 
     Raises:
         CurveError: It is none of these, or its numbers are not a curve.
@@ -80,18 +81,22 @@ def _from_row(row: Mapping[str, Any]) -> Curve:
         if value is None:
             missing.setdefault(whole_rank(rank), "no reason recorded")
     known = [(r, v) for r, v in points if v is not None]
-    sizes = row.get("bytes") or []
+    labels = {name: row[name] for name in _ROW_LABELS if row.get(name) is not None}
+    for column, name in AMOUNTS.items():
+        labels[name] = _amounts(row["ranks"], row.get(column) or ())
     return Curve(
         tuple(r for r, _ in known),
         tuple(v for _, v in known),
         baseline=row.get("baseline"),
         missing=missing,
-        sizes={
-            whole_rank(r): b for r, b in zip(row["ranks"], sizes, strict=False) if b is not None
-        },
         intervals=_intervals(row["ranks"], row.get("accuracy_low"), row.get("accuracy_high")),
-        **{name: row[name] for name in _ROW_LABELS if row.get(name) is not None},
+        **labels,
     )
+
+
+def _amounts(ranks: Any, values: Any) -> dict[int, Any]:
+    """Rank → number, of the ranks that have one."""
+    return {whole_rank(r): v for r, v in zip(ranks, values, strict=False) if not is_missing(v)}
 
 
 def _intervals(ranks: Any, lows: Any, highs: Any) -> dict[int, tuple[float, float]]:
@@ -118,6 +123,9 @@ def _from_frame(frame: Any) -> Curve:
     for column in ("adapter", "task", "metric"):
         if column in names and len(frame):
             labels[column] = str(frame[column].iloc[0])
+    for column, name in AMOUNTS.items():
+        if column in names:
+            labels[name] = _amounts(frame["rank"], frame[column])
     if "accuracy" in names:
         known = frame[~frame["accuracy"].map(is_missing)]
         labels["missing"] = dict.fromkeys(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.curves.checks import (
+    check_amounts,
     check_labelled,
     check_ranks,
     check_unit_interval,
@@ -52,6 +53,7 @@ class Curve:
         baseline: Accuracy of the base (rank 0), a fraction; never part of AURAC.
         missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
         sizes: ``rank -> bytes`` of the adapter truncated there.
+        parameters: ``rank -> parameters`` of the adapter truncated there.
         intervals: ``rank -> (low, high)``, 95 % intervals that came with accuracies without
             documents.
         seconds: ``rank -> wall seconds for a document`` as measured there.
@@ -81,6 +83,7 @@ class Curve:
     intervals: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     seconds: Mapping[int, float] = field(default_factory=dict)
     role: str | None = None
+    parameters: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Validate and sort.
@@ -100,7 +103,8 @@ class Curve:
         if self.baseline is not None:
             self._set(baseline=float(fractions([self.baseline], "baseline")[0]))
         self._set(missing=MappingProxyType({int(r): str(w) for r, w in self.missing.items()}))
-        self._set(sizes=MappingProxyType({int(r): int(b) for r, b in self.sizes.items()}))
+        for name in ("sizes", "parameters"):
+            self._set(**{name: MappingProxyType(check_amounts(getattr(self, name), name))})
         self._set(intervals=MappingProxyType(self._checked_intervals()))
         self._set(seconds=MappingProxyType({int(r): float(s) for r, s in self.seconds.items()}))
         if self.outcomes is not None:

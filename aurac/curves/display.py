@@ -12,6 +12,8 @@ import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from aurac.curves.area import area_name, axis_title
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -68,6 +70,12 @@ def seconds(number: float | None) -> str:
 def count(number: float | None) -> str:
     """A whole number in groups of three."""
     return "–" if number is None else f"{number:,.0f}".replace(",", "\u00a0")
+
+
+def show_span(span: tuple[float, float], axis: str) -> str:
+    """A range of parameters or bytes, such as "305 280 to 4 884 480" or "611 kB to 9.8 MB"."""
+    show = size if axis == "bytes" else count
+    return f"{show(span[0])} to {show(span[1])}"
 
 
 def signed(number: int) -> str:
@@ -135,7 +143,7 @@ def curve_table(
     for rank in ranks:
         table.add_column(f"r={rank}" if rank else "base", justify="right", no_wrap=True)
     if areas:
-        head = f"AURAC {axis} [{100 * level:g} %]"
+        head = f"{axis_title(axis)} [{100 * level:g} %]"
         table.add_column(head, justify="right", no_wrap=width >= 60)
     for line in lines:
         names = [*([line.task or "–"] * tasks), line.adapter, *([line.truncation] * truncations)]
@@ -248,9 +256,11 @@ def curve_html(curve: Any) -> str:
 def score_html(score: Any) -> str:
     """A `aurac.Score`: AURAC on both axes with intervals, the weights, and what to know."""
     rows = []
-    for axis, area in (("log2", score.log2), ("linear", score.linear)):
+    areas = {"log2": score.log2, "linear": score.linear, score.axis: score.estimate}
+    over = f", {show_span(score.span, score.axis)}" if score.span else ""
+    for axis, area in areas.items():
         ends = "–" if area.low is None else f"{percent(area.low)} to {percent(area.high)}"
-        name = f"{axis}{' (headline)' if axis == score.axis else ''}"
+        name = f"{axis}{f' (headline){over}' if axis == score.axis else ''}"
         rows.append([name, percent(area.value, 2), ends, area.method])
     rows.append(["mean over ranks", percent(score.mean, 2), "–", ""])
     weights = [
@@ -261,7 +271,7 @@ def score_html(score: Any) -> str:
     drops = [f"falls by {points(size)} from rank {r} to {s}" for r, s, size in score.drops]
     notes = "".join(f"<li>{text(note)}</li>" for note in [*score.notes, *drops])
     return (
-        f"<div><p><strong>AURAC {percent(score.value, 2)} %</strong></p>"
+        f"<div><p><strong>{area_name(score.axis)} {percent(score.value, 2)} %</strong></p>"
         f"{table(['axis', 'AURAC (%)', level, 'interval by'], rows)}"
         f"{picture([('accuracy', score.ranks, score.accuracy)])}"
         f"{table(['rank', 'accuracy (%)', 'weight, log2', 'weight, linear'], weights)}"

@@ -1,4 +1,4 @@
-"""The fast path of generation: greedy decoding with sequences that come and go.
+"""The fast path of generation: greedy decoding and sampling, with sequences that come and go.
 
 Prompts are prefilled packed (no padding): a header that all of them share once, and what neighbours
 in the prefix tree share once for a run of them. Every sequence in flight is one token of a decoding
@@ -10,7 +10,9 @@ A pass over a few sequences costs the reading of all weights, whether it carries
 or eight. What a text repeats (its few-shot examples, its own loops) can be drafted: the pass then
 carries the draft tokens as well, and its own greedy choices tell up to where they are right. The
 text is what it is without them, up to rounding. This is prompt lookup, which transformers' own
-generation has as ``prompt_lookup_num_tokens`` for single sequences.
+generation has as ``prompt_lookup_num_tokens`` for single sequences. Sampled texts are not drafted.
+
+Samples of one prompt are prefilled together: the prompt is computed once.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ import numpy as np
 import torch
 
 from aurac.engine.attention import decoding_metadata, pass_metadata
-from aurac.engine.counts import current, logit_noise
 from aurac.engine.kv_cache import SlotCache
 from aurac.engine.passes import (
     BRANCH_TOKENS,
@@ -36,6 +37,7 @@ from aurac.engine.passes import (
 from aurac.engine.prefix_tree import PrefixTree
 from aurac.engine.reference import eos_token_ids
 from aurac.engine.running import cached_tokens, forward, packed_model, pass_tokens
+from aurac.engine.sampling import Chooser, Draws
 from aurac.engine.tokens import StopTable
 from aurac.models.device import device_of
 
@@ -125,6 +127,7 @@ class Stream:
     stops: StopTable
     new: list[int] = field(default_factory=list)
     lookup: PromptLookup | None = None
+    draws: Draws | None = None
 
     @property
     def length(self) -> int:
@@ -142,6 +145,8 @@ class Stream:
 
     def draft(self, most: int) -> list[int]:
         """Up to ``most`` tokens with which the text might go on, and after which one more fits."""
+        if self.draws is not None:
+            return []
         if self.lookup is None:
             self.lookup = PromptLookup([*self.prompt.tokens, *self.new])
         return self.lookup.draft(min(most, self.prompt.max_new_tokens - len(self.new) - 1))
@@ -187,10 +192,15 @@ class Decoder:
             if p.until not in tables:
                 tables[p.until] = StopTable(tokenizer, p.until)
         order = sorted(range(len(prompts)), key=lambda i: prompts[i].order)
-        self._waiting = deque(Stream(i, prompts[i], tables[prompts[i].until]) for i in order)
+        self._waiting = deque(
+            Stream(i, p, tables[p.until], draws=Draws.of(p.sampling, self._device))
+            for i in order
+            for p in [prompts[i]]
+        )
         self._most = min(options.batch_size or MOST_SLOTS, len(prompts))
         self._active: list[Stream] = []
         self._slots = SlotCache(0, 0)
+        self._choose = Chooser(model)
         self._results: list[list[int]] = [[] for _ in prompts]
 
     def run(self) -> list[list[int]]:
@@ -215,7 +225,9 @@ class Decoder:
 
     def _admit(self) -> None:
         """Prefill waiting prompts into free slots, and take their first tokens."""
-        count = min(max(self._room() - len(self._active), 1), len(self._waiting))
+        count = self._admitted()
+        if not count:
+            return
         fresh = [self._waiting.popleft() for _ in range(count)]
         self._fit(len(self._active) + count, max(map(self._own, (*self._active, *fresh))))
         base = len(self._active)
@@ -231,6 +243,20 @@ class Decoder:
         for batch in batch_subtrees(subtrees, self._batch_tokens):
             ended += self._prefill(batch, tree, [run_of[id(u)] for u in batch], slots_of)
         self._release(ended)
+
+    def _admitted(self) -> int:
+        """How many waiting prompts go next: samples of one prompt together, if slots can do it."""
+        room, waiting = self._room(), self._waiting
+        count = whole = min(max(room - len(self._active), 1), len(waiting))
+        while 0 < whole < len(waiting) and self._siblings(whole - 1, whole):
+            whole -= 1
+        if whole or not self._active:
+            return whole or count
+        fits = room >= len(waiting) or not self._siblings(0, room)
+        return 0 if fits else count
+
+    def _siblings(self, one: int, other: int) -> bool:
+        return self._waiting[one].prompt.tokens == self._waiting[other].prompt.tokens
 
     def _prefill(
         self,
@@ -257,7 +283,8 @@ class Decoder:
         metadata.slot = torch.from_numpy(np.repeat(slots, [len(p) for p in paths])).to(self._device)
         metadata.place = metadata.positions[metadata.source] - self._header
         last = [int(path[-1]) for path in paths]
-        best = self._greedy(forward(self._model, step.tokens, metadata, last))
+        draws = [self._active[slot].draws for slot in slots]
+        best = self._choose(forward(self._model, step.tokens, metadata, last), draws)
         return [s for s, token in zip(slots, best, strict=True) if self._take(s, token)]
 
     def _advance(self) -> None:
@@ -278,7 +305,9 @@ class Decoder:
             self._device,
         )
         fed = [t for s, d in zip(self._active, drafts, strict=True) for t in (s.new[-1], *d)]
-        best = iter(self._greedy(forward(self._model, fed, metadata, range(len(fed)))))
+        draws = [s.draws for s, d in zip(self._active, drafts, strict=True) for _ in (None, *d)]
+        logits = forward(self._model, fed, metadata, range(len(fed)))
+        best = iter(self._choose(logits, draws))
         ended = []
         for slot, draft in enumerate(drafts):
             if self._take_right(slot, draft, [next(best) for _ in range(1 + len(draft))]):
@@ -303,17 +332,6 @@ class Decoder:
             if best[0] != expected:
                 break
         return False
-
-    def _greedy(self, logits: torch.Tensor) -> list[tuple[int, bool]]:
-        """The best token of each row; for counts also whether a second is within rounding."""
-        best = logits.argmax(dim=-1, keepdim=True)
-        if current() is None:
-            return [(token, False) for token in best[:, 0].tolist()]
-        top = logits.gather(1, best)
-        second = logits.scatter_(1, best, -torch.inf).amax(dim=-1, keepdim=True)
-        close = (top.float() - second.float()) <= logit_noise(logits.dtype)
-        pairs = torch.cat([best, close.long()], dim=1).tolist()
-        return [(token, bool(tie)) for token, tie in pairs]
 
     def _over_budget(self) -> bool:
         return len(self._active) * max(map(self._own, self._active)) > self._budget

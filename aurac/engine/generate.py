@@ -1,4 +1,4 @@
-"""Greedy generation until a stop string: the answers of lm-eval's ``HFLM``, without its waiting."""
+"""Generation until a stop string: the answers of lm-eval's ``HFLM``, without its waiting."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from aurac.engine import EngineOptions
+from aurac.engine import EngineOptions, UnsupportedRequestError
 from aurac.engine.counts import answered_by, current
 from aurac.engine.decoding import Decoder
 from aurac.engine.kv_cache import Header, header_tokens
@@ -14,6 +14,7 @@ from aurac.engine.prefix_tree import PrefixTree
 from aurac.engine.probe import serves_packed
 from aurac.engine.reference import decode_plain, plainly_greedy
 from aurac.engine.running import evaluating, laid_out
+from aurac.engine.sampling import plainly_sampling
 from aurac.engine.tokens import GenerationLayout
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def generate(
     progress: Progress | None = None,
     header: Header | None = None,
 ) -> list[str]:
-    """Continue every request greedily until a stop string, EOS or its token limit.
+    """Continue every request, greedily or sampled, until a stop string, EOS or its token limit.
 
     Args:
         model: A transformers causal language model, possibly with PEFT layers in it.
@@ -50,7 +51,8 @@ def generate(
 
     Raises:
         TaskError: A request that cannot be served by this model's length.
-        UnsupportedRequestError: The model is no causal language model.
+        UnsupportedRequestError: The model is no causal language model, or samples are asked of one
+            that packed passes do not serve.
     """
     options = options or EngineOptions()
     layout = laid_out(GenerationLayout, model, tokenizer, requests, options)
@@ -63,7 +65,8 @@ def generate(
             progress(repeats[prompt])
 
     with evaluating(model):
-        greedy = plainly_greedy(model)
+        sampled = any(prompt.sampling for prompt in layout.prompts)
+        greedy = plainly_greedy(model) and (not sampled or plainly_sampling(model))
         if options.packed and not greedy:
             log.info(
                 "the model's own generation answers: its settings are more than greedy decoding"
@@ -74,8 +77,12 @@ def generate(
             decoder = Decoder(model, tokenizer, layout.prompts, header, options, finished)
             answers = decoder.run()
             answered_by("packed")
-            near_ties = sum(repeats[prompt] for prompt in decoder.near_ties)
-            _count(layout, answers, near_ties, counted_before)
+            close = [layout.prompts[i] for i in decoder.near_ties]
+            contexts = {prompt.tokens for prompt in close if prompt.sampling}  # of their samples
+            once = sum(repeats[i] for i in decoder.near_ties if not layout.prompts[i].sampling)
+            _count(layout, answers, once + len(contexts), counted_before)
+        elif sampled:
+            raise UnsupportedRequestError("samples of a model that packed passes do not serve")
         else:
             answered_by("generate")
             answers = decode_plain(model, tokenizer, layout.prompts, options, finished)

@@ -113,6 +113,7 @@ def encode_pairs(
 DEFAULT_NEW_TOKENS = 256
 _SIMILAR_LENGTH = 64  # prompts that differ by less may be taken in any order
 _LIMIT_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_SAMPLED = ("temperature", "top_k", "top_p", "min_p")
 _SILENT = frozenset({"until", "do_sample", "temperature", "top_p", "top_k", *_LIMIT_NAMES})
 
 
@@ -122,40 +123,73 @@ def most_new_tokens(kwargs: Mapping[str, Any]) -> int:
     return int(limits[0]) if limits else DEFAULT_NEW_TOKENS
 
 
+def samples_text(kwargs: Mapping[str, Any]) -> bool:
+    """Whether a task's ``generation_kwargs`` ask for sampling, by the rules of lm-eval 0.4.13."""
+    sample = kwargs.get("do_sample")
+    return bool(sample or (sample is None and float(kwargs.get("temperature") or 0.0) > 0.0))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one text is sampled.
+
+    Attributes:
+        seed: Of its own stream of random numbers, so that it depends on no other text.
+        settings: Name and value of what is given of temperature, top_k, top_p and min_p; the rest
+            is as the model's own generation has it.
+    """
+
+    seed: int
+    settings: tuple[tuple[str, float], ...] = ()
+
+
 @dataclass(frozen=True)
 class GenerationRequest:
-    """Continue a context greedily.
+    """Continue a context, greedily or by sampling.
 
     Attributes:
         context: The prompt.
         until: Stop strings; the text ends before the first of them. EOS is always added.
         max_new_tokens: Most tokens to generate.
+        sampling: ``None`` for greedy decoding.
     """
 
     context: str
     until: tuple[str, ...] = ()
     max_new_tokens: int = DEFAULT_NEW_TOKENS
+    sampling: Sampling | None = None
 
     @classmethod
-    def from_kwargs(cls, context: str, kwargs: Mapping[str, Any]) -> GenerationRequest:
+    def from_kwargs(
+        cls, context: str, kwargs: Mapping[str, Any], seed: int | None = None
+    ) -> GenerationRequest:
         """From a task's ``generation_kwargs``, by the rules of lm-eval 0.4.13.
 
+        Args:
+            context: The prompt.
+            kwargs: The task's settings.
+            seed: Of the text, where it is sampled.
+
         Raises:
-            UnsupportedRequestError: The request samples, or asks for a decoding that is not greedy.
+            UnsupportedRequestError: It samples without a seed, or asks for another kind of
+                decoding.
         """
-        sample = kwargs.get("do_sample")
-        if sample or (sample is None and float(kwargs.get("temperature") or 0.0) > 0.0):
-            raise UnsupportedRequestError("a request that samples", expected="greedy decoding")
+        sampling = None
+        if samples_text(kwargs):
+            if seed is None:
+                raise UnsupportedRequestError("a request that samples", expected="a seed")
+            values = [(name, kwargs.get(name)) for name in _SAMPLED]
+            sampling = Sampling(seed, tuple((n, float(v)) for n, v in values if v is not None))
         if most_new_tokens(kwargs) < 1:
             raise UnsupportedRequestError("a limit of no new token", expected="at least 1")
-        unknown = sorted(set(kwargs) - _SILENT)
+        unknown = sorted(set(kwargs) - _SILENT - set(_SAMPLED if sampling else ()))
         if unknown:
             raise UnsupportedRequestError(
                 f"generation settings {', '.join(unknown)}", expected="until and a token limit"
             )
         until = kwargs.get("until") or []
         stops = (until,) if isinstance(until, str) else tuple(until)
-        return cls(context, stops, most_new_tokens(kwargs))
+        return cls(context, stops, most_new_tokens(kwargs), sampling)
 
 
 @dataclass(frozen=True)
@@ -165,6 +199,7 @@ class Prompt:
     tokens: tuple[int, ...]
     until: tuple[str, ...]
     max_new_tokens: int
+    sampling: Sampling | None = None
 
     @property
     def order(self) -> tuple[int, tuple[int, ...]]:
@@ -233,7 +268,7 @@ def tokenise(
         if not context:
             raise TaskError("a prompt without tokens", expected="a non-empty context")
         until = request.until if eos in request.until else (*request.until, eos)
-        prompts.append(Prompt(context, until, request.max_new_tokens))
+        prompts.append(Prompt(context, until, request.max_new_tokens, request.sampling))
     return prompts
 
 

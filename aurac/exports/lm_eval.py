@@ -190,6 +190,7 @@ def _model_args(point: Point, results: Results) -> dict[str, Any]:
         "seed": adapter.seed,
         "arm": next((name for name, has in groups.items() if curve.adapter in has), None),
         "bytes": dict(zip(curve.ranks, curve.bytes, strict=True)).get(point.rank),
+        "parameters": dict(zip(curve.ranks, curve.parameters, strict=False)).get(point.rank),
         "missing": {
             row.task: {str(rank): reason for rank, reason in row.missing.items()}
             for row in results.curves

@@ -38,8 +38,9 @@ def read_curves(
 
     Args:
         path: A .csv, .parquet or .jsonl table (columns ``adapter, task, rank, doc_id, score[, seed,
-            cluster, stratum, metric, sample]``, or ``rank, accuracy[, adapter, task]``); a folder
-            with one folder of ``samples_*.jsonl`` per rank; or a folder with ``results.json``.
+            cluster, stratum, metric, sample]``, or ``rank, accuracy[, adapter, task]``, either with
+            ``parameters, bytes`` for a budget as the axis); a folder with one folder of
+            ``samples_*.jsonl`` per rank; or a folder with ``results.json``.
         metric: ``name,filter`` where the source holds several.
         cluster: Task ("" for all) → field of its documents in sample logs by which they are
             clustered. A table says it in a column, a run folder by itself.

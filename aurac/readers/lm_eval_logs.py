@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.curves.coerce import AMOUNTS
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, DataError
 
@@ -196,7 +197,6 @@ def _curve(origin: Origin, task: str, logs: Logs, metric: str | None) -> Curve:
     hashes = _same_hashes(origin, task, samples)
     base = scores.pop(0, None)
     gaps = logs.about("missing").get(task) or {}
-    sizes = {rank: file.about.get("bytes") for rank, file in logs.files.items() if rank}
     try:
         return Curve.from_documents(
             scores,
@@ -212,7 +212,14 @@ def _curve(origin: Origin, task: str, logs: Logs, metric: str | None) -> Curve:
             clusters=_labels(samples, list(next(iter(scores.values())))),
             baseline=float(np.mean(list(base.values()))) if base else None,
             missing={int(rank): str(why) for rank, why in gaps.items()},
-            sizes={rank: size for rank, size in sizes.items() if size is not None},
+            **{
+                field: {
+                    rank: file.about[name]
+                    for rank, file in logs.files.items()
+                    if rank and file.about.get(name) is not None
+                }
+                for name, field in AMOUNTS.items()
+            },
         )
     except AuracError as error:
         raise DataError(f"{origin.adapter} on {task}: {error}") from error
@@ -301,6 +308,7 @@ def _pooled(
         ),
         missing={rank: why for rank, why in gaps.items() if rank not in ranks},
         sizes=curves[0].sizes,
+        parameters=curves[0].parameters,
         task=group,
         metric=name,
         **{

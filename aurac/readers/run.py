@@ -149,6 +149,8 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
             folder,
         )
     rows = sorted(results.curves, key=lambda row: not row.default)
+    if metric is not None:  # the rows of pass@k are those of a task under another metric
+        rows = [row for row in rows if not row.metric.startswith("pass@")]
     curves = [reader.curve(row, metric or row.metric) for row in rows if _has_a_point(row)]
     if not curves:
         raise RunFolderError(f"{folder / RESULTS_FILE} holds no curves")
@@ -209,6 +211,7 @@ class CurveReader:
                 baseline=plain.baseline,
                 missing=plain.missing,
                 sizes=plain.sizes,
+                parameters=plain.parameters,
                 seconds={
                     rank: sum(cell.seconds for cell in cells) / max(len(ids), 1)
                     for rank, cells in points.items()
@@ -237,13 +240,14 @@ class CurveReader:
 
 
 def _scores(task: str, cells: Sequence[Cell], metric: str) -> NDArray[np.float64]:
-    for cell in cells:
-        if metric not in cell.metrics:
+    columns = [cell.scores(metric) for cell in cells]
+    for cell, column in zip(cells, columns, strict=True):
+        if column is None:
             raise RunFolderError(
                 f"a cell of {task} holds no metric {metric!r}",
                 expected=f"one of {', '.join(cell.metrics) or 'none'}",
             )
-    return np.concatenate([np.asarray(cell.metrics[metric]) for cell in cells])
+    return np.concatenate([np.asarray(column) for column in columns])
 
 
 def _check_alike(label: str, points: Mapping[int, Sequence[Cell]]) -> None:

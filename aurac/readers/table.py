@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.curves.checks import is_missing
+from aurac.curves.coerce import AMOUNTS
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -22,8 +23,8 @@ LARGEST = 2_000_000_000  # bytes; beyond it a table belongs split by task, or in
 _BLOCK = 32 * 2**20
 _KEYS = ("adapter", "task", "metric")
 _TEXT = (*_KEYS, "doc_id", "cluster", "stratum", "sample")
-_NUMBERS = ("rank", "score", "accuracy", "seed")
-_OPTIONAL = ("accuracy", "seed")
+_NUMBERS = ("rank", "score", "accuracy", "seed", *AMOUNTS)
+_OPTIONAL = ("accuracy", "seed", *AMOUNTS)
 COLUMNS = (*_TEXT, *_NUMBERS)
 
 
@@ -57,7 +58,8 @@ def curves_from_frame(frame: Any, metric: str | None = None) -> list[Curve]:
 
     Args:
         frame: Columns ``adapter, task, rank, doc_id, score`` (optional ``seed, cluster, stratum,
-            metric, sample``), or ``rank, accuracy`` (optional ``adapter, task``).
+            metric, sample``), or ``rank, accuracy`` (optional ``adapter, task``); either with
+            optional ``parameters, bytes`` of each rank.
         metric: ``name,filter`` to keep, where there are several.
 
     Raises:
@@ -188,6 +190,9 @@ class _Rows:
         del table  # columns are given up as they are encoded: a leaderboard has 25 million rows
         self.rank = _whole(_number(columns.pop("rank"), "rank", where), where)
         self.seed = _number(columns.pop("seed"), "seed", where) if "seed" in columns else None
+        self.amounts = {
+            name: _number(columns.pop(name), name, where) for name in AMOUNTS if name in columns
+        }
         self.documents = {"score", "doc_id"} <= columns.keys()
         name = "score" if self.documents else "accuracy"
         self.values = _number(columns.pop(name), name, where)
@@ -233,6 +238,7 @@ class _Rows:
         self.rank, self.doc, self.group = self.rank[rows], self.doc[rows], self.group[rows]
         self.values = self.values[rows]
         self.seed = None if self.seed is None else self.seed[rows]
+        self.amounts = {name: column[rows] for name, column in self.amounts.items()}
         self.text = {name: _Text(t.codes[rows], t.words) for name, t in self.text.items()}
 
     def _merge_samples(self) -> None:
@@ -317,6 +323,7 @@ class _Rows:
             raise DataError(f"{self.where}: {label} has no accuracy at any rank from 1 up")
         missing = {rank: "empty in the table" for rank in points if rank not in known}
         labels = {**self.key(start), "baseline": baseline, "missing": missing}
+        labels |= self._amounts(range(start, stop + 1))
         return Curve(tuple(known), tuple(known.values()), **labels)
 
     def _document_curve(self, start: int, stop: int, shared: dict[bytes, tuple[str, ...]]) -> Curve:
@@ -344,8 +351,25 @@ class _Rows:
             clusters=self._labels("cluster", cuts, shared),
             strata=self._labels("stratum", cuts, shared),
             baseline=None if baseline is None else float(baseline.mean()),
+            **self._amounts(cuts),
             **self.key(start),
         )
+
+    def _amounts(self, cuts: Iterable[int]) -> dict[str, dict[int, float]]:
+        """Parameters and bytes by rank, where known; the rows of a rank lie between two cuts."""
+        amounts: dict[str, dict[int, float]] = {AMOUNTS[name]: {} for name in self.amounts}
+        for a, b in pairwise(cuts):
+            for name, column in self.amounts.items() if self.rank[a] else ():
+                known = np.unique(column[a:b][np.isfinite(column[a:b])])
+                if known.size > 1:
+                    raise DataError(
+                        f"{self.where}: {self.label(a)} has {known[0]:.0f} and {known[1]:.0f} "
+                        f"{name} at rank {self.rank[a]}",
+                        expected="the same in every row of a rank",
+                    )
+                if known.size:
+                    amounts[AMOUNTS[name]][int(self.rank[a])] = float(known[0])
+        return amounts
 
     def _unequal(
         self, start: int, other: int, docs: NDArray[Any], there: NDArray[Any]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aurac.report import tables
+from aurac.report.budgets import over_budget
+from aurac.report.budgets import section as budget_section
 from aurac.report.caveats import caveats
 from aurac.report.comparisons import find
 from aurac.report.content import (
@@ -100,13 +102,19 @@ _APART = (
 
 
 class Builder:
-    """Builds one report, its figures in a folder; the margin is None where none was given."""
+    """Builds one report, its figures in a folder; the margin is None where none was given.
 
-    def __init__(self, run: Run, folder: Path, margin: float | None = None) -> None:
+    Each of `axes` is a budget, "parameters" or "bytes", with a section of its own.
+    """
+
+    def __init__(
+        self, run: Run, folder: Path, margin: float | None = None, axes: Sequence[str] = ()
+    ) -> None:
         self.run, self.large = run, run.many_tasks
         self.margin = MARGIN if margin is None else margin
         note = margin_note(self.margin, assumed=margin is None)
         self.findings = find(run, self.margin, note)
+        self.budgets = [over_budget(run, axis, self.margin) for axis in axes]
         self.pictures = Pictures(
             run,
             folder,
@@ -140,6 +148,7 @@ class Builder:
             self.curves(),
             self.scores(),
             self.paired(),
+            *(budget_section(run, budget, self.pictures) for budget in self.budgets),
             self.smaller(),
             self.bases(),
             self.costs(),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aurac.curves.display import count as whole
 from aurac.curves.display import percent
 from aurac.report.documents import seeds_of
 from aurac.report.model import scored_defaults
 from aurac.report.text import LISTED, some
+from aurac.runs.schema import SamplingRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 # Below this many expected documents at the nearer end a reader is told how the interval was made.
 _FEW_EVENTS = 30
 _FEW_DOCUMENTS = 200
+_UNLIKE = 1.05  # times the parameters at one rank
 # Reading every cell of a larger run only to check it would take minutes.
 _CHECKED = 50
 
@@ -29,9 +32,12 @@ def caveats(run: Run) -> list[str]:
         _never_nested,
         _unknown_method,
         _grids,
+        _chosen,
+        _sizes,
         _few_documents,
         _few_events,
         _near_ties,
+        _samples,
         _limited,
         _drops,
         _baselines,
@@ -128,6 +134,29 @@ def _grids(run: Run) -> Iterator[str]:
         )
 
 
+def _chosen(run: Run) -> Iterator[str]:
+    if run.rank_choice:
+        yield from run.rank_choice.sentences
+
+
+def _sizes(run: Run) -> Iterator[str]:
+    """Adapters that differ in size at the same rank, by more than what `energy` leaves unspent."""
+    sized: dict[int, dict[str, int]] = {}
+    for curve in run.curves if len(run.adapters) > 1 else ():
+        for rank, amount in zip(curve.ranks, curve.parameters, strict=True):
+            if amount and curve.is_default:
+                sized.setdefault(rank, {})[curve.label] = amount
+    for rank, by_name in sized.items():
+        small, large = (end(by_name, key=lambda n: by_name[n]) for end in (min, max))
+        if by_name[large] > _UNLIKE * by_name[small]:
+            yield (
+                f"Equal ranks are not equal sizes: at rank {rank}, {large} has "
+                f"{whole(by_name[large])} parameters and {small} {whole(by_name[small])}. aurac "
+                "report --axis parameters compares adapters over the parameters that both have."
+            )
+            return
+
+
 def _few_documents(run: Run) -> Iterator[str]:
     few = {c.task: c.n_docs for c in run.curves if c.n_docs and c.n_docs < _FEW_DOCUMENTS}
     if few:
@@ -167,6 +196,22 @@ def _near_ties(run: Run) -> Iterator[str]:
             f"On {task}, up to {count} of {curve.n_docs} documents ({curve.label}, rank {rank}) "
             f"have a token or choice decided within the rounding of {' and '.join(dtypes)}. "
             "Another machine can give other answers; --dtype float32 has fewer such documents."
+        )
+
+
+def _samples(run: Run) -> Iterator[str]:
+    """How much of the variance of each task's scores comes from sampling the answers."""
+    shares: dict[tuple[str, int], list[float]] = {}
+    for curve in run.curves:
+        sampling = curve.record.sampling if curve.record else None
+        if isinstance(sampling, SamplingRecord) and sampling.share is not None:
+            shares.setdefault((curve.task, sampling.samples), []).append(sampling.share)
+    for (task, samples), known in list(shares.items())[:LISTED]:
+        low, high = (percent(end(known), 0) for end in (min, max))
+        yield (
+            f"On {task}, {samples} sampled answers of each document are averaged. Sampling is "
+            f"{low if low == high else f'{low} to {high}'} % of the variance of AURAC, the choice "
+            "of documents the rest; the intervals cover both."
         )
 
 

@@ -33,6 +33,7 @@ from aurac.stats.rows import Options
 from aurac.stats.seeds import mean_of_seeds
 
 if TYPE_CHECKING:
+    from aurac.curves.area import Span
     from aurac.report.documents import Changes
     from aurac.stats import NonInferiorRank
     from aurac.stats.mean import Estimate
@@ -138,10 +139,11 @@ def _interval(estimate: Estimate) -> Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """AURAC (log2) of `first` minus that of `second` on the same documents, as fractions.
+    """AURAC of `first` minus that of `second` on the same documents, as fractions.
 
     `adjusted` is the p value after Holm, in the same family as `aurac score` prints it;
-    `detectable` the smallest true difference that a single such test finds with 80 % power.
+    `detectable` the smallest true difference that a single such test finds with 80 % power. Over a
+    budget both areas are over the range of `span`.
     """
 
     first: CurveRow
@@ -153,6 +155,8 @@ class Difference:
     detectable: float | None
     n_docs: int
     method: str
+    axis: str = "log2"
+    span: Span | None = None
 
     @property
     def significant(self) -> bool:
@@ -168,7 +172,7 @@ class Paired:
     with the largest AURAC, allowing for its having been picked.
     """
 
-    def __init__(self, run: Run, margin: float) -> None:
+    def __init__(self, run: Run, margin: float, axis: str = "log2") -> None:
         self.run = run
         self.leaders: dict[str | None, BestRow] = {}
         pairs: list[PairRow] = []
@@ -180,8 +184,8 @@ class Paired:
             curves += [replace(seed, adapter=row.adapter) for seed in seeds]
         try:
             if curves:
-                pairs = paired_family(curves, groups=groups)
-                self.leaders = leaders(curves, pairs, groups=groups, margin=margin)
+                pairs = paired_family(curves, groups=groups, axis=axis)
+                self.leaders = leaders(curves, pairs, groups=groups, margin=margin, axis=axis)
         except CurveError:  # curves that do not fit together: nothing is compared
             pairs = []
         self._known = {(p.a, p.b, p.task): p for p in pairs if p.result is not None}
@@ -210,6 +214,8 @@ class Paired:
             detectable=row.result.mde,
             n_docs=row.n_docs or 0,
             method=estimate.method,
+            axis=row.axis,
+            span=row.span,
         )
 
     def against_best(self, task: str, most: int) -> list[Difference]:

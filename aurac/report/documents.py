@@ -92,7 +92,7 @@ class Source:
             cells = self._stored.read(curve, rank)
         except RunFolderError:
             return None
-        return cells if cells and all(curve.metric in cell.metrics for cell in cells) else None
+        return cells if cells and all(c.scores(curve.metric) is not None for c in cells) else None
 
     def _curve(self, curve: CurveRow) -> Curve | None:
         """The curve with its documents, for `aurac.stats`.
@@ -264,7 +264,7 @@ def outcomes(curve: CurveRow, rank: int) -> _Outcomes | None:
         tuple(
             f"{at}:{d.id}" if several else d.id for at, c in enumerate(cells) for d in c.documents
         ),
-        np.concatenate([np.asarray(cell.metrics[curve.metric]) for cell in cells]),
+        np.concatenate([np.asarray(cell.scores(curve.metric)) for cell in cells]),
         tuple(response for cell in cells for response in cell.responses),
     )
 

@@ -144,8 +144,14 @@ def grid(
     return figure
 
 
-def column(draw: Callable[..., Axes], width: float = NARROW) -> Figure:
-    """One Axes with its legend below, since a column has no room for names beside the lines."""
+def column(draw: Callable[..., Axes], width: float = NARROW, area: str = "AURAC") -> Figure:
+    """One Axes with its legend below, since a column has no room for names beside the lines.
+
+    Args:
+        draw: Draws on the Axes.
+        width: Inches.
+        area: What the numbers beside the names are called.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, _NARROW_HEIGHT), layout="constrained")
@@ -158,7 +164,7 @@ def column(draw: Callable[..., Axes], width: float = NARROW) -> Figure:
     figure.set_size_inches(width, _NARROW_HEIGHT + _LEGEND_ROW * down)
     figure.legend(
         handles=handles,
-        title="with AURAC (%)",
+        title=f"with {area} (%)",
         title_fontsize=_LEGEND,
         loc="outside lower center",
         ncols=across,
@@ -198,7 +204,7 @@ def save(figure: Figure, stem: Path, *, formats: Sequence[str] = ("svg", "png"))
     return paths
 
 
-def save_for_paper(draw: Callable[..., Axes], stem: Path) -> list[Path]:
+def save_for_paper(draw: Callable[..., Axes], stem: Path, area: str = "AURAC") -> list[Path]:
     r"""Vector PDF at the width of a column and of a page, fonts embedded.
 
     Set them with `\includegraphics{NAME-column.pdf}`, without scaling: text is then 8 points.
@@ -207,7 +213,7 @@ def save_for_paper(draw: Callable[..., Axes], stem: Path) -> list[Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     for name, width in PAPER_WIDTHS.items():
         with styled(small=True):
-            figure = column(draw, width)
+            figure = column(draw, width, area)
             paths += save(figure, stem.with_name(f"{stem.name}-{name}"), formats=("pdf",))
     return paths
 

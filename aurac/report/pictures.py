@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from aurac.curves.area import BUDGETS, area_name
 from aurac.curves.display import interval, percent, points, size
 from aurac.report import figures, plots
 from aurac.report.content import Picture
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from aurac.report.comparisons import Group
     from aurac.report.documents import Changes
-    from aurac.report.model import CurveRow, Run
+    from aurac.report.model import CurveRow, Interval, Run
     from aurac.report.serving import Served
     from aurac.runs.schema import DecisionRecord
     from aurac.runs.serving import ServingRecord
@@ -70,10 +71,26 @@ class Pictures:
         parts = [one_line(task, 28), *list(bases)[:1], f"{n_docs} documents" if n_docs else ""]
         return " · ".join(part for part in parts if part)
 
-    def rank_accuracy(self, task: str, axis: str = "log2", *, inline: bool = True) -> Picture:
-        """Accuracy against rank for one task; without `inline` only the files are made."""
+    def rank_accuracy(
+        self,
+        task: str,
+        axis: str = "log2",
+        *,
+        inline: bool = True,
+        areas: Mapping[str, Interval] | None = None,
+    ) -> Picture:
+        """Accuracy against rank, or a budget, for one task.
+
+        Args:
+            task: Which.
+            axis: Of the rank, or a budget.
+            inline: Whether the page shows it, not only the files.
+            areas: AURAC over the budget by curve id; only these curves are drawn.
+        """
         every = [curve for curve in self.run.of_task(task) if curve.ranks]
         coloured = highlighted(self.run, task)
+        if areas is not None:
+            every, coloured = ([c for c in some if c.id in areas] for some in (every, coloured))
         leader = best_default(self.run, task)
         draw = partial(
             plots.rank_accuracy,
@@ -81,24 +98,28 @@ class Pictures:
             axis=axis,
             style=self._styles(coloured),
             highlight={curve.id for curve in coloured},
+            areas=areas,
             non_inferior=self.non_inferior,
             full={leader.id} if leader and len(leader.ranks) > 1 else set(),
         )
-        name = f"rank-accuracy-{self.slugs[task]}{'' if axis == 'log2' else '-linear'}"
-        if axis == "log2" and self.detailed:
-            self.files += figures.save_for_paper(draw, self.folder / "paper" / name)
+        name = f"rank-accuracy-{self.slugs[task]}{'' if axis == 'log2' else f'-{axis}'}"
+        against, area = axis if axis in BUDGETS else "rank", area_name(axis)
+        if axis != "linear" and self.detailed:
+            self.files += figures.save_for_paper(draw, self.folder / "paper" / name, area)
         bases = [one_line(label, plots.LABEL_CHARS) for label in plots.baselines(every)]
-        labels = [*map(plots.legend_label, coloured), *bases]
+        labels = [*(plots.legend_label(curve, areas) for curve in coloured), *bases]
+        labels += [f"{area} (%)"]
         context = self._context(task)
         return self._save(
             name,
             lambda: figures.single(draw, right=labels, title=context),
-            lambda: figures.column(draw),
-            title=f"Accuracy against rank: {context}",
+            lambda: figures.column(draw, area=area),
+            title=f"Accuracy against {against}: {context}",
             caption=self._curve_caption(task, coloured, axis, rest=len(every) - len(coloured)),
-            alt=self._curve_alt(task, coloured, rest=len(every) - len(coloured)),
+            alt=self._curve_alt(task, coloured, against, rest=len(every) - len(coloured)),
             series=coloured,
             inline=inline,
+            axis=axis,
         )
 
     def overview(self, tasks: Sequence[str]) -> Picture:
@@ -284,9 +305,10 @@ class Pictures:
         alt: str,
         series: Sequence[CurveRow] = (),
         inline: bool = True,
+        axis: str = "log2",
     ) -> Picture:
         """Draw, write the files, and inline both forms."""
-        hover = [_hover_texts(c, plots.marked(c)) for c in series] if self.detailed else []
+        hover = [_hover_texts(c, plots.marked(c), axis) for c in series] if self.detailed else []
         svgs = []
         with figures.styled():
             figure = wide()
@@ -309,7 +331,8 @@ class Pictures:
         roles = {curve.role for curve in coloured}
         bands = plots.banded(coloured)
         metrics = ", ".join(dict.fromkeys(curve.metric for curve in coloured))
-        parts = [f"{task}: accuracy ({metrics}) against rank, {axis} axis.", *_apart(coloured)]
+        scale = f"{axis}, log2 axis" if axis in BUDGETS else f"rank, {axis} axis"
+        parts = [f"{task}: accuracy ({metrics}) against {scale}.", *_apart(coloured)]
         if any(low is not None for curve in bands for low in curve.accuracy_low):
             every = len(bands) == sum(curve.is_default for curve in coloured)
             whose = "Bands:" if every else f"The band, of {bands[0].label} only:"
@@ -328,7 +351,7 @@ class Pictures:
         if any(curve.missing for curve in coloured):
             parts.append("A gap in a line is a missing rank.")
         leader = best_default(self.run, task)
-        if leader and len(leader.ranks) > 1:
+        if leader in coloured and leader and len(leader.ranks) > 1:
             parts.append(f"Dotted level line: {leader.label} at rank {leader.ranks[-1]}.")
         if any(curve.id in self.non_inferior for curve in coloured):
             parts.append(
@@ -337,7 +360,7 @@ class Pictures:
             )
         return " ".join(parts)
 
-    def _curve_alt(self, task: str, curves: Sequence[CurveRow], *, rest: int) -> str:
+    def _curve_alt(self, task: str, curves: Sequence[CurveRow], against: str, *, rest: int) -> str:
         """Where each curve starts and ends, its peak and non-inferior rank, and the base."""
         parts = []
         for c in curves:
@@ -353,15 +376,16 @@ class Pictures:
         bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
         base = "".join(f" Base model: {percent(value)} %." for value in bases)
         more = f" {rest} more curves in grey." if rest else ""
-        return f"Accuracy against rank on {task}. {'; '.join(parts)}.{base}{more}"
+        return f"Accuracy against {against} on {task}. {'; '.join(parts)}.{base}{more}"
 
 
-def _hover_texts(curve: CurveRow, marked: Collection[int]) -> list[str]:
-    """A text for each marked point of a curve."""
+def _hover_texts(curve: CurveRow, marked: Collection[int], axis: str) -> list[str]:
+    """A text for each marked point of a curve, from left to right."""
+    places = plots.along(curve, axis)
     return [
-        f"{curve.label}, rank {rank}: {interval(curve.point(at))} %"
-        for at, rank in enumerate(curve.ranks)
-        if rank in marked
+        f"{curve.label}, rank {curve.ranks[at]}: {interval(curve.point(at))} %"
+        for at in sorted(range(len(places)), key=places.__getitem__)
+        if curve.ranks[at] in marked
     ]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aurac.curves.area import BUDGETS, area_name
 from aurac.curves.display import percent
 from aurac.report.escape import one_line
 from aurac.report.model import ordered
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from aurac.report.comparisons import Group
     from aurac.report.documents import Changes
-    from aurac.report.model import CurveRow
+    from aurac.report.model import CurveRow, Interval
     from aurac.runs.schema import DecisionRecord
 
 INK, AXIS, GRID, PAPER, BASE, REST = (
@@ -106,45 +107,54 @@ def rank_accuracy(
     axis: str = "log2",
     style: Styles | None = None,
     highlight: Collection[str] | None = None,
+    areas: Mapping[str, Interval] | None = None,
     non_inferior: Mapping[str, int] | None = None,
     full: Collection[str] = (),
     labels: bool = True,
 ) -> Axes:
-    """Accuracy in percent against the rank, with pointwise bands and the base as a dashed line.
+    """Accuracy in percent against rank or size, with pointwise bands and a dashed line, the base.
 
     A curve over several training seeds is drawn as their mean, the seeds thin beneath it.
 
     Args:
         ax: Where to draw.
         curves: The curves of one task.
-        axis: Scale of the rank axis, "log2" or "linear".
+        axis: "log2" or "linear" of the rank, "parameters" or "bytes".
         style: Styles that other figures share.
         highlight: Ids of the curves in colour, the rest is thin and grey.
+        areas: Id of a curve → its AURAC over a budget; only these curves are drawn.
         non_inferior: Id of a curve → its smallest non-inferior rank, which gets a ring.
         full: Ids of the curves with a level line at the accuracy of their highest rank.
         labels: Whether the lines are named at the right edge, with their AURAC.
     """
     style = style or styles(curves)
     coloured = [c for c in curves if c.ranks and (highlight is None or c.id in highlight)]
-    _thin(ax, [curve for curve in curves if curve.ranks and curve not in coloured], REST, 1)
+    _thin(ax, [curve for curve in curves if curve.ranks and curve not in coloured], REST, 1, axis)
     with_band = banded(coloured)
     for at, curve in enumerate(coloured):
         look, name = style[key(curve)], f"curve-{at}"
         if curve.members:
-            _thin(ax, curve.members, look.colour, 2.5).set(alpha=0.55, gid=f"{name}-seeds")  # type: ignore[union-attr]
-        ranks, shares = _points(curve)
-        (line,) = ax.plot(ranks, shares, zorder=3, label=legend_label(curve), **look.options)
+            _thin(ax, curve.members, look.colour, 2.5, axis).set(alpha=0.55, gid=f"{name}-seeds")  # type: ignore[union-attr]
+        places, shares = _points(curve, axis)
+        text = legend_label(curve, areas)
+        (line,) = ax.plot(places, shares, zorder=3, label=text, **look.options)
         line.set_gid(name)
-        line.set_markevery([i for i, rank in enumerate(ranks) if rank in marked(curve)])
+        marks = {
+            x for x, r in zip(along(curve, axis), curve.ranks, strict=True) if r in marked(curve)
+        }
+        line.set_markevery([i for i, place in enumerate(places) if place in marks])
         if curve in with_band:
-            _band(ax, curve, look.colour, f"{name}-band")
+            _band(ax, curve, look.colour, f"{name}-band", axis)
         if curve.id in full:
-            ends, height = (curve.ranks[0], curve.ranks[-1]), 100 * curve.accuracy[-1]
+            ends, height = (min(along(curve, axis)), places[-1]), 100 * curve.accuracy[-1]
             (level,) = ax.plot(ends, (height, height), color=look.colour, linewidth=1, zorder=1.6)
             level.set(linestyle=(0, (1, 2)), gid=f"{name}-full")
         if non_inferior and non_inferior.get(curve.id) in curve.ranks:
-            _ring(ax, curve, look, non_inferior[curve.id], f"{name}-ring")
-    _rank_axis(ax, {rank for curve in curves for rank in (*curve.ranks, *curve.missing)}, axis)
+            _ring(ax, curve, look, non_inferior[curve.id], f"{name}-ring", axis)
+    if axis in BUDGETS:
+        _budget_axis(ax, axis)
+    else:
+        _rank_axis(ax, {rank for curve in curves for rank in (*curve.ranks, *curve.missing)}, axis)
     percent_axis(ax, curves, with_band)
     bases = baselines(curves)
     for value in bases.values():
@@ -152,10 +162,11 @@ def rank_accuracy(
         line.set_gid("base")
     if labels:
         names: list[tuple[str, float, float | None]] = [
-            (legend_label(c), 100 * c.accuracy[-1], c.ranks[-1]) for c in coloured
+            (legend_label(c, areas), 100 * c.accuracy[-1], along(c, axis)[-1]) for c in coloured
         ]
         names += [(one_line(name, LABEL_CHARS), 100 * v, None) for name, v in bases.items()]
-        end_labels(ax, names, [*(style[key(c)].colour for c in coloured), *[BASE] * len(bases)])
+        tints = [*(style[key(c)].colour for c in coloured), *[BASE] * len(bases)]
+        end_labels(ax, names, tints, area_name(axis))
     return ax
 
 
@@ -173,49 +184,64 @@ def marked(curve: CurveRow) -> list[int]:
     return [rank for rank in curve.ranks if rank & (rank - 1) == 0 or rank in ends]
 
 
-def legend_label(curve: CurveRow) -> str:
+def along(curve: CurveRow, axis: str) -> Sequence[float]:
+    """Where the ranks of a curve stand on an axis: millions of parameters, MB, or the ranks."""
+    if axis not in BUDGETS:
+        return curve.ranks
+    each = curve.parameters if axis == "parameters" else curve.bytes
+    return [_NAN if amount is None else amount / 1e6 for amount in each]
+
+
+def legend_label(curve: CurveRow, areas: Mapping[str, Interval] | None = None) -> str:
     """Name and AURAC of a curve, at the end of its line or in a legend."""
-    number = percent(curve.log2.value) if curve.log2 else ""
+    area = curve.log2 if areas is None else areas[curve.id]
+    number = percent(area.value) if area else ""
     return f"{one_line(curve.label, LABEL_CHARS)} {number}".rstrip()
 
 
-def _thin(ax: Axes, curves: Sequence[CurveRow], colour: str, order: float) -> Line2D | None:
+def _thin(
+    ax: Axes, curves: Sequence[CurveRow], colour: str, order: float, axis: str
+) -> Line2D | None:
     """Thin lines, all in one artist: a hundred of them stay a small file."""
-    points = [(x, y) for c in curves for x, y in (*zip(*_points(c), strict=True), (_NAN, _NAN))]
+    each = (zip(*_points(curve, axis), strict=True) for curve in curves)
+    points = [point for line in each for point in (*line, (_NAN, _NAN))]
     if not points:
         return None
     (line,) = ax.plot(*zip(*points, strict=True), color=colour, linewidth=0.7, zorder=order)
     return line
 
 
-def _ring(ax: Axes, curve: CurveRow, look: Style, rank: int, gid: str) -> None:
+def _ring(ax: Axes, curve: CurveRow, look: Style, rank: int, gid: str, axis: str) -> None:
     """A ring around the smallest non-inferior rank."""
     from matplotlib import rcParams
 
-    height = 100 * curve.accuracy[curve.ranks.index(rank)]
-    (ring,) = ax.plot([rank], [height], "o", markerfacecolor="none", markeredgecolor=look.colour)
+    at = curve.ranks.index(rank)
+    place, height = along(curve, axis)[at], 100 * curve.accuracy[at]
+    (ring,) = ax.plot([place], [height], "o", markerfacecolor="none", markeredgecolor=look.colour)
     ring.set(markersize=2.4 * rcParams["lines.markersize"], markeredgewidth=1.6, zorder=4, gid=gid)
 
 
-def _points(curve: CurveRow) -> tuple[list[int], list[float]]:
-    """Ranks and percent, with a hole (nan) at every rank that is missing."""
-    known = dict(zip(curve.ranks, curve.accuracy, strict=True))
-    ranks = sorted({*known, *curve.missing})
-    return ranks, [100 * known.get(rank, _NAN) for rank in ranks]
+def _points(curve: CurveRow, axis: str) -> tuple[list[float], list[float]]:
+    """Places and percent, with a hole (nan) at every rank that is missing."""
+    known = dict(zip(along(curve, axis), curve.accuracy, strict=True))
+    places = sorted({*known, *(curve.missing if axis not in BUDGETS else ())})
+    return places, [100 * known.get(place, _NAN) for place in places]
 
 
-def _band(ax: Axes, curve: CurveRow, colour: str, gid: str) -> None:
+def _band(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str) -> None:
     """The pointwise interval: a band over several ranks, with holes, or one whisker."""
-    bounds = dict.fromkeys(curve.missing, (_NAN, _NAN))
-    for rank, low, high in zip(curve.ranks, curve.accuracy_low, curve.accuracy_high, strict=True):
+    missing = curve.missing if axis not in BUDGETS else ()
+    bounds: dict[float, tuple[float, float]] = dict.fromkeys(missing, (_NAN, _NAN))
+    ends = zip(along(curve, axis), curve.accuracy_low, curve.accuracy_high, strict=True)
+    for place, low, high in ends:
         known = low is not None and high is not None
-        bounds[rank] = (100 * low, 100 * high) if known else (_NAN, _NAN)  # type: ignore[operator]
-    ranks = sorted(bounds)
-    lows, highs = zip(*(bounds[rank] for rank in ranks), strict=True)
-    if len(ranks) == 1:
-        ax.vlines(ranks, lows, highs, color=colour, linewidth=1.0, zorder=2).set_gid(gid)
+        bounds[place] = (100 * low, 100 * high) if known else (_NAN, _NAN)  # type: ignore[operator]
+    places = sorted(bounds)
+    lows, highs = zip(*(bounds[place] for place in places), strict=True)
+    if len(places) == 1:
+        ax.vlines(places, lows, highs, color=colour, linewidth=1.0, zorder=2).set_gid(gid)
     else:
-        band = ax.fill_between(ranks, lows, highs, color=colour, alpha=0.13, linewidth=0, zorder=2)
+        band = ax.fill_between(places, lows, highs, color=colour, alpha=0.13, linewidth=0, zorder=2)
         band.set_gid(gid)
 
 
@@ -229,6 +255,13 @@ def _rank_axis(ax: Axes, ranks: Collection[int], axis: str) -> None:
     if len(set(ranks)) == 1:
         only = next(iter(ranks))
         ax.set_xlim((only / 2, only * 2) if axis == "log2" else (only - 1, only + 1))
+
+
+def _budget_axis(ax: Axes, axis: str) -> None:
+    ax.set_xscale("log", base=2)
+    _plain_log_ticks(ax)
+    unit = "parameters (millions" if axis == "parameters" else "adapter size (MB"
+    ax.set_xlabel(f"{unit}, log2 axis)")
 
 
 def ticks(ranks: Iterable[int], axis: str, most: int = 10) -> list[int]:
@@ -272,7 +305,10 @@ def baselines(curves: Sequence[CurveRow]) -> dict[str, float]:
 
 
 def end_labels(
-    ax: Axes, ends: Sequence[tuple[str, float, float | None]], tints: Sequence[str]
+    ax: Axes,
+    ends: Sequence[tuple[str, float, float | None]],
+    tints: Sequence[str],
+    area: str = "AURAC",
 ) -> None:
     """Name each line (text, height in the data, last rank or None) at the right edge, apart."""
     height = 72 * ax.bbox.height / ax.figure.dpi  # points
@@ -306,7 +342,7 @@ def end_labels(
         if note.arrow_patch is not None:
             note.arrow_patch.set_gid(f"{name}-leader")
     ax.annotate(
-        "AURAC (%)",
+        f"{area} (%)",
         xy=(1.035, 1),
         xycoords="axes fraction",
         xytext=(0, 9),

@@ -35,7 +35,7 @@ class Served:
 
     @property
     def unclear(self) -> list[tuple[RankCost, float]]:
-        """The points whose time of a token is not told apart from that of the largest rank."""
+        """The points whose time of a token is within noise of that of the largest rank."""
         full = self.cost.full
         return [
             (one, accuracy)
@@ -66,7 +66,7 @@ def _served(record: ServingRecord, curve: CurveRow) -> Served | None:
     A budget spent by energy gives the modules other ranks than those that were measured.
     """
     names = [one.adapter for one in curve.members or (curve,)]
-    cost = next((found for name in names if (found := record.adapter(name))), None)
+    cost = next(filter(None, map(record.adapter, names)), None)
     if cost is None or curve.basis == "energy":
         return None
     known = dict(zip(curve.ranks, curve.accuracy, strict=True))
@@ -110,12 +110,28 @@ def draw_latency(
         tints.append(look.colour)
     plots.percent_axis(ax, [one.curve for one in measured], (), base=False)
     if any(one.cost.mergeable for one in measured):
-        merged = ax.axvline(1000 * record.merged.decode.median, color=plots.BASE, linewidth=1)
-        merged.set(linestyle=(0, (6, 3)), zorder=1.5, label="_" if labels else _MERGED)
+        _draw_merged(ax, 1000 * record.merged.decode.median, labels=labels)
     ax.set_xlabel("ms for a generated token, unmerged")
     if labels:
         plots.end_labels(ax, ends, tints)
     return ax
+
+
+def _draw_merged(ax: Axes, place: float, *, labels: bool) -> None:
+    """A level at the time of any merged rank, named beside it or in a legend."""
+    line = ax.axvline(place, color=plots.BASE, linewidth=1, label="_" if labels else _MERGED)
+    line.set(linestyle=(0, (6, 3)), zorder=1.5)
+    if labels:
+        ax.annotate(
+            "merged",
+            (place, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, -1),
+            textcoords="offset points",
+            va="top",
+            fontsize=8,
+            color=plots.BASE,
+        )
 
 
 def _ends(times: Sequence[Times]) -> tuple[list[float], list[float]]:
@@ -128,14 +144,13 @@ def latency_figure(
     record: ServingRecord, measured: Sequence[Served], style: plots.Styles
 ) -> tuple[partial[Axes], str, str]:
     """How to draw it, how to read it, and what it shows in words."""
-    one, last = record.merged.decode, "the adapter's largest rank"
     caption = (
         "accuracy against the time of a generated token with the adapter unmerged, measured with "
         f"aurac cost ({one_line(record.conditions, 90)}). Each mark is a rank; lines through it "
         "are 95 % intervals of the median."
     )
     if any(served.unclear for served in measured):
-        caption += f" Hollow: not told apart from {last}."
+        caption += " Hollow: the difference to the adapter's largest rank is within noise."
     if any(served.cost.mergeable for served in measured):
         caption += " Grey dashed line: merged into the base, which takes as long at every rank."
     shown = [
@@ -144,7 +159,7 @@ def latency_figure(
         f"{served.points[-1][0].rank}"
         for served in measured
     ]
-    words = f"{'; '.join(shown)}. The base takes {one.milliseconds} ms."
+    words = f"{'; '.join(shown)}. The base takes {record.merged.decode.milliseconds} ms."
     return partial(draw_latency, record=record, measured=measured, style=style), caption, words
 
 

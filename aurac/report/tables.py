@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aurac.curves.display import count, interval, percent, points, seconds, signed, size
+from aurac.curves.area import area_name
+from aurac.curves.display import count, interval, percent, points, seconds, show_span, signed, size
 from aurac.report.content import NONE, Cell, Column, Table
 from aurac.report.model import bold_means, ordered
 from aurac.stats.sentences import show_p
@@ -252,10 +253,12 @@ def end_table(changes: Sequence[Changes], name: str) -> Table:
 
 def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table:
     """One row for each pair, with what the documents could have shown."""
+    axis = pairs[0].axis
     rows = tuple(
         (
             Cell(pair.first.label),
             Cell(pair.second.label),
+            *([Cell(show_span(pair.span, axis), pair.span[0])] if pair.span else []),
             estimate(pair),
             p_value(pair),
             share(pair.detectable),
@@ -265,11 +268,13 @@ def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table
         for pair in pairs
     )
     caption = (
-        f"{task}: paired differences of AURAC in points, over the same documents. p is adjusted "
-        "(Holm) for every pair of adapters on every task of this run; between truncations of one "
-        "adapter, for all those. Detectable: the difference that the test finds with 80 % power."
+        f"{task}: paired differences of {area_name(axis)} in points, over the same documents. "
+        "p is adjusted (Holm) for every pair of adapters on every task of this run; between "
+        "truncations of one adapter, for all those. Detectable: the difference that the test finds "
+        "with 80 % power."
     )
-    titles = ("difference [95 %]", "p (Holm)", "detectable", "documents")
+    titles = ["difference [95 %]", "p (Holm)", "detectable", "documents"]
+    titles = [axis, *titles] if pairs[0].span else titles
     heads = columns("adapter", "minus", numeric=titles) + columns("result")
     return Table(name, caption, heads, rows)
 

@@ -11,6 +11,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.curves.area import BUDGETS, span_dict
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
 from aurac.report import model_card, render
@@ -25,6 +26,8 @@ from aurac.runs.schema import REPORT_FILE, Results
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from aurac.curves.area import Span
+    from aurac.report.budgets import Budget
     from aurac.report.comparisons import Difference, Groups
     from aurac.report.model import CurveRow, Interval, Run
 
@@ -36,7 +39,7 @@ _WHOLE = {
 }
 _TEXT = {
     *("task", "adapter", "basis", "rescale", "role", "metric", "method", "note", "missing"),
-    *("interval", "curve", "group", "measure", "non_inferior"),
+    *("interval", "curve", "group", "measure", "non_inferior", "axis"),
 }
 
 
@@ -46,6 +49,7 @@ def write_report(
     out: Path | None = None,
     groups: Groups | None = None,
     delta: float | None = None,
+    axes: Sequence[str] = (),
 ) -> list[Path]:
     """Write the report of a run folder, or of several runs that may be compared.
 
@@ -64,6 +68,8 @@ def write_report(
             whose recorded recipes say so.
         delta: The margin: the loss against the highest rank, as a fraction, that a non-inferior
             rank may have. Without it the report assumes 0.02, and says so.
+        axes: "parameters", "bytes" or both: AURAC over these as well, in sections and files of
+            their own.
 
     Returns:
         The files written, the pages first.
@@ -71,11 +77,14 @@ def write_report(
     Raises:
         RunFolderError: a result file is missing or unreadable, the runs cannot be compared, or
             several runs were given without `out`.
-        UsageError: a delta outside of (0, 1).
+        UsageError: a delta outside of (0, 1), or an axis that is no budget.
         CurveError: a group of adapters that are not there.
     """
     if delta is not None and not 0 < delta < 1:
         raise UsageError(f"delta {delta:g}", expected="a tolerable loss as a fraction, such as .02")
+    for axis in axes:
+        if axis not in BUDGETS:
+            raise UsageError(f"axis {axis!r}", expected=" or ".join(BUDGETS))
     folders = [Path(run_folder), *map(Path, more)]
     if len(folders) > 1 and out is None:
         raise RunFolderError(
@@ -83,14 +92,15 @@ def write_report(
         )
     runs = [as_run(Results.read(folder), folder) for folder in folders]
     target = Path(out) if out is not None else folders[0]
-    return _write(pooled(merge(runs) if len(runs) > 1 else runs[0], groups), target, delta)
+    run = pooled(merge(runs) if len(runs) > 1 else runs[0], groups)
+    return _write(run, target, delta, tuple(dict.fromkeys(axes)))
 
 
-def _write(run: Run, target: Path, delta: float | None) -> list[Path]:
+def _write(run: Run, target: Path, delta: float | None, axes: Sequence[str]) -> list[Path]:
     figures = target / FIGURES
     try:
         figures.mkdir(parents=True, exist_ok=True)
-        builder = Builder(run, figures, delta)
+        builder = Builder(run, figures, delta, axes)
         report = builder.report()
         texts = {
             REPORT_FILE: render.markdown(report),
@@ -162,6 +172,8 @@ def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:
         ],
         "groups": list(_group_rows(builder)),
         "serving": [row for record in run.serving for row in record.rows()],
+        **{f"table_{one.axis}": list(_budget_rows(one)) for one in builder.budgets},
+        **{f"pairs_{one.axis}": [_pair_row(p) for p in one.pairs] for one in builder.budgets},
     }
 
 
@@ -199,6 +211,20 @@ def _score_row(curve: CurveRow) -> Row:
     }
 
 
+def _budget_rows(budget: Budget) -> Iterator[Row]:
+    """AURAC over a budget, under its own name, and the range that it is over."""
+    for one in budget.areas:
+        yield {
+            **_names(one.curve),
+            **_area(one.area, f"aurac_{budget.axis}"),
+            **_span(one.span),
+        }
+
+
+def _span(span: Span | None) -> Row:
+    return {f"budget_{end}": amount for end, amount in span_dict(span).items()}
+
+
 def _point_rows(curve: CurveRow) -> list[Row]:
     """One row for each rank, a missing one with its reason; rank 0 is the base."""
     empty: Row = dict.fromkeys(
@@ -233,12 +259,14 @@ def _point_rows(curve: CurveRow) -> list[Row]:
 
 
 def _pair_row(pair: Difference) -> Row:
-    """A paired difference of AURAC (log2), first minus second."""
+    """A paired difference of AURAC, first minus second: log2, or over the range of a budget."""
     names = ("adapter", "basis", "rescale")
     return {
         "task": pair.first.task,
         **{f"first_{name}": getattr(pair.first, name) for name in names},
         **{f"second_{name}": getattr(pair.second, name) for name in names},
+        **({"axis": pair.axis} if pair.span else {}),
+        **_span(pair.span),
         "difference": pair.value,
         "low": pair.low,
         "high": pair.high,

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 CELL_SCHEMA = 2
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
-_OPTIONAL = {"tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs"}
+_OPTIONAL = {"tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs", "repeats"}
 
 
 class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -43,8 +44,8 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         chat_template: SHA-256 of the template that prompts went through; None without one.
         split: The split that was asked for; None where it is the one that lm-eval evaluates.
         tokenizer: What decides its tokens, hashed, where it is not the base's own.
-        system_instruction, fewshot_as_multiturn, gen_kwargs: Of prompts and generation what is not
-            lm-eval's default; None for its default, and then no part of the key.
+        system_instruction, fewshot_as_multiturn, gen_kwargs, repeats: Of prompts and generation
+            what is not lm-eval's default; None for its default, and then no part of the key.
         dtype: What the forward pass computed in.
         device_kind: `cpu`, `cuda` or `mps`.
         engine: Version of the evaluation engine.
@@ -68,6 +69,7 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     system_instruction: str | None = None
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: str | None = None
+    repeats: int | UnsetType = UNSET
     dtype: str
     device_kind: str
     engine: int = ENGINE_VERSION
@@ -76,7 +78,7 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without the optional ones that are not given."""
         values = msgspec.structs.asdict(self)
-        return {name: v for name, v in values.items() if v is not None or name not in _OPTIONAL}
+        return {n: v for n, v in values.items() if v not in (None, UNSET) or n not in _OPTIONAL}
 
     @cached_property
     def key(self) -> str:
@@ -154,6 +156,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
         metrics: ``metric,filter`` to n numbers.
         responses: n answers: a text, several, or the choices' log-likelihoods.
         logged: What else lm-eval's logs would hold.
+        samples: ``metric,filter`` to n lists of the outcomes of samples, whose mean `metrics` has;
+            left out where there is one answer.
         engine: Tokens, passes and seconds inside the model.
         budgets: What was in force.
         seconds: Wall time.
@@ -168,6 +172,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     budgets: Budgets
     seconds: float
     notes: list[str] = []
+    samples: dict[str, list[list[float]]] | UnsetType = UNSET
 
 
 class CellHead(msgspec.Struct, frozen=True, kw_only=True):

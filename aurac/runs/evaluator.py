@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from msgspec import UNSET
 
 from aurac.adapters import attach, prepare
 from aurac.engine.counts import watched
@@ -161,6 +162,7 @@ class Evaluator:
             documents=[cell.documents[place] for place in places],
             metrics={key: [float(x) for x in column] for key, column in outcome.metrics.items()},
             responses=outcome.responses,
+            samples={key: rows.tolist() for key, rows in outcome.samples.items()} or UNSET,
             logged=Logged(**outcome.logged),
             engine=EngineCounts(**outcome.engine),
             budgets=Budgets(

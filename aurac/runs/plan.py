@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
-from aurac.adapters.truncate import BASES, RESCALES
+from aurac.adapters.formats.outline import RemovedValues
+from aurac.adapters.truncate import BASES, RESCALES, prepare_outline
 from aurac.errors import RankError, UsageError
 from aurac.runs.cell import CellIdentity, DocumentKey
 from aurac.runs.schema import PlanRow
@@ -19,7 +21,7 @@ from aurac.runs.schema import PlanRow
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from aurac.adapters.truncate import Basis, Rescale
+    from aurac.adapters.truncate import Basis, Prepared, Rescale
     from aurac.models.base import LoadedBase
     from aurac.runs.schema import Role
     from aurac.runs.store import Cell
@@ -57,6 +59,22 @@ class Variant:
         if isinstance(self.adapter, Family):
             return default_rescale(self.member(rank))
         return self.rescale
+
+    def amounts(self) -> Sequence[tuple[int | None, int | None]]:
+        """Parameters and bytes of the truncated adapter at each rank: for `energy` those spent.
+
+        What `energy` spent is not known (None) of an adapter whose weights were removed.
+        """
+        if self.basis != "energy" or isinstance(self.adapter, Family):
+            return [(self.adapter.parameters(r), self.adapter.bytes(r)) for r in self.ranks]
+        if isinstance(self.adapter.values, RemovedValues):
+            return [(None, None)] * len(self.ranks)
+        adapter, cuts = self.adapter, [(r, self._outline.module_ranks(r)) for r in self.ranks]
+        return [(adapter.parameters(*cut), adapter.bytes(*cut)) for cut in cuts]
+
+    @cached_property
+    def _outline(self) -> Prepared:
+        return prepare_outline(self.member(self.ranks[-1]), self.basis)
 
     @property
     def label(self) -> str:
@@ -141,6 +159,22 @@ def ranks_of(spec: str | Sequence[int], R: int) -> tuple[int, ...]:
             expected="pow2, all, or whole numbers such as 1,2,4",
             fix="correct --ranks",
         ) from error
+
+
+def auto_ranks(name: str, adapter: Adapter | Family, added: Iterable[int]) -> tuple[int, ...]:
+    """The powers of two and R, and of further ranks those that the adapter has.
+
+    Raises:
+        UsageError: The adapter is a family.
+    """
+    if isinstance(adapter, Family):
+        raise UsageError(
+            f"--ranks auto with the family {name!r}",
+            expected="adapters that can be truncated to any rank",
+            fix="give --ranks pow2, which takes the ranks that the family has",
+        )
+    further = {rank for rank in added if rank <= adapter.rank}
+    return tuple(sorted({*default_nested_ranks(adapter.rank), *further}))
 
 
 def variants_of(

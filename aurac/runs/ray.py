@@ -250,6 +250,7 @@ def _job(session: Session) -> dict[str, Any]:
     return {
         "checkpoints": [NamedCheckpoint.of(c).absolute for c in session.checkpoints],
         "adapters": [[m.sha256 for m in members_of(a)] for a in session.adapters.values()],
+        "names": {adapter.sha256: name for name, adapter in session.adapters.items()},
         "base": {"name": _absolute(session.outline.name), "sha256": session.outline.sha256},
         "tasks": list(session.tasks),
         "settings": {**plain, "model": model},

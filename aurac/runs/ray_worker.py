@@ -116,7 +116,7 @@ def _session(job: dict[str, Any]) -> Session:
         for path, members in zip(job["checkpoints"], job["adapters"], strict=True)
     ]
     settings = replace(settings, model=replace(settings.model, base=base))
-    session = open_session(checkpoints, job["tasks"], settings)
+    session = open_session(checkpoints, job["tasks"], settings, names=job["names"])
     factors = {(sha256, basis): by_rank for sha256, basis, by_rank in job["factors"]}
     session.variants = [
         replace(v, fit_factors=factors[v.adapter.sha256, v.basis]) if v.rescale == "fit" else v

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from aurac.curves.area import AXES, quadrature_weights
 from aurac.curves.curve import Curve
@@ -22,11 +23,13 @@ from aurac.runs.schema import (
     EngineTotals,
     FailedCell,
     Results,
+    SamplingRecord,
     TaskRecord,
 )
 from aurac.stats.analysis import score_curve
 from aurac.stats.intervals import mean_interval
 from aurac.stats.mean import layout_of
+from aurac.stats.samples import spread_of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -101,7 +104,7 @@ class StoredPoints:
         if stored is not None and not stored.missing:
             self.engine += stored.engine
             path = self._store.path(key).relative_to(self._store.run_folder)
-            return Point(stored.metrics, stored.engine, path.as_posix())
+            return Point(stored.scores, stored.samples, stored.engine, path.as_posix())
         record = self._store.failure(key)
         if record is None:
             self.incomplete.append((cell, len(stored.documents) if stored else 0))
@@ -126,12 +129,14 @@ class Point:
     """What `results.json` needs of a stored cell.
 
     Attributes:
-        metrics: ``metric,filter`` to n numbers.
+        scores: ``metric,filter`` to n numbers, or None, see `Cell.scores`.
+        samples: ``metric,filter`` to n lists of the outcomes of samples.
         engine: What it cost.
         path: In the run folder.
     """
 
-    metrics: Mapping[str, Sequence[float]]
+    scores: Callable[[str], list[float] | None]
+    samples: Mapping[str, Sequence[Sequence[float]]]
     engine: EngineCounts
     path: str
 
@@ -160,11 +165,30 @@ class TaskCells:
             point = self.fetch(variant, rank, leaf)
             if isinstance(point, str):
                 return point
-            column = point.metrics.get(self.task.metric)
+            column = point.scores(self.task.metric)
             if column is None:
-                return f"the cell holds no {self.task.metric}"
+                unfit = " (outcomes not right or wrong)" if point.samples else ""
+                return f"the cell holds no {self.task.metric}{unfit}"
             parts.append(np.asarray(column[: leaf.n_docs], dtype=np.float64))
         return np.concatenate(parts)
+
+    def sampled(self, variant: Variant, ranks: Sequence[int]) -> SamplingRecord | UnsetType:
+        """How much the samples of a document vary, over AURAC of these ranks."""
+        weights = quadrature_weights(ranks, "log2") if len(ranks) > 1 else np.ones(1)
+        total: NDArray[np.float64] | float = 0.0
+        for weight, rank in zip(weights, ranks, strict=True):
+            parts = []
+            for leaf in self.task.members or (self.task,):
+                point = self.fetch(variant, rank, leaf)
+                rows = None if isinstance(point, str) else point.samples.get(self.task.metric)
+                if rows is None:
+                    return UNSET
+                parts.append(np.asarray(rows[: leaf.n_docs], dtype=np.float64))
+            total = total + weight * np.concatenate(parts)
+        if isinstance(total, float) or len(total) < 2:
+            return UNSET
+        spread = spread_of_samples(total)
+        return SamplingRecord(**dataclasses.asdict(spread), share=spread.share)
 
     def near_ties(self, variant: Variant | None, rank: int) -> int | None:
         """Documents with a decision within rounding; None where that was not counted."""
@@ -191,7 +215,7 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str, whole: BuiltTask)
     columns = {rank: cells.scores(variant, rank) for rank in variant.ranks}
     known = {rank: column for rank, column in columns.items() if not isinstance(column, str)}
     missing = {rank: column for rank, column in columns.items() if isinstance(column, str)}
-    baseline = cells.scores(None, 0)
+    baseline, amounts = cells.scores(None, 0), variant.amounts()
     labels = {
         "adapter": variant.name,
         "task": task.name,
@@ -221,14 +245,15 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str, whole: BuiltTask)
         baseline=None if isinstance(baseline, str) else float(baseline.mean()),
         baseline_reason=baseline if isinstance(baseline, str) else None,
         trained_rank=adapter.rank,
-        parameters=[adapter.parameters(rank) for rank in variant.ranks],
-        bytes=[adapter.bytes(rank) for rank in variant.ranks],
+        parameters=[parameters for parameters, _ in amounts],
+        bytes=[size for _, size in amounts],
         fit_factors=dict(variant.fit_factors) if variant.fit_factors else None,
         n_docs=task.n_docs,
         documents=UNSET if task.n_docs == whole.n_docs else _counts(task),
         near_ties=[cells.near_ties(variant, rank) for rank in variant.ranks],
         cells={rank: cells.paths(variant, rank) for rank in variant.ranks},
         baseline_cell=cells.paths(None, 0),
+        sampling=cells.sampled(variant, list(known)),
         **_points(curve, variant.ranks),
         **_score_fields(curve, missing),
     )
@@ -260,7 +285,7 @@ def _score_fields(curve: Curve | None, missing: Mapping[int, str]) -> dict[str, 
     if row.log2 is None or row.linear is None or row.mean is None:
         return {"score_reason": row.reason}
     return {
-        "score": Areas(log2=_area(row.log2), linear=_area(row.linear), mean=row.mean),
+        "score": Areas(log2=area_record(row.log2), linear=area_record(row.linear), mean=row.mean),
         "score_method": row.log2.method,
         "score_notes": list(row.notes),
         "weights": AxisWeights(
@@ -270,7 +295,8 @@ def _score_fields(curve: Curve | None, missing: Mapping[int, str]) -> dict[str, 
     }
 
 
-def _area(estimate: Estimate) -> Area:
+def area_record(estimate: Estimate) -> Area:
+    """An estimate as `results.json` has it."""
     e = estimate
     return Area(value=e.value, se=e.se, low=e.low, high=e.high)
 

@@ -251,17 +251,18 @@ class Run:
         return pd.DataFrame(rows).astype({"rank": "Int64", "reference": "Int64"})
 
     def plot(self, task: str | None = None, *, axis: str = "log2", ax: Axes | None = None) -> Axes:
-        """Draw accuracy against rank as the report does: bands, legend, the base as a line.
+        """Draw accuracy against rank or size as the report does: bands, legend, a base line.
 
         Args:
             task: Which; may be left out where there is one.
-            axis: Of the ranks, "log2" or "linear".
+            axis: "log2" or "linear" of the rank, "parameters" or "bytes".
             ax: Where to draw; a figure of its own by default.
 
         Raises:
             UsageError: No such task, or several and none was named.
         """
-        from aurac.curves.area import check_axis
+        from aurac.curves.area import BUDGETS, check_axis
+        from aurac.report.budgets import budget_areas
         from aurac.report.figures import styled
         from aurac.report.model import as_run
         from aurac.report.plots import rank_accuracy
@@ -278,7 +279,11 @@ class Run:
 
                 _, ax = plt.subplots(figsize=(5.6, 3.7), layout="constrained")
             curves = as_run(self.results).of_task(task)
-            rank_accuracy(ax, curves, axis=axis, labels=False)
+            areas = None
+            if axis in BUDGETS:
+                areas = {one.curve.id: one.area for one in budget_areas(curves, axis)[0]}
+                curves = tuple(curve for curve in curves if curve.id in areas)
+            rank_accuracy(ax, curves, axis=axis, areas=areas, labels=False)
             for line in ax.lines:
                 if line.get_gid() == "base":
                     line.set_label("base (rank 0)")
@@ -354,7 +359,7 @@ def _samples(curve: CurveRecord, rank: int, cells: StoredCells) -> Iterator[Data
                 **_labels(curve),
                 "rank": rank,
                 "doc_id": ids,
-                "score": cell.metrics[curve.metric],
+                "score": cell.scores(curve.metric),
                 "response": cell.responses,
                 "question": [questions.get(doc) for doc in ids],
                 "target": [targets.get(doc) for doc in ids],

@@ -86,6 +86,23 @@ class AxisWeights(_Record, frozen=True, kw_only=True):
     linear: list[float] | None = None
 
 
+class SamplingRecord(_Record, frozen=True, kw_only=True):
+    """How much the samples of a document vary, on AURAC over the log2 axis.
+
+    Attributes:
+        samples: K, for each document.
+        between: Variance of the documents' expected AURAC.
+        within: Variance of the AURAC of one sample of a document.
+        share: Of sampling in the variance of the score, ``within / K`` of the whole; null where
+            nothing varies.
+    """
+
+    samples: int
+    between: float
+    within: float
+    share: float | None = None
+
+
 class CurveRecord(_Record, frozen=True, kw_only=True):
     """One adapter, truncated one way, on one task; lists have an element for each rank.
 
@@ -111,9 +128,11 @@ class CurveRecord(_Record, frozen=True, kw_only=True):
         cells: Rank → file in the run folder; of a group of tasks a file for each member.
         baseline_cell: That of the base.
         score: AURAC; null: see `score_reason`.
+        score_pow2: log2 AURAC over the powers of two alone, where `--ranks auto` added ranks.
         score_method: How the interval of `score` was computed.
         score_notes: What a reader of the interval should know.
         drops: `[rank, next rank, loss]` wherever accuracy falls.
+        sampling: How much the samples of a document vary; left out where there is one answer.
     """
 
     id: str = ""
@@ -143,11 +162,13 @@ class CurveRecord(_Record, frozen=True, kw_only=True):
     cells: dict[int, str | list[str] | None] = {}
     baseline_cell: str | list[str] | None = None
     score: Areas | None = None
+    score_pow2: Area | UnsetType = UNSET
     score_method: str | None = None
     score_notes: list[str] = []
     score_reason: str | None = None
     weights: AxisWeights | None = None
     drops: list[tuple[int, int, float]] = []
+    sampling: SamplingRecord | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         """Refuse lists that do not match the ranks.
@@ -174,7 +195,8 @@ class TaskRecord(_Record, frozen=True, kw_only=True):
 
     Attributes:
         version, output_type, num_fewshot, lm_eval: As lm-eval has them.
-        system_instruction, fewshot_as_multiturn, gen_kwargs: Left out at lm-eval's defaults.
+        system_instruction, fewshot_as_multiturn, gen_kwargs, repeats: Left out at lm-eval's
+            defaults.
         metric: The one that is the accuracy; `metrics` are all that the cells hold.
         cluster: Field of the documents by which they are clustered.
         limit: How many documents were asked for; null: all.
@@ -193,6 +215,7 @@ class TaskRecord(_Record, frozen=True, kw_only=True):
     system_instruction: str | UnsetType = UNSET
     fewshot_as_multiturn: bool | UnsetType = UNSET
     gen_kwargs: str | UnsetType = UNSET
+    repeats: int | UnsetType = UNSET
     n_docs: int | None = None
     documents_sha256: str | None = None
     prompts_sha256: str | None = None
@@ -294,6 +317,7 @@ class RunSettings(_Record, frozen=True, kw_only=True):
     system_instruction: str | UnsetType = UNSET
     fewshot_as_multiturn: bool | UnsetType = UNSET
     gen_kwargs: str | UnsetType = UNSET
+    repeats: int | UnsetType = UNSET
     cluster: dict[str, str] = {}
     device_map: str | dict[str, Any] | None = None
     data: dict[str, str] = {}
@@ -399,6 +423,43 @@ class SequentialRecord(_Record, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
+class GapRecord(_Record, frozen=True, kw_only=True):
+    """Ranks between two neighbours of a curve that were not evaluated.
+
+    Attributes:
+        low, high: The neighbours.
+        room: How far a curve may lie from the straight line between them, a fraction: the largest
+            over the compared curves.
+        adapter, task: The curve of that.
+        noise: Whether that is above the margin, and its bends are not larger than their noise.
+    """
+
+    low: int
+    high: int
+    room: float
+    adapter: str
+    task: str
+    noise: bool = False
+
+
+class RankChoice(_Record, frozen=True, kw_only=True):
+    """How the ranks of a run with `--ranks auto` were chosen.
+
+    Attributes:
+        margin: Departure from the straight line between two ranks that is tolerable, a fraction.
+        limit: How many standard errors a bend of a curve must have to count.
+        added: Ranks that were added to the powers of two.
+        gaps: What was not evaluated.
+        sentences: All of it in words, and AURAC over the powers of two alone.
+    """
+
+    margin: float
+    limit: float
+    added: list[int] = []
+    gaps: list[GapRecord] = []
+    sentences: list[str] = []
+
+
 class Results(_Record, frozen=True, kw_only=True):
     """`results.json`: the curves of a run, their scores, and what produced them.
 
@@ -409,6 +470,7 @@ class Results(_Record, frozen=True, kw_only=True):
             command; recorded seeds are found anew.
         failures: Cells that could not be computed.
         sequential: Of a run with `--until`; any other has no such key.
+        rank_choice: Of a run with `--ranks auto`; any other has no such key.
     """
 
     schema: int
@@ -421,6 +483,7 @@ class Results(_Record, frozen=True, kw_only=True):
     engine: EngineTotals = EngineTotals()
     provenance: Provenance = Provenance()
     sequential: SequentialRecord | None = None
+    rank_choice: RankChoice | UnsetType = UNSET
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; without `sequential` where there is none."""
@@ -491,6 +554,7 @@ class RequestSettings(_Record, frozen=True, kw_only=True):
     system_instruction: str | None = None
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: str | None = None
+    repeats: int | None = None
 
 
 class RequestedTask(_Record, frozen=True, kw_only=True):

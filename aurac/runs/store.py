@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, sweep_scraps, write_json
@@ -30,6 +31,7 @@ from aurac.runs.cell import (
     decode_line,
     encode_line,
 )
+from aurac.runs.samples import metric_column
 from aurac.runs.schema import Failure, read_record
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Cell:
         metrics: ``metric,filter`` to n numbers, of the metrics that every block has.
         responses: n answers.
         logged: What else lm-eval's logs would hold.
+        samples: ``metric,filter`` to n lists of the outcomes of samples; empty without.
         aggregates: Values over exactly these documents of metrics that are no means.
         engine: Summed over the blocks that hold them; near ties are not known where a block holds
             other documents too.
@@ -76,6 +79,11 @@ class Cell:
     notes: list[str] = field(default_factory=list)
     missing: list[DocumentKey] = field(default_factory=list)
     damaged: int = 0
+    samples: dict[str, list[list[float]]] = field(default_factory=dict)
+
+    def scores(self, metric: str) -> list[float] | None:
+        """The n scores under a metric or pass@k of one; None where it has none."""
+        return metric_column(self.metrics, self.samples, metric)
 
     @property
     def doc_ids(self) -> list[str]:
@@ -301,6 +309,7 @@ def _assembled(
     if len(rows) < sum(len(block.documents) for block in used):
         engine = msgspec.structs.replace(engine, near_ties=None)  # of which of them is not known
     keys = [k for k in (used[0].metrics if used else ()) if all(k in b.metrics for b in used)]
+    sampled = [{} if b.samples is UNSET else b.samples for b in blocks]
     digest = documents_hash(there) if aggregates else ""
     values = next((a.values for a in aggregates if a.documents_sha256 == digest), {})
     return Cell(
@@ -315,6 +324,11 @@ def _assembled(
         notes=list(dict.fromkeys(note for block in used for note in block.notes)),
         missing=[document for document in wanted if document not in place],
         damaged=damaged,
+        samples={
+            key: [sampled[n][key][row] for n, row in rows]
+            for key in keys
+            if rows and all(key in sampled[n] for n, _ in rows)
+        },
     )
 
 

@@ -25,6 +25,7 @@ import torch
 
 from aurac.errors import AuracError
 from aurac.models.device import share_cores
+from aurac.runs.folder import recorded_names
 from aurac.runs.interrupts import EXIT_INTERRUPTED, Interrupts
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
@@ -292,7 +293,8 @@ def _end(
 def serve(job: dict[str, Any], selections: Iterable[dict[str, Any] | None]) -> None:
     """Compute the cells of a job, one selection of them after the other."""
     folder, execution = Path(job["folder"]), job["execution"]
-    session = open_session(job["checkpoints"], job["tasks"], from_plain(job["settings"]))
+    names, settings = recorded_names(folder), from_plain(job["settings"])
+    session = open_session(job["checkpoints"], job["tasks"], settings, names=names)
     session.fit(folder)
     cells = session.cells()
     if execution["shard"]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from aurac.curves.area import AXES, check_axis, drops, quadrature_weights
+from aurac.curves.area import AXES, BUDGETS, check_axis, drops
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
@@ -89,9 +89,11 @@ def score_curve(curve: Curve) -> ScoreRow:
     return score_group(gather([curve])[0], Options())
 
 
-def paired_family(curves: Sequence[Curve], *, groups: Groups | None = None) -> list[PairRow]:
+def paired_family(
+    curves: Sequence[Curve], *, groups: Groups | None = None, axis: str = "log2"
+) -> list[PairRow]:
     """The pairs and the variants of `analyse`, and nothing else; pairs that cannot be say why."""
-    settings = Options(strict=False)
+    settings = Options(strict=False, axis=axis)
     default, others = defaults(gather(curves, groups))
     return [*compare_all(default, settings), *compare_truncations(default, others, settings)]
 
@@ -102,10 +104,11 @@ def leaders(
     *,
     groups: Groups | None = None,
     margin: float,
+    axis: str = "log2",
 ) -> dict[str | None, BestRow]:
     """The leader of each task as `analyse` finds it, from the rows of `paired_family`."""
     default, _ = defaults(gather(curves, groups))
-    rows = best_rows(default, pairs, Options(strict=False, margin=margin))
+    rows = best_rows(default, pairs, Options(strict=False, margin=margin, axis=axis))
     return {row.task: row for row in rows}
 
 
@@ -128,29 +131,35 @@ def score_group(group: RecipeGroup, settings: Options, *, other: bool = False) -
     )
     if group.gap is not None:
         return row
-    result = {axis: estimate_group(group, axis, settings.level) for axis in AXES}
+    headline = check_axis(settings.axis)
+    axes = dict.fromkeys((*AXES, headline))
+    result = {axis: estimate_group(group, axis, settings.level) for axis in axes}
     return replace(
         row,
         log2=result["log2"],
         linear=result["linear"],
+        axis=headline,
+        budget=result[headline] if headline in BUDGETS else None,
+        span=group.span_on(headline),
         mean=float(np.mean(group.accuracy)),
         drops=drops(Curve(group.ranks, group.accuracy)),
-        notes=score_notes(result[check_axis(settings.axis)]) if group.has_documents else (),
+        notes=score_notes(result[headline]) if group.has_documents else (),
     )
 
 
 def estimate_group(group: RecipeGroup, axis: str, level: float) -> Estimate:
     """AURAC of a group on one axis with the interval that fits."""
     if not group.has_documents:
-        value = float(quadrature_weights(group.ranks, axis) @ np.asarray(group.accuracy))
-        return Estimate(value, None, None, None, NO_DOCUMENTS, level)
+        return Estimate(group.point(axis), None, None, None, NO_DOCUMENTS, level)
     return mean_of_seeds(group.areas(axis), group.layout, level)
 
 
 def _aggregates(
     default: Sequence[RecipeGroup], pairs: Sequence[PairRow], settings: Options
 ) -> tuple[AggregateRow, ...]:
-    tasks = list(dict.fromkeys(group.task or "" for group in default))
+    every = list(dict.fromkeys(group.task or "" for group in default))
+    # pass@k of a task is about the same documents, which count once
+    tasks = [t for t in every if ":pass@" not in t or t.partition(":pass@")[0] not in every]
     if len(tasks) < 2:
         return ()
     rows = []
@@ -190,7 +199,7 @@ def _aggregate_row(
     *,
     points: bool,
 ) -> AggregateRow:
-    row = AggregateRow(a=name, b=other, tasks=tuple(parts), weigh=settings.weigh)
+    row = AggregateRow(name, other, tuple(parts), settings.weigh, axis=settings.axis)
     if points:
         return replace(row, reason=NO_DOCUMENTS)
     try:

@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from aurac.curves.area import quadrature_weights
+from aurac.curves.area import BUDGETS, area_name
 from aurac.curves.display import percent
 from aurac.errors import CurveError
-from aurac.stats.groups import shared_ranks, together
+from aurac.stats.groups import on_shared_axis, together
 from aurac.stats.mean import NO_DOCUMENTS
 from aurac.stats.multiplicity import Family, best, holm
 from aurac.stats.noninferiority import accurate_rank, non_inferior_rank
@@ -72,10 +70,10 @@ def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
 
 
 def _point_pair(row: PairRow, a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
-    ranks = shared_ranks([a.first, b.first], settings.support)
-    weights = quadrature_weights(ranks, settings.axis)
-    gap = np.subtract(b.at(ranks).accuracy, a.at(ranks).accuracy)
-    return replace(row, ranks=ranks, value=float(weights @ gap), reason=NO_DOCUMENTS)
+    a, b = on_shared_axis([a, b], settings.axis, settings.support)
+    gap = b.point(settings.axis) - a.point(settings.axis)
+    ranks = a.ranks if a.span is None else ()
+    return replace(row, ranks=ranks, span=a.span, value=gap, reason=NO_DOCUMENTS)
 
 
 def compare_truncations(
@@ -175,7 +173,7 @@ def best_rows(
     for task, same in by_task.items():
         if len(same) < 2:
             continue
-        row = BestRow(task, len(same), settings.level)
+        row = BestRow(task, len(same), settings.level, axis=settings.axis)
         try:
             rows.append(_best_row(row, same, pairs, settings))
         except CurveError as error:
@@ -186,9 +184,9 @@ def best_rows(
 def _best_row(
     row: BestRow, groups: Sequence[RecipeGroup], pairs: Sequence[PairRow], settings: Options
 ) -> BestRow:
-    if len({group.ranks for group in groups}) > 1:
+    if settings.axis not in BUDGETS and len({group.ranks for group in groups}) > 1:
         return replace(row, reason="the adapters were measured at different ranks")
-    groups = together(groups)
+    groups = together(groups, axis=settings.axis)
     areas = [group.areas(settings.axis) for group in groups]
     result = best(areas, groups[0].layout, settings.level)
     leader = groups[result.leader]
@@ -222,6 +220,7 @@ class Advice:
     Attributes:
         use: The truncation, as ``basis · rescale``.
         value: Its AURAC on the headline axis, a fraction.
+        axis: That axis.
         beats: Truncations that it is significantly better than (paired, Holm over all truncations).
         open: Truncations that the difference is not significant to.
     """
@@ -230,6 +229,7 @@ class Advice:
     task: str | None
     use: str
     value: float
+    axis: str
     beats: tuple[str, ...]
     open: tuple[str, ...]
 
@@ -237,7 +237,8 @@ class Advice:
     def sentence(self) -> str:
         """What to use, no more surely than was shown."""
         where = f" on {self.task}" if self.task else ""
-        text = f"{self.adapter}{where}: {self.use} has the largest AURAC, {percent(self.value)} %"
+        text = f"{self.adapter}{where}: {self.use} has the largest {area_name(self.axis)}, "
+        text += f"{percent(self.value)} %"
         if self.beats:
             text += f"; it is better than {', '.join(self.beats)}"
         if self.open:
@@ -250,7 +251,7 @@ class Advice:
             "adapter": self.adapter,
             "task": self.task,
             "use": self.use,
-            "aurac": self.value,
+            f"aurac_{self.axis}" if self.axis in BUDGETS else "aurac": self.value,
             "better_than": list(self.beats),
             "not_significant": list(self.open),
         }
@@ -287,4 +288,5 @@ def _advice(
         sign = verdict(pair.result, pair.p_holm, alpha) if pair and pair.result else None
         shown[bool(sign)].append(row.truncation)
     beats, unclear = tuple(shown[True]), tuple(shown[False])
-    return Advice(top.adapter, top.task, top.truncation, values[top.truncation], beats, unclear)
+    value = values[top.truncation]
+    return Advice(top.adapter, top.task, top.truncation, value, axis, beats, unclear)

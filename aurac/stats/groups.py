@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.area import document_areas
+from aurac.curves.area import (
+    AXES,
+    BUDGETS,
+    Span,
+    curve_weights,
+    document_areas,
+    shared_span,
+)
 from aurac.curves.coerce import as_curve
 from aurac.errors import CurveError
 from aurac.stats.mean import layout_of
@@ -37,11 +44,13 @@ class RecipeGroup:
         name: The adapter's name, or the group's.
         task: The task; None where none is named.
         curves: S curves with the same ranks, and the same documents in the same order.
+        span: The range of a budget that areas over it are about; None: all that its curves share.
     """
 
     name: str
     task: str | None
     curves: tuple[Curve, ...]
+    span: Span | None = None
     _areas: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
     @property
@@ -96,8 +105,25 @@ class RecipeGroup:
     def areas(self, axis: str) -> NDArray[np.float64]:
         """(S, n) AURAC of every document under every seed."""
         if axis not in self._areas:
-            self._areas[axis] = np.stack([document_areas(curve, axis) for curve in self.curves])
+            span = self.span_on(axis)
+            self._areas[axis] = np.stack([document_areas(c, axis, span) for c in self.curves])
         return self._areas[axis]
+
+    def point(self, axis: str) -> float:
+        """AURAC of the mean over seeds, which needs no documents."""
+        span = self.span_on(axis)
+        points = [curve_weights(c, axis, span) @ np.asarray(c.accuracy) for c in self.curves]
+        return float(np.mean(points))
+
+    def span_on(self, axis: str) -> Span | None:
+        """The range that the area is over, for a budget; None over ranks."""
+        if axis in AXES:
+            return None
+        return self.span or shared_span(self.curves, axis)
+
+    def over(self, span: Span) -> RecipeGroup:
+        """The same group, its areas over a range of a budget, at the ranks that it has."""
+        return RecipeGroup(self.name, self.task, self.at(self.ranks).curves, span)
 
     def scores(self, rank: int) -> NDArray[np.float64]:
         """(S, n) scores of every document under every seed at one rank.
@@ -119,7 +145,7 @@ class RecipeGroup:
         """The same group at some of its ranks."""
         if tuple(ranks) == self.ranks and self.gap is None:
             return self
-        return RecipeGroup(self.name, self.task, tuple(c.at(ranks) for c in self.curves))
+        return RecipeGroup(self.name, self.task, tuple(c.at(ranks) for c in self.curves), self.span)
 
 
 def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[RecipeGroup]:
@@ -182,35 +208,60 @@ def defaults(groups: Sequence[RecipeGroup]) -> tuple[list[RecipeGroup], list[Rec
     return list(first.values()), others
 
 
-def together(groups: Sequence[RecipeGroup], support: str | None = None) -> list[RecipeGroup]:
+def together(
+    groups: Sequence[RecipeGroup], support: str | None = None, axis: str = "log2"
+) -> list[RecipeGroup]:
     """Groups on the ranks and documents that they share, ready to be compared document by document.
 
     Args:
         groups: Of one task; the first one's order of documents is kept.
-        support: None refuses unequal ranks; "common" takes those that all have.
+        support: As of `on_shared_axis`.
+        axis: As of `on_shared_axis`.
 
     Returns:
-        As many groups with the same ranks, the documents in the same order, and the clusters and
-        strata that any of them knows.
+        As many groups with the same ranks (or range of a budget), the documents in the same order,
+        and the clusters and strata that any of them knows.
 
     Raises:
         CurveError: Ranks, documents, prompts, task or metric differ; says where.
     """
-    ranks = shared_ranks([group.first for group in groups], support)
-    first = groups[0].at(ranks)
+    first, *others = on_shared_axis(groups, axis, support)
     result = [first]
-    for group in groups[1:]:
-        at = group.at(ranks)
+    for at in others:
         curves = tuple(align(first.first, curve) for curve in at.curves)
         same = all(new is old for new, old in zip(curves, at.curves, strict=True))
-        result.append(at if same else RecipeGroup(at.name, at.task, curves))
+        result.append(at if same else RecipeGroup(at.name, at.task, curves, at.span))
     firsts = [group.first for group in result]
     for place, group in enumerate(result):
         labelled = _labelled(group.first, firsts)
         if labelled is not group.first:
             curves = (labelled, *group.curves[1:])
-            result[place] = RecipeGroup(group.name, group.task, curves, group._areas)
+            areas = group._areas
+            result[place] = RecipeGroup(group.name, group.task, curves, group.span, areas)
     return result
+
+
+def on_shared_axis(
+    groups: Sequence[RecipeGroup], axis: str, support: str | None = None
+) -> list[RecipeGroup]:
+    """Groups on what they share of an axis: ranks, or a range of a budget.
+
+    Args:
+        groups: Two or more of one task.
+        axis: Over ranks all get the same ranks. Over a budget each keeps its own, and areas are
+            over the range that all cover.
+        support: None refuses unequal ranks and missing ones; "common" takes those that all have,
+            over a budget those that each has.
+
+    Raises:
+        CurveError: There is too little in common.
+    """
+    if axis not in BUDGETS:
+        ranks = shared_ranks([group.first for group in groups], support)
+        return [group.at(ranks) for group in groups]
+    _check_support([group.first for group in groups], support)
+    span = shared_span([curve for group in groups for curve in group.curves], axis)
+    return [group.over(span) for group in groups]
 
 
 def shared_ranks(curves: Sequence[Curve], support: str | None = None) -> tuple[int, ...]:
@@ -223,16 +274,8 @@ def shared_ranks(curves: Sequence[Curve], support: str | None = None) -> tuple[i
     Raises:
         CurveError: Unequal grids without "common", or fewer than two common ranks.
     """
-    if support not in (None, "common"):
-        raise CurveError(f"support {support!r}", expected="None or 'common'")
+    _check_support(curves, support)
     first = curves[0]
-    for curve in curves:
-        if curve.missing and support is None:
-            rank, reason = next(iter(curve.missing.items()))
-            raise CurveError(
-                f"{curve.label} has no accuracy at rank {rank} ({reason})",
-                fix="compare on support='common'",
-            )
     other = next((curve for curve in curves if curve.ranks != first.ranks), None)
     if other is None:
         return first.ranks
@@ -248,6 +291,18 @@ def shared_ranks(curves: Sequence[Curve], support: str | None = None) -> tuple[i
         labels = " and ".join(curve.label for curve in curves)
         raise CurveError(f"{labels} have {len(common)} ranks in common", expected="at least 2")
     return common
+
+
+def _check_support(curves: Sequence[Curve], support: str | None) -> None:
+    if support not in (None, "common"):
+        raise CurveError(f"support {support!r}", expected="None or 'common'")
+    for curve in curves:
+        if curve.missing and support is None:
+            rank, reason = next(iter(curve.missing.items()))
+            raise CurveError(
+                f"{curve.label} has no accuracy at rank {rank} ({reason})",
+                fix="compare on support='common'",
+            )
 
 
 def align(first: Curve, other: Curve) -> Curve:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.area import check_axis
+from aurac.curves.area import Span, check_axis, span_dict
 from aurac.errors import CurveError
 from aurac.stats.groups import Groups, RecipeGroup, defaults, gather, group_of, together
 from aurac.stats.mean import Layout, moments, t_quantile, unit_residuals
@@ -39,7 +39,8 @@ class MarginTest:
         a: The adapter in question.
         b: The one that it is compared with.
         task: The task.
-        axis: "log2" or "linear".
+        axis: "log2" or "linear" of the rank, or a budget, "parameters" or "bytes".
+        span: Of a budget, the range that both cover and the areas are over.
     """
 
     margin: float
@@ -51,6 +52,7 @@ class MarginTest:
     b: str = "b"
     task: str | None = None
     axis: str = "log2"
+    span: Span | None = None
 
     @property
     def shown(self) -> bool:
@@ -90,6 +92,7 @@ class MarginTest:
             "b": self.b,
             "task": self.task,
             "axis": self.axis,
+            **span_dict(self.span),
             "question": "equivalent" if self.equivalent else "non-inferior",
             "margin": self.margin,
             "alpha": self.alpha,
@@ -117,8 +120,8 @@ def non_inferior(a: Any, b: Any, *, margin: float, **options: Any) -> MarginTest
             training seeds of one recipe.
         b: The adapter that a is compared with, likewise.
         margin: A fraction such as 0.02, chosen before looking.
-        **options: `alpha` (error rate, 0.05), `axis` ("log2" or "linear"), `support` ("common"
-            compares unequal grids on the ranks both have).
+        **options: `alpha` (error rate, 0.05), `axis` ("log2", "linear", "parameters" or "bytes"),
+            `support` ("common" compares unequal grids on the ranks both have).
 
     Raises:
         CurveError: The two cannot be paired, or a number is out of range.
@@ -195,7 +198,7 @@ def _group_test(
     for group in (a, b):
         if not group.has_documents:
             raise CurveError(f"{group.name} has no per-document outcomes to test")
-    first, second = together([a, b], support)
+    first, second = together([a, b], support, axis)
     test = margin_test(
         first.areas(axis),
         second.areas(axis),
@@ -204,7 +207,7 @@ def _group_test(
         equivalent=equivalent,
         alpha=alpha,
     )
-    return replace(test, a=a.name, b=b.name, task=a.task, axis=axis)
+    return replace(test, a=a.name, b=b.name, task=a.task, axis=axis, span=first.span)
 
 
 def margin_test(

@@ -148,7 +148,8 @@ def paired_curves(
     Args:
         a: A `Curve` with outcomes, or what `as_curve` accepts; a list of them are training seeds.
         b: Another on the same documents; joined on `doc_ids`, by position where neither has any.
-        axis: "log2" or "linear".
+        axis: "log2", "linear", or a budget, "parameters" or "bytes": the areas are over the range
+            that both cover.
         level: Coverage.
         support: "common" to compare curves with unequal ranks on those that both have.
 
@@ -164,17 +165,18 @@ def pair_groups(
     a: RecipeGroup, b: RecipeGroup, *, axis: str, level: float, support: str | None = None
 ) -> PairRow:
     """As `paired_curves`, of two recipe groups."""
-    first, second = together([a, b], support)
+    first, second = together([a, b], support, axis)
     left, right = first.areas(axis), second.areas(axis)
     names = (first.names, second.names)
-    single = first.seeds == second.seeds == 1
+    single = first.seeds == second.seeds == 1 and first.span is None
     gained, lost = gained_and_lost(first.first, second.first) if single else (None, None)
     return PairRow(
         a=a.name,
         b=b.name,
         task=a.task,
         axis=axis,
-        ranks=first.ranks,
+        ranks=first.ranks if first.span is None else (),
+        span=first.span,
         n_docs=left.shape[1],
         result=compare(left, right, first.layout, level=level, names=names),
         gained=gained,

@@ -138,7 +138,7 @@ def _piloted(
             raise UsageError(
                 "the pilot has one adapter", expected="two, whose difference is planned for"
             )
-        first, second = together(chosen[:2])
+        first, second = together(chosen[:2], axis=axis)
         scores = [second.areas(axis), first.areas(axis)]
         changes = scores[0][0] - scores[1][0]
     else:

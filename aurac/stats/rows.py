@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aurac.curves.display import points
+from aurac.curves.area import BUDGETS, area_name, span_dict
+from aurac.curves.display import points, show_span
 from aurac.stats.sentences import (
     accuracy_sentence,
     best_sentences,
@@ -17,6 +18,7 @@ from aurac.stats.sentences import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from aurac.curves.area import Span
     from aurac.stats.mean import Estimate
     from aurac.stats.noninferiority import AccurateRank, NonInferiorRank
     from aurac.stats.paired import Difference
@@ -69,7 +71,8 @@ class ScoreRow:
     """AURAC of one recipe group on one task.
 
     `log2`, `linear` and `mean` are None with a `reason`. `other` marks a truncation that is not the
-    adapter's default, `published` one that is the method's published one.
+    adapter's default, `published` one that is the method's published one. Where the headline
+    `axis` is a budget, `budget` is AURAC over it, from and to the amounts of `span`.
     """
 
     adapter: str
@@ -90,6 +93,9 @@ class ScoreRow:
     drops: tuple[tuple[int, int, float], ...] = ()
     notes: tuple[str, ...] = ()
     published: bool = False
+    axis: str = "log2"
+    budget: Estimate | None = None
+    span: Span | None = None
 
     @property
     def label(self) -> str:
@@ -97,17 +103,24 @@ class ScoreRow:
         return _label(self.adapter, self.truncation, other=self.other)
 
     def estimate(self, axis: str) -> Estimate | None:
-        """AURAC on an axis."""
-        return self.log2 if axis == "log2" else self.linear
+        """AURAC on an axis; over a budget, only the one that was asked for."""
+        return {"log2": self.log2, "linear": self.linear, self.axis: self.headline}[axis]
+
+    @property
+    def headline(self) -> Estimate | None:
+        """AURAC on the headline axis."""
+        return {"log2": self.log2, "linear": self.linear}.get(self.axis, self.budget)
 
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
         """An element of ``scores``."""
         row = {"adapter": self.label, **_fields(self, "task ranks n_docs")}
         row |= {"log2": _numbers(self.log2), "linear": _numbers(self.linear), "mean": self.mean}
+        if self.axis in BUDGETS:
+            row[f"aurac_{self.axis}"] = _numbers(self.budget) | span_dict(self.span)
         if details:
             row |= _fields(self, "metric seeds accuracy baseline reason notes")
             row["drops"] = [list(drop) for drop in self.drops]
-            row["method"] = self.log2.method if self.log2 else None
+            row["method"] = self.headline.method if self.headline else None
             row["missing"] = {str(r): why for r, why in self.missing.items()}
         return row
 
@@ -117,6 +130,7 @@ class PairRow:
     """A paired difference, b - a; `result` is None with a `reason`.
 
     Attributes:
+        span: Of a budget, the range that both cover and the areas are over; None over ranks.
         truncations: For each way of truncating the two, +1 (b better), -1 (a better), 0 (not
             significant) or None; empty where each was truncated one way only.
     """
@@ -133,6 +147,7 @@ class PairRow:
     gained: tuple[int, ...] | None = None
     lost: tuple[int, ...] | None = None
     reason: str | None = None
+    span: Span | None = None
     truncations: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
@@ -163,12 +178,19 @@ class PairRow:
             where = f" on {self.task}" if self.task else ""
             if self.value is None:
                 return f"{self.a} and {self.b}{where}: not compared ({self.reason})."
-            return f"{self.b} − {self.a}{where} is {points(self.value)}, a {self.reason}."
-        text = pair_sentence(self.a, self.b, self.task, self.result, self.p_holm)
+            value = f"{points(self.value)}, a {self.reason}"
+            return f"{self.b} − {self.a}{where} is {value}.{self._over}"
+        text = pair_sentence(self.a, self.b, self.task, self.result, self.p_holm) + self._over
         if self.survives is None:
             return text
         kept = "is the same" if self.survives else "is NOT the same"
         return f"{text} The verdict {kept} for every truncation that was run."
+
+    @property
+    def _over(self) -> str:
+        if self.span is None:
+            return ""
+        return f" It is a difference of {area_name(self.axis)}, {show_span(self.span, self.axis)}."
 
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
         """An element of ``pairs``."""
@@ -176,6 +198,7 @@ class PairRow:
         row = _fields(self, "a b task axis p p_holm") | _numbers(estimate)
         row["difference"] = self.value if estimate is None else row["value"]
         del row["value"]
+        row |= span_dict(self.span)
         row["mde"] = self.result.mde if self.result else None
         if details:
             row |= _fields(self, "ranks n_docs gained lost reason sentence")
@@ -198,10 +221,11 @@ class AggregateRow:
     weigh: str
     estimate: Estimate | None = None
     reason: str | None = None
+    axis: str = "log2"
 
     def to_dict(self) -> dict[str, Any]:
         """An element of ``aggregates`` in the detailed JSON."""
-        row = _fields(self, "a b tasks weigh reason")
+        row = _fields(self, "a b axis tasks weigh reason")
         row["estimate"] = self.estimate.to_dict() if self.estimate else None
         row["method"] = self.estimate.method if self.estimate else None
         return row
@@ -315,6 +339,7 @@ class BestRow:
         within: How much better than the leader another of them may be at most.
         recommended: The leader's smallest non-inferior rank, at alpha divided by `compared`.
         reason: Why there is no leader.
+        axis: What the areas are over.
     """
 
     task: str | None
@@ -326,6 +351,7 @@ class BestRow:
     within: float | None = None
     recommended: RecommendRow | None = None
     reason: str | None = None
+    axis: str = "log2"
 
     @property
     def sentences(self) -> list[str]:
@@ -334,7 +360,7 @@ class BestRow:
 
     def to_dict(self) -> dict[str, Any]:
         """An element of ``best`` in the detailed JSON."""
-        row = _fields(self, "task compared level leader candidates within reason sentences")
+        row = _fields(self, "task axis compared level leader candidates within reason sentences")
         row["estimate"] = self.estimate.to_dict() if self.estimate else None
         row["method"] = self.estimate.method if self.estimate else None
         row["recommended"] = self.recommended.to_dict() if self.recommended else None

@@ -10,9 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aurac.curves.area import AXES, Axis, check_axis, document_areas, drops, quadrature_weights
+from aurac.curves.area import (
+    AXES,
+    BUDGETS,
+    Axis,
+    area_name,
+    check_axis,
+    curve_weights,
+    document_areas,
+    drops,
+    shared_span,
+    span_dict,
+)
 from aurac.curves.coerce import as_curve
-from aurac.curves.display import score_html
+from aurac.curves.display import score_html, show_span
 from aurac.errors import CurveError
 from aurac.stats.intervals import VERY_FEW, effective_events, mean_interval
 from aurac.stats.mean import (
@@ -30,6 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from aurac.curves.area import Span
     from aurac.curves.curve import Curve
     from aurac.stats.mean import Layout
 
@@ -40,7 +52,7 @@ OF_POINTS = "weighted mean of the ranks' own intervals, wide enough for any corr
 
 @dataclass(frozen=True, repr=False)
 class Score:
-    """AURAC of one curve on both axes, with what is needed to read it.
+    """AURAC of one curve on both axes of the rank, with what is needed to read it.
 
     Attributes:
         log2: The area over log2 rank, every doubling of the rank weighing alike.
@@ -48,11 +60,13 @@ class Score:
         mean: The plain mean over the ranks.
         ranks: The K ranks that were integrated.
         accuracy: Their accuracies, fractions.
-        weights: For each axis the K quadrature weights, summing to 1.
+        weights: For each axis the weights of the K ranks, summing to 1.
         n_docs: Documents behind the interval; None for point values.
         drops: ``(rank, next rank, size)`` wherever accuracy falls from one rank to the next.
         axis: The headline axis, which `value` and ``float()`` give.
         notes: What a reader should know about the interval.
+        budget: The area over the headline axis where that is a budget, parameters or bytes.
+        span: The range of the budget.
     """
 
     log2: Estimate
@@ -65,11 +79,13 @@ class Score:
     drops: tuple[tuple[int, int, float], ...]
     axis: Axis = "log2"
     notes: tuple[str, ...] = field(default=())
+    budget: Estimate | None = None
+    span: Span | None = None
 
     @property
     def estimate(self) -> Estimate:
         """The estimate on the headline axis."""
-        return self.log2 if self.axis == "log2" else self.linear
+        return self.budget or (self.log2 if self.axis == "log2" else self.linear)
 
     @property
     def value(self) -> float:
@@ -81,7 +97,29 @@ class Score:
         ends = "" if area.low is None else f" [{area.low:.4f}, {area.high:.4f}]"
         ranks = ", ".join(map(str, self.ranks))
         documents = "" if self.n_docs is None else f", {self.n_docs} documents"
-        return f"Score({self.value:.4f}{ends} on the {self.axis} axis, ranks {ranks}{documents})"
+        axis = f"on the {self.axis} axis" if self.span is None else self._domain
+        return f"Score({self.value:.4f}{ends} {axis}, ranks {ranks}{documents})"
+
+    def __lt__(self, other: Score) -> bool:
+        """Whether the area is smaller, of two on one axis and the same ranks or budgets.
+
+        Raises:
+            CurveError: They are areas over something else each.
+        """
+        ours, theirs = self._domain, other._domain
+        if ours != theirs:
+            raise CurveError(
+                f"{ours} against {theirs}",
+                expected="areas over the same axis and range",
+                fix="compare the curves: aurac.stats.paired_curves(a, b, axis=...)",
+            )
+        return self.value < other.value
+
+    @property
+    def _domain(self) -> str:
+        if self.span is not None:
+            return f"{area_name(self.axis)}, {show_span(self.span, self.axis)}"
+        return f"AURAC on the {self.axis} axis, ranks {', '.join(map(str, self.ranks))}"
 
     def __float__(self) -> float:
         return self.value
@@ -92,7 +130,10 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """The ``score`` object of a result file."""
-        return {"log2": self.log2.to_dict(), "linear": self.linear.to_dict(), "mean": self.mean}
+        areas: dict[str, Any] = {"log2": self.log2.to_dict(), "linear": self.linear.to_dict()}
+        if self.budget is not None:
+            areas[f"aurac_{self.axis}"] = self.budget.to_dict() | span_dict(self.span)
+        return {**areas, "mean": self.mean}
 
 
 def score(
@@ -116,9 +157,12 @@ def score(
     Args:
         curve: A `Curve`, a mapping ``rank -> accuracy`` or ``rank -> per-document scores``,
             ``(ranks, accuracies)``, a pandas Series (index: ranks), a DataFrame (columns ``rank,
-            accuracy``, optional ``low, high``; or ``rank, doc_id, score``), a row of
-            ``results.json``, or the path of a run, a table or sample logs.
-        axis: The headline, "log2" or "linear"; both are computed.
+            accuracy``, optional ``low, high``; or ``rank, doc_id, score``; with optional
+            ``parameters, bytes``), a row of ``results.json``, or the path of a run, a table or
+            sample logs.
+        axis: The headline: "log2" or "linear" of the rank, which are both computed, or a budget,
+            "parameters" or "bytes" of the truncated adapter, where the curve knows them: x is then
+            log2 of the amount.
         level: Coverage of the intervals.
         adapter: Of the curves of a path, the one of this adapter, in its default truncation.
         task: Of the curves of a path, the one on this task.
@@ -142,8 +186,9 @@ def score(
             f"{points.label} has no accuracy at rank {rank} ({reason})",
             fix="evaluate it, or integrate the ranks that exist with curve.at(curve.ranks)",
         )
-    weights = {name: quadrature_weights(points.ranks, name) for name in AXES}
-    estimates = {name: _estimate(points, name, weights[name], level) for name in AXES}
+    axes = dict.fromkeys((*AXES, headline))
+    weights = {name: curve_weights(points, name) for name in axes}
+    estimates = {name: _estimate(points, name, weights[name], level) for name in axes}
     estimates |= _recorded(curve, estimates, level)
     return Score(
         log2=estimates["log2"],
@@ -156,6 +201,8 @@ def score(
         drops=drops(points),
         axis=headline,
         notes=score_notes(estimates[headline]),
+        budget=estimates[headline] if headline in BUDGETS else None,
+        span=shared_span([points], headline) if headline in BUDGETS else None,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurac.curves.display import percent, points
+from aurac.curves.area import area_name
+from aurac.curves.display import percent, points, show_span
 
 if TYPE_CHECKING:
     from aurac.stats.margins import MarginTest
@@ -144,7 +145,9 @@ def margin_sentence(test: MarginTest) -> str:
         f"{'equivalent' if test.equivalent else 'non-inferior'} to {test.b}{where}",
         "inferior": f"{test.a} is inferior to {test.b}{where} by more than the margin",
     }.get(test.verdict, f"{test.a} is {test.verdict} to {test.b}{where}")
-    difference = f"AURAC ({test.axis}) {test.a} − {test.b} is {points(estimate.value)}"
+    area = f"{area_name(test.axis)}{f' ({test.axis})' if test.span is None else ''}"
+    over = "" if test.span is None else f" ({show_span(test.span, test.axis)})"
+    difference = f"{area} {test.a} − {test.b} is {points(estimate.value)}{over}"
     if estimate.low is None or estimate.high is None:
         return f"{head}: {difference}, which has no interval ({estimate.method})."
     bound = f"one-sided {_share(1 - test.alpha)} bound"
@@ -170,7 +173,7 @@ def best_sentences(row: BestRow) -> list[str]:
     ends = "no interval"
     if result.low is not None:
         ends = f"{level} interval {percent(result.low)} to {percent(result.high)}"
-    lead = f"{row.leader} has the largest AURAC{where}, {percent(result.value)} %"
+    lead = f"{row.leader} has the largest {area_name(row.axis)}{where}, {percent(result.value)} %"
     lines = [f"{lead} ({ends}, widened because the largest of {row.compared} was picked)."]
     if len(row.candidates) == 1:
         lines.append(f"It is the best of them ({level} confidence).")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from aurac.study.design import Study, load_study
-from aurac.study.run import Progress, plan_study, run_study
+from aurac.study.plan import Progress, plan_study
+from aurac.study.run import run_study
 from aurac.study.summary import summarise
 
 __all__ = ["Progress", "Study", "load_study", "plan_study", "run_study", "summarise"]

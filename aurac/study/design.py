@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import torch
 import yaml
 
+from aurac.adapters import Adapter, Factors, make_family
 from aurac.adapters.truncate import Basis, Rescale  # noqa: TC001 - msgspec reads the hints
 from aurac.errors import AuracError, RecipeError
 from aurac.runs.plan import ranks_of
+from aurac.runs.session import variants_for
 from aurac.runs.settings import TruncationOptions
 from aurac.training.recipe import Recipe, family_members, make_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from aurac.runs.plan import Variant
 
 ADAPTERS = Path("adapters")
 
@@ -255,6 +260,10 @@ def _check_recipes(study: Study, path: Path) -> None:
         for one in (*searches(study, path), *results_of(study, path, method))
     ]
     for one in made:
+        try:
+            curves_of(study, one, final=True)
+        except AuracError as error:
+            raise RecipeError(f"{path}, {one.method}: {error}") from error
         if one.recipe.rank != made[0].recipe.rank:
             raise RecipeError(
                 f"{path}: rank {one.recipe.rank} of {one.method} and {made[0].recipe.rank} of "
@@ -305,6 +314,36 @@ def planned(study: Study, path: Path, point: Point) -> PlannedAdapter:
     return PlannedAdapter(task, method, recipe, tuple(_training(task, one) for one in members))
 
 
+def curves_of(study: Study, one: PlannedAdapter, *, final: bool) -> list[Variant]:
+    """The curves that are drawn of an adapter, which need not be trained.
+
+    Args:
+        study: The study.
+        one: The adapter or family; the `source` of its adapters is the folder of their training.
+        final: Of the results, not of the search.
+
+    Raises:
+        UsageError: A basis and a scale that do not go together.
+    """
+    outlines = [_outline(training) for training in one.trainings]
+    family = study.methods[one.method].family
+    adapter = make_family(one.recipe.name, outlines) if family else outlines[0]
+    return variants_for(one.recipe.name, adapter, study.truncation_of(one.method, final=final))
+
+
+def _outline(training: Training) -> Adapter:
+    """An adapter as it will be trained, with one module and without numbers."""
+    recipe = training.recipe
+    A, B = (torch.empty(shape, device="meta") for shape in ((recipe.rank, 1), (1, recipe.rank)))
+    return Adapter(
+        name=recipe.name,
+        modules={"module": Factors(A, B, recipe.alpha, recipe.scaling)},
+        nesting=recipe.nesting,
+        recipe=recipe.to_dict(),
+        source=training.folder,
+    )
+
+
 def _training(task: str, recipe: Recipe) -> Training:
     return Training(task, recipe, ADAPTERS / task / recipe.name)
 
@@ -346,3 +385,13 @@ def results_of(
         rate = rates[task] if rates else study.rates_of(method)[0]
         for seed in study.seeds_of(method):
             yield planned(study, path, Point(task, method, rate, seed))
+
+
+def chosen_adapters(
+    study: Study, path: Path, rates: Mapping[str, Mapping[str, float]]
+) -> dict[str, list[PlannedAdapter]]:
+    """Method → its adapters and families on all tasks, for the rates that were chosen."""
+    return {
+        method: list(results_of(study, path, method, {t: rates[t][method] for t in study.tasks}))
+        for method in study.methods
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import filelock
@@ -18,6 +18,7 @@ from aurac.files import write_atomic, write_json
 from aurac.models.device import versions
 from aurac.runs.compare import compare
 from aurac.study.design import Documents, PlannedAdapter, Study, Training, results_of, searches
+from aurac.study.plan import STATE_FILE, read_state
 from aurac.training.data import located_data
 from aurac.training.job import train
 
@@ -29,56 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE = "study.json"
 _WAIT = 2.0  # seconds between looks at a training that another process does
-
-
-@dataclass
-class Progress:
-    """Where a study stands.
-
-    Attributes:
-        searches, trainings: (done, all) adapters of the search and of the results.
-        rates: Task → method → learning rate, where it is known.
-        edges: `method on task` whose best learning rate is at the end of its grid.
-        seconds: Time of the trainings done.
-    """
-
-    searches: tuple[int, int]
-    trainings: tuple[int, int]
-    rates: dict[str, dict[str, float]] = field(default_factory=dict)
-    edges: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-
-def plan_study(study: Study, path: Path, out: Path) -> Progress:
-    """Count what is there and what is left; nothing is loaded or written."""
-    state = read_state(out)
-    rates = state.get("rates", {})
-    last = [
-        one
-        for method in study.methods
-        for one in results_of(study, path, method, _known(study, rates, method))
-    ]
-    counts = [
-        (sum((out / folder).is_dir() for folder in folders), len(folders))
-        for folders in (
-            {training.folder for one in adapters for training in one.trainings}
-            for adapters in (searches(study, path), last)
-        )
-    ]
-    return Progress(
-        searches=counts[0],
-        trainings=counts[1],
-        rates=rates,
-        edges=state.get("edges", []),
-        seconds=sum(state.get("seconds", {}).values()),
-    )
-
-
-def _known(study: Study, rates: dict[str, dict[str, float]], method: str) -> dict[str, float]:
-    first = study.rates_of(method)[0]
-    return {task: rates.get(task, {}).get(method, first) for task in study.tasks}
 
 
 def run_study(
@@ -106,7 +58,7 @@ def run_study(
     Raises:
         AuracError: A recipe, data or a task that cannot be used; a folder of another study.
     """
-    runner = _Runner(study, path, out, device, say, progress=progress)
+    runner = StudyRunner(study, path, out, device, say, progress=progress)
     runner.check_data()
     for task in study.tasks:
         runner.search(task)
@@ -115,7 +67,9 @@ def run_study(
     return runner.state
 
 
-class _Runner:
+class StudyRunner:
+    """Trains and evaluates what is not there yet in the folder of a study."""
+
     def __init__(
         self,
         study: Study,
@@ -130,7 +84,7 @@ class _Runner:
         self.say, self.progress = say, progress
         out.mkdir(parents=True, exist_ok=True)
         if not (out / ".gitignore").exists():
-            write_atomic(out / ".gitignore", "*.lock\nlocks/\nlogs/\n")
+            write_atomic(out / ".gitignore", "*.lock\nlocks/\nlogs/\n/check/\n")
         self.state = read_state(out)
 
     def keep(self, **values: Any) -> None:
@@ -307,17 +261,3 @@ def _digest(path: Path) -> str:
         if file.is_file():
             digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def read_state(out: Path) -> dict[str, Any]:
-    """The content of a study's `study.json`; empty where there is none."""
-    file = out / STATE_FILE
-    if not file.is_file():
-        return {}
-    try:
-        content: dict[str, Any] = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as error:
-        raise RunFolderError(
-            f"{file} cannot be read ({error})", fix="restore it or choose another --out"
-        ) from error
-    return content

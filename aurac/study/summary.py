@@ -13,7 +13,7 @@ from aurac.readers import read_curves
 from aurac.runs.progress import duration
 from aurac.stats.analysis import analyse
 from aurac.stats.sentences import show_p
-from aurac.study.design import results_of
+from aurac.study.design import chosen_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +44,7 @@ def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> 
         RunFolderError: A task has no results yet.
     """
     curves = _curves(study, out)
-    adapters = _adapters(study, path, state)
+    adapters = chosen_adapters(study, path, state["rates"])
     names = {method: [one.recipe.name for one in every] for method, every in adapters.items()}
     groups = {method: list(dict.fromkeys(each)) for method, each in names.items()}
     analysis = analyse(curves, groups=groups, margin=study.margin, strict=False)
@@ -65,17 +65,6 @@ def _curves(study: Study, out: Path) -> list[Curve]:
             )
         curves += read_curves(folder).curves
     return curves
-
-
-def _adapters(
-    study: Study, path: Path, state: Mapping[str, Any]
-) -> dict[str, list[PlannedAdapter]]:
-    """Method → its adapters and families on any task."""
-    rates = state["rates"]
-    return {
-        method: list(results_of(study, path, method, {t: rates[t][method] for t in study.tasks}))
-        for method in study.methods
-    }
 
 
 def _of_seeds(

@@ -33,7 +33,7 @@ def readable(task: BuiltTask) -> dict[str, Any]:
     for index, member in enumerate(members):
         for leaf in member.leaves:
             for document in leaf.documents:
-                prefix = f"{index}:" if task.members else ""
+                prefix = f"{index}:" if len(members) > 1 else ""
                 question, target, choices = _read(leaf, document.content)
                 columns["doc_ids"].append(f"{prefix}{document.doc_id}")
                 columns["questions"].append(question)

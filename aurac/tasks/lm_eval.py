@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.engine.tokens import samples_text
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.files import sha256_json
 from aurac.tasks import local_data
@@ -79,6 +80,13 @@ def build_tasks(
     with quiet(LOGGERS, BAR_MODULES):
         built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
     _check_names(names, built, options)
+    built += [
+        task.passing(k)
+        for task in built
+        if task.group is None or task.members  # of a group the whole
+        for k in options.pass_at
+        if k > 1  # pass@1 is the mean over samples itself
+    ]
     if options.gen_kwargs and not any(task.generates for task in built):
         _log.warning("--gen-kwargs changes nothing: no task generates text")
     return built
@@ -219,6 +227,7 @@ class _Builder:
             if self.options.gen_kwargs and task.OUTPUT_TYPE == "generate_until":
                 settings = dict(self.options.gen_kwargs)
                 task.set_config(key="generation_kwargs", value=settings, update=True)
+            samples = self._set_samples(name, task)
             task.build_all_requests(
                 limit=None if self.limit is None else sample_size(task, self.limit),
                 rank=0,
@@ -248,7 +257,42 @@ class _Builder:
             columns = local_data.prompt_columns(task.config)
             local_data.check_documents(name, (d.content for d in documents), columns, "evaluated")
         integrable, better = metrics_of(task)
-        return Leaf(name, task, documents, integrable, better)
+        return Leaf(name, task, documents, integrable, better, samples)
+
+    def _set_samples(self, name: str, task: Any) -> int:
+        """Have each document answered `repeats` times; how many are scored one by one.
+
+        Raises:
+            UsageError: The task does not sample, or scores several answers together.
+        """
+        wanted = self.options.repeats or 1
+        kwargs = task.get_config("generation_kwargs") or {}
+        sampled = task.OUTPUT_TYPE == "generate_until" and samples_text(kwargs)
+        if sampled and not kwargs.get("temperature"):
+            raise UsageError(
+                f"task {name!r} samples with temperature {kwargs.get('temperature')}",
+                expected="a temperature above 0",
+                fix="give --gen-kwargs do_sample=true,temperature=0.8",
+            )
+        if wanted == 1:
+            return 1
+        if not sampled:
+            kind = "is greedy" if task.OUTPUT_TYPE == "generate_until" else "generates no text"
+            raise UsageError(
+                f"--repeats {wanted} for task {name!r}, which {kind}",
+                expected="a task whose answers are sampled",
+                fix="give --gen-kwargs do_sample=true,temperature=0.8"
+                if kind == "is greedy"
+                else "leave the task out",
+            )
+        if (task.get_config("repeats") or 1) > 1:
+            raise UsageError(
+                f"--repeats {wanted} for task {name!r}, which scores "
+                f"{task.get_config('repeats')} answers of each document together",
+                fix="leave --repeats out",
+            )
+        task.set_config(key="repeats", value=wanted)
+        return wanted
 
     def _check_runnable(self, name: str, task: Any) -> None:
         if getattr(task, "MULTIMODAL", False) or getattr(task, "UNSAFE_CODE", False):

@@ -178,12 +178,15 @@ class Outcome:
             ``filtered`` (filter to n lists of filtered answers; None in the place of the n where
             the filter takes each request's first answer as it is) and ``other``
             (``metric,filter`` to n values of the metrics that are no numbers for a document).
+            With samples each entry is a list, one for each sample.
+        samples: With K > 1 samples, ``name,filter`` to (n, K) scores of the same metrics.
         engine: What it cost and how many decisions were near ties (``Record.to_dict``).
     """
 
     metrics: dict[str, NDArray[np.float64]]
     responses: list[Any]
     logged: dict[str, Any]
+    samples: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -207,6 +210,7 @@ class Leaf:
         integrable: For each ``name,filter`` that the task declares, whether it is a mean over
             documents of which more is better.
         higher_is_better: For each of the same keys.
+        samples: Answers of each document that are scored one by one; 1: as the task does it.
     """
 
     name: str
@@ -214,6 +218,7 @@ class Leaf:
     documents: tuple[Document, ...]
     integrable: Mapping[str, bool]
     higher_is_better: Mapping[str, bool]
+    samples: int = 1
 
     @property
     def num_fewshot(self) -> int:
@@ -235,6 +240,12 @@ class Leaf:
         Raises:
             CellError: lm-eval's filters or metrics fail on an answer.
         """
+        if self.samples == 1:
+            return self._judged(documents, answers)
+        samples = zip(*answers, strict=True)
+        return _together([self._judged(documents, [[one] for one in each]) for each in samples])
+
+    def _judged(self, documents: Sequence[Document], answers: Sequence[list[Any]]) -> Outcome:
         instances = _instances(documents)
         try:
             for instance, responses in zip(instances, answers, strict=True):
@@ -305,6 +316,8 @@ class Leaf:
         Args:
             columns: ``name,filter`` to what every document contributed, numbers or not.
         """
+        if self.samples > 1:  # they are no columns of one number for each document
+            return {}
         values, aggregation = {}, self.task.aggregation()
         for key, column in columns.items():
             try:
@@ -315,6 +328,43 @@ class Leaf:
             if np.isfinite(value) and not (numeric and abs(value - float(np.mean(column))) < 1e-12):
                 values[key] = value
         return values
+
+
+def _together(rounds: Sequence[Outcome]) -> Outcome:
+    """Outcomes of K samples of the same documents as one: scores are means."""
+    first = rounds[0]
+    samples = {
+        key: np.stack([each.metrics[key] for each in rounds], axis=1)
+        for key in first.metrics
+        if all(key in each.metrics for each in rounds)
+    }
+
+    def filtered(chain: str, place: int) -> list[Any]:
+        kept = [each.logged["filtered"][chain] for each in rounds]
+        return [
+            each.responses[place] if rows is None else rows[place][0]
+            for each, rows in zip(rounds, kept, strict=True)
+        ]
+
+    return Outcome(
+        metrics={key: scores.mean(axis=1) for key, scores in samples.items()},
+        responses=[list(texts) for texts in zip(*(each.responses for each in rounds), strict=True)],
+        logged={
+            "greedy": None,
+            "filtered": {
+                chain: [filtered(chain, place) for place in range(len(first.responses))]
+                for chain in first.logged["filtered"]
+            },
+            "other": {
+                key: [
+                    list(row) for row in zip(*(r.logged["other"][key] for r in rounds), strict=True)
+                ]
+                for key in first.logged["other"]
+                if all(key in each.logged["other"] for each in rounds)
+            },
+        },
+        samples=samples,
+    )
 
 
 def _instances(documents: Sequence[Document]) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
@@ -20,7 +20,7 @@ _PART = re.compile(r"""(?:"[^"]*"|'[^']*'|\[[^\]]*\]|[^,])+""")  # commas split 
 _WHOLE = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "top_k")
 _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 
-PROMPTING = ("system_instruction", "fewshot_as_multiturn", "gen_kwargs")
+PROMPTING = ("system_instruction", "fewshot_as_multiturn", "gen_kwargs", "repeats")
 """Settings that are part of a cell's identity where they are given, and absent otherwise."""
 
 
@@ -46,6 +46,9 @@ class TaskOptions:
             one of the assistant (``None``, as lm-eval: yes) or all are in one turn of the user.
         gen_kwargs: Settings of generation that replace or extend the task's own, as lm-eval's
             ``--gen_kwargs``: ``max_gen_toks``, ``until``, ``do_sample``, ``temperature``, …
+        repeats: So many sampled answers for each document, as a task's own ``repeats`` of lm-eval;
+            its score is their mean.
+        pass_at: For each k a further curve: the chance that one of k samples is right.
         include_path: A folder with further tasks as YAML, which come before lm-eval's own.
         cluster: Task or group to the documents' field by which they are clustered; a task's own
             ``metadata: {cluster: FIELD}`` says it, too.
@@ -63,6 +66,8 @@ class TaskOptions:
     system_instruction: str | None = None
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    repeats: int | None = None
+    pass_at: Sequence[int] = ()
     include_path: Path | str | None = None
     cluster: Mapping[str, str] = field(default_factory=dict)
     held_out: bool = False
@@ -80,6 +85,8 @@ class TaskOptions:
             settings["fewshot_as_multiturn"] = False
         if self.gen_kwargs:
             settings["gen_kwargs"] = json.dumps(dict(self.gen_kwargs), sort_keys=True)
+        if (self.repeats or 1) > 1:
+            settings["repeats"] = self.repeats
         return settings
 
     def check(self) -> None:
@@ -87,7 +94,8 @@ class TaskOptions:
 
         Raises:
             UsageError: A negative number of examples, a limit that leaves no document, another
-                few-shot mode, turns without a chat template, or bad settings of generation.
+                few-shot mode, turns without a chat template, bad settings of generation, or numbers
+                of samples that do not fit.
         """
         if self.num_fewshot is not None and self.num_fewshot < 0:
             raise UsageError(f"num_fewshot {self.num_fewshot} is negative", expected="0 or more")
@@ -106,6 +114,18 @@ class TaskOptions:
                 "--fewshot-as-multiturn without a chat template", fix="give --chat-template as well"
             )
         _check_generation(self.gen_kwargs)
+        self._check_samples()
+
+    def _check_samples(self) -> None:
+        if self.repeats is not None and self.repeats < 1:
+            raise UsageError(f"--repeats {self.repeats}", expected="1 sample or more")
+        for k in self.pass_at:
+            if not 1 <= k <= (self.repeats or 1):
+                raise UsageError(
+                    f"--pass-at {k} with {self.repeats or 1} samples of each document",
+                    expected="a number from 1 to that of the samples",
+                    fix=f"give --repeats {max(k, 2)} or more" if k >= 1 else None,
+                )
 
 
 def parse_gen_kwargs(values: Iterable[str]) -> dict[str, Any]:
@@ -129,6 +149,18 @@ def parse_gen_kwargs(values: Iterable[str]) -> dict[str, Any]:
             settings[name.strip()] = _value(value.strip())
     _check_generation(settings)
     return settings
+
+
+def parse_pass_at(values: Iterable[str]) -> tuple[int, ...]:
+    """`--pass-at 1,4` → (1, 4).
+
+    Raises:
+        UsageError: Something that is no whole number.
+    """
+    parts = [part.strip() for text in values for part in text.split(",")]
+    if not all(map(str.isdecimal, parts)):
+        raise UsageError(f"--pass-at {','.join(values)}", expected="whole numbers such as 1,4")
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def _value(text: str) -> Any:

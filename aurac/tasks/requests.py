@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int], None]
-Reference = Callable[[str, list[Any], Any, Any, EngineOptions], list[Any]]
-"""lm-eval's own model: (kind of request, requests, model, tokenizer, options) to responses."""
+Reference = Callable[[str, list[tuple[Any, int]], Any, Any, EngineOptions], list[Any]]
+"""lm-eval's own model: (kind, requests with seeds, model, tokenizer, options) to responses."""
+
+SAMPLE_SEED = 1234  # of torch, by which ``lm_eval.simple_evaluate`` samples
 
 _READ_FOR_ONE_WRITTEN, _CHARACTERS = 4, 4  # tokens read in the time of one written; of a token
 
@@ -40,14 +43,14 @@ class Requests:
 
     Args:
         instances: lm-eval's ``Instance`` objects.
-        reference: Answers what is neither a log-likelihood nor greedy generation, and what the
-            engine says that it does not serve.
+        reference: Answers what is neither a log-likelihood nor a generation that the engine knows,
+            and what the engine says that it does not serve.
     """
 
     def __init__(self, instances: Sequence[Any], reference: Reference) -> None:
         self.instances = tuple(instances)
         self.reference = reference
-        self._greedy: dict[int, GenerationRequest] = {}
+        self._generations: dict[int, list[GenerationRequest]] = {}
         self.kinds = [self._kind(index, one) for index, one in enumerate(self.instances)]
         self._tokens: dict[str, _Tokens] = {}
 
@@ -58,13 +61,18 @@ class Requests:
         kind = str(instance.request_type)
         if kind != "generate_until":
             return kind
-        from aurac.engine.tokens import GenerationRequest
+        from aurac.engine.tokens import GenerationRequest, samples_text
 
+        context, kwargs = instance.args
+        samples = _repeats(instance) if samples_text(kwargs) else 0
+        seeds: list[int | None] = [sample_seed(instance, j) for j in range(samples)]
         try:
-            self._greedy[index] = GenerationRequest.from_kwargs(*instance.args)
+            self._generations[index] = [
+                GenerationRequest.from_kwargs(context, kwargs, seed) for seed in seeds or [None]
+            ]
         except UnsupportedRequestError:
             return kind
-        return "greedy"
+        return "generation"
 
     def effort(self) -> float:
         """About how long one evaluation takes, in characters read: tells tasks of one run apart.
@@ -101,9 +109,9 @@ class Requests:
         """(context, continuation) of log-likelihood requests."""
         return [self.instances[index].args for index in indices]
 
-    def generations(self, indices: Sequence[int]) -> list[GenerationRequest]:
-        """Greedy requests as the engine takes them."""
-        return [self._greedy[index] for index in indices]
+    def generations(self, indices: Sequence[int]) -> list[list[GenerationRequest]]:
+        """As the engine takes them: one for each request, or one for each sample."""
+        return [self._generations[index] for index in indices]
 
 
 @dataclass(eq=False)
@@ -112,7 +120,8 @@ class _Tokens:
 
     Attributes:
         tokenizer, max_length: What they were made with.
-        encoded: Request number to (context, continuation) tokens, or to its ``Prompt``.
+        encoded: Request number to its one (context, continuation) pair of tokens, or to its
+            ``Prompt``: one, or as many as samples.
         header: The beginning that all inputs share.
         layouts: Blocks of requests, laid out; kept for the next state of the model.
     """
@@ -120,7 +129,7 @@ class _Tokens:
     kind: str
     tokenizer: Any
     max_length: int
-    encoded: dict[int, Any]
+    encoded: dict[int, list[Any]]
     header: tuple[int, ...]
     layouts: dict[tuple[int, ...], Any] = field(default_factory=dict)
 
@@ -133,9 +142,14 @@ class _Tokens:
         from aurac.engine.prefix_tree import model_input
         from aurac.engine.tokens import encode_pairs, tokenise
 
-        if kind == "greedy":
-            prompts = tokenise(tokenizer, requests.generations(indices), limit)
-            encoded: dict[int, Any] = dict(zip(indices, prompts, strict=True))
+        if kind == "generation":
+            generations = requests.generations(indices)
+            prompts = tokenise(tokenizer, list(chain.from_iterable(generations)), limit)
+            rest = iter(prompts)
+            encoded: dict[int, list[Any]] = {
+                index: [next(rest) for _ in several]
+                for index, several in zip(indices, generations, strict=True)
+            }
             return cls(kind, tokenizer, limit, encoded, shared_header(prompts))
         pairs = encode_pairs(tokenizer, requests.scoring_pairs(indices))
         inputs = [model_input(*pair, limit) for pair in pairs]
@@ -144,7 +158,7 @@ class _Tokens:
             kind,
             tokenizer,
             limit,
-            dict(zip(indices, pairs, strict=True)),
+            {index: [pair] for index, pair in zip(indices, pairs, strict=True)},
             header_tokens(inputs, scored),
         )
 
@@ -155,10 +169,10 @@ class _Tokens:
 
         key = tuple(indices)
         if key not in self.layouts:
-            encoded = [self.encoded[index] for index in indices]
+            encoded = list(chain.from_iterable(self.encoded[index] for index in indices))
             self.layouts[key] = (
                 GenerationLayout.of(encoded)
-                if self.kind == "greedy"
+                if self.kind == "generation"
                 else ScoringLayout.from_tokens(encoded, self.max_length)
             )
         return self.layouts[key]
@@ -220,31 +234,34 @@ class Answers:
         from aurac.engine.loglikelihood import loglikelihoods
         from aurac.engine.running import require_causal
 
-        if kind not in ("loglikelihood", "greedy"):
+        if kind not in ("loglikelihood", "generation"):
             return None
         answer: Callable[..., list[Any]] = loglikelihoods if kind == "loglikelihood" else generate
         try:
             require_causal(self._model)
             tokens = self._requests.tokens(kind, self._model, self._tokenizer, self._options)
             header = self._headers.setdefault(kind, Header(tokens.header))
+            parts = [len(tokens.encoded[number]) for number in numbers]
             responses = answer(
                 self._model,
                 self._tokenizer,
                 tokens.layout(numbers),
                 options=self._options,
-                progress=progress,
+                progress=progress and _whole_requests(progress, max(parts)),
                 header=header,
             )
         except UnsupportedRequestError as error:
             log.info("lm-eval's own loop answers: %s", error)
             return None
-        instances = (self._requests.instances[number] for number in numbers)
-        return [[r] * _repeats(instance) for r, instance in zip(responses, instances, strict=True)]
+        rest = iter(responses)
+        answers = [[next(rest) for _ in range(count)] for count in parts]
+        repeats = [_repeats(self._requests.instances[number]) for number in numbers]
+        return [a * (n // len(a)) for a, n in zip(answers, repeats, strict=True)]
 
     def _from_reference(self, numbers: list[int]) -> list[list[Any]]:
         answered_by("lm-eval")
         instances = [self._requests.instances[number] for number in numbers]
-        repeated = [instance for instance in instances for _ in range(_repeats(instance))]
+        repeated = [(i, sample_seed(i, j)) for i in instances for j in range(_repeats(i))]
         kind = str(instances[0].request_type)
         engine = (self._model, self._tokenizer, self._options)
         try:
@@ -312,6 +329,28 @@ def chat_text(
 
 def _repeats(instance: Any) -> int:
     return int(instance.repeats or 1)
+
+
+def sample_seed(instance: Any, sample: int) -> int:
+    """The seed of a document's sample, in 32 bits; that of the first is by the document alone."""
+    first = SAMPLE_SEED + int(instance.doc_id or 0)
+    if sample == 0:
+        return first
+    digest = hashlib.sha256(f"{first} {sample}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def _whole_requests(progress: Progress, parts: int) -> Progress:
+    """Counts requests where the engine counts samples, of which each has `parts`."""
+    done = 0
+
+    def count(samples: int) -> None:
+        nonlocal done
+        before, done = done // parts, done + samples
+        if done // parts > before:
+            progress(done // parts - before)
+
+    return count
 
 
 def _shared(one: str, other: str) -> int:

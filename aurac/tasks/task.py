@@ -113,6 +113,19 @@ class BuiltTask:
             **common,
         )
 
+    def passing(self, k: int) -> BuiltTask:
+        """The same documents under another score: the chance that one of k samples is right.
+
+        It is evaluated with this task, as a group is with its members.
+        """
+        return replace(
+            self,
+            name=f"{self.name}:pass@{k}",
+            metric=f"pass@{k}:{self.metric}",  # see `aurac.runs.samples`
+            group=self.group or self.name,
+            members=self.members or (self,),
+        )
+
     def only(self, places: Sequence[int]) -> BuiltTask:
         """The same task with some of its documents, in this order; their prompts stay as they are.
 
@@ -166,9 +179,9 @@ class BuiltTask:
 
     @property
     def strata(self) -> tuple[str, ...] | None:
-        """For a group the n names of the leaves; None for a plain task."""
+        """For a group of several the n names of the leaves; None for a plain task."""
         names = (member.name for member in self.members for _ in member.doc_ids)
-        return tuple(names) if self.members else None
+        return tuple(names) if len(self.members) > 1 else None
 
     @property
     def num_fewshot(self) -> int | None:
@@ -196,7 +209,8 @@ class BuiltTask:
     @property
     def settings(self) -> dict[str, Any]:
         """Those of `prompting` that concern this task."""
-        used = {name: v for name, v in self.prompting.items() if name != "gen_kwargs"}
+        own = ("gen_kwargs", "repeats")
+        used = {name: v for name, v in self.prompting.items() if name not in own}
         return dict(self.prompting) if self.generates else used
 
     @cached_property

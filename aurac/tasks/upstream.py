@@ -272,11 +272,11 @@ def doc_hash(document: Any) -> str:
 
 
 def reference_answers(
-    kind: str, instances: list[Any], model: Any, tokenizer: Any, options: EngineOptions
+    kind: str, seeded_requests: list[tuple[Any, int]], model: Any, tokenizer: Any, o: EngineOptions
 ) -> list[Any]:
     """lm-eval's own Hugging Face model around the live one, for what the engine does not serve.
 
-    Each document has a seed of its own, so that what is sampled does not depend on its block.
+    Each sample has a seed of its own, so that it does not depend on its block or on others.
     """
     from lm_eval.models.huggingface import HFLM
 
@@ -285,10 +285,10 @@ def reference_answers(
         lm = HFLM(
             pretrained=model,
             tokenizer=copy.deepcopy(tokenizer),  # HFLM gives it a padding token
-            batch_size=options.batch_size or 1,
-            max_length=options.max_length,
+            batch_size=o.batch_size or 1,
+            max_length=o.max_length,
         )
-        for document, requests in groupby(instances, lambda instance: int(instance.doc_id or 0)):
-            with seeded(PYTHON_SEED, OTHER_SEED + document):
-                answers += getattr(lm, kind)(list(requests), disable_tqdm=True)
+        for seed, requests in groupby(seeded_requests, lambda pair: pair[1]):
+            with seeded(PYTHON_SEED, seed):
+                answers += getattr(lm, kind)([i for i, _ in requests], disable_tqdm=True)
     return answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,6 +206,7 @@ def _run_trainer(
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+    from aurac.training.packing import collator, packed_attention, packs
     from aurac.training.trainer import (
         NestedTrainer,
         NestingCallback,
@@ -213,6 +215,9 @@ def _run_trainer(
         TrainingClock,
     )
 
+    pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id
+    # Packing was measured on CPUs only.
+    packed = loaded.device == "cpu" and packs(model, examples, pad)
     arguments = _arguments(recipe, loaded, scratch_folder(folder), save_steps)
     _begin(recipe, loaded, len(examples), folder, resume=resume, save=save_steps > 0)
     selected, clock = SelectedLogits(model), TrainingClock()
@@ -220,7 +225,7 @@ def _run_trainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list([{**e, "length": len(e["input_ids"])} for e in examples]),
-        data_collator=Collator(loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id),
+        data_collator=collator() if packed else Collator(pad),
         callbacks=[NestingCallback(hook), clock, *callbacks],
         selected=selected,
         hook=hook,
@@ -233,7 +238,7 @@ def _run_trainer(
     if loaded.device == "cpu":
         keep_freed_memory()
     try:
-        with bar:
+        with bar, packed_attention(model) if packed else nullcontext():
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
         selected.remove()
@@ -299,7 +304,7 @@ def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: in
         warmup_steps=recipe.warmup_steps,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
-        optim="adamw_torch",
+        optim="adamw_torch" if loaded.device == "mps" else "adamw_torch_fused",
         seed=recipe.seed,
         data_seed=recipe.seed,
         logging_steps=LOGGING_STEPS,

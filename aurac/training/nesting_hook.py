@@ -1,17 +1,20 @@
 """Nested training on plain PEFT: a diagonal between the LoRA factors.
 
-PEFT computes `lora_B(lora_A(x)) * s_R`. A forward hook on each `lora_A` multiplies its output
-(…, R) by p / s_R, which makes the layer compute `B · diag(p) · A · x` at the cost of one vector
-product. Methods differ only in the p of their passes (`aurac.adapters.methods`). Nothing of the
-hook is saved: checkpoints stay plain PEFT.
+PEFT computes `lora_B(lora_A(x)) * s_R`. An ordinary linear layer gets a fused forward that has
+`B · diag(p) · A · x` instead (`aurac.training.fused`); on any other layer a forward hook on
+`lora_A` multiplies its output (…, R) by p / s_R, which comes to the same. Methods differ only in
+the p of their passes (`aurac.adapters.methods`). Nothing of this is saved: checkpoints stay plain
+PEFT.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.nesting import scale
 from aurac.errors import RecipeError
+from aurac.training.fused import fused_forward, fusible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,8 +23,6 @@ if TYPE_CHECKING:
 
     from aurac.adapters.methods import Pass
     from aurac.training.recipe import Recipe
-
-_BUFFER = "aurac_rank_weights"
 
 
 def lora_linears(model: Any, adapter_name: str = "default") -> Iterator[tuple[str, Any]]:
@@ -34,7 +35,7 @@ def lora_linears(model: Any, adapter_name: str = "default") -> Iterator[tuple[st
 
 
 class NestingHook:
-    """Keeps p / s_R between the factors of every layer of one adapter of a live PEFT model.
+    """Keeps p between the factors of every layer of one adapter of a live PEFT model.
 
     Args:
         model: A PEFT model with the adapter in it.
@@ -46,20 +47,24 @@ class NestingHook:
     """
 
     def __init__(self, model: Any, recipe: Recipe, adapter_name: str = "default") -> None:
-        import torch
-
         self.recipe = recipe
         self.fired: set[str] = set()
         self.passes: Sequence[Pass] = ()
         self._current: Pass | None = None
         self._layers: list[tuple[str, Any]] = []
+        self._fused: list[Any] = []
         self._handles: list[Any] = []
+        self._p: dict[Any, torch.Tensor] = {}
         for name, layer in lora_linears(model, adapter_name):
+            self._layers.append((name, layer))
             lora_a, lora_b = layer.lora_A[adapter_name], layer.lora_B[adapter_name]
-            self._layers.append((name, lora_a))
-            ones = torch.ones(recipe.rank, dtype=lora_a.weight.dtype, device=lora_a.weight.device)
-            lora_a.register_buffer(_BUFFER, ones, persistent=False)
-            self._handles.append(lora_a.register_forward_hook(self._multiply(name)))
+            p = self._beside(lora_a.weight)
+            if fusible(layer, adapter_name):
+                called = partial(self.fired.add, name)
+                layer.forward = fused_forward(layer, adapter_name, p, called)
+                self._fused.append(layer)
+            else:
+                self._handles.append(lora_a.register_forward_hook(self._multiply(name, p)))
             for dim, weight in enumerate((lora_a.weight, lora_b.weight)):
                 if weight.requires_grad:
                     self._handles.append(weight.register_hook(self._only_rows(dim)))
@@ -71,10 +76,21 @@ class NestingHook:
             )
         self.set_step(0)
 
-    def _multiply(self, name: str) -> Any:
-        def hook(module: Any, _: Any, output: torch.Tensor) -> torch.Tensor:
+    def _beside(self, weight: torch.Tensor) -> torch.Tensor:
+        """The p (R,) for layers with such a weight: on its device, in fp32 or better."""
+        import torch
+
+        key = weight.device, torch.promote_types(weight.dtype, torch.float32)
+        if key not in self._p:
+            self._p[key] = torch.ones(self.recipe.rank, device=key[0], dtype=key[1])
+        return self._p[key]
+
+    def _multiply(self, name: str, p: torch.Tensor) -> Any:
+        s_R = scale(self.recipe.scaling, self.recipe.alpha, self.recipe.rank)
+
+        def hook(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
             self.fired.add(name)
-            return output * getattr(module, _BUFFER)
+            return (output * (p / s_R)).to(output.dtype)
 
         return hook
 
@@ -97,16 +113,14 @@ class NestingHook:
         self.use(self.passes[0])
 
     def use(self, one: Pass) -> None:
-        """Put a pass's p (R,) into every layer, divided by the s_R that PEFT multiplies with."""
+        """Put a pass's p (R,) between the factors of every layer."""
         import torch
 
         if one is self._current:
             return
         self._current = one
-        s_R = scale(self.recipe.scaling, self.recipe.alpha, self.recipe.rank)
-        ratio = torch.from_numpy(one.p / s_R)
-        for _, lora_a in self._layers:
-            getattr(lora_a, _BUFFER).copy_(ratio)
+        for p in self._p.values():
+            p.copy_(torch.from_numpy(one.p))
 
     def check_fired(self) -> None:
         """Raise RecipeError if a layer never went through the hook (its P would be missing)."""
@@ -119,9 +133,9 @@ class NestingHook:
             )
 
     def remove(self) -> None:
-        """Take hooks and buffers off; the model is plain PEFT again."""
+        """Take everything off; the model is plain PEFT again."""
         for handle in self._handles:
             handle.remove()
-        for _, lora_a in self._layers:
-            delattr(lora_a, _BUFFER)
-        self._handles, self._layers = [], []
+        for layer in self._fused:
+            del layer.forward
+        self._handles, self._fused, self._layers = [], [], []

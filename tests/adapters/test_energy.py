@@ -8,12 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import convert_to_lora
+from safetensors.torch import load_file
 from support.adapters import load_with_peft, logits, random_adapter, tiny_llama
 from support.hostile_files import run_aurac
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter, truncate
 from aurac.adapters.export import save_truncations
+from aurac.adapters.formats.outline import remove_weights
 from aurac.errors import UsageError
+from aurac.runs.plan import Variant
 
 R = 6
 
@@ -110,3 +113,28 @@ def test_svd_is_what_peft_converts_to(tmp_path):
     for name, f in ours.modules.items():
         A, B = (theirs[f"base_model.model.{name}.lora_{s}.weight"] for s in "AB")
         torch.testing.assert_close(f.scale(3) * f.B @ f.A, B @ A, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_a_curve_says_what_is_spent(kind, tmp_path):
+    """Parameters and bytes of each rank are those of the tensors in the exported file."""
+    adapter = uneven()
+    if kind == "dora":
+        modules = {
+            n: replace(f, magnitude=torch.ones(len(f.B))) for n, f in adapter.modules.items()
+        }
+        adapter = replace(adapter, modules=modules)
+    folder = save_adapter(adapter, tmp_path / "whole")
+    adapter = load_adapter(folder, lazy=True)
+    for basis in ("svd", "energy"):
+        ranks = (1, 2, 4, R)
+        curve = Variant("mine", adapter, basis, "keep", "default", ranks)
+        for r, amounts in zip(ranks, curve.amounts(), strict=True):
+            export = save_adapter(truncate(adapter, r, basis=basis), tmp_path / f"{basis}{r}")
+            tensors = load_file(export / "adapter_model.safetensors").values()
+            assert amounts == (sum(t.numel() for t in tensors), sum(t.nbytes for t in tensors))
+    assert curve.amounts()[1] < (adapter.parameters(2), adapter.bytes(2))  # some do not fit
+    remove_weights(folder, adapter)
+    gone = load_adapter(folder)
+    assert replace(curve, adapter=gone, basis="svd").amounts()[0] == curve.amounts()[0]
+    assert replace(curve, adapter=gone).amounts() == [(None, None)] * len(ranks)

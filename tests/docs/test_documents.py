@@ -60,7 +60,7 @@ def test_options_that_are_named_in_text_exist():
 def test_the_two_commands_are_there():
     text = "\n".join(lines(README))
     assert "pip install -e . && python -m aurac compare adapters_zoo/word_problems/lora" in text
-    assert "pip install -e '.[test]' && pytest" in text
+    assert "pip install -e '.[test]' && pytest -n auto" in text
 
 
 def test_every_command_is_shown_under_the_question_that_it_answers():

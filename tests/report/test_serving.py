@@ -44,7 +44,7 @@ def test_a_table_has_accuracy_and_times_at_each_rank(tmp_path, figures):
     assert gaps[2].startswith("−3.50 [")
     assert (gaps[8], gaps[16]) == ("within noise", "–")
     assert "2026-01-02" in table.caption
-    assert "Hollow: not told apart" in picture.caption
+    assert "Hollow: the difference to" in picture.caption
     assert "lora takes 10.2 [" in picture.alt
 
 

@@ -6,18 +6,18 @@ from types import SimpleNamespace
 
 import pytest
 from runs_doubles import Model, Recorder, Task, base, planned, run_context, runner, stored
-from small_runs import random_adapter
+from small_runs import SMALL, TASK, random_adapter
 
 from aurac.adapters import members_of
 from aurac.engine import EngineOptions
 from aurac.errors import CheckpointError
 from aurac.runs.evaluator import Evaluator
 from aurac.runs.lock import Locks
-from aurac.runs.ray import ClusterError, RayExecutor, _Queue
-from aurac.runs.ray_worker import find_adapter
+from aurac.runs.ray import ClusterError, RayExecutor, _job, _Queue
+from aurac.runs.ray_worker import _session, find_adapter
 from aurac.runs.runner import failure_of
-from aurac.runs.session import load_adapters
-from aurac.runs.settings import Settings
+from aurac.runs.session import load_adapters, open_session
+from aurac.runs.settings import Settings, TruncationOptions
 from aurac.runs.store import CellStore
 
 pytestmark = pytest.mark.usefixtures("_blocks_of_two")
@@ -117,7 +117,23 @@ def test_the_members_of_a_family_are_found_by_content_on_another_node(tmp_path, 
         with monkeypatch.context() as context:
             context.setenv("AURAC_WEIGHTS", str(there))
             place = find_adapter(moved, members, settings)
-        (found,) = load_adapters([place], settings).values()
-        assert found.sha256 == family.sha256
-        assert found.name == ("mine" if "=" in named else "gone")
+        (again,) = load_adapters([place], settings).values()
+        assert again.sha256 == family.sha256
+        assert again.name == ("mine" if "=" in named else "gone")
         assert find_adapter(f"{here}/r1", members[:1], settings) == f"{here}/r1"
+
+
+def test_a_node_with_other_folders_plans_the_same_cells(tiny_base_folder, tmp_path, monkeypatch):
+    """Groups and truncations go by an adapter's name in the run, whatever its folder is called."""
+    for at, name in enumerate(("one", "two")):
+        random_adapter(tiny_base_folder, tmp_path / "here" / name, seed=at)
+        random_adapter(tiny_base_folder, tmp_path / "there" / f"copy{at}", seed=at)
+    cut = {"two": TruncationOptions(basis=("svd",), ranks=(1, 2))}
+    settings = Settings.of(groups={"both": ["one", "two"]}, truncations=cut, **SMALL)
+    session = open_session([tmp_path / "here" / name for name in ("one", "two")], [TASK], settings)
+    job = _job(session)
+    (tmp_path / "here").rename(tmp_path / "gone")
+    monkeypatch.setenv("AURAC_WEIGHTS", str(tmp_path / "there"))
+    assert [cell.identity for cell in _session(job).cells()] == [
+        cell.identity for cell in session.cells()
+    ]

@@ -7,19 +7,21 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 from harness_doubles import make_tokenizer
 from runs_doubles import Model, Task, base, planned, run_context
-from small_runs import TASK
+from small_runs import SMALL, TASK, random_adapter
 
 from aurac.engine import EngineOptions
 from aurac.models.device import SPINNING
 from aurac.runs import ray, ray_worker, workers
+from aurac.runs.compare import compare
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.plan import plan
-from aurac.runs.settings import Execution, Settings
+from aurac.runs.settings import Execution, Settings, to_plain
 from aurac.tasks.lm_eval import build_tasks
 from aurac.tasks.options import TaskOptions
 
@@ -133,3 +135,18 @@ def test_what_a_worker_writes_reaches_the_log_under_its_name(caplog):
         ("aurac.runs.runner", "WARNING", "out of memory: half"),
         ("worker", "WARNING", "WARNING kernels: a line of a library"),
     ]
+
+
+def test_a_worker_names_adapters_as_the_run_folder_does(tiny_base_folder, tmp_path, monkeypatch):
+    """A first run had another adapter of that name, and a group goes by the names of the run."""
+    first, second = (
+        random_adapter(tiny_base_folder, tmp_path / at / "mine", seed=len(at)) for at in ("a", "bb")
+    )
+    out = tmp_path / "run"
+    compare([first, second], [TASK], out=out, **SMALL)
+    planned = []
+    monkeypatch.setattr(workers.Runner, "run", lambda _self, cells: planned.extend(cells))
+    job = {"folder": str(out), "checkpoints": [str(second)], "tasks": [TASK]}
+    settings = Settings.of(groups={"other": ["bb/mine"]}, **SMALL)
+    workers.serve({**job, "settings": to_plain(settings), "execution": asdict(Execution())}, [None])
+    assert {cell.identity.rank for cell in planned} == {0, 1, 2, 4}

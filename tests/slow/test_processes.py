@@ -263,6 +263,21 @@ def meanwhile(act):
         thread.join()
 
 
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_processes_choose_the_ranks_that_one_would(executor, tiny_base_folder, tmp_path):
+    """Rounds of `--ranks auto`: the seed's curve asks for ranks in more than one of them."""
+    if executor == "ray":
+        pytest.importorskip("ray")
+    jagged = random_adapter(tiny_base_folder, tmp_path / "jagged", rank=16, seed=1)
+    settings = {**SMALL, "limit": 40, "ranks": "auto"}
+    alone, out = tmp_path / "alone", tmp_path / "run"
+    compare([jagged], [TASK], out=alone, **settings)
+    compare([jagged], [TASK], out=out, executor=executor, workers=2, **settings)
+    assert len(events(out, "ranks")) > 1
+    assert curves(out) == curves(alone)
+    assert_clean(out)
+
+
 def test_a_dead_ray_worker_costs_a_block_and_the_bytes_are_the_same(adapter, tmp_path):
     """Two workers, five blocks a cell; one is killed once the folder has a part of a cell."""
     pytest.importorskip("ray")

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from itertools import combinations
+from statistics import fmean
 
 import pytest
 import yaml
 from click.testing import CliRunner
 from document_blocks import REPOSITORY, blocks
 
+from aurac.adapters import load_adapter, save_adapter
 from aurac.cli import cli
-from aurac.errors import AuracError, CheckpointError, RankError, RecipeError, RunFolderError
+from aurac.errors import (
+    AuracError,
+    CheckpointError,
+    RankError,
+    RecipeError,
+    RunFolderError,
+    UsageError,
+)
 from aurac.study import load_study, plan_study, run_study, summarise
 from aurac.study.design import results_of, searches
 from aurac.study.run import best_rate
@@ -125,6 +139,7 @@ def test_explicit_ranks_are_those_of_a_family(write):
         ({"methods": {"a/b": {"recipe": {"method": "lora"}}}}, "the name 'a/b'"),
         ({"recipe": {"rank": 4, "stepz": 2}}, "stepz"),
         ({"basis": ["qr"]}, "qr"),
+        ({"basis": ["svd"]}, "matryoshka: rescale trained, rule with basis svd"),
         ({"methods": {"x": {**FAMILY, "basis": ["svd"]}}}, "basis or rescale of the family x"),
         ({"methods": {"x": {**FAMILY, "learning_rates_of": "y"}}}, "learning_rates_of = 'y' of x"),
         ({"methods": {"x": {**FAMILY, "learning_rates_of": "x"}}}, "a search of its own"),
@@ -167,6 +182,10 @@ def test_a_study_from_its_file_to_its_report(write, tmp_path):
     study = load_study(path)
     before = plan_study(study, path, out)
     assert (before.searches, before.trainings) == ((0, 3), (0, 12))
+    # search: 3 adapters at 3 ranks and the base; results: LoRA and Matryoshka with two curves of 3
+    # ranks for 3 seeds, ranks 1 and 2 of the family, and the base
+    assert before.cells == (0, 3 * 3 + 1 + 2 * 3 * 2 * 3 + 2 * 3 + 1)
+    assert before.training_left is before.cells_left is None
     lines = []
     state = run_study(study, path, out, device="cpu", say=lines.append)
     chosen = state["rates"]["choice"]
@@ -178,6 +197,11 @@ def test_a_study_from_its_file_to_its_report(write, tmp_path):
     assert sum("training" in line for line in lines) == 14
     after = plan_study(study, path, out)
     assert (after.searches, after.trainings) == ((3, 3), (12, 12))
+    assert after.cells == (before.cells[1], before.cells[1])
+    assert (after.training_left, after.cells_left) == (0, 0)
+    counts = {row.method: (row.done, row.total) for row in after.methods}
+    assert counts == {"lora": (3, 3), "matryoshka": (5, 5), "per_rank": (6, 6)}
+    assert all(row.pace > 0 for row in after.methods)
     report = summarise(study, path, out, state)
     for text in ("Is one method better?", "## choice", "matryoshka − lora", "With two seeds"):
         assert text in report.read_text()
@@ -208,6 +232,17 @@ def test_a_study_from_its_file_to_its_report(write, tmp_path):
 
     done = CliRunner().invoke(cli, ["study", str(path), "--out", str(out), "--dry-run"])
     assert "trainings for the results: 12, 12 done" in done.output
+    longer = load_study(write(seeds=[1, 2, 3, 4]))
+    left = plan_study(longer, path, out)
+    seconds = state["seconds"]
+    one = {  # a training takes as long as those of its task, method and rank
+        name: fmean(s for folder, s in seconds.items() if re.search(f"/{name}$", folder))
+        for name in ("lora.*", "matryoshka.*", "per_rank.*r1", "per_rank.*r2")
+    }
+    assert left.training_left == pytest.approx(sum(one.values()))
+    assert left.cells == (before.cells[1], before.cells[1] + 2 * 2 * 3 + 2)
+    assert left.cells_left > 0
+    write()
     report.unlink()
     done = CliRunner().invoke(cli, ["study", str(path), "--out", str(out), "--report"])
     assert done.exit_code == 0, done.output
@@ -256,6 +291,7 @@ def test_a_study_goes_on_without_the_weights_of_finished_adapters(small, tmp_pat
     # in a fresh checkout nothing is trained or computed again
     checkout = tmp_path / "checkout"
     ignored = (out / ".gitignore").read_text().replace("/", "").split()
+    assert "check" in ignored
     shutil.copytree(out, checkout, ignore=shutil.ignore_patterns(*ignored))
     assert run(checkout) == first
     assert not lines
@@ -270,12 +306,50 @@ def test_a_study_goes_on_without_the_weights_of_finished_adapters(small, tmp_pat
     assert [c for c in more if "seed1" in c["adapter"]] == first
     assert all((checkout / "results/choice/cells" / n).read_bytes() == b for n, b in before.items())
 
+    # both adapters of the first checkout are made again from the file
+    command = ["study", str(small(drop_weights=True)), "--out", str(out), "--device", "cpu"]
+    done = CliRunner().invoke(cli, [*command, "--check", "2"])
+    assert done.exit_code == 0, done.output
+    for name in ("lora-lr0.01-seed1", "per_rank-lr0.01-seed1"):
+        assert f"{name} on choice: the same weights, 0 of 24 outcomes differ" in done.output
+    refused = CliRunner().invoke(cli, [*command, "--check", "3"])
+    assert isinstance(refused.exception, UsageError)
+    folder = out / "check/adapters/choice/lora-lr0.01-seed1"
+    other = load_adapter(folder)
+    modules = {name: replace(f, B=-100 * f.B) for name, f in other.modules.items()}
+    save_adapter(replace(other, modules=modules), folder, force=True)
+    shutil.rmtree(out / "check/results")
+    done = CliRunner().invoke(cli, [*command, "--check", "1", "--json"])
+    assert done.exit_code == 4, done.output
+    [row] = json.loads(done.stdout)
+    assert not row["weights"]
+    assert row["different"] > 0
+
     # other cells of an adapter without weights are refused, and computed when it is trained again
     with pytest.raises(CheckpointError, match="seed1 were removed, and are needed to evaluate"):
         run(out, basis=["prefix", "svd"])
     shutil.rmtree(out / "adapters/choice/lora-lr0.01-seed1")
     run(out, basis=["prefix", "svd"])
     assert len(lines) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_train_each_adapter_once(small, tmp_path):
+    path, out = small(seeds=[1, 2]), tmp_path / "out"
+    command = [sys.executable, "-m", "aurac", "study", path, "--out", out, "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    both = [subprocess.Popen(command, env=environment, text=True, **pipes) for _ in range(2)]
+    ends = [process.communicate(timeout=600) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    lines = [set(re.findall(r"^choice: training (\S+)", text, re.MULTILINE)) for _, text in ends]
+    assert not lines[0] & lines[1]
+    lora, family = "lora-lr0.01-seed{}", "per_rank-lr0.01-seed{}-r1"
+    names = {name.format(seed) for name in (lora, family) for seed in (1, 2)}
+    assert lines[0] | lines[1] == names
+    assert {
+        folder.name for folder in (out / "adapters/choice").iterdir() if folder.is_dir()
+    } == names
 
 
 def test_a_report_needs_results(write, tmp_path):

@@ -272,7 +272,7 @@ def served(folder, *, ranks=None, repeats=10):
     """A run folder with a measurement in it: rank r takes 10 + r/4 ms a token, the base 9 ms.
 
     All swing by 2 % or more together. Rank 8 takes 13.9 ms and swings apart from the others, so
-    that it is not told apart from rank 16.
+    that its difference to rank 16 is within noise.
     """
     results = Results.read(folder)
     swing = [1 + 0.02 * (-1) ** i * (1 + i // 2 / 10) for i in range(repeats)]

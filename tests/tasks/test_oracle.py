@@ -19,7 +19,7 @@ from harness_doubles import (
 )
 
 from aurac.engine import EngineOptions
-from aurac.errors import CellError, TaskError
+from aurac.errors import CellError, TaskError, UsageError
 from aurac.tasks.lm_eval import build_tasks
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("offline")]
@@ -210,7 +210,50 @@ def test_a_request_is_asked_once_however_often_it_is_repeated(tmp_path, tokenize
     assert all(len(texts) == 3 and len(set(texts)) == 1 for texts in outcome.responses)
 
 
-def test_sampling_goes_to_lm_evals_own_model(tmp_path, tokenizer, models, capsys):
+def test_samples_have_a_seed_each_and_are_scored_one_by_one(tmp_path, tokenizer, models):
+    sampled = write_text_task(tmp_path, "tiny_sampled", sample="true", temperature=1.0, repeats=1)
+
+    def outcome(repeats, **options):
+        (task,) = build_tasks([str(sampled)], tokenizer=tokenizer, limit=6, repeats=repeats)
+        return task.evaluate(models[0], tokenizer, EngineOptions(**options))
+
+    one, two, four = outcome(None), outcome(2), outcome(4)
+    assert not one.samples
+    assert [texts[:1] for texts in two.responses] == [[text] for text in one.responses]
+    assert [texts[:2] for texts in four.responses] == two.responses
+    assert any(len(set(texts)) > 1 for texts in four.responses)
+    # lm-eval's own loop draws the same, and so does another batch.
+    assert outcome(4, packed=False).responses == four.responses
+    assert outcome(4, batch_size=2).responses == four.responses
+    for key, column in four.metrics.items():
+        assert four.samples[key].shape == (6, 4)
+        assert column == pytest.approx(four.samples[key].mean(axis=1))
+        assert list(four.samples[key][:, 0]) == list(one.metrics[key])
+    first = [[row[0] for row in rows] for rows in four.logged["filtered"].values()]
+    assert first == [[row[0] for row in rows] for rows in one.logged["filtered"].values()]
+
+
+def test_samples_that_cannot_be_drawn_are_refused(tmp_path, tokenizer):
+    sampled = str(write_text_task(tmp_path, "tiny_sampled", sample="true", temperature=1.0))
+    greedy = str(write_text_task(tmp_path, "tiny_greedy"))
+    choice = str(write_choice_task(tmp_path))
+    several = str(
+        write_text_task(tmp_path, "tiny_several", sample="true", temperature=1.0, repeats=3)
+    )
+    for path, options, said in (
+        (greedy, {"repeats": 2}, "which is greedy; expected a task whose answers are sampled"),
+        (choice, {"repeats": 2}, "generates no text"),
+        (several, {"repeats": 2}, "scores 3 answers of each document together"),
+        (sampled, {"gen_kwargs": {"temperature": 0.0}}, "samples with temperature 0.0"),
+        (sampled, {"repeats": 0}, "--repeats 0"),
+        (sampled, {"repeats": 2, "pass_at": (3,)}, "give --repeats 3 or more"),
+        (sampled, {"pass_at": (0,)}, "--pass-at 0"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            build_tasks([path], tokenizer=tokenizer, limit=2, **options)
+
+
+def test_repeats_of_a_task_are_sampled_as_lm_eval_scores_them(tmp_path, tokenizer, models, capsys):
     import torch
 
     sampled = write_text_task(tmp_path, "tiny_sampled", sample="true", temperature=1.0, repeats=2)

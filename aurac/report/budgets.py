@@ -1,0 +1,134 @@
+"""AURAC over a budget in a report: parameters or bytes of the adapters in the place of rank.
+
+Each area is over the range of its own curve, and a difference over the range that both cover.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from aurac.curves.area import area_name, shared_span
+from aurac.curves.coerce import as_curve
+from aurac.curves.display import count, interval, show_span
+from aurac.errors import CurveError
+from aurac.report import tables
+from aurac.report.comparisons import Difference, Paired
+from aurac.report.content import Bullets, Cell, Section, Table, Text
+from aurac.report.documents import seeds_of
+from aurac.report.escape import one_line
+from aurac.report.model import Interval
+from aurac.stats.analysis import estimate_group
+from aurac.stats.groups import group_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aurac.curves.area import Span
+    from aurac.report.content import Block
+    from aurac.report.model import CurveRow, Run
+    from aurac.report.pictures import Pictures
+
+_MAX_ROWS = 40
+
+
+@dataclass(frozen=True)
+class BudgetArea:
+    """AURAC of a curve over a budget, over the range that the curve has."""
+
+    curve: CurveRow
+    area: Interval
+    span: Span
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run shows over a budget.
+
+    Attributes:
+        axis: "parameters" or "bytes".
+        areas: The largest first.
+        pairs: Differences of two default curves, and of two truncations of one adapter.
+        reasons: Why curves have no area here.
+    """
+
+    axis: str
+    areas: tuple[BudgetArea, ...]
+    pairs: tuple[Difference, ...]
+    reasons: tuple[str, ...]
+
+
+def over_budget(run: Run, axis: str, margin: float) -> Budget:
+    """Look at a run over a budget."""
+    areas, reasons = budget_areas(run.curves, axis)
+    paired, pairs = Paired(run, margin, axis), []
+    for first, second in combinations((one.curve for one in areas), 2):
+        both = (first.is_default and second.is_default) or first.adapter == second.adapter
+        pair = paired.between(first, second) if both and first.task == second.task else None
+        pairs += [pair] if pair else []
+    return Budget(axis, tuple(areas), tuple(pairs), tuple(reasons))
+
+
+def budget_areas(curves: Iterable[CurveRow], axis: str) -> tuple[list[BudgetArea], list[str]]:
+    """AURAC over a budget, the largest first, and why other curves have none."""
+    areas, reasons = [], []
+    for row in curves:
+        try:
+            seeds = seeds_of(row) or ([as_curve(row.record)] if row.record else [])
+            group = group_of(seeds)
+            if group.gap is not None:
+                raise CurveError(group.gap)
+            area = Interval(**estimate_group(group, axis, 0.95).to_dict())  # type: ignore[arg-type]
+            areas.append(BudgetArea(row, area, shared_span(group.curves, axis)))
+        except CurveError as error:
+            reasons.append(f"{row.label} on {one_line(row.task)}: {one_line(error.given)}.")
+    areas.sort(key=lambda one: -one.area.value)
+    return areas, reasons
+
+
+def section(run: Run, budget: Budget, pictures: Pictures) -> Section:
+    """The figure, the areas and the differences of each task."""
+    name = area_name(budget.axis)
+    blocks: list[Block] = [
+        Text(
+            f"Here the axis is log2 of the {budget.axis} of the truncated adapter, not its rank. "
+            "Each area is over the range that its own curve has; areas over different ranges do "
+            "not compare. A difference is over the range that both adapters have, with straight "
+            "lines between the ranks that were measured."
+        )
+    ]
+    for task in run.task_names:
+        areas = [one for one in budget.areas if one.curve.task == task]
+        pairs = [one for one in budget.pairs if one.first.task == task]
+        if areas:
+            slug = pictures.slugs[task]
+            drawn = {one.curve.id: one.area for one in areas}
+            blocks.append(pictures.rank_accuracy(task, budget.axis, areas=drawn))
+            blocks.append(_table(task, areas[:_MAX_ROWS], budget.axis, f"{budget.axis}-{slug}"))
+        if pairs:
+            shown = pairs[:_MAX_ROWS]
+            blocks.append(tables.difference_table(task, shown, f"paired-{budget.axis}-{slug}"))
+    blocks += [Bullets(budget.reasons)] if budget.reasons else []
+    return Section(f"over-{budget.axis}", name, tuple(blocks))
+
+
+def _table(task: str, areas: Sequence[BudgetArea], axis: str, name: str) -> Table:
+    rows = tuple(
+        (
+            Cell(one.curve.label),
+            Cell(interval(one.area), one.area.value),
+            Cell(show_span(one.span, axis), one.span[0]),
+            Cell(tables.rank_range(one.curve)),
+            Cell(one.curve.truncation),
+        )
+        for one in areas
+    )
+    metric = ", ".join(dict.fromkeys(one.curve.metric for one in areas))
+    counts = ", ".join(dict.fromkeys(count(n) for one in areas if (n := one.curve.n_docs)))
+    caption = (
+        f"{task}: {area_name(axis)} in percent with 95 % intervals, largest first; metric {metric}"
+        f"{f', {counts} documents' if counts else ''}."
+    )
+    heads = tables.columns("adapter", numeric=(f"{area_name(axis)} [95 %]", axis))
+    return Table(name, caption, heads + tables.columns("ranks", "truncation"), rows)

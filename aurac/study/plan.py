@@ -1,0 +1,191 @@
+"""What a study has done and what is left: trainings and cells, with the time they take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from aurac.errors import RunFolderError
+from aurac.runs.log import cell_costs
+from aurac.runs.status import Standing, read_plan
+from aurac.runs.store import CellStore
+from aurac.study.design import curves_of, results_of, searches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from aurac.study.design import PlannedAdapter, Study
+
+STATE_FILE = "study.json"
+
+
+@dataclass
+class MethodProgress:
+    """The trainings of a method on a task, those of the search included.
+
+    Attributes:
+        task, method: Names of the study.
+        done, total: Trainings. One that a family shares with another method is that method's.
+        pace: Mean seconds of those done; None where that is not known.
+    """
+
+    task: str
+    method: str
+    done: int = 0
+    total: int = 0
+    pace: float | None = None
+
+
+@dataclass
+class Progress:
+    """Where a study stands.
+
+    Attributes:
+        searches, trainings: (done, all) adapters of the search and of the results.
+        cells: (done, all) evaluations of a truncation, of search and results.
+        methods: The trainings by task and method.
+        training_left, cells_left: Seconds of one process at the pace of what is done; None where
+            nothing comparable is done.
+        rates: Task → method → learning rate, where it is known.
+        edges: `method on task` whose best learning rate is at the end of its grid.
+    """
+
+    searches: tuple[int, int]
+    trainings: tuple[int, int]
+    cells: tuple[int, int]
+    methods: list[MethodProgress]
+    training_left: float | None
+    cells_left: float | None
+    rates: dict[str, dict[str, float]] = field(default_factory=dict)
+    edges: list[str] = field(default_factory=list)
+
+
+def plan_study(study: Study, path: Path, out: Path) -> Progress:
+    """Count what is there and what is left; nothing is loaded or written."""
+    state = read_state(out)
+    rates = state.get("rates", {})
+    first = list(searches(study, path))
+    last = [
+        one
+        for method in study.methods
+        for one in results_of(study, path, method, _known(study, rates, method))
+    ]
+    methods, training_left = _trainings(study, [*first, *last], out, state.get("seconds", {}))
+    kinds = [_cells(study, task, "search", first, out) for task in study.tasks]
+    kinds += [_cells(study, task, "results", last, out) for task in study.tasks]
+    known = [seconds for _, _, seconds in kinds if seconds is not None]
+    return Progress(
+        searches=_count(first, out),
+        trainings=_count(last, out),
+        cells=(sum(done for done, _, _ in kinds), sum(total for _, total, _ in kinds)),
+        methods=methods,
+        training_left=training_left,
+        cells_left=sum(known) if len(known) == len(kinds) else None,
+        rates=rates,
+        edges=state.get("edges", []),
+    )
+
+
+def _known(study: Study, rates: dict[str, dict[str, float]], method: str) -> dict[str, float]:
+    first = study.rates_of(method)[0]
+    return {task: rates.get(task, {}).get(method, first) for task in study.tasks}
+
+
+def _count(adapters: Iterable[PlannedAdapter], out: Path) -> tuple[int, int]:
+    folders = {training.folder for one in adapters for training in one.trainings}
+    return sum((out / folder).is_dir() for folder in folders), len(folders)
+
+
+def _trainings(
+    study: Study, adapters: Sequence[PlannedAdapter], out: Path, seconds: dict[str, float]
+) -> tuple[list[MethodProgress], float | None]:
+    """Each method's trainings, and the seconds of those left.
+
+    The pace of a training is that of those done on the same task by the same method at the same
+    rank; else by the same method; else of all on the task; else of all.
+    """
+    owners: dict[str, tuple[str, str, int]] = {}
+    for one in sorted(adapters, key=lambda one: study.methods[one.method].family):
+        for training in one.trainings:
+            key = (one.task, one.method, training.recipe.rank)
+            owners.setdefault(training.folder.as_posix(), key)
+    paces: dict[tuple[Any, ...], list[float]] = {}
+    for folder, key in owners.items():
+        for length in range(len(key) + 1) if folder in seconds else ():
+            paces.setdefault(key[:length], []).append(seconds[folder])
+    plans = {
+        (task, method): MethodProgress(task, method, pace=_mean(paces.get((task, method))))
+        for task in study.tasks
+        for method in study.methods
+    }
+    left: list[float | None] = []
+    for folder, key in owners.items():
+        there = (out / folder).is_dir()
+        plan = plans[key[:2]]
+        plan.total, plan.done = plan.total + 1, plan.done + there
+        if not there:
+            near = (paces[key[:n]] for n in range(len(key), -1, -1) if key[:n] in paces)
+            left.append(_mean(next(near, None)))
+    known = [time for time in left if time is not None]
+    return list(plans.values()), sum(known) if len(known) == len(left) else None
+
+
+def _mean(values: Sequence[float] | None) -> float | None:
+    return fmean(values) if values else None
+
+
+def _cells(
+    study: Study, task: str, kind: str, adapters: Sequence[PlannedAdapter], out: Path
+) -> tuple[int, int, float | None]:
+    """Cells of a run that are done, all cells, and the seconds of those left, if known.
+
+    A cell that two curves share, as a family's of the largest rank, is one.
+    """
+    final, folder = kind == "results", out / kind / task
+    curves: dict[tuple[Any, ...], str] = {}
+    for one in adapters:
+        for variant in curves_of(study, one, final=final) if one.task == task else ():
+            for rank in variant.ranks:
+                source = variant.member(rank).source
+                key = (source, rank, variant.basis, variant.rescale_at(rank))
+                curves.setdefault(key, variant.label)
+    if not curves:
+        return 0, 0, 0.0
+    wanted = {(label, key[1]) for key, label in curves.items()} | {(None, 0)}
+    there = Standing.of(read_plan(folder) or [], CellStore(folder)).done
+    done = len(wanted & {(row.curve, row.rank) for row in there})
+    if done == len(wanted):
+        return done, done, 0.0
+    each = _seconds_of_a_cell(study, task, kind, out)
+    return done, len(wanted), None if each is None else each * (len(wanted) - done)
+
+
+def _seconds_of_a_cell(study: Study, task: str, kind: str, out: Path) -> float | None:
+    """From the cells of the same run; else from the other run's, for as many documents."""
+    plan = study.tasks[task]
+    limits = {"search": plan.validation.limit, "results": plan.test.limit}
+    other = "search" if kind == "results" else "results"
+    for run in (kind, other):
+        costs = [cost for costs in cell_costs(out / run / task).values() for cost in costs]
+        share = 1.0 if run == kind else limits[kind] / limits[run] if limits[run] else 0.0
+        if costs and share:
+            return fmean(seconds for seconds, _ in costs) * share
+    return None
+
+
+def read_state(out: Path) -> dict[str, Any]:
+    """The content of a study's `study.json`; empty where there is none."""
+    file = out / STATE_FILE
+    if not file.is_file():
+        return {}
+    try:
+        content: dict[str, Any] = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as error:
+        raise RunFolderError(
+            f"{file} cannot be read ({error})", fix="restore it or choose another --out"
+        ) from error
+    return content

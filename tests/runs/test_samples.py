@@ -1,0 +1,134 @@
+"""A run with several sampled answers of each document, from the request to the report."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pytest
+from small_runs import random_adapter
+
+from aurac.errors import RunFolderError
+from aurac.readers.run import read_run
+from aurac.runs.cell import Block, decode_line
+from aurac.runs.compare import compare
+from aurac.stats.analysis import analyse
+
+YAML = """
+task: odd_answers
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {folder}/test.jsonl, train: {folder}/test.jsonl}}
+output_type: generate_until
+training_split: train
+test_split: test
+fewshot_split: train
+doc_to_text: "say {{{{question}}}}"
+doc_to_target: "x"
+process_results: !function odd.is_odd
+generation_kwargs: {{until: ["."], do_sample: true, temperature: 1.0, max_gen_toks: 6}}
+metric_list:
+  - {{metric: acc, aggregation: mean, higher_is_better: true}}
+"""
+ODD = """
+def is_odd(doc, results):
+    return {"acc": len(results[0]) % 2}
+"""
+KEY = "acc,none"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("odd")
+    rows = [json.dumps({"question": f"word {i}"}) for i in range(12)]
+    (where / "test.jsonl").write_text("\n".join(rows))
+    (where / "odd.py").write_text(ODD)
+    (where / "odd_answers.yaml").write_text(YAML.format(folder=where))
+    return where
+
+
+def asked(folder, base, out, **options):
+    adapter = folder / "adapter"
+    if not adapter.exists():
+        random_adapter(base, adapter)
+    settings = {"ranks": (1, 4), "dtype": "float32", "device": "cpu", "base": str(base)} | options
+    return compare([adapter], [str(folder / "odd_answers.yaml")], out=out, **settings)
+
+
+@pytest.fixture(scope="module")
+def run(folder, tiny_base_folder):
+    return asked(folder, tiny_base_folder, folder / "run", repeats=3, pass_at=(1, 2))
+
+
+def outcomes(folder, curve, rank):
+    lines = (folder / curve.cells[rank]).read_bytes().splitlines()
+    (block,) = [line for line in map(decode_line, lines) if isinstance(line, Block)]
+    return np.array(block.samples[KEY])
+
+
+def test_scores_are_means_of_samples_and_pass_at_k_the_share_of_subsets(run):
+    mean, passing = run.results.curves  # pass@1 is the mean itself
+    assert (mean.metric, passing.metric) == (KEY, f"pass@2:{KEY}")
+    assert passing.task == f"{mean.task}:pass@2"
+    for at, rank in enumerate(mean.ranks):
+        rows = outcomes(run.folder, mean, rank)
+        assert rows.shape == (12, 3)
+        assert 0 < rows.mean() < 1
+        assert mean.accuracy[at] == pytest.approx(rows.mean())
+        pairs = [[max(pair) for pair in combinations(row, 2)] for row in rows]
+        assert passing.accuracy[at] == pytest.approx(np.mean(pairs))
+        assert passing.cells[rank] == [mean.cells[rank]]
+        assert mean.accuracy_low[at] < mean.accuracy[at] < mean.accuracy_high[at]
+    assert (mean.n_docs, passing.n_docs) == (12, 12)
+    assert "strata" not in str(passing.score_method)
+
+
+def test_the_share_of_sampling_is_an_analysis_of_variance_of_areas(run):
+    mean, passing = run.results.curves
+    areas = sum(outcomes(run.folder, mean, rank) for rank in mean.ranks) / 2  # weights 1/2, 1/2
+    within = areas.var(axis=1, ddof=1).mean()
+    total = areas.mean(axis=1).var(ddof=1)
+    assert mean.sampling.samples == 3
+    assert mean.sampling.within == pytest.approx(within)
+    assert mean.sampling.share == pytest.approx(min(1, within / 3 / total))
+    plain = [curve.to_dict() for curve in (mean, passing)]
+    assert ["sampling" in curve for curve in plain] == [True, False]
+    assert "3 sampled answers of each document" in (run.folder / "report.md").read_text()
+
+
+def test_other_k_need_no_new_answers_and_another_number_of_samples_another_folder(
+    run, folder, tiny_base_folder
+):
+    before = {path: path.stat().st_size for path in (run.folder / "cells").iterdir()}
+    more = asked(folder, tiny_base_folder, run.folder, repeats=3, pass_at=(2, 3))
+    assert {path: path.stat().st_size for path in (run.folder / "cells").iterdir()} == before
+    assert [curve.metric for curve in more.results.curves] == [
+        KEY, f"pass@2:{KEY}", f"pass@3:{KEY}"
+    ]  # fmt: skip
+    with pytest.raises(RunFolderError, match="repeats"):
+        asked(folder, tiny_base_folder, run.folder, repeats=2)
+
+
+def test_scoring_by_another_k_takes_the_stored_samples(run):
+    (curve,), _ = read_run(run.folder, f"pass@3:{KEY}")
+    (mean,) = (c for c in run.results.curves if c.metric == KEY)
+    some = [outcomes(run.folder, mean, rank).max(axis=1).mean() for rank in mean.ranks]
+    assert curve.accuracy == pytest.approx(some)
+    with pytest.raises(RunFolderError, match="pass@4"):
+        read_run(run.folder, f"pass@4:{KEY}")
+
+
+def test_pass_at_k_is_no_further_task_of_an_aggregate(run):
+    curves, _ = read_run(run.folder)
+    assert len(curves) > 1
+    assert analyse(curves).aggregates == ()
+
+
+def test_one_answer_leaves_no_trace_of_samples(folder, tiny_base_folder):
+    single = asked(folder, tiny_base_folder, folder / "single", limit=2)
+    text = (single.folder / "results.json").read_text() + "".join(
+        path.read_text() for path in (single.folder / "cells").iterdir()
+    )
+    for name in ("repeats", "samples", "sampling"):
+        assert f'"{name}":' not in text

@@ -1,0 +1,135 @@
+"""Comparisons over a budget: adapters of other modules and ranks, on the sizes that both have."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from score_tables import run
+from stats_draws import rng
+
+from aurac.curves.curve import Curve
+from aurac.errors import AuracError, CurveError
+from aurac.stats import difference, paired_curves
+from aurac.stats.analysis import analyse
+from aurac.stats.margins import non_inferior
+
+N = 240
+
+
+def adapter(name: str, ranks: tuple[int, ...], each: int, shift: float = 0.0, **labels) -> Curve:
+    """Outcomes on the same documents; one rank has `each` parameters."""
+    draw = rng(sum(map(ord, name)))
+    hard = rng(7).standard_normal(N)
+    noise = draw.standard_normal((len(ranks), N))
+    right = hard + 0.4 * noise + shift + 0.2 * np.log2(ranks)[:, None] > 0
+    return Curve.from_outcomes(
+        ranks,
+        right.astype(float),
+        adapter=name,
+        task="t",
+        doc_ids=tuple(f"d{i}" for i in range(N)),
+        parameters={rank: each * rank for rank in ranks},
+        **labels,
+    )
+
+
+ATTENTION = adapter("attention", (1, 2, 4, 8, 16), 100)
+LINEAR = adapter("linear", (1, 2, 4), 300, 0.2)
+
+
+def areas(curve: Curve, low: float, high: float) -> np.ndarray:
+    """(n,) areas of the documents' own curves, by straight lines in log2 on a fine grid."""
+    x = np.log2([curve.parameters[rank] for rank in curve.ranks])
+    grid = np.union1d(np.linspace(np.log2(low), np.log2(high), 2001), x)
+    grid = grid[(grid >= np.log2(low)) & (grid <= np.log2(high))]
+    lines = np.stack([np.interp(grid, x, column) for column in curve.outcomes.T])
+    return ((lines[:, 1:] + lines[:, :-1]) / 2 * np.diff(grid)).sum(axis=1) / np.ptp(grid)
+
+
+def test_a_pair_is_the_difference_of_the_documents_areas_over_the_shared_range():
+    row = paired_curves(ATTENTION, LINEAR, axis="parameters")
+    expected = difference(areas(ATTENTION, 300, 1200), areas(LINEAR, 300, 1200))
+    ours = row.result.estimate
+    assert row.span == (300, 1200)
+    assert [ours.value, ours.low, ours.high] == pytest.approx(
+        [expected.estimate.value, expected.estimate.low, expected.estimate.high], abs=1e-9
+    )
+    assert row.to_dict()["from"] == 300
+    assert "difference of AURAC over parameters, 300 to 1\u00a0200." in row.sentence
+    with pytest.raises(CurveError, match="the same ranks"):
+        paired_curves(ATTENTION, LINEAR)
+
+
+def test_margin_tests_and_the_leader_are_over_the_range_of_all():
+    test = non_inferior(LINEAR, ATTENTION, margin=0.05, axis="parameters")
+    assert test.to_dict()["to"] == 1200
+    assert "AURAC over parameters linear − attention is" in test.sentence
+    third = adapter("third", (2, 4), 200, -0.3)
+    result = analyse([ATTENTION, LINEAR, third], axis="parameters")
+    own = {c.adapter: areas(c, 400, 800).mean() for c in (ATTENTION, LINEAR, third)}
+    assert result.best[0].leader == max(own, key=own.get)
+    assert result.best[0].estimate.value == pytest.approx(max(own.values()), abs=1e-9)
+    assert "has the largest AURAC over parameters on t" in result.best[0].sentences[0]
+    row = next(row for row in result.scores if row.adapter == "third")
+    assert row.to_dict()["aurac_parameters"]["to"] == 800
+    with pytest.raises(KeyError):  # a row over parameters has no area over bytes
+        row.estimate("bytes")
+
+
+def test_points_and_seeds_have_areas_over_a_budget_too():
+    a, b = (Curve(c.ranks, c.accuracy, adapter=c.adapter, task="t", parameters=c.parameters)
+            for c in (ATTENTION, LINEAR))  # fmt: skip
+    [pair] = analyse([a, b], axis="parameters").pairs
+    gap = areas(LINEAR, 300, 1200).mean() - areas(ATTENTION, 300, 1200).mean()
+    assert pair.value == pytest.approx(gap, abs=1e-9)
+    seeds = [adapter("energy", (1, 4), each, seed=seed) for seed, each in ((1, 100), (2, 98))]
+    [row] = analyse(seeds, axis="parameters").scores  # what is spent may differ by seed
+    assert row.span == (100, 392)
+    both = np.mean([areas(seed, 100, 392).mean() for seed in seeds])
+    assert row.budget.value == pytest.approx(both, abs=1e-9)
+
+
+def test_a_missing_rank_has_no_area_and_no_pair():
+    gone = Curve((1, 4), (0.1, 0.3), adapter="gone", task="t", missing={2: "out of memory"},
+                 parameters={1: 100, 4: 400})  # fmt: skip
+    result = analyse([gone, ATTENTION], axis="parameters", strict=False)
+    assert result.scores[0].budget is None
+    assert "no accuracy at rank 2" in result.pairs[0].reason
+
+
+def table(folder, *, without: str = ""):
+    rows = ["adapter,task,rank,doc_id,score,parameters"]
+    for curve in (ATTENTION, LINEAR):
+        for rank, scores in zip(curve.ranks, curve.outcomes, strict=True):
+            amount = "" if curve.adapter == without else curve.parameters[rank]
+            ids = zip(curve.doc_ids, scores, strict=True)
+            rows += [f"{curve.adapter},t,{rank},{doc},{s:g},{amount}" for doc, s in ids]
+    path = folder / "outcomes.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_the_command_line(tmp_path):
+    path = table(tmp_path)
+    text = run("score", path, "--axis", "parameters")
+    assert "AURAC over parameters [95 %]" in text
+    assert "300 to 1\u00a0200" in text
+    content = json.loads(run("score", path, "--axis", "parameters", "--json", "--details"))
+    assert content["axis"] == "parameters"
+    assert content["pairs"][0]["difference"] == pytest.approx(
+        paired_curves(ATTENTION, LINEAR, axis="parameters").result.estimate.value
+    )
+    assert content["scores"][0]["aurac_parameters"]["from"] == 100
+    with pytest.raises(AuracError, match="linear on t says nothing of its parameters at rank 1"):
+        run("score", table(tmp_path, without="linear"), "--axis", "parameters")
+    with pytest.raises(AuracError, match="the same ranks"):
+        run("score", path)
+
+
+def test_a_rank_with_two_sizes_is_refused(tmp_path):
+    path = table(tmp_path)
+    path.write_text(path.read_text().replace(",100\n", ",101\n", 1))
+    with pytest.raises(AuracError, match="attention on t has 100 and 101 parameters at rank 1"):
+        run("score", path)
