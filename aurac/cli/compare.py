@@ -98,8 +98,8 @@ _EARLY = option_group(
     click.option(
         "--margin",
         type=float,
-        help="With --until decided: is each further adapter at most this much worse than the "
-        "first? A fraction, such as 0.02.",
+        help="A fraction, such as 0.02. With --until decided: is each further adapter at most this "
+        "much worse than the first? With --ranks auto: see there.",
     ),
     click.option(
         "--budget",
@@ -168,6 +168,14 @@ _PROMPTS = option_group(
         "is the score itself.",
     ),
     click.option(
+        "--fewshot-seeds",
+        type=click.IntRange(min=1),
+        metavar="NUMBER",
+        default=1,
+        show_default=True,
+        help="Draw the examples with so many seeds, from --seed on; scores are means over them.",
+    ),
+    click.option(
         "--seed",
         type=fewshot_seed,
         metavar="NUMBER",
@@ -178,7 +186,13 @@ _PROMPTS = option_group(
 )
 _TRUNCATION = option_group(
     "Truncation",
-    click.option("--ranks", default="pow2", show_default=True, help="pow2, all, or such as 1,2,4."),
+    click.option(
+        "--ranks",
+        default="pow2",
+        show_default=True,
+        help="pow2, all, such as 1,2,4, or auto: pow2, then the middle of each gap in which the "
+        "bends of a curve leave room for more than --margin (0.02) from a straight line.",
+    ),
     click.option(
         "--basis",
         multiple=True,
@@ -331,13 +345,18 @@ def compare(
     from aurac.runs.finished import Request
 
     command = shlex.join(["aurac", *sys.argv[1:]])
-    early = None
+    early, auto = None, options["ranks"] == "auto"
     if until is not None:
         from aurac.runs.sequential_plan import Until
 
         early = Until.of(until, margin=margin, budget=budget)
-    elif margin is not None or budget is not None:
-        raise UsageError("--margin or --budget without --until", fix="give --until decided")
+    elif budget is not None or (margin is not None and not auto):
+        raise UsageError(
+            "--margin or --budget without --until",
+            fix="give --until decided, or --margin with --ranks auto",
+        )
+    elif auto:
+        options["margin"] = margin
     if dry_run:
         return show_dry_run(
             checkpoints, tasks, out=out, command=command, until=early, as_json=as_json, **options
@@ -367,11 +386,13 @@ def decided(request: Request, command: str, until: Until) -> Run:
     """A comparison that stops when the question is answered."""
     from aurac.tasks.index import check_names
 
-    if request.settings.task.pass_at:
+    task = request.settings.task
+    if task.pass_at or task.fewshot_seeds > 1:
+        option = "--pass-at" if task.pass_at else "--fewshot-seeds"
         raise UsageError(
-            "--until with --pass-at",
+            f"--until with {option}",
             expected="one score of each task to decide on",
-            fix="leave --pass-at out; another run in the same folder adds it",
+            fix=f"leave {option} out",
         )
     check_names(request.tasks, request.settings.task.include_path)
     from aurac.runs.sequential_run import run_until

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.report.documents import Source
-    from aurac.runs.schema import AdapterRecord, FailedCell, Provenance, SequentialRecord
+    from aurac.runs.schema import (
+        AdapterRecord,
+        FailedCell,
+        Provenance,
+        RankChoice,
+        SequentialRecord,
+    )
     from aurac.runs.serving import ServingRecord
 
 # The margin of `aurac.stats.analysis` too, where nothing else was declared before looking.
@@ -143,6 +149,7 @@ class Run:
     notes: tuple[str, ...] = ()
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sequential: SequentialRecord | None = None
+    rank_choice: RankChoice | None = None
     serving: tuple[ServingRecord, ...] = ()
 
     @cached_property
@@ -223,9 +230,10 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         CurveRow.of(record, seed=seeds.get(record.adapter), source=source)
         for record in results.curves
     ]
+    draws = {name for task in results.tasks if task.drawn is True for name in task.members}
     return Run(
         curves=labelled(rows),
-        tasks=tuple(results.tasks),
+        tasks=tuple(task for task in results.tasks if task.name not in draws),
         adapters=tuple(results.adapters),
         failures=tuple(results.failures),
         provenance=(results.provenance,),
@@ -233,6 +241,7 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         roots=(folder,) if folder else (),
         groups=results.groups,
         sequential=results.sequential,
+        rank_choice=results.rank_choice or None,
         serving=(serving,) if serving else (),
     )
 
