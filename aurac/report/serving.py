@@ -10,7 +10,7 @@ from aurac.curves.display import count, size
 from aurac.report import plots, tables
 from aurac.report.content import NONE, Cell, Table
 from aurac.report.escape import one_line
-from aurac.runs.serving import against
+from aurac.runs.serving import NOISE, against
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,12 +36,7 @@ class Served:
     @property
     def unclear(self) -> list[tuple[RankCost, float]]:
         """The points whose time of a token is within noise of that of the largest rank."""
-        full = self.cost.full
-        return [
-            (one, accuracy)
-            for one, accuracy in self.points
-            if one.rank != full.rank and not one.decode.minus(full.decode).differs
-        ]
+        return [point for point in self.points if against(point[0], self.cost.full) == NOISE]
 
 
 def serving_blocks(
@@ -146,9 +141,10 @@ def latency_figure(
     """How to draw it, how to read it, and what it shows in words."""
     caption = (
         "accuracy against the time of a generated token with the adapter unmerged, measured with "
-        f"aurac cost ({one_line(record.conditions, 90)}). Each mark is a rank; lines through it "
-        "are 95 % intervals of the median."
+        f"aurac cost ({one_line(record.conditions, 90)}). Each mark is a rank."
     )
+    if record.merged.decode.low is not None:
+        caption += " Lines through it are 95 % intervals of the median."
     if any(served.unclear for served in measured):
         caption += " Hollow: the difference to the adapter's largest rank is within noise."
     if any(served.cost.mergeable for served in measured):

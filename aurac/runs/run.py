@@ -259,7 +259,7 @@ class Run:
             ax: Where to draw; a figure of its own by default.
 
         Raises:
-            UsageError: No such task, or several and none was named.
+            UsageError: No such task, several and none was named, or no curve with such an area.
         """
         from aurac.curves.area import BUDGETS, check_axis
         from aurac.report.budgets import budget_areas
@@ -281,7 +281,11 @@ class Run:
             curves = as_run(self.results).of_task(task)
             areas = None
             if axis in BUDGETS:
-                areas = {one.curve.id: one.area for one in budget_areas(curves, axis)[0]}
+                scored, reasons = budget_areas(curves, axis)
+                if not scored:
+                    why = " ".join(reasons[:1])
+                    raise UsageError(f"no curve on {task} has an area over {axis}. {why}".rstrip())
+                areas = {one.curve.id: one.area for one in scored}
                 curves = tuple(curve for curve in curves if curve.id in areas)
             rank_accuracy(ax, curves, axis=axis, areas=areas, labels=False)
             for line in ax.lines:

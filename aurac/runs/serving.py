@@ -70,20 +70,18 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
         )
         return f"{median} [{', '.join(shown)}]" if shown else median
 
-    @property
-    def differs(self) -> bool:
-        """Of a difference: whether it is shown not to be 0."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+NOISE = "within noise"
 
 
 def against(cost: RankCost, full: RankCost) -> str:
-    """How much sooner or later a generated token is there than at the full rank, in words."""
+    """How much longer a generated token takes than at the full rank, in words."""
     if cost.rank == full.rank:
         return ""
-    difference = cost.decode.minus(full.decode)
-    if difference.low is None:
+    gap = cost.decode.minus(full.decode)
+    if gap.low is None or gap.high is None:
         return "too few repeats"
-    return f"{difference.milliseconds} ms" if difference.differs else "within noise"
+    return NOISE if gap.low <= 0 <= gap.high else f"{gap.milliseconds} ms"
 
 
 class RankCost(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from aurac.errors import RunFolderError, UsageError
 from aurac.readers import read_curves
 from aurac.runs.schema import RESULTS_FILE
 from aurac.study.design import chosen_adapters
+from aurac.study.plan import read_state
 from aurac.study.run import StudyRunner
 
 if TYPE_CHECKING:
@@ -70,14 +71,13 @@ def check_study(
         RunFolderError: The study has no results yet.
         AuracError: See `run_study`.
     """
-    runner = StudyRunner(study, path, out, device, say, progress=progress)
-    runner.check_data()
     if not all((out / "results" / task / RESULTS_FILE).is_file() for task in study.tasks):
         raise RunFolderError(f"{out} has no results yet", fix="run the study without --check first")
-    adapters = chosen_adapters(study, path, runner.state["rates"])
+    adapters = chosen_adapters(study, path, read_state(out).get("rates", {}))
     every = [one for method in adapters.values() for one in method]
     if not 1 <= count <= len(every):
         raise UsageError(f"--check {count}", expected=f"1 to {len(every)}, the study's adapters")
+    StudyRunner(study, path, out, device, say, progress=progress).check_data()
     wanted = [every[(2 * k + 1) * len(every) // (2 * count)] for k in range(count)]
     again = StudyRunner(study, path, out / CHECKS, device, say, progress=progress)
     again.train_all(wanted)

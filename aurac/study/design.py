@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ import yaml
 
 from aurac.adapters import Adapter, Factors, make_family
 from aurac.adapters.truncate import Basis, Rescale  # noqa: TC001 - msgspec reads the hints
-from aurac.errors import AuracError, RecipeError
+from aurac.errors import AuracError, RecipeError, RunFolderError
 from aurac.runs.plan import ranks_of
 from aurac.runs.session import variants_for
 from aurac.runs.settings import TruncationOptions
@@ -390,7 +391,17 @@ def results_of(
 def chosen_adapters(
     study: Study, path: Path, rates: Mapping[str, Mapping[str, float]]
 ) -> dict[str, list[PlannedAdapter]]:
-    """Method → its adapters and families on all tasks, for the rates that were chosen."""
+    """Method → its adapters and families on all tasks, for the rates that were chosen.
+
+    Raises:
+        RunFolderError: No rate was chosen yet for a method on a task.
+    """
+    for task, method in product(study.tasks, study.methods):
+        if method not in rates.get(task, {}):
+            raise RunFolderError(
+                f"{path}: no learning rate of {method} on {task} was chosen yet",
+                fix="run the study without --report and --check first",
+            )
     return {
         method: list(results_of(study, path, method, {t: rates[t][method] for t in study.tasks}))
         for method in study.methods

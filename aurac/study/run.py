@@ -162,8 +162,9 @@ class StudyRunner:
             self.say(f"{task}: {len(done.failures)} cells failed, so the weights stay")
         elif self.study.drop_weights:
             tried = [one for one in searches(self.study, self.path) if one.task == task]
-            for folder in {t.folder for one in (*tried, *wanted) for t in one.trainings}:
-                remove_weights(self.out / folder, load_adapter(self.out / folder, lazy=True))
+            with filelock.FileLock(self.out / f"{STATE_FILE}.lock"):
+                for folder in {t.folder for one in (*tried, *wanted) for t in one.trainings}:
+                    remove_weights(self.out / folder, load_adapter(self.out / folder, lazy=True))
 
     def train_all(self, wanted: Sequence[PlannedAdapter]) -> None:
         """Train what is not there; an adapter that another process trains is waited for."""

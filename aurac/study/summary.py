@@ -44,7 +44,7 @@ def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> 
         RunFolderError: A task has no results yet.
     """
     curves = _curves(study, out)
-    adapters = chosen_adapters(study, path, state["rates"])
+    adapters = chosen_adapters(study, path, state.get("rates", {}))
     names = {method: [one.recipe.name for one in every] for method, every in adapters.items()}
     groups = {method: list(dict.fromkeys(each)) for method, each in names.items()}
     analysis = analyse(curves, groups=groups, margin=study.margin, strict=False)

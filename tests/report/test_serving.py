@@ -48,6 +48,13 @@ def test_a_table_has_accuracy_and_times_at_each_rank(tmp_path, figures):
     assert "lora takes 10.2 [" in picture.alt
 
 
+def test_few_repeats_say_nothing_of_noise(tmp_path, figures):
+    picture, table = blocks_of(served(zoo_run(tmp_path / "run", n=60).write(), repeats=5), figures)
+    assert "Hollow" not in picture.caption
+    assert "intervals" not in picture.caption
+    assert {row[-1].text for row in table.rows[1:]} == {"too few repeats", "–"}
+
+
 def test_it_stands_in_every_form_of_the_report(tmp_path):
     folder = served(zoo_run(tmp_path / "run", n=60).write())
     names = {path.name for path in write_report(folder)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
-from report_runs import zoo_run
+from report_runs import RunMaker, ramp, zoo_run
 
 import aurac
 from aurac.errors import RunFolderError, UsageError
@@ -98,6 +99,17 @@ def test_a_picture_has_the_curves_their_bands_and_a_legend(run):
     plt.close("all")
     with pytest.raises(UsageError, match="expected one of aurac_word_problems"):
         run.plot("gsm8k")
+
+
+def test_without_sizes_there_is_no_picture_over_them(tmp_path):
+    maker = RunMaker(tmp_path, n=60)
+    maker.add("plain", ramp(0.2, 0.7, 5))
+    folder = maker.write()
+    content = json.loads((folder / "results.json").read_text())
+    content["curves"][0]["parameters"] = [None] * 5
+    (folder / "results.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"no curve on .* over parameters\. plain .* rank 1"):
+        aurac.load_run(folder).plot(axis="parameters")
 
 
 def test_a_report_can_be_written_elsewhere(run, tmp_path):

@@ -28,7 +28,7 @@ from aurac.errors import (
     UsageError,
 )
 from aurac.study import load_study, plan_study, run_study, summarise
-from aurac.study.design import results_of, searches
+from aurac.study.design import chosen_adapters, results_of, searches
 from aurac.study.run import best_rate
 
 FAMILY = {"recipe": {"method": "lora"}, "family": True}
@@ -350,6 +350,17 @@ def test_two_processes_train_each_adapter_once(small, tmp_path):
     assert {
         folder.name for folder in (out / "adapters/choice").iterdir() if folder.is_dir()
     } == names
+
+
+def test_a_method_without_a_chosen_rate_is_one_clear_error(write):
+    path = write()
+    study = load_study(path)
+    rates = {task: dict.fromkeys(study.methods, 0.1) for task in study.tasks}
+    assert set(chosen_adapters(study, path, rates)) == set(study.methods)
+    last = list(study.methods)[-1]
+    del rates[next(iter(rates))][last]
+    with pytest.raises(RunFolderError, match=f"no learning rate of {last} on"):
+        chosen_adapters(study, path, rates)
 
 
 def test_a_report_needs_results(write, tmp_path):
