@@ -246,10 +246,11 @@ def skew_excess(gap: NDArray[np.float64], layout: Layout, rest: float = 0.0) -> 
     if layout.df <= 0 or not few_events(gap, layout):
         return None
     result, reach = moments(gap, layout), mover(gap, layout)
-    variance = max(float(result.se) ** 2 - rest, 0.0)
+    se = float(result.se)
+    se = float(np.sqrt(max(se * se - rest, 0.0))) if rest else se
 
     def excess(level: float) -> tuple[float, float]:
-        squared = t_quantile((1.0 + level) / 2.0, result.df) ** 2 * variance
+        squared = (t_quantile((1.0 + level) / 2.0, result.df) * se) ** 2
         down, up = reach(level)
         return max(down * down - squared, 0.0), max(up * up - squared, 0.0)
 
