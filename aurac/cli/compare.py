@@ -386,14 +386,6 @@ def decided(request: Request, command: str, until: Until) -> Run:
     """A comparison that stops when the question is answered."""
     from aurac.tasks.index import check_names
 
-    task = request.settings.task
-    if task.pass_at or task.fewshot_seeds > 1:
-        option = "--pass-at" if task.pass_at else "--fewshot-seeds"
-        raise UsageError(
-            f"--until with {option}",
-            expected="one score of each task to decide on",
-            fix=f"leave {option} out",
-        )
     check_names(request.tasks, request.settings.task.include_path)
     from aurac.runs.sequential_run import run_until
 

@@ -95,6 +95,16 @@ def sequential(request: Request, until: Until) -> Request:
         UsageError: Options that do not go with it, or nothing to decide.
     """
     how, settings = request.execution, request.settings
+    for option, used in (
+        ("--pass-at", settings.task.pass_at),
+        ("--fewshot-seeds", settings.task.fewshot_seeds > 1),
+    ):
+        if used:
+            raise UsageError(
+                f"--until with {option}",
+                expected="one score of each task to decide on",
+                fix=f"leave {option} out",
+            )
     if settings.task.limit is not None:
         raise UsageError(
             "--limit with --until",

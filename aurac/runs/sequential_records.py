@@ -48,6 +48,8 @@ def record_of(
         f"look {len(decision.path)} of {decision.planned}, {decision.documents:,} of "
         f"{decision.total:,} documents, z = {minus(last.z)}, boundary {last.boundary:.2f}"
     )
+    if decision.verdict in ("superior", "inferior", "non-inferior") and abs(last.z) < last.boundary:
+        where += "; answered with the larger error rate that it has since other questions were"
     return DecisionRecord(
         question=question,  # type: ignore[arg-type]
         task=task,
@@ -114,16 +116,20 @@ def width_record(
     )
 
 
-def fewer_documents(counts: Mapping[tuple[str, str], int]) -> list[str]:
+def fewer_documents(
+    counts: Mapping[tuple[str, str], int], decisions: Sequence[DecisionRecord]
+) -> list[str]:
     """Which adapters were evaluated on fewer documents of a task than others.
 
     Args:
         counts: (task, adapter) → documents.
+        decisions: Adapters without any failed, and are left out.
     """
     notes = []
+    about = {(one.task, name) for one in decisions for name in (one.a, one.b)}
     for task in dict.fromkeys(task for task, _ in counts):
-        by_name = {name: count for (where, name), count in counts.items() if where == task}
-        most = max(by_name.values())
+        by_name = {n: count for (t, n), count in counts.items() if t == task and (t, n) in about}
+        most = max(by_name.values(), default=0)
         fewer = [f"{name} after {n:,}" for name, n in by_name.items() if n < most]
         if fewer:
             notes.append(

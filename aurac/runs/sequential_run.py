@@ -105,7 +105,7 @@ class SequentialRun(Sweep):
             order_seed=self.sampler.seed,
             documents={task.name: task.n_docs for task in part.built if task.group is None},
             decisions=decisions,
-            notes=[*self.notes, *fewer_documents(counts)],
+            notes=[*self.notes, *fewer_documents(counts, decisions)],
         )
         results = msgspec.structs.replace(results, sequential=record)
         open_run_folder(self.folder, part.tasks, part.request(), command)
