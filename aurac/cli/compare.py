@@ -190,8 +190,8 @@ _TRUNCATION = option_group(
         "--ranks",
         default="pow2",
         show_default=True,
-        help="pow2, all, such as 1,2,4, or auto: pow2, then the middle of each gap in which the "
-        "bends of a curve leave room for more than --margin (0.02) from a straight line.",
+        help="pow2, all, such as 1,2,4, or auto: pow2, then ranks between them where a curve may "
+        "lie more than --margin (0.02) from a straight line.",
     ),
     click.option(
         "--basis",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from aurac.curves.display import percent, points
 from aurac.runs.schema import DecisionRecord, LookRecord
 from aurac.stats.sentences import show_p
@@ -50,33 +52,20 @@ def record_of(
     )
     if decision.verdict in ("superior", "inferior", "non-inferior") and abs(last.z) < last.boundary:
         where += "; answered with the larger error rate that it has since other questions were"
+    same = ("verdict", "documents", "p", "p_adjusted", "estimate", "mean", "low", "high", "level")
     return DecisionRecord(
+        **{name: getattr(decision, name) for name in (*same, "predictive")},
         question=question,  # type: ignore[arg-type]
         task=task,
         a=a,
         b=b,
         rank=rank,
-        verdict=decision.verdict,
-        documents=decision.documents,
         of=decision.total,
         look=len(decision.path),
         looks=decision.planned,
         z=last.z,
         boundary=last.boundary,
-        p=decision.p,
-        p_adjusted=decision.p_adjusted,
-        estimate=decision.estimate,
-        mean=decision.mean,
-        low=decision.low,
-        high=decision.high,
-        level=decision.level,
-        predictive=decision.predictive,
-        path=[
-            LookRecord(
-                documents=look.documents, z=look.z, boundary=look.boundary, futility=look.futility
-            )
-            for look in decision.path
-        ],
+        path=msgspec.convert(decision.path, list[LookRecord], from_attributes=True),
         sentence=f"{task}: {head}: {numbers} ({where}).",
     )
 

@@ -22,7 +22,7 @@ from aurac.runs.folder import open_run_folder
 from aurac.runs.plan import plan
 from aurac.runs.results import StoredPoints, TaskCells, gathered
 from aurac.runs.schema import DecisionRecord, SequentialRecord
-from aurac.runs.sequential_plan import Part, Sampler, Until, first_part, sequential
+from aurac.runs.sequential_plan import Part, Sampler, Until, part_of, sequential
 from aurac.runs.sequential_records import (
     fewer_documents,
     rank_sentence,
@@ -66,7 +66,7 @@ def run_until(
         sequential(request, until),
         progress=progress,
         command=command,
-        begin=lambda session: first_part(session, until),
+        begin=lambda session: part_of(session, until),
         kind=kind,
     )
 
