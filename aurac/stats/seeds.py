@@ -174,16 +174,19 @@ def components(
     values = over_groups(groups, signs) if averaged is None else averaged
     result = moments(values, layout)
     differences = len(groups) > 1 if signed is None else signed
+    means = tuple(
+        _seed_means(group, sign, layout, seeds)
+        for group, sign, seeds in zip(groups, signs, labels, strict=True)
+    )
+    drawn = () if draws is None else (_seed_means(draws, 1, layout, None),)
+    rest = sum(source.rest for source in (*means, *drawn))
     return Components(
         value=float(result.mean),
-        groups=tuple(
-            _seed_means(group, sign, layout, seeds)
-            for group, sign, seeds in zip(groups, signs, labels, strict=True)
-        ),
+        groups=means,
         document=float(result.se) ** 2,
         document_df=float(result.df),
-        draws=() if draws is None else (_seed_means(draws, 1, layout, None),),
-        excess=skew_excess(values, layout) if differences else edge_excess(values, layout),
+        draws=drawn,
+        excess=skew_excess(values, layout, rest) if differences else edge_excess(values, layout),
     )
 
 
