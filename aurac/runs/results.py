@@ -304,10 +304,9 @@ def _points(curve: Curve | None, ranks: Sequence[int]) -> dict[str, Any]:
     """Accuracy and its pointwise 95 % interval at each rank, None where there is no cell."""
     known = {}
     if curve is not None and curve.outcomes is not None:
-        layout = layout_of(curve)
+        layout, draws = layout_of(curve), curve.draws
         means = [
             mean_of_seeds(row[None], layout, 0.95, None if draws is None else draws[:, k])
-            for draws in [curve.draws]
             for k, row in enumerate(curve.outcomes)
         ]
         known = {r: (m.value, m.low, m.high) for r, m in zip(curve.ranks, means, strict=True)}

@@ -259,6 +259,8 @@ class SequentialRun(Sweep):
                 losses[task, v][rank] = self._series(task.name, scores[0] - scores[1])
 
     def _say(self, decisions: Sequence[DecisionRecord]) -> None:
-        if self.progress:
-            for one in decisions:
+        """Print what the last look said."""
+        last = max((one.look for one in decisions), default=0)
+        for one in decisions:
+            if self.progress and one.look == last:
                 stderr_console().print(one_line(short_line(one)), markup=False, highlight=False)
