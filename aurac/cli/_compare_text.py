@@ -69,6 +69,9 @@ def _text(plan: DryRun) -> list[str]:
     if plan.failed:
         there += f", {plan.failed} failed before (--retry-failed tries them again)"
     lines = [table(head, rows), "", f"{left} of {plan.cells} cells to compute{there}"]
+    if plan.further:
+        ranks = f"rank by rank where a curve bends, up to {plan.further} more cells"
+        lines.append(f"--ranks auto may add {ranks}; the time is without them")
     lines.append(f"on {plan.device} in {plan.dtype}, base {plan.base}")
     lines.append(f"time: {_range(plan)}{plan.seconds_from}")
     lines.append(_memory(plan))
@@ -131,6 +134,8 @@ def show_comparison(done: Run, *, as_json: bool) -> None:
 
     console = stdout_console()
     console.print(terminal_table(done.results, width=console.width))
+    if done.results.rank_choice:
+        click.echo("\n".join(done.results.rank_choice.sentences))
     if done.results.sequential:
         click.echo("\n".join(decision_lines(done.results.sequential)))
     elif len(done.results.adapters) > 1 and not done.failures:

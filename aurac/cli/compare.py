@@ -98,8 +98,8 @@ _EARLY = option_group(
     click.option(
         "--margin",
         type=float,
-        help="With --until decided: is each further adapter at most this much worse than the "
-        "first? A fraction, such as 0.02.",
+        help="A fraction, such as 0.02. With --until decided: is each further adapter at most this "
+        "much worse than the first? With --ranks auto: see there.",
     ),
     click.option(
         "--budget",
@@ -178,7 +178,13 @@ _PROMPTS = option_group(
 )
 _TRUNCATION = option_group(
     "Truncation",
-    click.option("--ranks", default="pow2", show_default=True, help="pow2, all, or such as 1,2,4."),
+    click.option(
+        "--ranks",
+        default="pow2",
+        show_default=True,
+        help="pow2, all, such as 1,2,4, or auto: pow2, then the middle of each gap in which the "
+        "bends of a curve leave room for more than --margin (0.02) from a straight line.",
+    ),
     click.option(
         "--basis",
         multiple=True,
@@ -331,13 +337,18 @@ def compare(
     from aurac.runs.finished import Request
 
     command = shlex.join(["aurac", *sys.argv[1:]])
-    early = None
+    early, auto = None, options["ranks"] == "auto"
     if until is not None:
         from aurac.runs.sequential_plan import Until
 
         early = Until.of(until, margin=margin, budget=budget)
-    elif margin is not None or budget is not None:
-        raise UsageError("--margin or --budget without --until", fix="give --until decided")
+    elif budget is not None or (margin is not None and not auto):
+        raise UsageError(
+            "--margin or --budget without --until",
+            fix="give --until decided, or --margin with --ranks auto",
+        )
+    elif auto:
+        options["margin"] = margin
     if dry_run:
         return show_dry_run(
             checkpoints, tasks, out=out, command=command, until=early, as_json=as_json, **options

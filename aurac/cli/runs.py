@@ -64,6 +64,8 @@ def _lines(status: Status) -> list[str]:
     if status.seconds_left is not None and status.seconds_left > 0:
         pace = "at the pace so far" if status.processes else "of computing, once it is started"
         lines.append(f"  about {duration(status.seconds_left)} {pace}")
+    if status.further:
+        lines.append(f"  up to {status.further} more cells may follow: --ranks auto")
     if status.processes:
         lines.append(f"  {status.processes} process{'es' * (status.processes > 1)} at work")
     lines += [f"  running: {cell}" for cell in status.running_cells]

@@ -32,6 +32,7 @@ def caveats(run: Run) -> list[str]:
         _never_nested,
         _unknown_method,
         _grids,
+        _chosen,
         _sizes,
         _few_documents,
         _few_events,
@@ -131,6 +132,11 @@ def _grids(run: Run) -> Iterator[str]:
             f"More than one set of ranks on {some(unequal)}. AURAC compares only between rows with "
             "the same ranks."
         )
+
+
+def _chosen(run: Run) -> Iterator[str]:
+    if run.rank_choice:
+        yield from run.rank_choice.sentences
 
 
 def _sizes(run: Run) -> Iterator[str]:

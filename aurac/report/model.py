@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.report.documents import Source
-    from aurac.runs.schema import AdapterRecord, FailedCell, Provenance, SequentialRecord
+    from aurac.runs.schema import (
+        AdapterRecord,
+        FailedCell,
+        Provenance,
+        RankChoice,
+        SequentialRecord,
+    )
     from aurac.runs.serving import ServingRecord
 
 # The margin of `aurac.stats.analysis` too, where nothing else was declared before looking.
@@ -143,6 +149,7 @@ class Run:
     notes: tuple[str, ...] = ()
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sequential: SequentialRecord | None = None
+    rank_choice: RankChoice | None = None
     serving: tuple[ServingRecord, ...] = ()
 
     @cached_property
@@ -233,6 +240,7 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         roots=(folder,) if folder else (),
         groups=results.groups,
         sequential=results.sequential,
+        rank_choice=results.rank_choice or None,
         serving=(serving,) if serving else (),
     )
 

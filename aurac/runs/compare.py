@@ -31,7 +31,8 @@ from aurac.runs.lock import Locks
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.plan import PlannedCell, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress
-from aurac.runs.results import failed_cell, gathered, task_record
+from aurac.runs.rank_choice import Choice, add_ranks, choose, further
+from aurac.runs.results import StoredPoints, failed_cell, gathered, task_record
 from aurac.runs.run import Run
 from aurac.runs.runner import RunContext
 from aurac.runs.schema import (
@@ -51,6 +52,7 @@ from aurac.runs.status import Standing, add_to_plan
 from aurac.runs.store import CellStore, cannot_write
 from aurac.runs.workers import Executor, make_executor
 from aurac.tasks.files import readable, write_requests
+from aurac.terminal.console import stderr_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -162,13 +164,11 @@ class Sweep:
     def whole(self, command: str | None, started: float) -> Run:
         """Compute what is missing, gather, write."""
         try:
-            with self.log, Locks(self.folder) as locks:
+            with self.log, Locks(self.folder) as locks, self.executor:
                 self.log.event("start", command=command, versions=versions())
                 self.store.tidy()
-                with self.profile.spent("fit"):
-                    self.session.fit(self.folder)
-                cells = self.session.cells()
-                add_to_plan(self.folder, [cell.row for cell in cells])
+                self._locks = locks
+                cells = self._planned()
                 warn_unused(self.store, [cell.identity for cell in cells])
                 if self.execution.retry_failed:
                     for key in self.store.failed_keys():
@@ -180,9 +180,19 @@ class Sweep:
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
+    def _planned(self) -> list[PlannedCell]:
+        """The cells of the session, which the folder's plan then has."""
+        with self.profile.spent("fit"):
+            self.session.fit(self.folder)
+        cells = self.session.cells()
+        add_to_plan(self.folder, [cell.row for cell in cells], further(self.session))
+        return cells
+
     def _computed(
         self, cells: list[PlannedCell], locks: Locks, command: str | None, started: float
     ) -> Run:
+        auto = self.session.settings.truncation.auto
+        cells, choice = self._chosen(cells, command) if auto else (cells, None)
         wanted = shard_of(cells, *self.execution.shard) if self.execution.shard else cells
         for _ in range(_MOST_REPAIRS):
             self._compute(wanted, locks)
@@ -194,7 +204,37 @@ class Sweep:
                 break
             for cell, there in incomplete:
                 self.store.recount(cell.identity, there)
+        results = choice.of(results) if choice else results
         return self._written(results, locks, len(cells), command, started)
+
+    def _chosen(
+        self, cells: list[PlannedCell], command: str | None
+    ) -> tuple[list[PlannedCell], Choice]:
+        """Compute round after round, until the curves ask for no further rank."""
+        while True:
+            choice = choose(self.session, self._fill(cells))
+            if not choice.following:
+                add_to_plan(self.folder, [cell.row for cell in cells])
+                return cells, choice
+            self.log.event("ranks", following=choice.following)
+            if self.progress:
+                stderr_console().print(choice.words, markup=False, highlight=False)
+            add_ranks(self.session, choice.following)
+            open_run_folder(self.folder, self.session.tasks, self.session.request(), command)
+            cells = self._planned()
+
+    def _fill(self, cells: Sequence[PlannedCell]) -> StoredPoints:
+        """Compute what is missing of the cells, and read them."""
+        for _ in range(_MOST_REPAIRS):
+            self._compute(list(cells), self._locks)
+            points = StoredPoints(cells, self.store)
+            for cell in cells:
+                points.fetch(cell.variant, cell.rank, cell.task)
+            for cell, there in points.incomplete:
+                self.store.recount(cell.identity, there)
+            if not points.incomplete:
+                break
+        return points
 
     def _compute(self, wanted: list[PlannedCell], locks: Locks) -> None:
         left = Standing.of((cell.row for cell in wanted), self.store).left
@@ -232,6 +272,7 @@ class Sweep:
         started: float,
     ) -> Run:
         """Results and report, by one process at a time."""
+        self.executor.close()
         session = self.session
         request = session.request()
         results = msgspec.structs.replace(

@@ -20,6 +20,7 @@ from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.runs.estimate import Span, estimate, process_age, weight_bytes
 from aurac.runs.finished import Request
 from aurac.runs.folder import find_run_folder, recorded_names
+from aurac.runs.rank_choice import follow, further
 from aurac.runs.sequential_plan import longest_part, sequential
 from aurac.runs.session import Lookup, build, open_session, outline_base
 from aurac.runs.status import Standing
@@ -80,6 +81,7 @@ class DryRun:
         seconds_from: Where the estimate comes from, or why there is none.
         memory: Bytes: weights, adapters, beside them; the sum under "total".
         downloads: What would be fetched.
+        further: How many cells may follow at most (ranks `auto`); the time is without them.
         notes: What was not looked up, and why.
     """
 
@@ -92,6 +94,7 @@ class DryRun:
     seconds_from: str
     memory: Mapping[str, int] | None
     downloads: tuple[str, ...]
+    further: int = 0
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -179,8 +182,10 @@ def dry_run(
     if not lookup.downloads:
         place, begun = find_run_folder(out, session.tasks, session.request(), command)
         folder = place if begun else None
-    rows = [cell.row for cell in session.cells()]
     store = CellStore(folder or Path())
+    auto = session.settings.truncation.auto and not lookup.absent
+    complete = auto and follow(session, store)
+    rows = [cell.row for cell in session.cells()]
     standing = Standing.of(rows, store, retry=execution.retry_failed)
     span, source = _time(session, standing, folder, lookup, started)
     return DryRun(
@@ -193,6 +198,7 @@ def dry_run(
         seconds_from=source,
         memory=_memory(session),
         downloads=tuple(lookup.downloads),
+        further=0 if complete else further(session, len(lookup.absent)),
         notes=(*notes, *_notes_on_time(session, execution)),
     )
 

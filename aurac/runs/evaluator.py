@@ -91,17 +91,17 @@ class Evaluator:
     def blocks(
         self,
         cell: PlannedCell,
-        places: Sequence[int],
+        places: Sequence[Sequence[int]],
         on_requests: Callable[[int], None] = lambda _count: None,
     ) -> Iterator[Block]:
         """Evaluate some of a cell's documents, with half the batch where memory does not suffice.
 
         Args:
             cell: The cell.
-            places: Which of its documents.
+            places: Which of its documents, block by block.
             on_requests: Called with the number of requests answered since the last call.
         """
-        waiting = cell.blocks(places)
+        waiting = list(places)
         evaluation = None
         while waiting:
             evaluation = evaluation or self._evaluation(cell)

@@ -161,6 +161,22 @@ def ranks_of(spec: str | Sequence[int], R: int) -> tuple[int, ...]:
         ) from error
 
 
+def auto_ranks(name: str, adapter: Adapter | Family, added: Iterable[int]) -> tuple[int, ...]:
+    """The powers of two and R, and of further ranks those that the adapter has.
+
+    Raises:
+        UsageError: The adapter is a family.
+    """
+    if isinstance(adapter, Family):
+        raise UsageError(
+            f"--ranks auto with the family {name!r}",
+            expected="adapters that can be truncated to any rank",
+            fix="give --ranks pow2, which takes the ranks that the family has",
+        )
+    further = {rank for rank in added if rank <= adapter.rank}
+    return tuple(sorted({*default_nested_ranks(adapter.rank), *further}))
+
+
 def variants_of(
     name: str,
     adapter: Adapter | Family,

@@ -27,6 +27,8 @@ from aurac.runs.settings import NamedCheckpoint, to_plain
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from typing_extensions import Self
+
     from aurac.runs.plan import PlannedCell
     from aurac.runs.runner import RunContext
     from aurac.runs.schema import Failure
@@ -57,32 +59,47 @@ class RayExecutor:
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
         self._address, self._workers = address, workers
         self._ray = _ray()
+        self._cluster = contextlib.ExitStack()
+        self._connected = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """See `Executor`."""
+        self._cluster.close()
+        self._connected = False
 
     def run(self, session: Session, cells: Sequence[PlannedCell], context: RunContext) -> None:
         """See `Executor`."""
         ray = self._ray
         gpus = 1 if session.outline.device.startswith("cuda") else 0
-        with _cluster(ray, self._address, self._workers, context):
-            # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
-            how = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES, "max_calls": 0}
-            task = ray.remote(**how)(compute_block)
-            slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
-            if gpus and not slots:
-                logger.warning("the Ray cluster has no GPU now: cells wait until one joins")
-            # One more than run at a time: a worker finds its next block waiting.
-            most = self._workers or slots + 1
-            queue = _Queue(ray, task, ray.put(_job(session)), context, cells)
-            try:
-                while queue.submit(most):
-                    context.go_on()
-                    queue.collect()
-            except (ray.exceptions.RaySystemError, ConnectionError) as error:
-                raise ClusterError(
-                    f"the Ray cluster was lost ({_first_line(error)})",
-                    fix="what is done is kept: give the same command again",
-                ) from error
-            finally:
-                queue.cancel()
+        if not self._connected:
+            self._cluster.enter_context(_cluster(ray, self._address, self._workers, context))
+            self._connected = True
+        # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
+        how = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES, "max_calls": 0}
+        task = ray.remote(**how)(compute_block)
+        slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
+        if gpus and not slots:
+            logger.warning("the Ray cluster has no GPU now: cells wait until one joins")
+        # One more than run at a time: a worker finds its next block waiting.
+        most = self._workers or slots + 1
+        queue = _Queue(ray, task, ray.put(_job(session)), context, cells)
+        try:
+            while queue.submit(most):
+                context.go_on()
+                queue.collect()
+        except (ray.exceptions.RaySystemError, ConnectionError) as error:
+            raise ClusterError(
+                f"the Ray cluster was lost ({_first_line(error)})",
+                fix="what is done is kept: give the same command again",
+            ) from error
+        finally:
+            queue.cancel()
 
 
 @dataclass(eq=False)
@@ -116,8 +133,10 @@ class _Queue:
         while len(self._running) < most:
             entry = next((entry for entry in self._open.values() if entry.waiting), None)
             if entry is not None:
-                identity = entry.cell.identity.to_dict()
-                reference = self._task.remote(self._job, identity, entry.waiting.popleft())
+                identity, places = entry.cell.identity.to_dict(), entry.waiting.popleft()
+                whole = entry.cell.task.places  # the worker has all documents of the task
+                places = places if whole is None else [whole[place] for place in places]
+                reference = self._task.remote(self._job, identity, places)
                 self._running[reference] = entry
                 entry.running += 1
             elif tried < len(self._cells):

@@ -55,7 +55,7 @@ class _WorkerCache:
         self._evaluator.base()
         started = time.perf_counter()
         try:
-            (block,) = self._evaluator.blocks(cell, places)
+            (block,) = self._evaluator.blocks(cell, [places])
         except BaseModelError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
@@ -74,7 +74,7 @@ def compute(job: dict[str, Any], identity: dict[str, Any], places: list[int]) ->
     Args:
         job: What to compute with: see `aurac.runs.ray`.
         identity: The cell's.
-        places: Of the documents, all in one block of the grid.
+        places: Of the documents in the whole task; they make one block.
 
     Returns:
         The block, or the record of a failure.

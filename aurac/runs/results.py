@@ -285,7 +285,7 @@ def _score_fields(curve: Curve | None, missing: Mapping[int, str]) -> dict[str, 
     if row.log2 is None or row.linear is None or row.mean is None:
         return {"score_reason": row.reason}
     return {
-        "score": Areas(log2=_area(row.log2), linear=_area(row.linear), mean=row.mean),
+        "score": Areas(log2=area_record(row.log2), linear=area_record(row.linear), mean=row.mean),
         "score_method": row.log2.method,
         "score_notes": list(row.notes),
         "weights": AxisWeights(
@@ -295,7 +295,8 @@ def _score_fields(curve: Curve | None, missing: Mapping[int, str]) -> dict[str, 
     }
 
 
-def _area(estimate: Estimate) -> Area:
+def area_record(estimate: Estimate) -> Area:
+    """An estimate as `results.json` has it."""
     e = estimate
     return Area(value=e.value, se=e.se, low=e.low, high=e.high)
 

@@ -230,7 +230,7 @@ class Runner:
         there = len(cell.documents) - len(missing)
         requests = cell.requests(missing)
         counter(cell.task.n_requests - requests)
-        for block in self._evaluator.blocks(cell, missing, counter):
+        for block in self._evaluator.blocks(cell, cell.blocks(missing), counter):
             there += len(block.documents)
             with self.context.profile.spent("store"):
                 store.append(identity, block, there)

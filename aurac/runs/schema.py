@@ -128,6 +128,7 @@ class CurveRecord(_Record, frozen=True, kw_only=True):
         cells: Rank → file in the run folder; of a group of tasks a file for each member.
         baseline_cell: That of the base.
         score: AURAC; null: see `score_reason`.
+        score_pow2: log2 AURAC over the powers of two alone, where `--ranks auto` added ranks.
         score_method: How the interval of `score` was computed.
         score_notes: What a reader of the interval should know.
         drops: `[rank, next rank, loss]` wherever accuracy falls.
@@ -161,6 +162,7 @@ class CurveRecord(_Record, frozen=True, kw_only=True):
     cells: dict[int, str | list[str] | None] = {}
     baseline_cell: str | list[str] | None = None
     score: Areas | None = None
+    score_pow2: Area | UnsetType = UNSET
     score_method: str | None = None
     score_notes: list[str] = []
     score_reason: str | None = None
@@ -421,6 +423,43 @@ class SequentialRecord(_Record, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
+class GapRecord(_Record, frozen=True, kw_only=True):
+    """Ranks between two neighbours of a curve that were not evaluated.
+
+    Attributes:
+        low, high: The neighbours.
+        room: How far a curve may lie from the straight line between them, a fraction: the largest
+            over the compared curves.
+        adapter, task: The curve of that.
+        noise: Whether that is above the margin, and its bends are not larger than their noise.
+    """
+
+    low: int
+    high: int
+    room: float
+    adapter: str
+    task: str
+    noise: bool = False
+
+
+class RankChoice(_Record, frozen=True, kw_only=True):
+    """How the ranks of a run with `--ranks auto` were chosen.
+
+    Attributes:
+        margin: Departure from the straight line between two ranks that is tolerable, a fraction.
+        limit: How many standard errors a bend of a curve must have to count.
+        added: Ranks that were added to the powers of two.
+        gaps: What was not evaluated.
+        sentences: All of it in words, and AURAC over the powers of two alone.
+    """
+
+    margin: float
+    limit: float
+    added: list[int] = []
+    gaps: list[GapRecord] = []
+    sentences: list[str] = []
+
+
 class Results(_Record, frozen=True, kw_only=True):
     """`results.json`: the curves of a run, their scores, and what produced them.
 
@@ -431,6 +470,7 @@ class Results(_Record, frozen=True, kw_only=True):
             command; recorded seeds are found anew.
         failures: Cells that could not be computed.
         sequential: Of a run with `--until`; any other has no such key.
+        rank_choice: Of a run with `--ranks auto`; any other has no such key.
     """
 
     schema: int
@@ -443,6 +483,7 @@ class Results(_Record, frozen=True, kw_only=True):
     engine: EngineTotals = EngineTotals()
     provenance: Provenance = Provenance()
     sequential: SequentialRecord | None = None
+    rank_choice: RankChoice | UnsetType = UNSET
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; without `sequential` where there is none."""

@@ -101,6 +101,12 @@ def sequential(request: Request, until: Until) -> Request:
             expected="a random sample: --limit takes the first documents",
             fix="give --budget DOCUMENTS in the place of --limit",
         )
+    if settings.truncation.auto:
+        raise UsageError(
+            "--ranks auto with --until",
+            expected="ranks that do not depend on the results: its tests are planned for them",
+            fix="give --ranks pow2, or leave --until out",
+        )
     if how.shard:
         raise UsageError(
             "--shard with --until",

@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     Areas = dict[tuple[str, Variant], NDArray[np.float64]]  # (task, adapter) → (n,) in [0, 1]
     Losses = dict[tuple[BuiltTask, Variant], dict[int, Series]]  # by rank
 
-_MOST_REPAIRS = 3
-
 
 def run_until(
     request: Request, until: Until, *, progress: bool = False, command: str | None = None
@@ -116,16 +114,7 @@ class SequentialRun(Sweep):
     def _fill(self, cells: Sequence[PlannedCell]) -> StoredPoints:
         """Compute what is missing of the cells, and read them."""
         add_to_plan(self.folder, [cell.row for cell in cells])
-        for _ in range(_MOST_REPAIRS):
-            self._compute(list(cells), self._locks)
-            points = StoredPoints(cells, self.store)
-            for cell in cells:
-                points.fetch(cell.variant, cell.rank, cell.task)
-            for cell, there in points.incomplete:
-                self.store.recount(cell.identity, there)
-            if not points.incomplete:
-                break
-        return points
+        return super()._fill(cells)
 
     def _goes_on(self, needs: Mapping[Any, Any]) -> bool:
         """Whether more documents are needed and the time is not over."""

@@ -26,7 +26,7 @@ from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer
 from aurac.models.weights import quiet_transformers
-from aurac.runs.plan import PlannedCell, Variant, parse_ranks, plan, variants_of
+from aurac.runs.plan import PlannedCell, Variant, auto_ranks, parse_ranks, plan, variants_of
 from aurac.runs.schema import RequestedTask, RequestSettings, RunRequest
 from aurac.runs.settings import NamedCheckpoint
 from aurac.stats.groups import check_groups
@@ -169,8 +169,7 @@ def open_session(
     lookup = lookup or Lookup()
     adapters = load_adapters(checkpoints, settings, names)
     check_groups(settings.groups, list(adapters))
-    cuts = {name: settings.truncations.get(name, settings.truncation) for name in adapters}
-    variants = [v for name, a in adapters.items() for v in variants_for(name, a, cuts[name])]
+    variants = variants_in(adapters, settings)
     base = lookup.outline(common_base(adapters, settings.model.base), settings.model, elsewhere)
     tokenizer = _tokenizer(adapters, base, settings)
     if base.model is not None:
@@ -350,13 +349,22 @@ def common_base(adapters: Mapping[str, Adapter | Family], named: str | None) -> 
     return names[0]
 
 
+def variants_in(adapters: Mapping[str, Adapter | Family], settings: Settings) -> list[Variant]:
+    """The curves to draw, one adapter after the other."""
+    cuts = {name: settings.truncations.get(name, settings.truncation) for name in adapters}
+    return [v for name, a in adapters.items() for v in variants_for(name, a, cuts[name])]
+
+
 def variants_for(name: str, adapter: Adapter | Family, options: TruncationOptions) -> list[Variant]:
     """The curves to draw for one adapter.
 
     Raises:
-        RankError, UsageError: See `parse_ranks` and `variants_of`.
+        RankError, UsageError: See `parse_ranks`, `auto_ranks` and `variants_of`.
     """
-    ranks = parse_ranks(options.ranks, adapter)
+    if options.auto:
+        ranks = auto_ranks(name, adapter, options.added)
+    else:
+        ranks = parse_ranks(options.ranks, adapter)
     variants = variants_of(name, adapter, ranks, tuple(options.basis), options.rescale)
     return [v for v in variants if options.published or v.role != "published"]
 

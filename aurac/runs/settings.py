@@ -68,16 +68,43 @@ class TruncationOptions:
     """Which curves are drawn of each adapter.
 
     Attributes:
-        ranks: `pow2`, `all` or explicit ranks.
+        ranks: `pow2`, `all`, explicit ranks, or `auto`: the powers of two, and further ranks where
+            a curve bends (docs/explain/aurac.md).
         basis: One or more of `prefix`, `svd`, `energy`; the first is the one compared.
         rescale: One or more of `rule`, `keep`, `trained`, `fit`; None: each adapter's default.
         published: Draw adapters with a trained P under the published inference, too.
+        margin: Of `auto`: how far a rank that is not evaluated may lie from the straight line
+            between its neighbours, a fraction; None: `aurac.stats.gaps.MARGIN`.
+        added: The further ranks of `auto` so far; a run adds to them itself.
     """
 
     ranks: str | Sequence[int] = "pow2"
     basis: Sequence[Basis] = ("prefix",)
     rescale: Sequence[Rescale] | None = None
     published: bool = True
+    margin: float | None = None
+    added: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if self.margin is None:
+            return
+        if not self.auto:
+            raise UsageError("a margin without ranks auto", fix="give both or neither")
+        if not 0.0 < self.margin < 1.0:
+            raise UsageError(
+                f"margin {self.margin:g}",
+                expected="a fraction above 0, such as 0.02 for two points",
+            )
+
+    @property
+    def auto(self) -> bool:
+        """Whether the curves decide which ranks are evaluated."""
+        return self.ranks == "auto"
+
+    def adding(self, ranks: Sequence[int]) -> TruncationOptions:
+        """The same with these ranks too, where they are `auto`."""
+        added = tuple(sorted({*self.added, *ranks}))
+        return dataclasses.replace(self, added=added) if self.auto else self
 
 
 @dataclass(frozen=True)
@@ -216,12 +243,19 @@ def separated(fields: Mapping[str, Any]) -> tuple[Settings, Execution]:
 
     Raises:
         TypeError: A keyword of neither.
-        UsageError: A value of `Execution` out of range.
+        UsageError: A value out of range, or values that do not go together.
     """
     names = {f.name for f in dataclasses.fields(Execution)}
     execution = {name: value for name, value in fields.items() if name in names}
     rest = {name: value for name, value in fields.items() if name not in names}
-    return Settings.of(**rest), Execution(**execution)
+    settings, how = Settings.of(**rest), Execution(**execution)
+    if how.shard and settings.truncation.auto:
+        raise UsageError(
+            "--shard with --ranks auto",
+            expected="all cells of a round, before the ranks of the next are chosen",
+            fix="give --ranks pow2 with each shard, then --ranks auto without --shard",
+        )
+    return settings, how
 
 
 def to_plain(settings: Settings) -> dict[str, Any]:

@@ -32,44 +32,60 @@ PLAN_FILE = "plan.jsonl"
 _MOST_FAILURES = 20
 
 
-class _PlanHead(msgspec.Struct):
-    sha256: str
+class _PlanHead(msgspec.Struct, omit_defaults=True):
+    sha256: str = ""
+    further: int = 0
 
 
-def add_to_plan(folder: Path, rows: Sequence[PlanRow]) -> None:
+def add_to_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None:
     """Keep a plan beside what the folder's plan holds of other adapters, tasks and ranks.
+
+    Args:
+        folder: The run folder.
+        rows: The plan.
+        further: See `write_plan`.
 
     Raises:
         OSError: The folder cannot be written.
     """
-    before = read_plan(folder) or []
-    if not set(rows) <= set(before):
+    head, before = _read_plan(folder)
+    if not set(rows) <= set(before or ()) or head.further != further:
         places = {(row.curve, row.rank, row.task) for row in rows}
-        others = [r for r in before if (r.curve, r.rank, r.task) not in places]
-        write_plan(folder, [*rows, *others])
+        others = [r for r in before or () if (r.curve, r.rank, r.task) not in places]
+        write_plan(folder, [*rows, *others], further)
 
 
-def write_plan(folder: Path, rows: Sequence[PlanRow]) -> None:
+def write_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None:
     """Keep the plan: a line with its hash, and a line with its rows.
+
+    Args:
+        folder: The run folder.
+        rows: The plan.
+        further: How many cells may follow at most, when these are done (`--ranks auto`).
 
     Raises:
         OSError: The folder cannot be written.
     """
     body = msgspec.json.encode(rows)
-    head = msgspec.json.encode(_PlanHead(hashlib.sha256(body).hexdigest()))
+    head = msgspec.json.encode(_PlanHead(hashlib.sha256(body).hexdigest(), further))
     write_atomic(folder / PLAN_FILE, head + b"\n" + body + b"\n")
 
 
 def read_plan(folder: Path) -> list[PlanRow] | None:
     """The plan of a run folder; None where there is none or it is damaged."""
+    return _read_plan(folder)[1]
+
+
+def _read_plan(folder: Path) -> tuple[_PlanHead, list[PlanRow] | None]:
     try:
-        head, _, body = (folder / PLAN_FILE).read_bytes().partition(b"\n")
+        first, _, body = (folder / PLAN_FILE).read_bytes().partition(b"\n")
         body = body.rstrip(b"\n")
-        if msgspec.json.decode(head, type=_PlanHead).sha256 == hashlib.sha256(body).hexdigest():
-            return msgspec.json.decode(body, type=list[PlanRow])
+        head = msgspec.json.decode(first, type=_PlanHead)
+        if head.sha256 == hashlib.sha256(body).hexdigest():
+            return head, msgspec.json.decode(body, type=list[PlanRow])
     except (OSError, ValueError):
         pass
-    return None
+    return _PlanHead(), None
 
 
 @dataclass(frozen=True)
@@ -121,6 +137,7 @@ class Status:
         processes: Processes that show life.
         results, report: Whether they are there, whole.
         running_cells: Labels.
+        further: How many cells may follow at most, when the planned ones are done.
         failures: The first few: a cell's label under `cell`, and the `reason`.
         adapters, tasks: Names.
         notes: What could not be read.
@@ -137,6 +154,7 @@ class Status:
     results: bool
     report: bool
     running_cells: tuple[str, ...] = ()
+    further: int = 0
     failures: tuple[dict[str, str], ...] = ()
     adapters: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
@@ -175,7 +193,7 @@ def read_status(folder: Path) -> Status:
             expected="a folder that `aurac compare … --out FOLDER` made",
             fix="`aurac runs` lists those there are",
         )
-    request, plan, store = RunRequest.read(folder), read_plan(folder), CellStore(folder)
+    request, (head, plan), store = RunRequest.read(folder), _read_plan(folder), CellStore(folder)
     note = f"{PLAN_FILE} is missing or damaged: the same command writes it again"
     standing = Standing.of(_without_plan(store) if plan is None else plan, store)
     living = _living(folder / LOCKS)
@@ -194,6 +212,7 @@ def read_status(folder: Path) -> Status:
         results=(folder / "results.json").is_file(),
         report=(folder / REPORT_FILE).is_file(),
         running_cells=tuple(sorted(running)),
+        further=head.further,
         failures=tuple(_failure(row, store) for row in standing.failed[:_MOST_FAILURES]),
         adapters=tuple(request.adapters if request else ()),
         tasks=tuple(request.tasks if request else ()),

@@ -18,6 +18,7 @@ import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -35,11 +36,15 @@ from aurac.runs.settings import from_plain, to_plain
 from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
 
     from aurac.runs.plan import PlannedCell
     from aurac.runs.session import Session
     from aurac.runs.settings import Execution
+    from aurac.tasks.task import BuiltTask
 
 logger = logging.getLogger("aurac.runs.workers")
 
@@ -50,7 +55,20 @@ _ENDS_IN = 30.0  # seconds that a worker may take to end once it is told to
 
 
 class Executor(Protocol):
-    """Computes the cells of a session."""
+    """Computes cells of a session, one set after the other; a context that ends its workers."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
+
+    def close(self) -> None:
+        """End the workers; the next `run` starts others."""
 
     def run(self, session: Session, cells: Sequence[PlannedCell], context: RunContext) -> None:
         """Until every cell ends as a cell or as a record of failure in the store.
@@ -81,23 +99,45 @@ class LocalExecutor:
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
+        self._open = contextlib.ExitStack()
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._jobs: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+        self._workers, self._jobs = [], []
+
+    def close(self) -> None:
+        """See `Executor`."""
+        self.__exit__(None, None, None)
 
     def run(self, session: Session, cells: Sequence[PlannedCell], context: RunContext) -> None:
         """See `Executor`."""
         spread = session.settings.model.device_map is not None  # one process has all devices
         workers = self._execution.workers or (1 if spread else None)
         devices = worker_devices(session.outline.device, workers)[: max(1, len(cells))]
-        with contextlib.ExitStack() as stack:
-            if len(devices) > 1:
-                threads = stack.enter_context(_divided_threads(len(devices)))
-                jobs = [self._job(session, context, device) for device in devices[1:]]
-                stack.enter_context(_others(jobs, threads, context))
+        with _divided_threads(len(devices)) as threads:
+            jobs = [self._job(session, context, device) for device in devices[1:]]
+            if jobs != self._jobs[: len(jobs)]:  # of another session, or too few
+                self.close()
+                self._workers = self._open.enter_context(_others(jobs, threads, context))
+                self._jobs = jobs
+            for worker in self._workers:
+                _send(worker, selection(cells))
             if not spread:
                 session.place_on(devices[0])
             Runner(session.base, session.options, context).run(cells)
 
     def _job(self, session: Session, context: RunContext, device: str) -> dict[str, Any]:
-        """What a further process reads."""
+        """What a further process reads first."""
         plain = to_plain(session.settings)
         return {
             "folder": str(context.store.run_folder.resolve()),
@@ -109,7 +149,9 @@ class LocalExecutor:
 
 
 @contextlib.contextmanager
-def _others(jobs: Sequence[dict[str, Any]], threads: int, context: RunContext) -> Iterator[None]:
+def _others(
+    jobs: Sequence[dict[str, Any]], threads: int, context: RunContext
+) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Further workers; at the end they are told to end, and awaited."""
     workers: list[subprocess.Popen[bytes]] = []
     relays: list[threading.Thread] = []
@@ -121,7 +163,7 @@ def _others(jobs: Sequence[dict[str, Any]], threads: int, context: RunContext) -
             relays[-1].start()
             device = job["settings"]["model"]["device"]
             context.log.event("worker", pid=workers[-1].pid, device=device)
-        yield
+        yield workers
         settled = True
     finally:
         # All cells are settled, or this process must end: either way the workers are done.
@@ -168,11 +210,46 @@ def _start(job: dict[str, Any], threads: int) -> subprocess.Popen[bytes]:
         env=environment,
         start_new_session=True,  # a Ctrl-C reaches this process, which tells the workers
     )
+    _send(worker, job)
+    return worker
+
+
+def _send(worker: subprocess.Popen[bytes], content: Any) -> None:
     if worker.stdin is not None:
         with contextlib.suppress(OSError):
-            worker.stdin.write(json.dumps(job).encode() + b"\n")
+            worker.stdin.write(json.dumps(content).encode() + b"\n")
             worker.stdin.flush()
-    return worker
+
+
+def selection(cells: Sequence[PlannedCell]) -> dict[str, Any] | None:
+    """Which cells a worker computes, with which documents; None: all of its session.
+
+    Returns:
+        The places of documents in whole tasks, and for each cell its key and which of these.
+    """
+    places = list(dict.fromkeys(cell.task.places for cell in cells))
+    if places in ([], [None]):
+        return None
+    at = {one: number for number, one in enumerate(places)}
+    return {"places": places, "cells": [[c.identity.key, at[c.task.places]] for c in cells]}
+
+
+def selected(cells: Sequence[PlannedCell], chosen: dict[str, Any] | None) -> list[PlannedCell]:
+    """The cells of a `selection`, of those of the whole session."""
+    if chosen is None:
+        return list(cells)
+    by_key = {cell.identity.key: cell for cell in cells}
+    parts: dict[tuple[str, int], BuiltTask] = {}  # what is laid out of a task is laid out once
+    result = []
+    for key, number in chosen["cells"]:
+        cell, places = by_key[key], chosen["places"][number]
+        if places is not None:
+            part = cell.task.name, number
+            if part not in parts:
+                parts[part] = cell.task.only(places)
+            cell = cell.of(parts[part])
+        result.append(cell)
+    return result
 
 
 def _relay(worker: subprocess.Popen[bytes]) -> None:
@@ -213,8 +290,8 @@ def _end(
         logger.warning("a worker ended early %s; %s", how, then)
 
 
-def serve(job: dict[str, Any]) -> None:
-    """Compute the cells of a job until all are settled."""
+def serve(job: dict[str, Any], selections: Iterable[dict[str, Any] | None]) -> None:
+    """Compute the cells of a job, one selection of them after the other."""
     folder, execution = Path(job["folder"]), job["execution"]
     names, settings = recorded_names(folder), from_plain(job["settings"])
     session = open_session(job["checkpoints"], job["tasks"], settings, names=names)
@@ -229,27 +306,33 @@ def serve(job: dict[str, Any]) -> None:
         Locks(folder) as locks,
     ):
         context = RunContext(CellStore(folder), locks, interrupts, log)
-        Runner(session.base, session.options, context).run(cells)
+        for chosen in selections:
+            Runner(session.base, session.options, context).run(selected(cells, chosen))
 
 
-def _end_with_parent() -> None:
-    """Ask this process to end when the one that started it is gone."""
+def _lines() -> Iterator[Any]:
+    """What the process above sends; a signal asks this one to end when that one is gone."""
+    received: SimpleQueue[Any] = SimpleQueue()
 
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
+    def read() -> None:
+        rest = b""
+        while data := os.read(0, 1 << 16):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                received.put(json.loads(line))
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield received.get()
 
 
 def main() -> int:
     """Read the job and serve it; errors of single cells are in the store already."""
     logging.basicConfig(format=LINE)
-    job = json.loads(sys.stdin.buffer.readline())
-    _end_with_parent()
+    lines = _lines()
     try:
-        serve(job)
+        serve(next(lines), lines)
     except AuracError as error:
         logger.error("a worker cannot serve: %s", error)
         return error.exit_code

@@ -297,7 +297,8 @@ def test_lm_evals_own_tools_read_an_export(exported):
 
 
 def test_scores_of_the_export_are_those_of_the_run(run, exported):
-    for arguments in (("score",), ("recommend", "--delta", "0.1")):
+    sizes = [("score", "--axis", axis) for axis in ("parameters", "bytes")]
+    for arguments in (("score",), *sizes, ("recommend", "--delta", "0.1")):
         before = json.loads(call(arguments[0], run, *arguments[1:], "--json", "--details"))
         after = json.loads(call(arguments[0], exported, *arguments[1:], "--json", "--details"))
         for row in (*before.get("ship", ()), *after.get("ship", ())):

@@ -7,21 +7,28 @@ import csv
 import pytest
 from report_runs import RunMaker
 
+import aurac
+from aurac.curves.display import percent
 from aurac.errors import UsageError
 from aurac.report import write_report
 from aurac.runs.run import load_run
 from aurac.stats import paired_curves
 
 NAME = "AURAC over parameters"
+SPENT = (3, 10, 12)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two adapters, the second with three times the parameters at a rank and up to rank 4 only."""
+    """Two adapters, the second with three times the parameters at a rank and up to rank 4 only.
+
+    Its parameters are not in proportion to the rank, so that no area over rank passes for one
+    over parameters.
+    """
     maker = RunMaker(tmp_path_factory.mktemp("run"), n=120)
     maker.add("attention", (0.2, 0.35, 0.5, 0.6, 0.7))
     maker.add("linear", (0.35, 0.5, 0.6), ranks=(1, 2, 4))
-    maker.curves[1]["parameters"] = [3 * 46_080 * r for r in (1, 2, 4)]
+    maker.curves[1]["parameters"] = [46_080 * each for each in SPENT]
     maker.add("unknown", (0.1, 0.2), ranks=(1, 2))
     maker.curves[2]["parameters"] = []
     maker.write()
@@ -72,8 +79,11 @@ def test_a_plot_over_parameters_names_the_areas_over_parameters(folder):
     ax = load_run(folder).plot(axis="parameters")
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     drawn = [line for line in ax.lines if str(line.get_gid()).startswith("curve-")]
-    assert [list(line.get_xdata()) for line in drawn] == [
-        [0.04608 * r for r in (1, 2, 4, 8, 16)],
-        [3 * 0.04608 * r for r in (1, 2, 4)],
-    ]
+    places = [list(line.get_xdata()) for line in drawn]
+    assert places[0] == pytest.approx([0.04608 * r for r in (1, 2, 4, 8, 16)])
+    assert places[1] == pytest.approx([0.04608 * each for each in SPENT])
+    [curve] = [curve for curve in load_run(folder).curves if curve.adapter == "linear"]
+    area = percent(aurac.score(curve, axis="parameters").value)
+    assert f"linear {area}" in labels
+    assert f"linear {percent(aurac.score(curve).value)}" not in labels
     assert not any("unknown" in label for label in labels)

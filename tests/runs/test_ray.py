@@ -52,7 +52,7 @@ class FakeRay:
         cell = self._cells[reference[0]]
         if reference == self._failing:
             return failure_of(cell, "ValueError: why", "ValueError", 1.0)
-        [block] = self._evaluator.blocks(cell, reference[1])
+        [block] = self._evaluator.blocks(cell, [reference[1]])
         return block
 
 

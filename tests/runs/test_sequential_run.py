@@ -17,11 +17,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from harness_doubles import write_task
+from small_runs import events
 
 from aurac.curves.area import document_areas
 from aurac.errors import UsageError
 from aurac.readers.run import read_run
 from aurac.runs.compare import compare
+from aurac.runs.evaluator import Evaluator
 from aurac.runs.finished import Request
 from aurac.runs.run import load_run
 from aurac.runs.sequential_plan import Sampler, Until
@@ -218,6 +220,32 @@ def test_the_decisions_are_those_of_adapters_that_all_go_on(three, dropped, tmp_
         names = ("verdict", "documents", "p", "p_adjusted", "estimate", "low", "high")
         assert {n: decisions[pair][n] for n in names} == {n: getattr(expected, n) for n in names}
     assert "Later extended to 100 documents" in " ".join(whole.results.sequential.notes)
+
+
+def run_of(done) -> str:
+    """The name of the log of the process that gave the command."""
+    return events(done.folder, "start")[0]["run"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_several_processes_decide_as_one(three, dropped, tmp_path, executor, monkeypatch):
+    if executor == "ray":
+        pytest.importorskip("ray")
+    compute = Evaluator._block
+
+    def slowly(*block):  # in this process alone: the other one has time to start
+        time.sleep(0.5 if executor == "local" else 0.0)
+        return compute(*block)
+
+    monkeypatch.setattr(Evaluator, "_block", slowly)
+    done = run_three(three, tmp_path / "run", workers=2, executor=executor)
+    assert by_pair(done) == by_pair(dropped)
+    assert [c.accuracy for c in done.results.curves] == [c.accuracy for c in dropped.results.curves]
+    if executor == "local":  # the other process is there for all looks
+        assert len(events(done.folder, "worker")) == 1
+        looks = [event for event in events(done.folder, "cell") if event["run"] != run_of(done)]
+        assert len({event["key"] for event in looks}) < len(looks)
 
 
 @pytest.mark.slow

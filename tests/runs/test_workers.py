@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -10,14 +11,19 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
-from runs_doubles import run_context
+from harness_doubles import make_tokenizer
+from runs_doubles import Model, Task, base, planned, run_context
 from small_runs import SMALL, TASK, random_adapter
 
+from aurac.engine import EngineOptions
 from aurac.models.device import SPINNING
 from aurac.runs import ray, ray_worker, workers
 from aurac.runs.compare import compare
 from aurac.runs.interrupts import Interrupted
+from aurac.runs.plan import plan
 from aurac.runs.settings import Execution, Settings, to_plain
+from aurac.tasks.lm_eval import build_tasks
+from aurac.tasks.options import TaskOptions
 
 
 @pytest.mark.parametrize(
@@ -66,6 +72,50 @@ def test_workers_share_cores_unless_the_user_says_otherwise(monkeypatch, given):
     assert len(seen) == 2
 
 
+def test_workers_stay_for_further_cells_of_the_same_session(tmp_path, monkeypatch):
+    started = []
+
+    def start(job, _threads):
+        code = "import sys; sys.stdin.read()"
+        started.append((job, subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1)))
+        return started[-1][1]
+
+    monkeypatch.setattr(workers, "_start", start)
+    session = SimpleNamespace(
+        outline=base(),
+        settings=Settings(),
+        base=lambda: base(Model()),
+        options=EngineOptions(),
+        checkpoints=(),
+        tasks=(),
+        place_on=lambda _device: None,
+    )
+    with workers.LocalExecutor(Execution(workers=2)) as executor:
+        for names in ("ab", "cd", "e"):
+            cells = planned(*(Task(name, n=2) for name in names))
+            executor.run(session, cells, run_context(tmp_path))
+        assert len(started) == 1
+        session.settings = Settings.of(limit=3)
+        executor.run(session, planned(Task("f", n=2), Task("g", n=2)), run_context(tmp_path))
+        assert [job["settings"]["task"]["limit"] for job, _ in started] == [None, 3]
+        assert [worker.poll() is None for _, worker in started] == [False, True]
+    assert started[1][1].poll() is not None
+
+
+def test_a_selection_names_the_same_documents_in_another_process():
+    """Of the places of a sample, which the other process knows as those of the whole task."""
+    (task,) = build_tasks([TASK], tokenizer=make_tokenizer(), options=TaskOptions(limit=6))
+    whole = plan([], [task], base())
+    assert workers.selection(whole) is None
+    assert workers.selected(whole, None) == whole
+    (cell,) = whole
+    sample = cell.of(task.only([4, 1, 3]))
+    (same,) = workers.selected(whole, json.loads(json.dumps(workers.selection([sample]))))
+    assert same.documents == tuple(cell.documents[place] for place in (4, 1, 3))
+    assert same.identity == cell.identity
+    assert same.task.doc_ids == sample.task.doc_ids == ("4", "1", "3")
+
+
 def test_what_a_worker_writes_reaches_the_log_under_its_name(caplog):
     code = (
         "import logging, sys; from aurac.runs.workers import LINE\n"
@@ -98,5 +148,5 @@ def test_a_worker_names_adapters_as_the_run_folder_does(tiny_base_folder, tmp_pa
     monkeypatch.setattr(workers.Runner, "run", lambda _self, cells: planned.extend(cells))
     job = {"folder": str(out), "checkpoints": [str(second)], "tasks": [TASK]}
     settings = Settings.of(groups={"other": ["bb/mine"]}, **SMALL)
-    workers.serve({**job, "settings": to_plain(settings), "execution": asdict(Execution())})
+    workers.serve({**job, "settings": to_plain(settings), "execution": asdict(Execution())}, [None])
     assert {cell.identity.rank for cell in planned} == {0, 1, 2, 4}

@@ -133,15 +133,17 @@ def test_a_worker_alone_does_a_job_and_ends_with_its_parent(adapter, undisturbed
 
     def start():
         worker = subprocess.Popen([sys.executable, "-m", "aurac.runs.workers"], stdin=-1)
-        worker.stdin.write(json.dumps(job).encode() + b"\n")
+        worker.stdin.write(json.dumps(job).encode() + b"\nnull\n")  # all cells of the job
         worker.stdin.flush()
         return worker
 
     worker, orphan = start(), start()
     orphan.stdin.close()
     assert orphan.wait(timeout=300) in (-signal.SIGTERM, 130)
-    assert worker.wait(timeout=300) == 0
+    while worker.poll() is None and CellStore(out).keys() != CellStore(undisturbed).keys():
+        time.sleep(0.2)
     worker.stdin.close()
+    assert worker.wait(timeout=300) == 130
     assert CellStore(out).keys() == CellStore(undisturbed).keys()
     assert_clean(out)
 
@@ -259,6 +261,21 @@ def meanwhile(act):
         yield results
     finally:
         thread.join()
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_processes_choose_the_ranks_that_one_would(executor, tiny_base_folder, tmp_path):
+    """Rounds of `--ranks auto`: the seed's curve asks for ranks in more than one of them."""
+    if executor == "ray":
+        pytest.importorskip("ray")
+    jagged = random_adapter(tiny_base_folder, tmp_path / "jagged", rank=16, seed=1)
+    settings = {**SMALL, "limit": 40, "ranks": "auto"}
+    alone, out = tmp_path / "alone", tmp_path / "run"
+    compare([jagged], [TASK], out=alone, **settings)
+    compare([jagged], [TASK], out=out, executor=executor, workers=2, **settings)
+    assert len(events(out, "ranks")) > 1
+    assert curves(out) == curves(alone)
+    assert_clean(out)
 
 
 def test_a_dead_ray_worker_costs_a_block_and_the_bytes_are_the_same(adapter, tmp_path):

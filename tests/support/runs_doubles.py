@@ -61,6 +61,7 @@ class Task:
     settings: dict = field(default_factory=dict)
     lm_eval: str = "0.0"
     aggregated: dict = field(default_factory=dict)
+    places: tuple[int, ...] | None = None
 
     @property
     def doc_ids(self):

@@ -1,0 +1,184 @@
+"""`--ranks auto`: the powers of two, then the middles of the gaps in which a curve may bend.
+
+The choice is a function of the stored cells alone, round by round, so that an interrupted or
+repeated run and all of its processes choose alike. Every adapter is evaluated at the added ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from aurac.adapters import default_nested_ranks
+from aurac.curves.curve import Curve
+from aurac.curves.display import percent, points
+from aurac.runs.results import StoredPoints, TaskCells, area_record
+from aurac.runs.schema import GapRecord, RankChoice
+from aurac.runs.session import variants_in
+from aurac.runs.status import Standing
+from aurac.stats.analysis import score_curve
+from aurac.stats.gaps import MARGIN, following, gaps, noise_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from aurac.runs.schema import Area, Results
+    from aurac.runs.session import Session
+    from aurac.runs.store import CellStore
+
+_SHOWN = 6  # areas in a sentence
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the curves so far ask for.
+
+    Attributes:
+        record: For `results.json`.
+        following: Ranks to evaluate next; empty when the choice is complete.
+        areas: (curve, task) → AURAC over the powers of two alone, where ranks were added.
+    """
+
+    record: RankChoice
+    following: tuple[int, ...]
+    areas: Mapping[tuple[str, str], Area]
+
+    @property
+    def words(self) -> str:
+        """For a line on the terminal between two rounds."""
+        return f"{_listed(self.following)} follow{'s' * (len(self.following) == 1)} (--ranks auto)"
+
+    def of(self, results: Results) -> Results:
+        """The results of a run whose ranks were chosen so."""
+        curves = [
+            msgspec.structs.replace(curve, score_pow2=self.areas[curve.id, curve.task])
+            if (curve.id, curve.task) in self.areas
+            else curve
+            for curve in results.curves
+        ]
+        return msgspec.structs.replace(results, curves=curves, rank_choice=self.record)
+
+
+def choose(session: Session, stored: StoredPoints) -> Choice:
+    """The ranks that follow, by the default curves of the tasks as they were asked for.
+
+    Args:
+        session: With ranks `auto`, and those that were added so far.
+        stored: Its cells.
+    """
+    cut = session.settings.truncation
+    margin = MARGIN if cut.margin is None else cut.margin
+    curves = dict(_curves(session, stored))
+    seen = [(curve, gap) for curve in curves.values() for gap in gaps(curve, len(curves))]
+    ranks = following((gap for _, gap in seen), margin)
+    widest = {(g.low, g.high): (c, g) for c, g in sorted(seen, key=lambda pair: pair[1].room)}
+    areas = {
+        key: area_record(row.log2)
+        for key, curve in (curves.items() if cut.added and not ranks else ())
+        if (row := score_curve(curve.at(default_nested_ranks(curve.ranks[-1])))).log2 is not None
+    }
+    record = RankChoice(
+        margin=margin,
+        limit=noise_limit(max(1, len(curves))),
+        added=list(cut.added),
+        gaps=[
+            GapRecord(
+                low=gap.low,
+                high=gap.high,
+                room=gap.room,
+                adapter=str(curve.adapter),
+                task=str(curve.task),
+                noise=gap.room > margin,
+            )
+            for _, (curve, gap) in sorted(widest.items())
+        ],
+    )
+    named = [(curves[key], area) for key, area in areas.items()]
+    sentences = [_sentence(record), *([_areas_sentence(named)] if named else [])]
+    return Choice(msgspec.structs.replace(record, sentences=sentences), ranks, areas)
+
+
+def further(session: Session, unseen: int = 0) -> int:
+    """How many cells may follow at most in the rounds of `--ranks auto`.
+
+    Args:
+        session: Of the round before.
+        unseen: Tasks that were asked for and are not built.
+    """
+    if not session.settings.truncation.auto:
+        return 0
+    leaves = unseen + sum(not task.members for task in session.built)
+    return leaves * sum(v.adapter.rank - len(v.ranks) for v in session.variants)
+
+
+def add_ranks(session: Session, ranks: Sequence[int]) -> None:
+    """Evaluate every adapter at these ranks too, as far as it has them."""
+    cuts = {name: cut.adding(ranks) for name, cut in session.settings.truncations.items()}
+    cut = session.settings.truncation.adding(ranks)
+    session.settings = replace(session.settings, truncation=cut, truncations=cuts)
+    session.variants = variants_in(session.adapters, session.settings)
+
+
+def follow(session: Session, store: CellStore) -> bool:
+    """Add the ranks of all rounds whose cells are stored; whether the choice is complete."""
+    while True:
+        cells = session.cells()
+        if Standing.of((cell.row for cell in cells), store).left:
+            return False
+        ranks = choose(session, StoredPoints(cells, store)).following
+        if not ranks:
+            return True
+        add_ranks(session, ranks)
+
+
+def _curves(session: Session, stored: StoredPoints) -> Iterator[tuple[tuple[str, str], Curve]]:
+    """(curve, task) → the curves that are compared; none where a cell failed."""
+    for task in session.built:
+        cells = TaskCells(task, stored.fetch)
+        for variant in session.variants:
+            if task.group is not None or variant.role != "default":
+                continue
+            rows = [cells.scores(variant, rank) for rank in variant.ranks]
+            known = [row for row in rows if not isinstance(row, str)]
+            if len(known) == len(rows):
+                labels = {"adapter": variant.name, "task": task.name}
+                strata = {"strata": task.strata, "clusters": task.clusters}
+                curve = Curve.from_outcomes(variant.ranks, np.stack(known), **labels, **strata)
+                yield (variant.label, task.name), curve
+
+
+def _sentence(record: RankChoice) -> str:
+    added = f"added {_listed(record.added)}" if record.added else "added no rank"
+    text = f"--ranks auto (margin {points(record.margin)}) {added} to the powers of two"
+    within = [gap for gap in record.gaps if not gap.noise]
+    noisy = [gap for gap in record.gaps if gap.noise]
+    parts = []
+    if within:
+        room = f"at most {_room(within)} from a straight line, by the bends of the curves"
+        parts.append(f"{_between(within)} ({room})")
+    if noisy:
+        parts.append(f"{_between(noisy)} (up to {_room(noisy)}, by bends no larger than noise)")
+    return f"{text}; not evaluated: {'; '.join(parts)}." if parts else f"{text}."
+
+
+def _areas_sentence(areas: Sequence[tuple[Curve, Area]]) -> str:
+    """To compare with runs at the powers of two: the same curve on other ranks is another area."""
+    shown = [f"{percent(area.value)} % ({curve.adapter} on {curve.task})" for curve, area in areas]
+    more = f" and {len(shown) - _SHOWN} more in results.json" if len(shown) > _SHOWN else ""
+    return f"Over the powers of two alone AURAC is {', '.join(shown[:_SHOWN])}{more}."
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+
+
+def _room(gaps: Sequence[GapRecord]) -> str:
+    return points(max(gap.room for gap in gaps))
+
+
+def _between(gaps: Sequence[GapRecord]) -> str:
+    ends = [(gap.low + 1, gap.high - 1) for gap in gaps]
+    return ", ".join(f"{low}" if low == high else f"{low}–{high}" for low, high in ends)
