@@ -168,6 +168,14 @@ _PROMPTS = option_group(
         "is the score itself.",
     ),
     click.option(
+        "--fewshot-seeds",
+        type=click.IntRange(min=1),
+        metavar="NUMBER",
+        default=1,
+        show_default=True,
+        help="Draw the examples with so many seeds, from --seed on; scores are means over them.",
+    ),
+    click.option(
         "--seed",
         type=fewshot_seed,
         metavar="NUMBER",
@@ -378,11 +386,13 @@ def decided(request: Request, command: str, until: Until) -> Run:
     """A comparison that stops when the question is answered."""
     from aurac.tasks.index import check_names
 
-    if request.settings.task.pass_at:
+    task = request.settings.task
+    if task.pass_at or task.fewshot_seeds > 1:
+        option = "--pass-at" if task.pass_at else "--fewshot-seeds"
         raise UsageError(
-            "--until with --pass-at",
+            f"--until with {option}",
             expected="one score of each task to decide on",
-            fix="leave --pass-at out; another run in the same folder adds it",
+            fix=f"leave {option} out",
         )
     check_names(request.tasks, request.settings.task.include_path)
     from aurac.runs.sequential_run import run_until

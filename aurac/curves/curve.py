@@ -37,6 +37,8 @@ class Curve:
         ranks: K ranks >= 1, ascending (unsorted input is sorted, with everything that follows it).
         accuracy: K fractions.
         outcomes: (K, n) score in [0, 1] of every document at every rank, read-only; or None.
+        draws: (N, K, n) the same under each of N draws of the few-shot examples, of which
+            `outcomes` is the mean; or None.
         doc_ids: n identities on which two curves are joined.
         doc_hashes: n content hashes; two curves whose hashes differ are not compared.
         clusters: n labels of what documents share (a passage).
@@ -84,6 +86,7 @@ class Curve:
     seconds: Mapping[int, float] = field(default_factory=dict)
     role: str | None = None
     parameters: Mapping[int, int] = field(default_factory=dict)
+    draws: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Validate and sort.
@@ -109,6 +112,8 @@ class Curve:
         self._set(seconds=MappingProxyType({int(r): float(s) for r, s in self.seconds.items()}))
         if self.outcomes is not None:
             self._set_outcomes(self.outcomes, order)
+        if self.draws is not None:
+            self._set(draws=np.asarray(self.draws, dtype=np.float64)[:, order])
         self._check_documents()
 
     def _checked_intervals(self) -> dict[int, tuple[float, float]]:
@@ -249,6 +254,7 @@ class Curve:
             ranks=tuple(self.ranks[i] for i in rows),
             accuracy=tuple(self.accuracy[i] for i in rows),
             outcomes=None if self.outcomes is None else self.outcomes[rows],
+            draws=None if self.draws is None else self.draws[:, rows],
             missing={},
             intervals={r: ends for r, ends in self.intervals.items() if r in wanted},
         )
@@ -266,6 +272,8 @@ class Curve:
         }
         if self.outcomes is not None:
             changed["outcomes"] = self.outcomes[:, places]
+        if self.draws is not None:
+            changed["draws"] = self.draws[..., places]
         return replace(self, **changed)
 
 

@@ -63,6 +63,12 @@ def export_lm_eval(run_folder: Path, out: Path) -> list[Path]:
     results = Results.read(run_folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out} holds files", expected="a new or an empty folder")
+    if drawn := [task.name for task in results.tasks if task.drawn is True]:
+        raise UsageError(
+            f"{run_folder} has several draws of the few-shot examples of {drawn[0]}",
+            expected="one draw, as lm-eval's results have",
+            fix="run `aurac compare` without --fewshot-seeds into another folder and export that",
+        )
     shared = {task.name: _requests(run_folder, task) for task in _leaves(results)}
     stored = StoredCells(run_folder, results)
     try:

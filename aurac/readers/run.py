@@ -103,6 +103,10 @@ class StoredCells:
             for path, name in zip(paths, names, strict=True)
         ]
 
+    def drawn(self, task: str) -> bool:
+        """Whether its cells are the same documents under several draws of the examples."""
+        return self._results.task(task).drawn is True
+
     def members(self, curve: CurveRecord) -> list[str]:
         """The tasks whose cells a curve is made of."""
         return list(curve.documents or self._results.task(curve.task).members or [curve.task])
@@ -189,18 +193,23 @@ class CurveReader:
             return plain
         points = {rank: self.cells.read(row, rank) for rank in plain.ranks}
         _check_alike(plain.label, points)
-        first = points[plain.ranks[0]]
+        drawn = self.cells.drawn(row.task)
+        first = points[plain.ranks[0]][: 1 if drawn else None]
         several = len(first) > 1
         ids = [f"{i}:{d.id}" if several else d.id for i, c in enumerate(first) for d in c.documents]
-        members = self.cells.members(row)
+        members = self.cells.members(row)[: 1 if drawn else None]
         if len(members) != len(first):  # a results.json made by hand may name no members
             members = [str(i) for i in range(len(first))]
         strata = [name for name, cell in zip(members, first, strict=True) for _ in cell.documents]
         labels = ("adapter", "task", "method", "base", "basis", "rescale", "role")
         try:
+            parts = [_scores(row.task, cells, metric) for cells in points.values()]
+            draws = np.stack([np.stack(part) for part in parts], axis=1) if drawn else None
+            joined = [np.mean(part, axis=0) if drawn else np.concatenate(part) for part in parts]
             return Curve.from_outcomes(
                 plain.ranks,
-                np.stack([_scores(row.task, cells, metric) for cells in points.values()]),
+                np.stack(joined),
+                draws=draws,
                 doc_ids=self._same(ids),
                 doc_hashes=self._same([d.content for cell in first for d in cell.documents]),
                 strata=self._same(strata) if several else None,  # a group's members are fixed
@@ -239,7 +248,8 @@ class CurveReader:
         return self._same([labels[doc] for doc in doc_ids])
 
 
-def _scores(task: str, cells: Sequence[Cell], metric: str) -> NDArray[np.float64]:
+def _scores(task: str, cells: Sequence[Cell], metric: str) -> list[NDArray[np.float64]]:
+    """(n,) scores of each cell."""
     columns = [cell.scores(metric) for cell in cells]
     for cell, column in zip(cells, columns, strict=True):
         if column is None:
@@ -247,7 +257,7 @@ def _scores(task: str, cells: Sequence[Cell], metric: str) -> NDArray[np.float64
                 f"a cell of {task} holds no metric {metric!r}",
                 expected=f"one of {', '.join(cell.metrics) or 'none'}",
             )
-    return np.concatenate([np.asarray(column) for column in columns])
+    return [np.asarray(column, dtype=np.float64) for column in columns]
 
 
 def _check_alike(label: str, points: Mapping[int, Sequence[Cell]]) -> None:

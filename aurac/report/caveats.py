@@ -9,7 +9,7 @@ from aurac.curves.display import percent
 from aurac.report.documents import seeds_of
 from aurac.report.model import scored_defaults
 from aurac.report.text import LISTED, some
-from aurac.runs.schema import SamplingRecord
+from aurac.runs.schema import DrawsRecord, SamplingRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +38,7 @@ def caveats(run: Run) -> list[str]:
         _few_events,
         _near_ties,
         _samples,
+        _draws,
         _limited,
         _drops,
         _baselines,
@@ -207,12 +208,32 @@ def _samples(run: Run) -> Iterator[str]:
         if isinstance(sampling, SamplingRecord) and sampling.share is not None:
             shares.setdefault((curve.task, sampling.samples), []).append(sampling.share)
     for (task, samples), known in list(shares.items())[:LISTED]:
-        low, high = (percent(end(known), 0) for end in (min, max))
         yield (
             f"On {task}, {samples} sampled answers of each document are averaged. Sampling is "
-            f"{low if low == high else f'{low} to {high}'} % of the variance of AURAC, the choice "
-            "of documents the rest; the intervals cover both."
+            f"{_range(known)} of the variance of AURAC, the choice of documents the rest; the "
+            "intervals cover both."
         )
+
+
+def _draws(run: Run) -> Iterator[str]:
+    """How much of the variance of each task's scores comes from the draw of the examples."""
+    shares: dict[tuple[str, int], list[float]] = {}
+    for curve in run.curves:
+        drawn = curve.record.fewshot_draws if curve.record else None
+        if isinstance(drawn, DrawsRecord) and drawn.share is not None:
+            shares.setdefault((curve.task, drawn.draws), []).append(drawn.share)
+    for (task, draws), known in list(shares.items())[:LISTED]:
+        yield (
+            f"On {task}, scores are means over {draws} draws of the few-shot examples, the same "
+            f"for all adapters. The draws are {_range(known)} of the variance of AURAC. Intervals "
+            "of AURAC, accuracies and pairs cover another draw; a rank that is recommended is so "
+            "for these draws."
+        )
+
+
+def _range(shares: list[float]) -> str:
+    low, high = (percent(end(shares), 0) for end in (min, max))
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def _limited(run: Run) -> Iterator[str]:

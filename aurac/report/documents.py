@@ -259,12 +259,15 @@ def outcomes(curve: CurveRow, rank: int) -> _Outcomes | None:
     cells = curve.source.cells(curve, rank) if curve.source else None
     if not cells:
         return None
+    columns = [np.asarray(cell.scores(curve.metric)) for cell in cells]
+    if curve.source and curve.source.results.task(curve.task).drawn is True:
+        cells, columns = cells[:1], [np.mean(columns, axis=0)]  # answers of the first draw
     several = len(cells) > 1
     return _Outcomes(
         tuple(
             f"{at}:{d.id}" if several else d.id for at, c in enumerate(cells) for d in c.documents
         ),
-        np.concatenate([np.asarray(cell.scores(curve.metric)) for cell in cells]),
+        np.concatenate(columns),
         tuple(response for cell in cells for response in cell.responses),
     )
 

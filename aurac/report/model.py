@@ -230,9 +230,10 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         CurveRow.of(record, seed=seeds.get(record.adapter), source=source)
         for record in results.curves
     ]
+    draws = {name for task in results.tasks if task.drawn is True for name in task.members}
     return Run(
         curves=labelled(rows),
-        tasks=tuple(results.tasks),
+        tasks=tuple(task for task in results.tasks if task.name not in draws),
         adapters=tuple(results.adapters),
         failures=tuple(results.failures),
         provenance=(results.provenance,),

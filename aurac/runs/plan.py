@@ -239,7 +239,7 @@ def plan(
             basis=variant.basis if variant else None,
             rescale=variant.rescale_at(rank) if variant else None,
             fit_factor=factors[rank] if factors else None,
-            task=task.name,
+            task=task.leaf.name,
             task_version=str(task.version),
             num_fewshot=task.num_fewshot,
             fewshot=task.fewshot,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from aurac.runs.schema import (
     Areas,
     AxisWeights,
     CurveRecord,
+    DrawsRecord,
     EngineTotals,
     FailedCell,
     Results,
@@ -27,9 +28,10 @@ from aurac.runs.schema import (
     TaskRecord,
 )
 from aurac.stats.analysis import score_curve
-from aurac.stats.intervals import mean_interval
+from aurac.stats.groups import gather
 from aurac.stats.mean import layout_of
 from aurac.stats.samples import spread_of_samples
+from aurac.stats.seeds import components, mean_of_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -57,10 +59,12 @@ def gathered(
 
     reader = StoredPoints(cells, store)
     variants, base = session.variants, session.outline.name
+    draws = {draw.name for task in session.built if task.drawn for draw in task.members}
     curves = [
         _curve(v, TaskCells(part, reader.fetch), base, whole=task)
         for task in session.built
         for v in variants
+        if task.name not in draws
         if (part := session.task_of(task, v)) is not None
     ]
     first = {variant.name: variant for variant in reversed(variants)}
@@ -170,7 +174,17 @@ class TaskCells:
                 unfit = " (outcomes not right or wrong)" if point.samples else ""
                 return f"the cell holds no {self.task.metric}{unfit}"
             parts.append(np.asarray(column[: leaf.n_docs], dtype=np.float64))
-        return np.concatenate(parts)
+        return np.mean(parts, axis=0) if self.task.drawn else np.concatenate(parts)
+
+    def draws(self, variant: Variant, ranks: Sequence[int]) -> NDArray[np.float64] | None:
+        """(N, K, n) scores under each draw of the few-shot examples; None for one draw."""
+        if not self.task.drawn:
+            return None
+        tables = [
+            TaskCells(replace(draw, metric=self.task.metric), self.fetch)
+            for draw in self.task.members
+        ]
+        return np.array([[table.scores(variant, rank) for rank in ranks] for table in tables])
 
     def sampled(self, variant: Variant, ranks: Sequence[int]) -> SamplingRecord | UnsetType:
         """How much the samples of a document vary, over AURAC of these ranks."""
@@ -184,6 +198,8 @@ class TaskCells:
                 if rows is None:
                     return UNSET
                 parts.append(np.asarray(rows[: leaf.n_docs], dtype=np.float64))
+            if self.task.drawn:  # the spread within a draw
+                parts = [np.mean(parts, axis=0)]
             total = total + weight * np.concatenate(parts)
         if isinstance(total, float) or len(total) < 2:
             return UNSET
@@ -198,7 +214,7 @@ class TaskCells:
             if isinstance(point, str) or point.engine.near_ties is None:
                 return None
             total += point.engine.near_ties
-        return total
+        return total // len(self.task.members) if self.task.drawn else total
 
     def paths(self, variant: Variant | None, rank: int) -> str | list[str] | None:
         """The file behind one point; a group's files in the order of its members."""
@@ -225,7 +241,12 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str, whole: BuiltTask)
         "clusters": task.clusters,
     }
     curve = (
-        Curve.from_outcomes(tuple(known), np.stack(list(known.values())), **labels)
+        Curve.from_outcomes(
+            tuple(known),
+            np.stack(list(known.values())),
+            draws=cells.draws(variant, list(known)),
+            **labels,
+        )
         if known
         else None
     )
@@ -254,6 +275,7 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str, whole: BuiltTask)
         cells={rank: cells.paths(variant, rank) for rank in variant.ranks},
         baseline_cell=cells.paths(None, 0),
         sampling=cells.sampled(variant, list(known)),
+        fewshot_draws=_drawn(curve),
         **_points(curve, variant.ranks),
         **_score_fields(curve, missing),
     )
@@ -263,12 +285,32 @@ def _counts(task: BuiltTask) -> dict[str, int]:
     return {leaf.name: leaf.n_docs for leaf in task.members or (task,)}
 
 
+def _drawn(curve: Curve | None) -> DrawsRecord | UnsetType:
+    """How much the draws of the few-shot examples vary, on AURAC over the log2 axis."""
+    if curve is None or curve.draws is None or len(curve.ranks) < 2:
+        return UNSET
+    group = gather([curve])[0]
+    draws = group.drawn_areas("log2")
+    parts = components([group.areas("log2")], [1], group.layout, draws=draws)
+    (drawn,) = parts.draws
+    total = sum(variance for variance, _ in parts.terms())
+    return DrawsRecord(
+        draws=drawn.seeds,
+        scores=[float(mean) for mean in drawn.seed_means],
+        share=drawn.between / total if total > 0 else None,
+    )
+
+
 def _points(curve: Curve | None, ranks: Sequence[int]) -> dict[str, Any]:
     """Accuracy and its pointwise 95 % interval at each rank, None where there is no cell."""
     known = {}
     if curve is not None and curve.outcomes is not None:
         layout = layout_of(curve)
-        means = [mean_interval(row, layout, 0.95) for row in curve.outcomes]
+        means = [
+            mean_of_seeds(row[None], layout, 0.95, None if draws is None else draws[:, k])
+            for draws in [curve.draws]
+            for k, row in enumerate(curve.outcomes)
+        ]
         known = {r: (m.value, m.low, m.high) for r, m in zip(curve.ranks, means, strict=True)}
     rows = [known.get(rank, (None, None, None)) for rank in ranks]
     names = ("accuracy", "accuracy_low", "accuracy_high")
@@ -348,6 +390,7 @@ def task_record(
         cluster=task.cluster,
         limit=limit,
         members=[member.name for member in task.members],
+        drawn=True if task.drawn else UNSET,
         group=task.group,
         documents=documents,
         requests=requests,

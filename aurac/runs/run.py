@@ -352,12 +352,15 @@ def _samples(curve: CurveRecord, rank: int, cells: StoredCells) -> Iterator[Data
     known = documents.doc_ids if documents else []
     questions = dict(zip(known, documents.questions if documents else (), strict=False))
     targets = dict(zip(known, documents.targets if documents else (), strict=False))
+    drawn = cells.drawn(curve.task)
     for number, cell in enumerate(members):
-        ids = [f"{number}:{doc}" if len(members) > 1 else doc for doc in cell.doc_ids]
+        several = len(members) > 1 and not drawn
+        ids = [f"{number}:{doc}" if several else doc for doc in cell.doc_ids]
         yield pd.DataFrame(
             {
                 **_labels(curve),
                 "rank": rank,
+                **({"fewshot_seed": cell.identity.fewshot_seed} if drawn else {}),
                 "doc_id": ids,
                 "score": cell.scores(curve.metric),
                 "response": cell.responses,

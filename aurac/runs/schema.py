@@ -103,6 +103,20 @@ class SamplingRecord(_Record, frozen=True, kw_only=True):
     share: float | None = None
 
 
+class DrawsRecord(_Record, frozen=True, kw_only=True):
+    """How much the draws of the few-shot examples vary, on AURAC over the log2 axis.
+
+    Attributes:
+        draws: N.
+        scores: AURAC under each.
+        share: Of the draws in the variance of the score; null where nothing varies.
+    """
+
+    draws: int
+    scores: list[float]
+    share: float | None = None
+
+
 class CurveRecord(_Record, frozen=True, kw_only=True):
     """One adapter, truncated one way, on one task; lists have an element for each rank.
 
@@ -133,6 +147,7 @@ class CurveRecord(_Record, frozen=True, kw_only=True):
         score_notes: What a reader of the interval should know.
         drops: `[rank, next rank, loss]` wherever accuracy falls.
         sampling: How much the samples of a document vary; left out where there is one answer.
+        fewshot_draws: How much draws of the few-shot examples vary; left out where there is one.
     """
 
     id: str = ""
@@ -169,6 +184,7 @@ class CurveRecord(_Record, frozen=True, kw_only=True):
     weights: AxisWeights | None = None
     drops: list[tuple[int, int, float]] = []
     sampling: SamplingRecord | UnsetType = UNSET
+    fewshot_draws: DrawsRecord | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         """Refuse lists that do not match the ranks.
@@ -201,6 +217,7 @@ class TaskRecord(_Record, frozen=True, kw_only=True):
         cluster: Field of the documents by which they are clustered.
         limit: How many documents were asked for; null: all.
         members: Tasks of a group.
+        drawn: The members are the same documents, each with another draw of the few-shot examples.
         group: The group that it was asked for in.
         documents: File with questions, references and identities of the documents.
         requests: File with prompts and lm-eval's configuration; null for a group.
@@ -225,6 +242,7 @@ class TaskRecord(_Record, frozen=True, kw_only=True):
     cluster: str | None = None
     limit: int | float | None = None
     members: list[str] = []
+    drawn: bool | UnsetType = UNSET
     group: str | None = None
     documents: str | None = None
     requests: str | None = None

@@ -151,7 +151,7 @@ def estimate_group(group: RecipeGroup, axis: str, level: float) -> Estimate:
     """AURAC of a group on one axis with the interval that fits."""
     if not group.has_documents:
         return Estimate(group.point(axis), None, None, None, NO_DOCUMENTS, level)
-    return mean_of_seeds(group.areas(axis), group.layout, level)
+    return mean_of_seeds(group.areas(axis), group.layout, level, group.drawn_areas(axis))
 
 
 def _aggregates(
@@ -187,7 +187,8 @@ def _by_task(named: Iterable[tuple[_Name, _Row]]) -> dict[_Name, dict[str, _Row]
 def _parts(group: RecipeGroup | None, axis: str) -> Components | None:
     if group is None or group.gap is not None or not group.has_documents:
         return None
-    return components([group.areas(axis)], [1], group.layout, names=[group.names])
+    areas, draws = group.areas(axis), group.drawn_areas(axis)
+    return components([areas], [1], group.layout, names=[group.names], draws=draws)
 
 
 def _aggregate_row(

@@ -188,7 +188,8 @@ def _best_row(
         return replace(row, reason="the adapters were measured at different ranks")
     groups = together(groups, axis=settings.axis)
     areas = [group.areas(settings.axis) for group in groups]
-    result = best(areas, groups[0].layout, settings.level)
+    draws = [group.drawn_areas(settings.axis) for group in groups]
+    result = best(areas, groups[0].layout, settings.level, draws)
     leader = groups[result.leader]
     known = {(pair.a, pair.b): pair for pair in pairs if pair.task == row.task}
     by_score = sorted(groups, key=lambda group: -float(group.areas(settings.axis).mean()))

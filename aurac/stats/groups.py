@@ -109,6 +109,17 @@ class RecipeGroup:
             self._areas[axis] = np.stack([document_areas(c, axis, span) for c in self.curves])
         return self._areas[axis]
 
+    def drawn_areas(self, axis: str) -> NDArray[np.float64] | None:
+        """(N, n) the same for each draw of the few-shot examples, mean over seeds; None without."""
+        span = self.span_on(axis)
+        parts = [
+            np.einsum("k,dkn->dn", curve_weights(c, axis, span), c.draws)
+            for c in self.curves
+            if c.draws is not None
+        ]
+        same = len(parts) == self.seeds and len({part.shape for part in parts}) == 1
+        return np.mean(parts, axis=0) if same else None
+
     def point(self, axis: str) -> float:
         """AURAC of the mean over seeds, which needs no documents."""
         span = self.span_on(axis)

@@ -233,17 +233,23 @@ def _side_reach(side: NDArray[np.float64], layout: Layout, *, unseen: bool) -> R
     return reach
 
 
-def skew_excess(gap: NDArray[np.float64], layout: Layout) -> Reach | None:
+def skew_excess(gap: NDArray[np.float64], layout: Layout, rest: float = 0.0) -> Reach | None:
     """What MOVER adds to the squared reach of Student's t, below and above, at each level.
 
-    None where t holds. The two together reach to the farther of both.
+    None where t holds. The two together reach to the farther of both, which grows with the level.
+
+    Args:
+        gap: (n,) differences, averaged over training seeds.
+        layout: The documents' clusters and strata.
+        rest: The part of their variance that is counted with the seeds and not in t's reach.
     """
     if layout.df <= 0 or not few_events(gap, layout):
         return None
     result, reach = moments(gap, layout), mover(gap, layout)
+    variance = max(float(result.se) ** 2 - rest, 0.0)
 
     def excess(level: float) -> tuple[float, float]:
-        squared = (t_quantile((1.0 + level) / 2.0, result.df) * float(result.se)) ** 2
+        squared = t_quantile((1.0 + level) / 2.0, result.df) ** 2 * variance
         down, up = reach(level)
         return max(down * down - squared, 0.0), max(up * up - squared, 0.0)
 

@@ -21,6 +21,8 @@ from aurac.stats.seeds import as_matrix, mean_of_seeds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from aurac.stats.mean import Estimate
 
 
@@ -93,7 +95,12 @@ class Best:
     level: float
 
 
-def best(scores: Sequence[Any], layout: Layout | None = None, level: float = 0.95) -> Best:
+def best(
+    scores: Sequence[Any],
+    layout: Layout | None = None,
+    level: float = 0.95,
+    draws: Sequence[NDArray[np.float64] | None] | None = None,
+) -> Best:
     """The adapter with the largest mean, allowing for its having been picked.
 
     With m adapters the leader's interval is made at ``1 - (1 - level)/m``, so that all m such
@@ -108,6 +115,7 @@ def best(scores: Sequence[Any], layout: Layout | None = None, level: float = 0.9
             documents.
         layout: The documents' clusters and strata; independent documents by default.
         level: Confidence.
+        draws: m arrays, (N, n) scores under each draw of the few-shot examples, or None.
 
     Raises:
         CurveError: No adapters, or unequal numbers of documents.
@@ -128,15 +136,20 @@ def best(scores: Sequence[Any], layout: Layout | None = None, level: float = 0.9
     leader, error = order[0], 1.0 - level
     each = 1.0 - error / max(len(means) - 1, 1)
     candidates, bounds = [leader], [0.0]
+    drawn = draws or [None] * len(means)
+    top = drawn[leader]
     for at in order[1:]:
-        low = compare(matrices[at], matrices[leader], layout, level=each).estimate.low
+        theirs = drawn[at]
+        gap = None if top is None or theirs is None else top - theirs
+        pair = compare(matrices[at], matrices[leader], layout, level=each, draws=gap)
+        low = pair.estimate.low
         if low is None or low <= 0.0:
             candidates.append(at)
         bounds.append(float("inf") if low is None else -low)
     within = max(bounds)
     return Best(
         leader=leader,
-        estimate=mean_of_seeds(matrices[leader], layout, 1.0 - error / len(means)),
+        estimate=mean_of_seeds(matrices[leader], layout, 1.0 - error / len(means), top),
         candidates=tuple(candidates),
         within=within if np.isfinite(within) else None,
         compared=len(means),

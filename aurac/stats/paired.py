@@ -93,14 +93,16 @@ def compare(
     level: float,
     power: float = POWER,
     names: tuple[Names, Names] | None = None,
+    draws: NDArray[np.float64] | None = None,
 ) -> Difference:
     """As `difference`, on checked (S, n) arrays and an encoded layout.
 
-    `names` are the seeds of a and of b, by which tasks are matched in an aggregate.
+    `names` are the seeds of a and of b, by which tasks are matched in an aggregate; `draws` are the
+    (N, n) differences under each draw of the few-shot examples.
     """
     gap = over_groups([b, a], [1, -1])
     labels = None if names is None else names[::-1]
-    parts = components([b, a], [1, -1], layout, averaged=gap, names=labels)
+    parts = components([b, a], [1, -1], layout, averaged=gap, names=labels, draws=draws)
     estimate = estimate_from(parts, level, layout.describe(), (-1.0, 1.0))
     if estimate.low is None:
         return Difference(estimate, None, None, parts.conditional, parts)
@@ -113,7 +115,7 @@ def _detectable(parts: Components, level: float, power: float) -> float | None:
     se = parts.se
     if not se > 0:
         return None
-    if parts.excess is None and all(group.seeds == 1 for group in parts.groups):
+    if parts.excess is None and all(s.seeds == 1 for s in (*parts.groups, *parts.draws)):
         return detectable(se, parts.document_df, level, power)
     # The end that looks towards 0 (the farther one for no difference) must clear it by chance.
     down, up = parts.reach(level)
@@ -167,7 +169,7 @@ def pair_groups(
     """As `paired_curves`, of two recipe groups."""
     first, second = together([a, b], support, axis)
     left, right = first.areas(axis), second.areas(axis)
-    names = (first.names, second.names)
+    names, draws = (first.names, second.names), drawn_difference(first, second, axis)
     single = first.seeds == second.seeds == 1 and first.span is None
     gained, lost = gained_and_lost(first.first, second.first) if single else (None, None)
     return PairRow(
@@ -178,10 +180,27 @@ def pair_groups(
         ranks=first.ranks if first.span is None else (),
         span=first.span,
         n_docs=left.shape[1],
-        result=compare(left, right, first.layout, level=level, names=names),
+        result=compare(left, right, first.layout, level=level, names=names, draws=draws),
         gained=gained,
         lost=lost,
     )
+
+
+def drawn_difference(a: RecipeGroup, b: RecipeGroup, axis: str) -> NDArray[np.float64] | None:
+    """(N, n) difference b - a under each draw of the few-shot examples; None without draws.
+
+    Raises:
+        CurveError: They have other numbers of draws.
+    """
+    left, right = a.drawn_areas(axis), b.drawn_areas(axis)
+    if left is None and right is None:
+        return None
+    if left is None or right is None or left.shape != right.shape:
+        raise CurveError(
+            f"{a.name} and {b.name} have other draws of the few-shot examples",
+            expected="the same draws for both",
+        )
+    return np.asarray(right - left)
 
 
 def gained_and_lost(a: Curve, b: Curve) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -12,6 +12,9 @@ average, weighed by the terms' shares of the variance, of chances that are each 
 1960). It holds for any number of seeds, for groups whose seeds vary differently, and for any
 level, which Satterthwaite's degrees of freedom do not. Seeds are never bootstrapped.
 docs/design/statistics-calibration.md compares the procedures.
+
+Draws of the few-shot examples are crossed with the documents in the same way, with one difference:
+all recipes see the same draws, so a difference is taken within each draw before its spread.
 """
 
 from __future__ import annotations
@@ -81,6 +84,7 @@ class Components:
         groups: One for a mean, two for a difference.
         document: Variance over documents, of the seeds' average.
         document_df: Its degrees of freedom.
+        draws: One for each task whose few-shot examples were drawn several times.
         excess: Level → what few events add to the documents' part of the squared reach of Student's
             t, below and above the estimate; None where t holds.
     """
@@ -89,6 +93,7 @@ class Components:
     groups: tuple[SeedMeans, ...]
     document: float
     document_df: float
+    draws: tuple[SeedMeans, ...] = ()
     excess: Reach | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -103,8 +108,11 @@ class Components:
 
     def terms(self) -> list[tuple[float, float]]:
         """Independent terms of the variance with their degrees of freedom, documents first."""
-        documents = max(self.document - sum(group.rest for group in self.groups), 0.0)
-        between = [(group.between, group.seeds - 1.0) for group in self.groups if group.seeds > 1]
+        sources = (*self.groups, *self.draws)
+        documents = max(self.document - sum(source.rest for source in sources), 0.0)
+        between = [(source.between, source.seeds - 1.0) for source in sources if source.seeds > 1]
+        if self.draws and not documents and not any(variance for variance, _ in between):
+            documents = self.document  # draws with equal means by chance: some spread was seen
         return [(documents, self.document_df), *between]
 
     @property
@@ -148,6 +156,7 @@ def components(
     averaged: NDArray[np.float64] | None = None,
     names: Sequence[Names | None] | None = None,
     signed: bool | None = None,
+    draws: NDArray[np.float64] | None = None,
 ) -> Components:
     """Take a signed sum of group means apart.
 
@@ -159,20 +168,25 @@ def components(
         names: For each group its seeds, in the order of its rows; 0, 1, … by default.
         signed: Whether the documents' numbers are differences, in [-1, 1], and not scores, in
             [0, 1]; by default those of more than one group are.
+        draws: (N, n) the signed sum under each draw of the few-shot examples.
     """
     labels = names or [None] * len(groups)
     values = over_groups(groups, signs) if averaged is None else averaged
     result = moments(values, layout)
     differences = len(groups) > 1 if signed is None else signed
+    means = tuple(
+        _seed_means(group, sign, layout, seeds)
+        for group, sign, seeds in zip(groups, signs, labels, strict=True)
+    )
+    drawn = () if draws is None else (_seed_means(draws, 1, layout, None),)
+    rest = sum(source.rest for source in (*means, *drawn))
     return Components(
         value=float(result.mean),
-        groups=tuple(
-            _seed_means(group, sign, layout, seeds)
-            for group, sign, seeds in zip(groups, signs, labels, strict=True)
-        ),
+        groups=means,
         document=float(result.se) ** 2,
         document_df=float(result.df),
-        excess=skew_excess(values, layout) if differences else edge_excess(values, layout),
+        draws=drawn,
+        excess=skew_excess(values, layout, rest) if differences else edge_excess(values, layout),
     )
 
 
@@ -224,13 +238,18 @@ def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Comp
     spread = sum(v * v / df for v, df in terms if v > 0 and df > 0)
     df = document * document / spread if spread > 0 else float("inf")  # Satterthwaite's
     value = sum(weights[task] * part.value for task, part in parts.items())
+    draws = tuple(
+        SeedMeans(weights[task] * one.seed_means, weights[task] ** 2 * one.rest, one.names)
+        for task, part in parts.items()
+        for one in part.draws
+    )
     excesses = [(weights[t] ** 2, p.excess) for t, p in parts.items() if p.excess is not None]
 
     def excess(level: float) -> tuple[float, float]:
         ends = [(w * down, w * up) for w, f in excesses for down, up in [f(level)]]
         return sum(down for down, _ in ends), sum(up for _, up in ends)
 
-    return Components(value, tuple(groups), document, df, excess if excesses else None)
+    return Components(value, tuple(groups), document, df, draws, excess if excesses else None)
 
 
 def _matched(groups: Mapping[str, SeedMeans]) -> dict[str, NDArray[np.float64]]:
@@ -263,7 +282,7 @@ def estimate_from(
     if not np.isfinite(parts.document) or max(down, up) <= 0.0:
         return Estimate(parts.value, None, None, None, f"point value (no spread), {words}", level)
     low, high = max(limits[0], parts.value - down), min(limits[1], parts.value + up)
-    several = any(group.seeds > 1 for group in parts.groups)
+    several = any(source.seeds > 1 for source in (*parts.groups, *parts.draws))
     method = f"{_method(parts, several=several)}, {words}, {describe(parts)}"
     df = None if several else parts.document_df
     return Estimate(parts.value, parts.se or None, low, high, method, level, df)
@@ -280,6 +299,13 @@ def _method(parts: Components, *, several: bool) -> str:
 
 def describe(parts: Components) -> str:
     """What the interval generalises over."""
+    if parts.draws:
+        counts = " and ".join(dict.fromkeys(str(one.seeds) for one in parts.draws))
+        return f"{_over_seeds(parts)}, few-shot examples ({counts} draws)"
+    return _over_seeds(parts)
+
+
+def _over_seeds(parts: Components) -> str:
     if all(group.seeds < 2 for group in parts.groups):
         return CONDITIONAL
     seeds = " and ".join(str(group.seeds) for group in parts.groups)
@@ -311,13 +337,22 @@ def over_seeds(
     return mean_of_seeds(scores, Layout.make(scores.shape[1], clusters, strata), level)
 
 
-def mean_of_seeds(scores: NDArray[np.float64], layout: Layout, level: float) -> Estimate:
-    """As `over_seeds`, on checked (S, n) scores and an encoded layout; one seed is a checkpoint."""
-    if len(scores) == 1:
+def mean_of_seeds(
+    scores: NDArray[np.float64],
+    layout: Layout,
+    level: float,
+    draws: NDArray[np.float64] | None = None,
+) -> Estimate:
+    """As `over_seeds`, on checked (S, n) scores and an encoded layout; one seed is a checkpoint.
+
+    `draws` are the (N, n) scores under each draw of the few-shot examples.
+    """
+    if len(scores) == 1 and draws is None:
         return mean_interval(scores[0], layout, level)
     if is_constant(scores):
         return rule_of_three(float(scores[0, 0]), layout, level)
-    return estimate_from(components([scores], [1], layout), level, layout.describe(), (0.0, 1.0))
+    parts = components([scores], [1], layout, draws=draws)
+    return estimate_from(parts, level, layout.describe(), (0.0, 1.0))
 
 
 def as_matrix(values: Any) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ def readable(task: BuiltTask) -> dict[str, Any]:
         list of texts per document, or None for the whole where the task offers none), and
         `clusters` (what documents share; None where they are independent).
     """
-    members = task.members or (task,)
+    members = (task,) if task.drawn else task.members or (task,)
     columns: dict[str, Any] = {"doc_ids": [], "questions": [], "targets": [], "choices": []}
     for index, member in enumerate(members):
         for leaf in member.leaves:

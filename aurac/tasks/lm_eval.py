@@ -78,7 +78,10 @@ def build_tasks(
     compile_templates_once()
     builder = _Builder(options, tokenizer)
     with quiet(LOGGERS, BAR_MODULES):
-        built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
+        if options.fewshot_seeds == 1:
+            built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
+        else:
+            built = [task for name in dict.fromkeys(names) for task in builder.drawn(name)]
     _check_names(names, built, options)
     built += [
         task.passing(k)
@@ -105,6 +108,32 @@ def _check_names(names: Sequence[str], built: Sequence[BuiltTask], options: Task
     for name in {task.name for task in built}:
         if sum(task.name == name for task in built) > 1:
             raise TaskError(f"task {name!r} was asked for more than once", fix="leave one of them")
+
+
+def _average(draws: Sequence[BuiltTask], seeds: Sequence[int]) -> list[BuiltTask]:
+    """A task under several draws of its examples, each under a name of its own, and the average.
+
+    Raises:
+        UsageError: A group, or prompts that are the same under every draw.
+    """
+    first, option = draws[0], f"--fewshot-seeds {len(seeds)}"
+    if first.group or first.members:
+        raise UsageError(f"{option} for group {first.group or first.name!r}", fix="name its tasks")
+    if not first.num_fewshot:
+        raise UsageError(
+            f"{option} for task {first.name!r}, whose prompts have no examples",
+            fix="give --num-fewshot, or leave --fewshot-seeds out",
+        )
+    if len({task.prompts_sha256 for task in draws}) < len(draws):
+        raise UsageError(
+            f"{option} for task {first.name!r}, whose examples do not depend on the seed",
+            fix="leave --fewshot-seeds out",
+        )
+    named = [
+        replace(task, name=f"{task.name}:seed{seed}", group=task.name)
+        for task, seed in zip(draws, seeds, strict=True)
+    ]
+    return [*named, replace(first, members=tuple(named), drawn=True)]
 
 
 class _Builder:
@@ -141,6 +170,16 @@ class _Builder:
             for leaf in leaves
         ]
         return built if group is None else [*built, self._pooled(group, built)]
+
+    def drawn(self, requested: str) -> list[BuiltTask]:
+        """The tasks of one name under several draws of the examples, and then their averages."""
+        asked, draws = self.options, []
+        seeds = range(asked.seed, asked.seed + asked.fewshot_seeds)
+        for seed in seeds:
+            self.options = replace(asked, seed=seed)
+            draws.append(self.build(requested))
+        self.options = asked
+        return [task for same in zip(*draws, strict=True) for task in _average(same, seeds)]
 
     def _load(self, requested: str) -> tuple[dict[str, Any], Any | None]:
         manager, name = find_task(requested, self.options.include_path)

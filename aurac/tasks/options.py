@@ -34,6 +34,8 @@ class TaskOptions:
         fewshot: ``stock`` samples examples as the task says; ``fixed`` shows the first
             ``num_fewshot`` examples of the few-shot split to every document: another prompt.
         seed: Of the few-shot sampling.
+        fewshot_seeds: Draw the examples with so many seeds, from `seed` on: the score of a document
+            is the mean over them.
         limit: Only the first so many documents of each task; below 1, that share of them. A
             mapping gives it for the names in it, and leaves the others whole.
         split: Evaluate this split of each task; ``None`` takes the one that lm-eval would.
@@ -58,6 +60,7 @@ class TaskOptions:
     num_fewshot: int | None = None
     fewshot: Literal["stock", "fixed"] = "stock"
     seed: int = 1234
+    fewshot_seeds: int = 1
     limit: float | Mapping[str, float] | None = None
     split: Literal["test", "validation"] | None = None
     metric: Mapping[str, str] = field(default_factory=dict)
@@ -115,6 +118,17 @@ class TaskOptions:
             )
         _check_generation(self.gen_kwargs)
         self._check_samples()
+        self._check_draws()
+
+    def _check_draws(self) -> None:
+        if self.fewshot_seeds < 1:
+            raise UsageError(f"--fewshot-seeds {self.fewshot_seeds}", expected="1 or more")
+        if self.fewshot_seeds > 1 and self.fewshot == "fixed":
+            raise UsageError(
+                f"--fewshot-seeds {self.fewshot_seeds} with --fewshot fixed",
+                expected="examples that are drawn",
+                fix="leave one of the two out",
+            )
 
     def _check_samples(self) -> None:
         if self.repeats is not None and self.repeats < 1:

@@ -78,19 +78,24 @@ class Requests:
         """About how long one evaluation takes, in characters read: tells tasks of one run apart.
 
         What a text shares with the one before is read once. Of a generated answer half of what it
-        may have is counted, each token like so many read ones.
+        may have is counted, of every sample, each token like so many read ones.
         """
         from aurac.engine.tokens import most_new_tokens
 
         total, before = 0.0, ""
-        for instance in self.instances:
+        for index, instance in enumerate(self.instances):
             context = str(instance.args[0])
             total += len(context) - _shared(before, context)
             before = context
             if instance.request_type == "loglikelihood":
                 total += len(instance.args[1])
             elif instance.request_type == "generate_until":
-                total += most_new_tokens(instance.args[1]) / 2 * _READ_FOR_ONE_WRITTEN * _CHARACTERS
+                half = (
+                    most_new_tokens(instance.args[1])
+                    / 2
+                    * (len(self._generations.get(index, ())) or 1)
+                )
+                total += half * _READ_FOR_ONE_WRITTEN * _CHARACTERS
         return total
 
     def tokens(self, kind: str, model: Any, tokenizer: Any, options: EngineOptions) -> _Tokens:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.engine.counts import logit_noise, recording
 from aurac.errors import DataError, TaskError
+from aurac.files import sha256_json
 from aurac.tasks.metrics import Leaf, Outcome, check_scores
 from aurac.tasks.requests import Answers, Requests, documents_sha256, prompts_sha256
 
@@ -66,6 +67,8 @@ class BuiltTask:
         group: The group that was asked for and brought this task along, if any.
         members: A group's leaves, in the order of its documents; they are evaluated, the group
             is their documents pooled.
+        drawn: Whether the members are the same documents, each with other few-shot examples: the
+            score of a document is the mean over them.
         cluster: The documents' field by which they are clustered; None where they are independent.
         clusters: n labels of what documents share, inside the leaves; None as `cluster`.
         places: Of a leaf with some of a task's documents: where they stand there.
@@ -85,6 +88,7 @@ class BuiltTask:
     leaves: tuple[Leaf, ...] = field(repr=False)
     group: str | None = None
     members: tuple[BuiltTask, ...] = ()
+    drawn: bool = False
     cluster: str | None = None
     clusters: tuple[str, ...] | None = None
     places: tuple[int, ...] | None = None
@@ -147,7 +151,7 @@ class BuiltTask:
     @cached_property
     def doc_ids(self) -> tuple[str, ...]:
         """N identities of the documents: lm-eval's ``doc_id``, in a group ``leaf:doc_id``."""
-        if self.members:
+        if self.members and not self.drawn:
             return tuple(f"{m.name}:{doc_id}" for m in self.members for doc_id in m.doc_ids)
         return tuple(str(document.doc_id) for document in self.leaf.documents)
 
@@ -164,6 +168,8 @@ class BuiltTask:
     @cached_property
     def prompts_sha256(self) -> str:
         """One hash of every request: contexts, continuations, generation settings."""
+        if self.drawn:
+            return sha256_json([draw.prompts_sha256 for draw in self.members])
         return prompts_sha256(i for leaf in self.leaves for i in leaf.instances)
 
     @property
@@ -181,7 +187,7 @@ class BuiltTask:
     def strata(self) -> tuple[str, ...] | None:
         """For a group of several the n names of the leaves; None for a plain task."""
         names = (member.name for member in self.members for _ in member.doc_ids)
-        return tuple(names) if len(self.members) > 1 else None
+        return tuple(names) if len(self.members) > 1 and not self.drawn else None
 
     @property
     def num_fewshot(self) -> int | None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from small_runs import random_adapter
 
-from aurac.errors import RunFolderError
+from aurac.errors import RunFolderError, UsageError
+from aurac.exports.lm_eval import export_lm_eval
 from aurac.readers.run import read_run
 from aurac.runs.cell import Block, decode_line
 from aurac.runs.compare import compare
@@ -132,3 +133,62 @@ def test_one_answer_leaves_no_trace_of_samples(folder, tiny_base_folder):
     )
     for name in ("repeats", "samples", "sampling"):
         assert f'"{name}":' not in text
+
+
+def greedy(folder, base, out, **options):
+    settings = {"do_sample": False, "temperature": None}
+    return asked(folder, base, out, gen_kwargs=settings, num_fewshot=2, **options)
+
+
+def scores(folder, curve, rank):
+    lines = (folder / curve.files(rank)[0]).read_bytes().splitlines()
+    (block,) = [line for line in map(decode_line, lines) if isinstance(line, Block)]
+    return np.array(block.metrics[KEY])
+
+
+def test_several_draws_of_the_examples_are_the_runs_with_their_seeds_averaged(
+    folder, tiny_base_folder
+):
+    run = greedy(folder, tiny_base_folder, folder / "draws", fewshot_seeds=3)
+    (curve,) = run.results.curves
+    task = run.results.task(curve.task)
+    assert (task.drawn, task.members) == (
+        True,
+        [f"{curve.task}:seed{s}" for s in (1234, 1235, 1236)],
+    )
+    alone = [
+        greedy(folder, tiny_base_folder, folder / f"seed{seed}", seed=seed)
+        for seed in (1234, 1235, 1236)
+    ]
+    for at, rank in enumerate(curve.ranks):
+        each = [scores(one.folder, one.results.curves[0], rank) for one in alone]
+        assert len({tuple(column) for column in each}) > 1
+        assert curve.accuracy[at] == pytest.approx(np.mean(each))
+        cells = [path.rpartition("/")[2] for path in curve.cells[rank]]
+        assert cells == [one.results.curves[0].cells[rank].rpartition("/")[2] for one in alone]
+    areas = [one.results.curves[0].score.log2.value for one in alone]
+    assert curve.fewshot_draws.scores == pytest.approx(areas)
+    assert 0 <= curve.fewshot_draws.share <= 1
+    (read,), _ = read_run(run.folder)
+    assert read.draws.shape == (3, 2, 12)
+    assert read.accuracy == pytest.approx(curve.accuracy)
+    (row,) = analyse([read]).scores
+    assert (row.log2.low, row.log2.high) == (curve.score.log2.low, curve.score.log2.high)
+    assert "3 draws of the few-shot examples" in (run.folder / "report.md").read_text()
+    assert len(run.samples) == 3 * 3 * 12  # the base, two ranks
+    assert set(run.samples.fewshot_seed) == {1234, 1235, 1236}
+    with pytest.raises(UsageError, match="several draws"):
+        export_lm_eval(run.folder, folder / "exported")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"num_fewshot": 0}, "whose prompts have no examples"),
+        ({"num_fewshot": 2, "fewshot": "fixed"}, "with --fewshot fixed"),
+        ({"fewshot_seeds": 0}, "--fewshot-seeds 0"),
+    ],
+)
+def test_draws_that_make_no_sense_are_refused(options, said, folder, tiny_base_folder):
+    with pytest.raises(UsageError, match=said):
+        asked(folder, tiny_base_folder, folder / "refused", **{"fewshot_seeds": 2, **options})
