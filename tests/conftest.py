@@ -28,6 +28,7 @@ hypothesis.settings.register_profile(
     "aurac", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("aurac")
+os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
 
 REPOSITORY = Path(__file__).parent.parent
 WORDS = (

@@ -70,8 +70,9 @@ def _text(plan: DryRun) -> list[str]:
         there += f", {plan.failed} failed before (--retry-failed tries them again)"
     lines = [table(head, rows), "", f"{left} of {plan.cells} cells to compute{there}"]
     if plan.further:
-        ranks = f"rank by rank where a curve bends, up to {plan.further} more cells"
-        lines.append(f"--ranks auto may add {ranks}; the time is without them")
+        lines.append(
+            f"--ranks auto may add up to {plan.further} more cells; the time does not include them"
+        )
     lines.append(f"on {plan.device} in {plan.dtype}, base {plan.base}")
     lines.append(f"time: {_range(plan)}{plan.seconds_from}")
     lines.append(_memory(plan))

@@ -190,8 +190,8 @@ _TRUNCATION = option_group(
         "--ranks",
         default="pow2",
         show_default=True,
-        help="pow2, all, such as 1,2,4, or auto: pow2, then the middle of each gap in which the "
-        "bends of a curve leave room for more than --margin (0.02) from a straight line.",
+        help="pow2, all, such as 1,2,4, or auto: pow2, then ranks between them where a curve may "
+        "lie more than --margin (0.02) from a straight line.",
     ),
     click.option(
         "--basis",
@@ -386,14 +386,6 @@ def decided(request: Request, command: str, until: Until) -> Run:
     """A comparison that stops when the question is answered."""
     from aurac.tasks.index import check_names
 
-    task = request.settings.task
-    if task.pass_at or task.fewshot_seeds > 1:
-        option = "--pass-at" if task.pass_at else "--fewshot-seeds"
-        raise UsageError(
-            f"--until with {option}",
-            expected="one score of each task to decide on",
-            fix=f"leave {option} out",
-        )
     check_names(request.tasks, request.settings.task.include_path)
     from aurac.runs.sequential_run import run_until
 

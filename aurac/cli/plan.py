@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -62,8 +62,7 @@ _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
 )
 @click.option(
     "--task",
-    help="Task of the pilot and of --pace; their first by default. Alone: the newest run below "
-    "runs/ that has it gives the pace.",
+    help="Task of the pilot and of --pace; their first by default.",
 )
 @click.option(
     "--pace",
@@ -147,11 +146,8 @@ def plan(
         request = {"delta": delta, "question": question, "alpha": alpha, "power": power}
         content = {"comparisons": comparisons, "spread": asdict(spread)}
         content["plans"] = [asdict(row) | _seconds(row, question, timed) for row in rows]
-        timing = {
-            "pace": asdict(timed) if timed else None,
-            "early": asdict(early) if early else None,
-        }
-        print_json(request | content | timing)
+        content |= {"pace": asdict(timed) if timed else None, "early": early}
+        print_json(request | content)
         return
     from aurac.curves.display import points
 
@@ -161,29 +157,16 @@ def plan(
     click.echo("\n".join(lines + ([_early_text(early, question, timed)] if early else [])))
 
 
-@dataclass(frozen=True)
-class _Early:
-    """Stopping early with the documents that one seed needs as the budget.
-
-    Attributes:
-        budget: These documents.
-        power: Probability of the answer.
-        documents: The mean number where the truth is as assumed.
-        none: Without a difference; for non-inferiority with a loss of the margin.
-        twice: At twice the difference; None for non-inferiority.
-    """
-
-    budget: int
-    power: float
-    documents: float
-    none: float
-    twice: float | None
-
-
 def _early(
     rows: Sequence[Plan], question: str, alpha: float, power: float, comparisons: int
-) -> _Early | None:
-    """What stopping early needs on average, of the documents that one seed needs."""
+) -> dict[str, float | None] | None:
+    """What stopping early needs, of the documents that one seed needs as the budget.
+
+    Returns:
+        This budget, the probability of an answer, and the mean number of documents: where the
+        truth is as assumed, without a difference (for non-inferiority with a loss of the margin),
+        and at twice the difference (None for non-inferiority).
+    """
     from scipy.special import ndtri
 
     from aurac.stats.sequential import Design
@@ -195,29 +178,33 @@ def _early(
     design = Design(alpha=alpha, margin=0.5 if margin else None, one_sided=margin)
     drift = float(ndtri(power) - ndtri(design.error / design.sides / comparisons))
     shown, share = design.expected(drift, comparisons)
-    none, more = (design.expected(x, comparisons)[1] for x in (0.0, 2 * drift))
-    return _Early(total, shown, share * total, none * total, None if margin else more * total)
+    none, twice = (total * design.expected(x, comparisons)[1] for x in (0.0, 2 * drift))
+    return {
+        "budget": total,
+        "power": shown,
+        "documents": share * total,
+        "none": none,
+        "twice": None if margin else twice,
+    }
 
 
-def _early_text(early: _Early, question: str, pace: Pace | None) -> str:
-    def amount(documents: float) -> str:
-        return f"{documents:,.0f}{_time(documents, question, pace)}"
-
-    margin = early.twice is None
-    command = "recommend" if margin else "compare"
-    other = "with a loss of the margin" if margin else "without a difference"
-    twice = "" if early.twice is None else f", {amount(early.twice)} at twice the difference"
-    return (
-        f"One seed with `aurac {command} --until decided --budget {early.budget}`: "
-        f"{amount(early.documents)} of the {amount(early.budget)} documents on average (power "
-        f"{early.power:.2f}){twice}, {amount(early.none)} {other}."
-    )
-
-
-def _time(documents: float, question: str, pace: Pace | None) -> str:
+def _early_text(early: dict[str, float | None], question: str, pace: Pace | None) -> str:
     from aurac.runs.progress import duration
 
-    return f" ({duration(pace.of(documents, question))})" if pace else ""
+    amounts = {
+        name: f"{number:,.0f}" + (f" ({duration(pace.of(number, question))})" if pace else "")
+        for name, number in early.items()
+        if number is not None
+    }
+    margin = "twice" not in amounts
+    command = "recommend" if margin else "compare"
+    other = "with a loss of the margin" if margin else "without a difference"
+    twice = "" if margin else f", {amounts['twice']} at twice the difference"
+    return (
+        f"One seed with `aurac {command} --until decided --budget {early['budget']}`: "
+        f"{amounts['documents']} of the {amounts['budget']} documents on average (power "
+        f"{early['power']:.2f}){twice}, {amounts['none']} {other}."
+    )
 
 
 def _paced(pace: Pace | None, question: str) -> str:

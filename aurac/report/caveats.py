@@ -209,8 +209,8 @@ def _samples(run: Run) -> Iterator[str]:
             shares.setdefault((curve.task, sampling.samples), []).append(sampling.share)
     for (task, samples), known in list(shares.items())[:LISTED]:
         yield (
-            f"On {task}, {samples} sampled answers of each document are averaged. Sampling is "
-            f"{_range(known)} of the variance of AURAC, the choice of documents the rest; the "
+            f"On {task}, {samples} sampled answers of each document are averaged. Sampling causes "
+            f"{_range(known)} of the variance of AURAC, the choice of documents the rest. The "
             "intervals cover both."
         )
 
@@ -225,9 +225,9 @@ def _draws(run: Run) -> Iterator[str]:
     for (task, draws), known in list(shares.items())[:LISTED]:
         yield (
             f"On {task}, scores are means over {draws} draws of the few-shot examples, the same "
-            f"for all adapters. The draws are {_range(known)} of the variance of AURAC. Intervals "
-            "of AURAC, accuracies and pairs cover another draw; a rank that is recommended is so "
-            "for these draws."
+            f"for all adapters. The draws cause {_range(known)} of the variance of AURAC. The "
+            "intervals of AURAC, accuracies and pairs hold for other draws too, a recommended rank "
+            "for these draws only."
         )
 
 

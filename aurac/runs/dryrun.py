@@ -21,7 +21,7 @@ from aurac.runs.estimate import Span, estimate, process_age, weight_bytes
 from aurac.runs.finished import Request
 from aurac.runs.folder import find_run_folder, recorded_names
 from aurac.runs.rank_choice import follow, further
-from aurac.runs.sequential_plan import longest_part, sequential
+from aurac.runs.sequential_plan import part_of, sequential
 from aurac.runs.session import Lookup, build, open_session, outline_base
 from aurac.runs.status import Standing
 from aurac.runs.store import CellStore
@@ -147,15 +147,7 @@ def dry_run(
     until: Until | None = None,
     **options: Any,
 ) -> DryRun:
-    """What `aurac.compare` would do with the same arguments, at most.
-
-    Args:
-        checkpoints: See `aurac.compare`, like all others.
-        tasks: See there.
-        out: See there.
-        command: See there.
-        until: When a run that stops early does so: then the most that it may take is said.
-        options: See there.
+    """What `aurac.compare` would do with the same arguments; with `until` at most.
 
     Raises:
         AuracError: Any input that `compare` would refuse and that can be seen without a model.
@@ -176,7 +168,7 @@ def dry_run(
     )
     notes = list(lookup.notes)
     if until is not None:
-        session = longest_part(session, until)
+        session = part_of(session, until, whole=True)
         notes += _notes_on_stopping(session, until)
     folder = None
     if not lookup.downloads:

@@ -10,7 +10,6 @@ from aurac.errors import RunFolderError, UsageError
 from aurac.models.device import machine
 from aurac.readers.run import StoredCells
 from aurac.runs.schema import RESULTS_FILE, Provenance, Results
-from aurac.runs.status import find_runs
 
 
 @dataclass(frozen=True)
@@ -72,40 +71,21 @@ def _where(made: Provenance) -> str:
     return " ".join(part for part in parts if part)
 
 
-def find_pace(
-    named: str | Path | None, pilot: str | Path | None, task: str | None, root: Path = Path("runs")
-) -> Pace | None:
-    """The pace of the run that was named, of the pilot, or of the newest run below `root`.
-
-    Args:
-        named: A finished run.
-        pilot: A pilot; one that is no run folder has no pace.
-        task: Of the run; only with it the runs below `root` are looked through.
-        root: Where runs lie.
+def find_pace(named: str | Path | None, pilot: str | Path | None, task: str | None) -> Pace | None:
+    """The pace of the run that was named, or of the pilot where that is a run folder.
 
     Raises:
-        RunFolderError: The named run cannot be read.
-        UsageError: It holds no cells of the task.
+        RunFolderError: The run cannot be read.
+        UsageError: The named run holds no cells of the task.
     """
-    if named is not None:
-        pace = pace_of(Path(named), task)
-        if pace is None:
-            raise UsageError(
-                f"--pace {named} holds no timed cells{f' of {task}' if task else ''}",
-                expected="a finished run folder of aurac compare",
-            )
-        return pace
-    if pilot is not None and (Path(pilot) / RESULTS_FILE).is_file():
+    if named is None:
+        if pilot is None or not (Path(pilot) / RESULTS_FILE).is_file():
+            return None
         return pace_of(Path(pilot), task)
-    return _newest(root, task) if task else None
-
-
-def _newest(root: Path, task: str) -> Pace | None:
-    finished: list[tuple[str, Path]] = []
-    for folder in find_runs(root):
-        with contextlib.suppress(RunFolderError):
-            results = Results.read(folder)
-            if any(row.task == task for row in results.curves):
-                finished.append((results.provenance.finished or "", folder))
-    paces = (pace_of(folder, task) for _, folder in sorted(finished, reverse=True))
-    return next((pace for pace in paces if pace), None)
+    pace = pace_of(Path(named), task)
+    if pace is None:
+        raise UsageError(
+            f"--pace {named} holds no timed cells{f' of {task}' if task else ''}",
+            expected="a finished run folder of aurac compare",
+        )
+    return pace

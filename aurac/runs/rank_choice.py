@@ -74,7 +74,7 @@ def choose(session: Session, stored: StoredPoints) -> Choice:
     curves = dict(_curves(session, stored))
     seen = [(curve, gap) for curve in curves.values() for gap in gaps(curve, len(curves))]
     ranks = following((gap for _, gap in seen), margin)
-    widest = {(g.low, g.high): (c, g) for c, g in sorted(seen, key=lambda pair: pair[1].room)}
+    widest = {(g.low, g.high): (c, g) for c, g in sorted(seen, key=lambda pair: pair[1].departure)}
     areas = {
         key: area_record(row.log2)
         for key, curve in (curves.items() if cut.added and not ranks else ())
@@ -86,18 +86,19 @@ def choose(session: Session, stored: StoredPoints) -> Choice:
         added=list(cut.added),
         gaps=[
             GapRecord(
-                low=gap.low,
-                high=gap.high,
-                room=gap.room,
+                low=low,
+                high=high,
+                departure=gap.departure,
                 adapter=str(curve.adapter),
                 task=str(curve.task),
-                noise=gap.room > margin,
+                noise=gap.departure > margin,
             )
-            for _, (curve, gap) in sorted(widest.items())
+            for (low, high), (curve, gap) in sorted(widest.items())
         ],
     )
-    named = [(curves[key], area) for key, area in areas.items()]
-    sentences = [_sentence(record), *([_areas_sentence(named)] if named else [])]
+    sentences = [_sentence(record)]
+    if areas:
+        sentences.append(_areas_sentence([(curves[key], area) for key, area in areas.items()]))
     return Choice(msgspec.structs.replace(record, sentences=sentences), ranks, areas)
 
 
@@ -155,12 +156,14 @@ def _sentence(record: RankChoice) -> str:
     text = f"--ranks auto (margin {points(record.margin)}) {added} to the powers of two"
     within = [gap for gap in record.gaps if not gap.noise]
     noisy = [gap for gap in record.gaps if gap.noise]
-    parts = []
-    if within:
-        room = f"at most {_room(within)} from a straight line, by the bends of the curves"
-        parts.append(f"{_between(within)} ({room})")
-    if noisy:
-        parts.append(f"{_between(noisy)} (up to {_room(noisy)}, by bends no larger than noise)")
+    parts = [
+        f"{_between(gaps)} ({how.format(points(max(gap.departure for gap in gaps)))})"
+        for gaps, how in (
+            (within, "at most {} from a straight line, by the bends of the curves"),
+            (noisy, "up to {}, by bends no larger than noise"),
+        )
+        if gaps
+    ]
     return f"{text}; not evaluated: {'; '.join(parts)}." if parts else f"{text}."
 
 
@@ -173,10 +176,6 @@ def _areas_sentence(areas: Sequence[tuple[Curve, Area]]) -> str:
 
 def _listed(ranks: Sequence[int]) -> str:
     return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
-
-
-def _room(gaps: Sequence[GapRecord]) -> str:
-    return points(max(gap.room for gap in gaps))
 
 
 def _between(gaps: Sequence[GapRecord]) -> str:

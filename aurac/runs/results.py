@@ -188,8 +188,8 @@ class TaskCells:
 
     def sampled(self, variant: Variant, ranks: Sequence[int]) -> SamplingRecord | UnsetType:
         """How much the samples of a document vary, over AURAC of these ranks."""
-        weights = quadrature_weights(ranks, "log2") if len(ranks) > 1 else np.ones(1)
-        total: NDArray[np.float64] | float = 0.0
+        weights = quadrature_weights(ranks, "log2") if len(ranks) > 1 else np.ones(len(ranks))
+        total: list[NDArray[np.float64]] = []
         for weight, rank in zip(weights, ranks, strict=True):
             parts = []
             for leaf in self.task.members or (self.task,):
@@ -197,13 +197,12 @@ class TaskCells:
                 rows = None if isinstance(point, str) else point.samples.get(self.task.metric)
                 if rows is None:
                     return UNSET
-                parts.append(np.asarray(rows[: leaf.n_docs], dtype=np.float64))
-            if self.task.drawn:  # the spread within a draw
-                parts = [np.mean(parts, axis=0)]
-            total = total + weight * np.concatenate(parts)
-        if isinstance(total, float) or len(total) < 2:
+                parts.append(weight * np.asarray(rows[: leaf.n_docs], dtype=np.float64))
+            # of several draws the spread within a draw
+            total.append(np.mean(parts, axis=0) if self.task.drawn else np.concatenate(parts))
+        if not total or len(total[0]) < 2:
             return UNSET
-        spread = spread_of_samples(total)
+        spread = spread_of_samples(np.sum(total, axis=0))
         return SamplingRecord(**dataclasses.asdict(spread), share=spread.share)
 
     def near_ties(self, variant: Variant | None, rank: int) -> int | None:
@@ -305,10 +304,9 @@ def _points(curve: Curve | None, ranks: Sequence[int]) -> dict[str, Any]:
     """Accuracy and its pointwise 95 % interval at each rank, None where there is no cell."""
     known = {}
     if curve is not None and curve.outcomes is not None:
-        layout = layout_of(curve)
+        layout, draws = layout_of(curve), curve.draws
         means = [
             mean_of_seeds(row[None], layout, 0.95, None if draws is None else draws[:, k])
-            for draws in [curve.draws]
             for k, row in enumerate(curve.outcomes)
         ]
         known = {r: (m.value, m.low, m.high) for r, m in zip(curve.ranks, means, strict=True)}

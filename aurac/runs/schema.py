@@ -446,15 +446,14 @@ class GapRecord(_Record, frozen=True, kw_only=True):
 
     Attributes:
         low, high: The neighbours.
-        room: How far a curve may lie from the straight line between them, a fraction: the largest
-            over the compared curves.
-        adapter, task: The curve of that.
-        noise: Whether that is above the margin, and its bends are not larger than their noise.
+        departure: How far the curve may lie from the straight line between them, a fraction.
+        adapter, task: The curve: of the compared ones that with the largest departure.
+        noise: Whether that is above the margin, by bends no larger than their noise.
     """
 
     low: int
     high: int
-    room: float
+    departure: float
     adapter: str
     task: str
     noise: bool = False

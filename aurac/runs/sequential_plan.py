@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from dataclasses import dataclass, field
@@ -71,7 +72,8 @@ class Until:
         width = None
         if until != "decided":
             name, _, value = until.partition("=")
-            width = _number(value, "--until width=") if name == "width" else None
+            with contextlib.suppress(ValueError):
+                width = float(value) if name == "width" else None
             if width is None or not 0.0 < width < 1.0:
                 raise UsageError(
                     f"--until {until!r}",
@@ -94,46 +96,51 @@ def sequential(request: Request, until: Until) -> Request:
     Raises:
         UsageError: Options that do not go with it, or nothing to decide.
     """
-    how, settings = request.execution, request.settings
-    if settings.task.limit is not None:
-        raise UsageError(
+    settings, pairs = request.settings, until.width is None and not until.ranks
+    task, one_score = settings.task, "one score of each task to decide on"
+    for applies, what, expected, fix in (
+        (task.pass_at, "--pass-at with --until", one_score, "leave --pass-at out"),
+        (
+            task.fewshot_seeds > 1,
+            "--fewshot-seeds with --until",
+            one_score,
+            "leave --fewshot-seeds out",
+        ),
+        (
+            task.limit is not None,
             "--limit with --until",
-            expected="a random sample: --limit takes the first documents",
-            fix="give --budget DOCUMENTS in the place of --limit",
-        )
-    if settings.truncation.auto:
-        raise UsageError(
+            "a random sample: --limit takes the first documents",
+            "give --budget DOCUMENTS in the place of --limit",
+        ),
+        (
+            settings.truncation.auto,
             "--ranks auto with --until",
-            expected="ranks that do not depend on the results: its tests are planned for them",
-            fix="give --ranks pow2, or leave --until out",
-        )
-    if how.shard:
-        raise UsageError(
+            "ranks that do not depend on the results: its tests are planned for them",
+            "give --ranks pow2, or leave --until out",
+        ),
+        (
+            request.execution.shard,
             "--shard with --until",
-            expected="processes that know each other's results after each look",
-            fix="give --workers or --executor ray",
-        )
-    if settings.groups and until.width is None:
-        raise UsageError(
+            "processes that know each other's results after each look",
+            "give --workers or --executor ray",
+        ),
+        (
+            settings.groups and until.width is None,
             "--group with --until",
-            expected="single checkpoints: more documents tell nothing about other training seeds",
-            fix="evaluate all documents to compare recipes over their seeds",
-        )
-    if not until.ranks and until.width is None and len(request.checkpoints) < 2:
-        raise UsageError(
+            "single checkpoints: more documents tell nothing about other training seeds",
+            "evaluate all documents to compare recipes over their seeds",
+        ),
+        (
+            pairs and len(request.checkpoints) < 2,
             "--until decided with one adapter",
-            expected="at least two to compare",
-            fix="use --until width=0.02, or aurac recommend --until decided for the smallest rank",
-        )
-    task = dataclasses.replace(settings.task, limit=0)
+            "at least two to compare",
+            "use --until width=0.02, or aurac recommend --until decided for the smallest rank",
+        ),
+    ):
+        if applies:
+            raise UsageError(what, expected=expected, fix=fix)
+    task = dataclasses.replace(task, limit=0)
     return dataclasses.replace(request, settings=dataclasses.replace(settings, task=task))
-
-
-def _number(text: str, what: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"{what}{text}", expected="a number") from None
 
 
 def _budget(text: str | None) -> tuple[int | None, float | None]:
@@ -264,38 +271,18 @@ class Sampler:
         replaced = {**shared, "built": built, "variants": list(variants)}
         return Part(**replaced, whole=self.session, cuts=cuts)
 
-    def most(self, variants: Sequence[Variant]) -> Counts:
-        """The documents within the budget."""
-        return {(name, v.name): total for name, total in self.totals.items() for v in variants}
-
     def first(self, variants: Sequence[Variant]) -> Counts:
         """The documents of the first look."""
-        most = self.most(variants)
-        return {key: self.until.design.documents(total)[0] for key, total in most.items()}
+        looks = {name: self.until.design.documents(total) for name, total in self.totals.items()}
+        return {(name, v.name): counts[0] for name, counts in looks.items() for v in variants}
 
 
-def first_part(session: Session, until: Until) -> Part:
-    """What the run begins with: the documents of the first look.
+def part_of(session: Session, until: Until, *, whole: bool = False) -> Part:
+    """What a run begins with, the documents of the first look; as a whole all within the budget.
 
     Raises:
         UsageError: Curves that cannot be compared.
     """
-    sampler = _sampler(session, until)
-    return sampler.part(sampler.first(session.variants), session.variants)
-
-
-def longest_part(session: Session, until: Until) -> Part:
-    """What the run computes if it does not stop early.
-
-    Raises:
-        UsageError: As of `first_part`.
-    """
-    sampler = _sampler(session, until)
-    return sampler.part(sampler.most(session.variants), session.variants)
-
-
-def _sampler(session: Session, until: Until) -> Sampler:
-    """Of the curves that the questions are about, which must have the same ranks."""
     if until.ranks:  # what is shown beside the compared curves answers no question about them
         session.variants = [v for v in session.variants if v.role == "default"]
     elif until.width is None:
@@ -308,4 +295,6 @@ def _sampler(session: Session, until: Until) -> Sampler:
                     expected="the same ranks",
                     fix="give --ranks with those that both have",
                 )
-    return Sampler(session, until)
+    sampler, variants = Sampler(session, until), session.variants
+    most = {(name, v.name): total for name, total in sampler.totals.items() for v in variants}
+    return sampler.part(most if whole else sampler.first(variants), variants)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from aurac.curves.display import percent, points
 from aurac.runs.schema import DecisionRecord, LookRecord
 from aurac.stats.sentences import show_p
@@ -48,33 +50,22 @@ def record_of(
         f"look {len(decision.path)} of {decision.planned}, {decision.documents:,} of "
         f"{decision.total:,} documents, z = {minus(last.z)}, boundary {last.boundary:.2f}"
     )
+    if decision.verdict in ("superior", "inferior", "non-inferior") and abs(last.z) < last.boundary:
+        where += "; answered with the larger error rate that it has since other questions were"
+    same = ("verdict", "documents", "p", "p_adjusted", "estimate", "mean", "low", "high", "level")
     return DecisionRecord(
+        **{name: getattr(decision, name) for name in (*same, "predictive")},
         question=question,  # type: ignore[arg-type]
         task=task,
         a=a,
         b=b,
         rank=rank,
-        verdict=decision.verdict,
-        documents=decision.documents,
         of=decision.total,
         look=len(decision.path),
         looks=decision.planned,
         z=last.z,
         boundary=last.boundary,
-        p=decision.p,
-        p_adjusted=decision.p_adjusted,
-        estimate=decision.estimate,
-        mean=decision.mean,
-        low=decision.low,
-        high=decision.high,
-        level=decision.level,
-        predictive=decision.predictive,
-        path=[
-            LookRecord(
-                documents=look.documents, z=look.z, boundary=look.boundary, futility=look.futility
-            )
-            for look in decision.path
-        ],
+        path=msgspec.convert(decision.path, list[LookRecord], from_attributes=True),
         sentence=f"{task}: {head}: {numbers} ({where}).",
     )
 
@@ -114,16 +105,20 @@ def width_record(
     )
 
 
-def fewer_documents(counts: Mapping[tuple[str, str], int]) -> list[str]:
+def fewer_documents(
+    counts: Mapping[tuple[str, str], int], decisions: Sequence[DecisionRecord]
+) -> list[str]:
     """Which adapters were evaluated on fewer documents of a task than others.
 
     Args:
         counts: (task, adapter) → documents.
+        decisions: Adapters without any failed, and are left out.
     """
     notes = []
+    about = {(one.task, name) for one in decisions for name in (one.a, one.b)}
     for task in dict.fromkeys(task for task, _ in counts):
-        by_name = {name: count for (where, name), count in counts.items() if where == task}
-        most = max(by_name.values())
+        by_name = {n: count for (t, n), count in counts.items() if t == task and (t, n) in about}
+        most = max(by_name.values(), default=0)
         fewer = [f"{name} after {n:,}" for name, n in by_name.items() if n < most]
         if fewer:
             notes.append(

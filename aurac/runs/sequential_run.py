@@ -22,7 +22,7 @@ from aurac.runs.folder import open_run_folder
 from aurac.runs.plan import plan
 from aurac.runs.results import StoredPoints, TaskCells, gathered
 from aurac.runs.schema import DecisionRecord, SequentialRecord
-from aurac.runs.sequential_plan import Part, Sampler, Until, first_part, sequential
+from aurac.runs.sequential_plan import Part, Sampler, Until, part_of, sequential
 from aurac.runs.sequential_records import (
     fewer_documents,
     rank_sentence,
@@ -66,7 +66,7 @@ def run_until(
         sequential(request, until),
         progress=progress,
         command=command,
-        begin=lambda session: first_part(session, until),
+        begin=lambda session: part_of(session, until),
         kind=kind,
     )
 
@@ -105,7 +105,7 @@ class SequentialRun(Sweep):
             order_seed=self.sampler.seed,
             documents={task.name: task.n_docs for task in part.built if task.group is None},
             decisions=decisions,
-            notes=[*self.notes, *fewer_documents(counts)],
+            notes=[*self.notes, *fewer_documents(counts, decisions)],
         )
         results = msgspec.structs.replace(results, sequential=record)
         open_run_folder(self.folder, part.tasks, part.request(), command)
@@ -259,6 +259,8 @@ class SequentialRun(Sweep):
                 losses[task, v][rank] = self._series(task.name, scores[0] - scores[1])
 
     def _say(self, decisions: Sequence[DecisionRecord]) -> None:
-        if self.progress:
-            for one in decisions:
+        """Print what the last look said."""
+        last = max((one.look for one in decisions), default=0)
+        for one in decisions:
+            if self.progress and one.look == last:
                 stderr_console().print(one_line(short_line(one)), markup=False, highlight=False)

@@ -188,8 +188,10 @@ def _best_row(
         return replace(row, reason="the adapters were measured at different ranks")
     groups = together(groups, axis=settings.axis)
     areas = [group.areas(settings.axis) for group in groups]
-    draws = [group.drawn_areas(settings.axis) for group in groups]
-    result = best(areas, groups[0].layout, settings.level, draws)
+    draws = [d for group in groups if (d := group.drawn_areas(settings.axis)) is not None]
+    if draws and (len(draws) < len(groups) or len({drawn.shape for drawn in draws}) > 1):
+        return replace(row, reason="the adapters have other draws of the few-shot examples")
+    result = best(areas, groups[0].layout, settings.level, draws or None)
     leader = groups[result.leader]
     known = {(pair.a, pair.b): pair for pair in pairs if pair.task == row.task}
     by_score = sorted(groups, key=lambda group: -float(group.areas(settings.axis).mean()))

@@ -43,13 +43,13 @@ class Gap:
 
     Attributes:
         low, high: The ranks.
-        room: How far the curve may lie from the straight line between them, a fraction.
+        departure: How far the curve may lie from the straight line between them, a fraction.
         clear: Whether the bends at its ends are larger than their noise.
     """
 
     low: int
     high: int
-    room: float
+    departure: float
     clear: bool
 
     @property
@@ -59,8 +59,8 @@ class Gap:
 
 
 def following(gaps: Iterable[Gap], margin: float = MARGIN) -> tuple[int, ...]:
-    """The ranks to evaluate next: the middles of gaps with clear bends and more room than that."""
-    return tuple(sorted({gap.middle for gap in gaps if gap.clear and gap.room > margin}))
+    """The ranks to evaluate next: the middles of gaps with clear bends and a larger departure."""
+    return tuple(sorted({gap.middle for gap in gaps if gap.clear and gap.departure > margin}))
 
 
 def noise_limit(curves: int) -> float:

@@ -99,7 +99,7 @@ def best(
     scores: Sequence[Any],
     layout: Layout | None = None,
     level: float = 0.95,
-    draws: Sequence[NDArray[np.float64] | None] | None = None,
+    draws: Sequence[NDArray[np.float64]] | None = None,
 ) -> Best:
     """The adapter with the largest mean, allowing for its having been picked.
 
@@ -115,7 +115,7 @@ def best(
             documents.
         layout: The documents' clusters and strata; independent documents by default.
         level: Confidence.
-        draws: m arrays, (N, n) scores under each draw of the few-shot examples, or None.
+        draws: m arrays, (N, n) scores under each draw of the few-shot examples.
 
     Raises:
         CurveError: No adapters, or unequal numbers of documents.
@@ -136,11 +136,9 @@ def best(
     leader, error = order[0], 1.0 - level
     each = 1.0 - error / max(len(means) - 1, 1)
     candidates, bounds = [leader], [0.0]
-    drawn = draws or [None] * len(means)
-    top = drawn[leader]
+    top = None if draws is None else draws[leader]
     for at in order[1:]:
-        theirs = drawn[at]
-        gap = None if top is None or theirs is None else top - theirs
+        gap = None if draws is None else draws[leader] - draws[at]
         pair = compare(matrices[at], matrices[leader], layout, level=each, draws=gap)
         low = pair.estimate.low
         if low is None or low <= 0.0:

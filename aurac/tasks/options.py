@@ -118,9 +118,8 @@ class TaskOptions:
             )
         _check_generation(self.gen_kwargs)
         self._check_samples()
-        self._check_draws()
 
-    def _check_draws(self) -> None:
+    def _check_samples(self) -> None:
         if self.fewshot_seeds < 1:
             raise UsageError(f"--fewshot-seeds {self.fewshot_seeds}", expected="1 or more")
         if self.fewshot_seeds > 1 and self.fewshot == "fixed":
@@ -129,8 +128,6 @@ class TaskOptions:
                 expected="examples that are drawn",
                 fix="leave one of the two out",
             )
-
-    def _check_samples(self) -> None:
         if self.repeats is not None and self.repeats < 1:
             raise UsageError(f"--repeats {self.repeats}", expected="1 sample or more")
         for k in self.pass_at:

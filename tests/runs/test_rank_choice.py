@@ -73,9 +73,11 @@ def by_hand(outcomes, margin):
             bends = [at(p, q, x) - at(low, high, x) for p, q in ends]
             sizes = [abs(bend.mean()) for bend in bends]
             noise = [bend.std(ddof=1) / np.sqrt(bend.size) for bend in bends]
-            room = len(sizes) / sum(1 / size for size in sizes) if all(sizes) else 0.0
+            departure = len(sizes) / sum(1 / size for size in sizes) if all(sizes) else 0.0
             # one standard error: the normal quantile of .84 is .9945
-            if room > margin and all(s > 0.99446 * n for s, n in zip(sizes, noise, strict=True)):
+            if departure > margin and all(
+                s > 0.99446 * n for s, n in zip(sizes, noise, strict=True)
+            ):
                 more.add(round((low * high) ** 0.5))
         if not more:
             return ranks
@@ -98,7 +100,7 @@ def test_the_ranks_are_those_of_the_rule_applied_to_all_ranks(
     assert [1, 2, 4, 8, 16, *record.added] == sorted(expected, key=lambda r: (r & (r - 1) > 0, r))
     unseen = [r for gap in record.gaps for r in range(gap.low + 1, gap.high)]
     assert sorted([*unseen, *expected]) == list(range(1, 17))
-    assert all(gap.noise == (gap.room > margin) for gap in record.gaps)
+    assert all(gap.noise == (gap.departure > margin) for gap in record.gaps)
 
 
 def test_results_have_both_areas_and_people_are_told(run, dense):

@@ -62,10 +62,10 @@ def run(folder, tiny_base_folder):
     return asked(folder, tiny_base_folder, folder / "run", repeats=3, pass_at=(1, 2))
 
 
-def outcomes(folder, curve, rank):
-    lines = (folder / curve.cells[rank]).read_bytes().splitlines()
+def outcomes(folder, curve, rank, of="samples"):
+    lines = (folder / curve.files(rank)[0]).read_bytes().splitlines()
     (block,) = [line for line in map(decode_line, lines) if isinstance(line, Block)]
-    return np.array(block.samples[KEY])
+    return np.array(getattr(block, of)[KEY])
 
 
 def test_scores_are_means_of_samples_and_pass_at_k_the_share_of_subsets(run):
@@ -140,12 +140,6 @@ def greedy(folder, base, out, **options):
     return asked(folder, base, out, gen_kwargs=settings, num_fewshot=2, **options)
 
 
-def scores(folder, curve, rank):
-    lines = (folder / curve.files(rank)[0]).read_bytes().splitlines()
-    (block,) = [line for line in map(decode_line, lines) if isinstance(line, Block)]
-    return np.array(block.metrics[KEY])
-
-
 def test_several_draws_of_the_examples_are_the_runs_with_their_seeds_averaged(
     folder, tiny_base_folder
 ):
@@ -161,7 +155,7 @@ def test_several_draws_of_the_examples_are_the_runs_with_their_seeds_averaged(
         for seed in (1234, 1235, 1236)
     ]
     for at, rank in enumerate(curve.ranks):
-        each = [scores(one.folder, one.results.curves[0], rank) for one in alone]
+        each = [outcomes(x.folder, x.results.curves[0], rank, "metrics") for x in alone]
         assert len({tuple(column) for column in each}) > 1
         assert curve.accuracy[at] == pytest.approx(np.mean(each))
         cells = [path.rpartition("/")[2] for path in curve.cells[rank]]

@@ -27,6 +27,7 @@ from aurac.runs.evaluator import Evaluator
 from aurac.runs.finished import Request
 from aurac.runs.run import load_run
 from aurac.runs.sequential_plan import Sampler, Until
+from aurac.runs.sequential_records import fewer_documents, record_of
 from aurac.runs.sequential_run import run_until
 from aurac.runs.store import read_cell
 from aurac.stats.sequential import Design, Series, decide
@@ -273,6 +274,34 @@ def test_killed_at_any_moment_it_decides_the_same(three, dropped, tmp_path):
     assert done.results.curves == dropped.results.curves
 
 
+def test_adapters_that_failed_are_not_said_to_need_fewer_documents():
+    """c failed on the task, so no decision is about it."""
+    decisions = [SimpleNamespace(task="t", a="a", b="b")]
+    counts = {("t", "a"): 50, ("t", "b"): 20, ("t", "c"): 10}
+    (note,) = fewer_documents(counts, decisions)
+    assert "needed of b after 20;" in note
+    assert fewer_documents(counts, []) == []
+
+
+def test_an_answer_below_its_boundary_is_explained():
+    """Its z was 2.6 at the first look, which suffices once the other question is answered."""
+
+    def signs(*ups):
+        return np.concatenate([np.repeat([1.0, -1.0], [up, 200 - up]) for up in ups])
+
+    family = {"late": Series(signs(118, 90), 400), "clear": Series(signs(100, 160), 400)}
+    design = Design(looks=(0.5, 1.0), futility=0.0)
+    late, clear = (
+        record_of(decision, design, "difference", "t", "a", b=name)
+        for name, decision in decide(design, family).items()
+    )
+    assert late.verdict == clear.verdict == "superior"
+    assert 0 < late.z < late.boundary
+    assert late.p_adjusted < 0.05
+    assert "larger error rate" in late.sentence
+    assert "larger error rate" not in clear.sentence
+
+
 def test_a_margin_and_a_width_stop_it(adapters, tmp_path):
     margin = run_until(request(adapters, tmp_path / "m"), Until.of("decided", margin=0.3))
     assert decided(margin)["verdict"] == "non-inferior"
@@ -357,6 +386,8 @@ def test_options_that_do_not_go_with_it_are_refused_before_anything_is_read(adap
         ({"limit": 5}, "limit"),
         ({"shard": (1, 2)}, "shard"),
         ({"groups": {"g": ["a", "b"]}}, "group"),
+        ({"fewshot_seeds": 3}, "fewshot-seeds"),
+        ({"repeats": 4, "pass_at": (2,)}, "pass-at"),
     ):
         with pytest.raises(UsageError, match=words):
             run_until(request(adapters, "nowhere", **options), Until.of("decided"))

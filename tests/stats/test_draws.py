@@ -67,9 +67,14 @@ def test_draws_follow_documents_and_ranks():
 
 def test_adapters_with_other_draws_are_not_paired():
     draws = np.random.default_rng(1).random((3, 3, 20))
-    plain = Curve.from_outcomes((1, 2, 4), draws[0], adapter="b", task="t")
+    docs = tuple(f"d{i}" for i in range(20))
+    plain = Curve.from_outcomes((1, 2, 4), draws[0], adapter="b", task="t", doc_ids=docs)
     with pytest.raises(CurveError, match="other draws of the few-shot examples"):
         paired_curves(curve(draws[:2]), curve(draws, "b"))
+    for other in (curve(draws, "b"), plain):
+        (row,) = analyse([curve(draws[:2]), other], strict=False).best
+        assert row.leader is None
+        assert "other draws" in row.reason
     (group,) = gather([plain])
     assert group.drawn_areas("log2") is None
 

@@ -21,8 +21,8 @@ def exact(accuracies, ranks=POW2):
     return Curve.from_outcomes(ranks, np.repeat(np.array(accuracies)[:, None], 4, axis=1))
 
 
-def rooms(curve):
-    return {(gap.low, gap.high): gap.room for gap in gaps(curve)}
+def departures(curve):
+    return {(gap.low, gap.high): gap.departure for gap in gaps(curve)}
 
 
 @settings(deadline=None)
@@ -30,10 +30,10 @@ def rooms(curve):
 def test_the_room_of_a_single_kink_is_what_it_hides(low, share, slope):
     """Slope s up to the kink at `share` of a gap of width 1: the chord misses s · t · (1 - t)."""
     x = np.log2(POW2)
-    room = rooms(exact(0.6 + slope * np.minimum(x - np.log2(low) - share, 0)))
-    assert room.pop((low, 2 * low)) == pytest.approx(slope * share * (1 - share))
-    room.pop((16, 32))  # the last gap has one end, and takes the kink before it for its own
-    assert max(room.values()) == pytest.approx(0, abs=1e-12)
+    departure = departures(exact(0.6 + slope * np.minimum(x - np.log2(low) - share, 0)))
+    assert departure.pop((low, 2 * low)) == pytest.approx(slope * share * (1 - share))
+    departure.pop((16, 32))  # the last gap has one end, and takes the kink before it for its own
+    assert max(departure.values()) == pytest.approx(0, abs=1e-12)
 
 
 @settings(deadline=None)
@@ -49,9 +49,9 @@ def test_no_curve_that_bends_one_way_departs_by_more(bends, sign):
     for gap in gaps(exact(y[ranks - 1], tuple(ranks))):
         inside = np.arange(gap.low, gap.high - 1)
         if gap.high < 64:
-            assert np.abs(drawn - y)[inside].max() <= gap.room + 1e-9
+            assert np.abs(drawn - y)[inside].max() <= gap.departure + 1e-9
         else:
-            assert np.abs(drawn - y)[gap.middle - 1] <= gap.room + 1e-2  # 45 is not quite it
+            assert np.abs(drawn - y)[gap.middle - 1] <= gap.departure + 1e-2  # 45 is not quite it
 
 
 def test_by_hand():
@@ -59,11 +59,13 @@ def test_by_hand():
     the last gap, the line from 2 goes on to .7 at its middle, where the curve has .6. A step from
     .2 to .6 between 4 and 8 has bends of .2 at both ends. Ranks 1 and 16 alone say nothing.
     """
-    assert rooms(exact([0.2, 0.4, 0.6, 0.6], (1, 2, 4, 8))) == pytest.approx(
+    assert departures(exact([0.2, 0.4, 0.6, 0.6], (1, 2, 4, 8))) == pytest.approx(
         {(2, 4): 0.0, (4, 8): 0.1}
     )
-    assert rooms(exact([0.2, 0.2, 0.2, 0.6, 0.6], (1, 2, 4, 8, 16)))[4, 8] == pytest.approx(0.2)
-    assert rooms(exact([0.2, 0.3], (1, 16))) == {(1, 16): 1.0}
+    assert departures(exact([0.2, 0.2, 0.2, 0.6, 0.6], (1, 2, 4, 8, 16)))[4, 8] == pytest.approx(
+        0.2
+    )
+    assert departures(exact([0.2, 0.3], (1, 16))) == {(1, 16): 1.0}
 
 
 def test_a_bend_within_its_noise_does_not_count():

@@ -111,7 +111,11 @@ def test_folders_that_cannot_serve(tmp_path):
         ("test.jsonl", '{"a": 1}\n{"a": "x"}\n', "mixed types"),
         ("test.jsonl", b'{"a": "\xff"}\n', "cannot be read"),
         ("test.jsonl.gz", '{"a": 1}\n', r"test\.jsonl\.gz cannot be read"),
-        ("test.jsonl.gz", gzip.compress(b'{"a": 1}\n')[:-9], r"test\.jsonl\.gz cannot be read"),
+        (
+            "test.jsonl.gz",
+            gzip.compress(b'{"a": 1}\n', mtime=0)[:-9],
+            r"test\.jsonl\.gz cannot be read",
+        ),
         ("test.json", '[{"a": 1},\n {"a" 2}]', r"test\.json, line 2 is not JSON"),
         ("test.json", '{"a": {"b": 1}}', "holds a JSON dict; expected a list of objects"),
         ("test.json", "[]", "is empty"),
