@@ -54,6 +54,8 @@ def expanded(part: str) -> list[str]:
         words[words.index("--limit") + 1] = str(DOCUMENTS)
     if "compare" in words and "--until" in words:  # hundreds of documents
         words.append("--dry-run")
+    if "cost" in words:  # minutes
+        words += ["--repeats", "6", "--prompt-tokens", "16", "--new-tokens", "2"]
     return words
 
 
