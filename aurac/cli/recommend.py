@@ -100,7 +100,7 @@ def recommend(
     aurac recommend runs/gsm8k --margin 0.02
     aurac recommend runs/gsm8k --min-accuracy 0.45
     aurac recommend runs/gate --margin 0.03 --require-rank 8    # a CI gate: exit code 0 or 4
-    aurac recommend runs/gate --margin 0.03 --max-latency-ms 15    # after aurac cost … --save
+    aurac recommend runs/gate --margin 0.03 --max-latency-ms 15
     aurac recommend my_adapter --tasks gsm8k --margin 0.02 --until decided
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.stats.analysis import analyse

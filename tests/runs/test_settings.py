@@ -38,7 +38,7 @@ def test_execution_is_checked_and_apart_from_what_changes_numbers():
 
 
 def test_settings_travel_as_json(tmp_path):
-    own = {"a": TruncationOptions(basis=["prefix"], rescale=["fit"])}
+    own = {"a": TruncationOptions(basis=["prefix"], rescale=["fit"], added=[])}
     choices = {"checkpoint": {"nested_ranks": (1, 2)}, "ranks": (1, 2), "truncations": own}
     settings = Settings.of(data={"t": tmp_path}, **choices)
     there = from_plain(json.loads(json.dumps(to_plain(settings))))

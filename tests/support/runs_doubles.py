@@ -79,7 +79,7 @@ class Task:
 
     @property
     def leaf(self):
-        return SimpleNamespace(aggregates=lambda _columns: self.aggregated)
+        return SimpleNamespace(name=self.name, aggregates=lambda _columns: self.aggregated)
 
     def evaluation(self, model, tokenizer, options):
         return Evaluation(self, model, options)
