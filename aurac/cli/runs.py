@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aurac.cli._analysis import table
 from aurac.runs.progress import duration
 
 if TYPE_CHECKING:
@@ -96,6 +95,8 @@ def _list(root: Path, as_json: bool) -> int:
 
 
 def _table(statuses: list[Status]) -> str:
+    from aurac.cli._analysis import table
+
     head = ["run", "state", "done", "running", "failed", "left", "time left", "tasks"]
     rows = [
         [
