@@ -61,7 +61,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"'.*'|(.* \| )?(tuple|dict|list|Mapping|Literal)\[.*"),
     (
         r"py:class",
-        r"Axis|Basis|BaseSource|CellStore|Groups?|Layout|Names|Question|Rescale|Rule|Update|Table|Values|.*\.Streams|nn\.\w+",
+        r"Axis|Basis|BaseSource|CellStore|Groups?|Layout|Names|Question|Rescale|Rule|Span|Update|Table|Values|.*\.Streams|nn\.\w+",
     ),
     (
         r"py:.*",
