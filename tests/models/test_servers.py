@@ -196,7 +196,7 @@ def test_the_texts_are_the_same_too(place, server):
     curve = next(c for c in results.curves if c.task == "tiny_text")
     stored = StoredCells(place / "run", results)
     for rank in (1, 2, 4):
-        (cell,) = stored.read("tiny_text", curve.files(rank))
+        (cell,) = stored.read(curve, rank)
         said = cell.responses
         (log,) = (place / "logs" / "my_adapter" / f"rank_{rank}").rglob("samples_tiny_text_*")
         rows = [json.loads(line) for line in log.read_text().splitlines()]

@@ -97,11 +97,10 @@ def test_a_run_is_clustered_where_a_field_was_named(run):
 def test_the_standard_error_is_cr2_by_hand(run):
     """Six equal clusters: the leverage of each is 1/6, so CR2 divides its squared sum by 5/6."""
     curve = next(c for c in results_of(run)["curves"] if c["task"] == "clustered")
-    stored = StoredCells(run, Results.read(run))
-    cells = [
-        stored.read("clustered", [curve["cells"][str(r)]])[0].metrics[curve["metric"]]
-        for r in (1, 2)
-    ]
+    results = Results.read(run)
+    record = next(c for c in results.curves if c.task == "clustered")
+    stored = StoredCells(run, results)
+    cells = [stored.read(record, r)[0].metrics[curve["metric"]] for r in (1, 2)]
     areas = np.array([0.5, 0.5]) @ np.array(cells)  # ranks 1, 2: half each
     sums = (areas - areas.mean()).reshape(6, 4).sum(axis=1)
     assert curve["score"]["log2"]["se"] == pytest.approx(np.sqrt(6 / 5 * np.sum(sums**2)) / 24)
