@@ -112,10 +112,6 @@ class ScoreRule(NamedTuple):
         return torch.tanh(scores / self.softcap) * self.softcap
 
 
-class UnsupportedAttentionError(Exception):
-    """The model asks its attention for something that this function does not do."""
-
-
 @dataclass
 class AttentionMetadata:
     """What the tokens of one forward pass see, and where their keys and values go.

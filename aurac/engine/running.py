@@ -26,14 +26,10 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from aurac.engine import EngineOptions, UnsupportedRequestError
-from aurac.engine.attention import (
-    AttentionMetadata,
-    ScoreRule,
-    UnsupportedAttentionError,
-    pass_metadata,
-)
+from aurac.engine.attention import AttentionMetadata, ScoreRule, pass_metadata
 from aurac.engine.counts import counted_pass
 from aurac.engine.tokens import resolve_max_length
+from aurac.models.attention import UnsupportedAttentionError, attention_of, refuse_unsupported
 from aurac.models.device import device_of, keep_few_kernels, keep_freed_memory, unwrapped
 
 if TYPE_CHECKING:
@@ -161,7 +157,6 @@ def _is_first_of_best(
 
 
 NAME = "aurac_packed"
-_UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "alibi", "block_indices")
 
 
 _CURRENT: ContextVar[AttentionMetadata | None] = ContextVar("aurac_frame", default=None)
@@ -201,11 +196,9 @@ def packed_attention(
     """
     del module
     metadata = _CURRENT.get()
-    unsupported = [name for name in _UNSUPPORTED if kwargs.get(name) is not None]
-    if metadata is None or attention_mask is not None or dropout or unsupported or len(query) != 1:
-        raise UnsupportedAttentionError(
-            f"attention with {unsupported or 'a mask, dropout or a batch'}"
-        )
+    refuse_unsupported(attention_mask, dropout, kwargs)
+    if metadata is None or len(query) != 1:
+        raise UnsupportedAttentionError("attention outside a packed pass, or with a batch")
     if sliding_window is not None:
         metadata.windows.add(sliding_window)
     out = metadata.attend(
@@ -220,23 +213,8 @@ def packed_attention(
 @contextlib.contextmanager
 def packed_model(model: Any) -> Iterator[None]:
     """Give the model packed attention and fused LoRA layers; undone on leaving."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(NAME, packed_attention)
-    configs: dict[int, Any] = {}
-    for part in unwrapped(model).modules():
-        config = getattr(part, "config", None)
-        if getattr(config, "_attn_implementation", None) is not None:
-            configs.setdefault(id(config), config)
-    before = [(config, config._attn_implementation) for config in configs.values()]
-    try:
-        for config, _ in before:
-            config._attn_implementation = NAME
-        with fused_adapters(model):
-            yield
-    finally:
-        for config, name in before:
-            config._attn_implementation = name
+    with attention_of(model, NAME, packed_attention), fused_adapters(model):
+        yield
 
 
 @contextlib.contextmanager

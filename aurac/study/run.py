@@ -158,6 +158,12 @@ class StudyRunner:
         ]
         self.train_all(wanted)
         done = self.compare(task, wanted, "results", self.study.tasks[task].test)
+        if done.besides:  # the report would be of all that is there
+            raise RunFolderError(
+                f"the results of {task} hold more than the study asks for: {done.besides}",
+                expected="those of this study alone",
+                fix=f"ask for all of it in the file, or choose another folder than {self.out}",
+            )
         if self.study.drop_weights and done.failures:
             self.say(f"{task}: {len(done.failures)} cells failed, so the weights stay")
         elif self.study.drop_weights:

@@ -7,18 +7,18 @@ see the earlier tokens of its own sequence.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AttentionInterface, DataCollatorWithFlattening
+from transformers import DataCollatorWithFlattening
 
-from aurac.models.device import unwrapped
+from aurac.models.attention import UnsupportedAttentionError, attention_of, refuse_unsupported
 from aurac.training.data import IGNORED, Collator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +27,6 @@ _CHECKED = 3  # examples that are computed both ways before a training
 # Relative to the spread of the logits. Rounding alone reaches .16 in bf16 on the packaged base; a
 # sequence that sees another one, or wrong positions, gives .3 and more.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2.2e-1}
-
-
-class UnsupportedAttentionError(Exception):
-    """A layer asks for something that the packed attention does not do."""
 
 
 def collator() -> Any:
@@ -73,8 +69,9 @@ def attention(
         UnsupportedAttentionError: The layer needs something else here.
     """
     del module
-    if cu_seq_lens_q is None or attention_mask is not None or dropout or kwargs.get("s_aux"):
-        raise UnsupportedAttentionError("attention with a mask, dropout or sinks")
+    refuse_unsupported(attention_mask, dropout, kwargs)
+    if cu_seq_lens_q is None:
+        raise UnsupportedAttentionError("a model that does not say where sequences begin")
     lengths = cu_seq_lens_q.diff().tolist()
     if sliding_window is not None and sliding_window < max(lengths):
         raise UnsupportedAttentionError(f"a window of {sliding_window} tokens")
@@ -99,23 +96,9 @@ def attention(
     return torch.cat(parts)[None], None
 
 
-@contextlib.contextmanager
-def packed_attention(model: Any) -> Iterator[None]:
+def packed_attention(model: Any) -> AbstractContextManager[None]:
     """Give the model this attention; its own comes back on leaving."""
-    AttentionInterface.register(_NAME, attention)
-    configs = {
-        id(part.config): part.config
-        for part in unwrapped(model).modules()
-        if getattr(getattr(part, "config", None), "_attn_implementation", None) is not None
-    }
-    before = [(config, config._attn_implementation) for config in configs.values()]
-    try:
-        for config, _ in before:
-            config._attn_implementation = _NAME
-        yield
-    finally:
-        for config, name in before:
-            config._attn_implementation = name
+    return attention_of(model, _NAME, attention)
 
 
 @torch.no_grad()

@@ -268,6 +268,18 @@ def small(write):
     return make
 
 
+def test_a_study_that_asks_for_less_than_its_folder_holds_is_refused(small, content, tmp_path):
+    """Its report would be of all that is there; the weights stay."""
+    out, lora = tmp_path / "out", {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
+    path = small(methods={"lora": lora})
+    run_study(load_study(path), path, out, device="cpu")
+    content["tasks"]["choice"]["test"]["limit"] = 6
+    path = small(methods={"lora": lora}, drop_weights=True, tasks=content["tasks"])
+    with pytest.raises(RunFolderError, match=r"results of choice hold more .*12 documents"):
+        run_study(load_study(path), path, out, device="cpu")
+    assert len(list(out.rglob("adapter_model.safetensors"))) == 1
+
+
 @pytest.mark.slow
 def test_a_study_goes_on_without_the_weights_of_finished_adapters(small, tmp_path):
     out, lines = tmp_path / "out", []
