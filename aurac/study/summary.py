@@ -122,10 +122,16 @@ def _design(study: Study, state: Mapping[str, Any]) -> Iterable[str]:
         for method in study.methods
     ]
     yield _table(["method", "learning rates", "chosen", "seeds"], rows)
+    searched = any(len(study.rates_of(method)) > 1 for method in study.methods)
+    chosen = (
+        "Of several learning rates one is chosen by AURAC (log2 axis) on validation documents with "
+        f"seed {study.search_seed}."
+        if searched
+        else "Learning rates are those of the study's file, without a search."
+    )
     yield (
-        f"\nBase model {study.base}. Learning rates are chosen by AURAC (log2 axis) on validation "
-        f"documents with seed {study.search_seed}, results are on test documents. Accuracy and "
-        "AURAC are in percent. p values are adjusted over all pairs and tasks (Holm)."
+        f"\nBase model {study.base}. {chosen} Results are on test documents. Accuracy and AURAC "
+        "are in percent. p values are adjusted over all pairs and tasks (Holm)."
     )
     for edge in state.get("edges", []):
         yield f"\nThe best learning rate of {edge} is at the end of its grid."
