@@ -9,10 +9,9 @@ from aurac.curves.display import percent
 from aurac.report.documents import seeds_of
 from aurac.report.model import scored_defaults
 from aurac.report.text import LISTED, some
-from aurac.runs.schema import DrawsRecord, SamplingRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from aurac.report.model import CurveRow, Run
 
@@ -202,38 +201,36 @@ def _near_ties(run: Run) -> Iterator[str]:
 
 def _samples(run: Run) -> Iterator[str]:
     """How much of the variance of each task's scores comes from sampling the answers."""
-    shares: dict[tuple[str, int], list[float]] = {}
-    for curve in run.curves:
-        sampling = curve.record.sampling if curve.record else None
-        if isinstance(sampling, SamplingRecord) and sampling.share is not None:
-            shares.setdefault((curve.task, sampling.samples), []).append(sampling.share)
-    for (task, samples), known in list(shares.items())[:LISTED]:
+    known = [(c.task, c.record.sampling) for c in run.curves if c.record]
+    for task, samples, share in _shares((t, s.samples, s.share) for t, s in known if s):
         yield (
             f"On {task}, {samples} sampled answers of each document are averaged. Sampling causes "
-            f"{_range(known)} of the variance of AURAC, the choice of documents the rest. The "
-            "intervals cover both."
+            f"{share} of the variance of AURAC, the choice of documents the rest. The intervals "
+            "cover both."
         )
 
 
 def _draws(run: Run) -> Iterator[str]:
     """How much of the variance of each task's scores comes from the draw of the examples."""
-    shares: dict[tuple[str, int], list[float]] = {}
-    for curve in run.curves:
-        drawn = curve.record.fewshot_draws if curve.record else None
-        if isinstance(drawn, DrawsRecord) and drawn.share is not None:
-            shares.setdefault((curve.task, drawn.draws), []).append(drawn.share)
-    for (task, draws), known in list(shares.items())[:LISTED]:
+    known = [(c.task, c.record.fewshot_draws) for c in run.curves if c.record]
+    for task, draws, share in _shares((t, d.draws, d.share) for t, d in known if d):
         yield (
             f"On {task}, scores are means over {draws} draws of the few-shot examples, the same "
-            f"for all adapters. The draws cause {_range(known)} of the variance of AURAC. The "
-            "intervals of AURAC, accuracies and pairs hold for other draws too, a recommended rank "
-            "for these draws only."
+            f"for all adapters. The draws cause {share} of the variance of AURAC. The intervals "
+            "of AURAC, accuracies and pairs hold for other draws too, a recommended rank for these "
+            "draws only."
         )
 
 
-def _range(shares: list[float]) -> str:
-    low, high = (percent(end(shares), 0) for end in (min, max))
-    return f"{low} %" if low == high else f"{low} to {high} %"
+def _shares(known: Iterable[tuple[str, int, float | None]]) -> Iterator[tuple[str, int, str]]:
+    """(task, number, share of the variance in percent, as a range over its curves)."""
+    shares: dict[tuple[str, int], list[float]] = {}
+    for task, number, share in known:
+        if share is not None:
+            shares.setdefault((task, number), []).append(share)
+    for (task, number), each in list(shares.items())[:LISTED]:
+        low, high = (percent(end(each), 0) for end in (min, max))
+        yield task, number, f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def _limited(run: Run) -> Iterator[str]:
