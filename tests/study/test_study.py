@@ -232,6 +232,7 @@ def test_a_study_from_its_file_to_its_report(write, tmp_path):
     results = json.loads((out / "results/choice/results.json").read_text())
     assert results["groups"].keys() == {"lora", "matryoshka", "per_rank"}
     assert "3 adapters, 6 steps" in report.read_text()
+    assert "matryoshka − lora" in (out / "differences.svg").read_text()
     drawn = {(c["id"].partition("-")[0], c["basis"], c["rescale"]) for c in results["curves"]}
     assert drawn == {
         ("lora", "prefix", "rule"),
