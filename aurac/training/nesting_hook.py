@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from aurac.adapters.methods import check_passes
 from aurac.adapters.nesting import scale
 from aurac.errors import RecipeError
 from aurac.training.fused import fused_forward, fusible
@@ -108,8 +109,13 @@ class NestingHook:
         return hook
 
     def set_step(self, step: int) -> None:
-        """Ask the method for the passes of an optimizer step, counted from 0; use the first."""
+        """Ask the method for the passes of an optimizer step, counted from 0; use the first.
+
+        Raises:
+            RecipeError: A method of a package gave some that cannot be trained.
+        """
         self.passes = self.recipe.passes(step)
+        check_passes(self.recipe.method, self.passes, self.recipe.rank)
         self.use(self.passes[0])
 
     def use(self, one: Pass) -> None:

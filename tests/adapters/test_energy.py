@@ -113,7 +113,8 @@ def test_svd_is_what_peft_converts_to(asked, tmp_path):
 
     With a threshold it keeps the fewest directions that hold this share of the squared values.
     """
-    adapter = random_adapter(tiny_llama(), R, rule="rank", alpha=6.0)
+    nesting = Nesting("lora", (R,))
+    adapter = random_adapter(tiny_llama(), R, rule="rank", alpha=6.0, nesting=nesting)
     model = load_with_peft(tiny_llama(), save_adapter(adapter, tmp_path / "whole"))
     _, theirs = convert_to_lora(model, asked)
     prepared, sigma = prepare(adapter, "svd"), values(adapter)

@@ -169,7 +169,15 @@ def test_near_ties_are_said_from_one_document_in_fifty_on(tmp_path, counts, show
 def test_no_caveat_without_its_cause(tmp_path):
     maker = RunMaker(tmp_path, n=250).add("a", [0.3, 0.6], ranks=(1, 2), method="matryoshka")
     lines = "\n".join(caveats(run_of(maker)))
-    for part in ("one rank only", "Few documents", "limited", "falls", "No base line", "missing", "rank 0"):
+    for part in (
+        "one rank only",
+        "Few documents",
+        "limited",
+        "falls",
+        "No base line",
+        "missing",
+        "rank 0",
+    ):
         assert part not in lines, part
 
 
