@@ -13,7 +13,7 @@ import numpy as np
 
 from aurac.errors import UsageError
 from aurac.runs.session import Session
-from aurac.stats.sequential import LEAST_STEP, Design
+from aurac.stats.design import LEAST_STEP, Design
 from aurac.stats.stopping import document_order
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ class Until:
     documents: int | None = None
     seconds: float | None = None
     ranks: bool = False
+
+    @property
+    def pairs(self) -> bool:
+        """Whether pairs of adapters are compared."""
+        return self.width is None and not self.ranks
 
     @property
     def words(self) -> str:
@@ -96,7 +101,7 @@ def sequential(request: Request, until: Until) -> Request:
     Raises:
         UsageError: Options that do not go with it, or nothing to decide.
     """
-    settings, pairs = request.settings, until.width is None and not until.ranks
+    settings = request.settings
     task, one_score = settings.task, "one score of each task to decide on"
     for applies, what, expected, fix in (
         (task.pass_at, "--pass-at with --until", one_score, "leave --pass-at out"),
@@ -131,7 +136,7 @@ def sequential(request: Request, until: Until) -> Request:
             "evaluate all documents to compare recipes over their seeds",
         ),
         (
-            pairs and len(request.checkpoints) < 2,
+            until.pairs and len(request.checkpoints) < 2,
             "--until decided with one adapter",
             "at least two to compare",
             "use --until width=0.02, or aurac recommend --until decided for the smallest rank",

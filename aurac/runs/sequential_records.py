@@ -13,8 +13,8 @@ from aurac.stats.sentences import show_p
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from aurac.stats.design import Decision, Design
     from aurac.stats.mean import Estimate
-    from aurac.stats.sequential import Decision, Design
 
 
 def record_of(

@@ -30,7 +30,8 @@ from aurac.runs.sequential_plan import Sampler, Until
 from aurac.runs.sequential_records import fewer_documents, record_of
 from aurac.runs.sequential_run import run_until
 from aurac.runs.store import read_cell
-from aurac.stats.sequential import Design, Series, decide
+from aurac.stats.design import Design, Series
+from aurac.stats.sequential import decide
 from aurac.training import make_recipe, train
 
 if TYPE_CHECKING:
