@@ -151,4 +151,4 @@ def short_line(one: DecisionRecord) -> str:
 
 def minus(z: float) -> str:
     """Two digits with a true minus sign."""
-    return f"{z:.2f}".replace("-", "−")
+    return f"{round(z, 2) + 0.0:.2f}".replace("-", "−")

@@ -233,7 +233,7 @@ def test_the_command_line(run, adapters, tmp_path):
         (["--ranks", "auto", "--shard", "1/2"], "--shard with --ranks auto"),
         (["--ranks", "auto", "--margin", "0"], "margin 0; expected a fraction above 0"),
         (["--ranks", "auto", "--margin", "2"], "margin 2; expected a fraction above 0"),
-        (["--ranks", "auto", "--budget", "100"], "--margin or --budget without --until"),
+        (["--ranks", "auto", "--budget", "100"], "--margin, --budget or --anytime without --until"),
         (["--margin", "0.02"], "--margin with --ranks auto"),
         (["--ranks", "automatic"], "ranks 'automatic'"),
     ],
