@@ -23,7 +23,7 @@ from aurac.stats.rows import BestRow, PairRow, RecommendRow
 from aurac.stats.sentences import verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from aurac.stats.groups import RecipeGroup
     from aurac.stats.rows import Analysis, Options, ScoreRow
@@ -31,16 +31,20 @@ if TYPE_CHECKING:
 
 def compare_all(groups: Sequence[RecipeGroup], settings: Options) -> list[PairRow]:
     """Every pair of groups on the same task, with Holm's adjustment across all of them."""
-    by_task: dict[str | None, list[RecipeGroup]] = {}
-    for group in groups:
-        by_task.setdefault(group.task, []).append(group)
     return _with_holm(
         [
             compare_pair(a, b, settings)
-            for same in by_task.values()
+            for same in _by_task(groups).values()
             for a, b in combinations(same, 2)
         ]
     )
+
+
+def _by_task(groups: Iterable[RecipeGroup]) -> dict[str | None, list[RecipeGroup]]:
+    by_task: dict[str | None, list[RecipeGroup]] = {}
+    for group in groups:
+        by_task.setdefault(group.task, []).append(group)
+    return by_task
 
 
 def _with_holm(rows: list[PairRow]) -> list[PairRow]:
@@ -55,25 +59,20 @@ def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
         CurveError: Documents or prompts differ, or ranks do and `support` is None; with
             `settings.strict` off that is the row's reason instead.
     """
-    row = PairRow(a=a.name, b=b.name, task=a.task, axis=settings.axis)
+    row, axis = PairRow(a=a.name, b=b.name, task=a.task, axis=settings.axis), settings.axis
     gap = a.gap or b.gap
     if gap is not None and settings.support is None:
         return replace(row, reason=gap)
     try:
-        if not (a.has_documents and b.has_documents):
-            return _point_pair(row, a, b, settings)
-        return pair_groups(a, b, axis=settings.axis, level=settings.level, support=settings.support)
+        if a.has_documents and b.has_documents:
+            return pair_groups(a, b, axis=axis, level=settings.level, support=settings.support)
+        a, b = on_shared_axis([a, b], axis, settings.support)
+        ranks, value = a.ranks if a.span is None else (), b.point(axis) - a.point(axis)
+        return replace(row, ranks=ranks, span=a.span, value=value, reason=NO_DOCUMENTS)
     except CurveError as error:
         if settings.strict:
             raise
         return replace(row, reason=str(error))
-
-
-def _point_pair(row: PairRow, a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
-    a, b = on_shared_axis([a, b], settings.axis, settings.support)
-    gap = b.point(settings.axis) - a.point(settings.axis)
-    ranks = a.ranks if a.span is None else ()
-    return replace(row, ranks=ranks, span=a.span, value=gap, reason=NO_DOCUMENTS)
 
 
 def compare_truncations(
@@ -160,17 +159,11 @@ def best_rows(
 ) -> tuple[BestRow, ...]:
     """The leader of every task on which two adapters or more have documents and an area.
 
-    Args:
-        groups: Every adapter's default truncation on every task.
-        pairs: Their paired comparisons.
-        settings: What the analysis was told.
+    `groups` are every adapter's default truncation on every task, `pairs` their comparisons.
     """
-    by_task: dict[str | None, list[RecipeGroup]] = {}
-    for group in groups:
-        if group.has_documents and group.gap is None:
-            by_task.setdefault(group.task, []).append(group)
     rows = []
-    for task, same in by_task.items():
+    scored = (group for group in groups if group.has_documents and group.gap is None)
+    for task, same in _by_task(scored).items():
         if len(same) < 2:
             continue
         row = BestRow(task, len(same), settings.level, axis=settings.axis)
@@ -267,11 +260,8 @@ def truncation_advice(result: Analysis) -> list[Advice]:
     for row in result.scores:
         if row.log2 is not None:
             ways.setdefault((row.adapter, row.task), []).append(row)
-    return [
-        _advice(rows, pairs, result.axis, 1 - result.level)
-        for rows in ways.values()
-        if len(rows) > 1
-    ]
+    several = (rows for rows in ways.values() if len(rows) > 1)
+    return [_advice(rows, pairs, result.axis, 1 - result.level) for rows in several]
 
 
 def _advice(
@@ -290,6 +280,12 @@ def _advice(
         pair = pairs.get((a, b, row.task)) or pairs.get((b, a, row.task))
         sign = verdict(pair.result, pair.p_holm, alpha) if pair and pair.result else None
         shown[bool(sign)].append(row.truncation)
-    beats, unclear = tuple(shown[True]), tuple(shown[False])
-    value = values[top.truncation]
-    return Advice(top.adapter, top.task, top.truncation, value, axis, beats, unclear)
+    return Advice(
+        adapter=top.adapter,
+        task=top.task,
+        use=top.truncation,
+        value=values[top.truncation],
+        axis=axis,
+        beats=tuple(shown[True]),
+        open=tuple(shown[False]),
+    )

@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.area import (
-    AXES,
-    BUDGETS,
-    Span,
-    curve_weights,
-    document_areas,
-    shared_span,
-)
+from aurac.curves.area import AXES, BUDGETS, Span, curve_weights, document_areas, shared_span
 from aurac.curves.coerce import as_curve
 from aurac.errors import CurveError
 from aurac.stats.mean import layout_of
@@ -137,11 +130,7 @@ class RecipeGroup:
         return RecipeGroup(self.name, self.task, self.at(self.ranks).curves, span)
 
     def scores(self, rank: int) -> NDArray[np.float64]:
-        """(S, n) scores of every document under every seed at one rank.
-
-        Raises:
-            CurveError: A seed has no accuracy there, or no documents.
-        """
+        """(S, n) scores of every document under every seed at one rank."""
         rows = []
         for curve in self.curves:
             if rank not in curve.ranks:
@@ -182,14 +171,16 @@ def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Recipe
         label = names.get(curve.adapter or "", curve.adapter or "adapter")
         key = (label, curve.task, curve.metric, curve.basis, curve.rescale)
         members.setdefault(key, []).append(curve)
-    several = _several_metrics(curves)
+    metrics: dict[str | None, set[str | None]] = {}
+    for curve in curves:
+        metrics.setdefault(curve.task, set()).add(curve.metric)
     leading: dict[tuple[str | None, str | None], Curve] = {}
     result = []
     for (name, task, metric, *_), seeds in members.items():
         seeds.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
         _check_seeds(str(name), seeds, grouped=name in (groups or {}))
         seeds[0] = _ordered_like(leading.setdefault((task, metric), seeds[0]), seeds[0])
-        shown = f"{task} ({metric})" if task in several and metric else task
+        shown = f"{task} ({metric})" if len(metrics[task]) > 1 and metric else task
         result.append(RecipeGroup(str(name), shown, _matched(seeds)))
     return result
 
@@ -267,25 +258,16 @@ def on_shared_axis(
     Raises:
         CurveError: There is too little in common.
     """
+    firsts = [group.first for group in groups]
+    _check_support(firsts, support)
     if axis not in BUDGETS:
-        ranks = shared_ranks([group.first for group in groups], support)
+        ranks = _shared_ranks(firsts, support)
         return [group.at(ranks) for group in groups]
-    _check_support([group.first for group in groups], support)
     span = shared_span([curve for group in groups for curve in group.curves], axis)
     return [group.over(span) for group in groups]
 
 
-def shared_ranks(curves: Sequence[Curve], support: str | None = None) -> tuple[int, ...]:
-    """The ranks on which curves are compared.
-
-    Args:
-        curves: Two or more.
-        support: As of `together`.
-
-    Raises:
-        CurveError: Unequal grids without "common", or fewer than two common ranks.
-    """
-    _check_support(curves, support)
+def _shared_ranks(curves: Sequence[Curve], support: str | None) -> tuple[int, ...]:
     first = curves[0]
     other = next((curve for curve in curves if curve.ranks != first.ranks), None)
     if other is None:
@@ -328,9 +310,9 @@ def align(first: Curve, other: Curve) -> Curve:
     for name in ("task", "metric", "prompts"):
         left, right = getattr(first, name), getattr(other, name)
         if left is not None and right is not None and left != right:
+            shown = (text if len(text) <= 40 else f"{text[:12]}…" for text in (left, right))
             raise CurveError(
-                f"{first.label} and {other.label} differ in {name} "
-                f"({_short(left)} and {_short(right)})",
+                f"{first.label} and {other.label} differ in {name} ({' and '.join(shown)})",
                 expected="the same documents and prompts for both",
             )
     for curve in (first, other):
@@ -340,10 +322,6 @@ def align(first: Curve, other: Curve) -> Curve:
     ordered = other if places is None else other.in_order(places)
     _check_labels(first, ordered)
     return ordered
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:12]}…"
 
 
 def _places(first: Curve, other: Curve) -> NDArray[np.intp] | None:
@@ -416,11 +394,7 @@ def _matched(seeds: Sequence[Curve]) -> tuple[Curve, ...]:
 
 
 def check_groups(groups: Groups, known: Iterable[str | None]) -> dict[str, str]:
-    """Adapter → the group it is in.
-
-    Raises:
-        CurveError: A group names an adapter that is not there, or two name the same.
-    """
+    """Adapter → the group it is in; refused where it is not there, or in two of them."""
     names: dict[str, str] = {}
     known = set(known)
     for group, members in groups.items():
@@ -434,13 +408,6 @@ def check_groups(groups: Groups, known: Iterable[str | None]) -> dict[str, str]:
                 raise CurveError(f"{member!r} is in two groups, {names[member]} and {group}")
             names[member] = group
     return names
-
-
-def _several_metrics(curves: Sequence[Curve]) -> set[str | None]:
-    metrics: dict[str | None, set[str | None]] = {}
-    for curve in curves:
-        metrics.setdefault(curve.task, set()).add(curve.metric)
-    return {task for task, names in metrics.items() if len(names) > 1}
 
 
 def _check_seeds(name: str, seeds: Sequence[Curve], *, grouped: bool) -> None:

@@ -63,10 +63,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the documents hang together: cluster and stratum codes, or None.
+    """How the n documents hang together.
 
     Attributes:
-        n: Documents.
         clusters: (n,) codes 0..G-1, or None when documents are independent.
         strata: (n,) codes 0..H-1, or None when there is one stratum.
         pooled: Strata of a single unit that were given, and were taken together.
@@ -257,12 +256,7 @@ def unit_residuals(values: NDArray[np.float64], layout: Layout) -> NDArray[np.fl
 
 
 def moments(values: NDArray[np.float64], layout: Layout) -> Moments:
-    """Mean over documents with its standard error: the module's formulas.
-
-    Args:
-        values: (..., n) one number per document.
-        layout: The documents' clusters and strata.
-    """
+    """Mean of `values` (..., n) over documents with its standard error: the module's formulas."""
     squares = np.square(unit_residuals(values, layout))
     total = squares.sum(axis=-1)
     se = np.sqrt(total) / layout.n if layout.df > 0 else np.full(np.shape(total), np.nan)
@@ -311,11 +305,7 @@ def is_constant(values: NDArray[np.float64]) -> bool:
 
 
 def check_level(level: float) -> None:
-    """Refuse a nominal coverage that is none.
-
-    Raises:
-        CurveError: `level` is not between 0.5 and 1.
-    """
+    """Refuse a nominal coverage that is not between 0.5 and 1."""
     if not 0.5 <= level < 1.0:
         raise CurveError(f"level {level}", expected="a coverage such as 0.95, at least 0.5")
 

@@ -17,11 +17,11 @@ from aurac.stats.seeds import components
 from aurac.stats.spread import Spread, spread_of_flips, spread_of_pilot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pandas import DataFrame
 
-    from aurac.stats.groups import RecipeGroup
+    from aurac.stats.groups import Groups, RecipeGroup
     from aurac.stats.power import Question
 
 
@@ -96,12 +96,12 @@ def find_spread(
     """
     if seed_sd is not None and not 0 <= seed_sd <= 1:
         raise UsageError(f"--seed-sd {seed_sd:g}", expected="a number in [0, 1]")
-    if pilot is None and which:
-        raise UsageError(f"{', '.join(which)} without a pilot", fix="give pilot=PATH")
-    if pilot is None:
-        spread = _assumed(sd, flip_rate, question)
-    else:
+    if pilot is not None:
         spread = _piloted(pilot, question, **which)
+    elif which:
+        raise UsageError(f"{', '.join(which)} without a pilot", fix="give pilot=PATH")
+    else:
+        spread = _assumed(sd, flip_rate, question)
     if seed_sd is None:
         return spread
     upper = None if spread.upper is None else replace(spread.upper, seed=seed_sd**2)
@@ -129,20 +129,20 @@ def _piloted(
     rank: int | None = None,
     task: str | None = None,
     metric: str | None = None,
-    groups: Mapping[str, Sequence[str]] | None = None,
+    groups: Groups | None = None,
     axis: str = "log2",
 ) -> Spread:
-    chosen = _between(_of_pilot(pilot, task, metric, groups), between)
+    adapters = _between(_of_pilot(pilot, task, metric, groups), between)
     if question == "difference":
-        if len(chosen) < 2:
+        if len(adapters) < 2:
             raise UsageError(
                 "the pilot has one adapter", expected="two, whose difference is planned for"
             )
-        first, second = together(chosen[:2], axis=axis)
+        first, second = together(adapters[:2], axis=axis)
         scores = [second.areas(axis), first.areas(axis)]
         changes = scores[0][0] - scores[1][0]
     else:
-        first = chosen[0]
+        first = adapters[0]
         scores = [first.areas(axis) if question == "interval" else _losses(first, rank)]
         changes = scores[0][0]
     parts = components(scores, [1, -1][: len(scores)], first.layout)
@@ -151,10 +151,7 @@ def _piloted(
 
 
 def _of_pilot(
-    pilot: str | Path,
-    task: str | None,
-    metric: str | None,
-    groups: Mapping[str, Sequence[str]] | None,
+    pilot: str | Path, task: str | None, metric: str | None, groups: Groups | None
 ) -> list[RecipeGroup]:
     """The adapters of a pilot on one task, each in its default truncation."""
     source = read_curves(Path(pilot).expanduser(), metric)

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 RECORDED_LEVEL = 0.95  # of the intervals in results.json, and of those that come with accuracies
 OF_POINTS = "weighted mean of the ranks' own intervals, wide enough for any correlation of ranks"
+Kind = Literal["pointwise", "simultaneous"]
+DRAWS = 20_000
 
 
 @dataclass(frozen=True, repr=False)
@@ -215,12 +217,12 @@ def _curve_of(path: Path, adapter: str | None, task: str | None) -> Curve:
         default.setdefault((curve.adapter, curve.task), curve)
     names = {"adapter": adapter, "task": task}
     wanted = {k: name for k, name in names.items() if name is not None}
-    chosen = [c for c in default.values() if all(getattr(c, k) == v for k, v in wanted.items())]
-    if len(chosen) == 1:
-        return chosen[0]
+    curves = [c for c in default.values() if all(getattr(c, k) == v for k, v in wanted.items())]
+    if len(curves) == 1:
+        return curves[0]
     known = ", ".join(f"{name} on {task}" for name, task in default)
     raise CurveError(
-        f"{path} with {len(chosen)} curves of {', '.join(wanted.values()) or 'any adapter'}",
+        f"{path} with {len(curves)} curves of {', '.join(wanted.values()) or 'any adapter'}",
         expected=f"one of {known}",
         fix="name adapter= and task=, or take all of a run: aurac.load_run(path).scores",
     )
@@ -254,20 +256,12 @@ def _recorded(source: Any, computed: Mapping[Axis, Estimate], level: float) -> d
 
 def score_notes(estimate: Estimate) -> tuple[str, ...]:
     """What a reader should know about an interval; nothing where it is an ordinary one."""
-    if estimate.low is None or estimate.high is None:
-        if estimate.method == NO_DOCUMENTS:
-            return ("no interval: it needs per-document outcomes, mean accuracies do not carry it",)
-        return ()
+    if estimate.method == NO_DOCUMENTS:
+        return ("no interval: it needs per-document outcomes, mean accuracies do not carry it",)
     events = effective_events(estimate.value, estimate.se or 0.0)
-    if events >= VERY_FEW:
+    if estimate.low is None or events >= VERY_FEW:
         return ()
     return (f"only {events:.1f} effective events away from 0 or 1 decide the interval",)
-
-
-Kind = Literal["pointwise", "simultaneous"]
-
-
-DRAWS = 20_000
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from aurac.errors import CurveError
 from aurac.stats.intervals import interval
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from aurac.stats.seeds import Components
@@ -87,10 +89,12 @@ def spread_of_pilot(
             it out for clusters.
     """
     many = [group for group in parts.groups if group.seeds > 1]
-    seed = float(
-        np.mean([max(0.0, group.seeds * (group.between - group.rest)) for group in many] or [0.0])
-    )
-    rest = float(np.mean([group.seeds * group.rest * documents for group in many] or [0.0]))
+
+    def mean(numbers: Iterable[float]) -> float:
+        return float(np.mean(list(numbers) or [0.0]))
+
+    seed = mean(max(0.0, group.seeds * (group.between - group.rest)) for group in many)
+    rest = mean(group.seeds * group.rest * documents for group in many)
     # The document term of a pilot with S seeds holds rest/S for each group.
     inside = sum(rest / group.seeds for group in many)
     document = max(parts.document * documents - inside, 0.0)
@@ -102,7 +106,7 @@ def spread_of_pilot(
     if many:
         words += f" × {', '.join(str(group.seeds) for group in parts.groups)} seeds"
     result = Spread(document, seed, rest, len(parts.groups), words, changed, abs(parts.value))
-    between = float(np.mean([group.seeds * group.between for group in many] or [0.0]))
+    between = mean(group.seeds * group.between for group in many)
     return replace(result, upper=_upper(result, parts, changes, between))
 
 
