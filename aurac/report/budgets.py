@@ -18,7 +18,7 @@ from aurac.report.comparisons import Difference, Paired
 from aurac.report.content import Bullets, Cell, Section, Table, Text
 from aurac.report.documents import seeds_of
 from aurac.report.escape import one_line
-from aurac.report.model import Interval
+from aurac.report.model import LEVEL, Interval, as_interval
 from aurac.stats.analysis import estimate_group
 from aurac.stats.groups import group_of
 
@@ -79,7 +79,7 @@ def budget_areas(curves: Iterable[CurveRow], axis: str) -> tuple[list[BudgetArea
             group = group_of(seeds)
             if group.gap is not None:
                 raise CurveError(group.gap)
-            area = Interval(**estimate_group(group, axis, 0.95).to_dict())  # type: ignore[arg-type]
+            area = as_interval(estimate_group(group, axis, LEVEL))
             areas.append(BudgetArea(row, area, shared_span(group.curves, axis)))
         except CurveError as error:
             reasons.append(f"{row.label} on {one_line(row.task)}: {one_line(error.given)}.")

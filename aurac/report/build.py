@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from aurac.report import tables
+from aurac.report.bases import basis_rank_table, basis_table
 from aurac.report.budgets import over_budget
 from aurac.report.budgets import section as budget_section
 from aurac.report.caveats import caveats
@@ -18,7 +16,6 @@ from aurac.report.content import (
     Block,
     Bullets,
     Cell,
-    Code,
     Examples,
     Fold,
     Picture,
@@ -28,6 +25,8 @@ from aurac.report.content import (
     Text,
 )
 from aurac.report.documents import questions, samples, speeds
+from aurac.report.groups import group_table
+from aurac.report.method import method
 from aurac.report.model import (
     MARGIN,
     best_default,
@@ -38,9 +37,9 @@ from aurac.report.model import (
 )
 from aurac.report.pictures import Pictures
 from aurac.report.serving import serving_blocks
+from aurac.report.stopped import stopped
 from aurac.report.text import (
     GLOSSARY,
-    LISTED,
     details,
     lead,
     margin_note,
@@ -50,6 +49,7 @@ from aurac.report.text import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from aurac.report.comparisons import Tested
@@ -59,46 +59,6 @@ if TYPE_CHECKING:
 _MAX_ROWS = 40
 _FULL_FIGURES = 8
 _GROUP_ROWS = 24
-_MANY_ADAPTERS = 20
-_TASK_KEYS = {
-    "task": "name",
-    "metric": "metric",
-    "few-shot": "num_fewshot",
-    "documents": "n_docs",
-    "limit": "limit",
-    "output": "output_type",
-    "version": "version",
-    "documents sha256": "documents_sha256",
-    "prompts sha256": "prompts_sha256",
-}
-_ADAPTER_KEYS = {
-    "adapter": "name",
-    "method": "method",
-    "trained rank": "trained_rank",
-    "nested ranks": "nested_ranks",
-    "rank weights": "weights",
-    "scaling rule": "rule",
-    "alpha": "alpha",
-    "seed": "seed",
-    "modules": "modules",
-    "update": "update",
-    "notes": "notes",
-    "path": "path",
-    "sha256": "sha256",
-}
-
-
-STOPPED_EARLY = (
-    "The documents are a random sample, and the run looked at the differences after each block of "
-    "them. The p values and intervals in this section hold although it stopped when it had an "
-    "answer. Those of pairs and ranks in the sections below are for a number of documents that was "
-    "fixed beforehand, and are too optimistic here."
-)
-
-_APART = (
-    "{task}: the curves, areas and base lines in the sections below are of {documents} documents, "
-    "so those of different adapters are not compared."
-)
 
 
 class Builder:
@@ -143,7 +103,7 @@ class Builder:
         run, single = self.run, len(self.run.task_names) == 1
         first = self.first()
         sections = [
-            self.stopped(),
+            stopped(run, self.pictures),
             self.answer(),
             self.curves(),
             self.scores(),
@@ -223,20 +183,6 @@ class Builder:
         if pair is None:
             return (*cells, Cell(second.label), tables.share(best.area - second.area), none)
         return (*cells, Cell(second.label), tables.estimate(pair), tables.p_value(pair))
-
-    def stopped(self) -> Section:
-        """What a run that stopped early decided, and which numbers below that touches."""
-        record, blocks = self.run.sequential, list[Block]()
-        if record is not None:
-            blocks = [Text(STOPPED_EARLY), tables.decision_table(record.decisions)]
-            blocks += [self.pictures.looks(drawn)] if (drawn := tables.drawn(record)) else []
-            rest = record.decisions[LISTED:]
-            unequal = {
-                task: unequal_documents(self.run.of_task(task)) for task in self.run.task_names
-            }
-            apart = [_APART.format(task=t, documents=n) for t, n in unequal.items() if n]
-            blocks += _bullets([*(one.sentence for one in rest), *record.notes, *apart])
-        return Section("stopped", "Decided early", tuple(blocks))
 
     def answer(self) -> Section:
         """What stands behind the verdict, in sentences."""
@@ -322,8 +268,8 @@ class Builder:
         for task, pairs in self.findings.bases.items():
             if pairs:
                 name = self.slugs[task]
-                parts: list[Block] = [tables.basis_table(task, pairs, f"bases-{name}")]
-                by_rank = tables.basis_rank_table(task, pairs, f"bases-{name}-r")
+                parts: list[Block] = [basis_table(task, pairs, f"bases-{name}")]
+                by_rank = basis_rank_table(task, pairs, f"bases-{name}-r")
                 parts += [by_rank] if by_rank else []
                 blocks += [Fold(task, tuple(parts))] if self.large else parts
         return Section("bases", "Prefix against SVD", tuple(blocks))
@@ -380,7 +326,7 @@ class Builder:
         blocks: list[Block] = []
         for task, groups in self.findings.groups.items():
             if groups:
-                table = tables.group_table(task, groups, f"groups-{self.slugs[task]}")
+                table = group_table(task, groups, f"groups-{self.slugs[task]}")
                 few = len({group.name for group in groups}) <= _GROUP_ROWS
                 dots = [self.pictures.groups(task, groups)] if few and not self.large else []
                 blocks += [Fold(task, (table,))] if self.large else [*dots, table]
@@ -415,57 +361,3 @@ def _without(block: Block, opening: str) -> Block:
 
 def _sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def method(run: Run) -> Section:
-    """Everything that is needed to run it again, or to doubt it."""
-    blocks: list[Block] = []
-    for item in run.provenance:
-        if item.command:
-            blocks += [Text("Run it again:"), Code(item.command)]
-    if run.tasks:
-        rows = [task.to_dict() for task in run.tasks]
-        blocks.append(tables.listing("tasks", "Tasks", _TASK_KEYS, rows))
-    if run.adapters:
-        rows = [adapter.to_dict() for adapter in run.adapters]
-        adapters = tables.listing("adapters", "Adapters", _ADAPTER_KEYS, rows)
-        many = len(adapters.rows) > _MANY_ADAPTERS
-        blocks.append(Fold("Adapters", (adapters,)) if many else adapters)
-    recipes = [{"adapter": a.name, **a.recipe} for a in run.adapters if a.recipe]
-    if recipes:
-        blocks.append(Fold("How the adapters were trained", _recipes(recipes)))
-    for at, item in enumerate(run.provenance):
-        rows = _facts(msgspec.to_builtins(item))
-        if rows:
-            keys = {"what": "what", "value": "value"}
-            table = tables.listing(f"provenance-{at}", "Settings and versions", keys, rows)
-            blocks.append(table)
-    return Section("method", "Method, settings, hashes, versions", tuple(blocks))
-
-
-def _recipes(recipes: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
-    """What differs between the recipes as a table, what is the same in a sentence."""
-    keys = dict.fromkeys(key for recipe in recipes for key in recipe)
-    same = {
-        key: recipes[0].get(key)
-        for key in keys
-        if len(recipes) > 1 and all(recipe.get(key) == recipes[0].get(key) for recipe in recipes)
-    }
-    table = tables.listing("recipes", "Recipes", {k: k for k in keys if k not in same}, recipes)
-    alike = [f"{key} {tables.entry(value)}" for key, value in same.items() if tables.known(value)]
-    return (table, Text(f"The same for all: {'; '.join(alike)}.")) if alike else (table,)
-
-
-def _facts(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Provenance as rows, nested mappings flattened one level, what is not set in one row."""
-    facts: dict[str, Any] = {}
-    default = []
-    for name, value in provenance.items():
-        if isinstance(value, Mapping):
-            facts |= {f"{name}: {key}": part for key, part in value.items() if tables.known(part)}
-            default += [str(key) for key, part in value.items() if not tables.known(part)]
-        elif name != "command" and tables.known(value):
-            facts[name] = value
-    if default and facts:
-        facts["left at their defaults"] = ", ".join(default)
-    return [{"what": what, "value": value} for what, value in facts.items()]

@@ -7,17 +7,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from aurac.errors import CurveError
 from aurac.readers.run import recipe_groups, regrouped
-from aurac.report.documents import changes, outcomes, seeds_of
+from aurac.report.bases import BasisPair, basis_pairs
+from aurac.report.documents import changes, seeds_of
 from aurac.report.escape import one_line
+from aurac.report.groups import Group, document_groups
 from aurac.report.model import (
     ALPHA,
+    LEVEL,
     CurveRow,
     Interval,
     Run,
+    as_interval,
     best_default,
     highlighted,
     labelled,
@@ -26,9 +29,7 @@ from aurac.report.model import (
 from aurac.runs.schema import Areas
 from aurac.stats import non_inferior_rank
 from aurac.stats.analysis import leaders, paired_family, score_group
-from aurac.stats.groups import check_groups, group_of, together
-from aurac.stats.mean import Layout
-from aurac.stats.paired import compare
+from aurac.stats.groups import check_groups, group_of
 from aurac.stats.rows import Options
 from aurac.stats.seeds import mean_of_seeds
 
@@ -36,12 +37,10 @@ if TYPE_CHECKING:
     from aurac.curves.area import Span
     from aurac.report.documents import Changes
     from aurac.stats import NonInferiorRank
-    from aurac.stats.mean import Estimate
     from aurac.stats.rows import BestRow, PairRow
 
 Groups = Mapping[str, Sequence[str]]
 Tested = tuple[CurveRow, "NonInferiorRank"]
-_LEVEL = 0.95
 _PAIRED = 5
 _GROUP_CURVES = 4
 
@@ -108,7 +107,7 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
     score = score_group(group, Options())
     if score.reason or score.log2 is None or score.linear is None or score.mean is None:
         raise CurveError(score.reason or "no AURAC")
-    points = [mean_of_seeds(group.scores(rank), group.layout, _LEVEL) for rank in group.ranks]
+    points = [mean_of_seeds(group.scores(rank), group.layout, LEVEL) for rank in group.ranks]
 
     def shared(column: str) -> tuple[int | None, ...]:
         each = zip(*(getattr(member, column) for member in members), strict=True)
@@ -126,15 +125,13 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
         parameters=shared("parameters"),
         bytes=shared("bytes"),
         cells={},
-        score=Areas(log2=_interval(score.log2), linear=_interval(score.linear), mean=score.mean),
+        score=Areas(
+            log2=as_interval(score.log2), linear=as_interval(score.linear), mean=score.mean
+        ),
         drops=list(score.drops),
         seed=None,
         members=tuple(members),
     )
-
-
-def _interval(estimate: Estimate) -> Interval:
-    return Interval(**estimate.to_dict())  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -249,106 +246,6 @@ def _joint_bounds(tests: Sequence[Tested]) -> dict[str, dict[int, float]]:
         joint = rank_tests(curve, test.margin, ALPHA / number)
         bounds[curve.id] = {one.rank: one.upper for one in joint.tests} if joint else {}
     return bounds
-
-
-@dataclass(frozen=True)
-class BasisPair:
-    """One adapter cut in two ways; `difference` is None without documents to pair.
-
-    `gaps` are prefix minus SVD at each rank that both have, with pointwise intervals.
-    """
-
-    prefix: CurveRow
-    svd: CurveRow
-    difference: Difference | None
-    gaps: Mapping[int, Interval]
-
-    @property
-    def label(self) -> str:
-        """The adapter and both scales."""
-        return f"{self.prefix.adapter}, {self.prefix.scale} against {self.svd.scale}"
-
-
-def basis_pairs(run: Run, task: str, paired: Paired) -> list[BasisPair]:
-    """Every adapter's own prefix truncation against each of its SVD truncations on a task."""
-    curves = run.of_task(task)
-    pairs = []
-    for svd in (curve for curve in curves if curve.basis == "svd"):
-        own = [c for c in curves if c.adapter == svd.adapter and c.basis == "prefix"]
-        prefix = next((c for c in own if c.is_default), own[0] if own else None)
-        if prefix is not None:
-            gaps = _gaps(prefix, svd)
-            pairs.append(BasisPair(prefix, svd, paired.between(prefix, svd), gaps))
-    return pairs
-
-
-def _gaps(prefix: CurveRow, svd: CurveRow) -> dict[int, Interval]:
-    seeds = seeds_of(prefix), seeds_of(svd)
-    ranks = [rank for rank in prefix.ranks if rank in svd.ranks]
-    if not all(seeds) or not ranks:
-        return {}
-    try:
-        one, other = together([group_of(several).at(ranks) for several in seeds])
-        return {
-            rank: _interval(
-                compare(other.scores(rank), one.scores(rank), one.layout, level=_LEVEL).estimate
-            )
-            for rank in ranks
-        }
-    except CurveError:
-        return {}
-
-
-@dataclass(frozen=True)
-class Group:
-    """One curve on one group of a task's documents.
-
-    Attributes:
-        name: The group's.
-        n_docs: Its documents.
-        curve: Whose numbers these are.
-        log2: AURAC over these documents.
-        accuracy: At each rank of the curve.
-        baseline: The base's accuracy; None where its cell was not kept.
-    """
-
-    name: str
-    n_docs: int
-    curve: CurveRow
-    log2: Interval
-    accuracy: tuple[Interval, ...]
-    baseline: float | None
-
-
-def document_groups(curves: Sequence[CurveRow]) -> list[Group]:
-    """The groups of a task in their stored order, for each of the curves; empty without strata."""
-    groups: list[Group] = []
-    for curve in curves:
-        seeds = seeds_of(curve) if curve.log2 else None
-        strata = np.array((seeds[0].strata or ()) if seeds else ())
-        names = list(dict.fromkeys(strata.tolist()))
-        if not seeds or len(names) < 2:
-            continue
-        recipe = group_of(seeds)
-        values = [recipe.areas("log2"), *(recipe.scores(rank) for rank in curve.ranks)]
-        base = outcomes((curve.members or (curve,))[0], 0)
-        for name in names:
-            keep = strata == name
-            clusters = np.array(recipe.first.clusters)[keep] if recipe.first.clusters else None
-            layout = Layout.make(int(keep.sum()), clusters)
-            area, *points = (_interval(mean_of_seeds(v[:, keep], layout, _LEVEL)) for v in values)
-            known = base is not None and base.scores.size == keep.size
-            groups.append(
-                Group(
-                    name=name,
-                    n_docs=layout.n,
-                    curve=curve,
-                    log2=area,
-                    accuracy=tuple(points),
-                    baseline=float(base.scores[keep].mean()) if known and base else None,
-                )
-            )
-    return groups
 
 
 @dataclass(frozen=True)

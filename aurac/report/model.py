@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         SequentialRecord,
     )
     from aurac.runs.serving import ServingRecord
+    from aurac.stats.mean import Estimate
 
 # The margin of `aurac.stats.analysis` too, where nothing else was declared before looking.
 MARGIN = 0.02
@@ -41,7 +42,14 @@ _SCALES = {"rule": "scaling rule", "keep": "scale kept", "fit": "scale fitted"}
 _TRAINED = "with the trained P"
 _PUBLISHED = "as published (without P)"
 
+LEVEL = 0.95  # of every interval
+
 Interval = Area
+
+
+def as_interval(estimate: Estimate) -> Interval:
+    """What a report shows of an estimate."""
+    return Interval(**estimate.to_dict())  # type: ignore[arg-type]
 
 
 class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):

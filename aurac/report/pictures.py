@@ -10,8 +10,10 @@ from aurac.curves.display import interval, percent, points, size
 from aurac.report import figures, plots
 from aurac.report.content import Picture
 from aurac.report.escape import one_line, slug
+from aurac.report.groups import draw_groups
 from aurac.report.model import best_default, highlighted, ordered, unequal_documents
 from aurac.report.serving import latency_figure
+from aurac.report.stopped import draw_looks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from aurac.report.comparisons import Group
     from aurac.report.documents import Changes
+    from aurac.report.groups import Group
     from aurac.report.model import CurveRow, Interval, Run
     from aurac.report.serving import Served
     from aurac.runs.schema import DecisionRecord
@@ -260,7 +262,7 @@ class Pictures:
         top = 0.32 if len(curves) < 2 else 0.44 + 0.22 * -(-len(curves) // 2)
         make = partial(
             figures.single,
-            partial(plots.dots, groups=groups, style=self._styles(curves)),
+            partial(draw_groups, groups=groups, style=self._styles(curves)),
             left=[one_line(name, plots.LABEL_CHARS) for name in values],
             height=0.6 + top + len(values) * (0.2 + 0.07 * len(curves)),
             top=top,
@@ -277,7 +279,7 @@ class Pictures:
 
     def looks(self, decisions: Sequence[DecisionRecord]) -> Picture:
         """The paths of z against their boundaries, of a run that stopped early."""
-        draws = [partial(plots.looks, decision=one) for one in decisions]
+        draws = [partial(draw_looks, decision=one) for one in decisions]
         across = min(2, len(draws))
         caption = (
             "z at each look (line), the boundaries at which it stops (dashed), and the values "

@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-    from aurac.report.comparisons import Group
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow, Interval
-    from aurac.runs.schema import DecisionRecord
 
 INK, AXIS, GRID, PAPER, BASE, REST = (
     "#22262b",
@@ -50,7 +48,7 @@ LABEL_SIZE = 9.0
 BASE_LABEL = "base (rank 0)"
 _MAX_BANDS = 4
 _MAX_MARKS = 16
-_NAN = float("nan")
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -189,7 +187,7 @@ def along(curve: CurveRow, axis: str) -> Sequence[float]:
     if axis not in BUDGETS:
         return curve.ranks
     each = curve.parameters if axis == "parameters" else curve.bytes
-    return [_NAN if amount is None else amount / 1e6 for amount in each]
+    return [NAN if amount is None else amount / 1e6 for amount in each]
 
 
 def legend_label(curve: CurveRow, areas: Mapping[str, Interval] | None = None) -> str:
@@ -204,7 +202,7 @@ def _thin(
 ) -> Line2D | None:
     """Thin lines, all in one artist: a hundred of them stay a small file."""
     each = (zip(*_points(curve, axis), strict=True) for curve in curves)
-    points = [point for line in each for point in (*line, (_NAN, _NAN))]
+    points = [point for line in each for point in (*line, (NAN, NAN))]
     if not points:
         return None
     (line,) = ax.plot(*zip(*points, strict=True), color=colour, linewidth=0.7, zorder=order)
@@ -225,17 +223,17 @@ def _points(curve: CurveRow, axis: str) -> tuple[list[float], list[float]]:
     """Places and percent, with a hole (nan) at every rank that is missing."""
     known = dict(zip(along(curve, axis), curve.accuracy, strict=True))
     places = sorted({*known, *(curve.missing if axis not in BUDGETS else ())})
-    return places, [100 * known.get(place, _NAN) for place in places]
+    return places, [100 * known.get(place, NAN) for place in places]
 
 
 def _band(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str) -> None:
     """The pointwise interval: a band over several ranks, with holes, or one whisker."""
     missing = curve.missing if axis not in BUDGETS else ()
-    bounds: dict[float, tuple[float, float]] = dict.fromkeys(missing, (_NAN, _NAN))
+    bounds: dict[float, tuple[float, float]] = dict.fromkeys(missing, (NAN, NAN))
     ends = zip(along(curve, axis), curve.accuracy_low, curve.accuracy_high, strict=True)
     for place, low, high in ends:
         known = low is not None and high is not None
-        bounds[place] = (100 * low, 100 * high) if known else (_NAN, _NAN)  # type: ignore[operator]
+        bounds[place] = (100 * low, 100 * high) if known else (NAN, NAN)  # type: ignore[operator]
     places = sorted(bounds)
     lows, highs = zip(*(bounds[place] for place in places), strict=True)
     if len(places) == 1:
@@ -449,68 +447,4 @@ def gained_lost(
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.tick_params(length=0, labelsize=8)
     ax.set_title(one_line(changes.label, LABEL_CHARS))
-    return ax
-
-
-def dots(ax: Axes, groups: Sequence[Group], *, style: Styles | None = None) -> Axes:
-    """The area on each group of documents as a dot with its interval, one row for each group."""
-    curves = list({group.curve.id: group.curve for group in groups}.values())
-    style = style or styles(curves)
-    names = list(dict.fromkeys(group.name for group in groups))
-    for at, curve in enumerate(curves):
-        look = style[key(curve)]
-        own = [group for group in groups if group.curve.id == curve.id]
-        shift = 0.6 * ((at + 0.5) / len(curves) - 0.5)
-        places = [names.index(group.name) + shift for group in own]
-        lows = [_NAN if g.log2.low is None else 100 * g.log2.low for g in own]
-        highs = [_NAN if g.log2.high is None else 100 * g.log2.high for g in own]
-        ax.hlines(places, lows, highs, color=look.colour, linewidth=1.0, alpha=0.6)
-        ax.plot(
-            [100 * group.log2.value for group in own],
-            places,
-            linestyle="none",
-            marker=look.marker,
-            color=look.colour,
-            label=one_line(curve.label, LABEL_CHARS),
-        )
-    ax.set_yticks(range(len(names)), [one_line(name, LABEL_CHARS) for name in names])
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.grid(visible=True, axis="x")
-    ax.grid(visible=False, axis="y")
-    ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("AURAC, log2 axis (%)")
-    if len(curves) > 1:
-        ax.legend(
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            ncols=2,
-            borderaxespad=0.2,
-            handletextpad=0.3,
-            fontsize=LABEL_SIZE,
-        )
-    return ax
-
-
-def looks(ax: Axes, decision: DecisionRecord) -> Axes:
-    """The path of z against its boundaries, look by look.
-
-    Args:
-        ax: Where to draw.
-        decision: With its looks.
-    """
-    documents = [look.documents for look in decision.path]
-    bounds = [look.boundary for look in decision.path]
-    inner = [(n, x.futility) for n, x in zip(documents, decision.path, strict=True) if x.futility]
-    sides = (1,) if decision.question == "rank" else (1, -1)
-    for sign in sides:
-        ax.plot(documents, [sign * b for b in bounds], color=INK, linestyle="--", linewidth=1)
-        edges = [sign * edge for _, edge in inner]
-        ax.plot([n for n, _ in inner], edges, color=AXIS, linestyle=":", linewidth=1)
-    ax.plot(documents, [look.z for look in decision.path], color=SERIES[0], marker="o")
-    ax.axhline(0, color=AXIS, linewidth=0.8)
-    ax.set_xlim(0, decision.of)
-    ax.set_xlabel("documents")
-    ax.set_ylabel("z")
-    who = f"{decision.b} - {decision.a}" if decision.b else f"{decision.a}, rank {decision.rank}"
-    ax.set_title(one_line(f"{who}: {decision.verdict}", 60), loc="left", fontsize=8)
     return ax

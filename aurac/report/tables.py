@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aurac.curves.area import area_name
 from aurac.curves.display import count, interval, percent, points, seconds, show_span, signed, size
@@ -12,19 +11,14 @@ from aurac.report.model import bold_means, ordered
 from aurac.stats.sentences import show_p
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from aurac.report.comparisons import BasisPair, Difference, Group, Tested
+    from aurac.report.comparisons import Difference, Tested
     from aurac.report.documents import Changes, Speed
     from aurac.report.model import CurveRow, Interval
-    from aurac.runs.schema import DecisionRecord, SequentialRecord
     from aurac.stats import RankTest
 
 _MAX_RANK_COLUMNS = 12
-_MAX_ITEM_COLUMNS = 4
-_MAX_GROUPS = 60
-_MAX_DECISIONS = 60
-MOST_DRAWN = 6
 
 
 def columns(*titles: str, numeric: Iterable[str] = ()) -> tuple[Column, ...]:
@@ -311,148 +305,3 @@ def _loss_cell(step: RankTest | None, bound: float | None, margin: float) -> Cel
         return share(step.loss)
     upper = NONE if bound is None or bound >= 1.0 else percent(bound)
     return Cell(f"{percent(step.loss)} ({upper})", step.loss, best=step.margin_needed < margin)
-
-
-def basis_table(task: str, pairs: Sequence[BasisPair], name: str) -> Table:
-    """AURAC of the same adapter cut in two ways and their paired difference."""
-    rows = []
-    for pair in pairs:
-        gap = pair.difference
-        result = "not paired" if gap is None else "not significant"
-        if gap is not None and gap.significant:
-            result = "prefix is better" if gap.value > 0 else "SVD is better"
-        rows.append(
-            (
-                Cell(pair.label),
-                estimate(pair.prefix.log2),
-                estimate(pair.svd.log2),
-                estimate(gap),
-                p_value(gap),
-                share(gap.detectable if gap else None),
-                Cell(result),
-            )
-        )
-    caption = (
-        f"{task}: the same adapter cut to its first components (prefix) and by SVD: AURAC in "
-        "percent, and prefix minus SVD in points over the same documents. p is adjusted (Holm) for "
-        "all pairs of truncations of this report."
-    )
-    titles = ("prefix [95 %]", "SVD [95 %]", "difference [95 %]", "p (Holm)", "detectable")
-    heads = columns("adapter", numeric=titles) + columns("result")
-    return Table(name, caption, heads, tuple(rows))
-
-
-def basis_rank_table(task: str, pairs: Sequence[BasisPair], name: str) -> Table | None:
-    """Prefix minus SVD at every rank."""
-    ranks = sorted({rank for pair in pairs for rank in pair.gaps})
-    if not ranks:
-        return None
-    rows = [(Cell(p.label), *(estimate(p.gaps.get(rank)) for rank in ranks)) for p in pairs]
-    caption = (
-        f"{task}: accuracy of the prefix minus that of the SVD, in points with 95 % intervals for "
-        "each rank alone, over the same documents."
-    )
-    heads = columns("adapter", numeric=(f"r = {rank}" for rank in ranks))
-    return Table(name, caption, heads, tuple(rows))
-
-
-def group_table(task: str, groups: Sequence[Group], name: str) -> Table:
-    """One row for each group, one column for each curve."""
-    curves = list({group.curve.id: group.curve for group in groups}.values())
-    names = list(dict.fromkeys(group.name for group in groups))
-    at = {(group.name, group.curve.id): group for group in groups}
-    rows = []
-    for row in names[:_MAX_GROUPS]:
-        first = at[row, curves[0].id]
-        areas = (estimate(at[row, curve.id].log2) for curve in curves)
-        rows.append((Cell(row), number(first.n_docs), share(first.baseline), *areas))
-    left = len(names) - _MAX_GROUPS
-    caption = (
-        f"{task}: AURAC in percent with 95 % intervals on each group of documents. The intervals "
-        "are not adjusted for the number of groups: with many, some stand out by chance."
-        f"{f' {left} more groups are in groups.csv.' if left > 0 else ''}"
-    )
-    heads = columns("group", numeric=("documents", "base", *(curve.label for curve in curves)))
-    return Table(name, caption, heads, tuple(rows))
-
-
-def listing(
-    name: str, caption: str, keys: Mapping[str, str], items: Sequence[Mapping[str, Any]]
-) -> Table:
-    """What is known about each item: a column for each of a few items, else a row for each.
-
-    `keys` are titles and the fields behind them; the first names the item, and those that no item
-    has are left out.
-    """
-    used = {title: key for title, key in keys.items() if any(known(i.get(key)) for i in items)}
-    titles = list(used)
-    values = [[entry(item.get(key)) for item in items] for key in used.values()]
-    if len(items) <= _MAX_ITEM_COLUMNS:
-        body = zip(titles[1:], values[1:], strict=True)
-        rows = tuple((Cell(title), *map(Cell, row)) for title, row in body)
-        return Table(name, caption, columns(titles[0], *values[0]), rows)
-    rows = tuple(tuple(map(Cell, row)) for row in zip(*values, strict=True))
-    return Table(name, caption, columns(*titles), rows)
-
-
-def known(value: Any) -> bool:
-    """Whether a value of `results.json` says anything."""
-    return value is not None and value not in ("", [], {})
-
-
-def entry(value: Any) -> str:
-    """A value of `results.json` as text; a dash where there is none."""
-    return _plain(value) if known(value) else NONE
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "not recorded"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k}: {_plain(v)}" for k, v in value.items()) or "none"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_plain(item) for item in value) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def drawn(record: SequentialRecord) -> list[DecisionRecord]:
-    """The decisions whose looks are drawn."""
-    return [one for one in record.decisions if one.path][:MOST_DRAWN]
-
-
-def decision_table(decisions: Sequence[DecisionRecord]) -> Table:
-    """What a run that stopped early decided."""
-    caption = (
-        "Differences in points, b - a (of a rank: against the largest). Estimate: median-unbiased "
-        "after stopping. Intervals: repeated, valid at every look. p: sequential, adjusted for all "
-        "questions (Holm)."
-    )
-    heads = columns("task", "question", "verdict", numeric=("documents", "look", "z", "boundary"))
-    heads += columns(numeric=("estimate", "interval", "p"))
-    rows = []
-    for one in decisions[:_MAX_DECISIONS]:
-        who = f"{one.b} - {one.a}" if one.b else one.a
-        who += f", rank {one.rank}" if one.rank else ""
-        value = one.mean if one.estimate is None else one.estimate
-        ends = (
-            NONE
-            if one.low is None or one.high is None
-            else f"{100 * one.low:.1f} to {100 * one.high:.1f}"
-        )
-        rows.append(
-            (
-                Cell(one.task),
-                Cell(who),
-                Cell(one.verdict),
-                Cell(f"{one.documents:,} of {one.of:,}", one.documents),
-                Cell(f"{one.look} of {one.looks}", one.look),
-                Cell(NONE if one.z is None else f"{one.z:.2f}", one.z),
-                Cell(NONE if one.boundary is None else f"{one.boundary:.2f}", one.boundary),
-                Cell(NONE if value is None else f"{100 * value:.1f}", value),
-                Cell(ends),
-                probability(one.p_adjusted),
-            )
-        )
-    return Table("decisions", caption, heads, tuple(rows))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from report_runs import RunMaker, many_curves, run_from, zoo_run
 
 from aurac.report import figures, plots
-from aurac.report.comparisons import Group
+from aurac.report.groups import Group
 from aurac.report.documents import Changes, Step
 from aurac.report.model import MAX_HIGHLIGHTED, Interval
 from aurac.report.pictures import KEY, Pictures
