@@ -9,7 +9,7 @@ from aurac.errors import CurveError
 from aurac.report.content import Cell, Table
 from aurac.report.documents import seeds_of
 from aurac.report.model import LEVEL, as_interval
-from aurac.report.tables import columns, estimate, p_value, share
+from aurac.report.tables import estimate, p_value, rank_titles, share, table
 from aurac.stats.groups import group_of, together
 from aurac.stats.paired import compare
 
@@ -82,7 +82,7 @@ def basis_table(task: str, pairs: Sequence[BasisPair], name: str) -> Table:
                 estimate(pair.prefix.log2),
                 estimate(pair.svd.log2),
                 estimate(gap),
-                p_value(gap),
+                p_value(gap.adjusted if gap else None),
                 share(gap.detectable if gap else None),
                 Cell(result),
             )
@@ -93,8 +93,7 @@ def basis_table(task: str, pairs: Sequence[BasisPair], name: str) -> Table:
         "all pairs of truncations of this report."
     )
     titles = ("prefix [95 %]", "SVD [95 %]", "difference [95 %]", "p (Holm)", "detectable")
-    heads = columns("adapter", numeric=titles) + columns("result")
-    return Table(name, caption, heads, tuple(rows))
+    return table(name, caption, rows, "adapter", numeric=titles, last=("result",))
 
 
 def basis_rank_table(task: str, pairs: Sequence[BasisPair], name: str) -> Table | None:
@@ -107,5 +106,4 @@ def basis_rank_table(task: str, pairs: Sequence[BasisPair], name: str) -> Table 
         f"{task}: accuracy of the prefix minus that of the SVD, in points with 95 % intervals for "
         "each rank alone, over the same documents."
     )
-    heads = columns("adapter", numeric=(f"r = {rank}" for rank in ranks))
-    return Table(name, caption, heads, tuple(rows))
+    return table(name, caption, rows, "adapter", numeric=rank_titles(ranks))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.area import area_name, shared_span
 from aurac.curves.coerce import as_curve
-from aurac.curves.display import count, interval, show_span
+from aurac.curves.display import show_span
 from aurac.errors import CurveError
 from aurac.report import tables
 from aurac.report.comparisons import Difference, Paired
@@ -117,18 +117,14 @@ def _table(task: str, areas: Sequence[BudgetArea], axis: str, name: str) -> Tabl
     rows = tuple(
         (
             Cell(one.curve.label),
-            Cell(interval(one.area), one.area.value),
+            tables.estimate(one.area),
             Cell(show_span(one.span, axis), one.span[0]),
             Cell(tables.rank_range(one.curve)),
             Cell(one.curve.truncation),
         )
         for one in areas
     )
-    metric = ", ".join(dict.fromkeys(one.curve.metric for one in areas))
-    counts = ", ".join(dict.fromkeys(count(n) for one in areas if (n := one.curve.n_docs)))
-    caption = (
-        f"{task}: {area_name(axis)} in percent with 95 % intervals, largest first; metric {metric}"
-        f"{f', {counts} documents' if counts else ''}."
-    )
-    heads = tables.columns("adapter", numeric=(f"{area_name(axis)} [95 %]", axis))
-    return Table(name, caption, heads + tables.columns("ranks", "truncation"), rows)
+    measured = tables.measured_on(one.curve for one in areas)
+    caption = f"{task}: {area_name(axis)} in percent with 95 % intervals, largest first; {measured}"
+    titles, last = (f"{area_name(axis)} [95 %]", axis), ("ranks", "truncation")
+    return tables.table(name, caption, rows, "adapter", numeric=titles, last=last)

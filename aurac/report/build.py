@@ -16,6 +16,7 @@ from aurac.report.content import (
     Block,
     Bullets,
     Cell,
+    Column,
     Examples,
     Fold,
     Picture,
@@ -159,30 +160,28 @@ class Builder:
             "the recommended rank. Its interval is widened because the best was picked. p is "
             "adjusted for every pair of adapters over all tasks (Holm)."
         )
-        heads = tables.columns("task", "largest AURAC", numeric=("AURAC [95 %]", "use rank"))
-        heads += tables.columns("runner-up", numeric=("lead [95 %]", "p"))
+        numeric = ("AURAC [95 %]", "use rank", "lead [95 %]", "p")
+        titles = ("task", "largest AURAC", *numeric[:2], "runner-up", *numeric[2:])
+        heads = tuple(Column(title, title in numeric) for title in titles)
         return Table("winners", caption, heads, rows)
 
     def _leader(self, task: str) -> tuple[Cell, ...]:
         scored, none = scored_defaults(self.run, task), Cell(NONE)
-        if not scored:
-            return (Cell(task), Cell("no score"), none, none, none, none, none)
+        why = "no score" if not scored else "documents differ" if unequal_documents(scored) else ""
         if len({curve.ranks for curve in scored}) > 1:
-            return (Cell(task), Cell("ranks differ"), none, none, none, none, none)
-        if unequal_documents(scored):
-            return (Cell(task), Cell("documents differ"), none, none, none, none, none)
-        best = scored[0]
+            why = "ranks differ"
+        if why:
+            return (Cell(task), Cell(why), *[none] * 5)
+        best, *others = scored
         test = self.findings.recommended(best)
-        rank = Cell(str(test.rank), test.rank) if test else none
         area = tables.estimate(self.findings.leader_area(best))
-        cells = (Cell(task), Cell(best.label), area, rank)
-        if len(scored) == 1:
+        cells = (Cell(task), Cell(best.label), area, tables.rank_cell(test.rank) if test else none)
+        if not others:
             return (*cells, none, none, none)
-        second = scored[1]
-        pair = next((d for d in self.findings.pairs[task] if d.second is second), None)
-        if pair is None:
-            return (*cells, Cell(second.label), tables.share(best.area - second.area), none)
-        return (*cells, Cell(second.label), tables.estimate(pair), tables.p_value(pair))
+        pair = self.findings.pair(best, others[0])
+        lead = tables.estimate(pair) if pair else tables.share(best.area - others[0].area)
+        p = tables.p_value(pair.adjusted if pair else None)
+        return (*cells, Cell(others[0].label), lead, p)
 
     def answer(self) -> Section:
         """What stands behind the verdict, in sentences."""

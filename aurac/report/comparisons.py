@@ -272,6 +272,10 @@ class Findings:
     groups: Mapping[str, Sequence[Group]]
     bases: Mapping[str, Sequence[BasisPair]]
 
+    def pair(self, best: CurveRow, other: CurveRow) -> Difference | None:
+        """The best default curve of a task against another; None where they were not paired."""
+        return next((pair for pair in self.pairs[best.task] if pair.second is other), None)
+
     def leader(self, curve: CurveRow) -> BestRow | None:
         """What is said of a curve as the leader of its task; None where it is not."""
         row = self.leaders.get(curve.task)

@@ -12,7 +12,7 @@ from aurac.report.content import Cell, Table
 from aurac.report.documents import outcomes, seeds_of
 from aurac.report.escape import one_line
 from aurac.report.model import LEVEL, Interval, as_interval
-from aurac.report.tables import columns, estimate, number, share
+from aurac.report.tables import estimate, number, share, table
 from aurac.stats.groups import group_of
 from aurac.stats.mean import Layout
 from aurac.stats.seeds import mean_of_seeds
@@ -95,8 +95,8 @@ def group_table(task: str, groups: Sequence[Group], name: str) -> Table:
         "are not adjusted for the number of groups: with many, some stand out by chance."
         f"{f' {left} more groups are in groups.csv.' if left > 0 else ''}"
     )
-    heads = columns("group", numeric=("documents", "base", *(curve.label for curve in curves)))
-    return Table(name, caption, heads, tuple(rows))
+    titles = ("documents", "base", *(curve.label for curve in curves))
+    return table(name, caption, rows, "group", numeric=titles)
 
 
 def draw_groups(ax: Axes, groups: Sequence[Group], *, style: plots.Styles | None = None) -> Axes:

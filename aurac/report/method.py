@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aurac.report.content import NONE, Block, Cell, Code, Fold, Section, Table, Text
-from aurac.report.tables import columns
+from aurac.report.tables import table
 
 if TYPE_CHECKING:
     from aurac.report.model import Run
@@ -61,11 +61,9 @@ def method(run: Run) -> Section:
     if recipes:
         blocks.append(Fold("How the adapters were trained", _recipes(recipes)))
     for at, item in enumerate(run.provenance):
-        rows = _facts(msgspec.to_builtins(item))
-        if rows:
-            keys = {"what": "what", "value": "value"}
-            table = _listing(f"provenance-{at}", "Settings and versions", keys, rows)
-            blocks.append(table)
+        if rows := _facts(msgspec.to_builtins(item)):
+            keys, caption = {"what": "what", "value": "value"}, "Settings and versions"
+            blocks.append(_listing(f"provenance-{at}", caption, keys, rows))
     return Section("method", "Method, settings, hashes, versions", tuple(blocks))
 
 
@@ -109,11 +107,10 @@ def _listing(
     titles = list(used)
     values = [[_entry(item.get(key)) for item in items] for key in used.values()]
     if len(items) <= _MAX_ITEM_COLUMNS:
-        body = zip(titles[1:], values[1:], strict=True)
-        rows = tuple((Cell(title), *map(Cell, row)) for title, row in body)
-        return Table(name, caption, columns(titles[0], *values[0]), rows)
-    rows = tuple(tuple(map(Cell, row)) for row in zip(*values, strict=True))
-    return Table(name, caption, columns(*titles), rows)
+        head, *body = zip(titles, values, strict=True)
+        rows = (map(Cell, (title, *row)) for title, row in body)
+        return table(name, caption, rows, head[0], *head[1])
+    return table(name, caption, (map(Cell, row) for row in zip(*values, strict=True)), *titles)
 
 
 def _known(value: Any) -> bool:

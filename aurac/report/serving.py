@@ -161,7 +161,8 @@ def latency_figure(
 
 def _table(name: str, task: str, record: ServingRecord, measured: Sequence[Served]) -> Table:
     """A row for each rank of each adapter, and one for any merged rank."""
-    rows = [_row(record, record.merged, _MERGED if _all_merge(measured) else "base", "")]
+    merge = all(served.cost.mergeable for served in measured)
+    rows = [_row(record, record.merged, _MERGED if merge else "base", "")]
     for served in measured:
         shown, full = plots.marked(served.curve), served.cost.full
         rows += [
@@ -176,13 +177,12 @@ def _table(name: str, task: str, record: ServingRecord, measured: Sequence[Serve
         "rank once. The last column is the difference of a token to the adapter's largest rank, "
         "paired by round; within noise: the interval of the difference holds 0."
     )
-    numeric = ("accuracy (%)", "size", "prompt [95 %]", "prompt tokens/s", "token [95 %]")
-    heads = tables.columns("adapter", numeric=("rank", *numeric, "tokens/s"))
-    return Table(name, caption, heads + tables.columns("token − largest rank"), tuple(rows))
-
-
-def _all_merge(measured: Sequence[Served]) -> bool:
-    return all(served.cost.mergeable for served in measured)
+    numeric = (
+        *("rank", "accuracy (%)", "size", "prompt [95 %]", "prompt tokens/s"),
+        *("token [95 %]", "tokens/s"),
+    )
+    last = ("token − largest rank",)
+    return tables.table(name, caption, rows, "adapter", numeric=numeric, last=last)
 
 
 def _row(
@@ -191,7 +191,7 @@ def _row(
     prefill, decode = record.tokens_per_second(one)
     return (
         Cell(label),
-        Cell(str(one.rank), one.rank) if one.rank else Cell(NONE),
+        tables.rank_cell(one.rank) if one.rank else Cell(NONE),
         tables.share(accuracy),
         Cell(size(one.bytes), one.bytes) if one.rank else Cell(NONE),
         Cell(one.prefill.milliseconds, one.prefill.median),

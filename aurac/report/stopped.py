@@ -8,7 +8,7 @@ from aurac.report import plots
 from aurac.report.content import NONE, Block, Bullets, Cell, Section, Table, Text
 from aurac.report.escape import one_line
 from aurac.report.model import unequal_documents
-from aurac.report.tables import columns, probability
+from aurac.report.tables import p_value, table
 from aurac.report.text import LISTED
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def _table(decisions: Sequence[DecisionRecord]) -> Table:
         "after stopping. Intervals: repeated, valid at every look. p: sequential, adjusted for all "
         "questions (Holm)."
     )
-    heads = columns("task", "question", "verdict", numeric=("documents", "look", "z", "boundary"))
-    heads += columns(numeric=("estimate", "interval", "p"))
+    numeric = ("documents", "look", "z", "boundary", "estimate", "interval", "p")
     rows = []
     for one in decisions[:_MAX_DECISIONS]:
         who = f"{one.b} - {one.a}" if one.b else one.a
@@ -77,10 +76,10 @@ def _table(decisions: Sequence[DecisionRecord]) -> Table:
                 Cell(NONE if one.boundary is None else f"{one.boundary:.2f}", one.boundary),
                 Cell(NONE if value is None else f"{100 * value:.1f}", value),
                 Cell(ends),
-                probability(one.p_adjusted),
+                p_value(one.p_adjusted),
             )
         )
-    return Table("decisions", caption, heads, tuple(rows))
+    return table("decisions", caption, rows, "task", "question", "verdict", numeric=numeric)
 
 
 def draw_looks(ax: Axes, decision: DecisionRecord) -> Axes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurac.curves.area import area_name
@@ -21,14 +22,22 @@ if TYPE_CHECKING:
 _MAX_RANK_COLUMNS = 12
 
 
-def columns(*titles: str, numeric: Iterable[str] = ()) -> tuple[Column, ...]:
-    """Columns of text, then columns of numbers."""
-    return (*map(Column, titles), *(Column(title, numeric=True) for title in numeric))
+def table(
+    name: str,
+    caption: str,
+    rows: Iterable[Iterable[Cell]],
+    *titles: str,
+    numeric: Iterable[str] = (),
+    last: Sequence[str] = (),
+) -> Table:
+    """A table with columns of text, then of numbers, and the `last` ones of text again."""
+    heads = (*map(Column, titles), *(Column(t, numeric=True) for t in numeric), *map(Column, last))
+    return Table(name, caption, heads, tuple(map(tuple, rows)))
 
 
-def share(value: float | None, *, best: bool = False) -> Cell:
+def share(value: float | None) -> Cell:
     """A fraction in percent, or a difference in points."""
-    return Cell(percent(value), value, best)
+    return Cell(percent(value), value)
 
 
 def number(value: int | None) -> Cell:
@@ -36,19 +45,27 @@ def number(value: int | None) -> Cell:
     return Cell(count(value), value)
 
 
-def estimate(value: Interval | Difference | None, *, best: bool = False) -> Cell:
+def rank_cell(rank: int) -> Cell:
+    """A rank."""
+    return Cell(str(rank), rank)
+
+
+def estimate(value: Interval | Difference | None) -> Cell:
     """A fraction with its interval."""
-    return Cell(interval(value), value.value if value else None, best)
+    return Cell(interval(value), value.value if value else None)
 
 
-def p_value(pair: Difference | None) -> Cell:
-    """The adjusted p value of a difference."""
-    return probability(pair.adjusted if pair else None)
-
-
-def probability(p: float | None) -> Cell:
+def p_value(p: float | None) -> Cell:
     """A p value."""
     return Cell(NONE if p is None else show_p(p).removeprefix("= "), p)
+
+
+def measured_on(curves: Iterable[CurveRow]) -> str:
+    """Metric and documents of a table's curves, to end a caption's first sentence."""
+    rows = list(curves)
+    counts = ", ".join(dict.fromkeys(count(c.n_docs) for c in rows if c.n_docs))
+    documents = f", {counts} documents" if counts else ""
+    return f"metric {', '.join(dict.fromkeys(c.metric for c in rows))}{documents}."
 
 
 def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], name: str) -> Table:
@@ -57,27 +74,22 @@ def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], na
     ends = [end for c in rows if c.log2 for end in (c.log2.low, c.log2.high) if end is not None]
     low, width = (min(ends), max(ends) - min(ends) or 1.0) if ends else (0.0, 1.0)
 
+    def place(share: float) -> float:
+        return (share - low) / width
+
     def area(curve: CurveRow) -> Cell:
         value, bar = curve.log2, None
         if value and value.low is not None and value.high is not None:
-            places = ((x - low) / width for x in (value.low, value.value, value.high))
-            bar = tuple(places)
-        leads = curve.id in best
-        return Cell(interval(value), value.value if value else None, leads, bar)  # type: ignore[arg-type]
+            bar = (place(value.low), place(value.value), place(value.high))
+        return replace(estimate(value), best=curve.id in best, bar=bar)
 
-    metric = ", ".join(dict.fromkeys(c.metric for c in rows))
-    counts = ", ".join(dict.fromkeys(count(c.n_docs) for c in rows if c.n_docs))
     seeds = "; ".join(f"{c.label}: {c.seeds} seeds" for c in rows if c.members)
-    over = (
-        f" Means over training seeds ({seeds}), intervals over documents and seeds."
-        if seeds
-        else ""
-    )
+    over = f" Means over training seeds ({seeds}), intervals over documents and seeds."
     caption = (
-        f"{task}: AURAC in percent with 95 % intervals, largest first; metric {metric}"
-        f"{f', {counts} documents' if counts else ''}. {bold_means(rows)}{over}"
+        f"{task}: AURAC in percent with 95 % intervals, largest first; {measured_on(rows)} "
+        f"{bold_means(rows)}{over if seeds else ''}"
     )
-    body = tuple(
+    body = (
         (
             Cell(c.label),
             area(c),
@@ -90,8 +102,9 @@ def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], na
         )
         for c in rows
     )
-    heads = columns("adapter", numeric=("AURAC [95 %]", "linear axis", "mean", "base"))
-    return Table(name, caption, heads + columns("ranks", "method", "truncation"), body)
+    titles = ("AURAC [95 %]", "linear axis", "mean", "base")
+    last = ("ranks", "method", "truncation")
+    return table(name, caption, body, "adapter", numeric=titles, last=last)
 
 
 def rank_range(curve: CurveRow) -> str:
@@ -114,8 +127,12 @@ def rank_table(task: str, curves: Sequence[CurveRow], name: str) -> Table:
         rows.append((Cell(curve.label), share(curve.baseline), *cells))
     left = "" if shown == ranks else f" {len(ranks) - len(shown)} ranks more are in points.csv."
     caption = f"{task}: accuracy in percent at each rank; base is the model alone.{left}"
-    heads = columns("adapter", numeric=("base", *(f"r = {rank}" for rank in shown)))
-    return Table(name, caption, heads, tuple(rows))
+    return table(name, caption, rows, "adapter", numeric=("base", *rank_titles(shown)))
+
+
+def rank_titles(ranks: Iterable[int]) -> list[str]:
+    """The heads of columns by rank; rank 0 is the base."""
+    return [f"r = {rank}" if rank else "base" for rank in ranks]
 
 
 def _some(ranks: Sequence[int]) -> list[int]:
@@ -136,54 +153,39 @@ def weight_table(curves: Sequence[CurveRow], name: str) -> Table | None:
     rows = {}
     for curve in curves:
         for axis, weights in curve.axis_weights.items():
-            if len(weights) == len(curve.ranks):
-                known = dict(zip(curve.ranks, weights, strict=True))
-                where = f"{axis}, ranks {rank_range(curve)}" if several else axis
-                cells = (share(known.get(rank)) for rank in ranks)
-                rows[axis, curve.ranks] = (Cell(where), *cells)
-    if not rows:
-        return None
-    heads = columns("axis", numeric=(f"r = {rank}" for rank in ranks))
+            known = dict(zip(curve.ranks, weights, strict=True))
+            where = f"{axis}, ranks {rank_range(curve)}" if several else axis
+            rows[axis, curve.ranks] = (Cell(where), *(share(known.get(rank)) for rank in ranks))
     caption = "Weight of each rank in AURAC, in percent; a row adds up to 100."
-    return Table(name, caption, heads, tuple(rows.values()))
+    titles = rank_titles(ranks)
+    return table(name, caption, rows.values(), "axis", numeric=titles) if rows else None
 
 
 def cost_table(task: str, curves: Sequence[CurveRow], name: str) -> Table | None:
     """Parameters and bytes with the accuracy there: a row for each rank where all cost the same."""
+
+    def cost(curve: CurveRow, at: int) -> tuple[Cell, ...]:
+        amount = curve.bytes[at]
+        return rank_cell(curve.ranks[at]), number(curve.parameters[at]), Cell(size(amount), amount)
+
     curves, first = ordered(curves), curves[0]
-    if all(
-        (c.ranks, c.parameters, c.bytes) == (first.ranks, first.parameters, first.bytes)
-        for c in curves
-    ):
-        rows = [
-            (
-                Cell(str(rank), rank),
-                number(first.parameters[at]),
-                Cell(size(first.bytes[at]), first.bytes[at]),
-                *(share(curve.accuracy[at]) for curve in curves),
-            )
-            for at, rank in enumerate(first.ranks)
-        ]
-        heads = columns("rank", numeric=("parameters", "size", *(c.label for c in curves)))
+    if len({(curve.ranks, curve.parameters, curve.bytes) for curve in curves}) == 1:
+        each = (
+            (*cost(first, at), *(share(curve.accuracy[at]) for curve in curves))
+            for at in range(len(first.ranks))
+        )
         caption = f"{task}: what an adapter costs at each rank, and the accuracy there in percent."
-        return Table(name, caption, heads, tuple(rows))
-    rows = []
-    for curve in curves:
-        last = len(curve.ranks) - 1
-        for at in sorted({0, (last + 1) // 2, last}) if curve.ranks else []:
-            if curve.parameters[at] is not None or curve.bytes[at] is not None:
-                rows.append(
-                    (
-                        Cell(curve.label),
-                        Cell(str(curve.ranks[at]), curve.ranks[at]),
-                        number(curve.parameters[at]),
-                        Cell(size(curve.bytes[at]), curve.bytes[at]),
-                        share(curve.accuracy[at]),
-                    )
-                )
-    heads = columns("adapter", numeric=("rank", "parameters", "size", "accuracy (%)"))
+        titles = ("parameters", "size", *(curve.label for curve in curves))
+        return table(name, caption, each, "rank", numeric=titles)
+    rows = [
+        (Cell(curve.label), *cost(curve, at), share(curve.accuracy[at]))
+        for curve in curves
+        for at in sorted({0, len(curve.ranks) // 2, len(curve.ranks) - 1})
+        if curve.ranks and (curve.parameters[at], curve.bytes[at]) != (None, None)
+    ]
     caption = f"{task}: what the adapter costs at its lowest, middle and highest rank."
-    return Table(name, caption, heads, tuple(rows)) if rows else None
+    titles = ("rank", "parameters", "size", "accuracy (%)")
+    return table(name, caption, rows, "adapter", numeric=titles) if rows else None
 
 
 def speed_table(task: str, speeds: Mapping[str, Mapping[int, Speed]], name: str) -> Table | None:
@@ -191,26 +193,27 @@ def speed_table(task: str, speeds: Mapping[str, Mapping[int, Speed]], name: str)
     ranks = sorted({rank for by_rank in speeds.values() for rank in by_rank})
     if not ranks:
         return None
-    rows = []
-    for label, by_rank in speeds.items():
-        cells = []
-        for rank in ranks:
-            at = by_rank.get(rank)
-            text = f"{count(at.tokens)}/s, {seconds(at.seconds)}" if at else NONE
-            cells.append(Cell(text, at.tokens if at else None))
-        rows.append((Cell(label), *cells))
+
+    def cell(speed: Speed | None) -> Cell:
+        if speed is None:
+            return Cell(NONE)
+        return Cell(f"{count(speed.tokens)}/s, {seconds(speed.seconds)}", speed.tokens)
+
     caption = (
         f"{task}: measured during this run: tokens computed in each second inside the model, and "
         "wall time for each document. Documents share batches and prefixes, so this is the "
         "speed of an evaluation, not the latency of one answer."
     )
-    heads = columns("adapter", numeric=(f"r = {rank}" if rank else "base" for rank in ranks))
-    return Table(name, caption, heads, tuple(rows))
+    rows = (
+        (Cell(label), *(cell(by_rank.get(rank)) for rank in ranks))
+        for label, by_rank in speeds.items()
+    )
+    return table(name, caption, rows, "adapter", numeric=rank_titles(ranks))
 
 
 def change_table(task: str, changes: Sequence[Changes], name: str) -> Table:
     """Documents gained and lost, one row for each step of each curve."""
-    rows = tuple(
+    rows = (
         (
             Cell(item.label),
             Cell(f"{a} → {b}", step.upper),
@@ -222,39 +225,35 @@ def change_table(task: str, changes: Sequence[Changes], name: str) -> Table:
         for item in changes
         for step, (a, b) in zip(item.steps, item.pairs, strict=True)
     )
-    heads = columns("adapter", numeric=("step", "gained", "lost", "net", "changed (%)"))
     caption = f"{task}: documents whose score rose or fell against the next lower rank."
-    return Table(name, caption, heads, rows)
+    titles = ("step", "gained", "lost", "net", "changed (%)")
+    return table(name, caption, rows, "adapter", numeric=titles)
 
 
 def end_table(changes: Sequence[Changes], name: str) -> Table:
     """Documents gained and lost from the lowest to the highest rank, one row for each curve."""
-    rows = tuple(
+    rows = (
         (
-            Cell(item.task),
-            Cell(item.label),
-            Cell(" → ".join(item.pairs[0])),
-            number(item.steps[0].gained),
-            number(item.steps[0].lost),
-            number(item.n_docs),
+            *map(Cell, (item.task, item.label, " → ".join(item.pairs[0]))),
+            *map(number, (item.steps[0].gained, item.steps[0].lost, item.n_docs)),
         )
         for item in changes
     )
-    heads = columns("task", "adapter", "ranks", numeric=("gained", "lost", "documents"))
     caption = "Documents that the leading curve of each task gains and loses with the rank."
-    return Table(name, caption, heads, rows)
+    titles = ("gained", "lost", "documents")
+    return table(name, caption, rows, "task", "adapter", "ranks", numeric=titles)
 
 
 def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table:
     """One row for each pair, with what the documents could have shown."""
     axis = pairs[0].axis
-    rows = tuple(
+    rows = (
         (
             Cell(pair.first.label),
             Cell(pair.second.label),
             *([Cell(show_span(pair.span, axis), pair.span[0])] if pair.span else []),
             estimate(pair),
-            p_value(pair),
+            p_value(pair.adjusted),
             share(pair.detectable),
             number(pair.n_docs),
             Cell("significant" if pair.significant else "not significant"),
@@ -267,10 +266,9 @@ def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table
         "truncations of one adapter, for all those. Detectable: the difference that the test finds "
         "with 80 % power."
     )
-    titles = ["difference [95 %]", "p (Holm)", "detectable", "documents"]
-    titles = [axis, *titles] if pairs[0].span else titles
-    heads = columns("adapter", "minus", numeric=titles) + columns("result")
-    return Table(name, caption, heads, rows)
+    over = [axis] if pairs[0].span else []
+    titles = (*over, "difference [95 %]", "p (Holm)", "detectable", "documents")
+    return table(name, caption, rows, "adapter", "minus", numeric=titles, last=("result",))
 
 
 def loss_table(
@@ -294,8 +292,7 @@ def loss_table(
         "from the highest rank, 5 % error for each curve alone, at most "
         f"{min(100, 5 * len(tested))} % for some curve of the table). {note}"
     )
-    heads = columns("adapter", "against rank", numeric=(f"r = {rank}" for rank in ranks))
-    return Table(name, caption, heads, tuple(rows))
+    return table(name, caption, rows, "adapter", "against rank", numeric=rank_titles(ranks))
 
 
 def _loss_cell(step: RankTest | None, bound: float | None, margin: float) -> Cell:

@@ -93,8 +93,7 @@ def _verdict(run: Run, task: str, findings: Findings) -> str:
 def _lead(scored: list[CurveRow], findings: Findings) -> str:
     """How sure the leader's lead is, to follow its AURAC."""
     best, second = scored[:2]
-    pairs = [d for d in findings.pairs[best.task] if d.second.is_default]
-    pair = next((d for d in pairs if d.second is second), None)
+    pair = findings.pair(best, second)
     if pair is None:
         return (
             f", {percent(best.area - second.area)} points more than {second.label}. Without stored "
@@ -105,6 +104,7 @@ def _lead(scored: list[CurveRow], findings: Findings) -> str:
         if 2 in (best.seeds, second.seeds):
             return f"; its {ahead} has no verdict, since two seeds do not show how much seeds vary."
         return f"; its {ahead} is not significant."
+    pairs = [d for d in findings.pairs[best.task] if d.second.is_default]
     others = [d.second.label for d in pairs if not d.significant]
     if others:
         return f"; its {ahead} is significant, that over {some(others)} is not."
@@ -133,11 +133,8 @@ def _counted(run: Run, findings: Findings) -> list[str]:
         if len(ordered) > LISTED:
             rest = sum(times for _, times in ordered[LISTED:])
             shown.append(f"{len(ordered) - LISTED} others on {rest}")
-        sure = sum(
-            any(d.second is scored[1] and d.significant for d in findings.pairs[scored[0].task])
-            for scored in ranked
-            if len(scored) > 1
-        )
+        leads = (findings.pair(*scored[:2]) for scored in ranked if len(scored) > 1)
+        sure = sum(pair is not None and pair.significant for pair in leads)
         lines.append(
             f"Of {len(run.task_names)} tasks, the largest AURAC has {', '.join(shown)}. On {sure} "
             "of them the lead over the runner-up is significant (Holm over all pairs and tasks)."
