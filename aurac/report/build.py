@@ -79,7 +79,6 @@ class Builder:
         self.pictures = Pictures(
             run,
             folder,
-            detailed=not self.large,
             margin=self.margin,
             non_inferior={
                 curve.id: test.rank

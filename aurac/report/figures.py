@@ -10,18 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.report import appearance
+from aurac.report.appearance import BASE, BASE_LABEL, LABEL_SIZE
 from aurac.report.escape import one_line
-from aurac.report.plots import (
-    AXIS,
-    BASE,
-    BASE_LABEL,
-    GRID,
-    INK,
-    LABEL_SIZE,
-    PAPER,
-    REST,
-    SERIES,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,13 +23,11 @@ if TYPE_CHECKING:
 _STYLE = Path(__file__).parent / "templates" / "paper.mplstyle"
 # Colour in a figure → custom property of the page, so that one SVG serves light and dark.
 _PROPERTIES = {
-    INK: "--ink",
-    AXIS: "--axis",
-    GRID: "--grid",
-    PAPER: "--paper",
-    BASE: "--base",
-    REST: "--rest",
-    **{colour: f"--s{i}" for i, colour in enumerate(SERIES)},
+    **{
+        getattr(appearance, name): f"--{name.lower()}"
+        for name in ("INK", "AXIS", "GRID", "PAPER", "BASE", "REST")
+    },
+    **{colour: f"--s{i}" for i, colour in enumerate(appearance.SERIES)},
 }
 WIDTH, NARROW = 5.6, 3.25  # inches: beside the text, and a telephone's or a paper's column
 PAPER_WIDTHS = {"column": NARROW, "wide": 6.75}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aurac.report import plots
+from aurac.report.appearance import LABEL_CHARS, LABEL_SIZE, Styles, key, styles
 from aurac.report.content import Cell, Table
 from aurac.report.documents import outcomes, seeds_of
 from aurac.report.escape import one_line
@@ -99,18 +99,18 @@ def group_table(task: str, groups: Sequence[Group], name: str) -> Table:
     return table(name, caption, rows, "group", numeric=titles)
 
 
-def draw_groups(ax: Axes, groups: Sequence[Group], *, style: plots.Styles | None = None) -> Axes:
+def draw_groups(ax: Axes, groups: Sequence[Group], *, style: Styles | None = None) -> Axes:
     """The area on each group of documents as a dot with its interval, one row for each group."""
     curves = list({group.curve.id: group.curve for group in groups}.values())
-    style = style or plots.styles(curves)
+    style = style or styles(curves)
     names = list(dict.fromkeys(group.name for group in groups))
     for at, curve in enumerate(curves):
-        look = style[plots.key(curve)]
+        look = style[key(curve)]
         own = [group for group in groups if group.curve.id == curve.id]
         shift = 0.6 * ((at + 0.5) / len(curves) - 0.5)
         places = [names.index(group.name) + shift for group in own]
-        lows = [plots.NAN if g.log2.low is None else 100 * g.log2.low for g in own]
-        highs = [plots.NAN if g.log2.high is None else 100 * g.log2.high for g in own]
+        lows = [float("nan") if g.log2.low is None else 100 * g.log2.low for g in own]
+        highs = [float("nan") if g.log2.high is None else 100 * g.log2.high for g in own]
         ax.hlines(places, lows, highs, color=look.colour, linewidth=1.0, alpha=0.6)
         ax.plot(
             [100 * group.log2.value for group in own],
@@ -118,9 +118,9 @@ def draw_groups(ax: Axes, groups: Sequence[Group], *, style: plots.Styles | None
             linestyle="none",
             marker=look.marker,
             color=look.colour,
-            label=one_line(curve.label, plots.LABEL_CHARS),
+            label=one_line(curve.label, LABEL_CHARS),
         )
-    ax.set_yticks(range(len(names)), [one_line(name, plots.LABEL_CHARS) for name in names])
+    ax.set_yticks(range(len(names)), [one_line(name, LABEL_CHARS) for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(visible=True, axis="x")
     ax.grid(visible=False, axis="y")
@@ -133,6 +133,6 @@ def draw_groups(ax: Axes, groups: Sequence[Group], *, style: plots.Styles | None
             ncols=2,
             borderaxespad=0.2,
             handletextpad=0.3,
-            fontsize=plots.LABEL_SIZE,
+            fontsize=LABEL_SIZE,
         )
     return ax

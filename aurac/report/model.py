@@ -181,7 +181,7 @@ class Run:
         return next((task for task in self.tasks if task.name == name), TaskRecord(name=name))
 
 
-def ordered(curves: Sequence[CurveRow]) -> list[CurveRow]:
+def ordered(curves: Iterable[CurveRow]) -> list[CurveRow]:
     """Curves by falling AURAC; those without a score come last, in the order of the run."""
     return sorted(curves, key=lambda curve: -curve.area)
 

@@ -1,101 +1,40 @@
-"""Curves, sizes, documents gained and lost, and groups, drawn on the Axes that are given.
-
-The hue and the marker follow the adapter; line and fill follow the truncation. The hues differ in
-lightness, hold 3:1 against white, and stay apart for the common kinds of colour blindness.
-"""
+"""Curves, sizes, and documents gained and lost, drawn on the Axes that are passed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aurac.curves.area import BUDGETS, area_name
-from aurac.curves.display import percent
+from aurac.report.appearance import (
+    AXIS,
+    BASE,
+    BASE_LABEL,
+    INK,
+    LABEL_CHARS,
+    PAPER,
+    REST,
+    end_labels,
+    key,
+    legend_label,
+    styles,
+)
 from aurac.report.escape import one_line
 from aurac.report.model import ordered
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
+    from aurac.report.appearance import Style, Styles
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow, Interval
 
-INK, AXIS, GRID, PAPER, BASE, REST = (
-    "#22262b",
-    "#6f7780",
-    "#e3e6e9",
-    "#ffffff",
-    "#5b636c",
-    "#c3c8ce",
-)
-SERIES = (
-    "#0067a5",
-    "#c44e00",
-    "#00795a",
-    "#a6478c",
-    "#8a6a00",
-    "#2f93c8",
-    "#6b3a1e",
-    "#5c2d91",
-)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES: Mapping[str, Any] = {"default": "-", "published": (0, (4, 2.2)), "extra": (0, (1, 1.6))}
-LABEL_CHARS = 24
-LABEL_SIZE = 9.0
-BASE_LABEL = "base (rank 0)"
 _MAX_BANDS = 4
 _MAX_MARKS = 16
 NAN = float("nan")
-
-
-@dataclass(frozen=True)
-class Style:
-    """How one curve is drawn."""
-
-    colour: str
-    marker: str
-    line: Any
-    hollow: bool
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Keyword arguments of `Axes.plot`."""
-        return {
-            "color": self.colour,
-            "linestyle": self.line,
-            "marker": self.marker,
-            "markerfacecolor": PAPER if self.hollow else self.colour,
-            "markeredgecolor": self.colour,
-        }
-
-
-Styles = Mapping[tuple[str, str, str], Style]
-
-
-def styles(curves: Iterable[CurveRow]) -> dict[tuple[str, str, str], Style]:
-    """A style for every (adapter, basis, rescale).
-
-    With more than eight adapters hues come round again, which is why figures highlight eight.
-    """
-    listed = list(curves)
-    order = {name: i for i, name in enumerate(dict.fromkeys(curve.adapter for curve in listed))}
-    return {
-        key(c): Style(
-            SERIES[order[c.adapter] % len(SERIES)],
-            MARKERS[order[c.adapter] % len(SERIES)],
-            LINES[c.role],
-            not c.is_default,
-        )
-        for c in listed
-    }
-
-
-def key(curve: CurveRow) -> tuple[str, str, str]:
-    """What a curve's style depends on."""
-    return curve.adapter, curve.basis, curve.rescale
 
 
 def rank_accuracy(
@@ -131,22 +70,11 @@ def rank_accuracy(
     with_band = banded(coloured)
     for at, curve in enumerate(coloured):
         look, name = style[key(curve)], f"curve-{at}"
-        if curve.members:
-            _thin(ax, curve.members, look.colour, 2.5, axis).set(alpha=0.55, gid=f"{name}-seeds")  # type: ignore[union-attr]
-        places, shares = _points(curve, axis)
-        text = legend_label(curve, areas)
-        (line,) = ax.plot(places, shares, zorder=3, label=text, **look.options)
-        line.set_gid(name)
-        marks = {
-            x for x, r in zip(along(curve, axis), curve.ranks, strict=True) if r in marked(curve)
-        }
-        line.set_markevery([i for i, place in enumerate(places) if place in marks])
+        _line(ax, curve, look, name, axis).set_label(legend_label(curve, areas))
         if curve in with_band:
             _band(ax, curve, look.colour, f"{name}-band", axis)
         if curve.id in full:
-            ends, height = (min(along(curve, axis)), places[-1]), 100 * curve.accuracy[-1]
-            (level,) = ax.plot(ends, (height, height), color=look.colour, linewidth=1, zorder=1.6)
-            level.set(linestyle=(0, (1, 2)), gid=f"{name}-full")
+            _level(ax, curve, look.colour, f"{name}-full", axis)
         if non_inferior and non_inferior.get(curve.id) in curve.ranks:
             _ring(ax, curve, look, non_inferior[curve.id], f"{name}-ring", axis)
     if axis in BUDGETS:
@@ -166,6 +94,18 @@ def rank_accuracy(
         tints = [*(style[key(c)].colour for c in coloured), *[BASE] * len(bases)]
         end_labels(ax, names, tints, area_name(axis))
     return ax
+
+
+def _line(ax: Axes, curve: CurveRow, look: Style, gid: str, axis: str) -> Line2D:
+    """A curve with its marks, over the thin lines of its seeds."""
+    if curve.members and (seeds := _thin(ax, curve.members, look.colour, 2.5, axis)):
+        seeds.set(alpha=0.55, gid=f"{gid}-seeds")
+    places, shares = _points(curve, axis)
+    (line,) = ax.plot(places, shares, zorder=3, gid=gid, **look.options)
+    shown, ranks = marked(curve), zip(along(curve, axis), curve.ranks, strict=True)
+    marks = {place for place, rank in ranks if rank in shown}
+    line.set_markevery([i for i, place in enumerate(places) if place in marks])
+    return line
 
 
 def banded(coloured: Sequence[CurveRow]) -> list[CurveRow]:
@@ -190,13 +130,6 @@ def along(curve: CurveRow, axis: str) -> Sequence[float]:
     return [NAN if amount is None else amount / 1e6 for amount in each]
 
 
-def legend_label(curve: CurveRow, areas: Mapping[str, Interval] | None = None) -> str:
-    """Name and AURAC of a curve, at the end of its line or in a legend."""
-    area = curve.log2 if areas is None else areas[curve.id]
-    number = percent(area.value) if area else ""
-    return f"{one_line(curve.label, LABEL_CHARS)} {number}".rstrip()
-
-
 def _thin(
     ax: Axes, curves: Sequence[CurveRow], colour: str, order: float, axis: str
 ) -> Line2D | None:
@@ -207,6 +140,13 @@ def _thin(
         return None
     (line,) = ax.plot(*zip(*points, strict=True), color=colour, linewidth=0.7, zorder=order)
     return line
+
+
+def _level(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str) -> None:
+    """A dotted line at the accuracy of the highest rank."""
+    ends, height = (min(along(curve, axis)), _points(curve, axis)[0][-1]), 100 * curve.accuracy[-1]
+    (level,) = ax.plot(ends, (height, height), color=colour, linewidth=1, zorder=1.6)
+    level.set(linestyle=(0, (1, 2)), gid=gid)
 
 
 def _ring(ax: Axes, curve: CurveRow, look: Style, rank: int, gid: str, axis: str) -> None:
@@ -300,80 +240,6 @@ def baselines(curves: Sequence[CurveRow]) -> dict[str, float]:
     if len(bases) == 1:
         return {BASE_LABEL: bases[0][1]}
     return {f"base {name or at}": value for at, (name, value) in enumerate(bases)}
-
-
-def end_labels(
-    ax: Axes,
-    ends: Sequence[tuple[str, float, float | None]],
-    tints: Sequence[str],
-    area: str = "AURAC",
-) -> None:
-    """Name each line (text, height in the data, last rank or None) at the right edge, apart."""
-    height = 72 * ax.bbox.height / ax.figure.dpi  # points
-    low, high = ax.get_ylim()
-    fractions = [(value - low) / (high - low) for _, value, _ in ends]
-    placed = spread(fractions, 1.32 * LABEL_SIZE / height, 0.0, 1.0)
-    right = ax.get_xlim()[1]
-    for at, ((text, value, rank), spot) in enumerate(zip(ends, placed, strict=True)):
-        note = ax.annotate(
-            text,
-            xy=(right if rank is None else rank, value),
-            xycoords="data",
-            xytext=(1.035, spot),
-            textcoords="axes fraction",
-            va="center",
-            ha="left",
-            fontsize=LABEL_SIZE,
-            color=INK,
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": tints[at],
-                "linewidth": 0.8,
-                "shrinkA": 1.5,
-                "shrinkB": 4 if rank is not None else 0,
-                "relpos": (0, 0.5),
-            },
-        )
-        name = f"curve-{at}" if rank is not None else f"base-{at}"
-        note.set_gid(f"{name}-label")
-        if note.arrow_patch is not None:
-            note.arrow_patch.set_gid(f"{name}-leader")
-    ax.annotate(
-        f"{area} (%)",
-        xy=(1.035, 1),
-        xycoords="axes fraction",
-        xytext=(0, 9),
-        textcoords="offset points",
-        ha="left",
-        fontsize=8,
-        color=BASE,
-        annotation_clip=False,
-    )
-
-
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions at least `gap` apart within [low, high], in the order of `wanted` and close to it.
-
-    Labels that would touch are moved as one block around their mean, so that no label runs far
-    from its line. Where the span is too short for all, they are laid out evenly over it.
-    """
-    n = len(wanted)
-    gap = min(gap, (high - low) / (n - 1)) if n > 1 else gap
-    order = sorted(range(n), key=lambda i: (wanted[i], i))
-    blocks: list[tuple[float, int]] = []  # (mean of wanted starts, members)
-    for place, i in enumerate(order):
-        blocks.append((wanted[i] - place * gap, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (mean, members), (other, others) = blocks[-2], blocks.pop()
-            total = members + others
-            blocks[-1] = ((mean * members + other * others) / total, total)
-    starts = [mean for mean, members in blocks for _ in range(members)]
-    ceiling = max(high - (n - 1) * gap, low)
-    placed = [0.0] * n
-    for place, i in enumerate(order):
-        placed[i] = min(max(starts[place], low), ceiling) + place * gap
-    return placed
 
 
 def cost(

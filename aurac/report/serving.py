@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from aurac.curves.display import count, size
-from aurac.report import plots, tables
+from aurac.report import appearance, plots, tables
 from aurac.report.content import NONE, Cell, Table
 from aurac.report.escape import one_line
 from aurac.runs.serving import NOISE, against
@@ -74,7 +74,7 @@ def draw_latency(
     record: ServingRecord,
     measured: Sequence[Served],
     *,
-    style: plots.Styles,
+    style: appearance.Styles,
     labels: bool = True,
 ) -> Axes:
     """Accuracy in percent against the milliseconds of a generated token, unmerged.
@@ -88,7 +88,7 @@ def draw_latency(
     """
     ends, tints = [], []
     for at, served in enumerate(measured):
-        look, label = style[plots.key(served.curve)], plots.legend_label(served.curve)
+        look, label = style[appearance.key(served.curve)], appearance.legend_label(served.curve)
         times = [one.decode for one, _ in served.points]
         shares = [100 * accuracy for _, accuracy in served.points]
         (line,) = ax.plot([1000 * t.median for t in times], shares, label=label, **look.options)
@@ -98,7 +98,7 @@ def draw_latency(
         if hollow:
             ax.plot(
                 *zip(*hollow, strict=True),
-                **{**look.options, "linestyle": "none", "markerfacecolor": plots.PAPER},
+                **{**look.options, "linestyle": "none", "markerfacecolor": appearance.PAPER},
                 zorder=4,
             )
         ends.append((label, shares[-1], 1000 * times[-1].median))
@@ -108,13 +108,13 @@ def draw_latency(
         _draw_merged(ax, 1000 * record.merged.decode.median, labels=labels)
     ax.set_xlabel("ms for a generated token, unmerged")
     if labels:
-        plots.end_labels(ax, ends, tints)
+        appearance.end_labels(ax, ends, tints)
     return ax
 
 
 def _draw_merged(ax: Axes, place: float, *, labels: bool) -> None:
     """A level at the time of any merged rank, named beside it or in a legend."""
-    line = ax.axvline(place, color=plots.BASE, linewidth=1, label="_" if labels else _MERGED)
+    line = ax.axvline(place, color=appearance.BASE, linewidth=1, label="_" if labels else _MERGED)
     line.set(linestyle=(0, (6, 3)), zorder=1.5)
     if labels:
         ax.annotate(
@@ -125,7 +125,7 @@ def _draw_merged(ax: Axes, place: float, *, labels: bool) -> None:
             textcoords="offset points",
             va="top",
             fontsize=8,
-            color=plots.BASE,
+            color=appearance.BASE,
         )
 
 
@@ -136,7 +136,7 @@ def _ends(times: Sequence[Times]) -> tuple[list[float], list[float]]:
 
 
 def latency_figure(
-    record: ServingRecord, measured: Sequence[Served], style: plots.Styles
+    record: ServingRecord, measured: Sequence[Served], style: appearance.Styles
 ) -> tuple[partial[Axes], str, str]:
     """How to draw it, how to read it, and what it shows in words."""
     caption = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurac.report import plots
+from aurac.report.appearance import AXIS, INK, SERIES
 from aurac.report.content import NONE, Block, Bullets, Cell, Section, Table, Text
 from aurac.report.escape import one_line
 from aurac.report.model import unequal_documents
@@ -89,11 +89,11 @@ def draw_looks(ax: Axes, decision: DecisionRecord) -> Axes:
     inner = [(n, x.futility) for n, x in zip(documents, decision.path, strict=True) if x.futility]
     sides = (1,) if decision.question == "rank" else (1, -1)
     for sign in sides:
-        ax.plot(documents, [sign * b for b in bounds], color=plots.INK, linestyle="--", linewidth=1)
+        ax.plot(documents, [sign * b for b in bounds], color=INK, linestyle="--", linewidth=1)
         edges = [sign * edge for _, edge in inner]
-        ax.plot([n for n, _ in inner], edges, color=plots.AXIS, linestyle=":", linewidth=1)
-    ax.plot(documents, [look.z for look in decision.path], color=plots.SERIES[0], marker="o")
-    ax.axhline(0, color=plots.AXIS, linewidth=0.8)
+        ax.plot([n for n, _ in inner], edges, color=AXIS, linestyle=":", linewidth=1)
+    ax.plot(documents, [look.z for look in decision.path], color=SERIES[0], marker="o")
+    ax.axhline(0, color=AXIS, linewidth=0.8)
     ax.set_xlim(0, decision.of)
     ax.set_xlabel("documents")
     ax.set_ylabel("z")
