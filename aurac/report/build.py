@@ -63,7 +63,7 @@ _GROUP_ROWS = 24
 
 
 class Builder:
-    """Builds one report, its figures in a folder; the margin is None where none was given.
+    """Builds one report, its figures in a folder; the margin is None where none was declared.
 
     Each of `axes` is a budget, "parameters" or "bytes", with a section of its own.
     """
@@ -76,16 +76,9 @@ class Builder:
         note = margin_note(self.margin, assumed=margin is None)
         self.findings = find(run, self.margin, note)
         self.budgets = [over_budget(run, axis, self.margin) for axis in axes]
-        self.pictures = Pictures(
-            run,
-            folder,
-            margin=self.margin,
-            non_inferior={
-                curve.id: test.rank
-                for curve, test in self.findings.tests.values()
-                if test.rank < test.reference
-            },
-        )
+        tests = self.findings.tests.values()
+        smaller = {curve.id: test.rank for curve, test in tests if test.rank < test.reference}
+        self.pictures = Pictures(run, folder, margin=self.margin, non_inferior=smaller)
         self.rows = _MAX_ROWS // 2 if self.large else _MAX_ROWS
         self.slugs = self.pictures.slugs
 
@@ -202,13 +195,9 @@ class Builder:
             ]
             shown = tuple(pictures[:most])
             blocks += [Fold("A larger figure for each task", shown)] if self.large else shown
-            if len(tasks) > most:
-                blocks.append(
-                    Text(
-                        f"The larger figures of the other {len(tasks) - most} tasks are in the "
-                        "folder figures."
-                    )
-                )
+            if left := len(tasks[most:]):
+                files = f"The larger figures of the other {left} tasks are in the folder figures."
+                blocks.append(Text(files))
         for task in () if self.large else tasks:
             shown_curves = ordered(self.run.of_task(task))[: self.rows]
             blocks.append(tables.rank_table(task, shown_curves, f"ranks-{self.slugs[task]}"))
@@ -311,11 +300,11 @@ class Builder:
         kept = samples(ordered(curves) if browse else [best]) if best else None
         if best is None or kept is None:
             return []
-        asked = "" if questions(best) else " This run did not keep the questions."
+        without = "" if questions(best) else " This run did not keep the questions."
         who = best.members[0].adapter if best.members else best.label
         intro = (
             f"Documents as {who} answered them at a low, a middle and its highest rank, the first "
-            f"of each kind in the task's order.{asked}"
+            f"of each kind in the task's order.{without}"
         )
         return [Examples(intro, kept, browse)]
 

@@ -61,9 +61,8 @@ def pooled(run: Run, groups: Groups | None = None) -> Run:
     check_groups(groups or {}, (adapter.name for adapter in run.adapters))
     recipes = regrouped(recipe_groups(run.adapters, run.groups), groups or {})
     curves, notes = list(run.curves), list(run.notes)
-    for name, adapters in recipes.items():
-        if len(adapters) < 2:
-            continue
+    several = ((name, adapters) for name, adapters in recipes.items() if len(adapters) > 1)
+    for name, adapters in several:
         others = {curve.adapter for curve in run.curves} - set(adapters)
         shown = name if name not in others else f"{name} ({len(adapters)} seeds)"
         for members in _alike(curves, adapters):
@@ -73,13 +72,9 @@ def pooled(run: Run, groups: Groups | None = None) -> Run:
                 where = f"{one_line(name)} on {one_line(members[0].task)}"
                 notes.append(f"The seeds of {where} are not pooled: {one_line(error)}.")
                 continue
-            ids = {member.id for member in members[1:]}
-            task = row.task
-            curves = [
-                row if curve is members[0] else curve
-                for curve in curves
-                if curve.task != task or curve.id not in ids
-            ]
+            left = {(member.id, member.task) for member in members[1:]}
+            kept = (curve for curve in curves if (curve.id, curve.task) not in left)
+            curves = [row if curve is members[0] else curve for curve in kept]
     return replace(run, curves=labelled(curves), notes=tuple(notes))
 
 
@@ -99,13 +94,13 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
         raise CurveError(f"{len(members)} of {expected} checkpoints were measured")
     curves = []
     for member in members:
-        curve = seeds_of(member)
-        if curve is None:
+        seeds = seeds_of(member)
+        if seeds is None:
             raise CurveError(f"the stored documents of {member.adapter} are missing or damaged")
-        curves += curve
+        curves += seeds
     group = group_of(curves)
     score = score_group(group, Options())
-    if score.reason or score.log2 is None or score.linear is None or score.mean is None:
+    if score.log2 is None or score.linear is None or score.mean is None:
         raise CurveError(score.reason or "no AURAC")
     points = [mean_of_seeds(group.scores(rank), group.layout, LEVEL) for rank in group.ranks]
 
@@ -196,11 +191,9 @@ class Paired:
         row = straight or self._known.get((a, b, first.task))
         if row is None or row.result is None:
             return None
-        estimate = row.result.estimate
-        low, high, sign = estimate.low, estimate.high, 1.0
-        if straight is None:
-            sign = -1.0
-            low, high = (None if end is None else -end for end in (high, low))
+        estimate, sign = row.result.estimate, 1.0 if straight else -1.0
+        ends = [None if end is None else sign * end for end in (estimate.low, estimate.high)]
+        low, high = ends if straight else ends[::-1]
         return Difference(
             first=first,
             second=second,
@@ -221,9 +214,8 @@ class Paired:
         default = [curve for curve in scored if curve.is_default]
         if not default:
             return []
-        best = default[0]
-        own = [c for c in scored if c.adapter == best.adapter and not c.is_default]
-        pairs = [self.between(best, other) for other in [*default[1 : most + 1], *own]]
+        own = [c for c in scored if not c.is_default and c.adapter == default[0].adapter]
+        pairs = (self.between(default[0], other) for other in [*default[1 : most + 1], *own])
         return [pair for pair in pairs if pair is not None]
 
 
@@ -236,16 +228,6 @@ def rank_tests(curve: CurveRow, margin: float, alpha: float) -> NonInferiorRank 
         return non_inferior_rank([one.at(one.ranks) for one in seeds], margin=margin, alpha=alpha)
     except CurveError:
         return None
-
-
-def _joint_bounds(tests: Sequence[Tested]) -> dict[str, dict[int, float]]:
-    """Curve id → rank → upper bound on the loss, all together at 95 % (Bonferroni)."""
-    number = sum(len(test.tests) for _, test in tests)
-    bounds = {}
-    for curve, test in tests:
-        joint = rank_tests(curve, test.margin, ALPHA / number)
-        bounds[curve.id] = {one.rank: one.upper for one in joint.tests} if joint else {}
-    return bounds
 
 
 @dataclass(frozen=True)
@@ -296,11 +278,6 @@ class Findings:
         known = self.tests.get(curve.id)
         return known[1] if known else None
 
-    def compared(self, curve: CurveRow) -> int:
-        """How many adapters a leader was picked from; 1 for others."""
-        row = self.leader(curve)
-        return row.compared if row else 1
-
     def tied(self, scored: Sequence[CurveRow]) -> list[CurveRow]:
         """The leader of a task's scored default curves, and all not significantly worse than it."""
         if not scored:
@@ -328,9 +305,12 @@ def find(run: Run, margin: float, note: str) -> Findings:
     tests: dict[str, Tested] = {}
     joint: dict[str, Mapping[int, float]] = {}
     for curves in close.values():
-        own = [(c, test) for c in curves if (test := rank_tests(c, margin, ALPHA))]
-        tests |= {curve.id: (curve, test) for curve, test in own}
-        joint |= _joint_bounds(own)
+        own = {c.id: (c, test) for c in curves if (test := rank_tests(c, margin, ALPHA))}
+        tests |= own
+        number = sum(len(test.tests) for _, test in own.values())  # Bonferroni
+        for curve, _ in own.values():
+            bounds = rank_tests(curve, margin, ALPHA / number)
+            joint[curve.id] = {one.rank: one.upper for one in bounds.tests} if bounds else {}
     large = run.many_tasks
     return Findings(
         margin=note,
@@ -339,7 +319,7 @@ def find(run: Run, margin: float, note: str) -> Findings:
         leaders=paired.leaders,
         pairs={task: paired.against_best(task, 1 if large else _PAIRED) for task in close},
         changes={
-            task: [item for c in curves if (item := changes(c, _ends(c) if large else None))]
+            task: [item for c in curves if (item := changes(c, ends_only=large))]
             for task, curves in close.items()
         },
         groups={
@@ -355,7 +335,3 @@ def _looked_at(run: Run, task: str) -> list[CurveRow]:
         leader = best_default(run, task)
         return [leader] if leader else []
     return [curve for curve in highlighted(run, task) if curve.is_default]
-
-
-def _ends(curve: CurveRow) -> tuple[int, int]:
-    return curve.ranks[0], curve.ranks[-1]

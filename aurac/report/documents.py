@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -55,23 +55,13 @@ class _Cells(StoredCells):
         forward = sum(cell.engine.forward_seconds or 0.0 for cell in cells)
         tokens = sum(cell.engine.computed_tokens or 0.0 for cell in cells)
         wall = sum(cell.seconds for cell in cells)
-        counted = n_docs and forward and tokens and wall
-        self.speeds[tuple(curve.files(rank))] = (
-            Speed(tokens / forward, wall / n_docs) if counted else None
-        )
+        speed = Speed(tokens / forward, wall / n_docs) if n_docs and forward else None
+        self.speeds[tuple(curve.files(rank))] = speed if tokens and wall else None
         return cells
 
 
 class Source:
-    """The documents of one run folder, read when they are asked for.
-
-    Args:
-        folder: The run folder.
-        results: Its `results.json`.
-
-    Raises:
-        RunFolderError: A path of the results is outside of the folder.
-    """
+    """The documents of one run folder, read when they are asked for; all paths lie within it."""
 
     def __init__(self, folder: Path, results: Results) -> None:
         self.folder, self.results = folder, results
@@ -125,10 +115,8 @@ class Source:
                 config = json.loads(next(lines))["config"]
         except (OSError, EOFError, ValueError, KeyError, StopIteration):
             return None
-        path = str(config.get("dataset_path"))
-        return (
-            (path, str(config.get("dataset_name") or "default")) if path.count("/") == 1 else None
-        )
+        path, name = str(config.get("dataset_path")), str(config.get("dataset_name") or "default")
+        return (path, name) if path.count("/") == 1 else None
 
     def _questions(self, task: str) -> Mapping[str, Wording]:
         """Questions and references of a task by document; empty where the run kept none."""
@@ -140,14 +128,10 @@ class Source:
             return {}
         choices = content.choices or [None] * len(content.doc_ids)
         rows = zip(content.doc_ids, content.questions, content.targets, choices, strict=False)
-        return {
-            doc: Wording(question or "", target or "", tuple(several or ()))
-            for doc, question, target, several in rows
-        }
+        return {doc: Wording(q or "", target or "", tuple(c or ())) for doc, q, target, c in rows}
 
 
-@dataclass(frozen=True)
-class Wording:
+class Wording(NamedTuple):
     """What a document asks."""
 
     question: str = ""
@@ -211,15 +195,17 @@ class Samples:
         ranks, scores, answers = (self.curves[0][key] for key in ("ranks", "scores", "answers"))
         at = [i for i, rank in enumerate(ranks) if rank]
         shown = list(dict.fromkeys((at[0], at[len(at) // 2], at[-1])))
-        kinds = [_kind([scores[k][i] for k in shown]) for i in range(len(self.documents))]
-        picked = [(kind, i) for kind, most in _KINDS.items() for i in _first(kinds, kind, most)]
+        by_kind: dict[str | None, list[int]] = {}
+        for i in range(len(self.documents)):
+            by_kind.setdefault(_kind([scores[k][i] for k in shown]), []).append(i)
         return [
             Sample(
                 kind,
                 self.documents[i],
                 tuple((ranks[k], answers[k][i], scores[k][i]) for k in shown),
             )
-            for kind, i in picked
+            for kind, most in _KINDS.items()
+            for i in by_kind.get(kind, [])[:most]
         ]
 
 
@@ -227,10 +213,6 @@ def _kind(scores: Sequence[float]) -> str | None:
     if scores[-1] != scores[0]:
         return f"{'gained' if scores[-1] > scores[0] else 'lost'} with the rank"
     return "wrong at every rank shown" if max(scores) < RIGHT else None
-
-
-def _first(kinds: Sequence[str | None], kind: str, most: int) -> list[int]:
-    return [i for i, one in enumerate(kinds) if one == kind][:most]
 
 
 @dataclass(frozen=True)
@@ -300,12 +282,14 @@ def questions(curve: CurveRow) -> Mapping[str, Wording]:
     return first.source.questions(curve.task) if first.source else {}
 
 
-def changes(curve: CurveRow, ranks: Sequence[int] | None = None) -> Changes | None:
+def changes(curve: CurveRow, *, ends_only: bool = False) -> Changes | None:
     """Documents gained and lost from each rank to the next, the base first; None without cells.
 
-    A mean over seeds counts the documents of every seed.
+    With `ends_only` from the lowest to the highest rank. A mean over seeds counts the documents of
+    every seed.
     """
-    parts = [_steps(one, ranks or (0, *curve.ranks)) for one in curve.members or (curve,)]
+    ranks = (curve.ranks[0], curve.ranks[-1]) if ends_only else (0, *curve.ranks)
+    parts = [_steps(one, ranks) for one in curve.members or (curve,)]
     known = [part for part in parts if part is not None and part[0]]
     if len(known) < len(parts) or len({len(steps) for steps, _ in known}) > 1:
         return None
@@ -318,7 +302,7 @@ def changes(curve: CurveRow, ranks: Sequence[int] | None = None) -> Changes | No
 
 def _steps(curve: CurveRow, ranks: Sequence[int]) -> tuple[list[Step], int] | None:
     """The steps of one checkpoint, and its documents."""
-    kept = [(rank, one) for rank in ranks if (one := outcomes(curve, rank)) is not None]
+    kept = [(rank, one) for rank in ranks if (one := outcomes(curve, rank))]
     steps = []
     for (lower, before), (upper, after) in pairwise(kept):
         if before.doc_ids != after.doc_ids:
@@ -331,7 +315,7 @@ def _steps(curve: CurveRow, ranks: Sequence[int]) -> tuple[list[Step], int] | No
 
 def _answers(curve: CurveRow, ranks: Sequence[int]) -> dict[int, _Outcomes]:
     """Rank → its documents and responses, of the ranks that have both and the same documents."""
-    kept = {rank: one for rank in ranks if (one := outcomes(curve, rank)) is not None}
+    kept = {rank: one for rank in ranks if (one := outcomes(curve, rank))}
     first = next(iter(kept.values()), None)
     return {
         rank: one

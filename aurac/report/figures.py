@@ -136,10 +136,7 @@ def grid(
 def column(draw: Callable[..., Axes], width: float = NARROW, area: str = "AURAC") -> Figure:
     """One Axes with its legend below, since a column has no room for names beside the lines.
 
-    Args:
-        draw: Draws on the Axes.
-        width: Inches.
-        area: What the numbers beside the names are called.
+    `area` is what the numbers beside the names are called.
     """
     from matplotlib.figure import Figure
 
@@ -248,21 +245,13 @@ def inline_svg(
 
 def _with_hover(svg: str, gid: str, texts: Sequence[str]) -> str:
     """Give each marker of a line a `<title>`, which browsers show and readers can reach."""
-    start = svg.find(f'<g id="{gid}">')
-    if start < 0:
-        return svg
-    end = svg.find("<g id=", start + 1)
-    end = len(svg) if end < 0 else end
-    group = svg[start:end]
+    before, start, rest = svg.partition(f'<g id="{gid}">')
+    group, end, after = rest.partition("<g id=")
     if group.count("<use ") != len(texts):
         return svg
-    titles = iter(texts)
-    filled = re.sub(
-        r"(<use [^>]*?)/>",
-        lambda m: f"{m[1]}><title>{escape(one_line(next(titles)))}</title></use>",
-        group,
-    )
-    return svg[:start] + filled + svg[end:]
+    titles = (f"<title>{escape(one_line(text))}</title></use>" for text in texts)
+    filled = re.sub(r"(<use [^>]*?)/>", lambda marker: f"{marker[1]}>{next(titles)}", group)
+    return f"{before}{start}{filled}{end}{after}"
 
 
 def _named(svg: str, name: str, title: str, alt: str) -> str:

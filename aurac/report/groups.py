@@ -31,13 +31,7 @@ _MAX_GROUPS = 60
 class Group:
     """One curve on one group of a task's documents.
 
-    Attributes:
-        name: The group's.
-        n_docs: Its documents.
-        curve: Whose numbers these are.
-        log2: AURAC over these documents.
-        accuracy: At each rank of the curve.
-        baseline: The base's accuracy; None where its cell was not kept.
+    `accuracy` is at each rank of the curve; the base's is None where its cell was not kept.
     """
 
     name: str
@@ -66,16 +60,8 @@ def document_groups(curves: Sequence[CurveRow]) -> list[Group]:
             layout = Layout.make(int(keep.sum()), clusters)
             area, *points = (as_interval(mean_of_seeds(v[:, keep], layout, LEVEL)) for v in values)
             known = base is not None and base.scores.size == keep.size
-            groups.append(
-                Group(
-                    name=name,
-                    n_docs=layout.n,
-                    curve=curve,
-                    log2=area,
-                    accuracy=tuple(points),
-                    baseline=float(base.scores[keep].mean()) if known and base else None,
-                )
-            )
+            baseline = float(base.scores[keep].mean()) if known and base else None
+            groups.append(Group(name, layout.n, curve, area, tuple(points), baseline))
     return groups
 
 

@@ -16,7 +16,7 @@ from aurac.runs.schema import Area, CurveRecord, Results, TaskRecord
 from aurac.runs.serving import read_serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from aurac.report.documents import Source
@@ -222,12 +222,7 @@ def highlighted(run: Run, task: str) -> list[CurveRow]:
 def as_run(results: Results, folder: Path | None = None) -> Run:
     """What the report shows of a `results.json`.
 
-    Args:
-        results: The file.
-        folder: That the cells' paths are relative to; without it there are no documents.
-
-    Raises:
-        RunFolderError: A path outside of the folder, or a measurement of another run.
+    The cells' paths are relative to `folder` and lie within it; without it there are no documents.
     """
     from aurac.report.documents import Source
 
@@ -293,10 +288,6 @@ _TASK_KEYS = {
     "limit": "another limit",
     "version": "another version of the task",
 }
-_RUN_KEYS: dict[str, Callable[[Provenance], object]] = {
-    "another base model": lambda p: p.base.sha256 or p.base.name,
-    "another numeric type": lambda p: p.dtype,
-}
 
 
 def merge(runs: Sequence[Run]) -> Run:
@@ -313,9 +304,10 @@ def merge(runs: Sequence[Run]) -> Run:
     adapters: dict[str, tuple[Run, AdapterRecord]] = {}
     curves: dict[tuple[str, ...], CurveRow] = {}
     for run in runs:
-        for what, value in _RUN_KEYS.items():
-            a, b = value(first.provenance[0]), value(run.provenance[0])
-            _same(first, run, what, a, b)
+        ours, theirs = first.provenance[0], run.provenance[0]
+        bases = (made.base.sha256 or made.base.name for made in (ours, theirs))
+        _same(first, run, "another base model", *bases)
+        _same(first, run, "another numeric type", ours.dtype, theirs.dtype)
         _same_cells(first, run)
         for task in run.tasks:
             origin, known = tasks.setdefault(task.name, (run, task))
@@ -336,16 +328,17 @@ def merge(runs: Sequence[Run]) -> Run:
                     expected="one result for one curve",
                     fix="report the runs one by one",
                 )
+    every: dict[str, Any] = {
+        name: tuple(one for run in runs for one in getattr(run, name))
+        for name in ("failures", "provenance", "roots", "serving")
+    }
     return replace(
         first,
         curves=labelled(list(curves.values())),
         tasks=tuple(task for _, task in tasks.values()),
         adapters=tuple(adapter for _, adapter in adapters.values()),
-        failures=tuple(failure for run in runs for failure in run.failures),
-        provenance=tuple(item for run in runs for item in run.provenance),
-        roots=tuple(root for run in runs for root in run.roots),
         groups={name: members for run in runs for name, members in run.groups.items()},
-        serving=tuple(record for run in runs for record in run.serving),
+        **every,
     )
 
 
@@ -353,14 +346,14 @@ def _same_cells(first: Run, other: Run) -> None:
     """Check the identities of two stored cells of each task that both runs have."""
     ours, theirs = _identities(first), _identities(other)
     for task in ours.keys() & theirs.keys():
-        for name in differences(dict(ours[task]), dict(theirs[task])):
+        for name in differences(ours[task], theirs[task]):
             what = f"their cells differ in {name}"
             _same(first, other, what, ours[task].get(name), theirs[task].get(name))
 
 
-def _identities(run: Run) -> dict[str, Mapping[str, Any]]:
+def _identities(run: Run) -> dict[str, dict[str, Any]]:
     """What one stored cell of each task says about how it was made."""
-    identities: dict[str, Mapping[str, Any]] = {}
+    identities: dict[str, dict[str, Any]] = {}
     for curve in run.curves:
         if curve.task not in identities and curve.source and curve.ranks:
             cells = curve.source.cells(curve, curve.ranks[0])

@@ -96,11 +96,9 @@ def _results(run: Run, curve: CurveRow, *, brief: bool) -> list[EvalResult]:
         for axis, area in (("log2", curve.log2), ("linear", curve.linear))
         if area
     ]
-    last = len(curve.ranks) - 1
-    for at, rank in enumerate(curve.ranks):
-        if at == last or not brief:
-            title = f"{one_line(metric)} at rank {rank}"
-            results.append(_result(run, curve, metric, title, curve.point(at), {"rank": rank}))
+    for at, rank in list(enumerate(curve.ranks))[-1 if brief else 0 :]:
+        title = f"{one_line(metric)} at rank {rank}"
+        results.append(_result(run, curve, metric, title, curve.point(at), {"rank": rank}))
     return results
 
 
@@ -185,14 +183,10 @@ def _sentence(curve: CurveRow) -> str:
 
 
 def _table(curve: CurveRow) -> str:
+    columns = zip(curve.ranks, curve.parameters, curve.bytes, strict=True)
     rows = [
-        (
-            str(rank),
-            interval(curve.point(at)),
-            count(curve.parameters[at]),
-            size(curve.bytes[at]),
-        )
-        for at, rank in enumerate(curve.ranks)
+        (str(rank), interval(curve.point(at)), count(parameters), size(amount))
+        for at, (rank, parameters, amount) in enumerate(columns)
     ]
     head = ["rank", f"{curve.metric} in percent [95 %]", "parameters", "size"]
     return markdown_table(head, rows, "rrrr")
@@ -233,11 +227,10 @@ def _measured(run: Run, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> l
         "numeric type and device": ", ".join(str(x) for x in (first.dtype, first.device) if x),
         "aurac": run.version,
     }
-    parts = [_list([*lines, *(f"{name}: {value}" for name, value in facts.items() if value)])]
-    if first.command:
-        parts.append(markdown_fence(first.command, 2000, "sh"))
-    parts.append(
+    lines += [f"{name}: {value}" for name, value in facts.items() if value]
+    command = [markdown_fence(first.command, 2000, "sh")] if first.command else []
+    limits = (
         "Intervals are over documents and conditional on this checkpoint: they do not say how "
         "another training run would have done."
     )
-    return parts
+    return [_list(lines), *command, limits]

@@ -59,7 +59,7 @@ def rank_accuracy(
         axis: "log2" or "linear" of the rank, "parameters" or "bytes".
         style: Styles that other figures share.
         highlight: Ids of the curves in colour, the rest is thin and grey.
-        areas: Id of a curve → its AURAC over a budget; only these curves are drawn.
+        areas: Id of a curve → its AURAC over a budget.
         non_inferior: Id of a curve → its smallest non-inferior rank, which gets a ring.
         full: Ids of the curves with a level line at the accuracy of their highest rank.
         labels: Whether the lines are named at the right edge, with their AURAC.

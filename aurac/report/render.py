@@ -35,21 +35,20 @@ def html(report: Report) -> str:
 
 
 def _smaller(report: Report) -> Report:
-    sections = [
-        replace(section, blocks=tuple(_without_fold(block) for block in section.blocks))
+    sections = (
+        replace(section, blocks=tuple(map(_without_fold, section.blocks)))
         for section in report.sections
-    ]
+    )
     return replace(report, sections=tuple(sections))
 
 
 def _without_fold(block: parts.Block) -> parts.Block:
     if isinstance(block, parts.Examples):
         return replace(block, browse=False)
-    if not isinstance(block, parts.Fold):
-        return block
-    return parts.Text(
-        f"{block.summary}: left out of this page for its size, see report.md and the files."
-    )
+    if isinstance(block, parts.Fold):
+        left = "left out of this page for its size, see report.md and the files."
+        return parts.Text(f"{block.summary}: {left}")
+    return block
 
 
 def _page(report: Report) -> str:
@@ -122,10 +121,7 @@ def _(block: parts.Bullets) -> str:
 def _(block: parts.Table) -> str:
     head = [escape.markdown(column.title) for column in block.columns]
     rows = [
-        [
-            f"**{escape.markdown(cell.text)}**" if cell.best else escape.markdown(cell.text)
-            for cell in row
-        ]
+        [("**{}**" if cell.best else "{}").format(escape.markdown(cell.text)) for cell in row]
         for row in block.rows
     ]
     align = "".join("r" if column.numeric else "l" for column in block.columns)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aurac.report.content import Block
     from aurac.report.model import CurveRow, Run
     from aurac.report.pictures import Pictures
-    from aurac.runs.serving import AdapterCost, RankCost, ServingRecord, Times
+    from aurac.runs.serving import AdapterCost, RankCost, ServingRecord
 
 _MERGED = "merged, any rank"
 
@@ -79,12 +79,7 @@ def draw_latency(
 ) -> Axes:
     """Accuracy in percent against the milliseconds of a generated token, unmerged.
 
-    Args:
-        ax: Where to draw.
-        record: The measurement.
-        measured: The curves of one task.
-        style: Styles that other figures share.
-        labels: Whether the lines are named at the right edge.
+    The lines are named at the right edge where `labels` are wanted.
     """
     ends, tints = [], []
     for at, served in enumerate(measured):
@@ -93,7 +88,9 @@ def draw_latency(
         shares = [100 * accuracy for _, accuracy in served.points]
         (line,) = ax.plot([1000 * t.median for t in times], shares, label=label, **look.options)
         line.set_gid(f"curve-{at}")
-        ax.hlines(shares, *_ends(times), color=look.colour, linewidth=1, alpha=0.6)
+        lows = [1000 * (t.median if t.low is None else t.low) for t in times]
+        highs = [1000 * (t.median if t.high is None else t.high) for t in times]
+        ax.hlines(shares, lows, highs, color=look.colour, linewidth=1, alpha=0.6)
         hollow = [(1000 * one.decode.median, 100 * y) for one, y in served.unclear]
         if hollow:
             ax.plot(
@@ -127,12 +124,6 @@ def _draw_merged(ax: Axes, place: float, *, labels: bool) -> None:
             fontsize=8,
             color=appearance.BASE,
         )
-
-
-def _ends(times: Sequence[Times]) -> tuple[list[float], list[float]]:
-    lows = [1000 * (t.median if t.low is None else t.low) for t in times]
-    highs = [1000 * (t.median if t.high is None else t.high) for t in times]
-    return lows, highs
 
 
 def latency_figure(
