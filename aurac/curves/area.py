@@ -138,12 +138,7 @@ def curve_weights(curve: Curve, axis: str, span: Span | None = None) -> NDArray[
 
     Over a budget the curve is linear between its points in x = log2 of the amount. The area over
     ``span``, divided by its width in x, is then a weighted mean of the accuracies: the trapezoidal
-    rule at the ends of the span and the points between them.
-
-    Args:
-        curve: With K >= 2 ranks.
-        axis: Any.
-        span: Of a budget, the range to integrate over; by default that of the curve.
+    rule at the ends of the span (by default those of the curve) and the points between them.
     """
     if axis in AXES:
         return quadrature_weights(curve.ranks, axis)

@@ -111,11 +111,7 @@ def aggregated(
 ) -> dict[str, Any]:
     """The content of ``results_DATE.json``, keys in lm-eval's order.
 
-    Args:
-        cells: Task → its cell at this rank.
-        shared: Task → its configuration, documents and prompts.
-        results: The run's.
-        model_args: What identifies the adapter and its rank.
+    `cells` and `shared` are by task; `model_args` identify the adapter and its rank.
     """
     groups = {
         task.name: task.members

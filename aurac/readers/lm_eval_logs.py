@@ -118,10 +118,7 @@ def read_samples(
     documents of its tasks pooled, each task a stratum. What `aurac export` wrote is read back as
     the run that it was: truncations, recipe groups, metrics.
 
-    Args:
-        root: Holds the folders.
-        metric: ``name,filter`` where a task logs several.
-        cluster: Task ("" for all) → field of its documents by which they are clustered.
+    `metric` and `cluster` are as of `aurac.readers.read_curves`.
 
     Raises:
         DataError: No logs, a folder without a rank, two logs of one task at a rank, a metric that

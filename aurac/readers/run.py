@@ -110,9 +110,7 @@ class StoredCells:
 def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Groups]:
     """Curves of a run, an adapter's default truncation first, and its recipe groups.
 
-    Args:
-        folder: Holds ``results.json`` of schema 1 and the cells it names.
-        metric: Another of the metrics that the cells hold.
+    `metric` is another one that the cells hold.
 
     Raises:
         RunFolderError: Not JSON, another schema, or a cell that is missing or damaged.

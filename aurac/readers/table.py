@@ -50,13 +50,9 @@ def read_table(path: Path, metric: str | None = None) -> tuple[list[Curve], str]
 
 
 def curves_from_frame(frame: Any, metric: str | None = None) -> list[Curve]:
-    """Curves of a DataFrame with the columns of a table file.
+    """Curves of a DataFrame with the columns of a table file (`aurac.readers.read_curves`).
 
-    Args:
-        frame: Columns ``adapter, task, rank, doc_id, score`` (optional ``seed, cluster, stratum,
-            metric, sample``), or ``rank, accuracy`` (optional ``adapter, task``); either with
-            optional ``parameters, bytes`` of each rank.
-        metric: ``name,filter`` to keep, where there are several.
+    `metric` is the one to keep where there are several.
 
     Raises:
         DataError: A column is missing or its content cannot be used.

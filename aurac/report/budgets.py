@@ -44,13 +44,10 @@ class BudgetArea:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run shows over a budget.
+    """What a run shows over a budget: areas, the largest first, and differences.
 
-    Attributes:
-        axis: "parameters" or "bytes".
-        areas: The largest first.
-        pairs: Differences of two default curves, and of two truncations of one adapter.
-        reasons: Why curves have no area here.
+    `pairs` are of two default curves, and of two truncations of one adapter; `reasons` say why
+    curves have no area here.
     """
 
     axis: str

@@ -49,11 +49,7 @@ def pooled(run: Run, groups: Groups | None = None) -> Run:
     """The run with one curve for each group of training seeds in place of its checkpoints' curves.
 
     A group whose checkpoints cannot be pooled (a missing rank, other documents, no documents) is
-    left as it is, and the run's notes say why.
-
-    Args:
-        run: What was measured.
-        groups: ``group name -> adapter names``; added to the groups that the recipes tell of.
+    left as it is, and the run's notes say why. `groups` are added to those of the recipes.
 
     Raises:
         CurveError: A group names an adapter that the run does not have, or one twice.

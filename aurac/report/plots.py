@@ -55,7 +55,7 @@ def rank_accuracy(
 
     Args:
         ax: Where to draw.
-        curves: The curves of one task.
+        curves: Of one task.
         axis: "log2" or "linear" of the rank, "parameters" or "bytes".
         style: Styles that other figures share.
         highlight: Ids of the curves in colour, the rest is thin and grey.

@@ -216,7 +216,6 @@ class Advice:
     Attributes:
         use: The truncation, as ``basis · rescale``.
         value: Its AURAC on the headline axis, a fraction.
-        axis: That axis.
         beats: Truncations that it is significantly better than (paired, Holm over all truncations).
         open: Truncations that the difference is not significant to.
     """

@@ -92,13 +92,8 @@ def mean_interval(values: NDArray[np.float64], layout: Layout, level: float) -> 
 def edge_excess(values: NDArray[np.float64], layout: Layout) -> Reach | None:
     """What few events add to the squared reach of Student's t, below and above, at each level.
 
-    Args:
-        values: (n,) scores in [0, 1], of one checkpoint or averaged over training seeds.
-        layout: The documents' clusters and strata.
-
-    Returns:
-        Level → squared distances to the ends of `mean_interval` minus the square of t's, which may
-        be negative; None where t holds.
+    For `values` (n,) in [0, 1]: squared distances to the ends of `mean_interval` minus the square
+    of t's, which may be negative; None where t holds.
     """
     mean, se, df = _moments(values, layout)
     constant = is_constant(values)
@@ -233,11 +228,8 @@ def skew_excess(gap: NDArray[np.float64], layout: Layout, rest: float = 0.0) -> 
     """What MOVER adds to the squared reach of Student's t, below and above, at each level.
 
     None where t holds. The two together reach to the farther of both, which grows with the level.
-
-    Args:
-        gap: (n,) differences, averaged over training seeds.
-        layout: The documents' clusters and strata.
-        rest: The part of their variance that is counted with the seeds and not in t's reach.
+    `gap` are (n,) differences averaged over seeds, `rest` is the part of their variance that is
+    counted with the seeds and not in t's reach.
     """
     if layout.df <= 0 or not few_events(gap, layout):
         return None
@@ -274,14 +266,6 @@ def interval(
     Raises:
         CurveError: Not a vector of finite numbers in [0, 1], or labels of another length.
     """
-    array = as_vector(values)
-    check_unit_interval(array, "document scores")
-    check_level(level)
-    return mean_interval(array, Layout.make(array.size, clusters, strata), level)
-
-
-def as_vector(values: Any) -> NDArray[np.float64]:
-    """(n,) float64 with at least one number; anything else is refused."""
     refuse_masked(values, "document scores")
     try:
         array = np.asarray(values, dtype=np.float64)
@@ -289,4 +273,6 @@ def as_vector(values: Any) -> NDArray[np.float64]:
         raise CurveError("document scores that are not numbers") from None
     if array.ndim != 1 or array.size == 0:
         raise CurveError(f"document scores of shape {array.shape}", expected="(documents,)")
-    return array
+    check_unit_interval(array, "document scores")
+    check_level(level)
+    return mean_interval(array, Layout.make(array.size, clusters, strata), level)

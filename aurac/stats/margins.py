@@ -155,9 +155,6 @@ def margin_tests(
         margin: As of `non_inferior`.
         groups: ``name -> adapter names`` that are training seeds of one recipe.
         **options: As of `non_inferior`, and `equivalent`.
-
-    Raises:
-        CurveError: An unknown name, a task that only one of them has, or as `non_inferior`.
     """
     known, _ = defaults(gather(curves, groups))
     names = list(dict.fromkeys(group.name for group in known))

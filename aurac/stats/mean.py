@@ -83,13 +83,9 @@ class Layout:
         clusters: Sequence[Any] | NDArray[Any] | None = None,
         strata: Sequence[Any] | NDArray[Any] | None = None,
     ) -> Layout:
-        """Encode labels, one per document.
+        """Encode labels, one per document; no cluster may span strata.
 
         Strata of one document (or cluster) show no spread of their own: they become one stratum.
-
-        Raises:
-            CurveError: There is not one label per document, a label is missing, or a cluster spans
-                strata.
         """
         by_cluster = _codes(clusters, n, "clusters")
         by_stratum = _codes(strata, n, "strata")
@@ -197,12 +193,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard error over documents, for each leading index.
+    """Mean, standard error and its degrees of freedom over documents, for each leading index.
 
-    Attributes:
-        mean: (...) means.
-        se: (...) standard errors; NaN where `df` is 0 (internal: never written to a file).
-        df: (...) degrees of freedom.
+    `se` is NaN where `df` is 0, which is never written to a file.
     """
 
     mean: NDArray[np.float64]

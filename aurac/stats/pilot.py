@@ -132,7 +132,7 @@ def _piloted(
     groups: Groups | None = None,
     axis: str = "log2",
 ) -> Spread:
-    adapters = _between(_of_pilot(pilot, task, metric, groups), between)
+    adapters = _of_pilot(pilot, between, task, metric, groups)
     if question == "difference":
         if len(adapters) < 2:
             raise UsageError(
@@ -151,28 +151,26 @@ def _piloted(
 
 
 def _of_pilot(
-    pilot: str | Path, task: str | None, metric: str | None, groups: Groups | None
+    pilot: str | Path,
+    between: Sequence[str],
+    task: str | None,
+    metric: str | None,
+    groups: Groups | None,
 ) -> list[RecipeGroup]:
-    """The adapters of a pilot on one task, each in its default truncation."""
+    """The adapters of a pilot on one task (or some of them), each in its default truncation."""
     source = read_curves(Path(pilot).expanduser(), metric)
     every, _ = defaults(gather(source.curves, regrouped(source.groups, groups or {})))
     wanted = every[0].task if task is None else task
-    result = [group for group in every if group.task == wanted]
+    result = {group.name: group for group in every if group.task == wanted}
     if not result:
         known = ", ".join(dict.fromkeys(str(group.task) for group in every))
         raise UsageError(f"the pilot has no task {task!r}", expected=f"one of {known}")
-    if not all(group.has_documents for group in result):
+    if not all(group.has_documents for group in result.values()):
         raise UsageError("the pilot has no per-document outcomes", fix="give --sd or --flip-rate")
-    return result
-
-
-def _between(groups: list[RecipeGroup], between: Sequence[str]) -> list[RecipeGroup]:
-    known = {group.name: group for group in groups}
-    names = between or list(known)
-    for name in names:
-        if name not in known:
-            raise UsageError(f"--between {name}", expected=f"some of {', '.join(known)}")
-    return [known[name] for name in names]
+    for name in between:
+        if name not in result:
+            raise UsageError(f"--between {name}", expected=f"some of {', '.join(result)}")
+    return [result[name] for name in between or result]
 
 
 def _losses(group: RecipeGroup, rank: int | None) -> np.ndarray:

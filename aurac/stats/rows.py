@@ -62,6 +62,12 @@ def _numbers(estimate: Estimate | None) -> dict[str, float | None]:
     return estimate.to_dict() if estimate else dict(_NOTHING)
 
 
+def _with_method(estimate: Estimate | None) -> dict[str, Any]:
+    if estimate is None:
+        return {"estimate": None, "method": None}
+    return {"estimate": estimate.to_dict(), "method": estimate.method}
+
+
 def _label(adapter: str, truncation: str, *, other: bool) -> str:
     return f"{adapter} · {truncation}" if other else adapter
 
@@ -196,18 +202,16 @@ class PairRow:
         """An element of ``pairs``."""
         estimate = self.result.estimate if self.result else None
         row = _fields(self, "a b task axis p p_holm") | _numbers(estimate)
-        row["difference"] = self.value if estimate is None else row["value"]
-        del row["value"]
+        value = row.pop("value")
+        row["difference"] = self.value if estimate is None else value
         row |= span_dict(self.span)
         row["mde"] = self.result.mde if self.result else None
         if details:
             row |= _fields(self, "ranks n_docs gained lost reason sentence")
-            row |= {
-                "method": estimate.method if estimate else None,
-                "conditional": self.result.conditional if self.result else None,
-                "survives_truncation": self.survives,
-                "truncations": dict(self.truncations),
-            }
+            row["method"] = estimate.method if estimate else None
+            row["conditional"] = self.result.conditional if self.result else None
+            row["survives_truncation"] = self.survives
+            row["truncations"] = dict(self.truncations)
         return row
 
 
@@ -225,10 +229,7 @@ class AggregateRow:
 
     def to_dict(self) -> dict[str, Any]:
         """An element of ``aggregates`` in the detailed JSON."""
-        row = _fields(self, "a b axis tasks weigh reason")
-        row["estimate"] = self.estimate.to_dict() if self.estimate else None
-        row["method"] = self.estimate.method if self.estimate else None
-        return row
+        return _fields(self, "a b axis tasks weigh reason") | _with_method(self.estimate)
 
 
 @dataclass(frozen=True)
@@ -271,8 +272,7 @@ class RecommendRow:
     def rank(self) -> int | None:
         """The smallest rank that passes every test; None where no rank does, or none is tested."""
         passed = [test.rank for test in (self.result, self.accurate) if test is not None]
-        known = [rank for rank in passed if rank is not None]
-        return max(known) if passed and len(known) == len(passed) else None
+        return None if not passed or None in passed else max(passed)  # type: ignore[type-var]
 
     @property
     def sentence(self) -> str:
@@ -289,13 +289,8 @@ class RecommendRow:
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
         """An element of ``recommended``; the rank is None where nothing can be tested."""
         result = self.result
-        row: dict[str, Any] = {
-            "adapter": self.label,
-            "task": self.task,
-            "rank": self.rank,
-            "delta": self.margin,
-            "alpha": self.alpha,
-        }
+        row: dict[str, Any] = {"adapter": self.label, **_fields(self, "task rank")}
+        row |= {"delta": self.margin, "alpha": self.alpha}
         if details and result:
             row |= _fields(result, "reference flip_rate conditional saved seeds checkpoints")
             row["smallest_delta"] = result.smallest_margin
@@ -310,18 +305,15 @@ class RecommendRow:
 
     def shipped(self) -> dict[str, Any]:
         """Accuracy, size and speed at the recommended rank and at the largest one."""
-        top = self.result.reference if self.result else max(self.accuracy, default=None)
+        top = self.result.reference if self.result else max(self.accuracy, default=-1)
+        rank = -1 if self.rank is None else self.rank  # no column has it
         return {
-            "accuracy": _at(self.accuracy, self.rank),
-            "full_rank": top,
-            "full_accuracy": _at(self.accuracy, top),
-            "bytes": _at(self.sizes, self.rank),
-            "seconds_per_document": _at(self.seconds, self.rank),
+            "accuracy": self.accuracy.get(rank),
+            "full_rank": None if top < 0 else top,
+            "full_accuracy": self.accuracy.get(top),
+            "bytes": self.sizes.get(rank),
+            "seconds_per_document": self.seconds.get(rank),
         }
-
-
-def _at(column: Mapping[int, float], rank: int | None) -> float | None:
-    return None if rank is None else column.get(rank)
 
 
 @dataclass(frozen=True)
@@ -361,8 +353,7 @@ class BestRow:
     def to_dict(self) -> dict[str, Any]:
         """An element of ``best`` in the detailed JSON."""
         row = _fields(self, "task axis compared level leader candidates within reason sentences")
-        row["estimate"] = self.estimate.to_dict() if self.estimate else None
-        row["method"] = self.estimate.method if self.estimate else None
+        row |= _with_method(self.estimate)
         row["recommended"] = self.recommended.to_dict() if self.recommended else None
         return row
 

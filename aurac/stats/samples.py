@@ -40,14 +40,7 @@ class Spread:
 
 
 def spread_of_samples(scores: NDArray[np.float64]) -> Spread:
-    """One-way random-effects estimates: mean squares within and between documents.
-
-    Args:
-        scores: (n, K) with n and K of at least 2.
-
-    Raises:
-        CurveError: Fewer.
-    """
+    """One-way random-effects estimates from `scores` (n, K): mean squares within and between."""
     if scores.ndim != 2 or min(scores.shape) < 2:
         raise CurveError(
             f"samples of shape {scores.shape}", expected="(documents, samples), from 2"

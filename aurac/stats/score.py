@@ -244,12 +244,12 @@ def _recorded(source: Any, computed: Mapping[Axis, Estimate], level: float) -> d
     recorded = source.get("score") if isinstance(source, Mapping) else None
     if not isinstance(recorded, Mapping) or abs(level - RECORDED_LEVEL) > 1e-9:
         return {}
+    method = str(source.get("score_method") or "as recorded")
     result: dict[Axis, Estimate] = {}
     for axis, plain in computed.items():
         row = recorded.get(axis) or {}
-        same = row.get("value") is not None and abs(row["value"] - plain.value) < 1e-6
-        if same and row.get("low") is not None and row.get("high") is not None:
-            method = str(source.get("score_method") or "as recorded")
+        known = None not in (row.get("value"), row.get("low"), row.get("high"))
+        if known and abs(row["value"] - plain.value) < 1e-6:
             result[axis] = Estimate(plain.value, row.get("se"), row["low"], row["high"], method)
     return result
 
