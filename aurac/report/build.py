@@ -243,10 +243,10 @@ class Builder:
         """What a smaller rank loses against the highest one."""
         blocks: list[Block] = []
         for task in () if self.large else self.run.task_names:
-            own: list[Tested] = [t for t in self.findings.tests.values() if t[0].task == task]
-            if own:
+            tested: list[Tested] = [t for t in self.findings.tests.values() if t[0].task == task]
+            if tested:
                 name, joint = f"losses-{self.slugs[task]}", self.findings.joint
-                blocks.append(tables.loss_table(task, own, joint, self.findings.margin, name))
+                blocks.append(tables.loss_table(task, tested, joint, self.findings.margin, name))
         return Section("smaller", "What a smaller rank loses", tuple(blocks))
 
     def bases(self) -> Section:

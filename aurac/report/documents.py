@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -245,21 +245,22 @@ def outcomes(curve: CurveRow, rank: int) -> _Outcomes | None:
     if curve.source and curve.source.results.task(curve.task).drawn is True:
         cells, columns = cells[:1], [np.mean(columns, axis=0)]  # answers of the first draw
     several = len(cells) > 1
-    return _Outcomes(
-        tuple(
-            f"{at}:{d.id}" if several else d.id for at, c in enumerate(cells) for d in c.documents
-        ),
-        np.concatenate(columns),
-        tuple(response for cell in cells for response in cell.responses),
-    )
+    ids = (f"{at}:{d.id}" if several else d.id for at, c in enumerate(cells) for d in c.documents)
+    responses = (response for cell in cells for response in cell.responses)
+    return _Outcomes(tuple(ids), np.concatenate(columns), tuple(responses))
+
+
+def _first(curve: CurveRow) -> CurveRow:
+    """The curve, of several seeds the first one's."""
+    return curve.members[0] if curve.members else curve
 
 
 def speeds(curve: CurveRow) -> dict[int, Speed]:
     """Measured speed at each rank, where it was counted; of several seeds the first's."""
-    first = curve.members[0] if curve.members else curve
-    source = first.source
-    measured = {rank: source.speed(first, rank) for rank in first.ranks} if source else {}
-    return {rank: speed for rank, speed in measured.items() if speed}
+    first = _first(curve)
+    ranks, source = first.ranks, first.source
+    measured = ((rank, source.speed(first, rank) if source else None) for rank in ranks)
+    return {rank: speed for rank, speed in measured if speed}
 
 
 def answer_text(response: Any, choices: Sequence[str] = ()) -> str:
@@ -278,8 +279,8 @@ def answer_text(response: Any, choices: Sequence[str] = ()) -> str:
 
 def questions(curve: CurveRow) -> Mapping[str, Wording]:
     """Questions and references of the curve's task by document."""
-    first = curve.members[0] if curve.members else curve
-    return first.source.questions(curve.task) if first.source else {}
+    source = _first(curve).source
+    return source.questions(curve.task) if source else {}
 
 
 def changes(curve: CurveRow, *, ends_only: bool = False) -> Changes | None:
@@ -290,37 +291,37 @@ def changes(curve: CurveRow, *, ends_only: bool = False) -> Changes | None:
     """
     ranks = (curve.ranks[0], curve.ranks[-1]) if ends_only else (0, *curve.ranks)
     parts = [_steps(one, ranks) for one in curve.members or (curve,)]
-    known = [part for part in parts if part is not None and part[0]]
-    if len(known) < len(parts) or len({len(steps) for steps, _ in known}) > 1:
+    if len({len(steps) for steps, _ in parts}) > 1 or not parts[0][0]:
         return None
     together = [
         Step(same[0].lower, same[0].upper, sum(s.gained for s in same), sum(s.lost for s in same))
-        for same in zip(*(steps for steps, _ in known), strict=True)
+        for same in zip(*(steps for steps, _ in parts), strict=True)
     ]
-    return Changes(curve.label, curve.task, sum(n for _, n in known), tuple(together))
+    return Changes(curve.label, curve.task, sum(n for _, n in parts), tuple(together))
 
 
-def _steps(curve: CurveRow, ranks: Sequence[int]) -> tuple[list[Step], int] | None:
-    """The steps of one checkpoint, and its documents."""
+def _steps(curve: CurveRow, ranks: Sequence[int]) -> tuple[list[Step], int]:
+    """The steps of one checkpoint, and its documents; none where these differ between ranks."""
     kept = [(rank, one) for rank in ranks if (one := outcomes(curve, rank))]
     steps = []
     for (lower, before), (upper, after) in pairwise(kept):
         if before.doc_ids != after.doc_ids:
-            return None
+            return [], 0
         rises = after.scores - before.scores
         gained, lost = np.count_nonzero(rises > _SAME), np.count_nonzero(rises < -_SAME)
         steps.append(Step(lower, upper, int(gained), int(lost)))
     return steps, len(kept[0][1].doc_ids) if kept else 0
 
 
-def _answers(curve: CurveRow, ranks: Sequence[int]) -> dict[int, _Outcomes]:
+def _answers(curve: CurveRow) -> dict[int, _Outcomes]:
     """Rank → its documents and responses, of the ranks that have both and the same documents."""
-    kept = {rank: one for rank in ranks if (one := outcomes(curve, rank))}
-    first = next(iter(kept.values()), None)
+    one = _first(curve)
+    kept = {rank: known for rank in (0, *one.ranks) if (known := outcomes(one, rank))}
+    doc_ids = next((known.doc_ids for known in kept.values()), ())
     return {
-        rank: one
-        for rank, one in kept.items()
-        if first and one.doc_ids == first.doc_ids and len(one.responses) == len(one.doc_ids)
+        rank: known
+        for rank, known in kept.items()
+        if known.doc_ids == doc_ids and len(known.responses) == len(doc_ids)
     }
 
 
@@ -329,17 +330,13 @@ def samples(curves: Sequence[CurveRow]) -> Samples | None:
 
     The first documents are kept, as many as a page can hold.
     """
-    kept: dict[str, dict[int, _Outcomes]] = {}
-    for curve in curves:
-        first = curve.members[0] if curve.members else curve
-        answers = _answers(first, (0, *first.ranks))
-        if len(answers) > 1:
-            kept[curve.label] = answers
-    together = {one.doc_ids for by_rank in kept.values() for one in by_rank.values()}
+    known = ((curve.label, _answers(curve)) for curve in curves)
+    kept = {label: answers for label, answers in known if len(answers) > 1}
+    columns = [one for by_rank in kept.values() for one in by_rank.values()]
+    together = {one.doc_ids for one in columns}
     if len(together) != 1:
         return samples(curves[:1]) if len(curves) > 1 else None
     doc_ids, wordings = together.pop(), questions(curves[0])
-    columns = [one for by_rank in kept.values() for one in by_rank.values()]
     rows, total = [], 0
     for i, doc in enumerate(doc_ids[:_MAX_SAMPLES]):
         wording = wordings.get(doc, Wording())
@@ -349,17 +346,16 @@ def samples(curves: Sequence[CurveRow]) -> Samples | None:
         if total > _MAX_ALL:
             break
         rows.append(row)
-    shown, at = [], 0
-    for label, by_rank in kept.items():
-        these = range(at, at := at + len(by_rank))
-        shown.append(
-            {
-                "label": shorten(label, _MAX_TEXT),
-                "ranks": list(by_rank),
-                "scores": [columns[k].scores[: len(rows)].round(4).tolist() for k in these],
-                "answers": [[row[3 + k] for row in rows] for k in these],
-            }
-        )
     names = ("id", "question", "target")
     documents = [dict(zip(names, row, strict=False)) for row in rows]
+    answers = iter([list(column) for column in zip(*rows, strict=True)][3:])
+    shown = [
+        {
+            "label": shorten(label, _MAX_TEXT),
+            "ranks": list(by_rank),
+            "scores": [one.scores[: len(rows)].round(4).tolist() for one in by_rank.values()],
+            "answers": list(islice(answers, len(by_rank))),
+        }
+        for label, by_rank in kept.items()
+    ]
     return Samples(documents, shown, len(doc_ids)) if rows else None

@@ -356,9 +356,8 @@ def _identities(run: Run) -> dict[str, dict[str, Any]]:
     identities: dict[str, dict[str, Any]] = {}
     for curve in run.curves:
         if curve.task not in identities and curve.source and curve.ranks:
-            cells = curve.source.cells(curve, curve.ranks[0])
-            if cells:
-                identities[curve.task] = cells[0].identity.to_dict()
+            for cell in (curve.source.cells(curve, curve.ranks[0]) or [])[:1]:
+                identities[curve.task] = cell.identity.to_dict()
     return identities
 
 
