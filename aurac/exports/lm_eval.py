@@ -106,7 +106,6 @@ def _requests(run_folder: Path, task: TaskRecord) -> Requests:
 
 
 def _points(results: Results) -> list[Point]:
-    """The folders of an export, in the order of the curves."""
     names = {task.name for task in _leaves(results)}
     rows = [row for row in results.curves if row.task in names]
     points = [Point(BASE, 0, None, _cells(rows, 0))]
@@ -141,7 +140,6 @@ def _folder(curve: CurveRecord, taken: set[str]) -> str:
 def _write(
     point: Point, out: Path, stored: StoredCells, results: Results, shared: Mapping[str, Requests]
 ) -> Path:
-    """One folder: a samples file for each task, and the results of all."""
     model = str(results.provenance.base.name)
     folder = out / point.folder / f"rank_{point.rank}" / safe(model)
     folder.mkdir(parents=True)

@@ -53,7 +53,10 @@ def sample_rows(cell: Cell, shared: Requests) -> Iterator[dict[str, Any]]:
                 "doc_id": row["doc_id"],
                 "doc": row["doc"],
                 "target": row["target"],
-                "arguments": _arguments(row["arguments"]),
+                "arguments": {
+                    f"gen_args_{i}": {f"arg_{j}": value for j, value in enumerate(one)}
+                    for i, one in enumerate(row["arguments"])
+                },
                 "resps": responses,
                 "filtered_resps": _filtered(cell, chain, index, responses),
                 "filter": chain,
@@ -68,13 +71,6 @@ def _metrics(cell: Cell, chain: str) -> dict[str, Any]:
     columns = {**cell.metrics, **cell.logged.other}
     split = {key: key.rpartition(",") for key in columns}
     return {name: columns[key] for key, (name, _, of) in split.items() if of == chain}
-
-
-def _arguments(arguments: list[list[Any]]) -> dict[str, dict[str, Any]]:
-    return {
-        f"gen_args_{i}": {f"arg_{j}": value for j, value in enumerate(one)}
-        for i, one in enumerate(arguments)
-    }
 
 
 def _responses(cell: Cell, index: int, row: Mapping[str, Any]) -> list[Any]:

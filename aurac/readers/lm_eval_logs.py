@@ -72,13 +72,7 @@ class _LogFile:
 
 @dataclass
 class Samples:
-    """The content of one log.
-
-    Attributes:
-        columns: ``metric,filter`` → document → score.
-        hashes: Document → hash of its text, prompt and target.
-        labels: Document → what it shares with others, where a field says so.
-    """
+    """The content of one log: by document its scores, hash, and what it shares with others."""
 
     columns: Columns = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
@@ -166,8 +160,8 @@ def _lend_base(known: dict[tuple[Origin, str], Logs]) -> None:
     """Give the logs of the base alone to every adapter that has no rank 0 of its own."""
     bases = [key for key, logs in known.items() if set(logs.files) == {0}]
     if len(bases) == len(known):
-        name, task = bases[0][0].adapter, bases[0][1]
-        raise DataError(f"{name} on {task} has rank 0 only", expected="ranks from 1 up")
+        first, task = bases[0]
+        raise DataError(f"{first.adapter} on {task} has rank 0 only", expected="ranks from 1 up")
     names = {origin.adapter for origin, _ in bases}
     if len(names) > 1:
         raise DataError(
@@ -217,8 +211,7 @@ def _same_hashes(origin: Origin, task: str, samples: Mapping[int, Samples]) -> d
     first = next(iter(samples))
     hashes = samples[first].hashes
     for rank, one in samples.items():
-        changed = [doc for doc in hashes if doc in one.hashes and one.hashes[doc] != hashes[doc]]
-        if changed:
+        if changed := [doc for doc in hashes if one.hashes.get(doc, hashes[doc]) != hashes[doc]]:
             raise DataError(
                 f"{task} document {changed[0]} of {origin.adapter} has another text or prompt at "
                 f"rank {rank} than at rank {first}",
@@ -235,7 +228,7 @@ def _metric(task: str, wanted: str | None, samples: Mapping[int, Samples]) -> st
             return name
     raise DataError(
         f"{task} logs {', '.join(sorted(everywhere)) or 'no metric at every rank'}",
-        expected=f"{wanted}" if wanted else "one of them to be chosen",
+        expected=wanted or "one of them to be chosen",
         fix="give --metric NAME,FILTER",
     )
 
@@ -244,15 +237,14 @@ def _grouped(
     files: Sequence[_LogFile], known: Mapping[tuple[Origin, str], Logs], metric: str | None
 ) -> list[tuple[Origin, str, Curve]]:
     """The groups that were asked for, of every origin that has all their tasks."""
-    groups: dict[tuple[Origin, str], Sequence[str]] = {}
+    curves: dict[tuple[Origin, str], Curve] = {}
     for file in files:
+        origin = file.origin
         for group, leaves in file.groups.items():
-            if all((file.origin, leaf) in known for leaf in leaves):
-                groups.setdefault((file.origin, group), leaves)
-    return [
-        (origin, group, _pooled(origin, group, [(t, known[origin, t]) for t in leaves], metric))
-        for (origin, group), leaves in groups.items()
-    ]
+            if (origin, group) not in curves and all((origin, leaf) in known for leaf in leaves):
+                members = [(leaf, known[origin, leaf]) for leaf in leaves]
+                curves[origin, group] = _pooled(origin, group, members, metric)
+    return [(origin, group, curve) for (origin, group), curve in curves.items()]
 
 
 def _pooled(
@@ -293,7 +285,6 @@ def _pooled(
 
 
 def _find_logs(root: Path) -> list[_LogFile]:
-    """Every samples file below a folder, in the order of paths."""
     files = sorted(root.rglob("samples_*.jsonl"))
     if not files:
         raise DataError(

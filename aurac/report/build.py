@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aurac.report import tables
+from aurac.report import tables, text
 from aurac.report.bases import basis_rank_table, basis_table
 from aurac.report.budgets import over_budget
 from aurac.report.budgets import section as budget_section
@@ -39,15 +39,6 @@ from aurac.report.model import (
 from aurac.report.pictures import Pictures
 from aurac.report.serving import serving_blocks
 from aurac.report.stopped import stopped
-from aurac.report.text import (
-    GLOSSARY,
-    details,
-    lead,
-    margin_note,
-    tiles,
-    title,
-    verdicts,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +64,7 @@ class Builder:
     ) -> None:
         self.run, self.large = run, run.many_tasks
         self.margin = MARGIN if margin is None else margin
-        note = margin_note(self.margin, assumed=margin is None)
+        note = text.margin_note(self.margin, assumed=margin is None)
         self.findings = find(run, self.margin, note)
         self.budgets = [over_budget(run, axis, self.margin) for axis in axes]
         tests = self.findings.tests.values()
@@ -112,10 +103,10 @@ class Builder:
             method(run),
         ]
         return Report(
-            title=title(run),
-            lead=lead(run),
-            verdict=verdicts(run, self.findings),
-            tiles=tiles(run, run.task_names[0], self.findings)
+            title=text.title(run),
+            lead=text.lead(run),
+            verdict=text.verdicts(run, self.findings),
+            tiles=text.tiles(run, run.task_names[0], self.findings)
             if single and not run.sequential
             else (),
             first=self._plain(first),
@@ -142,7 +133,6 @@ class Builder:
         return (self._leaders(), self.pictures.overview(tasks))
 
     def _measured(self) -> list[str]:
-        """The tasks that have a curve with a rank."""
         return [t for t in self.run.task_names if any(c.ranks for c in self.run.of_task(t))]
 
     def _leaders(self) -> Table:
@@ -179,7 +169,7 @@ class Builder:
         """What stands behind the verdict, in sentences."""
         blocks: list[Block] = []
         for task in () if self.large else self.run.task_names:
-            lines = details(self.run, task, self.findings)
+            lines = text.details(self.run, task, self.findings)
             several = len(self.run.task_names) > 1 and lines
             blocks += [Text(f"{task}:")] if several else []
             blocks += _bullets(lines)
@@ -324,7 +314,7 @@ class Builder:
         published = any(curve.role == "published" for curve in self.run.curves)
         lines = [
             f"{term}: {meaning}"
-            for term, meaning in GLOSSARY.items()
+            for term, meaning in text.GLOSSARY.items()
             if published or "trained P" not in term
         ]
         blocks = (Fold("The words of this report", _bullets(lines)),) if self.run.curves else ()

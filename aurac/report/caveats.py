@@ -208,7 +208,6 @@ def _shares(known: Iterable[tuple[str, int, float | None]]) -> Iterator[tuple[st
 
 
 def _rest(run: Run) -> Iterator[str]:
-    """Limits, drops and absent base lines."""
     if limited := [f"{task.name} ({task.limit})" for task in run.tasks if task.limit]:
         yield (
             f"A limited number of documents: {some(limited)}. A limit takes the first documents of "

@@ -75,7 +75,6 @@ def pooled(run: Run, groups: Groups | None = None) -> Run:
 
 
 def _alike(curves: Sequence[CurveRow], adapters: Sequence[str]) -> list[list[CurveRow]]:
-    """The adapters' curves, those of one task and truncation together."""
     alike: dict[tuple[str, ...], list[CurveRow]] = {}
     for curve in curves:
         if curve.adapter in adapters:

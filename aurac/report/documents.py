@@ -224,16 +224,12 @@ class _Outcomes:
     responses: tuple[Any, ...]
 
 
-def with_outcomes(curve: CurveRow) -> Curve | None:
-    """The curve with its documents; None where they cannot be used, or all its cells failed."""
-    return curve.source.curve(curve) if curve.source and curve.ranks else None
-
-
 def seeds_of(curve: CurveRow) -> list[Curve] | None:
     """The curve's checkpoints with their documents; None where any of them has none."""
-    curves = [with_outcomes(row) for row in curve.members or (curve,)]
+    rows = curve.members or (curve,)
+    curves = (row.source.curve(row) if row.source and row.ranks else None for row in rows)
     known = [one for one in curves if one is not None]
-    return known if len(known) == len(curves) else None
+    return known if len(known) == len(rows) else None
 
 
 def outcomes(curve: CurveRow, rank: int) -> _Outcomes | None:

@@ -76,7 +76,7 @@ def _recipes(recipes: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
         if len(recipes) > 1 and all(recipe.get(key) == recipes[0].get(key) for recipe in recipes)
     }
     table = _listing("recipes", "Recipes", {k: k for k in keys if k not in same}, recipes)
-    alike = [f"{key} {_entry(value)}" for key, value in same.items() if _known(value)]
+    alike = [f"{key} {_plain(value)}" for key, value in same.items() if _known(value)]
     return (table, Text(f"The same for all: {'; '.join(alike)}.")) if alike else (table,)
 
 
@@ -105,7 +105,10 @@ def _listing(
     """
     used = {title: key for title, key in keys.items() if any(_known(i.get(key)) for i in items)}
     titles = list(used)
-    values = [[_entry(item.get(key)) for item in items] for key in used.values()]
+    values = [
+        [_plain(item[key]) if _known(item.get(key)) else NONE for item in items]
+        for key in used.values()
+    ]
     if len(items) <= _MAX_ITEM_COLUMNS:
         head, *body = zip(titles, values, strict=True)
         rows = (map(Cell, (title, *row)) for title, row in body)
@@ -114,13 +117,7 @@ def _listing(
 
 
 def _known(value: Any) -> bool:
-    """Whether a value of `results.json` says anything."""
     return value is not None and value not in ("", [], {})
-
-
-def _entry(value: Any) -> str:
-    """A value of `results.json` as text; a dash where there is none."""
-    return _plain(value) if _known(value) else NONE
 
 
 def _plain(value: Any) -> str:

@@ -343,7 +343,6 @@ def merge(runs: Sequence[Run]) -> Run:
 
 
 def _same_cells(first: Run, other: Run) -> None:
-    """Check the identities of two stored cells of each task that both runs have."""
     ours, theirs = _identities(first), _identities(other)
     for task in ours.keys() & theirs.keys():
         for name in differences(ours[task], theirs[task]):

@@ -51,8 +51,15 @@ def card(
         for curve in curves
         if curve.role == "published" and curve.log2
     ]
-    parts += [_list(published), "## Use it", _usage(default[0]), "## How it was measured"]
-    parts += _measured(run, adapter, default)
+    first = default[0]
+    scale = "" if first.rescale == "not recorded" else f" --rescale {first.rescale}"
+    middle = first.ranks[len(first.ranks) // 2]
+    usage = (
+        "# in the folder of this repository; the result is a plain PEFT adapter\n"
+        f"aurac truncate . --rank {middle} --basis {first.basis}{scale} --out ../rank-{middle}"
+    )
+    parts += [_list(published), "## Use it", markdown_fence(usage, 2000, "sh")]
+    parts += ["## How it was measured", *_measured(run, adapter, default)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -89,7 +96,6 @@ def _front_matter(
 
 
 def _results(run: Run, curve: CurveRow, *, brief: bool) -> list[EvalResult]:
-    """AURAC on both axes, and the accuracy at each rank."""
     metric = curve.metric.split(",")[0]
     results = [
         _result(run, curve, "aurac", f"AURAC, {axis} axis", area, {})
@@ -197,16 +203,6 @@ def _tests(margin: float, note: str) -> str:
         "Tested by one-sided paired tests downward from the highest rank, with a margin of "
         f"{points(margin)} and an error rate of 5 %, for this adapter alone. {note}".rstrip()
     )
-
-
-def _usage(curve: CurveRow) -> str:
-    middle = curve.ranks[len(curve.ranks) // 2]
-    scale = "" if curve.rescale == "not recorded" else f" --rescale {curve.rescale}"
-    code = (
-        "# in the folder of this repository; the result is a plain PEFT adapter\n"
-        f"aurac truncate . --rank {middle} --basis {curve.basis}{scale} --out ../rank-{middle}"
-    )
-    return markdown_fence(code, 2000, "sh")
 
 
 def _measured(run: Run, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> list[str]:

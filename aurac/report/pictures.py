@@ -144,7 +144,6 @@ class Pictures:
         )
 
     def _best(self, task: str) -> list[CurveRow]:
-        """The curves of a panel in colour."""
         curves = (c for c in self.run.of_task(task) if c.ranks and c.is_default)
         return ordered(curves)[:_PANEL_BEST]
 
@@ -289,7 +288,6 @@ class Pictures:
         inline: bool = True,
         axis: str = "log2",
     ) -> Picture:
-        """Draw, write the files, and inline both forms."""
         hover = [_hover_texts(c, axis) for c in series] if self.detailed else []
         inlined = partial(figures.inline_svg, title=one_line(title), alt=one_line(alt), hover=hover)
         svgs = []

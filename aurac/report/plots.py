@@ -77,10 +77,7 @@ def rank_accuracy(
             _level(ax, curve, look.colour, f"{name}-full", axis)
         if non_inferior and non_inferior.get(curve.id) in curve.ranks:
             _ring(ax, curve, look, non_inferior[curve.id], f"{name}-ring", axis)
-    if axis in BUDGETS:
-        _budget_axis(ax, axis)
-    else:
-        _rank_axis(ax, {rank for curve in curves for rank in (*curve.ranks, *curve.missing)}, axis)
+    _horizontal_axis(ax, {r for curve in curves for r in (*curve.ranks, *curve.missing)}, axis)
     percent_axis(ax, curves, with_band)
     bases = baselines(curves)
     for value in bases.values():
@@ -150,7 +147,6 @@ def _level(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str) -> None:
 
 
 def _ring(ax: Axes, curve: CurveRow, look: Style, rank: int, gid: str, axis: str) -> None:
-    """A ring around the smallest non-inferior rank."""
     from matplotlib import rcParams
 
     at = curve.ranks.index(rank)
@@ -183,9 +179,14 @@ def _band(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str) -> None:
         band.set_gid(gid)
 
 
-def _rank_axis(ax: Axes, ranks: Collection[int], axis: str) -> None:
-    if axis == "log2":
+def _horizontal_axis(ax: Axes, ranks: Collection[int], axis: str) -> None:
+    if axis != "linear":
         ax.set_xscale("log", base=2)
+    if axis in BUDGETS:
+        _plain_log_ticks(ax)
+        unit = "parameters (millions" if axis == "parameters" else "adapter size (MB"
+        ax.set_xlabel(f"{unit}, log2 axis)")
+        return
     shown = ticks(ranks, axis)
     ax.set_xticks(shown, [str(rank) for rank in shown])
     ax.minorticks_off()
@@ -193,13 +194,6 @@ def _rank_axis(ax: Axes, ranks: Collection[int], axis: str) -> None:
     if len(set(ranks)) == 1:
         only = next(iter(ranks))
         ax.set_xlim((only / 2, only * 2) if axis == "log2" else (only - 1, only + 1))
-
-
-def _budget_axis(ax: Axes, axis: str) -> None:
-    ax.set_xscale("log", base=2)
-    _plain_log_ticks(ax)
-    unit = "parameters (millions" if axis == "parameters" else "adapter size (MB"
-    ax.set_xlabel(f"{unit}, log2 axis)")
 
 
 def ticks(ranks: Iterable[int], axis: str, most: int = 10) -> list[int]:

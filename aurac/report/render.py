@@ -157,15 +157,13 @@ def _example(sample: Sample) -> str:
         text += ["Question:", escape.markdown_fence(sample.document["question"], _CODE)]
     if sample.document["target"]:
         text.append(f"Reference: {_lines(sample.document['target'])}")
-    heads = [f"rank {rank}, {_mark(score)}" for rank, _, score in sample.answers]
+    heads = []
+    for rank, _, score in sample.answers:
+        mark = f"rank {rank}, {'✓ right' if score >= RIGHT else '✗ wrong'}"
+        heads.append(mark if score in (0, 1) else f"{mark} (score {score:.3g})")
     answers = [_lines(answer or "(empty)") for _, answer, _ in sample.answers]
     text.append(_table([escape.markdown(head) for head in heads], [answers], "l" * len(heads)))
     return "\n\n".join(text)
-
-
-def _mark(score: float) -> str:
-    mark = "✓ right" if score >= RIGHT else "✗ wrong"
-    return mark if score in (0, 1) else f"{mark} (score {score:.3g})"
 
 
 def _lines(text: str) -> str:

@@ -151,7 +151,6 @@ def latency_figure(
 
 
 def _table(name: str, task: str, record: ServingRecord, measured: Sequence[Served]) -> Table:
-    """A row for each rank of each adapter, and one for any merged rank."""
     merge = all(served.cost.mergeable for served in measured)
     rows = [_row(record, record.merged, _MERGED if merge else "base", "")]
     for served in measured:

@@ -189,7 +189,6 @@ def _at_rank(curve: CurveRow, at: int) -> str:
 
 
 def _why(curve: CurveRow, test: NonInferiorRank) -> str:
-    """Why a rank is recommended."""
     if test.seeds > 1 and test.smallest_margin >= 1.0:
         return f"{test.seeds} seeds are too few to test a smaller rank for another seed."
     if test.rank == test.reference:
@@ -242,7 +241,6 @@ def _grid(curve: CurveRow) -> str:
 
 
 def _published(run: Run, task: str, scored: list[CurveRow]) -> list[str]:
-    """The published inference beside the default one."""
     lines = []
     for curve in run.of_task(task):
         default = next((c for c in scored if c.adapter == curve.adapter), None)

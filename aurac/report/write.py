@@ -141,7 +141,6 @@ def _cards(builder: Builder) -> dict[str, str]:
 
 
 def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:
-    """The rows of the files of numbers by their name."""
     run, findings = builder.run, builder.findings
     means = (curve for task in run.task_names for curve in ordered(run.of_task(task)))
     curves = [row for curve in means for row in (curve, *curve.members)]
@@ -262,7 +261,6 @@ def _loss_rows(builder: Builder) -> Iterator[Row]:
 
 
 def _change_rows(builder: Builder) -> Iterator[Row]:
-    """Documents gained and lost, a row for each step of each curve."""
     for item in (item for changes in builder.findings.changes.values() for item in changes):
         for step in item.steps:
             yield {

@@ -127,7 +127,7 @@ class RecipeGroup:
 
     def over(self, span: Span) -> RecipeGroup:
         """The same group, its areas over a range of a budget, at the ranks that it has."""
-        return RecipeGroup(self.name, self.task, self.at(self.ranks).curves, span)
+        return replace(self, curves=self.at(self.ranks).curves, span=span, _areas={})
 
     def scores(self, rank: int) -> NDArray[np.float64]:
         """(S, n) scores of every document under every seed at one rank."""
@@ -145,7 +145,7 @@ class RecipeGroup:
         """The same group at some of its ranks."""
         if tuple(ranks) == self.ranks and self.gap is None:
             return self
-        return RecipeGroup(self.name, self.task, tuple(c.at(ranks) for c in self.curves), self.span)
+        return replace(self, curves=tuple(c.at(ranks) for c in self.curves), _areas={})
 
 
 def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[RecipeGroup]:
@@ -229,17 +229,15 @@ def together(
     """
     first, *others = on_shared_axis(groups, axis, support)
     result = [first]
-    for at in others:
-        curves = tuple(align(first.first, curve) for curve in at.curves)
-        same = all(new is old for new, old in zip(curves, at.curves, strict=True))
-        result.append(at if same else RecipeGroup(at.name, at.task, curves, at.span))
+    for group in others:
+        curves = tuple(align(first.first, curve) for curve in group.curves)
+        same = all(new is old for new, old in zip(curves, group.curves, strict=True))
+        result.append(group if same else replace(group, curves=curves, _areas={}))
     firsts = [group.first for group in result]
     for place, group in enumerate(result):
         labelled = _labelled(group.first, firsts)
-        if labelled is not group.first:
-            curves = (labelled, *group.curves[1:])
-            areas = group._areas
-            result[place] = RecipeGroup(group.name, group.task, curves, group.span, areas)
+        if labelled is not group.first:  # the areas stay
+            result[place] = replace(group, curves=(labelled, *group.curves[1:]))
     return result
 
 
@@ -327,24 +325,23 @@ def align(first: Curve, other: Curve) -> Curve:
 def _places(first: Curve, other: Curve) -> NDArray[np.intp] | None:
     """Where each of the first curve's documents stands in the other; None for the same order."""
     left, right = first.doc_ids, other.doc_ids
+    same = "the same documents for both"
     if left is right or left == right:
-        if first.n_docs != other.n_docs:
-            raise CurveError(
-                f"{first.label} has {first.n_docs} documents and {other.label} has {other.n_docs}",
-                expected="the same documents for both",
-            )
-        return None
+        if first.n_docs == other.n_docs:
+            return None
+        counts = f"{first.label} has {first.n_docs} documents and {other.label} has {other.n_docs}"
+        raise CurveError(counts, expected=same)
+    both = f"{first.label} and {other.label}"
     if left is None or right is None:
         raise CurveError(
-            f"only one of {first.label} and {other.label} says which documents it was evaluated on",
+            f"only one of {both} says which documents it was evaluated on",
             fix="give doc_ids to both, or to neither and keep the order the same",
         )
-    unequal = set(left) ^ set(right)
-    if unequal:
+    if unequal := set(left) ^ set(right):
         raise CurveError(
-            f"{first.label} and {other.label} were evaluated on different documents: "
-            f"{len(unequal)} are in only one of them, {min(unequal)!r} among them",
-            expected="the same documents for both",
+            f"{both} were evaluated on different documents: {len(unequal)} are in only one of "
+            f"them, {min(unequal)!r} among them",
+            expected=same,
         )
     place = {doc: i for i, doc in enumerate(right)}
     return np.array([place[doc] for doc in left], dtype=np.intp)
@@ -378,9 +375,9 @@ def _labelled(first: Curve, others: Sequence[Curve]) -> Curve:
     """The first curve, with the clusters and strata that only others on its documents know."""
     lacking: dict[str, Any] = {}
     for name in ("clusters", "strata"):
-        known = (label for other in others if (label := getattr(other, name)) is not None)
-        if getattr(first, name) is None and (label := next(known, None)) is not None:
-            lacking[name] = label
+        known = (labels for other in others if (labels := getattr(other, name)) is not None)
+        if getattr(first, name) is None and (labels := next(known, None)) is not None:
+            lacking[name] = labels
     return replace(first, **lacking) if lacking else first
 
 
@@ -400,10 +397,8 @@ def check_groups(groups: Groups, known: Iterable[str | None]) -> dict[str, str]:
     for group, members in groups.items():
         for member in members:
             if member not in known:
-                raise CurveError(
-                    f"group {group} names {member!r}",
-                    expected=f"one of {', '.join(sorted(str(k) for k in known))}",
-                )
+                listed = ", ".join(sorted(map(str, known)))
+                raise CurveError(f"group {group} names {member!r}", expected=f"one of {listed}")
             if member in names:
                 raise CurveError(f"{member!r} is in two groups, {names[member]} and {group}")
             names[member] = group

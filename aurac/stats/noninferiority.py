@@ -250,12 +250,10 @@ def sequence(
     return tuple(tests)
 
 
-def differing_units(gap: NDArray[np.float64], layout: Layout) -> int:
-    """Independent units with at least one document whose scores differ."""
-    changed = np.abs(gap) > 1e-12
-    if layout.clusters is None:
-        return int(np.count_nonzero(changed))
-    return int(np.count_nonzero(np.bincount(layout.clusters, weights=changed)))
+def _units(marked: NDArray[np.bool_], layout: Layout) -> int:
+    """Independent units with at least one of the marked documents."""
+    counts = marked if layout.clusters is None else np.bincount(layout.clusters, weights=marked)
+    return int(np.count_nonzero(counts))
 
 
 def loss_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple[float, str]:
@@ -266,7 +264,7 @@ def loss_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple
     documents. Few differing documents take an exact bound. Clusters that were not drawn may lose
     all: with G of them a share of ``1 - alpha^(1/G)`` could have gone unseen.
     """
-    if differing_units(loss, layout) < FEW or layout.df <= 0:
+    if _units(np.abs(loss) > 1e-12, layout) < FEW or layout.df <= 0:
         unit = "documents" if layout.clusters is None else "clusters"
         return exact_bound(loss, layout, alpha), f"Clopper-Pearson over {unit}"
     result = moments(loss, layout)
@@ -312,12 +310,8 @@ def exact_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> floa
     """
     from scipy.special import betaincinv
 
-    losing = loss > 1e-12
-    if layout.clusters is None:
-        k, widen = int(np.count_nonzero(losing)), 1.0
-    else:
-        k = int(np.count_nonzero(np.bincount(layout.clusters, weights=losing)))
-        widen = float(layout.sizes().max() / layout.sizes().mean())
+    k, sizes = _units(loss > 1e-12, layout), layout.sizes()
     if k >= layout.groups:
         return 1.0
+    widen = sizes.max() / sizes.mean()
     return float(min(1.0, widen * betaincinv(k + 1, layout.groups - k, 1 - alpha)))

@@ -190,6 +190,7 @@ class Study:
     def _search(self, power: float) -> int:
         """Brackets the answer, from the formula outward, and halves the bracket (in logarithms)."""
         n, low, high = self.formula(power), 0, 0
+        narrow = 1.01 if self.question == "interval" else 1.04  # the chance of a width is steep
         reached = self.power(n, self._repetitions[0])
         if abs(reached - power) < _CLOSE:
             return n
@@ -197,7 +198,7 @@ class Study:
             low, high = (low, n) if reached >= power else (n, high)
             if low >= LIMIT:
                 return LIMIT
-            if high and (high <= low + 1 or high < self._narrow * low):
+            if high and (high <= low + 1 or high < narrow * low):
                 return max(high, 2)
             if low and high:
                 n = max(low + 1, min(high - 1, round(np.sqrt(low * high))))
@@ -239,11 +240,6 @@ class Study:
     @property
     def _repetitions(self) -> tuple[int, int]:
         return _WIDTHS if self.question == "interval" and self.seeds > 1 else (SEARCHED, CHECKED)
-
-    @property
-    def _narrow(self) -> float:
-        """Ratio of a bracket's ends that ends the search; the chance of a width is a steep one."""
-        return 1.01 if self.question == "interval" else 1.04
 
     @property
     def _tail(self) -> float:

@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.curves.area import BUDGETS, area_name, span_dict
 from aurac.curves.display import points, show_span
-from aurac.stats.sentences import (
-    accuracy_sentence,
-    best_sentences,
-    pair_sentence,
-    rank_sentence,
-    verdict,
-)
+from aurac.stats import sentences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -171,7 +165,7 @@ class PairRow:
         """What the comparison shows, in a few words."""
         if self.result is None:
             return "no test" if self.value is not None else "not compared"
-        sign = verdict(self.result, self.p_holm, 1.0 - self.result.estimate.level)
+        sign = sentences.verdict(self.result, self.p_holm, 1.0 - self.result.estimate.level)
         if sign is None:
             return "not tested" if self.p is None else "two seeds: no verdict"
         words = f"{self.b if sign > 0 else self.a} is better" if sign else "not significant"
@@ -186,7 +180,10 @@ class PairRow:
                 return f"{self.a} and {self.b}{where}: not compared ({self.reason})."
             value = f"{points(self.value)}, a {self.reason}"
             return f"{self.b} − {self.a}{where} is {value}.{self._over}"
-        text = pair_sentence(self.a, self.b, self.task, self.result, self.p_holm) + self._over
+        text = (
+            sentences.pair_sentence(self.a, self.b, self.task, self.result, self.p_holm)
+            + self._over
+        )
         if self.survives is None:
             return text
         kept = "is the same" if self.survives else "is NOT the same"
@@ -281,9 +278,9 @@ class RecommendRow:
             return f"{self.label}: no rank can be tested ({self.reason})."
         parts = []
         if self.result is not None:
-            parts.append(rank_sentence(self.label, self.task, self.result))
+            parts.append(sentences.rank_sentence(self.label, self.task, self.result))
         if self.accurate is not None:
-            parts.append(accuracy_sentence(self.label, self.task, self.accurate))
+            parts.append(sentences.accuracy_sentence(self.label, self.task, self.accurate))
         return " ".join(parts)
 
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
@@ -348,7 +345,7 @@ class BestRow:
     @property
     def sentences(self) -> list[str]:
         """What may be said of the leader, or why there is none."""
-        return best_sentences(self)
+        return sentences.best_sentences(self)
 
     def to_dict(self) -> dict[str, Any]:
         """An element of ``best`` in the detailed JSON."""

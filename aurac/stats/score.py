@@ -209,7 +209,6 @@ def score(
 
 
 def _curve_of(path: Path, adapter: str | None, task: str | None) -> Curve:
-    """The one curve at a path that was chosen."""
     from aurac.readers import read_curves
 
     default: dict[tuple[str | None, str | None], Curve] = {}

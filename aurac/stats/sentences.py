@@ -170,16 +170,10 @@ def best_sentences(row: BestRow) -> list[str]:
         lines.append(
             f"The best may be any of {', '.join(row.candidates)} ({level} confidence that {sure})."
         )
-    return [*lines, *_rank_of_best(row)]
-
-
-def _rank_of_best(row: BestRow) -> list[str]:
-    result = row.recommended.result if row.recommended else None
-    if row.recommended is None or result is None:
-        return []
-    adjusted = f"alpha {row.recommended.alpha:.2g}, since it was picked from {row.compared}"
-    if result.rank == result.reference:
-        rank = f"No rank of {row.leader} below {result.reference} is shown to be non-inferior"
-    else:
-        rank = f"Rank {result.rank} of {row.leader} is non-inferior to rank {result.reference}"
-    return [f"{rank} at a margin of {points(result.margin)} ({adjusted})."]
+    if row.recommended and (test := row.recommended.result):
+        adjusted = f"alpha {row.recommended.alpha:.2g}, since it was picked from {row.compared}"
+        rank = f"Rank {test.rank} of {row.leader} is non-inferior to rank {test.reference}"
+        if test.rank == test.reference:
+            rank = f"No rank of {row.leader} below {test.reference} is shown to be non-inferior"
+        lines.append(f"{rank} at a margin of {points(test.margin)} ({adjusted}).")
+    return lines
