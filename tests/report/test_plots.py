@@ -164,7 +164,7 @@ def test_texts_of_groups_are_apart(count, groups, tmp_path):
     run = run_from(many_curves(tmp_path, count, cells=False).results())
     pictures = Pictures(run, tmp_path, margin=0.02, non_inferior={})
     kept = []
-    pictures._save = lambda name, wide, narrow, **_: kept.append(wide)
+    pictures._save = lambda name, wide, **_: kept.append(wide)
     pictures.groups("word_problems", found)
     with figures.styled():
         assert_apart(kept[0]())
