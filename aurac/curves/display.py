@@ -190,7 +190,7 @@ def picture(curves: Sequence[Points], baseline: float | None = None) -> str:
         axes.plot(ranks, shown, marker="o", label=_line(name).replace("$", r"\$"))
     if baseline is not None:
         axes.axhline(100 * baseline, color="grey", linestyle="--", label="base")
-    ranks = sorted({rank for _, own, _ in drawn for rank in own})
+    ranks = sorted({rank for _, known, _ in drawn for rank in known})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ranks, [str(rank) for rank in ranks])
     axes.minorticks_off()

@@ -189,7 +189,13 @@ class _Rows:
         if self.doc.min() < 0:
             raise DataError(f"{where} has a row without a doc_id")
         self.group = self._groups()
-        self._sort()
+        packed = self.group.astype(np.int64)
+        for column in (self.rank, self.doc):
+            packed *= int(column.max()) + 1
+            packed += column
+        if not (packed[1:] >= packed[:-1]).all():
+            self._take(np.argsort(packed, kind="stable"))
+        del packed
         self._merge_samples()
 
     def _groups(self) -> NDArray[np.int32]:
@@ -210,14 +216,6 @@ class _Rows:
         starts = np.append(0, np.flatnonzero(packed[1:] != packed[:-1]) + 1)  # mostly few runs
         numbers = pd.factorize(packed[starts])[0].astype(np.int32)
         return np.repeat(numbers, np.diff(np.append(starts, packed.size)))
-
-    def _sort(self) -> None:
-        packed = self.group.astype(np.int64)
-        for column in (self.rank, self.doc):
-            packed *= int(column.max()) + 1
-            packed += column
-        if not (packed[1:] >= packed[:-1]).all():
-            self._take(np.argsort(packed, kind="stable"))
 
     def _take(self, rows: NDArray[np.intp]) -> None:
         self.rank, self.doc, self.group = self.rank[rows], self.doc[rows], self.group[rows]

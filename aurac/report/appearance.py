@@ -31,6 +31,8 @@ LINES: Mapping[str, Any] = {"default": "-", "published": (0, (4, 2.2)), "extra":
 LABEL_CHARS = 24
 LABEL_SIZE = 9.0
 BASE_LABEL = "base (rank 0)"
+_LEADER = {"arrowstyle": "-", "linewidth": 0.8, "shrinkA": 1.5, "relpos": (0, 0.5)}
+_BESIDE: dict[str, Any] = {"ha": "left", "annotation_clip": False}
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,10 @@ def end_labels(
             xytext=(1.035, spot),
             textcoords="axes fraction",
             va="center",
-            ha="left",
-            fontsize=LABEL_SIZE,
             color=INK,
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": tints[at],
-                "linewidth": 0.8,
-                "shrinkA": 1.5,
-                "shrinkB": 4 if rank is not None else 0,
-                "relpos": (0, 0.5),
-            },
+            fontsize=LABEL_SIZE,
+            arrowprops={**_LEADER, "color": tints[at], "shrinkB": 0 if rank is None else 4},
+            **_BESIDE,
         )
         name = f"curve-{at}" if rank is not None else f"base-{at}"
         note.set_gid(f"{name}-label")
@@ -130,10 +124,9 @@ def end_labels(
         xycoords="axes fraction",
         xytext=(0, 9),
         textcoords="offset points",
-        ha="left",
         fontsize=8,
         color=BASE,
-        annotation_clip=False,
+        **_BESIDE,
     )
 
 

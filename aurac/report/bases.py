@@ -43,8 +43,8 @@ def basis_pairs(run: Run, task: str, paired: Paired) -> list[BasisPair]:
     curves = run.of_task(task)
     pairs = []
     for svd in (curve for curve in curves if curve.basis == "svd"):
-        own = [c for c in curves if c.adapter == svd.adapter and c.basis == "prefix"]
-        prefix = next((c for c in own if c.is_default), own[0] if own else None)
+        prefixes = [c for c in curves if c.adapter == svd.adapter and c.basis == "prefix"]
+        prefix = next((c for c in prefixes if c.is_default), prefixes[0] if prefixes else None)
         if prefix is not None:
             gaps = _gaps(prefix, svd)
             pairs.append(BasisPair(prefix, svd, paired.between(prefix, svd), gaps))

@@ -21,10 +21,10 @@ from aurac.report.model import (
     Interval,
     Run,
     as_interval,
-    best_default,
     highlighted,
     labelled,
     ordered,
+    scored_defaults,
 )
 from aurac.runs.schema import Areas
 from aurac.stats import non_inferior_rank
@@ -209,8 +209,9 @@ class Paired:
         default = [curve for curve in scored if curve.is_default]
         if not default:
             return []
-        own = [c for c in scored if not c.is_default and c.adapter == default[0].adapter]
-        pairs = (self.between(default[0], other) for other in [*default[1 : most + 1], *own])
+        others = default[1 : most + 1]
+        others += [c for c in scored if not c.is_default and c.adapter == default[0].adapter]
+        pairs = (self.between(default[0], other) for other in others)
         return [pair for pair in pairs if pair is not None]
 
 
@@ -295,15 +296,20 @@ class Findings:
 
 def find(run: Run, margin: float, note: str) -> Findings:
     """Look at a run."""
-    close = {task: _looked_at(run, task) for task in run.task_names}
+    close = {  # looked at closely: the curves in colour, or only the leader
+        task: scored_defaults(run, task)[:1]
+        if run.many_tasks
+        else [curve for curve in highlighted(run, task) if curve.is_default]
+        for task in run.task_names
+    }
     paired = Paired(run, margin)
     tests: dict[str, Tested] = {}
     joint: dict[str, Mapping[int, float]] = {}
     for curves in close.values():
-        own = {c.id: (c, test) for c in curves if (test := rank_tests(c, margin, ALPHA))}
-        tests |= own
-        number = sum(len(test.tests) for _, test in own.values())  # Bonferroni
-        for curve, _ in own.values():
+        tested = {c.id: (c, test) for c in curves if (test := rank_tests(c, margin, ALPHA))}
+        tests |= tested
+        number = sum(len(test.tests) for _, test in tested.values())  # Bonferroni
+        for curve, _ in tested.values():
             bounds = rank_tests(curve, margin, ALPHA / number)
             joint[curve.id] = {one.rank: one.upper for one in bounds.tests} if bounds else {}
     large = run.many_tasks
@@ -322,11 +328,3 @@ def find(run: Run, margin: float, note: str) -> Findings:
         },
         bases={task: basis_pairs(run, task, paired) for task in close},
     )
-
-
-def _looked_at(run: Run, task: str) -> list[CurveRow]:
-    """The curves that are looked at closely: those in colour, or only the leader."""
-    if run.many_tasks:
-        leader = best_default(run, task)
-        return [leader] if leader else []
-    return [curve for curve in highlighted(run, task) if curve.is_default]

@@ -92,14 +92,14 @@ def draw_groups(ax: Axes, groups: Sequence[Group], *, style: Styles | None = Non
     names = list(dict.fromkeys(group.name for group in groups))
     for at, curve in enumerate(curves):
         look = style[key(curve)]
-        own = [group for group in groups if group.curve.id == curve.id]
+        shown = [group for group in groups if group.curve.id == curve.id]
         shift = 0.6 * ((at + 0.5) / len(curves) - 0.5)
-        places = [names.index(group.name) + shift for group in own]
-        lows = [float("nan") if g.log2.low is None else 100 * g.log2.low for g in own]
-        highs = [float("nan") if g.log2.high is None else 100 * g.log2.high for g in own]
+        places = [names.index(group.name) + shift for group in shown]
+        lows = [float("nan") if g.log2.low is None else 100 * g.log2.low for g in shown]
+        highs = [float("nan") if g.log2.high is None else 100 * g.log2.high for g in shown]
         ax.hlines(places, lows, highs, color=look.colour, linewidth=1.0, alpha=0.6)
         ax.plot(
-            [100 * group.log2.value for group in own],
+            [100 * group.log2.value for group in shown],
             places,
             linestyle="none",
             marker=look.marker,

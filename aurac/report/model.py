@@ -318,16 +318,7 @@ def merge(runs: Sequence[Run]) -> Run:
             origin, other = adapters.setdefault(adapter.name, (run, adapter))
             what = f"another adapter named {one_line(adapter.name)}"
             _same(origin, run, what, other.sha256, adapter.sha256)
-        for curve in run.curves:
-            identity = (curve.adapter, curve.task, curve.metric, curve.basis, curve.rescale)
-            row = curves.setdefault(identity, curve)
-            if row.ranks != curve.ranks or row.accuracy != curve.accuracy:
-                raise RunFolderError(
-                    f"{one_line(curve.label)} on {one_line(curve.task)} has other numbers in "
-                    f"{_place(run)}",
-                    expected="one result for one curve",
-                    fix="report the runs one by one",
-                )
+        _add_curves(curves, run)
     every: dict[str, Any] = {
         name: tuple(one for run in runs for one in getattr(run, name))
         for name in ("failures", "provenance", "roots", "serving")
@@ -340,6 +331,19 @@ def merge(runs: Sequence[Run]) -> Run:
         groups={name: members for run in runs for name, members in run.groups.items()},
         **every,
     )
+
+
+def _add_curves(curves: dict[tuple[str, ...], CurveRow], run: Run) -> None:
+    for curve in run.curves:
+        identity = (curve.adapter, curve.task, curve.metric, curve.basis, curve.rescale)
+        row = curves.setdefault(identity, curve)
+        if row.ranks != curve.ranks or row.accuracy != curve.accuracy:
+            raise RunFolderError(
+                f"{one_line(curve.label)} on {one_line(curve.task)} has other numbers in "
+                f"{_place(run)}",
+                expected="one result for one curve",
+                fix="report the runs one by one",
+            )
 
 
 def _same_cells(first: Run, other: Run) -> None:

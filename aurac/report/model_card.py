@@ -38,13 +38,17 @@ def card(
     curves, default = _curves(run, adapter), _default(run, adapter)
     if not default:
         return None
+    tests = (
+        "Tested by one-sided paired tests downward from the highest rank, with a margin of "
+        f"{points(margin)} and an error rate of 5 %, for this adapter alone. {note}"
+    )
     head = _front_matter(run, adapter, default, brief=brief)
     parts = [f"---\n{head}---", f"# {markdown(adapter.name)}", _opening(adapter, default[0])]
     for curve in default:
         parts += [f"## {markdown(curve.task)}", _sentence(curve)]
         if not brief:
             sentence = rank_sentence(curve, rank_tests(curve, margin, ALPHA))
-            parts += [_table(curve), markdown(sentence), _tests(margin, note)]
+            parts += [_table(curve), markdown(sentence), tests.rstrip()]
     published = [
         f"{curve.task}: AURAC {interval(curve.log2)} % {curve.scale}. The scale at inference is "
         "part of the result."
@@ -196,13 +200,6 @@ def _table(curve: CurveRow) -> str:
     ]
     head = ["rank", f"{curve.metric} in percent [95 %]", "parameters", "size"]
     return markdown_table(head, rows, "rrrr")
-
-
-def _tests(margin: float, note: str) -> str:
-    return (
-        "Tested by one-sided paired tests downward from the highest rank, with a margin of "
-        f"{points(margin)} and an error rate of 5 %, for this adapter alone. {note}".rstrip()
-    )
 
 
 def _measured(run: Run, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> list[str]:

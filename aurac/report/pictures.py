@@ -84,7 +84,7 @@ class Pictures:
         coloured = highlighted(self.run, task)
         if areas is not None:
             every, coloured = ([c for c in some if c.id in areas] for some in (every, coloured))
-        leader = best_default(self.run, task)
+        best = best_default(self.run, task)
         draw = partial(
             plots.rank_accuracy,
             curves=every,
@@ -93,14 +93,14 @@ class Pictures:
             highlight={curve.id for curve in coloured},
             areas=areas,
             non_inferior=self.non_inferior,
-            full={leader.id} if leader and len(leader.ranks) > 1 else set(),
+            full={best.id} if best and len(best.ranks) > 1 else set(),
         )
         name = f"rank-accuracy-{self.slugs[task]}{'' if axis == 'log2' else f'-{axis}'}"
         against, area = axis if axis in BUDGETS else "rank", area_name(axis)
         if axis != "linear" and self.detailed:
             self.files += figures.save_for_paper(draw, self.folder / "paper" / name, area)
-        bases = [one_line(label, appearance.LABEL_CHARS) for label in plots.baselines(every)]
-        labels = [*(appearance.legend_label(curve, areas) for curve in coloured), *bases]
+        labels = [one_line(label, appearance.LABEL_CHARS) for label in plots.baselines(every)]
+        labels += [appearance.legend_label(curve, areas) for curve in coloured]
         labels += [f"{area} (%)"]
         rest, context = len(every) - len(coloured), self._context(task)
         return self._save(

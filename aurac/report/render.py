@@ -31,15 +31,13 @@ _CODE = 20_000
 def html(report: Report) -> str:
     """The page, without its folded parts and samples where it would be too large to send around."""
     page = _page(report)
-    return page if len(page.encode()) <= LIMIT else _page(_smaller(report))
-
-
-def _smaller(report: Report) -> Report:
+    if len(page.encode()) <= LIMIT:
+        return page
     sections = (
         replace(section, blocks=tuple(map(_without_fold, section.blocks)))
         for section in report.sections
     )
-    return replace(report, sections=tuple(sections))
+    return _page(replace(report, sections=tuple(sections)))
 
 
 def _without_fold(block: parts.Block) -> parts.Block:

@@ -114,7 +114,7 @@ def _upper(
     spread: Spread, parts: Components, changes: NDArray[np.float64] | None, between: float
 ) -> Spread:
     """Every variance of a pilot at its upper limit."""
-    from scipy.special import chdtri
+    from scipy.special import betaincinv, chdtri
 
     df = max(parts.document_df, 1.0)
     if changes is None and spread.single <= 0:  # no cluster changed: the rule of three
@@ -124,26 +124,20 @@ def _upper(
         grown = df / float(chdtri(df, CONFIDENCE))
         upper = replace(spread, document=spread.document * grown, rest=spread.rest * grown)
     else:
-        upper = _upper_changes(spread, changes)
+        squares, n = np.square(changes), changes.size
+        differing = int(np.count_nonzero(squares > 1e-24))
+        share = (
+            float(betaincinv(differing + 1, n - differing, CONFIDENCE)) if differing < n else 1.0
+        )
+        upper = replace(spread, document=share, changed=share)
+        if differing:
+            whole = interval(squares, level=2.0 * CONFIDENCE - 1.0).high
+            grown = max(share * n / differing, float(whole or 0.0) / float(squares.mean()))
+            document, rest = spread.document * grown, spread.rest * grown
+            upper = replace(spread, document=document, rest=rest, changed=share)
     df_seeds = sum(group.seeds - 1 for group in parts.groups)
     seed = between * df_seeds / float(chdtri(df_seeds, CONFIDENCE)) if between > 0 else spread.seed
     return replace(upper, seed=seed)
-
-
-def _upper_changes(spread: Spread, changes: NDArray[np.float64]) -> Spread:
-    """The variances over documents at the upper limit of the changes' mean square."""
-    from scipy.special import betaincinv
-
-    squares, n = np.square(changes), changes.size
-    differing = int(np.count_nonzero(squares > 1e-24))
-    share = float(betaincinv(differing + 1, n - differing, CONFIDENCE)) if differing < n else 1.0
-    if differing == 0:
-        return replace(spread, document=share, changed=share)
-    whole = interval(squares, level=2.0 * CONFIDENCE - 1.0).high
-    grown = max(share * n / differing, float(whole or 0.0) / float(squares.mean()))
-    return replace(
-        spread, document=spread.document * grown, rest=spread.rest * grown, changed=share
-    )
 
 
 class Outcomes:
