@@ -33,7 +33,7 @@ def terminal_table(results: Results, width: int | None = None) -> Group:
             truncation=one_line(
                 f"{curve.basis}/{curve.rescale}{'*' * (curve.role == 'published')}"
             ),
-            accuracy=_accuracy(curve),
+            accuracy={**_base(curve), **dict(zip(curve.ranks, curve.accuracy, strict=True))},
             area=curve.log2,
             bold=curve is best[curve.task],
         )
@@ -47,9 +47,8 @@ def _star(curve: CurveRow) -> str:
     return "*" if curve.role == "published" else ""
 
 
-def _accuracy(curve: CurveRow) -> dict[int, float | None]:
-    base: dict[int, float | None] = {} if curve.baseline is None else {0: curve.baseline}
-    return base | dict(zip(curve.ranks, curve.accuracy, strict=True))
+def _base(curve: CurveRow) -> dict[int, float]:
+    return {} if curve.baseline is None else {0: curve.baseline}
 
 
 def _best(run: Run, task: str) -> CurveRow | None:

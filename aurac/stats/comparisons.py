@@ -8,7 +8,7 @@ the report take theirs from here, so a pair has one p value wherever it is print
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 from aurac.curves.area import BUDGETS, area_name
@@ -111,18 +111,14 @@ def with_robustness(
     rows = []
     for at, row in enumerate(pairs):
         first, second = ways[row.a, row.task], ways[row.b, row.task]
-        if row.p is None or len(first) + len(second) < 3:
-            rows.append(row)
-            continue
         verdicts: dict[str, int | None] = {}
-        for a in first:
-            for b in second:
-                result = compare_pair(a, b, common).result
-                sign = None
-                if result is not None and result.p is not None:
-                    sign = verdict(result, family.instead(at, result.p), 1 - settings.level)
-                verdicts[f"{a.truncation} against {b.truncation}"] = sign
-        rows.append(replace(row, truncations=verdicts))
+        several = row.p is not None and len(first) + len(second) > 2
+        for a, b in product(first, second) if several else ():
+            result, sign = compare_pair(a, b, common).result, None
+            if result is not None and result.p is not None:
+                sign = verdict(result, family.instead(at, result.p), 1 - settings.level)
+            verdicts[f"{a.truncation} against {b.truncation}"] = sign
+        rows.append(replace(row, truncations=verdicts) if several else row)
     return tuple(rows)
 
 
@@ -140,11 +136,10 @@ def recommend(group: RecipeGroup, settings: Options, *, other: bool = False) -> 
         seconds=group.first.seconds,
         published=group.first.role == "published",
     )
-    reason = None if group.has_documents else NO_DOCUMENTS
-    if reason is None and len(group.ranks) < 2:
-        reason = group.gap
-    if reason is not None:
-        return replace(row, reason=reason)
+    if not group.has_documents:
+        return replace(row, reason=NO_DOCUMENTS)
+    if len(group.ranks) < 2 and group.gap:
+        return replace(row, reason=group.gap)
     tests: dict[str, Any] = {"alpha": settings.alpha, "reference": settings.reference}
     result = accurate = None
     if settings.margin is not None:
@@ -163,9 +158,8 @@ def best_rows(
     """
     rows = []
     scored = (group for group in groups if group.has_documents and group.gap is None)
-    for task, same in _by_task(scored).items():
-        if len(same) < 2:
-            continue
+    by_task = _by_task(scored)
+    for task, same in ((task, same) for task, same in by_task.items() if len(same) > 1):
         row = BestRow(task, len(same), settings.level, axis=settings.axis)
         try:
             rows.append(_best_row(row, same, pairs, settings))
@@ -256,9 +250,8 @@ def truncation_advice(result: Analysis) -> list[Advice]:
     """One for every adapter and task that was truncated in several ways and scored in two."""
     pairs = {(row.a, row.b, row.task): row for row in result.variants}
     ways: dict[tuple[str, str | None], list[ScoreRow]] = {}
-    for row in result.scores:
-        if row.log2 is not None:
-            ways.setdefault((row.adapter, row.task), []).append(row)
+    for row in (row for row in result.scores if row.log2 is not None):
+        ways.setdefault((row.adapter, row.task), []).append(row)
     several = (rows for rows in ways.values() if len(rows) > 1)
     return [_advice(rows, pairs, result.axis, 1 - result.level) for rows in several]
 
@@ -272,9 +265,7 @@ def _advice(
     values = {row.truncation: e.value for row in rows if (e := row.estimate(axis)) is not None}
     top = max(rows, key=lambda row: values[row.truncation])
     shown: dict[bool, list[str]] = {True: [], False: []}
-    for row in rows:
-        if row is top:
-            continue
+    for row in (row for row in rows if row is not top):
         a, b = (f"{one.adapter} · {one.truncation}" for one in (row, top))
         pair = pairs.get((a, b, row.task)) or pairs.get((b, a, row.task))
         sign = verdict(pair.result, pair.p_holm, alpha) if pair and pair.result else None

@@ -62,12 +62,21 @@ def _with_method(estimate: Estimate | None) -> dict[str, Any]:
     return {"estimate": estimate.to_dict(), "method": estimate.method}
 
 
-def _label(adapter: str, truncation: str, *, other: bool) -> str:
-    return f"{adapter} · {truncation}" if other else adapter
+class _Labelled:
+    """A row of an adapter under a truncation, which is its default one or not."""
+
+    adapter: str
+    truncation: str
+    other: bool
+
+    @property
+    def label(self) -> str:
+        """The adapter, with its truncation where it is not the default one."""
+        return f"{self.adapter} · {self.truncation}" if self.other else self.adapter
 
 
 @dataclass(frozen=True)
-class ScoreRow:
+class ScoreRow(_Labelled):
     """AURAC of one recipe group on one task.
 
     `log2`, `linear` and `mean` are None with a `reason`. `other` marks a truncation that is not the
@@ -96,11 +105,6 @@ class ScoreRow:
     axis: str = "log2"
     budget: Estimate | None = None
     span: Span | None = None
-
-    @property
-    def label(self) -> str:
-        """The adapter, with its truncation where it is not the default one."""
-        return _label(self.adapter, self.truncation, other=self.other)
 
     def estimate(self, axis: str) -> Estimate | None:
         """AURAC on an axis; over a budget, only the one that was asked for."""
@@ -230,7 +234,7 @@ class AggregateRow:
 
 
 @dataclass(frozen=True)
-class RecommendRow:
+class RecommendRow(_Labelled):
     """The smallest rank of a recipe group that a user may ship.
 
     Attributes:
@@ -259,11 +263,6 @@ class RecommendRow:
     sizes: Mapping[int, int] = field(default_factory=dict)
     seconds: Mapping[int, float] = field(default_factory=dict)
     published: bool = False
-
-    @property
-    def label(self) -> str:
-        """The adapter, with its truncation where it is not the default one."""
-        return _label(self.adapter, self.truncation, other=self.other)
 
     @property
     def rank(self) -> int | None:
@@ -370,12 +369,9 @@ class Analysis:
 
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
         """JSON without NaN: ``scores``, ``pairs``, ``recommended``, and more with `details`."""
-        content: dict[str, Any] = {
-            name: [row.to_dict(details=details) for row in getattr(self, name)]
-            for name in ("scores", "pairs", "recommended", *(["variants"] if details else []))
-        }
-        if details:
-            content["aggregates"] = [row.to_dict() for row in self.aggregates]
-            content["best"] = [row.to_dict() for row in self.best]
-            content |= {"axis": self.axis, "level": self.level}
-        return content
+        names = ("scores", "pairs", "recommended", *(["variants"] if details else []))
+        rows = {n: [row.to_dict(details=details) for row in getattr(self, n)] for n in names}
+        if not details:
+            return rows
+        rows |= {n: [row.to_dict() for row in getattr(self, n)] for n in ("aggregates", "best")}
+        return {**rows, "axis": self.axis, "level": self.level}
