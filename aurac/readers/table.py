@@ -49,10 +49,8 @@ def read_table(path: Path, metric: str | None = None) -> tuple[list[Curve], str]
     return rows.curves(metric), "documents" if rows.documents else "points"
 
 
-def curves_from_frame(frame: Any, metric: str | None = None) -> list[Curve]:
+def curves_from_frame(frame: Any) -> list[Curve]:
     """Curves of a DataFrame with the columns of a table file (`aurac.readers.read_curves`).
-
-    `metric` is the one to keep where there are several.
 
     Raises:
         DataError: A column is missing or its content cannot be used.
@@ -66,7 +64,7 @@ def curves_from_frame(frame: Any, metric: str | None = None) -> list[Curve]:
         else pa.array(frame[name].to_numpy(), from_pandas=True)
         for name in known
     }
-    return _Rows(pa.table(columns), "the table").curves(metric)
+    return _Rows(pa.table(columns), "the table").curves(None)
 
 
 def _known(names: Sequence[str], where: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from aurac.curves.display import percent
@@ -65,16 +66,9 @@ def styles(curves: Iterable[CurveRow]) -> dict[tuple[str, str, str], Style]:
     With more than eight adapters hues come round again, which is why figures highlight eight.
     """
     listed = list(curves)
-    order = {name: i for i, name in enumerate(dict.fromkeys(curve.adapter for curve in listed))}
-    return {
-        key(c): Style(
-            SERIES[order[c.adapter] % len(SERIES)],
-            MARKERS[order[c.adapter] % len(SERIES)],
-            LINES[c.role],
-            not c.is_default,
-        )
-        for c in listed
-    }
+    looks = zip(SERIES, MARKERS, strict=True)
+    hues = dict(zip(dict.fromkeys(curve.adapter for curve in listed), cycle(looks), strict=False))
+    return {key(c): Style(*hues[c.adapter], LINES[c.role], not c.is_default) for c in listed}
 
 
 def key(curve: CurveRow) -> tuple[str, str, str]:

@@ -170,32 +170,31 @@ def _lines(text: str) -> str:
 
 
 _LATEX_NAME = 40  # characters of an adapter's name that a column holds
+_LATEX_ROWS = 40
 _LATEX_HEAD = (
     "% Made by aurac from results.json. Needs \\usepackage{booktabs} and, for pdfLaTeX,\n"
     "% \\usepackage[T1]{fontenc} and \\usepackage{textcomp}."
 )
 
 
-def latex(run: Run, best: Collection[str], most: int = 40) -> str:
+def latex(run: Run, best: Collection[str]) -> str:
     """The AURAC tables of a run for a paper: booktabs, one for each task, `best` in bold."""
-    tables = [_latex_table(run, task, best, most) for task in run.task_names]
+    tables = [_latex_table(run.of_task(task), task, best) for task in run.task_names]
     return "\n\n".join([_LATEX_HEAD, *tables]) + "\n"
 
 
-def _latex_table(run: Run, task: str, best: Collection[str], most: int) -> str:
+def _latex_table(every: Sequence[CurveRow], task: str, best: Collection[str]) -> str:
     import pandas as pd
 
-    every = run.of_task(task)
-    curves = ordered(every)[:most]
+    curves, rest = ordered(every)[:_LATEX_ROWS], len(every[_LATEX_ROWS:])
     metric = ", ".join(dict.fromkeys(curve.metric for curve in curves))
-    left = f" The {len(every) - most} lowest rows are left out." if len(every) > most else ""
+    left = f" The {rest} lowest rows are left out." if rest else ""
     rows = [_latex_row(curve, bold=curve.id in best) for curve in curves]
     bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
     if len(bases) == 1:
         rows.append(["base model", "", "0", *[percent(next(iter(bases)))] * 3])
-    frame = pd.DataFrame(
-        rows, columns=["adapter", "truncation", "ranks", "AURAC (log2)", "AURAC (linear)", "mean"]
-    )
+    heads = ["adapter", "truncation", "ranks", "AURAC (log2)", "AURAC (linear)", "mean"]
+    frame = pd.DataFrame(rows, columns=heads)
     text: str = frame.style.hide(axis="index").to_latex(
         hrules=True,
         column_format="@{}lllrrr@{}",
