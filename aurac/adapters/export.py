@@ -6,7 +6,6 @@ A folder appears complete or not at all.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import secrets
@@ -15,16 +14,15 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
 from safetensors.torch import save_file
 
 from aurac.adapters.attach import merge
 from aurac.adapters.formats.peft import module_state, peft_state
 from aurac.adapters.formats.peft_config import CONFIG, PREFIX, WEIGHTS, is_set
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
-from aurac.adapters.formats.untrusted import FLOATS
+from aurac.adapters.formats.tensors import SafetensorsWriter
 from aurac.adapters.nesting import peft_alpha
 from aurac.adapters.truncate import prepare_module, prepare_outline
 from aurac.errors import CheckpointError, RunFolderError
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
     from aurac.adapters.truncate import Basis, Prepared, Rescale
 
 METADATA: Final = {"format": "pt"}
-_TYPE_NAMES: Final = {dtype: name for name, dtype in FLOATS.items()}
-_TYPE_ORDER: Final = list(_TYPE_NAMES)
 
 
 def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -> Path:
@@ -218,99 +214,6 @@ def _sync(folder: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     flush_folder(folder)
-
-
-class Span(NamedTuple):
-    """Where a tensor goes in a file that is being written."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    offset: int
-
-
-class SafetensorsWriter:
-    """A safetensors file that is written tensor by tensor, in any order.
-
-    The library writes only what is in memory as a whole; the bytes here are the same. The file is
-    open only during a write, so that any number of files can be written side by side.
-    """
-
-    def __init__(
-        self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str]
-    ) -> None:
-        """Create the file with its header and its full size.
-
-        Args:
-            path: The file; replaced if it exists.
-            outline: A tensor for each name; only type and shape count (the meta device will do).
-            metadata: The header's free texts.
-
-        Raises:
-            OSError: When the file cannot be written.
-        """
-        header, self._spans, size = _layout(outline, metadata)
-        self._path = path
-        self._missing = {key for key, span in self._spans.items() if math.prod(span.shape)}
-        with path.open("wb") as file:
-            file.write(header)
-            file.truncate(size)
-
-    def put(self, key: str, tensor: Tensor) -> None:
-        """Write one tensor.
-
-        Raises:
-            ValueError: For a tensor whose type or shape is not the header's.
-            OSError: When the file system refuses.
-        """
-        span = self._spans[key]
-        if tensor.dtype != span.dtype or tuple(tensor.shape) != span.shape:
-            raise ValueError(f"{key} is {tensor.dtype} of {tuple(tensor.shape)}, not {span}")
-        if math.prod(span.shape):
-            view = _bytes_of(tensor.detach().cpu().contiguous())
-            with self._path.open("r+b", buffering=0) as file:
-                file.seek(span.offset)
-                while view:
-                    view = view[file.write(view) :]
-        self._missing.discard(key)
-
-    def finish(self) -> None:
-        """Check that the file is complete.
-
-        Raises:
-            ValueError: When a tensor was not written.
-        """
-        if self._missing:
-            raise ValueError(f"{len(self._missing)} tensors were not written: {min(self._missing)}")
-
-
-def _layout(
-    outline: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> tuple[bytes, dict[str, Span], int]:
-    """The header with its length in front, where each tensor goes, and the size of the file."""
-    ordered = sorted(outline, key=lambda key: (_TYPE_ORDER.index(outline[key].dtype), key))
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
-    end = 0
-    for key in ordered:
-        tensor = outline[key]
-        entries[key] = {
-            "dtype": _TYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end + tensor.nbytes],
-        }
-        end += tensor.nbytes
-    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    start = 8 + len(text)
-    spans = {
-        key: Span(t.dtype, tuple(t.shape), start + entries[key]["data_offsets"][0])
-        for key, t in outline.items()
-    }
-    return len(text).to_bytes(8, "little") + text, spans, start + end
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous CPU tensor that is not empty."""
-    return tensor.view(-1).view(torch.uint8).numpy().data
 
 
 def save_truncations(

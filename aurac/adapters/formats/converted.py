@@ -23,11 +23,11 @@ from aurac.adapters.formats.key_map import KeyMap, sort_tensors
 from aurac.adapters.formats.peft import DORA_NOTE, with_magnitudes, with_sidecar
 from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS, is_peft_alpha, is_peft_rank
 from aurac.adapters.formats.sidecar import read_sidecar, sidecar_path
+from aurac.adapters.formats.tensors import read_tensors
 from aurac.adapters.formats.untrusted import (
     check_factor,
     check_fields,
     read_json,
-    read_tensors,
     reason,
     regular_file,
 )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import torch
 
 from aurac.adapters.formats.peft_config import WEIGHTS
-from aurac.adapters.formats.untrusted import FLOATS, SafetensorsFile, read_json, reason
+from aurac.adapters.formats.tensors import SafetensorsFile
+from aurac.adapters.formats.untrusted import FLOATS, read_json, reason
 from aurac.errors import CheckpointError
 from aurac.files import write_json
 

@@ -21,12 +21,8 @@ from aurac.adapters.formats.peft_config import (
 )
 from aurac.adapters.formats.peft_shapes import factors_from_peft, merged_from_peft, peft_shapes
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
-from aurac.adapters.formats.untrusted import (
-    SafetensorsFile,
-    check_factor,
-    read_json,
-    read_tensors,
-)
+from aurac.adapters.formats.tensors import SafetensorsFile, read_tensors
+from aurac.adapters.formats.untrusted import check_factor, read_json
 from aurac.adapters.nesting import peft_alpha, rule_alpha
 from aurac.errors import CheckpointError
 

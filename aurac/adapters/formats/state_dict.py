@@ -25,7 +25,7 @@ from aurac.adapters.formats.converted import from_torchtune, is_torchtune, torch
 from aurac.adapters.formats.key_map import FactorTensors, key_map, sort_tensors
 from aurac.adapters.formats.peft_shapes import stack_blocks
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
-from aurac.adapters.formats.untrusted import read_tensors
+from aurac.adapters.formats.tensors import read_tensors
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
