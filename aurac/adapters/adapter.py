@@ -330,11 +330,7 @@ class Adapter:
         return replace(self, modules=modules, extras=extras, values=None)
 
     def check_rank(self, r: int) -> int:
-        """``r`` itself, when the adapter has it.
-
-        Raises:
-            RankError: For a rank below 1 or above R.
-        """
+        """``r`` itself; RankError where it is below 1 or above R."""
         if not is_rank(r) or r > self.rank:
             raise RankError(
                 f"rank {r!r} of adapter {self.name!r}",
@@ -343,11 +339,7 @@ class Adapter:
         return int(r)
 
     def member(self, r: int) -> Adapter:
-        """The adapter whose truncation to rank ``r`` is evaluated: itself. A family has several.
-
-        Raises:
-            RankError: See :meth:`check_rank`.
-        """
+        """The adapter that is evaluated at rank ``r``: itself, where a family has several."""
         self.check_rank(r)
         return self
 

@@ -14,9 +14,7 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-from safetensors.torch import save_file
+from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.attach import merge
 from aurac.adapters.formats.peft import module_state, peft_state
@@ -31,12 +29,8 @@ from aurac.files import flush_folder, follow_umask
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from torch import Tensor
-
     from aurac.adapters.adapter import Adapter, Factors
     from aurac.adapters.truncate import Basis, Prepared, Rescale
-
-METADATA: Final = {"format": "pt"}
 
 
 def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -> Path:
@@ -59,17 +53,16 @@ def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -
     adapter = adapter.loaded()
     records = dump_records(adapter)
     with fresh_folder(target) as into:
-        save_file(_separate(peft_state(adapter)), into / WEIGHTS[0], metadata=METADATA)
+        state = peft_state(adapter)
+        file = SafetensorsWriter(into / WEIGHTS[0], state)
+        for key, tensor in state.items():
+            file.put(key, tensor)
         write_records(into, records)
     return target
 
 
 def dump_records(adapter: Adapter) -> dict[str, str]:
-    """The texts beside the weights, by file name.
-
-    Raises:
-        CheckpointError: When the adapter holds something that JSON cannot say.
-    """
+    """The texts beside the weights by file name; CheckpointError for what JSON cannot say."""
     return {CONFIG: _dump(peft_config(adapter)), SIDECAR: _dump(to_json(adapter))}
 
 
@@ -83,10 +76,8 @@ def write_records(into: Path, records: Mapping[str, str]) -> None:
 def fresh_folder(target: Path) -> Iterator[Path]:
     """Yield a new folder to fill; it is synced and renamed to ``target`` at the end.
 
-    When the block fails the new folder is removed and ``target`` stays as it was.
-
-    Raises:
-        RunFolderError: When the file system refuses.
+    When the block fails the new folder is removed and ``target`` stays as it was. RunFolderError
+    when the file system refuses.
     """
     target = Path.cwd() / target
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -96,7 +87,10 @@ def fresh_folder(target: Path) -> Iterator[Path]:
         fresh.mkdir()
         yield fresh
         follow_umask(fresh)
-        _sync(fresh)
+        for path in fresh.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        flush_folder(fresh)
         if target.exists():
             target.rename(old)
         fresh.rename(target)
@@ -134,7 +128,8 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
         "fan_in_fan_out": False,
         "bias": "none",
         "modules_to_save": None,
-        "target_modules": _targets(adapter),
+        # The full module names, which no base can match wrongly.
+        "target_modules": sorted(n for n, f in adapter.modules.items() if f.kind != "experts"),
         **kept,
         "base_model_name_or_path": adapter.base,
         "r": rank,
@@ -160,11 +155,6 @@ def _common(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     return common, {re.escape(n): v for n, v in values.items() if v != common}
 
 
-def _targets(adapter: Adapter) -> list[str]:
-    """The full module names, which no base can match wrongly."""
-    return sorted(name for name, f in adapter.modules.items() if f.kind != "experts")
-
-
 def _as_whole(number: float) -> int | float:
     return int(number) if float(number).is_integer() else float(number)
 
@@ -176,24 +166,8 @@ def _dump(value: Mapping[str, Any]) -> str:
         raise CheckpointError(f"the adapter's record cannot be written as JSON: {error}") from error
 
 
-def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors that share no memory, which safetensors requires."""
-    seen: set[int] = set()
-    separate: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        plain = tensor.detach().cpu().contiguous()
-        pointer = plain.untyped_storage().data_ptr()
-        separate[key] = plain.clone() if pointer in seen else plain
-        seen.add(pointer)
-    return separate
-
-
 def check_free(target: Path, *, force: bool) -> None:
-    """Refuse a folder that is not empty, unless it is an adapter that ``force`` may replace.
-
-    Raises:
-        RunFolderError: When something is there.
-    """
+    """Refuse a folder that is not empty, unless it is an adapter that ``force`` may replace."""
     if not os.path.lexists(target):
         return
     if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
@@ -209,13 +183,6 @@ def check_free(target: Path, *, force: bool) -> None:
         )
 
 
-def _sync(folder: Path) -> None:
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    flush_folder(folder)
-
-
 def save_truncations(
     adapter: Adapter,
     folders: Mapping[int, Path],
@@ -227,16 +194,9 @@ def save_truncations(
 ) -> dict[int, Adapter]:
     """Write the truncation at each rank to its folder, all in one pass over the adapter.
 
-    The files are those that ``save_adapter(truncate(adapter, rank))`` writes, byte for byte. Each
-    folder appears complete or not at all, and none appears before all of them are written.
-
-    Args:
-        adapter: What to truncate; an outline (``load_adapter(…, lazy=True)``) keeps memory small.
-        folders: The folder of each rank.
-        basis: ``prefix``, ``svd`` or ``energy``.
-        rescale: What decides the scale; ``default_rescale`` of the adapter by default.
-        fit_factors: For ``fit``, one factor per rank.
-        force: Replace folders that hold an adapter.
+    The files are those that ``save_adapter(truncate(adapter, rank))`` writes, byte for byte. No
+    folder appears before all of them are written. An outline (``load_adapter(…, lazy=True)``) as
+    the adapter keeps memory small.
 
     Returns:
         What was written at each rank, as outlines.
@@ -245,7 +205,7 @@ def save_truncations(
         RankError: For a rank that the adapter does not have.
         UsageError: For a basis and rescale that do not go together.
         CheckpointError: When the adapter holds numbers that are not finite or leave its type.
-        RunFolderError: When a folder is taken or cannot be written to.
+        RunFolderError: When a folder is taken (see :func:`check_free`) or cannot be written to.
     """
     prepared = prepare_outline(adapter, basis, rescale, fit_factors)
     outlines = {adapter.check_rank(r): _outline(prepared, r) for r in folders}
@@ -253,24 +213,11 @@ def save_truncations(
         check_free(folder, force=force)
     with ExitStack() as stack:
         fresh = {r: stack.enter_context(fresh_folder(folder)) for r, folder in folders.items()}
-        files = {}
-        for r, outline in outlines.items():
-            path = fresh[r] / WEIGHTS[0]
-            files[r] = SafetensorsWriter(path, peft_state(outline), METADATA)
-        ranks = {r: prepared.module_ranks(r) for r in folders}
-        most = {n: max(by_module[n] for by_module in ranks.values()) for n in adapter.modules}
-        for name, f in adapter.walk():
-            A, B = prepare_module(prepared, name, f, rows=most[name])
-            for r, file in files.items():
-                _put(
-                    file,
-                    name,
-                    replace(prepared.cut(name, A, B, r, ranks[r][name]), magnitude=f.magnitude),
-                )
-        for key in adapter.extras:
-            extra = adapter.read_extra(key)
-            for file in files.values():
-                file.put(f"{PREFIX}{key}", extra)
+        files = {
+            r: SafetensorsWriter(fresh[r] / WEIGHTS[0], peft_state(outline))
+            for r, outline in outlines.items()
+        }
+        _write_tensors(prepared, files)
         written = {r: replace(o, derived=prepared.record(r)) for r, o in outlines.items()}
         for r, file in files.items():
             file.finish()
@@ -278,24 +225,31 @@ def save_truncations(
     return written
 
 
-def save_merged(prepared: Prepared, rank: int, model: Any, tokenizer: Any, folder: Path) -> Path:
-    """Merge and write a plain model folder, complete or not at all.
+def _write_tensors(prepared: Prepared, files: Mapping[int, SafetensorsWriter]) -> None:
+    """Write the tensors of each rank, in one pass over the adapter."""
+    adapter = prepared.adapter
+    ranks = {r: prepared.module_ranks(r) for r in files}
+    most = {n: max(by_module[n] for by_module in ranks.values()) for n in adapter.modules}
+    for name, f in adapter.walk():
+        A, B = prepare_module(prepared, name, f, rows=most[name])
+        for r, file in files.items():
+            cut = replace(prepared.cut(name, A, B, r, ranks[r][name]), magnitude=f.magnitude)
+            for key, tensor in module_state(name, cut).items():
+                file.put(key, tensor)
+    for key in adapter.extras:
+        extra = adapter.read_extra(key)
+        for file in files.values():
+            file.put(f"{PREFIX}{key}", extra)
 
-    Raises:
-        RunFolderError: When something is already there, or the folder cannot be written to.
-        CheckpointError: See :func:`merge`.
-    """
+
+def save_merged(prepared: Prepared, rank: int, model: Any, tokenizer: Any, folder: Path) -> Path:
+    """Merge and write a plain model folder, complete or not at all; errors as in :func:`merge`."""
     check_free(folder, force=False)
     merge(model, prepared, rank)
     with fresh_folder(folder) as into:
         model.save_pretrained(into)
         tokenizer.save_pretrained(into)
     return folder
-
-
-def _put(file: SafetensorsWriter, name: str, f: Factors) -> None:
-    for key, tensor in module_state(name, f).items():
-        file.put(key, tensor)
 
 
 def _outline(prepared: Prepared, r: int) -> Adapter:

@@ -32,12 +32,7 @@ VLLM_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, Any]:
-    """Everything that ``aurac inspect`` shows, as JSON values.
-
-    Args:
-        adapter: The adapter.
-        ranks: The ranks of the tables; powers of two up to R by default.
-    """
+    """Everything that ``aurac inspect`` shows, as JSON values; by default for powers of two."""
     shown = tuple(ranks or default_nested_ranks(adapter.rank))
     nesting = adapter.nesting
     measured = {}

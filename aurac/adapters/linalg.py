@@ -83,13 +83,8 @@ def triangles(f: Factors) -> tuple[Tensor, Tensor]:
 def singular_values(a: Tensor, b: Tensor, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """The singular values of ``B · diag(weights) · A``, descending, shape (R,).
 
-    A stack of blocks is one block-diagonal update: its values are those of the blocks, pooled by
-    position.
-
-    Args:
-        a: Of :func:`triangles`, like ``b``.
-        b: See there.
-        weights: One number for each component, (R,).
+    ``a`` and ``b`` are those of :func:`triangles`. A stack of blocks is one block-diagonal update:
+    its values are those of the blocks, pooled by position.
     """
     R = a.shape[-1]
     sigma = torch.linalg.svdvals((b * torch.from_numpy(weights)) @ a.mT)

@@ -78,8 +78,8 @@ class TrainingSetup:
     def random(self, purpose: str, step: int) -> np.random.Generator:
         """The random numbers of one optimizer step.
 
-        They depend on purpose, seed and step alone, so they are the same on every process and in a
-        gradient-checkpoint recompute, and a resumed training draws what an undisturbed one does.
+        They depend on purpose, seed and step alone, so they are the same on every process, in a
+        gradient-checkpoint recompute and in a resumed training.
         """
         digest = hashlib.sha256(f"{purpose} {self.seed} {step}".encode()).digest()
         return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))

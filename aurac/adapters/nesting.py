@@ -86,11 +86,7 @@ def is_rank(value: object) -> bool:
 
 
 def check_nested_ranks(nested_ranks: Sequence[int]) -> tuple[int, ...]:
-    """``nested_ranks`` as ascending integers.
-
-    Raises:
-        RankError: For an empty list, a duplicate, something that is not whole or a rank below 1.
-    """
+    """``nested_ranks`` as ascending integers, each once, at least one; else a RankError."""
     ranks: list[int] = []
     for rank in nested_ranks:
         if not is_rank(rank):
@@ -107,8 +103,7 @@ def check_nested_ranks(nested_ranks: Sequence[int]) -> tuple[int, ...]:
 def check_weights(ranks: Sequence[int], weights: Sequence[float] | None) -> tuple[float, ...]:
     """One finite, non-negative weight for each of ``ranks``, not all of them zero.
 
-    Raises:
-        UsageError: When the count or a value is wrong.
+    ``None`` means 1 each. Anything else is a UsageError.
     """
     if weights is None:
         return (1.0,) * len(ranks)
@@ -125,11 +120,7 @@ def check_weights(ranks: Sequence[int], weights: Sequence[float] | None) -> tupl
 def peft_alpha(rule: Rule, alpha: float, r: int, multiple: int = 1) -> float:
     """The ``lora_alpha`` that makes plain PEFT scale rank ``r`` by the rule.
 
-    Args:
-        rule: The scaling rule.
-        alpha: Its α.
-        r: The rank.
-        multiple: What PEFT's own r is for each rank; PEFT divides by ``multiple · r``.
+    PEFT's own r is ``multiple · r``, by which it divides.
     """
     if rule == "none":
         return alpha * r * multiple

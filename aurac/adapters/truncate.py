@@ -53,8 +53,7 @@ class PreparedModule(NamedTuple):
     Attributes:
         A: (R, in), with any weights folded in.
         B: (out, R).
-        scale: From a rank r ≥ 1 to the factor in front of ``B[:, :r] @ A[:r]``. A module of a lower
-            rank R than r uses its own R.
+        scale: From r ≥ 1 to the factor of ``B[:, :r] @ A[:r]``; a lower own rank R stands for r.
     """
 
     A: Tensor
@@ -88,9 +87,7 @@ class Prepared:
         return self.adapter.rank
 
     def at(self, rank: int) -> Adapter:
-        """The truncation at ``rank`` as an adapter of its own.
-
-        Its tensors are the very slices that a live model runs on.
+        """The truncation at ``rank`` as an adapter, of the slices that a live model runs on.
 
         Raises:
             RankError: For a rank that the adapter does not have.

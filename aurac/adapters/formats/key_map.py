@@ -65,12 +65,8 @@ class KeyMap:
 def key_map(mapping: Mapping[str, Any] | None) -> KeyMap:
     """The map that a user gives; by default ``<module>.lora_A`` and ``.lora_B`` as PEFT has them.
 
-    Args:
-        mapping: ``{"A": pattern, "B": pattern[, "alpha": pattern]}`` with ``{module}`` once in each
-            pattern, or ``{module: {"A": key, "B": key[, "alpha": key]}, …}``.
-
-    Raises:
-        UsageError: For anything else.
+    It is ``{"A": pattern, "B": pattern[, "alpha": pattern]}`` with ``{module}`` once in each
+    pattern, or ``{module: {"A": key, "B": key[, "alpha": key]}, …}``.
     """
     if mapping is None:
         return KeyMap(patterns=_USUAL_NAMES)
@@ -102,11 +98,7 @@ def _names_sides(value: object) -> bool:
 
 
 def read_key_map(path: Path) -> dict[str, Any]:
-    """The key map in a JSON or YAML file.
-
-    Raises:
-        UsageError: When it cannot be read or holds no mapping.
-    """
+    """The key map in a JSON or YAML file."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
@@ -120,9 +112,8 @@ def read_key_map(path: Path) -> dict[str, Any]:
 def sort_tensors(state: Mapping[str, Tensor], keys: KeyMap, path: Path) -> FactorTensors:
     """Sort the tensors of a file into pairs of factors, alphas and others.
 
-    Raises:
-        CheckpointError: For a factor twice, half a pair, no factors at all, a tensor that cannot
-            be a factor, or a key that the map names and the file lacks.
+    Refused are a factor twice, half a pair, no factors at all, a tensor that cannot be a factor,
+    and a key that the map names and the file lacks.
     """
     missing = sorted(set(keys.names) - set(state))
     if missing:

@@ -47,11 +47,7 @@ class RemovedValues:
         self.refuse(f"read {key}")
 
     def refuse(self, purpose: str) -> NoReturn:
-        """Say that the weights are needed.
-
-        Raises:
-            CheckpointError: Always.
-        """
+        """Say that the weights are needed: always a CheckpointError."""
         raise CheckpointError(
             f"the weights of {self.folder} were removed, and are needed to {purpose}",
             expected=f"{WEIGHTS[0]} in it",
@@ -61,14 +57,9 @@ class RemovedValues:
 
 
 def remove_weights(folder: Path, adapter: Adapter) -> None:
-    """Replace the weights of a PEFT folder by their outline; nothing to do if they are gone.
+    """Replace the safetensors weights of a PEFT folder by an outline of the adapter in it.
 
-    Args:
-        folder: The folder, with its weights as safetensors.
-        adapter: What it holds.
-
-    Raises:
-        OSError: The folder cannot be written.
+    There is nothing to do if they are gone already.
     """
     weights = folder / WEIGHTS[0]
     if not weights.exists():
@@ -82,11 +73,7 @@ def remove_weights(folder: Path, adapter: Adapter) -> None:
 
 
 def read_outline(folder: Path) -> tuple[dict[str, Tensor], RemovedValues]:
-    """The tensors of a folder without weights, on the meta device.
-
-    Raises:
-        CheckpointError: The outline is damaged.
-    """
+    """The tensors of a folder without weights, on the meta device."""
     record = read_json(folder / OUTLINE)
     tensors: dict[str, Tensor] = {}
     try:

@@ -49,9 +49,6 @@ def factors_from_peft(
         pair: For A and B the suffix of its key (``weight`` or ``embedding``) and the tensor.
         config: The adapter's config.
         where: The file, for messages.
-
-    Raises:
-        CheckpointError: For half a pair, or a shape that contradicts the config.
     """
     if set(pair) != {"A", "B"}:
         missing = "B" if "A" in pair else "A"
@@ -74,11 +71,7 @@ def factors_from_peft(
 
 
 def merged_from_peft(name: str, f: Factors, mask: tuple[int, ...] | None) -> Factors:
-    """A merged layer again from the plain one that was exported; ``f`` itself without a mask.
-
-    Raises:
-        CheckpointError: When the factors are none of a merged layer with those groups.
-    """
+    """A merged layer again from the plain one that was exported; ``f`` itself without a mask."""
     if mask is None:
         return f
     on = [k for k, enabled in enumerate(mask) if enabled]

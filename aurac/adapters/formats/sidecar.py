@@ -73,11 +73,7 @@ def to_json(adapter: Adapter) -> dict[str, Any]:
 
 
 def read_sidecar(path: Path) -> Sidecar | None:
-    """The side-car at ``path``; ``None`` when there is none.
-
-    Raises:
-        CheckpointError: When the file is damaged, from a newer aurac, or holds a wrong type.
-    """
+    """The side-car at ``path``; ``None`` when there is none."""
     if not path.exists():
         return None
     record = read_json(path)
@@ -99,13 +95,9 @@ def read_sidecar(path: Path) -> Sidecar | None:
 def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
     """Write the side-car of an adapter beside the checkpoint that it was read from.
 
-    Args:
-        adapter: An adapter that was read from a path.
-        force: Replace a side-car that says something else.
-
     Raises:
-        UsageError: For an adapter that came from nowhere, or whose scale contradicts PEFT's config.
-        RunFolderError: When another side-car is there, or the place cannot be written to.
+        UsageError: The adapter came from nowhere, or its scale contradicts PEFT's config.
+        RunFolderError: Another side-car is there (``force`` replaces it), or it cannot be written.
     """
     if adapter.source is None:
         raise UsageError(f"adapter {adapter.name!r} was not read from a path", fix="save it whole")
@@ -219,11 +211,7 @@ class LoadOverrides:
 
 
 def apply_overrides(adapter: Adapter, overrides: LoadOverrides) -> Adapter:
-    """``adapter`` with what the user states; a note says where that replaces the record.
-
-    Raises:
-        UsageError: For a rule without its alpha, or nested ranks and method without each other.
-    """
+    """``adapter`` with what the user states; a note says where that replaces the record."""
     notes = list(adapter.notes)
     modules = _scaled(adapter, overrides, notes)
     nesting = _nested(adapter, overrides, notes)

@@ -24,14 +24,11 @@ if TYPE_CHECKING:
 
 _TYPE_NAMES: Final = {dtype: name for name, dtype in FLOATS.items()}
 _TYPE_ORDER: Final = list(_TYPE_NAMES)
+_METADATA: Final = {"format": "pt"}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor in a ``.safetensors`` file or a torch archive, on the CPU.
-
-    Raises:
-        CheckpointError: When the file is damaged, is neither format, or claims more than it holds.
-    """
+    """Every tensor in a ``.safetensors`` file or a torch archive, on the CPU."""
     if regular_file(path) == 0:
         raise CheckpointError(f"{path} is empty")
     if path.suffix != ".safetensors":
@@ -102,11 +99,7 @@ class SafetensorsFile:
     """A file whose header the safetensors library has checked against its size."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file and check its header; no tensor is read.
-
-        Raises:
-            CheckpointError: When the file is damaged or claims more or less than it holds.
-        """
+        """Open the file and check its header; no tensor is read."""
         regular_file(path)
         self.path = path
         try:
@@ -119,11 +112,7 @@ class SafetensorsFile:
             ) from error
 
     def outline(self) -> dict[str, Tensor]:
-        """Each tensor by name, on the meta device.
-
-        Raises:
-            CheckpointError: For a type that no adapter has.
-        """
+        """Each tensor by name, on the meta device."""
         outline: dict[str, Tensor] = {}
         for key in self.keys:
             entry = self._file.get_slice(key)
@@ -134,11 +123,7 @@ class SafetensorsFile:
         return outline
 
     def read(self, key: str) -> Tensor:
-        """One tensor, on the CPU, in memory of its own.
-
-        Raises:
-            CheckpointError: When the file can no longer be read.
-        """
+        """One tensor, on the CPU, in memory of its own."""
         try:
             tensor: Tensor = self._file.get_tensor(key)
         except Exception as error:
@@ -164,17 +149,11 @@ class SafetensorsWriter:
     """
 
     def __init__(
-        self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str]
+        self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str] = _METADATA
     ) -> None:
         """Create the file with its header and its full size.
 
-        Args:
-            path: The file; replaced if it exists.
-            outline: A tensor for each name; only type and shape count (the meta device will do).
-            metadata: The header's free texts.
-
-        Raises:
-            OSError: When the file cannot be written.
+        Of the tensors in ``outline`` only type and shape count (the meta device will do).
         """
         header, self._spans, size = _layout(outline, metadata)
         self._path = path
@@ -184,17 +163,13 @@ class SafetensorsWriter:
             file.truncate(size)
 
     def put(self, key: str, tensor: Tensor) -> None:
-        """Write one tensor.
-
-        Raises:
-            ValueError: For a tensor whose type or shape is not the header's.
-            OSError: When the file system refuses.
-        """
+        """Write one tensor; ValueError where its type or shape is not the header's."""
         span = self._spans[key]
         if tensor.dtype != span.dtype or tuple(tensor.shape) != span.shape:
             raise ValueError(f"{key} is {tensor.dtype} of {tuple(tensor.shape)}, not {span}")
         if math.prod(span.shape):
-            view = _bytes_of(tensor.detach().cpu().contiguous())
+            plain = tensor.detach().cpu().contiguous()
+            view = plain.view(-1).view(torch.uint8).numpy().data
             with self._path.open("r+b", buffering=0) as file:
                 file.seek(span.offset)
                 while view:
@@ -202,11 +177,7 @@ class SafetensorsWriter:
         self._missing.discard(key)
 
     def finish(self) -> None:
-        """Check that the file is complete.
-
-        Raises:
-            ValueError: When a tensor was not written.
-        """
+        """Check that the file is complete; ValueError where a tensor was not written."""
         if self._missing:
             raise ValueError(f"{len(self._missing)} tensors were not written: {min(self._missing)}")
 
@@ -234,8 +205,3 @@ def _layout(
         for key, t in outline.items()
     }
     return len(text).to_bytes(8, "little") + text, spans, start + end
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous CPU tensor that is not empty."""
-    return tensor.view(-1).view(torch.uint8).numpy().data

@@ -30,11 +30,7 @@ JSON_LIMIT = 16 * 2**20
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``.
-
-    Raises:
-        CheckpointError: When it cannot be read, is too large, or is no JSON object.
-    """
+    """The JSON object in ``path``, which may not be larger than `JSON_LIMIT`."""
     if regular_file(path) > JSON_LIMIT:
         raise CheckpointError(f"{path} is larger than {JSON_LIMIT // 2**20} MB")
     try:
@@ -55,15 +51,9 @@ def check_fields(
     fields: Mapping[str, tuple[str, Callable[[Any], bool]]],
     where: object,
 ) -> None:
-    """Check those of ``fields`` that ``record``, a JSON object, sets.
+    """Check those of ``fields`` that ``record``, the JSON object in ``where``, sets.
 
-    Args:
-        record: The object.
-        fields: What each field should be, in words and as a check.
-        where: The file, for messages.
-
-    Raises:
-        CheckpointError: For a value that its check does not accept.
+    Of each field it is said in words and as a check what it should be.
     """
     for key, (expected, accepts) in fields.items():
         value = record.get(key)
@@ -72,10 +62,9 @@ def check_fields(
 
 
 def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
-    """``tensor`` itself when it can serve as a factor; on the meta device type and shape alone.
+    """``tensor`` itself if it can serve as a factor: a 16 to 64 bit float, finite, not empty.
 
-    Raises:
-        CheckpointError: For a type other than a 16 to 64 bit float, an empty tensor, NaN or inf.
+    On the meta device type and shape alone are checked.
     """
     if tensor.dtype not in FLOATS.values():
         raise wrong_type(tensor.dtype, key, where)
@@ -105,11 +94,7 @@ def finite_number(value: object) -> bool:
 
 
 def regular_file(path: Path) -> int:
-    """The size of ``path`` in bytes.
-
-    Raises:
-        CheckpointError: When it is missing, unreadable, a loop of links or not a regular file.
-    """
+    """The size of ``path`` in bytes; refused unless it is a regular file."""
     try:
         info = path.stat()
     except (OSError, ValueError) as error:
