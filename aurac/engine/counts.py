@@ -108,13 +108,7 @@ def answered_by(path: str, distinct: int = 0) -> None:
 
 @contextlib.contextmanager
 def counted_pass(model: Any, tokens: int, rows: int) -> Iterator[None]:
-    """Count one forward pass.
-
-    Args:
-        model: The model.
-        tokens: Tokens of the pass.
-        rows: Positions whose logits are computed.
-    """
+    """Count one forward pass of so many tokens, with logits at so many positions."""
     record = current()
     if record is None:
         yield
@@ -185,8 +179,8 @@ class Watch:
     def end(self, _model: Any, _inputs: Any, output: Any) -> None:
         """A pass has ended; on an accelerator its result may still be on the way.
 
-        Raises:
-            CellError: On a CPU, as `check`: the passes that would follow are not worth their time.
+        On a CPU broken logits are refused at once: the passes that would follow are not worth their
+        time.
         """
         import torch
 
@@ -202,11 +196,7 @@ class Watch:
         self.passes += 1
 
     def check(self) -> None:
-        """Refuse answers that came from broken logits: their argmax is no answer.
-
-        Raises:
-            CellError: Some pass gave a NaN, an infinity, or a row that rules every token out.
-        """
+        """Refuse answers that came from broken logits: their argmax is no answer."""
         if self._broken is not None and bool(self._broken):
             raise overflow()
 
@@ -217,10 +207,8 @@ def watched(
 ) -> Iterator[Watch]:
     """Watch every pass of `model` within this block.
 
-    Args:
-        model: The model, with or without an adapter.
-        before: Called before each pass; may raise to stop there.
-        wait: Wait for an accelerator at the end of each pass, so that times are whole.
+    `before` is called before each pass and may raise to stop there. With `wait` an accelerator is
+    waited for at the end of each pass, so that times are whole.
     """
     watch = Watch(before, wait=wait, device=device_of(model))
     inner = unwrapped(model)

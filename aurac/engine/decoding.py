@@ -50,9 +50,8 @@ if TYPE_CHECKING:
     from aurac.engine.tokens import Prompt
 
 
-ROWS = (
-    32  # most tokens in a pass with draft tokens: up to here reading the weights outweighs products
-)
+# Most tokens in a pass with draft tokens: up to here reading the weights outweighs the products.
+ROWS = 32
 LONGEST = 7
 _ENDINGS = (4, 3, 2)  # so many last tokens are looked for, the longer ones first
 _REMEMBERED = 4096  # of a longer text only the end is looked up
@@ -64,17 +63,13 @@ class PromptLookup:
 
     It drafts only while it would have been right: what it would have drafted for each token is
     compared with what came, which costs a look-up and no pass. Nine of ten drafts are right then.
-
-    Args:
-        tokens: The text so far.
     """
 
     def __init__(self, tokens: Sequence[int]) -> None:
-        tokens = tokens[-_REMEMBERED:]
         self._tokens: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}
         self._right = 0
-        for token in tokens:
+        for token in tokens[-_REMEMBERED:]:
             self.add(token)
 
     def add(self, token: int) -> None:
@@ -191,11 +186,9 @@ class Decoder:
         for p in prompts:
             if p.until not in tables:
                 tables[p.until] = StopTable(tokenizer, p.until)
-        order = sorted(range(len(prompts)), key=lambda i: prompts[i].order)
         self._waiting = deque(
             Stream(i, p, tables[p.until], draws=Draws.of(p.sampling, self._device))
-            for i in order
-            for p in [prompts[i]]
+            for i, p in sorted(enumerate(prompts), key=lambda pair: pair[1].order)
         )
         self._most = min(options.batch_size or MOST_SLOTS, len(prompts))
         self._active: list[Stream] = []

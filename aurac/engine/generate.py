@@ -19,6 +19,7 @@ from aurac.engine.tokens import GenerationLayout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
     from aurac.engine.running import Progress
     from aurac.engine.tokens import GenerationRequest, Prompt
@@ -37,22 +38,12 @@ def generate(
 ) -> list[str]:
     """Continue every request, greedily or sampled, until a stop string, EOS or its token limit.
 
-    Args:
-        model: A transformers causal language model, possibly with PEFT layers in it.
-        tokenizer: Its tokenizer.
-        requests: The requests, or their ``GenerationLayout``.
-        options: Budgets.
-        progress: Called with the number of requests newly finished; the calls sum to their number.
-        header: What all prompts begin with, kept from one call to the next for the same state of
-            the model; ``None`` looks for one among these prompts.
+    Arguments and errors are those of `aurac.engine.loglikelihood.loglikelihoods`, with requests in
+    the place of pairs; samples that packed passes do not serve are an UnsupportedRequestError, too.
+    Without a ``header`` one is looked for among the prompts.
 
     Returns:
-        The generated texts, in the order given, without their stop strings.
-
-    Raises:
-        TaskError: A request that cannot be served by this model's length.
-        UnsupportedRequestError: The model is no causal language model, or samples are asked of one
-            that packed passes do not serve.
+        The generated texts, in the order of the requests, without their stop strings.
     """
     options = options or EngineOptions()
     layout = laid_out(GenerationLayout, model, tokenizer, requests, options)
@@ -73,14 +64,11 @@ def generate(
             )
         if greedy and serves_packed(model, layout.longest, options):
             header = Header(shared_header(layout.prompts)) if header is None else header
-            counted_before = header.computed_tokens
+            computed = header.computed_tokens
             decoder = Decoder(model, tokenizer, layout.prompts, header, options, finished)
             answers = decoder.run()
             answered_by("packed")
-            close = [layout.prompts[i] for i in decoder.near_ties]
-            contexts = {prompt.tokens for prompt in close if prompt.sampling}  # of their samples
-            once = sum(repeats[i] for i in decoder.near_ties if not layout.prompts[i].sampling)
-            _count(layout, answers, once + len(contexts), counted_before)
+            _count(layout, answers, decoder.near_ties, computed)
         elif sampled:
             raise UnsupportedRequestError("samples of a model that packed passes do not serve")
         else:
@@ -96,17 +84,19 @@ def generate(
 def _count(
     layout: GenerationLayout,
     answers: Sequence[Sequence[int]],
-    near_ties: int,
-    counted_before: int,
+    near_ties: AbstractSet[int],
+    computed: int,
 ) -> None:
-    """Into the record in force: the distinct prefixes of prompts and answers, and near ties."""
+    """Into the record in force: distinct prefixes but the ``computed`` ones, and near ties."""
     record = current()
     if record is None:
         return
     # The newest token of an answer is never put in again.
     fed = [(*p.tokens, *new[:-1]) for p, new in zip(layout.prompts, answers, strict=True)]
-    record.distinct += PrefixTree.build(fed)[0].n_nodes - counted_before
-    record.near_ties += near_ties
+    record.distinct += PrefixTree.build(fed)[0].n_nodes - computed
+    sampled = {i: layout.prompts[i].tokens for i in near_ties if layout.prompts[i].sampling}
+    record.near_ties += sum(i in near_ties and i not in sampled for i in layout.index)
+    record.near_ties += len(set(sampled.values()))  # the samples of a document are one
 
 
 def _before_stops(text: str, until: Sequence[str]) -> str:

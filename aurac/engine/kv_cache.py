@@ -23,11 +23,7 @@ KeyValuePair = tuple[torch.Tensor, torch.Tensor]
 
 
 class PrefixCache:
-    """Keys and values of one shared prefix, per layer.
-
-    Args:
-        capacity: Longest prefix in tokens.
-    """
+    """Keys and values of one shared prefix of at most `capacity` tokens, per layer."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -153,11 +149,9 @@ class Header:
 
 
 def header_tokens(inputs: Sequence[tuple[int, ...]], most: int) -> tuple[int, ...]:
-    """The beginning that all inputs share; empty if it is not worth a pass of its own.
+    """The beginning that all inputs (at least one) share; empty if it is not worth a pass.
 
-    Args:
-        inputs: Token sequences, at least one.
-        most: Longest header: the token after it must be computed with each input.
+    It has at most ``most`` tokens: the token after it must be computed with each input.
     """
     length = min(shared_prefix(inputs), most)
     worth = length >= _SHORTEST and length * (len(inputs) - 1) >= SAVED_TOKENS

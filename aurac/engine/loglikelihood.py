@@ -38,7 +38,7 @@ def loglikelihoods(
     progress: Progress | None = None,
     header: Header | None = None,
 ) -> list[tuple[float, bool]]:
-    """Log-likelihood of each continuation given its context, and whether greedy decoding gives it.
+    """Log-likelihood of each continuation given its context, and whether it is the greedy one.
 
     Args:
         model: A transformers causal language model, possibly with PEFT layers in it.
@@ -50,10 +50,10 @@ def loglikelihoods(
             the model; none of its tokens is scored.
 
     Returns:
-        One (log-likelihood, greedy) per pair, in the order given. Log-softmax is in float32.
+        One (log-likelihood, greedy) per pair, in their order. Log-softmax is in float32.
 
     Raises:
-        TaskError: A pair that cannot be scored.
+        TaskError: A request that cannot be served by this model's length.
         UnsupportedRequestError: The model is no causal language model.
     """
     options = options or EngineOptions()

@@ -297,13 +297,10 @@ class _Planner:
 
 
 def plan_scoring(layout: ScoringLayout, budget: int, header: int = 0) -> Plan:
-    """The passes that score a layout; kept with it for the next rank.
+    """The passes that score a layout, of at most ``budget`` tokens; kept for the next rank.
 
-    Args:
-        layout: What to score.
-        budget: Most tokens of a pass.
-        header: So many tokens, with which every input begins and none of which is scored, are in
-            the cache before the first pass.
+    The first ``header`` tokens, with which every input begins and none of which is scored, are in
+    the cache before the first pass.
     """
     key = ("scoring", budget, header)
     if key not in layout.plans:

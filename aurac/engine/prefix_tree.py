@@ -35,8 +35,7 @@ def model_input(
 ) -> tuple[int, ...]:
     """What a model reads to score a continuation: all but its last token, cut on the left.
 
-    Raises:
-        TaskError: A continuation longer than ``max_length``.
+    A continuation longer than ``max_length`` is a TaskError.
     """
     if len(continuation) > max_length:
         raise TaskError(
@@ -116,11 +115,7 @@ class ScoringLayout:
     def build(
         cls, tokenizer: Any, pairs: Sequence[tuple[str, str]], max_length: int
     ) -> ScoringLayout:
-        """Tokenise (context, continuation) pairs and lay them out.
-
-        Raises:
-            TaskError: A pair without tokens to score, or a continuation longer than ``max_length``.
-        """
+        """Tokenise (context, continuation) pairs and lay them out."""
         return cls.from_tokens(encode_pairs(tokenizer, pairs), max_length)
 
     @classmethod

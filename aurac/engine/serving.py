@@ -78,13 +78,8 @@ def time_ranks(
     """Time the base and every rank of every adapter once in each round.
 
     A slow moment of the machine meets all of them alike, and every other round goes through them in
-    the opposite order.
-
-    Args:
-        model: The base, without an adapter.
-        adapters: Name → what is attached, and its ranks.
-        work: What is timed.
-        progress: Called after each of them in each round.
+    the opposite order. ``adapters`` are what is attached and its ranks by name; ``progress`` is
+    called after each of them in each round.
     """
     shape = (work.batch, work.prompt_tokens)
     vocabulary = model.get_input_embeddings().num_embeddings

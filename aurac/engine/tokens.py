@@ -32,11 +32,7 @@ def resolve_max_length(model: Any, tokenizer: Any, wanted: int | None = None) ->
 
 
 def prefix_token_id(tokenizer: Any) -> int:
-    """The token that stands for an empty context: BOS, else EOS.
-
-    Raises:
-        TaskError: The tokenizer has neither.
-    """
+    """The token that stands for an empty context: BOS, else EOS."""
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
@@ -51,12 +47,10 @@ def _encode_all(tokenizer: Any, texts: Sequence[str], **kwargs: Any) -> list[lis
 
 
 def encode_texts(tokenizer: Any, texts: Iterable[str], prefix: str | None) -> dict[str, list[int]]:
-    """Tokens of each distinct text; no special tokens are added to a text that has its prefix.
+    """Tokens of each distinct text.
 
-    Args:
-        tokenizer: A transformers tokenizer.
-        texts: Texts, repeats allowed.
-        prefix: The text of the beginning-of-sequence token, or ``None`` if there is none.
+    No special tokens are added to a text that begins with ``prefix``, the text of the
+    beginning-of-sequence token if there is one.
     """
     distinct = list(dict.fromkeys(texts))
     begun = [t for t in distinct if prefix is not None and t.startswith(prefix)]
@@ -72,11 +66,9 @@ def encode_pairs(
     """(context tokens, continuation tokens) of each pair.
 
     Trailing white space of a context moves to its continuation; both are then tokenised as one text
-    and split at the context's token count, whatever the seam between them does. An empty context
-    is the prefix token.
-
-    Raises:
-        TaskError: A context of nothing but white space, or a continuation without tokens.
+    and split at the context's token count, whatever the seam between them does. An empty context is
+    the prefix token. A context of nothing but white space and a continuation without tokens are
+    refused.
     """
     prefix = prefix_token_id(tokenizer)
     moved = []
@@ -165,14 +157,7 @@ class GenerationRequest:
     ) -> GenerationRequest:
         """From a task's ``generation_kwargs``, by the rules of lm-eval 0.4.13.
 
-        Args:
-            context: The prompt.
-            kwargs: The task's settings.
-            seed: Of the text, where it is sampled.
-
-        Raises:
-            UnsupportedRequestError: It samples without a seed, or asks for another kind of
-                decoding.
+        Sampling without a ``seed`` and other kinds of decoding are an UnsupportedRequestError.
         """
         sampling = None
         if samples_text(kwargs):
@@ -250,8 +235,7 @@ def tokenise(
 ) -> list[Prompt]:
     """A prompt for each request, cut on the left to leave room for its new tokens.
 
-    Raises:
-        TaskError: No room for a prompt beside its new tokens, or a prompt without tokens.
+    No room for a prompt, or a prompt without tokens, is a TaskError.
     """
     eos = tokenizer.decode(tokenizer.eos_token_id, skip_special_tokens=False)
     tokens = encode_texts(tokenizer, (r.context for r in requests), tokenizer.bos_token)
