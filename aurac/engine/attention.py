@@ -121,7 +121,7 @@ class AttentionMetadata:
         prefix: Held tokens that every token sees.
         store: Where they are cached.
         keep: Whether this pass extends them.
-        groups: Units of a packed pass; empty when decoding.
+        groups: Subtrees of a packed pass; empty when decoding.
         slots: Decoding slots.
         slot: (W,) slot of each token that is written, or ``None``.
         place: (W,) its place in the slot.
@@ -150,11 +150,7 @@ class AttentionMetadata:
     _bias: dict[Any, torch.Tensor] = field(default_factory=dict)
 
     def attend(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        rule: ScoreRule,
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: ScoreRule
     ) -> torch.Tensor:
         """(T, H, d) queries over (T, Hkv, d) new keys and whatever else this metadata sees."""
         layer, self.layer = self.layer, self.layer + 1
@@ -169,8 +165,7 @@ class AttentionMetadata:
         if rule.window is not None and self.longest <= rule.window:
             rule = rule._replace(window=None)
         if self.decoding and self.slots is not None:
-            slot_kv = self.slots.layers[layer]
-            return self._decode(query, slot_kv, cached, rule)
+            return self._decode(query, self.slots.layers[layer], cached, rule)
         out = query.new_empty(*query.shape[:2], value.shape[-1])
         for group in self.groups:
             self._packed(group, query, key, value, cached, rule, out)
@@ -186,7 +181,7 @@ class AttentionMetadata:
         rule: ScoreRule,
         out: torch.Tensor,
     ) -> None:
-        size, length = group.size, group.length
+        size, length, prefix = group.size, group.length, self.prefix
         heads, kv = query.shape[1], key.shape[1]
         rep = heads // kv
 
@@ -200,16 +195,14 @@ class AttentionMetadata:
         result = q.new_empty(kv, size, length * rep, v.shape[-1])
         for block in group.blocks:
             rows = slice(block.start * rep, block.stop * rep)
-            part = _scores(q[:, :, rows], k[:, : block.stop], cached, rule.scaling)
-            part = rule.capped(part)
-            n, prefix = block.stop - block.start, self.prefix
-            shape = (kv, size, n, rep, part.shape[-1])
+            part = rule.capped(_scores(q[:, :, rows], k[:, : block.stop], cached, rule.scaling))
+            biased = part.view(kv, size, -1, rep, part.shape[-1])
             if rule.window is None:
                 bias = group.bias(block, part)
-                part.view(shape)[..., prefix + block.clean :] += bias[None, :, :, None]
+                biased[..., prefix + block.clean :] += bias[None, :, :, None]
             else:
                 bias = group.windowed(block, self.positions, prefix, rule.window, part)
-                part.view(shape).add_(bias[None, :, :, None])
+                biased += bias[None, :, :, None]
             torch.softmax(part, dim=-1, out=part)
             result[:, :, rows] = _values(part, v[:, : block.stop], cached, size)
         result = result.view(kv, size, length, rep, -1).permute(1, 2, 0, 3, 4)

@@ -67,9 +67,7 @@ def write_requests(folder: Path, task: BuiltTask, base: LoadedBase) -> str | Non
     """Write a task's prompts and documents into a run folder, gzipped lines of JSON.
 
     The first line describes the task and the base; each other one is a document with its requests.
-
-    Returns:
-        The path in the run folder; None for a group, whose members have files of their own.
+    Returned is the path in the run folder; None for a group, whose members have files of their own.
     """
     if task.members:
         return None

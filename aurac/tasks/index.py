@@ -117,12 +117,8 @@ def task_index() -> dict[str, IndexRow]:
 def check_names(names: Sequence[str], include_path: Path | str | None = None) -> None:
     """Refuse a mistyped task before anything heavy is loaded; paths of YAML files pass.
 
-    Args:
-        names: Of tasks, groups or tags.
-        include_path: A folder with further tasks.
-
-    Raises:
-        TaskError: lm-eval knows no such task; the nearest names are given.
+    Of the names that lm-eval has the nearest are in the message. A folder ``include_path`` holds
+    further tasks.
     """
     included = included_tasks(include_path) if include_path else {}
     for name in names:
@@ -131,11 +127,7 @@ def check_names(names: Sequence[str], include_path: Path | str | None = None) ->
 
 
 def included_tasks(folder: Path | str) -> dict[str, IndexRow]:
-    """The tasks of a folder of one's own.
-
-    Raises:
-        TaskError: There is no such folder, or no task in it.
-    """
+    """The tasks of a folder of one's own; a TaskError where there is none."""
     files = [path for path, _, _ in _yaml_files(folder)] if Path(folder).is_dir() else []
     index = read_index(files)
     if not index:
@@ -194,9 +186,8 @@ def _yaml_files(folder: Path | str) -> Iterator[tuple[str, int, int]]:
 def read_index(paths: Iterable[str]) -> dict[str, IndexRow]:
     """The index of these files, as `lm_eval.tasks.TaskManager` makes it.
 
-    Args:
-        paths: In order; of two files with one name the first counts. A file that is no task or
-            cannot be read is left out.
+    Of two files with one name the first counts. A file that is no task or cannot be read is left
+    out.
     """
     index: dict[str, IndexRow] = {}
     for path in sorted(paths):
@@ -263,11 +254,7 @@ def search(word: str, include_path: Path | str | None = None) -> list[str]:
 
 
 def facts_of(name: str, include_path: Path | str | None = None) -> TaskFacts:
-    """What a task needs; nothing is fetched.
-
-    Raises:
-        TaskError: No such task; the nearest names are given.
-    """
+    """What a task needs; nothing is fetched. An unknown one is refused with the nearest names."""
     if name in BUNDLED:
         settings = _settings(Path(__file__).parent / "bundled" / f"{name}.yaml")
         documents = len(load_split(name, "test"))
@@ -280,16 +267,14 @@ def facts_of(name: str, include_path: Path | str | None = None) -> TaskFacts:
     if row.kind == "GROUP":
         parts = settings.get("task") or []
         parts = [parts] if isinstance(parts, str) else parts
-        names = [part if isinstance(part, str) else str(_name_of(part)) for part in parts]
-        return TaskFacts(name, row.kind, members=tuple(names))
+        members = (p if isinstance(p, str) else p.get("group") or p.get("task") for p in parts)
+        return TaskFacts(name, row.kind, members=tuple(map(str, members)))
     return _task_facts(name, row.kind, settings)
 
 
-def _name_of(part: Mapping[str, Any]) -> Any:
-    return part.get("group") or part.get("task")
-
-
 def _task_facts(name: str, kind: str, settings: Mapping[str, Any]) -> TaskFacts:
+    if kind == "PY_TASK":
+        return TaskFacts(name, kind)
     refused = None
     if settings.get("unsafe_code"):
         refused = "runs code that the model writes"
@@ -299,9 +284,9 @@ def _task_facts(name: str, kind: str, settings: Mapping[str, Any]) -> TaskFacts:
         refused = "has a perplexity, not an accuracy"
     path, subset = settings.get("dataset_path"), settings.get("dataset_name")
     split = settings.get("test_split") or settings.get("validation_split")
-    if kind == "PY_TASK":
-        return TaskFacts(name, kind)
     output = settings.get("output_type", "generate_until")
+    limits = settings.get("generation_kwargs") or {}
+    most = most_new_tokens(limits) if isinstance(limits, dict) else DEFAULT_NEW_TOKENS
     return TaskFacts(
         name,
         kind,
@@ -310,14 +295,9 @@ def _task_facts(name: str, kind: str, settings: Mapping[str, Any]) -> TaskFacts:
         data=f"{path} ({subset})" if path and subset else path,
         split=split,
         documents=_cached_size(path, subset, split),
-        writes=_most_written(settings) if output == "generate_until" else 0,
+        writes=most if output == "generate_until" else 0,
         refused=refused,
     )
-
-
-def _most_written(settings: Mapping[str, Any]) -> int:
-    limits = settings.get("generation_kwargs") or {}
-    return most_new_tokens(limits) if isinstance(limits, dict) else DEFAULT_NEW_TOKENS
 
 
 def _settings(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

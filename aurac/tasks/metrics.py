@@ -46,14 +46,7 @@ generative tasks, which report no ``acc``.
 def parse_metrics(values: Iterable[str]) -> dict[str, str]:
     """Reads ``--metric`` values, ``TASK=NAME,FILTER`` or ``NAME,FILTER`` for every task.
 
-    Args:
-        values: What was given, one string for each use of the option.
-
-    Returns:
-        Task name (or :data:`ANY_TASK`) to metric key.
-
-    Raises:
-        UsageError: A value is not of that form, or one task has two.
+    Returned are metric keys by task name (or :data:`ANY_TASK`).
     """
     metrics: dict[str, str] = {}
     for value in values:
@@ -73,16 +66,13 @@ def parse_metrics(values: Iterable[str]) -> dict[str, str]:
 
 
 def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = None) -> str:
-    """The metric of a task that is integrated.
+    """The metric of a task that is integrated, one key of ``reported``.
 
     Args:
         task: Name of the task, in lm-eval's spelling.
         reported: Every ``name,filter`` key the task reports, and whether it can be integrated
             (aggregated by the mean, more is better).
         wanted: The key that is wanted; None takes the default of the task's family.
-
-    Returns:
-        One key of ``reported``.
 
     Raises:
         TaskError: The task does not report ``wanted``, or it cannot be integrated, or the defaults
@@ -126,16 +116,7 @@ def _wanted(task: str, reported: Mapping[str, bool], usable: list[str], wanted: 
 
 
 def check_scores(task: str, key: str, scores: NDArray[float64]) -> None:
-    """Sees that the metric which is integrated lies in [0, 1] for every document.
-
-    Args:
-        task: Name of the task.
-        key: The metric's key.
-        scores: (n,) one score for each document.
-
-    Raises:
-        TaskError: A score lies outside.
-    """
+    """Sees that the metric which is integrated lies in [0, 1] for every document (n,)."""
     low, high = float(scores.min()), float(scores.max())
     if low < 0 or high > 1:
         raise TaskError(
@@ -236,9 +217,6 @@ class Leaf:
         Args:
             documents: Some of the documents.
             answers: For each of their requests, in order, its responses.
-
-        Raises:
-            CellError: lm-eval's filters or metrics fail on an answer.
         """
         if self.samples == 1:
             return self._judged(documents, answers)
@@ -313,8 +291,7 @@ class Leaf:
     def aggregates(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, float]:
         """Values over all documents of the metrics that lm-eval does not aggregate by their mean.
 
-        Args:
-            columns: ``name,filter`` to what every document contributed, numbers or not.
+        ``columns`` hold by ``name,filter`` what every document contributed, numbers or not.
         """
         if self.samples > 1:  # they are no columns of one number for each document
             return {}

@@ -27,13 +27,8 @@ if TYPE_CHECKING:
 def cluster_labels(task: str, documents: Iterable[Any], field: str) -> tuple[str, ...]:
     """One label for each document: documents with the same one are a cluster.
 
-    Args:
-        task: For messages.
-        documents: Their contents.
-        field: Name of the field, such as `passage`; a field that is no text counts as its JSON.
-
-    Raises:
-        DataError: A document has no such field.
+    A field, such as `passage`, that is no text counts as its JSON; a document without it is
+    refused.
     """
     labels = []
     for document in documents:
@@ -133,9 +128,7 @@ class BuiltTask:
     def only(self, places: Sequence[int]) -> BuiltTask:
         """The same task with some of its documents, in this order; their prompts stay as they are.
 
-        Args:
-            places: Of the documents. A group keeps the order within each of its members, and
-                leaves out those without a document.
+        A group keeps the order within each of its members, and leaves out those without a document.
         """
         if self.members:
             ends = list(accumulate(member.n_docs for member in self.members))
@@ -262,13 +255,7 @@ class BuiltTask:
         }
 
     def evaluation(self, model: Any, tokenizer: Any, options: EngineOptions) -> Evaluation:
-        """Puts the requests to the model as it is now, block by block.
-
-        Args:
-            model: A causal language model, with an adapter at some rank or without.
-            tokenizer: Its tokenizer.
-            options: The engine's.
-        """
+        """Puts the requests to the model as it is now, block by block."""
         return Evaluation(self, Answers(self._requests, model, tokenizer, options), model.dtype)
 
     def evaluate(
@@ -285,13 +272,7 @@ class BuiltTask:
 
 
 class Evaluation:
-    """One state of a model on one task.
-
-    Args:
-        task: A task, no group.
-        answers: The model's, for all requests of the task.
-        dtype: What the model computes in.
-    """
+    """One state of a model, computing in `dtype`, on one task that is no group."""
 
     def __init__(self, task: BuiltTask, answers: Answers, dtype: torch.dtype) -> None:
         self._task, self._answers, self._noise = task, answers, logit_noise(dtype)
@@ -305,8 +286,7 @@ class Evaluation:
 
         Raises:
             CellError: A log-likelihood is not a finite number, or an answer cannot be judged.
-            TaskError: The task turns out not to report its metric for every document, or with
-                values outside [0, 1].
+            TaskError: The task does not report its metric for every document, or not within [0, 1].
         """
         task, leaf = self._task, self._task.leaf
         part = [leaf.documents[place] for place in documents]

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import AuracError, DataError, TaskError
+from aurac.tasks import BUNDLED, include_path
 from aurac.tasks.index import check_names, task_index
 
 if TYPE_CHECKING:
@@ -165,25 +166,20 @@ LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
 BAR_MODULES = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
 
 
-def bundled() -> Any:
-    """The package of bundled tasks, imported when a task is looked up."""
-    return importlib.import_module("aurac.tasks")
-
-
 @cache
 def bundled_manager() -> Any:
     """Knows the bundled tasks only: reading lm-eval's own 14,000 files takes seconds."""
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_defaults=False, include_path=str(bundled().include_path()))
+    return TaskManager(include_defaults=False, include_path=str(include_path()))
 
 
 @cache
-def full_manager(include_path: str | None = None) -> Any:
+def full_manager(folder: str | None = None) -> Any:
     """Knows all tasks of lm-eval, from the index that is kept of them, and those of a folder."""
     from lm_eval.tasks import TaskManager
 
-    return _with_stock_tasks(TaskManager(include_defaults=False, include_path=include_path))
+    return _with_stock_tasks(TaskManager(include_defaults=False, include_path=folder))
 
 
 def _with_stock_tasks(manager: Any) -> Any:
@@ -197,23 +193,18 @@ def _with_stock_tasks(manager: Any) -> Any:
     return manager
 
 
-def find_task(requested: str, include_path: Path | str | None = None) -> tuple[Any, str]:
+def find_task(requested: str, folder: Path | str | None = None) -> tuple[Any, str]:
     """The manager that knows a task, and the task's name in it.
 
-    Args:
-        requested: Name of a task, group or tag, or the path of a YAML file.
-        include_path: A folder with further tasks.
-
-    Raises:
-        TaskError: None does; the nearest names are given.
+    ``requested`` is the name of a task, group or tag, or the path of a YAML file. A TaskError gives
+    the names nearest to an unknown one.
     """
     if Path(requested).suffix in (".yaml", ".yml"):
         return _find_file(Path(requested))
-    names = bundled().BUNDLED
-    if requested in names:
+    if requested in BUNDLED:
         return bundled_manager(), requested
-    check_names([requested], include_path)
-    return full_manager(str(include_path) if include_path else None), requested
+    check_names([requested], folder)
+    return full_manager(str(folder) if folder else None), requested
 
 
 def _find_file(path: Path) -> tuple[Any, str]:
