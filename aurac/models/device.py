@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -92,9 +93,7 @@ def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
         named: torch.dtype = getattr(torch, str(dtype))
         return named
     if device.startswith("cuda") and not torch.cuda.is_available():
-        fast = (
-            True  # of other machines: an accelerator of capability 8 or later is taken for granted
-        )
+        fast = True  # of other machines: capability 8 or later is taken for granted
     elif device.startswith("cuda"):
         fast = torch.cuda.get_device_capability(device)[0] >= 8
     elif device == "cpu":
@@ -115,21 +114,19 @@ def versions() -> dict[str, str]:
     """Installed versions of what takes part, and of Python."""
     installed = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             installed[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return installed
 
 
 def _cpu_model() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - a kernel file
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
+    with (
+        contextlib.suppress(OSError),
+        open("/proc/cpuinfo", encoding="utf-8") as lines,  # noqa: PTH123 - a kernel file
+    ):
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
 
 

@@ -285,8 +285,10 @@ def _task_facts(name: str, kind: str, settings: Mapping[str, Any]) -> TaskFacts:
     path, subset = settings.get("dataset_path"), settings.get("dataset_name")
     split = settings.get("test_split") or settings.get("validation_split")
     output = settings.get("output_type", "generate_until")
-    limits = settings.get("generation_kwargs") or {}
-    most = most_new_tokens(limits) if isinstance(limits, dict) else DEFAULT_NEW_TOKENS
+    writes = 0
+    if output == "generate_until":
+        limits = settings.get("generation_kwargs") or {}
+        writes = most_new_tokens(limits) if isinstance(limits, dict) else DEFAULT_NEW_TOKENS
     return TaskFacts(
         name,
         kind,
@@ -295,7 +297,7 @@ def _task_facts(name: str, kind: str, settings: Mapping[str, Any]) -> TaskFacts:
         data=f"{path} ({subset})" if path and subset else path,
         split=split,
         documents=_cached_size(path, subset, split),
-        writes=most if output == "generate_until" else 0,
+        writes=writes,
         refused=refused,
     )
 

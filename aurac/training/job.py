@@ -86,7 +86,11 @@ def train(
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
-    folder = _new_folder(Path(out), force=force)
+    folder = Path(out)
+    if folder.exists() and not force:
+        raise RunFolderError(
+            f"{folder} exists", expected="a new folder", fix="choose another --out or add --force"
+        )
     if not (resume or force):
         refuse_to_start_over(folder)
     documents = training_documents(recipe)
@@ -116,14 +120,6 @@ def train(
         write_atomic(folder / "README.md", _card(adapter, losses))
         discard(folder, whole=True)
     return TrainingResult(adapter, folder, losses, seconds, tokens)
-
-
-def _new_folder(folder: Path, *, force: bool) -> Path:
-    if folder.exists() and not force:
-        raise RunFolderError(
-            f"{folder} exists", expected="a new folder", fix="choose another --out or add --force"
-        )
-    return folder
 
 
 def _trained(recipe: Recipe, model: Any, loaded: LoadedBase) -> Adapter:
@@ -203,38 +199,25 @@ def _run_trainer(
     progress: bool,
     callbacks: Sequence[Any],
 ) -> tuple[tuple[tuple[int, float], ...], float, int]:
-    from datasets import Dataset
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
+    """Losses, seconds and tokens as of `TrainingResult`."""
     from aurac.training.packing import collator, packed_attention, packs
-    from aurac.training.trainer import (
-        NestedTrainer,
-        NestingCallback,
-        SelectedLogits,
-        StepProgress,
-        TrainingClock,
-    )
+    from aurac.training.trainer import NestingCallback, SelectedLogits, StepProgress, TrainingClock
 
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id
     # Packing was measured on CPUs only.
     packed = loaded.device == "cpu" and packs(model, examples, pad)
     arguments = _arguments(recipe, loaded, scratch_folder(folder), save_steps)
     _begin(recipe, loaded, len(examples), folder, resume=resume, save=save_steps > 0)
-    selected, clock = SelectedLogits(model), TrainingClock()
-    trainer = NestedTrainer(
-        model=model,
+    selected, clock, bar = SelectedLogits(model), TrainingClock(), StepProgress(recipe.name)
+    trainer = _trainer(
+        model,
+        examples,
         args=arguments,
-        train_dataset=Dataset.from_list([{**e, "length": len(e["input_ids"])} for e in examples]),
         data_collator=collator() if packed else Collator(pad),
-        callbacks=[NestingCallback(hook), clock, *callbacks],
+        callbacks=[NestingCallback(hook), clock, *callbacks, *([bar] if progress else [])],
         selected=selected,
         hook=hook,
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    bar = StepProgress(recipe.name)
-    if progress:
-        trainer.add_callback(bar)
     if loaded.device == "cpu":
         keep_freed_memory()
     try:
@@ -242,23 +225,46 @@ def _run_trainer(
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
         selected.remove()
+    return _losses(recipe, trainer), clock.seconds, _tokens(recipe, examples, trainer)
+
+
+def _trainer(model: Any, examples: Sequence[dict[str, list[int]]], **settings: Any) -> Any:
+    """The Trainer for these examples, without its own prints and bar."""
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    from aurac.training.trainer import NestedTrainer
+
+    rows = Dataset.from_list([{**e, "length": len(e["input_ids"])} for e in examples])
+    trainer = NestedTrainer(model=model, train_dataset=rows, **settings)
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def _losses(recipe: Recipe, trainer: Any) -> tuple[tuple[int, float], ...]:
     history = mean_losses(trainer.state.log_history)
     if any(not math.isfinite(loss) for _, loss in history):
         raise RecipeError(
             f"training {recipe.name!r} diverged: the loss is not finite",
             fix="lower learning_rate or use dtype float32",
         )
+    return history
+
+
+def _tokens(recipe: Recipe, examples: Sequence[dict[str, list[int]]], trainer: Any) -> int:
+    """Tokens of the examples seen, as many as examples of mean length have."""
     mean_length = sum(len(e["input_ids"]) for e in examples) / len(examples)
-    tokens = round(mean_length * recipe.batch_size * trainer.state.global_step)
-    return history, clock.seconds, tokens
+    return round(mean_length * recipe.batch_size * trainer.state.global_step)
 
 
 def _newest(folder: Path) -> Path | None:
     """The checkpoint to go on from, if there is one."""
     newest = newest_checkpoint(folder)
-    if newest is None:
-        logger.warning("no checkpoint in %s: training begins at step 0", scratch_folder(folder))
-    return newest[1] if newest else None
+    if newest is not None:
+        return newest[1]
+    logger.warning("no checkpoint in %s: training begins at step 0", scratch_folder(folder))
+    return None
 
 
 def _begin(

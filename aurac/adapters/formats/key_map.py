@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from aurac.adapters.formats.untrusted import check_factor, finite_number
-from aurac.errors import CheckpointError, UsageError
+from aurac.errors import CheckpointError, UsageError, first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,8 +102,7 @@ def read_key_map(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"the key map {path} cannot be read: {line}") from error
+        raise UsageError(f"the key map {path} cannot be read: {first_line(error)}") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise UsageError(f"the key map {path} holds no mapping", expected="module: {A: …, B: …}")
     return value

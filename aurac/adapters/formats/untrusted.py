@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from aurac.adapters.linalg import all_finite
-from aurac.errors import CheckpointError
+from aurac.errors import CheckpointError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -108,8 +108,7 @@ def reason(error: BaseException) -> str:
     """The first line of an error, short enough for a one-line message."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]
+    return first_line(error)[:200]
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
