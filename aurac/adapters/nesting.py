@@ -44,11 +44,7 @@ def scale(rule: Rule, alpha: float, r: int) -> float:
 
 
 def rank_weights(
-    R: int,
-    nested_ranks: Sequence[int],
-    weights: Sequence[float] | None,
-    rule: Rule,
-    alpha: float,
+    R: int, nested_ranks: Sequence[int], weights: Sequence[float] | None, rule: Rule, alpha: float
 ) -> NDArray[np.float64]:
     """The diagonal of P, shape (R,): ``p_i = Σ_{r in S, r ≥ i} w_r · s_r`` for i = 1..R.
 

@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.errors import BaseModelError, first_line
 from aurac.models.device import no_memory, pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder, packaged_weights
-from aurac.models.weights import (
-    check_complete,
-    check_finite,
-    quiet_transformers,
-    remembered_sha256,
-)
+from aurac.models.weights import check_complete, check_finite, quiet_transformers, remembered_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

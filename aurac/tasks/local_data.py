@@ -25,11 +25,7 @@ Files = dict[str, list[Path]]
 """Split name, as the files spell it, to its files in order (several when sharded)."""
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
-ALIASES = (
-    ("train", "training"),
-    ("validation", "valid", "val", "dev"),
-    ("test", "testing"),
-)
+ALIASES = (("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing"))
 _SHARD = re.compile(r"-\d+-of-\d+$")
 _JINJA = re.compile(r"\{[{%#]")
 _CONDITION = re.compile(r"\{[{%].*\b(if|default)\b", re.DOTALL)

@@ -117,14 +117,7 @@ def _plain_from_merged(A: Tensor, B: Tensor, mask: tuple[int, ...]) -> tuple[Ten
 
 
 def _canonical(
-    module: str,
-    A: Tensor,
-    B: Tensor,
-    *,
-    suffix: str,
-    rank: int,
-    config: PeftConfig,
-    where: object,
+    module: str, A: Tensor, B: Tensor, *, suffix: str, rank: int, config: PeftConfig, where: object
 ) -> tuple[Kind, tuple[int, ...], Tensor, Tensor]:
     """A as (R, in), B as (out, R), and what is needed to go back."""
     if suffix == "embedding" and A.ndim == B.ndim == 2:

@@ -128,15 +128,9 @@ def _is_mask(value: object) -> bool:
 
 
 _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "method": (
-        "the name of an installed method",
-        lambda v: isinstance(v, str) and v in methods(),
-    ),
+    "method": ("the name of an installed method", lambda v: isinstance(v, str) and v in methods()),
     "nested_ranks": ("a list of ranks", lambda v: isinstance(v, list)),
-    "weights": (
-        "a list of numbers",
-        lambda v: isinstance(v, list) and all(map(finite_number, v)),
-    ),
+    "weights": ("a list of numbers", lambda v: isinstance(v, list) and all(map(finite_number, v))),
     "rule": (f"one of {', '.join(RULES)}", lambda v: v in RULES),
     "alpha": ("a finite number", finite_number),
     "update": ("prefix or frozen", lambda v: v in UPDATES),
