@@ -18,10 +18,9 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from aurac.engine import EngineOptions, UnsupportedRequestError
+from aurac.engine.answers import generate, loglikelihoods, shared_header
 from aurac.engine.counts import answered_by
-from aurac.engine.generate import generate, shared_header
 from aurac.engine.kv_cache import Header, header_tokens
-from aurac.engine.loglikelihood import loglikelihoods
 from aurac.engine.prefix_tree import ScoringLayout, model_input
 from aurac.engine.running import require_causal
 from aurac.engine.tokens import (
