@@ -27,9 +27,9 @@ from aurac.errors import CheckpointError, RunFolderError
 from aurac.files import flush_folder, follow_umask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from aurac.adapters.adapter import Adapter, Factors
+    from aurac.adapters.adapter import Adapter
     from aurac.adapters.truncate import Basis, Prepared, Rescale
 
 
@@ -119,6 +119,9 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
     rank, rank_pattern = _common(ranks)
     alpha, alpha_pattern = _common(alphas)
     kept = {k: v for k, v in adapter.peft_config.items() if is_set(v)}
+    rslora = {f.rule == "sqrt" for f in adapter.modules.values()}
+    if len(rslora) > 1:
+        raise CheckpointError("an adapter that mixes α/√r with another rule cannot be plain PEFT")
     return {
         "peft_type": "LORA",
         "task_type": None,
@@ -134,19 +137,12 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
         "base_model_name_or_path": adapter.base,
         "r": rank,
         "lora_alpha": _as_whole(alpha),
-        "use_rslora": _use_rslora(adapter.modules.values()),
+        "use_rslora": rslora.pop(),
         "use_dora": adapter.dora,
         "init_lora_weights": True,
         "rank_pattern": rank_pattern,
         "alpha_pattern": {name: _as_whole(a) for name, a in alpha_pattern.items()},
     }
-
-
-def _use_rslora(modules: Iterable[Factors]) -> bool:
-    rules = {f.rule == "sqrt" for f in modules}
-    if len(rules) > 1:
-        raise CheckpointError("an adapter that mixes α/√r with another rule cannot be plain PEFT")
-    return rules.pop()
 
 
 def _common(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -35,9 +35,8 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
     """Everything that ``aurac inspect`` shows, as JSON values; by default for powers of two."""
     shown = tuple(ranks or default_nested_ranks(adapter.rank))
     nesting = adapter.nesting
-    measured = {}
-    for name, f in adapter.walk():
-        measured[name] = _measure(adapter, name, f, shown)
+    measured = {name: _measure(adapter, name, f, shown) for name, f in adapter.walk()}
+    ranks_of_modules = Counter(f.rank for f in adapter.modules.values())
     by_rank = [
         _at_rank(adapter, r, [m.parts[k] for m in measured.values()]) for k, r in enumerate(shown)
     ]
@@ -57,7 +56,7 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
         "alpha": adapter.alpha,
         "trained_rank": adapter.rank,
         "modules": len(adapter.modules),
-        "module_ranks": {str(r): n for r, n in sorted(_ranks(adapter).items())},
+        "module_ranks": {str(r): n for r, n in sorted(ranks_of_modules.items())},
         "dtypes": sorted({str(f.A.dtype).removeprefix("torch.") for f in adapter.modules.values()}),
         "dora": adapter.dora,
         "extra_tensors": len(adapter.extras),
@@ -153,10 +152,6 @@ def _energy(
         "prefix": [1.0 - x / total for x in tails],
         "svd": [float(best[min(r, R) - 1] / best[-1]) for r in ranks],
     }
-
-
-def _ranks(adapter: Adapter) -> Counter[int]:
-    return Counter(f.rank for f in adapter.modules.values())
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -282,7 +282,7 @@ class Decoder:
 
     def _advance(self) -> None:
         """One token for every sequence in flight, and more where drafts of them are right."""
-        while len(self._active) > 1 and self._over_budget():
+        while (count := len(self._active)) > 1 and count * self._widest() > self._budget:
             self._waiting.appendleft(self._active.pop())
         drafts = self._drafts()
         self._fit(
@@ -310,8 +310,7 @@ class Decoder:
     def _drafts(self) -> list[list[int]]:
         """Draft tokens for each sequence in flight, where there is room for them."""
         count = len(self._active)
-        widest = max(map(self._own, self._active)) + LONGEST
-        if count >= ROWS or count * widest > self._budget:
+        if count >= ROWS or count * (self._widest() + LONGEST) > self._budget:
             return [[] for _ in self._active]
         return shortened([s.draft(LONGEST) for s in self._active], ROWS - count)
 
@@ -326,8 +325,8 @@ class Decoder:
                 break
         return False
 
-    def _over_budget(self) -> bool:
-        return len(self._active) * max(map(self._own, self._active)) > self._budget
+    def _widest(self) -> int:
+        return max(map(self._own, self._active))
 
     def _fit(self, count: int, width: int) -> None:
         """Make the slots wide and many enough, within the budget."""

@@ -225,11 +225,6 @@ def distinct_tokens(tree: PrefixTree, low: int, high: int, depth: int) -> int:
     return int(tree.offsets[high] - tree.offsets[low] + tree.shared[low]) - depth
 
 
-def _children(tree: PrefixTree, low: int, high: int, depth: int) -> list[tuple[int, int]]:
-    cuts = np.flatnonzero(tree.shared[low + 1 : high] == depth) + low + 1
-    return list(itertools.pairwise([low, *cuts.tolist(), high]))
-
-
 def _together(
     tree: PrefixTree, parts: Sequence[tuple[int, int]], depth: int, most: int
 ) -> list[tuple[int, int]]:
@@ -278,7 +273,8 @@ class _Planner:
             if last - first == 1 or total - (trunk - depth) <= branches:
                 subtrees.append(make_subtree(tree, first, last, depth))
                 continue
-            children = _children(tree, first, last, trunk)
+            cuts = np.flatnonzero(inner == trunk) + first + 1
+            children = list(itertools.pairwise([first, *cuts.tolist(), last]))
             if (trunk - depth) * (len(children) - 1) >= SAVED_TOKENS:
                 trunks.append((first, last, trunk))
             else:
@@ -286,11 +282,8 @@ class _Planner:
         for batch in batch_subtrees(subtrees, self._budget):
             self._emit(batch, depth)
         for first, last, trunk in trunks:
-            subtree = make_subtree(tree, first, first + 1, depth)
-            n = trunk - depth
-            cut = Subtree(
-                subtree.tokens[:n], subtree.positions[:n], np.full(n, n), subtree.nodes[:n]
-            )
+            one, n = make_subtree(tree, first, first + 1, depth), trunk - depth
+            cut = Subtree(one.tokens[:n], one.positions[:n], np.full(n, n), one.nodes[:n])
             self._emit([cut], depth, keep=True)
             self.cached = max(self.cached, trunk)
             self.visit(first, last, trunk)

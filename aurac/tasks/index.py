@@ -122,8 +122,15 @@ def check_names(names: Sequence[str], include_path: Path | str | None = None) ->
     """
     included = included_tasks(include_path) if include_path else {}
     for name in names:
-        if Path(name).suffix not in (".yaml", ".yml") and name not in (*BUNDLED, *included):
-            _check(name, {**task_index(), **included})
+        if Path(name).suffix in (".yaml", ".yml") or name in (*BUNDLED, *included):
+            continue
+        if name not in (known := {**task_index(), **included}):
+            near = nearest(name, [*BUNDLED, *known])
+            raise TaskError(
+                f"task {name!r} is not known to lm-eval {version('lm_eval')}",
+                expected=f"a task such as {', '.join(near)}" if near else None,
+                fix="aurac tasks WORD searches them" if not near else None,
+            )
 
 
 def included_tasks(folder: Path | str) -> dict[str, IndexRow]:
@@ -136,17 +143,6 @@ def included_tasks(folder: Path | str) -> dict[str, IndexRow]:
             expected="a folder with tasks as lm-eval's YAML",
         )
     return index
-
-
-def _check(name: str, index: dict[str, IndexRow]) -> None:
-    if name in index:
-        return
-    near = nearest(name, [*BUNDLED, *index])
-    raise TaskError(
-        f"task {name!r} is not known to lm-eval {version('lm_eval')}",
-        expected=f"a task such as {', '.join(near)}" if near else None,
-        fix="aurac tasks WORD searches them" if not near else None,
-    )
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

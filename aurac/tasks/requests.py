@@ -60,7 +60,8 @@ class Requests:
     def __init__(self, instances: Sequence[Any], reference: Reference) -> None:
         self.instances = tuple(instances)
         self.reference = reference
-        self._generations: dict[int, list[GenerationRequest]] = {}
+        # As the engine takes them: one for each request, or one for each sample.
+        self.generations: dict[int, list[GenerationRequest]] = {}
         self.kinds = [self._kind(index, one) for index, one in enumerate(self.instances)]
         self._tokens: dict[str, _Tokens] = {}
 
@@ -75,7 +76,7 @@ class Requests:
         samples = _repeats(instance) if samples_text(kwargs) else 0
         seeds: list[int | None] = [sample_seed(instance, j) for j in range(samples)]
         try:
-            self._generations[index] = [
+            self.generations[index] = [
                 GenerationRequest.from_kwargs(context, kwargs, seed) for seed in seeds or [None]
             ]
         except UnsupportedRequestError:
@@ -96,7 +97,7 @@ class Requests:
             if instance.request_type == "loglikelihood":
                 total += len(instance.args[1])
             elif instance.request_type == "generate_until":
-                samples = len(self._generations.get(index, ())) or 1
+                samples = len(self.generations.get(index, ())) or 1
                 half = most_new_tokens(instance.args[1]) / 2 * samples
                 total += half * _READ_FOR_ONE_WRITTEN * _CHARACTERS
         return total
@@ -110,10 +111,6 @@ class Requests:
             known = _Tokens.of(kind, self, indices, tokenizer, limit)
             self._tokens[kind] = known
         return known
-
-    def generations(self, indices: Sequence[int]) -> list[list[GenerationRequest]]:
-        """As the engine takes them: one for each request, or one for each sample."""
-        return [self._generations[index] for index in indices]
 
 
 @dataclass(eq=False)
@@ -141,7 +138,7 @@ class _Tokens:
     ) -> _Tokens:
         encoded: dict[int, list[Any]]
         if kind == "generation":
-            generations = requests.generations(indices)
+            generations = [requests.generations[index] for index in indices]
             prompts = tokenise(tokenizer, list(chain.from_iterable(generations)), limit)
             rest = iter(prompts)
             several = zip(indices, generations, strict=True)

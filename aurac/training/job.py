@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from aurac.adapters import Adapter, adapter_from_peft, save_adapter
 from aurac.adapters.methods import method_named
@@ -287,8 +290,6 @@ def _begin(
 
 
 def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: int) -> Any:
-    import os
-
     from transformers import TrainingArguments
 
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -327,8 +328,6 @@ def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: in
 
 
 def _is_main_process() -> bool:
-    import os
-
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -359,13 +358,7 @@ To make it again, save this as `recipe.yaml` (hash without name and seed: `{dige
 `aurac train recipe.yaml --out FOLDER`:
 
 ```yaml
-{_yaml(recipe)}```
+{yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)}```
 
 Versions: {", ".join(f"{name} {version}" for name, version in versions().items())}.
 """
-
-
-def _yaml(recipe: dict[str, Any]) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))

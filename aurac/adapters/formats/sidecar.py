@@ -84,9 +84,10 @@ def read_sidecar(path: Path) -> Sidecar | None:
             fix="it may come from a newer aurac",
         )
     check_fields(record, _FIELDS, path)
+    mask = record.get("enable_lora")
     return Sidecar(
         nesting=_nesting(record, path),
-        enable_lora=_groups(record.get("enable_lora")),
+        enable_lora=None if mask is None else tuple(map(bool, mask)),
         groups={name: tuple(mask) for name, mask in (record.get("groups") or {}).items()},
         **{key: record.get(key) for key in _AS_RECORDED},
     )
@@ -143,10 +144,6 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         lambda v: isinstance(v, dict) and all(map(_is_mask, v.values())),
     ),
 }
-
-
-def _groups(mask: list[int] | None) -> tuple[bool, ...] | None:
-    return None if mask is None else tuple(map(bool, mask))
 
 
 def _nesting(record: Mapping[str, Any], path: Path) -> Nesting | None:
