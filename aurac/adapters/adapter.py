@@ -278,6 +278,17 @@ class Adapter:
         """The training method, or ``None`` when it is not recorded."""
         return None if self.nesting is None else self.nesting.method
 
+    @property
+    def training(self) -> dict[str, Any]:
+        """How its ranks were trained, as JSON; ``None`` for each part that is not recorded."""
+        n = self.nesting
+        return {
+            "method": self.method,
+            "nested_ranks": None if n is None else list(n.ranks),
+            "weights": None if n is None else list(n.weights),
+            "update": None if n is None else n.update,
+        }
+
     @cached_property
     def sha256(self) -> str:
         """A hash of what decides its outputs: factors, extras, scaling and nesting."""

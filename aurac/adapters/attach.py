@@ -306,12 +306,8 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
     """Add ``s · B[:, :r] · A[:r]`` to the weights of ``model`` in place, in fp64, rounded once.
 
-    The rows of a DoRA adapter's modules then get its magnitudes as their norms.
-
-    Raises:
-        CheckpointError: For a module whose weight cannot take the update, for tensors beside the
-            factors, or when the adapter does not fit.
-        RankError: For a rank that the adapter does not have.
+    The rows of a DoRA adapter's modules then get its magnitudes as their norms. Modules whose
+    weight cannot take the update and tensors beside the factors are refused.
     """
     adapter = prepared.adapter
     adapter.check_rank(rank)

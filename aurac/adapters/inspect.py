@@ -34,7 +34,6 @@ VLLM_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, Any]:
     """Everything that ``aurac inspect`` shows, as JSON values; by default for powers of two."""
     shown = tuple(ranks or default_nested_ranks(adapter.rank))
-    nesting = adapter.nesting
     measured = {name: _measure(adapter, name, f, shown) for name, f in adapter.walk()}
     ranks_of_modules = Counter(f.rank for f in adapter.modules.values())
     by_rank = [
@@ -48,10 +47,7 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
         "sha256": adapter.sha256,
         "base": adapter.base,
         "base_sha256": adapter.base_sha256,
-        "method": adapter.method,
-        "nested_ranks": None if nesting is None else list(nesting.ranks),
-        "weights": None if nesting is None else list(nesting.weights),
-        "update": None if nesting is None else nesting.update,
+        **adapter.training,
         "rule": adapter.rule,
         "alpha": adapter.alpha,
         "trained_rank": adapter.rank,

@@ -49,9 +49,9 @@ def rank_weights(
     """The diagonal of P, shape (R,): ``p_i = Σ_{r in S, r ≥ i} w_r · s_r`` for i = 1..R.
 
     Args:
-        R: The number of components that the factors have.
-        nested_ranks: S, the ranks that were trained. A truncated adapter has fewer components than
-            its largest nested rank; its first R weights are still those of the whole sum.
+        R: The number of components that the factors have. A truncated adapter has fewer than its
+            largest nested rank; its first R weights are still those of the whole sum.
+        nested_ranks: S, the ranks that were trained.
         weights: w_r in the order of ``nested_ranks``; ``None`` means 1 each.
         rule: The scaling rule that gives s_r.
         alpha: The α of the rule.

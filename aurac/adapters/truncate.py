@@ -121,10 +121,9 @@ class Prepared:
     def cut(self, name: str, A: Tensor, B: Tensor, r: int, module_rank: int) -> Factors:
         """One module of the truncation at rank ``r``, from its A and B in this basis."""
         f = self.adapter.modules[name]
+        A, B = A[:module_rank], B[:, :module_rank].contiguous()
         rule, alpha = self._rule(f, r)
-        return replace(
-            f, A=A[:module_rank], B=B[:, :module_rank].contiguous(), rule=rule, alpha=alpha
-        )
+        return replace(f, A=A, B=B, rule=rule, alpha=alpha)
 
     def assemble(self, modules: Mapping[str, Factors], record: Mapping[str, Any]) -> Adapter:
         """The adapter of modules that were cut, with the record of the truncation."""
@@ -168,14 +167,8 @@ class Prepared:
             "from_rank": before.get("from_rank", self.adapter.rank),
             "from_sha256": before.get("from_sha256", self.adapter.sha256),
         }
-        trained = self.adapter.nesting
-        if trained is not None:
-            record["trained"] = {
-                "method": trained.method,
-                "nested_ranks": list(trained.ranks),
-                "weights": list(trained.weights),
-                "update": trained.update,
-            }
+        if self.adapter.nesting is not None:
+            record["trained"] = self.adapter.training
         elif "trained" in before:
             record["trained"] = before["trained"]
         if self.rescale == "fit":

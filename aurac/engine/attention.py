@@ -321,13 +321,8 @@ def decoding_metadata(
 ) -> AttentionMetadata:
     """The metadata of a decoding pass.
 
-    Args:
-        lengths: (B,) tokens of each sequence, the prefix included, that are cached.
-        counts: (B,) how many tokens of each are in the pass.
-        prefix: Tokens in ``store`` that all of them see.
-        store: Where the prefix is cached.
-        slots: Where the others are, a slot for each sequence.
-        device: Where the model is.
+    ``lengths`` (B,) are the cached tokens of each sequence, the prefix in ``store`` included, and
+    ``counts`` (B,) those of each in the pass. Every sequence has a slot of its own, in order.
     """
     slot = np.repeat(np.arange(len(counts)), counts)
     first = np.cumsum(counts) - counts

@@ -1,18 +1,15 @@
 """The fast path of generation: greedy decoding and sampling, with sequences that come and go.
 
-Prompts are prefilled packed (no padding): a header that all of them share once, and what neighbours
-in the prefix tree share once for a run of them. Every sequence in flight is one token of a decoding
-pass, and when few are left some more that are drafted; one that has ended leaves, the last ones
-move into the holes, and waiting prompts take the freed slots, so that no sequence waits for a
-longer one.
+Prompts are prefilled packed (no padding): a header that all of them share once, what neighbours in
+the prefix tree share once for a run of them, and samples of one prompt together. Each sequence in
+flight is one token of a decoding pass. One that has ended leaves, the last ones move into the
+holes, and waiting prompts take the freed slots.
 
 A pass over a few sequences costs the reading of all weights, whether it carries one token of each
-or eight. What a text repeats (its few-shot examples, its own loops) can be drafted: the pass then
-carries the draft tokens as well, and its own greedy choices tell up to where they are right. The
-text is what it is without them, up to rounding. This is prompt lookup, which transformers' own
-generation has as ``prompt_lookup_num_tokens`` for single sequences. Sampled texts are not drafted.
-
-Samples of one prompt are prefilled together: the prompt is computed once.
+or eight. What a text repeats can be drafted: the pass then carries the draft tokens as well, and
+its own greedy choices tell up to where they are right. The text is what it is without them, up to
+rounding. This is prompt lookup, which transformers' own generation has as
+``prompt_lookup_num_tokens`` for single sequences. Sampled texts are not drafted.
 """
 
 from __future__ import annotations
@@ -148,19 +145,14 @@ class Stream:
 
 
 class Decoder:
-    """Runs prompts through one model state.
+    """Runs distinct prompts through one model state, in evaluation mode without gradients.
+
+    All prompts begin with the header, and more follows in each; ``finished`` is called with the
+    number of one that has ended.
 
     Attributes:
         near_ties: Numbers of the prompts for which, while counts are recorded, a token was chosen
             by less than the rounding of the model's dtype.
-
-    Args:
-        model: A model for which packed passes are admitted; evaluation mode, no gradients.
-        tokenizer: Its tokenizer.
-        prompts: Distinct requests.
-        header: What all of them begin with, and more follows in each.
-        options: Budgets.
-        finished: Called with a prompt's number when it has ended.
     """
 
     def __init__(

@@ -1,12 +1,11 @@
 """Can this model run packed passes? Decided by running it, once per model object.
 
 A few made-up sequences go through the model twice: as plain rows through its own attention, and
-packed (a cached prefix, a tree with branches, a decoding step) through ours. Only equal logits, at
-the selected positions, admit the fast path. What a probe of short sequences cannot see, limits
-that only bite at length, is read from the configuration.
+packed (a cached prefix, a tree with branches, a decoding step) through ours. Only equal logits
+admit the fast path. Limits that only bite at length are read from the configuration.
 
-The verdict is the model's. Adapter layers are switched off meanwhile: they act on each token by
-itself, and their rounding, or their overflow, says nothing about the model's attention.
+Adapter layers are switched off meanwhile: they act on each token by itself, and their rounding, or
+their overflow, says nothing about the model's attention.
 """
 
 from __future__ import annotations

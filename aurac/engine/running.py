@@ -108,16 +108,9 @@ def evaluating(model: Any) -> Iterator[None]:
 def score_logits(
     logits: torch.Tensor, row: Indices, token: Indices, chunk: int = 32
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of tokens, and whether each is the argmax of its row.
+    """Log-probability of tokens (m,) at rows (m,) of logits (n, V), and whether each is the argmax.
 
-    Args:
-        logits: (n, V) in the model's dtype.
-        row: (m,) index into n.
-        token: (m,) the scored tokens.
-        chunk: Rows that are turned to float32 at once, so that the copy stays small.
-
-    Returns:
-        (m,) float32 log-probabilities (log-softmax in float32) and (m,) bool.
+    Log-softmax is in float32, of ``chunk`` rows at once so that the copy stays small.
     """
     row, token = (torch.as_tensor(part, device=logits.device) for part in (row, token))
     top, picked = logits.amax(dim=-1), logits[row, token]

@@ -30,12 +30,7 @@ BASE: Point = (None, 0)
 
 @dataclass
 class Rounds:
-    """Seconds in each round.
-
-    Attributes:
-        prefill: One forward pass over the prompts.
-        decode: One further token for every prompt.
-    """
+    """Seconds in each round: of one pass over the prompts, and of one further token for all."""
 
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)

@@ -82,10 +82,6 @@ def choose_tokenizer(
         embeddings: Name → rows of the embeddings that the adapter brings, of those that do.
         chat_template: Whether prompts go through the template, so that another one matters.
         trust_remote_code: Let a tokenizer run code of its folder.
-
-    Raises:
-        UsageError: The adapters' tokenizers differ, or none has one.
-        CheckpointError: Files that cannot be read.
     """
     if base.tokenizer is None:
         return Tokenizer()
@@ -108,12 +104,9 @@ def choose_tokenizer(
 def _of_adapters(
     adapters: Mapping[str, Path | None], load: Callable[[Path, str], Tokenizer], *, requested: bool
 ) -> Tokenizer:
-    """The adapters' own tokenizer; the base's where they have none and it is not asked for.
+    """The adapters' own tokenizer; the base's where they have none.
 
-    Args:
-        adapters: Name → folder or file.
-        load: From a folder and whose it is to the tokenizer there.
-        requested: Whether it is asked for: it then serves adapters with the base's, too.
+    Where it is requested, it also serves the adapters without one of their own.
     """
     folders = {name: folder for name, path in adapters.items() if (folder := _beside(path))}
     if requested and not folders:

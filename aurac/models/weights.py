@@ -97,15 +97,11 @@ def remembered_sha256(folder: Path) -> str:
 
 
 def sha256_weights(folder: Path) -> str:
-    """Hex SHA-256 of a model folder's weights.
+    """Hex SHA-256 of a model folder's weights; a FileNotFoundError where there are none.
 
     For safetensors the hash runs over (name, dtype, shape, bytes) in the order of names, so that
     neither sharding nor file metadata changes it. Without safetensors it runs over the bytes of
-    `pytorch_model*.bin` in the order of file names.
-
-    Raises:
-        FileNotFoundError: The folder holds no weights.
-        ValueError: A safetensors file is damaged.
+    `pytorch_model*.bin` in the order of file names. A damaged safetensors file is a ValueError.
     """
     import torch
     from safetensors import SafetensorError, safe_open

@@ -24,9 +24,8 @@ def readable(task: BuiltTask) -> dict[str, Any]:
 
     Returns:
         `doc_ids` (in a group `member index:doc_id`), `keys` (of a task: id, SHA-256 of the content
-        and of the requests of each document), `questions`, `targets`, and `choices` (one
-        list of texts per document, or None for the whole where the task offers none), and
-        `clusters` (what documents share; None where they are independent).
+        and of the requests of each document), `questions`, `targets`, `choices` (lists of texts,
+        None where the task offers none), and `clusters` (what documents share, if anything).
     """
     members = (task,) if task.drawn else task.members or (task,)
     columns: dict[str, Any] = {"doc_ids": [], "questions": [], "targets": [], "choices": []}

@@ -73,10 +73,6 @@ def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = 
         reported: Every ``name,filter`` key the task reports, and whether it can be integrated
             (aggregated by the mean, more is better).
         wanted: The key that is wanted; None takes the default of the task's family.
-
-    Raises:
-        TaskError: The task does not report ``wanted``, or it cannot be integrated, or the defaults
-            do not serve and more than one metric could be meant.
     """
     usable = [key for key, integrable in reported.items() if integrable]
     if wanted is not None:

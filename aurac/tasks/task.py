@@ -278,11 +278,7 @@ class Evaluation:
         self._task, self._answers, self._noise = task, answers, logit_noise(dtype)
 
     def block(self, documents: Sequence[int], progress: Progress | None = None) -> Outcome:
-        """The outcome of some of the task's documents.
-
-        Args:
-            documents: Their places among the task's, at least one.
-            progress: Called with the number of requests answered since the last call.
+        """The outcome of some of the task's documents, given by their places.
 
         Raises:
             CellError: A log-likelihood is not a finite number, or an answer cannot be judged.

@@ -46,11 +46,8 @@ _UNREACHABLE = {
 def translated(error: Exception, leaf: str, *, requested: str, local: bool) -> AuracError:
     """A library's error, raised while a task's documents or prompts were made.
 
-    Args:
-        error: What was raised; its causes are looked at too.
-        leaf: The task lm-eval was working on.
-        requested: What the user asked for: ``leaf``, or a group or tag that brings it.
-        local: Whether its documents came from local files.
+    lm-eval was working on task ``leaf``, which the user asked for or which ``requested``, a group
+    or tag, brought. ``local``: its documents came from local files.
     """
     if isinstance(error, KeyError):
         reason = f"there is no {error}"
@@ -101,12 +98,10 @@ def seeded(python: int, others: int) -> Iterator[None]:
 
 @contextmanager
 def quiet(loggers: Sequence[str], modules: Sequence[str], *, prints: bool = True) -> Iterator[None]:
-    """Sends prints and warnings to :mod:`logging`, keeps loggers and bars off the terminal.
+    """Sends prints and warnings to :mod:`logging`, keeps ``tqdm`` of modules off the terminal.
 
-    Args:
-        loggers: Loggers whose own handlers write to the terminal; their records go to the root.
-        modules: Modules whose ``tqdm`` is silenced.
-        prints: Whether standard output is taken too; not while a caller draws a progress bar on it.
+    The records of ``loggers``, whose own handlers write to the terminal, go to the root. Without
+    ``prints`` standard output is left alone, for a caller that draws a progress bar on it.
     """
     output = StringIO()
     with ExitStack() as stack:

@@ -1,14 +1,13 @@
 """Nested training on plain PEFT: a diagonal between the LoRA factors.
 
-PEFT computes `lora_B(lora_A(x)) * s_R`. An ordinary linear layer gets a fused forward that has
-`B · diag(p) · A · x` instead; on any other layer a forward hook on
-`lora_A` multiplies its output (…, R) by p / s_R, which comes to the same. Methods differ only in
-the p of their passes (`aurac.adapters.methods`). Nothing of this is saved: checkpoints stay plain
-PEFT.
+PEFT computes `lora_B(lora_A(x)) * s_R`. An ordinary linear layer gets a fused forward that has `B ·
+diag(p) · A · x` instead; on any other layer a forward hook on `lora_A` multiplies its output (…, R)
+by p / s_R, which comes to the same. Methods differ only in the p of their passes
+(`aurac.adapters.methods`). Nothing of this is saved.
 
 The fused forward is four matrix products with a backward of its own, where PEFT has up to ten
-operations that autograd records and reverses. With x (T, in), h = A x (T, R) and g the gradient of
-the output (T, out):
+operations that autograd records. With x (T, in), h = A x (T, R) and the gradient g of the output
+(T, out):
 
     y  = x Wᵀ + (h ∘ p) Bᵀ
     gx = g W + (g B ∘ p) A,   gA = (g B ∘ p)ᵀ x,   gB = gᵀ (h ∘ p)
@@ -44,13 +43,8 @@ def lora_linears(model: Any, adapter_name: str = "default") -> Iterator[tuple[st
 class NestingHook:
     """Keeps p between the factors of every layer of one adapter of a live PEFT model.
 
-    Args:
-        model: A PEFT model with the adapter in it.
-        recipe: Its method decides the passes of a step.
-        adapter_name: PEFT's name of the adapter.
-
-    Raises:
-        RecipeError: The model has no layer with that adapter.
+    The recipe's method decides the passes of a step. A model without a layer that carries the
+    adapter is refused.
     """
 
     def __init__(self, model: Any, recipe: Recipe, adapter_name: str = "default") -> None:
@@ -201,13 +195,9 @@ def fusible(layer: Any, name: str) -> bool:
 def fused_forward(
     layer: Any, name: str, p: torch.Tensor, called: Callable[[], None]
 ) -> Callable[..., torch.Tensor]:
-    """The forward of a fusible layer.
+    """The forward of a fusible layer, with the diagonal p (R,) fp32, read at each call.
 
-    Args:
-        layer: PEFT's layer.
-        name: Of the adapter.
-        p: (R,) fp32, the diagonal between the factors; read at each call.
-        called: Called at each forward.
+    ``called`` is called at each forward.
     """
     base, down, up = layer.base_layer, layer.lora_A[name], layer.lora_B[name]
 

@@ -93,10 +93,7 @@ def packed_attention(model: Any) -> AbstractContextManager[None]:
 def packs(model: Any, examples: Sequence[dict[str, list[int]]], pad: int) -> bool:
     """Whether packed rows give this model's own logits, found by computing some both ways.
 
-    Args:
-        model: The model, in any mode; the adapter's dropout is off meanwhile.
-        examples: As `tokenize` makes them; the longest one and some others are computed.
-        pad: Token for padding.
+    The longest example and some others are computed; the adapter's dropout is off meanwhile.
     """
     by_length = sorted(examples, key=lambda example: len(example["input_ids"]))
     checked = [by_length[-1], *by_length[: _CHECKED - 1]]

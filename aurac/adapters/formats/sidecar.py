@@ -52,16 +52,14 @@ def sidecar_path(checkpoint: Path) -> Path:
 
 def to_json(adapter: Adapter) -> dict[str, Any]:
     """The side-car of an adapter as a JSON object."""
-    nesting = adapter.nesting
+    trained = adapter.training
     groups = {name: list(f.layout) for name, f in adapter.modules.items() if f.kind == "merged"}
     return {
         "aurac_adapter": VERSION,
-        "method": adapter.method,
-        "nested_ranks": None if nesting is None else list(nesting.ranks),
-        "weights": None if nesting is None else list(nesting.weights),
+        **{key: trained[key] for key in ("method", "nested_ranks", "weights")},
         "rule": adapter.rule,
         "alpha": adapter.alpha,
-        "update": None if nesting is None else nesting.update,
+        "update": trained["update"],
         "recipe": None if adapter.recipe is None else dict(adapter.recipe),
         "seed": adapter.seed,
         "base": adapter.base,
