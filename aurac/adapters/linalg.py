@@ -28,16 +28,12 @@ def all_finite(tensor: Tensor) -> bool:
 
 @dataclass
 class TallQR:
-    """A QR factorisation in fp64 whose Q stays in blocks of rows.
+    """A QR factorisation in fp64 whose Q stays in blocks of rows."""
 
-    Attributes:
-        blocks: (…, rows, k) each, orthonormal columns, and what each is multiplied by from the
-            right to be its rows of Q.
-        r: (…, min(n, R), R), upper triangular.
-    """
-
+    # (…, rows, k) each, orthonormal columns, and what each is multiplied by from the right to be
+    # its rows of Q
     blocks: list[tuple[Tensor, Tensor]]
-    r: Tensor
+    r: Tensor  # (…, min(n, R), R), upper triangular
 
     def write(self, small: Tensor, into: Tensor) -> None:
         """Write ``Q @ small``, rounded once, and give Q's memory back block by block."""

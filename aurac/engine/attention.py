@@ -114,37 +114,23 @@ class ScoreRule(NamedTuple):
 
 @dataclass
 class AttentionMetadata:
-    """What the tokens of one forward pass see, and where their keys and values go.
+    """What the tokens of one forward pass see, and where their keys and values go."""
 
-    Attributes:
-        positions: (T,) positions of the tokens.
-        prefix: Held tokens that every token sees.
-        store: Where they are cached.
-        keep: Whether this pass extends them.
-        groups: Subtrees of a packed pass; empty when decoding.
-        slots: Decoding slots.
-        slot: (W,) slot of each token that is written, or ``None``.
-        place: (W,) its place in the slot.
-        source: (W,) which of this pass's tokens is written; ``None`` writes all T in order.
-        decoding: Whether the tokens are those of sequences that read their slots.
-        rows: (B, D) the tokens of each sequence, the last one repeated; ``None`` for one each.
-        valid: (T,) places of the tokens in ``rows``, flattened.
-        longest: Largest position plus one, for sliding windows.
-    """
-
-    positions: torch.Tensor
-    longest: int
-    prefix: int = 0
-    store: PrefixCache | None = None
-    keep: bool = False
-    groups: Sequence[GroupView] = ()
-    slots: SlotCache | None = None
-    slot: torch.Tensor | None = None
-    place: torch.Tensor | None = None
+    positions: torch.Tensor  # (T,) positions of the tokens
+    longest: int  # largest position plus one, for sliding windows
+    prefix: int = 0  # held tokens that every token sees
+    store: PrefixCache | None = None  # where they are cached
+    keep: bool = False  # whether this pass extends them
+    groups: Sequence[GroupView] = ()  # subtrees of a packed pass; empty when decoding
+    slots: SlotCache | None = None  # decoding slots
+    slot: torch.Tensor | None = None  # (W,) slot of each token that is written, or ``None``
+    place: torch.Tensor | None = None  # (W,) its place in the slot
+    # (W,) which of this pass's tokens is written; ``None`` writes all T in order
     source: torch.Tensor | None = None
-    decoding: bool = False
+    decoding: bool = False  # whether the tokens are those of sequences that read their slots
+    # (B, D) the tokens of each sequence, the last one repeated; ``None`` for one each
     rows: torch.Tensor | None = None
-    valid: torch.Tensor | None = None
+    valid: torch.Tensor | None = None  # (T,) places of the tokens in ``rows``, flattened
     layer: int = 0
     windows: set[int] = field(default_factory=set)
     _bias: dict[Any, torch.Tensor] = field(default_factory=dict)

@@ -35,26 +35,20 @@ def logit_noise(dtype: torch.dtype) -> float:
 
 @dataclass
 class Record:
-    """Counts of one evaluation.
+    """Counts of one evaluation."""
 
-    Attributes:
-        computed: Tokens that went through the model's linear layers, padding and wrong draft
-            tokens included.
-        distinct: Distinct prefixes among the requests and what was generated for them: the
-            tokens that have to be computed at least once.
-        passes: Forward passes of the model.
-        forward_seconds: Time inside them; ``None`` where the device works ahead of the clock.
-        flops: Multiply-adds times two of the (dense) linear layers in them, attention left out.
-        near_ties: Documents with a token or choice decided within the dtype's rounding.
-        paths: ``packed``, ``rows``, ``generate`` or ``lm-eval``: who answered.
-    """
-
+    # Tokens that went through the model's linear layers, padding and wrong draft tokens included
     computed: int = 0
+    # Distinct prefixes among the requests and what was generated for them: the tokens that have to
+    # be computed at least once
     distinct: int = 0
-    passes: int = 0
+    passes: int = 0  # forward passes of the model
+    # Time inside them; ``None`` where the device works ahead of the clock
     forward_seconds: float | None = 0.0
+    # Multiply-adds times two of the (dense) linear layers in them, attention left out
     flops: float = 0.0
-    near_ties: int = 0
+    near_ties: int = 0  # documents with a token or choice decided within the dtype's rounding
+    # ``packed``, ``rows``, ``generate`` or ``lm-eval``: who answered
     paths: set[str] = field(default_factory=set)
     _sizes: dict[int, tuple[int, int, bool]] = field(default_factory=dict, repr=False)
 

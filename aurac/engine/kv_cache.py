@@ -119,17 +119,12 @@ _SHORTEST = 16  # tokens; a shorter header is computed with each input
 
 @dataclass(eq=False)
 class Header:
-    """Tokens with which every input begins, and their keys and values for one state of a model.
+    """Tokens with which every input begins, and their keys and values for one state of a model."""
 
-    Attributes:
-        tokens: The (h,) tokens; empty where the inputs share too little.
-        cache: Their keys and values, once `computed`.
-        computed: Whether a pass has filled the cache.
-    """
-
-    tokens: tuple[int, ...] = ()
+    tokens: tuple[int, ...] = ()  # the (h,) tokens; empty where the inputs share too little
+    # Their keys and values, once `computed`
     cache: PrefixCache = field(default_factory=lambda: PrefixCache(0))
-    computed: bool = False
+    computed: bool = False  # whether a pass has filled the cache
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -31,19 +31,12 @@ _SIMILAR = 0.8  # subtrees in one attention group are at least this fraction of 
 
 @dataclass(frozen=True, eq=False)
 class Subtree:
-    """A subtree below a cached prefix, in depth-first order.
+    """A subtree below a cached prefix, in depth-first order."""
 
-    Attributes:
-        tokens: (L,) token ids.
-        positions: (L,) positions in the full input.
-        end: (L,) end of each token's subtree, as an index into the subtree.
-        nodes: (L,) node numbers of the tree.
-    """
-
-    tokens: IntArray
-    positions: IntArray
-    end: IntArray
-    nodes: IntArray
+    tokens: IntArray  # (L,) token ids
+    positions: IntArray  # (L,) positions in the full input
+    end: IntArray  # (L,) end of each token's subtree, as an index into the subtree
+    nodes: IntArray  # (L,) node numbers of the tree
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -51,57 +44,34 @@ class Subtree:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Subtrees of similar length whose attention is computed together.
+    """Subtrees of similar length whose attention is computed together."""
 
-    Attributes:
-        index: (G, L) place in the step's tokens; padding repeats the subtree's last token.
-        valid: (G, L) False for padding.
-        end: (G, L) subtree ends; padding is visible to later padding only.
-    """
-
-    index: IntArray
-    valid: NDArray[np.bool_]
-    end: IntArray
+    index: IntArray  # (G, L) place in the step's tokens; padding repeats the subtree's last token
+    valid: NDArray[np.bool_]  # (G, L) False for padding
+    end: IntArray  # (G, L) subtree ends; padding is visible to later padding only
 
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """One forward pass.
+    """One forward pass."""
 
-    Attributes:
-        tokens: (T,) token ids.
-        positions: (T,) positions.
-        prefix: How many cached tokens every token of this pass sees.
-        keep: Whether this pass's keys and values extend the cached prefix.
-        groups: The subtrees, by attention group.
-        select: (S,) places whose logits are wanted, ascending.
-        pair: (M,) indices of scored pairs.
-        pair_row: (M,) their rows among ``select``.
-    """
-
-    tokens: IntArray
-    positions: IntArray
-    prefix: int
-    keep: bool
-    groups: tuple[Group, ...]
-    select: IntArray
-    pair: IntArray
-    pair_row: IntArray
+    tokens: IntArray  # (T,) token ids
+    positions: IntArray  # (T,) positions
+    prefix: int  # how many cached tokens every token of this pass sees
+    keep: bool  # whether this pass's keys and values extend the cached prefix
+    groups: tuple[Group, ...]  # the subtrees, by attention group
+    select: IntArray  # (S,) places whose logits are wanted, ascending
+    pair: IntArray  # (M,) indices of scored pairs
+    pair_row: IntArray  # (M,) their rows among ``select``
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All passes of a layout, in an order in which cached prefixes nest.
+    """All passes of a layout, in an order in which cached prefixes nest."""
 
-    Attributes:
-        steps: The passes.
-        cached: Longest cached prefix in tokens.
-        finished: For each pass, how many requests have their last answer in it.
-    """
-
-    steps: tuple[ForwardPass, ...]
-    cached: int
-    finished: tuple[int, ...]
+    steps: tuple[ForwardPass, ...]  # the passes
+    cached: int  # longest cached prefix in tokens
+    finished: tuple[int, ...]  # for each pass, how many requests have their last answer in it
 
     @property
     def computed(self) -> int:

@@ -43,17 +43,11 @@ _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether packed passes give a model's own answers.
+    """Whether packed passes give a model's own answers."""
 
-    Attributes:
-        packed: They do.
-        longest: Inputs up to this length; ``None`` for any.
-        reason: Why not, or why only up to a length.
-    """
-
-    packed: bool
-    longest: int | None = None
-    reason: str = ""
+    packed: bool  # they do
+    longest: int | None = None  # inputs up to this length; ``None`` for any
+    reason: str = ""  # why not, or why only up to a length
 
     def serves(self, length: int) -> bool:
         """Whether inputs of this length can be packed."""

@@ -40,20 +40,14 @@ class Rounds:
 class Workload:
     """What is timed.
 
-    Attributes:
-        batch: Prompts at once.
-        prompt_tokens: Length of each, of random tokens.
-        new_tokens: Generated tokens for each.
-        repeats: Rounds after a first one that is not counted.
-
     Raises:
         UsageError: A number below 1.
     """
 
-    batch: int = 1
-    prompt_tokens: int = 256
-    new_tokens: int = 32
-    repeats: int = 10
+    batch: int = 1  # prompts at once
+    prompt_tokens: int = 256  # length of each, of random tokens
+    new_tokens: int = 32  # generated tokens for each
+    repeats: int = 10  # rounds after a first one that is not counted
 
     def __post_init__(self) -> None:
         """Check the numbers."""

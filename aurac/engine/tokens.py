@@ -123,33 +123,23 @@ def samples_text(kwargs: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one text is sampled.
+    """How one text is sampled."""
 
-    Attributes:
-        seed: Of its own stream of random numbers, so that it depends on no other text.
-        settings: Name and value of what is given of temperature, top_k, top_p and min_p; the rest
-            is as the model's own generation has it.
-    """
-
-    seed: int
+    seed: int  # of its own stream of random numbers, so that it depends on no other text
+    # Name and value of what is given of temperature, top_k, top_p and min_p; the rest is as the
+    # model's own generation has it
     settings: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """Continue a context, greedily or by sampling.
+    """Continue a context, greedily or by sampling."""
 
-    Attributes:
-        context: The prompt.
-        until: Stop strings; the text ends before the first of them. EOS is always added.
-        max_new_tokens: Most tokens to generate.
-        sampling: ``None`` for greedy decoding.
-    """
-
-    context: str
+    context: str  # the prompt
+    # Stop strings; the text ends before the first of them. EOS is always added.
     until: tuple[str, ...] = ()
-    max_new_tokens: int = DEFAULT_NEW_TOKENS
-    sampling: Sampling | None = None
+    max_new_tokens: int = DEFAULT_NEW_TOKENS  # most tokens to generate
+    sampling: Sampling | None = None  # ``None`` for greedy decoding
 
     @classmethod
     def from_kwargs(
@@ -197,15 +187,11 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class GenerationLayout:
-    """Generation requests tokenised once, duplicates merged.
+    """Generation requests tokenised once, duplicates merged."""
 
-    Attributes:
-        prompts: Distinct requests, left-truncated to leave room for the new tokens.
-        index: For each request, its prompt.
-    """
-
+    # Distinct requests, left-truncated to leave room for the new tokens
     prompts: tuple[Prompt, ...]
-    index: tuple[int, ...]
+    index: tuple[int, ...]  # for each request, its prompt
 
     @classmethod
     def build(

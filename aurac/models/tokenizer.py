@@ -31,19 +31,12 @@ _OF_BATCHES = ("padding", "truncation")  # settings of tokenizer.json that chang
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer that takes the place of the base's.
+    """A tokenizer that takes the place of the base's."""
 
-    Attributes:
-        tokenizer: Of transformers; None for the base's own.
-        name: Whose it is, for people.
-        sha256: Of what decides a prompt's tokens; None for the base's own.
-        rows: Rows that the base's embeddings must have; None to leave them.
-    """
-
-    tokenizer: Any = None
-    name: str = "base"
-    sha256: str | None = None
-    rows: int | None = None
+    tokenizer: Any = None  # of transformers; None for the base's own
+    name: str = "base"  # whose it is, for people
+    sha256: str | None = None  # of what decides a prompt's tokens; None for the base's own
+    rows: int | None = None  # rows that the base's embeddings must have; None to leave them
 
     def adopted_by(self, base: LoadedBase) -> LoadedBase:
         """The base with this tokenizer, its embeddings resized as PEFT's `AutoPeftModel` does.

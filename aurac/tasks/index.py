@@ -53,44 +53,27 @@ _Unresolved.add_constructor("!function", lambda loader, node: loader.construct_s
 
 
 class IndexRow(NamedTuple):
-    """One name.
+    """One name."""
 
-    Attributes:
-        kind: `TASK`, `PY_TASK`, `GROUP` or `TAG`, as lm-eval calls them.
-        path: The YAML file; None for a tag.
-        tags: Of a task or group the tags that it bears, of a tag the tasks that bear it.
-    """
-
-    kind: str
-    path: str | None
-    tags: list[str]
+    kind: str  # `TASK`, `PY_TASK`, `GROUP` or `TAG`, as lm-eval calls them
+    path: str | None  # the YAML file; None for a tag
+    tags: list[str]  # of a task or group the tags that it bears, of a tag the tasks that bear it
 
 
 class TaskFacts(NamedTuple):
-    """What evaluating a task, group or tag takes, as far as its YAML says it.
-
-    Attributes:
-        kind: As in `IndexRow`, or `BUNDLED`.
-        output_type: lm-eval's, such as ``multiple_choice`` or ``generate_until``.
-        num_fewshot: Examples in each prompt unless told otherwise.
-        data: Data set of the hub and its configuration, or the package.
-        split: The one that is evaluated.
-        documents: How many it has, of a bundled task or one whose data are in the cache here.
-        writes: Most tokens that are generated for each document; 0 where none are.
-        members: Tasks of a group or tag.
-        refused: Why aurac does not evaluate it.
-    """
+    """What evaluating a task, group or tag takes, as far as its YAML says it."""
 
     name: str
-    kind: str
-    output_type: str | None = None
-    num_fewshot: int | None = None
-    data: str | None = None
-    split: str | None = None
+    kind: str  # as in `IndexRow`, or `BUNDLED`
+    output_type: str | None = None  # lm-eval's, such as ``multiple_choice`` or ``generate_until``
+    num_fewshot: int | None = None  # examples in each prompt unless told otherwise
+    data: str | None = None  # data set of the hub and its configuration, or the package
+    split: str | None = None  # the one that is evaluated
+    # How many it has, of a bundled task or one whose data are in the cache here
     documents: int | None = None
-    writes: int | None = None
-    members: tuple[str, ...] = ()
-    refused: str | None = None
+    writes: int | None = None  # most tokens that are generated for each document; 0 where none are
+    members: tuple[str, ...] = ()  # tasks of a group or tag
+    refused: str | None = None  # why aurac does not evaluate it
 
 
 @cache

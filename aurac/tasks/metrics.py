@@ -143,27 +143,23 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one state of a model did on some documents of a task, rows in their order.
+    """What one state of a model did on some documents of a task, rows in their order."""
 
-    Attributes:
-        metrics: ``name,filter`` to (n,) scores, one for each document, for every metric that has
-            a number for each document.
-        responses: n entries: the generated text (a list of texts where the task asks for several),
-            or the list of the choices' log-likelihoods.
-        logged: What lm-eval's sample logs hold beyond these: ``greedy`` (n lists of booleans,
-            whether each choice was what greedy decoding gives; None for generated text),
-            ``filtered`` (filter to n lists of filtered answers; None in the place of the n where
-            the filter takes each request's first answer as it is) and ``other``
-            (``metric,filter`` to n values of the metrics that are no numbers for a document).
-            With samples each entry is a list, one for each sample.
-        samples: With K > 1 samples, ``name,filter`` to (n, K) scores of the same metrics.
-        engine: What it cost and how many decisions were near ties (``Record.to_dict``).
-    """
-
+    # ``name,filter`` to (n,) scores, one for each document, for every metric that has a number for
+    # each document
     metrics: dict[str, NDArray[np.float64]]
+    # n entries: the generated text (a list of texts where the task asks for several), or the list
+    # of the choices' log-likelihoods
     responses: list[Any]
+    # What lm-eval's sample logs hold beyond these: ``greedy`` (n lists of booleans, whether each
+    # choice was what greedy decoding gives; None for generated text), ``filtered`` (filter to n
+    # lists of filtered answers; None in the place of the n where the filter takes each request's
+    # first answer as it is) and ``other`` (``metric,filter`` to n values of the metrics that are no
+    # numbers for a document). With samples each entry is a list, one for each sample.
     logged: dict[str, Any]
+    # With K > 1 samples, ``name,filter`` to (n, K) scores of the same metrics
     samples: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    # What it cost and how many decisions were near ties (``Record.to_dict``)
     engine: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -179,23 +175,16 @@ class Document:
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """One lm-eval task with the requests it built; not a group.
-
-    Attributes:
-        task: lm-eval's task object.
-        documents: The documents that are evaluated, in order.
-        integrable: For each ``name,filter`` that the task declares, whether it is a mean over
-            documents of which more is better.
-        higher_is_better: For each of the same keys.
-        samples: Answers of each document that are scored one by one; 1: as the task does it.
-    """
+    """One lm-eval task with the requests it built; not a group."""
 
     name: str
-    task: Any
-    documents: tuple[Document, ...]
+    task: Any  # lm-eval's task object
+    documents: tuple[Document, ...]  # the documents that are evaluated, in order
+    # For each ``name,filter`` that the task declares, whether it is a mean over documents of which
+    # more is better
     integrable: Mapping[str, bool]
-    higher_is_better: Mapping[str, bool]
-    samples: int = 1
+    higher_is_better: Mapping[str, bool]  # for each of the same keys
+    samples: int = 1  # answers of each document that are scored one by one; 1: as the task does it
 
     @property
     def num_fewshot(self) -> int:

@@ -119,17 +119,16 @@ class _Tokens:
 
     Attributes:
         tokenizer, max_length: What they were made with.
-        encoded: Request number to its one (context, continuation) pair of tokens, or to its
-            ``Prompt``: one, or as many as samples.
-        header: The beginning that all inputs share.
-        layouts: Blocks of requests, laid out; kept for the next state of the model.
     """
 
     kind: str
     tokenizer: Any
     max_length: int
+    # Request number to its one (context, continuation) pair of tokens, or to its ``Prompt``: one,
+    # or as many as samples
     encoded: dict[int, list[Any]]
-    header: tuple[int, ...]
+    header: tuple[int, ...]  # the beginning that all inputs share
+    # Blocks of requests, laid out; kept for the next state of the model
     layouts: dict[tuple[int, ...], Any] = field(default_factory=dict)
 
     @classmethod

@@ -26,29 +26,20 @@ _USUAL_NAMES: Final = {
 
 @dataclass(frozen=True)
 class FactorTensors:
-    """The tensors of a file, sorted, in the file's own shapes.
+    """The tensors of a file, sorted, in the file's own shapes."""
 
-    Attributes:
-        pairs: A and B by module path.
-        alphas: The α that the file itself gives a module.
-        others: Every other tensor.
-    """
-
-    pairs: Mapping[str, tuple[Tensor, Tensor]]
-    alphas: Mapping[str, float]
-    others: Mapping[str, Tensor]
+    pairs: Mapping[str, tuple[Tensor, Tensor]]  # A and B by module path
+    alphas: Mapping[str, float]  # the α that the file itself gives a module
+    others: Mapping[str, Tensor]  # every other tensor
 
 
 @dataclass(frozen=True)
 class KeyMap:
-    """From a key of a file to (module, side).
+    """From a key of a file to (module, side)."""
 
-    Attributes:
-        patterns: A regular expression with a group ``module`` for each side.
-        names: Keys that are named one by one.
-    """
-
+    # A regular expression with a group ``module`` for each side
     patterns: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
+    # Keys that are named one by one
     names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def lookup(self, key: str) -> tuple[str, str] | None:

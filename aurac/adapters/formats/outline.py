@@ -28,15 +28,10 @@ OUTLINE: Final = "adapter_outline.json"
 
 @dataclass(frozen=True)
 class RemovedValues:
-    """In the place of numbers that are no longer there.
+    """In the place of numbers that are no longer there."""
 
-    Attributes:
-        folder: Where they were.
-        sha256: The hash that the adapter had.
-    """
-
-    folder: Path
-    sha256: str
+    folder: Path  # where they were
+    sha256: str  # the hash that the adapter had
 
     def factors(self, module: str) -> NoReturn:
         """Refused, see `refuse`."""

@@ -45,19 +45,13 @@ Pairs = Mapping[str, tuple["Tensor", "Tensor"]]
 
 @dataclass(frozen=True)
 class Shapes:
-    """The shapes that decide how a file's factors are to be read.
+    """The shapes that decide how a file's factors are to be read."""
 
-    Attributes:
-        pairs: A and B in the file's own shapes, by module.
-        features: (in, out) of the base's own modules, as far as they are known.
-        groups: ``enable_lora`` of merged layers, where the user gives it.
-        path: The file, for messages.
-    """
-
-    pairs: Pairs
+    pairs: Pairs  # A and B in the file's own shapes, by module
+    # (in, out) of the base's own modules, as far as they are known
     features: Mapping[str, tuple[int, int]]
-    groups: Sequence[bool] | None
-    path: Path
+    groups: Sequence[bool] | None  # ``enable_lora`` of merged layers, where the user gives it
+    path: Path  # the file, for messages
 
     def orientation(self) -> Orientation:
         """The one orientation that all modules allow; refused where none or both are possible."""
