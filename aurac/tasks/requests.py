@@ -115,11 +115,7 @@ class Requests:
 
 @dataclass(eq=False)
 class _Tokens:
-    """Requests of one kind, tokenised.
-
-    Attributes:
-        tokenizer, max_length: What they were made with.
-    """
+    """Requests of one kind, tokenised with a tokenizer and a length limit."""
 
     kind: str
     tokenizer: Any

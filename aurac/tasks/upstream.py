@@ -13,7 +13,7 @@ import math
 import random
 import warnings
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
@@ -106,9 +106,12 @@ def quiet(loggers: Sequence[str], modules: Sequence[str], *, prints: bool = True
     output = StringIO()
     with ExitStack() as stack:
         for name in loggers:
-            stack.enter_context(_rerouted(logging.getLogger(name)))
+            to_root = {"handlers": [logging.NullHandler()], "propagate": True}
+            stack.enter_context(_replaced(logging.getLogger(name), to_root))
         for name in modules:
-            stack.enter_context(_without_bars(importlib.import_module(name)))
+            module = importlib.import_module(name)
+            silent = partial(_without_bar, module.tqdm)
+            stack.enter_context(_replaced(module, {"tqdm": silent}))
         stack.enter_context(_without_dataset_bars())
         caught = stack.enter_context(warnings.catch_warnings(record=True))
         if prints:
@@ -121,23 +124,17 @@ def quiet(loggers: Sequence[str], modules: Sequence[str], *, prints: bool = True
 
 
 @contextmanager
-def _rerouted(logger: logging.Logger) -> Iterator[None]:
-    handlers, propagate = logger.handlers, logger.propagate
-    logger.handlers, logger.propagate = [logging.NullHandler()], True
+def _replaced(owner: Any, attributes: dict[str, Any]) -> Iterator[None]:
+    before = {name: getattr(owner, name) for name in attributes}
+    vars(owner).update(attributes)
     try:
         yield
     finally:
-        logger.handlers, logger.propagate = handlers, propagate
+        vars(owner).update(before)
 
 
-@contextmanager
-def _without_bars(module: Any) -> Iterator[None]:
-    bar = module.tqdm
-    module.tqdm = lambda *args, **kwargs: bar(*args, **{**kwargs, "disable": True})
-    try:
-        yield
-    finally:
-        module.tqdm = bar
+def _without_bar(tqdm: Any, *args: Any, **kwargs: Any) -> Any:
+    return tqdm(*args, **{**kwargs, "disable": True})
 
 
 @contextmanager
