@@ -171,13 +171,8 @@ class Decoder:
         self._budget = options.cache_tokens or cached_tokens(model)
         self._finished = finished
         self.near_ties: set[int] = set()
-        self._shared = header
-        self._header = len(header)
-        self._store = header.cache
-        tables: dict[tuple[str, ...], StopTable] = {}
-        for p in prompts:
-            if p.until not in tables:
-                tables[p.until] = StopTable(tokenizer, p.until)
+        self._shared, self._header, self._store = header, len(header), header.cache
+        tables = {until: StopTable(tokenizer, until) for until in {p.until for p in prompts}}
         self._waiting = deque(
             Stream(i, p, tables[p.until], draws=Draws.of(p.sampling, self._device))
             for i, p in sorted(enumerate(prompts), key=lambda pair: pair[1].order)
@@ -277,10 +272,8 @@ class Decoder:
         while (count := len(self._active)) > 1 and count * self._widest() > self._budget:
             self._waiting.appendleft(self._active.pop())
         drafts = self._drafts()
-        self._fit(
-            len(drafts),
-            max(self._own(s) + len(d) for s, d in zip(self._active, drafts, strict=True)),
-        )
+        widest = max(self._own(s) + len(d) for s, d in zip(self._active, drafts, strict=True))
+        self._fit(len(drafts), widest)
         metadata = decoding_metadata(
             [s.length for s in self._active],
             [1 + len(d) for d in drafts],

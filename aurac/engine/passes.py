@@ -95,11 +95,10 @@ def make_subtree(tree: PrefixTree, low: int, high: int, depth: int) -> Subtree:
         head = [tree.node(row, p) for p in range(start, min(first, stop))]
         new = np.arange(max(start, first), stop) - first + tree.offsets[row]
         nodes.append(np.concatenate([np.asarray(head, dtype=np.int64), new]))
+    spans = list(zip(starts.tolist(), lengths.tolist(), strict=True))
     return Subtree(
-        tokens=np.concatenate([tree.rows[low + i][s:] for i, s in enumerate(starts.tolist())]),
-        positions=np.concatenate(
-            [np.arange(s, s + n) for s, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
-        ),
+        tokens=np.concatenate([tree.rows[low + i][s:] for i, (s, _) in enumerate(spans)]),
+        positions=np.concatenate([np.arange(s, s + n) for s, n in spans]),
         end=end,
         nodes=np.concatenate(nodes),
     )

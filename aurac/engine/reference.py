@@ -118,10 +118,8 @@ _BATCH, _ROW_TOKENS = 16, 4096
 
 def pad_token_id(tokenizer: Any) -> int | None:
     """The padding token, else UNK, else EOS."""
-    for token in (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
-    return None
+    tokens = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id)
+    return next((int(token) for token in tokens if token is not None), None)
 
 
 def _stopper(table: StopTable, length: int) -> Callable[..., torch.Tensor]:

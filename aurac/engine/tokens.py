@@ -71,12 +71,7 @@ def encode_pairs(
     refused.
     """
     prefix = prefix_token_id(tokenizer)
-    moved = []
-    for context, continuation in pairs:
-        cut = len(context.rstrip())
-        moved.append(
-            (context[:cut], context[cut:] + continuation) if context else ("", continuation)
-        )
+    moved = [(c.rstrip(), c[len(c.rstrip()) :] + continuation) for c, continuation in pairs]
     bare = list(dict.fromkeys(c for (raw, _), (_, c) in zip(pairs, moved, strict=True) if not raw))
     bare_tokens = dict(
         zip(bare, _encode_all(tokenizer, bare, add_special_tokens=False), strict=True)

@@ -258,8 +258,7 @@ def _nested(cells: list[Any]) -> list[Any]:
 
 
 _READERS = {
-    ".jsonl": _read_jsonl,
-    ".jsonl.gz": _read_jsonl,
+    **dict.fromkeys((".jsonl", ".jsonl.gz"), _read_jsonl),
     ".json": _read_json,
     ".parquet": _read_parquet,
     ".csv": _read_csv,

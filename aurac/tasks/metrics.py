@@ -301,28 +301,24 @@ def _together(rounds: Sequence[Outcome]) -> Outcome:
         if all(key in each.metrics for each in rounds)
     }
 
-    def filtered(chain: str, place: int) -> list[Any]:
-        kept = [each.logged["filtered"][chain] for each in rounds]
-        return [
-            each.responses[place] if rows is None else rows[place][0]
-            for each, rows in zip(rounds, kept, strict=True)
-        ]
+    def by_document(columns: Iterable[Sequence[Any]]) -> list[list[Any]]:
+        return [list(row) for row in zip(*columns, strict=True)]
 
+    def answers(each: Outcome, chain: str) -> list[Any]:
+        rows = each.logged["filtered"][chain]
+        return each.responses if rows is None else [row[0] for row in rows]
+
+    filtered, other = first.logged["filtered"], [each.logged["other"] for each in rounds]
     return Outcome(
         metrics={key: scores.mean(axis=1) for key, scores in samples.items()},
-        responses=[list(texts) for texts in zip(*(each.responses for each in rounds), strict=True)],
+        responses=by_document(each.responses for each in rounds),
         logged={
             "greedy": None,
-            "filtered": {
-                chain: [filtered(chain, place) for place in range(len(first.responses))]
-                for chain in first.logged["filtered"]
-            },
+            "filtered": {c: by_document(answers(each, c) for each in rounds) for c in filtered},
             "other": {
-                key: [
-                    list(row) for row in zip(*(r.logged["other"][key] for r in rounds), strict=True)
-                ]
-                for key in first.logged["other"]
-                if all(key in each.logged["other"] for each in rounds)
+                key: by_document(columns[key] for columns in other)
+                for key in other[0]
+                if all(key in columns for columns in other)
             },
         },
         samples=samples,

@@ -169,6 +169,11 @@ def _value(text: str) -> Any:
         return text
 
 
+def _is_texts(value: Any) -> bool:
+    texts = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(text, str) for text in texts)
+
+
 def _check_generation(settings: Mapping[str, Any]) -> None:
     expected: dict[str, tuple[str, Any]] = {
         **dict.fromkeys(_WHOLE, ("a whole number from 1", lambda v: type(v) is int and v >= 1)),
@@ -176,13 +181,7 @@ def _check_generation(settings: Mapping[str, Any]) -> None:
             _NUMBERS, ("a number from 0", lambda v: type(v) in (int, float) and v >= 0)
         ),
         "do_sample": ("true or false", lambda v: type(v) is bool),
-        "until": (
-            'a text or a list of texts, such as ["Q:"]',
-            lambda v: (
-                isinstance(v, str)
-                or (isinstance(v, (list, tuple)) and all(isinstance(each, str) for each in v))
-            ),
-        ),
+        "until": ('a text or a list of texts, such as ["Q:"]', _is_texts),
     }
     for name, value in settings.items():
         wanted, fits = expected.get(name, ("", lambda _: True))

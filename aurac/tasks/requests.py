@@ -150,11 +150,10 @@ class _Tokens:
         key = tuple(indices)
         if key not in self.layouts:
             encoded = list(chain.from_iterable(self.encoded[index] for index in indices))
-            self.layouts[key] = (
-                GenerationLayout.of(encoded)
-                if self.kind == "generation"
-                else ScoringLayout.from_tokens(encoded, self.max_length)
-            )
+            if self.kind == "generation":
+                self.layouts[key] = GenerationLayout.of(encoded)
+            else:
+                self.layouts[key] = ScoringLayout.from_tokens(encoded, self.max_length)
         return self.layouts[key]
 
 

@@ -45,47 +45,34 @@ def cluster_labels(task: str, documents: Iterable[Any], field: str) -> tuple[str
 
 @dataclass(frozen=True, eq=False)
 class BuiltTask:
-    """A task, or a group of tasks pooled, ready to be evaluated on any number of model states.
+    """A task, or a group of tasks pooled, ready to be evaluated on any number of model states."""
 
-    Attributes:
-        name: lm-eval's name of the task or group.
-        version: lm-eval's version of it.
-        metric: The ``name,filter`` that is integrated.
-        fewshot: ``stock`` (lm-eval's sampling) or ``fixed`` (one header for all documents).
-        fewshot_seed: Of the sampling.
-        chat_template: Whether prompts went through the tokenizer's chat template.
-        template_sha256: Of that template; None without one.
-        split: The split that was asked for; None where it is the one that lm-eval evaluates.
-        prompting: See `TaskOptions.prompting`.
-        lm_eval: Version of lm-eval that built the prompts.
-        leaves: lm-eval's tasks with their requests; of a group those of all members.
-        group: The group that was asked for and brought this task along, if any.
-        members: A group's leaves, in the order of its documents; they are evaluated, the group
-            is their documents pooled.
-        drawn: Whether the members are the same documents, each with other few-shot examples: the
-            score of a document is the mean over them.
-        cluster: The documents' field by which they are clustered; None where they are independent.
-        clusters: n labels of what documents share, inside the leaves; None as `cluster`.
-        places: Of a leaf with some of a task's documents: where they stand there.
-    """
-
-    name: str
-    version: str
-    metric: str
-    fewshot: str
-    fewshot_seed: int
-    chat_template: bool
-    template_sha256: str | None
+    name: str  # lm-eval's name of the task or group
+    version: str  # lm-eval's version of it
+    metric: str  # the ``name,filter`` that is integrated
+    fewshot: str  # ``stock`` (lm-eval's sampling) or ``fixed`` (one header for all documents)
+    fewshot_seed: int  # of the sampling
+    chat_template: bool  # whether prompts went through the tokenizer's chat template
+    template_sha256: str | None  # of that template; None without one
+    # The split that was asked for; None where it is the one that lm-eval evaluates
     split: str | None
-    prompting: Mapping[str, Any]
-    lm_eval: str
+    prompting: Mapping[str, Any]  # see `TaskOptions.prompting`
+    lm_eval: str  # version of lm-eval that built the prompts
     reference: Reference = field(repr=False)
+    # lm-eval's tasks with their requests; of a group those of all members
     leaves: tuple[Leaf, ...] = field(repr=False)
-    group: str | None = None
+    group: str | None = None  # the group that was asked for and brought this task along, if any
+    # A group's leaves, in the order of its documents; they are evaluated, the group is their
+    # documents pooled
     members: tuple[BuiltTask, ...] = ()
+    # Whether the members are the same documents, each with other few-shot examples: the score of a
+    # document is the mean over them
     drawn: bool = False
+    # The documents' field by which they are clustered; None where they are independent
     cluster: str | None = None
+    # n labels of what documents share, inside the leaves; None as `cluster`
     clusters: tuple[str, ...] | None = None
+    # Of a leaf with some of a task's documents: where they stand there
     places: tuple[int, ...] | None = None
 
     @classmethod

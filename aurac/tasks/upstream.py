@@ -31,16 +31,10 @@ if TYPE_CHECKING:
     from aurac.engine import EngineOptions
 
 
-_UNREACHABLE = {
-    "ConnectError",
-    "ConnectTimeout",
-    "ConnectionError",
-    "DatasetNotFoundError",
-    "HfHubHTTPError",
-    "LocalEntryNotFoundError",
-    "OfflineModeIsEnabled",
-    "ReadTimeout",
-}
+_UNREACHABLE = frozenset(
+    {"ConnectError", "ConnectTimeout", "ConnectionError", "DatasetNotFoundError", "ReadTimeout"}
+    | {"HfHubHTTPError", "LocalEntryNotFoundError", "OfflineModeIsEnabled"}
+)
 
 
 def translated(error: Exception, leaf: str, *, requested: str, local: bool) -> AuracError:

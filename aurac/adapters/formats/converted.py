@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from aurac.adapters.nesting import Rule
 
 MLX_WEIGHTS: Final = "adapters.safetensors"
-_CAUSAL: Final = {"task_type": "CAUSAL_LM"}
 _MLX_KEYS: Final = KeyMap({s: re.compile(rf"(?P<module>.+)\.lora_{s.lower()}") for s in "AB"})
 _MLX_MAGNITUDE: Final = re.compile(r"(?P<module>.+)\.m")
 _GGUF_KEYS: Final = KeyMap(
@@ -102,16 +101,12 @@ def read_mlx(folder: Path) -> Adapter:
             )
     base = config.get("model")
     return _recorded(
-        Adapter(
-            name=folder.name,
-            modules=modules,
-            nesting=Nesting("lora", (rank,)),
-            base=base if isinstance(base, str) else None,
-            peft_config=_CAUSAL,
-            source=folder,
-            notes=(DORA_NOTE,) if kind == "dora" else (),
-            format="mlx",
-        )
+        folder,
+        modules=modules,
+        nesting=Nesting("lora", (rank,)),
+        base=base if isinstance(base, str) else None,
+        notes=(DORA_NOTE,) if kind == "dora" else (),
+        format="mlx",
     )
 
 
@@ -172,17 +167,7 @@ def read_gguf(
         modules[names[key]] = _plain(A, B, "rank" if alpha else "none", alpha or 1.0)
     left_out = len(contents) - len(state)
     notes = (f"{left_out} norm weights are left out, as in llama.cpp",) if left_out else ()
-    return _recorded(
-        Adapter(
-            name=path.stem,
-            modules=modules,
-            base=recorded,
-            peft_config=_CAUSAL,
-            source=path,
-            notes=notes,
-            format="gguf",
-        )
-    )
+    return _recorded(path, modules=modules, base=recorded, notes=notes, format="gguf")
 
 
 def _gguf_settings(fields: Mapping[str, Any], path: Path) -> tuple[str, float]:
@@ -319,9 +304,11 @@ def _refuse_others(others: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def _recorded(adapter: Adapter) -> Adapter:
-    """``adapter`` with what its side-car records."""
-    path = sidecar_path(adapter.source)  # type: ignore[arg-type]
+def _recorded(source: Path, **fields: Any) -> Adapter:
+    """The adapter in a folder or file, with what its side-car records."""
+    name = source.name if source.is_dir() else source.stem
+    adapter = Adapter(name=name, source=source, peft_config={"task_type": "CAUSAL_LM"}, **fields)
+    path = sidecar_path(source)
     sidecar = read_sidecar(path)
     if sidecar is None:
         return adapter
