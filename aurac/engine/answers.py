@@ -32,8 +32,7 @@ from aurac.engine.tokens import GenerationLayout
 from aurac.models.device import device_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Callable, Sequence
 
     from aurac.engine.running import Progress
     from aurac.engine.tokens import GenerationRequest, Prompt
@@ -151,12 +150,7 @@ def generate(
                 "the model's own generation answers: its settings are more than greedy decoding"
             )
         if greedy and serves_packed(model, layout.longest, options):
-            header = Header(shared_header(layout.prompts)) if header is None else header
-            computed = header.computed_tokens
-            decoder = Decoder(model, tokenizer, layout.prompts, header, options, finished)
-            answers = decoder.run()
-            answered_by("packed")
-            _count(layout, answers, decoder.near_ties, computed)
+            answers = _decode_packed(model, tokenizer, layout, header, options, finished)
         elif sampled:
             raise UnsupportedRequestError("samples of a model that packed passes do not serve")
         else:
@@ -169,22 +163,29 @@ def generate(
     return [texts[prompt] for prompt in layout.index]
 
 
-def _count(
+def _decode_packed(
+    model: Any,
+    tokenizer: Any,
     layout: GenerationLayout,
-    answers: Sequence[Sequence[int]],
-    near_ties: AbstractSet[int],
-    computed: int,
-) -> None:
-    """Into the record in force: distinct prefixes but the ``computed`` ones, and near ties."""
-    record = current()
-    if record is None:
-        return
-    # The newest token of an answer is never put in again.
-    fed = [(*p.tokens, *new[:-1]) for p, new in zip(layout.prompts, answers, strict=True)]
-    record.distinct += PrefixTree.build(fed)[0].n_nodes - computed
-    sampled = {i: layout.prompts[i].tokens for i in near_ties if layout.prompts[i].sampling}
-    record.near_ties += sum(i in near_ties and i not in sampled for i in layout.index)
-    record.near_ties += len(set(sampled.values()))  # the samples of a document are one
+    header: Header | None,
+    options: EngineOptions,
+    finished: Callable[[int], None],
+) -> list[list[int]]:
+    """The new tokens of each prompt; distinct prefixes and near ties are counted."""
+    prompts = layout.prompts
+    header = Header(shared_header(prompts)) if header is None else header
+    computed = header.computed_tokens
+    decoder = Decoder(model, tokenizer, prompts, header, options, finished)
+    answers = decoder.run()
+    answered_by("packed")
+    if (record := current()) is not None:
+        # The newest token of an answer is never put in again.
+        fed = [(*p.tokens, *new[:-1]) for p, new in zip(prompts, answers, strict=True)]
+        record.distinct += PrefixTree.build(fed)[0].n_nodes - computed
+        sampled = {i: prompts[i].tokens for i in decoder.near_ties if prompts[i].sampling}
+        record.near_ties += sum(i in decoder.near_ties - set(sampled) for i in layout.index)
+        record.near_ties += len(set(sampled.values()))  # the samples of a document are one
+    return answers
 
 
 def _before_stops(text: str, until: Sequence[str]) -> str:

@@ -178,18 +178,16 @@ def read_state_dict(
     _check_others(tensors.others, base, path)
     method, rule, ranks = _training(overrides, recorded, tensors, path)
     groups = overrides.enable_lora or recorded.enable_lora
-    skeleton = None
-    if base is not None:
-        skeleton = base.skeleton(needed=not _shapes_suffice(tensors, groups, path))
+    suffice = _shapes_suffice(tensors, groups, path)
+    skeleton = None if base is None else base.skeleton(needed=not suffice)
     shapes = Shapes(tensors.pairs, _features(skeleton, tensors.pairs), groups, path)
     orientation = "loralib" if torchtune else shapes.orientation()
+    alphas = dict.fromkeys(tensors.pairs, recorded.alpha) | dict(tensors.alphas)
     modules = {}
-    for module in tensors.pairs:
-        alpha = overrides.alpha
-        if alpha is None:
-            alpha = tensors.alphas.get(module, recorded.alpha)
+    for module, alpha in alphas.items():
         A, B, kind, layout = shapes.canonical(module, orientation)
-        modules[module] = Factors(A, B, float(alpha or 0.0), rule, kind, layout)
+        scale = float((alpha if overrides.alpha is None else overrides.alpha) or 0.0)
+        modules[module] = Factors(A, B, scale, rule, kind, layout)
     nesting = recorded.nesting
     if nesting is None:
         nesting = Nesting(method, tuple(ranks or (max(f.rank for f in modules.values()),)))
