@@ -41,8 +41,7 @@ def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -
     Args:
         adapter: What to write; the tensors keep their dtype.
         folder: The folder to write.
-        force: Replace a folder that holds an adapter. Any other folder that is not empty is never
-            replaced.
+        force: Replace a folder that holds an adapter. Any other folder that is not empty stays.
 
     Raises:
         RunFolderError: When something is already there, or the place cannot be written to.

@@ -278,13 +278,9 @@ def _check_rescale(
 def prepare_module(
     prepared: Prepared, name: str, f: Factors, rows: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A and B of one module, given with its numbers, in the basis of ``prepared``.
+    """A and B of one module in the basis of an outline from :func:`prepare_outline`.
 
-    Args:
-        prepared: From :func:`prepare_outline`.
-        name: The module.
-        f: Its factors.
-        rows: How many components are wanted, if not all of them.
+    ``f`` are its factors with their numbers, ``rows`` how many components are wanted if not all.
     """
     adapter = prepared.adapter
     if prepared.basis != "prefix":

@@ -149,11 +149,9 @@ def overflow() -> CellError:
 
 
 class Watch:
-    """What was seen of the passes within one `watched` block.
+    """What was seen of the passes within one `watched` block: their number and time.
 
-    Attributes:
-        seconds: Time within passes; on an accelerator only if it was asked to wait for each pass.
-        passes: How many there were.
+    On an accelerator the time is only whole if it was asked to wait for each pass.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
 """What adapters cost to serve: the time of a prompt and of a generated token at each rank.
 
 An adapter runs unmerged, in PEFT's own layers and in the base's numeric type, as a server with
-several adapters on one base runs it. Merged into the base it is the base with other numbers in it,
-and takes the time of the base at every rank.
+several adapters on one base runs it. Merged it takes the time of the base at every rank.
 """
 
 from __future__ import annotations

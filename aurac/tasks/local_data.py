@@ -86,16 +86,11 @@ def match_split(wanted: str, files: Mapping[str, list[Path]]) -> list[Path] | No
 def lay_in(
     config: Mapping[str, Any], files: Files, *, num_fewshot: int, held_out: bool = False
 ) -> dict[str, Any]:
-    """A task's configuration with its documents taken from local files.
+    """A task's configuration, as its YAML gives it, with its documents taken from local files.
 
     Splits that the run does not need are taken out, so that a zero-shot run asks for the evaluated
-    split alone, and reads no other. ``custom_dataset`` hands lm-eval the documents, already read.
-
-    Args:
-        config: lm-eval's configuration of the task, as its YAML gives it.
-        files: Those of :func:`find_splits`.
-        num_fewshot: Few-shot examples that the prompts will show.
-        held_out: Keep a validation or training split beside the evaluated one, if it is there.
+    split alone, and reads no other; ``held_out`` keeps a validation or training split beside it, if
+    it is there. ``custom_dataset`` hands lm-eval the documents, already read.
     """
     task = config.get("task")
     if "class" in config:

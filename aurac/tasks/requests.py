@@ -49,12 +49,10 @@ _READ_FOR_ONE_WRITTEN, _CHARACTERS = 4, 4  # tokens read in the time of one writ
 
 
 class Requests:
-    """The requests of one task or of several, in order.
+    """The requests of one task or of several, in order: lm-eval's ``Instance`` objects.
 
-    Args:
-        instances: lm-eval's ``Instance`` objects.
-        reference: Answers what is neither a log-likelihood nor a generation that the engine knows,
-            and what the engine says that it does not serve.
+    ``reference`` answers what is neither a log-likelihood nor a generation that the engine knows,
+    and what the engine says that it does not serve.
     """
 
     def __init__(self, instances: Sequence[Any], reference: Reference) -> None:

@@ -206,11 +206,7 @@ class TrainingClock(TrainerCallback):
 
 
 class StepProgress(TrainerCallback):
-    """Draws one bar on standard error for the main process; a context that ends it.
-
-    Args:
-        title: What is trained.
-    """
+    """Draws one bar on standard error for the main process; a context that ends it."""
 
     def __init__(self, title: str) -> None:
         self._title = " ".join(spelled(title).split())

@@ -137,12 +137,8 @@ def read_gguf(
     """The adapter in a GGUF file of llama.cpp.
 
     A module computes ``W x + α / R · B (A x)``, or ``W x + B (A x)`` where α is 0. Quantised
-    factors come in float32.
-
-    Args:
-        path: The file.
-        base: The name of the base, where the file does not say.
-        bases: From a base's name to the base, whose modules and heads are needed.
+    factors come in float32. ``base`` is its name, where the file does not say; ``bases`` lead from
+    a name to the base, whose modules and heads are needed.
     """
     fields, contents = _gguf_contents(path)
     arch, alpha = _gguf_settings(fields, path)

@@ -44,11 +44,7 @@ def factors_from_peft(
 ) -> Factors:
     """A module's factors in aurac's own shapes.
 
-    Args:
-        module: Its path in the base.
-        pair: For A and B the suffix of its key (``weight`` or ``embedding``) and the tensor.
-        config: The adapter's config.
-        where: The file, for messages.
+    ``pair`` has for A and B the suffix of its key (``weight`` or ``embedding``) and the tensor.
     """
     if set(pair) != {"A", "B"}:
         missing = "B" if "A" in pair else "A"

@@ -160,11 +160,8 @@ def read_state_dict(
 ) -> Adapter:
     """The adapter in a state-dict file, with its side-car ``<file>.aurac.json``.
 
-    Args:
-        path: The file.
-        overrides: What the user states about it.
-        bases: From the base's name to the base, for orientations that shapes alone leave open and
-            for files that hold a whole model.
+    ``bases`` lead from a base's name to the base, for orientations that shapes alone leave open and
+    for files that hold a whole model.
     """
     recorded = read_sidecar(sidecar_path(path)) or Sidecar()
     keys = overrides.keys if overrides.keys is not None else recorded.keys
