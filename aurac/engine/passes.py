@@ -274,8 +274,7 @@ def plan_scoring(layout: ScoringLayout, budget: int, header: int = 0) -> Plan:
         layout.plans[key] = Plan(
             tuple(steps), planner.cached, layout.finished_by([step.pair for step in steps])
         )
-    plan: Plan = layout.plans[key]
-    return plan
+    return layout.plans[key]
 
 
 def _with_pairs(

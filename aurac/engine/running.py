@@ -255,8 +255,7 @@ def _fused_forward(layer: Any) -> Callable[..., torch.Tensor]:
 
     def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if args or kwargs or x.dtype != weight.dtype:
-            result: torch.Tensor = original(x, *args, **kwargs)
-            return result
+            return original(x, *args, **kwargs)
         out = functional.linear(x, weight, bias if factor is None else None)
         low = functional.linear(x, down).view(-1, down.shape[0])
         out.view(-1, out.shape[-1]).addmm_(low, up, alpha=scale)
@@ -276,8 +275,7 @@ def _dora_factor(layer: Any, name: str) -> torch.Tensor:
     norm = dora.get_weight_norm(
         layer.base_layer.weight.to(down.dtype), up @ down, layer.scaling[name]
     )
-    factor: torch.Tensor = dora.weight / norm
-    return factor
+    return dora.weight / norm
 
 
 @contextlib.contextmanager

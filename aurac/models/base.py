@@ -243,8 +243,7 @@ class KnownBase:
         try:
             with quiet_transformers(), torch.device("meta"):
                 config = AutoConfig.from_pretrained(folder, local_files_only=True)
-                model: torch.nn.Module = AutoModelForCausalLM.from_config(config)
-                return model
+                return AutoModelForCausalLM.from_config(config)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             if not needed:
                 return None
@@ -260,8 +259,7 @@ class KnownBase:
 
         if not self._name:
             return torch.nn.Module()
-        model: torch.nn.Module = load_model(resolve_base(self._name), "auto")
-        return model
+        return load_model(resolve_base(self._name), "auto")
 
 
 def _on_this_machine(name: str) -> Path | None:

@@ -89,8 +89,7 @@ def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
             f"dtype {dtype!r}", expected=" or ".join(DTYPES), fix="give --dtype one of these"
         )
     if dtype not in (None, "auto"):
-        named: torch.dtype = getattr(torch, str(dtype))
-        return named
+        return getattr(torch, str(dtype))
     if device.startswith("cuda") and not torch.cuda.is_available():
         fast = True  # of other machines: capability 8 or later is taken for granted
     elif device.startswith("cuda"):

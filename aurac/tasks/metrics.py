@@ -197,7 +197,7 @@ class Leaf:
         return _instances(self.documents)
 
     def judge(self, documents: Sequence[Document], answers: Sequence[list[Any]]) -> Outcome:
-        """Filters the answers to documents' requests and scores each, as ``lm_eval.evaluate`` does."""
+        """Filters the answers and scores each document, as ``lm_eval.evaluate`` does."""
         if self.samples == 1:
             return self._judged(documents, answers)
         samples = zip(*answers, strict=True)

@@ -204,9 +204,6 @@ def fused_forward(
     def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         called()
         # The weights are looked up at each call: sharding a model replaces them.
-        result: torch.Tensor = _LowRankLinear.apply(
-            x, base.weight, base.bias, down.weight, up.weight, p
-        )
-        return result
+        return _LowRankLinear.apply(x, base.weight, base.bias, down.weight, up.weight, p)
 
     return forward

@@ -125,12 +125,11 @@ class SafetensorsFile:
     def read(self, key: str) -> Tensor:
         """One tensor, on the CPU, in memory of its own."""
         try:
-            tensor: Tensor = self._file.get_tensor(key)
+            return self._file.get_tensor(key)
         except Exception as error:
             raise CheckpointError(
                 f"cannot read {self.path}: {reason(error)}", fix="copy or download the file again"
             ) from error
-        return tensor
 
 
 class Span(NamedTuple):
