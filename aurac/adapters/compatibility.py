@@ -23,10 +23,7 @@ class BaseSource(Protocol):
     """The base model, whose shapes or numbers settle what a file leaves open."""
 
     def skeleton(self, *, needed: bool) -> nn.Module | None:
-        """The model's modules on the meta device.
-
-        ``None`` where it is not on this machine and not ``needed``; it is fetched where it is.
-        """
+        """The model's modules on the meta device; fetched only if ``needed``, else ``None``."""
 
     def whole(self) -> nn.Module:
         """The model with its numbers."""

@@ -33,10 +33,7 @@ def common_prefix(a: IntArray, b: IntArray) -> int:
 def model_input(
     context: Sequence[int], continuation: Sequence[int], max_length: int
 ) -> tuple[int, ...]:
-    """What a model reads to score a continuation: all but its last token, cut on the left.
-
-    A continuation longer than ``max_length`` is a TaskError.
-    """
+    """What a model reads to score a continuation: all but the last token, cut on the left."""
     if len(continuation) > max_length:
         raise TaskError(
             f"a continuation of {len(continuation)} tokens",

@@ -48,10 +48,7 @@ def require_causal(model: Any) -> None:
 def laid_out(
     kind: type[Layout], model: Any, tokenizer: Any, requests: Any, options: EngineOptions
 ) -> Layout:
-    """Requests as a layout for this model's length; one that is laid out serves every rank.
-
-    A request that cannot be served at this length is a TaskError.
-    """
+    """Requests as a layout for this model's length; one that is laid out serves every rank."""
     require_causal(model)
     if isinstance(requests, kind):
         return requests

@@ -91,10 +91,7 @@ def greedy(logits: torch.Tensor) -> list[Token]:
 
 
 class Warper:
-    """Logits → probabilities by transformers' own classes, in its order.
-
-    What ``settings`` leave out is as the model's generation configuration has it.
-    """
+    """Logits → probabilities by transformers' own classes; defaults are the model's own."""
 
     def __init__(self, model: Any, settings: Settings) -> None:
         import transformers as hf

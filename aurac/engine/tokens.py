@@ -214,10 +214,7 @@ class GenerationLayout:
 def tokenise(
     tokenizer: Any, requests: Sequence[GenerationRequest], max_length: int
 ) -> list[Prompt]:
-    """A prompt for each request, cut on the left to leave room for its new tokens.
-
-    No room for a prompt, or a prompt without tokens, is a TaskError.
-    """
+    """A prompt for each request, cut on the left to leave room for its new tokens, if it can be."""
     eos = tokenizer.decode(tokenizer.eos_token_id, skip_special_tokens=False)
     tokens = encode_texts(tokenizer, (r.context for r in requests), tokenizer.bos_token)
     prompts = []

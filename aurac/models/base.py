@@ -228,10 +228,7 @@ class KnownBase:
         self._name = name
 
     def skeleton(self, *, needed: bool) -> torch.nn.Module | None:
-        """The model's modules on the meta device.
-
-        `None` where it is not on this machine and not `needed`; it is fetched where it is.
-        """
+        """The model's modules on the meta device; fetched only if `needed`, else `None`."""
         folder = _on_this_machine(self._name)
         if folder is None and needed and self._name:
             folder = resolve_base(self._name).path

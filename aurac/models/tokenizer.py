@@ -97,10 +97,7 @@ def choose_tokenizer(
 def _of_adapters(
     adapters: Mapping[str, Path | None], load: Callable[[Path, str], Tokenizer], *, requested: bool
 ) -> Tokenizer:
-    """The adapters' own tokenizer; the base's where they have none.
-
-    Where it is requested, it also serves the adapters without one of their own.
-    """
+    """The adapters' own tokenizer, the same for all unless it is requested; else the base's."""
     folders = {name: folder for name, path in adapters.items() if (folder := _beside(path))}
     if requested and not folders:
         raise UsageError(

@@ -44,10 +44,7 @@ generative tasks, which report no ``acc``.
 
 
 def parse_metrics(values: Iterable[str]) -> dict[str, str]:
-    """Reads ``--metric`` values, ``TASK=NAME,FILTER`` or ``NAME,FILTER`` for every task.
-
-    Returned are metric keys by task name (or :data:`ANY_TASK`).
-    """
+    """Metric keys by task of ``--metric`` values, ``TASK=NAME,FILTER`` or ``NAME,FILTER`` for all."""
     metrics: dict[str, str] = {}
     for value in values:
         task, equals, key = value.rpartition("=")

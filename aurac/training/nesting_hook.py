@@ -195,10 +195,7 @@ def fusible(layer: Any, name: str) -> bool:
 def fused_forward(
     layer: Any, name: str, p: torch.Tensor, called: Callable[[], None]
 ) -> Callable[..., torch.Tensor]:
-    """The forward of a fusible layer, with the diagonal p (R,) fp32, read at each call.
-
-    ``called`` is called at each forward.
-    """
+    """The forward of a fusible layer; p (R,) fp32 is read, and ``called`` called, at each call."""
     base, down, up = layer.base_layer, layer.lora_A[name], layer.lora_B[name]
 
     def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:

@@ -52,10 +52,7 @@ class RemovedValues:
 
 
 def remove_weights(folder: Path, adapter: Adapter) -> None:
-    """Replace the safetensors weights of a PEFT folder by an outline of the adapter in it.
-
-    There is nothing to do if they are gone already.
-    """
+    """Replace the weights of a PEFT folder by the outline of what it holds, unless they are gone."""
     weights = folder / WEIGHTS[0]
     if not weights.exists():
         return

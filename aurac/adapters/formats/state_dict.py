@@ -121,10 +121,7 @@ class Shapes:
         return out % (B.shape[0] // on) == 0 and B.shape[0] <= out
 
     def _mask(self, module: str) -> Sequence[bool] | None:
-        """Which groups of a merged layer are on; ``None`` for a layer that is not merged.
-
-        Refused where neither the user nor the base says, or where they contradict the shapes.
-        """
+        """Which groups of a merged layer are on; ``None`` for a layer that is not merged."""
         A, B = self.pairs[module]
         on = A.shape[0] // B.shape[1]
         out = None if module not in self.features else self.features[module][1]

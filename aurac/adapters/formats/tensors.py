@@ -150,10 +150,7 @@ class SafetensorsWriter:
     def __init__(
         self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str] = _METADATA
     ) -> None:
-        """Create the file with its header and its full size.
-
-        Of the tensors in ``outline`` only type and shape count (the meta device will do).
-        """
+        """Create the file in its full size; of ``outline`` only types and shapes count."""
         header, self._spans, size = _layout(outline, metadata)
         self._path = path
         self._missing = {key for key, span in self._spans.items() if math.prod(span.shape)}

@@ -51,10 +51,7 @@ def check_fields(
     fields: Mapping[str, tuple[str, Callable[[Any], bool]]],
     where: object,
 ) -> None:
-    """Check those of ``fields`` that ``record``, the JSON object in ``where``, sets.
-
-    Of each field it is said in words and as a check what it should be.
-    """
+    """Check those of ``fields`` (in words, and as a check) that ``record``, a JSON object, sets."""
     for key, (expected, accepts) in fields.items():
         value = record.get(key)
         if value is not None and not accepts(value):
