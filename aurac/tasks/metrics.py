@@ -44,7 +44,7 @@ generative tasks, which report no ``acc``.
 
 
 def parse_metrics(values: Iterable[str]) -> dict[str, str]:
-    """Metric keys by task of ``--metric`` values, ``TASK=NAME,FILTER`` or ``NAME,FILTER`` for all."""
+    """Metric keys by task of ``--metric`` values, ``TASK=NAME,FILTER`` or ``NAME,FILTER``."""
     metrics: dict[str, str] = {}
     for value in values:
         task, equals, key = value.rpartition("=")

@@ -52,7 +52,7 @@ class RemovedValues:
 
 
 def remove_weights(folder: Path, adapter: Adapter) -> None:
-    """Replace the weights of a PEFT folder by the outline of what it holds, unless they are gone."""
+    """Replace the weights of a PEFT folder, unless they are gone, by the outline of its adapter."""
     weights = folder / WEIGHTS[0]
     if not weights.exists():
         return
