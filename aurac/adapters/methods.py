@@ -195,9 +195,9 @@ class NestedLoss(Method):
         k = setup.options.get("ranks_per_step", 0)
         if not 0 < k < len(every):
             return [Pass(setup.prefix(r), weight) for r, weight in every]
-        chosen = setup.random(self.name, step).choice(len(every), size=k, replace=False)
+        drawn = setup.random(self.name, step).choice(len(every), size=k, replace=False)
         share = len(every) / k
-        return [Pass(setup.prefix(every[i][0]), share * every[i][1]) for i in sorted(chosen)]
+        return [Pass(setup.prefix(every[i][0]), share * every[i][1]) for i in sorted(drawn)]
 
 
 _KNOWN: Final[dict[str, Method]] = {

@@ -120,8 +120,8 @@ class BuiltTask:
         if self.members:
             ends = list(accumulate(member.n_docs for member in self.members))
             parts = zip(self.members, [0, *ends[:-1]], ends, strict=True)
-            own = [(m, [p - start for p in places if start <= p < end]) for m, start, end in parts]
-            members = tuple(member.only(chosen) for member, chosen in own if chosen)
+            inside = [(m, [p - a for p in places if a <= p < end]) for m, a, end in parts]
+            members = tuple(member.only(part) for member, part in inside if part)
             leaves = tuple(chain.from_iterable(member.leaves for member in members))
             return replace(self, members=members, leaves=leaves, clusters=_clusters_of(members))
         leaf = replace(self.leaf, documents=tuple(self.leaf.documents[p] for p in places))
