@@ -18,11 +18,8 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from aurac.engine import EngineOptions, UnsupportedRequestError
-from aurac.engine.answers import generate, loglikelihoods, shared_header
 from aurac.engine.counts import answered_by
-from aurac.engine.kv_cache import Header, header_tokens
 from aurac.engine.prefix_tree import ScoringLayout, model_input
-from aurac.engine.running import require_causal
 from aurac.engine.tokens import (
     GenerationLayout,
     GenerationRequest,
@@ -36,6 +33,8 @@ from aurac.errors import CellError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from aurac.engine.kv_cache import Header
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +128,9 @@ class _Tokens:
     def of(
         cls, kind: str, requests: Requests, indices: list[int], tokenizer: Any, limit: int
     ) -> _Tokens:
+        from aurac.engine.answers import shared_header
+        from aurac.engine.kv_cache import header_tokens
+
         encoded: dict[int, list[Any]]
         if kind == "generation":
             generations = [requests.generations[index] for index in indices]
@@ -195,6 +197,10 @@ class Answers:
         self, kind: str, numbers: list[int], progress: Progress | None
     ) -> list[list[Any]] | None:
         """The engine's answers, or None for what it does not serve."""
+        from aurac.engine.answers import generate, loglikelihoods
+        from aurac.engine.kv_cache import Header
+        from aurac.engine.running import require_causal
+
         if kind not in ("loglikelihood", "generation"):
             return None
         answer: Callable[..., list[Any]] = loglikelihoods if kind == "loglikelihood" else generate
