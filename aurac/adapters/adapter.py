@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.adapters.methods import TrainingSetup, method_named
+from aurac.adapters.methods import TrainingSetup, fixed_diagonal, method_named
 from aurac.adapters.nesting import (
     RULES,
     UPDATES,
@@ -388,7 +388,7 @@ class Adapter:
             return None
         options = (self.recipe or {}).get("method_options")
         setup = self.nesting.setup(f.rank, f.rule, f.alpha, options=options)
-        return method_named(self.nesting.method).diagonal(setup)
+        return fixed_diagonal(self.nesting.method, setup)
 
     def _tensors(self, r: int, ranks: Mapping[str, int] | None) -> list[Tensor]:
         if r == 0:

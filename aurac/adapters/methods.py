@@ -248,6 +248,45 @@ def method_named(name: str) -> Method:
     return _KNOWN[name]
 
 
+def fixed_diagonal(name: str, setup: TrainingSetup) -> NDArray[np.float64] | None:
+    """`Method.diagonal` of the method of that name.
+
+    Raises:
+        UsageError: There is none, or it gave something else than R finite numbers.
+    """
+    diagonal = method_named(name).diagonal(setup)
+    if diagonal is not None and not _numbers(diagonal, setup.rank):
+        raise UsageError(
+            f"method {name!r} gave the diagonal {diagonal!r:.200}",
+            expected=f"an array of {setup.rank} finite numbers, or None",
+            fix="correct its diagonal()",
+        )
+    return diagonal
+
+
+def check_passes(name: str, passes: Any, rank: int) -> None:
+    """Check what a method gave for a step.
+
+    Raises:
+        RecipeError: No passes, or one without a finite number for each component.
+    """
+    for one in passes or [None]:
+        if not (isinstance(one, Pass) and _numbers(one.p, rank) and math.isfinite(one.weight)):
+            raise RecipeError(
+                f"method {name!r} gave the pass {one!r:.200}",
+                expected=f"one aurac.Pass or more, each with an array of {rank} finite numbers",
+                fix="correct its passes()",
+            )
+
+
+def _numbers(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, np.ndarray)
+        and values.shape == (count,)
+        and bool(np.isfinite(values).all())
+    )
+
+
 @cache
 def _load_installed() -> None:
     for point in entry_points(group=ENTRY_POINTS):

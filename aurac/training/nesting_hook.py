@@ -1,8 +1,8 @@
 """Nested training on plain PEFT: a diagonal between the LoRA factors.
 
-PEFT computes `lora_B(lora_A(x)) * s_R`. An ordinary linear layer gets a fused forward that has `B ·
-diag(p) · A · x` instead; on any other layer a forward hook on `lora_A` multiplies its output (…, R)
-by p / s_R, which comes to the same. Methods differ only in the p of their passes
+PEFT computes `lora_B(lora_A(x)) * s_R`. An ordinary linear layer gets a fused forward that has
+`B · diag(p) · A · x` instead; on any other layer a forward hook on `lora_A` multiplies its output
+(…, R) by p / s_R, which comes to the same. Methods differ only in the p of their passes
 (`aurac.adapters.methods`). Nothing of this is saved.
 
 The fused forward is four matrix products with a backward of its own, where PEFT has up to ten
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from aurac.adapters.methods import check_passes
 from aurac.adapters.nesting import scale
 from aurac.errors import RecipeError
 
@@ -107,8 +108,13 @@ class NestingHook:
         return hook
 
     def set_step(self, step: int) -> None:
-        """Ask the method for the passes of an optimizer step, counted from 0; use the first."""
+        """Ask the method for the passes of an optimizer step, counted from 0; use the first.
+
+        Raises:
+            RecipeError: A method of a package gave some that cannot be trained.
+        """
         self.passes = self.recipe.passes(step)
+        check_passes(self.recipe.method, self.passes, self.recipe.rank)
         self.use(self.passes[0])
 
     def use(self, one: Pass) -> None:

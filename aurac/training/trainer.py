@@ -7,11 +7,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback
 
-from aurac.terminal.console import drawn, spelled, stderr_console
+from aurac.terminal.console import drawn, spelled, stderr_console, step_bar
 from aurac.training.data import IGNORED
 
 if TYPE_CHECKING:
@@ -221,19 +221,9 @@ class StepProgress(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the bar."""
-        console = stderr_console()
-        if not state.is_world_process_zero or not console.is_terminal:
+        if not state.is_world_process_zero or not stderr_console().is_terminal:
             return
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            TimeRemainingColumn(),
-            console=console,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        self._bar = step_bar(TextColumn("loss {task.fields[loss]}"))
         self._task = self._bar.add_task(self._title, total=state.max_steps, loss="–")
         self._bar.update(self._task, completed=state.global_step)
         self._drawn.enter_context(drawn(self._bar))

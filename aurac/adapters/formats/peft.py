@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DORA_NOTE: Final = (
-    "DoRA: the trained magnitudes act at every rank from 1 on, so rank 0 (the plain base) is not "
+    "the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 (the plain base) is not "
     "the limit of small ranks"
 )
 # Of a base whose embeddings were resized PEFT writes the saved modules again under these names.
