@@ -41,6 +41,7 @@ def caveats(run: Run) -> list[str]:
         _limited,
         _drops,
         _baselines,
+        _rank_zero,
         _missing,
         _failures,
         _without_documents,
@@ -259,6 +260,17 @@ def _baselines(run: Run) -> Iterator[str]:
     if absent:
         why = (reason or "the base model was not evaluated" for reason in absent.values())
         yield f"No base line on {some(absent)} ({some(why)})."
+
+
+def _rank_zero(run: Run) -> Iterator[str]:
+    """Adapters of which the base is not the limit of small ranks, in the words of their notes."""
+    known: dict[str, list[str]] = {}
+    for adapter in run.adapters:
+        for note in adapter.notes:
+            if "rank 0" in note:
+                known.setdefault(note, []).append(adapter.name)
+    for note, names in known.items():
+        yield f"{some(names)}: {note}."
 
 
 def _missing(run: Run) -> Iterator[str]:
