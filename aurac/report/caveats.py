@@ -226,6 +226,12 @@ def _rest(run: Run) -> Iterator[str]:
     if absent:
         why = (reason or "the base model was not evaluated" for reason in absent.values())
         yield f"No base line on {some(absent)} ({some(why)})."
+    known: dict[str, list[str]] = {}  # of which the base is not the limit of small ranks
+    for adapter in run.adapters:
+        for note in (note for note in adapter.notes if "rank 0" in note):
+            known.setdefault(note, []).append(adapter.name)
+    for note, names in known.items():
+        yield f"{some(names)}: {note}."
 
 
 def _missing(run: Run) -> Iterator[str]:

@@ -6,13 +6,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from aurac.curves.area import BUDGETS, area_name
+from aurac.report import appearance
 from aurac.report.appearance import (
-    AXIS,
     BASE,
     BASE_LABEL,
     INK,
     LABEL_CHARS,
-    PAPER,
     REST,
     end_labels,
     key,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow, Interval
 
+AXIS, PAPER, SERIES = appearance.AXIS, appearance.PAPER, appearance.SERIES  # for `aurac.study` too
 _MAX_BANDS = 4
 _MAX_MARKS = 16
 NAN = float("nan")

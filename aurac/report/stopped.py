@@ -8,8 +8,8 @@ from aurac.report.appearance import AXIS, INK, SERIES
 from aurac.report.content import NONE, Block, Bullets, Cell, Section, Table, Text
 from aurac.report.escape import one_line
 from aurac.report.model import unequal_documents
-from aurac.report.tables import p_value, table
-from aurac.report.text import LISTED
+from aurac.report.tables import p_value, share, table
+from aurac.report.text import LISTED, to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,11 +60,7 @@ def _table(decisions: Sequence[DecisionRecord]) -> Table:
         who = f"{one.b} - {one.a}" if one.b else one.a
         who += f", rank {one.rank}" if one.rank else ""
         value = one.mean if one.estimate is None else one.estimate
-        ends = (
-            NONE
-            if one.low is None or one.high is None
-            else f"{100 * one.low:.1f} to {100 * one.high:.1f}"
-        )
+        unknown = one.low is None or one.high is None
         rows.append(
             (
                 Cell(one.task),
@@ -72,10 +68,10 @@ def _table(decisions: Sequence[DecisionRecord]) -> Table:
                 Cell(one.verdict),
                 Cell(f"{one.documents:,} of {one.of:,}", one.documents),
                 Cell(f"{one.look} of {one.looks}", one.look),
-                Cell(NONE if one.z is None else f"{one.z:.2f}", one.z),
+                Cell(NONE if one.z is None else f"{one.z:.2f}".replace("-", "−"), one.z),
                 Cell(NONE if one.boundary is None else f"{one.boundary:.2f}", one.boundary),
-                Cell(NONE if value is None else f"{100 * value:.1f}", value),
-                Cell(ends),
+                share(value),
+                Cell(NONE if unknown else to(one.low, one.high)),
                 p_value(one.p_adjusted),
             )
         )
@@ -85,10 +81,13 @@ def _table(decisions: Sequence[DecisionRecord]) -> Table:
 def draw_looks(ax: Axes, decision: DecisionRecord) -> Axes:
     """The path of z against its boundaries, look by look."""
     documents = [look.documents for look in decision.path]
-    bounds = [look.boundary for look in decision.path]
+    upper, lower = (
+        [x.boundary if x.z * sign >= 0 or x.opposite is None else x.opposite for x in decision.path]
+        for sign in (1, -1)
+    )
     inner = [(n, x.futility) for n, x in zip(documents, decision.path, strict=True) if x.futility]
-    sides = (1,) if decision.question == "rank" else (1, -1)
-    for sign in sides:
+    sides = ((1, upper),) if decision.question == "rank" else ((1, upper), (-1, lower))
+    for sign, bounds in sides:
         ax.plot(documents, [sign * b for b in bounds], color=INK, linestyle="--", linewidth=1)
         edges = [sign * edge for _, edge in inner]
         ax.plot([n for n, _ in inner], edges, color=AXIS, linestyle=":", linewidth=1)

@@ -91,7 +91,7 @@ def choose(session: Session, stored: StoredPoints) -> Choice:
                 departure=gap.departure,
                 adapter=str(curve.adapter),
                 task=str(curve.task),
-                noise=gap.departure > margin,
+                noise=gap.height > margin,
             )
             for (low, high), (curve, gap) in sorted(widest.items())
         ],

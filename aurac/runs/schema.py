@@ -361,6 +361,7 @@ class Provenance(_Record, frozen=True, kw_only=True):
 class LookRecord(_Record, frozen=True, kw_only=True):
     """One look of a sequential test: documents so far, z, and the values in force.
 
+    `boundary` holds on the side of z, `opposite` on the other one; null where no answer is there.
     `futility` is the |z| below which the test stops without an answer; null where it does not.
     """
 
@@ -368,6 +369,7 @@ class LookRecord(_Record, frozen=True, kw_only=True):
     z: float
     boundary: float
     futility: float | None = None
+    opposite: float | None = None
 
 
 class DecisionRecord(_Record, frozen=True, kw_only=True):

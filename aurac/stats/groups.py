@@ -84,7 +84,10 @@ class RecipeGroup:
             if curve.missing:
                 rank, reason = next(iter(curve.missing.items()))
                 return f"no accuracy at rank {rank}: {reason}"
-        return None if len(self.ranks) > 1 else f"an area needs two ranks and there is {self.ranks}"
+        if len(self.ranks) > 1:
+            return None
+        known = f"only rank {self.ranks[0]}" if self.ranks else "none"
+        return f"an area needs two ranks, and there is {known}"
 
     @property
     def accuracy(self) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
 _WIDE = 200  # a pipe has no width; a table takes what it needs
 
@@ -113,6 +113,27 @@ def stdout_console() -> Console:
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() and int(columns) else _WIDE
     return Console(width=width, force_terminal=False)
+
+
+def step_bar(*columns: ProgressColumn) -> Progress:
+    """A bar of counted steps with the time left, for `drawn`.
+
+    Args:
+        columns: What stands before the time left.
+    """
+    from rich import progress
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        *columns,
+        progress.TimeRemainingColumn(),
+        console=stderr_console(),
+        redirect_stdout=False,
+        redirect_stderr=False,
+        speed_estimate_period=600,  # seconds; a step may take minutes
+    )
 
 
 @contextmanager
