@@ -78,8 +78,8 @@ class TrainingSetup:
     def random(self, purpose: str, step: int) -> np.random.Generator:
         """The random numbers of one optimizer step.
 
-        They depend on purpose, seed and step alone, so they are the same on every process and in a
-        gradient-checkpoint recompute, and a resumed training draws what an undisturbed one does.
+        They depend on purpose, seed and step alone, so they are the same on every process, in a
+        gradient-checkpoint recompute and in a resumed training.
         """
         digest = hashlib.sha256(f"{purpose} {self.seed} {step}".encode()).digest()
         return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
@@ -195,9 +195,9 @@ class NestedLoss(Method):
         k = setup.options.get("ranks_per_step", 0)
         if not 0 < k < len(every):
             return [Pass(setup.prefix(r), weight) for r, weight in every]
-        chosen = setup.random(self.name, step).choice(len(every), size=k, replace=False)
+        drawn = setup.random(self.name, step).choice(len(every), size=k, replace=False)
         share = len(every) / k
-        return [Pass(setup.prefix(every[i][0]), share * every[i][1]) for i in sorted(chosen)]
+        return [Pass(setup.prefix(every[i][0]), share * every[i][1]) for i in sorted(drawn)]
 
 
 _KNOWN: Final[dict[str, Method]] = {

@@ -108,7 +108,7 @@ def fit_factors(
     Raises:
         TaskError: See `held_out_pairs`.
     """
-    from aurac.engine.loglikelihood import loglikelihoods
+    from aurac.engine.answers import loglikelihoods
     from aurac.engine.prefix_tree import ScoringLayout
     from aurac.engine.running import laid_out
 

@@ -26,9 +26,8 @@ class SelectedLogits:
     """Makes a causal LM's head compute logits only at chosen positions.
 
     A pre-hook on the output embedding replaces the hidden states (B, T, H) by the (N, H) rows that
-    are selected, so the model returns logits (N, V). It works through DDP, compilation and
-    checkpointing because the model is still called as a whole. Full-vocabulary logits of masked
-    prompt positions are otherwise the largest single cost of training a small model.
+    are selected, so the model returns logits (N, V) and is still called as a whole. Full-vocabulary
+    logits of masked prompt positions are otherwise the largest cost of training a small model.
     """
 
     def __init__(self, model: Any) -> None:
@@ -55,18 +54,13 @@ class SelectedLogits:
 
 
 class StepSampler(torch.utils.data.Sampler[int]):
-    """Random order, sorted by length within each optimizer step.
+    """Random order, sorted by length within each optimizer step of `step` examples.
 
-    An optimizer step sees a random set of examples, as with no grouping at all; only how they fall
-    into the step's micro-batches (and processes) follows their length, which saves padding and
-    leaves the gradient as it was. Grouping whole batches by length instead makes each step see
-    examples of one kind, and the HF Trainer's own grouping moreover visits them from the longest
-    to the shortest: a model trained so ends an answer too early.
-
-    Args:
-        lengths: Tokens of each example.
-        step: Examples per optimizer step, on all processes together.
-        seed: Of the order; each epoch has its own.
+    An optimizer step sees a random set of examples; only how they fall into its micro-batches (and
+    processes) follows their length, which saves padding and leaves the gradient as it was. Grouping
+    whole batches by length instead makes each step see examples of one kind, and the HF Trainer's
+    own grouping visits them from the longest to the shortest: a model trained so ends an answer too
+    early. Each epoch has an order of its own.
     """
 
     def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
@@ -212,11 +206,7 @@ class TrainingClock(TrainerCallback):
 
 
 class StepProgress(TrainerCallback):
-    """Draws one bar on standard error for the main process; a context that ends it.
-
-    Args:
-        title: What is trained.
-    """
+    """Draws one bar on standard error for the main process; a context that ends it."""
 
     def __init__(self, title: str) -> None:
         self._title = " ".join(spelled(title).split())
