@@ -35,17 +35,17 @@ def spelled(text: str) -> str:
 
     In JSON, where such a character can only stand inside a string, that is the same string.
     """
-    return _HIDDEN.sub(_escape, text)
+
+    def escape(match: re.Match[str]) -> str:
+        units = match[0].encode("utf-16-be", "surrogatepass").hex()
+        return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+    return _HIDDEN.sub(escape, text)
 
 
 def one_line(text: str) -> str:
     """`text` spelled out and on one line."""
     return " ".join(spelled(text).split())
-
-
-def _escape(match: re.Match[str]) -> str:
-    units = match[0].encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 
 class VisibleStream:
@@ -138,11 +138,10 @@ def step_bar(*columns: ProgressColumn) -> Progress:
 
 @contextmanager
 def drawn(bar: Progress) -> Iterator[None]:
-    """Within this block `bar` is drawn; what is written to the terminal appears above it.
+    """Within this block `bar`, on `stderr_console()`, is drawn below what else is written.
 
-    Args:
-        bar: On `stderr_console()`, made with `redirect_stdout=False, redirect_stderr=False`:
-            rich's own redirection would let control characters of what is written through.
+    It is made with `redirect_stdout=False, redirect_stderr=False`: rich's own redirection would let
+    control characters through.
     """
     from rich.file_proxy import FileProxy
 
