@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from aurac.cli._command import hyphens
 from aurac.cli._logging import quiet_libraries
+from aurac.cli.options import hyphens
 from aurac.errors import AuracError
 from aurac.models.device import share_cores
 from aurac.terminal.console import spelled, visible_streams

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._command import option_group
-from aurac.cli.options import pairs
+from aurac.cli.options import option_group, pairs
 from aurac.curves.area import BUDGETS, area_name, axis_title
 from aurac.curves.display import CurveLine, curve_table, interval, percent, points, show_span
 from aurac.errors import UsageError

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._command import GroupedCommand, hyphens
+from aurac.cli.options import GroupedCommand, hyphens
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:

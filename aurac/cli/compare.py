@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli._analysis import parse_groups
-from aurac.cli._command import option_group, parsed
 from aurac.cli._lm_eval import (
     LmEvalCommand,
     fewshot_seed,
@@ -17,7 +16,16 @@ from aurac.cli._lm_eval import (
     number_of_documents,
     number_of_sequences,
 )
-from aurac.cli.options import checkpoint_options, complete_tasks, folders, names, pairs, task_names
+from aurac.cli.options import (
+    checkpoint_options,
+    complete_tasks,
+    folders,
+    names,
+    option_group,
+    pairs,
+    parsed,
+    task_names,
+)
 from aurac.errors import UsageError
 from aurac.runs.settings import parse_device_map, parse_shard
 from aurac.tasks.metrics import parse_metrics

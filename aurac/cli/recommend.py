@@ -16,9 +16,8 @@ from aurac.cli._analysis import (
     read_sources,
     table,
 )
-from aurac.cli._command import GroupedCommand, option_group, parsed
 from aurac.cli._serving import Measured
-from aurac.cli.options import folders, print_json, task_names
+from aurac.cli.options import GroupedCommand, folders, option_group, parsed, print_json, task_names
 from aurac.curves.display import percent, points, seconds, size
 from aurac.errors import UsageError
 

@@ -17,8 +17,7 @@ from aurac.cli._analysis import (
     read_sources,
     score_notes,
 )
-from aurac.cli._command import GroupedCommand, option_group
-from aurac.cli.options import print_json
+from aurac.cli.options import GroupedCommand, option_group, print_json
 from aurac.curves.area import axis_title
 from aurac.errors import UsageError
 

@@ -14,7 +14,7 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, write_json
-from aurac.runs.schema import REQUEST_FILE, RunRequest
+from aurac.runs.schema import Record, read_record
 from aurac.tasks.options import PROMPTING
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+REQUEST_FILE = "run.json"
 SUBSETS = "subsets"
 _MOST_READ = 64  # cells that are read to say why they are not used
 _MOST_MERGES = 5
@@ -32,6 +33,56 @@ _LISTED = 5  # names in a message
 _WHICH = ("task", "rank", "basis", "rescale", "adapter_sha256")
 _OF_PROMPTS = {"split", "num_fewshot", "fewshot", "seed", "chat_template", "tokenizer", *PROMPTING}
 """Settings that change the documents or the prompts of every task."""
+
+
+class RequestSettings(Record, frozen=True, kw_only=True):
+    """What must be the same for two requests to share a run folder."""
+
+    base_sha256: str | None = None
+    dtype: str | None = None
+    device_kind: str | None = None
+    batching: str | None = None
+    seed: int | None = None
+    fewshot: str | None = None
+    num_fewshot: int | None = None
+    chat_template: bool | str | None = None
+    split: str | None = None
+    tokenizer: str | None = None
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool | None = None
+    gen_kwargs: str | None = None
+    repeats: int | None = None
+
+
+class RequestedTask(Record, frozen=True, kw_only=True):
+    """A task's first prompt, hashed, and how many documents were asked for."""
+
+    first_prompt: str
+    documents: int
+
+
+class RunRequest(Record, frozen=True, kw_only=True):
+    """`run.json`: all that was ever asked for in a run folder.
+
+    Attributes:
+        schema: 1.
+        adapters: Name → SHA-256.
+        curves: Label and ranks of each.
+    """
+
+    schema: int = 1
+    settings: RequestSettings
+    adapters: dict[str, str]
+    curves: list[tuple[str, list[int]]]
+    tasks: dict[str, RequestedTask]
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRequest | None:
+        """The request that a run folder records; None where it cannot be read."""
+        try:
+            return read_record(folder / REQUEST_FILE, cls)
+        except RunFolderError:
+            return None
 
 
 def open_run_folder(

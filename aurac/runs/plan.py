@@ -16,7 +16,7 @@ from aurac.adapters.formats.outline import RemovedValues
 from aurac.adapters.truncate import BASES, RESCALES, prepare_outline
 from aurac.errors import RankError, UsageError
 from aurac.runs.cell import CellIdentity, DocumentKey
-from aurac.runs.schema import PlanRow
+from aurac.runs.status import PlanRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

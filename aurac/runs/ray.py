@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from aurac.runs.cell import Failure
     from aurac.runs.plan import PlannedCell
     from aurac.runs.runner import RunContext
-    from aurac.runs.schema import Failure
     from aurac.runs.session import Session
 
 logger = logging.getLogger(__name__)

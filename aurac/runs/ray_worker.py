@@ -30,9 +30,8 @@ from aurac.runs.settings import NamedCheckpoint, from_plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from aurac.runs.cell import Block
+    from aurac.runs.cell import Block, Failure
     from aurac.runs.plan import PlannedCell
-    from aurac.runs.schema import Failure
     from aurac.runs.settings import Settings
 
 ROOTS = "AURAC_WEIGHTS"

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aurac.errors import AuracError, RunFolderError
-from aurac.runs.cell import Aggregates
+from aurac.runs.cell import Aggregates, Failure
 from aurac.runs.evaluator import Counter, Evaluator, stop_if_device_is_lost
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.progress import NoProgress
-from aurac.runs.schema import Failure
 from aurac.runs.store import cannot_write, documents_hash
 
 if TYPE_CHECKING:

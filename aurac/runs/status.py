@@ -19,10 +19,11 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import alive, same_machine, write_atomic
+from aurac.runs.folder import REQUEST_FILE, RunRequest
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.lock import LOCK_SECONDS, read_owner
 from aurac.runs.log import cell_costs
-from aurac.runs.schema import REPORT_FILE, REQUEST_FILE, PlanRow, RunRequest
+from aurac.runs.schema import REPORT_FILE
 from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
@@ -30,6 +31,30 @@ if TYPE_CHECKING:
 
 PLAN_FILE = "plan.jsonl"
 _MOST_FAILURES = 20
+
+
+class PlanRow(msgspec.Struct, frozen=True, array_like=True):
+    """A planned cell, without what it takes to compute it.
+
+    Attributes:
+        key: Of its identity.
+        curve: Label of the variant; None for the base.
+        rank, task: Which cell of the curve.
+        requests, documents: How many it has.
+    """
+
+    key: str
+    curve: str | None
+    rank: int
+    task: str
+    requests: int
+    documents: int
+
+    @property
+    def label(self) -> str:
+        """As in progress and messages."""
+        who = "base" if self.curve is None else f"{self.curve} · rank {self.rank}"
+        return f"{self.task} · {who}"
 
 
 class _PlanHead(msgspec.Struct, omit_defaults=True):

@@ -26,13 +26,14 @@ from aurac.runs.cell import (
     Block,
     CellHead,
     EngineCounts,
+    Failure,
     Logged,
     Recount,
     decode_line,
     encode_line,
+    metric_column,
 )
-from aurac.runs.samples import metric_column
-from aurac.runs.schema import Failure, read_record
+from aurac.runs.schema import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -183,7 +184,7 @@ class CellStore:
             RunFolderError: The run folder cannot be written.
         """
         try:
-            write_json(self.failed / f"{failure.key}{_RECORD}", failure.to_dict())
+            write_json(self.failed / f"{failure.key}{_RECORD}", msgspec.to_builtins(failure))
         except OSError as error:
             raise cannot_write(self.run_folder, error) from error
 
