@@ -78,10 +78,7 @@ def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_sources(
-    paths: Sequence[str],
-    metric: str | None,
-    groups: Sequence[str],
-    cluster: Sequence[str] = (),
+    paths: Sequence[str], metric: str | None, groups: Sequence[str], cluster: Sequence[str] = ()
 ) -> Curves:
     """Curves of all sources, with the recipe groups that they record and that the user names.
 

@@ -60,10 +60,7 @@ _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
     type=int,
     help="For non-inferiority: the rank in mind; the one below the largest by default.",
 )
-@click.option(
-    "--task",
-    help="Task of the pilot and of --pace; their first by default.",
-)
+@click.option("--task", help="Task of the pilot and of --pace; their first by default.")
 @click.option(
     "--pace",
     type=click.Path(),

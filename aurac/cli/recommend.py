@@ -67,10 +67,7 @@ if TYPE_CHECKING:
     click.option("--base", help="Base model. Default: what the adapter records."),
     click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps."),
     click.option(
-        "--data",
-        multiple=True,
-        callback=parsed(folders),
-        help="TASK=FOLDER with local splits.",
+        "--data", multiple=True, callback=parsed(folders), help="TASK=FOLDER with local splits."
     ),
 )
 @analysis_options

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
     from aurac.tasks.index import TaskFacts
 
 _SHOWN = 30
-_ASKS = {
-    "multiple_choice": "choose",
-    "generate_until": "write",
-    "loglikelihood": "continue",
-}
+_ASKS = {"multiple_choice": "choose", "generate_until": "write", "loglikelihood": "continue"}
 
 
 @click.command()

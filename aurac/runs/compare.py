@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,57 +110,45 @@ def run(
 ) -> Run:
     """As `compare`, for a request that is one object.
 
-    Args:
-        request: What to compare.
-        progress: See `compare`.
-        command: See `compare`.
-        begin: Makes of the session the one to begin with.
-        kind: How to go about the cells, in the place of computing all of them.
+    `begin` makes of the session the one to begin with; `kind` says how to go about the cells where
+    not all of them are computed.
     """
     started, profile = time.time(), Profile()
-    settings, execution, out = request.settings, request.execution, request.out
+    execution, out, tasks = request.execution, request.out, request.tasks
     executor, elsewhere = make_executor(execution), execution.executor == "ray"
     with Interrupts() as interrupts:
         with profile.spent("build"):
-            names = recorded_names(out)
-            session = open_session(
-                request.checkpoints, request.tasks, settings, names=names, elsewhere=elsewhere
-            )
+            how: dict[str, Any] = {"names": recorded_names(out), "elsewhere": elsewhere}
+            session = open_session(request.checkpoints, tasks, request.settings, **how)
         session = begin(session)
         identity = session.request()
-        _, begun = find_run_folder(out, request.tasks, identity, command)
+        _, begun = find_run_folder(out, tasks, identity, command)
         if not begun and not elsewhere:  # a base that cannot be used leaves no folder behind
             with profile.spent("load"):
                 session.base()
-        folder = open_run_folder(out, request.tasks, identity, command)
+        folder = open_run_folder(out, tasks, identity, command)
         witness = Witness(request, session.outline.path, started)
-        work = (kind or Sweep)(
-            session, execution, executor, folder, interrupts, profile, progress=progress
-        )
-        done = work.whole(command, started)
+        parts = session, execution, executor, folder, interrupts, profile, progress
+        done = (kind or Sweep)(*parts).whole(command, started)
         witness.keep(done)
         estimate.remember(session.outline, profile)
         return done
 
 
+@dataclass(eq=False)
 class Sweep:
     """One process's part in the run of a folder."""
 
-    def __init__(
-        self,
-        session: Session,
-        execution: Execution,
-        executor: Executor,
-        folder: Path,
-        interrupts: Interrupts,
-        profile: Profile,
-        *,
-        progress: bool,
-    ) -> None:
-        self.session, self.execution, self.executor = session, execution, executor
-        self.folder = folder
-        self.interrupts, self.profile, self.progress = interrupts, profile, progress
-        self.store, self.log = CellStore(folder), RunLog(folder)
+    session: Session
+    execution: Execution
+    executor: Executor
+    folder: Path
+    interrupts: Interrupts
+    profile: Profile
+    progress: bool
+
+    def __post_init__(self) -> None:
+        self.store, self.log = CellStore(self.folder), RunLog(self.folder)
 
     def whole(self, command: str | None, started: float) -> Run:
         """Compute what is missing, gather, write."""
@@ -244,15 +233,8 @@ class Sweep:
         bar = NoProgress()
         if self.progress:
             bar = SweepProgress(todo, wanted, self.store, self.interrupts)
-        context = RunContext(
-            self.store,
-            locks,
-            self.interrupts,
-            self.log,
-            self.profile,
-            bar,
-            wait_for_device=self.execution.profile,
-        )
+        parts = self.store, locks, self.interrupts, self.log, self.profile, bar
+        context = RunContext(*parts, wait_for_device=self.execution.profile)
         with bar:
             if todo:
                 self.executor.run(self.session, todo, context)
@@ -264,12 +246,7 @@ class Sweep:
         return Run(self.folder, results, (), len(wanted), shard=self.execution.shard)
 
     def _written(
-        self,
-        results: Results,
-        locks: Locks,
-        cells: int,
-        command: str | None,
-        started: float,
+        self, results: Results, locks: Locks, cells: int, command: str | None, started: float
     ) -> Run:
         """Results and report, by one process at a time."""
         self.executor.close()
@@ -298,11 +275,7 @@ class Sweep:
 
 
 def _check_weights(todo: Sequence[PlannedCell]) -> None:
-    """Refuse cells of an adapter whose weights were removed.
-
-    Raises:
-        CheckpointError: There is one.
-    """
+    """Refuse cells of an adapter whose weights were removed."""
     for cell in todo:
         values = cell.variant.member(cell.rank).values if cell.variant else None
         if isinstance(values, RemovedValues):
@@ -363,35 +336,25 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
     finished = time.time()
     base, settings = session.outline, session.settings
     task, cut, spread = settings.task, settings.truncation, settings.model.device_map
-
-    def stamp(seconds: float) -> str:
-        moment = dt.datetime.fromtimestamp(seconds, tz=dt.timezone.utc)
-        return moment.isoformat(timespec="seconds")
-
+    begun, ended = (dt.datetime.fromtimestamp(s, tz=dt.timezone.utc) for s in (started, finished))
+    tokenizer = session.tokenizer.name if base.tokenizer_sha256 else UNSET
+    prompts = ("num_fewshot", "fewshot", "limit", "split", "chat_template")
     return Provenance(
         command=command,
-        started=stamp(started),
-        finished=stamp(finished),
+        started=begun.isoformat(timespec="seconds"),
+        finished=ended.isoformat(timespec="seconds"),
         seconds=round(finished - started, 1),
         seed=task.seed,
         dtype=base.dtype,
         device=base.device,
-        base=BaseRecord(
-            name=base.name,
-            sha256=base.sha256,
-            tokenizer=session.tokenizer.name if base.tokenizer_sha256 else UNSET,
-        ),
+        base=BaseRecord(name=base.name, sha256=base.sha256, tokenizer=tokenizer),
         versions=versions(),
         machine={**machine(), **in_use(base.device)},
         settings=RunSettings(
             ranks=cut.ranks if isinstance(cut.ranks, str) else list(cut.ranks),
             basis=list(cut.basis),
             rescale=list(cut.rescale) if cut.rescale else None,
-            num_fewshot=task.num_fewshot,
-            fewshot=task.fewshot,
-            limit=task.limit,  # type: ignore[arg-type]
-            split=task.split,
-            chat_template=task.chat_template,
+            **{name: getattr(task, name) for name in prompts},
             **task.prompting(),
             cluster=dict(task.cluster),
             device_map=spread if isinstance(spread, str | None) else dict(spread),

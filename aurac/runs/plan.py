@@ -217,9 +217,7 @@ def variants_of(
 
 
 def plan(
-    variants: Iterable[Variant],
-    tasks: Sequence[BuiltTask],
-    base: LoadedBase,
+    variants: Iterable[Variant], tasks: Sequence[BuiltTask], base: LoadedBase
 ) -> list[PlannedCell]:
     """All cells in the order they run: coarse ranks first, for every variant and task.
 

@@ -23,11 +23,10 @@ from aurac.models.device import share_cores
 from aurac.runs.cell import Block
 from aurac.runs.runner import failure_of
 from aurac.runs.settings import NamedCheckpoint, to_plain
+from aurac.runs.workers import Executor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from typing_extensions import Self
 
     from aurac.runs.cell import Failure
     from aurac.runs.plan import PlannedCell
@@ -45,7 +44,7 @@ class ClusterError(AuracError):
     """The cluster cannot be reached, was lost, or has no worker that can serve."""
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """Runs blocks as tasks of a Ray cluster.
 
     Args:
@@ -57,20 +56,13 @@ class RayExecutor:
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        super().__init__()
         self._address, self._workers = address, workers
         self._ray = _ray()
-        self._cluster = contextlib.ExitStack()
         self._connected = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """See `Executor`."""
-        self._cluster.close()
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self._connected = False
 
     def run(self, session: Session, cells: Sequence[PlannedCell], context: RunContext) -> None:
@@ -78,7 +70,7 @@ class RayExecutor:
         ray = self._ray
         gpus = 1 if session.outline.device.startswith("cuda") else 0
         if not self._connected:
-            self._cluster.enter_context(_cluster(ray, self._address, self._workers, context))
+            self._open.enter_context(_cluster(ray, self._address, self._workers, context))
             self._connected = True
         # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
         how = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES, "max_calls": 0}
@@ -149,13 +141,10 @@ class _Queue:
     def _take_up(self, cell: PlannedCell) -> None:
         """Open a cell that nobody has or holds; another goes to the end of the line."""
         context, key = self._context, cell.identity.key
-        if context.is_settled(cell):
-            return
-        if not context.acquire(cell):
+        state = context.take(cell)
+        if state == "held":
             self._cells.append(cell)
-            return
-        if context.is_settled(cell):
-            context.locks.release(key)
+        if state != "taken":
             return
         missing = cell.missing(context.store.read(key, cell.documents))
         context.progress.cell(cell)
@@ -199,7 +188,7 @@ class _Queue:
             raise _as_aurac(error) from error
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
             reason = f"{RETRIES + 1} workers died while they computed it ({_first_line(error)})"
-            return failure_of(cell, reason, type(error).__name__, 0.0)
+            return failure_of(cell, reason, type(error).__name__)
         return result
 
     def _add(self, entry: _Open, block: Block) -> None:

@@ -23,7 +23,7 @@ from aurac.files import sha256_json
 from aurac.models import cache_root
 from aurac.models.base import resolve_base
 from aurac.runs.evaluator import Evaluator, stop_if_device_is_lost
-from aurac.runs.runner import failure_of, reason_of
+from aurac.runs.runner import failure_after
 from aurac.runs.session import Session, load_adapters, open_session
 from aurac.runs.settings import NamedCheckpoint, from_plain
 
@@ -59,8 +59,7 @@ class _WorkerCache:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
             stop_if_device_is_lost(error, cell)
-            seconds = time.perf_counter() - started
-            return failure_of(cell, reason_of(error), type(error).__name__, seconds)
+            return failure_after(error, cell, started)
         return block
 
 
@@ -68,15 +67,12 @@ _CACHE: dict[str, _WorkerCache] = {}
 
 
 def compute(job: dict[str, Any], identity: dict[str, Any], places: list[int]) -> Block | Failure:
-    """Compute some documents of the cell of this identity.
+    """The block of some documents of the cell of this identity, or the record of a failure.
 
     Args:
         job: What to compute with: see `aurac.runs.ray`.
         identity: The cell's.
         places: Of the documents in the whole task; they make one block.
-
-    Returns:
-        The block, or the record of a failure.
 
     Raises:
         UnfitNodeError: This node would compute something else; the difference is named.
@@ -138,12 +134,7 @@ def find_base(name: str, sha256: str) -> str:
 
 
 def find_adapter(checkpoint: str, members: Sequence[str], settings: Settings) -> str:
-    """The checkpoint, or the folders of this machine that hold these adapters.
-
-    Args:
-        checkpoint: As it was named; see `NamedCheckpoint`.
-        members: Hash of the adapter, or of each adapter of a family.
-        settings: Of the job.
+    """The checkpoint, or the folders of this machine that hold adapters with the members' hashes.
 
     Raises:
         CheckpointError: One of them is not here.

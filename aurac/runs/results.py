@@ -48,12 +48,9 @@ if TYPE_CHECKING:
 def gathered(
     session: Session, cells: Sequence[PlannedCell], store: CellStore
 ) -> tuple[Results, list[tuple[PlannedCell, int]]]:
-    """The content of `results.json` but for tasks and provenance, and what is missing.
+    """The content of `results.json` but for tasks and provenance; each cell is read once.
 
-    Each cell is read and verified once.
-
-    Returns:
-        The results, and the cells that lack documents with the number that they have.
+    Beside it the cells that lack documents, with the number that they have.
     """
     from aurac import __version__
 
@@ -75,7 +72,9 @@ def gathered(
         adapters=[_adapter(name, first[name]) for name in dict.fromkeys(v.name for v in variants)],
         groups={name: list(members) for name, members in session.settings.groups.items()},
         failures=reader.failures,
-        engine=_totals(reader.engine),
+        engine=EngineTotals(
+            **{n: getattr(reader.engine, n) for n in EngineTotals.__struct_fields__}
+        ),
     )
     return results, reader.incomplete
 
@@ -119,13 +118,8 @@ class StoredPoints:
 
 def failed_cell(cell: PlannedCell, reason: str) -> FailedCell:
     """A cell that could not be computed."""
-    return FailedCell(
-        adapter=cell.variant.name if cell.variant else None,
-        curve=cell.variant.label if cell.variant else None,
-        task=cell.task.name,
-        rank=cell.rank,
-        reason=reason,
-    )
+    labels = {"adapter": cell.variant.name, "curve": cell.variant.label} if cell.variant else {}
+    return FailedCell(**labels, task=cell.task.name, rank=cell.rank, reason=reason)
 
 
 @dataclass(frozen=True)
@@ -145,27 +139,30 @@ class Point:
     path: str
 
 
-def _totals(counts: EngineCounts) -> EngineTotals:
-    """What `results.json` says of the engine."""
-    return EngineTotals(**{n: getattr(counts, n) for n in EngineTotals.__struct_fields__})
-
-
 @dataclass(frozen=True)
 class TaskCells:
     """Reads the stored cells of one task; a group's are those of its members, in order.
 
     Attributes:
         task: The task or group.
-        fetch: (variant or None, rank, leaf task) → the point, or the reason why there is none.
+        fetch: See `StoredPoints.fetch`.
     """
 
     task: BuiltTask
     fetch: Callable[[Variant | None, int, BuiltTask], Point | str]
 
+    @property
+    def _leaves(self) -> Sequence[BuiltTask]:
+        return self.task.members or (self.task,)
+
+    def _joined(self, parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Of the leaves one after the other; of draws of the examples their mean."""
+        return np.mean(parts, axis=0) if self.task.drawn else np.concatenate(parts)
+
     def scores(self, variant: Variant | None, rank: int) -> NDArray[np.float64] | str:
         """(n,) per-document scores under the task's metric, or the reason for their absence."""
         parts = []
-        for leaf in self.task.members or (self.task,):
+        for leaf in self._leaves:
             point = self.fetch(variant, rank, leaf)
             if isinstance(point, str):
                 return point
@@ -174,7 +171,7 @@ class TaskCells:
                 unfit = " (outcomes not right or wrong)" if point.samples else ""
                 return f"the cell holds no {self.task.metric}{unfit}"
             parts.append(np.asarray(column[: leaf.n_docs], dtype=np.float64))
-        return np.mean(parts, axis=0) if self.task.drawn else np.concatenate(parts)
+        return self._joined(parts)
 
     def draws(self, variant: Variant, ranks: Sequence[int]) -> NDArray[np.float64] | None:
         """(N, K, n) scores under each draw of the few-shot examples; None for one draw."""
@@ -192,14 +189,14 @@ class TaskCells:
         total: list[NDArray[np.float64]] = []
         for weight, rank in zip(weights, ranks, strict=True):
             parts = []
-            for leaf in self.task.members or (self.task,):
+            for leaf in self._leaves:
                 point = self.fetch(variant, rank, leaf)
                 rows = None if isinstance(point, str) else point.samples.get(self.task.metric)
                 if rows is None:
                     return UNSET
                 parts.append(weight * np.asarray(rows[: leaf.n_docs], dtype=np.float64))
             # of several draws the spread within a draw
-            total.append(np.mean(parts, axis=0) if self.task.drawn else np.concatenate(parts))
+            total.append(self._joined(parts))
         if not total or len(total[0]) < 2:
             return UNSET
         spread = spread_of_samples(np.sum(total, axis=0))
@@ -208,7 +205,7 @@ class TaskCells:
     def near_ties(self, variant: Variant | None, rank: int) -> int | None:
         """Documents with a decision within rounding; None where that was not counted."""
         total = 0
-        for leaf in self.task.members or (self.task,):
+        for leaf in self._leaves:
             point = self.fetch(variant, rank, leaf)
             if isinstance(point, str) or point.engine.near_ties is None:
                 return None
@@ -217,7 +214,7 @@ class TaskCells:
 
     def paths(self, variant: Variant | None, rank: int) -> str | list[str] | None:
         """The file behind one point; a group's files in the order of its members."""
-        points = [self.fetch(variant, rank, leaf) for leaf in self.task.members or (self.task,)]
+        points = [self.fetch(variant, rank, leaf) for leaf in self._leaves]
         paths = [part.path for part in points if not isinstance(part, str)]
         if len(paths) < len(points):
             return None
@@ -230,34 +227,20 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str, whole: BuiltTask)
     columns = {rank: cells.scores(variant, rank) for rank in variant.ranks}
     known = {rank: column for rank, column in columns.items() if not isinstance(column, str)}
     missing = {rank: column for rank, column in columns.items() if isinstance(column, str)}
-    baseline, amounts = cells.scores(None, 0), variant.amounts()
-    labels = {
-        "adapter": variant.name,
-        "task": task.name,
-        "basis": variant.basis,
-        "rescale": variant.rescale,
-        "strata": task.strata,
-        "clusters": task.clusters,
-    }
-    curve = (
-        Curve.from_outcomes(
-            tuple(known),
-            np.stack(list(known.values())),
-            draws=cells.draws(variant, list(known)),
-            **labels,
-        )
-        if known
-        else None
-    )
+    baseline, amounts, curve = cells.scores(None, 0), variant.amounts(), None
+    counts = {leaf.name: leaf.n_docs for leaf in task.members or (task,)}
+    labels: dict[str, Any] = {"adapter": variant.name, "task": task.name}
+    labels |= {"basis": variant.basis, "rescale": variant.rescale}
+    if known:
+        outcomes, draws = np.stack(list(known.values())), cells.draws(variant, list(known))
+        pooled = {"strata": task.strata, "clusters": task.clusters, "draws": draws}
+        curve = Curve.from_outcomes(tuple(known), outcomes, **labels, **pooled)
     return CurveRecord(
+        **labels,
         id=variant.label,
-        adapter=variant.name,
         method=adapter.method,
         base=base_name,
-        task=task.name,
         metric=task.metric,
-        basis=variant.basis,
-        rescale=variant.rescale,
         default=variant.role == "default",
         role=variant.role,
         ranks=list(variant.ranks),
@@ -269,7 +252,7 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str, whole: BuiltTask)
         bytes=[size for _, size in amounts],
         fit_factors=dict(variant.fit_factors) if variant.fit_factors else None,
         n_docs=task.n_docs,
-        documents=UNSET if task.n_docs == whole.n_docs else _counts(task),
+        documents=UNSET if task.n_docs == whole.n_docs else counts,
         near_ties=[cells.near_ties(variant, rank) for rank in variant.ranks],
         cells={rank: cells.paths(variant, rank) for rank in variant.ranks},
         baseline_cell=cells.paths(None, 0),
@@ -278,10 +261,6 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str, whole: BuiltTask)
         **_points(curve, variant.ranks),
         **_score_fields(curve, missing),
     )
-
-
-def _counts(task: BuiltTask) -> dict[str, int]:
-    return {leaf.name: leaf.n_docs for leaf in task.members or (task,)}
 
 
 def _drawn(curve: Curve | None) -> DrawsRecord | UnsetType:
@@ -337,25 +316,20 @@ def _score_fields(curve: Curve | None, missing: Mapping[int, str]) -> dict[str, 
 
 def area_record(estimate: Estimate) -> Area:
     """An estimate as `results.json` has it."""
-    e = estimate
-    return Area(value=e.value, se=e.se, low=e.low, high=e.high)
+    return Area(**estimate.to_dict())  # type: ignore[arg-type]
 
 
 def _adapter(name: str, variant: Variant) -> AdapterRecord:
     """An adapter under the name that it has in the run."""
     adapter = variant.adapter
-    nesting = adapter.nesting
+    nesting, same = adapter.nesting, ("format", "sha256", "method", "rule", "alpha", "seed")
     return AdapterRecord(
         name=name,
         path=_shown_path(adapter.source),
-        format=adapter.format,
-        sha256=adapter.sha256,
-        method=adapter.method,
+        **{field: getattr(adapter, field) for field in same},
         nested_ranks=list(nesting.ranks) if nesting else None,
         weights=list(nesting.weights) if nesting else None,
         update=nesting.update if nesting else None,
-        rule=adapter.rule,
-        alpha=adapter.alpha,
         trained_rank=adapter.rank,
         ranks_of_modules=list(adapter.ranks),
         modules=len(adapter.modules),
@@ -363,7 +337,6 @@ def _adapter(name: str, variant: Variant) -> AdapterRecord:
         bytes=adapter.bytes(adapter.rank),
         notes=list(adapter.notes),
         recipe=dict(adapter.recipe) if adapter.recipe else None,
-        seed=adapter.seed,
     )
 
 

@@ -11,14 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.adapters import (
-    Family,
-    check_base,
-    check_fits,
-    load_adapter,
-    make_family,
-    members_of,
-)
+from aurac.adapters import Family, check_base, check_fits, load_adapter, make_family, members_of
 from aurac.adapters.formats.load import adapters_in
 from aurac.errors import CheckpointError
 from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
@@ -48,7 +41,6 @@ class Session:
 
     Attributes:
         checkpoints, tasks: As they were given.
-        settings: The settings.
         adapters: Unique name → adapter or family.
         outline: The base without weights.
         variants: The curves to draw.
@@ -109,18 +101,15 @@ class Session:
         Adapters, tasks, ranks and documents may be added.
         """
         task = self.settings.task
+        prompts = ("seed", "fewshot", "num_fewshot", "chat_template", "split")
         return RunRequest(
             settings=RequestSettings(
                 base_sha256=self.outline.sha256,
                 dtype=self.outline.dtype,
                 device_kind=self.outline.device.split(":")[0],
                 batching=self.batching,
-                seed=task.seed,
-                fewshot=task.fewshot,
-                num_fewshot=task.num_fewshot,
-                chat_template=task.chat_template,
-                split=task.split,
                 tokenizer=self.tokenizer.sha256,
+                **{name: getattr(task, name) for name in prompts},
                 **task.prompting(),
             ),
             adapters={name: adapter.sha256 for name, adapter in self.adapters.items()},
@@ -158,7 +147,7 @@ def open_session(
     Args:
         checkpoints: See `aurac.runs.settings.NamedCheckpoint`.
         tasks: Names.
-        settings: Everything else that is asked for.
+        settings: The settings.
         names: See `load_adapters`.
         elsewhere: Other machines compute: the device need not be here.
         lookup: Finds the base and the tasks; a dry run's does without those that are not here.
@@ -173,13 +162,12 @@ def open_session(
     base = lookup.outline(common_base(adapters, settings.model.base), settings.model, elsewhere)
     tokenizer = _tokenizer(adapters, base, settings)
     if base.model is not None:
-        for adapter in adapters.values():
-            for member in members_of(adapter):
-                check_base(member, base.name, base.sha256)
+        members = [member for adapter in adapters.values() for member in members_of(adapter)]
+        for member in members:
+            check_base(member, base.name, base.sha256)
         base = tokenizer.adopted_by(base)
-        for adapter in adapters.values():
-            for member in members_of(adapter):
-                check_fits(member, base.model)
+        for member in members:
+            check_fits(member, base.model)
     outlined = base.model is None or all(p.is_meta for p in base.model.parameters())
     return Session(
         checkpoints=tuple(map(str, checkpoints)),
@@ -217,51 +205,43 @@ class Lookup:
     """Finds what a session needs beside the adapters: all of it, or there is none."""
 
     def outline(self, name: str, options: ModelOptions, elsewhere: bool) -> LoadedBase:  # noqa: FBT001
-        """The base without weights, see `outline_base`."""
-        return outline_base(name, options, elsewhere=elsewhere)
+        """A base as `load_base` gives it, but for its weights: the model is on the meta device.
+
+        Raises:
+            BaseModelError: See `load_base`.
+        """
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        base = resolve_base(name)
+        device = pick_device(options.device, elsewhere=elsewhere)
+        dtype = str(pick_dtype(options.dtype, device)).removeprefix("torch.")
+        trust = options.trust_remote_code
+        local: dict[str, Any] = {"trust_remote_code": trust, "local_files_only": True}
+        try:
+            with quiet_transformers(), torch.device("meta"):
+                config = AutoConfig.from_pretrained(base.path, **local)
+                model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+            with quiet_transformers():
+                tokenizer = AutoTokenizer.from_pretrained(base.path, **local)
+        except Exception as error:  # noqa: BLE001 - its code may need weights, which `load_base` has
+            logger.debug("base %s cannot be outlined (%s)", name, error)
+            how = {"dtype": options.dtype, "device": options.device}
+            return load_base(name, **how, trust_remote_code=trust)
+        return LoadedBase(name, base.path, base.sha256, model, tokenizer, dtype, device)
 
     def build(self, tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[BuiltTask]:
-        """The tasks with their requests."""
-        return build(tasks, settings, base)
+        """The tasks with their requests.
 
+        Raises:
+            AuracError: See `aurac.tasks.lm_eval.build_tasks`.
+        """
+        from aurac.tasks.lm_eval import build_tasks
 
-def outline_base(name: str, options: ModelOptions, *, elsewhere: bool = False) -> LoadedBase:
-    """A base as `load_base` gives it, but for its weights: the model is on the meta device.
-
-    Args:
-        name: As for `load_base`.
-        options: Its dtype, device and trust are read.
-        elsewhere: As for `aurac.models.device.pick_device`.
-
-    Raises:
-        BaseModelError: See `load_base`.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    base = resolve_base(name)
-    place = pick_device(options.device, elsewhere=elsewhere)
-    kind = pick_dtype(options.dtype, place)
-    trust = options.trust_remote_code
-    local: dict[str, Any] = {"trust_remote_code": trust, "local_files_only": True}
-    try:
-        with quiet_transformers(), torch.device("meta"):
-            config = AutoConfig.from_pretrained(base.path, **local)
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(base.path, **local)
-    except Exception as error:  # noqa: BLE001 - whatever its code raises without weights, it may load
-        logger.debug("base %s cannot be outlined (%s)", name, error)
-        return load_base(name, dtype=options.dtype, device=options.device, trust_remote_code=trust)
-    return LoadedBase(
-        name=name,
-        path=base.path,
-        sha256=base.sha256,
-        model=model,
-        tokenizer=tokenizer,
-        dtype=str(kind).removeprefix("torch."),
-        device=place,
-    )
+        limits = {name: limit_of(name, settings) for name in tasks}
+        limit = {name: limit for name, limit in limits.items() if limit is not None}
+        options = replace(settings.task, limit=limit, held_out=settings.fits)
+        return build_tasks(list(tasks), tokenizer=base.tokenizer, options=options)
 
 
 def load_adapters(
@@ -271,7 +251,7 @@ def load_adapters(
 
     Args:
         checkpoints: See `aurac.runs.settings.NamedCheckpoint`.
-        settings: Settings; the base and what the files do not say are read.
+        settings: The base and what the files do not say are read.
         names: Adapters' hash → name, of those that a run folder has named before.
 
     Raises:
@@ -306,11 +286,7 @@ def load_adapters(
 
 
 def _load(checkpoint: NamedCheckpoint, overrides: Mapping[str, Any]) -> Adapter | Family:
-    """The adapter or the family of a checkpoint.
-
-    Raises:
-        CheckpointError: See `load_adapter` and `make_family`.
-    """
+    """The adapter or the family of a checkpoint, see `load_adapter` and `make_family`."""
     paths = checkpoint.paths
     folder = Path(paths[0]).expanduser()
     inside = adapters_in(folder) if len(paths) == 1 and not checkpoint.family else ()
@@ -351,8 +327,9 @@ def common_base(adapters: Mapping[str, Adapter | Family], named: str | None) -> 
 
 def variants_in(adapters: Mapping[str, Adapter | Family], settings: Settings) -> list[Variant]:
     """The curves to draw, one adapter after the other."""
-    cuts = {name: settings.truncations.get(name, settings.truncation) for name in adapters}
-    return [v for name, a in adapters.items() for v in variants_for(name, a, cuts[name])]
+    cut_of = settings.truncations.get
+    cuts = [(name, a, cut_of(name, settings.truncation)) for name, a in adapters.items()]
+    return [variant for cut in cuts for variant in variants_for(*cut)]
 
 
 def variants_for(name: str, adapter: Adapter | Family, options: TruncationOptions) -> list[Variant]:
@@ -380,20 +357,3 @@ def limit_of(task: str, settings: Settings) -> float | None:
     if limit is None:
         return QUICK_DOCUMENTS if task in BUNDLED and task not in settings.task.data else None
     return limit or None  # type: ignore[return-value]
-
-
-def build(tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[BuiltTask]:
-    """The tasks with their requests.
-
-    Raises:
-        AuracError: See `aurac.tasks.lm_eval.build_tasks`.
-    """
-    from aurac.tasks.lm_eval import build_tasks
-
-    limits = {name: limit_of(name, settings) for name in tasks}
-    options = replace(
-        settings.task,
-        limit={name: limit for name, limit in limits.items() if limit is not None},
-        held_out=settings.fits,
-    )
-    return build_tasks(list(tasks), tokenizer=base.tokenizer, options=options)

@@ -63,12 +63,7 @@ class _PlanHead(msgspec.Struct, omit_defaults=True):
 
 
 def add_to_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None:
-    """Keep a plan beside what the folder's plan holds of other adapters, tasks and ranks.
-
-    Args:
-        folder: The run folder.
-        rows: The plan.
-        further: See `write_plan`.
+    """As `write_plan`, beside what the folder's plan holds of other adapters, tasks and ranks.
 
     Raises:
         OSError: The folder cannot be written.
@@ -129,13 +124,7 @@ class Standing:
 
     @classmethod
     def of(cls, rows: Iterable[PlanRow], store: CellStore, *, retry: bool = False) -> Standing:
-        """Look planned cells up.
-
-        Args:
-            rows: The cells.
-            store: Where they may be.
-            retry: Cells that failed are left, too.
-        """
+        """Look planned cells up; with `retry` cells that failed are left, too."""
         failures = set() if retry else store.failed_keys()
         done, failed, left = [], [], {}
         for row in rows:
@@ -220,7 +209,11 @@ def read_status(folder: Path) -> Status:
         )
     request, (head, plan), store = RunRequest.read(folder), _read_plan(folder), CellStore(folder)
     note = f"{PLAN_FILE} is missing or damaged: the same command writes it again"
-    standing = Standing.of(_without_plan(store) if plan is None else plan, store)
+    rows = plan
+    if rows is None:  # the cells that are there; how many documents they should have is not known
+        keys = sorted({*store.keys(), *store.failed_keys()})
+        rows = [PlanRow(key, "unknown curve", 0, key[:12], 0, 1) for key in keys]
+    standing = Standing.of(rows, store)
     living = _living(folder / LOCKS)
     processes = len(set(living.values()))
     running = [row.label for row in standing.left if row.key in living]
@@ -245,12 +238,6 @@ def read_status(folder: Path) -> Status:
     )
 
 
-def _without_plan(store: CellStore) -> list[PlanRow]:
-    """The cells that are there; how many documents they should have is not known."""
-    keys = sorted({*store.keys(), *store.failed_keys()})
-    return [PlanRow(key, "unknown curve", 0, key[:12], 0, 1) for key in keys]
-
-
 def _failure(row: PlanRow, store: CellStore) -> dict[str, str]:
     record = store.failure(row.key) if os.access(store.failed, os.R_OK) else None
     reason = record.reason if record else "its record cannot be read"
@@ -261,10 +248,9 @@ def _seconds(left: dict[PlanRow, float], folder: Path) -> float | None:
     """Of one process for what is left, at the mean pace of each task's newest cells."""
     if not left:
         return 0.0
-    costs = cell_costs(folder)
     pace = {
         task: sum(seconds for seconds, _ in cells) / sum(requests for _, requests in cells)
-        for task, cells in costs.items()
+        for task, cells in cell_costs(folder).items()
     }
     if not pace:
         return None
