@@ -89,15 +89,12 @@ class Measured:
         """What was measured of a row's adapter; its ranks under `energy` are others."""
         return None if row.truncation.startswith("energy") else self._known.get(row.adapter)
 
-    def slower_than(self, rows: Iterable[RecommendRow], limit: float) -> list[RecommendRow]:
-        """The rows that are not shown to take `limit` milliseconds a token at their rank at most.
+    def within(self, row: RecommendRow, limit: float) -> bool:
+        """Whether a row is shown to take `limit` milliseconds a token at its rank at most.
 
         Raises:
             UsageError: The time was not measured, or in too few rounds.
         """
-        return [row for row in rows if not self._within(row, limit)]
-
-    def _within(self, row: RecommendRow, limit: float) -> bool:
         if row.rank is None:
             return False
         served = self.of(row)

@@ -70,29 +70,20 @@ def zoo(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    head = ["adapter", "method", "rank", "trained on", "base", "MB"]
+    names = ("path", "method", "rank", "trained_on", "base")
     body = [
-        [
-            row["path"],
-            row["method"] or "not recorded",
-            str(row["rank"]),
-            row["trained_on"] or "not recorded",
-            row["base"] or "not recorded",
-            f"{row['bytes'] / 1e6:.1f}",
-        ]
+        [*(str(row[name] or "not recorded") for name in names), f"{row['bytes'] / 1e6:.1f}"]
         for row in rows
     ]
-    click.echo(table(head, body))
+    click.echo(table(["adapter", "method", "rank", "trained on", "base", "MB"], body))
 
 
 def _adapter_row(path: Path, adapter: Adapter) -> dict[str, Any]:
     recipe = adapter.recipe or {}
     data = recipe.get("task") or recipe.get("data")
-    steps = (
-        f", {recipe['steps']} steps of {recipe['batch_size']} examples"
-        if recipe.get("steps")
-        else ""
-    )
+    steps = ""
+    if recipe.get("steps"):
+        steps = f", {recipe['steps']} steps of {recipe['batch_size']} examples"
     return {
         "path": str(path),
         "method": adapter.method,

@@ -33,7 +33,6 @@ from aurac.tasks.options import parse_gen_kwargs, parse_pass_at
 
 if TYPE_CHECKING:
     from aurac.runs.finished import Request
-    from aurac.runs.run import Run
     from aurac.runs.sequential_plan import Until
 
 _WHAT = option_group(
@@ -345,11 +344,15 @@ def compare(
     aurac compare ckpt_a ckpt_b --tasks gsm8k --until decided
     """  # noqa: D301
     if status:
-        return _status(out, as_json)
+        from aurac.cli.runs import show_status
+
+        if out is None:
+            raise UsageError("--status without --out", fix="give the run folder with --out FOLDER")
+        return show_status(out, as_json)
     if not checkpoints or not tasks:
         missing = "adapters" if not checkpoints else "--tasks"
         raise UsageError(f"no {missing}", expected="aurac compare CKPT... --tasks TASK,TASK")
-    from aurac.cli._compare_text import show_comparison, show_dry_run
+    from aurac.cli._compare_text import show_dry_run
     from aurac.runs.finished import Request
 
     command = shlex.join(["aurac", *sys.argv[1:]])
@@ -366,44 +369,32 @@ def compare(
     elif auto:
         options["margin"] = margin
     if dry_run:
-        return show_dry_run(
-            checkpoints, tasks, out=out, command=command, until=early, as_json=as_json, **options
-        )
-    request = Request.of(checkpoints, tasks, out, **options)
-    done = _done(request, command) if early is None else decided(request, command, early)
-    show_comparison(done, as_json=as_json)
-    return 3 if done.failures else 0
+        options |= {"out": out, "command": command, "until": early}
+        return show_dry_run(checkpoints, tasks, as_json=as_json, **options)
+    return evaluate(Request.of(checkpoints, tasks, out, **options), command, early, as_json=as_json)
 
 
-def _done(request: Request, command: str) -> Run:
-    """The comparison: recognised as finished before anything heavy is loaded, or computed."""
+def evaluate(request: Request, command: str, until: Until | None, *, as_json: bool) -> int:
+    """Compare as far as the question needs, and print the results.
+
+    A finished run is recognised before anything heavy is loaded.
+    """
+    from aurac.cli._compare_text import show_comparison
     from aurac.runs.finished import recall
     from aurac.tasks.index import check_names
 
-    done = recall(request)
+    done = recall(request) if until is None else None
     if done is not None:
         click.echo(f"0 of {done.cells} cells to compute, {done.cells} already there", err=True)
-        return done
-    check_names(request.tasks, request.settings.task.include_path)
-    from aurac.runs.compare import run
+    else:
+        check_names(request.tasks, request.settings.task.include_path)
+        if until is None:
+            from aurac.runs.compare import run
 
-    return run(request, progress=True, command=command)
+            done = run(request, progress=True, command=command)
+        else:
+            from aurac.runs.sequential_run import run_until
 
-
-def decided(request: Request, command: str, until: Until) -> Run:
-    """A comparison that stops when the question is answered."""
-    from aurac.tasks.index import check_names
-
-    check_names(request.tasks, request.settings.task.include_path)
-    from aurac.runs.sequential_run import run_until
-
-    return run_until(request, until, progress=True, command=command)
-
-
-def _status(out: str | None, as_json: bool) -> int:
-    """A run folder's state, without its models: from --out, which must be given then."""
-    from aurac.cli.runs import show_status
-
-    if out is None:
-        raise UsageError("--status without --out", fix="give the run folder with --out FOLDER")
-    return show_status(out, as_json)
+            done = run_until(request, until, progress=True, command=command)
+    show_comparison(done, as_json=as_json)
+    return 3 if done.failures else 0

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import checkpoint_options, hub_options, whole_numbers
+from aurac.cli.options import (
+    checkpoint_options,
+    hub_options,
+    open_checkpoint,
+    print_json,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from aurac.adapters import Adapter
 
 BARS = " ▁▂▃▄▅▆▇█"
 COLUMNS = (
@@ -61,45 +63,23 @@ def inspect(
     aurac inspect lora_adapters_step=00160.pt --method matryoshka --scaling sqrt --alpha 1 \\
         --nested-ranks 1,2,4,8 --base smollm2-135m-instruct-q4_1 --save
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.adapters import load_adapter
+    from aurac.adapters.formats.sidecar import save_sidecar
     from aurac.adapters.inspect import describe
-    from aurac.models.base import KnownBase
-    from aurac.models.device import return_freed_memory
 
-    return_freed_memory()
-    adapter = load_adapter(
-        checkpoint_path, base=base, bases=KnownBase, lazy=True, **place, **checkpoint
-    )
+    adapter = open_checkpoint(checkpoint_path, base, **place, **checkpoint)
     wanted = whole_numbers(ranks, "--ranks")
     for r in wanted or ():
         adapter.check_rank(r)
     facts = describe(adapter, wanted)
-    written = _save(adapter, force=force) if save else None
+    written = save_sidecar(adapter, force=force) if save else None
     if as_json:
-        click.echo(json.dumps(facts, indent=1, allow_nan=False))
+        print_json(facts, indent=1)
     else:
-        _show(facts, layers=layers)
+        lines = [f"{label:<14}{value}" for label, value in _heading(facts)]
+        lines += ["", *_table(facts), "", *_pictures(facts, layers=layers)]
+        click.echo("\n".join([*lines, *(f"note: {note}" for note in facts["notes"])]))
     if written is not None:
         click.echo(f"wrote {written}", err=True)
-
-
-def _save(adapter: Adapter, *, force: bool) -> Path:
-    from aurac.adapters.formats.sidecar import save_sidecar
-
-    return save_sidecar(adapter, force=force)
-
-
-def _show(facts: Mapping[str, Any], *, layers: bool) -> None:
-    for label, value in _heading(facts):
-        click.echo(f"{label:<14}{value}")
-    click.echo()
-    for line in _table(facts):
-        click.echo(line)
-    click.echo()
-    for line in _pictures(facts, layers=layers):
-        click.echo(line)
-    for note in facts["notes"]:
-        click.echo(f"note: {note}")
 
 
 def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -175,11 +155,11 @@ def _pictures(facts: Mapping[str, Any], *, layers: bool) -> list[str]:
     width = max(map(len, groups))
     ranks = ",".join(map(str, facts["energy"]["ranks"]))
     lines = [f"{'energy at':<{width}}  ranks {ranks}, a full block is all of it"]
-    for label, names in sorted(groups.items()) if not layers else groups.items():
+    for label, names in groups.items() if layers else sorted(groups.items()):
         bars = []
         for basis in ("prefix", "svd"):
             columns = zip(*(modules[name][basis] for name in names), strict=True)
-            bars.append(f"{basis} |{''.join(_bar(column) for column in columns)}|")
+            bars.append(f"{basis} |{''.join(map(_bar, columns))}|")
         lines.append(f"{label:<{width}}  {'  '.join(bars)}")
     return lines
 

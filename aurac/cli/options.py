@@ -15,6 +15,8 @@ from aurac.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from aurac.adapters import Adapter
+
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _OTHER = "Other options"
@@ -93,35 +95,21 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @_CHECKPOINT
     @functools.wraps(command)
-    def wrapped(
-        *,
-        method: str | None,
-        scaling: str | None,
-        alpha: float | None,
-        nested_ranks: str | None,
-        enable_lora: str | None,
-        a_key: str | None,
-        b_key: str | None,
-        alpha_key: str | None,
-        key_map: Path | None,
-        **rest: Any,
-    ) -> Any:
-        overrides = {
-            "method": method,
-            "scaling": scaling,
-            "alpha": alpha,
-            "nested_ranks": whole_numbers(nested_ranks, "--nested-ranks"),
-            "enable_lora": _switches(enable_lora),
-            "keys": _keys({"A": a_key, "B": b_key, "alpha": alpha_key}, key_map),
-        }
-        return command(checkpoint=overrides, **rest)
+    def wrapped(**options: Any) -> Any:
+        take = options.pop
+        overrides = {name: take(name) for name in ("method", "scaling", "alpha")}
+        overrides["nested_ranks"] = whole_numbers(take("nested_ranks"), "--nested-ranks")
+        overrides["enable_lora"] = _switches(take("enable_lora"))
+        patterns = {"A": take("a_key"), "B": take("b_key"), "alpha": take("alpha_key")}
+        overrides["keys"] = _keys(patterns, take("key_map"))
+        return command(checkpoint=overrides, **options)
 
     return wrapped
 
 
-def print_json(content: Any) -> None:
+def print_json(content: Any, indent: int = 2, **options: Any) -> None:
     """JSON on standard output, without NaN."""
-    click.echo(json.dumps(content, indent=2, allow_nan=False))
+    click.echo(json.dumps(content, indent=indent, allow_nan=False, **options))
 
 
 def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,6 +122,16 @@ def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(place={"revision": revision, "subfolder": subfolder}, **rest)
 
     return wrapped
+
+
+def open_checkpoint(path: str, base: str | None, **options: Any) -> Adapter:
+    """An adapter whose weights are read when they are needed; see `load_adapter`."""
+    from aurac.adapters import load_adapter
+    from aurac.models.base import KnownBase
+    from aurac.models.device import return_freed_memory
+
+    return_freed_memory()
+    return load_adapter(path, base=base, bases=KnownBase, lazy=True, **options)
 
 
 def _switches(text: str | None) -> tuple[bool, ...] | None:

@@ -126,23 +126,17 @@ def plan(
             name.strip() for name in (assumed["between"] or "").split(",") if name
         ]
     spread = find_spread(cast("Question", question), **assumed)
+    demands: dict[str, Any] = {"alpha": alpha, "power": power, "comparisons": comparisons}
+    demands |= {"question": question, "rng": np.random.default_rng(seed)}
     with _progress() as step:
-        rows = planning.plan(
-            delta,
-            spread,
-            seeds=_counts(seeds),
-            question=cast("Question", question),
-            alpha=alpha,
-            power=power,
-            comparisons=comparisons,
-            rng=np.random.default_rng(seed),
-            step=step,
-        )
+        rows = planning.plan(delta, spread, seeds=_counts(seeds), step=step, **demands)
     early = _early(rows, question, alpha, power, comparisons)
     if as_json:
         request = {"delta": delta, "question": question, "alpha": alpha, "power": power}
         content = {"comparisons": comparisons, "spread": asdict(spread)}
-        content["plans"] = [asdict(row) | _seconds(row, question, timed) for row in rows]
+        content["plans"] = [
+            asdict(row) | {"seconds": _seconds(row, question, timed)} for row in rows
+        ]
         content |= {"pace": asdict(timed) if timed else None, "early": early}
         print_json(request | content)
         return
@@ -159,10 +153,9 @@ def _early(
 ) -> dict[str, float | None] | None:
     """What stopping early needs, of the documents that one seed needs as the budget.
 
-    Returns:
-        This budget, the probability of an answer, and the mean number of documents: where the
-        truth is as assumed, without a difference (for non-inferiority with a loss of the margin),
-        and at twice the difference (None for non-inferiority).
+    The budget, the probability of an answer, and the mean number of documents: where the truth is
+    as assumed, without a difference (for non-inferiority with a loss of the margin), and at twice
+    the difference (None for non-inferiority).
     """
     from scipy.special import ndtri
 
@@ -176,13 +169,8 @@ def _early(
     drift = float(ndtri(power) - ndtri(design.error / design.sides / comparisons))
     shown, share = design.expected(drift, comparisons)
     none, twice = (total * design.expected(x, comparisons)[1] for x in (0.0, 2 * drift))
-    return {
-        "budget": total,
-        "power": shown,
-        "documents": share * total,
-        "none": none,
-        "twice": None if margin else twice,
-    }
+    early = {"budget": total, "power": shown, "documents": share * total, "none": none}
+    return early | {"twice": None if margin else twice}
 
 
 def _early_text(early: dict[str, float | None], question: str, pace: Pace | None) -> str:
@@ -215,10 +203,10 @@ def _paced(pace: Pace | None, question: str) -> str:
     )
 
 
-def _seconds(row: Plan, question: str, pace: Pace | None) -> dict[str, float | None]:
+def _seconds(row: Plan, question: str, pace: Pace | None) -> float | None:
     if pace is None or row.documents is None:
-        return {"seconds": None}
-    return {"seconds": pace.of(row.documents, question, row.seeds)}
+        return None
+    return pace.of(row.documents, question, row.seeds)
 
 
 def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | None) -> list[str]:
@@ -233,7 +221,7 @@ def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | Non
         cells = [str(row.seeds), "none" if row.documents is None else f"{row.documents:,}"]
         cells.append("–" if row.power is None else f"{row.power:.2f} ± {row.power_se or 0.0:.2f}")
         if pace:
-            seconds = _seconds(row, question, pace)["seconds"]
+            seconds = _seconds(row, question, pace)
             cells.append("–" if seconds is None else duration(seconds))
         if piloted:
             cells.append("none" if row.most is None else f"{row.most:,}")

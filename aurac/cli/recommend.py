@@ -120,7 +120,8 @@ def recommend(
     else:
         _print(result, measured, details=details)
         for rows, passed, failed in gates:
-            click.echo("\n" + (f"{failed}: {_names(rows)}." if rows else passed))
+            labels = [f"{row.label} on {row.task}" if row.task else row.label for row in rows]
+            click.echo("\n" + (f"{failed}: {', '.join(labels)}." if rows else passed))
     return NOT_SHOWN if failing else 0
 
 
@@ -137,8 +138,7 @@ def _evaluate(
     as_json: bool,
 ) -> int:
     """Evaluate adapters rank by rank until the smallest non-inferior rank is known."""
-    from aurac.cli._compare_text import show_comparison
-    from aurac.cli.compare import decided
+    from aurac.cli.compare import evaluate
     from aurac.runs.finished import Request
     from aurac.runs.sequential_plan import Until
 
@@ -156,49 +156,40 @@ def _evaluate(
     budget, out = run.pop("budget"), run.pop("out")
     request = Request.of(checkpoints, tasks, out, **run)
     command = shlex.join(["aurac", *sys.argv[1:]])
-    asked = {"margin": options["margin"], "budget": budget, "alpha": options["alpha"]}
-    done = decided(request, command, Until.of(until, ranks=True, **asked))
-    show_comparison(done, as_json=as_json)
-    return 3 if done.failures else 0
+    numbers = {"margin": options["margin"], "budget": budget, "alpha": options["alpha"]}
+    return evaluate(request, command, Until.of(until, ranks=True, **numbers), as_json=as_json)
 
 
 def _gates(
     result: Analysis, measured: Measured, rank: int | None, latency: float | None
 ) -> list[tuple[list[RecommendRow], str, str]]:
-    """For each demand the adapters that are not shown to meet it, and what to say of none or some.
-
-    Raises:
-        UsageError: A latency that was not measured.
-    """
-    own = [row for row in result.recommended if not row.other]
+    """For each demand the adapters not shown to meet it, and what to say of none or some."""
+    rows = [row for row in result.recommended if not row.other]
     gates = []
     if rank is not None:
-        failing = [row for row in own if row.rank is None or row.rank > rank]
+        failing = [row for row in rows if row.rank is None or row.rank > rank]
         passed = f"Every adapter may be shipped at rank {rank} or a smaller one."
         gates.append((failing, passed, f"Not shown to be good enough at rank {rank}"))
     if latency is not None:
-        slow, most = measured.slower_than(own, latency), f"at most {latency:g} ms a generated token"
+        slow = [row for row in rows if not measured.within(row, latency)]
+        most = f"at most {latency:g} ms a generated token"
         passed = f"Every adapter takes {most} at its rank."
         gates.append((slow, passed, f"Not shown to take {most}"))
     return gates
 
 
-def _names(rows: Sequence[RecommendRow]) -> str:
-    return ", ".join(f"{row.label} on {row.task}" if row.task else row.label for row in rows)
-
-
 def _shipped(result: Analysis) -> list[tuple[RecommendRow, BestRow | None]]:
     """For each task what to ship: the leader, whose tests allow for its having been picked."""
     leaders = {row.task: row for row in result.best if row.recommended is not None}
-    chosen: list[tuple[RecommendRow, BestRow | None]] = []
+    shipped: list[tuple[RecommendRow, BestRow | None]] = []
     for task in dict.fromkeys(row.task for row in result.recommended):
         best = leaders.get(task)
-        own = [row for row in result.recommended if row.task == task and not row.other]
+        compared = [row for row in result.recommended if row.task == task and not row.other]
         if best is not None and best.recommended is not None:
-            chosen.append((best.recommended, best))
-        elif len(own) == 1:
-            chosen.append((own[0], None))
-    return chosen
+            shipped.append((best.recommended, best))
+        elif len(compared) == 1:
+            shipped.append((compared[0], None))
+    return shipped
 
 
 def _content(result: Analysis, measured: Measured, *, details: bool) -> dict[str, Any]:
@@ -269,12 +260,9 @@ def _sentence(row: RecommendRow, best: BestRow | None, rows: Sequence[RecommendR
         text += f" Its tests allow for its having been picked from {best.compared}."
     if best is not None and len(best.candidates) > 1:
         text += f" The best adapter may be any of {', '.join(best.candidates)}"
-        text += _smallest([one for one in rows if _may_be_best(one, best)], row.adapter) + "."
+        of_task = [one for one in rows if one.task == best.task and not one.other]
+        text += _smallest([x for x in of_task if x.adapter in best.candidates], row.adapter) + "."
     return text
-
-
-def _may_be_best(row: RecommendRow, best: BestRow) -> bool:
-    return not row.other and row.task == best.task and row.adapter in best.candidates
 
 
 def _smallest(rows: Sequence[RecommendRow], named: str) -> str:
@@ -310,7 +298,7 @@ def _print_ranks(result: Analysis, measured: Measured) -> None:
         return columns
 
     title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"
-    print_curves(result.scores, result, title=title, extra=extra, ranks=False)
+    print_curves(result, title=title, extra=extra, ranks=False)
 
 
 def _tests(row: RecommendRow) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -57,18 +58,15 @@ def report(
     from aurac.report import write_report
 
     named = parse_groups(groups)
-    written = write_report(runs[0], *runs[1:], out=out, groups=named, delta=delta, axes=axes)
+    written = write_report(*runs, out=out, groups=named, delta=delta, axes=axes)
     if as_json:
         click.echo(json.dumps({"files": [str(path) for path in written]}))
         return
-    folder = written[0].parent
-    plain = [path for path in written if path.parent == folder]
-    for path in plain:
-        click.echo(str(path))
-    kinds = {path.parent for path in written} - {folder}
-    for inner in sorted(kinds):
-        count = sum(path.parent == inner for path in written)
-        click.echo(f"{inner}: {count} files")
+    folders = Counter(path.parent for path in written)
+    own = written[0].parent
+    lines = [str(path) for path in written if path.parent == own]
+    lines += [f"{inner}: {folders[inner]} files" for inner in sorted({*folders} - {own})]
+    click.echo("\n".join(lines))
 
 
 @click.command()

@@ -97,8 +97,8 @@ class Evaluator:
         """Evaluate some of a cell's documents, with half the batch where memory does not suffice.
 
         Args:
-            cell: The cell.
-            places: Which of its documents, block by block.
+            cell: Whose documents.
+            places: Which of them, block by block.
             on_requests: Called with the number of requests answered since the last call.
         """
         waiting = list(places)
@@ -165,12 +165,7 @@ class Evaluator:
             samples={key: rows.tolist() for key, rows in outcome.samples.items()} or UNSET,
             logged=Logged(**outcome.logged),
             engine=EngineCounts(**outcome.engine),
-            budgets=Budgets(
-                batch_tokens=options.batch_tokens,
-                batch_size=options.batch_size,
-                cache_tokens=options.cache_tokens,
-                packed=options.packed,
-            ),
+            budgets=Budgets(**{name: getattr(options, name) for name in Budgets.__struct_fields__}),
             seconds=round(seconds, 3),
             notes=list(self._notes),
         )
@@ -220,11 +215,7 @@ def halved(options: EngineOptions, model: Any) -> EngineOptions | None:
 
 
 def stop_if_device_is_lost(error: BaseException, cell: PlannedCell) -> None:
-    """After an error of the accelerator itself every later cell of this process would fail.
-
-    Raises:
-        LostDeviceError: It is one.
-    """
+    """Raise LostDeviceError if the accelerator itself failed: later cells would fail, too."""
     if "CUDA error" in str(error) and not no_memory(error):
         raise LostDeviceError(
             f"the accelerator is lost since {cell.label} ({error})",

@@ -103,19 +103,19 @@ class Request:
         return cache_root() / "finished" / f"{sha256_json(text)[:32]}.json"
 
     def inputs(self, base: Path) -> str:
-        """One hash of all that the cells are made from.
-
-        Args:
-            base: The folder of the base model.
+        """One hash of all that the cells are made from; `base` is the folder of the base model.
 
         Raises:
             OSError: A file cannot be read.
         """
-        given = self.places
-        beside = [json for path in given if path.is_file() for json in _json_beside(path)]
+        places = self.places
+        # where the configuration of a checkpoint that is one file may stand
+        beside = [
+            j for path in places if path.is_file() for j in sorted(path.parent.glob("*.json"))
+        ]
         tokenizer = self.settings.model.tokenizer
         named = [Path(tokenizer)] if tokenizer not in (None, "base", "adapter") else []
-        content = [*given, *beside, *named, *map(Path, self.settings.task.data.values()), base]
+        content = [*places, *beside, *named, *map(Path, self.settings.task.data.values()), base]
         code = ["aurac"] if set(self.tasks) <= set(BUNDLED) else ["aurac", "lm_eval"]
         return sha256_json(
             [
@@ -150,8 +150,8 @@ class Witness:
     Args:
         request: The run.
         base: The folder of the base model.
-        started: When the run began, in seconds since the epoch; files that changed later are not
-            sure to be those that were read.
+        started: When the run began, in seconds since the epoch; files that changed later may not
+            be those that were read.
     """
 
     def __init__(self, request: Request, base: Path, started: float) -> None:
@@ -167,16 +167,10 @@ class Witness:
         """Remember a finished run; a cache that cannot be written costs time only."""
         if self._inputs is None or done.besides or done.shard or done.results.sequential:
             return
-        record = {
-            "schema": SCHEMA,
-            "folder": str(done.folder),
-            "base": str(self._base),
-            "inputs": self._inputs,
-            "files": list(map(str, done.files)),
-            "cells": done.cells,
-        }
+        record = {"schema": SCHEMA, "folder": str(done.folder), "base": str(self._base)}
+        record |= {"inputs": self._inputs, "files": list(map(str, done.files))}
         try:
-            record["state"] = _folder_state(done.folder)
+            record |= {"cells": done.cells, "state": _folder_state(done.folder)}
             path = self._request.record()
             write_json(path, record)
             kept = sorted(path.parent.glob("*.json"), key=lambda p: p.stat().st_mtime)
@@ -203,20 +197,15 @@ def _states(path: Path) -> Iterator[list[Any]]:
     """[name, bytes, time of change, inode] of a file, or of all files below a folder, by name."""
     files = sorted(_files(path)) if path.is_dir() else [path]
     for file in files:
-        found = file.stat()
+        state = file.stat()
         name = file.relative_to(path).as_posix() if file != path else ""
-        yield [name, found.st_size, found.st_mtime_ns, found.st_ino]
+        yield [name, state.st_size, state.st_mtime_ns, state.st_ino]
 
 
 def _files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in _UNCOUNTED]
         yield from (Path(parent) / name for name in names if not name.startswith("."))
-
-
-def _json_beside(file: Path) -> list[Path]:
-    """Where the configuration of a checkpoint that is one file may stand."""
-    return sorted(file.parent.glob("*.json"))
 
 
 def _newest(paths: Iterable[str | Path]) -> float:

@@ -43,12 +43,8 @@ def held_out_pairs(task: BuiltTask, count: int = DOCUMENTS) -> list[tuple[str, s
     Raises:
         TaskError: The task has neither a validation nor a training split beside what is evaluated.
     """
-    pairs = []
-    for leaf in task.leaves:
-        documents = _documents(leaf)
-        share = max(1, count // len(task.leaves))
-        pairs += [_pair(leaf, document) for document in documents[-share:]]
-    return pairs
+    share = max(1, count // len(task.leaves))
+    return [_pair(leaf, one) for leaf in task.leaves for one in _documents(leaf)[-share:]]
 
 
 def _documents(leaf: Leaf) -> list[Any]:
@@ -122,19 +118,15 @@ def fit_factors(
             def objective(factor: float, rank: int = rank) -> float:
                 tried[rank] = factor
                 live.set_rank(rank)
-                found = loglikelihoods(base.model, base.tokenizer, layout, options=options)
-                return float(np.mean([likelihood for likelihood, _ in found]))
+                answers = loglikelihoods(base.model, base.tokenizer, layout, options=options)
+                return float(np.mean([likelihood for likelihood, _ in answers]))
 
             factors[rank] = best_factor(objective)
     return factors
 
 
 def fitted(session: Session, folder: Path) -> list[Variant]:
-    """The variants of a session, those of rescale `fit` with their factors.
-
-    Args:
-        session: Its variants, tasks, base and settings are read.
-        folder: Where factors are kept; those that are there are not fitted again.
+    """The variants of a session, those of rescale `fit` with their factors, kept in `folder`.
 
     Raises:
         TaskError: See `held_out_pairs`.
@@ -153,8 +145,8 @@ def fitted(session: Session, folder: Path) -> list[Variant]:
         unknown = [rank for rank in paths if rank not in known]
         if unknown:
             member, base = variant.member(unknown[-1]), session.base()
-            found = fit_factors(member, variant.basis, unknown, tasks, base, session.options)
-            known |= {rank: _keep(paths[rank], found[rank]) for rank in unknown}
+            fits = fit_factors(member, variant.basis, unknown, tasks, base, session.options)
+            known |= {rank: _keep(paths[rank], fits[rank]) for rank in unknown}
         return {rank: known[rank] for rank in variant.ranks}
 
     return [

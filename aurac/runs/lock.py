@@ -49,10 +49,10 @@ class Owner:
 
 
 class Locks:
-    """The locks of one process in a run folder; use as a context.
+    """The locks of one process, in `locks/` of a run folder; use as a context.
 
     Args:
-        run_folder: The run folder; locks lie in its `locks/`.
+        run_folder: The run folder.
         seconds: How long a lock may stay untouched.
         clock: A monotonic clock, in seconds.
         stall_seconds: How long the owner may go on without a step (`step`) before it falls silent.

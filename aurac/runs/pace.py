@@ -29,10 +29,7 @@ class Pace:
     def of(self, documents: float, question: str, seeds: int = 1) -> float:
         """Seconds for so many documents at all ranks, and of the base at rank 0.
 
-        Args:
-            documents: Of the task.
-            question: Of `aurac.stats.power`. Non-inferiority needs two ranks and no base.
-            seeds: Of each recipe.
+        A question of non-inferiority (`aurac.stats.power`) needs two ranks and no base.
         """
         if question == "non-inferiority":
             return self.seconds * documents * 2 * seeds

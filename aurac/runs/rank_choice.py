@@ -63,12 +63,7 @@ class Choice:
 
 
 def choose(session: Session, stored: StoredPoints) -> Choice:
-    """The ranks that follow, by the default curves of the tasks as they were asked for.
-
-    Args:
-        session: With ranks `auto`, and those that were added so far.
-        stored: Its cells.
-    """
+    """The ranks that follow, by the stored default curves of the tasks as they were asked for."""
     cut = session.settings.truncation
     margin = MARGIN if cut.margin is None else cut.margin
     curves = dict(_curves(session, stored))
@@ -103,12 +98,7 @@ def choose(session: Session, stored: StoredPoints) -> Choice:
 
 
 def further(session: Session, unseen: int = 0) -> int:
-    """How many cells may follow at most in the rounds of `--ranks auto`.
-
-    Args:
-        session: Of the round before.
-        unseen: Tasks that were asked for and are not built.
-    """
+    """How many cells may follow in the rounds of `--ranks auto`, with tasks that are not built."""
     if not session.settings.truncation.auto:
         return 0
     leaves = unseen + sum(not task.members for task in session.built)

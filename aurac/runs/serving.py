@@ -218,13 +218,8 @@ def read_serving(folder: Path, results: Results) -> ServingRecord | None:
     again = f"delete it, or measure again: `aurac cost CKPT --save {folder}`"
     if record.schema != SERVING_SCHEMA:
         raise RunFolderError(f"{path} has schema {record.schema}", fix=again)
-    names = names_in_run(
-        {one.sha256: one.name for one in record.adapters},
-        record.base_sha256,
-        results,
-        folder,
-        again,
-    )
+    shown = {one.sha256: one.name for one in record.adapters}
+    names = names_in_run(shown, record.base_sha256, results, folder, again)
     for one in record.adapters:
         if one.name != names[one.sha256]:
             raise RunFolderError(
@@ -256,12 +251,12 @@ def names_in_run(
             fix=fix,
         )
     known = {one.sha256: one.name for one in results.adapters if one.sha256}
+    listed = ", ".join(f"{name} ({digest[:12]})" for digest, name in known.items())
     for sha256, name in adapters.items():
         if sha256 not in known:
             raise RunFolderError(
                 f"adapter {name} ({sha256[:12]}) was not evaluated in {folder}",
-                expected="one of "
-                + ", ".join(f"{own} ({digest[:12]})" for digest, own in known.items()),
+                expected=f"one of {listed}",
                 fix=fix,
             )
     return {sha256: known[sha256] for sha256 in adapters}
