@@ -114,14 +114,11 @@ def main() -> None:
     except AuracError as error:
         sys.stderr.write(spelled(f"aurac: error: {error}\n"))
         status = error.exit_code
-    except click.exceptions.Abort:  # click's form of an interrupt within a command
-        sys.stderr.write("aurac: interrupted; the same command goes on where it stopped\n")
-        status = 130
     except click.ClickException as error:
         with visible_streams():
             error.show()
         status = error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.exceptions.Abort):  # the latter within a command
         sys.stderr.write("aurac: interrupted; the same command goes on where it stopped\n")
         status = 130
     except BrokenPipeError:

@@ -125,10 +125,7 @@ def analyse_sources(
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None) -> str:
     """A plain table; where a line has too little room, a list of `column: value` for each row.
 
-    Args:
-        head: Names of the columns.
-        rows: Cells.
-        width: Characters in a line; by default those of the terminal, or no limit on a pipe.
+    A line has `width` characters; by default those of the terminal, or no limit on a pipe.
     """
     from tabulate import tabulate
 
@@ -154,14 +151,7 @@ def print_curves(
     extra: Callable[[ScoreRow], dict[str, str]] | None = None,
     ranks: bool = True,
 ) -> None:
-    """The table of curves that `score` and `recommend` share.
-
-    Args:
-        result: Its scores are shown.
-        title: Above the table.
-        extra: Further columns of a row.
-        ranks: Whether the accuracies at the ranks are shown.
-    """
+    """The table of curves, with the accuracies at the `ranks`, and `extra` columns of a row."""
     from aurac.report.escape import one_line
     from aurac.terminal.console import stdout_console
 

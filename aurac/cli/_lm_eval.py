@@ -173,7 +173,7 @@ class LmEvalCommand(GroupedCommand):
 def _joined(args: Sequence[str]) -> list[str]:
     """lm-eval's options of several words as one: `--tasks a b`, `--model_args x=1 y=2`."""
     long = [hyphens(word.split("=")[0]) if word.startswith("-") else word for word in args]
-    is_lm_eval = any(word in _MODEL for word in long)
+    is_lm_eval = not set(_MODEL).isdisjoint(long)
     joined: list[str] = []
     last, words = "", 0
     for word, name in zip(args, long, strict=True):
@@ -192,12 +192,8 @@ def _joined(args: Sequence[str]) -> list[str]:
     return joined
 
 
-def _config_words(path: str, given: set[str]) -> list[str]:
-    """The options of lm-eval's `--config` file that the command does not give itself.
-
-    Raises:
-        UsageError: No YAML mapping.
-    """
+def _config_words(path: str, named: set[str]) -> list[str]:
+    """The options of lm-eval's `--config` file that the command does not give itself."""
     import yaml
 
     try:
@@ -208,7 +204,7 @@ def _config_words(path: str, given: set[str]) -> list[str]:
         raise UsageError(f"--config {path}", expected="lines of NAME: VALUE")
     words = []
     for name, value in settings.items():
-        if str(name) in given or value is None or value is False:
+        if str(name) in named or value is None or value is False:
             continue
         words.append(f"--{hyphens(str(name))}")
         if isinstance(value, dict):
@@ -281,11 +277,7 @@ def fewshot_seed(text: Any) -> int:
 
 
 def read_model_args(arguments: Mapping[str, str]) -> tuple[dict[str, Any], list[str], list[str]]:
-    """What lm-eval's model arguments mean here.
-
-    Returns:
-        Options of `compare`, adapters, and arguments that have no meaning here.
-    """
+    """Options of `compare`, adapters, and arguments that have no meaning here."""
     defaults = (*_DEFAULTS, f"tokenizer={arguments.get('pretrained')}")
     rest = {name: value for name, value in arguments.items() if f"{name}={value}" not in defaults}
     options: dict[str, Any] = {

@@ -48,10 +48,7 @@ class Line:
 
     Attributes:
         curve: Label of the variant; "base" for rank 0.
-        task: The task.
-        ranks: All ranks of the curve.
-        done: Those whose cells are stored.
-        failed: Those that failed before, which are tried again only if that is asked for.
+        ranks: All ranks; those whose cells are `done`, and those that `failed` before.
         requests: Requests of one cell; None where the documents were not looked up.
         effort: What one cell reads and writes, in characters: see `Requests.effort`.
     """

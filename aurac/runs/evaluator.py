@@ -47,8 +47,7 @@ class Evaluator:
     Args:
         base: Gives the base model in memory; called when the first cell is computed.
         options: Budgets of the engine; halved where memory does not suffice.
-        log: Where events go.
-        profile: Where time goes.
+        log, profile: Where events and time go.
         before_pass: Called before each forward pass.
         wait_for_device: Wait for each pass, so that its time is its own.
     """
@@ -94,12 +93,9 @@ class Evaluator:
         places: Sequence[Sequence[int]],
         on_requests: Callable[[int], None] = lambda _count: None,
     ) -> Iterator[Block]:
-        """Evaluate some of a cell's documents, with half the batch where memory does not suffice.
+        """Evaluate some places of a cell's documents, with half the batch where memory is short.
 
-        Args:
-            cell: Whose documents.
-            places: Which of them, block by block.
-            on_requests: Called with the number of requests answered since the last call.
+        `on_requests` is called with the number of requests answered since the last call.
         """
         waiting = list(places)
         evaluation = None

@@ -46,13 +46,7 @@ _DEVICE_SWITCHES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE
 
 @dataclass(frozen=True)
 class Request:
-    """A comparison as it was asked for.
-
-    Attributes:
-        checkpoints, tasks: As they were given.
-        out: The run folder that was named.
-        settings, execution: Everything else.
-    """
+    """A comparison as it was asked for; `out` is the run folder that was named."""
 
     checkpoints: tuple[str, ...]
     tasks: tuple[str, ...]
@@ -147,11 +141,8 @@ def recall(request: Request) -> Run | None:
 class Witness:
     """Looks at the inputs when a run begins, and keeps them when it has ended.
 
-    Args:
-        request: The run.
-        base: The folder of the base model.
-        started: When the run began, in seconds since the epoch; files that changed later may not
-            be those that were read.
+    Files that changed after `started` (seconds since the epoch) may not be those that were read.
+    `base` is the folder of the base model.
     """
 
     def __init__(self, request: Request, base: Path, started: float) -> None:

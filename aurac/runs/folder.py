@@ -62,13 +62,7 @@ class RequestedTask(Record, frozen=True, kw_only=True):
 
 
 class RunRequest(Record, frozen=True, kw_only=True):
-    """`run.json`: all that was ever asked for in a run folder.
-
-    Attributes:
-        schema: 1.
-        adapters: Name → SHA-256.
-        curves: Label and ranks of each.
-    """
+    """`run.json`: all that was ever asked for: name → SHA-256, labels with ranks, and tasks."""
 
     schema: int = 1
     settings: RequestSettings
@@ -88,13 +82,7 @@ class RunRequest(Record, frozen=True, kw_only=True):
 def open_run_folder(
     out: str | Path | None, tasks: Sequence[str], request: RunRequest, command: str | None = None
 ) -> Path:
-    """Make the run folder, or add this request to the run that it holds.
-
-    Args:
-        out: See `find_run_folder`, like the next three.
-        tasks: See there.
-        request: See there.
-        command: See there.
+    """Make the run folder, or add this request to the run that it holds; see `find_run_folder`.
 
     Raises:
         RunFolderError: It holds something else, and nothing in it is touched; or it cannot be
@@ -123,8 +111,8 @@ def find_run_folder(
 
     Args:
         out: The folder that was named; None: one below `runs`, named for tasks and request.
-        tasks: Their names.
-        request: What is asked for.
+        tasks: Names.
+        request: The request.
         command: The command line, to suggest another one.
 
     Raises:
@@ -164,11 +152,7 @@ def _default_folder(tasks: Sequence[str], request: RunRequest) -> Path:
 
 
 def _same_run(folder: Path, request: RunRequest, command: str | None) -> RunRequest:
-    """The request that a run folder records, if this one may be added to it.
-
-    Raises:
-        RunFolderError: It holds another run.
-    """
+    """The request that a run folder records; refuses a run that this one cannot be added to."""
     before = RunRequest.read(folder)
     changed: dict[str, tuple[Any, Any]] = {}
     reasons = [f"its {REQUEST_FILE} cannot be read"]
@@ -235,10 +219,8 @@ def _with_out(command: str, folder: Path) -> str:
     words = shlex.split(command)
     kept = [
         word
-        for place, word in enumerate(words)
-        if word != "--out"
-        and not word.startswith("--out=")
-        and (place == 0 or words[place - 1] != "--out")
+        for before, word in zip(("", *words), words, strict=False)
+        if "--out" not in (before, word) and not word.startswith("--out=")
     ]
     return shlex.join([*kept, "--out", str(folder)])
 
@@ -308,8 +290,7 @@ def subset_folder(folder: Path, request: RunRequest) -> Path:
 def warn_unused(store: CellStore, planned: Sequence[CellIdentity]) -> list[str]:
     """Warn of cells in the folder that differ from planned ones in their settings alone.
 
-    Returns:
-        The fields of the cells' identities that differ, as the warning names them.
+    Returns the fields of the cells' identities that differ, as the warning names them.
     """
     keys, there = {identity.key for identity in planned}, store.keys()
     unused = there - keys

@@ -34,13 +34,13 @@ FOLDER = "locks"
 
 @dataclass(frozen=True)
 class Owner:
-    """What a lock's file says.
+    """What a lock's file says of the process that holds it.
 
     Attributes:
         token: Drawn by the process for all its locks.
-        mark: Of the process that holds it, see `aurac.files`.
-        deaths: Processes that ended while they held it, one after the other, since something of
-            the work was last kept.
+        mark: See `aurac.files.process_mark`.
+        deaths: Processes before it that ended while they held the lock, since something of the work
+            was last kept.
     """
 
     token: str = ""
@@ -51,11 +51,8 @@ class Owner:
 class Locks:
     """The locks of one process, in `locks/` of a run folder; use as a context.
 
-    Args:
-        run_folder: The run folder.
-        seconds: How long a lock may stay untouched.
-        clock: A monotonic clock, in seconds.
-        stall_seconds: How long the owner may go on without a step (`step`) before it falls silent.
+    A lock may stay untouched for `seconds` of the monotonic `clock`; an owner that makes no `step`
+    for `stall_seconds` falls silent.
     """
 
     def __init__(

@@ -67,12 +67,7 @@ _CACHE: dict[str, _WorkerCache] = {}
 
 
 def compute(job: dict[str, Any], identity: dict[str, Any], places: list[int]) -> Block | Failure:
-    """The block of some documents of the cell of this identity, or the record of a failure.
-
-    Args:
-        job: What to compute with: see `aurac.runs.ray`.
-        identity: The cell's.
-        places: Of the documents in the whole task; they make one block.
+    """The block of documents at some places of a cell's whole task, or the record of a failure.
 
     Raises:
         UnfitNodeError: This node would compute something else; the difference is named.

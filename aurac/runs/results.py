@@ -141,12 +141,7 @@ class Point:
 
 @dataclass(frozen=True)
 class TaskCells:
-    """Reads the stored cells of one task; a group's are those of its members, in order.
-
-    Attributes:
-        task: The task or group.
-        fetch: See `StoredPoints.fetch`.
-    """
+    """Reads the cells of one task by `StoredPoints.fetch`; a group's are its members', in order."""
 
     task: BuiltTask
     fetch: Callable[[Variant | None, int, BuiltTask], Point | str]

@@ -38,16 +38,9 @@ PAUSE_SECONDS = 1.0  # between rounds in which others hold all cells
 
 @dataclass
 class RunContext:
-    """What computes cells with: the store, the locks, and who is told how cells end.
+    """What cells are computed with: where they are kept, who has which, who is told how they end.
 
-    Attributes:
-        store: Where cells, or the reasons why there are none, are kept.
-        locks: Who works on what.
-        interrupts: Whether to stop.
-        log: Where events go.
-        profile: Where time goes.
-        progress: What a person sees.
-        wait_for_device: Wait for each pass, so that its time is its own.
+    With `wait_for_device` each pass is awaited, so that its time is its own.
     """
 
     store: CellStore

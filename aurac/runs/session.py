@@ -144,13 +144,8 @@ def open_session(
 ) -> Session:
     """Read the adapters, outline the base and build the tasks.
 
-    Args:
-        checkpoints: See `aurac.runs.settings.NamedCheckpoint`.
-        tasks: Names.
-        settings: The settings.
-        names: See `load_adapters`.
-        elsewhere: Other machines compute: the device need not be here.
-        lookup: Finds the base and the tasks; a dry run's does without those that are not here.
+    For checkpoints and names see `load_adapters`. Where other machines compute (`elsewhere`) the
+    device need not be here. The `lookup` of a dry run does without what is not here.
 
     Raises:
         AuracError: Any input that cannot be used.

@@ -176,10 +176,6 @@ class Settings:
         return cls(**parts, **fields)
 
 
-def _names(kind: type[Any]) -> list[str]:
-    return [field.name for field in dataclasses.fields(kind)]
-
-
 _CONCERNS: dict[str, type[Any]] = {
     "task": TaskOptions,
     "truncation": TruncationOptions,

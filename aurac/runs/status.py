@@ -34,14 +34,7 @@ _MOST_FAILURES = 20
 
 
 class PlanRow(msgspec.Struct, frozen=True, array_like=True):
-    """A planned cell, without what it takes to compute it.
-
-    Attributes:
-        key: Of its identity.
-        curve: Label of the variant; None for the base.
-        rank, task: Which cell of the curve.
-        requests, documents: How many it has.
-    """
+    """A planned cell: the key of its identity, its curve's label (None: the base), its size."""
 
     key: str
     curve: str | None
@@ -78,10 +71,7 @@ def add_to_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None
 def write_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None:
     """Keep the plan: a line with its hash, and a line with its rows.
 
-    Args:
-        folder: The run folder.
-        rows: The plan.
-        further: How many cells may follow at most, when these are done (`--ranks auto`).
+    At most `further` cells may follow when these are done (`--ranks auto`).
 
     Raises:
         OSError: The folder cannot be written.
