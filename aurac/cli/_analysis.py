@@ -93,11 +93,7 @@ def read_sources(
 
 
 def parse_groups(texts: Sequence[str]) -> dict[str, list[str]]:
-    """``NAME=a,b`` options.
-
-    Raises:
-        UsageError: One without a name or members, or a name given twice.
-    """
+    """``NAME=a,b`` options; a UsageError without name or members, or with a name twice."""
     groups: dict[str, list[str]] = {}
     for text in texts:
         name, _, rest = text.partition("=")

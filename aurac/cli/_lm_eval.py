@@ -233,11 +233,7 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 
 
 def number_of_documents(text: Any) -> int | float:
-    """`--limit`: `100` → 100, 0 for all, `0.1` → that share of them.
-
-    Raises:
-        UsageError: Anything else.
-    """
+    """`--limit`: `100` → 100, 0 for all, `0.1` → that share of them; else a UsageError."""
     try:
         number = float(text)
     except ValueError:
@@ -250,11 +246,7 @@ def number_of_documents(text: Any) -> int | float:
 
 
 def number_of_sequences(text: Any) -> int | None:
-    """`--batch-size`: `8` → 8, `auto` or `auto:4` → None.
-
-    Raises:
-        UsageError: Anything else.
-    """
+    """`--batch-size`: `8` → 8, `auto` or `auto:4` → None; else a UsageError."""
     if str(text).partition(":")[0] == "auto":
         return None
     if not str(text).isdecimal() or int(text) < 1:
@@ -263,11 +255,7 @@ def number_of_sequences(text: Any) -> int | None:
 
 
 def fewshot_seed(text: Any) -> int:
-    """`--seed`: `7` → 7; of lm-eval's four (python, numpy, torch, few-shot) the last.
-
-    Raises:
-        UsageError: Anything else.
-    """
+    """`--seed`: `7` → 7; of lm-eval's four (python, numpy, torch, few-shot) the last."""
     seeds = str(text).split(",")
     if len(seeds) == 3:
         return _OF_FEWSHOT

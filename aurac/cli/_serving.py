@@ -90,11 +90,7 @@ class Measured:
         return None if row.truncation.startswith("energy") else self._known.get(row.adapter)
 
     def within(self, row: RecommendRow, limit: float) -> bool:
-        """Whether a row is shown to take `limit` milliseconds a token at its rank at most.
-
-        Raises:
-            UsageError: The time was not measured, or in too few rounds.
-        """
+        """Whether a row is shown to take at most `limit` ms a token; it must have been measured."""
         if row.rank is None:
             return False
         served = self.of(row)

@@ -24,6 +24,7 @@ from aurac.cli.options import (
     option_group,
     pairs,
     parsed,
+    repeated,
     task_names,
 )
 from aurac.errors import UsageError
@@ -37,11 +38,10 @@ if TYPE_CHECKING:
 
 _WHAT = option_group(
     "What is evaluated",
-    click.option(
+    repeated(
         "--tasks",
         "-t",
-        multiple=True,
-        callback=parsed(task_names),
+        parse=task_names,
         shell_complete=complete_tasks,
         help="Task names, comma-separated: bundled or any of lm-eval's; mmlu_* takes all of that "
         "form.",
@@ -59,16 +59,14 @@ _WHAT = option_group(
         type=click.Choice(["test", "validation"]),
         help="Which split is evaluated. Default: the one lm-eval takes.",
     ),
-    click.option(
+    repeated(
         "--metric",
-        multiple=True,
-        callback=parsed(parse_metrics),
+        parse=parse_metrics,
         help="TASK=NAME,FILTER or NAME,FILTER: what accuracy means.",
     ),
-    click.option(
+    repeated(
         "--data",
-        multiple=True,
-        callback=parsed(folders),
+        parse=folders,
         help="TASK=FOLDER with local splits (.jsonl[.gz], .json, .parquet, .csv).",
     ),
     click.option(
@@ -80,17 +78,15 @@ _WHAT = option_group(
         "--base",
         help="Base model: packaged name, hub id or folder. Default: what the adapters record.",
     ),
-    click.option(
+    repeated(
         "--group",
         "groups",
-        multiple=True,
-        callback=parsed(parse_groups),
+        parse=parse_groups,
         help="NAME=ADAPTER,ADAPTER: training seeds of one recipe, compared as one.",
     ),
-    click.option(
+    repeated(
         "--cluster",
-        multiple=True,
-        callback=parsed(lambda values: pairs(values, "--cluster")),
+        parse=lambda values: pairs(values, "--cluster"),
         help="TASK=FIELD of its documents: those with the same value share a passage.",
     ),
 )
@@ -151,10 +147,9 @@ _PROMPTS = option_group(
         metavar="[BOOL]",
         help="With a chat template: each example as turns of its own (the default), or false.",
     ),
-    click.option(
+    repeated(
         "--gen-kwargs",
-        multiple=True,
-        callback=parsed(parse_gen_kwargs),
+        parse=parse_gen_kwargs,
         metavar="NAME=VALUE,…",
         help="Settings of generation beside the task's own: max_gen_toks=64, "
         "do_sample=true,temperature=0.7, …",
@@ -166,10 +161,9 @@ _PROMPTS = option_group(
         help="So many sampled answers for each document, each with a seed of its own; the score is "
         "their mean. Default: 1.",
     ),
-    click.option(
+    repeated(
         "--pass-at",
-        multiple=True,
-        callback=parsed(parse_pass_at),
+        parse=parse_pass_at,
         metavar="K,…",
         help="With --repeats: further curves of the chance that one of K samples is right. pass@1 "
         "is the score itself.",
@@ -200,19 +194,17 @@ _TRUNCATION = option_group(
         help="pow2, all, such as 1,2,4, or auto: pow2, then ranks between them where a curve may "
         "lie more than --margin (0.02) from a straight line.",
     ),
-    click.option(
+    repeated(
         "--basis",
-        multiple=True,
         default=["prefix"],
-        callback=parsed(names),
+        parse=names,
         show_default=True,
         help="One or more of prefix, svd and energy (the parameters of a uniform rank, spent where "
         "the singular values are largest); the first is the one compared.",
     ),
-    click.option(
+    repeated(
         "--rescale",
-        multiple=True,
-        callback=parsed(lambda values: names(values) or None),
+        parse=lambda values: names(values) or None,
         help="rule, keep, trained, fit; several may be given. Default: each adapter's own.",
     ),
 )

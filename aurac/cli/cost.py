@@ -114,11 +114,7 @@ def _measure(model: Any, adapters: Adapters, work: Workload) -> dict[Point, Roun
 
 
 def _largest(adapter: Adapter | Family) -> Adapter:
-    """What is timed: of a family its largest member, which cut to r computes what member r does.
-
-    Raises:
-        CheckpointError: A member has other modules.
-    """
+    """What is timed: of a family its largest member, which cut to r computes what member r does."""
     from aurac.adapters import Family
 
     if not isinstance(adapter, Family):

@@ -44,6 +44,11 @@ def parsed(parse: Callable[[Any], Any]) -> Callable[[click.Context, click.Parame
     return lambda _context, _parameter, value: parse(value)
 
 
+def repeated(*names: str, parse: Callable[[Any], Any], **attributes: Any) -> Decorator:
+    """An option that may be given several times, as what `parse` makes of its values."""
+    return click.option(*names, multiple=True, callback=parsed(parse), **attributes)
+
+
 class GroupedCommand(click.Command):
     """A command whose help shows its options under the headings of `option_group`."""
 
@@ -155,11 +160,7 @@ def _keys(patterns: dict[str, str | None], path: Path | None) -> dict[str, Any] 
 
 
 def whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
-    """`1,2,4` → (1, 2, 4).
-
-    Raises:
-        UsageError: Something that is no whole number.
-    """
+    """`1,2,4` → (1, 2, 4); else a UsageError."""
     if text is None:
         return None
     try:
@@ -176,11 +177,7 @@ def names(values: Sequence[str]) -> list[str]:
 
 
 def task_names(values: Sequence[str]) -> list[str]:
-    """As `names`, with patterns such as `mmlu_*` replaced by the tasks that they match.
-
-    Raises:
-        UsageError: A pattern that matches none.
-    """
+    """As `names`, with patterns such as `mmlu_*` replaced by the tasks that they match."""
     tasks: list[str] = []
     for name in names(values):
         if not set("*?[") & set(name):
@@ -197,11 +194,7 @@ def task_names(values: Sequence[str]) -> list[str]:
 
 
 def pairs(values: Sequence[str], option: str) -> dict[str, str]:
-    """`KEY=VALUE` options → mapping.
-
-    Raises:
-        UsageError: No `=`, or a key given twice.
-    """
+    """`KEY=VALUE` options → mapping; a UsageError without `=`, or with a key twice."""
     mapping: dict[str, str] = {}
     for value in values:
         key, sign, rest = value.partition("=")

@@ -17,7 +17,14 @@ from aurac.cli._analysis import (
     table,
 )
 from aurac.cli._serving import Measured
-from aurac.cli.options import GroupedCommand, folders, option_group, parsed, print_json, task_names
+from aurac.cli.options import (
+    GroupedCommand,
+    folders,
+    option_group,
+    print_json,
+    repeated,
+    task_names,
+)
 from aurac.curves.display import percent, points, seconds, size
 from aurac.errors import UsageError
 
@@ -58,7 +65,7 @@ if TYPE_CHECKING:
 )
 @option_group(
     "Evaluate adapters until their rank is decided: RUN is an adapter then",
-    click.option("--tasks", "-t", multiple=True, callback=parsed(task_names), help="Task names."),
+    repeated("--tasks", "-t", parse=task_names, help="Task names."),
     click.option("--until", type=click.Choice(["decided"]), help="Goes with --tasks."),
     click.option("--budget", help="Most documents of each task, or a time such as 30min."),
     click.option("--out", "-o", type=click.Path(), help="Run folder."),
@@ -66,9 +73,7 @@ if TYPE_CHECKING:
     click.option("--num-fewshot", "-f", type=click.IntRange(min=0), help="Examples in a prompt."),
     click.option("--base", help="Base model. Default: what the adapter records."),
     click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps."),
-    click.option(
-        "--data", multiple=True, callback=parsed(folders), help="TASK=FOLDER with local splits."
-    ),
+    repeated("--data", parse=folders, help="TASK=FOLDER with local splits."),
 )
 @analysis_options
 def recommend(

@@ -79,11 +79,7 @@ class Evaluator:
         self._key = self._live = None
 
     def base(self) -> LoadedBase:
-        """The base in memory.
-
-        Raises:
-            BaseModelError: It cannot be loaded.
-        """
+        """The base in memory; a BaseModelError where it cannot be loaded."""
         with self._profile.spent("load"):
             return self._base()
 

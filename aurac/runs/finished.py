@@ -62,11 +62,7 @@ class Request:
         out: str | Path | None = None,
         **options: Any,
     ) -> Request:
-        """From the keywords of `aurac.compare`.
-
-        Raises:
-            UsageError: No checkpoint or no task, or a value out of range.
-        """
+        """From the keywords of `aurac.compare`; a UsageError where a value is out of range."""
         if not checkpoints or not tasks:
             raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
         settings, execution = separated(options)
@@ -97,11 +93,7 @@ class Request:
         return cache_root() / "finished" / f"{sha256_json(text)[:32]}.json"
 
     def inputs(self, base: Path) -> str:
-        """One hash of all that the cells are made from; `base` is the folder of the base model.
-
-        Raises:
-            OSError: A file cannot be read.
-        """
+        """One hash of all that the cells are made from; `base` is the folder of the base model."""
         places = self.places
         # where the configuration of a checkpoint that is one file may stand
         beside = [

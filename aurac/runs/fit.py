@@ -99,11 +99,7 @@ def fit_factors(
     base: LoadedBase,
     options: EngineOptions,
 ) -> dict[int, float]:
-    """Rank → factor for one adapter in one basis, fitted on held-out documents of all `tasks`.
-
-    Raises:
-        TaskError: See `held_out_pairs`.
-    """
+    """Rank → factor for one adapter in one basis, fitted on held-out documents of all `tasks`."""
     from aurac.engine.loglikelihood import loglikelihoods
     from aurac.engine.prefix_tree import ScoringLayout
     from aurac.engine.running import laid_out
@@ -126,12 +122,7 @@ def fit_factors(
 
 
 def fitted(session: Session, folder: Path) -> list[Variant]:
-    """The variants of a session, those of rescale `fit` with their factors, kept in `folder`.
-
-    Raises:
-        TaskError: See `held_out_pairs`.
-        RunFolderError: The factors cannot be kept.
-    """
+    """The variants of a session, those of rescale `fit` with their factors, kept in `folder`."""
     tasks = [task for task in session.built if not task.members]
     pairs = sha256_json([pair for task in tasks for pair in held_out_pairs(task)])
     settings = session.request().settings.to_dict()

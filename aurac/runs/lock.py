@@ -105,11 +105,7 @@ class Locks:
             self.touch()
 
     def acquire(self, key: str) -> bool:
-        """Take the lock if nobody holds it, or if its holder is gone.
-
-        Raises:
-            OSError: The folder cannot be written.
-        """
+        """Take the lock if nobody holds it, or if its holder is gone; an OSError: no room for it."""
         if key in self._held and not self.lost(key):
             return True
         self._held.pop(key, None)

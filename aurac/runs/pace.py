@@ -38,11 +38,7 @@ class Pace:
 
 
 def pace_of(folder: Path, task: str | None = None) -> Pace | None:
-    """The pace of a run on a task (its first by default); None where no cell tells.
-
-    Raises:
-        RunFolderError: It holds no results.
-    """
+    """The pace of a run on a task (its first by default); None where no cell tells."""
     results = Results.read(folder)
     stored, seconds, longest = StoredCells(folder, results), list[float](), 0
     rows = [row for row in results.curves if row.default]

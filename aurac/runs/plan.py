@@ -141,11 +141,7 @@ def parse_ranks(spec: str | Sequence[int], adapter: Adapter | Family) -> tuple[i
 
 
 def ranks_of(spec: str | Sequence[int], R: int) -> tuple[int, ...]:
-    """What `parse_ranks` reads, for the trained rank `R`; explicit ranks as they are.
-
-    Raises:
-        RankError: Not one of these.
-    """
+    """What `parse_ranks` reads, for the trained rank `R`; explicit ranks as they are."""
     if spec == "pow2":
         return default_nested_ranks(R)
     if spec == "all":
@@ -162,11 +158,7 @@ def ranks_of(spec: str | Sequence[int], R: int) -> tuple[int, ...]:
 
 
 def auto_ranks(name: str, adapter: Adapter | Family, added: Iterable[int]) -> tuple[int, ...]:
-    """The powers of two and R, and of further ranks those that the adapter has.
-
-    Raises:
-        UsageError: The adapter is a family.
-    """
+    """The powers of two and R, and of further ranks those that the adapter (no family) has."""
     if isinstance(adapter, Family):
         raise UsageError(
             f"--ranks auto with the family {name!r}",

@@ -289,11 +289,7 @@ def _cluster(
 
 
 def _check_address(address: str | None) -> None:
-    """See whether anybody answers: Ray itself would try for minutes.
-
-    Raises:
-        OSError: Nobody does.
-    """
+    """Raise an OSError if nobody answers: Ray itself would try for minutes."""
     host, _, port = (address or "").rpartition("//")[2].rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), _ANSWERS_IN).close()

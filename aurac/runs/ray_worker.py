@@ -116,11 +116,7 @@ def _session(job: dict[str, Any]) -> Session:
 
 
 def find_base(name: str, sha256: str) -> str:
-    """The base's name, or the folder of this machine that holds those weights.
-
-    Raises:
-        BaseModelError: No weights of that content here.
-    """
+    """The name or folder here of a base with those weights; a BaseModelError without any."""
     places = itertools.chain([name], _folders_with("config.json"))
     place = _find(places, sha256, lambda folder: resolve_base(folder).sha256)
     if place is None:
@@ -129,11 +125,7 @@ def find_base(name: str, sha256: str) -> str:
 
 
 def find_adapter(checkpoint: str, members: Sequence[str], settings: Settings) -> str:
-    """The checkpoint, or the folders of this machine that hold adapters with the members' hashes.
-
-    Raises:
-        CheckpointError: One of them is not here.
-    """
+    """The checkpoint or folders here that hold these adapters; a CheckpointError without them."""
 
     def content(place: str) -> list[str]:
         (adapter,) = load_adapters([place], settings).values()

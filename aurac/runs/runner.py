@@ -52,11 +52,7 @@ class RunContext:
     wait_for_device: bool = False
 
     def go_on(self) -> None:
-        """Show the other processes that this one lives, and stop if a signal came.
-
-        Raises:
-            Interrupted: A signal came.
-        """
+        """Show the other processes that this one lives; raises Interrupted if a signal came."""
         self.locks.step()
         self.interrupts.check()
 

@@ -162,11 +162,7 @@ class CurveRecord(Record, frozen=True, kw_only=True):
     fewshot_draws: DrawsRecord | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        """Refuse lists that do not match the ranks.
-
-        Raises:
-            ValueError: Naming the first that does not.
-        """
+        """Refuse lists that do not match the ranks, with a ValueError."""
         for name in _BY_RANK:
             column = getattr(self, name)
             if len(column) != len(self.ranks) and (column or name == "accuracy"):
@@ -483,12 +479,7 @@ class Results(Record, frozen=True, kw_only=True):
         return read_record(path, cls)
 
     def write(self, folder: Path) -> None:
-        """Write it as `results.json` of a run folder.
-
-        Raises:
-            ValueError: A number that JSON cannot hold.
-            OSError: The folder cannot be written.
-        """
+        """Write it as `results.json` of a run folder; a ValueError where JSON cannot hold a number."""
         write_json(folder / RESULTS_FILE, self.to_dict())
 
     @property
@@ -532,11 +523,7 @@ _R = TypeVar("_R", bound=msgspec.Struct)
 
 
 def read_record(path: Path, kind: type[_R]) -> _R:
-    """A record from a JSON file.
-
-    Raises:
-        RunFolderError: It cannot be read, or does not have this form; says where.
-    """
+    """A record from a JSON file; a RunFolderError says where it cannot be read as that."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, ValueError, RecursionError) as error:

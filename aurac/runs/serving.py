@@ -163,11 +163,7 @@ class ServingRecord(msgspec.Struct, frozen=True, kw_only=True):
         return plain
 
     def write(self, folder: Path) -> Path:
-        """Write it as `serving.json` of a run folder, in the place of an earlier one.
-
-        Raises:
-            RunFolderError: The folder cannot be written.
-        """
+        """Write it as `serving.json` of a run folder, in the place of an earlier one."""
         path = folder / SERVING_FILE
         try:
             write_json(path, self.to_dict())

@@ -121,12 +121,7 @@ class Session:
         )
 
     def fit(self, folder: Path) -> None:
-        """Find the factors of rescale `fit`, each once for all processes of the run folder.
-
-        Raises:
-            TaskError: A task without documents to fit on.
-            RunFolderError: The factors cannot be kept.
-        """
+        """Find the factors of rescale `fit`, each once for all processes of the run folder."""
         if any(variant.rescale == "fit" for variant in self.variants):
             from aurac.runs.fit import fitted  # it loads the engine
 
@@ -200,11 +195,7 @@ class Lookup:
     """Finds what a session needs beside the adapters: all of it, or there is none."""
 
     def outline(self, name: str, options: ModelOptions, elsewhere: bool) -> LoadedBase:  # noqa: FBT001
-        """A base as `load_base` gives it, but for its weights: the model is on the meta device.
-
-        Raises:
-            BaseModelError: See `load_base`.
-        """
+        """A base as `load_base` gives it, without its weights: its model is on the meta device."""
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -226,11 +217,7 @@ class Lookup:
         return LoadedBase(name, base.path, base.sha256, model, tokenizer, dtype, device)
 
     def build(self, tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[BuiltTask]:
-        """The tasks with their requests.
-
-        Raises:
-            AuracError: See `aurac.tasks.lm_eval.build_tasks`.
-        """
+        """The tasks with their requests, see `aurac.tasks.lm_eval.build_tasks`."""
         from aurac.tasks.lm_eval import build_tasks
 
         limits = {name: limit_of(name, settings) for name in tasks}
@@ -328,11 +315,7 @@ def variants_in(adapters: Mapping[str, Adapter | Family], settings: Settings) ->
 
 
 def variants_for(name: str, adapter: Adapter | Family, options: TruncationOptions) -> list[Variant]:
-    """The curves to draw for one adapter.
-
-    Raises:
-        RankError, UsageError: See `parse_ranks`, `auto_ranks` and `variants_of`.
-    """
+    """The curves of one adapter, see `parse_ranks`, `auto_ranks` and `variants_of`."""
     if options.auto:
         ranks = auto_ranks(name, adapter, options.added)
     else:

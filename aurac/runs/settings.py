@@ -216,11 +216,7 @@ class Execution:
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """`3/8` → (3, 8).
-
-    Raises:
-        UsageError: Not a number from 1 up to how many there are.
-    """
+    """`3/8` → (3, 8); a UsageError for anything that is no share."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
@@ -273,11 +269,7 @@ def from_plain(plain: Mapping[str, Any]) -> Settings:
 
 
 def parse_device_map(text: str | None) -> str | dict[str, Any] | None:
-    """`--device-map`: one of accelerate's words, or module → device as JSON.
-
-    Raises:
-        UsageError: It is neither.
-    """
+    """`--device-map`: one of accelerate's words, or module → device as JSON; else a UsageError."""
     import json
 
     if text is None or text in DEVICE_MAPS:

@@ -56,11 +56,7 @@ class _PlanHead(msgspec.Struct, omit_defaults=True):
 
 
 def add_to_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None:
-    """As `write_plan`, beside what the folder's plan holds of other adapters, tasks and ranks.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
+    """As `write_plan`, beside what the folder's plan holds of other adapters, tasks and ranks."""
     head, before = _read_plan(folder)
     if not set(rows) <= set(before or ()) or head.further != further:
         places = {(row.curve, row.rank, row.task) for row in rows}
@@ -186,11 +182,7 @@ class Status:
 
 
 def read_status(folder: Path) -> Status:
-    """How the run in `folder` stands.
-
-    Raises:
-        RunFolderError: It is no run folder.
-    """
+    """How the run in `folder` stands; a RunFolderError where it is no run folder."""
     if not (folder / REQUEST_FILE).is_file():
         raise RunFolderError(
             f"{folder} is no run folder (no {REQUEST_FILE})",

@@ -139,11 +139,7 @@ class CellStore:
         self.clear_failure(identity.key)
 
     def recount(self, identity: CellIdentity, documents: int) -> None:
-        """Correct the number at the end of a cell's file.
-
-        Raises:
-            RunFolderError: The run folder cannot be written.
-        """
+        """Correct the number at the end of a cell's file."""
         self._append(identity, encode_line(Recount(), documents))
 
     def _append(self, identity: CellIdentity, line: bytes) -> None:
@@ -169,11 +165,7 @@ class CellStore:
             raise cannot_write(self.run_folder, error) from error
 
     def fail(self, failure: Failure) -> None:
-        """Record that a cell could not be computed.
-
-        Raises:
-            RunFolderError: The run folder cannot be written.
-        """
+        """Record that a cell could not be computed."""
         try:
             write_json(self._record(failure.key), msgspec.to_builtins(failure))
         except OSError as error:

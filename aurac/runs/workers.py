@@ -82,11 +82,7 @@ class Executor:
 
 
 def make_executor(execution: Execution) -> Executor:
-    """The executor that was asked for.
-
-    Raises:
-        UsageError: What it needs is not installed.
-    """
+    """The executor that was asked for; a UsageError where what it needs is not installed."""
     if execution.executor == "ray":
         from aurac.runs.ray import RayExecutor
 
