@@ -41,10 +41,9 @@ class Once(logging.Filter):
 
 
 class Line(logging.Formatter):
-    """One line without a traceback, which only the log keeps."""
+    """`aurac: warning: …`, one line without a traceback, which only the log keeps."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """`aurac: warning: …`."""
         return f"aurac: {record.levelname.lower()}: {record.getMessage()}"
 
 

@@ -95,6 +95,9 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         method += ", DoRA with trained magnitudes"
     ranks = ", ".join(f"{n} of rank {r}" for r, n in facts["module_ranks"].items())
     alpha = "per module" if facts["alpha"] is None else f"{facts['alpha']:g}"
+    vllm = f"yes, with --max-lora-rank {facts['vllm_max_lora_rank']}"
+    if facts["vllm_refusal"]:
+        vllm = f"no: {facts['vllm_refusal']}"
     rows = [
         ("adapter", facts["name"]),
         ("format", facts["format"]),
@@ -102,7 +105,7 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("method", method),
         ("scaling", f"{facts['rule'] or 'mixed'}, alpha {alpha}"),
         ("modules", f"{facts['modules']} ({ranks}), {'/'.join(facts['dtypes'])}"),
-        ("vLLM", _vllm(facts)),
+        ("vLLM", vllm),
         ("default", f"rescale {facts['default_rescale']}"),
         ("sha256", facts["sha256"]),
     ]
@@ -112,13 +115,6 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if facts["extra_tensors"]:
         rows.append(("extra tensors", str(facts["extra_tensors"])))
     return rows
-
-
-def _vllm(facts: Mapping[str, Any]) -> str:
-    """Its rank rule, or why it does not serve an export."""
-    if facts["vllm_refusal"]:
-        return f"no: {facts['vllm_refusal']}"
-    return f"yes, with --max-lora-rank {facts['vllm_max_lora_rank']}"
 
 
 def _table(facts: Mapping[str, Any]) -> list[str]:
@@ -132,10 +128,10 @@ def _table(facts: Mapping[str, Any]) -> list[str]:
             f"{row['bytes'] / 1e6:>8.2f}",
             _number(row["published_scale"], 10),
             _number(weights[0] if weights else None, 11),
-            _number(row["ratio_first"], 6, 3),
-            _percent(row["published_distance"], 9),
-            _percent(mean["prefix"][k], 7),
-            _percent(mean["svd"][k], 7),
+            _number(row["ratio_first"], 6, ".3g"),
+            _number(row["published_distance"], 9, ".1%"),
+            _number(mean["prefix"][k], 7, ".1%"),
+            _number(mean["svd"][k], 7, ".1%"),
         ]
         lines.append(" ".join(cells))
     lines += [
@@ -172,9 +168,5 @@ def _bar(column: Sequence[float | None]) -> str:
     return BARS[round(mean * (len(BARS) - 1))]
 
 
-def _number(value: float | None, width: int, digits: int = 4) -> str:
-    return f"{'–' if value is None else format(value, f'.{digits}g'):>{width}}"
-
-
-def _percent(value: float | None, width: int) -> str:
-    return f"{'–' if value is None else format(value, '.1%'):>{width}}"
+def _number(value: float | None, width: int, layout: str = ".4g") -> str:
+    return f"{'–' if value is None else format(value, layout):>{width}}"

@@ -104,7 +104,11 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
         take = options.pop
         overrides = {name: take(name) for name in ("method", "scaling", "alpha")}
         overrides["nested_ranks"] = whole_numbers(take("nested_ranks"), "--nested-ranks")
-        overrides["enable_lora"] = _switches(take("enable_lora"))
+        switches = whole_numbers(take("enable_lora"), "--enable-lora")
+        if not set(switches or ()) <= {0, 1}:
+            expected = "one 0 or 1 for each group"
+            raise UsageError("--enable-lora with other numbers", expected=expected)
+        overrides["enable_lora"] = None if switches is None else tuple(map(bool, switches))
         patterns = {"A": take("a_key"), "B": take("b_key"), "alpha": take("alpha_key")}
         overrides["keys"] = _keys(patterns, take("key_map"))
         return command(checkpoint=overrides, **options)
@@ -137,13 +141,6 @@ def open_checkpoint(path: str, base: str | None, **options: Any) -> Adapter:
 
     return_freed_memory()
     return load_adapter(path, base=base, bases=KnownBase, lazy=True, **options)
-
-
-def _switches(text: str | None) -> tuple[bool, ...] | None:
-    numbers = whole_numbers(text, "--enable-lora")
-    if numbers is not None and not set(numbers) <= {0, 1}:
-        raise UsageError("--enable-lora with other numbers", expected="one 0 or 1 for each group")
-    return None if numbers is None else tuple(map(bool, numbers))
 
 
 def _keys(patterns: dict[str, str | None], path: Path | None) -> dict[str, Any] | None:

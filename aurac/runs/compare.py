@@ -271,7 +271,13 @@ class Sweep:
 
             with self.profile.spent("report"):
                 files = tuple(write_report(place))
-            return Run(place, results, files, cells, besides=_besides(self.folder, besides))
+            text = ""
+            if besides:
+                text = f"{self.folder} also holds {', '.join(besides)}"
+                whole = self.folder / RESULTS_FILE
+                if whole.is_file():
+                    text += f"; {whole} and the report beside it stay as they are"
+            return Run(place, results, files, cells, besides=text)
 
 
 def _check_weights(todo: Sequence[PlannedCell]) -> None:
@@ -312,15 +318,6 @@ def _decided(place: Path, results: Results) -> SequentialRecord | None:
     ]
     notes = [note for note in before.notes if not note.startswith(_GROWN)]
     return msgspec.structs.replace(before, notes=[*notes, *grown])
-
-
-def _besides(folder: Path, held: Sequence[str]) -> str:
-    if not held:
-        return ""
-    text = f"{folder} also holds {', '.join(held)}"
-    if (folder / RESULTS_FILE).is_file():
-        text += f"; {folder / RESULTS_FILE} and the report beside it stay as they are"
-    return text
 
 
 def _task(folder: Path, task: BuiltTask, session: Session) -> TaskRecord:

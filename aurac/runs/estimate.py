@@ -63,7 +63,7 @@ class Span:
     @classmethod
     def around(cls, seconds: Sequence[float]) -> Span:
         """The range of some measurements, not narrower than the spread of runs."""
-        middle = math.sqrt(min(seconds) * max(seconds))
+        middle = Span(min(seconds), max(seconds)).middle
         return cls(min(*seconds, middle / _SPREAD), max(*seconds, middle * _SPREAD))
 
 

@@ -180,9 +180,11 @@ def _conflicts(
     before: RunRequest, now: RunRequest, changed: dict[str, tuple[Any, Any]]
 ) -> list[str]:
     """Why `now` cannot be added to the run `before`."""
-    reasons = [
-        f"{name} was {_worded(old)}, is {_worded(new)}" for name, (old, new) in changed.items()
-    ]
+
+    def words(value: Any) -> str:
+        return "not given" if value is None else repr(_short(value))
+
+    reasons = [f"{name} was {words(old)}, is {words(new)}" for name, (old, new) in changed.items()]
     reasons += [
         f"adapter {name} has other content: its weights changed"
         for name, digest in before.adapters.items()
@@ -195,10 +197,6 @@ def _conflicts(
             if now.tasks.get(name, task).first_prompt != task.first_prompt
         ]
     return reasons
-
-
-def _worded(value: Any) -> str:
-    return "not given" if value is None else repr(_short(value))
 
 
 def _short(value: Any) -> Any:

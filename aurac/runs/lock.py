@@ -105,7 +105,7 @@ class Locks:
             self.touch()
 
     def acquire(self, key: str) -> bool:
-        """Take the lock if nobody holds it, or if its holder is gone; an OSError: no room for it."""
+        """Take the lock if nobody holds it, or if its holder is gone; or raise an OSError."""
         if key in self._held and not self.lost(key):
             return True
         self._held.pop(key, None)

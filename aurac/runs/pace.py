@@ -9,7 +9,7 @@ from pathlib import Path
 from aurac.errors import RunFolderError, UsageError
 from aurac.models.device import machine
 from aurac.readers.run import StoredCells
-from aurac.runs.schema import RESULTS_FILE, Provenance, Results
+from aurac.runs.schema import RESULTS_FILE, Results
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,11 @@ def pace_of(folder: Path, task: str | None = None) -> Pace | None:
         longest = max(longest, len(known))
     if not sum(seconds):
         return None
-    source = f"{folder} ({_where(results.provenance)})"
-    return Pace(sum(seconds) / len(seconds), longest, source)
-
-
-def _where(made: Provenance) -> str:
-    parts = [f"base {made.base.name}" if made.base.name else "", f"on {made.device or 'a device'}"]
+    made = results.provenance
+    place = [f"base {made.base.name}"] * bool(made.base.name) + [f"on {made.device or 'a device'}"]
     if made.machine and machine().items() - made.machine.items():
-        parts.append("of another machine")
-    return " ".join(part for part in parts if part)
+        place.append("of another machine")
+    return Pace(sum(seconds) / len(seconds), longest, f"{folder} ({' '.join(place)})")
 
 
 def find_pace(named: str | Path | None, pilot: str | Path | None, task: str | None) -> Pace | None:

@@ -103,8 +103,12 @@ class SweepProgress(NoProgress):
             self._tenths = tenths
             failed = f", {self._failed} failed" if self._failed else ""
             cells = f"{self._ended} of {len(self._cells)} cells{failed}"
-            seconds = time.perf_counter() - self._started
-            self._line(f"{10 * tenths} %: {cells}, {duration(seconds)}{self._pace(seconds)}")
+            seconds, pace = time.perf_counter() - self._started, ""
+            if seconds > 0:
+                rate = self._answered / seconds
+                left = duration((self._requests - self._answered) / rate)
+                pace = f", {rate:.3g} requests/s, {left} left"
+            self._line(f"{10 * tenths} %: {cells}, {duration(seconds)}{pace}")
 
     def cell(self, cell: PlannedCell) -> None:
         """Name the cell that begins."""
@@ -126,14 +130,6 @@ class SweepProgress(NoProgress):
 
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def _pace(self, seconds: float) -> str:
-        """Requests per second so far, and the time left at that rate."""
-        if self._answered <= 0 or seconds <= 0:
-            return ""
-        rate = self._answered / seconds
-        left = (self._requests - self._answered) / rate
-        return f", {rate:.3g} requests/s, {duration(left)} left"
 
 
 def duration(seconds: float) -> str:

@@ -185,7 +185,10 @@ class _Queue:
         try:
             result: Block | Failure = self._ray.get(reference)
         except errors.RayTaskError as error:
-            raise _as_aurac(error) from error
+            # an error of the worker's set-up: no cell of the run can be computed there
+            cause = getattr(error, "cause", None)
+            reason = str(cause) if isinstance(cause, AuracError) else _first_line(cause or error)
+            raise ClusterError(f"a Ray worker cannot serve: {reason}") from error
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
             reason = f"{RETRIES + 1} workers died while they computed it ({_first_line(error)})"
             return failure_of(cell, reason, type(error).__name__)
@@ -293,13 +296,6 @@ def _check_address(address: str | None) -> None:
     host, _, port = (address or "").rpartition("//")[2].rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), _ANSWERS_IN).close()
-
-
-def _as_aurac(error: Any) -> AuracError:
-    """An error of a worker's set-up: no cell of the run can be computed there."""
-    cause = getattr(error, "cause", None)
-    reason = str(cause) if isinstance(cause, AuracError) else _first_line(cause or error)
-    return ClusterError(f"a Ray worker cannot serve: {reason}")
 
 
 def _first_line(error: BaseException) -> str:

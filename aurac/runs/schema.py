@@ -479,7 +479,7 @@ class Results(Record, frozen=True, kw_only=True):
         return read_record(path, cls)
 
     def write(self, folder: Path) -> None:
-        """Write it as `results.json` of a run folder; a ValueError where JSON cannot hold a number."""
+        """Write it to a run folder; a ValueError where JSON cannot hold a number."""
         write_json(folder / RESULTS_FILE, self.to_dict())
 
     @property
