@@ -44,7 +44,7 @@ SECTIONS = {
     },
 }
 COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
-_MODULES = {"base": "bundled", "zoo": "bundled", "export": "report"}
+_MODULES = {"base": "bundled", "tasks": "bundled", "zoo": "bundled", "export": "report"}
 """Commands that share a file with another one."""
 
 
