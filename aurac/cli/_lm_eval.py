@@ -7,6 +7,7 @@ without a counterpart. Source: `_cli/run.py` and `models/huggingface.py` of lm-e
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import GroupedCommand, hyphens
+from aurac.cli.options import GroupedCommand, hyphens, parsed
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,19 +88,16 @@ def lm_eval_options(command: Callable[..., Any]) -> Callable[..., Any]:
             *names.split(),
             hidden=True,
             expose_value=False,
-            callback=_refusal(names.split()[0], fix),
+            callback=parsed(functools.partial(_refuse, names.split()[0], fix)),
             **_MAY_HAVE_VALUE,
         )
         command = option(command)
     return command
 
 
-def _refusal(name: str, fix: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def refuse(_context: click.Context, _parameter: click.Parameter, value: Any) -> None:
-        if value is not None:
-            raise UsageError(f"{name} of lm-eval has no counterpart in aurac", fix=fix)
-
-    return refuse
+def _refuse(name: str, fix: str, value: Any) -> None:
+    if value is not None:
+        raise UsageError(f"{name} of lm-eval has no counterpart in aurac", fix=fix)
 
 
 class LmEvalCommand(GroupedCommand):

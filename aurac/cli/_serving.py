@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.errors import UsageError
 from aurac.runs.schema import RESULTS_FILE, Results
-from aurac.runs.serving import Times, against, read_serving
+from aurac.runs.serving import against, read_serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -53,10 +53,8 @@ class Served:
 
 
 def _seconds(cost: RankCost) -> dict[str, dict[str, float | None]]:
-    def plain(times: Times) -> dict[str, float | None]:
-        return {"median": times.median, "low": times.low, "high": times.high}
-
-    return {"prompt": plain(cost.prefill), "token": plain(cost.decode)}
+    times = {"prompt": cost.prefill, "token": cost.decode}
+    return {k: {"median": t.median, "low": t.low, "high": t.high} for k, t in times.items()}
 
 
 class Measured:

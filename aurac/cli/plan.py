@@ -226,13 +226,14 @@ def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | Non
         if piloted:
             cells.append("none" if row.most is None else f"{row.most:,}")
         body.append(cells)
-    lines = [table(head, body)]
-    lines += [f"{_seeds(row.seeds)}: {row.reason}." for row in rows if row.reason]
-    lines += [
-        f"{_seeds(row.seeds)}, at the pilot's upper limits: {row.most_reason}."
-        for row in rows
-        if row.most_reason and not row.reason
-    ]
+    lines, limited = [table(head, body)], []
+    for row in rows:
+        seeds = f"With {row.seeds} seed{'s' if row.seeds > 1 else ''}"
+        if row.reason:
+            lines.append(f"{seeds}: {row.reason}.")
+        elif row.most_reason:
+            limited.append(f"{seeds}, at the pilot's upper limits: {row.most_reason}.")
+    lines += limited
     if piloted:
         lines.append(
             "A pilot is a sample too; the last column is for its upper 95 % confidence limits."
@@ -242,10 +243,6 @@ def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | Non
     if any(row.seeds > 1 for row in rows) and spread.seed == 0.0:
         lines.append("No spread between seeds is known: give --seed-sd, or a pilot with several.")
     return lines
-
-
-def _seeds(count: int) -> str:
-    return f"With {count} seed{'s' if count > 1 else ''}"
 
 
 @contextmanager

@@ -148,20 +148,15 @@ def _evaluate(
     from aurac.runs.sequential_plan import Until
 
     if not tasks or until is None or options["margin"] is None:
-        raise UsageError(
-            "--tasks, --until and --margin go together",
-            expected="aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided",
-        )
+        expected = "aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided"
+        raise UsageError("--tasks, --until and --margin go together", expected=expected)
     for name in ("reference", "min_accuracy"):
         if options[name] is not None:
-            raise UsageError(
-                f"--{name.replace('_', '-')} with --until",
-                expected="the largest of --ranks as the reference, and a margin",
-            )
-    budget, out = run.pop("budget"), run.pop("out")
-    request = Request.of(checkpoints, tasks, out, **run)
+            expected = "the largest of --ranks as the reference, and a margin"
+            raise UsageError(f"--{name.replace('_', '-')} with --until", expected=expected)
+    numbers = {"margin": options["margin"], "alpha": options["alpha"], "budget": run.pop("budget")}
+    request = Request.of(checkpoints, tasks, run.pop("out"), **run)
     command = shlex.join(["aurac", *sys.argv[1:]])
-    numbers = {"margin": options["margin"], "budget": budget, "alpha": options["alpha"]}
     return evaluate(request, command, Until.of(until, ranks=True, **numbers), as_json=as_json)
 
 
@@ -203,26 +198,17 @@ def _content(result: Analysis, measured: Measured, *, details: bool) -> dict[str
     content = result.to_dict(details=details)
     names = ["recommended", *(["variants", "pairs", "best"] if details else [])]
     shown = {name: content[name] for name in names}
-    shown["ship"] = [
-        {
-            "task": row.task,
-            "adapter": row.adapter,
-            "rank": row.rank,
-            **row.shipped(),
-            "alpha": row.alpha,
-            "candidates": list(best.candidates) if best else [row.adapter],
-            **_served(row, measured),
-        }
-        for row, best in _shipped(result)
-    ]
+    shown["ship"] = []
+    for row, best in _shipped(result):
+        ship = {"task": row.task, "adapter": row.adapter, "rank": row.rank, **row.shipped()}
+        candidates = list(best.candidates) if best else [row.adapter]
+        ship |= {"alpha": row.alpha, "candidates": candidates}
+        served = measured.of(row)
+        ship |= {"serving": served.to_dict(row.rank)} if served and row.rank else {}
+        shown["ship"].append(ship)
     if details:
         shown["truncations"] = [one.to_dict() for one in truncation_advice(result)]
     return shown
-
-
-def _served(row: RecommendRow, measured: Measured) -> dict[str, Any]:
-    served = measured.of(row)
-    return {"serving": served.to_dict(row.rank)} if served and row.rank else {}
 
 
 def _print(result: Analysis, measured: Measured, *, details: bool) -> None:
@@ -288,10 +274,8 @@ def _print_ranks(result: Analysis, measured: Measured) -> None:
     def extra(score: ScoreRow) -> dict[str, str]:
         row = rows[score.task, score.label]
         shown = row.shipped()
-        columns = {
-            "use rank": "–" if row.rank is None else f"{row.rank} of {max(row.accuracy)}",
-            "accuracy": percent(shown["accuracy"]),
-        }
+        columns = {"use rank": "–" if row.rank is None else f"{row.rank} of {max(row.accuracy)}"}
+        columns["accuracy"] = percent(shown["accuracy"])
         if any(one.sizes for one in rows.values()):
             columns["size"] = size(shown["bytes"])
         if any(one.seconds for one in rows.values()):
@@ -323,10 +307,7 @@ def _tests(row: RecommendRow) -> list[str]:
         for test in tests
     ]
     each, joint = 1.0 - row.alpha, max(0.0, 1.0 - row.alpha * len(tests))
-    note = (
-        f"(each upper bound holds by itself at {100 * each:.3g} %, "
-        f"all {len(tests)} at {100 * joint:.3g} %)"
-    )
-    methods = dict.fromkeys(test.method for test in tests)
-    shown = table([*head, "margin needed"], body)
-    return ["In points:", shown, *([note] if len(tests) > 1 else []), *(f"({m})" for m in methods)]
+    note = f"each upper bound holds by itself at {100 * each:.3g} %, all {len(tests)} at "
+    notes = [f"{note}{100 * joint:.3g} %"] * (len(tests) > 1)
+    notes += dict.fromkeys(test.method for test in tests)
+    return ["In points:", table([*head, "margin needed"], body), *(f"({note})" for note in notes)]

@@ -166,12 +166,13 @@ def dry_run(
     standing = Standing.of(rows, store, retry=execution.retry_failed)
     span, source = _time(session, standing, folder, lookup, started)
     low, middle, high = (span.low, span.middle, span.high) if span else (None, None, None)
+    base = session.outline
     return DryRun(
         lines=(*_lines(session, standing), *_unseen(session, lookup.absent)),
         folder=folder,
-        base=session.outline.name,
-        device=session.outline.device,
-        dtype=session.outline.dtype,
+        base=base.name,
+        device=base.device,
+        dtype=base.dtype,
         seconds_from=source,
         memory=_memory(session),
         downloads=tuple(lookup.downloads),
@@ -213,8 +214,11 @@ class _Here(Lookup):
             if hub and not constants.HF_HUB_OFFLINE:
                 self._lacks(name, "its data may have to be fetched, so they were not looked up")
                 continue
+            data = {task: at for task, at in settings.task.data.items() if task == name}
+            metric = {t: key for t, key in settings.task.metric.items() if t in ("", name)}
+            options = replace(settings.task, data=data, metric=metric, cluster={})
             try:
-                built += super().build([name], _only(settings, name), base)
+                built += super().build([name], replace(settings, task=options), base)
             except TaskError:
                 raise
             except AuracError as error:
@@ -242,13 +246,6 @@ def _download_of(base: str) -> str | None:
             resolve_base(base)
             return None
     return f"base {base}: from the hub"
-
-
-def _only(settings: Settings, task: str) -> Settings:
-    """Settings without what they say of other tasks."""
-    data = {name: folder for name, folder in settings.task.data.items() if name == task}
-    metric = {name: key for name, key in settings.task.metric.items() if name in ("", task)}
-    return replace(settings, task=replace(settings.task, data=data, metric=metric, cluster={}))
 
 
 def _lines(session: Session, standing: Standing) -> Iterable[Line]:

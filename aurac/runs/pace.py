@@ -16,10 +16,8 @@ from aurac.runs.schema import RESULTS_FILE, Results
 class Pace:
     """What a document costs inside the evaluation; starting and the report are beside it.
 
-    Attributes:
-        seconds: Wall seconds for a document at one rank, the mean over curves and ranks.
-        ranks: Ranks of a curve.
-        source: The run, its base and its device.
+    `seconds` of wall time are for a document at one rank, the mean over curves and `ranks` of one;
+    `source` names the run, its base and its device.
     """
 
     seconds: float
@@ -61,18 +59,15 @@ def pace_of(folder: Path, task: str | None = None) -> Pace | None:
 
 
 def find_pace(named: str | Path | None, pilot: str | Path | None, task: str | None) -> Pace | None:
-    """The pace of the run that was named, or of the pilot where that is a run folder.
+    """The pace of the run that was named, which must have one, or of a pilot that is a run folder.
 
     Raises:
         RunFolderError: The run cannot be read.
         UsageError: The named run holds no cells of the task.
     """
-    if named is None:
-        if pilot is None or not (Path(pilot) / RESULTS_FILE).is_file():
-            return None
-        return pace_of(Path(pilot), task)
-    pace = pace_of(Path(named), task)
-    if pace is None:
+    place = named or (pilot if pilot and (Path(pilot) / RESULTS_FILE).is_file() else None)
+    pace = None if place is None else pace_of(Path(place), task)
+    if named and pace is None:
         raise UsageError(
             f"--pace {named} holds no timed cells{f' of {task}' if task else ''}",
             expected="a finished run folder of aurac compare",

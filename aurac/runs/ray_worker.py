@@ -86,11 +86,9 @@ def compute(job: dict[str, Any], identity: dict[str, Any], places: list[int]) ->
 
 def _unfit(identity: dict[str, Any], planned: list[dict[str, Any]]) -> UnfitNodeError:
     """The fields in which the nearest cell of this node differs from the identity."""
-    differences = [
-        [f"{k} {cell[k]!r} for {identity[k]!r}" for k in identity if cell[k] != identity[k]]
-        for cell in planned
-    ]
-    nearest = min(differences, key=len)
+    different = [[k for k in identity if cell[k] != identity[k]] for cell in planned]
+    cell, names = min(zip(planned, different, strict=True), key=lambda pair: len(pair[1]))
+    nearest = [f"{name} {cell[name]!r} for {identity[name]!r}" for name in names]
     return UnfitNodeError(
         f"a worker would compute other cells ({'; '.join(nearest)})",
         expected="the same packages, documents and kind of device on every node",

@@ -129,17 +129,15 @@ class Status:
     """How a run stands.
 
     Attributes:
-        folder: The run folder.
         total: Planned cells; None where the plan cannot be read.
         done, running, failed, left: Cells in each state; `left` counts those that nobody works on,
             None as `total`.
         seconds_left: Estimate; None without anything to go by.
-        processes: Processes that show life.
+        processes: How many show life.
         results, report: Whether they are there, whole.
         running_cells: Labels.
         further: How many cells may follow at most, when the planned ones are done.
         failures: The first few: a cell's label under `cell`, and the `reason`.
-        adapters, tasks: Names.
         notes: What could not be read.
     """
 

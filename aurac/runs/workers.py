@@ -8,6 +8,7 @@ it was in; its lock tells.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -237,9 +238,7 @@ def selected(cells: Sequence[PlannedCell], wanted: dict[str, Any] | None) -> lis
 
 def _relay(worker: subprocess.Popen[bytes]) -> None:
     """Log what a worker writes: what aurac says under its own name, all else as a library's."""
-    if worker.stdout is None:
-        return
-    with worker.stdout as lines:
+    with worker.stdout or io.BytesIO() as lines:
         for raw in lines:
             line = raw.decode("utf-8", "replace").rstrip()
             match = _MESSAGE.fullmatch(line)
