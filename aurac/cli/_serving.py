@@ -58,12 +58,9 @@ def _seconds(cost: RankCost) -> dict[str, dict[str, float | None]]:
 
 
 class Measured:
-    """The measurements that run folders hold, by adapter.
+    """The measurements that run folders, of all sources, hold by adapter.
 
-    Args:
-        sources: Run folders, or other sources, which have none.
-        groups: Recipe group → its adapters. The seeds of a recipe have one shape, so the first that
-            was measured speaks for the group.
+    The seeds of a recipe have one shape, so the first that was measured speaks for the group.
 
     Raises:
         RunFolderError: A measurement of another base or of other adapters.

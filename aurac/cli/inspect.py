@@ -19,17 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 BARS = " ▁▂▃▄▅▆▇█"
-COLUMNS = (
-    ("rank", 5),
-    ("parameters", 12),
-    ("MB", 8),
-    ("published", 10),
-    ("trained p1", 11),
-    ("ratio", 6),
-    ("distance", 9),
-    ("prefix", 7),
-    ("svd", 7),
-)
+COLUMNS = {"rank": 5, "parameters": 12, "MB": 8, "published": 10, "trained p1": 11}
+COLUMNS |= {"ratio": 6, "distance": 9, "prefix": 7, "svd": 7}  # name → width
 
 
 @click.command()
@@ -118,22 +109,18 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _table(facts: Mapping[str, Any]) -> list[str]:
-    lines = [" ".join(f"{name:>{width}}" for name, width in COLUMNS)]
-    mean = facts["energy"]["mean"]
+    rows, mean = [list(COLUMNS)], facts["energy"]["mean"]
     for k, row in enumerate(facts["by_rank"]):
+        sizes = [str(row["rank"]), f"{row['parameters']:,}", f"{row['bytes'] / 1e6:.2f}"]
         weights = row["trained_weights"]
-        cells = [
-            f"{row['rank']:>5}",
-            f"{row['parameters']:>12,}",
-            f"{row['bytes'] / 1e6:>8.2f}",
-            _number(row["published_scale"], 10),
-            _number(weights[0] if weights else None, 11),
-            _number(row["ratio_first"], 6, ".3g"),
-            _number(row["published_distance"], 9, ".1%"),
-            _number(mean["prefix"][k], 7, ".1%"),
-            _number(mean["svd"][k], 7, ".1%"),
+        scales = (row["published_scale"], ".4g"), (weights[0] if weights else None, ".4g")
+        shares = [
+            (x, ".1%") for x in (row["published_distance"], mean["prefix"][k], mean["svd"][k])
         ]
-        lines.append(" ".join(cells))
+        numbers = [*scales, (row["ratio_first"], ".3g"), *shares]
+        rows.append([*sizes, *("–" if x is None else format(x, how) for x, how in numbers)])
+    widths = COLUMNS.values()
+    lines = [" ".join(f"{x:>{w}}" for x, w in zip(row, widths, strict=True)) for row in rows]
     lines += [
         "published: scale as published (without P); trained p1: weight of the first component",
         "in training; distance: of the published update from the trained one; prefix, svd: energy",
@@ -166,7 +153,3 @@ def _bar(column: Sequence[float | None]) -> str:
         return "?"
     mean = min(max(math.fsum(known) / len(known), 0.0), 1.0)
     return BARS[round(mean * (len(BARS) - 1))]
-
-
-def _number(value: float | None, width: int, layout: str = ".4g") -> str:
-    return f"{'–' if value is None else format(value, layout):>{width}}"

@@ -198,15 +198,9 @@ def metric_column(
     samples: Mapping[str, Sequence[Sequence[float]]],
     key: str,
 ) -> list[float] | None:
-    """The (n,) scores of documents under a metric, or under pass@k of one.
+    """The (n,) scores of documents under a metric, or under pass@k of one, `pass@4:acc,none`.
 
-    Args:
-        metrics: ``metric,filter`` to n scores.
-        samples: ``metric,filter`` to n lists of K outcomes.
-        key: `exact_match,strict-match`, or `pass@4:exact_match,strict-match`.
-
-    Returns:
-        None where there is no such metric, fewer than k samples, or one that is not right or wrong.
+    None where there is no such metric, fewer than k samples, or one that is not right or wrong.
     """
     if key in metrics:
         return list(metrics[key])
@@ -223,13 +217,7 @@ def metric_column(
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """`failed/<key>.json`: why a cell could not be computed.
 
-    Attributes:
-        schema: 1.
-        identity: Of the cell; its hash is `key`.
-        cell: The cell in words.
-        reason: One line.
-        kind: Name of the exception.
-        seconds: What was spent on it.
+    `reason` is one line, `kind` the name of the exception, `seconds` what was spent on the cell.
     """
 
     schema: int = 1
@@ -295,15 +283,7 @@ _KINDS = {record: kind for kind, record in LINES.items()}
 
 
 def encode_line(content: Line, documents: int) -> bytes:
-    """A line of a cell's file.
-
-    Args:
-        content: What it says.
-        documents: See `Envelope`.
-
-    Raises:
-        ValueError: A metric that is no finite number, which JSON cannot hold.
-    """
+    """A line of a cell's file, see `Envelope`; a ValueError for a metric that is not finite."""
     columns = content.metrics if isinstance(content, Block) else {}
     if isinstance(content, Aggregates):
         columns = {key: [value] for key, value in content.values.items()}
@@ -333,11 +313,7 @@ def _encodable(value: Any) -> Any:
 
 
 def decode_line(line: bytes, where: object = "a cell") -> Line:
-    """The content of a line.
-
-    Args:
-        line: Of a cell's file.
-        where: Its file, for a message.
+    """The content of a line of a cell's file, which is `where`.
 
     Raises:
         RunFolderError: It is whole, and the first line of a cell of a newer schema.

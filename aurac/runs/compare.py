@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import logging
 import time
@@ -56,7 +55,7 @@ from aurac.tasks.files import readable, write_requests
 from aurac.terminal.console import stderr_console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from aurac.runs.settings import Execution
     from aurac.tasks.task import BuiltTask
@@ -257,7 +256,7 @@ class Sweep:
             tasks=[_task(self.folder, task, session) for task in session.built],
             provenance=_provenance(session, command, started),
         )
-        with _one_at_a_time(locks, "results"):
+        with locks.awaited("results"):
             besides = held_besides(self.folder, request)
             place = subset_folder(self.folder, request) if besides else self.folder
             if besides:
@@ -286,16 +285,6 @@ def _check_weights(todo: Sequence[PlannedCell]) -> None:
         values = cell.variant.member(cell.rank).values if cell.variant else None
         if isinstance(values, RemovedValues):
             values.refuse(f"evaluate {cell.label}")
-
-
-@contextlib.contextmanager
-def _one_at_a_time(locks: Locks, name: str) -> Iterator[None]:
-    while not locks.acquire(name):
-        time.sleep(0.2)
-    try:
-        yield
-    finally:
-        locks.release(name)
 
 
 def _decided(place: Path, results: Results) -> SequentialRecord | None:

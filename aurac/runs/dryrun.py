@@ -132,11 +132,7 @@ def dry_run(
     until: Until | None = None,
     **options: Any,
 ) -> DryRun:
-    """What `aurac.compare` would do with the same arguments; with `until` at most.
-
-    Raises:
-        AuracError: Any input that `compare` would refuse and that can be seen without a model.
-    """
+    """What `aurac.compare` would do with the same arguments, or refuse; with `until` at most."""
     request = Request.of(checkpoints, tasks, out, **options)
     if until is not None:
         request = sequential(request, until)

@@ -38,11 +38,7 @@ EXPONENTS = tuple(range(-2, 6))  # factors 1/4 … 32 of s_R; the rule `rank` ne
 
 
 def held_out_pairs(task: BuiltTask, count: int = DOCUMENTS) -> list[tuple[str, str]]:
-    """(context, reference answer) of the last `count` held-out documents, without examples.
-
-    Raises:
-        TaskError: The task has neither a validation nor a training split beside what is evaluated.
-    """
+    """(context, reference answer) of the last `count` held-out documents, without examples."""
     share = max(1, count // len(task.leaves))
     return [_pair(leaf, one) for leaf in task.leaves for one in _documents(leaf)[-share:]]
 

@@ -109,11 +109,8 @@ def find_run_folder(
 ) -> tuple[Path, bool]:
     """The folder that a request runs in, and whether a run has begun there; nothing is written.
 
-    Args:
-        out: The folder that was named; None: one below `runs`, named for tasks and request.
-        tasks: Names.
-        request: The request.
-        command: The command line, to suggest another one.
+    Without `out` it is one below `runs`, named for tasks and request. The command line is for
+    suggesting another one.
 
     Raises:
         RunFolderError: It holds another run or other files, or cannot be read.

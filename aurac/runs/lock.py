@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from aurac.files import alive, process_mark, same_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from typing_extensions import Self
@@ -119,6 +119,16 @@ class Locks:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
         return self._create(path, Owner(self._token, process_mark(), deaths))
+
+    @contextlib.contextmanager
+    def awaited(self, key: str) -> Iterator[None]:
+        """Hold a lock within this block, however long others hold it first."""
+        while not self.acquire(key):
+            time.sleep(0.2)
+        try:
+            yield
+        finally:
+            self.release(key)
 
     def _create(self, path: Path, owner: Owner) -> bool:
         try:

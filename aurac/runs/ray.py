@@ -45,14 +45,9 @@ class ClusterError(AuracError):
 
 
 class RayExecutor(Executor):
-    """Runs blocks as tasks of a Ray cluster.
+    """Runs blocks as tasks of a Ray cluster, at most `workers` at a time (None: as many as fit).
 
-    Args:
-        address: Of the cluster; None starts one on this machine.
-        workers: Most tasks at a time; None: as many as fit.
-
-    Raises:
-        UsageError: Ray is not installed.
+    Without an address it starts a cluster on this machine; without Ray it is a UsageError.
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:

@@ -42,28 +42,8 @@ class UnfitNodeError(AuracError):
     """A worker that would compute other cells than those that were asked of it."""
 
 
-class _WorkerCache:
-    """The session of a job on this worker, with its base and the adapter in use."""
-
-    def __init__(self, job: dict[str, Any]) -> None:
-        session = _session(job)
-        self.cells = {cell.identity.key: cell for cell in session.cells()}
-        self._evaluator = Evaluator(session.base, session.options)
-
-    def compute(self, cell: PlannedCell, places: list[int]) -> Block | Failure:
-        self._evaluator.base()
-        started = time.perf_counter()
-        try:
-            (block,) = self._evaluator.blocks(cell, [places])
-        except BaseModelError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
-            stop_if_device_is_lost(error, cell)
-            return failure_after(error, cell, started)
-        return block
-
-
-_CACHE: dict[str, _WorkerCache] = {}
+_CACHE: dict[str, tuple[dict[str, PlannedCell], Evaluator]] = {}
+"""Hash of a job → its cells, and its base with the adapter in use."""
 
 
 def compute(job: dict[str, Any], identity: dict[str, Any], places: list[int]) -> Block | Failure:
@@ -76,12 +56,23 @@ def compute(job: dict[str, Any], identity: dict[str, Any], places: list[int]) ->
     name = sha256_json(job)
     if name not in _CACHE:
         _CACHE.clear()
-        _CACHE[name] = _WorkerCache(job)
-    cells = _CACHE[name].cells
+        session = _session(job)
+        cells = {cell.identity.key: cell for cell in session.cells()}
+        _CACHE[name] = cells, Evaluator(session.base, session.options)
+    cells, evaluator = _CACHE[name]
     cell = cells.get(sha256_json(identity))
     if cell is None:
         raise _unfit(identity, [cell.identity.to_dict() for cell in cells.values()])
-    return _CACHE[name].compute(cell, places)
+    evaluator.base()
+    started = time.perf_counter()
+    try:
+        (block,) = evaluator.blocks(cell, [places])
+    except BaseModelError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
+        stop_if_device_is_lost(error, cell)
+        return failure_after(error, cell, started)
+    return block
 
 
 def _unfit(identity: dict[str, Any], planned: list[dict[str, Any]]) -> UnfitNodeError:

@@ -124,14 +124,7 @@ def failed_cell(cell: PlannedCell, reason: str) -> FailedCell:
 
 @dataclass(frozen=True)
 class Point:
-    """What `results.json` needs of a stored cell.
-
-    Attributes:
-        scores: ``metric,filter`` to n numbers, or None, see `Cell.scores`.
-        samples: ``metric,filter`` to n lists of the outcomes of samples.
-        engine: What it cost.
-        path: In the run folder.
-    """
+    """What `results.json` needs of a stored cell, see `Cell`; its path is in the run folder."""
 
     scores: Callable[[str], list[float] | None]
     samples: Mapping[str, Sequence[Sequence[float]]]
@@ -339,10 +332,8 @@ def _shown_path(source: Path | None) -> str | None:
     """Relative where it lies below the working folder, so that results can be shared."""
     if source is None:
         return None
-    try:
-        return source.resolve().relative_to(Path.cwd()).as_posix()
-    except ValueError:
-        return str(source)
+    place, here = source.resolve(), Path.cwd()
+    return place.relative_to(here).as_posix() if place.is_relative_to(here) else str(source)
 
 
 def task_record(

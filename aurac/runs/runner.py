@@ -57,11 +57,7 @@ class RunContext:
         self.interrupts.check()
 
     def take(self, cell: PlannedCell) -> Literal["taken", "held", "settled"]:
-        """Take a cell's lock, where no other process holds it or has settled the cell.
-
-        Raises:
-            RunFolderError: The run folder cannot be written.
-        """
+        """Take a cell's lock, where no other process holds it or has settled the cell."""
         if self.is_settled(cell):
             return "settled"
         try:

@@ -105,9 +105,7 @@ def fewer_documents(
 ) -> list[str]:
     """Which adapters were evaluated on fewer documents of a task than others.
 
-    Args:
-        counts: (task, adapter) → documents.
-        decisions: Adapters without any failed, and are left out.
+    `counts` are (task, adapter) → documents. Adapters without a decision failed, and are left out.
     """
     notes = []
     about = {(one.task, name) for one in decisions for name in (one.a, one.b)}

@@ -204,8 +204,7 @@ class ServingRecord(msgspec.Struct, frozen=True, kw_only=True):
 def read_serving(folder: Path, results: Results) -> ServingRecord | None:
     """The measurement that a run folder holds; None where there is none.
 
-    Raises:
-        RunFolderError: It cannot be read, or is about another base or other adapters.
+    A RunFolderError says that it cannot be read, or is about another base or other adapters.
     """
     path = folder / SERVING_FILE
     if not path.is_file():
@@ -229,12 +228,7 @@ def names_in_run(
 ) -> dict[str, str]:
     """Adapters' hash → the name that the run gives it.
 
-    Args:
-        adapters: Hash → how it is called in messages.
-        base_sha256: Of the base that they are measured on.
-        results: Of the run.
-        folder: The run's.
-        fix: What to do about a difference.
+    `adapters` are hash → how it is called in messages; `fix` says what to do about a difference.
 
     Raises:
         RunFolderError: The run is about another base, or lacks an adapter.

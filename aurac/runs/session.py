@@ -37,10 +37,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Session:
-    """What was asked for, and its plan.
+    """A request, and its plan.
 
     Attributes:
-        checkpoints, tasks: As they were given.
         adapters: Unique name → adapter or family.
         outline: The base without weights.
         variants: The curves to draw.
@@ -231,10 +230,8 @@ def load_adapters(
 ) -> dict[str, Adapter | Family]:
     """Unique name → adapter; names that clash are told apart by their folder or a number.
 
-    Args:
-        checkpoints: See `aurac.runs.settings.NamedCheckpoint`.
-        settings: The base and what the files do not say are read.
-        names: Adapters' hash → name, of those that a run folder has named before.
+    For checkpoints see `NamedCheckpoint`. `names`: adapters' hash → name, of those that a run
+    folder has named before.
 
     Raises:
         CheckpointError: One that cannot be read, or the same adapter twice.
@@ -282,11 +279,7 @@ def _load(checkpoint: NamedCheckpoint, overrides: Mapping[str, Any]) -> Adapter 
 
 
 def common_base(adapters: Mapping[str, Adapter | Family], named: str | None) -> str:
-    """The base that all adapters share, or the one that was named.
-
-    Raises:
-        CheckpointError: They record different bases and none was named.
-    """
+    """The base that was named, or the one that all adapters record; a CheckpointError otherwise."""
     if named:
         return named
     recorded = {name: adapter.base for name, adapter in adapters.items() if adapter.base}

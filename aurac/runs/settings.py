@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 class NamedCheckpoint(NamedTuple):
     """What a person names: `PATH`, `NAME=PATH`, or `PATH` with `{1,2,4}` in it for a family.
 
-    Attributes:
-        name: The name that is given, if any.
-        paths: Folders, files or hub ids: one, or for a family one for each word in the braces.
-        family: Whether there are braces.
+    A path is a folder, a file or a hub id; a family has one for each word in the braces.
     """
 
     name: str | None

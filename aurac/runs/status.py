@@ -68,9 +68,6 @@ def write_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None:
     """Keep the plan: a line with its hash, and a line with its rows.
 
     At most `further` cells may follow when these are done (`--ranks auto`).
-
-    Raises:
-        OSError: The folder cannot be written.
     """
     body = msgspec.json.encode(rows)
     head = msgspec.json.encode(_PlanHead(hashlib.sha256(body).hexdigest(), further))

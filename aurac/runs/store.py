@@ -130,11 +130,7 @@ class CellStore:
         return read_cell(self.path(key), documents)
 
     def append(self, identity: CellIdentity, content: Block | Aggregates, documents: int) -> None:
-        """Add a line to a cell, with which so many of the documents that are asked for are there.
-
-        Raises:
-            RunFolderError: The run folder cannot be written.
-        """
+        """Add a line to a cell, with which so many of the documents asked for are there."""
         self._append(identity, encode_line(content, documents))
         self.clear_failure(identity.key)
 
