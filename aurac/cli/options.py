@@ -156,7 +156,7 @@ def _keys(patterns: dict[str, str | None], path: Path | None) -> dict[str, Any] 
     return keys or None
 
 
-def whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
+def whole_numbers(text: str | None, option: str, such_as: str = "1,2,4") -> tuple[int, ...] | None:
     """`1,2,4` → (1, 2, 4); else a UsageError."""
     if text is None:
         return None
@@ -164,7 +164,9 @@ def whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         shown = text if len(text) <= 60 else f"{text[:60]}…"
-        raise UsageError(f"{option} {shown!r}", expected="whole numbers such as 1,2,4") from error
+        raise UsageError(
+            f"{option} {shown!r}", expected=f"whole numbers such as {such_as}"
+        ) from error
 
 
 def names(values: Sequence[str]) -> list[str]:

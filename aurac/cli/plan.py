@@ -12,8 +12,7 @@ import click
 import numpy as np
 
 from aurac.cli._analysis import AXIS_HELP, table
-from aurac.cli.options import print_json
-from aurac.errors import UsageError
+from aurac.cli.options import print_json, whole_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -126,10 +125,11 @@ def plan(
             name.strip() for name in (assumed["between"] or "").split(",") if name
         ]
     spread = find_spread(cast("Question", question), **assumed)
+    counts = whole_numbers(seeds, "--seeds", such_as="1,3,5") or ()
     demands: dict[str, Any] = {"alpha": alpha, "power": power, "comparisons": comparisons}
     demands |= {"question": question, "rng": np.random.default_rng(seed)}
     with _progress() as step:
-        rows = planning.plan(delta, spread, seeds=_counts(seeds), step=step, **demands)
+        rows = planning.plan(delta, spread, seeds=counts, step=step, **demands)
     early = _early(rows, question, alpha, power, comparisons)
     if as_json:
         request = {"delta": delta, "question": question, "alpha": alpha, "power": power}
@@ -271,10 +271,3 @@ def _progress() -> Iterator[Callable[[], None]]:
         yield step
     finally:
         bar.stop()
-
-
-def _counts(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"--seeds {text!r}", expected="whole numbers such as 1,3,5") from None

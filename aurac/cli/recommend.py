@@ -106,7 +106,8 @@ def recommend(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.stats.analysis import analyse
 
-    run = {name: options.pop(name) for name in _OF_RUNS}
+    of_runs = ("budget", "out", "ranks", "num_fewshot", "base", "device", "data")
+    run = {name: options.pop(name) for name in of_runs}
     if tasks or until:
         for option, value in (("require-rank", require_rank), ("max-latency-ms", max_latency_ms)):
             if value is not None:
@@ -128,9 +129,6 @@ def recommend(
             labels = [f"{row.label} on {row.task}" if row.task else row.label for row in rows]
             click.echo("\n" + (f"{failed}: {', '.join(labels)}." if rows else passed))
     return NOT_SHOWN if failing else 0
-
-
-_OF_RUNS = ("budget", "out", "ranks", "num_fewshot", "base", "device", "data")
 
 
 def _evaluate(

@@ -47,7 +47,7 @@ from aurac.runs.schema import (
     TaskDocuments,
     TaskRecord,
 )
-from aurac.runs.session import Session, common_base, limit_of, load_adapters, open_session
+from aurac.runs.session import Session, limit_of, open_session
 from aurac.runs.status import Standing, add_to_plan
 from aurac.runs.store import CellStore, cannot_write
 from aurac.runs.workers import Executor, make_executor
@@ -59,8 +59,6 @@ if TYPE_CHECKING:
 
     from aurac.runs.settings import Execution
     from aurac.tasks.task import BuiltTask
-
-__all__ = ["Run", "common_base", "compare", "load_adapters", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +183,10 @@ class Sweep:
         for _ in range(_MOST_REPAIRS):
             self._compute(wanted, locks)
             if self.execution.shard:
-                return self._shard(wanted)
+                records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
+                failures = [failed_cell(cell, record.reason) for cell, record in records if record]
+                results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
+                return Run(self.folder, results, (), len(wanted), shard=self.execution.shard)
             with self.profile.spent("results"):
                 results, incomplete = gathered(self.session, cells, self.store)
             if not incomplete:
@@ -237,12 +238,6 @@ class Sweep:
         with bar:
             if todo:
                 self.executor.run(self.session, todo, context)
-
-    def _shard(self, wanted: list[PlannedCell]) -> Run:
-        records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
-        failures = [failed_cell(cell, record.reason) for cell, record in records if record]
-        results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
-        return Run(self.folder, results, (), len(wanted), shard=self.execution.shard)
 
     def _written(
         self, results: Results, locks: Locks, cells: int, command: str | None, started: float

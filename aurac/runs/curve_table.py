@@ -106,4 +106,4 @@ class CurveTable(progress.Progress):
 
 
 def _curve(cell: PlannedCell) -> tuple[str, str | None]:
-    return cell.task.name, cell.variant.label if cell.variant else None
+    return cell.task.name, cell.row.curve

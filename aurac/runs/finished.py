@@ -1,10 +1,9 @@
 """Recognises a finished run from its files alone, without torch, transformers or lm-eval.
 
-When a run is finished, the cache keeps what it was made from: the request, the content of adapters
-and local documents, the files of the base, the installed code, and the state of the run folder. The
-same command later compares these and reads the results. Any difference, and anything that cannot be
-compared (a checkpoint on the hub, a task of one's own), leads back to the full way, which builds
-the prompts and decides by the identities of the cells.
+The cache keeps what a finished run was made from: the request, the content of adapters and local
+documents, the files of the base, the installed code, and the state of the run folder. The same
+command later compares these and reads the results. Where anything differs or cannot be compared (a
+checkpoint on the hub, a task of one's own) the identities of the cells decide.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """One process at a time works on a cell, on one machine or on several that share a folder.
 
 A lock is a file made with `O_EXCL` that names its owner; a thread of the owner touches it every few
-seconds. Another process takes it over when the owner has ended, as far as that can be seen from
-here, or when the file has not changed for the lock's whole time. A lock saves work and protects
-nothing: two processes that compute the same cell add the same documents, and the first outcome of
-each counts.
+seconds. Another process takes it over when the owner is seen to have ended, or when the file has
+not changed for the lock's whole time. A lock saves work and protects nothing: of documents that two
+processes compute, the first outcome counts.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ import socket
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import members_of
@@ -234,23 +233,18 @@ def _job(session: Session) -> dict[str, Any]:
     plain = to_plain(session.settings)
     device = session.outline.device.split(":")[0]
     model = {**plain["model"], "dtype": session.outline.dtype, "device": device}
+    base = NamedCheckpoint(None, (session.outline.name,))
     return {
         "checkpoints": [NamedCheckpoint.of(c).absolute for c in session.checkpoints],
         "adapters": [[m.sha256 for m in members_of(a)] for a in session.adapters.values()],
         "names": {adapter.sha256: name for name, adapter in session.adapters.items()},
-        "base": {"name": _absolute(session.outline.name), "sha256": session.outline.sha256},
+        "base": {"name": base.absolute, "sha256": session.outline.sha256},
         "tasks": list(session.tasks),
         "settings": {**plain, "model": model},
         "factors": [
             [v.adapter.sha256, v.basis, v.fit_factors] for v in session.variants if v.fit_factors
         ],
     }
-
-
-def _absolute(name: str) -> str:
-    """A path as other processes find it; a hub id as it is."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() else name
 
 
 def _ray() -> Any:

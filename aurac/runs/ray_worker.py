@@ -1,11 +1,9 @@
 """Blocks in a worker of a cluster: a job, a cell's identity and places in, a block out.
 
-A worker keeps the session of the job it served last, so that a base is loaded once, and the adapter
-of the block before. It writes nothing: what it computed comes back as its return value.
-
-Weights on a node are found by their content: the path of one machine need not hold on another. The
-name of the request is tried first. Then come the folders below each root in `AURAC_WEIGHTS` (a list
-as in `PATH`) and below `weights/` in aurac's cache, two levels down.
+A worker keeps the base of the job it served last and the adapter of the block before, and writes
+nothing. Weights are found by their content, since the path of one machine need not hold on another:
+under the name of the request, then in the folders, two levels down, below each root in
+`AURAC_WEIGHTS` (a list as in `PATH`) and below `weights/` in aurac's cache.
 """
 
 from __future__ import annotations

@@ -84,10 +84,7 @@ class StoredPoints:
 
     def __init__(self, cells: Sequence[PlannedCell], store: CellStore) -> None:
         self._store = store
-        self._cells = {
-            (cell.variant.label if cell.variant else None, cell.rank, cell.task.name): cell
-            for cell in cells
-        }
+        self._cells = {(cell.row.curve, cell.rank, cell.task.name): cell for cell in cells}
         self._seen: dict[str, Point | str] = {}
         self.failures: list[FailedCell] = []
         self.incomplete: list[tuple[PlannedCell, int]] = []

@@ -191,6 +191,11 @@ def read_status(folder: Path) -> Status:
         keys = sorted({*store.keys(), *store.failed_keys()})
         rows = [PlanRow(key, "unknown curve", 0, key[:12], 0, 1) for key in keys]
     standing = Standing.of(rows, store)
+    failures = []
+    for row in standing.failed[:_MOST_FAILURES]:
+        record = store.failure(row.key) if os.access(store.failed, os.R_OK) else None
+        reason = record.reason if record else "its record cannot be read"
+        failures.append({"cell": row.label, "reason": reason})
     living = _living(folder / LOCKS)
     processes = len(set(living.values()))
     running = [row.label for row in standing.left if row.key in living]
@@ -208,17 +213,11 @@ def read_status(folder: Path) -> Status:
         report=(folder / REPORT_FILE).is_file(),
         running_cells=tuple(sorted(running)),
         further=head.further,
-        failures=tuple(_failure(row, store) for row in standing.failed[:_MOST_FAILURES]),
+        failures=tuple(failures),
         adapters=tuple(request.adapters if request else ()),
         tasks=tuple(request.tasks if request else ()),
         notes=(note,) if plan is None else (),
     )
-
-
-def _failure(row: PlanRow, store: CellStore) -> dict[str, str]:
-    record = store.failure(row.key) if os.access(store.failed, os.R_OK) else None
-    reason = record.reason if record else "its record cannot be read"
-    return {"cell": row.label, "reason": reason}
 
 
 def _seconds(left: dict[PlanRow, float], folder: Path) -> float | None:

@@ -55,7 +55,6 @@ class Cell:
     """The outcome of some documents of a cell, as far as its file holds them.
 
     Attributes:
-        identity: Of the file.
         documents: n keys, in the order that was asked for.
         metrics: ``metric,filter`` to n numbers, of the metrics that every block has.
         responses: n answers.
