@@ -116,7 +116,7 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def print_json(content: Any, indent: int = 2, **options: Any) -> None:
+def print_json(content: Any, indent: int | None = 2, **options: Any) -> None:
     """JSON on standard output, without NaN."""
     click.echo(json.dumps(content, indent=indent, allow_nan=False, **options))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
 import click
+
+from aurac.cli.options import print_json
 
 
 @click.command("report")
@@ -60,7 +61,7 @@ def report(
     named = parse_groups(groups)
     written = write_report(*runs, out=out, groups=named, delta=delta, axes=axes)
     if as_json:
-        click.echo(json.dumps({"files": [str(path) for path in written]}))
+        print_json({"files": list(map(str, written))}, indent=None)
         return
     folders = Counter(path.parent for path in written)
     own = written[0].parent
@@ -94,6 +95,6 @@ def export(run: Path, layout: str, out: Path, as_json: bool) -> None:
 
     written = {"lm-eval": export_lm_eval}[layout](run, out)
     if as_json:
-        click.echo(json.dumps({"files": [str(path) for path in written]}))
+        print_json({"files": list(map(str, written))}, indent=None)
         return
     click.echo(f"{len(written)} results and their samples in {out}")

@@ -33,13 +33,10 @@ FOLDER = "locks"
 
 @dataclass(frozen=True)
 class Owner:
-    """What a lock's file says of the process that holds it.
+    """What a lock's file says of the process that holds it: see `aurac.files.process_mark`.
 
-    Attributes:
-        token: Drawn by the process for all its locks.
-        mark: See `aurac.files.process_mark`.
-        deaths: Processes before it that ended while they held the lock, since something of the work
-            was last kept.
+    It draws one `token` for all its locks. `deaths` are processes before it that ended while they
+    held the lock, since something of the work was last kept.
     """
 
     token: str = ""

@@ -189,13 +189,10 @@ class TaskCells:
 
     def near_ties(self, variant: Variant | None, rank: int) -> int | None:
         """Documents with a decision within rounding; None where that was not counted."""
-        total = 0
-        for leaf in self._leaves:
-            point = self.fetch(variant, rank, leaf)
-            if isinstance(point, str) or point.engine.near_ties is None:
-                return None
-            total += point.engine.near_ties
-        return total // len(self.task.members) if self.task.drawn else total
+        points = [self.fetch(variant, rank, leaf) for leaf in self._leaves]
+        ties = [None if isinstance(point, str) else point.engine.near_ties for point in points]
+        total = sum(count or 0 for count in ties)
+        return None if None in ties else total // (len(ties) if self.task.drawn else 1)
 
     def paths(self, variant: Variant | None, rank: int) -> str | list[str] | None:
         """The file behind one point; a group's files in the order of its members."""

@@ -24,12 +24,9 @@ _LEVEL = 0.95
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds of one quantity, or a difference of two.
+    """Seconds of one quantity, or a difference of two, in each round.
 
-    Attributes:
-        median: Over the rounds.
-        low, high: 95 % interval of the median from order statistics; null with fewer than 6 rounds.
-        rounds: One value for each round.
+    `low` to `high` is a 95 % interval of the median from order statistics; null below 6 rounds.
     """
 
     median: float
@@ -87,11 +84,7 @@ def against(cost: RankCost, full: RankCost) -> str:
 class RankCost(msgspec.Struct, frozen=True, kw_only=True):
     """One rank of one adapter, unmerged, or the base (rank 0).
 
-    Attributes:
-        rank: Of the truncated adapter.
-        parameters, bytes: Its size.
-        prefill: One forward pass over the prompts.
-        decode: One further token for every prompt.
+    `prefill` is one forward pass over the prompts, `decode` one further token for every prompt.
     """
 
     rank: int
@@ -102,13 +95,9 @@ class RankCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdapterCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adapter costs at its ranks.
+    """What an adapter of the run costs at its ranks, in ascending order.
 
-    Attributes:
-        name: In the run.
-        sha256: Of its content.
-        mergeable: Whether it can be merged, and then costs what the base costs.
-        ranks: In ascending order.
+    `mergeable`: whether it can be merged, and then costs what the base costs.
     """
 
     name: str

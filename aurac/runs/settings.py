@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -267,17 +269,11 @@ def from_plain(plain: Mapping[str, Any]) -> Settings:
 
 def parse_device_map(text: str | None) -> str | dict[str, Any] | None:
     """`--device-map`: one of accelerate's words, or module → device as JSON; else a UsageError."""
-    import json
-
     if text is None or text in DEVICE_MAPS:
         return text
-    try:
+    with contextlib.suppress(ValueError):
         devices = json.loads(text)
-    except ValueError:
-        devices = None
-    if not isinstance(devices, dict) or not devices:
-        raise UsageError(
-            f"--device-map {text!r}",
-            expected=f'{", ".join(DEVICE_MAPS)}, or JSON such as {{"": "cpu"}}',
-        )
-    return devices
+        if isinstance(devices, dict) and devices:
+            return devices
+    expected = f'{", ".join(DEVICE_MAPS)}, or JSON such as {{"": "cpu"}}'
+    raise UsageError(f"--device-map {text!r}", expected=expected)

@@ -93,12 +93,9 @@ def _read_plan(folder: Path) -> tuple[_PlanHead, list[PlanRow] | None]:
 
 @dataclass(frozen=True)
 class Standing:
-    """What a store has of planned cells.
+    """What a store has of planned cells: whole ones, those with a record of failure, and others.
 
-    Attributes:
-        done: All their documents are there.
-        failed: They have a record of failure.
-        left: The others, with how many of their requests are to be answered.
+    Of these (`left`) it says how many of their requests are to be answered.
     """
 
     done: tuple[PlanRow, ...]
