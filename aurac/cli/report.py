@@ -64,9 +64,9 @@ def report(
         print_json({"files": list(map(str, written))}, indent=None)
         return
     folders = Counter(path.parent for path in written)
-    own = written[0].parent
-    lines = [str(path) for path in written if path.parent == own]
-    lines += [f"{inner}: {folders[inner]} files" for inner in sorted({*folders} - {own})]
+    main = written[0].parent
+    lines = [str(path) for path in written if path.parent == main]
+    lines += [f"{inner}: {folders[inner]} files" for inner in sorted({*folders} - {main})]
     click.echo("\n".join(lines))
 
 

@@ -109,8 +109,8 @@ def _print(result: Analysis, *, details: bool) -> None:
     lines += pair_lines(result.pairs, title, details=details)
     lines += aggregate_lines(result.aggregates, details=details)
     lines += best_lines(result.best)
-    own = [row.sentence for row in result.recommended if details or not row.other]
-    lines += ["", "Smallest non-inferior rank", *own]
+    ranks = [row.sentence for row in result.recommended if details or not row.other]
+    lines += ["", "Smallest non-inferior rank", *ranks]
     click.echo("\n" + "\n".join(lines).strip("\n"))
 
 

@@ -142,8 +142,8 @@ class EngineCounts(msgspec.Struct, frozen=True, kw_only=True):
         """The counts of both; what one could not count is not known of both."""
 
         def total(name: str) -> Any:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            return None if mine is None or theirs is None else mine + theirs
+            a, b = getattr(self, name), getattr(other, name)
+            return None if a is None or b is None else a + b
 
         sums = {name: total(name) for name in self.__struct_fields__ if name != "paths"}
         return EngineCounts(**sums, paths=sorted({*self.paths, *other.paths}))

@@ -138,19 +138,7 @@ def dry_run(
         request = sequential(request, until)
     started, lookup, execution = process_age(), _Here(), request.execution
     make_executor(execution)  # refuses one that is not installed
-    elsewhere = execution.executor == "ray"
-    session = open_session(
-        checkpoints,
-        tasks,
-        request.settings,
-        names=recorded_names(out),
-        elsewhere=elsewhere,
-        lookup=lookup,
-    )
-    notes = list(lookup.notes)
-    if until is not None:
-        session = part_of(session, until, whole=True)
-        notes += _notes_on_stopping(session, until)
+    session, notes = _opened(request, until, lookup)
     folder = None
     if not lookup.downloads:
         place, begun = find_run_folder(out, session.tasks, session.request(), command)
@@ -178,6 +166,17 @@ def dry_run(
         seconds_low=low,
         seconds_high=high,
     )
+
+
+def _opened(request: Request, until: Until | None, lookup: _Here) -> tuple[Session, list[str]]:
+    """The session for all documents that a request may need, and what to know of it."""
+    names, elsewhere = recorded_names(request.out), request.execution.executor == "ray"
+    what = request.checkpoints, request.tasks, request.settings
+    session = open_session(*what, names=names, elsewhere=elsewhere, lookup=lookup)
+    if until is None:
+        return session, list(lookup.notes)
+    session = part_of(session, until, whole=True)
+    return session, [*lookup.notes, *_notes_on_stopping(session, until)]
 
 
 class _Here(Lookup):

@@ -158,17 +158,9 @@ def open_session(
         for member in members:
             check_fits(member, base.model)
     outlined = base.model is None or all(p.is_meta for p in base.model.parameters())
-    return Session(
-        checkpoints=tuple(map(str, checkpoints)),
-        tasks=tuple(tasks),
-        settings=settings,
-        adapters=adapters,
-        outline=base,
-        variants=variants,
-        built=lookup.build(tasks, settings, base),
-        tokenizer=tokenizer,
-        _loaded=None if outlined else base,
-    )
+    built, loaded = lookup.build(tasks, settings, base), None if outlined else base
+    request = tuple(map(str, checkpoints)), tuple(tasks)
+    return Session(*request, settings, adapters, base, variants, built, tokenizer, loaded)
 
 
 def _tokenizer(

@@ -182,11 +182,11 @@ def read_status(folder: Path) -> Status:
             fix="`aurac runs` lists those there are",
         )
     request, (head, plan), store = RunRequest.read(folder), _read_plan(folder), CellStore(folder)
-    note = f"{PLAN_FILE} is missing or damaged: the same command writes it again"
-    rows = plan
+    rows, notes = plan, tuple[str, ...]()
     if rows is None:  # the cells that are there; how many documents they should have is not known
         keys = sorted({*store.keys(), *store.failed_keys()})
         rows = [PlanRow(key, "unknown curve", 0, key[:12], 0, 1) for key in keys]
+        notes = (f"{PLAN_FILE} is missing or damaged: the same command writes it again",)
     standing = Standing.of(rows, store)
     failures = []
     for row in standing.failed[:_MOST_FAILURES]:
@@ -196,7 +196,6 @@ def read_status(folder: Path) -> Status:
     living = _living(folder / LOCKS)
     processes = len(set(living.values()))
     running = [row.label for row in standing.left if row.key in living]
-    seconds = _seconds(standing.left, folder)
     return Status(
         folder=folder,
         total=None if plan is None else len(plan),
@@ -204,7 +203,7 @@ def read_status(folder: Path) -> Status:
         running=len(running),
         failed=len(standing.failed),
         left=None if plan is None else len(standing.left) - len(running),
-        seconds_left=None if seconds is None else seconds / max(1, processes),
+        seconds_left=_seconds(standing.left, folder, max(1, processes)),
         processes=processes,
         results=(folder / "results.json").is_file(),
         report=(folder / REPORT_FILE).is_file(),
@@ -213,12 +212,12 @@ def read_status(folder: Path) -> Status:
         failures=tuple(failures),
         adapters=tuple(request.adapters if request else ()),
         tasks=tuple(request.tasks if request else ()),
-        notes=(note,) if plan is None else (),
+        notes=notes,
     )
 
 
-def _seconds(left: dict[PlanRow, float], folder: Path) -> float | None:
-    """Of one process for what is left, at the mean pace of each task's newest cells."""
+def _seconds(left: dict[PlanRow, float], folder: Path, processes: int) -> float | None:
+    """For what is left, at the mean pace of each task's newest cells in one process."""
     if not left:
         return 0.0
     pace = {
@@ -228,7 +227,8 @@ def _seconds(left: dict[PlanRow, float], folder: Path) -> float | None:
     if not pace:
         return None
     overall = sum(pace.values()) / len(pace)
-    return sum(requests * pace.get(row.task, overall) for row, requests in left.items())
+    seconds = sum(requests * pace.get(row.task, overall) for row, requests in left.items())
+    return seconds / processes
 
 
 def _living(locks: Path) -> dict[str, str]:
