@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import torch
 import yaml
+from msgspec import structs
 
 from aurac.adapters import Adapter, Factors, make_family
 from aurac.adapters.truncate import Basis, Rescale  # noqa: TC001 - msgspec reads the hints
@@ -39,15 +39,45 @@ class Documents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     limit: int = 0
 
 
+class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the study, a method, and a method on one task can set; the last that does counts.
+
+    Attributes:
+        learning_rates, seeds: Those of the method; empty: the study's.
+        learning_rates_of: Take the rates that the search of this method chooses.
+        basis, rescale: Those of the method; empty: the study's. A family has none.
+    """
+
+    learning_rates: list[float] = []
+    learning_rates_of: str = ""
+    seeds: list[int] = []
+    basis: list[Basis] = []
+    rescale: list[Rescale] = []
+
+
+class MethodPlan(MethodSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One way of training.
+
+    Attributes:
+        recipe: Fields of the recipe that belong to the method, such as `method`.
+        family: Train one adapter for each rank of `ranks`; together they give one curve.
+    """
+
+    recipe: dict[str, Any]
+    family: bool = False
+
+
 class TaskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One task: what is trained on, and what is evaluated.
 
     Attributes:
-        task: The task's name in lm-eval, or a bundled one.
+        task: The task's name in lm-eval, a bundled one, or a YAML file beside the study's.
         recipe: Fields of the recipe that belong to the task: data, templates, steps.
-        options: Options of `aurac.compare` for the task, such as `num_fewshot` or `data`.
+        options: Options of `aurac.compare` for the task, such as `num_fewshot` or `data`; relative
+            folders in `data` are looked for beside the study's file first.
         validation: Documents on which learning rates are judged.
         test: Documents of the results.
+        methods: The methods of the task, with settings of their own; empty: all of the study.
     """
 
     task: str
@@ -55,26 +85,7 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     options: dict[str, Any] = {}
     validation: Documents = Documents(split="validation", limit=100)
     test: Documents = Documents()
-
-
-class MethodPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One way of training.
-
-    Attributes:
-        recipe: Fields of the recipe that belong to the method, such as `method`.
-        family: Train one adapter for each rank of `ranks`; together they give one curve.
-        learning_rates, seeds: Those of the method; empty: the study's.
-        learning_rates_of: Take the rates that the search of this method chooses.
-        basis, rescale: Those of the method; empty: the study's. A family has none.
-    """
-
-    recipe: dict[str, Any]
-    family: bool = False
-    learning_rates: list[float] = []
-    learning_rates_of: str = ""
-    seeds: list[int] = []
-    basis: list[Basis] = []
-    rescale: list[Rescale] = []
+    methods: dict[str, MethodSettings] = {}
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,34 +124,47 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     margin: float = 0.02
     drop_weights: bool = False
 
-    def rates_from(self, method: str) -> str:
+    def methods_of(self, task: str) -> list[str]:
+        """The methods that are compared on a task, in the order of the study."""
+        wanted = self.tasks[task].methods
+        return [name for name in self.methods if name in wanted or not wanted]
+
+    def plan_of(self, task: str, method: str) -> MethodPlan:
+        """A method with the settings that it has on a task."""
+        special = self.tasks[task].methods.get(method, MethodSettings())
+        values = {name: getattr(special, name) for name in special.__struct_fields__}
+        return structs.replace(self.methods[method], **{k: v for k, v in values.items() if v})
+
+    def rates_from(self, task: str, method: str) -> str:
         """The method whose search chooses a method's learning rates; usually itself.
 
         It is the one in `learning_rates_of`. A family without rates of its own takes those of the
         method that has the same `recipe`, if there is one.
         """
-        plan = self.methods[method]
+        plan = self.plan_of(task, method)
         if plan.learning_rates_of or plan.learning_rates or not plan.family:
             return plan.learning_rates_of or method
-        same = (n for n, m in self.methods.items() if m.recipe == plan.recipe and not m.family)
-        return next(same, method)
+        plain = [n for n in self.methods_of(task) if not self.methods[n].family]
+        return next((n for n in plain if self.methods[n].recipe == plan.recipe), method)
 
-    def rates_of(self, method: str) -> list[float]:
-        """The grid of a method, ascending."""
-        return sorted(self.methods[self.rates_from(method)].learning_rates or self.learning_rates)
+    def rates_of(self, task: str, method: str) -> list[float]:
+        """The grid of a method on a task, ascending."""
+        source = self.rates_from(task, method)
+        return sorted(self.plan_of(task, source).learning_rates or self.learning_rates)
 
-    def seeds_of(self, method: str) -> list[int]:
-        """The seeds of a method's results."""
-        return self.methods[method].seeds or self.seeds
+    def seeds_of(self, task: str, method: str) -> list[int]:
+        """The seeds of a method's results on a task."""
+        return self.plan_of(task, method).seeds or self.seeds
 
-    def truncation_of(self, method: str | None, *, final: bool) -> TruncationOptions:
+    def truncation_of(self, task: str, method: str | None, *, final: bool) -> TruncationOptions:
         """Which curves of a method's adapters are drawn; the search has the compared one alone.
 
         Args:
+            task: The task.
             method: The method; None: one that says nothing of it.
             final: Of the results, not of the search.
         """
-        plan = self.methods[method] if method else MethodPlan(recipe={})
+        plan = self.plan_of(task, method) if method else MethodPlan(recipe={})
         basis, rescale = plan.basis or self.basis, plan.rescale or self.rescale
         if final:
             return TruncationOptions(self.ranks, basis, rescale or None)
@@ -205,11 +229,22 @@ def load_study(path: str | Path) -> Study:
     return study
 
 
+def points_of(study: Study) -> list[tuple[str, str]]:
+    """Every (task, method) of the design."""
+    return [(task, method) for task in study.tasks for method in study.methods_of(task)]
+
+
 def _check(study: Study, path: Path) -> None:
     lists = {"tasks": study.tasks, "methods": study.methods, "basis": study.basis}
     for name, values in lists.items():
         if not values:
             raise RecipeError(f"{path} has no {name}", expected="at least one")
+    for task, plan in study.tasks.items():
+        if unknown := plan.methods.keys() - study.methods.keys():
+            raise RecipeError(
+                f"{path}: {task} has the methods {', '.join(sorted(unknown))}",
+                expected=f"some of {', '.join(study.methods)}",
+            )
     evaluated = [plan.task for plan in study.tasks.values()]
     if len(set(evaluated)) != len(evaluated):
         raise RecipeError(
@@ -217,14 +252,8 @@ def _check(study: Study, path: Path) -> None:
             expected="each task once",
             fix="make another way of training a method of its own, such as one with more steps",
         )
-    for method in study.methods:
-        _check_method(study, path, method)
-        rates, seeds = study.rates_of(method), study.seeds_of(method)
-        for name, values in (("learning_rates", rates), ("seeds", seeds)):
-            if not values or len(set(values)) != len(values):
-                raise RecipeError(
-                    f"{path}: {name} = {values} of {method}", expected="each value once"
-                )
+    for task, method in points_of(study):
+        _check_method(study, f"{path}, {task}:", task, method)
     for name in (*study.tasks, *study.methods):
         if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
             raise RecipeError(
@@ -233,33 +262,32 @@ def _check(study: Study, path: Path) -> None:
     _check_recipes(study, path)
 
 
-def _check_method(study: Study, path: Path, method: str) -> None:
-    plan, source = study.methods[method], study.methods[method].learning_rates_of
-    if source and (
-        source not in study.methods or source == method or study.rates_from(source) != source
-    ):
+def _check_method(study: Study, where: str, task: str, method: str) -> None:
+    plan, source = study.plan_of(task, method), study.plan_of(task, method).learning_rates_of
+    searched = [name for name in study.methods_of(task) if name != method]
+    if source and (source not in searched or study.rates_from(task, source) != source):
         raise RecipeError(
-            f"{path}: learning_rates_of = {source!r} of {method}",
+            f"{where} learning_rates_of = {source!r} of {method}",
             expected="a method of the study that has a search of its own",
         )
     if source and plan.learning_rates:
         raise RecipeError(
-            f"{path}: learning_rates and learning_rates_of of {method}", expected="one of the two"
+            f"{where} learning_rates and learning_rates_of of {method}", expected="one of the two"
         )
     if plan.family and (plan.basis or plan.rescale):
         raise RecipeError(
-            f"{path}: basis or rescale of the family {method}",
+            f"{where} basis or rescale of the family {method}",
             expected="neither: each adapter of a family is evaluated as it was trained",
         )
+    rates, seeds = study.rates_of(task, method), study.seeds_of(task, method)
+    for name, values in (("learning_rates", rates), ("seeds", seeds)):
+        if not values or len(set(values)) != len(values):
+            raise RecipeError(f"{where} {name} = {values} of {method}", expected="each value once")
 
 
 def _check_recipes(study: Study, path: Path) -> None:
     """Make every recipe of the design, which checks it; all have the same trained rank."""
-    made = [
-        one
-        for method in study.methods
-        for one in (*searches(study, path), *results_of(study, path, method))
-    ]
+    made = [*searches(study, path), *results_of(study, path)]
     for one in made:
         try:
             curves_of(study, one, final=True)
@@ -305,7 +333,7 @@ def planned(study: Study, path: Path, point: Point) -> PlannedAdapter:
     recipe = _recipe(study, path, point)
     if not study.methods[method].family:
         return PlannedAdapter(task, method, recipe, (_training(task, recipe),))
-    plain = [name for name, plan in study.methods.items() if not plan.family]
+    plain = [name for name in study.methods_of(task) if not study.methods[name].family]
     others = [_recipe(study, path, point._replace(method=name)) for name in plain]
     known = {other.sha256: other for other in others}
     members = [
@@ -329,7 +357,9 @@ def curves_of(study: Study, one: PlannedAdapter, *, final: bool) -> list[Variant
     outlines = [_outline(training) for training in one.trainings]
     family = study.methods[one.method].family
     adapter = make_family(one.recipe.name, outlines) if family else outlines[0]
-    return variants_for(one.recipe.name, adapter, study.truncation_of(one.method, final=final))
+    return variants_for(
+        one.recipe.name, adapter, study.truncation_of(one.task, one.method, final=final)
+    )
 
 
 def _outline(training: Training) -> Adapter:
@@ -363,28 +393,26 @@ def _recipe(study: Study, path: Path, point: Point) -> Recipe:
 
 def searches(study: Study, path: Path) -> Iterator[PlannedAdapter]:
     """What the search for learning rates trains; nothing for a grid of one value."""
-    for task in study.tasks:
-        for method in study.methods:
-            rates = study.rates_of(method) if study.rates_from(method) == method else ()
-            for rate in rates if len(rates) > 1 else ():
-                yield planned(study, path, Point(task, method, rate, study.search_seed))
+    for task, method in points_of(study):
+        rates = study.rates_of(task, method) if study.rates_from(task, method) == method else ()
+        for rate in rates if len(rates) > 1 else ():
+            yield planned(study, path, Point(task, method, rate, study.search_seed))
 
 
 def results_of(
-    study: Study, path: Path, method: str, rates: dict[str, float] | None = None
+    study: Study, path: Path, rates: Mapping[str, Mapping[str, float]] | None = None
 ) -> Iterator[PlannedAdapter]:
-    """What a method's results are made from.
+    """What the results are made from, by task and method.
 
     Args:
         study: The study.
         path: Its file.
-        method: One of its methods.
-        rates: Task → learning rate, of the tasks that are wanted; by default every task with the
-            first rate of the grid.
+        rates: Task → method → learning rate; where one is not known, the first of the grid counts.
     """
-    for task in study.tasks if rates is None else rates:
-        rate = rates[task] if rates else study.rates_of(method)[0]
-        for seed in study.seeds_of(method):
+    for task, method in points_of(study):
+        known = (rates or {}).get(task, {})
+        rate = known[method] if method in known else study.rates_of(task, method)[0]
+        for seed in study.seeds_of(task, method):
             yield planned(study, path, Point(task, method, rate, seed))
 
 
@@ -396,13 +424,13 @@ def chosen_adapters(
     Raises:
         RunFolderError: No rate was chosen yet for a method on a task.
     """
-    for task, method in product(study.tasks, study.methods):
+    for task, method in points_of(study):
         if method not in rates.get(task, {}):
             raise RunFolderError(
                 f"{path}: no learning rate of {method} on {task} was chosen yet",
                 fix="run the study without --report and --check first",
             )
-    return {
-        method: list(results_of(study, path, method, {t: rates[t][method] for t in study.tasks}))
-        for method in study.methods
-    }
+    adapters: dict[str, list[PlannedAdapter]] = {method: [] for method in study.methods}
+    for one in results_of(study, path, rates):
+        adapters[one.method].append(one)
+    return adapters

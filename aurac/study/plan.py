@@ -12,7 +12,7 @@ from aurac.errors import RunFolderError
 from aurac.runs.log import cell_costs
 from aurac.runs.status import Standing, read_plan
 from aurac.runs.store import CellStore
-from aurac.study.design import curves_of, results_of, searches
+from aurac.study.design import curves_of, points_of, results_of, searches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,11 +69,7 @@ def plan_study(study: Study, path: Path, out: Path) -> Progress:
     state = read_state(out)
     rates = state.get("rates", {})
     first = list(searches(study, path))
-    last = [
-        one
-        for method in study.methods
-        for one in results_of(study, path, method, _known(study, rates, method))
-    ]
+    last = list(results_of(study, path, rates))
     methods, training_left = _trainings(study, [*first, *last], out, state.get("seconds", {}))
     kinds = [_cells(study, task, "search", first, out) for task in study.tasks]
     kinds += [_cells(study, task, "results", last, out) for task in study.tasks]
@@ -88,11 +84,6 @@ def plan_study(study: Study, path: Path, out: Path) -> Progress:
         rates=rates,
         edges=state.get("edges", []),
     )
-
-
-def _known(study: Study, rates: dict[str, dict[str, float]], method: str) -> dict[str, float]:
-    first = study.rates_of(method)[0]
-    return {task: rates.get(task, {}).get(method, first) for task in study.tasks}
 
 
 def _count(adapters: Iterable[PlannedAdapter], out: Path) -> tuple[int, int]:
@@ -119,8 +110,7 @@ def _trainings(
             paces.setdefault(key[:length], []).append(seconds[folder])
     plans = {
         (task, method): MethodProgress(task, method, pace=_mean(paces.get((task, method))))
-        for task in study.tasks
-        for method in study.methods
+        for task, method in points_of(study)
     }
     left: list[float | None] = []
     for folder, key in owners.items():

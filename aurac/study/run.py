@@ -104,11 +104,11 @@ class StudyRunner:
         Raises:
             RunFolderError: Data have changed since the study began.
         """
-        method = next(iter(self.study.methods))
+        recipes = {one.task: one.recipe for one in results_of(self.study, self.path)}
         hashes = {
-            one.task: _digest(located_data(one.recipe))
-            for one in results_of(self.study, self.path, method)
-            if one.recipe.data and not one.recipe.data.startswith("hub:")
+            task: _digest(located_data(recipe.data, recipe.folder))
+            for task, recipe in recipes.items()
+            if recipe.data and not recipe.data.startswith("hub:")
         }
         for task, digest in self.state.get("data", {}).items():
             if task in hashes and hashes[task] != digest:
@@ -123,7 +123,8 @@ class StudyRunner:
         """Choose each method's learning rate on the task by its AURAC on validation documents."""
         study = self.study
         wanted = [one for one in searches(study, self.path) if one.task == task]
-        chosen = {m: r[0] for m in study.methods if len(r := study.rates_of(m)) == 1}
+        methods = study.methods_of(task)
+        chosen = {m: r[0] for m in methods if len(r := study.rates_of(task, m)) == 1}
         edges = [edge for edge in self.state.get("edges", []) if not edge.endswith(f" on {task}")]
         if wanted:
             self.train_all(wanted)
@@ -144,18 +145,13 @@ class StudyRunner:
                 self.say(f"{task}: {method} uses learning rate {chosen[method]:g}")
         for edge in edges:
             logger.warning("the best learning rate of %s is at the end of its grid", edge)
-        rates = {method: chosen[study.rates_from(method)] for method in study.methods}
+        rates = {method: chosen[study.rates_from(task, method)] for method in methods}
         self.keep(rates={task: rates}, edges=edges)
 
     def evaluate(self, task: str) -> None:
         """Train every seed at the chosen rates and evaluate all adapters of the task together."""
-        wanted = [
-            one
-            for method in self.study.methods
-            for one in results_of(
-                self.study, self.path, method, {task: self.state["rates"][task][method]}
-            )
-        ]
+        every = results_of(self.study, self.path, self.state["rates"])
+        wanted = [one for one in every if one.task == task]
         self.train_all(wanted)
         done = self.compare(task, wanted, "results", self.study.tasks[task].test)
         if done.besides:  # the report would be of all that is there
@@ -223,21 +219,25 @@ class StudyRunner:
         groups: dict[str, list[str]] = {}
         for one in wanted:
             groups.setdefault(one.method, []).append(one.recipe.name)
+        beside, options = self.path.parent / plan.task, dict(plan.options)
+        for name, folder in options.get("data", {}).items():
+            options["data"] = {**options["data"], name: located_data(folder, self.path.parent)}
         return compare(
             [one.checkpoint(self.out) for one in wanted],
-            [plan.task],
+            [str(beside) if beside.suffix in (".yaml", ".yml") else plan.task],
             out=self.out / kind / task,
             base=study.base,
             truncations={
-                one.recipe.name: study.truncation_of(one.method, final=final) for one in wanted
+                one.recipe.name: study.truncation_of(task, one.method, final=final)
+                for one in wanted
             },
-            **asdict(study.truncation_of(None, final=final)),
+            **asdict(study.truncation_of(task, None, final=final)),
             split=documents.split,
             limit=documents.limit or 0,
             device=self.device,
             groups={m: names for m, names in groups.items() if final and len(names) > 1},
             progress=self.progress,
-            **plan.options,
+            **options,
         )
 
 

@@ -13,7 +13,7 @@ from aurac.readers import read_curves
 from aurac.runs.progress import duration
 from aurac.stats.analysis import analyse
 from aurac.stats.sentences import show_p
-from aurac.study.design import chosen_adapters
+from aurac.study.design import chosen_adapters, points_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -114,15 +114,16 @@ def _page(
 def _design(study: Study, state: Mapping[str, Any]) -> Iterable[str]:
     rows = [
         [
+            task,
             method,
-            ", ".join(f"{rate:g}" for rate in study.rates_of(method)),
-            ", ".join(f"{task} {state['rates'][task][method]:g}" for task in study.tasks),
-            ", ".join(map(str, study.seeds_of(method))),
+            ", ".join(f"{rate:g}" for rate in study.rates_of(task, method)),
+            f"{state['rates'][task][method]:g}",
+            ", ".join(map(str, study.seeds_of(task, method))),
         ]
-        for method in study.methods
+        for task, method in points_of(study)
     ]
-    yield _table(["method", "learning rates", "chosen", "seeds"], rows)
-    searched = any(len(study.rates_of(method)) > 1 for method in study.methods)
+    yield _table(["task", "method", "learning rates", "chosen", "seeds"], rows)
+    searched = any(len(study.rates_of(*point)) > 1 for point in points_of(study))
     chosen = (
         "Of several learning rates one is chosen by AURAC (log2 axis) on validation documents with "
         f"seed {study.search_seed}."
@@ -158,6 +159,8 @@ def _cost(
 
 def _trained(seeds: Sequence[PlannedAdapter], state: Mapping[str, Any]) -> str:
     """What the trainings of one seed took: adapters, steps, mean time over the seeds."""
+    if not seeds:
+        return "–"
     each = seeds[0].trainings
     text = f"{len(each)} adapters" if len(each) > 1 else "1 adapter"
     if all(one.recipe.steps for one in each):

@@ -7,8 +7,12 @@ import json
 import logging
 import string
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
 from aurac.errors import DataError
 
@@ -36,32 +40,35 @@ def training_documents(recipe: Recipe) -> list[dict[str, Any]]:
     elif recipe.data.startswith("hub:"):
         documents = _from_hub(recipe.data)
     else:
-        documents = _from_files(located_data(recipe))
+        documents = _from_files(located_data(recipe.data, recipe.folder))
     if not documents:
         raise DataError(f"{recipe.task or recipe.data!r} holds no training documents")
     return documents[: recipe.documents] if recipe.documents else documents
 
 
-def located_data(recipe: Recipe) -> Path:
-    """The recipe's local data: beside its file, else in the current folder.
+def located_data(data: str, folder: Path | None) -> Path:
+    """Local data of a recipe or a study: beside its file, else in the current folder.
+
+    Args:
+        data: The path that the file names.
+        folder: Where the file is; None: only the current folder counts.
 
     Raises:
         DataError: In neither.
     """
-    path = Path(recipe.data).expanduser()
-    if recipe.folder is None or path.is_absolute():
+    path = Path(data).expanduser()
+    if folder is None or path.is_absolute():
         return path
-    beside = recipe.folder / path
+    beside = folder / path
     if not (beside.exists() or path.exists()):
         raise DataError(
-            f"no training data {recipe.data!r} in {recipe.folder.resolve()} (where the recipe is) "
-            f"or {Path.cwd()}",
+            f"no data {data!r} in {folder.resolve()} (where the recipe is) or {Path.cwd()}",
             expected=f"a folder or a file ending in {_READERS}",
         )
     if not beside.exists():
         return path
     if path.exists() and not path.samefile(beside):
-        logger.warning("training on %s, beside the recipe, and not on %s", beside, path.resolve())
+        logger.warning("using %s, beside the recipe, and not %s", beside, path.resolve())
     return beside
 
 
@@ -149,22 +156,34 @@ def _fields(template: str) -> list[str]:
     return [name for _, name, _, _ in string.Formatter().parse(template) if name]
 
 
+def _render(template: str, document: dict[str, Any]) -> str:
+    """A template with `{{` is one of Jinja, as lm-eval's are; others have `{field}`."""
+    if "{{" not in template:
+        return template.format(**document)
+    return _jinja().from_string(template).render(**document)
+
+
+@cache
+def _jinja() -> SandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+
+
 def render(recipe: Recipe, document: dict[str, Any], number: int) -> tuple[str, str]:
     """(prompt, target) of one document.
 
     Raises:
-        DataError: The document lacks a field that the templates name.
+        DataError: The document lacks a field that the templates name, or a template is wrong.
     """
     prompt = recipe.prompt
     if recipe.prompt_without and any(not document.get(name) for name in _fields(prompt)):
         prompt = recipe.prompt_without
     try:
-        return prompt.format(**document), recipe.target.format(**document)
-    except (KeyError, IndexError, ValueError) as error:
+        return _render(prompt, document), _render(recipe.target, document)
+    except (LookupError, ValueError, TypeError, TemplateError) as error:
         raise DataError(
             f"training document {number} does not fit the templates ({error!r})",
-            expected=f"the fields {sorted(set(_fields(prompt) + _fields(recipe.target)))}",
-            fix="set `prompt` and `target` to fields that the data has",
+            expected=f"templates of the fields that it has: {', '.join(document)}",
+            fix="correct `prompt` and `target`",
         ) from error
 
 

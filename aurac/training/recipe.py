@@ -47,7 +47,8 @@ class Recipe:
         task: Bundled task whose training split is used, or
         data: a .jsonl/.jsonl.gz/.json/.csv/.parquet file, a folder with a `train` split, or
             `hub:ID[:CONFIG]`. A relative path is looked for beside the recipe's file first.
-        prompt, target: Templates with `{field}` from the data; only the target is learnt.
+        prompt, target: Templates with `{field}` from the data, or Jinja's as in lm-eval where there
+            is a `{{`; only the target is learnt.
         prompt_without: A prompt for rows where a field of `prompt` is empty (Open-Platypus' input).
         documents: Use only the first so many documents (0: all).
         max_tokens: Longer examples are cut at the end.

@@ -77,12 +77,16 @@ def write(tmp_path, content):
     return make
 
 
+def of_method(name, adapters):
+    return [one for one in adapters if one.method == name]
+
+
 def test_the_trainings_are_those_of_the_design(write):
     path = write()
     study = load_study(path)
     names = [one.recipe.name for one in searches(study, path)]
     assert names == [f"matryoshka-lr{rate}-seed1" for rate in ("0.003", "0.01", "0.03")]
-    [first, *rest] = results_of(study, path, "lora", {"choice": 0.01})
+    [first, *rest] = of_method("lora", results_of(study, path, {"choice": {"lora": 0.01}}))
     assert (first.recipe.learning_rate, first.recipe.seed, first.recipe.rank) == (0.01, 1, 4)
     assert [one.recipe.seed for one in rest] == [2, 3]
     assert first.recipe.sha256 == rest[0].recipe.sha256  # seeds of one recipe
@@ -93,15 +97,17 @@ def test_the_trainings_are_those_of_the_design(write):
 def test_a_family_has_a_training_for_each_rank_and_shares_the_largest(write):
     path = write()
     study = load_study(path)
-    assert study.rates_of("per_rank") == [0.01]  # those of lora, which has the same recipe
-    [family, *_] = results_of(study, path, "per_rank")
+    assert study.rates_of("choice", "per_rank") == [
+        0.01
+    ]  # those of lora, which has the same recipe
+    [family, *_] = of_method("per_rank", results_of(study, path))
     assert [one.recipe.rank for one in family.trainings] == [1, 2, 4]
     assert [one.folder.name for one in family.trainings] == [
         "per_rank-lr0.01-seed1-r1",
         "per_rank-lr0.01-seed1-r2",
         "lora-lr0.01-seed1",
     ]
-    [lora, *_] = results_of(study, path, "lora")
+    [lora, *_] = of_method("lora", results_of(study, path))
     assert family.trainings[-1] == lora.trainings[0]
     assert {one.recipe.seed for one in family.trainings} == {1}
 
@@ -117,14 +123,32 @@ def test_a_family_with_rates_of_its_own_is_searched(write, content):
 
     path = write(methods={**content["methods"], "x": {**family, "learning_rates_of": "matryoshka"}})
     study = load_study(path)
-    assert study.rates_of("x") == study.rates_of("matryoshka")
+    assert study.rates_of("choice", "x") == study.rates_of("choice", "matryoshka")
     assert not [one for one in searches(study, path) if one.method == "x"]
 
 
 def test_explicit_ranks_are_those_of_a_family(write):
     path = write(ranks="1,3,4")
-    [family, *_] = results_of(load_study(path), path, "per_rank")
+    [family, *_] = of_method("per_rank", results_of(load_study(path), path))
     assert [one.recipe.rank for one in family.trainings] == [1, 3, 4]
+
+
+def test_a_task_has_methods_and_settings_of_its_own(write, content):
+    task = content["tasks"]["choice"]
+    special = {"lora": {"seeds": [7], "learning_rates": [0.5]}, "per_rank": {}}
+    tasks = {"choice": task, "other": {**task, "task": "arc_easy", "methods": special}}
+    path = write(tasks=tasks)
+    study = load_study(path)
+    points = {(one.task, one.method): one for one in results_of(study, path)}
+    assert [method for task, method in points if task == "other"] == ["lora", "per_rank"]
+    other = points["other", "lora"].recipe
+    assert (other.seed, other.learning_rate) == (7, 0.5)
+    assert points["other", "per_rank"].recipe.learning_rate == 0.5  # those of lora there
+    assert {one.recipe.seed for one in results_of(study, path)} == {1, 2, 3, 7}
+    for methods, message in (({"x": {}}, "other has the methods x"), ({"lora": {"lr": 1}}, "lr")):
+        tasks["other"]["methods"] = methods
+        with pytest.raises(RecipeError, match=message):
+            load_study(write(tasks=tasks))
 
 
 @pytest.mark.parametrize(
@@ -278,6 +302,32 @@ def test_a_study_that_asks_for_less_than_its_folder_holds_is_refused(small, cont
     with pytest.raises(RunFolderError, match=r"results of choice hold more .*12 documents"):
         run_study(load_study(path), path, out, device="cpu")
     assert len(list(out.rglob("adapter_model.safetensors"))) == 1
+
+
+def test_task_files_and_data_are_looked_for_beside_the_study(small, content, tmp_path, monkeypatch):
+    home = tmp_path / "elsewhere"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    shutil.copy(tmp_path / "train.jsonl", tmp_path / "test.jsonl")
+    definition = {
+        "task": "sums",
+        "dataset_path": "json",
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": 0,
+        "doc_to_choice": "{{[answer, 'none']}}",
+        "metric_list": [{"metric": "acc"}],
+    }
+    (tmp_path / "sums.yaml").write_text(yaml.safe_dump(definition))
+    task = content["tasks"]["choice"]
+    task |= {"task": "sums.yaml", "test": {"limit": 5}}
+    task["options"] |= {"data": {"sums": "."}}
+    lora = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
+    path = small(tasks={"sums": task}, methods={"lora": lora})
+    run_study(load_study(path), path, tmp_path / "out", device="cpu")
+    results = json.loads((tmp_path / "out/results/sums/results.json").read_text())
+    assert [(task["name"], task["n_docs"]) for task in results["tasks"]] == [("sums", 5)]
 
 
 @pytest.mark.slow

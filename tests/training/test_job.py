@@ -18,7 +18,7 @@ from aurac.adapters import load_adapter
 from aurac.errors import DataError, RecipeError, RunFolderError
 from aurac.models.base import load_base
 from aurac.training import make_recipe, train
-from aurac.training.data import IGNORED, Collator, tokenize
+from aurac.training.data import IGNORED, Collator, render, tokenize, training_documents
 from aurac.training.job import build_model
 from aurac.training.trainer import SelectedLogits
 
@@ -223,8 +223,6 @@ def test_loss_and_gradients_are_those_of_the_plain_model(recipe, tmp_path):
     loaded = load_base(made.base, dtype="float32")
     loaded.model.double()
     model, hook = build_model(made, loaded)
-    from aurac.training.data import training_documents
-
     examples = tokenize(made, training_documents(made)[:5], loaded.tokenizer)
     batch = Collator(1)(examples)
     plain = model(**batch, use_cache=False)
@@ -289,6 +287,24 @@ def test_prompt_is_masked_and_the_end_is_learnt(recipe, tiny_base_folder):
     words = tokenizer.convert_ids_to_tokens(example["input_ids"])
     assert words == ["Question:", "Mia", "1", "\n", "Answer:", "2", "<eos>"]
     assert example["labels"] == [IGNORED] * 5 + example["input_ids"][5:]
+
+
+def test_templates_are_those_of_lm_eval_too(recipe):
+    choices = {"text": ["two {x}", "three"], "label": ["A", "B"]}
+    document = {"question": "1 + 1?", "choices": choices, "answerKey": "A"}
+    target = " {{choices.text[choices.label.index(answerKey)]}}"
+    made = recipe(prompt="Question: {{question}}\nAnswer:", target=target)
+    assert render(made, document, 1) == ("Question: 1 + 1?\nAnswer:", " two {x}")
+    for wrong in (
+        "{{nothing}}",
+        "{{choices.text[9]}}",
+        "{{question",
+        "{{choices.label.index('C')}}",
+    ):
+        with pytest.raises(DataError, match="document 3 does not fit"):
+            render(recipe(target=wrong), document, 3)
+    with pytest.raises(DataError, match="does not fit"):
+        render(recipe(target="{{question.__class__.__mro__}}"), document, 1)
 
 
 def test_bad_data_is_one_clear_error(recipe, tmp_path):
@@ -357,7 +373,7 @@ from torch.distributed.fsdp import fully_shard
 from aurac.adapters import adapter_from_peft, save_adapter
 from aurac.models.base import load_base
 from aurac.training import make_recipe
-from aurac.training.data import IGNORED
+from aurac.training.data import IGNORED, render
 from aurac.training.job import build_model
 from aurac.training.trainer import SelectedLogits
 
