@@ -108,6 +108,12 @@ _EARLY = option_group(
         "--budget",
         help="With --until: most documents of each task, such as 500, or a time such as 30min.",
     ),
+    click.option(
+        "--anytime",
+        is_flag=True,
+        help="With --until decided: confidence sequences, which hold whenever you look and need no "
+        "plan, but more documents.",
+    ),
 )
 _PROMPTS = option_group(
     "Prompts",
@@ -324,6 +330,7 @@ def compare(
     until: str | None,
     margin: float | None,
     budget: str | None,
+    anytime: bool,
     **options: Any,
 ) -> int:
     """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
@@ -352,10 +359,10 @@ def compare(
     if until is not None:
         from aurac.runs.sequential_plan import Until
 
-        early = Until.of(until, margin=margin, budget=budget)
-    elif budget is not None or (margin is not None and not auto):
+        early = Until.of(until, margin=margin, budget=budget, anytime=anytime)
+    elif budget is not None or anytime or (margin is not None and not auto):
         raise UsageError(
-            "--margin or --budget without --until",
+            "--margin, --budget or --anytime without --until",
             fix="give --until decided, or --margin with --ranks auto",
         )
     elif auto:

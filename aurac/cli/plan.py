@@ -159,7 +159,7 @@ def _early(
     """
     from scipy.special import ndtri
 
-    from aurac.stats.sequential import Design
+    from aurac.stats.design import Design
 
     total = next((row.documents for row in rows if row.seeds == 1), None)
     if question == "interval" or total is None:

@@ -499,10 +499,13 @@ def looks(ax: Axes, decision: DecisionRecord) -> Axes:
         decision: With its looks.
     """
     documents = [look.documents for look in decision.path]
-    bounds = [look.boundary for look in decision.path]
+    upper, lower = (
+        [x.boundary if x.z * sign >= 0 or x.opposite is None else x.opposite for x in decision.path]
+        for sign in (1, -1)
+    )
     inner = [(n, x.futility) for n, x in zip(documents, decision.path, strict=True) if x.futility]
-    sides = (1,) if decision.question == "rank" else (1, -1)
-    for sign in sides:
+    sides = ((1, upper),) if decision.question == "rank" else ((1, upper), (-1, lower))
+    for sign, bounds in sides:
         ax.plot(documents, [sign * b for b in bounds], color=INK, linestyle="--", linewidth=1)
         edges = [sign * edge for _, edge in inner]
         ax.plot([n for n, _ in inner], edges, color=AXIS, linestyle=":", linewidth=1)

@@ -439,7 +439,7 @@ def decision_table(decisions: Sequence[DecisionRecord]) -> Table:
         ends = (
             NONE
             if one.low is None or one.high is None
-            else f"{100 * one.low:.1f} to {100 * one.high:.1f}"
+            else f"{percent(one.low)} to {percent(one.high)}"
         )
         rows.append(
             (
@@ -448,9 +448,9 @@ def decision_table(decisions: Sequence[DecisionRecord]) -> Table:
                 Cell(one.verdict),
                 Cell(f"{one.documents:,} of {one.of:,}", one.documents),
                 Cell(f"{one.look} of {one.looks}", one.look),
-                Cell(NONE if one.z is None else f"{one.z:.2f}", one.z),
+                Cell(NONE if one.z is None else f"{one.z:.2f}".replace("-", "−"), one.z),
                 Cell(NONE if one.boundary is None else f"{one.boundary:.2f}", one.boundary),
-                Cell(NONE if value is None else f"{100 * value:.1f}", value),
+                Cell(percent(value), value),
                 Cell(ends),
                 probability(one.p_adjusted),
             )

@@ -74,7 +74,7 @@ def choose(session: Session, stored: StoredPoints) -> Choice:
     records = []
     for (low, high), (curve, gap) in sorted(widest.items()):
         labels = {"adapter": str(curve.adapter), "task": str(curve.task)}
-        far, noise = gap.departure, gap.departure > margin
+        far, noise = gap.departure, gap.height > margin
         records.append(GapRecord(low=low, high=high, departure=far, noise=noise, **labels))
     limit = noise_limit(max(1, len(curves)))
     record = RankChoice(margin=margin, limit=limit, added=list(cut.added), gaps=records)

@@ -311,6 +311,7 @@ class Provenance(Record, frozen=True, kw_only=True):
 class LookRecord(Record, frozen=True, kw_only=True):
     """One look of a sequential test: documents so far, z, and the values in force.
 
+    `boundary` holds on the side of z, `opposite` on the other one; null where no answer is there.
     `futility` is the |z| below which the test stops without an answer; null where it does not.
     """
 
@@ -318,6 +319,7 @@ class LookRecord(Record, frozen=True, kw_only=True):
     z: float
     boundary: float
     futility: float | None = None
+    opposite: float | None = None
 
 
 class DecisionRecord(Record, frozen=True, kw_only=True):

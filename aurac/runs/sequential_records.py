@@ -13,8 +13,8 @@ from aurac.stats.sentences import show_p
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from aurac.stats.design import Decision, Design
     from aurac.stats.mean import Estimate
-    from aurac.stats.sequential import Decision, Design
 
 
 def record_of(
@@ -144,4 +144,4 @@ def short_line(one: DecisionRecord) -> str:
 
 def minus(z: float) -> str:
     """Two digits with a true minus sign."""
-    return f"{z:.2f}".replace("-", "−")
+    return f"{round(z, 2) + 0.0:.2f}".replace("-", "−")

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import CurveError
+from aurac.stats.design import Decision
 from aurac.stats.intervals import interval
 from aurac.stats.mean import Layout
-from aurac.stats.sequential import Decision, decide
+from aurac.stats.sequential import decide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from aurac.stats.sequential import Design, Series
+    from aurac.stats.design import Design, Series
 
 LEAST_FOR_WIDTH = 30
 
