@@ -87,8 +87,8 @@ class Request:
 
     def record(self) -> Path:
         """Where the cache keeps what is known of it."""
-        place = [list(self.checkpoints), list(self.tasks), self.out, str(Path.cwd())]
-        text = json.dumps([SCHEMA, *place, to_plain(self.settings)], sort_keys=True, default=str)
+        request = [list(self.checkpoints), list(self.tasks), self.out, str(Path.cwd())]
+        text = json.dumps([SCHEMA, *request, to_plain(self.settings)], sort_keys=True, default=str)
         return cache_root() / "finished" / f"{sha256_json(text)[:32]}.json"
 
     def inputs(self, base: Path) -> str:
