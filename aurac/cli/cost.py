@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,11 +105,12 @@ def _ranks(
 def _measure(model: Any, adapters: Adapters, work: Workload) -> dict[Point, Rounds]:
     from aurac.adapters import prepare
     from aurac.engine.serving import time_ranks
+    from aurac.runs.progress import counting
 
     prepared = {n: (prepare(_largest(one)), ranks) for n, (one, ranks) in adapters.items()}
     steps = (work.repeats + 1) * (1 + sum(len(ranks) for _, ranks in prepared.values()))
-    with click.progressbar(length=steps, label="measuring", file=sys.stderr) as bar:
-        return time_ranks(model, prepared, work, progress=lambda: bar.update(1))
+    with counting("measuring", steps, "steps") as step:
+        return time_ranks(model, prepared, work, progress=step)
 
 
 def _largest(adapter: Adapter | Family) -> Adapter:

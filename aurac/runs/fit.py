@@ -96,7 +96,7 @@ def fit_factors(
     options: EngineOptions,
 ) -> dict[int, float]:
     """Rank → factor for one adapter in one basis, fitted on held-out documents of all `tasks`."""
-    from aurac.engine.loglikelihood import loglikelihoods
+    from aurac.engine.answers import loglikelihoods
     from aurac.engine.prefix_tree import ScoringLayout
     from aurac.engine.running import laid_out
 

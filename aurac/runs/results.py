@@ -29,8 +29,7 @@ from aurac.runs.schema import (
 )
 from aurac.stats.analysis import score_curve
 from aurac.stats.groups import gather
-from aurac.stats.mean import layout_of
-from aurac.stats.samples import spread_of_samples
+from aurac.stats.mean import layout_of, spread_of_samples
 from aurac.stats.seeds import components, mean_of_seeds
 
 if TYPE_CHECKING:
