@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +45,8 @@ def random_adapter(model: Any, *, dora: bool) -> Any:
     return Adapter(name="dora" if dora else "lora", modules=modules)
 
 
-def answering(args: argparse.Namespace, *, dora: bool) -> Callable[[], object]:
-    """What answers the requests once, with a model of its own."""
+def answering(args: argparse.Namespace, attached: ExitStack, *, dora: bool) -> Callable[[], object]:
+    """What answers the requests once, with a model of its own that stays attached."""
     from aurac.adapters import attach, prepare
     from aurac.engine.answers import generate, loglikelihoods
     from aurac.engine.tokens import GenerationRequest
@@ -57,7 +59,8 @@ def answering(args: argparse.Namespace, *, dora: bool) -> Callable[[], object]:
     answer: Any = loglikelihoods
     if task.leaves[0].instances[0].request_type != "loglikelihood":
         asked, answer = [GenerationRequest.from_kwargs(*one) for one in asked], generate
-    live = attach(base.model, prepare(random_adapter(base.model, dora=dora))).__enter__()
+    adapter = random_adapter(base.model, dora=dora)
+    live = attached.enter_context(attach(base.model, prepare(adapter)))
     live.set_rank(RANK)
     return lambda: answer(base.model, base.tokenizer, asked)
 
@@ -72,14 +75,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     share_cores()
-    ways = [answering(args, dora=dora) for dora in (False, True)]
     seconds: list[list[float]] = [[], []]
-    for number in range(args.rounds + 1):
-        for kind in (0, 1)[:: -1 if number % 2 else 1]:
-            start = time.process_time()
-            ways[kind]()
-            if number:  # the first one compiles kernels for new shapes
-                seconds[kind].append(time.process_time() - start)
+    with ExitStack() as attached:
+        ways = [answering(args, attached, dora=dora) for dora in (False, True)]
+        for number in range(args.rounds + 1):
+            for kind in (0, 1)[:: -1 if number % 2 else 1]:
+                start = time.process_time()
+                ways[kind]()
+                if number:  # the first one compiles kernels for new shapes
+                    seconds[kind].append(time.process_time() - start)
+                    print(f"{seconds[kind][-1]:.2f}", file=sys.stderr, flush=True)
     ratios = [dora / lora for lora, dora in zip(*seconds, strict=True)]
     lora, dora = (statistics.median(each) for each in seconds)
     spread = f"{min(ratios):.2f}–{max(ratios):.2f}"

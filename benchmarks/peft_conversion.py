@@ -38,7 +38,8 @@ def convert(source: Path, thresholds: Sequence[float], out: Path) -> dict[float,
     )
     folders = {share: out / f"energy-{share:g}" for share in thresholds}
     for share, folder in folders.items():
-        save_as_lora(folder, model, rank=share)
+        if not folder.exists():
+            save_as_lora(folder, model, rank=share)
     return folders
 
 

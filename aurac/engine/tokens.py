@@ -214,7 +214,7 @@ class GenerationLayout:
 def tokenise(
     tokenizer: Any, requests: Sequence[GenerationRequest], max_length: int
 ) -> list[Prompt]:
-    """A prompt for each request, cut on the left to leave room for its new tokens, if it can be."""
+    """A prompt for each request, cut on the left so that its new tokens fit."""
     eos = tokenizer.decode(tokenizer.eos_token_id, skip_special_tokens=False)
     tokens = encode_texts(tokenizer, (r.context for r in requests), tokenizer.bos_token)
     prompts = []

@@ -97,7 +97,10 @@ def choose_tokenizer(
 def _of_adapters(
     adapters: Mapping[str, Path | None], load: Callable[[Path, str], Tokenizer], *, requested: bool
 ) -> Tokenizer:
-    """The adapters' own tokenizer, the same for all unless it is requested; else the base's."""
+    """The one tokenizer that the adapters have; the base's where none has its own.
+
+    Where it is ``requested`` it serves adapters without one of their own, too.
+    """
     folders = {name: folder for name, path in adapters.items() if (folder := _beside(path))}
     if requested and not folders:
         raise UsageError(

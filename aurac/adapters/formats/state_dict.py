@@ -182,13 +182,11 @@ def read_state_dict(
         A, B, kind, layout = shapes.canonical(module, orientation)
         scale = float((alpha if overrides.alpha is None else overrides.alpha) or 0.0)
         modules[module] = Factors(A, B, scale, rule, kind, layout)
-    nesting = recorded.nesting
-    if nesting is None:
-        nesting = Nesting(method, tuple(ranks or (max(f.rank for f in modules.values()),)))
+    R = max(f.rank for f in modules.values())
     return Adapter(
         name=path.stem,
         modules=modules,
-        nesting=nesting,
+        nesting=recorded.nesting or Nesting(method, tuple(ranks or (R,))),
         base=recorded.base,
         base_sha256=recorded.base_sha256,
         peft_config={"task_type": "CAUSAL_LM", "fan_in_fan_out": _in_conv1d(skeleton, modules)},

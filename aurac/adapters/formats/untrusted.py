@@ -51,7 +51,7 @@ def check_fields(
     fields: Mapping[str, tuple[str, Callable[[Any], bool]]],
     where: object,
 ) -> None:
-    """Check those of ``fields`` (in words, and as a check) that ``record``, a JSON object, sets."""
+    """Check the ``fields`` that ``record`` sets: what each should be, in words and as a test."""
     for key, (expected, accepts) in fields.items():
         value = record.get(key)
         if value is not None and not accepts(value):
