@@ -14,6 +14,7 @@ from aurac.runs.progress import duration
 from aurac.stats.analysis import analyse
 from aurac.stats.sentences import show_p
 from aurac.study.design import chosen_adapters, points_of
+from aurac.study.figure import DIFFERENCES, draw_differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +28,7 @@ REPORT_FILE, ANALYSIS_FILE = "report.md", "analysis.json"
 
 
 def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> Path:
-    """Write `report.md` and `analysis.json` of a study; no model is loaded.
+    """Write `report.md`, `analysis.json` and the figure of a study; no model is loaded.
 
     p values are adjusted over all pairs and tasks of the study (Holm).
 
@@ -50,6 +51,7 @@ def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> 
     analysis = analyse(curves, groups=groups, margin=study.margin, strict=False)
     fewer = _of_seeds(curves, groups, 2)
     two = analyse(fewer[0], groups=fewer[1], strict=False) if fewer else None
+    draw_differences(analysis, [plan.task for plan in study.tasks.values()], out)
     write_json(out / ANALYSIS_FILE, analysis.to_dict(details=True))
     write_atomic(out / REPORT_FILE, "\n".join(_page(study, state, adapters, analysis, two)) + "\n")
     return out / REPORT_FILE
@@ -95,6 +97,8 @@ def _page(
     yield from _design(study, state)
     yield "\nTraining of one seed:\n"
     yield from _cost(study, state, adapters)
+    if analysis.pairs or analysis.variants:
+        yield f"\n![Differences of AURAC with their intervals.]({DIFFERENCES}.png)"
     for task, plan in study.tasks.items():
         yield f"\n## {task}\n"
         yield from _task(plan.task, analysis)
