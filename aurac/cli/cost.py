@@ -97,13 +97,9 @@ def _ranks(
     """The ranks that were asked for, or those at which the run has an accuracy."""
     from aurac.runs.plan import parse_ranks
 
-    evaluated = {
-        rank
-        for curve in (results.curves if results and not ranks else ())
-        if curve.adapter == name
-        for rank in curve.ranks
-    }
-    return parse_ranks(ranks or sorted(evaluated) or "pow2", adapter)
+    curves = [curve for curve in (results.curves if results else ()) if curve.adapter == name]
+    evaluated = sorted({rank for curve in curves for rank in curve.ranks})
+    return parse_ranks(ranks or evaluated or "pow2", adapter)
 
 
 def _measure(model: Any, adapters: Adapters, work: Workload) -> dict[Point, Rounds]:
@@ -118,11 +114,7 @@ def _measure(model: Any, adapters: Adapters, work: Workload) -> dict[Point, Roun
 
 
 def _largest(adapter: Adapter | Family) -> Adapter:
-    """What is timed: of a family its largest member, which cut to r computes what member r does.
-
-    Raises:
-        CheckpointError: A member has other modules.
-    """
+    """What is timed: of a family its largest member, which cut to r computes what member r does."""
     from aurac.adapters import Family
 
     if not isinstance(adapter, Family):
@@ -152,12 +144,9 @@ def _record(
 
     def of(name: str, adapter: Adapter | Family, ranks: Sequence[int]) -> AdapterCost:
         sizes = {r: {"parameters": adapter.parameters(r), "bytes": adapter.bytes(r)} for r in ranks}
-        return AdapterCost(
-            name=name,
-            sha256=adapter.sha256,
-            mergeable=not _largest(adapter).peft_config.get("layer_replication"),
-            ranks=[at((name, rank), **sizes[rank]) for rank in ranks],
-        )
+        costs = [at((name, rank), **sizes[rank]) for rank in ranks]
+        mergeable = not _largest(adapter).peft_config.get("layer_replication")
+        return AdapterCost(name=name, sha256=adapter.sha256, mergeable=mergeable, ranks=costs)
 
     return ServingRecord(
         aurac=aurac.__version__,

@@ -171,10 +171,7 @@ def _model_args(point: Point, results: Results) -> dict[str, Any]:
     adapter = next(a for a in results.adapters if a.name == curve.adapter)
     groups = recipe_groups(results.adapters, results.groups)
     about |= {
-        "adapter": curve.adapter,
-        "basis": curve.basis,
-        "rescale": curve.rescale,
-        "default": curve.default,
+        **{name: getattr(curve, name) for name in ("adapter", "basis", "rescale", "default")},
         "order": list(dict.fromkeys(row.id for row in results.curves)).index(curve.id),
         "method": curve.method,
         "seed": adapter.seed,

@@ -55,12 +55,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class _LogFile:
-    """One samples file and what stands beside it.
-
-    Attributes:
-        groups: Group → its tasks, of the groups that were asked for.
-        about: What `aurac export` wrote into the results beside it, else empty.
-    """
+    """One samples file, the groups that were asked for, and what `aurac export` wrote beside it."""
 
     path: Path
     origin: Origin
@@ -315,9 +310,10 @@ def _results(folder: Path, date: str) -> dict[str, Any]:
 
 def _log_file(root: Path, file: Path, task: str, results: Mapping[str, Any]) -> _LogFile:
     groups = _asked_groups(results.get("group_subtasks"))
-    arguments = (results.get("config") or {}).get("model_args")
-    about = arguments.get("aurac") if isinstance(arguments, dict) else None
-    if isinstance(arguments, dict) and isinstance(about, dict):
+    config = (results.get("config") or {}).get("model_args")
+    arguments = config if isinstance(config, dict) else {}
+    about = arguments.get("aurac")
+    if isinstance(about, dict):
         try:
             known = {k: about[k] for k in Origin.__dataclass_fields__ if about.get(k) is not None}
             origin = Origin(**{**known, "base": arguments.get("pretrained")})
@@ -366,12 +362,10 @@ def _read_log(file: Path, cluster: str | None = None) -> Samples:
     samples = Samples()
     try:
         with file.open(encoding="utf-8") as stream:
-            for line in stream:
-                if line.strip():
-                    row = json.loads(line)
-                    _add(row, samples, file)
-                    if cluster is not None:
-                        samples.labels[str(row["doc_id"])] = _label(row, cluster, file)
+            for row in (json.loads(line) for line in stream if line.strip()):
+                _add(row, samples, file)
+                if cluster is not None:
+                    samples.labels[str(row["doc_id"])] = _label(row, cluster, file)
     except (UnicodeDecodeError, ValueError, KeyError, AttributeError, OSError) as error:
         raise DataError(f"{file} is no lm-eval sample log ({error})") from error
     if not samples.columns:
@@ -381,13 +375,14 @@ def _read_log(file: Path, cluster: str | None = None) -> Samples:
 
 def _label(row: Mapping[str, Any], field: str, file: Path) -> str:
     document = row.get("doc")
-    if not isinstance(document, dict) or document.get(field) is None:
-        there = ", ".join(sorted(document)) if isinstance(document, dict) else "no document"
+    fields = document if isinstance(document, dict) else {}
+    value = fields.get(field)
+    if value is None:
+        there = ", ".join(sorted(fields)) if isinstance(document, dict) else "no document"
         raise DataError(
             f"{file}: document {row['doc_id']} has no field {field!r} to cluster by",
             expected=f"one of {there}",
         )
-    value = document[field]
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -395,10 +390,9 @@ def _add(row: Mapping[str, Any], samples: Samples, file: Path) -> None:
     doc = str(row["doc_id"])
     for name in row.get("metrics") or [k for k in ("acc", "exact_match") if k in row]:
         value = row.get(name)
-        if not isinstance(value, (int, float)):
-            continue
-        column = samples.columns.setdefault(f"{name},{row.get('filter', 'none')}", {})
-        if doc in column:
-            raise DataError(f"{file} has document {doc} twice under {name}")
-        column[doc] = float(value)
+        if isinstance(value, (int, float)):
+            column = samples.columns.setdefault(f"{name},{row.get('filter', 'none')}", {})
+            if doc in column:
+                raise DataError(f"{file} has document {doc} twice under {name}")
+            column[doc] = float(value)
     samples.hashes[doc] = "".join(str(row.get(name, "")) for name in HASHES)

@@ -80,10 +80,9 @@ class Pictures:
 
         `areas` are AURAC over the budget by curve id; only these curves are drawn.
         """
-        every = [curve for curve in self.run.of_task(task) if curve.ranks]
-        coloured = highlighted(self.run, task)
-        if areas is not None:
-            every, coloured = ([c for c in some if c.id in areas] for some in (every, coloured))
+        shown = None if areas is None else areas.keys()
+        every = [c for c in self.run.of_task(task) if c.ranks and (shown is None or c.id in shown)]
+        coloured = [c for c in highlighted(self.run, task) if shown is None or c.id in shown]
         best = best_default(self.run, task)
         draw = partial(
             plots.rank_accuracy,
@@ -99,9 +98,8 @@ class Pictures:
         against, area = axis if axis in BUDGETS else "rank", area_name(axis)
         if axis != "linear" and self.detailed:
             self.files += figures.save_for_paper(draw, self.folder / "paper" / name, area)
-        labels = [one_line(label, appearance.LABEL_CHARS) for label in plots.baselines(every)]
-        labels += [appearance.legend_label(curve, areas) for curve in coloured]
-        labels += [f"{area} (%)"]
+        bases = (one_line(label, appearance.LABEL_CHARS) for label in plots.baselines(every))
+        labels = [*bases, *(appearance.legend_label(c, areas) for c in coloured), f"{area} (%)"]
         rest, context = len(every) - len(coloured), self._context(task)
         return self._save(
             name,

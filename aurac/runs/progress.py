@@ -95,22 +95,14 @@ class NoProgress:
         """A cell begins."""
 
     def settled(self, cell: PlannedCell, outcome: str) -> None:
-        """A cell has ended.
-
-        Args:
-            cell: The cell.
-            outcome: "done", "failed", or the same with "by another process".
-        """
+        """A cell has ended: "done", "failed", or the same with "by another process"."""
 
 
 class SweepProgress(NoProgress):
     """A table of curves with the time left; on a pipe, a line for each tenth of the requests.
 
-    Args:
-        cells: The cells that will be computed.
-        planned: All cells of the run, those already stored included.
-        store: Holds the outcomes of cells that are done.
-        interrupts: What it says while the table is drawn stands below that.
+    `cells` will be computed, `planned` are all of the run. What `interrupts` says while the table
+    is drawn stands below that.
     """
 
     def __init__(

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.runs.finished import Request
+    from aurac.runs.folder import RunRequest
     from aurac.runs.plan import PlannedCell, Variant
-    from aurac.runs.schema import RunRequest
     from aurac.tasks.task import BuiltTask
 
     Counts = dict[tuple[str, str], int]  # (task, adapter) → documents
