@@ -22,7 +22,7 @@ Verdict = Literal[
 
 LOOKS = 20
 LEAST_STEP = 10  # documents between looks
-GAMMA = -2.0  # docs/explain/stopping-early.md compares values
+GAMMA = -2.5  # docs/explain/stopping-early.md compares values
 FUTILITY = 0.02
 _ALIKE = 1e-12
 

@@ -127,8 +127,25 @@ class _Path:
         self.values, self.layout = self.series.first(self.documents[len(self.z)])
         self.ends = _ends(self.design, self.values, self.layout)
         self.z.append(_statistic(self.ends, float(self.values.mean()), self.design.null))
+        self.factors.append(self._farther())
+
+    def _farther(self) -> tuple[float, float]:
+        """How many times as far as Student's the interval reaches, down and up; at least 1.
+
+        1 with a margin: its corrections hold back no error, they only keep skewed losses from
+        spending more than they may.
+        """
+        if self.design.margin is not None or self.design.anytime:
+            return 1.0, 1.0
         tail = self.design.error / self.design.sides
-        self.factors.append(_farther(self.ends(tail), self.values, self.layout, tail))
+        result = moments(self.values, self.layout)
+        mean, df = float(result.mean), float(result.df)
+        half = t_quantile(1.0 - tail, df) * float(result.se) if df > 0 else 0.0
+        if not half > 0.0:
+            return _FARTHEST, _FARTHEST
+        low, high = self.ends(tail)
+        down, up = np.clip([(mean - low) / half, (high - mean) / half], 1.0, _FARTHEST)
+        return float(down), float(up)
 
     @property
     def strength(self) -> float:
@@ -260,19 +277,6 @@ def _ends(design: Design, values: NDArray[np.float64], layout: Layout) -> Ends:
         return min(low, skewed[0]), max(high, skewed[1])
 
     return ends
-
-
-def _farther(
-    ends: tuple[float, float], values: NDArray[np.float64], layout: Layout, tail: float
-) -> tuple[float, float]:
-    """How many times as far as Student's an interval reaches, down and up; at least 1."""
-    result = moments(values, layout)
-    half = t_quantile(1.0 - tail, float(result.df)) * float(result.se) if result.df > 0 else 0.0
-    if not half > 0.0:
-        return _FARTHEST, _FARTHEST
-    mean = float(result.mean)
-    down, up = np.clip([(mean - ends[0]) / half, (ends[1] - mean) / half], 1.0, _FARTHEST)
-    return float(down), float(up)
 
 
 def _statistic(ends: Ends, mean: float, null: float) -> float:

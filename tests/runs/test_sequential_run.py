@@ -285,12 +285,12 @@ def test_adapters_that_failed_are_not_said_to_need_fewer_documents():
 
 
 def test_an_answer_below_its_boundary_is_explained():
-    """Its z was 2.7 at the first look, which suffices once the other question is answered."""
+    """Its z was 2.8 at the first look, which suffices once the other question is answered."""
 
     def signs(*ups):
         return np.concatenate([np.repeat([1.0, -1.0], [up, 200 - up]) for up in ups])
 
-    family = {"late": Series(signs(119, 90), 400), "clear": Series(signs(100, 160), 400)}
+    family = {"late": Series(signs(120, 90), 400), "clear": Series(signs(100, 160), 400)}
     design = Design(looks=(0.5, 1.0), futility=0.0)
     late, clear = (
         record_of(decision, design, "difference", "t", "a", b=name)
