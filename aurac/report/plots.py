@@ -6,12 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from aurac.curves.area import BUDGETS, area_name
-from aurac.report import appearance
 from aurac.report.appearance import (
+    AXIS,
     BASE,
     BASE_LABEL,
     INK,
     LABEL_CHARS,
+    PAPER,
     REST,
     end_labels,
     key,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from aurac.report.documents import Changes
     from aurac.report.model import CurveRow, Interval
 
-AXIS, PAPER, SERIES = appearance.AXIS, appearance.PAPER, appearance.SERIES  # for `aurac.study` too
 _MAX_BANDS = 4
 _MAX_MARKS = 16
 NAN = float("nan")
