@@ -28,6 +28,11 @@ class AuracError(Exception):
         super().__init__(" ".join("; ".join(parts).split()))
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a library's error, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class CurveError(AuracError):
     """A rank-accuracy curve that cannot be integrated, or two that cannot be compared."""
 

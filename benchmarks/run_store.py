@@ -52,11 +52,10 @@ def store_costs(cells: int, puts: int = 200) -> dict[str, Any]:
     """Costs in a folder of `cells` cells."""
     from runs_doubles import Task, planned, runner
 
-    from aurac.runs.folder import open_run_folder
+    from aurac.runs.folder import RequestedTask, RequestSettings, RunRequest, open_run_folder
     from aurac.runs.lock import Locks
     from aurac.runs.log import RunLog
-    from aurac.runs.schema import PlanRow, RequestedTask, RequestSettings, RunRequest
-    from aurac.runs.status import Standing, read_status, write_plan
+    from aurac.runs.status import PlanRow, Standing, read_status, write_plan
     from aurac.runs.store import CellStore, read_cell
 
     with tempfile.TemporaryDirectory() as root:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.adapters.methods import TrainingSetup, method_named
+from aurac.adapters.methods import TrainingSetup, fixed_diagonal, method_named
 from aurac.adapters.nesting import (
     RULES,
     UPDATES,
@@ -278,6 +278,17 @@ class Adapter:
         """The training method, or ``None`` when it is not recorded."""
         return None if self.nesting is None else self.nesting.method
 
+    @property
+    def training(self) -> dict[str, Any]:
+        """How its ranks were trained, as JSON; ``None`` for each part that is not recorded."""
+        n = self.nesting
+        return {
+            "method": self.method,
+            "nested_ranks": None if n is None else list(n.ranks),
+            "weights": None if n is None else list(n.weights),
+            "update": None if n is None else n.update,
+        }
+
     @cached_property
     def sha256(self) -> str:
         """A hash of what decides its outputs: factors, extras, scaling and nesting."""
@@ -330,11 +341,7 @@ class Adapter:
         return replace(self, modules=modules, extras=extras, values=None)
 
     def check_rank(self, r: int) -> int:
-        """``r`` itself, when the adapter has it.
-
-        Raises:
-            RankError: For a rank below 1 or above R.
-        """
+        """``r`` itself; RankError where it is below 1 or above R."""
         if not is_rank(r) or r > self.rank:
             raise RankError(
                 f"rank {r!r} of adapter {self.name!r}",
@@ -343,11 +350,7 @@ class Adapter:
         return int(r)
 
     def member(self, r: int) -> Adapter:
-        """The adapter whose truncation to rank ``r`` is evaluated: itself. A family has several.
-
-        Raises:
-            RankError: See :meth:`check_rank`.
-        """
+        """The adapter that is evaluated at rank ``r``: itself, where a family has several."""
         self.check_rank(r)
         return self
 
@@ -385,7 +388,7 @@ class Adapter:
             return None
         options = (self.recipe or {}).get("method_options")
         setup = self.nesting.setup(f.rank, f.rule, f.alpha, options=options)
-        return method_named(self.nesting.method).diagonal(setup)
+        return fixed_diagonal(self.nesting.method, setup)
 
     def _tensors(self, r: int, ranks: Mapping[str, int] | None) -> list[Tensor]:
         if r == 0:

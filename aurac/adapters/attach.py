@@ -57,17 +57,17 @@ class LiveAdapter:
         self._repeats = bool(prepared.adapter.peft_config.get("layer_replication"))
         self._base = BaseState(model)
         self._extras = ExtraTensors(model, prepared.adapter.extras, prepared.adapter.peft_config)
+        self._factors: dict[str, tuple[Tensor, Tensor]] = {}
         try:
             self._layers = _inject(model, prepared.adapter)
             self._injected = structure(model), number_of_layers(model)
-            self._factors = {
-                name: _on_device_of(
-                    layer, prepared.modules[name].A, prepared.modules[name].B, half=half
-                )
-                for name, layer in self._layers.items()
-            }
             for name, layer in self._layers.items():
-                _set_magnitude(layer, prepared.adapter.modules[name], half=half)
+                A, B, _ = prepared.modules[name]
+                self._factors[name] = _copy(A, layer, half=half), _copy(B, layer, half=half)
+                magnitude = prepared.adapter.modules[name].magnitude
+                if magnitude is not None:  # PEFT would start at the base's norms
+                    weight = nn.Parameter(_copy(magnitude, layer, half=half), requires_grad=False)
+                    layer.lora_magnitude_vector[NAME].weight = weight
             self.set_rank(max(prepared.fit_factors or (prepared.rank,)))
         except BaseException:
             self.remove()
@@ -209,30 +209,11 @@ def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
-    names = [name for name, f in adapter.modules.items() if f.kind != "experts"]
-    repeats = adapter.peft_config.get("layer_replication") or ()
-    config = LoraConfig(
-        r=1,
-        lora_alpha=1,
-        target_modules="|".join(map(re.escape, names)) or None,
-        # A grouped convolution takes no rank below its number of groups.
-        rank_pattern={
-            re.escape(n): f.rank_multiple
-            for n, f in adapter.modules.items()
-            if f.kind == "grouped_conv"
-        },
-        target_parameters=list(adapter.peft_config.get("target_parameters") or ()) or None,
-        fan_in_fan_out=any(
-            is_conv1d(model.get_submodule(name_in_base(name, repeats))) for name in names
-        ),
-        layer_replication=[tuple(pair) for pair in repeats] or None,
-        use_dora=adapter.dora,
-        inference_mode=True,
-    )
     training = {id(m): m.training for m in model.modules()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            config = LoraConfig(**_peft_options(adapter, model))
             inject_adapter_in_model(config, model, adapter_name=NAME, low_cpu_mem_usage=True)
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
             raise CheckpointError(
@@ -250,23 +231,28 @@ def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
     return layers
 
 
-def _on_device_of(layer: Any, A: Tensor, B: Tensor, *, half: bool) -> tuple[Tensor, Tensor]:
-    """The factors on the layer's device, in the type that PEFT would compute them in."""
-    device, dtype = _place(layer, half=half)
-    # Always a copy: inside a loaded file a tensor may be aligned so that products round otherwise.
-    return A.to(device, dtype, copy=True), B.to(device, dtype, copy=True)
+def _peft_options(adapter: Adapter, model: nn.Module) -> dict[str, Any]:
+    """The fields of a ``LoraConfig`` that names the adapter's modules, at the lowest rank."""
+    modules = adapter.modules
+    names = [name for name, f in modules.items() if f.kind != "experts"]
+    repeats = adapter.peft_config.get("layer_replication") or ()
+    in_base = [model.get_submodule(name_in_base(name, repeats)) for name in names]
+    groups = {re.escape(n): f.blocks for n, f in modules.items() if f.kind == "grouped_conv"}
+    return {
+        "r": 1,
+        "lora_alpha": 1,
+        "target_modules": "|".join(map(re.escape, names)) or None,
+        "rank_pattern": groups,  # a grouped convolution takes no rank below its number of groups
+        "target_parameters": list(adapter.peft_config.get("target_parameters") or ()) or None,
+        "fan_in_fan_out": any(map(is_conv1d, in_base)),
+        "layer_replication": [tuple(pair) for pair in repeats] or None,
+        "use_dora": adapter.dora,
+        "inference_mode": True,
+    }
 
 
-def _set_magnitude(layer: Any, f: Factors, *, half: bool) -> None:
-    """Give a DoRA layer its trained magnitudes, which PEFT would start at the base's norms."""
-    if f.magnitude is not None:
-        device, dtype = _place(layer, half=half)
-        values = f.magnitude.to(device, dtype, copy=True)
-        layer.lora_magnitude_vector[NAME].weight = nn.Parameter(values, requires_grad=False)
-
-
-def _place(layer: Any, *, half: bool) -> tuple[torch.device | None, torch.dtype]:
-    """Where a layer computes its adapter, and in which type."""
+def _copy(tensor: Tensor, layer: Any, *, half: bool) -> Tensor:
+    """A copy where a layer computes its adapter, in the type that PEFT would compute it in."""
     weight = _reference_weight(layer)
     dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
     if dtype in _HALF and not half:
@@ -274,7 +260,8 @@ def _place(layer: Any, *, half: bool) -> tuple[torch.device | None, torch.dtype]
     # Of a base that is spread or offloaded (accelerate), the layer's own place during a pass.
     hook = getattr(layer.get_base_layer(), "_hf_hook", None)
     device = getattr(hook, "execution_device", None) if weight.is_meta else weight.device
-    return device, dtype
+    # Always a copy: inside a loaded file a tensor may be aligned so that products round otherwise.
+    return tensor.to(device, dtype, copy=True)
 
 
 def _reference_weight(layer: Any) -> Tensor:
@@ -291,14 +278,14 @@ def _reference_weight(layer: Any) -> Tensor:
 def _parameters(layer: Any, f: Factors) -> tuple[nn.Parameter, nn.Parameter]:
     """The layer's own A and B parameters, made real the first time they are used."""
     if f.kind == "embedding":
-        for holder in (layer.lora_embedding_A, layer.lora_embedding_B):
-            if holder[NAME].is_meta:
-                holder[NAME] = nn.Parameter(torch.empty(0), requires_grad=False)
-        return layer.lora_embedding_A[NAME], layer.lora_embedding_B[NAME]
-    for holder in (layer.lora_A, layer.lora_B):
-        if holder[NAME].weight.is_meta:
-            holder[NAME].weight = nn.Parameter(torch.empty(0), requires_grad=False)
-    return layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
+        places = [(part, NAME) for part in (layer.lora_embedding_A, layer.lora_embedding_B)]
+    else:
+        places = [(part[NAME]._parameters, "weight") for part in (layer.lora_A, layer.lora_B)]
+    for holder, key in places:
+        if holder[key].is_meta:
+            holder[key] = nn.Parameter(torch.empty(0), requires_grad=False)
+    A, B = (holder[key] for holder, key in places)
+    return A, B
 
 
 def _whole(tensor: Tensor) -> Tensor:
@@ -311,22 +298,16 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config of PEFT's as the JSON that it would save."""
     plain = {}
     for key, value in config.items():
-        if isinstance(value, (set, frozenset, tuple)):
-            plain[key] = sorted(value) if isinstance(value, (set, frozenset)) else list(value)
-        else:
-            plain[key] = getattr(value, "value", value)
+        items = sorted(value) if isinstance(value, (set, frozenset)) else value
+        plain[key] = list(items) if isinstance(items, tuple) else getattr(items, "value", items)
     return plain
 
 
 def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
     """Add ``s · B[:, :r] · A[:r]`` to the weights of ``model`` in place, in fp64, rounded once.
 
-    The rows of a DoRA adapter's modules then get its magnitudes as their norms.
-
-    Raises:
-        CheckpointError: For a module whose weight cannot take the update, for tensors beside the
-            factors, or when the adapter does not fit.
-        RankError: For a rank that the adapter does not have.
+    The rows of a DoRA adapter's modules then get its magnitudes as their norms. Modules whose
+    weight cannot take the update and tensors beside the factors are refused.
     """
     adapter = prepared.adapter
     adapter.check_rank(rank)
@@ -352,14 +333,14 @@ def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
         weight.data = merged.to(weight.dtype)
 
 
-def _weight(model: nn.Module, name: str, prepared: Prepared) -> tuple[torch.Tensor, bool]:
+def _weight(model: nn.Module, name: str, prepared: Prepared) -> tuple[Tensor, bool]:
     """The weight of a linear layer, and whether it is kept as (in, out)."""
-    plain_kind = prepared.adapter.modules[name].kind in ("linear", "merged")
-    module = model.get_submodule(name) if plain_kind else None
+    kind = prepared.adapter.modules[name].kind
+    module = model.get_submodule(name) if kind in ("linear", "merged") else None
     weight = getattr(module, "weight", None)
     conv1d = module is not None and is_conv1d(module)
-    plain = isinstance(module, torch.nn.Linear) and type(module) is torch.nn.Linear
-    if weight is None or not weight.dtype.is_floating_point or not (conv1d or plain):
+    plain = conv1d or type(module) is nn.Linear
+    if weight is None or not weight.dtype.is_floating_point or not plain:
         raise CheckpointError(f"{name} is not a plain linear layer, so nothing is merged into it")
     shared = [n for n, p in model.named_parameters(remove_duplicate=False) if p is weight]
     if len(shared) > 1:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 from torch import nn
+from typing_extensions import override
 
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from aurac.adapters.adapter import Adapter
 
@@ -21,28 +23,24 @@ class BaseSource(Protocol):
     """The base model, whose shapes or numbers settle what a file leaves open."""
 
     def skeleton(self, *, needed: bool) -> nn.Module | None:
-        """The model's modules on the meta device.
-
-        Args:
-            needed: Fetch the base if it is not on this machine; ``None`` is returned otherwise.
-        """
+        """The model's modules on the meta device; fetched only if ``needed``, else ``None``."""
 
     def whole(self) -> nn.Module:
         """The model with its numbers."""
 
 
-class ModelInMemory:
+class ModelInMemory(BaseSource):
     """A base that is loaded already; on the meta device it serves for its shapes alone."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
 
-    def skeleton(self, *, needed: bool) -> nn.Module:  # noqa: ARG002 - the protocol has it
-        """The model itself."""
+    @override
+    def skeleton(self, *, needed: bool) -> nn.Module:
         return self._model
 
+    @override
     def whole(self) -> nn.Module:
-        """The model itself."""
         return self._model
 
 
@@ -92,7 +90,7 @@ def check_base(adapter: Adapter, name: str, sha256: str | None) -> None:
         sha256: The content hash of its weights, if known.
 
     Raises:
-        CheckpointError: When both hashes are known and differ.
+        CheckpointError: Both hashes are known and differ.
     """
     if sha256 is None or adapter.base_sha256 is None or adapter.base_sha256 == sha256:
         return
@@ -120,10 +118,7 @@ def features_of(module: nn.Module) -> tuple[int, int] | None:
     if isinstance(module, nn.Embedding):
         return module.num_embeddings, module.embedding_dim
     if is_convolution(module):
-        kernel = 1
-        for size in module.kernel_size:
-            kernel *= size
-        return module.in_channels * kernel, module.out_channels
+        return module.in_channels * math.prod(module.kernel_size), module.out_channels
     inside, out = getattr(module, "in_features", None), getattr(module, "out_features", None)
     if isinstance(inside, int) and isinstance(out, int):
         return inside, out
@@ -141,17 +136,6 @@ def is_convolution(module: nn.Module) -> TypeGuard[nn.Conv1d | nn.Conv2d | nn.Co
 def is_conv1d(module: nn.Module) -> bool:
     """Whether a module is transformers' ``Conv1D``, which keeps its weight as (in, out)."""
     return type(module).__name__ == "Conv1D"
-
-
-def module_features(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """(in, out) of those of ``names`` that ``model`` has and whose features are known."""
-    known: dict[str, tuple[int, int]] = {}
-    modules = dict(model.named_modules())
-    for name in names:
-        features = features_of(modules[name]) if name in modules else None
-        if features is not None:
-            known[name] = features
-    return known
 
 
 def name_in_base(name: str, replication: Sequence[Sequence[int]]) -> str:

@@ -6,7 +6,6 @@ A folder appears complete or not at all.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import secrets
@@ -15,32 +14,23 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-import torch
-from safetensors.torch import save_file
+from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.attach import merge
 from aurac.adapters.formats.peft import module_state, peft_state
 from aurac.adapters.formats.peft_config import CONFIG, PREFIX, WEIGHTS, is_set
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
-from aurac.adapters.formats.untrusted import FLOATS
+from aurac.adapters.formats.tensors import SafetensorsWriter
 from aurac.adapters.nesting import peft_alpha
 from aurac.adapters.truncate import prepare_module, prepare_outline
 from aurac.errors import CheckpointError, RunFolderError
 from aurac.files import flush_folder, follow_umask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from torch import Tensor
-
-    from aurac.adapters.adapter import Adapter, Factors
+    from aurac.adapters.adapter import Adapter
     from aurac.adapters.truncate import Basis, Prepared, Rescale
-
-METADATA: Final = {"format": "pt"}
-_TYPE_NAMES: Final = {dtype: name for name, dtype in FLOATS.items()}
-_TYPE_ORDER: Final = list(_TYPE_NAMES)
 
 
 def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -> Path:
@@ -51,8 +41,7 @@ def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -
     Args:
         adapter: What to write; the tensors keep their dtype.
         folder: The folder to write.
-        force: Replace a folder that holds an adapter. Any other folder that is not empty is never
-            replaced.
+        force: Replace a folder that holds an adapter. Any other folder that is not empty stays.
 
     Raises:
         RunFolderError: When something is already there, or the place cannot be written to.
@@ -63,17 +52,16 @@ def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -
     adapter = adapter.loaded()
     records = dump_records(adapter)
     with fresh_folder(target) as into:
-        save_file(_separate(peft_state(adapter)), into / WEIGHTS[0], metadata=METADATA)
+        state = peft_state(adapter)
+        file = SafetensorsWriter(into / WEIGHTS[0], state)
+        for key, tensor in state.items():
+            file.put(key, tensor)
         write_records(into, records)
     return target
 
 
 def dump_records(adapter: Adapter) -> dict[str, str]:
-    """The texts beside the weights, by file name.
-
-    Raises:
-        CheckpointError: When the adapter holds something that JSON cannot say.
-    """
+    """The texts beside the weights by file name; CheckpointError for what JSON cannot say."""
     return {CONFIG: _dump(peft_config(adapter)), SIDECAR: _dump(to_json(adapter))}
 
 
@@ -87,10 +75,8 @@ def write_records(into: Path, records: Mapping[str, str]) -> None:
 def fresh_folder(target: Path) -> Iterator[Path]:
     """Yield a new folder to fill; it is synced and renamed to ``target`` at the end.
 
-    When the block fails the new folder is removed and ``target`` stays as it was.
-
-    Raises:
-        RunFolderError: When the file system refuses.
+    When the block fails the new folder is removed and ``target`` stays as it was. RunFolderError
+    when the file system refuses.
     """
     target = Path.cwd() / target
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -100,7 +86,10 @@ def fresh_folder(target: Path) -> Iterator[Path]:
         fresh.mkdir()
         yield fresh
         follow_umask(fresh)
-        _sync(fresh)
+        for path in fresh.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        flush_folder(fresh)
         if target.exists():
             target.rename(old)
         fresh.rename(target)
@@ -129,6 +118,9 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
     rank, rank_pattern = _common(ranks)
     alpha, alpha_pattern = _common(alphas)
     kept = {k: v for k, v in adapter.peft_config.items() if is_set(v)}
+    rslora = {f.rule == "sqrt" for f in adapter.modules.values()}
+    if len(rslora) > 1:
+        raise CheckpointError("an adapter that mixes α/√r with another rule cannot be plain PEFT")
     return {
         "peft_type": "LORA",
         "task_type": None,
@@ -138,12 +130,13 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
         "fan_in_fan_out": False,
         "bias": "none",
         "modules_to_save": None,
-        "target_modules": _targets(adapter),
+        # The full module names, which no base can match wrongly.
+        "target_modules": sorted(n for n, f in adapter.modules.items() if f.kind != "experts"),
         **kept,
         "base_model_name_or_path": adapter.base,
         "r": rank,
         "lora_alpha": _as_whole(alpha),
-        "use_rslora": _use_rslora(adapter.modules.values()),
+        "use_rslora": rslora.pop(),
         "use_dora": adapter.dora,
         "init_lora_weights": True,
         "rank_pattern": rank_pattern,
@@ -151,22 +144,10 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def _use_rslora(modules: Iterable[Factors]) -> bool:
-    rules = {f.rule == "sqrt" for f in modules}
-    if len(rules) > 1:
-        raise CheckpointError("an adapter that mixes α/√r with another rule cannot be plain PEFT")
-    return rules.pop()
-
-
 def _common(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The most common value, and the modules that have another one as anchored PEFT patterns."""
     common = Counter(values.values()).most_common(1)[0][0]
     return common, {re.escape(n): v for n, v in values.items() if v != common}
-
-
-def _targets(adapter: Adapter) -> list[str]:
-    """The full module names, which no base can match wrongly."""
-    return sorted(name for name, f in adapter.modules.items() if f.kind != "experts")
 
 
 def _as_whole(number: float) -> int | float:
@@ -180,24 +161,8 @@ def _dump(value: Mapping[str, Any]) -> str:
         raise CheckpointError(f"the adapter's record cannot be written as JSON: {error}") from error
 
 
-def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors that share no memory, which safetensors requires."""
-    seen: set[int] = set()
-    separate: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        plain = tensor.detach().cpu().contiguous()
-        pointer = plain.untyped_storage().data_ptr()
-        separate[key] = plain.clone() if pointer in seen else plain
-        seen.add(pointer)
-    return separate
-
-
 def check_free(target: Path, *, force: bool) -> None:
-    """Refuse a folder that is not empty, unless it is an adapter that ``force`` may replace.
-
-    Raises:
-        RunFolderError: When something is there.
-    """
+    """Refuse a folder that is not empty, unless it is an adapter that ``force`` may replace."""
     if not os.path.lexists(target):
         return
     if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
@@ -213,106 +178,6 @@ def check_free(target: Path, *, force: bool) -> None:
         )
 
 
-def _sync(folder: Path) -> None:
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    flush_folder(folder)
-
-
-class Span(NamedTuple):
-    """Where a tensor goes in a file that is being written."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    offset: int
-
-
-class SafetensorsWriter:
-    """A safetensors file that is written tensor by tensor, in any order.
-
-    The library writes only what is in memory as a whole; the bytes here are the same. The file is
-    open only during a write, so that any number of files can be written side by side.
-    """
-
-    def __init__(
-        self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str]
-    ) -> None:
-        """Create the file with its header and its full size.
-
-        Args:
-            path: The file; replaced if it exists.
-            outline: A tensor for each name; only type and shape count (the meta device will do).
-            metadata: The header's free texts.
-
-        Raises:
-            OSError: When the file cannot be written.
-        """
-        header, self._spans, size = _layout(outline, metadata)
-        self._path = path
-        self._missing = {key for key, span in self._spans.items() if math.prod(span.shape)}
-        with path.open("wb") as file:
-            file.write(header)
-            file.truncate(size)
-
-    def put(self, key: str, tensor: Tensor) -> None:
-        """Write one tensor.
-
-        Raises:
-            ValueError: For a tensor whose type or shape is not the header's.
-            OSError: When the file system refuses.
-        """
-        span = self._spans[key]
-        if tensor.dtype != span.dtype or tuple(tensor.shape) != span.shape:
-            raise ValueError(f"{key} is {tensor.dtype} of {tuple(tensor.shape)}, not {span}")
-        if math.prod(span.shape):
-            view = _bytes_of(tensor.detach().cpu().contiguous())
-            with self._path.open("r+b", buffering=0) as file:
-                file.seek(span.offset)
-                while view:
-                    view = view[file.write(view) :]
-        self._missing.discard(key)
-
-    def finish(self) -> None:
-        """Check that the file is complete.
-
-        Raises:
-            ValueError: When a tensor was not written.
-        """
-        if self._missing:
-            raise ValueError(f"{len(self._missing)} tensors were not written: {min(self._missing)}")
-
-
-def _layout(
-    outline: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> tuple[bytes, dict[str, Span], int]:
-    """The header with its length in front, where each tensor goes, and the size of the file."""
-    ordered = sorted(outline, key=lambda key: (_TYPE_ORDER.index(outline[key].dtype), key))
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
-    end = 0
-    for key in ordered:
-        tensor = outline[key]
-        entries[key] = {
-            "dtype": _TYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end + tensor.nbytes],
-        }
-        end += tensor.nbytes
-    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    start = 8 + len(text)
-    spans = {
-        key: Span(t.dtype, tuple(t.shape), start + entries[key]["data_offsets"][0])
-        for key, t in outline.items()
-    }
-    return len(text).to_bytes(8, "little") + text, spans, start + end
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous CPU tensor that is not empty."""
-    return tensor.view(-1).view(torch.uint8).numpy().data
-
-
 def save_truncations(
     adapter: Adapter,
     folders: Mapping[int, Path],
@@ -324,16 +189,9 @@ def save_truncations(
 ) -> dict[int, Adapter]:
     """Write the truncation at each rank to its folder, all in one pass over the adapter.
 
-    The files are those that ``save_adapter(truncate(adapter, rank))`` writes, byte for byte. Each
-    folder appears complete or not at all, and none appears before all of them are written.
-
-    Args:
-        adapter: What to truncate; an outline (``load_adapter(…, lazy=True)``) keeps memory small.
-        folders: The folder of each rank.
-        basis: ``prefix``, ``svd`` or ``energy``.
-        rescale: What decides the scale; ``default_rescale`` of the adapter by default.
-        fit_factors: For ``fit``, one factor per rank.
-        force: Replace folders that hold an adapter.
+    The files are those that ``save_adapter(truncate(adapter, rank))`` writes, byte for byte. No
+    folder appears before all of them are written. An outline (``load_adapter(…, lazy=True)``) as
+    the adapter keeps memory small.
 
     Returns:
         What was written at each rank, as outlines.
@@ -342,7 +200,7 @@ def save_truncations(
         RankError: For a rank that the adapter does not have.
         UsageError: For a basis and rescale that do not go together.
         CheckpointError: When the adapter holds numbers that are not finite or leave its type.
-        RunFolderError: When a folder is taken or cannot be written to.
+        RunFolderError: When a folder is taken (see :func:`check_free`) or cannot be written to.
     """
     prepared = prepare_outline(adapter, basis, rescale, fit_factors)
     outlines = {adapter.check_rank(r): _outline(prepared, r) for r in folders}
@@ -350,24 +208,11 @@ def save_truncations(
         check_free(folder, force=force)
     with ExitStack() as stack:
         fresh = {r: stack.enter_context(fresh_folder(folder)) for r, folder in folders.items()}
-        files = {}
-        for r, outline in outlines.items():
-            path = fresh[r] / WEIGHTS[0]
-            files[r] = SafetensorsWriter(path, peft_state(outline), METADATA)
-        ranks = {r: prepared.module_ranks(r) for r in folders}
-        most = {n: max(by_module[n] for by_module in ranks.values()) for n in adapter.modules}
-        for name, f in adapter.walk():
-            A, B = prepare_module(prepared, name, f, rows=most[name])
-            for r, file in files.items():
-                _put(
-                    file,
-                    name,
-                    replace(prepared.cut(name, A, B, r, ranks[r][name]), magnitude=f.magnitude),
-                )
-        for key in adapter.extras:
-            extra = adapter.read_extra(key)
-            for file in files.values():
-                file.put(f"{PREFIX}{key}", extra)
+        files = {
+            r: SafetensorsWriter(fresh[r] / WEIGHTS[0], peft_state(outline))
+            for r, outline in outlines.items()
+        }
+        _write_tensors(prepared, files)
         written = {r: replace(o, derived=prepared.record(r)) for r, o in outlines.items()}
         for r, file in files.items():
             file.finish()
@@ -375,24 +220,31 @@ def save_truncations(
     return written
 
 
-def save_merged(prepared: Prepared, rank: int, model: Any, tokenizer: Any, folder: Path) -> Path:
-    """Merge and write a plain model folder, complete or not at all.
+def _write_tensors(prepared: Prepared, files: Mapping[int, SafetensorsWriter]) -> None:
+    """Write the tensors of each rank, in one pass over the adapter."""
+    adapter = prepared.adapter
+    ranks = {r: prepared.module_ranks(r) for r in files}
+    most = {n: max(by_module[n] for by_module in ranks.values()) for n in adapter.modules}
+    for name, f in adapter.walk():
+        A, B = prepare_module(prepared, name, f, rows=most[name])
+        for r, file in files.items():
+            cut = replace(prepared.cut(name, A, B, r, ranks[r][name]), magnitude=f.magnitude)
+            for key, tensor in module_state(name, cut).items():
+                file.put(key, tensor)
+    for key in adapter.extras:
+        extra = adapter.read_extra(key)
+        for file in files.values():
+            file.put(f"{PREFIX}{key}", extra)
 
-    Raises:
-        RunFolderError: When something is already there, or the folder cannot be written to.
-        CheckpointError: See :func:`merge`.
-    """
+
+def save_merged(prepared: Prepared, rank: int, model: Any, tokenizer: Any, folder: Path) -> Path:
+    """Merge and write a plain model folder, complete or not at all; errors as in :func:`merge`."""
     check_free(folder, force=False)
     merge(model, prepared, rank)
     with fresh_folder(folder) as into:
         model.save_pretrained(into)
         tokenizer.save_pretrained(into)
     return folder
-
-
-def _put(file: SafetensorsWriter, name: str, f: Factors) -> None:
-    for key, tensor in module_state(name, f).items():
-        file.put(key, tensor)
 
 
 def _outline(prepared: Prepared, r: int) -> Adapter:

@@ -100,11 +100,7 @@ class Family:
         return {**last, "name": f"{last.get('name')} per rank", "family": list(self.ranks)}
 
     def check_rank(self, r: int) -> int:
-        """``r`` itself, when a member has it.
-
-        Raises:
-            RankError: For any other.
-        """
+        """``r`` itself; RankError where no member has it."""
         if r not in self.members:
             raise RankError(
                 f"rank {r!r} of family {self.name!r}, which has no adapter of that rank",
@@ -113,11 +109,7 @@ class Family:
         return int(r)
 
     def member(self, r: int) -> Adapter:
-        """The adapter of rank ``r``.
-
-        Raises:
-            RankError: When there is none.
-        """
+        """The adapter of rank ``r``; RankError where there is none."""
         return self.members[self.check_rank(r)]
 
     def parameters(self, r: int) -> int:

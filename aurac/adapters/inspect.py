@@ -32,17 +32,10 @@ VLLM_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, Any]:
-    """Everything that ``aurac inspect`` shows, as JSON values.
-
-    Args:
-        adapter: The adapter.
-        ranks: The ranks of the tables; powers of two up to R by default.
-    """
+    """Everything that ``aurac inspect`` shows, as JSON values; by default for powers of two."""
     shown = tuple(ranks or default_nested_ranks(adapter.rank))
-    nesting = adapter.nesting
-    measured = {}
-    for name, f in adapter.walk():
-        measured[name] = _measure(adapter, name, f, shown)
+    measured = {name: _measure(adapter, name, f, shown) for name, f in adapter.walk()}
+    ranks_of_modules = Counter(f.rank for f in adapter.modules.values())
     by_rank = [
         _at_rank(adapter, r, [m.parts[k] for m in measured.values()]) for k, r in enumerate(shown)
     ]
@@ -54,15 +47,12 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
         "sha256": adapter.sha256,
         "base": adapter.base,
         "base_sha256": adapter.base_sha256,
-        "method": adapter.method,
-        "nested_ranks": None if nesting is None else list(nesting.ranks),
-        "weights": None if nesting is None else list(nesting.weights),
-        "update": None if nesting is None else nesting.update,
+        **adapter.training,
         "rule": adapter.rule,
         "alpha": adapter.alpha,
         "trained_rank": adapter.rank,
         "modules": len(adapter.modules),
-        "module_ranks": {str(r): n for r, n in sorted(_ranks(adapter).items())},
+        "module_ranks": {str(r): n for r, n in sorted(ranks_of_modules.items())},
         "dtypes": sorted({str(f.A.dtype).removeprefix("torch.") for f in adapter.modules.values()}),
         "dora": adapter.dora,
         "extra_tensors": len(adapter.extras),
@@ -158,10 +148,6 @@ def _energy(
         "prefix": [1.0 - x / total for x in tails],
         "svd": [float(best[min(r, R) - 1] / best[-1]) for r in ranks],
     }
-
-
-def _ranks(adapter: Adapter) -> Counter[int]:
-    return Counter(f.rank for f in adapter.modules.values())
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

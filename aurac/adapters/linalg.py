@@ -28,16 +28,12 @@ def all_finite(tensor: Tensor) -> bool:
 
 @dataclass
 class TallQR:
-    """A QR factorisation in fp64 whose Q stays in blocks of rows.
+    """A QR factorisation in fp64 whose Q stays in blocks of rows."""
 
-    Attributes:
-        blocks: (…, rows, k) each, orthonormal columns, and what each is multiplied by from the
-            right to be its rows of Q.
-        r: (…, min(n, R), R), upper triangular.
-    """
-
+    # (…, rows, k) each, orthonormal columns, and what each is multiplied by from the right to be
+    # its rows of Q
     blocks: list[tuple[Tensor, Tensor]]
-    r: Tensor
+    r: Tensor  # (…, min(n, R), R), upper triangular
 
     def write(self, small: Tensor, into: Tensor) -> None:
         """Write ``Q @ small``, rounded once, and give Q's memory back block by block."""
@@ -83,13 +79,8 @@ def triangles(f: Factors) -> tuple[Tensor, Tensor]:
 def singular_values(a: Tensor, b: Tensor, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """The singular values of ``B · diag(weights) · A``, descending, shape (R,).
 
-    A stack of blocks is one block-diagonal update: its values are those of the blocks, pooled by
-    position.
-
-    Args:
-        a: Of :func:`triangles`, like ``b``.
-        b: See there.
-        weights: One number for each component, (R,).
+    ``a`` and ``b`` are those of :func:`triangles`. A stack of blocks is one block-diagonal update:
+    its values are those of the blocks, pooled by position.
     """
     R = a.shape[-1]
     sigma = torch.linalg.svdvals((b * torch.from_numpy(weights)) @ a.mT)

@@ -78,8 +78,8 @@ class TrainingSetup:
     def random(self, purpose: str, step: int) -> np.random.Generator:
         """The random numbers of one optimizer step.
 
-        They depend on purpose, seed and step alone, so they are the same on every process and in a
-        gradient-checkpoint recompute, and a resumed training draws what an undisturbed one does.
+        They depend on purpose, seed and step alone, so they are the same on every process, in a
+        gradient-checkpoint recompute and in a resumed training.
         """
         digest = hashlib.sha256(f"{purpose} {self.seed} {step}".encode()).digest()
         return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
@@ -195,9 +195,9 @@ class NestedLoss(Method):
         k = setup.options.get("ranks_per_step", 0)
         if not 0 < k < len(every):
             return [Pass(setup.prefix(r), weight) for r, weight in every]
-        chosen = setup.random(self.name, step).choice(len(every), size=k, replace=False)
+        drawn = setup.random(self.name, step).choice(len(every), size=k, replace=False)
         share = len(every) / k
-        return [Pass(setup.prefix(every[i][0]), share * every[i][1]) for i in sorted(chosen)]
+        return [Pass(setup.prefix(every[i][0]), share * every[i][1]) for i in sorted(drawn)]
 
 
 _KNOWN: Final[dict[str, Method]] = {
@@ -246,6 +246,45 @@ def method_named(name: str) -> Method:
             fix="correct the name, or install the package that provides the method",
         )
     return _KNOWN[name]
+
+
+def fixed_diagonal(name: str, setup: TrainingSetup) -> NDArray[np.float64] | None:
+    """`Method.diagonal` of the method of that name.
+
+    Raises:
+        UsageError: There is none, or it gave something else than R finite numbers.
+    """
+    diagonal = method_named(name).diagonal(setup)
+    if diagonal is not None and not _numbers(diagonal, setup.rank):
+        raise UsageError(
+            f"method {name!r} gave the diagonal {diagonal!r:.200}",
+            expected=f"an array of {setup.rank} finite numbers, or None",
+            fix="correct its diagonal()",
+        )
+    return diagonal
+
+
+def check_passes(name: str, passes: Any, rank: int) -> None:
+    """Check what a method gave for a step.
+
+    Raises:
+        RecipeError: No passes, or one without a finite number for each component.
+    """
+    for one in passes or [None]:
+        if not (isinstance(one, Pass) and _numbers(one.p, rank) and math.isfinite(one.weight)):
+            raise RecipeError(
+                f"method {name!r} gave the pass {one!r:.200}",
+                expected=f"one aurac.Pass or more, each with an array of {rank} finite numbers",
+                fix="correct its passes()",
+            )
+
+
+def _numbers(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, np.ndarray)
+        and values.shape == (count,)
+        and bool(np.isfinite(values).all())
+    )
 
 
 @cache

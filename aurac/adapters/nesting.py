@@ -44,18 +44,14 @@ def scale(rule: Rule, alpha: float, r: int) -> float:
 
 
 def rank_weights(
-    R: int,
-    nested_ranks: Sequence[int],
-    weights: Sequence[float] | None,
-    rule: Rule,
-    alpha: float,
+    R: int, nested_ranks: Sequence[int], weights: Sequence[float] | None, rule: Rule, alpha: float
 ) -> NDArray[np.float64]:
     """The diagonal of P, shape (R,): ``p_i = Σ_{r in S, r ≥ i} w_r · s_r`` for i = 1..R.
 
     Args:
-        R: The number of components that the factors have.
-        nested_ranks: S, the ranks that were trained. A truncated adapter has fewer components than
-            its largest nested rank; its first R weights are still those of the whole sum.
+        R: The number of components that the factors have. A truncated adapter has fewer than its
+            largest nested rank; its first R weights are still those of the whole sum.
+        nested_ranks: S, the ranks that were trained.
         weights: w_r in the order of ``nested_ranks``; ``None`` means 1 each.
         rule: The scaling rule that gives s_r.
         alpha: The α of the rule.
@@ -86,11 +82,7 @@ def is_rank(value: object) -> bool:
 
 
 def check_nested_ranks(nested_ranks: Sequence[int]) -> tuple[int, ...]:
-    """``nested_ranks`` as ascending integers.
-
-    Raises:
-        RankError: For an empty list, a duplicate, something that is not whole or a rank below 1.
-    """
+    """``nested_ranks`` as ascending integers, each once, at least one; else a RankError."""
     ranks: list[int] = []
     for rank in nested_ranks:
         if not is_rank(rank):
@@ -107,8 +99,7 @@ def check_nested_ranks(nested_ranks: Sequence[int]) -> tuple[int, ...]:
 def check_weights(ranks: Sequence[int], weights: Sequence[float] | None) -> tuple[float, ...]:
     """One finite, non-negative weight for each of ``ranks``, not all of them zero.
 
-    Raises:
-        UsageError: When the count or a value is wrong.
+    ``None`` means 1 each. Anything else is a UsageError.
     """
     if weights is None:
         return (1.0,) * len(ranks)
@@ -125,11 +116,7 @@ def check_weights(ranks: Sequence[int], weights: Sequence[float] | None) -> tupl
 def peft_alpha(rule: Rule, alpha: float, r: int, multiple: int = 1) -> float:
     """The ``lora_alpha`` that makes plain PEFT scale rank ``r`` by the rule.
 
-    Args:
-        rule: The scaling rule.
-        alpha: Its α.
-        r: The rank.
-        multiple: What PEFT's own r is for each rank; PEFT divides by ``multiple · r``.
+    PEFT's own r is ``multiple · r``, by which it divides.
     """
     if rule == "none":
         return alpha * r * multiple

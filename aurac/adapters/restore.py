@@ -102,7 +102,9 @@ class ExtraTensors:
     def switch(self, *, on: bool) -> None:
         """Put the replacements in, or the base's own back."""
         for name, (original, replacement) in self._modules.items():
-            _set(self._model, name, replacement if on else original)
+            parent, _, child = name.rpartition(".")
+            modules = self._model.get_submodule(parent)._modules
+            modules[child] = replacement if on else original
         for parameter, original_value, value in self._values:
             parameter.data = value if on else original_value
 
@@ -167,8 +169,3 @@ def _find(model: nn.Module, name: str) -> nn.Module:
             f"the adapter replaces {name}, which the base does not have",
             fix="it was trained on another base",
         ) from error
-
-
-def _set(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    model.get_submodule(parent)._modules[child] = module

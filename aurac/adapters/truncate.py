@@ -53,8 +53,7 @@ class PreparedModule(NamedTuple):
     Attributes:
         A: (R, in), with any weights folded in.
         B: (out, R).
-        scale: From a rank r ≥ 1 to the factor in front of ``B[:, :r] @ A[:r]``. A module of a lower
-            rank R than r uses its own R.
+        scale: From r ≥ 1 to the factor of ``B[:, :r] @ A[:r]``; a lower own rank R stands for r.
     """
 
     A: Tensor
@@ -88,9 +87,7 @@ class Prepared:
         return self.adapter.rank
 
     def at(self, rank: int) -> Adapter:
-        """The truncation at ``rank`` as an adapter of its own.
-
-        Its tensors are the very slices that a live model runs on.
+        """The truncation at ``rank`` as an adapter, of the slices that a live model runs on.
 
         Raises:
             RankError: For a rank that the adapter does not have.
@@ -124,10 +121,9 @@ class Prepared:
     def cut(self, name: str, A: Tensor, B: Tensor, r: int, module_rank: int) -> Factors:
         """One module of the truncation at rank ``r``, from its A and B in this basis."""
         f = self.adapter.modules[name]
+        A, B = A[:module_rank], B[:, :module_rank].contiguous()
         rule, alpha = self._rule(f, r)
-        return replace(
-            f, A=A[:module_rank], B=B[:, :module_rank].contiguous(), rule=rule, alpha=alpha
-        )
+        return replace(f, A=A, B=B, rule=rule, alpha=alpha)
 
     def assemble(self, modules: Mapping[str, Factors], record: Mapping[str, Any]) -> Adapter:
         """The adapter of modules that were cut, with the record of the truncation."""
@@ -171,14 +167,8 @@ class Prepared:
             "from_rank": before.get("from_rank", self.adapter.rank),
             "from_sha256": before.get("from_sha256", self.adapter.sha256),
         }
-        trained = self.adapter.nesting
-        if trained is not None:
-            record["trained"] = {
-                "method": trained.method,
-                "nested_ranks": list(trained.ranks),
-                "weights": list(trained.weights),
-                "update": trained.update,
-            }
+        if self.adapter.nesting is not None:
+            record["trained"] = self.adapter.training
         elif "trained" in before:
             record["trained"] = before["trained"]
         if self.rescale == "fit":
@@ -288,13 +278,9 @@ def _check_rescale(
 def prepare_module(
     prepared: Prepared, name: str, f: Factors, rows: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A and B of one module, given with its numbers, in the basis of ``prepared``.
+    """A and B of one module in the basis of an outline from :func:`prepare_outline`.
 
-    Args:
-        prepared: From :func:`prepare_outline`.
-        name: The module.
-        f: Its factors.
-        rows: How many components are wanted, if not all of them.
+    ``f`` are its factors with their numbers, ``rows`` how many components are wanted if not all.
     """
     adapter = prepared.adapter
     if prepared.basis != "prefix":

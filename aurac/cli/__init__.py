@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from aurac.cli._command import hyphens
 from aurac.cli._logging import quiet_libraries
+from aurac.cli.options import hyphens
 from aurac.errors import AuracError
 from aurac.models.device import share_cores
 from aurac.terminal.console import spelled, visible_streams
@@ -44,7 +44,7 @@ SECTIONS = {
     },
 }
 COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
-_MODULES = {"base": "bundled", "zoo": "bundled", "export": "report"}
+_MODULES = {"base": "bundled", "tasks": "bundled", "zoo": "bundled", "export": "report"}
 """Commands that share a file with another one."""
 
 
@@ -114,14 +114,11 @@ def main() -> None:
     except AuracError as error:
         sys.stderr.write(spelled(f"aurac: error: {error}\n"))
         status = error.exit_code
-    except click.exceptions.Abort:  # click's form of an interrupt within a command
-        sys.stderr.write("aurac: interrupted; the same command goes on where it stopped\n")
-        status = 130
     except click.ClickException as error:
         with visible_streams():
             error.show()
         status = error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.exceptions.Abort):  # the latter within a command
         sys.stderr.write("aurac: interrupted; the same command goes on where it stopped\n")
         status = 130
     except BrokenPipeError:

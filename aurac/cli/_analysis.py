@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._command import option_group
-from aurac.cli.options import pairs
+from aurac.cli.options import option_group, pairs
 from aurac.curves.area import BUDGETS, area_name, axis_title
 from aurac.curves.display import CurveLine, curve_table, interval, percent, points, show_span
 from aurac.errors import UsageError
@@ -79,16 +78,9 @@ def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_sources(
-    paths: Sequence[str],
-    metric: str | None,
-    groups: Sequence[str],
-    cluster: Sequence[str] = (),
+    paths: Sequence[str], metric: str | None, groups: Sequence[str], cluster: Sequence[str] = ()
 ) -> Curves:
-    """Curves of all sources, with the recipe groups that they record and that the user names.
-
-    Raises:
-        AuracError: A source or a `--group` that cannot be used.
-    """
+    """Curves of all sources, with the recipe groups that they record and that the user names."""
     from aurac.readers import Curves, read_curves
     from aurac.readers.run import regrouped
 
@@ -101,11 +93,7 @@ def read_sources(
 
 
 def parse_groups(texts: Sequence[str]) -> dict[str, list[str]]:
-    """``NAME=a,b`` options.
-
-    Raises:
-        UsageError: One without a name or members, or a name given twice.
-    """
+    """``NAME=a,b`` options; a UsageError without name or members, or with a name twice."""
     groups: dict[str, list[str]] = {}
     for text in texts:
         name, _, rest = text.partition("=")
@@ -131,82 +119,63 @@ def analyse_sources(
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None) -> str:
-    """A plain table; on a terminal too narrow for it, one whose cells are folded.
+    """A plain table; where a line has too little room, a list of `column: value` for each row.
 
-    Args:
-        head: Names of the columns.
-        rows: Cells.
-        width: Characters in a line; by default those of the terminal, or no limit on a pipe.
+    A line has `width` characters; by default those of the terminal, or no limit on a pipe.
     """
     from tabulate import tabulate
 
     body = [list(row) for row in rows]
     plain = tabulate(body, headers=list(head), tablefmt="simple", disable_numparse=True)
-    room = width if width is not None else _room()
-    if room is None or max(map(len, plain.splitlines()), default=0) <= room:
+    if width is None and sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+    if width is None or max(map(len, plain.splitlines()), default=0) <= width:
         return plain
-    return _folded(head, body, room)
-
-
-def _room() -> int | None:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def _folded(head: Sequence[str], body: Sequence[Sequence[str]], width: int) -> str:
-    """Each row as a small list of `column: value`, the first one as its heading."""
+    inner: dict[str, Any] = {"initial_indent": "  ", "subsequent_indent": "    "}
     lines = []
     for row in body:
         lines += textwrap.wrap(f"{head[0]}: {row[0]}", width, subsequent_indent="  ")
         for name, value in zip(head[1:], row[1:], strict=True):
-            lines += textwrap.wrap(
-                f"{name}: {value}",
-                width,
-                initial_indent="  ",
-                subsequent_indent="    ",
-                break_on_hyphens=False,
-            )
+            lines += textwrap.wrap(f"{name}: {value}", width, **inner, break_on_hyphens=False)
     return "\n".join(lines)
 
 
 def print_curves(
-    rows: Sequence[ScoreRow],
     result: Analysis,
     *,
     title: str = "Accuracy and AURAC in percent, largest AURAC first",
     extra: Callable[[ScoreRow], dict[str, str]] | None = None,
     ranks: bool = True,
 ) -> None:
-    """The table of curves that `compare`, `score` and `recommend` share.
-
-    Args:
-        rows: Of the analysis.
-        result: The analysis.
-        title: Above the table.
-        extra: Further columns of a row.
-        ranks: Whether the accuracies at the ranks are shown.
-    """
+    """The table of curves, with the accuracies at the `ranks`, and `extra` columns of a row."""
     from aurac.report.escape import one_line
     from aurac.terminal.console import stdout_console
 
-    console = stdout_console()
+    console, rows = stdout_console(), result.scores
     tasks = list(dict.fromkeys(row.task for row in rows))
     several = any(row.seeds > 1 for row in rows)
     best = {(row.task, name) for row in result.best for name in row.candidates}
+
+    def place(row: ScoreRow) -> tuple[int, float]:
+        area = row.headline
+        return tasks.index(row.task), -(area.value if area else -1.0)
+
     lines = []
-    for row in sorted(rows, key=lambda row: _place(row, tasks))[:SHOWN]:
+    for row in sorted(rows, key=place)[:SHOWN]:
         columns = {"seeds": str(row.seeds)} if several else {}
         columns |= _span_column(result.axis, row.span)
-        lines.append(
-            CurveLine(
-                task=one_line(row.task) if row.task else None,
-                adapter=one_line(row.adapter),
-                truncation=row.truncation.replace(" · ", "/") + "*" * row.published,
-                accuracy=_points_of(row) if ranks else {},
-                area=row.headline if ranks or console.width >= _WIDE else None,
-                bold=not row.other and (row.task, row.adapter) in best,
-                extra=columns | (extra(row) if extra else {}),
-            )
+        base = {} if row.baseline is None else {0: row.baseline}
+        known = dict(zip(row.ranks, row.accuracy, strict=True))
+        line = CurveLine(
+            task=one_line(row.task) if row.task else None,
+            adapter=one_line(row.adapter),
+            truncation=row.truncation.replace(" · ", "/") + "*" * row.published,
+            accuracy=base | dict.fromkeys(row.missing) | known if ranks else {},
+            area=row.headline if ranks or console.width >= _WIDE else None,
+            bold=not row.other and (row.task, row.adapter) in best,
+            extra=columns | (extra(row) if extra else {}),
         )
+        lines.append(line)
     notes = {"caption": one_line(_caption(rows)), "axis": result.axis}
     console.print(curve_table(lines, console.width, title=title, level=result.level, **notes))
 
@@ -216,18 +185,6 @@ def _span_column(axis: str, span: tuple[float, float] | None) -> dict[str, str]:
     if axis not in BUDGETS:
         return {}
     return {axis: "–" if span is None else show_span(span, axis)}
-
-
-def _place(row: ScoreRow, tasks: Sequence[str | None]) -> tuple[int, float]:
-    """Where a row stands in a table: by task, the largest AURAC first."""
-    area = row.headline
-    return tasks.index(row.task), -(area.value if area else -1.0)
-
-
-def _points_of(row: ScoreRow) -> dict[int, float | None]:
-    known = dict(zip(row.ranks, row.accuracy, strict=True))
-    base: dict[int, float | None] = {} if row.baseline is None else {0: row.baseline}
-    return base | dict.fromkeys(row.missing) | known
 
 
 def _caption(rows: Sequence[ScoreRow]) -> str:
@@ -311,9 +268,7 @@ def aggregate_lines(rows: Sequence[AggregateRow], *, details: bool = False) -> l
     body = []
     for row in rows:
         name = row.a if row.b is None else f"{row.b} − {row.a}"
-        how = "" if row.estimate is not None else f"no aggregate: {row.reason}"
-        if details and row.estimate is not None:
-            how = row.estimate.method
+        how = row.estimate.method * details if row.estimate else f"no aggregate: {row.reason}"
         body.append([name, interval(row.estimate), how])
     used = 3 if any(row[2] for row in body) else 2
     head = ["all tasks", f"{area_name(rows[0].axis)} (%) or points [95 %]", "how"]

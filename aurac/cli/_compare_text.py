@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from aurac.runs.dryrun import DryRun
     from aurac.runs.run import Run
-    from aurac.runs.schema import SequentialRecord
 
 _SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -54,16 +52,11 @@ def _offline() -> Iterator[None]:
 
 def _text(plan: DryRun) -> list[str]:
     head = ["task", "curve", "ranks to compute", "already there", "requests each"]
-    rows = [
-        [
-            line.task,
-            line.curve,
-            ",".join(map(str, line.left)) or "–",
-            ",".join(map(str, line.done)) or "–",
-            "?" if line.requests is None else str(line.requests),
-        ]
-        for line in plan.lines
-    ]
+    rows = []
+    for line in plan.lines:
+        ranks = [",".join(map(str, ranks)) or "–" for ranks in (line.left, line.done)]
+        requests = "?" if line.requests is None else str(line.requests)
+        rows.append([line.task, line.curve, *ranks, requests])
     left = plan.cells - plan.done - plan.failed
     there = f", {plan.done} already in {plan.folder}" if plan.done else ""
     if plan.failed:
@@ -74,7 +67,9 @@ def _text(plan: DryRun) -> list[str]:
             f"--ranks auto may add up to {plan.further} more cells; the time does not include them"
         )
     lines.append(f"on {plan.device} in {plan.dtype}, base {plan.base}")
-    lines.append(f"time: {_range(plan)}{plan.seconds_from}")
+    ends = [_span(end) for end in (plan.seconds_low, plan.seconds_high) if end is not None]
+    time = f"{' to '.join(dict.fromkeys(ends))}, " if ends else ""
+    lines.append(f"time: {time}{plan.seconds_from}")
     lines.append(_memory(plan))
     lines += [f"download: {what}" for what in plan.downloads] or ["download: nothing"]
     return [*lines, *(f"note: {note}" for note in plan.notes)]
@@ -90,26 +85,12 @@ def _memory(plan: DryRun) -> str:
     )
 
 
-def _range(plan: DryRun) -> str:
-    if plan.seconds_low is None or plan.seconds_high is None:
-        return ""
-    low, high = _span(plan.seconds_low), _span(plan.seconds_high)
-    return f"{low}, " if low == high else f"{low} to {high}, "
-
-
 def _span(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def _show_shard(done: Run, number: int, of: int) -> None:
-    succeeded = done.cells - len(done.failures)
-    click.echo(f"shard {number}/{of}: {succeeded} of {done.cells} cells done in {done.folder}")
-    _show_failures(done)
-    click.echo("the same command without --shard gathers the results")
 
 
 def _show_failures(done: Run) -> None:
@@ -123,11 +104,14 @@ def _show_failures(done: Run) -> None:
 def show_comparison(done: Run, *, as_json: bool) -> None:
     """Print what `compare` gave: the table and the pairs, or a share of the cells, or JSON."""
     if done.shard:
-        _show_shard(done, *done.shard)
+        number, of = done.shard
+        succeeded = done.cells - len(done.failures)
+        click.echo(f"shard {number}/{of}: {succeeded} of {done.cells} cells done in {done.folder}")
+        _show_failures(done)
+        click.echo("the same command without --shard gathers the results")
         return
     if as_json:
-        content = done.results.to_dict()
-        click.echo(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+        print_json(done.results.to_dict(), indent=1, ensure_ascii=False)
         _show_besides(done, err=True)
         return
     from aurac.report import terminal_table
@@ -138,24 +122,18 @@ def show_comparison(done: Run, *, as_json: bool) -> None:
     if done.results.rank_choice:
         click.echo("\n".join(done.results.rank_choice.sentences))
     if done.results.sequential:
-        click.echo("\n".join(decision_lines(done.results.sequential)))
+        record = done.results.sequential
+        lines = ["", "Decided from a random sample of the documents", ""]
+        lines += [decision.sentence for decision in record.decisions]
+        click.echo("\n".join([*lines, *(["", *record.notes] if record.notes else [])]))
     elif len(done.results.adapters) > 1 and not done.failures:
         from aurac.cli._analysis import analyse_sources, pair_lines
 
-        analysis = analyse_sources([str(done.folder)], None, (), strict=False)
-        click.echo(
-            "\n".join(pair_lines(analysis.pairs, "Paired differences on the same documents"))
-        )
+        rows = analyse_sources([str(done.folder)], None, (), strict=False).pairs
+        click.echo("\n".join(pair_lines(rows, "Paired differences on the same documents")))
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")
     _show_besides(done)
-
-
-def decision_lines(record: SequentialRecord) -> list[str]:
-    """What a run that stopped early decided."""
-    lines = ["", "Decided from a random sample of the documents", ""]
-    lines += [decision.sentence for decision in record.decisions]
-    return [*lines, *(["", *record.notes] if record.notes else [])]
 
 
 def _show_besides(done: Run, *, err: bool = False) -> None:

@@ -7,6 +7,7 @@ without a counterpart. Source: `_cli/run.py` and `models/huggingface.py` of lm-e
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._command import GroupedCommand, hyphens
+from aurac.cli.options import GroupedCommand, hyphens, parsed
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,19 +88,16 @@ def lm_eval_options(command: Callable[..., Any]) -> Callable[..., Any]:
             *names.split(),
             hidden=True,
             expose_value=False,
-            callback=_refusal(names.split()[0], fix),
+            callback=parsed(functools.partial(_refuse, names.split()[0], fix)),
             **_MAY_HAVE_VALUE,
         )
         command = option(command)
     return command
 
 
-def _refusal(name: str, fix: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def refuse(_context: click.Context, _parameter: click.Parameter, value: Any) -> None:
-        if value is not None:
-            raise UsageError(f"{name} of lm-eval has no counterpart in aurac", fix=fix)
-
-    return refuse
+def _refuse(name: str, fix: str, value: Any) -> None:
+    if value is not None:
+        raise UsageError(f"{name} of lm-eval has no counterpart in aurac", fix=fix)
 
 
 class LmEvalCommand(GroupedCommand):
@@ -173,7 +171,7 @@ class LmEvalCommand(GroupedCommand):
 def _joined(args: Sequence[str]) -> list[str]:
     """lm-eval's options of several words as one: `--tasks a b`, `--model_args x=1 y=2`."""
     long = [hyphens(word.split("=")[0]) if word.startswith("-") else word for word in args]
-    is_lm_eval = any(word in _MODEL for word in long)
+    is_lm_eval = not set(_MODEL).isdisjoint(long)
     joined: list[str] = []
     last, words = "", 0
     for word, name in zip(args, long, strict=True):
@@ -192,12 +190,8 @@ def _joined(args: Sequence[str]) -> list[str]:
     return joined
 
 
-def _config_words(path: str, given: set[str]) -> list[str]:
-    """The options of lm-eval's `--config` file that the command does not give itself.
-
-    Raises:
-        UsageError: No YAML mapping.
-    """
+def _config_words(path: str, named: set[str]) -> list[str]:
+    """The options of lm-eval's `--config` file that the command does not give itself."""
     import yaml
 
     try:
@@ -208,7 +202,7 @@ def _config_words(path: str, given: set[str]) -> list[str]:
         raise UsageError(f"--config {path}", expected="lines of NAME: VALUE")
     words = []
     for name, value in settings.items():
-        if str(name) in given or value is None or value is False:
+        if str(name) in named or value is None or value is False:
             continue
         words.append(f"--{hyphens(str(name))}")
         if isinstance(value, dict):
@@ -237,11 +231,7 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 
 
 def number_of_documents(text: Any) -> int | float:
-    """`--limit`: `100` → 100, 0 for all, `0.1` → that share of them.
-
-    Raises:
-        UsageError: Anything else.
-    """
+    """`--limit`: `100` → 100, 0 for all, `0.1` → that share of them; else a UsageError."""
     try:
         number = float(text)
     except ValueError:
@@ -254,11 +244,7 @@ def number_of_documents(text: Any) -> int | float:
 
 
 def number_of_sequences(text: Any) -> int | None:
-    """`--batch-size`: `8` → 8, `auto` or `auto:4` → None.
-
-    Raises:
-        UsageError: Anything else.
-    """
+    """`--batch-size`: `8` → 8, `auto` or `auto:4` → None; else a UsageError."""
     if str(text).partition(":")[0] == "auto":
         return None
     if not str(text).isdecimal() or int(text) < 1:
@@ -267,11 +253,7 @@ def number_of_sequences(text: Any) -> int | None:
 
 
 def fewshot_seed(text: Any) -> int:
-    """`--seed`: `7` → 7; of lm-eval's four (python, numpy, torch, few-shot) the last.
-
-    Raises:
-        UsageError: Anything else.
-    """
+    """`--seed`: `7` → 7; of lm-eval's four (python, numpy, torch, few-shot) the last."""
     seeds = str(text).split(",")
     if len(seeds) == 3:
         return _OF_FEWSHOT
@@ -281,11 +263,7 @@ def fewshot_seed(text: Any) -> int:
 
 
 def read_model_args(arguments: Mapping[str, str]) -> tuple[dict[str, Any], list[str], list[str]]:
-    """What lm-eval's model arguments mean here.
-
-    Returns:
-        Options of `compare`, adapters, and arguments that have no meaning here.
-    """
+    """Options of `compare`, adapters, and arguments that have no meaning here."""
     defaults = (*_DEFAULTS, f"tokenizer={arguments.get('pretrained')}")
     rest = {name: value for name, value in arguments.items() if f"{name}={value}" not in defaults}
     options: dict[str, Any] = {

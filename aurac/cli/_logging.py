@@ -41,10 +41,9 @@ class Once(logging.Filter):
 
 
 class Line(logging.Formatter):
-    """One line without a traceback, which only the log keeps."""
+    """`aurac: warning: …`, one line without a traceback, which only the log keeps."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """`aurac: warning: …`."""
         return f"aurac: {record.levelname.lower()}: {record.getMessage()}"
 
 
@@ -77,11 +76,7 @@ def log_path() -> Path:
 
 
 def quiet_libraries(*, verbose: bool) -> None:
-    """Bars, advice and warnings of the libraries beneath go to the log instead of the terminal.
-
-    Args:
-        verbose: Leave them on the terminal.
-    """
+    """Bars, advice and warnings of libraries go to the log; with `verbose` to the terminal."""
     logging.captureWarnings(capture=True)
     root = logging.getLogger()
     ours = logging.getLogger("aurac")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.errors import UsageError
 from aurac.runs.schema import RESULTS_FILE, Results
-from aurac.runs.serving import Times, against, read_serving
+from aurac.runs.serving import against, read_serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -53,19 +53,14 @@ class Served:
 
 
 def _seconds(cost: RankCost) -> dict[str, dict[str, float | None]]:
-    def plain(times: Times) -> dict[str, float | None]:
-        return {"median": times.median, "low": times.low, "high": times.high}
-
-    return {"prompt": plain(cost.prefill), "token": plain(cost.decode)}
+    times = {"prompt": cost.prefill, "token": cost.decode}
+    return {k: {"median": t.median, "low": t.low, "high": t.high} for k, t in times.items()}
 
 
 class Measured:
-    """The measurements that run folders hold, by adapter.
+    """The measurements that run folders, of all sources, hold by adapter.
 
-    Args:
-        sources: Run folders, or other sources, which have none.
-        groups: Recipe group → its adapters. The seeds of a recipe have one shape, so the first that
-            was measured speaks for the group.
+    The seeds of a recipe have one shape, so the first that was measured speaks for the group.
 
     Raises:
         RunFolderError: A measurement of another base or of other adapters.
@@ -89,15 +84,8 @@ class Measured:
         """What was measured of a row's adapter; its ranks under `energy` are others."""
         return None if row.truncation.startswith("energy") else self._known.get(row.adapter)
 
-    def slower_than(self, rows: Iterable[RecommendRow], limit: float) -> list[RecommendRow]:
-        """The rows that are not shown to take `limit` milliseconds a token at their rank at most.
-
-        Raises:
-            UsageError: The time was not measured, or in too few rounds.
-        """
-        return [row for row in rows if not self._within(row, limit)]
-
-    def _within(self, row: RecommendRow, limit: float) -> bool:
+    def within(self, row: RecommendRow, limit: float) -> bool:
+        """Whether a row is shown to take at most `limit` ms a token; it must have been measured."""
         if row.rank is None:
             return False
         served = self.of(row)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli._analysis import parse_groups
-from aurac.cli._command import option_group, parsed
 from aurac.cli._lm_eval import (
     LmEvalCommand,
     fewshot_seed,
@@ -17,7 +16,17 @@ from aurac.cli._lm_eval import (
     number_of_documents,
     number_of_sequences,
 )
-from aurac.cli.options import checkpoint_options, complete_tasks, folders, names, pairs, task_names
+from aurac.cli.options import (
+    checkpoint_options,
+    complete_tasks,
+    folders,
+    names,
+    option_group,
+    pairs,
+    parsed,
+    repeated,
+    task_names,
+)
 from aurac.errors import UsageError
 from aurac.runs.settings import parse_device_map, parse_shard
 from aurac.tasks.metrics import parse_metrics
@@ -25,16 +34,14 @@ from aurac.tasks.options import parse_gen_kwargs, parse_pass_at
 
 if TYPE_CHECKING:
     from aurac.runs.finished import Request
-    from aurac.runs.run import Run
     from aurac.runs.sequential_plan import Until
 
 _WHAT = option_group(
     "What is evaluated",
-    click.option(
+    repeated(
         "--tasks",
         "-t",
-        multiple=True,
-        callback=parsed(task_names),
+        parse=task_names,
         shell_complete=complete_tasks,
         help="Task names, comma-separated: bundled or any of lm-eval's; mmlu_* takes all of that "
         "form.",
@@ -52,16 +59,14 @@ _WHAT = option_group(
         type=click.Choice(["test", "validation"]),
         help="Which split is evaluated. Default: the one lm-eval takes.",
     ),
-    click.option(
+    repeated(
         "--metric",
-        multiple=True,
-        callback=parsed(parse_metrics),
+        parse=parse_metrics,
         help="TASK=NAME,FILTER or NAME,FILTER: what accuracy means.",
     ),
-    click.option(
+    repeated(
         "--data",
-        multiple=True,
-        callback=parsed(folders),
+        parse=folders,
         help="TASK=FOLDER with local splits (.jsonl[.gz], .json, .parquet, .csv).",
     ),
     click.option(
@@ -73,17 +78,15 @@ _WHAT = option_group(
         "--base",
         help="Base model: packaged name, hub id or folder. Default: what the adapters record.",
     ),
-    click.option(
+    repeated(
         "--group",
         "groups",
-        multiple=True,
-        callback=parsed(parse_groups),
+        parse=parse_groups,
         help="NAME=ADAPTER,ADAPTER: training seeds of one recipe, compared as one.",
     ),
-    click.option(
+    repeated(
         "--cluster",
-        multiple=True,
-        callback=parsed(lambda values: pairs(values, "--cluster")),
+        parse=lambda values: pairs(values, "--cluster"),
         help="TASK=FIELD of its documents: those with the same value share a passage.",
     ),
 )
@@ -104,6 +107,12 @@ _EARLY = option_group(
     click.option(
         "--budget",
         help="With --until: most documents of each task, such as 500, or a time such as 30min.",
+    ),
+    click.option(
+        "--anytime",
+        is_flag=True,
+        help="With --until decided: confidence sequences, which hold whenever you look and need no "
+        "plan, but more documents.",
     ),
 )
 _PROMPTS = option_group(
@@ -144,10 +153,9 @@ _PROMPTS = option_group(
         metavar="[BOOL]",
         help="With a chat template: each example as turns of its own (the default), or false.",
     ),
-    click.option(
+    repeated(
         "--gen-kwargs",
-        multiple=True,
-        callback=parsed(parse_gen_kwargs),
+        parse=parse_gen_kwargs,
         metavar="NAME=VALUE,…",
         help="Settings of generation beside the task's own: max_gen_toks=64, "
         "do_sample=true,temperature=0.7, …",
@@ -159,10 +167,9 @@ _PROMPTS = option_group(
         help="So many sampled answers for each document, each with a seed of its own; the score is "
         "their mean. Default: 1.",
     ),
-    click.option(
+    repeated(
         "--pass-at",
-        multiple=True,
-        callback=parsed(parse_pass_at),
+        parse=parse_pass_at,
         metavar="K,…",
         help="With --repeats: further curves of the chance that one of K samples is right. pass@1 "
         "is the score itself.",
@@ -193,19 +200,17 @@ _TRUNCATION = option_group(
         help="pow2, all, such as 1,2,4, or auto: pow2, then ranks between them where a curve may "
         "lie more than --margin (0.02) from a straight line.",
     ),
-    click.option(
+    repeated(
         "--basis",
-        multiple=True,
         default=["prefix"],
-        callback=parsed(names),
+        parse=names,
         show_default=True,
         help="One or more of prefix, svd and energy (the parameters of a uniform rank, spent where "
         "the singular values are largest); the first is the one compared.",
     ),
-    click.option(
+    repeated(
         "--rescale",
-        multiple=True,
-        callback=parsed(lambda values: names(values) or None),
+        parse=lambda values: names(values) or None,
         help="rule, keep, trained, fit; several may be given. Default: each adapter's own.",
     ),
 )
@@ -325,6 +330,7 @@ def compare(
     until: str | None,
     margin: float | None,
     budget: str | None,
+    anytime: bool,
     **options: Any,
 ) -> int:
     """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
@@ -337,11 +343,15 @@ def compare(
     aurac compare ckpt_a ckpt_b --tasks gsm8k --until decided
     """  # noqa: D301
     if status:
-        return _status(out, as_json)
+        from aurac.cli.runs import show_status
+
+        if out is None:
+            raise UsageError("--status without --out", fix="give the run folder with --out FOLDER")
+        return show_status(out, as_json)
     if not checkpoints or not tasks:
         missing = "adapters" if not checkpoints else "--tasks"
         raise UsageError(f"no {missing}", expected="aurac compare CKPT... --tasks TASK,TASK")
-    from aurac.cli._compare_text import show_comparison, show_dry_run
+    from aurac.cli._compare_text import show_dry_run
     from aurac.runs.finished import Request
 
     command = shlex.join(["aurac", *sys.argv[1:]])
@@ -349,53 +359,41 @@ def compare(
     if until is not None:
         from aurac.runs.sequential_plan import Until
 
-        early = Until.of(until, margin=margin, budget=budget)
-    elif budget is not None or (margin is not None and not auto):
+        early = Until.of(until, margin=margin, budget=budget, anytime=anytime)
+    elif budget is not None or anytime or (margin is not None and not auto):
         raise UsageError(
-            "--margin or --budget without --until",
+            "--margin, --budget or --anytime without --until",
             fix="give --until decided, or --margin with --ranks auto",
         )
     elif auto:
         options["margin"] = margin
     if dry_run:
-        return show_dry_run(
-            checkpoints, tasks, out=out, command=command, until=early, as_json=as_json, **options
-        )
-    request = Request.of(checkpoints, tasks, out, **options)
-    done = _done(request, command) if early is None else decided(request, command, early)
-    show_comparison(done, as_json=as_json)
-    return 3 if done.failures else 0
+        options |= {"out": out, "command": command, "until": early}
+        return show_dry_run(checkpoints, tasks, as_json=as_json, **options)
+    return evaluate(Request.of(checkpoints, tasks, out, **options), command, early, as_json=as_json)
 
 
-def _done(request: Request, command: str) -> Run:
-    """The comparison: recognised as finished before anything heavy is loaded, or computed."""
+def evaluate(request: Request, command: str, until: Until | None, *, as_json: bool) -> int:
+    """Compare as far as the question needs, and print the results.
+
+    A finished run is recognised before anything heavy is loaded.
+    """
+    from aurac.cli._compare_text import show_comparison
     from aurac.runs.finished import recall
     from aurac.tasks.index import check_names
 
-    done = recall(request)
+    done = recall(request) if until is None else None
     if done is not None:
         click.echo(f"0 of {done.cells} cells to compute, {done.cells} already there", err=True)
-        return done
-    check_names(request.tasks, request.settings.task.include_path)
-    from aurac.runs.compare import run
+    else:
+        check_names(request.tasks, request.settings.task.include_path)
+        if until is None:
+            from aurac.runs.compare import run
 
-    return run(request, progress=True, command=command)
+            done = run(request, progress=True, command=command)
+        else:
+            from aurac.runs.sequential_run import run_until
 
-
-def decided(request: Request, command: str, until: Until) -> Run:
-    """A comparison that stops when the question is answered."""
-    from aurac.tasks.index import check_names
-
-    check_names(request.tasks, request.settings.task.include_path)
-    from aurac.runs.sequential_run import run_until
-
-    return run_until(request, until, progress=True, command=command)
-
-
-def _status(out: str | None, as_json: bool) -> int:
-    """A run folder's state, without its models: from --out, which must be given then."""
-    from aurac.cli.runs import show_status
-
-    if out is None:
-        raise UsageError("--status without --out", fix="give the run folder with --out FOLDER")
-    return show_status(out, as_json)
+            done = run_until(request, until, progress=True, command=command)
+    show_comparison(done, as_json=as_json)
+    return 3 if done.failures else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,31 +97,24 @@ def _ranks(
     """The ranks that were asked for, or those at which the run has an accuracy."""
     from aurac.runs.plan import parse_ranks
 
-    evaluated = {
-        rank
-        for curve in (results.curves if results and not ranks else ())
-        if curve.adapter == name
-        for rank in curve.ranks
-    }
-    return parse_ranks(ranks or sorted(evaluated) or "pow2", adapter)
+    curves = [curve for curve in (results.curves if results else ()) if curve.adapter == name]
+    evaluated = sorted({rank for curve in curves for rank in curve.ranks})
+    return parse_ranks(ranks or evaluated or "pow2", adapter)
 
 
 def _measure(model: Any, adapters: Adapters, work: Workload) -> dict[Point, Rounds]:
     from aurac.adapters import prepare
     from aurac.engine.serving import time_ranks
+    from aurac.runs.progress import counting
 
     prepared = {n: (prepare(_largest(one)), ranks) for n, (one, ranks) in adapters.items()}
     steps = (work.repeats + 1) * (1 + sum(len(ranks) for _, ranks in prepared.values()))
-    with click.progressbar(length=steps, label="measuring", file=sys.stderr) as bar:
-        return time_ranks(model, prepared, work, progress=lambda: bar.update(1))
+    with counting("measuring", steps, "steps") as step:
+        return time_ranks(model, prepared, work, progress=step)
 
 
 def _largest(adapter: Adapter | Family) -> Adapter:
-    """What is timed: of a family its largest member, which cut to r computes what member r does.
-
-    Raises:
-        CheckpointError: A member has other modules.
-    """
+    """What is timed: of a family its largest member, which cut to r computes what member r does."""
     from aurac.adapters import Family
 
     if not isinstance(adapter, Family):
@@ -152,12 +144,9 @@ def _record(
 
     def of(name: str, adapter: Adapter | Family, ranks: Sequence[int]) -> AdapterCost:
         sizes = {r: {"parameters": adapter.parameters(r), "bytes": adapter.bytes(r)} for r in ranks}
-        return AdapterCost(
-            name=name,
-            sha256=adapter.sha256,
-            mergeable=not _largest(adapter).peft_config.get("layer_replication"),
-            ranks=[at((name, rank), **sizes[rank]) for rank in ranks],
-        )
+        costs = [at((name, rank), **sizes[rank]) for rank in ranks]
+        mergeable = not _largest(adapter).peft_config.get("layer_replication")
+        return AdapterCost(name=name, sha256=adapter.sha256, mergeable=mergeable, ranks=costs)
 
     return ServingRecord(
         aurac=aurac.__version__,

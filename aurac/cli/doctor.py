@@ -29,35 +29,30 @@ def doctor(offline: bool, as_json: bool) -> int:
     aurac doctor
     aurac doctor --offline --json
     """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.cli._logging import log_path
     from aurac.runs.doctor import examine
 
-    findings = examine(network=not offline)
+    findings, log = examine(network=not offline), str(log_path())
     broken = [finding for finding in findings if finding.state == "problem"]
     if as_json:
         content = [finding.to_dict() for finding in findings]
-        print_json({"ready": not broken, "log": _log(), "findings": content})
+        print_json({"ready": not broken, "log": log, "findings": content})
     else:
-        _show(findings)
+        _show(findings, log)
         names = ", ".join(finding.what for finding in broken)
         click.echo(f"not ready: {names}" if broken else "ready: everything that is needed is here")
     return 1 if broken else 0
 
 
-def _log() -> str:
-    from aurac.cli._logging import log_path
-
-    return str(log_path())
-
-
-def _show(findings: Sequence[Finding]) -> None:
+def _show(findings: Sequence[Finding], log: str) -> None:
     from aurac.terminal.console import stdout_console
 
-    rows = [(_MARKS[f.state], f.what, f.found, f.advice) for f in findings]
     console = stdout_console()
     if not console.is_terminal:  # one line each, never folded, so that grep finds it whole
-        for (mark, _), what, found, advice in rows:
-            click.echo(f"{mark:<8} {what:<15} {found}{f' -> {advice}' if advice else ''}")
-        click.echo(f"{'':<8} {'log':<15} {_log()}")
+        for one in findings:
+            advice = f" -> {one.advice}" if one.advice else ""
+            click.echo(f"{_MARKS[one.state][0]:<8} {one.what:<15} {one.found}{advice}")
+        click.echo(f"{'':<8} {'log':<15} {log}")
         return
     from rich.table import Table
     from rich.text import Text
@@ -66,10 +61,10 @@ def _show(findings: Sequence[Finding]) -> None:
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     grid.add_column(overflow="fold")
-    for (mark, style), what, found, advice in rows:
-        text = Text(found)
-        if advice:
-            text.append(f"\n→ {advice}", style="dim")
-        grid.add_row(Text(mark, style=style), Text(what), text)
-    grid.add_row("", Text("log"), Text(_log()))
+    for one in findings:
+        text, (mark, style) = Text(one.found), _MARKS[one.state]
+        if one.advice:
+            text.append(f"\n→ {one.advice}", style="dim")
+        grid.add_row(Text(mark, style=style), Text(one.what), text)
+    grid.add_row("", Text("log"), Text(log))
     console.print(grid)

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import checkpoint_options, hub_options, whole_numbers
+from aurac.cli.options import (
+    checkpoint_options,
+    hub_options,
+    open_checkpoint,
+    print_json,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from aurac.adapters import Adapter
 
 BARS = " ▁▂▃▄▅▆▇█"
-COLUMNS = (
-    ("rank", 5),
-    ("parameters", 12),
-    ("MB", 8),
-    ("published", 10),
-    ("trained p1", 11),
-    ("ratio", 6),
-    ("distance", 9),
-    ("prefix", 7),
-    ("svd", 7),
-)
+COLUMNS = {"rank": 5, "parameters": 12, "MB": 8, "published": 10, "trained p1": 11}
+COLUMNS |= {"ratio": 6, "distance": 9, "prefix": 7, "svd": 7}  # name → width
 
 
 @click.command()
@@ -61,45 +54,23 @@ def inspect(
     aurac inspect lora_adapters_step=00160.pt --method matryoshka --scaling sqrt --alpha 1 \\
         --nested-ranks 1,2,4,8 --base smollm2-135m-instruct-q4_1 --save
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.adapters import load_adapter
+    from aurac.adapters.formats.sidecar import save_sidecar
     from aurac.adapters.inspect import describe
-    from aurac.models.base import KnownBase
-    from aurac.models.device import return_freed_memory
 
-    return_freed_memory()
-    adapter = load_adapter(
-        checkpoint_path, base=base, bases=KnownBase, lazy=True, **place, **checkpoint
-    )
+    adapter = open_checkpoint(checkpoint_path, base, **place, **checkpoint)
     wanted = whole_numbers(ranks, "--ranks")
     for r in wanted or ():
         adapter.check_rank(r)
     facts = describe(adapter, wanted)
-    written = _save(adapter, force=force) if save else None
+    written = save_sidecar(adapter, force=force) if save else None
     if as_json:
-        click.echo(json.dumps(facts, indent=1, allow_nan=False))
+        print_json(facts, indent=1)
     else:
-        _show(facts, layers=layers)
+        lines = [f"{label:<14}{value}" for label, value in _heading(facts)]
+        lines += ["", *_table(facts), "", *_pictures(facts, layers=layers)]
+        click.echo("\n".join([*lines, *(f"note: {note}" for note in facts["notes"])]))
     if written is not None:
         click.echo(f"wrote {written}", err=True)
-
-
-def _save(adapter: Adapter, *, force: bool) -> Path:
-    from aurac.adapters.formats.sidecar import save_sidecar
-
-    return save_sidecar(adapter, force=force)
-
-
-def _show(facts: Mapping[str, Any], *, layers: bool) -> None:
-    for label, value in _heading(facts):
-        click.echo(f"{label:<14}{value}")
-    click.echo()
-    for line in _table(facts):
-        click.echo(line)
-    click.echo()
-    for line in _pictures(facts, layers=layers):
-        click.echo(line)
-    for note in facts["notes"]:
-        click.echo(f"note: {note}")
 
 
 def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -115,6 +86,9 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         method += ", DoRA with trained magnitudes"
     ranks = ", ".join(f"{n} of rank {r}" for r, n in facts["module_ranks"].items())
     alpha = "per module" if facts["alpha"] is None else f"{facts['alpha']:g}"
+    vllm = f"yes, with --max-lora-rank {facts['vllm_max_lora_rank']}"
+    if facts["vllm_refusal"]:
+        vllm = f"no: {facts['vllm_refusal']}"
     rows = [
         ("adapter", facts["name"]),
         ("format", facts["format"]),
@@ -122,7 +96,7 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("method", method),
         ("scaling", f"{facts['rule'] or 'mixed'}, alpha {alpha}"),
         ("modules", f"{facts['modules']} ({ranks}), {'/'.join(facts['dtypes'])}"),
-        ("vLLM", _vllm(facts)),
+        ("vLLM", vllm),
         ("default", f"rescale {facts['default_rescale']}"),
         ("sha256", facts["sha256"]),
     ]
@@ -134,30 +108,19 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _vllm(facts: Mapping[str, Any]) -> str:
-    """Its rank rule, or why it does not serve an export."""
-    if facts["vllm_refusal"]:
-        return f"no: {facts['vllm_refusal']}"
-    return f"yes, with --max-lora-rank {facts['vllm_max_lora_rank']}"
-
-
 def _table(facts: Mapping[str, Any]) -> list[str]:
-    lines = [" ".join(f"{name:>{width}}" for name, width in COLUMNS)]
-    mean = facts["energy"]["mean"]
+    rows, mean = [list(COLUMNS)], facts["energy"]["mean"]
     for k, row in enumerate(facts["by_rank"]):
+        sizes = [str(row["rank"]), f"{row['parameters']:,}", f"{row['bytes'] / 1e6:.2f}"]
         weights = row["trained_weights"]
-        cells = [
-            f"{row['rank']:>5}",
-            f"{row['parameters']:>12,}",
-            f"{row['bytes'] / 1e6:>8.2f}",
-            _number(row["published_scale"], 10),
-            _number(weights[0] if weights else None, 11),
-            _number(row["ratio_first"], 6, 3),
-            _percent(row["published_distance"], 9),
-            _percent(mean["prefix"][k], 7),
-            _percent(mean["svd"][k], 7),
+        scales = (row["published_scale"], ".4g"), (weights[0] if weights else None, ".4g")
+        shares = [
+            (x, ".1%") for x in (row["published_distance"], mean["prefix"][k], mean["svd"][k])
         ]
-        lines.append(" ".join(cells))
+        numbers = [*scales, (row["ratio_first"], ".3g"), *shares]
+        rows.append([*sizes, *("–" if x is None else format(x, how) for x, how in numbers)])
+    widths = COLUMNS.values()
+    lines = [" ".join(f"{x:>{w}}" for x, w in zip(row, widths, strict=True)) for row in rows]
     lines += [
         "published: scale as published (without P); trained p1: weight of the first component",
         "in training; distance: of the published update from the trained one; prefix, svd: energy",
@@ -175,11 +138,11 @@ def _pictures(facts: Mapping[str, Any], *, layers: bool) -> list[str]:
     width = max(map(len, groups))
     ranks = ",".join(map(str, facts["energy"]["ranks"]))
     lines = [f"{'energy at':<{width}}  ranks {ranks}, a full block is all of it"]
-    for label, names in sorted(groups.items()) if not layers else groups.items():
+    for label, names in groups.items() if layers else sorted(groups.items()):
         bars = []
         for basis in ("prefix", "svd"):
             columns = zip(*(modules[name][basis] for name in names), strict=True)
-            bars.append(f"{basis} |{''.join(_bar(column) for column in columns)}|")
+            bars.append(f"{basis} |{''.join(map(_bar, columns))}|")
         lines.append(f"{label:<{width}}  {'  '.join(bars)}")
     return lines
 
@@ -190,11 +153,3 @@ def _bar(column: Sequence[float | None]) -> str:
         return "?"
     mean = min(max(math.fsum(known) / len(known), 0.0), 1.0)
     return BARS[round(mean * (len(BARS) - 1))]
-
-
-def _number(value: float | None, width: int, digits: int = 4) -> str:
-    return f"{'–' if value is None else format(value, f'.{digits}g'):>{width}}"
-
-
-def _percent(value: float | None, width: int) -> str:
-    return f"{'–' if value is None else format(value, '.1%'):>{width}}"

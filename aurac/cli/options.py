@@ -1,4 +1,4 @@
-"""Options that commands share, how their values are parsed, and what the shell completes."""
+"""How commands parse and list their options, and the options that several of them share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,62 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._command import option_group
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from aurac.adapters import Adapter
+
+    Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_OTHER = "Other options"
+
+
+def hyphens(name: str) -> str:
+    """`--num_fewshot` → `--num-fewshot`: click's `token_normalize_func` of every command."""
+    return name.replace("_", "-")
+
+
+def option_group(title: str, *options: Decorator) -> Decorator:
+    """Several `click.option` decorators under one heading of the help."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+            vars(command)["__click_params__"][-1].group = title
+        return command
+
+    return add
+
+
+def parsed(parse: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A click callback that hands the command what `parse` makes of the option's value."""
+    return lambda _context, _parameter, value: parse(value)
+
+
+def repeated(*names: str, parse: Callable[[Any], Any], **attributes: Any) -> Decorator:
+    """An option that may be given several times, as what `parse` makes of its values."""
+    return click.option(*names, multiple=True, callback=parsed(parse), **attributes)
+
+
+class GroupedCommand(click.Command):
+    """A command whose help shows its options under the headings of `option_group`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.context_settings.setdefault("token_normalize_func", hyphens)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section for each heading; options without one come last."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if row is not None and isinstance(parameter, click.Option):
+                sections.setdefault(getattr(parameter, "group", _OTHER), []).append(row)
+        for title, rows in sorted(sections.items(), key=lambda section: section[0] == _OTHER):
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
 _CHECKPOINT = option_group(
@@ -49,35 +100,25 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @_CHECKPOINT
     @functools.wraps(command)
-    def wrapped(
-        *,
-        method: str | None,
-        scaling: str | None,
-        alpha: float | None,
-        nested_ranks: str | None,
-        enable_lora: str | None,
-        a_key: str | None,
-        b_key: str | None,
-        alpha_key: str | None,
-        key_map: Path | None,
-        **rest: Any,
-    ) -> Any:
-        overrides = {
-            "method": method,
-            "scaling": scaling,
-            "alpha": alpha,
-            "nested_ranks": whole_numbers(nested_ranks, "--nested-ranks"),
-            "enable_lora": _switches(enable_lora),
-            "keys": _keys({"A": a_key, "B": b_key, "alpha": alpha_key}, key_map),
-        }
-        return command(checkpoint=overrides, **rest)
+    def wrapped(**options: Any) -> Any:
+        take = options.pop
+        overrides = {name: take(name) for name in ("method", "scaling", "alpha")}
+        overrides["nested_ranks"] = whole_numbers(take("nested_ranks"), "--nested-ranks")
+        switches = whole_numbers(take("enable_lora"), "--enable-lora")
+        if not set(switches or ()) <= {0, 1}:
+            expected = "one 0 or 1 for each group"
+            raise UsageError("--enable-lora with other numbers", expected=expected)
+        overrides["enable_lora"] = None if switches is None else tuple(map(bool, switches))
+        patterns = {"A": take("a_key"), "B": take("b_key"), "alpha": take("alpha_key")}
+        overrides["keys"] = _keys(patterns, take("key_map"))
+        return command(checkpoint=overrides, **options)
 
     return wrapped
 
 
-def print_json(content: Any) -> None:
+def print_json(content: Any, indent: int | None = 2, **options: Any) -> None:
     """JSON on standard output, without NaN."""
-    click.echo(json.dumps(content, indent=2, allow_nan=False))
+    click.echo(json.dumps(content, indent=indent, allow_nan=False, **options))
 
 
 def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,11 +133,14 @@ def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _switches(text: str | None) -> tuple[bool, ...] | None:
-    numbers = whole_numbers(text, "--enable-lora")
-    if numbers is not None and not set(numbers) <= {0, 1}:
-        raise UsageError("--enable-lora with other numbers", expected="one 0 or 1 for each group")
-    return None if numbers is None else tuple(map(bool, numbers))
+def open_checkpoint(path: str, base: str | None, **options: Any) -> Adapter:
+    """An adapter whose weights are read when they are needed; see `load_adapter`."""
+    from aurac.adapters import load_adapter
+    from aurac.models.base import KnownBase
+    from aurac.models.device import return_freed_memory
+
+    return_freed_memory()
+    return load_adapter(path, base=base, bases=KnownBase, lazy=True, **options)
 
 
 def _keys(patterns: dict[str, str | None], path: Path | None) -> dict[str, Any] | None:
@@ -112,19 +156,17 @@ def _keys(patterns: dict[str, str | None], path: Path | None) -> dict[str, Any] 
     return keys or None
 
 
-def whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
-    """`1,2,4` → (1, 2, 4).
-
-    Raises:
-        UsageError: Something that is no whole number.
-    """
+def whole_numbers(text: str | None, option: str, such_as: str = "1,2,4") -> tuple[int, ...] | None:
+    """`1,2,4` → (1, 2, 4); else a UsageError."""
     if text is None:
         return None
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         shown = text if len(text) <= 60 else f"{text[:60]}…"
-        raise UsageError(f"{option} {shown!r}", expected="whole numbers such as 1,2,4") from error
+        raise UsageError(
+            f"{option} {shown!r}", expected=f"whole numbers such as {such_as}"
+        ) from error
 
 
 def names(values: Sequence[str]) -> list[str]:
@@ -134,11 +176,7 @@ def names(values: Sequence[str]) -> list[str]:
 
 
 def task_names(values: Sequence[str]) -> list[str]:
-    """As `names`, with patterns such as `mmlu_*` replaced by the tasks that they match.
-
-    Raises:
-        UsageError: A pattern that matches none.
-    """
+    """As `names`, with patterns such as `mmlu_*` replaced by the tasks that they match."""
     tasks: list[str] = []
     for name in names(values):
         if not set("*?[") & set(name):
@@ -155,11 +193,7 @@ def task_names(values: Sequence[str]) -> list[str]:
 
 
 def pairs(values: Sequence[str], option: str) -> dict[str, str]:
-    """`KEY=VALUE` options → mapping.
-
-    Raises:
-        UsageError: No `=`, or a key given twice.
-    """
+    """`KEY=VALUE` options → mapping; a UsageError without `=`, or with a key twice."""
     mapping: dict[str, str] = {}
     for value in values:
         key, sign, rest = value.partition("=")

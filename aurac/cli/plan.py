@@ -12,8 +12,7 @@ import click
 import numpy as np
 
 from aurac.cli._analysis import AXIS_HELP, table
-from aurac.cli.options import print_json
-from aurac.errors import UsageError
+from aurac.cli.options import print_json, whole_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,10 +59,7 @@ _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
     type=int,
     help="For non-inferiority: the rank in mind; the one below the largest by default.",
 )
-@click.option(
-    "--task",
-    help="Task of the pilot and of --pace; their first by default.",
-)
+@click.option("--task", help="Task of the pilot and of --pace; their first by default.")
 @click.option(
     "--pace",
     type=click.Path(),
@@ -129,23 +125,18 @@ def plan(
             name.strip() for name in (assumed["between"] or "").split(",") if name
         ]
     spread = find_spread(cast("Question", question), **assumed)
+    counts = whole_numbers(seeds, "--seeds", such_as="1,3,5") or ()
+    demands: dict[str, Any] = {"alpha": alpha, "power": power, "comparisons": comparisons}
+    demands |= {"question": question, "rng": np.random.default_rng(seed)}
     with _progress() as step:
-        rows = planning.plan(
-            delta,
-            spread,
-            seeds=_counts(seeds),
-            question=cast("Question", question),
-            alpha=alpha,
-            power=power,
-            comparisons=comparisons,
-            rng=np.random.default_rng(seed),
-            step=step,
-        )
+        rows = planning.plan(delta, spread, seeds=counts, step=step, **demands)
     early = _early(rows, question, alpha, power, comparisons)
     if as_json:
         request = {"delta": delta, "question": question, "alpha": alpha, "power": power}
         content = {"comparisons": comparisons, "spread": asdict(spread)}
-        content["plans"] = [asdict(row) | _seconds(row, question, timed) for row in rows]
+        content["plans"] = [
+            asdict(row) | {"seconds": _seconds(row, question, timed)} for row in rows
+        ]
         content |= {"pace": asdict(timed) if timed else None, "early": early}
         print_json(request | content)
         return
@@ -162,14 +153,13 @@ def _early(
 ) -> dict[str, float | None] | None:
     """What stopping early needs, of the documents that one seed needs as the budget.
 
-    Returns:
-        This budget, the probability of an answer, and the mean number of documents: where the
-        truth is as assumed, without a difference (for non-inferiority with a loss of the margin),
-        and at twice the difference (None for non-inferiority).
+    The budget, the probability of an answer, and the mean number of documents: where the truth is
+    as assumed, without a difference (for non-inferiority with a loss of the margin), and at twice
+    the difference (None for non-inferiority).
     """
     from scipy.special import ndtri
 
-    from aurac.stats.sequential import Design
+    from aurac.stats.design import Design
 
     total = next((row.documents for row in rows if row.seeds == 1), None)
     if question == "interval" or total is None:
@@ -179,13 +169,8 @@ def _early(
     drift = float(ndtri(power) - ndtri(design.error / design.sides / comparisons))
     shown, share = design.expected(drift, comparisons)
     none, twice = (total * design.expected(x, comparisons)[1] for x in (0.0, 2 * drift))
-    return {
-        "budget": total,
-        "power": shown,
-        "documents": share * total,
-        "none": none,
-        "twice": None if margin else twice,
-    }
+    early = {"budget": total, "power": shown, "documents": share * total, "none": none}
+    return early | {"twice": None if margin else twice}
 
 
 def _early_text(early: dict[str, float | None], question: str, pace: Pace | None) -> str:
@@ -218,10 +203,10 @@ def _paced(pace: Pace | None, question: str) -> str:
     )
 
 
-def _seconds(row: Plan, question: str, pace: Pace | None) -> dict[str, float | None]:
+def _seconds(row: Plan, question: str, pace: Pace | None) -> float | None:
     if pace is None or row.documents is None:
-        return {"seconds": None}
-    return {"seconds": pace.of(row.documents, question, row.seeds)}
+        return None
+    return pace.of(row.documents, question, row.seeds)
 
 
 def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | None) -> list[str]:
@@ -236,18 +221,19 @@ def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | Non
         cells = [str(row.seeds), "none" if row.documents is None else f"{row.documents:,}"]
         cells.append("–" if row.power is None else f"{row.power:.2f} ± {row.power_se or 0.0:.2f}")
         if pace:
-            seconds = _seconds(row, question, pace)["seconds"]
+            seconds = _seconds(row, question, pace)
             cells.append("–" if seconds is None else duration(seconds))
         if piloted:
             cells.append("none" if row.most is None else f"{row.most:,}")
         body.append(cells)
-    lines = [table(head, body)]
-    lines += [f"{_seeds(row.seeds)}: {row.reason}." for row in rows if row.reason]
-    lines += [
-        f"{_seeds(row.seeds)}, at the pilot's upper limits: {row.most_reason}."
-        for row in rows
-        if row.most_reason and not row.reason
-    ]
+    lines, limited = [table(head, body)], []
+    for row in rows:
+        seeds = f"With {row.seeds} seed{'s' if row.seeds > 1 else ''}"
+        if row.reason:
+            lines.append(f"{seeds}: {row.reason}.")
+        elif row.most_reason:
+            limited.append(f"{seeds}, at the pilot's upper limits: {row.most_reason}.")
+    lines += limited
     if piloted:
         lines.append(
             "A pilot is a sample too; the last column is for its upper 95 % confidence limits."
@@ -257,10 +243,6 @@ def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | Non
     if any(row.seeds > 1 for row in rows) and spread.seed == 0.0:
         lines.append("No spread between seeds is known: give --seed-sd, or a pilot with several.")
     return lines
-
-
-def _seeds(count: int) -> str:
-    return f"With {count} seed{'s' if count > 1 else ''}"
 
 
 @contextmanager
@@ -289,10 +271,3 @@ def _progress() -> Iterator[Callable[[], None]]:
         yield step
     finally:
         bar.stop()
-
-
-def _counts(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"--seeds {text!r}", expected="whole numbers such as 1,3,5") from None

@@ -16,9 +16,15 @@ from aurac.cli._analysis import (
     read_sources,
     table,
 )
-from aurac.cli._command import GroupedCommand, option_group, parsed
 from aurac.cli._serving import Measured
-from aurac.cli.options import folders, print_json, task_names
+from aurac.cli.options import (
+    GroupedCommand,
+    folders,
+    option_group,
+    print_json,
+    repeated,
+    task_names,
+)
 from aurac.curves.display import percent, points, seconds, size
 from aurac.errors import UsageError
 
@@ -59,7 +65,7 @@ if TYPE_CHECKING:
 )
 @option_group(
     "Evaluate adapters until their rank is decided: RUN is an adapter then",
-    click.option("--tasks", "-t", multiple=True, callback=parsed(task_names), help="Task names."),
+    repeated("--tasks", "-t", parse=task_names, help="Task names."),
     click.option("--until", type=click.Choice(["decided"]), help="Goes with --tasks."),
     click.option("--budget", help="Most documents of each task, or a time such as 30min."),
     click.option("--out", "-o", type=click.Path(), help="Run folder."),
@@ -67,12 +73,7 @@ if TYPE_CHECKING:
     click.option("--num-fewshot", "-f", type=click.IntRange(min=0), help="Examples in a prompt."),
     click.option("--base", help="Base model. Default: what the adapter records."),
     click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps."),
-    click.option(
-        "--data",
-        multiple=True,
-        callback=parsed(folders),
-        help="TASK=FOLDER with local splits.",
-    ),
+    repeated("--data", parse=folders, help="TASK=FOLDER with local splits."),
 )
 @analysis_options
 def recommend(
@@ -105,7 +106,8 @@ def recommend(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.stats.analysis import analyse
 
-    run = {name: options.pop(name) for name in _OF_RUNS}
+    of_runs = ("budget", "out", "ranks", "num_fewshot", "base", "device", "data")
+    run = {name: options.pop(name) for name in of_runs}
     if tasks or until:
         for option, value in (("require-rank", require_rank), ("max-latency-ms", max_latency_ms)):
             if value is not None:
@@ -124,11 +126,9 @@ def recommend(
     else:
         _print(result, measured, details=details)
         for rows, passed, failed in gates:
-            click.echo("\n" + (f"{failed}: {_names(rows)}." if rows else passed))
+            labels = [f"{row.label} on {row.task}" if row.task else row.label for row in rows]
+            click.echo("\n" + (f"{failed}: {', '.join(labels)}." if rows else passed))
     return NOT_SHOWN if failing else 0
-
-
-_OF_RUNS = ("budget", "out", "ranks", "num_fewshot", "base", "device", "data")
 
 
 def _evaluate(
@@ -141,68 +141,53 @@ def _evaluate(
     as_json: bool,
 ) -> int:
     """Evaluate adapters rank by rank until the smallest non-inferior rank is known."""
-    from aurac.cli._compare_text import show_comparison
-    from aurac.cli.compare import decided
+    from aurac.cli.compare import evaluate
     from aurac.runs.finished import Request
     from aurac.runs.sequential_plan import Until
 
     if not tasks or until is None or options["margin"] is None:
-        raise UsageError(
-            "--tasks, --until and --margin go together",
-            expected="aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided",
-        )
+        expected = "aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided"
+        raise UsageError("--tasks, --until and --margin go together", expected=expected)
     for name in ("reference", "min_accuracy"):
         if options[name] is not None:
-            raise UsageError(
-                f"--{name.replace('_', '-')} with --until",
-                expected="the largest of --ranks as the reference, and a margin",
-            )
-    budget, out = run.pop("budget"), run.pop("out")
-    request = Request.of(checkpoints, tasks, out, **run)
+            expected = "the largest of --ranks as the reference, and a margin"
+            raise UsageError(f"--{name.replace('_', '-')} with --until", expected=expected)
+    numbers = {"margin": options["margin"], "alpha": options["alpha"], "budget": run.pop("budget")}
+    request = Request.of(checkpoints, tasks, run.pop("out"), **run)
     command = shlex.join(["aurac", *sys.argv[1:]])
-    asked = {"margin": options["margin"], "budget": budget, "alpha": options["alpha"]}
-    done = decided(request, command, Until.of(until, ranks=True, **asked))
-    show_comparison(done, as_json=as_json)
-    return 3 if done.failures else 0
+    return evaluate(request, command, Until.of(until, ranks=True, **numbers), as_json=as_json)
 
 
 def _gates(
     result: Analysis, measured: Measured, rank: int | None, latency: float | None
 ) -> list[tuple[list[RecommendRow], str, str]]:
-    """For each demand the adapters that are not shown to meet it, and what to say of none or some.
-
-    Raises:
-        UsageError: A latency that was not measured.
-    """
-    own = [row for row in result.recommended if not row.other]
+    """For each demand the adapters not shown to meet it, and what to say of none or some."""
+    rows = [row for row in result.recommended if not row.other]
     gates = []
     if rank is not None:
-        failing = [row for row in own if row.rank is None or row.rank > rank]
+        failing = [row for row in rows if row.rank is None or row.rank > rank]
         passed = f"Every adapter may be shipped at rank {rank} or a smaller one."
         gates.append((failing, passed, f"Not shown to be good enough at rank {rank}"))
     if latency is not None:
-        slow, most = measured.slower_than(own, latency), f"at most {latency:g} ms a generated token"
+        slow = [row for row in rows if not measured.within(row, latency)]
+        most = f"at most {latency:g} ms a generated token"
         passed = f"Every adapter takes {most} at its rank."
         gates.append((slow, passed, f"Not shown to take {most}"))
     return gates
 
 
-def _names(rows: Sequence[RecommendRow]) -> str:
-    return ", ".join(f"{row.label} on {row.task}" if row.task else row.label for row in rows)
-
-
 def _shipped(result: Analysis) -> list[tuple[RecommendRow, BestRow | None]]:
     """For each task what to ship: the leader, whose tests allow for its having been picked."""
     leaders = {row.task: row for row in result.best if row.recommended is not None}
-    chosen: list[tuple[RecommendRow, BestRow | None]] = []
+    shipped: list[tuple[RecommendRow, BestRow | None]] = []
     for task in dict.fromkeys(row.task for row in result.recommended):
         best = leaders.get(task)
-        own = [row for row in result.recommended if row.task == task and not row.other]
+        compared = [row for row in result.recommended if row.task == task and not row.other]
         if best is not None and best.recommended is not None:
-            chosen.append((best.recommended, best))
-        elif len(own) == 1:
-            chosen.append((own[0], None))
-    return chosen
+            shipped.append((best.recommended, best))
+        elif len(compared) == 1:
+            shipped.append((compared[0], None))
+    return shipped
 
 
 def _content(result: Analysis, measured: Measured, *, details: bool) -> dict[str, Any]:
@@ -211,26 +196,17 @@ def _content(result: Analysis, measured: Measured, *, details: bool) -> dict[str
     content = result.to_dict(details=details)
     names = ["recommended", *(["variants", "pairs", "best"] if details else [])]
     shown = {name: content[name] for name in names}
-    shown["ship"] = [
-        {
-            "task": row.task,
-            "adapter": row.adapter,
-            "rank": row.rank,
-            **row.shipped(),
-            "alpha": row.alpha,
-            "candidates": list(best.candidates) if best else [row.adapter],
-            **_served(row, measured),
-        }
-        for row, best in _shipped(result)
-    ]
+    shown["ship"] = []
+    for row, best in _shipped(result):
+        ship = {"task": row.task, "adapter": row.adapter, "rank": row.rank, **row.shipped()}
+        candidates = list(best.candidates) if best else [row.adapter]
+        ship |= {"alpha": row.alpha, "candidates": candidates}
+        served = measured.of(row)
+        ship |= {"serving": served.to_dict(row.rank)} if served and row.rank else {}
+        shown["ship"].append(ship)
     if details:
         shown["truncations"] = [one.to_dict() for one in truncation_advice(result)]
     return shown
-
-
-def _served(row: RecommendRow, measured: Measured) -> dict[str, Any]:
-    served = measured.of(row)
-    return {"serving": served.to_dict(row.rank)} if served and row.rank else {}
 
 
 def _print(result: Analysis, measured: Measured, *, details: bool) -> None:
@@ -273,12 +249,9 @@ def _sentence(row: RecommendRow, best: BestRow | None, rows: Sequence[RecommendR
         text += f" Its tests allow for its having been picked from {best.compared}."
     if best is not None and len(best.candidates) > 1:
         text += f" The best adapter may be any of {', '.join(best.candidates)}"
-        text += _smallest([one for one in rows if _may_be_best(one, best)], row.adapter) + "."
+        of_task = [one for one in rows if one.task == best.task and not one.other]
+        text += _smallest([x for x in of_task if x.adapter in best.candidates], row.adapter) + "."
     return text
-
-
-def _may_be_best(row: RecommendRow, best: BestRow) -> bool:
-    return not row.other and row.task == best.task and row.adapter in best.candidates
 
 
 def _smallest(rows: Sequence[RecommendRow], named: str) -> str:
@@ -299,10 +272,8 @@ def _print_ranks(result: Analysis, measured: Measured) -> None:
     def extra(score: ScoreRow) -> dict[str, str]:
         row = rows[score.task, score.label]
         shown = row.shipped()
-        columns = {
-            "use rank": "–" if row.rank is None else f"{row.rank} of {max(row.accuracy)}",
-            "accuracy": percent(shown["accuracy"]),
-        }
+        columns = {"use rank": "–" if row.rank is None else f"{row.rank} of {max(row.accuracy)}"}
+        columns["accuracy"] = percent(shown["accuracy"])
         if any(one.sizes for one in rows.values()):
             columns["size"] = size(shown["bytes"])
         if any(one.seconds for one in rows.values()):
@@ -314,7 +285,7 @@ def _print_ranks(result: Analysis, measured: Measured) -> None:
         return columns
 
     title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"
-    print_curves(result.scores, result, title=title, extra=extra, ranks=False)
+    print_curves(result, title=title, extra=extra, ranks=False)
 
 
 def _tests(row: RecommendRow) -> list[str]:
@@ -334,10 +305,7 @@ def _tests(row: RecommendRow) -> list[str]:
         for test in tests
     ]
     each, joint = 1.0 - row.alpha, max(0.0, 1.0 - row.alpha * len(tests))
-    note = (
-        f"(each upper bound holds by itself at {100 * each:.3g} %, "
-        f"all {len(tests)} at {100 * joint:.3g} %)"
-    )
-    methods = dict.fromkeys(test.method for test in tests)
-    shown = table([*head, "margin needed"], body)
-    return ["In points:", shown, *([note] if len(tests) > 1 else []), *(f"({m})" for m in methods)]
+    note = f"each upper bound holds by itself at {100 * each:.3g} %, all {len(tests)} at "
+    notes = [f"{note}{100 * joint:.3g} %"] * (len(tests) > 1)
+    notes += dict.fromkeys(test.method for test in tests)
+    return ["In points:", table([*head, "margin needed"], body), *(f"({note})" for note in notes)]

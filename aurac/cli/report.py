@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from pathlib import Path
 
 import click
+
+from aurac.cli.options import print_json
 
 
 @click.command("report")
@@ -57,18 +59,15 @@ def report(
     from aurac.report import write_report
 
     named = parse_groups(groups)
-    written = write_report(runs[0], *runs[1:], out=out, groups=named, delta=delta, axes=axes)
+    written = write_report(*runs, out=out, groups=named, delta=delta, axes=axes)
     if as_json:
-        click.echo(json.dumps({"files": [str(path) for path in written]}))
+        print_json({"files": list(map(str, written))}, indent=None)
         return
-    folder = written[0].parent
-    plain = [path for path in written if path.parent == folder]
-    for path in plain:
-        click.echo(str(path))
-    kinds = {path.parent for path in written} - {folder}
-    for inner in sorted(kinds):
-        count = sum(path.parent == inner for path in written)
-        click.echo(f"{inner}: {count} files")
+    folders = Counter(path.parent for path in written)
+    main = written[0].parent
+    lines = [str(path) for path in written if path.parent == main]
+    lines += [f"{inner}: {folders[inner]} files" for inner in sorted({*folders} - {main})]
+    click.echo("\n".join(lines))
 
 
 @click.command()
@@ -96,6 +95,6 @@ def export(run: Path, layout: str, out: Path, as_json: bool) -> None:
 
     written = {"lm-eval": export_lm_eval}[layout](run, out)
     if as_json:
-        click.echo(json.dumps({"files": [str(path) for path in written]}))
+        print_json({"files": list(map(str, written))}, indent=None)
         return
     click.echo(f"{len(written)} results and their samples in {out}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from aurac.cli.options import print_json
 from aurac.runs.progress import duration
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def show_status(folder: str, as_json: bool) -> int:
 
     status = read_status(Path(folder))
     if as_json:
-        click.echo(json.dumps(status.to_dict(), indent=1, ensure_ascii=False))
-        return 0
-    click.echo("\n".join(_lines(status)))
+        print_json(status.to_dict(), indent=1, ensure_ascii=False)
+    else:
+        click.echo("\n".join(_lines(status)))
     return 0
 
 
@@ -76,6 +76,7 @@ def _lines(status: Status) -> list[str]:
 
 
 def _list(root: Path, as_json: bool) -> int:
+    from aurac.cli._analysis import table
     from aurac.errors import RunFolderError
     from aurac.runs.status import find_runs, read_status
 
@@ -83,32 +84,23 @@ def _list(root: Path, as_json: bool) -> int:
         raise RunFolderError(f"{root} is no folder", expected="a folder with run folders in it")
     statuses = [read_status(folder) for folder in find_runs(root)]
     if as_json:
-        click.echo(
-            json.dumps([status.to_dict() for status in statuses], indent=1, ensure_ascii=False)
-        )
-        return 0
-    if not statuses:
+        print_json([status.to_dict() for status in statuses], indent=1, ensure_ascii=False)
+    elif statuses:
+        head = ["run", "state", "done", "running", "failed", "left", "time left", "tasks"]
+        click.echo(table(head, map(_row, statuses)))
+    else:
         click.echo(f"no run folders at or below {root}")
-        return 0
-    click.echo(_table(statuses))
     return 0
 
 
-def _table(statuses: list[Status]) -> str:
-    from aurac.cli._analysis import table
-
-    head = ["run", "state", "done", "running", "failed", "left", "time left", "tasks"]
-    rows = [
-        [
-            str(status.folder),
-            status.state,
-            f"{status.done}/{'?' if status.total is None else status.total}",
-            str(status.running),
-            str(status.failed),
-            "?" if status.left is None else str(status.left),
-            duration(status.seconds_left) if status.seconds_left else "",
-            ", ".join(status.tasks),
-        ]
-        for status in statuses
+def _row(status: Status) -> list[str]:
+    return [
+        str(status.folder),
+        status.state,
+        f"{status.done}/{'?' if status.total is None else status.total}",
+        str(status.running),
+        str(status.failed),
+        "?" if status.left is None else str(status.left),
+        duration(status.seconds_left) if status.seconds_left else "",
+        ", ".join(status.tasks),
     ]
-    return table(head, rows)

@@ -17,8 +17,7 @@ from aurac.cli._analysis import (
     read_sources,
     score_notes,
 )
-from aurac.cli._command import GroupedCommand, option_group
-from aurac.cli.options import print_json
+from aurac.cli.options import GroupedCommand, option_group, print_json
 from aurac.curves.area import axis_title
 from aurac.errors import UsageError
 
@@ -89,7 +88,12 @@ def score(
     question = {"non_inferior": non_inferior, "equivalent": equivalent}
     if any(value is not None for value in (*question.values(), reference, margin)):
         rows = _margin_tests(sources, metric, groups, question, reference, margin, options)
-        return _print_margin_tests(rows, as_json=as_json)
+        shown = all(row.shown for row in rows)
+        if as_json:
+            print_json({"shown": shown, "margin_tests": [row.to_dict() for row in rows]})
+        else:
+            click.echo("\n".join(row.sentence for row in rows))
+        return 0 if shown else NOT_SHOWN
     result = analyse_sources(sources, metric, groups, margin=rank_margin, **options)
     if as_json:
         print_json(result.to_dict(details=details))
@@ -99,14 +103,14 @@ def score(
 
 
 def _print(result: Analysis, *, details: bool) -> None:
-    print_curves(result.scores, result)
+    print_curves(result)
     lines = score_notes(result.scores, details=details)
     title = f"Paired differences of {axis_title(result.axis)} on the same documents"
     lines += pair_lines(result.pairs, title, details=details)
     lines += aggregate_lines(result.aggregates, details=details)
     lines += best_lines(result.best)
-    own = [row.sentence for row in result.recommended if details or not row.other]
-    lines += ["", "Smallest non-inferior rank", *own]
+    ranks = [row.sentence for row in result.recommended if details or not row.other]
+    lines += ["", "Smallest non-inferior rank", *ranks]
     click.echo("\n" + "\n".join(lines).strip("\n"))
 
 
@@ -121,15 +125,15 @@ def _margin_tests(
 ) -> list[MarginTest]:
     from aurac.stats.margins import margin_tests
 
-    asked = [(name, adapter) for name, adapter in question.items() if adapter is not None]
-    if len(asked) != 1 or reference is None or margin is None:
+    named = [(name, adapter) for name, adapter in question.items() if adapter is not None]
+    if len(named) != 1 or reference is None or margin is None:
         raise UsageError(
             "an incomplete margin test",
             expected="--non-inferior ADAPTER or --equivalent ADAPTER, with --to ADAPTER and "
             "--margin FRACTION",
         )
     curves = read_sources(sources, metric, groups, options["cluster"])
-    ((name, adapter),) = asked
+    ((name, adapter),) = named
     return margin_tests(
         curves.curves,
         adapter,
@@ -139,12 +143,3 @@ def _margin_tests(
         equivalent=name == "equivalent",
         **{key: options[key] for key in ("alpha", "axis", "support")},
     )
-
-
-def _print_margin_tests(rows: list[MarginTest], *, as_json: bool) -> int:
-    shown = all(row.shown for row in rows)
-    if as_json:
-        print_json({"shown": shown, "margin_tests": [row.to_dict() for row in rows]})
-    else:
-        click.echo("\n".join(row.sentence for row in rows))
-    return 0 if shown else NOT_SHOWN

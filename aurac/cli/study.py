@@ -106,27 +106,20 @@ def _print_plan(loaded: Study, study: Path, folder: Path, *, as_json: bool) -> N
     if as_json:
         print_json(asdict(plan))
         return
-    counts = {
-        "trainings for the search": plan.searches,
-        "trainings for the results": plan.trainings,
-    }
-    for name, (done, total) in {**counts, "cells": plan.cells}.items():
+    counts = {"trainings for the search": plan.searches}
+    counts |= {"trainings for the results": plan.trainings, "cells": plan.cells}
+    for name, (done, total) in counts.items():
         click.echo(f"{name}: {total}, {done} done")
-    rows = [
-        [
-            row.task,
-            row.method,
-            *map(str, (row.total, row.done)),
-            duration(row.pace) if row.pace else "–",
-        ]
-        for row in plan.methods
-    ]
+    rows = []
+    for row in plan.methods:
+        pace = duration(row.pace) if row.pace else "–"
+        rows.append([row.task, row.method, str(row.total), str(row.done), pace])
     click.echo(table(["task", "method", "trainings", "done", "time of one"], rows))
     for name, seconds in (("training", plan.training_left), ("evaluation", plan.cells_left)):
         left = "not known" if seconds is None else duration(seconds)
         click.echo(f"{name} left: {left} of one process, at the pace of what is done")
     for task, rates in plan.rates.items():
-        chosen = ", ".join(f"{method} {rate:g}" for method, rate in rates.items())
-        click.echo(f"learning rates on {task}: {chosen}")
+        listed = ", ".join(f"{method} {rate:g}" for method, rate in rates.items())
+        click.echo(f"learning rates on {task}: {listed}")
     for edge in plan.edges:
         click.echo(f"the best learning rate of {edge} is at the end of its grid")

@@ -95,12 +95,19 @@ def _trained(
     recipe: Recipe, folder: Path, options: dict[str, Any], *, quiet: bool
 ) -> dict[str, Any]:
     """Train one adapter, print its line, and return its row."""
+    from aurac.training.checkpoints import newest_checkpoint
     from aurac.training.job import train as run
 
     try:
         done = run(recipe, folder, progress=True, **options)
     except KeyboardInterrupt:
-        click.echo(_interrupted(folder), err=True)
+        newest, text = (
+            newest_checkpoint(folder),
+            "nothing is kept (--save-steps N would keep checkpoints)",
+        )
+        if newest is not None:
+            text = f"the same command with --resume goes on from step {newest[0]}"
+        click.echo(f"aurac: interrupted; {text}", err=True)
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
     if not quiet:
         last = f", loss {done.losses[-1][1]:.4f}" if done.losses else ""
@@ -133,13 +140,3 @@ def _list_recipes(*, as_json: bool) -> None:
     head = ["recipe", "method", "rank", "data", "base", "length", "examples a step", "--sweep runs"]
     click.echo(table(head, [[str(value) for value in row.values()] for row in rows]))
     click.echo("word_problems/* take 3 to 6 minutes on two CPU cores; the others need a GPU.")
-
-
-def _interrupted(folder: Path) -> str:
-    """What is left of an interrupted training, and how to go on."""
-    from aurac.training.checkpoints import newest_checkpoint
-
-    newest = newest_checkpoint(folder)
-    if newest is None:
-        return "aurac: interrupted; nothing is kept (--save-steps N would keep checkpoints)"
-    return f"aurac: interrupted; the same command with --resume goes on from step {newest[0]}"

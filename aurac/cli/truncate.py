@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from aurac.cli.options import checkpoint_options, hub_options, print_json
+from aurac.cli.options import checkpoint_options, hub_options, open_checkpoint, print_json
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,21 +61,15 @@ def truncate(
     aurac truncate my_adapter --rank 4 --out my_adapter_r4
     aurac truncate my_adapter --ranks pow2 --basis svd --out my_adapter_svd
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.adapters import load_adapter
     from aurac.adapters.export import save_truncations
     from aurac.adapters.truncate import prepare_outline
-    from aurac.models.base import KnownBase
-    from aurac.models.device import return_freed_memory
     from aurac.runs.plan import parse_ranks
 
     if (rank is None) == (ranks is None):
         raise UsageError("--rank and --ranks", expected="one of the two")
     if (out is None) == (merge_into is None):
         raise UsageError("--out and --merge-into", expected="one of the two")
-    return_freed_memory()
-    adapter = load_adapter(
-        checkpoint_path, base=base, bases=KnownBase, lazy=True, **place, **checkpoint
-    )
+    adapter = open_checkpoint(checkpoint_path, base, **place, **checkpoint)
     wanted = (adapter.check_rank(rank),) if rank is not None else parse_ranks(ranks or "", adapter)
     how = prepare_outline(adapter, basis, rescale)
     for note in adapter.notes:

@@ -28,11 +28,7 @@ BUDGETS: Final[tuple[Axis, ...]] = ("parameters", "bytes")
 
 
 def check_axis(axis: str) -> Axis:
-    """The axis itself, if it is one.
-
-    Raises:
-        CurveError: It is none of "log2", "linear", "parameters" and "bytes".
-    """
+    """The axis itself, if it is one of "log2", "linear", "parameters" and "bytes"."""
     for known in (*AXES, *BUDGETS):
         if axis == known:
             return known
@@ -73,11 +69,11 @@ def quadrature_weights(ranks: Iterable[int], axis: str = "log2") -> NDArray[np.f
     Raises:
         CurveError: Fewer than two ranks, a duplicate, or one that is not an integer >= 1.
     """
-    points = np.sort(np.asarray(check_ranks(ranks), dtype=np.float64))
+    points = np.array(sorted(check_ranks(ranks)), dtype=np.float64)
     if points.size < 2:
-        shown = [int(r) for r in points]
         raise CurveError(
-            f"an area needs two ranks and got {shown}", expected="at least 2 different ranks"
+            f"an area needs two ranks and got {points.astype(int).tolist()}",
+            expected="at least 2 different ranks",
         )
     if check_axis(axis) in BUDGETS:
         raise CurveError(
@@ -97,11 +93,7 @@ def _trapezoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def amounts(curve: Curve, axis: str) -> tuple[int, ...]:
-    """The parameters or the bytes of the truncated adapter at each of the K ranks.
-
-    Raises:
-        CurveError: Not known at every rank, or the same at two of them.
-    """
+    """The parameters or bytes at each of the K ranks, where known and different at all of them."""
     known = curve.parameters if axis == "parameters" else curve.sizes
     unknown = [rank for rank in curve.ranks if rank not in known]
     if unknown:
@@ -124,11 +116,7 @@ def amounts(curve: Curve, axis: str) -> tuple[int, ...]:
 
 
 def shared_span(curves: Sequence[Curve], axis: str) -> Span:
-    """The range of a budget that all curves cover, in parameters or bytes.
-
-    Raises:
-        CurveError: There is none, or as of `amounts`.
-    """
+    """The range of a budget that all curves cover, in parameters or bytes; refused where empty."""
     ends = [(min(values), max(values)) for values in (amounts(curve, axis) for curve in curves)]
     low, high = max(end[0] for end in ends), min(end[1] for end in ends)
     if low < high:
@@ -150,15 +138,7 @@ def curve_weights(curve: Curve, axis: str, span: Span | None = None) -> NDArray[
 
     Over a budget the curve is linear between its points in x = log2 of the amount. The area over
     ``span``, divided by its width in x, is then a weighted mean of the accuracies: the trapezoidal
-    rule at the ends of the span and the points between them.
-
-    Args:
-        curve: With K >= 2 ranks.
-        axis: Any.
-        span: Of a budget, the range to integrate over; by default that of the curve.
-
-    Raises:
-        CurveError: As of `quadrature_weights` and `amounts`.
+    rule at the ends of the span (by default those of the curve) and the points between them.
     """
     if axis in AXES:
         return quadrature_weights(curve.ranks, axis)
@@ -174,11 +154,7 @@ def curve_weights(curve: Curve, axis: str, span: Span | None = None) -> NDArray[
 def document_areas(
     curve: Curve, axis: str = "log2", span: Span | None = None
 ) -> NDArray[np.float64]:
-    """AURAC of every document, ``a_d = Σ_k w_k s[k, d]``: (n,) numbers in [0, 1].
-
-    Raises:
-        CurveError: The curve has no per-document outcomes, or as of `curve_weights`.
-    """
+    """AURAC of every document, ``a_d = Σ_k w_k s[k, d]``: (n,) numbers in [0, 1]."""
     if curve.outcomes is None:
         raise CurveError(
             f"{curve.label} has no per-document outcomes",

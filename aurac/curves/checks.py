@@ -10,17 +10,13 @@ import numpy as np
 from aurac.errors import CurveError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
 
 def check_ranks(ranks: Iterable[Any]) -> list[int]:
-    """Ranks as Python ints, in the given order.
-
-    Raises:
-        CurveError: One that is not a whole number, is below 1, or appears twice.
-    """
+    """Ranks as Python ints, in order: different whole numbers from 1 up."""
     checked: list[int] = []
     for value in ranks:
         rank = whole_rank(value)
@@ -38,40 +34,25 @@ def check_ranks(ranks: Iterable[Any]) -> list[int]:
 
 
 def whole_rank(value: Any) -> int:
-    """A rank as a Python int; a string of digits is one, since JSON has no other keys.
-
-    Raises:
-        CurveError: It is not a whole number.
-    """
+    """A rank as a Python int; a string of digits is one, since JSON has no other keys."""
     if isinstance(value, str) and value.strip().isdigit():
         return int(value)
-    number = isinstance(value, (Integral, Real)) and not isinstance(value, (bool, np.bool_))
-    if not number or not float(value).is_integer():
+    if not _is_whole(value):
         raise CurveError(f"rank {value!r}", expected="a whole number")
     return int(value)
 
 
-def check_amounts(values: Mapping[Any, Any], what: str) -> dict[int, int]:
-    """``rank -> amount`` of parameters or bytes, as Python ints.
+def _is_whole(value: Any) -> bool:
+    number = isinstance(value, (Integral, Real)) and not isinstance(value, (bool, np.bool_))
+    return number and float(value).is_integer()
 
-    Raises:
-        CurveError: An amount that is not a whole number from 1 up.
-    """
+
+def check_amounts(values: Mapping[Any, Any], what: str) -> dict[int, int]:
+    """``rank -> amount`` of parameters or bytes, as Python ints; each a whole number from 1 up."""
     for rank, value in values.items():
-        number = isinstance(value, (Integral, Real)) and not isinstance(value, (bool, np.bool_))
-        if not number or not float(value).is_integer() or value < 1:
+        if not _is_whole(value) or value < 1:
             raise CurveError(f"{what} of {value!r} at rank {rank}", expected="a number from 1 up")
     return {int(rank): int(value) for rank, value in values.items()}
-
-
-def first_duplicate(labels: Sequence[str]) -> str:
-    """The first label that was seen before (the labels are known to hold one)."""
-    seen: set[str] = set()
-    for label in labels:
-        if label in seen:
-            return label
-        seen.add(label)
-    raise ValueError("no duplicate")
 
 
 def is_missing(label: Any) -> bool:
@@ -85,11 +66,7 @@ def is_missing(label: Any) -> bool:
 
 
 def check_labelled(labels: Iterable[Any], what: str) -> None:
-    """Refuse labels of documents some of which are missing.
-
-    Raises:
-        CurveError: At least one is.
-    """
+    """Refuse labels of documents some of which are missing."""
     missing = [is_missing(label) for label in labels]
     if any(missing):
         raise CurveError(
@@ -100,11 +77,7 @@ def check_labelled(labels: Iterable[Any], what: str) -> None:
 
 
 def refuse_masked(values: Any, what: str) -> None:
-    """Refuse numpy arrays with masked entries, which numpy would read as if they were there.
-
-    Raises:
-        CurveError: At least one entry of `values`, or of the arrays that it lists, is masked.
-    """
+    """Refuse numpy arrays, or lists of them, with masked entries, which numpy would read."""
     parts = values if isinstance(values, (list, tuple)) else (values,)
     masked = sum(
         int(np.ma.getmaskarray(part).sum()) for part in parts if isinstance(part, np.ma.MaskedArray)
@@ -118,11 +91,7 @@ def refuse_masked(values: Any, what: str) -> None:
 
 
 def fractions(values: Iterable[Any], what: str) -> list[float]:
-    """Numbers as Python floats, checked to be fractions.
-
-    Raises:
-        CurveError: One that is not a number, not finite, or outside [0, 1].
-    """
+    """Numbers as Python floats; one that is not finite or outside [0, 1] is refused."""
     try:
         numbers = [float(v) for v in values]
     except (TypeError, ValueError):
@@ -132,11 +101,7 @@ def fractions(values: Iterable[Any], what: str) -> list[float]:
 
 
 def check_unit_interval(values: NDArray[np.float64], what: str) -> None:
-    """Refuse numbers that are not fractions.
-
-    Raises:
-        CurveError: One that is not finite or outside [0, 1]; says so where it looks like percent.
-    """
+    """Refuse numbers that are not fractions, and say so where they look like percent."""
     if values.size == 0:
         return
     low, high = float(values.min()), float(values.max())
@@ -144,11 +109,11 @@ def check_unit_interval(values: NDArray[np.float64], what: str) -> None:
         shown = values[~np.isfinite(values)].ravel()[0]
         raise CurveError(f"{what} with {shown}", expected="finite fractions in [0, 1]")
     if high > 1.0 + 1e-9:
-        looks = "looks like percent" if 1.5 < high <= 100.0 else "above 1"
+        percent = 1.5 < high <= 100.0
         raise CurveError(
-            f"{what} up to {high:g} ({looks})",
+            f"{what} up to {high:g} ({'looks like percent' if percent else 'above 1'})",
             expected="fractions in [0, 1]",
-            fix="divide by 100" if looks == "looks like percent" else None,
+            fix="divide by 100" if percent else None,
         )
     if low < -1e-9:
         raise CurveError(f"{what} down to {low:g}", expected="fractions in [0, 1]")

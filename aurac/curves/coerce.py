@@ -55,27 +55,26 @@ def _from_columns(ranks: Iterable[Any], values: Any) -> Curve:
     return Curve(tuple(ranks), tuple(values))
 
 
-def _from_mapping(given: Mapping[Any, Any]) -> Curve:
-    values = list(given.values())
+def _from_mapping(by_rank: Mapping[Any, Any]) -> Curve:
+    values = list(by_rank.values())
     if values and all(isinstance(v, Mapping) for v in values):
-        return Curve.from_documents(given)
-    if values and all(
-        isinstance(v, (Sequence, np.ndarray)) and not isinstance(v, str) for v in values
-    ):
-        return Curve.from_outcomes(given, values)
-    return Curve(tuple(given), tuple(values))
+        return Curve.from_documents(by_rank)
+    several = (isinstance(v, (Sequence, np.ndarray)) and not isinstance(v, str) for v in values)
+    if values and all(several):
+        return Curve.from_outcomes(by_rank, values)
+    return Curve(tuple(by_rank), tuple(values))
 
 
 def _from_row(row: Mapping[str, Any]) -> Curve:
     """A curve of ``results.json``: null accuracies are missing ranks with their reason."""
     if "accuracy" not in row:
         raise CurveError("a row with ranks and no accuracy", expected="both, as in results.json")
-    points = list(zip(row["ranks"], row["accuracy"], strict=False))
-    if len(points) != len(row["ranks"]) or len(points) != len(row["accuracy"]):
+    if len(row["ranks"]) != len(row["accuracy"]):
         raise CurveError(
             f"{len(row['accuracy'])} accuracies for {len(row['ranks'])} ranks",
             expected="one for each rank",
         )
+    points = list(zip(row["ranks"], row["accuracy"], strict=True))
     missing = {whole_rank(r): str(why) for r, why in (row.get("missing") or {}).items()}
     for rank, value in points:
         if value is None:
@@ -113,16 +112,15 @@ def _from_frame(frame: Any) -> Curve:
         raise CurveError(
             f"a table with columns {', '.join(names[:8])}", expected="a column named rank"
         )
+    labels: dict[str, Any] = {}
     for name in ("adapter", "task", "metric", "seed"):
         if name in names and len(set(frame[name])) > 1:
             raise CurveError(
                 f"a table of {len(set(frame[name]))} {name}s is no single curve",
                 fix=f"select one {name}, or use aurac.stats.analysis.analyse for all of them",
             )
-    labels: dict[str, Any] = {}
-    for column in ("adapter", "task", "metric"):
-        if column in names and len(frame):
-            labels[column] = str(frame[column].iloc[0])
+        if name in names and name != "seed" and len(frame):
+            labels[name] = str(frame[name].iloc[0])
     for column, name in AMOUNTS.items():
         if column in names:
             labels[name] = _amounts(frame["rank"], frame[column])
@@ -144,8 +142,8 @@ def _from_frame(frame: Any) -> Curve:
 
 def _from_long(frame: Any, labels: dict[str, Any]) -> Curve:
     scores: dict[int, dict[Any, float]] = {}
-    for given, doc, value in zip(frame["rank"], frame["doc_id"], frame["score"], strict=True):
-        rank = whole_rank(given)
+    ranks = map(whole_rank, frame["rank"])
+    for rank, doc, value in zip(ranks, frame["doc_id"], frame["score"], strict=True):
         row = scores.setdefault(rank, {})
         if doc in row:
             raise CurveError(f"document {doc!r} appears twice at rank {rank}")
@@ -159,14 +157,14 @@ def _from_long(frame: Any, labels: dict[str, Any]) -> Curve:
 
 def _document_labels(frame: Any, column: str, documents: Sequence[Any]) -> tuple[Any, ...] | None:
     """The label of each document, the same at all its ranks; None where the column is empty."""
-    found: dict[Any, Any] = {}
+    labels: dict[Any, Any] = {}
     for doc, label in zip(frame["doc_id"], frame[column], strict=True):
         text = None if is_missing(label) else str(label)
-        if found.setdefault(doc, text) != text:
+        if labels.setdefault(doc, text) != text:
             raise CurveError(
-                f"document {doc!r} has more than one {column} ({found[doc]!r} and {text!r})",
+                f"document {doc!r} has more than one {column} ({labels[doc]!r} and {text!r})",
                 expected="the same at every rank",
             )
-    if all(label is None for label in found.values()):
+    if all(label is None for label in labels.values()):
         return None
-    return tuple(found.get(doc) for doc in documents)
+    return tuple(labels.get(doc) for doc in documents)

@@ -14,7 +14,6 @@ from aurac.curves.checks import (
     check_labelled,
     check_ranks,
     check_unit_interval,
-    first_duplicate,
     fractions,
     refuse_masked,
 )
@@ -89,27 +88,25 @@ class Curve:
     draws: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Validate and sort.
-
-        Raises:
-            CurveError: Naming what was given.
-        """
+        """Validate and sort; a `CurveError` names what was given."""
         ranks = check_ranks(self.ranks)
         accuracy = np.asarray(fractions(self.accuracy, "accuracies"))
         if accuracy.shape != (len(ranks),):
             raise CurveError(
                 f"{accuracy.size} accuracies for {len(ranks)} ranks", expected="one for each rank"
             )
-        order = np.argsort(ranks, kind="stable")
-        self._set(ranks=tuple(ranks[i] for i in order))
-        self._set(accuracy=tuple(float(accuracy[i]) for i in order))
         if self.baseline is not None:
-            self._set(baseline=float(fractions([self.baseline], "baseline")[0]))
-        self._set(missing=MappingProxyType({int(r): str(w) for r, w in self.missing.items()}))
-        for name in ("sizes", "parameters"):
-            self._set(**{name: MappingProxyType(check_amounts(getattr(self, name), name))})
+            self._set(baseline=fractions([self.baseline], "baseline")[0])
+        order = np.argsort(ranks, kind="stable")
+        self._set(
+            ranks=tuple(ranks[i] for i in order),
+            accuracy=tuple(float(accuracy[i]) for i in order),
+            missing=MappingProxyType({int(r): str(w) for r, w in self.missing.items()}),
+            sizes=MappingProxyType(check_amounts(self.sizes, "sizes")),
+            parameters=MappingProxyType(check_amounts(self.parameters, "parameters")),
+            seconds=MappingProxyType({int(r): float(s) for r, s in self.seconds.items()}),
+        )
         self._set(intervals=MappingProxyType(self._checked_intervals()))
-        self._set(seconds=MappingProxyType({int(r): float(s) for r, s in self.seconds.items()}))
         if self.outcomes is not None:
             self._set_outcomes(self.outcomes, order)
         if self.draws is not None:
@@ -126,7 +123,7 @@ class Curve:
                     f"accuracy {known[rank]:.6g} at rank {rank} outside of its interval "
                     f"{low:.6g} to {high:.6g}"
                 )
-            result[int(rank)] = (float(low), float(high))
+            result[int(rank)] = (low, high)
         return result
 
     def _set(self, **values: Any) -> None:
@@ -168,7 +165,9 @@ class Curve:
             if not isinstance(labels, tuple) or not all(isinstance(one, str) for one in labels):
                 self._set(**{name: tuple(str(label) for label in labels)})
         if self.doc_ids is not None and len(set(self.doc_ids)) != len(self.doc_ids):
-            raise CurveError(f"document {first_duplicate(self.doc_ids)!r} appears twice")
+            seen: set[str] = set()
+            twice = next(doc for doc in self.doc_ids if doc in seen or seen.add(doc))  # type: ignore[func-returns-value]
+            raise CurveError(f"document {twice!r} appears twice")
 
     @property
     def n_docs(self) -> int | None:
@@ -260,11 +259,7 @@ class Curve:
         )
 
     def in_order(self, places: NDArray[np.intp]) -> Curve:
-        """The same curve with its n documents in another order.
-
-        Args:
-            places: Where each document of the new order stands in this one: a permutation of n.
-        """
+        """The same curve with its n documents in another order, given by their places (n,) here."""
         changed: dict[str, Any] = {
             name: tuple(values[i] for i in places)
             for name in DOCUMENT_LABELS

@@ -88,13 +88,9 @@ class CurveLine:
     """A curve in a table for the terminal.
 
     Attributes:
-        task: The task's name; None where none is named.
-        adapter: The adapter's name.
         truncation: How it was truncated, such as "prefix/trained".
         accuracy: Rank → fraction; rank 0 is the base.
-        area: AURAC, with `value`, `low` and `high`; None where there is none, and without a column
-            where no line has one.
-        bold: Whether the curve is marked, as the best one.
+        area: AURAC, with `value`, `low` and `high`; without a column where no line has one.
         extra: Further columns, name → text, the same for all lines of a table.
     """
 
@@ -118,13 +114,7 @@ def curve_table(
 ) -> Group:
     """A table of curves: accuracy at each rank as far as there is room, and AURAC, in percent.
 
-    Args:
-        lines: At least one.
-        width: Characters in a line.
-        title: Above the table.
-        caption: Below it.
-        axis: That of the areas.
-        level: Coverage of their intervals.
+    `width` are the characters in a line; `level` is the coverage of the areas' intervals.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
@@ -187,12 +177,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def picture(curves: Sequence[Points], baseline: float | None = None) -> str:
-    """Accuracy in percent against rank on a log2 axis, as an image within the page.
-
-    Args:
-        curves: What is drawn, at most twelve of them.
-        baseline: Accuracy of the base, a dashed grey line.
-    """
+    """Accuracy in percent against rank of the first twelve curves, as an image within the page."""
     drawn = [curve for curve in curves[:_MOST_CURVES] if curve[1]]
     if not drawn:
         return ""
@@ -205,7 +190,7 @@ def picture(curves: Sequence[Points], baseline: float | None = None) -> str:
         axes.plot(ranks, shown, marker="o", label=_line(name).replace("$", r"\$"))
     if baseline is not None:
         axes.axhline(100 * baseline, color="grey", linestyle="--", label="base")
-    ranks = sorted({rank for _, own, _ in drawn for rank in own})
+    ranks = sorted({rank for _, known, _ in drawn for rank in known})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ranks, [str(rank) for rank in ranks])
     axes.minorticks_off()

@@ -114,47 +114,29 @@ class ScoreRule(NamedTuple):
 
 @dataclass
 class AttentionMetadata:
-    """What the tokens of one forward pass see, and where their keys and values go.
+    """What the tokens of one forward pass see, and where their keys and values go."""
 
-    Attributes:
-        positions: (T,) positions of the tokens.
-        prefix: Held tokens that every token sees.
-        store: Where they are cached.
-        keep: Whether this pass extends them.
-        groups: Units of a packed pass; empty when decoding.
-        slots: Decoding slots.
-        slot: (W,) slot of each token that is written, or ``None``.
-        place: (W,) its place in the slot.
-        source: (W,) which of this pass's tokens is written; ``None`` writes all T in order.
-        decoding: Whether the tokens are those of sequences that read their slots.
-        rows: (B, D) the tokens of each sequence, the last one repeated; ``None`` for one each.
-        valid: (T,) places of the tokens in ``rows``, flattened.
-        longest: Largest position plus one, for sliding windows.
-    """
-
-    positions: torch.Tensor
-    longest: int
-    prefix: int = 0
-    store: PrefixCache | None = None
-    keep: bool = False
-    groups: Sequence[GroupView] = ()
-    slots: SlotCache | None = None
-    slot: torch.Tensor | None = None
-    place: torch.Tensor | None = None
+    positions: torch.Tensor  # (T,) positions of the tokens
+    longest: int  # largest position plus one, for sliding windows
+    prefix: int = 0  # held tokens that every token sees
+    store: PrefixCache | None = None  # where they are cached
+    keep: bool = False  # whether this pass extends them
+    groups: Sequence[GroupView] = ()  # subtrees of a packed pass; empty when decoding
+    slots: SlotCache | None = None  # decoding slots
+    slot: torch.Tensor | None = None  # (W,) slot of each token that is written, or ``None``
+    place: torch.Tensor | None = None  # (W,) its place in the slot
+    # (W,) which of this pass's tokens is written; ``None`` writes all T in order
     source: torch.Tensor | None = None
-    decoding: bool = False
+    decoding: bool = False  # whether the tokens are those of sequences that read their slots
+    # (B, D) the tokens of each sequence, the last one repeated; ``None`` for one each
     rows: torch.Tensor | None = None
-    valid: torch.Tensor | None = None
+    valid: torch.Tensor | None = None  # (T,) places of the tokens in ``rows``, flattened
     layer: int = 0
     windows: set[int] = field(default_factory=set)
     _bias: dict[Any, torch.Tensor] = field(default_factory=dict)
 
     def attend(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        rule: ScoreRule,
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: ScoreRule
     ) -> torch.Tensor:
         """(T, H, d) queries over (T, Hkv, d) new keys and whatever else this metadata sees."""
         layer, self.layer = self.layer, self.layer + 1
@@ -169,8 +151,7 @@ class AttentionMetadata:
         if rule.window is not None and self.longest <= rule.window:
             rule = rule._replace(window=None)
         if self.decoding and self.slots is not None:
-            slot_kv = self.slots.layers[layer]
-            return self._decode(query, slot_kv, cached, rule)
+            return self._decode(query, self.slots.layers[layer], cached, rule)
         out = query.new_empty(*query.shape[:2], value.shape[-1])
         for group in self.groups:
             self._packed(group, query, key, value, cached, rule, out)
@@ -186,7 +167,7 @@ class AttentionMetadata:
         rule: ScoreRule,
         out: torch.Tensor,
     ) -> None:
-        size, length = group.size, group.length
+        size, length, prefix = group.size, group.length, self.prefix
         heads, kv = query.shape[1], key.shape[1]
         rep = heads // kv
 
@@ -200,16 +181,14 @@ class AttentionMetadata:
         result = q.new_empty(kv, size, length * rep, v.shape[-1])
         for block in group.blocks:
             rows = slice(block.start * rep, block.stop * rep)
-            part = _scores(q[:, :, rows], k[:, : block.stop], cached, rule.scaling)
-            part = rule.capped(part)
-            n, prefix = block.stop - block.start, self.prefix
-            shape = (kv, size, n, rep, part.shape[-1])
+            part = rule.capped(_scores(q[:, :, rows], k[:, : block.stop], cached, rule.scaling))
+            biased = part.view(kv, size, -1, rep, part.shape[-1])
             if rule.window is None:
                 bias = group.bias(block, part)
-                part.view(shape)[..., prefix + block.clean :] += bias[None, :, :, None]
+                biased[..., prefix + block.clean :] += bias[None, :, :, None]
             else:
                 bias = group.windowed(block, self.positions, prefix, rule.window, part)
-                part.view(shape).add_(bias[None, :, :, None])
+                biased += bias[None, :, :, None]
             torch.softmax(part, dim=-1, out=part)
             result[:, :, rows] = _values(part, v[:, : block.stop], cached, size)
         result = result.view(kv, size, length, rep, -1).permute(1, 2, 0, 3, 4)
@@ -328,13 +307,8 @@ def decoding_metadata(
 ) -> AttentionMetadata:
     """The metadata of a decoding pass.
 
-    Args:
-        lengths: (B,) tokens of each sequence, the prefix included, that are cached.
-        counts: (B,) how many tokens of each are in the pass.
-        prefix: Tokens in ``store`` that all of them see.
-        store: Where the prefix is cached.
-        slots: Where the others are, a slot for each sequence.
-        device: Where the model is.
+    ``lengths`` (B,) are the cached tokens of each sequence, the prefix in ``store`` included, and
+    ``counts`` (B,) those of each in the pass. Every sequence has a slot of its own, in order.
     """
     slot = np.repeat(np.arange(len(counts)), counts)
     first = np.cumsum(counts) - counts

@@ -35,26 +35,20 @@ def logit_noise(dtype: torch.dtype) -> float:
 
 @dataclass
 class Record:
-    """Counts of one evaluation.
+    """Counts of one evaluation."""
 
-    Attributes:
-        computed: Tokens that went through the model's linear layers, padding and wrong draft
-            tokens included.
-        distinct: Distinct prefixes among the requests and what was generated for them: the
-            tokens that have to be computed at least once.
-        passes: Forward passes of the model.
-        forward_seconds: Time inside them; ``None`` where the device works ahead of the clock.
-        flops: Multiply-adds times two of the (dense) linear layers in them, attention left out.
-        near_ties: Documents with a token or choice decided within the dtype's rounding.
-        paths: ``packed``, ``rows``, ``generate`` or ``lm-eval``: who answered.
-    """
-
+    # Tokens that went through the model's linear layers, padding and wrong draft tokens included
     computed: int = 0
+    # Distinct prefixes among the requests and what was generated for them: the tokens that have to
+    # be computed at least once
     distinct: int = 0
-    passes: int = 0
+    passes: int = 0  # forward passes of the model
+    # Time inside them; ``None`` where the device works ahead of the clock
     forward_seconds: float | None = 0.0
+    # Multiply-adds times two of the (dense) linear layers in them, attention left out
     flops: float = 0.0
-    near_ties: int = 0
+    near_ties: int = 0  # documents with a token or choice decided within the dtype's rounding
+    # ``packed``, ``rows``, ``generate`` or ``lm-eval``: who answered
     paths: set[str] = field(default_factory=set)
     _sizes: dict[int, tuple[int, int, bool]] = field(default_factory=dict, repr=False)
 
@@ -108,13 +102,7 @@ def answered_by(path: str, distinct: int = 0) -> None:
 
 @contextlib.contextmanager
 def counted_pass(model: Any, tokens: int, rows: int) -> Iterator[None]:
-    """Count one forward pass.
-
-    Args:
-        model: The model.
-        tokens: Tokens of the pass.
-        rows: Positions whose logits are computed.
-    """
+    """Count one forward pass of so many tokens, with logits at so many positions."""
     record = current()
     if record is None:
         yield
@@ -161,11 +149,9 @@ def overflow() -> CellError:
 
 
 class Watch:
-    """What was seen of the passes within one `watched` block.
+    """What was seen of the passes within one `watched` block: their number and time.
 
-    Attributes:
-        seconds: Time within passes; on an accelerator only if it was asked to wait for each pass.
-        passes: How many there were.
+    On an accelerator the time is only whole if it was asked to wait for each pass.
     """
 
     def __init__(
@@ -185,8 +171,8 @@ class Watch:
     def end(self, _model: Any, _inputs: Any, output: Any) -> None:
         """A pass has ended; on an accelerator its result may still be on the way.
 
-        Raises:
-            CellError: On a CPU, as `check`: the passes that would follow are not worth their time.
+        On a CPU broken logits are refused at once: the passes that would follow are not worth their
+        time.
         """
         import torch
 
@@ -202,11 +188,7 @@ class Watch:
         self.passes += 1
 
     def check(self) -> None:
-        """Refuse answers that came from broken logits: their argmax is no answer.
-
-        Raises:
-            CellError: Some pass gave a NaN, an infinity, or a row that rules every token out.
-        """
+        """Refuse answers that came from broken logits: their argmax is no answer."""
         if self._broken is not None and bool(self._broken):
             raise overflow()
 
@@ -217,10 +199,8 @@ def watched(
 ) -> Iterator[Watch]:
     """Watch every pass of `model` within this block.
 
-    Args:
-        model: The model, with or without an adapter.
-        before: Called before each pass; may raise to stop there.
-        wait: Wait for an accelerator at the end of each pass, so that times are whole.
+    `before` is called before each pass and may raise to stop there. With `wait` an accelerator is
+    waited for at the end of each pass, so that times are whole.
     """
     watch = Watch(before, wait=wait, device=device_of(model))
     inner = unwrapped(model)

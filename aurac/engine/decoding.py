@@ -1,18 +1,15 @@
 """The fast path of generation: greedy decoding and sampling, with sequences that come and go.
 
-Prompts are prefilled packed (no padding): a header that all of them share once, and what neighbours
-in the prefix tree share once for a run of them. Every sequence in flight is one token of a decoding
-pass, and when few are left some more that are drafted; one that has ended leaves, the last ones
-move into the holes, and waiting prompts take the freed slots, so that no sequence waits for a
-longer one.
+Prompts are prefilled packed (no padding): a header that all of them share once, what neighbours in
+the prefix tree share once for a run of them, and samples of one prompt together. Each sequence in
+flight is one token of a decoding pass. One that has ended leaves, the last ones move into the
+holes, and waiting prompts take the freed slots.
 
 A pass over a few sequences costs the reading of all weights, whether it carries one token of each
-or eight. What a text repeats (its few-shot examples, its own loops) can be drafted: the pass then
-carries the draft tokens as well, and its own greedy choices tell up to where they are right. The
-text is what it is without them, up to rounding. This is prompt lookup, which transformers' own
-generation has as ``prompt_lookup_num_tokens`` for single sequences. Sampled texts are not drafted.
-
-Samples of one prompt are prefilled together: the prompt is computed once.
+or eight. What a text repeats can be drafted: the pass then carries the draft tokens as well, and
+its own greedy choices tell up to where they are right. The text is what it is without them, up to
+rounding. This is prompt lookup, which transformers' own generation has as
+``prompt_lookup_num_tokens`` for single sequences. Sampled texts are not drafted.
 """
 
 from __future__ import annotations
@@ -50,9 +47,8 @@ if TYPE_CHECKING:
     from aurac.engine.tokens import Prompt
 
 
-ROWS = (
-    32  # most tokens in a pass with draft tokens: up to here reading the weights outweighs products
-)
+# Most tokens in a pass with draft tokens: up to here reading the weights outweighs the products.
+ROWS = 32
 LONGEST = 7
 _ENDINGS = (4, 3, 2)  # so many last tokens are looked for, the longer ones first
 _REMEMBERED = 4096  # of a longer text only the end is looked up
@@ -64,17 +60,13 @@ class PromptLookup:
 
     It drafts only while it would have been right: what it would have drafted for each token is
     compared with what came, which costs a look-up and no pass. Nine of ten drafts are right then.
-
-    Args:
-        tokens: The text so far.
     """
 
     def __init__(self, tokens: Sequence[int]) -> None:
-        tokens = tokens[-_REMEMBERED:]
         self._tokens: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}
         self._right = 0
-        for token in tokens:
+        for token in tokens[-_REMEMBERED:]:
             self.add(token)
 
     def add(self, token: int) -> None:
@@ -153,19 +145,14 @@ class Stream:
 
 
 class Decoder:
-    """Runs prompts through one model state.
+    """Runs distinct prompts through one model state, in evaluation mode without gradients.
+
+    All prompts begin with the header, and more follows in each; ``finished`` is called with the
+    number of one that has ended.
 
     Attributes:
         near_ties: Numbers of the prompts for which, while counts are recorded, a token was chosen
             by less than the rounding of the model's dtype.
-
-    Args:
-        model: A model for which packed passes are admitted; evaluation mode, no gradients.
-        tokenizer: Its tokenizer.
-        prompts: Distinct requests.
-        header: What all of them begin with, and more follows in each.
-        options: Budgets.
-        finished: Called with a prompt's number when it has ended.
     """
 
     def __init__(
@@ -184,18 +171,11 @@ class Decoder:
         self._budget = options.cache_tokens or cached_tokens(model)
         self._finished = finished
         self.near_ties: set[int] = set()
-        self._shared = header
-        self._header = len(header)
-        self._store = header.cache
-        tables: dict[tuple[str, ...], StopTable] = {}
-        for p in prompts:
-            if p.until not in tables:
-                tables[p.until] = StopTable(tokenizer, p.until)
-        order = sorted(range(len(prompts)), key=lambda i: prompts[i].order)
+        self._shared, self._header, self._store = header, len(header), header.cache
+        tables = {until: StopTable(tokenizer, until) for until in {p.until for p in prompts}}
         self._waiting = deque(
             Stream(i, p, tables[p.until], draws=Draws.of(p.sampling, self._device))
-            for i in order
-            for p in [prompts[i]]
+            for i, p in sorted(enumerate(prompts), key=lambda pair: pair[1].order)
         )
         self._most = min(options.batch_size or MOST_SLOTS, len(prompts))
         self._active: list[Stream] = []
@@ -289,13 +269,11 @@ class Decoder:
 
     def _advance(self) -> None:
         """One token for every sequence in flight, and more where drafts of them are right."""
-        while len(self._active) > 1 and self._over_budget():
+        while (count := len(self._active)) > 1 and count * self._widest() > self._budget:
             self._waiting.appendleft(self._active.pop())
         drafts = self._drafts()
-        self._fit(
-            len(drafts),
-            max(self._own(s) + len(d) for s, d in zip(self._active, drafts, strict=True)),
-        )
+        widest = max(self._own(s) + len(d) for s, d in zip(self._active, drafts, strict=True))
+        self._fit(len(drafts), widest)
         metadata = decoding_metadata(
             [s.length for s in self._active],
             [1 + len(d) for d in drafts],
@@ -317,8 +295,7 @@ class Decoder:
     def _drafts(self) -> list[list[int]]:
         """Draft tokens for each sequence in flight, where there is room for them."""
         count = len(self._active)
-        widest = max(map(self._own, self._active)) + LONGEST
-        if count >= ROWS or count * widest > self._budget:
+        if count >= ROWS or count * (self._widest() + LONGEST) > self._budget:
             return [[] for _ in self._active]
         return shortened([s.draft(LONGEST) for s in self._active], ROWS - count)
 
@@ -333,8 +310,8 @@ class Decoder:
                 break
         return False
 
-    def _over_budget(self) -> bool:
-        return len(self._active) * max(map(self._own, self._active)) > self._budget
+    def _widest(self) -> int:
+        return max(map(self._own, self._active))
 
     def _fit(self, count: int, width: int) -> None:
         """Make the slots wide and many enough, within the budget."""

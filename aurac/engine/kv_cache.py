@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
+from torch import Tensor
 
 from aurac.engine.passes import SAVED_TOKENS, chain_subtree, make_pass
 from aurac.engine.prefix_tree import shared_prefix
@@ -19,52 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-KeyValuePair = tuple[torch.Tensor, torch.Tensor]
-
-
-class PrefixCache:
-    """Keys and values of one shared prefix, per layer.
-
-    Args:
-        capacity: Longest prefix in tokens.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._layers: list[KeyValuePair] = []
-
-    def reserve(self, capacity: int) -> None:
-        """Make room for a prefix of this length; what is there is kept."""
-        if capacity <= self._capacity:
-            return
-        self._layers = [
-            (_longer(key, capacity), _longer(value, capacity)) for key, value in self._layers
-        ]
-        self._capacity = capacity
-
-    def write(self, layer: int, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Put (T, Hkv, d) keys and values at ``start``."""
-        while len(self._layers) <= layer:
-            self._layers.append(
-                (
-                    key.new_zeros(key.shape[1], self._capacity, key.shape[2]),
-                    value.new_zeros(value.shape[1], self._capacity, value.shape[2]),
-                )
-            )
-        for store, new in zip(self._layers[layer], (key, value), strict=True):
-            store[:, start : start + len(new)] = new.transpose(0, 1)
-
-    def read(self, layer: int, length: int) -> KeyValuePair:
-        """(Hkv, length, d) keys and values."""
-        key, value = self._layers[layer]
-        return key[:, :length], value[:, :length]
-
-
-def _longer(tensor: torch.Tensor, capacity: int) -> torch.Tensor:
-    """(H, L, d) with room for `capacity` tokens."""
-    longer = tensor.new_zeros(tensor.shape[0], capacity, tensor.shape[2])
-    longer[:, : tensor.shape[1]] = tensor
-    return longer
+KeyValuePair = tuple[Tensor, Tensor]
 
 
 class SlotCache:
@@ -80,26 +35,21 @@ class SlotCache:
         self.width = width
         self.layers: list[KeyValuePair] = []
 
-    def write(
-        self,
-        layer: int,
-        slot: torch.Tensor,
-        place: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-    ) -> None:
-        """Put (T, Hkv, d) keys and values at (slot, place), both (T,)."""
-        if len(self.layers) <= layer:
+    def layer(self, number: int, key: Tensor, value: Tensor) -> KeyValuePair:
+        """The stored tensors of a layer, made where these (T, Hkv, d) are its first."""
+        while len(self.layers) <= number:
+            shape = (self.slots, key.shape[1], self.width)
             self.layers.append(
-                (
-                    key.new_zeros(self.slots, key.shape[1], self.width, key.shape[2]),
-                    value.new_zeros(self.slots, value.shape[1], self.width, value.shape[2]),
-                )
+                (key.new_zeros(*shape, key.shape[2]), value.new_zeros(*shape, value.shape[2]))
             )
-        for store, new in zip(self.layers[layer], (key, value), strict=True):
+        return self.layers[number]
+
+    def write(self, layer: int, slot: Tensor, place: Tensor, key: Tensor, value: Tensor) -> None:
+        """Put (T, Hkv, d) keys and values at (slot, place), both (T,)."""
+        for store, new in zip(self.layer(layer, key, value), (key, value), strict=True):
             store[slot, :, place] = new
 
-    def move(self, source: torch.Tensor, target: torch.Tensor) -> None:
+    def move(self, source: Tensor, target: Tensor) -> None:
         """Copy whole slots."""
         for pair in self.layers:
             for store in pair:
@@ -118,22 +68,39 @@ class SlotCache:
         self.slots, self.width = slots, width
 
 
+class PrefixCache:
+    """Keys and values of one shared prefix, per layer: the only slot of a cache of its length."""
+
+    def __init__(self, capacity: int) -> None:
+        self._cache = SlotCache(1, capacity)
+
+    def reserve(self, capacity: int) -> None:
+        """Make room for a prefix of this length; what is there is kept."""
+        if capacity > self._cache.width:
+            self._cache.resize(1, capacity)
+
+    def write(self, layer: int, start: int, key: Tensor, value: Tensor) -> None:
+        """Put (T, Hkv, d) keys and values at ``start``."""
+        for store, new in zip(self._cache.layer(layer, key, value), (key, value), strict=True):
+            store[0, :, start : start + len(new)] = new.transpose(0, 1)
+
+    def read(self, layer: int, length: int) -> KeyValuePair:
+        """(Hkv, length, d) keys and values."""
+        key, value = self._cache.layers[layer]
+        return key[0, :, :length], value[0, :, :length]
+
+
 _SHORTEST = 16  # tokens; a shorter header is computed with each input
 
 
 @dataclass(eq=False)
 class Header:
-    """Tokens with which every input begins, and their keys and values for one state of a model.
+    """Tokens with which every input begins, and their keys and values for one state of a model."""
 
-    Attributes:
-        tokens: The (h,) tokens; empty where the inputs share too little.
-        cache: Their keys and values, once `computed`.
-        computed: Whether a pass has filled the cache.
-    """
-
-    tokens: tuple[int, ...] = ()
+    tokens: tuple[int, ...] = ()  # the (h,) tokens; empty where the inputs share too little
+    # Their keys and values, once `computed`
     cache: PrefixCache = field(default_factory=lambda: PrefixCache(0))
-    computed: bool = False
+    computed: bool = False  # whether a pass has filled the cache
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -153,11 +120,9 @@ class Header:
 
 
 def header_tokens(inputs: Sequence[tuple[int, ...]], most: int) -> tuple[int, ...]:
-    """The beginning that all inputs share; empty if it is not worth a pass of its own.
+    """The beginning that all inputs (at least one) share; empty if it is not worth a pass.
 
-    Args:
-        inputs: Token sequences, at least one.
-        most: Longest header: the token after it must be computed with each input.
+    It has at most ``most`` tokens: the token after it must be computed with each input.
     """
     length = min(shared_prefix(inputs), most)
     worth = length >= _SHORTEST and length * (len(inputs) - 1) >= SAVED_TOKENS

@@ -31,19 +31,12 @@ _SIMILAR = 0.8  # subtrees in one attention group are at least this fraction of 
 
 @dataclass(frozen=True, eq=False)
 class Subtree:
-    """A subtree below a cached prefix, in depth-first order.
+    """A subtree below a cached prefix, in depth-first order."""
 
-    Attributes:
-        tokens: (L,) token ids.
-        positions: (L,) positions in the full input.
-        end: (L,) end of each token's subtree, as an index into the subtree.
-        nodes: (L,) node numbers of the tree.
-    """
-
-    tokens: IntArray
-    positions: IntArray
-    end: IntArray
-    nodes: IntArray
+    tokens: IntArray  # (L,) token ids
+    positions: IntArray  # (L,) positions in the full input
+    end: IntArray  # (L,) end of each token's subtree, as an index into the subtree
+    nodes: IntArray  # (L,) node numbers of the tree
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -51,57 +44,34 @@ class Subtree:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Subtrees of similar length whose attention is computed together.
+    """Subtrees of similar length whose attention is computed together."""
 
-    Attributes:
-        index: (G, L) place in the step's tokens; padding repeats the subtree's last token.
-        valid: (G, L) False for padding.
-        end: (G, L) subtree ends; padding is visible to later padding only.
-    """
-
-    index: IntArray
-    valid: NDArray[np.bool_]
-    end: IntArray
+    index: IntArray  # (G, L) place in the step's tokens; padding repeats the subtree's last token
+    valid: NDArray[np.bool_]  # (G, L) False for padding
+    end: IntArray  # (G, L) subtree ends; padding is visible to later padding only
 
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """One forward pass.
+    """One forward pass."""
 
-    Attributes:
-        tokens: (T,) token ids.
-        positions: (T,) positions.
-        prefix: How many cached tokens every token of this pass sees.
-        keep: Whether this pass's keys and values extend the cached prefix.
-        groups: The subtrees, by attention group.
-        select: (S,) places whose logits are wanted, ascending.
-        pair: (M,) indices of scored pairs.
-        pair_row: (M,) their rows among ``select``.
-    """
-
-    tokens: IntArray
-    positions: IntArray
-    prefix: int
-    keep: bool
-    groups: tuple[Group, ...]
-    select: IntArray
-    pair: IntArray
-    pair_row: IntArray
+    tokens: IntArray  # (T,) token ids
+    positions: IntArray  # (T,) positions
+    prefix: int  # how many cached tokens every token of this pass sees
+    keep: bool  # whether this pass's keys and values extend the cached prefix
+    groups: tuple[Group, ...]  # the subtrees, by attention group
+    select: IntArray  # (S,) places whose logits are wanted, ascending
+    pair: IntArray  # (M,) indices of scored pairs
+    pair_row: IntArray  # (M,) their rows among ``select``
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All passes of a layout, in an order in which cached prefixes nest.
+    """All passes of a layout, in an order in which cached prefixes nest."""
 
-    Attributes:
-        steps: The passes.
-        cached: Longest cached prefix in tokens.
-        finished: For each pass, how many requests have their last answer in it.
-    """
-
-    steps: tuple[ForwardPass, ...]
-    cached: int
-    finished: tuple[int, ...]
+    steps: tuple[ForwardPass, ...]  # the passes
+    cached: int  # longest cached prefix in tokens
+    finished: tuple[int, ...]  # for each pass, how many requests have their last answer in it
 
     @property
     def computed(self) -> int:
@@ -125,11 +95,10 @@ def make_subtree(tree: PrefixTree, low: int, high: int, depth: int) -> Subtree:
         head = [tree.node(row, p) for p in range(start, min(first, stop))]
         new = np.arange(max(start, first), stop) - first + tree.offsets[row]
         nodes.append(np.concatenate([np.asarray(head, dtype=np.int64), new]))
+    spans = list(zip(starts.tolist(), lengths.tolist(), strict=True))
     return Subtree(
-        tokens=np.concatenate([tree.rows[low + i][s:] for i, s in enumerate(starts.tolist())]),
-        positions=np.concatenate(
-            [np.arange(s, s + n) for s, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
-        ),
+        tokens=np.concatenate([tree.rows[low + i][s:] for i, (s, _) in enumerate(spans)]),
+        positions=np.concatenate([np.arange(s, s + n) for s, n in spans]),
         end=end,
         nodes=np.concatenate(nodes),
     )
@@ -225,11 +194,6 @@ def distinct_tokens(tree: PrefixTree, low: int, high: int, depth: int) -> int:
     return int(tree.offsets[high] - tree.offsets[low] + tree.shared[low]) - depth
 
 
-def _children(tree: PrefixTree, low: int, high: int, depth: int) -> list[tuple[int, int]]:
-    cuts = np.flatnonzero(tree.shared[low + 1 : high] == depth) + low + 1
-    return list(itertools.pairwise([low, *cuts.tolist(), high]))
-
-
 def _together(
     tree: PrefixTree, parts: Sequence[tuple[int, int]], depth: int, most: int
 ) -> list[tuple[int, int]]:
@@ -278,7 +242,8 @@ class _Planner:
             if last - first == 1 or total - (trunk - depth) <= branches:
                 subtrees.append(make_subtree(tree, first, last, depth))
                 continue
-            children = _children(tree, first, last, trunk)
+            cuts = np.flatnonzero(inner == trunk) + first + 1
+            children = list(itertools.pairwise([first, *cuts.tolist(), last]))
             if (trunk - depth) * (len(children) - 1) >= SAVED_TOKENS:
                 trunks.append((first, last, trunk))
             else:
@@ -286,24 +251,18 @@ class _Planner:
         for batch in batch_subtrees(subtrees, self._budget):
             self._emit(batch, depth)
         for first, last, trunk in trunks:
-            subtree = make_subtree(tree, first, first + 1, depth)
-            n = trunk - depth
-            cut = Subtree(
-                subtree.tokens[:n], subtree.positions[:n], np.full(n, n), subtree.nodes[:n]
-            )
+            one, n = make_subtree(tree, first, first + 1, depth), trunk - depth
+            cut = Subtree(one.tokens[:n], one.positions[:n], np.full(n, n), one.nodes[:n])
             self._emit([cut], depth, keep=True)
             self.cached = max(self.cached, trunk)
             self.visit(first, last, trunk)
 
 
 def plan_scoring(layout: ScoringLayout, budget: int, header: int = 0) -> Plan:
-    """The passes that score a layout; kept with it for the next rank.
+    """The passes that score a layout, of at most ``budget`` tokens; kept for the next rank.
 
-    Args:
-        layout: What to score.
-        budget: Most tokens of a pass.
-        header: So many tokens, with which every input begins and none of which is scored, are in
-            the cache before the first pass.
+    The first ``header`` tokens, with which every input begins and none of which is scored, are in
+    the cache before the first pass.
     """
     key = ("scoring", budget, header)
     if key not in layout.plans:
@@ -315,8 +274,7 @@ def plan_scoring(layout: ScoringLayout, budget: int, header: int = 0) -> Plan:
         layout.plans[key] = Plan(
             tuple(steps), planner.cached, layout.finished_by([step.pair for step in steps])
         )
-    plan: Plan = layout.plans[key]
-    return plan
+    return layout.plans[key]
 
 
 def _with_pairs(

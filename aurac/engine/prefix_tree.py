@@ -33,11 +33,7 @@ def common_prefix(a: IntArray, b: IntArray) -> int:
 def model_input(
     context: Sequence[int], continuation: Sequence[int], max_length: int
 ) -> tuple[int, ...]:
-    """What a model reads to score a continuation: all but its last token, cut on the left.
-
-    Raises:
-        TaskError: A continuation longer than ``max_length``.
-    """
+    """What a model reads to score a continuation: all but the last token, cut on the left."""
     if len(continuation) > max_length:
         raise TaskError(
             f"a continuation of {len(continuation)} tokens",
@@ -54,17 +50,13 @@ def shared_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class PrefixTree:
-    """Distinct token sequences, sorted, with what each adds to the one before.
+    """Distinct token sequences, sorted, with what each adds to the one before."""
 
-    Attributes:
-        rows: Distinct inputs in lexicographic order.
-        shared: (n_rows,) length of the prefix that row i shares with row i-1; 0 for the first.
-        offsets: (n_rows + 1,) row i's own nodes are ``offsets[i]:offsets[i + 1]``, for the
-            positions ``shared[i]:len(rows[i])``.
-    """
-
-    rows: tuple[IntArray, ...]
+    rows: tuple[IntArray, ...]  # distinct inputs in lexicographic order
+    # (n_rows,) length of the prefix that row i shares with row i-1; 0 for the first
     shared: IntArray
+    # (n_rows + 1,) row i's own nodes are ``offsets[i]:offsets[i + 1]``, for the positions
+    # ``shared[i]:len(rows[i])``
     offsets: IntArray
 
     @classmethod
@@ -94,33 +86,21 @@ class PrefixTree:
 
 @dataclass(frozen=True, eq=False)
 class ScoringLayout:
-    """Log-likelihood requests as a prefix tree with scored (node, next token) pairs.
+    """Log-likelihood requests as a prefix tree with scored (node, next token) pairs."""
 
-    Attributes:
-        tree: The distinct model inputs.
-        pair_node: (n_pairs,) ascending node whose logits are read.
-        pair_token: (n_pairs,) the token that is scored there.
-        request_pairs: For each request, the indices of its pairs, in order.
-        max_length: Longest input in tokens.
-        plans: Batches derived from this layout, by the budgets they were made for.
-    """
-
-    tree: PrefixTree
-    pair_node: IntArray
-    pair_token: IntArray
-    request_pairs: tuple[IntArray, ...]
-    max_length: int
+    tree: PrefixTree  # the distinct model inputs
+    pair_node: IntArray  # (n_pairs,) ascending node whose logits are read
+    pair_token: IntArray  # (n_pairs,) the token that is scored there
+    request_pairs: tuple[IntArray, ...]  # for each request, the indices of its pairs, in order
+    max_length: int  # longest input in tokens
+    # Batches derived from this layout, by the budgets they were made for
     plans: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def build(
         cls, tokenizer: Any, pairs: Sequence[tuple[str, str]], max_length: int
     ) -> ScoringLayout:
-        """Tokenise (context, continuation) pairs and lay them out.
-
-        Raises:
-            TaskError: A pair without tokens to score, or a continuation longer than ``max_length``.
-        """
+        """Tokenise (context, continuation) pairs and lay them out."""
         return cls.from_tokens(encode_pairs(tokenizer, pairs), max_length)
 
     @classmethod

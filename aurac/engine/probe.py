@@ -1,12 +1,11 @@
 """Can this model run packed passes? Decided by running it, once per model object.
 
 A few made-up sequences go through the model twice: as plain rows through its own attention, and
-packed (a cached prefix, a tree with branches, a decoding step) through ours. Only equal logits, at
-the selected positions, admit the fast path. What a probe of short sequences cannot see, limits
-that only bite at length, is read from the configuration.
+packed (a cached prefix, a tree with branches, a decoding step) through ours. Only equal logits
+admit the fast path. Limits that only bite at length are read from the configuration.
 
-The verdict is the model's. Adapter layers are switched off meanwhile: they act on each token by
-itself, and their rounding, or their overflow, says nothing about the model's attention.
+Adapter layers are switched off meanwhile: they act on each token by itself, and their rounding, or
+their overflow, says nothing about the model's attention.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from aurac.engine.kv_cache import PrefixCache, SlotCache
 from aurac.engine.passes import Subtree, chain_subtree, make_pass, make_subtree
 from aurac.engine.prefix_tree import PrefixTree
 from aurac.engine.running import accepts, forward, packed_model
+from aurac.models.attention import difference, tolerance
 from aurac.models.device import device_of, unwrapped
 
 if TYPE_CHECKING:
@@ -38,30 +38,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HEAD, _TAIL = 7, 6
-# Seen on the packaged base (30 layers, bf16): rounding alone puts logits 0.1 from the fp32 ones and
-# two passes up to 0.16 apart; a missing mask gives 1.0 to 1.7, positions off by one 0.3 to 0.4.
-_TOLERANCE = {
-    torch.float64: 1e-6,
-    torch.float32: 1e-3,
-    torch.float16: 5e-2,
-    torch.bfloat16: 2.2e-1,
-}
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether packed passes give a model's own answers.
+    """Whether packed passes give a model's own answers."""
 
-    Attributes:
-        packed: They do.
-        longest: Inputs up to this length; ``None`` for any.
-        reason: Why not, or why only up to a length.
-    """
-
-    packed: bool
-    longest: int | None = None
-    reason: str = ""
+    packed: bool  # they do
+    longest: int | None = None  # inputs up to this length; ``None`` for any
+    reason: str = ""  # why not, or why only up to a length
 
     def serves(self, length: int) -> bool:
         """Whether inputs of this length can be packed."""
@@ -74,10 +60,8 @@ _VERDICTS: weakref.WeakKeyDictionary[Any, Verdict] = weakref.WeakKeyDictionary()
 def probe(model: Any) -> Verdict:
     """The verdict for this model object; the first call runs it on about a hundred tokens.
 
-    Call it in evaluation mode without gradients.
-
-    Raises:
-        CellError: The base's own logits are not finite.
+    Call it in evaluation mode without gradients. A CellError says that the base's own logits are
+    not finite.
     """
     key = unwrapped(model)
     if key not in _VERDICTS:
@@ -136,7 +120,7 @@ def _examine(model: Any) -> Verdict:
         error, windows = _compare(model, tree, head, plain)
     except Exception as problem:  # noqa: BLE001  # whatever custom code raises, the plain path serves
         return Verdict(packed=False, reason=f"a packed pass failed ({problem!r:.200})")
-    limit = _TOLERANCE.get(next(iter(model.parameters())).dtype, 0.1)
+    limit = tolerance(model)
     if not error <= limit:
         return Verdict(packed=False, reason=f"a packed pass differs by {error:.1e} (limit {limit})")
     return _packed_verdict(config, windows)
@@ -189,11 +173,7 @@ def _sequences(vocabulary: int) -> tuple[PrefixTree, int]:
 
 
 def _plain_logits(model: Any, tree: PrefixTree) -> list[torch.Tensor]:
-    """Each row's logits (tokens, vocabulary) from a pass of its own.
-
-    Raises:
-        CellError: They are not finite.
-    """
+    """Each row's logits (tokens, vocabulary) from a pass of its own; refused if not finite."""
     plain = []
     for row in tree.rows:
         tokens = torch.from_numpy(row).to(device_of(model))
@@ -211,9 +191,7 @@ def _compare(
     errors, windows = [], set[int]()
     with packed_model(model):
         for number, start, logits, seen in _packed_logits(model, tree, head, device):
-            expected = plain[number][start : start + len(logits)]
-            spread = (expected - expected.mean(dim=-1, keepdim=True)).norm()
-            errors.append(float((logits.float() - expected).norm() / spread))
+            errors.append(difference(logits, plain[number][start : start + len(logits)]))
             windows |= seen
     return max(errors) if not any(np.isnan(errors)) else float("nan"), windows
 

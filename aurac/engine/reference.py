@@ -29,18 +29,16 @@ if TYPE_CHECKING:
 IntArray = NDArray[np.int64]
 
 
-def leaf_rows(tree: PrefixTree) -> IntArray:
-    """Rows that are no prefix of another row: a forward over these covers every node."""
+def covering_rows(tree: PrefixTree) -> IntArray:
+    """(n_rows,) for each row the one that contains it and is no prefix of another row.
+
+    A forward over these covers every node. Sorted order puts them at or after the rows within.
+    """
     lengths = np.asarray([len(r) for r in tree.rows], dtype=np.int64)
     inner = np.zeros(len(lengths), dtype=bool)
     inner[:-1] = tree.shared[1:] == lengths[:-1]
-    return np.flatnonzero(~inner)
-
-
-def covering_rows(tree: PrefixTree) -> IntArray:
-    """(n_rows,) for each row the leaf row that contains it; sorted order puts it at or after it."""
-    leaves = leaf_rows(tree)
-    return leaves[np.searchsorted(leaves, np.arange(len(tree.rows)))]
+    leaves = np.flatnonzero(~inner)
+    return leaves[np.searchsorted(leaves, np.arange(len(lengths)))]
 
 
 def row_batches(
@@ -95,16 +93,10 @@ def score_rows(
 def _row_logits(
     model: Any, rows: Sequence[IntArray], row: IntArray, column: IntArray
 ) -> tuple[torch.Tensor, IntArray]:
-    """Logits of one padded batch where they are wanted.
+    """Logits of one padded batch of token sequences where they are wanted.
 
-    Args:
-        model: The model.
-        rows: Token sequences.
-        row: (m,) index of a sequence.
-        column: (m,) position in it.
-
-    Returns:
-        (k, V) logits of the distinct places, and the (m,) index of each place among them.
+    The places are (m,) sequences ``row`` and positions ``column``. Returned are (k, V) logits of
+    the distinct places, and the (m,) index of each place among them.
     """
     device = device_of(model)
     tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
@@ -126,10 +118,8 @@ _BATCH, _ROW_TOKENS = 16, 4096
 
 def pad_token_id(tokenizer: Any) -> int | None:
     """The padding token, else UNK, else EOS."""
-    for token in (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
-    return None
+    tokens = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id)
+    return next((int(token) for token in tokens if token is not None), None)
 
 
 def _stopper(table: StopTable, length: int) -> Callable[..., torch.Tensor]:

@@ -1,9 +1,5 @@
 """Running a model: evaluation mode, packed passes, fused LoRA layers, logits at chosen positions.
 
-Transformers models look their attention up by name at each call, so one registered function serves
-every architecture that uses this interface; position embeddings are already applied to what it
-gets.
-
 PEFT's linear layer computes ``base(x) + B(A(x)) * scaling``. In evaluation that is one matrix
 product and a second, low-rank one that scales and adds into its result: three operations instead of
 up to ten. On a 16-bit base PEFT holds the factors in float32 and casts every activation to it and
@@ -44,11 +40,7 @@ Layout = TypeVar("Layout", "ScoringLayout", "GenerationLayout")
 
 
 def require_causal(model: Any) -> None:
-    """Refuse an encoder-decoder, whose requests mean something else.
-
-    Raises:
-        UnsupportedRequestError: It is one.
-    """
+    """Refuse an encoder-decoder, whose requests mean something else."""
     if getattr(unwrapped(model).config, "is_encoder_decoder", False):
         raise UnsupportedRequestError("an encoder-decoder", expected="a causal language model")
 
@@ -56,12 +48,7 @@ def require_causal(model: Any) -> None:
 def laid_out(
     kind: type[Layout], model: Any, tokenizer: Any, requests: Any, options: EngineOptions
 ) -> Layout:
-    """Requests as a layout for this model's length; one that is laid out serves every rank.
-
-    Raises:
-        TaskError: A request that cannot be served at this length.
-        UnsupportedRequestError: The model is no causal language model.
-    """
+    """Requests as a layout for this model's length; one that is laid out serves every rank."""
     require_causal(model)
     if isinstance(requests, kind):
         return requests
@@ -79,8 +66,8 @@ _LEAST_CACHED, _CACHE_BYTES = 32_768, 2 << 30
 def cached_tokens(model: Any) -> int:
     """How many tokens' keys and values may be held while decoding, unless it is said otherwise.
 
-    A small model's sequences are cheap to hold, and the more of them are in flight the fewer passes
-    read its weights.
+    The more sequences are in flight, the fewer passes read the weights; a small model's are cheap
+    to hold.
     """
     config: Any = getattr(unwrapped(model), "config", None)
     if hasattr(config, "get_text_config"):
@@ -118,16 +105,9 @@ def evaluating(model: Any) -> Iterator[None]:
 def score_logits(
     logits: torch.Tensor, row: Indices, token: Indices, chunk: int = 32
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of tokens, and whether each is the argmax of its row.
+    """Log-probability of tokens (m,) at rows (m,) of logits (n, V), and whether each is the argmax.
 
-    Args:
-        logits: (n, V) in the model's dtype.
-        row: (m,) index into n.
-        token: (m,) the scored tokens.
-        chunk: Rows that are turned to float32 at once, so that the copy stays small.
-
-    Returns:
-        (m,) float32 log-probabilities (log-softmax in float32) and (m,) bool.
+    Log-softmax is in float32, of ``chunk`` rows at once so that the copy stays small.
     """
     row, token = (torch.as_tensor(part, device=logits.device) for part in (row, token))
     top, picked = logits.amax(dim=-1), logits[row, token]
@@ -157,8 +137,6 @@ def _is_first_of_best(
 
 
 NAME = "aurac_packed"
-
-
 _CURRENT: ContextVar[AttentionMetadata | None] = ContextVar("aurac_frame", default=None)
 
 
@@ -174,25 +152,11 @@ def packed_attention(
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of a transformers layer under the current metadata.
+    """Attention of a transformers layer under the current metadata, which is the mask.
 
-    Args:
-        module: The layer; not used.
-        query: (1, H, T, d) with positions applied.
-        key: (1, Hkv, T, d).
-        value: (1, Hkv, T, d).
-        attention_mask: Must be ``None``: the metadata is the mask.
-        scaling: Factor on the scores, default ``d ** -0.5``.
-        dropout: Must be 0.
-        sliding_window: How many positions a token sees, itself included.
-        softcap: Bound of the scores.
-        kwargs: Anything else the model passes.
-
-    Returns:
-        (1, T, H, d) and no weights.
-
-    Raises:
-        UnsupportedAttentionError: The model needs something else here.
+    query is (1, H, T, d) with positions applied, key and value are (1, Hkv, T, d). The result is
+    (1, T, H, d) without weights; a layer that needs something else gets an
+    UnsupportedAttentionError.
     """
     del module
     metadata = _CURRENT.get()
@@ -217,29 +181,22 @@ def packed_model(model: Any) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def using(metadata: AttentionMetadata) -> Iterator[None]:
-    """Make this the current metadata."""
-    token = _CURRENT.set(metadata)
-    try:
-        yield
-    finally:
-        _CURRENT.reset(token)
-
-
 def forward(
     model: Any, tokens: Indices, metadata: AttentionMetadata, select: Indices
 ) -> torch.Tensor:
     """(S, V) logits of a packed pass of (T,) tokens at the (S,) selected places."""
     device = metadata.positions.device
-    with using(metadata), counted_pass(model, len(tokens), len(select)):
-        out = model(
-            input_ids=torch.as_tensor(tokens, device=device)[None],
-            position_ids=metadata.positions[None],
-            use_cache=False,
-            logits_to_keep=torch.as_tensor(select, device=device),
-        )
-    logits: torch.Tensor = out.logits
+    current = _CURRENT.set(metadata)
+    try:
+        with counted_pass(model, len(tokens), len(select)):
+            logits: torch.Tensor = model(
+                input_ids=torch.as_tensor(tokens, device=device)[None],
+                position_ids=metadata.positions[None],
+                use_cache=False,
+                logits_to_keep=torch.as_tensor(select, device=device),
+            ).logits
+    finally:
+        _CURRENT.reset(current)
     return logits[0]
 
 
@@ -263,12 +220,10 @@ def _plain(layer: Any) -> bool:
         return False
     if not active:
         return True
-    name = active[0]
-    down, up = layer.lora_A[name], layer.lora_B[name]
-    linear = type(down) is torch.nn.Linear and type(up) is torch.nn.Linear
-    simple = linear and down.bias is None and up.bias is None
-    special = name in layer.lora_variant and not _is_dora(layer, name)
-    return simple and not special and not _hooked(down, up)
+    maps = layer.lora_A[active[0]], layer.lora_B[active[0]]
+    plain = all(type(part) is torch.nn.Linear and part.bias is None for part in maps)
+    special = active[0] in layer.lora_variant and not _is_dora(layer, active[0])
+    return plain and not special and not _hooked(*maps)
 
 
 def _is_dora(layer: Any, name: str) -> bool:
@@ -286,19 +241,18 @@ def _fused_forward(layer: Any) -> Callable[..., torch.Tensor]:
     the bias; the norms of ``W + s B A`` are computed here, once, as PEFT does in each pass.
     """
     weight, bias = layer.base_layer.weight, layer.base_layer.bias
-    names = [name for name in layer.active_adapters if name in layer.lora_A]
+    name = next((name for name in layer.active_adapters if name in layer.lora_A), None)
     original = layer.forward
-    if layer.disable_adapters or not names:
+    if layer.disable_adapters or name is None:
         return layer.base_layer.forward
-    down = layer.lora_A[names[0]].weight.to(weight.dtype)
-    up = layer.lora_B[names[0]].weight.to(weight.dtype).t().contiguous()
-    scale = float(layer.scaling[names[0]])
-    factor = _dora_factor(layer, names[0]) if _is_dora(layer, names[0]) else None
+    down = layer.lora_A[name].weight.to(weight.dtype)
+    up = layer.lora_B[name].weight.to(weight.dtype).t().contiguous()
+    scale = float(layer.scaling[name])
+    factor = _dora_factor(layer, name) if _is_dora(layer, name) else None
 
     def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if args or kwargs or x.dtype != weight.dtype:
-            result: torch.Tensor = original(x, *args, **kwargs)
-            return result
+            return original(x, *args, **kwargs)
         out = functional.linear(x, weight, bias if factor is None else None)
         low = functional.linear(x, down).view(-1, down.shape[0])
         out.view(-1, out.shape[-1]).addmm_(low, up, alpha=scale)
@@ -318,8 +272,7 @@ def _dora_factor(layer: Any, name: str) -> torch.Tensor:
     norm = dora.get_weight_norm(
         layer.base_layer.weight.to(down.dtype), up @ down, layer.scaling[name]
     )
-    factor: torch.Tensor = dora.weight / norm
-    return factor
+    return dora.weight / norm
 
 
 @contextlib.contextmanager

@@ -61,26 +61,21 @@ class Chooser:
     _warpers: dict[Settings, Warper] = field(default_factory=dict)
 
     def __call__(self, logits: torch.Tensor, draws: Sequence[Draws | None]) -> list[Token]:
-        """A token for each row.
-
-        Args:
-            logits: (n, V) of the model; overwritten.
-            draws: n, None for the best token.
-        """
+        """A token for each row of (n, V) logits, which are overwritten: drawn, or the best one."""
         rows_of: dict[Settings | None, list[int]] = {}
         for row, one in enumerate(draws):
             rows_of.setdefault(one.sampling.settings if one else None, []).append(row)
-        chosen: dict[int, Token] = {}
+        tokens: dict[int, Token] = {}
         for settings, rows in rows_of.items():
             part = logits if len(rows) == len(draws) else logits[rows]
             if settings is None:
-                chosen.update(zip(rows, greedy(part), strict=True))
+                tokens.update(zip(rows, greedy(part), strict=True))
                 continue
             if settings not in self._warpers:
                 self._warpers[settings] = Warper(self.model, settings)
             generators = [one.generator for row in rows if (one := draws[row])]
-            chosen.update(zip(rows, self._warpers[settings].draw(part, generators), strict=True))
-        return [chosen[row] for row in range(len(draws))]
+            tokens.update(zip(rows, self._warpers[settings].draw(part, generators), strict=True))
+        return [tokens[row] for row in range(len(draws))]
 
 
 def greedy(logits: torch.Tensor) -> list[Token]:
@@ -96,12 +91,7 @@ def greedy(logits: torch.Tensor) -> list[Token]:
 
 
 class Warper:
-    """Logits → probabilities by transformers' own classes, in its order.
-
-    Args:
-        model: What is not given is as its generation configuration has it.
-        settings: See `aurac.engine.tokens.Sampling`.
-    """
+    """Logits → probabilities by transformers' own classes; defaults are the model's own."""
 
     def __init__(self, model: Any, settings: Settings) -> None:
         import transformers as hf

@@ -1,8 +1,7 @@
 """What adapters cost to serve: the time of a prompt and of a generated token at each rank.
 
 An adapter runs unmerged, in PEFT's own layers and in the base's numeric type, as a server with
-several adapters on one base runs it. Merged into the base it is the base with other numbers in it,
-and takes the time of the base at every rank.
+several adapters on one base runs it. Merged it takes the time of the base at every rank.
 """
 
 from __future__ import annotations
@@ -30,12 +29,7 @@ BASE: Point = (None, 0)
 
 @dataclass
 class Rounds:
-    """Seconds in each round.
-
-    Attributes:
-        prefill: One forward pass over the prompts.
-        decode: One further token for every prompt.
-    """
+    """Seconds in each round: of one pass over the prompts, and of one further token for all."""
 
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
@@ -45,20 +39,14 @@ class Rounds:
 class Workload:
     """What is timed.
 
-    Attributes:
-        batch: Prompts at once.
-        prompt_tokens: Length of each, of random tokens.
-        new_tokens: Generated tokens for each.
-        repeats: Rounds after a first one that is not counted.
-
     Raises:
         UsageError: A number below 1.
     """
 
-    batch: int = 1
-    prompt_tokens: int = 256
-    new_tokens: int = 32
-    repeats: int = 10
+    batch: int = 1  # prompts at once
+    prompt_tokens: int = 256  # length of each, of random tokens
+    new_tokens: int = 32  # generated tokens for each
+    repeats: int = 10  # rounds after a first one that is not counted
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -78,13 +66,8 @@ def time_ranks(
     """Time the base and every rank of every adapter once in each round.
 
     A slow moment of the machine meets all of them alike, and every other round goes through them in
-    the opposite order.
-
-    Args:
-        model: The base, without an adapter.
-        adapters: Name → what is attached, and its ranks.
-        work: What is timed.
-        progress: Called after each of them in each round.
+    the opposite order. ``adapters`` are what is attached and its ranks by name; ``progress`` is
+    called after each of them in each round.
     """
     shape = (work.batch, work.prompt_tokens)
     vocabulary = model.get_input_embeddings().num_embeddings

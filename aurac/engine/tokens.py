@@ -32,11 +32,7 @@ def resolve_max_length(model: Any, tokenizer: Any, wanted: int | None = None) ->
 
 
 def prefix_token_id(tokenizer: Any) -> int:
-    """The token that stands for an empty context: BOS, else EOS.
-
-    Raises:
-        TaskError: The tokenizer has neither.
-    """
+    """The token that stands for an empty context: BOS, else EOS."""
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
@@ -51,12 +47,10 @@ def _encode_all(tokenizer: Any, texts: Sequence[str], **kwargs: Any) -> list[lis
 
 
 def encode_texts(tokenizer: Any, texts: Iterable[str], prefix: str | None) -> dict[str, list[int]]:
-    """Tokens of each distinct text; no special tokens are added to a text that has its prefix.
+    """Tokens of each distinct text.
 
-    Args:
-        tokenizer: A transformers tokenizer.
-        texts: Texts, repeats allowed.
-        prefix: The text of the beginning-of-sequence token, or ``None`` if there is none.
+    No special tokens are added to a text that begins with ``prefix``, the text of the
+    beginning-of-sequence token if there is one.
     """
     distinct = list(dict.fromkeys(texts))
     begun = [t for t in distinct if prefix is not None and t.startswith(prefix)]
@@ -72,19 +66,12 @@ def encode_pairs(
     """(context tokens, continuation tokens) of each pair.
 
     Trailing white space of a context moves to its continuation; both are then tokenised as one text
-    and split at the context's token count, whatever the seam between them does. An empty context
-    is the prefix token.
-
-    Raises:
-        TaskError: A context of nothing but white space, or a continuation without tokens.
+    and split at the context's token count, whatever the seam between them does. An empty context is
+    the prefix token. A context of nothing but white space and a continuation without tokens are
+    refused.
     """
     prefix = prefix_token_id(tokenizer)
-    moved = []
-    for context, continuation in pairs:
-        cut = len(context.rstrip())
-        moved.append(
-            (context[:cut], context[cut:] + continuation) if context else ("", continuation)
-        )
+    moved = [(c.rstrip(), c[len(c.rstrip()) :] + continuation) for c, continuation in pairs]
     bare = list(dict.fromkeys(c for (raw, _), (_, c) in zip(pairs, moved, strict=True) if not raw))
     bare_tokens = dict(
         zip(bare, _encode_all(tokenizer, bare, add_special_tokens=False), strict=True)
@@ -131,33 +118,23 @@ def samples_text(kwargs: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one text is sampled.
+    """How one text is sampled."""
 
-    Attributes:
-        seed: Of its own stream of random numbers, so that it depends on no other text.
-        settings: Name and value of what is given of temperature, top_k, top_p and min_p; the rest
-            is as the model's own generation has it.
-    """
-
-    seed: int
+    seed: int  # of its own stream of random numbers, so that it depends on no other text
+    # Name and value of what is given of temperature, top_k, top_p and min_p; the rest is as the
+    # model's own generation has it
     settings: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """Continue a context, greedily or by sampling.
+    """Continue a context, greedily or by sampling."""
 
-    Attributes:
-        context: The prompt.
-        until: Stop strings; the text ends before the first of them. EOS is always added.
-        max_new_tokens: Most tokens to generate.
-        sampling: ``None`` for greedy decoding.
-    """
-
-    context: str
+    context: str  # the prompt
+    # Stop strings; the text ends before the first of them. EOS is always added.
     until: tuple[str, ...] = ()
-    max_new_tokens: int = DEFAULT_NEW_TOKENS
-    sampling: Sampling | None = None
+    max_new_tokens: int = DEFAULT_NEW_TOKENS  # most tokens to generate
+    sampling: Sampling | None = None  # ``None`` for greedy decoding
 
     @classmethod
     def from_kwargs(
@@ -165,14 +142,7 @@ class GenerationRequest:
     ) -> GenerationRequest:
         """From a task's ``generation_kwargs``, by the rules of lm-eval 0.4.13.
 
-        Args:
-            context: The prompt.
-            kwargs: The task's settings.
-            seed: Of the text, where it is sampled.
-
-        Raises:
-            UnsupportedRequestError: It samples without a seed, or asks for another kind of
-                decoding.
+        Sampling without a ``seed`` and other kinds of decoding are an UnsupportedRequestError.
         """
         sampling = None
         if samples_text(kwargs):
@@ -212,15 +182,11 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class GenerationLayout:
-    """Generation requests tokenised once, duplicates merged.
+    """Generation requests tokenised once, duplicates merged."""
 
-    Attributes:
-        prompts: Distinct requests, left-truncated to leave room for the new tokens.
-        index: For each request, its prompt.
-    """
-
+    # Distinct requests, left-truncated to leave room for the new tokens
     prompts: tuple[Prompt, ...]
-    index: tuple[int, ...]
+    index: tuple[int, ...]  # for each request, its prompt
 
     @classmethod
     def build(
@@ -248,11 +214,7 @@ class GenerationLayout:
 def tokenise(
     tokenizer: Any, requests: Sequence[GenerationRequest], max_length: int
 ) -> list[Prompt]:
-    """A prompt for each request, cut on the left to leave room for its new tokens.
-
-    Raises:
-        TaskError: No room for a prompt beside its new tokens, or a prompt without tokens.
-    """
+    """A prompt for each request, cut on the left so that its new tokens fit."""
     eos = tokenizer.decode(tokenizer.eos_token_id, skip_special_tokens=False)
     tokens = encode_texts(tokenizer, (r.context for r in requests), tokenizer.bos_token)
     prompts = []

@@ -33,12 +33,7 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Point:
-    """One folder of the export: a curve at a rank (the base at 0), with its cell for each task.
-
-    Attributes:
-        curve: The curve; None for the base.
-        cells: Task (no group) → a curve with its cell.
-    """
+    """One folder: a curve (None: the base) at a rank, and for each task a curve with its cell."""
 
     folder: str
     rank: int
@@ -111,7 +106,6 @@ def _requests(run_folder: Path, task: TaskRecord) -> Requests:
 
 
 def _points(results: Results) -> list[Point]:
-    """The folders of an export, in the order of the curves."""
     names = {task.name for task in _leaves(results)}
     rows = [row for row in results.curves if row.task in names]
     points = [Point(BASE, 0, None, _cells(rows, 0))]
@@ -144,17 +138,13 @@ def _folder(curve: CurveRecord, taken: set[str]) -> str:
 
 
 def _write(
-    point: Point,
-    out: Path,
-    stored: StoredCells,
-    results: Results,
-    shared: Mapping[str, Requests],
+    point: Point, out: Path, stored: StoredCells, results: Results, shared: Mapping[str, Requests]
 ) -> Path:
-    """One folder: a samples file for each task, and the results of all."""
     model = str(results.provenance.base.name)
     folder = out / point.folder / f"rank_{point.rank}" / safe(model)
     folder.mkdir(parents=True)
-    date = _date(results.provenance.finished)
+    moment = re.sub(r"[+Z].*$", "", str(results.provenance.finished)).replace(":", "-")
+    date = moment if "." in moment else f"{moment}.000000"  # as lm-eval writes it into file names
     cells = {}
     for task, curve in point.cells.items():
         (cells[task],) = stored.read(curve, point.rank)
@@ -165,12 +155,6 @@ def _write(
     path = folder / f"results_{date}.json"
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
     return path
-
-
-def _date(finished: str | None) -> str:
-    """When the run ended, as lm-eval writes it into file names."""
-    moment = re.sub(r"[+Z].*$", "", str(finished)).replace(":", "-")
-    return moment if "." in moment else f"{moment}.000000"
 
 
 def _model_args(point: Point, results: Results) -> dict[str, Any]:
@@ -187,10 +171,7 @@ def _model_args(point: Point, results: Results) -> dict[str, Any]:
     adapter = next(a for a in results.adapters if a.name == curve.adapter)
     groups = recipe_groups(results.adapters, results.groups)
     about |= {
-        "adapter": curve.adapter,
-        "basis": curve.basis,
-        "rescale": curve.rescale,
-        "default": curve.default,
+        **{name: getattr(curve, name) for name in ("adapter", "basis", "rescale", "default")},
         "order": list(dict.fromkeys(row.id for row in results.curves)).index(curve.id),
         "method": curve.method,
         "seed": adapter.seed,

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import RunFolderError
+from aurac.readers.lm_eval_logs import HASHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from aurac.runs.schema import Results
     from aurac.runs.store import Cell
-
-HASHES = ("doc_hash", "prompt_hash", "target_hash")
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,6 @@ def safe(name: str) -> str:
 def sample_rows(cell: Cell, shared: Requests) -> Iterator[dict[str, Any]]:
     """One cell's rows, filter after filter, documents in order, keys in lm-eval's order.
 
-    Args:
-        cell: A stored cell.
-        shared: Its task's documents and prompts.
-
     Raises:
         RunFolderError: The cell is about other documents than the task's.
     """
@@ -58,7 +53,10 @@ def sample_rows(cell: Cell, shared: Requests) -> Iterator[dict[str, Any]]:
                 "doc_id": row["doc_id"],
                 "doc": row["doc"],
                 "target": row["target"],
-                "arguments": _arguments(row["arguments"]),
+                "arguments": {
+                    f"gen_args_{i}": {f"arg_{j}": value for j, value in enumerate(one)}
+                    for i, one in enumerate(row["arguments"])
+                },
                 "resps": responses,
                 "filtered_resps": _filtered(cell, chain, index, responses),
                 "filter": chain,
@@ -73,13 +71,6 @@ def _metrics(cell: Cell, chain: str) -> dict[str, Any]:
     columns = {**cell.metrics, **cell.logged.other}
     split = {key: key.rpartition(",") for key in columns}
     return {name: columns[key] for key, (name, _, of) in split.items() if of == chain}
-
-
-def _arguments(arguments: list[list[Any]]) -> dict[str, dict[str, Any]]:
-    return {
-        f"gen_args_{i}": {f"arg_{j}": value for j, value in enumerate(one)}
-        for i, one in enumerate(arguments)
-    }
 
 
 def _responses(cell: Cell, index: int, row: Mapping[str, Any]) -> list[Any]:
@@ -116,11 +107,7 @@ def aggregated(
 ) -> dict[str, Any]:
     """The content of ``results_DATE.json``, keys in lm-eval's order.
 
-    Args:
-        cells: Task → its cell at this rank.
-        shared: Task → its configuration, documents and prompts.
-        results: The run's `results.json`.
-        model_args: What identifies the adapter and its rank.
+    `cells` and `shared` are by task; `model_args` identify the adapter and its rank.
     """
     groups = {
         task.name: task.members
@@ -129,28 +116,31 @@ def aggregated(
     }
     single = {name: _task(name, cell) for name, cell in cells.items()}
     pooled = {name: _group(name, members, cells) for name, members in groups.items()}
+    rows = {**single, **pooled}
     headers = {name: shared[name].header for name in cells}
-    shots = {task.name: task.num_fewshot for task in results.tasks}
+    first = next(iter(headers.values()))
     better = {name: dict(header["higher_is_better"]) for name, header in headers.items()}
     better |= {g: {k: v for m in has for k, v in better[m].items()} for g, has in groups.items()}
     versions = {name: header["version"] for name, header in headers.items()}
     versions |= {task.name: task.version for task in results.tasks if task.members}
+    tasks = sorted(results.tasks, key=lambda task: task.name)
     return {
-        "results": {**single, **pooled},
+        "results": rows,
         **({"groups": pooled} if pooled else {}),
         "group_subtasks": groups,
         "configs": {name: header["config"] for name, header in headers.items()},
-        "versions": {n: v for n, v in sorted(versions.items()) if n in single or n in pooled},
-        "n-shot": {n: s for n, s in sorted(shots.items()) if n in single or n in pooled},
+        "versions": {name: v for name, v in sorted(versions.items()) if name in rows},
+        "n-shot": {task.name: task.num_fewshot for task in tasks if task.name in rows},
         "higher_is_better": dict(sorted(better.items())),
         "n-samples": {
             name: {"original": headers[name]["original"], "effective": len(cell.doc_ids)}
             for name, cell in cells.items()
         },
-        "config": _config(results, headers, model_args),
-        **_surroundings(results, headers),
+        "config": _config(results, first["model"], model_args),
+        **_surroundings(results, first["model"]),
         "task_hashes": {name: _hash(cell, shared[name]) for name, cell in cells.items()},
-        **_identity(results, headers, cells),
+        **_identity(str(results.provenance.base.name), first),
+        "total_evaluation_time_seconds": str(sum(cell.seconds for cell in cells.values())),
     }
 
 
@@ -193,28 +183,24 @@ def _group(name: str, members: Sequence[str], cells: Mapping[str, Cell]) -> dict
 
 
 def _config(
-    results: Results, headers: Mapping[str, Any], model_args: Mapping[str, Any]
+    results: Results, model: Mapping[str, Any], model_args: Mapping[str, Any]
 ) -> dict[str, Any]:
     provenance = results.provenance
-    settings = provenance.settings
-    content = {
+    adapters = {a.name: a.sha256 for a in results.adapters}
+    peft = {"peft_sha": adapters[model_args["aurac"]["adapter"]]} if model_args.get("peft") else {}
+    return {
         "model": "hf",
         "model_args": dict(model_args),
-        "model_num_parameters": _first(headers)["model"]["parameters"],
+        "model_num_parameters": model["parameters"],
         "model_dtype": f"torch.{provenance.dtype}",
         "model_revision": "main",
         "model_sha": provenance.base.sha256 or "",
-    }
-    if model_args.get("peft"):
-        adapters = {a.name: a.sha256 for a in results.adapters}
-        content["peft_sha"] = adapters[model_args["aurac"]["adapter"]]
-    return {
-        **content,
-        "batch_size": settings.batching,
+        **peft,
+        "batch_size": provenance.settings.batching,
         "batch_sizes": [],
         "device": provenance.device,
         "use_cache": None,
-        "limit": settings.limit,
+        "limit": provenance.settings.limit,
         "bootstrap_iters": 0,
         "gen_kwargs": None,
         "random_seed": 0,
@@ -224,14 +210,8 @@ def _config(
     }
 
 
-def _first(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    header: Mapping[str, Any] = next(iter(headers.values()))
-    return header
-
-
-def _surroundings(results: Results, headers: Mapping[str, Any]) -> dict[str, Any]:
-    provenance, model = results.provenance, _first(headers)["model"]
-    versions = provenance.versions
+def _surroundings(results: Results, model: Mapping[str, Any]) -> dict[str, Any]:
+    provenance, versions = results.provenance, results.provenance.versions
     facts = {**provenance.machine, **versions}
     return {
         "git_hash": None,
@@ -255,15 +235,8 @@ def _hash(cell: Cell, shared: Requests) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _identity(
-    results: Results,
-    headers: Mapping[str, Any],
-    cells: Mapping[str, Cell],
-) -> dict[str, Any]:
-    name = str(results.provenance.base.name)
-    header = _first(headers)
+def _identity(name: str, header: Mapping[str, Any]) -> dict[str, Any]:
     template, system = header["chat_template"], header.get("system_instruction")
-    seconds = sum(cell.seconds for cell in cells.values())
     return {
         "model_source": "hf",
         "model_name": name,
@@ -273,7 +246,6 @@ def _identity(
         "fewshot_as_multiturn": header.get("fewshot_as_multiturn", True),
         "chat_template": template,
         "chat_template_sha": _sha256(template),
-        "total_evaluation_time_seconds": str(seconds),
     }
 
 

@@ -11,15 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.errors import BaseModelError
+from aurac.errors import BaseModelError, first_line
 from aurac.models.device import no_memory, pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder, packaged_weights
-from aurac.models.weights import (
-    _remembered_sha256,
-    check_complete,
-    check_finite,
-    quiet_transformers,
-)
+from aurac.models.weights import check_complete, check_finite, quiet_transformers, remembered_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +82,7 @@ def _local(name: str, path: Path) -> Base:
             fix="give the folder that holds config.json and the weights",
         )
     try:
-        digest = _remembered_sha256(path)
+        digest = remembered_sha256(path)
     except (FileNotFoundError, ValueError, KeyError, OSError) as error:
         raise BaseModelError(
             f"base {name!r} cannot be read: {error}",
@@ -108,9 +103,8 @@ def _from_hub(name: str) -> Base:
             allow_patterns=["*.json", "*.safetensors*", "*.model", "*.txt", "*.jinja"],
         )
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BaseModelError(
-            f"base {name!r} could not be fetched from the hub ({reason})",
+            f"base {name!r} could not be fetched from the hub ({first_line(error)})",
             expected="a reachable hub, or a local model folder",
             fix=f"check the name and the network, or give --base FOLDER, or use {DEFAULT_BASE}",
         ) from error
@@ -159,14 +153,13 @@ def load_model(
 
 
 def _not_loaded(name: str, error: Exception) -> BaseModelError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     if no_memory(error):
         return BaseModelError(
-            f"base {name!r} does not fit into memory ({lines[0]})",
+            f"base {name!r} does not fit into memory ({first_line(error)})",
             fix="give --dtype bfloat16, --device-map auto or a smaller base",
         )
     return BaseModelError(
-        f"base {name!r} cannot be loaded ({lines[0]})",
+        f"base {name!r} cannot be loaded ({first_line(error)})",
         expected="a causal language model that transformers can load without remote code",
         fix="check the folder, or pass --trust-remote-code if you trust its author",
     )
@@ -229,20 +222,13 @@ def load_base(
 
 
 class KnownBase:
-    """One base, looked at while a checkpoint is read."""
+    """One base, looked at while a checkpoint is read; errors as of `resolve_base`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def skeleton(self, *, needed: bool) -> torch.nn.Module | None:
-        """The model's modules on the meta device.
-
-        Args:
-            needed: Fetch the base if it is not on this machine. Without, `None` is returned then.
-
-        Raises:
-            BaseModelError: It is needed, and cannot be found or built.
-        """
+        """The model's modules on the meta device; fetched only if `needed`, else `None`."""
         folder = _on_this_machine(self._name)
         if folder is None and needed and self._name:
             folder = resolve_base(self._name).path
@@ -254,29 +240,23 @@ class KnownBase:
         try:
             with quiet_transformers(), torch.device("meta"):
                 config = AutoConfig.from_pretrained(folder, local_files_only=True)
-                model: torch.nn.Module = AutoModelForCausalLM.from_config(config)
-                return model
+                return AutoModelForCausalLM.from_config(config)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             if not needed:
                 return None
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise BaseModelError(
-                f"the shapes of base {self._name!r} are needed and cannot be built ({lines[0]})",
+                f"the shapes of base {self._name!r} are needed and cannot be built "
+                f"({first_line(error)})",
                 fix="give --base a folder that transformers can load",
             ) from error
 
     def whole(self) -> torch.nn.Module:
-        """The model with its numbers, in the types that they are stored in; empty without a name.
-
-        Raises:
-            BaseModelError: It cannot be found or loaded.
-        """
+        """The model with its numbers, in the types they are stored in; empty without a name."""
         import torch
 
         if not self._name:
             return torch.nn.Module()
-        model: torch.nn.Module = load_model(resolve_base(self._name), "auto")
-        return model
+        return load_model(resolve_base(self._name), "auto")
 
 
 def _on_this_machine(name: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -30,10 +31,9 @@ def share_cores(environment: MutableMapping[str, str] | None = None) -> None:
     """Let threads that wait for each other sleep, unless the user has said how they wait.
 
     By default OpenMP's threads spin at the end of each parallel loop. Beside another busy process
-    one of them is often not running, and the others spin until it is. On two cores a comparison
-    took 26 times as long (docs/benchmarks-engine.md).
-    An OpenMP library reads the variable when it is loaded, so this has to come before torch is
-    imported.
+    one of them is often not running, and the others spin until it is: on two cores a comparison
+    took 26 times as long (docs/benchmarks-engine.md). An OpenMP library reads the variable when it
+    is loaded, so this has to come before torch is imported.
 
     Args:
         environment: Variables of a process that is to be started; None: of this one.
@@ -89,12 +89,9 @@ def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
             f"dtype {dtype!r}", expected=" or ".join(DTYPES), fix="give --dtype one of these"
         )
     if dtype not in (None, "auto"):
-        named: torch.dtype = getattr(torch, str(dtype))
-        return named
+        return getattr(torch, str(dtype))
     if device.startswith("cuda") and not torch.cuda.is_available():
-        fast = (
-            True  # of other machines: an accelerator of capability 8 or later is taken for granted
-        )
+        fast = True  # of other machines: capability 8 or later is taken for granted
     elif device.startswith("cuda"):
         fast = torch.cuda.get_device_capability(device)[0] >= 8
     elif device == "cpu":
@@ -115,21 +112,19 @@ def versions() -> dict[str, str]:
     """Installed versions of what takes part, and of Python."""
     installed = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             installed[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return installed
 
 
 def _cpu_model() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - a kernel file
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
+    with (
+        contextlib.suppress(OSError),
+        open("/proc/cpuinfo", encoding="utf-8") as lines,  # noqa: PTH123 - a kernel file
+    ):
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
 
 
@@ -156,14 +151,11 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE, _OLD_MOST, _SMALL = -1, -3, 1 << 30, 1
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Let the C library keep freed memory for the next pass instead of giving it back each time.
+    """Let the C library keep freed memory for the next pass; whether it took the setting.
 
     A pass frees and allocates the same few megabytes in every layer. By default glibc returns them
     to the system and fetches them again page by page, about a third of a large pass on a CPU. The
     process holds on to its peak instead, which the token budget bounds.
-
-    Returns:
-        Whether the C library took the setting; others are left as they are.
     """
     # Older glibc takes no more than half a heap; to be refused after the other setting took would
     # freeze the threshold where it stands, below every activation.
@@ -175,9 +167,7 @@ def keep_few_kernels() -> None:
     """Bound what torch and oneDNN keep of their kernels, unless the user has: .5 MB for each shape.
 
     In 16 bit on a CPU each pass brings shapes of its own. By default both keep a thousand kernels,
-    of which nearly none is asked for again: the first variable is oneDNN's own cache, the second
-    that of torch's layer above it, which holds on to what oneDNN has let go. Counts from the first
-    product on that oneDNN computes.
+    of which nearly none is asked for again. Counts from the first product on that oneDNN computes.
     """
     for name in _KERNEL_CACHES:
         os.environ.setdefault(name, str(_KERNELS))
@@ -185,12 +175,9 @@ def keep_few_kernels() -> None:
 
 @functools.cache
 def return_freed_memory() -> bool:
-    """Let the C library give each large block back at once, so that a stream's peak is its own.
+    """Let the C library give large blocks back at once; whether it took the setting.
 
     By default glibc keeps freed blocks below 32 MB in a heap whose holes the next ones may not fit.
-
-    Returns:
-        Whether the C library took the setting; others are left as they are.
     """
     return _set(_MMAP_THRESHOLD, _SMALL)
 

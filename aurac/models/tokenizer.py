@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.errors import CheckpointError, UsageError
+from aurac.errors import CheckpointError, UsageError, first_line
 from aurac.files import sha256_json
 from aurac.models.weights import quiet_transformers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from aurac.models.base import LoadedBase
 
@@ -31,19 +31,12 @@ _OF_BATCHES = ("padding", "truncation")  # settings of tokenizer.json that chang
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer that takes the place of the base's.
+    """A tokenizer that takes the place of the base's."""
 
-    Attributes:
-        tokenizer: Of transformers; None for the base's own.
-        name: Whose it is, for people.
-        sha256: Of what decides a prompt's tokens; None for the base's own.
-        rows: Rows that the base's embeddings must have; None to leave them.
-    """
-
-    tokenizer: Any = None
-    name: str = "base"
-    sha256: str | None = None
-    rows: int | None = None
+    tokenizer: Any = None  # of transformers; None for the base's own
+    name: str = "base"  # whose it is, for people
+    sha256: str | None = None  # of what decides a prompt's tokens; None for the base's own
+    rows: int | None = None  # rows that the base's embeddings must have; None to leave them
 
     def adopted_by(self, base: LoadedBase) -> LoadedBase:
         """The base with this tokenizer, its embeddings resized as PEFT's `AutoPeftModel` does.
@@ -82,10 +75,6 @@ def choose_tokenizer(
         embeddings: Name → rows of the embeddings that the adapter brings, of those that do.
         chat_template: Whether prompts go through the template, so that another one matters.
         trust_remote_code: Let a tokenizer run code of its folder.
-
-    Raises:
-        UsageError: The adapters' tokenizers differ, or none has one.
-        CheckpointError: Files that cannot be read.
     """
     if base.tokenizer is None:
         return Tokenizer()
@@ -93,21 +82,36 @@ def choose_tokenizer(
 
     def load(folder: Path, whose: str) -> Tokenizer:
         tokenizer = _load(folder, whose, base.tokenizer, trust_remote_code)
-        return Tokenizer(tokenizer, whose, _identity(tokenizer, chat_template))
+        digest = _identity(tokenizer, chat_template)
+        return Tokenizer() if digest == plain else Tokenizer(tokenizer, whose, digest)
 
-    different: dict[str, Tokenizer] = {}
-    if wanted in (None, "adapter"):
-        folders = {name: folder for name, path in adapters.items() if (folder := _beside(path))}
-        loaded = {name: load(folder, f"adapter {name}") for name, folder in folders.items()}
-        different = {name: one for name, one in loaded.items() if one.sha256 != plain}
-        if wanted == "adapter" and not loaded:
-            raise UsageError(
-                "--tokenizer adapter, and no adapter has a tokenizer of its own",
-                expected=f"{_CONFIG} beside the adapter",
-                fix="leave --tokenizer out",
-            )
+    if wanted is None or wanted == "adapter":
+        choice = _of_adapters(adapters, load, requested=wanted is not None)
+    else:
+        choice = Tokenizer() if wanted == "base" else load(_folder(wanted), wanted)
+    choice = replace(choice, rows=_needed_rows(base, choice, embeddings))
+    _say(choice, base)
+    return choice
+
+
+def _of_adapters(
+    adapters: Mapping[str, Path | None], load: Callable[[Path, str], Tokenizer], *, requested: bool
+) -> Tokenizer:
+    """The one tokenizer that the adapters have; the base's where none has its own.
+
+    Where it is ``requested`` it serves adapters without one of their own, too.
+    """
+    folders = {name: folder for name, path in adapters.items() if (folder := _beside(path))}
+    if requested and not folders:
+        raise UsageError(
+            "--tokenizer adapter, and no adapter has a tokenizer of its own",
+            expected=f"{_CONFIG} beside the adapter",
+            fix="leave --tokenizer out",
+        )
+    loaded = {name: load(folder, f"adapter {name}") for name, folder in folders.items()}
+    different = {name: one for name, one in loaded.items() if one.tokenizer is not None}
     kinds = {one.sha256 for one in different.values()}
-    if len(kinds) > 1 or (different and wanted is None and len(different) < len(adapters)):
+    if len(kinds) > 1 or (different and not requested and len(different) < len(adapters)):
         listed = ", ".join(
             f"{n}: {'its own' if n in different else 'the base’s'}" for n in adapters
         )
@@ -116,13 +120,7 @@ def choose_tokenizer(
             expected="one for all, so that their prompts are the same",
             fix="compare them in separate runs, or give --tokenizer base or --tokenizer FOLDER",
         )
-    choice = next(iter(different.values()), Tokenizer())
-    if wanted not in (None, "base", "adapter"):
-        choice = load(_folder(str(wanted)), str(wanted))
-        choice = Tokenizer() if choice.sha256 == plain else choice
-    choice = replace(choice, rows=_needed_rows(base, choice, embeddings))
-    _say(choice, base)
-    return choice
+    return next(iter(different.values()), Tokenizer())
 
 
 def _needed_rows(base: LoadedBase, choice: Tokenizer, embeddings: Mapping[str, int]) -> int | None:
@@ -190,9 +188,8 @@ def _load(folder: Path, whose: str, base: Any, trust: bool) -> Any:  # noqa: FBT
                 folder, trust_remote_code=trust, local_files_only=True
             )
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"the tokenizer of {whose} cannot be read ({reason})",
+            f"the tokenizer of {whose} cannot be read ({first_line(error)})",
             fix="give --tokenizer base to use the base's",
         ) from error
 

@@ -26,17 +26,10 @@ _LISTED = 3  # tensors that a message names
 
 
 def check_complete(name: str, model: nn.Module, loading: Mapping[str, Any]) -> None:
-    """Check that every parameter came from the files of the base, in its own shape.
+    """Check that every parameter came from the files of base `name`, in its own shape.
 
-    transformers fills what a file lacks with random numbers and only logs it.
-
-    Args:
-        name: Of the base.
-        model: As it was loaded.
-        loading: transformers' `output_loading_info`.
-
-    Raises:
-        BaseModelError: Tensors that are missing or have another shape, the first of them by name.
+    transformers fills what a file lacks with random numbers and only says so in `loading`, its
+    `output_loading_info`.
     """
     unlike = sorted(
         f"{key} has shape {tuple(stored)} where the model has {tuple(shape)}"
@@ -57,17 +50,9 @@ def check_complete(name: str, model: nn.Module, loading: Mapping[str, Any]) -> N
 
 
 def check_finite(name: str, model: nn.Module, dtype: str) -> None:
-    """Check that no weight is NaN or infinite, in one pass over the memory that holds them.
+    """Check that no weight of base `name` is NaN or infinite, in one pass over their memory.
 
     Integer and 8-bit weights, and those that are offloaded, are not looked at.
-
-    Args:
-        name: Of the base.
-        model: In memory.
-        dtype: What it computes in.
-
-    Raises:
-        BaseModelError: The first such tensor, by name.
     """
     import torch
 
@@ -93,7 +78,7 @@ def check_finite(name: str, model: nn.Module, dtype: str) -> None:
         )
 
 
-def _remembered_sha256(folder: Path) -> str:
+def remembered_sha256(folder: Path) -> str:
     """The weights' hash; remembered in the cache under the files' names, sizes and times."""
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns, f.stat().st_ino) for f in files]
@@ -112,15 +97,11 @@ def _remembered_sha256(folder: Path) -> str:
 
 
 def sha256_weights(folder: Path) -> str:
-    """Hex SHA-256 of a model folder's weights.
+    """Hex SHA-256 of a model folder's weights; a FileNotFoundError where there are none.
 
     For safetensors the hash runs over (name, dtype, shape, bytes) in the order of names, so that
     neither sharding nor file metadata changes it. Without safetensors it runs over the bytes of
-    `pytorch_model*.bin` in the order of file names.
-
-    Raises:
-        FileNotFoundError: The folder holds no weights.
-        ValueError: A safetensors file is damaged.
+    `pytorch_model*.bin` in the order of file names. A damaged safetensors file is a ValueError.
     """
     import torch
     from safetensors import SafetensorError, safe_open

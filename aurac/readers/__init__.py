@@ -62,8 +62,7 @@ def read_curves(
         )
     from aurac.readers.table import read_table
 
-    curves, kind = read_table(path, metric)
-    return Curves(curves, kind)
+    return Curves(*read_table(path, metric))
 
 
 def _no_cluster(path: Path, instead: str) -> DataError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,7 @@ _RANKS = (
 )
 _FILE = re.compile(r"samples_(.+?)(?:_(\d{4}-\d{2}-\d{2}T[\d.\-]+))?\.jsonl$")
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
+_LABELS = ("adapter", "method", "base", "basis", "rescale", "seed")
 Columns = dict[str, dict[str, float]]  # metric,filter -> document -> score
 
 
@@ -53,16 +55,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class _LogFile:
-    """One samples file and what stands beside it.
-
-    Attributes:
-        path: The file.
-        origin: Whose it is.
-        rank: At which rank; 0 is the base.
-        task: lm-eval's task.
-        groups: Group → its tasks, of the groups that were asked for.
-        about: What `aurac export` wrote into the results beside it, else empty.
-    """
+    """One samples file, the groups that were asked for, and what `aurac export` wrote beside it."""
 
     path: Path
     origin: Origin
@@ -74,13 +67,7 @@ class _LogFile:
 
 @dataclass
 class Samples:
-    """The content of one log.
-
-    Attributes:
-        columns: ``metric,filter`` → document → score.
-        hashes: Document → hash of its text, prompt and target.
-        labels: Document → what it shares with others, where a field says so.
-    """
+    """The content of one log: by document its scores, hash, and what it shares with others."""
 
     columns: Columns = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
@@ -97,9 +84,8 @@ class Logs:
 
     def samples(self) -> dict[int, Samples]:
         """Rank → content, each read once."""
-        for rank in sorted(self.files):
-            if rank not in self.read:
-                self.read[rank] = _read_log(self.files[rank].path, self.cluster)
+        for rank in sorted(self.files.keys() - self.read.keys()):
+            self.read[rank] = _read_log(self.files[rank].path, self.cluster)
         return {rank: self.read[rank] for rank in sorted(self.read)}
 
     def about(self, name: str) -> dict[str, Any]:
@@ -121,10 +107,7 @@ def read_samples(
     documents of its tasks pooled, each task a stratum. What `aurac export` wrote is read back as
     the run that it was: truncations, recipe groups, metrics.
 
-    Args:
-        root: Holds the folders.
-        metric: ``name,filter`` where a task logs several.
-        cluster: Task ("" for all) → field of its documents by which they are clustered.
+    `metric` and `cluster` are as of `aurac.readers.read_curves`.
 
     Raises:
         DataError: No logs, a folder without a rank, two logs of one task at a rank, a metric that
@@ -153,8 +136,7 @@ def read_samples(
 
 def _field(file: _LogFile, fields: Mapping[str, str]) -> str | None:
     """The field that clusters a log's documents: as asked for, else as in the exported run."""
-    recorded = file.about.get("clusters") or {}
-    for named in (fields, recorded):
+    for named in (fields, file.about.get("clusters") or {}):
         for name in (file.task, ""):
             if name in named:
                 return str(named[name])
@@ -162,20 +144,19 @@ def _field(file: _LogFile, fields: Mapping[str, str]) -> str | None:
 
 
 def _recipe_groups(files: Sequence[_LogFile]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, None]] = {}
     for file in sorted(files, key=lambda f: f.origin.order):
         if file.origin.arm:
-            members = groups.setdefault(file.origin.arm, [])
-            members += [file.origin.adapter] if file.origin.adapter not in members else []
-    return groups
+            groups.setdefault(file.origin.arm, {})[file.origin.adapter] = None
+    return {name: list(members) for name, members in groups.items()}
 
 
 def _lend_base(known: dict[tuple[Origin, str], Logs]) -> None:
     """Give the logs of the base alone to every adapter that has no rank 0 of its own."""
     bases = [key for key, logs in known.items() if set(logs.files) == {0}]
     if len(bases) == len(known):
-        name, task = bases[0][0].adapter, bases[0][1]
-        raise DataError(f"{name} on {task} has rank 0 only", expected="ranks from 1 up")
+        first, task = bases[0]
+        raise DataError(f"{first.adapter} on {task} has rank 0 only", expected="ranks from 1 up")
     names = {origin.adapter for origin, _ in bases}
     if len(names) > 1:
         raise DataError(
@@ -195,42 +176,29 @@ def _curve(origin: Origin, task: str, logs: Logs, metric: str | None) -> Curve:
     name = _metric(task, metric or logs.about("metrics").get(task), samples)
     scores = {rank: one.columns[name] for rank, one in samples.items()}
     hashes = _same_hashes(origin, task, samples)
+    labels = next((one.labels for one in samples.values() if one.labels), None)  # of any rank
     base = scores.pop(0, None)
+    documents = list(next(iter(scores.values())))
     gaps = logs.about("missing").get(task) or {}
+    files = {rank: file.about for rank, file in logs.files.items() if rank}
+    amounts = {
+        field: {rank: about[name] for rank, about in files.items() if about.get(name) is not None}
+        for name, field in AMOUNTS.items()
+    }
     try:
         return Curve.from_documents(
             scores,
-            adapter=origin.adapter,
             task=task,
             metric=name,
-            method=origin.method,
-            base=origin.base,
-            basis=origin.basis,
-            rescale=origin.rescale,
-            seed=origin.seed,
-            doc_hashes=tuple(hashes[doc] for doc in next(iter(scores.values()))),
-            clusters=_labels(samples, list(next(iter(scores.values())))),
+            doc_hashes=tuple(hashes[doc] for doc in documents),
+            clusters=tuple(labels[doc] for doc in documents) if labels else None,
             baseline=float(np.mean(list(base.values()))) if base else None,
             missing={int(rank): str(why) for rank, why in gaps.items()},
-            **{
-                field: {
-                    rank: file.about[name]
-                    for rank, file in logs.files.items()
-                    if rank and file.about.get(name) is not None
-                }
-                for name, field in AMOUNTS.items()
-            },
+            **amounts,
+            **{label: getattr(origin, label) for label in _LABELS},
         )
     except AuracError as error:
         raise DataError(f"{origin.adapter} on {task}: {error}") from error
-
-
-def _labels(samples: Mapping[int, Samples], documents: Sequence[str]) -> tuple[str, ...] | None:
-    """What each document shares, as any rank's log says it: they are the same documents."""
-    for one in samples.values():
-        if one.labels:
-            return tuple(one.labels[doc] for doc in documents)
-    return None
 
 
 def _same_hashes(origin: Origin, task: str, samples: Mapping[int, Samples]) -> dict[str, str]:
@@ -238,8 +206,7 @@ def _same_hashes(origin: Origin, task: str, samples: Mapping[int, Samples]) -> d
     first = next(iter(samples))
     hashes = samples[first].hashes
     for rank, one in samples.items():
-        changed = [doc for doc in hashes if doc in one.hashes and one.hashes[doc] != hashes[doc]]
-        if changed:
+        if changed := [doc for doc in hashes if one.hashes.get(doc, hashes[doc]) != hashes[doc]]:
             raise DataError(
                 f"{task} document {changed[0]} of {origin.adapter} has another text or prompt at "
                 f"rank {rank} than at rank {first}",
@@ -256,7 +223,7 @@ def _metric(task: str, wanted: str | None, samples: Mapping[int, Samples]) -> st
             return name
     raise DataError(
         f"{task} logs {', '.join(sorted(everywhere)) or 'no metric at every rank'}",
-        expected=f"{wanted}" if wanted else "one of them to be chosen",
+        expected=wanted or "one of them to be chosen",
         fix="give --metric NAME,FILTER",
     )
 
@@ -265,15 +232,14 @@ def _grouped(
     files: Sequence[_LogFile], known: Mapping[tuple[Origin, str], Logs], metric: str | None
 ) -> list[tuple[Origin, str, Curve]]:
     """The groups that were asked for, of every origin that has all their tasks."""
-    groups: dict[tuple[Origin, str], Sequence[str]] = {}
+    curves: dict[tuple[Origin, str], Curve] = {}
     for file in files:
+        origin = file.origin
         for group, leaves in file.groups.items():
-            if all((file.origin, leaf) in known for leaf in leaves):
-                groups.setdefault((file.origin, group), leaves)
-    return [
-        (origin, group, _pooled(origin, group, [(t, known[origin, t]) for t in leaves], metric))
-        for (origin, group), leaves in groups.items()
-    ]
+            if (origin, group) not in curves and all((origin, leaf) in known for leaf in leaves):
+                members = [(leaf, known[origin, leaf]) for leaf in leaves]
+                curves[origin, group] = _pooled(origin, group, members, metric)
+    return [(origin, group, curve) for (origin, group), curve in curves.items()]
 
 
 def _pooled(
@@ -292,62 +258,40 @@ def _pooled(
     if not ranks:
         raise DataError(f"{origin.adapter} on {group}: its tasks have no rank in common")
     same = [curve.at(ranks) for curve in curves]
-    base = [curve.baseline for curve in curves]
+    bases = [curve.baseline for curve in curves if curve.baseline is not None]
     counts = [curve.n_docs or 0 for curve in curves]
+    # a document of a member without clusters is one by itself
+    clusters = [f"{i}:{x}" for i, c in enumerate(same) for x in c.clusters or c.doc_ids or ()]
     return Curve.from_outcomes(
         ranks,
         np.concatenate([curve.outcomes for curve in same if curve.outcomes is not None], axis=1),
         doc_ids=tuple(f"{i}:{doc}" for i, c in enumerate(same) for doc in c.doc_ids or ()),
         doc_hashes=tuple(h for curve in same for h in curve.doc_hashes or ()),
         strata=tuple(task for (task, _), n in zip(members, counts, strict=True) for _ in range(n)),
-        clusters=_pooled_labels(same),
-        baseline=(
-            None
-            if None in base
-            else float(np.average([b for b in base if b is not None], weights=counts))
-        ),
+        clusters=tuple(clusters) if any(curve.clusters for curve in same) else None,
+        baseline=float(np.average(bases, weights=counts)) if len(bases) == len(same) else None,
         missing={rank: why for rank, why in gaps.items() if rank not in ranks},
         sizes=curves[0].sizes,
         parameters=curves[0].parameters,
         task=group,
         metric=name,
-        **{
-            label: getattr(curves[0], label)
-            for label in ("adapter", "method", "base", "basis", "rescale", "seed")
-        },
-    )
-
-
-def _pooled_labels(curves: Sequence[Curve]) -> tuple[str, ...] | None:
-    """The members' clusters; a document of a member without any is one by itself."""
-    if all(curve.clusters is None for curve in curves):
-        return None
-    return tuple(
-        f"{i}:{label}" for i, c in enumerate(curves) for label in c.clusters or c.doc_ids or ()
+        **{label: getattr(origin, label) for label in _LABELS},
     )
 
 
 def _find_logs(root: Path) -> list[_LogFile]:
-    """Every samples file below a folder, in the order of paths.
-
-    Raises:
-        DataError: None, or one in no folder that names its rank.
-    """
     files = sorted(root.rglob("samples_*.jsonl"))
     if not files:
         raise DataError(
             f"{root} holds neither results.json nor sample logs",
             expected="a run folder, or a folder per rank with samples_TASK_DATE.jsonl",
         )
-    beside: dict[tuple[Path, str], dict[str, Any]] = {}
+    beside = cache(_results)  # several samples files share it
     logs = []
     for file in files:
         named = _FILE.search(file.name)
         task, date = (named[1], named[2] or "") if named else (file.stem, "")
-        key = (file.parent, date)
-        if key not in beside:
-            beside[key] = _results(file.parent, date)
-        logs.append(_log_file(root, file, task, beside[key]))
+        logs.append(_log_file(root, file, task, beside(file.parent, date)))
     return logs
 
 
@@ -366,9 +310,10 @@ def _results(folder: Path, date: str) -> dict[str, Any]:
 
 def _log_file(root: Path, file: Path, task: str, results: Mapping[str, Any]) -> _LogFile:
     groups = _asked_groups(results.get("group_subtasks"))
-    arguments = (results.get("config") or {}).get("model_args")
-    about = arguments.get("aurac") if isinstance(arguments, dict) else None
-    if isinstance(arguments, dict) and isinstance(about, dict):
+    config = (results.get("config") or {}).get("model_args")
+    arguments = config if isinstance(config, dict) else {}
+    about = arguments.get("aurac")
+    if isinstance(about, dict):
         try:
             known = {k: about[k] for k in Origin.__dataclass_fields__ if about.get(k) is not None}
             origin = Origin(**{**known, "base": arguments.get("pretrained")})
@@ -413,24 +358,14 @@ def _place(root: Path, file: Path, model: str) -> tuple[str, int]:
 
 
 def _read_log(file: Path, cluster: str | None = None) -> Samples:
-    """The numbers of one log.
-
-    Args:
-        file: The log.
-        cluster: Field of the documents by which they are clustered.
-
-    Raises:
-        DataError: No sample log, no number in it, or a document twice under one filter.
-    """
+    """The numbers of one log, its documents clustered by the field `cluster`."""
     samples = Samples()
     try:
         with file.open(encoding="utf-8") as stream:
-            for line in stream:
-                if line.strip():
-                    row = json.loads(line)
-                    _add(row, samples, file)
-                    if cluster is not None:
-                        samples.labels[str(row["doc_id"])] = _label(row, cluster, file)
+            for row in (json.loads(line) for line in stream if line.strip()):
+                _add(row, samples, file)
+                if cluster is not None:
+                    samples.labels[str(row["doc_id"])] = _label(row, cluster, file)
     except (UnicodeDecodeError, ValueError, KeyError, AttributeError, OSError) as error:
         raise DataError(f"{file} is no lm-eval sample log ({error})") from error
     if not samples.columns:
@@ -440,13 +375,14 @@ def _read_log(file: Path, cluster: str | None = None) -> Samples:
 
 def _label(row: Mapping[str, Any], field: str, file: Path) -> str:
     document = row.get("doc")
-    if not isinstance(document, dict) or document.get(field) is None:
-        there = ", ".join(sorted(document)) if isinstance(document, dict) else "no document"
+    fields = document if isinstance(document, dict) else {}
+    value = fields.get(field)
+    if value is None:
+        there = ", ".join(sorted(fields)) if isinstance(document, dict) else "no document"
         raise DataError(
             f"{file}: document {row['doc_id']} has no field {field!r} to cluster by",
             expected=f"one of {there}",
         )
-    value = document[field]
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -454,10 +390,9 @@ def _add(row: Mapping[str, Any], samples: Samples, file: Path) -> None:
     doc = str(row["doc_id"])
     for name in row.get("metrics") or [k for k in ("acc", "exact_match") if k in row]:
         value = row.get(name)
-        if not isinstance(value, (int, float)):
-            continue
-        column = samples.columns.setdefault(f"{name},{row.get('filter', 'none')}", {})
-        if doc in column:
-            raise DataError(f"{file} has document {doc} twice under {name}")
-        column[doc] = float(value)
+        if isinstance(value, (int, float)):
+            column = samples.columns.setdefault(f"{name},{row.get('filter', 'none')}", {})
+            if doc in column:
+                raise DataError(f"{file} has document {doc} twice under {name}")
+            column[doc] = float(value)
     samples.hashes[doc] = "".join(str(row.get(name, "")) for name in HASHES)

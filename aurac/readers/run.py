@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,36 +33,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Groups = dict[str, list[str]]
+_AS_RECORDED = (
+    *("adapter", "task", "metric", "method", "base", "basis", "rescale", "seed", "role"),
+    *("baseline", "missing", "sizes", "parameters"),
+)
 
 
 def inside(folder: Path, relative: str) -> Path:
-    """The path of a file that a run names, which has to lie in the run folder.
-
-    Raises:
-        RunFolderError: It does not.
-    """
+    """The path of a file that a run names, which has to lie in the run folder."""
     path = PurePath(relative)
     if path.is_absolute() or ".." in path.parts:
         raise RunFolderError(f"{relative} is outside {folder}")
     return folder / path
 
 
-def document_keys(path: Path) -> tuple[DocumentKey, ...] | None:
-    """The documents that a task's file of documents lists; None where it has no keys.
-
-    Raises:
-        RunFolderError: The file cannot be read.
-    """
-    keys = read_record(path, TaskDocuments).keys
-    return None if keys is None else tuple(keys)
-
-
-def read_stored(path: Path, documents: Sequence[DocumentKey] | None) -> Cell:
-    """A cell with all the documents that were asked for.
-
-    Raises:
-        RunFolderError: It is missing or damaged, or lacks some of them.
-    """
+def _read_stored(path: Path, documents: Sequence[DocumentKey] | None) -> Cell:
+    """A cell with all the documents that were asked for; refused where it lacks some of them."""
     again = "give the command of the run again: it computes what is missing"
     try:
         cell = read_cell(path, documents)
@@ -78,12 +64,7 @@ def read_stored(path: Path, documents: Sequence[DocumentKey] | None) -> Cell:
 
 
 class StoredCells:
-    """Reads the cells of a run, a group's members one after the other.
-
-    Args:
-        folder: The run folder.
-        results: Its `results.json`.
-    """
+    """Reads the cells of a run folder, a group's members one after the other."""
 
     def __init__(self, folder: Path, results: Results) -> None:
         self.folder, self._results = folder, results
@@ -99,7 +80,7 @@ class StoredCells:
         if len(names) != len(paths):  # a results.json made by hand may name no members
             names = [""] * len(paths)
         return [
-            read_stored(inside(self.folder, path), self._keys(name, curve))
+            _read_stored(inside(self.folder, path), self._keys(name, curve))
             for path, name in zip(paths, names, strict=True)
         ]
 
@@ -113,20 +94,12 @@ class StoredCells:
 
     def _keys(self, task: str, curve: CurveRecord) -> list[DocumentKey] | None:
         """The documents of a curve; None where they were not kept."""
-        keys, counts = self.keys(task), curve.documents
+        content, counts = self.documents(task), curve.documents
+        keys = content.keys if content else None
         return keys[: counts[task]] if keys and counts else keys
 
-    def keys(self, task: str) -> list[DocumentKey] | None:
-        """The documents of a task; None where they were not kept."""
-        content = self.documents(task)
-        return content.keys if content else None
-
     def documents(self, task: str) -> TaskDocuments | None:
-        """What a run kept of a task's documents, read once; None where it kept nothing.
-
-        Raises:
-            RunFolderError: The file cannot be read.
-        """
+        """What a run kept of a task's documents, read once; None where it kept nothing."""
         if task not in self._documents:
             where = self._results.task(task).documents
             content = read_record(inside(self.folder, where), TaskDocuments) if where else None
@@ -137,9 +110,7 @@ class StoredCells:
 def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Groups]:
     """Curves of a run, an adapter's default truncation first, and its recipe groups.
 
-    Args:
-        folder: Holds ``results.json`` of schema 1 and the cells it names.
-        metric: Another of the metrics that the cells hold.
+    `metric` is another one that the cells hold.
 
     Raises:
         RunFolderError: Not JSON, another schema, or a cell that is missing or damaged.
@@ -193,44 +164,38 @@ class CurveReader:
             return plain
         points = {rank: self.cells.read(row, rank) for rank in plain.ranks}
         _check_alike(plain.label, points)
+        parts = [_scores(row.task, cells, metric) for cells in points.values()]
         drawn = self.cells.drawn(row.task)
-        first = points[plain.ranks[0]][: 1 if drawn else None]
-        several = len(first) > 1
-        ids = [f"{i}:{d.id}" if several else d.id for i, c in enumerate(first) for d in c.documents]
-        members = self.cells.members(row)[: 1 if drawn else None]
-        if len(members) != len(first):  # a results.json made by hand may name no members
-            members = [str(i) for i in range(len(first))]
-        strata = [name for name, cell in zip(members, first, strict=True) for _ in cell.documents]
-        labels = ("adapter", "task", "method", "base", "basis", "rescale", "role")
+        labels = self._labels(row, points[plain.ranks[0]][: 1 if drawn else None])
+        joined = [np.mean(part, axis=0) if drawn else np.concatenate(part) for part in parts]
+        count = max(len(labels["doc_ids"]), 1)
         try:
-            parts = [_scores(row.task, cells, metric) for cells in points.values()]
-            draws = np.stack([np.stack(part) for part in parts], axis=1) if drawn else None
-            joined = [np.mean(part, axis=0) if drawn else np.concatenate(part) for part in parts]
             return Curve.from_outcomes(
                 plain.ranks,
                 np.stack(joined),
-                draws=draws,
-                doc_ids=self._same(ids),
-                doc_hashes=self._same([d.content for cell in first for d in cell.documents]),
-                strata=self._same(strata) if several else None,  # a group's members are fixed
-                clusters=self._clusters(row.task, ids),
-                metric=metric,
-                seed=seed,
+                draws=np.stack([np.stack(part) for part in parts], axis=1) if drawn else None,
                 prompts=self._results.task(row.task).prompts_sha256,
-                baseline=plain.baseline,
-                missing=plain.missing,
-                sizes=plain.sizes,
-                parameters=plain.parameters,
-                seconds={
-                    rank: sum(cell.seconds for cell in cells) / max(len(ids), 1)
-                    for rank, cells in points.items()
-                },
-                **{name: getattr(plain, name) for name in labels},
+                seconds={r: sum(cell.seconds for cell in points[r]) / count for r in points},
+                **labels,
+                **{name: getattr(plain, name) for name in _AS_RECORDED},
             )
-        except RunFolderError:
-            raise
         except AuracError as error:
             raise RunFolderError(f"the cells of {plain.label}: {error}") from error
+
+    def _labels(self, row: CurveRecord, cells: Sequence[Cell]) -> dict[str, Any]:
+        """What is known of the documents of cells that stand one after the other."""
+        several = len(cells) > 1
+        ids = [f"{i}:{d.id}" if several else d.id for i, c in enumerate(cells) for d in c.documents]
+        members = self.cells.members(row)
+        if len(members) != len(cells):  # a results.json made by hand may name no members
+            members = [str(i) for i in range(len(cells))]
+        strata = [name for name, cell in zip(members, cells, strict=True) for _ in cell.documents]
+        return {
+            "doc_ids": self._same(ids),
+            "doc_hashes": self._same([d.content for cell in cells for d in cell.documents]),
+            "strata": self._same(strata) if several else None,  # a group's members are fixed
+            "clusters": self._clusters(row.task, ids),
+        }
 
     def _same(self, labels: Sequence[str]) -> tuple[str, ...]:
         return self._seen.setdefault(tuple(labels), tuple(labels))
@@ -281,13 +246,7 @@ def _check_alike(label: str, points: Mapping[int, Sequence[Cell]]) -> None:
 def recipe_groups(
     adapters: Sequence[AdapterRecord], named: Mapping[str, Sequence[str]] | None = None
 ) -> Groups:
-    """Adapters that are seeds of one recipe: ``group -> adapters``.
-
-    Args:
-        adapters: Of ``results.json``; those whose recorded recipes differ in the seed only are one
-            group.
-        named: The groups that were named when the run was made; they come before what is recorded.
-    """
+    """``group -> adapters`` whose recorded recipes differ in the seed only; `named` come before."""
     return regrouped(_recorded_groups(adapters), named or {})
 
 
@@ -308,18 +267,15 @@ def _recorded_groups(adapters: Sequence[AdapterRecord]) -> Groups:
     groups: Groups = {}
     for members in same.values():
         names = [member.name for member in members]
-        if len(names) < 2 or len({member.seed for member in members}) < len(names):
-            continue
-        groups[_common_name(names, taken=groups)] = names
+        if len(names) > 1 and len({member.seed for member in members}) == len(names):
+            groups[_common_name(names, taken=groups)] = names
     return groups
 
 
 def _common_name(names: Sequence[str], taken: Groups) -> str:
     first, last = min(names), max(names)
-    same = next(
-        (i for i, (x, y) in enumerate(zip(first, last, strict=False)) if x != y), len(first)
-    )
-    shared = first[:same].rstrip("-_ ./0123456789")
+    same = (i for i, (x, y) in enumerate(zip(first, last, strict=False)) if x != y)
+    shared = first[: next(same, len(first))].rstrip("-_ ./0123456789")
     for ending in ("seed", "-s", "_s"):
         shared = shared.removesuffix(ending).rstrip("-_ ./")
     return shared if shared and shared not in taken else " + ".join(names)

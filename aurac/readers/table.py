@@ -29,11 +29,7 @@ COLUMNS = (*_TEXT, *_NUMBERS)
 
 
 def read_table(path: Path, metric: str | None = None) -> tuple[list[Curve], str]:
-    """Curves of a table file, and whether they hold "documents" or only "points".
-
-    Raises:
-        DataError: As `aurac.readers.read_curves`.
-    """
+    """Curves of a table file, and whether they hold "documents" or only "points"."""
     import pyarrow as pa
 
     size = path.stat().st_size
@@ -53,14 +49,8 @@ def read_table(path: Path, metric: str | None = None) -> tuple[list[Curve], str]
     return rows.curves(metric), "documents" if rows.documents else "points"
 
 
-def curves_from_frame(frame: Any, metric: str | None = None) -> list[Curve]:
-    """Curves of a DataFrame with the columns of a table file.
-
-    Args:
-        frame: Columns ``adapter, task, rank, doc_id, score`` (optional ``seed, cluster, stratum,
-            metric, sample``), or ``rank, accuracy`` (optional ``adapter, task``); either with
-            optional ``parameters, bytes`` of each rank.
-        metric: ``name,filter`` to keep, where there are several.
+def curves_from_frame(frame: Any) -> list[Curve]:
+    """Curves of a DataFrame with the columns of a table file (`aurac.readers.read_curves`).
 
     Raises:
         DataError: A column is missing or its content cannot be used.
@@ -74,15 +64,11 @@ def curves_from_frame(frame: Any, metric: str | None = None) -> list[Curve]:
         else pa.array(frame[name].to_numpy(), from_pandas=True)
         for name in known
     }
-    return _Rows(pa.table(columns), "the table").curves(metric)
+    return _Rows(pa.table(columns), "the table").curves(None)
 
 
 def _known(names: Sequence[str], where: str) -> list[str]:
-    """The columns that are used.
-
-    Raises:
-        DataError: A table without a rank and a score; says which columns there are.
-    """
+    """The columns that are used; without a rank and a score the table is refused."""
     twice = {n for n in names if names.count(n) > 1 and n in COLUMNS}
     if twice:
         raise DataError(f"{where} has two columns named {min(twice)}")
@@ -173,11 +159,9 @@ def _number(column: Any, name: str, where: str) -> NDArray[np.float64]:
 
 
 class _Rows:
-    """The rows of a table, encoded and sorted by curve, rank and document: its slices are curves.
+    """The rows of an Arrow table, encoded and sorted by curve, rank and document to be sliced.
 
-    Args:
-        table: An Arrow table with some of `COLUMNS`.
-        where: Its name in messages.
+    `where` is the table's name in messages.
     """
 
     def __init__(self, table: Any, where: str) -> None:
@@ -203,7 +187,13 @@ class _Rows:
         if self.doc.min() < 0:
             raise DataError(f"{where} has a row without a doc_id")
         self.group = self._groups()
-        self._sort()
+        packed = self.group.astype(np.int64)
+        for column in (self.rank, self.doc):
+            packed *= int(column.max()) + 1
+            packed += column
+        if not (packed[1:] >= packed[:-1]).all():
+            self._take(np.argsort(packed, kind="stable"))
+        del packed
         self._merge_samples()
 
     def _groups(self) -> NDArray[np.int32]:
@@ -225,15 +215,6 @@ class _Rows:
         numbers = pd.factorize(packed[starts])[0].astype(np.int32)
         return np.repeat(numbers, np.diff(np.append(starts, packed.size)))
 
-    def _sort(self) -> None:
-        packed = self.group.astype(np.int64)
-        packed *= int(self.rank.max()) + 1
-        packed += self.rank
-        packed *= int(self.doc.max()) + 1
-        packed += self.doc
-        if not (packed[1:] >= packed[:-1]).all():
-            self._take(np.argsort(packed, kind="stable"))
-
     def _take(self, rows: NDArray[np.intp]) -> None:
         self.rank, self.doc, self.group = self.rank[rows], self.doc[rows], self.group[rows]
         self.values = self.values[rows]
@@ -251,29 +232,32 @@ class _Rows:
         counts = np.diff(np.append(starts, new.size))
         at = starts[np.argmax(counts > 1)]
         if not self.documents:
-            raise DataError(f"{self.where}: {self.label(at)} has rank {self.rank[at]} twice")
+            raise self._error(f"{self.label(at)} has rank {self.rank[at]} twice")
         sample = self.text.get("sample")
         if sample is None:
-            raise DataError(
-                f"{self.where}: document {self.text['doc_id'][at]!r} appears {counts.max()} times "
-                f"at rank {self.rank[at]} of {self.label(at)}",
+            raise self._error(
+                f"document {self.text['doc_id'][at]!r} appears {counts.max()} times at rank "
+                f"{self.rank[at]} of {self.label(at)}",
                 expected="one row for each document and rank",
                 fix="tell repeated generations apart with a column named sample",
             )
         place = np.cumsum(new) - 1
         packed = place.astype(np.int64) * (len(sample.words) + 1) + sample.codes + 1
         if np.unique(packed).size != packed.size:
-            raise DataError(f"{self.where}: a sample of a document appears twice at one rank")
+            raise self._error("a sample of a document appears twice at one rank")
         if counts.min() != counts.max():
             at = starts[np.argmin(counts)]
-            raise DataError(
-                f"{self.where}: document {self.text['doc_id'][at]!r} has {counts.min()} samples at "
-                f"rank {self.rank[at]} of {self.label(at)} and others have {counts.max()}",
+            raise self._error(
+                f"document {self.text['doc_id'][at]!r} has {counts.min()} samples at rank "
+                f"{self.rank[at]} of {self.label(at)} and others have {counts.max()}",
                 expected="as many samples of every document",
             )
         means = np.add.reduceat(self.values, starts) / counts
         self._take(starts)
         self.values = means
+
+    def _error(self, what: str, **more: str) -> DataError:
+        return DataError(f"{self.where}: {what}", **more)
 
     def key(self, row: int | np.intp) -> dict[str, Any]:
         """The labels of a row's curve."""
@@ -309,7 +293,7 @@ class _Rows:
             except DataError:
                 raise
             except AuracError as error:
-                raise DataError(f"{self.where}: {self.label(start)}: {error}") from error
+                raise self._error(f"{self.label(start)}: {error}") from error
         return curves
 
     def _point_curve(self, start: int, stop: int, _: dict[bytes, tuple[str, ...]]) -> Curve:
@@ -319,8 +303,7 @@ class _Rows:
         baseline = points.pop(0, None)
         known = {rank: value for rank, value in points.items() if value is not None}
         if not known:
-            label = self.label(start)
-            raise DataError(f"{self.where}: {label} has no accuracy at any rank from 1 up")
+            raise self._error(f"{self.label(start)} has no accuracy at any rank from 1 up")
         missing = {rank: "empty in the table" for rank in points if rank not in known}
         labels = {**self.key(start), "baseline": baseline, "missing": missing}
         labels |= self._amounts(range(start, stop + 1))
@@ -333,13 +316,17 @@ class _Rows:
         rows: dict[int, NDArray[np.float64]] = {}
         for a, b in pairwise(cuts):
             if not np.array_equal(self.doc[a:b], docs):
-                raise self._unequal(start, a, docs, self.doc[a:b])
+                odd = np.setxor1d(docs, self.doc[a:b])
+                raise self._error(
+                    f"{self.label(start)} has other documents at ranks {ranks[0]} and "
+                    f"{self.rank[a]} ({odd.size} differ, {self.text['doc_id'].words[odd[0]]!r} "
+                    "among them)",
+                    expected="the same documents at every rank",
+                )
             rows[int(self.rank[a])] = self.values[a:b]
         baseline = rows.pop(0, None)
         if not rows:
-            raise DataError(
-                f"{self.where}: {self.label(start)} has rank 0 only", expected="ranks from 1"
-            )
+            raise self._error(f"{self.label(start)} has rank 0 only", expected="ranks from 1")
         outcomes = np.stack(list(rows.values()))
         outcomes.setflags(write=False)
         words = self.text["doc_id"].words
@@ -362,25 +349,14 @@ class _Rows:
             for name, column in self.amounts.items() if self.rank[a] else ():
                 known = np.unique(column[a:b][np.isfinite(column[a:b])])
                 if known.size > 1:
-                    raise DataError(
-                        f"{self.where}: {self.label(a)} has {known[0]:.0f} and {known[1]:.0f} "
-                        f"{name} at rank {self.rank[a]}",
+                    raise self._error(
+                        f"{self.label(a)} has {known[0]:.0f} and {known[1]:.0f} {name} at rank "
+                        f"{self.rank[a]}",
                         expected="the same in every row of a rank",
                     )
                 if known.size:
                     amounts[AMOUNTS[name]][int(self.rank[a])] = float(known[0])
         return amounts
-
-    def _unequal(
-        self, start: int, other: int, docs: NDArray[Any], there: NDArray[Any]
-    ) -> DataError:
-        odd = np.setxor1d(docs, there)
-        return DataError(
-            f"{self.where}: {self.label(start)} has other documents at ranks {self.rank[start]} "
-            f"and {self.rank[other]} ({odd.size} differ, {self.text['doc_id'].words[odd[0]]!r} "
-            "among them)",
-            expected="the same documents at every rank",
-        )
 
     def _labels(
         self, name: str, cuts: list[int], shared: dict[bytes, tuple[str, ...]]
@@ -393,17 +369,17 @@ class _Rows:
         for a, b in pairwise(cuts):
             unlike = np.flatnonzero(column.codes[a:b] != first)
             if unlike.size:
-                raise DataError(
-                    f"{self.where}: document {documents[a + unlike[0]]!r} of {self.label(a)} has "
-                    f"another {name} at rank {self.rank[a]} than at rank {self.rank[cuts[0]]}"
+                raise self._error(
+                    f"document {documents[a + unlike[0]]!r} of {self.label(a)} has another {name} "
+                    f"at rank {self.rank[a]} than at rank {self.rank[cuts[0]]}"
                 )
         empty = [code < 0 or is_missing(column.words[code]) for code in first]
         if all(empty):
             return None
         if any(empty):
-            raise DataError(
-                f"{self.where}: document {documents[cuts[0] + empty.index(True)]!r} of "
-                f"{self.label(cuts[0])} has no {name} ({sum(empty)} of {len(empty)} have none)",
+            raise self._error(
+                f"document {documents[cuts[0] + empty.index(True)]!r} of {self.label(cuts[0])} "
+                f"has no {name} ({sum(empty)} of {len(empty)} have none)",
                 expected=f"a {name} for every document of a task, or for none",
                 fix="give each a label, one of its own where it shares nothing",
             )

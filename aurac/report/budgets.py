@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.area import area_name, shared_span
 from aurac.curves.coerce import as_curve
-from aurac.curves.display import count, interval, show_span
+from aurac.curves.display import show_span
 from aurac.errors import CurveError
 from aurac.report import tables
 from aurac.report.comparisons import Difference, Paired
 from aurac.report.content import Bullets, Cell, Section, Table, Text
 from aurac.report.documents import seeds_of
 from aurac.report.escape import one_line
-from aurac.report.model import Interval
+from aurac.report.model import LEVEL, Interval, as_interval
 from aurac.stats.analysis import estimate_group
 from aurac.stats.groups import group_of
 
@@ -44,13 +44,10 @@ class BudgetArea:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run shows over a budget.
+    """What a run shows over a budget: areas, the largest first, and differences.
 
-    Attributes:
-        axis: "parameters" or "bytes".
-        areas: The largest first.
-        pairs: Differences of two default curves, and of two truncations of one adapter.
-        reasons: Why curves have no area here.
+    `pairs` are of two default curves, and of two truncations of one adapter; `reasons` say why
+    curves have no area here.
     """
 
     axis: str
@@ -79,7 +76,7 @@ def budget_areas(curves: Iterable[CurveRow], axis: str) -> tuple[list[BudgetArea
             group = group_of(seeds)
             if group.gap is not None:
                 raise CurveError(group.gap)
-            area = Interval(**estimate_group(group, axis, 0.95).to_dict())  # type: ignore[arg-type]
+            area = as_interval(estimate_group(group, axis, LEVEL))
             areas.append(BudgetArea(row, area, shared_span(group.curves, axis)))
         except CurveError as error:
             reasons.append(f"{row.label} on {one_line(row.task)}: {one_line(error.given)}.")
@@ -117,18 +114,14 @@ def _table(task: str, areas: Sequence[BudgetArea], axis: str, name: str) -> Tabl
     rows = tuple(
         (
             Cell(one.curve.label),
-            Cell(interval(one.area), one.area.value),
+            tables.estimate(one.area),
             Cell(show_span(one.span, axis), one.span[0]),
             Cell(tables.rank_range(one.curve)),
             Cell(one.curve.truncation),
         )
         for one in areas
     )
-    metric = ", ".join(dict.fromkeys(one.curve.metric for one in areas))
-    counts = ", ".join(dict.fromkeys(count(n) for one in areas if (n := one.curve.n_docs)))
-    caption = (
-        f"{task}: {area_name(axis)} in percent with 95 % intervals, largest first; metric {metric}"
-        f"{f', {counts} documents' if counts else ''}."
-    )
-    heads = tables.columns("adapter", numeric=(f"{area_name(axis)} [95 %]", axis))
-    return Table(name, caption, heads + tables.columns("ranks", "truncation"), rows)
+    measured = tables.measured_on(one.curve for one in areas)
+    caption = f"{task}: {area_name(axis)} in percent with 95 % intervals, largest first; {measured}"
+    titles, last = (f"{area_name(axis)} [95 %]", axis), ("ranks", "truncation")
+    return tables.table(name, caption, rows, "adapter", numeric=titles, last=last)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from aurac.report import tables
+from aurac.report import tables, text
+from aurac.report.bases import basis_rank_table, basis_table
 from aurac.report.budgets import over_budget
 from aurac.report.budgets import section as budget_section
 from aurac.report.caveats import caveats
@@ -18,7 +16,7 @@ from aurac.report.content import (
     Block,
     Bullets,
     Cell,
-    Code,
+    Column,
     Examples,
     Fold,
     Picture,
@@ -28,6 +26,8 @@ from aurac.report.content import (
     Text,
 )
 from aurac.report.documents import questions, samples, speeds
+from aurac.report.groups import group_table
+from aurac.report.method import method
 from aurac.report.model import (
     MARGIN,
     best_default,
@@ -38,18 +38,10 @@ from aurac.report.model import (
 )
 from aurac.report.pictures import Pictures
 from aurac.report.serving import serving_blocks
-from aurac.report.text import (
-    GLOSSARY,
-    LISTED,
-    details,
-    lead,
-    margin_note,
-    tiles,
-    title,
-    verdicts,
-)
+from aurac.report.stopped import stopped
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from aurac.report.comparisons import Tested
@@ -59,50 +51,10 @@ if TYPE_CHECKING:
 _MAX_ROWS = 40
 _FULL_FIGURES = 8
 _GROUP_ROWS = 24
-_MANY_ADAPTERS = 20
-_TASK_KEYS = {
-    "task": "name",
-    "metric": "metric",
-    "few-shot": "num_fewshot",
-    "documents": "n_docs",
-    "limit": "limit",
-    "output": "output_type",
-    "version": "version",
-    "documents sha256": "documents_sha256",
-    "prompts sha256": "prompts_sha256",
-}
-_ADAPTER_KEYS = {
-    "adapter": "name",
-    "method": "method",
-    "trained rank": "trained_rank",
-    "nested ranks": "nested_ranks",
-    "rank weights": "weights",
-    "scaling rule": "rule",
-    "alpha": "alpha",
-    "seed": "seed",
-    "modules": "modules",
-    "update": "update",
-    "notes": "notes",
-    "path": "path",
-    "sha256": "sha256",
-}
-
-
-STOPPED_EARLY = (
-    "The documents are a random sample, and the run looked at the differences after each block of "
-    "them. The p values and intervals in this section hold although it stopped when it had an "
-    "answer. Those of pairs and ranks in the sections below are for a number of documents that was "
-    "fixed beforehand, and are too optimistic here."
-)
-
-_APART = (
-    "{task}: the curves, areas and base lines in the sections below are of {documents} documents, "
-    "so those of different adapters are not compared."
-)
 
 
 class Builder:
-    """Builds one report, its figures in a folder; the margin is None where none was given.
+    """Builds one report, its figures in a folder; the margin is None where none was declared.
 
     Each of `axes` is a budget, "parameters" or "bytes", with a section of its own.
     """
@@ -112,20 +64,12 @@ class Builder:
     ) -> None:
         self.run, self.large = run, run.many_tasks
         self.margin = MARGIN if margin is None else margin
-        note = margin_note(self.margin, assumed=margin is None)
+        note = text.margin_note(self.margin, assumed=margin is None)
         self.findings = find(run, self.margin, note)
         self.budgets = [over_budget(run, axis, self.margin) for axis in axes]
-        self.pictures = Pictures(
-            run,
-            folder,
-            detailed=not self.large,
-            margin=self.margin,
-            non_inferior={
-                curve.id: test.rank
-                for curve, test in self.findings.tests.values()
-                if test.rank < test.reference
-            },
-        )
+        tests = self.findings.tests.values()
+        smaller = {curve.id: test.rank for curve, test in tests if test.rank < test.reference}
+        self.pictures = Pictures(run, folder, margin=self.margin, non_inferior=smaller)
         self.rows = _MAX_ROWS // 2 if self.large else _MAX_ROWS
         self.slugs = self.pictures.slugs
 
@@ -143,7 +87,7 @@ class Builder:
         run, single = self.run, len(self.run.task_names) == 1
         first = self.first()
         sections = [
-            self.stopped(),
+            stopped(run, self.pictures),
             self.answer(),
             self.curves(),
             self.scores(),
@@ -159,10 +103,10 @@ class Builder:
             method(run),
         ]
         return Report(
-            title=title(run),
-            lead=lead(run),
-            verdict=verdicts(run, self.findings),
-            tiles=tiles(run, run.task_names[0], self.findings)
+            title=text.title(run),
+            lead=text.lead(run),
+            verdict=text.verdicts(run, self.findings),
+            tiles=text.tiles(run, run.task_names[0], self.findings)
             if single and not run.sequential
             else (),
             first=self._plain(first),
@@ -189,7 +133,6 @@ class Builder:
         return (self._leaders(), self.pictures.overview(tasks))
 
     def _measured(self) -> list[str]:
-        """The tasks that have a curve with a rank."""
         return [t for t in self.run.task_names if any(c.ranks for c in self.run.of_task(t))]
 
     def _leaders(self) -> Table:
@@ -199,50 +142,34 @@ class Builder:
             "the recommended rank. Its interval is widened because the best was picked. p is "
             "adjusted for every pair of adapters over all tasks (Holm)."
         )
-        heads = tables.columns("task", "largest AURAC", numeric=("AURAC [95 %]", "use rank"))
-        heads += tables.columns("runner-up", numeric=("lead [95 %]", "p"))
+        numeric = ("AURAC [95 %]", "use rank", "lead [95 %]", "p")
+        titles = ("task", "largest AURAC", *numeric[:2], "runner-up", *numeric[2:])
+        heads = tuple(Column(title, title in numeric) for title in titles)
         return Table("winners", caption, heads, rows)
 
     def _leader(self, task: str) -> tuple[Cell, ...]:
         scored, none = scored_defaults(self.run, task), Cell(NONE)
-        if not scored:
-            return (Cell(task), Cell("no score"), none, none, none, none, none)
+        why = "no score" if not scored else "documents differ" if unequal_documents(scored) else ""
         if len({curve.ranks for curve in scored}) > 1:
-            return (Cell(task), Cell("ranks differ"), none, none, none, none, none)
-        if unequal_documents(scored):
-            return (Cell(task), Cell("documents differ"), none, none, none, none, none)
-        best = scored[0]
+            why = "ranks differ"
+        if why:
+            return (Cell(task), Cell(why), *[none] * 5)
+        best, *others = scored
         test = self.findings.recommended(best)
-        rank = Cell(str(test.rank), test.rank) if test else none
         area = tables.estimate(self.findings.leader_area(best))
-        cells = (Cell(task), Cell(best.label), area, rank)
-        if len(scored) == 1:
+        cells = (Cell(task), Cell(best.label), area, tables.rank_cell(test.rank) if test else none)
+        if not others:
             return (*cells, none, none, none)
-        second = scored[1]
-        pair = next((d for d in self.findings.pairs[task] if d.second is second), None)
-        if pair is None:
-            return (*cells, Cell(second.label), tables.share(best.area - second.area), none)
-        return (*cells, Cell(second.label), tables.estimate(pair), tables.p_value(pair))
-
-    def stopped(self) -> Section:
-        """What a run that stopped early decided, and which numbers below that touches."""
-        record, blocks = self.run.sequential, list[Block]()
-        if record is not None:
-            blocks = [Text(STOPPED_EARLY), tables.decision_table(record.decisions)]
-            blocks += [self.pictures.looks(drawn)] if (drawn := tables.drawn(record)) else []
-            rest = record.decisions[LISTED:]
-            unequal = {
-                task: unequal_documents(self.run.of_task(task)) for task in self.run.task_names
-            }
-            apart = [_APART.format(task=t, documents=n) for t, n in unequal.items() if n]
-            blocks += _bullets([*(one.sentence for one in rest), *record.notes, *apart])
-        return Section("stopped", "Decided early", tuple(blocks))
+        pair = self.findings.pair(best, others[0])
+        lead = tables.estimate(pair) if pair else tables.share(best.area - others[0].area)
+        p = tables.p_value(pair.adjusted if pair else None)
+        return (*cells, Cell(others[0].label), lead, p)
 
     def answer(self) -> Section:
         """What stands behind the verdict, in sentences."""
         blocks: list[Block] = []
         for task in () if self.large else self.run.task_names:
-            lines = details(self.run, task, self.findings)
+            lines = text.details(self.run, task, self.findings)
             several = len(self.run.task_names) > 1 and lines
             blocks += [Text(f"{task}:")] if several else []
             blocks += _bullets(lines)
@@ -258,13 +185,9 @@ class Builder:
             ]
             shown = tuple(pictures[:most])
             blocks += [Fold("A larger figure for each task", shown)] if self.large else shown
-            if len(tasks) > most:
-                blocks.append(
-                    Text(
-                        f"The larger figures of the other {len(tasks) - most} tasks are in the "
-                        "folder figures."
-                    )
-                )
+            if left := len(tasks[most:]):
+                files = f"The larger figures of the other {left} tasks are in the folder figures."
+                blocks.append(Text(files))
         for task in () if self.large else tasks:
             shown_curves = ordered(self.run.of_task(task))[: self.rows]
             blocks.append(tables.rank_table(task, shown_curves, f"ranks-{self.slugs[task]}"))
@@ -310,10 +233,10 @@ class Builder:
         """What a smaller rank loses against the highest one."""
         blocks: list[Block] = []
         for task in () if self.large else self.run.task_names:
-            own: list[Tested] = [t for t in self.findings.tests.values() if t[0].task == task]
-            if own:
+            tested: list[Tested] = [t for t in self.findings.tests.values() if t[0].task == task]
+            if tested:
                 name, joint = f"losses-{self.slugs[task]}", self.findings.joint
-                blocks.append(tables.loss_table(task, own, joint, self.findings.margin, name))
+                blocks.append(tables.loss_table(task, tested, joint, self.findings.margin, name))
         return Section("smaller", "What a smaller rank loses", tuple(blocks))
 
     def bases(self) -> Section:
@@ -322,8 +245,8 @@ class Builder:
         for task, pairs in self.findings.bases.items():
             if pairs:
                 name = self.slugs[task]
-                parts: list[Block] = [tables.basis_table(task, pairs, f"bases-{name}")]
-                by_rank = tables.basis_rank_table(task, pairs, f"bases-{name}-r")
+                parts: list[Block] = [basis_table(task, pairs, f"bases-{name}")]
+                by_rank = basis_rank_table(task, pairs, f"bases-{name}-r")
                 parts += [by_rank] if by_rank else []
                 blocks += [Fold(task, tuple(parts))] if self.large else parts
         return Section("bases", "Prefix against SVD", tuple(blocks))
@@ -367,11 +290,11 @@ class Builder:
         kept = samples(ordered(curves) if browse else [best]) if best else None
         if best is None or kept is None:
             return []
-        asked = "" if questions(best) else " This run did not keep the questions."
+        without = "" if questions(best) else " This run did not keep the questions."
         who = best.members[0].adapter if best.members else best.label
         intro = (
             f"Documents as {who} answered them at a low, a middle and its highest rank, the first "
-            f"of each kind in the task's order.{asked}"
+            f"of each kind in the task's order.{without}"
         )
         return [Examples(intro, kept, browse)]
 
@@ -380,7 +303,7 @@ class Builder:
         blocks: list[Block] = []
         for task, groups in self.findings.groups.items():
             if groups:
-                table = tables.group_table(task, groups, f"groups-{self.slugs[task]}")
+                table = group_table(task, groups, f"groups-{self.slugs[task]}")
                 few = len({group.name for group in groups}) <= _GROUP_ROWS
                 dots = [self.pictures.groups(task, groups)] if few and not self.large else []
                 blocks += [Fold(task, (table,))] if self.large else [*dots, table]
@@ -391,7 +314,7 @@ class Builder:
         published = any(curve.role == "published" for curve in self.run.curves)
         lines = [
             f"{term}: {meaning}"
-            for term, meaning in GLOSSARY.items()
+            for term, meaning in text.GLOSSARY.items()
             if published or "trained P" not in term
         ]
         blocks = (Fold("The words of this report", _bullets(lines)),) if self.run.curves else ()
@@ -415,57 +338,3 @@ def _without(block: Block, opening: str) -> Block:
 
 def _sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def method(run: Run) -> Section:
-    """Everything that is needed to run it again, or to doubt it."""
-    blocks: list[Block] = []
-    for item in run.provenance:
-        if item.command:
-            blocks += [Text("Run it again:"), Code(item.command)]
-    if run.tasks:
-        rows = [task.to_dict() for task in run.tasks]
-        blocks.append(tables.listing("tasks", "Tasks", _TASK_KEYS, rows))
-    if run.adapters:
-        rows = [adapter.to_dict() for adapter in run.adapters]
-        adapters = tables.listing("adapters", "Adapters", _ADAPTER_KEYS, rows)
-        many = len(adapters.rows) > _MANY_ADAPTERS
-        blocks.append(Fold("Adapters", (adapters,)) if many else adapters)
-    recipes = [{"adapter": a.name, **a.recipe} for a in run.adapters if a.recipe]
-    if recipes:
-        blocks.append(Fold("How the adapters were trained", _recipes(recipes)))
-    for at, item in enumerate(run.provenance):
-        rows = _facts(msgspec.to_builtins(item))
-        if rows:
-            keys = {"what": "what", "value": "value"}
-            table = tables.listing(f"provenance-{at}", "Settings and versions", keys, rows)
-            blocks.append(table)
-    return Section("method", "Method, settings, hashes, versions", tuple(blocks))
-
-
-def _recipes(recipes: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
-    """What differs between the recipes as a table, what is the same in a sentence."""
-    keys = dict.fromkeys(key for recipe in recipes for key in recipe)
-    same = {
-        key: recipes[0].get(key)
-        for key in keys
-        if len(recipes) > 1 and all(recipe.get(key) == recipes[0].get(key) for recipe in recipes)
-    }
-    table = tables.listing("recipes", "Recipes", {k: k for k in keys if k not in same}, recipes)
-    alike = [f"{key} {tables.entry(value)}" for key, value in same.items() if tables.known(value)]
-    return (table, Text(f"The same for all: {'; '.join(alike)}.")) if alike else (table,)
-
-
-def _facts(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Provenance as rows, nested mappings flattened one level, what is not set in one row."""
-    facts: dict[str, Any] = {}
-    default = []
-    for name, value in provenance.items():
-        if isinstance(value, Mapping):
-            facts |= {f"{name}: {key}": part for key, part in value.items() if tables.known(part)}
-            default += [str(key) for key, part in value.items() if not tables.known(part)]
-        elif name != "command" and tables.known(value):
-            facts[name] = value
-    if default and facts:
-        facts["left at their defaults"] = ", ".join(default)
-    return [{"what": what, "value": value} for what, value in facts.items()]

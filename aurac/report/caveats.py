@@ -25,28 +25,20 @@ _CHECKED = 50
 
 def caveats(run: Run) -> list[str]:
     """What a reader has to know before quoting a number of this run."""
-    checks = (
-        _seeds,
-        _scale,
-        _never_nested,
-        _unknown_method,
-        _grids,
-        _chosen,
-        _sizes,
-        _few_documents,
-        _few_events,
-        _near_ties,
-        _samples,
-        _draws,
-        _limited,
-        _drops,
-        _baselines,
-        _missing,
-        _failures,
-        _without_documents,
-        _bands,
-    )
-    return [line for check in checks for line in check(run)]
+    return [
+        *_seeds(run),
+        *_scale(run),
+        *_methods(run),
+        *_grids(run),
+        *(run.rank_choice.sentences if run.rank_choice else ()),
+        *_sizes(run),
+        *_documents(run),
+        *_near_ties(run),
+        *_sampling(run),
+        *_rest(run),
+        *_missing(run),
+        *_bands(run),
+    ]
 
 
 def _seeds(run: Run) -> Iterator[str]:
@@ -54,12 +46,11 @@ def _seeds(run: Run) -> Iterator[str]:
     single = {curve.adapter for curve in run.curves if not curve.members and curve.ranks}
     if several:
         counts = ", ".join(f"{name} {n}" for name, n in several.items())
-        few = (
-            " Two seeds do not show how much seeds vary, and three little."
-            if min(several.values()) < 4
-            else ""
+        few = " Two seeds do not show how much seeds vary, and three little."
+        yield (
+            f"Intervals cover documents and training seeds ({counts})."
+            f"{few if min(several.values()) < 4 else ''}"
         )
-        yield f"Intervals cover documents and training seeds ({counts}).{few}"
     if single:
         who = f"{some(single)}: one training run each" if several else "One training run each"
         yield (
@@ -86,7 +77,7 @@ def _scale(run: Run) -> Iterator[str]:
         yield f"{len(pairs) - LISTED} more adapters and tasks have both in the tables."
 
 
-def _never_nested(run: Run) -> Iterator[str]:
+def _methods(run: Run) -> Iterator[str]:
     families = [adapter.name for adapter in run.adapters if adapter.format == "family"]
     if families:
         yield (
@@ -96,12 +87,10 @@ def _never_nested(run: Run) -> Iterator[str]:
     cut = [
         curve.adapter
         for curve in run.curves
-        if curve.method == "lora"
+        if (curve.method, curve.basis, curve.is_default) == ("lora", "prefix", True)
         and curve.adapter not in families
-        and curve.basis == "prefix"
-        and curve.is_default
         and curve.ranks
-        if curve.trained_rank is None or curve.ranks[0] < curve.trained_rank
+        and (curve.trained_rank is None or curve.ranks[0] < curve.trained_rank)
     ]
     if cut:
         by_svd = {curve.adapter for curve in run.curves if curve.basis == "svd"}
@@ -110,14 +99,10 @@ def _never_nested(run: Run) -> Iterator[str]:
             f"{some(cut)}: trained at one rank only, so nothing prepared it for truncation to its "
             f"first components.{'' if set(cut) <= by_svd else absent}"
         )
-
-
-def _unknown_method(run: Run) -> Iterator[str]:
-    names = [curve.adapter for curve in run.curves if curve.method is None]
-    if names:
+    if unknown := [curve.adapter for curve in run.curves if curve.method is None]:
         yield (
-            f"{some(names)}: the checkpoint does not record how it was trained, so it is scaled as "
-            "its own configuration says."
+            f"{some(unknown)}: the checkpoint does not record how it was trained, so it is scaled "
+            "as its own configuration says."
         )
 
 
@@ -132,11 +117,6 @@ def _grids(run: Run) -> Iterator[str]:
             f"More than one set of ranks on {some(unequal)}. AURAC compares only between rows with "
             "the same ranks."
         )
-
-
-def _chosen(run: Run) -> Iterator[str]:
-    if run.rank_choice:
-        yield from run.rank_choice.sentences
 
 
 def _sizes(run: Run) -> Iterator[str]:
@@ -157,7 +137,7 @@ def _sizes(run: Run) -> Iterator[str]:
             return
 
 
-def _few_documents(run: Run) -> Iterator[str]:
+def _documents(run: Run) -> Iterator[str]:
     few = {c.task: c.n_docs for c in run.curves if c.n_docs and c.n_docs < _FEW_DOCUMENTS}
     if few:
         smallest = min(few.values())
@@ -166,9 +146,6 @@ def _few_documents(run: Run) -> Iterator[str]:
             f"documents the accuracy at one rank is known to about "
             f"±{percent(0.98 / smallest**0.5, 0)} points at worst."
         )
-
-
-def _few_events(run: Run) -> Iterator[str]:
     near = [
         curve.label
         for curve in run.curves
@@ -199,23 +176,20 @@ def _near_ties(run: Run) -> Iterator[str]:
         )
 
 
-def _samples(run: Run) -> Iterator[str]:
-    """How much of the variance of each task's scores comes from sampling the answers."""
-    known = [(c.task, c.record.sampling) for c in run.curves if c.record]
-    for task, samples, share in _shares((t, s.samples, s.share) for t, s in known if s):
+def _sampling(run: Run) -> Iterator[str]:
+    """How much of the variance of each task's scores comes from samples, and from the examples."""
+    records = [(c.task, c.record) for c in run.curves if c.record]
+    samples = [(task, record.sampling) for task, record in records]
+    for task, count, share in _shares((t, s.samples, s.share) for t, s in samples if s):
         yield (
-            f"On {task}, {samples} sampled answers of each document are averaged. Sampling causes "
+            f"On {task}, {count} sampled answers of each document are averaged. Sampling causes "
             f"{share} of the variance of AURAC, the choice of documents the rest. The intervals "
             "cover both."
         )
-
-
-def _draws(run: Run) -> Iterator[str]:
-    """How much of the variance of each task's scores comes from the draw of the examples."""
-    known = [(c.task, c.record.fewshot_draws) for c in run.curves if c.record]
-    for task, draws, share in _shares((t, d.draws, d.share) for t, d in known if d):
+    draws = [(task, record.fewshot_draws) for task, record in records]
+    for task, count, share in _shares((t, d.draws, d.share) for t, d in draws if d):
         yield (
-            f"On {task}, scores are means over {draws} draws of the few-shot examples, the same "
+            f"On {task}, scores are means over {count} draws of the few-shot examples, the same "
             f"for all adapters. The draws cause {share} of the variance of AURAC. The intervals "
             "of AURAC, accuracies and pairs hold for other draws too, a recommended rank for these "
             "draws only."
@@ -233,16 +207,12 @@ def _shares(known: Iterable[tuple[str, int, float | None]]) -> Iterator[tuple[st
         yield task, number, f"{low} %" if low == high else f"{low} to {high} %"
 
 
-def _limited(run: Run) -> Iterator[str]:
-    limited = [f"{task.name} ({task.limit})" for task in run.tasks if task.limit]
-    if limited:
+def _rest(run: Run) -> Iterator[str]:
+    if limited := [f"{task.name} ({task.limit})" for task in run.tasks if task.limit]:
         yield (
             f"A limited number of documents: {some(limited)}. A limit takes the first documents of "
             "a task, which is not a random sample."
         )
-
-
-def _drops(run: Run) -> Iterator[str]:
     falls = [(size, c, a, b) for c in run.curves for a, b, size in c.drops]
     if falls:
         size, curve, lower, upper = max(falls, key=lambda fall: fall[0])
@@ -252,13 +222,16 @@ def _drops(run: Run) -> Iterator[str]:
             f"A higher rank is not always better: {where} somewhere. The largest drop is "
             f"{percent(size)} points, {curve.label} on {curve.task} from rank {lower} to {upper}."
         )
-
-
-def _baselines(run: Run) -> Iterator[str]:
     absent = {c.task: c.baseline_reason for c in run.curves if c.baseline is None and c.ranks}
     if absent:
         why = (reason or "the base model was not evaluated" for reason in absent.values())
         yield f"No base line on {some(absent)} ({some(why)})."
+    known: dict[str, list[str]] = {}  # of which the base is not the limit of small ranks
+    for adapter in run.adapters:
+        for note in (note for note in adapter.notes if "rank 0" in note):
+            known.setdefault(note, []).append(adapter.name)
+    for note, names in known.items():
+        yield f"{some(names)}: {note}."
 
 
 def _missing(run: Run) -> Iterator[str]:
@@ -267,30 +240,23 @@ def _missing(run: Run) -> Iterator[str]:
         yield f"{curve.label} on {curve.task}, rank {rank}: missing ({why}). It is not filled in."
     if len(holes) > LISTED:
         yield f"{len(holes) - LISTED} more cells are missing; points.csv has the reasons."
-
-
-def _failures(run: Run) -> Iterator[str]:
-    known = {(c.adapter, c.task, rank) for c in run.curves for rank in c.missing}
-    rest = [f for f in run.failures if (f.adapter, f.task, f.rank) not in known]
-    for failure in rest[:LISTED]:
+    known = {(c.adapter, c.task, rank) for c, rank, _ in holes}
+    failures = [f for f in run.failures if (f.adapter, f.task, f.rank) not in known]
+    for failure in failures[:LISTED]:
         who = failure.adapter or "the base model"
         yield f"{who} on {failure.task}, rank {failure.rank}: failed ({failure.reason})."
-    if len(rest) > LISTED:
-        yield f"{len(rest) - LISTED} more cells failed; results.json lists them."
+    if len(failures) > LISTED:
+        yield f"{len(failures) - LISTED} more cells failed; results.json lists them."
 
 
-def _without_documents(run: Run) -> Iterator[str]:
-    if len(run.curves) > _CHECKED:
-        return
-    absent = [c.label for c in run.curves if c.ranks and seeds_of(c) is None]
-    if absent:
+def _bands(run: Run) -> Iterator[str]:
+    """What pairs and bands are not."""
+    curves = run.curves if len(run.curves) <= _CHECKED else ()
+    if absent := [c.label for c in curves if c.ranks and seeds_of(c) is None]:
         yield (
             f"{some(absent)}: the stored documents are missing, damaged, or do not average to the "
             "accuracies of results.json, so nothing is paired with them."
         )
-
-
-def _bands(run: Run) -> Iterator[str]:
     if any(low is not None for curve in run.curves for low in curve.accuracy_low):
         yield (
             "Bands are 95 % intervals for each rank alone, not for the whole curve. Overlapping "

@@ -7,28 +7,29 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from aurac.errors import CurveError
 from aurac.readers.run import recipe_groups, regrouped
-from aurac.report.documents import changes, outcomes, seeds_of
+from aurac.report.bases import BasisPair, basis_pairs
+from aurac.report.documents import changes, seeds_of
 from aurac.report.escape import one_line
+from aurac.report.groups import Group, document_groups
 from aurac.report.model import (
     ALPHA,
+    LEVEL,
     CurveRow,
     Interval,
     Run,
-    best_default,
+    as_interval,
     highlighted,
     labelled,
     ordered,
+    scored_defaults,
 )
 from aurac.runs.schema import Areas
 from aurac.stats import non_inferior_rank
 from aurac.stats.analysis import leaders, paired_family, score_group
-from aurac.stats.groups import check_groups, group_of, together
-from aurac.stats.mean import Layout
-from aurac.stats.paired import compare
+from aurac.stats.groups import check_groups, group_of
 from aurac.stats.rows import Options
 from aurac.stats.seeds import mean_of_seeds
 
@@ -36,12 +37,10 @@ if TYPE_CHECKING:
     from aurac.curves.area import Span
     from aurac.report.documents import Changes
     from aurac.stats import NonInferiorRank
-    from aurac.stats.mean import Estimate
     from aurac.stats.rows import BestRow, PairRow
 
 Groups = Mapping[str, Sequence[str]]
 Tested = tuple[CurveRow, "NonInferiorRank"]
-_LEVEL = 0.95
 _PAIRED = 5
 _GROUP_CURVES = 4
 
@@ -50,11 +49,7 @@ def pooled(run: Run, groups: Groups | None = None) -> Run:
     """The run with one curve for each group of training seeds in place of its checkpoints' curves.
 
     A group whose checkpoints cannot be pooled (a missing rank, other documents, no documents) is
-    left as it is, and the run's notes say why.
-
-    Args:
-        run: What was measured.
-        groups: ``group name -> adapter names``; added to the groups that the recipes tell of.
+    left as it is, and the run's notes say why. `groups` are added to those of the recipes.
 
     Raises:
         CurveError: A group names an adapter that the run does not have, or one twice.
@@ -62,9 +57,8 @@ def pooled(run: Run, groups: Groups | None = None) -> Run:
     check_groups(groups or {}, (adapter.name for adapter in run.adapters))
     recipes = regrouped(recipe_groups(run.adapters, run.groups), groups or {})
     curves, notes = list(run.curves), list(run.notes)
-    for name, adapters in recipes.items():
-        if len(adapters) < 2:
-            continue
+    several = ((name, adapters) for name, adapters in recipes.items() if len(adapters) > 1)
+    for name, adapters in several:
         others = {curve.adapter for curve in run.curves} - set(adapters)
         shown = name if name not in others else f"{name} ({len(adapters)} seeds)"
         for members in _alike(curves, adapters):
@@ -74,18 +68,13 @@ def pooled(run: Run, groups: Groups | None = None) -> Run:
                 where = f"{one_line(name)} on {one_line(members[0].task)}"
                 notes.append(f"The seeds of {where} are not pooled: {one_line(error)}.")
                 continue
-            ids = {member.id for member in members[1:]}
-            task = row.task
-            curves = [
-                row if curve is members[0] else curve
-                for curve in curves
-                if curve.task != task or curve.id not in ids
-            ]
+            left = {(member.id, member.task) for member in members[1:]}
+            kept = (curve for curve in curves if (curve.id, curve.task) not in left)
+            curves = [row if curve is members[0] else curve for curve in kept]
     return replace(run, curves=labelled(curves), notes=tuple(notes))
 
 
 def _alike(curves: Sequence[CurveRow], adapters: Sequence[str]) -> list[list[CurveRow]]:
-    """The adapters' curves, those of one task and truncation together."""
     alike: dict[tuple[str, ...], list[CurveRow]] = {}
     for curve in curves:
         if curve.adapter in adapters:
@@ -100,15 +89,15 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
         raise CurveError(f"{len(members)} of {expected} checkpoints were measured")
     curves = []
     for member in members:
-        curve = seeds_of(member)
-        if curve is None:
+        seeds = seeds_of(member)
+        if seeds is None:
             raise CurveError(f"the stored documents of {member.adapter} are missing or damaged")
-        curves += curve
+        curves += seeds
     group = group_of(curves)
     score = score_group(group, Options())
-    if score.reason or score.log2 is None or score.linear is None or score.mean is None:
+    if score.log2 is None or score.linear is None or score.mean is None:
         raise CurveError(score.reason or "no AURAC")
-    points = [mean_of_seeds(group.scores(rank), group.layout, _LEVEL) for rank in group.ranks]
+    points = [mean_of_seeds(group.scores(rank), group.layout, LEVEL) for rank in group.ranks]
 
     def shared(column: str) -> tuple[int | None, ...]:
         each = zip(*(getattr(member, column) for member in members), strict=True)
@@ -126,15 +115,13 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
         parameters=shared("parameters"),
         bytes=shared("bytes"),
         cells={},
-        score=Areas(log2=_interval(score.log2), linear=_interval(score.linear), mean=score.mean),
+        score=Areas(
+            log2=as_interval(score.log2), linear=as_interval(score.linear), mean=score.mean
+        ),
         drops=list(score.drops),
         seed=None,
         members=tuple(members),
     )
-
-
-def _interval(estimate: Estimate) -> Interval:
-    return Interval(**estimate.to_dict())  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -199,11 +186,9 @@ class Paired:
         row = straight or self._known.get((a, b, first.task))
         if row is None or row.result is None:
             return None
-        estimate = row.result.estimate
-        low, high, sign = estimate.low, estimate.high, 1.0
-        if straight is None:
-            sign = -1.0
-            low, high = (None if end is None else -end for end in (high, low))
+        estimate, sign = row.result.estimate, 1.0 if straight else -1.0
+        ends = [None if end is None else sign * end for end in (estimate.low, estimate.high)]
+        low, high = ends if straight else ends[::-1]
         return Difference(
             first=first,
             second=second,
@@ -224,9 +209,9 @@ class Paired:
         default = [curve for curve in scored if curve.is_default]
         if not default:
             return []
-        best = default[0]
-        own = [c for c in scored if c.adapter == best.adapter and not c.is_default]
-        pairs = [self.between(best, other) for other in [*default[1 : most + 1], *own]]
+        others = default[1 : most + 1]
+        others += [c for c in scored if not c.is_default and c.adapter == default[0].adapter]
+        pairs = (self.between(default[0], other) for other in others)
         return [pair for pair in pairs if pair is not None]
 
 
@@ -239,116 +224,6 @@ def rank_tests(curve: CurveRow, margin: float, alpha: float) -> NonInferiorRank 
         return non_inferior_rank([one.at(one.ranks) for one in seeds], margin=margin, alpha=alpha)
     except CurveError:
         return None
-
-
-def _joint_bounds(tests: Sequence[Tested]) -> dict[str, dict[int, float]]:
-    """Curve id → rank → upper bound on the loss, all together at 95 % (Bonferroni)."""
-    number = sum(len(test.tests) for _, test in tests)
-    bounds = {}
-    for curve, test in tests:
-        joint = rank_tests(curve, test.margin, ALPHA / number)
-        bounds[curve.id] = {one.rank: one.upper for one in joint.tests} if joint else {}
-    return bounds
-
-
-@dataclass(frozen=True)
-class BasisPair:
-    """One adapter cut in two ways; `difference` is None without documents to pair.
-
-    `gaps` are prefix minus SVD at each rank that both have, with pointwise intervals.
-    """
-
-    prefix: CurveRow
-    svd: CurveRow
-    difference: Difference | None
-    gaps: Mapping[int, Interval]
-
-    @property
-    def label(self) -> str:
-        """The adapter and both scales."""
-        return f"{self.prefix.adapter}, {self.prefix.scale} against {self.svd.scale}"
-
-
-def basis_pairs(run: Run, task: str, paired: Paired) -> list[BasisPair]:
-    """Every adapter's own prefix truncation against each of its SVD truncations on a task."""
-    curves = run.of_task(task)
-    pairs = []
-    for svd in (curve for curve in curves if curve.basis == "svd"):
-        own = [c for c in curves if c.adapter == svd.adapter and c.basis == "prefix"]
-        prefix = next((c for c in own if c.is_default), own[0] if own else None)
-        if prefix is not None:
-            gaps = _gaps(prefix, svd)
-            pairs.append(BasisPair(prefix, svd, paired.between(prefix, svd), gaps))
-    return pairs
-
-
-def _gaps(prefix: CurveRow, svd: CurveRow) -> dict[int, Interval]:
-    seeds = seeds_of(prefix), seeds_of(svd)
-    ranks = [rank for rank in prefix.ranks if rank in svd.ranks]
-    if not all(seeds) or not ranks:
-        return {}
-    try:
-        one, other = together([group_of(several).at(ranks) for several in seeds])
-        return {
-            rank: _interval(
-                compare(other.scores(rank), one.scores(rank), one.layout, level=_LEVEL).estimate
-            )
-            for rank in ranks
-        }
-    except CurveError:
-        return {}
-
-
-@dataclass(frozen=True)
-class Group:
-    """One curve on one group of a task's documents.
-
-    Attributes:
-        name: The group's.
-        n_docs: Its documents.
-        curve: Whose numbers these are.
-        log2: AURAC over these documents.
-        accuracy: At each rank of the curve.
-        baseline: The base's accuracy; None where its cell was not kept.
-    """
-
-    name: str
-    n_docs: int
-    curve: CurveRow
-    log2: Interval
-    accuracy: tuple[Interval, ...]
-    baseline: float | None
-
-
-def document_groups(curves: Sequence[CurveRow]) -> list[Group]:
-    """The groups of a task in their stored order, for each of the curves; empty without strata."""
-    groups: list[Group] = []
-    for curve in curves:
-        seeds = seeds_of(curve) if curve.log2 else None
-        strata = np.array((seeds[0].strata or ()) if seeds else ())
-        names = list(dict.fromkeys(strata.tolist()))
-        if not seeds or len(names) < 2:
-            continue
-        recipe = group_of(seeds)
-        values = [recipe.areas("log2"), *(recipe.scores(rank) for rank in curve.ranks)]
-        base = outcomes((curve.members or (curve,))[0], 0)
-        for name in names:
-            keep = strata == name
-            clusters = np.array(recipe.first.clusters)[keep] if recipe.first.clusters else None
-            layout = Layout.make(int(keep.sum()), clusters)
-            area, *points = (_interval(mean_of_seeds(v[:, keep], layout, _LEVEL)) for v in values)
-            known = base is not None and base.scores.size == keep.size
-            groups.append(
-                Group(
-                    name=name,
-                    n_docs=layout.n,
-                    curve=curve,
-                    log2=area,
-                    accuracy=tuple(points),
-                    baseline=float(base.scores[keep].mean()) if known and base else None,
-                )
-            )
-    return groups
 
 
 @dataclass(frozen=True)
@@ -375,6 +250,10 @@ class Findings:
     groups: Mapping[str, Sequence[Group]]
     bases: Mapping[str, Sequence[BasisPair]]
 
+    def pair(self, best: CurveRow, other: CurveRow) -> Difference | None:
+        """The best default curve of a task against another; None where they were not paired."""
+        return next((pair for pair in self.pairs[best.task] if pair.second is other), None)
+
     def leader(self, curve: CurveRow) -> BestRow | None:
         """What is said of a curve as the leader of its task; None where it is not."""
         row = self.leaders.get(curve.task)
@@ -394,11 +273,6 @@ class Findings:
             return row.recommended.result
         known = self.tests.get(curve.id)
         return known[1] if known else None
-
-    def compared(self, curve: CurveRow) -> int:
-        """How many adapters a leader was picked from; 1 for others."""
-        row = self.leader(curve)
-        return row.compared if row else 1
 
     def tied(self, scored: Sequence[CurveRow]) -> list[CurveRow]:
         """The leader of a task's scored default curves, and all not significantly worse than it."""
@@ -422,14 +296,22 @@ class Findings:
 
 def find(run: Run, margin: float, note: str) -> Findings:
     """Look at a run."""
-    close = {task: _looked_at(run, task) for task in run.task_names}
+    close = {  # looked at closely: the curves in colour, or only the leader
+        task: scored_defaults(run, task)[:1]
+        if run.many_tasks
+        else [curve for curve in highlighted(run, task) if curve.is_default]
+        for task in run.task_names
+    }
     paired = Paired(run, margin)
     tests: dict[str, Tested] = {}
     joint: dict[str, Mapping[int, float]] = {}
     for curves in close.values():
-        own = [(c, test) for c in curves if (test := rank_tests(c, margin, ALPHA))]
-        tests |= {curve.id: (curve, test) for curve, test in own}
-        joint |= _joint_bounds(own)
+        tested = {c.id: (c, test) for c in curves if (test := rank_tests(c, margin, ALPHA))}
+        tests |= tested
+        number = sum(len(test.tests) for _, test in tested.values())  # Bonferroni
+        for curve, _ in tested.values():
+            bounds = rank_tests(curve, margin, ALPHA / number)
+            joint[curve.id] = {one.rank: one.upper for one in bounds.tests} if bounds else {}
     large = run.many_tasks
     return Findings(
         margin=note,
@@ -438,7 +320,7 @@ def find(run: Run, margin: float, note: str) -> Findings:
         leaders=paired.leaders,
         pairs={task: paired.against_best(task, 1 if large else _PAIRED) for task in close},
         changes={
-            task: [item for c in curves if (item := changes(c, _ends(c) if large else None))]
+            task: [item for c in curves if (item := changes(c, ends_only=large))]
             for task, curves in close.items()
         },
         groups={
@@ -446,15 +328,3 @@ def find(run: Run, margin: float, note: str) -> Findings:
         },
         bases={task: basis_pairs(run, task, paired) for task in close},
     )
-
-
-def _looked_at(run: Run, task: str) -> list[CurveRow]:
-    """The curves that are looked at closely: those in colour, or only the leader."""
-    if run.many_tasks:
-        leader = best_default(run, task)
-        return [leader] if leader else []
-    return [curve for curve in highlighted(run, task) if curve.is_default]
-
-
-def _ends(curve: CurveRow) -> tuple[int, int]:
-    return curve.ranks[0], curve.ranks[-1]

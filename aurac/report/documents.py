@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -55,23 +55,13 @@ class _Cells(StoredCells):
         forward = sum(cell.engine.forward_seconds or 0.0 for cell in cells)
         tokens = sum(cell.engine.computed_tokens or 0.0 for cell in cells)
         wall = sum(cell.seconds for cell in cells)
-        counted = n_docs and forward and tokens and wall
-        self.speeds[tuple(curve.files(rank))] = (
-            Speed(tokens / forward, wall / n_docs) if counted else None
-        )
+        speed = Speed(tokens / forward, wall / n_docs) if n_docs and forward else None
+        self.speeds[tuple(curve.files(rank))] = speed if tokens and wall else None
         return cells
 
 
 class Source:
-    """The documents of one run folder, read when they are asked for.
-
-    Args:
-        folder: The run folder.
-        results: Its `results.json`.
-
-    Raises:
-        RunFolderError: A path of the results is outside of the folder.
-    """
+    """The documents of one run folder, read when they are asked for; all paths lie within it."""
 
     def __init__(self, folder: Path, results: Results) -> None:
         self.folder, self.results = folder, results
@@ -125,10 +115,8 @@ class Source:
                 config = json.loads(next(lines))["config"]
         except (OSError, EOFError, ValueError, KeyError, StopIteration):
             return None
-        path = str(config.get("dataset_path"))
-        return (
-            (path, str(config.get("dataset_name") or "default")) if path.count("/") == 1 else None
-        )
+        path, name = str(config.get("dataset_path")), str(config.get("dataset_name") or "default")
+        return (path, name) if path.count("/") == 1 else None
 
     def _questions(self, task: str) -> Mapping[str, Wording]:
         """Questions and references of a task by document; empty where the run kept none."""
@@ -140,14 +128,10 @@ class Source:
             return {}
         choices = content.choices or [None] * len(content.doc_ids)
         rows = zip(content.doc_ids, content.questions, content.targets, choices, strict=False)
-        return {
-            doc: Wording(question or "", target or "", tuple(several or ()))
-            for doc, question, target, several in rows
-        }
+        return {doc: Wording(q or "", target or "", tuple(c or ())) for doc, q, target, c in rows}
 
 
-@dataclass(frozen=True)
-class Wording:
+class Wording(NamedTuple):
     """What a document asks."""
 
     question: str = ""
@@ -211,15 +195,17 @@ class Samples:
         ranks, scores, answers = (self.curves[0][key] for key in ("ranks", "scores", "answers"))
         at = [i for i, rank in enumerate(ranks) if rank]
         shown = list(dict.fromkeys((at[0], at[len(at) // 2], at[-1])))
-        kinds = [_kind([scores[k][i] for k in shown]) for i in range(len(self.documents))]
-        picked = [(kind, i) for kind, most in _KINDS.items() for i in _first(kinds, kind, most)]
+        by_kind: dict[str | None, list[int]] = {}
+        for i in range(len(self.documents)):
+            by_kind.setdefault(_kind([scores[k][i] for k in shown]), []).append(i)
         return [
             Sample(
                 kind,
                 self.documents[i],
                 tuple((ranks[k], answers[k][i], scores[k][i]) for k in shown),
             )
-            for kind, i in picked
+            for kind, most in _KINDS.items()
+            for i in by_kind.get(kind, [])[:most]
         ]
 
 
@@ -227,10 +213,6 @@ def _kind(scores: Sequence[float]) -> str | None:
     if scores[-1] != scores[0]:
         return f"{'gained' if scores[-1] > scores[0] else 'lost'} with the rank"
     return "wrong at every rank shown" if max(scores) < RIGHT else None
-
-
-def _first(kinds: Sequence[str | None], kind: str, most: int) -> list[int]:
-    return [i for i, one in enumerate(kinds) if one == kind][:most]
 
 
 @dataclass(frozen=True)
@@ -242,16 +224,12 @@ class _Outcomes:
     responses: tuple[Any, ...]
 
 
-def with_outcomes(curve: CurveRow) -> Curve | None:
-    """The curve with its documents; None where they cannot be used, or all its cells failed."""
-    return curve.source.curve(curve) if curve.source and curve.ranks else None
-
-
 def seeds_of(curve: CurveRow) -> list[Curve] | None:
     """The curve's checkpoints with their documents; None where any of them has none."""
-    curves = [with_outcomes(row) for row in curve.members or (curve,)]
+    rows = curve.members or (curve,)
+    curves = (row.source.curve(row) if row.source and row.ranks else None for row in rows)
     known = [one for one in curves if one is not None]
-    return known if len(known) == len(curves) else None
+    return known if len(known) == len(rows) else None
 
 
 def outcomes(curve: CurveRow, rank: int) -> _Outcomes | None:
@@ -263,21 +241,22 @@ def outcomes(curve: CurveRow, rank: int) -> _Outcomes | None:
     if curve.source and curve.source.results.task(curve.task).drawn is True:
         cells, columns = cells[:1], [np.mean(columns, axis=0)]  # answers of the first draw
     several = len(cells) > 1
-    return _Outcomes(
-        tuple(
-            f"{at}:{d.id}" if several else d.id for at, c in enumerate(cells) for d in c.documents
-        ),
-        np.concatenate(columns),
-        tuple(response for cell in cells for response in cell.responses),
-    )
+    ids = (f"{at}:{d.id}" if several else d.id for at, c in enumerate(cells) for d in c.documents)
+    responses = (response for cell in cells for response in cell.responses)
+    return _Outcomes(tuple(ids), np.concatenate(columns), tuple(responses))
+
+
+def _first(curve: CurveRow) -> CurveRow:
+    """The curve, of several seeds the first one's."""
+    return curve.members[0] if curve.members else curve
 
 
 def speeds(curve: CurveRow) -> dict[int, Speed]:
     """Measured speed at each rank, where it was counted; of several seeds the first's."""
-    first = curve.members[0] if curve.members else curve
-    source = first.source
-    measured = {rank: source.speed(first, rank) for rank in first.ranks} if source else {}
-    return {rank: speed for rank, speed in measured.items() if speed}
+    first = _first(curve)
+    ranks, source = first.ranks, first.source
+    measured = ((rank, source.speed(first, rank) if source else None) for rank in ranks)
+    return {rank: speed for rank, speed in measured if speed}
 
 
 def answer_text(response: Any, choices: Sequence[str] = ()) -> str:
@@ -296,47 +275,49 @@ def answer_text(response: Any, choices: Sequence[str] = ()) -> str:
 
 def questions(curve: CurveRow) -> Mapping[str, Wording]:
     """Questions and references of the curve's task by document."""
-    first = curve.members[0] if curve.members else curve
-    return first.source.questions(curve.task) if first.source else {}
+    source = _first(curve).source
+    return source.questions(curve.task) if source else {}
 
 
-def changes(curve: CurveRow, ranks: Sequence[int] | None = None) -> Changes | None:
+def changes(curve: CurveRow, *, ends_only: bool = False) -> Changes | None:
     """Documents gained and lost from each rank to the next, the base first; None without cells.
 
-    A mean over seeds counts the documents of every seed.
+    With `ends_only` from the lowest to the highest rank. A mean over seeds counts the documents of
+    every seed.
     """
-    parts = [_steps(one, ranks or (0, *curve.ranks)) for one in curve.members or (curve,)]
-    known = [part for part in parts if part is not None and part[0]]
-    if len(known) < len(parts) or len({len(steps) for steps, _ in known}) > 1:
+    ranks = (curve.ranks[0], curve.ranks[-1]) if ends_only else (0, *curve.ranks)
+    parts = [_steps(one, ranks) for one in curve.members or (curve,)]
+    if len({len(steps) for steps, _ in parts}) > 1 or not parts[0][0]:
         return None
     together = [
         Step(same[0].lower, same[0].upper, sum(s.gained for s in same), sum(s.lost for s in same))
-        for same in zip(*(steps for steps, _ in known), strict=True)
+        for same in zip(*(steps for steps, _ in parts), strict=True)
     ]
-    return Changes(curve.label, curve.task, sum(n for _, n in known), tuple(together))
+    return Changes(curve.label, curve.task, sum(n for _, n in parts), tuple(together))
 
 
-def _steps(curve: CurveRow, ranks: Sequence[int]) -> tuple[list[Step], int] | None:
-    """The steps of one checkpoint, and its documents."""
-    kept = [(rank, one) for rank in ranks if (one := outcomes(curve, rank)) is not None]
+def _steps(curve: CurveRow, ranks: Sequence[int]) -> tuple[list[Step], int]:
+    """The steps of one checkpoint, and its documents; none where these differ between ranks."""
+    kept = [(rank, one) for rank in ranks if (one := outcomes(curve, rank))]
     steps = []
     for (lower, before), (upper, after) in pairwise(kept):
         if before.doc_ids != after.doc_ids:
-            return None
+            return [], 0
         rises = after.scores - before.scores
         gained, lost = np.count_nonzero(rises > _SAME), np.count_nonzero(rises < -_SAME)
         steps.append(Step(lower, upper, int(gained), int(lost)))
     return steps, len(kept[0][1].doc_ids) if kept else 0
 
 
-def _answers(curve: CurveRow, ranks: Sequence[int]) -> dict[int, _Outcomes]:
+def _answers(curve: CurveRow) -> dict[int, _Outcomes]:
     """Rank → its documents and responses, of the ranks that have both and the same documents."""
-    kept = {rank: one for rank in ranks if (one := outcomes(curve, rank)) is not None}
-    first = next(iter(kept.values()), None)
+    one = _first(curve)
+    kept = {rank: known for rank in (0, *one.ranks) if (known := outcomes(one, rank))}
+    doc_ids = next((known.doc_ids for known in kept.values()), ())
     return {
-        rank: one
-        for rank, one in kept.items()
-        if first and one.doc_ids == first.doc_ids and len(one.responses) == len(one.doc_ids)
+        rank: known
+        for rank, known in kept.items()
+        if known.doc_ids == doc_ids and len(known.responses) == len(doc_ids)
     }
 
 
@@ -345,17 +326,13 @@ def samples(curves: Sequence[CurveRow]) -> Samples | None:
 
     The first documents are kept, as many as a page can hold.
     """
-    kept: dict[str, dict[int, _Outcomes]] = {}
-    for curve in curves:
-        first = curve.members[0] if curve.members else curve
-        answers = _answers(first, (0, *first.ranks))
-        if len(answers) > 1:
-            kept[curve.label] = answers
-    together = {one.doc_ids for by_rank in kept.values() for one in by_rank.values()}
+    known = ((curve.label, _answers(curve)) for curve in curves)
+    kept = {label: answers for label, answers in known if len(answers) > 1}
+    columns = [one for by_rank in kept.values() for one in by_rank.values()]
+    together = {one.doc_ids for one in columns}
     if len(together) != 1:
         return samples(curves[:1]) if len(curves) > 1 else None
     doc_ids, wordings = together.pop(), questions(curves[0])
-    columns = [one for by_rank in kept.values() for one in by_rank.values()]
     rows, total = [], 0
     for i, doc in enumerate(doc_ids[:_MAX_SAMPLES]):
         wording = wordings.get(doc, Wording())
@@ -365,17 +342,16 @@ def samples(curves: Sequence[CurveRow]) -> Samples | None:
         if total > _MAX_ALL:
             break
         rows.append(row)
-    shown, at = [], 0
-    for label, by_rank in kept.items():
-        these = range(at, at := at + len(by_rank))
-        shown.append(
-            {
-                "label": shorten(label, _MAX_TEXT),
-                "ranks": list(by_rank),
-                "scores": [columns[k].scores[: len(rows)].round(4).tolist() for k in these],
-                "answers": [[row[3 + k] for row in rows] for k in these],
-            }
-        )
     names = ("id", "question", "target")
     documents = [dict(zip(names, row, strict=False)) for row in rows]
+    answers = iter([list(column) for column in zip(*rows, strict=True)][3:])
+    shown = [
+        {
+            "label": shorten(label, _MAX_TEXT),
+            "ranks": list(by_rank),
+            "scores": [one.scores[: len(rows)].round(4).tolist() for one in by_rank.values()],
+            "answers": list(islice(answers, len(by_rank))),
+        }
+        for label, by_rank in kept.items()
+    ]
     return Samples(documents, shown, len(doc_ids)) if rows else None

@@ -93,15 +93,11 @@ def _markdown_char(match: re.Match[str]) -> str:
     named = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "&#124;", "@": "&#64;", "$": "&#36;"}
     if char in named:
         return named[char]
-    # A backslash before these would show in some renderers, and only these positions can matter.
-    if char in ".:()-+":
-        return _markdown_positional(match)
-    return "\\" + char
-
-
-def _markdown_positional(match: re.Match[str]) -> str:
-    """Escape list marks at the start of a text, and the colon and dots of an automatic link."""
-    char, line, at = match[1], match.string, match.start()
+    if char not in ".:()-+":
+        return "\\" + char
+    # A backslash before these would show in some renderers. Only list marks at the start of a text,
+    # and the colon and dots of an automatic link, can matter.
+    line, at = match.string, match.start()
     follows = line[at + 1 : at + 2]
     starts_list = not line[:at].strip("0123456789") and char in ".)-+" and follows in " -"
     makes_link = line[at : at + 3] == "://" or (char == "." and line[max(0, at - 3) : at] == "www")

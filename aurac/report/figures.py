@@ -10,18 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.report import appearance
+from aurac.report.appearance import BASE, BASE_LABEL, LABEL_SIZE
 from aurac.report.escape import one_line
-from aurac.report.plots import (
-    AXIS,
-    BASE,
-    BASE_LABEL,
-    GRID,
-    INK,
-    LABEL_SIZE,
-    PAPER,
-    REST,
-    SERIES,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,13 +23,11 @@ if TYPE_CHECKING:
 _STYLE = Path(__file__).parent / "templates" / "paper.mplstyle"
 # Colour in a figure → custom property of the page, so that one SVG serves light and dark.
 _PROPERTIES = {
-    INK: "--ink",
-    AXIS: "--axis",
-    GRID: "--grid",
-    PAPER: "--paper",
-    BASE: "--base",
-    REST: "--rest",
-    **{colour: f"--s{i}" for i, colour in enumerate(SERIES)},
+    **{
+        getattr(appearance, name): f"--{name.lower()}"
+        for name in ("INK", "AXIS", "GRID", "PAPER", "BASE", "REST")
+    },
+    **{colour: f"--s{i}" for i, colour in enumerate(appearance.SERIES)},
 }
 WIDTH, NARROW = 5.6, 3.25  # inches: beside the text, and a telephone's or a paper's column
 PAPER_WIDTHS = {"column": NARROW, "wide": 6.75}
@@ -147,10 +136,7 @@ def grid(
 def column(draw: Callable[..., Axes], width: float = NARROW, area: str = "AURAC") -> Figure:
     """One Axes with its legend below, since a column has no room for names beside the lines.
 
-    Args:
-        draw: Draws on the Axes.
-        width: Inches.
-        area: What the numbers beside the names are called.
+    `area` is what the numbers beside the names are called.
     """
     from matplotlib.figure import Figure
 
@@ -259,21 +245,13 @@ def inline_svg(
 
 def _with_hover(svg: str, gid: str, texts: Sequence[str]) -> str:
     """Give each marker of a line a `<title>`, which browsers show and readers can reach."""
-    start = svg.find(f'<g id="{gid}">')
-    if start < 0:
-        return svg
-    end = svg.find("<g id=", start + 1)
-    end = len(svg) if end < 0 else end
-    group = svg[start:end]
+    before, start, rest = svg.partition(f'<g id="{gid}">')
+    group, end, after = rest.partition("<g id=")
     if group.count("<use ") != len(texts):
         return svg
-    titles = iter(texts)
-    filled = re.sub(
-        r"(<use [^>]*?)/>",
-        lambda m: f"{m[1]}><title>{escape(one_line(next(titles)))}</title></use>",
-        group,
-    )
-    return svg[:start] + filled + svg[end:]
+    titles = (f"<title>{escape(one_line(text))}</title></use>" for text in texts)
+    filled = re.sub(r"(<use [^>]*?)/>", lambda marker: f"{marker[1]}>{next(titles)}", group)
+    return f"{before}{start}{filled}{end}{after}"
 
 
 def _named(svg: str, name: str, title: str, alt: str) -> str:

@@ -16,7 +16,7 @@ from aurac.runs.schema import Area, CurveRecord, Results, TaskRecord
 from aurac.runs.serving import read_serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from aurac.report.documents import Source
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         SequentialRecord,
     )
     from aurac.runs.serving import ServingRecord
+    from aurac.stats.mean import Estimate
 
 # The margin of `aurac.stats.analysis` too, where nothing else was declared before looking.
 MARGIN = 0.02
@@ -41,7 +42,14 @@ _SCALES = {"rule": "scaling rule", "keep": "scale kept", "fit": "scale fitted"}
 _TRAINED = "with the trained P"
 _PUBLISHED = "as published (without P)"
 
+LEVEL = 0.95  # of every interval
+
 Interval = Area
+
+
+def as_interval(estimate: Estimate) -> Interval:
+    """What a report shows of an estimate."""
+    return Interval(**estimate.to_dict())  # type: ignore[arg-type]
 
 
 class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
@@ -173,7 +181,7 @@ class Run:
         return next((task for task in self.tasks if task.name == name), TaskRecord(name=name))
 
 
-def ordered(curves: Sequence[CurveRow]) -> list[CurveRow]:
+def ordered(curves: Iterable[CurveRow]) -> list[CurveRow]:
     """Curves by falling AURAC; those without a score come last, in the order of the run."""
     return sorted(curves, key=lambda curve: -curve.area)
 
@@ -214,12 +222,7 @@ def highlighted(run: Run, task: str) -> list[CurveRow]:
 def as_run(results: Results, folder: Path | None = None) -> Run:
     """What the report shows of a `results.json`.
 
-    Args:
-        results: The file.
-        folder: That the cells' paths are relative to; without it there are no documents.
-
-    Raises:
-        RunFolderError: A path outside of the folder, or a measurement of another run.
+    The cells' paths are relative to `folder` and lie within it; without it there are no documents.
     """
     from aurac.report.documents import Source
 
@@ -285,10 +288,6 @@ _TASK_KEYS = {
     "limit": "another limit",
     "version": "another version of the task",
 }
-_RUN_KEYS: dict[str, Callable[[Provenance], object]] = {
-    "another base model": lambda p: p.base.sha256 or p.base.name,
-    "another numeric type": lambda p: p.dtype,
-}
 
 
 def merge(runs: Sequence[Run]) -> Run:
@@ -305,9 +304,10 @@ def merge(runs: Sequence[Run]) -> Run:
     adapters: dict[str, tuple[Run, AdapterRecord]] = {}
     curves: dict[tuple[str, ...], CurveRow] = {}
     for run in runs:
-        for what, value in _RUN_KEYS.items():
-            a, b = value(first.provenance[0]), value(run.provenance[0])
-            _same(first, run, what, a, b)
+        ours, theirs = first.provenance[0], run.provenance[0]
+        bases = (made.base.sha256 or made.base.name for made in (ours, theirs))
+        _same(first, run, "another base model", *bases)
+        _same(first, run, "another numeric type", ours.dtype, theirs.dtype)
         _same_cells(first, run)
         for task in run.tasks:
             origin, known = tasks.setdefault(task.name, (run, task))
@@ -318,46 +318,49 @@ def merge(runs: Sequence[Run]) -> Run:
             origin, other = adapters.setdefault(adapter.name, (run, adapter))
             what = f"another adapter named {one_line(adapter.name)}"
             _same(origin, run, what, other.sha256, adapter.sha256)
-        for curve in run.curves:
-            identity = (curve.adapter, curve.task, curve.metric, curve.basis, curve.rescale)
-            row = curves.setdefault(identity, curve)
-            if row.ranks != curve.ranks or row.accuracy != curve.accuracy:
-                raise RunFolderError(
-                    f"{one_line(curve.label)} on {one_line(curve.task)} has other numbers in "
-                    f"{_place(run)}",
-                    expected="one result for one curve",
-                    fix="report the runs one by one",
-                )
+        _add_curves(curves, run)
+    every: dict[str, Any] = {
+        name: tuple(one for run in runs for one in getattr(run, name))
+        for name in ("failures", "provenance", "roots", "serving")
+    }
     return replace(
         first,
         curves=labelled(list(curves.values())),
         tasks=tuple(task for _, task in tasks.values()),
         adapters=tuple(adapter for _, adapter in adapters.values()),
-        failures=tuple(failure for run in runs for failure in run.failures),
-        provenance=tuple(item for run in runs for item in run.provenance),
-        roots=tuple(root for run in runs for root in run.roots),
         groups={name: members for run in runs for name, members in run.groups.items()},
-        serving=tuple(record for run in runs for record in run.serving),
+        **every,
     )
 
 
+def _add_curves(curves: dict[tuple[str, ...], CurveRow], run: Run) -> None:
+    for curve in run.curves:
+        identity = (curve.adapter, curve.task, curve.metric, curve.basis, curve.rescale)
+        row = curves.setdefault(identity, curve)
+        if row.ranks != curve.ranks or row.accuracy != curve.accuracy:
+            raise RunFolderError(
+                f"{one_line(curve.label)} on {one_line(curve.task)} has other numbers in "
+                f"{_place(run)}",
+                expected="one result for one curve",
+                fix="report the runs one by one",
+            )
+
+
 def _same_cells(first: Run, other: Run) -> None:
-    """Check the identities of two stored cells of each task that both runs have."""
     ours, theirs = _identities(first), _identities(other)
     for task in ours.keys() & theirs.keys():
-        for name in differences(dict(ours[task]), dict(theirs[task])):
+        for name in differences(ours[task], theirs[task]):
             what = f"their cells differ in {name}"
             _same(first, other, what, ours[task].get(name), theirs[task].get(name))
 
 
-def _identities(run: Run) -> dict[str, Mapping[str, Any]]:
+def _identities(run: Run) -> dict[str, dict[str, Any]]:
     """What one stored cell of each task says about how it was made."""
-    identities: dict[str, Mapping[str, Any]] = {}
+    identities: dict[str, dict[str, Any]] = {}
     for curve in run.curves:
         if curve.task not in identities and curve.source and curve.ranks:
-            cells = curve.source.cells(curve, curve.ranks[0])
-            if cells:
-                identities[curve.task] = cells[0].identity.to_dict()
+            for cell in (curve.source.cells(curve, curve.ranks[0]) or [])[:1]:
+                identities[curve.task] = cell.identity.to_dict()
     return identities
 
 

@@ -38,21 +38,32 @@ def card(
     curves, default = _curves(run, adapter), _default(run, adapter)
     if not default:
         return None
+    tests = (
+        "Tested by one-sided paired tests downward from the highest rank, with a margin of "
+        f"{points(margin)} and an error rate of 5 %, for this adapter alone. {note}"
+    )
     head = _front_matter(run, adapter, default, brief=brief)
     parts = [f"---\n{head}---", f"# {markdown(adapter.name)}", _opening(adapter, default[0])]
     for curve in default:
         parts += [f"## {markdown(curve.task)}", _sentence(curve)]
         if not brief:
             sentence = rank_sentence(curve, rank_tests(curve, margin, ALPHA))
-            parts += [_table(curve), markdown(sentence), _tests(margin, note)]
+            parts += [_table(curve), markdown(sentence), tests.rstrip()]
     published = [
         f"{curve.task}: AURAC {interval(curve.log2)} % {curve.scale}. The scale at inference is "
         "part of the result."
         for curve in curves
         if curve.role == "published" and curve.log2
     ]
-    parts += [_list(published), "## Use it", _usage(default[0]), "## How it was measured"]
-    parts += _measured(run, adapter, default)
+    first = default[0]
+    scale = "" if first.rescale == "not recorded" else f" --rescale {first.rescale}"
+    middle = first.ranks[len(first.ranks) // 2]
+    usage = (
+        "# in the folder of this repository; the result is a plain PEFT adapter\n"
+        f"aurac truncate . --rank {middle} --basis {first.basis}{scale} --out ../rank-{middle}"
+    )
+    parts += [_list(published), "## Use it", markdown_fence(usage, 2000, "sh")]
+    parts += ["## How it was measured", *_measured(run, adapter, default)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -89,18 +100,15 @@ def _front_matter(
 
 
 def _results(run: Run, curve: CurveRow, *, brief: bool) -> list[EvalResult]:
-    """AURAC on both axes, and the accuracy at each rank."""
     metric = curve.metric.split(",")[0]
     results = [
         _result(run, curve, "aurac", f"AURAC, {axis} axis", area, {})
         for axis, area in (("log2", curve.log2), ("linear", curve.linear))
         if area
     ]
-    last = len(curve.ranks) - 1
-    for at, rank in enumerate(curve.ranks):
-        if at == last or not brief:
-            title = f"{one_line(metric)} at rank {rank}"
-            results.append(_result(run, curve, metric, title, curve.point(at), {"rank": rank}))
+    for at, rank in list(enumerate(curve.ranks))[-1 if brief else 0 :]:
+        title = f"{one_line(metric)} at rank {rank}"
+        results.append(_result(run, curve, metric, title, curve.point(at), {"rank": rank}))
     return results
 
 
@@ -185,34 +193,13 @@ def _sentence(curve: CurveRow) -> str:
 
 
 def _table(curve: CurveRow) -> str:
+    columns = zip(curve.ranks, curve.parameters, curve.bytes, strict=True)
     rows = [
-        (
-            str(rank),
-            interval(curve.point(at)),
-            count(curve.parameters[at]),
-            size(curve.bytes[at]),
-        )
-        for at, rank in enumerate(curve.ranks)
+        (str(rank), interval(curve.point(at)), count(parameters), size(amount))
+        for at, (rank, parameters, amount) in enumerate(columns)
     ]
     head = ["rank", f"{curve.metric} in percent [95 %]", "parameters", "size"]
     return markdown_table(head, rows, "rrrr")
-
-
-def _tests(margin: float, note: str) -> str:
-    return (
-        "Tested by one-sided paired tests downward from the highest rank, with a margin of "
-        f"{points(margin)} and an error rate of 5 %, for this adapter alone. {note}".rstrip()
-    )
-
-
-def _usage(curve: CurveRow) -> str:
-    middle = curve.ranks[len(curve.ranks) // 2]
-    scale = "" if curve.rescale == "not recorded" else f" --rescale {curve.rescale}"
-    code = (
-        "# in the folder of this repository; the result is a plain PEFT adapter\n"
-        f"aurac truncate . --rank {middle} --basis {curve.basis}{scale} --out ../rank-{middle}"
-    )
-    return markdown_fence(code, 2000, "sh")
 
 
 def _measured(run: Run, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> list[str]:
@@ -233,11 +220,10 @@ def _measured(run: Run, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> l
         "numeric type and device": ", ".join(str(x) for x in (first.dtype, first.device) if x),
         "aurac": run.version,
     }
-    parts = [_list([*lines, *(f"{name}: {value}" for name, value in facts.items() if value)])]
-    if first.command:
-        parts.append(markdown_fence(first.command, 2000, "sh"))
-    parts.append(
+    lines += [f"{name}: {value}" for name, value in facts.items() if value]
+    command = [markdown_fence(first.command, 2000, "sh")] if first.command else []
+    limits = (
         "Intervals are over documents and conditional on this checkpoint: they do not say how "
         "another training run would have done."
     )
-    return parts
+    return [_list(lines), *command, limits]

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aurac.curves.area import BUDGETS, area_name
 from aurac.curves.display import interval, percent, points, size
-from aurac.report import figures, plots
+from aurac.report import appearance, figures, plots
 from aurac.report.content import Picture
 from aurac.report.escape import one_line, slug
+from aurac.report.groups import draw_groups
 from aurac.report.model import best_default, highlighted, ordered, unequal_documents
 from aurac.report.serving import latency_figure
+from aurac.report.stopped import draw_looks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from aurac.report.comparisons import Group
     from aurac.report.documents import Changes
+    from aurac.report.groups import Group
     from aurac.report.model import CurveRow, Interval, Run
     from aurac.report.serving import Served
     from aurac.runs.schema import DecisionRecord
@@ -30,38 +33,32 @@ if TYPE_CHECKING:
 _PANEL_CURVES = 30
 _PANEL_BEST = 3
 KEY = [
-    ("gained", {"color": plots.BASE}),
-    ("lost", {"facecolor": plots.PAPER, "edgecolor": plots.BASE, "hatch": "////"}),
+    ("gained", {"color": appearance.BASE}),
+    ("lost", {"facecolor": appearance.PAPER, "edgecolor": appearance.BASE, "hatch": "////"}),
 ]
 
 
 class Pictures:
     """Draws figures into one folder and remembers the files.
 
-    Where they are `detailed`, each point in a page carries its numbers, figures have a narrow form
-    for telephones, and there are PDFs for papers. `non_inferior` are the smallest ranks within
+    Where the run has few tasks, each point in a page carries its numbers, figures have a narrow
+    form for telephones, and there are PDFs for papers. `non_inferior` are the smallest ranks within
     `margin` by the id of their curve.
     """
 
     def __init__(
-        self,
-        run: Run,
-        folder: Path,
-        *,
-        detailed: bool,
-        margin: float,
-        non_inferior: Mapping[str, int] | None = None,
+        self, run: Run, folder: Path, *, margin: float, non_inferior: Mapping[str, int]
     ) -> None:
-        self.run, self.folder, self.detailed = run, folder, detailed
-        self.margin, self.non_inferior = margin, dict(non_inferior or {})
-        self.styles = plots.styles(run.curves)
-        self.few = len({curve.adapter for curve in run.curves}) <= len(plots.SERIES)
+        self.run, self.folder, self.detailed = run, folder, not run.many_tasks
+        self.margin, self.non_inferior = margin, non_inferior
+        self.styles = appearance.styles(run.curves)
+        self.few = len({curve.adapter for curve in run.curves}) <= len(appearance.SERIES)
         self.files: list[Path] = []
         self.slugs = unique_slugs(run.task_names)
 
-    def _styles(self, curves: Sequence[CurveRow]) -> plots.Styles:
+    def _styles(self, curves: Sequence[CurveRow]) -> appearance.Styles:
         """The run's styles; where a hue would come twice in one figure, styles of its own."""
-        return self.styles if self.few else {**self.styles, **plots.styles(curves)}
+        return self.styles if self.few else {**self.styles, **appearance.styles(curves)}
 
     def _context(self, task: str) -> str:
         """Task, base and number of documents: what a figure needs to stand alone."""
@@ -79,19 +76,14 @@ class Pictures:
         inline: bool = True,
         areas: Mapping[str, Interval] | None = None,
     ) -> Picture:
-        """Accuracy against rank, or a budget, for one task.
+        """Accuracy against rank, or a budget, for one task; a page shows it where it is `inline`.
 
-        Args:
-            task: Which.
-            axis: Of the rank, or a budget.
-            inline: Whether the page shows it, not only the files.
-            areas: AURAC over the budget by curve id; only these curves are drawn.
+        `areas` are AURAC over the budget by curve id; only these curves are drawn.
         """
-        every = [curve for curve in self.run.of_task(task) if curve.ranks]
-        coloured = highlighted(self.run, task)
-        if areas is not None:
-            every, coloured = ([c for c in some if c.id in areas] for some in (every, coloured))
-        leader = best_default(self.run, task)
+        shown = None if areas is None else areas.keys()
+        every = [c for c in self.run.of_task(task) if c.ranks and (shown is None or c.id in shown)]
+        coloured = [c for c in highlighted(self.run, task) if shown is None or c.id in shown]
+        best = best_default(self.run, task)
         draw = partial(
             plots.rank_accuracy,
             curves=every,
@@ -100,23 +92,22 @@ class Pictures:
             highlight={curve.id for curve in coloured},
             areas=areas,
             non_inferior=self.non_inferior,
-            full={leader.id} if leader and len(leader.ranks) > 1 else set(),
+            full={best.id} if best and len(best.ranks) > 1 else set(),
         )
         name = f"rank-accuracy-{self.slugs[task]}{'' if axis == 'log2' else f'-{axis}'}"
         against, area = axis if axis in BUDGETS else "rank", area_name(axis)
         if axis != "linear" and self.detailed:
             self.files += figures.save_for_paper(draw, self.folder / "paper" / name, area)
-        bases = [one_line(label, plots.LABEL_CHARS) for label in plots.baselines(every)]
-        labels = [*(plots.legend_label(curve, areas) for curve in coloured), *bases]
-        labels += [f"{area} (%)"]
-        context = self._context(task)
+        bases = (one_line(label, appearance.LABEL_CHARS) for label in plots.baselines(every))
+        labels = [*bases, *(appearance.legend_label(c, areas) for c in coloured), f"{area} (%)"]
+        rest, context = len(every) - len(coloured), self._context(task)
         return self._save(
             name,
             lambda: figures.single(draw, right=labels, title=context),
             lambda: figures.column(draw, area=area),
             title=f"Accuracy against {against}: {context}",
-            caption=self._curve_caption(task, coloured, axis, rest=len(every) - len(coloured)),
-            alt=self._curve_alt(task, coloured, against, rest=len(every) - len(coloured)),
+            caption=self._curve_caption(task, coloured, axis, rest),
+            alt=self._curve_alt(task, coloured, against, rest),
             series=coloured,
             inline=inline,
             axis=axis,
@@ -126,12 +117,17 @@ class Pictures:
         """All tasks as small multiples."""
         draws = [partial(self._panel, task=task) for task in tasks]
         hues = "keep their hue from panel to panel" if self.few else "have other hues in each panel"
-        lines = []
-        for task in tasks:
-            best = best_default(self.run, task)
-            lead = f"{best.label} leads with {percent(best.area)} %" if best else "no curve scored"
-            lines.append(f"{task}: {lead}.")
-        key = self._key(tasks) if self.few else []
+        leaders = ((task, best_default(self.run, task)) for task in tasks)
+        lines = [
+            f"{task}: {f'{c.label} leads with {percent(c.area)} %' if c else 'no curve scored'}."
+            for task, c in leaders
+        ]
+        named = {
+            one_line(c.adapter, appearance.LABEL_CHARS): self.styles[appearance.key(c)].colour
+            for task in tasks
+            for c in self._best(task)
+        }
+        key = [(name, {"color": hue}) for name, hue in named.items()] if self.few else []
         return self._save(
             "overview",
             lambda: figures.grid(draws, across=min(3, len(tasks)), height=1.6, patches=key),
@@ -145,17 +141,8 @@ class Pictures:
             alt=f"Small multiples, one for each task. {' '.join(lines)}",
         )
 
-    def _key(self, tasks: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-        """The hue of each adapter that is in colour in a panel."""
-        shown = [c for task in tasks for c in self._best(task)]
-        named = {
-            one_line(c.adapter, plots.LABEL_CHARS): self.styles[plots.key(c)].colour for c in shown
-        }
-        return [(name, {"color": colour}) for name, colour in named.items()]
-
     def _best(self, task: str) -> list[CurveRow]:
-        """The curves of a panel in colour."""
-        curves = [c for c in self.run.of_task(task) if c.ranks and c.is_default]
+        curves = (c for c in self.run.of_task(task) if c.ranks and c.is_default)
         return ordered(curves)[:_PANEL_BEST]
 
     def _panel(self, ax: Axes, task: str) -> Axes:
@@ -182,7 +169,7 @@ class Pictures:
         name, context = f"cost-{self.slugs[task]}", self._context(task)
         if self.detailed:
             self.files += figures.save_for_paper(draw, self.folder / "paper" / name)
-        labels = [plots.legend_label(curve) for curve in curves]
+        labels = [appearance.legend_label(curve) for curve in curves]
         ends = [
             f"{c.label} goes from {size(c.bytes[0])} and {percent(c.accuracy[0])} % to "
             f"{size(c.bytes[-1])} and {percent(c.accuracy[-1])} %"
@@ -205,7 +192,7 @@ class Pictures:
         """Accuracy against the time of a generated token for one task."""
         curves, context = [one.curve for one in measured], self._context(task)
         draw, caption, words = latency_figure(record, measured, self._styles(curves))
-        labels = [plots.legend_label(curve) for curve in curves]
+        labels = [appearance.legend_label(curve) for curve in curves]
         return self._save(
             name,
             lambda: figures.single(draw, right=labels, title=context),
@@ -219,25 +206,23 @@ class Pictures:
     def changes(self, task: str, changes: Sequence[Changes], curves: Sequence[CurveRow]) -> Picture:
         """Documents gained and lost at each rank, a panel for each curve."""
         style = self._styles(curves)
-        tints = {c.label: style[plots.key(c)].colour for c in curves}
+        tints = {c.label: style[appearance.key(c)].colour for c in curves}
         most = (
             max(step.gained / item.n_docs for item in changes for step in item.steps),
             max(step.lost / item.n_docs for item in changes for step in item.steps),
         )
-        draws: list[Callable[[Any], Any]] = [
-            partial(plots.gained_lost, changes=item, colour=tints[item.label], most=most)
-            for item in changes
-        ]
-        wide = max(len(item.steps) for item in changes) > 6
-        across = 1 if wide or len(draws) == 1 else 2
-        context = self._context(task)
-        bars = []
+        draws, bars = list[Callable[[Any], Any]](), []
         for item in changes:
-            steps = ", ".join(
+            hue = tints[item.label]
+            draws.append(partial(plots.gained_lost, changes=item, colour=hue, most=most))
+            steps = (
                 f"{a} to {b}: {step.gained} gained, {step.lost} lost"
                 for (a, b), step in zip(item.pairs, item.steps, strict=True)
             )
-            bars.append(f"{item.label}: {steps}")
+            bars.append(f"{item.label}: {', '.join(steps)}")
+        wide = max(len(item.steps) for item in changes) > 6
+        across = 1 if wide or len(draws) == 1 else 2
+        context = self._context(task)
         seeds = " Of several seeds, all documents." if any(c.members for c in curves) else ""
         return self._save(
             f"changes-{self.slugs[task]}",
@@ -260,8 +245,8 @@ class Pictures:
         top = 0.32 if len(curves) < 2 else 0.44 + 0.22 * -(-len(curves) // 2)
         make = partial(
             figures.single,
-            partial(plots.dots, groups=groups, style=self._styles(curves)),
-            left=[one_line(name, plots.LABEL_CHARS) for name in values],
+            partial(draw_groups, groups=groups, style=self._styles(curves)),
+            left=[one_line(name, appearance.LABEL_CHARS) for name in values],
             height=0.6 + top + len(values) * (0.2 + 0.07 * len(curves)),
             top=top,
         )
@@ -269,7 +254,6 @@ class Pictures:
         return self._save(
             f"groups-{self.slugs[task]}",
             partial(make, title=context),
-            None,
             title=f"AURAC on each group: {context}",
             caption=f"{task}: AURAC (log2) on each group of documents, with 95 % intervals.",
             alt=f"AURAC on each group of {task}. {listed}.",
@@ -277,20 +261,15 @@ class Pictures:
 
     def looks(self, decisions: Sequence[DecisionRecord]) -> Picture:
         """The paths of z against their boundaries, of a run that stopped early."""
-        draws = [partial(plots.looks, decision=one) for one in decisions]
-        across = min(2, len(draws))
-        caption = (
-            "z at each look (line), the boundaries at which it stops (dashed), and the values "
-            "nearer to 0 at which no answer is to be expected (dotted). The axis ends at all "
-            "documents."
-        )
+        draws = [partial(draw_looks, decision=one) for one in decisions]
         ends = [f"{one.b or one.a}: {one.verdict} after {one.documents}" for one in decisions]
         return self._save(
             "looks",
-            lambda: figures.grid(draws, across=across, height=2.4),
-            None,
+            lambda: figures.grid(draws, across=min(2, len(draws)), height=2.4),
             title="z against its boundaries",
-            caption=caption,
+            caption="z at each look (line), the boundaries at which it stops (dashed), and the "
+            "values nearer to 0 at which no answer is to be expected (dotted). The axis ends at "
+            "all documents.",
             alt=f"z at each look. {'; '.join(ends)} documents.",
         )
 
@@ -298,7 +277,7 @@ class Pictures:
         self,
         name: str,
         wide: Callable[[], Figure],
-        narrow: Callable[[], Figure] | None,
+        narrow: Callable[[], Figure] | None = None,
         *,
         title: str,
         caption: str,
@@ -307,37 +286,26 @@ class Pictures:
         inline: bool = True,
         axis: str = "log2",
     ) -> Picture:
-        """Draw, write the files, and inline both forms."""
-        hover = [_hover_texts(c, plots.marked(c), axis) for c in series] if self.detailed else []
+        hover = [_hover_texts(c, axis) for c in series] if self.detailed else []
+        inlined = partial(figures.inline_svg, title=one_line(title), alt=one_line(alt), hover=hover)
         svgs = []
         with figures.styled():
             figure = wide()
             self.files += figures.save(figure, self.folder / name)
             if inline:
-                svgs.append(figures.inline_svg(figure, name, one_line(title), one_line(alt), hover))
+                svgs.append(inlined(figure, name))
         if inline and narrow and self.detailed:
             with figures.styled(small=True):
-                other = f"{name}-narrow"
-                svgs.append(
-                    figures.inline_svg(narrow(), other, one_line(title), one_line(alt), hover)
-                )
+                svgs.append(inlined(narrow(), f"{name}-narrow"))
         file, labels = f"{self.folder.name}/{name}.svg", tuple(curve.label for curve in series)
         return Picture(name, caption, alt, file, tuple(svgs), labels)
 
-    def _curve_caption(
-        self, task: str, coloured: Sequence[CurveRow], axis: str, *, rest: int
-    ) -> str:
+    def _curve_caption(self, task: str, coloured: Sequence[CurveRow], axis: str, rest: int) -> str:
         """How to read a rank-accuracy figure: only what is in it."""
         roles = {curve.role for curve in coloured}
-        bands = plots.banded(coloured)
         metrics = ", ".join(dict.fromkeys(curve.metric for curve in coloured))
         scale = f"{axis}, log2 axis" if axis in BUDGETS else f"rank, {axis} axis"
-        parts = [f"{task}: accuracy ({metrics}) against {scale}.", *_apart(coloured)]
-        if any(low is not None for curve in bands for low in curve.accuracy_low):
-            every = len(bands) == sum(curve.is_default for curve in coloured)
-            whose = "Bands:" if every else f"The band, of {bands[0].label} only:"
-            over = " over documents and seeds" if any(c.members for c in bands) else ""
-            parts.append(f"{whose} 95 % intervals for each rank alone{over}.")
+        parts = [f"{task}: accuracy ({metrics}) against {scale}.", *_bands(coloured)]
         if any(curve.members for curve in coloured):
             parts.append("A line with thin ones in its hue is the mean over training seeds.")
         if "published" in roles:
@@ -350,9 +318,9 @@ class Pictures:
             parts.append(f"Thin grey lines: {rest} more curves.")
         if any(curve.missing for curve in coloured):
             parts.append("A gap in a line is a missing rank.")
-        leader = best_default(self.run, task)
-        if leader in coloured and leader and len(leader.ranks) > 1:
-            parts.append(f"Dotted level line: {leader.label} at rank {leader.ranks[-1]}.")
+        best = best_default(self.run, task)
+        if best in coloured and best and len(best.ranks) > 1:
+            parts.append(f"Dotted level line: {best.label} at rank {best.ranks[-1]}.")
         if any(curve.id in self.non_inferior for curve in coloured):
             parts.append(
                 "A ring is the smallest rank shown to stay within "
@@ -360,7 +328,7 @@ class Pictures:
             )
         return " ".join(parts)
 
-    def _curve_alt(self, task: str, curves: Sequence[CurveRow], against: str, *, rest: int) -> str:
+    def _curve_alt(self, task: str, curves: Sequence[CurveRow], against: str, rest: int) -> str:
         """Where each curve starts and ends, its peak and non-inferior rank, and the base."""
         parts = []
         for c in curves:
@@ -379,9 +347,21 @@ class Pictures:
         return f"Accuracy against {against} on {task}. {'; '.join(parts)}.{base}{more}"
 
 
-def _hover_texts(curve: CurveRow, marked: Collection[int], axis: str) -> list[str]:
+def _bands(coloured: Sequence[CurveRow]) -> Iterator[str]:
+    """Whether the curves are of the same documents, and whose bands are drawn."""
+    if documents := unequal_documents(coloured):
+        yield f"The curves are of different documents ({documents})."
+    bands = plots.banded(coloured)
+    if any(low is not None for curve in bands for low in curve.accuracy_low):
+        every = len(bands) == sum(curve.is_default for curve in coloured)
+        whose = "Bands:" if every else f"The band, of {bands[0].label} only:"
+        over = " over documents and seeds" if any(c.members for c in bands) else ""
+        yield f"{whose} 95 % intervals for each rank alone{over}."
+
+
+def _hover_texts(curve: CurveRow, axis: str) -> list[str]:
     """A text for each marked point of a curve, from left to right."""
-    places = plots.along(curve, axis)
+    places, marked = plots.along(curve, axis), plots.marked(curve)
     return [
         f"{curve.label}, rank {curve.ranks[at]}: {interval(curve.point(at))} %"
         for at in sorted(range(len(places)), key=places.__getitem__)
@@ -398,8 +378,3 @@ def unique_slugs(names: Sequence[str]) -> dict[str, str]:
             name, at = f"{slug(task)}-{at}", at + 1
         slugs[task] = name
     return slugs
-
-
-def _apart(curves: Sequence[CurveRow]) -> list[str]:
-    documents = unequal_documents(curves)
-    return [f"The curves are of different documents ({documents})."] if documents else []

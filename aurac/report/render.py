@@ -31,25 +31,22 @@ _CODE = 20_000
 def html(report: Report) -> str:
     """The page, without its folded parts and samples where it would be too large to send around."""
     page = _page(report)
-    return page if len(page.encode()) <= LIMIT else _page(_smaller(report))
-
-
-def _smaller(report: Report) -> Report:
-    sections = [
-        replace(section, blocks=tuple(_without_fold(block) for block in section.blocks))
+    if len(page.encode()) <= LIMIT:
+        return page
+    sections = (
+        replace(section, blocks=tuple(map(_without_fold, section.blocks)))
         for section in report.sections
-    ]
-    return replace(report, sections=tuple(sections))
+    )
+    return _page(replace(report, sections=tuple(sections)))
 
 
 def _without_fold(block: parts.Block) -> parts.Block:
     if isinstance(block, parts.Examples):
         return replace(block, browse=False)
-    if not isinstance(block, parts.Fold):
-        return block
-    return parts.Text(
-        f"{block.summary}: left out of this page for its size, see report.md and the files."
-    )
+    if isinstance(block, parts.Fold):
+        left = "left out of this page for its size, see report.md and the files."
+        return parts.Text(f"{block.summary}: {left}")
+    return block
 
 
 def _page(report: Report) -> str:
@@ -122,10 +119,7 @@ def _(block: parts.Bullets) -> str:
 def _(block: parts.Table) -> str:
     head = [escape.markdown(column.title) for column in block.columns]
     rows = [
-        [
-            f"**{escape.markdown(cell.text)}**" if cell.best else escape.markdown(cell.text)
-            for cell in row
-        ]
+        [("**{}**" if cell.best else "{}").format(escape.markdown(cell.text)) for cell in row]
         for row in block.rows
     ]
     align = "".join("r" if column.numeric else "l" for column in block.columns)
@@ -161,15 +155,13 @@ def _example(sample: Sample) -> str:
         text += ["Question:", escape.markdown_fence(sample.document["question"], _CODE)]
     if sample.document["target"]:
         text.append(f"Reference: {_lines(sample.document['target'])}")
-    heads = [f"rank {rank}, {_mark(score)}" for rank, _, score in sample.answers]
+    heads = []
+    for rank, _, score in sample.answers:
+        mark = f"rank {rank}, {'✓ right' if score >= RIGHT else '✗ wrong'}"
+        heads.append(mark if score in (0, 1) else f"{mark} (score {score:.3g})")
     answers = [_lines(answer or "(empty)") for _, answer, _ in sample.answers]
     text.append(_table([escape.markdown(head) for head in heads], [answers], "l" * len(heads)))
     return "\n\n".join(text)
-
-
-def _mark(score: float) -> str:
-    mark = "✓ right" if score >= RIGHT else "✗ wrong"
-    return mark if score in (0, 1) else f"{mark} (score {score:.3g})"
 
 
 def _lines(text: str) -> str:
@@ -178,32 +170,31 @@ def _lines(text: str) -> str:
 
 
 _LATEX_NAME = 40  # characters of an adapter's name that a column holds
+_LATEX_ROWS = 40
 _LATEX_HEAD = (
     "% Made by aurac from results.json. Needs \\usepackage{booktabs} and, for pdfLaTeX,\n"
     "% \\usepackage[T1]{fontenc} and \\usepackage{textcomp}."
 )
 
 
-def latex(run: Run, best: Collection[str], most: int = 40) -> str:
+def latex(run: Run, best: Collection[str]) -> str:
     """The AURAC tables of a run for a paper: booktabs, one for each task, `best` in bold."""
-    tables = [_latex_table(run, task, best, most) for task in run.task_names]
+    tables = [_latex_table(run.of_task(task), task, best) for task in run.task_names]
     return "\n\n".join([_LATEX_HEAD, *tables]) + "\n"
 
 
-def _latex_table(run: Run, task: str, best: Collection[str], most: int) -> str:
+def _latex_table(every: Sequence[CurveRow], task: str, best: Collection[str]) -> str:
     import pandas as pd
 
-    every = run.of_task(task)
-    curves = ordered(every)[:most]
+    curves, rest = ordered(every)[:_LATEX_ROWS], len(every[_LATEX_ROWS:])
     metric = ", ".join(dict.fromkeys(curve.metric for curve in curves))
-    left = f" The {len(every) - most} lowest rows are left out." if len(every) > most else ""
+    left = f" The {rest} lowest rows are left out." if rest else ""
     rows = [_latex_row(curve, bold=curve.id in best) for curve in curves]
     bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
     if len(bases) == 1:
         rows.append(["base model", "", "0", *[percent(next(iter(bases)))] * 3])
-    frame = pd.DataFrame(
-        rows, columns=["adapter", "truncation", "ranks", "AURAC (log2)", "AURAC (linear)", "mean"]
-    )
+    heads = ["adapter", "truncation", "ranks", "AURAC (log2)", "AURAC (linear)", "mean"]
+    frame = pd.DataFrame(rows, columns=heads)
     text: str = frame.style.hide(axis="index").to_latex(
         hrules=True,
         column_format="@{}lllrrr@{}",

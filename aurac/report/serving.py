@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from aurac.curves.display import count, size
-from aurac.report import plots, tables
+from aurac.report import appearance, plots, tables
 from aurac.report.content import NONE, Cell, Table
 from aurac.report.escape import one_line
 from aurac.runs.serving import NOISE, against
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aurac.report.content import Block
     from aurac.report.model import CurveRow, Run
     from aurac.report.pictures import Pictures
-    from aurac.runs.serving import AdapterCost, RankCost, ServingRecord, Times
+    from aurac.runs.serving import AdapterCost, RankCost, ServingRecord
 
 _MERGED = "merged, any rank"
 
@@ -74,31 +74,28 @@ def draw_latency(
     record: ServingRecord,
     measured: Sequence[Served],
     *,
-    style: plots.Styles,
+    style: appearance.Styles,
     labels: bool = True,
 ) -> Axes:
     """Accuracy in percent against the milliseconds of a generated token, unmerged.
 
-    Args:
-        ax: Where to draw.
-        record: The measurement.
-        measured: The curves of one task.
-        style: Styles that other figures share.
-        labels: Whether the lines are named at the right edge.
+    The lines are named at the right edge where `labels` are wanted.
     """
     ends, tints = [], []
     for at, served in enumerate(measured):
-        look, label = style[plots.key(served.curve)], plots.legend_label(served.curve)
+        look, label = style[appearance.key(served.curve)], appearance.legend_label(served.curve)
         times = [one.decode for one, _ in served.points]
         shares = [100 * accuracy for _, accuracy in served.points]
         (line,) = ax.plot([1000 * t.median for t in times], shares, label=label, **look.options)
         line.set_gid(f"curve-{at}")
-        ax.hlines(shares, *_ends(times), color=look.colour, linewidth=1, alpha=0.6)
+        lows = [1000 * (t.median if t.low is None else t.low) for t in times]
+        highs = [1000 * (t.median if t.high is None else t.high) for t in times]
+        ax.hlines(shares, lows, highs, color=look.colour, linewidth=1, alpha=0.6)
         hollow = [(1000 * one.decode.median, 100 * y) for one, y in served.unclear]
         if hollow:
             ax.plot(
                 *zip(*hollow, strict=True),
-                **{**look.options, "linestyle": "none", "markerfacecolor": plots.PAPER},
+                **{**look.options, "linestyle": "none", "markerfacecolor": appearance.PAPER},
                 zorder=4,
             )
         ends.append((label, shares[-1], 1000 * times[-1].median))
@@ -108,13 +105,13 @@ def draw_latency(
         _draw_merged(ax, 1000 * record.merged.decode.median, labels=labels)
     ax.set_xlabel("ms for a generated token, unmerged")
     if labels:
-        plots.end_labels(ax, ends, tints)
+        appearance.end_labels(ax, ends, tints)
     return ax
 
 
 def _draw_merged(ax: Axes, place: float, *, labels: bool) -> None:
     """A level at the time of any merged rank, named beside it or in a legend."""
-    line = ax.axvline(place, color=plots.BASE, linewidth=1, label="_" if labels else _MERGED)
+    line = ax.axvline(place, color=appearance.BASE, linewidth=1, label="_" if labels else _MERGED)
     line.set(linestyle=(0, (6, 3)), zorder=1.5)
     if labels:
         ax.annotate(
@@ -125,18 +122,12 @@ def _draw_merged(ax: Axes, place: float, *, labels: bool) -> None:
             textcoords="offset points",
             va="top",
             fontsize=8,
-            color=plots.BASE,
+            color=appearance.BASE,
         )
 
 
-def _ends(times: Sequence[Times]) -> tuple[list[float], list[float]]:
-    lows = [1000 * (t.median if t.low is None else t.low) for t in times]
-    highs = [1000 * (t.median if t.high is None else t.high) for t in times]
-    return lows, highs
-
-
 def latency_figure(
-    record: ServingRecord, measured: Sequence[Served], style: plots.Styles
+    record: ServingRecord, measured: Sequence[Served], style: appearance.Styles
 ) -> tuple[partial[Axes], str, str]:
     """How to draw it, how to read it, and what it shows in words."""
     caption = (
@@ -160,8 +151,8 @@ def latency_figure(
 
 
 def _table(name: str, task: str, record: ServingRecord, measured: Sequence[Served]) -> Table:
-    """A row for each rank of each adapter, and one for any merged rank."""
-    rows = [_row(record, record.merged, _MERGED if _all_merge(measured) else "base", "")]
+    merge = all(served.cost.mergeable for served in measured)
+    rows = [_row(record, record.merged, _MERGED if merge else "base", "")]
     for served in measured:
         shown, full = plots.marked(served.curve), served.cost.full
         rows += [
@@ -176,13 +167,12 @@ def _table(name: str, task: str, record: ServingRecord, measured: Sequence[Serve
         "rank once. The last column is the difference of a token to the adapter's largest rank, "
         "paired by round; within noise: the interval of the difference holds 0."
     )
-    numeric = ("accuracy (%)", "size", "prompt [95 %]", "prompt tokens/s", "token [95 %]")
-    heads = tables.columns("adapter", numeric=("rank", *numeric, "tokens/s"))
-    return Table(name, caption, heads + tables.columns("token − largest rank"), tuple(rows))
-
-
-def _all_merge(measured: Sequence[Served]) -> bool:
-    return all(served.cost.mergeable for served in measured)
+    numeric = (
+        *("rank", "accuracy (%)", "size", "prompt [95 %]", "prompt tokens/s"),
+        *("token [95 %]", "tokens/s"),
+    )
+    last = ("token − largest rank",)
+    return tables.table(name, caption, rows, "adapter", numeric=numeric, last=last)
 
 
 def _row(
@@ -191,7 +181,7 @@ def _row(
     prefill, decode = record.tokens_per_second(one)
     return (
         Cell(label),
-        Cell(str(one.rank), one.rank) if one.rank else Cell(NONE),
+        tables.rank_cell(one.rank) if one.rank else Cell(NONE),
         tables.share(accuracy),
         Cell(size(one.bytes), one.bytes) if one.rank else Cell(NONE),
         Cell(one.prefill.milliseconds, one.prefill.median),

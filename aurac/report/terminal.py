@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.display import CurveLine, curve_table
 from aurac.report.escape import one_line
-from aurac.report.model import CurveRow, Run, as_run, ordered, unequal_documents
+from aurac.report.model import CurveRow, Run, as_run, best_default, ordered, unequal_documents
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -20,9 +20,7 @@ _MAX_ROWS = 40
 def terminal_table(results: Results, width: int | None = None) -> Group:
     """The AURAC of every curve, with the accuracy at each rank where there is room.
 
-    Args:
-        results: The file.
-        width: Characters in a line; that of the terminal (80 when there is none) by default.
+    `width` are the characters in a line: by default the terminal's, 80 without one.
     """
     run = as_run(results)
     width = width or shutil.get_terminal_size((80, 24)).columns
@@ -32,8 +30,10 @@ def terminal_table(results: Results, width: int | None = None) -> Group:
         CurveLine(
             task=one_line(curve.task),
             adapter=one_line(curve.adapter),
-            truncation=_inference(curve),
-            accuracy=_accuracy(curve),
+            truncation=one_line(
+                f"{curve.basis}/{curve.rescale}{'*' * (curve.role == 'published')}"
+            ),
+            accuracy={**_base(curve), **dict(zip(curve.ranks, curve.accuracy, strict=True))},
             area=curve.log2,
             bold=curve is best[curve.task],
         )
@@ -43,19 +43,16 @@ def terminal_table(results: Results, width: int | None = None) -> Group:
     return curve_table(lines, width, title=title, caption=_caption(run, len(rows) - len(lines)))
 
 
-def _inference(curve: CurveRow) -> str:
-    return one_line(f"{curve.basis}/{curve.rescale}{'*' if curve.role == 'published' else ''}")
+def _star(curve: CurveRow) -> str:
+    return "*" if curve.role == "published" else ""
 
 
-def _accuracy(curve: CurveRow) -> dict[int, float | None]:
-    base: dict[int, float | None] = {} if curve.baseline is None else {0: curve.baseline}
-    return base | dict(zip(curve.ranks, curve.accuracy, strict=True))
+def _base(curve: CurveRow) -> dict[int, float]:
+    return {} if curve.baseline is None else {0: curve.baseline}
 
 
 def _best(run: Run, task: str) -> CurveRow | None:
-    if unequal_documents(run.of_task(task)):
-        return None
-    return next((c for c in ordered(run.of_task(task)) if c.is_default and c.log2), None)
+    return None if unequal_documents(run.of_task(task)) else best_default(run, task)
 
 
 def _missing(run: Run) -> int:
@@ -72,9 +69,8 @@ def _caption(run: Run, left: int) -> str:
     documents = "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "?"
     missing = _missing(run)
     parts = [f"metric {metrics}", f"{documents} documents"]
-    parts += (
-        ["* as published (without P)"] if any(c.role == "published" for c in run.curves) else []
-    )
+    published = any(curve.role == "published" for curve in run.curves)
+    parts += ["* as published (without P)"] if published else []
     parts += [f"{missing} cells missing"] if missing else []
     parts += [f"{left} more rows in table.csv"] if left > 0 else []
     return "; ".join(parts)

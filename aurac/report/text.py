@@ -13,7 +13,7 @@ from aurac.report.model import scored_defaults
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aurac.report.comparisons import Difference, Findings
+    from aurac.report.comparisons import Findings
     from aurac.report.model import CurveRow, Run
     from aurac.stats import NonInferiorRank
 
@@ -93,29 +93,24 @@ def _verdict(run: Run, task: str, findings: Findings) -> str:
 def _lead(scored: list[CurveRow], findings: Findings) -> str:
     """How sure the leader's lead is, to follow its AURAC."""
     best, second = scored[:2]
-    pairs = [d for d in findings.pairs[best.task] if d.second.is_default]
-    pair = next((d for d in pairs if d.second is second), None)
+    pair = findings.pair(best, second)
     if pair is None:
         return (
             f", {percent(best.area - second.area)} points more than {second.label}. Without stored "
             "documents that both answered, the difference cannot be tested."
         )
-    ahead = f"lead over {second.label} ({_in_points(pair)})"
+    ends = "" if pair.low is None or pair.high is None else f", {to(pair.low, pair.high)}"
+    ahead = f"lead over {second.label} ({percent(pair.value)} points{ends})"
     if not pair.significant:
         if 2 in (best.seeds, second.seeds):
             return f"; its {ahead} has no verdict, since two seeds do not show how much seeds vary."
         return f"; its {ahead} is not significant."
+    pairs = [d for d in findings.pairs[best.task] if d.second.is_default]
     others = [d.second.label for d in pairs if not d.significant]
     if others:
         return f"; its {ahead} is significant, that over {some(others)} is not."
     rest = " and all others" if len(scored) > 2 else ""
     return f"; its {ahead}{rest} is significant."
-
-
-def _in_points(pair: Difference) -> str:
-    if pair.low is None or pair.high is None:
-        return f"{percent(pair.value)} points"
-    return f"{percent(pair.value)} points, {to(pair.low, pair.high)}"
 
 
 def _counted(run: Run, findings: Findings) -> list[str]:
@@ -133,11 +128,8 @@ def _counted(run: Run, findings: Findings) -> list[str]:
         if len(ordered) > LISTED:
             rest = sum(times for _, times in ordered[LISTED:])
             shown.append(f"{len(ordered) - LISTED} others on {rest}")
-        sure = sum(
-            any(d.second is scored[1] and d.significant for d in findings.pairs[scored[0].task])
-            for scored in ranked
-            if len(scored) > 1
-        )
+        leads = (findings.pair(*scored[:2]) for scored in ranked if len(scored) > 1)
+        sure = sum(pair is not None and pair.significant for pair in leads)
         lines.append(
             f"Of {len(run.task_names)} tasks, the largest AURAC has {', '.join(shown)}. On {sure} "
             "of them the lead over the runner-up is significant (Holm over all pairs and tasks)."
@@ -155,32 +147,21 @@ def tiles(run: Run, task: str, findings: Findings) -> tuple[Tile, ...]:
         return ()
     best = scored[0]
     parts = [_best_tile(scored, findings), _rank_tile(best, findings.recommended(best))]
-    published = findings.published(run, best)
-    if published:
+    if published := findings.published(run, best):
         default, other = published
-        parts.append(
-            Tile(
-                "Scale at inference",
-                f"{percent(abs(default.area - other.area))} points",
-                (f"{default.adapter}: {_both(default)}, {_both(other)}",),
-            )
-        )
+        both = ", ".join(f"{percent(curve.area)} % {curve.scale}" for curve in published)
+        change = f"{percent(abs(default.area - other.area))} points"
+        parts.append(Tile("Scale at inference", change, (f"{default.adapter}: {both}",)))
     elif best.baseline is not None:
         parts.append(Tile("Base model", f"{percent(best.baseline)} %", ("accuracy at rank 0",)))
     return tuple(parts)
 
 
-def _both(curve: CurveRow) -> str:
-    """AURAC and the scale that it is about."""
-    return f"{percent(curve.area)} % {curve.scale}"
-
-
 def _best_tile(scored: list[CurveRow], findings: Findings) -> Tile:
     best = scored[0]
     area = findings.leader_area(best)
-    ends = "no interval"
-    if area.low is not None:
-        ends = f"95 % interval {to(area.low, area.high)}"
+    known = area.low is not None
+    ends = f"95 % interval {to(area.low, area.high)}" if known else "no interval"
     if len(scored) == 1:
         return Tile("AURAC", f"{percent(best.area)} %", (best.label, ends))
     tied = [curve.label for curve in findings.tied(scored) if curve is not best]
@@ -208,7 +189,6 @@ def _at_rank(curve: CurveRow, at: int) -> str:
 
 
 def _why(curve: CurveRow, test: NonInferiorRank) -> str:
-    """Why a rank is recommended."""
     if test.seeds > 1 and test.smallest_margin >= 1.0:
         return f"{test.seeds} seeds are too few to test a smaller rank for another seed."
     if test.rank == test.reference:
@@ -234,15 +214,12 @@ def details(run: Run, task: str, findings: Findings) -> list[str]:
             f"{c.label} {percent(c.area)} % over ranks {_grid(c)}" for c in scored[:LISTED]
         )
         return [f"AURAC over different ranks does not compare: {listed}.", *lines]
-    area, leader = findings.leader_area(best), findings.leaders.get(task)
-    ends = ""
+    area, leader, ends = findings.leader_area(best), findings.leader(best), ""
     if area.low is not None:
-        picked = leader is not None and leader.leader == best.adapter
-        wide = f", widened because the best of {leader.compared} was picked" if picked else ""  # type: ignore[union-attr]
+        wide = f", widened because the best of {leader.compared} was picked" if leader else ""
         ends = f" (95 % interval {to(area.low, area.high)}{wide})"
-    lines.insert(
-        0, f"{best.label}: AURAC {percent(best.area)} %{ends}, log2 axis, ranks {_grid(best)}."
-    )
+    head = f"{best.label}: AURAC {percent(best.area)} %{ends}, log2 axis, ranks {_grid(best)}."
+    lines.insert(0, head)
     pair = next((d for d in findings.pairs[task] if d.second.is_default), None)
     if pair is not None and not pair.significant and pair.detectable is not None:
         over = "documents and seeds" if best.members else "documents"
@@ -250,7 +227,7 @@ def details(run: Run, task: str, findings: Findings) -> list[str]:
             f"With these {over} the test detects differences of {percent(pair.detectable)} points "
             "or more (80 % power)."
         )
-    if leader is not None and leader.leader == best.adapter and len(leader.candidates) > 1:
+    if leader and len(leader.candidates) > 1:
         within = f", by at most {percent(leader.within)} points" if leader.within else ""
         others = some(name for name in leader.candidates if name != best.adapter)
         lines.append(f"{others} may be better than {best.label}{within} (95 % confidence).")
@@ -264,37 +241,33 @@ def _grid(curve: CurveRow) -> str:
 
 
 def _published(run: Run, task: str, scored: list[CurveRow]) -> list[str]:
-    """The published inference beside the default one."""
     lines = []
     for curve in run.of_task(task):
         default = next((c for c in scored if c.adapter == curve.adapter), None)
         if curve.role != "published" or curve.log2 is None or default is None:
             continue
-        others = [c.area for c in scored if c is not default]
-        change = (
-            " and is not the best"
-            if default is scored[0] and curve.area < max([0, *others])
-            else ""
-        )
+        beaten = default is scored[0] and any(curve.area < c.area for c in scored[1:])
         lines.append(
             f"As published (without P), {curve.adapter} has an AURAC of {percent(curve.area)} %"
-            f"{change}: the scale at inference changes {percent(abs(default.area - curve.area))} "
-            "points."
+            f"{' and is not the best' if beaten else ''}: the scale at inference changes "
+            f"{percent(abs(default.area - curve.area))} points."
         )
     return lines[:2]
 
 
 def _rank_details(best: CurveRow, findings: Findings) -> list[str]:
-    test = findings.recommended(best)
-    compared = findings.compared(best)
-    lines = [rank_sentence(best, test)]
-    if test is not None and test.rank == test.reference and test.smallest_margin < 1.0:
-        lines[0] += (
-            f" A margin of {percent(test.smallest_margin)} points would have been needed for one."
-        )
-    if test is not None and compared > 1:
-        lines.append(f"The test allows for the choice among {compared} adapters (95 % confidence).")
-    return [*lines, findings.margin] if test is not None else lines
+    test, leader = findings.recommended(best), findings.leader(best)
+    sentence = rank_sentence(best, test)
+    if test is None:
+        return [sentence]
+    if test.rank == test.reference and test.smallest_margin < 1.0:
+        needed = percent(test.smallest_margin)
+        sentence += f" A margin of {needed} points would have been needed for one."
+    lines = [sentence]
+    if leader and leader.compared > 1:
+        among = f"{leader.compared} adapters (95 % confidence)"
+        lines.append(f"The test allows for the choice among {among}.")
+    return [*lines, findings.margin]
 
 
 def rank_sentence(curve: CurveRow, test: NonInferiorRank | None) -> str:
@@ -314,12 +287,10 @@ def rank_sentence(curve: CurveRow, test: NonInferiorRank | None) -> str:
 
 def margin_note(margin: float, *, assumed: bool) -> str:
     """Whose margin the ranks of a report are about."""
-    if not assumed:
-        return f"The margin of {points(margin)} was given for this report."
-    return (
-        f"No margin was given, so {points(margin)} is assumed. Choose yours before you look: "
-        "aurac report --margin."
-    )
+    if assumed:
+        advice = "Choose yours before you look: aurac report --margin."
+        return f"No margin was given, so {points(margin)} is assumed. {advice}"
+    return f"The margin of {points(margin)} was given for this report."
 
 
 def area_sentence(curve: CurveRow) -> str:

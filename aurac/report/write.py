@@ -37,6 +37,11 @@ _WHOLE = {
     *("seeds", "seed", "rank", "rank_lowest", "rank_highest", "rank_lower", "rank_upper"),
     *("n_ranks", "n_docs", "parameters", "bytes", "reference", "gained", "lost"),
 }
+_BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes")
+_POINT = (
+    *("rank", "accuracy", "accuracy_low", "accuracy_high", "weight_log2", "weight_linear"),
+    *("parameters", "bytes", "n_docs", "tokens_per_second", "seconds_per_document", "missing"),
+)
 _TEXT = {
     *("task", "adapter", "basis", "rescale", "role", "metric", "method", "note", "missing"),
     *("interval", "curve", "group", "measure", "non_inferior", "axis"),
@@ -125,29 +130,20 @@ def _write(run: Run, target: Path, delta: float | None, axes: Sequence[str]) -> 
 def _cards(builder: Builder) -> dict[str, str]:
     adapters = builder.run.adapters
     names = unique_slugs([adapter.name for adapter in adapters])
-    cards = {
-        f"{CARDS}/{names[adapter.name]}.md": model_card.card(
-            builder.run,
-            adapter,
-            margin=builder.margin,
-            note=builder.findings.margin,
-            brief=builder.large,
-        )
-        for adapter in adapters
-    }
-    cards |= {
-        f"{CARDS}/{names[adapter.name]}.eval_results.yaml": model_card.eval_results(
-            builder.run, adapter
-        )
-        for adapter in adapters
-    }
+    run, note, cards = builder.run, builder.findings.margin, dict[str, str | None]()
+    for adapter in adapters:
+        text = model_card.card(run, adapter, margin=builder.margin, note=note, brief=builder.large)
+        cards[f"{CARDS}/{names[adapter.name]}.md"] = text
+    for adapter in adapters:
+        results = model_card.eval_results(run, adapter)
+        cards[f"{CARDS}/{names[adapter.name]}.eval_results.yaml"] = results
     return {name: text for name, text in cards.items() if text}
 
 
 def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:
-    """The rows of the files of numbers by their name."""
     run, findings = builder.run, builder.findings
-    curves = list(_each(run))
+    means = (curve for task in run.task_names for curve in ordered(run.of_task(task)))
+    curves = [row for curve in means for row in (curve, *curve.members)]
     pairs = [pair for pairs in findings.pairs.values() for pair in pairs]
     bases = [pair.difference for pairs in findings.bases.values() for pair in pairs]
     return {
@@ -156,33 +152,12 @@ def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:
         "pairs": [_pair_row(pair) for pair in pairs],
         "bases": [_pair_row(pair) for pair in bases if pair is not None],
         "losses": list(_loss_rows(builder)),
-        "changes": [
-            {
-                "task": item.task,
-                "curve": item.label,
-                "rank_lower": step.lower,
-                "rank_upper": step.upper,
-                "gained": step.gained,
-                "lost": step.lost,
-                "n_docs": item.n_docs,
-            }
-            for changes in findings.changes.values()
-            for item in changes
-            for step in item.steps
-        ],
+        "changes": list(_change_rows(builder)),
         "groups": list(_group_rows(builder)),
         "serving": [row for record in run.serving for row in record.rows()],
         **{f"table_{one.axis}": list(_budget_rows(one)) for one in builder.budgets},
         **{f"pairs_{one.axis}": [_pair_row(p) for p in one.pairs] for one in builder.budgets},
     }
-
-
-def _each(run: Run) -> Iterator[CurveRow]:
-    """The curves by task and falling AURAC, each mean followed by its seeds."""
-    for task in run.task_names:
-        for curve in ordered(run.of_task(task)):
-            yield curve
-            yield from curve.members
 
 
 def _names(curve: CurveRow) -> Row:
@@ -214,11 +189,7 @@ def _score_row(curve: CurveRow) -> Row:
 def _budget_rows(budget: Budget) -> Iterator[Row]:
     """AURAC over a budget, under its own name, and the range that it is over."""
     for one in budget.areas:
-        yield {
-            **_names(one.curve),
-            **_area(one.area, f"aurac_{budget.axis}"),
-            **_span(one.span),
-        }
+        yield {**_names(one.curve), **_area(one.area, f"aurac_{budget.axis}"), **_span(one.span)}
 
 
 def _span(span: Span | None) -> Row:
@@ -227,29 +198,18 @@ def _span(span: Span | None) -> Row:
 
 def _point_rows(curve: CurveRow) -> list[Row]:
     """One row for each rank, a missing one with its reason; rank 0 is the base."""
-    empty: Row = dict.fromkeys(
-        (
-            *("rank", "accuracy", "accuracy_low", "accuracy_high", "weight_log2"),
-            *("weight_linear", "parameters", "bytes", "n_docs", "tokens_per_second"),
-            *("seconds_per_document", "missing"),
-        )
-    )
+    empty: Row = dict.fromkeys(_POINT)
     rows: list[Row] = [{"rank": rank, "missing": why} for rank, why in curve.missing.items()]
     if curve.baseline is not None:
         rows.append({"rank": 0, "accuracy": curve.baseline, "n_docs": curve.n_docs})
     measured = speeds(curve)
     for at, rank in enumerate(curve.ranks):
-        weights = {f"weight_{axis}": w[at] for axis, w in curve.axis_weights.items()}
-        point, speed = curve.point(at), measured.get(rank)
+        speed = measured.get(rank)
         rows.append(
             {
                 "rank": rank,
-                "accuracy": point.value,
-                "accuracy_low": point.low,
-                "accuracy_high": point.high,
-                **weights,
-                "parameters": curve.parameters[at],
-                "bytes": curve.bytes[at],
+                **{name: getattr(curve, name)[at] for name in _BY_RANK},
+                **{f"weight_{axis}": weights[at] for axis, weights in curve.axis_weights.items()},
                 "n_docs": curve.n_docs,
                 "tokens_per_second": speed.tokens if speed else None,
                 "seconds_per_document": speed.seconds if speed else None,
@@ -300,6 +260,20 @@ def _loss_rows(builder: Builder) -> Iterator[Row]:
             }
 
 
+def _change_rows(builder: Builder) -> Iterator[Row]:
+    for item in (item for changes in builder.findings.changes.values() for item in changes):
+        for step in item.steps:
+            yield {
+                "task": item.task,
+                "curve": item.label,
+                "rank_lower": step.lower,
+                "rank_upper": step.upper,
+                "gained": step.gained,
+                "lost": step.lost,
+                "n_docs": item.n_docs,
+            }
+
+
 def _group_rows(builder: Builder) -> Iterator[Row]:
     """The area, and the accuracy at each rank, of each curve on each group of documents."""
     for group in (group for groups in builder.findings.groups.values() for group in groups):
@@ -337,12 +311,14 @@ def as_parquet(rows: Sequence[Row]) -> bytes:
         return pa.string() if short in _TEXT else pa.int64() if short in _WHOLE else pa.float64()
 
     schema = pa.schema([(name, kind(name)) for name in rows[0]])
-    whole = [{name: _encodable(value) for name, value in row.items()} for row in rows]
+    # UTF-8 cannot hold unpaired surrogates: they are spelled out.
+    whole = [
+        {
+            name: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v
+            for name, v in row.items()
+        }
+        for row in rows
+    ]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(whole, schema=schema), buffer)
     return buffer.getvalue()
-
-
-def _encodable(value: Any) -> Any:
-    """Text with unpaired surrogates, which UTF-8 cannot hold, spells them out."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

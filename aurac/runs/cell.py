@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from aurac.errors import RunFolderError
 from aurac.files import sha256_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 CELL_SCHEMA = 2
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
@@ -141,8 +142,8 @@ class EngineCounts(msgspec.Struct, frozen=True, kw_only=True):
         """The counts of both; what one could not count is not known of both."""
 
         def total(name: str) -> Any:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            return None if mine is None or theirs is None else mine + theirs
+            a, b = getattr(self, name), getattr(other, name)
+            return None if a is None or b is None else a + b
 
         sums = {name: total(name) for name in self.__struct_fields__ if name != "paths"}
         return EngineCounts(**sums, paths=sorted({*self.paths, *other.paths}))
@@ -173,6 +174,59 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     notes: list[str] = []
     samples: dict[str, list[list[float]]] | UnsetType = UNSET
+
+
+_PASS_AT = re.compile(r"pass@(\d+):(.+)")
+
+
+def pass_at_k(correct: int, samples: int, k: int) -> float:
+    """Unbiased estimate of the chance that one of k samples is right.
+
+    ``1 - C(n-c, k) / C(n, k)`` with c of n samples right (Chen et al. 2021, eq. 1, arXiv
+    2107.03374).
+
+    Args:
+        correct: c, from 0 to n.
+        samples: n.
+        k: From 1 to n.
+    """
+    return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
+
+
+def metric_column(
+    metrics: Mapping[str, Sequence[float]],
+    samples: Mapping[str, Sequence[Sequence[float]]],
+    key: str,
+) -> list[float] | None:
+    """The (n,) scores of documents under a metric, or under pass@k of one, `pass@4:acc,none`.
+
+    None where there is no such metric, fewer than k samples, or one that is not right or wrong.
+    """
+    if key in metrics:
+        return list(metrics[key])
+    parsed = _PASS_AT.fullmatch(key)
+    outcomes = samples.get(parsed[2]) if parsed else None
+    if parsed is None or outcomes is None:
+        return None
+    k = int(parsed[1])
+    if any(len(row) < k or not {*row} <= {0.0, 1.0} for row in outcomes):
+        return None
+    return [pass_at_k(round(sum(row)), len(row), k) for row in outcomes]
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """`failed/<key>.json`: why a cell could not be computed.
+
+    `reason` is one line, `kind` the name of the exception, `seconds` what was spent on the cell.
+    """
+
+    schema: int = 1
+    key: str
+    identity: CellIdentity
+    cell: str = ""
+    reason: str
+    kind: str = ""
+    seconds: float = 0.0
 
 
 class CellHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,15 +283,7 @@ _KINDS = {record: kind for kind, record in LINES.items()}
 
 
 def encode_line(content: Line, documents: int) -> bytes:
-    """A line of a cell's file.
-
-    Args:
-        content: What it says.
-        documents: See `Envelope`.
-
-    Raises:
-        ValueError: A metric that is no finite number, which JSON cannot hold.
-    """
+    """A line of a cell's file, see `Envelope`; a ValueError for a metric that is not finite."""
     columns = content.metrics if isinstance(content, Block) else {}
     if isinstance(content, Aggregates):
         columns = {key: [value] for key, value in content.values.items()}
@@ -267,11 +313,7 @@ def _encodable(value: Any) -> Any:
 
 
 def decode_line(line: bytes, where: object = "a cell") -> Line:
-    """The content of a line.
-
-    Args:
-        line: Of a cell's file.
-        where: Its file, for a message.
+    """The content of a line of a cell's file, which is `where`.
 
     Raises:
         RunFolderError: It is whole, and the first line of a cell of a newer schema.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ from aurac.runs.schema import (
     TaskDocuments,
     TaskRecord,
 )
-from aurac.runs.session import Session, common_base, limit_of, load_adapters, open_session
+from aurac.runs.session import Session, limit_of, open_session
 from aurac.runs.status import Standing, add_to_plan
 from aurac.runs.store import CellStore, cannot_write
 from aurac.runs.workers import Executor, make_executor
@@ -55,12 +55,10 @@ from aurac.tasks.files import readable, write_requests
 from aurac.terminal.console import stderr_console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from aurac.runs.settings import Execution
     from aurac.tasks.task import BuiltTask
-
-__all__ = ["Run", "common_base", "compare", "load_adapters", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,57 +107,45 @@ def run(
 ) -> Run:
     """As `compare`, for a request that is one object.
 
-    Args:
-        request: What to compare.
-        progress: See `compare`.
-        command: See `compare`.
-        begin: Makes of the session the one to begin with.
-        kind: How to go about the cells, in the place of computing all of them.
+    `begin` makes of the session the one to begin with; `kind` says how to go about the cells where
+    not all of them are computed.
     """
     started, profile = time.time(), Profile()
-    settings, execution, out = request.settings, request.execution, request.out
+    execution, out, tasks = request.execution, request.out, request.tasks
     executor, elsewhere = make_executor(execution), execution.executor == "ray"
     with Interrupts() as interrupts:
         with profile.spent("build"):
-            names = recorded_names(out)
-            session = open_session(
-                request.checkpoints, request.tasks, settings, names=names, elsewhere=elsewhere
-            )
+            how: dict[str, Any] = {"names": recorded_names(out), "elsewhere": elsewhere}
+            session = open_session(request.checkpoints, tasks, request.settings, **how)
         session = begin(session)
         identity = session.request()
-        _, begun = find_run_folder(out, request.tasks, identity, command)
+        _, begun = find_run_folder(out, tasks, identity, command)
         if not begun and not elsewhere:  # a base that cannot be used leaves no folder behind
             with profile.spent("load"):
                 session.base()
-        folder = open_run_folder(out, request.tasks, identity, command)
+        folder = open_run_folder(out, tasks, identity, command)
         witness = Witness(request, session.outline.path, started)
-        work = (kind or Sweep)(
-            session, execution, executor, folder, interrupts, profile, progress=progress
-        )
-        done = work.whole(command, started)
+        parts = session, execution, executor, folder, interrupts, profile, progress
+        done = (kind or Sweep)(*parts).whole(command, started)
         witness.keep(done)
         estimate.remember(session.outline, profile)
         return done
 
 
+@dataclass(eq=False)
 class Sweep:
     """One process's part in the run of a folder."""
 
-    def __init__(
-        self,
-        session: Session,
-        execution: Execution,
-        executor: Executor,
-        folder: Path,
-        interrupts: Interrupts,
-        profile: Profile,
-        *,
-        progress: bool,
-    ) -> None:
-        self.session, self.execution, self.executor = session, execution, executor
-        self.folder = folder
-        self.interrupts, self.profile, self.progress = interrupts, profile, progress
-        self.store, self.log = CellStore(folder), RunLog(folder)
+    session: Session
+    execution: Execution
+    executor: Executor
+    folder: Path
+    interrupts: Interrupts
+    profile: Profile
+    progress: bool
+
+    def __post_init__(self) -> None:
+        self.store, self.log = CellStore(self.folder), RunLog(self.folder)
 
     def whole(self, command: str | None, started: float) -> Run:
         """Compute what is missing, gather, write."""
@@ -197,7 +183,10 @@ class Sweep:
         for _ in range(_MOST_REPAIRS):
             self._compute(wanted, locks)
             if self.execution.shard:
-                return self._shard(wanted)
+                records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
+                failures = [failed_cell(cell, record.reason) for cell, record in records if record]
+                results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
+                return Run(self.folder, results, (), len(wanted), shard=self.execution.shard)
             with self.profile.spent("results"):
                 results, incomplete = gathered(self.session, cells, self.store)
             if not incomplete:
@@ -244,32 +233,14 @@ class Sweep:
         bar = NoProgress()
         if self.progress:
             bar = SweepProgress(todo, wanted, self.store, self.interrupts)
-        context = RunContext(
-            self.store,
-            locks,
-            self.interrupts,
-            self.log,
-            self.profile,
-            bar,
-            wait_for_device=self.execution.profile,
-        )
+        parts = self.store, locks, self.interrupts, self.log, self.profile, bar
+        context = RunContext(*parts, wait_for_device=self.execution.profile)
         with bar:
             if todo:
                 self.executor.run(self.session, todo, context)
 
-    def _shard(self, wanted: list[PlannedCell]) -> Run:
-        records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
-        failures = [failed_cell(cell, record.reason) for cell, record in records if record]
-        results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
-        return Run(self.folder, results, (), len(wanted), shard=self.execution.shard)
-
     def _written(
-        self,
-        results: Results,
-        locks: Locks,
-        cells: int,
-        command: str | None,
-        started: float,
+        self, results: Results, locks: Locks, cells: int, command: str | None, started: float
     ) -> Run:
         """Results and report, by one process at a time."""
         self.executor.close()
@@ -280,7 +251,7 @@ class Sweep:
             tasks=[_task(self.folder, task, session) for task in session.built],
             provenance=_provenance(session, command, started),
         )
-        with _one_at_a_time(locks, "results"):
+        with locks.awaited("results"):
             besides = held_besides(self.folder, request)
             place = subset_folder(self.folder, request) if besides else self.folder
             if besides:
@@ -294,29 +265,21 @@ class Sweep:
 
             with self.profile.spent("report"):
                 files = tuple(write_report(place))
-            return Run(place, results, files, cells, besides=_besides(self.folder, besides))
+            text = ""
+            if besides:
+                text = f"{self.folder} also holds {', '.join(besides)}"
+                whole = self.folder / RESULTS_FILE
+                if whole.is_file():
+                    text += f"; {whole} and the report beside it stay as they are"
+            return Run(place, results, files, cells, besides=text)
 
 
 def _check_weights(todo: Sequence[PlannedCell]) -> None:
-    """Refuse cells of an adapter whose weights were removed.
-
-    Raises:
-        CheckpointError: There is one.
-    """
+    """Refuse cells of an adapter whose weights were removed."""
     for cell in todo:
         values = cell.variant.member(cell.rank).values if cell.variant else None
         if isinstance(values, RemovedValues):
             values.refuse(f"evaluate {cell.label}")
-
-
-@contextlib.contextmanager
-def _one_at_a_time(locks: Locks, name: str) -> Iterator[None]:
-    while not locks.acquire(name):
-        time.sleep(0.2)
-    try:
-        yield
-    finally:
-        locks.release(name)
 
 
 def _decided(place: Path, results: Results) -> SequentialRecord | None:
@@ -341,15 +304,6 @@ def _decided(place: Path, results: Results) -> SequentialRecord | None:
     return msgspec.structs.replace(before, notes=[*notes, *grown])
 
 
-def _besides(folder: Path, held: Sequence[str]) -> str:
-    if not held:
-        return ""
-    text = f"{folder} also holds {', '.join(held)}"
-    if (folder / RESULTS_FILE).is_file():
-        text += f"; {folder / RESULTS_FILE} and the report beside it stay as they are"
-    return text
-
-
 def _task(folder: Path, task: BuiltTask, session: Session) -> TaskRecord:
     """A task, with its documents and prompts written beside the cells."""
     limit = limit_of(task.group or task.name, session.settings)
@@ -363,35 +317,25 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
     finished = time.time()
     base, settings = session.outline, session.settings
     task, cut, spread = settings.task, settings.truncation, settings.model.device_map
-
-    def stamp(seconds: float) -> str:
-        moment = dt.datetime.fromtimestamp(seconds, tz=dt.timezone.utc)
-        return moment.isoformat(timespec="seconds")
-
+    begun, ended = (dt.datetime.fromtimestamp(s, tz=dt.timezone.utc) for s in (started, finished))
+    tokenizer = session.tokenizer.name if base.tokenizer_sha256 else UNSET
+    prompts = ("num_fewshot", "fewshot", "limit", "split", "chat_template")
     return Provenance(
         command=command,
-        started=stamp(started),
-        finished=stamp(finished),
+        started=begun.isoformat(timespec="seconds"),
+        finished=ended.isoformat(timespec="seconds"),
         seconds=round(finished - started, 1),
         seed=task.seed,
         dtype=base.dtype,
         device=base.device,
-        base=BaseRecord(
-            name=base.name,
-            sha256=base.sha256,
-            tokenizer=session.tokenizer.name if base.tokenizer_sha256 else UNSET,
-        ),
+        base=BaseRecord(name=base.name, sha256=base.sha256, tokenizer=tokenizer),
         versions=versions(),
         machine={**machine(), **in_use(base.device)},
         settings=RunSettings(
             ranks=cut.ranks if isinstance(cut.ranks, str) else list(cut.ranks),
             basis=list(cut.basis),
             rescale=list(cut.rescale) if cut.rescale else None,
-            num_fewshot=task.num_fewshot,
-            fewshot=task.fewshot,
-            limit=task.limit,  # type: ignore[arg-type]
-            split=task.split,
-            chat_template=task.chat_template,
+            **{name: getattr(task, name) for name in prompts},
             **task.prompting(),
             cluster=dict(task.cluster),
             device_map=spread if isinstance(spread, str | None) else dict(spread),

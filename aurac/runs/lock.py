@@ -1,10 +1,9 @@
 """One process at a time works on a cell, on one machine or on several that share a folder.
 
 A lock is a file made with `O_EXCL` that names its owner; a thread of the owner touches it every few
-seconds. Another process takes it over when the owner has ended, as far as that can be seen from
-here, or when the file has not changed for the lock's whole time. A lock saves work and protects
-nothing: two processes that compute the same cell add the same documents, and the first outcome of
-each counts.
+seconds. Another process takes it over when the owner is seen to have ended, or when the file has
+not changed for the lock's whole time. A lock saves work and protects nothing: of documents that two
+processes compute, the first outcome counts.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 from aurac.files import alive, process_mark, same_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from typing_extensions import Self
@@ -34,13 +33,10 @@ FOLDER = "locks"
 
 @dataclass(frozen=True)
 class Owner:
-    """What a lock's file says.
+    """What a lock's file says of the process that holds it: see `aurac.files.process_mark`.
 
-    Attributes:
-        token: Drawn by the process for all its locks.
-        mark: Of the process that holds it, see `aurac.files`.
-        deaths: Processes that ended while they held it, one after the other, since something of
-            the work was last kept.
+    It draws one `token` for all its locks. `deaths` are processes before it that ended while they
+    held the lock, since something of the work was last kept.
     """
 
     token: str = ""
@@ -49,13 +45,10 @@ class Owner:
 
 
 class Locks:
-    """The locks of one process in a run folder; use as a context.
+    """The locks of one process, in `locks/` of a run folder; use as a context.
 
-    Args:
-        run_folder: The run folder; locks lie in its `locks/`.
-        seconds: How long a lock may stay untouched.
-        clock: A monotonic clock, in seconds.
-        stall_seconds: How long the owner may go on without a step (`step`) before it falls silent.
+    A lock may stay untouched for `seconds` of the monotonic `clock`; an owner that makes no `step`
+    for `stall_seconds` falls silent.
     """
 
     def __init__(
@@ -108,11 +101,7 @@ class Locks:
             self.touch()
 
     def acquire(self, key: str) -> bool:
-        """Take the lock if nobody holds it, or if its holder is gone.
-
-        Raises:
-            OSError: The folder cannot be written.
-        """
+        """Take the lock if nobody holds it, or if its holder is gone; or raise an OSError."""
         if key in self._held and not self.lost(key):
             return True
         self._held.pop(key, None)
@@ -126,6 +115,16 @@ class Locks:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
         return self._create(path, Owner(self._token, process_mark(), deaths))
+
+    @contextlib.contextmanager
+    def awaited(self, key: str) -> Iterator[None]:
+        """Hold a lock within this block, however long others hold it first."""
+        while not self.acquire(key):
+            time.sleep(0.2)
+        try:
+            yield
+        finally:
+            self.release(key)
 
     def _create(self, path: Path, owner: Owner) -> bool:
         try:

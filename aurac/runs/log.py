@@ -26,16 +26,12 @@ _MOST_READ = 32
 class RunLog:
     """Appends events to `logs/<run id>.jsonl`; a log that cannot be written never stops a run.
 
-    As a context it also keeps what aurac warns of.
-
-    Args:
-        run_folder: The run folder; None keeps no log.
-        run_id: Names the file and stands in each line; None: when it began, and a random part.
+    As a context it also keeps what aurac warns of. Without a run folder it keeps nothing.
     """
 
-    def __init__(self, run_folder: Path | None, run_id: str | None = None) -> None:
+    def __init__(self, run_folder: Path | None) -> None:
         began = dt.datetime.now(tz=dt.timezone.utc).strftime("%Y%m%dT%H%M%S")
-        self.run_id = run_id or f"{began}-{secrets.token_hex(4)}"
+        self.run_id = f"{began}-{secrets.token_hex(4)}"
         self._path = run_folder / LOGS / f"{self.run_id}.jsonl" if run_folder else None
         self._began = time.monotonic()
         self._handler = _ToLog(self)

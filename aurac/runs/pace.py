@@ -9,17 +9,15 @@ from pathlib import Path
 from aurac.errors import RunFolderError, UsageError
 from aurac.models.device import machine
 from aurac.readers.run import StoredCells
-from aurac.runs.schema import RESULTS_FILE, Provenance, Results
+from aurac.runs.schema import RESULTS_FILE, Results
 
 
 @dataclass(frozen=True)
 class Pace:
     """What a document costs inside the evaluation; starting and the report are beside it.
 
-    Attributes:
-        seconds: Wall seconds for a document at one rank, the mean over curves and ranks.
-        ranks: Ranks of a curve.
-        source: The run, its base and its device.
+    `seconds` of wall time are for a document at one rank, the mean over curves and `ranks` of one;
+    `source` names the run, its base and its device.
     """
 
     seconds: float
@@ -29,10 +27,7 @@ class Pace:
     def of(self, documents: float, question: str, seeds: int = 1) -> float:
         """Seconds for so many documents at all ranks, and of the base at rank 0.
 
-        Args:
-            documents: Of the task.
-            question: Of `aurac.stats.power`. Non-inferiority needs two ranks and no base.
-            seeds: Of each recipe.
+        A question of non-inferiority (`aurac.stats.power`) needs two ranks and no base.
         """
         if question == "non-inferiority":
             return self.seconds * documents * 2 * seeds
@@ -41,11 +36,7 @@ class Pace:
 
 
 def pace_of(folder: Path, task: str | None = None) -> Pace | None:
-    """The pace of a run on a task (its first by default); None where no cell tells.
-
-    Raises:
-        RunFolderError: It holds no results.
-    """
+    """The pace of a run on a task (its first by default); None where no cell tells."""
     results = Results.read(folder)
     stored, seconds, longest = StoredCells(folder, results), list[float](), 0
     rows = [row for row in results.curves if row.default]
@@ -60,30 +51,23 @@ def pace_of(folder: Path, task: str | None = None) -> Pace | None:
         longest = max(longest, len(known))
     if not sum(seconds):
         return None
-    source = f"{folder} ({_where(results.provenance)})"
-    return Pace(sum(seconds) / len(seconds), longest, source)
-
-
-def _where(made: Provenance) -> str:
-    parts = [f"base {made.base.name}" if made.base.name else "", f"on {made.device or 'a device'}"]
+    made = results.provenance
+    place = [f"base {made.base.name}"] * bool(made.base.name) + [f"on {made.device or 'a device'}"]
     if made.machine and machine().items() - made.machine.items():
-        parts.append("of another machine")
-    return " ".join(part for part in parts if part)
+        place.append("of another machine")
+    return Pace(sum(seconds) / len(seconds), longest, f"{folder} ({' '.join(place)})")
 
 
 def find_pace(named: str | Path | None, pilot: str | Path | None, task: str | None) -> Pace | None:
-    """The pace of the run that was named, or of the pilot where that is a run folder.
+    """The pace of the run that was named, which must have one, or of a pilot that is a run folder.
 
     Raises:
         RunFolderError: The run cannot be read.
         UsageError: The named run holds no cells of the task.
     """
-    if named is None:
-        if pilot is None or not (Path(pilot) / RESULTS_FILE).is_file():
-            return None
-        return pace_of(Path(pilot), task)
-    pace = pace_of(Path(named), task)
-    if pace is None:
+    place = named or (pilot if pilot and (Path(pilot) / RESULTS_FILE).is_file() else None)
+    pace = None if place is None else pace_of(Path(place), task)
+    if named and pace is None:
         raise UsageError(
             f"--pace {named} holds no timed cells{f' of {task}' if task else ''}",
             expected="a finished run folder of aurac compare",

@@ -16,7 +16,7 @@ from aurac.adapters.formats.outline import RemovedValues
 from aurac.adapters.truncate import BASES, RESCALES, prepare_outline
 from aurac.errors import RankError, UsageError
 from aurac.runs.cell import CellIdentity, DocumentKey
-from aurac.runs.schema import PlanRow
+from aurac.runs.status import PlanRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -141,11 +141,7 @@ def parse_ranks(spec: str | Sequence[int], adapter: Adapter | Family) -> tuple[i
 
 
 def ranks_of(spec: str | Sequence[int], R: int) -> tuple[int, ...]:
-    """What `parse_ranks` reads, for the trained rank `R`; explicit ranks as they are.
-
-    Raises:
-        RankError: Not one of these.
-    """
+    """What `parse_ranks` reads, for the trained rank `R`; explicit ranks as they are."""
     if spec == "pow2":
         return default_nested_ranks(R)
     if spec == "all":
@@ -162,11 +158,7 @@ def ranks_of(spec: str | Sequence[int], R: int) -> tuple[int, ...]:
 
 
 def auto_ranks(name: str, adapter: Adapter | Family, added: Iterable[int]) -> tuple[int, ...]:
-    """The powers of two and R, and of further ranks those that the adapter has.
-
-    Raises:
-        UsageError: The adapter is a family.
-    """
+    """The powers of two and R, and of further ranks those that the adapter (no family) has."""
     if isinstance(adapter, Family):
         raise UsageError(
             f"--ranks auto with the family {name!r}",
@@ -217,9 +209,7 @@ def variants_of(
 
 
 def plan(
-    variants: Iterable[Variant],
-    tasks: Sequence[BuiltTask],
-    base: LoadedBase,
+    variants: Iterable[Variant], tasks: Sequence[BuiltTask], base: LoadedBase
 ) -> list[PlannedCell]:
     """All cells in the order they run: coarse ranks first, for every variant and task.
 
@@ -229,42 +219,43 @@ def plan(
     tasks that take about as long each variant's stand together and it is attached once, the curves
     that are compared before those shown beside them.
     """
-
-    def identity(variant: Variant | None, rank: int, task: BuiltTask) -> CellIdentity:
-        factors = variant.fit_factors if variant else None
-        return CellIdentity(
-            adapter_sha256=variant.member(rank).sha256 if variant else None,
-            base_sha256=base.sha256,
-            rank=rank,
-            basis=variant.basis if variant else None,
-            rescale=variant.rescale_at(rank) if variant else None,
-            fit_factor=factors[rank] if factors else None,
-            task=task.leaf.name,
-            task_version=str(task.version),
-            num_fewshot=task.num_fewshot,
-            fewshot=task.fewshot,
-            fewshot_seed=task.fewshot_seed,
-            chat_template=task.template_sha256,
-            split=task.split,
-            tokenizer=base.tokenizer_sha256,
-            **task.settings,
-            dtype=base.dtype,
-            device_kind=base.device.split(":")[0],
-            lm_eval=task.lm_eval,
-        )
-
     keys = {task.name: documents_of(task) for task in tasks}
 
     def cell(variant: Variant | None, rank: int, task: BuiltTask) -> PlannedCell:
-        return PlannedCell(variant, rank, task, identity(variant, rank, task), keys[task.name])
+        identity = _identity(variant, rank, task, base)
+        return PlannedCell(variant, rank, task, identity, keys[task.name])
 
     cells = [(_BASE_LEVEL, cell(None, 0, task)) for task in tasks]
     for variant in sorted(variants, key=lambda variant: variant.role != "default"):
         for rank, level in coarse_levels(variant.ranks).items():
             cells += [(level, cell(variant, rank, task)) for task in tasks]
-    steps = {task.name: _effort_step(task) for task in tasks}
+    # tasks of one step take about as long as each other
+    steps = {task.name: round(math.log(max(task.effort, 1.0), _UNLIKE)) for task in tasks}
     cells.sort(key=lambda pair: (pair[0], -steps[pair[1].task.name]))
     return [planned for _, planned in cells]
+
+
+def _identity(
+    variant: Variant | None, rank: int, task: BuiltTask, base: LoadedBase
+) -> CellIdentity:
+    factors = variant.fit_factors if variant else None
+    same = ("num_fewshot", "fewshot", "fewshot_seed", "split", "lm_eval")
+    return CellIdentity(
+        adapter_sha256=variant.member(rank).sha256 if variant else None,
+        base_sha256=base.sha256,
+        rank=rank,
+        basis=variant.basis if variant else None,
+        rescale=variant.rescale_at(rank) if variant else None,
+        fit_factor=factors[rank] if factors else None,
+        task=task.leaf.name,
+        task_version=str(task.version),
+        chat_template=task.template_sha256,
+        tokenizer=base.tokenizer_sha256,
+        dtype=base.dtype,
+        device_kind=base.device.split(":")[0],
+        **{name: getattr(task, name) for name in same},
+        **task.settings,
+    )
 
 
 def documents_of(task: BuiltTask) -> tuple[DocumentKey, ...]:
@@ -274,12 +265,7 @@ def documents_of(task: BuiltTask) -> tuple[DocumentKey, ...]:
 
 
 def blocks_of(places: Sequence[int], size: int) -> list[list[int]]:
-    """Places of documents in blocks of a fixed grid: what is missing of each, in order.
-
-    Args:
-        places: Of the documents, ascending.
-        size: Documents in a block of the grid, see `block_size`.
-    """
+    """Ascending places of documents, in blocks of a fixed grid of `size` places."""
     blocks: dict[int, list[int]] = {}
     for place in places:
         blocks.setdefault(place // size, []).append(place)
@@ -298,11 +284,6 @@ def block_size(task: BuiltTask, device_kind: str) -> int:
         return size
     effort = task.effort / max(1, task.n_docs)
     return size * max(1, min(_MOST_BLOCKS_JOINED, round(_SHORT_ANSWER_EFFORT / effort)))
-
-
-def _effort_step(task: BuiltTask) -> int:
-    """Tasks of one step take about as long as each other."""
-    return round(math.log(max(task.effort, 1.0), _UNLIKE))
 
 
 BLOCK_DOCUMENTS = {"cpu": 128}

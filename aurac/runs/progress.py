@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from aurac.terminal.console import drawn, stderr_console
+from aurac.terminal.console import drawn, stderr_console, step_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -20,6 +20,63 @@ if TYPE_CHECKING:
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 _FAILED = "failed"
+
+
+class Pace:
+    """Counts towards a total: when another tenth of it is done, and how long the rest takes."""
+
+    def __init__(self, total: int) -> None:
+        self._total = max(1, total)
+        self._done = self._tenths = 0
+        self._started = time.perf_counter()
+
+    def tenth(self, count: int) -> int:
+        """Count on. The percent that are done if another tenth is, before the last; else 0."""
+        self._done += count
+        tenths = 10 * self._done // self._total
+        if not self._tenths < tenths < 10:
+            return 0
+        self._tenths = tenths
+        return 10 * tenths
+
+    def elapsed(self) -> str:
+        """The time since the start."""
+        return duration(time.perf_counter() - self._started)
+
+    def left(self, unit: str) -> str:
+        """Units per second so far, and the time left at that rate; nothing where not known."""
+        seconds = time.perf_counter() - self._started
+        if self._done <= 0 or seconds <= 0:
+            return ""
+        rate = self._done / seconds
+        return f", {rate:.3g} {unit}/s, {duration((self._total - self._done) / rate)} left"
+
+
+@contextmanager
+def counting(title: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
+    """A bar of `total` steps with the time left; on a pipe, a line for each tenth.
+
+    Yields:
+        What to call after each step.
+    """
+    if stderr_console().is_terminal:
+        bar = step_bar()
+        task = bar.add_task(title, total=total)
+        with drawn(bar):
+            yield lambda: bar.advance(task)
+        return
+    pace = Pace(total)
+
+    def step() -> None:
+        if percent := pace.tenth(1):
+            say(f"{title}: {percent} %, {pace.elapsed()}{pace.left(unit)}")
+
+    yield step
+
+
+def say(text: str) -> None:
+    """Print a line on standard error, as it is."""
+    stderr_console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class NoProgress:
@@ -38,22 +95,14 @@ class NoProgress:
         """A cell begins."""
 
     def settled(self, cell: PlannedCell, outcome: str) -> None:
-        """A cell has ended.
-
-        Args:
-            cell: The cell.
-            outcome: "done", "failed", or the same with "by another process".
-        """
+        """A cell has ended: "done", "failed", or the same with "by another process"."""
 
 
 class SweepProgress(NoProgress):
     """A table of curves with the time left; on a pipe, a line for each tenth of the requests.
 
-    Args:
-        cells: The cells that will be computed.
-        planned: All cells of the run, those already stored included.
-        store: Holds the outcomes of cells that are done.
-        interrupts: What it says while the table is drawn stands below that.
+    `cells` will be computed, `planned` are all of the run. What `interrupts` says while the table
+    is drawn stands below that.
     """
 
     def __init__(
@@ -66,8 +115,8 @@ class SweepProgress(NoProgress):
         self._cells, self._planned = cells, planned
         self._store, self._interrupts = store, interrupts
         self._requests = sum(cell.task.n_requests for cell in cells)
-        self._ended = self._failed = self._answered = self._tenths = 0
-        self._started = time.perf_counter()
+        self._pace = Pace(self._requests)
+        self._ended = self._failed = 0
         self._console = stderr_console()
         self._table: CurveTable | None = None
         self._drawn = ExitStack()
@@ -75,7 +124,7 @@ class SweepProgress(NoProgress):
     def __enter__(self) -> Self:
         stored = len(self._planned) - len(self._cells)
         kept = f", {stored} already there" if stored else ""
-        self._line(f"{len(self._cells)} of {len(self._planned)} cells to compute{kept}")
+        say(f"{len(self._cells)} of {len(self._planned)} cells to compute{kept}")
         if self._console.is_terminal and self._cells:
             self._draw()
         return self
@@ -97,22 +146,17 @@ class SweepProgress(NoProgress):
             self._table.live.transient = kind is None  # the results follow
         self._drawn.close()
         if self._cells:
-            seconds = duration(time.perf_counter() - self._started)
-            self._line(f"{self._ended} of {len(self._cells)} cells finished in {seconds}")
+            cells = f"{self._ended} of {len(self._cells)} cells"
+            say(f"{cells} finished in {self._pace.elapsed()}")
 
     def documents(self, count: int) -> None:
         """Advance the bar, or say that another tenth is done."""
-        self._answered += count
         if self._table is not None:
             self._table.count(count)
-            return
-        tenths = 10 * self._answered // max(1, self._requests)
-        if self._tenths < tenths < 10:
-            self._tenths = tenths
+        elif percent := self._pace.tenth(count):
             failed = f", {self._failed} failed" if self._failed else ""
             cells = f"{self._ended} of {len(self._cells)} cells{failed}"
-            seconds = time.perf_counter() - self._started
-            self._line(f"{10 * tenths} %: {cells}, {duration(seconds)}{self._pace(seconds)}")
+            say(f"{percent} %: {cells}, {self._pace.elapsed()}{self._pace.left('requests')}")
 
     def cell(self, cell: PlannedCell) -> None:
         """Name the cell that begins."""
@@ -131,17 +175,6 @@ class SweepProgress(NoProgress):
         stored = self._store.read(cell.identity.key, cell.documents)
         column = stored.scores(cell.task.metric) if stored and not stored.missing else None
         return f"{100 * sum(column) / len(column):.1f}" if column else _FAILED
-
-    def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def _pace(self, seconds: float) -> str:
-        """Requests per second so far, and the time left at that rate."""
-        if self._answered <= 0 or seconds <= 0:
-            return ""
-        rate = self._answered / seconds
-        left = (self._requests - self._answered) / rate
-        return f", {rate:.3g} requests/s, {duration(left)} left"
 
 
 def duration(seconds: float) -> str:

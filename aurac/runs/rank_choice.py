@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
 from aurac.adapters import default_nested_ranks
 from aurac.curves.curve import Curve
@@ -34,12 +35,9 @@ _SHOWN = 6  # areas in a sentence
 
 @dataclass(frozen=True)
 class Choice:
-    """What the curves so far ask for.
+    """What the curves so far ask for: ranks to evaluate next, none when the choice is complete.
 
-    Attributes:
-        record: For `results.json`.
-        following: Ranks to evaluate next; empty when the choice is complete.
-        areas: (curve, task) → AURAC over the powers of two alone, where ranks were added.
+    `areas`: (curve, task) → AURAC over the powers of two alone, where ranks were added.
     """
 
     record: RankChoice
@@ -54,21 +52,14 @@ class Choice:
     def of(self, results: Results) -> Results:
         """The results of a run whose ranks were chosen so."""
         curves = [
-            msgspec.structs.replace(curve, score_pow2=self.areas[curve.id, curve.task])
-            if (curve.id, curve.task) in self.areas
-            else curve
-            for curve in results.curves
+            msgspec.structs.replace(c, score_pow2=self.areas.get((c.id, c.task), UNSET))
+            for c in results.curves
         ]
         return msgspec.structs.replace(results, curves=curves, rank_choice=self.record)
 
 
 def choose(session: Session, stored: StoredPoints) -> Choice:
-    """The ranks that follow, by the default curves of the tasks as they were asked for.
-
-    Args:
-        session: With ranks `auto`, and those that were added so far.
-        stored: Its cells.
-    """
+    """The ranks that follow, by the stored default curves of the tasks as they were asked for."""
     cut = session.settings.truncation
     margin = MARGIN if cut.margin is None else cut.margin
     curves = dict(_curves(session, stored))
@@ -80,22 +71,13 @@ def choose(session: Session, stored: StoredPoints) -> Choice:
         for key, curve in (curves.items() if cut.added and not ranks else ())
         if (row := score_curve(curve.at(default_nested_ranks(curve.ranks[-1])))).log2 is not None
     }
-    record = RankChoice(
-        margin=margin,
-        limit=noise_limit(max(1, len(curves))),
-        added=list(cut.added),
-        gaps=[
-            GapRecord(
-                low=low,
-                high=high,
-                departure=gap.departure,
-                adapter=str(curve.adapter),
-                task=str(curve.task),
-                noise=gap.departure > margin,
-            )
-            for (low, high), (curve, gap) in sorted(widest.items())
-        ],
-    )
+    records = []
+    for (low, high), (curve, gap) in sorted(widest.items()):
+        labels = {"adapter": str(curve.adapter), "task": str(curve.task)}
+        far, noise = gap.departure, gap.height > margin
+        records.append(GapRecord(low=low, high=high, departure=far, noise=noise, **labels))
+    limit = noise_limit(max(1, len(curves)))
+    record = RankChoice(margin=margin, limit=limit, added=list(cut.added), gaps=records)
     sentences = [_sentence(record)]
     if areas:
         sentences.append(_areas_sentence([(curves[key], area) for key, area in areas.items()]))
@@ -103,12 +85,7 @@ def choose(session: Session, stored: StoredPoints) -> Choice:
 
 
 def further(session: Session, unseen: int = 0) -> int:
-    """How many cells may follow at most in the rounds of `--ranks auto`.
-
-    Args:
-        session: Of the round before.
-        unseen: Tasks that were asked for and are not built.
-    """
+    """How many cells may follow in the rounds of `--ranks auto`, with tasks that are not built."""
     if not session.settings.truncation.auto:
         return 0
     leaves = unseen + sum(not task.members for task in session.built)

@@ -14,7 +14,6 @@ import socket
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import members_of
@@ -23,15 +22,14 @@ from aurac.models.device import share_cores
 from aurac.runs.cell import Block
 from aurac.runs.runner import failure_of
 from aurac.runs.settings import NamedCheckpoint, to_plain
+from aurac.runs.workers import Executor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from typing_extensions import Self
-
+    from aurac.runs.cell import Failure
     from aurac.runs.plan import PlannedCell
     from aurac.runs.runner import RunContext
-    from aurac.runs.schema import Failure
     from aurac.runs.session import Session
 
 logger = logging.getLogger(__name__)
@@ -45,32 +43,20 @@ class ClusterError(AuracError):
     """The cluster cannot be reached, was lost, or has no worker that can serve."""
 
 
-class RayExecutor:
-    """Runs blocks as tasks of a Ray cluster.
+class RayExecutor(Executor):
+    """Runs blocks as tasks of a Ray cluster, at most `workers` at a time (None: as many as fit).
 
-    Args:
-        address: Of the cluster; None starts one on this machine.
-        workers: Most tasks at a time; None: as many as fit.
-
-    Raises:
-        UsageError: Ray is not installed.
+    Without an address it starts a cluster on this machine; without Ray it is a UsageError.
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        super().__init__()
         self._address, self._workers = address, workers
         self._ray = _ray()
-        self._cluster = contextlib.ExitStack()
         self._connected = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """See `Executor`."""
-        self._cluster.close()
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self._connected = False
 
     def run(self, session: Session, cells: Sequence[PlannedCell], context: RunContext) -> None:
@@ -78,7 +64,7 @@ class RayExecutor:
         ray = self._ray
         gpus = 1 if session.outline.device.startswith("cuda") else 0
         if not self._connected:
-            self._cluster.enter_context(_cluster(ray, self._address, self._workers, context))
+            self._open.enter_context(_cluster(ray, self._address, self._workers, context))
             self._connected = True
         # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
         how = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES, "max_calls": 0}
@@ -149,13 +135,10 @@ class _Queue:
     def _take_up(self, cell: PlannedCell) -> None:
         """Open a cell that nobody has or holds; another goes to the end of the line."""
         context, key = self._context, cell.identity.key
-        if context.is_settled(cell):
-            return
-        if not context.acquire(cell):
+        state = context.take(cell)
+        if state == "held":
             self._cells.append(cell)
-            return
-        if context.is_settled(cell):
-            context.locks.release(key)
+        if state != "taken":
             return
         missing = cell.missing(context.store.read(key, cell.documents))
         context.progress.cell(cell)
@@ -196,10 +179,13 @@ class _Queue:
         try:
             result: Block | Failure = self._ray.get(reference)
         except errors.RayTaskError as error:
-            raise _as_aurac(error) from error
+            # an error of the worker's set-up: no cell of the run can be computed there
+            cause = getattr(error, "cause", None)
+            reason = str(cause) if isinstance(cause, AuracError) else _first_line(cause or error)
+            raise ClusterError(f"a Ray worker cannot serve: {reason}") from error
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
             reason = f"{RETRIES + 1} workers died while they computed it ({_first_line(error)})"
-            return failure_of(cell, reason, type(error).__name__, 0.0)
+            return failure_of(cell, reason, type(error).__name__)
         return result
 
     def _add(self, entry: _Open, block: Block) -> None:
@@ -247,23 +233,18 @@ def _job(session: Session) -> dict[str, Any]:
     plain = to_plain(session.settings)
     device = session.outline.device.split(":")[0]
     model = {**plain["model"], "dtype": session.outline.dtype, "device": device}
+    base = NamedCheckpoint(None, (session.outline.name,))
     return {
         "checkpoints": [NamedCheckpoint.of(c).absolute for c in session.checkpoints],
         "adapters": [[m.sha256 for m in members_of(a)] for a in session.adapters.values()],
         "names": {adapter.sha256: name for name, adapter in session.adapters.items()},
-        "base": {"name": _absolute(session.outline.name), "sha256": session.outline.sha256},
+        "base": {"name": base.absolute, "sha256": session.outline.sha256},
         "tasks": list(session.tasks),
         "settings": {**plain, "model": model},
         "factors": [
             [v.adapter.sha256, v.basis, v.fit_factors] for v in session.variants if v.fit_factors
         ],
     }
-
-
-def _absolute(name: str) -> str:
-    """A path as other processes find it; a hub id as it is."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.exists() else name
 
 
 def _ray() -> Any:
@@ -300,21 +281,10 @@ def _cluster(
 
 
 def _check_address(address: str | None) -> None:
-    """See whether anybody answers: Ray itself would try for minutes.
-
-    Raises:
-        OSError: Nobody does.
-    """
+    """Raise an OSError if nobody answers: Ray itself would try for minutes."""
     host, _, port = (address or "").rpartition("//")[2].rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), _ANSWERS_IN).close()
-
-
-def _as_aurac(error: Any) -> AuracError:
-    """An error of a worker's set-up: no cell of the run can be computed there."""
-    cause = getattr(error, "cause", None)
-    reason = str(cause) if isinstance(cause, AuracError) else _first_line(cause or error)
-    return ClusterError(f"a Ray worker cannot serve: {reason}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,11 +1,9 @@
 """Blocks in a worker of a cluster: a job, a cell's identity and places in, a block out.
 
-A worker keeps the session of the job it served last, so that a base is loaded once, and the adapter
-of the block before. It writes nothing: what it computed comes back as its return value.
-
-Weights on a node are found by their content: the path of one machine need not hold on another. The
-name of the request is tried first. Then come the folders below each root in `AURAC_WEIGHTS` (a list
-as in `PATH`) and below `weights/` in aurac's cache, two levels down.
+A worker keeps the base of the job it served last and the adapter of the block before, and writes
+nothing. Weights are found by their content, since the path of one machine need not hold on another:
+under the name of the request, then in the folders, two levels down, below each root in
+`AURAC_WEIGHTS` (a list as in `PATH`) and below `weights/` in aurac's cache.
 """
 
 from __future__ import annotations
@@ -23,16 +21,15 @@ from aurac.files import sha256_json
 from aurac.models import cache_root
 from aurac.models.base import resolve_base
 from aurac.runs.evaluator import Evaluator, stop_if_device_is_lost
-from aurac.runs.runner import failure_of, reason_of
+from aurac.runs.runner import failure_after
 from aurac.runs.session import Session, load_adapters, open_session
 from aurac.runs.settings import NamedCheckpoint, from_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from aurac.runs.cell import Block
+    from aurac.runs.cell import Block, Failure
     from aurac.runs.plan import PlannedCell
-    from aurac.runs.schema import Failure
     from aurac.runs.settings import Settings
 
 ROOTS = "AURAC_WEIGHTS"
@@ -43,41 +40,12 @@ class UnfitNodeError(AuracError):
     """A worker that would compute other cells than those that were asked of it."""
 
 
-class _WorkerCache:
-    """The session of a job on this worker, with its base and the adapter in use."""
-
-    def __init__(self, job: dict[str, Any]) -> None:
-        session = _session(job)
-        self.cells = {cell.identity.key: cell for cell in session.cells()}
-        self._evaluator = Evaluator(session.base, session.options)
-
-    def compute(self, cell: PlannedCell, places: list[int]) -> Block | Failure:
-        self._evaluator.base()
-        started = time.perf_counter()
-        try:
-            (block,) = self._evaluator.blocks(cell, [places])
-        except BaseModelError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
-            stop_if_device_is_lost(error, cell)
-            seconds = time.perf_counter() - started
-            return failure_of(cell, reason_of(error), type(error).__name__, seconds)
-        return block
-
-
-_CACHE: dict[str, _WorkerCache] = {}
+_CACHE: dict[str, tuple[dict[str, PlannedCell], Evaluator]] = {}
+"""Hash of a job → its cells, and its base with the adapter in use."""
 
 
 def compute(job: dict[str, Any], identity: dict[str, Any], places: list[int]) -> Block | Failure:
-    """Compute some documents of the cell of this identity.
-
-    Args:
-        job: What to compute with: see `aurac.runs.ray`.
-        identity: The cell's.
-        places: Of the documents in the whole task; they make one block.
-
-    Returns:
-        The block, or the record of a failure.
+    """The block of documents at some places of a cell's whole task, or the record of a failure.
 
     Raises:
         UnfitNodeError: This node would compute something else; the difference is named.
@@ -86,21 +54,30 @@ def compute(job: dict[str, Any], identity: dict[str, Any], places: list[int]) ->
     name = sha256_json(job)
     if name not in _CACHE:
         _CACHE.clear()
-        _CACHE[name] = _WorkerCache(job)
-    cells = _CACHE[name].cells
+        session = _session(job)
+        cells = {cell.identity.key: cell for cell in session.cells()}
+        _CACHE[name] = cells, Evaluator(session.base, session.options)
+    cells, evaluator = _CACHE[name]
     cell = cells.get(sha256_json(identity))
     if cell is None:
         raise _unfit(identity, [cell.identity.to_dict() for cell in cells.values()])
-    return _CACHE[name].compute(cell, places)
+    evaluator.base()
+    started = time.perf_counter()
+    try:
+        (block,) = evaluator.blocks(cell, [places])
+    except BaseModelError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
+        stop_if_device_is_lost(error, cell)
+        return failure_after(error, cell, started)
+    return block
 
 
 def _unfit(identity: dict[str, Any], planned: list[dict[str, Any]]) -> UnfitNodeError:
     """The fields in which the nearest cell of this node differs from the identity."""
-    differences = [
-        [f"{k} {cell[k]!r} for {identity[k]!r}" for k in identity if cell[k] != identity[k]]
-        for cell in planned
-    ]
-    nearest = min(differences, key=len)
+    different = [[k for k in identity if cell[k] != identity[k]] for cell in planned]
+    cell, names = min(zip(planned, different, strict=True), key=lambda pair: len(pair[1]))
+    nearest = [f"{name} {cell[name]!r} for {identity[name]!r}" for name in names]
     return UnfitNodeError(
         f"a worker would compute other cells ({'; '.join(nearest)})",
         expected="the same packages, documents and kind of device on every node",
@@ -126,11 +103,7 @@ def _session(job: dict[str, Any]) -> Session:
 
 
 def find_base(name: str, sha256: str) -> str:
-    """The base's name, or the folder of this machine that holds those weights.
-
-    Raises:
-        BaseModelError: No weights of that content here.
-    """
+    """The name or folder here of a base with those weights; a BaseModelError without any."""
     places = itertools.chain([name], _folders_with("config.json"))
     place = _find(places, sha256, lambda folder: resolve_base(folder).sha256)
     if place is None:
@@ -139,16 +112,7 @@ def find_base(name: str, sha256: str) -> str:
 
 
 def find_adapter(checkpoint: str, members: Sequence[str], settings: Settings) -> str:
-    """The checkpoint, or the folders of this machine that hold these adapters.
-
-    Args:
-        checkpoint: As it was named; see `NamedCheckpoint`.
-        members: Hash of the adapter, or of each adapter of a family.
-        settings: Of the job.
-
-    Raises:
-        CheckpointError: One of them is not here.
-    """
+    """The checkpoint or folders here that hold these adapters; a CheckpointError without them."""
 
     def content(place: str) -> list[str]:
         (adapter,) = load_adapters([place], settings).values()

@@ -29,8 +29,7 @@ from aurac.runs.schema import (
 )
 from aurac.stats.analysis import score_curve
 from aurac.stats.groups import gather
-from aurac.stats.mean import layout_of
-from aurac.stats.samples import spread_of_samples
+from aurac.stats.mean import layout_of, spread_of_samples
 from aurac.stats.seeds import components, mean_of_seeds
 
 if TYPE_CHECKING:
@@ -48,12 +47,9 @@ if TYPE_CHECKING:
 def gathered(
     session: Session, cells: Sequence[PlannedCell], store: CellStore
 ) -> tuple[Results, list[tuple[PlannedCell, int]]]:
-    """The content of `results.json` but for tasks and provenance, and what is missing.
+    """The content of `results.json` but for tasks and provenance; each cell is read once.
 
-    Each cell is read and verified once.
-
-    Returns:
-        The results, and the cells that lack documents with the number that they have.
+    Beside it the cells that lack documents, with the number that they have.
     """
     from aurac import __version__
 
@@ -75,7 +71,9 @@ def gathered(
         adapters=[_adapter(name, first[name]) for name in dict.fromkeys(v.name for v in variants)],
         groups={name: list(members) for name, members in session.settings.groups.items()},
         failures=reader.failures,
-        engine=_totals(reader.engine),
+        engine=EngineTotals(
+            **{n: getattr(reader.engine, n) for n in EngineTotals.__struct_fields__}
+        ),
     )
     return results, reader.incomplete
 
@@ -85,10 +83,7 @@ class StoredPoints:
 
     def __init__(self, cells: Sequence[PlannedCell], store: CellStore) -> None:
         self._store = store
-        self._cells = {
-            (cell.variant.label if cell.variant else None, cell.rank, cell.task.name): cell
-            for cell in cells
-        }
+        self._cells = {(cell.row.curve, cell.rank, cell.task.name): cell for cell in cells}
         self._seen: dict[str, Point | str] = {}
         self.failures: list[FailedCell] = []
         self.incomplete: list[tuple[PlannedCell, int]] = []
@@ -119,25 +114,13 @@ class StoredPoints:
 
 def failed_cell(cell: PlannedCell, reason: str) -> FailedCell:
     """A cell that could not be computed."""
-    return FailedCell(
-        adapter=cell.variant.name if cell.variant else None,
-        curve=cell.variant.label if cell.variant else None,
-        task=cell.task.name,
-        rank=cell.rank,
-        reason=reason,
-    )
+    labels = {"adapter": cell.variant.name, "curve": cell.variant.label} if cell.variant else {}
+    return FailedCell(**labels, task=cell.task.name, rank=cell.rank, reason=reason)
 
 
 @dataclass(frozen=True)
 class Point:
-    """What `results.json` needs of a stored cell.
-
-    Attributes:
-        scores: ``metric,filter`` to n numbers, or None, see `Cell.scores`.
-        samples: ``metric,filter`` to n lists of the outcomes of samples.
-        engine: What it cost.
-        path: In the run folder.
-    """
+    """What `results.json` needs of a stored cell, see `Cell`; its path is in the run folder."""
 
     scores: Callable[[str], list[float] | None]
     samples: Mapping[str, Sequence[Sequence[float]]]
@@ -145,27 +128,25 @@ class Point:
     path: str
 
 
-def _totals(counts: EngineCounts) -> EngineTotals:
-    """What `results.json` says of the engine."""
-    return EngineTotals(**{n: getattr(counts, n) for n in EngineTotals.__struct_fields__})
-
-
 @dataclass(frozen=True)
 class TaskCells:
-    """Reads the stored cells of one task; a group's are those of its members, in order.
-
-    Attributes:
-        task: The task or group.
-        fetch: (variant or None, rank, leaf task) → the point, or the reason why there is none.
-    """
+    """Reads the cells of one task by `StoredPoints.fetch`; a group's are its members', in order."""
 
     task: BuiltTask
     fetch: Callable[[Variant | None, int, BuiltTask], Point | str]
 
+    @property
+    def _leaves(self) -> Sequence[BuiltTask]:
+        return self.task.members or (self.task,)
+
+    def _joined(self, parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Of the leaves one after the other; of draws of the examples their mean."""
+        return np.mean(parts, axis=0) if self.task.drawn else np.concatenate(parts)
+
     def scores(self, variant: Variant | None, rank: int) -> NDArray[np.float64] | str:
         """(n,) per-document scores under the task's metric, or the reason for their absence."""
         parts = []
-        for leaf in self.task.members or (self.task,):
+        for leaf in self._leaves:
             point = self.fetch(variant, rank, leaf)
             if isinstance(point, str):
                 return point
@@ -174,7 +155,7 @@ class TaskCells:
                 unfit = " (outcomes not right or wrong)" if point.samples else ""
                 return f"the cell holds no {self.task.metric}{unfit}"
             parts.append(np.asarray(column[: leaf.n_docs], dtype=np.float64))
-        return np.mean(parts, axis=0) if self.task.drawn else np.concatenate(parts)
+        return self._joined(parts)
 
     def draws(self, variant: Variant, ranks: Sequence[int]) -> NDArray[np.float64] | None:
         """(N, K, n) scores under each draw of the few-shot examples; None for one draw."""
@@ -192,14 +173,14 @@ class TaskCells:
         total: list[NDArray[np.float64]] = []
         for weight, rank in zip(weights, ranks, strict=True):
             parts = []
-            for leaf in self.task.members or (self.task,):
+            for leaf in self._leaves:
                 point = self.fetch(variant, rank, leaf)
                 rows = None if isinstance(point, str) else point.samples.get(self.task.metric)
                 if rows is None:
                     return UNSET
                 parts.append(weight * np.asarray(rows[: leaf.n_docs], dtype=np.float64))
             # of several draws the spread within a draw
-            total.append(np.mean(parts, axis=0) if self.task.drawn else np.concatenate(parts))
+            total.append(self._joined(parts))
         if not total or len(total[0]) < 2:
             return UNSET
         spread = spread_of_samples(np.sum(total, axis=0))
@@ -207,17 +188,14 @@ class TaskCells:
 
     def near_ties(self, variant: Variant | None, rank: int) -> int | None:
         """Documents with a decision within rounding; None where that was not counted."""
-        total = 0
-        for leaf in self.task.members or (self.task,):
-            point = self.fetch(variant, rank, leaf)
-            if isinstance(point, str) or point.engine.near_ties is None:
-                return None
-            total += point.engine.near_ties
-        return total // len(self.task.members) if self.task.drawn else total
+        points = [self.fetch(variant, rank, leaf) for leaf in self._leaves]
+        ties = [None if isinstance(point, str) else point.engine.near_ties for point in points]
+        total = sum(count or 0 for count in ties)
+        return None if None in ties else total // (len(ties) if self.task.drawn else 1)
 
     def paths(self, variant: Variant | None, rank: int) -> str | list[str] | None:
         """The file behind one point; a group's files in the order of its members."""
-        points = [self.fetch(variant, rank, leaf) for leaf in self.task.members or (self.task,)]
+        points = [self.fetch(variant, rank, leaf) for leaf in self._leaves]
         paths = [part.path for part in points if not isinstance(part, str)]
         if len(paths) < len(points):
             return None
@@ -230,34 +208,20 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str, whole: BuiltTask)
     columns = {rank: cells.scores(variant, rank) for rank in variant.ranks}
     known = {rank: column for rank, column in columns.items() if not isinstance(column, str)}
     missing = {rank: column for rank, column in columns.items() if isinstance(column, str)}
-    baseline, amounts = cells.scores(None, 0), variant.amounts()
-    labels = {
-        "adapter": variant.name,
-        "task": task.name,
-        "basis": variant.basis,
-        "rescale": variant.rescale,
-        "strata": task.strata,
-        "clusters": task.clusters,
-    }
-    curve = (
-        Curve.from_outcomes(
-            tuple(known),
-            np.stack(list(known.values())),
-            draws=cells.draws(variant, list(known)),
-            **labels,
-        )
-        if known
-        else None
-    )
+    baseline, amounts, curve = cells.scores(None, 0), variant.amounts(), None
+    counts = {leaf.name: leaf.n_docs for leaf in task.members or (task,)}
+    labels: dict[str, Any] = {"adapter": variant.name, "task": task.name}
+    labels |= {"basis": variant.basis, "rescale": variant.rescale}
+    if known:
+        outcomes, draws = np.stack(list(known.values())), cells.draws(variant, list(known))
+        pooled = {"strata": task.strata, "clusters": task.clusters, "draws": draws}
+        curve = Curve.from_outcomes(tuple(known), outcomes, **labels, **pooled)
     return CurveRecord(
+        **labels,
         id=variant.label,
-        adapter=variant.name,
         method=adapter.method,
         base=base_name,
-        task=task.name,
         metric=task.metric,
-        basis=variant.basis,
-        rescale=variant.rescale,
         default=variant.role == "default",
         role=variant.role,
         ranks=list(variant.ranks),
@@ -269,7 +233,7 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str, whole: BuiltTask)
         bytes=[size for _, size in amounts],
         fit_factors=dict(variant.fit_factors) if variant.fit_factors else None,
         n_docs=task.n_docs,
-        documents=UNSET if task.n_docs == whole.n_docs else _counts(task),
+        documents=UNSET if task.n_docs == whole.n_docs else counts,
         near_ties=[cells.near_ties(variant, rank) for rank in variant.ranks],
         cells={rank: cells.paths(variant, rank) for rank in variant.ranks},
         baseline_cell=cells.paths(None, 0),
@@ -278,10 +242,6 @@ def _curve(variant: Variant, cells: TaskCells, base_name: str, whole: BuiltTask)
         **_points(curve, variant.ranks),
         **_score_fields(curve, missing),
     )
-
-
-def _counts(task: BuiltTask) -> dict[str, int]:
-    return {leaf.name: leaf.n_docs for leaf in task.members or (task,)}
 
 
 def _drawn(curve: Curve | None) -> DrawsRecord | UnsetType:
@@ -337,25 +297,20 @@ def _score_fields(curve: Curve | None, missing: Mapping[int, str]) -> dict[str, 
 
 def area_record(estimate: Estimate) -> Area:
     """An estimate as `results.json` has it."""
-    e = estimate
-    return Area(value=e.value, se=e.se, low=e.low, high=e.high)
+    return Area(**estimate.to_dict())  # type: ignore[arg-type]
 
 
 def _adapter(name: str, variant: Variant) -> AdapterRecord:
     """An adapter under the name that it has in the run."""
     adapter = variant.adapter
-    nesting = adapter.nesting
+    nesting, same = adapter.nesting, ("format", "sha256", "method", "rule", "alpha", "seed")
     return AdapterRecord(
         name=name,
         path=_shown_path(adapter.source),
-        format=adapter.format,
-        sha256=adapter.sha256,
-        method=adapter.method,
+        **{field: getattr(adapter, field) for field in same},
         nested_ranks=list(nesting.ranks) if nesting else None,
         weights=list(nesting.weights) if nesting else None,
         update=nesting.update if nesting else None,
-        rule=adapter.rule,
-        alpha=adapter.alpha,
         trained_rank=adapter.rank,
         ranks_of_modules=list(adapter.ranks),
         modules=len(adapter.modules),
@@ -363,7 +318,6 @@ def _adapter(name: str, variant: Variant) -> AdapterRecord:
         bytes=adapter.bytes(adapter.rank),
         notes=list(adapter.notes),
         recipe=dict(adapter.recipe) if adapter.recipe else None,
-        seed=adapter.seed,
     )
 
 
@@ -371,10 +325,8 @@ def _shown_path(source: Path | None) -> str | None:
     """Relative where it lies below the working folder, so that results can be shared."""
     if source is None:
         return None
-    try:
-        return source.resolve().relative_to(Path.cwd()).as_posix()
-    except ValueError:
-        return str(source)
+    place, here = source.resolve(), Path.cwd()
+    return place.relative_to(here).as_posix() if place.is_relative_to(here) else str(source)
 
 
 def task_record(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.curves.display import percent, picture, table, text
 from aurac.errors import UsageError
-from aurac.runs.schema import RESULTS_FILE, Results
+from aurac.runs.schema import RESULTS_FILE, Results, TaskDocuments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,18 +106,11 @@ class Run:
 
         rows = []
         for row in self._analysed.scores:
-            values: dict[str, Any] = {
-                "adapter": row.adapter,
-                "task": row.task,
-                "metric": row.metric,
-                "truncation": row.truncation,
-                "default": not row.other,
-            }
+            values = _values(row, "adapter task metric truncation") | {"default": not row.other}
             for name, area in (("", row.log2), ("linear_", row.linear)):
                 values[name.rstrip("_") or "aurac"] = area.value if area else None
                 values |= {f"{name}low": area.low, f"{name}high": area.high} if area else {}
-            names = ("mean", "baseline", "n_docs", "seeds", "reason")
-            rows.append(values | {name: getattr(row, name) for name in names})
+            rows.append(values | _values(row, "mean baseline n_docs seeds reason"))
         return pd.DataFrame(rows)
 
     @property
@@ -131,8 +124,7 @@ class Run:
 
         rows = [
             {
-                **_labels(curve),
-                "role": curve.role,
+                **_values(curve, f"{_LABELS} role"),
                 "rank": rank,
                 "accuracy": curve.accuracy[k],
                 "low": _at(curve.accuracy_low, k),
@@ -160,20 +152,10 @@ class Run:
         rows = []
         for pair in self._analysed.pairs:
             estimate = pair.result.estimate if pair.result else None
-            rows.append(
-                {
-                    "a": pair.a,
-                    "b": pair.b,
-                    "task": pair.task,
-                    "difference": pair.value if estimate is None else estimate.value,
-                    "low": estimate.low if estimate else None,
-                    "high": estimate.high if estimate else None,
-                    "p": pair.p,
-                    "p_holm": pair.p_holm,
-                    "n_docs": pair.n_docs,
-                    "reason": pair.reason,
-                }
-            )
+            difference = pair.value if estimate is None else estimate.value
+            values = _values(pair, "a b task") | {"difference": difference}
+            values |= _values(estimate, "low high") | _values(pair, "p p_holm n_docs reason")
+            rows.append(values)
         return pd.DataFrame(rows)
 
     @property
@@ -232,22 +214,13 @@ class Run:
         """
         import pandas as pd
 
-        rows = []
-        for row in self._analysis(margin=margin, reference=reference).recommended:
-            result = row.result
-            rows.append(
-                {
-                    "adapter": row.adapter,
-                    "task": row.task,
-                    "truncation": row.truncation,
-                    "default": not row.other,
-                    "rank": result.rank if result else None,
-                    "reference": result.reference if result else None,
-                    "saved": result.saved if result else None,
-                    "alpha": row.alpha,
-                    "sentence": row.sentence,
-                }
-            )
+        rows = [
+            _values(row, "adapter task truncation")
+            | {"default": not row.other}
+            | _values(row.result, "rank reference saved")
+            | _values(row, "alpha sentence")
+            for row in self._analysis(margin=margin, reference=reference).recommended
+        ]
         return pd.DataFrame(rows).astype({"rank": "Int64", "reference": "Int64"})
 
     def plot(self, task: str | None = None, *, axis: str = "log2", ax: Axes | None = None) -> Axes:
@@ -268,11 +241,7 @@ class Run:
         from aurac.report.plots import rank_accuracy
 
         check_axis(axis)
-        if task is None and len(self.tasks) == 1:
-            (task,) = self.tasks
-        if task not in self.tasks:
-            known = f"one of {', '.join(self.tasks)}"
-            raise UsageError(f"task {task!r}" if task else "no task", expected=known)
+        task = self._task(task)
         with styled():
             if ax is None:
                 from matplotlib import pyplot as plt
@@ -294,6 +263,15 @@ class Run:
             ax.set_title(task.replace("$", r"\$"))
             ax.legend()
         return ax
+
+    def _task(self, name: str | None) -> str:
+        """The task of this name, or the only one."""
+        if name is None and len(self.tasks) == 1:
+            return self.tasks[0]
+        if name is None or name not in self.tasks:
+            known = f"one of {', '.join(self.tasks)}"
+            raise UsageError(f"task {name!r}" if name else "no task", expected=known)
+        return name
 
     def report(self, out: str | Path | None = None, **options: Any) -> list[Path]:
         """Write the report again.
@@ -338,9 +316,12 @@ def _score_cells(curve: CurveRecord) -> list[object]:
     return [name, percent(area.value), between, curve.n_docs]
 
 
-def _labels(curve: CurveRecord) -> dict[str, Any]:
-    names = ("adapter", "task", "metric", "basis", "rescale")
-    return {name: getattr(curve, name) for name in names}
+_LABELS = "adapter task metric basis rescale"
+
+
+def _values(record: Any, names: str) -> dict[str, Any]:
+    """Some fields of a record, in the order of their names; None of no record."""
+    return {name: record and getattr(record, name) for name in names.split()}
 
 
 def _at(column: list[Any], place: int) -> Any:
@@ -352,17 +333,16 @@ def _samples(curve: CurveRecord, rank: int, cells: StoredCells) -> Iterator[Data
     import pandas as pd
 
     members = cells.read(curve, rank) if curve.files(rank) else []
-    documents = cells.documents(curve.task)
-    known = documents.doc_ids if documents else []
-    questions = dict(zip(known, documents.questions if documents else (), strict=False))
-    targets = dict(zip(known, documents.targets if documents else (), strict=False))
+    documents = cells.documents(curve.task) or TaskDocuments(doc_ids=[])
+    questions = dict(zip(documents.doc_ids, documents.questions, strict=False))
+    targets = dict(zip(documents.doc_ids, documents.targets, strict=False))
     drawn = cells.drawn(curve.task)
     for number, cell in enumerate(members):
         several = len(members) > 1 and not drawn
         ids = [f"{number}:{doc}" if several else doc for doc in cell.doc_ids]
         yield pd.DataFrame(
             {
-                **_labels(curve),
+                **_values(curve, _LABELS),
                 "rank": rank,
                 **({"fewshot_seed": cell.identity.fewshot_seed} if drawn else {}),
                 "doc_id": ids,

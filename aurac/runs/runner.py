@@ -11,15 +11,14 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from aurac.errors import AuracError, RunFolderError
-from aurac.runs.cell import Aggregates
+from aurac.runs.cell import Aggregates, Failure
 from aurac.runs.evaluator import Counter, Evaluator, stop_if_device_is_lost
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.progress import NoProgress
-from aurac.runs.schema import Failure
 from aurac.runs.store import cannot_write, documents_hash
 
 if TYPE_CHECKING:
@@ -39,16 +38,9 @@ PAUSE_SECONDS = 1.0  # between rounds in which others hold all cells
 
 @dataclass
 class RunContext:
-    """What computes cells with: the store, the locks, and who is told how cells end.
+    """What cells are computed with: where they are kept, who has which, who is told how they end.
 
-    Attributes:
-        store: Where cells, or the reasons why there are none, are kept.
-        locks: Who works on what.
-        interrupts: Whether to stop.
-        log: Where events go.
-        profile: Where time goes.
-        progress: What a person sees.
-        wait_for_device: Wait for each pass, so that its time is its own.
+    With `wait_for_device` each pass is awaited, so that its time is its own.
     """
 
     store: CellStore
@@ -60,24 +52,23 @@ class RunContext:
     wait_for_device: bool = False
 
     def go_on(self) -> None:
-        """Show the other processes that this one lives, and stop if a signal came.
-
-        Raises:
-            Interrupted: A signal came.
-        """
+        """Show the other processes that this one lives; raises Interrupted if a signal came."""
         self.locks.step()
         self.interrupts.check()
 
-    def acquire(self, cell: PlannedCell) -> bool:
-        """Take a cell's lock.
-
-        Raises:
-            RunFolderError: The run folder cannot be written.
-        """
+    def take(self, cell: PlannedCell) -> Literal["taken", "held", "settled"]:
+        """Take a cell's lock, where no other process holds it or has settled the cell."""
+        if self.is_settled(cell):
+            return "settled"
         try:
-            return self.locks.acquire(cell.identity.key)
+            if not self.locks.acquire(cell.identity.key):
+                return "held"
         except OSError as error:
             raise cannot_write(self.store.run_folder, error) from error
+        if self.is_settled(cell):
+            self.locks.release(cell.identity.key)
+            return "settled"
+        return "taken"
 
     def is_settled(self, cell: PlannedCell) -> bool:
         """Whether another process has computed a cell, or failed to; progress is told then."""
@@ -101,47 +92,22 @@ class RunContext:
             self.store.append(cell.identity, content, len(cell.documents))
 
     def done(self, cell: PlannedCell, seconds: float, requests: int) -> None:
-        """All documents of a cell are there.
-
-        Args:
-            cell: The cell.
-            seconds: What this process took for it.
-            requests: How many of its requests were answered for that.
-        """
-        self.log.event(
-            "cell",
-            key=cell.identity.key,
-            cell=cell.label,
-            task=cell.task.name,
-            requests=requests,
-            seconds=round(seconds, 3),
-        )
+        """All documents of a cell are there, after so many seconds and requests of this process."""
+        what = {"key": cell.identity.key, "cell": cell.label, "task": cell.task.name}
+        self.log.event("cell", **what, requests=requests, seconds=round(seconds, 3))
         self.progress.settled(cell, f"done in {seconds:.1f} s")
 
     def failed(self, cell: PlannedCell, failure: Failure, uncounted: int) -> None:
-        """A cell cannot be computed.
-
-        Args:
-            cell: The cell.
-            failure: Why.
-            uncounted: Requests of it that progress was not told of.
-        """
+        """A cell cannot be computed; `uncounted` are requests that progress was not told of."""
         with self.profile.spent("store"):
             self.store.fail(failure)
-        reason = failure.reason
-        self.log.event("failed", key=cell.identity.key, cell=cell.label, reason=reason)
+        self.log.event("failed", key=failure.key, cell=cell.label, reason=failure.reason)
         self.progress.documents(uncounted)
         self.progress.settled(cell, "failed")
 
 
 class Runner:
-    """Computes cells in this process.
-
-    Args:
-        base: Gives the base model in memory; called when the first cell is computed.
-        options: Budgets of the engine.
-        context: See there.
-    """
+    """Computes cells in this process; `base` is called when the first one is computed."""
 
     def __init__(
         self, base: Callable[[], LoadedBase], options: EngineOptions, context: RunContext
@@ -180,18 +146,14 @@ class Runner:
     def _take(self, cell: PlannedCell) -> bool:
         """Compute a cell under its lock; False where another process holds that."""
         context, key = self.context, cell.identity.key
-        if context.is_settled(cell):
-            return True
-        if not context.acquire(cell):
-            return False
+        state = context.take(cell)
+        if state != "taken":
+            return state == "settled"
         try:
-            if context.is_settled(cell):
-                return True
             deaths = context.locks.deaths(key)
             if deaths >= MOST_DEATHS:
                 reason = f"{deaths} processes ended while they computed it"
-                failure = failure_of(cell, reason, "Died", 0.0)
-                context.failed(cell, failure, cell.task.n_requests)
+                context.failed(cell, failure_of(cell, reason, "Died"), cell.task.n_requests)
                 return True
             with context.interrupts.working():
                 self._compute(cell)
@@ -215,8 +177,7 @@ class Runner:
         except Exception as error:
             if not isinstance(error, AuracError):
                 logger.debug("cell %s failed", cell.label, exc_info=True)
-            seconds = time.perf_counter() - started
-            failure = failure_of(cell, reason_of(error), type(error).__name__, seconds)
+            failure = failure_after(error, cell, started)
             context.failed(cell, failure, cell.task.n_requests - counter.count)
             stop_if_device_is_lost(error, cell)
             return
@@ -241,21 +202,15 @@ class Runner:
         return requests
 
 
-def failure_of(cell: PlannedCell, reason: str, kind: str, seconds: float) -> Failure:
+def failure_of(cell: PlannedCell, reason: str, kind: str, seconds: float = 0.0) -> Failure:
     """The record of a cell that cannot be computed."""
-    return Failure(
-        key=cell.identity.key,
-        identity=cell.identity,
-        cell=cell.label,
-        reason=reason,
-        kind=kind,
-        seconds=round(seconds, 3),
-    )
+    what: dict[str, Any] = {"key": cell.identity.key, "identity": cell.identity, "cell": cell.label}
+    return Failure(**what, reason=reason, kind=kind, seconds=round(seconds, 3))
 
 
-def reason_of(error: BaseException) -> str:
-    """One line for a record of failure."""
-    if isinstance(error, AuracError):
-        return str(error)
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"
+def failure_after(error: Exception, cell: PlannedCell, started: float) -> Failure:
+    """The record of a cell that an error ended, with one line of it; `started` by perf_counter."""
+    kind, reason = type(error).__name__, str(error)
+    if not isinstance(error, AuracError):
+        reason = f"{kind}: {(reason.strip().splitlines() or [''])[0]}"
+    return failure_of(cell, reason, kind, time.perf_counter() - started)

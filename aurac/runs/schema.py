@@ -1,4 +1,4 @@
-"""The records of a run folder beside its cells: results, request, plan, documents."""
+"""`results.json`, and the documents of its tasks, as a run folder holds them."""
 
 from __future__ import annotations
 
@@ -9,39 +9,14 @@ from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
 from aurac.files import write_json
-from aurac.runs.cell import DIALECT, CellIdentity, DocumentKey, SchemaNumber, schemas_of
+from aurac.runs.cell import DIALECT, DocumentKey, SchemaNumber, schemas_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 RESULTS_SCHEMA = 1
 RESULTS_FILE = "results.json"
-REQUEST_FILE = "run.json"
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
-
-
-class PlanRow(msgspec.Struct, frozen=True, array_like=True):
-    """A planned cell, without what it takes to compute it.
-
-    Attributes:
-        key: Of its identity.
-        curve: Label of the variant; None for the base.
-        rank, task: Which cell of the curve.
-        requests, documents: How many it has.
-    """
-
-    key: str
-    curve: str | None
-    rank: int
-    task: str
-    requests: int
-    documents: int
-
-    @property
-    def label(self) -> str:
-        """As in progress and messages."""
-        who = "base" if self.curve is None else f"{self.curve} · rank {self.rank}"
-        return f"{self.task} · {who}"
 
 
 def _number(value: Any) -> float | int:
@@ -50,7 +25,7 @@ def _number(value: Any) -> float | int:
     return number
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a JSON file of the run folder; its keys are the fields, in this order."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +37,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 Role = Literal["default", "published", "extra"]
 
 
-class Area(_Record, frozen=True, kw_only=True):
+class Area(Record, frozen=True, kw_only=True):
     """AURAC on one axis, a fraction, with its standard error and 95 % interval."""
 
     value: float
@@ -71,7 +46,7 @@ class Area(_Record, frozen=True, kw_only=True):
     high: float | None = None
 
 
-class Areas(_Record, frozen=True, kw_only=True):
+class Areas(Record, frozen=True, kw_only=True):
     """AURAC of a curve on both axes, and the plain mean over its ranks."""
 
     log2: Area
@@ -79,14 +54,14 @@ class Areas(_Record, frozen=True, kw_only=True):
     mean: float
 
 
-class AxisWeights(_Record, frozen=True, kw_only=True):
+class AxisWeights(Record, frozen=True, kw_only=True):
     """Quadrature weights of the ranks on each axis, summing to 1."""
 
     log2: list[float] | None = None
     linear: list[float] | None = None
 
 
-class SamplingRecord(_Record, frozen=True, kw_only=True):
+class SamplingRecord(Record, frozen=True, kw_only=True):
     """How much the samples of a document vary, on AURAC over the log2 axis.
 
     Attributes:
@@ -103,7 +78,7 @@ class SamplingRecord(_Record, frozen=True, kw_only=True):
     share: float | None = None
 
 
-class DrawsRecord(_Record, frozen=True, kw_only=True):
+class DrawsRecord(Record, frozen=True, kw_only=True):
     """How much the draws of the few-shot examples vary, on AURAC over the log2 axis.
 
     Attributes:
@@ -117,7 +92,7 @@ class DrawsRecord(_Record, frozen=True, kw_only=True):
     share: float | None = None
 
 
-class CurveRecord(_Record, frozen=True, kw_only=True):
+class CurveRecord(Record, frozen=True, kw_only=True):
     """One adapter, truncated one way, on one task; lists have an element for each rank.
 
     Attributes:
@@ -187,11 +162,7 @@ class CurveRecord(_Record, frozen=True, kw_only=True):
     fewshot_draws: DrawsRecord | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        """Refuse lists that do not match the ranks.
-
-        Raises:
-            ValueError: Naming the first that does not.
-        """
+        """Refuse lists that do not match the ranks, with a ValueError."""
         for name in _BY_RANK:
             column = getattr(self, name)
             if len(column) != len(self.ranks) and (column or name == "accuracy"):
@@ -206,7 +177,7 @@ class CurveRecord(_Record, frozen=True, kw_only=True):
 _BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes", "near_ties")
 
 
-class TaskRecord(_Record, frozen=True, kw_only=True):
+class TaskRecord(Record, frozen=True, kw_only=True):
     """A task as it was evaluated.
 
     Attributes:
@@ -248,7 +219,7 @@ class TaskRecord(_Record, frozen=True, kw_only=True):
     requests: str | None = None
 
 
-class AdapterRecord(_Record, frozen=True, kw_only=True):
+class AdapterRecord(Record, frozen=True, kw_only=True):
     """An adapter as it was read; sizes are those of its full rank."""
 
     name: str
@@ -271,28 +242,7 @@ class AdapterRecord(_Record, frozen=True, kw_only=True):
     seed: int | None = None
 
 
-class Failure(_Record, frozen=True, kw_only=True):
-    """`failed/<key>.json`: why a cell could not be computed.
-
-    Attributes:
-        schema: 1.
-        identity: Of the cell; its hash is `key`.
-        cell: The cell in words.
-        reason: One line.
-        kind: Name of the exception.
-        seconds: What was spent on it.
-    """
-
-    schema: int = 1
-    key: str
-    identity: CellIdentity
-    cell: str = ""
-    reason: str
-    kind: str = ""
-    seconds: float = 0.0
-
-
-class FailedCell(_Record, frozen=True, kw_only=True):
+class FailedCell(Record, frozen=True, kw_only=True):
     """A cell that could not be computed; of the base, `adapter` and `curve` are null."""
 
     adapter: str | None = None
@@ -302,7 +252,7 @@ class FailedCell(_Record, frozen=True, kw_only=True):
     reason: str
 
 
-class EngineTotals(_Record, frozen=True, kw_only=True):
+class EngineTotals(Record, frozen=True, kw_only=True):
     """What all cells cost together; null was not counted."""
 
     computed_tokens: float | None = None
@@ -313,7 +263,7 @@ class EngineTotals(_Record, frozen=True, kw_only=True):
     paths: list[str] = []
 
 
-class BaseRecord(_Record, frozen=True, kw_only=True):
+class BaseRecord(Record, frozen=True, kw_only=True):
     """The base model and the hash of its weights; `tokenizer` where prompts go through another."""
 
     name: str | None = None
@@ -321,7 +271,7 @@ class BaseRecord(_Record, frozen=True, kw_only=True):
     tokenizer: str | UnsetType = UNSET
 
 
-class RunSettings(_Record, frozen=True, kw_only=True):
+class RunSettings(Record, frozen=True, kw_only=True):
     """The settings of the command."""
 
     ranks: str | list[int] = "pow2"
@@ -342,7 +292,7 @@ class RunSettings(_Record, frozen=True, kw_only=True):
     batching: str | None = None
 
 
-class Provenance(_Record, frozen=True, kw_only=True):
+class Provenance(Record, frozen=True, kw_only=True):
     """What produced the results: command, times (UTC), device, versions, settings."""
 
     command: str | None = None
@@ -358,9 +308,10 @@ class Provenance(_Record, frozen=True, kw_only=True):
     settings: RunSettings = RunSettings()
 
 
-class LookRecord(_Record, frozen=True, kw_only=True):
+class LookRecord(Record, frozen=True, kw_only=True):
     """One look of a sequential test: documents so far, z, and the values in force.
 
+    `boundary` holds on the side of z, `opposite` on the other one; null where no answer is there.
     `futility` is the |z| below which the test stops without an answer; null where it does not.
     """
 
@@ -368,9 +319,10 @@ class LookRecord(_Record, frozen=True, kw_only=True):
     z: float
     boundary: float
     futility: float | None = None
+    opposite: float | None = None
 
 
-class DecisionRecord(_Record, frozen=True, kw_only=True):
+class DecisionRecord(Record, frozen=True, kw_only=True):
     """What a sequential run found out about one question.
 
     Attributes:
@@ -416,7 +368,7 @@ class DecisionRecord(_Record, frozen=True, kw_only=True):
     sentence: str = ""
 
 
-class SequentialRecord(_Record, frozen=True, kw_only=True):
+class SequentialRecord(Record, frozen=True, kw_only=True):
     """How a run that stopped early was designed, and what it decided.
 
     Attributes:
@@ -441,7 +393,7 @@ class SequentialRecord(_Record, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
-class GapRecord(_Record, frozen=True, kw_only=True):
+class GapRecord(Record, frozen=True, kw_only=True):
     """Ranks between two neighbours of a curve that were not evaluated.
 
     Attributes:
@@ -459,7 +411,7 @@ class GapRecord(_Record, frozen=True, kw_only=True):
     noise: bool = False
 
 
-class RankChoice(_Record, frozen=True, kw_only=True):
+class RankChoice(Record, frozen=True, kw_only=True):
     """How the ranks of a run with `--ranks auto` were chosen.
 
     Attributes:
@@ -477,7 +429,7 @@ class RankChoice(_Record, frozen=True, kw_only=True):
     sentences: list[str] = []
 
 
-class Results(_Record, frozen=True, kw_only=True):
+class Results(Record, frozen=True, kw_only=True):
     """`results.json`: the curves of a run, their scores, and what produced them.
 
     Attributes:
@@ -529,12 +481,7 @@ class Results(_Record, frozen=True, kw_only=True):
         return read_record(path, cls)
 
     def write(self, folder: Path) -> None:
-        """Write it as `results.json` of a run folder.
-
-        Raises:
-            ValueError: A number that JSON cannot hold.
-            OSError: The folder cannot be written.
-        """
+        """Write it to a run folder; a ValueError where JSON cannot hold a number."""
         write_json(folder / RESULTS_FILE, self.to_dict())
 
     @property
@@ -555,57 +502,7 @@ class Results(_Record, frozen=True, kw_only=True):
         return set(named)
 
 
-class RequestSettings(_Record, frozen=True, kw_only=True):
-    """What must be the same for two requests to share a run folder."""
-
-    base_sha256: str | None = None
-    dtype: str | None = None
-    device_kind: str | None = None
-    batching: str | None = None
-    seed: int | None = None
-    fewshot: str | None = None
-    num_fewshot: int | None = None
-    chat_template: bool | str | None = None
-    split: str | None = None
-    tokenizer: str | None = None
-    system_instruction: str | None = None
-    fewshot_as_multiturn: bool | None = None
-    gen_kwargs: str | None = None
-    repeats: int | None = None
-
-
-class RequestedTask(_Record, frozen=True, kw_only=True):
-    """A task's first prompt, hashed, and how many documents were asked for."""
-
-    first_prompt: str
-    documents: int
-
-
-class RunRequest(_Record, frozen=True, kw_only=True):
-    """`run.json`: all that was ever asked for in a run folder.
-
-    Attributes:
-        schema: 1.
-        adapters: Name → SHA-256.
-        curves: Label and ranks of each.
-    """
-
-    schema: int = 1
-    settings: RequestSettings
-    adapters: dict[str, str]
-    curves: list[tuple[str, list[int]]]
-    tasks: dict[str, RequestedTask]
-
-    @classmethod
-    def read(cls, folder: Path) -> RunRequest | None:
-        """The request that a run folder records; None where it cannot be read."""
-        try:
-            return read_record(folder / REQUEST_FILE, cls)
-        except RunFolderError:
-            return None
-
-
-class TaskDocuments(_Record, frozen=True, kw_only=True):
+class TaskDocuments(Record, frozen=True, kw_only=True):
     """The documents of a task for people: questions and references, and their identities.
 
     Attributes:
@@ -628,11 +525,7 @@ _R = TypeVar("_R", bound=msgspec.Struct)
 
 
 def read_record(path: Path, kind: type[_R]) -> _R:
-    """A record from a JSON file.
-
-    Raises:
-        RunFolderError: It cannot be read, or does not have this form; says where.
-    """
+    """A record from a JSON file; a RunFolderError says where it cannot be read as that."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, ValueError, RecursionError) as error:

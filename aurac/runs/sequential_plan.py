@@ -13,7 +13,7 @@ import numpy as np
 
 from aurac.errors import UsageError
 from aurac.runs.session import Session
-from aurac.stats.sequential import LEAST_STEP, Design
+from aurac.stats.design import LEAST_STEP, Design
 from aurac.stats.stopping import document_order
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.runs.finished import Request
+    from aurac.runs.folder import RunRequest
     from aurac.runs.plan import PlannedCell, Variant
-    from aurac.runs.schema import RunRequest
     from aurac.tasks.task import BuiltTask
 
     Counts = dict[tuple[str, str], int]  # (task, adapter) → documents
@@ -50,9 +50,15 @@ class Until:
     ranks: bool = False
 
     @property
+    def pairs(self) -> bool:
+        """Whether pairs of adapters are compared."""
+        return self.width is None and not self.ranks
+
+    @property
     def words(self) -> str:
         """As on the command line."""
-        return "decided" if self.width is None else f"width={self.width:g}"
+        decided = "decided, at any time" if self.design.anytime else "decided"
+        return decided if self.width is None else f"width={self.width:g}"
 
     @classmethod
     def of(
@@ -79,8 +85,9 @@ class Until:
                     f"--until {until!r}",
                     expected="decided, or width=0.02 for an interval two points wide",
                 )
-            if margin is not None:
-                raise UsageError("--margin with --until width=…", fix="leave one of them out")
+            for name, option in {"margin": margin, "anytime": rest.get("anytime")}.items():
+                if option:
+                    raise UsageError(f"--{name} with --until width=…", fix="leave one of them out")
         if margin is not None and not 0.0 < margin < 1.0:
             raise UsageError(
                 f"--margin {margin:g}", expected="a fraction above 0, such as 0.02 for two points"
@@ -96,7 +103,7 @@ def sequential(request: Request, until: Until) -> Request:
     Raises:
         UsageError: Options that do not go with it, or nothing to decide.
     """
-    settings, pairs = request.settings, until.width is None and not until.ranks
+    settings = request.settings
     task, one_score = settings.task, "one score of each task to decide on"
     for applies, what, expected, fix in (
         (task.pass_at, "--pass-at with --until", one_score, "leave --pass-at out"),
@@ -131,7 +138,7 @@ def sequential(request: Request, until: Until) -> Request:
             "evaluate all documents to compare recipes over their seeds",
         ),
         (
-            pairs and len(request.checkpoints) < 2,
+            until.pairs and len(request.checkpoints) < 2,
             "--until decided with one adapter",
             "at least two to compare",
             "use --until width=0.02, or aurac recommend --until decided for the smallest rank",
@@ -285,7 +292,7 @@ def part_of(session: Session, until: Until, *, whole: bool = False) -> Part:
     """
     if until.ranks:  # what is shown beside the compared curves answers no question about them
         session.variants = [v for v in session.variants if v.role == "default"]
-    elif until.width is None:
+    elif until.pairs:
         first, *others = (v for v in session.variants if v.role == "default")
         for v in others:
             if v.ranks != first.ranks:
@@ -296,5 +303,27 @@ def part_of(session: Session, until: Until, *, whole: bool = False) -> Part:
                     fix="give --ranks with those that both have",
                 )
     sampler, variants = Sampler(session, until), session.variants
+    for task in sampler.tasks:
+        check_task(task, until)
     most = {(name, v.name): total for name, total in sampler.totals.items() for v in variants}
     return sampler.part(most if whole else sampler.first(variants), variants)
+
+
+def check_task(task: BuiltTask, until: Until) -> None:
+    """Refuse a task that cannot be stopped early on.
+
+    Raises:
+        UsageError: Too few documents, or dependent ones with confidence sequences.
+    """
+    if until.width is None and task.n_docs < 2 * LEAST_STEP:
+        raise UsageError(
+            f"{task.name} has {task.n_docs} documents",
+            expected=f"at least {2 * LEAST_STEP} to stop early",
+            fix="leave --until out to evaluate all of them",
+        )
+    if until.design.anytime and (task.clusters or task.strata):
+        raise UsageError(
+            f"--anytime on {task.name}, whose documents share passages or belong to a group",
+            expected="independent documents",
+            fix="leave --anytime out",
+        )

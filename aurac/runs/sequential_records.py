@@ -13,8 +13,8 @@ from aurac.stats.sentences import show_p
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from aurac.stats.design import Decision, Design
     from aurac.stats.mean import Estimate
-    from aurac.stats.sequential import Decision, Design
 
 
 def record_of(
@@ -73,15 +73,10 @@ def record_of(
 def width_record(
     estimate: Estimate, verdict: str, task: str, name: str, look: int, planned: Sequence[int]
 ) -> DecisionRecord:
-    """An interval for one adapter's AURAC as `results.json` has it.
+    """An interval for one adapter's AURAC, as `results.json` has it.
 
-    Args:
-        estimate: From the documents so far.
-        verdict: What is said of its width.
-        task: The task.
-        name: The adapter.
-        look: The number of the look.
-        planned: Documents at each look.
+    The estimate is from the documents at look number `look` of those `planned`; the verdict is on
+    its width.
     """
     documents, total = planned[look - 1], planned[-1]
     words = f"AURAC of {name} on {task} is {percent(estimate.value)} %"
@@ -110,9 +105,7 @@ def fewer_documents(
 ) -> list[str]:
     """Which adapters were evaluated on fewer documents of a task than others.
 
-    Args:
-        counts: (task, adapter) → documents.
-        decisions: Adapters without any failed, and are left out.
+    `counts` are (task, adapter) → documents. Adapters without a decision failed, and are left out.
     """
     notes = []
     about = {(one.task, name) for one in decisions for name in (one.a, one.b)}
@@ -151,4 +144,4 @@ def short_line(one: DecisionRecord) -> str:
 
 def minus(z: float) -> str:
     """Two digits with a true minus sign."""
-    return f"{z:.2f}".replace("-", "−")
+    return f"{round(z, 2) + 0.0:.2f}".replace("-", "−")

@@ -31,8 +31,9 @@ from aurac.runs.sequential_records import (
     width_record,
 )
 from aurac.runs.status import add_to_plan
+from aurac.stats.design import Series
 from aurac.stats.intervals import interval
-from aurac.stats.sequential import Series, decide
+from aurac.stats.sequential import decide
 from aurac.stats.stopping import smallest_rank, width_reached
 from aurac.terminal.console import stderr_console
 
@@ -99,7 +100,7 @@ class SequentialRun(Sweep):
             until=self.until.words,
             alpha=design.alpha,
             margin=design.margin,
-            gamma=design.gamma,
+            gamma=design.gamma_of(len(decisions) if self.until.pairs and decisions else 1),
             futility=design.futility,
             budget=None if budget is None else str(budget),
             order_seed=self.sampler.seed,

@@ -24,12 +24,9 @@ _LEVEL = 0.95
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds of one quantity, or a difference of two.
+    """Seconds of one quantity, or a difference of two, in each round.
 
-    Attributes:
-        median: Over the rounds.
-        low, high: 95 % interval of the median from order statistics; null with fewer than 6 rounds.
-        rounds: One value for each round.
+    `low` to `high` is a 95 % interval of the median from order statistics; null below 6 rounds.
     """
 
     median: float
@@ -87,11 +84,7 @@ def against(cost: RankCost, full: RankCost) -> str:
 class RankCost(msgspec.Struct, frozen=True, kw_only=True):
     """One rank of one adapter, unmerged, or the base (rank 0).
 
-    Attributes:
-        rank: Of the truncated adapter.
-        parameters, bytes: Its size.
-        prefill: One forward pass over the prompts.
-        decode: One further token for every prompt.
+    `prefill` is one forward pass over the prompts, `decode` one further token for every prompt.
     """
 
     rank: int
@@ -102,13 +95,9 @@ class RankCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdapterCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adapter costs at its ranks.
+    """What an adapter of the run costs at its ranks, in ascending order.
 
-    Attributes:
-        name: In the run.
-        sha256: Of its content.
-        mergeable: Whether it can be merged, and then costs what the base costs.
-        ranks: In ascending order.
+    `mergeable`: whether it can be merged, and then costs what the base costs.
     """
 
     name: str
@@ -163,11 +152,7 @@ class ServingRecord(msgspec.Struct, frozen=True, kw_only=True):
         return plain
 
     def write(self, folder: Path) -> Path:
-        """Write it as `serving.json` of a run folder, in the place of an earlier one.
-
-        Raises:
-            RunFolderError: The folder cannot be written.
-        """
+        """Write it as `serving.json` of a run folder, in the place of an earlier one."""
         path = folder / SERVING_FILE
         try:
             write_json(path, self.to_dict())
@@ -208,8 +193,7 @@ class ServingRecord(msgspec.Struct, frozen=True, kw_only=True):
 def read_serving(folder: Path, results: Results) -> ServingRecord | None:
     """The measurement that a run folder holds; None where there is none.
 
-    Raises:
-        RunFolderError: It cannot be read, or is about another base or other adapters.
+    A RunFolderError says that it cannot be read, or is about another base or other adapters.
     """
     path = folder / SERVING_FILE
     if not path.is_file():
@@ -218,13 +202,8 @@ def read_serving(folder: Path, results: Results) -> ServingRecord | None:
     again = f"delete it, or measure again: `aurac cost CKPT --save {folder}`"
     if record.schema != SERVING_SCHEMA:
         raise RunFolderError(f"{path} has schema {record.schema}", fix=again)
-    names = names_in_run(
-        {one.sha256: one.name for one in record.adapters},
-        record.base_sha256,
-        results,
-        folder,
-        again,
-    )
+    shown = {one.sha256: one.name for one in record.adapters}
+    names = names_in_run(shown, record.base_sha256, results, folder, again)
     for one in record.adapters:
         if one.name != names[one.sha256]:
             raise RunFolderError(
@@ -238,12 +217,7 @@ def names_in_run(
 ) -> dict[str, str]:
     """Adapters' hash → the name that the run gives it.
 
-    Args:
-        adapters: Hash → how it is called in messages.
-        base_sha256: Of the base that they are measured on.
-        results: Of the run.
-        folder: The run's.
-        fix: What to do about a difference.
+    `adapters` are hash → how it is called in messages; `fix` says what to do about a difference.
 
     Raises:
         RunFolderError: The run is about another base, or lacks an adapter.
@@ -256,12 +230,12 @@ def names_in_run(
             fix=fix,
         )
     known = {one.sha256: one.name for one in results.adapters if one.sha256}
+    listed = ", ".join(f"{name} ({digest[:12]})" for digest, name in known.items())
     for sha256, name in adapters.items():
         if sha256 not in known:
             raise RunFolderError(
                 f"adapter {name} ({sha256[:12]}) was not evaluated in {folder}",
-                expected="one of "
-                + ", ".join(f"{own} ({digest[:12]})" for digest, own in known.items()),
+                expected=f"one of {listed}",
                 fix=fix,
             )
     return {sha256: known[sha256] for sha256 in adapters}

@@ -11,14 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.adapters import (
-    Family,
-    check_base,
-    check_fits,
-    load_adapter,
-    make_family,
-    members_of,
-)
+from aurac.adapters import Family, check_base, check_fits, load_adapter, make_family, members_of
 from aurac.adapters.formats.load import adapters_in
 from aurac.errors import CheckpointError
 from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
@@ -26,8 +19,8 @@ from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer
 from aurac.models.weights import quiet_transformers
+from aurac.runs.folder import RequestedTask, RequestSettings, RunRequest
 from aurac.runs.plan import PlannedCell, Variant, auto_ranks, parse_ranks, plan, variants_of
-from aurac.runs.schema import RequestedTask, RequestSettings, RunRequest
 from aurac.runs.settings import NamedCheckpoint
 from aurac.stats.groups import check_groups
 
@@ -44,11 +37,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Session:
-    """What was asked for, and its plan.
+    """A request, and its plan.
 
     Attributes:
-        checkpoints, tasks: As they were given.
-        settings: The settings.
         adapters: Unique name → adapter or family.
         outline: The base without weights.
         variants: The curves to draw.
@@ -109,18 +100,15 @@ class Session:
         Adapters, tasks, ranks and documents may be added.
         """
         task = self.settings.task
+        prompts = ("seed", "fewshot", "num_fewshot", "chat_template", "split")
         return RunRequest(
             settings=RequestSettings(
                 base_sha256=self.outline.sha256,
                 dtype=self.outline.dtype,
                 device_kind=self.outline.device.split(":")[0],
                 batching=self.batching,
-                seed=task.seed,
-                fewshot=task.fewshot,
-                num_fewshot=task.num_fewshot,
-                chat_template=task.chat_template,
-                split=task.split,
                 tokenizer=self.tokenizer.sha256,
+                **{name: getattr(task, name) for name in prompts},
                 **task.prompting(),
             ),
             adapters={name: adapter.sha256 for name, adapter in self.adapters.items()},
@@ -132,12 +120,7 @@ class Session:
         )
 
     def fit(self, folder: Path) -> None:
-        """Find the factors of rescale `fit`, each once for all processes of the run folder.
-
-        Raises:
-            TaskError: A task without documents to fit on.
-            RunFolderError: The factors cannot be kept.
-        """
+        """Find the factors of rescale `fit`, each once for all processes of the run folder."""
         if any(variant.rescale == "fit" for variant in self.variants):
             from aurac.runs.fit import fitted  # it loads the engine
 
@@ -155,13 +138,8 @@ def open_session(
 ) -> Session:
     """Read the adapters, outline the base and build the tasks.
 
-    Args:
-        checkpoints: See `aurac.runs.settings.NamedCheckpoint`.
-        tasks: Names.
-        settings: Everything else that is asked for.
-        names: See `load_adapters`.
-        elsewhere: Other machines compute: the device need not be here.
-        lookup: Finds the base and the tasks; a dry run's does without those that are not here.
+    For checkpoints and names see `load_adapters`. Where other machines compute (`elsewhere`) the
+    device need not be here. The `lookup` of a dry run does without what is not here.
 
     Raises:
         AuracError: Any input that cannot be used.
@@ -173,25 +151,16 @@ def open_session(
     base = lookup.outline(common_base(adapters, settings.model.base), settings.model, elsewhere)
     tokenizer = _tokenizer(adapters, base, settings)
     if base.model is not None:
-        for adapter in adapters.values():
-            for member in members_of(adapter):
-                check_base(member, base.name, base.sha256)
+        members = [member for adapter in adapters.values() for member in members_of(adapter)]
+        for member in members:
+            check_base(member, base.name, base.sha256)
         base = tokenizer.adopted_by(base)
-        for adapter in adapters.values():
-            for member in members_of(adapter):
-                check_fits(member, base.model)
+        for member in members:
+            check_fits(member, base.model)
     outlined = base.model is None or all(p.is_meta for p in base.model.parameters())
-    return Session(
-        checkpoints=tuple(map(str, checkpoints)),
-        tasks=tuple(tasks),
-        settings=settings,
-        adapters=adapters,
-        outline=base,
-        variants=variants,
-        built=lookup.build(tasks, settings, base),
-        tokenizer=tokenizer,
-        _loaded=None if outlined else base,
-    )
+    built, loaded = lookup.build(tasks, settings, base), None if outlined else base
+    request = tuple(map(str, checkpoints)), tuple(tasks)
+    return Session(*request, settings, adapters, base, variants, built, tokenizer, loaded)
 
 
 def _tokenizer(
@@ -217,51 +186,35 @@ class Lookup:
     """Finds what a session needs beside the adapters: all of it, or there is none."""
 
     def outline(self, name: str, options: ModelOptions, elsewhere: bool) -> LoadedBase:  # noqa: FBT001
-        """The base without weights, see `outline_base`."""
-        return outline_base(name, options, elsewhere=elsewhere)
+        """A base as `load_base` gives it, without its weights: its model is on the meta device."""
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        base = resolve_base(name)
+        device = pick_device(options.device, elsewhere=elsewhere)
+        dtype = str(pick_dtype(options.dtype, device)).removeprefix("torch.")
+        trust = options.trust_remote_code
+        local: dict[str, Any] = {"trust_remote_code": trust, "local_files_only": True}
+        try:
+            with quiet_transformers(), torch.device("meta"):
+                config = AutoConfig.from_pretrained(base.path, **local)
+                model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+            with quiet_transformers():
+                tokenizer = AutoTokenizer.from_pretrained(base.path, **local)
+        except Exception as error:  # noqa: BLE001 - its code may need weights, which `load_base` has
+            logger.debug("base %s cannot be outlined (%s)", name, error)
+            how = {"dtype": options.dtype, "device": options.device}
+            return load_base(name, **how, trust_remote_code=trust)
+        return LoadedBase(name, base.path, base.sha256, model, tokenizer, dtype, device)
 
     def build(self, tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[BuiltTask]:
-        """The tasks with their requests."""
-        return build(tasks, settings, base)
+        """The tasks with their requests, see `aurac.tasks.lm_eval.build_tasks`."""
+        from aurac.tasks.lm_eval import build_tasks
 
-
-def outline_base(name: str, options: ModelOptions, *, elsewhere: bool = False) -> LoadedBase:
-    """A base as `load_base` gives it, but for its weights: the model is on the meta device.
-
-    Args:
-        name: As for `load_base`.
-        options: Its dtype, device and trust are read.
-        elsewhere: As for `aurac.models.device.pick_device`.
-
-    Raises:
-        BaseModelError: See `load_base`.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    base = resolve_base(name)
-    place = pick_device(options.device, elsewhere=elsewhere)
-    kind = pick_dtype(options.dtype, place)
-    trust = options.trust_remote_code
-    local: dict[str, Any] = {"trust_remote_code": trust, "local_files_only": True}
-    try:
-        with quiet_transformers(), torch.device("meta"):
-            config = AutoConfig.from_pretrained(base.path, **local)
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(base.path, **local)
-    except Exception as error:  # noqa: BLE001 - whatever its code raises without weights, it may load
-        logger.debug("base %s cannot be outlined (%s)", name, error)
-        return load_base(name, dtype=options.dtype, device=options.device, trust_remote_code=trust)
-    return LoadedBase(
-        name=name,
-        path=base.path,
-        sha256=base.sha256,
-        model=model,
-        tokenizer=tokenizer,
-        dtype=str(kind).removeprefix("torch."),
-        device=place,
-    )
+        limits = {name: limit_of(name, settings) for name in tasks}
+        limit = {name: limit for name, limit in limits.items() if limit is not None}
+        options = replace(settings.task, limit=limit, held_out=settings.fits)
+        return build_tasks(list(tasks), tokenizer=base.tokenizer, options=options)
 
 
 def load_adapters(
@@ -269,10 +222,8 @@ def load_adapters(
 ) -> dict[str, Adapter | Family]:
     """Unique name → adapter; names that clash are told apart by their folder or a number.
 
-    Args:
-        checkpoints: See `aurac.runs.settings.NamedCheckpoint`.
-        settings: Settings; the base and what the files do not say are read.
-        names: Adapters' hash → name, of those that a run folder has named before.
+    For checkpoints see `NamedCheckpoint`. `names`: adapters' hash → name, of those that a run
+    folder has named before.
 
     Raises:
         CheckpointError: One that cannot be read, or the same adapter twice.
@@ -306,11 +257,7 @@ def load_adapters(
 
 
 def _load(checkpoint: NamedCheckpoint, overrides: Mapping[str, Any]) -> Adapter | Family:
-    """The adapter or the family of a checkpoint.
-
-    Raises:
-        CheckpointError: See `load_adapter` and `make_family`.
-    """
+    """The adapter or the family of a checkpoint, see `load_adapter` and `make_family`."""
     paths = checkpoint.paths
     folder = Path(paths[0]).expanduser()
     inside = adapters_in(folder) if len(paths) == 1 and not checkpoint.family else ()
@@ -324,11 +271,7 @@ def _load(checkpoint: NamedCheckpoint, overrides: Mapping[str, Any]) -> Adapter 
 
 
 def common_base(adapters: Mapping[str, Adapter | Family], named: str | None) -> str:
-    """The base that all adapters share, or the one that was named.
-
-    Raises:
-        CheckpointError: They record different bases and none was named.
-    """
+    """The base that was named, or the one that all adapters record; a CheckpointError otherwise."""
     if named:
         return named
     recorded = {name: adapter.base for name, adapter in adapters.items() if adapter.base}
@@ -351,16 +294,13 @@ def common_base(adapters: Mapping[str, Adapter | Family], named: str | None) -> 
 
 def variants_in(adapters: Mapping[str, Adapter | Family], settings: Settings) -> list[Variant]:
     """The curves to draw, one adapter after the other."""
-    cuts = {name: settings.truncations.get(name, settings.truncation) for name in adapters}
-    return [v for name, a in adapters.items() for v in variants_for(name, a, cuts[name])]
+    cut_of = settings.truncations.get
+    cuts = [(name, a, cut_of(name, settings.truncation)) for name, a in adapters.items()]
+    return [variant for cut in cuts for variant in variants_for(*cut)]
 
 
 def variants_for(name: str, adapter: Adapter | Family, options: TruncationOptions) -> list[Variant]:
-    """The curves to draw for one adapter.
-
-    Raises:
-        RankError, UsageError: See `parse_ranks`, `auto_ranks` and `variants_of`.
-    """
+    """The curves of one adapter, see `parse_ranks`, `auto_ranks` and `variants_of`."""
     if options.auto:
         ranks = auto_ranks(name, adapter, options.added)
     else:
@@ -380,20 +320,3 @@ def limit_of(task: str, settings: Settings) -> float | None:
     if limit is None:
         return QUICK_DOCUMENTS if task in BUNDLED and task not in settings.task.data else None
     return limit or None  # type: ignore[return-value]
-
-
-def build(tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[BuiltTask]:
-    """The tasks with their requests.
-
-    Raises:
-        AuracError: See `aurac.tasks.lm_eval.build_tasks`.
-    """
-    from aurac.tasks.lm_eval import build_tasks
-
-    limits = {name: limit_of(name, settings) for name in tasks}
-    options = replace(
-        settings.task,
-        limit={name: limit for name, limit in limits.items() if limit is not None},
-        held_out=settings.fits,
-    )
-    return build_tasks(list(tasks), tokenizer=base.tokenizer, options=options)

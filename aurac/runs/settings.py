@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +23,7 @@ if TYPE_CHECKING:
 class NamedCheckpoint(NamedTuple):
     """What a person names: `PATH`, `NAME=PATH`, or `PATH` with `{1,2,4}` in it for a family.
 
-    Attributes:
-        name: The name that is given, if any.
-        paths: Folders, files or hub ids: one, or for a family one for each word in the braces.
-        family: Whether there are braces.
+    A path is a folder, a file or a hub id; a family has one for each word in the braces.
     """
 
     name: str | None
@@ -176,10 +175,6 @@ class Settings:
         return cls(**parts, **fields)
 
 
-def _names(kind: type[Any]) -> list[str]:
-    return [field.name for field in dataclasses.fields(kind)]
-
-
 _CONCERNS: dict[str, type[Any]] = {
     "task": TaskOptions,
     "truncation": TruncationOptions,
@@ -220,11 +215,7 @@ class Execution:
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """`3/8` → (3, 8).
-
-    Raises:
-        UsageError: Not a number from 1 up to how many there are.
-    """
+    """`3/8` → (3, 8); a UsageError for anything that is no share."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
@@ -277,22 +268,12 @@ def from_plain(plain: Mapping[str, Any]) -> Settings:
 
 
 def parse_device_map(text: str | None) -> str | dict[str, Any] | None:
-    """`--device-map`: one of accelerate's words, or module → device as JSON.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    import json
-
+    """`--device-map`: one of accelerate's words, or module → device as JSON; else a UsageError."""
     if text is None or text in DEVICE_MAPS:
         return text
-    try:
+    with contextlib.suppress(ValueError):
         devices = json.loads(text)
-    except ValueError:
-        devices = None
-    if not isinstance(devices, dict) or not devices:
-        raise UsageError(
-            f"--device-map {text!r}",
-            expected=f'{", ".join(DEVICE_MAPS)}, or JSON such as {{"": "cpu"}}',
-        )
-    return devices
+        if isinstance(devices, dict) and devices:
+            return devices
+    expected = f'{", ".join(DEVICE_MAPS)}, or JSON such as {{"": "cpu"}}'
+    raise UsageError(f"--device-map {text!r}", expected=expected)

@@ -19,10 +19,11 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import alive, same_machine, write_atomic
+from aurac.runs.folder import REQUEST_FILE, RunRequest
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.lock import LOCK_SECONDS, read_owner
 from aurac.runs.log import cell_costs
-from aurac.runs.schema import REPORT_FILE, REQUEST_FILE, PlanRow, RunRequest
+from aurac.runs.schema import REPORT_FILE
 from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
@@ -32,22 +33,30 @@ PLAN_FILE = "plan.jsonl"
 _MOST_FAILURES = 20
 
 
+class PlanRow(msgspec.Struct, frozen=True, array_like=True):
+    """A planned cell: the key of its identity, its curve's label (None: the base), its size."""
+
+    key: str
+    curve: str | None
+    rank: int
+    task: str
+    requests: int
+    documents: int
+
+    @property
+    def label(self) -> str:
+        """As in progress and messages."""
+        who = "base" if self.curve is None else f"{self.curve} · rank {self.rank}"
+        return f"{self.task} · {who}"
+
+
 class _PlanHead(msgspec.Struct, omit_defaults=True):
     sha256: str = ""
     further: int = 0
 
 
 def add_to_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None:
-    """Keep a plan beside what the folder's plan holds of other adapters, tasks and ranks.
-
-    Args:
-        folder: The run folder.
-        rows: The plan.
-        further: See `write_plan`.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
+    """As `write_plan`, beside what the folder's plan holds of other adapters, tasks and ranks."""
     head, before = _read_plan(folder)
     if not set(rows) <= set(before or ()) or head.further != further:
         places = {(row.curve, row.rank, row.task) for row in rows}
@@ -58,13 +67,7 @@ def add_to_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None
 def write_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None:
     """Keep the plan: a line with its hash, and a line with its rows.
 
-    Args:
-        folder: The run folder.
-        rows: The plan.
-        further: How many cells may follow at most, when these are done (`--ranks auto`).
-
-    Raises:
-        OSError: The folder cannot be written.
+    At most `further` cells may follow when these are done (`--ranks auto`).
     """
     body = msgspec.json.encode(rows)
     head = msgspec.json.encode(_PlanHead(hashlib.sha256(body).hexdigest(), further))
@@ -90,12 +93,9 @@ def _read_plan(folder: Path) -> tuple[_PlanHead, list[PlanRow] | None]:
 
 @dataclass(frozen=True)
 class Standing:
-    """What a store has of planned cells.
+    """What a store has of planned cells: whole ones, those with a record of failure, and others.
 
-    Attributes:
-        done: All their documents are there.
-        failed: They have a record of failure.
-        left: The others, with how many of their requests are to be answered.
+    Of these (`left`) it says how many of their requests are to be answered.
     """
 
     done: tuple[PlanRow, ...]
@@ -104,13 +104,7 @@ class Standing:
 
     @classmethod
     def of(cls, rows: Iterable[PlanRow], store: CellStore, *, retry: bool = False) -> Standing:
-        """Look planned cells up.
-
-        Args:
-            rows: The cells.
-            store: Where they may be.
-            retry: Cells that failed are left, too.
-        """
+        """Look planned cells up; with `retry` cells that failed are left, too."""
         failures = set() if retry else store.failed_keys()
         done, failed, left = [], [], {}
         for row in rows:
@@ -129,17 +123,15 @@ class Status:
     """How a run stands.
 
     Attributes:
-        folder: The run folder.
         total: Planned cells; None where the plan cannot be read.
         done, running, failed, left: Cells in each state; `left` counts those that nobody works on,
             None as `total`.
         seconds_left: Estimate; None without anything to go by.
-        processes: Processes that show life.
+        processes: How many show life.
         results, report: Whether they are there, whole.
         running_cells: Labels.
         further: How many cells may follow at most, when the planned ones are done.
         failures: The first few: a cell's label under `cell`, and the `reason`.
-        adapters, tasks: Names.
         notes: What could not be read.
     """
 
@@ -182,11 +174,7 @@ class Status:
 
 
 def read_status(folder: Path) -> Status:
-    """How the run in `folder` stands.
-
-    Raises:
-        RunFolderError: It is no run folder.
-    """
+    """How the run in `folder` stands; a RunFolderError where it is no run folder."""
     if not (folder / REQUEST_FILE).is_file():
         raise RunFolderError(
             f"{folder} is no run folder (no {REQUEST_FILE})",
@@ -194,12 +182,20 @@ def read_status(folder: Path) -> Status:
             fix="`aurac runs` lists those there are",
         )
     request, (head, plan), store = RunRequest.read(folder), _read_plan(folder), CellStore(folder)
-    note = f"{PLAN_FILE} is missing or damaged: the same command writes it again"
-    standing = Standing.of(_without_plan(store) if plan is None else plan, store)
+    rows, notes = plan, tuple[str, ...]()
+    if rows is None:  # the cells that are there; how many documents they should have is not known
+        keys = sorted({*store.keys(), *store.failed_keys()})
+        rows = [PlanRow(key, "unknown curve", 0, key[:12], 0, 1) for key in keys]
+        notes = (f"{PLAN_FILE} is missing or damaged: the same command writes it again",)
+    standing = Standing.of(rows, store)
+    failures = []
+    for row in standing.failed[:_MOST_FAILURES]:
+        record = store.failure(row.key) if os.access(store.failed, os.R_OK) else None
+        reason = record.reason if record else "its record cannot be read"
+        failures.append({"cell": row.label, "reason": reason})
     living = _living(folder / LOCKS)
     processes = len(set(living.values()))
     running = [row.label for row in standing.left if row.key in living]
-    seconds = _seconds(standing.left, folder)
     return Status(
         folder=folder,
         total=None if plan is None else len(plan),
@@ -207,44 +203,32 @@ def read_status(folder: Path) -> Status:
         running=len(running),
         failed=len(standing.failed),
         left=None if plan is None else len(standing.left) - len(running),
-        seconds_left=None if seconds is None else seconds / max(1, processes),
+        seconds_left=_seconds(standing.left, folder, max(1, processes)),
         processes=processes,
         results=(folder / "results.json").is_file(),
         report=(folder / REPORT_FILE).is_file(),
         running_cells=tuple(sorted(running)),
         further=head.further,
-        failures=tuple(_failure(row, store) for row in standing.failed[:_MOST_FAILURES]),
+        failures=tuple(failures),
         adapters=tuple(request.adapters if request else ()),
         tasks=tuple(request.tasks if request else ()),
-        notes=(note,) if plan is None else (),
+        notes=notes,
     )
 
 
-def _without_plan(store: CellStore) -> list[PlanRow]:
-    """The cells that are there; how many documents they should have is not known."""
-    keys = sorted({*store.keys(), *store.failed_keys()})
-    return [PlanRow(key, "unknown curve", 0, key[:12], 0, 1) for key in keys]
-
-
-def _failure(row: PlanRow, store: CellStore) -> dict[str, str]:
-    record = store.failure(row.key) if os.access(store.failed, os.R_OK) else None
-    reason = record.reason if record else "its record cannot be read"
-    return {"cell": row.label, "reason": reason}
-
-
-def _seconds(left: dict[PlanRow, float], folder: Path) -> float | None:
-    """Of one process for what is left, at the mean pace of each task's newest cells."""
+def _seconds(left: dict[PlanRow, float], folder: Path, processes: int) -> float | None:
+    """For what is left, at the mean pace of each task's newest cells in one process."""
     if not left:
         return 0.0
-    costs = cell_costs(folder)
     pace = {
         task: sum(seconds for seconds, _ in cells) / sum(requests for _, requests in cells)
-        for task, cells in costs.items()
+        for task, cells in cell_costs(folder).items()
     }
     if not pace:
         return None
     overall = sum(pace.values()) / len(pace)
-    return sum(requests * pace.get(row.task, overall) for row, requests in left.items())
+    seconds = sum(requests * pace.get(row.task, overall) for row, requests in left.items())
+    return seconds / processes
 
 
 def _living(locks: Path) -> dict[str, str]:

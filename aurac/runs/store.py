@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,13 +26,14 @@ from aurac.runs.cell import (
     Block,
     CellHead,
     EngineCounts,
+    Failure,
     Logged,
     Recount,
     decode_line,
     encode_line,
+    metric_column,
 )
-from aurac.runs.samples import metric_column
-from aurac.runs.schema import Failure, read_record
+from aurac.runs.schema import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,7 +55,6 @@ class Cell:
     """The outcome of some documents of a cell, as far as its file holds them.
 
     Attributes:
-        identity: Of the file.
         documents: n keys, in the order that was asked for.
         metrics: ``metric,filter`` to n numbers, of the metrics that every block has.
         responses: n answers.
@@ -76,10 +76,10 @@ class Cell:
     aggregates: dict[str, float]
     engine: EngineCounts
     seconds: float
-    notes: list[str] = field(default_factory=list)
-    missing: list[DocumentKey] = field(default_factory=list)
-    damaged: int = 0
-    samples: dict[str, list[list[float]]] = field(default_factory=dict)
+    notes: list[str]
+    missing: list[DocumentKey]
+    damaged: int
+    samples: dict[str, list[list[float]]]
 
     def scores(self, metric: str) -> list[float] | None:
         """The n scores under a metric or pass@k of one; None where it has none."""
@@ -125,33 +125,16 @@ class CellStore:
         return int(number[1]) if number else 0
 
     def read(self, key: str, documents: Sequence[DocumentKey] | None = None) -> Cell | None:
-        """A cell's outcomes; None where there is no file, or none that says whose it is.
-
-        Raises:
-            RunFolderError: The file is of a newer schema.
-        """
+        """See `read_cell`."""
         return read_cell(self.path(key), documents)
 
     def append(self, identity: CellIdentity, content: Block | Aggregates, documents: int) -> None:
-        """Add a line to a cell.
-
-        Args:
-            identity: The cell's.
-            content: What to add.
-            documents: How many of the documents that are asked for are there with it.
-
-        Raises:
-            RunFolderError: The run folder cannot be written.
-        """
+        """Add a line to a cell, with which so many of the documents asked for are there."""
         self._append(identity, encode_line(content, documents))
         self.clear_failure(identity.key)
 
     def recount(self, identity: CellIdentity, documents: int) -> None:
-        """Correct the number at the end of a cell's file.
-
-        Raises:
-            RunFolderError: The run folder cannot be written.
-        """
+        """Correct the number at the end of a cell's file."""
         self._append(identity, encode_line(Recount(), documents))
 
     def _append(self, identity: CellIdentity, line: bytes) -> None:
@@ -177,23 +160,18 @@ class CellStore:
             raise cannot_write(self.run_folder, error) from error
 
     def fail(self, failure: Failure) -> None:
-        """Record that a cell could not be computed.
-
-        Raises:
-            RunFolderError: The run folder cannot be written.
-        """
+        """Record that a cell could not be computed."""
         try:
-            write_json(self.failed / f"{failure.key}{_RECORD}", failure.to_dict())
+            write_json(self._record(failure.key), msgspec.to_builtins(failure))
         except OSError as error:
             raise cannot_write(self.run_folder, error) from error
 
     def failure(self, key: str) -> Failure | None:
         """The record of a failed cell; None without one, or where it is damaged."""
-        path = self.failed / f"{key}{_RECORD}"
-        if not path.is_file():
+        if not self.has_failed(key):
             return None
         try:
-            return read_record(path, Failure)
+            return read_record(self._record(key), Failure)
         except RunFolderError as error:
             logger.warning("%s", error)
             return None
@@ -204,12 +182,15 @@ class CellStore:
 
     def has_failed(self, key: str) -> bool:
         """Whether a cell has a record of failure."""
-        return (self.failed / f"{key}{_RECORD}").is_file()
+        return self._record(key).is_file()
 
     def clear_failure(self, key: str) -> None:
         """Forget a failure, so that the cell is tried again."""
         with contextlib.suppress(OSError):
-            (self.failed / f"{key}{_RECORD}").unlink(missing_ok=True)
+            self._record(key).unlink(missing_ok=True)
+
+    def _record(self, key: str) -> Path:
+        return self.failed / f"{key}{_RECORD}"
 
     def tidy(self) -> None:
         """Remove what killed processes of this machine left half-written."""
@@ -229,14 +210,9 @@ def cannot_write(folder: Path, error: OSError) -> RunFolderError:
 
 
 def read_cell(path: Path, documents: Sequence[DocumentKey] | None = None) -> Cell | None:
-    """The outcomes of some documents of a cell's file.
+    """The outcomes of these documents in a cell's file, in this order; None: of all, each once.
 
-    Args:
-        path: The file.
-        documents: Which, and in which order; None: all that are there, each once.
-
-    Returns:
-        The cell; None where there is no file, or none that says whose it is.
+    There is no cell (None) where there is no file, or none that says whose it is.
 
     Raises:
         RunFolderError: The file is of a newer schema.

@@ -8,6 +8,7 @@ it was in; its lock tells.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -37,7 +38,6 @@ from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -54,21 +54,21 @@ _OF_WORKERS = "worker"  # a logger that is not aurac's: the command line sends i
 _ENDS_IN = 30.0  # seconds that a worker may take to end once it is told to
 
 
-class Executor(Protocol):
+class Executor:
     """Computes cells of a session, one set after the other; a context that ends its workers."""
 
-    def __enter__(self) -> Self: ...
+    def __init__(self) -> None:
+        self._open = contextlib.ExitStack()  # the workers that were started
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None: ...
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.__exit__(*error)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """End the workers; the next `run` starts others."""
+        self.__exit__(None, None, None)
 
     def run(self, session: Session, cells: Sequence[PlannedCell], context: RunContext) -> None:
         """Until every cell ends as a cell or as a record of failure in the store.
@@ -79,14 +79,11 @@ class Executor(Protocol):
             Interrupted: A signal came; what is done is kept.
             AuracError: The executor itself cannot go on.
         """
+        raise NotImplementedError
 
 
 def make_executor(execution: Execution) -> Executor:
-    """The executor that was asked for.
-
-    Raises:
-        UsageError: What it needs is not installed.
-    """
+    """The executor that was asked for; a UsageError where what it needs is not installed."""
     if execution.executor == "ray":
         from aurac.runs.ray import RayExecutor
 
@@ -94,30 +91,18 @@ def make_executor(execution: Execution) -> Executor:
     return LocalExecutor(execution)
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """Runs cells here and in `execution.workers - 1` further processes."""
 
     def __init__(self, execution: Execution) -> None:
+        super().__init__()
         self._execution = execution
-        self._open = contextlib.ExitStack()
         self._workers: list[subprocess.Popen[bytes]] = []
         self._jobs: list[dict[str, Any]] = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self._workers, self._jobs = [], []
-
-    def close(self) -> None:
-        """See `Executor`."""
-        self.__exit__(None, None, None)
 
     def run(self, session: Session, cells: Sequence[PlannedCell], context: RunContext) -> None:
         """See `Executor`."""
@@ -222,10 +207,9 @@ def _send(worker: subprocess.Popen[bytes], content: Any) -> None:
 
 
 def selection(cells: Sequence[PlannedCell]) -> dict[str, Any] | None:
-    """Which cells a worker computes, with which documents; None: all of its session.
+    """Places of documents in whole tasks, and for each cell its key and which of these places.
 
-    Returns:
-        The places of documents in whole tasks, and for each cell its key and which of these.
+    None means all cells of the worker's session.
     """
     places = list(dict.fromkeys(cell.task.places for cell in cells))
     if places in ([], [None]):
@@ -234,15 +218,15 @@ def selection(cells: Sequence[PlannedCell]) -> dict[str, Any] | None:
     return {"places": places, "cells": [[c.identity.key, at[c.task.places]] for c in cells]}
 
 
-def selected(cells: Sequence[PlannedCell], chosen: dict[str, Any] | None) -> list[PlannedCell]:
+def selected(cells: Sequence[PlannedCell], wanted: dict[str, Any] | None) -> list[PlannedCell]:
     """The cells of a `selection`, of those of the whole session."""
-    if chosen is None:
+    if wanted is None:
         return list(cells)
     by_key = {cell.identity.key: cell for cell in cells}
     parts: dict[tuple[str, int], BuiltTask] = {}  # what is laid out of a task is laid out once
     result = []
-    for key, number in chosen["cells"]:
-        cell, places = by_key[key], chosen["places"][number]
+    for key, number in wanted["cells"]:
+        cell, places = by_key[key], wanted["places"][number]
         if places is not None:
             part = cell.task.name, number
             if part not in parts:
@@ -254,9 +238,7 @@ def selected(cells: Sequence[PlannedCell], chosen: dict[str, Any] | None) -> lis
 
 def _relay(worker: subprocess.Popen[bytes]) -> None:
     """Log what a worker writes: what aurac says under its own name, all else as a library's."""
-    if worker.stdout is None:
-        return
-    with worker.stdout as lines:
+    with worker.stdout or io.BytesIO() as lines:
         for raw in lines:
             line = raw.decode("utf-8", "replace").rstrip()
             match = _MESSAGE.fullmatch(line)
@@ -270,10 +252,7 @@ def _relay(worker: subprocess.Popen[bytes]) -> None:
 def _end(
     worker: subprocess.Popen[bytes], context: RunContext, *, early: bool, settled: bool
 ) -> None:
-    """Wait for a worker, not for ever; warn of one that ended before it was told to (`early`).
-
-    `settled` says whether every cell is done or failed by now.
-    """
+    """Wait for a worker, not for ever; warn of an early end, with all cells settled or not."""
     try:
         status = worker.wait(_ENDS_IN)
     except subprocess.TimeoutExpired:
@@ -298,16 +277,11 @@ def serve(job: dict[str, Any], selections: Iterable[dict[str, Any] | None]) -> N
     session.fit(folder)
     cells = session.cells()
     if execution["shard"]:
-        number, of = execution["shard"]
-        cells = shard_of(cells, number, of)
-    with (
-        RunLog(folder) as log,
-        Interrupts() as interrupts,
-        Locks(folder) as locks,
-    ):
+        cells = shard_of(cells, *execution["shard"])
+    with RunLog(folder) as log, Interrupts() as interrupts, Locks(folder) as locks:
         context = RunContext(CellStore(folder), locks, interrupts, log)
-        for chosen in selections:
-            Runner(session.base, session.options, context).run(selected(cells, chosen))
+        for wanted in selections:
+            Runner(session.base, session.options, context).run(selected(cells, wanted))
 
 
 def _lines() -> Iterator[Any]:

@@ -164,16 +164,18 @@ def _aggregates(
         return ()
     rows = []
     for name, by_task in _by_task((group.name, group) for group in default).items():
+        row = AggregateRow(name, None, tuple(tasks), settings.weigh, axis=settings.axis)
         parts = {t: _parts(by_task.get(t), settings.axis) for t in tasks}
         documents = {t: group.first.n_docs or 0 for t, group in by_task.items()}
         points = any(not group.has_documents for group in by_task.values())
-        rows.append(_aggregate_row(name, None, parts, documents, settings, points=points))
+        rows.append(_aggregated(row, parts, documents, settings, points=points))
     for (a, b), same in _by_task(((row.a, row.b), row) for row in pairs).items():
-        both = {t: row.result.parts if row.result else None for t, row in same.items()}
-        documents = {t: row.n_docs or 0 for t, row in same.items()}
-        points = any(row.value is not None for row in same.values())
+        row = AggregateRow(a, b, tuple(tasks), settings.weigh, axis=settings.axis)
+        both = {t: pair.result.parts if pair.result else None for t, pair in same.items()}
+        documents = {t: pair.n_docs or 0 for t, pair in same.items()}
+        points = any(pair.value is not None for pair in same.values())
         parts = {t: both.get(t) for t in tasks}
-        rows.append(_aggregate_row(a, b, parts, documents, settings, points=points))
+        rows.append(_aggregated(row, parts, documents, settings, points=points))
     return tuple(rows)
 
 
@@ -191,22 +193,19 @@ def _parts(group: RecipeGroup | None, axis: str) -> Components | None:
     return components([areas], [1], group.layout, names=[group.names], draws=draws)
 
 
-def _aggregate_row(
-    name: str,
-    other: str | None,
+def _aggregated(
+    row: AggregateRow,
     parts: dict[str, Components | None],
     documents: dict[str, int],
     settings: Options,
     *,
     points: bool,
 ) -> AggregateRow:
-    row = AggregateRow(name, other, tuple(parts), settings.weigh, axis=settings.axis)
     if points:
         return replace(row, reason=NO_DOCUMENTS)
+    options: dict[str, Any] = {"by": settings.weigh, "level": settings.level}
     try:
-        result = aggregate(
-            parts, documents, by=settings.weigh, level=settings.level, signed=other is not None
-        )
+        result = aggregate(parts, documents, **options, signed=row.b is not None)
     except CurveError as error:  # a missing task, or unequal seeds: no aggregate, and why
         return replace(row, reason=str(error))
     return replace(row, estimate=result)

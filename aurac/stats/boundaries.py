@@ -114,33 +114,55 @@ def spent(fraction: float, alpha: float, gamma: float) -> float:
 
 
 @lru_cache(maxsize=512)
-def boundaries(
-    fractions: tuple[float, ...], alpha: float, gamma: float, sides: int
-) -> tuple[float, ...]:
-    """Critical values of z, one for each look.
+def boundaries(fractions: tuple[float, ...], alpha: float, gamma: float) -> tuple[float, ...]:
+    """Critical values of z on one side, one for each look.
 
     Args:
         fractions: Information fractions of the looks, ascending, the last at most 1.
-        alpha: Error rate that is spent by the fraction 1.
+        alpha: Error rate that is spent by the fraction 1, on this side.
         gamma: Of the spending function; the lower, the less is spent early.
-        sides: 2 for boundaries at ±z, 1 for an upper boundary alone.
     """
-    return spending_boundaries(fractions, [spent(t, alpha, gamma) for t in fractions], sides)
+    return Boundary(fractions, alpha, gamma).extend([1.0] * len(fractions))
 
 
-def spending_boundaries(
-    fractions: Sequence[float], shares: Sequence[float], sides: int
-) -> tuple[float, ...]:
-    """As `boundaries`, from the error rates spent by each look, ascending."""
-    density, before, bounds = _start(), 0.0, []
-    for k, t in enumerate(fractions):
-        bounds.append(_critical(density, t, (shares[k] - before) / sides))
-        before = shares[k]
-        if k + 1 < len(fractions):
-            high = bounds[-1] * float(np.sqrt(t))
-            low = -high if sides == 2 else -np.inf
-            density = density.between(low, high, _Step(t, fractions[k + 1], 0.0))
-    return tuple(bounds)
+class Boundary:
+    """Critical values of z on one side, look by look.
+
+    Where few documents differ, the interval in use reaches farther than Student's, so that a look
+    stops fewer paths than its critical value says. The error rate that such a look cannot spend is
+    left to the later ones.
+
+    Args:
+        fractions: Information fractions of all looks, ascending.
+        alpha: Error rate that is spent by the fraction 1, on this side.
+        gamma: As of `boundaries`.
+    """
+
+    def __init__(self, fractions: Sequence[float], alpha: float, gamma: float) -> None:
+        self._fractions = fractions
+        self._goals = [spent(t, alpha, gamma) for t in fractions]
+        self._density, self._spent, self._bounds = _start(), 0.0, list[float]()
+
+    def extend(self, factors: Sequence[float]) -> tuple[float, ...]:
+        """The critical values of the first looks, as many as there are factors.
+
+        Args:
+            factors: How many times as far as Student's the interval reaches, at least 1.
+        """
+        for factor in factors[len(self._bounds) :]:
+            self._look(factor)
+        return tuple(self._bounds)
+
+    def _look(self, factor: float) -> None:
+        at = len(self._bounds)
+        t = self._fractions[at]
+        bound = _critical(self._density, t, self._goals[at] - self._spent)
+        stop = max(bound, bound * factor) * float(np.sqrt(t))
+        self._spent += self._density.above(stop, t, 0.0)
+        if at + 1 < len(self._fractions):
+            step = _Step(t, self._fractions[at + 1], 0.0)
+            self._density = self._density.between(-np.inf, stop, step)
+        self._bounds.append(bound)
 
 
 def _critical(density: _Density, t: float, tail: float) -> float:
@@ -175,7 +197,7 @@ def stopping(
         fractions: Information fractions of the looks.
         bounds: Critical values of z.
         drift: θ.
-        sides: As of `boundaries`.
+        sides: 2 for boundaries at ±z, 1 for an upper boundary alone.
         inner: Stop for futility below this |z| (two-sided) or z (one-sided); -inf never does.
     """
     density, looks = _start(), len(fractions)
@@ -236,28 +258,29 @@ def futility_bounds(
     return (*edges, -np.inf)
 
 
-def sequential_p(fractions: Sequence[float], z: Sequence[float], gamma: float, sides: int) -> float:
-    """The smallest error rate at which one of the looks so far would have crossed.
+def sequential_p(
+    fractions: Sequence[float], z: Sequence[float], gamma: float, factors: Sequence[float]
+) -> float:
+    """The smallest error rate at which one of the looks so far would have crossed, on one side.
 
     Valid at any time, since the boundaries fall as the error rate grows (Liu and Anderson 2008).
 
     Args:
         fractions: Of all planned looks.
-        z: Of the first looks; for a two-sided test both signs count.
+        z: Of the first looks.
         gamma: As of `boundaries`.
-        sides: As of `boundaries`.
+        factors: As of `Boundary.extend`, of the first looks.
     """
     from scipy.optimize import brentq
 
-    values = np.abs(z) if sides == 2 else np.asarray(z)
-    made = tuple(fractions[: values.size])
+    made = fractions[: len(z)]
 
     def surplus(log_p: float) -> float:
-        bounds = boundaries.__wrapped__(made, float(np.exp(log_p)), gamma, sides)
-        return float(np.max(values - bounds))
+        bounds = Boundary(made, float(np.exp(log_p)), gamma).extend(factors)
+        return float(np.max(np.subtract(z, bounds)))
 
-    least, most = float(np.log(SMALLEST_P)), float(np.log(0.98))
-    if not values.size or surplus(most) < 0.0:
+    least, most = float(np.log(SMALLEST_P)), float(np.log(0.49))
+    if not made or surplus(most) < 0.0:
         return 1.0
     if surplus(least) >= 0.0:
         return SMALLEST_P
@@ -277,7 +300,7 @@ def median_drift(
         fractions: Of the looks made.
         bounds: Critical values in force at the looks before the last.
         z: At the last look.
-        sides: As of `boundaries`.
+        sides: As of `stopping`.
     """
     from scipy.optimize import brentq
 

@@ -8,7 +8,7 @@ the report take theirs from here, so a pair has one p value wherever it is print
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 from aurac.curves.area import BUDGETS, area_name
@@ -23,7 +23,7 @@ from aurac.stats.rows import BestRow, PairRow, RecommendRow
 from aurac.stats.sentences import verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from aurac.stats.groups import RecipeGroup
     from aurac.stats.rows import Analysis, Options, ScoreRow
@@ -31,16 +31,20 @@ if TYPE_CHECKING:
 
 def compare_all(groups: Sequence[RecipeGroup], settings: Options) -> list[PairRow]:
     """Every pair of groups on the same task, with Holm's adjustment across all of them."""
-    by_task: dict[str | None, list[RecipeGroup]] = {}
-    for group in groups:
-        by_task.setdefault(group.task, []).append(group)
     return _with_holm(
         [
             compare_pair(a, b, settings)
-            for same in by_task.values()
+            for same in _by_task(groups).values()
             for a, b in combinations(same, 2)
         ]
     )
+
+
+def _by_task(groups: Iterable[RecipeGroup]) -> dict[str | None, list[RecipeGroup]]:
+    by_task: dict[str | None, list[RecipeGroup]] = {}
+    for group in groups:
+        by_task.setdefault(group.task, []).append(group)
+    return by_task
 
 
 def _with_holm(rows: list[PairRow]) -> list[PairRow]:
@@ -55,25 +59,20 @@ def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
         CurveError: Documents or prompts differ, or ranks do and `support` is None; with
             `settings.strict` off that is the row's reason instead.
     """
-    row = PairRow(a=a.name, b=b.name, task=a.task, axis=settings.axis)
+    row, axis = PairRow(a=a.name, b=b.name, task=a.task, axis=settings.axis), settings.axis
     gap = a.gap or b.gap
     if gap is not None and settings.support is None:
         return replace(row, reason=gap)
     try:
-        if not (a.has_documents and b.has_documents):
-            return _point_pair(row, a, b, settings)
-        return pair_groups(a, b, axis=settings.axis, level=settings.level, support=settings.support)
+        if a.has_documents and b.has_documents:
+            return pair_groups(a, b, axis=axis, level=settings.level, support=settings.support)
+        a, b = on_shared_axis([a, b], axis, settings.support)
+        ranks, value = a.ranks if a.span is None else (), b.point(axis) - a.point(axis)
+        return replace(row, ranks=ranks, span=a.span, value=value, reason=NO_DOCUMENTS)
     except CurveError as error:
         if settings.strict:
             raise
         return replace(row, reason=str(error))
-
-
-def _point_pair(row: PairRow, a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
-    a, b = on_shared_axis([a, b], settings.axis, settings.support)
-    gap = b.point(settings.axis) - a.point(settings.axis)
-    ranks = a.ranks if a.span is None else ()
-    return replace(row, ranks=ranks, span=a.span, value=gap, reason=NO_DOCUMENTS)
 
 
 def compare_truncations(
@@ -112,18 +111,14 @@ def with_robustness(
     rows = []
     for at, row in enumerate(pairs):
         first, second = ways[row.a, row.task], ways[row.b, row.task]
-        if row.p is None or len(first) + len(second) < 3:
-            rows.append(row)
-            continue
         verdicts: dict[str, int | None] = {}
-        for a in first:
-            for b in second:
-                result = compare_pair(a, b, common).result
-                sign = None
-                if result is not None and result.p is not None:
-                    sign = verdict(result, family.instead(at, result.p), 1 - settings.level)
-                verdicts[f"{a.truncation} against {b.truncation}"] = sign
-        rows.append(replace(row, truncations=verdicts))
+        several = row.p is not None and len(first) + len(second) > 2
+        for a, b in product(first, second) if several else ():
+            result, sign = compare_pair(a, b, common).result, None
+            if result is not None and result.p is not None:
+                sign = verdict(result, family.instead(at, result.p), 1 - settings.level)
+            verdicts[f"{a.truncation} against {b.truncation}"] = sign
+        rows.append(replace(row, truncations=verdicts) if several else row)
     return tuple(rows)
 
 
@@ -141,11 +136,10 @@ def recommend(group: RecipeGroup, settings: Options, *, other: bool = False) -> 
         seconds=group.first.seconds,
         published=group.first.role == "published",
     )
-    reason = None if group.has_documents else NO_DOCUMENTS
-    if reason is None and len(group.ranks) < 2:
-        reason = group.gap
-    if reason is not None:
-        return replace(row, reason=reason)
+    if not group.has_documents:
+        return replace(row, reason=NO_DOCUMENTS)
+    if len(group.ranks) < 2 and group.gap:
+        return replace(row, reason=group.gap)
     tests: dict[str, Any] = {"alpha": settings.alpha, "reference": settings.reference}
     result = accurate = None
     if settings.margin is not None:
@@ -160,19 +154,12 @@ def best_rows(
 ) -> tuple[BestRow, ...]:
     """The leader of every task on which two adapters or more have documents and an area.
 
-    Args:
-        groups: Every adapter's default truncation on every task.
-        pairs: Their paired comparisons.
-        settings: What the analysis was told.
+    `groups` are every adapter's default truncation on every task, `pairs` their comparisons.
     """
-    by_task: dict[str | None, list[RecipeGroup]] = {}
-    for group in groups:
-        if group.has_documents and group.gap is None:
-            by_task.setdefault(group.task, []).append(group)
     rows = []
-    for task, same in by_task.items():
-        if len(same) < 2:
-            continue
+    scored = (group for group in groups if group.has_documents and group.gap is None)
+    by_task = _by_task(scored)
+    for task, same in ((task, same) for task, same in by_task.items() if len(same) > 1):
         row = BestRow(task, len(same), settings.level, axis=settings.axis)
         try:
             rows.append(_best_row(row, same, pairs, settings))
@@ -223,7 +210,6 @@ class Advice:
     Attributes:
         use: The truncation, as ``basis · rescale``.
         value: Its AURAC on the headline axis, a fraction.
-        axis: That axis.
         beats: Truncations that it is significantly better than (paired, Holm over all truncations).
         open: Truncations that the difference is not significant to.
     """
@@ -264,14 +250,10 @@ def truncation_advice(result: Analysis) -> list[Advice]:
     """One for every adapter and task that was truncated in several ways and scored in two."""
     pairs = {(row.a, row.b, row.task): row for row in result.variants}
     ways: dict[tuple[str, str | None], list[ScoreRow]] = {}
-    for row in result.scores:
-        if row.log2 is not None:
-            ways.setdefault((row.adapter, row.task), []).append(row)
-    return [
-        _advice(rows, pairs, result.axis, 1 - result.level)
-        for rows in ways.values()
-        if len(rows) > 1
-    ]
+    for row in (row for row in result.scores if row.log2 is not None):
+        ways.setdefault((row.adapter, row.task), []).append(row)
+    several = (rows for rows in ways.values() if len(rows) > 1)
+    return [_advice(rows, pairs, result.axis, 1 - result.level) for rows in several]
 
 
 def _advice(
@@ -283,13 +265,17 @@ def _advice(
     values = {row.truncation: e.value for row in rows if (e := row.estimate(axis)) is not None}
     top = max(rows, key=lambda row: values[row.truncation])
     shown: dict[bool, list[str]] = {True: [], False: []}
-    for row in rows:
-        if row is top:
-            continue
+    for row in (row for row in rows if row is not top):
         a, b = (f"{one.adapter} · {one.truncation}" for one in (row, top))
         pair = pairs.get((a, b, row.task)) or pairs.get((b, a, row.task))
         sign = verdict(pair.result, pair.p_holm, alpha) if pair and pair.result else None
         shown[bool(sign)].append(row.truncation)
-    beats, unclear = tuple(shown[True]), tuple(shown[False])
-    value = values[top.truncation]
-    return Advice(top.adapter, top.task, top.truncation, value, axis, beats, unclear)
+    return Advice(
+        adapter=top.adapter,
+        task=top.task,
+        use=top.truncation,
+        value=values[top.truncation],
+        axis=axis,
+        beats=tuple(shown[True]),
+        open=tuple(shown[False]),
+    )

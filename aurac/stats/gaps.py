@@ -12,8 +12,11 @@ triangle of the three lines (Siem, den Hertog and Hoffmann 2011), whose height i
     2 |a| |b| / (|a| + |b|)
 
 This is exact for a single kink, four times what a smooth curve hides (h² f'' / 8), and the least by
-which a step between the outer lines departs where the ends bend opposite ways. The last gap has one
-end, and its height is |a|.
+which a step between the outer lines departs where the ends bend opposite ways.
+
+The last gap has one end. There such a curve stays between the line from outside and the straight
+line inside, which are |a| apart at the middle, where the next rank would be, and 2 |a| (x - x_left)
+/ h at x: almost 2 |a| at the rank before the last.
 """
 
 from __future__ import annotations
@@ -43,12 +46,15 @@ class Gap:
 
     Attributes:
         low, high: The ranks.
-        departure: How far the curve may lie from the straight line between them, a fraction.
+        height: How far the curve may lie from the straight line between them, a fraction; with one
+            end at the middle, which the margin is compared with.
+        departure: The same, at any rank between them.
         clear: Whether the bends at its ends are larger than their noise.
     """
 
     low: int
     high: int
+    height: float
     departure: float
     clear: bool
 
@@ -59,8 +65,8 @@ class Gap:
 
 
 def following(gaps: Iterable[Gap], margin: float = MARGIN) -> tuple[int, ...]:
-    """The ranks to evaluate next: the middles of gaps with clear bends and a larger departure."""
-    return tuple(sorted({gap.middle for gap in gaps if gap.clear and gap.departure > margin}))
+    """The ranks to evaluate next: the middles of gaps with clear bends and a larger height."""
+    return tuple(sorted({gap.middle for gap in gaps if gap.clear and gap.height > margin}))
 
 
 def noise_limit(curves: int) -> float:
@@ -92,7 +98,11 @@ def gaps(curve: Curve, curves: int = 1) -> list[Gap]:
             bends = moments(_bends(x, k) @ outcomes, layout)
             sizes = np.abs(bends.mean)
             clear = bool(np.all(sizes > limit * bends.se))
-            result.append(Gap(low, high, _height(sizes), clear))
+            height = _height(sizes)
+            far = (
+                2.0 * math.log((high - 1) / low) / math.log(high / low) if sizes.size == 1 else 1.0
+            )
+            result.append(Gap(low, high, height, height * far, clear))
     return result
 
 

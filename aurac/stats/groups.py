@@ -1,7 +1,7 @@
 """Recipe groups: the curves that are training seeds of one recipe, and what groups have in common.
 
-Documents are matched here and nowhere else: `gather` brings the seeds of a group, and `together`
-several groups, into one order of the documents, with one set of cluster and stratum labels.
+`gather` brings the seeds of a group, and `together` several groups, into one order of the
+documents (`aurac.stats.matching`).
 """
 
 from __future__ import annotations
@@ -12,16 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.area import (
-    AXES,
-    BUDGETS,
-    Span,
-    curve_weights,
-    document_areas,
-    shared_span,
-)
+from aurac.curves.area import AXES, BUDGETS, Span, curve_weights, document_areas, shared_span
 from aurac.curves.coerce import as_curve
 from aurac.errors import CurveError
+from aurac.stats.matching import align, labelled, matched, ordered_like
 from aurac.stats.mean import layout_of
 
 if TYPE_CHECKING:
@@ -90,7 +84,10 @@ class RecipeGroup:
             if curve.missing:
                 rank, reason = next(iter(curve.missing.items()))
                 return f"no accuracy at rank {rank}: {reason}"
-        return None if len(self.ranks) > 1 else f"an area needs two ranks and there is {self.ranks}"
+        if len(self.ranks) > 1:
+            return None
+        known = f"only rank {self.ranks[0]}" if self.ranks else "none"
+        return f"an area needs two ranks, and there is {known}"
 
     @property
     def accuracy(self) -> tuple[float, ...]:
@@ -134,14 +131,10 @@ class RecipeGroup:
 
     def over(self, span: Span) -> RecipeGroup:
         """The same group, its areas over a range of a budget, at the ranks that it has."""
-        return RecipeGroup(self.name, self.task, self.at(self.ranks).curves, span)
+        return replace(self, curves=self.at(self.ranks).curves, span=span, _areas={})
 
     def scores(self, rank: int) -> NDArray[np.float64]:
-        """(S, n) scores of every document under every seed at one rank.
-
-        Raises:
-            CurveError: A seed has no accuracy there, or no documents.
-        """
+        """(S, n) scores of every document under every seed at one rank."""
         rows = []
         for curve in self.curves:
             if rank not in curve.ranks:
@@ -156,7 +149,7 @@ class RecipeGroup:
         """The same group at some of its ranks."""
         if tuple(ranks) == self.ranks and self.gap is None:
             return self
-        return RecipeGroup(self.name, self.task, tuple(c.at(ranks) for c in self.curves), self.span)
+        return replace(self, curves=tuple(c.at(ranks) for c in self.curves), _areas={})
 
 
 def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[RecipeGroup]:
@@ -182,15 +175,17 @@ def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Recipe
         label = names.get(curve.adapter or "", curve.adapter or "adapter")
         key = (label, curve.task, curve.metric, curve.basis, curve.rescale)
         members.setdefault(key, []).append(curve)
-    several = _several_metrics(curves)
+    metrics: dict[str | None, set[str | None]] = {}
+    for curve in curves:
+        metrics.setdefault(curve.task, set()).add(curve.metric)
     leading: dict[tuple[str | None, str | None], Curve] = {}
     result = []
     for (name, task, metric, *_), seeds in members.items():
         seeds.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
         _check_seeds(str(name), seeds, grouped=name in (groups or {}))
-        seeds[0] = _ordered_like(leading.setdefault((task, metric), seeds[0]), seeds[0])
-        shown = f"{task} ({metric})" if task in several and metric else task
-        result.append(RecipeGroup(str(name), shown, _matched(seeds)))
+        seeds[0] = ordered_like(leading.setdefault((task, metric), seeds[0]), seeds[0])
+        shown = f"{task} ({metric})" if len(metrics[task]) > 1 and metric else task
+        result.append(RecipeGroup(str(name), shown, matched(seeds)))
     return result
 
 
@@ -209,7 +204,7 @@ def group_of(curves: Any, default: str = "adapter") -> RecipeGroup:
         raise CurveError(f"no curves for {default}", expected="at least one")
     seeds = [as_curve(curve) for curve in several]
     _check_seeds(seeds[0].label, seeds, grouped=True)
-    return RecipeGroup(seeds[0].adapter or default, seeds[0].task, _matched(seeds))
+    return RecipeGroup(seeds[0].adapter or default, seeds[0].task, matched(seeds))
 
 
 def defaults(groups: Sequence[RecipeGroup]) -> tuple[list[RecipeGroup], list[RecipeGroup]]:
@@ -238,17 +233,15 @@ def together(
     """
     first, *others = on_shared_axis(groups, axis, support)
     result = [first]
-    for at in others:
-        curves = tuple(align(first.first, curve) for curve in at.curves)
-        same = all(new is old for new, old in zip(curves, at.curves, strict=True))
-        result.append(at if same else RecipeGroup(at.name, at.task, curves, at.span))
+    for group in others:
+        curves = tuple(align(first.first, curve) for curve in group.curves)
+        same = all(new is old for new, old in zip(curves, group.curves, strict=True))
+        result.append(group if same else replace(group, curves=curves, _areas={}))
     firsts = [group.first for group in result]
     for place, group in enumerate(result):
-        labelled = _labelled(group.first, firsts)
-        if labelled is not group.first:
-            curves = (labelled, *group.curves[1:])
-            areas = group._areas
-            result[place] = RecipeGroup(group.name, group.task, curves, group.span, areas)
+        first_curve = labelled(group.first, firsts)
+        if first_curve is not group.first:  # the areas stay
+            result[place] = replace(group, curves=(first_curve, *group.curves[1:]))
     return result
 
 
@@ -267,25 +260,16 @@ def on_shared_axis(
     Raises:
         CurveError: There is too little in common.
     """
+    firsts = [group.first for group in groups]
+    _check_support(firsts, support)
     if axis not in BUDGETS:
-        ranks = shared_ranks([group.first for group in groups], support)
+        ranks = _shared_ranks(firsts, support)
         return [group.at(ranks) for group in groups]
-    _check_support([group.first for group in groups], support)
     span = shared_span([curve for group in groups for curve in group.curves], axis)
     return [group.over(span) for group in groups]
 
 
-def shared_ranks(curves: Sequence[Curve], support: str | None = None) -> tuple[int, ...]:
-    """The ranks on which curves are compared.
-
-    Args:
-        curves: Two or more.
-        support: As of `together`.
-
-    Raises:
-        CurveError: Unequal grids without "common", or fewer than two common ranks.
-    """
-    _check_support(curves, support)
+def _shared_ranks(curves: Sequence[Curve], support: str | None) -> tuple[int, ...]:
     first = curves[0]
     other = next((curve for curve in curves if curve.ranks != first.ranks), None)
     if other is None:
@@ -316,131 +300,19 @@ def _check_support(curves: Sequence[Curve], support: str | None) -> None:
             )
 
 
-def align(first: Curve, other: Curve) -> Curve:
-    """The other curve with its documents in the order of the first.
-
-    Documents are matched by `doc_ids`, by position where neither curve has any.
-
-    Raises:
-        CurveError: No per-document outcomes, another task or metric, other documents, or the same
-            identities with other contents or prompts.
-    """
-    for name in ("task", "metric", "prompts"):
-        left, right = getattr(first, name), getattr(other, name)
-        if left is not None and right is not None and left != right:
-            raise CurveError(
-                f"{first.label} and {other.label} differ in {name} "
-                f"({_short(left)} and {_short(right)})",
-                expected="the same documents and prompts for both",
-            )
-    for curve in (first, other):
-        if curve.outcomes is None:
-            raise CurveError(f"{curve.label} has no per-document outcomes to pair")
-    places = _places(first, other)
-    ordered = other if places is None else other.in_order(places)
-    _check_labels(first, ordered)
-    return ordered
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:12]}…"
-
-
-def _places(first: Curve, other: Curve) -> NDArray[np.intp] | None:
-    """Where each of the first curve's documents stands in the other; None for the same order."""
-    left, right = first.doc_ids, other.doc_ids
-    if left is right or left == right:
-        if first.n_docs != other.n_docs:
-            raise CurveError(
-                f"{first.label} has {first.n_docs} documents and {other.label} has {other.n_docs}",
-                expected="the same documents for both",
-            )
-        return None
-    if left is None or right is None:
-        raise CurveError(
-            f"only one of {first.label} and {other.label} says which documents it was evaluated on",
-            fix="give doc_ids to both, or to neither and keep the order the same",
-        )
-    unequal = set(left) ^ set(right)
-    if unequal:
-        raise CurveError(
-            f"{first.label} and {other.label} were evaluated on different documents: "
-            f"{len(unequal)} are in only one of them, {min(unequal)!r} among them",
-            expected="the same documents for both",
-        )
-    place = {doc: i for i, doc in enumerate(right)}
-    return np.array([place[doc] for doc in left], dtype=np.intp)
-
-
-def _check_labels(first: Curve, other: Curve) -> None:
-    """Refuse documents with other contents or other groups than in the first curve."""
-    for name in ("doc_hashes", "clusters", "strata"):
-        left, right = getattr(first, name), getattr(other, name)
-        if left is right or left is None or right is None or left == right:
-            continue
-        where = next(i for i, (x, y) in enumerate(zip(left, right, strict=True)) if x != y)
-        doc = first.doc_ids[where] if first.doc_ids else where
-        raise CurveError(
-            f"document {doc!r} has other {name} in {first.label} than in {other.label}",
-            expected="the same documents and prompts for both",
-        )
-
-
-def _ordered_like(first: Curve, other: Curve) -> Curve:
-    """The other curve in the first one's order; as it is where their documents differ."""
-    if first is other or first.outcomes is None or other.outcomes is None:
-        return other
-    try:
-        return align(first, other)
-    except CurveError:  # whoever compares the two is told
-        return other
-
-
-def _labelled(first: Curve, others: Sequence[Curve]) -> Curve:
-    """The first curve, with the clusters and strata that only others on its documents know."""
-    lacking: dict[str, Any] = {}
-    for name in ("clusters", "strata"):
-        known = (label for other in others if (label := getattr(other, name)) is not None)
-        if getattr(first, name) is None and (label := next(known, None)) is not None:
-            lacking[name] = label
-    return replace(first, **lacking) if lacking else first
-
-
-def _matched(seeds: Sequence[Curve]) -> tuple[Curve, ...]:
-    """Seeds with their documents in the first one's order; the first has all known labels."""
-    first = seeds[0]
-    if len(seeds) == 1 or first.outcomes is None:
-        return tuple(seeds)
-    others = [align(first, other) for other in seeds[1:]]
-    return (_labelled(first, others), *others)
-
-
 def check_groups(groups: Groups, known: Iterable[str | None]) -> dict[str, str]:
-    """Adapter → the group it is in.
-
-    Raises:
-        CurveError: A group names an adapter that is not there, or two name the same.
-    """
+    """Adapter → the group it is in; refused where it is not there, or in two of them."""
     names: dict[str, str] = {}
     known = set(known)
     for group, members in groups.items():
         for member in members:
             if member not in known:
-                raise CurveError(
-                    f"group {group} names {member!r}",
-                    expected=f"one of {', '.join(sorted(str(k) for k in known))}",
-                )
+                listed = ", ".join(sorted(map(str, known)))
+                raise CurveError(f"group {group} names {member!r}", expected=f"one of {listed}")
             if member in names:
                 raise CurveError(f"{member!r} is in two groups, {names[member]} and {group}")
             names[member] = group
     return names
-
-
-def _several_metrics(curves: Sequence[Curve]) -> set[str | None]:
-    metrics: dict[str | None, set[str | None]] = {}
-    for curve in curves:
-        metrics.setdefault(curve.task, set()).add(curve.metric)
-    return {task for task, names in metrics.items() if len(names) > 1}
 
 
 def _check_seeds(name: str, seeds: Sequence[Curve], *, grouped: bool) -> None:

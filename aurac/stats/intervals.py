@@ -44,8 +44,16 @@ Reach = Callable[[float], tuple[float, float]]
 # A hair below whole numbers, so that rounding does not decide where counts are whole.
 FEW_EVENTS = 100.0 - 1e-6  # effective events from which Student's t holds
 VERY_FEW = 3.0 - 1e-6  # and below which the reader is told
+ENOUGH = 30.0  # effective events of gains and of losses from which t holds
+SYMMETRIC = 100.0  # events to which the skewness of the mean must correspond for t to hold
 PSEUDO_EVENTS = 0.25  # weight of the largest possible variance, at accuracies near 0 and 1
 ONE_DOCUMENT = "point value (a single document has no spread)"
+
+
+def _moments(values: NDArray[np.float64], layout: Layout) -> tuple[float, float, float]:
+    """Mean, standard error and degrees of freedom of `values` (n,)."""
+    result = moments(values, layout)
+    return float(result.mean), float(result.se), float(result.df)
 
 
 def rule_of_three(constant: float, layout: Layout, level: float) -> Estimate:
@@ -61,10 +69,11 @@ def mean_interval(values: NDArray[np.float64], layout: Layout, level: float) -> 
     Student's t from `FEW_EVENTS` effective events on, `edge_ends` below, the rule of three where
     all documents score alike. No ends where there is a single unit.
     """
-    result = moments(values, layout)
-    value, se, df = float(result.mean), float(result.se), float(result.df)
+    value, se, df = _moments(values, layout)
     if df <= 0:
-        return Estimate(value, None, None, None, _no_spread(layout), level)
+        units = f"{layout.groups} independent units in {layout.levels} strata"
+        why = ONE_DOCUMENT if layout.n == 1 else f"point value ({units})"
+        return Estimate(value, None, None, None, why, level)
     if is_constant(values):
         return rule_of_three(float(values[0]), layout, level)
     events = effective_events(value, se)
@@ -83,16 +92,10 @@ def mean_interval(values: NDArray[np.float64], layout: Layout, level: float) -> 
 def edge_excess(values: NDArray[np.float64], layout: Layout) -> Reach | None:
     """What few events add to the squared reach of Student's t, below and above, at each level.
 
-    Args:
-        values: (n,) scores in [0, 1], of one checkpoint or averaged over training seeds.
-        layout: The documents' clusters and strata.
-
-    Returns:
-        Level → squared distances to the ends of `mean_interval` minus the square of t's, which may
-        be negative; None where t holds.
+    For `values` (n,) in [0, 1]: squared distances to the ends of `mean_interval` minus the square
+    of t's, which may be negative; None where t holds.
     """
-    result = moments(values, layout)
-    mean, se, df = float(result.mean), float(result.se), float(result.df)
+    mean, se, df = _moments(values, layout)
     constant = is_constant(values)
     if df <= 0 or (not constant and effective_events(mean, se) >= FEW_EVENTS):
         return None
@@ -159,23 +162,12 @@ def binomial_ends(mean: float, size: float, level: float) -> tuple[float, float]
     return float(low), float(high)
 
 
-def _no_spread(layout: Layout) -> str:
-    if layout.n == 1:
-        return ONE_DOCUMENT
-    return f"point value ({layout.groups} independent units in {layout.levels} strata)"
-
-
-ENOUGH = 30.0  # effective events of gains and of losses from which t holds
-SYMMETRIC = 100.0  # events to which the skewness of the mean must correspond for t to hold
-
-
 def _events(values: NDArray[np.float64], layout: Layout) -> float:
     """``(mean / se)²`` of (n,) numbers: the count of equal events that would vary as much.
 
     0 where nothing happened, infinite where all documents are alike.
     """
-    result = moments(values, layout)
-    mean, se = float(result.mean), float(result.se)
+    mean, se, _ = _moments(values, layout)
     if mean <= 1e-12:
         return 0.0
     return (mean / se) ** 2 if se > 1e-12 else float("inf")
@@ -220,8 +212,7 @@ def mover(gap: NDArray[np.float64], layout: Layout, *, unseen: bool = True) -> R
 
 def _side_reach(side: NDArray[np.float64], layout: Layout, *, unseen: bool) -> Reach:
     """Level → how far the Clopper-Pearson interval of gains alone (n,) reaches down and up."""
-    result, most = moments(side, layout), float(side.max())
-    mean, se, df = float(result.mean), float(result.se), float(result.df)
+    (mean, se, df), most = _moments(side, layout), float(side.max())
 
     def reach(level: float) -> tuple[float, float]:
         share = zero_spread_bound(layout, (1.0 + level) / 2.0)
@@ -237,20 +228,16 @@ def skew_excess(gap: NDArray[np.float64], layout: Layout, rest: float = 0.0) -> 
     """What MOVER adds to the squared reach of Student's t, below and above, at each level.
 
     None where t holds. The two together reach to the farther of both, which grows with the level.
-
-    Args:
-        gap: (n,) differences, averaged over training seeds.
-        layout: The documents' clusters and strata.
-        rest: The part of their variance that is counted with the seeds and not in t's reach.
+    `gap` are (n,) differences averaged over seeds, `rest` is the part of their variance that is
+    counted with the seeds and not in t's reach.
     """
     if layout.df <= 0 or not few_events(gap, layout):
         return None
-    result, reach = moments(gap, layout), mover(gap, layout)
-    se = float(result.se)
+    (_, se, df), reach = _moments(gap, layout), mover(gap, layout)
     se = float(np.sqrt(max(se * se - rest, 0.0))) if rest else se
 
     def excess(level: float) -> tuple[float, float]:
-        squared = (t_quantile((1.0 + level) / 2.0, result.df) * se) ** 2
+        squared = (t_quantile((1.0 + level) / 2.0, df) * se) ** 2
         down, up = reach(level)
         return max(down * down - squared, 0.0), max(up * up - squared, 0.0)
 
@@ -279,18 +266,6 @@ def interval(
     Raises:
         CurveError: Not a vector of finite numbers in [0, 1], or labels of another length.
     """
-    array = as_vector(values)
-    check_unit_interval(array, "document scores")
-    check_level(level)
-    return mean_interval(array, Layout.make(array.size, clusters, strata), level)
-
-
-def as_vector(values: Any) -> NDArray[np.float64]:
-    """(n,) float64 with at least one number.
-
-    Raises:
-        CurveError: It is not.
-    """
     refuse_masked(values, "document scores")
     try:
         array = np.asarray(values, dtype=np.float64)
@@ -298,4 +273,6 @@ def as_vector(values: Any) -> NDArray[np.float64]:
         raise CurveError("document scores that are not numbers") from None
     if array.ndim != 1 or array.size == 0:
         raise CurveError(f"document scores of shape {array.shape}", expected="(documents,)")
-    return array
+    check_unit_interval(array, "document scores")
+    check_level(level)
+    return mean_interval(array, Layout.make(array.size, clusters, strata), level)

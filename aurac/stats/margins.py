@@ -55,19 +55,22 @@ class MarginTest:
     span: Span | None = None
 
     @property
+    def _ends(self) -> tuple[float, float]:
+        """The interval; without one everything is possible."""
+        estimate = self.difference.estimate
+        unknown = estimate.low is None or estimate.high is None
+        return (-1.0, 1.0) if unknown else (estimate.low, estimate.high)  # type: ignore[return-value]
+
+    @property
     def shown(self) -> bool:
         """Whether the interval lies within the margin: its lower end, for equivalence both."""
-        low, high = self.difference.estimate.low, self.difference.estimate.high
-        if low is None or high is None:
-            return False
+        low, high = self._ends
         return low > -self.margin and (high < self.margin or not self.equivalent)
 
     @property
     def refuted(self) -> bool:
         """Whether the interval lies outside of the margin as a whole."""
-        low, high = self.difference.estimate.low, self.difference.estimate.high
-        if low is None or high is None:
-            return False
+        low, high = self._ends
         return high <= -self.margin or (self.equivalent and low >= self.margin)
 
     @property
@@ -88,24 +91,15 @@ class MarginTest:
         """An element of ``margin_tests``."""
         estimate = self.difference.estimate
         return {
-            "a": self.a,
-            "b": self.b,
-            "task": self.task,
-            "axis": self.axis,
+            **{name: getattr(self, name) for name in ("a", "b", "task", "axis")},
             **span_dict(self.span),
             "question": "equivalent" if self.equivalent else "non-inferior",
             "margin": self.margin,
             "alpha": self.alpha,
             "difference": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "level": estimate.level,
-            "method": estimate.method,
+            **{name: getattr(estimate, name) for name in ("low", "high", "level", "method")},
             "conditional": self.difference.conditional,
-            "n_docs": self.n_docs,
-            "shown": self.shown,
-            "verdict": self.verdict,
-            "sentence": self.sentence,
+            **{name: getattr(self, name) for name in ("n_docs", "shown", "verdict", "sentence")},
         }
 
 
@@ -126,7 +120,10 @@ def non_inferior(a: Any, b: Any, *, margin: float, **options: Any) -> MarginTest
     Raises:
         CurveError: The two cannot be paired, or a number is out of range.
     """
-    return _between(a, b, margin, equivalent=False, **options)
+    first, second = group_of(a, default="a"), group_of(b, default="b")
+    if first.name == second.name:
+        first, second = replace(first, name="a"), replace(second, name="b")
+    return _group_test(first, second, margin, **options)
 
 
 def equivalent(a: Any, b: Any, *, margin: float, **options: Any) -> MarginTest:
@@ -134,14 +131,7 @@ def equivalent(a: Any, b: Any, *, margin: float, **options: Any) -> MarginTest:
 
     Args and errors as of `non_inferior`.
     """
-    return _between(a, b, margin, equivalent=True, **options)
-
-
-def _between(a: Any, b: Any, margin: float, *, equivalent: bool, **options: Any) -> MarginTest:
-    first, second = group_of(a, default="a"), group_of(b, default="b")
-    if first.name == second.name:
-        first, second = replace(first, name="a"), replace(second, name="b")
-    return _group_test(first, second, margin, equivalent=equivalent, **options)
+    return non_inferior(a, b, margin=margin, equivalent=True, **options)
 
 
 def margin_tests(
@@ -165,9 +155,6 @@ def margin_tests(
         margin: As of `non_inferior`.
         groups: ``name -> adapter names`` that are training seeds of one recipe.
         **options: As of `non_inferior`, and `equivalent`.
-
-    Raises:
-        CurveError: An unknown name, a task that only one of them has, or as `non_inferior`.
     """
     known, _ = defaults(gather(curves, groups))
     names = list(dict.fromkeys(group.name for group in known))
@@ -199,14 +186,8 @@ def _group_test(
         if not group.has_documents:
             raise CurveError(f"{group.name} has no per-document outcomes to test")
     first, second = together([a, b], support, axis)
-    test = margin_test(
-        first.areas(axis),
-        second.areas(axis),
-        first.layout,
-        margin=margin,
-        equivalent=equivalent,
-        alpha=alpha,
-    )
+    areas = first.areas(axis), second.areas(axis)
+    test = margin_test(*areas, first.layout, margin=margin, equivalent=equivalent, alpha=alpha)
     return replace(test, a=a.name, b=b.name, task=a.task, axis=axis, span=first.span)
 
 

@@ -63,10 +63,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the documents hang together: cluster and stratum codes, or None.
+    """How the n documents hang together.
 
     Attributes:
-        n: Documents.
         clusters: (n,) codes 0..G-1, or None when documents are independent.
         strata: (n,) codes 0..H-1, or None when there is one stratum.
         pooled: Strata of a single unit that were given, and were taken together.
@@ -84,13 +83,9 @@ class Layout:
         clusters: Sequence[Any] | NDArray[Any] | None = None,
         strata: Sequence[Any] | NDArray[Any] | None = None,
     ) -> Layout:
-        """Encode labels, one per document.
+        """Encode labels, one per document; no cluster may span strata.
 
         Strata of one document (or cluster) show no spread of their own: they become one stratum.
-
-        Raises:
-            CurveError: There is not one label per document, a label is missing, or a cluster spans
-                strata.
         """
         by_cluster = _codes(clusters, n, "clusters")
         by_stratum = _codes(strata, n, "strata")
@@ -198,12 +193,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard error over documents, for each leading index.
+    """Mean, standard error and its degrees of freedom over documents, for each leading index.
 
-    Attributes:
-        mean: (...) means.
-        se: (...) standard errors; NaN where `df` is 0 (internal: never written to a file).
-        df: (...) degrees of freedom.
+    `se` is NaN where `df` is 0, which is never written to a file.
     """
 
     mean: NDArray[np.float64]
@@ -257,12 +249,7 @@ def unit_residuals(values: NDArray[np.float64], layout: Layout) -> NDArray[np.fl
 
 
 def moments(values: NDArray[np.float64], layout: Layout) -> Moments:
-    """Mean over documents with its standard error: the module's formulas.
-
-    Args:
-        values: (..., n) one number per document.
-        layout: The documents' clusters and strata.
-    """
+    """Mean of `values` (..., n) over documents with its standard error: the module's formulas."""
     squares = np.square(unit_residuals(values, layout))
     total = squares.sum(axis=-1)
     se = np.sqrt(total) / layout.n if layout.df > 0 else np.full(np.shape(total), np.nan)
@@ -311,11 +298,7 @@ def is_constant(values: NDArray[np.float64]) -> bool:
 
 
 def check_level(level: float) -> None:
-    """Refuse a nominal coverage that is none.
-
-    Raises:
-        CurveError: `level` is not between 0.5 and 1.
-    """
+    """Refuse a nominal coverage that is not between 0.5 and 1."""
     if not 0.5 <= level < 1.0:
         raise CurveError(f"level {level}", expected="a coverage such as 0.95, at least 0.5")
 
@@ -330,3 +313,40 @@ def layout_of(curve: Curve) -> Layout:
 @lru_cache(maxsize=32)
 def _encoded(n: int, clusters: tuple[str, ...] | None, strata: tuple[str, ...] | None) -> Layout:
     return Layout.make(n, clusters, strata)
+
+
+@dataclass(frozen=True)
+class SampleSpread:
+    """Variance components of the scores of n documents with K samples each.
+
+    ``y[d, j] = μ + document_d + sample_dj``: the samples of a document are draws of its own, so the
+    spread of the documents' means, and an interval over documents, covers both sources.
+
+    Attributes:
+        samples: K.
+        between: Variance of the documents' expected scores; 0 where its estimate is negative.
+        within: Variance of the samples of one document.
+    """
+
+    samples: int
+    between: float
+    within: float
+
+    @property
+    def share(self) -> float | None:
+        """Share of sampling in the variance of the mean over documents; None without variance."""
+        sampling = self.within / self.samples
+        total = self.between + sampling
+        return sampling / total if total > 0 else None
+
+
+def spread_of_samples(scores: NDArray[np.float64]) -> SampleSpread:
+    """One-way random-effects estimates from `scores` (n, K): mean squares within and between."""
+    if scores.ndim != 2 or min(scores.shape) < 2:
+        raise CurveError(
+            f"samples of shape {scores.shape}", expected="(documents, samples), from 2"
+        )
+    samples = scores.shape[1]
+    within = float(scores.var(axis=1, ddof=1).mean())
+    means = float(scores.mean(axis=1).var(ddof=1))
+    return SampleSpread(samples, max(means - within / samples, 0.0), within)

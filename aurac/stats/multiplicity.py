@@ -48,11 +48,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 class Family:
-    """A family of tests in which one p value may be tried in the place of another.
-
-    Args:
-        p_values: As of `holm`.
-    """
+    """A family of tests in which one p value may be tried in the place of another."""
 
     def __init__(self, p_values: Sequence[float | None]) -> None:
         order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
@@ -60,11 +56,7 @@ class Family:
         self._place = {i: k for k, (_, i) in enumerate(order)}
 
     def instead(self, at: int, p: float) -> float:
-        """What `holm` gives the test `at` when its p value is `p` and the others are as they are.
-
-        Raises:
-            KeyError: There was no test at that place.
-        """
+        """What `holm` gives the test `at` when its p value is `p`, the others as they are."""
         others = np.delete(self._sorted, self._place[at])
         smaller = others[: int(np.searchsorted(others, p))]
         steps = others.size + 1 - np.arange(smaller.size)
@@ -135,20 +127,17 @@ def best(
     order = sorted(range(len(means)), key=lambda at: -means[at])
     leader, error = order[0], 1.0 - level
     each = 1.0 - error / max(len(means) - 1, 1)
-    candidates, bounds = [leader], [0.0]
-    top = None if draws is None else draws[leader]
+    lows = {}
     for at in order[1:]:
         gap = None if draws is None else draws[leader] - draws[at]
         pair = compare(matrices[at], matrices[leader], layout, level=each, draws=gap)
-        low = pair.estimate.low
-        if low is None or low <= 0.0:
-            candidates.append(at)
-        bounds.append(float("inf") if low is None else -low)
-    within = max(bounds)
+        lows[at] = -np.inf if pair.estimate.low is None else pair.estimate.low
+    within = max([0.0, *(-low for low in lows.values())])
+    top = None if draws is None else draws[leader]
     return Best(
         leader=leader,
         estimate=mean_of_seeds(matrices[leader], layout, 1.0 - error / len(means), top),
-        candidates=tuple(candidates),
+        candidates=(leader, *(at for at, low in lows.items() if low <= 0.0)),
         within=within if np.isfinite(within) else None,
         compared=len(means),
         level=level,

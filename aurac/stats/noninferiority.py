@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-    from aurac.curves.curve import Curve
 
 FEW = 10  # differing units below which the t test gives way to an exact bound
 BAD_SEEDS = 0.25  # share of seeds that lose too much which must not go unseen
@@ -122,7 +121,12 @@ def non_inferior_rank(
     Raises:
         CurveError: No outcomes, a margin or alpha out of range, no rank below the reference.
     """
-    _check(margin, alpha)
+    if not 0.0 < margin < 1.0:
+        raise CurveError(
+            f"margin {margin:g}",
+            expected="a tolerable loss of accuracy as a fraction, such as 0.02",
+        )
+    _check_alpha(alpha)
     group = curves if isinstance(curves, RecipeGroup) else group_of(curves)
     top = _reference(group, reference)
     below = [r for r in reversed(group.ranks) if r < top]
@@ -131,12 +135,9 @@ def non_inferior_rank(
     full, scores = group.scores(top), {r: group.scores(r) for r in below}
     tests = sequence(full, scores, group.layout, margin, alpha)
     last = next((test for test in reversed(tests) if test.tested and test.passed), None)
-    each = top
-    for test in tests:
-        if test.checkpoints >= margin:
-            break
-        each = test.rank
+    each = [test.rank for test in takewhile(lambda test: test.checkpoints < margin, tests)]
     rank = last.rank if last else top
+    small, large = group.first.sizes.get(rank), group.first.sizes.get(top)
     return NonInferiorRank(
         rank=rank,
         reference=top,
@@ -146,9 +147,9 @@ def non_inferior_rank(
         smallest_margin=tests[0].margin_needed,
         tests=tests,
         conditional=group.seeds == 1,
-        saved=_saved(group.first, rank, top),
+        saved=None if small is None or not large else 1.0 - small / large,
         seeds=group.seeds,
-        checkpoints=each,
+        checkpoints=each[-1] if each else top,
     )
 
 
@@ -185,9 +186,6 @@ def accurate_rank(
         minimum: A fraction, declared before looking.
         alpha: Error rate.
         reference: The largest rank tested; the group's largest by default.
-
-    Raises:
-        CurveError: A number out of range, or no outcomes.
     """
     if not 0.0 < minimum < 1.0:
         raise CurveError(f"minimum accuracy {minimum:g}", expected="a fraction such as 0.5")
@@ -215,20 +213,6 @@ def _check_alpha(alpha: float) -> None:
         raise CurveError(f"alpha {alpha:g}", expected="an error rate such as 0.05")
 
 
-def _check(margin: float, alpha: float) -> None:
-    if not 0.0 < margin < 1.0:
-        raise CurveError(
-            f"margin {margin:g}",
-            expected="a tolerable loss of accuracy as a fraction, such as 0.02",
-        )
-    _check_alpha(alpha)
-
-
-def _saved(curve: Curve, rank: int, top: int) -> float | None:
-    small, large = curve.sizes.get(rank), curve.sizes.get(top)
-    return None if small is None or not large else 1.0 - small / large
-
-
 def sequence(
     full: NDArray[np.float64],
     lower: dict[int, NDArray[np.float64]],
@@ -238,12 +222,8 @@ def sequence(
 ) -> tuple[RankTest, ...]:
     """The tests of a non-inferior rank, downward.
 
-    Args:
-        full: (S, n) scores at the reference rank.
-        lower: For each smaller rank, in the order of testing, its (S, n) scores.
-        layout: The documents' clusters and strata.
-        margin: The tolerable loss.
-        alpha: Error rate.
+    `full` are (S, n) scores at the reference rank, `lower` those of each smaller rank in the order
+    of testing.
     """
     tests: list[RankTest] = []
     alive, needed = True, 0.0
@@ -270,12 +250,10 @@ def sequence(
     return tuple(tests)
 
 
-def differing_units(gap: NDArray[np.float64], layout: Layout) -> int:
-    """Independent units with at least one document whose scores differ."""
-    changed = np.abs(gap) > 1e-12
-    if layout.clusters is None:
-        return int(np.count_nonzero(changed))
-    return int(np.count_nonzero(np.bincount(layout.clusters, weights=changed)))
+def _units(marked: NDArray[np.bool_], layout: Layout) -> int:
+    """Independent units with at least one of the marked documents."""
+    counts = marked if layout.clusters is None else np.bincount(layout.clusters, weights=marked)
+    return int(np.count_nonzero(counts))
 
 
 def loss_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple[float, str]:
@@ -286,7 +264,7 @@ def loss_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple
     documents. Few differing documents take an exact bound. Clusters that were not drawn may lose
     all: with G of them a share of ``1 - alpha^(1/G)`` could have gone unseen.
     """
-    if differing_units(loss, layout) < FEW or layout.df <= 0:
+    if _units(np.abs(loss) > 1e-12, layout) < FEW or layout.df <= 0:
         unit = "documents" if layout.clusters is None else "clusters"
         return exact_bound(loss, layout, alpha), f"Clopper-Pearson over {unit}"
     result = moments(loss, layout)
@@ -332,12 +310,8 @@ def exact_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> floa
     """
     from scipy.special import betaincinv
 
-    losing = loss > 1e-12
-    if layout.clusters is None:
-        k, widen = int(np.count_nonzero(losing)), 1.0
-    else:
-        k = int(np.count_nonzero(np.bincount(layout.clusters, weights=losing)))
-        widen = float(layout.sizes().max() / layout.sizes().mean())
+    k, sizes = _units(loss > 1e-12, layout), layout.sizes()
     if k >= layout.groups:
         return 1.0
+    widen = sizes.max() / sizes.mean()
     return float(min(1.0, widen * betaincinv(k + 1, layout.groups - k, 1 - alpha)))

@@ -12,14 +12,7 @@ from aurac.errors import CurveError
 from aurac.stats.groups import group_of, together
 from aurac.stats.mean import Estimate, Layout, check_level, t_quantile
 from aurac.stats.rows import PairRow
-from aurac.stats.seeds import (
-    Components,
-    Names,
-    as_matrix,
-    components,
-    estimate_from,
-    over_groups,
-)
+from aurac.stats.seeds import Components, Names, as_matrix, components, estimate_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,14 +93,13 @@ def compare(
     `names` are the seeds of a and of b, by which tasks are matched in an aggregate; `draws` are the
     (N, n) differences under each draw of the few-shot examples.
     """
-    gap = over_groups([b, a], [1, -1])
     labels = None if names is None else names[::-1]
-    parts = components([b, a], [1, -1], layout, averaged=gap, names=labels, draws=draws)
+    parts = components([b, a], [1, -1], layout, names=labels, draws=draws)
     estimate = estimate_from(parts, level, layout.describe(), (-1.0, 1.0))
-    if estimate.low is None:
-        return Difference(estimate, None, None, parts.conditional, parts)
-    mde = _detectable(parts, level, power)
-    return Difference(estimate, parts.p_value(), mde, parts.conditional, parts)
+    p = mde = None
+    if estimate.low is not None:
+        p, mde = parts.p_value(), _detectable(parts, level, power)
+    return Difference(estimate, p, mde, parts.conditional, parts)
 
 
 def _detectable(parts: Components, level: float, power: float) -> float | None:
@@ -187,11 +179,7 @@ def pair_groups(
 
 
 def drawn_difference(a: RecipeGroup, b: RecipeGroup, axis: str) -> NDArray[np.float64] | None:
-    """(N, n) difference b - a under each draw of the few-shot examples; None without draws.
-
-    Raises:
-        CurveError: They have other numbers of draws.
-    """
+    """(N, n) difference b - a under each draw of the few-shot examples; None without draws."""
     left, right = a.drawn_areas(axis), b.drawn_areas(axis)
     if left is None and right is None:
         return None
@@ -207,9 +195,8 @@ def gained_and_lost(a: Curve, b: Curve) -> tuple[tuple[int, ...], tuple[int, ...
     """Documents on which b scores higher, and lower, at each rank; documents in the same order."""
     if a.outcomes is None or b.outcomes is None:
         raise CurveError("no per-document outcomes to compare")
-    ours: NDArray[Any] = a.outcomes
-    theirs: NDArray[Any] = b.outcomes
+    ours, theirs = a.outcomes, b.outcomes
     if a.right is not None and b.right is not None:  # eight times less to read
-        ours, theirs = a.right, b.right
+        ours, theirs = a.right, b.right  # type: ignore[assignment]
     gained = tuple(int(np.count_nonzero(row)) for row in theirs > ours)
     return gained, tuple(int(np.count_nonzero(row)) for row in theirs < ours)

@@ -17,11 +17,11 @@ from aurac.stats.seeds import components
 from aurac.stats.spread import Spread, spread_of_flips, spread_of_pilot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pandas import DataFrame
 
-    from aurac.stats.groups import RecipeGroup
+    from aurac.stats.groups import Groups, RecipeGroup
     from aurac.stats.power import Question
 
 
@@ -96,12 +96,12 @@ def find_spread(
     """
     if seed_sd is not None and not 0 <= seed_sd <= 1:
         raise UsageError(f"--seed-sd {seed_sd:g}", expected="a number in [0, 1]")
-    if pilot is None and which:
-        raise UsageError(f"{', '.join(which)} without a pilot", fix="give pilot=PATH")
-    if pilot is None:
-        spread = _assumed(sd, flip_rate, question)
-    else:
+    if pilot is not None:
         spread = _piloted(pilot, question, **which)
+    elif which:
+        raise UsageError(f"{', '.join(which)} without a pilot", fix="give pilot=PATH")
+    else:
+        spread = _assumed(sd, flip_rate, question)
     if seed_sd is None:
         return spread
     upper = None if spread.upper is None else replace(spread.upper, seed=seed_sd**2)
@@ -129,20 +129,20 @@ def _piloted(
     rank: int | None = None,
     task: str | None = None,
     metric: str | None = None,
-    groups: Mapping[str, Sequence[str]] | None = None,
+    groups: Groups | None = None,
     axis: str = "log2",
 ) -> Spread:
-    chosen = _between(_of_pilot(pilot, task, metric, groups), between)
+    adapters = _of_pilot(pilot, between, task, metric, groups)
     if question == "difference":
-        if len(chosen) < 2:
+        if len(adapters) < 2:
             raise UsageError(
                 "the pilot has one adapter", expected="two, whose difference is planned for"
             )
-        first, second = together(chosen[:2], axis=axis)
+        first, second = together(adapters[:2], axis=axis)
         scores = [second.areas(axis), first.areas(axis)]
         changes = scores[0][0] - scores[1][0]
     else:
-        first = chosen[0]
+        first = adapters[0]
         scores = [first.areas(axis) if question == "interval" else _losses(first, rank)]
         changes = scores[0][0]
     parts = components(scores, [1, -1][: len(scores)], first.layout)
@@ -152,30 +152,25 @@ def _piloted(
 
 def _of_pilot(
     pilot: str | Path,
+    between: Sequence[str],
     task: str | None,
     metric: str | None,
-    groups: Mapping[str, Sequence[str]] | None,
+    groups: Groups | None,
 ) -> list[RecipeGroup]:
-    """The adapters of a pilot on one task, each in its default truncation."""
+    """The adapters of a pilot on one task (or some of them), each in its default truncation."""
     source = read_curves(Path(pilot).expanduser(), metric)
     every, _ = defaults(gather(source.curves, regrouped(source.groups, groups or {})))
     wanted = every[0].task if task is None else task
-    result = [group for group in every if group.task == wanted]
+    result = {group.name: group for group in every if group.task == wanted}
     if not result:
         known = ", ".join(dict.fromkeys(str(group.task) for group in every))
         raise UsageError(f"the pilot has no task {task!r}", expected=f"one of {known}")
-    if not all(group.has_documents for group in result):
+    if not all(group.has_documents for group in result.values()):
         raise UsageError("the pilot has no per-document outcomes", fix="give --sd or --flip-rate")
-    return result
-
-
-def _between(groups: list[RecipeGroup], between: Sequence[str]) -> list[RecipeGroup]:
-    known = {group.name: group for group in groups}
-    names = between or list(known)
-    for name in names:
-        if name not in known:
-            raise UsageError(f"--between {name}", expected=f"some of {', '.join(known)}")
-    return [known[name] for name in names]
+    for name in between:
+        if name not in result:
+            raise UsageError(f"--between {name}", expected=f"some of {', '.join(result)}")
+    return [result[name] for name in between or result]
 
 
 def _losses(group: RecipeGroup, rank: int | None) -> np.ndarray:

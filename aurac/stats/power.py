@@ -128,14 +128,7 @@ def _possible(delta: float, spread: Spread) -> Spread:
 class Study:
     """A study that asks one question with a number of seeds, to be simulated.
 
-    Attributes:
-        delta: As of `plan`.
-        spread: As of `plan`.
-        seeds: Training seeds in each recipe group.
-        question: As of `plan`.
-        alpha: Error rate of the single test.
-        rng: Of the draws.
-        step: Called after each simulated size.
+    `alpha` is the error rate of the single test; the rest is as of `plan`.
     """
 
     delta: float
@@ -169,9 +162,8 @@ class Study:
         if self.question == "interval":
             scores = outcomes.scores(self.rng, n)
             result = mean_of_seeds(scores, Layout(n), 1.0 - self.alpha)
-            if result.low is None or result.high is None:
-                return False
-            return result.high - result.low <= 2.0 * self.delta
+            known = result.low is not None and result.high is not None
+            return known and result.high - result.low <= 2.0 * self.delta  # type: ignore[operator]
         first, second = outcomes.pair(self.rng, n)
         if self.question == "difference":
             parts = components([second, first], [1, -1], Layout(n))
@@ -180,12 +172,7 @@ class Study:
         return test.passed
 
     def plan(self, power: float, *, check: bool = True) -> Plan:
-        """The fewest documents with that power.
-
-        Args:
-            power: Promised.
-            check: Whether the power at the answer is simulated with more repetitions.
-        """
+        """The fewest documents with that power; `check` simulates it with more repetitions."""
         best = self.power(LIMIT, self._repetitions[0]) if self.seeds > 1 else 1.0
         if best < power - _CLOSE:
             reason = (
@@ -203,24 +190,21 @@ class Study:
     def _search(self, power: float) -> int:
         """Brackets the answer, from the formula outward, and halves the bracket (in logarithms)."""
         n, low, high = self.formula(power), 0, 0
+        narrow = 1.01 if self.question == "interval" else 1.04  # the chance of a width is steep
         reached = self.power(n, self._repetitions[0])
         if abs(reached - power) < _CLOSE:
             return n
         while True:
-            if reached >= power:
-                high = n
-            else:
-                low = n
+            low, high = (low, n) if reached >= power else (n, high)
             if low >= LIMIT:
                 return LIMIT
-            if high and (high <= low + 1 or high < self._narrow * low):
+            if high and (high <= low + 1 or high < narrow * low):
                 return max(high, 2)
             if low and high:
                 n = max(low + 1, min(high - 1, round(np.sqrt(low * high))))
             else:
                 n = self._further(n, reached, power)
-                if high and n >= high:
-                    n = high - 1
+                n = high - 1 if high and n >= high else n
             if n < 2:
                 return high
             reached = self.power(n, self._repetitions[0])
@@ -256,11 +240,6 @@ class Study:
     @property
     def _repetitions(self) -> tuple[int, int]:
         return _WIDTHS if self.question == "interval" and self.seeds > 1 else (SEARCHED, CHECKED)
-
-    @property
-    def _narrow(self) -> float:
-        """Ratio of a bracket's ends that ends the search; the chance of a width is a steep one."""
-        return 1.01 if self.question == "interval" else 1.04
 
     @property
     def _tail(self) -> float:

@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.curves.area import BUDGETS, area_name, span_dict
 from aurac.curves.display import points, show_span
-from aurac.stats.sentences import (
-    accuracy_sentence,
-    best_sentences,
-    pair_sentence,
-    rank_sentence,
-    verdict,
-)
+from aurac.stats import sentences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,12 +56,27 @@ def _numbers(estimate: Estimate | None) -> dict[str, float | None]:
     return estimate.to_dict() if estimate else dict(_NOTHING)
 
 
-def _label(adapter: str, truncation: str, *, other: bool) -> str:
-    return f"{adapter} · {truncation}" if other else adapter
+def _with_method(estimate: Estimate | None) -> dict[str, Any]:
+    if estimate is None:
+        return {"estimate": None, "method": None}
+    return {"estimate": estimate.to_dict(), "method": estimate.method}
+
+
+class _Labelled:
+    """A row of an adapter under a truncation, which is its default one or not."""
+
+    adapter: str
+    truncation: str
+    other: bool
+
+    @property
+    def label(self) -> str:
+        """The adapter, with its truncation where it is not the default one."""
+        return f"{self.adapter} · {self.truncation}" if self.other else self.adapter
 
 
 @dataclass(frozen=True)
-class ScoreRow:
+class ScoreRow(_Labelled):
     """AURAC of one recipe group on one task.
 
     `log2`, `linear` and `mean` are None with a `reason`. `other` marks a truncation that is not the
@@ -96,11 +105,6 @@ class ScoreRow:
     axis: str = "log2"
     budget: Estimate | None = None
     span: Span | None = None
-
-    @property
-    def label(self) -> str:
-        """The adapter, with its truncation where it is not the default one."""
-        return _label(self.adapter, self.truncation, other=self.other)
 
     def estimate(self, axis: str) -> Estimate | None:
         """AURAC on an axis; over a budget, only the one that was asked for."""
@@ -165,7 +169,7 @@ class PairRow:
         """What the comparison shows, in a few words."""
         if self.result is None:
             return "no test" if self.value is not None else "not compared"
-        sign = verdict(self.result, self.p_holm, 1.0 - self.result.estimate.level)
+        sign = sentences.verdict(self.result, self.p_holm, 1.0 - self.result.estimate.level)
         if sign is None:
             return "not tested" if self.p is None else "two seeds: no verdict"
         words = f"{self.b if sign > 0 else self.a} is better" if sign else "not significant"
@@ -180,7 +184,10 @@ class PairRow:
                 return f"{self.a} and {self.b}{where}: not compared ({self.reason})."
             value = f"{points(self.value)}, a {self.reason}"
             return f"{self.b} − {self.a}{where} is {value}.{self._over}"
-        text = pair_sentence(self.a, self.b, self.task, self.result, self.p_holm) + self._over
+        text = (
+            sentences.pair_sentence(self.a, self.b, self.task, self.result, self.p_holm)
+            + self._over
+        )
         if self.survives is None:
             return text
         kept = "is the same" if self.survives else "is NOT the same"
@@ -196,18 +203,16 @@ class PairRow:
         """An element of ``pairs``."""
         estimate = self.result.estimate if self.result else None
         row = _fields(self, "a b task axis p p_holm") | _numbers(estimate)
-        row["difference"] = self.value if estimate is None else row["value"]
-        del row["value"]
+        value = row.pop("value")
+        row["difference"] = self.value if estimate is None else value
         row |= span_dict(self.span)
         row["mde"] = self.result.mde if self.result else None
         if details:
             row |= _fields(self, "ranks n_docs gained lost reason sentence")
-            row |= {
-                "method": estimate.method if estimate else None,
-                "conditional": self.result.conditional if self.result else None,
-                "survives_truncation": self.survives,
-                "truncations": dict(self.truncations),
-            }
+            row["method"] = estimate.method if estimate else None
+            row["conditional"] = self.result.conditional if self.result else None
+            row["survives_truncation"] = self.survives
+            row["truncations"] = dict(self.truncations)
         return row
 
 
@@ -225,14 +230,11 @@ class AggregateRow:
 
     def to_dict(self) -> dict[str, Any]:
         """An element of ``aggregates`` in the detailed JSON."""
-        row = _fields(self, "a b axis tasks weigh reason")
-        row["estimate"] = self.estimate.to_dict() if self.estimate else None
-        row["method"] = self.estimate.method if self.estimate else None
-        return row
+        return _fields(self, "a b axis tasks weigh reason") | _with_method(self.estimate)
 
 
 @dataclass(frozen=True)
-class RecommendRow:
+class RecommendRow(_Labelled):
     """The smallest rank of a recipe group that a user may ship.
 
     Attributes:
@@ -263,16 +265,10 @@ class RecommendRow:
     published: bool = False
 
     @property
-    def label(self) -> str:
-        """The adapter, with its truncation where it is not the default one."""
-        return _label(self.adapter, self.truncation, other=self.other)
-
-    @property
     def rank(self) -> int | None:
         """The smallest rank that passes every test; None where no rank does, or none is tested."""
         passed = [test.rank for test in (self.result, self.accurate) if test is not None]
-        known = [rank for rank in passed if rank is not None]
-        return max(known) if passed and len(known) == len(passed) else None
+        return None if not passed or None in passed else max(passed)  # type: ignore[type-var]
 
     @property
     def sentence(self) -> str:
@@ -281,21 +277,16 @@ class RecommendRow:
             return f"{self.label}: no rank can be tested ({self.reason})."
         parts = []
         if self.result is not None:
-            parts.append(rank_sentence(self.label, self.task, self.result))
+            parts.append(sentences.rank_sentence(self.label, self.task, self.result))
         if self.accurate is not None:
-            parts.append(accuracy_sentence(self.label, self.task, self.accurate))
+            parts.append(sentences.accuracy_sentence(self.label, self.task, self.accurate))
         return " ".join(parts)
 
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
         """An element of ``recommended``; the rank is None where nothing can be tested."""
         result = self.result
-        row: dict[str, Any] = {
-            "adapter": self.label,
-            "task": self.task,
-            "rank": self.rank,
-            "delta": self.margin,
-            "alpha": self.alpha,
-        }
+        row: dict[str, Any] = {"adapter": self.label, **_fields(self, "task rank")}
+        row |= {"delta": self.margin, "alpha": self.alpha}
         if details and result:
             row |= _fields(result, "reference flip_rate conditional saved seeds checkpoints")
             row["smallest_delta"] = result.smallest_margin
@@ -310,18 +301,15 @@ class RecommendRow:
 
     def shipped(self) -> dict[str, Any]:
         """Accuracy, size and speed at the recommended rank and at the largest one."""
-        top = self.result.reference if self.result else max(self.accuracy, default=None)
+        top = self.result.reference if self.result else max(self.accuracy, default=-1)
+        rank = -1 if self.rank is None else self.rank  # no column has it
         return {
-            "accuracy": _at(self.accuracy, self.rank),
-            "full_rank": top,
-            "full_accuracy": _at(self.accuracy, top),
-            "bytes": _at(self.sizes, self.rank),
-            "seconds_per_document": _at(self.seconds, self.rank),
+            "accuracy": self.accuracy.get(rank),
+            "full_rank": None if top < 0 else top,
+            "full_accuracy": self.accuracy.get(top),
+            "bytes": self.sizes.get(rank),
+            "seconds_per_document": self.seconds.get(rank),
         }
-
-
-def _at(column: Mapping[int, float], rank: int | None) -> float | None:
-    return None if rank is None else column.get(rank)
 
 
 @dataclass(frozen=True)
@@ -356,13 +344,12 @@ class BestRow:
     @property
     def sentences(self) -> list[str]:
         """What may be said of the leader, or why there is none."""
-        return best_sentences(self)
+        return sentences.best_sentences(self)
 
     def to_dict(self) -> dict[str, Any]:
         """An element of ``best`` in the detailed JSON."""
         row = _fields(self, "task axis compared level leader candidates within reason sentences")
-        row["estimate"] = self.estimate.to_dict() if self.estimate else None
-        row["method"] = self.estimate.method if self.estimate else None
+        row |= _with_method(self.estimate)
         row["recommended"] = self.recommended.to_dict() if self.recommended else None
         return row
 
@@ -382,12 +369,9 @@ class Analysis:
 
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
         """JSON without NaN: ``scores``, ``pairs``, ``recommended``, and more with `details`."""
-        content: dict[str, Any] = {
-            name: [row.to_dict(details=details) for row in getattr(self, name)]
-            for name in ("scores", "pairs", "recommended", *(["variants"] if details else []))
-        }
-        if details:
-            content["aggregates"] = [row.to_dict() for row in self.aggregates]
-            content["best"] = [row.to_dict() for row in self.best]
-            content |= {"axis": self.axis, "level": self.level}
-        return content
+        names = ("scores", "pairs", "recommended", *(["variants"] if details else []))
+        rows = {n: [row.to_dict(details=details) for row in getattr(self, n)] for n in names}
+        if not details:
+            return rows
+        rows |= {n: [row.to_dict() for row in getattr(self, n)] for n in ("aggregates", "best")}
+        return {**rows, "axis": self.axis, "level": self.level}

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 RECORDED_LEVEL = 0.95  # of the intervals in results.json, and of those that come with accuracies
 OF_POINTS = "weighted mean of the ranks' own intervals, wide enough for any correlation of ranks"
+Kind = Literal["pointwise", "simultaneous"]
+DRAWS = 20_000
 
 
 @dataclass(frozen=True, repr=False)
@@ -207,7 +209,6 @@ def score(
 
 
 def _curve_of(path: Path, adapter: str | None, task: str | None) -> Curve:
-    """The one curve at a path that was chosen."""
     from aurac.readers import read_curves
 
     default: dict[tuple[str | None, str | None], Curve] = {}
@@ -215,12 +216,12 @@ def _curve_of(path: Path, adapter: str | None, task: str | None) -> Curve:
         default.setdefault((curve.adapter, curve.task), curve)
     names = {"adapter": adapter, "task": task}
     wanted = {k: name for k, name in names.items() if name is not None}
-    chosen = [c for c in default.values() if all(getattr(c, k) == v for k, v in wanted.items())]
-    if len(chosen) == 1:
-        return chosen[0]
+    curves = [c for c in default.values() if all(getattr(c, k) == v for k, v in wanted.items())]
+    if len(curves) == 1:
+        return curves[0]
     known = ", ".join(f"{name} on {task}" for name, task in default)
     raise CurveError(
-        f"{path} with {len(chosen)} curves of {', '.join(wanted.values()) or 'any adapter'}",
+        f"{path} with {len(curves)} curves of {', '.join(wanted.values()) or 'any adapter'}",
         expected=f"one of {known}",
         fix="name adapter= and task=, or take all of a run: aurac.load_run(path).scores",
     )
@@ -242,32 +243,24 @@ def _recorded(source: Any, computed: Mapping[Axis, Estimate], level: float) -> d
     recorded = source.get("score") if isinstance(source, Mapping) else None
     if not isinstance(recorded, Mapping) or abs(level - RECORDED_LEVEL) > 1e-9:
         return {}
+    method = str(source.get("score_method") or "as recorded")
     result: dict[Axis, Estimate] = {}
     for axis, plain in computed.items():
         row = recorded.get(axis) or {}
-        same = row.get("value") is not None and abs(row["value"] - plain.value) < 1e-6
-        if same and row.get("low") is not None and row.get("high") is not None:
-            method = str(source.get("score_method") or "as recorded")
+        known = None not in (row.get("value"), row.get("low"), row.get("high"))
+        if known and abs(row["value"] - plain.value) < 1e-6:
             result[axis] = Estimate(plain.value, row.get("se"), row["low"], row["high"], method)
     return result
 
 
 def score_notes(estimate: Estimate) -> tuple[str, ...]:
     """What a reader should know about an interval; nothing where it is an ordinary one."""
-    if estimate.low is None or estimate.high is None:
-        if estimate.method == NO_DOCUMENTS:
-            return ("no interval: it needs per-document outcomes, mean accuracies do not carry it",)
-        return ()
+    if estimate.method == NO_DOCUMENTS:
+        return ("no interval: it needs per-document outcomes, mean accuracies do not carry it",)
     events = effective_events(estimate.value, estimate.se or 0.0)
-    if events >= VERY_FEW:
+    if estimate.low is None or events >= VERY_FEW:
         return ()
     return (f"only {events:.1f} effective events away from 0 or 1 decide the interval",)
-
-
-Kind = Literal["pointwise", "simultaneous"]
-
-
-DRAWS = 20_000
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-CONDITIONAL = "conditional on these checkpoints"
 SMALLEST_P = 1e-15
 
 Names = Sequence[Hashable]
@@ -153,7 +152,6 @@ def components(
     signs: Sequence[int],
     layout: Layout,
     *,
-    averaged: NDArray[np.float64] | None = None,
     names: Sequence[Names | None] | None = None,
     signed: bool | None = None,
     draws: NDArray[np.float64] | None = None,
@@ -164,14 +162,14 @@ def components(
         groups: Each (S_i, n): seeds by documents, the same documents in the same order.
         signs: +1 or -1 for each group.
         layout: The documents' clusters and strata.
-        averaged: What `over_groups` gives, where it is known already.
         names: For each group its seeds, in the order of its rows; 0, 1, … by default.
         signed: Whether the documents' numbers are differences, in [-1, 1], and not scores, in
             [0, 1]; by default those of more than one group are.
         draws: (N, n) the signed sum under each draw of the few-shot examples.
     """
     labels = names or [None] * len(groups)
-    values = over_groups(groups, signs) if averaged is None else averaged
+    signed_means = (sign * g.mean(axis=0) for sign, g in zip(signs, groups, strict=True))
+    values = np.asarray(sum(signed_means))
     result = moments(values, layout)
     differences = len(groups) > 1 if signed is None else signed
     means = tuple(
@@ -190,20 +188,12 @@ def components(
     )
 
 
-def over_groups(groups: Sequence[NDArray[np.float64]], signs: Sequence[int]) -> NDArray[np.float64]:
-    """(n,) signed sum of the groups' averages over seeds."""
-    total = signs[0] * groups[0].mean(axis=0)
-    for sign, group in zip(signs[1:], groups[1:], strict=True):
-        total += sign * group.mean(axis=0)
-    return np.asarray(total)
-
-
 def _seed_means(
     values: NDArray[np.float64], sign: int, layout: Layout, names: Names | None
 ) -> SeedMeans:
     means = values.mean(axis=1)
     seeds = means.size
-    labels = tuple(range(seeds)) if names is None else tuple(names)
+    labels = tuple(range(seeds) if names is None else names)
     if seeds < 2 or layout.df <= 0:
         return SeedMeans(sign * means, 0.0, labels)
     rest = values - values.mean(axis=0) - means[:, None] + means.mean()
@@ -217,14 +207,7 @@ def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Comp
     """A weighted sum over tasks whose documents are independent and whose seeds are the same.
 
     Each seed's checkpoint met every task, so its means are added over tasks, matched by the seed's
-    name, before their spread is taken.
-
-    Args:
-        parts: For each task its components.
-        weights: For each task its weight.
-
-    Raises:
-        CurveError: The tasks do not have the same seeds.
+    name, before their spread is taken. Tasks with other seeds are refused.
     """
     groups = []
     for same in zip(*(part.groups for part in parts.values()), strict=True):
@@ -283,35 +266,27 @@ def estimate_from(
         return Estimate(parts.value, None, None, None, f"point value (no spread), {words}", level)
     low, high = max(limits[0], parts.value - down), min(limits[1], parts.value + up)
     several = any(source.seeds > 1 for source in (*parts.groups, *parts.draws))
-    method = f"{_method(parts, several=several)}, {words}, {describe(parts)}"
+    method = "Banerjee's interval" if several else f"t with {show_df(parts.document_df)} df"
+    if parts.excess is not None and len(parts.groups) == 1:
+        method += ", wider or shorter near 0 and 1"
+    elif parts.excess is not None:
+        method += " or MOVER interval of gains and losses, the wider on each side"
+    method += f", {words}, {describe(parts)}"
     df = None if several else parts.document_df
     return Estimate(parts.value, parts.se or None, low, high, method, level, df)
 
 
-def _method(parts: Components, *, several: bool) -> str:
-    plain = "Banerjee's interval" if several else f"t with {show_df(parts.document_df)} df"
-    if parts.excess is None:
-        return plain
-    if len(parts.groups) == 1:
-        return f"{plain}, wider or shorter near 0 and 1"
-    return f"{plain} or MOVER interval of gains and losses, the wider on each side"
-
-
 def describe(parts: Components) -> str:
     """What the interval generalises over."""
+    seeds = " and ".join(str(group.seeds) for group in parts.groups)
+    text = "conditional on these checkpoints"
+    if any(group.seeds > 1 for group in parts.groups):
+        text = f"documents × seeds ({seeds} seeds)"
+        text += ", conditional on the single checkpoint" if parts.conditional else ""
     if parts.draws:
         counts = " and ".join(dict.fromkeys(str(one.seeds) for one in parts.draws))
-        return f"{_over_seeds(parts)}, few-shot examples ({counts} draws)"
-    return _over_seeds(parts)
-
-
-def _over_seeds(parts: Components) -> str:
-    if all(group.seeds < 2 for group in parts.groups):
-        return CONDITIONAL
-    seeds = " and ".join(str(group.seeds) for group in parts.groups)
-    if parts.conditional:
-        return f"documents × seeds ({seeds} seeds), conditional on the single checkpoint"
-    return f"documents × seeds ({seeds} seeds)"
+        text += f", few-shot examples ({counts} draws)"
+    return text
 
 
 def over_seeds(
@@ -356,11 +331,7 @@ def mean_of_seeds(
 
 
 def as_matrix(values: Any) -> NDArray[np.float64]:
-    """(S, n) float64; a vector is one seed.
-
-    Raises:
-        CurveError: It is neither, or ragged.
-    """
+    """(S, n) float64; a vector is one seed, anything else is refused."""
     refuse_masked(values, "document scores")
     try:
         array = np.asarray(values, dtype=np.float64)

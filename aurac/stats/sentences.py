@@ -48,7 +48,9 @@ def pair_sentence(
     if sign == -1:  # name the better one first
         a, b, value, low, high = b, a, -value, -high, -low
     ends = f"{_share(estimate.level)} interval {percent(low)} to {percent(high)}"
-    scope = _scope(conditional=result.conditional)
+    scope = "for another draw of documents and training seeds"
+    if result.conditional:
+        scope = "conditional on these checkpoints"
     if p is None:
         return f"{b} − {a}{where}: {points(value)} ({ends}), {scope}; not tested."
     test = f"{'p' if p_holm is None else 'Holm p'} {show_p(p)}"
@@ -64,11 +66,11 @@ def pair_sentence(
             "vary."
         )
     alone = "" if low <= 0.0 <= high else ", although this pair's own interval leaves 0 out"
-    missed = (
-        ""
-        if result.mde is None
-        else f" With these documents the test detects {points(result.mde)} or more (80 % power)."
-    )
+    missed = ""
+    if result.mde is not None:
+        missed = (
+            f" With these documents the test detects {points(result.mde)} or more (80 % power)."
+        )
     return f"{head}{alone}, {scope}.{missed}"
 
 
@@ -76,19 +78,12 @@ def _share(level: float) -> str:
     return f"{100 * level:.4g} %"
 
 
-def _scope(*, conditional: bool) -> str:
-    if conditional:
-        return "conditional on these checkpoints"
-    return "for another draw of documents and training seeds"
-
-
 def rank_sentence(adapter: str, task: str | None, result: NonInferiorRank) -> str:
     """One sentence on the smallest non-inferior rank."""
     who = f"{adapter} on {task}" if task else adapter
     scope = ", this checkpoint alone" if result.conditional else ""
-    margin = (
-        f"at a margin of {points(result.margin)} ({_share(1 - result.alpha)} confidence{scope})"
-    )
+    sure = f"({_share(1 - result.alpha)} confidence{scope})"
+    margin = f"at a margin of {points(result.margin)} {sure}"
     if result.seeds > 1 and result.smallest_margin >= 1.0:
         return _few_seeds(who, margin, result)
     needed = f"{percent(result.smallest_margin, 2)} points"
@@ -123,16 +118,13 @@ def _few_seeds(who: str, margin: str, result: NonInferiorRank) -> str:
     from aurac.stats.noninferiority import seeds_needed
 
     each = f"each of these {result.seeds} checkpoints"
+    needed = f"at least {seeds_needed(result.alpha)} are needed"
+    holds = f"In {each} rank {result.checkpoints} is non-inferior to rank {result.reference}"
     if result.checkpoints in (None, result.reference):
-        holds = f"Nor is any rank non-inferior in {each} {margin}"
-    else:
-        holds = (
-            f"In {each} rank {result.checkpoints} is non-inferior to rank {result.reference} "
-            f"{margin}"
-        )
+        holds = f"Nor is any rank non-inferior in {each}"
     return (
         f"{who}: of the recipe no rank below {result.reference} can be called non-inferior from "
-        f"{result.seeds} seeds (at least {seeds_needed(result.alpha)} are needed). {holds}."
+        f"{result.seeds} seeds ({needed}). {holds} {margin}."
     )
 
 
@@ -150,17 +142,13 @@ def margin_sentence(test: MarginTest) -> str:
     difference = f"{area} {test.a} − {test.b} is {points(estimate.value)}{over}"
     if estimate.low is None or estimate.high is None:
         return f"{head}: {difference}, which has no interval ({estimate.method})."
-    bound = f"one-sided {_share(1 - test.alpha)} bound"
     low, high = percent(estimate.low), percent(estimate.high)
-    if test.equivalent:
-        bound = f"{bound}s {low} and {high}"
-    else:
-        bound = f"{bound} {high if test.verdict == 'inferior' else low}"
-    scope = (
-        "conditional on these checkpoints"
-        if test.difference.conditional
-        else "over documents and training seeds"
-    )
+    ends = f" {high if test.verdict == 'inferior' else low}"
+    bound = f"one-sided {_share(1 - test.alpha)} bound"
+    bound += f"s {low} and {high}" if test.equivalent else ends
+    scope = "over documents and training seeds"
+    if test.difference.conditional:
+        scope = "conditional on these checkpoints"
     return f"{head}: {difference}, {bound}, margin {points(test.margin)}, {scope}."
 
 
@@ -170,9 +158,8 @@ def best_sentences(row: BestRow) -> list[str]:
     if row.leader is None or row.estimate is None:
         return [f"No adapter is named the best{where}: {row.reason}."]
     result, level = row.estimate, _share(row.level)
-    ends = "no interval"
-    if result.low is not None:
-        ends = f"{level} interval {percent(result.low)} to {percent(result.high)}"
+    interval = f"{level} interval {percent(result.low)} to {percent(result.high)}"
+    ends = "no interval" if result.low is None else interval
     lead = f"{row.leader} has the largest {area_name(row.axis)}{where}, {percent(result.value)} %"
     lines = [f"{lead} ({ends}, widened because the largest of {row.compared} was picked)."]
     if len(row.candidates) == 1:
@@ -183,16 +170,10 @@ def best_sentences(row: BestRow) -> list[str]:
         lines.append(
             f"The best may be any of {', '.join(row.candidates)} ({level} confidence that {sure})."
         )
-    return [*lines, *_rank_of_best(row)]
-
-
-def _rank_of_best(row: BestRow) -> list[str]:
-    result = row.recommended.result if row.recommended else None
-    if row.recommended is None or result is None:
-        return []
-    adjusted = f"alpha {row.recommended.alpha:.2g}, since it was picked from {row.compared}"
-    if result.rank == result.reference:
-        rank = f"No rank of {row.leader} below {result.reference} is shown to be non-inferior"
-    else:
-        rank = f"Rank {result.rank} of {row.leader} is non-inferior to rank {result.reference}"
-    return [f"{rank} at a margin of {points(result.margin)} ({adjusted})."]
+    if row.recommended and (test := row.recommended.result):
+        adjusted = f"alpha {row.recommended.alpha:.2g}, since it was picked from {row.compared}"
+        rank = f"Rank {test.rank} of {row.leader} is non-inferior to rank {test.reference}"
+        if test.rank == test.reference:
+            rank = f"No rank of {row.leader} below {test.reference} is shown to be non-inferior"
+        lines.append(f"{rank} at a margin of {points(test.margin)} ({adjusted}).")
+    return lines

@@ -14,219 +14,42 @@ section 3.8). docs/explain/stopping-early.md has the method, its sources and the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from aurac.errors import CurveError
 from aurac.stats.boundaries import (
+    Boundary,
     betting_ends,
     boundaries,
     futility_bounds,
     median_drift,
     predictive,
-    stopping,
 )
 from aurac.stats.boundaries import sequential_p as spending_p
+from aurac.stats.design import Decision, Look
 from aurac.stats.margins import skewed_ends
-from aurac.stats.mean import Layout, moments
+from aurac.stats.mean import moments, t_quantile
 from aurac.stats.multiplicity import holm
 from aurac.stats.noninferiority import loss_bound
 from aurac.stats.paired import difference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
+
+    from aurac.stats.design import Design, Series, Verdict
+    from aurac.stats.mean import Layout
 
     # Tail probability → lower and upper end of the interval for the mean difference.
     Ends = Callable[[float], tuple[float, float]]
 
 K = TypeVar("K")
-Verdict = Literal[
-    "continue", "superior", "inferior", "non-inferior", "futile", "not significant", "not shown"
-]
-
-LOOKS = 20
-LEAST_STEP = 10  # documents between looks
-GAMMA = -2.0  # docs/explain/stopping-early.md compares values
-FUTILITY = 0.02
 _LARGEST_Z = 8.0
+_FARTHEST = 10.0
 _ALIKE = 1e-12
-
-
-@dataclass(frozen=True)
-class Design:
-    """What is asked, how often, and at which error rate; fixed before the first document.
-
-    Attributes:
-        looks: Shares of the documents at which the test looks, ascending, the last 1.
-        alpha: Error rate: family-wise for a difference, of each claim for a margin.
-        margin: None asks which of two is better. A fraction asks whether b is at most that much
-            worse than a, or worse by more.
-        one_sided: With a margin, ask for non-inferiority alone.
-        gamma: Of the Hwang-Shih-DeCani spending function.
-        futility: Stop where the predictive probability of an answer is below this; 0 never does.
-        anytime: Use a betting confidence sequence in the place of planned looks.
-    """
-
-    looks: tuple[float, ...] = tuple((k + 1) / LOOKS for k in range(LOOKS))
-    alpha: float = 0.05
-    margin: float | None = None
-    one_sided: bool = False
-    gamma: float = GAMMA
-    futility: float = FUTILITY
-    anytime: bool = False
-
-    def __post_init__(self) -> None:
-        rising = all(a < b for a, b in zip(self.looks, self.looks[1:], strict=False))
-        if not self.looks or not rising or self.looks[0] <= 0 or self.looks[-1] != 1:
-            raise CurveError(f"looks {self.looks}", expected="ascending shares, the last 1")
-        if not 0.0 < self.alpha <= 0.25:
-            raise CurveError(f"alpha {self.alpha:g}", expected="an error rate such as 0.05")
-        if self.margin is not None and not 0.0 < self.margin < 1.0:
-            raise CurveError(
-                f"margin {self.margin:g}",
-                expected="a fraction above 0 and below 1, such as 0.02 for two points",
-            )
-        if self.one_sided and self.margin is None:
-            raise CurveError("one_sided without a margin", fix="give a margin")
-        if not 0.0 <= self.futility < 0.5:
-            raise CurveError(f"futility {self.futility:g}", expected="a probability below 0.5")
-
-    @property
-    def sides(self) -> int:
-        """2 where both directions are answers."""
-        return 1 if self.one_sided else 2
-
-    @property
-    def error(self) -> float:
-        """Error rate over both sides."""
-        return self.alpha if self.margin is None or self.one_sided else 2.0 * self.alpha
-
-    @property
-    def level(self) -> float:
-        """Coverage of the repeated interval."""
-        return 1.0 - self.alpha if self.margin is None else 1.0 - 2.0 * self.alpha
-
-    @property
-    def null(self) -> float:
-        """The difference that the test is about."""
-        return 0.0 if self.margin is None else -self.margin
-
-    def expected(self, drift: float, questions: int = 1) -> tuple[float, float]:
-        """Probability of an answer, and the mean share of the documents that are used.
-
-        Args:
-            drift: The expected z with all documents.
-            questions: Tests that share the error rate.
-        """
-        outer = boundaries(self.looks, self.error / questions, self.gamma, self.sides)
-        inner = futility_bounds(self.looks, outer[-1], self.futility, self.sides)
-        result = stopping(self.looks, outer, drift, self.sides, inner)
-        answered = float(result.upper.sum() + result.lower.sum())
-        return answered, result.mean_fraction(self.looks)
-
-    def documents(self, total: int) -> tuple[int, ...]:
-        """Documents at each look, of `total`: at least `LEAST_STEP` apart."""
-        kept: list[int] = []
-        for share in self.looks:
-            count = int(np.ceil(share * total - 1e-9))
-            if count >= (kept[-1] if kept else 0) + LEAST_STEP and count + LEAST_STEP <= total:
-                kept.append(count)
-        return (*kept, total)
-
-
-@dataclass(frozen=True)
-class Series:
-    """The paired differences of one question, in the order of the documents.
-
-    Attributes:
-        differences: (n,) b - a of the documents so far, in [-1, 1].
-        total: Documents within the budget.
-        clusters: n labels of what documents share.
-        strata: n labels of fixed groups.
-    """
-
-    differences: NDArray[np.float64]
-    total: int
-    clusters: Sequence[Any] | None = None
-    strata: Sequence[Any] | None = None
-
-    def __post_init__(self) -> None:
-        values = self.differences
-        if values.ndim != 1 or not (np.abs(values) <= 1.0 + _ALIKE).all():
-            raise CurveError("differences", expected="one number in [-1, 1] for each document")
-        if self.total < 2 * LEAST_STEP:
-            raise CurveError(
-                f"a budget of {self.total} documents",
-                expected=f"at least {2 * LEAST_STEP}",
-                fix="raise the budget, or evaluate all documents without stopping early",
-            )
-
-    def first(self, count: int) -> tuple[NDArray[np.float64], Layout]:
-        """The first `count` differences and how their documents hang together."""
-        labels = (None if x is None else x[:count] for x in (self.clusters, self.strata))
-        return np.asarray(self.differences[:count], dtype=np.float64), Layout.make(count, *labels)
-
-
-@dataclass(frozen=True)
-class Look:
-    """One look, after `documents`, a `fraction` of the budget.
-
-    z is signed: positive where b is better (with a margin, better than a - margin). `boundary` is
-    the critical value in force, `futility` the |z| below which the test stops without an answer.
-    """
-
-    documents: int
-    fraction: float
-    z: float
-    boundary: float
-    futility: float | None
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What the documents so far say about one question.
-
-    Attributes:
-        verdict: "continue", or how it ended.
-        path: The looks made.
-        planned: Looks planned.
-        total: Documents within the budget.
-        needs: Documents at the next look; None where none is needed.
-        p: Sequential p value.
-        p_adjusted: After Holm's procedure over the family.
-        mean: Mean difference at the last look.
-        estimate: Median-unbiased estimate of the difference after stopping.
-        low, high: Repeated confidence interval at `level`, which holds at every look.
-        level: Its coverage.
-        predictive: Probability that the last look gives an answer, at the last look made.
-    """
-
-    verdict: Verdict
-    path: tuple[Look, ...]
-    planned: int
-    total: int
-    needs: int | None
-    p: float
-    p_adjusted: float
-    level: float
-    mean: float | None = None
-    estimate: float | None = None
-    low: float | None = None
-    high: float | None = None
-    predictive: float | None = None
-
-    @property
-    def documents(self) -> int:
-        """Documents that the verdict is based on."""
-        return self.path[-1].documents if self.path else 0
-
-    @property
-    def decided(self) -> bool:
-        """Whether no more documents are needed."""
-        return self.verdict != "continue"
 
 
 def decide(design: Design, family: Mapping[K, Series]) -> dict[K, Decision]:
@@ -248,7 +71,8 @@ def decide(design: Design, family: Mapping[K, Series]) -> dict[K, Decision]:
                 expected="independent documents",
                 fix="use planned looks",
             )
-    paths = [_Path(design, series) for series in family.values()]
+    gamma = design.gamma_of(max(len(family), 1))
+    paths = [_Path(design, series, gamma) for series in family.values()]
     while opened := [path for path in paths if path.verdict == "continue"]:
         if not all(path.has_next() for path in opened):
             break
@@ -271,8 +95,9 @@ def _settle(design: Design, paths: list[_Path], opened: list[_Path]) -> None:
         if not crossed:
             break
     level = design.error / max(len(rest), 1)
-    for path in opened:
-        path.close(level)
+    opened.sort(key=lambda path: (path.rejected, -path.strength))
+    for stronger, path in enumerate(opened):  # it can be answered after all that are stronger
+        path.close(level, design.error / max(len(rest) - stronger, 1))
 
 
 @dataclass
@@ -281,10 +106,13 @@ class _Path:
 
     design: Design
     series: Series
+    gamma: float
     verdict: Verdict = "continue"
     rejected: bool = False
     z: list[float] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
+    factors: list[tuple[float, float]] = field(default_factory=list)
+    lines: dict[tuple[float, int], Boundary] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.documents = self.design.documents(self.series.total)
@@ -299,61 +127,107 @@ class _Path:
         self.values, self.layout = self.series.first(self.documents[len(self.z)])
         self.ends = _ends(self.design, self.values, self.layout)
         self.z.append(_statistic(self.ends, float(self.values.mean()), self.design.null))
+        self.factors.append(self._farther())
 
-    def bounds(self, level: float) -> tuple[float, ...]:
-        """Critical values of all planned looks at an error rate."""
+    def _farther(self) -> tuple[float, float]:
+        """How many times as far as Student's the interval reaches, down and up; at least 1.
+
+        1 with a margin: its corrections hold back no error, they only keep skewed losses from
+        spending more than they may.
+        """
+        if self.design.margin is not None or self.design.anytime:
+            return 1.0, 1.0
+        tail = self.design.error / self.design.sides
+        result = moments(self.values, self.layout)
+        mean, df = float(result.mean), float(result.df)
+        half = t_quantile(1.0 - tail, df) * float(result.se) if df > 0 else 0.0
+        if not half > 0.0:
+            return _FARTHEST, _FARTHEST
+        low, high = self.ends(tail)
+        down, up = np.clip([(mean - low) / half, (high - mean) / half], 1.0, _FARTHEST)
+        return float(down), float(up)
+
+    @property
+    def strength(self) -> float:
+        """How far z is from no answer."""
+        return abs(self.z[-1]) if self.design.sides == 2 else self.z[-1]
+
+    def bounds(self, level: float) -> NDArray[np.float64]:
+        """(sides, looks made) critical values upward and downward at an error rate."""
+        sides, tail = range(self.design.sides), level / self.design.sides
         if self.design.anytime:
-            return (_normal_quantile(level / self.design.sides),) * len(self.fractions)
-        return boundaries(self.fractions, level, self.design.gamma, self.design.sides)
+            return np.full((len(sides), len(self.z)), _normal_quantile(tail))
+        for side in sides:
+            if (level, side) not in self.lines:
+                self.lines[level, side] = Boundary(self.fractions, tail, self.gamma)
+        made = zip(*self.factors, strict=True)
+        rows = zip(sides, made, strict=False)
+        return np.array([self.lines[level, side].extend(factors) for side, factors in rows])
 
     def reject(self, level: float) -> bool:
         """Whether one of its looks is beyond the boundary at this error rate."""
-        z = np.asarray(self.z)
-        beyond = (np.abs(z) if self.design.sides == 2 else z) >= self.bounds(level)[: z.size]
+        signed = np.array([self.z, np.negative(self.z)])[: self.design.sides]
+        beyond = signed >= self.bounds(level)
         if not beyond.any():
             return False
-        up = z[int(np.argmax(beyond))] > 0
+        up = beyond[0, int(np.argmax(beyond.any(axis=0)))]
         better: Verdict = "superior" if self.design.margin is None else "non-inferior"
         self.rejected, self.verdict = True, better if up else "inferior"
         return True
 
-    def close(self, level: float) -> None:
-        """Record the look at the error rate in force; stop for futility or at the end."""
-        at, bounds = len(self.z) - 1, self.bounds(level)
-        edge, sides = -np.inf, self.design.sides
+    def close(self, level: float, hoped: float) -> None:
+        """Record the look; stop for futility or at the end.
+
+        Args:
+            level: The error rate in force.
+            hoped: That which it has if all stronger questions are answered.
+        """
+        at, sides, z = len(self.z) - 1, self.design.sides, self.z[-1]
+        edge, bounds = -np.inf, [float(bound) for bound in self.bounds(level)[:, -1]]
         if self.design.futility > 0 and not self.design.anytime:
-            edges = futility_bounds(self.fractions, bounds[-1], self.design.futility, sides)
-            edge = edges[at]
-        z, shown = self.z[at], None if np.isinf(edge) else float(edge)
-        self.looks.append(Look(self.documents[at], self.fractions[at], z, bounds[at], shown))
+            edge = futility_bounds(self.fractions, self.last(hoped), self.design.futility, sides)[
+                at
+            ]
+        here, *other = bounds if z >= 0 else bounds[::-1]
+        shown = None if np.isinf(edge) else float(edge)
+        documents, fraction = self.documents[at], self.fractions[at]
+        self.looks.append(Look(documents, fraction, z, here, shown, *other))
         if self.verdict != "continue":
             return
-        if (abs(z) if sides == 2 else z) < edge:
+        if self.strength < edge:
             self.verdict = "futile"
         elif at + 1 == len(self.documents):
             self.verdict = "not significant" if self.design.margin is None else "not shown"
+
+    def last(self, level: float) -> float:
+        """The critical value of the last look, where every look spends its error rate."""
+        return boundaries(self.fractions, level / self.design.sides, self.gamma)[-1]
 
     def p(self) -> float:
         """The sequential p value so far."""
         if not self.z:
             return 1.0
+        sides = self.design.sides
+        signed = (self.z, [-z for z in self.z])[:sides]
         if self.design.anytime:
-            top = max(abs(z) for z in self.z) if self.design.sides == 2 else max(self.z)
-            return min(1.0, self.design.sides * _normal_tail(top))
-        return spending_p(self.fractions, self.z, self.design.gamma, self.design.sides)
+            return min(1.0, sides * _normal_tail(max(map(max, signed))))
+        rows = zip(signed, zip(*self.factors, strict=True), strict=False)
+        each = [spending_p(self.fractions, z, self.gamma, factors) for z, factors in rows]
+        return min(1.0, sides * min(each))
 
     def decision(self, p: float, adjusted: float) -> Decision:
         """What is known now."""
         is_open = self.verdict == "continue"
         made: dict[str, Any] = {}
         if self.looks:
-            at, bounds = len(self.looks) - 1, self.bounds(self.design.error)
-            low, high = self.ends(_normal_tail(bounds[at]))
+            bounds = self.bounds(self.design.error)[:, -1]
+            low, _ = self.ends(_normal_tail(bounds[0]))
+            _, high = self.ends(_normal_tail(bounds[-1]))
             mean = float(self.values.mean())
             made = {"mean": mean, "estimate": self._estimate(mean)}
             made |= {"low": max(low, -1.0), "high": min(high, 1.0)}
             if not self.design.anytime:
-                last = self.looks[-1].fraction, self.z[-1], bounds[-1]
+                last = self.looks[-1].fraction, self.z[-1], self.last(self.design.error)
                 made["predictive"] = predictive(*last, self.design.sides)
         return Decision(
             verdict=self.verdict,
@@ -373,9 +247,9 @@ class _Path:
         if self.design.anytime or not se > 0.0:
             return mean
         made = [look.fraction for look in self.looks]
-        bounds = [look.boundary for look in self.looks[:-1]]
+        bounds = [x.boundary * far for x, (far, _) in zip(self.looks, self.factors, strict=True)]
         z = (mean - self.design.null) / se
-        drift = median_drift(made, bounds, z, self.design.sides)
+        drift = median_drift(made, bounds[:-1], z, self.design.sides)
         return float(np.clip(self.design.null + drift * se * np.sqrt(made[-1]), -1.0, 1.0))
 
 

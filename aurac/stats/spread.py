@@ -11,6 +11,8 @@ from aurac.errors import CurveError
 from aurac.stats.intervals import interval
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from aurac.stats.seeds import Components
@@ -87,10 +89,12 @@ def spread_of_pilot(
             it out for clusters.
     """
     many = [group for group in parts.groups if group.seeds > 1]
-    seed = float(
-        np.mean([max(0.0, group.seeds * (group.between - group.rest)) for group in many] or [0.0])
-    )
-    rest = float(np.mean([group.seeds * group.rest * documents for group in many] or [0.0]))
+
+    def mean(numbers: Iterable[float]) -> float:
+        return float(np.mean(list(numbers) or [0.0]))
+
+    seed = mean(max(0.0, group.seeds * (group.between - group.rest)) for group in many)
+    rest = mean(group.seeds * group.rest * documents for group in many)
     # The document term of a pilot with S seeds holds rest/S for each group.
     inside = sum(rest / group.seeds for group in many)
     document = max(parts.document * documents - inside, 0.0)
@@ -102,7 +106,7 @@ def spread_of_pilot(
     if many:
         words += f" × {', '.join(str(group.seeds) for group in parts.groups)} seeds"
     result = Spread(document, seed, rest, len(parts.groups), words, changed, abs(parts.value))
-    between = float(np.mean([group.seeds * group.between for group in many] or [0.0]))
+    between = mean(group.seeds * group.between for group in many)
     return replace(result, upper=_upper(result, parts, changes, between))
 
 
@@ -110,7 +114,7 @@ def _upper(
     spread: Spread, parts: Components, changes: NDArray[np.float64] | None, between: float
 ) -> Spread:
     """Every variance of a pilot at its upper limit."""
-    from scipy.special import chdtri
+    from scipy.special import betaincinv, chdtri
 
     df = max(parts.document_df, 1.0)
     if changes is None and spread.single <= 0:  # no cluster changed: the rule of three
@@ -120,26 +124,20 @@ def _upper(
         grown = df / float(chdtri(df, CONFIDENCE))
         upper = replace(spread, document=spread.document * grown, rest=spread.rest * grown)
     else:
-        upper = _upper_changes(spread, changes)
+        squares, n = np.square(changes), changes.size
+        differing = int(np.count_nonzero(squares > 1e-24))
+        share = (
+            float(betaincinv(differing + 1, n - differing, CONFIDENCE)) if differing < n else 1.0
+        )
+        upper = replace(spread, document=share, changed=share)
+        if differing:
+            whole = interval(squares, level=2.0 * CONFIDENCE - 1.0).high
+            grown = max(share * n / differing, float(whole or 0.0) / float(squares.mean()))
+            document, rest = spread.document * grown, spread.rest * grown
+            upper = replace(spread, document=document, rest=rest, changed=share)
     df_seeds = sum(group.seeds - 1 for group in parts.groups)
     seed = between * df_seeds / float(chdtri(df_seeds, CONFIDENCE)) if between > 0 else spread.seed
     return replace(upper, seed=seed)
-
-
-def _upper_changes(spread: Spread, changes: NDArray[np.float64]) -> Spread:
-    """The variances over documents at the upper limit of the changes' mean square."""
-    from scipy.special import betaincinv
-
-    squares, n = np.square(changes), changes.size
-    differing = int(np.count_nonzero(squares > 1e-24))
-    share = float(betaincinv(differing + 1, n - differing, CONFIDENCE)) if differing < n else 1.0
-    if differing == 0:
-        return replace(spread, document=share, changed=share)
-    whole = interval(squares, level=2.0 * CONFIDENCE - 1.0).high
-    grown = max(share * n / differing, float(whole or 0.0) / float(squares.mean()))
-    return replace(
-        spread, document=spread.document * grown, rest=spread.rest * grown, changed=share
-    )
 
 
 class Outcomes:

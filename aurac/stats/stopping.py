@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import CurveError
+from aurac.stats.design import Decision
 from aurac.stats.intervals import interval
 from aurac.stats.mean import Layout
-from aurac.stats.sequential import Decision, decide
+from aurac.stats.sequential import decide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from aurac.stats.sequential import Design, Series
+    from aurac.stats.design import Design, Series
 
 LEAST_FOR_WIDTH = 30
 
@@ -48,11 +49,8 @@ def smallest_rank(
     when every larger one has passed, and the sequence ends at the first that does not (Maurer,
     Hothorn and Lehmacher 1995; Glimm, Maurer and Bretz 2010).
 
-    Args:
-        design: With a margin and `one_sided`.
-        reference: The rank compared with.
-        ranks: The ranks below it, in descending order.
-        losses: For each rank with documents, scores at the rank minus scores at the reference.
+    `ranks` are those below the reference, in descending order; `losses` are for each rank with
+    documents the scores at the rank minus those at the reference.
     """
     passed, decisions = reference, dict[int, Decision]()
     for rank in ranks:
@@ -108,14 +106,7 @@ def document_order(
     Clusters stay together. Strata are sampled in proportion: every beginning has the share of each,
     but for less than one document.
 
-    Args:
-        count: Documents.
-        seed: The same seed gives the same order.
-        clusters: Labels of what documents share.
-        strata: Labels of fixed groups.
-
-    Returns:
-        (count,) places of the documents, in the order of evaluation.
+    Returns (count,) places of the documents, in the order of evaluation.
     """
     rng = np.random.default_rng(seed)
     layout = Layout.make(count, clusters)

@@ -78,6 +78,8 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         validation: Documents on which learning rates are judged.
         test: Documents of the results.
         methods: The methods of the task, with settings of their own; empty: all of the study.
+        drop_documents: Keep no text of the documents with the results, where their licence or
+            size forbids it. Outcomes, and the hashes of documents and prompts, stay.
     """
 
     task: str
@@ -86,6 +88,7 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     validation: Documents = Documents(split="validation", limit=100)
     test: Documents = Documents()
     methods: dict[str, MethodSettings] = {}
+    drop_documents: bool = False
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

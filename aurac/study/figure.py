@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aurac.report import figures, plots
+from aurac.report import figures
+from aurac.report.appearance import AXIS, PAPER, SERIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,17 +58,17 @@ def _draw(ax: Axes, *, rows: Sequence[PairRow], names: Sequence[str]) -> Axes:
             tasks[task], place = place, place + 1
         places.append(place)
         place += 1
-    colours = dict(zip(tasks, plots.SERIES * len(tasks), strict=False))
+    colours = dict(zip(tasks, SERIES * len(tasks), strict=False))
     for row, at in zip(rows, places, strict=True):
         estimate = row.result.estimate if row.result else None
         if estimate is None:
             continue
         colour = colours[str(row.task)]
-        face = colour if row.p_holm is not None and row.p_holm < 1 - estimate.level else plots.PAPER
+        face = colour if row.p_holm is not None and row.p_holm < 1 - estimate.level else PAPER
         if estimate.low is not None and estimate.high is not None:
             ax.hlines(at, 100 * estimate.low, 100 * estimate.high, color=colour, linewidth=1.2)
         ax.plot(100 * estimate.value, at, marker="o", color=colour, markerfacecolor=face)
-    ax.axvline(0, color=plots.AXIS, linewidth=0.8)
+    ax.axvline(0, color=AXIS, linewidth=0.8)
     ax.set_yticks([*places, *tasks.values()], [*names, *tasks])
     for label in ax.get_yticklabels()[len(places) :]:
         label.set_fontweight("bold")

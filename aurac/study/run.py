@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from aurac.adapters.formats.outline import remove_weights
 from aurac.errors import RecipeError, RunFolderError
 from aurac.files import write_atomic, write_json
 from aurac.models.device import versions
+from aurac.report import write_report
 from aurac.runs.compare import compare
 from aurac.study.design import Documents, PlannedAdapter, Study, Training, results_of, searches
 from aurac.study.plan import STATE_FILE, read_state
@@ -222,7 +224,7 @@ class StudyRunner:
         beside, options = self.path.parent / plan.task, dict(plan.options)
         for name, folder in options.get("data", {}).items():
             options["data"] = {**options["data"], name: located_data(folder, self.path.parent)}
-        return compare(
+        done = compare(
             [one.checkpoint(self.out) for one in wanted],
             [str(beside) if beside.suffix in (".yaml", ".yml") else plan.task],
             out=self.out / kind / task,
@@ -239,6 +241,11 @@ class StudyRunner:
             progress=self.progress,
             **options,
         )
+        if plan.drop_documents:
+            for texts in ("documents", "requests"):
+                shutil.rmtree(done.folder / texts, ignore_errors=True)
+            write_report(done.folder)
+        return done
 
 
 def best_rate(grid: dict[float, float | None], what: str) -> tuple[float, bool]:

@@ -182,8 +182,10 @@ def _task(task: str, analysis: Analysis) -> Iterable[str]:
     for row in sorted(scores, key=lambda row: -(row.log2.value if row.log2 else -1)):
         known = dict(zip(row.ranks, row.accuracy, strict=True))
         cells = [percent(known.get(rank)) for rank in ranks]
-        rows.append([row.label, row.truncation, str(row.seeds), *cells, interval(row.log2)])
-    yield _table(["method", "truncation", "seeds", *map(str, ranks), "AURAC [95 %]"], rows)
+        areas = interval(row.log2), interval(row.linear)
+        rows.append([row.label, row.truncation, str(row.seeds), *cells, *areas])
+    areas = "AURAC, log2 [95 %]", "AURAC, linear [95 %]"
+    yield _table(["method", "truncation", "seeds", *map(str, ranks), *areas], rows)
     yield ""
     yield from _pairs([row for row in analysis.pairs if row.task == task])
     other = [row for row in analysis.variants if row.task == task]

@@ -24,9 +24,8 @@ def readable(task: BuiltTask) -> dict[str, Any]:
 
     Returns:
         `doc_ids` (in a group `member index:doc_id`), `keys` (of a task: id, SHA-256 of the content
-        and of the requests of each document), `questions`, `targets`, and `choices` (one
-        list of texts per document, or None for the whole where the task offers none), and
-        `clusters` (what documents share; None where they are independent).
+        and of the requests of each document), `questions`, `targets`, `choices` (lists of texts,
+        None where the task offers none), and `clusters` (what documents share, if anything).
     """
     members = (task,) if task.drawn else task.members or (task,)
     columns: dict[str, Any] = {"doc_ids": [], "questions": [], "targets": [], "choices": []}
@@ -67,9 +66,7 @@ def write_requests(folder: Path, task: BuiltTask, base: LoadedBase) -> str | Non
     """Write a task's prompts and documents into a run folder, gzipped lines of JSON.
 
     The first line describes the task and the base; each other one is a document with its requests.
-
-    Returns:
-        The path in the run folder; None for a group, whose members have files of their own.
+    Returned is the path in the run folder; None for a group, whose members have files of their own.
     """
     if task.members:
         return None

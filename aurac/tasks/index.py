@@ -53,44 +53,27 @@ _Unresolved.add_constructor("!function", lambda loader, node: loader.construct_s
 
 
 class IndexRow(NamedTuple):
-    """One name.
+    """One name."""
 
-    Attributes:
-        kind: `TASK`, `PY_TASK`, `GROUP` or `TAG`, as lm-eval calls them.
-        path: The YAML file; None for a tag.
-        tags: Of a task or group the tags that it bears, of a tag the tasks that bear it.
-    """
-
-    kind: str
-    path: str | None
-    tags: list[str]
+    kind: str  # `TASK`, `PY_TASK`, `GROUP` or `TAG`, as lm-eval calls them
+    path: str | None  # the YAML file; None for a tag
+    tags: list[str]  # of a task or group the tags that it bears, of a tag the tasks that bear it
 
 
 class TaskFacts(NamedTuple):
-    """What evaluating a task, group or tag takes, as far as its YAML says it.
-
-    Attributes:
-        kind: As in `IndexRow`, or `BUNDLED`.
-        output_type: lm-eval's, such as ``multiple_choice`` or ``generate_until``.
-        num_fewshot: Examples in each prompt unless told otherwise.
-        data: Data set of the hub and its configuration, or the package.
-        split: The one that is evaluated.
-        documents: How many it has, of a bundled task or one whose data are in the cache here.
-        writes: Most tokens that are generated for each document; 0 where none are.
-        members: Tasks of a group or tag.
-        refused: Why aurac does not evaluate it.
-    """
+    """What evaluating a task, group or tag takes, as far as its YAML says it."""
 
     name: str
-    kind: str
-    output_type: str | None = None
-    num_fewshot: int | None = None
-    data: str | None = None
-    split: str | None = None
+    kind: str  # as in `IndexRow`, or `BUNDLED`
+    output_type: str | None = None  # lm-eval's, such as ``multiple_choice`` or ``generate_until``
+    num_fewshot: int | None = None  # examples in each prompt unless told otherwise
+    data: str | None = None  # data set of the hub and its configuration, or the package
+    split: str | None = None  # the one that is evaluated
+    # How many it has, of a bundled task or one whose data are in the cache here
     documents: int | None = None
-    writes: int | None = None
-    members: tuple[str, ...] = ()
-    refused: str | None = None
+    writes: int | None = None  # most tokens that are generated for each document; 0 where none are
+    members: tuple[str, ...] = ()  # tasks of a group or tag
+    refused: str | None = None  # why aurac does not evaluate it
 
 
 @cache
@@ -117,25 +100,24 @@ def task_index() -> dict[str, IndexRow]:
 def check_names(names: Sequence[str], include_path: Path | str | None = None) -> None:
     """Refuse a mistyped task before anything heavy is loaded; paths of YAML files pass.
 
-    Args:
-        names: Of tasks, groups or tags.
-        include_path: A folder with further tasks.
-
-    Raises:
-        TaskError: lm-eval knows no such task; the nearest names are given.
+    Of the names that lm-eval has the nearest are in the message. A folder ``include_path`` holds
+    further tasks.
     """
     included = included_tasks(include_path) if include_path else {}
     for name in names:
-        if Path(name).suffix not in (".yaml", ".yml") and name not in (*BUNDLED, *included):
-            _check(name, {**task_index(), **included})
+        if Path(name).suffix in (".yaml", ".yml") or name in (*BUNDLED, *included):
+            continue
+        if name not in (known := {**task_index(), **included}):
+            near = nearest(name, [*BUNDLED, *known])
+            raise TaskError(
+                f"task {name!r} is not known to lm-eval {version('lm_eval')}",
+                expected=f"a task such as {', '.join(near)}" if near else None,
+                fix="aurac tasks WORD searches them" if not near else None,
+            )
 
 
 def included_tasks(folder: Path | str) -> dict[str, IndexRow]:
-    """The tasks of a folder of one's own.
-
-    Raises:
-        TaskError: There is no such folder, or no task in it.
-    """
+    """The tasks of a folder of one's own; a TaskError where there is none."""
     files = [path for path, _, _ in _yaml_files(folder)] if Path(folder).is_dir() else []
     index = read_index(files)
     if not index:
@@ -144,17 +126,6 @@ def included_tasks(folder: Path | str) -> dict[str, IndexRow]:
             expected="a folder with tasks as lm-eval's YAML",
         )
     return index
-
-
-def _check(name: str, index: dict[str, IndexRow]) -> None:
-    if name in index:
-        return
-    near = nearest(name, [*BUNDLED, *index])
-    raise TaskError(
-        f"task {name!r} is not known to lm-eval {version('lm_eval')}",
-        expected=f"a task such as {', '.join(near)}" if near else None,
-        fix="aurac tasks WORD searches them" if not near else None,
-    )
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
@@ -194,9 +165,8 @@ def _yaml_files(folder: Path | str) -> Iterator[tuple[str, int, int]]:
 def read_index(paths: Iterable[str]) -> dict[str, IndexRow]:
     """The index of these files, as `lm_eval.tasks.TaskManager` makes it.
 
-    Args:
-        paths: In order; of two files with one name the first counts. A file that is no task or
-            cannot be read is left out.
+    Of two files with one name the first counts. A file that is no task or cannot be read is left
+    out.
     """
     index: dict[str, IndexRow] = {}
     for path in sorted(paths):
@@ -263,11 +233,7 @@ def search(word: str, include_path: Path | str | None = None) -> list[str]:
 
 
 def facts_of(name: str, include_path: Path | str | None = None) -> TaskFacts:
-    """What a task needs; nothing is fetched.
-
-    Raises:
-        TaskError: No such task; the nearest names are given.
-    """
+    """What a task needs; nothing is fetched. An unknown one is refused with the nearest names."""
     if name in BUNDLED:
         settings = _settings(Path(__file__).parent / "bundled" / f"{name}.yaml")
         documents = len(load_split(name, "test"))
@@ -280,16 +246,14 @@ def facts_of(name: str, include_path: Path | str | None = None) -> TaskFacts:
     if row.kind == "GROUP":
         parts = settings.get("task") or []
         parts = [parts] if isinstance(parts, str) else parts
-        names = [part if isinstance(part, str) else str(_name_of(part)) for part in parts]
-        return TaskFacts(name, row.kind, members=tuple(names))
+        members = (p if isinstance(p, str) else p.get("group") or p.get("task") for p in parts)
+        return TaskFacts(name, row.kind, members=tuple(map(str, members)))
     return _task_facts(name, row.kind, settings)
 
 
-def _name_of(part: Mapping[str, Any]) -> Any:
-    return part.get("group") or part.get("task")
-
-
 def _task_facts(name: str, kind: str, settings: Mapping[str, Any]) -> TaskFacts:
+    if kind == "PY_TASK":
+        return TaskFacts(name, kind)
     refused = None
     if settings.get("unsafe_code"):
         refused = "runs code that the model writes"
@@ -299,9 +263,11 @@ def _task_facts(name: str, kind: str, settings: Mapping[str, Any]) -> TaskFacts:
         refused = "has a perplexity, not an accuracy"
     path, subset = settings.get("dataset_path"), settings.get("dataset_name")
     split = settings.get("test_split") or settings.get("validation_split")
-    if kind == "PY_TASK":
-        return TaskFacts(name, kind)
     output = settings.get("output_type", "generate_until")
+    writes = 0
+    if output == "generate_until":
+        limits = settings.get("generation_kwargs") or {}
+        writes = most_new_tokens(limits) if isinstance(limits, dict) else DEFAULT_NEW_TOKENS
     return TaskFacts(
         name,
         kind,
@@ -310,14 +276,9 @@ def _task_facts(name: str, kind: str, settings: Mapping[str, Any]) -> TaskFacts:
         data=f"{path} ({subset})" if path and subset else path,
         split=split,
         documents=_cached_size(path, subset, split),
-        writes=_most_written(settings) if output == "generate_until" else 0,
+        writes=writes,
         refused=refused,
     )
-
-
-def _most_written(settings: Mapping[str, Any]) -> int:
-    limits = settings.get("generation_kwargs") or {}
-    return most_new_tokens(limits) if isinstance(limits, dict) else DEFAULT_NEW_TOKENS
 
 
 def _settings(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.engine.tokens import samples_text
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.files import sha256_json
-from aurac.tasks import local_data
+from aurac.tasks import BUNDLED, documents, local_data
 from aurac.tasks.metrics import ANY_TASK, Document, Leaf, choose_metric
 from aurac.tasks.options import TaskOptions
 from aurac.tasks.requests import chat_text
@@ -29,7 +29,6 @@ from aurac.tasks.upstream import (
     LOGGERS,
     OTHER_SEED,
     PYTHON_SEED,
-    bundled,
     compile_templates_once,
     doc_hash,
     find_task,
@@ -113,8 +112,7 @@ def _check_names(names: Sequence[str], built: Sequence[BuiltTask], options: Task
 def _average(draws: Sequence[BuiltTask], seeds: Sequence[int]) -> list[BuiltTask]:
     """A task under several draws of its examples, each under a name of its own, and the average.
 
-    Raises:
-        UsageError: A group, or prompts that are the same under every draw.
+    Refused are a group, and prompts that are the same under every draw.
     """
     first, option = draws[0], f"--fewshot-seeds {len(seeds)}"
     if first.group or first.members:
@@ -173,12 +171,12 @@ class _Builder:
 
     def drawn(self, requested: str) -> list[BuiltTask]:
         """The tasks of one name under several draws of the examples, and then their averages."""
-        asked, draws = self.options, []
-        seeds = range(asked.seed, asked.seed + asked.fewshot_seeds)
+        options, draws = self.options, []
+        seeds = range(options.seed, options.seed + options.fewshot_seeds)
         for seed in seeds:
-            self.options = replace(asked, seed=seed)
+            self.options = replace(options, seed=seed)
             draws.append(self.build(requested))
-        self.options = asked
+        self.options = options
         return [task for same in zip(*draws, strict=True) for task in _average(same, seeds)]
 
     def _load(self, requested: str) -> tuple[dict[str, Any], Any | None]:
@@ -218,8 +216,12 @@ class _Builder:
             raise TaskError(f"task {leaf!r} runs code that the model writes, which aurac does not")
         if config.get("doc_to_image") or config.get("doc_to_audio"):
             raise TaskError(f"task {leaf!r} shows images or sounds; only text tasks are evaluated")
-        if self.options.split is not None:
-            config = self._evaluating(config, self.options.split)
+        if (split := self.options.split) is not None:
+            named = config.get(f"{split}_split")
+            if not named:
+                there = [s for s in ("test", "validation") if config.get(f"{s}_split")]
+                raise TaskError(f"task {leaf!r} has no {split} split", expected=" or ".join(there))
+            config = {**config, "test_split": named, "validation_split": None}
         files = self._files(config)
         if files is None:
             return config
@@ -230,15 +232,6 @@ class _Builder:
         return local_data.lay_in(
             config, files, num_fewshot=shown or 0, held_out=self.options.held_out
         )
-
-    def _evaluating(self, config: dict[str, Any], split: str) -> dict[str, Any]:
-        named = config.get(f"{split}_split")
-        if not named:
-            there = [s for s in ("test", "validation") if config.get(f"{s}_split")]
-            raise TaskError(
-                f"task {config['task']!r} has no {split} split", expected=" or ".join(there)
-            )
-        return {**config, "test_split": named, "validation_split": None}
 
     def _files(self, config: Mapping[str, Any]) -> local_data.Files | None:
         leaf = config["task"]
@@ -252,9 +245,8 @@ class _Builder:
             raise DataError(
                 f"{folder} has no sub-folder for {leaf!r}, a leaf of {self._requested!r}"
             )
-        room = bundled()
-        if leaf in room.BUNDLED:
-            return {split: [path] for split, path in room.documents(leaf).items()}
+        if leaf in BUNDLED:
+            return {split: [path] for split, path in documents(leaf).items()}
         return None
 
     def _requests(self, name: str, task: Any) -> Leaf:
@@ -283,7 +275,7 @@ class _Builder:
         by_id: dict[int, list[Any]] = {}
         for instance in task.instances:
             by_id.setdefault(instance.doc_id, []).append(instance)
-        documents = tuple(
+        evaluated = tuple(
             Document(
                 doc_id=doc_id,
                 content=instances[0].doc,
@@ -294,16 +286,12 @@ class _Builder:
         )
         if name in self._local:
             columns = local_data.prompt_columns(task.config)
-            local_data.check_documents(name, (d.content for d in documents), columns, "evaluated")
+            local_data.check_documents(name, (d.content for d in evaluated), columns)
         integrable, better = metrics_of(task)
-        return Leaf(name, task, documents, integrable, better, samples)
+        return Leaf(name, task, evaluated, integrable, better, samples)
 
     def _set_samples(self, name: str, task: Any) -> int:
-        """Have each document answered `repeats` times; how many are scored one by one.
-
-        Raises:
-            UsageError: The task does not sample, or scores several answers together.
-        """
+        """Have each document answered `repeats` times; how many are scored one by one."""
         wanted = self.options.repeats or 1
         kwargs = task.get_config("generation_kwargs") or {}
         sampled = task.OUTPUT_TYPE == "generate_until" and samples_text(kwargs)
@@ -351,12 +339,8 @@ class _Builder:
             _log.warning("task %s fixes itself to zero-shot and stays so", name)
         elif self.options.num_fewshot is not None or default is None:
             task.set_config(key="num_fewshot", value=self.options.num_fewshot or 0)
-        sampler = getattr(task, "sampler", None)
-        if (
-            self.options.fewshot == "fixed"
-            and sampler is not None
-            and task.get_config("num_fewshot")
-        ):
+        sampler = getattr(task, "sampler", None) if self.options.fewshot == "fixed" else None
+        if sampler is not None and task.get_config("num_fewshot"):
             first_n = importlib.import_module("lm_eval.api.samplers").get_sampler("first_n")
             task.sampler = first_n(list(sampler.fewshot_docs()))
         task.set_fewshot_seed(seed=self.options.seed)

@@ -25,28 +25,18 @@ Files = dict[str, list[Path]]
 """Split name, as the files spell it, to its files in order (several when sharded)."""
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
-ALIASES = (
-    ("train", "training"),
-    ("validation", "valid", "val", "dev"),
-    ("test", "testing"),
-)
+ALIASES = (("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing"))
 _SHARD = re.compile(r"-\d+-of-\d+$")
 _JINJA = re.compile(r"\{[{%#]")
 _CONDITION = re.compile(r"\{[{%].*\b(if|default)\b", re.DOTALL)
 
 
 def find_splits(folder: Path) -> Files:
-    """The splits that a folder holds.
+    """The splits that a folder holds, by name, with their files.
 
-    Args:
-        folder: Holds ``train.jsonl``, ``test.parquet`` and the like; hub-style shards
-            (``test-00000-of-00002.parquet``) are one split.
-
-    Returns:
-        Split name to files.
-
-    Raises:
-        DataError: The folder is missing, holds no such file, or has a split in two formats.
+    The folder holds ``train.jsonl``, ``test.parquet`` and the like; hub-style shards
+    (``test-00000-of-00002.parquet``) are one split. A missing folder, one without such files, and a
+    split in two formats are refused.
     """
     if not folder.is_dir():
         raise DataError(f"data folder {folder} does not exist", fix="give --data TASK=FOLDER")
@@ -96,22 +86,11 @@ def match_split(wanted: str, files: Mapping[str, list[Path]]) -> list[Path] | No
 def lay_in(
     config: Mapping[str, Any], files: Files, *, num_fewshot: int, held_out: bool = False
 ) -> dict[str, Any]:
-    """A task's configuration with its documents taken from local files.
+    """A task's configuration, as its YAML gives it, with its documents taken from local files.
 
     Splits that the run does not need are taken out, so that a zero-shot run asks for the evaluated
-    split alone, and reads no other.
-
-    Args:
-        config: lm-eval's configuration of the task, as its YAML gives it.
-        files: What :func:`find_splits` found.
-        num_fewshot: Few-shot examples that the prompts will show.
-        held_out: Keep a validation or training split beside the evaluated one, if it is there.
-
-    Returns:
-        Another configuration; ``custom_dataset`` hands lm-eval the documents, already read.
-
-    Raises:
-        DataError: A split that is needed is missing, or a file cannot be read.
+    split alone, and reads no other; ``held_out`` keeps a validation or training split beside it, if
+    it is there. ``custom_dataset`` hands lm-eval the documents, already read.
     """
     task = config.get("task")
     if "class" in config:
@@ -128,20 +107,13 @@ def lay_in(
         beside = [config.get("validation_split"), config.get("training_split")]
         usable = [s for s in beside if s and s != evaluated and match_split(s, files)]
         needed.update(dict.fromkeys(usable[:1], "held-out"))
-    splits = {}
-    for split, purpose in needed.items():
-        paths = match_split(split, files)
-        if not paths:
-            here = next(iter(files.values()))[0].parent
-            raise DataError(
-                f"task {task!r} needs the {purpose} split {split!r}, and {here} holds "
-                f"{', '.join(sorted(files))}",
-                expected=f"{split}.jsonl, .jsonl.gz, .json, .parquet or .csv",
-            )
-        splits[split] = read_split(paths)
+    splits = {
+        split: read_split(_files_of(split, files, f"task {task!r} needs the {purpose} split"))
+        for split, purpose in needed.items()
+    }
     laid: dict[str, Any] = {**config, "dataset_kwargs": None}
     laid["custom_dataset"] = lambda **_: splits
-    for key in _SPLIT_KEYS:
+    for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
         if laid.get(key) and laid[key] not in splits:
             laid[key] = None
     if fewshot_config.get("split") and fewshot_config["split"] not in splits:
@@ -149,16 +121,19 @@ def lay_in(
     return laid
 
 
-_SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
+def _files_of(split: str, files: Files, need: str) -> list[Path]:
+    paths = match_split(split, files)
+    if paths:
+        return paths
+    here = next(iter(files.values()))[0].parent
+    raise DataError(
+        f"{need} {split!r}, and {here} holds {', '.join(sorted(files))}",
+        expected=f"{split}.jsonl, .jsonl.gz, .json, .parquet or .csv",
+    )
 
 
 def read_split(paths: Sequence[Path]) -> Dataset:
-    """One split as lm-eval wants it, in memory.
-
-    Raises:
-        DataError: A file cannot be read (a JSON line is named), is empty, or its columns differ
-            from those of the others.
-    """
+    """One split as lm-eval wants it, in memory; all files need documents with the same columns."""
     from datasets import concatenate_datasets
 
     parts = [_READERS[_suffix(path)](path) for path in paths]
@@ -278,8 +253,7 @@ def _nested(cells: list[Any]) -> list[Any]:
 
 
 _READERS = {
-    ".jsonl": _read_jsonl,
-    ".jsonl.gz": _read_jsonl,
+    **dict.fromkeys((".jsonl", ".jsonl.gz"), _read_jsonl),
     ".json": _read_json,
     ".parquet": _read_parquet,
     ".csv": _read_csv,
@@ -287,14 +261,11 @@ _READERS = {
 
 
 def prompt_columns(config: Any) -> set[str]:
-    """The columns that a task's prompt templates name.
+    """The columns that a task's prompt templates (of lm-eval's ``TaskConfig``) name.
 
-    Templates are Jinja, or the bare name of a column. lm-eval renders a bare name that is no
-    column as that very word, in every prompt, and an empty cell as "None", so both have to be
-    checked here. Templates with a condition may mean to show nothing, and are left alone.
-
-    Args:
-        config: lm-eval's ``TaskConfig`` (attributes ``doc_to_text`` and its siblings).
+    Templates are Jinja, or the bare name of a column. lm-eval renders a bare name that is no column
+    as that very word, in every prompt, and an empty cell as "None", so both have to be checked
+    here. Templates with a condition may mean to show nothing, and are left alone.
     """
     from jinja2 import Environment, meta
 
@@ -312,19 +283,13 @@ def prompt_columns(config: Any) -> set[str]:
     return columns
 
 
-def check_documents(
-    task: str, documents: Iterable[Mapping[str, Any]], columns: set[str], where: str
-) -> None:
-    """Sees that every document has something in each column that the prompt shows.
-
-    Raises:
-        DataError: A column is missing or a cell is null.
-    """
+def check_documents(task: str, documents: Iterable[Mapping[str, Any]], columns: set[str]) -> None:
+    """Sees that every document has something in each column that the prompt shows."""
     for index, document in enumerate(documents):
         for column in sorted(columns):
             if document.get(column) is None:
                 raise DataError(
-                    f"{where} document {index} of task {task!r} has no {column!r}, which its "
+                    f"evaluated document {index} of task {task!r} has no {column!r}, which its "
                     f"prompt needs",
                     expected=f"the columns {', '.join(sorted(columns))} in every row",
                 )

@@ -44,17 +44,7 @@ generative tasks, which report no ``acc``.
 
 
 def parse_metrics(values: Iterable[str]) -> dict[str, str]:
-    """Reads ``--metric`` values, ``TASK=NAME,FILTER`` or ``NAME,FILTER`` for every task.
-
-    Args:
-        values: What was given, one string for each use of the option.
-
-    Returns:
-        Task name (or :data:`ANY_TASK`) to metric key.
-
-    Raises:
-        UsageError: A value is not of that form, or one task has two.
-    """
+    """Metric keys by task of ``--metric`` values, ``TASK=NAME,FILTER`` or ``NAME,FILTER``."""
     metrics: dict[str, str] = {}
     for value in values:
         task, equals, key = value.rpartition("=")
@@ -73,20 +63,13 @@ def parse_metrics(values: Iterable[str]) -> dict[str, str]:
 
 
 def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = None) -> str:
-    """The metric of a task that is integrated.
+    """The metric of a task that is integrated, one key of ``reported``.
 
     Args:
         task: Name of the task, in lm-eval's spelling.
         reported: Every ``name,filter`` key the task reports, and whether it can be integrated
             (aggregated by the mean, more is better).
         wanted: The key that is wanted; None takes the default of the task's family.
-
-    Returns:
-        One key of ``reported``.
-
-    Raises:
-        TaskError: The task does not report ``wanted``, or it cannot be integrated, or the defaults
-            do not serve and more than one metric could be meant.
     """
     usable = [key for key, integrable in reported.items() if integrable]
     if wanted is not None:
@@ -126,16 +109,7 @@ def _wanted(task: str, reported: Mapping[str, bool], usable: list[str], wanted: 
 
 
 def check_scores(task: str, key: str, scores: NDArray[float64]) -> None:
-    """Sees that the metric which is integrated lies in [0, 1] for every document.
-
-    Args:
-        task: Name of the task.
-        key: The metric's key.
-        scores: (n,) one score for each document.
-
-    Raises:
-        TaskError: A score lies outside.
-    """
+    """Sees that the metric which is integrated lies in [0, 1] for every document (n,)."""
     low, high = float(scores.min()), float(scores.max())
     if low < 0 or high > 1:
         raise TaskError(
@@ -166,27 +140,23 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one state of a model did on some documents of a task, rows in their order.
+    """What one state of a model did on some documents of a task, rows in their order."""
 
-    Attributes:
-        metrics: ``name,filter`` to (n,) scores, one for each document, for every metric that has
-            a number for each document.
-        responses: n entries: the generated text (a list of texts where the task asks for several),
-            or the list of the choices' log-likelihoods.
-        logged: What lm-eval's sample logs hold beyond these: ``greedy`` (n lists of booleans,
-            whether each choice was what greedy decoding gives; None for generated text),
-            ``filtered`` (filter to n lists of filtered answers; None in the place of the n where
-            the filter takes each request's first answer as it is) and ``other``
-            (``metric,filter`` to n values of the metrics that are no numbers for a document).
-            With samples each entry is a list, one for each sample.
-        samples: With K > 1 samples, ``name,filter`` to (n, K) scores of the same metrics.
-        engine: What it cost and how many decisions were near ties (``Record.to_dict``).
-    """
-
+    # ``name,filter`` to (n,) scores, one for each document, for every metric that has a number for
+    # each document
     metrics: dict[str, NDArray[np.float64]]
+    # n entries: the generated text (a list of texts where the task asks for several), or the list
+    # of the choices' log-likelihoods
     responses: list[Any]
+    # What lm-eval's sample logs hold beyond these: ``greedy`` (n lists of booleans, whether each
+    # choice was what greedy decoding gives; None for generated text), ``filtered`` (filter to n
+    # lists of filtered answers; None in the place of the n where the filter takes each request's
+    # first answer as it is) and ``other`` (``metric,filter`` to n values of the metrics that are no
+    # numbers for a document). With samples each entry is a list, one for each sample.
     logged: dict[str, Any]
+    # With K > 1 samples, ``name,filter`` to (n, K) scores of the same metrics
     samples: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    # What it cost and how many decisions were near ties (``Record.to_dict``)
     engine: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -202,23 +172,16 @@ class Document:
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """One lm-eval task with the requests it built; not a group.
-
-    Attributes:
-        task: lm-eval's task object.
-        documents: The documents that are evaluated, in order.
-        integrable: For each ``name,filter`` that the task declares, whether it is a mean over
-            documents of which more is better.
-        higher_is_better: For each of the same keys.
-        samples: Answers of each document that are scored one by one; 1: as the task does it.
-    """
+    """One lm-eval task with the requests it built; not a group."""
 
     name: str
-    task: Any
-    documents: tuple[Document, ...]
+    task: Any  # lm-eval's task object
+    documents: tuple[Document, ...]  # the documents that are evaluated, in order
+    # For each ``name,filter`` that the task declares, whether it is a mean over documents of which
+    # more is better
     integrable: Mapping[str, bool]
-    higher_is_better: Mapping[str, bool]
-    samples: int = 1
+    higher_is_better: Mapping[str, bool]  # for each of the same keys
+    samples: int = 1  # answers of each document that are scored one by one; 1: as the task does it
 
     @property
     def num_fewshot(self) -> int:
@@ -231,15 +194,7 @@ class Leaf:
         return _instances(self.documents)
 
     def judge(self, documents: Sequence[Document], answers: Sequence[list[Any]]) -> Outcome:
-        """Filters the answers and scores each document, as ``lm_eval.evaluate`` does.
-
-        Args:
-            documents: Some of the documents.
-            answers: For each of their requests, in order, its responses.
-
-        Raises:
-            CellError: lm-eval's filters or metrics fail on an answer.
-        """
+        """Filters the answers and scores each document, as ``lm_eval.evaluate`` does."""
         if self.samples == 1:
             return self._judged(documents, answers)
         samples = zip(*answers, strict=True)
@@ -313,8 +268,7 @@ class Leaf:
     def aggregates(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, float]:
         """Values over all documents of the metrics that lm-eval does not aggregate by their mean.
 
-        Args:
-            columns: ``name,filter`` to what every document contributed, numbers or not.
+        ``columns`` hold by ``name,filter`` what every document contributed, numbers or not.
         """
         if self.samples > 1:  # they are no columns of one number for each document
             return {}
@@ -339,28 +293,24 @@ def _together(rounds: Sequence[Outcome]) -> Outcome:
         if all(key in each.metrics for each in rounds)
     }
 
-    def filtered(chain: str, place: int) -> list[Any]:
-        kept = [each.logged["filtered"][chain] for each in rounds]
-        return [
-            each.responses[place] if rows is None else rows[place][0]
-            for each, rows in zip(rounds, kept, strict=True)
-        ]
+    def by_document(columns: Iterable[Sequence[Any]]) -> list[list[Any]]:
+        return [list(row) for row in zip(*columns, strict=True)]
 
+    def answers(each: Outcome, chain: str) -> list[Any]:
+        rows = each.logged["filtered"][chain]
+        return each.responses if rows is None else [row[0] for row in rows]
+
+    filtered, other = first.logged["filtered"], [each.logged["other"] for each in rounds]
     return Outcome(
         metrics={key: scores.mean(axis=1) for key, scores in samples.items()},
-        responses=[list(texts) for texts in zip(*(each.responses for each in rounds), strict=True)],
+        responses=by_document(each.responses for each in rounds),
         logged={
             "greedy": None,
-            "filtered": {
-                chain: [filtered(chain, place) for place in range(len(first.responses))]
-                for chain in first.logged["filtered"]
-            },
+            "filtered": {c: by_document(answers(each, c) for each in rounds) for c in filtered},
             "other": {
-                key: [
-                    list(row) for row in zip(*(r.logged["other"][key] for r in rounds), strict=True)
-                ]
-                for key in first.logged["other"]
-                if all(key in each.logged["other"] for each in rounds)
+                key: by_document(columns[key] for columns in other)
+                for key in other[0]
+                if all(key in columns for columns in other)
             },
         },
         samples=samples,

@@ -93,13 +93,7 @@ class TaskOptions:
         return settings
 
     def check(self) -> None:
-        """Refuse numbers out of range.
-
-        Raises:
-            UsageError: A negative number of examples, a limit that leaves no document, another
-                few-shot mode, turns without a chat template, bad settings of generation, or numbers
-                of samples that do not fit.
-        """
+        """Refuse, as a UsageError, numbers out of range and options that do not go together."""
         if self.num_fewshot is not None and self.num_fewshot < 0:
             raise UsageError(f"num_fewshot {self.num_fewshot} is negative", expected="0 or more")
         limits = self.limit.values() if isinstance(self.limit, Mapping) else [self.limit]
@@ -140,11 +134,7 @@ class TaskOptions:
 
 
 def parse_gen_kwargs(values: Iterable[str]) -> dict[str, Any]:
-    """`--gen-kwargs`: ``temperature=0.7,until=["Q:"]`` or a JSON object, as lm-eval reads it.
-
-    Raises:
-        UsageError: A part without ``=``, or bad JSON.
-    """
+    """`--gen-kwargs`: ``temperature=0.7,until=["Q:"]`` or a JSON object, as lm-eval reads it."""
     settings: dict[str, Any] = {}
     for text in values:
         if text.lstrip().startswith("{"):
@@ -163,11 +153,7 @@ def parse_gen_kwargs(values: Iterable[str]) -> dict[str, Any]:
 
 
 def parse_pass_at(values: Iterable[str]) -> tuple[int, ...]:
-    """`--pass-at 1,4` → (1, 4).
-
-    Raises:
-        UsageError: Something that is no whole number.
-    """
+    """`--pass-at 1,4` → (1, 4)."""
     parts = [part.strip() for text in values for part in text.split(",")]
     if not all(map(str.isdecimal, parts)):
         raise UsageError(f"--pass-at {','.join(values)}", expected="whole numbers such as 1,4")
@@ -183,6 +169,11 @@ def _value(text: str) -> Any:
         return text
 
 
+def _is_texts(value: Any) -> bool:
+    texts = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(text, str) for text in texts)
+
+
 def _check_generation(settings: Mapping[str, Any]) -> None:
     expected: dict[str, tuple[str, Any]] = {
         **dict.fromkeys(_WHOLE, ("a whole number from 1", lambda v: type(v) is int and v >= 1)),
@@ -190,13 +181,7 @@ def _check_generation(settings: Mapping[str, Any]) -> None:
             _NUMBERS, ("a number from 0", lambda v: type(v) in (int, float) and v >= 0)
         ),
         "do_sample": ("true or false", lambda v: type(v) is bool),
-        "until": (
-            'a text or a list of texts, such as ["Q:"]',
-            lambda v: (
-                isinstance(v, str)
-                or (isinstance(v, (list, tuple)) and all(isinstance(each, str) for each in v))
-            ),
-        ),
+        "until": ('a text or a list of texts, such as ["Q:"]', _is_texts),
     }
     for name, value in settings.items():
         wanted, fits = expected.get(name, ("", lambda _: True))

@@ -19,13 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.engine import EngineOptions, UnsupportedRequestError
 from aurac.engine.counts import answered_by
+from aurac.engine.prefix_tree import ScoringLayout, model_input
+from aurac.engine.tokens import (
+    GenerationLayout,
+    GenerationRequest,
+    encode_pairs,
+    most_new_tokens,
+    resolve_max_length,
+    samples_text,
+    tokenise,
+)
 from aurac.errors import CellError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aurac.engine.kv_cache import Header
-    from aurac.engine.tokens import GenerationRequest
 
 log = logging.getLogger(__name__)
 
@@ -39,18 +48,17 @@ _READ_FOR_ONE_WRITTEN, _CHARACTERS = 4, 4  # tokens read in the time of one writ
 
 
 class Requests:
-    """The requests of one task or of several, in order.
+    """The requests of one task or of several, in order: lm-eval's ``Instance`` objects.
 
-    Args:
-        instances: lm-eval's ``Instance`` objects.
-        reference: Answers what is neither a log-likelihood nor a generation that the engine knows,
-            and what the engine says that it does not serve.
+    ``reference`` answers what is neither a log-likelihood nor a generation that the engine knows,
+    and what the engine says that it does not serve.
     """
 
     def __init__(self, instances: Sequence[Any], reference: Reference) -> None:
         self.instances = tuple(instances)
         self.reference = reference
-        self._generations: dict[int, list[GenerationRequest]] = {}
+        # As the engine takes them: one for each request, or one for each sample.
+        self.generations: dict[int, list[GenerationRequest]] = {}
         self.kinds = [self._kind(index, one) for index, one in enumerate(self.instances)]
         self._tokens: dict[str, _Tokens] = {}
 
@@ -61,13 +69,11 @@ class Requests:
         kind = str(instance.request_type)
         if kind != "generate_until":
             return kind
-        from aurac.engine.tokens import GenerationRequest, samples_text
-
         context, kwargs = instance.args
         samples = _repeats(instance) if samples_text(kwargs) else 0
         seeds: list[int | None] = [sample_seed(instance, j) for j in range(samples)]
         try:
-            self._generations[index] = [
+            self.generations[index] = [
                 GenerationRequest.from_kwargs(context, kwargs, seed) for seed in seeds or [None]
             ]
         except UnsupportedRequestError:
@@ -80,8 +86,6 @@ class Requests:
         What a text shares with the one before is read once. Of a generated answer half of what it
         may have is counted, of every sample, each token like so many read ones.
         """
-        from aurac.engine.tokens import most_new_tokens
-
         total, before = 0.0, ""
         for index, instance in enumerate(self.instances):
             context = str(instance.args[0])
@@ -90,18 +94,13 @@ class Requests:
             if instance.request_type == "loglikelihood":
                 total += len(instance.args[1])
             elif instance.request_type == "generate_until":
-                half = (
-                    most_new_tokens(instance.args[1])
-                    / 2
-                    * (len(self._generations.get(index, ())) or 1)
-                )
+                samples = len(self.generations.get(index, ())) or 1
+                half = most_new_tokens(instance.args[1]) / 2 * samples
                 total += half * _READ_FOR_ONE_WRITTEN * _CHARACTERS
         return total
 
     def tokens(self, kind: str, model: Any, tokenizer: Any, options: EngineOptions) -> _Tokens:
         """The tokens of all requests of a kind, made once for a tokenizer and a length limit."""
-        from aurac.engine.tokens import resolve_max_length
-
         limit = resolve_max_length(model, tokenizer, options.max_length)
         known = self._tokens.get(kind)
         if known is None or known.tokenizer is not tokenizer or known.max_length != limit:
@@ -110,76 +109,51 @@ class Requests:
             self._tokens[kind] = known
         return known
 
-    def scoring_pairs(self, indices: Sequence[int]) -> list[tuple[str, str]]:
-        """(context, continuation) of log-likelihood requests."""
-        return [self.instances[index].args for index in indices]
-
-    def generations(self, indices: Sequence[int]) -> list[list[GenerationRequest]]:
-        """As the engine takes them: one for each request, or one for each sample."""
-        return [self._generations[index] for index in indices]
-
 
 @dataclass(eq=False)
 class _Tokens:
-    """Requests of one kind, tokenised.
-
-    Attributes:
-        tokenizer, max_length: What they were made with.
-        encoded: Request number to its one (context, continuation) pair of tokens, or to its
-            ``Prompt``: one, or as many as samples.
-        header: The beginning that all inputs share.
-        layouts: Blocks of requests, laid out; kept for the next state of the model.
-    """
+    """Requests of one kind, tokenised with a tokenizer and a length limit."""
 
     kind: str
     tokenizer: Any
     max_length: int
+    # Request number to its one (context, continuation) pair of tokens, or to its ``Prompt``: one,
+    # or as many as samples
     encoded: dict[int, list[Any]]
-    header: tuple[int, ...]
+    header: tuple[int, ...]  # the beginning that all inputs share
+    # Blocks of requests, laid out; kept for the next state of the model
     layouts: dict[tuple[int, ...], Any] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls, kind: str, requests: Requests, indices: list[int], tokenizer: Any, limit: int
     ) -> _Tokens:
-        from aurac.engine.generate import shared_header
+        from aurac.engine.answers import shared_header
         from aurac.engine.kv_cache import header_tokens
-        from aurac.engine.prefix_tree import model_input
-        from aurac.engine.tokens import encode_pairs, tokenise
 
+        encoded: dict[int, list[Any]]
         if kind == "generation":
-            generations = requests.generations(indices)
+            generations = [requests.generations[index] for index in indices]
             prompts = tokenise(tokenizer, list(chain.from_iterable(generations)), limit)
             rest = iter(prompts)
-            encoded: dict[int, list[Any]] = {
-                index: [next(rest) for _ in several]
-                for index, several in zip(indices, generations, strict=True)
-            }
+            several = zip(indices, generations, strict=True)
+            encoded = {index: [next(rest) for _ in samples] for index, samples in several}
             return cls(kind, tokenizer, limit, encoded, shared_header(prompts))
-        pairs = encode_pairs(tokenizer, requests.scoring_pairs(indices))
+        pairs = encode_pairs(tokenizer, [requests.instances[index].args for index in indices])
         inputs = [model_input(*pair, limit) for pair in pairs]
         scored = min(len(i) - len(pair[1]) for i, pair in zip(inputs, pairs, strict=True))
-        return cls(
-            kind,
-            tokenizer,
-            limit,
-            {index: [pair] for index, pair in zip(indices, pairs, strict=True)},
-            header_tokens(inputs, scored),
-        )
+        encoded = {index: [pair] for index, pair in zip(indices, pairs, strict=True)}
+        return cls(kind, tokenizer, limit, encoded, header_tokens(inputs, scored))
 
     def layout(self, indices: Sequence[int]) -> Any:
         """The layout of some of the requests."""
-        from aurac.engine.prefix_tree import ScoringLayout
-        from aurac.engine.tokens import GenerationLayout
-
         key = tuple(indices)
         if key not in self.layouts:
             encoded = list(chain.from_iterable(self.encoded[index] for index in indices))
-            self.layouts[key] = (
-                GenerationLayout.of(encoded)
-                if self.kind == "generation"
-                else ScoringLayout.from_tokens(encoded, self.max_length)
-            )
+            if self.kind == "generation":
+                self.layouts[key] = GenerationLayout.of(encoded)
+            else:
+                self.layouts[key] = ScoringLayout.from_tokens(encoded, self.max_length)
         return self.layouts[key]
 
 
@@ -188,12 +162,6 @@ class Answers:
 
     What all inputs of a task begin with is computed once and kept between the blocks: use a new
     object for each state of the model.
-
-    Args:
-        requests: All requests of the task.
-        model: The model in its present state.
-        tokenizer: Its tokenizer.
-        options: The engine's.
     """
 
     def __init__(
@@ -206,14 +174,9 @@ class Answers:
     def to(self, indices: Sequence[int], progress: Progress | None = None) -> list[list[Any]]:
         """For each of these requests the list of its responses, as many as the task repeats it.
 
-        A deterministic request is put to the model once, however often it is repeated.
-
-        Args:
-            indices: Numbers of the requests.
-            progress: Called with the number of requests newly answered; sums to their number.
-
-        Raises:
-            CellError: A log-likelihood is not a finite number.
+        A deterministic request is put to the model once, however often it is repeated. ``progress``
+        is called with the number of requests newly answered. A log-likelihood that is no finite
+        number is a CellError.
         """
         by_kind: dict[str, list[int]] = {}
         for index in indices:
@@ -234,9 +197,8 @@ class Answers:
         self, kind: str, numbers: list[int], progress: Progress | None
     ) -> list[list[Any]] | None:
         """The engine's answers, or None for what it does not serve."""
-        from aurac.engine.generate import generate
+        from aurac.engine.answers import generate, loglikelihoods
         from aurac.engine.kv_cache import Header
-        from aurac.engine.loglikelihood import loglikelihoods
         from aurac.engine.running import require_causal
 
         if kind not in ("loglikelihood", "generation"):
@@ -245,7 +207,6 @@ class Answers:
         try:
             require_causal(self._model)
             tokens = self._requests.tokens(kind, self._model, self._tokenizer, self._options)
-            header = self._headers.setdefault(kind, Header(tokens.header))
             parts = [len(tokens.encoded[number]) for number in numbers]
             responses = answer(
                 self._model,
@@ -253,7 +214,7 @@ class Answers:
                 tokens.layout(numbers),
                 options=self._options,
                 progress=progress and _whole_requests(progress, max(parts)),
-                header=header,
+                header=self._headers.setdefault(kind, Header(tokens.header)),
             )
         except UnsupportedRequestError as error:
             log.info("lm-eval's own loop answers: %s", error)

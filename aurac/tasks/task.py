@@ -27,13 +27,8 @@ if TYPE_CHECKING:
 def cluster_labels(task: str, documents: Iterable[Any], field: str) -> tuple[str, ...]:
     """One label for each document: documents with the same one are a cluster.
 
-    Args:
-        task: For messages.
-        documents: Their contents.
-        field: Name of the field, such as `passage`; a field that is no text counts as its JSON.
-
-    Raises:
-        DataError: A document has no such field.
+    A field, such as `passage`, that is no text counts as its JSON; a document without it is
+    refused.
     """
     labels = []
     for document in documents:
@@ -50,47 +45,34 @@ def cluster_labels(task: str, documents: Iterable[Any], field: str) -> tuple[str
 
 @dataclass(frozen=True, eq=False)
 class BuiltTask:
-    """A task, or a group of tasks pooled, ready to be evaluated on any number of model states.
+    """A task, or a group of tasks pooled, ready to be evaluated on any number of model states."""
 
-    Attributes:
-        name: lm-eval's name of the task or group.
-        version: lm-eval's version of it.
-        metric: The ``name,filter`` that is integrated.
-        fewshot: ``stock`` (lm-eval's sampling) or ``fixed`` (one header for all documents).
-        fewshot_seed: Of the sampling.
-        chat_template: Whether prompts went through the tokenizer's chat template.
-        template_sha256: Of that template; None without one.
-        split: The split that was asked for; None where it is the one that lm-eval evaluates.
-        prompting: See `TaskOptions.prompting`.
-        lm_eval: Version of lm-eval that built the prompts.
-        leaves: lm-eval's tasks with their requests; of a group those of all members.
-        group: The group that was asked for and brought this task along, if any.
-        members: A group's leaves, in the order of its documents; they are evaluated, the group
-            is their documents pooled.
-        drawn: Whether the members are the same documents, each with other few-shot examples: the
-            score of a document is the mean over them.
-        cluster: The documents' field by which they are clustered; None where they are independent.
-        clusters: n labels of what documents share, inside the leaves; None as `cluster`.
-        places: Of a leaf with some of a task's documents: where they stand there.
-    """
-
-    name: str
-    version: str
-    metric: str
-    fewshot: str
-    fewshot_seed: int
-    chat_template: bool
-    template_sha256: str | None
+    name: str  # lm-eval's name of the task or group
+    version: str  # lm-eval's version of it
+    metric: str  # the ``name,filter`` that is integrated
+    fewshot: str  # ``stock`` (lm-eval's sampling) or ``fixed`` (one header for all documents)
+    fewshot_seed: int  # of the sampling
+    chat_template: bool  # whether prompts went through the tokenizer's chat template
+    template_sha256: str | None  # of that template; None without one
+    # The split that was asked for; None where it is the one that lm-eval evaluates
     split: str | None
-    prompting: Mapping[str, Any]
-    lm_eval: str
+    prompting: Mapping[str, Any]  # see `TaskOptions.prompting`
+    lm_eval: str  # version of lm-eval that built the prompts
     reference: Reference = field(repr=False)
+    # lm-eval's tasks with their requests; of a group those of all members
     leaves: tuple[Leaf, ...] = field(repr=False)
-    group: str | None = None
+    group: str | None = None  # the group that was asked for and brought this task along, if any
+    # A group's leaves, in the order of its documents; they are evaluated, the group is their
+    # documents pooled
     members: tuple[BuiltTask, ...] = ()
+    # Whether the members are the same documents, each with other few-shot examples: the score of a
+    # document is the mean over them
     drawn: bool = False
+    # The documents' field by which they are clustered; None where they are independent
     cluster: str | None = None
+    # n labels of what documents share, inside the leaves; None as `cluster`
     clusters: tuple[str, ...] | None = None
+    # Of a leaf with some of a task's documents: where they stand there
     places: tuple[int, ...] | None = None
 
     @classmethod
@@ -125,7 +107,7 @@ class BuiltTask:
         return replace(
             self,
             name=f"{self.name}:pass@{k}",
-            metric=f"pass@{k}:{self.metric}",  # see `aurac.runs.samples`
+            metric=f"pass@{k}:{self.metric}",  # see `aurac.runs.cell.metric_column`
             group=self.group or self.name,
             members=self.members or (self,),
         )
@@ -133,15 +115,13 @@ class BuiltTask:
     def only(self, places: Sequence[int]) -> BuiltTask:
         """The same task with some of its documents, in this order; their prompts stay as they are.
 
-        Args:
-            places: Of the documents. A group keeps the order within each of its members, and
-                leaves out those without a document.
+        A group keeps the order within each of its members, and leaves out those without a document.
         """
         if self.members:
             ends = list(accumulate(member.n_docs for member in self.members))
             parts = zip(self.members, [0, *ends[:-1]], ends, strict=True)
-            own = [(m, [p - start for p in places if start <= p < end]) for m, start, end in parts]
-            members = tuple(member.only(chosen) for member, chosen in own if chosen)
+            inside = [(m, [p - a for p in places if a <= p < end]) for m, a, end in parts]
+            members = tuple(member.only(part) for member, part in inside if part)
             leaves = tuple(chain.from_iterable(member.leaves for member in members))
             return replace(self, members=members, leaves=leaves, clusters=_clusters_of(members))
         leaf = replace(self.leaf, documents=tuple(self.leaf.documents[p] for p in places))
@@ -262,13 +242,7 @@ class BuiltTask:
         }
 
     def evaluation(self, model: Any, tokenizer: Any, options: EngineOptions) -> Evaluation:
-        """Puts the requests to the model as it is now, block by block.
-
-        Args:
-            model: A causal language model, with an adapter at some rank or without.
-            tokenizer: Its tokenizer.
-            options: The engine's.
-        """
+        """Puts the requests to the model as it is now, block by block."""
         return Evaluation(self, Answers(self._requests, model, tokenizer, options), model.dtype)
 
     def evaluate(
@@ -285,28 +259,17 @@ class BuiltTask:
 
 
 class Evaluation:
-    """One state of a model on one task.
-
-    Args:
-        task: A task, no group.
-        answers: The model's, for all requests of the task.
-        dtype: What the model computes in.
-    """
+    """One state of a model, computing in `dtype`, on one task that is no group."""
 
     def __init__(self, task: BuiltTask, answers: Answers, dtype: torch.dtype) -> None:
         self._task, self._answers, self._noise = task, answers, logit_noise(dtype)
 
     def block(self, documents: Sequence[int], progress: Progress | None = None) -> Outcome:
-        """The outcome of some of the task's documents.
-
-        Args:
-            documents: Their places among the task's, at least one.
-            progress: Called with the number of requests answered since the last call.
+        """The outcome of some of the task's documents, given by their places.
 
         Raises:
             CellError: A log-likelihood is not a finite number, or an answer cannot be judged.
-            TaskError: The task turns out not to report its metric for every document, or with
-                values outside [0, 1].
+            TaskError: The task does not report its metric for every document, or not within [0, 1].
         """
         task, leaf = self._task, self._task.leaf
         part = [leaf.documents[place] for place in documents]

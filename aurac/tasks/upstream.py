@@ -13,7 +13,7 @@ import math
 import random
 import warnings
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import AuracError, DataError, TaskError
+from aurac.tasks import BUNDLED, include_path
 from aurac.tasks.index import check_names, task_index
 
 if TYPE_CHECKING:
@@ -30,26 +31,17 @@ if TYPE_CHECKING:
     from aurac.engine import EngineOptions
 
 
-_UNREACHABLE = {
-    "ConnectError",
-    "ConnectTimeout",
-    "ConnectionError",
-    "DatasetNotFoundError",
-    "HfHubHTTPError",
-    "LocalEntryNotFoundError",
-    "OfflineModeIsEnabled",
-    "ReadTimeout",
-}
+_UNREACHABLE = frozenset(
+    {"ConnectError", "ConnectTimeout", "ConnectionError", "DatasetNotFoundError", "ReadTimeout"}
+    | {"HfHubHTTPError", "LocalEntryNotFoundError", "OfflineModeIsEnabled"}
+)
 
 
 def translated(error: Exception, leaf: str, *, requested: str, local: bool) -> AuracError:
     """A library's error, raised while a task's documents or prompts were made.
 
-    Args:
-        error: What was raised; its causes are looked at too.
-        leaf: The task lm-eval was working on.
-        requested: What the user asked for: ``leaf``, or a group or tag that brings it.
-        local: Whether its documents came from local files.
+    lm-eval was working on task ``leaf``, which the user asked for or which ``requested``, a group
+    or tag, brought. ``local``: its documents came from local files.
     """
     if isinstance(error, KeyError):
         reason = f"there is no {error}"
@@ -100,19 +92,20 @@ def seeded(python: int, others: int) -> Iterator[None]:
 
 @contextmanager
 def quiet(loggers: Sequence[str], modules: Sequence[str], *, prints: bool = True) -> Iterator[None]:
-    """Sends prints and warnings to :mod:`logging`, keeps loggers and bars off the terminal.
+    """Sends prints and warnings to :mod:`logging`, keeps ``tqdm`` of modules off the terminal.
 
-    Args:
-        loggers: Loggers whose own handlers write to the terminal; their records go to the root.
-        modules: Modules whose ``tqdm`` is silenced.
-        prints: Whether standard output is taken too; not while a caller draws a progress bar on it.
+    The records of ``loggers``, whose own handlers write to the terminal, go to the root. Without
+    ``prints`` standard output is left alone, for a caller that draws a progress bar on it.
     """
     output = StringIO()
     with ExitStack() as stack:
         for name in loggers:
-            stack.enter_context(_rerouted(logging.getLogger(name)))
+            to_root = {"handlers": [logging.NullHandler()], "propagate": True}
+            stack.enter_context(_replaced(logging.getLogger(name), to_root))
         for name in modules:
-            stack.enter_context(_without_bars(importlib.import_module(name)))
+            module = importlib.import_module(name)
+            silent = partial(_without_bar, module.tqdm)
+            stack.enter_context(_replaced(module, {"tqdm": silent}))
         stack.enter_context(_without_dataset_bars())
         caught = stack.enter_context(warnings.catch_warnings(record=True))
         if prints:
@@ -125,23 +118,17 @@ def quiet(loggers: Sequence[str], modules: Sequence[str], *, prints: bool = True
 
 
 @contextmanager
-def _rerouted(logger: logging.Logger) -> Iterator[None]:
-    handlers, propagate = logger.handlers, logger.propagate
-    logger.handlers, logger.propagate = [logging.NullHandler()], True
+def _replaced(owner: Any, attributes: dict[str, Any]) -> Iterator[None]:
+    before = {name: getattr(owner, name) for name in attributes}
+    vars(owner).update(attributes)
     try:
         yield
     finally:
-        logger.handlers, logger.propagate = handlers, propagate
+        vars(owner).update(before)
 
 
-@contextmanager
-def _without_bars(module: Any) -> Iterator[None]:
-    bar = module.tqdm
-    module.tqdm = lambda *args, **kwargs: bar(*args, **{**kwargs, "disable": True})
-    try:
-        yield
-    finally:
-        module.tqdm = bar
+def _without_bar(tqdm: Any, *args: Any, **kwargs: Any) -> Any:
+    return tqdm(*args, **{**kwargs, "disable": True})
 
 
 @contextmanager
@@ -165,25 +152,20 @@ LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
 BAR_MODULES = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
 
 
-def bundled() -> Any:
-    """The package of bundled tasks, imported when a task is looked up."""
-    return importlib.import_module("aurac.tasks")
-
-
 @cache
 def bundled_manager() -> Any:
     """Knows the bundled tasks only: reading lm-eval's own 14,000 files takes seconds."""
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_defaults=False, include_path=str(bundled().include_path()))
+    return TaskManager(include_defaults=False, include_path=str(include_path()))
 
 
 @cache
-def full_manager(include_path: str | None = None) -> Any:
+def full_manager(folder: str | None = None) -> Any:
     """Knows all tasks of lm-eval, from the index that is kept of them, and those of a folder."""
     from lm_eval.tasks import TaskManager
 
-    return _with_stock_tasks(TaskManager(include_defaults=False, include_path=include_path))
+    return _with_stock_tasks(TaskManager(include_defaults=False, include_path=folder))
 
 
 def _with_stock_tasks(manager: Any) -> Any:
@@ -197,23 +179,18 @@ def _with_stock_tasks(manager: Any) -> Any:
     return manager
 
 
-def find_task(requested: str, include_path: Path | str | None = None) -> tuple[Any, str]:
+def find_task(requested: str, folder: Path | str | None = None) -> tuple[Any, str]:
     """The manager that knows a task, and the task's name in it.
 
-    Args:
-        requested: Name of a task, group or tag, or the path of a YAML file.
-        include_path: A folder with further tasks.
-
-    Raises:
-        TaskError: None does; the nearest names are given.
+    ``requested`` is the name of a task, group or tag, or the path of a YAML file. A TaskError gives
+    the names nearest to an unknown one.
     """
     if Path(requested).suffix in (".yaml", ".yml"):
         return _find_file(Path(requested))
-    names = bundled().BUNDLED
-    if requested in names:
+    if requested in BUNDLED:
         return bundled_manager(), requested
-    check_names([requested], include_path)
-    return full_manager(str(include_path) if include_path else None), requested
+    check_names([requested], folder)
+    return full_manager(str(folder) if folder else None), requested
 
 
 def _find_file(path: Path) -> tuple[Any, str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
 _WIDE = 200  # a pipe has no width; a table takes what it needs
 
@@ -35,17 +35,17 @@ def spelled(text: str) -> str:
 
     In JSON, where such a character can only stand inside a string, that is the same string.
     """
-    return _HIDDEN.sub(_escape, text)
+
+    def escape(match: re.Match[str]) -> str:
+        units = match[0].encode("utf-16-be", "surrogatepass").hex()
+        return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+    return _HIDDEN.sub(escape, text)
 
 
 def one_line(text: str) -> str:
     """`text` spelled out and on one line."""
     return " ".join(spelled(text).split())
-
-
-def _escape(match: re.Match[str]) -> str:
-    units = match[0].encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 
 class VisibleStream:
@@ -115,13 +115,33 @@ def stdout_console() -> Console:
     return Console(width=width, force_terminal=False)
 
 
-@contextmanager
-def drawn(bar: Progress) -> Iterator[None]:
-    """Within this block `bar` is drawn; what is written to the terminal appears above it.
+def step_bar(*columns: ProgressColumn) -> Progress:
+    """A bar of counted steps with the time left, for `drawn`.
 
     Args:
-        bar: On `stderr_console()`, made with `redirect_stdout=False, redirect_stderr=False`:
-            rich's own redirection would let control characters of what is written through.
+        columns: What stands before the time left.
+    """
+    from rich import progress
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        *columns,
+        progress.TimeRemainingColumn(),
+        console=stderr_console(),
+        redirect_stdout=False,
+        redirect_stderr=False,
+        speed_estimate_period=600,  # seconds; a step may take minutes
+    )
+
+
+@contextmanager
+def drawn(bar: Progress) -> Iterator[None]:
+    """Within this block `bar`, on `stderr_console()`, is drawn below what else is written.
+
+    It is made with `redirect_stdout=False, redirect_stderr=False`: rich's own redirection would let
+    control characters through.
     """
     from rich.file_proxy import FileProxy
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from aurac.adapters import Adapter, adapter_from_peft, save_adapter
 from aurac.adapters.methods import method_named
@@ -86,7 +89,11 @@ def train(
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
-    folder = _new_folder(Path(out), force=force)
+    folder = Path(out)
+    if folder.exists() and not force:
+        raise RunFolderError(
+            f"{folder} exists", expected="a new folder", fix="choose another --out or add --force"
+        )
     if not (resume or force):
         refuse_to_start_over(folder)
     documents = training_documents(recipe)
@@ -116,14 +123,6 @@ def train(
         write_atomic(folder / "README.md", _card(adapter, losses))
         discard(folder, whole=True)
     return TrainingResult(adapter, folder, losses, seconds, tokens)
-
-
-def _new_folder(folder: Path, *, force: bool) -> Path:
-    if folder.exists() and not force:
-        raise RunFolderError(
-            f"{folder} exists", expected="a new folder", fix="choose another --out or add --force"
-        )
-    return folder
 
 
 def _trained(recipe: Recipe, model: Any, loaded: LoadedBase) -> Adapter:
@@ -203,38 +202,25 @@ def _run_trainer(
     progress: bool,
     callbacks: Sequence[Any],
 ) -> tuple[tuple[tuple[int, float], ...], float, int]:
-    from datasets import Dataset
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
+    """Losses, seconds and tokens as of `TrainingResult`."""
     from aurac.training.packing import collator, packed_attention, packs
-    from aurac.training.trainer import (
-        NestedTrainer,
-        NestingCallback,
-        SelectedLogits,
-        StepProgress,
-        TrainingClock,
-    )
+    from aurac.training.trainer import NestingCallback, SelectedLogits, StepProgress, TrainingClock
 
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id
     # Packing was measured on CPUs only.
     packed = loaded.device == "cpu" and packs(model, examples, pad)
     arguments = _arguments(recipe, loaded, scratch_folder(folder), save_steps)
     _begin(recipe, loaded, len(examples), folder, resume=resume, save=save_steps > 0)
-    selected, clock = SelectedLogits(model), TrainingClock()
-    trainer = NestedTrainer(
-        model=model,
+    selected, clock, bar = SelectedLogits(model), TrainingClock(), StepProgress(recipe.name)
+    trainer = _trainer(
+        model,
+        examples,
         args=arguments,
-        train_dataset=Dataset.from_list([{**e, "length": len(e["input_ids"])} for e in examples]),
         data_collator=collator() if packed else Collator(pad),
-        callbacks=[NestingCallback(hook), clock, *callbacks],
+        callbacks=[NestingCallback(hook), clock, *callbacks, *([bar] if progress else [])],
         selected=selected,
         hook=hook,
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    bar = StepProgress(recipe.name)
-    if progress:
-        trainer.add_callback(bar)
     if loaded.device == "cpu":
         keep_freed_memory()
     try:
@@ -242,23 +228,46 @@ def _run_trainer(
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
         selected.remove()
+    return _losses(recipe, trainer), clock.seconds, _tokens(recipe, examples, trainer)
+
+
+def _trainer(model: Any, examples: Sequence[dict[str, list[int]]], **settings: Any) -> Any:
+    """The Trainer for these examples, without its own prints and bar."""
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    from aurac.training.trainer import NestedTrainer
+
+    rows = Dataset.from_list([{**e, "length": len(e["input_ids"])} for e in examples])
+    trainer = NestedTrainer(model=model, train_dataset=rows, **settings)
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def _losses(recipe: Recipe, trainer: Any) -> tuple[tuple[int, float], ...]:
     history = mean_losses(trainer.state.log_history)
     if any(not math.isfinite(loss) for _, loss in history):
         raise RecipeError(
             f"training {recipe.name!r} diverged: the loss is not finite",
             fix="lower learning_rate or use dtype float32",
         )
+    return history
+
+
+def _tokens(recipe: Recipe, examples: Sequence[dict[str, list[int]]], trainer: Any) -> int:
+    """Tokens of the examples seen, as many as examples of mean length have."""
     mean_length = sum(len(e["input_ids"]) for e in examples) / len(examples)
-    tokens = round(mean_length * recipe.batch_size * trainer.state.global_step)
-    return history, clock.seconds, tokens
+    return round(mean_length * recipe.batch_size * trainer.state.global_step)
 
 
 def _newest(folder: Path) -> Path | None:
     """The checkpoint to go on from, if there is one."""
     newest = newest_checkpoint(folder)
-    if newest is None:
-        logger.warning("no checkpoint in %s: training begins at step 0", scratch_folder(folder))
-    return newest[1] if newest else None
+    if newest is not None:
+        return newest[1]
+    logger.warning("no checkpoint in %s: training begins at step 0", scratch_folder(folder))
+    return None
 
 
 def _begin(
@@ -281,8 +290,6 @@ def _begin(
 
 
 def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: int) -> Any:
-    import os
-
     from transformers import TrainingArguments
 
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -321,8 +328,6 @@ def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: in
 
 
 def _is_main_process() -> bool:
-    import os
-
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -353,13 +358,7 @@ To make it again, save this as `recipe.yaml` (hash without name and seed: `{dige
 `aurac train recipe.yaml --out FOLDER`:
 
 ```yaml
-{_yaml(recipe)}```
+{yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)}```
 
 Versions: {", ".join(f"{name} {version}" for name, version in versions().items())}.
 """
-
-
-def _yaml(recipe: dict[str, Any]) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))

@@ -1,10 +1,16 @@
 """Nested training on plain PEFT: a diagonal between the LoRA factors.
 
 PEFT computes `lora_B(lora_A(x)) * s_R`. An ordinary linear layer gets a fused forward that has
-`B · diag(p) · A · x` instead (`aurac.training.fused`); on any other layer a forward hook on
-`lora_A` multiplies its output (…, R) by p / s_R, which comes to the same. Methods differ only in
-the p of their passes (`aurac.adapters.methods`). Nothing of this is saved: checkpoints stay plain
-PEFT.
+`B · diag(p) · A · x` instead; on any other layer a forward hook on `lora_A` multiplies its output
+(…, R) by p / s_R, which comes to the same. Methods differ only in the p of their passes
+(`aurac.adapters.methods`). Nothing of this is saved.
+
+The fused forward is four matrix products with a backward of its own, where PEFT has up to ten
+operations that autograd records. With x (T, in), h = A x (T, R) and the gradient g of the output
+(T, out):
+
+    y  = x Wᵀ + (h ∘ p) Bᵀ
+    gx = g W + (g B ∘ p) A,   gA = (g B ∘ p)ᵀ x,   gB = gᵀ (h ∘ p)
 """
 
 from __future__ import annotations
@@ -12,14 +18,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.nn import functional
+
+from aurac.adapters.methods import check_passes
 from aurac.adapters.nesting import scale
 from aurac.errors import RecipeError
-from aurac.training.fused import fused_forward, fusible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    import torch
+    from collections.abc import Callable, Iterator, Sequence
 
     from aurac.adapters.methods import Pass
     from aurac.training.recipe import Recipe
@@ -37,13 +44,8 @@ def lora_linears(model: Any, adapter_name: str = "default") -> Iterator[tuple[st
 class NestingHook:
     """Keeps p between the factors of every layer of one adapter of a live PEFT model.
 
-    Args:
-        model: A PEFT model with the adapter in it.
-        recipe: Its method decides the passes of a step.
-        adapter_name: PEFT's name of the adapter.
-
-    Raises:
-        RecipeError: The model has no layer with that adapter.
+    The recipe's method decides the passes of a step. A model without a layer that carries the
+    adapter is refused.
     """
 
     def __init__(self, model: Any, recipe: Recipe, adapter_name: str = "default") -> None:
@@ -78,8 +80,6 @@ class NestingHook:
 
     def _beside(self, weight: torch.Tensor) -> torch.Tensor:
         """The p (R,) for layers with such a weight: on its device, in fp32 or better."""
-        import torch
-
         key = weight.device, torch.promote_types(weight.dtype, torch.float32)
         if key not in self._p:
             self._p[key] = torch.ones(self.recipe.rank, device=key[0], dtype=key[1])
@@ -108,14 +108,17 @@ class NestingHook:
         return hook
 
     def set_step(self, step: int) -> None:
-        """Ask the method for the passes of an optimizer step, counted from 0; use the first."""
+        """Ask the method for the passes of an optimizer step, counted from 0; use the first.
+
+        Raises:
+            RecipeError: A method of a package gave some that cannot be trained.
+        """
         self.passes = self.recipe.passes(step)
+        check_passes(self.recipe.method, self.passes, self.recipe.rank)
         self.use(self.passes[0])
 
     def use(self, one: Pass) -> None:
         """Put a pass's p (R,) between the factors of every layer."""
-        import torch
-
         if one is self._current:
             return
         self._current = one
@@ -139,3 +142,71 @@ class NestingHook:
         for layer in self._fused:
             del layer.forward
         self._handles, self._fused, self._layers = [], [], []
+
+
+class _LowRankLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        p: torch.Tensor,
+    ) -> torch.Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        inner = _times(rows @ a.T, p)
+        out = functional.linear(rows, weight, bias).addmm_(inner, b.T)
+        ctx.save_for_backward(rows, inner, weight, a, b, p)
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        rows, inner, weight, a, b, p = ctx.saved_tensors
+        g = gradient.reshape(-1, gradient.shape[-1])
+        of_inner = _times(g @ b, p)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = (g @ weight).addmm_(of_inner, a).view(*gradient.shape[:-1], -1)
+        return of_x, None, None, of_inner.T @ rows, g.T @ inner, None
+
+
+def _times(inner: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """(T, R) times p (R,) in fp32, rounded once."""
+    return (inner * p).to(inner.dtype)
+
+
+def fusible(layer: Any, name: str) -> bool:
+    """Whether the adapter `name` of a PEFT layer is two plain maps beside a frozen linear one."""
+    from peft.tuners.lora.layer import Linear
+
+    if type(layer) is not Linear or type(layer.base_layer) is not torch.nn.Linear:
+        return False
+    modules = (layer, layer.base_layer, layer.lora_A[name], layer.lora_B[name])
+    dropout = layer.lora_dropout[name]
+    return (
+        all(type(module) is torch.nn.Linear for module in modules[1:])
+        and not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+        and not any(parameter.requires_grad for parameter in layer.base_layer.parameters())
+        and modules[2].bias is None
+        and modules[3].bias is None
+        and list(layer.lora_A) == [name]
+        and name not in layer.lora_variant
+        and (isinstance(dropout, torch.nn.Identity) or dropout.p == 0)
+        and layer.base_layer.weight.dtype == modules[2].weight.dtype == modules[3].weight.dtype
+    )
+
+
+def fused_forward(
+    layer: Any, name: str, p: torch.Tensor, called: Callable[[], None]
+) -> Callable[..., torch.Tensor]:
+    """The forward of a fusible layer; p (R,) fp32 is read, and ``called`` called, at each call."""
+    base, down, up = layer.base_layer, layer.lora_A[name], layer.lora_B[name]
+
+    def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        called()
+        # The weights are looked up at each call: sharding a model replaces them.
+        return _LowRankLinear.apply(x, base.weight, base.bias, down.weight, up.weight, p)
+
+    return forward

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DataCollatorWithFlattening
 
-from aurac.models.attention import UnsupportedAttentionError, attention_of, refuse_unsupported
+from aurac.models.attention import (
+    UnsupportedAttentionError,
+    attention_of,
+    difference,
+    refuse_unsupported,
+    tolerance,
+)
 from aurac.training.data import IGNORED, Collator
 
 if TYPE_CHECKING:
@@ -24,9 +30,6 @@ logger = logging.getLogger(__name__)
 
 _NAME = "aurac_packed_training"
 _CHECKED = 3  # examples that are computed both ways before a training
-# Relative to the spread of the logits. Rounding alone reaches .16 in bf16 on the packaged base; a
-# sequence that sees another one, or wrong positions, gives .3 and more.
-_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2.2e-1}
 
 
 def collator() -> Any:
@@ -47,26 +50,11 @@ def attention(
     cu_seq_lens_q: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each sequence of a row.
+    """Causal attention within each sequence of a row: (1, T, H, d) and no weights.
 
-    Args:
-        module: The layer; not used.
-        query: (1, H, T, d) with positions applied.
-        key: (1, Hkv, T, d).
-        value: (1, Hkv, T, d).
-        attention_mask: Must be None.
-        scaling: Factor on the scores, default d ** -0.5.
-        dropout: Must be 0.
-        sliding_window: Must not be shorter than the longest sequence.
-        softcap: Bound of the scores.
-        cu_seq_lens_q: (B + 1,) where the sequences begin, and T.
-        kwargs: Anything else the model passes.
-
-    Returns:
-        (1, T, H, d) and no weights.
-
-    Raises:
-        UnsupportedAttentionError: The layer needs something else here.
+    query is (1, H, T, d) with positions applied, key and value are (1, Hkv, T, d); `cu_seq_lens_q`
+    (B + 1,) says where the sequences begin, and T. A layer that needs something else, or a window
+    shorter than a sequence, gets an UnsupportedAttentionError.
     """
     del module
     refuse_unsupported(attention_mask, dropout, kwargs)
@@ -105,27 +93,23 @@ def packed_attention(model: Any) -> AbstractContextManager[None]:
 def packs(model: Any, examples: Sequence[dict[str, list[int]]], pad: int) -> bool:
     """Whether packed rows give this model's own logits, found by computing some both ways.
 
-    Args:
-        model: The model, in any mode; the adapter's dropout is off meanwhile.
-        examples: As `tokenize` makes them; the longest one and some others are computed.
-        pad: Token for padding.
+    The longest example and some others are computed; the adapter's dropout is off meanwhile.
     """
     by_length = sorted(examples, key=lambda example: len(example["input_ids"]))
-    chosen = [by_length[-1], *by_length[: _CHECKED - 1]]
+    checked = [by_length[-1], *by_length[: _CHECKED - 1]]
     training = model.training
     model.eval()
     try:
-        padded = Collator(pad)(chosen)
+        padded = Collator(pad)(checked)
         kept = padded.pop("attention_mask").bool()
         padded.pop("labels")
         plain = model(**padded, attention_mask=kept.long(), use_cache=False).logits[kept].float()
-        row = collator()(chosen)
+        row = collator()(checked)
         row.pop("labels")
         with packed_attention(model):
-            packed = model(**row, use_cache=False).logits[0].float()
-        error = (packed - plain).norm() / (plain - plain.mean(-1, keepdim=True)).norm()
-        reason = f"packed logits differ by {float(error):.1e}"
-        same = bool(error <= _TOLERANCE.get(next(model.parameters()).dtype, 0.1))
+            error = difference(model(**row, use_cache=False).logits[0], plain)
+        reason = f"packed logits differ by {error:.1e}"
+        same = error <= tolerance(model)
     except Exception as problem:  # noqa: BLE001  # whatever custom code raises, padding serves
         same, reason = False, f"{problem!r:.200}"
     finally:

@@ -7,11 +7,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback
 
-from aurac.terminal.console import drawn, spelled, stderr_console
+from aurac.terminal.console import drawn, spelled, stderr_console, step_bar
 from aurac.training.data import IGNORED
 
 if TYPE_CHECKING:
@@ -26,9 +26,8 @@ class SelectedLogits:
     """Makes a causal LM's head compute logits only at chosen positions.
 
     A pre-hook on the output embedding replaces the hidden states (B, T, H) by the (N, H) rows that
-    are selected, so the model returns logits (N, V). It works through DDP, compilation and
-    checkpointing because the model is still called as a whole. Full-vocabulary logits of masked
-    prompt positions are otherwise the largest single cost of training a small model.
+    are selected, so the model returns logits (N, V) and is still called as a whole. Full-vocabulary
+    logits of masked prompt positions are otherwise the largest cost of training a small model.
     """
 
     def __init__(self, model: Any) -> None:
@@ -55,18 +54,13 @@ class SelectedLogits:
 
 
 class StepSampler(torch.utils.data.Sampler[int]):
-    """Random order, sorted by length within each optimizer step.
+    """Random order, sorted by length within each optimizer step of `step` examples.
 
-    An optimizer step sees a random set of examples, as with no grouping at all; only how they fall
-    into the step's micro-batches (and processes) follows their length, which saves padding and
-    leaves the gradient as it was. Grouping whole batches by length instead makes each step see
-    examples of one kind, and the HF Trainer's own grouping moreover visits them from the longest
-    to the shortest: a model trained so ends an answer too early.
-
-    Args:
-        lengths: Tokens of each example.
-        step: Examples per optimizer step, on all processes together.
-        seed: Of the order; each epoch has its own.
+    An optimizer step sees a random set of examples; only how they fall into its micro-batches (and
+    processes) follows their length, which saves padding and leaves the gradient as it was. Grouping
+    whole batches by length instead makes each step see examples of one kind, and the HF Trainer's
+    own grouping visits them from the longest to the shortest: a model trained so ends an answer too
+    early. Each epoch has an order of its own.
     """
 
     def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
@@ -212,11 +206,7 @@ class TrainingClock(TrainerCallback):
 
 
 class StepProgress(TrainerCallback):
-    """Draws one bar on standard error for the main process; a context that ends it.
-
-    Args:
-        title: What is trained.
-    """
+    """Draws one bar on standard error for the main process; a context that ends it."""
 
     def __init__(self, title: str) -> None:
         self._title = " ".join(spelled(title).split())
@@ -231,19 +221,9 @@ class StepProgress(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the bar."""
-        console = stderr_console()
-        if not state.is_world_process_zero or not console.is_terminal:
+        if not state.is_world_process_zero or not stderr_console().is_terminal:
             return
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            TimeRemainingColumn(),
-            console=console,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        self._bar = step_bar(TextColumn("loss {task.fields[loss]}"))
         self._task = self._bar.add_task(self._title, total=state.max_steps, loss="–")
         self._bar.update(self._task, completed=state.global_step)
         self._drawn.enter_context(drawn(self._bar))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from peft import convert_to_lora
@@ -15,7 +16,7 @@ from support.hostile_files import run_aurac
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter, truncate
 from aurac.adapters.export import save_truncations
 from aurac.adapters.formats.outline import remove_weights
-from aurac.errors import UsageError
+from aurac.errors import RankError, UsageError
 from aurac.runs.plan import Variant
 
 R = 6
@@ -102,17 +103,27 @@ def test_the_command_line_writes_it(tmp_path):
     assert "rank 3, energy, rescale keep" in out
     with pytest.raises(UsageError, match="rescale rule with basis energy"):
         truncate(uneven(), 3, basis="energy", rescale="rule")
+    with pytest.raises(RankError, match="rank 0 of adapter"):  # less than one for each module
+        truncate(uneven(), 0, basis="energy")
 
 
-def test_svd_is_what_peft_converts_to(tmp_path):
-    """PEFT's ``convert_to_lora`` decomposes the dense update of each layer."""
-    adapter = random_adapter(tiny_llama(), R, rule="rank", alpha=6.0)
+@pytest.mark.parametrize("asked", [3, 0.7])
+def test_svd_is_what_peft_converts_to(asked, tmp_path):
+    """PEFT's ``convert_to_lora`` decomposes the dense update of each layer.
+
+    With a threshold it keeps the fewest directions that hold this share of the squared values.
+    """
+    nesting = Nesting("lora", (R,))
+    adapter = random_adapter(tiny_llama(), R, rule="rank", alpha=6.0, nesting=nesting)
     model = load_with_peft(tiny_llama(), save_adapter(adapter, tmp_path / "whole"))
-    _, theirs = convert_to_lora(model, 3)
-    ours = truncate(adapter, 3, basis="svd")
-    for name, f in ours.modules.items():
+    _, theirs = convert_to_lora(model, asked)
+    prepared, sigma = prepare(adapter, "svd"), values(adapter)
+    for name in adapter.modules:
         A, B = (theirs[f"base_model.model.{name}.lora_{s}.weight"] for s in "AB")
-        torch.testing.assert_close(f.scale(3) * f.B @ f.A, B @ A, atol=2e-5, rtol=1e-4)
+        kept = np.cumsum(np.square(sigma[name])) / np.square(sigma[name]).sum()
+        r = asked if asked == 3 else 1 + int(np.argmax(kept >= asked))
+        f = prepared.at(r).modules[name]
+        torch.testing.assert_close(f.scale(r) * f.B @ f.A, B @ A, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from support.adapters import load_with_peft, logits, random_adapter, save_with_peft, tiny_llama
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
+from aurac.adapters.formats.tensors import SafetensorsWriter
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 
 NESTED = Nesting("dylora", (1, 2, 4), (3.0, 2.0, 1.0), "frozen")
@@ -134,15 +135,13 @@ def test_nothing_is_replaced_unless_told_to(tmp_path):
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    from aurac.adapters import export
-
     adapter, folder = saved(tmp_path)
     before = load_adapter(folder).sha256
 
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export, "save_file", full)
+    monkeypatch.setattr(SafetensorsWriter, "put", full)
     with pytest.raises(RunFolderError, match="No space left"):
         save_adapter(truncate(adapter, 1), folder, force=True)
     with pytest.raises(RunFolderError, match="No space left"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, save_as_lora
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils.peft_types import PeftType
 from safetensors.torch import load_file, save_file
@@ -282,6 +282,19 @@ def test_every_other_method_of_peft_is_refused_with_its_reason(kind, tmp_path):
     assert ("save_as_lora" in message) == (kind in LORA_CONVERTIBLE)
     if kind != "XLORA":
         assert model.supports_lora_conversion() == (kind in LORA_CONVERTIBLE)
+
+
+def test_what_save_as_lora_makes_of_a_refused_adapter_gives_its_logits(tmp_path):
+    """At a rank that holds the whole update; PEFT's LoHa is the oracle."""
+    config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType.LOHA](r=2, init_weights=False, **LM, **TARGETS)
+    model = get_peft_model(tiny_llama(), config).eval()
+    save_as_lora(tmp_path / "x", model, rank=4)  # a product element by element has rank 2 x 2
+    adapter, base = load_adapter(tmp_path / "x"), tiny_llama()
+    plain = logits(base)
+    with attach(base, prepare(adapter, "svd")) as live:
+        live.set_rank(4)
+        torch.testing.assert_close(logits(base), logits(model), atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(logits(base), plain, atol=1e-2)
 
 
 def test_every_field_of_lora_config_is_decided():

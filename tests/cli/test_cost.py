@@ -41,6 +41,7 @@ def test_a_measurement_is_kept_with_its_conditions(compared):
     assert code == 0, err
     assert "base or merged" in out
     assert "token − that at rank 2" in out
+    assert re.search(r"^measuring: 50 %, .* steps/s, \d+ s left$", err, re.MULTILINE)
     record = read_serving(root / "run", Results.read(root / "run"))
     assert [one.name for one in record.adapters] == ["mine", "each"]
     for one in record.adapters:
@@ -66,6 +67,29 @@ def test_json_is_what_is_kept(compared):
     assert (content["schema"], content["repeats"]) == (1, 1)
     assert [rank["rank"] for rank in content["adapters"][0]["ranks"]] == [2]
     assert content["merged"]["decode"]["low"] is None
+
+
+def test_an_adapter_of_the_hub_is_named_by_repository_revision_and_folder(
+    tiny_base_folder, tmp_path, monkeypatch
+):
+    from huggingface_hub import constants
+
+    root = tmp_path / "hub" / "models--owner--name"
+    (root / "refs").mkdir(parents=True)
+    for name, commit, rank in (("main", "a" * 40, 4), ("v1", "b" * 40, 2)):
+        (root / "refs" / name).write_text(commit)
+        random_adapter(tiny_base_folder, root / "snapshots" / commit / "sub", rank=rank)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    code, out, err = run_aurac("cost", "owner/name@v1:sub", "--repeats", "1", "--json", *QUICK)
+    assert code == 0, err
+    [adapter] = json.loads(out)["adapters"]
+    assert [cost["rank"] for cost in adapter["ranks"]] == [1, 2]
+    assert adapter["name"] == "sub"
+    for name in ("owner/name@v2:sub", "owner/name@v1:other", "owner/other"):
+        code, _, err = run_aurac("cost", name, *QUICK)
+        assert (code, err.count("\n")) == (2, 1)
+        assert name.partition("@")[0] in err
 
 
 def test_another_base_or_adapter_is_refused(compared, tiny_base_folder, tmp_path):

@@ -14,8 +14,9 @@ from score_tables import outcomes_table, run
 from aurac.cli import cli
 from aurac.errors import AuracError
 from aurac.runs.cell import DocumentKey
+from aurac.runs.folder import REQUEST_FILE
 from aurac.runs.progress import duration
-from aurac.runs.schema import REQUEST_FILE, CurveRecord, Results
+from aurac.runs.schema import CurveRecord, Results
 from aurac.runs.store import CellStore
 
 

@@ -111,6 +111,19 @@ def test_train_draws_one_bar_in_place(tiny_base_folder, tmp_path):
     assert found.screen.was_hidden
 
 
+def test_cost_draws_one_bar_with_the_time_left(evil_adapter):
+    command = ["-m", "aurac", "cost", str(evil_adapter), "--device", "cpu", "--dtype", "float32"]
+    command += ["--prompt-tokens", "4", "--new-tokens", "2", "--repeats", "4", "--ranks", "1,4"]
+    found = on_a_terminal(command)
+    assert found.status == 0, found.lines
+    assert_clean(found)
+    frames = [[line for line in frame if "measuring" in line] for frame in found.frames()]
+    assert max(map(len, frames)) == 1
+    bars = [bar for frame in frames for bar in frame]
+    assert any(re.search(r" [1-9]\d*/15 0:00:\d\d$", bar) for bar in bars), bars
+    assert "15/15" in next(line for line in found.lines if "measuring" in line)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

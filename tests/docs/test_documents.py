@@ -22,7 +22,7 @@ from document_blocks import (
 
 import aurac
 from aurac.cli import COMMANDS, cli
-from aurac.cli._command import hyphens
+from aurac.cli.options import hyphens
 from aurac.training.recipe import built_in_recipes, make_recipe
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurac.engine import EngineOptions
-from aurac.engine.loglikelihood import loglikelihoods
+from aurac.engine.answers import loglikelihoods
 from aurac.engine.passes import make_subtree, plan_scoring
 from aurac.engine.prefix_tree import PrefixTree, ScoringLayout
 

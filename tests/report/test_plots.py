@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_runs import RunMaker, many_curves, run_from, zoo_run
 
-from aurac.report import figures, plots
-from aurac.report.comparisons import Group
+from aurac.report import appearance, figures, plots
 from aurac.report.documents import Changes, Step
+from aurac.report.groups import Group
 from aurac.report.model import MAX_HIGHLIGHTED, Interval
 from aurac.report.pictures import KEY, Pictures
 
@@ -26,11 +26,11 @@ def drawn(curves, axis="log2"):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     highlight = {curve.id for curve in curves[:MAX_HIGHLIGHTED]}
-    labels = [plots.legend_label(curve) for curve in curves[:MAX_HIGHLIGHTED]]
+    labels = [appearance.legend_label(curve) for curve in curves[:MAX_HIGHLIGHTED]]
     with figures.styled():
         figure = figures.single(
             lambda ax: plots.rank_accuracy(ax, curves, axis=axis, highlight=highlight),
-            right=[*labels, plots.BASE_LABEL],
+            right=[*labels, appearance.BASE_LABEL],
             title=TITLE,
         )
         FigureCanvasAgg(figure).draw()
@@ -131,7 +131,7 @@ def test_texts_of_cost_and_paper_figures_are_apart(case, tmp_path):
             assert_apart(figures.column(draw, width))
             assert_apart(figures.column(partial(plots.cost, curves=some), width))
     with figures.styled():
-        labels = [plots.legend_label(curve) for curve in some]
+        labels = [appearance.legend_label(curve) for curve in some]
         cost = partial(plots.cost, curves=some)
         assert_apart(figures.single(cost, right=labels, title=TITLE, top=0.78))
 
@@ -162,9 +162,9 @@ def test_texts_of_groups_are_apart(count, groups, tmp_path):
         for at in range(groups)
     ]
     run = run_from(many_curves(tmp_path, count, cells=False).results())
-    pictures = Pictures(run, tmp_path, detailed=True, margin=0.02)
+    pictures = Pictures(run, tmp_path, margin=0.02, non_inferior={})
     kept = []
-    pictures._save = lambda name, wide, narrow, **_: kept.append(wide)
+    pictures._save = lambda name, wide, **_: kept.append(wide)
     pictures.groups("word_problems", found)
     with figures.styled():
         assert_apart(kept[0]())
@@ -201,8 +201,8 @@ def test_a_missing_rank_is_a_gap_in_line_and_band(tmp_path):
 
 def test_published_inference_shares_the_hue_and_is_dashed_and_hollow(tmp_path):
     curves = run_from(zoo_run(tmp_path, n=20).results()).curves
-    styles = plots.styles(curves)
-    default, published = styles[plots.key(curves[0])], styles[plots.key(curves[1])]
+    styles = appearance.styles(curves)
+    default, published = styles[appearance.key(curves[0])], styles[appearance.key(curves[1])]
     assert (default.colour, default.marker) == (published.colour, published.marker)
     assert default.line == "-"
     assert published.line != "-"
@@ -216,7 +216,7 @@ def test_published_inference_shares_the_hue_and_is_dashed_and_hollow(tmp_path):
     st.floats(0.01, 0.08),
 )
 def test_spread_keeps_order_gap_and_span(wanted, gap):
-    placed = plots.spread(wanted, gap, 0.0, 1.0)
+    placed = appearance.spread(wanted, gap, 0.0, 1.0)
     assert min(placed) >= -1e-9
     assert max(placed) <= 1 + 1e-9
     ascending = sorted(range(len(wanted)), key=lambda i: (wanted[i], i))
@@ -225,9 +225,9 @@ def test_spread_keeps_order_gap_and_span(wanted, gap):
 
 
 def test_spread_leaves_what_is_apart():
-    assert plots.spread([0.1, 0.9, 0.5], 0.1, 0.0, 1.0) == pytest.approx([0.1, 0.9, 0.5])
+    assert appearance.spread([0.1, 0.9, 0.5], 0.1, 0.0, 1.0) == pytest.approx([0.1, 0.9, 0.5])
     # Two that coincide move apart by half a gap each.
-    assert plots.spread([0.5, 0.5], 0.1, 0.0, 1.0) == pytest.approx([0.45, 0.55])
+    assert appearance.spread([0.5, 0.5], 0.1, 0.0, 1.0) == pytest.approx([0.45, 0.55])
 
 
 @pytest.mark.parametrize(

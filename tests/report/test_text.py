@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from report_runs import RunMaker, many_curves, run_from, zoo_run
 
+from aurac.adapters.formats.peft import DORA_NOTE
 from aurac.report.caveats import caveats
 from aurac.report.comparisons import Paired, find, pooled, rank_tests
 from aurac.report.model import ALPHA, MARGIN, Run
@@ -125,6 +126,7 @@ def test_caveats_fit_the_run(tmp_path):
     maker.add("unknown", [0.3, 0.4], ranks=(1, 2), method=None)
     maker.tasks[TASK]["limit"] = 50
     maker.curves[1].update(baseline=None, baseline_reason="it ran out of memory")
+    maker.adapters["unknown"]["notes"] = [DORA_NOTE, "another"]
     lines = "\n".join(caveats(run_of(maker)))
     for part in (
         "One training run each",
@@ -136,6 +138,7 @@ def test_caveats_fit_the_run(tmp_path):
         "limited number of documents: word_problems (50)",
         "1 curve falls somewhere",
         "No base line on word_problems (it ran out of memory)",
+        "unknown: the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 ",
         "95 % intervals for each rank alone",
     ):
         assert part in lines, part
@@ -166,7 +169,15 @@ def test_near_ties_are_said_from_one_document_in_fifty_on(tmp_path, counts, show
 def test_no_caveat_without_its_cause(tmp_path):
     maker = RunMaker(tmp_path, n=250).add("a", [0.3, 0.6], ranks=(1, 2), method="matryoshka")
     lines = "\n".join(caveats(run_of(maker)))
-    for part in ("one rank only", "Few documents", "limited", "falls", "No base line", "missing"):
+    for part in (
+        "one rank only",
+        "Few documents",
+        "limited",
+        "falls",
+        "No base line",
+        "missing",
+        "rank 0",
+    ):
         assert part not in lines, part
 
 

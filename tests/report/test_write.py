@@ -365,14 +365,14 @@ def test_a_folder_that_cannot_be_written(zoo, tmp_path):
 
 
 def test_a_groups_cells_are_pooled_as_strata(tmp_path):
-    from aurac.report.documents import with_outcomes
+    from aurac.report.documents import seeds_of
 
     maker = RunMaker(tmp_path, n=30).add("a", [0.3, 0.6], ranks=(1, 2))
     row = maker.curves[0]
     base = row["cells"].pop("0")
     row["cells"] = {rank: [path, path] for rank, path in row["cells"].items()}
     row["baseline_cell"] = [base, base]
-    curve = with_outcomes(run_from(maker.results(), tmp_path).curves[0])
+    (curve,) = seeds_of(run_from(maker.results(), tmp_path).curves[0])
     assert curve.n_docs == 60
     assert set(curve.strata) == {"0", "1"}
     assert list(curve.accuracy) == pytest.approx(row["accuracy"])

@@ -15,10 +15,10 @@ from aurac.adapters import Nesting
 from aurac.cli import cli
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError, UsageError
 from aurac.runs import estimate
+from aurac.runs.cell import Failure
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import DryRun, dry_run
 from aurac.runs.log import cell_costs
-from aurac.runs.schema import Failure
 from aurac.runs.sequential_plan import Until
 from aurac.runs.store import CellStore
 

@@ -159,6 +159,13 @@ def test_families_that_are_refused(trained, tmp_path, tiny_base_folder):
         assert code == 2
         assert message in err
         assert err.count("\n") == 1
+    for rank, member in zip((1, 2), (members[0], other), strict=True):
+        aurac.save_adapter(truncate(member, rank), tmp_path / f"mixed{rank}")
+    mixed = ("compare", f"x={tmp_path}/mixed{{1,2}}", "--tasks", TASK, "--out", tmp_path / "no")
+    code, _, err = run_aurac(*mixed)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the members of family 'x' were trained on different bases" in err
+    assert "give --base if these names mean the same model" in err
     assert not (tmp_path / "no").exists()
 
 

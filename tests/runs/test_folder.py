@@ -13,6 +13,9 @@ from aurac.errors import RunFolderError
 from aurac.files import write_json
 from aurac.runs.cell import CellIdentity
 from aurac.runs.folder import (
+    RequestedTask,
+    RequestSettings,
+    RunRequest,
     find_run_folder,
     held_besides,
     open_run_folder,
@@ -20,7 +23,6 @@ from aurac.runs.folder import (
     subset_folder,
     warn_unused,
 )
-from aurac.runs.schema import RequestedTask, RequestSettings, RunRequest
 from aurac.runs.store import CellStore
 
 

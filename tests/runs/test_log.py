@@ -9,12 +9,14 @@ from aurac.runs.log import Profile, RunLog
 
 
 def test_a_log_is_json_lines_with_the_run_and_what_was_warned(tmp_path):
-    with RunLog(tmp_path, "id") as log:
+    with RunLog(tmp_path) as log:
         log.event("cell", key="k")
         logging.getLogger("aurac.anything").warning("look: %s", "here")
-    lines = [json.loads(x) for x in (tmp_path / "logs/id.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(x) for x in (tmp_path / f"logs/{log.run_id}.jsonl").read_text().splitlines()
+    ]
     assert [line["event"] for line in lines] == ["cell", "message", "end"]
-    assert {line["run"] for line in lines} == {"id"}
+    assert {line["run"] for line in lines} == {log.run_id}
     assert lines[1]["text"] == "look: here"
     assert lines[2]["how"] == "done"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runs_doubles import Task, planned
 
 from aurac.runs.interrupts import Interrupts
-from aurac.runs.progress import SweepProgress, duration
+from aurac.runs.progress import SweepProgress, counting, duration
 from aurac.runs.store import CellStore
 
 
@@ -38,3 +38,19 @@ def test_progress_on_a_pipe_says_each_tenth_with_the_time_left(monkeypatch, caps
         "30 %: 0 of 3 cells, 9 s, 3 requests/s, 21 s left",
         "1 of 3 cells finished in 20 s",
     ]
+
+
+def test_steps_on_a_pipe_say_each_tenth_with_the_time_left(monkeypatch, capsys):
+    """10 of 40 steps in 20 s are one in two seconds, and leave a minute; the last says nothing."""
+    now = [0.0]
+    monkeypatch.setattr("aurac.runs.progress.time.perf_counter", lambda: now[0])
+    with counting("timing", 40, "steps") as step:
+        for _ in range(40):
+            now[0] += 2.0
+            step()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == [
+        "timing: 10 %, 8 s, 0.5 steps/s, 1 min 12 s left",
+        "timing: 20 %, 16 s, 0.5 steps/s, 1 min 4 s left",
+    ]
+    assert len(lines) == 9

@@ -214,8 +214,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, error):
         if (options.batch_tokens or 1024) > 256:
             raise error
 
-    seen = Recorder()
-    context = {"progress": seen, "log": RunLog(tmp_path, "r")}
+    seen, log = Recorder(), RunLog(tmp_path)
+    context = {"progress": seen, "log": log}
     cells = planned(Task("a", act=act), Task("b", act=act))
     options = EngineOptions(batch_tokens=1024, batch_size=8)
     runner(tmp_path, options=options, **context).run(cells)
@@ -227,7 +227,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, error):
         assert "at most 256 tokens and 2 sequences" in note
         [budgets] = [block.budgets for block in blocks_in(tmp_path, cell)]
         assert (budgets.batch_tokens, budgets.batch_size) == (256, 2)
-    events = [json.loads(line) for line in (tmp_path / "logs/r.jsonl").read_text().splitlines()]
+    lines = (tmp_path / f"logs/{log.run_id}.jsonl").read_text().splitlines()
+    events = list(map(json.loads, lines))
     assert [e["batch_tokens"] for e in events if e["event"] == "out of memory"] == [512, 256]
 
 
@@ -504,7 +505,7 @@ class Faults:
     def run(self, cells, folder, at=None, error=errno.ENOSPC, torn=False):
         self.count, self.at, self.error, self.torn, self.on = 0, at, error, torn, True
         try:
-            with RunLog(folder, "r") as log, Locks(folder, seconds=3600) as locks:
+            with RunLog(folder) as log, Locks(folder, seconds=3600) as locks:
                 runner(folder, locks=locks, log=log).run(cells)
         finally:
             self.on = False

@@ -26,11 +26,12 @@ from aurac.runs.compare import compare
 from aurac.runs.evaluator import Evaluator
 from aurac.runs.finished import Request
 from aurac.runs.run import load_run
-from aurac.runs.sequential_plan import Sampler, Until
+from aurac.runs.sequential_plan import Sampler, Until, check_task
 from aurac.runs.sequential_records import fewer_documents, record_of
 from aurac.runs.sequential_run import run_until
 from aurac.runs.store import read_cell
-from aurac.stats.sequential import Design, Series, decide
+from aurac.stats.design import Design, Series
+from aurac.stats.sequential import decide
 from aurac.training import make_recipe, train
 
 if TYPE_CHECKING:
@@ -284,12 +285,12 @@ def test_adapters_that_failed_are_not_said_to_need_fewer_documents():
 
 
 def test_an_answer_below_its_boundary_is_explained():
-    """Its z was 2.6 at the first look, which suffices once the other question is answered."""
+    """Its z was 2.8 at the first look, which suffices once the other question is answered."""
 
     def signs(*ups):
         return np.concatenate([np.repeat([1.0, -1.0], [up, 200 - up]) for up in ups])
 
-    family = {"late": Series(signs(118, 90), 400), "clear": Series(signs(100, 160), 400)}
+    family = {"late": Series(signs(120, 90), 400), "clear": Series(signs(100, 160), 400)}
     design = Design(looks=(0.5, 1.0), futility=0.0)
     late, clear = (
         record_of(decision, design, "difference", "t", "a", b=name)
@@ -371,6 +372,7 @@ def test_a_group_is_sampled_in_proportion_to_its_tasks():
         ({"until": "width=x"}, "width=x"),
         ({"until": "tomorrow"}, "tomorrow"),
         ({"until": "width=0.1", "margin": 0.1}, "margin"),
+        ({"until": "width=0.1", "anytime": True}, "anytime"),
         ({"until": "decided", "budget": "0"}, "budget '0'"),
         ({"until": "decided", "budget": "5"}, "budget '5'"),
         ({"until": "decided", "budget": "-3min"}, "budget '-3min'"),
@@ -379,6 +381,17 @@ def test_a_group_is_sampled_in_proportion_to_its_tasks():
 def test_what_cannot_be_asked_is_said(until, words):
     with pytest.raises(UsageError, match=words):
         Until.of(**until)
+
+
+def test_a_task_that_does_not_go_with_it_is_refused_before_it_is_evaluated():
+    few = SimpleNamespace(name="t", n_docs=12, clusters=None, strata=None)
+    with pytest.raises(UsageError, match=r"t has 12 documents; expected at least 20"):
+        check_task(few, Until.of("decided"))
+    check_task(few, Until.of("width=0.5"))
+    group = SimpleNamespace(name="g", n_docs=50, clusters=None, strata=("x",) * 50)
+    with pytest.raises(UsageError, match="--anytime on g"):
+        check_task(group, Until.of("decided", anytime=True))
+    check_task(group, Until.of("decided"))
 
 
 def test_options_that_do_not_go_with_it_are_refused_before_anything_is_read(adapters):

@@ -21,8 +21,7 @@ from aurac.runs.folder import (
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
-from aurac.runs.schema import PlanRow
-from aurac.runs.status import add_to_plan, find_runs, read_plan, read_status, write_plan
+from aurac.runs.status import PlanRow, add_to_plan, find_runs, read_plan, read_status, write_plan
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from aurac.runs.cell import (
     CellIdentity,
     DocumentKey,
     EngineCounts,
+    Failure,
     Logged,
     cell_schema,
     decode_line,
@@ -37,7 +38,7 @@ from aurac.runs.cell import (
 )
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
-from aurac.runs.schema import Failure, Results, results_schema
+from aurac.runs.schema import Results, results_schema
 from aurac.runs.store import CellStore, documents_hash, read_cell
 
 IDENTITY = make_identity(rank=4)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from aurac.errors import CurveError
-from aurac.runs.samples import metric_column, pass_at_k
+from aurac.runs.cell import metric_column, pass_at_k
 from aurac.stats import difference, interval
-from aurac.stats.samples import spread_of_samples
+from aurac.stats.mean import spread_of_samples
 
 
 @pytest.mark.parametrize("n", [1, 4, 7])

@@ -8,16 +8,16 @@ from scipy.stats import multivariate_normal
 
 from aurac.errors import CurveError
 from aurac.stats.boundaries import (
+    Boundary,
     betting_ends,
     boundaries,
-    futility_bounds,
     median_drift,
     predictive,
     sequential_p,
-    spending_boundaries,
     stopping,
 )
-from aurac.stats.sequential import Design, Series, decide
+from aurac.stats.design import GAMMA, Design, Series
+from aurac.stats.sequential import decide
 from aurac.stats.stopping import document_order, smallest_rank, width_reached
 
 TWENTY = tuple((k + 1) / 20 for k in range(20))
@@ -47,16 +47,11 @@ def gaps(rng, n, gain, loss=0.1):
     ],
 )
 def test_hwang_shih_decani_bounds_are_those_of_rpact(fractions, alpha, gamma, expected):
-    assert boundaries(fractions, alpha, gamma, 1) == pytest.approx(expected, abs=2e-6)
+    assert boundaries(fractions, alpha, gamma) == pytest.approx(expected, abs=2e-6)
 
 
-def test_any_spending_is_that_of_rpact():
-    bounds = spending_boundaries(equal(4), (0.01, 0.02, 0.03, 0.05), 1)
-    assert bounds == pytest.approx((2.3263479, 2.2192994, 2.1201347, 1.8189562), abs=2e-6)
-
-
-def test_twenty_looks_at_the_default_spending():
-    bounds = boundaries(TWENTY, 0.05, -2.0, 2)
+def test_twenty_looks_of_hwang_shih_decani():
+    bounds = boundaries(TWENTY, 0.025, -2.0)
     assert bounds[:7] == pytest.approx((3.33, 3.28, 3.22, 3.13, 3.08, 3.00, 2.94), abs=0.02)
     assert bounds[-1] == pytest.approx(2.207, abs=5e-4)
 
@@ -90,13 +85,14 @@ def test_crossing_unequal_looks_agrees_with_the_joint_normal_distribution():
 
 
 def test_power_and_documents_of_the_default_design():
-    bounds = boundaries(TWENTY, 0.05, -2.0, 2)
-    inner = futility_bounds(TWENTY, bounds[-1], 0.02, 2)
-    expected = {0.0: (0.050, 0.703), 3.2415: (0.869, 0.611), 6.483: (1.0, 0.259)}
-    for drift, (power, share) in expected.items():
-        result = stopping(TWENTY, bounds, drift, 2, inner)
-        assert result.upper.sum() + result.lower.sum() == pytest.approx(power, abs=2e-3)
-        assert result.mean_fraction(TWENTY) == pytest.approx(share, abs=3e-3)
+    """Those of the issue's simulation at γ = -2; the default's are less than .03 from .9."""
+    drifts = (0.0, 3.2415, 6.483)
+    for gamma, expected in {
+        -2.0: ((0.050, 0.703), (0.869, 0.611), (1.0, 0.259)),
+        GAMMA: ((0.049, 0.714), (0.874, 0.624), (1.0, 0.268)),
+    }.items():
+        results = [Design(gamma=gamma).expected(drift) for drift in drifts]
+        assert np.array(results) == pytest.approx(np.array(expected), abs=3e-3)
 
 
 def test_predictive_probability_agrees_with_simulation(rng):
@@ -108,21 +104,50 @@ def test_predictive_probability_agrees_with_simulation(rng):
 
 
 def test_boundaries_fall_as_the_error_rate_grows():
-    rows = np.array([boundaries(TWENTY, a, -2.0, 2) for a in (1e-6, 1e-3, 0.01, 0.05, 0.3)])
+    rows = np.array([boundaries(TWENTY, a, -2.0) for a in (1e-6, 1e-3, 0.01, 0.05, 0.3)])
     assert (np.diff(rows, axis=0) < 0).all()
 
 
 def test_sequential_p_is_the_level_at_which_a_look_just_crosses():
-    z = [1.0, 2.9, 2.0]
-    p = sequential_p(TWENTY, z, -2.0, 2)
-    assert boundaries(TWENTY, p, -2.0, 2)[1] == pytest.approx(2.9, abs=1e-6)
-    assert sequential_p(TWENTY, [*z, 0.0, -1.0], -2.0, 2) == pytest.approx(p, abs=1e-9)
-    assert sequential_p(TWENTY, [-x for x in z], -2.0, 1) == 1.0
+    z, factors = [1.0, 2.9, 2.0], [1.5, 1.2, 1.0]
+    p = sequential_p(TWENTY, z, -2.0, factors)
+    assert Boundary(TWENTY, p, -2.0).extend(factors)[1] == pytest.approx(2.9, abs=1e-6)
+    more = [*factors, 1.0, 1.0]
+    assert sequential_p(TWENTY, [*z, 0.0, -1.0], -2.0, more) == pytest.approx(p, abs=1e-9)
+    assert sequential_p(TWENTY, [-x for x in z], -2.0, factors) == 1.0
+
+
+def test_what_a_look_cannot_spend_is_left_to_the_later_ones(rng):
+    """Of paths that stop only at the farther values, the looks stop 2.5 % all the same."""
+    t, factors = equal(5), [2.0, 1.5, 1.2, 1.0, 1.0]
+    bounds = Boundary(t, 0.025, -2.0).extend(factors)
+    z = np.cumsum(rng.standard_normal((400_000, 5)) * np.sqrt(0.2), axis=1) / np.sqrt(t)
+    crossed = (z >= np.multiply(bounds, factors)).any(axis=1).mean()
+    assert crossed == pytest.approx(0.025, abs=0.0012)
+    assert (np.array(bounds[1:]) < boundaries(t, 0.025, -2.0)[1:]).all()
+    never = Boundary(t, 0.025, -2.0).extend([10.0, 10.0, 10.0, 10.0, 1.0])
+    assert never[-1] == pytest.approx(1.959964, abs=1e-4)  # the test on all documents alone
+
+
+def test_few_differing_documents_leave_more_to_the_last_look(rng):
+    family = {
+        share: Series(np.where(rng.random(400) < share, rng.choice([-1.0, 1.0], 400), 0.0), 400)
+        for share in (0.03, 0.6)
+    }
+    decisions = {
+        share: decide(Design(futility=0.0), {0: series})[0] for share, series in family.items()
+    }
+    few, many = (decision.path[-1].boundary for decision in decisions.values())
+    assert few < 2.1
+    assert 2.14 < many < 2.18
+    path = decide(Design(margin=0.2), {0: family[0.03]})[0].path
+    expected = boundaries(TWENTY, 0.05, GAMMA)[: len(path)]
+    assert [look.boundary for look in path] == pytest.approx(expected)  # a margin passes none on
 
 
 def test_the_estimate_after_stopping_is_median_unbiased(rng):
     t, drift = equal(5), 2.5
-    bounds = np.array(boundaries(t, 0.05, -2.0, 2))
+    bounds = np.array(boundaries(t, 0.025, -2.0))
     s = np.cumsum(rng.standard_normal((1500, 5)) * np.sqrt(0.2) + drift * 0.2, axis=1)
     z = s / np.sqrt(t)
     stops = np.where((np.abs(z) >= bounds).any(1), (np.abs(z) >= bounds).argmax(1), 4)
@@ -203,6 +228,22 @@ def test_holm_over_pairs_decides_as_its_adjusted_p_values_say(rng):
         assert decision.documents >= alone[name].documents or not shown
     assert decisions["a"].verdict == "superior"
     assert decisions["a"].path[0].boundary > alone["a"].path[0].boundary
+
+
+def test_futility_reckons_with_the_answers_of_stronger_questions():
+    """With a third of the error rate the weaker one has no chance; with all of it, it has one."""
+
+    def signs(up):
+        return np.repeat([1.0, -1.0], [up, 180 - up])
+
+    design = Design(looks=(0.9, 1.0))
+    names = {"strong": signs(102), "weak": signs(95), "weaker": signs(88)}
+    family = {name: Series(values, 200) for name, values in names.items()}
+    looks = {name: one.path[0] for name, one in decide(design, family).items()}
+    assert looks["strong"].boundary == pytest.approx(looks["weak"].boundary, abs=0.01)
+    edges = [looks[name].futility for name in names]
+    assert edges == sorted(edges, reverse=True)
+    assert len(set(edges)) == 3
 
 
 def test_open_questions_wait_for_each_other_and_decided_ones_for_none(rng):

@@ -28,41 +28,57 @@ def test_the_report_is_made_again_without_weights(tmp_path):
         assert (tmp_path / "study" / name).read_text() == (STUDY / name).read_text()
 
 
+TASKS = {"word problems": "word_problems", "MAWPS": "mawps", "ARC-Easy": "arc_easy"}
+METHODS = {
+    "LoRA": "lora",
+    "DyLoRA": "dylora",
+    "MatryoshkaLoRA": "matryoshka",
+    "nested losses": "nested_loss",
+}
+TRUNCATIONS = {
+    "prefix": ("prefix", "rule"),
+    "prefix, with its trained P": ("prefix", "trained"),
+    "prefix, as published": ("prefix", "rule"),
+    "SVD": ("svd", "keep"),
+}
+
+
 def rows(text):
-    """Cells of the tables of a page, by their first two columns."""
+    """Cells of the tables of a page, by their first three columns."""
     lines = [re.split(r"\s*\|\s*", line.strip("| \n")) for line in text.splitlines() if "|" in line]
-    return {tuple(line[:2]): line[2:] for line in lines if len(line) > 2}
+    return {tuple(line[:3]): line[3:] for line in lines if line[0] in TASKS}
 
 
-def test_the_page_has_the_means_of_the_cells():
-    """Counted from the cells' lines alone."""
-    results = json.loads((STUDY / "results/word_problems/results.json").read_text())
+def counted(task):
+    """(method, basis, rescale) → accuracy in percent of each curve at each rank."""
+    folder = STUDY / "results" / task
+    results = json.loads((folder / "results.json").read_text())
+    metric = results["tasks"][0]["metric"]
     accuracy = defaultdict(list)
     for curve in results["curves"]:
         means = []
         for rank in curve["ranks"]:
-            cell = curve["cells"][str(rank)]
-            lines = (STUDY / "results/word_problems" / cell).read_text().splitlines()
+            lines = (folder / curve["cells"][str(rank)]).read_text().splitlines()
             blocks = [line["content"] for line in map(json.loads, lines) if line["kind"] == "block"]
-            outcomes = [x for block in blocks for x in block["metrics"]["exact_match,strict-match"]]
+            outcomes = [x for block in blocks for x in block["metrics"][metric]]
             means.append(100 * np.mean(outcomes[: curve["n_docs"]]))
-        accuracy[curve["method"], curve["basis"], curve["rescale"]].append(means)
+        method = next(m for m, group in results["groups"].items() if curve["adapter"] in group)
+        accuracy[method, curve["basis"], curve["rescale"]].append(means)
+    return accuracy
+
+
+def test_the_page_has_the_means_of_the_cells():
+    """Counted from the cells' lines alone."""
     page = rows((STUDY / "README.md").read_text(encoding="utf-8"))
-    names = {
-        ("LoRA", "SVD"): ("lora", "svd", "keep"),
-        ("MatryoshkaLoRA", "SVD"): ("matryoshka", "svd", "keep"),
-        ("MatryoshkaLoRA", "prefix, with its trained P"): ("matryoshka", "prefix", "trained"),
-        ("LoRA", "prefix"): ("lora", "prefix", "rule"),
-        ("DyLoRA", "prefix"): ("dylora", "prefix", "rule"),
-        ("MatryoshkaLoRA", "prefix, as published"): ("matryoshka", "prefix", "rule"),
-    }
-    assert set(names.values()) == set(accuracy)
-    for name, key in names.items():
-        curves = np.array(accuracy[key])
-        assert curves.shape == (4, 5)
+    expected = {(t, *key): curves for t in TASKS.values() for key, curves in counted(t).items()}
+    assert len(page) == len(expected)
+    for (task, method, truncation), cells in page.items():
+        basis, rescale = TRUNCATIONS[truncation]
+        curves = np.array(expected[TASKS[task], METHODS[method], basis, rescale])
+        assert curves.shape == (5 if task == "word problems" else 3, 5)
         area = trapezoid(curves.mean(axis=0)) / 4  # ranks 1 to 16 are 4 doublings
-        expected = [f"{value:.1f}" for value in (*curves.mean(axis=0), area)]
-        assert [*page[name][:5], page[name][5].split()[0]] == expected, name
+        means = [f"{value:.1f}" for value in (*curves.mean(axis=0), area)]
+        assert [*cells[:5], cells[5].split()[0]] == means, (task, method, truncation)
 
 
 def test_the_page_quotes_the_report():

@@ -322,13 +322,15 @@ def test_task_files_and_data_are_looked_for_beside_the_study(small, content, tmp
     }
     (tmp_path / "sums.yaml").write_text(yaml.safe_dump(definition))
     task = content["tasks"]["choice"]
-    task |= {"task": "sums.yaml", "test": {"limit": 5}}
+    task |= {"task": "sums.yaml", "test": {"limit": 5}, "drop_documents": True}
     task["options"] |= {"data": {"sums": "."}}
     lora = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
     path = small(tasks={"sums": task}, methods={"lora": lora})
     run_study(load_study(path), path, tmp_path / "out", device="cpu")
     results = json.loads((tmp_path / "out/results/sums/results.json").read_text())
     assert [(task["name"], task["n_docs"]) for task in results["tasks"]] == [("sums", 5)]
+    files = (p.read_bytes() for p in (tmp_path / "out/results").rglob("*") if p.is_file())
+    assert not any(b"Mia has" in content for content in files)
 
 
 @pytest.mark.slow

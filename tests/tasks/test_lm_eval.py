@@ -199,20 +199,11 @@ def test_bundled_tasks_do_not_pay_for_lm_evals_index(tmp_path, tokenizer, monkey
         "test": write_jsonl(tmp_path / "store" / "te.jsonl", text_rows(8)),
     }
 
-    class Bundled:
-        BUNDLED = ("tiny_bundled",)
-
-        @staticmethod
-        def include_path():
-            return folder
-
-        @staticmethod
-        def documents(task):
-            return files
-
     stock.bundled_manager.cache_clear()
     for module in (stock, harness):
-        monkeypatch.setattr(module, "bundled", lambda: Bundled)
+        monkeypatch.setattr(module, "BUNDLED", ("tiny_bundled",))
+    monkeypatch.setattr(stock, "include_path", lambda: folder)
+    monkeypatch.setattr(harness, "documents", lambda _task: files)
     monkeypatch.setattr(stock, "full_manager", lambda: pytest.fail("the full index was read"))
     try:
         (task,) = build_tasks(["tiny_bundled"], tokenizer=tokenizer)

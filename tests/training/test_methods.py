@@ -8,12 +8,27 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 
 from aurac.adapters import load_adapter
-from aurac.adapters.methods import Method, method_named, methods, register_method
-from aurac.errors import AuracError, UsageError
+from aurac.adapters.methods import (
+    _KNOWN,
+    Method,
+    Pass,
+    TrainingSetup,
+    fixed_diagonal,
+    method_named,
+    methods,
+    register_method,
+)
+from aurac.errors import AuracError, RecipeError, UsageError
+from aurac.training import make_recipe
+from aurac.training.nesting_hook import NestingHook
 
 PAGE = Path(__file__).parents[2] / "docs/howto/method.md"
 
@@ -32,6 +47,50 @@ def test_a_name_that_is_taken_is_refused():
     with pytest.raises(UsageError, match="with a name"):
         register_method(Method())
     assert type(methods()["lora"]).__name__ == "Lora"
+
+
+class Wrong(Method):
+    name = "wrong"
+    gives: Any = None
+
+    def passes(self, setup, step):
+        return self.gives
+
+    def diagonal(self, setup):
+        return self.gives
+
+
+@pytest.fixture
+def wrong(monkeypatch):
+    """A registered method whose answers a test sets."""
+    monkeypatch.setitem(_KNOWN, "wrong", method := Wrong())
+    return method
+
+
+@pytest.mark.parametrize(
+    "passes",
+    [
+        [], None, [np.ones(4)], [Pass(np.ones(1))], [Pass(np.full(4, np.nan))],
+        [Pass([1.0] * 4)], [Pass(np.ones(4)), Pass(np.ones(4), weight=float("inf"))],
+    ],
+)  # fmt: skip
+def test_passes_that_cannot_be_trained_are_refused(passes, wrong):
+    layer = torch.nn.Sequential(torch.nn.Linear(3, 3))
+    model = get_peft_model(layer, LoraConfig(r=4, target_modules=["0"]))
+    values = {"name": "t", "method": "wrong", "rank": 4, "data": "x", "target_modules": ["0"]}
+    wrong.gives = passes
+    with pytest.raises(RecipeError, match=r"method 'wrong' gave the pass .*array of 4 finite"):
+        NestingHook(model, make_recipe(values))
+
+
+@pytest.mark.parametrize("diagonal", [np.ones(3), [1.0] * 4, np.full(4, np.inf), 2.0])
+def test_a_diagonal_that_is_none_is_refused(diagonal, wrong):
+    setup = TrainingSetup(4, (4,), (1.0,), "rank", 1.0)
+    wrong.gives = diagonal
+    with pytest.raises(UsageError, match=r"method 'wrong' gave the diagonal .*array of 4 finite"):
+        fixed_diagonal("wrong", setup)
+    wrong.gives = np.ones(4)
+    assert fixed_diagonal("wrong", setup) is wrong.gives
 
 
 @pytest.fixture

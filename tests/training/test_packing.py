@@ -16,8 +16,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from aurac.training.data import IGNORED, Collator
-from aurac.training.fused import fusible
-from aurac.training.nesting_hook import NestingHook, lora_linears
+from aurac.training.nesting_hook import NestingHook, fusible, lora_linears
 from aurac.training.packing import collator, packed_attention, packs
 from aurac.training.recipe import make_recipe
 

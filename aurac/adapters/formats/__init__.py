@@ -1,4 +1,8 @@
-"""One reader per checkpoint format."""
+"""One reader per checkpoint format.
+
+Whatever is missing, damaged, contradictory or refused in a file is a ``CheckpointError``; what the
+user states about it and does not fit is a ``UsageError``.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from aurac.adapters.formats.peft_config import PREFIX, is_peft_alpha, is_peft_rank
 from aurac.adapters.formats.untrusted import check_factor
@@ -36,11 +36,7 @@ def is_adalora(config: Mapping[str, Any]) -> bool:
 
 
 def _adalora_scale(config: Mapping[str, Any], where: object) -> float:
-    """``α / (r₀ + 1e-5)``.
-
-    Raises:
-        CheckpointError: For an α or an initial rank that PEFT would not compute that from.
-    """
+    """``α / (r₀ + 1e-5)``; refused where PEFT would not compute that from the fields."""
     alpha, first = config.get("lora_alpha", 8), config.get("init_r", 12)
     if not is_peft_alpha(alpha) or alpha <= 0:
         raise CheckpointError(f"{where} gives lora_alpha = {alpha!r}"[:300], expected="above 0")
@@ -49,23 +45,10 @@ def _adalora_scale(config: Mapping[str, Any], where: object) -> float:
     return float(alpha) / (first + 1e-5)
 
 
-class PlainLora(NamedTuple):
-    """The plain LoRA adapter that an AdaLoRA adapter is: what PEFT would save, scale and notes."""
-
-    config: dict[str, Any]
-    state: dict[str, Tensor]
-    scale: float
-    notes: tuple[str, ...]
-
-
 def adalora_as_lora(
     config: Mapping[str, Any], state: Mapping[str, Tensor], where: object
-) -> PlainLora:
-    """Convert the config and the tensors of an AdaLoRA adapter.
-
-    Raises:
-        CheckpointError: For a missing or wrong part, or when no module kept a component.
-    """
+) -> tuple[dict[str, Any], dict[str, Tensor], float, tuple[str, ...]]:
+    """Config, tensors, scale and notes of the plain LoRA adapter that an AdaLoRA adapter is."""
     scale = _adalora_scale(config, where)
     parts: dict[str, dict[str, Tensor]] = {}
     plain: dict[str, Tensor] = {}
@@ -89,15 +72,11 @@ def adalora_as_lora(
     pattern = {re.escape(name): rank for name, rank in ranks.items() if rank != common}
     kept = {key: value for key, value in config.items() if key not in _ADALORA_FIELDS}
     lora = {**kept, "peft_type": "LORA", "r": common, "rank_pattern": pattern, "lora_alpha": 1}
-    return PlainLora(lora, plain, scale, _adalora_notes(len(parts) - len(ranks)))
-
-
-def _adalora_notes(empty: int) -> tuple[str, ...]:
     order = "its components have no order, so a prefix is arbitrary and svd is the one to use"
     notes = [f"converted from AdaLoRA: {order}"]
-    if empty:
+    if empty := len(parts) - len(ranks):
         notes.append(f"AdaLoRA left {empty} modules without a component")
-    return tuple(notes)
+    return lora, plain, scale, tuple(notes)
 
 
 def _adalora_parts(

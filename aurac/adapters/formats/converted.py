@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -23,11 +23,11 @@ from aurac.adapters.formats.key_map import KeyMap, sort_tensors
 from aurac.adapters.formats.peft import DORA_NOTE, with_magnitudes, with_sidecar
 from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS, is_peft_alpha, is_peft_rank
 from aurac.adapters.formats.sidecar import read_sidecar, sidecar_path
+from aurac.adapters.formats.tensors import read_tensors
 from aurac.adapters.formats.untrusted import (
     check_factor,
     check_fields,
     read_json,
-    read_tensors,
     reason,
     regular_file,
 )
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from aurac.adapters.nesting import Rule
 
 MLX_WEIGHTS: Final = "adapters.safetensors"
-_CAUSAL: Final = {"task_type": "CAUSAL_LM"}
 _MLX_KEYS: Final = KeyMap({s: re.compile(rf"(?P<module>.+)\.lora_{s.lower()}") for s in "AB"})
 _MLX_MAGNITUDE: Final = re.compile(r"(?P<module>.+)\.m")
 _GGUF_KEYS: Final = KeyMap(
@@ -82,12 +81,37 @@ def read_mlx(folder: Path) -> Adapter:
 
     A module computes ``x W + scale · (x @ lora_a) @ lora_b`` with lora_a (in, R) and lora_b
     (R, out), whatever the rank: the rule ``none``. DoRA's magnitudes are called ``m``.
-
-    Raises:
-        CheckpointError: When something is missing, damaged, or not a plain LoRA adapter.
     """
-    where, weights = folder / CONFIG, folder / MLX_WEIGHTS
-    config = read_json(where)
+    config = read_json(folder / CONFIG)
+    kind, rank, scale = _mlx_settings(config, folder / CONFIG)
+    weights = folder / MLX_WEIGHTS
+    tensors = sort_tensors(read_tensors(weights), _MLX_KEYS, weights)
+    modules = {name: _plain(A.mT, B.mT, "none", scale) for name, (A, B) in tensors.pairs.items()}
+    others = dict(tensors.others)
+    if kind == "dora":
+        matches = ((_MLX_MAGNITUDE.fullmatch(key), key) for key in tensors.others)
+        magnitudes = {m["module"]: check_factor(others.pop(k), k, weights) for m, k in matches if m}
+        modules = with_magnitudes(modules, magnitudes, weights)
+    _refuse_others(others, weights)
+    for name, f in modules.items():
+        if f.rank != rank or name.rpartition(".")[2].startswith("embed"):
+            raise CheckpointError(
+                f"{weights} has factors of rank {f.rank} for {name}",
+                expected=f"linear layers of rank {rank}, which {CONFIG} gives",
+            )
+    base = config.get("model")
+    return _recorded(
+        folder,
+        modules=modules,
+        nesting=Nesting("lora", (rank,)),
+        base=base if isinstance(base, str) else None,
+        notes=(DORA_NOTE,) if kind == "dora" else (),
+        format="mlx",
+    )
+
+
+def _mlx_settings(config: Mapping[str, Any], where: Path) -> tuple[str, int, float]:
+    """``lora`` or ``dora``, the rank and the scale."""
     kind = config.get("fine_tune_type", "lora")
     if kind not in ("lora", "dora"):
         raise CheckpointError(f"{where} has fine_tune_type {kind!r}"[:300], expected="lora or dora")
@@ -104,33 +128,7 @@ def read_mlx(folder: Path) -> Adapter:
     scale, rank = float(fields["scale"]), int(fields["rank"])
     if fields.get("alpha") is not None:
         scale *= fields["alpha"] / rank
-    base = config.get("model")
-    tensors = sort_tensors(read_tensors(weights), _MLX_KEYS, weights)
-    modules = {name: _plain(A.mT, B.mT, "none", scale) for name, (A, B) in tensors.pairs.items()}
-    others = dict(tensors.others)
-    if kind == "dora":
-        matches = ((_MLX_MAGNITUDE.fullmatch(key), key) for key in tensors.others)
-        found = {m["module"]: check_factor(others.pop(k), k, weights) for m, k in matches if m}
-        modules = with_magnitudes(modules, found, weights)
-    _refuse_others(others, weights)
-    for name, f in modules.items():
-        if f.rank != rank or name.rpartition(".")[2].startswith("embed"):
-            raise CheckpointError(
-                f"{weights} has factors of rank {f.rank} for {name}",
-                expected=f"linear layers of rank {rank}, which {CONFIG} gives",
-            )
-    return _recorded(
-        Adapter(
-            name=folder.name,
-            modules=modules,
-            nesting=Nesting("lora", (rank,)),
-            base=base if isinstance(base, str) else None,
-            peft_config=_CAUSAL,
-            source=folder,
-            notes=(DORA_NOTE,) if kind == "dora" else (),
-            format="mlx",
-        )
-    )
+    return kind, rank, scale
 
 
 def read_gguf(
@@ -139,19 +137,37 @@ def read_gguf(
     """The adapter in a GGUF file of llama.cpp.
 
     A module computes ``W x + α / R · B (A x)``, or ``W x + B (A x)`` where α is 0. Quantised
-    factors are given in float32.
-
-    Args:
-        path: The file.
-        base: The name of the base, where the file does not say.
-        bases: From a base's name to the base, whose modules and heads are needed.
-
-    Raises:
-        CheckpointError: When the file is damaged, no LoRA adapter, or of an architecture whose
-            order of rows is not known, and when the base is missing or another one.
+    factors come in float32. ``base`` is its name, where the file does not say; ``bases`` lead from
+    a name to the base, whose modules and heads are needed.
     """
-    contents = _gguf_contents(path)
-    fields = contents.fields
+    fields, contents = _gguf_contents(path)
+    arch, alpha = _gguf_settings(fields, path)
+    url = str(fields.get("general.base_model.0.repo_url", ""))
+    recorded = url.partition("huggingface.co/")[2] or None
+    skeleton = _skeleton(path, base or recorded, bases)
+    # llama.cpp leaves norms of an adapter out too.
+    state = {k: t for k, t in contents.items() if not k.endswith("_norm.weight")}
+    tensors = sort_tensors(state, _GGUF_KEYS, path)
+    _refuse_others(tensors.others, path)
+    names = _gguf_modules(skeleton, arch)
+    unknown = sorted(set(tensors.pairs) - set(names))
+    if unknown:
+        raise CheckpointError(
+            f"{path} has factors for {unknown[0]}, which is no linear layer of the base",
+            fix="it was trained on another base",
+        )
+    modules = {}
+    for key, (A, B) in tensors.pairs.items():
+        if _GGUF_REORDERS[arch]:
+            B = _reordered(names[key], B, skeleton, path)  # noqa: PLW2901
+        modules[names[key]] = _plain(A, B, "rank" if alpha else "none", alpha or 1.0)
+    left_out = len(contents) - len(state)
+    notes = (f"{left_out} norm weights are left out, as in llama.cpp",) if left_out else ()
+    return _recorded(path, modules=modules, base=recorded, notes=notes, format="gguf")
+
+
+def _gguf_settings(fields: Mapping[str, Any], path: Path) -> tuple[str, float]:
+    """The architecture and α."""
     if fields.get("general.type") != "adapter" or fields.get("adapter.type") != "lora":
         raise CheckpointError(f"{path} is a GGUF file but no LoRA adapter", fix="check the file")
     if fields.get("adapter.alora.invocation_tokens"):
@@ -162,40 +178,7 @@ def read_gguf(
             f"{path} is for architecture {arch} with alpha {alpha!r}"[:300],
             expected=f"one of {', '.join(_GGUF_REORDERS)} and a finite number",
         )
-    url = str(fields.get("general.base_model.0.repo_url", ""))
-    recorded = url.partition("huggingface.co/")[2] or None
-    skeleton = _skeleton(path, base or recorded, bases)
-    # llama.cpp leaves norms of an adapter out too.
-    state = {k: t for k, t in contents.tensors.items() if not k.endswith("_norm.weight")}
-    tensors = sort_tensors(state, _GGUF_KEYS, path)
-    _refuse_others(tensors.others, path)
-    names = _gguf_modules(skeleton, arch)
-    unknown = sorted(set(tensors.pairs) - set(names))
-    if unknown:
-        raise CheckpointError(
-            f"{path} has factors for {unknown[0]}, which is no linear layer of the base",
-            fix="it was trained on another base",
-        )
-    rule: Rule = "rank" if alpha else "none"
-    modules = {
-        names[key]: _plain(A, _reordered(names[key], B, skeleton, path), rule, alpha or 1.0)
-        if _GGUF_REORDERS[arch]
-        else _plain(A, B, rule, alpha or 1.0)
-        for key, (A, B) in tensors.pairs.items()
-    }
-    left_out = len(contents.tensors) - len(state)
-    notes = (f"{left_out} norm weights are left out, as in llama.cpp",) if left_out else ()
-    return _recorded(
-        Adapter(
-            name=path.stem,
-            modules=modules,
-            base=recorded,
-            peft_config=_CAUSAL,
-            source=path,
-            notes=notes,
-            format="gguf",
-        )
-    )
+    return arch, alpha
 
 
 def is_torchtune(state: Mapping[str, Tensor]) -> bool:
@@ -206,11 +189,7 @@ def is_torchtune(state: Mapping[str, Tensor]) -> bool:
 def from_torchtune(
     state: Mapping[str, Tensor], base: BaseSource | None, path: Path
 ) -> dict[str, Tensor]:
-    """The tensors of torchtune's ``adapter_0.pt`` under the names and in the order of transformers.
-
-    Raises:
-        CheckpointError: For a module whose name in transformers is not known, or without the base.
-    """
+    """The tensors of torchtune's ``adapter_0.pt`` under transformers' names, in its order."""
     skeleton = _skeleton(path, None, None if base is None else lambda _: base)
     kind = str(_text_config(skeleton).model_type)
     if kind not in _TORCHTUNE_REORDERS:
@@ -221,19 +200,16 @@ def from_torchtune(
     plain: dict[str, Tensor] = {}
     for key, tensor in state.items():
         match = _TORCHTUNE.fullmatch(key)
-        module = "lm_head" if match is None or match["layer"] is None else None
-        if match is not None and module is None:
-            inner = _TORCHTUNE_MODULES.get(match["module"])
-            module = f"model.layers.{match['layer']}.{inner}" if inner else None
-        if match is None or module is None:
+        inner = match and (match["layer"] is None or _TORCHTUNE_MODULES.get(match["module"]))
+        if not match or not inner:
             raise CheckpointError(f"{path} has {key!r}, whose name in transformers is not known")
         if match["side"] is None:
             raise CheckpointError(f"{path} is a DoRA adapter of torchtune's, which is not read")
+        module = f"model.layers.{match['layer']}.{inner}" if match["layer"] else "lm_head"
         side = match["side"].upper()
-        reorder = side == "B" and _TORCHTUNE_REORDERS[kind]
-        plain[f"{module}.lora_{side}"] = (
-            _reordered(module, tensor, skeleton, path) if reorder else tensor
-        )
+        if side == "B" and _TORCHTUNE_REORDERS[kind]:
+            tensor = _reordered(module, tensor, skeleton, path)  # noqa: PLW2901
+        plain[f"{module}.lora_{side}"] = tensor
     return plain
 
 
@@ -244,12 +220,7 @@ def torchtune_alpha(path: Path) -> float | None:
     return float(alpha) if alpha is not None and is_peft_alpha(alpha) else None
 
 
-class _Gguf(NamedTuple):
-    fields: dict[str, Any]
-    tensors: dict[str, Tensor]
-
-
-def _gguf_contents(path: Path) -> _Gguf:
+def _gguf_contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The fields and the tensors of a GGUF file, dequantised; those in float16 stay so."""
     from gguf import GGUFReader
     from gguf.quants import dequantize
@@ -274,7 +245,7 @@ def _gguf_contents(path: Path) -> _Gguf:
             tensors[t.name] = torch.from_numpy(data.copy())
     except Exception as error:
         raise CheckpointError(f"{path} is not a readable GGUF file: {reason(error)}") from error
-    return _Gguf(fields, tensors)
+    return fields, tensors
 
 
 def _gguf_modules(skeleton: nn.Module, arch: str) -> dict[str, str]:
@@ -288,11 +259,7 @@ def _gguf_modules(skeleton: nn.Module, arch: str) -> dict[str, str]:
 
 
 def _skeleton(path: Path, name: str | None, bases: Callable[[str], BaseSource] | None) -> nn.Module:
-    """The base's modules on the meta device, with its config.
-
-    Raises:
-        CheckpointError: When no base is known.
-    """
+    """The base's modules on the meta device, with its config."""
     skeleton = None if bases is None else bases(name or "").skeleton(needed=True)
     if skeleton is None or not hasattr(skeleton, "config"):
         raise CheckpointError(
@@ -333,9 +300,11 @@ def _refuse_others(others: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def _recorded(adapter: Adapter) -> Adapter:
-    """``adapter`` with what its side-car records."""
-    path = sidecar_path(adapter.source)  # type: ignore[arg-type]
+def _recorded(source: Path, **fields: Any) -> Adapter:
+    """The adapter in a folder or file, with what its side-car records."""
+    name = source.name if source.is_dir() else source.stem
+    adapter = Adapter(name=name, source=source, peft_config={"task_type": "CAUSAL_LM"}, **fields)
+    path = sidecar_path(source)
     sidecar = read_sidecar(path)
     if sidecar is None:
         return adapter

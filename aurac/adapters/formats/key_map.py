@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from aurac.adapters.formats.untrusted import check_factor, finite_number
-from aurac.errors import CheckpointError, UsageError
+from aurac.errors import CheckpointError, UsageError, first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,29 +26,20 @@ _USUAL_NAMES: Final = {
 
 @dataclass(frozen=True)
 class FactorTensors:
-    """The tensors of a file, sorted, in the file's own shapes.
+    """The tensors of a file, sorted, in the file's own shapes."""
 
-    Attributes:
-        pairs: A and B by module path.
-        alphas: The α that the file itself gives a module.
-        others: Every other tensor.
-    """
-
-    pairs: Mapping[str, tuple[Tensor, Tensor]]
-    alphas: Mapping[str, float]
-    others: Mapping[str, Tensor]
+    pairs: Mapping[str, tuple[Tensor, Tensor]]  # A and B by module path
+    alphas: Mapping[str, float]  # the α that the file itself gives a module
+    others: Mapping[str, Tensor]  # every other tensor
 
 
 @dataclass(frozen=True)
 class KeyMap:
-    """From a key of a file to (module, side).
+    """From a key of a file to (module, side)."""
 
-    Attributes:
-        patterns: A regular expression with a group ``module`` for each side.
-        names: Keys that are named one by one.
-    """
-
+    # A regular expression with a group ``module`` for each side
     patterns: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
+    # Keys that are named one by one
     names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def lookup(self, key: str) -> tuple[str, str] | None:
@@ -65,12 +56,8 @@ class KeyMap:
 def key_map(mapping: Mapping[str, Any] | None) -> KeyMap:
     """The map that a user gives; by default ``<module>.lora_A`` and ``.lora_B`` as PEFT has them.
 
-    Args:
-        mapping: ``{"A": pattern, "B": pattern[, "alpha": pattern]}`` with ``{module}`` once in each
-            pattern, or ``{module: {"A": key, "B": key[, "alpha": key]}, …}``.
-
-    Raises:
-        UsageError: For anything else.
+    It is ``{"A": pattern, "B": pattern[, "alpha": pattern]}`` with ``{module}`` once in each
+    pattern, or ``{module: {"A": key, "B": key[, "alpha": key]}, …}``.
     """
     if mapping is None:
         return KeyMap(patterns=_USUAL_NAMES)
@@ -102,16 +89,11 @@ def _names_sides(value: object) -> bool:
 
 
 def read_key_map(path: Path) -> dict[str, Any]:
-    """The key map in a JSON or YAML file.
-
-    Raises:
-        UsageError: When it cannot be read or holds no mapping.
-    """
+    """The key map in a JSON or YAML file."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"the key map {path} cannot be read: {line}") from error
+        raise UsageError(f"the key map {path} cannot be read: {first_line(error)}") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise UsageError(f"the key map {path} holds no mapping", expected="module: {A: …, B: …}")
     return value
@@ -120,9 +102,8 @@ def read_key_map(path: Path) -> dict[str, Any]:
 def sort_tensors(state: Mapping[str, Tensor], keys: KeyMap, path: Path) -> FactorTensors:
     """Sort the tensors of a file into pairs of factors, alphas and others.
 
-    Raises:
-        CheckpointError: For a factor twice, half a pair, no factors at all, a tensor that cannot
-            be a factor, or a key that the map names and the file lacks.
+    Refused are a factor twice, half a pair, no factors at all, a tensor that cannot be a factor,
+    and a key that the map names and the file lacks.
     """
     missing = sorted(set(keys.names) - set(state))
     if missing:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.compatibility import ModelInMemory
 from aurac.adapters.formats.converted import MLX_WEIGHTS, is_mlx, read_gguf, read_mlx
-from aurac.adapters.formats.hub import locate
 from aurac.adapters.formats.outline import RemovedValues
 from aurac.adapters.formats.peft import read_peft
 from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from aurac.adapters.compatibility import BaseSource
 
 GGUF = ".gguf"
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_HUB_ID = re.compile(
+    rf"(?P<repo>{_PART}/{_PART})(@(?P<revision>[\w./-]{{1,200}}))?(:(?P<subfolder>[\w][\w./=-]{{0,200}}))?"
+)
+_PATTERNS = (
+    *("adapter_config.json", "adapter_model.*", "adapters.safetensors"),
+    *("aurac.json", "*.pt", "*.aurac.json"),
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *("vocab.json", "merges.txt", "spiece.model"),
+)
 STATE_DICTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 
@@ -60,28 +70,27 @@ def load_adapter(
         UsageError: When what is given does not fit together.
     """
     stated = LoadOverrides(**overrides)
-    located = locate(path, revision=revision, subfolder=subfolder)
+    local, inside = _locate(str(path), revision, subfolder)
     if base_model is not None:
         model = ModelInMemory(base_model)
         bases = lambda _: model  # noqa: E731
     try:
-        source = _adapter_path(located.path, located.subfolder)
+        source = _adapter_path(local, inside)
         if source.is_dir():
             _check_no_keys(stated, source)
             adapter = read_mlx(source) if is_mlx(source) else read_peft(source, lazy=lazy)
-            if isinstance(adapter.values, RemovedValues) and stated != LoadOverrides(
-                base=stated.base
-            ):
+            changes = stated != LoadOverrides(base=stated.base)
+            if changes and isinstance(adapter.values, RemovedValues):
                 adapter.values.refuse("give it other settings")
-            adapter = apply_overrides(adapter, stated)
         elif source.suffix.lower() == GGUF:
             _check_no_keys(stated, source)
-            adapter = apply_overrides(read_gguf(source, stated.base, bases), stated)
+            adapter = read_gguf(source, stated.base, bases)
         else:
             adapter = read_state_dict(source, stated, bases)
-            adapter = apply_overrides(adapter, replace(stated, scaling=None, alpha=None))
+            stated = replace(stated, scaling=None, alpha=None)
+        adapter = apply_overrides(adapter, stated)
     except OSError as error:
-        raise CheckpointError(f"cannot read {located.path}: {error.strerror or error}") from error
+        raise CheckpointError(f"cannot read {local}: {error.strerror or error}") from error
     return adapter if name is None else replace(adapter, name=name)
 
 
@@ -100,10 +109,86 @@ def _check_no_keys(overrides: LoadOverrides, source: Path) -> None:
         )
 
 
+def _locate(text: str, revision: str | None, subfolder: str | None) -> tuple[Path, str | None]:
+    """The local path of a checkpoint, and the folder below it that is still to be entered.
+
+    ``text`` is a folder, a file, or a hub id ``owner/name[@revision][:subfolder]``.
+    """
+    if not text or "\0" in text:
+        raise CheckpointError(f"checkpoint {text!r}", expected="a folder, a file or a hub id")
+    try:
+        local = Path(text).expanduser()
+        if local.exists():
+            if revision is None:
+                return local, subfolder
+            raise UsageError(
+                f"--revision {revision} for {text}, which is on this machine", expected="a hub id"
+            )
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot read {text}: {error}") from error
+    if local.is_symlink():
+        raise CheckpointError(f"{text} is a link that leads nowhere")
+    match = _HUB_ID.fullmatch(text)
+    if match is None or ".." in text:
+        raise CheckpointError(
+            f"there is no folder or file {text}",
+            expected="a folder, a file or a hub id owner/name[@revision][:subfolder]",
+        )
+    at = _one(text, "revision", match["revision"], revision)
+    inside = _one(text, "subfolder", match["subfolder"], subfolder)
+    if ".." in f"{at}{inside}":
+        raise CheckpointError(f"{text} with revision {at} and subfolder {inside}")
+    return _from_hub(text, match["repo"], at, inside), None
+
+
+def _one(text: str, what: str, inside: str | None, flag: str | None) -> str | None:
+    if inside is not None and flag is not None and inside != flag:
+        raise UsageError(f"{text} with --{what} {flag}", expected=f"one {what}")
+    return inside or flag
+
+
+def _from_hub(text: str, repo: str, revision: str | None, subfolder: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    inside = f"{subfolder.strip('/')}/" if subfolder else ""
+    patterns = [inside + pattern for pattern in _PATTERNS]
+    try:
+        root = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise CheckpointError(
+            f"{repo} on the hub is gated", fix="log in with an account"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{repo} on the hub has no revision {revision}") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise CheckpointError(
+            f"there is no folder or file {text}, and no {repo} on the hub that can be seen"
+        ) from error
+    except (HfHubHTTPError, OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"there is no folder or file {text}, and the hub cannot be reached to look for it",
+            fix="check the path or the network",
+        ) from error
+    folder = root / inside if inside else root
+    if not folder.exists():
+        raise CheckpointError(f"{repo} on the hub has no folder {subfolder}")
+    return folder
+
+
 def _adapter_path(path: Path, subfolder: str | None) -> Path:
     """The PEFT folder or the state-dict file at or directly below ``path``."""
     if subfolder is not None:
-        return _adapter_path(_subfolder(path, subfolder), None)
+        folder = path / subfolder
+        if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts or not folder.is_dir():
+            raise CheckpointError(f"{path} has no folder {subfolder}")
+        path = folder
     if path.is_dir():
         return _in_folder(path)
     if path.name in (CONFIG, MLX_WEIGHTS, *WEIGHTS) and (path.parent / CONFIG).is_file():
@@ -116,32 +201,19 @@ def _adapter_path(path: Path, subfolder: str | None) -> Path:
     )
 
 
-def _subfolder(path: Path, subfolder: str) -> Path:
-    folder = path / subfolder
-    if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts or not folder.is_dir():
-        raise CheckpointError(f"{path} has no folder {subfolder}")
-    return folder
-
-
 def _in_folder(folder: Path) -> Path:
     if (folder / CONFIG).exists():
         return folder
-    inner = adapters_in(folder)
-    if len(inner) == 1:
-        return inner[0]
-    if inner:
+    suffixes = (".pt", ".pth", ".ckpt", GGUF)
+    folders = adapters_in(folder)
+    files = [] if folders else sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
+    paths = folders or files
+    if len(paths) == 1:
+        return paths[0]
+    if paths:
+        what, kind = ("adapters", "folders") if folders else ("checkpoints", "files")
+        listed = ", ".join(p.name for p in folders or files[:8])
         raise CheckpointError(
-            f"{folder} holds {len(inner)} adapters: {', '.join(p.name for p in inner)}",
-            fix="name one of these folders",
-        )
-    files = sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in (".pt", ".pth", ".ckpt", GGUF)
-    )
-    if len(files) == 1:
-        return files[0]
-    if files:
-        raise CheckpointError(
-            f"{folder} holds {len(files)} checkpoints: {', '.join(p.name for p in files[:8])}",
-            fix="name one of these files",
+            f"{folder} holds {len(paths)} {what}: {listed}", fix=f"name one of these {kind}"
         )
     raise CheckpointError(f"{folder} holds no adapter", expected=f"{CONFIG} or one .pt file in it")

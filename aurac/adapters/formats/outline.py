@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import torch
 
 from aurac.adapters.formats.peft_config import WEIGHTS
-from aurac.adapters.formats.untrusted import FLOATS, SafetensorsFile, read_json, reason
+from aurac.adapters.formats.tensors import SafetensorsFile
+from aurac.adapters.formats.untrusted import FLOATS, read_json, reason
 from aurac.errors import CheckpointError
 from aurac.files import write_json
 
@@ -27,15 +28,10 @@ OUTLINE: Final = "adapter_outline.json"
 
 @dataclass(frozen=True)
 class RemovedValues:
-    """In the place of numbers that are no longer there.
+    """In the place of numbers that are no longer there."""
 
-    Attributes:
-        folder: Where they were.
-        sha256: The hash that the adapter had.
-    """
-
-    folder: Path
-    sha256: str
+    folder: Path  # where they were
+    sha256: str  # the hash that the adapter had
 
     def factors(self, module: str) -> NoReturn:
         """Refused, see `refuse`."""
@@ -46,11 +42,7 @@ class RemovedValues:
         self.refuse(f"read {key}")
 
     def refuse(self, purpose: str) -> NoReturn:
-        """Say that the weights are needed.
-
-        Raises:
-            CheckpointError: Always.
-        """
+        """Say that the weights are needed: always a CheckpointError."""
         raise CheckpointError(
             f"the weights of {self.folder} were removed, and are needed to {purpose}",
             expected=f"{WEIGHTS[0]} in it",
@@ -60,15 +52,7 @@ class RemovedValues:
 
 
 def remove_weights(folder: Path, adapter: Adapter) -> None:
-    """Replace the weights of a PEFT folder by their outline; nothing to do if they are gone.
-
-    Args:
-        folder: The folder, with its weights as safetensors.
-        adapter: What it holds.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
+    """Replace the weights of a PEFT folder, unless they are gone, by the outline of its adapter."""
     weights = folder / WEIGHTS[0]
     if not weights.exists():
         return
@@ -81,11 +65,7 @@ def remove_weights(folder: Path, adapter: Adapter) -> None:
 
 
 def read_outline(folder: Path) -> tuple[dict[str, Tensor], RemovedValues]:
-    """The tensors of a folder without weights, on the meta device.
-
-    Raises:
-        CheckpointError: The outline is damaged.
-    """
+    """The tensors of a folder without weights, on the meta device."""
     record = read_json(folder / OUTLINE)
     tensors: dict[str, Tensor] = {}
     try:

@@ -21,12 +21,8 @@ from aurac.adapters.formats.peft_config import (
 )
 from aurac.adapters.formats.peft_shapes import factors_from_peft, merged_from_peft, peft_shapes
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
-from aurac.adapters.formats.untrusted import (
-    SafetensorsFile,
-    check_factor,
-    read_json,
-    read_tensors,
-)
+from aurac.adapters.formats.tensors import SafetensorsFile, read_tensors
+from aurac.adapters.formats.untrusted import check_factor, read_json
 from aurac.adapters.nesting import peft_alpha, rule_alpha
 from aurac.errors import CheckpointError
 
@@ -37,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DORA_NOTE: Final = (
-    "DoRA: the trained magnitudes act at every rank from 1 on, so rank 0 (the plain base) is not "
+    "the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 (the plain base) is not "
     "the limit of small ranks"
 )
 # Of a base whose embeddings were resized PEFT writes the saved modules again under these names.
@@ -50,13 +46,8 @@ _FACTOR = re.compile(
 def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
     """The adapter in a PEFT folder, its side-car included.
 
-    Args:
-        folder: The folder.
-        lazy: Leave the numbers in the safetensors file: the adapter is an outline, as it always is
-            where they were removed.
-
-    Raises:
-        CheckpointError: When something is missing, damaged, contradictory or not understood.
+    With ``lazy`` the numbers stay in the safetensors file: the adapter is an outline, as it always
+    is where they were removed.
     """
     config = read_json(folder / CONFIG)
     if not is_adalora(config):
@@ -79,22 +70,20 @@ def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
     else:
         adapter = _read_weights(config, weights[0], folder.name)
     adapter = replace(adapter, source=folder, notes=(*adapter.notes, *notes))
-    sidecar = read_sidecar(sidecar_path(folder))
+    path = sidecar_path(folder)
+    sidecar = read_sidecar(path)
     if sidecar is not None:
-        adapter = with_sidecar(adapter, sidecar, sidecar_path(folder))
+        adapter = with_sidecar(adapter, sidecar, path)
     return adapter if lazy or removed else adapter.loaded()
 
 
 def _read_weights(config: Mapping[str, Any], weights: Path, name: str) -> Adapter:
     """The adapter of a config and its weights; for safetensors without numbers (an outline)."""
     if is_adalora(config):
-        plain = adalora_as_lora(config, read_tensors(weights), weights)
-        adapter = from_state(plain.config, plain.state, where=weights, name=name)
-        modules = {
-            module: replace(f, rule="none", alpha=plain.scale)
-            for module, f in adapter.modules.items()
-        }
-        notes = (*plain.notes, *adapter.notes)
+        plain, state, scale, notes = adalora_as_lora(config, read_tensors(weights), weights)
+        adapter = from_state(plain, state, where=weights, name=name)
+        modules = {n: replace(f, rule="none", alpha=scale) for n, f in adapter.modules.items()}
+        notes = (*notes, *adapter.notes)
         return replace(adapter, modules=modules, notes=notes, format="peft, from AdaLoRA")
     if weights.suffix != ".safetensors":
         return from_state(config, read_tensors(weights), where=weights, name=name)
@@ -116,56 +105,26 @@ class StoredValues:
         suffix, (a, b) = "weight", (f"{PREFIX}{module}.lora_{side}.weight" for side in "AB")
         if a not in self.file.keys:
             suffix, (a, b) = "embedding", (f"{PREFIX}{module}.lora_embedding_{s}" for s in "AB")
-        A, B = (check_factor(self.file.read(key), key, self.file.path) for key in (a, b))
-        pair = {"A": (suffix, A), "B": (suffix, B)}
+        pair = {"A": (suffix, self._read(a)), "B": (suffix, self._read(b))}
         f = factors_from_peft(module, pair, self.config, self.file.path)
         f = merged_from_peft(module, f, self.groups.get(module))
-        return f.A, f.B, self._magnitude(module)
-
-    def _magnitude(self, module: str) -> Tensor | None:
-        key = f"{PREFIX}{module}.{MAGNITUDE}"
-        return check_factor(self.file.read(key), key, self.file.path) if self.config.dora else None
+        magnitude = self._read(f"{PREFIX}{module}.{MAGNITUDE}") if self.config.dora else None
+        return f.A, f.B, magnitude
 
     def beside_factors(self, key: str) -> Tensor:
         """A tensor beside the factors."""
         return check_factor(self.file.read(f"{PREFIX}{key}"), key, self.file.path)
 
+    def _read(self, key: str) -> Tensor:
+        return check_factor(self.file.read(key), key, self.file.path)
+
 
 def from_state(
     config: Mapping[str, Any], state: Mapping[str, Tensor], *, where: object, name: str
 ) -> Adapter:
-    """The adapter of a PEFT config and a state dict in PEFT's own key format.
-
-    Raises:
-        CheckpointError: For half a pair, a foreign key, or a shape that contradicts the config.
-    """
+    """The adapter of a PEFT config and a state dict in PEFT's own key format."""
     parsed = parse_config(config, where)
-    pairs: dict[str, dict[str, tuple[str, Tensor]]] = {}
-    extras: dict[str, Tensor] = {}
-    magnitudes: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        if not key.startswith(PREFIX):
-            raise CheckpointError(
-                f"{where} has a foreign key {key!r}", expected=f"keys under {PREFIX}"
-            )
-        short = key.removeprefix(PREFIX)
-        if _TWICE.sub(".", key) in state.keys() - {key}:
-            continue
-        match = _FACTOR.fullmatch(short)
-        if parsed.dora and short.endswith(f".{MAGNITUDE}"):
-            magnitudes[short.removesuffix(f".{MAGNITUDE}")] = check_factor(tensor, key, where)
-            continue
-        if match is None:
-            _check_explained(short, parsed, where)
-            extras[short] = check_factor(tensor, key, where)
-            continue
-        suffix = "embedding" if match["embedding"] else "weight"
-        if bool(match["weight"]) == bool(match["embedding"]):
-            raise CheckpointError(f"{where} has a foreign key {key!r}")
-        pairs.setdefault(match["module"], {})[match["side"]] = (
-            suffix,
-            check_factor(tensor, key, where),
-        )
+    pairs, magnitudes, extras = _sorted(state, parsed, where)
     modules = {
         module: factors_from_peft(module, pair, parsed, where) for module, pair in pairs.items()
     }
@@ -181,14 +140,40 @@ def from_state(
     )
 
 
+def _sorted(
+    state: Mapping[str, Tensor], config: PeftConfig, where: object
+) -> tuple[dict[str, dict[str, tuple[str, Tensor]]], dict[str, Tensor], dict[str, Tensor]]:
+    """Factors (suffix of the key and tensor, by module and side), magnitudes, and all else."""
+    pairs: dict[str, dict[str, tuple[str, Tensor]]] = {}
+    extras: dict[str, Tensor] = {}
+    magnitudes: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if not key.startswith(PREFIX):
+            raise CheckpointError(
+                f"{where} has a foreign key {key!r}", expected=f"keys under {PREFIX}"
+            )
+        short = key.removeprefix(PREFIX)
+        if _TWICE.sub(".", key) in state.keys() - {key}:
+            continue
+        match = _FACTOR.fullmatch(short)
+        if config.dora and short.endswith(f".{MAGNITUDE}"):
+            magnitudes[short.removesuffix(f".{MAGNITUDE}")] = check_factor(tensor, key, where)
+        elif match is None:
+            _check_explained(short, config, where)
+            extras[short] = check_factor(tensor, key, where)
+        elif bool(match["weight"]) == bool(match["embedding"]):
+            raise CheckpointError(f"{where} has a foreign key {key!r}")
+        else:
+            suffix = "embedding" if match["embedding"] else "weight"
+            pair = pairs.setdefault(match["module"], {})
+            pair[match["side"]] = suffix, check_factor(tensor, key, where)
+    return pairs, magnitudes, extras
+
+
 def with_magnitudes(
     modules: Mapping[str, Factors], magnitudes: Mapping[str, Tensor], where: object
 ) -> dict[str, Factors]:
-    """The modules of a DoRA adapter.
-
-    Raises:
-        CheckpointError: For a module without a magnitude vector, or the other way round.
-    """
+    """The modules of a DoRA adapter, each of which needs a magnitude vector."""
     unpaired = sorted(set(modules) ^ set(magnitudes))
     if unpaired:
         one, other = (MAGNITUDE, "factors") if unpaired[0] in modules else ("factors", MAGNITUDE)
@@ -201,11 +186,7 @@ def with_magnitudes(
 
 
 def with_sidecar(adapter: Adapter, sidecar: Sidecar, where: Path) -> Adapter:
-    """``adapter`` with the training and scale that its side-car records.
-
-    Raises:
-        CheckpointError: When the two contradict each other about the scale.
-    """
+    """``adapter`` with the training and scale of its side-car, which may not contradict it."""
     modules = {}
     for name, f in adapter.modules.items():
         lora_alpha = peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple)

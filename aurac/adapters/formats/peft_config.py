@@ -134,12 +134,7 @@ class PeftConfig:
 
 
 def parse_config(config: Mapping[str, Any], where: object) -> PeftConfig:
-    """Check the fields of an ``adapter_config.json``.
-
-    Raises:
-        CheckpointError: For another PEFT method, a feature that is refused, a field that is not
-            understood, or a value of a wrong type.
-    """
+    """Check the fields of an ``adapter_config.json``."""
     _refuse_type(config, where)
     _refuse_fields(config, where)
     _refuse_init(config, where)

@@ -44,14 +44,7 @@ def factors_from_peft(
 ) -> Factors:
     """A module's factors in aurac's own shapes.
 
-    Args:
-        module: Its path in the base.
-        pair: For A and B the suffix of its key (``weight`` or ``embedding``) and the tensor.
-        config: The adapter's config.
-        where: The file, for messages.
-
-    Raises:
-        CheckpointError: For half a pair, or a shape that contradicts the config.
+    ``pair`` has for A and B the suffix of its key (``weight`` or ``embedding``) and the tensor.
     """
     if set(pair) != {"A", "B"}:
         missing = "B" if "A" in pair else "A"
@@ -74,11 +67,7 @@ def factors_from_peft(
 
 
 def merged_from_peft(name: str, f: Factors, mask: tuple[int, ...] | None) -> Factors:
-    """A merged layer again from the plain one that was exported; ``f`` itself without a mask.
-
-    Raises:
-        CheckpointError: When the factors are none of a merged layer with those groups.
-    """
+    """A merged layer again from the plain one that was exported; ``f`` itself without a mask."""
     if mask is None:
         return f
     on = [k for k, enabled in enumerate(mask) if enabled]
@@ -124,14 +113,7 @@ def _plain_from_merged(A: Tensor, B: Tensor, mask: tuple[int, ...]) -> tuple[Ten
 
 
 def _canonical(
-    module: str,
-    A: Tensor,
-    B: Tensor,
-    *,
-    suffix: str,
-    rank: int,
-    config: PeftConfig,
-    where: object,
+    module: str, A: Tensor, B: Tensor, *, suffix: str, rank: int, config: PeftConfig, where: object
 ) -> tuple[Kind, tuple[int, ...], Tensor, Tensor]:
     """A as (R, in), B as (out, R), and what is needed to go back."""
     if suffix == "embedding" and A.ndim == B.ndim == 2:

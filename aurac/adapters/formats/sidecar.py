@@ -52,16 +52,14 @@ def sidecar_path(checkpoint: Path) -> Path:
 
 def to_json(adapter: Adapter) -> dict[str, Any]:
     """The side-car of an adapter as a JSON object."""
-    nesting = adapter.nesting
+    trained = adapter.training
     groups = {name: list(f.layout) for name, f in adapter.modules.items() if f.kind == "merged"}
     return {
         "aurac_adapter": VERSION,
-        "method": adapter.method,
-        "nested_ranks": None if nesting is None else list(nesting.ranks),
-        "weights": None if nesting is None else list(nesting.weights),
+        **{key: trained[key] for key in ("method", "nested_ranks", "weights")},
         "rule": adapter.rule,
         "alpha": adapter.alpha,
-        "update": None if nesting is None else nesting.update,
+        "update": trained["update"],
         "recipe": None if adapter.recipe is None else dict(adapter.recipe),
         "seed": adapter.seed,
         "base": adapter.base,
@@ -73,11 +71,7 @@ def to_json(adapter: Adapter) -> dict[str, Any]:
 
 
 def read_sidecar(path: Path) -> Sidecar | None:
-    """The side-car at ``path``; ``None`` when there is none.
-
-    Raises:
-        CheckpointError: When the file is damaged, from a newer aurac, or holds a wrong type.
-    """
+    """The side-car at ``path``; ``None`` when there is none."""
     if not path.exists():
         return None
     record = read_json(path)
@@ -88,9 +82,10 @@ def read_sidecar(path: Path) -> Sidecar | None:
             fix="it may come from a newer aurac",
         )
     check_fields(record, _FIELDS, path)
+    mask = record.get("enable_lora")
     return Sidecar(
         nesting=_nesting(record, path),
-        enable_lora=_groups(record.get("enable_lora")),
+        enable_lora=None if mask is None else tuple(map(bool, mask)),
         groups={name: tuple(mask) for name, mask in (record.get("groups") or {}).items()},
         **{key: record.get(key) for key in _AS_RECORDED},
     )
@@ -99,13 +94,9 @@ def read_sidecar(path: Path) -> Sidecar | None:
 def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
     """Write the side-car of an adapter beside the checkpoint that it was read from.
 
-    Args:
-        adapter: An adapter that was read from a path.
-        force: Replace a side-car that says something else.
-
     Raises:
-        UsageError: For an adapter that came from nowhere, or whose scale contradicts PEFT's config.
-        RunFolderError: When another side-car is there, or the place cannot be written to.
+        UsageError: The adapter came from nowhere, or its scale contradicts PEFT's config.
+        RunFolderError: Another side-car is there (``force`` replaces it), or it cannot be written.
     """
     if adapter.source is None:
         raise UsageError(f"adapter {adapter.name!r} was not read from a path", fix="save it whole")
@@ -136,15 +127,9 @@ def _is_mask(value: object) -> bool:
 
 
 _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "method": (
-        "the name of an installed method",
-        lambda v: isinstance(v, str) and v in methods(),
-    ),
+    "method": ("the name of an installed method", lambda v: isinstance(v, str) and v in methods()),
     "nested_ranks": ("a list of ranks", lambda v: isinstance(v, list)),
-    "weights": (
-        "a list of numbers",
-        lambda v: isinstance(v, list) and all(map(finite_number, v)),
-    ),
+    "weights": ("a list of numbers", lambda v: isinstance(v, list) and all(map(finite_number, v))),
     "rule": (f"one of {', '.join(RULES)}", lambda v: v in RULES),
     "alpha": ("a finite number", finite_number),
     "update": ("prefix or frozen", lambda v: v in UPDATES),
@@ -157,10 +142,6 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         lambda v: isinstance(v, dict) and all(map(_is_mask, v.values())),
     ),
 }
-
-
-def _groups(mask: list[int] | None) -> tuple[bool, ...] | None:
-    return None if mask is None else tuple(map(bool, mask))
 
 
 def _nesting(record: Mapping[str, Any], path: Path) -> Nesting | None:
@@ -219,11 +200,7 @@ class LoadOverrides:
 
 
 def apply_overrides(adapter: Adapter, overrides: LoadOverrides) -> Adapter:
-    """``adapter`` with what the user states; a note says where that replaces the record.
-
-    Raises:
-        UsageError: For a rule without its alpha, or nested ranks and method without each other.
-    """
+    """``adapter`` with what the user states; a note says where that replaces the record."""
     notes = list(adapter.notes)
     modules = _scaled(adapter, overrides, notes)
     nesting = _nested(adapter, overrides, notes)

@@ -14,18 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
-from aurac.adapters.compatibility import is_conv1d, module_features
+from aurac.adapters.compatibility import features_of, is_conv1d
 from aurac.adapters.formats.converted import from_torchtune, is_torchtune, torchtune_alpha
 from aurac.adapters.formats.key_map import FactorTensors, key_map, sort_tensors
 from aurac.adapters.formats.peft_shapes import stack_blocks
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
-from aurac.adapters.formats.untrusted import read_tensors
+from aurac.adapters.formats.tensors import read_tensors
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -43,37 +43,18 @@ Orientation = Literal["research", "loralib"]
 Pairs = Mapping[str, tuple["Tensor", "Tensor"]]
 
 
-class CanonicalFactors(NamedTuple):
-    """The factors of a module in aurac's own shapes."""
-
-    A: Tensor
-    B: Tensor
-    kind: Kind
-    layout: tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class Shapes:
-    """The shapes that decide how a file's factors are to be read.
+    """The shapes that decide how a file's factors are to be read."""
 
-    Attributes:
-        pairs: A and B in the file's own shapes, by module.
-        features: (in, out) of the base's own modules, as far as they are known.
-        groups: ``enable_lora`` of merged layers, where the user gives it.
-        path: The file, for messages.
-    """
-
-    pairs: Pairs
+    pairs: Pairs  # A and B in the file's own shapes, by module
+    # (in, out) of the base's own modules, as far as they are known
     features: Mapping[str, tuple[int, int]]
-    groups: Sequence[bool] | None
-    path: Path
+    groups: Sequence[bool] | None  # ``enable_lora`` of merged layers, where the user gives it
+    path: Path  # the file, for messages
 
     def orientation(self) -> Orientation:
-        """The one orientation that all modules allow.
-
-        Raises:
-            CheckpointError: When none or both are possible.
-        """
+        """The one orientation that all modules allow; refused where none or both are possible."""
         possible: set[Orientation] = {"research", "loralib"}
         for module in self.pairs:
             possible &= self._fitting(module)
@@ -87,19 +68,17 @@ class Shapes:
             fix="give --base, whose own shapes may settle it",
         )
 
-    def canonical(self, module: str, orientation: Orientation) -> CanonicalFactors:
-        """The factors of a module in aurac's own shapes.
-
-        Raises:
-            CheckpointError: For a merged layer whose groups are not known.
-        """
+    def canonical(
+        self, module: str, orientation: Orientation
+    ) -> tuple[Tensor, Tensor, Kind, tuple[int, ...]]:
+        """A, B, kind and layout of a module in aurac's own shapes."""
         A, B = self.pairs[module]
         if orientation == "research":
-            return CanonicalFactors(A.T.contiguous(), B.T.contiguous(), "linear", ())
+            return A.T.contiguous(), B.T.contiguous(), "linear", ()
         mask = self._mask(module)
         if mask is None:
-            return CanonicalFactors(A, B, "linear", ())
-        return CanonicalFactors(stack_blocks(A, sum(mask)), B, "merged", tuple(map(int, mask)))
+            return A, B, "linear", ()
+        return stack_blocks(A, sum(mask)), B, "merged", tuple(map(int, mask))
 
     def _fitting(self, module: str) -> set[Orientation]:
         A, B = self.pairs[module]
@@ -142,15 +121,12 @@ class Shapes:
         return out % (B.shape[0] // on) == 0 and B.shape[0] <= out
 
     def _mask(self, module: str) -> Sequence[bool] | None:
-        """Which groups of a merged layer are on; ``None`` for a layer that is not merged.
-
-        Raises:
-            CheckpointError: When neither the user nor the base says, or they contradict the shapes.
-        """
+        """Which groups of a merged layer are on; ``None`` for a layer that is not merged."""
         A, B = self.pairs[module]
         on = A.shape[0] // B.shape[1]
         out = None if module not in self.features else self.features[module][1]
-        if on == 1 and (out == B.shape[0] or (out is None and not self._one_group)):
+        one_group = self.groups is not None and sum(self.groups) == 1
+        if on == 1 and (out == B.shape[0] or (out is None and not one_group)):
             return None
         what = f"{module} in {self.path} is a MergedLinear with {on} of its groups on"
         if self.groups is None:
@@ -168,34 +144,21 @@ class Shapes:
         whole = B.shape[0] // on * len(self.groups)
         if sum(self.groups) != on or out not in (None, whole):
             size = "" if out is None else f" of {out} outputs"
+            flag = ",".join(str(int(is_on)) for is_on in self.groups)
             raise CheckpointError(
-                f"{what}{size}, which --enable-lora {self._mask_flag} does not fit",
+                f"{what}{size}, which --enable-lora {flag} does not fit",
                 expected=f"one 0 or 1 for each group, {on} of them 1",
             )
         return self.groups
-
-    @property
-    def _one_group(self) -> bool:
-        return self.groups is not None and sum(self.groups) == 1
-
-    @property
-    def _mask_flag(self) -> str:
-        return ",".join(str(int(on)) for on in self.groups or ())
 
 
 def read_state_dict(
     path: Path, overrides: LoadOverrides, bases: Callable[[str], BaseSource] | None = None
 ) -> Adapter:
-    """The adapter in a state-dict file.
+    """The adapter in a state-dict file, with its side-car ``<file>.aurac.json``.
 
-    Args:
-        path: The file; a side-car ``<file>.aurac.json`` beside it is read too.
-        overrides: What the user states about it.
-        bases: From the base's name to the base, for orientations that shapes alone leave open and
-            for files that hold a whole model.
-
-    Raises:
-        CheckpointError: When it is damaged, ambiguous, or its scale is neither recorded nor given.
+    ``bases`` lead from a base's name to the base, for orientations that shapes alone leave open and
+    for files that hold a whole model.
     """
     recorded = read_sidecar(sidecar_path(path)) or Sidecar()
     keys = overrides.keys if overrides.keys is not None else recorded.keys
@@ -209,23 +172,21 @@ def read_state_dict(
     _check_others(tensors.others, base, path)
     method, rule, ranks = _training(overrides, recorded, tensors, path)
     groups = overrides.enable_lora or recorded.enable_lora
-    skeleton = None
-    if base is not None:
-        skeleton = base.skeleton(needed=not _shapes_suffice(tensors, groups, path))
-    features = {} if skeleton is None else module_features(skeleton, tensors.pairs)
-    shapes = Shapes(tensors.pairs, features, groups, path)
+    suffice = _shapes_suffice(tensors, groups, path)
+    skeleton = None if base is None else base.skeleton(needed=not suffice)
+    shapes = Shapes(tensors.pairs, _features(skeleton, tensors.pairs), groups, path)
     orientation = "loralib" if torchtune else shapes.orientation()
+    alphas = dict.fromkeys(tensors.pairs, recorded.alpha) | dict(tensors.alphas)
     modules = {}
-    for module in tensors.pairs:
+    for module, alpha in alphas.items():
         A, B, kind, layout = shapes.canonical(module, orientation)
-        alpha = overrides.alpha
-        if alpha is None:
-            alpha = tensors.alphas.get(module, recorded.alpha)
-        modules[module] = Factors(A, B, float(alpha or 0.0), rule, kind, layout)
-    adapter = Adapter(
+        scale = float((alpha if overrides.alpha is None else overrides.alpha) or 0.0)
+        modules[module] = Factors(A, B, scale, rule, kind, layout)
+    R = max(f.rank for f in modules.values())
+    return Adapter(
         name=path.stem,
         modules=modules,
-        nesting=recorded.nesting,
+        nesting=recorded.nesting or Nesting(method, tuple(ranks or (R,))),
         base=recorded.base,
         base_sha256=recorded.base_sha256,
         peft_config={"task_type": "CAUSAL_LM", "fan_in_fan_out": _in_conv1d(skeleton, modules)},
@@ -237,19 +198,19 @@ def read_state_dict(
         notes=tuple(_notes(overrides, recorded, modules)),
         sidecar_fields=_reading(overrides, recorded),
     )
-    if adapter.nesting is None:
-        adapter = replace(adapter, nesting=Nesting(method, tuple(ranks or (adapter.rank,))))
-    return adapter
+
+
+def _features(base: nn.Module | None, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """(in, out) of those of ``names`` that the base has, where they are known."""
+    modules = {} if base is None else dict(base.named_modules())
+    known = ((name, features_of(modules[name])) for name in names if name in modules)
+    return {name: features for name, features in known if features is not None}
 
 
 def _training(
     overrides: LoadOverrides, recorded: Sidecar, tensors: FactorTensors, path: Path
 ) -> tuple[str, Rule, Sequence[int] | None]:
-    """Method, scaling rule and nested ranks, given or recorded.
-
-    Raises:
-        CheckpointError: When one of them, or α, is neither.
-    """
+    """Method, scaling rule and nested ranks, stated or recorded; each is needed, and so is α."""
     rule = overrides.scaling or recorded.rule
     alpha = recorded.alpha if overrides.alpha is None else overrides.alpha
     method = overrides.method or (recorded.nesting.method if recorded.nesting else None)
@@ -324,11 +285,7 @@ def _notes(
 
 
 def _check_others(others: Mapping[str, Tensor], base: BaseSource | None, path: Path) -> None:
-    """Refuse a tensor beside the factors unless it equals the base's own.
-
-    Raises:
-        CheckpointError: The base is not known, lacks the tensor or has other numbers there.
-    """
+    """Refuse a tensor beside the factors unless it equals the base's own."""
     if not others:
         return
     whole = nn.Module() if base is None else base.whole()

@@ -40,13 +40,7 @@ def include_path() -> Path:
 
 
 def documents(task: str) -> dict[str, Path]:
-    """The files of a bundled task's splits, verified.
-
-    Args:
-        task: One of `BUNDLED`.
-
-    Returns:
-        The gzipped JSON Lines file of each of "train", "validation" and "test".
+    """The gzipped JSON Lines file of each split of a bundled task, verified.
 
     Raises:
         TaskError: The task is not one of `BUNDLED`.
@@ -59,11 +53,7 @@ def documents(task: str) -> dict[str, Path]:
 
 
 def load_split(task: str, split: str) -> list[dict[str, Any]]:
-    """The documents of one split, verified.
-
-    Args:
-        task: One of `BUNDLED`.
-        split: "train", "validation" or "test".
+    """The documents of one split ("train", "validation" or "test"), verified.
 
     Raises:
         TaskError: The task or the split is unknown.
@@ -78,11 +68,8 @@ def dataset(*, task: str, **_: Any) -> datasets.DatasetDict:
     """All splits in memory; lm-eval calls this for `custom_dataset` of the YAML files.
 
     `dataset_path: json` could read the same files, but it resolves relative `data_files` against
-    the working folder and copies the documents into the cache of `datasets`.
-
-    Args:
-        task: One of `BUNDLED`, from `dataset_kwargs`. The task's metadata, which lm-eval passes
-            too, change nothing.
+    the working folder and copies the documents into the cache of `datasets`. The task's metadata,
+    which lm-eval passes too, change nothing.
     """
     from datasets import Dataset, DatasetDict
 

@@ -1,0 +1,203 @@
+"""Files of tensors: untrusted ones are read, and safetensors files are written tensor by tensor.
+
+Nothing that is read is executed (``weights_only``), no allocation follows a header that the file
+does not back, and every fault becomes one :class:`~aurac.errors.CheckpointError`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from aurac.adapters.formats.untrusted import FLOATS, reason, regular_file, wrong_type
+from aurac.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_TYPE_NAMES: Final = {dtype: name for name, dtype in FLOATS.items()}
+_TYPE_ORDER: Final = list(_TYPE_NAMES)
+_METADATA: Final = {"format": "pt"}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor in a ``.safetensors`` file or a torch archive, on the CPU."""
+    if regular_file(path) == 0:
+        raise CheckpointError(f"{path} is empty")
+    if path.suffix != ".safetensors":
+        return _read_torch(path)
+    file = SafetensorsFile(path)
+    return {key: file.read(key) for key in file.keys}
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    _check_archive(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be loaded as weights only: {reason(error)}",
+            fix="nothing in it was executed; save it again as safetensors",
+        ) from error
+    return _only_tensors(loaded, path)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a file that is no zip archive of uncompressed records that fit into it."""
+    size = regular_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+        raise CheckpointError(
+            f"{path} is not a torch archive: {reason(error)}",
+            expected="a file that torch.save of version 1.6 or later wrote, or .safetensors",
+        ) from error
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise CheckpointError(f"{path} is a compressed archive, which torch.save never writes")
+    names = [record.filename for record in records]
+    if len(set(names)) != len(names) or sum(record.file_size for record in records) > size:
+        raise CheckpointError(f"{path} is a damaged archive: its records overlap")
+
+
+def _only_tensors(loaded: object, path: Path) -> dict[str, Tensor]:
+    """Names to tensors, unwrapped from ``model_state_dict`` or ``state_dict``."""
+    for wrapper in ("model_state_dict", "state_dict"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping):
+        raise CheckpointError(f"{path} holds a {type(loaded).__name__}", expected="a state dict")
+    tensors: dict[str, Tensor] = {}
+    for key, value in loaded.items():
+        if not isinstance(key, str):
+            raise CheckpointError(f"{path} has a key of type {type(key).__name__}")
+        if isinstance(value, Tensor):
+            tensors[key] = _backed(value, key, path)
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors")
+    return tensors
+
+
+def _backed(tensor: Tensor, key: str, path: Path) -> Tensor:
+    """``tensor``, refused when its shape claims more than its storage holds."""
+    plain = (
+        tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
+    )
+    if not plain or tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise CheckpointError(f"{key} in {path} claims a shape that the file does not hold")
+    return tensor.detach()
+
+
+class SafetensorsFile:
+    """A file whose header the safetensors library has checked against its size."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and check its header; no tensor is read."""
+        regular_file(path)
+        self.path = path
+        try:
+            # Not mapped: pages of a mapped file count as memory, and one that shrinks kills.
+            self._file = safe_open(path, framework="pt", backend="pread")
+            self.keys: list[str] = list(self._file.keys())
+        except Exception as error:
+            raise CheckpointError(
+                f"{path} is not a readable safetensors file: {reason(error)}"
+            ) from error
+
+    def outline(self) -> dict[str, Tensor]:
+        """Each tensor by name, on the meta device."""
+        outline: dict[str, Tensor] = {}
+        for key in self.keys:
+            entry = self._file.get_slice(key)
+            dtype = FLOATS.get(entry.get_dtype())
+            if dtype is None:
+                raise wrong_type(self.read(key).dtype, key, self.path)
+            outline[key] = torch.empty(entry.get_shape(), dtype=dtype, device="meta")
+        return outline
+
+    def read(self, key: str) -> Tensor:
+        """One tensor, on the CPU, in memory of its own."""
+        try:
+            return self._file.get_tensor(key)
+        except Exception as error:
+            raise CheckpointError(
+                f"cannot read {self.path}: {reason(error)}", fix="copy or download the file again"
+            ) from error
+
+
+class Span(NamedTuple):
+    """Where a tensor goes in a file that is being written."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int
+
+
+class SafetensorsWriter:
+    """A safetensors file that is written tensor by tensor, in any order.
+
+    The library writes only what is in memory as a whole; the bytes here are the same. The file is
+    open only during a write, so that any number of files can be written side by side.
+    """
+
+    def __init__(
+        self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str] = _METADATA
+    ) -> None:
+        """Create the file in its full size; of ``outline`` only types and shapes count."""
+        header, self._spans, size = _layout(outline, metadata)
+        self._path = path
+        self._missing = {key for key, span in self._spans.items() if math.prod(span.shape)}
+        with path.open("wb") as file:
+            file.write(header)
+            file.truncate(size)
+
+    def put(self, key: str, tensor: Tensor) -> None:
+        """Write one tensor; ValueError where its type or shape is not the header's."""
+        span = self._spans[key]
+        if tensor.dtype != span.dtype or tuple(tensor.shape) != span.shape:
+            raise ValueError(f"{key} is {tensor.dtype} of {tuple(tensor.shape)}, not {span}")
+        if math.prod(span.shape):
+            plain = tensor.detach().cpu().contiguous()
+            view = plain.view(-1).view(torch.uint8).numpy().data
+            with self._path.open("r+b", buffering=0) as file:
+                file.seek(span.offset)
+                while view:
+                    view = view[file.write(view) :]
+        self._missing.discard(key)
+
+    def finish(self) -> None:
+        """Check that the file is complete; ValueError where a tensor was not written."""
+        if self._missing:
+            raise ValueError(f"{len(self._missing)} tensors were not written: {min(self._missing)}")
+
+
+def _layout(
+    outline: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> tuple[bytes, dict[str, Span], int]:
+    """The header with its length in front, where each tensor goes, and the size of the file."""
+    ordered = sorted(outline, key=lambda key: (_TYPE_ORDER.index(outline[key].dtype), key))
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for key in ordered:
+        tensor = outline[key]
+        entries[key] = {
+            "dtype": _TYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [end, end + tensor.nbytes],
+        }
+        end += tensor.nbytes
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    start = 8 + len(text)
+    spans = {
+        key: Span(t.dtype, tuple(t.shape), start + entries[key]["data_offsets"][0])
+        for key, t in outline.items()
+    }
+    return len(text).to_bytes(8, "little") + text, spans, start + end
