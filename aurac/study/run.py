@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 import msgspec
+from msgspec import structs
 
 from aurac.adapters import load_adapter
 from aurac.adapters.formats.outline import remove_weights
@@ -19,6 +20,7 @@ from aurac.files import write_atomic, write_json
 from aurac.models.device import versions
 from aurac.report import write_report
 from aurac.runs.compare import compare
+from aurac.runs.schema import TaskDocuments, read_record
 from aurac.study.design import Documents, PlannedAdapter, Study, Training, results_of, searches
 from aurac.study.plan import STATE_FILE, read_state
 from aurac.training.data import located_data
@@ -242,10 +244,19 @@ class StudyRunner:
             **options,
         )
         if plan.drop_documents:
-            for texts in ("documents", "requests"):
-                shutil.rmtree(done.folder / texts, ignore_errors=True)
-            write_report(done.folder)
+            _remove_texts(done.folder)
         return done
+
+
+def _remove_texts(folder: Path) -> None:
+    """Leave the identities of a run's documents, without texts, and write its report again."""
+    for file in (folder / "documents").glob("*.json"):
+        kept = read_record(file, TaskDocuments)
+        nothing = [None] * len(kept.doc_ids)
+        bare = structs.replace(kept, questions=nothing, targets=nothing, choices=None)
+        write_json(file, bare.to_dict())
+    shutil.rmtree(folder / "requests", ignore_errors=True)
+    write_report(folder)
 
 
 def best_rate(grid: dict[float, float | None], what: str) -> tuple[float, bool]:

@@ -44,29 +44,31 @@ def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> 
     Raises:
         RunFolderError: A task has no results yet.
     """
-    curves = _curves(study, out)
+    of_task = _curves(study, out)
+    curves = [curve for every in of_task.values() for curve in every]
+    evaluated = {task: str(every[0].task) for task, every in of_task.items()}
     adapters = chosen_adapters(study, path, state.get("rates", {}))
     names = {method: [one.recipe.name for one in every] for method, every in adapters.items()}
     groups = {method: list(dict.fromkeys(each)) for method, each in names.items()}
     analysis = analyse(curves, groups=groups, margin=study.margin, strict=False)
     fewer = _of_seeds(curves, groups, 2)
     two = analyse(fewer[0], groups=fewer[1], strict=False) if fewer else None
-    draw_differences(analysis, [plan.task for plan in study.tasks.values()], out)
+    draw_differences(analysis, list(evaluated.values()), out)
     write_json(out / ANALYSIS_FILE, analysis.to_dict(details=True))
-    write_atomic(out / REPORT_FILE, "\n".join(_page(study, state, adapters, analysis, two)) + "\n")
+    page = _page(study, state, adapters, analysis, two, evaluated)
+    write_atomic(out / REPORT_FILE, "\n".join(page) + "\n")
     return out / REPORT_FILE
 
 
-def _curves(study: Study, out: Path) -> list[Curve]:
-    curves: list[Curve] = []
+def _curves(study: Study, out: Path) -> dict[str, list[Curve]]:
+    """The curves of each task of the study."""
     for task in study.tasks:
         folder = out / "results" / task
         if not (folder / "results.json").is_file():
             raise RunFolderError(
                 f"{folder} has no results yet", fix="run the study without --report first"
             )
-        curves += read_curves(folder).curves
-    return curves
+    return {task: list(read_curves(out / "results" / task).curves) for task in study.tasks}
 
 
 def _of_seeds(
@@ -89,6 +91,7 @@ def _page(
     adapters: Mapping[str, Sequence[PlannedAdapter]],
     analysis: Analysis,
     two: Analysis | None,
+    evaluated: Mapping[str, str],
 ) -> Iterable[str]:
     yield f"# {study.name}\n"
     if study.question:
@@ -99,17 +102,21 @@ def _page(
     yield from _cost(study, state, adapters)
     if analysis.pairs or analysis.variants:
         yield f"\n![Differences of AURAC with their intervals.]({DIFFERENCES}.png)"
-    for task, plan in study.tasks.items():
+    for task in study.tasks:
         yield f"\n## {task}\n"
-        yield from _task(plan.task, analysis)
+        yield from _task(evaluated[task], analysis)
         yield f"\n[Report of this task](results/{task}/report.md)"
     if len(study.tasks) > 1:
         yield "\n## All tasks\n"
         rows = [
             [row.a if row.b is None else f"{row.b} − {row.a}", row.weigh, interval(row.estimate)]
             for row in analysis.aggregates
+            if row.estimate
         ]
-        yield _table(["AURAC or difference", "weights", "mean [95 %]"], rows)
+        if rows:
+            yield _table(["AURAC or difference", "weights", "mean [95 %]"], rows)
+        if len(rows) < len(analysis.aggregates):
+            yield "\nA method has a mean over the tasks if it has the same seeds on all of them."
     if two is not None:
         yield "\n## With two seeds\n"
         yield from _two_seeds(analysis, two)

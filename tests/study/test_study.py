@@ -326,7 +326,8 @@ def test_task_files_and_data_are_looked_for_beside_the_study(small, content, tmp
     task["options"] |= {"data": {"sums": "."}}
     lora = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
     path = small(tasks={"sums": task}, methods={"lora": lora})
-    run_study(load_study(path), path, tmp_path / "out", device="cpu")
+    study, out = load_study(path), tmp_path / "out"
+    summarise(study, path, out, run_study(study, path, out, device="cpu"))
     results = json.loads((tmp_path / "out/results/sums/results.json").read_text())
     assert [(task["name"], task["n_docs"]) for task in results["tasks"]] == [("sums", 5)]
     files = (p.read_bytes() for p in (tmp_path / "out/results").rglob("*") if p.is_file())

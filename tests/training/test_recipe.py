@@ -132,7 +132,7 @@ def test_data_lies_beside_the_recipe_or_in_the_current_folder(tmp_path, monkeypa
     (there / "train.jsonl").write_text('{"answer": "there"}\n')
     assert not caplog.records
     assert {said(point) for _, point in sweep_points(load_recipe(file))} == {"there"}
-    assert f"not on {here / 'train.jsonl'}" in caplog.text
+    assert f"not {here / 'train.jsonl'}" in caplog.text
     assert said(load_recipe(file, {"data": "train.jsonl"})) == "here"
     assert said(load_recipe(file, {"data": str(there)})) == "there"
     monkeypatch.chdir(there)
