@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from aurac.stats.mean import Estimate
     from aurac.stats.rows import Analysis, PairRow
 
 DIFFERENCES = "differences"
@@ -29,15 +30,19 @@ def draw_differences(analysis: Analysis, tasks: Sequence[str], out: Path) -> Non
         out: Folder of the files.
     """
     every = [*analysis.pairs, *analysis.variants]
-    rows = [row for task in tasks for row in every if row.task == task and row.result]
+    rows = [
+        (task, _name(row), row.result.estimate, row.p_holm)
+        for task in tasks
+        for row in every
+        if row.task == task and row.result
+    ]
     if not rows:
         return
-    names = [_name(row) for row in rows]
     with figures.styled():
         figure = figures.single(
-            partial(_draw, rows=rows, names=names),
+            partial(_draw, rows=rows),
             title="AURAC, log2 axis: difference in points (filled: adjusted p < .05)",
-            left=names,
+            left=[name for _, name, _, _ in rows],
             height=_ROW * (len(rows) + len(tasks)) + 1.0,
         )
         figures.save(figure, out / DIFFERENCES)
@@ -49,30 +54,24 @@ def _name(row: PairRow) -> str:
     return f"{a}: {second} − {first}" if a == b else f"{row.b} − {row.a}"
 
 
-def _draw(ax: Axes, *, rows: Sequence[PairRow], names: Sequence[str]) -> Axes:
+def _draw(ax: Axes, *, rows: Sequence[tuple[str, str, Estimate, float | None]]) -> Axes:
+    """Rows of task, name, difference and adjusted p value; a line with its name begins a task."""
     tasks: dict[str, int] = {}
-    places, place = [], 0
-    for row in rows:
-        task = str(row.task)
-        if task not in tasks:  # a line with the task's name above its rows
-            tasks[task], place = place, place + 1
-        places.append(place)
-        place += 1
-    colours = dict(zip(tasks, SERIES * len(tasks), strict=False))
-    for row, at in zip(rows, places, strict=True):
-        estimate = row.result.estimate if row.result else None
-        if estimate is None:
-            continue
-        colour = colours[str(row.task)]
-        face = colour if row.p_holm is not None and row.p_holm < 1 - estimate.level else PAPER
+    places: dict[int, str] = {}
+    for task, name, estimate, p in rows:
+        tasks.setdefault(task, len(tasks) + len(places))
+        at = len(tasks) + len(places)
+        places[at] = name
+        colour = SERIES[(len(tasks) - 1) % len(SERIES)]
+        face = colour if p is not None and p < 1 - estimate.level else PAPER
         if estimate.low is not None and estimate.high is not None:
             ax.hlines(at, 100 * estimate.low, 100 * estimate.high, color=colour, linewidth=1.2)
         ax.plot(100 * estimate.value, at, marker="o", color=colour, markerfacecolor=face)
     ax.axvline(0, color=AXIS, linewidth=0.8)
-    ax.set_yticks([*places, *tasks.values()], [*names, *tasks])
+    ax.set_yticks([*places, *tasks.values()], [*places.values(), *tasks])
     for label in ax.get_yticklabels()[len(places) :]:
         label.set_fontweight("bold")
-    ax.set_ylim(place - 0.5, -0.6)
+    ax.set_ylim(len(places) + len(tasks) - 0.5, -0.6)
     ax.grid(visible=True, axis="x")
     ax.grid(visible=False, axis="y")
     ax.tick_params(axis="y", length=0)

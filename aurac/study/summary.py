@@ -46,7 +46,7 @@ def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> 
     """
     of_task = _curves(study, out)
     curves = [curve for every in of_task.values() for curve in every]
-    evaluated = {task: str(every[0].task) for task, every in of_task.items()}
+    evaluated = {task: str(every[0].task) if every else task for task, every in of_task.items()}
     adapters = chosen_adapters(study, path, state.get("rates", {}))
     names = {method: [one.recipe.name for one in every] for method, every in adapters.items()}
     groups = {method: list(dict.fromkeys(each)) for method, each in names.items()}

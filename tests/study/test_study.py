@@ -330,6 +330,8 @@ def test_task_files_and_data_are_looked_for_beside_the_study(small, content, tmp
     summarise(study, path, out, run_study(study, path, out, device="cpu"))
     results = json.loads((tmp_path / "out/results/sums/results.json").read_text())
     assert [(task["name"], task["n_docs"]) for task in results["tasks"]] == [("sums", 5)]
+    _, _, section = (out / "report.md").read_text().partition("## sums")
+    assert "| lora " in section  # under the name that the file gives to the task
     files = (p.read_bytes() for p in (tmp_path / "out/results").rglob("*") if p.is_file())
     assert not any(b"Mia has" in content for content in files)
 
