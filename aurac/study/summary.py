@@ -100,8 +100,8 @@ def _results(study: Study, task: str, adapters: Adapters, out: Path) -> Results:
     there = {curve.id for curve in run.curves}
     if wanted != there:
         raise RunFolderError(
-            f"{folder} has other curves than the study's file asks for: {len(wanted - there)} are "
-            f"missing, {len(there - wanted)} are more, such as {min(wanted ^ there)}",
+            f"{folder} has other curves than the study's file asks for: {len(wanted - there)} "
+            f"missing and {len(there - wanted)} more, such as {min(wanted ^ there)}",
             expected="those of the file",
             fix="run the study without --report first, or give the file of these results",
         )

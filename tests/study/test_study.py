@@ -358,9 +358,7 @@ def test_a_method_has_a_mean_over_tasks_with_learning_rates_of_their_own(
     more = load_study(
         small(tasks={"sums": own, **content["tasks"]}, methods={"lora": LORA}, seeds=[1, 2])
     )
-    with pytest.raises(
-        RunFolderError, match=r"results/sums has other .* 1 are missing, 0 are more"
-    ):
+    with pytest.raises(RunFolderError, match=r"results/choice has other .* 1 missing and 0 more"):
         summarise(more, path, out, read_state(out))
     assert (out / "report.md").read_text() == report
 
@@ -463,7 +461,7 @@ def test_a_method_without_a_chosen_rate_is_one_clear_error(write):
 def test_a_report_needs_results(write, tmp_path):
     path = write()
     study = load_study(path)
-    state = {"rates": {"choice": {"lora": 0.01, "matryoshka": 0.01}}}
+    state = {"rates": {"choice": dict.fromkeys(study.methods, 0.01)}}
     with pytest.raises(AuracError, match="no results yet"):
         summarise(study, path, tmp_path / "none", state)
 
