@@ -275,11 +275,15 @@ class Sweep:
 
 
 def _check_weights(todo: Sequence[PlannedCell]) -> None:
-    """Refuse cells of an adapter whose weights were removed."""
+    """Refuse cells of adapters whose weights were removed."""
+    removed: dict[Path, tuple[str, RemovedValues]] = {}
     for cell in todo:
         values = cell.variant.member(cell.rank).values if cell.variant else None
         if isinstance(values, RemovedValues):
-            values.refuse(f"evaluate {cell.label}")
+            removed.setdefault(values.folder, (cell.label, values))
+    for label, values in removed.values():
+        others = "".join(f", as are those of {path}" for path in removed if path != values.folder)
+        values.refuse(f"evaluate {label}{others}")
 
 
 def _decided(place: Path, results: Results) -> SequentialRecord | None:
