@@ -519,3 +519,6 @@ def test_the_study_of_the_how_to_is_one(tmp_path):
     plan = plan_study(load_study(path), path, tmp_path / "out")
     # 4 methods at 4 rates; 3 methods with 5 seeds, one with 3, and ranks 1, 2, 4, 8 of a family
     assert (plan.searches, plan.trainings) == ((0, 16), (0, 18 + 4 * 5))
+    command = ["study", str(path), "--out", str(tmp_path / "out"), "--dry-run"]
+    done = CliRunner().invoke(cli, command)
+    assert "training left: not known before one is done\n" in done.output
