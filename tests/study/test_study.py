@@ -466,6 +466,7 @@ def test_a_study_goes_on_without_the_weights_of_finished_adapters(small, tmp_pat
     # other cells of adapters without weights are refused, and computed when they are trained again
     with pytest.raises(CheckpointError, match=r"seed1 were removed, .* as are those of \S+seed2;"):
         run(checkout, seeds=[1, 2], basis=["prefix", "svd"])
+    assert run(checkout, seeds=[1, 2]) == more  # nothing of what was refused was recorded
     with pytest.raises(CheckpointError, match="seed1 were removed, and are needed to evaluate"):
         run(out, basis=["prefix", "svd"])
     shutil.rmtree(out / "adapters/choice/lora-lr0.01-seed1")
