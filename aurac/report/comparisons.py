@@ -282,17 +282,6 @@ class Findings:
         names = set(row.candidates) if row else {scored[0].adapter}
         return [c for c in scored if c.adapter in names or c.area == scored[0].area]
 
-    def published(self, run: Run, best: CurveRow) -> tuple[CurveRow, CurveRow] | None:
-        """An adapter's default curve and that of its published inference; the leader's if any."""
-        pairs = [
-            (default, other)
-            for other in run.of_task(best.task)
-            if other.role == "published" and other.log2
-            for default in run.of_task(best.task)
-            if default.is_default and default.log2 and default.adapter == other.adapter
-        ]
-        return next((pair for pair in pairs if pair[0] is best), pairs[0] if pairs else None)
-
 
 def find(run: Run, margin: float, note: str) -> Findings:
     """Look at a run."""

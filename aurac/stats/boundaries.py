@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,51 +58,29 @@ class _Density:
 
     def above(self, bound: float, to: float, drift: float) -> float:
         """P(s > bound) at the fraction `to`."""
-        from scipy.special import ndtr
-
         step = to - self.at
         return float(self.mass @ ndtr((self.nodes + drift * step - bound) / np.sqrt(step)))
 
-    def between(self, low: float, high: float, step: _Step) -> _Density:
-        """The density of s inside [low, high] one step later."""
-        width = step.to - self.at
-        mean, sd = self.nodes + step.drift * width, float(np.sqrt(width))
+    def between(self, low: float, high: float, to: float, then: float, drift: float) -> _Density:
+        """The density of s inside [low, high] at the fraction `to`, fine enough to go to `then`."""
+        width = to - self.at
+        mean, sd = self.nodes + drift * width, float(np.sqrt(width))
         seen = mean[self.mass > 1e-18 * self.mass.sum()]
         if seen.size:
             low, high = max(low, seen.min() - _FAR * sd), min(high, seen.max() + _FAR * sd)
         if not seen.size or high <= low:
-            return _Density(np.zeros(0), np.zeros(0), step.to)
-        finest = min(sd, float(np.sqrt(max(step.then - step.to, 1e-9))))
+            return _Density(np.zeros(0), np.zeros(0), to)
+        finest = min(sd, float(np.sqrt(max(then - to, 1e-9))))
         count = _FEWEST_NODES + int(np.ceil(_NODES_PER_SD * (high - low) / finest))
         unit, weight = _rule(8 * -(-count // 8))
         nodes = (low + high) / 2 + (high - low) / 2 * unit
         shift = (nodes[:, None] - mean[None, :]) / sd
         values = np.exp(-0.5 * shift * shift) @ self.mass / (sd * np.sqrt(2 * np.pi))
-        return _Density(nodes, values * weight * (high - low) / 2, step.to)
+        return _Density(nodes, values * weight * (high - low) / 2, to)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """To the fraction `to`; the one after that goes to `then`, which the nodes are to resolve."""
-
-    to: float
-    then: float
-    drift: float
-
-
-@lru_cache(maxsize=64)
-def _rule(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    nodes, weights = np.polynomial.legendre.leggauss(count)
-    return np.asarray(nodes), np.asarray(weights)
-
-
-def _join(parts: Sequence[_Density]) -> _Density:
-    nodes = np.concatenate([part.nodes for part in parts])
-    return _Density(nodes, np.concatenate([part.mass for part in parts]), parts[0].at)
-
-
-def _start() -> _Density:
-    return _Density(np.zeros(1), np.ones(1), 0.0)
+_START = _Density(np.zeros(1), np.ones(1), 0.0)
+_rule = lru_cache(maxsize=64)(np.polynomial.legendre.leggauss)
 
 
 def spent(fraction: float, alpha: float, gamma: float) -> float:
@@ -141,7 +121,7 @@ class Boundary:
     def __init__(self, fractions: Sequence[float], alpha: float, gamma: float) -> None:
         self._fractions = fractions
         self._goals = [spent(t, alpha, gamma) for t in fractions]
-        self._density, self._spent, self._bounds = _start(), 0.0, list[float]()
+        self._density, self._spent, self._bounds = _START, 0.0, list[float]()
 
     def extend(self, factors: Sequence[float]) -> tuple[float, ...]:
         """The critical values of the first looks, as many as there are factors.
@@ -160,16 +140,13 @@ class Boundary:
         stop = max(bound, bound * factor) * float(np.sqrt(t))
         self._spent += self._density.above(stop, t, 0.0)
         if at + 1 < len(self._fractions):
-            step = _Step(t, self._fractions[at + 1], 0.0)
-            self._density = self._density.between(-np.inf, stop, step)
+            then = self._fractions[at + 1]
+            self._density = self._density.between(-np.inf, stop, t, then, 0.0)
         self._bounds.append(bound)
 
 
 def _critical(density: _Density, t: float, tail: float) -> float:
     """The z that paths exceed at the fraction t, without drift, with probability `tail`."""
-    from scipy.optimize import brentq
-    from scipy.special import ndtri
-
     if tail <= 1e-300:
         return HIGHEST_Z
 
@@ -200,7 +177,7 @@ def stopping(
         sides: 2 for boundaries at ±z, 1 for an upper boundary alone.
         inner: Stop for futility below this |z| (two-sided) or z (one-sided); -inf never does.
     """
-    density, looks = _start(), len(fractions)
+    density, looks = _START, len(fractions)
     upper, lower, futile = np.zeros(looks), np.zeros(looks), np.zeros(looks)
     for k, t in enumerate(fractions):
         root = float(np.sqrt(t))
@@ -212,13 +189,14 @@ def stopping(
         if k + 1 == looks:
             futile[k] = max(left, 0.0)
             break
-        step, low = _Step(t, fractions[k + 1], drift), -np.inf if sides == 1 else -high
+        low, step = -np.inf if sides == 1 else -high, (t, fractions[k + 1], drift)
         edge = -np.inf if inner is None else inner[k] * root
         if sides == 1 or edge <= 0.0:
-            density = density.between(max(low, edge) if sides == 1 else low, high, step)
+            density = density.between(max(low, edge) if sides == 1 else low, high, *step)
         else:
-            edges = ((low, -edge), (edge, high))
-            density = _join([density.between(a, b, step) for a, b in edges])
+            one, two = density.between(low, -edge, *step), density.between(edge, high, *step)
+            nodes, mass = np.append(one.nodes, two.nodes), np.append(one.mass, two.mass)
+            density = _Density(nodes, mass, t)
         futile[k] = max(left - density.mass.sum(), 0.0)
     return Stopping(upper, lower, futile)
 
@@ -230,8 +208,6 @@ def predictive(fraction: float, z: float, last: float, sides: int) -> float:
     variance ``1/t``, the last z has mean ``z/√t`` and variance ``(1 - t)/t`` (predictive power:
     Spiegelhalter, Freedman and Blackburn 1986).
     """
-    from scipy.special import ndtr
-
     mean, sd = z / np.sqrt(fraction), np.sqrt(max(1.0 - fraction, 1e-12) / fraction)
     other = float(ndtr((-mean - last) / sd)) if sides == 2 else 0.0
     return float(ndtr((mean - last) / sd)) + other
@@ -245,8 +221,6 @@ def futility_bounds(
 
     -inf where it never is. The last look has none.
     """
-    from scipy.optimize import brentq
-
     edges = []
     for t in fractions[:-1]:
 
@@ -271,8 +245,6 @@ def sequential_p(
         gamma: As of `boundaries`.
         factors: As of `Boundary.extend`, of the first looks.
     """
-    from scipy.optimize import brentq
-
     made = fractions[: len(z)]
 
     def surplus(log_p: float) -> float:
@@ -302,8 +274,6 @@ def median_drift(
         z: At the last look.
         sides: As of `stopping`.
     """
-    from scipy.optimize import brentq
-
     naive = z / float(np.sqrt(fractions[-1]))
     if len(fractions) == 1:
         return naive
