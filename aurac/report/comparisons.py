@@ -228,22 +228,14 @@ def rank_tests(curve: CurveRow, margin: float, alpha: float) -> NonInferiorRank 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a report says beyond the stored numbers, computed once and rendered several times.
+    """What a report says beyond the stored numbers, computed once and rendered several times."""
 
-    Attributes:
-        margin: Whose margin the non-inferior ranks are about, in a sentence.
-        tests: Id of a default curve → its non-inferiority tests.
-        joint: Id of a default curve → rank → upper bound on what it loses, all of a task together.
-        leaders: By task, the adapter with the largest AURAC, allowing for its having been picked.
-        pairs: By task, the best default curve against the others.
-        changes: By task, documents gained and lost at each rank.
-        groups: By task, the areas on groups of documents.
-        bases: By task, prefix against SVD.
-    """
-
-    margin: str
-    tests: Mapping[str, Tested]
+    margin: str  # whose margin the non-inferior ranks are about, in a sentence
+    tests: Mapping[str, Tested]  # by the id of a default curve
+    # By id and rank, an upper bound on what it loses, all of a task together
     joint: Mapping[str, Mapping[int, float]]
+    # By task: the adapter with the largest AURAC, allowing for its having been picked; the best
+    # default curve against the others; documents gained and lost; their groups; prefix against SVD
     leaders: Mapping[str | None, BestRow]
     pairs: Mapping[str, Sequence[Difference]]
     changes: Mapping[str, Sequence[Changes]]

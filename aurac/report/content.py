@@ -122,21 +122,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole report, in reading order.
+    """The whole report, in reading order."""
 
-    Attributes:
-        title, lead: What was compared, on what.
-        verdict: The answer, a sentence for each task.
-        tiles: Its numbers, for a single task.
-        first: Beside the tiles: the chart, or for several tasks a table and an overview.
-        sections: The rest.
-        version: Of aurac.
-    """
-
-    title: str
-    lead: str
-    verdict: tuple[str, ...]
-    tiles: tuple[Tile, ...]
-    first: tuple[Block, ...]
-    sections: tuple[Section, ...]
-    version: str
+    title: str  # what was compared
+    lead: str  # on what
+    verdict: tuple[str, ...]  # the answer, a sentence for each task
+    tiles: tuple[Tile, ...]  # its numbers, for a single task
+    first: tuple[Block, ...]  # beside them the chart, or for several tasks a table and an overview
+    sections: tuple[Section, ...]  # the rest
+    version: str  # of aurac

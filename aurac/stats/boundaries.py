@@ -5,6 +5,10 @@ motion with drift θ, the expected z at ``t = 1``. The density of s among the pa
 stopped is carried from look to look by Gauss-Legendre quadrature (recursive integration: Armitage,
 McPherson and Rowe 1969; Jennison and Turnbull 2000, chapter 19), for any unequal fractions. The
 error spent by a fraction follows Hwang, Shih and DeCani (1990), as in Lan and DeMets (1983).
+
+Throughout, `fractions` are the information fractions of the looks, ascending, the last at most 1;
+`bounds` their critical values of z; `sides` 2 for boundaries at ±z, 1 for an upper one alone;
+`drift` is θ; `gamma` that of the spending function: the lower, the less is spent early.
 """
 
 from __future__ import annotations
@@ -31,17 +35,11 @@ SMALLEST_P = 1e-15
 
 @dataclass(frozen=True)
 class Stopping:
-    """What a design does under one drift.
+    """What a design does under one drift: (K,) probabilities of stopping at each look."""
 
-    Attributes:
-        upper: (K,) probability of stopping at the upper boundary, for each look.
-        lower: (K,) at the lower boundary; 0 for a one-sided test.
-        inner: (K,) for futility; the last look's is the rest.
-    """
-
-    upper: NDArray[np.float64]
-    lower: NDArray[np.float64]
-    inner: NDArray[np.float64]
+    upper: NDArray[np.float64]  # at the upper boundary
+    lower: NDArray[np.float64]  # at the lower one; 0 for a one-sided test
+    inner: NDArray[np.float64]  # for futility; the last look's is the rest
 
     def mean_fraction(self, fractions: Sequence[float]) -> float:
         """Expected information fraction at stopping."""
@@ -95,13 +93,7 @@ def spent(fraction: float, alpha: float, gamma: float) -> float:
 
 @lru_cache(maxsize=512)
 def boundaries(fractions: tuple[float, ...], alpha: float, gamma: float) -> tuple[float, ...]:
-    """Critical values of z on one side, one for each look.
-
-    Args:
-        fractions: Information fractions of the looks, ascending, the last at most 1.
-        alpha: Error rate that is spent by the fraction 1, on this side.
-        gamma: Of the spending function; the lower, the less is spent early.
-    """
+    """Critical values of z on one side, whose error rate is `alpha` by the fraction 1."""
     return Boundary(fractions, alpha, gamma).extend([1.0] * len(fractions))
 
 
@@ -111,11 +103,6 @@ class Boundary:
     Where few documents differ, the interval in use reaches farther than Student's, so that a look
     stops fewer paths than its critical value says. The error rate that such a look cannot spend is
     left to the later ones.
-
-    Args:
-        fractions: Information fractions of all looks, ascending.
-        alpha: Error rate that is spent by the fraction 1, on this side.
-        gamma: As of `boundaries`.
     """
 
     def __init__(self, fractions: Sequence[float], alpha: float, gamma: float) -> None:
@@ -126,8 +113,7 @@ class Boundary:
     def extend(self, factors: Sequence[float]) -> tuple[float, ...]:
         """The critical values of the first looks, as many as there are factors.
 
-        Args:
-            factors: How many times as far as Student's the interval reaches, at least 1.
+        Each says how many times as far as Student's the interval reaches, at least 1.
         """
         for factor in factors[len(self._bounds) :]:
             self._look(factor)
@@ -170,12 +156,7 @@ def stopping(
 ) -> Stopping:
     """How often and where a test stops.
 
-    Args:
-        fractions: Information fractions of the looks.
-        bounds: Critical values of z.
-        drift: θ.
-        sides: 2 for boundaries at ±z, 1 for an upper boundary alone.
-        inner: Stop for futility below this |z| (two-sided) or z (one-sided); -inf never does.
+    `inner` are the |z| (one-sided: z) below which it stops for futility; -inf never does.
     """
     density, looks = _START, len(fractions)
     upper, lower, futile = np.zeros(looks), np.zeros(looks), np.zeros(looks)
@@ -238,12 +219,7 @@ def sequential_p(
     """The smallest error rate at which one of the looks so far would have crossed, on one side.
 
     Valid at any time, since the boundaries fall as the error rate grows (Liu and Anderson 2008).
-
-    Args:
-        fractions: Of all planned looks.
-        z: Of the first looks.
-        gamma: As of `boundaries`.
-        factors: As of `Boundary.extend`, of the first looks.
+    `fractions` are those of all planned looks, `z` and `factors` (`Boundary.extend`) of the first.
     """
     made = fractions[: len(z)]
 
@@ -266,13 +242,8 @@ def median_drift(
 
     The θ under which an outcome further up, in the stage-wise ordering, has probability one half
     (Armitage 1957; Jennison and Turnbull 2000, section 8.4): crossing upward earlier is further up
-    than a later look, and at one look a larger z is.
-
-    Args:
-        fractions: Of the looks made.
-        bounds: Critical values in force at the looks before the last.
-        z: At the last look.
-        sides: As of `stopping`.
+    than a later look, and at one look a larger z is. `fractions` are those of the looks made,
+    `bounds` those in force at the looks before the last.
     """
     naive = z / float(np.sqrt(fractions[-1]))
     if len(fractions) == 1:

@@ -321,16 +321,11 @@ class SampleSpread:
 
     ``y[d, j] = μ + document_d + sample_dj``: the samples of a document are draws of its own, so the
     spread of the documents' means, and an interval over documents, covers both sources.
-
-    Attributes:
-        samples: K.
-        between: Variance of the documents' expected scores; 0 where its estimate is negative.
-        within: Variance of the samples of one document.
     """
 
-    samples: int
-    between: float
-    within: float
+    samples: int  # K
+    between: float  # variance of the documents' expected scores; 0 where its estimate is negative
+    within: float  # variance of the samples of one document
 
     @property
     def share(self) -> float | None:
