@@ -146,15 +146,9 @@ def margin_tests(
     """One test for each task on which both adapters were evaluated.
 
     That a passes on every task needs no adjustment: each test has the error rate alpha, and all of
-    them have to pass (intersection-union test: Berger 1982).
-
-    Args:
-        curves: Of any adapters; each one's first truncation counts.
-        a: Name of the adapter in question, or of its group of seeds.
-        b: Name of the one that it is compared with.
-        margin: As of `non_inferior`.
-        groups: ``name -> adapter names`` that are training seeds of one recipe.
-        **options: As of `non_inferior`, and `equivalent`.
+    them have to pass (intersection-union test: Berger 1982). a and b name adapters, or groups of
+    seeds; each one's first truncation counts. The options are those of `non_inferior`, and
+    `equivalent`.
     """
     known, _ = defaults(gather(curves, groups))
     names = list(dict.fromkeys(group.name for group in known))
