@@ -261,6 +261,12 @@ def moments(values: NDArray[np.float64], layout: Layout) -> Moments:
     return Moments(values.mean(axis=-1), np.asarray(se), df)
 
 
+def mean_se_df(values: NDArray[np.float64], layout: Layout) -> tuple[float, float, float]:
+    """Mean of `values` (n,), its standard error and degrees of freedom."""
+    result = moments(values, layout)
+    return float(result.mean), float(result.se), float(result.df)
+
+
 def t_quantile(probability: float, df: float | NDArray[np.float64]) -> float:
     """Student's t quantile (normal for infinite `df`)."""
     from scipy.special import ndtri, stdtrit

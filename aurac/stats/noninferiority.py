@@ -11,7 +11,7 @@ import numpy as np
 from aurac.errors import CurveError
 from aurac.stats.groups import RecipeGroup, group_of
 from aurac.stats.intervals import mover
-from aurac.stats.mean import Layout, group_sums, moments, t_quantile, zero_spread_bound
+from aurac.stats.mean import Layout, group_sums, mean_se_df, t_quantile, zero_spread_bound
 from aurac.stats.seeds import components, mean_of_seeds
 
 if TYPE_CHECKING:
@@ -257,15 +257,15 @@ def loss_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple
     if _units(np.abs(loss) > 1e-12, layout) < FEW or layout.df <= 0:
         unit = "documents" if layout.clusters is None else "clusters"
         return exact_bound(loss, layout, alpha), f"Clopper-Pearson over {unit}"
-    result = moments(loss, layout)
-    plain = t_quantile(1.0 - alpha, result.df) * float(result.se)
+    mean, se, df = mean_se_df(loss, layout)
+    plain = t_quantile(1.0 - alpha, df) * se
     careful = mover(loss, layout)(1.0 - 2.0 * alpha)[1]
     unseen = unseen_clusters(loss, layout, alpha)
     if unseen > max(plain, careful):
-        return float(result.mean) + unseen, f"unseen clusters, {layout.describe()}"
+        return mean + unseen, f"unseen clusters, {layout.describe()}"
     if careful > plain:
-        return float(result.mean) + careful, f"MOVER of gains and losses, {layout.describe()}"
-    return float(result.mean) + plain, f"paired t, {result.df:.4g} df, {layout.describe()}"
+        return mean + careful, f"MOVER of gains and losses, {layout.describe()}"
+    return mean + plain, f"paired t, {df:.4g} df, {layout.describe()}"
 
 
 def unseen_clusters(loss: NDArray[np.float64], layout: Layout, alpha: float) -> float:

@@ -32,7 +32,7 @@ from aurac.stats.boundaries import (
 from aurac.stats.boundaries import sequential_p as spending_p
 from aurac.stats.design import Decision, Look
 from aurac.stats.margins import skewed_ends
-from aurac.stats.mean import moments, t_quantile
+from aurac.stats.mean import mean_se_df, t_quantile
 from aurac.stats.multiplicity import holm
 from aurac.stats.noninferiority import loss_bound
 from aurac.stats.paired import difference
@@ -140,9 +140,8 @@ class _Path:
         if self.design.margin is not None or self.design.anytime:
             return 1.0, 1.0
         tail = self.design.error / self.design.sides
-        result = moments(self.values, self.layout)
-        mean, df = float(result.mean), float(result.df)
-        half = t_quantile(1.0 - tail, df) * float(result.se) if df > 0 else 0.0
+        mean, se, df = mean_se_df(self.values, self.layout)
+        half = t_quantile(1.0 - tail, df) * se if df > 0 else 0.0
         if not half > 0.0:
             return _FARTHEST, _FARTHEST
         low, high = self.ends(tail)
@@ -245,7 +244,7 @@ class _Path:
 
     def _estimate(self, mean: float) -> float:
         """The median-unbiased estimate; the mean where there is no spread or no planned look."""
-        se = float(moments(self.values, self.layout).se)
+        _, se, _ = mean_se_df(self.values, self.layout)
         if self.design.anytime or not se > 0.0:
             return mean
         made = [look.fraction for look in self.looks]
