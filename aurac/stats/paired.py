@@ -146,6 +146,7 @@ def paired_curves(
 
     Args:
         a: A `Curve` with outcomes, or what `as_curve` accepts; a list of them are training seeds.
+            Where a and b have the same adapters and seeds, the difference is taken within each.
         b: Another on the same documents; joined on `doc_ids`, by position where neither has any.
         axis: "log2", "linear", or a budget, "parameters" or "bytes": the areas are over the range
             that both cover.
