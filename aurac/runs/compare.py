@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +59,6 @@ if TYPE_CHECKING:
     from aurac.runs.settings import Execution
     from aurac.tasks.task import BuiltTask
 
-logger = logging.getLogger(__name__)
 
 PROFILE_FILE = "profile.json"
 _GROWN = "Later extended to"
