@@ -95,10 +95,8 @@ def compare(
     (N, n) differences under each draw of the few-shot examples. With `matched`, row s of a and of b
     is the same checkpoint, so that the difference is taken within each.
     """
-    labels = None if names is None else names[::-1]
     groups, signs = ([b - a], [1]) if matched else ([b, a], [1, -1])
-    if matched and labels is not None:
-        labels = labels[:1]
+    labels = None if names is None else names[::-1][: len(groups)]
     parts = components(groups, signs, layout, names=labels, signed=True, draws=draws)
     estimate = estimate_from(parts, level, layout.describe(), (-1.0, 1.0))
     p = mde = None
