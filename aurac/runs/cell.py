@@ -8,7 +8,6 @@ content, so that a line that was cut off or changed is told from a whole one.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import math
 import re
 from functools import cached_property
@@ -335,30 +334,3 @@ def decode_line(line: bytes, where: object = "a cell") -> Line:
             )
     content: Line = msgspec.json.decode(raw, type=LINES[envelope.kind])
     return content
-
-
-def cell_schema() -> dict[str, Any]:
-    """JSON Schema of a line of a cell's file."""
-    (envelope, *contents), definitions = schemas_of(Envelope, *LINES.values())
-    return {
-        "$schema": DIALECT,
-        "title": f"A line of a cell's file, schema {CELL_SCHEMA}",
-        "allOf": [envelope],
-        "oneOf": [
-            {"properties": {"kind": {"const": kind}, "content": content}}
-            for kind, content in zip(LINES, contents, strict=True)
-        ],
-        "$defs": definitions,
-    }
-
-
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-
-def schemas_of(*kinds: type[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The JSON Schema of each record, and of the records in them."""
-    records, definitions = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
-    for definition in definitions.values():
-        if "description" in definition:
-            definition["description"] = inspect.cleandoc(definition["description"])
-    return list(records), definitions

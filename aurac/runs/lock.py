@@ -9,13 +9,13 @@ processes compute, the first outcome counts.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from aurac.files import alive, process_mark, same_machine
 
@@ -31,8 +31,7 @@ _BEATS = 6  # touches in the time after which a lock is taken over
 FOLDER = "locks"
 
 
-@dataclass(frozen=True)
-class Owner:
+class Owner(msgspec.Struct, frozen=True):
     """What a lock's file says of the process that holds it: see `aurac.files.process_mark`.
 
     It draws one `token` for all its locks. `deaths` are processes before it that ended while they
@@ -128,17 +127,15 @@ class Locks:
 
     def _create(self, path: Path, owner: Owner) -> bool:
         try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            with path.open("xb", buffering=0) as file:
+                try:
+                    file.write(msgspec.json.encode(owner))
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                    raise
         except FileExistsError:
             return False
-        try:
-            os.write(descriptor, _encoded(owner))
-        except OSError:
-            with contextlib.suppress(OSError):
-                path.unlink()
-            raise
-        finally:
-            os.close(descriptor)
         self._held[path.name] = owner
         return True
 
@@ -156,9 +153,9 @@ class Locks:
         owner = self._held.get(key)
         if owner is None or not owner.deaths or self.lost(key):
             return
-        owner = replace(owner, deaths=0)
+        owner = msgspec.structs.replace(owner, deaths=0)
         with contextlib.suppress(OSError):
-            (self.folder / key).write_bytes(_encoded(owner))
+            (self.folder / key).write_bytes(msgspec.json.encode(owner))
             self._held[key] = owner
 
     def release(self, key: str) -> None:
@@ -192,14 +189,9 @@ class Locks:
         return now - since >= self.seconds
 
 
-def _encoded(owner: Owner) -> bytes:
-    return json.dumps(asdict(owner)).encode()
-
-
 def read_owner(path: Path) -> Owner | None:
     """Who holds a lock; None where the file is gone or not written yet."""
     try:
-        content = json.loads(path.read_bytes())
-        return Owner(str(content["token"]), str(content["mark"]), int(content["deaths"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return msgspec.json.decode(path.read_bytes(), type=Owner)
+    except (OSError, ValueError):
         return None

@@ -41,13 +41,10 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
         The interval goes from the k-th smallest value to the k-th largest, with the largest k for
         which a median of independent rounds is missed in 5 % at most (sign test).
         """
+        from scipy.stats import binom
+
         n, ordered = len(rounds), sorted(rounds)
-        missed, k = 0.0, 0
-        while k < n // 2:
-            missed += 2 * math.comb(n, k) / 2**n
-            if missed > 1 - _LEVEL:
-                break
-            k += 1
+        k = int(binom.ppf((1 - _LEVEL) / 2, n, 0.5))
         low, high = (ordered[k - 1], ordered[n - k]) if k else (None, None)
         median = statistics.median(ordered)
         return cls(median=median, low=low, high=high, rounds=list(rounds))
@@ -172,10 +169,6 @@ class ServingRecord(msgspec.Struct, frozen=True, kw_only=True):
                 row |= {f"{kind}_seconds": times.median, **ends}
             rows.append(row)
         return rows
-
-    def adapter(self, name: str) -> AdapterCost | None:
-        """The cost of an adapter of the run; None where it was not measured."""
-        return next((one for one in self.adapters if one.name == name), None)
 
     def tokens_per_second(self, cost: RankCost) -> tuple[float, float]:
         """Of prompts and generated, over all prompts together."""

@@ -13,6 +13,7 @@ from itertools import combinations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -165,7 +166,7 @@ def run_three(three, out, **options):
 
 
 def by_pair(done):
-    return {(one.a, one.b): one.to_dict() for one in done.results.sequential.decisions}
+    return {(one.a, one.b): msgspec.to_builtins(one) for one in done.results.sequential.decisions}
 
 
 def test_an_adapter_whose_pairs_are_all_decided_is_evaluated_no_further(dropped):
