@@ -170,6 +170,10 @@ class ServingRecord(msgspec.Struct, frozen=True, kw_only=True):
             rows.append(row)
         return rows
 
+    def adapter(self, name: str) -> AdapterCost | None:
+        """The cost of an adapter of the run; None where it was not measured."""
+        return next((one for one in self.adapters if one.name == name), None)
+
     def tokens_per_second(self, cost: RankCost) -> tuple[float, float]:
         """Of prompts and generated, over all prompts together."""
         tokens = self.batch * self.prompt_tokens
