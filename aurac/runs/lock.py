@@ -127,15 +127,17 @@ class Locks:
 
     def _create(self, path: Path, owner: Owner) -> bool:
         try:
-            with path.open("xb", buffering=0) as file:
-                try:
-                    file.write(msgspec.json.encode(owner))
-                except OSError:
-                    with contextlib.suppress(OSError):
-                        path.unlink()
-                    raise
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
             return False
+        try:
+            os.write(descriptor, msgspec.json.encode(owner))
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+        finally:
+            os.close(descriptor)
         self._held[path.name] = owner
         return True
 
@@ -167,11 +169,7 @@ class Locks:
 
     def keys(self) -> set[str]:
         """Keys that somebody holds or held, from one listing."""
-        try:
-            with os.scandir(self.folder) as entries:
-                return {entry.name for entry in entries}
-        except FileNotFoundError:
-            return set()
+        return {path.name for path in self.folder.glob("*")}
 
     def _is_gone(self, key: str, owner: Owner) -> bool:
         """Whether the owner has ended or has been silent for too long, by this process's clock."""

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import logging
+import os
 import secrets
 import time
 from collections import defaultdict
@@ -53,8 +54,11 @@ class RunLog:
         payload = (json.dumps(line, ensure_ascii=False, default=str) + "\n").encode()
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab", buffering=0) as file:
-                file.write(payload)
+            descriptor = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o666)
+            try:
+                os.write(descriptor, payload)
+            finally:
+                os.close(descriptor)
 
 
 class _ToLog(logging.Handler):

@@ -28,8 +28,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        plain: dict[str, Any] = msgspec.to_builtins(self, str_keys=True, enc_hook=_NUMBER)
-        return plain
+        return dict(msgspec.to_builtins(self, str_keys=True, enc_hook=_NUMBER))
 
 
 class Area(Record, frozen=True, kw_only=True):

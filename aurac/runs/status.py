@@ -230,19 +230,17 @@ def _seconds(left: dict[PlanRow, float], folder: Path, processes: int) -> float 
 def _living(locks: Path) -> dict[str, str]:
     """Key → owner of the locks whose owner runs here, or that were touched of late."""
     living = {}
-    with contextlib.suppress(OSError), os.scandir(locks) as entries:
-        for entry in entries:
-            owner = read_owner(Path(entry.path))
+    with contextlib.suppress(OSError):
+        for path in locks.glob("*"):
+            owner = read_owner(path)
             if owner is None:
                 continue
             if same_machine(owner.mark):
-                if alive(owner.mark):
-                    living[entry.name] = owner.mark
-                continue
-            # For show only: this machine's clock is compared with that of the file system.
-            with contextlib.suppress(OSError):
-                if abs(time.time() - entry.stat().st_mtime) < 2 * LOCK_SECONDS:
-                    living[entry.name] = owner.mark
+                lives = alive(owner.mark)
+            else:  # for show only: this machine's clock is compared with that of the file system
+                lives = abs(time.time() - path.stat().st_mtime) < 2 * LOCK_SECONDS
+            if lives:
+                living[path.name] = owner.mark
     return living
 
 

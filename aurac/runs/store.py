@@ -37,13 +37,13 @@ from aurac.runs.schema import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from io import FileIO
     from pathlib import Path
 
     from aurac.runs.cell import CellIdentity, DocumentKey, Line
 
 logger = logging.getLogger(__name__)
 
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows
 _SUFFIX = ".jsonl"
 _RECORD = ".json"
 _TAIL_BYTES = 64
@@ -113,10 +113,15 @@ class CellStore:
         0 where there is no file, or its last line was cut off.
         """
         try:
-            with self.path(key).open("rb", buffering=0) as file:
-                number = _COUNT.search(_tail(file, _TAIL_BYTES))
+            descriptor = os.open(self.path(key), os.O_RDONLY | _BINARY)
         except OSError:
             return 0
+        try:
+            number = _COUNT.search(_tail(descriptor, _TAIL_BYTES))
+        except OSError:
+            return 0
+        finally:
+            os.close(descriptor)
         return int(number[1]) if number else 0
 
     def read(self, key: str, documents: Sequence[DocumentKey] | None = None) -> Cell | None:
@@ -137,16 +142,20 @@ class CellStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.path(identity.key)
-            with path.open("a+b", buffering=0) as file:
-                last = _tail(file, 1)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY
+            descriptor = os.open(path, flags, 0o666)
+            try:
+                last = _tail(descriptor, 1)
                 if not last or not _has_head(path):
                     line = encode_line(head, 0) + line
                 if last not in (b"", b"\n"):  # the last line was cut off
                     line = b"\n" + line
                 rest = memoryview(line)
                 while rest:
-                    rest = rest[file.write(rest) :]
-                os.fsync(file.fileno())
+                    rest = rest[os.write(descriptor, rest) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise cannot_write(self.run_folder, error) from error
 
@@ -239,10 +248,11 @@ def _contents(path: Path) -> Iterator[Line | None]:
                 yield None
 
 
-def _tail(file: FileIO, size: int) -> bytes:
+def _tail(descriptor: int, size: int) -> bytes:
     """The last bytes of an open file, at most `size`."""
-    file.seek(max(0, file.seek(0, os.SEEK_END) - size))
-    return file.read(size)
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    os.lseek(descriptor, max(0, end - size), os.SEEK_SET)
+    return os.read(descriptor, size)
 
 
 def _has_head(path: Path) -> bool:
