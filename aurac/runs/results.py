@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
@@ -72,7 +71,9 @@ def gathered(
         adapters=[_adapter(name, first[name]) for name in dict.fromkeys(v.name for v in variants)],
         groups={name: list(members) for name, members in session.settings.groups.items()},
         failures=reader.failures,
-        engine=msgspec.convert(reader.engine, EngineTotals, from_attributes=True),
+        engine=EngineTotals(
+            **{n: getattr(reader.engine, n) for n in EngineTotals.__struct_fields__}
+        ),
     )
     return results, reader.incomplete
 
