@@ -353,6 +353,11 @@ class Results(Record, frozen=True, kw_only=True):
         write_json(folder / RESULTS_FILE, self.to_dict())
 
     @property
+    def headline(self) -> TaskRecord:
+        """The task of a run that was asked for one: of a group the whole, not a member."""
+        return next((task for task in reversed(self.tasks) if task.members), self.tasks[0])
+
+    @property
     def stopped_early(self) -> bool:
         """Whether the documents are those at which a sequential run stopped."""
         counts = self.sequential.documents if self.sequential else {}

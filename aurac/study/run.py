@@ -23,6 +23,7 @@ from aurac.runs.compare import compare
 from aurac.runs.schema import TaskDocuments, read_record
 from aurac.study.design import Documents, PlannedAdapter, Study, Training, results_of, searches
 from aurac.study.plan import STATE_FILE, read_state
+from aurac.study.summary import validation_areas
 from aurac.training.data import located_data
 from aurac.training.job import train
 
@@ -133,11 +134,7 @@ class StudyRunner:
         if wanted:
             self.train_all(wanted)
             done = self.compare(task, wanted, "search", study.tasks[task].validation)
-            scores = {
-                curve.adapter: curve.score.log2.value
-                for curve in done.results.curves
-                if curve.default and curve.score
-            }
+            scores = validation_areas(done.folder)
             for method in {one.method: None for one in wanted}:
                 grid = {
                     one.recipe.learning_rate: scores.get(one.recipe.name)

@@ -29,8 +29,10 @@ from aurac.errors import (
 )
 from aurac.study import load_study, plan_study, run_study, summarise
 from aurac.study.design import chosen_adapters, results_of, searches
+from aurac.study.plan import read_state
 from aurac.study.run import best_rate
 
+LORA = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
 FAMILY = {"recipe": {"method": "lora"}, "family": True}
 
 
@@ -227,8 +229,9 @@ def test_a_study_from_its_file_to_its_report(write, tmp_path):
     assert counts == {"lora": (3, 3), "matryoshka": (5, 5), "per_rank": (6, 6)}
     assert all(row.pace > 0 for row in after.methods)
     report = summarise(study, path, out, state)
-    for text in ("Is one method better?", "## choice", "matryoshka − lora", "With two seeds"):
+    for text in ("Is one method better?", "## choice", "matryoshka − lora", "first two seeds"):
         assert text in report.read_text()
+    assert re.search(r"0\.003 \(\d+\.\d\), 0\.01 \(\d+\.\d\), 0\.03 \(\d", report.read_text())
     results = json.loads((out / "results/choice/results.json").read_text())
     assert results["groups"].keys() == {"lora", "matryoshka", "per_rank"}
     assert "3 adapters, 6 steps" in report.read_text()
@@ -286,8 +289,7 @@ def small(write):
     """A study without a search: one adapter of LoRA, and a family of rank 1 and that one."""
 
     def make(**changes):
-        lora = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
-        few = {"methods": {"lora": lora, "per_rank": FAMILY}, "seeds": [1], "ranks": "1,4"}
+        few = {"methods": {"lora": LORA, "per_rank": FAMILY}, "seeds": [1], "ranks": "1,4"}
         return write(**{**few, **changes})
 
     return make
@@ -295,20 +297,19 @@ def small(write):
 
 def test_a_study_that_asks_for_less_than_its_folder_holds_is_refused(small, content, tmp_path):
     """Its report would be of all that is there; the weights stay."""
-    out, lora = tmp_path / "out", {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
-    path = small(methods={"lora": lora})
+    out = tmp_path / "out"
+    path = small(methods={"lora": LORA})
     run_study(load_study(path), path, out, device="cpu")
     content["tasks"]["choice"]["test"]["limit"] = 6
-    path = small(methods={"lora": lora}, drop_weights=True, tasks=content["tasks"])
+    path = small(methods={"lora": LORA}, drop_weights=True, tasks=content["tasks"])
     with pytest.raises(RunFolderError, match=r"results of choice hold more .*12 documents"):
         run_study(load_study(path), path, out, device="cpu")
     assert len(list(out.rglob("adapter_model.safetensors"))) == 1
 
 
-def test_task_files_and_data_are_looked_for_beside_the_study(small, content, tmp_path, monkeypatch):
-    home = tmp_path / "elsewhere"
-    home.mkdir()
-    monkeypatch.chdir(home)
+@pytest.fixture
+def sums(content, tmp_path):
+    """A task of its own with a YAML file and documents beside the study."""
     shutil.copy(tmp_path / "train.jsonl", tmp_path / "test.jsonl")
     definition = {
         "task": "sums",
@@ -321,19 +322,45 @@ def test_task_files_and_data_are_looked_for_beside_the_study(small, content, tmp
         "metric_list": [{"metric": "acc"}],
     }
     (tmp_path / "sums.yaml").write_text(yaml.safe_dump(definition))
-    task = content["tasks"]["choice"]
-    task |= {"task": "sums.yaml", "test": {"limit": 5}, "drop_documents": True}
-    task["options"] |= {"data": {"sums": "."}}
-    lora = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
-    path = small(tasks={"sums": task}, methods={"lora": lora})
+    options = {"dtype": "float32", "data": {"sums": "."}}
+    return {**content["tasks"]["choice"], "task": "sums.yaml", "options": options}
+
+
+def test_task_files_and_data_are_looked_for_beside_the_study(small, sums, tmp_path, monkeypatch):
+    home = tmp_path / "elsewhere"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    task = {**sums, "test": {"limit": 5}, "drop_documents": True}
+    path = small(tasks={"sums": task}, methods={"lora": LORA})
     study, out = load_study(path), tmp_path / "out"
     summarise(study, path, out, run_study(study, path, out, device="cpu"))
     results = json.loads((tmp_path / "out/results/sums/results.json").read_text())
     assert [(task["name"], task["n_docs"]) for task in results["tasks"]] == [("sums", 5)]
     _, _, section = (out / "report.md").read_text().partition("## sums")
     assert "| lora " in section  # under the name that the file gives to the task
+    assert "\n5 documents " in section
     files = (p.read_bytes() for p in (tmp_path / "out/results").rglob("*") if p.is_file())
     assert not any(b"Mia has" in content for content in files)
+
+
+def test_a_method_has_a_mean_over_tasks_with_learning_rates_of_their_own(
+    small, sums, content, tmp_path
+):
+    own = {**sums, "methods": {"lora": {"learning_rates": [0.02]}}}
+    path = small(tasks={"sums": own, **content["tasks"]}, methods={"lora": LORA})
+    study, out = load_study(path), tmp_path / "out"
+    report = summarise(study, path, out, run_study(study, path, out, device="cpu")).read_text()
+    [mean] = json.loads((out / "analysis.json").read_text())["aggregates"]
+    assert mean["estimate"] is not None, mean["reason"]
+    assert re.search(r"\| lora +\| \d", report.partition("## All tasks")[2])
+
+    # the report of another design is refused, and nothing is written
+    more = load_study(
+        small(tasks={"sums": own, **content["tasks"]}, methods={"lora": LORA}, seeds=[1, 2])
+    )
+    with pytest.raises(RunFolderError, match=r"results/choice has other .* 1 missing and 0 more"):
+        summarise(more, path, out, read_state(out))
+    assert (out / "report.md").read_text() == report
 
 
 @pytest.mark.slow
@@ -434,7 +461,7 @@ def test_a_method_without_a_chosen_rate_is_one_clear_error(write):
 def test_a_report_needs_results(write, tmp_path):
     path = write()
     study = load_study(path)
-    state = {"rates": {"choice": {"lora": 0.01, "matryoshka": 0.01}}}
+    state = {"rates": {"choice": dict.fromkeys(study.methods, 0.01)}}
     with pytest.raises(AuracError, match="no results yet"):
         summarise(study, path, tmp_path / "none", state)
 
