@@ -11,7 +11,7 @@ import hashlib
 import math
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -21,6 +21,7 @@ from aurac.files import sha256_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 CELL_SCHEMA = 2
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
@@ -270,6 +271,17 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     content: msgspec.Raw
     sha256: str
     documents: int
+
+
+_R = TypeVar("_R", bound=msgspec.Struct)
+
+
+def read_record(path: Path, kind: type[_R]) -> _R:
+    """A record from a JSON file; a RunFolderError says where it cannot be read as that."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunFolderError(f"{path} cannot be read ({error})") from error
 
 
 class SchemaNumber(msgspec.Struct, frozen=True):

@@ -14,7 +14,8 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, write_json
-from aurac.runs.schema import Record, read_record
+from aurac.runs.cell import read_record
+from aurac.runs.schema import Record
 from aurac.tasks.options import PROMPTING
 
 if TYPE_CHECKING:

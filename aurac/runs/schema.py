@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
 from aurac.files import write_json
-from aurac.runs.cell import DocumentKey, SchemaNumber
+from aurac.runs.cell import DocumentKey, SchemaNumber, read_record
 from aurac.runs.decisions import RankChoice, SequentialRecord  # noqa: TC001 - msgspec reads them
 
 if TYPE_CHECKING:
@@ -392,14 +392,3 @@ class TaskDocuments(Record, frozen=True, kw_only=True):
     choices: list[list[str] | None] | None = None
     keys: list[DocumentKey] | None = None
     clusters: list[str] | None = None
-
-
-_R = TypeVar("_R", bound=msgspec.Struct)
-
-
-def read_record(path: Path, kind: type[_R]) -> _R:
-    """A record from a JSON file; a RunFolderError says where it cannot be read as that."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunFolderError(f"{path} cannot be read ({error})") from error

@@ -10,7 +10,7 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import write_json
-from aurac.runs.schema import read_record
+from aurac.runs.cell import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -19,8 +19,9 @@ from aurac.errors import RecipeError, RunFolderError
 from aurac.files import write_atomic, write_json
 from aurac.models.device import versions
 from aurac.report import write_report
+from aurac.runs.cell import read_record
 from aurac.runs.compare import compare
-from aurac.runs.schema import TaskDocuments, read_record
+from aurac.runs.schema import TaskDocuments
 from aurac.study.design import Documents, PlannedAdapter, Study, Training, results_of, searches
 from aurac.study.plan import STATE_FILE, read_state
 from aurac.study.summary import validation_areas
