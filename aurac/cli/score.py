@@ -128,4 +128,4 @@ def _question(
             "--margin FRACTION",
         )
     equal = equivalent is not None
-    return {"adapter": adapter, "reference": reference, "margin": margin, "equivalent": equal}
+    return {"a": adapter, "b": reference, "margin": margin, "equivalent": equal}
