@@ -69,7 +69,7 @@ def run(adapters, tmp_path_factory):
 
 def decided(done):
     (decision,) = done.results.sequential.decisions
-    return decision.to_dict()
+    return msgspec.to_builtins(decision)
 
 
 def test_a_pair_is_decided_on_a_random_sample(run, caplog):
@@ -93,7 +93,7 @@ def test_a_pair_is_decided_on_a_random_sample(run, caplog):
 def test_the_same_command_computes_nothing_and_decides_the_same(run, adapters, monkeypatch):
     from aurac.runs import compare as module
 
-    def none_left(self, _cells, locks):
+    def none_left(self, _cells):
         pass
 
     monkeypatch.setattr(module.Sweep, "_compute", none_left)
