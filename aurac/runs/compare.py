@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -63,8 +62,6 @@ if TYPE_CHECKING:
     Incomplete = Sequence[tuple[PlannedCell, int]]  # cells with the number of documents they have
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
-
 PROFILE_FILE = "profile.json"
 _GROWN = "Later extended to"
 _MOST_REPAIRS = 3  # rounds in which damaged cells are computed again
