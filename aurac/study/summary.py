@@ -41,9 +41,7 @@ over all pairs and tasks (Holm). Detectable is the difference found with a power
 
 
 def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> Path:
-    """Write `report.md`, `analysis.json` and the figure of a study; no model is loaded.
-
-    p values are adjusted over all pairs and tasks of the study (Holm).
+    """Write `report.md` (returned), `analysis.json` and the figure of a study, without a model.
 
     Args:
         study: The study.
@@ -51,26 +49,25 @@ def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> 
         out: Its folder.
         state: The content of its `study.json`.
 
-    Returns:
-        The report.
-
     Raises:
         RunFolderError: A task has no results yet, or those of another design.
     """
     adapters = chosen_adapters(study, path, state.get("rates", {}))
-    runs = {task: _results(study, task, adapters, out) for task in study.tasks}
+    runs = {task: finished(study, task, adapters, out) for task in study.tasks}
     curves = [curve for task in runs for curve in _curves(runs[task], task, adapters, out)]
-    analysis = analyse(curves, groups=_groups(adapters), margin=study.margin, strict=False)
-    few = {
-        method: [one for one in each if one.recipe.seed in study.seeds_of(one.task, method)[:2]]
-        for method, each in adapters.items()
+    seeds = {m: dict.fromkeys(one.recipe.seed for one in each) for m, each in adapters.items()}
+    groups = {m: [f"{m}-seed{seed}" for seed in each] for m, each in seeds.items() if each}
+    analysis = analyse(curves, groups=groups, margin=study.margin, strict=False)
+    first = {
+        (runs[task].headline.name, f"{method}-seed{seed}")
+        for task, method in points_of(study)
+        for seed in study.seeds_of(task, method)[:2]
     }
-    two = {}
-    if few != adapters:
-        kept = {(runs[one.task].headline.name, _name(one)) for each in few.values() for one in each}
-        some = [curve for curve in curves if (curve.task, curve.adapter) in kept]
-        rows = paired_family(some, groups=_groups(few))
-        two = {(row.task, row.a, row.b): row for row in rows}
+    some, two = [curve for curve in curves if (curve.task, curve.adapter) in first], {}
+    if len(some) < len(curves):
+        kept = {curve.adapter for curve in some}
+        few = {method: [n for n in names if n in kept] for method, names in groups.items()}
+        two = {(row.task, row.a, row.b): row for row in paired_family(some, groups=few)}
     draw_differences(analysis, [run.headline.name for run in runs.values()], out)
     write_json(out / ANALYSIS_FILE, analysis.to_dict(details=True))
     page = _Page(study, out, state, runs, adapters).lines(analysis, two)
@@ -78,50 +75,29 @@ def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> 
     return out / REPORT_FILE
 
 
-def validation_areas(folder: Path) -> dict[str, float]:
-    """Adapter → AURAC (log2 axis) in a search's run folder; empty where there is none yet."""
-    if not (folder / RESULTS_FILE).is_file():
-        return {}
-    run = Results.read(folder)
-    every = [c for c in run.curves if c.default and c.task == run.headline.name]
-    return {curve.adapter: curve.score.log2.value for curve in every if curve.score}
-
-
-def _results(study: Study, task: str, adapters: Adapters, out: Path) -> Results:
-    """The results of a task, which are refused where they have other curves than the study."""
+def finished(study: Study, task: str, adapters: Adapters, out: Path) -> Results:
+    """The results of a task; a RunFolderError where there are none, or of other curves."""
     folder = out / "results" / task
     if not (folder / RESULTS_FILE).is_file():
-        raise RunFolderError(
-            f"{folder} has no results yet", fix="run the study without --report first"
-        )
+        raise RunFolderError(f"{folder} has no results yet", fix="first run the study to its end")
     run = Results.read(folder)
     here = [one for each in adapters.values() for one in each if one.task == task]
-    wanted = {curve.label for one in here for curve in curves_of(study, one, final=True)}
-    there = {curve.id for curve in run.curves}
-    if wanted != there:
+    differing = {curve.label for one in here for curve in curves_of(study, one, final=True)}
+    if differing := differing ^ {curve.id for curve in run.curves}:
         raise RunFolderError(
-            f"{folder} has other curves than the study's file asks for: {len(wanted - there)} "
-            f"missing and {len(there - wanted)} more, such as {min(wanted ^ there)}",
-            expected="those of the file",
-            fix="run the study without --report first, or give the file of these results",
+            f"{folder} and the study's file differ in {len(differing)} curves ({min(differing)})",
+            fix="first run the study to its end, or give the file of these results",
         )
     return run
 
 
 def _curves(run: Results, task: str, adapters: Adapters, out: Path) -> list[Curve]:
     """The curves of a task; tasks match by seed, so names are without their learning rates."""
-    names = {one.recipe.name: _name(one) for each in adapters.values() for one in each}
-    every = read_curves(out / "results" / task).curves
-    here = [curve for curve in every if curve.task == run.headline.name]
+    every = [one for each in adapters.values() for one in each]
+    names = {one.recipe.name: f"{one.method}-seed{one.recipe.seed}" for one in every}
+    curves = read_curves(out / "results" / task).curves
+    here = [curve for curve in curves if curve.task == run.headline.name]
     return [replace(curve, adapter=names[str(curve.adapter)]) for curve in here]
-
-
-def _name(one: PlannedAdapter) -> str:
-    return f"{one.method}-seed{one.recipe.seed}"
-
-
-def _groups(adapters: Adapters) -> dict[str, list[str]]:
-    return {method: list(dict.fromkeys(map(_name, each))) for method, each in adapters.items()}
 
 
 class _Page(NamedTuple):
@@ -152,19 +128,21 @@ class _Page(NamedTuple):
             yield "\n## All tasks\n"
             yield "Means over the tasks, all with the same weight, for equal seeds on each task.\n"
             every = [row for row in analysis.aggregates if row.estimate]
-            names = [f"{row.b} − {row.a}" if row.b else row.a for row in every]
-            rows = [[n, interval(row.estimate)] for n, row in zip(names, every, strict=True)]
-            yield (
-                _table(["AURAC or difference", "mean [95 %]"], rows) if rows else "There are none."
-            )
+            rows = [[f"{r.b} − {r.a}" if r.b else r.a, interval(r.estimate)] for r in every]
+            yield _table(["AURAC or b − a", "mean [95 %]"], rows) if rows else "There are none."
 
     def design(self) -> Iterable[str]:
         study, rows = self.study, []
-        areas = {task: validation_areas(self.out / "search" / task) for task in study.tasks}
+        places = self.state.get("searches", {})
+        folders = {task: self.out / places.get(task, f"search/{task}") for task in study.tasks}
+        areas = {
+            t: Results.read(f).areas for t, f in folders.items() if (f / RESULTS_FILE).is_file()
+        }
         for task, method in points_of(study):
             source, rates = study.rates_from(task, method), study.rates_of(task, method)
+            found = areas.get(task, {})
             names = [f"{method}-lr{rate:g}-seed{study.search_seed}" for rate in rates]
-            known = [f" ({percent(areas[task].get(name))})" * (len(rates) > 1) for name in names]
+            known = [f" ({percent(found.get(name))})" * (len(rates) > 1) for name in names]
             grid = ", ".join(f"{rate:g}{area}" for rate, area in zip(rates, known, strict=True))
             chosen = f"{self.state['rates'][task][method]:g}"
             seeds = ", ".join(map(str, study.seeds_of(task, method)))
@@ -182,8 +160,8 @@ class _Page(NamedTuple):
         every = [run.provenance for run in self.runs.values()]
         bases = [f"{p.base.name} (weights SHA-256 {p.base.sha256})" for p in every]
         versions = [", ".join(f"{k} {v}" for k, v in p.versions.items()) for p in every]
-        places = [f"{p.machine.get('cpu')}, {p.device}, {p.dtype}" for p in every]
-        for name, each in ("Base model", bases), ("Last run on", places), ("Versions", versions):
+        machines = [f"{p.machine.get('cpu')}, {p.device}, {p.dtype}" for p in every]
+        for name, each in ("Base model", bases), ("Last run on", machines), ("Versions", versions):
             yield f"- {name}: {'; '.join(dict.fromkeys(each))}"
 
     def documents(self, task: str, run: Results) -> Iterable[str]:
@@ -191,7 +169,8 @@ class _Page(NamedTuple):
         base = next((c.baseline for c in run.curves if c.task == record.name), None)
         yield (
             f"{record.n_docs:,} documents{f' of the {split} split' * bool(split)} (SHA-256 "
-            f"{record.documents_sha256}), {record.metric}, {record.num_fewshot}-shot. "
+            f"{record.documents_sha256}), {record.metric}"
+            f"{f', {record.num_fewshot}-shot' * (record.num_fewshot is not None)}. "
             f"Accuracy of the base model: {percent(base)}."
         )
         if digest := self.state.get("data", {}).get(task):
@@ -202,23 +181,17 @@ class _Page(NamedTuple):
 
     def cost(self) -> Iterable[str]:
         rows = [
-            [
-                method,
-                *(_trained([o for o in every if o.task == task], self.state) for task in self.runs),
-            ]
+            [method, *(_trained(every, task, self.state) for task in self.runs)]
             for method, every in self.adapters.items()
         ]
         yield _table(["method", *self.runs], rows)
-        families = [method for method, plan in self.study.methods.items() if plan.family]
-        if families:
-            yield (
-                f"\n{', '.join(families)}: one adapter for each rank, with the same recipe. "
-                "The cost is that of all, also of one that another method of the study uses."
-            )
+        if any(plan.family for plan in self.study.methods.values()):
+            yield "\nOf a family: all of its adapters, also one that another method has."
 
 
-def _trained(seeds: Sequence[PlannedAdapter], state: Mapping[str, Any]) -> str:
+def _trained(every: Sequence[PlannedAdapter], task: str, state: Mapping[str, Any]) -> str:
     """What the trainings of one seed took: adapters, steps, mean time over the seeds."""
+    seeds = [one for one in every if one.task == task]
     if not seeds:
         return "–"
     each = seeds[0].trainings

@@ -170,12 +170,52 @@ def test_a_task_has_methods_and_settings_of_its_own(write, content):
         ({"methods": {"x": {**FAMILY, "learning_rates_of": "y"}}}, "learning_rates_of = 'y' of x"),
         ({"methods": {"x": {**FAMILY, "learning_rates_of": "x"}}}, "a search of its own"),
         ({"ranks": "1,8"}, "rank 8"),
+        ({"search_ranks": "1,8"}, "ranks 1,8; expected two or more, from 1 to the trained rank 4"),
+        ({"search_ranks": "4"}, "ranks 4; expected two or more"),
+        ({"seeds": [-1]}, ">= 0"),
+        ({"margin": 2}, "< 1"),
+        ({"recipe": {"rank": 4, "seed": 3}}, "recipe with seed; expected .*seeds. beside"),
+        ({"learning_rates": [-1.0]}, "expected a positive number; correct it in the file$"),
         ({"search_ranks": "few"}, "'few'"),
     ],
 )
 def test_a_wrong_file_is_one_clear_error(write, changes, message):
     with pytest.raises((RecipeError, RankError), match=message):
         load_study(write(**changes))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"fewshot_num": 3},
+            "choice: options fewshot_num; expected some of address, .*num_fewshot",
+        ),
+        ({"limit": 3}, "options limit; expected"),  # `test` says it
+        ({"data": "folder"}, "options data = 'folder'; expected a mapping"),
+    ],
+)
+def test_options_of_an_evaluation_are_checked_before_it(write, content, options, message):
+    task = {**content["tasks"]["choice"], "options": options}
+    with pytest.raises(RecipeError, match=message):
+        load_study(write(tasks={"choice": task}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "none.yaml"}, "none.yaml does not exist"),
+        ({"options": {"data": {"aurac_word_problems": "none"}}}, "beside its recipe or study"),
+        ({"recipe": {"data": "train.jsonl", "prompt": "{quest}"}}, "templates of the fields"),
+    ],
+)
+def test_a_mistake_in_a_task_costs_no_training(small, content, tmp_path, changes, message):
+    choice = content["tasks"]["choice"]
+    other = {**choice, "task": "aurac_word_problems", **changes}
+    path = small(tasks={"choice": choice, "other": other})
+    with pytest.raises(AuracError, match=message):
+        run_study(load_study(path), path, tmp_path / "out", device="cpu")
+    assert not list((tmp_path / "out").rglob("adapter_config.json"))
 
 
 def test_methods_of_different_rank_are_refused(write):
@@ -358,7 +398,10 @@ def test_a_method_has_a_mean_over_tasks_with_learning_rates_of_their_own(
     more = load_study(
         small(tasks={"sums": own, **content["tasks"]}, methods={"lora": LORA}, seeds=[1, 2])
     )
-    with pytest.raises(RunFolderError, match=r"results/choice has other .* 1 missing and 0 more"):
+    with pytest.raises(
+        RunFolderError,
+        match=r"results/choice and the study's file differ in 1 curves \(lora-lr0.01-seed2 ",
+    ):
         summarise(more, path, out, read_state(out))
     assert (out / "report.md").read_text() == report
 
@@ -420,7 +463,10 @@ def test_a_study_goes_on_without_the_weights_of_finished_adapters(small, tmp_pat
     assert not row["weights"]
     assert row["different"] > 0
 
-    # other cells of an adapter without weights are refused, and computed when it is trained again
+    # other cells of adapters without weights are refused, and computed when they are trained again
+    with pytest.raises(CheckpointError, match=r"seed1 were removed, .* as are those of \S+seed2;"):
+        run(checkout, seeds=[1, 2], basis=["prefix", "svd"])
+    assert run(checkout, seeds=[1, 2]) == more  # nothing of what was refused was recorded
     with pytest.raises(CheckpointError, match="seed1 were removed, and are needed to evaluate"):
         run(out, basis=["prefix", "svd"])
     shutil.rmtree(out / "adapters/choice/lora-lr0.01-seed1")
@@ -474,3 +520,6 @@ def test_the_study_of_the_how_to_is_one(tmp_path):
     plan = plan_study(load_study(path), path, tmp_path / "out")
     # 4 methods at 4 rates; 3 methods with 5 seeds, one with 3, and ranks 1, 2, 4, 8 of a family
     assert (plan.searches, plan.trainings) == ((0, 16), (0, 18 + 4 * 5))
+    command = ["study", str(path), "--out", str(tmp_path / "out"), "--dry-run"]
+    done = CliRunner().invoke(cli, command)
+    assert "training left: not known before one is done\n" in done.output
