@@ -129,7 +129,10 @@ def _table(facts: Mapping[str, Any]) -> list[str]:
     nested = any(set(columns[name]) != {"–"} for name in NESTED_COLUMNS)
     shown = {name: w for name, w in COLUMNS.items() if nested or name not in NESTED_COLUMNS}
     mixed = " (–: differs between modules)" if "–" in columns["published"] else ""
-    plain = [f"published: scale by the rule{mixed}", "prefix, svd: energy captured, mean of modules"]
+    plain = [
+        f"published: scale by the rule{mixed}",
+        "prefix, svd: energy captured, mean of modules",
+    ]
     cells = [[f"{x:>{w}}" for x in (name, *columns[name])] for name, w in shown.items()]
     return [*map(" ".join, zip(*cells, strict=True)), *(NESTED_LEGEND if nested else plain)]
 
