@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aurac.adapters.export import save_adapter
-    from aurac.adapters.formats import load_adapter
+    from aurac.adapters.formats.load import load_adapter
     from aurac.adapters.methods import Method, Pass, TrainingSetup, register_method
     from aurac.adapters.truncate import truncate
     from aurac.curves.area import quadrature_weights
@@ -59,7 +59,7 @@ _HOME = {
     "TrainingSetup": "aurac.adapters.methods",
     "compare": "aurac.runs.compare",
     "equivalent": "aurac.stats.margins",
-    "load_adapter": "aurac.adapters.formats",
+    "load_adapter": "aurac.adapters.formats.load",
     "load_run": "aurac.runs.run",
     "non_inferior": "aurac.stats.margins",
     "plan": "aurac.stats.pilot",

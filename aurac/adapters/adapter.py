@@ -9,9 +9,10 @@ import hashlib
 import json
 import math
 import re
+from collections import deque
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -40,7 +41,6 @@ _EMBEDDING = re.compile(
     r"(?:embed_tokens|embed_in|wte|word_embeddings|lm_head)(?:\.base_layer)*\.weight$"
 )
 Kind = Literal["linear", "embedding", "conv", "experts", "merged", "grouped_conv"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +167,8 @@ class Nesting:
         options: Mapping[str, Any] | None = None,
     ) -> TrainingSetup:
         """What the method needs to know of a training of rank R."""
-        nested = (self.ranks, self.weights)
-        return TrainingSetup(R, *nested, rule, alpha, seed, self.update, options or {})
+        more = (seed, self.update, options or {})
+        return TrainingSetup(R, self.ranks, self.weights, rule, alpha, *more)
 
 
 class Values(Protocol):
@@ -292,11 +292,10 @@ class Adapter:
     @cached_property
     def sha256(self) -> str:
         """A hash of what decides its outputs: factors, extras, scaling and nesting."""
-        if (recorded := getattr(self.values, "sha256", None)) is None:  # set for removed weights
-            for _ in self.walk():
-                pass
-            recorded = self.__dict__["sha256"]
-        return str(recorded)
+        if recorded := getattr(self.values, "sha256", None):  # of removed weights
+            return str(recorded)
+        deque(self.walk(), maxlen=0)
+        return str(self.__dict__["sha256"])
 
     def walk(self) -> Iterator[tuple[str, Factors]]:
         """Yield each module with its numbers, in the order of names, one at a time.
@@ -307,16 +306,13 @@ class Adapter:
         for name in sorted(self.modules):
             f = self.read(name)
             digest.update(json.dumps([name, f.alpha, f.rule, f.kind, list(f.layout)]).encode())
-            _hash_tensor(digest, f.A)
-            _hash_tensor(digest, f.B)
-            if f.magnitude is not None:
-                _hash_tensor(digest, f.magnitude)
+            for tensor in f.tensors(f.rank):
+                _hash_tensor(digest, tensor)
             yield name, f
         for key in sorted(self.extras):
             digest.update(key.encode())
             _hash_tensor(digest, self.read_extra(key))
-        n = self.nesting
-        nesting = None if n is None else [n.method, list(n.ranks), list(n.weights), n.update]
+        nesting = None if self.nesting is None else list(self.training.values())
         digest.update(json.dumps(nesting).encode())
         self.__dict__["sha256"] = digest.hexdigest()
 
@@ -394,8 +390,7 @@ class Adapter:
         if r == 0:
             return []
         self.check_rank(r)
-        own = ranks or {}
-        cuts = (t for name, f in self.modules.items() for t in f.tensors(own.get(name, r)))
+        cuts = (t for n, f in self.modules.items() for t in f.tensors((ranks or {}).get(n, r)))
         return [*cuts, *self.extras.values()]
 
 

@@ -8,6 +8,7 @@ puts the base's own modules back.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import warnings
@@ -62,7 +63,7 @@ class LiveAdapter:
             self._layers = _inject(model, prepared.adapter)
             self._injected = structure(model), number_of_layers(model)
             for name, layer in self._layers.items():
-                A, B, _ = prepared.modules[name]
+                A, B = prepared.modules[name]
                 self._factors[name] = _copy(A, layer, half=half), _copy(B, layer, half=half)
                 magnitude = prepared.adapter.modules[name].magnitude
                 if magnitude is not None:  # PEFT would start at the base's norms
@@ -179,7 +180,8 @@ def adapter_from_peft(
     """
     from peft import get_peft_model_state_dict
 
-    config = _plain(model.peft_config[adapter_name].to_dict())
+    # As the JSON that PEFT would save; it keeps some fields as sets.
+    config = json.loads(json.dumps(model.peft_config[adapter_name].to_dict(), default=sorted))
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
     adapter = from_state(config, copied, where=f"model adapter {adapter_name!r}", name=name)
@@ -294,15 +296,6 @@ def _whole(tensor: Tensor) -> Tensor:
     return gathered() if callable(gathered) else tensor.detach()
 
 
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config of PEFT's as the JSON that it would save."""
-    plain = {}
-    for key, value in config.items():
-        items = sorted(value) if isinstance(value, (set, frozenset)) else value
-        plain[key] = list(items) if isinstance(items, tuple) else getattr(items, "value", items)
-    return plain
-
-
 def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
     """Add ``s · B[:, :r] · A[:r]`` to the weights of ``model`` in place, in fp64, rounded once.
 
@@ -321,9 +314,8 @@ def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
     ranks = prepared.module_ranks(rank)
     targets = {name: _weight(model, name, prepared) for name in adapter.modules}
     for name, (weight, transposed) in targets.items():
-        f, module = adapter.modules[name], prepared.modules[name]
-        r = ranks[name]
-        A, B = peft_shapes(f, module.A[:r].double(), module.B[:, :r].double())
+        f, r, (A, B) = adapter.modules[name], ranks[name], prepared.modules[name]
+        A, B = peft_shapes(f, A[:r].double(), B[:, :r].double())
         update = prepared.scaling(name, rank, r) * (B @ A)
         update = (update.T if transposed else update).to(weight.device)
         merged = weight.data.double() + update

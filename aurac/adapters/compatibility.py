@@ -62,22 +62,17 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
     repeats = adapter.peft_config.get("layer_replication") or ()
     for name, f in adapter.modules.items():
         plain = name_in_base(re.sub(r"(\.base_layer)+$", "", name), repeats)
-        if plain not in present:
+        module, wrong = present.get(plain), ""
+        if module is None:
+            wrong = f"factors for {plain}, which base {base} lacks"
+        elif f.kind in ("linear", "merged") and is_convolution(module):
+            wrong = f"plain factors for {name}, a convolution of {base}"
+        elif f.kind != "experts" and (known := features_of(module)) not in (None, f.features):
+            here, there = (f"{inside} in and {out} out" for inside, out in (f.features, known))
+            wrong = f"{here} for {name}, but base {base} has {there}"
+        if wrong:
             raise CheckpointError(
-                f"adapter {adapter.name!r} has factors for {plain}, which base {base} lacks",
-                fix="it was trained on another base",
-            )
-        if f.kind in ("linear", "merged") and is_convolution(present[plain]):
-            raise CheckpointError(
-                f"adapter {adapter.name!r} has plain factors for {name}, a convolution of {base}",
-                fix="it was trained on another base",
-            )
-        in_base = None if f.kind == "experts" else features_of(present[plain])
-        if in_base is not None and in_base != f.features:
-            raise CheckpointError(
-                f"adapter {adapter.name!r} has {f.features[0]} in and {f.features[1]} out for "
-                f"{name}, but base {base} has {in_base[0]} in and {in_base[1]} out",
-                fix="it was trained on another base",
+                f"adapter {adapter.name!r} has {wrong}", fix="it was trained on another base"
             )
 
 

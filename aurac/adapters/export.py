@@ -184,7 +184,6 @@ def save_truncations(
     *,
     basis: Basis = "prefix",
     rescale: Rescale | None = None,
-    fit_factors: Mapping[int, float] | None = None,
     force: bool = False,
 ) -> dict[int, Adapter]:
     """Write the truncation at each rank to its folder, all in one pass over the adapter.
@@ -202,7 +201,7 @@ def save_truncations(
         CheckpointError: When the adapter holds numbers that are not finite or leave its type.
         RunFolderError: When a folder is taken (see :func:`check_free`) or cannot be written to.
     """
-    prepared = prepare_outline(adapter, basis, rescale, fit_factors)
+    prepared = prepare_outline(adapter, basis, rescale)
     outlines = {adapter.check_rank(r): _outline(prepared, r) for r in folders}
     for folder in folders.values():
         check_free(folder, force=force)

@@ -20,8 +20,7 @@ rank of its own, at least 1.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ from aurac.adapters.nesting import Rule, peft_scale
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -47,20 +46,6 @@ RESCALES: Final[tuple[Rescale, ...]] = get_args(Rescale)
 _ROWS: Final = 16  # of A folded at a time, so that the fp64 copy stays small
 
 
-class PreparedModule(NamedTuple):
-    """One module in the chosen basis.
-
-    Attributes:
-        A: (R, in), with any weights folded in.
-        B: (out, R).
-        scale: From r ≥ 1 to the factor of ``B[:, :r] @ A[:r]``; a lower own rank R stands for r.
-    """
-
-    A: Tensor
-    B: Tensor
-    scale: Callable[[int], float]
-
-
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """An adapter ready for every rank: prefix slices of its modules are the truncations.
@@ -69,7 +54,7 @@ class Prepared:
         adapter: The adapter that it was made from.
         basis: ``prefix``, ``svd`` or ``energy``.
         rescale: What decides the scale.
-        modules: A, B and the scale of each module, by module path.
+        modules: By module path A (R, in), with any weights folded in, and B (out, R).
         fit_factors: For ``fit`` the factor of each rank.
         spectra: For ``energy`` the singular values of each module's update, descending, (R,).
     """
@@ -77,7 +62,7 @@ class Prepared:
     adapter: Adapter
     basis: Basis
     rescale: Rescale
-    modules: Mapping[str, PreparedModule]
+    modules: Mapping[str, tuple[Tensor, Tensor]]
     fit_factors: Mapping[int, float] | None = None
     spectra: Mapping[str, NDArray[np.float64]] | None = None
 
@@ -95,7 +80,7 @@ class Prepared:
         """
         r = self.adapter.check_rank(rank)
         ranks = self.module_ranks(r)
-        modules = {n: self.cut(n, m.A, m.B, r, ranks[n]) for n, m in self.modules.items()}
+        modules = {n: self.cut(n, *pair, r, ranks[n]) for n, pair in self.modules.items()}
         return self.assemble(modules, self.record(r))
 
     def module_ranks(self, r: int) -> dict[str, int]:
@@ -231,11 +216,8 @@ def prepare(
     """
     adapter = adapter.loaded()
     prepared = prepare_outline(adapter, basis, rescale, fit_factors)
-    named = {}
-    for name, f in adapter.modules.items():
-        A, B = prepare_module(prepared, name, f)
-        named[name] = PreparedModule(A, B, partial(prepared.scaling, name))
-    return replace(prepared, modules=named)
+    modules = {name: prepare_module(prepared, name, f) for name, f in adapter.modules.items()}
+    return replace(prepared, modules=modules)
 
 
 def prepare_outline(

@@ -116,8 +116,10 @@ def _print_plan(loaded: Study, study: Path, folder: Path, *, as_json: bool) -> N
         rows.append([row.task, row.method, str(row.total), str(row.done), pace])
     click.echo(table(["task", "method", "trainings", "done", "time of one"], rows))
     for name, seconds in (("training", plan.training_left), ("evaluation", plan.cells_left)):
-        left = "not known" if seconds is None else duration(seconds)
-        click.echo(f"{name} left: {left} of one process, at the pace of what is done")
+        left = "not known before one is done"
+        if seconds is not None:
+            left = f"{duration(seconds)} of one process, at the pace of what is done"
+        click.echo(f"{name} left: {left}")
     for task, rates in plan.rates.items():
         listed = ", ".join(f"{method} {rate:g}" for method, rate in rates.items())
         click.echo(f"learning rates on {task}: {listed}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,16 +48,16 @@ class GroupView:
         self.target = None if full else self.index[self.valid]
         self._end = torch.from_numpy(group.end).to(device)
         self.blocks = tuple(_blocks(group.end))
-        self._bias: dict[Any, torch.Tensor] = {}
+        self._bias: dict[Any, Tensor] = {}
 
-    def visible(self, start: int, stop: int, clean: int) -> torch.Tensor:
+    def visible(self, start: int, stop: int, clean: int) -> Tensor:
         """(G, stop - start, stop - clean) bool: which keys ``clean:stop`` the queries see."""
         place = torch.arange(start, stop, device=self._end.device)
         key = torch.arange(clean, stop, device=self._end.device)
         seen = (key[None, :] <= place[:, None])[None]
         return seen & (place[None, :, None] < self._end[:, None, clean:stop])
 
-    def bias(self, block: Block, like: torch.Tensor) -> torch.Tensor:
+    def bias(self, block: Block, like: Tensor) -> Tensor:
         """The mask of a block as an additive bias in the dtype of ``like``."""
         key = (block, like.dtype)
         if key not in self._bias:
@@ -65,8 +66,8 @@ class GroupView:
         return self._bias[key]
 
     def windowed(
-        self, block: Block, positions: torch.Tensor, prefix: int, window: int, like: torch.Tensor
-    ) -> torch.Tensor:
+        self, block: Block, positions: Tensor, prefix: int, window: int, like: Tensor
+    ) -> Tensor:
         """(G, n, prefix + stop) bias with a sliding window, over prefix and subtree."""
         key = (block, prefix, window, like.dtype)
         if key not in self._bias:
@@ -81,7 +82,7 @@ class GroupView:
         return self._bias[key]
 
 
-def as_bias(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def as_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where seen, -inf elsewhere."""
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -math.inf)
 
@@ -105,7 +106,7 @@ class ScoreRule(NamedTuple):
     window: int | None = None
     softcap: float | None = None
 
-    def capped(self, scores: torch.Tensor) -> torch.Tensor:
+    def capped(self, scores: Tensor) -> Tensor:
         """Scores within the bound."""
         if self.softcap is None:
             return scores
@@ -116,28 +117,26 @@ class ScoreRule(NamedTuple):
 class AttentionMetadata:
     """What the tokens of one forward pass see, and where their keys and values go."""
 
-    positions: torch.Tensor  # (T,) positions of the tokens
+    positions: Tensor  # (T,) positions of the tokens
     longest: int  # largest position plus one, for sliding windows
     prefix: int = 0  # held tokens that every token sees
     store: PrefixCache | None = None  # where they are cached
     keep: bool = False  # whether this pass extends them
     groups: Sequence[GroupView] = ()  # subtrees of a packed pass; empty when decoding
     slots: SlotCache | None = None  # decoding slots
-    slot: torch.Tensor | None = None  # (W,) slot of each token that is written, or ``None``
-    place: torch.Tensor | None = None  # (W,) its place in the slot
+    slot: Tensor | None = None  # (W,) slot of each token that is written, or ``None``
+    place: Tensor | None = None  # (W,) its place in the slot
     # (W,) which of this pass's tokens is written; ``None`` writes all T in order
-    source: torch.Tensor | None = None
+    source: Tensor | None = None
     decoding: bool = False  # whether the tokens are those of sequences that read their slots
     # (B, D) the tokens of each sequence, the last one repeated; ``None`` for one each
-    rows: torch.Tensor | None = None
-    valid: torch.Tensor | None = None  # (T,) places of the tokens in ``rows``, flattened
+    rows: Tensor | None = None
+    valid: Tensor | None = None  # (T,) places of the tokens in ``rows``, flattened
     layer: int = 0
     windows: set[int] = field(default_factory=set)
-    _bias: dict[Any, torch.Tensor] = field(default_factory=dict)
+    _bias: dict[Any, Tensor] = field(default_factory=dict)
 
-    def attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: ScoreRule
-    ) -> torch.Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rule: ScoreRule) -> Tensor:
         """(T, H, d) queries over (T, Hkv, d) new keys and whatever else this metadata sees."""
         layer, self.layer = self.layer, self.layer + 1
         cached = None
@@ -160,18 +159,18 @@ class AttentionMetadata:
     def _packed(
         self,
         group: GroupView,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
         cached: KeyValuePair | None,
         rule: ScoreRule,
-        out: torch.Tensor,
+        out: Tensor,
     ) -> None:
         size, length, prefix = group.size, group.length, self.prefix
         heads, kv = query.shape[1], key.shape[1]
         rep = heads // kv
 
-        def gather(x: torch.Tensor) -> torch.Tensor:
+        def gather(x: Tensor) -> Tensor:
             part = x[slice(*group.span)] if group.span else x[group.index]
             return part.reshape(size, length, kv, -1, x.shape[-1]).permute(2, 0, 1, 3, 4)
 
@@ -199,12 +198,8 @@ class AttentionMetadata:
             out[group.target] = flat[group.valid]
 
     def _decode(
-        self,
-        query: torch.Tensor,
-        slot_kv: KeyValuePair,
-        cached: KeyValuePair | None,
-        rule: ScoreRule,
-    ) -> torch.Tensor:
+        self, query: Tensor, slot_kv: KeyValuePair, cached: KeyValuePair | None, rule: ScoreRule
+    ) -> Tensor:
         query = query.contiguous() if self.rows is None else query[self.rows.view(-1)]
         heads, dim = query.shape[1:]
         count = len(query) if self.rows is None else len(self.rows)
@@ -238,7 +233,7 @@ class AttentionMetadata:
         out = out.view(count, kv, each, rep, -1).transpose(1, 2).reshape(count * each, heads, -1)
         return out if self.valid is None else out[self.valid]
 
-    def _decode_bias(self, width: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
+    def _decode_bias(self, width: int, window: int | None, like: Tensor) -> Tensor:
         """(B, D, prefix + width): a sequence sees the prefix and its own places so far."""
         key = (width, window)
         if key not in self._bias:
@@ -251,9 +246,7 @@ class AttentionMetadata:
         return self._bias[key]
 
 
-def _scores(
-    q: torch.Tensor, k: torch.Tensor, cached: KeyValuePair | None, scaling: float
-) -> torch.Tensor:
+def _scores(q: Tensor, k: Tensor, cached: KeyValuePair | None, scaling: float) -> Tensor:
     """Scaled scores (Hkv * G, rows, prefix + keys); the prefix is read once for all subtrees."""
     kv, size, rows, dim = q.shape
     prefix = cached[0].shape[1] if cached is not None else 0
@@ -269,9 +262,7 @@ def _scores(
     return out
 
 
-def _values(
-    weight: torch.Tensor, v: torch.Tensor, cached: KeyValuePair | None, size: int
-) -> torch.Tensor:
+def _values(weight: Tensor, v: Tensor, cached: KeyValuePair | None, size: int) -> Tensor:
     """Weighted values (Hkv, G, rows, d)."""
     prefix = cached[1].shape[1] if cached is not None else 0
     rows = weight.shape[1]

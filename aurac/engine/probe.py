@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from aurac.engine.attention import AttentionMetadata, decoding_metadata, pass_metadata
 from aurac.engine.counts import not_finite, overflow, recording
@@ -172,7 +173,7 @@ def _sequences(vocabulary: int) -> tuple[PrefixTree, int]:
     return PrefixTree.build([tuple(r) for r in rows])[0], _HEAD
 
 
-def _plain_logits(model: Any, tree: PrefixTree) -> list[torch.Tensor]:
+def _plain_logits(model: Any, tree: PrefixTree) -> list[Tensor]:
     """Each row's logits (tokens, vocabulary) from a pass of its own; refused if not finite."""
     plain = []
     for row in tree.rows:
@@ -184,7 +185,7 @@ def _plain_logits(model: Any, tree: PrefixTree) -> list[torch.Tensor]:
 
 
 def _compare(
-    model: Any, tree: PrefixTree, head: int, plain: Sequence[torch.Tensor]
+    model: Any, tree: PrefixTree, head: int, plain: Sequence[Tensor]
 ) -> tuple[float, set[int]]:
     """Largest relative difference of the packed logits from plain rows, and the windows seen."""
     device = device_of(model)
@@ -198,7 +199,7 @@ def _compare(
 
 def _packed_logits(
     model: Any, tree: PrefixTree, head: int, device: torch.device
-) -> Iterator[tuple[int, int, torch.Tensor, set[int]]]:
+) -> Iterator[tuple[int, int, Tensor, set[int]]]:
     """(row, position of the first logits, logits, windows) of packed passes over the rows."""
     store = PrefixCache(head)
     trunk = chain_subtree(tree.rows[0][:head], 0)
@@ -213,8 +214,8 @@ def _packed_logits(
 
 
 def _by_row(
-    tree: PrefixTree, subtree: Subtree, logits: torch.Tensor, metadata: AttentionMetadata
-) -> Iterator[tuple[int, int, torch.Tensor, set[int]]]:
+    tree: PrefixTree, subtree: Subtree, logits: Tensor, metadata: AttentionMetadata
+) -> Iterator[tuple[int, int, Tensor, set[int]]]:
     if metadata.layer == 0:
         raise RuntimeError("the model does not look its attention up by name")
     if subtree.nodes[0] < 0:
@@ -228,7 +229,7 @@ def _by_row(
 
 def _decoded(
     model: Any, tree: PrefixTree, head: int, store: PrefixCache, device: torch.device
-) -> Iterator[tuple[int, int, torch.Tensor, set[int]]]:
+) -> Iterator[tuple[int, int, Tensor, set[int]]]:
     """Every row but its last tokens into a slot, then these as decoding steps.
 
     The first step has one to three of each row, the second the last one alone: again, so that the

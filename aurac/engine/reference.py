@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from aurac.engine.counts import answered_by, counted_pass
 from aurac.engine.running import Progress, accepts, score_logits
@@ -59,7 +60,7 @@ def row_batches(
 
 def score_rows(
     model: Any, layout: ScoringLayout, options: EngineOptions, progress: Progress | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Score every pair of the layout.
 
     Returns:
@@ -92,7 +93,7 @@ def score_rows(
 
 def _row_logits(
     model: Any, rows: Sequence[IntArray], row: IntArray, column: IntArray
-) -> tuple[torch.Tensor, IntArray]:
+) -> tuple[Tensor, IntArray]:
     """Logits of one padded batch of token sequences where they are wanted.
 
     The places are (m,) sequences ``row`` and positions ``column``. Returned are (k, V) logits of
@@ -122,8 +123,8 @@ def pad_token_id(tokenizer: Any) -> int | None:
     return next((int(token) for token in tokens if token is not None), None)
 
 
-def _stopper(table: StopTable, length: int) -> Callable[..., torch.Tensor]:
-    def stopped(tokens: torch.Tensor, _scores: Any, **_: Any) -> torch.Tensor:
+def _stopper(table: StopTable, length: int) -> Callable[..., Tensor]:
+    def stopped(tokens: Tensor, _scores: Any, **_: Any) -> Tensor:
         ends = [table.stopped(row) for row in tokens[:, length:].tolist()]
         return torch.tensor(ends, dtype=torch.bool, device=tokens.device)
 

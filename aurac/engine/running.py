@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from aurac.engine import EngineOptions, UnsupportedRequestError
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from aurac.engine.tokens import GenerationLayout
 
 Progress = Callable[[int], None]
-Indices = Sequence[int] | NDArray[np.int64] | torch.Tensor
+Indices = Sequence[int] | NDArray[np.int64] | Tensor
 Layout = TypeVar("Layout", "ScoringLayout", "GenerationLayout")
 
 
@@ -103,8 +104,8 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def score_logits(
-    logits: torch.Tensor, row: Indices, token: Indices, chunk: int = 32
-) -> tuple[torch.Tensor, torch.Tensor]:
+    logits: Tensor, row: Indices, token: Indices, chunk: int = 32
+) -> tuple[Tensor, Tensor]:
     """Log-probability of tokens (m,) at rows (m,) of logits (n, V), and whether each is the argmax.
 
     Log-softmax is in float32, of ``chunk`` rows at once so that the copy stays small.
@@ -122,9 +123,7 @@ def score_logits(
     return logprob, _is_first_of_best(logits, row, token, picked == top[row])
 
 
-def _is_first_of_best(
-    logits: torch.Tensor, row: torch.Tensor, token: torch.Tensor, among_best: torch.Tensor
-) -> torch.Tensor:
+def _is_first_of_best(logits: Tensor, row: Tensor, token: Tensor, among_best: Tensor) -> Tensor:
     """Whether tokens are their rows' argmax; of equal logits the first is.
 
     On a CPU argmax costs several times as much as the maximum, so that only rows where a scored
@@ -142,16 +141,16 @@ _CURRENT: ContextVar[AttentionMetadata | None] = ContextVar("aurac_frame", defau
 
 def packed_attention(
     module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[Tensor, None]:
     """Attention of a transformers layer under the current metadata, which is the mask.
 
     query is (1, H, T, d) with positions applied, key and value are (1, Hkv, T, d). The result is
@@ -181,15 +180,13 @@ def packed_model(model: Any) -> Iterator[None]:
         yield
 
 
-def forward(
-    model: Any, tokens: Indices, metadata: AttentionMetadata, select: Indices
-) -> torch.Tensor:
+def forward(model: Any, tokens: Indices, metadata: AttentionMetadata, select: Indices) -> Tensor:
     """(S, V) logits of a packed pass of (T,) tokens at the (S,) selected places."""
     device = metadata.positions.device
     current = _CURRENT.set(metadata)
     try:
         with counted_pass(model, len(tokens), len(select)):
-            logits: torch.Tensor = model(
+            logits: Tensor = model(
                 input_ids=torch.as_tensor(tokens, device=device)[None],
                 position_ids=metadata.positions[None],
                 use_cache=False,
@@ -200,7 +197,7 @@ def forward(
     return logits[0]
 
 
-def run_pass(model: Any, step: ForwardPass, cache: PrefixCache) -> torch.Tensor:
+def run_pass(model: Any, step: ForwardPass, cache: PrefixCache) -> Tensor:
     """(S, V) logits of a planned pass, read at its first place where it selects none."""
     select = step.select if len(step.select) else np.zeros(1, dtype=np.int64)
     return forward(model, step.tokens, pass_metadata(step, cache, device_of(model)), select)
@@ -234,7 +231,7 @@ def _is_dora(layer: Any, name: str) -> bool:
     return name in vectors and type(vectors[name]) is DoraLinearLayer
 
 
-def _fused_forward(layer: Any) -> Callable[..., torch.Tensor]:
+def _fused_forward(layer: Any) -> Callable[..., Tensor]:
     """The layer's function at its present rank and scale.
 
     DoRA (arXiv 2402.09353) is LoRA's output times one number per output, magnitude / norm, before
@@ -250,7 +247,7 @@ def _fused_forward(layer: Any) -> Callable[..., torch.Tensor]:
     scale = float(layer.scaling[name])
     factor = _dora_factor(layer, name) if _is_dora(layer, name) else None
 
-    def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or kwargs or x.dtype != weight.dtype:
             return original(x, *args, **kwargs)
         out = functional.linear(x, weight, bias if factor is None else None)
@@ -265,7 +262,7 @@ def _fused_forward(layer: Any) -> Callable[..., torch.Tensor]:
     return forward
 
 
-def _dora_factor(layer: Any, name: str) -> torch.Tensor:
+def _dora_factor(layer: Any, name: str) -> Tensor:
     """DoRA's magnitude / norm of each output at the present rank, (out,), in the adapter's type."""
     dora = layer.lora_magnitude_vector[name]
     down, up = layer.lora_A[name].weight, layer.lora_B[name].weight

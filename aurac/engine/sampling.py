@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from aurac.engine.counts import current, logit_noise
 from aurac.models.device import unwrapped
@@ -60,7 +61,7 @@ class Chooser:
     model: Any
     _warpers: dict[Settings, Warper] = field(default_factory=dict)
 
-    def __call__(self, logits: torch.Tensor, draws: Sequence[Draws | None]) -> list[Token]:
+    def __call__(self, logits: Tensor, draws: Sequence[Draws | None]) -> list[Token]:
         """A token for each row of (n, V) logits, which are overwritten: drawn, or the best one."""
         rows_of: dict[Settings | None, list[int]] = {}
         for row, one in enumerate(draws):
@@ -78,7 +79,7 @@ class Chooser:
         return [tokens[row] for row in range(len(draws))]
 
 
-def greedy(logits: torch.Tensor) -> list[Token]:
+def greedy(logits: Tensor) -> list[Token]:
     """The best token of each row (n, V); ties are looked at only while counts are recorded."""
     best = logits.argmax(dim=-1, keepdim=True)
     if current() is None:
@@ -110,7 +111,7 @@ class Warper:
         if values["min_p"]:
             self._steps.append(hf.MinPLogitsWarper(values["min_p"]))
 
-    def draw(self, logits: torch.Tensor, generators: Sequence[torch.Generator]) -> list[Token]:
+    def draw(self, logits: Tensor, generators: Sequence[torch.Generator]) -> list[Token]:
         """A token for each row (n, V); each of the n generators gives V numbers."""
         scores = logits.to(copy=True, dtype=torch.float32)
         for step in self._steps:

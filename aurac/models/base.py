@@ -5,7 +5,6 @@ A name is a local folder, a hub id (`owner/name`, `owner/name@revision`) or the 
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

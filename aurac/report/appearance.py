@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from scipy.optimize import isotonic_regression
+
 from aurac.curves.display import percent
 from aurac.report.escape import one_line
 
@@ -132,17 +135,8 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     """
     n = len(wanted)
     gap = min(gap, (high - low) / (n - 1)) if n > 1 else gap
-    order = sorted(range(n), key=lambda i: (wanted[i], i))
-    blocks: list[tuple[float, int]] = []  # (mean of wanted starts, members)
-    for place, i in enumerate(order):
-        blocks.append((wanted[i] - place * gap, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (mean, members), (other, others) = blocks[-2], blocks.pop()
-            total = members + others
-            blocks[-1] = ((mean * members + other * others) / total, total)
-    starts = [mean for mean, members in blocks for _ in range(members)]
-    ceiling = max(high - (n - 1) * gap, low)
-    placed = [0.0] * n
-    for place, i in enumerate(order):
-        placed[i] = min(max(starts[place], low), ceiling) + place * gap
-    return placed
+    order, places = np.argsort(wanted, kind="stable"), gap * np.arange(n)
+    starts = isotonic_regression(np.take(wanted, order) - places).x if n else places
+    placed = np.empty(n)
+    placed[order] = np.clip(starts, low, max(high - (n - 1) * gap, low)) + places
+    return placed.tolist()

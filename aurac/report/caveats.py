@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aurac.curves.display import count as whole
 from aurac.curves.display import percent
 from aurac.report.documents import seeds_of
-from aurac.report.model import scored_defaults
+from aurac.report.model import published_pairs
 from aurac.report.text import LISTED, some
 
 if TYPE_CHECKING:
@@ -61,13 +61,7 @@ def _seeds(run: Run) -> Iterator[str]:
 
 
 def _scale(run: Run) -> Iterator[str]:
-    pairs = [
-        (default, curve)
-        for curve in run.curves
-        if curve.role == "published" and curve.log2
-        for default in scored_defaults(run, curve.task)
-        if default.adapter == curve.adapter
-    ]
+    pairs = published_pairs(run)
     for default, curve in pairs[:LISTED]:
         yield (
             f"On {curve.task}, {curve.adapter} has an AURAC of {percent(default.area)} % "

@@ -228,22 +228,14 @@ def rank_tests(curve: CurveRow, margin: float, alpha: float) -> NonInferiorRank 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a report says beyond the stored numbers, computed once and rendered several times.
+    """What a report says beyond the stored numbers, computed once and rendered several times."""
 
-    Attributes:
-        margin: Whose margin the non-inferior ranks are about, in a sentence.
-        tests: Id of a default curve → its non-inferiority tests.
-        joint: Id of a default curve → rank → upper bound on what it loses, all of a task together.
-        leaders: By task, the adapter with the largest AURAC, allowing for its having been picked.
-        pairs: By task, the best default curve against the others.
-        changes: By task, documents gained and lost at each rank.
-        groups: By task, the areas on groups of documents.
-        bases: By task, prefix against SVD.
-    """
-
-    margin: str
-    tests: Mapping[str, Tested]
+    margin: str  # whose margin the non-inferior ranks are about, in a sentence
+    tests: Mapping[str, Tested]  # by the id of a default curve
+    # By id and rank, an upper bound on what it loses, all of a task together
     joint: Mapping[str, Mapping[int, float]]
+    # By task: the adapter with the largest AURAC, allowing for its having been picked; the best
+    # default curve against the others; documents gained and lost; their groups; prefix against SVD
     leaders: Mapping[str | None, BestRow]
     pairs: Mapping[str, Sequence[Difference]]
     changes: Mapping[str, Sequence[Changes]]
@@ -281,17 +273,6 @@ class Findings:
         row = self.leader(scored[0])
         names = set(row.candidates) if row else {scored[0].adapter}
         return [c for c in scored if c.adapter in names or c.area == scored[0].area]
-
-    def published(self, run: Run, best: CurveRow) -> tuple[CurveRow, CurveRow] | None:
-        """An adapter's default curve and that of its published inference; the leader's if any."""
-        pairs = [
-            (default, other)
-            for other in run.of_task(best.task)
-            if other.role == "published" and other.log2
-            for default in run.of_task(best.task)
-            if default.is_default and default.log2 and default.adapter == other.adapter
-        ]
-        return next((pair for pair in pairs if pair[0] is best), pairs[0] if pairs else None)
 
 
 def find(run: Run, margin: float, note: str) -> Findings:

@@ -17,7 +17,6 @@ class Text:
     """A paragraph of plain text."""
 
     text: str
-    kind: str = "text"
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,6 @@ class Bullets:
     """A list of plain sentences."""
 
     items: tuple[str, ...]
-    kind: str = "bullets"
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,6 @@ class Table:
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    kind: str = "table"
 
     @property
     def sortable(self) -> bool:
@@ -76,7 +73,6 @@ class Picture:
     file: str
     svgs: tuple[str, ...] = ()
     series: tuple[str, ...] = ()
-    kind: str = "picture"
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,6 @@ class Examples:
     intro: str
     samples: Samples
     browse: bool
-    kind: str = "examples"
 
 
 @dataclass(frozen=True)
@@ -94,7 +89,6 @@ class Code:
     """Text to be copied as it is."""
 
     text: str
-    kind: str = "code"
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,6 @@ class Fold:
 
     summary: str
     blocks: tuple[Block, ...]
-    kind: str = "fold"
 
 
 Block = Union[Text, Bullets, Table, Picture, Examples, Code, "Fold"]
@@ -129,21 +122,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole report, in reading order.
+    """The whole report, in reading order."""
 
-    Attributes:
-        title, lead: What was compared, on what.
-        verdict: The answer, a sentence for each task.
-        tiles: Its numbers, for a single task.
-        first: Beside the tiles: the chart, or for several tasks a table and an overview.
-        sections: The rest.
-        version: Of aurac.
-    """
-
-    title: str
-    lead: str
-    verdict: tuple[str, ...]
-    tiles: tuple[Tile, ...]
-    first: tuple[Block, ...]
-    sections: tuple[Section, ...]
-    version: str
+    title: str  # what was compared
+    lead: str  # on what
+    verdict: tuple[str, ...]  # the answer, a sentence for each task
+    tiles: tuple[Tile, ...]  # its numbers, for a single task
+    first: tuple[Block, ...]  # beside them the chart, or for several tasks a table and an overview
+    sections: tuple[Section, ...]  # the rest
+    version: str  # of aurac

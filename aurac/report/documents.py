@@ -175,17 +175,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """The first documents of a task with the answers of several curves, the first the leader's.
+    """The first documents of a task with the answers of several curves, the first the leader's."""
 
-    Attributes:
-        documents: `id`, `question` and `target` of each.
-        curves: `label`, `ranks` (0 is the base), and for each rank `scores` and `answers`.
-        n_docs: Of the task.
-    """
-
-    documents: Sequence[Mapping[str, str]]
+    documents: Sequence[Mapping[str, str]]  # `id`, `question` and `target` of each
+    # `label`, `ranks` (0 is the base), and for each rank `scores` and `answers`
     curves: Sequence[Mapping[str, Any]]
-    n_docs: int
+    n_docs: int  # of the task
 
     def examples(self) -> list[Sample]:
         """Gained with the rank, lost with it, wrong all along: the first of each kind.

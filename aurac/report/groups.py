@@ -95,9 +95,8 @@ def draw_groups(ax: Axes, groups: Sequence[Group], *, style: Styles | None = Non
         shown = [group for group in groups if group.curve.id == curve.id]
         shift = 0.6 * ((at + 0.5) / len(curves) - 0.5)
         places = [names.index(group.name) + shift for group in shown]
-        lows = [float("nan") if g.log2.low is None else 100 * g.log2.low for g in shown]
-        highs = [float("nan") if g.log2.high is None else 100 * g.log2.high for g in shown]
-        ax.hlines(places, lows, highs, color=look.colour, linewidth=1.0, alpha=0.6)
+        ends = np.array([(group.log2.low, group.log2.high) for group in shown], dtype=float)
+        ax.hlines(places, *100 * ends.T, color=look.colour, linewidth=1.0, alpha=0.6)
         ax.plot(
             [100 * group.log2.value for group in shown],
             places,

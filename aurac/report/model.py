@@ -191,6 +191,17 @@ def scored_defaults(run: Run, task: str) -> list[CurveRow]:
     return ordered([curve for curve in run.of_task(task) if curve.is_default and curve.log2])
 
 
+def published_pairs(run: Run, task: str | None = None) -> list[tuple[CurveRow, CurveRow]]:
+    """Default curves (of a task) beside that of their adapter's published inference."""
+    return [
+        (default, curve)
+        for curve in run.curves
+        if curve.role == "published" and curve.log2 and task in (None, curve.task)
+        for default in scored_defaults(run, curve.task)
+        if default.adapter == curve.adapter
+    ]
+
+
 def unequal_documents(curves: Iterable[CurveRow]) -> str:
     """The numbers of documents in words, where curves of one task have not the same; else empty."""
     counts = sorted({curve.n_docs for curve in curves if curve.n_docs})

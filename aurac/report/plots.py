@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aurac.curves.area import BUDGETS, area_name
 from aurac.report.appearance import (
     AXIS,
@@ -164,14 +166,11 @@ def _points(curve: CurveRow, axis: str) -> tuple[list[float], list[float]]:
 
 def _band(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str) -> None:
     """The pointwise interval: a band over several ranks, with holes, or one whisker."""
-    missing = curve.missing if axis not in BUDGETS else ()
-    bounds: dict[float, tuple[float, float]] = dict.fromkeys(missing, (NAN, NAN))
-    ends = zip(along(curve, axis), curve.accuracy_low, curve.accuracy_high, strict=True)
-    for place, low, high in ends:
-        known = low is not None and high is not None
-        bounds[place] = (100 * low, 100 * high) if known else (NAN, NAN)  # type: ignore[operator]
+    ends = zip(curve.accuracy_low, curve.accuracy_high, strict=True)
+    bounds = dict(zip(along(curve, axis), ends, strict=True))
+    bounds |= dict.fromkeys(curve.missing if axis not in BUDGETS else (), (None, None))
     places = sorted(bounds)
-    lows, highs = zip(*(bounds[place] for place in places), strict=True)
+    lows, highs = 100 * np.array([bounds[place] for place in places], dtype=float).T
     if len(places) == 1:
         ax.vlines(places, lows, highs, color=colour, linewidth=1.0, zorder=2).set_gid(gid)
     else:

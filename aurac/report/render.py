@@ -5,21 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import replace
-from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aurac.curves.display import interval, percent
-from aurac.report import content as parts
 from aurac.report import escape
-from aurac.report.content import NONE
+from aurac.report.content import NONE, Bullets, Code, Examples, Fold, Picture, Table, Text
 from aurac.report.documents import RIGHT
 from aurac.report.model import bold_means, ordered
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from aurac.report.content import Report
+    from aurac.report.content import Block, Report
     from aurac.report.documents import Sample
     from aurac.report.model import CurveRow, Run
 
@@ -40,12 +38,12 @@ def html(report: Report) -> str:
     return _page(replace(report, sections=tuple(sections)))
 
 
-def _without_fold(block: parts.Block) -> parts.Block:
-    if isinstance(block, parts.Examples):
+def _without_fold(block: Block) -> Block:
+    if isinstance(block, Examples):
         return replace(block, browse=False)
-    if isinstance(block, parts.Fold):
+    if isinstance(block, Fold):
         left = "left out of this page for its size, see report.md and the files."
-        return parts.Text(f"{block.summary}: {left}")
+        return Text(f"{block.summary}: {left}")
     return block
 
 
@@ -61,6 +59,7 @@ def _page(report: Report) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"visible": escape.typeset, "line": escape.one_line}
+    environment.filters["kind"] = lambda block: type(block).__name__
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
@@ -100,52 +99,31 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> st
     return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
 
 
-@singledispatch
-def _markdown(block: parts.Block) -> str:
-    raise TypeError(block)
-
-
-@_markdown.register
-def _(block: parts.Text) -> str:
-    return escape.markdown(block.text)
-
-
-@_markdown.register
-def _(block: parts.Bullets) -> str:
-    return "\n".join(f"- {escape.markdown(item)}" for item in block.items)
-
-
-@_markdown.register
-def _(block: parts.Table) -> str:
-    head = [escape.markdown(column.title) for column in block.columns]
-    rows = [
-        [("**{}**" if cell.best else "{}").format(escape.markdown(cell.text)) for cell in row]
-        for row in block.rows
-    ]
-    align = "".join("r" if column.numeric else "l" for column in block.columns)
-    return f"{escape.markdown(block.caption)}\n\n{_table(head, rows, align)}"
-
-
-@_markdown.register
-def _(block: parts.Picture) -> str:
-    return f"![{escape.markdown(block.alt)}]({block.file})\n\n{escape.markdown(block.caption)}"
-
-
-@_markdown.register
-def _(block: parts.Examples) -> str:
-    return "\n\n".join([escape.markdown(block.intro), *map(_example, block.samples.examples())])
-
-
-@_markdown.register
-def _(block: parts.Code) -> str:
-    return escape.markdown_fence(block.text, _CODE, "sh")
-
-
-@_markdown.register
-def _(block: parts.Fold) -> str:
-    inner = "\n\n".join(_markdown(part) for part in block.blocks)
-    summary = escape.markdown(block.summary)
-    return f"<details><summary>{summary}</summary>\n\n{inner}\n\n</details>"
+def _markdown(block: Block) -> str:
+    plain = escape.markdown
+    match block:
+        case Text(text):
+            shown = plain(text)
+        case Bullets(items):
+            shown = "\n".join(f"- {plain(item)}" for item in items)
+        case Table(_, caption, columns, rows):
+            head = [plain(column.title) for column in columns]
+            cells = [
+                [("**{}**" if cell.best else "{}").format(plain(cell.text)) for cell in row]
+                for row in rows
+            ]
+            align = "".join("r" if column.numeric else "l" for column in columns)
+            shown = f"{plain(caption)}\n\n{_table(head, cells, align)}"
+        case Picture(_, caption, alt, file):
+            shown = f"![{plain(alt)}]({file})\n\n{plain(caption)}"
+        case Examples(intro, samples):
+            shown = "\n\n".join([plain(intro), *map(_example, samples.examples())])
+        case Code(text):
+            shown = escape.markdown_fence(text, _CODE, "sh")
+        case Fold(summary, blocks):
+            inner = "\n\n".join(map(_markdown, blocks))
+            shown = f"<details><summary>{plain(summary)}</summary>\n\n{inner}\n\n</details>"
+    return shown
 
 
 def _example(sample: Sample) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.display import CurveLine, curve_table
 from aurac.report.escape import one_line
-from aurac.report.model import CurveRow, Run, as_run, best_default, ordered, unequal_documents
+from aurac.report.model import Run, as_run, best_default, ordered, unequal_documents
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -25,7 +25,10 @@ def terminal_table(results: Results, width: int | None = None) -> Group:
     run = as_run(results)
     width = width or shutil.get_terminal_size((80, 24)).columns
     rows = [curve for task in run.task_names for curve in ordered(run.of_task(task))]
-    best = {task: _best(run, task) for task in run.task_names}
+    best = {
+        task: None if unequal_documents(run.of_task(task)) else best_default(run, task)
+        for task in run.task_names
+    }
     lines = [
         CurveLine(
             task=one_line(curve.task),
@@ -33,7 +36,10 @@ def terminal_table(results: Results, width: int | None = None) -> Group:
             truncation=one_line(
                 f"{curve.basis}/{curve.rescale}{'*' * (curve.role == 'published')}"
             ),
-            accuracy={**_base(curve), **dict(zip(curve.ranks, curve.accuracy, strict=True))},
+            accuracy={
+                **({} if curve.baseline is None else {0: curve.baseline}),
+                **dict(zip(curve.ranks, curve.accuracy, strict=True)),
+            },
             area=curve.log2,
             bold=curve is best[curve.task],
         )
@@ -43,31 +49,14 @@ def terminal_table(results: Results, width: int | None = None) -> Group:
     return curve_table(lines, width, title=title, caption=_caption(run, len(rows) - len(lines)))
 
 
-def _star(curve: CurveRow) -> str:
-    return "*" if curve.role == "published" else ""
-
-
-def _base(curve: CurveRow) -> dict[int, float]:
-    return {} if curve.baseline is None else {0: curve.baseline}
-
-
-def _best(run: Run, task: str) -> CurveRow | None:
-    return None if unequal_documents(run.of_task(task)) else best_default(run, task)
-
-
-def _missing(run: Run) -> int:
-    """Cells without a result: those of curves, and of the base; a group's are its members'."""
-    groups = {task.name for task in run.tasks if task.members}
-    holes = {(c.id, c.task, r) for c in run.curves if c.task not in groups for r in c.missing}
-    base = {failure.task for failure in run.failures if failure.rank == 0}
-    return len(holes) + len(base)
-
-
 def _caption(run: Run, left: int) -> str:
     metrics = ", ".join(dict.fromkeys(one_line(curve.metric) for curve in run.curves))
     counts = sorted({curve.n_docs for curve in run.curves if curve.n_docs})
     documents = "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "?"
-    missing = _missing(run)
+    # A group's cells are its members'.
+    groups = {task.name for task in run.tasks if task.members}
+    holes = {(c.id, c.task, r) for c in run.curves if c.task not in groups for r in c.missing}
+    missing = len(holes) + len({failure.task for failure in run.failures if failure.rank == 0})
     parts = [f"metric {metrics}", f"{documents} documents"]
     published = any(curve.role == "published" for curve in run.curves)
     parts += ["* as published (without P)"] if published else []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aurac.curves.display import interval, percent, points, size
 from aurac.report.content import Tile
 from aurac.report.escape import one_line
-from aurac.report.model import scored_defaults
+from aurac.report.model import published_pairs, scored_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -147,9 +147,9 @@ def tiles(run: Run, task: str, findings: Findings) -> tuple[Tile, ...]:
         return ()
     best = scored[0]
     parts = [_best_tile(scored, findings), _rank_tile(best, findings.recommended(best))]
-    if published := findings.published(run, best):
-        default, other = published
-        both = ", ".join(f"{percent(curve.area)} % {curve.scale}" for curve in published)
+    if pairs := published_pairs(run, task):
+        default, other = both_curves = next((p for p in pairs if p[0] is best), pairs[0])
+        both = ", ".join(f"{percent(curve.area)} % {curve.scale}" for curve in both_curves)
         change = f"{percent(abs(default.area - other.area))} points"
         parts.append(Tile("Scale at inference", change, (f"{default.adapter}: {both}",)))
     elif best.baseline is not None:
@@ -242,17 +242,14 @@ def _grid(curve: CurveRow) -> str:
 
 def _published(run: Run, task: str, scored: list[CurveRow]) -> list[str]:
     lines = []
-    for curve in run.of_task(task):
-        default = next((c for c in scored if c.adapter == curve.adapter), None)
-        if curve.role != "published" or curve.log2 is None or default is None:
-            continue
+    for default, curve in published_pairs(run, task)[:2]:
         beaten = default is scored[0] and any(curve.area < c.area for c in scored[1:])
         lines.append(
             f"As published (without P), {curve.adapter} has an AURAC of {percent(curve.area)} %"
             f"{' and is not the best' if beaten else ''}: the scale at inference changes "
             f"{percent(abs(default.area - curve.area))} points."
         )
-    return lines[:2]
+    return lines
 
 
 def _rank_details(best: CurveRow, findings: Findings) -> list[str]:

@@ -130,14 +130,16 @@ def _write(run: Run, target: Path, delta: float | None, axes: Sequence[str]) -> 
 def _cards(builder: Builder) -> dict[str, str]:
     adapters = builder.run.adapters
     names = unique_slugs([adapter.name for adapter in adapters])
-    run, note, cards = builder.run, builder.findings.margin, dict[str, str | None]()
+    run, note = builder.run, builder.findings.margin
+    cards = {
+        f"{names[adapter.name]}.md": model_card.card(
+            run, adapter, margin=builder.margin, note=note, brief=builder.large
+        )
+        for adapter in adapters
+    }
     for adapter in adapters:
-        text = model_card.card(run, adapter, margin=builder.margin, note=note, brief=builder.large)
-        cards[f"{CARDS}/{names[adapter.name]}.md"] = text
-    for adapter in adapters:
-        results = model_card.eval_results(run, adapter)
-        cards[f"{CARDS}/{names[adapter.name]}.eval_results.yaml"] = results
-    return {name: text for name, text in cards.items() if text}
+        cards[f"{names[adapter.name]}.eval_results.yaml"] = model_card.eval_results(run, adapter)
+    return {f"{CARDS}/{name}": text for name, text in cards.items() if text}
 
 
 def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:

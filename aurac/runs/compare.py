@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
+from aurac.adapters import members_of
 from aurac.adapters.formats.outline import RemovedValues
 from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from aurac.runs.settings import Execution
     from aurac.tasks.task import BuiltTask
 
-logger = logging.getLogger(__name__)
 
 PROFILE_FILE = "profile.json"
 _GROWN = "Later extended to"
@@ -119,7 +118,11 @@ def run(
             session = open_session(request.checkpoints, tasks, request.settings, **how)
         session = begin(session)
         identity = session.request()
-        _, begun = find_run_folder(out, tasks, identity, command)
+        place, begun = find_run_folder(out, tasks, identity, command)
+        members = (one for adapter in session.adapters.values() for one in members_of(adapter))
+        removed = any(isinstance(one.values, RemovedValues) for one in members)
+        if begun and removed and not (kind or session.settings.fits):
+            _check_weights(_left(session.cells(), CellStore(place)))  # before the folder has them
         if not begun and not elsewhere:  # a base that cannot be used leaves no folder behind
             with profile.spent("load"):
                 session.base()
@@ -226,9 +229,7 @@ class Sweep:
         return points
 
     def _compute(self, wanted: list[PlannedCell], locks: Locks) -> None:
-        left = Standing.of((cell.row for cell in wanted), self.store).left
-        open_keys = {row.key for row in left}
-        todo = [cell for cell in wanted if cell.identity.key in open_keys]
+        todo = _left(wanted, self.store)
         _check_weights(todo)
         bar = NoProgress()
         if self.progress:
@@ -274,12 +275,22 @@ class Sweep:
             return Run(place, results, files, cells, besides=text)
 
 
+def _left(cells: Sequence[PlannedCell], store: CellStore) -> list[PlannedCell]:
+    """The cells that are not done."""
+    left = {row.key for row in Standing.of((cell.row for cell in cells), store).left}
+    return [cell for cell in cells if cell.identity.key in left]
+
+
 def _check_weights(todo: Sequence[PlannedCell]) -> None:
-    """Refuse cells of an adapter whose weights were removed."""
+    """Refuse cells of adapters whose weights were removed."""
+    removed: dict[Path, tuple[str, RemovedValues]] = {}
     for cell in todo:
         values = cell.variant.member(cell.rank).values if cell.variant else None
         if isinstance(values, RemovedValues):
-            values.refuse(f"evaluate {cell.label}")
+            removed.setdefault(values.folder, (cell.label, values))
+    for label, values in removed.values():
+        others = ", ".join(str(path) for path in removed if path != values.folder)
+        values.refuse(f"evaluate {label}" + (f", as are those of {others}" if others else ""))
 
 
 def _decided(place: Path, results: Results) -> SequentialRecord | None:

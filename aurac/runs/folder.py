@@ -7,6 +7,7 @@ import itertools
 import logging
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, write_json
-from aurac.runs.schema import Record, read_record
+from aurac.runs.schema import Record, TaskDocuments, read_record
 from aurac.tasks.options import PROMPTING
 
 if TYPE_CHECKING:
@@ -280,6 +281,16 @@ def subset_folder(folder: Path, request: RunRequest) -> Path:
     """Where the results of a request lie, if the run folder holds more than it asks for."""
     name = re.sub(r"[^\w.-]+", "_", "-".join(request.adapters))[:60]
     return folder / SUBSETS / f"{name}-{sha256_json(request.to_dict())[:8]}"
+
+
+def remove_texts(folder: Path) -> None:
+    """Remove the texts of documents and prompts from a run folder; their identities stay."""
+    for file in (folder / "documents").glob("*.json"):
+        kept = read_record(file, TaskDocuments)
+        nothing = [None] * len(kept.doc_ids)
+        bare = msgspec.structs.replace(kept, questions=nothing, targets=nothing, choices=None)
+        write_json(file, bare.to_dict())
+    shutil.rmtree(folder / "requests", ignore_errors=True)
 
 
 def warn_unused(store: CellStore, planned: Sequence[CellIdentity]) -> list[str]:

@@ -487,6 +487,17 @@ class Results(Record, frozen=True, kw_only=True):
         write_json(folder / RESULTS_FILE, self.to_dict())
 
     @property
+    def headline(self) -> TaskRecord:
+        """The task of a run that was asked for one: of a group the whole, not a member."""
+        return next((task for task in reversed(self.tasks) if task.members), self.tasks[0])
+
+    @property
+    def areas(self) -> dict[str, float]:
+        """Adapter → AURAC (log2 axis) of its default curve on that task, where it has one."""
+        every = [c for c in self.curves if c.default and c.task == self.headline.name]
+        return {curve.adapter: curve.score.log2.value for curve in every if curve.score}
+
+    @property
     def stopped_early(self) -> bool:
         """Whether the documents are those at which a sequential run stopped."""
         counts = self.sequential.documents if self.sequential else {}

@@ -5,6 +5,10 @@ motion with drift θ, the expected z at ``t = 1``. The density of s among the pa
 stopped is carried from look to look by Gauss-Legendre quadrature (recursive integration: Armitage,
 McPherson and Rowe 1969; Jennison and Turnbull 2000, chapter 19), for any unequal fractions. The
 error spent by a fraction follows Hwang, Shih and DeCani (1990), as in Lan and DeMets (1983).
+
+Throughout, `fractions` are the information fractions of the looks, ascending, the last at most 1;
+`bounds` their critical values of z; `sides` 2 for boundaries at ±z, 1 for an upper one alone;
+`drift` is θ; `gamma` that of the spending function: the lower, the less is spent early.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,17 +35,11 @@ SMALLEST_P = 1e-15
 
 @dataclass(frozen=True)
 class Stopping:
-    """What a design does under one drift.
+    """What a design does under one drift: (K,) probabilities of stopping at each look."""
 
-    Attributes:
-        upper: (K,) probability of stopping at the upper boundary, for each look.
-        lower: (K,) at the lower boundary; 0 for a one-sided test.
-        inner: (K,) for futility; the last look's is the rest.
-    """
-
-    upper: NDArray[np.float64]
-    lower: NDArray[np.float64]
-    inner: NDArray[np.float64]
+    upper: NDArray[np.float64]  # at the upper boundary
+    lower: NDArray[np.float64]  # at the lower one; 0 for a one-sided test
+    inner: NDArray[np.float64]  # for futility; the last look's is the rest
 
     def mean_fraction(self, fractions: Sequence[float]) -> float:
         """Expected information fraction at stopping."""
@@ -56,51 +56,29 @@ class _Density:
 
     def above(self, bound: float, to: float, drift: float) -> float:
         """P(s > bound) at the fraction `to`."""
-        from scipy.special import ndtr
-
         step = to - self.at
         return float(self.mass @ ndtr((self.nodes + drift * step - bound) / np.sqrt(step)))
 
-    def between(self, low: float, high: float, step: _Step) -> _Density:
-        """The density of s inside [low, high] one step later."""
-        width = step.to - self.at
-        mean, sd = self.nodes + step.drift * width, float(np.sqrt(width))
+    def between(self, low: float, high: float, to: float, then: float, drift: float) -> _Density:
+        """The density of s inside [low, high] at the fraction `to`, fine enough to go to `then`."""
+        width = to - self.at
+        mean, sd = self.nodes + drift * width, float(np.sqrt(width))
         seen = mean[self.mass > 1e-18 * self.mass.sum()]
         if seen.size:
             low, high = max(low, seen.min() - _FAR * sd), min(high, seen.max() + _FAR * sd)
         if not seen.size or high <= low:
-            return _Density(np.zeros(0), np.zeros(0), step.to)
-        finest = min(sd, float(np.sqrt(max(step.then - step.to, 1e-9))))
+            return _Density(np.zeros(0), np.zeros(0), to)
+        finest = min(sd, float(np.sqrt(max(then - to, 1e-9))))
         count = _FEWEST_NODES + int(np.ceil(_NODES_PER_SD * (high - low) / finest))
         unit, weight = _rule(8 * -(-count // 8))
         nodes = (low + high) / 2 + (high - low) / 2 * unit
         shift = (nodes[:, None] - mean[None, :]) / sd
         values = np.exp(-0.5 * shift * shift) @ self.mass / (sd * np.sqrt(2 * np.pi))
-        return _Density(nodes, values * weight * (high - low) / 2, step.to)
+        return _Density(nodes, values * weight * (high - low) / 2, to)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """To the fraction `to`; the one after that goes to `then`, which the nodes are to resolve."""
-
-    to: float
-    then: float
-    drift: float
-
-
-@lru_cache(maxsize=64)
-def _rule(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    nodes, weights = np.polynomial.legendre.leggauss(count)
-    return np.asarray(nodes), np.asarray(weights)
-
-
-def _join(parts: Sequence[_Density]) -> _Density:
-    nodes = np.concatenate([part.nodes for part in parts])
-    return _Density(nodes, np.concatenate([part.mass for part in parts]), parts[0].at)
-
-
-def _start() -> _Density:
-    return _Density(np.zeros(1), np.ones(1), 0.0)
+_START = _Density(np.zeros(1), np.ones(1), 0.0)
+_rule = lru_cache(maxsize=64)(np.polynomial.legendre.leggauss)
 
 
 def spent(fraction: float, alpha: float, gamma: float) -> float:
@@ -115,13 +93,7 @@ def spent(fraction: float, alpha: float, gamma: float) -> float:
 
 @lru_cache(maxsize=512)
 def boundaries(fractions: tuple[float, ...], alpha: float, gamma: float) -> tuple[float, ...]:
-    """Critical values of z on one side, one for each look.
-
-    Args:
-        fractions: Information fractions of the looks, ascending, the last at most 1.
-        alpha: Error rate that is spent by the fraction 1, on this side.
-        gamma: Of the spending function; the lower, the less is spent early.
-    """
+    """Critical values of z on one side, whose error rate is `alpha` by the fraction 1."""
     return Boundary(fractions, alpha, gamma).extend([1.0] * len(fractions))
 
 
@@ -131,23 +103,17 @@ class Boundary:
     Where few documents differ, the interval in use reaches farther than Student's, so that a look
     stops fewer paths than its critical value says. The error rate that such a look cannot spend is
     left to the later ones.
-
-    Args:
-        fractions: Information fractions of all looks, ascending.
-        alpha: Error rate that is spent by the fraction 1, on this side.
-        gamma: As of `boundaries`.
     """
 
     def __init__(self, fractions: Sequence[float], alpha: float, gamma: float) -> None:
         self._fractions = fractions
         self._goals = [spent(t, alpha, gamma) for t in fractions]
-        self._density, self._spent, self._bounds = _start(), 0.0, list[float]()
+        self._density, self._spent, self._bounds = _START, 0.0, list[float]()
 
     def extend(self, factors: Sequence[float]) -> tuple[float, ...]:
         """The critical values of the first looks, as many as there are factors.
 
-        Args:
-            factors: How many times as far as Student's the interval reaches, at least 1.
+        Each says how many times as far as Student's the interval reaches, at least 1.
         """
         for factor in factors[len(self._bounds) :]:
             self._look(factor)
@@ -160,16 +126,13 @@ class Boundary:
         stop = max(bound, bound * factor) * float(np.sqrt(t))
         self._spent += self._density.above(stop, t, 0.0)
         if at + 1 < len(self._fractions):
-            step = _Step(t, self._fractions[at + 1], 0.0)
-            self._density = self._density.between(-np.inf, stop, step)
+            then = self._fractions[at + 1]
+            self._density = self._density.between(-np.inf, stop, t, then, 0.0)
         self._bounds.append(bound)
 
 
 def _critical(density: _Density, t: float, tail: float) -> float:
     """The z that paths exceed at the fraction t, without drift, with probability `tail`."""
-    from scipy.optimize import brentq
-    from scipy.special import ndtri
-
     if tail <= 1e-300:
         return HIGHEST_Z
 
@@ -193,14 +156,9 @@ def stopping(
 ) -> Stopping:
     """How often and where a test stops.
 
-    Args:
-        fractions: Information fractions of the looks.
-        bounds: Critical values of z.
-        drift: θ.
-        sides: 2 for boundaries at ±z, 1 for an upper boundary alone.
-        inner: Stop for futility below this |z| (two-sided) or z (one-sided); -inf never does.
+    `inner` are the |z| (one-sided: z) below which it stops for futility; -inf never does.
     """
-    density, looks = _start(), len(fractions)
+    density, looks = _START, len(fractions)
     upper, lower, futile = np.zeros(looks), np.zeros(looks), np.zeros(looks)
     for k, t in enumerate(fractions):
         root = float(np.sqrt(t))
@@ -212,13 +170,14 @@ def stopping(
         if k + 1 == looks:
             futile[k] = max(left, 0.0)
             break
-        step, low = _Step(t, fractions[k + 1], drift), -np.inf if sides == 1 else -high
+        low, step = -np.inf if sides == 1 else -high, (t, fractions[k + 1], drift)
         edge = -np.inf if inner is None else inner[k] * root
         if sides == 1 or edge <= 0.0:
-            density = density.between(max(low, edge) if sides == 1 else low, high, step)
+            density = density.between(max(low, edge) if sides == 1 else low, high, *step)
         else:
-            edges = ((low, -edge), (edge, high))
-            density = _join([density.between(a, b, step) for a, b in edges])
+            one, two = density.between(low, -edge, *step), density.between(edge, high, *step)
+            nodes, mass = np.append(one.nodes, two.nodes), np.append(one.mass, two.mass)
+            density = _Density(nodes, mass, t)
         futile[k] = max(left - density.mass.sum(), 0.0)
     return Stopping(upper, lower, futile)
 
@@ -230,8 +189,6 @@ def predictive(fraction: float, z: float, last: float, sides: int) -> float:
     variance ``1/t``, the last z has mean ``z/√t`` and variance ``(1 - t)/t`` (predictive power:
     Spiegelhalter, Freedman and Blackburn 1986).
     """
-    from scipy.special import ndtr
-
     mean, sd = z / np.sqrt(fraction), np.sqrt(max(1.0 - fraction, 1e-12) / fraction)
     other = float(ndtr((-mean - last) / sd)) if sides == 2 else 0.0
     return float(ndtr((mean - last) / sd)) + other
@@ -245,8 +202,6 @@ def futility_bounds(
 
     -inf where it never is. The last look has none.
     """
-    from scipy.optimize import brentq
-
     edges = []
     for t in fractions[:-1]:
 
@@ -264,15 +219,8 @@ def sequential_p(
     """The smallest error rate at which one of the looks so far would have crossed, on one side.
 
     Valid at any time, since the boundaries fall as the error rate grows (Liu and Anderson 2008).
-
-    Args:
-        fractions: Of all planned looks.
-        z: Of the first looks.
-        gamma: As of `boundaries`.
-        factors: As of `Boundary.extend`, of the first looks.
+    `fractions` are those of all planned looks, `z` and `factors` (`Boundary.extend`) of the first.
     """
-    from scipy.optimize import brentq
-
     made = fractions[: len(z)]
 
     def surplus(log_p: float) -> float:
@@ -294,16 +242,9 @@ def median_drift(
 
     The θ under which an outcome further up, in the stage-wise ordering, has probability one half
     (Armitage 1957; Jennison and Turnbull 2000, section 8.4): crossing upward earlier is further up
-    than a later look, and at one look a larger z is.
-
-    Args:
-        fractions: Of the looks made.
-        bounds: Critical values in force at the looks before the last.
-        z: At the last look.
-        sides: As of `stopping`.
+    than a later look, and at one look a larger z is. `fractions` are those of the looks made,
+    `bounds` those in force at the looks before the last.
     """
-    from scipy.optimize import brentq
-
     naive = z / float(np.sqrt(fractions[-1]))
     if len(fractions) == 1:
         return naive

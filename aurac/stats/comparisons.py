@@ -205,22 +205,16 @@ def _worse(name: str, leader: str, pairs: Mapping[tuple[str, str], PairRow], lev
 
 @dataclass(frozen=True)
 class Advice:
-    """The truncation of an adapter with the largest AURAC, and what was shown of it.
-
-    Attributes:
-        use: The truncation, as ``basis · rescale``.
-        value: Its AURAC on the headline axis, a fraction.
-        beats: Truncations that it is significantly better than (paired, Holm over all truncations).
-        open: Truncations that the difference is not significant to.
-    """
+    """The truncation of an adapter with the largest AURAC, and what was shown of it."""
 
     adapter: str
     task: str | None
-    use: str
-    value: float
+    use: str  # the truncation, as ``basis · rescale``
+    value: float  # its AURAC on the headline axis, a fraction
     axis: str
+    # Truncations that it is significantly better than (paired, Holm over all truncations)
     beats: tuple[str, ...]
-    open: tuple[str, ...]
+    open: tuple[str, ...]  # those to which the difference is not significant
 
     @property
     def sentence(self) -> str:

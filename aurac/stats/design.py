@@ -29,26 +29,18 @@ _ALIKE = 1e-12
 
 @dataclass(frozen=True)
 class Design:
-    """What is asked, how often, and at which error rate; fixed before the first document.
+    """What is asked, how often, and at which error rate; fixed before the first document."""
 
-    Attributes:
-        looks: Shares of the documents at which the test looks, ascending, the last 1.
-        alpha: Error rate: family-wise for a difference, of each claim for a margin.
-        margin: None asks which of two is better. A fraction asks whether b is at most that much
-            worse than a, or worse by more.
-        one_sided: With a margin, ask for non-inferiority alone.
-        gamma: Of the Hwang-Shih-DeCani spending function, of a single question.
-        futility: Stop where the predictive probability of an answer is below this; 0 never does.
-        anytime: Use a betting confidence sequence in the place of planned looks.
-    """
-
+    # Shares of the documents at which the test looks, ascending, the last 1
     looks: tuple[float, ...] = tuple((k + 1) / LOOKS for k in range(LOOKS))
-    alpha: float = 0.05
+    alpha: float = 0.05  # family-wise for a difference, of each claim for a margin
+    # None asks which of two is better, a fraction whether b is at most that much worse than a, or
+    # worse by more
     margin: float | None = None
-    one_sided: bool = False
-    gamma: float = GAMMA
-    futility: float = FUTILITY
-    anytime: bool = False
+    one_sided: bool = False  # with a margin, ask for non-inferiority alone
+    gamma: float = GAMMA  # of the Hwang-Shih-DeCani spending function, of a single question
+    futility: float = FUTILITY  # stop where the predictive probability of an answer is below this
+    anytime: bool = False  # a betting confidence sequence in the place of planned looks
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.looks, self.looks[1:], strict=False))
@@ -93,9 +85,7 @@ class Design:
     def expected(self, drift: float, questions: int = 1) -> tuple[float, float]:
         """Probability of an answer, and the mean share of the documents that are used.
 
-        Args:
-            drift: The expected z with all documents.
-            questions: Tests that share the error rate.
+        `drift` is the expected z with all documents; `questions` are tests that share the error.
         """
         each = self.error / questions / self.sides
         outer = boundaries(self.looks, each, self.gamma_of(questions))
@@ -116,19 +106,12 @@ class Design:
 
 @dataclass(frozen=True)
 class Series:
-    """The paired differences of one question, in the order of the documents.
+    """The paired differences of one question, in the order of the documents."""
 
-    Attributes:
-        differences: (n,) b - a of the documents so far, in [-1, 1].
-        total: Documents within the budget.
-        clusters: n labels of what documents share.
-        strata: n labels of fixed groups.
-    """
-
-    differences: NDArray[np.float64]
-    total: int
-    clusters: Sequence[Any] | None = None
-    strata: Sequence[Any] | None = None
+    differences: NDArray[np.float64]  # (n,) b - a of the documents so far, in [-1, 1]
+    total: int  # documents within the budget
+    clusters: Sequence[Any] | None = None  # n labels of what documents share
+    strata: Sequence[Any] | None = None  # n labels of fixed groups
 
     def __post_init__(self) -> None:
         values = self.differences
@@ -168,34 +151,22 @@ class Look:
 class Decision:
     """What the documents so far say about one question.
 
-    Attributes:
-        verdict: "continue", or how it ended.
-        path: The looks made.
-        planned: Looks planned.
-        total: Documents within the budget.
-        needs: Documents at the next look; None where none is needed.
-        p: Sequential p value.
-        p_adjusted: After Holm's procedure over the family.
-        mean: Mean difference at the last look.
-        estimate: Median-unbiased estimate of the difference after stopping.
-        low, high: Repeated confidence interval at `level`, which holds at every look.
-        level: Its coverage.
-        predictive: Probability that the last look gives an answer, at the last look made.
+    The repeated confidence interval from `low` to `high` holds at every look.
     """
 
-    verdict: Verdict
-    path: tuple[Look, ...]
-    planned: int
-    total: int
-    needs: int | None
-    p: float
-    p_adjusted: float
-    level: float
-    mean: float | None = None
-    estimate: float | None = None
+    verdict: Verdict  # "continue", or how it ended
+    path: tuple[Look, ...]  # the looks made
+    planned: int  # looks planned
+    total: int  # documents within the budget
+    needs: int | None  # documents at the next look; None where none is needed
+    p: float  # sequential
+    p_adjusted: float  # after Holm's procedure over the family
+    level: float  # coverage of the interval
+    mean: float | None = None  # mean difference at the last look
+    estimate: float | None = None  # median-unbiased after stopping
     low: float | None = None
     high: float | None = None
-    predictive: float | None = None
+    predictive: float | None = None  # probability, at the last look made, of an answer at the last
 
     @property
     def documents(self) -> int:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import ndtri
 
 from aurac.stats.mean import layout_of, moments
 
@@ -42,21 +43,15 @@ LEVEL = 0.16  # a bend beyond one standard error, on one side
 
 @dataclass(frozen=True)
 class Gap:
-    """Two neighbouring ranks of a curve with whole ranks between them.
-
-    Attributes:
-        low, high: The ranks.
-        height: How far the curve may lie from the straight line between them, a fraction; with one
-            end at the middle, which the margin is compared with.
-        departure: The same, at any rank between them.
-        clear: Whether the bends at its ends are larger than their noise.
-    """
+    """Two neighbouring ranks of a curve with whole ranks between them."""
 
     low: int
     high: int
+    # How far the curve may lie from the straight line between them, a fraction; with one end at the
+    # middle, which the margin is compared with
     height: float
-    departure: float
-    clear: bool
+    departure: float  # the same, at any rank between them
+    clear: bool  # whether the bends at its ends are larger than their noise
 
     @property
     def middle(self) -> int:
@@ -74,17 +69,11 @@ def noise_limit(curves: int) -> float:
 
     One for a single curve; the share of noise beyond it is divided among several (Bonferroni).
     """
-    from scipy.special import ndtri
-
     return float(-ndtri(LEVEL / curves))
 
 
 def gaps(curve: Curve, curves: int = 1) -> list[Gap]:
-    """The gaps of a curve with per-document outcomes, in ascending order.
-
-    Args:
-        curve: Its ranks, outcomes, clusters and strata are read.
-        curves: See `noise_limit`.
+    """The gaps of a curve, in ascending order; `curves` are as of `noise_limit`.
 
     Raises:
         CurveError: The curve has no per-document outcomes.
@@ -98,11 +87,10 @@ def gaps(curve: Curve, curves: int = 1) -> list[Gap]:
             bends = moments(_bends(x, k) @ outcomes, layout)
             sizes = np.abs(bends.mean)
             clear = bool(np.all(sizes > limit * bends.se))
-            height = _height(sizes)
-            far = (
-                2.0 * math.log((high - 1) / low) / math.log(high / low) if sizes.size == 1 else 1.0
-            )
-            result.append(Gap(low, high, height, height * far, clear))
+            height = departure = _height(sizes)
+            if sizes.size == 1:
+                departure *= 2.0 * math.log((high - 1) / low) / math.log(high / low)
+            result.append(Gap(low, high, height, departure, clear))
     return result
 
 

@@ -26,7 +26,7 @@ from aurac.stats.mean import (
     Layout,
     check_level,
     is_constant,
-    moments,
+    mean_se_df,
     show_df,
     t_quantile,
     unit_residuals,
@@ -50,12 +50,6 @@ PSEUDO_EVENTS = 0.25  # weight of the largest possible variance, at accuracies n
 ONE_DOCUMENT = "point value (a single document has no spread)"
 
 
-def _moments(values: NDArray[np.float64], layout: Layout) -> tuple[float, float, float]:
-    """Mean, standard error and degrees of freedom of `values` (n,)."""
-    result = moments(values, layout)
-    return float(result.mean), float(result.se), float(result.df)
-
-
 def rule_of_three(constant: float, layout: Layout, level: float) -> Estimate:
     """The interval for documents that all scored `constant`: never a standard error of 0."""
     share = zero_spread_bound(layout, level)
@@ -69,7 +63,7 @@ def mean_interval(values: NDArray[np.float64], layout: Layout, level: float) -> 
     Student's t from `FEW_EVENTS` effective events on, `edge_ends` below, the rule of three where
     all documents score alike. No ends where there is a single unit.
     """
-    value, se, df = _moments(values, layout)
+    value, se, df = mean_se_df(values, layout)
     if df <= 0:
         units = f"{layout.groups} independent units in {layout.levels} strata"
         why = ONE_DOCUMENT if layout.n == 1 else f"point value ({units})"
@@ -95,7 +89,7 @@ def edge_excess(values: NDArray[np.float64], layout: Layout) -> Reach | None:
     For `values` (n,) in [0, 1]: squared distances to the ends of `mean_interval` minus the square
     of t's, which may be negative; None where t holds.
     """
-    mean, se, df = _moments(values, layout)
+    mean, se, df = mean_se_df(values, layout)
     constant = is_constant(values)
     if df <= 0 or (not constant and effective_events(mean, se) >= FEW_EVENTS):
         return None
@@ -167,7 +161,7 @@ def _events(values: NDArray[np.float64], layout: Layout) -> float:
 
     0 where nothing happened, infinite where all documents are alike.
     """
-    mean, se, _ = _moments(values, layout)
+    mean, se, _ = mean_se_df(values, layout)
     if mean <= 1e-12:
         return 0.0
     return (mean / se) ** 2 if se > 1e-12 else float("inf")
@@ -212,7 +206,7 @@ def mover(gap: NDArray[np.float64], layout: Layout, *, unseen: bool = True) -> R
 
 def _side_reach(side: NDArray[np.float64], layout: Layout, *, unseen: bool) -> Reach:
     """Level → how far the Clopper-Pearson interval of gains alone (n,) reaches down and up."""
-    (mean, se, df), most = _moments(side, layout), float(side.max())
+    (mean, se, df), most = mean_se_df(side, layout), float(side.max())
 
     def reach(level: float) -> tuple[float, float]:
         share = zero_spread_bound(layout, (1.0 + level) / 2.0)
@@ -233,7 +227,7 @@ def skew_excess(gap: NDArray[np.float64], layout: Layout, rest: float = 0.0) -> 
     """
     if layout.df <= 0 or not few_events(gap, layout):
         return None
-    (_, se, df), reach = _moments(gap, layout), mover(gap, layout)
+    (_, se, df), reach = mean_se_df(gap, layout), mover(gap, layout)
     se = float(np.sqrt(max(se * se - rest, 0.0))) if rest else se
 
     def excess(level: float) -> tuple[float, float]:

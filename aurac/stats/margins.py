@@ -10,7 +10,7 @@ import numpy as np
 from aurac.curves.area import Span, check_axis, span_dict
 from aurac.errors import CurveError
 from aurac.stats.groups import Groups, RecipeGroup, defaults, gather, group_of, together
-from aurac.stats.mean import Layout, moments, t_quantile, unit_residuals
+from aurac.stats.mean import Layout, mean_se_df, t_quantile, unit_residuals
 from aurac.stats.noninferiority import unseen_clusters
 from aurac.stats.paired import compare
 from aurac.stats.seeds import as_matrix
@@ -146,15 +146,9 @@ def margin_tests(
     """One test for each task on which both adapters were evaluated.
 
     That a passes on every task needs no adjustment: each test has the error rate alpha, and all of
-    them have to pass (intersection-union test: Berger 1982).
-
-    Args:
-        curves: Of any adapters; each one's first truncation counts.
-        a: Name of the adapter in question, or of its group of seeds.
-        b: Name of the one that it is compared with.
-        margin: As of `non_inferior`.
-        groups: ``name -> adapter names`` that are training seeds of one recipe.
-        **options: As of `non_inferior`, and `equivalent`.
+    them have to pass (intersection-union test: Berger 1982). a and b name adapters, or groups of
+    seeds; each one's first truncation counts. The options are those of `non_inferior`, and
+    `equivalent`.
     """
     known, _ = defaults(gather(curves, groups))
     names = list(dict.fromkeys(group.name for group in known))
@@ -243,11 +237,10 @@ def skewed_ends(gap: NDArray[np.float64], layout: Layout, alpha: float) -> tuple
     small gains and few large losses the t bound errs in 6 to 7 % at 300 to 1,000 documents.
     Clusters that were not drawn may differ by 1 (`unseen_clusters`).
     """
-    result = moments(gap, layout)
-    mean, se = float(result.mean), float(result.se)
+    mean, se, df = mean_se_df(gap, layout)
     if not se > 0.0:
         return mean, mean
-    t = t_quantile(1.0 - alpha, float(result.df))
+    t = t_quantile(1.0 - alpha, df)
     cumulant = float(np.sum(unit_residuals(gap, layout) ** 3)) / layout.n**3
     shift = cumulant * (1.0 + 2.0 * t * t) / (6.0 * se * se)
     below, above = (unseen_clusters(side, layout, alpha) for side in (-gap, gap))

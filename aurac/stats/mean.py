@@ -261,6 +261,12 @@ def moments(values: NDArray[np.float64], layout: Layout) -> Moments:
     return Moments(values.mean(axis=-1), np.asarray(se), df)
 
 
+def mean_se_df(values: NDArray[np.float64], layout: Layout) -> tuple[float, float, float]:
+    """Mean of `values` (n,), its standard error and degrees of freedom."""
+    result = moments(values, layout)
+    return float(result.mean), float(result.se), float(result.df)
+
+
 def t_quantile(probability: float, df: float | NDArray[np.float64]) -> float:
     """Student's t quantile (normal for infinite `df`)."""
     from scipy.special import ndtri, stdtrit
@@ -321,16 +327,11 @@ class SampleSpread:
 
     ``y[d, j] = μ + document_d + sample_dj``: the samples of a document are draws of its own, so the
     spread of the documents' means, and an interval over documents, covers both sources.
-
-    Attributes:
-        samples: K.
-        between: Variance of the documents' expected scores; 0 where its estimate is negative.
-        within: Variance of the samples of one document.
     """
 
-    samples: int
-    between: float
-    within: float
+    samples: int  # K
+    between: float  # variance of the documents' expected scores; 0 where its estimate is negative
+    within: float  # variance of the samples of one document
 
     @property
     def share(self) -> float | None:

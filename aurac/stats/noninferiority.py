@@ -11,7 +11,7 @@ import numpy as np
 from aurac.errors import CurveError
 from aurac.stats.groups import RecipeGroup, group_of
 from aurac.stats.intervals import mover
-from aurac.stats.mean import Layout, group_sums, moments, t_quantile, zero_spread_bound
+from aurac.stats.mean import Layout, group_sums, mean_se_df, t_quantile, zero_spread_bound
 from aurac.stats.seeds import components, mean_of_seeds
 
 if TYPE_CHECKING:
@@ -94,11 +94,7 @@ def seeds_needed(alpha: float) -> int:
 
 
 def non_inferior_rank(
-    curves: Any,
-    *,
-    margin: float,
-    alpha: float = 0.05,
-    reference: int | None = None,
+    curves: Any, *, margin: float, alpha: float = 0.05, reference: int | None = None
 ) -> NonInferiorRank:
     """Find the smallest rank that is non-inferior to the reference rank at a margin.
 
@@ -109,7 +105,7 @@ def non_inferior_rank(
 
     From one seed the claim is of that checkpoint. From several it is of the recipe, and needs
     `seeds_needed` of them; what holds for each checkpoint by itself is told apart from it, at the
-    same alpha (all checkpoints must pass, so their tests need no adjustment: Berger 1982).
+    same alpha (all must pass, so no adjustment is needed: Berger 1982).
 
     Args:
         curves: A `Curve` with outcomes (or what `as_curve` accepts), a list of them that are
@@ -122,18 +118,15 @@ def non_inferior_rank(
         CurveError: No outcomes, a margin or alpha out of range, no rank below the reference.
     """
     if not 0.0 < margin < 1.0:
-        raise CurveError(
-            f"margin {margin:g}",
-            expected="a tolerable loss of accuracy as a fraction, such as 0.02",
-        )
-    _check_alpha(alpha)
+        expected = "a tolerable loss of accuracy as a fraction, such as 0.02"
+        raise CurveError(f"margin {margin:g}", expected=expected)
     group = curves if isinstance(curves, RecipeGroup) else group_of(curves)
-    top = _reference(group, reference)
+    top = _checked(group, reference, alpha)
     below = [r for r in reversed(group.ranks) if r < top]
     if not below:
         raise CurveError(f"{group.first.label} has no rank below {top} to recommend")
-    full, scores = group.scores(top), {r: group.scores(r) for r in below}
-    tests = sequence(full, scores, group.layout, margin, alpha)
+    scores = {r: group.scores(r) for r in below}
+    tests = sequence(group.scores(top), scores, group.layout, margin, alpha)
     last = next((test for test in reversed(tests) if test.tested and test.passed), None)
     each = [test.rank for test in takewhile(lambda test: test.checkpoints < margin, tests)]
     rank = last.rank if last else top
@@ -189,8 +182,7 @@ def accurate_rank(
     """
     if not 0.0 < minimum < 1.0:
         raise CurveError(f"minimum accuracy {minimum:g}", expected="a fraction such as 0.5")
-    _check_alpha(alpha)
-    top = _reference(group, reference)
+    top = _checked(group, reference, alpha)
     smallest, lowest = None, {}
     for rank in sorted((r for r in group.ranks if r <= top), reverse=True):
         estimate = mean_of_seeds(group.scores(rank), group.layout, 1.0 - 2.0 * alpha)
@@ -201,16 +193,14 @@ def accurate_rank(
     return AccurateRank(smallest, minimum, alpha, lowest)
 
 
-def _reference(group: RecipeGroup, reference: int | None) -> int:
+def _checked(group: RecipeGroup, reference: int | None, alpha: float) -> int:
+    """The reference rank."""
+    if not 0.0 < alpha < 0.5:
+        raise CurveError(f"alpha {alpha:g}", expected="an error rate such as 0.05")
     top = max(group.ranks) if reference is None else reference
     if top not in group.ranks:
         raise CurveError(f"reference rank {top}", expected=f"one of {group.ranks}")
     return top
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0.0 < alpha < 0.5:
-        raise CurveError(f"alpha {alpha:g}", expected="an error rate such as 0.05")
 
 
 def sequence(
@@ -267,15 +257,15 @@ def loss_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> tuple
     if _units(np.abs(loss) > 1e-12, layout) < FEW or layout.df <= 0:
         unit = "documents" if layout.clusters is None else "clusters"
         return exact_bound(loss, layout, alpha), f"Clopper-Pearson over {unit}"
-    result = moments(loss, layout)
-    plain = t_quantile(1.0 - alpha, result.df) * float(result.se)
+    mean, se, df = mean_se_df(loss, layout)
+    plain = t_quantile(1.0 - alpha, df) * se
     careful = mover(loss, layout)(1.0 - 2.0 * alpha)[1]
     unseen = unseen_clusters(loss, layout, alpha)
     if unseen > max(plain, careful):
-        return float(result.mean) + unseen, f"unseen clusters, {layout.describe()}"
+        return mean + unseen, f"unseen clusters, {layout.describe()}"
     if careful > plain:
-        return float(result.mean) + careful, f"MOVER of gains and losses, {layout.describe()}"
-    return float(result.mean) + plain, f"paired t, {result.df:.4g} df, {layout.describe()}"
+        return mean + careful, f"MOVER of gains and losses, {layout.describe()}"
+    return mean + plain, f"paired t, {df:.4g} df, {layout.describe()}"
 
 
 def unseen_clusters(loss: NDArray[np.float64], layout: Layout, alpha: float) -> float:

@@ -107,8 +107,7 @@ def plan(
 def _possible(delta: float, spread: Spread) -> Spread:
     """The spread, with at least as many changes as the difference needs where a pilot allows them.
 
-    Raises:
-        CurveError: The difference is larger than if every change were a gain.
+    A difference that is larger than if every change were a gain is refused.
     """
     largest = spread.largest_effect
     if largest is None or largest >= delta:

@@ -181,7 +181,10 @@ def score(
         curve = _curve_of(Path(curve).expanduser(), adapter, task)
     elif hasattr(curve, "score_method") and hasattr(curve, "to_dict"):  # a record of results.json
         curve = curve.to_dict()
-    points = as_curve(curve)
+    return _score(as_curve(curve), curve, headline, level)
+
+
+def _score(points: Curve, source: Any, headline: Axis, level: float) -> Score:
     if points.missing:
         rank, reason = next(iter(points.missing.items()))
         raise CurveError(
@@ -191,7 +194,7 @@ def score(
     axes = dict.fromkeys((*AXES, headline))
     weights = {name: curve_weights(points, name) for name in axes}
     estimates = {name: _estimate(points, name, weights[name], level) for name in axes}
-    estimates |= _recorded(curve, estimates, level)
+    estimates |= _recorded(source, estimates, level)
     return Score(
         log2=estimates["log2"],
         linear=estimates["linear"],

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
 
 from aurac.errors import CurveError
 from aurac.stats.boundaries import (
@@ -30,7 +32,7 @@ from aurac.stats.boundaries import (
 from aurac.stats.boundaries import sequential_p as spending_p
 from aurac.stats.design import Decision, Look
 from aurac.stats.margins import skewed_ends
-from aurac.stats.mean import moments, t_quantile
+from aurac.stats.mean import mean_se_df, t_quantile
 from aurac.stats.multiplicity import holm
 from aurac.stats.noninferiority import loss_bound
 from aurac.stats.paired import difference
@@ -138,9 +140,8 @@ class _Path:
         if self.design.margin is not None or self.design.anytime:
             return 1.0, 1.0
         tail = self.design.error / self.design.sides
-        result = moments(self.values, self.layout)
-        mean, df = float(result.mean), float(result.df)
-        half = t_quantile(1.0 - tail, df) * float(result.se) if df > 0 else 0.0
+        mean, se, df = mean_se_df(self.values, self.layout)
+        half = t_quantile(1.0 - tail, df) * se if df > 0 else 0.0
         if not half > 0.0:
             return _FARTHEST, _FARTHEST
         low, high = self.ends(tail)
@@ -156,7 +157,7 @@ class _Path:
         """(sides, looks made) critical values upward and downward at an error rate."""
         sides, tail = range(self.design.sides), level / self.design.sides
         if self.design.anytime:
-            return np.full((len(sides), len(self.z)), _normal_quantile(tail))
+            return np.full((len(sides), len(self.z)), -ndtri(tail))
         for side in sides:
             if (level, side) not in self.lines:
                 self.lines[level, side] = Boundary(self.fractions, tail, self.gamma)
@@ -210,7 +211,7 @@ class _Path:
         sides = self.design.sides
         signed = (self.z, [-z for z in self.z])[:sides]
         if self.design.anytime:
-            return min(1.0, sides * _normal_tail(max(map(max, signed))))
+            return min(1.0, sides * float(ndtr(-max(map(max, signed)))))
         rows = zip(signed, zip(*self.factors, strict=True), strict=False)
         each = [spending_p(self.fractions, z, self.gamma, factors) for z, factors in rows]
         return min(1.0, sides * min(each))
@@ -221,8 +222,8 @@ class _Path:
         made: dict[str, Any] = {}
         if self.looks:
             bounds = self.bounds(self.design.error)[:, -1]
-            low, _ = self.ends(_normal_tail(bounds[0]))
-            _, high = self.ends(_normal_tail(bounds[-1]))
+            low, _ = self.ends(float(ndtr(-bounds[0])))
+            _, high = self.ends(float(ndtr(-bounds[-1])))
             mean = float(self.values.mean())
             made = {"mean": mean, "estimate": self._estimate(mean)}
             made |= {"low": max(low, -1.0), "high": min(high, 1.0)}
@@ -243,7 +244,7 @@ class _Path:
 
     def _estimate(self, mean: float) -> float:
         """The median-unbiased estimate; the mean where there is no spread or no planned look."""
-        se = float(moments(self.values, self.layout).se)
+        _, se, _ = mean_se_df(self.values, self.layout)
         if self.design.anytime or not se > 0.0:
             return mean
         made = [look.fraction for look in self.looks]
@@ -281,14 +282,12 @@ def _ends(design: Design, values: NDArray[np.float64], layout: Layout) -> Ends:
 
 def _statistic(ends: Ends, mean: float, null: float) -> float:
     """The signed z at which the interval ends at the null value, at most `_LARGEST_Z`."""
-    from scipy.optimize import brentq
-
     if abs(mean - null) <= _ALIKE:
         return 0.0
     up = mean > null
 
     def surplus(z: float) -> float:
-        low, high = ends(_normal_tail(z))
+        low, high = ends(float(ndtr(-z)))
         return low - null if up else null - high
 
     if surplus(1e-3) <= 0.0:
@@ -298,15 +297,3 @@ def _statistic(ends: Ends, mean: float, null: float) -> float:
     else:
         z = float(brentq(surplus, 1e-3, _LARGEST_Z, xtol=1e-9))
     return z if up else -z
-
-
-def _normal_tail(z: float) -> float:
-    from scipy.special import ndtr
-
-    return float(ndtr(-z))
-
-
-def _normal_quantile(tail: float) -> float:
-    from scipy.special import ndtri
-
-    return float(-ndtri(tail))

@@ -25,19 +25,16 @@ LEAST_FOR_WIDTH = 30
 
 @dataclass(frozen=True)
 class RankDecision:
-    """The smallest non-inferior rank, as far as the documents so far say.
+    """The smallest non-inferior rank, as far as the documents so far say."""
 
-    Attributes:
-        rank: The smallest rank shown to be non-inferior so far; the reference where none is.
-        decided: Whether the sequence has ended.
-        asks: The rank whose documents are needed next; None when decided.
-        decisions: For each rank that was looked at its decision, from the largest down.
-    """
+    rank: int  # the smallest shown to be non-inferior so far; the reference where none is
+    asks: int | None  # the rank whose documents are needed next; None when decided
+    decisions: Mapping[int, Decision]  # of each rank that was looked at, from the largest down
 
-    rank: int
-    decided: bool
-    asks: int | None
-    decisions: Mapping[int, Decision]
+    @property
+    def decided(self) -> bool:
+        """Whether the sequence has ended."""
+        return self.asks is None
 
 
 def smallest_rank(
@@ -54,15 +51,14 @@ def smallest_rank(
     """
     passed, decisions = reference, dict[int, Decision]()
     for rank in ranks:
-        if rank not in losses:
-            return RankDecision(passed, decided=False, asks=rank, decisions=decisions)
-        decisions[rank] = decide(design, {rank: losses[rank]})[rank]
-        if not decisions[rank].decided:
-            return RankDecision(passed, decided=False, asks=rank, decisions=decisions)
+        if rank in losses:
+            decisions[rank] = decide(design, {rank: losses[rank]})[rank]
+        if rank not in losses or not decisions[rank].decided:
+            return RankDecision(passed, rank, decisions)
         if decisions[rank].verdict != "non-inferior":
             break
         passed = rank
-    return RankDecision(passed, decided=True, asks=None, decisions=decisions)
+    return RankDecision(passed, None, decisions)
 
 
 def width_reached(

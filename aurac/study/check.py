@@ -10,10 +10,10 @@ import numpy as np
 from aurac.adapters import load_adapter
 from aurac.errors import RunFolderError, UsageError
 from aurac.readers import read_curves
-from aurac.runs.schema import RESULTS_FILE
 from aurac.study.design import chosen_adapters
 from aurac.study.plan import read_state
 from aurac.study.run import StudyRunner
+from aurac.study.summary import finished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -71,9 +71,9 @@ def check_study(
         RunFolderError: The study has no results yet.
         AuracError: See `run_study`.
     """
-    if not all((out / "results" / task / RESULTS_FILE).is_file() for task in study.tasks):
-        raise RunFolderError(f"{out} has no results yet", fix="run the study without --check first")
     adapters = chosen_adapters(study, path, read_state(out).get("rates", {}))
+    for task in study.tasks:
+        finished(study, task, adapters, out)
     every = [one for method in adapters.values() for one in method]
     if not 1 <= count <= len(every):
         raise UsageError(f"--check {count}", expected=f"1 to {len(every)}, the study's adapters")
@@ -92,21 +92,23 @@ def _compared(
     if not here:
         return
     done = again.compare(task, here, "results", again.study.tasks[task].test)
-    curves = [_outcomes(folder) for folder in (out / "results" / task, done.folder)]
+    kept, made = (_outcomes(folder) for folder in (out / "results" / task, done.folder))
     for one in here:
-        names = [key for key in curves[1] if key[0] == one.recipe.name]
-        known = [name for name in names if name in curves[0]]
-        pairs = [(curves[0][name], curves[1][name]) for name in known]
-        if len(known) < len(names) or any(a.shape != b.shape for a, b in pairs):
+        pairs = [(kept[key], made[key]) for key in made if key[0] == one.recipe.name]
+        if any(a.shape != b.shape for a, b in pairs):
             raise RunFolderError(
-                f"{out / 'results' / task} has other curves of {one.recipe.name}",
+                f"{out / 'results' / task} has other documents or ranks of {one.recipe.name}",
                 expected="those of the study's file",
                 fix="run the study to its end before --check",
             )
+        weights = (
+            {load_adapter(root / each.folder, lazy=True).sha256 for root in (out, again.out)}
+            for each in one.trainings
+        )
         yield Checked(
             task,
             one.recipe.name,
-            weights=all(_same_weights(out, again.out, each.folder) for each in one.trainings),
+            weights=all(len(hashes) == 1 for hashes in weights),
             outcomes=sum(b.size for _, b in pairs),
             different=sum(int(np.count_nonzero(a != b)) for a, b in pairs),
         )
@@ -116,8 +118,3 @@ def _outcomes(folder: Path) -> dict[tuple[str | None, ...], NDArray[np.float64]]
     """(adapter, basis, rescale) → (K, n) outcomes of a run's curves."""
     curves = read_curves(folder).curves
     return {(c.adapter, c.basis, c.rescale): c.outcomes for c in curves if c.outcomes is not None}
-
-
-def _same_weights(out: Path, again: Path, folder: Path) -> bool:
-    kept, made = (load_adapter(root / folder, lazy=True) for root in (out, again))
-    return kept.sha256 == made.sha256

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 import torch
@@ -13,10 +13,12 @@ from msgspec import structs
 
 from aurac.adapters import Adapter, Factors, make_family
 from aurac.adapters.truncate import Basis, Rescale  # noqa: TC001 - msgspec reads the hints
+from aurac.engine import EngineOptions
 from aurac.errors import AuracError, RecipeError, RunFolderError
 from aurac.runs.plan import ranks_of
 from aurac.runs.session import variants_for
-from aurac.runs.settings import TruncationOptions
+from aurac.runs.settings import Execution, ModelOptions, TruncationOptions
+from aurac.tasks.options import TaskOptions
 from aurac.training.recipe import Recipe, family_members, make_recipe
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from aurac.runs.plan import Variant
 
 ADAPTERS = Path("adapters")
+_SET = {"base", "learning_rate", "name", "seed", "sweep"}  # fields of recipes that the study sets
+_CHOSEN = {"base", "device", "held_out", "limit", "shard", "split"}  # and options of `compare`
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Documents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,7 +41,7 @@ class Documents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """
 
     split: str | None = None
-    limit: int = 0
+    limit: Count = 0
 
 
 class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,7 +55,7 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     learning_rates: list[float] = []
     learning_rates_of: str = ""
-    seeds: list[int] = []
+    seeds: list[Count] = []
     basis: list[Basis] = []
     rescale: list[Rescale] = []
 
@@ -118,13 +123,13 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tasks: dict[str, TaskPlan]
     methods: dict[str, MethodPlan]
     learning_rates: list[float]
-    seeds: list[int]
-    search_seed: int = 42
+    seeds: list[Count]
+    search_seed: Count = 42
     ranks: str = "pow2"
     search_ranks: str = "pow2"
     basis: list[Basis] = msgspec.field(default_factory=lambda: ["prefix"])
     rescale: list[Rescale] = []
-    margin: float = 0.02
+    margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.02
     drop_weights: bool = False
 
     def methods_of(self, task: str) -> list[str]:
@@ -243,6 +248,7 @@ def _check(study: Study, path: Path) -> None:
         if not values:
             raise RecipeError(f"{path} has no {name}", expected="at least one")
     for task, plan in study.tasks.items():
+        _check_options(f"{path}, {task}: options", plan.options)
         if unknown := plan.methods.keys() - study.methods.keys():
             raise RecipeError(
                 f"{path}: {task} has the methods {', '.join(sorted(unknown))}",
@@ -263,6 +269,16 @@ def _check(study: Study, path: Path) -> None:
                 f"{path}: the name {name!r}", expected="letters, digits, '.', '-' and '_'"
             )
     _check_recipes(study, path)
+
+
+def _check_options(where: str, options: Mapping[str, Any]) -> None:
+    kinds = (TaskOptions, ModelOptions, EngineOptions, Execution)
+    known = {field.name for kind in kinds for field in fields(kind)} - _CHOSEN
+    if unknown := sorted(options.keys() - known):
+        expected = f"some of {', '.join(sorted(known))}"
+        raise RecipeError(f"{where} {', '.join(unknown)}", expected=expected)
+    if not isinstance(data := options.get("data", {}), dict):
+        raise RecipeError(f"{where} data = {data!r}", expected="a mapping, {TASK: FOLDER}")
 
 
 def _check_method(study: Study, where: str, task: str, method: str) -> None:
@@ -304,9 +320,11 @@ def _check_recipes(study: Study, path: Path) -> None:
             )
     R = made[0].recipe.rank
     for spec in (study.ranks, study.search_ranks):
-        for rank in ranks_of(spec, R):
-            if not 1 <= rank <= R:
-                raise RecipeError(f"{path}: rank {rank}", expected=f"1 to the trained rank {R}")
+        ranks = ranks_of(spec, R)
+        if len(ranks) < 2 or not 1 <= min(ranks) <= max(ranks) <= R:
+            raise RecipeError(
+                f"{path}: ranks {spec}", expected=f"two or more, from 1 to the trained rank {R}"
+            )
 
 
 class Point(NamedTuple):
@@ -384,14 +402,19 @@ def _training(task: str, recipe: Recipe) -> Training:
 
 def _recipe(study: Study, path: Path, point: Point) -> Recipe:
     task, method, rate, seed = point
-    fields: dict[str, Any] = {"base": study.base, **study.recipe}
-    fields |= {**study.tasks[task].recipe, **study.methods[method].recipe}
-    fields |= {"name": f"{method}-lr{rate:g}-seed{seed}", "learning_rate": rate, "seed": seed}
     where = f"{path}, {method} on {task},"
+    values = {**study.recipe, **study.tasks[task].recipe, **study.methods[method].recipe}
+    if own := sorted(_SET & values.keys()):
+        raise RecipeError(
+            f"{where} a recipe with {', '.join(own)}",
+            expected="`base`, `learning_rates` and `seeds` beside `recipe`",
+        )
+    values |= {"name": f"{method}-lr{rate:g}-seed{seed}", "learning_rate": rate, "seed": seed}
     try:
-        return replace(make_recipe(fields, where=where), folder=path.parent)
+        return replace(make_recipe({**values, "base": study.base}), folder=path.parent)
     except AuracError as error:
-        raise RecipeError(f"{where} {error}", fix="correct the file") from error
+        fix = (error.fix or "correct the file").partition(" or with --set")[0]
+        raise RecipeError(f"{where} {error.given}", expected=error.expected, fix=fix) from error
 
 
 def searches(study: Study, path: Path) -> Iterator[PlannedAdapter]:
@@ -431,7 +454,7 @@ def chosen_adapters(
         if method not in rates.get(task, {}):
             raise RunFolderError(
                 f"{path}: no learning rate of {method} on {task} was chosen yet",
-                fix="run the study without --report and --check first",
+                fix="first run the study to its end",
             )
     adapters: dict[str, list[PlannedAdapter]] = {method: [] for method in study.methods}
     for one in results_of(study, path, rates):

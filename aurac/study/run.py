@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import shutil
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import filelock
 import msgspec
-from msgspec import structs
 
 from aurac.adapters import load_adapter
 from aurac.adapters.formats.outline import remove_weights
 from aurac.errors import RecipeError, RunFolderError
-from aurac.files import write_atomic, write_json
+from aurac.files import sha256_tree, write_atomic, write_json
 from aurac.models.device import versions
 from aurac.report import write_report
 from aurac.runs.compare import compare
-from aurac.runs.schema import TaskDocuments, read_record
+from aurac.runs.folder import remove_texts
+from aurac.runs.session import Lookup
+from aurac.runs.settings import separated
 from aurac.study.design import Documents, PlannedAdapter, Study, Training, results_of, searches
 from aurac.study.plan import STATE_FILE, read_state
-from aurac.training.data import located_data
+from aurac.training.data import located_data, render, training_documents
 from aurac.training.job import train
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ class StudyRunner:
         out.mkdir(parents=True, exist_ok=True)
         if not (out / ".gitignore").exists():
             write_atomic(out / ".gitignore", "*.lock\nlocks/\nlogs/\n/check/\n")
-        self.state = read_state(out)
+        self.state, self.checked = read_state(out), False
 
     def keep(self, **values: Any) -> None:
         """Merge values into `study.json`, which other processes may have changed."""
@@ -110,7 +109,7 @@ class StudyRunner:
         """
         recipes = {one.task: one.recipe for one in results_of(self.study, self.path)}
         hashes = {
-            task: _digest(located_data(recipe.data, recipe.folder))
+            task: sha256_tree(located_data(recipe.data, recipe.folder))
             for task, recipe in recipes.items()
             if recipe.data and not recipe.data.startswith("hub:")
         }
@@ -129,15 +128,13 @@ class StudyRunner:
         wanted = [one for one in searches(study, self.path) if one.task == task]
         methods = study.methods_of(task)
         chosen = {m: r[0] for m in methods if len(r := study.rates_of(task, m)) == 1}
-        edges = [edge for edge in self.state.get("edges", []) if not edge.endswith(f" on {task}")]
+        others, edges = study.tasks.keys() - {task}, self.state.get("edges", [])
+        edges = [edge for edge in edges if edge.rpartition(" on ")[2] in others]
         if wanted:
             self.train_all(wanted)
             done = self.compare(task, wanted, "search", study.tasks[task].validation)
-            scores = {
-                curve.adapter: curve.score.log2.value
-                for curve in done.results.curves
-                if curve.default and curve.score
-            }
+            scores, place = done.results.areas, done.folder.relative_to(self.out)
+            self.keep(searches={task: place.as_posix()})
             for method in {one.method: None for one in wanted}:
                 grid = {
                     one.recipe.learning_rate: scores.get(one.recipe.name)
@@ -176,10 +173,25 @@ class StudyRunner:
         """Train what is not there; an adapter that another process trains is waited for."""
         trainings = {training.folder: training for one in wanted for training in one.trainings}
         left = [one for one in trainings.values() if not self.is_there(one)]
+        if left and not self.checked:
+            self.check_tasks()
         while left:
             left = [one for one in left if not (self.is_there(one) or self.train_one(one))]
             if left:
                 time.sleep(_WAIT)
+
+    def check_tasks(self) -> None:
+        """Read all documents before anything is trained, so that a mistake costs no training."""
+        for recipe in {one.task: one.recipe for one in results_of(self.study, self.path)}.values():
+            for number, document in enumerate(training_documents(recipe), 1):
+                render(recipe, document, number)
+        for task, plan in self.study.tasks.items():
+            searched = any(one.task == task for one in searches(self.study, self.path))
+            for documents in (plan.test, *[plan.validation] * searched):
+                settings, _ = separated(self.options_of(task, documents))
+                base = Lookup().outline(self.study.base, settings.model, elsewhere=False)
+                Lookup().build([self.evaluated(task)], settings, base)
+        self.checked = True
 
     def is_there(self, one: Training) -> bool:
         """Whether the adapter is trained.
@@ -223,40 +235,37 @@ class StudyRunner:
         groups: dict[str, list[str]] = {}
         for one in wanted:
             groups.setdefault(one.method, []).append(one.recipe.name)
-        beside, options = self.path.parent / plan.task, dict(plan.options)
-        for name, folder in options.get("data", {}).items():
-            options["data"] = {**options["data"], name: located_data(folder, self.path.parent)}
         done = compare(
             [one.checkpoint(self.out) for one in wanted],
-            [str(beside) if beside.suffix in (".yaml", ".yml") else plan.task],
+            [self.evaluated(task)],
             out=self.out / kind / task,
-            base=study.base,
             truncations={
                 one.recipe.name: study.truncation_of(task, one.method, final=final)
                 for one in wanted
             },
             **asdict(study.truncation_of(task, None, final=final)),
-            split=documents.split,
-            limit=documents.limit or 0,
-            device=self.device,
             groups={m: names for m, names in groups.items() if final and len(names) > 1},
             progress=self.progress,
-            **options,
+            **self.options_of(task, documents),
         )
         if plan.drop_documents:
-            _remove_texts(done.folder)
+            remove_texts(done.folder)
+            write_report(done.folder)
         return done
 
+    def evaluated(self, task: str) -> str:
+        """What `aurac.compare` takes as the name of a task."""
+        name = self.study.tasks[task].task
+        beside = self.path.parent / name
+        return str(beside) if beside.suffix in (".yaml", ".yml") else name
 
-def _remove_texts(folder: Path) -> None:
-    """Leave the identities of a run's documents, without texts, and write its report again."""
-    for file in (folder / "documents").glob("*.json"):
-        kept = read_record(file, TaskDocuments)
-        nothing = [None] * len(kept.doc_ids)
-        bare = structs.replace(kept, questions=nothing, targets=nothing, choices=None)
-        write_json(file, bare.to_dict())
-    shutil.rmtree(folder / "requests", ignore_errors=True)
-    write_report(folder)
+    def options_of(self, task: str, documents: Documents) -> dict[str, Any]:
+        """What `aurac.compare` is told of a task, the base and the device."""
+        options = dict(self.study.tasks[task].options)
+        for name, folder in options.get("data", {}).items():
+            options["data"] = {**options["data"], name: located_data(folder, self.path.parent)}
+        how = {"base": self.study.base, "device": self.device}
+        return {**options, **how, "split": documents.split, "limit": documents.limit}
 
 
 def best_rate(grid: dict[float, float | None], what: str) -> tuple[float, bool]:
@@ -264,12 +273,8 @@ def best_rate(grid: dict[float, float | None], what: str) -> tuple[float, bool]:
 
     Of equal values the smallest rate is taken.
 
-    Args:
-        grid: Learning rate → AURAC, None where it could not be evaluated.
-        what: For the message.
-
-    Raises:
-        RecipeError: No rate was evaluated.
+    `grid` is learning rate → AURAC, None where it could not be evaluated; a RecipeError about
+    `what` says that none was.
     """
     known = {rate: value for rate, value in sorted(grid.items()) if value is not None}
     if not known:
@@ -278,11 +283,3 @@ def best_rate(grid: dict[float, float | None], what: str) -> tuple[float, bool]:
         )
     best = max(known, key=known.__getitem__)
     return best, best in (min(grid), max(grid))
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            digest.update(file.read_bytes())
-    return digest.hexdigest()

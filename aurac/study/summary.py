@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tabulate import tabulate
 
@@ -11,9 +12,10 @@ from aurac.errors import RunFolderError
 from aurac.files import write_atomic, write_json
 from aurac.readers import read_curves
 from aurac.runs.progress import duration
-from aurac.stats.analysis import analyse
+from aurac.runs.schema import RESULTS_FILE, Results
+from aurac.stats.analysis import analyse, paired_family
 from aurac.stats.sentences import show_p
-from aurac.study.design import chosen_adapters, points_of
+from aurac.study.design import chosen_adapters, curves_of, points_of
 from aurac.study.figure import DIFFERENCES, draw_differences
 
 if TYPE_CHECKING:
@@ -24,13 +26,22 @@ if TYPE_CHECKING:
     from aurac.stats.rows import Analysis, PairRow
     from aurac.study.design import PlannedAdapter, Study
 
+    TwoSeeds = Mapping[tuple[str | None, str, str], PairRow]
+    Adapters = Mapping[str, Sequence[PlannedAdapter]]
+
 REPORT_FILE, ANALYSIS_FILE = "report.md", "analysis.json"
+_TERMS = """
+Truncation: prefix keeps the first r components, svd the best approximation of rank r. Scale: rule
+is the scaling rule at rank r (for MatryoshkaLoRA the published inference, without P), trained has
+the trained P, keep is the scale of the trained rank, fit is keep times a factor fitted per rank.
+
+Accuracy and AURAC are in percent. Intervals (95 %) are over documents and, where a method has
+several, training seeds; those of one seed say nothing about another training. p values are adjusted
+over all pairs and tasks (Holm). Detectable is the difference found with a power of 80 %."""
 
 
 def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> Path:
-    """Write `report.md`, `analysis.json` and the figure of a study; no model is loaded.
-
-    p values are adjusted over all pairs and tasks of the study (Holm).
+    """Write `report.md` (returned), `analysis.json` and the figure of a study, without a model.
 
     Args:
         study: The study.
@@ -38,138 +49,149 @@ def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> 
         out: Its folder.
         state: The content of its `study.json`.
 
-    Returns:
-        The report.
-
     Raises:
-        RunFolderError: A task has no results yet.
+        RunFolderError: A task has no results yet, or those of another design.
     """
-    of_task = _curves(study, out)
-    curves = [curve for every in of_task.values() for curve in every]
-    evaluated = {task: str(every[0].task) if every else task for task, every in of_task.items()}
     adapters = chosen_adapters(study, path, state.get("rates", {}))
-    names = {method: [one.recipe.name for one in every] for method, every in adapters.items()}
-    groups = {method: list(dict.fromkeys(each)) for method, each in names.items()}
+    runs = {task: finished(study, task, adapters, out) for task in study.tasks}
+    curves = [curve for task in runs for curve in _curves(runs[task], task, adapters, out)]
+    seeds = {m: dict.fromkeys(one.recipe.seed for one in each) for m, each in adapters.items()}
+    groups = {m: [f"{m}-seed{seed}" for seed in each] for m, each in seeds.items() if each}
     analysis = analyse(curves, groups=groups, margin=study.margin, strict=False)
-    fewer = _of_seeds(curves, groups, 2)
-    two = analyse(fewer[0], groups=fewer[1], strict=False) if fewer else None
-    draw_differences(analysis, list(evaluated.values()), out)
+    first = {
+        (runs[task].headline.name, f"{method}-seed{seed}")
+        for task, method in points_of(study)
+        for seed in study.seeds_of(task, method)[:2]
+    }
+    some, two = [curve for curve in curves if (curve.task, curve.adapter) in first], {}
+    if len(some) < len(curves):
+        kept = {curve.adapter for curve in some}
+        few = {method: [n for n in names if n in kept] for method, names in groups.items()}
+        two = {(row.task, row.a, row.b): row for row in paired_family(some, groups=few)}
+    draw_differences(analysis, [run.headline.name for run in runs.values()], out)
     write_json(out / ANALYSIS_FILE, analysis.to_dict(details=True))
-    page = _page(study, state, adapters, analysis, two, evaluated)
+    page = _Page(study, out, state, runs, adapters).lines(analysis, two)
     write_atomic(out / REPORT_FILE, "\n".join(page) + "\n")
     return out / REPORT_FILE
 
 
-def _curves(study: Study, out: Path) -> dict[str, list[Curve]]:
-    """The curves of each task of the study."""
-    for task in study.tasks:
-        folder = out / "results" / task
-        if not (folder / "results.json").is_file():
-            raise RunFolderError(
-                f"{folder} has no results yet", fix="run the study without --report first"
-            )
-    return {task: list(read_curves(out / "results" / task).curves) for task in study.tasks}
-
-
-def _of_seeds(
-    curves: Sequence[Curve], groups: Mapping[str, Sequence[str]], count: int
-) -> tuple[list[Curve], dict[str, list[str]]] | None:
-    """The curves of each method's first seeds; None where no method has more."""
-    kept: dict[str, list[str]] = {}
-    dropped = False
-    for method, names in groups.items():
-        seeds = list(dict.fromkeys(name.rpartition("-seed")[2] for name in names))
-        dropped |= len(seeds) > count
-        kept[method] = [name for name in names if name.rpartition("-seed")[2] in seeds[:count]]
-    every = {name for names in kept.values() for name in names}
-    return ([c for c in curves if c.adapter in every], kept) if dropped else None
-
-
-def _page(
-    study: Study,
-    state: Mapping[str, Any],
-    adapters: Mapping[str, Sequence[PlannedAdapter]],
-    analysis: Analysis,
-    two: Analysis | None,
-    evaluated: Mapping[str, str],
-) -> Iterable[str]:
-    yield f"# {study.name}\n"
-    if study.question:
-        yield f"{study.question}\n"
-    yield "## Design\n"
-    yield from _design(study, state)
-    yield "\nTraining of one seed:\n"
-    yield from _cost(study, state, adapters)
-    if analysis.pairs or analysis.variants:
-        yield f"\n![Differences of AURAC with their intervals.]({DIFFERENCES}.png)"
-    for task in study.tasks:
-        yield f"\n## {task}\n"
-        yield from _task(evaluated[task], analysis)
-        yield f"\n[Report of this task](results/{task}/report.md)"
-    if len(study.tasks) > 1:
-        yield "\n## All tasks\n"
-        rows = [
-            [row.a if row.b is None else f"{row.b} − {row.a}", row.weigh, interval(row.estimate)]
-            for row in analysis.aggregates
-            if row.estimate
-        ]
-        if rows:
-            yield _table(["AURAC or difference", "weights", "mean [95 %]"], rows)
-        if len(rows) < len(analysis.aggregates):
-            yield "\nA method has a mean over the tasks if it has the same seeds on all of them."
-    if two is not None:
-        yield "\n## With two seeds\n"
-        yield from _two_seeds(analysis, two)
-
-
-def _design(study: Study, state: Mapping[str, Any]) -> Iterable[str]:
-    rows = [
-        [
-            task,
-            method,
-            ", ".join(f"{rate:g}" for rate in study.rates_of(task, method)),
-            f"{state['rates'][task][method]:g}",
-            ", ".join(map(str, study.seeds_of(task, method))),
-        ]
-        for task, method in points_of(study)
-    ]
-    yield _table(["task", "method", "learning rates", "chosen", "seeds"], rows)
-    searched = any(len(study.rates_of(*point)) > 1 for point in points_of(study))
-    chosen = (
-        "Of several learning rates one is chosen by AURAC (log2 axis) on validation documents with "
-        f"seed {study.search_seed}."
-        if searched
-        else "Learning rates are those of the study's file, without a search."
-    )
-    yield (
-        f"\nBase model {study.base}. {chosen} Results are on test documents. Accuracy and AURAC "
-        "are in percent. p values are adjusted over all pairs and tasks (Holm)."
-    )
-    for edge in state.get("edges", []):
-        yield f"\nThe best learning rate of {edge} is at the end of its grid."
-
-
-def _cost(
-    study: Study, state: Mapping[str, Any], adapters: Mapping[str, Sequence[PlannedAdapter]]
-) -> Iterable[str]:
-    rows = [
-        [
-            method,
-            *(_trained([one for one in every if one.task == task], state) for task in study.tasks),
-        ]
-        for method, every in adapters.items()
-    ]
-    yield _table(["method", *study.tasks], rows)
-    families = [method for method, plan in study.methods.items() if plan.family]
-    if families:
-        yield (
-            f"\n{', '.join(families)}: an adapter is trained for each rank, with the same recipe. "
-            "The cost is that of all of them, also of one that another method of the study uses."
+def finished(study: Study, task: str, adapters: Adapters, out: Path) -> Results:
+    """The results of a task; a RunFolderError where there are none, or of other curves."""
+    folder = out / "results" / task
+    if not (folder / RESULTS_FILE).is_file():
+        raise RunFolderError(f"{folder} has no results yet", fix="first run the study to its end")
+    run = Results.read(folder)
+    here = [one for each in adapters.values() for one in each if one.task == task]
+    differing = {curve.label for one in here for curve in curves_of(study, one, final=True)}
+    if differing := differing ^ {curve.id for curve in run.curves}:
+        raise RunFolderError(
+            f"{folder} and the study's file differ in {len(differing)} curves ({min(differing)})",
+            fix="first run the study to its end, or give the file of these results",
         )
+    return run
 
 
-def _trained(seeds: Sequence[PlannedAdapter], state: Mapping[str, Any]) -> str:
+def _curves(run: Results, task: str, adapters: Adapters, out: Path) -> list[Curve]:
+    """The curves of a task; tasks match by seed, so names are without their learning rates."""
+    every = [one for each in adapters.values() for one in each]
+    names = {one.recipe.name: f"{one.method}-seed{one.recipe.seed}" for one in every}
+    curves = read_curves(out / "results" / task).curves
+    here = [curve for curve in curves if curve.task == run.headline.name]
+    return [replace(curve, adapter=names[str(curve.adapter)]) for curve in here]
+
+
+class _Page(NamedTuple):
+    """What the report is written from, beside the analysis; `runs` are the results by task."""
+
+    study: Study
+    out: Path
+    state: Mapping[str, Any]
+    runs: Mapping[str, Results]
+    adapters: Adapters
+
+    def lines(self, analysis: Analysis, two: TwoSeeds) -> Iterable[str]:
+        yield f"# {self.study.name}\n"
+        if self.study.question:
+            yield f"{self.study.question}\n"
+        yield "## Design\n"
+        yield from self.design()
+        yield "\nTraining of one seed, with the wall time of its optimizer steps:\n"
+        yield from self.cost()
+        if analysis.pairs or analysis.variants:
+            yield f"\n![Differences of AURAC with their intervals.]({DIFFERENCES}.png)"
+        for task, run in self.runs.items():
+            yield f"\n## {task}\n"
+            yield from self.documents(task, run)
+            yield from _task(run.headline.name, analysis, two)
+            yield f"\n[Report of this task](results/{task}/report.md)"
+        if len(self.runs) > 1:
+            yield "\n## All tasks\n"
+            yield "Means over the tasks, all with the same weight, for equal seeds on each task.\n"
+            every = [row for row in analysis.aggregates if row.estimate]
+            rows = [[f"{r.b} − {r.a}" if r.b else r.a, interval(r.estimate)] for r in every]
+            yield _table(["AURAC or b − a", "mean [95 %]"], rows) if rows else "There are none."
+
+    def design(self) -> Iterable[str]:
+        study, rows = self.study, []
+        places = self.state.get("searches", {})
+        folders = {task: self.out / places.get(task, f"search/{task}") for task in study.tasks}
+        areas = {
+            t: Results.read(f).areas for t, f in folders.items() if (f / RESULTS_FILE).is_file()
+        }
+        for task, method in points_of(study):
+            source, rates = study.rates_from(task, method), study.rates_of(task, method)
+            found = areas.get(task, {})
+            names = [f"{method}-lr{rate:g}-seed{study.search_seed}" for rate in rates]
+            known = [f" ({percent(found.get(name))})" * (len(rates) > 1) for name in names]
+            grid = ", ".join(f"{rate:g}{area}" for rate, area in zip(rates, known, strict=True))
+            chosen = f"{self.state['rates'][task][method]:g}"
+            seeds = ", ".join(map(str, study.seeds_of(task, method)))
+            rows.append([task, method, grid if source == method else f"as {source}", chosen, seeds])
+        yield _table(["task", "method", "learning rates", "chosen", "seeds"], rows)
+        yield (
+            "\nThe learning rate with the highest AURAC on validation documents (in brackets; log2 "
+            f"axis, ranks {study.search_ranks}, seed {study.search_seed}) is chosen."
+            if any(len(study.rates_of(*point)) > 1 for point in points_of(study))
+            else "\nLearning rates are those of the study's file, without a search."
+        )
+        if edges := self.state.get("edges"):
+            yield f"\nThe best learning rate is at the end of its grid for {', '.join(edges)}."
+        yield f"{_TERMS}\n"
+        every = [run.provenance for run in self.runs.values()]
+        bases = [f"{p.base.name} (weights SHA-256 {p.base.sha256})" for p in every]
+        versions = [", ".join(f"{k} {v}" for k, v in p.versions.items()) for p in every]
+        machines = [f"{p.machine.get('cpu')}, {p.device}, {p.dtype}" for p in every]
+        for name, each in ("Base model", bases), ("Last run on", machines), ("Versions", versions):
+            yield f"- {name}: {'; '.join(dict.fromkeys(each))}"
+
+    def documents(self, task: str, run: Results) -> Iterable[str]:
+        record, split = run.headline, self.study.tasks[task].test.split
+        base = next((c.baseline for c in run.curves if c.task == record.name), None)
+        yield (
+            f"{record.n_docs:,} documents{f' of the {split} split' * bool(split)} (SHA-256 "
+            f"{record.documents_sha256}), {record.metric}"
+            f"{f', {record.num_fewshot}-shot' * (record.num_fewshot is not None)}. "
+            f"Accuracy of the base model: {percent(base)}."
+        )
+        if digest := self.state.get("data", {}).get(task):
+            yield f"Training data: SHA-256 {digest}."
+        if run.failures:
+            yield f"{len(run.failures)} evaluations failed; the report of this task says why."
+        yield ""
+
+    def cost(self) -> Iterable[str]:
+        rows = [
+            [method, *(_trained(every, task, self.state) for task in self.runs)]
+            for method, every in self.adapters.items()
+        ]
+        yield _table(["method", *self.runs], rows)
+        if any(plan.family for plan in self.study.methods.values()):
+            yield "\nOf a family: all of its adapters, also one that another method has."
+
+
+def _trained(every: Sequence[PlannedAdapter], task: str, state: Mapping[str, Any]) -> str:
     """What the trainings of one seed took: adapters, steps, mean time over the seeds."""
+    seeds = [one for one in every if one.task == task]
     if not seeds:
         return "–"
     each = seeds[0].trainings
@@ -182,7 +204,7 @@ def _trained(seeds: Sequence[PlannedAdapter], state: Mapping[str, Any]) -> str:
     return text if len(seconds) < len(times) else f"{text}, {duration(sum(seconds) / len(seeds))}"
 
 
-def _task(task: str, analysis: Analysis) -> Iterable[str]:
+def _task(task: str, analysis: Analysis, two: TwoSeeds) -> Iterable[str]:
     scores = [row for row in analysis.scores if row.task == task]
     ranks = sorted({rank for row in scores for rank in row.ranks})
     rows = []
@@ -190,49 +212,31 @@ def _task(task: str, analysis: Analysis) -> Iterable[str]:
         known = dict(zip(row.ranks, row.accuracy, strict=True))
         cells = [percent(known.get(rank)) for rank in ranks]
         areas = interval(row.log2), interval(row.linear)
-        rows.append([row.label, row.truncation, str(row.seeds), *cells, *areas])
+        rows.append([row.adapter, row.truncation, str(row.seeds), *cells, *areas])
     areas = "AURAC, log2 [95 %]", "AURAC, linear [95 %]"
     yield _table(["method", "truncation", "seeds", *map(str, ranks), *areas], rows)
     yield ""
-    yield from _pairs([row for row in analysis.pairs if row.task == task])
+    yield from _pairs([row for row in analysis.pairs if row.task == task], two)
     other = [row for row in analysis.variants if row.task == task]
     if other:
         yield "\nThe same adapters, truncated in another way:\n"
-        yield from _pairs(other)
+        yield from _pairs(other, two)
     yield ""
     for recommended in analysis.recommended:
         if recommended.task == task and not recommended.other:
             yield f"- {recommended.sentence}"
 
 
-def _pairs(pairs: Sequence[PairRow]) -> Iterable[str]:
-    rows = [
-        [
-            f"{row.b} − {row.a}",
-            interval(row.result.estimate if row.result else None),
-            "–" if row.p_holm is None else show_p(row.p_holm).removeprefix("= "),
-            percent(row.result.mde if row.result else None),
-        ]
-        for row in pairs
-    ]
-    yield _table(["difference of AURAC, points", "[95 %]", "adjusted p", "detectable"], rows)
-
-
-def _two_seeds(analysis: Analysis, two: Analysis) -> Iterable[str]:
-    few = {(row.a, row.b, row.task): row for row in two.pairs}
+def _pairs(pairs: Sequence[PairRow], two: TwoSeeds) -> Iterable[str]:
+    head = ["difference of AURAC (log2), points", "[95 %]", "adjusted p", "detectable"]
     rows = []
-    for row in analysis.pairs:
-        other = few.get((row.a, row.b, row.task))
-        if other is not None:
-            rows.append(
-                [
-                    str(row.task),
-                    f"{row.b} − {row.a}",
-                    interval(other.result.estimate if other.result else None),
-                    interval(row.result.estimate if row.result else None),
-                ]
-            )
-    yield _table(["task", "difference, points", "first two seeds", "all seeds"], rows)
+    for row in pairs:
+        p = "–" if row.p_holm is None else show_p(row.p_holm).removeprefix("= ")
+        few = two.get((row.task, row.a, row.b))
+        shown = [one.result.estimate if one and one.result else None for one in (row, few)]
+        cells = [interval(shown[0]), p, percent(row.result.mde if row.result else None)]
+        rows.append([f"{row.b} − {row.a}", *cells, *[interval(shown[1])] * bool(two)])
+    yield _table([*head, *["first two seeds alone"] * bool(two)], rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

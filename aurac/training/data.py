@@ -62,13 +62,13 @@ def located_data(data: str, folder: Path | None) -> Path:
     beside = folder / path
     if not (beside.exists() or path.exists()):
         raise DataError(
-            f"no data {data!r} in {folder.resolve()} (where the recipe is) or {Path.cwd()}",
+            f"no data {data!r} in {folder.resolve()} (beside its recipe or study) or {Path.cwd()}",
             expected=f"a folder or a file ending in {_READERS}",
         )
     if not beside.exists():
         return path
     if path.exists() and not path.samefile(beside):
-        logger.warning("using %s, beside the recipe, and not %s", beside, path.resolve())
+        logger.warning("using %s, beside its recipe or study, and not %s", beside, path.resolve())
     return beside
 
 

@@ -250,7 +250,7 @@ def _losses(recipe: Recipe, trainer: Any) -> tuple[tuple[int, float], ...]:
     if any(not math.isfinite(loss) for _, loss in history):
         raise RecipeError(
             f"training {recipe.name!r} diverged: the loss is not finite",
-            fix="lower learning_rate or use dtype float32",
+            fix="lower learning_rate, or take it out of a study's grid; or use dtype float32",
         )
     return history
 

@@ -29,8 +29,10 @@ from aurac.errors import (
 )
 from aurac.study import load_study, plan_study, run_study, summarise
 from aurac.study.design import chosen_adapters, results_of, searches
+from aurac.study.plan import read_state
 from aurac.study.run import best_rate
 
+LORA = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
 FAMILY = {"recipe": {"method": "lora"}, "family": True}
 
 
@@ -168,12 +170,52 @@ def test_a_task_has_methods_and_settings_of_its_own(write, content):
         ({"methods": {"x": {**FAMILY, "learning_rates_of": "y"}}}, "learning_rates_of = 'y' of x"),
         ({"methods": {"x": {**FAMILY, "learning_rates_of": "x"}}}, "a search of its own"),
         ({"ranks": "1,8"}, "rank 8"),
+        ({"search_ranks": "1,8"}, "ranks 1,8; expected two or more, from 1 to the trained rank 4"),
+        ({"search_ranks": "4"}, "ranks 4; expected two or more"),
+        ({"seeds": [-1]}, ">= 0"),
+        ({"margin": 2}, "< 1"),
+        ({"recipe": {"rank": 4, "seed": 3}}, "recipe with seed; expected .*seeds. beside"),
+        ({"learning_rates": [-1.0]}, "expected a positive number; correct it in the file$"),
         ({"search_ranks": "few"}, "'few'"),
     ],
 )
 def test_a_wrong_file_is_one_clear_error(write, changes, message):
     with pytest.raises((RecipeError, RankError), match=message):
         load_study(write(**changes))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"fewshot_num": 3},
+            "choice: options fewshot_num; expected some of address, .*num_fewshot",
+        ),
+        ({"limit": 3}, "options limit; expected"),  # `test` says it
+        ({"data": "folder"}, "options data = 'folder'; expected a mapping"),
+    ],
+)
+def test_options_of_an_evaluation_are_checked_before_it(write, content, options, message):
+    task = {**content["tasks"]["choice"], "options": options}
+    with pytest.raises(RecipeError, match=message):
+        load_study(write(tasks={"choice": task}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "none.yaml"}, "none.yaml does not exist"),
+        ({"options": {"data": {"aurac_word_problems": "none"}}}, "beside its recipe or study"),
+        ({"recipe": {"data": "train.jsonl", "prompt": "{quest}"}}, "templates of the fields"),
+    ],
+)
+def test_a_mistake_in_a_task_costs_no_training(small, content, tmp_path, changes, message):
+    choice = content["tasks"]["choice"]
+    other = {**choice, "task": "aurac_word_problems", **changes}
+    path = small(tasks={"choice": choice, "other": other})
+    with pytest.raises(AuracError, match=message):
+        run_study(load_study(path), path, tmp_path / "out", device="cpu")
+    assert not list((tmp_path / "out").rglob("adapter_config.json"))
 
 
 def test_methods_of_different_rank_are_refused(write):
@@ -227,8 +269,9 @@ def test_a_study_from_its_file_to_its_report(write, tmp_path):
     assert counts == {"lora": (3, 3), "matryoshka": (5, 5), "per_rank": (6, 6)}
     assert all(row.pace > 0 for row in after.methods)
     report = summarise(study, path, out, state)
-    for text in ("Is one method better?", "## choice", "matryoshka − lora", "With two seeds"):
+    for text in ("Is one method better?", "## choice", "matryoshka − lora", "first two seeds"):
         assert text in report.read_text()
+    assert re.search(r"0\.003 \(\d+\.\d\), 0\.01 \(\d+\.\d\), 0\.03 \(\d", report.read_text())
     results = json.loads((out / "results/choice/results.json").read_text())
     assert results["groups"].keys() == {"lora", "matryoshka", "per_rank"}
     assert "3 adapters, 6 steps" in report.read_text()
@@ -286,8 +329,7 @@ def small(write):
     """A study without a search: one adapter of LoRA, and a family of rank 1 and that one."""
 
     def make(**changes):
-        lora = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
-        few = {"methods": {"lora": lora, "per_rank": FAMILY}, "seeds": [1], "ranks": "1,4"}
+        few = {"methods": {"lora": LORA, "per_rank": FAMILY}, "seeds": [1], "ranks": "1,4"}
         return write(**{**few, **changes})
 
     return make
@@ -295,20 +337,19 @@ def small(write):
 
 def test_a_study_that_asks_for_less_than_its_folder_holds_is_refused(small, content, tmp_path):
     """Its report would be of all that is there; the weights stay."""
-    out, lora = tmp_path / "out", {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
-    path = small(methods={"lora": lora})
+    out = tmp_path / "out"
+    path = small(methods={"lora": LORA})
     run_study(load_study(path), path, out, device="cpu")
     content["tasks"]["choice"]["test"]["limit"] = 6
-    path = small(methods={"lora": lora}, drop_weights=True, tasks=content["tasks"])
+    path = small(methods={"lora": LORA}, drop_weights=True, tasks=content["tasks"])
     with pytest.raises(RunFolderError, match=r"results of choice hold more .*12 documents"):
         run_study(load_study(path), path, out, device="cpu")
     assert len(list(out.rglob("adapter_model.safetensors"))) == 1
 
 
-def test_task_files_and_data_are_looked_for_beside_the_study(small, content, tmp_path, monkeypatch):
-    home = tmp_path / "elsewhere"
-    home.mkdir()
-    monkeypatch.chdir(home)
+@pytest.fixture
+def sums(content, tmp_path):
+    """A task of its own with a YAML file and documents beside the study."""
     shutil.copy(tmp_path / "train.jsonl", tmp_path / "test.jsonl")
     definition = {
         "task": "sums",
@@ -321,19 +362,48 @@ def test_task_files_and_data_are_looked_for_beside_the_study(small, content, tmp
         "metric_list": [{"metric": "acc"}],
     }
     (tmp_path / "sums.yaml").write_text(yaml.safe_dump(definition))
-    task = content["tasks"]["choice"]
-    task |= {"task": "sums.yaml", "test": {"limit": 5}, "drop_documents": True}
-    task["options"] |= {"data": {"sums": "."}}
-    lora = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
-    path = small(tasks={"sums": task}, methods={"lora": lora})
+    options = {"dtype": "float32", "data": {"sums": "."}}
+    return {**content["tasks"]["choice"], "task": "sums.yaml", "options": options}
+
+
+def test_task_files_and_data_are_looked_for_beside_the_study(small, sums, tmp_path, monkeypatch):
+    home = tmp_path / "elsewhere"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    task = {**sums, "test": {"limit": 5}, "drop_documents": True}
+    path = small(tasks={"sums": task}, methods={"lora": LORA})
     study, out = load_study(path), tmp_path / "out"
     summarise(study, path, out, run_study(study, path, out, device="cpu"))
     results = json.loads((tmp_path / "out/results/sums/results.json").read_text())
     assert [(task["name"], task["n_docs"]) for task in results["tasks"]] == [("sums", 5)]
     _, _, section = (out / "report.md").read_text().partition("## sums")
     assert "| lora " in section  # under the name that the file gives to the task
+    assert "\n5 documents " in section
     files = (p.read_bytes() for p in (tmp_path / "out/results").rglob("*") if p.is_file())
     assert not any(b"Mia has" in content for content in files)
+
+
+def test_a_method_has_a_mean_over_tasks_with_learning_rates_of_their_own(
+    small, sums, content, tmp_path
+):
+    own = {**sums, "methods": {"lora": {"learning_rates": [0.02]}}}
+    path = small(tasks={"sums": own, **content["tasks"]}, methods={"lora": LORA})
+    study, out = load_study(path), tmp_path / "out"
+    report = summarise(study, path, out, run_study(study, path, out, device="cpu")).read_text()
+    [mean] = json.loads((out / "analysis.json").read_text())["aggregates"]
+    assert mean["estimate"] is not None, mean["reason"]
+    assert re.search(r"\| lora +\| \d", report.partition("## All tasks")[2])
+
+    # the report of another design is refused, and nothing is written
+    more = load_study(
+        small(tasks={"sums": own, **content["tasks"]}, methods={"lora": LORA}, seeds=[1, 2])
+    )
+    with pytest.raises(
+        RunFolderError,
+        match=r"results/choice and the study's file differ in 1 curves \(lora-lr0.01-seed2 ",
+    ):
+        summarise(more, path, out, read_state(out))
+    assert (out / "report.md").read_text() == report
 
 
 @pytest.mark.slow
@@ -393,7 +463,10 @@ def test_a_study_goes_on_without_the_weights_of_finished_adapters(small, tmp_pat
     assert not row["weights"]
     assert row["different"] > 0
 
-    # other cells of an adapter without weights are refused, and computed when it is trained again
+    # other cells of adapters without weights are refused, and computed when they are trained again
+    with pytest.raises(CheckpointError, match=r"seed1 were removed, .* as are those of \S+seed2;"):
+        run(checkout, seeds=[1, 2], basis=["prefix", "svd"])
+    assert run(checkout, seeds=[1, 2]) == more  # nothing of what was refused was recorded
     with pytest.raises(CheckpointError, match="seed1 were removed, and are needed to evaluate"):
         run(out, basis=["prefix", "svd"])
     shutil.rmtree(out / "adapters/choice/lora-lr0.01-seed1")
@@ -434,7 +507,7 @@ def test_a_method_without_a_chosen_rate_is_one_clear_error(write):
 def test_a_report_needs_results(write, tmp_path):
     path = write()
     study = load_study(path)
-    state = {"rates": {"choice": {"lora": 0.01, "matryoshka": 0.01}}}
+    state = {"rates": {"choice": dict.fromkeys(study.methods, 0.01)}}
     with pytest.raises(AuracError, match="no results yet"):
         summarise(study, path, tmp_path / "none", state)
 
@@ -447,3 +520,6 @@ def test_the_study_of_the_how_to_is_one(tmp_path):
     plan = plan_study(load_study(path), path, tmp_path / "out")
     # 4 methods at 4 rates; 3 methods with 5 seeds, one with 3, and ranks 1, 2, 4, 8 of a family
     assert (plan.searches, plan.trainings) == ((0, 16), (0, 18 + 4 * 5))
+    command = ["study", str(path), "--out", str(tmp_path / "out"), "--dry-run"]
+    done = CliRunner().invoke(cli, command)
+    assert "training left: not known before one is done\n" in done.output

@@ -3,9 +3,3 @@
 Whatever is missing, damaged, contradictory or refused in a file is a ``CheckpointError``; what the
 user states about it and does not fit is a ``UsageError``.
 """
-
-from __future__ import annotations
-
-from aurac.adapters.formats.load import load_adapter
-
-__all__ = ["load_adapter"]

@@ -46,8 +46,8 @@ class RemovedValues:
         raise CheckpointError(
             f"the weights of {self.folder} were removed, and are needed to {purpose}",
             expected=f"{WEIGHTS[0]} in it",
-            fix="restore that file; or remove the folder and run its study again, which trains the "
-            "adapter again",
+            fix="restore that file; or remove each such folder and run the study again, which "
+            "trains these adapters again",
         )
 
 

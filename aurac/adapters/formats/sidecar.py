@@ -7,7 +7,6 @@ warn), or ``<file>.aurac.json`` beside a single checkpoint file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
@@ -16,6 +15,7 @@ from aurac.adapters.methods import method_named, methods
 from aurac.adapters.nesting import RULES, UPDATES, Rule, Update
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 from aurac.files import write_json
+from aurac.models.device import versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +52,7 @@ def sidecar_path(checkpoint: Path) -> Path:
 
 def to_json(adapter: Adapter) -> dict[str, Any]:
     """The side-car of an adapter as a JSON object."""
-    trained = adapter.training
+    trained, installed = adapter.training, versions()
     groups = {name: list(f.layout) for name, f in adapter.modules.items() if f.kind == "merged"}
     return {
         "aurac_adapter": VERSION,
@@ -65,7 +65,7 @@ def to_json(adapter: Adapter) -> dict[str, Any]:
         "base": adapter.base,
         "base_sha256": adapter.base_sha256,
         "derived": None if adapter.derived is None else dict(adapter.derived),
-        "versions": {name: _version(name) for name in ("aurac", "peft", "torch")},
+        "versions": {name: installed.get(name) for name in ("aurac", "peft", "torch")},
         **({"groups": groups} if groups else {}),
     }
 
@@ -154,13 +154,6 @@ def _nesting(record: Mapping[str, Any], path: Path) -> Nesting | None:
         )
     except AuracError as error:
         raise CheckpointError(f"{path} gives {error}") from error
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 @dataclass(frozen=True)

@@ -161,32 +161,34 @@ def read_state_dict(
     for files that hold a whole model.
     """
     recorded = read_sidecar(sidecar_path(path)) or Sidecar()
-    keys = overrides.keys if overrides.keys is not None else recorded.keys
-    base = None if bases is None else bases(overrides.base or recorded.base or "")
+    stated = _with_record(overrides, recorded)
+    base = None if bases is None else bases(stated.base or "")
     state = read_tensors(path)
-    torchtune = keys is None and is_torchtune(state)
-    if torchtune:
+    torchtune = stated.keys is None and is_torchtune(state)
+    if torchtune:  # plain LoRA with the scale α / R
         state = from_torchtune(state, base, path)
-        overrides = _of_torchtune(overrides, recorded, path)
-    tensors = sort_tensors(state, key_map(keys), path)
+        alpha = torchtune_alpha(path) if stated.alpha is None else stated.alpha
+        method, scaling = stated.method or "lora", stated.scaling or "rank"
+        stated = replace(stated, method=method, scaling=scaling, alpha=alpha)
+    tensors = sort_tensors(state, key_map(stated.keys), path)
     _check_others(tensors.others, base, path)
-    method, rule, ranks = _training(overrides, recorded, tensors, path)
-    groups = overrides.enable_lora or recorded.enable_lora
+    method, rule = _training(stated, tensors, path)
+    groups = stated.enable_lora
     suffice = _shapes_suffice(tensors, groups, path)
     skeleton = None if base is None else base.skeleton(needed=not suffice)
     shapes = Shapes(tensors.pairs, _features(skeleton, tensors.pairs), groups, path)
     orientation = "loralib" if torchtune else shapes.orientation()
-    alphas = dict.fromkeys(tensors.pairs, recorded.alpha) | dict(tensors.alphas)
+    own = dict(tensors.alphas) if overrides.alpha is None else {}
+    alphas = dict.fromkeys(tensors.pairs, stated.alpha) | own
     modules = {}
     for module, alpha in alphas.items():
         A, B, kind, layout = shapes.canonical(module, orientation)
-        scale = float((alpha if overrides.alpha is None else overrides.alpha) or 0.0)
-        modules[module] = Factors(A, B, scale, rule, kind, layout)
+        modules[module] = Factors(A, B, float(alpha or 0.0), rule, kind, layout)
     R = max(f.rank for f in modules.values())
     return Adapter(
         name=path.stem,
         modules=modules,
-        nesting=recorded.nesting or Nesting(method, tuple(ranks or (R,))),
+        nesting=recorded.nesting or Nesting(method, tuple(stated.nested_ranks or (R,))),
         base=recorded.base,
         base_sha256=recorded.base_sha256,
         peft_config={"task_type": "CAUSAL_LM", "fan_in_fan_out": _in_conv1d(skeleton, modules)},
@@ -195,8 +197,11 @@ def read_state_dict(
         source=path,
         derived=recorded.derived,
         format="torchtune" if torchtune else orientation,
-        notes=tuple(_notes(overrides, recorded, modules)),
-        sidecar_fields=_reading(overrides, recorded),
+        notes=tuple(_notes(stated, recorded, modules)),
+        sidecar_fields={
+            **({} if groups is None else {"enable_lora": list(map(int, groups))}),
+            **({} if stated.keys is None else {"keys": dict(stated.keys)}),
+        },
     )
 
 
@@ -207,37 +212,36 @@ def _features(base: nn.Module | None, names: Iterable[str]) -> dict[str, tuple[i
     return {name: features for name, features in known if features is not None}
 
 
-def _training(
-    overrides: LoadOverrides, recorded: Sidecar, tensors: FactorTensors, path: Path
-) -> tuple[str, Rule, Sequence[int] | None]:
-    """Method, scaling rule and nested ranks, stated or recorded; each is needed, and so is α."""
-    rule = overrides.scaling or recorded.rule
-    alpha = recorded.alpha if overrides.alpha is None else overrides.alpha
-    method = overrides.method or (recorded.nesting.method if recorded.nesting else None)
-    ranks = overrides.nested_ranks or (recorded.nesting.ranks if recorded.nesting else None)
+def _with_record(overrides: LoadOverrides, recorded: Sidecar) -> LoadOverrides:
+    """What is stated about a file, or else recorded."""
+    nesting = recorded.nesting
+    return replace(
+        overrides,
+        method=overrides.method or (nesting.method if nesting else None),
+        scaling=overrides.scaling or recorded.rule,
+        alpha=recorded.alpha if overrides.alpha is None else overrides.alpha,
+        nested_ranks=overrides.nested_ranks or (nesting.ranks if nesting else None),
+        base=overrides.base or recorded.base,
+        enable_lora=overrides.enable_lora or recorded.enable_lora,
+        keys=recorded.keys if overrides.keys is None else overrides.keys,
+    )
+
+
+def _training(stated: LoadOverrides, tensors: FactorTensors, path: Path) -> tuple[str, Rule]:
+    """Method and scaling rule; both are needed, and so are α and nested ranks."""
+    method, rule = stated.method, stated.scaling
     known = {
         "--method": method is not None,
         "--scaling": rule is not None,
-        "--alpha": alpha is not None or set(tensors.alphas) == set(tensors.pairs),
-        "--nested-ranks": ranks is not None or method == "lora",
+        "--alpha": stated.alpha is not None or set(tensors.alphas) == set(tensors.pairs),
+        "--nested-ranks": stated.nested_ranks is not None or method == "lora",
     }
     missing = [flag for flag, is_known in known.items() if not is_known]
     if missing or rule is None or method is None:
         raise CheckpointError(
             f"{path} does not say how it was trained and scaled", fix=f"give {' '.join(missing)}"
         )
-    return method, rule, ranks
-
-
-def _of_torchtune(overrides: LoadOverrides, recorded: Sidecar, path: Path) -> LoadOverrides:
-    """``overrides`` for a file of torchtune's, which trains plain LoRA with the scale α / R."""
-    alpha = recorded.alpha if overrides.alpha is None else overrides.alpha
-    return replace(
-        overrides,
-        method=overrides.method or (recorded.nesting.method if recorded.nesting else "lora"),
-        scaling=overrides.scaling or recorded.rule or "rank",
-        alpha=torchtune_alpha(path) if alpha is None else alpha,
-    )
+    return method, rule
 
 
 def _shapes_suffice(tensors: FactorTensors, groups: Sequence[bool] | None, path: Path) -> bool:
@@ -259,23 +263,13 @@ def _in_conv1d(base: nn.Module | None, modules: Mapping[str, Factors]) -> bool:
     )
 
 
-def _reading(overrides: LoadOverrides, recorded: Sidecar) -> dict[str, object]:
-    """The fields that this file's side-car needs besides scale and training."""
-    groups = overrides.enable_lora or recorded.enable_lora
-    keys = overrides.keys if overrides.keys is not None else recorded.keys
-    return {
-        **({} if groups is None else {"enable_lora": list(map(int, groups))}),
-        **({} if keys is None else {"keys": dict(keys)}),
-    }
-
-
 def _notes(
-    overrides: LoadOverrides, recorded: Sidecar, modules: Mapping[str, Factors]
+    stated: LoadOverrides, recorded: Sidecar, modules: Mapping[str, Factors]
 ) -> Iterable[str]:
-    if recorded.rule is not None and overrides.scaling not in (None, recorded.rule):
-        yield f"the scaling given, {overrides.scaling}, replaces the recorded {recorded.rule}"
-    if recorded.alpha is not None and overrides.alpha not in (None, recorded.alpha):
-        yield f"the alpha given, {overrides.alpha:g}, replaces the recorded {recorded.alpha:g}"
+    if recorded.rule is not None and stated.scaling != recorded.rule:
+        yield f"the scaling given, {stated.scaling}, replaces the recorded {recorded.rule}"
+    if recorded.alpha is not None and stated.alpha != recorded.alpha:
+        yield f"the alpha given, {stated.alpha:g}, replaces the recorded {recorded.alpha:g}"
     merged = [f for f in modules.values() if f.kind == "merged"]
     if merged:
         yield (

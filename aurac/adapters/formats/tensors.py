@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _TYPE_NAMES: Final = {dtype: name for name, dtype in FLOATS.items()}
 _TYPE_ORDER: Final = list(_TYPE_NAMES)
-_METADATA: Final = {"format": "pt"}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -147,11 +146,9 @@ class SafetensorsWriter:
     open only during a write, so that any number of files can be written side by side.
     """
 
-    def __init__(
-        self, path: Path, outline: Mapping[str, Tensor], metadata: Mapping[str, str] = _METADATA
-    ) -> None:
+    def __init__(self, path: Path, outline: Mapping[str, Tensor]) -> None:
         """Create the file in its full size; of ``outline`` only types and shapes count."""
-        header, self._spans, size = _layout(outline, metadata)
+        header, self._spans, size = _layout(outline)
         self._path = path
         self._missing = {key for key, span in self._spans.items() if math.prod(span.shape)}
         with path.open("wb") as file:
@@ -178,12 +175,10 @@ class SafetensorsWriter:
             raise ValueError(f"{len(self._missing)} tensors were not written: {min(self._missing)}")
 
 
-def _layout(
-    outline: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> tuple[bytes, dict[str, Span], int]:
+def _layout(outline: Mapping[str, Tensor]) -> tuple[bytes, dict[str, Span], int]:
     """The header with its length in front, where each tensor goes, and the size of the file."""
     ordered = sorted(outline, key=lambda key: (_TYPE_ORDER.index(outline[key].dtype), key))
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for key in ordered:
         tensor = outline[key]
