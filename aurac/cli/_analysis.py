@@ -8,9 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from aurac.cli.options import option_group, pairs
+from aurac.cli.options import FLAG, INTEGER, NUMBER, options, pairs
 from aurac.curves.area import BUDGETS, area_name, axis_title
 from aurac.curves.display import CurveLine, curve_table, interval, percent, points, show_span
 from aurac.errors import UsageError
@@ -30,51 +28,34 @@ AXIS_HELP = (
     "that adapters share."
 )
 
-_READING = option_group(
-    "What is read",
-    click.option("--metric", help="NAME,FILTER where the source holds several metrics."),
-    click.option(
-        "--group", "groups", multiple=True, help="NAME=ADAPTER,ADAPTER: seeds of one recipe."
-    ),
-    click.option(
-        "--cluster",
-        multiple=True,
-        help="FIELD or TASK=FIELD of the documents in sample logs: the same value, a cluster.",
-    ),
-    click.option("--support", help="'common' compares unequal grids on the ranks both have."),
-)
-_STATISTICS = option_group(
-    "Statistics",
-    click.option("--axis", default="log2", show_default=True, help=AXIS_HELP),
-    click.option("--level", type=float, default=0.95, show_default=True, help="Coverage."),
-    click.option(
-        "--alpha",
-        type=float,
-        default=0.05,
-        show_default=True,
-        help="Error rate of non-inferiority and margin tests.",
-    ),
-    click.option(
-        "--seed",
-        type=int,
-        default=0,
-        expose_value=False,
-        hidden=True,
-        help="Accepted and not used: nothing is drawn at random.",
-    ),
-)
-_OUTPUT = option_group(
-    "Output",
-    click.option("--json", "as_json", is_flag=True, help="Print JSON, with fractions."),
-    click.option(
-        "--details", is_flag=True, help="Methods of intervals, gains and losses, reasons, tests."
-    ),
-)
+analysis_options = options(
+    f"""
+    What is read
+    --metric: NAME,FILTER where the source holds several metrics.
+    --group groups: NAME=ADAPTER,ADAPTER: seeds of one recipe.
+    --cluster: FIELD or TASK=FIELD of the documents in sample logs: the same value, a cluster.
+    --support: 'common' compares unequal grids on the ranks both have.
 
+    Statistics
+    --axis: {AXIS_HELP}
+    --level: Coverage.
+    --alpha: Error rate of non-inferiority and margin tests.
+    --seed: Accepted and not used: nothing is drawn at random.
 
-def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of every command that analyses curves."""
-    return _READING(_STATISTICS(_OUTPUT(command)))
+    Output
+    --json as_json: Print JSON, with fractions.
+    --details: Methods of intervals, gains and losses, reasons, tests.
+    """,
+    groups={"multiple": True},
+    cluster={"multiple": True},
+    axis={"default": "log2"},
+    level={**NUMBER, "default": 0.95},
+    alpha={**NUMBER, "default": 0.05},
+    seed={**INTEGER, "default": 0, "expose_value": False, "hidden": True},
+    as_json=FLAG,
+    details=FLAG,
+)
+"""Options of every command that analyses curves."""
 
 
 def read_sources(
@@ -102,20 +83,6 @@ def parse_groups(texts: Sequence[str]) -> dict[str, list[str]]:
             raise UsageError(f"--group {text!r}", expected="NAME=ADAPTER,ADAPTER, each name once")
         groups[name] = members
     return groups
-
-
-def analyse_sources(
-    paths: Sequence[str],
-    metric: str | None,
-    groups: Sequence[str],
-    cluster: Sequence[str] = (),
-    **options: Any,
-) -> Analysis:
-    """Read and analyse."""
-    from aurac.stats.analysis import analyse
-
-    sources = read_sources(paths, metric, groups, cluster)
-    return analyse(sources.curves, groups=sources.groups, **options)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None) -> str:

@@ -127,9 +127,11 @@ def show_comparison(done: Run, *, as_json: bool) -> None:
         lines += [decision.sentence for decision in record.decisions]
         click.echo("\n".join([*lines, *(["", *record.notes] if record.notes else [])]))
     elif len(done.results.adapters) > 1 and not done.failures:
-        from aurac.cli._analysis import analyse_sources, pair_lines
+        from aurac.cli._analysis import pair_lines, read_sources
+        from aurac.stats.analysis import analyse
 
-        rows = analyse_sources([str(done.folder)], None, (), strict=False).pairs
+        read = read_sources([str(done.folder)], None, ())
+        rows = analyse(read.curves, groups=read.groups, strict=False).pairs
         click.echo("\n".join(pair_lines(rows, "Paired differences on the same documents")))
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")

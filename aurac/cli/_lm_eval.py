@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import GroupedCommand, hyphens, parsed
+from aurac.cli.options import FLAG, GroupedCommand, hyphens, parsed
 from aurac.errors import UsageError
+from aurac.tasks.options import named_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,16 +49,15 @@ _DEFAULTS = (
 )
 """Model arguments that change nothing."""
 
-_FLAG: Mapping[str, Any] = {"is_flag": True}
 _VALUE: Mapping[str, Any] = {}
 _MAY_HAVE_VALUE: Mapping[str, Any] = {"is_flag": False, "flag_value": "true"}
 _NO_EFFECT = {
-    "--log-samples -s": _FLAG,  # every answer is stored
+    "--log-samples -s": FLAG,  # every answer is stored
     "--config -C": _VALUE,  # read by `LmEvalCommand`
     "--use-cache -c": _VALUE,  # finished documents are kept in the run folder
     "--cache-requests": _MAY_HAVE_VALUE,  # requests are built once for a run
     "--max-batch-size": _VALUE,  # auto stays within the memory that is there
-    "--check-integrity": _FLAG,  # of lm-eval's tasks
+    "--check-integrity": FLAG,  # of lm-eval's tasks
     "--verbosity": _VALUE,  # aurac -v
 }
 _NO_COUNTERPART = {
@@ -88,7 +88,7 @@ def lm_eval_options(command: Callable[..., Any]) -> Callable[..., Any]:
             *names.split(),
             hidden=True,
             expose_value=False,
-            callback=parsed(functools.partial(_refuse, names.split()[0], fix)),
+            **parsed(functools.partial(_refuse, names.split()[0], fix)),
             **_MAY_HAVE_VALUE,
         )
         command = option(command)
@@ -123,7 +123,9 @@ class LmEvalCommand(GroupedCommand):
 
     def _translated(self, values: dict[str, Any], words: list[str]) -> list[str]:
         model = values.pop("model", "hf")
-        arguments = _pairs(values.pop("model_args", []))
+        texts = values.pop("model_args", [])
+        arguments = named_values(texts, "--model_args", lambda value: value.strip("\"'"))
+        arguments = {name: str(value) for name, value in arguments.items()}
         overrides, adapters, unknown = read_model_args(arguments)
         if words[:1] == ["run"] and not Path("run").exists():  # lm_eval run …
             words = words[1:]
@@ -210,24 +212,6 @@ def _config_words(path: str, named: set[str]) -> list[str]:
         elif value is not True:
             words.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
     return words
-
-
-def _pairs(texts: Sequence[str]) -> dict[str, str]:
-    """`a=1,b=2` or a JSON object, as lm-eval reads `--model_args`."""
-    arguments: dict[str, str] = {}
-    for text in texts:
-        if text.lstrip().startswith("{"):
-            try:
-                arguments |= {str(name): str(value) for name, value in json.loads(text).items()}
-            except ValueError as error:
-                raise UsageError(f"--model_args {text!r}", expected="a JSON object") from error
-            continue
-        for part in filter(None, (part.strip() for part in text.split(","))):
-            name, sign, value = part.partition("=")
-            if not sign:
-                raise UsageError(f"--model_args {part!r}", expected="NAME=VALUE,NAME=VALUE")
-            arguments[name.strip()] = value.strip().strip("\"'")
-    return arguments
 
 
 def number_of_documents(text: Any) -> int | float:

@@ -17,11 +17,16 @@ from aurac.cli._lm_eval import (
     number_of_sequences,
 )
 from aurac.cli.options import (
+    COUNT,
+    FLAG,
+    FROM_0,
+    NUMBER,
     checkpoint_options,
+    choice,
     complete_tasks,
     folders,
     names,
-    option_group,
+    options,
     pairs,
     parsed,
     repeated,
@@ -36,270 +41,125 @@ if TYPE_CHECKING:
     from aurac.runs.finished import Request
     from aurac.runs.sequential_plan import Until
 
-_WHAT = option_group(
-    "What is evaluated",
-    repeated(
-        "--tasks",
-        "-t",
-        parse=task_names,
-        shell_complete=complete_tasks,
-        help="Task names, comma-separated: bundled or any of lm-eval's; mmlu_* takes all of that "
-        "form.",
-    ),
-    click.option(
-        "--limit",
-        "-L",
-        type=number_of_documents,
-        metavar="NUMBER",
-        help="Only the first so many documents of each task, or a share such as 0.1 (0: all). "
-        "Default: 100 of a bundled task, all of any other.",
-    ),
-    click.option(
-        "--split",
-        type=click.Choice(["test", "validation"]),
-        help="Which split is evaluated. Default: the one lm-eval takes.",
-    ),
-    repeated(
-        "--metric",
-        parse=parse_metrics,
-        help="TASK=NAME,FILTER or NAME,FILTER: what accuracy means.",
-    ),
-    repeated(
-        "--data",
-        parse=folders,
-        help="TASK=FOLDER with local splits (.jsonl[.gz], .json, .parquet, .csv).",
-    ),
-    click.option(
-        "--include-path",
-        type=click.Path(exists=True, file_okay=False),
-        help="A folder with further tasks, as lm-eval's YAML.",
-    ),
-    click.option(
-        "--base",
-        help="Base model: packaged name, hub id or folder. Default: what the adapters record.",
-    ),
-    repeated(
-        "--group",
-        "groups",
-        parse=parse_groups,
-        help="NAME=ADAPTER,ADAPTER: training seeds of one recipe, compared as one.",
-    ),
-    repeated(
-        "--cluster",
-        parse=lambda values: pairs(values, "--cluster"),
-        help="TASK=FIELD of its documents: those with the same value share a passage.",
-    ),
+_OPTIONS = options(
+    """
+    What is evaluated
+    --tasks -t: Task names, comma-separated: bundled or any of lm-eval's; mmlu_* takes all of that
+        form.
+    --limit -L: Only the first so many documents of each task, or a share such as 0.1 (0: all).
+        Default: 100 of a bundled task, all of any other.
+    --split: Which split is evaluated. Default: the one lm-eval takes.
+    --metric: TASK=NAME,FILTER or NAME,FILTER: what accuracy means.
+    --data: TASK=FOLDER with local splits (.jsonl[.gz], .json, .parquet, .csv).
+    --include-path: A folder with further tasks, as lm-eval's YAML.
+    --base: Base model: packaged name, hub id or folder. Default: what the adapters record.
+    --group groups: NAME=ADAPTER,ADAPTER: training seeds of one recipe, compared as one.
+    --cluster: TASK=FIELD of its documents: those with the same value share a passage.
+
+    Stopping early
+    --until: Evaluate a random order of all documents until every pair is decided, or until the
+        interval of every AURAC is W wide.
+    --margin: A fraction, such as 0.02. With --until decided: is each further adapter at most this
+        much worse than the first? With --ranks auto: see there.
+    --budget: With --until: most documents of each task, such as 500, or a time such as 30min.
+    --anytime: With --until decided: confidence sequences, which hold whenever you look and need no
+        plan, but more documents.
+
+    Prompts
+    --num-fewshot -f: Examples in each prompt. Default: the task's own number.
+    --fewshot: Draw examples as lm-eval does, or one fixed header for all documents.
+    --chat-template --apply-chat-template: Put prompts through the tokenizer's chat template.
+    --tokenizer: What prompts go through. Default: the adapters' own where they come with one, else
+        the base's.
+    --system-instruction: Before everything else in each prompt.
+    --fewshot-as-multiturn: With a chat template: each example as turns of its own (the default), or
+        false.
+    --gen-kwargs: Settings of generation beside the task's own: max_gen_toks=64,
+        do_sample=true,temperature=0.7, …
+    --repeats: So many sampled answers for each document, each with a seed of its own; the score is
+        their mean. Default: 1.
+    --pass-at: With --repeats: further curves of the chance that one of K samples is right. pass@1
+        is the score itself.
+    --fewshot-seeds: Draw the examples with so many seeds, from --seed on; scores are means over
+        them.
+    --seed: Of the few-shot sampling.
+
+    Truncation
+    --ranks: pow2, all, such as 1,2,4, or auto: pow2, then ranks between them where a curve may lie
+        more than --margin (0.02) from a straight line.
+    --basis: One or more of prefix, svd and energy (the parameters of a uniform rank, spent where
+        the singular values are largest); the first is the one compared.
+    --rescale: rule, keep, trained, fit; several may be given. Default: each adapter's own.
+
+    Hardware
+    --device: cpu, cuda, cuda:N, mps.
+    --dtype: Of the base and the adapters.
+    --batch-size -b: Most sequences in one forward pass; auto, the default, goes by tokens.
+    --batch-tokens: Most tokens in one forward pass.
+    --device-map: Spread a base larger than one device (accelerate): auto, balanced, sequential, or
+        JSON such as {"": "cpu"}.
+    --trust-remote-code: Let the base model run its own code.
+
+    The run
+    --out --output-path -o: Run folder. Default: runs/<tasks>-<hash>; the same command goes on in
+        it.
+    --dry-run: Only say what would run: cells, time, memory, downloads. Nothing is loaded or
+        fetched.
+    --status: Only say what is done, running, failed and left in --out, with the time left.
+    --retry-failed: Try cells again that failed before.
+    --profile: Write profile.json: where the time went, by kind of work.
+    --json as_json: Print results.json instead of tables.
+
+    Many processes and machines
+    --workers: Processes. Default: one for each CUDA device, else one; ray: as many as fit.
+    --executor: Processes of this machine, or a Ray cluster (aurac[ray]).
+    --address: Of the Ray cluster, such as auto or ray://HOST:10001.
+    --shard: NUMBER/OF: compute this share only, for job arrays; gather without it.
+    """,
+    tasks=repeated(task_names, shell_complete=complete_tasks),
+    limit={"type": number_of_documents, "metavar": "NUMBER"},
+    split=choice("test", "validation"),
+    metric=repeated(parse_metrics),
+    data=repeated(folders),
+    include_path={"type": click.Path(exists=True, file_okay=False)},
+    groups=repeated(parse_groups),
+    cluster=repeated(lambda values: pairs(values, "--cluster")),
+    until={"metavar": "decided|width=W"},
+    margin=NUMBER,
+    num_fewshot=FROM_0,
+    fewshot=choice("stock", "fixed", default="stock"),
+    tokenizer={"metavar": "base|adapter|FOLDER"},
+    system_instruction={"metavar": "TEXT"},
+    fewshot_as_multiturn={"type": bool, "is_flag": False, "flag_value": True, "metavar": "[BOOL]"},
+    gen_kwargs=repeated(parse_gen_kwargs, metavar="NAME=VALUE,…"),
+    repeats={**COUNT, "metavar": "NUMBER"},
+    pass_at=repeated(parse_pass_at, metavar="K,…"),
+    fewshot_seeds={**COUNT, "metavar": "NUMBER", "default": 1},
+    seed={"type": fewshot_seed, "metavar": "NUMBER", "default": 1234},
+    ranks={"default": "pow2"},
+    basis=repeated(names, default=["prefix"]),
+    rescale=repeated(lambda values: names(values) or None),
+    device={"default": "auto"},
+    dtype=choice("auto", "float32", "bfloat16", "float16", default="auto"),
+    batch_size={"type": number_of_sequences, "metavar": "NUMBER"},
+    batch_tokens=COUNT,
+    device_map=parsed(parse_device_map),
+    out={"type": click.Path()},
+    workers=COUNT,
+    executor=choice("local", "ray", default="local"),
+    shard=parsed(parse_shard),
+    **dict.fromkeys(("anytime", "chat_template", "trust_remote_code", "dry_run"), FLAG),
+    **dict.fromkeys(("status", "retry_failed", "profile", "as_json"), FLAG),
 )
-_EARLY = option_group(
-    "Stopping early",
-    click.option(
-        "--until",
-        metavar="decided|width=W",
-        help="Evaluate a random order of all documents until every pair is decided, or until the "
-        "interval of every AURAC is W wide.",
-    ),
-    click.option(
-        "--margin",
-        type=float,
-        help="A fraction, such as 0.02. With --until decided: is each further adapter at most this "
-        "much worse than the first? With --ranks auto: see there.",
-    ),
-    click.option(
-        "--budget",
-        help="With --until: most documents of each task, such as 500, or a time such as 30min.",
-    ),
-    click.option(
-        "--anytime",
-        is_flag=True,
-        help="With --until decided: confidence sequences, which hold whenever you look and need no "
-        "plan, but more documents.",
-    ),
-)
-_PROMPTS = option_group(
-    "Prompts",
-    click.option(
-        "--num-fewshot",
-        "-f",
-        type=click.IntRange(min=0),
-        help="Examples in each prompt. Default: the task's own number.",
-    ),
-    click.option(
-        "--fewshot",
-        type=click.Choice(["stock", "fixed"]),
-        default="stock",
-        show_default=True,
-        help="Draw examples as lm-eval does, or one fixed header for all documents.",
-    ),
-    click.option(
-        "--chat-template",
-        "--apply-chat-template",
-        is_flag=True,
-        help="Put prompts through the tokenizer's chat template.",
-    ),
-    click.option(
-        "--tokenizer",
-        metavar="base|adapter|FOLDER",
-        help="What prompts go through. Default: the adapters' own where they come with one, else "
-        "the base's.",
-    ),
-    click.option(
-        "--system-instruction", metavar="TEXT", help="Before everything else in each prompt."
-    ),
-    click.option(
-        "--fewshot-as-multiturn",
-        type=bool,
-        is_flag=False,
-        flag_value=True,
-        metavar="[BOOL]",
-        help="With a chat template: each example as turns of its own (the default), or false.",
-    ),
-    repeated(
-        "--gen-kwargs",
-        parse=parse_gen_kwargs,
-        metavar="NAME=VALUE,…",
-        help="Settings of generation beside the task's own: max_gen_toks=64, "
-        "do_sample=true,temperature=0.7, …",
-    ),
-    click.option(
-        "--repeats",
-        type=click.IntRange(min=1),
-        metavar="NUMBER",
-        help="So many sampled answers for each document, each with a seed of its own; the score is "
-        "their mean. Default: 1.",
-    ),
-    repeated(
-        "--pass-at",
-        parse=parse_pass_at,
-        metavar="K,…",
-        help="With --repeats: further curves of the chance that one of K samples is right. pass@1 "
-        "is the score itself.",
-    ),
-    click.option(
-        "--fewshot-seeds",
-        type=click.IntRange(min=1),
-        metavar="NUMBER",
-        default=1,
-        show_default=True,
-        help="Draw the examples with so many seeds, from --seed on; scores are means over them.",
-    ),
-    click.option(
-        "--seed",
-        type=fewshot_seed,
-        metavar="NUMBER",
-        default=1234,
-        show_default=True,
-        help="Of the few-shot sampling.",
-    ),
-)
-_TRUNCATION = option_group(
-    "Truncation",
-    click.option(
-        "--ranks",
-        default="pow2",
-        show_default=True,
-        help="pow2, all, such as 1,2,4, or auto: pow2, then ranks between them where a curve may "
-        "lie more than --margin (0.02) from a straight line.",
-    ),
-    repeated(
-        "--basis",
-        default=["prefix"],
-        parse=names,
-        show_default=True,
-        help="One or more of prefix, svd and energy (the parameters of a uniform rank, spent where "
-        "the singular values are largest); the first is the one compared.",
-    ),
-    repeated(
-        "--rescale",
-        parse=lambda values: names(values) or None,
-        help="rule, keep, trained, fit; several may be given. Default: each adapter's own.",
-    ),
-)
-_HARDWARE = option_group(
-    "Hardware",
-    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps."),
-    click.option(
-        "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-        default="auto",
-        show_default=True,
-        help="Of the base and the adapters.",
-    ),
-    click.option(
-        "--batch-size",
-        "-b",
-        type=number_of_sequences,
-        metavar="NUMBER",
-        help="Most sequences in one forward pass; auto, the default, goes by tokens.",
-    ),
-    click.option(
-        "--batch-tokens", type=click.IntRange(min=1), help="Most tokens in one forward pass."
-    ),
-    click.option(
-        "--device-map",
-        callback=parsed(parse_device_map),
-        help="Spread a base larger than one device (accelerate): auto, balanced, sequential, or "
-        'JSON such as {"": "cpu"}.',
-    ),
-    click.option("--trust-remote-code", is_flag=True, help="Let the base model run its own code."),
-)
-_RUN = option_group(
-    "The run",
-    click.option(
-        "--out",
-        "--output-path",
-        "-o",
-        type=click.Path(),
-        help="Run folder. Default: runs/<tasks>-<hash>; the same command goes on in it.",
-    ),
-    click.option(
-        "--dry-run",
-        is_flag=True,
-        help="Only say what would run: cells, time, memory, downloads. Nothing is loaded or "
-        "fetched.",
-    ),
-    click.option(
-        "--status",
-        is_flag=True,
-        help="Only say what is done, running, failed and left in --out, with the time left.",
-    ),
-    click.option("--retry-failed", is_flag=True, help="Try cells again that failed before."),
-    click.option(
-        "--profile", is_flag=True, help="Write profile.json: where the time went, by kind of work."
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print results.json instead of tables."),
-)
-_MACHINES = option_group(
-    "Many processes and machines",
-    click.option(
-        "--workers",
-        type=click.IntRange(min=1),
-        help="Processes. Default: one for each CUDA device, else one; ray: as many as fit.",
-    ),
-    click.option(
-        "--executor",
-        type=click.Choice(["local", "ray"]),
-        default="local",
-        show_default=True,
-        help="Processes of this machine, or a Ray cluster (aurac[ray]).",
-    ),
-    click.option("--address", help="Of the Ray cluster, such as auto or ray://HOST:10001."),
-    click.option(
-        "--shard",
-        callback=parsed(parse_shard),
-        help="NUMBER/OF: compute this share only, for job arrays; gather without it.",
-    ),
-)
-_LM_EVAL = option_group(
-    "As lm-eval spells it",
-    click.option("--model", "-M", expose_value=False, help="hf: aurac computes in transformers."),
-    click.option(
-        "--model-args",
-        "-a",
-        multiple=True,
-        expose_value=False,
-        help="pretrained=BASE,peft=CKPT,dtype=…: the same as CKPT, --base and --dtype. Underscores "
-        "and hyphens are alike in every option.",
-    ),
+_LM_EVAL = options(
+    """
+    As lm-eval spells it
+    --model -M: hf: aurac computes in transformers.
+    --model-args -a: pretrained=BASE,peft=CKPT,dtype=…: the same as CKPT, --base and --dtype.
+        Underscores and hyphens are alike in every option.
+    """,
+    model={"expose_value": False},
+    model_args={"multiple": True, "expose_value": False},
 )
 
 
@@ -309,13 +169,7 @@ _LM_EVAL = option_group(
     "130 interrupted.",
 )
 @click.argument("checkpoints", nargs=-1, metavar="CKPT...")
-@_WHAT
-@_EARLY
-@_PROMPTS
-@_TRUNCATION
-@_HARDWARE
-@_RUN
-@_MACHINES
+@_OPTIONS
 @checkpoint_options
 @_LM_EVAL
 @lm_eval_options

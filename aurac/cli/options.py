@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ import click
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from aurac.adapters import Adapter
 
@@ -27,30 +29,60 @@ def hyphens(name: str) -> str:
     return name.replace("_", "-")
 
 
-def option_group(title: str, *options: Decorator) -> Decorator:
-    """Several `click.option` decorators under one heading of the help."""
+def options(text: str, **attributes: Mapping[str, Any]) -> Decorator:
+    """The options of a command, as its help lists them.
+
+    Args:
+        text: An entry for each option, `--name -n: help`, whose further lines are indented, below
+            the headings that a `GroupedCommand` shows.
+        attributes: By the option's name in Python what `click.option` takes. A default is shown.
+    """
+    entries = re.findall(r"^(?:(-.*?): )?(\S.*(?:\n +.*)*)", inspect.cleandoc(text), re.MULTILINE)
+    rows: list[tuple[str, Decorator]] = []
+    title = _OTHER
+    for names, words in entries:
+        if not names:
+            title = words
+            continue
+        given = attributes.pop(str(click.Option(names.split()).name), {})
+        shown = {"help": " ".join(words.split()), "show_default": "default" in given}
+        rows.append((title, click.option(*names.split(), **{**shown, **given})))
+    if attributes:
+        raise TypeError(f"attributes of no option: {', '.join(attributes)}")
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
+        for heading, option in reversed(rows):
             command = option(command)
-            vars(command)["__click_params__"][-1].group = title
+            vars(command)["__click_params__"][-1].group = heading
         return command
 
     return add
 
 
-def parsed(parse: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """A click callback that hands the command what `parse` makes of the option's value."""
-    return lambda _context, _parameter, value: parse(value)
+FLAG: Mapping[str, Any] = {"is_flag": True}
+COUNT: Mapping[str, Any] = {"type": click.IntRange(min=1)}
+FROM_0: Mapping[str, Any] = {"type": click.IntRange(min=0)}
+INTEGER: Mapping[str, Any] = {"type": int}
+NUMBER: Mapping[str, Any] = {"type": float}
 
 
-def repeated(*names: str, parse: Callable[[Any], Any], **attributes: Any) -> Decorator:
-    """An option that may be given several times, as what `parse` makes of its values."""
-    return click.option(*names, multiple=True, callback=parsed(parse), **attributes)
+def choice(*words: str, **attributes: Any) -> dict[str, Any]:
+    """Attributes of an option that is one of these words."""
+    return {"type": click.Choice(words), **attributes}
+
+
+def parsed(parse: Callable[[Any], Any]) -> dict[str, Any]:
+    """Attributes of an option that a command receives as what `parse` makes of its value."""
+    return {"callback": lambda _context, _parameter, value: parse(value)}
+
+
+def repeated(parse: Callable[[Any], Any], **attributes: Any) -> dict[str, Any]:
+    """As `parsed`, of an option that may be given several times."""
+    return {"multiple": True, **parsed(parse), **attributes}
 
 
 class GroupedCommand(click.Command):
-    """A command whose help shows its options under the headings of `option_group`."""
+    """A command whose help shows the headings of its `options`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -68,30 +100,22 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(rows)
 
 
-_CHECKPOINT = option_group(
-    "Checkpoints that do not describe themselves",
-    click.option("--method", help="How it was trained: lora, dylora, matryoshka, nested_loss, …"),
-    click.option(
-        "--scaling",
-        type=click.Choice(["none", "rank", "sqrt"]),
-        help="Scaling rule: alpha, alpha/r or alpha/sqrt(r).",
-    ),
-    click.option("--alpha", type=float, help="Alpha of the scaling rule."),
-    click.option("--nested-ranks", help="Nested ranks of the training, such as 1,2,4,8."),
-    click.option(
-        "--enable-lora",
-        help="Groups of loralib's MergedLinear that are on, such as 1,0,1 for GPT-2's q and v.",
-    ),
-    click.option(
-        "--a-key", help="Names of the A's in a file of its own, such as {module}.lora_down.weight."
-    ),
-    click.option("--b-key", help="Names of the B's, such as {module}.lora_up.weight."),
-    click.option("--alpha-key", help="Names of an alpha per module, such as {module}.alpha."),
-    click.option(
-        "--key-map",
-        type=click.Path(path_type=Path),
-        help="The same one by one, as a JSON or YAML file of module: {A: key, B: key}.",
-    ),
+_CHECKPOINT = options(
+    """
+    Checkpoints that do not describe themselves
+    --method: How it was trained: lora, dylora, matryoshka, nested_loss, …
+    --scaling: Scaling rule: alpha, alpha/r or alpha/sqrt(r).
+    --alpha: Alpha of the scaling rule.
+    --nested-ranks: Nested ranks of the training, such as 1,2,4,8.
+    --enable-lora: Groups of loralib's MergedLinear that are on, such as 1,0,1 for GPT-2's q and v.
+    --a-key: Names of the A's in a file of its own, such as {module}.lora_down.weight.
+    --b-key: Names of the B's, such as {module}.lora_up.weight.
+    --alpha-key: Names of an alpha per module, such as {module}.alpha.
+    --key-map: The same one by one, as a JSON or YAML file of module: {A: key, B: key}.
+    """,
+    scaling=choice("none", "rank", "sqrt"),
+    alpha=NUMBER,
+    key_map={"type": click.Path(path_type=Path)},
 )
 
 
@@ -124,8 +148,12 @@ def print_json(content: Any, indent: int | None = 2, **options: Any) -> None:
 def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where in a hub repository one checkpoint lies; gathered into the keyword `place`."""
 
-    @click.option("--revision", help="Revision of a hub id (or OWNER/NAME@REVISION).")
-    @click.option("--subfolder", help="Folder of the adapter below CKPT (or OWNER/NAME:SUBFOLDER).")
+    @options(
+        """
+        --revision: Revision of a hub id (or OWNER/NAME@REVISION).
+        --subfolder: Folder of the adapter below CKPT (or OWNER/NAME:SUBFOLDER).
+        """,
+    )
     @functools.wraps(command)
     def wrapped(revision: str | None, subfolder: str | None, **rest: Any) -> Any:
         return command(place={"revision": revision, "subfolder": subfolder}, **rest)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
@@ -11,8 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 import numpy as np
 
-from aurac.cli._analysis import AXIS_HELP, table
+from aurac.cli._analysis import AXIS_HELP, parse_groups, table
 from aurac.cli.options import print_json, whole_numbers
+from aurac.curves.display import points
+from aurac.terminal.console import drawn, stderr_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from aurac.runs.pace import Pace
     from aurac.stats.power import Plan, Question
     from aurac.stats.spread import Spread
-
-_PATIENCE = 2.0  # seconds before the bar shows
 
 QUESTIONS = {
     "difference": "to find a difference of {delta} between two adapters",
@@ -93,13 +91,10 @@ def plan(
     delta: float,
     question: str,
     seeds: str,
-    alpha: float,
-    power: float,
-    comparisons: int,
     seed: int,
     pace: str | None,
     as_json: bool,
-    **assumed: Any,
+    **rest: Any,
 ) -> None:
     """How many documents and seeds a question needs, before any compute is spent.
 
@@ -111,41 +106,37 @@ def plan(
     aurac plan --delta 0.02 --pilot runs/pilot --between lora,matryoshka
     aurac plan --delta 0.02 --flip-rate 0.15 --pace runs/pilot
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.cli._analysis import parse_groups
     from aurac.runs.pace import find_pace
     from aurac.stats import power as planning
     from aurac.stats.pilot import find_spread
 
-    timed = find_pace(pace, assumed["pilot"], assumed["task"])
-    if assumed.get("pilot") is None:
-        assumed = {name: assumed[name] for name in ("sd", "flip_rate", "seed_sd")}
-    else:
-        assumed["groups"] = parse_groups(assumed["groups"])
-        assumed["between"] = [
-            name.strip() for name in (assumed["between"] or "").split(",") if name
-        ]
-    spread = find_spread(cast("Question", question), **assumed)
+    timed = find_pace(pace, rest["pilot"], rest["task"])
+    demands = {name: rest.pop(name) for name in ("alpha", "power", "comparisons")}
+    spread = find_spread(cast("Question", question), **_assumed(**rest))
     counts = whole_numbers(seeds, "--seeds", such_as="1,3,5") or ()
-    demands: dict[str, Any] = {"alpha": alpha, "power": power, "comparisons": comparisons}
-    demands |= {"question": question, "rng": np.random.default_rng(seed)}
+    how: dict[str, Any] = {**demands, "question": question, "rng": np.random.default_rng(seed)}
     with _progress() as step:
-        rows = planning.plan(delta, spread, seeds=counts, step=step, **demands)
-    early = _early(rows, question, alpha, power, comparisons)
+        rows = planning.plan(delta, spread, seeds=counts, step=step, **how)
+    early = _early(rows, question, **demands)
     if as_json:
-        request = {"delta": delta, "question": question, "alpha": alpha, "power": power}
-        content = {"comparisons": comparisons, "spread": asdict(spread)}
-        content["plans"] = [
-            asdict(row) | {"seconds": _seconds(row, question, timed)} for row in rows
-        ]
-        content |= {"pace": asdict(timed) if timed else None, "early": early}
-        print_json(request | content)
+        plans = [asdict(row) | {"seconds": _seconds(row, question, timed)} for row in rows]
+        content = {"delta": delta, "question": question, **demands, "spread": asdict(spread)}
+        content |= {"plans": plans, "pace": asdict(timed) if timed else None, "early": early}
+        print_json(content)
         return
-    from aurac.curves.display import points
-
     what = QUESTIONS[question].format(delta=points(delta))
-    click.echo(f"Documents needed {what} (alpha {alpha:g}, power {power:g}; {spread.source}):")
+    level = f"alpha {demands['alpha']:g}, power {demands['power']:g}"
+    click.echo(f"Documents needed {what} ({level}; {spread.source}):")
     lines = [*_lines(rows, spread, question, timed), _paced(timed, question)]
     click.echo("\n".join(lines + ([_early_text(early, question, timed)] if early else [])))
+
+
+def _assumed(**options: Any) -> dict[str, Any]:
+    """What `find_spread` is told: of a pilot, or what is assumed without one."""
+    if options["pilot"] is None:
+        return {name: options[name] for name in ("sd", "flip_rate", "seed_sd")}
+    between = [name.strip() for name in (options["between"] or "").split(",") if name]
+    return {**options, "groups": parse_groups(options["groups"]), "between": between}
 
 
 def _early(
@@ -247,27 +238,13 @@ def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | Non
 
 @contextmanager
 def _progress() -> Iterator[Callable[[], None]]:
-    """A bar on a terminal's standard error, from two seconds on."""
-    from rich.console import Console
+    """A bar on a terminal's standard error."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("simulating studies ({task.completed} sizes so far)"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
+    text = TextColumn("simulating studies ({task.completed} sizes so far)")
+    how: dict[str, Any] = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
+    columns, console = (SpinnerColumn(), text, TimeElapsedColumn()), stderr_console()
+    bar = Progress(*columns, console=console, disable=not console.is_terminal, **how)
     task = bar.add_task("", total=None)
-    began = time.monotonic()
-
-    def step() -> None:
-        bar.advance(task)
-        if time.monotonic() - began > _PATIENCE:
-            bar.start()
-
-    try:
-        yield step
-    finally:
-        bar.stop()
+    with drawn(bar):
+        yield lambda: bar.advance(task)

@@ -18,9 +18,13 @@ from aurac.cli._analysis import (
 )
 from aurac.cli._serving import Measured
 from aurac.cli.options import (
+    FROM_0,
+    INTEGER,
+    NUMBER,
     GroupedCommand,
+    choice,
     folders,
-    option_group,
+    options,
     print_json,
     repeated,
     task_names,
@@ -36,44 +40,40 @@ if TYPE_CHECKING:
 
 @click.command(cls=GroupedCommand)
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
-@option_group(
-    "What a rank has to show; choose before looking",
-    click.option(
-        "--margin",
-        "--delta",
-        "margin",
-        type=float,
-        help="Loss of accuracy against the largest rank that is tolerable, such as 0.02.",
-    ),
-    click.option(
-        "--min-accuracy", type=float, help="Accuracy that it must have at least, such as 0.5."
-    ),
-    click.option("--reference", type=int, help="Rank to compare with; the largest by default."),
-    click.option(
-        "--require-rank",
-        type=int,
-        metavar="R",
-        help="Exit with 4 unless each adapter may be shipped at rank R or a smaller one.",
-    ),
-    click.option(
-        "--max-latency-ms",
-        type=float,
-        metavar="MS",
-        help="Exit with 4 unless each adapter takes at most MS for a generated token at its rank, "
-        "unmerged, as `aurac cost --save RUN` measured it.",
-    ),
-)
-@option_group(
-    "Evaluate adapters until their rank is decided: RUN is an adapter then",
-    repeated("--tasks", "-t", parse=task_names, help="Task names."),
-    click.option("--until", type=click.Choice(["decided"]), help="Goes with --tasks."),
-    click.option("--budget", help="Most documents of each task, or a time such as 30min."),
-    click.option("--out", "-o", type=click.Path(), help="Run folder."),
-    click.option("--ranks", default="pow2", show_default=True, help="pow2, all, or 1,2,4."),
-    click.option("--num-fewshot", "-f", type=click.IntRange(min=0), help="Examples in a prompt."),
-    click.option("--base", help="Base model. Default: what the adapter records."),
-    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps."),
-    repeated("--data", parse=folders, help="TASK=FOLDER with local splits."),
+@options(
+    """
+    What a rank has to show; choose before looking
+    --margin --delta margin: Loss of accuracy against the largest rank that is tolerable, such as
+        0.02.
+    --min-accuracy: Accuracy that it must have at least, such as 0.5.
+    --reference: Rank to compare with; the largest by default.
+    --require-rank: Exit with 4 unless each adapter may be shipped at rank R or a smaller one.
+    --max-latency-ms: Exit with 4 unless each adapter takes at most MS for a generated token at its
+        rank, unmerged, as `aurac cost --save RUN` measured it.
+
+    Evaluate adapters until their rank is decided: RUN is an adapter then
+    --tasks -t: Task names.
+    --until: Goes with --tasks.
+    --budget: Most documents of each task, or a time such as 30min.
+    --out -o: Run folder.
+    --ranks: pow2, all, or 1,2,4.
+    --num-fewshot -f: Examples in a prompt.
+    --base: Base model. Default: what the adapter records.
+    --device: cpu, cuda, cuda:N, mps.
+    --data: TASK=FOLDER with local splits.
+    """,
+    margin=NUMBER,
+    min_accuracy=NUMBER,
+    reference=INTEGER,
+    require_rank={**INTEGER, "metavar": "R"},
+    max_latency_ms={**NUMBER, "metavar": "MS"},
+    tasks=repeated(task_names),
+    until=choice("decided"),
+    out={"type": click.Path()},
+    ranks={"default": "pow2"},
+    num_fewshot=FROM_0,
+    device={"default": "auto"},
+    data=repeated(folders),
 )
 @analysis_options
 def recommend(

@@ -9,7 +9,6 @@ import click
 from aurac.cli._analysis import (
     NOT_SHOWN,
     aggregate_lines,
-    analyse_sources,
     analysis_options,
     best_lines,
     pair_lines,
@@ -17,43 +16,37 @@ from aurac.cli._analysis import (
     read_sources,
     score_notes,
 )
-from aurac.cli.options import GroupedCommand, option_group, print_json
+from aurac.cli.options import NUMBER, GroupedCommand, options, print_json
 from aurac.curves.area import axis_title
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from aurac.stats.margins import MarginTest
     from aurac.stats.rows import Analysis
 
 
 @click.command(cls=GroupedCommand)
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
-@option_group(
-    "A margin test between two adapters, and nothing else",
-    click.option(
-        "--non-inferior", metavar="ADAPTER", help="Is ADAPTER less than --margin worse than --to?"
-    ),
-    click.option(
-        "--equivalent", metavar="ADAPTER", help="Do ADAPTER and --to differ by less than --margin?"
-    ),
-    click.option("--to", "reference", metavar="ADAPTER", help="The one that it is compared with."),
-    click.option(
-        "--margin",
-        type=float,
-        help="Difference in AURAC that does not matter, such as 0.02, chosen before looking.",
-    ),
+@options(
+    """
+    A margin test between two adapters, and nothing else
+    --non-inferior: Is ADAPTER less than --margin worse than --to?
+    --equivalent: Do ADAPTER and --to differ by less than --margin?
+    --to reference: The one that it is compared with.
+    --margin: Difference in AURAC that does not matter, such as 0.02, chosen before looking.
+    """,
+    non_inferior={"metavar": "ADAPTER"},
+    equivalent={"metavar": "ADAPTER"},
+    reference={"metavar": "ADAPTER"},
+    margin=NUMBER,
 )
 @analysis_options
-@click.option(
-    "--delta",
-    "rank_margin",
-    type=float,
-    default=0.02,
-    show_default=True,
-    help="Loss of accuracy that a smaller rank may have.",
-)
-@click.option(
-    "--weigh", default="tasks", show_default=True, help="Aggregates by 'tasks' or 'documents'."
+@options(
+    """
+    --delta rank_margin: Loss of accuracy that a smaller rank may have.
+    --weigh: Aggregates by 'tasks' or 'documents'.
+    """,
+    rank_margin={**NUMBER, "default": 0.02},
+    weigh={"default": "tasks"},
 )
 def score(
     *,
@@ -66,6 +59,7 @@ def score(
     equivalent: str | None,
     reference: str | None,
     margin: float | None,
+    cluster: tuple[str, ...],
     rank_margin: float,
     **options: Any,
 ) -> int | None:
@@ -85,16 +79,21 @@ def score(
     With --non-inferior or --equivalent the exit code is 0 where that is shown on every task, and 4
     where it is not.
     """  # noqa: D301 - click's mark for lines that stay as they are
-    question = {"non_inferior": non_inferior, "equivalent": equivalent}
-    if any(value is not None for value in (*question.values(), reference, margin)):
-        rows = _margin_tests(sources, metric, groups, question, reference, margin, options)
+    from aurac.stats.analysis import analyse
+    from aurac.stats.margins import margin_tests
+
+    question = _question(non_inferior, equivalent, reference, margin)
+    read = read_sources(sources, metric, groups, cluster)
+    if question:
+        question |= {name: options[name] for name in ("alpha", "axis", "support")}
+        rows = margin_tests(read.curves, groups=read.groups, **question)
         shown = all(row.shown for row in rows)
         if as_json:
             print_json({"shown": shown, "margin_tests": [row.to_dict() for row in rows]})
         else:
             click.echo("\n".join(row.sentence for row in rows))
         return 0 if shown else NOT_SHOWN
-    result = analyse_sources(sources, metric, groups, margin=rank_margin, **options)
+    result = analyse(read.curves, groups=read.groups, margin=rank_margin, **options)
     if as_json:
         print_json(result.to_dict(details=details))
     else:
@@ -114,32 +113,19 @@ def _print(result: Analysis, *, details: bool) -> None:
     click.echo("\n" + "\n".join(lines).strip("\n"))
 
 
-def _margin_tests(
-    sources: tuple[str, ...],
-    metric: str | None,
-    groups: tuple[str, ...],
-    question: dict[str, str | None],
-    reference: str | None,
-    margin: float | None,
-    options: dict[str, Any],
-) -> list[MarginTest]:
-    from aurac.stats.margins import margin_tests
-
-    named = [(name, adapter) for name, adapter in question.items() if adapter is not None]
-    if len(named) != 1 or reference is None or margin is None:
+def _question(
+    non_inferior: str | None, equivalent: str | None, reference: str | None, margin: float | None
+) -> dict[str, Any]:
+    """What `margin_tests` is asked; empty where no such test is."""
+    if (non_inferior, equivalent, reference, margin) == (None,) * 4:
+        return {}
+    adapter = non_inferior if equivalent is None else equivalent
+    both = non_inferior is not None and equivalent is not None
+    if both or adapter is None or reference is None or margin is None:
         raise UsageError(
             "an incomplete margin test",
             expected="--non-inferior ADAPTER or --equivalent ADAPTER, with --to ADAPTER and "
             "--margin FRACTION",
         )
-    curves = read_sources(sources, metric, groups, options["cluster"])
-    ((name, adapter),) = named
-    return margin_tests(
-        curves.curves,
-        adapter,
-        reference,
-        margin=margin,
-        groups=curves.groups,
-        equivalent=name == "equivalent",
-        **{key: options[key] for key in ("alpha", "axis", "support")},
-    )
+    equal = equivalent is not None
+    return {"a": adapter, "b": reference, "margin": margin, "equivalent": equal}

@@ -16,8 +16,8 @@ import numpy as np
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, RunFolderError
-from aurac.runs.cell import differences
-from aurac.runs.schema import RESULTS_FILE, Results, TaskDocuments, read_record
+from aurac.runs.cell import differences, read_record
+from aurac.runs.schema import RESULTS_FILE, Results, TaskDocuments
 from aurac.runs.store import read_cell
 
 if TYPE_CHECKING:

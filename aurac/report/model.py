@@ -20,13 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.report.documents import Source
-    from aurac.runs.schema import (
-        AdapterRecord,
-        FailedCell,
-        Provenance,
-        RankChoice,
-        SequentialRecord,
-    )
+    from aurac.runs.decisions import RankChoice, SequentialRecord
+    from aurac.runs.schema import AdapterRecord, FailedCell, Provenance
     from aurac.runs.serving import ServingRecord
     from aurac.stats.mean import Estimate
 
@@ -254,7 +249,7 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         version=results.aurac,
         roots=(folder,) if folder else (),
         groups=results.groups,
-        sequential=results.sequential,
+        sequential=results.sequential or None,
         rank_choice=results.rank_choice or None,
         serving=(serving,) if serving else (),
     )

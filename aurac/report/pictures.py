@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aurac.report.groups import Group
     from aurac.report.model import CurveRow, Interval, Run
     from aurac.report.serving import Served
-    from aurac.runs.schema import DecisionRecord
+    from aurac.runs.decisions import DecisionRecord
     from aurac.runs.serving import ServingRecord
 
 _PANEL_CURVES = 30

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from aurac.report.model import Run
     from aurac.report.pictures import Pictures
-    from aurac.runs.schema import DecisionRecord
+    from aurac.runs.decisions import DecisionRecord
 
 _MAX_DECISIONS = 60
 _MOST_DRAWN = 6

@@ -8,11 +8,10 @@ content, so that a line that was cut off or changed is told from a whole one.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import math
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -22,6 +21,7 @@ from aurac.files import sha256_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 CELL_SCHEMA = 2
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
@@ -273,6 +273,17 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     documents: int
 
 
+_R = TypeVar("_R", bound=msgspec.Struct)
+
+
+def read_record(path: Path, kind: type[_R]) -> _R:
+    """A record from a JSON file; a RunFolderError says where it cannot be read as that."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunFolderError(f"{path} cannot be read ({error})") from error
+
+
 class SchemaNumber(msgspec.Struct, frozen=True):
     """Which schema a record follows, whatever else it holds."""
 
@@ -335,30 +346,3 @@ def decode_line(line: bytes, where: object = "a cell") -> Line:
             )
     content: Line = msgspec.json.decode(raw, type=LINES[envelope.kind])
     return content
-
-
-def cell_schema() -> dict[str, Any]:
-    """JSON Schema of a line of a cell's file."""
-    (envelope, *contents), definitions = schemas_of(Envelope, *LINES.values())
-    return {
-        "$schema": DIALECT,
-        "title": f"A line of a cell's file, schema {CELL_SCHEMA}",
-        "allOf": [envelope],
-        "oneOf": [
-            {"properties": {"kind": {"const": kind}, "content": content}}
-            for kind, content in zip(LINES, contents, strict=True)
-        ],
-        "$defs": definitions,
-    }
-
-
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-
-def schemas_of(*kinds: type[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The JSON Schema of each record, and of the records in them."""
-    records, definitions = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
-    for definition in definitions.values():
-        if "description" in definition:
-            definition["description"] = inspect.cleandoc(definition["description"])
-    return list(records), definitions

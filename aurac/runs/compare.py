@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from aurac.adapters import members_of
 from aurac.adapters.formats.outline import RemovedValues
@@ -30,7 +31,7 @@ from aurac.runs.interrupts import Interrupts
 from aurac.runs.lock import Locks
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.plan import PlannedCell, shard_of
-from aurac.runs.progress import NoProgress, SweepProgress
+from aurac.runs.progress import NoProgress, SweepProgress, say
 from aurac.runs.rank_choice import Choice, add_ranks, choose, further
 from aurac.runs.results import StoredPoints, failed_cell, gathered, task_record
 from aurac.runs.run import Run
@@ -43,7 +44,6 @@ from aurac.runs.schema import (
     Provenance,
     Results,
     RunSettings,
-    SequentialRecord,
     TaskDocuments,
     TaskRecord,
 )
@@ -52,15 +52,17 @@ from aurac.runs.status import Standing, add_to_plan
 from aurac.runs.store import CellStore, cannot_write
 from aurac.runs.workers import Executor, make_executor
 from aurac.tasks.files import readable, write_requests
-from aurac.terminal.console import stderr_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from aurac.runs.decisions import SequentialRecord
     from aurac.runs.settings import Execution
     from aurac.tasks.task import BuiltTask
 
+    Incomplete = Sequence[tuple[PlannedCell, int]]  # cells with the number of documents they have
 
+T = TypeVar("T")
 PROFILE_FILE = "profile.json"
 _GROWN = "Later extended to"
 _MOST_REPAIRS = 3  # rounds in which damaged cells are computed again
@@ -102,7 +104,7 @@ def run(
     progress: bool = False,
     command: str | None = None,
     begin: Callable[[Session], Session] = lambda session: session,
-    kind: type[Sweep] | None = None,
+    kind: Callable[..., Sweep] | None = None,
 ) -> Run:
     """As `compare`, for a request that is one object.
 
@@ -129,7 +131,7 @@ def run(
         folder = open_run_folder(out, tasks, identity, command)
         witness = Witness(request, session.outline.path, started)
         parts = session, execution, executor, folder, interrupts, profile, progress
-        done = (kind or Sweep)(*parts).whole(command, started)
+        done = (kind or Sweep)(*parts, command, started).whole()
         witness.keep(done)
         estimate.remember(session.outline, profile)
         return done
@@ -146,23 +148,24 @@ class Sweep:
     interrupts: Interrupts
     profile: Profile
     progress: bool
+    command: str | None
+    started: float
 
     def __post_init__(self) -> None:
         self.store, self.log = CellStore(self.folder), RunLog(self.folder)
 
-    def whole(self, command: str | None, started: float) -> Run:
+    def whole(self) -> Run:
         """Compute what is missing, gather, write."""
         try:
-            with self.log, Locks(self.folder) as locks, self.executor:
-                self.log.event("start", command=command, versions=versions())
+            with self.log, Locks(self.folder) as self._locks, self.executor:
+                self.log.event("start", command=self.command, versions=versions())
                 self.store.tidy()
-                self._locks = locks
                 cells = self._planned()
                 warn_unused(self.store, [cell.identity for cell in cells])
                 if self.execution.retry_failed:
                     for key in self.store.failed_keys():
                         self.store.clear_failure(key)
-                done = self._computed(cells, locks, command, started)
+                done = self._computed(cells)
                 if self.execution.profile:
                     write_json(self.folder / PROFILE_FILE, self.profile.to_dict())
                 return done
@@ -177,72 +180,62 @@ class Sweep:
         add_to_plan(self.folder, [cell.row for cell in cells], further(self.session))
         return cells
 
-    def _computed(
-        self, cells: list[PlannedCell], locks: Locks, command: str | None, started: float
-    ) -> Run:
-        auto = self.session.settings.truncation.auto
-        cells, choice = self._chosen(cells, command) if auto else (cells, None)
-        wanted = shard_of(cells, *self.execution.shard) if self.execution.shard else cells
-        for _ in range(_MOST_REPAIRS):
-            self._compute(wanted, locks)
-            if self.execution.shard:
-                records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
-                failures = [failed_cell(cell, record.reason) for cell, record in records if record]
-                results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
-                return Run(self.folder, results, (), len(wanted), shard=self.execution.shard)
-            with self.profile.spent("results"):
-                results, incomplete = gathered(self.session, cells, self.store)
-            if not incomplete:
-                break
-            for cell, there in incomplete:
-                self.store.recount(cell.identity, there)
-        results = choice.of(results) if choice else results
-        return self._written(results, locks, len(cells), command, started)
+    def _computed(self, cells: list[PlannedCell]) -> Run:
+        auto, shard = self.session.settings.truncation.auto, self.execution.shard
+        cells, choice = self._chosen(cells) if auto else (cells, None)
+        if shard:
+            wanted = shard_of(cells, *shard)
+            self._compute(wanted)
+            records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
+            failures = [failed_cell(cell, record.reason) for cell, record in records if record]
+            results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
+            return Run(self.folder, results, (), len(wanted), shard=shard)
+        results = self._filled(cells, partial(gathered, self.session))
+        return self._written(choice.of(results) if choice else results, len(cells))
 
-    def _chosen(
-        self, cells: list[PlannedCell], command: str | None
-    ) -> tuple[list[PlannedCell], Choice]:
+    def _chosen(self, cells: list[PlannedCell]) -> tuple[list[PlannedCell], Choice]:
         """Compute round after round, until the curves ask for no further rank."""
         while True:
-            choice = choose(self.session, self._fill(cells))
+            choice = choose(self.session, self._filled(cells, StoredPoints.of))
             if not choice.following:
                 add_to_plan(self.folder, [cell.row for cell in cells])
                 return cells, choice
             self.log.event("ranks", following=choice.following)
             if self.progress:
-                stderr_console().print(choice.words, markup=False, highlight=False)
+                say(choice.words)
             add_ranks(self.session, choice.following)
-            open_run_folder(self.folder, self.session.tasks, self.session.request(), command)
+            open_run_folder(self.folder, self.session.tasks, self.session.request(), self.command)
             cells = self._planned()
 
-    def _fill(self, cells: Sequence[PlannedCell]) -> StoredPoints:
-        """Compute what is missing of the cells, and read them."""
+    def _filled(
+        self,
+        cells: list[PlannedCell],
+        read: Callable[[Sequence[PlannedCell], CellStore], tuple[T, Incomplete]],
+    ) -> T:
+        """Compute what is missing of the cells, and read them; damaged ones are computed again."""
         for _ in range(_MOST_REPAIRS):
-            self._compute(list(cells), self._locks)
-            points = StoredPoints(cells, self.store)
-            for cell in cells:
-                points.fetch(cell.variant, cell.rank, cell.task)
-            for cell, there in points.incomplete:
-                self.store.recount(cell.identity, there)
-            if not points.incomplete:
+            self._compute(cells)
+            with self.profile.spent("results"):
+                result, incomplete = read(cells, self.store)
+            if not incomplete:
                 break
-        return points
+            for cell, there in incomplete:
+                self.store.recount(cell.identity, there)
+        return result
 
-    def _compute(self, wanted: list[PlannedCell], locks: Locks) -> None:
+    def _compute(self, wanted: list[PlannedCell]) -> None:
         todo = _left(wanted, self.store)
         _check_weights(todo)
         bar = NoProgress()
         if self.progress:
             bar = SweepProgress(todo, wanted, self.store, self.interrupts)
-        parts = self.store, locks, self.interrupts, self.log, self.profile, bar
+        parts = self.store, self._locks, self.interrupts, self.log, self.profile, bar
         context = RunContext(*parts, wait_for_device=self.execution.profile)
         with bar:
             if todo:
                 self.executor.run(self.session, todo, context)
 
-    def _written(
-        self, results: Results, locks: Locks, cells: int, command: str | None, started: float
-    ) -> Run:
+    def _written(self, results: Results, cells: int) -> Run:
         """Results and report, by one process at a time."""
         self.executor.close()
         session = self.session
@@ -250,15 +243,15 @@ class Sweep:
         results = msgspec.structs.replace(
             results,
             tasks=[_task(self.folder, task, session) for task in session.built],
-            provenance=_provenance(session, command, started),
+            provenance=_provenance(session, self.command, self.started),
         )
-        with locks.awaited("results"):
+        with self._locks.awaited("results"):
             besides = held_besides(self.folder, request)
             place = subset_folder(self.folder, request) if besides else self.folder
             if besides:
                 for name in results.files():
                     link_or_copy(self.folder / name, place / name)
-            if results.sequential is None:
+            if not results.sequential:
                 results = msgspec.structs.replace(results, sequential=_decided(place, results))
             (place / REPORT_FILE).unlink(missing_ok=True)  # it tells of other results
             results.write(place)
@@ -293,18 +286,18 @@ def _check_weights(todo: Sequence[PlannedCell]) -> None:
         values.refuse(f"evaluate {label}" + (f", as are those of {others}" if others else ""))
 
 
-def _decided(place: Path, results: Results) -> SequentialRecord | None:
+def _decided(place: Path, results: Results) -> SequentialRecord | UnsetType:
     """What a run that stopped early decided here, with how many documents there are by now."""
     try:
         before = Results.read(place).sequential
     except RunFolderError:
-        return None
+        return UNSET
     names = {adapter.name for adapter in results.adapters}
     now = {task.name: task.n_docs or 0 for task in results.tasks}
-    if before is None or not all(
+    if not before or not all(
         one.task in now and {one.a, one.b or one.a} <= names for one in before.decisions
     ):
-        return None
+        return UNSET
     grown = [
         f"{_GROWN} {now[name]:,} documents of {name}: scores and curves are of all of these, the "
         f"decisions of the first {count:,} of the random order."

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 from msgspec import UNSET
 
@@ -157,7 +158,7 @@ class Evaluator:
             samples={key: rows.tolist() for key, rows in outcome.samples.items()} or UNSET,
             logged=Logged(**outcome.logged),
             engine=EngineCounts(**outcome.engine),
-            budgets=Budgets(**{name: getattr(options, name) for name in Budgets.__struct_fields__}),
+            budgets=msgspec.convert(options, Budgets, from_attributes=True),
             seconds=round(seconds, 3),
             notes=list(self._notes),
         )

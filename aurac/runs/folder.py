@@ -15,7 +15,8 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, write_json
-from aurac.runs.schema import Record, TaskDocuments, read_record
+from aurac.runs.cell import read_record
+from aurac.runs.schema import Record, TaskDocuments
 from aurac.tasks.options import PROMPTING
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ processes compute, the first outcome counts.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from aurac.files import alive, process_mark, same_machine
 
@@ -31,8 +31,7 @@ _BEATS = 6  # touches in the time after which a lock is taken over
 FOLDER = "locks"
 
 
-@dataclass(frozen=True)
-class Owner:
+class Owner(msgspec.Struct, frozen=True):
     """What a lock's file says of the process that holds it: see `aurac.files.process_mark`.
 
     It draws one `token` for all its locks. `deaths` are processes before it that ended while they
@@ -132,7 +131,7 @@ class Locks:
         except FileExistsError:
             return False
         try:
-            os.write(descriptor, _encoded(owner))
+            os.write(descriptor, msgspec.json.encode(owner))
         except OSError:
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -156,9 +155,9 @@ class Locks:
         owner = self._held.get(key)
         if owner is None or not owner.deaths or self.lost(key):
             return
-        owner = replace(owner, deaths=0)
+        owner = msgspec.structs.replace(owner, deaths=0)
         with contextlib.suppress(OSError):
-            (self.folder / key).write_bytes(_encoded(owner))
+            (self.folder / key).write_bytes(msgspec.json.encode(owner))
             self._held[key] = owner
 
     def release(self, key: str) -> None:
@@ -170,11 +169,7 @@ class Locks:
 
     def keys(self) -> set[str]:
         """Keys that somebody holds or held, from one listing."""
-        try:
-            with os.scandir(self.folder) as entries:
-                return {entry.name for entry in entries}
-        except FileNotFoundError:
-            return set()
+        return {path.name for path in self.folder.glob("*")}
 
     def _is_gone(self, key: str, owner: Owner) -> bool:
         """Whether the owner has ended or has been silent for too long, by this process's clock."""
@@ -192,14 +187,9 @@ class Locks:
         return now - since >= self.seconds
 
 
-def _encoded(owner: Owner) -> bytes:
-    return json.dumps(asdict(owner)).encode()
-
-
 def read_owner(path: Path) -> Owner | None:
     """Who holds a lock; None where the file is gone or not written yet."""
     try:
-        content = json.loads(path.read_bytes())
-        return Owner(str(content["token"]), str(content["mark"]), int(content["deaths"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return msgspec.json.decode(path.read_bytes(), type=Owner)
+    except (OSError, ValueError):
         return None

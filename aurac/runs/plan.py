@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
@@ -266,10 +267,7 @@ def documents_of(task: BuiltTask) -> tuple[DocumentKey, ...]:
 
 def blocks_of(places: Sequence[int], size: int) -> list[list[int]]:
     """Ascending places of documents, in blocks of a fixed grid of `size` places."""
-    blocks: dict[int, list[int]] = {}
-    for place in places:
-        blocks.setdefault(place // size, []).append(place)
-    return [blocks[number] for number in sorted(blocks)]
+    return [list(block) for _, block in groupby(places, lambda place: place // size)]
 
 
 def block_size(task: BuiltTask, device_kind: str) -> int:

@@ -16,8 +16,8 @@ from msgspec import UNSET
 from aurac.adapters import default_nested_ranks
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent, points
+from aurac.runs.decisions import GapRecord, RankChoice
 from aurac.runs.results import StoredPoints, TaskCells, area_record
-from aurac.runs.schema import GapRecord, RankChoice
 from aurac.runs.session import variants_in
 from aurac.runs.status import Standing
 from aurac.stats.analysis import score_curve

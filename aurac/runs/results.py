@@ -89,6 +89,16 @@ class StoredPoints:
         self.incomplete: list[tuple[PlannedCell, int]] = []
         self.engine = EngineCounts()
 
+    @classmethod
+    def of(
+        cls, cells: Sequence[PlannedCell], store: CellStore
+    ) -> tuple[StoredPoints, list[tuple[PlannedCell, int]]]:
+        """All of the cells, and those that lack documents, with the number that they have."""
+        points = cls(cells, store)
+        for cell in cells:
+            points.fetch(cell.variant, cell.rank, cell.task)
+        return points, points.incomplete
+
     def fetch(self, variant: Variant | None, rank: int, leaf: BuiltTask) -> Point | str:
         """The point of a curve (None: the base) at a rank, or the reason why there is none."""
         cell = self._cells[variant.label if variant else None, rank, leaf.name]

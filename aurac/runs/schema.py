@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
 from aurac.files import write_json
-from aurac.runs.cell import DIALECT, DocumentKey, SchemaNumber, schemas_of
+from aurac.runs.cell import DocumentKey, SchemaNumber, read_record
+from aurac.runs.decisions import RankChoice, SequentialRecord  # noqa: TC001 - msgspec reads them
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,12 +19,8 @@ if TYPE_CHECKING:
 RESULTS_SCHEMA = 1
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
-
-
-def _number(value: Any) -> float | int:
-    """A number of numpy as one of Python's."""
-    number: float | int = value.item()
-    return number
+Role = Literal["default", "published", "extra"]
+_NUMBER = methodcaller("item")  # one of numpy as one of Python's
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,11 +28,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        plain: dict[str, Any] = msgspec.to_builtins(self, str_keys=True, enc_hook=_number)
-        return plain
-
-
-Role = Literal["default", "published", "extra"]
+        return dict(msgspec.to_builtins(self, str_keys=True, enc_hook=_NUMBER))
 
 
 class Area(Record, frozen=True, kw_only=True):
@@ -308,127 +302,6 @@ class Provenance(Record, frozen=True, kw_only=True):
     settings: RunSettings = RunSettings()
 
 
-class LookRecord(Record, frozen=True, kw_only=True):
-    """One look of a sequential test: documents so far, z, and the values in force.
-
-    `boundary` holds on the side of z, `opposite` on the other one; null where no answer is there.
-    `futility` is the |z| below which the test stops without an answer; null where it does not.
-    """
-
-    documents: int
-    z: float
-    boundary: float
-    futility: float | None = None
-    opposite: float | None = None
-
-
-class DecisionRecord(Record, frozen=True, kw_only=True):
-    """What a sequential run found out about one question.
-
-    Attributes:
-        question: `difference` (b - a), `margin` (is b at most `margin` worse than a), `rank` (is
-            the rank at most `margin` worse than the adapter's largest) or `width`.
-        task, a, b: What is compared; of a rank or a width `b` is null.
-        rank: Of a rank question.
-        verdict: `superior`, `inferior`, `non-inferior`, `futile`, `not significant`, `not shown`,
-            `width reached`, `width not reached`, or `continue` where a budget of time ended.
-        documents, of: Documents that the verdict is based on, and within the budget.
-        look, looks: The look at which it stopped, and planned looks.
-        z, boundary: At that look; null of a width.
-        p, p_adjusted: Sequential p value, and after Holm's procedure over all questions.
-        estimate: Median-unbiased estimate after stopping.
-        mean: Plain mean over the same documents.
-        low, high, level: Repeated confidence interval.
-        predictive: Probability that all documents would have given an answer, when it stopped.
-        path: All looks.
-        sentence: All of it in words.
-    """
-
-    question: Literal["difference", "margin", "rank", "width"]
-    task: str
-    a: str
-    b: str | None = None
-    rank: int | None = None
-    verdict: str
-    documents: int
-    of: int
-    look: int
-    looks: int
-    z: float | None = None
-    boundary: float | None = None
-    p: float | None = None
-    p_adjusted: float | None = None
-    estimate: float | None = None
-    mean: float | None = None
-    low: float | None = None
-    high: float | None = None
-    level: float
-    predictive: float | None = None
-    path: list[LookRecord] = []
-    sentence: str = ""
-
-
-class SequentialRecord(Record, frozen=True, kw_only=True):
-    """How a run that stopped early was designed, and what it decided.
-
-    Attributes:
-        until: `decided` or `width=…`, as given.
-        alpha, margin, gamma, futility: Of the design.
-        budget: Most documents or minutes, as given; null: all documents.
-        order_seed: Of the random order of the documents.
-        documents: Task → documents that were evaluated when it stopped.
-        decisions: One for each question.
-        notes: What to know about it.
-    """
-
-    until: str
-    alpha: float
-    margin: float | None = None
-    gamma: float
-    futility: float
-    budget: str | None = None
-    order_seed: int
-    documents: dict[str, int] = {}
-    decisions: list[DecisionRecord] = []
-    notes: list[str] = []
-
-
-class GapRecord(Record, frozen=True, kw_only=True):
-    """Ranks between two neighbours of a curve that were not evaluated.
-
-    Attributes:
-        low, high: The neighbours.
-        departure: How far the curve may lie from the straight line between them, a fraction.
-        adapter, task: The curve: of the compared ones that with the largest departure.
-        noise: Whether that is above the margin, by bends no larger than their noise.
-    """
-
-    low: int
-    high: int
-    departure: float
-    adapter: str
-    task: str
-    noise: bool = False
-
-
-class RankChoice(Record, frozen=True, kw_only=True):
-    """How the ranks of a run with `--ranks auto` were chosen.
-
-    Attributes:
-        margin: Departure from the straight line between two ranks that is tolerable, a fraction.
-        limit: How many standard errors a bend of a curve must have to count.
-        added: Ranks that were added to the powers of two.
-        gaps: What was not evaluated.
-        sentences: All of it in words, and AURAC over the powers of two alone.
-    """
-
-    margin: float
-    limit: float
-    added: list[int] = []
-    gaps: list[GapRecord] = []
-    sentences: list[str] = []
-
-
 class Results(Record, frozen=True, kw_only=True):
     """`results.json`: the curves of a run, their scores, and what produced them.
 
@@ -451,13 +324,8 @@ class Results(Record, frozen=True, kw_only=True):
     failures: list[FailedCell] = []
     engine: EngineTotals = EngineTotals()
     provenance: Provenance = Provenance()
-    sequential: SequentialRecord | None = None
+    sequential: SequentialRecord | UnsetType | None = UNSET
     rank_choice: RankChoice | UnsetType = UNSET
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; without `sequential` where there is none."""
-        plain = super().to_dict()
-        return plain if self.sequential else {k: v for k, v in plain.items() if k != "sequential"}
 
     @classmethod
     def read(cls, folder: Path) -> Results:
@@ -532,21 +400,3 @@ class TaskDocuments(Record, frozen=True, kw_only=True):
     choices: list[list[str] | None] | None = None
     keys: list[DocumentKey] | None = None
     clusters: list[str] | None = None
-
-
-_R = TypeVar("_R", bound=msgspec.Struct)
-
-
-def read_record(path: Path, kind: type[_R]) -> _R:
-    """A record from a JSON file; a RunFolderError says where it cannot be read as that."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunFolderError(f"{path} cannot be read ({error})") from error
-
-
-def results_schema() -> dict[str, Any]:
-    """JSON Schema of `results.json`."""
-    (results,), definitions = schemas_of(Results)
-    title = f"{RESULTS_FILE}, schema {RESULTS_SCHEMA}"
-    return {"$schema": DIALECT, "title": title, **results, "$defs": definitions}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,11 @@ import numpy as np
 from aurac.curves.area import quadrature_weights
 from aurac.report.escape import one_line
 from aurac.runs.compare import Sweep, run
+from aurac.runs.decisions import DecisionRecord, SequentialRecord
 from aurac.runs.folder import open_run_folder
 from aurac.runs.plan import plan
+from aurac.runs.progress import say
 from aurac.runs.results import StoredPoints, TaskCells, gathered
-from aurac.runs.schema import DecisionRecord, SequentialRecord
 from aurac.runs.sequential_plan import Part, Sampler, Until, part_of, sequential
 from aurac.runs.sequential_records import (
     fewer_documents,
@@ -35,7 +37,6 @@ from aurac.stats.design import Series
 from aurac.stats.intervals import interval
 from aurac.stats.sequential import decide
 from aurac.stats.stopping import smallest_rank, width_reached
-from aurac.terminal.console import stderr_console
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.runs.finished import Request
-    from aurac.runs.lock import Locks
     from aurac.runs.plan import PlannedCell, Variant
     from aurac.runs.run import Run
     from aurac.runs.sequential_plan import Counts
@@ -62,39 +62,34 @@ def run_until(
         UsageError: Options that do not go with it, or nothing to decide.
         AuracError, Interrupted: See `aurac.compare`.
     """
-    kind = type("SequentialRun", (SequentialRun,), {"until": until})
     return run(
         sequential(request, until),
         progress=progress,
         command=command,
         begin=lambda session: part_of(session, until),
-        kind=kind,
+        kind=partial(SequentialRun, until),
     )
 
 
 class SequentialRun(Sweep):
     """A run that goes on look by look."""
 
-    until: Until
+    def __init__(self, until: Until, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.until = until
 
-    def _computed(
-        self,
-        cells: list[PlannedCell],
-        locks: Locks,
-        command: str | None,
-        started: float,
-    ) -> Run:
+    def _computed(self, cells: list[PlannedCell]) -> Run:
         begun = self.session
         if not isinstance(begun, Part) or begun.whole is None:
             raise TypeError("a sequential run begins with a part of its session")
-        self.sampler, self._locks = Sampler(begun.whole, self.until), locks
-        self._ends = started + (self.until.seconds or float("inf"))
+        self.sampler = Sampler(begun.whole, self.until)
+        self._ends = self.started + (self.until.seconds or float("inf"))
         self.notes: list[str] = []
         counts, decisions = self._ranks() if self.until.ranks else self._curves()
         part = self.session = self.sampler.part(counts, self.session.variants)
         cells = part.cells()
-        self._fill(cells)
-        results, _ = gathered(part, cells, self.store)
+        add_to_plan(self.folder, [cell.row for cell in cells])
+        results = self._filled(cells, partial(gathered, part))
         design, budget = self.until.design, self.until.documents or self.until.seconds
         record = SequentialRecord(
             until=self.until.words,
@@ -109,13 +104,13 @@ class SequentialRun(Sweep):
             notes=[*self.notes, *fewer_documents(counts, decisions)],
         )
         results = msgspec.structs.replace(results, sequential=record)
-        open_run_folder(self.folder, part.tasks, part.request(), command)
-        return self._written(results, locks, len(cells), command, started)
+        open_run_folder(self.folder, part.tasks, part.request(), self.command)
+        return self._written(results, len(cells))
 
-    def _fill(self, cells: Sequence[PlannedCell]) -> StoredPoints:
-        """Compute what is missing of the cells, and read them."""
+    def _points(self, cells: list[PlannedCell]) -> StoredPoints:
+        """Plan cells, compute what is missing of them, and read them."""
         add_to_plan(self.folder, [cell.row for cell in cells])
-        return super()._fill(cells)
+        return self._filled(cells, StoredPoints.of)
 
     def _goes_on(self, needs: Mapping[Any, Any]) -> bool:
         """Whether more documents are needed and the time is not over."""
@@ -146,7 +141,7 @@ class SequentialRun(Sweep):
         answer = self._pairs if self.until.width is None else self._widths
         while True:
             part = self.sampler.part(counts, self.session.variants)
-            points = self._fill(part.cells())
+            points = self._points(part.cells())
             areas: Areas = {}
             for task in self.sampler.tasks:
                 for v in variants:
@@ -251,7 +246,7 @@ class SequentialRun(Sweep):
             two = [replace(v, ranks=(rank, v.ranks[-1]))]
             planned = plan(two, cut.members or (cut,), self.session.outline)
             cells += [cell for cell in planned if cell.variant is not None]
-        points = self._fill(cells)
+        points = self._points(cells)
         for (task, v), (rank, _) in needs.items():
             scores = self._scores(points, v, cuts[task, v], (rank, v.ranks[-1]))
             if scores is None:
@@ -264,4 +259,4 @@ class SequentialRun(Sweep):
         last = max((one.look for one in decisions), default=0)
         for one in decisions:
             if self.progress and one.look == last:
-                stderr_console().print(one_line(short_line(one)), markup=False, highlight=False)
+                say(one_line(short_line(one)))

@@ -10,7 +10,7 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import write_json
-from aurac.runs.schema import read_record
+from aurac.runs.cell import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,13 +41,10 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
         The interval goes from the k-th smallest value to the k-th largest, with the largest k for
         which a median of independent rounds is missed in 5 % at most (sign test).
         """
+        from scipy.stats import binom
+
         n, ordered = len(rounds), sorted(rounds)
-        missed, k = 0.0, 0
-        while k < n // 2:
-            missed += 2 * math.comb(n, k) / 2**n
-            if missed > 1 - _LEVEL:
-                break
-            k += 1
+        k = int(binom.ppf((1 - _LEVEL) / 2, n, 0.5))
         low, high = (ordered[k - 1], ordered[n - k]) if k else (None, None)
         median = statistics.median(ordered)
         return cls(median=median, low=low, high=high, rounds=list(rounds))

@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from aurac.engine import EngineOptions
 from aurac.errors import UsageError
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aurac.adapters.truncate import Basis, Rescale
+
+
+T = TypeVar("T")
 
 
 class NamedCheckpoint(NamedTuple):
@@ -166,13 +169,14 @@ class Settings:
         """
         if "checkpoint" in fields:
             fields["overrides"] = fields.pop("checkpoint")
-        parts = {
-            name: kind(
-                **{f.name: fields.pop(f.name) for f in dataclasses.fields(kind) if f.name in fields}
-            )
-            for name, kind in _CONCERNS.items()
-        }
+        parts = {name: _taken(fields, kind) for name, kind in _CONCERNS.items()}
         return cls(**parts, **fields)
+
+
+def _taken(fields: dict[str, Any], kind: type[T]) -> T:
+    """An object of the keywords that it has fields for, which are taken out."""
+    names = [f.name for f in dataclasses.fields(kind) if f.name in fields]  # type: ignore[arg-type]
+    return kind(**{name: fields.pop(name) for name in names})
 
 
 _CONCERNS: dict[str, type[Any]] = {
@@ -229,17 +233,16 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     return number, of
 
 
-def separated(fields: Mapping[str, Any]) -> tuple[Settings, Execution]:
+def separated(fields: dict[str, Any]) -> tuple[Settings, Execution]:
     """Keywords of both kinds, each to where it belongs.
 
     Raises:
         TypeError: A keyword of neither.
         UsageError: A value out of range, or values that do not go together.
     """
-    names = {f.name for f in dataclasses.fields(Execution)}
-    execution = {name: value for name, value in fields.items() if name in names}
-    rest = {name: value for name, value in fields.items() if name not in names}
-    settings, how = Settings.of(**rest), Execution(**execution)
+    fields = dict(fields)
+    how = _taken(fields, Execution)
+    settings = Settings.of(**fields)
     if how.shard and settings.truncation.auto:
         raise UsageError(
             "--shard with --ranks auto",

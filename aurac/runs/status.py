@@ -57,8 +57,8 @@ class _PlanHead(msgspec.Struct, omit_defaults=True):
 
 def add_to_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None:
     """As `write_plan`, beside what the folder's plan holds of other adapters, tasks and ranks."""
-    head, before = _read_plan(folder)
-    if not set(rows) <= set(before or ()) or head.further != further:
+    before, followed = read_plan(folder)
+    if not set(rows) <= set(before or ()) or followed != further:
         places = {(row.curve, row.rank, row.task) for row in rows}
         others = [r for r in before or () if (r.curve, r.rank, r.task) not in places]
         write_plan(folder, [*rows, *others], further)
@@ -74,21 +74,17 @@ def write_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None:
     write_atomic(folder / PLAN_FILE, head + b"\n" + body + b"\n")
 
 
-def read_plan(folder: Path) -> list[PlanRow] | None:
-    """The plan of a run folder; None where there is none or it is damaged."""
-    return _read_plan(folder)[1]
-
-
-def _read_plan(folder: Path) -> tuple[_PlanHead, list[PlanRow] | None]:
+def read_plan(folder: Path) -> tuple[list[PlanRow] | None, int]:
+    """The plan of a run folder, None where there is none or it is damaged; and what may follow."""
     try:
         first, _, body = (folder / PLAN_FILE).read_bytes().partition(b"\n")
         body = body.rstrip(b"\n")
         head = msgspec.json.decode(first, type=_PlanHead)
         if head.sha256 == hashlib.sha256(body).hexdigest():
-            return head, msgspec.json.decode(body, type=list[PlanRow])
+            return msgspec.json.decode(body, type=list[PlanRow]), head.further
     except (OSError, ValueError):
         pass
-    return _PlanHead(), None
+    return None, 0
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,7 @@ def read_status(folder: Path) -> Status:
             expected="a folder that `aurac compare … --out FOLDER` made",
             fix="`aurac runs` lists those there are",
         )
-    request, (head, plan), store = RunRequest.read(folder), _read_plan(folder), CellStore(folder)
+    request, (plan, further), store = RunRequest.read(folder), read_plan(folder), CellStore(folder)
     rows, notes = plan, tuple[str, ...]()
     if rows is None:  # the cells that are there; how many documents they should have is not known
         keys = sorted({*store.keys(), *store.failed_keys()})
@@ -208,7 +204,7 @@ def read_status(folder: Path) -> Status:
         results=(folder / "results.json").is_file(),
         report=(folder / REPORT_FILE).is_file(),
         running_cells=tuple(sorted(running)),
-        further=head.further,
+        further=further,
         failures=tuple(failures),
         adapters=tuple(request.adapters if request else ()),
         tasks=tuple(request.tasks if request else ()),
@@ -234,19 +230,17 @@ def _seconds(left: dict[PlanRow, float], folder: Path, processes: int) -> float 
 def _living(locks: Path) -> dict[str, str]:
     """Key → owner of the locks whose owner runs here, or that were touched of late."""
     living = {}
-    with contextlib.suppress(OSError), os.scandir(locks) as entries:
-        for entry in entries:
-            owner = read_owner(Path(entry.path))
+    with contextlib.suppress(OSError):
+        for path in locks.glob("*"):
+            owner = read_owner(path)
             if owner is None:
                 continue
             if same_machine(owner.mark):
-                if alive(owner.mark):
-                    living[entry.name] = owner.mark
-                continue
-            # For show only: this machine's clock is compared with that of the file system.
-            with contextlib.suppress(OSError):
-                if abs(time.time() - entry.stat().st_mtime) < 2 * LOCK_SECONDS:
-                    living[entry.name] = owner.mark
+                lives = alive(owner.mark)
+            else:  # for show only: this machine's clock is compared with that of the file system
+                lives = abs(time.time() - path.stat().st_mtime) < 2 * LOCK_SECONDS
+            if lives:
+                living[path.name] = owner.mark
     return living
 
 

@@ -32,8 +32,8 @@ from aurac.runs.cell import (
     decode_line,
     encode_line,
     metric_column,
+    read_record,
 )
-from aurac.runs.schema import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -146,7 +146,7 @@ def _cells(
     if not curves:
         return 0, 0, 0.0
     wanted = {(label, key[1]) for key, label in curves.items()} | {(None, 0)}
-    there = Standing.of(read_plan(folder) or [], CellStore(folder)).done
+    there = Standing.of(read_plan(folder)[0] or [], CellStore(folder)).done
     done = len(wanted & {(row.curve, row.rank) for row in there})
     if done == len(wanted):
         return done, done, 0.0

@@ -1,8 +1,7 @@
 """Which tasks lm-eval has and what each needs, read from its YAML files without importing it.
 
-lm-eval parses all of its 14,000 files whenever it is asked for a task. Names, kinds and tags stand
-in a few top-level keys, so only these are read here, once for each state of the files: the index is
-kept in the cache under the names, sizes and times of the files.
+lm-eval parses all of its 14,000 files whenever it is asked for a task. Here they are read once for
+each state of the files: the index is kept in the cache under their names, sizes and times.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import importlib.util
 import json
 import logging
 import os
-import re
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,11 +34,6 @@ logger = logging.getLogger(__name__)
 
 _SCHEMA = 1
 _IGNORED = {"__pycache__", ".ipynb_checkpoints"}  # as lm-eval
-_KEYS = re.compile(
-    rb"""^["']?(task|group|tag|class|include)["']?[ \t]*:.*(?:\n(?:[ \t#-].*)?)*""", re.MULTILINE
-)
-_SIMPLE = re.compile(rb"""["']?\w+["']?[ \t]*:[ \t]+(["']?)([A-Za-z_][\w.-]*)\1\s*""")
-_CONSTANTS = {b"true", b"false", b"yes", b"no", b"on", b"off", b"null", b"y", b"n"}
 _NEAR, _NEARLY_AS_NEAR = 0.7, 0.1  # similarity of difflib: the least, and the loss to the best
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -171,8 +164,7 @@ def read_index(paths: Iterable[str]) -> dict[str, IndexRow]:
     index: dict[str, IndexRow] = {}
     for path in sorted(paths):
         try:
-            keys = _top_keys(Path(path), ())
-            _add(index, path, keys)
+            _add(index, path, _settings(Path(path)))
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
             logger.debug("no task in %s (%s)", path, error)
     return index
@@ -193,26 +185,6 @@ def _add(index: dict[str, IndexRow], path: str, keys: dict[str, Any]) -> None:
             row = index.setdefault(tag, IndexRow("TAG", None, []))
             if name not in row.tags:
                 row.tags.append(name)
-
-
-def _top_keys(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """The keys that name a task, with those of included files beneath."""
-    if path in seen:
-        raise ValueError(f"{path} includes itself")
-    keys: dict[str, Any] = {}
-    for match in _KEYS.finditer(path.read_bytes()):
-        simple = _SIMPLE.fullmatch(match[0])
-        if simple and (simple[1] or simple[2].lower() not in _CONSTANTS):
-            keys[match[1].decode()] = simple[2].decode()
-        elif match[1] == b"class":
-            keys["class"] = True
-        else:
-            keys.update(yaml.load(match[0], Loader=_Unresolved))  # noqa: S506 - it is a safe loader
-    includes = keys.pop("include", [])
-    beneath: dict[str, Any] = {}
-    for include in [includes] if isinstance(includes, str) else includes:
-        beneath.update(_top_keys((path.parent / include).resolve(), (*seen, path)))
-    return beneath | keys
 
 
 def search(word: str, include_path: Path | str | None = None) -> list[str]:
@@ -282,15 +254,20 @@ def _task_facts(name: str, kind: str, settings: Mapping[str, Any]) -> TaskFacts:
 
 
 def _settings(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML file with what it includes beneath it."""
-    settings = yaml.load(path.read_bytes(), Loader=_Unresolved)  # noqa: S506 - it is a safe loader
-    if not isinstance(settings, dict) or path in seen:
-        return {}
+    """A YAML file with what it includes beneath it; a ValueError or TypeError for any other."""
+    if path in seen:
+        raise ValueError(f"{path} includes itself")
+    settings = dict(_parsed(path, path.stat().st_mtime_ns))
     includes = settings.pop("include", [])
     beneath: dict[str, Any] = {}
     for include in [includes] if isinstance(includes, str) else includes:
         beneath |= _settings((path.parent / include).resolve(), (*seen, path))
     return beneath | settings
+
+
+@lru_cache(maxsize=256)  # dozens of tasks include the same file
+def _parsed(path: Path, _changed: int) -> Any:
+    return yaml.load(path.read_bytes(), Loader=_Unresolved)  # noqa: S506 - it is a safe loader
 
 
 def _cached_size(path: str | None, subset: str | None, split: str | None) -> int | None:

@@ -25,8 +25,6 @@ from aurac.tasks.options import TaskOptions
 from aurac.tasks.requests import chat_text
 from aurac.tasks.task import BuiltTask
 from aurac.tasks.upstream import (
-    BAR_MODULES,
-    LOGGERS,
     OTHER_SEED,
     PYTHON_SEED,
     compile_templates_once,
@@ -82,11 +80,9 @@ def build_tasks(
         raise UsageError("the tokenizer has no chat template", fix="leave --chat-template out")
     compile_templates_once()
     builder = _Builder(options, tokenizer)
-    with quiet(LOGGERS, BAR_MODULES):
-        if options.fewshot_seeds == 1:
-            built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
-        else:
-            built = [task for name in dict.fromkeys(names) for task in builder.drawn(name)]
+    with quiet():
+        build = builder.build if options.fewshot_seeds == 1 else builder.drawn
+        built = [task for name in dict.fromkeys(names) for task in build(name)]
     if not partial:
         check_names(names, built, options)
     built += [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
@@ -135,21 +135,27 @@ class TaskOptions:
 
 def parse_gen_kwargs(values: Iterable[str]) -> dict[str, Any]:
     """`--gen-kwargs`: ``temperature=0.7,until=["Q:"]`` or a JSON object, as lm-eval reads it."""
-    settings: dict[str, Any] = {}
-    for text in values:
+    settings = named_values(values, "--gen-kwargs", _value)
+    _check_generation(settings)
+    return settings
+
+
+def named_values(texts: Iterable[str], option: str, read: Callable[[str], Any]) -> dict[str, Any]:
+    """``a=1,b=2`` with values as `read` makes them, or a JSON object; else a UsageError."""
+    values: dict[str, Any] = {}
+    for text in texts:
         if text.lstrip().startswith("{"):
             try:
-                settings |= json.loads(text)
+                values |= json.loads(text)
             except ValueError as error:
-                raise UsageError(f"--gen-kwargs {text!r}", expected="a JSON object") from error
+                raise UsageError(f"{option} {text!r}", expected="a JSON object") from error
             continue
         for part in filter(None, map(str.strip, _PART.findall(text))):
             name, sign, value = part.partition("=")
             if not sign or not name.strip():
-                raise UsageError(f"--gen-kwargs {part!r}", expected="NAME=VALUE,NAME=VALUE")
-            settings[name.strip()] = _value(value.strip())
-    _check_generation(settings)
-    return settings
+                raise UsageError(f"{option} {part!r}", expected="NAME=VALUE,NAME=VALUE")
+            values[name.strip()] = read(value.strip())
+    return values
 
 
 def parse_pass_at(values: Iterable[str]) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from aurac.tasks import BUNDLED, include_path
 from aurac.tasks.index import check_names, task_index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from aurac.engine import EngineOptions
 
@@ -91,18 +91,17 @@ def seeded(python: int, others: int) -> Iterator[None]:
 
 
 @contextmanager
-def quiet(loggers: Sequence[str], modules: Sequence[str], *, prints: bool = True) -> Iterator[None]:
-    """Sends prints and warnings to :mod:`logging`, keeps ``tqdm`` of modules off the terminal.
+def quiet(*, prints: bool = True) -> Iterator[None]:
+    """Sends what lm-eval prints, warns and logs to the root logger; its bars are not drawn.
 
-    The records of ``loggers``, whose own handlers write to the terminal, go to the root. Without
-    ``prints`` standard output is left alone, for a caller that draws a progress bar on it.
+    Without ``prints`` standard output is left alone, for a caller that draws a bar on it.
     """
     output = StringIO()
     with ExitStack() as stack:
-        for name in loggers:
+        for name in LOGGERS:
             to_root = {"handlers": [logging.NullHandler()], "propagate": True}
             stack.enter_context(_replaced(logging.getLogger(name), to_root))
-        for name in modules:
+        for name in BAR_MODULES:
             module = importlib.import_module(name)
             silent = partial(_without_bar, module.tqdm)
             stack.enter_context(_replaced(module, {"tqdm": silent}))
@@ -258,7 +257,7 @@ def reference_answers(
     from lm_eval.models.huggingface import HFLM
 
     answers: list[Any] = []
-    with quiet(LOGGERS, BAR_MODULES, prints=False):
+    with quiet(prints=False):
         lm = HFLM(
             pretrained=model,
             tokenizer=copy.deepcopy(tokenizer),  # HFLM gives it a padding token

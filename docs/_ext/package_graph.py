@@ -24,7 +24,8 @@ Packages = dict[str, set[str]]
 
 FOUNDATION = ("errors", "files")
 """Imported by nearly all; drawn as the ground, without arrows."""
-PARTS = {f"runs.{name}": "run files" for name in ("schema", "cell", "store", "serving")}
+_FILES = ("schema", "decisions", "cell", "store", "serving")
+PARTS = {f"runs.{name}": "run files" for name in _FILES}
 """What readers and reports import of the package that runs them, under the name of its own box."""
 _PURPOSE = {"run files": "runs.schema"}  # the module whose docstring says what a part is
 _HIDDEN = {"__main__"}

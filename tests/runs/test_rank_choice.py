@@ -135,11 +135,11 @@ def test_an_interrupted_run_says_what_may_follow_and_chooses_the_same(
     checkpoints, out = [adapters["jagged"]], tmp_path / "run"
     compute, rounds = module.Sweep._compute, []
 
-    def second_round_is_interrupted(self, wanted, locks):
+    def second_round_is_interrupted(self, wanted):
         rounds.append(len(wanted))
         if len(rounds) == 2:
             raise Interrupted
-        compute(self, wanted, locks)
+        compute(self, wanted)
 
     assert dry_run(checkpoints, [TASK], out=out, **AUTO).further == 11
     with monkeypatch.context() as patched:

@@ -13,6 +13,7 @@ from itertools import combinations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,7 +69,7 @@ def run(adapters, tmp_path_factory):
 
 def decided(done):
     (decision,) = done.results.sequential.decisions
-    return decision.to_dict()
+    return msgspec.to_builtins(decision)
 
 
 def test_a_pair_is_decided_on_a_random_sample(run, caplog):
@@ -92,7 +93,7 @@ def test_a_pair_is_decided_on_a_random_sample(run, caplog):
 def test_the_same_command_computes_nothing_and_decides_the_same(run, adapters, monkeypatch):
     from aurac.runs import compare as module
 
-    def none_left(self, _cells, locks):
+    def none_left(self, _cells):
         pass
 
     monkeypatch.setattr(module.Sweep, "_compute", none_left)
@@ -165,7 +166,7 @@ def run_three(three, out, **options):
 
 
 def by_pair(done):
-    return {(one.a, one.b): one.to_dict() for one in done.results.sequential.decisions}
+    return {(one.a, one.b): msgspec.to_builtins(one) for one in done.results.sequential.decisions}
 
 
 def test_an_adapter_whose_pairs_are_all_decided_is_evaluated_no_further(dropped):

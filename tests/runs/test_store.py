@@ -31,15 +31,15 @@ from aurac.runs.cell import (
     EngineCounts,
     Failure,
     Logged,
-    cell_schema,
     decode_line,
     differences,
     encode_line,
 )
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
-from aurac.runs.schema import Results, results_schema
+from aurac.runs.schema import Results
 from aurac.runs.store import CellStore, documents_hash, read_cell
+from scripts.schemas import cell_schema, results_schema
 
 IDENTITY = make_identity(rank=4)
 REPOSITORY = Path(__file__).parents[2]
