@@ -87,14 +87,17 @@ def compare(
     power: float = POWER,
     names: tuple[Names, Names] | None = None,
     draws: NDArray[np.float64] | None = None,
+    matched: bool = False,
 ) -> Difference:
     """As `difference`, on checked (S, n) arrays and an encoded layout.
 
     `names` are the seeds of a and of b, by which tasks are matched in an aggregate; `draws` are the
-    (N, n) differences under each draw of the few-shot examples.
+    (N, n) differences under each draw of the few-shot examples. With `matched`, row s of a and of b
+    is the same checkpoint, so that the difference is taken within each.
     """
-    labels = None if names is None else names[::-1]
-    parts = components([b, a], [1, -1], layout, names=labels, draws=draws)
+    groups, signs = ([b - a], [1]) if matched else ([b, a], [1, -1])
+    labels = None if names is None else names[::-1][: len(groups)]
+    parts = components(groups, signs, layout, names=labels, signed=True, draws=draws)
     estimate = estimate_from(parts, level, layout.describe(), (-1.0, 1.0))
     p = mde = None
     if estimate.low is not None:
@@ -141,6 +144,7 @@ def paired_curves(
 
     Args:
         a: A `Curve` with outcomes, or what `as_curve` accepts; a list of them are training seeds.
+            Where a and b have the same adapters and seeds, the difference is taken within each.
         b: Another on the same documents; joined on `doc_ids`, by position where neither has any.
         axis: "log2", "linear", or a budget, "parameters" or "bytes": the areas are over the range
             that both cover.
@@ -162,6 +166,8 @@ def pair_groups(
     first, second = together([a, b], support, axis)
     left, right = first.areas(axis), second.areas(axis)
     names, draws = (first.names, second.names), drawn_difference(first, second, axis)
+    known = {name for name in first.names if name[0] is not None}
+    matched = 1 < first.seeds == len(known) and first.names == second.names
     single = first.seeds == second.seeds == 1 and first.span is None
     gained, lost = gained_and_lost(first.first, second.first) if single else (None, None)
     return PairRow(
@@ -172,7 +178,9 @@ def pair_groups(
         ranks=first.ranks if first.span is None else (),
         span=first.span,
         n_docs=left.shape[1],
-        result=compare(left, right, first.layout, level=level, names=names, draws=draws),
+        result=compare(
+            left, right, first.layout, level=level, names=names, draws=draws, matched=matched
+        ),
         gained=gained,
         lost=lost,
     )

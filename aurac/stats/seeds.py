@@ -267,7 +267,7 @@ def estimate_from(
     low, high = max(limits[0], parts.value - down), min(limits[1], parts.value + up)
     several = any(source.seeds > 1 for source in (*parts.groups, *parts.draws))
     method = "Banerjee's interval" if several else f"t with {show_df(parts.document_df)} df"
-    if parts.excess is not None and len(parts.groups) == 1:
+    if parts.excess is not None and limits[0] == 0.0:
         method += ", wider or shorter near 0 and 1"
     elif parts.excess is not None:
         method += " or MOVER interval of gains and losses, the wider on each side"

@@ -20,7 +20,7 @@ if not (ROOT / "benchmarks" / "calibration").is_dir():
     pytest.skip("the benchmarks come with the sources only", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.calibration import certificates, families, one_arm, pairs, seeds  # noqa: E402
+from benchmarks.calibration import certificates, families, one_arm, pairs, seeds, study  # noqa: E402
 
 
 def rows(topic, name: str, repetitions: int, monkeypatch, **sizes) -> Iterator:
@@ -55,6 +55,15 @@ def test_clusters_cover_and_ignoring_them_does_not(monkeypatch):
 def test_seeds_cover(monkeypatch):
     for row in rows(seeds, "coverage", 200, monkeypatch, SIZES=(200,), COUNTS=(2, 5)):
         assert row.found >= 0.89, row
+
+
+def test_a_study_of_few_seeds_covers_and_seldom_finds_nothing(monkeypatch):
+    for row in rows(study, "methods", 100, monkeypatch, SIZES=(150,), COUNTS=(3,)):
+        if "cover" in row.claim:
+            assert row.found >= 0.89, row
+        else:
+            assert row.found <= 0.1, row
+            assert row.note.endswith("p contradicts the interval in 0"), row
 
 
 def test_certificates_are_seldom_wrong_where_naive_rules_often_are(monkeypatch):

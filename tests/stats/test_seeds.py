@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from stats_draws import rng, two
 
+from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import (
     aggregate,
@@ -22,6 +23,7 @@ from aurac.stats import (
     task_weights,
 )
 from aurac.stats.mean import Layout
+from aurac.stats.paired import paired_curves
 
 
 def test_seeds_by_hand_on_four_documents():
@@ -62,6 +64,43 @@ def test_a_seed_says_nothing_of_the_seeds_of_the_other_group():
     se = math.sqrt(0.1**2 / 3)
     assert result.estimate.high - result.estimate.value == pytest.approx(4.302653 * se, rel=1e-3)
     assert result.p == pytest.approx(2 * stats.t.sf(0.1 / se, 2), rel=1e-3)
+
+
+def seeds_of(name: str | None, scores: np.ndarray, **labels: object) -> list[Curve]:
+    """One curve at ranks 1 and 2 for each row of (S, n) scores, seed 0 first."""
+    pairs = [{"seed": seed, "adapter": name} | labels for seed in range(len(scores))]
+    return [Curve.from_outcomes((1, 2), [y, y], **p) for y, p in zip(scores, pairs, strict=True)]
+
+
+def test_two_truncations_are_compared_within_each_checkpoint():
+    """A seed moves them in opposite directions, so that their difference varies twice as much."""
+    n, shift = 400, np.array([-0.04, 0.01, 0.03])[:, None]
+    base = 0.3 + 0.3 * rng(5).random(n)
+    a = base + shift + rng(6).normal(0, 0.03, (3, n))
+    b = base - shift + rng(7).normal(0, 0.03, (3, n))
+    pair = paired_curves(seeds_of("m", a, basis="prefix"), seeds_of("m", b, basis="svd"))
+    gaps = b - a
+    means, average = gaps.mean(axis=1), gaps.mean(axis=0)
+    rest = gaps - average - means[:, None] + gaps.mean()
+    rest_variance = np.square(rest).sum() / (2 * (n - 1)) / (3 * n)
+    documents = max(average.var(ddof=1) / n - rest_variance, 0.0)
+    t = stats.t.ppf(0.975, [n - 1, 2])
+    reach = math.sqrt(t[0] ** 2 * documents + t[1] ** 2 * means.var(ddof=1) / 3)
+    parts = replace(pair.result.parts, excess=None)
+    assert parts.reach(0.95) == pytest.approx((reach, reach))
+    # Documents hardly count here, so this is nearly the t test of the seeds' three differences.
+    assert parts.p_value() == pytest.approx(stats.ttest_1samp(means, 0.0).pvalue, rel=0.01)
+    assert pair.result.estimate.method.endswith(
+        "gains and losses, the wider on each side, "
+        "independent documents, documents × seeds (3 seeds)"
+    )
+
+
+def test_seeds_of_two_adapters_are_two_groups():
+    scores = 0.3 + 0.3 * rng(5).random((2, 50))
+    for a, b in (("m", "lora"), (None, None)):
+        parts = paired_curves(seeds_of(a, scores), seeds_of(b, scores)).result.parts
+        assert [group.seeds for group in parts.groups] == [2, 2]
 
 
 def test_seed_components_are_the_two_way_anova():
