@@ -105,8 +105,8 @@ def cli(verbose: bool) -> None:
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done, 2 bad request or input, 3 some cells failed, 4 a margin test of `score` that
-    does not show what was asked, 130 interrupted.
+    Exit codes: 0 done, 2 bad request or input, 3 some cells failed, 4 a gate (`score`, `recommend`,
+    `study --check`) that is not passed, 130 interrupted.
     """
     share_cores()
     try:

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 BARS = " ▁▂▃▄▅▆▇█"
 COLUMNS = {"rank": 5, "parameters": 12, "MB": 8, "published": 10, "trained p1": 11}
 COLUMNS |= {"ratio": 6, "distance": 9, "prefix": 7, "svd": 7}  # name → width
+NESTED_COLUMNS = ("trained p1", "ratio", "distance")  # known where the weights of training are
+NESTED_LEGEND = (
+    "published: scale as published (without P); trained p1: weight of the first component",
+    "in training; distance: of the published update from the trained one; prefix, svd: energy",
+    "captured, mean of modules",
+)
 
 
 @click.command()
@@ -119,14 +125,16 @@ def _table(facts: Mapping[str, Any]) -> list[str]:
         ]
         numbers = [*scales, (row["ratio_first"], ".3g"), *shares]
         rows.append([*sizes, *("–" if x is None else format(x, how) for x, how in numbers)])
-    widths = COLUMNS.values()
-    lines = [" ".join(f"{x:>{w}}" for x, w in zip(row, widths, strict=True)) for row in rows]
-    lines += [
-        "published: scale as published (without P); trained p1: weight of the first component",
-        "in training; distance: of the published update from the trained one; prefix, svd: energy",
-        "captured, mean of modules",
+    columns = {name: values for name, *values in zip(*rows, strict=True)}
+    nested = any(set(columns[name]) != {"–"} for name in NESTED_COLUMNS)
+    shown = {name: w for name, w in COLUMNS.items() if nested or name not in NESTED_COLUMNS}
+    mixed = " (–: differs between modules)" if "–" in columns["published"] else ""
+    plain = [
+        f"published: scale by the rule{mixed}",
+        "prefix, svd: energy captured, mean of modules",
     ]
-    return lines
+    cells = [[f"{x:>{w}}" for x in (name, *columns[name])] for name, w in shown.items()]
+    return [*map(" ".join, zip(*cells, strict=True)), *(NESTED_LEGEND if nested else plain)]
 
 
 def _pictures(facts: Mapping[str, Any], *, layers: bool) -> list[str]:

@@ -184,8 +184,9 @@ def save(figure: Figure, stem: Path, *, formats: Sequence[str] = ("svg", "png"))
     """Write `stem` in every format without a date, a version or a random id in the file."""
     paths = []
     for kind in formats:
-        path = stem.with_name(f"{stem.name}.{kind}")
-        figure.savefig(path, format=kind, metadata=_anonymous(kind))
+        path, content = stem.with_name(f"{stem.name}.{kind}"), io.BytesIO()
+        figure.savefig(content, format=kind, metadata=_anonymous(kind))
+        path.write_bytes(content.getvalue())  # on a full disk matplotlib raises an AttributeError
         paths.append(path)
     return paths
 

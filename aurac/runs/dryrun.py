@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,8 +197,12 @@ class _Here(Lookup):
         dtype = str(pick_dtype(options.dtype, device)).removeprefix("torch.")
         return LoadedBase(name, Path(), "", None, None, dtype, device)
 
-    def build(self, tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[BuiltTask]:
+    def build(
+        self, tasks: Sequence[str], settings: Settings, base: LoadedBase, *, partial: bool = False
+    ) -> list[BuiltTask]:
         """The tasks whose documents are here."""
+        from aurac.tasks.lm_eval import check_names
+
         built: list[BuiltTask] = []
         if settings.task.chat_template and base.model is None:
             self.notes.append("prompts need the base's chat template, and the base is not here")
@@ -209,17 +213,16 @@ class _Here(Lookup):
             if hub and not constants.HF_HUB_OFFLINE:
                 self._lacks(name, "its data may have to be fetched, so they were not looked up")
                 continue
-            data = {task: at for task, at in settings.task.data.items() if task == name}
-            metric = {t: key for t, key in settings.task.metric.items() if t in ("", name)}
-            options = replace(settings.task, data=data, metric=metric, cluster={})
             try:
-                built += super().build([name], replace(settings, task=options), base)
+                built += super().build([name], settings, base, partial=True)
             except TaskError:
                 raise
             except AuracError as error:
                 if local:
                     raise
                 self._lacks(name, f"its data are not here ({error.given})")
+        if not partial and not self.absent:
+            check_names(tasks, built, settings.task)
         self.downloads += [f"data of {t}, unless the hub's cache holds them" for t in self.absent]
         return built
 

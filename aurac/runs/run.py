@@ -270,7 +270,7 @@ class Run:
             return self.tasks[0]
         if name is None or name not in self.tasks:
             known = f"one of {', '.join(self.tasks)}"
-            raise UsageError(f"task {name!r}" if name else "no task", expected=known)
+            raise UsageError(f"task={name!r} of a run of {len(self.tasks)}", expected=known)
         return name
 
     def report(self, out: str | Path | None = None, **options: Any) -> list[Path]:

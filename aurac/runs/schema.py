@@ -344,7 +344,9 @@ class Results(Record, frozen=True, kw_only=True):
         schema = read_record(path, SchemaNumber).schema
         if schema != RESULTS_SCHEMA:
             raise RunFolderError(
-                f"{path} has schema {schema!r}", expected=f"schema {RESULTS_SCHEMA}"
+                f"{path} has schema {schema!r}",
+                expected=f"schema {RESULTS_SCHEMA}",
+                fix="update aurac, or give the command of the run again",
             )
         return read_record(path, cls)
 

@@ -207,14 +207,17 @@ class Lookup:
             return load_base(name, **how, trust_remote_code=trust)
         return LoadedBase(name, base.path, base.sha256, model, tokenizer, dtype, device)
 
-    def build(self, tasks: Sequence[str], settings: Settings, base: LoadedBase) -> list[BuiltTask]:
+    def build(
+        self, tasks: Sequence[str], settings: Settings, base: LoadedBase, *, partial: bool = False
+    ) -> list[BuiltTask]:
         """The tasks with their requests, see `aurac.tasks.lm_eval.build_tasks`."""
         from aurac.tasks.lm_eval import build_tasks
 
         limits = {name: limit_of(name, settings) for name in tasks}
         limit = {name: limit for name, limit in limits.items() if limit is not None}
         options = replace(settings.task, limit=limit, held_out=settings.fits)
-        return build_tasks(list(tasks), tokenizer=base.tokenizer, options=options)
+        tokenizer = base.tokenizer
+        return build_tasks(list(tasks), tokenizer=tokenizer, options=options, partial=partial)
 
 
 def load_adapters(

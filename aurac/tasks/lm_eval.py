@@ -45,7 +45,12 @@ _log = logging.getLogger(__name__)
 
 
 def build_tasks(
-    names: Sequence[str], *, tokenizer: Any, options: TaskOptions | None = None, **fields: Any
+    names: Sequence[str],
+    *,
+    tokenizer: Any,
+    options: TaskOptions | None = None,
+    partial: bool = False,
+    **fields: Any,
 ) -> list[BuiltTask]:
     """Looks tasks up and builds their requests, once for every rank and every adapter.
 
@@ -56,6 +61,7 @@ def build_tasks(
         names: Bundled tasks, any task, group or tag that lm-eval knows, or paths to YAML files.
         tokenizer: The base's tokenizer; used for its chat template only.
         options: What the tasks are told.
+        partial: There are further tasks, which options may name; see `check_names`.
         **fields: Fields of `TaskOptions`, in the place of `options`.
 
     Returns:
@@ -77,7 +83,8 @@ def build_tasks(
     with quiet():
         build = builder.build if options.fewshot_seeds == 1 else builder.drawn
         built = [task for name in dict.fromkeys(names) for task in build(name)]
-    _check_names(names, built, options)
+    if not partial:
+        check_names(names, built, options)
     built += [
         task.passing(k)
         for task in built
@@ -85,13 +92,14 @@ def build_tasks(
         for k in options.pass_at
         if k > 1  # pass@1 is the mean over samples itself
     ]
-    if options.gen_kwargs and not any(task.generates for task in built):
-        _log.warning("--gen-kwargs changes nothing: no task generates text")
     return built
 
 
-def _check_names(names: Sequence[str], built: Sequence[BuiltTask], options: TaskOptions) -> None:
-    """Refuse options for tasks that are not evaluated, and a task that comes twice."""
+def check_names(names: Sequence[str], built: Sequence[BuiltTask], options: TaskOptions) -> None:
+    """Refuse options for tasks that are not evaluated, and a task that comes twice.
+
+    Settings of generation that no task uses are a warning.
+    """
     known = [task.name for task in built] + list(names)
     for option in ("data", "metric", "cluster"):
         for task in getattr(options, option):
@@ -103,6 +111,8 @@ def _check_names(names: Sequence[str], built: Sequence[BuiltTask], options: Task
     for name in {task.name for task in built}:
         if sum(task.name == name for task in built) > 1:
             raise TaskError(f"task {name!r} was asked for more than once", fix="leave one of them")
+    if options.gen_kwargs and not any(task.generates for task in built):
+        _log.warning("--gen-kwargs changes nothing: no task generates text")
 
 
 def _average(draws: Sequence[BuiltTask], seeds: Sequence[int]) -> list[BuiltTask]:

@@ -90,6 +90,8 @@ def test_what_is_not_recorded_is_said_so(adapter, tmp_path):
     out = run(save_adapter(plain, tmp_path / "a")).stdout
     assert "the training method is not recorded" in out
     assert "the base model is not recorded" in out
+    assert "trained p1" not in out
+    assert "published: scale by the rule\n" in out
     lora = replace(adapter, nesting=Nesting("lora", (4,)))
     assert "not what it was trained for" in run(save_adapter(lora, tmp_path / "b")).stdout
     cut = run(save_adapter(truncate(adapter, 2), tmp_path / "c")).stdout

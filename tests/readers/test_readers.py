@@ -358,7 +358,7 @@ def test_results_are_about_the_documents_that_they_list(tmp_path):
     [
         (lambda f, c: (f / "results.json").write_text("{"), "cannot be read"),
         (lambda f, c: (f / "results.json").write_text("[]"), "Expected `object`, got `array`"),
-        (lambda f, c: c.update(schema=9), "schema 9"),
+        (lambda f, c: c.update(schema=9), "schema 9; expected schema 1; update aurac"),
         (lambda f, c: c.update(curves=[]), "holds no curves"),
         (
             lambda f, c: c["curves"][0].pop("task"),

@@ -11,6 +11,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from report_runs import RunMaker, many_curves, run_from, zoo_run
 
 from aurac.report import appearance, figures, plots
@@ -257,3 +258,11 @@ def test_inline_svg_is_named_scoped_and_themed(tmp_path):
     assert svg.count("<title>p</title>") == 5
     assert "<metadata" not in svg
     assert "font-family" not in svg
+
+
+@pytest.mark.parametrize("kind", ["svg", "png", "pdf"])
+def test_a_full_disk_is_an_os_error(kind, tmp_path):
+    """The commands report an OSError. Matplotlib alone raises an AttributeError for a PDF."""
+    (tmp_path / f"figure.{kind}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        figures.save(Figure(), tmp_path / "figure", formats=(kind,))

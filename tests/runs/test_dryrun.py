@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from harness_doubles import text_rows, write_jsonl, write_text_task
 from small_runs import TASK, random_adapter
 
 from aurac.adapters import Nesting
@@ -189,6 +190,25 @@ def test_what_compare_refuses_is_refused(adapter, tmp_path):
         dry_run([tmp_path / "nothing"], [TASK], **COMMON)
     with pytest.raises(TaskError, match="does not exist"):
         dry_run([adapter], [str(tmp_path / "no.yaml"), TASK], **COMMON)
+
+
+def test_options_may_name_any_of_the_tasks(adapter, tmp_path, caplog):
+    """Tasks are built one by one; options are about all of them, by the names in their files."""
+
+    def own_warnings() -> list[str]:
+        return [r.getMessage() for r in caplog.records if r.name.startswith("aurac")]
+
+    text = str(write_text_task(tmp_path, "my_text", test=text_rows(2)))
+    write_jsonl(tmp_path / "other" / "train.jsonl", text_rows(12, 100))
+    data = {"my_text": write_jsonl(tmp_path / "other" / "test.jsonl", text_rows(4)).parent}
+    options = {**COMMON, "limit": None, "gen_kwargs": {"max_gen_toks": 2}}
+    found = dry_run([adapter], [text, TASK], data=data, **options)
+    assert {line.task: line.requests for line in found.lines}["my_text"] == 4
+    assert own_warnings() == []
+    with pytest.raises(UsageError, match="names 'my_txt', which is not evaluated"):
+        dry_run([adapter], [text, TASK], data={"my_txt": tmp_path / "other"}, **options)
+    dry_run([adapter], [TASK], **options)
+    assert own_warnings() == ["--gen-kwargs changes nothing: no task generates text"]
 
 
 def test_a_packaged_base_that_is_not_here_is_a_download(adapter, isolated_cache):

@@ -270,7 +270,7 @@ def _notes(
         notes.append(DORA_NOTE)
     if extras:
         notes.append(
-            f"{len(extras)} tensors beside the low-rank factors hold at every rank from 1 on, "
+            f"tensors beside the low-rank factors ({len(extras)}) hold at every rank from 1 on, "
             "so rank 0 (the plain base) is not the limit of small ranks"
         )
     return notes
