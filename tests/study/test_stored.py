@@ -80,13 +80,14 @@ def test_the_page_has_the_means_of_the_cells():
         three = task == "MAWPS" or method == "DyLoRA, three times the steps"
         assert curves.shape == (3 if three else 5, 5)
         area = trapezoid(curves.mean(axis=0)) / 4  # ranks 1 to 16 are 4 doublings
-        means = [f"{value:.1f}" for value in (*curves.mean(axis=0), area)]
-        assert [*cells[:5], cells[5].split()[0]] == means, (task, method, truncation)
+        shown = [float(text) for text in (*cells[:5], cells[5].split()[0])]
+        rounded = np.abs(np.array(shown) - [*curves.mean(axis=0), area]) <= 0.05 + 1e-9
+        assert rounded.all(), (task, method, truncation)
 
 
 def test_the_page_quotes_the_report():
     report = (STUDY / "report.md").read_text(encoding="utf-8")
     page = (STUDY / "README.md").read_text(encoding="utf-8")
     quoted = re.findall(r"−?\d+\.\d \[−?\d+\.\d, −?\d+\.\d\]", page)
-    assert len(quoted) == 28
+    assert len(quoted) == 37
     assert [each for each in quoted if each not in report] == []
