@@ -12,6 +12,7 @@ import yaml
 from msgspec import structs
 
 from aurac.adapters import Adapter, Factors, make_family
+from aurac.adapters.methods import method_named
 from aurac.adapters.truncate import Basis, Rescale  # noqa: TC001 - msgspec reads the hints
 from aurac.engine import EngineOptions
 from aurac.errors import AuracError, RecipeError, RunFolderError
@@ -356,12 +357,20 @@ def planned(study: Study, path: Path, point: Point) -> PlannedAdapter:
         return PlannedAdapter(task, method, recipe, (_training(task, recipe),))
     plain = [name for name in study.methods_of(task) if not study.methods[name].family]
     others = [_recipe(study, path, point._replace(method=name)) for name in plain]
-    known = {other.sha256: other for other in others}
+    known = {_as_member(other).sha256: other for other in others}
     members = [
         known.get(member.sha256) or replace(member, name=f"{recipe.name}-{label}")
         for label, member in family_members(recipe, ranks_of(study.ranks, recipe.rank))
     ]
     return PlannedAdapter(task, method, recipe, tuple(_training(task, one) for one in members))
+
+
+def _as_member(recipe: Recipe) -> Recipe:
+    """The recipe as a family writes it: without the nested ranks that its method ignores."""
+    if method_named(recipe.method).nested:
+        return recipe
+    [(_, member)] = family_members(recipe, [recipe.rank])
+    return member
 
 
 def curves_of(study: Study, one: PlannedAdapter, *, final: bool) -> list[Variant]:
@@ -437,7 +446,8 @@ def results_of(
     """
     for task, method in points_of(study):
         known = (rates or {}).get(task, {})
-        rate = known[method] if method in known else study.rates_of(task, method)[0]
+        rate = known.get(method) or known.get(study.rates_from(task, method))
+        rate = rate or study.rates_of(task, method)[0]
         for seed in study.seeds_of(task, method):
             yield planned(study, path, Point(task, method, rate, seed))
 

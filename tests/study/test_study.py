@@ -96,8 +96,9 @@ def test_the_trainings_are_those_of_the_design(write):
     assert training.folder.as_posix() == "adapters/choice/lora-lr0.01-seed1"
 
 
-def test_a_family_has_a_training_for_each_rank_and_shares_the_largest(write):
-    path = write()
+@pytest.mark.parametrize("nested", [{}, {"nested_ranks": [1, 4]}])
+def test_a_family_has_a_training_for_each_rank_and_shares_the_largest(write, content, nested):
+    path = write(recipe={**content["recipe"], **nested})  # LoRA ignores nested ranks
     study = load_study(path)
     assert study.rates_of("choice", "per_rank") == [
         0.01
