@@ -65,6 +65,10 @@ class RecipeError(AuracError):
     """A training recipe with an unknown key or a value out of range."""
 
 
+class DivergedError(RecipeError):
+    """A training whose loss is not finite."""
+
+
 class RunFolderError(AuracError):
     """A run folder that holds something else, or a result file that cannot be read."""
 

@@ -15,10 +15,10 @@ from aurac.runs.store import CellStore
 from aurac.study.design import curves_of, points_of, results_of, searches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from aurac.study.design import PlannedAdapter, Study
+    from aurac.study.design import PlannedAdapter, Study, Training
 
 STATE_FILE = "study.json"
 
@@ -68,7 +68,7 @@ def plan_study(study: Study, path: Path, out: Path) -> Progress:
     """Count what is there and what is left; nothing is loaded or written."""
     state = read_state(out)
     rates = state.get("rates", {})
-    first = list(searches(study, path))
+    first = converged(searches(study, path), state)
     last = list(results_of(study, path, rates))
     methods, training_left = _trainings(study, [*first, *last], out, state.get("seconds", {}))
     kinds = [_cells(study, task, "search", first, out) for task in study.tasks]
@@ -84,6 +84,16 @@ def plan_study(study: Study, path: Path, out: Path) -> Progress:
         rates=rates,
         edges=state.get("edges", []),
     )
+
+
+def diverged(one: Training, state: Mapping[str, Any]) -> bool:
+    """Whether a training of the search diverged, which is not tried again."""
+    return state.get("diverged", {}).get(one.folder.as_posix()) == one.recipe.sha256
+
+
+def converged(adapters: Iterable[PlannedAdapter], state: Mapping[str, Any]) -> list[PlannedAdapter]:
+    """The adapters without a training that diverged."""
+    return [one for one in adapters if not any(diverged(each, state) for each in one.trainings)]
 
 
 def _count(adapters: Iterable[PlannedAdapter], out: Path) -> tuple[int, int]:

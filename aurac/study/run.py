@@ -12,7 +12,7 @@ import msgspec
 
 from aurac.adapters import load_adapter
 from aurac.adapters.formats.outline import remove_weights
-from aurac.errors import RecipeError, RunFolderError
+from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import sha256_tree, write_atomic, write_json
 from aurac.models.device import versions
 from aurac.report import write_report
@@ -21,7 +21,7 @@ from aurac.runs.folder import remove_texts
 from aurac.runs.session import Lookup
 from aurac.runs.settings import separated
 from aurac.study.design import Documents, PlannedAdapter, Study, Training, results_of, searches
-from aurac.study.plan import STATE_FILE, read_state
+from aurac.study.plan import STATE_FILE, converged, diverged, read_state
 from aurac.training.data import located_data, render, training_documents
 from aurac.training.job import train
 
@@ -131,8 +131,13 @@ class StudyRunner:
         others, edges = study.tasks.keys() - {task}, self.state.get("edges", [])
         edges = [edge for edge in edges if edge.rpartition(" on ")[2] in others]
         if wanted:
-            self.train_all(wanted)
-            done = self.compare(task, wanted, "search", study.tasks[task].validation)
+            self.train_all(wanted, searching=True)
+            fine = converged(wanted, read_state(self.out))
+            if not fine:
+                raise RecipeError(
+                    f"every training of the search on {task} diverged", fix="lower learning_rates"
+                )
+            done = self.compare(task, fine, "search", study.tasks[task].validation)
             scores, place = done.results.areas, done.folder.relative_to(self.out)
             self.keep(searches={task: place.as_posix()})
             for method in {one.method: None for one in wanted}:
@@ -166,17 +171,25 @@ class StudyRunner:
         elif self.study.drop_weights:
             tried = [one for one in searches(self.study, self.path) if one.task == task]
             with filelock.FileLock(self.out / f"{STATE_FILE}.lock"):
-                for folder in {t.folder for one in (*tried, *wanted) for t in one.trainings}:
+                fine = converged((*tried, *wanted), self.state)
+                for folder in {t.folder for one in fine for t in one.trainings}:
                     remove_weights(self.out / folder, load_adapter(self.out / folder, lazy=True))
 
-    def train_all(self, wanted: Sequence[PlannedAdapter]) -> None:
-        """Train what is not there; an adapter that another process trains is waited for."""
+    def train_all(self, wanted: Sequence[PlannedAdapter], *, searching: bool = False) -> None:
+        """Train what is not there; an adapter that another process trains is waited for.
+
+        A training that diverges stops the study, but for `searching`: another rate is chosen then.
+        """
         trainings = {training.folder: training for one in wanted for training in one.trainings}
         left = [one for one in trainings.values() if not self.is_there(one)]
         if left and not self.checked:
             self.check_tasks()
         while left:
-            left = [one for one in left if not (self.is_there(one) or self.train_one(one))]
+            left = [
+                one
+                for one in left
+                if not (self.is_there(one) or self.train_one(one, searching=searching))
+            ]
             if left:
                 time.sleep(_WAIT)
 
@@ -211,13 +224,13 @@ class StudyRunner:
             )
         return True
 
-    def train_one(self, one: Training) -> bool:
+    def train_one(self, one: Training, *, searching: bool) -> bool:
         """Train an adapter unless another process does; False: it does."""
         folder = self.out / one.folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             with filelock.FileLock(folder.with_name(folder.name + ".lock"), timeout=0):
-                if folder.is_dir():
+                if folder.is_dir() or (searching and diverged(one, read_state(self.out))):
                     return True
                 self.say(f"{one.task}: training {one.recipe.name}")
                 done = train(one.recipe, folder, device=self.device, progress=self.progress)
@@ -225,6 +238,11 @@ class StudyRunner:
                 self.keep(seconds={name: done.seconds}, losses={name: done.losses})
         except filelock.Timeout:
             return False
+        except DivergedError as error:
+            if not searching:
+                raise
+            logger.warning("%s; its learning rate is left out", error)
+            self.keep(diverged={one.folder.as_posix(): one.recipe.sha256})
         return True
 
     def compare(
@@ -279,7 +297,8 @@ def best_rate(grid: dict[float, float | None], what: str) -> tuple[float, bool]:
     known = {rate: value for rate, value in sorted(grid.items()) if value is not None}
     if not known:
         raise RecipeError(
-            f"no learning rate of {what} gave an AURAC", fix="look at the failures of the search"
+            f"no learning rate of {what} gave an AURAC",
+            fix="look at the failures of the search, or lower learning_rates",
         )
     best = max(known, key=known.__getitem__)
     return best, best in (min(grid), max(grid))

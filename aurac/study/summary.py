@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tabulate import tabulate
@@ -20,7 +21,6 @@ from aurac.study.figure import DIFFERENCES, draw_differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from aurac.curves.curve import Curve
     from aurac.stats.rows import Analysis, PairRow
@@ -142,8 +142,10 @@ class _Page(NamedTuple):
             source, rates = study.rates_from(task, method), study.rates_of(task, method)
             found = areas.get(task, {})
             names = [f"{method}-lr{rate:g}-seed{study.search_seed}" for rate in rates]
-            known = [f" ({percent(found.get(name))})" * (len(rates) > 1) for name in names]
-            grid = ", ".join(f"{rate:g}{area}" for rate, area in zip(rates, known, strict=True))
+            gone = {Path(folder).name for folder in self.state.get("diverged", {})}
+            known = ["diverged" if name in gone else percent(found.get(name)) for name in names]
+            shown = [f"{rate:g} ({area})" for rate, area in zip(rates, known, strict=True)]
+            grid = ", ".join(shown) if len(rates) > 1 else f"{rates[0]:g}"
             chosen = f"{self.state['rates'][task][method]:g}"
             seeds = ", ".join(map(str, study.seeds_of(task, method)))
             rows.append([task, method, grid if source == method else f"as {source}", chosen, seeds])

@@ -14,7 +14,7 @@ import yaml
 
 from aurac.adapters import Adapter, adapter_from_peft, save_adapter
 from aurac.adapters.methods import method_named
-from aurac.errors import RecipeError, RunFolderError
+from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import write_atomic
 from aurac.models.base import LoadedBase, load_base
 from aurac.models.device import keep_freed_memory, versions
@@ -248,9 +248,9 @@ def _trainer(model: Any, examples: Sequence[dict[str, list[int]]], **settings: A
 def _losses(recipe: Recipe, trainer: Any) -> tuple[tuple[int, float], ...]:
     history = mean_losses(trainer.state.log_history)
     if any(not math.isfinite(loss) for _, loss in history):
-        raise RecipeError(
+        raise DivergedError(
             f"training {recipe.name!r} diverged: the loss is not finite",
-            fix="lower learning_rate, or take it out of a study's grid; or use dtype float32",
+            fix="lower learning_rate, or use dtype float32",
         )
     return history
 

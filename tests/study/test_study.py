@@ -325,6 +325,30 @@ def test_a_study_from_its_file_to_its_report(write, tmp_path):
         run_study(study, path, out, device="cpu")
 
 
+@pytest.mark.slow
+def test_a_rate_that_diverges_is_left_out_of_the_search(write, tmp_path):
+    methods = {"lora": {"recipe": {"method": "lora"}, "learning_rates": [0.003, 0.01, 1e20]}}
+    path, out = write(methods=methods, seeds=[1]), tmp_path / "out"
+    study, lines = load_study(path), []
+    state = run_study(study, path, out, device="cpu", say=lines.append)
+    assert state["rates"]["choice"]["lora"] in (0.003, 0.01)
+    assert list(state["diverged"]) == ["adapters/choice/lora-lr1e+20-seed1"]
+    assert "1e+20 (diverged)" in summarise(study, path, out, state).read_text()
+    progress = plan_study(study, path, out)
+    assert progress.searches == (2, 2)
+    assert progress.cells[0] == progress.cells[1]
+    again = []
+    run_study(study, path, out, device="cpu", say=again.append)
+    assert sum("training" in line for line in lines) == 3
+    assert not any("training" in line for line in again)
+
+    for extra in ([], [1e21]):  # without a search, and with one that finds nothing
+        methods["lora"]["learning_rates"] = [1e20, *extra]
+        path = write(methods=methods, seeds=[1])
+        with pytest.raises(RecipeError, match="diverged"):
+            run_study(load_study(path), path, tmp_path / f"out{len(extra)}", device="cpu")
+
+
 @pytest.fixture
 def small(write):
     """A study without a search: one adapter of LoRA, and a family of rank 1 and that one."""
