@@ -88,7 +88,7 @@ def plan_study(study: Study, path: Path, out: Path) -> Progress:
 
 def diverged(one: Training, state: Mapping[str, Any]) -> bool:
     """Whether a training of the search diverged, which is not tried again."""
-    return state.get("diverged", {}).get(one.folder.as_posix()) == one.recipe.sha256
+    return bool(state.get("diverged", {}).get(one.folder.as_posix()) == one.recipe.sha256)
 
 
 def converged(adapters: Iterable[PlannedAdapter], state: Mapping[str, Any]) -> list[PlannedAdapter]:
