@@ -48,7 +48,7 @@ def study(
     aurac study nested.yaml --out runs/nested --report
     aurac study nested.yaml --out runs/nested --check 2
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.study.design import load_study
+    from aurac.study.load import load_study
 
     loaded = load_study(study)
     folder = out or Path("runs") / loaded.name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aurac.study.design import Study, load_study
+from aurac.study.design import Study
+from aurac.study.load import load_study
 from aurac.study.plan import Progress, plan_study
 from aurac.study.run import run_study
 from aurac.study.summary import summarise

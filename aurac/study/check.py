@@ -10,10 +10,10 @@ import numpy as np
 from aurac.adapters import load_adapter
 from aurac.errors import RunFolderError, UsageError
 from aurac.readers import read_curves
-from aurac.study.design import chosen_adapters
 from aurac.study.plan import read_state
 from aurac.study.run import StudyRunner
 from aurac.study.summary import finished
+from aurac.study.trainings import chosen_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aurac.study.design import PlannedAdapter, Study
+    from aurac.study.design import Study
+    from aurac.study.trainings import PlannedAdapter
 
 logger = logging.getLogger(__name__)
 

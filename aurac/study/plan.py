@@ -12,13 +12,15 @@ from aurac.errors import RunFolderError
 from aurac.runs.log import cell_costs
 from aurac.runs.status import Standing, read_plan
 from aurac.runs.store import CellStore
-from aurac.study.design import curves_of, points_of, results_of, searches
+from aurac.study.design import points_of
+from aurac.study.trainings import curves_of, results_of, searches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from aurac.study.design import PlannedAdapter, Study, Training
+    from aurac.study.design import Study
+    from aurac.study.trainings import PlannedAdapter, Training
 
 STATE_FILE = "study.json"
 

@@ -20,8 +20,8 @@ from aurac.runs.compare import compare
 from aurac.runs.folder import remove_texts
 from aurac.runs.session import Lookup
 from aurac.runs.settings import separated
-from aurac.study.design import Documents, PlannedAdapter, Study, Training, results_of, searches
 from aurac.study.plan import STATE_FILE, converged, diverged, read_state
+from aurac.study.trainings import PlannedAdapter, Training, results_of, searches
 from aurac.training.data import located_data, render, training_documents
 from aurac.training.job import train
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.runs.run import Run
+    from aurac.study.design import Documents, Study
 
 logger = logging.getLogger(__name__)
 

@@ -16,15 +16,17 @@ from aurac.runs.progress import duration
 from aurac.runs.schema import RESULTS_FILE, Results
 from aurac.stats.analysis import analyse, paired_family
 from aurac.stats.sentences import show_p
-from aurac.study.design import chosen_adapters, curves_of, points_of
+from aurac.study.design import points_of
 from aurac.study.figure import DIFFERENCES, draw_differences
+from aurac.study.trainings import chosen_adapters, curves_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from aurac.curves.curve import Curve
     from aurac.stats.rows import Analysis, PairRow
-    from aurac.study.design import PlannedAdapter, Study
+    from aurac.study.design import Study
+    from aurac.study.trainings import PlannedAdapter
 
     TwoSeeds = Mapping[tuple[str | None, str, str], PairRow]
     Adapters = Mapping[str, Sequence[PlannedAdapter]]

@@ -28,9 +28,9 @@ from aurac.errors import (
     UsageError,
 )
 from aurac.study import load_study, plan_study, run_study, summarise
-from aurac.study.design import chosen_adapters, results_of, searches
 from aurac.study.plan import read_state
 from aurac.study.run import best_rate
+from aurac.study.trainings import chosen_adapters, results_of, searches
 
 LORA = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
 FAMILY = {"recipe": {"method": "lora"}, "family": True}

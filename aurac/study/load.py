@@ -1,0 +1,136 @@
+"""Reads the file of a study and checks it before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import yaml
+
+from aurac.engine import EngineOptions
+from aurac.errors import AuracError, RecipeError
+from aurac.runs.plan import ranks_of
+from aurac.runs.settings import Execution, ModelOptions
+from aurac.study.design import Study, points_of
+from aurac.study.trainings import curves_of, results_of, searches
+from aurac.tasks.options import TaskOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CHOSEN = {
+    "base",
+    "device",
+    "held_out",
+    "limit",
+    "shard",
+    "split",
+}  # options of `compare` that the study sets
+
+
+def load_study(path: str | Path) -> Study:
+    """Read a study and check every recipe that it implies.
+
+    Raises:
+        RecipeError: The file cannot be read, has an unknown or missing field, or implies a recipe
+            with a value out of range.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        study = msgspec.convert(content, Study, strict=False)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(
+            f"{path} cannot be read ({error})", expected="a study in YAML", fix="correct the file"
+        ) from error
+    except msgspec.ValidationError as error:
+        raise RecipeError(f"{path}: {error}", fix="correct the file") from error
+    _check(study, path)
+    return study
+
+
+def _check(study: Study, path: Path) -> None:
+    lists = {"tasks": study.tasks, "methods": study.methods, "basis": study.basis}
+    for name, values in lists.items():
+        if not values:
+            raise RecipeError(f"{path} has no {name}", expected="at least one")
+    for task, plan in study.tasks.items():
+        _check_options(f"{path}, {task}: options", plan.options)
+        if unknown := plan.methods.keys() - study.methods.keys():
+            raise RecipeError(
+                f"{path}: {task} has the methods {', '.join(sorted(unknown))}",
+                expected=f"some of {', '.join(study.methods)}",
+            )
+    evaluated = [plan.task for plan in study.tasks.values()]
+    if len(set(evaluated)) != len(evaluated):
+        raise RecipeError(
+            f"{path} evaluates a task twice ({', '.join(evaluated)})",
+            expected="each task once",
+            fix="make another way of training a method of its own, such as one with more steps",
+        )
+    for task, method in points_of(study):
+        _check_method(study, f"{path}, {task}:", task, method)
+    for name in (*study.tasks, *study.methods):
+        if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
+            raise RecipeError(
+                f"{path}: the name {name!r}", expected="letters, digits, '.', '-' and '_'"
+            )
+    _check_recipes(study, path)
+
+
+def _check_options(where: str, options: Mapping[str, Any]) -> None:
+    kinds = (TaskOptions, ModelOptions, EngineOptions, Execution)
+    known = {field.name for kind in kinds for field in fields(kind)} - _CHOSEN
+    if unknown := sorted(options.keys() - known):
+        expected = f"some of {', '.join(sorted(known))}"
+        raise RecipeError(f"{where} {', '.join(unknown)}", expected=expected)
+    if not isinstance(data := options.get("data", {}), dict):
+        raise RecipeError(f"{where} data = {data!r}", expected="a mapping, {TASK: FOLDER}")
+
+
+def _check_method(study: Study, where: str, task: str, method: str) -> None:
+    plan, source = study.plan_of(task, method), study.plan_of(task, method).learning_rates_of
+    searched = [name for name in study.methods_of(task) if name != method]
+    if source and (source not in searched or study.rates_from(task, source) != source):
+        raise RecipeError(
+            f"{where} learning_rates_of = {source!r} of {method}",
+            expected="a method of the study that has a search of its own",
+        )
+    if source and plan.learning_rates:
+        raise RecipeError(
+            f"{where} learning_rates and learning_rates_of of {method}", expected="one of the two"
+        )
+    if plan.family and (plan.basis or plan.rescale):
+        raise RecipeError(
+            f"{where} basis or rescale of the family {method}",
+            expected="neither: each adapter of a family is evaluated as it was trained",
+        )
+    rates, seeds = study.rates_of(task, method), study.seeds_of(task, method)
+    for name, values in (("learning_rates", rates), ("seeds", seeds)):
+        if not values or len(set(values)) != len(values):
+            raise RecipeError(f"{where} {name} = {values} of {method}", expected="each value once")
+
+
+def _check_recipes(study: Study, path: Path) -> None:
+    """Make every recipe of the design, which checks it; all have the same trained rank."""
+    made = [*searches(study, path), *results_of(study, path)]
+    for one in made:
+        try:
+            curves_of(study, one, final=True)
+        except AuracError as error:
+            raise RecipeError(f"{path}, {one.method}: {error}") from error
+        if one.recipe.rank != made[0].recipe.rank:
+            raise RecipeError(
+                f"{path}: rank {one.recipe.rank} of {one.method} and {made[0].recipe.rank} of "
+                f"{made[0].method}",
+                expected="one trained rank",
+            )
+    R = made[0].recipe.rank
+    for spec in (study.ranks, study.search_ranks):
+        ranks = ranks_of(spec, R)
+        if len(ranks) < 2 or not 1 <= min(ranks) <= max(ranks) <= R:
+            raise RecipeError(
+                f"{path}: ranks {spec}", expected=f"two or more, from 1 to the trained rank {R}"
+            )
