@@ -237,7 +237,10 @@ def test_several_processes_decide_as_one(three, dropped, tmp_path, executor, mon
         pytest.importorskip("ray")
     compute = Evaluator._block
 
-    def slowly(*block):  # in this process alone: the other one has time to start
+    def slowly(*block):  # in this process alone, which waits for the other one's first cell
+        end = time.monotonic() + 120 * (executor == "local")
+        while time.monotonic() < end and not events(tmp_path / "run", "cell"):
+            time.sleep(0.1)
         time.sleep(0.5 if executor == "local" else 0.0)
         return compute(*block)
 
