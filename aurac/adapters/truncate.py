@@ -6,7 +6,7 @@ The scale after truncation (``rescale``) is a choice that can outweigh the metho
 - ``keep`` holds the scale of the trained rank;
 - ``trained`` keeps the first r entries of the diagonal P that training used, folded into A (for
   DyLoRA, whose P at rank r is s_r itself, that is ``rule``);
-- ``fit`` multiplies ``keep`` by one factor per rank, found on held-out training documents.
+- ``fit`` multiplies ``keep`` by one factor per rank, found on held-out documents.
 
 With ``svd`` the update is ``B · P · A`` where P is recorded and ``s_R · B · A`` otherwise, and the
 best rank-r approximation (Eckart and Young, 1936) comes from QR factorisations of B and Aᵀ and the
@@ -174,7 +174,7 @@ def truncate(
     Args:
         adapter: What to truncate.
         rank: The new rank. A module whose own rank is lower keeps its own.
-        basis: ``prefix`` or ``svd``.
+        basis: ``prefix``, ``svd`` or ``energy``.
         rescale: ``rule``, ``keep``, ``trained`` or ``fit``; :func:`default_rescale` by default.
         factors: For ``fit``, one factor per rank, relative to ``keep``.
 
@@ -248,7 +248,7 @@ def _check_rescale(
             expected="keep or fit, because the components of an SVD have no trained order",
         )
     if rescale == "fit" and not fit_factors:
-        raise UsageError("rescale fit without factors", fix="fit them on training documents first")
+        raise UsageError("rescale fit without factors", fix="fit them on held-out documents first")
     recorded = adapter.nesting is not None or _derived(adapter, "rescale") == "trained"
     if rescale == "trained" and not recorded:
         raise UsageError(

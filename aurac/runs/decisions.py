@@ -73,7 +73,7 @@ class SequentialRecord(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         until: `decided` or `width=…`, as given.
         alpha, margin, gamma, futility: Of the design.
-        budget: Most documents or minutes, as given; null: all documents.
+        budget: Most documents of each task, or seconds; null: all documents.
         order_seed: Of the random order of the documents.
         documents: Task → documents that were evaluated when it stopped.
         decisions: One for each question.

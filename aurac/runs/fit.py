@@ -1,4 +1,4 @@
-"""Rescale `fit`: one factor per rank, found on held-out training documents, never on the test.
+"""Rescale `fit`: one factor per rank, found on held-out documents, never on the test.
 
 At rank r the scale is s_R times a factor f_r. f_r maximises the mean log-likelihood of the
 reference answers of documents from the task's validation split (its training split where it has
