@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tabulate import tabulate
@@ -18,10 +17,11 @@ from aurac.stats.analysis import analyse, paired_family
 from aurac.stats.sentences import show_p
 from aurac.study.design import points_of
 from aurac.study.figure import DIFFERENCES, draw_differences
-from aurac.study.trainings import chosen_adapters, curves_of
+from aurac.study.trainings import ADAPTERS, chosen_adapters, curves_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from aurac.curves.curve import Curve
     from aurac.stats.rows import Analysis, PairRow
@@ -135,7 +135,7 @@ class _Page(NamedTuple):
 
     def design(self) -> Iterable[str]:
         study, rows = self.study, []
-        places = self.state.get("searches", {})
+        places, diverged = self.state.get("searches", {}), self.state.get("diverged", {})
         folders = {task: self.out / places.get(task, f"search/{task}") for task in study.tasks}
         areas = {
             t: Results.read(f).areas for t, f in folders.items() if (f / RESULTS_FILE).is_file()
@@ -144,7 +144,7 @@ class _Page(NamedTuple):
             source, rates = study.rates_from(task, method), study.rates_of(task, method)
             found = areas.get(task, {})
             names = [f"{method}-lr{rate:g}-seed{study.search_seed}" for rate in rates]
-            gone = {Path(folder).name for folder in self.state.get("diverged", {})}
+            gone = {name for name in names if (ADAPTERS / task / name).as_posix() in diverged}
             known = ["diverged" if name in gone else percent(found.get(name)) for name in names]
             shown = [f"{rate:g} ({area})" for rate, area in zip(rates, known, strict=True)]
             grid = ", ".join(shown) if len(rates) > 1 else f"{rates[0]:g}"

@@ -52,7 +52,7 @@ def tex_is_complete():
     names = re.findall(r"\\usepackage(?:\[.*?\])?\{(.*?)\}", DOCUMENT)
     files = [f"{name}.sty" for several in names for name in several.split(",")]
     found = subprocess.run(["kpsewhich", *files], capture_output=True, check=False, timeout=120)
-    return len(found.stdout.split()) == len(files)
+    return len(found.stdout.splitlines()) == len(files)
 
 
 needs_tex = pytest.mark.skipif(

@@ -334,6 +334,8 @@ def test_a_rate_that_diverges_is_left_out_of_the_search(write, tmp_path):
     assert state["rates"]["choice"]["lora"] in (0.003, 0.01)
     assert list(state["diverged"]) == ["adapters/choice/lora-lr1e+20-seed1"]
     assert "1e+20 (diverged)" in summarise(study, path, out, state).read_text()
+    elsewhere = {**state, "diverged": {"adapters/other/lora-lr1e+20-seed1": ""}}
+    assert "diverged" not in summarise(study, path, out, elsewhere).read_text()
     progress = plan_study(study, path, out)
     assert progress.searches == (2, 2)
     assert progress.cells[0] == progress.cells[1]
