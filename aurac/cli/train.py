@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ import click
 
 from aurac.cli._analysis import table
 from aurac.cli.options import complete_recipes, pairs, print_json, whole_numbers
-from aurac.errors import UsageError
 from aurac.runs.interrupts import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
@@ -36,11 +34,6 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Go on from the newest trainer checkpoint.")
 @click.option(
-    "--sweep",
-    is_flag=True,
-    help="Train every point of the recipe's sweep, each in a folder of its own below --out.",
-)
-@click.option(
     "--family",
     metavar="RANKS",
     help="Train one adapter for each of these ranks, such as 1,2,4, below --out. `aurac compare` "
@@ -54,7 +47,6 @@ def train(
     seed: int | None,
     out: str | None,
     *,
-    sweep: bool,
     family: str | None,
     listing: bool,
     as_json: bool,
@@ -68,7 +60,7 @@ def train(
     aurac train word_problems/lora --family 1,2,4,8,16 --out lora_per_rank
     aurac train word_problems/lora --set learning_rate=2e-3 --set rank=8 --seed 7 --out lora8
     """  # noqa: D301
-    from aurac.training.recipe import family_members, load_recipe, sweep_points
+    from aurac.training.recipe import family_members, load_recipe
 
     if listing:
         _list_recipes(as_json=as_json)
@@ -79,13 +71,9 @@ def train(
     if seed is not None:
         loaded = replace(loaded, seed=seed)
     jobs = [(loaded, Path(out))]
-    ranks = whole_numbers(family, "--family")
-    if sweep and ranks:
-        raise UsageError("--sweep and --family", expected="one of the two")
-    if sweep or ranks:
-        points = family_members(loaded, ranks) if ranks else sweep_points(loaded)
-        jobs = [(point, Path(out) / label) for label, point in points]
-        jobs = [(point, at) for point, at in jobs if options["force"] or not at.exists()]
+    if ranks := whole_numbers(family, "--family"):
+        jobs = [(member, Path(out) / label) for label, member in family_members(loaded, ranks)]
+        jobs = [(member, at) for member, at in jobs if options["force"] or not at.exists()]
     rows = [_trained(job, folder, options, quiet=as_json) for job, folder in jobs]
     if as_json:
         print_json(rows)
@@ -130,13 +118,12 @@ def _list_recipes(*, as_json: bool) -> None:
             "base": recipe.base,
             "length": f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs:g} epochs",
             "batch_size": recipe.batch_size,
-            "sweep": math.prod(map(len, recipe.sweep.values())),
         }
         for name, recipe in loaded.items()
     ]
     if as_json:
         print_json(rows)
         return
-    head = ["recipe", "method", "rank", "data", "base", "length", "examples a step", "--sweep runs"]
+    head = ["recipe", "method", "rank", "data", "base", "length", "examples a step"]
     click.echo(table(head, [[str(value) for value in row.values()] for row in rows]))
     click.echo("word_problems/* take 3 to 6 minutes on two CPU cores; the others need a GPU.")

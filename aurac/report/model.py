@@ -216,11 +216,11 @@ def best_default(run: Run, task: str) -> CurveRow | None:
 
 
 def highlighted(run: Run, task: str) -> list[CurveRow]:
-    """The curves in colour: the best default ones, then other truncations of these adapters."""
+    """The curves in colour: the best default ones, then the best other truncations of these."""
     curves = [curve for curve in run.of_task(task) if curve.ranks]
     default = ordered([c for c in curves if c.is_default])[:MAX_HIGHLIGHTED]
     names = {curve.adapter for curve in default}
-    rest = [c for c in curves if not c.is_default and (c.adapter in names or not default)]
+    rest = ordered([c for c in curves if not c.is_default and (c.adapter in names or not default)])
     ids = {curve.id for curve in [*default, *rest][:MAX_HIGHLIGHTED]}
     return [curve for curve in curves if curve.id in ids]
 

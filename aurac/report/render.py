@@ -150,9 +150,11 @@ def _lines(text: str) -> str:
 _LATEX_NAME = 40  # characters of an adapter's name that a column holds
 _LATEX_ROWS = 40
 _LATEX_HEAD = (
-    "% Made by aurac from results.json. Needs \\usepackage{booktabs} and, for pdfLaTeX,\n"
+    "% Made by aurac from results.json. Needs \\usepackage{booktabs,graphicx} and, for pdfLaTeX,\n"
     "% \\usepackage[T1]{fontenc} and \\usepackage{textcomp}."
 )
+_LATEX_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+"""Makes what follows as narrow as the column where it is wider."""
 
 
 def latex(run: Run, best: Collection[str]) -> str:
@@ -182,7 +184,8 @@ def _latex_table(every: Sequence[CurveRow], task: str, best: Collection[str]) ->
             rf"{escape.latex(metric)}. {bold_means(curves)}{left}"
         ),
     )
-    return text.rstrip()
+    text = text.rstrip().replace("\\begin{tabular}", f"{_LATEX_FIT}\n\\begin{{tabular}}", 1)
+    return text.replace("\\end{tabular}", "\\end{tabular}}", 1)
 
 
 def _latex_row(curve: CurveRow, *, bold: bool) -> list[str]:

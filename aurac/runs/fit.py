@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DOCUMENTS = 48  # per task: the optimum is flat, and each costs a forward pass per factor tried
 EXPONENTS = tuple(range(-2, 6))  # factors 1/4 … 32 of s_R; the rule `rank` needs R/r
+_FARTHEST = 12  # exponent at which the search for a maximum beyond that grid ends
 
 
 def held_out_pairs(task: BuiltTask, count: int = DOCUMENTS) -> list[tuple[str, str]]:
@@ -73,17 +74,22 @@ def _pair(leaf: Leaf, document: Any) -> tuple[str, str]:
 def best_factor(objective: Callable[[float], float], exponents: Sequence[int] = EXPONENTS) -> float:
     """The factor 2^e with the largest objective: a grid over e, then the vertex of a parabola.
 
-    The parabola goes through the best grid point and its neighbours; at an end of the grid the end
-    itself is returned.
+    While the best grid point is at an end, the grid grows there, to 2^-12 and 2^12 at most. The
+    parabola goes through the best grid point and its neighbours.
     """
-    values = [objective(2.0**e) for e in exponents]
-    k = int(np.argmax(values))
-    if k in (0, len(values) - 1):
-        return 2.0 ** exponents[k]
-    below, top, above = values[k - 1 : k + 2]
+    values = {e: objective(2.0**e) for e in exponents}
+    while True:
+        best = max(values, key=lambda e: values[e])
+        beyond = [e for e in (best - 1, best + 1) if e not in values]
+        if not beyond or abs(best) >= _FARTHEST:
+            break
+        values |= {e: objective(2.0**e) for e in beyond}
+    if beyond:
+        return 2.0**best
+    below, top, above = values[best - 1], values[best], values[best + 1]
     bend = below - 2 * top + above
     shift = 0.5 * (below - above) / bend if bend < 0 else 0.0
-    return float(2.0 ** (exponents[k] + shift))
+    return float(2.0 ** (best + shift))
 
 
 def fit_factors(

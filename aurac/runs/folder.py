@@ -15,8 +15,8 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, write_json
-from aurac.runs.cell import read_record
-from aurac.runs.schema import Record, TaskDocuments
+from aurac.runs.cell import SchemaNumber, read_record
+from aurac.runs.schema import RESULTS_FILE, RESULTS_SCHEMA, Record, TaskDocuments
 from aurac.tasks.options import PROMPTING
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REQUEST_FILE = "run.json"
+REQUEST_SCHEMA = 1
 SUBSETS = "subsets"
 _MOST_READ = 64  # cells that are read to say why they are not used
 _MOST_MERGES = 5
@@ -66,7 +67,7 @@ class RequestedTask(Record, frozen=True, kw_only=True):
 class RunRequest(Record, frozen=True, kw_only=True):
     """`run.json`: all that was ever asked for: name → SHA-256, labels with ranks, and tasks."""
 
-    schema: int = 1
+    schema: int = REQUEST_SCHEMA
     settings: RequestSettings
     adapters: dict[str, str]
     curves: list[tuple[str, list[int]]]
@@ -121,6 +122,7 @@ def find_run_folder(
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"--out {folder} is a file", expected="a folder")
     if (folder / REQUEST_FILE).is_file():
+        _refuse_newer(folder)
         _same_run(folder, request, command)
         return folder, True
     temporary = f".{REQUEST_FILE}."  # of another process that begins the same run just now
@@ -141,6 +143,20 @@ def _unwritable(folder: Path, error: OSError) -> RunFolderError:
     return RunFolderError(
         f"--out {folder} cannot be written ({error.strerror})", fix="choose another --out"
     )
+
+
+def _refuse_newer(folder: Path) -> None:
+    """Refuse a run folder that holds files of a newer schema: this aurac would overwrite them."""
+    for name, known in ((REQUEST_FILE, REQUEST_SCHEMA), (RESULTS_FILE, RESULTS_SCHEMA)):
+        schema: object = known
+        with contextlib.suppress(RunFolderError):  # missing or damaged: it can be written again
+            schema = read_record(folder / name, SchemaNumber).schema
+        if isinstance(schema, int) and schema > known:
+            raise RunFolderError(
+                f"{folder / name} has schema {schema}, written by a newer aurac",
+                expected=f"schema {known}",
+                fix="update aurac, or choose another --out",
+            )
 
 
 def _default_folder(tasks: Sequence[str], request: RunRequest) -> Path:

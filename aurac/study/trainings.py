@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aurac.study.design import Study
 
 ADAPTERS = Path("adapters")
-_SET = {"base", "learning_rate", "name", "seed", "sweep"}  # fields of recipes that the study sets
+_SET = {"base", "learning_rate", "name", "seed"}  # fields of recipes that the study sets
 
 
 class Training(msgspec.Struct, frozen=True):

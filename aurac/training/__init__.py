@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aurac.training.job import TrainingResult, train
-from aurac.training.recipe import Recipe, built_in_recipes, load_recipe, make_recipe, sweep_points
+from aurac.training.recipe import Recipe, built_in_recipes, load_recipe, make_recipe
 
 __all__ = [
     "Recipe",
@@ -11,6 +11,5 @@ __all__ = [
     "built_in_recipes",
     "load_recipe",
     "make_recipe",
-    "sweep_points",
     "train",
 ]

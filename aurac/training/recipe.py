@@ -61,7 +61,6 @@ class Recipe:
         dtype: `auto`, `float32`, `bfloat16`, `float16` for base and adapter.
         gradient_checkpointing: Recompute activations in the backward pass.
         seed: Of the initialisation, the order of the data and DyLoRA's draws.
-        sweep: Lists of values to try, e.g. `{learning_rate: [1e-4, 1e-3]}`, for `--sweep`.
         folder: Folder of the file that names `data`; no setting, and no part of the recipe's hash.
     """
 
@@ -98,7 +97,6 @@ class Recipe:
     gradient_checkpointing: bool = False
     seed: int = 42
     method_options: dict[str, Any] = field(default_factory=dict)
-    sweep: dict[str, list[Any]] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -181,9 +179,8 @@ class Recipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they are written into side-cars and results (without the sweep)."""
+        """Plain values, as they are written into side-cars and results."""
         values = dataclasses.asdict(self)
-        values.pop("sweep")
         values.pop("folder")
         if not self.method_options:  # so that recipes without any keep their hash
             values.pop("method_options")
@@ -296,31 +293,6 @@ def family_members(recipe: Recipe, ranks: Sequence[int]) -> list[tuple[str, Reci
     """
     fresh: dict[str, Any] = {"nested_ranks": (), "rank_weights": (), "dylora_probabilities": ()}
     return [
-        (f"r{rank}", dataclasses.replace(recipe, rank=rank, sweep={}, **fresh))
+        (f"r{rank}", dataclasses.replace(recipe, rank=rank, **fresh))
         for rank in check_nested_ranks(sorted(ranks))
     ]
-
-
-def sweep_points(recipe: Recipe) -> list[tuple[str, Recipe]]:
-    """Every combination of the recipe's sweep as (label such as `learning_rate=0.001`, recipe).
-
-    Raises:
-        RecipeError: The recipe has no sweep, or sweeps an unknown key.
-    """
-    import itertools
-
-    if not recipe.sweep:
-        raise RecipeError(
-            f"recipe {recipe.name!r} has no sweep",
-            expected="a `sweep:` mapping such as {learning_rate: [1e-4, 1e-3]}",
-        )
-    keys = list(recipe.sweep)
-    points = []
-    for combination in itertools.product(*recipe.sweep.values()):
-        chosen = dict(zip(keys, combination, strict=True))
-        values = {**recipe.to_dict(), **chosen}
-        made = make_recipe(values, where=f"the sweep of {recipe.name!r}")
-        made = dataclasses.replace(made, folder=recipe.folder)
-        label = ",".join(f"{key}={getattr(made, key)}" for key in keys)
-        points.append((label, made))
-    return points

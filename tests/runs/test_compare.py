@@ -292,6 +292,19 @@ def test_a_cell_of_a_newer_aurac_is_refused(adapters, tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["run.json", "results.json"])
+def test_a_run_of_a_newer_aurac_is_refused_and_left_alone(adapters, tmp_path, name):
+    lora, out = [adapters["lora"]], tmp_path / "run"
+    compare(lora, [TASK], out=out, **COMMON | {"ranks": "1"})
+    path = out / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    for ranks in ("1", "1,4"):
+        with pytest.raises(RunFolderError, match=r"schema 2, written by a newer aurac.*update"):
+            compare(lora, [TASK], out=out, **COMMON | {"ranks": ranks})
+    assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+
 def test_an_adapter_may_be_added_but_nothing_changed(adapters, tmp_path):
     out = tmp_path / "run"
     compare([adapters["lora"]], [TASK], out=out, ranks="1,4", **COMMON)

@@ -13,193 +13,21 @@ from itertools import combinations
 from statistics import fmean
 
 import pytest
-import yaml
 from click.testing import CliRunner
-from document_blocks import REPOSITORY, blocks
 
 from aurac.adapters import load_adapter, save_adapter
 from aurac.cli import cli
 from aurac.errors import (
     AuracError,
     CheckpointError,
-    RankError,
     RecipeError,
     RunFolderError,
     UsageError,
 )
 from aurac.study import load_study, plan_study, run_study, summarise
 from aurac.study.plan import read_state
-from aurac.study.run import best_rate
-from aurac.study.trainings import chosen_adapters, results_of, searches
 
 LORA = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
-FAMILY = {"recipe": {"method": "lora"}, "family": True}
-
-
-@pytest.fixture
-def content(tiny_base_folder, tmp_path):
-    rows = [{"question": f"Mia has {a}", "answer": str(a)} for a in range(12)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe = {"rank": 4, "steps": 2, "batch_size": 4, "dtype": "float32", "max_tokens": 32}
-    task = {
-        "task": "aurac_word_problems_mc",
-        "recipe": {"data": "train.jsonl"},
-        "options": {"dtype": "float32"},
-        "validation": {"split": "validation", "limit": 6},
-        "test": {"limit": 12},
-    }
-    return {
-        "name": "tiny",
-        "question": "Is one method better?",
-        "base": str(tiny_base_folder),
-        "recipe": recipe,
-        "tasks": {"choice": task},
-        "methods": {
-            "lora": {
-                "recipe": {"method": "lora"},
-                "learning_rates": [0.01],
-                "basis": ["prefix", "svd"],
-            },
-            "matryoshka": {"recipe": {"method": "matryoshka"}, "rescale": ["trained", "rule"]},
-            "per_rank": {"recipe": {"method": "lora"}, "family": True},
-        },
-        "learning_rates": [0.003, 0.01, 0.03],
-        "seeds": [1, 2, 3],
-        "search_seed": 1,
-    }
-
-
-@pytest.fixture
-def write(tmp_path, content):
-    def make(**changes):
-        path = tmp_path / "study.yaml"
-        path.write_text(yaml.safe_dump({**content, **changes}))
-        return path
-
-    return make
-
-
-def of_method(name, adapters):
-    return [one for one in adapters if one.method == name]
-
-
-def test_the_trainings_are_those_of_the_design(write):
-    path = write()
-    study = load_study(path)
-    names = [one.recipe.name for one in searches(study, path)]
-    assert names == [f"matryoshka-lr{rate}-seed1" for rate in ("0.003", "0.01", "0.03")]
-    [first, *rest] = of_method("lora", results_of(study, path, {"choice": {"lora": 0.01}}))
-    assert (first.recipe.learning_rate, first.recipe.seed, first.recipe.rank) == (0.01, 1, 4)
-    assert [one.recipe.seed for one in rest] == [2, 3]
-    assert first.recipe.sha256 == rest[0].recipe.sha256  # seeds of one recipe
-    [training] = first.trainings
-    assert training.folder.as_posix() == "adapters/choice/lora-lr0.01-seed1"
-
-
-@pytest.mark.parametrize("nested", [{}, {"nested_ranks": [1, 4]}])
-def test_a_family_has_a_training_for_each_rank_and_shares_the_largest(write, content, nested):
-    path = write(recipe={**content["recipe"], **nested})  # LoRA ignores nested ranks
-    study = load_study(path)
-    assert study.rates_of("choice", "per_rank") == [
-        0.01
-    ]  # those of lora, which has the same recipe
-    [family, *_] = of_method("per_rank", results_of(study, path))
-    assert [one.recipe.rank for one in family.trainings] == [1, 2, 4]
-    assert [one.folder.name for one in family.trainings] == [
-        "per_rank-lr0.01-seed1-r1",
-        "per_rank-lr0.01-seed1-r2",
-        "lora-lr0.01-seed1",
-    ]
-    [lora, *_] = of_method("lora", results_of(study, path))
-    assert family.trainings[-1] == lora.trainings[0]
-    assert {one.recipe.seed for one in family.trainings} == {1}
-
-
-def test_a_family_with_rates_of_its_own_is_searched(write, content):
-    family = {"recipe": {"method": "lora", "steps": 3}, "family": True}
-    path = write(methods={**content["methods"], "per_rank": {**family, "learning_rates": [1, 2]}})
-    study = load_study(path)
-    found = [one for one in searches(study, path) if one.method == "per_rank"]
-    assert [one.recipe.name for one in found] == ["per_rank-lr1-seed1", "per_rank-lr2-seed1"]
-    # no method has its recipe: nothing is shared
-    assert [one.folder.name[-3:] for one in found[0].trainings] == ["-r1", "-r2", "-r4"]
-
-    path = write(methods={**content["methods"], "x": {**family, "learning_rates_of": "matryoshka"}})
-    study = load_study(path)
-    assert study.rates_of("choice", "x") == study.rates_of("choice", "matryoshka")
-    assert not [one for one in searches(study, path) if one.method == "x"]
-
-
-def test_explicit_ranks_are_those_of_a_family(write):
-    path = write(ranks="1,3,4")
-    [family, *_] = of_method("per_rank", results_of(load_study(path), path))
-    assert [one.recipe.rank for one in family.trainings] == [1, 3, 4]
-
-
-def test_a_task_has_methods_and_settings_of_its_own(write, content):
-    task = content["tasks"]["choice"]
-    special = {"lora": {"seeds": [7], "learning_rates": [0.5]}, "per_rank": {}}
-    tasks = {"choice": task, "other": {**task, "task": "arc_easy", "methods": special}}
-    path = write(tasks=tasks)
-    study = load_study(path)
-    points = {(one.task, one.method): one for one in results_of(study, path)}
-    assert [method for task, method in points if task == "other"] == ["lora", "per_rank"]
-    other = points["other", "lora"].recipe
-    assert (other.seed, other.learning_rate) == (7, 0.5)
-    assert points["other", "per_rank"].recipe.learning_rate == 0.5  # those of lora there
-    assert {one.recipe.seed for one in results_of(study, path)} == {1, 2, 3, 7}
-    for methods, message in (({"x": {}}, "other has the methods x"), ({"lora": {"lr": 1}}, "lr")):
-        tasks["other"]["methods"] = methods
-        with pytest.raises(RecipeError, match=message):
-            load_study(write(tasks=tasks))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"seeds": []}, "seeds"),
-        ({"seeds": [1, 1]}, "each value once"),
-        ({"methods": {}}, "no methods"),
-        ({"colour": "red"}, "colour"),
-        ({"learning_rates": "many"}, "learning_rates"),
-        ({"methods": {"x": {"recipe": {"method": "dora"}}}}, "lora, dylora, matryoshka"),
-        ({"methods": {"a/b": {"recipe": {"method": "lora"}}}}, "the name 'a/b'"),
-        ({"recipe": {"rank": 4, "stepz": 2}}, "stepz"),
-        ({"basis": ["qr"]}, "qr"),
-        ({"basis": ["svd"]}, "matryoshka: rescale trained, rule with basis svd"),
-        ({"methods": {"x": {**FAMILY, "basis": ["svd"]}}}, "basis or rescale of the family x"),
-        ({"methods": {"x": {**FAMILY, "learning_rates_of": "y"}}}, "learning_rates_of = 'y' of x"),
-        ({"methods": {"x": {**FAMILY, "learning_rates_of": "x"}}}, "a search of its own"),
-        ({"ranks": "1,8"}, "rank 8"),
-        ({"search_ranks": "1,8"}, "ranks 1,8; expected two or more, from 1 to the trained rank 4"),
-        ({"search_ranks": "4"}, "ranks 4; expected two or more"),
-        ({"seeds": [-1]}, ">= 0"),
-        ({"margin": 2}, "< 1"),
-        ({"recipe": {"rank": 4, "seed": 3}}, "recipe with seed; expected .*seeds. beside"),
-        ({"learning_rates": [-1.0]}, "expected a positive number; correct it in the file$"),
-        ({"search_ranks": "few"}, "'few'"),
-    ],
-)
-def test_a_wrong_file_is_one_clear_error(write, changes, message):
-    with pytest.raises((RecipeError, RankError), match=message):
-        load_study(write(**changes))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"fewshot_num": 3},
-            "choice: options fewshot_num; expected some of address, .*num_fewshot",
-        ),
-        ({"limit": 3}, "options limit; expected"),  # `test` says it
-        ({"data": "folder"}, "options data = 'folder'; expected a mapping"),
-    ],
-)
-def test_options_of_an_evaluation_are_checked_before_it(write, content, options, message):
-    task = {**content["tasks"]["choice"], "options": options}
-    with pytest.raises(RecipeError, match=message):
-        load_study(write(tasks={"choice": task}))
 
 
 @pytest.mark.parametrize(
@@ -217,30 +45,6 @@ def test_a_mistake_in_a_task_costs_no_training(small, content, tmp_path, changes
     with pytest.raises(AuracError, match=message):
         run_study(load_study(path), path, tmp_path / "out", device="cpu")
     assert not list((tmp_path / "out").rglob("adapter_config.json"))
-
-
-def test_methods_of_different_rank_are_refused(write):
-    methods = {
-        "a": {"recipe": {"method": "lora", "rank": 2}},
-        "b": {"recipe": {"method": "lora", "rank": 4}},
-    }
-    with pytest.raises(RecipeError, match="one trained rank"):
-        load_study(write(methods=methods))
-
-
-def test_a_task_that_is_evaluated_twice_is_refused(write, content):
-    twice = {"one": content["tasks"]["choice"], "two": content["tasks"]["choice"]}
-    with pytest.raises(RecipeError, match="evaluates a task twice"):
-        load_study(write(tasks=twice))
-
-
-def test_the_best_rate_and_whether_a_better_one_may_exist():
-    assert best_rate({1e-3: 0.2, 2e-3: 0.4, 4e-3: 0.3}, "x") == (2e-3, False)
-    assert best_rate({1e-3: 0.2, 2e-3: 0.4, 4e-3: 0.4}, "x") == (2e-3, False)  # ties: the smaller
-    assert best_rate({1e-3: 0.2, 2e-3: 0.4, 4e-3: 0.5}, "x") == (4e-3, True)
-    assert best_rate({1e-3: 0.2, 2e-3: 0.4, 4e-3: None}, "x") == (2e-3, False)
-    with pytest.raises(RecipeError, match="no learning rate of x"):
-        best_rate({1e-3: None}, "x")
 
 
 @pytest.mark.slow
@@ -351,17 +155,6 @@ def test_a_rate_that_diverges_is_left_out_of_the_search(write, tmp_path):
             run_study(load_study(path), path, tmp_path / f"out{len(extra)}", device="cpu")
 
 
-@pytest.fixture
-def small(write):
-    """A study without a search: one adapter of LoRA, and a family of rank 1 and that one."""
-
-    def make(**changes):
-        few = {"methods": {"lora": LORA, "per_rank": FAMILY}, "seeds": [1], "ranks": "1,4"}
-        return write(**{**few, **changes})
-
-    return make
-
-
 def test_a_study_that_asks_for_less_than_its_folder_holds_is_refused(small, content, tmp_path):
     """Its report would be of all that is there; the weights stay."""
     out = tmp_path / "out"
@@ -372,25 +165,6 @@ def test_a_study_that_asks_for_less_than_its_folder_holds_is_refused(small, cont
     with pytest.raises(RunFolderError, match=r"results of choice hold more .*12 documents"):
         run_study(load_study(path), path, out, device="cpu")
     assert len(list(out.rglob("adapter_model.safetensors"))) == 1
-
-
-@pytest.fixture
-def sums(content, tmp_path):
-    """A task of its own with a YAML file and documents beside the study."""
-    shutil.copy(tmp_path / "train.jsonl", tmp_path / "test.jsonl")
-    definition = {
-        "task": "sums",
-        "dataset_path": "json",
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "{{question}}",
-        "doc_to_target": 0,
-        "doc_to_choice": "{{[answer, 'none']}}",
-        "metric_list": [{"metric": "acc"}],
-    }
-    (tmp_path / "sums.yaml").write_text(yaml.safe_dump(definition))
-    options = {"dtype": "float32", "data": {"sums": "."}}
-    return {**content["tasks"]["choice"], "task": "sums.yaml", "options": options}
 
 
 def test_task_files_and_data_are_looked_for_beside_the_study(small, sums, tmp_path, monkeypatch):
@@ -520,33 +294,9 @@ def test_two_processes_train_each_adapter_once(small, tmp_path):
     } == names
 
 
-def test_a_method_without_a_chosen_rate_is_one_clear_error(write):
-    path = write()
-    study = load_study(path)
-    rates = {task: dict.fromkeys(study.methods, 0.1) for task in study.tasks}
-    assert set(chosen_adapters(study, path, rates)) == set(study.methods)
-    last = list(study.methods)[-1]
-    del rates[next(iter(rates))][last]
-    with pytest.raises(RunFolderError, match=f"no learning rate of {last} on"):
-        chosen_adapters(study, path, rates)
-
-
 def test_a_report_needs_results(write, tmp_path):
     path = write()
     study = load_study(path)
     state = {"rates": {"choice": dict.fromkeys(study.methods, 0.01)}}
     with pytest.raises(AuracError, match="no results yet"):
         summarise(study, path, tmp_path / "none", state)
-
-
-def test_the_study_of_the_how_to_is_one(tmp_path):
-    page = REPOSITORY / "docs/howto/study.md"
-    [block] = [block for block in blocks(page) if block.language == "yaml"]
-    path = tmp_path / "study.yaml"
-    path.write_text(block.text)
-    plan = plan_study(load_study(path), path, tmp_path / "out")
-    # 4 methods at 4 rates; 3 methods with 5 seeds, one with 3, and ranks 1, 2, 4, 8 of a family
-    assert (plan.searches, plan.trainings) == ((0, 16), (0, 18 + 4 * 5))
-    command = ["study", str(path), "--out", str(tmp_path / "out"), "--dry-run"]
-    done = CliRunner().invoke(cli, command)
-    assert "training left: not known before one is done\n" in done.output

@@ -1,4 +1,4 @@
-"""Recipes: the built-in ones are whole, bad values are named, sweeps expand."""
+"""Recipes: the built-in ones are whole, bad values are named."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from aurac.errors import DataError, RecipeError
 from aurac.tasks import documents
 from aurac.training.data import training_documents
-from aurac.training.recipe import built_in_recipes, load_recipe, make_recipe, sweep_points
+from aurac.training.recipe import built_in_recipes, family_members, load_recipe, make_recipe
 
 GOOD = {"name": "n", "method": "matryoshka", "rank": 8, "task": "aurac_word_problems"}
 
@@ -18,7 +18,6 @@ def test_built_in_recipes_load_and_open_with_their_launch_command(name):
     first = built_in_recipes()[name].read_text().splitlines()[0]
     assert first.startswith(f"# aurac train {name} ")
     assert recipe.method == name.split("/")[1].split("-")[0]
-    assert len(sweep_points(recipe)) >= 3
 
 
 def test_the_papers_settings():
@@ -101,18 +100,6 @@ def test_the_hash_tells_recipes_apart_and_seeds_together():
     assert make_recipe(GOOD | {"learning_rate": 2e-3}).sha256 != recipe.sha256
 
 
-def test_a_sweep_is_every_combination():
-    recipe = make_recipe(GOOD | {"sweep": {"learning_rate": [1e-3, "2e-3"], "seed": [1, 2, 3]}})
-    points = sweep_points(recipe)
-    assert len(points) == 6
-    assert points[0][0] == "learning_rate=0.001,seed=1"
-    assert {(p.learning_rate, p.seed) for _, p in points} == {
-        (lr, s) for lr in (1e-3, 2e-3) for s in (1, 2, 3)
-    }
-    with pytest.raises(RecipeError, match="has no sweep"):
-        sweep_points(make_recipe(GOOD))
-
-
 def test_data_lies_beside_the_recipe_or_in_the_current_folder(tmp_path, monkeypatch, caplog):
     """Beside the recipe first; where both exist the other is named; a path from --set is typed."""
     there, here = tmp_path / "recipes", tmp_path / "here"
@@ -120,7 +107,7 @@ def test_data_lies_beside_the_recipe_or_in_the_current_folder(tmp_path, monkeypa
         folder.mkdir()
     monkeypatch.chdir(here)
     file = there / "r.yaml"
-    file.write_text("name: n\nmethod: lora\nrank: 2\ndata: train.jsonl\nsweep: {rank: [2, 4]}\n")
+    file.write_text("name: n\nmethod: lora\nrank: 2\ndata: train.jsonl\n")
 
     def said(recipe):
         return training_documents(recipe)[0]["answer"]
@@ -131,7 +118,7 @@ def test_data_lies_beside_the_recipe_or_in_the_current_folder(tmp_path, monkeypa
     assert said(load_recipe(file)) == "here"
     (there / "train.jsonl").write_text('{"answer": "there"}\n')
     assert not caplog.records
-    assert {said(point) for _, point in sweep_points(load_recipe(file))} == {"there"}
+    assert {said(m) for _, m in family_members(load_recipe(file), [1, 2])} == {"there"}
     assert f"not {here / 'train.jsonl'}" in caplog.text
     assert said(load_recipe(file, {"data": "train.jsonl"})) == "here"
     assert said(load_recipe(file, {"data": str(there)})) == "there"
