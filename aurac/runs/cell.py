@@ -323,6 +323,20 @@ def _encodable(value: Any) -> Any:
     return [_encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def refuse_newer(schema: Any, known: int, where: object) -> None:
+    """Refuse what a newer aurac wrote, which this one could misread or overwrite.
+
+    Raises:
+        RunFolderError: The schema number of `where` is above the known one.
+    """
+    if isinstance(schema, int) and schema > known:
+        raise RunFolderError(
+            f"{where} has schema {schema}, written by a newer aurac",
+            expected=f"schema {known}",
+            fix="update aurac, or choose another --out",
+        )
+
+
 def decode_line(line: bytes, where: object = "a cell") -> Line:
     """The content of a line of a cell's file, which is `where`.
 
@@ -337,12 +351,6 @@ def decode_line(line: bytes, where: object = "a cell") -> Line:
     if envelope.kind not in LINES:
         raise ValueError(f"a line of kind {envelope.kind!r}")
     if envelope.kind == _KINDS[CellHead]:
-        schema = msgspec.json.decode(raw, type=SchemaNumber).schema
-        if schema > CELL_SCHEMA:
-            raise RunFolderError(
-                f"{where} has schema {schema}, written by a newer aurac",
-                expected=f"schema {CELL_SCHEMA}",
-                fix="update aurac, or choose another --out",
-            )
+        refuse_newer(msgspec.json.decode(raw, type=SchemaNumber).schema, CELL_SCHEMA, where)
     content: Line = msgspec.json.decode(raw, type=LINES[envelope.kind])
     return content

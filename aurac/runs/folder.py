@@ -15,7 +15,7 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, write_json
-from aurac.runs.cell import SchemaNumber, read_record
+from aurac.runs.cell import SchemaNumber, read_record, refuse_newer
 from aurac.runs.schema import RESULTS_FILE, RESULTS_SCHEMA, Record, TaskDocuments
 from aurac.tasks.options import PROMPTING
 
@@ -122,7 +122,7 @@ def find_run_folder(
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"--out {folder} is a file", expected="a folder")
     if (folder / REQUEST_FILE).is_file():
-        _refuse_newer(folder)
+        _refuse_newer_run(folder)
         _same_run(folder, request, command)
         return folder, True
     temporary = f".{REQUEST_FILE}."  # of another process that begins the same run just now
@@ -145,18 +145,14 @@ def _unwritable(folder: Path, error: OSError) -> RunFolderError:
     )
 
 
-def _refuse_newer(folder: Path) -> None:
+def _refuse_newer_run(folder: Path) -> None:
     """Refuse a run folder that holds files of a newer schema: this aurac would overwrite them."""
     for name, known in ((REQUEST_FILE, REQUEST_SCHEMA), (RESULTS_FILE, RESULTS_SCHEMA)):
-        schema: object = known
-        with contextlib.suppress(RunFolderError):  # missing or damaged: it can be written again
+        try:
             schema = read_record(folder / name, SchemaNumber).schema
-        if isinstance(schema, int) and schema > known:
-            raise RunFolderError(
-                f"{folder / name} has schema {schema}, written by a newer aurac",
-                expected=f"schema {known}",
-                fix="update aurac, or choose another --out",
-            )
+        except RunFolderError:  # missing or damaged: it can be written again
+            continue
+        refuse_newer(schema, known, folder / name)
 
 
 def _default_folder(tasks: Sequence[str], request: RunRequest) -> Path:
