@@ -9,6 +9,7 @@ import click
 
 from aurac.cli._analysis import NOT_SHOWN, table
 from aurac.cli.options import print_json
+from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from aurac.study.design import Study
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; runs/NAME by default.")
+@click.option("--retry-failed", is_flag=True, help="Try cells again that failed before.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps.")
 @click.option("--dry-run", is_flag=True, help="Say what is done and left, and how long it takes.")
 @click.option("--report", is_flag=True, help="Write the report again, without a model.")
@@ -31,6 +33,7 @@ def study(
     study: Path,
     out: Path | None,
     *,
+    retry_failed: bool,
     device: str,
     dry_run: bool,
     report: bool,
@@ -50,6 +53,8 @@ def study(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.study.load import load_study
 
+    if sum((dry_run, report, check is not None)) > 1:
+        raise UsageError("--dry-run, --report and --check together", expected="one of them")
     loaded = load_study(study)
     folder = out or Path("runs") / loaded.name
     if dry_run:
@@ -60,21 +65,25 @@ def study(
     if check:
         _check(loaded, study, folder, check, how, as_json=as_json)
         return
-    from aurac.study.summary import summarise
+    from aurac.runs.schema import Results
+    from aurac.study.plan import edges_in, rates_in, read_state
+    from aurac.study.summary import place_of, summarise
 
     if report:
-        from aurac.study.plan import read_state
-
         state = read_state(folder)
     else:
         from aurac.study.run import run_study
 
-        state = run_study(loaded, study, folder, **how)
+        state = run_study(loaded, study, folder, retry_failed=retry_failed, **how)
     written = summarise(loaded, study, folder, state)
     if as_json:
-        print_json({"report": str(written), "rates": state["rates"], "edges": state["edges"]})
+        edges = edges_in(loaded, state)
+        print_json({"report": str(written), "rates": rates_in(loaded, state), "edges": edges})
     else:
         click.echo(str(written))
+    places = (place_of(task, state, folder) for task in loaded.tasks)
+    if any(Results.read(place).failures for place in places):
+        raise click.exceptions.Exit(3)
 
 
 def _check(

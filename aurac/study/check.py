@@ -10,9 +10,9 @@ import numpy as np
 from aurac.adapters import load_adapter
 from aurac.errors import RunFolderError, UsageError
 from aurac.readers import read_curves
-from aurac.study.plan import read_state
+from aurac.study.plan import rates_in, read_state
 from aurac.study.run import StudyRunner
-from aurac.study.summary import finished
+from aurac.study.summary import finished, place_of
 from aurac.study.trainings import chosen_adapters
 
 if TYPE_CHECKING:
@@ -72,9 +72,11 @@ def check_study(
         RunFolderError: The study has no results yet.
         AuracError: See `run_study`.
     """
-    adapters = chosen_adapters(study, path, read_state(out).get("rates", {}))
-    for task in study.tasks:
-        finished(study, task, adapters, out)
+    state = read_state(out)
+    adapters = chosen_adapters(study, path, rates_in(study, state))
+    places = {task: place_of(task, state, out) for task in study.tasks}
+    for task, place in places.items():
+        finished(study, task, adapters, place)
     every = [one for method in adapters.values() for one in method]
     if not 1 <= count <= len(every):
         raise UsageError(f"--check {count}", expected=f"1 to {len(every)}, the study's adapters")
@@ -82,28 +84,30 @@ def check_study(
     wanted = [every[(2 * k + 1) * len(every) // (2 * count)] for k in range(count)]
     again = StudyRunner(study, path, out / CHECKS, device, say, progress=progress)
     again.train_all(wanted)
-    return [row for task in study.tasks for row in _compared(again, out, task, wanted)]
+    return [row for task, place in places.items() for row in _compared(again, place, task, wanted)]
 
 
 def _compared(
-    again: StudyRunner, out: Path, task: str, wanted: Sequence[PlannedAdapter]
+    again: StudyRunner, place: Path, task: str, wanted: Sequence[PlannedAdapter]
 ) -> Iterator[Checked]:
     """Evaluate the adapters of a task that were trained again, and compare them."""
     here = [one for one in wanted if one.task == task]
     if not here:
         return
-    done = again.compare(task, here, "results", again.study.tasks[task].test)
-    kept, made = (_outcomes(folder) for folder in (out / "results" / task, done.folder))
+    done = again.compare(task, here, "results")
+    kept, made = (_outcomes(folder) for folder in (place, done.folder))
+    roots = again.out.parent, again.out
     for one in here:
-        pairs = [(kept[key], made[key]) for key in made if key[0] == one.recipe.name]
-        if any(a.shape != b.shape for a, b in pairs):
+        keys = [key for key in made if key[0] == one.recipe.name]
+        pairs = [(kept[key], made[key]) for key in keys if key in kept]
+        if len(pairs) < len(keys) or any(a.shape != b.shape for a, b in pairs):
             raise RunFolderError(
-                f"{out / 'results' / task} has other documents or ranks of {one.recipe.name}",
+                f"{place} has other documents or ranks of {one.recipe.name}",
                 expected="those of the study's file",
                 fix="run the study to its end before --check",
             )
         weights = (
-            {load_adapter(root / each.folder, lazy=True).sha256 for root in (out, again.out)}
+            {load_adapter(root / each.folder, lazy=True).sha256 for root in roots}
             for each in one.trainings
         )
         yield Checked(

@@ -11,6 +11,7 @@ from aurac.adapters.truncate import Basis, Rescale  # noqa: TC001 - msgspec read
 from aurac.runs.settings import TruncationOptions
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]  # NumPy takes no other
 
 
 class Documents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,7 +37,7 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     learning_rates: list[float] = []
     learning_rates_of: str = ""
-    seeds: list[Count] = []
+    seeds: list[Seed] = []
     basis: list[Basis] = []
     rescale: list[Rescale] = []
 
@@ -76,6 +77,10 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     methods: dict[str, MethodSettings] = {}
     drop_documents: bool = False
 
+    def documents(self, kind: str) -> Documents:
+        """Those of the `search` or of the `results`."""
+        return self.validation if kind == "search" else self.test
+
 
 class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole method section of an experiment.
@@ -104,8 +109,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tasks: dict[str, TaskPlan]
     methods: dict[str, MethodPlan]
     learning_rates: list[float]
-    seeds: list[Count]
-    search_seed: Count = 42
+    seeds: list[Seed]
+    search_seed: Seed = 42
     ranks: str = "pow2"
     search_ranks: str = "pow2"
     basis: list[Basis] = msgspec.field(default_factory=lambda: ["prefix"])
@@ -122,19 +127,25 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """A method with the settings that it has on a task."""
         special = self.tasks[task].methods.get(method, MethodSettings())
         values = {name: getattr(special, name) for name in special.__struct_fields__}
-        return structs.replace(self.methods[method], **{k: v for k, v in values.items() if v})
+        values = {name: value for name, value in values.items() if value}
+        if "learning_rates" in values:  # either of the two takes the place of the method's own
+            values.setdefault("learning_rates_of", "")
+        elif "learning_rates_of" in values:
+            values["learning_rates"] = []
+        return structs.replace(self.methods[method], **values)
 
     def rates_from(self, task: str, method: str) -> str:
         """The method whose search chooses a method's learning rates; usually itself.
 
-        It is the one in `learning_rates_of`. A family without rates of its own takes those of the
-        method that has the same `recipe`, if there is one.
+        It is the one in `learning_rates_of`. A family without rates of its own takes those that
+        the method with the same `recipe` has, if there is one.
         """
         plan = self.plan_of(task, method)
         if plan.learning_rates_of or plan.learning_rates or not plan.family:
             return plan.learning_rates_of or method
         plain = [n for n in self.methods_of(task) if not self.methods[n].family]
-        return next((n for n in plain if self.methods[n].recipe == plan.recipe), method)
+        twin = next((n for n in plain if self.methods[n].recipe == plan.recipe), None)
+        return self.rates_from(task, twin) if twin else method
 
     def rates_of(self, task: str, method: str) -> list[float]:
         """The grid of a method on a task, ascending."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_type_hints
 
 import msgspec
-import yaml
 
 from aurac.engine import EngineOptions
 from aurac.errors import AuracError, RecipeError
@@ -16,15 +15,14 @@ from aurac.runs.settings import Execution, ModelOptions
 from aurac.study.design import Study, points_of
 from aurac.study.trainings import curves_of, results_of, searches
 from aurac.tasks.options import TaskOptions
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from aurac.training.recipe import read_yaml
 
 _CHOSEN = {
     "base",
     "device",
     "held_out",
     "limit",
+    "retry_failed",
     "shard",
     "split",
 }  # options of `compare` that the study sets
@@ -38,13 +36,9 @@ def load_study(path: str | Path) -> Study:
             with a value out of range.
     """
     path = Path(path)
+    content = read_yaml(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         study = msgspec.convert(content, Study, strict=False)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(
-            f"{path} cannot be read ({error})", expected="a study in YAML", fix="correct the file"
-        ) from error
     except msgspec.ValidationError as error:
         raise RecipeError(f"{path}: {error}", fix="correct the file") from error
     _check(study, path)
@@ -72,7 +66,7 @@ def _check(study: Study, path: Path) -> None:
         )
     for task, method in points_of(study):
         _check_method(study, f"{path}, {task}:", task, method)
-    for name in (*study.tasks, *study.methods):
+    for name in (study.name, *study.tasks, *study.methods):
         if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
             raise RecipeError(
                 f"{path}: the name {name!r}", expected="letters, digits, '.', '-' and '_'"
@@ -81,13 +75,17 @@ def _check(study: Study, path: Path) -> None:
 
 
 def _check_options(where: str, options: Mapping[str, Any]) -> None:
+    names = {"Mapping": Mapping, "Sequence": Sequence, "Path": str}  # as in YAML
     kinds = (TaskOptions, ModelOptions, EngineOptions, Execution)
-    known = {field.name for kind in kinds for field in fields(kind)} - _CHOSEN
-    if unknown := sorted(options.keys() - known):
-        expected = f"some of {', '.join(sorted(known))}"
+    hints = {n: hint for kind in kinds for n, hint in get_type_hints(kind, localns=names).items()}
+    if unknown := sorted(options.keys() - (hints.keys() - _CHOSEN)):
+        expected = f"some of {', '.join(sorted(hints.keys() - _CHOSEN))}"
         raise RecipeError(f"{where} {', '.join(unknown)}", expected=expected)
-    if not isinstance(data := options.get("data", {}), dict):
-        raise RecipeError(f"{where} data = {data!r}", expected="a mapping, {TASK: FOLDER}")
+    for name, value in options.items():
+        try:
+            msgspec.convert(value, hints[name])
+        except msgspec.ValidationError as error:
+            raise RecipeError(f"{where} {name} = {value!r}: {error}", fix="correct it") from error
 
 
 def _check_method(study: Study, where: str, task: str, method: str) -> None:
@@ -96,7 +94,7 @@ def _check_method(study: Study, where: str, task: str, method: str) -> None:
     if source and (source not in searched or study.rates_from(task, source) != source):
         raise RecipeError(
             f"{where} learning_rates_of = {source!r} of {method}",
-            expected="a method of the study that has a search of its own",
+            expected="another method on this task that has learning rates of its own",
         )
     if source and plan.learning_rates:
         raise RecipeError(
@@ -109,28 +107,45 @@ def _check_method(study: Study, where: str, task: str, method: str) -> None:
         )
     rates, seeds = study.rates_of(task, method), study.seeds_of(task, method)
     for name, values in (("learning_rates", rates), ("seeds", seeds)):
-        if not values or len(set(values)) != len(values):
-            raise RecipeError(f"{where} {name} = {values} of {method}", expected="each value once")
+        if not values or len({f"{value:g}" for value in values}) != len(values):
+            raise RecipeError(
+                f"{where} {name} = {values} of {method}",
+                expected="each value once" if name == "seeds" else "values that differ in 6 digits",
+            )
+    for other in study.methods_of(task):
+        if other == method:
+            return
+        two = study.methods[method], study.methods[other]
+        shared = set(rates) & set(study.rates_of(task, other))
+        if two[0].recipe == two[1].recipe and shared and not any(one.family for one in two):
+            raise RecipeError(
+                f"{where} {other} and {method} train the same adapters",
+                expected="other recipes or learning rates",
+                fix="make further `basis` and `rescale` settings of one method",
+            )
 
 
 def _check_recipes(study: Study, path: Path) -> None:
-    """Make every recipe of the design, which checks it; all have the same trained rank."""
-    made = [*searches(study, path), *results_of(study, path)]
-    for one in made:
-        try:
-            curves_of(study, one, final=True)
-        except AuracError as error:
-            raise RecipeError(f"{path}, {one.method}: {error}") from error
-        if one.recipe.rank != made[0].recipe.rank:
-            raise RecipeError(
-                f"{path}: rank {one.recipe.rank} of {one.method} and {made[0].recipe.rank} of "
-                f"{made[0].method}",
-                expected="one trained rank",
-            )
-    R = made[0].recipe.rank
+    """Make every recipe and curve of the design, which checks them; all have one trained rank."""
+    tried, found = list(searches(study, path)), list(results_of(study, path))
+    R = found[0].recipe.rank
     for spec in (study.ranks, study.search_ranks):
-        ranks = ranks_of(spec, R)
+        try:
+            ranks = ranks_of(spec, R)
+        except AuracError as error:
+            raise RecipeError(f"{path}: ranks {spec}: {error}") from error
         if len(ranks) < 2 or not 1 <= min(ranks) <= max(ranks) <= R:
             raise RecipeError(
                 f"{path}: ranks {spec}", expected=f"two or more, from 1 to the trained rank {R}"
             )
+    for one in (*tried, *found):
+        if one.recipe.rank != R:
+            raise RecipeError(
+                f"{path}: rank {one.recipe.rank} of {one.method} and {R} of {found[0].method}",
+                expected="one trained rank",
+            )
+        for final in (True, one not in tried):
+            try:
+                curves_of(study, one, final=final)
+            except AuracError as error:
+                raise RecipeError(f"{path}, {one.method}: {error}") from error

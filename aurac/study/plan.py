@@ -4,25 +4,45 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 
+from aurac.adapters import load_adapter
 from aurac.errors import RunFolderError
+from aurac.runs.cell import refuse_newer
 from aurac.runs.log import cell_costs
+from aurac.runs.schema import RESULTS_FILE, Results
 from aurac.runs.status import Standing, read_plan
 from aurac.runs.store import CellStore
 from aurac.study.design import points_of
 from aurac.study.trainings import curves_of, results_of, searches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from aurac.study.design import Study
     from aurac.study.trainings import PlannedAdapter, Training
 
 STATE_FILE = "study.json"
+STATE_SCHEMA = 2
+
+
+class State(TypedDict, total=False):
+    """The content of `study.json`; folders are within the study's, as POSIX paths."""
+
+    schema: int
+    study: dict[str, Any]  # the file
+    versions: dict[str, str]
+    data: dict[str, str]  # as recipes name them → SHA-256 of the training file
+    rates: dict[str, dict[str, float]]  # task → method → chosen learning rate
+    edges: dict[str, dict[str, bool]]  # task → method → whether that is an end of the grid
+    searches: dict[str, str]  # task → folder of the run that chose
+    results: dict[str, str]  # task → folder of the run on test documents
+    seconds: dict[str, float]  # folder of an adapter → of its optimizer steps
+    losses: dict[str, list[Any]]
+    diverged: dict[str, str]  # folder → SHA-256 of the recipe
 
 
 @dataclass
@@ -69,7 +89,7 @@ class Progress:
 def plan_study(study: Study, path: Path, out: Path) -> Progress:
     """Count what is there and what is left; nothing is loaded or written."""
     state = read_state(out)
-    rates = state.get("rates", {})
+    rates = rates_in(study, state)
     first = converged(searches(study, path), state)
     last = list(results_of(study, path, rates))
     methods, training_left = _trainings(study, [*first, *last], out, state.get("seconds", {}))
@@ -84,23 +104,23 @@ def plan_study(study: Study, path: Path, out: Path) -> Progress:
         training_left=training_left,
         cells_left=sum(known) if len(known) == len(kinds) else None,
         rates=rates,
-        edges=state.get("edges", []),
+        edges=edges_in(study, state),
     )
 
 
-def diverged(one: Training, state: Mapping[str, Any]) -> bool:
+def diverged(one: Training, state: State) -> bool:
     """Whether a training of the search diverged, which is not tried again."""
     return bool(state.get("diverged", {}).get(one.folder.as_posix()) == one.recipe.sha256)
 
 
-def converged(adapters: Iterable[PlannedAdapter], state: Mapping[str, Any]) -> list[PlannedAdapter]:
+def converged(adapters: Iterable[PlannedAdapter], state: State) -> list[PlannedAdapter]:
     """The adapters without a training that diverged."""
     return [one for one in adapters if not any(diverged(each, state) for each in one.trainings)]
 
 
 def _count(adapters: Iterable[PlannedAdapter], out: Path) -> tuple[int, int]:
-    folders = {training.folder for one in adapters for training in one.trainings}
-    return sum((out / folder).is_dir() for folder in folders), len(folders)
+    trainings = {training.folder: training for one in adapters for training in one.trainings}
+    return sum(is_trained(one, out) for one in trainings.values()), len(trainings)
 
 
 def _trainings(
@@ -159,6 +179,9 @@ def _cells(
         return 0, 0, 0.0
     wanted = {(label, key[1]) for key, label in curves.items()} | {(None, 0)}
     there = Standing.of(read_plan(folder)[0] or [], CellStore(folder)).done
+    limit = study.tasks[task].documents(kind).limit or None
+    if (folder / RESULTS_FILE).is_file() and Results.read(folder).headline.limit != limit:
+        there = tuple(row for row in there if limit and row.documents >= limit)
     done = len(wanted & {(row.curve, row.rank) for row in there})
     if done == len(wanted):
         return done, done, 0.0
@@ -169,7 +192,7 @@ def _cells(
 def _seconds_of_a_cell(study: Study, task: str, kind: str, out: Path) -> float | None:
     """From the cells of the same run; else from the other run's, for as many documents."""
     plan = study.tasks[task]
-    limits = {"search": plan.validation.limit, "results": plan.test.limit}
+    limits = {each: plan.documents(each).limit for each in ("search", "results")}
     other = "search" if kind == "results" else "results"
     for run in (kind, other):
         costs = [cost for costs in cell_costs(out / run / task).values() for cost in costs]
@@ -179,15 +202,56 @@ def _seconds_of_a_cell(study: Study, task: str, kind: str, out: Path) -> float |
     return None
 
 
-def read_state(out: Path) -> dict[str, Any]:
-    """The content of a study's `study.json`; empty where there is none."""
+def read_state(out: Path) -> State:
+    """The content of a study's `study.json`; empty where there is none.
+
+    Raises:
+        RunFolderError: It is damaged, or was written by a newer aurac.
+    """
     file = out / STATE_FILE
     if not file.is_file():
         return {}
     try:
-        content: dict[str, Any] = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        raw = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        refuse_newer(raw.get("schema"), STATE_SCHEMA, file)
+        return msgspec.convert(raw, State)
     except (OSError, msgspec.DecodeError) as error:
         raise RunFolderError(
             f"{file} cannot be read ({error})", fix="restore it or choose another --out"
         ) from error
-    return content
+
+
+def rates_in(study: Study, state: State) -> dict[str, dict[str, float]]:
+    """Task → method → the learning rate that was chosen, where its grid still has that."""
+    stored = state.get("rates", {})
+    known = {(t, m): stored.get(t, {}).get(m) for t, m in points_of(study)}
+    rates: dict[str, dict[str, float]] = {}
+    for (task, method), rate in known.items():
+        if rate in study.rates_of(task, method):
+            rates.setdefault(task, {})[method] = rate
+    return rates
+
+
+def edges_in(study: Study, state: State) -> list[str]:
+    """`method on task` of the study whose best learning rate is at the end of its grid."""
+    edges = state.get("edges", {})
+    return [f"{m} on {t}" for t, m in points_of(study) if edges.get(t, {}).get(m)]
+
+
+def is_trained(one: Training, out: Path) -> bool:
+    """Whether the adapter is there.
+
+    Raises:
+        RunFolderError: What is there was trained by another recipe.
+    """
+    folder = out / one.folder
+    if not folder.is_dir():
+        return False
+    recorded = (load_adapter(folder, lazy=True).recipe or {}).get("sha256")
+    if recorded != one.recipe.sha256:
+        raise RunFolderError(
+            f"{folder} was trained by another recipe than the study's",
+            expected=f"the recipe with the SHA-256 {one.recipe.sha256}",
+            fix="choose another --out, or remove that folder",
+        )
+    return True

@@ -13,16 +13,26 @@ import msgspec
 from aurac.adapters import load_adapter
 from aurac.adapters.formats.outline import remove_weights
 from aurac.errors import DivergedError, RecipeError, RunFolderError
-from aurac.files import sha256_tree, write_atomic, write_json
+from aurac.files import sha256_file, write_atomic, write_json
 from aurac.models.device import versions
 from aurac.report import write_report
 from aurac.runs.compare import compare
+from aurac.runs.fit import held_out_pairs
 from aurac.runs.folder import remove_texts
 from aurac.runs.session import Lookup
 from aurac.runs.settings import separated
-from aurac.study.plan import STATE_FILE, converged, diverged, read_state
+from aurac.runs.store import cannot_write
+from aurac.study.plan import (
+    STATE_FILE,
+    STATE_SCHEMA,
+    converged,
+    diverged,
+    is_trained,
+    rates_in,
+    read_state,
+)
 from aurac.study.trainings import PlannedAdapter, Training, results_of, searches
-from aurac.training.data import located_data, render, training_documents
+from aurac.training.data import located_data, render, training_documents, training_file
 from aurac.training.job import train
 
 if TYPE_CHECKING:
@@ -31,6 +41,9 @@ if TYPE_CHECKING:
 
     from aurac.runs.run import Run
     from aurac.study.design import Documents, Study
+    from aurac.study.plan import State
+    from aurac.tasks.task import BuiltTask
+    from aurac.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +56,10 @@ def run_study(
     out: Path,
     *,
     device: str | None = None,
+    retry_failed: bool = False,
     progress: bool = False,
     say: Callable[[str], None] = logger.info,
-) -> dict[str, Any]:
+) -> State:
     """Search learning rates, train, evaluate; returns the content of `study.json`.
 
     Several processes may run the same study in the same folder: each adapter is trained by one of
@@ -56,13 +70,16 @@ def run_study(
         path: Its file.
         out: Folder of adapters, evaluations and results; an interrupted study goes on.
         device: As `aurac.models.device.pick_device`.
+        retry_failed: Try cells again that failed before.
         progress: Show progress bars.
         say: Takes a line for each step.
 
     Raises:
-        AuracError: A recipe, data or a task that cannot be used; a folder of another study.
+        AuracError: A recipe, data or a task that cannot be used; adapters of other recipes or data
+            in the folder; a cell of the search that failed.
     """
-    runner = StudyRunner(study, path, out, device, say, progress=progress)
+    how = {"progress": progress, "retry_failed": retry_failed}
+    runner = StudyRunner(study, path, out, device, say, **how)
     runner.check_data()
     for task in study.tasks:
         runner.search(task)
@@ -81,47 +98,54 @@ class StudyRunner:
         out: Path,
         device: str | None,
         say: Callable[[str], None],
-        *,
-        progress: bool,
+        **how: bool,
     ) -> None:
         self.study, self.path, self.out, self.device = study, path, out, device
-        self.say, self.progress = say, progress
-        out.mkdir(parents=True, exist_ok=True)
-        if not (out / ".gitignore").exists():
-            write_atomic(out / ".gitignore", "*.lock\nlocks/\nlogs/\n/check/\n")
+        self.say, self.how = say, how
         self.state, self.checked = read_state(out), False
+        self.rates: dict[str, dict[str, float]] = {}
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            if not (out / ".gitignore").exists():
+                write_atomic(out / ".gitignore", "*.lock\n.*.tmp/\nlocks/\nlogs/\n/check/\n")
+        except OSError as error:
+            raise cannot_write(out, error) from error
 
-    def keep(self, **values: Any) -> None:
+    def keep(self, **values: dict[str, Any]) -> None:
         """Merge values into `study.json`, which other processes may have changed."""
         with filelock.FileLock(self.out / f"{STATE_FILE}.lock"):
+            known: dict[str, Any] = {**read_state(self.out), "schema": STATE_SCHEMA}
+            known = _merged(known, values)
+            known |= {"study": msgspec.to_builtins(self.study), "versions": versions()}
+            write_json(self.out / STATE_FILE, known)
             self.state = read_state(self.out)
-            for name, value in values.items():
-                if isinstance(value, dict):
-                    value = {**self.state.get(name, {}), **value}  # noqa: PLW2901
-                self.state[name] = value
-            content = {"schema": 1, **self.state, "study": msgspec.to_builtins(self.study)}
-            write_json(self.out / STATE_FILE, {**content, "versions": versions()})
 
-    def check_data(self) -> None:
-        """Record the hashes of local training data.
+    def recipes(self) -> list[Recipe]:
+        """One of each way of training, at some rate and seed."""
+        found = {(one.task, one.method): one.recipe for one in results_of(self.study, self.path)}
+        return list(found.values())
+
+    def check_data(self) -> dict[str, str]:
+        """Hash the local training data: data, as recipes name them → SHA-256.
 
         Raises:
-            RunFolderError: Data have changed since the study began.
+            DataError: They are not there.
+            RunFolderError: They have changed since an adapter that is there was trained on them.
         """
-        recipes = {one.task: one.recipe for one in results_of(self.study, self.path)}
-        hashes = {
-            task: sha256_tree(located_data(recipe.data, recipe.folder))
-            for task, recipe in recipes.items()
-            if recipe.data and not recipe.data.startswith("hub:")
-        }
-        for task, digest in self.state.get("data", {}).items():
-            if task in hashes and hashes[task] != digest:
+        local = {r.data: r for r in self.recipes() if r.data and not r.data.startswith("hub:")}
+        hashes = {data: sha256_file(training_file(recipe)) for data, recipe in local.items()}
+        rates = rates_in(self.study, self.state)
+        every = [*searches(self.study, self.path), *results_of(self.study, self.path, rates)]
+        there = [t for one in every for t in one.trainings if (self.out / t.folder).is_dir()]
+        for data, digest in self.state.get("data", {}).items():
+            used = [one.folder for one in there if one.recipe.data == data]
+            if used and hashes.get(data, digest) != digest:
                 raise RunFolderError(
-                    f"the training data of {task} have changed since {self.out} was begun",
+                    f"the training data {data} have changed since {self.out / used[0]} was trained",
                     expected=f"data with the SHA-256 {digest}",
                     fix="restore the data or choose another --out",
                 )
-        self.keep(data=hashes)
+        return hashes
 
     def search(self, task: str) -> None:
         """Choose each method's learning rate on the task by its AURAC on validation documents."""
@@ -129,8 +153,7 @@ class StudyRunner:
         wanted = [one for one in searches(study, self.path) if one.task == task]
         methods = study.methods_of(task)
         chosen = {m: r[0] for m in methods if len(r := study.rates_of(task, m)) == 1}
-        others, edges = study.tasks.keys() - {task}, self.state.get("edges", [])
-        edges = [edge for edge in edges if edge.rpartition(" on ")[2] in others]
+        edges = dict.fromkeys(methods, False)
         if wanted:
             self.train_all(wanted, searching=True)
             fine = converged(wanted, read_state(self.out))
@@ -138,37 +161,38 @@ class StudyRunner:
                 raise RecipeError(
                     f"every training of the search on {task} diverged", fix="lower learning_rates"
                 )
-            done = self.compare(task, fine, "search", study.tasks[task].validation)
-            scores, place = done.results.areas, done.folder.relative_to(self.out)
-            self.keep(searches={task: place.as_posix()})
+            done = self.compare(task, fine, "search")
+            if done.failures:
+                raise RunFolderError(
+                    f"{len(done.failures)} cells of the search on {task} failed "
+                    f"({done.failures[0].reason})",
+                    expected="an AURAC of every learning rate",
+                    fix="remove the cause, and give --retry-failed",
+                )
             for method in {one.method: None for one in wanted}:
                 grid = {
-                    one.recipe.learning_rate: scores.get(one.recipe.name)
+                    one.recipe.learning_rate: done.results.areas.get(one.recipe.name)
                     for one in wanted
                     if one.method == method
                 }
-                chosen[method], at_edge = best_rate(grid, f"{method} on {task}")
-                edges += [f"{method} on {task}"] if at_edge else []
+                chosen[method], edges[method] = best_rate(grid, f"{method} on {task}")
                 self.say(f"{task}: {method} uses learning rate {chosen[method]:g}")
-        for edge in edges:
-            logger.warning("the best learning rate of %s is at the end of its grid", edge)
-        rates = {method: chosen[study.rates_from(task, method)] for method in methods}
-        self.keep(rates={task: rates}, edges=edges)
+                if edges[method]:
+                    logger.warning("it is at the end of the grid of %s on %s", method, task)
+        self.rates[task] = {method: chosen[study.rates_from(task, method)] for method in methods}
+        self.keep(rates={task: self.rates[task]}, edges={task: edges})
 
     def evaluate(self, task: str) -> None:
         """Train every seed at the chosen rates and evaluate all adapters of the task together."""
-        every = results_of(self.study, self.path, self.state["rates"])
+        every = results_of(self.study, self.path, self.rates)
         wanted = [one for one in every if one.task == task]
         self.train_all(wanted)
-        done = self.compare(task, wanted, "results", self.study.tasks[task].test)
-        if done.besides:  # the report would be of all that is there
-            raise RunFolderError(
-                f"the results of {task} hold more than the study asks for: {done.besides}",
-                expected="those of this study alone",
-                fix=f"ask for all of it in the file, or choose another folder than {self.out}",
+        done = self.compare(task, wanted, "results")
+        if done.failures:
+            self.say(
+                f"{task}: {len(done.failures)} cells failed ({done.failures[0].reason}); "
+                "--retry-failed tries them again"
             )
-        if self.study.drop_weights and done.failures:
-            self.say(f"{task}: {len(done.failures)} cells failed, so the weights stay")
         elif self.study.drop_weights:
             tried = [one for one in searches(self.study, self.path) if one.task == task]
             with filelock.FileLock(self.out / f"{STATE_FILE}.lock"):
@@ -181,60 +205,80 @@ class StudyRunner:
 
         A training that diverges stops the study, but for `searching`: another rate is chosen then.
         """
+        if searching:
+            wanted = converged(wanted, self.state)
         trainings = {training.folder: training for one in wanted for training in one.trainings}
-        left = [one for one in trainings.values() if not self.is_there(one)]
+        left, waiting = [one for one in trainings.values() if not is_trained(one, self.out)], False
         if left and not self.checked:
             self.check_tasks()
         while left:
             left = [
                 one
                 for one in left
-                if not (self.is_there(one) or self.train_one(one, searching=searching))
+                if not (is_trained(one, self.out) or self.train_one(one, searching=searching))
             ]
-            if left:
+            if left and not waiting:
+                self.say(f"waiting for another process, which trains {left[0].recipe.name}")
+            if waiting := bool(left):
                 time.sleep(_WAIT)
 
     def check_tasks(self) -> None:
-        """Read all documents before anything is trained, so that a mistake costs no training."""
-        for recipe in {one.task: one.recipe for one in results_of(self.study, self.path)}.values():
-            for number, document in enumerate(training_documents(recipe), 1):
-                render(recipe, document, number)
-        for task, plan in self.study.tasks.items():
-            searched = any(one.task == task for one in searches(self.study, self.path))
-            for documents in (plan.test, *[plan.validation] * searched):
-                settings, _ = separated(self.options_of(task, documents))
-                base = Lookup().outline(self.study.base, settings.model, elsewhere=False)
-                Lookup().build([self.evaluated(task)], settings, base)
-        self.checked = True
-
-    def is_there(self, one: Training) -> bool:
-        """Whether the adapter is trained.
+        """Read all documents before anything is trained, so that a mistake costs no training.
 
         Raises:
-            RunFolderError: What is there was trained by another recipe.
+            AuracError: Data or a task that cannot be used.
         """
-        folder = self.out / one.folder
-        if not folder.is_dir():
-            return False
-        recorded = (load_adapter(folder, lazy=True).recipe or {}).get("sha256")
-        if recorded != one.recipe.sha256:
-            raise RunFolderError(
-                f"{folder} was trained by another recipe than the study's",
-                expected=f"the recipe with the SHA-256 {one.recipe.sha256}",
-                fix="choose another --out, or remove that folder",
-            )
-        return True
+        texts = ("task", "data", "documents", "prompt", "prompt_without", "target")
+        different = {tuple(getattr(r, name) for name in texts): r for r in self.recipes()}
+        for recipe in different.values():
+            for number, document in enumerate(training_documents(recipe), 1):
+                render(recipe, document, number)
+        names: dict[str, str] = {}
+        for task in self.study.tasks:
+            tested = self._built(task, "results")
+            other = names.setdefault(tested[-1].name, task)
+            if other != task:
+                raise RecipeError(
+                    f"{self.path}: {other} and {task} are both {tested[-1].name} for lm-eval",
+                    expected="each task once",
+                    fix="give the task of one YAML file another name",
+                )
+            if any(one.task == task for one in searches(self.study, self.path)):
+                seen = {digest for each in tested for digest in each.doc_hashes}
+                if seen >= {d for each in self._built(task, "search") for d in each.doc_hashes}:
+                    raise RecipeError(
+                        f"{self.path}: {task} chooses learning rates on its test documents",
+                        expected="documents of another split",
+                        fix="name the split in `validation` or `test`, or give each method one "
+                        "learning rate",
+                    )
+        self.keep(data=self.check_data())
+        self.checked = True
+
+    def _built(self, task: str, kind: str) -> list[BuiltTask]:
+        """The tasks of lm-eval; rescale `fit` must have documents to fit on."""
+        study = self.study
+        cuts = [study.truncation_of(task, m, final=True).rescale for m in study.methods_of(task)]
+        fits = kind == "results" and any("fit" in (each or ()) for each in cuts)
+        options = self.options_of(task, study.tasks[task].documents(kind))
+        settings, _ = separated({**options, **({"rescale": ["fit"]} if fits else {})})
+        base = Lookup().outline(study.base, settings.model, elsewhere=False)
+        built = Lookup().build([self.evaluated(task)], settings, base)
+        for each in built if fits else ():
+            held_out_pairs(each)
+        return built
 
     def train_one(self, one: Training, *, searching: bool) -> bool:
         """Train an adapter unless another process does; False: it does."""
         folder = self.out / one.folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
         try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(folder.with_name(folder.name + ".lock"), timeout=0):
                 if folder.is_dir() or (searching and diverged(one, read_state(self.out))):
                     return True
                 self.say(f"{one.task}: training {one.recipe.name}")
-                done = train(one.recipe, folder, device=self.device, progress=self.progress)
+                shown = self.how["progress"]
+                done = train(one.recipe, folder, device=self.device, progress=shown)
                 name = one.folder.as_posix()
                 self.keep(seconds={name: done.seconds}, losses={name: done.losses})
         except filelock.Timeout:
@@ -246,30 +290,38 @@ class StudyRunner:
             self.keep(diverged={one.folder.as_posix(): one.recipe.sha256})
         return True
 
-    def compare(
-        self, task: str, wanted: Sequence[PlannedAdapter], kind: str, documents: Documents
-    ) -> Run:
-        """Evaluate the adapters of one task; cells that are there are not computed again."""
+    def compare(self, task: str, wanted: Sequence[PlannedAdapter], kind: str) -> Run:
+        """Evaluate the adapters of one task; cells that are there are not computed again.
+
+        Where the folder holds more than that, such as another choice of rates, what is asked for
+        has results of its own.
+        """
         study, plan, final = self.study, self.study.tasks[task], kind == "results"
         groups: dict[str, list[str]] = {}
         for one in wanted:
             groups.setdefault(one.method, []).append(one.recipe.name)
-        done = compare(
-            [one.checkpoint(self.out) for one in wanted],
-            [self.evaluated(task)],
-            out=self.out / kind / task,
-            truncations={
-                one.recipe.name: study.truncation_of(task, one.method, final=final)
-                for one in wanted
-            },
-            **asdict(study.truncation_of(task, None, final=final)),
-            groups={m: names for m, names in groups.items() if final and len(names) > 1},
-            progress=self.progress,
-            **self.options_of(task, documents),
-        )
+        folder = self.out / kind / task
+        try:
+            done = compare(
+                [one.checkpoint(self.out) for one in wanted],
+                [self.evaluated(task)],
+                out=folder,
+                truncations={
+                    one.recipe.name: study.truncation_of(task, one.method, final=final)
+                    for one in wanted
+                },
+                **asdict(study.truncation_of(task, None, final=final)),
+                groups={m: names for m, names in groups.items() if final and len(names) > 1},
+                **{**self.options_of(task, plan.documents(kind)), **self.how},
+            )
+        finally:
+            if plan.drop_documents:
+                remove_texts(folder)
         if plan.drop_documents:
             remove_texts(done.folder)
             write_report(done.folder)
+        place = {task: done.folder.relative_to(self.out).as_posix()}
+        self.keep(**{"results" if final else "searches": place})
         return done
 
     def evaluated(self, task: str) -> str:
@@ -285,6 +337,15 @@ class StudyRunner:
             options["data"] = {**options["data"], name: located_data(folder, self.path.parent)}
         how = {"base": self.study.base, "device": self.device}
         return {**options, **how, "split": documents.split, "limit": documents.limit}
+
+
+def _merged(known: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`known` with `values`; what both hold as mappings is merged in the same way."""
+    merged = dict(known)
+    for name, value in values.items():
+        both = isinstance(value, dict) and isinstance(known.get(name), dict)
+        merged[name] = _merged(known[name], value) if both else value
+    return merged
 
 
 def best_rate(grid: dict[float, float | None], what: str) -> tuple[float, bool]:

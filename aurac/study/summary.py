@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tabulate import tabulate
 
@@ -17,7 +18,8 @@ from aurac.stats.analysis import analyse, paired_family
 from aurac.stats.sentences import show_p
 from aurac.study.design import points_of
 from aurac.study.figure import DIFFERENCES, draw_differences
-from aurac.study.trainings import ADAPTERS, chosen_adapters, curves_of
+from aurac.study.plan import edges_in, rates_in
+from aurac.study.trainings import chosen_adapters, curves_of, searches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from aurac.curves.curve import Curve
     from aurac.stats.rows import Analysis, PairRow
     from aurac.study.design import Study
+    from aurac.study.plan import State
     from aurac.study.trainings import PlannedAdapter
 
     TwoSeeds = Mapping[tuple[str | None, str, str], PairRow]
@@ -39,11 +42,14 @@ the trained P, keep is the scale of the trained rank, fit is keep times a factor
 
 Accuracy and AURAC are in percent. Intervals (95 %) are over documents and, where a method has
 several, training seeds; those of one seed say nothing about another training. p values are adjusted
-over all pairs and tasks (Holm). Detectable is the difference found with a power of 80 %."""
+(Holm) over all tasks: those of all pairs of methods together, and those of all pairs of truncations
+together. Detectable is the difference found with a power of 80 %."""
 
 
-def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> Path:
+def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
     """Write `report.md` (returned), `analysis.json` and the figure of a study, without a model.
+
+    A seed with a cell that failed is left out of its method, and the page says so.
 
     Args:
         study: The study.
@@ -54,11 +60,14 @@ def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> 
     Raises:
         RunFolderError: A task has no results yet, or those of another design.
     """
-    adapters = chosen_adapters(study, path, state.get("rates", {}))
-    runs = {task: finished(study, task, adapters, out) for task in study.tasks}
-    curves = [curve for task in runs for curve in _curves(runs[task], task, adapters, out)]
+    adapters = chosen_adapters(study, path, rates_in(study, state))
+    places = {task: place_of(task, state, out) for task in study.tasks}
+    runs = {task: finished(study, task, adapters, places[task]) for task in study.tasks}
+    curves = [curve for task in runs for curve in _curves(runs[task], adapters, places[task])]
+    there = {curve.adapter for curve in curves}
     seeds = {m: dict.fromkeys(one.recipe.seed for one in each) for m, each in adapters.items()}
-    groups = {m: [f"{m}-seed{seed}" for seed in each] for m, each in seeds.items() if each}
+    named = {m: [f"{m}-seed{seed}" for seed in each] for m, each in seeds.items()}
+    groups = {m: kept for m, names in named.items() if (kept := [n for n in names if n in there])}
     analysis = analyse(curves, groups=groups, margin=study.margin, strict=False)
     first = {
         (runs[task].headline.name, f"{method}-seed{seed}")
@@ -72,33 +81,58 @@ def summarise(study: Study, path: Path, out: Path, state: Mapping[str, Any]) -> 
         two = {(row.task, row.a, row.b): row for row in paired_family(some, groups=few)}
     draw_differences(analysis, [run.headline.name for run in runs.values()], out)
     write_json(out / ANALYSIS_FILE, analysis.to_dict(details=True))
-    page = _Page(study, out, state, runs, adapters).lines(analysis, two)
+    page = _Page(study, path, out, state, runs, places, adapters).lines(analysis, two)
     write_atomic(out / REPORT_FILE, "\n".join(page) + "\n")
     return out / REPORT_FILE
 
 
-def finished(study: Study, task: str, adapters: Adapters, out: Path) -> Results:
-    """The results of a task; a RunFolderError where there are none, or of other curves."""
-    folder = out / "results" / task
+def place_of(task: str, state: State, out: Path) -> Path:
+    """Folder of the run on test documents, which may lie within that of a larger study."""
+    return out / state.get("results", {}).get(task, f"results/{task}")
+
+
+def finished(study: Study, task: str, adapters: Adapters, folder: Path) -> Results:
+    """The results of a task.
+
+    Raises:
+        RunFolderError: There are none, or those of other curves, recipes or documents.
+    """
     if not (folder / RESULTS_FILE).is_file():
         raise RunFolderError(f"{folder} has no results yet", fix="first run the study to its end")
     run = Results.read(folder)
     here = [one for each in adapters.values() for one in each if one.task == task]
     differing = {curve.label for one in here for curve in curves_of(study, one, final=True)}
-    if differing := differing ^ {curve.id for curve in run.curves}:
+    differing ^= {curve.id for curve in run.curves}
+    if differing := differing - {failure.curve for failure in run.failures}:
         raise RunFolderError(
             f"{folder} and the study's file differ in {len(differing)} curves ({min(differing)})",
+            fix="first run the study to its end, or give the file of these results",
+        )
+    recorded = {one.name: (one.recipe or {}).get("sha256") for one in run.adapters}
+    test, split = study.tasks[task].test, run.provenance.settings.split
+    hashes = {one.recipe.name: one.trainings[-1].recipe.sha256 for one in here}
+    other = [f"the recipe of {name}" for name in hashes if recorded.get(name) != hashes[name]]
+    if (run.headline.limit, split) != (test.limit or None, test.split):
+        other.append("documents")
+    if other:
+        raise RunFolderError(
+            f"{folder} was made by another study; what differs: {', '.join(other)}",
+            expected="the recipes and test documents of its file",
             fix="first run the study to its end, or give the file of these results",
         )
     return run
 
 
-def _curves(run: Results, task: str, adapters: Adapters, out: Path) -> list[Curve]:
-    """The curves of a task; tasks match by seed, so names are without their learning rates."""
+def _curves(run: Results, adapters: Adapters, folder: Path) -> list[Curve]:
+    """The curves of a task; tasks match by seed, so names are without their learning rates.
+
+    Adapters with a rank that failed are left out.
+    """
     every = [one for each in adapters.values() for one in each]
     names = {one.recipe.name: f"{one.method}-seed{one.recipe.seed}" for one in every}
-    curves = read_curves(out / "results" / task).curves
-    here = [curve for curve in curves if curve.task == run.headline.name]
+    curves = read_curves(folder).curves
+    failed = {failure.adapter for failure in run.failures}
+    here = [c for c in curves if c.task == run.headline.name and c.adapter not in failed]
     return [replace(curve, adapter=names[str(curve.adapter)]) for curve in here]
 
 
@@ -106,9 +140,11 @@ class _Page(NamedTuple):
     """What the report is written from, beside the analysis; `runs` are the results by task."""
 
     study: Study
+    path: Path
     out: Path
-    state: Mapping[str, Any]
+    state: State
     runs: Mapping[str, Results]
+    places: Mapping[str, Path]
     adapters: Adapters
 
     def lines(self, analysis: Analysis, two: TwoSeeds) -> Iterable[str]:
@@ -125,18 +161,23 @@ class _Page(NamedTuple):
             yield f"\n## {task}\n"
             yield from self.documents(task, run)
             yield from _task(run.headline.name, analysis, two)
-            yield f"\n[Report of this task](results/{task}/report.md)"
+            place = self.places[task].relative_to(self.out).as_posix()
+            yield f"\n[Report of this task]({place}/report.md)"
         if len(self.runs) > 1:
             yield "\n## All tasks\n"
             yield "Means over the tasks, all with the same weight, for equal seeds on each task.\n"
             every = [row for row in analysis.aggregates if row.estimate]
             rows = [[f"{r.b} − {r.a}" if r.b else r.a, interval(r.estimate)] for r in every]
             yield _table(["AURAC or b − a", "mean [95 %]"], rows) if rows else "There are none."
+            others = Counter(row.reason for row in analysis.aggregates if not row.estimate)
+            for reason, count in others.items():
+                yield f"\n{count} others have no mean: {reason}."
 
     def design(self) -> Iterable[str]:
         study, rows = self.study, []
-        places, diverged = self.state.get("searches", {}), self.state.get("diverged", {})
+        places, gone = self.state.get("searches", {}), self.state.get("diverged", {})
         folders = {task: self.out / places.get(task, f"search/{task}") for task in study.tasks}
+        tried = {(one.task, one.recipe.name): one for one in searches(study, self.path)}
         areas = {
             t: Results.read(f).areas for t, f in folders.items() if (f / RESULTS_FILE).is_file()
         }
@@ -144,11 +185,16 @@ class _Page(NamedTuple):
             source, rates = study.rates_from(task, method), study.rates_of(task, method)
             found = areas.get(task, {})
             names = [f"{method}-lr{rate:g}-seed{study.search_seed}" for rate in rates]
-            gone = {name for name in names if (ADAPTERS / task / name).as_posix() in diverged}
-            known = ["diverged" if name in gone else percent(found.get(name)) for name in names]
+            known = [
+                "diverged"
+                if (one := tried.get((task, name)))
+                and any(each.folder.as_posix() in gone for each in one.trainings)
+                else percent(found.get(name))
+                for name in names
+            ]
             shown = [f"{rate:g} ({area})" for rate, area in zip(rates, known, strict=True)]
             grid = ", ".join(shown) if len(rates) > 1 else f"{rates[0]:g}"
-            chosen = f"{self.state['rates'][task][method]:g}"
+            chosen = f"{rates_in(study, self.state)[task][method]:g}"
             seeds = ", ".join(map(str, study.seeds_of(task, method)))
             rows.append([task, method, grid if source == method else f"as {source}", chosen, seeds])
         yield _table(["task", "method", "learning rates", "chosen", "seeds"], rows)
@@ -158,7 +204,7 @@ class _Page(NamedTuple):
             if any(len(study.rates_of(*point)) > 1 for point in points_of(study))
             else "\nLearning rates are those of the study's file, without a search."
         )
-        if edges := self.state.get("edges"):
+        if edges := edges_in(study, self.state):
             yield f"\nThe best learning rate is at the end of its grid for {', '.join(edges)}."
         yield f"{_TERMS}\n"
         every = [run.provenance for run in self.runs.values()]
@@ -177,10 +223,16 @@ class _Page(NamedTuple):
             f"{f', {record.num_fewshot}-shot' * (record.num_fewshot is not None)}. "
             f"Accuracy of the base model: {percent(base)}."
         )
-        if digest := self.state.get("data", {}).get(task):
-            yield f"Training data: SHA-256 {digest}."
+        known, every = self.state.get("data", {}), self.adapters.values()
+        used = dict.fromkeys(one.recipe.data for each in every for one in each if one.task == task)
+        if digests := [known[data] for data in used if data in known]:
+            yield f"Training data: SHA-256 {', '.join(digests)}."
         if run.failures:
-            yield f"{len(run.failures)} evaluations failed; the report of this task says why."
+            out = ", ".join(dict.fromkeys(str(one.adapter or "base") for one in run.failures))
+            yield (
+                f"{len(run.failures)} evaluations failed ({run.failures[0].reason}); what they are "
+                f"of is left out below: {out}."
+            )
         yield ""
 
     def cost(self) -> Iterable[str]:
@@ -193,7 +245,7 @@ class _Page(NamedTuple):
             yield "\nOf a family: all of its adapters, also one that another method has."
 
 
-def _trained(every: Sequence[PlannedAdapter], task: str, state: Mapping[str, Any]) -> str:
+def _trained(every: Sequence[PlannedAdapter], task: str, state: State) -> str:
     """What the trainings of one seed took: adapters, steps, mean time over the seeds."""
     seeds = [one for one in every if one.task == task]
     if not seeds:

@@ -204,7 +204,10 @@ def _find_file(path: Path) -> tuple[Any, str]:
             if name in manager.all_groups:  # may hold stock tasks
                 manager = _with_stock_tasks(manager)
             return manager, name
-    raise TaskError(f"{path} defines no task", expected="a task or group as lm-eval's YAML")
+    raise TaskError(
+        f"{path} defines no task",
+        expected="a task or group as lm-eval's YAML, of a name that no other file beside it has",
+    )
 
 
 @cache

@@ -40,10 +40,30 @@ def training_documents(recipe: Recipe) -> list[dict[str, Any]]:
     elif recipe.data.startswith("hub:"):
         documents = _from_hub(recipe.data)
     else:
-        documents = _from_files(located_data(recipe.data, recipe.folder))
+        documents = _from_file(training_file(recipe))
     if not documents:
         raise DataError(f"{recipe.task or recipe.data!r} holds no training documents")
     return documents[: recipe.documents] if recipe.documents else documents
+
+
+def training_file(recipe: Recipe) -> Path:
+    """The local file that the recipe trains on.
+
+    Raises:
+        DataError: It is not there, or its ending is of no format that is read.
+    """
+    path = located_data(recipe.data, recipe.folder)
+    if path.is_dir():
+        found = (path / f"train{ending}" for ending in _READERS)
+        file = next((each for each in found if each.is_file()), None)
+        if file is None:
+            raise DataError(f"the folder {path} holds no train split", expected="train.jsonl")
+        return file
+    if not path.is_file() or not path.name.endswith(_READERS):
+        raise DataError(
+            f"no training data at {path}", expected=f"a folder or a file ending in {_READERS}"
+        )
+    return path
 
 
 def located_data(data: str, folder: Path | None) -> Path:
@@ -84,19 +104,7 @@ def _bundled(task: str) -> list[dict[str, Any]]:
     return load_split(task, "train")
 
 
-def _from_files(path: Path) -> list[dict[str, Any]]:
-    file = path
-    if path.is_dir():
-        found = [
-            path / f"train{ending}" for ending in _READERS if (path / f"train{ending}").is_file()
-        ]
-        if not found:
-            raise DataError(f"the folder {path} holds no train split", expected="train.jsonl")
-        file = found[0]
-    if not file.is_file() or not file.name.endswith(_READERS):
-        raise DataError(
-            f"no training data at {path}", expected=f"a folder or a file ending in {_READERS}"
-        )
+def _from_file(file: Path) -> list[dict[str, Any]]:
     if file.name.endswith((".jsonl", ".jsonl.gz")):
         return _read_jsonl(file)
     import pandas as pd

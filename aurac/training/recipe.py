@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
@@ -133,7 +134,7 @@ class Recipe:
                 f"a multiple of accumulation = {self.accumulation}",
             ),
             "accumulation": (self.accumulation >= 1, "at least 1"),
-            "learning_rate": (self.learning_rate > 0, "a positive number"),
+            "learning_rate": (0 < self.learning_rate < math.inf, "a positive number"),
             "documents": (self.documents >= 0, "0 (all) or more"),
             "method_options": (
                 self.method_options.keys() <= method.options.keys(),
@@ -218,10 +219,7 @@ def load_recipe(source: str | Path, overrides: dict[str, str] | None = None) -> 
             expected="a .yaml file or a built-in recipe",
             fix=f"try {', '.join(near)}",
         )
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid YAML ({error})", fix="correct the file") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds no mapping", expected="`name: value` lines")
     for key, text in (overrides or {}).items():
@@ -233,6 +231,31 @@ def load_recipe(source: str | Path, overrides: dict[str, str] | None = None) -> 
     if "data" in (overrides or {}):  # typed in the current folder
         return recipe
     return dataclasses.replace(recipe, folder=path.parent)
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        RecipeError: It cannot be read, is no YAML, or has a key twice.
+    """
+    import yaml
+
+    class UniqueKeys(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if str(key.value) in seen:
+                    raise yaml.YAMLError(f"the key {key.value!r} twice{key.start_mark}")
+                seen.add(str(key.value))
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)  # noqa: S506 - it is safe
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read ({error})", fix="check the path") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} is not valid YAML ({error})", fix="correct the file") from error
 
 
 def make_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:

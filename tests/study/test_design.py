@@ -16,7 +16,10 @@ from aurac.study import load_study, plan_study
 from aurac.study.run import best_rate
 from aurac.study.trainings import chosen_adapters, results_of, searches
 
-FAMILY = {"recipe": {"method": "lora"}, "family": True}
+LORA = {"recipe": {"method": "lora"}}
+FAMILY = {**LORA, "family": True}
+GRID = {**FAMILY, "learning_rates": [0.1, 0.2]}
+TRAINED = {"recipe": {"method": "matryoshka"}, "rescale": ["trained", "keep"]}
 
 
 def of_method(name, adapters):
@@ -109,8 +112,8 @@ def test_a_task_has_methods_and_settings_of_its_own(write, content):
         ({"basis": ["svd"]}, "matryoshka: rescale trained, rule with basis svd"),
         ({"methods": {"x": {**FAMILY, "basis": ["svd"]}}}, "basis or rescale of the family x"),
         ({"methods": {"x": {**FAMILY, "learning_rates_of": "y"}}}, "learning_rates_of = 'y' of x"),
-        ({"methods": {"x": {**FAMILY, "learning_rates_of": "x"}}}, "a search of its own"),
-        ({"ranks": "1,8"}, "rank 8"),
+        ({"methods": {"x": {**FAMILY, "learning_rates_of": "x"}}}, "another method on this task"),
+        ({"ranks": "1,8"}, "ranks 1,8; expected two or more, from 1 to the trained rank 4"),
         ({"search_ranks": "1,8"}, "ranks 1,8; expected two or more, from 1 to the trained rank 4"),
         ({"search_ranks": "4"}, "ranks 4; expected two or more"),
         ({"seeds": [-1]}, ">= 0"),
@@ -118,6 +121,13 @@ def test_a_task_has_methods_and_settings_of_its_own(write, content):
         ({"recipe": {"rank": 4, "seed": 3}}, "recipe with seed; expected .*seeds. beside"),
         ({"learning_rates": [-1.0]}, "expected a positive number; correct it in the file$"),
         ({"search_ranks": "few"}, "'few'"),
+        ({"name": "../x"}, r"the name '\.\./x'"),
+        ({"seeds": [2**32]}, "<= 4294967295"),
+        ({"learning_rates": [0.1, 0.1000000001]}, "values that differ in 6 digits"),
+        ({"learning_rates": [0.1, float("inf")]}, "expected a positive number"),
+        ({"basis": ["svd", "prefix"], "methods": {"x": TRAINED}}, "x: rescale trained with basis"),
+        ({"search_ranks": "2,4", "ranks": "1,4", "methods": {"x": GRID}}, "x: .*rank 2"),
+        ({"methods": {"x": LORA, "y": {**LORA, "basis": ["svd"]}}}, "x and y train the same"),
     ],
 )
 def test_a_wrong_file_is_one_clear_error(write, changes, message):
@@ -133,13 +143,50 @@ def test_a_wrong_file_is_one_clear_error(write, changes, message):
             "choice: options fewshot_num; expected some of address, .*num_fewshot",
         ),
         ({"limit": 3}, "options limit; expected"),  # `test` says it
-        ({"data": "folder"}, "options data = 'folder'; expected a mapping"),
+        ({"data": "folder"}, "options data = 'folder': Expected"),
     ],
 )
 def test_options_of_an_evaluation_are_checked_before_it(write, content, options, message):
     task = {**content["tasks"]["choice"], "options": options}
     with pytest.raises(RecipeError, match=message):
         load_study(write(tasks={"choice": task}))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"num_fewshot": "three"}, {"workers": "two"}, {"metric": "acc"}, {"data": {"t": 5}}]
+)
+def test_an_option_of_a_wrong_type_is_refused(write, content, wrong):
+    task = {**content["tasks"]["choice"], "options": wrong}
+    [name] = wrong
+    with pytest.raises(RecipeError, match=f"choice: options {name} = .*Expected"):
+        load_study(write(tasks={"choice": task}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("seeds: [1]\nseeds: [2]", "the key 'seeds' twice"), ("name: 2024-13-45", "not valid YAML")],
+)
+def test_a_file_that_is_not_what_it_seems_is_refused(tmp_path, text, message):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_study(path)
+
+
+def test_a_family_takes_the_rates_that_its_plain_method_takes_from_another(write, content):
+    longer = {"recipe": {"method": "lora", "steps": 4}}
+    methods = {
+        "lora": LORA,
+        "long": {**longer, "learning_rates_of": "lora"},
+        "each": {**longer, "family": True},
+    }
+    study = load_study(write(methods=methods))
+    assert study.rates_from("choice", "each") == "lora"
+    methods["each"]["learning_rates_of"] = "lora"  # a task says otherwise
+    task = {**content["tasks"]["choice"], "methods": {"each": {"learning_rates": [0.5]}}}
+    assert load_study(write(methods=methods, tasks={"choice": task})).rates_of(
+        "choice", "each"
+    ) == [0.5]
 
 
 def test_methods_of_different_rank_are_refused(write):

@@ -20,12 +20,15 @@ from aurac.cli import cli
 from aurac.errors import (
     AuracError,
     CheckpointError,
+    DataError,
     RecipeError,
     RunFolderError,
     UsageError,
 )
+from aurac.runs.evaluator import Evaluator
 from aurac.study import load_study, plan_study, run_study, summarise
 from aurac.study.plan import read_state
+from aurac.study.run import StudyRunner
 
 LORA = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
 
@@ -125,7 +128,7 @@ def test_a_study_from_its_file_to_its_report(write, tmp_path):
     with pytest.raises(RunFolderError, match="another recipe"):
         run_study(other, path, out, device="cpu")
     (tmp_path / "train.jsonl").write_text('{"question": "Mia", "answer": "1"}\n')
-    with pytest.raises(RunFolderError, match="training data of choice have changed"):
+    with pytest.raises(RunFolderError, match=r"training data train\.jsonl have changed"):
         run_study(study, path, out, device="cpu")
 
 
@@ -155,16 +158,160 @@ def test_a_rate_that_diverges_is_left_out_of_the_search(write, tmp_path):
             run_study(load_study(path), path, tmp_path / f"out{len(extra)}", device="cpu")
 
 
-def test_a_study_that_asks_for_less_than_its_folder_holds_is_refused(small, content, tmp_path):
-    """Its report would be of all that is there; the weights stay."""
+def test_a_study_that_asks_for_less_than_its_folder_holds_has_its_own_results(
+    small, content, tmp_path
+):
     out = tmp_path / "out"
     path = small(methods={"lora": LORA})
     run_study(load_study(path), path, out, device="cpu")
     content["tasks"]["choice"]["test"]["limit"] = 6
-    path = small(methods={"lora": LORA}, drop_weights=True, tasks=content["tasks"])
-    with pytest.raises(RunFolderError, match=r"results of choice hold more .*12 documents"):
+    content["tasks"]["choice"]["drop_documents"] = True
+    path = small(methods={"lora": LORA}, tasks=content["tasks"])
+    state = run_study(load_study(path), path, out, device="cpu")
+    assert state["results"]["choice"].startswith("results/choice/subsets/")
+    report = summarise(load_study(path), path, out, state).read_text()
+    assert "\n6 documents " in report
+    assert f"({state['results']['choice']}/report.md)" in report
+    texts = [p for p in out.rglob("*.json") if b"how many" in p.read_bytes().lower()]
+    assert texts == []
+    assert not list(out.rglob("requests"))
+
+
+def test_a_grid_that_grows_may_choose_another_rate(small, tmp_path):
+    """An adapter of the rate chosen before stays, and the results are those of the new choice."""
+    out = tmp_path / "out"
+    for grid, best in (([0.01, 0.02], 0.01), ([0.001, 0.01, 0.02], 0.001)):
+        path = small(methods={"lora": {**LORA, "learning_rates": grid}})
+        runner = StudyRunner(load_study(path), path, out, "cpu", lambda _: None, progress=False)
+        runner.rates["choice"] = {"lora": best}
+        runner.keep(rates=runner.rates)
+        runner.evaluate("choice")
+    assert len(list((out / "adapters/choice").glob("lora-*-seed1"))) == 2
+    report = summarise(load_study(path), path, out, runner.state).read_text()
+    assert re.search(r"\| choice +\| lora +\| .* \| 0.001 ", report)
+
+
+def test_another_file_in_the_same_folder_leaves_the_chosen_rates_alone(small, tmp_path):
+    out = tmp_path / "out"
+    path = small(methods={"lora": {**LORA, "learning_rates": [0.01, 0.02]}})
+    runner = StudyRunner(load_study(path), path, out, "cpu", lambda _: None, progress=False)
+    runner.rates["choice"] = {"lora": 0.02}
+    other = small(methods={"lora": LORA, "b": {"recipe": {"method": "dylora"}}})
+    run_study(load_study(other), other, out, device="cpu")
+    runner.evaluate("choice")
+    assert (out / "adapters/choice/lora-lr0.02-seed1").is_dir()
+    assert read_state(out)["rates"]["choice"].keys() == {"lora", "b"}
+
+
+def test_a_cell_that_failed_is_named_and_tried_again(small, tmp_path, monkeypatch):
+    path, out = small(methods={"lora": LORA}, seeds=[1, 2]), tmp_path / "out"
+    command = ["study", str(path), "--out", str(out), "--device", "cpu"]
+    evaluation = Evaluator._evaluation
+
+    def broken(self, cell):
+        if cell.label.startswith("lora-lr0.01-seed2", len("aurac_word_problems_mc · ")):
+            raise RuntimeError("out of luck")
+        return evaluation(self, cell)
+
+    monkeypatch.setattr(Evaluator, "_evaluation", broken)
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 3, done.output
+    assert "2 cells failed" in done.output
+    report = (out / "report.md").read_text()
+    assert re.search(r"out of luck.*left out below: lora-lr0.01-seed2\.", report)
+    assert re.search(r"\| lora +\| prefix · rule +\| 1 ", report)
+    monkeypatch.undo()
+    assert CliRunner().invoke(cli, command).exit_code == 3
+    done = CliRunner().invoke(cli, [*command, "--retry-failed"])
+    assert done.exit_code == 0, done.output
+    assert "failed" not in (out / "report.md").read_text()
+
+
+def test_the_report_is_of_the_study_that_was_run(small, content, tmp_path):
+    path, out = small(methods={"lora": LORA}), tmp_path / "out"
+    state = run_study(load_study(path), path, out, device="cpu")
+    task = content["tasks"]["choice"]
+    fewer = {"choice": {**task, "test": {"limit": 6}}}
+    for changes, message in (
+        ({"recipe": {**content["recipe"], "steps": 3}}, "the recipe of lora-lr0.01-seed1"),
+        ({"tasks": fewer}, "documents"),
+    ):
+        path = small(**{"methods": {"lora": LORA}, **changes})
+        with pytest.raises(RunFolderError, match=f"what differs: {message}"):
+            summarise(load_study(path), path, out, state)
+        plan = None
+        if "tasks" in changes:
+            plan = plan_study(load_study(small(methods={"lora": LORA}, tasks=fewer)), path, out)
+            assert plan.cells == (3, 3)
+    more = {"choice": {**task, "test": {"limit": 20}}}
+    path = small(methods={"lora": LORA}, tasks=more)
+    assert plan_study(load_study(path), path, out).cells == (0, 3)
+
+
+def test_rates_are_not_chosen_on_test_documents(small, sums, tmp_path):
+    search = {"lora": {"recipe": {"method": "lora"}, "learning_rates": [0.01, 0.02]}}
+    task = {**sums, "validation": {"split": "test"}, "test": {"split": "test"}}
+    path = small(tasks={"sums": task}, methods=search)
+    with pytest.raises(RecipeError, match="sums chooses learning rates on its test documents"):
+        run_study(load_study(path), path, tmp_path / "out", device="cpu")
+
+
+def test_tasks_of_the_same_name_are_refused(small, sums, tmp_path):
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        shutil.copy(tmp_path / "sums.yaml", folder)
+    tasks = {name: {**sums, "task": f"{name}/sums.yaml"} for name in ("a", "b")}
+    path = small(tasks=tasks, methods={"lora": LORA})
+    with pytest.raises(RecipeError, match="a and b are both sums"):
+        run_study(load_study(path), path, tmp_path / "out", device="cpu")
+
+
+def test_data_may_be_corrected_before_anything_is_trained_on_them(small, tmp_path):
+    path, out, data = small(methods={"lora": LORA}), tmp_path / "out", tmp_path / "train.jsonl"
+    text = data.read_text()
+    data.write_text("no JSON\n")
+    with pytest.raises(DataError, match="line 1 is no JSON"):
         run_study(load_study(path), path, out, device="cpu")
-    assert len(list(out.rglob("adapter_model.safetensors"))) == 1
+    data.write_text(text)
+    run_study(load_study(path), path, out, device="cpu")
+    data.write_text(text + text)
+    with pytest.raises(RunFolderError, match=r"data train.jsonl have changed .*lora-lr0.01-seed1"):
+        run_study(load_study(path), path, out, device="cpu")
+
+
+def test_the_data_of_every_method_are_checked(small, content, tmp_path):
+    shutil.copy(tmp_path / "train.jsonl", tmp_path / "other.jsonl")
+    other = {"recipe": {"method": "dylora", "data": "other.jsonl"}, "learning_rates": [0.01]}
+    path, out = small(methods={"b": other, "lora": LORA}), tmp_path / "out"
+    state = run_study(load_study(path), path, out, device="cpu")
+    assert state["data"].keys() == {"other.jsonl", "train.jsonl"}
+    wrong = {**other, "recipe": {**other["recipe"], "prompt": "{quest}"}}
+    path = small(methods={"lora": LORA, "c": wrong})
+    with pytest.raises(DataError, match="does not fit the templates"):
+        run_study(load_study(path), path, tmp_path / "new", device="cpu")
+    assert not list((tmp_path / "new").rglob("adapter_config.json"))
+
+
+def test_a_folder_that_cannot_be_a_study_is_one_clear_error(small, tmp_path):
+    path, out = small(methods={"lora": LORA}), tmp_path / "out"
+    out.write_text("")
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        run_study(load_study(path), path, out, device="cpu")
+    out.unlink()
+    out.mkdir()
+    for text, message in (
+        ('{"rates": null}', "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"schema": 99}', "written by a newer aurac"),
+    ):
+        (out / "study.json").write_text(text)
+        with pytest.raises(RunFolderError, match=message):
+            plan_study(load_study(path), path, out)
+
+
+def test_one_way_of_looking_at_a_study_at_a_time(small, tmp_path):
+    command = ["study", str(small()), "--out", str(tmp_path), "--report", "--dry-run"]
+    assert isinstance(CliRunner().invoke(cli, command).exception, UsageError)
 
 
 def test_task_files_and_data_are_looked_for_beside_the_study(small, sums, tmp_path, monkeypatch):
