@@ -174,7 +174,7 @@ def table(
         "# Training beside the HF Trainer\n\n"
         "Steps of PEFT under the HF Trainer with their defaults (plain) and of `aurac train`, on "
         "the same examples.\n\n"
-        "    python benchmarks/training.py --out docs/benchmarks-training.md\n\n"
+        f"    python benchmarks/training.py --steps {steps} --out docs/benchmarks-training.md\n\n"
         f"Machine: {described['cpu']}, {described['cores']} cores, {torch.get_num_threads()} "
         f"threads, {platform.system()}. Versions: "
         + ", ".join(f"{k} {v}" for k, v in versions().items())
