@@ -20,7 +20,7 @@ from aurac.runs.compare import compare
 from aurac.runs.fit import held_out_pairs
 from aurac.runs.folder import remove_texts
 from aurac.runs.session import Lookup
-from aurac.runs.settings import separated
+from aurac.runs.settings import ModelOptions, separated
 from aurac.runs.store import cannot_write
 from aurac.study.plan import (
     STATE_FILE,
@@ -33,12 +33,13 @@ from aurac.study.plan import (
 )
 from aurac.study.trainings import PlannedAdapter, Training, results_of, searches
 from aurac.training.data import located_data, render, training_documents, training_file
-from aurac.training.job import train
+from aurac.training.job import build_model, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from aurac.models.base import LoadedBase
     from aurac.runs.run import Run
     from aurac.study.design import Documents, Study
     from aurac.study.plan import State
@@ -178,7 +179,7 @@ class StudyRunner:
                 chosen[method], edges[method] = best_rate(grid, f"{method} on {task}")
                 self.say(f"{task}: {method} uses learning rate {chosen[method]:g}")
                 if edges[method]:
-                    logger.warning("it is at the end of the grid of %s on %s", method, task)
+                    logger.warning("%s on %s: that is the end of the grid", method, task)
         self.rates[task] = {method: chosen[study.rates_from(task, method)] for method in methods}
         self.keep(rates={task: self.rates[task]}, edges={task: edges})
 
@@ -205,22 +206,28 @@ class StudyRunner:
 
         A training that diverges stops the study, but for `searching`: another rate is chosen then.
         """
-        if searching:
-            wanted = converged(wanted, self.state)
         trainings = {training.folder: training for one in wanted for training in one.trainings}
+        if searching:
+            trainings = self.converging(wanted)
         left, waiting = [one for one in trainings.values() if not is_trained(one, self.out)], False
         if left and not self.checked:
             self.check_tasks()
         while left:
-            left = [
-                one
-                for one in left
-                if not (is_trained(one, self.out) or self.train_one(one, searching=searching))
-            ]
+            before, left = left, []
+            for one in before:
+                if searching and one.folder not in self.converging(wanted):
+                    continue  # a family without one of its adapters is no use
+                if not (is_trained(one, self.out) or self.train_one(one, searching=searching)):
+                    left.append(one)
             if left and not waiting:
                 self.say(f"waiting for another process, which trains {left[0].recipe.name}")
             if waiting := bool(left):
                 time.sleep(_WAIT)
+
+    def converging(self, wanted: Sequence[PlannedAdapter]) -> dict[Path, Training]:
+        """The trainings of what has not diverged, by folder."""
+        fine = converged(wanted, self.state)
+        return {training.folder: training for one in fine for training in one.trainings}
 
     def check_tasks(self) -> None:
         """Read all documents before anything is trained, so that a mistake costs no training.
@@ -233,6 +240,8 @@ class StudyRunner:
         for recipe in different.values():
             for number, document in enumerate(training_documents(recipe), 1):
                 render(recipe, document, number)
+        for recipe in {recipe.target_modules: recipe for recipe in self.recipes()}.values():
+            build_model(recipe, self._base(ModelOptions()))[1].remove()
         names: dict[str, str] = {}
         for task in self.study.tasks:
             tested = self._built(task, "results")
@@ -262,11 +271,14 @@ class StudyRunner:
         fits = kind == "results" and any("fit" in (each or ()) for each in cuts)
         options = self.options_of(task, study.tasks[task].documents(kind))
         settings, _ = separated({**options, **({"rescale": ["fit"]} if fits else {})})
-        base = Lookup().outline(study.base, settings.model, elsewhere=False)
-        built = Lookup().build([self.evaluated(task)], settings, base)
+        built = Lookup().build([self.evaluated(task)], settings, self._base(settings.model))
         for each in built if fits else ():
             held_out_pairs(each)
         return built
+
+    def _base(self, options: ModelOptions) -> LoadedBase:
+        """The base without its weights."""
+        return Lookup().outline(self.study.base, options, elsewhere=False)
 
     def train_one(self, one: Training, *, searching: bool) -> bool:
         """Train an adapter unless another process does; False: it does."""

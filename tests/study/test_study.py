@@ -23,6 +23,7 @@ from aurac.errors import (
     DataError,
     RecipeError,
     RunFolderError,
+    TaskError,
     UsageError,
 )
 from aurac.runs.evaluator import Evaluator
@@ -39,6 +40,7 @@ LORA = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
         ({"task": "none.yaml"}, "none.yaml does not exist"),
         ({"options": {"data": {"aurac_word_problems": "none"}}}, "beside its recipe or study"),
         ({"recipe": {"data": "train.jsonl", "prompt": "{quest}"}}, "templates of the fields"),
+        ({"recipe": {"data": "train.jsonl", "target_modules": ["x"]}}, "do not fit the base"),
     ],
 )
 def test_a_mistake_in_a_task_costs_no_training(small, content, tmp_path, changes, message):
@@ -158,6 +160,19 @@ def test_a_rate_that_diverges_is_left_out_of_the_search(write, tmp_path):
             run_study(load_study(path), path, tmp_path / f"out{len(extra)}", device="cpu")
 
 
+def test_a_family_is_trained_no_further_at_a_rate_that_diverged(small, tmp_path):
+    family = {"recipe": {"method": "lora"}, "family": True, "learning_rates": [0.01, 1e20]}
+    path, out, lines = small(methods={"each": family}), tmp_path / "out", []
+    study = load_study(path)
+    state = run_study(study, path, out, device="cpu", say=lines.append)
+    assert [line.rpartition(" ")[2] for line in lines if "training" in line] == [
+        "each-lr0.01-seed1-r1",
+        "each-lr0.01-seed1-r4",
+        "each-lr1e+20-seed1-r1",
+    ]
+    assert "1e+20 (diverged)" in summarise(study, path, out, state).read_text()
+
+
 def test_a_study_that_asks_for_less_than_its_folder_holds_has_its_own_results(
     small, content, tmp_path
 ):
@@ -246,6 +261,17 @@ def test_the_report_is_of_the_study_that_was_run(small, content, tmp_path):
     more = {"choice": {**task, "test": {"limit": 20}}}
     path = small(methods={"lora": LORA}, tasks=more)
     assert plan_study(load_study(path), path, out).cells == (0, 3)
+
+
+def test_a_scale_that_cannot_be_fitted_costs_no_training(small, sums, tmp_path):
+    lora = {**LORA, "rescale": ["rule", "fit"]}
+    (tmp_path / "fresh").mkdir()
+    shutil.copy(tmp_path / "test.jsonl", tmp_path / "fresh")
+    task = {**sums, "options": {**sums["options"], "data": {"sums": "fresh"}}}
+    path = small(tasks={"sums": task}, methods={"lora": lora})
+    with pytest.raises(TaskError, match="no documents beside those that are evaluated"):
+        run_study(load_study(path), path, tmp_path / "out", device="cpu")
+    assert not list((tmp_path / "out").rglob("adapter_config.json"))
 
 
 def test_rates_are_not_chosen_on_test_documents(small, sums, tmp_path):
