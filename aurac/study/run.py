@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_AT_EDGE = "the best learning rate of %s on %s is at the end of its grid"
 _WAIT = 2.0  # seconds between looks at a training that another process does
 
 
@@ -179,7 +180,7 @@ class StudyRunner:
                 chosen[method], edges[method] = best_rate(grid, f"{method} on {task}")
                 self.say(f"{task}: {method} uses learning rate {chosen[method]:g}")
                 if edges[method]:
-                    logger.warning("%s on %s: that is the end of the grid", method, task)
+                    logger.warning(_AT_EDGE, method, task)
         self.rates[task] = {method: chosen[study.rates_from(task, method)] for method in methods}
         self.keep(rates={task: self.rates[task]}, edges={task: edges})
 
