@@ -32,6 +32,7 @@ from aurac.study.plan import (
     read_state,
 )
 from aurac.study.trainings import PlannedAdapter, Training, results_of, searches
+from aurac.training.checkpoints import discard, newest_checkpoint
 from aurac.training.data import located_data, render, training_documents, training_file
 from aurac.training.job import build_model, train
 
@@ -48,7 +49,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_IGNORED = "*.lock\n*.training/\n.*.tmp/\nlocks/\nlogs/\n/check/\n"
 _AT_EDGE = "the best learning rate of %s on %s is at the end of its grid"
+_SAVE_STEPS = 50  # optimizer steps between the checkpoints of a training
 _WAIT = 2.0  # seconds between looks at a training that another process does
 
 
@@ -109,7 +112,7 @@ class StudyRunner:
         try:
             out.mkdir(parents=True, exist_ok=True)
             if not (out / ".gitignore").exists():
-                write_atomic(out / ".gitignore", "*.lock\n.*.tmp/\nlocks/\nlogs/\n/check/\n")
+                write_atomic(out / ".gitignore", _IGNORED)
         except OSError as error:
             raise cannot_write(out, error) from error
 
@@ -290,8 +293,9 @@ class StudyRunner:
                 if folder.is_dir() or (searching and diverged(one, read_state(self.out))):
                     return True
                 self.say(f"{one.task}: training {one.recipe.name}")
-                shown = self.how["progress"]
-                done = train(one.recipe, folder, device=self.device, progress=shown)
+                how = {"resume": newest_checkpoint(folder) is not None, "save_steps": _SAVE_STEPS}
+                how |= {"progress": self.how["progress"]}
+                done = train(one.recipe, folder, device=self.device, **how)
                 name = one.folder.as_posix()
                 self.keep(seconds={name: done.seconds}, losses={name: done.losses})
         except filelock.Timeout:
@@ -300,6 +304,7 @@ class StudyRunner:
             if not searching:
                 raise
             logger.warning("%s; its learning rate is left out", error)
+            discard(folder, whole=True)
             self.keep(diverged={one.folder.as_posix(): one.recipe.sha256})
         return True
 

@@ -62,7 +62,7 @@ def check_recipe(folder: Path, made_by: dict[str, Any]) -> None:
             f"the checkpoints in {scratch_folder(folder)} are of another training "
             f"({'; '.join(changed)})",
             expected="the same recipe, data and base as before the interruption",
-            fix="give the same ones, or --force without --resume to start over",
+            fix="give the same ones, or remove that folder to start over",
         )
 
 

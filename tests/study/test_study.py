@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from statistics import fmean
 
 import pytest
 from click.testing import CliRunner
+from transformers import TrainerCallback
 
 from aurac.adapters import load_adapter, save_adapter
 from aurac.cli import cli
@@ -30,6 +32,7 @@ from aurac.runs.evaluator import Evaluator
 from aurac.study import load_study, plan_study, run_study, summarise
 from aurac.study.plan import read_state
 from aurac.study.run import StudyRunner
+from aurac.training import train
 
 LORA = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
 
@@ -158,6 +161,41 @@ def test_a_rate_that_diverges_is_left_out_of_the_search(write, tmp_path):
         path = write(methods=methods, seeds=[1])
         with pytest.raises(RecipeError, match="diverged"):
             run_study(load_study(path), path, tmp_path / f"out{len(extra)}", device="cpu")
+
+
+def test_a_training_that_was_interrupted_goes_on(small, tmp_path, monkeypatch):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 2:
+                raise KeyboardInterrupt
+
+    path, out = small(methods={"lora": {**LORA, "recipe": {"method": "lora", "steps": 4}}}), "out"
+    study, folder = load_study(path), "adapters/choice/lora-lr0.01-seed1"
+    run_study(study, path, tmp_path / "whole", device="cpu")
+    monkeypatch.setattr("aurac.study.run._SAVE_STEPS", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("aurac.study.run.train", partial(train, callbacks=[Stop()]))
+        with pytest.raises(KeyboardInterrupt):
+            run_study(study, path, tmp_path / out, device="cpu")
+    begun = []
+    patched = partial(train, callbacks=[Begun(begun)])
+    monkeypatch.setattr("aurac.study.run.train", patched)
+    state = run_study(study, path, tmp_path / out, device="cpu")
+    assert begun == [1]  # the checkpoint of step 2 comes after its end
+    assert len(state["losses"][folder]) == 1
+    one, two = (load_adapter(tmp_path / name / folder) for name in ("whole", out))
+    assert one.sha256 == two.sha256
+    assert not list((tmp_path / out).rglob("*.training"))
+
+
+class Begun(TrainerCallback):
+    """Records the step at which a training begins."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def on_train_begin(self, args, state, control, **_):
+        self.steps.append(state.global_step)
 
 
 def test_a_family_is_trained_no_further_at_a_rate_that_diverged(small, tmp_path):
