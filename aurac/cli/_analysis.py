@@ -68,7 +68,10 @@ def read_sources(
     fields = pairs([c if "=" in c else f"*={c}" for c in cluster], "--cluster")
     fields = {"" if task == "*" else task: field for task, field in fields.items()}
     sources = [read_curves(Path(path).expanduser(), metric, fields) for path in paths]
-    recorded = {name: members for one in sources for name, members in one.groups.items()}
+    recorded: dict[str, list[str]] = {}
+    for one in sources:
+        for name, members in one.groups.items():
+            recorded[name] = list(dict.fromkeys([*recorded.get(name, ()), *members]))
     named = regrouped(recorded, parse_groups(groups))
     return Curves([c for one in sources for c in one.curves], sources[0].kind, named)
 
@@ -238,7 +241,8 @@ def aggregate_lines(rows: Sequence[AggregateRow], *, details: bool = False) -> l
         how = row.estimate.method * details if row.estimate else f"no aggregate: {row.reason}"
         body.append([name, interval(row.estimate), how])
     used = 3 if any(row[2] for row in body) else 2
-    head = ["all tasks", f"{area_name(rows[0].axis)} (%) or points [95 %]", "how"]
+    level = next((row.estimate.level for row in rows if row.estimate), 0.95)
+    head = ["all tasks", f"{area_name(rows[0].axis)} (%) or points [{100 * level:g} %]", "how"]
     return ["", table(head[:used], [r[:used] for r in body])]
 
 

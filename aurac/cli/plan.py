@@ -11,7 +11,7 @@ import numpy as np
 
 from aurac.cli._analysis import AXIS_HELP, parse_groups, table
 from aurac.cli.options import print_json, whole_numbers
-from aurac.curves.display import points
+from aurac.curves.display import declared
 from aurac.terminal.console import drawn, stderr_console
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
 @click.option(
     "--comparisons", type=int, default=1, show_default=True, help="Tests that share alpha."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the simulation.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the simulation."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
     *,
@@ -124,7 +126,7 @@ def plan(
         content |= {"plans": plans, "pace": asdict(timed) if timed else None, "early": early}
         print_json(content)
         return
-    what = QUESTIONS[question].format(delta=points(delta))
+    what = QUESTIONS[question].format(delta=declared(delta))
     level = f"alpha {demands['alpha']:g}, power {demands['power']:g}"
     click.echo(f"Documents needed {what} ({level}; {spread.source}):")
     lines = [*_lines(rows, spread, question, timed), _paced(timed, question)]

@@ -29,7 +29,7 @@ from aurac.cli.options import (
     repeated,
     task_names,
 )
-from aurac.curves.display import percent, points, seconds, size
+from aurac.curves.display import declared, percent, seconds, size
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -235,6 +235,8 @@ def _print(result: Analysis, measured: Measured, *, details: bool) -> None:
 def _sentence(row: RecommendRow, best: BestRow | None, rows: Sequence[RecommendRow]) -> str:
     """What to ship on one task, and what else may be the best."""
     where = f" on {row.task}" if row.task else ""
+    if row.reason is not None:
+        return f"Ship nothing yet{where}: {row.label} cannot be tested ({row.reason})."
     if row.rank is None:
         return f"Ship nothing yet{where}: no rank of {row.label} passes."
     shown = row.shipped()
@@ -243,8 +245,11 @@ def _sentence(row: RecommendRow, best: BestRow | None, rows: Sequence[RecommendR
     facts += [size(shown["bytes"])] if shown["bytes"] else []
     facts += [f"{seconds(shown['seconds_per_document'])} a document"] * bool(row.seconds)
     text = f"Ship {row.adapter} at rank {row.rank}{where}: {', '.join(facts)}."
-    if row.result is not None and row.rank == row.result.reference:
-        text += f" No smaller rank is shown to stay within {points(row.result.margin)} of it."
+    if row.result is not None and row.result.rank == row.result.reference:
+        text += f" No smaller rank is shown to stay within {declared(row.result.margin)} of it."
+    elif row.accurate is not None and row.accurate.rank == row.rank != min(row.accuracy):
+        least = percent(row.accurate.minimum)
+        text += f" No smaller rank is shown to be at least {least} % accurate."
     if best is not None:
         text += f" Its tests allow for its having been picked from {best.compared}."
     if best is not None and len(best.candidates) > 1:

@@ -43,6 +43,12 @@ def points(value: float) -> str:
     return f"{text} {'point' if text in ('1', '−1') else 'points'}"
 
 
+def declared(value: float) -> str:
+    """A margin or difference that somebody chose, unrounded, such as "1.25 points"."""
+    text = f"{100 * value:.10g}".replace("-", "−")
+    return f"{text} {'point' if text in ('1', '−1') else 'points'}"
+
+
 def interval(estimate: Any) -> str:
     """``39.1 [31.6, 46.7]`` in percent of what has a value, low and high; or the value alone."""
     if estimate is None or estimate.low is None:

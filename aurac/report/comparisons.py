@@ -220,6 +220,8 @@ def rank_tests(curve: CurveRow, margin: float, alpha: float) -> NonInferiorRank 
     seeds = seeds_of(curve)
     if not seeds or len(curve.ranks) < 2 or any(c.ranks != curve.ranks for c in seeds):
         return None
+    if any(rank > max(curve.ranks) for one in seeds for rank in one.missing):
+        return None
     try:
         return non_inferior_rank([one.at(one.ranks) for one in seeds], margin=margin, alpha=alpha)
     except CurveError:

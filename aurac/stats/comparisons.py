@@ -140,6 +140,8 @@ def recommend(group: RecipeGroup, settings: Options, *, other: bool = False) -> 
         return replace(row, reason=NO_DOCUMENTS)
     if len(group.ranks) < 2 and group.gap:
         return replace(row, reason=group.gap)
+    if settings.reference is None and group.lost:
+        return replace(row, reason=group.lost)
     tests: dict[str, Any] = {"alpha": settings.alpha, "reference": settings.reference}
     result = accurate = None
     if settings.margin is not None:
@@ -263,7 +265,8 @@ def _advice(
         a, b = (f"{one.adapter} · {one.truncation}" for one in (row, top))
         pair = pairs.get((a, b, row.task)) or pairs.get((b, a, row.task))
         sign = verdict(pair.result, pair.p_holm, alpha) if pair and pair.result else None
-        shown[bool(sign)].append(row.truncation)
+        better = 1 if pair and pair.b == b else -1
+        shown[sign == better].append(row.truncation)
     return Advice(
         adapter=top.adapter,
         task=top.task,

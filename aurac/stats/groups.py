@@ -90,6 +90,14 @@ class RecipeGroup:
         return f"an area needs two ranks, and there is {known}"
 
     @property
+    def lost(self) -> str | None:
+        """That the largest rank has no accuracy, and why; None where it has."""
+        absent = {r: why for c in self.curves for r, why in c.missing.items()}
+        if not absent or (self.ranks and max(absent) < max(self.ranks)):
+            return None
+        return f"no accuracy at rank {max(absent)}: {absent[max(absent)]}"
+
+    @property
     def accuracy(self) -> tuple[float, ...]:
         """(K,) mean over seeds."""
         return tuple(map(float, np.mean([c.accuracy for c in self.curves], axis=0)))
@@ -305,6 +313,10 @@ def check_groups(groups: Groups, known: Iterable[str | None]) -> dict[str, str]:
     names: dict[str, str] = {}
     known = set(known)
     for group, members in groups.items():
+        if group in known and group not in members:
+            raise CurveError(
+                f"group {group} has the name of an adapter that is not in it", fix="rename it"
+            )
         for member in members:
             if member not in known:
                 listed = ", ".join(sorted(map(str, known)))

@@ -12,7 +12,7 @@ from aurac.errors import CurveError
 from aurac.stats.groups import Groups, RecipeGroup, defaults, gather, group_of, together
 from aurac.stats.mean import Layout, mean_se_df, t_quantile, unit_residuals
 from aurac.stats.noninferiority import unseen_clusters
-from aurac.stats.paired import compare
+from aurac.stats.paired import compare, drawn_difference
 from aurac.stats.seeds import as_matrix
 from aurac.stats.sentences import margin_sentence
 
@@ -181,7 +181,8 @@ def _group_test(
             raise CurveError(f"{group.name} has no per-document outcomes to test")
     first, second = together([a, b], support, axis)
     areas = first.areas(axis), second.areas(axis)
-    test = margin_test(*areas, first.layout, margin=margin, equivalent=equivalent, alpha=alpha)
+    how: dict[str, Any] = {"margin": margin, "equivalent": equivalent, "alpha": alpha}
+    test = margin_test(*areas, first.layout, **how, draws=drawn_difference(second, first, axis))
     return replace(test, a=a.name, b=b.name, task=a.task, axis=axis, span=first.span)
 
 
@@ -193,6 +194,7 @@ def margin_test(
     margin: float,
     equivalent: bool = False,
     alpha: float = 0.05,
+    draws: NDArray[np.float64] | None = None,
 ) -> MarginTest:
     """Is a at most `margin` worse than b (non-inferior), or within `margin` of it (equivalent)?
 
@@ -207,6 +209,7 @@ def margin_test(
         margin: A fraction, chosen before looking.
         equivalent: Ask about both sides.
         alpha: Error rate.
+        draws: (N, n) difference a - b under each draw of the few-shot examples, where there are.
 
     Raises:
         CurveError: Unequal numbers of documents, or a margin or alpha out of range.
@@ -221,7 +224,7 @@ def margin_test(
         raise CurveError(f"margin {margin:g}", expected="a fraction such as 0.02")
     if not 0.0 < alpha <= 0.25:
         raise CurveError(f"alpha {alpha:g}", expected="an error rate such as 0.05, at most 0.25")
-    result = compare(b, a, layout, level=1.0 - 2.0 * alpha)
+    result = compare(b, a, layout, level=1.0 - 2.0 * alpha, draws=draws)
     estimate = result.estimate
     if estimate.low is not None and estimate.high is not None:
         low, high = skewed_ends(a.mean(axis=0) - b.mean(axis=0), layout, alpha)

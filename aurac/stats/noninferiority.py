@@ -197,6 +197,8 @@ def _checked(group: RecipeGroup, reference: int | None, alpha: float) -> int:
     """The reference rank."""
     if not 0.0 < alpha < 0.5:
         raise CurveError(f"alpha {alpha:g}", expected="an error rate such as 0.05")
+    if reference is None and group.lost:
+        raise CurveError(group.lost, expected="the rank that smaller ones are compared with")
     top = max(group.ranks) if reference is None else reference
     if top not in group.ranks:
         raise CurveError(f"reference rank {top}", expected=f"one of {group.ranks}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.curves.area import BUDGETS, area_name, span_dict
 from aurac.curves.display import points, show_span
+from aurac.errors import CurveError
 from aurac.stats import sentences
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ class Options:
     weigh: str = "tasks"
     reference: int | None = None
     strict: bool = True
+
+    def __post_init__(self) -> None:
+        for name, most in (("margin", 1.0), ("min_accuracy", 1.0), ("alpha", 0.5)):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < most:
+                raise CurveError(f"{name} {value:g}", expected=f"a fraction between 0 and {most:g}")
 
 
 def _fields(row: object, names: str) -> dict[str, Any]:

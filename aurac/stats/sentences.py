@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurac.curves.area import area_name
-from aurac.curves.display import percent, points, show_span
+from aurac.curves.display import declared, percent, points, show_span
 
 if TYPE_CHECKING:
     from aurac.stats.margins import MarginTest
@@ -83,7 +83,7 @@ def rank_sentence(adapter: str, task: str | None, result: NonInferiorRank) -> st
     who = f"{adapter} on {task}" if task else adapter
     scope = ", this checkpoint alone" if result.conditional else ""
     sure = f"({_share(1 - result.alpha)} confidence{scope})"
-    margin = f"at a margin of {points(result.margin)} {sure}"
+    margin = f"at a margin of {declared(result.margin)} {sure}"
     if result.seeds > 1 and result.smallest_margin >= 1.0:
         return _few_seeds(who, margin, result)
     needed = f"{percent(result.smallest_margin, 2)} points"
@@ -149,7 +149,7 @@ def margin_sentence(test: MarginTest) -> str:
     scope = "over documents and training seeds"
     if test.difference.conditional:
         scope = "conditional on these checkpoints"
-    return f"{head}: {difference}, {bound}, margin {points(test.margin)}, {scope}."
+    return f"{head}: {difference}, {bound}, margin {declared(test.margin)}, {scope}."
 
 
 def best_sentences(row: BestRow) -> list[str]:
@@ -175,5 +175,5 @@ def best_sentences(row: BestRow) -> list[str]:
         rank = f"Rank {test.rank} of {row.leader} is non-inferior to rank {test.reference}"
         if test.rank == test.reference:
             rank = f"No rank of {row.leader} below {test.reference} is shown to be non-inferior"
-        lines.append(f"{rank} at a margin of {points(test.margin)} ({adjusted}).")
+        lines.append(f"{rank} at a margin of {declared(test.margin)} ({adjusted}).")
     return lines

@@ -84,6 +84,18 @@ def test_a_required_rank_is_a_gate(table, asked, rank, code):
     assert json.loads(run(*given, "--json", code=code))["shown"] is (code == 0)
 
 
+def test_the_sentence_names_the_condition_that_binds(tmp_path):
+    """The margin stops no rank, the minimum does."""
+    lines = ["adapter,task,rank,doc_id,score"]
+    for rank, wrong in ((1, 60), (8, 40)):
+        lines += [f"x,t,{rank},{i},{int(i >= wrong)}" for i in range(200)]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    text = run("recommend", tmp_path / "t.csv", "--margin", "0.2", "--min-accuracy", "0.72")
+    assert text.startswith("Ship x at rank 8 on t")
+    assert "No smaller rank is shown to be at least 72.0 % accurate." in text
+    assert "to stay within" not in text
+
+
 def test_an_accuracy_that_no_rank_is_shown_to_have(table):
     text = run("recommend", table, "--min-accuracy", "0.9")
     assert text.startswith("Ship nothing yet on gsm8k: no rank of matryoshka passes.")
@@ -97,7 +109,7 @@ def test_an_accuracy_that_no_rank_is_shown_to_have(table):
     [
         (["--margin", "2"], "margin 2"),
         (["--margin", "0.1", "--reference", "3"], "reference rank 3"),
-        (["--min-accuracy", "45"], "minimum accuracy 45"),
+        (["--min-accuracy", "45"], "min_accuracy 45"),
         (["--require-rank", "8"], "nothing to recommend by"),
     ],
 )

@@ -276,3 +276,30 @@ def test_duplicated_runs_are_no_more_data():
     two = analyse(frame({"a": outcomes(1), "copy": outcomes(1)}))
     assert two.scores[0].log2 == two.scores[1].log2 == one.scores[0].log2
     assert two.pairs[0].result.p == 1.0
+
+
+def test_a_group_may_not_have_the_name_of_another_adapter():
+    rng = np.random.default_rng(2)
+    scores = (rng.random((3, 2, 50)) < 0.5).astype(float)
+    made = [
+        Curve.from_outcomes((1, 2), one, adapter=name, task="t")
+        for name, one in zip(("lora", "lora-1", "lora-2"), scores, strict=True)
+    ]
+    with pytest.raises(CurveError, match="group lora has the name of an adapter"):
+        analyse(made, groups={"lora": ["lora-1", "lora-2"]})
+
+
+def test_the_advice_follows_the_sign_of_the_difference():
+    """Prefix is better on the ranks that both have, svd has the larger area on its own."""
+    rng = np.random.default_rng(3)
+    p = np.array([0.1, 0.3, 0.6, 0.7])[:, None]
+    prefix = (rng.random((4, 400)) < p).astype(float)
+    svd = prefix[2:] * (rng.random((2, 400)) < 0.8)
+    ids = tuple(map(str, range(400)))
+    same = {"adapter": "x", "task": "t", "doc_ids": ids}
+    made = [
+        Curve.from_outcomes((1, 2, 4, 8), prefix, basis="prefix", rescale="rule", **same),
+        Curve.from_outcomes((4, 8), svd, basis="svd", rescale="keep", **same),
+    ]
+    (advice,) = truncation_advice(analyse(made, support="common"))
+    assert advice.beats == ()

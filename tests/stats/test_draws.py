@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import aurac
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats.analysis import analyse
@@ -109,3 +110,17 @@ def test_intervals_cover_another_draw_of_both(draws):
     assert covered / runs >= 0.912
     assert paired / runs >= 0.912
     assert ignored / runs < 0.912
+
+
+def test_a_margin_test_takes_the_draws_into_account():
+    """Its bounds are the paired interval at 1 - 2 alpha, as without draws."""
+    rng = np.random.default_rng(8)
+    hard, shift = rng.normal(0.5, 0.1, 100), np.array([-0.2, 0.0, 0.2])
+    noise = rng.normal(0, 0.02, (2, 3, 3, 100))
+    a = curve(np.clip(hard + noise[0], 0, 1), "a")
+    b = curve(np.clip(hard + shift[:, None, None] + noise[1], 0, 1), "b")
+    test = aurac.non_inferior(b, a, margin=0.05)
+    paired = paired_curves(a, b, level=0.9).result.estimate
+    bounds = test.difference.estimate
+    assert (bounds.low, bounds.high) == pytest.approx((paired.low, paired.high))
+    assert not test.shown

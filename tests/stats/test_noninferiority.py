@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,10 +13,12 @@ from scipy import stats
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import interval, non_inferior_rank
+from aurac.stats.analysis import analyse
 from aurac.stats.groups import group_of
 from aurac.stats.intervals import mover
 from aurac.stats.mean import Layout
 from aurac.stats.noninferiority import accurate_rank, exact_bound, loss_bound, seeds_needed
+from aurac.stats.rows import Options
 from aurac.stats.sentences import rank_sentence
 
 
@@ -206,3 +210,22 @@ def test_an_accurate_rank_is_seldom_named_wrongly():
         group = group_of(Curve.from_outcomes([1, 2], np.array(rows, dtype=float)))
         wrong += accurate_rank(group, minimum=0.6).rank is not None
     assert wrong / 600 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 600)
+
+
+def test_a_largest_rank_without_an_accuracy_is_no_reference():
+    """The next smaller rank would pass against itself."""
+    rng = np.random.default_rng(4)
+    scores = (rng.random((3, 200)) < 0.5).astype(float)
+    curve = Curve.from_outcomes((1, 2, 4), scores, adapter="a", task="t")
+    cut = replace(curve.at([1, 2]), missing={4: "out of memory"})
+    (row,) = analyse([cut], margin=0.1).recommended
+    assert (row.rank, row.reason) == (None, "no accuracy at rank 4: out of memory")
+    with pytest.raises(CurveError, match="no accuracy at rank 4"):
+        non_inferior_rank(cut, margin=0.1)
+    assert non_inferior_rank(cut, margin=0.1, reference=2).reference == 2
+
+
+@pytest.mark.parametrize("wrong", [{"margin": 7}, {"min_accuracy": 0}, {"alpha": 9}])
+def test_options_out_of_range_are_refused(wrong):
+    with pytest.raises(CurveError, match=f"{next(iter(wrong))} .*expected a fraction"):
+        Options(**wrong)
