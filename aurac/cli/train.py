@@ -10,6 +10,7 @@ import click
 
 from aurac.cli._analysis import table
 from aurac.cli.options import complete_recipes, pairs, print_json, whole_numbers
+from aurac.errors import RunFolderError
 from aurac.runs.interrupts import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def train(
     aurac train word_problems/lora --family 1,2,4,8,16 --out lora_per_rank
     aurac train word_problems/lora --set learning_rate=2e-3 --set rank=8 --seed 7 --out lora8
     """  # noqa: D301
+    from aurac.training.job import is_main_process
     from aurac.training.recipe import family_members, load_recipe
 
     if listing:
@@ -70,13 +72,35 @@ def train(
     loaded = load_recipe(recipe, pairs(overrides, "--set"))
     if seed is not None:
         loaded = replace(loaded, seed=seed)
+    if base := options.pop("base"):
+        loaded = replace(loaded, base=base)
     jobs = [(loaded, Path(out))]
     if ranks := whole_numbers(family, "--family"):
         jobs = [(member, Path(out) / label) for label, member in family_members(loaded, ranks)]
-        jobs = [(member, at) for member, at in jobs if options["force"] or not at.exists()]
+        jobs = _left(jobs, force=options["force"])
     rows = [_trained(job, folder, options, quiet=as_json) for job, folder in jobs]
-    if as_json:
+    if as_json and is_main_process():
         print_json(rows)
+
+
+def _left(jobs: list[tuple[Recipe, Path]], *, force: bool) -> list[tuple[Recipe, Path]]:
+    """The members of a family that are not trained yet; a RunFolderError where another is."""
+    from aurac.adapters import load_adapter
+
+    left = []
+    for member, folder in jobs:
+        if force or not folder.exists():
+            left.append((member, folder))
+            continue
+        made_by = load_adapter(folder, lazy=True).recipe or {}
+        if (made_by.get("sha256"), made_by.get("seed")) != (member.sha256, member.seed):
+            raise RunFolderError(
+                f"{folder} was trained by another recipe or seed",
+                expected="the members of one family",
+                fix="choose another --out or add --force",
+            )
+        click.echo(f"{folder}: already there", err=True)
+    return left
 
 
 def _trained(
@@ -84,6 +108,7 @@ def _trained(
 ) -> dict[str, Any]:
     """Train one adapter, print its line, and return its row."""
     from aurac.training.checkpoints import newest_checkpoint
+    from aurac.training.job import is_main_process
     from aurac.training.job import train as run
 
     try:
@@ -97,7 +122,7 @@ def _trained(
             text = f"the same command with --resume goes on from step {newest[0]}"
         click.echo(f"aurac: interrupted; {text}", err=True)
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
-    if not quiet:
+    if not quiet and is_main_process():
         last = f", loss {done.losses[-1][1]:.4f}" if done.losses else ""
         rate = done.tokens / done.seconds
         click.echo(f"{folder}: {done.seconds:.0f} s, {rate:.0f} tokens/s{last}")

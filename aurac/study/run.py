@@ -293,8 +293,8 @@ class StudyRunner:
                 if folder.is_dir() or (searching and diverged(one, read_state(self.out))):
                     return True
                 self.say(f"{one.task}: training {one.recipe.name}")
-                how = {"resume": newest_checkpoint(folder) is not None, "save_steps": _SAVE_STEPS}
-                how |= {"progress": self.how["progress"]}
+                how: dict[str, Any] = {"progress": self.how["progress"], "save_steps": _SAVE_STEPS}
+                how |= {"resume": newest_checkpoint(folder) is not None}
                 done = train(one.recipe, folder, device=self.device, **how)
                 name = one.folder.as_posix()
                 self.keep(seconds={name: done.seconds}, losses={name: done.losses})

@@ -67,7 +67,8 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
     there = {curve.adapter for curve in curves}
     seeds = {m: dict.fromkeys(one.recipe.seed for one in each) for m, each in adapters.items()}
     named = {m: [f"{m}-seed{seed}" for seed in each] for m, each in seeds.items()}
-    groups = {m: kept for m, names in named.items() if (kept := [n for n in names if n in there])}
+    known = {m: [name for name in names if name in there] for m, names in named.items()}
+    groups = {m: names for m, names in known.items() if names}
     analysis = analyse(curves, groups=groups, margin=study.margin, strict=False)
     first = {
         (runs[task].headline.name, f"{method}-seed{seed}")
@@ -101,9 +102,9 @@ def finished(study: Study, task: str, adapters: Adapters, folder: Path) -> Resul
         raise RunFolderError(f"{folder} has no results yet", fix="first run the study to its end")
     run = Results.read(folder)
     here = [one for each in adapters.values() for one in each if one.task == task]
-    differing = {curve.label for one in here for curve in curves_of(study, one, final=True)}
-    differing ^= {curve.id for curve in run.curves}
-    if differing := differing - {failure.curve for failure in run.failures}:
+    labels = {curve.label for one in here for curve in curves_of(study, one, final=True)}
+    lost = {str(failure.curve) for failure in run.failures}
+    if differing := (labels ^ {curve.id for curve in run.curves}) - lost:
         raise RunFolderError(
             f"{folder} and the study's file differ in {len(differing)} curves ({min(differing)})",
             fix="first run the study to its end, or give the file of these results",

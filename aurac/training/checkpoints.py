@@ -53,9 +53,9 @@ def check_recipe(folder: Path, made_by: dict[str, Any]) -> None:
     """Raise RecipeError where the checkpoints were made by something else; names may differ."""
     before = _json(scratch_folder(folder) / _MADE_BY) or {}
     changed = [
-        f"{key} was {value!r}, is {made_by.get(key)!r}"
-        for key, value in before.items()
-        if key != "name" and value != made_by.get(key)
+        f"{key} was {before.get(key)!r}, is {made_by.get(key)!r}"
+        for key in {**before, **made_by}
+        if key != "name" and before.get(key) != made_by.get(key)
     ]
     if changed:
         raise RecipeError(

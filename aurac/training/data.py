@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import logging
+import math
+import re
 import string
 import zlib
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
 from aurac.errors import DataError
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
+_CONDITION = "{%"  # a template with one may mean to show nothing
 _READERS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 
 
@@ -105,20 +109,40 @@ def _bundled(task: str) -> list[dict[str, Any]]:
 
 
 def _from_file(file: Path) -> list[dict[str, Any]]:
+    """The rows of a file; texts, numbers and lists stay what the file says they are."""
     if file.name.endswith((".jsonl", ".jsonl.gz")):
         return _read_jsonl(file)
-    import pandas as pd
-
     try:
         if file.suffix == ".csv":
-            frame = pd.read_csv(file, keep_default_na=False)
-        elif file.suffix == ".json":
-            frame = pd.read_json(file)
+            return _read_csv(file)
+        if file.suffix == ".json":
+            rows = json.loads(file.read_text(encoding="utf-8-sig"))
         else:
-            frame = pd.read_parquet(file)
+            from pyarrow import parquet
+
+            rows = parquet.read_table(file).to_pylist()
     except (ValueError, OSError) as error:
         raise DataError(f"{file} cannot be read ({error})", fix="check the file") from error
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{file} holds something else", expected="a list of JSON objects")
+    return rows
+
+
+def _read_csv(file: Path) -> list[dict[str, Any]]:
+    with file.open(encoding="utf-8-sig", newline="") as handle:
+        reader = csv.DictReader(handle, strict=True)
+        rows = []
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(
+                        f"{file} line {reader.line_num} has more or fewer cells than the first",
+                        fix="correct the line",
+                    )
+                rows.append(row)
+        except csv.Error as error:
+            raise DataError(f"{file} line {reader.line_num}: {error}", fix="correct it") from error
+    return rows
 
 
 def _read_jsonl(file: Path) -> list[dict[str, Any]]:
@@ -160,20 +184,36 @@ def _from_hub(source: str) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-def _fields(template: str) -> list[str]:
-    return [name for _, name, _, _ in string.Formatter().parse(template) if name]
+def _fields(template: str) -> set[str]:
+    """The fields that a template names; a ValueError or a TemplateError for a malformed one."""
+    if _is_jinja(template):
+        return meta.find_undeclared_variables(_jinja().parse(template))
+    named = (name for _, name, _, _ in string.Formatter().parse(template) if name)
+    return {re.split(r"[.\[]", name)[0] for name in named}
+
+
+def _is_jinja(template: str) -> bool:
+    """A template with `{{` or `{%` is one of Jinja, as lm-eval's are; others have `{field}`."""
+    return "{{" in template or "{%" in template
 
 
 def _render(template: str, document: dict[str, Any]) -> str:
-    """A template with `{{` is one of Jinja, as lm-eval's are; others have `{field}`."""
-    if "{{" not in template:
-        return template.format(**document)
-    return _jinja().from_string(template).render(**document)
+    if _is_jinja(template):
+        return _jinja().from_string(template).render(**document)
+    return template.format(**document)
 
 
 @cache
 def _jinja() -> SandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    environment.filters["regex_replace"] = _regex_replace  # lm-eval's templates have it
+    return environment
+
+
+def _regex_replace(text: str, pattern: str, replacement: str, count: int = 0) -> str:
+    return re.sub(pattern, replacement, text, count=count)
 
 
 def render(recipe: Recipe, document: dict[str, Any], number: int) -> tuple[str, str]:
@@ -183,16 +223,30 @@ def render(recipe: Recipe, document: dict[str, Any], number: int) -> tuple[str, 
         DataError: The document lacks a field that the templates name, or a template is wrong.
     """
     prompt = recipe.prompt
-    if recipe.prompt_without and any(not document.get(name) for name in _fields(prompt)):
-        prompt = recipe.prompt_without
     try:
+        if recipe.prompt_without and any(
+            document.get(name) in (None, "") for name in _fields(prompt)
+        ):
+            prompt = recipe.prompt_without
+        for template in (prompt, recipe.target):
+            if _CONDITION not in template and (missing := _missing(template, document)):
+                raise LookupError(f"no value of {missing}")
         return _render(prompt, document), _render(recipe.target, document)
-    except (LookupError, ValueError, TypeError, TemplateError) as error:
+    except Exception as error:
         raise DataError(
-            f"training document {number} does not fit the templates ({error!r})",
+            f"training document {number} does not fit the templates ({error!r:.200})",
             expected=f"templates of the fields that it has: {', '.join(document)}",
             fix="correct `prompt` and `target`",
         ) from error
+
+
+def _missing(template: str, document: dict[str, Any]) -> str | None:
+    """A field of the template that is None or NaN, which would be trained on as a word."""
+    for name in sorted(_fields(template)):
+        value = document.get(name, "")
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return name
+    return None
 
 
 def tokenize(
@@ -215,6 +269,13 @@ def tokenize(
         labels = ([IGNORED] * len(prompt) + target + [tokenizer.eos_token_id])[: recipe.max_tokens]
         if any(label != IGNORED for label in labels[1:]):
             examples.append({"input_ids": ids, "labels": labels})
+    if len(examples) < len(rendered):
+        logger.warning(
+            "%d of %d examples have no target within max_tokens = %d and are left out",
+            len(rendered) - len(examples),
+            len(rendered),
+            recipe.max_tokens,
+        )
     if not examples:
         raise DataError(
             f"no training example has a target within max_tokens = {recipe.max_tokens}",

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import logging
 import math
 import os
+import re
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 import yaml
 
 from aurac.adapters import Adapter, adapter_from_peft, save_adapter
+from aurac.adapters.export import check_free
 from aurac.adapters.methods import method_named
 from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import write_atomic
@@ -89,15 +95,24 @@ def train(
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
+    if base:
+        recipe = dataclasses.replace(recipe, base=base)
     folder = Path(out)
     if folder.exists() and not force:
         raise RunFolderError(
             f"{folder} exists", expected="a new folder", fix="choose another --out or add --force"
         )
+    check_free(folder, force=force)
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} cannot be written ({error})", fix="choose another --out"
+        ) from error
     if not (resume or force):
         refuse_to_start_over(folder)
     documents = training_documents(recipe)
-    loaded = load_base(base or recipe.base, dtype=recipe.dtype, device=device)
+    loaded = load_base(recipe.base, dtype=recipe.dtype, device=_own_device(device))
     examples = tokenize(recipe, documents, loaded.tokenizer)
     model, hook = build_model(recipe, loaded)
     try:
@@ -114,11 +129,15 @@ def train(
             callbacks=callbacks,
         )
         adapter = _trained(recipe, model, loaded)
+    except DivergedError:
+        if is_main_process():
+            discard(folder, whole=True)
+        raise
     finally:
         hook.remove()
-        if _is_main_process():
+        if is_main_process():
             discard(folder, whole=False)
-    if _is_main_process():
+    if is_main_process():
         save_adapter(adapter, folder, force=force)
         write_atomic(folder / "README.md", _card(adapter, losses))
         discard(folder, whole=True)
@@ -204,20 +223,27 @@ def _run_trainer(
 ) -> tuple[tuple[tuple[int, float], ...], float, int]:
     """Losses, seconds and tokens as of `TrainingResult`."""
     from aurac.training.packing import collator, packed_attention, packs
-    from aurac.training.trainer import NestingCallback, SelectedLogits, StepProgress, TrainingClock
+    from aurac.training.trainer import (
+        FiniteLoss,
+        NestingCallback,
+        SelectedLogits,
+        StepProgress,
+        TrainingClock,
+    )
 
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id
     # Packing was measured on CPUs only.
     packed = loaded.device == "cpu" and packs(model, examples, pad)
     arguments = _arguments(recipe, loaded, scratch_folder(folder), save_steps)
-    _begin(recipe, loaded, len(examples), folder, resume=resume, save=save_steps > 0)
+    _begin(recipe, loaded, examples, folder, resume=resume, save=save_steps > 0)
     selected, clock, bar = SelectedLogits(model), TrainingClock(), StepProgress(recipe.name)
     trainer = _trainer(
         model,
         examples,
         args=arguments,
         data_collator=collator() if packed else Collator(pad),
-        callbacks=[NestingCallback(hook), clock, *callbacks, *([bar] if progress else [])],
+        callbacks=[NestingCallback(hook), FiniteLoss(recipe.name), clock, *callbacks]
+        + [bar] * progress,
         selected=selected,
         hook=hook,
     )
@@ -228,7 +254,8 @@ def _run_trainer(
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
         selected.remove()
-    return _losses(recipe, trainer), clock.seconds, _tokens(recipe, examples, trainer)
+    losses = mean_losses(trainer.state.log_history)
+    return losses, clock.seconds, _tokens(recipe, examples, trainer.state.global_step)
 
 
 def _trainer(model: Any, examples: Sequence[dict[str, list[int]]], **settings: Any) -> Any:
@@ -245,20 +272,14 @@ def _trainer(model: Any, examples: Sequence[dict[str, list[int]]], **settings: A
     return trainer
 
 
-def _losses(recipe: Recipe, trainer: Any) -> tuple[tuple[int, float], ...]:
-    history = mean_losses(trainer.state.log_history)
-    if any(not math.isfinite(loss) for _, loss in history):
-        raise DivergedError(
-            f"training {recipe.name!r} diverged: the loss is not finite",
-            fix="lower learning_rate, or use dtype float32",
-        )
-    return history
+def _tokens(recipe: Recipe, examples: Sequence[dict[str, list[int]]], steps: int) -> int:
+    """Tokens of the examples seen, as many as examples of mean length have.
 
-
-def _tokens(recipe: Recipe, examples: Sequence[dict[str, list[int]]], trainer: Any) -> int:
-    """Tokens of the examples seen, as many as examples of mean length have."""
+    The last step of an epoch may have fewer examples than the others.
+    """
     mean_length = sum(len(e["input_ids"]) for e in examples) / len(examples)
-    return round(mean_length * recipe.batch_size * trainer.state.global_step)
+    epochs, rest = divmod(steps, math.ceil(len(examples) / recipe.batch_size))
+    return round(mean_length * (epochs * len(examples) + rest * recipe.batch_size))
 
 
 def _newest(folder: Path) -> Path | None:
@@ -273,26 +294,29 @@ def _newest(folder: Path) -> Path | None:
 def _begin(
     recipe: Recipe,
     loaded: LoadedBase,
-    examples: int,
+    examples: list[dict[str, list[int]]],
     folder: Path,
     *,
     resume: Path | None,
     save: bool,
 ) -> None:
     """Hold the checkpoints that are there against this training, or remove them."""
-    made_by = {**recipe.to_dict(), "base_sha256": loaded.sha256, "examples": examples}
+    seen = hashlib.sha256()
+    for example in examples:
+        seen.update(np.array([*example["input_ids"], *example["labels"]]).tobytes())
+    made_by = {**recipe.to_dict(), "base_sha256": loaded.sha256, "data_sha256": seen.hexdigest()}
     if resume:
         check_recipe(folder, made_by)
-    elif _is_main_process():
+    elif is_main_process():
         discard(folder, whole=True)
-    if save and _is_main_process():
+    if save and is_main_process():
         record_recipe(folder, made_by)
 
 
 def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: int) -> Any:
     from transformers import TrainingArguments
 
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = int(os.environ["WORLD_SIZE"]) if _distributed() else 1
     per_device, rest = divmod(recipe.batch_size // recipe.accumulation, processes)
     if rest or not per_device:
         raise RecipeError(
@@ -300,7 +324,13 @@ def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: in
             f"shared by {processes} processes",
             expected="a multiple of the number of processes",
         )
-    return TrainingArguments(
+    if 0 < recipe.steps <= recipe.warmup_steps:
+        logger.warning(
+            "warmup_steps = %d is not below steps = %d: no step has the full learning rate",
+            recipe.warmup_steps,
+            recipe.steps,
+        )
+    arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=recipe.steps or -1,
         num_train_epochs=recipe.epochs,
@@ -325,10 +355,26 @@ def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: in
         dataloader_pin_memory=loaded.device.startswith("cuda"),
         ddp_find_unused_parameters=False,
     )
+    if arguments.n_gpu > 1:  # else the Trainer splits a batch over all devices that it sees
+        arguments._n_gpu = 1
+    return arguments
 
 
-def _is_main_process() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
+def _distributed() -> bool:
+    """Whether torchrun or accelerate started this process; a RANK alone may be anybody's."""
+    return all(name in os.environ for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"))
+
+
+def is_main_process() -> bool:
+    """Whether this process writes and prints: of several the first."""
+    return not _distributed() or os.environ["RANK"] == "0"
+
+
+def _own_device(device: str | None) -> str | None:
+    """Of several processes each takes the CUDA device of its number, as the Trainer does."""
+    if _distributed() and torch.cuda.is_available() and device in (None, "auto", "cuda"):
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return device
 
 
 def _card(adapter: Adapter, losses: Sequence[tuple[int, float]]) -> str:
@@ -338,6 +384,8 @@ def _card(adapter: Adapter, losses: Sequence[tuple[int, float]]) -> str:
     method = method_named(str(recipe["method"])).title
     data = recipe.get("task") or recipe.get("data")
     ranks = ", ".join(map(str, adapter.nesting.ranks)) if adapter.nesting else "not recorded"
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    fence = "`" * max(3, *(len(ticks) + 1 for ticks in re.findall("`+", text)), 3)
     last = f"{losses[-1][1]:.4f} at step {losses[-1][0]}" if losses else "not logged"
     return f"""---
 base_model: {adapter.base}
@@ -357,8 +405,8 @@ It is a plain PEFT adapter; `aurac.json` beside it records what PEFT's config ca
 To make it again, save this as `recipe.yaml` (hash without name and seed: `{digest}`) and run
 `aurac train recipe.yaml --out FOLDER`:
 
-```yaml
-{yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)}```
+{fence}yaml
+{text}{fence}
 
 Versions: {", ".join(f"{name} {version}" for name, version in versions().items())}.
 """

@@ -33,12 +33,18 @@ if TYPE_CHECKING:
 
 
 def lora_linears(model: Any, adapter_name: str = "default") -> Iterator[tuple[str, Any]]:
-    """(module path, PEFT layer) of every layer that carries the adapter."""
+    """(module path, PEFT layer) of every layer that carries the adapter; no embedding may."""
     from peft.tuners.lora import LoraLayer
 
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer) and adapter_name in module.lora_A:
             yield name, module
+        elif isinstance(module, LoraLayer) and adapter_name in module.lora_embedding_A:
+            raise RecipeError(
+                f"{name} is an embedding",
+                expected="layers whose adapter is two linear maps",
+                fix="leave embeddings out of target_modules",
+            )
 
 
 class NestingHook:
@@ -90,7 +96,7 @@ class NestingHook:
 
         def hook(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
             self.fired.add(name)
-            return (output * (p / s_R)).to(output.dtype)
+            return (output * (p / s_R).to(output.device)).to(output.dtype)
 
         return hook
 
@@ -207,6 +213,7 @@ def fused_forward(
     def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         called()
         # The weights are looked up at each call: sharding a model replaces them.
-        return _LowRankLinear.apply(x, base.weight, base.bias, down.weight, up.weight, p)
+        weights = base.weight, base.bias, down.weight, up.weight
+        return _LowRankLinear.apply(x, *weights, p.to(x.device))
 
     return forward

@@ -97,6 +97,8 @@ def packs(model: Any, examples: Sequence[dict[str, list[int]]], pad: int) -> boo
     """
     by_length = sorted(examples, key=lambda example: len(example["input_ids"]))
     checked = [by_length[-1], *by_length[: _CHECKED - 1]]
+    if any(getattr(module, "attention_dropout", 0) for module in model.modules()):
+        return False
     training = model.training
     model.eval()
     try:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 Scaling = Literal["none", "rank", "sqrt"]
 
+_EITHER = {"task": "data", "data": "task"}
 BUILT_IN = Path(__file__).parent / "recipes"
+_MOST = 1 << 16  # no layer has more components
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -39,7 +41,7 @@ class Recipe:
         scaling: The rule s_r: `none` α, `rank` α/r, `sqrt` α/√r.
         nested_ranks: S, the nested ranks (ignored by `lora`); empty means 1, 2, 4, …, R.
         rank_weights: w_r, one per nested rank (not `dylora`); empty means all 1.
-        dylora_update: `prefix` (rows 1..b learn) or `frozen` (only row b learns).
+        dylora_update: `prefix` (rows 1..b get a gradient) or `frozen` (row b alone does).
         dylora_probabilities: Chances of each nested rank; empty means uniform.
         target_modules: Names of the layers that get an adapter.
         init: `peft` (A uniform within 1/√in) or `reference` (A uniform within 1/√R).
@@ -102,11 +104,18 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raise RecipeError on the first value out of range."""
-        self._require("rank", self.rank >= 1, "an integer of at least 1")  # the others need it
+        self._require("rank", 1 <= self.rank <= _MOST, f"1 to {_MOST:,}")  # the others need it
         self._require("method", self.method in methods(), ", ".join(methods()))
         method = method_named(self.method)
         ranks = self.nested_ranks
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, float):
+                self._require(each.name, math.isfinite(value), "a finite number")
         checks = {
+            "name": (bool(self.name), "a word"),
+            "base": (bool(self.base), "a packaged name, a hub id or a folder"),
+            "seed": (0 <= self.seed < 2**32, "0 to 4294967295"),
             "alpha": (self.alpha > 0, "a positive number"),
             "nested_ranks": (
                 all(1 <= r <= self.rank for r in ranks) and list(ranks) == sorted(set(ranks)),
@@ -134,7 +143,13 @@ class Recipe:
                 f"a multiple of accumulation = {self.accumulation}",
             ),
             "accumulation": (self.accumulation >= 1, "at least 1"),
-            "learning_rate": (0 < self.learning_rate < math.inf, "a positive number"),
+            "learning_rate": (self.learning_rate > 0, "a positive number"),
+            "warmup_steps": (
+                self.warmup_steps >= 0 and not (self.schedule == "constant" and self.warmup_steps),
+                "0 or more, and 0 with the schedule constant (constant_with_warmup has some)",
+            ),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "max_grad_norm": (self.max_grad_norm >= 0, "0 or more"),
             "documents": (self.documents >= 0, "0 (all) or more"),
             "method_options": (
                 self.method_options.keys() <= method.options.keys(),
@@ -208,8 +223,6 @@ def load_recipe(source: str | Path, overrides: dict[str, str] | None = None) -> 
     Raises:
         RecipeError: No such recipe, not YAML, unknown key, wrong type or value out of range.
     """
-    import yaml
-
     known = built_in_recipes()
     path = known.get(str(source), Path(source))
     if not path.is_file():
@@ -223,10 +236,9 @@ def load_recipe(source: str | Path, overrides: dict[str, str] | None = None) -> 
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds no mapping", expected="`name: value` lines")
     for key, text in (overrides or {}).items():
-        try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--set {key}={text} is not a YAML value") from error
+        values[key] = _override(key, text)
+        if key in _EITHER:  # of the two the one that was typed
+            values.pop(_EITHER[key], None)
     recipe = make_recipe(values, where=str(path))
     if "data" in (overrides or {}):  # typed in the current folder
         return recipe
@@ -256,6 +268,22 @@ def read_yaml(path: Path) -> Any:
         raise RecipeError(f"{path} cannot be read ({error})", fix="check the path") from error
     except (ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} is not valid YAML ({error})", fix="correct the file") from error
+
+
+def _override(key: str, text: str) -> Any:
+    """The value of `--set key=text` in YAML; a text or a list need no quotes or brackets."""
+    import yaml
+
+    hint = get_type_hints(Recipe).get(key)
+    if getattr(hint, "__origin__", None) is tuple and not text.lstrip().startswith(("[", "-")):
+        text = f"[{text}]"
+    try:
+        value = yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        if hint is not str:
+            raise RecipeError(f"--set {key}={text} is not a YAML value") from error
+        return text
+    return text if hint is str and not isinstance(value, str) else value
 
 
 def make_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:

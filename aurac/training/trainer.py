@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from rich.progress import Progress, TextColumn
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback
 
+from aurac.errors import DivergedError
 from aurac.terminal.console import drawn, spelled, stderr_console, step_bar
 from aurac.training.data import IGNORED
 
@@ -197,12 +199,33 @@ class TrainingClock(TrainerCallback):
         self._started = perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """After the Trainer's own callback, which decides whether to save."""
-        control.should_log |= control.should_save or state.global_step >= state.max_steps
+        """After the Trainer's own callback, which decides whether to save.
+
+        A checkpoint of the last step is left out: resumed, the Trainer would make one step more.
+        """
+        last = state.global_step >= state.max_steps
+        control.should_log |= control.should_save or last
+        control.should_save &= not last
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The entry is in the log already."""
         state.log_history[-1]["seconds"] = self.seconds
+
+
+class FiniteLoss(TrainerCallback):
+    """Stops a training that has diverged."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Raise DivergedError where the mean loss is no number."""
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            raise DivergedError(
+                f"training {self.name!r} diverged: the loss is not finite at step "
+                f"{state.global_step}",
+                fix="lower learning_rate, or use dtype float32",
+            )
 
 
 class StepProgress(TrainerCallback):

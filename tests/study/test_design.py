@@ -124,7 +124,7 @@ def test_a_task_has_methods_and_settings_of_its_own(write, content):
         ({"name": "../x"}, r"the name '\.\./x'"),
         ({"seeds": [2**32]}, "<= 4294967295"),
         ({"learning_rates": [0.1, 0.1000000001]}, "values that differ in 6 digits"),
-        ({"learning_rates": [0.1, float("inf")]}, "expected a positive number"),
+        ({"learning_rates": [0.1, float("inf")]}, "expected a finite number"),
         ({"basis": ["svd", "prefix"], "methods": {"x": TRAINED}}, "x: rescale trained with basis"),
         ({"search_ranks": "2,4", "ranks": "1,4", "methods": {"x": GRID}}, "x: .*rank 2"),
         ({"methods": {"x": LORA, "y": {**LORA, "basis": ["svd"]}}}, "x and y train the same"),

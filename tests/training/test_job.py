@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from aurac.adapters import load_adapter
-from aurac.errors import DataError, RecipeError, RunFolderError
+from aurac.errors import DataError, DivergedError, RecipeError, RunFolderError
 from aurac.models.base import load_base
 from aurac.training import make_recipe, train
 from aurac.training.data import IGNORED, Collator, render, tokenize, training_documents
@@ -473,3 +473,152 @@ def test_an_optimizer_step_sees_random_examples_sorted_only_within():
     assert list(sampler) == order
     sampler.set_epoch(1)
     assert list(sampler) != order
+
+
+def test_a_variable_named_rank_is_not_that_of_another_process(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "16")
+    train(recipe(steps=1), tmp_path / "adapter")
+    assert (tmp_path / "adapter/adapter_config.json").is_file()
+    assert not (tmp_path / "adapter.training").exists()
+
+
+def test_what_cannot_be_replaced_costs_no_training(recipe, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/file").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    never = [StopAt(1)]
+    with pytest.raises(RunFolderError, match="no adapter"):
+        train(recipe(), tmp_path / "notes", force=True, callbacks=never)
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        train(recipe(), tmp_path / "file/adapter", callbacks=never)
+
+
+def test_a_checkpoint_of_other_data_or_options_is_refused(recipe, tmp_path, documents):
+    made = recipe(method="nested_loss")
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path / "cut", save_steps=2, callbacks=[StopAt(3)])
+    with pytest.raises(RecipeError, match="method_options was None"):
+        train(replace(made, method_options={"ranks_per_step": 1}), tmp_path / "cut", resume=True)
+    documents.write_text(documents.read_text().replace("Mia", "Ann"))
+    with pytest.raises(RecipeError, match="data_sha256 was"):
+        train(made, tmp_path / "cut", resume=True)
+
+
+def test_the_last_step_leaves_no_checkpoint_to_resume_from(recipe, tmp_path):
+    class AtSave(TrainerCallback):
+        def on_save(self, args, state, control, **_):
+            saved.append(state.global_step)
+
+    saved = []
+    train(recipe(), tmp_path / "adapter", save_steps=3, callbacks=[AtSave()])
+    assert saved == [3]
+
+
+def test_the_base_that_was_used_is_recorded(recipe, tmp_path, tiny_base_folder):
+    done = train(recipe(base="elsewhere", steps=1), tmp_path / "a", base=str(tiny_base_folder))
+    assert done.adapter.recipe["base"] == str(tiny_base_folder)
+
+
+def test_an_embedding_is_refused(recipe, tmp_path):
+    made = recipe(target_modules=["q_proj", "embed_tokens"])
+    with pytest.raises(RecipeError, match="embed_tokens is an embedding"):
+        train(made, tmp_path / "adapter")
+
+
+def test_a_training_that_diverges_stops_and_leaves_nothing(recipe, tmp_path):
+    class Count(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            steps.append(state.global_step)
+
+    steps = []
+    made = recipe(steps=40, learning_rate=1e30)
+    with pytest.raises(DivergedError, match="at step 4"):
+        train(made, tmp_path / "adapter", save_steps=4, callbacks=[Count()])
+    assert steps[-1] == 4  # where the first checkpoint would be
+    assert not (tmp_path / "adapter.training").exists()
+
+
+def test_tokens_are_those_of_the_examples_seen(recipe, tmp_path):
+    """60 documents in steps of 8: the last step of an epoch has 4."""
+    once = train(recipe(steps=0, epochs=1), tmp_path / "a")
+    twice = train(recipe(steps=0, epochs=2), tmp_path / "b")
+    assert twice.tokens == 2 * once.tokens
+    assert once.tokens < train(recipe(steps=8, epochs=1), tmp_path / "c").tokens * 1.01
+
+
+def test_a_family_is_never_mixed(recipe, tmp_path):
+    import yaml
+    from click.testing import CliRunner
+
+    from aurac.cli import cli
+
+    file = tmp_path / "recipe.yaml"
+    values = {
+        k: v for k, v in recipe(method="lora", steps=1).to_dict().items() if v not in ("", [])
+    }
+    file.write_text(yaml.safe_dump(values))
+    command = ["train", str(file), "--out", str(tmp_path / "each"), "--family"]
+    assert CliRunner().invoke(cli, [*command, "1,2"]).exit_code == 0
+    done = CliRunner().invoke(cli, [*command, "1,2,4"])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("already there") == 2
+    done = CliRunner().invoke(cli, [*command, "1,2,3", "--seed", "9"])
+    assert isinstance(done.exception, RunFolderError)
+    assert not (tmp_path / "each/r3").exists()
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
+def test_data_are_trained_on_as_the_file_says(recipe, tmp_path, ending):
+    rows = [{"question": "a", "answer": "007"}, {"question": "b", "answer": "2020-01-02"}]
+    file = tmp_path / f"data.{ending}"
+    if ending == "csv":
+        file.write_text("question,answer\na,007\nb,2020-01-02\n")
+    elif ending == "json":
+        file.write_text(json.dumps(rows))
+    else:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        rows = [{**row, "choices": {"text": ["x", "y"]}} for row in rows]
+        parquet.write_table(pa.Table.from_pylist(rows), file)
+    assert training_documents(recipe(data=str(file))) == rows
+
+
+def test_a_row_of_other_length_is_refused(recipe, tmp_path):
+    file = tmp_path / "data.csv"
+    file.write_text("question,answer\na,1,2\nb,2\n")
+    with pytest.raises(DataError, match="line 2 has more or fewer cells"):
+        training_documents(recipe(data=str(file)))
+
+
+@pytest.mark.parametrize(
+    ("values", "document", "expected"),
+    [
+        ({}, {"question": "q", "answer": None}, "no value of answer"),
+        ({}, {"question": float("nan"), "answer": "a"}, "no value of question"),
+        ({"target": "{answer.text}"}, {"question": "q", "answer": "a"}, "AttributeError"),
+        ({"prompt": "{question"}, {"question": "q", "answer": "a"}, "ValueError"),
+        (
+            {"prompt": "{{question}} {{x}}", "prompt_without": "{question}"},
+            {"question": "q", "answer": "a", "x": ""},
+            "q",
+        ),
+        (
+            {"prompt": "{{question | regex_replace('q', 'r')}}"},
+            {"question": "q", "answer": "a"},
+            "r",
+        ),
+        (
+            {"prompt": "{% if x %}{{x}}{% else %}none{% endif %}"},
+            {"x": None, "answer": "a"},
+            "none",
+        ),
+    ],
+)
+def test_a_template_shows_what_is_there(recipe, values, document, expected):
+    made = recipe(**values)
+    if len(expected) > 4:
+        with pytest.raises(DataError, match=expected):
+            render(made, document, 1)
+    else:
+        assert render(made, document, 1)[0] == expected

@@ -140,3 +140,30 @@ def test_where_a_recipe_lies_is_no_part_of_it(tmp_path):
     assert "folder" not in recipes[0].to_dict()
     with pytest.raises(RecipeError, match="unknown key 'folder'"):
         make_recipe({**recipes[0].to_dict(), "folder": "x"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"seed": -1},
+        {"seed": 2**32},
+        {"warmup_steps": -3},
+        {"schedule": "constant", "warmup_steps": 2},
+        {"epochs": float("inf")},
+        {"max_grad_norm": float("nan")},
+        {"weight_decay": -1.0},
+        {"rank": 10**12},
+        {"name": ""},
+        {"base": ""},
+    ],
+)
+def test_a_value_out_of_range_is_refused(wrong):
+    with pytest.raises(RecipeError, match=f"has {list(wrong)[-1]} = "):
+        make_recipe(GOOD | wrong)
+
+
+def test_overrides_need_no_quotes_or_brackets():
+    typed = {"nested_ranks": "2,4", "target": " {answer}", "name": "2024-13-45", "data": "x.jsonl"}
+    recipe = load_recipe("word_problems/matryoshka", typed)
+    assert (recipe.nested_ranks, recipe.target) == ((2, 4), " {answer}")
+    assert (recipe.name, recipe.data, recipe.task) == ("2024-13-45", "x.jsonl", "")
