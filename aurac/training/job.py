@@ -98,19 +98,7 @@ def train(
     if base:
         recipe = dataclasses.replace(recipe, base=base)
     folder = Path(out)
-    if folder.exists() and not force:
-        raise RunFolderError(
-            f"{folder} exists", expected="a new folder", fix="choose another --out or add --force"
-        )
-    check_free(folder, force=force)
-    try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(
-            f"{folder} cannot be written ({error})", fix="choose another --out"
-        ) from error
-    if not (resume or force):
-        refuse_to_start_over(folder)
+    _check_folder(folder, force=force, resume=resume)
     documents = training_documents(recipe)
     loaded = load_base(recipe.base, dtype=recipe.dtype, device=_own_device(device))
     examples = tokenize(recipe, documents, loaded.tokenizer)
@@ -142,6 +130,23 @@ def train(
         write_atomic(folder / "README.md", _card(adapter, losses))
         discard(folder, whole=True)
     return TrainingResult(adapter, folder, losses, seconds, tokens)
+
+
+def _check_folder(folder: Path, *, force: bool, resume: bool) -> None:
+    """Refuse, before anything is trained, a folder that the adapter could not be saved to."""
+    if folder.exists() and not force:
+        raise RunFolderError(
+            f"{folder} exists", expected="a new folder", fix="choose another --out or add --force"
+        )
+    check_free(folder, force=force)
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} cannot be written ({error})", fix="choose another --out"
+        ) from error
+    if not (resume or force):
+        refuse_to_start_over(folder)
 
 
 def _trained(recipe: Recipe, model: Any, loaded: LoadedBase) -> Adapter:
