@@ -61,7 +61,6 @@ def train(
     aurac train word_problems/lora --family 1,2,4,8,16 --out lora_per_rank
     aurac train word_problems/lora --set learning_rate=2e-3 --set rank=8 --seed 7 --out lora8
     """  # noqa: D301
-    from aurac.training.job import is_main_process
     from aurac.training.recipe import family_members, load_recipe
 
     if listing:
@@ -79,8 +78,11 @@ def train(
         jobs = [(member, Path(out) / label) for label, member in family_members(loaded, ranks)]
         jobs = _left(jobs, force=options["force"])
     rows = [_trained(job, folder, options, quiet=as_json) for job, folder in jobs]
-    if as_json and is_main_process():
-        print_json(rows)
+    if as_json:
+        from aurac.training.job import is_main_process  # loads torch, which a list needs not
+
+        if is_main_process():
+            print_json(rows)
 
 
 def _left(jobs: list[tuple[Recipe, Path]], *, force: bool) -> list[tuple[Recipe, Path]]:

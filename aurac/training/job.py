@@ -390,7 +390,7 @@ def _card(adapter: Adapter, losses: Sequence[tuple[int, float]]) -> str:
     data = recipe.get("task") or recipe.get("data")
     ranks = ", ".join(map(str, adapter.nesting.ranks)) if adapter.nesting else "not recorded"
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
-    fence = "`" * max(3, *(len(ticks) + 1 for ticks in re.findall("`+", text)), 3)
+    fence = "`" * (1 + max(2, *map(len, re.findall("`+", text)), 0))
     last = f"{losses[-1][1]:.4f} at step {losses[-1][0]}" if losses else "not logged"
     return f"""---
 base_model: {adapter.base}
