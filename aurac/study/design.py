@@ -26,6 +26,12 @@ class Documents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     limit: Count = 0
 
 
+class ValidationDocuments(Documents, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of the split `validation`, if no other is named."""
+
+    split: str | None = "validation"
+
+
 class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the study, a method, and a method on one task can set; the last that does counts.
 
@@ -72,7 +78,7 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     task: str
     recipe: dict[str, Any]
     options: dict[str, Any] = {}
-    validation: Documents = Documents(split="validation", limit=100)
+    validation: ValidationDocuments = ValidationDocuments(limit=100)
     test: Documents = Documents()
     methods: dict[str, MethodSettings] = {}
     drop_documents: bool = False

@@ -3,7 +3,8 @@
 Names of adapters and tasks, paths, model answers and messages of libraries are printed by many
 commands. What is written passes a stream that spells control characters out, so that nothing that
 was read from a file moves the cursor. Rich's consoles write past that stream: their own control
-codes, such as those that draw a progress bar, reach the terminal.
+codes, such as those that draw a progress bar, reach the terminal. What the encoding of a stream
+lacks, such as a minus sign on a pipe of Windows, is replaced.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
     "\ud800-\udfff\ue000-\uf8ff\U000f0000-\U0010ffff]"
 )
+_ASCII = str.maketrans({"−": "-", "–": "-", "…": "...", "≥": ">=", "≤": "<=", "→": "->", "×": "x"})
 
 
 def spelled(text: str) -> str:
@@ -41,6 +43,16 @@ def spelled(text: str) -> str:
         return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
     return _HIDDEN.sub(escape, text)
+
+
+def encodable(text: str, stream: IO[str]) -> str:
+    r"""`text` as the stream can write it: what it lacks becomes ASCII, or ``\u2264``."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+    return text
 
 
 def one_line(text: str) -> str:
@@ -58,9 +70,14 @@ class VisibleStream:
         self.rich_proxied_file = stream
 
     def write(self, text: str | bytes) -> int:
-        """Write, spelled out; click sends what the shell completes as bytes."""
+        """Write, spelled out; click sends what the shell completes as bytes.
+
+        It also asks by an empty write whether this is a stream of bytes, which it would encode for.
+        """
+        if text == b"":
+            raise TypeError("this is a stream of text")
         shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        self.rich_proxied_file.write(spelled(shown))
+        self.rich_proxied_file.write(encodable(spelled(shown), self.rich_proxied_file))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
@@ -75,11 +92,20 @@ class _Terminal:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __getattr__(self, name: str) -> Any:
+    @property
+    def _stream(self) -> IO[str]:
         stream = getattr(sys, self._name)
         while (beneath := getattr(stream, "rich_proxied_file", None)) is not None:
             stream = beneath
-        return getattr(stream, name)
+        return stream  # type: ignore[no-any-return]
+
+    def write(self, text: str) -> int:
+        """Write what the stream can encode."""
+        self._stream.write(encodable(text, self._stream))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 import aurac
 from aurac.cli import cli
-from aurac.terminal.console import VisibleStream, spelled
+from aurac.terminal.console import VisibleStream, spelled, stdout_console, visible_streams
 
 ROOT = Path(aurac.__file__).parents[1]
 # Clear the screen, set the title, a C1 control sequence, right-to-left override, delete, bell.
@@ -104,3 +105,30 @@ def test_the_stream_is_otherwise_the_one_beneath():
     assert under.getvalue() == "x\\u001b"
     assert not stream.isatty()
     assert not hasattr(stream, "buffer")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"),
+    [("utf-8", "−é≤ √"), ("cp1252", "-é<= \\u221a"), ("ascii", "-\\xe9<= \\u221a")],
+)
+def test_what_a_stream_cannot_encode_is_replaced(encoding, written, monkeypatch):
+    under = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", under)
+    with visible_streams():
+        click.echo("−é≤ √")
+        print("−é≤ √")
+    under.flush()
+    assert under.buffer.getvalue().decode(encoding).splitlines() == [written, written]
+
+
+def test_a_terminal_without_unicode_shows_a_table(monkeypatch):
+    under = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(under, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", under)
+    stdout_console.cache_clear()
+    try:
+        stdout_console().print("−1.5 ≤ x")
+    finally:
+        stdout_console.cache_clear()
+    under.flush()
+    assert under.buffer.getvalue().decode("ascii").split() == ["-1.5", "<=", "x"]

@@ -26,6 +26,13 @@ def of_method(name, adapters):
     return [one for one in adapters if one.method == name]
 
 
+def test_rates_are_judged_on_the_validation_split_if_no_other_is_named(write, content):
+    task = {**content["tasks"]["choice"], "validation": {"limit": 7}}
+    study = load_study(write(tasks={"choice": task}))
+    assert study.tasks["choice"].validation.split == "validation"
+    assert study.tasks["choice"].validation.limit == 7
+
+
 def test_the_trainings_are_those_of_the_design(write):
     path = write()
     study = load_study(path)
