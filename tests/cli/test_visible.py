@@ -116,7 +116,7 @@ def test_what_a_stream_cannot_encode_is_replaced(encoding, written, monkeypatch)
     monkeypatch.setattr(sys, "stdout", under)
     with visible_streams():
         click.echo("−é≤ √")
-        print("−é≤ √")
+        sys.stdout.write("−é≤ √\n")
     under.flush()
     assert under.buffer.getvalue().decode(encoding).splitlines() == [written, written]
 
@@ -127,7 +127,7 @@ def test_a_terminal_without_unicode_shows_a_table(monkeypatch):
     monkeypatch.setattr(sys, "stdout", under)
     stdout_console.cache_clear()
     try:
-        stdout_console().print("−1.5 ≤ x")
+        stdout_console().print("−1.5 ≤ x", highlight=False)
     finally:
         stdout_console.cache_clear()
     under.flush()
