@@ -231,13 +231,16 @@ def render(recipe: Recipe, document: dict[str, Any], number: int) -> tuple[str, 
         for template in (prompt, recipe.target):
             if _CONDITION not in template and (missing := _missing(template, document)):
                 raise LookupError(f"no value of {missing}")
-        return _render(prompt, document), _render(recipe.target, document)
+        texts = _render(prompt, document), _render(recipe.target, document)
+        for text in texts:
+            text.encode()  # JSON may hold half a surrogate pair, which no tokenizer takes
     except Exception as error:
         raise DataError(
             f"training document {number} does not fit the templates ({error!r:.200})",
             expected=f"templates of the fields that it has: {', '.join(document)}",
-            fix="correct `prompt` and `target`",
+            fix="correct `prompt` and `target`, or the document",
         ) from error
+    return texts
 
 
 def _missing(template: str, document: dict[str, Any]) -> str | None:
@@ -254,6 +257,8 @@ def tokenize(
 ) -> list[dict[str, list[int]]]:
     """Examples {input_ids, labels}: prompt + target + EOS, the prompt masked, cut at max_tokens.
 
+    A tokenizer without EOS adds none, with a warning.
+
     Prompt and target are tokenised apart, so that the seam is where evaluation puts it. Examples
     whose target was cut away whole are left out.
 
@@ -263,10 +268,13 @@ def tokenize(
     rendered = [render(recipe, document, n) for n, document in enumerate(documents, 1)]
     prompts = tokenizer([prompt for prompt, _ in rendered])["input_ids"]
     targets = tokenizer([target for _, target in rendered], add_special_tokens=False)["input_ids"]
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    if not end:
+        logger.warning("the tokenizer has no EOS token: no end of an answer is learnt")
     examples = []
     for prompt, target in zip(prompts, targets, strict=True):
-        ids = (prompt + target + [tokenizer.eos_token_id])[: recipe.max_tokens]
-        labels = ([IGNORED] * len(prompt) + target + [tokenizer.eos_token_id])[: recipe.max_tokens]
+        ids = (prompt + target + end)[: recipe.max_tokens]
+        labels = ([IGNORED] * len(prompt) + target + end)[: recipe.max_tokens]
         if any(label != IGNORED for label in labels[1:]):
             examples.append({"input_ids": ids, "labels": labels})
     if len(examples) < len(rendered):

@@ -102,6 +102,7 @@ def train(
     documents = training_documents(recipe)
     loaded = load_base(recipe.base, dtype=recipe.dtype, device=_own_device(device))
     examples = tokenize(recipe, documents, loaded.tokenizer)
+    _check_lengths(examples, loaded)
     model, hook = build_model(recipe, loaded)
     try:
         losses, seconds, tokens = _run_trainer(
@@ -147,6 +148,18 @@ def _check_folder(folder: Path, *, force: bool, resume: bool) -> None:
         ) from error
     if not (resume or force):
         refuse_to_start_over(folder)
+
+
+def _check_lengths(examples: Sequence[dict[str, list[int]]], loaded: LoadedBase) -> None:
+    """Refuse examples that are longer than the base's positions."""
+    longest = max(len(example["input_ids"]) for example in examples)
+    config = loaded.model.config
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and longest > positions:
+        raise RecipeError(
+            f"a training example of {longest} tokens for a base of {positions} positions",
+            fix=f"set max_tokens to {positions} at most",
+        )
 
 
 def _trained(recipe: Recipe, model: Any, loaded: LoadedBase) -> Adapter:
@@ -236,7 +249,7 @@ def _run_trainer(
         TrainingClock,
     )
 
-    pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id
+    pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
     # Packing was measured on CPUs only.
     packed = loaded.device == "cpu" and packs(model, examples, pad)
     arguments = _arguments(recipe, loaded, scratch_folder(folder), save_steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -287,6 +288,31 @@ def test_prompt_is_masked_and_the_end_is_learnt(recipe, tiny_base_folder):
     words = tokenizer.convert_ids_to_tokens(example["input_ids"])
     assert words == ["Question:", "Mia", "1", "\n", "Answer:", "2", "<eos>"]
     assert example["labels"] == [IGNORED] * 5 + example["input_ids"][5:]
+
+
+def test_a_tokenizer_without_an_end_adds_none(recipe, tiny_base_folder, caplog):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base_folder)
+    tokenizer.eos_token = None
+    [example] = tokenize(recipe(), [{"question": "Mia 1", "answer": "2"}], tokenizer)
+    assert tokenizer.convert_ids_to_tokens(example["input_ids"])[-1] == "2"
+    assert "has no EOS token" in caplog.text
+
+
+def test_half_a_surrogate_pair_is_refused(recipe):
+    with pytest.raises(DataError, match="training document 3 does not fit .*surrogates"):
+        render(recipe(), {"question": "\ud800", "answer": "2"}, 3)
+
+
+def test_examples_longer_than_the_positions_of_the_base_are_refused(
+    recipe, tiny_base_folder, tmp_path
+):
+    base = tmp_path / "short"
+    shutil.copytree(tiny_base_folder, base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 8}))
+    with pytest.raises(RecipeError, match="for a base of 8 positions; set max_tokens to 8"):
+        train(recipe(base=str(base), max_tokens=64), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_templates_are_those_of_lm_eval_too(recipe):
