@@ -5,6 +5,7 @@ What `aurac score`, `aurac recommend` and a report print, from `Curve` values or
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -157,9 +158,7 @@ def estimate_group(group: RecipeGroup, axis: str, level: float) -> Estimate:
 def _aggregates(
     default: Sequence[RecipeGroup], pairs: Sequence[PairRow], settings: Options
 ) -> tuple[AggregateRow, ...]:
-    every = list(dict.fromkeys(group.task or "" for group in default))
-    # pass@k of a task is about the same documents, which count once
-    tasks = [t for t in every if ":pass@" not in t or t.partition(":pass@")[0] not in every]
+    tasks = _tasks_apart(default)
     if len(tasks) < 2:
         return ()
     rows = []
@@ -177,6 +176,22 @@ def _aggregates(
         parts = {t: both.get(t) for t in tasks}
         rows.append(_aggregated(row, parts, documents, settings, points=points))
     return tuple(rows)
+
+
+def _tasks_apart(default: Sequence[RecipeGroup]) -> list[str]:
+    """Tasks without those whose documents are all in another: they count once.
+
+    So are the members of a group that stand beside it, and a second metric of the same task.
+    """
+    held: dict[str, Counter[str]] = {}
+    for group in default:
+        held.setdefault(group.task or "", Counter(group.first.doc_hashes or ()))
+    largest_first = sorted(held, key=lambda task: -held[task].total())
+    kept: list[str] = []
+    for task in largest_first:
+        if not (held[task] and any(held[task] <= held[other] for other in kept)):
+            kept.append(task)
+    return [task for task in held if task in kept]
 
 
 def _by_task(named: Iterable[tuple[_Name, _Row]]) -> dict[_Name, dict[str, _Row]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import dataclasses
 import math
 
 import numpy as np
@@ -195,6 +196,28 @@ def test_aggregates_over_tasks():
     assert incomplete[1].estimate is None
     assert "no result on y" in incomplete[1].reason
     assert incomplete[2].estimate is None
+
+
+def test_documents_count_once_in_aggregates():
+    """A group beside its member, and a second metric: only the group and the other task count."""
+
+    def on(task, hashes, seed):
+        scores = curve(seed, 0.1, adapter="a", task=task)
+        return dataclasses.replace(scores, doc_hashes=hashes)
+
+    n = curve(0, 0.1).n_docs
+    first, second = ([f"{name}{i}" for i in range(n)] for name in "mn")
+    pooled = Curve.from_outcomes(
+        RANKS,
+        np.concatenate([outcomes(1), outcomes(2)], axis=1),
+        adapter="a",
+        task="group",
+        doc_hashes=(*first, *second),
+    )
+    curves = [on("member", first, 1), pooled, on("group:other", (*second,), 2)]
+    assert analyse(curves).aggregates == ()
+    [row] = analyse([*curves, on("else", [f"x{i}" for i in range(n)], 3)]).aggregates
+    assert row.tasks == ("group", "else")
 
 
 def test_point_values_have_no_test_and_say_so():
