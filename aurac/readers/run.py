@@ -129,7 +129,10 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
     curves = [reader.curve(row, metric or row.metric) for row in rows if _has_a_point(row)]
     if not curves:
         raise RunFolderError(f"{folder / RESULTS_FILE} holds no curves")
-    return curves, recipe_groups(results.adapters, results.groups)
+    there = {curve.adapter for curve in curves}
+    every = recipe_groups(results.adapters, results.groups).items()
+    left = {name: [member for member in members if member in there] for name, members in every}
+    return curves, {name: members for name, members in left.items() if members}
 
 
 def _has_a_point(row: CurveRecord) -> bool:

@@ -188,8 +188,9 @@ def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Recipe
         metrics.setdefault(curve.task, set()).add(curve.metric)
     leading: dict[tuple[str | None, str | None], Curve] = {}
     result = []
-    for (name, task, metric, *_), seeds in members.items():
-        seeds.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
+    for (name, task, metric, *_), found in members.items():
+        found.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
+        seeds = _where_all_are(found)
         _check_seeds(str(name), seeds, grouped=name in (groups or {}))
         seeds[0] = ordered_like(leading.setdefault((task, metric), seeds[0]), seeds[0])
         shown = f"{task} ({metric})" if len(metrics[task]) > 1 and metric else task
@@ -210,7 +211,7 @@ def group_of(curves: Any, default: str = "adapter") -> RecipeGroup:
     several = curves if isinstance(curves, (list, tuple)) else [curves]
     if not several:
         raise CurveError(f"no curves for {default}", expected="at least one")
-    seeds = [as_curve(curve) for curve in several]
+    seeds = _where_all_are([as_curve(curve) for curve in several])
     _check_seeds(seeds[0].label, seeds, grouped=True)
     return RecipeGroup(seeds[0].adapter or default, seeds[0].task, matched(seeds))
 
@@ -325,6 +326,18 @@ def check_groups(groups: Groups, known: Iterable[str | None]) -> dict[str, str]:
                 raise CurveError(f"{member!r} is in two groups, {names[member]} and {group}")
             names[member] = group
     return names
+
+
+def _where_all_are(seeds: list[Curve]) -> list[Curve]:
+    """Seeds at the ranks that failed for none of them; a curve keeps why it lacks others.
+
+    Seeds that were planned for different ranks stay as they are.
+    """
+    planned = {frozenset((*curve.ranks, *curve.missing)) for curve in seeds}
+    common = set.intersection(*(set(curve.ranks) for curve in seeds))
+    if len(planned) > 1 or not common or all(set(c.ranks) == common for c in seeds):
+        return seeds
+    return [replace(curve.at(common), missing=curve.missing) for curve in seeds]
 
 
 def _check_seeds(name: str, seeds: Sequence[Curve], *, grouped: bool) -> None:

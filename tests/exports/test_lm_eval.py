@@ -342,6 +342,21 @@ def test_a_curve_that_failed_everywhere_is_left_out_and_said(run, tmp_path, capl
     assert "has no accuracy at any rank (out of memory) and is left out" in caplog.text
 
 
+def test_a_seed_that_failed_everywhere_leaves_its_recipe_to_the_others(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    results = json.loads((copy / "results.json").read_text())
+    results["groups"] = {"recipe": ["first", "second"]}
+    for curve in results["curves"]:
+        if curve["adapter"] == "second":
+            curve |= {"accuracy": [None, None], "cells": {}}
+    (copy / "results.json").write_text(json.dumps(results))
+    found = read_curves(copy)
+    assert found.groups == {"recipe": ["first"]}
+    names = {row["adapter"] for row in json.loads(call("score", copy, "--json"))["scores"]}
+    assert names == {"recipe", "recipe · svd · keep"}
+
+
 def test_hostile_names_stay_in_the_folder(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -247,6 +247,20 @@ def test_a_missing_rank_gives_none_with_its_reason():
     assert "not compared" in result.pairs[0].sentence
     common = analyse([broken, curve(2, adapter="b")], support="common")
     assert common.pairs[0].ranks == (1, 2, 4)
+
+
+def test_a_rank_that_failed_for_one_seed_costs_the_area_of_that_recipe_alone():
+    broken = dataclasses.replace(curve(2).at([1, 2, 8]), missing={4: "out of memory"})
+    seeds = [curve(1), broken, curve(3)]
+    named = [dataclasses.replace(c, adapter=f"a{i}") for i, c in enumerate(seeds)]
+    result = analyse([*named, curve(4, adapter="b")], groups={"a": ["a0", "a1", "a2"]})
+    a, b = result.scores
+    assert a.reason == "no accuracy at rank 4: out of memory"
+    assert a.ranks == (1, 2, 8)
+    means = np.mean([outcomes(s) for s in (1, 2, 3)], axis=(0, 2))
+    assert a.accuracy == pytest.approx(means[[0, 1, 3]])
+    assert b.log2.value == pytest.approx(curve(4).accuracy @ quadrature_weights(RANKS, "log2"))
+    assert result.pairs[0].result is None
 
 
 @pytest.mark.parametrize(
