@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aurac.adapters import Adapter
 
@@ -98,6 +99,19 @@ class GroupedCommand(click.Command):
         for title, rows in sorted(sections.items(), key=lambda section: section[0] == _OTHER):
             with formatter.section(title):
                 formatter.write_dl(rows)
+
+
+def refuse_given(names: Iterable[str], when: str, fix: str) -> None:
+    """Refuse options, by their names in Python, that were typed and would change nothing.
+
+    Raises:
+        UsageError: One of them was, `when` and with `fix`.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        typed = context.get_parameter_source(str(parameter.name)) == ParameterSource.COMMANDLINE
+        if parameter.name in names and typed:
+            raise UsageError(f"{max(parameter.opts, key=len)} {when}", fix=fix)
 
 
 _CHECKPOINT = options(

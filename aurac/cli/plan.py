@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from aurac.cli._analysis import AXIS_HELP, parse_groups, table
-from aurac.cli.options import print_json, whole_numbers
+from aurac.cli.options import print_json, refuse_given, whole_numbers
 from aurac.curves.display import declared
 from aurac.terminal.console import drawn, stderr_console
 
@@ -114,7 +114,7 @@ def plan(
 
     timed = find_pace(pace, rest["pilot"], rest["task"])
     demands = {name: rest.pop(name) for name in ("alpha", "power", "comparisons")}
-    spread = find_spread(cast("Question", question), **_assumed(**rest))
+    spread = find_spread(cast("Question", question), **_assumed(pace, question, **rest))
     counts = whole_numbers(seeds, "--seeds", such_as="1,3,5") or ()
     how: dict[str, Any] = {**demands, "question": question, "rng": np.random.default_rng(seed)}
     with _progress() as step:
@@ -133,9 +133,14 @@ def plan(
     click.echo("\n".join(lines + ([_early_text(early, question, timed)] if early else [])))
 
 
-def _assumed(**options: Any) -> dict[str, Any]:
+def _assumed(pace: str | None, question: str, **options: Any) -> dict[str, Any]:
     """What `find_spread` is told: of a pilot, or what is assumed without one."""
+    if question != "non-inferiority":
+        refuse_given(["rank"], f"for the question {question}", "give --question non-inferiority")
     if options["pilot"] is None:
+        of_pilots = ["between", "rank", "metric", "groups", "axis"]
+        of_pilots += ["task"] if pace is None else []
+        refuse_given(of_pilots, "without a pilot", "give --pilot, too")
         return {name: options[name] for name in ("sd", "flip_rate", "seed_sd")}
     between = [name.strip() for name in (options["between"] or "").split(",") if name]
     return {**options, "groups": parse_groups(options["groups"]), "between": between}

@@ -26,6 +26,7 @@ from aurac.cli.options import (
     folders,
     options,
     print_json,
+    refuse_given,
     repeated,
     task_names,
 )
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aurac.stats.rows import Analysis, BestRow, RecommendRow, ScoreRow
+
+
+_OF_RUNS = ("budget", "out", "ranks", "num_fewshot", "base", "device", "data")
+_OF_FINISHED = (
+    *("require_rank", "max_latency_ms", "metric", "groups", "cluster", "support"),
+    *("axis", "level", "details"),
+)
 
 
 @click.command(cls=GroupedCommand)
@@ -106,15 +114,13 @@ def recommend(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.stats.analysis import analyse
 
-    of_runs = ("budget", "out", "ranks", "num_fewshot", "base", "device", "data")
-    run = {name: options.pop(name) for name in of_runs}
+    run = {name: options.pop(name) for name in _OF_RUNS}
     if tasks or until:
-        for option, value in (("require-rank", require_rank), ("max-latency-ms", max_latency_ms)):
-            if value is not None:
-                raise UsageError(f"--{option} with --until", fix="give it to the finished run")
+        refuse_given(_OF_FINISHED, "with --until", "give it to the finished run")
         return _evaluate(sources, tasks, until, run, options, as_json=as_json)
     if options["margin"] is None and options["min_accuracy"] is None:
         raise UsageError("nothing to recommend by", expected="--margin, --min-accuracy, or both")
+    refuse_given(_OF_RUNS, "of a finished run", "leave it out, or give --tasks and --until, too")
     read = read_sources(sources, metric, groups, cluster)
     result = analyse(read.curves, groups=read.groups, **options)
     measured = Measured(sources, read.groups)

@@ -16,7 +16,7 @@ from aurac.cli._analysis import (
     read_sources,
     score_notes,
 )
-from aurac.cli.options import NUMBER, GroupedCommand, options, print_json
+from aurac.cli.options import NUMBER, GroupedCommand, options, print_json, refuse_given
 from aurac.curves.area import axis_title
 from aurac.errors import UsageError
 
@@ -83,6 +83,9 @@ def score(
     from aurac.stats.margins import margin_tests
 
     question = _question(non_inferior, equivalent, reference, margin)
+    if question:
+        fix = "leave it out, or ask without the margin test"
+        refuse_given(("rank_margin", "weigh", "level", "details"), "with a margin test", fix)
     read = read_sources(sources, metric, groups, cluster)
     if question:
         question |= {name: options[name] for name in ("alpha", "axis", "support")}

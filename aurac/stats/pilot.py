@@ -97,6 +97,9 @@ def find_spread(
     if seed_sd is not None and not 0 <= seed_sd <= 1:
         raise UsageError(f"--seed-sd {seed_sd:g}", expected="a number in [0, 1]")
     if pilot is not None:
+        for name, value in (("--sd", sd), ("--flip-rate", flip_rate)):
+            if value is not None:
+                raise UsageError(f"{name} with a pilot", expected="one of both")
         spread = _piloted(pilot, question, **which)
     elif which:
         raise UsageError(f"{', '.join(which)} without a pilot", fix="give pilot=PATH")

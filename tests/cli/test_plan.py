@@ -105,6 +105,10 @@ def test_the_time_is_at_the_pace_of_a_finished_run(finished, quick):
             ["--delta", ".02", "--pilot", "TABLE", "--question", "certificate", "--rank", "3"],
             "--rank 3",
         ),
+        (["--delta", ".02", "--sd", ".3", "--between", "a,b"], "--between without a pilot"),
+        (["--delta", ".02", "--sd", ".3", "--task", "arc"], "--task without a pilot"),
+        (["--delta", ".02", "--pilot", "TABLE", "--rank", "4"], "--rank for the question diff"),
+        (["--delta", ".02", "--pilot", "TABLE", "--sd", ".3"], "--sd with a pilot"),
     ],
 )
 def test_bad_requests_say_one_line(table, arguments, words):
