@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 Question = Literal["difference", "non-inferiority", "interval"]
 SEED = 0  # of the simulation, where no generator is given
 LIMIT = 10_000_000
+_TOO_MANY = f"more than {LIMIT:,} documents are needed"
 SEARCHED, CHECKED = 400, 1600  # simulated studies at each step, and at the answer
 _WIDTHS = 60, 240  # the same for the width of an interval over seeds, which varies less
 _DRAWN = 2000  # documents drawn at most, and more where fewer than _CHANGED of them change
 _CHANGED = 200
+_FINE = 40  # or where a document counts for more than 1/40 of the difference
 _CLOSE = 0.02  # distance of the simulated power from the promise that ends the search
 
 
@@ -145,7 +147,7 @@ class Study:
         """
         spread = self.spread
         enough = _CHANGED / max(spread.changed or 1.0, 1e-3)
-        drawn = min(documents, max(_DRAWN, int(enough)))
+        drawn = min(documents, max(_DRAWN, int(enough), int(_FINE / self.delta)))
         if drawn < documents:
             scale = drawn / documents
             document, rest = spread.document * scale, spread.rest * scale
@@ -173,6 +175,8 @@ class Study:
     def plan(self, power: float, *, check: bool = True) -> Plan:
         """The fewest documents with that power; `check` simulates it with more repetitions."""
         best = self.power(LIMIT, self._repetitions[0]) if self.seeds > 1 else 1.0
+        if best < power - _CLOSE and self.spread.seed <= 0:
+            return Plan(self.seeds, None, _TOO_MANY)
         if best < power - _CLOSE:
             reason = (
                 f"power {best:.2f} at most, whatever the number of documents, since the spread "
@@ -180,23 +184,30 @@ class Study:
             )
             return Plan(self.seeds, None, reason)
         result = self._search(power)
+        if result is None:
+            return Plan(self.seeds, None, _TOO_MANY)
         if not check:
             return Plan(self.seeds, result)
         documents, reached = self._checked(result, power)
         error = float(np.sqrt(reached * (1.0 - reached) / self._repetitions[1]))
         return Plan(self.seeds, documents, power=reached, power_se=error)
 
-    def _search(self, power: float) -> int:
-        """Brackets the answer, from the formula outward, and halves the bracket (in logarithms)."""
+    def _search(self, power: float) -> int | None:
+        """Brackets the answer, from the formula outward, and halves the bracket (in logarithms).
+
+        None where it is beyond `LIMIT`.
+        """
         n, low, high = self.formula(power), 0, 0
         narrow = 1.01 if self.question == "interval" else 1.04  # the chance of a width is steep
+        if n >= LIMIT and self.seeds == 1:
+            return None
         reached = self.power(n, self._repetitions[0])
         if abs(reached - power) < _CLOSE:
             return n
         while True:
             low, high = (low, n) if reached >= power else (n, high)
             if low >= LIMIT:
-                return LIMIT
+                return None
             if high and (high <= low + 1 or high < narrow * low):
                 return max(high, 2)
             if low and high:
@@ -245,7 +256,7 @@ class Study:
         return self.alpha if self.question == "non-inferiority" else self.alpha / 2.0
 
     def formula(self, power: float) -> int:
-        """Where the search begins: Student's t with the assumed variances, at most 200,000."""
+        """Where the search begins: Student's t with the assumed variances, at most `LIMIT`."""
         chance = 0.5 if self.question == "interval" else power
         spread, seeds = self.spread, self.seeds
         variance = spread.document + spread.groups * spread.rest / seeds
@@ -258,7 +269,7 @@ class Study:
             room = self.delta**2 - quantiles**2 * between
             if room <= 0.0:
                 return 5_000
-            n = min(2e5, max(2.0, quantiles**2 * variance / room))
+            n = min(LIMIT, max(2.0, quantiles**2 * variance / room))
             df = max(n - 1.0, 1.0)
         if self.question == "non-inferiority":  # no loss in n documents is not enough before
             n = max(n, np.log(self.alpha) / np.log1p(-self.delta))

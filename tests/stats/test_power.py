@@ -41,6 +41,25 @@ def test_the_formula_by_hand():
     assert start("difference", 0.005) == pytest.approx(0.15 * (3.6486 / 0.02) ** 2, rel=0.005)
 
 
+@pytest.mark.parametrize(
+    ("question", "quantiles"), [("difference", 1.96 + 0.8416), ("non-inferiority", 1.645 + 0.8416)]
+)
+def test_small_differences_have_the_power_of_the_normal_approximation(question, quantiles):
+    """The simulation draws a part of so many documents; their variances are those of all."""
+    delta, flips = 0.002, 0.15
+    documents = round(quantiles**2 * flips / delta**2)
+    rng = np.random.default_rng(0)
+    study = Study(delta, spread_of_flips(flips), 1, question, alpha=0.05, rng=rng)
+    assert study.power(documents, 400) == pytest.approx(0.8, abs=0.06)  # three standard errors
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_more_documents_than_there_can_be_are_no_plan(seeds):
+    [row] = plan(0.0003, spread_of_flips(0.15), seeds=[seeds], rng=np.random.default_rng(0))
+    assert row.documents is None
+    assert row.reason == "more than 10,000,000 documents are needed"
+
+
 def test_without_a_change_the_rule_of_three_says_when_a_rank_is_non_inferior():
     # (1 - .05)^n ≤ .05: 59 documents without a loss.
     (result,) = plan(
