@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import textwrap
@@ -27,6 +28,8 @@ AXIS_HELP = (
     "log2 or linear (rank); parameters or bytes of the truncated adapter, compared over the range "
     "that adapters share."
 )
+
+logger = logging.getLogger(__name__)
 
 analysis_options = options(
     f"""
@@ -71,7 +74,14 @@ def read_sources(
     recorded: dict[str, list[str]] = {}
     for one in sources:
         for name, members in one.groups.items():
-            recorded[name] = list(dict.fromkeys([*recorded.get(name, ()), *members]))
+            before = recorded.get(name, [])
+            recorded[name] = list(dict.fromkeys([*before, *members]))
+            if before and len(recorded[name]) > len(before):
+                joined = ", ".join(recorded[name])
+                logger.warning(
+                    "group %s joins adapters of several sources: %s; name groups apart with "
+                    "--group where they are not seeds of one recipe", name, joined,
+                )  # fmt: skip
     named = regrouped(recorded, parse_groups(groups))
     return Curves([c for one in sources for c in one.curves], sources[0].kind, named)
 
