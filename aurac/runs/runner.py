@@ -139,6 +139,9 @@ class Runner:
                     self.context.go_on()
                     if not self._take(cell):
                         waiting.append(cell)
+                    # Others go through the cells in the same order: the first held ends first.
+                    while waiting and self.context.is_settled(waiting[0]):
+                        waiting.popleft()
                 if len(waiting) == before:
                     self.context.log.event("waiting", cells=before)
                     time.sleep(PAUSE_SECONDS)

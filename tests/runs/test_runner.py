@@ -337,6 +337,25 @@ def test_a_cell_held_elsewhere_is_awaited_without_listing_the_folder(tmp_path, m
     assert len(cell.task.calls) == 1
 
 
+def test_what_another_process_has_finished_counts_before_the_next_cell(tmp_path):
+    """So the time left is that of what both leave, not of all that this one has not done."""
+    cells = planned(*(Task(name) for name in "abc"))
+    [theirs] = planned(Task("a"))
+    seen = Recorder()
+    with Locks(tmp_path) as other, Locks(tmp_path) as mine:
+        assert other.acquire(theirs.identity.key)
+
+        def act(_options):
+            cells[1].task.act = None
+            other.release(theirs.identity.key)
+            runner(tmp_path).run([theirs])
+
+        cells[1].task.act = act
+        runner(tmp_path, locks=mine, progress=seen).run(cells)
+    assert [name for name, _ in seen.ended] == ["b", "a", "c"]
+    assert cells[0].task.calls == []
+
+
 @BLOCKS_OF_TWO
 def test_a_silent_owner_is_followed_and_its_blocks_are_kept(tmp_path, monkeypatch):
     """It is on another machine and falls silent in its second block; another goes on there."""
