@@ -97,8 +97,9 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         base: Base model of every training and evaluation.
         recipe: Fields of every recipe.
         tasks, methods: By the names that tables show.
-        learning_rates: Grid of the search; with one value there is no search.
-        seeds: Seeds of the results.
+        learning_rates: Grid of the search, for methods that set none; with one value there is no
+            search.
+        seeds: Seeds of the results, likewise.
         search_seed: Seed of the trainings of the search.
         ranks, search_ranks: As `--ranks`, for results and search.
         basis: Bases of truncation; the first is the one compared.
@@ -114,8 +115,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     recipe: dict[str, Any] = {}
     tasks: dict[str, TaskPlan]
     methods: dict[str, MethodPlan]
-    learning_rates: list[float]
-    seeds: list[Seed]
+    learning_rates: list[float] = []
+    seeds: list[Seed] = []
     search_seed: Seed = 42
     ranks: str = "pow2"
     search_ranks: str = "pow2"

@@ -107,7 +107,11 @@ def _check_method(study: Study, where: str, task: str, method: str) -> None:
         )
     rates, seeds = study.rates_of(task, method), study.seeds_of(task, method)
     for name, values in (("learning_rates", rates), ("seeds", seeds)):
-        if not values or len({f"{value:g}" for value in values}) != len(values):
+        if not values:
+            raise RecipeError(
+                f"{where} no {name} of {method}", expected=f"`{name}` of the method or the study"
+            )
+        if len({f"{value:g}" for value in values}) != len(values):
             raise RecipeError(
                 f"{where} {name} = {values} of {method}",
                 expected="each value once" if name == "seeds" else "values that differ in 6 digits",

@@ -33,6 +33,12 @@ def test_rates_are_judged_on_the_validation_split_if_no_other_is_named(write, co
     assert study.tasks["choice"].validation.limit == 7
 
 
+def test_a_study_whose_methods_name_rates_and_seeds_needs_none(write):
+    lora = {**LORA, "learning_rates": [0.5], "seeds": [7]}
+    study = load_study(write(methods={"lora": lora}, learning_rates=[], seeds=[]))
+    assert (study.rates_of("choice", "lora"), study.seeds_of("choice", "lora")) == ([0.5], [7])
+
+
 def test_the_trainings_are_those_of_the_design(write):
     path = write()
     study = load_study(path)
@@ -107,7 +113,8 @@ def test_a_task_has_methods_and_settings_of_its_own(write, content):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": []}, "seeds"),
+        ({"seeds": []}, "no seeds of lora; expected `seeds` of the method or the study"),
+        ({"learning_rates": []}, "choice: no learning_rates of "),
         ({"seeds": [1, 1]}, "each value once"),
         ({"methods": {}}, "no methods"),
         ({"colour": "red"}, "colour"),
