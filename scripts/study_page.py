@@ -1,4 +1,4 @@
-"""Writes the two tables of `reports/study/README.md` from the study's `analysis.json`."""
+"""Writes the tables of `reports/study/README.md` from the analyses of its two studies."""
 
 from __future__ import annotations
 
@@ -7,103 +7,162 @@ from pathlib import Path
 from typing import Any
 
 from aurac.curves.display import percent
+from aurac.readers.run import read_run
+from aurac.stats.comparisons import compare_pair
+from aurac.stats.groups import gather
+from aurac.stats.rows import Options
 from aurac.stats.sentences import show_p
 
-STUDY = Path(__file__).parents[1] / "reports/study"
+REPORTS = Path(__file__).parents[1] / "reports"
+PAGE = REPORTS / "study/README.md"
 TASKS = ("aurac_word_problems", "mawps", "arc_easy")  # columns, by their names in the analysis
 
+_P, _TRAINED, _FIT = "prefix · rule", "prefix · trained", "prefix · fit"
+
 SCORES = {
-    "lora": "LoRA | prefix",
-    "lora · svd · keep": "LoRA | SVD",
-    "dylora": "DyLoRA | prefix",
-    "matryoshka": "MatryoshkaLoRA | with P",
-    "matryoshka · prefix · rule": "MatryoshkaLoRA | as published",
-    "matryoshka · svd · keep": "MatryoshkaLoRA | SVD",
-    "lora_long": "LoRA, 360 steps | prefix",
-    "lora_long · prefix · keep": "LoRA, 360 steps | prefix, kept",
-    "lora_long · prefix · fit": "LoRA, 360 steps | prefix, fitted",
-    "lora_long · svd · keep": "LoRA, 360 steps | SVD",
-    "lora_long · svd · fit": "LoRA, 360 steps | SVD, fitted",
-    "dylora_long": "DyLoRA, 360 steps | prefix",
-    "matryoshka_long": "MatryoshkaLoRA, 360 steps | with P",
-    "matryoshka_long · prefix · rule": "MatryoshkaLoRA, 360 steps | as published",
-    "matryoshka_long · prefix · fit": "MatryoshkaLoRA, 360 steps | prefix, fitted",
-    "lora_per_rank": "LoRA at each rank | –",
-    "nested_loss": "nested losses | prefix",
-    "nested_loss_half": "nested losses, 60 steps | prefix",
+    "LoRA | prefix": "lora",
+    "LoRA | SVD": "lora · svd · keep",
+    "DyLoRA | prefix": "dylora",
+    "MatryoshkaLoRA | with P": "matryoshka",
+    "MatryoshkaLoRA | as published": f"matryoshka · {_P}",
+    "MatryoshkaLoRA | SVD": "matryoshka · svd · keep",
+    "LoRA at each rank | –": "lora_per_rank",
+    "DyLoRA, 360 steps | prefix": "dylora_long",
+    "nested losses | prefix": "nested_loss",
+    "nested losses, 60 steps | prefix": "nested_loss_half",
 }
-"""Curve → method | truncation."""
+"""Row → curve, of the table over all tasks."""
 
 DIFFERENCES = {
-    ("matryoshka", "lora"): "MatryoshkaLoRA − LoRA",
-    ("matryoshka", "dylora"): "MatryoshkaLoRA − DyLoRA",
-    ("dylora", "lora"): "DyLoRA − LoRA",
-    ("matryoshka_long", "lora_long"): "360 steps: MatryoshkaLoRA − LoRA",
-    ("matryoshka_long", "dylora_long"): "360 steps: MatryoshkaLoRA − DyLoRA",
-    ("dylora_long", "lora_long"): "360 steps: DyLoRA − LoRA",
-    ("lora_long", "lora"): "LoRA: 360 steps − 120",
-    ("dylora_long", "dylora"): "DyLoRA: 360 steps − 120",
-    ("matryoshka_long", "matryoshka"): "MatryoshkaLoRA: 360 steps − 120",
-    ("lora_per_rank", "lora"): "LoRA at each rank − LoRA",
-    ("nested_loss", "lora"): "nested losses − LoRA",
-    ("nested_loss_half", "lora"): "nested losses, 60 steps − LoRA",
-    ("lora · svd · keep", "lora · prefix · rule"): "LoRA: SVD − prefix",
-    (
-        "matryoshka · prefix · rule",
-        "matryoshka · prefix · trained",
-    ): "MatryoshkaLoRA: as published − with P",
-    ("lora_long · svd · keep", "lora_long · prefix · rule"): "360 steps, LoRA: SVD − prefix",
-    ("lora_long · prefix · fit", "lora_long · prefix · rule"): "360 steps, LoRA: fitted − rule",
-    (
-        "matryoshka_long · prefix · rule",
-        "matryoshka_long · prefix · trained",
-    ): "360 steps, MatryoshkaLoRA: as published − with P",
-    (
-        "matryoshka_long · prefix · fit",
-        "matryoshka_long · prefix · trained",
-    ): "360 steps, MatryoshkaLoRA: fitted − with P",
+    "MatryoshkaLoRA − LoRA": ("matryoshka", "lora"),
+    "MatryoshkaLoRA − DyLoRA": ("matryoshka", "dylora"),
+    "DyLoRA − LoRA": ("dylora", "lora"),
+    "LoRA at each rank − LoRA": ("lora_per_rank", "lora"),
+    "LoRA at each rank − MatryoshkaLoRA": ("lora_per_rank", "matryoshka"),
+    "DyLoRA: 360 steps − 120": ("dylora_long", "dylora"),
+    "nested losses − LoRA": ("nested_loss", "lora"),
+    "nested losses, 60 steps − LoRA": ("nested_loss_half", "lora"),
+    "LoRA: SVD − prefix": ("lora · svd · keep", f"lora · {_P}"),
+    "MatryoshkaLoRA: as published − with P": (f"matryoshka · {_P}", f"matryoshka · {_TRAINED}"),
 }
-"""(b, a) of the difference b − a → its row."""
+"""Row → b and a of the difference b − a."""
+
+LONGER = {
+    "LoRA | prefix": ("lora", "lora_long"),
+    "LoRA | prefix, fitted": (None, f"lora_long · {_FIT}"),
+    "LoRA | SVD": ("lora · svd · keep", "lora_long · svd · keep"),
+    "DyLoRA | prefix": ("dylora", "dylora_long"),
+    "MatryoshkaLoRA | with P": ("matryoshka", "matryoshka_long"),
+    "MatryoshkaLoRA | prefix, fitted": (None, f"matryoshka_long · {_FIT}"),
+}
+"""Row → the curves after 120 and 360 steps."""
+
+LONGER_DIFFERENCES = {
+    "MatryoshkaLoRA − LoRA": ("matryoshka_long", "lora_long"),
+    "MatryoshkaLoRA − DyLoRA": ("matryoshka_long", "dylora_long"),
+    "DyLoRA − LoRA": ("dylora_long", "lora_long"),
+    "LoRA: 360 steps − 120": ("lora_long", "lora"),
+    "DyLoRA: 360 steps − 120": ("dylora_long", "dylora"),
+    "MatryoshkaLoRA: 360 steps − 120": ("matryoshka_long", "matryoshka"),
+    "LoRA: SVD − prefix": ("lora_long · svd · keep", f"lora_long · {_P}"),
+    "LoRA: fitted − rule": (f"lora_long · {_FIT}", f"lora_long · {_P}"),
+    "MatryoshkaLoRA: fitted − with P": (
+        f"matryoshka_long · {_FIT}",
+        f"matryoshka_long · {_TRAINED}",
+    ),
+}
+"""Row → b and a of the difference b − a, after 360 steps where nothing is said."""
+
+AFTERWARDS = {
+    "LoRA by SVD − MatryoshkaLoRA with P": (
+        "study", "lora · svd · keep", f"matryoshka · {_TRAINED}",
+    ),
+    "LoRA by SVD − LoRA at each rank": ("study", "lora · svd · keep", f"lora_per_rank · {_P}"),
+    "360 steps: LoRA by SVD − DyLoRA": (
+        "longer_training", "lora_long · svd · keep", f"dylora_long · {_P}",
+    ),
+    "360 steps: LoRA by SVD − MatryoshkaLoRA with P": (
+        "longer_training", "lora_long · svd · keep", f"matryoshka_long · {_TRAINED}",
+    ),
+    "360 steps: LoRA by SVD − MatryoshkaLoRA, fitted": (
+        "longer_training", "lora_long · svd · keep", f"matryoshka_long · {_FIT}",
+    ),
+    "360 steps: MatryoshkaLoRA − LoRA, both fitted": (
+        "longer_training", f"matryoshka_long · {_FIT}", f"lora_long · {_FIT}",
+    ),
+}  # fmt: skip
+"""Row → study, b and a of a difference on the word problems that no family has."""
 
 
-def with_tables(page: str, analysis: dict[str, Any]) -> str:
-    """The page with the numbers of an analysis in its tables."""
-    areas = {(row["adapter"], row["task"]): row["log2"] for row in analysis["scores"]}
-    page = _replaced(page, "| method | truncation |", _score_rows(areas))
-    return _replaced(page, "| difference of AURAC", _difference_rows(analysis))
+def with_tables(page: str) -> str:
+    """The page with the numbers of the stored analyses in its tables."""
+    whole, longer = (_analysis(name) for name in ("study", "longer_training"))
+    areas, pairs = _areas(whole), _differences(whole)
+    rows = [_row(label, [areas.get((curve, t)) for t in TASKS]) for label, curve in SCORES.items()]
+    page = _replaced(page, "| method | truncation | word problems", rows)
+    none = " | "
+    rows = [
+        _row(label, [pairs.get((*pair, t), none) for t in TASKS])
+        for label, pair in DIFFERENCES.items()
+    ]
+    page = _replaced(page, "| difference | word problems", rows)
+    areas, pairs = _areas(longer), _differences(longer)
+    rows = [
+        _row(label, [areas.get((curve or "", TASKS[0])) for curve in both])
+        for label, both in LONGER.items()
+    ]
+    page = _replaced(page, "| method | truncation | 120 steps", rows)
+    rows = [
+        _row(label, [pairs.get((*pair, TASKS[0]))]) for label, pair in LONGER_DIFFERENCES.items()
+    ]
+    page = _replaced(page, "| difference after 360 steps", rows)
+    rows = [_row(label, [_afterwards(*which)]) for label, which in AFTERWARDS.items()]
+    return _replaced(page, "| compared afterwards", rows)
 
 
-def _score_rows(areas: dict[tuple[str, str], dict[str, float]]) -> list[str]:
-    rows = []
-    for curve, label in SCORES.items():
-        cells = [
-            _shown(a["low"], a["value"], a["high"]) if a else ""
-            for a in (areas.get((curve, task)) for task in TASKS)
-        ]
-        rows.append(f"| {label} | {' | '.join(cells)} |")
-    return rows
+def _analysis(study: str) -> dict[str, Any]:
+    text = (REPORTS / study / "analysis.json").read_text(encoding="utf-8")
+    content: dict[str, Any] = json.loads(text)
+    return content
 
 
-def _difference_rows(analysis: dict[str, Any]) -> list[str]:
+def _areas(analysis: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """Curve and task → AURAC with its interval."""
+    areas = {}
+    for row in analysis["scores"]:
+        area = row["log2"]
+        areas[row["adapter"], row["task"]] = _shown(area["low"], area["value"], area["high"])
+    return areas
+
+
+def _differences(analysis: dict[str, Any]) -> dict[tuple[str, str, str], str]:
+    """b, a and task → the difference b − a with its interval, and its adjusted p value."""
     found = {}
     for row in (*analysis["pairs"], *analysis["variants"]):
         low, value, high = (row[name] for name in ("low", "difference", "high"))
+        if value is None:
+            continue
         p = show_p(row["p_holm"]).removeprefix("= ")
-        found[row["b"], row["a"], row["task"]] = _difference(low, value, high, p)
-        found[row["a"], row["b"], row["task"]] = _difference(-high, -value, -low, p)
-    rows = []
-    for (b, a), label in DIFFERENCES.items():
-        cells = " |".join(found.get((b, a, task), " |") for task in TASKS)
-        rows.append(f"| {label} |{cells} |")
-    return rows
+        found[row["b"], row["a"], row["task"]] = f"{_shown(low, value, high)} | {p}"
+        found[row["a"], row["b"], row["task"]] = f"{_shown(-high, -value, -low)} | {p}"
+    return found
 
 
-def _difference(low: float, value: float, high: float, p: str) -> str:
-    return f" {_shown(low, value, high)} | {p}"
+def _afterwards(study: str, b: str, a: str) -> str:
+    """The difference b − a of two curves of the word problems with its unadjusted p value."""
+    curves, groups = read_run(REPORTS / study / "results/word_problems")
+    every = {f"{group.name} · {group.truncation}": group for group in gather(curves, groups)}
+    row = compare_pair(every[a], every[b], Options()).to_dict(details=True)
+    p = show_p(row["p"]).removeprefix("= ")
+    return f"{_shown(row['low'], row['difference'], row['high'])} | {p}"
 
 
 def _shown(low: float, value: float, high: float) -> str:
     return f"{percent(value)} [{percent(low)}, {percent(high)}]"
+
+
+def _row(label: str, cells: list[str | None]) -> str:
+    return f"| {label} | {' | '.join(cell or '' for cell in cells)} |"
 
 
 def _replaced(page: str, head: str, rows: list[str]) -> str:
@@ -115,6 +174,4 @@ def _replaced(page: str, head: str, rows: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    place = STUDY / "README.md"
-    content = json.loads((STUDY / "analysis.json").read_text(encoding="utf-8"))
-    place.write_text(with_tables(place.read_text(encoding="utf-8"), content), encoding="utf-8")
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
