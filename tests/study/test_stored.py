@@ -125,6 +125,6 @@ def test_the_page_quotes_the_reports_and_its_tables():
     text = "\n".join(line for line in page.splitlines() if not line.startswith("|"))
     tables = "\n".join(line for line in page.splitlines() if line.startswith("|"))
     reports = [(REPORTS / s / "report.md").read_text() for s in ("study", "longer_training")]
-    quoted = re.findall(r"(−?\d+\.\d)(?: points)?\s(\[−?\d+\.\d, −?\d+\.\d\])", text)
+    quoted = re.findall(r"(−?\d+\.\d)(?:\s+points)?\s+(\[−?\d+\.\d, −?\d+\.\d\])", text)
     assert quoted
     assert [q for q in quoted if " ".join(q) not in "\n".join([tables, *reports])] == []
