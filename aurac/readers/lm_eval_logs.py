@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,6 +18,8 @@ from aurac.errors import AuracError, DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 # Where a task logs several metrics and none was asked for, the first of these that it has.
 PREFERRED = (
@@ -359,18 +362,54 @@ def _place(root: Path, file: Path, model: str) -> tuple[str, int]:
 
 def _read_log(file: Path, cluster: str | None = None) -> Samples:
     """The numbers of one log, its documents clustered by the field `cluster`."""
-    samples = Samples()
+    samples, kinds = Samples(), list[str]()
     try:
         with file.open(encoding="utf-8") as stream:
             for row in (json.loads(line) for line in stream if line.strip()):
                 _add(row, samples, file)
+                kinds.append(_likelihoods(row.get("resps")))
                 if cluster is not None:
                     samples.labels[str(row["doc_id"])] = _label(row, cluster, file)
     except (UnicodeDecodeError, ValueError, KeyError, AttributeError, OSError) as error:
         raise DataError(f"{file} is no lm-eval sample log ({error})") from error
     if not samples.columns:
         raise DataError(f"{file} holds no per-document metric that is a number")
+    _check_likelihoods(kinds, file)
     return samples
+
+
+def _likelihoods(responses: Any) -> str:
+    """What a row's answers are: "text", "known" log-likelihoods, all "zero", or some "missing".
+
+    A server that returns no log-probabilities of the prompt gives lm-eval's API models 0.0 for
+    every choice (`parse_logprobs` of lm-eval 0.4.13, an empty sum), and nobody is told.
+    """
+    requests = [request if request not in ([], None) else [[None]] for request in responses or ()]
+    pairs = [pair for answers in requests for pair in answers]
+    if not pairs or not all(isinstance(pair, list) and pair for pair in pairs):
+        return "text"
+    values = {str(pair[0]).lower() for pair in pairs}
+    if values & {"none", "nan", "null"}:
+        return "missing"
+    return "known" if any(float(value) for value in values) else "zero"
+
+
+def _check_likelihoods(kinds: Sequence[str], file: Path) -> None:
+    zero, missing = kinds.count("zero"), kinds.count("missing")
+    if missing or (zero and zero == len(kinds)):
+        what = f"without a number in {missing}" if missing else "0.0 for every choice in all"
+        raise DataError(
+            f"{file}: log-likelihoods are {what} of {len(kinds)} rows; the server returned no "
+            "log-probabilities of the prompt, and accuracies are chance",
+            expected="a server whose /v1/completions gives them for echo with logprobs, such as "
+            "vLLM (its prompt_logprobs); llama.cpp's gives none",
+            fix="evaluate it again there",
+        )
+    if zero:
+        logger.warning(
+            "%s: the log-likelihoods of %d of %d rows are 0.0 for every choice, as where a server "
+            "returns no log-probabilities of the prompt", file, zero, len(kinds),
+        )  # fmt: skip
 
 
 def _label(row: Mapping[str, Any], field: str, file: Path) -> str:

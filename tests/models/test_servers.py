@@ -22,6 +22,7 @@ from support.adapters import load_with_peft, save_with_peft
 
 import aurac
 from aurac.cli import cli
+from aurac.errors import DataError
 from aurac.readers.run import StoredCells
 from aurac.runs.schema import Results
 
@@ -44,7 +45,7 @@ class Completions(BaseHTTPRequestHandler):
         prompts = asked["prompt"]
         if isinstance(prompts, str) or isinstance(prompts[0], int):
             prompts = [prompts]
-        answer = echo if asked.get("echo") else continue_
+        answer = (echo if self.server.echoes else one_token) if asked.get("echo") else continue_
         with self.server.lock, torch.no_grad():
             choices = [
                 {"index": i, **answer(model, tokenizer, _ids(tokenizer, prompt), asked)}
@@ -73,6 +74,12 @@ def echo(model, tokenizer, ids, asked):
     best = [None, *({"top": float(logits[i].max())} for i in range(len(ids) - 1))]
     return {"text": tokenizer.decode(ids),
             "logprobs": {"token_logprobs": own, "top_logprobs": best}}  # fmt: skip
+
+
+def one_token(model, tokenizer, ids, asked):
+    """As servers do that know no log-probabilities of the prompt: those of the new token alone."""
+    whole = echo(model, tokenizer, ids, asked)["logprobs"]
+    return {"text": "", "logprobs": {name: values[-1:] for name, values in whole.items()}}
 
 
 def continue_(model, tokenizer, ids, asked):
@@ -127,6 +134,7 @@ def server(place):
          "--method", "lora", "--base", place / "BASE")  # fmt: skip
     found = ThreadingHTTPServer(("127.0.0.1", 0), Completions)
     found.tokenizer, found.lock, found.asked = make_tokenizer(), threading.Lock(), set()
+    found.echoes = True
     found.models = {"BASE": make_model(1)}
     for rank in (1, 2, 4):
         found.models[f"r{rank}"] = load_with_peft(make_model(1), place / "ranks" / f"r{rank}")
@@ -146,18 +154,19 @@ def lm_eval_commands():
     return [line.split() for line in joined.splitlines() if "lm_eval run" in line]
 
 
-def lm_eval(place, server, words, rank):
+def lm_eval(place, server, words, rank, logs="logs", tasks="tiny_choice,tiny_text"):
     """Run a command of the page in this process, by lm-eval's own command line."""
+    pytest.importorskip("tenacity", reason="lm-eval's client needs lm-eval[api]")
     from lm_eval._cli import HarnessCLI
 
     port = server.server_address[1]
     there = {"localhost:8000": f"127.0.0.1:{port}", "tokenizer=BASE": f"tokenizer={place}/BASE",
-             "$r": str(rank), "logs/": f"{place}/logs/"}  # fmt: skip
+             "$r": str(rank), "logs/": f"{place}/{logs}/"}  # fmt: skip
     given = []
     for word in words[1:]:
         for old, new in there.items():
             word = word.replace(old, new)  # noqa: PLW2901
-        given.append("tiny_choice,tiny_text" if word == "gsm8k" else word)
+        given.append(tasks if word == "gsm8k" else word)
     given += ["--include_path", str(place / "tasks"), "--limit", str(LIMIT)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["lm_eval", *given])
@@ -168,7 +177,6 @@ def lm_eval(place, server, words, rank):
 def test_the_pages_commands_give_the_numbers_of_compare(place, server):
     if not PAGE.is_file():
         pytest.skip("the documentation comes with the sources only")
-    pytest.importorskip("tenacity", reason="lm-eval's client needs lm-eval[api]")
     of_rank, of_base = lm_eval_commands()
     for rank in (1, 2, 4):
         lm_eval(place, server, of_rank, rank)
@@ -203,3 +211,20 @@ def test_the_texts_are_the_same_too(place, server):
         served = [row["resps"][0][0] for row in rows if row["filter"] == "strict-match"]
         assert served == said
         assert len(set(said)) > 1
+
+
+def test_a_server_without_prompt_log_probabilities_is_found_out(place, server, monkeypatch):
+    """lm-eval itself ends well, with 0 for every choice."""
+    if not PAGE.is_file():
+        pytest.skip("the documentation comes with the sources only")
+    monkeypatch.setattr(server, "echoes", False)
+    of_rank, _ = lm_eval_commands()
+    for rank in (1, 2):
+        lm_eval(place, server, of_rank, rank, logs="silent", tasks="tiny_choice")
+    (log,) = (place / "silent" / "my_adapter" / "rank_1").rglob("samples_tiny_choice_*")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(rows) == LIMIT
+    assert {tuple(pair) for row in rows for pair in row["filtered_resps"]} == {("0", "True")}
+    for words in (["score"], ["recommend", "--margin", "0.1"]):
+        with pytest.raises(DataError, match=r"samples_tiny_choice.*server .*prompt_logprobs"):
+            call(*words, place / "silent")

@@ -253,6 +253,47 @@ def test_bad_logs(tmp_path):
         read_curves(tmp_path / "five")
 
 
+def choices(folder, rank, *documents):
+    """A log of multiple choice: for each document the log-likelihoods of its choices."""
+    place = folder / rank
+    place.mkdir(parents=True)
+    lines = [
+        json.dumps({
+            "doc_id": doc, "target": "0", "filter": "none", "metrics": ["acc"], "acc": 1.0,
+            "resps": [[pair] if pair else [] for pair in pairs], "filtered_resps": pairs,
+            "doc_hash": f"h{doc}", "prompt_hash": "p", "target_hash": "t",
+        })
+        for doc, pairs in enumerate(documents)
+    ]  # fmt: skip
+    path = place / "samples_arc_2026-11-01T10-00-00.1.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+KNOWN = ["-1.25", "False"], ["0.0", "True"]  # lm-eval writes them as text; a certain choice is 0
+EMPTY = ["0", "True"], ["0", "True"]  # its sum over no token
+
+
+def test_logs_of_a_server_without_prompt_log_probabilities_are_refused(tmp_path, caplog):
+    """Accuracies would be chance: every choice scores 0, and the first of them is the pick."""
+    choices(tmp_path / "a", "r1", KNOWN, KNOWN)
+    assert read_curves(tmp_path / "a").curves[0].accuracy == (1.0,)
+    assert not caplog.text
+    choices(tmp_path / "a", "r2", EMPTY, EMPTY)
+    with pytest.raises(DataError, match=r"r2/samples.* 0\.0 for every choice.*prompt_logprobs"):
+        read_curves(tmp_path / "a")
+    choices(tmp_path / "base", "r1", KNOWN)
+    choices(tmp_path / "base", "rank_0", EMPTY)
+    with pytest.raises(DataError, match="rank_0"):  # the base is read as well
+        read_curves(tmp_path / "base")
+    for name, gone in (("nan", ["nan", "False"]), ("none", ["None", "None"]), ("empty", None)):
+        choices(tmp_path / name, "r1", KNOWN, (KNOWN[0], gone))
+        with pytest.raises(DataError, match="without a number in 1 of 2 rows"):
+            read_curves(tmp_path / name)
+    choices(tmp_path / "some", "r1", KNOWN, EMPTY)
+    assert read_curves(tmp_path / "some").curves[0].n_docs == 2
+    assert "1 of 2 rows are 0.0 for every choice" in caplog.text
+
+
 def run_folder(folder, *, recipes=None):
     curves = []
     for name, default, add in (("m", True, 0), ("m", False, 1), ("l", True, 2)):
