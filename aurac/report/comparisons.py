@@ -129,8 +129,8 @@ class Difference:
     """AURAC of `first` minus that of `second` on the same documents, as fractions.
 
     `adjusted` is the p value after Holm, in the same family as `aurac score` prints it;
-    `detectable` the smallest true difference that a single such test finds with 80 % power. Over a
-    budget both areas are over the range of `span`.
+    `detectable` the smallest true difference that the test finds with 80 % power at the level that
+    Holm left it. Over a budget both areas are over the range of `span`.
     """
 
     first: CurveRow

@@ -263,8 +263,8 @@ def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table
     caption = (
         f"{task}: paired differences of {area_name(axis)} in points, over the same documents. "
         "p is adjusted (Holm) for every pair of adapters on every task of this run; between "
-        "truncations of one adapter, for all those. Detectable: the difference that the test finds "
-        "with 80 % power."
+        "truncations of one adapter, for all those. Detectable: the difference that the test at "
+        "this adjusted level finds with 80 % power."
     )
     over = [axis] if pairs[0].span else []
     titles = (*over, "difference [95 %]", "p (Holm)", "detectable", "documents")

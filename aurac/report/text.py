@@ -310,6 +310,7 @@ GLOSSARY = {
     "for all pairs of this report.",
     "non-inferior, margin": "shown by a one-sided paired test to lose less than the margin against "
     "the highest rank (5 % error).",
-    "detectable": "the smallest true difference that the test finds four times in five.",
+    "detectable": "the smallest true difference that the test, at the level that Holm's correction "
+    "left it, finds four times in five.",
     "point": "a difference of one percent of the documents.",
 }

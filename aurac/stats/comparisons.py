@@ -16,7 +16,7 @@ from aurac.curves.display import percent
 from aurac.errors import CurveError
 from aurac.stats.groups import on_shared_axis, together
 from aurac.stats.mean import NO_DOCUMENTS
-from aurac.stats.multiplicity import Family, best, holm
+from aurac.stats.multiplicity import Family, best, holm, holm_levels
 from aurac.stats.noninferiority import accurate_rank, non_inferior_rank
 from aurac.stats.paired import pair_groups
 from aurac.stats.rows import BestRow, PairRow, RecommendRow
@@ -36,7 +36,8 @@ def compare_all(groups: Sequence[RecipeGroup], settings: Options) -> list[PairRo
             compare_pair(a, b, settings)
             for same in _by_task(groups).values()
             for a, b in combinations(same, 2)
-        ]
+        ],
+        1 - settings.level,
     )
 
 
@@ -47,9 +48,14 @@ def _by_task(groups: Iterable[RecipeGroup]) -> dict[str | None, list[RecipeGroup
     return by_task
 
 
-def _with_holm(rows: list[PairRow]) -> list[PairRow]:
-    adjusted = holm([row.p for row in rows])
-    return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
+def _with_holm(rows: list[PairRow], alpha: float) -> list[PairRow]:
+    """The rows of one family with their adjusted p, and the level that each was tested at."""
+    given = [row.p for row in rows]
+    result = []
+    for row, p, level in zip(rows, holm(given), holm_levels(given, alpha), strict=True):
+        pair = row.result and replace(row.result, alpha=level or alpha)
+        result.append(replace(row, p_holm=p, result=pair))
+    return result
 
 
 def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
@@ -88,7 +94,7 @@ def compare_truncations(
             rows.append(
                 replace(row, a=f"{a.name} · {a.truncation}", b=f"{b.name} · {b.truncation}")
             )
-    return tuple(_with_holm(rows))
+    return tuple(_with_holm(rows, 1 - settings.level))
 
 
 def with_robustness(

@@ -47,6 +47,22 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
+def holm_levels(p_values: Sequence[float | None], alpha: float) -> list[float | None]:
+    """The level at which Holm's procedure tested each p value; None where None was given.
+
+    Of m tests the one at step i is tested at ``alpha / (m - i)``. At the first that is not
+    rejected the procedure stops, so those behind it were held to that step's level too.
+    """
+    tests = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    levels: list[float | None] = [None] * len(p_values)
+    step = 0
+    for p, i in tests:
+        level = levels[i] = alpha / (len(tests) - step)
+        if step < len(tests) - 1 and p <= level:
+            step += 1
+    return levels
+
+
 class Family:
     """A family of tests in which one p value may be tried in the place of another."""
 

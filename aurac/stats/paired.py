@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from aurac.stats.groups import RecipeGroup
 
 POWER = 0.8
+_DRAWS = 1024  # of the variances behind a detectable difference
+_PRIMES = np.array([2.0, 3.0, 5.0, 7.0, 11.0])
 
 
 @dataclass(frozen=True)
@@ -32,17 +35,30 @@ class Difference:
     Attributes:
         estimate: The difference of the means with its interval.
         p: Two-sided p value of no difference; None where there is no test.
-        mde: Smallest true difference that a test at this level finds with 80 % power; None where
-            no spread was seen.
-        conditional: Whether the claim holds for these checkpoints alone (a single seed).
         parts: The sources of variance, from which tasks are aggregated.
+        alpha: Level at which p was tested: that of the interval, in a family Holm's step.
+        power: Of `mde`.
     """
 
     estimate: Estimate
     p: float | None
-    mde: float | None
-    conditional: bool
     parts: Components
+    alpha: float
+    power: float = POWER
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the claim holds for these checkpoints alone (a single seed)."""
+        return self.parts.conditional
+
+    @cached_property
+    def mde(self) -> float | None:
+        """The smallest true difference that a test at `alpha` finds with `power`.
+
+        None without a test or any spread, and where not even a difference of 1 is found so.
+        """
+        found = None if self.p is None else _detectable(self.parts, self.alpha, self.power)
+        return None if found is None or found >= 1.0 else found
 
 
 def difference(
@@ -99,23 +115,45 @@ def compare(
     labels = None if names is None else names[::-1][: len(groups)]
     parts = components(groups, signs, layout, names=labels, signed=True, draws=draws)
     estimate = estimate_from(parts, level, layout.describe(), (-1.0, 1.0))
-    p = mde = None
-    if estimate.low is not None:
-        p, mde = parts.p_value(), _detectable(parts, level, power)
-    return Difference(estimate, p, mde, parts.conditional, parts)
+    p = None if estimate.low is None else parts.p_value()
+    return Difference(estimate, p, parts, 1.0 - level, power)
 
 
-def _detectable(parts: Components, level: float, power: float) -> float | None:
-    """`Difference.mde`; None where no spread was seen."""
-    se = parts.se
-    if not se > 0:
+def _detectable(parts: Components, alpha: float, power: float) -> float | None:
+    """`Difference.mde`; None where no spread was seen.
+
+    Where the critical value varies with the estimated variances of few seeds, its distribution is
+    that of independent χ²/df, drawn evenly; the result is divided by what such an estimate falls
+    short of the truth on average.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import chdtri, ndtr
+
+    se, terms = parts.se, sorted((v, df) for v, df in parts.terms() if v > 0)
+    if not se > 1e-12:  # rounding
         return None
     if parts.excess is None and all(s.seeds == 1 for s in (*parts.groups, *parts.draws)):
-        return detectable(se, parts.document_df, level, power)
-    # The end that looks towards 0 (the farther one for no difference) must clear it by chance.
-    down, up = parts.reach(level)
+        return detectable(se, parts.document_df, 1.0 - alpha, power)
+    squared = np.array([v * t_quantile(alpha / 2.0, df) ** 2 for v, df in terms])
+    steps = np.outer(np.arange(_DRAWS), np.sqrt(_PRIMES[: len(terms)]))  # Kronecker's sequence
+    ratios = [
+        chdtri(df, share) / df if df < 1e5 else np.ones(_DRAWS)
+        for (_, df), share in zip(terms, ((steps + 0.5) % 1.0).T, strict=True)
+    ]
+    drawn = squared @ np.array(ratios)
+    # The end that looks towards 0 (the farther one for no difference) must clear it.
+    down, up = (0.0, 0.0) if parts.excess is None else parts.excess(1.0 - alpha)
     towards = max(down, up) if abs(parts.value) <= 1e-12 else (down if parts.value > 0 else up)
-    return towards + t_quantile(power, float("inf")) * se
+    reach = np.sqrt(np.maximum(drawn + towards, 0.0))
+
+    def missing(difference: float) -> float:
+        return float(ndtr((difference - reach) / se).mean()) - power
+
+    most = float(reach.max()) + 8.0 * se
+    if not np.isfinite(most):
+        return None
+    short = float(np.sqrt(drawn).mean() / np.sqrt(squared.sum()))
+    return float(brentq(missing, 0.0, most)) / short
 
 
 def detectable(se: float, df: float, level: float = 0.95, power: float = POWER) -> float:

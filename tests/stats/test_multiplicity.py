@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from stats_draws import curves, items, rng
 from statsmodels.stats.multitest import multipletests
 
 from aurac.stats import (
     best,
+    detectable,
     difference,
     holm,
     interval,
 )
 from aurac.stats.analysis import analyse
+from aurac.stats.multiplicity import holm_levels
 
 
 @pytest.mark.parametrize("seed", range(4))  # statsmodels takes .3 s a call: no property test
@@ -31,6 +35,33 @@ def test_holm_is_statsmodels(seed):
 def test_holm_by_hand():
     # .01·3 = .03; .03·2 = .06; .04·1 = .04 is raised to .06.
     assert holm([0.04, None, 0.01, 0.03]) == pytest.approx([0.06, None, 0.03, 0.06])
+
+
+def test_the_level_that_holm_tested_at_by_hand():
+    # Sorted .004, .013, .03, .2: .004 <= .05/4, .013 <= .05/3 and .03 > .05/2, where it stops.
+    levels = holm_levels([0.03, None, 0.004, 0.2, 0.013], 0.05)
+    assert levels == [0.05 / 2, None, 0.05 / 4, 0.05 / 2, 0.05 / 3]
+    assert holm_levels([0.01, 0.02], 0.05) == [0.05 / 2, 0.05]  # both rejected, the last at alpha
+    assert holm_levels([0.3] * 6, 0.05) == [0.05 / 6] * 6
+    assert holm_levels([], 0.05) == []
+
+
+@given(st.lists(st.floats(0, 1) | st.none(), max_size=12))
+def test_a_p_value_is_rejected_where_it_is_at_most_its_level(p_values):
+    levels, adjusted = holm_levels(p_values, 0.05), holm(p_values)
+    for p, level, after in zip(p_values, levels, adjusted, strict=True):
+        if p is not None and abs(after - 0.05) > 1e-9:
+            assert (p <= level) == (after <= 0.05)
+
+
+def test_the_detectable_difference_is_that_of_the_level_it_was_tested_at():
+    """Four equal adapters: six pairs, none significant, each tested at .05/6."""
+    result = analyse(curves(rng(2), "abcd", n=300))
+    assert len(result.pairs) == 6
+    for row in result.pairs:
+        assert row.p_holm > 0.05
+        estimate = row.result.estimate
+        assert row.to_dict()["mde"] == detectable(estimate.se, 299, 1 - 0.05 / 6)
 
 
 def test_the_leaders_interval_is_bonferronis():

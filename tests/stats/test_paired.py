@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from aurac.stats import (
 )
 from aurac.stats.intervals import few_events, mover
 from aurac.stats.mean import Layout
+from aurac.stats.paired import _detectable, compare
 
 
 def test_four_documents_by_hand():
@@ -163,3 +165,26 @@ def test_documents_are_missing():
         difference([0, 1, 1], [0, 1, 1, 0])
     with pytest.raises(CurveError, match="unequal documents"):
         over_seeds([[0, 1], [1]])
+
+
+def test_detectable_from_few_seeds_is_where_the_critical_value_varies():
+    """Ten seeds' differences with no spread over documents: a t test of S numbers.
+
+    D_s = 2 (s - 4.5)/1000: its mean over seeds has sd s/sqrt(10), and the power of a t test on 9
+    df is statsmodels'; an estimated sd is c4(10) = .9727 of the true one on average.
+    """
+    shifts = (np.arange(10) - 4.5)[:, None] / 500
+    a, b = np.full((10, 50), 0.5), 0.5 + shifts + np.zeros((10, 50))
+    for alpha in (0.05, 0.05 / 6, 0.05 / 18):
+        size = TTestPower().solve_power(nobs=10, alpha=alpha, power=0.8, alternative="two-sided")
+        expected = size * shifts.std(ddof=1) / 0.9727
+        parts = replace(compare(a, b, Layout(50), level=0.95, matched=True).parts, excess=None)
+        assert _detectable(parts, alpha, 0.8) == pytest.approx(expected, rel=0.01)
+
+
+def test_no_difference_is_detectable_where_even_1_would_be_missed():
+    """Two seeds at a level of .05/20: t on one degree of freedom reaches 254 standard errors."""
+    shifts = np.array([[-0.02], [0.02]])
+    a, b = np.full((2, 50), 0.4), 0.5 + shifts + np.zeros((2, 50))
+    result = compare(a, b, Layout(50), level=0.95, matched=True)
+    assert replace(result, alpha=0.05 / 20).mde is None
