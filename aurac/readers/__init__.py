@@ -72,7 +72,7 @@ def _no_cluster(path: Path, instead: str) -> DataError:
 
 
 def _read_folder(path: Path, metric: str | None, cluster: Mapping[str, str]) -> Curves:
-    if (path / "results.json").is_file():
+    if any((path / name).is_file() for name in ("results.json", "run.json")):
         if cluster:
             raise _no_cluster(path, "run the same `aurac compare` again with --cluster")
         from aurac.readers.run import read_run

@@ -16,7 +16,7 @@ import msgspec
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, write_json
 from aurac.runs.cell import SchemaNumber, read_record, refuse_newer
-from aurac.runs.schema import RESULTS_FILE, RESULTS_SCHEMA, Record, TaskDocuments
+from aurac.runs.schema import RESULTS_FILE, RESULTS_SCHEMA, SUBSETS, Record, TaskDocuments
 from aurac.tasks.options import PROMPTING
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 REQUEST_FILE = "run.json"
 REQUEST_SCHEMA = 1
-SUBSETS = "subsets"
 _MOST_READ = 64  # cells that are read to say why they are not used
 _MOST_MERGES = 5
 _LISTED = 5  # names in a message
+_OF_PLANS = ("margin", "alpha", "anytime")
 _WHICH = ("task", "rank", "basis", "rescale", "adapter_sha256")
 _OF_PROMPTS = {"split", "num_fewshot", "fewshot", "seed", "chat_template", "tokenizer", *PROMPTING}
 """Settings that change the documents or the prompts of every task."""
@@ -64,14 +64,32 @@ class RequestedTask(Record, frozen=True, kw_only=True):
     documents: int
 
 
+class SequentialPlan(Record, frozen=True, kw_only=True):
+    """How sequential tests spend their error rate, fixed by the first run in a folder.
+
+    `budget` is task → most documents (null at any time: confidence sequences need none), `ranks`
+    the curves that are compared, or whose ranks are searched, by label.
+    """
+
+    alpha: float
+    margin: float | None = None
+    anytime: bool = False
+    budget: dict[str, int | None]
+    ranks: dict[str, list[int]]
+
+
 class RunRequest(Record, frozen=True, kw_only=True):
-    """`run.json`: all that was ever asked for: name → SHA-256, labels with ranks, and tasks."""
+    """`run.json`: all that was ever asked for: name → SHA-256, labels with ranks, and tasks.
+
+    `sequential` has the plan of a run that may stop early, for its question: "pairs" or "ranks".
+    """
 
     schema: int = REQUEST_SCHEMA
     settings: RequestSettings
     adapters: dict[str, str]
     curves: list[tuple[str, list[int]]]
     tasks: dict[str, RequestedTask]
+    sequential: dict[str, SequentialPlan] = msgspec.field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> RunRequest | None:
@@ -155,11 +173,19 @@ def _refuse_newer_run(folder: Path) -> None:
         refuse_newer(schema, known, folder / name)
 
 
-def _default_folder(tasks: Sequence[str], request: RunRequest) -> Path:
-    """The same however many documents are asked for."""
-    name = "-".join(tasks)[:60].replace("/", "_")
-    prompts = {task: recorded.first_prompt for task, recorded in request.tasks.items()}
-    return Path("runs") / f"{name}-{sha256_json({**request.to_dict(), 'tasks': prompts})[:8]}"
+def _default_folder(names: Sequence[str], request: RunRequest) -> Path:
+    """The same however many documents are asked for, and for each plan of a sequential run."""
+    name = "-".join(names)[:60].replace("/", "_")
+    tasks = {task: recorded.first_prompt for task, recorded in request.tasks.items()}
+    same = {**_unplanned(request), "tasks": tasks}
+    if "ranks" in request.sequential:
+        same["curves"] = [(label, ranks[-1:]) for label, ranks in request.curves]
+    return Path("runs") / f"{name}-{sha256_json(same)[:8]}"
+
+
+def _unplanned(request: RunRequest) -> dict[str, Any]:
+    """A request without the plan of its tests, for names of folders."""
+    return {name: value for name, value in request.to_dict().items() if name != "sequential"}
 
 
 def _same_run(folder: Path, request: RunRequest, command: str | None) -> RunRequest:
@@ -170,10 +196,19 @@ def _same_run(folder: Path, request: RunRequest, command: str | None) -> RunRequ
     if before is not None:
         changed = _unequal(before.settings.to_dict(), request.settings.to_dict())
         reasons = _conflicts(before, request, changed)
-        if not reasons:
+        spent = [] if reasons else _other_plans(before, request)
+        if not reasons and not spent:
             return before
     elsewhere = _free_folder(folder, changed)
     again = f"`{_with_out(command, elsewhere)}`" if command else f"--out {elsewhere}"
+    if before is not None and spent:
+        raise RunFolderError(
+            f"the sequential test in {folder} has another plan ({'; '.join(spent)}), and its error "
+            "rate is spent by that plan",
+            expected="the same plan, which goes on (a budget of time may change)",
+            fix=f"leave --until out to evaluate more documents, or give {again}: a second test on "
+            "the same documents, so that the two together err up to twice as often",
+        )
     raise RunFolderError(
         f"--out {folder} holds another run ({'; '.join(reasons)})",
         expected="the same settings, or a new folder",
@@ -207,6 +242,19 @@ def _conflicts(
             for name, task in before.tasks.items()
             if now.tasks.get(name, task).first_prompt != task.first_prompt
         ]
+    return reasons
+
+
+def _other_plans(before: RunRequest, now: RunRequest) -> list[str]:
+    """How a sequential test that was begun differs from the one that is asked for."""
+    reasons = []
+    for question, plan in now.sequential.items():
+        begun = before.sequential.get(question, plan)
+        pairs = {name: (getattr(begun, name), getattr(plan, name)) for name in _OF_PLANS}
+        for name in ("budget", "ranks"):
+            old, new = getattr(begun, name), getattr(plan, name)
+            pairs |= {f"{name} of {key}": (old[key], new[key]) for key in new if key in old}
+        reasons += [f"{name} was {o}, is {n}" for name, (o, n) in pairs.items() if o != n]
     return reasons
 
 
@@ -249,8 +297,14 @@ def _union(before: RunRequest, request: RunRequest) -> RunRequest:
         name: max(before.tasks.get(name, task), task, key=lambda task: task.documents)
         for name, task in request.tasks.items()
     }
+    plans = dict(before.sequential)
+    for question, plan in request.sequential.items():
+        known = plans.get(question, plan)
+        budget, labels = known.budget | plan.budget, known.ranks | plan.ranks
+        plans[question] = msgspec.structs.replace(known, budget=budget, ranks=labels)
     return msgspec.structs.replace(
         before,
+        sequential=plans,
         adapters=before.adapters | request.adapters,
         curves=[(label, sorted(known)) for label, known in ranks.items()],
         tasks=before.tasks | tasks,
@@ -293,7 +347,7 @@ def _counted(noun: str, names: Sequence[str]) -> str:
 def subset_folder(folder: Path, request: RunRequest) -> Path:
     """Where the results of a request lie, if the run folder holds more than it asks for."""
     name = re.sub(r"[^\w.-]+", "_", "-".join(request.adapters))[:60]
-    return folder / SUBSETS / f"{name}-{sha256_json(request.to_dict())[:8]}"
+    return folder / SUBSETS / f"{name}-{sha256_json(_unplanned(request))[:8]}"
 
 
 def remove_texts(folder: Path) -> None:

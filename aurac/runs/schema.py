@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RESULTS_SCHEMA = 1
 RESULTS_FILE = "results.json"
+SUBSETS = "subsets"
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 Role = Literal["default", "published", "extra"]
 _NUMBER = methodcaller("item")  # one of numpy as one of Python's
@@ -336,10 +337,12 @@ class Results(Record, frozen=True, kw_only=True):
         """
         path = folder / RESULTS_FILE
         if not path.is_file():
+            parts = [str(inner.parent) for inner in folder.glob(f"{SUBSETS}/*/{RESULTS_FILE}")]
+            run = "run `aurac compare … --out FOLDER` first, or let an interrupted run finish"
             raise RunFolderError(
                 f"{folder} holds no {RESULTS_FILE}",
                 expected="a run folder",
-                fix="run `aurac compare … --out FOLDER` first, or let an interrupted run finish",
+                fix=f"give {' or '.join(sorted(parts))}" if parts else run,
             )
         schema = read_record(path, SchemaNumber).schema
         if schema != RESULTS_SCHEMA:

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from aurac.errors import UsageError
+from aurac.runs.folder import SequentialPlan
 from aurac.runs.session import Session
 from aurac.stats.design import LEAST_STEP, Design
 from aurac.stats.stopping import document_order
@@ -172,10 +173,12 @@ class Part(Session):
     Attributes:
         whole: The session with all documents.
         cuts: (task, adapter) → the task with the documents that the adapter is evaluated on.
+        plans: Of its tests, by the question that they answer.
     """
 
     whole: Session | None = field(default=None, repr=False)
     cuts: Mapping[tuple[str, str], BuiltTask] = field(default_factory=dict, repr=False)
+    plans: Mapping[str, SequentialPlan] = field(default_factory=dict, repr=False)
 
     def base(self) -> Any:
         """The base of the whole session, loaded once."""
@@ -210,7 +213,7 @@ class Part(Session):
             for name, task in request.tasks.items()
         }
         curves = [(v.label, list(v.ranks)) for v in self.variants]
-        return msgspec.structs.replace(request, tasks=tasks, curves=curves)
+        return msgspec.structs.replace(request, tasks=tasks, curves=curves, sequential=self.plans)
 
 
 class Sampler:
@@ -276,7 +279,21 @@ class Sampler:
             built += [*most.members, most]
         shared = {f.name: getattr(self.session, f.name) for f in dataclasses.fields(Session)}
         replaced = {**shared, "built": built, "variants": list(variants)}
-        return Part(**replaced, whole=self.session, cuts=cuts)
+        return Part(**replaced, whole=self.session, cuts=cuts, plans=self.plans())
+
+    def plans(self) -> dict[str, SequentialPlan]:
+        """What may not change once the tests have begun; a width is no test."""
+        design, until = self.until.design, self.until
+        if until.width is not None:
+            return {}
+        plan = SequentialPlan(
+            alpha=design.alpha,
+            margin=design.margin,
+            anytime=design.anytime,
+            budget={name: None if design.anytime else n for name, n in self.totals.items()},
+            ranks={v.label: list(v.ranks) for v in self.session.variants if v.role == "default"},
+        )
+        return {"ranks" if until.ranks else "pairs": plan}
 
     def first(self, variants: Sequence[Variant]) -> Counts:
         """The documents of the first look."""
@@ -286,6 +303,8 @@ class Sampler:
 
 def part_of(session: Session, until: Until, *, whole: bool = False) -> Part:
     """What a run begins with, the documents of the first look; as a whole all within the budget.
+
+    A search for the smallest rank begins with the largest.
 
     Raises:
         UsageError: Curves that cannot be compared.
@@ -305,8 +324,12 @@ def part_of(session: Session, until: Until, *, whole: bool = False) -> Part:
     sampler, variants = Sampler(session, until), session.variants
     for task in sampler.tasks:
         check_task(task, until)
-    most = {(name, v.name): total for name, total in sampler.totals.items() for v in variants}
-    return sampler.part(most if whole else sampler.first(variants), variants)
+    if whole:
+        most = {(name, v.name): total for name, total in sampler.totals.items() for v in variants}
+        return sampler.part(most, variants)
+    if until.ranks:
+        variants = [dataclasses.replace(v, ranks=v.ranks[-1:]) for v in variants]
+    return sampler.part(sampler.first(variants), variants)
 
 
 def check_task(task: BuiltTask, until: Until) -> None:

@@ -193,9 +193,9 @@ class SequentialRun(Sweep):
 
     def _ranks(self) -> tuple[Counts, list[DecisionRecord]]:
         """The smallest non-inferior rank of each adapter on each task."""
-        losses: Losses = {
-            (task, v): {} for task in self.sampler.tasks for v in self.session.variants
-        }
+        whole = self.sampler.session
+        whole.fit(self.folder)
+        losses: Losses = {(task, v): {} for task in self.sampler.tasks for v in whole.variants}
         while True:
             records, needs, sentences = self._rank_decisions(losses)
             self._say(records[-1:])
@@ -203,8 +203,8 @@ class SequentialRun(Sweep):
                 break
             self._look_at_ranks(needs, losses)
         self.notes += sentences
-        counts, variants = self.sampler.first(self.session.variants), []
-        for v in self.session.variants:
+        counts, variants = self.sampler.first(whole.variants), []
+        for v in whole.variants:
             seen = {task.name: ranks for (task, one), ranks in losses.items() if one is v and ranks}
             for task, ranks in seen.items():
                 counts[task, v.name] = min(len(one.differences) for one in ranks.values())

@@ -231,6 +231,14 @@ def test_lm_eval_logs_of_several_adapters(tmp_path):
 def test_bad_logs(tmp_path):
     with pytest.raises(DataError, match="nor sample logs"):
         read_curves(tmp_path)
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "run.json").write_text("{}")
+    with pytest.raises(RunFolderError, match="or let an interrupted run finish"):
+        read_curves(begun)
+    run_folder(begun / "subsets" / "less")
+    with pytest.raises(RunFolderError, match=r"holds no results\.json; .* give .*subsets/less$"):
+        read_curves(begun)
     log(tmp_path / "one", "rank_1", [0])
     log(tmp_path / "one", "rank_1", [0], when="2025-05-02T10-00-00.1")
     with pytest.raises(DataError, match="both gsm8k at rank 1"):

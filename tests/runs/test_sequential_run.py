@@ -18,10 +18,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from harness_doubles import write_task
+from score_tables import run as run_command
 from small_runs import events
 
 from aurac.curves.area import document_areas
-from aurac.errors import UsageError
+from aurac.errors import RunFolderError, UsageError
 from aurac.readers.run import read_run
 from aurac.runs.compare import compare
 from aurac.runs.evaluator import Evaluator
@@ -30,6 +31,7 @@ from aurac.runs.run import load_run
 from aurac.runs.sequential_plan import Sampler, Until, check_task
 from aurac.runs.sequential_records import fewer_documents, record_of
 from aurac.runs.sequential_run import run_until
+from aurac.runs.status import read_status
 from aurac.runs.store import read_cell
 from aurac.stats.design import Design, Series
 from aurac.stats.sequential import decide
@@ -328,6 +330,68 @@ def test_the_smallest_rank_is_found_without_the_ranks_that_are_not_needed(adapte
     assert f"rank {min(passed)} " in record.notes[0] if passed else "no rank" in record.notes[0]
     (curve,) = done.results.curves
     assert curve.ranks == sorted({*ranks, 4})
+    assert read_status(tmp_path / "r").state == "done"
+
+
+@pytest.fixture(scope="module")
+def rank_run(three, tmp_path_factory):
+    """Always right at every rank it looks at, so that no rank is left."""
+    out = tmp_path_factory.mktemp("ranks") / "run"
+    return ranks_of(three, out, 0.2, "40"), out
+
+
+def ranks_of(three, out, margin, budget, **options):
+    (first, *_), task = three
+    asked = Request.of([first], [task], str(out), **COMMON, **options)
+    return run_until(asked, Until.of("decided", margin=margin, budget=budget, ranks=True))
+
+
+def test_the_folder_of_a_rank_search_is_a_run(three, rank_run, tmp_path):
+    """What lies there is what was evaluated: `score`, `recommend`, `report`, `load_run` read it."""
+    done, out = rank_run
+    assert (done.folder, done.besides) == (out, "")
+    assert read_status(out).state == "done"
+    assert load_run(out).results.sequential == done.results.sequential
+    for words in (["score"], ["recommend", "--margin", "0.2"], ["report"]):
+        run_command(*words, out)
+    folder, (first, *_) = tmp_path / "more", three[0]
+    shutil.copytree(out, folder)
+    again = ranks_of(three, folder, 0.2, "40")
+    assert (again.folder, again.results.curves) == (folder, done.results.curves)
+    whole = compare([first], [three[1]], out=folder, limit=60, **COMMON)
+    assert whole.folder == folder
+    assert whole.results.curves[0].n_docs == 60
+    assert whole.results.sequential.decisions == done.results.sequential.decisions
+
+
+def test_a_search_that_ends_early_leaves_no_cell_to_compute(three, tmp_path):
+    """Rank 2 is not shown, so rank 1 is not evaluated: no part of the folder is about it."""
+    done = ranks_of(three, tmp_path / "r", 0.001, "40")
+    assert [d.rank for d in done.results.sequential.decisions] == [2]
+    assert done.folder == tmp_path / "r"
+    assert done.results.curves[0].ranks == [2, 4]
+    assert read_status(done.folder).state == "done"
+
+
+def test_a_plan_cannot_change_once_the_test_has_begun(three, rank_run, tmp_path):
+    """The first has spent its error rate, so that a second one on the same documents adds to it."""
+    out = tmp_path / "run"
+    shutil.copytree(rank_run[1], out)
+    before = (out / "run.json").read_bytes()
+    for margin, budget, options, words in (
+        (0.3, "40", {}, r"margin was 0\.2, is 0\.3"),
+        (0.2, "60", {}, "budget of sure was 40, is 60"),
+        (0.2, "40", {"ranks": (1, 4)}, r"ranks of .* was \[1, 2, 4\], is \[1, 4\]"),
+    ):
+        with pytest.raises(RunFolderError, match=f"{words}.*err up to twice as often"):
+            ranks_of(three, out, margin, budget, **options)
+    assert (out / "run.json").read_bytes() == before
+    adapters, task = three
+    pair = Request.of(adapters[:2], [task], str(out), **COMMON)  # another question
+    run_until(pair, Until.of("decided", budget="40"))
+    with pytest.raises(RunFolderError, match="anytime was False, is True"):
+        run_until(pair, Until.of("decided", anytime=True))
+    run_until(pair, Until.of("width=0.5"))  # no test
 
 
 def test_two_tasks_are_one_family(adapters, tmp_path):
@@ -345,8 +409,19 @@ def test_a_budget_of_time_ends_it_undecided(adapters, tmp_path):
     done = run_until(request(adapters, tmp_path / "t"), Until.of("decided", budget="0.001s"))
     assert decided(done)["verdict"] == "continue"
     assert "time" in done.results.sequential.notes[0]
-    after = run_until(request(adapters, tmp_path / "t"), Until.of("decided", budget="60"))
+    with pytest.raises(RunFolderError, match=r"budget of .* is 60"):
+        run_until(request(adapters, tmp_path / "t"), Until.of("decided", budget="60"))
+    after = run_until(request(adapters, tmp_path / "t"), Until.of("decided", budget="1h"))
     assert decided(after)["verdict"] != "continue"
+
+
+def test_a_confidence_sequence_goes_on_with_a_larger_budget(three, tmp_path):
+    """It holds at any time, so its budget is no plan."""
+    (one, _, two), task = three
+    pair = Request.of([one, two], [task], str(tmp_path / "any"), **COMMON)
+    for budget, documents in (("20", 20), ("60", 60)):
+        done = run_until(pair, Until.of("decided", budget=budget, anytime=True))
+        assert decided(done)["documents"] == documents
 
 
 def test_a_group_is_sampled_in_proportion_to_its_tasks():
