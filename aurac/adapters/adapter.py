@@ -62,6 +62,8 @@ class Factors:
         magnitude: DoRA's trained norm of each output (arXiv 2402.09353), in PEFT's own shape. The
             module computes ``magnitude / ‖W + s B A‖ · (W + s B A) x``, norms row by row, at every
             rank; ``None`` for plain LoRA.
+        parameter: For experts, the parameter of the module that is adapted (PEFT's
+            ``target_parameters``); empty where it is not known.
     """
 
     A: Tensor
@@ -71,6 +73,7 @@ class Factors:
     kind: Kind = "linear"
     layout: tuple[int, ...] = ()
     magnitude: Tensor | None = None
+    parameter: str = ""
 
     def __post_init__(self) -> None:
         if self.A.ndim != 2 or self.B.ndim != 2 or self.A.shape[0] != self.B.shape[1]:

@@ -237,13 +237,17 @@ def _peft_options(adapter: Adapter, model: nn.Module) -> dict[str, Any]:
     """The fields of a ``LoraConfig`` that names the adapter's modules, at the lowest rank."""
     modules = adapter.modules
     names = [name for name, f in modules.items() if f.kind != "experts"]
+    ends = tuple(f".{name}" for name in names)  # PEFT takes a name for the end of others too
+    beyond = [n for n, _ in model.named_modules() if n.endswith(ends) and n not in modules]
     repeats = adapter.peft_config.get("layer_replication") or ()
     in_base = [model.get_submodule(name_in_base(name, repeats)) for name in names]
     groups = {re.escape(n): f.blocks for n, f in modules.items() if f.kind == "grouped_conv"}
     return {
         "r": 1,
         "lora_alpha": 1,
-        "target_modules": "|".join(map(re.escape, names)) or None,
+        # As a list: of some bases with experts PEFT reads a pattern as the last names alone.
+        "target_modules": names,
+        "exclude_modules": "|".join(map(re.escape, beyond)) or None,
         "rank_pattern": groups,  # a grouped convolution takes no rank below its number of groups
         "target_parameters": list(adapter.peft_config.get("target_parameters") or ()) or None,
         "fan_in_fan_out": any(map(is_conv1d, in_base)),

@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Protocol, TypeGuard
 
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
 from aurac.errors import CheckpointError, UsageError
@@ -14,7 +14,7 @@ from aurac.errors import CheckpointError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.adapters.adapter import Adapter
+    from aurac.adapters.adapter import Adapter, Factors
 
 _LAYER = re.compile(r"(?P<head>.*?\b(?:layers|layer|h)\.)(?P<index>\d+)(?P<tail>\..+)?")
 
@@ -61,19 +61,39 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
     base = model_name(model)
     repeats = adapter.peft_config.get("layer_replication") or ()
     for name, f in adapter.modules.items():
-        plain = name_in_base(re.sub(r"(\.base_layer)+$", "", name), repeats)
-        module, wrong = present.get(plain), ""
-        if module is None:
-            wrong = f"factors for {plain}, which base {base} lacks"
-        elif f.kind in ("linear", "merged") and is_convolution(module):
-            wrong = f"plain factors for {name}, a convolution of {base}"
-        elif f.kind != "experts" and (known := features_of(module)) not in (None, f.features):
-            here, there = (f"{inside} in and {out} out" for inside, out in (f.features, known))
-            wrong = f"{here} for {name}, but base {base} has {there}"
+        plain = name_in_base(module_in_model(name), repeats)
+        wrong = _misfit(f, name, plain, present.get(plain), base)
         if wrong:
             raise CheckpointError(
                 f"adapter {adapter.name!r} has {wrong}", fix="it was trained on another base"
             )
+
+
+def _misfit(f: Factors, name: str, plain: str, module: nn.Module | None, base: str) -> str:
+    """What a module's factors have that the base's own module does not fit; empty where it does."""
+    if module is None:
+        return f"factors for {plain}, which base {base} lacks"
+    if f.kind in ("linear", "merged") and is_convolution(module):
+        return f"plain factors for {name}, a convolution of {base}"
+    if f.kind == "experts":
+        return _parameter_misfit(f, plain, module, base) if f.parameter else ""
+    known = features_of(module)
+    if known is None or known == f.features:
+        return ""
+    here, there = (f"{inside} in and {out} out" for inside, out in (f.features, known))
+    return f"{here} for {name}, but base {base} has {there}"
+
+
+def _parameter_misfit(f: Factors, plain: str, module: nn.Module, base: str) -> str:
+    """The same for the factors of one parameter, (out, in) or a stack of E of them."""
+    name, weight = f"{plain}.{f.parameter}", getattr(module, f.parameter, None)
+    if not isinstance(weight, Tensor):
+        return f"factors for {name}, which base {base} lacks"
+    shape = (1,) * (3 - weight.ndim) + tuple(weight.shape)
+    fits = shape[0] == f.blocks and sorted(shape[1:]) == sorted(f.features)
+    if fits or not weight.is_floating_point():  # of a quantised one the shape says nothing
+        return ""
+    return f"{f.blocks} updates of {f.features} for {name}, but base {base} has {shape}"
 
 
 def check_base(adapter: Adapter, name: str, sha256: str | None) -> None:
@@ -131,6 +151,11 @@ def is_convolution(module: nn.Module) -> TypeGuard[nn.Conv1d | nn.Conv2d | nn.Co
 def is_conv1d(module: nn.Module) -> bool:
     """Whether a module is transformers' ``Conv1D``, which keeps its weight as (in, out)."""
     return type(module).__name__ == "Conv1D"
+
+
+def module_in_model(module: str) -> str:
+    """The module that factors belong to, without PEFT's wrappers of its other parameters."""
+    return re.sub(r"(\.base_layer)+$", "", module)
 
 
 def name_in_base(name: str, replication: Sequence[Sequence[int]]) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.attach import merge
 from aurac.adapters.formats.peft import module_state, peft_state
-from aurac.adapters.formats.peft_config import CONFIG, PREFIX, WEIGHTS, is_set
+from aurac.adapters.formats.peft_config import CONFIG, PREFIX, WEIGHTS, is_set, pattern_name
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.formats.tensors import SafetensorsWriter
 from aurac.adapters.nesting import peft_alpha
@@ -115,8 +115,8 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
         name: peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple)
         for name, f in adapter.modules.items()
     }
-    rank, rank_pattern = _common(ranks)
-    alpha, alpha_pattern = _common(alphas)
+    rank, rank_pattern = _common(adapter, ranks)
+    alpha, alpha_pattern = _common(adapter, alphas)
     kept = {k: v for k, v in adapter.peft_config.items() if is_set(v)}
     rslora = {f.rule == "sqrt" for f in adapter.modules.values()}
     if len(rslora) > 1:
@@ -144,10 +144,22 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def _common(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The most common value, and the modules that have another one as anchored PEFT patterns."""
+def _common(adapter: Adapter, values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The most common value, and a PEFT pattern for each module that has another one."""
     common = Counter(values.values()).most_common(1)[0][0]
-    return common, {re.escape(n): v for n, v in values.items() if v != common}
+    patterns = {}
+    for name, value in values.items():
+        f = adapter.modules[name]
+        if value == common:
+            continue
+        if f.kind == "experts" and not f.parameter:
+            raise CheckpointError(
+                f"the factors of {name} in adapter {adapter.name!r} differ in rank or alpha, and "
+                "which parameter they belong to is not known",
+                fix="give --base, a model that can be read here",
+            )
+        patterns[f"^{re.escape(pattern_name(name, f.parameter))}"] = value
+    return common, patterns
 
 
 def _as_whole(number: float) -> int | float:

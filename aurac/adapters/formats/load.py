@@ -55,7 +55,8 @@ def load_adapter(
         path: Folder of PEFT or MLX, state dict, GGUF file or ``owner/name[@revision][:subfolder]``.
         base_model: The base itself (on the meta device will do), to settle an orientation that
             shapes alone leave open.
-        bases: The same as a function of the base's name, called only for a single file.
+        bases: The same as a function of the base's name, called only for a single file and for
+            ``target_parameters`` that the base has to tell apart.
         revision: Which one of a hub id.
         subfolder: Which one, when a folder or a hub id holds several adapters.
         name: What to call it; the last part of the path by default.
@@ -78,7 +79,10 @@ def load_adapter(
         source = _adapter_path(local, inside)
         if source.is_dir():
             _check_no_keys(stated, source)
-            adapter = read_mlx(source) if is_mlx(source) else read_peft(source, lazy=lazy)
+            if is_mlx(source):
+                adapter = read_mlx(source)
+            else:
+                adapter = read_peft(source, lazy=lazy, base=stated.base, bases=bases)
             changes = stated != LoadOverrides(base=stated.base)
             if changes and isinstance(adapter.values, RemovedValues):
                 adapter.values.refuse("give it other settings")

@@ -18,6 +18,7 @@ from aurac.adapters.formats.peft_config import (
     PeftConfig,
     owner_of,
     parse_config,
+    with_parameters,
 )
 from aurac.adapters.formats.peft_shapes import factors_from_peft, merged_from_peft, peft_shapes
 from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
@@ -27,10 +28,13 @@ from aurac.adapters.nesting import peft_alpha, rule_alpha
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from aurac.adapters.compatibility import BaseSource
+    from aurac.adapters.formats.peft_config import Skeleton
 
 DORA_NOTE: Final = (
     "the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 (the plain base) is not "
@@ -43,11 +47,18 @@ _FACTOR = re.compile(
 )
 
 
-def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
+def read_peft(
+    folder: Path,
+    *,
+    lazy: bool = False,
+    base: str | None = None,
+    bases: Callable[[str], BaseSource] | None = None,
+) -> Adapter:
     """The adapter in a PEFT folder, its side-car included.
 
     With ``lazy`` the numbers stay in the safetensors file: the adapter is an outline, as it always
-    is where they were removed.
+    is where they were removed. ``bases`` lead from the base's name to the base, for parameters
+    whose order the config leaves open; ``base`` is its name where it is given.
     """
     config = read_json(folder / CONFIG)
     if not is_adalora(config):
@@ -63,21 +74,28 @@ def read_peft(folder: Path, *, lazy: bool = False) -> Adapter:
     if inner:
         shown = ", ".join(inner[:5]) + (", …" if len(inner) > 5 else "")
         notes.append(f"the folder holds other adapters too, named with their subfolder: {shown}")
-    if removed:
-        tensors, values = read_outline(folder)
-        adapter = from_state(config, tensors, where=folder, name=folder.name)
-        adapter = replace(adapter, values=values)
-    else:
-        adapter = _read_weights(config, weights[0], folder.name)
-    adapter = replace(adapter, source=folder, notes=(*adapter.notes, *notes))
     path = sidecar_path(folder)
     sidecar = read_sidecar(path)
+    base = base or (sidecar and sidecar.base) or config.get("base_model_name_or_path")
+
+    def skeleton(needed: bool) -> nn.Module | None:  # noqa: FBT001
+        return None if bases is None else bases(base or "").skeleton(needed=needed)
+
+    if removed:
+        tensors, values = read_outline(folder)
+        adapter = from_state(config, tensors, where=folder, name=folder.name, skeleton=skeleton)
+        adapter = replace(adapter, values=values)
+    else:
+        adapter = _read_weights(config, weights[0], folder.name, skeleton)
+    adapter = replace(adapter, source=folder, notes=(*adapter.notes, *notes))
     if sidecar is not None:
         adapter = with_sidecar(adapter, sidecar, path)
     return adapter if lazy or removed else adapter.loaded()
 
 
-def _read_weights(config: Mapping[str, Any], weights: Path, name: str) -> Adapter:
+def _read_weights(
+    config: Mapping[str, Any], weights: Path, name: str, skeleton: Skeleton
+) -> Adapter:
     """The adapter of a config and its weights; for safetensors without numbers (an outline)."""
     if is_adalora(config):
         plain, state, scale, notes = adalora_as_lora(config, read_tensors(weights), weights)
@@ -86,10 +104,13 @@ def _read_weights(config: Mapping[str, Any], weights: Path, name: str) -> Adapte
         notes = (*notes, *adapter.notes)
         return replace(adapter, modules=modules, notes=notes, format="peft, from AdaLoRA")
     if weights.suffix != ".safetensors":
-        return from_state(config, read_tensors(weights), where=weights, name=name)
+        state = read_tensors(weights)
+        return from_state(config, state, where=weights, name=name, skeleton=skeleton)
     file = SafetensorsFile(weights)
-    adapter = from_state(config, file.outline(), where=weights, name=name)
-    return replace(adapter, values=StoredValues(file, parse_config(config, weights)))
+    adapter = from_state(config, file.outline(), where=weights, name=name, skeleton=skeleton)
+    experts = {n: f.parameter for n, f in adapter.modules.items() if f.kind == "experts"}
+    parsed = replace(parse_config(config, weights), parameters=experts)
+    return replace(adapter, values=StoredValues(file, parsed))
 
 
 @dataclass(frozen=True)
@@ -120,11 +141,17 @@ class StoredValues:
 
 
 def from_state(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], *, where: object, name: str
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    *,
+    where: object,
+    name: str,
+    skeleton: Skeleton = lambda _needed: None,
 ) -> Adapter:
     """The adapter of a PEFT config and a state dict in PEFT's own key format."""
     parsed = parse_config(config, where)
     pairs, magnitudes, extras = _sorted(state, parsed, where)
+    parsed = with_parameters(parsed, pairs, skeleton, where)
     modules = {
         module: factors_from_peft(module, pair, parsed, where) for module, pair in pairs.items()
     }

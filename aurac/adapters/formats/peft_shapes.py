@@ -63,7 +63,8 @@ def factors_from_peft(
             expected=f"rank {rank}, which {CONFIG} gives it",
         )
     alpha = rule_alpha(config.rule, alpha, A.shape[0], groups)
-    return Factors(A, B, alpha, config.rule, kind, layout)
+    parameter = config.parameters.get(module, "")
+    return Factors(A, B, alpha, config.rule, kind, layout, parameter=parameter)
 
 
 def merged_from_peft(name: str, f: Factors, mask: tuple[int, ...] | None) -> Factors:
@@ -131,7 +132,7 @@ def _canonical(
         raise CheckpointError(
             f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}"
         )
-    if _is_parameter(module, config):
+    if module in config.parameters:
         experts = A.shape[0] // rank
         if experts < 1 or A.shape[0] != experts * rank or B.shape[1] != experts * rank:
             raise CheckpointError(
@@ -142,12 +143,3 @@ def _canonical(
         B = B.reshape(-1, rank, experts).permute(2, 0, 1).reshape(-1, rank)
         return "experts", (experts,), stack_blocks(A, experts), B
     return "linear", (), A, B
-
-
-def _is_parameter(module: str, config: PeftConfig) -> bool:
-    """Whether the module's factors belong to a parameter named by ``target_parameters``."""
-    plain = module
-    while plain.endswith(".base_layer"):
-        plain = plain.removesuffix(".base_layer")
-    owners = [p.rpartition(".")[0] for p in config.carried.get("target_parameters", ())]
-    return any(plain == owner or plain.endswith(f".{owner}") for owner in owners)

@@ -1,0 +1,250 @@
+"""Ranks and alphas by pattern: a generated matrix of adapters, each held against PEFT's own logits.
+
+PEFT matches ``rank_pattern`` and ``alpha_pattern`` against the name of a module, or of a parameter
+where ``target_parameters`` name it. Kinds of modules and spellings of keys are drawn together, so
+that no combination is left to a hand-picked row.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import warnings
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from support.adapters import randomise, tiny_gpt2, tiny_llama
+from support.peft_rows import LM, tiny_mixtral
+from torch import nn
+
+from aurac.adapters import attach, check_fits, load_adapter, prepare
+from aurac.adapters.export import save_truncations
+from aurac.errors import CheckpointError
+
+IDS = torch.tensor([[5, 9, 3, 7, 2, 11, 60], [1, 4, 4, 63, 8, 2, 7]])
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+
+
+class Nested(nn.Module):
+    """The name of one module is the end of another's."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.embed = nn.Embedding(64, 16)
+        self.head = nn.Linear(16, 16)
+        self.block = nn.ModuleDict({"head": nn.Linear(16, 16), "tail": nn.Linear(16, 16)})
+
+    def forward(self, input_ids):
+        x = torch.tanh(self.head(self.embed(input_ids)))
+        x = torch.tanh(self.block["head"](x))
+        return type("Out", (), {"logits": self.block["tail"](x)})
+
+
+# kind: (model, LoraConfig fields)
+KINDS = {
+    "linear": (tiny_llama, {"target_modules": ["q_proj", "v_proj", "down_proj"]}),
+    "linear by regex": (tiny_llama, {"target_modules": r"model\.layers\.\d\.mlp\.(up|down)_proj"}),
+    "some layers": (
+        tiny_llama,
+        {
+            "target_modules": ["q_proj", "down_proj"],
+            "layers_to_transform": [1],
+            "layers_pattern": "layers",
+        },
+    ),
+    "excluded": (
+        tiny_llama,
+        {"target_modules": "all-linear", "exclude_modules": r".*layers\.0\.mlp\..*"},
+    ),
+    "dora": (tiny_llama, {"target_modules": ["q_proj", "down_proj"], "use_dora": True}),
+    "embedding": (tiny_llama, {"target_modules": ["embed_tokens", "q_proj"]}),
+    "saved": (tiny_llama, {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["norm"]}),
+    "conv1d": (tiny_gpt2, {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
+    "bias": (
+        tiny_gpt2,
+        {"target_modules": ["c_attn"], "fan_in_fan_out": True, "bias": "lora_only"},
+    ),
+    "names that end in names": (Nested, {"target_modules": ["head", "tail"]}),
+    "a name that ends another": (Nested, {"target_modules": r"head|block\.tail"}),
+    "parameters, dense": (
+        tiny_llama,
+        {
+            "target_modules": [],
+            "target_parameters": ["self_attn.q_proj.weight", "mlp.down_proj.weight"],
+        },
+    ),
+    "parameters, short": (
+        tiny_llama,
+        {"target_modules": ["v_proj"], "target_parameters": ["q_proj.weight"]},
+    ),
+    "parameters, conv1d": (
+        tiny_gpt2,
+        {"target_modules": [], "target_parameters": ["attn.c_attn.weight", "wte.weight"]},
+    ),
+    "experts": (tiny_mixtral, {"target_modules": ["q_proj"], "target_parameters": EXPERTS}),
+    "one of the experts": (
+        tiny_mixtral,
+        {"target_modules": [], "target_parameters": ["experts.down_proj"]},
+    ),
+    "experts, short": (
+        tiny_mixtral,
+        {"target_modules": ["v_proj"], "target_parameters": ["gate_up_proj", "down_proj"]},
+    ),
+    "router": (
+        tiny_mixtral,
+        {"target_modules": ["k_proj"], "target_parameters": ["gate.weight", EXPERTS[1]]},
+    ),
+    "experts, some layers": (
+        tiny_mixtral,
+        {
+            "target_modules": ["q_proj"],
+            "layers_to_transform": [1],
+            "target_parameters": [f"model.layers.0.{EXPERTS[0]}", f"model.layers.0.{EXPERTS[1]}"],
+        },
+    ),
+    # PEFT turns these names of transformers 4 into parameters, with a pattern of its own
+    "experts, older names": (tiny_mixtral, {"target_modules": ["w1", "w2", "w3", "q_proj"]}),
+}
+
+
+def spelled(draw, name):
+    """A key for ``name``, in one of the ways in which people write it."""
+    parts = name.split(".")
+    ways = [
+        name,
+        re.escape(name),
+        ".".join(parts[-2:]),
+        parts[-1],
+        rf".*\.{parts[-1]}",
+        re.sub(r"\d+", r"\\d+", name),
+        f"({parts[-1]}|nothing)",
+        ".".join(parts[:-1]),  # of a parameter the module, which PEFT does not match
+    ]
+    return draw.choice([way for way in ways if way])
+
+
+def drawn(kind, seed):
+    """A config of this kind with drawn ranks, alphas and patterns."""
+    build, fields = KINDS[kind]
+    draw = random.Random(f"{kind} {seed}")
+    base = build()
+    names = [n for n, _ in base.named_modules()] + [n for n, _ in base.named_parameters()]
+    targets = [*fields.get("target_parameters", ()), "gate_up_proj", "q_proj", "head", "tail"]
+    if isinstance(fields["target_modules"], list):
+        targets += fields["target_modules"]
+    named = [n for n in names if any(f".{n}".endswith(f".{target}") for target in targets)]
+    which = draw.choice(["alpha", "rank", "both", "both"]) if seed else "none"
+    config = {
+        "r": draw.choice([2, 3, 4]),
+        "lora_alpha": draw.choice([1, 3, 6]),
+        "use_rslora": draw.random() < 0.5,
+        **fields,
+        **(LM if build is not Nested else {}),
+    }
+    keys = lambda: {spelled(draw, draw.choice(named)) for _ in range(draw.choice([1, 2, 3]))}  # noqa: E731
+    if which in ("alpha", "both"):
+        config["alpha_pattern"] = {key: draw.choice([0.5, 2, 10, 40]) for key in sorted(keys())}
+    if which in ("rank", "both"):
+        config["rank_pattern"] = {key: draw.choice([1, 2, 5]) for key in sorted(keys())}
+    return build, config, draw
+
+
+def written(build, config, folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = randomise(get_peft_model(build(), LoraConfig(**config)))
+        for name, parameter in model.named_parameters():
+            if "modules_to_save" in name or (name.endswith("bias") and parameter.requires_grad):
+                parameter.data += 0.1
+        model.save_pretrained(folder)
+
+
+@torch.no_grad()
+def out(model):
+    return model(input_ids=IDS).logits
+
+
+def of_peft(base, folder):
+    with warnings.catch_warnings():
+        # PEFT says that patterns of parameters match nothing, although it applies them.
+        warnings.simplefilter("ignore")
+        return out(PeftModel.from_pretrained(base, str(folder)).eval())
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_those_of_peft(kind, seed, tmp_path):
+    build, config, draw = drawn(kind, seed)
+    written(build, config, tmp_path / "theirs")
+    base = build()
+    try:
+        theirs = of_peft(build(), tmp_path / "theirs")
+    except RuntimeError:  # keys that overlap, and PEFT stores them in another order
+        with pytest.raises(CheckpointError):
+            attach(base, prepare(load_adapter(tmp_path / "theirs", base_model=base))).__enter__()
+        return
+    adapter = load_adapter(tmp_path / "theirs", base_model=base)
+    outline = load_adapter(tmp_path / "theirs", base_model=base, lazy=True)
+    for basis in ("prefix", "svd", "energy"):
+        ranks = sorted({1, draw.randint(1, adapter.rank)})
+        places = {r: tmp_path / f"{basis}{r}" for r in ranks}
+        save_truncations(outline, places, basis=basis)
+        with attach(base, prepare(adapter, basis)) as live:
+            if basis == "prefix":
+                assert torch.equal(out(base), theirs), config
+            for r, place in places.items():
+                live.set_rank(r)
+                assert torch.equal(out(base), of_peft(build(), place)), (basis, r, config)
+
+
+def made(folder, targets, build=tiny_mixtral, modules=("q_proj",), **config):
+    """An adapter of rank 4 that PEFT writes."""
+    fields = {"r": 4, "target_modules": list(modules), "target_parameters": targets, **LM}
+    written(build, {**fields, **config}, folder)
+    return folder
+
+
+def test_without_the_base_only_what_the_config_settles_is_read(tmp_path):
+    """The order in which a module holds its parameters is the base's to say."""
+    pattern = {"alpha_pattern": {"down_proj": 40}}
+    alone = load_adapter(made(tmp_path / "alone", ["experts.down_proj"], **pattern))
+    assert alone.modules["model.layers.0.mlp.experts"].alpha == 40
+    both = load_adapter(made(tmp_path / "both", EXPERTS))  # one alpha and one rank for all
+    assert both.modules["model.layers.0.mlp.experts.base_layer"].layout == (3,)
+    with pytest.raises(CheckpointError, match=r"which parameter they belong to.*give --base"):
+        save_truncations(both, {2: tmp_path / "cut"}, basis="energy")
+    for name, targets, fields in (
+        ("patterns", EXPERTS, pattern),
+        ("short", ["gate_up_proj"], {}),
+    ):
+        with pytest.raises(CheckpointError, match=r"only the base says which.*give --base"):
+            load_adapter(made(tmp_path / name, targets, **fields))
+
+
+def test_factors_that_no_parameter_explains_are_refused(tmp_path):
+    folder = made(tmp_path / "x", EXPERTS)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "target_parameters": ["experts.down_proj"]}))
+    with pytest.raises(CheckpointError, match=r"2 pairs of factors for parameters of .*experts"):
+        load_adapter(folder)
+    one = made(tmp_path / "one", ["experts.down_proj"])
+    path = one / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_parameters": EXPERTS}))
+    with pytest.raises(CheckpointError, match=r"1 pairs of factors for parameters of .*experts"):
+        load_adapter(one, base_model=tiny_mixtral())
+
+
+def test_a_parameter_that_the_base_lacks_or_has_in_another_shape_is_refused(tmp_path):
+    adapter = load_adapter(made(tmp_path / "x", ["experts.down_proj"]))
+    base = tiny_mixtral()
+    for layer in base.model.layers:
+        layer.mlp.experts.down_proj = nn.Parameter(torch.zeros(3, 32, 20))
+    with pytest.raises(CheckpointError, match=r"experts.down_proj.*another base"):
+        check_fits(adapter, base)
+    del base.model.layers[0].mlp.experts.down_proj
+    with pytest.raises(CheckpointError, match=r"experts.down_proj.*lacks"):
+        check_fits(adapter, base)
