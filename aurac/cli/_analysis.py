@@ -134,7 +134,7 @@ def print_curves(
     console, rows = stdout_console(), result.scores
     tasks = list(dict.fromkeys(row.task for row in rows))
     several = any(row.seeds > 1 for row in rows)
-    best = {(row.task, name) for row in result.best for name in row.candidates}
+    best = result.candidates
 
     def place(row: ScoreRow) -> tuple[int, float]:
         area = row.headline
@@ -152,7 +152,7 @@ def print_curves(
             truncation=row.truncation.replace(" · ", "/") + "*" * row.published,
             accuracy=base | dict.fromkeys(row.missing) | known if ranks else {},
             area=row.headline if ranks or console.width >= _WIDE else None,
-            bold=not row.other and (row.task, row.adapter) in best,
+            bold=(row.task, row.label) in best,
             extra=columns | (extra(row) if extra else {}),
         )
         lines.append(line)
@@ -257,7 +257,7 @@ def aggregate_lines(rows: Sequence[AggregateRow], *, details: bool = False) -> l
 
 
 def best_lines(rows: Sequence[BestRow]) -> list[str]:
-    """What may be said of the leading adapter of each task."""
+    """What may be said of the largest AURAC of each task."""
     if not rows:
         return []
-    return ["", "The leading adapter", *(" ".join(row.sentences) for row in rows)]
+    return ["", "The largest AURAC", *(" ".join(row.sentences) for row in rows)]

@@ -117,8 +117,11 @@ def show_comparison(done: Run, *, as_json: bool) -> None:
     from aurac.report import terminal_table
     from aurac.terminal.console import stdout_console
 
-    console = stdout_console()
-    console.print(terminal_table(done.results, width=console.width))
+    console, known = stdout_console(), None
+    if not done.results.sequential and not done.failures and len(done.results.curves) > 1:
+        known = done.analysis
+    best = known.candidates if known else ()
+    console.print(terminal_table(done.results, width=console.width, best=best))
     if done.results.rank_choice:
         click.echo("\n".join(done.results.rank_choice.sentences))
     if done.results.sequential:
@@ -126,13 +129,12 @@ def show_comparison(done: Run, *, as_json: bool) -> None:
         lines = ["", "Decided from a random sample of the documents", ""]
         lines += [decision.sentence for decision in record.decisions]
         click.echo("\n".join([*lines, *(["", *record.notes] if record.notes else [])]))
-    elif len(done.results.adapters) > 1 and not done.failures:
-        from aurac.cli._analysis import pair_lines, read_sources
-        from aurac.stats.analysis import analyse
+    elif known is not None:
+        from aurac.cli._analysis import best_lines, pair_lines
 
-        read = read_sources([str(done.folder)], None, ())
-        rows = analyse(read.curves, groups=read.groups, strict=False).pairs
-        click.echo("\n".join(pair_lines(rows, "Paired differences on the same documents")))
+        pairs = (*known.pairs, *known.variants)
+        lines = pair_lines(pairs, "Paired differences on the same documents")
+        click.echo("\n".join([*lines, *best_lines(known.best)]))
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")
     _show_besides(done)

@@ -204,8 +204,8 @@ def _content(result: Analysis, measured: Measured, *, details: bool) -> dict[str
     shown = {name: content[name] for name in names}
     shown["ship"] = []
     for row, best in _shipped(result):
-        ship = {"task": row.task, "adapter": row.adapter, "rank": row.rank, **row.shipped()}
-        candidates = list(best.candidates) if best else [row.adapter]
+        ship = {"task": row.task, "adapter": row.label, "rank": row.rank, **row.shipped()}
+        candidates = list(best.candidates) if best else [row.label]
         ship |= {"alpha": row.alpha, "candidates": candidates}
         served = measured.of(row)
         ship |= {"serving": served.to_dict(row.rank)} if served and row.rank else {}
@@ -250,7 +250,7 @@ def _sentence(row: RecommendRow, best: BestRow | None, rows: Sequence[RecommendR
     facts = [f"accuracy {percent(shown['accuracy'])} %" + full * (row.rank != shown["full_rank"])]
     facts += [size(shown["bytes"])] if shown["bytes"] else []
     facts += [f"{seconds(shown['seconds_per_document'])} a document"] * bool(row.seconds)
-    text = f"Ship {row.adapter} at rank {row.rank}{where}: {', '.join(facts)}."
+    text = f"Ship {row.label} at rank {row.rank}{where}: {', '.join(facts)}."
     if row.result is not None and row.result.rank == row.result.reference:
         text += f" No smaller rank is shown to stay within {declared(row.result.margin)} of it."
     elif row.accurate is not None and row.accurate.rank == row.rank != min(row.accuracy):
@@ -260,8 +260,8 @@ def _sentence(row: RecommendRow, best: BestRow | None, rows: Sequence[RecommendR
         text += f" Its tests allow for its having been picked from {best.compared}."
     if best is not None and len(best.candidates) > 1:
         text += f" The best adapter may be any of {', '.join(best.candidates)}"
-        of_task = [one for one in rows if one.task == best.task and not one.other]
-        text += _smallest([x for x in of_task if x.adapter in best.candidates], row.adapter) + "."
+        of_task = [one for one in rows if one.task == best.task]
+        text += _smallest([x for x in of_task if x.label in best.candidates], row.label) + "."
     return text
 
 
@@ -270,10 +270,10 @@ def _smallest(rows: Sequence[RecommendRow], named: str) -> str:
     sized = [(one.shipped()["bytes"], one) for one in rows]
     known = [(number, one) for number, one in sized if number is not None]
     number, least = min(known, key=lambda item: item[0], default=(0, None))
-    if least is None or least.adapter == named:
+    if least is None or least.label == named:
         return ""
     accuracy = percent(least.shipped()["accuracy"])
-    return f"; {least.adapter} at rank {least.rank} is the smallest ({size(number)}, {accuracy} %)"
+    return f"; {least.label} at rank {least.rank} is the smallest ({size(number)}, {accuracy} %)"
 
 
 def _print_ranks(result: Analysis, measured: Measured) -> None:

@@ -108,7 +108,7 @@ def _print(result: Analysis, *, details: bool) -> None:
     print_curves(result)
     lines = score_notes(result.scores, details=details)
     title = f"Paired differences of {axis_title(result.axis)} on the same documents"
-    lines += pair_lines(result.pairs, title, details=details)
+    lines += pair_lines((*result.pairs, *result.variants), title, details=details)
     lines += aggregate_lines(result.aggregates, details=details)
     lines += best_lines(result.best)
     ranks = [row.sentence for row in result.recommended if details or not row.other]

@@ -16,7 +16,7 @@ from aurac.stats.paired import compare
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aurac.report.comparisons import Difference, Paired
+    from aurac.report.comparisons import Compared, Difference
     from aurac.report.model import CurveRow, Interval, Run
 
 
@@ -38,7 +38,7 @@ class BasisPair:
         return f"{self.prefix.adapter}, {self.prefix.scale} against {self.svd.scale}"
 
 
-def basis_pairs(run: Run, task: str, paired: Paired) -> list[BasisPair]:
+def basis_pairs(run: Run, task: str, compared: Compared) -> list[BasisPair]:
     """Every adapter's own prefix truncation against each of its SVD truncations on a task."""
     curves = run.of_task(task)
     pairs = []
@@ -47,7 +47,7 @@ def basis_pairs(run: Run, task: str, paired: Paired) -> list[BasisPair]:
         prefix = next((c for c in prefixes if c.is_default), prefixes[0] if prefixes else None)
         if prefix is not None:
             gaps = _gaps(prefix, svd)
-            pairs.append(BasisPair(prefix, svd, paired.between(prefix, svd), gaps))
+            pairs.append(BasisPair(prefix, svd, compared.between(prefix, svd), gaps))
     return pairs
 
 
@@ -90,7 +90,7 @@ def basis_table(task: str, pairs: Sequence[BasisPair], name: str) -> Table:
     caption = (
         f"{task}: the same adapter cut to its first components (prefix) and by SVD: AURAC in "
         "percent, and prefix minus SVD in points over the same documents. p is adjusted (Holm) for "
-        "all pairs of truncations of this report."
+        "all pairs of this report."
     )
     titles = ("prefix [95 %]", "SVD [95 %]", "difference [95 %]", "p (Holm)", "detectable")
     return table(name, caption, rows, "adapter", numeric=titles, last=("result",))

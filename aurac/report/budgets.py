@@ -5,8 +5,7 @@ Each area is over the range of its own curve, and a difference over the range th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aurac.curves.area import area_name, shared_span
@@ -14,7 +13,7 @@ from aurac.curves.coerce import as_curve
 from aurac.curves.display import show_span
 from aurac.errors import CurveError
 from aurac.report import tables
-from aurac.report.comparisons import Difference, Paired
+from aurac.report.comparisons import Compared, Difference
 from aurac.report.content import Bullets, Cell, Section, Table, Text
 from aurac.report.documents import seeds_of
 from aurac.report.escape import one_line
@@ -59,12 +58,8 @@ class Budget:
 def over_budget(run: Run, axis: str, margin: float) -> Budget:
     """Look at a run over a budget."""
     areas, reasons = budget_areas(run.curves, axis)
-    paired, pairs = Paired(run, margin, axis), []
-    for first, second in combinations((one.curve for one in areas), 2):
-        both = (first.is_default and second.is_default) or first.adapter == second.adapter
-        pair = paired.between(first, second) if both and first.task == second.task else None
-        pairs += [pair] if pair else []
-    return Budget(axis, tuple(areas), tuple(pairs), tuple(reasons))
+    compared = Compared(replace(run, curves=tuple(one.curve for one in areas)), margin, axis)
+    return Budget(axis, tuple(areas), tuple(compared.pairs), tuple(reasons))
 
 
 def budget_areas(curves: Iterable[CurveRow], axis: str) -> tuple[list[BudgetArea], list[str]]:

@@ -28,14 +28,7 @@ from aurac.report.content import (
 from aurac.report.documents import questions, samples, speeds
 from aurac.report.groups import group_table
 from aurac.report.method import method
-from aurac.report.model import (
-    MARGIN,
-    best_default,
-    highlighted,
-    ordered,
-    scored_defaults,
-    unequal_documents,
-)
+from aurac.report.model import MARGIN, highlighted, ordered, scored
 from aurac.report.pictures import Pictures
 from aurac.report.serving import serving_blocks
 from aurac.report.stopped import stopped
@@ -69,18 +62,20 @@ class Builder:
         self.budgets = [over_budget(run, axis, self.margin) for axis in axes]
         tests = self.findings.tests.values()
         smaller = {curve.id: test.rank for curve, test in tests if test.rank < test.reference}
-        self.pictures = Pictures(run, folder, margin=self.margin, non_inferior=smaller)
+        best = self.findings.best
+        self.pictures = Pictures(run, folder, margin=self.margin, non_inferior=smaller, best=best)
         self.rows = _MAX_ROWS // 2 if self.large else _MAX_ROWS
         self.slugs = self.pictures.slugs
 
     def best(self) -> set[str]:
-        """Ids of the curves that are set in bold: of each task the best and its ties."""
-        return {
-            curve.id
-            for task in self.run.task_names
-            if not unequal_documents(self.run.of_task(task))
-            for curve in self.findings.tied(scored_defaults(self.run, task))
-        }
+        """Ids of the curves that are set in bold: those that may be the best of their task.
+
+        None is where the run stopped early: these tests assume a fixed number of documents.
+        """
+        known = self.findings
+        if self.run.sequential:
+            return set()
+        return {curve.id for task in known.leaders for curve in known.candidates[str(task)]}
 
     def report(self) -> Report:
         """The whole report, in reading order."""
@@ -138,9 +133,9 @@ class Builder:
     def _leaders(self) -> Table:
         rows = tuple(self._leader(task) for task in self.run.task_names)
         caption = (
-            "The leading default curve of each task, its lead over the runner-up in points, and "
-            "the recommended rank. Its interval is widened because the best was picked. p is "
-            "adjusted for every pair of adapters over all tasks (Holm)."
+            "The curve with the largest AURAC of each task, its lead over the runner-up in points, "
+            "and the recommended rank. Its interval is widened because the best was picked. p is "
+            "adjusted for all pairs over all tasks (Holm); pairs without it were not tested."
         )
         numeric = ("AURAC [95 %]", "use rank", "lead [95 %]", "p")
         titles = ("task", "largest AURAC", *numeric[:2], "runner-up", *numeric[2:])
@@ -148,22 +143,20 @@ class Builder:
         return Table("winners", caption, heads, rows)
 
     def _leader(self, task: str) -> tuple[Cell, ...]:
-        scored, none = scored_defaults(self.run, task), Cell(NONE)
-        why = "no score" if not scored else "documents differ" if unequal_documents(scored) else ""
-        if len({curve.ranks for curve in scored}) > 1:
-            why = "ranks differ"
-        if why:
-            return (Cell(task), Cell(why), *[none] * 5)
-        best, *others = scored
+        best, none = self.findings.best[task], Cell(NONE)
+        if best is None:
+            row = self.findings.leaders.get(task)
+            return (Cell(task), Cell(str(row.reason) if row else "no score"), *[none] * 5)
         test = self.findings.recommended(best)
         area = tables.estimate(self.findings.leader_area(best))
         cells = (Cell(task), Cell(best.label), area, tables.rank_cell(test.rank) if test else none)
-        if not others:
+        second = text.runner_up(best, self.run)
+        if second is None:
             return (*cells, none, none, none)
-        pair = self.findings.pair(best, others[0])
-        lead = tables.estimate(pair) if pair else tables.share(best.area - others[0].area)
+        pair = self.findings.pair(best, second)
+        lead = tables.estimate(pair) if pair else tables.share(best.area - second.area)
         p = tables.p_value(pair.adjusted if pair else None)
-        return (*cells, Cell(others[0].label), lead, p)
+        return (*cells, Cell(second.label), lead, p)
 
     def answer(self) -> Section:
         """What stands behind the verdict, in sentences."""
@@ -221,7 +214,7 @@ class Builder:
         return Section("aurac", "AURAC", tuple(blocks))
 
     def paired(self) -> Section:
-        """The best curve against the others, on the same documents."""
+        """The best curve against the others, on the same documents; all pairs are in a file."""
         blocks = [
             tables.difference_table(task, pairs, f"paired-{self.slugs[task]}")
             for task, pairs in self.findings.pairs.items()
@@ -286,7 +279,8 @@ class Builder:
         return Section("documents", "Documents gained and lost", tuple(blocks))
 
     def _examples(self, task: str, curves: Sequence[CurveRow]) -> list[Block]:
-        best, browse = best_default(self.run, task), task == self.run.task_names[0]
+        best = self.findings.best[task] or next(iter(scored(self.run, task)), None)
+        browse = task == self.run.task_names[0]
         kept = samples(ordered(curves) if browse else [best]) if best else None
         if best is None or kept is None:
             return []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from aurac.curves.coerce import as_curve
 from aurac.errors import CurveError
 from aurac.readers.run import recipe_groups, regrouped
 from aurac.report.bases import BasisPair, basis_pairs
@@ -24,20 +26,22 @@ from aurac.report.model import (
     highlighted,
     labelled,
     ordered,
-    scored_defaults,
+    scored,
+    unequal_documents,
 )
 from aurac.runs.schema import Areas
 from aurac.stats import non_inferior_rank
-from aurac.stats.analysis import leaders, paired_family, score_group
+from aurac.stats.analysis import analyse, score_group
 from aurac.stats.groups import check_groups, group_of
-from aurac.stats.rows import Options
+from aurac.stats.rows import BestRow, Options
 from aurac.stats.seeds import mean_of_seeds
 
 if TYPE_CHECKING:
     from aurac.curves.area import Span
     from aurac.report.documents import Changes
     from aurac.stats import NonInferiorRank
-    from aurac.stats.rows import BestRow, PairRow
+    from aurac.stats.paired import Difference as PairedDifference
+    from aurac.stats.rows import Analysis, PairRow
 
 Groups = Mapping[str, Sequence[str]]
 Tested = tuple[CurveRow, "NonInferiorRank"]
@@ -150,69 +154,79 @@ class Difference:
         """Whether the difference is significant, after Holm."""
         return self.adjusted is not None and self.adjusted <= ALPHA
 
+    def reversed(self) -> Difference:
+        """`second` minus `first`."""
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        first, second = self.second, self.first
+        return replace(self, first=first, second=second, value=-self.value, low=low, high=high)
 
-class Paired:
-    """The paired differences of a run, adjusted (Holm) within the whole analysis.
 
-    Every pair of adapters (or groups of seeds) over all the tasks is one family, every pair of
-    truncations of one adapter another. `leaders` has for each task with several adapters the one
-    with the largest AURAC, allowing for its having been picked.
+class Compared:
+    """The analysis of a run, `aurac.stats.analysis.analyse`, by the rows that the report shows.
+
+    `analysis` is None where the curves do not fit together; `reason` says why.
     """
 
     def __init__(self, run: Run, margin: float, axis: str = "log2") -> None:
-        self.run = run
-        self.leaders: dict[str | None, BestRow] = {}
-        pairs: list[PairRow] = []
+        self.analysis: Analysis | None = None
+        self.reason = "no curve is stored"
+        self._rows: dict[tuple[str | None, str], CurveRow] = {}
         curves, groups = [], {}
         for row in sorted(run.curves, key=lambda curve: not curve.is_default):
-            seeds = seeds_of(row) or []
+            seeds = seeds_of(row) or ([as_curve(row.record)] if row.record and row.ranks else [])
             if row.members:
                 groups[row.adapter] = [row.adapter]
             curves += [replace(seed, adapter=row.adapter) for seed in seeds]
+            for name in (row.adapter, row.full_name):
+                self._rows.setdefault((row.task, name), row)
         try:
             if curves:
-                pairs = paired_family(curves, groups=groups, axis=axis)
-                self.leaders = leaders(curves, pairs, groups=groups, margin=margin, axis=axis)
-        except CurveError:  # curves that do not fit together: nothing is compared
-            pairs = []
-        self._known = {(p.a, p.b, p.task): p for p in pairs if p.result is not None}
+                self.analysis = analyse(
+                    curves, groups=groups, margin=margin, axis=axis, strict=False
+                )
+        except CurveError as error:
+            self.reason = str(error)
 
-    def between(self, first: CurveRow, second: CurveRow) -> Difference | None:
-        """`first` minus `second`, two adapters or two truncations of one; None where not paired."""
-        a, b = first.adapter, second.adapter
-        if a == b:
-            a, b = (f"{c.adapter} · {c.basis} · {c.rescale}" for c in (first, second))
-        straight = self._known.get((b, a, first.task))
-        row = straight or self._known.get((a, b, first.task))
-        if row is None or row.result is None:
-            return None
-        estimate, sign = row.result.estimate, 1.0 if straight else -1.0
-        ends = [None if end is None else sign * end for end in (estimate.low, estimate.high)]
-        low, high = ends if straight else ends[::-1]
+    def row(self, task: str | None, name: str) -> CurveRow:
+        """The row that the analysis calls by this name."""
+        return self._rows[task, name]
+
+    def leaders(self) -> Mapping[str | None, BestRow]:
+        """What is said of the largest AURAC of each task."""
+        return {row.task: row for row in (self.analysis.best if self.analysis else ())}
+
+    @cached_property
+    def pairs(self) -> list[Difference]:
+        """Every pair that was tested: the one with the larger AURAC minus the other."""
+        known = self.analysis
+        every = [*known.pairs, *known.variants] if known else []
+        pairs = (self._difference(pair) for pair in every if pair.result is not None)
+        return [pair if pair.value >= 0 else pair.reversed() for pair in pairs]
+
+    def _difference(self, pair: PairRow) -> Difference:
+        result = cast("PairedDifference", pair.result)
         return Difference(
-            first=first,
-            second=second,
-            value=sign * estimate.value,
-            low=low,
-            high=high,
-            adjusted=row.p_holm,
-            detectable=row.result.mde,
-            n_docs=row.n_docs or 0,
-            method=estimate.method,
-            axis=row.axis,
-            span=row.span,
+            first=self.row(pair.task, pair.b),
+            second=self.row(pair.task, pair.a),
+            value=result.estimate.value,
+            low=result.estimate.low,
+            high=result.estimate.high,
+            adjusted=pair.p_holm,
+            detectable=result.mde,
+            n_docs=pair.n_docs or 0,
+            method=result.estimate.method,
+            axis=pair.axis,
+            span=pair.span,
         )
 
-    def against_best(self, task: str, most: int) -> list[Difference]:
-        """The best default curve of a task against the next ones and its own other truncations."""
-        scored = [curve for curve in ordered(self.run.of_task(task)) if curve.log2]
-        default = [curve for curve in scored if curve.is_default]
-        if not default:
-            return []
-        others = default[1 : most + 1]
-        others += [c for c in scored if not c.is_default and c.adapter == default[0].adapter]
-        pairs = (self.between(default[0], other) for other in others)
-        return [pair for pair in pairs if pair is not None]
+    def between(self, first: CurveRow, second: CurveRow) -> Difference | None:
+        """`first` minus `second`; None where the two were not tested."""
+        for pair in self.pairs:
+            if pair.first is first and pair.second is second:
+                return pair
+            if pair.first is second and pair.second is first:
+                return pair.reversed()
+        return None
 
 
 def rank_tests(curve: CurveRow, margin: float, alpha: float) -> NonInferiorRank | None:
@@ -236,27 +250,30 @@ class Findings:
     tests: Mapping[str, Tested]  # by the id of a default curve
     # By id and rank, an upper bound on what it loses, all of a task together
     joint: Mapping[str, Mapping[int, float]]
-    # By task: the adapter with the largest AURAC, allowing for its having been picked; the best
-    # default curve against the others; documents gained and lost; their groups; prefix against SVD
+    # By task: what is said of the largest AURAC; its row, where one is named; the rows that may be
+    # the best; the pairs on the page; documents gained and lost; their groups; prefix against SVD
     leaders: Mapping[str | None, BestRow]
+    best: Mapping[str, CurveRow | None]
+    candidates: Mapping[str, Sequence[CurveRow]]
     pairs: Mapping[str, Sequence[Difference]]
     changes: Mapping[str, Sequence[Changes]]
     groups: Mapping[str, Sequence[Group]]
     bases: Mapping[str, Sequence[BasisPair]]
+    tested: Sequence[Difference]  # every pair
 
     def pair(self, best: CurveRow, other: CurveRow) -> Difference | None:
-        """The best default curve of a task against another; None where they were not paired."""
-        return next((pair for pair in self.pairs[best.task] if pair.second is other), None)
+        """The leader of a task against another row; None where they were not tested."""
+        pairs = self.pairs[best.task]
+        return next((p for p in pairs if p.first is best and p.second is other), None)
 
     def leader(self, curve: CurveRow) -> BestRow | None:
         """What is said of a curve as the leader of its task; None where it is not."""
-        row = self.leaders.get(curve.task)
-        return row if row and row.leader == curve.adapter and curve.is_default else None
+        return self.leaders.get(curve.task) if self.best[curve.task] is curve else None
 
     def leader_area(self, curve: CurveRow) -> Interval:
         """AURAC of a curve, of a leader with an interval that allows for its having been picked."""
         row = self.leader(curve)
-        if row and row.estimate:
+        if row and row.estimate and row.estimate.low is not None:
             return Interval(value=curve.area, low=row.estimate.low, high=row.estimate.high)
         return curve.log2 or Interval(value=curve.area)
 
@@ -268,24 +285,24 @@ class Findings:
         known = self.tests.get(curve.id)
         return known[1] if known else None
 
-    def tied(self, scored: Sequence[CurveRow]) -> list[CurveRow]:
-        """The leader of a task's scored default curves, and all not significantly worse than it."""
-        if not scored:
-            return []
-        row = self.leader(scored[0])
-        names = set(row.candidates) if row else {scored[0].adapter}
-        return [c for c in scored if c.adapter in names or c.area == scored[0].area]
-
 
 def find(run: Run, margin: float, note: str) -> Findings:
     """Look at a run."""
-    close = {  # looked at closely: the curves in colour, or only the leader
-        task: scored_defaults(run, task)[:1]
-        if run.many_tasks
-        else [curve for curve in highlighted(run, task) if curve.is_default]
-        for task in run.task_names
+    compared, large = Compared(run, margin), run.many_tasks
+    leaders = {task: _leader(run, task, compared) for task in run.task_names}
+    candidates = {
+        task: [compared.row(task, name) for name in row.candidates] if row else scored(run, task)
+        for task, row in leaders.items()
     }
-    paired = Paired(run, margin)
+    best = {task: next(iter(rows), None) for task, rows in candidates.items()}
+    close = {  # looked at closely: the curves in colour, or only the leader
+        task: [row]
+        if large and row
+        else []
+        if large
+        else [curve for curve in highlighted(run, task) if curve.is_default]
+        for task, row in best.items()
+    }
     tests: dict[str, Tested] = {}
     joint: dict[str, Mapping[int, float]] = {}
     for curves in close.values():
@@ -295,13 +312,17 @@ def find(run: Run, margin: float, note: str) -> Findings:
         for curve, _ in tested.values():
             bounds = rank_tests(curve, margin, ALPHA / number)
             joint[curve.id] = {one.rank: one.upper for one in bounds.tests} if bounds else {}
-    large = run.many_tasks
     return Findings(
         margin=note,
         tests=tests,
         joint=joint,
-        leaders=paired.leaders,
-        pairs={task: paired.against_best(task, 1 if large else _PAIRED) for task in close},
+        leaders={task: row for task, row in leaders.items() if row},
+        best=best,
+        candidates=candidates,
+        pairs={
+            task: _shown(compared, best[task], candidates[task], 1 if large else _PAIRED)
+            for task in close
+        },
         changes={
             task: [item for c in curves if (item := changes(c, ends_only=large))]
             for task, curves in close.items()
@@ -309,5 +330,44 @@ def find(run: Run, margin: float, note: str) -> Findings:
         groups={
             task: document_groups(ordered(curves)[:_GROUP_CURVES]) for task, curves in close.items()
         },
-        bases={task: basis_pairs(run, task, paired) for task in close},
+        bases={task: basis_pairs(run, task, compared) for task in close},
+        tested=compared.pairs,
     )
+
+
+def _leader(run: Run, task: str, compared: Compared) -> BestRow | None:
+    """What is said of the largest AURAC of a task; None where one row or none has an AURAC."""
+    rows = scored(run, task)
+    if len(rows) < 2:
+        return None
+    if documents := unequal_documents(rows):
+        return BestRow(task, len(rows), LEVEL, reason=f"the rows are of {documents} documents")
+    known = compared.leaders().get(task)
+    return known or BestRow(task, len(rows), LEVEL, reason=compared.reason)
+
+
+def _shown(
+    compared: Compared, best: CurveRow | None, candidates: Sequence[CurveRow], most: int
+) -> list[Difference]:
+    """The pairs that a page has room for, with those that its first sentences rely on.
+
+    They are the leader's, those of its adapter's default truncation with other adapters, and for
+    each row that is worse than another but not than the leader one that shows it.
+    """
+    if best is None:
+        return []
+    pairs = [pair for pair in compared.pairs if pair.first.task == best.task]
+    own = [pair for pair in pairs if pair.first is best or pair.second is best]
+    own = [pair if pair.first is best else pair.reversed() for pair in own]
+    own.sort(key=lambda pair: -pair.second.area)
+    others = [pair for pair in own if pair.second.adapter != best.adapter]
+    shown = [*others[:most], *(pair for pair in own if pair not in others)]
+    if not best.is_default:
+        default = [p for p in pairs if p.first.adapter == best.adapter and p.first.is_default]
+        shown += [p for p in default if p.second.adapter != best.adapter][:most]
+    settled = {*(c.id for c in candidates), *(p.second.id for p in own if p.significant)}
+    for pair in pairs:
+        if pair.significant and pair.second.id not in settled:
+            settled.add(pair.second.id)
+            shown += [pair] if pair not in shown else []
+    return shown

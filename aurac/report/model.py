@@ -16,7 +16,7 @@ from aurac.runs.schema import Area, CurveRecord, Results, TaskRecord
 from aurac.runs.serving import read_serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from aurac.report.documents import Source
@@ -93,6 +93,16 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
     def is_default(self) -> bool:
         """Whether this is the curve that the adapter is judged by."""
         return self.role == "default"
+
+    @property
+    def full_name(self) -> str:
+        """The adapter with its truncation, as the analysis names it."""
+        return f"{self.adapter} · {self.basis} · {self.rescale}"
+
+    @property
+    def name(self) -> str:
+        """What the analysis calls the row: the adapter, unless it is another truncation of it."""
+        return self.adapter if self.is_default else self.full_name
 
     @property
     def log2(self) -> Interval | None:
@@ -177,13 +187,22 @@ class Run:
 
 
 def ordered(curves: Iterable[CurveRow]) -> list[CurveRow]:
-    """Curves by falling AURAC; those without a score come last, in the order of the run."""
-    return sorted(curves, key=lambda curve: -curve.area)
+    """Curves by falling AURAC; those without a score come last, in the order of the run.
+
+    Equal ones are in the order of `aurac.stats.rows.BestRow`.
+    """
+
+    def place(curve: CurveRow) -> tuple[float, bool, str]:
+        if curve.log2 is None:
+            return 1.0, False, ""
+        return -round(curve.area, 12), not curve.is_default, curve.full_name
+
+    return sorted(curves, key=place)
 
 
-def scored_defaults(run: Run, task: str) -> list[CurveRow]:
-    """The default curves of a task that have an area, the largest first."""
-    return ordered([curve for curve in run.of_task(task) if curve.is_default and curve.log2])
+def scored(run: Run, task: str) -> list[CurveRow]:
+    """The curves of a task that have an area, the largest first."""
+    return ordered(curve for curve in run.of_task(task) if curve.log2)
 
 
 def published_pairs(run: Run, task: str | None = None) -> list[tuple[CurveRow, CurveRow]]:
@@ -192,8 +211,8 @@ def published_pairs(run: Run, task: str | None = None) -> list[tuple[CurveRow, C
         (default, curve)
         for curve in run.curves
         if curve.role == "published" and curve.log2 and task in (None, curve.task)
-        for default in scored_defaults(run, curve.task)
-        if default.adapter == curve.adapter
+        for default in scored(run, curve.task)
+        if default.is_default and default.adapter == curve.adapter
     ]
 
 
@@ -203,25 +222,23 @@ def unequal_documents(curves: Iterable[CurveRow]) -> str:
     return f"{counts[0]:,} to {counts[-1]:,}" if len(counts) > 1 else ""
 
 
-def bold_means(curves: Iterable[CurveRow]) -> str:
-    """What bold says in a table of scores."""
+def bold_means(curves: Collection[CurveRow], best: Collection[str]) -> str:
+    """What bold says in a table of scores, a sentence after a space; empty where none is bold."""
     if documents := unequal_documents(curves):
-        return f"The rows are of {documents} documents, so none is the best."
-    return "Bold: the largest, and all not significantly worse."
-
-
-def best_default(run: Run, task: str) -> CurveRow | None:
-    """The default curve of a task with the largest AURAC; the first one on a tie."""
-    return next(iter(scored_defaults(run, task)), None)
+        return f" The rows are of {documents} documents, so none is the best."
+    if not any(curve.id in best for curve in curves):
+        return ""
+    return " Bold: the largest, and all that no other row is shown to be better than."
 
 
 def highlighted(run: Run, task: str) -> list[CurveRow]:
-    """The curves in colour: the best default ones, then the best other truncations of these."""
+    """The curves in colour: the best, the best default ones, other truncations of these."""
     curves = [curve for curve in run.of_task(task) if curve.ranks]
     default = ordered([c for c in curves if c.is_default])[:MAX_HIGHLIGHTED]
     names = {curve.adapter for curve in default}
     rest = ordered([c for c in curves if not c.is_default and (c.adapter in names or not default)])
-    ids = {curve.id for curve in [*default, *rest][:MAX_HIGHLIGHTED]}
+    every = dict.fromkeys(curve.id for curve in (*ordered(curves)[:1], *default, *rest))
+    ids = {*list(every)[:MAX_HIGHLIGHTED]}
     return [curve for curve in curves if curve.id in ids]
 
 

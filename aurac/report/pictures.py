@@ -12,7 +12,7 @@ from aurac.report import appearance, figures, plots
 from aurac.report.content import Picture
 from aurac.report.escape import one_line, slug
 from aurac.report.groups import draw_groups
-from aurac.report.model import best_default, highlighted, ordered, unequal_documents
+from aurac.report.model import highlighted, ordered, unequal_documents
 from aurac.report.serving import latency_figure
 from aurac.report.stopped import draw_looks
 
@@ -43,14 +43,20 @@ class Pictures:
 
     Where the run has few tasks, each point in a page carries its numbers, figures have a narrow
     form for telephones, and there are PDFs for papers. `non_inferior` are the smallest ranks within
-    `margin` by the id of their curve.
+    `margin` by the id of their curve, `best` the curve with the largest AURAC of each task.
     """
 
     def __init__(
-        self, run: Run, folder: Path, *, margin: float, non_inferior: Mapping[str, int]
+        self,
+        run: Run,
+        folder: Path,
+        *,
+        margin: float,
+        non_inferior: Mapping[str, int],
+        best: Mapping[str, CurveRow | None],
     ) -> None:
         self.run, self.folder, self.detailed = run, folder, not run.many_tasks
-        self.margin, self.non_inferior = margin, non_inferior
+        self.margin, self.non_inferior, self.best = margin, non_inferior, best
         self.styles = appearance.styles(run.curves)
         self.few = len({curve.adapter for curve in run.curves}) <= len(appearance.SERIES)
         self.files: list[Path] = []
@@ -83,7 +89,7 @@ class Pictures:
         shown = None if areas is None else areas.keys()
         every = [c for c in self.run.of_task(task) if c.ranks and (shown is None or c.id in shown)]
         coloured = [c for c in highlighted(self.run, task) if shown is None or c.id in shown]
-        best = best_default(self.run, task)
+        best = self.best[task]
         draw = partial(
             plots.rank_accuracy,
             curves=every,
@@ -117,15 +123,15 @@ class Pictures:
         """All tasks as small multiples."""
         draws = [partial(self._panel, task=task) for task in tasks]
         hues = "keep their hue from panel to panel" if self.few else "have other hues in each panel"
-        leaders = ((task, best_default(self.run, task)) for task in tasks)
+        leaders = ((task, self.best[task]) for task in tasks)
         lines = [
-            f"{task}: {f'{c.label} leads with {percent(c.area)} %' if c else 'no curve scored'}."
+            f"{task}: {f'{c.label} leads with {percent(c.area)} %' if c else 'no curve leads'}."
             for task, c in leaders
         ]
         named = {
             one_line(c.adapter, appearance.LABEL_CHARS): self.styles[appearance.key(c)].colour
             for task in tasks
-            for c in self._best(task)
+            for c in self._top(task)
         }
         key = [(name, {"color": hue}) for name, hue in named.items()] if self.few else []
         return self._save(
@@ -136,18 +142,17 @@ class Pictures:
             ),
             title="Rank-accuracy curves of all tasks",
             caption="Accuracy in percent against rank on every task, log2 axis. The best "
-            f"{_PANEL_BEST} default curves of each task are in colour and {hues}; others are grey, "
+            f"{_PANEL_BEST} curves of each task are in colour and {hues}; others are grey, "
             "the dashed line is the base model.",
             alt=f"Small multiples, one for each task. {' '.join(lines)}",
         )
 
-    def _best(self, task: str) -> list[CurveRow]:
-        curves = (c for c in self.run.of_task(task) if c.ranks and c.is_default)
-        return ordered(curves)[:_PANEL_BEST]
+    def _top(self, task: str) -> list[CurveRow]:
+        return ordered(c for c in self.run.of_task(task) if c.ranks)[:_PANEL_BEST]
 
     def _panel(self, ax: Axes, task: str) -> Axes:
         curves = [curve for curve in self.run.of_task(task) if curve.ranks]
-        coloured = self._best(task)
+        coloured = self._top(task)
         drawn = [*coloured, *[c for c in ordered(curves) if c not in coloured][:_PANEL_CURVES]]
         style, ids = self._styles(coloured), {curve.id for curve in coloured}
         plots.rank_accuracy(ax, drawn, style=style, highlight=ids, labels=False)
@@ -318,7 +323,7 @@ class Pictures:
             parts.append(f"Thin grey lines: {rest} more curves.")
         if any(curve.missing for curve in coloured):
             parts.append("A gap in a line is a missing rank.")
-        best = best_default(self.run, task)
+        best = self.best[task]
         if best in coloured and best and len(best.ranks) > 1:
             parts.append(f"Dotted level line: {best.label} at rank {best.ranks[-1]}.")
         if any(curve.id in self.non_inferior for curve in coloured):

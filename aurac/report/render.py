@@ -169,6 +169,7 @@ def _latex_table(every: Sequence[CurveRow], task: str, best: Collection[str]) ->
     curves, rest = ordered(every)[:_LATEX_ROWS], len(every[_LATEX_ROWS:])
     metric = ", ".join(dict.fromkeys(curve.metric for curve in curves))
     left = f" The {rest} lowest rows are left out." if rest else ""
+    bold = bold_means(curves, best)
     rows = [_latex_row(curve, bold=curve.id in best) for curve in curves]
     bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
     if len(bases) == 1:
@@ -181,7 +182,7 @@ def _latex_table(every: Sequence[CurveRow], task: str, best: Collection[str]) ->
         position_float="centering",
         caption=(
             rf"AURAC on {escape.latex(task)} in percent with 95\,\% intervals, metric "
-            rf"{escape.latex(metric)}. {bold_means(curves)}{left}"
+            rf"{escape.latex(metric)}.{bold}{left}"
         ),
     )
     text = text.rstrip().replace("\\begin{tabular}", f"{_LATEX_FIT}\n\\begin{{tabular}}", 1)

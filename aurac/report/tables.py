@@ -69,7 +69,7 @@ def measured_on(curves: Iterable[CurveRow]) -> str:
 
 
 def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], name: str) -> Table:
-    """The headline table of one task; the best are all that are not significantly worse."""
+    """The headline table of one task, with the ids of the rows that may be the best."""
     rows = ordered(curves)
     ends = [end for c in rows if c.log2 for end in (c.log2.low, c.log2.high) if end is not None]
     low, width = (min(ends), max(ends) - min(ends) or 1.0) if ends else (0.0, 1.0)
@@ -86,8 +86,8 @@ def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], na
     seeds = "; ".join(f"{c.label}: {c.seeds} seeds" for c in rows if c.members)
     over = f" Means over training seeds ({seeds}), intervals over documents and seeds."
     caption = (
-        f"{task}: AURAC in percent with 95 % intervals, largest first; {measured_on(rows)} "
-        f"{bold_means(rows)}{over if seeds else ''}"
+        f"{task}: AURAC in percent with 95 % intervals, largest first; {measured_on(rows)}"
+        f"{bold_means(rows, best)}{over if seeds else ''}"
     )
     body = (
         (
@@ -262,9 +262,9 @@ def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table
     )
     caption = (
         f"{task}: paired differences of {area_name(axis)} in points, over the same documents. "
-        "p is adjusted (Holm) for every pair of adapters on every task of this run; between "
-        "truncations of one adapter, for all those. Detectable: the difference that the test at "
-        "this adjusted level finds with 80 % power."
+        "p is adjusted (Holm) for all pairs of this run, of adapters and of truncations of one "
+        "adapter, on every task. Detectable: the difference that the test at this adjusted level "
+        "finds with 80 % power."
     )
     over = [axis] if pairs[0].span else []
     titles = (*over, "difference [95 %]", "p (Holm)", "detectable", "documents")

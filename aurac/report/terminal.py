@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.display import CurveLine, curve_table
 from aurac.report.escape import one_line
-from aurac.report.model import Run, as_run, best_default, ordered, unequal_documents
+from aurac.report.model import Run, as_run, ordered
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rich.console import Group
 
     from aurac.runs.schema import Results
@@ -17,18 +19,19 @@ if TYPE_CHECKING:
 _MAX_ROWS = 40
 
 
-def terminal_table(results: Results, width: int | None = None) -> Group:
+def terminal_table(
+    results: Results, width: int | None = None, best: Collection[tuple[str | None, str]] = ()
+) -> Group:
     """The AURAC of every curve, with the accuracy at each rank where there is room.
 
-    `width` are the characters in a line: by default the terminal's, 80 without one.
+    Args:
+        results: Of a run.
+        width: Characters in a line: by default the terminal's, 80 without one.
+        best: Task and name (`Analysis.candidates`) of the curves that are set in bold.
     """
     run = as_run(results)
     width = width or shutil.get_terminal_size((80, 24)).columns
     rows = [curve for task in run.task_names for curve in ordered(run.of_task(task))]
-    best = {
-        task: None if unequal_documents(run.of_task(task)) else best_default(run, task)
-        for task in run.task_names
-    }
     lines = [
         CurveLine(
             task=one_line(curve.task),
@@ -41,7 +44,7 @@ def terminal_table(results: Results, width: int | None = None) -> Group:
                 **dict(zip(curve.ranks, curve.accuracy, strict=True)),
             },
             area=curve.log2,
-            bold=curve is best[curve.task],
+            bold=(curve.task, curve.name) in best,
         )
         for curve in rows[:_MAX_ROWS]
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aurac.curves.display import interval, percent, points, size
 from aurac.report.content import Tile
 from aurac.report.escape import one_line
-from aurac.report.model import published_pairs, scored_defaults
+from aurac.report.model import published_pairs, scored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from aurac.report.comparisons import Findings
     from aurac.report.model import CurveRow, Run
     from aurac.stats import NonInferiorRank
+    from aurac.stats.rows import BestRow
 
 LISTED = 5
 _NO_CURVE = "This run holds no curve, so there is nothing to compare yet."
@@ -75,52 +76,74 @@ def verdicts(run: Run, findings: Findings) -> tuple[str, ...]:
 
 
 def _verdict(run: Run, task: str, findings: Findings) -> str:
-    scored = scored_defaults(run, task)
-    if not scored:
+    rows = scored(run, task)
+    if not rows:
         reasons = [c.score_reason for c in run.of_task(task) if c.score_reason]
         return f"No adapter has an AURAC{f' ({reasons[0]})' if reasons else ''}."
-    best = scored[0]
-    if len({curve.ranks for curve in scored}) > 1:
-        return "The adapters were measured at different ranks, so none is named the best."
-    if len(scored) == 1:
+    best = findings.best[task]
+    if best is None:
+        reason = str(findings.leaders[task].reason)
+        return f"{reason[:1].upper()}{reason[1:]}, so none is named the best."
+    apart = _apart(findings.leaders.get(task))
+    if len(rows) == 1:
         return f"{best.label} has an AURAC of {percent(best.area)} %."
-    equal = [curve.label for curve in scored if curve.area == best.area]
+    equal = [curve.label for curve in rows if curve.area == best.area]
     if len(equal) > 1:
-        return f"{some(equal)} have the same AURAC, {percent(best.area)} %."
-    return f"{best.label} has the largest AURAC ({percent(best.area)} %){_lead(scored, findings)}"
+        return f"{some(equal)} have the same AURAC, {percent(best.area)} %.{apart}"
+    head = f"{best.label} has the largest AURAC ({percent(best.area)} %)"
+    return f"{head}{_lead(best, run, findings)}{apart}"
 
 
-def _lead(scored: list[CurveRow], findings: Findings) -> str:
+def _apart(row: BestRow | None) -> str:
+    """The rows over other ranks, which may have a larger AURAC."""
+    return f" Not compared, over other ranks: {some(row.apart)}." if row and row.apart else ""
+
+
+def runner_up(best: CurveRow, run: Run) -> CurveRow | None:
+    """The row with the next AURAC over the same ranks; None where there is no other."""
+    rows = (curve for curve in scored(run, best.task) if curve.ranks == best.ranks)
+    return next((curve for curve in rows if curve is not best), None)
+
+
+def _lead(best: CurveRow, run: Run, findings: Findings) -> str:
     """How sure the leader's lead is, to follow its AURAC."""
-    best, second = scored[:2]
+    second = runner_up(best, run)
+    if second is None:
+        return "."
     pair = findings.pair(best, second)
     if pair is None:
-        return (
-            f", {percent(best.area - second.area)} points more than {second.label}. Without stored "
-            "documents that both answered, the difference cannot be tested."
-        )
+        more = f"{percent(best.area - second.area)} points more than {second.label}"
+        if findings.tested:
+            return f", {more}. That difference was not tested."
+        why = "Without stored documents that both answered, the difference cannot be tested."
+        return f", {more}. {why}"
     ends = "" if pair.low is None or pair.high is None else f", {to(pair.low, pair.high)}"
-    ahead = f"lead over {second.label} ({percent(pair.value)} points{ends})"
-    if not pair.significant:
-        if 2 in (best.seeds, second.seeds):
-            return f"; its {ahead} has no verdict, since two seeds do not show how much seeds vary."
-        return f"; its {ahead} is not significant."
-    pairs = [d for d in findings.pairs[best.task] if d.second.is_default]
-    others = [d.second.label for d in pairs if not d.significant]
+    ahead = f"; its lead over {second.label} ({percent(pair.value)} points{ends})"
+    if pair.significant:
+        return f"{ahead}{_sure(best, run, findings)}"
+    if 2 in (best.seeds, second.seeds):
+        return f"{ahead} has no verdict, since two seeds do not show how much seeds vary."
+    return f"{ahead} is not significant."
+
+
+def _sure(best: CurveRow, run: Run, findings: Findings) -> str:
+    """Over which rows a lead is significant, where it is over the runner-up."""
+    others = [curve for curve in findings.candidates[best.task] if curve is not best]
+    names = some(curve.label for curve in others)
+    if others and all(findings.pair(best, curve) for curve in others):
+        return f" is significant, that over {names} is not."
     if others:
-        return f"; its {ahead} is significant, that over {some(others)} is not."
-    rest = " and all others" if len(scored) > 2 else ""
-    return f"; its {ahead}{rest} is significant."
+        return f" is significant, but {names} may be better."
+    rows = [c for c in scored(run, best.task) if c.ranks == best.ranks and c is not best]
+    pairs = [findings.pair(best, curve) for curve in rows]
+    every = len(pairs) > 1 and all(pair is not None and pair.significant for pair in pairs)
+    return f"{' and all others' if every else ''} is significant."
 
 
 def _counted(run: Run, findings: Findings) -> list[str]:
-    """Which adapter leads on how many tasks, and on how many of them significantly."""
-    ranked = [
-        scored
-        for task in run.task_names
-        if (scored := scored_defaults(run, task)) and len({c.ranks for c in scored}) == 1
-    ]
-    wins = Counter(scored[0].adapter for scored in ranked)
+    """Which row leads on how many tasks, and on how many of them significantly."""
+    best = [curve for task in run.task_names if (curve := findings.best[task])]
+    wins = Counter(curve.label for curve in best)
     ordered = sorted(wins.items(), key=lambda item: (-item[1], item[0]))
     lines = []
     if ordered:
@@ -128,27 +151,27 @@ def _counted(run: Run, findings: Findings) -> list[str]:
         if len(ordered) > LISTED:
             rest = sum(times for _, times in ordered[LISTED:])
             shown.append(f"{len(ordered) - LISTED} others on {rest}")
-        leads = (findings.pair(*scored[:2]) for scored in ranked if len(scored) > 1)
+        seconds = ((curve, runner_up(curve, run)) for curve in best)
+        leads = (findings.pair(curve, second) for curve, second in seconds if second)
         sure = sum(pair is not None and pair.significant for pair in leads)
         lines.append(
             f"Of {len(run.task_names)} tasks, the largest AURAC has {', '.join(shown)}. On {sure} "
             "of them the lead over the runner-up is significant (Holm over all pairs and tasks)."
         )
-    if len(ranked) < len(run.task_names):
-        unranked = len(run.task_names) - len(ranked)
-        lines.append(f"{unranked} tasks have no ranking: no score, or adapters at other ranks.")
+    if len(best) < len(run.task_names):
+        unranked = len(run.task_names) - len(best)
+        lines.append(f"{unranked} tasks have no ranking: no score, or rows that do not compare.")
     return lines
 
 
 def tiles(run: Run, task: str, findings: Findings) -> tuple[Tile, ...]:
     """The numbers of the first screen: best AURAC, recommended rank, scale at inference."""
-    scored = scored_defaults(run, task)
-    if not scored:
+    best = findings.best[task]
+    if best is None:
         return ()
-    best = scored[0]
-    parts = [_best_tile(scored, findings), _rank_tile(best, findings.recommended(best))]
+    parts = [_best_tile(best, findings), _rank_tile(best, findings.recommended(best))]
     if pairs := published_pairs(run, task):
-        default, other = both_curves = next((p for p in pairs if p[0] is best), pairs[0])
+        default, other = both_curves = next((p for p in pairs if best in p), pairs[0])
         both = ", ".join(f"{percent(curve.area)} % {curve.scale}" for curve in both_curves)
         change = f"{percent(abs(default.area - other.area))} points"
         parts.append(Tile("Scale at inference", change, (f"{default.adapter}: {both}",)))
@@ -157,19 +180,15 @@ def tiles(run: Run, task: str, findings: Findings) -> tuple[Tile, ...]:
     return tuple(parts)
 
 
-def _best_tile(scored: list[CurveRow], findings: Findings) -> Tile:
-    best = scored[0]
+def _best_tile(best: CurveRow, findings: Findings) -> Tile:
     area = findings.leader_area(best)
     known = area.low is not None
     ends = f"95 % interval {to(area.low, area.high)}" if known else "no interval"
-    if len(scored) == 1:
+    if best.task not in findings.leaders:
         return Tile("AURAC", f"{percent(best.area)} %", (best.label, ends))
-    tied = [curve.label for curve in findings.tied(scored) if curve is not best]
-    if tied:
-        sure = f"not significantly better than {some(tied)}"
-    elif findings.pairs[best.task]:
-        sure = "significantly better than all others"
-    else:
+    others = [curve.label for curve in findings.candidates[best.task] if curve is not best]
+    sure = "shown to be the best" if not others else f"not shown to be better than {some(others)}"
+    if not findings.pairs[best.task]:
         sure = "not tested"
     return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))
 
@@ -202,16 +221,15 @@ def _why(curve: CurveRow, test: NonInferiorRank) -> str:
 
 def details(run: Run, task: str, findings: Findings) -> list[str]:
     """What stands behind the verdict of a task."""
-    scored = scored_defaults(run, task)
+    rows, best = scored(run, task), findings.best[task]
     unscored = [c for c in run.of_task(task) if c.is_default and not c.log2]
     left = some(f"{c.label} ({c.score_reason or 'no AURAC'})" for c in unscored)
-    lines = [f"Without an AURAC: {left}."] if unscored and scored else []
-    if not scored:
-        return lines
-    best = scored[0]
-    if len({curve.ranks for curve in scored}) > 1:
+    lines = [f"Without an AURAC: {left}."] if unscored and rows else []
+    if best is None:
+        if len({curve.ranks for curve in rows}) < 2:
+            return lines
         listed = "; ".join(
-            f"{c.label} {percent(c.area)} % over ranks {_grid(c)}" for c in scored[:LISTED]
+            f"{c.label} {percent(c.area)} % over ranks {_grid(c)}" for c in rows[:LISTED]
         )
         return [f"AURAC over different ranks does not compare: {listed}.", *lines]
     area, leader, ends = findings.leader_area(best), findings.leader(best), ""
@@ -220,18 +238,18 @@ def details(run: Run, task: str, findings: Findings) -> list[str]:
         ends = f" (95 % interval {to(area.low, area.high)}{wide})"
     head = f"{best.label}: AURAC {percent(best.area)} %{ends}, log2 axis, ranks {_grid(best)}."
     lines.insert(0, head)
-    pair = next((d for d in findings.pairs[task] if d.second.is_default), None)
+    pair = next((d for d in findings.pairs[task] if d.first is best), None)
     if pair is not None and not pair.significant and pair.detectable is not None:
         over = "documents and seeds" if best.members else "documents"
         lines.append(
             f"With these {over} the test detects differences of {percent(pair.detectable)} points "
             "or more (80 % power)."
         )
-    if leader and len(leader.candidates) > 1:
+    others = [curve.label for curve in findings.candidates[task] if curve is not best]
+    if leader and others:
         within = f", by at most {percent(leader.within)} points" if leader.within else ""
-        others = some(name for name in leader.candidates if name != best.adapter)
-        lines.append(f"{others} may be better than {best.label}{within} (95 % confidence).")
-    return [*lines, *_published(run, task, scored), *_rank_details(best, findings)]
+        lines.append(f"{some(others)} may be better than {best.label}{within} (95 % confidence).")
+    return [*lines, *_published(run, task, best), *_rank_details(best, findings)]
 
 
 def _grid(curve: CurveRow) -> str:
@@ -240,10 +258,11 @@ def _grid(curve: CurveRow) -> str:
     return f"{curve.ranks[0]} to {curve.ranks[-1]} ({len(curve.ranks)} of them)"
 
 
-def _published(run: Run, task: str, scored: list[CurveRow]) -> list[str]:
+def _published(run: Run, task: str, best: CurveRow) -> list[str]:
     lines = []
     for default, curve in published_pairs(run, task)[:2]:
-        beaten = default is scored[0] and any(curve.area < c.area for c in scored[1:])
+        others = (c for c in scored(run, task) if c.adapter != curve.adapter)
+        beaten = default is best and any(curve.area < c.area for c in others)
         lines.append(
             f"As published (without P), {curve.adapter} has an AURAC of {percent(curve.area)} %"
             f"{' and is not the best' if beaten else ''}: the scale at inference changes "
@@ -262,7 +281,7 @@ def _rank_details(best: CurveRow, findings: Findings) -> list[str]:
         sentence += f" A margin of {needed} points would have been needed for one."
     lines = [sentence]
     if leader and leader.compared > 1:
-        among = f"{leader.compared} adapters (95 % confidence)"
+        among = f"{leader.compared} rows (95 % confidence)"
         lines.append(f"The test allows for the choice among {among}.")
     return [*lines, findings.margin]
 

@@ -146,12 +146,11 @@ def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:
     run, findings = builder.run, builder.findings
     means = (curve for task in run.task_names for curve in ordered(run.of_task(task)))
     curves = [row for curve in means for row in (curve, *curve.members)]
-    pairs = [pair for pairs in findings.pairs.values() for pair in pairs]
     bases = [pair.difference for pairs in findings.bases.values() for pair in pairs]
     return {
         "table": [_score_row(curve) for curve in curves],
         "points": [row for curve in curves for row in _point_rows(curve)],
-        "pairs": [_pair_row(pair) for pair in pairs],
+        "pairs": [_pair_row(pair) for pair in findings.tested],
         "bases": [_pair_row(pair) for pair in bases if pair is not None],
         "losses": list(_loss_rows(builder)),
         "changes": list(_change_rows(builder)),

@@ -91,7 +91,8 @@ class Run:
         return analyse(self.curves, groups=self._read[1], strict=False, **options)
 
     @cached_property
-    def _analysed(self) -> Analysis:
+    def analysis(self) -> Analysis:
+        """The whole analysis on the log2 axis: rows, pairs, the candidates for the best."""
         return self._analysis()
 
     @property
@@ -100,17 +101,19 @@ class Run:
 
         Columns: adapter, task, metric, truncation, default, aurac (log2 axis) with low and high
         (95 % interval), linear with linear_low and linear_high, mean, baseline (the base), n_docs,
-        seeds, reason (why there is no score).
+        seeds, reason (why there is no score), candidate (it may be the best of its task: no other
+        row is shown to be better).
         """
         import pandas as pd
 
         rows = []
-        for row in self._analysed.scores:
+        for row in self.analysis.scores:
             values = _values(row, "adapter task metric truncation") | {"default": not row.other}
             for name, area in (("", row.log2), ("linear_", row.linear)):
                 values[name.rstrip("_") or "aurac"] = area.value if area else None
                 values |= {f"{name}low": area.low, f"{name}high": area.high} if area else {}
-            rows.append(values | _values(row, "mean baseline n_docs seeds reason"))
+            values |= _values(row, "mean baseline n_docs seeds reason")
+            rows.append(values | {"candidate": (row.task, row.label) in self.analysis.candidates})
         return pd.DataFrame(rows)
 
     @property
@@ -150,7 +153,7 @@ class Run:
         import pandas as pd
 
         rows = []
-        for pair in self._analysed.pairs:
+        for pair in self.analysis.pairs:
             estimate = pair.result.estimate if pair.result else None
             difference = pair.value if estimate is None else estimate.value
             values = _values(pair, "a b task") | {"difference": difference}

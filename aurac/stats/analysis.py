@@ -18,14 +18,13 @@ from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats.comparisons import (
     best_rows,
-    compare_all,
-    compare_truncations,
+    compare_rows,
     recommend,
     with_robustness,
 )
 from aurac.stats.groups import Groups, RecipeGroup, defaults, gather
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level
-from aurac.stats.rows import AggregateRow, Analysis, BestRow, Options, PairRow, ScoreRow
+from aurac.stats.rows import AggregateRow, Analysis, Options, PairRow, ScoreRow
 from aurac.stats.score import score_notes
 from aurac.stats.seeds import aggregate, components, mean_of_seeds, task_weights
 
@@ -41,9 +40,10 @@ _Row = TypeVar("_Row", RecipeGroup, PairRow)
 def analyse(curves: Any, *, groups: Groups | None = None, **options: Any) -> Analysis:
     """Scores with intervals, all pairs, aggregates over tasks, and non-inferior ranks.
 
-    The first curve of an adapter on a task is its default truncation; further ones, truncated
-    another way, are compared with it and never with other adapters, except to tell whether a
-    verdict between two adapters survives the choice of truncation.
+    An adapter's default truncation on a task is the one whose curves have that role, or else its
+    first. Further ones, truncated another way, are compared with it and never with other adapters,
+    except to tell whether a verdict between two adapters survives the choice of truncation. The
+    order of the curves changes nothing else.
 
     Args:
         curves: `Curve` values with `adapter` and `task`, or a DataFrame with columns ``adapter,
@@ -60,14 +60,14 @@ def analyse(curves: Any, *, groups: Groups | None = None, **options: Any) -> Ana
     task_weights({"": 1}, settings.weigh)
     every = gather(_as_curves(curves), groups)
     default, others = defaults(every)
-    pairs = compare_all(default, settings)
+    pairs, variants = compare_rows(default, others, settings)
     return Analysis(
         scores=tuple(score_group(group, settings, other=group in others) for group in every),
-        pairs=with_robustness(pairs, default, others, settings),
-        variants=compare_truncations(default, others, settings),
+        pairs=with_robustness(pairs, variants, default, others, settings),
+        variants=variants,
         aggregates=_aggregates(default, pairs, settings),
         recommended=tuple(recommend(group, settings, other=group in others) for group in every),
-        best=best_rows(default, pairs, settings),
+        best=best_rows(default, others, (*pairs, *variants), settings),
         axis=settings.axis,
         level=settings.level,
     )
@@ -90,27 +90,10 @@ def score_curve(curve: Curve) -> ScoreRow:
     return score_group(gather([curve])[0], Options())
 
 
-def paired_family(
-    curves: Sequence[Curve], *, groups: Groups | None = None, axis: str = "log2"
-) -> list[PairRow]:
+def paired_family(curves: Sequence[Curve], *, groups: Groups | None = None) -> list[PairRow]:
     """The pairs and the variants of `analyse`, and nothing else; pairs that cannot be say why."""
-    settings = Options(strict=False, axis=axis)
-    default, others = defaults(gather(curves, groups))
-    return [*compare_all(default, settings), *compare_truncations(default, others, settings)]
-
-
-def leaders(
-    curves: Sequence[Curve],
-    pairs: Sequence[PairRow],
-    *,
-    groups: Groups | None = None,
-    margin: float,
-    axis: str = "log2",
-) -> dict[str | None, BestRow]:
-    """The leader of each task as `analyse` finds it, from the rows of `paired_family`."""
-    default, _ = defaults(gather(curves, groups))
-    rows = best_rows(default, pairs, Options(strict=False, margin=margin, axis=axis))
-    return {row.task: row for row in rows}
+    pairs, variants = compare_rows(*defaults(gather(curves, groups)), Options(strict=False))
+    return [*pairs, *variants]
 
 
 def score_group(group: RecipeGroup, settings: Options, *, other: bool = False) -> ScoreRow:
@@ -186,7 +169,7 @@ def _tasks_apart(default: Sequence[RecipeGroup]) -> list[str]:
     held: dict[str, Counter[str]] = {}
     for group in default:
         held.setdefault(group.task or "", Counter(group.first.doc_hashes or ()))
-    largest_first = sorted(held, key=lambda task: -held[task].total())
+    largest_first = sorted(held, key=lambda task: (-held[task].total(), task))
     kept: list[str] = []
     for task in largest_first:
         if not (held[task] and any(held[task] <= held[other] for other in kept)):

@@ -1,8 +1,9 @@
 """The comparisons of an analysis: pairs of adapters, truncations of one adapter, the leader.
 
-There are two families for Holm. One holds every pair of adapters on every task, each in its default
-truncation; the other every pair of truncations of one adapter. `aurac compare`, `aurac score` and
-the report take theirs from here, so a pair has one p value wherever it is printed.
+All comparisons are one family for Holm: every pair of adapters on every task, each in its default
+truncation, and every pair of truncations of one adapter. The candidates for the best follow from
+the same tests: no row can be shown to be worse and be called a candidate. `aurac compare`, `aurac
+score` and the report take theirs from here, so a pair has one p value wherever it is printed.
 """
 
 from __future__ import annotations
@@ -15,47 +16,55 @@ from aurac.curves.area import BUDGETS, area_name
 from aurac.curves.display import percent
 from aurac.errors import CurveError
 from aurac.stats.groups import on_shared_axis, together
-from aurac.stats.mean import NO_DOCUMENTS
-from aurac.stats.multiplicity import Family, best, holm, holm_levels
+from aurac.stats.mean import NO_DOCUMENTS, Estimate
+from aurac.stats.multiplicity import Family, holm, holm_levels, leaders_interval
 from aurac.stats.noninferiority import accurate_rank, non_inferior_rank
 from aurac.stats.paired import pair_groups
 from aurac.stats.rows import BestRow, PairRow, RecommendRow
 from aurac.stats.sentences import verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from aurac.stats.groups import RecipeGroup
     from aurac.stats.rows import Analysis, Options, ScoreRow
 
 
-def compare_all(groups: Sequence[RecipeGroup], settings: Options) -> list[PairRow]:
-    """Every pair of groups on the same task, with Holm's adjustment across all of them."""
-    return _with_holm(
-        [
-            compare_pair(a, b, settings)
-            for same in _by_task(groups).values()
-            for a, b in combinations(same, 2)
-        ],
-        1 - settings.level,
-    )
+def compare_rows(
+    default: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
+) -> tuple[tuple[PairRow, ...], tuple[PairRow, ...]]:
+    """Every pair of adapters on a task, and every pair of truncations of one adapter.
+
+    All of them are one family for Holm. A pair of adapters is b - a on every task alike, in the
+    order in which the adapters were first given.
+    """
+    pairs = [
+        compare_pair(a, b, settings)
+        for same in _by_task(default).values()
+        for a, b in combinations(same, 2)
+    ]
+    family = _with_holm([*pairs, *_truncation_pairs(default, others, settings)], 1 - settings.level)
+    return family[: len(pairs)], family[len(pairs) :]
 
 
 def _by_task(groups: Iterable[RecipeGroup]) -> dict[str | None, list[RecipeGroup]]:
-    by_task: dict[str | None, list[RecipeGroup]] = {}
+    by_name: dict[str, list[RecipeGroup]] = {}
     for group in groups:
+        by_name.setdefault(group.name, []).append(group)
+    by_task: dict[str | None, list[RecipeGroup]] = {}
+    for group in (group for same in by_name.values() for group in same):
         by_task.setdefault(group.task, []).append(group)
     return by_task
 
 
-def _with_holm(rows: list[PairRow], alpha: float) -> list[PairRow]:
+def _with_holm(rows: Sequence[PairRow], alpha: float) -> tuple[PairRow, ...]:
     """The rows of one family with their adjusted p, and the level that each was tested at."""
     given = [row.p for row in rows]
     result = []
     for row, p, level in zip(rows, holm(given), holm_levels(given, alpha), strict=True):
         pair = row.result and replace(row.result, alpha=level or alpha)
         result.append(replace(row, p_holm=p, result=pair))
-    return result
+    return tuple(result)
 
 
 def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
@@ -81,24 +90,20 @@ def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
         return replace(row, reason=str(error))
 
 
-def compare_truncations(
+def _truncation_pairs(
     default: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
-) -> tuple[PairRow, ...]:
-    """Every pair of truncations of one adapter, on the ranks they share: a family of their own."""
+) -> Iterator[PairRow]:
+    """Every pair of truncations of one adapter, on the ranks they share."""
     common = replace(settings, support="common", strict=False)  # no advice, and why, where too few
-    rows = []
     for group in default:
         same = [o for o in others if (o.name, o.task) == (group.name, group.task)]
         for a, b in combinations([group, *same], 2):
-            row = compare_pair(a, b, common)
-            rows.append(
-                replace(row, a=f"{a.name} · {a.truncation}", b=f"{b.name} · {b.truncation}")
-            )
-    return tuple(_with_holm(rows, 1 - settings.level))
+            yield replace(compare_pair(a, b, common), a=a.label, b=b.label)
 
 
 def with_robustness(
     pairs: Sequence[PairRow],
+    variants: Sequence[PairRow],
     default: Sequence[RecipeGroup],
     others: Sequence[RecipeGroup],
     settings: Options,
@@ -113,7 +118,7 @@ def with_robustness(
     for group in [*default, *others]:
         ways.setdefault((group.name, group.task), []).append(group)
     common = replace(settings, support="common", strict=False)
-    family = Family([row.p for row in pairs])
+    family = Family([row.p for row in (*pairs, *variants)])
     rows = []
     for at, row in enumerate(pairs):
         first, second = ways[row.a, row.task], ways[row.b, row.task]
@@ -158,57 +163,83 @@ def recommend(group: RecipeGroup, settings: Options, *, other: bool = False) -> 
 
 
 def best_rows(
-    groups: Sequence[RecipeGroup], pairs: Sequence[PairRow], settings: Options
+    default: Sequence[RecipeGroup],
+    others: Sequence[RecipeGroup],
+    pairs: Sequence[PairRow],
+    settings: Options,
 ) -> tuple[BestRow, ...]:
-    """The leader of every task on which two adapters or more have documents and an area.
+    """The row with the largest AURAC of every task on which two or more have one.
 
-    `groups` are every adapter's default truncation on every task, `pairs` their comparisons.
+    `pairs` are all tests of the family, on adapters and on truncations.
     """
     rows = []
-    scored = (group for group in groups if group.has_documents and group.gap is None)
-    by_task = _by_task(scored)
+    by_task = _by_task(group for group in (*default, *others) if group.gap is None)
     for task, same in ((task, same) for task, same in by_task.items() if len(same) > 1):
         row = BestRow(task, len(same), settings.level, axis=settings.axis)
         try:
-            rows.append(_best_row(row, same, pairs, settings))
+            rows.append(_best_row(row, same, default, pairs, settings))
         except CurveError as error:
             rows.append(replace(row, reason=str(error)))
     return tuple(rows)
 
 
 def _best_row(
-    row: BestRow, groups: Sequence[RecipeGroup], pairs: Sequence[PairRow], settings: Options
+    row: BestRow,
+    groups: Sequence[RecipeGroup],
+    default: Sequence[RecipeGroup],
+    pairs: Sequence[PairRow],
+    settings: Options,
 ) -> BestRow:
-    if settings.axis not in BUDGETS and len({group.ranks for group in groups}) > 1:
-        return replace(row, reason="the adapters were measured at different ranks")
-    groups = together(groups, axis=settings.axis)
-    areas = [group.areas(settings.axis) for group in groups]
-    draws = [d for group in groups if (d := group.drawn_areas(settings.axis)) is not None]
-    if draws and (len(draws) < len(groups) or len({drawn.shape for drawn in draws}) > 1):
-        return replace(row, reason="the adapters have other draws of the few-shot examples")
-    result = best(areas, groups[0].layout, settings.level, draws or None)
-    leader = groups[result.leader]
-    known = {(pair.a, pair.b): pair for pair in pairs if pair.task == row.task}
-    by_score = sorted(groups, key=lambda group: -float(group.areas(settings.axis).mean()))
-    kept = {groups[at].name for at in result.candidates}
-    kept |= {g.name for g in groups if not _worse(g.name, leader.name, known, settings.level)}
+    axis, alike = settings.axis, list(groups)
+    labels = {group.label: group.name if group in default else group.label for group in groups}
+    if axis not in BUDGETS:
+        ranks = {group.ranks for group in groups if group in default} or {groups[0].ranks}
+        alike = [group for group in groups if group.ranks in ranks]
+        if len(ranks) > 1 or len(alike) == 1:
+            return replace(row, reason="the adapters were measured at different ranks")
+    alike = on_shared_axis(alike, axis)
+    # Equal values are in an order that does not depend on that of the rows.
+    alike.sort(key=lambda g: (-round(g.point(axis), 12), labels[g.label] != g.name, g.label))
+    first, *rest = (labels[group.label] for group in alike)
+    worse = {labels.get(name, name) for name in _worse(row.task, pairs, 1 - settings.level)}
+    estimate, within = _leaders_interval(alike, axis, settings.level)
+    alpha, other = settings.alpha / len(alike), first != alike[0].name
     return replace(
         row,
-        leader=leader.name,
-        estimate=result.estimate,
-        candidates=tuple(group.name for group in by_score if group.name in kept),
-        within=result.within,
-        recommended=recommend(leader, replace(settings, alpha=settings.alpha / len(groups))),
+        compared=len(alike),
+        leader=first,
+        estimate=estimate,
+        candidates=(first, *(label for label in rest if label not in worse)),
+        within=within,
+        recommended=recommend(alike[0], replace(settings, alpha=alpha), other=other),
+        apart=tuple(
+            label for full, label in labels.items() if full not in {g.label for g in alike}
+        ),
     )
 
 
-def _worse(name: str, leader: str, pairs: Mapping[tuple[str, str], PairRow], level: float) -> bool:
-    """Whether the paired comparison with the leader shows an adapter to be worse."""
-    pair = pairs.get((name, leader)) or pairs.get((leader, name))
-    if pair is None or pair.result is None:
-        return False
-    sign = verdict(pair.result, pair.p_holm, 1 - level)
-    return sign == (1 if pair.b == leader else -1)
+def _leaders_interval(
+    groups: Sequence[RecipeGroup], axis: str, level: float
+) -> tuple[Estimate, float | None]:
+    """The interval of the first, and how much better another may be; see `leaders_interval`."""
+    known = [group for group in groups if group.has_documents]
+    if not groups[0].has_documents:
+        return Estimate(groups[0].point(axis), None, None, None, NO_DOCUMENTS, level), None
+    known = together(known, axis=axis)
+    draws = [d for group in known if (d := group.drawn_areas(axis)) is not None]
+    if draws and (len(draws) < len(known) or len({drawn.shape for drawn in draws}) > 1):
+        raise CurveError("the adapters have other draws of the few-shot examples")
+    areas = [group.areas(axis) for group in known]
+    estimate, within = leaders_interval(areas, known[0].layout, level, draws or None, len(groups))
+    return estimate, within if len(known) == len(groups) else None
+
+
+def _worse(task: str | None, pairs: Sequence[PairRow], alpha: float) -> Iterator[str]:
+    """The names of all that a pair on the task shows to be worse."""
+    for pair in (pair for pair in pairs if pair.task == task):
+        sign = pair.result and verdict(pair.result, pair.p_holm, alpha)
+        if sign:
+            yield pair.a if sign > 0 else pair.b
 
 
 @dataclass(frozen=True)

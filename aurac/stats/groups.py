@@ -73,6 +73,11 @@ class RecipeGroup:
         return " · ".join(p for p in (self.first.basis, self.first.rescale) if p)
 
     @property
+    def label(self) -> str:
+        """Its name with its truncation."""
+        return f"{self.name} · {self.truncation}"
+
+    @property
     def has_documents(self) -> bool:
         """Whether per-document outcomes are known."""
         return all(c.outcomes is not None for c in self.curves)
@@ -217,10 +222,15 @@ def group_of(curves: Any, default: str = "adapter") -> RecipeGroup:
 
 
 def defaults(groups: Sequence[RecipeGroup]) -> tuple[list[RecipeGroup], list[RecipeGroup]]:
-    """Each adapter's default truncation on a task (its first), and its other truncations."""
-    first: dict[tuple[str, str | None], RecipeGroup] = {}
-    others = [g for g in groups if first.setdefault((g.name, g.task), g) is not g]
-    return list(first.values()), others
+    """Each adapter's default truncation on a task, and its other truncations.
+
+    The default is the one whose curves have that role; the first one where none has.
+    """
+    chosen: dict[tuple[str, str | None], RecipeGroup] = {}
+    for group in sorted(groups, key=lambda group: group.first.role != "default"):
+        chosen.setdefault((group.name, group.task), group)
+    default = [group for group in groups if chosen[group.name, group.task] is group]
+    return default, [group for group in groups if group not in default]
 
 
 def together(

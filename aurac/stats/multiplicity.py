@@ -2,13 +2,14 @@
 
 The largest of several estimates is too large on average, and its interval covers too seldom: with
 30 equal adapters .68 to .79 in place of .95. Intervals that hold for all adapters at once hold for
-any one of them, however it was picked (Bonferroni). Which adapters may be the best follows from
-one-sided comparisons with the leader (multiple comparisons with the best: Hsu 1981, 1996).
+any one of them, however it was picked (Bonferroni). Which adapters may be the best follows from the
+paired comparisons themselves: all that none is significantly better than.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.stats.mean import Estimate
+    from aurac.stats.paired import Difference
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -87,8 +89,9 @@ class Best:
     Attributes:
         leader: Its place among the adapters.
         estimate: Its mean, with an interval that holds although it was picked as the largest.
-        candidates: Places of the adapters that may be the best, the leader first; the truly best
-            one is among them with the confidence `level`.
+        candidates: Places of the adapters that may be the best, the leader first: all that no other
+            is significantly better than. The truly best one is among them with the confidence
+            `level`.
         within: Upper bound on how much better than the leader any other adapter is, at `level`;
             None where a comparison has no interval.
         compared: Number of adapters.
@@ -111,12 +114,9 @@ def best(
 ) -> Best:
     """The adapter with the largest mean, allowing for its having been picked.
 
-    With m adapters the leader's interval is made at ``1 - (1 - level)/m``, so that all m such
-    intervals hold together. Adapter j is left out of the candidates where the interval of
-    leader - j, at ``1 - (1 - level)/(m - 1)``, lies above 0: the truly best adapter is left out
-    only if one of the m - 1 comparisons with it errs. The largest of the negated lower ends is
-    `within`. (One-sided bounds would do; two-sided intervals keep the answer in line with the
-    paired comparisons.)
+    Every two adapters are compared (paired, Holm over all pairs). One is left out of the candidates
+    where another is significantly better. So the truly best one is left out only if one of these
+    verdicts is false.
 
     Args:
         scores: m arrays, (n,) scores in [0, 1] or (S, n) for S training seeds, on the same
@@ -139,22 +139,56 @@ def best(
             expected="the same documents for all",
         )
     layout = layout or Layout(documents[0])
-    means = [float(matrix.mean()) for matrix in matrices]
-    order = sorted(range(len(means)), key=lambda at: -means[at])
-    leader, error = order[0], 1.0 - level
-    each = 1.0 - error / max(len(means) - 1, 1)
-    lows = {}
-    for at in order[1:]:
-        gap = None if draws is None else draws[leader] - draws[at]
-        pair = compare(matrices[at], matrices[leader], layout, level=each, draws=gap)
-        lows[at] = -np.inf if pair.estimate.low is None else pair.estimate.low
-    within = max([0.0, *(-low for low in lows.values())])
-    top = None if draws is None else draws[leader]
-    return Best(
-        leader=leader,
-        estimate=mean_of_seeds(matrices[leader], layout, 1.0 - error / len(means), top),
-        candidates=(leader, *(at for at, low in lows.items() if low <= 0.0)),
-        within=within if np.isfinite(within) else None,
-        compared=len(means),
-        level=level,
-    )
+    order = sorted(range(len(matrices)), key=lambda at: -float(matrices[at].mean()))
+    matrices = [matrices[at] for at in order]
+    drawn = None if draws is None else [draws[at] for at in order]
+    pairs = list(combinations(range(len(order)), 2))  # the first of each two has the larger mean
+    tests = [_gap(matrices, layout, level, drawn, *pair) for pair in pairs]
+    adjusted = zip(pairs, holm([test.p for test in tests]), strict=True)
+    worse = {b for (_, b), p in adjusted if p is not None and p <= 1.0 - level}
+    estimate, within = leaders_interval(matrices, layout, level, drawn)
+    kept = tuple(place for at, place in enumerate(order) if at not in worse)
+    return Best(order[0], estimate, kept, within, len(order), level)
+
+
+def leaders_interval(
+    matrices: Sequence[NDArray[np.float64]],
+    layout: Layout,
+    level: float,
+    draws: Sequence[NDArray[np.float64]] | None,
+    compared: int | None = None,
+) -> tuple[Estimate, float | None]:
+    """The mean of the first of m, which was picked as the largest, and a bound on what beats it.
+
+    Its interval is made at ``1 - (1 - level)/m``, so that all m such intervals hold together. The
+    bound is the largest of the negated lower ends of first - other, each at
+    ``1 - (1 - level)/(m - 1)``, and no less than 0; None where one of them has no interval.
+
+    Args:
+        matrices: (S, n) scores each.
+        layout: The documents' clusters and strata.
+        level: Confidence of each of the two statements.
+        draws: As of `best`.
+        compared: m, where more were compared than have scores here.
+    """
+    m, error = compared or len(matrices), 1.0 - level
+    each, within = 1.0 - error / max(m - 1, 1), 0.0
+    for at in range(1, len(matrices)):
+        low = _gap(matrices, layout, each, draws, at, 0).estimate.low
+        within = max(within, np.inf if low is None else -low)
+    top = None if draws is None else draws[0]
+    estimate = mean_of_seeds(matrices[0], layout, 1.0 - error / m, top)
+    return estimate, float(within) if np.isfinite(within) else None
+
+
+def _gap(
+    matrices: Sequence[NDArray[np.float64]],
+    layout: Layout,
+    level: float,
+    draws: Sequence[NDArray[np.float64]] | None,
+    a: int,
+    b: int,
+) -> Difference:
+    """The paired difference b - a of two of the matrices."""
+    gap = None if draws is None else draws[b] - draws[a]
+    return compare(matrices[a], matrices[b], layout, level=level, draws=gap)

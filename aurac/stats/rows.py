@@ -321,20 +321,23 @@ class RecommendRow(_Labelled):
 
 @dataclass(frozen=True)
 class BestRow:
-    """The adapter with the largest AURAC on a task; `leader` is None with a `reason`.
+    """The row with the largest AURAC on a task; `leader` is None with a `reason`.
+
+    A row is an adapter in one truncation, and its name here is `ScoreRow.label`.
 
     Attributes:
         task: The task.
-        compared: Adapters that the leader was picked from.
+        compared: Rows that the leader was picked from.
         level: Confidence of every statement here, each for this task alone.
         leader: Its name.
         estimate: Its AURAC with an interval that allows for having been picked.
-        candidates: Adapters that may be the best, the leader first: all that are not shown to be
-            worse than it, neither here nor (Holm) in the paired comparisons.
-        within: How much better than the leader another of them may be at most.
+        candidates: Rows that may be the best, the leader first: all that no pair of the analysis
+            (Holm) shows to be worse. A row that was not tested against any is one of them.
+        within: How much better than the leader another row may be at most.
         recommended: The leader's smallest non-inferior rank, at alpha divided by `compared`.
         reason: Why there is no leader.
         axis: What the areas are over.
+        apart: Rows whose AURAC is over other ranks, and so does not compare.
     """
 
     task: str | None
@@ -347,6 +350,7 @@ class BestRow:
     recommended: RecommendRow | None = None
     reason: str | None = None
     axis: str = "log2"
+    apart: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> list[str]:
@@ -355,7 +359,9 @@ class BestRow:
 
     def to_dict(self) -> dict[str, Any]:
         """An element of ``best`` in the detailed JSON."""
-        row = _fields(self, "task axis compared level leader candidates within reason sentences")
+        row = _fields(
+            self, "task axis compared level leader candidates within apart reason sentences"
+        )
         row |= _with_method(self.estimate)
         row["recommended"] = self.recommended.to_dict() if self.recommended else None
         return row
@@ -363,7 +369,10 @@ class BestRow:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a set of curves may claim; `variants` compares the truncations of one adapter."""
+    """What a set of curves may claim.
+
+    `variants` compares the truncations of one adapter, in one family (Holm) with `pairs`.
+    """
 
     scores: tuple[ScoreRow, ...]
     pairs: tuple[PairRow, ...]
@@ -374,11 +383,17 @@ class Analysis:
     axis: str
     level: float
 
+    @property
+    def candidates(self) -> set[tuple[str | None, str]]:
+        """Task and name (`ScoreRow.label`) of the rows that may be the best of their task."""
+        return {(row.task, name) for row in self.best for name in row.candidates}
+
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
-        """JSON without NaN: ``scores``, ``pairs``, ``recommended``, and more with `details`."""
-        names = ("scores", "pairs", "recommended", *(["variants"] if details else []))
+        """JSON without NaN: scores, pairs, variants, best, recommended; more with `details`."""
+        names = ("scores", "pairs", "variants", "recommended")
         rows = {n: [row.to_dict(details=details) for row in getattr(self, n)] for n in names}
+        rows["best"] = [row.to_dict() for row in self.best]
         if not details:
             return rows
-        rows |= {n: [row.to_dict() for row in getattr(self, n)] for n in ("aggregates", "best")}
+        rows["aggregates"] = [row.to_dict() for row in self.aggregates]
         return {**rows, "axis": self.axis, "level": self.level}

@@ -153,7 +153,7 @@ def margin_sentence(test: MarginTest) -> str:
 
 
 def best_sentences(row: BestRow) -> list[str]:
-    """What may be said of the leading adapter of a task, or why there is none."""
+    """What may be said of the row with the largest area on a task, or why none is named."""
     where = f" on {row.task}" if row.task else ""
     if row.leader is None or row.estimate is None:
         return [f"No adapter is named the best{where}: {row.reason}."]
@@ -162,14 +162,17 @@ def best_sentences(row: BestRow) -> list[str]:
     ends = "no interval" if result.low is None else interval
     lead = f"{row.leader} has the largest {area_name(row.axis)}{where}, {percent(result.value)} %"
     lines = [f"{lead} ({ends}, widened because the largest of {row.compared} was picked)."]
+    if result.low is None:
+        lines = [f"{lead} of {row.compared} ({ends})."]
     if len(row.candidates) == 1:
         lines.append(f"It is the best of them ({level} confidence).")
     else:
-        none = f"no other is, and none beats {row.leader} by more than {points(row.within or 0.0)}"
-        sure = none if row.within else "no other is"
+        none = f"; none beats {row.leader} by more than {points(row.within)}" if row.within else ""
         lines.append(
-            f"The best may be any of {', '.join(row.candidates)} ({level} confidence that {sure})."
+            f"The best may be any of {', '.join(row.candidates)} ({level} confidence{none})."
         )
+    if row.apart:
+        lines.append(f"Over other ranks, and so not compared: {', '.join(row.apart)}.")
     if row.recommended and (test := row.recommended.result):
         adjusted = f"alpha {row.recommended.alpha:.2g}, since it was picked from {row.compared}"
         rank = f"Rank {test.rank} of {row.leader} is non-inferior to rank {test.reference}"

@@ -42,9 +42,8 @@ the trained P, keep is the scale of the trained rank, fit is keep times a factor
 
 Accuracy and AURAC are in percent. Intervals (95 %) are over documents and, where a method has
 several, training seeds; those of one seed say nothing about another training. p values are adjusted
-(Holm) over all tasks: those of all pairs of methods together, and those of all pairs of truncations
-together. Detectable is the difference that the test, at its adjusted level, finds with a power of
-80 %."""
+(Holm) for all pairs of methods and all pairs of truncations on all tasks together. Detectable is
+the difference that the test, at its adjusted level, finds with a power of 80 %."""
 
 
 def summarise(study: Study, path: Path, out: Path, state: State) -> Path:

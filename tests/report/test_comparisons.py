@@ -13,7 +13,7 @@ from report_runs import RunMaker, run_from, stored_scores
 from aurac.cli import cli
 from aurac.errors import AuracError
 from aurac.report import plots, write_report
-from aurac.report.comparisons import Paired, pooled
+from aurac.report.comparisons import find, pooled
 from aurac.report.documents import changes
 from aurac.report.figures import styled
 from aurac.stats import over_seeds
@@ -68,7 +68,7 @@ def test_a_group_is_the_mean_over_documents_and_seeds(found):
 def test_differences_of_groups_are_over_documents_and_seeds(found):
     _, run, scores = found
     both = pooled(run, GROUPS)
-    (gap,) = Paired(both, 0.02).against_best("word_problems", 5)
+    (gap,) = find(both, 0.02, "").pairs["word_problems"]
     areas = {
         name: np.einsum("k,skn->sn", [0.25, 0.5, 0.25], np.stack([scores[m] for m in members]))
         for name, members in GROUPS.items()

@@ -44,7 +44,7 @@ def strict(content: dict) -> dict:
 def test_the_json_of_the_command_line():
     result = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")])
     content = strict(result.to_dict())
-    assert set(content) == {"scores", "pairs", "recommended"}
+    assert set(content) == {"scores", "pairs", "variants", "best", "recommended"}
     score = content["scores"][0]
     assert set(score) == {"adapter", "task", "ranks", "n_docs", "log2", "linear", "mean"}
     assert set(score["log2"]) == set(score["linear"]) == {"value", "se", "low", "high"}

@@ -1,0 +1,216 @@
+"""Whatever is said of a run, in whichever place, names the same leader and the same candidates."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_runs import RunMaker
+
+from aurac.cli import cli
+from aurac.report import text
+from aurac.report.build import Builder
+from aurac.report.comparisons import pooled
+from aurac.report.model import as_run
+from aurac.runs.decisions import DecisionRecord, SequentialRecord
+from aurac.runs.run import load_run
+from aurac.runs.schema import Results
+
+RANKS = (1, 2, 4)
+LOW, MIDDLE, HIGH = [0.2, 0.3, 0.4], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]
+
+
+def several(maker):
+    maker.add("a", MIDDLE, ranks=RANKS).add("b", HIGH, ranks=RANKS).add("c", MIDDLE, ranks=RANKS)
+
+
+def truncations(maker):
+    maker.add("dylora", MIDDLE, ranks=RANKS).add("lora", LOW, ranks=RANKS)
+    maker.add("lora", HIGH, ranks=RANKS, basis="svd", role="extra")
+
+
+def published(maker):
+    maker.add("matryoshka", MIDDLE, ranks=RANKS, method="matryoshka", rescale="trained")
+    maker.add("matryoshka", HIGH, ranks=RANKS, method="matryoshka", role="published")
+    maker.add("lora", LOW, ranks=RANKS)
+
+
+def family(maker):
+    maker.add("per rank", HIGH, ranks=RANKS).add("lora", MIDDLE, ranks=RANKS)
+    maker.adapters["per rank"]["format"] = "family"
+
+
+def seeds(maker):
+    for seed in (1, 2, 3):
+        maker.add(f"a-seed{seed}", MIDDLE, ranks=RANKS, seed=seed, method="dylora")
+        maker.add(f"b-seed{seed}", HIGH, ranks=RANKS, seed=seed)
+        maker.add(f"b-seed{seed}", LOW, ranks=RANKS, seed=seed, basis="svd", role="extra")
+    for name, adapter in maker.adapters.items():
+        adapter["recipe"] = {"rank": 4, "name": name[0], "seed": adapter["seed"]}
+
+
+def strata(maker):
+    maker.strata = ["one"] * (maker.n // 2) + ["two"] * (maker.n - maker.n // 2)
+    several(maker)
+
+
+def two_tasks(maker):
+    for task, (a, b) in {"t": (HIGH, MIDDLE), "u": (LOW, HIGH)}.items():
+        maker.add("a", a, ranks=RANKS, task=task).add("b", b, ranks=RANKS, task=task)
+        maker.add("b", HIGH, ranks=RANKS, task=task, basis="svd", role="extra")
+
+
+def many_tasks(maker):
+    for at in range(6):
+        maker.add("a", MIDDLE, ranks=RANKS, task=f"t{at}")
+        maker.add("b", LOW if at % 2 else HIGH, ranks=RANKS, task=f"t{at}")
+        maker.add("b", HIGH, ranks=RANKS, task=f"t{at}", basis="svd", role="extra")
+
+
+def nothing_above_the_base(maker):
+    maker.base["word_problems"] = maker.outcomes("word_problems", [0.95])[0]
+    several(maker)
+
+
+KINDS = {
+    "one adapter": lambda maker: maker.add("a", MIDDLE, ranks=RANKS),
+    "one adapter, two truncations": lambda maker: maker.add("a", LOW, ranks=RANKS).add(
+        "a", HIGH, ranks=RANKS, basis="svd", role="extra"
+    ),
+    "several adapters": several,
+    "truncations": truncations,
+    "published": published,
+    "family": family,
+    "seeds": seeds,
+    "groups of documents": strata,
+    "two tasks": two_tasks,
+    "many tasks": many_tasks,
+    "nothing above the base": nothing_above_the_base,
+}
+
+
+def label_of(run, task, name):
+    """What the report's tables call the row that the analysis calls `name`."""
+    return next(curve.label for curve in run.of_task(task) if curve.name == name)
+
+
+def check(folder: Path, out: Path) -> None:
+    run = pooled(as_run(Results.read(folder), folder))
+    builder = Builder(run, out)
+    findings = builder.findings
+    done = CliRunner().invoke(cli, ["score", str(folder), "--json"])
+    assert done.exit_code == 0, done.output
+    content = json.loads(done.stdout)
+    named = {row["task"]: row for row in content["best"]}
+    scores = load_run(folder).scores
+    shown = dict(zip(run.task_names, text.verdicts(run, findings), strict=False))
+    for task in run.task_names:
+        rows = {row.label: row.area for row in run.of_task(task) if row.log2}
+        largest = max(rows, key=rows.get)
+        best = findings.best[task]
+        assert best is not None
+        assert best.label == largest
+        table = next(
+            block
+            for block in _blocks(builder.scores().blocks)
+            if getattr(block, "name", "") == f"aurac-{builder.slugs[task]}"
+        )
+        bold = {row[0].text for row in table.rows if row[1].best}
+        if not run.many_tasks:
+            assert re.sub(f"^{task}: ", "", shown[task]).startswith(largest)
+            assert text.tiles(run, task, findings)[0].lines[0] == largest
+        assert builder._leader(task)[1].text == largest
+        candidates = scores[(scores.task == task) & scores.candidate]
+        if len(rows) == 1:
+            assert (task not in named, not bold, candidates.empty) == (True, True, True)
+            continue
+        row = named[task]
+        assert label_of(run, task, row["leader"]) == largest
+        assert {label_of(run, task, name) for name in row["candidates"]} == bold
+        assert len(candidates) == len(bold)
+        top = scores[scores.task == task].sort_values("aurac").iloc[-1]
+        assert top.aurac == pytest.approx(rows[largest])
+        assert bool(top.candidate)
+        worse = {label_of(run, task, loser(pair)) for pair in _lost(content, task)}
+        worse |= {p.second.label for p in findings.tested if p.significant and p.first.task == task}
+        assert not worse & bold
+    if run.many_tasks:
+        (leaders,) = (line for line in text.verdicts(run, findings) if "largest AURAC" in line)
+        for best in findings.best.values():
+            assert best.label in leaders
+
+
+def _lost(content, task):
+    every = (*content["pairs"], *content["variants"])
+    return [
+        p for p in every if p["task"] == task and p["p_holm"] is not None and p["p_holm"] <= 0.05
+    ]
+
+
+def loser(pair):
+    name = pair["a"] if pair["difference"] > 0 else pair["b"]
+    adapter, _, rest = name.partition(" · ")
+    default = rest in {"prefix · rule", "prefix · trained"} and not (
+        adapter == "matryoshka" and rest == "prefix · rule"
+    )
+    return adapter if default else name
+
+
+def _blocks(blocks):
+    for block in blocks:
+        yield block
+        yield from _blocks(getattr(block, "blocks", ()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_place_names_the_same_leader_and_candidates(kind, tmp_path):
+    maker = RunMaker(tmp_path / "run", n=60, seed=3)
+    KINDS[kind](maker)
+    maker.write()
+    check(maker.folder, tmp_path)
+
+
+TABLES = st.lists(
+    st.tuples(st.sampled_from("abc"), st.booleans(), st.sampled_from("tu"), st.floats(0.05, 0.95)),
+    min_size=1, max_size=7, unique_by=lambda row: row[:3],
+)  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None)
+@given(TABLES)
+def test_no_table_makes_two_places_differ(table):
+    with tempfile.TemporaryDirectory() as folder:
+        maker = RunMaker(Path(folder) / "run", n=40, seed=1)
+        known = set()
+        for adapter, other, task, accuracy in table:
+            extra = other and (adapter, task) in known
+            how = {"basis": "svd", "role": "extra"} if extra else {}
+            if (adapter, task) not in known or extra:
+                maker.add(adapter, [accuracy] * 3, ranks=RANKS, task=task, **how)
+            known.add((adapter, task))
+        maker.write()
+        check(maker.folder, Path(folder))
+
+
+def test_a_run_that_stopped_early_says_what_it_decided_and_sets_none_in_bold(tmp_path):
+    maker = RunMaker(tmp_path / "run", n=60, seed=3)
+    several(maker)
+    maker.write()
+    decision = DecisionRecord(
+        question="difference", task="word_problems", a="a", b="b", verdict="superior",
+        documents=60, of=100, look=1, looks=5, level=0.95, sentence="b is better than a.",
+    )  # fmt: skip
+    record = SequentialRecord(
+        until="decided", alpha=0.05, gamma=-2, futility=0.1, order_seed=1, decisions=[decision]
+    )
+    run = replace(as_run(Results.read(maker.folder), maker.folder), sequential=record)
+    builder = Builder(run, tmp_path)
+    assert text.verdicts(run, builder.findings) == ("b is better than a.",)
+    assert builder.best() == set()

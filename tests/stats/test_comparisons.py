@@ -1,0 +1,157 @@
+"""The leader of a table, the candidates for the best, and the family that both rest on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurac.curves.curve import Curve
+from aurac.stats import holm
+from aurac.stats.analysis import analyse
+from aurac.stats.sentences import verdict
+
+RANKS = (1, 2, 4)
+N = 80
+
+
+def curve(adapter: str, shift: float, seed: int, **labels: object) -> Curve:
+    """Outcomes on documents that all curves of a task share; `shift` is on a latent scale."""
+    hard = np.random.default_rng(0).standard_normal(N)
+    noise = np.random.default_rng(seed + 1).standard_normal((len(RANKS), N))
+    fields = {"task": "t", "basis": "prefix", "rescale": "rule", "role": "default", **labels}
+    return Curve.from_outcomes(
+        RANKS,
+        (hard + 0.6 * noise + shift > 0).astype(float),
+        adapter=adapter,
+        doc_ids=tuple(f"d{i}" for i in range(N)),
+        **fields,
+    )
+
+
+def svd(adapter: str, shift: float, seed: int, **labels: object) -> Curve:
+    return curve(adapter, shift, seed, basis="svd", role="extra", **labels)
+
+
+def test_the_leader_is_the_largest_row_whatever_its_truncation():
+    rows = [curve("dylora", 0.5, 1), curve("lora", -1.0, 2), svd("lora", 1.5, 3)]
+    result = analyse(rows)
+    (best,) = result.best
+    assert best.leader == "lora · svd · rule"
+    assert best.compared == 3
+    assert best.estimate.value == pytest.approx(rows[2].outcomes.mean(axis=1) @ [0.25, 0.5, 0.25])
+    # dylora was compared with lora's default truncation alone, so nothing rules it out.
+    assert best.candidates == ("lora · svd · rule", "dylora")
+    assert best.sentences[0].startswith("lora · svd · rule has the largest AURAC on t, ")
+
+
+def test_pairs_of_adapters_and_of_truncations_are_one_family():
+    rows = [curve("a", 0.3, 1), curve("b", 0.0, 2), svd("a", 0.5, 3)]
+    result = analyse(rows)
+    every = [*result.pairs, *result.variants]
+    assert [(row.a, row.b) for row in every] == [
+        ("a", "b"),
+        ("a · prefix · rule", "a · svd · rule"),
+    ]
+    assert [row.p_holm for row in every] == holm([row.p for row in every])
+
+
+def test_a_row_without_documents_can_lead_and_rules_nobody_out():
+    a = curve("a", 0.0, 1)
+    b = Curve(RANKS, (0.9, 0.95, 0.99), adapter="b", task="t")
+    (best,) = analyse([a, b], strict=False).best
+    assert (best.leader, best.candidates, best.within) == ("b", ("b", "a"), None)
+    assert best.estimate.low is None
+    assert best.sentences[0].endswith("of 2 (no interval).")
+
+
+def test_a_row_over_other_ranks_is_named_and_not_compared():
+    other = replace(svd("a", 2.0, 3).at((1, 2)), adapter="a")
+    (best,) = analyse([curve("a", 0.2, 1), curve("b", 0.0, 2), other]).best
+    assert best.leader in {"a", "b"}
+    assert best.apart == ("a · svd · rule",)
+    assert "Over other ranks, and so not compared: a · svd · rule." in best.sentences
+
+
+TABLES = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "c", "d"]), st.booleans(), st.sampled_from(["t", "u"]),
+        st.floats(-1.5, 1.5), st.integers(0, 50),
+    ),
+    min_size=2, max_size=10, unique_by=lambda row: row[:3],
+)  # fmt: skip
+
+
+def made(table: list[tuple[str, bool, str, float, int]]) -> list[Curve]:
+    return [
+        (svd if other else curve)(adapter, shift, seed, task=task)
+        for adapter, other, task, shift, seed in table
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(TABLES)
+def test_no_table_contradicts_itself(table):
+    result = analyse(made(table), strict=False)
+    for best in result.best:
+        rows = {row.label: row for row in result.scores if row.task == best.task}
+        full = {f"{row.adapter} · {row.truncation}": label for label, row in rows.items()}
+        top = max(row.log2.value for row in rows.values())
+        assert rows[best.leader].log2.value == pytest.approx(top, abs=1e-12)
+        assert best.candidates[0] == best.leader
+        worse = set()
+        for pair in (p for p in (*result.pairs, *result.variants) if p.task == best.task):
+            sign = verdict(pair.result, pair.p_holm, 0.05)
+            if sign:
+                worse.add(pair.a if sign > 0 else pair.b)
+        worse = {full.get(name, name) for name in worse}
+        assert set(best.candidates) == set(rows) - worse
+        assert best.leader not in worse
+
+
+def plain(result) -> dict:
+    """Everything that an analysis says, whatever the order of its rows and the sign of a pair."""
+    found: dict = {}
+    for row in result.scores:
+        found[row.label, row.task] = (row.log2.value, row.log2.low, row.log2.high, row.other)
+    for pair in (*result.pairs, *result.variants):
+        value = pair.result.estimate.value
+        name = tuple(sorted((pair.a, pair.b)))
+        sign = 1 if name == (pair.a, pair.b) else -1
+        found[("pair", *name, pair.task)] = (sign * value, pair.p, pair.p_holm, pair.result.mde)
+    for row in result.aggregates:
+        name = tuple(sorted(filter(None, (row.a, row.b))))
+        sign = 1 if row.b is None or name == (row.a, row.b) else -1
+        value = row.estimate and sign * row.estimate.value
+        found[("all", *name)] = (value, row.estimate and row.estimate.se)
+    for row in result.best:
+        found["best", row.task] = (row.estimate.value, row.estimate.low, row.within)
+        found["who", row.task] = (row.leader, row.candidates, row.compared)
+    return found
+
+
+def same(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    for key, values in one.items():
+        for x, y in zip(values, other[key], strict=True):
+            assert x == (pytest.approx(y, abs=1e-9) if isinstance(y, float) else y), key
+
+
+@settings(max_examples=40, deadline=None)
+@given(TABLES.flatmap(lambda table: st.tuples(st.just(table), st.permutations(table))))
+def test_the_order_of_rows_changes_nothing(tables):
+    first, second = (plain(analyse(made(table), strict=False)) for table in tables)
+    same(first, second)
+
+
+def test_another_order_on_one_task_keeps_the_pair_over_all_tasks():
+    table = [("a", False, "t", 0.2, 1), ("b", False, "t", 0.0, 2),
+             ("b", False, "u", 0.0, 3), ("a", False, "u", 0.3, 4)]  # fmt: skip
+    result = analyse(made(table))
+    assert [(row.a, row.b, row.task) for row in result.pairs] == [("a", "b", "t"), ("a", "b", "u")]
+    (both,) = (row for row in result.aggregates if row.b)
+    gaps = [row.result.estimate.value for row in result.pairs]
+    assert both.estimate.value == pytest.approx(np.mean(gaps))
