@@ -53,15 +53,18 @@ def holm_levels(p_values: Sequence[float | None], alpha: float) -> list[float | 
     """The level at which Holm's procedure tested each p value; None where None was given.
 
     Of m tests the one at step i is tested at ``alpha / (m - i)``. At the first that is not
-    rejected the procedure stops, so those behind it were held to that step's level too.
+    rejected the procedure stops, so those behind it were held to that step's level too. Equal p
+    values have the level of the first of them, whichever order they are given in.
     """
     tests = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     levels: list[float | None] = [None] * len(p_values)
-    step = 0
+    step, before, level = 0, -1.0, alpha
     for p, i in tests:
-        level = levels[i] = alpha / (len(tests) - step)
-        if step < len(tests) - 1 and p <= level:
+        here = alpha / (len(tests) - step)
+        level = levels[i] = level if p == before else here
+        if step < len(tests) - 1 and p <= here:
             step += 1
+        before = p
     return levels
 
 
