@@ -48,7 +48,7 @@ def test_details_name_methods_and_say_each_pair_in_a_sentence(table):
 
 def test_score_json_is_the_issues(table):
     content = json.loads(run("score", table, "--json"))
-    assert set(content) == {"scores", "pairs", "recommended"}
+    assert set(content) == {"scores", "pairs", "variants", "best", "recommended"}
     assert content["pairs"][0]["difference"] > 0
     assert content["pairs"][0]["p_holm"] < 0.001
     assert [row["adapter"] for row in content["recommended"]] == ["lora", "matryoshka"]
