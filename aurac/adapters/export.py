@@ -21,10 +21,12 @@ from aurac.adapters.formats.peft import module_state, peft_state
 from aurac.adapters.formats.peft_config import CONFIG, PREFIX, WEIGHTS, is_set, pattern_name
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.formats.tensors import SafetensorsWriter
+from aurac.adapters.formats.untrusted import regular_file
 from aurac.adapters.nesting import peft_alpha
 from aurac.adapters.truncate import prepare_module, prepare_outline
 from aurac.errors import CheckpointError, RunFolderError
 from aurac.files import flush_folder, follow_umask
+from aurac.models.tokenizer import TOKENIZER_FILES, tokenizer_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -> Path:
     """Write ``adapter`` as a plain PEFT folder with its side-car ``aurac.json``.
+
+    A tokenizer beside the adapter's own file, with added tokens and chat templates, comes with it.
 
     The folder appears complete or not at all: it is written beside its place, synced and renamed.
 
@@ -60,15 +64,42 @@ def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -
     return target
 
 
-def dump_records(adapter: Adapter) -> dict[str, str]:
-    """The texts beside the weights by file name; CheckpointError for what JSON cannot say."""
-    return {CONFIG: _dump(peft_config(adapter)), SIDECAR: _dump(to_json(adapter))}
+def dump_records(adapter: Adapter) -> dict[str, bytes]:
+    """What stands beside the weights, by file name: config, side-car, and the adapter's tokenizer.
+
+    CheckpointError for what JSON cannot say, and for a tokenizer file that leads elsewhere.
+    """
+    texts = {CONFIG: _dump(peft_config(adapter)), SIDECAR: _dump(to_json(adapter))}
+    return {**{name: text.encode() for name, text in texts.items()}, **_tokenizer_files(adapter)}
 
 
-def write_records(into: Path, records: Mapping[str, str]) -> None:
+def write_records(into: Path, records: Mapping[str, bytes]) -> None:
     """Write what :func:`dump_records` gave."""
-    for name, text in records.items():
-        (into / name).write_text(text, encoding="utf-8")
+    for name, content in records.items():
+        (into / name).parent.mkdir(exist_ok=True)
+        (into / name).write_bytes(content)
+
+
+def _tokenizer_files(adapter: Adapter) -> dict[str, bytes]:
+    """The tokenizer, added tokens and chat templates beside the adapter, by name.
+
+    Prompts and the size of the embeddings depend on them. A link is followed within the folder and
+    in the hub's cache alone, so that an export holds no other file of this machine.
+    """
+    folder = tokenizer_folder(adapter.source)
+    if folder is None:
+        return {}
+    home, files = folder.resolve(), {}
+    homes = [home, *(place.parent / "blobs" for place in home.parents if place.name == "snapshots")]
+    for path in (path for pattern in TOKENIZER_FILES for path in sorted(folder.glob(pattern))):
+        regular_file(path)
+        if not any(path.resolve().is_relative_to(place) for place in homes):
+            raise CheckpointError(
+                f"{path} is a link that leads out of its folder, so it is not copied",
+                fix="put the file itself there, or remove the link",
+            )
+        files[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return files
 
 
 @contextmanager
@@ -86,7 +117,7 @@ def fresh_folder(target: Path) -> Iterator[Path]:
         fresh.mkdir()
         yield fresh
         follow_umask(fresh)
-        for path in fresh.iterdir():
+        for path in (path for path in fresh.rglob("*") if path.is_file()):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         flush_folder(fresh)

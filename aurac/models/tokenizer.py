@@ -12,7 +12,7 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aurac.errors import CheckpointError, UsageError, first_line
 from aurac.files import sha256_json
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CONFIG, _TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+# What transformers reads of a tokenizer without running code, and what an export carries over.
+TOKENIZER_FILES: Final = (
+    *(_CONFIG, _TEMPLATE, "additional_chat_templates/*.jinja", "tokenizer.json"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"),
+    *("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model"),
+)
 _OF_BATCHES = ("padding", "truncation")  # settings of tokenizer.json that change no token
 
 
@@ -101,7 +107,9 @@ def _of_adapters(
 
     Where it is ``requested`` it serves adapters without one of their own, too.
     """
-    folders = {name: folder for name, path in adapters.items() if (folder := _beside(path))}
+    folders = {
+        name: folder for name, path in adapters.items() if (folder := tokenizer_folder(path))
+    }
     if requested and not folders:
         raise UsageError(
             "--tokenizer adapter, and no adapter has a tokenizer of its own",
@@ -157,16 +165,16 @@ def _say(choice: Tokenizer, base: LoadedBase) -> None:
         logger.warning("the base's embeddings are resized to %d rows", choice.rows)
 
 
-def _beside(path: Path | None) -> Path | None:
+def tokenizer_folder(path: Path | None) -> Path | None:
     """The folder of an adapter that has a tokenizer or a chat template in it."""
-    folder = path if path is None or path.is_dir() else path.parent
-    if folder is not None and any((folder / name).is_file() for name in (_CONFIG, _TEMPLATE)):
-        return folder
-    return None
+    if path is None or not path.exists():
+        return None
+    folder = path if path.is_dir() else path.parent
+    return folder if any((folder / name).is_file() for name in (_CONFIG, _TEMPLATE)) else None
 
 
 def _folder(text: str) -> Path:
-    folder = _beside(Path(text).expanduser()) if Path(text).expanduser().is_dir() else None
+    folder = tokenizer_folder(Path(text).expanduser()) if Path(text).expanduser().is_dir() else None
     if folder is None:
         raise UsageError(
             f"--tokenizer {text!r} is no folder with a tokenizer",

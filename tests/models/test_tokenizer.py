@@ -9,7 +9,8 @@ import pytest
 import torch
 from harness_doubles import make_model, make_tokenizer, write_choice_task
 
-from aurac.adapters import attach, load_adapter, prepare
+from aurac.adapters import attach, load_adapter, prepare, save_adapter
+from aurac.adapters.export import save_truncations
 from aurac.errors import CheckpointError, UsageError
 from aurac.models.base import load_base
 from aurac.models.tokenizer import choose_tokenizer
@@ -176,3 +177,56 @@ def test_embeddings_of_two_sizes_are_refused(base_folder):
 
 def test_rows_are_read_from_the_adapter(chatml):
     assert load_adapter(chatml).vocabulary == 260
+
+
+@pytest.mark.parametrize("rank", [2, 4])
+def test_an_export_has_the_tokenizer_that_its_adapter_had(rank, chatml, tmp_path):
+    """PEFT's AutoPeftModel resizes the embeddings by the tokenizer that it finds in the folder."""
+    from peft import AutoPeftModelForCausalLM
+
+    source = tmp_path / "source"
+    shutil.copytree(chatml, source)
+    for name, text in (
+        ("additional_chat_templates/tools.jinja", "{{ messages }}"),
+        ("tokenization_mine.py", "raise SystemExit"),
+        ("training_args.bin", "a pickle"),
+    ):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text(text)
+    export = tmp_path / "export"
+    save_truncations(load_adapter(source, lazy=True), {rank: export})
+    kept = {p.relative_to(export).as_posix() for p in export.rglob("*") if p.is_file()}
+    assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"} < kept
+    assert not kept & {"tokenization_mine.py", "training_args.bin"}
+    for name in ("tokenizer.json", "chat_template.jinja", "additional_chat_templates/tools.jinja"):
+        assert (export / name).read_bytes() == (source / name).read_bytes()
+    ids = torch.tensor([[3, 7, len(own_tokenizer()) - 1]])
+    theirs = AutoPeftModelForCausalLM.from_pretrained(source).eval()
+    with torch.no_grad():
+        for layer in theirs.modules():  # the first components of PEFT's own layers
+            if hasattr(layer, "lora_A"):
+                a, b = layer.lora_A["default"], layer.lora_B["default"]
+                a.weight.data, b.weight.data = a.weight[:rank], b.weight[:, :rank].contiguous()
+                layer.scaling["default"] *= 4 / rank
+        ours = AutoPeftModelForCausalLM.from_pretrained(export).eval()
+        assert torch.equal(ours(input_ids=ids).logits, theirs(input_ids=ids).logits)
+
+
+def test_links_are_followed_within_the_folder_and_the_hubs_cache_alone(chatml, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    source = tmp_path / "models--o--n" / "snapshots" / "abc"
+    shutil.copytree(chatml, source)
+    blobs = tmp_path / "models--o--n" / "blobs"
+    blobs.mkdir()
+    shutil.move(source / "tokenizer.json", blobs / "123")
+    (source / "tokenizer.json").symlink_to("../../blobs/123")
+    export = save_adapter(load_adapter(source), tmp_path / "export")
+    assert (export / "tokenizer.json").read_bytes() == (blobs / "123").read_bytes()
+    assert not (export / "tokenizer.json").is_symlink()
+    (source / "merges.txt").symlink_to(secret)
+    with pytest.raises(CheckpointError, match=r"merges.txt is a link that leads out"):
+        save_adapter(load_adapter(source), tmp_path / "again")
+    with pytest.raises(CheckpointError, match=r"merges.txt is a link that leads out"):
+        save_truncations(load_adapter(source, lazy=True), {2: tmp_path / "again"})
+    assert not (tmp_path / "again").exists()

@@ -15,6 +15,7 @@ from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS
 from aurac.adapters.formats.sidecar import LoadOverrides, apply_overrides
 from aurac.adapters.formats.state_dict import read_state_dict
 from aurac.errors import CheckpointError, UsageError
+from aurac.models.tokenizer import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +33,7 @@ _HUB_ID = re.compile(
 _PATTERNS = (
     *("adapter_config.json", "adapter_model.*", "adapters.safetensors"),
     *("aurac.json", "*.pt", "*.aurac.json"),
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
-    *("vocab.json", "merges.txt", "spiece.model"),
+    *TOKENIZER_FILES,
 )
 STATE_DICTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
