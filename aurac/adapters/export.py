@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from aurac.adapters.attach import merge
 from aurac.adapters.formats.peft import module_state, peft_state
 from aurac.adapters.formats.peft_config import CONFIG, PREFIX, WEIGHTS, is_set, pattern_name
@@ -26,6 +28,7 @@ from aurac.adapters.nesting import peft_alpha
 from aurac.adapters.truncate import prepare_module, prepare_outline
 from aurac.errors import CheckpointError, RunFolderError
 from aurac.files import flush_folder, follow_umask
+from aurac.models.base import MODEL_CONFIG
 from aurac.models.tokenizer import TOKENIZER_FILES, tokenizer_folder
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from aurac.adapters.adapter import Adapter
     from aurac.adapters.truncate import Basis, Prepared, Rescale
+    from aurac.models.base import LoadedBase
 
 
 def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -> Path:
@@ -204,8 +208,8 @@ def _dump(value: Mapping[str, Any]) -> str:
         raise CheckpointError(f"the adapter's record cannot be written as JSON: {error}") from error
 
 
-def check_free(target: Path, *, force: bool) -> None:
-    """Refuse a folder that is not empty, unless it is an adapter that ``force`` may replace."""
+def check_free(target: Path, *, force: bool, holds: str = CONFIG) -> None:
+    """Refuse a folder that is not empty, unless it ``holds`` that file and ``force`` is given."""
     if not os.path.lexists(target):
         return
     if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
@@ -214,9 +218,9 @@ def check_free(target: Path, *, force: bool) -> None:
         raise RunFolderError(
             f"{target} is already there", fix="choose another folder or give --force"
         )
-    if target.is_symlink() or not (target / CONFIG).is_file():
+    if target.is_symlink() or not (target / holds).is_file():
         raise RunFolderError(
-            f"{target} holds something that is no adapter, so it is not replaced even with --force",
+            f"{target} holds no {holds}, so it is something else and stays, even with --force",
             fix="choose another folder",
         )
 
@@ -279,13 +283,29 @@ def _write_tensors(prepared: Prepared, files: Mapping[int, SafetensorsWriter]) -
             file.put(f"{PREFIX}{key}", extra)
 
 
-def save_merged(prepared: Prepared, rank: int, model: Any, tokenizer: Any, folder: Path) -> Path:
-    """Merge and write a plain model folder, complete or not at all; errors as in :func:`merge`."""
-    check_free(folder, force=False)
-    merge(model, prepared, rank)
+def save_merged(
+    prepared: Prepared,
+    rank: int,
+    base: LoadedBase,
+    folder: Path,
+    *,
+    dtype: str | None = None,
+    force: bool = False,
+) -> Path:
+    """Merge into a base and write it as a plain model folder, complete or not at all.
+
+    ``dtype`` is the type to write, that of the base in memory by default; ``force`` replaces a
+    folder that holds a model. Errors as in :func:`merge` and :func:`check_free`.
+    """
+    check_free(folder, force=force, holds=MODEL_CONFIG)
+    if folder.exists() and folder.resolve() == base.path.resolve():
+        raise RunFolderError(f"{folder} is the base itself", fix="choose another folder")
+    merge(base.model, prepared, rank)
+    if dtype is not None:
+        base.model.to(getattr(torch, dtype))
     with fresh_folder(folder) as into:
-        model.save_pretrained(into)
-        tokenizer.save_pretrained(into)
+        base.model.save_pretrained(into)
+        base.tokenizer.save_pretrained(into)
     return folder
 
 

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from aurac.cli.options import checkpoint_options, hub_options, open_checkpoint, print_json
+from aurac.cli.options import (
+    checkpoint_options,
+    hub_options,
+    open_checkpoint,
+    print_json,
+    refuse_given,
+)
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,9 +41,14 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Write the whole base model, with the rank merged in, to this folder.",
 )
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Numeric type of the merged model. Default: the base's own.",
+)
 @click.option("--base", help="Base model, for --merge-into or where orientation is open.")
 @hub_options
-@click.option("--force", is_flag=True, help="Replace an adapter that is already there.")
+@click.option("--force", is_flag=True, help="Replace an adapter or model that is already there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @checkpoint_options
 def truncate(
@@ -51,6 +62,7 @@ def truncate(
     rescale: Any,
     out: Path | None,
     merge_into: Path | None,
+    dtype: str | None,
     base: str | None,
     force: bool,
     as_json: bool,
@@ -69,13 +81,16 @@ def truncate(
         raise UsageError("--rank and --ranks", expected="one of the two")
     if (out is None) == (merge_into is None):
         raise UsageError("--out and --merge-into", expected="one of the two")
+    if merge_into is None:
+        refuse_given(["dtype"], "with --out, which keeps the adapter's type", "leave it out")
     adapter = open_checkpoint(checkpoint_path, base, **place, **checkpoint)
     wanted = (adapter.check_rank(rank),) if rank is not None else parse_ranks(ranks or "", adapter)
     how = prepare_outline(adapter, basis, rescale)
     for note in adapter.notes:
         click.echo(f"note: {note}", err=True)
     if merge_into is not None:
-        rows = [_merge(how, wanted, merge_into, base or adapter.base)]
+        named = base or adapter.base
+        rows = [_merge(how, wanted, merge_into, base=named, dtype=dtype, force=force)]
     else:
         folder = cast("Path", out)  # one of the two is given, as checked above
         places = {r: folder if rank is not None else folder / f"r{r}" for r in wanted}
@@ -115,17 +130,30 @@ def _line(row: Mapping[str, Any]) -> str:
     )
 
 
-def _merge(how: Prepared, wanted: tuple[int, ...], out: Path, base: str | None) -> dict[str, Any]:
+def _merge(
+    how: Prepared,
+    wanted: tuple[int, ...],
+    out: Path,
+    *,
+    base: str | None,
+    dtype: str | None,
+    force: bool,
+) -> dict[str, Any]:
     from aurac.adapters import check_base, prepare
-    from aurac.adapters.export import save_merged
-    from aurac.models.base import load_base
+    from aurac.adapters.export import check_free, save_merged
+    from aurac.models.base import MODEL_CONFIG, load_base
+    from aurac.models.tokenizer import choose_tokenizer
 
     if len(wanted) != 1:
         raise UsageError("--merge-into with several ranks", expected="one --rank")
     if base is None:
         raise UsageError("--merge-into without a base", fix="give --base")
-    loaded = load_base(base, device="cpu")
-    check_base(how.adapter, base, loaded.sha256)
-    prepared = prepare(how.adapter, how.basis, how.rescale)
-    place = save_merged(prepared, wanted[0], loaded.model, loaded.tokenizer, out)
+    check_free(out, force=force, holds=MODEL_CONFIG)
+    # A type that is asked for is rounded to once, from float32.
+    loaded = load_base(base, device="cpu", dtype="float32" if dtype else "stored")
+    adapter = how.adapter
+    check_base(adapter, base, loaded.sha256)
+    own = choose_tokenizer(None, loaded, {adapter.name: adapter.source}, {}, chat_template=True)
+    prepared = prepare(adapter, how.basis, how.rescale)
+    place = save_merged(prepared, wanted[0], own.adopted_by(loaded), out, dtype=dtype, force=force)
     return {"folder": str(place), "base": base, "rank": wanted[0]}

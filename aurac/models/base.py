@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aurac.errors import BaseModelError, first_line
 from aurac.models.device import no_memory, pick_device, pick_dtype
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
+
+
+MODEL_CONFIG: Final = "config.json"
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def resolve_base(name: str) -> Base:
 
 
 def _local(name: str, path: Path) -> Base:
-    if not (path / "config.json").is_file():
+    if not (path / MODEL_CONFIG).is_file():
         raise BaseModelError(
             f"base {name!r} holds no config.json",
             expected="a model folder as save_pretrained writes it",
@@ -173,7 +176,7 @@ def load_base(
 
     Args:
         name: See `resolve_base`.
-        dtype: See `aurac.models.device.pick_dtype`.
+        dtype: See `aurac.models.device.pick_dtype`; `stored` is the type of its files.
         device: See `aurac.models.device.pick_device`.
         trust_remote_code: Let the model run code of its folder.
         device_map: Spread the model with accelerate: `auto`, `balanced`, `balanced_low_0`,
@@ -187,7 +190,7 @@ def load_base(
 
     base = resolve_base(name)
     place = pick_device(device)
-    kind = pick_dtype(dtype, place)
+    kind = "auto" if dtype == "stored" else pick_dtype(dtype, place)
     model = load_model(base, kind, trust_remote_code=trust_remote_code, device_map=device_map)
     try:
         with quiet_transformers():
@@ -200,7 +203,7 @@ def load_base(
         raise _not_loaded(name, error) from error
     model.requires_grad_(requires_grad=False)
     model.eval()
-    dtype = str(kind).removeprefix("torch.")
+    dtype = str(model.dtype if kind == "auto" else kind).removeprefix("torch.")
     check_finite(name, model, dtype)
     spread = None
     if device_map is not None:  # a model that one device holds is not dispatched, and has no map
@@ -259,7 +262,7 @@ def _on_this_machine(name: str) -> Path | None:
     """The folder of a base that needs no fetching; `None` for any other."""
     if name in PACKAGED:
         return packaged_folder(name)
-    if name and (Path(name).expanduser() / "config.json").is_file():
+    if name and (Path(name).expanduser() / MODEL_CONFIG).is_file():
         return Path(name).expanduser()
     if name.count("/") != 1:
         return None
@@ -267,7 +270,7 @@ def _on_this_machine(name: str) -> Path | None:
 
     repository, _, revision = name.partition("@")
     try:
-        config = try_to_load_from_cache(repository, "config.json", revision=revision or None)
+        config = try_to_load_from_cache(repository, MODEL_CONFIG, revision=revision or None)
     except ValueError:  # no repository can have that name
         return None
     return Path(config).parent if isinstance(config, str) else None

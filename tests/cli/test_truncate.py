@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from harness_doubles import make_tokenizer
 from support.adapters import (
     load_with_peft,
     logits,
@@ -17,8 +18,10 @@ from support.adapters import (
     tiny_gpt2,
     tiny_llama,
 )
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
+from aurac.adapters import truncate as truncate_adapter
 from aurac.adapters.attach import merge
 from aurac.cli.truncate import truncate
 from aurac.errors import AuracError, CheckpointError, RankError, RunFolderError, UsageError
@@ -135,24 +138,62 @@ def test_truncating_commutes_with_merging(build, names):
         torch.testing.assert_close(logits(cut), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_a_merged_model_is_a_plain_model(folder, tmp_path, monkeypatch):
-    from types import SimpleNamespace
+def base_folder(folder, dtype=torch.float32):
+    """``tiny_llama`` in a type, with a tokenizer, on disk."""
+    tiny_llama(dtype).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
 
-    from transformers import AutoModelForCausalLM
 
-    import aurac.models.base
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("asked", [None, "float32", "bfloat16", "float16"])
+def test_a_merged_model_is_a_plain_model_of_the_bases_type(folder, tmp_path, stored, asked):
+    small = base_folder(tmp_path / "base", getattr(torch, stored))
+    how = () if asked is None else ("--dtype", asked)
+    run(folder, "--rank", 2, "--base", small, *how, "--merge-into", tmp_path / "merged")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").eval()
+    assert {p.dtype for p in model.parameters()} == {getattr(torch, asked or stored)}
+    adapter, base = truncate_adapter(load_adapter(folder), 2), tiny_llama(getattr(torch, stored))
+    for name, f in adapter.modules.items():
+        weight = base.get_submodule(name).weight.double() + f.scale(2) * f.B.double() @ f.A.double()
+        expected = weight.to(getattr(torch, asked or stored))
+        merged = model.get_submodule(name).weight
+        if asked in (None, "float32"):  # the sum in fp64 is rounded once
+            assert torch.equal(merged, expected)
+        else:
+            torch.testing.assert_close(merged, expected)
 
-    tokenizer = SimpleNamespace(
-        save_pretrained=lambda into: (into / "tokenizer.json").write_text("{}")
-    )
-    loaded = SimpleNamespace(model=tiny_llama(), tokenizer=tokenizer, sha256="x")
-    monkeypatch.setattr(aurac.models.base, "load_base", lambda *_a, **_k: loaded)
-    run(folder, "--rank", 2, "--base", "small", "--merge-into", tmp_path / "merged")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
-    base = tiny_llama()
-    with attach(base, prepare(load_adapter(folder))) as live:
-        live.set_rank(2)
-        torch.testing.assert_close(logits(model), logits(base), rtol=1e-5, atol=1e-5)
+
+def test_a_merged_model_takes_the_place_of_a_model_alone_and_only_with_force(folder, tmp_path):
+    small, out = base_folder(tmp_path / "base"), tmp_path / "merged"
+    run(folder, "--rank", 2, "--base", small, "--merge-into", out)
+    first = (out / "model.safetensors").read_bytes()
+    with pytest.raises(RunFolderError, match="already there"):
+        run(folder, "--rank", 1, "--base", small, "--merge-into", out)
+    assert (out / "model.safetensors").read_bytes() == first
+    run(folder, "--rank", 1, "--base", small, "--merge-into", out, "--force")
+    assert (out / "model.safetensors").read_bytes() != first
+    with pytest.raises(RunFolderError, match="is the base itself"):
+        run(folder, "--rank", 1, "--base", small, "--merge-into", small, "--force")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(RunFolderError, match=r"holds no config.json.* even with --force"):
+        run(folder, "--rank", 1, "--base", small, "--merge-into", tmp_path / "mine", "--force")
+    with pytest.raises(UsageError, match="--dtype with --out"):
+        run(folder, "--rank", 1, "--dtype", "float16", "--out", tmp_path / "x")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["base", "merged", "mine", "whole"]  # nothing half-written
+
+
+def test_a_merged_model_has_the_tokenizer_of_its_adapter(folder, tmp_path):
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["<|mine|>"])
+    tokenizer.chat_template = "{{ messages }}"
+    tokenizer.save_pretrained(folder)
+    small = base_folder(tmp_path / "base")
+    run(folder, "--rank", 2, "--base", small, "--merge-into", tmp_path / "merged")
+    written = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert (len(written), written.chat_template) == (len(tokenizer), "{{ messages }}")
 
 
 def test_what_cannot_be_merged_is_refused():
