@@ -9,13 +9,14 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.cli.options import FLAG, INTEGER, NUMBER, options, pairs
+from aurac.cli.options import FLAG, INTEGER, NUMBER, options, pairs, repeated
 from aurac.curves.area import BUDGETS, area_name, axis_title
 from aurac.curves.display import CurveLine, curve_table, interval, percent, points, show_span
+from aurac.curves.metrics import WantedMetrics, parse_metrics
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aurac.readers import Curves
     from aurac.stats.rows import AggregateRow, Analysis, BestRow, PairRow, ScoreRow
@@ -34,7 +35,8 @@ logger = logging.getLogger(__name__)
 analysis_options = options(
     f"""
     What is read
-    --metric: NAME,FILTER where the source holds several metrics.
+    --metric: [TASK=]NAME[,FILTER] where the source holds several metrics. Without TASK it is that
+        of all tasks that have it.
     --group groups: NAME=ADAPTER,ADAPTER: seeds of one recipe.
     --cluster: FIELD or TASK=FIELD of the documents in sample logs: the same value, a cluster.
     --support: 'common' compares unequal grids on the ranks both have.
@@ -49,6 +51,7 @@ analysis_options = options(
     --json as_json: Print JSON, with fractions.
     --details: Methods of intervals, gains and losses, reasons, tests.
     """,
+    metric=repeated(parse_metrics),
     groups={"multiple": True},
     cluster={"multiple": True},
     axis={"default": "log2"},
@@ -62,7 +65,10 @@ analysis_options = options(
 
 
 def read_sources(
-    paths: Sequence[str], metric: str | None, groups: Sequence[str], cluster: Sequence[str] = ()
+    paths: Sequence[str],
+    metric: Mapping[str, str],
+    groups: Sequence[str],
+    cluster: Sequence[str] = (),
 ) -> Curves:
     """Curves of all sources, with the recipe groups that they record and that the user names."""
     from aurac.readers import Curves, read_curves
@@ -70,7 +76,9 @@ def read_sources(
 
     fields = pairs([c if "=" in c else f"*={c}" for c in cluster], "--cluster")
     fields = {"" if task == "*" else task: field for task, field in fields.items()}
-    sources = [read_curves(Path(path).expanduser(), metric, fields) for path in paths]
+    wanted = WantedMetrics(metric)
+    sources = [read_curves(Path(path).expanduser(), wanted, fields) for path in paths]
+    wanted.check()
     recorded: dict[str, list[str]] = {}
     for one in sources:
         for name, members in one.groups.items():

@@ -32,9 +32,9 @@ from aurac.cli.options import (
     repeated,
     task_names,
 )
+from aurac.curves.metrics import parse_metrics
 from aurac.errors import UsageError
 from aurac.runs.settings import parse_device_map, parse_shard
-from aurac.tasks.metrics import parse_metrics
 from aurac.tasks.options import parse_gen_kwargs, parse_pass_at
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ _OPTIONS = options(
     --limit -L: Only the first so many documents of each task, or a share such as 0.1 (0: all).
         Default: 100 of a bundled task, all of any other.
     --split: Which split is evaluated. Default: the one lm-eval takes.
-    --metric: TASK=NAME,FILTER or NAME,FILTER: what accuracy means.
+    --metric: [TASK=]NAME[,FILTER]: what accuracy means. Without TASK it is that of all tasks that
+        have it.
     --data: TASK=FOLDER with local splits (.jsonl[.gz], .json, .parquet, .csv).
     --include-path: A folder with further tasks, as lm-eval's YAML.
     --base: Base model: packaged name, hub id or folder. Default: what the adapters record.

@@ -87,7 +87,7 @@ _OF_FINISHED = (
 def recommend(
     *,
     sources: tuple[str, ...],
-    metric: str | None,
+    metric: dict[str, str],
     groups: tuple[str, ...],
     as_json: bool,
     details: bool,

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 def score(
     *,
     sources: tuple[str, ...],
-    metric: str | None,
+    metric: dict[str, str],
     groups: tuple[str, ...],
     as_json: bool,
     details: bool,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aurac.curves.metrics import WantedMetrics
 from aurac.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class Curves:
 
 
 def read_curves(
-    path: Path, metric: str | None = None, cluster: Mapping[str, str] | None = None
+    path: Path,
+    metric: str | Mapping[str, str] | WantedMetrics | None = None,
+    cluster: Mapping[str, str] | None = None,
 ) -> Curves:
     """Read curves from a table, a folder of lm-eval sample logs, or a run folder.
 
@@ -41,7 +44,8 @@ def read_curves(
             cluster, stratum, metric, sample]``, or ``rank, accuracy[, adapter, task]``, either with
             ``parameters, bytes`` for a budget as the axis); a folder with one folder of
             ``samples_*.jsonl`` per rank; or a folder with ``results.json``.
-        metric: ``name,filter`` where the source holds several.
+        metric: Where the source holds several: ``name,filter`` or a name, or task → such (see
+            `WantedMetrics`, whose `check` is left to who gives one).
         cluster: Task ("" for all) → field of its documents in sample logs by which they are
             clustered. A table says it in a column, a run folder by itself.
 
@@ -51,8 +55,16 @@ def read_curves(
     """
     if not path.exists():
         raise DataError(f"{path} does not exist")
+    wanted = metric if isinstance(metric, WantedMetrics) else WantedMetrics(metric)
+    read = _read(path, wanted, cluster or {})
+    if wanted is not metric:
+        wanted.check()
+    return read
+
+
+def _read(path: Path, wanted: WantedMetrics, cluster: Mapping[str, str]) -> Curves:
     if path.is_dir() or path.name == "results.json":
-        return _read_folder(path if path.is_dir() else path.parent, metric, cluster or {})
+        return _read_folder(path if path.is_dir() else path.parent, wanted, cluster)
     if cluster:
         raise _no_cluster(path, "a table has a column named cluster")
     if path.suffix.lower() not in TABLES:
@@ -62,7 +74,7 @@ def read_curves(
         )
     from aurac.readers.table import read_table
 
-    return Curves(*read_table(path, metric))
+    return Curves(*read_table(path, wanted))
 
 
 def _no_cluster(path: Path, instead: str) -> DataError:
@@ -71,15 +83,15 @@ def _no_cluster(path: Path, instead: str) -> DataError:
     )
 
 
-def _read_folder(path: Path, metric: str | None, cluster: Mapping[str, str]) -> Curves:
+def _read_folder(path: Path, wanted: WantedMetrics, cluster: Mapping[str, str]) -> Curves:
     if any((path / name).is_file() for name in ("results.json", "run.json")):
         if cluster:
             raise _no_cluster(path, "run the same `aurac compare` again with --cluster")
         from aurac.readers.run import read_run
 
-        curves, groups = read_run(path, metric)
+        curves, groups = read_run(path, wanted)
         return Curves(curves, "run", groups)
     from aurac.readers.lm_eval_logs import read_samples
 
-    curves, groups = read_samples(path, metric, cluster)
+    curves, groups = read_samples(path, wanted, cluster)
     return Curves(curves, "samples", groups)

@@ -13,6 +13,7 @@ import numpy as np
 
 from aurac.curves.coerce import AMOUNTS
 from aurac.curves.curve import Curve
+from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, DataError
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ class Logs:
 
 
 def read_samples(
-    root: Path, metric: str | None = None, cluster: Mapping[str, str] | None = None
+    root: Path,
+    wanted: WantedMetrics | None = None,
+    cluster: Mapping[str, str] | None = None,
 ) -> tuple[list[Curve], dict[str, list[str]]]:
     """Curves of ``ROOT[/ADAPTER]/RANK/**/samples_TASK_DATE.jsonl``, and recipe groups.
 
@@ -110,7 +113,7 @@ def read_samples(
     documents of its tasks pooled, each task a stratum. What `aurac export` wrote is read back as
     the run that it was: truncations, recipe groups, metrics.
 
-    `metric` and `cluster` are as of `aurac.readers.read_curves`.
+    `cluster` is as of `aurac.readers.read_curves`.
 
     Raises:
         DataError: No logs, a folder without a rank, two logs of one task at a rank, a metric that
@@ -129,8 +132,9 @@ def read_samples(
             )
         logs.files[file.rank] = file
     _lend_base(known)
-    curves = [(o, t, _curve(o, t, logs, metric)) for (o, t), logs in known.items()]
-    curves += _grouped(files, known, metric)
+    wanted = wanted or WantedMetrics()
+    curves = [(o, t, _curve(o, t, logs, wanted)) for (o, t), logs in known.items()]
+    curves += _grouped(files, known, wanted)
     order = list(dict.fromkeys(t for f in files for t in f.about.get("metrics") or ()))
     order += [task for _, task, _ in curves if task not in order]
     curves.sort(key=lambda one: (not one[0].default, order.index(one[1]), one[0].order))
@@ -174,9 +178,9 @@ def _lend_base(known: dict[tuple[Origin, str], Logs]) -> None:
                 other.files[0], other.read = logs.files[0], {**logs.samples(), **other.read}
 
 
-def _curve(origin: Origin, task: str, logs: Logs, metric: str | None) -> Curve:
+def _curve(origin: Origin, task: str, logs: Logs, wanted: WantedMetrics) -> Curve:
     samples = logs.samples()
-    name = _metric(task, metric or logs.about("metrics").get(task), samples)
+    name = _metric(task, wanted, logs.about("metrics").get(task), samples)
     scores = {rank: one.columns[name] for rank, one in samples.items()}
     hashes = _same_hashes(origin, task, samples)
     labels = next((one.labels for one in samples.values() if one.labels), None)  # of any rank
@@ -218,21 +222,26 @@ def _same_hashes(origin: Origin, task: str, samples: Mapping[int, Samples]) -> d
     return hashes
 
 
-def _metric(task: str, wanted: str | None, samples: Mapping[int, Samples]) -> str:
+def _metric(
+    task: str, wanted: WantedMetrics, usual: str | None, samples: Mapping[int, Samples]
+) -> str:
+    """The one that is wanted, else the `usual` one of an exported run, else a preferred one."""
     everywhere = set.intersection(*(set(one.columns) for one in samples.values()))
-    choices = [wanted] if wanted else [*PREFERRED, *sorted(everywhere)]
+    if name := wanted.of(task, everywhere):
+        return name
+    choices = [usual] if usual else [*PREFERRED, *sorted(everywhere)]
     for name in choices:
-        if name in everywhere and (wanted or name in PREFERRED or len(everywhere) == 1):
+        if name in everywhere and (usual or name in PREFERRED or len(everywhere) == 1):
             return name
     raise DataError(
         f"{task} logs {', '.join(sorted(everywhere)) or 'no metric at every rank'}",
-        expected=wanted or "one of them to be chosen",
-        fix="give --metric NAME,FILTER",
+        expected=usual or "one of them to be chosen",
+        fix="give --metric [TASK=]NAME,FILTER",
     )
 
 
 def _grouped(
-    files: Sequence[_LogFile], known: Mapping[tuple[Origin, str], Logs], metric: str | None
+    files: Sequence[_LogFile], known: Mapping[tuple[Origin, str], Logs], wanted: WantedMetrics
 ) -> list[tuple[Origin, str, Curve]]:
     """The groups that were asked for, of every origin that has all their tasks."""
     curves: dict[tuple[Origin, str], Curve] = {}
@@ -241,18 +250,18 @@ def _grouped(
         for group, leaves in file.groups.items():
             if (origin, group) not in curves and all((origin, leaf) in known for leaf in leaves):
                 members = [(leaf, known[origin, leaf]) for leaf in leaves]
-                curves[origin, group] = _pooled(origin, group, members, metric)
+                curves[origin, group] = _pooled(origin, group, members, wanted)
     return [(origin, group, curve) for (origin, group), curve in curves.items()]
 
 
 def _pooled(
-    origin: Origin, group: str, members: Sequence[tuple[str, Logs]], metric: str | None
+    origin: Origin, group: str, members: Sequence[tuple[str, Logs]], wanted: WantedMetrics
 ) -> Curve:
     """The documents of all members in their order, each member a stratum."""
     every = {(task, rank): one for task, logs in members for rank, one in logs.samples().items()}
-    wanted = metric or members[0][1].about("metrics").get(group)
-    name = _metric(group, wanted, dict(enumerate(every.values())))
-    curves = [_curve(origin, task, logs, name) for task, logs in members]
+    usual = members[0][1].about("metrics").get(group)
+    name = _metric(group, wanted, usual, dict(enumerate(every.values())))
+    curves = [_curve(origin, task, logs, WantedMetrics({task: name})) for task, logs in members]
     ranks = sorted(set.intersection(*(set(curve.ranks) for curve in curves)))
     gaps = {r: why for curve in curves for r, why in curve.missing.items()}
     gaps |= {

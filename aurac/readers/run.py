@@ -15,6 +15,7 @@ import numpy as np
 
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
+from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, RunFolderError
 from aurac.runs.cell import differences, read_record
 from aurac.runs.schema import RESULTS_FILE, Results, TaskDocuments
@@ -107,10 +108,10 @@ class StoredCells:
         return self._documents[task]
 
 
-def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Groups]:
+def read_run(folder: Path, wanted: WantedMetrics | None = None) -> tuple[list[Curve], Groups]:
     """Curves of a run, an adapter's default truncation first, and its recipe groups.
 
-    `metric` is another one that the cells hold.
+    `wanted` are other metrics that the cells hold.
 
     Raises:
         RunFolderError: Not JSON, another schema, or a cell that is missing or damaged.
@@ -124,15 +125,31 @@ def read_run(folder: Path, metric: str | None = None) -> tuple[list[Curve], Grou
             folder,
         )
     rows = sorted(results.curves, key=lambda row: not row.default)
-    if metric is not None:  # the rows of pass@k are those of a task under another metric
-        rows = [row for row in rows if not row.metric.startswith("pass@")]
-    curves = [reader.curve(row, metric or row.metric) for row in rows if _has_a_point(row)]
+    metrics = _metrics(results, wanted or WantedMetrics(), reader.cells)
+    # the rows of pass@k are those of a task under another metric
+    rows = [r for r in rows if not (r.task in metrics and r.metric.startswith("pass@"))]
+    chosen = [(row, metrics.get(row.task, row.metric)) for row in rows if _has_a_point(row)]
+    curves = [reader.curve(row, metric) for row, metric in chosen]
     if not curves:
         raise RunFolderError(f"{folder / RESULTS_FILE} holds no curves")
     there = {curve.adapter for curve in curves}
     every = recipe_groups(results.adapters, results.groups).items()
     left = {name: [member for member in members if member in there] for name, members in every}
     return curves, {name: members for name, members in left.items() if members}
+
+
+def _metrics(results: Results, wanted: WantedMetrics, cells: StoredCells) -> dict[str, str]:
+    """Task → metric, of the tasks that are read under the one that was asked for."""
+    if not wanted.asked:
+        return {}
+    there: dict[str, set[str]] = {}
+    for row in results.curves:
+        known = there.setdefault(row.task, set(results.task(row.task).metrics))
+        if not known:  # of a results.json made by hand
+            known |= {key for cell in cells.read(row, row.ranks[0]) for key in cell.metrics}
+        known.add(row.metric)
+    found = {task: wanted.of(task, keys) for task, keys in there.items()}
+    return {task: metric for task, metric in found.items() if metric is not None}
 
 
 def _has_a_point(row: CurveRecord) -> bool:
@@ -164,6 +181,11 @@ class CurveReader:
         seed = self._seeds.get(row.adapter)
         plain = as_curve({**row.to_dict(), "seed": seed, "metric": metric})
         if not all(row.files(rank) for rank in plain.ranks):
+            if metric != row.metric:
+                raise RunFolderError(
+                    f"{row.id} on {row.task} keeps no documents to score by {metric}",
+                    expected=row.metric,
+                )
             return plain
         points = {rank: self.cells.read(row, rank) for rank in plain.ranks}
         _check_alike(plain.label, points)

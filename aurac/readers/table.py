@@ -11,6 +11,7 @@ import numpy as np
 from aurac.curves.checks import is_missing
 from aurac.curves.coerce import AMOUNTS
 from aurac.curves.curve import Curve
+from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, DataError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _OPTIONAL = ("accuracy", "seed", *AMOUNTS)
 COLUMNS = (*_TEXT, *_NUMBERS)
 
 
-def read_table(path: Path, metric: str | None = None) -> tuple[list[Curve], str]:
+def read_table(path: Path, wanted: WantedMetrics | None = None) -> tuple[list[Curve], str]:
     """Curves of a table file, and whether they hold "documents" or only "points"."""
     import pyarrow as pa
 
@@ -46,7 +47,7 @@ def read_table(path: Path, metric: str | None = None) -> tuple[list[Curve], str]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         first = str(error).splitlines()[0][:200]
         raise DataError(f"{path} cannot be read ({first})") from error
-    return rows.curves(metric), "documents" if rows.documents else "points"
+    return rows.curves(wanted or WantedMetrics()), "documents" if rows.documents else "points"
 
 
 def curves_from_frame(frame: Any) -> list[Curve]:
@@ -64,7 +65,7 @@ def curves_from_frame(frame: Any) -> list[Curve]:
         else pa.array(frame[name].to_numpy(), from_pandas=True)
         for name in known
     }
-    return _Rows(pa.table(columns), "the table").curves(None)
+    return _Rows(pa.table(columns), "the table").curves(WantedMetrics())
 
 
 def _known(names: Sequence[str], where: str) -> list[str]:
@@ -274,16 +275,22 @@ class _Rows:
         parts = (key.get("adapter") or "the adapter", on, key.get("metric"), seed)
         return " ".join(filter(None, parts))
 
-    def curves(self, metric: str | None) -> list[Curve]:
+    def curves(self, wanted: WantedMetrics) -> list[Curve]:
         """One curve for each adapter, task, metric and seed."""
         bounds = [*np.flatnonzero(np.diff(self.group, prepend=-1)).tolist(), self.group.size]
-        kept = [
-            (start, stop)
-            for start, stop in pairwise(bounds)
-            if metric is None or self.key(start).get("metric") in (None, metric)
-        ]
-        if not kept:
-            raise DataError(f"{self.where} has no metric {metric!r}")
+        kept = list(pairwise(bounds))
+        if "metric" in self.text:
+            there: dict[str | None, set[str]] = {}
+            for start, _ in kept:
+                key = self.key(start)
+                there.setdefault(key.get("task"), set()).update(filter(None, [key["metric"]]))
+            metrics = {task: wanted.of(task, names) for task, names in there.items()}
+            asked = [metrics[self.key(start).get("task")] for start, _ in kept]
+            kept = [
+                part
+                for part, metric in zip(kept, asked, strict=True)
+                if metric is None or self.key(part[0])["metric"] in (None, metric)
+            ]
         shared: dict[bytes, tuple[str, ...]] = {}
         build = self._document_curve if self.documents else self._point_curve
         curves = []

@@ -115,7 +115,7 @@ def sequential(request: Request, until: Until) -> Request:
             "leave --fewshot-seeds out",
         ),
         (
-            task.limit is not None,
+            task.limit not in (None, 0),  # 0: all
             "--limit with --until",
             "a random sample: --limit takes the first documents",
             "give --budget DOCUMENTS in the place of --limit",

@@ -16,11 +16,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.curves.metrics import ANY_TASK, check_asked_of_all, matching
 from aurac.engine.tokens import samples_text
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.files import sha256_json
 from aurac.tasks import BUNDLED, documents, local_data
-from aurac.tasks.metrics import ANY_TASK, Document, Leaf, choose_metric
+from aurac.tasks.metrics import Document, Leaf, choose_metric
 from aurac.tasks.options import TaskOptions
 from aurac.tasks.requests import chat_text
 from aurac.tasks.task import BuiltTask
@@ -98,7 +99,8 @@ def build_tasks(
 def check_names(names: Sequence[str], built: Sequence[BuiltTask], options: TaskOptions) -> None:
     """Refuse options for tasks that are not evaluated, and a task that comes twice.
 
-    Settings of generation that no task uses are a warning.
+    A metric that was asked of all tasks and that some of them lack is a warning; so are settings of
+    generation that no task uses.
     """
     known = [task.name for task in built] + list(names)
     for option in ("data", "metric", "cluster"):
@@ -108,6 +110,13 @@ def check_names(names: Sequence[str], built: Sequence[BuiltTask], options: TaskO
                     f"--{option} names {task!r}, which is not evaluated",
                     expected=f"one of {', '.join(dict.fromkeys(known))}",
                 )
+    asked = {task or ANY_TASK: key for task, key in options.metric.items()}
+    usable = {
+        task.name: [k for k in task.metrics if all(leaf.integrable[k] for leaf in task.leaves)]
+        for task in built
+        if task.group is None and task.name not in asked
+    }
+    check_asked_of_all(asked.get(ANY_TASK), usable, TaskError)
     for name in {task.name for task in built}:
         if sum(task.name == name for task in built) > 1:
             raise TaskError(f"task {name!r} was asked for more than once", fix="leave one of them")
@@ -356,8 +365,12 @@ class _Builder:
         return translated(error, leaf, requested=self._requested, local=leaf in self._local)
 
     def _metric(self, name: str, group: str | None, reported: Mapping[str, bool]) -> str:
-        keys = [key for key in (name, group, ANY_TASK) if key in self.metric]
-        return choose_metric(name, reported, self.metric[str(keys[0])] if keys else None)
+        for key in (name, group):
+            if key in self.metric:
+                return choose_metric(name, reported, self.metric[key])
+        wanted, usable = self.metric.get(ANY_TASK), [key for key, used in reported.items() if used]
+        everywhere = wanted if wanted and matching(wanted, usable) else None  # see `check_names`
+        return choose_metric(name, reported, everywhere)
 
     def _cluster(self, leaf: Leaf, group: str | None) -> str | None:
         """The field that documents are clustered by: asked for, else what the task itself says."""

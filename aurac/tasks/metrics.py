@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.errors import AuracError, CellError, TaskError, UsageError
+from aurac.curves.metrics import ANY_TASK, matching
+from aurac.errors import AuracError, CellError, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from numpy import float64
     from numpy.typing import NDArray
 
-
-ANY_TASK = "*"
-"""The key of a metric that was asked for without naming a task."""
 
 DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gsm8k*", ("exact_match,strict-match",)),
@@ -43,25 +41,6 @@ generative tasks, which report no ``acc``.
 """
 
 
-def parse_metrics(values: Iterable[str]) -> dict[str, str]:
-    """Metric keys by task of ``--metric`` values, ``TASK=NAME,FILTER`` or ``NAME,FILTER``."""
-    metrics: dict[str, str] = {}
-    for value in values:
-        task, equals, key = value.rpartition("=")
-        name, comma, chain = key.partition(",")
-        if not (name.strip() and comma and chain.strip()) or (equals and not task.strip()):
-            raise UsageError(
-                f"metric {value!r} cannot be read",
-                expected="TASK=NAME,FILTER or NAME,FILTER, such as gsm8k=exact_match,strict-match",
-            )
-        task = task.strip() or ANY_TASK
-        if task in metrics:
-            where = "every task" if task == ANY_TASK else f"task {task!r}"
-            raise UsageError(f"two metrics were given for {where}", fix="give one")
-        metrics[task] = f"{name.strip()},{chain.strip()}"
-    return metrics
-
-
 def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = None) -> str:
     """The metric of a task that is integrated, one key of ``reported``.
 
@@ -69,7 +48,8 @@ def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = 
         task: Name of the task, in lm-eval's spelling.
         reported: Every ``name,filter`` key the task reports, and whether it can be integrated
             (aggregated by the mean, more is better).
-        wanted: The key that is wanted; None takes the default of the task's family.
+        wanted: The key that is wanted, or its name alone; None takes the default of the task's
+            family.
     """
     usable = [key for key, integrable in reported.items() if integrable]
     if wanted is not None:
@@ -94,18 +74,22 @@ def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = 
 
 
 def _wanted(task: str, reported: Mapping[str, bool], usable: list[str], wanted: str) -> str:
-    if wanted not in reported:
+    expected = f"one of {_listed(usable)}" if usable else None
+    found = matching(wanted, reported)
+    if not found:
+        what = f"task {task!r} does not report the metric {wanted!r}"
+        raise TaskError(what, expected=expected or f"one of {_listed(reported)}")
+    if len(found) > 1:
         raise TaskError(
-            f"task {task!r} does not report the metric {wanted!r}",
-            expected=f"one of {_listed(usable or reported)}",
+            f"task {task!r} has several {wanted!r}", expected=f"one of {_listed(found)}"
         )
-    if not reported[wanted]:
+    if not reported[found[0]]:
         raise TaskError(
             f"metric {wanted!r} of task {task!r} is not a mean over documents of which more is "
             "better, so it cannot be integrated",
-            expected=f"one of {_listed(usable)}" if usable else None,
+            expected=expected,
         )
-    return wanted
+    return found[0]
 
 
 def check_scores(task: str, key: str, scores: NDArray[float64]) -> None:

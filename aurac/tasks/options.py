@@ -39,7 +39,8 @@ class TaskOptions:
         limit: Only the first so many documents of each task; below 1, that share of them. A
             mapping gives it for the names in it, and leaves the others whole.
         split: Evaluate this split of each task; ``None`` takes the one that lm-eval would.
-        metric: Task (``*`` or the empty string for all) to the ``name,filter`` that is integrated.
+        metric: Task (``*`` or the empty string for all) to the ``name,filter`` that is integrated,
+            or its name alone. A task that lacks what was asked of all keeps its default.
         data: Task to folder with its splits, instead of the hub; for a group one sub-folder for
             each leaf, named as the leaf or as its data set.
         chat_template: Whether prompts go through the tokenizer's chat template.

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from made_cells import make_identity, store_cell
 from msgspec.structs import replace
+from score_tables import run
 
-from aurac.errors import DataError, RunFolderError
+from aurac.errors import DataError, RunFolderError, UsageError
 from aurac.readers import read_curves
 from aurac.readers.run import recipe_groups
 from aurac.readers.table import curves_from_frame
@@ -90,6 +91,32 @@ def test_several_metrics(tmp_path):
     assert [c.accuracy for c in read_curves(path, "acc").curves] == [(1.0, 1.0)]
     with pytest.raises(DataError, match="no metric 'f1'"):
         read_curves(path, "f1")
+
+
+def test_a_metric_is_of_the_tasks_that_have_it(tmp_path, caplog):
+    """One task has acc alone, the other em as well."""
+    rows = [("x", "acc,none", 0), ("y", "acc,none", 0), ("y", "em,flex", 1)]
+    text = "task,metric,rank,doc_id,score\n" + "".join(
+        f'{t},"{m}",{r},{d},{v}\n' for t, m, v in rows for r in (1, 2) for d in range(3)
+    )
+    path = write(tmp_path, text)
+    wanted = {"x": "acc,none", "y": "em,flex"}
+    assert {c.task: c.metric for c in read_curves(path, "em").curves} == wanted
+    assert "x has no metric em" in caplog.text
+    assert {c.task: c.metric for c in read_curves(path, "y=em").curves if c.task == "y"} == {
+        "y": "em,flex"
+    }
+    with pytest.raises(UsageError, match="--metric names 'z'"):
+        read_curves(path, {"z": "em"})
+    log(tmp_path / "logs", "r1", [0, 1])
+    choices(tmp_path / "logs", "r1", KNOWN, KNOWN)
+    of_logs = {c.task: c.metric for c in read_curves(tmp_path / "logs", "acc").curves}
+    assert of_logs == {"arc": "acc,none", "gsm8k": "exact_match,strict-match"}
+    for command in (["score"], ["recommend", "--margin", "0.1"]):
+        shown = run(*command, path, "--metric", "y=em", "--metric", "acc", "--json", "--details")
+        assert {r["task"] for r in json.loads(shown)["recommended"]} == {"x", "y"}
+    text = run("score", path, "--metric", "y=em,flex", "--metric", "x=acc")
+    assert "metric acc,none, em,flex" in text
 
 
 def test_point_tables(tmp_path):
@@ -264,7 +291,7 @@ def test_bad_logs(tmp_path):
 def choices(folder, rank, *documents):
     """A log of multiple choice: for each document the log-likelihoods of its choices."""
     place = folder / rank
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     lines = [
         json.dumps({
             "doc_id": doc, "target": "0", "filter": "none", "metrics": ["acc"], "acc": 1.0,
@@ -346,6 +373,8 @@ def test_run_folders(tmp_path):
     assert dict(curve.sizes) == {1: 10, 2: 20}
     np.testing.assert_array_equal(curve.outcomes[0], [0, 0, 1, 0, 0, 1])
     assert read_curves(tmp_path / "run" / "results.json").kind == "run"
+    with pytest.raises(DataError, match="t has no metric 'f1'; expected one of em,flex, em,strict"):
+        read_curves(tmp_path / "run", "t=f1")
     flex = read_curves(tmp_path / "run", "em,flex").curves[0]
     assert flex.accuracy == (1.0, 1.0)
 

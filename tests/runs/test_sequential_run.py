@@ -28,7 +28,7 @@ from aurac.runs.compare import compare
 from aurac.runs.evaluator import Evaluator
 from aurac.runs.finished import Request
 from aurac.runs.run import load_run
-from aurac.runs.sequential_plan import Sampler, Until, check_task
+from aurac.runs.sequential_plan import Sampler, Until, check_task, sequential
 from aurac.runs.sequential_records import fewer_documents, record_of
 from aurac.runs.sequential_run import run_until
 from aurac.runs.status import read_status
@@ -483,5 +483,6 @@ def test_options_that_do_not_go_with_it_are_refused_before_anything_is_read(adap
     ):
         with pytest.raises(UsageError, match=words):
             run_until(request(adapters, "nowhere", **options), Until.of("decided"))
+    assert sequential(request(adapters, "nowhere", limit=0), Until.of("decided")).settings
     with pytest.raises(UsageError, match="one adapter"):
         run_until(request(adapters[:1], "nowhere"), Until.of("decided"))

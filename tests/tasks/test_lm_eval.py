@@ -135,7 +135,7 @@ def test_what_a_task_says_about_itself(tmp_path, tokenizer):
     assert (task.strata, task.group, task.members) == (None, None, ())
 
 
-def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path, tokenizer):
+def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path, tokenizer, caplog):
     paths = [str(write_choice_task(tmp_path)), str(write_text_task(tmp_path))]
     choice, text = build_tasks(
         paths,
@@ -146,6 +146,9 @@ def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path, tokenizer):
     assert text.metric == "exact_match,first-letter"
     (text,) = build_tasks(paths[1:], tokenizer=tokenizer, metric={"": "exact_match,first-letter"})
     assert text.metric == "exact_match,first-letter"
+    choice, text = build_tasks(paths, tokenizer=tokenizer, metric={"*": "acc_norm"})
+    assert (choice.metric, text.metric) == ("acc_norm,none", "exact_match,strict-match")
+    assert "tiny_text has no metric acc_norm: its default" in caplog.text
     with pytest.raises(TaskError, match=r"'mcc,none'.*expected one of acc,none, acc_norm,none"):
         build_tasks(paths[:1], tokenizer=tokenizer, metric={"*": "mcc,none"})
     with pytest.raises(UsageError, match="'tiny_chioce'"):
