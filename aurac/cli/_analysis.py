@@ -26,8 +26,8 @@ _WIDE = 100  # columns from which a table has room for AURAC beside other column
 NOT_SHOWN = 4  # exit code of a gate: what was asked for is not shown by the data
 
 AXIS_HELP = (
-    "log2 or linear (rank); parameters or bytes of the truncated adapter, compared over the range "
-    "that adapters share."
+    "log2 or linear (rank); parameters or bytes of the truncated adapter, compared at the amounts "
+    "that all were measured at."
 )
 
 logger = logging.getLogger(__name__)
@@ -168,8 +168,8 @@ def print_curves(
     console.print(curve_table(lines, console.width, title=title, level=result.level, **notes))
 
 
-def _span_column(axis: str, span: tuple[float, float] | None) -> dict[str, str]:
-    """The range that an area is over, of a budget."""
+def _span_column(axis: str, span: Sequence[float] | None) -> dict[str, str]:
+    """The amounts that an area is over, of a budget."""
     if axis not in BUDGETS:
         return {}
     return {axis: "–" if span is None else show_span(span, axis)}

@@ -30,7 +30,7 @@ from aurac.cli.options import print_json
     "--axis",
     "axes",
     multiple=True,
-    help="parameters or bytes: AURAC over these as well, over the range that adapters share, in a "
+    help="parameters or bytes: AURAC over these as well, at the amounts that adapters share, in a "
     "section and files of its own. May be given twice.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the written paths as JSON.")

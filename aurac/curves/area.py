@@ -2,12 +2,13 @@
 
 The axis is the rank (log2 or linear), or a budget: the parameters or the bytes of the truncated
 adapter, always log2. AURAC over a budget is another number than AURAC over rank and has its own
-name. Adapters with other budgets are compared over the range that they share.
+name. Adapters are compared at the amounts that all of them were measured at: straight lines between
+the points of unequal grids differ where a curve bends, so even one curve would differ from itself.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from aurac.curves.curve import Curve
 
 Axis = Literal["log2", "linear", "parameters", "bytes"]
-Span = tuple[float, float]
+Span = tuple[float, ...]
+"""The amounts of a budget that an area is over, ascending."""
 AXES: Final[tuple[Axis, ...]] = ("log2", "linear")  # of the rank; every result has both
 BUDGETS: Final[tuple[Axis, ...]] = ("parameters", "bytes")
+ALIKE: Final = 1.05  # amounts up to this ratio are the same: what `energy` leaves unspent
+_LISTED = 8
 
 
 def check_axis(axis: str) -> Axis:
@@ -48,9 +52,9 @@ def axis_title(axis: str) -> str:
     return area_name(axis) if axis in BUDGETS else f"AURAC {axis}"
 
 
-def span_dict(span: Span | None) -> dict[str, float]:
-    """The range of an area over a budget as JSON; nothing over ranks."""
-    return {} if span is None else {"from": span[0], "to": span[1]}
+def span_dict(span: Span | None) -> dict[str, Any]:
+    """The amounts of an area over a budget as JSON; nothing over ranks."""
+    return {} if span is None else {"from": span[0], "to": span[-1], "amounts": list(span)}
 
 
 def quadrature_weights(ranks: Iterable[int], axis: str = "log2") -> NDArray[np.float64]:
@@ -116,38 +120,59 @@ def amounts(curve: Curve, axis: str) -> tuple[int, ...]:
 
 
 def shared_span(curves: Sequence[Curve], axis: str) -> Span:
-    """The range of a budget that all curves cover, in parameters or bytes; refused where empty."""
-    ends = [(min(values), max(values)) for values in (amounts(curve, axis) for curve in curves)]
-    low, high = max(end[0] for end in ends), min(end[1] for end in ends)
-    if low < high:
-        return low, high
+    """The amounts that all curves were measured at, within `ALIKE`; of each the smallest.
+
+    Raises:
+        CurveError: A curve does not know its amounts, or there are fewer than two in common.
+    """
+    known = [sorted(amounts(curve, axis)) for curve in curves]
+    first = min(known, key=lambda values: (len(values), values))  # whichever comes first
+    matches = ([_match(amount, first, other) for other in known] for amount in first)
+    shared = [min(found) for found in matches if all(found)]
+    if len(shared) > 1:
+        return tuple(map(float, shared))
+    labels = (curve.label for curve in curves)
     listed = "; ".join(
-        f"{curve.label} {a:,} to {b:,}" for curve, (a, b) in zip(curves, ends, strict=True)
+        f"{label} {_listed(each)}" for label, each in zip(labels, known, strict=True)
     )
     raise CurveError(
-        f"no common range of {axis} ({listed})",
+        f"too few amounts of {axis} in common ({listed})",
         expected=f"two ranks of each curve with different {axis}"
         if len(curves) == 1
-        else "ranges that overlap",
-        fix="evaluate ranks with budgets that the others have as well",
+        else f"at least two at which all were measured, within {ALIKE - 1:.0%}".replace("%", " %"),
+        fix=f"evaluate each adapter at ranks with the same {axis}, see --ranks",
     )
+
+
+def _match(amount: float, ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The nearest of their amounts, if it is alike and this one the nearest to it; else 0."""
+
+    def apart(a: float, b: float) -> float:
+        return max(a, b) / min(a, b)
+
+    nearest = min(theirs, key=lambda other: apart(amount, other))
+    back = min(ours, key=lambda own: apart(nearest, own))
+    return nearest if back == amount and apart(amount, nearest) <= ALIKE else 0.0
+
+
+def _listed(values: Sequence[float]) -> str:
+    more = f" and {len(values) - _LISTED} more" if len(values) > _LISTED else ""
+    return f"{', '.join(f'{value:,}' for value in values[:_LISTED])}{more}"
 
 
 def curve_weights(curve: Curve, axis: str, span: Span | None = None) -> NDArray[np.float64]:
     """What each of a curve's ranks weighs in its area over an axis, (K,), summing to 1.
 
-    Over a budget the curve is linear between its points in x = log2 of the amount. The area over
-    ``span``, divided by its width in x, is then a weighted mean of the accuracies: the trapezoidal
-    rule at the ends of the span (by default those of the curve) and the points between them.
+    Over a budget the area is the trapezoidal rule in x = log2 of the amounts of `span` (by default
+    all of the curve). Each amount has the accuracy of the curve's rank with the nearest one; ranks
+    with other amounts weigh nothing.
     """
     if axis in AXES:
         return quadrature_weights(curve.ranks, axis)
     x = np.log2(np.array(amounts(curve, axis), dtype=np.float64))
-    low, high = np.log2(np.array(span or shared_span([curve], axis), dtype=np.float64))
-    order = np.argsort(x)
-    knots = np.array([low, *(at for at in x[order] if low < at < high), high])
-    shares = [np.interp(knots, x[order], unit) for unit in np.eye(x.size)[:, order]]
-    weights: NDArray[np.float64] = np.stack(shares) @ _trapezoid(knots)
+    knots = np.log2(np.array(span or shared_span([curve], axis), dtype=np.float64))
+    weights = np.zeros(x.size)
+    weights[np.abs(x[:, None] - knots).argmin(axis=0)] = _trapezoid(knots)
     return weights
 
 

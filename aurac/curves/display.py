@@ -78,10 +78,12 @@ def count(number: float | None) -> str:
     return "–" if number is None else f"{number:,.0f}".replace(",", "\u00a0")
 
 
-def show_span(span: tuple[float, float], axis: str) -> str:
-    """A range of parameters or bytes, such as "305 280 to 4 884 480" or "611 kB to 9.8 MB"."""
+def show_span(span: Sequence[float], axis: str) -> str:
+    """Amounts of parameters or bytes, such as "611 kB and 9.8 MB" or "5 sizes from 30 to 480"."""
     show = size if axis == "bytes" else count
-    return f"{show(span[0])} to {show(span[1])}"
+    if len(span) == 2:
+        return f"{show(span[0])} and {show(span[1])}"
+    return f"{len(span)} sizes from {show(span[0])} to {show(span[-1])}"
 
 
 def signed(number: int) -> str:

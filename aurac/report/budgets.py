@@ -1,6 +1,6 @@
 """AURAC over a budget in a report: parameters or bytes of the adapters in the place of rank.
 
-Each area is over the range of its own curve, and a difference over the range that both cover.
+Each area is over the sizes of its own curve, a difference over those that both were measured at.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from aurac.curves.area import area_name, shared_span
+from aurac.curves.area import ALIKE, area_name, shared_span
 from aurac.curves.coerce import as_curve
 from aurac.curves.display import show_span
 from aurac.errors import CurveError
@@ -34,7 +34,7 @@ _MAX_ROWS = 40
 
 @dataclass(frozen=True)
 class BudgetArea:
-    """AURAC of a curve over a budget, over the range that the curve has."""
+    """AURAC of a curve over a budget, over the amounts that the curve has."""
 
     curve: CurveRow
     area: Interval
@@ -59,6 +59,8 @@ def over_budget(run: Run, axis: str, margin: float) -> Budget:
     """Look at a run over a budget."""
     areas, reasons = budget_areas(run.curves, axis)
     compared = Compared(replace(run, curves=tuple(one.curve for one in areas)), margin, axis)
+    untested = (pair for pair in (compared.analysis.pairs if compared.analysis else ()))
+    reasons += [one_line(pair.sentence, 400) for pair in untested if pair.result is None]
     return Budget(axis, tuple(areas), tuple(compared.pairs), tuple(reasons))
 
 
@@ -85,9 +87,9 @@ def section(run: Run, budget: Budget, pictures: Pictures) -> Section:
     blocks: list[Block] = [
         Text(
             f"Here the axis is log2 of the {budget.axis} of the truncated adapter, not its rank. "
-            "Each area is over the range that its own curve has; areas over different ranges do "
-            "not compare. A difference is over the range that both adapters have, with straight "
-            "lines between the ranks that were measured."
+            "Each area is over the sizes that its own curve has; areas over different sizes do "
+            "not compare. A difference is over the sizes that both adapters were measured at "
+            f"(within {ALIKE - 1:.0%}); adapters with fewer than two of them are not compared."
         )
     ]
     for task in run.task_names:

@@ -134,7 +134,7 @@ class Difference:
 
     `adjusted` is the p value after Holm, in the same family as `aurac score` prints it;
     `detectable` the smallest true difference that the test finds with 80 % power at the level that
-    Holm left it. Over a budget both areas are over the range of `span`.
+    Holm left it. Over a budget both areas are over `span`.
     """
 
     first: CurveRow

@@ -11,7 +11,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.curves.area import BUDGETS, span_dict
+from aurac.curves.area import BUDGETS
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
 from aurac.report import model_card, render
@@ -194,7 +194,7 @@ def _budget_rows(budget: Budget) -> Iterator[Row]:
 
 
 def _span(span: Span | None) -> Row:
-    return {f"budget_{end}": amount for end, amount in span_dict(span).items()}
+    return {} if span is None else {"budget_from": span[0], "budget_to": span[-1]}
 
 
 def _point_rows(curve: CurveRow) -> list[Row]:

@@ -38,7 +38,7 @@ class RecipeGroup:
         name: The adapter's name, or the group's.
         task: The task; None where none is named.
         curves: S curves with the same ranks, and the same documents in the same order.
-        span: The range of a budget that areas over it are about; None: all that its curves share.
+        span: The amounts of a budget that areas over it are about; None: all its curves share.
     """
 
     name: str
@@ -137,13 +137,13 @@ class RecipeGroup:
         return float(np.mean(points))
 
     def span_on(self, axis: str) -> Span | None:
-        """The range that the area is over, for a budget; None over ranks."""
+        """The amounts that the area is over, for a budget; None over ranks."""
         if axis in AXES:
             return None
         return self.span or shared_span(self.curves, axis)
 
     def over(self, span: Span) -> RecipeGroup:
-        """The same group, its areas over a range of a budget, at the ranks that it has."""
+        """The same group, its areas over amounts of a budget, at the ranks that it has."""
         return replace(self, curves=self.at(self.ranks).curves, span=span, _areas={})
 
     def scores(self, rank: int) -> NDArray[np.float64]:
@@ -244,8 +244,8 @@ def together(
         axis: As of `on_shared_axis`.
 
     Returns:
-        As many groups with the same ranks (or range of a budget), the documents in the same order,
-        and the clusters and strata that any of them knows.
+        As many groups with the same ranks (or amounts of a budget), the documents in the same
+        order, and the clusters and strata that any of them knows.
 
     Raises:
         CurveError: Ranks, documents, prompts, task or metric differ; says where.
@@ -267,12 +267,12 @@ def together(
 def on_shared_axis(
     groups: Sequence[RecipeGroup], axis: str, support: str | None = None
 ) -> list[RecipeGroup]:
-    """Groups on what they share of an axis: ranks, or a range of a budget.
+    """Groups on what they share of an axis: ranks, or amounts of a budget.
 
     Args:
         groups: Two or more of one task.
         axis: Over ranks all get the same ranks. Over a budget each keeps its own, and areas are
-            over the range that all cover.
+            over the amounts that all were measured at.
         support: None refuses unequal ranks and missing ones; "common" takes those that all have,
             over a budget those that each has.
 

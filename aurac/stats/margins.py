@@ -40,7 +40,7 @@ class MarginTest:
         b: The one that it is compared with.
         task: The task.
         axis: "log2" or "linear" of the rank, or a budget, "parameters" or "bytes".
-        span: Of a budget, the range that both cover and the areas are over.
+        span: Of a budget, the amounts that both were measured at.
     """
 
     margin: float

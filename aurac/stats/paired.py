@@ -184,8 +184,8 @@ def paired_curves(
         a: A `Curve` with outcomes, or what `as_curve` accepts; a list of them are training seeds.
             Where a and b have the same adapters and seeds, the difference is taken within each.
         b: Another on the same documents; joined on `doc_ids`, by position where neither has any.
-        axis: "log2", "linear", or a budget, "parameters" or "bytes": the areas are over the range
-            that both cover.
+        axis: "log2", "linear", or a budget, "parameters" or "bytes": the areas are over the amounts
+            that both were measured at.
         level: Coverage.
         support: "common" to compare curves with unequal ranks on those that both have.
 

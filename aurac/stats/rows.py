@@ -88,7 +88,7 @@ class ScoreRow(_Labelled):
 
     `log2`, `linear` and `mean` are None with a `reason`. `other` marks a truncation that is not the
     adapter's default, `published` one that is the method's published one. Where the headline
-    `axis` is a budget, `budget` is AURAC over it, from and to the amounts of `span`.
+    `axis` is a budget, `budget` is AURAC over it, at the amounts of `span`.
     """
 
     adapter: str
@@ -141,7 +141,7 @@ class PairRow:
     """A paired difference, b - a; `result` is None with a `reason`.
 
     Attributes:
-        span: Of a budget, the range that both cover and the areas are over; None over ranks.
+        span: Of a budget, the amounts that both were measured at; None over ranks.
         truncations: For each way of truncating the two, +1 (b better), -1 (a better), 0 (not
             significant) or None; empty where each was truncated one way only.
     """

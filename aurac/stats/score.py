@@ -68,7 +68,7 @@ class Score:
         axis: The headline axis, which `value` and ``float()`` give.
         notes: What a reader should know about the interval.
         budget: The area over the headline axis where that is a budget, parameters or bytes.
-        span: The range of the budget.
+        span: The amounts of the budget.
     """
 
     log2: Estimate
@@ -109,7 +109,7 @@ class Score:
             CurveError: They are areas over something else each.
         """
         ours, theirs = self._domain, other._domain
-        if ours != theirs:
+        if (ours, self.span) != (theirs, other.span):
             raise CurveError(
                 f"{ours} against {theirs}",
                 expected="areas over the same axis and range",

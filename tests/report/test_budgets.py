@@ -15,12 +15,12 @@ from aurac.runs.run import load_run
 from aurac.stats import paired_curves
 
 NAME = "AURAC over parameters"
-SPENT = (3, 10, 12)
+SPENT = (2, 5, 8)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two adapters, the second with three times the parameters at a rank and up to rank 4 only.
+    """Two adapters, the second with more parameters at a rank and up to rank 4 only.
 
     Its parameters are not in proportion to the rank, so that no area over rank passes for one
     over parameters.
@@ -45,7 +45,7 @@ def test_the_section_has_its_own_name_figures_and_files(folder, tmp_path):
     text = (tmp_path / "report.md").read_text()
     section = text[text.index(f"## {NAME}") :].split("\n## ")[0]
     assert "says nothing of its parameters at rank 1." in section
-    assert "138 240 to 552 960" in section.replace("\u00a0", " ")  # what both have
+    assert "92 160 and 368 640" in section.replace("\u00a0", " ")  # what both have
     assert "highest rank" not in section
     picture = next(f for f in files if f.name == "rank-accuracy-word_problems-parameters.svg")
     drawn = picture.read_text()
@@ -70,7 +70,7 @@ def test_without_an_axis_nothing_is_said_of_budgets_but_that_sizes_differ(folder
     text = (tmp_path / "report.md").read_text().replace("\u00a0", " ")
     assert NAME not in text
     assert not (tmp_path / "table_parameters.csv").exists()
-    assert "at rank 1, linear has 138 240 parameters and attention 46 080" in text
+    assert "at rank 1, linear has 92 160 parameters and attention 46 080" in text
     with pytest.raises(UsageError, match="axis 'log2'"):
         write_report(folder, out=tmp_path, axes=("log2",))
 

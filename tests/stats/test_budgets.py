@@ -1,4 +1,4 @@
-"""Comparisons over a budget: adapters of other modules and ranks, on the sizes that both have."""
+"""Comparisons over a budget: adapters of other modules and ranks, at the sizes that both have."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.integrate import trapezoid
 from score_tables import run
 from stats_draws import rng
 
@@ -36,44 +37,42 @@ def adapter(name: str, ranks: tuple[int, ...], each: int, shift: float = 0.0, **
 
 
 ATTENTION = adapter("attention", (1, 2, 4, 8, 16), 100)
-LINEAR = adapter("linear", (1, 2, 4), 300, 0.2)
+LINEAR = adapter("linear", (1, 2, 3), 400, 0.2)  # 400, 800 and 1200, which attention lacks
 
 
-def areas(curve: Curve, low: float, high: float) -> np.ndarray:
-    """(n,) areas of the documents' own curves, by straight lines in log2 on a fine grid."""
-    x = np.log2([curve.parameters[rank] for rank in curve.ranks])
-    grid = np.union1d(np.linspace(np.log2(low), np.log2(high), 2001), x)
-    grid = grid[(grid >= np.log2(low)) & (grid <= np.log2(high))]
-    lines = np.stack([np.interp(grid, x, column) for column in curve.outcomes.T])
-    return ((lines[:, 1:] + lines[:, :-1]) / 2 * np.diff(grid)).sum(axis=1) / np.ptp(grid)
+def areas(curve: Curve, *amounts: int) -> np.ndarray:
+    """(n,) areas of the documents' own points at these amounts, over log2."""
+    ranks = {amount: rank for rank, amount in curve.parameters.items()}
+    rows = np.stack([curve.outcomes[curve.ranks.index(ranks[a])] for a in amounts])
+    return trapezoid(rows, np.log2(amounts), axis=0) / np.ptp(np.log2(amounts))
 
 
-def test_a_pair_is_the_difference_of_the_documents_areas_over_the_shared_range():
+def test_a_pair_is_the_difference_of_the_documents_areas_at_the_shared_amounts():
     row = paired_curves(ATTENTION, LINEAR, axis="parameters")
-    expected = difference(areas(ATTENTION, 300, 1200), areas(LINEAR, 300, 1200))
+    expected = difference(areas(ATTENTION, 400, 800), areas(LINEAR, 400, 800))
     ours = row.result.estimate
-    assert row.span == (300, 1200)
+    assert row.span == (400, 800)
     assert [ours.value, ours.low, ours.high] == pytest.approx(
         [expected.estimate.value, expected.estimate.low, expected.estimate.high], abs=1e-9
     )
-    assert row.to_dict()["from"] == 300
-    assert "difference of AURAC over parameters, 300 to 1\u00a0200." in row.sentence
+    assert row.to_dict()["amounts"] == [400, 800]
+    assert "difference of AURAC over parameters, 400 and 800." in row.sentence
     with pytest.raises(CurveError, match="the same ranks"):
         paired_curves(ATTENTION, LINEAR)
 
 
-def test_margin_tests_and_the_leader_are_over_the_range_of_all():
+def test_margin_tests_and_the_leader_are_over_the_amounts_of_all():
     test = non_inferior(LINEAR, ATTENTION, margin=0.05, axis="parameters")
-    assert test.to_dict()["to"] == 1200
+    assert test.to_dict()["to"] == 800
     assert "AURAC over parameters linear − attention is" in test.sentence
-    third = adapter("third", (2, 4), 200, -0.3)
+    third = adapter("third", (2, 4, 5), 200, -0.3)
     result = analyse([ATTENTION, LINEAR, third], axis="parameters")
     own = {c.adapter: areas(c, 400, 800).mean() for c in (ATTENTION, LINEAR, third)}
     assert result.best[0].leader == max(own, key=own.get)
     assert result.best[0].estimate.value == pytest.approx(max(own.values()), abs=1e-9)
     assert "has the largest AURAC over parameters on t" in result.best[0].sentences[0]
     row = next(row for row in result.scores if row.adapter == "third")
-    assert row.to_dict()["aurac_parameters"]["to"] == 800
+    assert row.to_dict()["aurac_parameters"]["to"] == 1000
     with pytest.raises(KeyError):  # a row over parameters has no area over bytes
         row.estimate("bytes")
 
@@ -82,13 +81,33 @@ def test_points_and_seeds_have_areas_over_a_budget_too():
     a, b = (Curve(c.ranks, c.accuracy, adapter=c.adapter, task="t", parameters=c.parameters)
             for c in (ATTENTION, LINEAR))  # fmt: skip
     [pair] = analyse([a, b], axis="parameters").pairs
-    gap = areas(LINEAR, 300, 1200).mean() - areas(ATTENTION, 300, 1200).mean()
+    gap = areas(LINEAR, 400, 800).mean() - areas(ATTENTION, 400, 800).mean()
     assert pair.value == pytest.approx(gap, abs=1e-9)
     seeds = [adapter("energy", (1, 4), each, seed=seed) for seed, each in ((1, 100), (2, 98))]
     [row] = analyse(seeds, axis="parameters").scores  # what is spent may differ by seed
-    assert row.span == (100, 392)
-    both = np.mean([areas(seed, 100, 392).mean() for seed in seeds])
+    assert row.span == (98, 392)  # the smaller of each
+    both = np.mean([areas(seed, *seed.parameters.values()).mean() for seed in seeds])
     assert row.budget.value == pytest.approx(both, abs=1e-9)
+
+
+def test_identical_outcomes_at_more_ranks_are_no_difference():
+    fewer = ATTENTION.at((1, 4, 16))
+    row = paired_curves(ATTENTION, fewer, axis="parameters")
+    assert row.span == (100, 400, 1600)
+    assert row.result.estimate.value == 0
+    assert row.result.p == 1
+
+
+def test_adapters_without_common_amounts_are_refused_with_what_each_has():
+    other = adapter("other", (1, 2, 4), 300)
+    with pytest.raises(CurveError) as refused:
+        analyse([ATTENTION, other], axis="parameters")
+    assert "attention on t 100, 200, 400, 800, 1,600; other on t 300, 600, 1,200" in str(
+        refused.value
+    )
+    result = analyse([ATTENTION, other], axis="parameters", strict=False)
+    assert "too few amounts of parameters in common" in result.pairs[0].reason
+    assert result.best[0].leader is None
 
 
 def test_a_missing_rank_has_no_area_and_no_pair():
@@ -115,7 +134,7 @@ def test_the_command_line(tmp_path):
     path = table(tmp_path)
     text = run("score", path, "--axis", "parameters")
     assert "AURAC over parameters [95 %]" in text
-    assert "300 to 1\u00a0200" in text
+    assert "400 and 800" in text
     content = json.loads(run("score", path, "--axis", "parameters", "--json", "--details"))
     assert content["axis"] == "parameters"
     assert content["pairs"][0]["difference"] == pytest.approx(
