@@ -214,7 +214,8 @@ def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) ->
     """The table of paired differences in points; with details a sentence on each."""
     if not rows:
         return []
-    from aurac.stats.sentences import show_p
+    from aurac.stats.rows import pairings_of
+    from aurac.stats.sentences import pairing_note, show_p
 
     tasks = len({row.task for row in rows}) > 1
     head = ["b − a", *(["task"] if tasks else []), "points [95 %]", "p (Holm)", "detectable"]
@@ -240,6 +241,7 @@ def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) ->
         lines[-1] = lines[-1].replace("[95 %]", f"[{100 * levels[0]:g} %]", 1)
     if any(row.result is not None and row.result.conditional for row in rows):
         lines.append("Adapters with one training run: conditional on these checkpoints.")
+    lines += [note] if (note := pairing_note(pairings_of(rows))) else []
     if details:
         lines += ["", *(row.sentence for row in rows[:SHOWN])]
     else:

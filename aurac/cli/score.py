@@ -44,7 +44,11 @@ if TYPE_CHECKING:
     """
     --delta rank_margin: Loss of accuracy that a smaller rank may have.
     --weigh: Aggregates by 'tasks' or 'documents'.
+    --paired-seeds/--independent-seeds: Whether equal seeds of two adapters had the same data in the
+        same order, so that differences are taken within each. Default: as recorded recipes say;
+        a table records none.
     """,
+    paired_seeds={"default": None},
     rank_margin={**NUMBER, "default": 0.02},
     weigh={"default": "tasks"},
 )
@@ -88,7 +92,7 @@ def score(
         refuse_given(("rank_margin", "weigh", "level", "details"), "with a margin test", fix)
     read = read_sources(sources, metric, groups, cluster)
     if question:
-        question |= {name: options[name] for name in ("alpha", "axis", "support")}
+        question |= {name: options[name] for name in ("alpha", "axis", "support", "paired_seeds")}
         rows = margin_tests(read.curves, groups=read.groups, **question)
         shown = all(row.shown for row in rows)
         if as_json:

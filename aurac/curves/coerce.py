@@ -12,7 +12,10 @@ from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 
 AMOUNTS = {"parameters": "parameters", "bytes": "sizes"}  # column → field of `Curve`
-_ROW_LABELS = ("adapter", "task", "metric", "method", "base", "basis", "rescale", "seed", "role")
+_ROW_LABELS = (
+    *("adapter", "task", "metric", "method", "base", "basis", "rescale", "seed", "role"),
+    "data_order",
+)
 
 
 def as_curve(source: Any) -> Curve:

@@ -50,6 +50,8 @@ class Curve:
         basis: "prefix" or "svd": how the adapter was truncated.
         rescale: "rule", "keep", "trained" or "fit".
         seed: The training seed.
+        data_order: Hash of what fixes the training data and, with the seed, their order: training
+            seeds of curves that agree in it are paired.
         prompts: Hash of the prompts; two curves whose prompts differ are not compared.
         baseline: Accuracy of the base (rank 0), a fraction; never part of AURAC.
         missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
@@ -86,6 +88,7 @@ class Curve:
     role: str | None = None
     parameters: Mapping[int, int] = field(default_factory=dict)
     draws: NDArray[np.float64] | None = field(default=None, repr=False)
+    data_order: str | None = None
 
     def __post_init__(self) -> None:
         """Validate and sort; a `CurveError` names what was given."""

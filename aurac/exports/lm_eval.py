@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports.lm_eval_files import Requests, aggregated, safe, sample_rows
-from aurac.readers.run import StoredCells, inside, recipe_groups
+from aurac.readers.run import StoredCells, data_order, inside, recipe_groups
 from aurac.runs.schema import Results
 
 if TYPE_CHECKING:
@@ -175,6 +175,7 @@ def _model_args(point: Point, results: Results) -> dict[str, Any]:
         "order": list(dict.fromkeys(row.id for row in results.curves)).index(curve.id),
         "method": curve.method,
         "seed": adapter.seed,
+        "data_order": data_order(adapter.recipe),
         "arm": next((name for name, has in groups.items() if curve.adapter in has), None),
         "bytes": dict(zip(curve.ranks, curve.bytes, strict=True)).get(point.rank),
         "parameters": dict(zip(curve.ranks, curve.parameters, strict=False)).get(point.rank),

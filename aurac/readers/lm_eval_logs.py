@@ -38,7 +38,7 @@ _RANKS = (
 )
 _FILE = re.compile(r"samples_(.+?)(?:_(\d{4}-\d{2}-\d{2}T[\d.\-]+))?\.jsonl$")
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
-_LABELS = ("adapter", "method", "base", "basis", "rescale", "seed")
+_LABELS = ("adapter", "method", "base", "basis", "rescale", "seed", "data_order")
 Columns = dict[str, dict[str, float]]  # metric,filter -> document -> score
 
 
@@ -53,6 +53,7 @@ class Origin:
     order: int = 0
     method: str | None = None
     seed: int | None = None
+    data_order: str | None = None
     base: str | None = None
     arm: str | None = None
 

@@ -17,6 +17,7 @@ from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, RunFolderError
+from aurac.files import sha256_json
 from aurac.runs.cell import differences, read_record
 from aurac.runs.schema import RESULTS_FILE, Results, TaskDocuments
 from aurac.runs.store import read_cell
@@ -36,7 +37,13 @@ logger = logging.getLogger(__name__)
 Groups = dict[str, list[str]]
 _AS_RECORDED = (
     *("adapter", "task", "metric", "method", "base", "basis", "rescale", "seed", "role"),
-    *("baseline", "missing", "sizes", "parameters"),
+    *("baseline", "missing", "sizes", "parameters", "data_order"),
+)
+# Of a recipe, what decides which examples each optimizer step sees. `batch_size` is that of a step,
+# however it is accumulated.
+_DATA = (
+    *("base", "task", "data", "prompt", "prompt_without", "target", "documents", "max_tokens"),
+    *("steps", "epochs", "batch_size"),
 )
 
 
@@ -168,7 +175,10 @@ class CurveReader:
 
     def __init__(self, folder: Path, results: Results) -> None:
         self._results, self.cells = results, StoredCells(folder, results)
-        self._seeds = {adapter.name: adapter.seed for adapter in results.adapters}
+        self._trained = {
+            adapter.name: {"seed": adapter.seed, "data_order": data_order(adapter.recipe)}
+            for adapter in results.adapters
+        }
         self._seen: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def curve(self, row: CurveRecord, metric: str) -> Curve:
@@ -178,8 +188,8 @@ class CurveReader:
             RunFolderError: A cell is outside the folder, missing, damaged, or lacks the metric; or
                 the cells were not made alike.
         """
-        seed = self._seeds.get(row.adapter)
-        plain = as_curve({**row.to_dict(), "seed": seed, "metric": metric})
+        trained = self._trained.get(row.adapter, {})
+        plain = as_curve({**row.to_dict(), **trained, "metric": metric})
         if not all(row.files(rank) for rank in plain.ranks):
             if metric != row.metric:
                 raise RunFolderError(
@@ -266,6 +276,13 @@ def _check_alike(label: str, points: Mapping[int, Sequence[Cell]]) -> None:
                     f"the cells of {label} at ranks {first_rank} and {rank} differ in "
                     f"{', '.join(unlike)}: they make no curve"
                 )
+
+
+def data_order(recipe: Mapping[str, Any] | None) -> str | None:
+    """`Curve.data_order` of a recorded recipe; None where it does not say all."""
+    if recipe is None or not all(name in recipe for name in _DATA):
+        return None
+    return sha256_json({name: recipe[name] for name in _DATA})
 
 
 def recipe_groups(

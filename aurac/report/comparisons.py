@@ -148,6 +148,7 @@ class Difference:
     method: str
     axis: str = "log2"
     span: Span | None = None
+    pairing: str | None = None  # how seeds were compared
 
     @property
     def significant(self) -> bool:
@@ -217,6 +218,7 @@ class Compared:
             method=result.estimate.method,
             axis=pair.axis,
             span=pair.span,
+            pairing=result.parts.pairing,
         )
 
     def between(self, first: CurveRow, second: CurveRow) -> Difference | None:

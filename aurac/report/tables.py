@@ -9,7 +9,7 @@ from aurac.curves.area import area_name
 from aurac.curves.display import count, interval, percent, points, seconds, show_span, signed, size
 from aurac.report.content import NONE, Cell, Column, Table
 from aurac.report.model import bold_means, ordered
-from aurac.stats.sentences import show_p
+from aurac.stats.sentences import pairing_note, show_p
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -266,6 +266,8 @@ def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table
         "adapter, on every task. Detectable: the difference that the test at this adjusted level "
         "finds with 80 % power."
     )
+    if note := pairing_note({f"{p.first.label} − {p.second.label}": p.pairing for p in pairs}):
+        caption += f" {note}"
     over = [axis] if pairs[0].span else []
     titles = (*over, "difference [95 %]", "p (Holm)", "detectable", "documents")
     return table(name, caption, rows, "adapter", "minus", numeric=titles, last=("result",))

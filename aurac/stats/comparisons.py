@@ -80,7 +80,14 @@ def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
         return replace(row, reason=gap)
     try:
         if a.has_documents and b.has_documents:
-            return pair_groups(a, b, axis=axis, level=settings.level, support=settings.support)
+            return pair_groups(
+                a,
+                b,
+                axis=axis,
+                level=settings.level,
+                support=settings.support,
+                paired_seeds=settings.paired_seeds,
+            )
         a, b = on_shared_axis([a, b], axis, settings.support)
         ranks, value = a.ranks if a.span is None else (), b.point(axis) - a.point(axis)
         return replace(row, ranks=ranks, span=a.span, value=value, reason=NO_DOCUMENTS)

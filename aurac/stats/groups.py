@@ -221,6 +221,35 @@ def group_of(curves: Any, default: str = "adapter") -> RecipeGroup:
     return RecipeGroup(seeds[0].adapter or default, seeds[0].task, matched(seeds))
 
 
+def by_seed(
+    a: RecipeGroup, b: RecipeGroup, *, paired_seeds: bool | None = None
+) -> tuple[list[int], list[int]] | None:
+    """Places in a and in b of the curves that belong together; None: two independent arms.
+
+    Truncations of the same checkpoints belong together, and so do checkpoints of two recipes that
+    have the same seeds, each once, and for a seed the same data in the same order.
+
+    Args:
+        a: Of one task.
+        b: Another.
+        paired_seeds: Whether equal seeds of two recipes had the same data in the same order; None:
+            as the recipes say.
+    """
+    if not 1 < a.seeds == b.seeds:
+        return None
+    left, right = ({c.seed: place for place, c in enumerate(g.curves)} for g in (a, b))
+    same = {(c.adapter, c.seed): place for place, c in enumerate(b.curves)}
+    if None not in (c.adapter for c in a.curves) and same.keys() == set(a.names):
+        places = [same[name] for name in a.names]
+        return (list(range(a.seeds)), places) if len(same) == a.seeds else None
+    if None in left or left.keys() != right.keys() or len(left) < a.seeds:
+        return None
+    pairs = [(a.curves[left[seed]], b.curves[right[seed]]) for seed in left]
+    if paired_seeds is None:
+        paired_seeds = all(x.data_order and x.data_order == y.data_order for x, y in pairs)
+    return (list(left.values()), [right[seed] for seed in left]) if paired_seeds else None
+
+
 def defaults(groups: Sequence[RecipeGroup]) -> tuple[list[RecipeGroup], list[RecipeGroup]]:
     """Each adapter's default truncation on a task, and its other truncations.
 

@@ -12,7 +12,7 @@ from aurac.errors import CurveError
 from aurac.stats.groups import Groups, RecipeGroup, defaults, gather, group_of, together
 from aurac.stats.mean import Layout, mean_se_df, t_quantile, unit_residuals
 from aurac.stats.noninferiority import unseen_clusters
-from aurac.stats.paired import compare, drawn_difference
+from aurac.stats.paired import compare, seed_rows
 from aurac.stats.seeds import as_matrix
 from aurac.stats.sentences import margin_sentence
 
@@ -98,6 +98,7 @@ class MarginTest:
             "alpha": self.alpha,
             "difference": estimate.value,
             **{name: getattr(estimate, name) for name in ("low", "high", "level", "method")},
+            "pairing": self.difference.parts.pairing,
             "conditional": self.difference.conditional,
             **{name: getattr(self, name) for name in ("n_docs", "shown", "verdict", "sentence")},
         }
@@ -115,7 +116,8 @@ def non_inferior(a: Any, b: Any, *, margin: float, **options: Any) -> MarginTest
         b: The adapter that a is compared with, likewise.
         margin: A fraction such as 0.02, chosen before looking.
         **options: `alpha` (error rate, 0.05), `axis` ("log2", "linear", "parameters" or "bytes"),
-            `support` ("common" compares unequal grids on the ranks both have).
+            `support` ("common" compares unequal grids on the ranks both have), `paired_seeds` (as
+            of `paired_curves`).
 
     Raises:
         CurveError: The two cannot be paired, or a number is out of range.
@@ -174,15 +176,17 @@ def _group_test(
     alpha: float = 0.05,
     axis: str = "log2",
     support: str | None = None,
+    paired_seeds: bool | None = None,
 ) -> MarginTest:
     check_axis(axis)
     for group in (a, b):
         if not group.has_documents:
             raise CurveError(f"{group.name} has no per-document outcomes to test")
     first, second = together([a, b], support, axis)
-    areas = first.areas(axis), second.areas(axis)
+    rows = seed_rows(second, first, axis, paired_seeds=paired_seeds)
     how: dict[str, Any] = {"margin": margin, "equivalent": equivalent, "alpha": alpha}
-    test = margin_test(*areas, first.layout, **how, draws=drawn_difference(second, first, axis))
+    how |= {name: rows[name] for name in ("draws", "matched")}
+    test = margin_test(rows["b"], rows["a"], first.layout, **how)
     return replace(test, a=a.name, b=b.name, task=a.task, axis=axis, span=first.span)
 
 
@@ -195,6 +199,7 @@ def margin_test(
     equivalent: bool = False,
     alpha: float = 0.05,
     draws: NDArray[np.float64] | None = None,
+    matched: bool = False,
 ) -> MarginTest:
     """Is a at most `margin` worse than b (non-inferior), or within `margin` of it (equivalent)?
 
@@ -210,6 +215,7 @@ def margin_test(
         equivalent: Ask about both sides.
         alpha: Error rate.
         draws: (N, n) difference a - b under each draw of the few-shot examples, where there are.
+        matched: Whether row s of a and of b belong together, as the same seed.
 
     Raises:
         CurveError: Unequal numbers of documents, or a margin or alpha out of range.
@@ -224,7 +230,7 @@ def margin_test(
         raise CurveError(f"margin {margin:g}", expected="a fraction such as 0.02")
     if not 0.0 < alpha <= 0.25:
         raise CurveError(f"alpha {alpha:g}", expected="an error rate such as 0.05, at most 0.25")
-    result = compare(b, a, layout, level=1.0 - 2.0 * alpha, draws=draws)
+    result = compare(b, a, layout, level=1.0 - 2.0 * alpha, draws=draws, matched=matched)
     estimate = result.estimate
     if estimate.low is not None and estimate.high is not None:
         low, high = skewed_ends(a.mean(axis=0) - b.mean(axis=0), layout, alpha)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from aurac.curves.area import check_axis
 from aurac.errors import CurveError
-from aurac.stats.groups import group_of, together
+from aurac.stats.groups import by_seed, group_of, together
 from aurac.stats.mean import Estimate, Layout, check_level, t_quantile
 from aurac.stats.rows import PairRow
 from aurac.stats.seeds import Components, Names, as_matrix, components, estimate_from
@@ -69,6 +69,7 @@ def difference(
     strata: Sequence[Any] | None = None,
     level: float = 0.95,
     power: float = POWER,
+    paired_seeds: bool = False,
 ) -> Difference:
     """The mean difference b - a over the documents that both were evaluated on.
 
@@ -79,9 +80,12 @@ def difference(
         strata: n labels of fixed groups.
         level: Coverage of the interval, and 1 - size of the test behind `mde`.
         power: Of `mde`.
+        paired_seeds: Whether row s of a and of b are the same seed, with the same data in the same
+            order; else the two are independent arms.
 
     Raises:
-        CurveError: Unequal numbers of documents, or arrays of another shape.
+        CurveError: Unequal numbers of documents, or of seeds that are paired, or arrays of another
+            shape.
     """
     first, second = as_matrix(a), as_matrix(b)
     if first.shape[1] != second.shape[1]:
@@ -89,9 +93,12 @@ def difference(
             f"{first.shape[1]} documents against {second.shape[1]}",
             expected="the same documents for both",
         )
+    if paired_seeds and len(first) != len(second):
+        raise CurveError(f"{len(first)} seeds paired with {len(second)}", expected="as many")
     check_level(level)
     layout = Layout.make(first.shape[1], clusters, strata)
-    return compare(first, second, layout, level=level, power=power)
+    matched = paired_seeds and len(first) > 1
+    return compare(first, second, layout, level=level, power=power, matched=matched)
 
 
 def compare(
@@ -109,11 +116,12 @@ def compare(
 
     `names` are the seeds of a and of b, by which tasks are matched in an aggregate; `draws` are the
     (N, n) differences under each draw of the few-shot examples. With `matched`, row s of a and of b
-    is the same checkpoint, so that the difference is taken within each.
+    belong together, so that the difference is taken within each.
     """
     groups, signs = ([b - a], [1]) if matched else ([b, a], [1, -1])
     labels = None if names is None else names[::-1][: len(groups)]
     parts = components(groups, signs, layout, names=labels, signed=True, draws=draws)
+    parts = replace(parts, paired=matched)
     estimate = estimate_from(parts, level, layout.describe(), (-1.0, 1.0))
     p = None if estimate.low is None else parts.p_value()
     return Difference(estimate, p, parts, 1.0 - level, power)
@@ -174,7 +182,13 @@ def detectable(se: float, df: float, level: float = 0.95, power: float = POWER) 
 
 
 def paired_curves(
-    a: Any, b: Any, *, axis: str = "log2", level: float = 0.95, support: str | None = None
+    a: Any,
+    b: Any,
+    *,
+    axis: str = "log2",
+    level: float = 0.95,
+    support: str | None = None,
+    paired_seeds: bool | None = None,
 ) -> PairRow:
     """Compare two adapters by AURAC on the same documents, b - a.
 
@@ -182,30 +196,34 @@ def paired_curves(
 
     Args:
         a: A `Curve` with outcomes, or what `as_curve` accepts; a list of them are training seeds.
-            Where a and b have the same adapters and seeds, the difference is taken within each.
         b: Another on the same documents; joined on `doc_ids`, by position where neither has any.
         axis: "log2", "linear", or a budget, "parameters" or "bytes": the areas are over the amounts
             that both were measured at.
         level: Coverage.
         support: "common" to compare curves with unequal ranks on those that both have.
+        paired_seeds: As of `by_seed`: whether the difference is taken within each seed.
 
     Raises:
         CurveError: The two cannot be paired; says why.
     """
     check_axis(axis)
     check_level(level)
-    return pair_groups(group_of(a), group_of(b), axis=axis, level=level, support=support)
+    how: dict[str, Any] = {"axis": axis, "level": level, "support": support}
+    return pair_groups(group_of(a), group_of(b), **how, paired_seeds=paired_seeds)
 
 
 def pair_groups(
-    a: RecipeGroup, b: RecipeGroup, *, axis: str, level: float, support: str | None = None
+    a: RecipeGroup,
+    b: RecipeGroup,
+    *,
+    axis: str,
+    level: float,
+    support: str | None = None,
+    paired_seeds: bool | None = None,
 ) -> PairRow:
     """As `paired_curves`, of two recipe groups."""
     first, second = together([a, b], support, axis)
-    left, right = first.areas(axis), second.areas(axis)
-    names, draws = (first.names, second.names), drawn_difference(first, second, axis)
-    known = {name for name in first.names if name[0] is not None}
-    matched = 1 < first.seeds == len(known) and first.names == second.names
+    rows = seed_rows(first, second, axis, paired_seeds=paired_seeds)
     single = first.seeds == second.seeds == 1 and first.span is None
     gained, lost = gained_and_lost(first.first, second.first) if single else (None, None)
     return PairRow(
@@ -215,13 +233,26 @@ def pair_groups(
         axis=axis,
         ranks=first.ranks if first.span is None else (),
         span=first.span,
-        n_docs=left.shape[1],
-        result=compare(
-            left, right, first.layout, level=level, names=names, draws=draws, matched=matched
-        ),
+        n_docs=first.first.n_docs,
+        result=compare(**rows, layout=first.layout, level=level),
         gained=gained,
         lost=lost,
     )
+
+
+def seed_rows(
+    a: RecipeGroup, b: RecipeGroup, axis: str, *, paired_seeds: bool | None = None
+) -> dict[str, Any]:
+    """What `compare` is told of two groups that were brought together, matched `by_seed`."""
+    left, right = a.areas(axis), b.areas(axis)
+    names: tuple[Names, Names] = a.names, b.names
+    places = by_seed(a, b, paired_seeds=paired_seeds)
+    if places is not None:
+        left, right = left[places[0]], right[places[1]]
+        both = [tuple(dict.fromkeys(a.names[i] + b.names[j])) for i, j in zip(*places, strict=True)]
+        names = both, both
+    draws, matched = drawn_difference(a, b, axis), places is not None
+    return {"a": left, "b": right, "names": names, "draws": draws, "matched": matched}
 
 
 def drawn_difference(a: RecipeGroup, b: RecipeGroup, axis: str) -> NDArray[np.float64] | None:

@@ -11,7 +11,7 @@ from aurac.errors import CurveError
 from aurac.stats import sentences
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from aurac.curves.area import Span
     from aurac.stats.mean import Estimate
@@ -34,6 +34,8 @@ class Options:
         support: "common" compares curves with unequal ranks on those that both have.
         weigh: "tasks" or "documents": what each task weighs in an aggregate.
         reference: Rank that smaller ones are compared with; None: the largest of each curve.
+        paired_seeds: Whether equal seeds of two recipes had the same data in the same order; None:
+            as the recipes say.
         strict: Refuse curves that cannot be compared; else the pair says why it is empty.
     """
 
@@ -46,6 +48,7 @@ class Options:
     weigh: str = "tasks"
     reference: int | None = None
     strict: bool = True
+    paired_seeds: bool | None = None
 
     def __post_init__(self) -> None:
         for name, most in (("margin", 1.0), ("min_accuracy", 1.0), ("alpha", 0.5)):
@@ -214,6 +217,7 @@ class PairRow:
         row["difference"] = self.value if estimate is None else value
         row |= span_dict(self.span)
         row["mde"] = self.result.mde if self.result else None
+        row["pairing"] = self.result.parts.pairing if self.result else None
         if details:
             row |= _fields(self, "ranks n_docs gained lost reason sentence")
             row["method"] = estimate.method if estimate else None
@@ -221,6 +225,12 @@ class PairRow:
             row["survives_truncation"] = self.survives
             row["truncations"] = dict(self.truncations)
         return row
+
+
+def pairings_of(rows: Iterable[PairRow]) -> dict[str, str | None]:
+    """Pair → how its seeds were compared."""
+    compared = (row for row in rows if row.result is not None)
+    return {f"{row.b} − {row.a}": row.result.parts.pairing for row in compared if row.result}
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ class Components:
         draws: One for each task whose few-shot examples were drawn several times.
         excess: Level → what few events add to the documents' part of the squared reach of Student's
             t, below and above the estimate; None where t holds.
+        paired: Whether this is a difference that was taken within each seed.
     """
 
     value: float
@@ -94,6 +95,15 @@ class Components:
     document_df: float
     draws: tuple[SeedMeans, ...] = ()
     excess: Reach | None = field(default=None, compare=False, repr=False)
+    paired: bool = False
+
+    @property
+    def pairing(self) -> str | None:
+        """How the seeds of a difference were compared; None where there are not several."""
+        if self.fewest < 2:
+            return None
+        two = "independent seeds" if len(self.groups) > 1 else None
+        return "paired by seed" if self.paired else two
 
     @property
     def conditional(self) -> bool:
@@ -209,6 +219,16 @@ def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Comp
     Each seed's checkpoint met every task, so its means are added over tasks, matched by the seed's
     name, before their spread is taken. Tasks with other seeds are refused.
     """
+    kinds: dict[bool, str] = {}
+    for task, part in parts.items():
+        kinds.setdefault(part.paired, task)
+    if len(kinds) > 1:
+        raise CurveError(
+            f"differences are paired by seed on {kinds[True]} and of independent seeds on "
+            f"{kinds[False]}",
+            expected="the same on all tasks",
+            fix="set paired_seeds=False (--independent-seeds)",
+        )
     groups = []
     for same in zip(*(part.groups for part in parts.values()), strict=True):
         by_task = dict(zip(parts, same, strict=True))
@@ -232,7 +252,8 @@ def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Comp
         ends = [(w * down, w * up) for w, f in excesses for down, up in [f(level)]]
         return sum(down for down, _ in ends), sum(up for _, up in ends)
 
-    return Components(value, tuple(groups), document, df, draws, excess if excesses else None)
+    together = excess if excesses else None
+    return Components(value, tuple(groups), document, df, draws, together, paired=True in kinds)
 
 
 def _matched(groups: Mapping[str, SeedMeans]) -> dict[str, NDArray[np.float64]]:
@@ -281,7 +302,8 @@ def describe(parts: Components) -> str:
     seeds = " and ".join(str(group.seeds) for group in parts.groups)
     text = "conditional on these checkpoints"
     if any(group.seeds > 1 for group in parts.groups):
-        text = f"documents × seeds ({seeds} seeds)"
+        how = f", {parts.pairing}" if parts.pairing else ""
+        text = f"documents × seeds ({seeds} seeds{how})"
         text += ", conditional on the single checkpoint" if parts.conditional else ""
     if parts.draws:
         counts = " and ".join(dict.fromkeys(str(one.seeds) for one in parts.draws))

@@ -8,6 +8,8 @@ from aurac.curves.area import area_name
 from aurac.curves.display import declared, percent, points, show_span
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aurac.stats.margins import MarginTest
     from aurac.stats.noninferiority import AccurateRank, NonInferiorRank
     from aurac.stats.paired import Difference
@@ -48,9 +50,9 @@ def pair_sentence(
     if sign == -1:  # name the better one first
         a, b, value, low, high = b, a, -value, -high, -low
     ends = f"{_share(estimate.level)} interval {percent(low)} to {percent(high)}"
-    scope = "for another draw of documents and training seeds"
-    if result.conditional:
-        scope = "conditional on these checkpoints"
+    scope = "conditional on these checkpoints"
+    if not result.conditional:
+        scope = f"for another draw of documents and training seeds ({_over_seeds(result)})"
     if p is None:
         return f"{b} − {a}{where}: {points(value)} ({ends}), {scope}; not tested."
     test = f"{'p' if p_holm is None else 'Holm p'} {show_p(p)}"
@@ -72,6 +74,24 @@ def pair_sentence(
             f" With these documents the test detects {points(result.mde)} or more (80 % power)."
         )
     return f"{head}{alone}, {scope}.{missed}"
+
+
+def _over_seeds(result: Difference) -> str:
+    """How seeds were compared, and what is assumed of them."""
+    return f"{result.parts.pairing}; assumes that seeds vary about normally"
+
+
+def pairing_note(pairings: Mapping[str, str | None]) -> str:
+    """How the seeds of some pairs were compared, by the pairs' names; empty without seeds."""
+    by_kind: dict[str, list[str]] = {}
+    for name, kind in pairings.items():
+        if kind is not None:
+            by_kind.setdefault(kind, []).append(name)
+    if not by_kind:
+        return ""
+    most, *others = sorted(by_kind, key=lambda kind: -len(by_kind[kind]))
+    text = "".join(f"; {kind}: {', '.join(by_kind[kind])}" for kind in others)
+    return f"Seeds of differences: {most}{text}. Tests assume that seeds vary about normally."
 
 
 def _share(level: float) -> str:
@@ -146,9 +166,9 @@ def margin_sentence(test: MarginTest) -> str:
     ends = f" {high if test.verdict == 'inferior' else low}"
     bound = f"one-sided {_share(1 - test.alpha)} bound"
     bound += f"s {low} and {high}" if test.equivalent else ends
-    scope = "over documents and training seeds"
-    if test.difference.conditional:
-        scope = "conditional on these checkpoints"
+    scope = "conditional on these checkpoints"
+    if not test.difference.conditional:
+        scope = f"over documents and training seeds ({_over_seeds(test.difference)})"
     return f"{head}: {difference}, {bound}, margin {declared(test.margin)}, {scope}."
 
 

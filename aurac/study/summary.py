@@ -15,7 +15,8 @@ from aurac.readers import read_curves
 from aurac.runs.progress import duration
 from aurac.runs.schema import RESULTS_FILE, Results
 from aurac.stats.analysis import analyse, paired_family
-from aurac.stats.sentences import show_p
+from aurac.stats.rows import pairings_of
+from aurac.stats.sentences import pairing_note, show_p
 from aurac.study.design import points_of
 from aurac.study.figure import DIFFERENCES, draw_differences
 from aurac.study.plan import edges_in, rates_in
@@ -294,6 +295,8 @@ def _pairs(pairs: Sequence[PairRow], two: TwoSeeds) -> Iterable[str]:
         cells = [interval(shown[0]), p, percent(row.result.mde if row.result else None)]
         rows.append([f"{row.b} − {row.a}", *cells, *[interval(shown[1])] * bool(two)])
     yield _table([*head, *["first two seeds alone"] * bool(two)], rows)
+    if note := pairing_note(pairings_of(pairs)):
+        yield f"\n{note}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -22,6 +22,8 @@ from support.adapters import save_with_peft
 from aurac.cli import cli
 from aurac.errors import AuracError, DataError
 from aurac.readers import read_curves
+from aurac.readers.run import data_order
+from aurac.training.recipe import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -318,9 +320,13 @@ def test_arms_and_missing_ranks_survive_the_way(place, run, tmp_path):
         del curve["cells"]["1"]
         curve["accuracy"][0] = None
         curve["missing"] = {"1": "out of memory"}
+    made_by = Recipe(name="r", method="lora", rank=2, task="aurac_word_problems").to_dict()
+    for adapter in results["adapters"]:
+        adapter["recipe"] = made_by
     (copy / "results.json").write_text(json.dumps(results))
     call("export", copy, "--out", tmp_path / "out")
     found = read_curves(tmp_path / "out")
+    assert {c.data_order for c in found.curves} == {data_order(made_by)}  # so seeds stay paired
     assert found.groups == {"arm": ["first", "second"]}
     missing = {(c.adapter, c.task): dict(c.missing) for c in found.curves if c.missing}
     assert missing == {("second", "tiny_text"): {1: "out of memory"}}

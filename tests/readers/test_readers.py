@@ -13,10 +13,11 @@ from score_tables import run
 
 from aurac.errors import DataError, RunFolderError, UsageError
 from aurac.readers import read_curves
-from aurac.readers.run import recipe_groups
+from aurac.readers.run import data_order, recipe_groups
 from aurac.readers.table import curves_from_frame
 from aurac.runs.cell import DocumentKey
 from aurac.runs.schema import AdapterRecord
+from aurac.training.recipe import Recipe
 
 HEAD = "adapter,task,rank,doc_id,score\n"
 BODY = "a,t,1,x,0\na,t,1,y,1\na,t,2,x,1\na,t,2,y,1\n"
@@ -377,6 +378,40 @@ def test_run_folders(tmp_path):
         read_curves(tmp_path / "run", "t=f1")
     flex = read_curves(tmp_path / "run", "em,flex").curves[0]
     assert flex.accuracy == (1.0, 1.0)
+
+
+DATA = {  # every field of a recipe that decides which examples a step sees, with another value
+    "base": "other",
+    "task": "",
+    "data": "other.jsonl",
+    "prompt": "{question}",
+    "prompt_without": "{other}",
+    "target": "{answer}",
+    "documents": 5,
+    "max_tokens": 7,
+    "steps": 3,
+    "epochs": 2.0,
+    "batch_size": 4,
+}
+OTHER = {"method": "dylora", "rank": 4, "learning_rate": 0.1, "seed": 1, "accumulation": 4}
+
+
+def test_training_data_and_their_order_follow_from_the_recorded_recipe():
+    recipe = Recipe(name="a", method="lora", rank=8, task="aurac_word_problems").to_dict()
+    known = data_order(recipe)
+    for field, value in DATA.items():
+        assert data_order({**recipe, field: value}) != known, field
+    for field in recipe.keys() - DATA.keys():
+        assert data_order({**recipe, field: OTHER.get(field, "other")}) == known, field
+    assert OTHER.keys() < recipe.keys()
+    assert data_order(None) is data_order({"name": "of another trainer"}) is None
+
+
+def test_a_runs_curves_know_the_order_of_their_data(tmp_path):
+    recipe = Recipe(name="a", method="lora", rank=8, task="aurac_word_problems").to_dict()
+    run_folder(tmp_path / "run", recipes={"m": recipe})
+    orders = {c.adapter: c.data_order for c in read_curves(tmp_path / "run").curves}
+    assert orders == {"m": data_order(recipe), "l": None}
 
 
 def test_seeds_of_one_recipe_are_found(tmp_path):

@@ -55,6 +55,7 @@ def test_the_json_of_the_command_line():
     (pair,) = content["pairs"]
     assert set(pair) == {
         "a", "b", "task", "axis", "difference", "se", "low", "high", "p", "p_holm", "mde",
+        "pairing",
     }  # fmt: skip
     assert (pair["a"], pair["b"], pair["axis"]) == ("a", "b", "log2")
     gap = quadrature_weights(RANKS, "log2") @ (outcomes(2, 0.3) - outcomes(1))

@@ -92,7 +92,7 @@ def test_two_truncations_are_compared_within_each_checkpoint():
     assert parts.p_value() == pytest.approx(stats.ttest_1samp(means, 0.0).pvalue, rel=0.01)
     assert pair.result.estimate.method.endswith(
         "gains and losses, the wider on each side, "
-        "independent documents, documents × seeds (3 seeds)"
+        "independent documents, documents × seeds (3 seeds, paired by seed)"
     )
 
 
@@ -125,7 +125,7 @@ def test_one_seed_is_conditional_and_many_are_not():
     assert "conditional on the single checkpoint" in mixed.estimate.method
     both = difference(np.stack([a, a * 0.9]), many)
     assert not both.conditional
-    assert "documents × seeds (3 and 2 seeds)" in both.estimate.method
+    assert "documents × seeds (3 and 2 seeds, independent seeds)" in both.estimate.method
     assert both.estimate.se >= mixed.estimate.se * 0.5
 
 
