@@ -48,7 +48,8 @@ def _seeds(run: Run) -> Iterator[str]:
         counts = ", ".join(f"{name} {n}" for name, n in several.items())
         few = " Two seeds do not show how much seeds vary, and three little."
         yield (
-            f"Intervals cover documents and training seeds ({counts})."
+            f"Intervals cover documents and training seeds ({counts}). They and the tests assume "
+            "that seeds vary about normally."
             f"{few if min(several.values()) < 4 else ''}"
         )
     if single:
@@ -57,6 +58,8 @@ def _seeds(run: Run) -> Iterator[str]:
             f"{who}. The intervals cover the choice of documents, not what another seed of the "
             "same method would have given."
         )
+    for curve in (curve for curve in run.curves if curve.members):
+        yield from (f"{curve.label} on {curve.task}: {note}." for note in curve.score_notes)
     yield from run.notes
 
 

@@ -31,7 +31,7 @@ from aurac.report.model import (
 )
 from aurac.runs.schema import Areas
 from aurac.stats import non_inferior_rank
-from aurac.stats.analysis import analyse, score_group
+from aurac.stats.analysis import analyse, score_group, seed_notes
 from aurac.stats.groups import check_groups, group_of
 from aurac.stats.rows import BestRow, Options
 from aurac.stats.seeds import mean_of_seeds
@@ -123,6 +123,7 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
             log2=as_interval(score.log2), linear=as_interval(score.linear), mean=score.mean
         ),
         drops=list(score.drops),
+        score_notes=seed_notes(group, "log2"),
         seed=None,
         members=tuple(members),
     )

@@ -15,6 +15,7 @@ import numpy as np
 from aurac.curves.area import AXES, BUDGETS, check_axis, drops
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
+from aurac.curves.display import percent
 from aurac.errors import CurveError
 from aurac.stats.comparisons import (
     best_rows,
@@ -26,7 +27,7 @@ from aurac.stats.groups import Groups, RecipeGroup, defaults, gather
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level
 from aurac.stats.rows import AggregateRow, Analysis, Options, PairRow, ScoreRow
 from aurac.stats.score import score_notes
-from aurac.stats.seeds import aggregate, components, mean_of_seeds, task_weights
+from aurac.stats.seeds import aggregate, components, far_seeds, mean_of_seeds, task_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -127,8 +128,25 @@ def score_group(group: RecipeGroup, settings: Options, *, other: bool = False) -
         span=group.span_on(headline),
         mean=float(np.mean(group.accuracy)),
         drops=drops(Curve(group.ranks, group.accuracy)),
-        notes=score_notes(result[headline]) if group.has_documents else (),
+        notes=(*score_notes(result[headline]), *seed_notes(group, headline))
+        if group.has_documents
+        else (),
     )
+
+
+def seed_notes(group: RecipeGroup, axis: str) -> list[str]:
+    """What to know of each seed that lies far from the others of a group with documents."""
+    (seeds,), notes = components([group.areas(axis)], [1], group.layout).groups, []
+    means = seeds.seed_means
+    for place in far_seeds(seeds):
+        curve, others = group.curves[place], np.delete(means, place)
+        name = curve.adapter if curve.seed is None else f"seed {curve.seed}"
+        notes.append(
+            f"{name} lies far from the others ({percent(means[place])} %, they "
+            f"{percent(others.min())} to {percent(others.max())} %): intervals and tests over "
+            "seeds assume that seeds vary about normally"
+        )
+    return notes
 
 
 def estimate_group(group: RecipeGroup, axis: str, level: float) -> Estimate:

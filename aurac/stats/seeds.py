@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SMALLEST_P = 1e-15
+FALSE_FLAGS = 0.05  # share of groups with a seed flagged, where seeds vary normally
 
 Names = Sequence[Hashable]
 
@@ -211,6 +212,25 @@ def _seed_means(
     # For independent documents this is MS_e / (S·n), MS_e = Σ rest² / ((S-1)(n-1)).
     spread = float(squares / (layout.n**2 * seeds * (seeds - 1)))
     return SeedMeans(sign * means, spread, labels)
+
+
+def far_seeds(group: SeedMeans) -> list[int]:
+    """Places of the seeds that lie far from the others of their group.
+
+    A seed's distance from the mean of the others, over their standard deviation times
+    ``√(1 + 1/(S-1))``, is Student's t on S - 2 degrees of freedom where seeds vary normally; with
+    Bonferroni over the S seeds (Grubbs 1950). With two seeds neither is the one that is off. The
+    deviation is at least that of documents × seeds, so that equal others flag no small step.
+    """
+    means, count, far = group.seed_means, group.seeds, []
+    least = float(np.sqrt(group.rest * count))
+    for place in range(count if count > 2 else 0):
+        others = np.delete(means, place)
+        spread = max(float(others.std(ddof=1)), least) * np.sqrt(1.0 + 1.0 / others.size)
+        critical = t_quantile(1.0 - FALSE_FLAGS / (2.0 * count), count - 2.0)
+        if abs(means[place] - others.mean()) > critical * spread + 1e-9:
+            far.append(place)
+    return far
 
 
 def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Components:

@@ -274,6 +274,8 @@ def _task(task: str, analysis: Analysis, two: TwoSeeds) -> Iterable[str]:
     areas = "AURAC, log2 [95 %]", "AURAC, linear [95 %]"
     yield _table(["method", "truncation", "seeds", *map(str, ranks), *areas], rows)
     yield ""
+    for row in scores:
+        yield from (f"- {row.label}: {note}." for note in row.notes)
     yield from _pairs([row for row in analysis.pairs if row.task == task], two)
     other = [row for row in analysis.variants if row.task == task]
     if other:

@@ -185,5 +185,6 @@ def test_several_seeds_change_the_first_caveat(tmp_path):
     maker.add("a1", [0.3, 0.6], ranks=(1, 2), seed=1).add("a2", [0.3, 0.6], ranks=(1, 2), seed=2)
     maker.add("b", [0.3, 0.6], ranks=(1, 2))
     first, second, *_ = caveats(pooled(run_of(maker), {"a": ["a1", "a2"]}))
-    assert first.startswith("Intervals cover documents and training seeds (a 2).")
+    assert first.startswith("Intervals cover documents and training seeds (a 2). They and the")
+    assert "assume that seeds vary about normally" in first
     assert second.startswith("b: one training run each")

@@ -22,8 +22,10 @@ from aurac.stats import (
     over_seeds,
     task_weights,
 )
+from aurac.stats.analysis import analyse
 from aurac.stats.mean import Layout
 from aurac.stats.paired import paired_curves
+from aurac.stats.seeds import SeedMeans, far_seeds
 
 
 def test_seeds_by_hand_on_four_documents():
@@ -225,3 +227,37 @@ def test_seeds_of_tasks_are_matched_by_name():
     twice = components([np.stack([base[1], base[1] + 0.1])], [1], Layout(200), names=["xx"])
     with pytest.raises(CurveError, match="other seeds"):
         aggregate({"0": first, "1": twice}, sizes)
+
+
+def far(*means: float, rest: float = 0.0) -> list[int]:
+    return far_seeds(SeedMeans(np.array(means), rest, tuple(range(len(means)))))
+
+
+def test_a_seed_far_from_the_others_by_hand():
+    # The others .5, .51, .52, .53: mean .515, sd .01291, times √1.25 = .01443. Student's t on 3 df
+    # at 1 - .05/10 is 5.841, so that a fifth seed is far beyond .515 - .0843 = .4307.
+    others = [0.5, 0.51, 0.52, 0.53]
+    assert far(0.43, *others) == [0]
+    assert far(*others, 0.4315) == []
+    assert far(0.1, 0.9) == []  # of two, neither
+    assert far(0.3, 0.3, 0.3) == []
+    # t on 1 df at 1 - .05/6 is 38.19: .01 is beyond 38.19 · √1.5 · √(3 · rest) up to rest 1.5e-8.
+    assert far(0.3, 0.3, 0.31, rest=1.4e-8) == [2]
+    assert far(0.3, 0.3, 0.31, rest=1.6e-8) == []
+
+
+@pytest.mark.parametrize("count", [3, 5, 11])
+def test_a_normal_seed_is_flagged_in_one_group_of_twenty(count):
+    draw, groups = rng(8), 4000
+    flagged = sum(bool(far(*draw.normal(0.5, 0.01, count))) for _ in range(groups))
+    assert flagged / groups == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / groups))
+
+
+def test_a_far_seed_is_noted_beside_its_score():
+    scores = np.full((5, 60), 0.5) + np.array([0, 0.01, -0.01, 0.005, -0.3])[:, None]
+    (row,) = analyse(seeds_of("m", scores)).scores
+    (note,) = row.notes
+    assert note == (
+        "seed 4 lies far from the others (20.0 %, they 49.0 to 51.0 %): intervals and tests over "
+        "seeds assume that seeds vary about normally"
+    )
