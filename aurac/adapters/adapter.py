@@ -32,7 +32,7 @@ from aurac.adapters.nesting import (
 from aurac.errors import CheckpointError, RankError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -228,12 +228,16 @@ class Adapter:
     def __post_init__(self) -> None:
         if not self.modules:
             raise CheckpointError(f"adapter {self.name!r} has no low-rank factors")
-        n = self.nesting
-        if n is not None and self.derived is None and n.ranks[-1] != self.rank:
-            raise CheckpointError(
-                f"nested ranks {','.join(map(str, n.ranks))} of an adapter of rank {self.rank}",
-                expected=f"its rank {self.rank} as the last of them",
-            )
+        # The research code leaves the components above the last nested rank untrained.
+        if self.nesting is not None and self.derived is None and self.nesting.ranks[-1] > self.rank:
+            raise self.wrong_ranks(self.nesting.ranks)
+
+    def wrong_ranks(self, ranks: Sequence[int]) -> CheckpointError:
+        """The error of nested ranks that do not end at its rank."""
+        return CheckpointError(
+            f"nested ranks {','.join(map(str, ranks))} of an adapter of rank {self.rank}",
+            expected=f"its rank {self.rank} as the last of them",
+        )
 
     @property
     def rank(self) -> int:

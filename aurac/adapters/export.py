@@ -220,7 +220,7 @@ def check_free(target: Path, *, force: bool, holds: str = CONFIG) -> None:
         )
     if target.is_symlink() or not (target / holds).is_file():
         raise RunFolderError(
-            f"{target} holds no {holds}, so it is something else and stays, even with --force",
+            f"{target} holds no {holds}, so it is not replaced even with --force",
             fix="choose another folder",
         )
 

@@ -121,6 +121,7 @@ _CHECKPOINT = options(
     --scaling: Scaling rule: alpha, alpha/r or alpha/sqrt(r).
     --alpha: Alpha of the scaling rule.
     --nested-ranks: Nested ranks of the training, such as 1,2,4,8.
+    --mask-type: MatryoshkaLoRA's research code: its --matryoshka_mask_type, diag unless given.
     --enable-lora: Groups of loralib's MergedLinear that are on, such as 1,0,1 for GPT-2's q and v.
     --a-key: Names of the A's in a file of its own, such as {module}.lora_down.weight.
     --b-key: Names of the B's, such as {module}.lora_up.weight.
@@ -128,6 +129,7 @@ _CHECKPOINT = options(
     --key-map: The same one by one, as a JSON or YAML file of module: {A: key, B: key}.
     """,
     scaling=choice("none", "rank", "sqrt"),
+    mask_type=choice("diag", "binary"),
     alpha=NUMBER,
     key_map={"type": click.Path(path_type=Path)},
 )
@@ -140,7 +142,7 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def wrapped(**options: Any) -> Any:
         take = options.pop
-        overrides = {name: take(name) for name in ("method", "scaling", "alpha")}
+        overrides = {name: take(name) for name in ("method", "scaling", "alpha", "mask_type")}
         overrides["nested_ranks"] = whole_numbers(take("nested_ranks"), "--nested-ranks")
         switches = whole_numbers(take("enable_lora"), "--enable-lora")
         if not set(switches or ()) <= {0, 1}:

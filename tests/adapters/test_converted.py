@@ -102,6 +102,14 @@ def test_torchtune_gives_what_its_own_conversion_gives():
         assert torch.equal(f.B, converted.modules[name].B)
 
 
+def test_a_folder_of_torchtune_names_the_file_to_give(tmp_path):
+    for name in ("adapter_config.json", "adapter_model.pt"):
+        shutil.copy(DATA / "torchtune" / name, tmp_path)
+    with pytest.raises(CheckpointError, match=r"name a file in it.*: adapter_model.pt$"):
+        load(tmp_path)
+    assert load(tmp_path / "adapter_model.pt").alpha == 6.0
+
+
 @pytest.mark.parametrize(("name", "apart"), [("lora_f32", 0.0), ("lora_q8_0", 0.01)])
 def test_gguf_gives_the_peft_adapter_that_it_was_made_from(name, apart, tmp_path):
     config = {"r": 4, "lora_alpha": 6, "target_modules": LLAMA_TARGETS, "task_type": "CAUSAL_LM"}

@@ -11,7 +11,7 @@ from support.adapters import dense, load_with_peft, logits, random_adapter, tiny
 from torch import nn
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
-from aurac.errors import CheckpointError
+from aurac.errors import CheckpointError, RankError, UsageError
 
 OVERRIDES = {"method": "matryoshka", "scaling": "sqrt", "alpha": 1.0, "nested_ranks": [1, 2, 4]}
 Q, K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"
@@ -188,6 +188,52 @@ def test_published_inference_of_the_research_code(tmp_path, scaling):
             live.set_rank(r)
             oracle = logits(dense(tiny_llama(torch.float64), updates))
             torch.testing.assert_close(logits(live.model), oracle, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("mask_type", ["diag", "binary"])
+@pytest.mark.parametrize("stated", [(1, 2, 4), (1, 2, 4, 8, 16), (1, 3), (2,)])
+@pytest.mark.parametrize("scaling", ["none", "rank", "sqrt"])
+def test_what_the_research_code_trains(tmp_path, mask_type, stated, scaling):
+    """Its masked form, written out: Σ over r of s_r · x A[:, :r] B[:r], for ``binary`` over |S|.
+
+    It trains the ranks up to R of those that it is given, wherever they end.
+    """
+    base = tiny_llama(torch.float64)
+    state = research(random_adapter(base, 4, dtype=torch.float64))
+    torch.save(state, tmp_path / "x.pt")
+    read = load_adapter(
+        tmp_path / "x.pt",
+        **{**OVERRIDES, "scaling": scaling, "nested_ranks": stated},
+        mask_type=mask_type,
+    )
+    trained = [r for r in stated if r <= 4]
+    assert (read.nesting.ranks, read.rank) == (tuple(trained), 4)
+    assert len([note for note in read.notes if "8, 16" in note]) == (max(stated) > 4)
+    assert len([note for note in read.notes if "not trained" in note]) == (max(stated) < 4)
+    share = len(trained) if mask_type == "binary" else 1
+    scales = {"none": lambda _: 1.0, "rank": lambda r: 1 / r, "sqrt": lambda r: r**-0.5}
+    updates = {}
+    for key in state:
+        if key.endswith("lora_A"):
+            A, B = state[key], state[key.replace("lora_A", "lora_B")]
+            parts = [scales[scaling](r) / share * A[:, :r] @ B[:r] for r in trained]
+            updates[key.removesuffix(".lora_A")] = sum(parts).T
+    oracle = logits(dense(tiny_llama(torch.float64), updates))
+    for basis, rescale in (("prefix", "trained"), ("svd", "keep")):
+        with attach(base, prepare(read, basis, rescale)) as live:
+            torch.testing.assert_close(logits(live.model), oracle, rtol=1e-10, atol=1e-10)
+    again = load_adapter(save_adapter(read, tmp_path / "folder"))
+    assert (again.nesting, again.sha256) == (read.nesting, read.sha256)
+
+
+def test_a_mask_type_is_the_research_codes_matryoshka(tmp_path):
+    torch.save(research(random_adapter(tiny_llama(), 4)), tmp_path / "x.pt")
+    with pytest.raises(UsageError, match="--mask-type of a dylora adapter"):
+        load_adapter(tmp_path / "x.pt", **{**OVERRIDES, "method": "dylora"}, mask_type="binary")
+    with pytest.raises(RankError, match="at least one rank"):
+        load_adapter(tmp_path / "x.pt", **{**OVERRIDES, "nested_ranks": [8, 16]})
+    with pytest.raises(UsageError, match="--mask-type 'count'"):
+        load_adapter(tmp_path / "x.pt", **OVERRIDES, mask_type="count")
 
 
 def test_conv1d_of_gpt2(tmp_path):

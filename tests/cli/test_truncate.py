@@ -177,7 +177,7 @@ def test_a_merged_model_takes_the_place_of_a_model_alone_and_only_with_force(fol
         run(folder, "--rank", 1, "--base", small, "--merge-into", small, "--force")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(RunFolderError, match=r"holds no config.json.* even with --force"):
+    with pytest.raises(RunFolderError, match=r"holds no config.json.*not replaced even with"):
         run(folder, "--rank", 1, "--base", small, "--merge-into", tmp_path / "mine", "--force")
     with pytest.raises(UsageError, match="--dtype with --out"):
         run(folder, "--rank", 1, "--dtype", "float16", "--out", tmp_path / "x")

@@ -66,8 +66,11 @@ def read_peft(
     weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
     removed = not weights and (folder / OUTLINE).exists()
     if not weights and not removed:
+        files = ", ".join(sorted(path.name for path in folder.glob("*.pt")))
         raise CheckpointError(
-            f"{folder} has an {CONFIG} but no weights", expected=f"{' or '.join(WEIGHTS)} in it"
+            f"{folder} has an {CONFIG} but no weights",
+            expected=f"{' or '.join(WEIGHTS)} in it",
+            fix=f"name a file in it, as for torchtune's adapters: {files[:200]}" if files else None,
         )
     notes = [f"{weights[1].name} is ignored beside {weights[0].name}"] if len(weights) > 1 else []
     inner = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))

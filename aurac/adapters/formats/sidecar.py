@@ -7,7 +7,7 @@ warn), or ``<file>.aurac.json`` beside a single checkpoint file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
 from aurac.adapters.formats.untrusted import check_fields, finite_number, read_json
@@ -166,6 +166,8 @@ class LoadOverrides:
         alpha: The α of that rule.
         nested_ranks: S, the nested ranks.
         weights: One weight per nested rank.
+        mask_type: The same for MatryoshkaLoRA's research code: ``diag`` adds the nested ranks up
+            (weights of 1), ``binary`` takes their mean (1 / |S|).
         update: DyLoRA's update.
         base: The name of its base model.
         enable_lora: For loralib's ``MergedLinear``, which of a layer's groups are on.
@@ -178,6 +180,7 @@ class LoadOverrides:
     alpha: float | None = None
     nested_ranks: Sequence[int] | None = None
     weights: Sequence[float] | None = None
+    mask_type: Literal["diag", "binary"] | None = None
     update: Update | None = None
     base: str | None = None
     enable_lora: Sequence[bool] | None = None
@@ -188,6 +191,8 @@ class LoadOverrides:
             method_named(self.method)
         if self.scaling is not None and self.scaling not in RULES:
             raise UsageError(f"--scaling {self.scaling}", expected=f"one of {', '.join(RULES)}")
+        if self.mask_type not in (None, "diag", "binary"):
+            raise UsageError(f"--mask-type {self.mask_type!r}", expected="diag or binary")
         if self.enable_lora is not None and not any(self.enable_lora):
             raise UsageError("--enable-lora without a group that is on", expected="at least one 1")
 
@@ -238,8 +243,8 @@ def _scaled(adapter: Adapter, overrides: LoadOverrides, notes: list[str]) -> Map
 
 def _nested(adapter: Adapter, overrides: LoadOverrides, notes: list[str]) -> Nesting | None:
     old = adapter.nesting
-    stated = (overrides.method, overrides.nested_ranks, overrides.weights, overrides.update)
-    if all(value is None for value in stated):
+    given = overrides.method, overrides.nested_ranks, overrides.weights, overrides.update
+    if all(value is None for value in (*given, overrides.mask_type)):
         return old
     method = overrides.method or (old.method if old else None)
     if method is None:
@@ -249,12 +254,32 @@ def _nested(adapter: Adapter, overrides: LoadOverrides, notes: list[str]) -> Nes
         ranks = (adapter.rank,)
     if ranks is None:
         raise UsageError(f"--method {method} without nested ranks", fix="give --nested-ranks too")
+    if adapter.format == "research":
+        ranks = _up_to_rank(ranks, adapter.rank, notes)
+    elif adapter.derived is None and max(ranks) != adapter.rank:
+        raise adapter.wrong_ranks(ranks)
     kept = old.weights if old is not None and old.ranks == ranks else ()
+    weights = tuple(overrides.weights or kept)
+    if overrides.mask_type is not None:
+        if method != "matryoshka":
+            raise UsageError(f"--mask-type of a {method} adapter", expected="--method matryoshka")
+        weights = (1 / len(ranks) if overrides.mask_type == "binary" else 1.0,) * len(ranks)
     update = overrides.update or (old.update if old is not None and old.method == method else None)
-    new = Nesting(method, ranks, tuple(overrides.weights or kept), update)
+    new = Nesting(method, ranks, weights, update)
     if old is not None and new != old:
         notes.append(f"the training given, {_summary(new)}, replaces the recorded {_summary(old)}")
     return new
+
+
+def _up_to_rank(ranks: tuple[int, ...], R: int, notes: list[str]) -> tuple[int, ...]:
+    """The nested ranks that the research code trains: those up to R, whatever it was given."""
+    kept = tuple(r for r in ranks if r <= R)
+    if kept != ranks:
+        above = ", ".join(str(r) for r in ranks if r > R)
+        notes.append(f"nested ranks above its rank {R} ({above}) are left out, as in training")
+    if kept and max(kept) < R:
+        notes.append(f"components above its last nested rank {max(kept)} were not trained")
+    return kept
 
 
 def _summary(nesting: Nesting) -> str:

@@ -185,10 +185,12 @@ def read_state_dict(
         A, B, kind, layout = shapes.canonical(module, orientation)
         modules[module] = Factors(A, B, float(alpha or 0.0), rule, kind, layout)
     R = max(f.rank for f in modules.values())
+    # What is stated about its training is applied to the adapter afterwards.
+    unstated = Nesting(method, (R,)) if torchtune and overrides.method is None else None
     return Adapter(
         name=path.stem,
         modules=modules,
-        nesting=recorded.nesting or Nesting(method, tuple(stated.nested_ranks or (R,))),
+        nesting=recorded.nesting or unstated,
         base=recorded.base,
         base_sha256=recorded.base_sha256,
         peft_config={"task_type": "CAUSAL_LM", "fan_in_fan_out": _in_conv1d(skeleton, modules)},
