@@ -76,11 +76,12 @@ def is_mlx(folder: Path) -> bool:
     return (folder / MLX_WEIGHTS).exists() and not any((folder / w).exists() for w in WEIGHTS)
 
 
-def read_mlx(folder: Path) -> Adapter:
+def read_mlx(folder: Path, given: str | None = None) -> Adapter:
     """The adapter in a folder of mlx-lm: ``adapters.safetensors`` beside its own config.
 
     A module computes ``x W + scale · (x @ lora_a) @ lora_b`` with lora_a (in, R) and lora_b
-    (R, out), whatever the rank: the rule ``none``. DoRA's magnitudes are called ``m``.
+    (R, out), whatever the rank: the rule ``none``. DoRA's magnitudes are called ``m``. ``given`` is
+    the base's name where the user gives it.
     """
     config = read_json(folder / CONFIG)
     kind, rank, scale = _mlx_settings(config, folder / CONFIG)
@@ -102,6 +103,7 @@ def read_mlx(folder: Path) -> Adapter:
     base = config.get("model")
     return _recorded(
         folder,
+        given,
         modules=modules,
         nesting=Nesting("lora", (rank,)),
         base=base if isinstance(base, str) else None,
@@ -163,7 +165,7 @@ def read_gguf(
         modules[names[key]] = _plain(A, B, "rank" if alpha else "none", alpha or 1.0)
     left_out = len(contents) - len(state)
     notes = (f"{left_out} norm weights are left out, as in llama.cpp",) if left_out else ()
-    return _recorded(path, modules=modules, base=recorded, notes=notes, format="gguf")
+    return _recorded(path, base, modules=modules, base=recorded, notes=notes, format="gguf")
 
 
 def _gguf_settings(fields: Mapping[str, Any], path: Path) -> tuple[str, float]:
@@ -300,7 +302,7 @@ def _refuse_others(others: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def _recorded(source: Path, **fields: Any) -> Adapter:
+def _recorded(source: Path, given: str | None, **fields: Any) -> Adapter:
     """The adapter in a folder or file, with what its side-car records."""
     name = source.name if source.is_dir() else source.stem
     adapter = Adapter(name=name, source=source, peft_config={"task_type": "CAUSAL_LM"}, **fields)
@@ -308,4 +310,5 @@ def _recorded(source: Path, **fields: Any) -> Adapter:
     sidecar = read_sidecar(path)
     if sidecar is None:
         return adapter
-    return with_sidecar(adapter, replace(sidecar, nesting=sidecar.nesting or adapter.nesting), path)
+    sidecar = replace(sidecar, nesting=sidecar.nesting or adapter.nesting)
+    return with_sidecar(adapter, sidecar, path, given=given)

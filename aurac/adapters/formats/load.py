@@ -80,9 +80,9 @@ def load_adapter(
         if source.is_dir():
             _check_no_keys(stated, source)
             if is_mlx(source):
-                adapter = read_mlx(source)
+                adapter = read_mlx(source, stated.base)
             else:
-                adapter = read_peft(source, lazy=lazy, base=stated.base, bases=bases)
+                adapter = read_peft(source, lazy=lazy, given=stated.base, bases=bases)
             changes = stated != LoadOverrides(base=stated.base)
             if changes and isinstance(adapter.values, RemovedValues):
                 adapter.values.refuse("give it other settings")

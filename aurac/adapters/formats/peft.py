@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.adapters.adapter import Adapter, Factors
@@ -21,7 +22,7 @@ from aurac.adapters.formats.peft_config import (
     with_parameters,
 )
 from aurac.adapters.formats.peft_shapes import factors_from_peft, merged_from_peft, peft_shapes
-from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
+from aurac.adapters.formats.sidecar import SIDECAR, Sidecar, read_sidecar, sidecar_path
 from aurac.adapters.formats.tensors import SafetensorsFile, read_tensors
 from aurac.adapters.formats.untrusted import check_factor, read_json
 from aurac.adapters.nesting import peft_alpha, rule_alpha
@@ -29,7 +30,6 @@ from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -51,14 +51,14 @@ def read_peft(
     folder: Path,
     *,
     lazy: bool = False,
-    base: str | None = None,
+    given: str | None = None,
     bases: Callable[[str], BaseSource] | None = None,
 ) -> Adapter:
     """The adapter in a PEFT folder, its side-car included.
 
     With ``lazy`` the numbers stay in the safetensors file: the adapter is an outline, as it always
     is where they were removed. ``bases`` lead from the base's name to the base, for parameters
-    whose order the config leaves open; ``base`` is its name where it is given.
+    whose order the config leaves open; ``given`` is its name where the user gives it.
     """
     config = read_json(folder / CONFIG)
     if not is_adalora(config):
@@ -79,7 +79,7 @@ def read_peft(
         notes.append(f"the folder holds other adapters too, named with their subfolder: {shown}")
     path = sidecar_path(folder)
     sidecar = read_sidecar(path)
-    base = base or (sidecar and sidecar.base) or config.get("base_model_name_or_path")
+    base = given or (sidecar and sidecar.base) or config.get("base_model_name_or_path")
 
     def skeleton(needed: bool) -> nn.Module | None:  # noqa: FBT001
         return None if bases is None else bases(base or "").skeleton(needed=needed)
@@ -92,7 +92,7 @@ def read_peft(
         adapter = _read_weights(config, weights[0], folder.name, skeleton)
     adapter = replace(adapter, source=folder, notes=(*adapter.notes, *notes))
     if sidecar is not None:
-        adapter = with_sidecar(adapter, sidecar, path)
+        adapter = with_sidecar(adapter, sidecar, path, given=given)
     return adapter if lazy or removed else adapter.loaded()
 
 
@@ -215,8 +215,15 @@ def with_magnitudes(
     return {name: replace(f, magnitude=magnitudes[name]) for name, f in modules.items()}
 
 
-def with_sidecar(adapter: Adapter, sidecar: Sidecar, where: Path) -> Adapter:
-    """``adapter`` with the training and scale of its side-car, which may not contradict it."""
+def with_sidecar(
+    adapter: Adapter, sidecar: Sidecar, where: Path, *, given: str | None = None
+) -> Adapter:
+    """``adapter`` with the training and scale of its side-car, which may not contradict it.
+
+    The side-car may name another base where its hash decides, where it says that it replaces the
+    checkpoint's own, or where the user ``given`` one decides.
+    """
+    adapter = _with_base(adapter, sidecar, where, given)
     modules = {}
     for name, f in adapter.modules.items():
         lora_alpha = peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple)
@@ -230,12 +237,32 @@ def with_sidecar(adapter: Adapter, sidecar: Sidecar, where: Path) -> Adapter:
         modules=modules,
         values=values,
         nesting=sidecar.nesting,
-        base=sidecar.base or adapter.base,
         base_sha256=sidecar.base_sha256,
         recipe=sidecar.recipe,
         seed=sidecar.seed,
         derived=sidecar.derived,
     )
+
+
+def _with_base(adapter: Adapter, sidecar: Sidecar, where: Path, given: str | None) -> Adapter:
+    """``adapter`` on the base that its file and the side-car name."""
+    file, record = adapter.base, sidecar.base
+    known = (record, sidecar.recorded_base)
+    if not file or not record or file in known or given or _same_folder(file, record):
+        return replace(adapter, base=record or file)
+    names = f"{CONFIG if where.name == SIDECAR else 'the file'} names base {file}, {where} {record}"
+    if sidecar.base_sha256 is None:
+        raise CheckpointError(names, expected="one base", fix="give --base, which then decides")
+    here = record if Path(record).exists() and not Path(file).exists() else file
+    note = f"{names}; {here} is taken, and its weights have to have the hash that is recorded"
+    # The hash is that of the side-car's.
+    trained_on = record if here == file else None
+    return replace(adapter, base=here, recorded_base=trained_on, notes=(*adapter.notes, note))
+
+
+def _same_folder(a: str, b: str) -> bool:
+    """Whether two names lead to the same folder on this machine."""
+    return Path(a).exists() and Path(b).exists() and Path(a).samefile(b)
 
 
 def _rescaled(f: Factors, lora_alpha: float, sidecar: Sidecar, where: Path) -> Factors:

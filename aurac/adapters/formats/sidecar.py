@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 SIDECAR = "aurac.json"
 VERSION = 1
-_AS_RECORDED = ("rule", "alpha", "base", "base_sha256", "recipe", "seed", "derived", "keys")
+_AS_RECORDED = (
+    *("rule", "alpha", "base", "recorded_base", "base_sha256", "recipe", "seed", "derived", "keys"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Sidecar:
     rule: Rule | None = None
     alpha: float | None = None
     base: str | None = None
+    recorded_base: str | None = None  # the checkpoint's own, which ``base`` replaces on purpose
     base_sha256: str | None = None
     recipe: Mapping[str, Any] | None = None
     seed: int | None = None
@@ -108,7 +111,8 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
             f"a side-car of {adapter.name!r} with another scale than it records itself",
             fix="write a new adapter with aurac truncate --rescale rule instead",
         )
-    record = {**to_json(adapter), **adapter.sidecar_fields}
+    replaced = {} if adapter.recorded_base is None else {"recorded_base": adapter.recorded_base}
+    record = {**to_json(adapter), **replaced, **adapter.sidecar_fields}
     if path.exists() and not force:
         old = read_json(path)
         if any(
@@ -134,7 +138,9 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "alpha": ("a finite number", finite_number),
     "update": ("prefix or frozen", lambda v: v in UPDATES),
     "seed": ("a whole number", lambda v: isinstance(v, int)),
-    **dict.fromkeys(("base", "base_sha256"), ("a string", lambda v: isinstance(v, str))),
+    **dict.fromkeys(
+        ("base", "recorded_base", "base_sha256"), ("a string", lambda v: isinstance(v, str))
+    ),
     **dict.fromkeys(("recipe", "derived", "keys"), ("an object", lambda v: isinstance(v, dict))),
     "enable_lora": ("a list of 0 and 1", _is_mask),
     "groups": (

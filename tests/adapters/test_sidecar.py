@@ -1,0 +1,109 @@
+"""The base that a checkpoint names, and the one that its side-car names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from harness_doubles import make_tokenizer
+from support.adapters import random_adapter, tiny_llama
+from support.hostile_files import run_aurac
+
+from aurac.adapters import Nesting, check_base, load_adapter, save_adapter, truncate
+from aurac.errors import CheckpointError
+from aurac.models.base import resolve_base
+
+DATA = Path(__file__).parent / "data"
+HASH = "5" * 64
+
+
+def edit(path, **fields):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def contradicting(folder, config, sidecar, sha256=None):
+    """An adapter whose two files name these bases."""
+    nesting = Nesting("lora", (2,))
+    adapter = random_adapter(tiny_llama(), 2, names=["q_proj"], nesting=nesting, base=sidecar)
+    save_adapter(adapter, folder)
+    edit(folder / "adapter_config.json", base_model_name_or_path=config)
+    edit(folder / "aurac.json", base_sha256=sha256)
+    return folder
+
+
+@pytest.fixture
+def bases(tmp_path):
+    """Two bases of other weights, on disk."""
+    for name in ("one", "other"):
+        model = tiny_llama()
+        model.lm_head.weight.data *= 1 + len(name)
+        model.save_pretrained(tmp_path / name)
+        make_tokenizer().save_pretrained(tmp_path / name)
+    return tmp_path / "one", tmp_path / "other"
+
+
+def test_two_names_without_a_hash_are_refused_and_the_user_decides(tmp_path):
+    folder = contradicting(tmp_path / "x", "org/one", "org/other")
+    with pytest.raises(
+        CheckpointError,
+        match=r"adapter_config.json names base org/one, .*aurac.json org/other; .*give --base",
+    ):
+        load_adapter(folder)
+    assert load_adapter(folder, base="org/one").base == "org/one"
+    code, _, error = run_aurac("inspect", folder)
+    assert (code, error.count("\n")) == (2, 1)
+
+
+def test_what_the_user_decided_and_saved_is_not_asked_again(tmp_path):
+    folder = contradicting(tmp_path / "x", "org/one", "org/one")
+    code, _, _ = run_aurac("inspect", folder, "--base", "org/other", "--save", "--force")
+    assert code == 0
+    assert load_adapter(folder).base == "org/other"
+    edit(folder / "adapter_config.json", base_model_name_or_path="org/third")
+    with pytest.raises(CheckpointError, match="names base org/third"):
+        load_adapter(folder)
+
+
+def test_a_name_without_another_is_taken(tmp_path):
+    assert load_adapter(contradicting(tmp_path / "a", None, "org/one")).base == "org/one"
+    assert load_adapter(contradicting(tmp_path / "b", "org/one", None)).base == "org/one"
+
+
+def test_one_folder_under_two_names_is_one_base(tmp_path, bases, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(bases[0])
+    for k, name in enumerate(("one", "one/", "link")):
+        adapter = load_adapter(contradicting(tmp_path / str(k), name, str(bases[0])))
+        assert (adapter.base, adapter.notes) == (str(bases[0]), ())
+
+
+def test_a_recorded_hash_decides_about_a_base_that_moved(tmp_path, bases):
+    one, other = (resolve_base(str(base)) for base in bases)
+    for k, (file, record, taken) in enumerate(
+        [
+            (str(one.path), str(tmp_path / "gone"), str(one.path)),  # moved, and the config edited
+            ("org/one", str(one.path), str(one.path)),  # published under another name
+            ("org/one", str(tmp_path / "gone"), "org/one"),
+        ]
+    ):
+        adapter = load_adapter(contradicting(tmp_path / str(k), file, record, one.sha256))
+        assert adapter.base == taken
+        assert f"{taken} is taken" in adapter.notes[-1]
+        check_base(adapter, taken, one.sha256)
+        cut = save_adapter(truncate(adapter, 1), tmp_path / f"cut{k}")
+        assert (load_adapter(cut).base, load_adapter(cut).notes) == (taken, ())
+    wrong = contradicting(tmp_path / "wrong", str(other.path), "org/one", one.sha256)
+    code, _, error = run_aurac("truncate", wrong, "--rank", 1, "--merge-into", tmp_path / "merged")
+    assert code == 2
+    assert "was trained on org/one (hash" in error.splitlines()[-1]
+
+
+def test_other_formats_are_asked_too(tmp_path):
+    folder = Path(shutil.copytree(DATA / "mlx", tmp_path / "mlx"))
+    edit(folder / "adapter_config.json", model="org/one")
+    (folder / "aurac.json").write_text(json.dumps({"aurac_adapter": 1, "base": "org/other"}))
+    with pytest.raises(CheckpointError, match=r"names base org/one, .* org/other"):
+        load_adapter(folder)
+    assert load_adapter(folder, base="org/other").base == "org/other"
