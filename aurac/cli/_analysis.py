@@ -69,10 +69,12 @@ def read_sources(
     metric: Mapping[str, str],
     groups: Sequence[str],
     cluster: Sequence[str] = (),
+    primary: Sequence[tuple[str, str]] = (),
 ) -> Curves:
-    """Curves of all sources, with the recipe groups that they record and that the user names."""
+    """Curves of all sources, with the groups and primary comparisons that are recorded or given."""
     from aurac.readers import Curves, read_curves
     from aurac.readers.run import regrouped
+    from aurac.stats.primary import declaration
 
     fields = pairs([c if "=" in c else f"*={c}" for c in cluster], "--cluster")
     fields = {"" if task == "*" else task: field for task, field in fields.items()}
@@ -91,7 +93,12 @@ def read_sources(
                     "--group where they are not seeds of one recipe", name, joined,
                 )  # fmt: skip
     named = regrouped(recorded, parse_groups(groups))
-    return Curves([c for one in sources for c in one.curves], sources[0].kind, named)
+    curves = [c for one in sources for c in one.curves]
+    stored = next((one.primary for one in sources if one.primary), None)
+    names = (curve.adapter or "adapter" for curve in curves)
+    finished = any(one.kind == "run" for one in sources)
+    declared = declaration(primary, stored, names, named, finished=finished)
+    return Curves(curves, sources[0].kind, named, declared)
 
 
 def parse_groups(texts: Sequence[str]) -> dict[str, list[str]]:

@@ -134,6 +134,7 @@ def show_comparison(done: Run, *, as_json: bool) -> None:
 
         pairs = (*known.pairs, *known.variants)
         lines = pair_lines(pairs, "Paired differences on the same documents")
+        lines += [known.primary.sentence] if known.primary else []
         click.echo("\n".join([*lines, *best_lines(known.best)]))
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")

@@ -56,6 +56,9 @@ _OPTIONS = options(
     --base: Base model: packaged name, hub id or folder. Default: what the adapters record.
     --group groups: NAME=ADAPTER,ADAPTER: training seeds of one recipe, compared as one.
     --cluster: TASK=FIELD of its documents: those with the same value share a passage.
+    --primary: A,B: a primary comparison of two adapters or groups, declared before there are
+        outcomes. Holm goes over these alone, and all others are exploratory.
+    --reference references: The comparisons of this adapter with each other one are primary.
 
     Stopping early
     --until: Evaluate a random order of all documents until every pair is decided, or until the
@@ -125,6 +128,8 @@ _OPTIONS = options(
     include_path={"type": click.Path(exists=True, file_okay=False)},
     groups=repeated(parse_groups),
     cluster=repeated(lambda values: pairs(values, "--cluster")),
+    primary={"multiple": True, "metavar": "A,B"},
+    references={"multiple": True, "metavar": "ADAPTER"},
     until={"metavar": "decided|width=W"},
     margin=NUMBER,
     num_fewshot=FROM_0,
@@ -186,6 +191,8 @@ def compare(
     margin: float | None,
     budget: str | None,
     anytime: bool,
+    primary: tuple[str, ...],
+    references: tuple[str, ...],
     **options: Any,
 ) -> int:
     """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
@@ -208,7 +215,9 @@ def compare(
         raise UsageError(f"no {missing}", expected="aurac compare CKPT... --tasks TASK,TASK")
     from aurac.cli._compare_text import show_dry_run
     from aurac.runs.finished import Request
+    from aurac.stats.primary import parse_pairs
 
+    options["primary"] = tuple(parse_pairs(primary, references))
     command = shlex.join(["aurac", *sys.argv[1:]])
     early, auto = None, options["ranks"] == "auto"
     if until is not None:

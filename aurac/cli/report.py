@@ -33,6 +33,20 @@ from aurac.cli.options import print_json
     help="parameters or bytes: AURAC over these as well, at the amounts that adapters share, in a "
     "section and files of its own. May be given twice.",
 )
+@click.option(
+    "--primary",
+    multiple=True,
+    metavar="A,B",
+    help="A primary comparison: Holm goes over these alone, and all others are exploratory. "
+    "Default: what the runs were declared to ask.",
+)
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    metavar="ADAPTER",
+    help="The comparisons of this adapter with each other one are primary.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the written paths as JSON.")
 def report(
     runs: tuple[Path, ...],
@@ -40,6 +54,8 @@ def report(
     delta: float | None,
     groups: tuple[str, ...],
     axes: tuple[str, ...],
+    primary: tuple[str, ...],
+    references: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Make the report of stored runs again, without a model.
@@ -57,9 +73,11 @@ def report(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.cli._analysis import parse_groups
     from aurac.report import write_report
+    from aurac.stats.primary import parse_pairs
 
     named = parse_groups(groups)
-    written = write_report(*runs, out=out, groups=named, delta=delta, axes=axes)
+    declared = parse_pairs(primary, references)
+    written = write_report(*runs, out=out, groups=named, delta=delta, axes=axes, primary=declared)
     if as_json:
         print_json({"files": list(map(str, written))}, indent=None)
         return

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     """
     --delta rank_margin: Loss of accuracy that a smaller rank may have.
     --weigh: Aggregates by 'tasks' or 'documents'.
+    --primary: A,B: a primary comparison. Holm goes over these alone, and all others are
+        exploratory. Default: what the run was declared to ask.
+    --reference references: The comparisons of this adapter with each other one are primary.
     --paired-seeds/--independent-seeds: Whether equal seeds of two adapters had the same data in the
         same order, so that differences are taken within each. Default: as recorded recipes say;
         a table records none.
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
     paired_seeds={"default": None},
     rank_margin={**NUMBER, "default": 0.02},
     weigh={"default": "tasks"},
+    primary={"multiple": True, "metavar": "A,B"},
+    references={"multiple": True, "metavar": "ADAPTER"},
 )
 def score(
     *,
@@ -64,6 +69,8 @@ def score(
     reference: str | None,
     margin: float | None,
     cluster: tuple[str, ...],
+    primary: tuple[str, ...],
+    references: tuple[str, ...],
     rank_margin: float,
     **options: Any,
 ) -> int | None:
@@ -85,12 +92,14 @@ def score(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.stats.analysis import analyse
     from aurac.stats.margins import margin_tests
+    from aurac.stats.primary import parse_pairs
 
     question = _question(non_inferior, equivalent, reference, margin)
     if question:
         fix = "leave it out, or ask without the margin test"
-        refuse_given(("rank_margin", "weigh", "level", "details"), "with a margin test", fix)
-    read = read_sources(sources, metric, groups, cluster)
+        names = ("rank_margin", "weigh", "level", "details", "primary", "references")
+        refuse_given(names, "with a margin test", fix)
+    read = read_sources(sources, metric, groups, cluster, parse_pairs(primary, references))
     if question:
         question |= {name: options[name] for name in ("alpha", "axis", "support", "paired_seeds")}
         rows = margin_tests(read.curves, groups=read.groups, **question)
@@ -100,7 +109,8 @@ def score(
         else:
             click.echo("\n".join(row.sentence for row in rows))
         return 0 if shown else NOT_SHOWN
-    result = analyse(read.curves, groups=read.groups, margin=rank_margin, **options)
+    options |= {"margin": rank_margin, "primary": read.primary}
+    result = analyse(read.curves, groups=read.groups, **options)
     if as_json:
         print_json(result.to_dict(details=details))
     else:
@@ -113,6 +123,7 @@ def _print(result: Analysis, *, details: bool) -> None:
     lines = score_notes(result.scores, details=details)
     title = f"Paired differences of {axis_title(result.axis)} on the same documents"
     lines += pair_lines((*result.pairs, *result.variants), title, details=details)
+    lines += [result.primary.sentence] if result.primary else []
     lines += aggregate_lines(result.aggregates, details=details)
     lines += best_lines(result.best)
     ranks = [row.sentence for row in result.recommended if details or not row.other]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.curves.curve import Curve
+    from aurac.runs.decisions import Declaration
 
 TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
 
@@ -25,11 +26,13 @@ class Curves:
         curves: In the order of the source; an adapter's default truncation before others.
         kind: "documents", "points", "samples" or "run".
         groups: ``name -> adapters`` that the source records as seeds of one recipe.
+        primary: The primary comparisons that the source records.
     """
 
     curves: Sequence[Curve]
     kind: str
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    primary: Declaration | None = None
 
 
 def read_curves(
@@ -88,9 +91,10 @@ def _read_folder(path: Path, wanted: WantedMetrics, cluster: Mapping[str, str]) 
         if cluster:
             raise _no_cluster(path, "run the same `aurac compare` again with --cluster")
         from aurac.readers.run import read_run
+        from aurac.runs.schema import Results
 
         curves, groups = read_run(path, wanted)
-        return Curves(curves, "run", groups)
+        return Curves(curves, "run", groups, Results.read(path).primary or None)
     from aurac.readers.lm_eval_logs import read_samples
 
     curves, groups = read_samples(path, wanted, cluster)

@@ -76,6 +76,7 @@ def basis_table(task: str, pairs: Sequence[BasisPair], name: str) -> Table:
         result = "not paired" if gap is None else "not significant"
         if gap is not None and gap.significant:
             result = "prefix is better" if gap.value > 0 else "SVD is better"
+        result += ", exploratory" if gap is not None and gap.exploratory else ""
         rows.append(
             (
                 Cell(pair.label),

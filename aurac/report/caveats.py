@@ -27,6 +27,7 @@ def caveats(run: Run) -> list[str]:
     """What a reader has to know before quoting a number of this run."""
     return [
         *_seeds(run),
+        *((run.primary.sentence,) if run.primary else ()),
         *_scale(run),
         *_methods(run),
         *_grids(run),

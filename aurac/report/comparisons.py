@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -33,6 +33,7 @@ from aurac.runs.schema import Areas
 from aurac.stats import non_inferior_rank
 from aurac.stats.analysis import analyse, score_group, seed_notes
 from aurac.stats.groups import check_groups, group_of
+from aurac.stats.primary import declaration
 from aurac.stats.rows import BestRow, Options
 from aurac.stats.seeds import mean_of_seeds
 
@@ -150,6 +151,13 @@ class Difference:
     axis: str = "log2"
     span: Span | None = None
     pairing: str | None = None  # how seeds were compared
+    exploratory: bool | None = None
+
+    @property
+    def reading(self) -> str:
+        """Whether it is significant, in words."""
+        words = "significant" if self.significant else "not significant"
+        return f"{words}, exploratory" if self.exploratory else words
 
     @property
     def significant(self) -> bool:
@@ -183,9 +191,10 @@ class Compared:
                 self._rows.setdefault((row.task, name), row)
         try:
             if curves:
-                self.analysis = analyse(
-                    curves, groups=groups, margin=margin, axis=axis, strict=False
-                )
+                names = (curve.adapter for curve in curves)
+                how: dict[str, Any] = {"margin": margin, "axis": axis, "strict": False}
+                how["primary"] = declaration((), run.primary, names, {}, finished=True)
+                self.analysis = analyse(curves, groups=groups, **how)
         except CurveError as error:
             self.reason = str(error)
 
@@ -220,6 +229,7 @@ class Compared:
             axis=pair.axis,
             span=pair.span,
             pairing=result.parts.pairing,
+            exploratory=pair.exploratory,
         )
 
     def between(self, first: CurveRow, second: CurveRow) -> Difference | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.report.documents import Source
-    from aurac.runs.decisions import RankChoice, SequentialRecord
+    from aurac.runs.decisions import Declaration, RankChoice, SequentialRecord
     from aurac.runs.schema import AdapterRecord, FailedCell, Provenance
     from aurac.runs.serving import ServingRecord
     from aurac.stats.mean import Estimate
@@ -161,6 +161,7 @@ class Run:
     roots: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    primary: Declaration | None = None
     sequential: SequentialRecord | None = None
     rank_choice: RankChoice | None = None
     serving: tuple[ServingRecord, ...] = ()
@@ -266,6 +267,7 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         version=results.aurac,
         roots=(folder,) if folder else (),
         groups=results.groups,
+        primary=results.primary or None,
         sequential=results.sequential or None,
         rank_choice=results.rank_choice or None,
         serving=(serving,) if serving else (),
@@ -352,6 +354,7 @@ def merge(runs: Sequence[Run]) -> Run:
         tasks=tuple(task for _, task in tasks.values()),
         adapters=tuple(adapter for _, adapter in adapters.values()),
         groups={name: members for run in runs for name, members in run.groups.items()},
+        primary=next((run.primary for run in runs if run.primary), None),
         **every,
     )
 

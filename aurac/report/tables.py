@@ -256,7 +256,7 @@ def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table
             p_value(pair.adjusted),
             share(pair.detectable),
             number(pair.n_docs),
-            Cell("significant" if pair.significant else "not significant"),
+            Cell(pair.reading),
         )
         for pair in pairs
     )

@@ -118,7 +118,8 @@ def _lead(best: CurveRow, run: Run, findings: Findings) -> str:
         why = "Without stored documents that both answered, the difference cannot be tested."
         return f", {more}. {why}"
     ends = "" if pair.low is None or pair.high is None else f", {to(pair.low, pair.high)}"
-    ahead = f"; its lead over {second.label} ({percent(pair.value)} points{ends})"
+    kind = "exploratory, " if pair.exploratory else ""
+    ahead = f"; its lead over {second.label} ({kind}{percent(pair.value)} points{ends})"
     if pair.significant:
         return f"{ahead}{_sure(best, run, findings)}"
     if 2 in (best.seeds, second.seeds):
@@ -248,7 +249,8 @@ def details(run: Run, task: str, findings: Findings) -> list[str]:
     others = [curve.label for curve in findings.candidates[task] if curve is not best]
     if leader and others:
         within = f", by at most {percent(leader.within)} points" if leader.within else ""
-        lines.append(f"{some(others)} may be better than {best.label}{within} (95 % confidence).")
+        sure = f"{100 * leader.sure:.4g} %"
+        lines.append(f"{some(others)} may be better than {best.label}{within} ({sure} confidence).")
     return [*lines, *_published(run, task, best), *_rank_details(best, findings)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from aurac.report.escape import csv_cell, one_line
 from aurac.report.model import as_run, merge, ordered
 from aurac.report.pictures import unique_slugs
 from aurac.runs.schema import REPORT_FILE, Results
+from aurac.stats.primary import declaration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 FIGURES, CARDS = "figures", "cards"
+_FAMILIES = ("primary", "exploratory")
 _WHOLE = {
     *("seeds", "seed", "rank", "rank_lowest", "rank_highest", "rank_lower", "rank_upper"),
     *("n_ranks", "n_docs", "parameters", "bytes", "reference", "gained", "lost"),
@@ -44,7 +47,7 @@ _POINT = (
 )
 _TEXT = {
     *("task", "adapter", "basis", "rescale", "role", "metric", "method", "note", "missing"),
-    *("interval", "curve", "group", "measure", "non_inferior", "axis"),
+    *("interval", "curve", "group", "measure", "non_inferior", "axis", "family"),
 }
 
 
@@ -55,6 +58,7 @@ def write_report(
     groups: Groups | None = None,
     delta: float | None = None,
     axes: Sequence[str] = (),
+    primary: Sequence[tuple[str, str]] = (),
 ) -> list[Path]:
     """Write the report of a run folder, or of several runs that may be compared.
 
@@ -75,6 +79,8 @@ def write_report(
             rank may have. Without it the report assumes 0.02, and says so.
         axes: "parameters", "bytes" or both: AURAC over these as well, in sections and files of
             their own.
+        primary: Pairs of names that are the primary comparisons; `*` is each other adapter. By
+            default those that the runs record.
 
     Returns:
         The files written, the pages first.
@@ -83,7 +89,7 @@ def write_report(
         RunFolderError: a result file is missing or unreadable, the runs cannot be compared, or
             several runs were given without `out`.
         UsageError: a delta outside of (0, 1), or an axis that is no budget.
-        CurveError: a group of adapters that are not there.
+        CurveError: a group or a primary comparison of adapters that are not there.
     """
     if delta is not None and not 0 < delta < 1:
         raise UsageError(f"delta {delta:g}", expected="a tolerable loss as a fraction, such as .02")
@@ -98,6 +104,9 @@ def write_report(
     runs = [as_run(Results.read(folder), folder) for folder in folders]
     target = Path(out) if out is not None else folders[0]
     run = pooled(merge(runs) if len(runs) > 1 else runs[0], groups)
+    if primary:
+        names = [curve.adapter for curve in run.curves]
+        run = replace(run, primary=declaration(primary, run.primary, names, {}, finished=True))
     return _write(run, target, delta, tuple(dict.fromkeys(axes)))
 
 
@@ -235,6 +244,7 @@ def _pair_row(pair: Difference) -> Row:
         "detectable": pair.detectable,
         "n_docs": pair.n_docs,
         "interval": pair.method,
+        **({} if pair.exploratory is None else {"family": _FAMILIES[pair.exploratory]}),
     }
 
 

@@ -17,9 +17,11 @@ from aurac.adapters.formats.outline import RemovedValues
 from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
 from aurac.models.device import in_use, machine, versions
+from aurac.readers.run import recipe_groups
 from aurac.runs import estimate
 from aurac.runs.finished import Request, Witness
 from aurac.runs.folder import (
+    RunRequest,
     find_run_folder,
     held_besides,
     open_run_folder,
@@ -33,7 +35,7 @@ from aurac.runs.log import Profile, RunLog
 from aurac.runs.plan import PlannedCell, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress, say
 from aurac.runs.rank_choice import Choice, add_ranks, choose, further
-from aurac.runs.results import StoredPoints, failed_cell, gathered, task_record
+from aurac.runs.results import StoredPoints, adapter_records, failed_cell, gathered, task_record
 from aurac.runs.run import Run
 from aurac.runs.runner import RunContext
 from aurac.runs.schema import (
@@ -51,6 +53,7 @@ from aurac.runs.session import Session, limit_of, open_session
 from aurac.runs.status import Standing, add_to_plan
 from aurac.runs.store import CellStore, cannot_write
 from aurac.runs.workers import Executor, make_executor
+from aurac.stats.primary import declaration
 from aurac.tasks.files import readable, write_requests
 
 if TYPE_CHECKING:
@@ -119,6 +122,7 @@ def run(
             how: dict[str, Any] = {"names": recorded_names(out), "elsewhere": elsewhere}
             session = open_session(request.checkpoints, tasks, request.settings, **how)
         session = begin(session)
+        _check_primary(session)
         identity = session.request()
         place, begun = find_run_folder(out, tasks, identity, command)
         members = (one for adapter in session.adapters.values() for one in members_of(adapter))
@@ -242,6 +246,7 @@ class Sweep:
         request = session.request()
         results = msgspec.structs.replace(
             results,
+            primary=getattr(RunRequest.read(self.folder), "primary", UNSET),
             tasks=[_task(self.folder, task, session) for task in session.built],
             provenance=_provenance(session, self.command, self.started),
         )
@@ -266,6 +271,14 @@ class Sweep:
                 if whole.is_file():
                     text += f"; {whole} and the report beside it stay as they are"
             return Run(place, results, files, cells, besides=text)
+
+
+def _check_primary(session: Session) -> None:
+    """Refuse primary comparisons of names that the results will not have."""
+    if session.settings.primary:
+        groups = recipe_groups(adapter_records(session), session.settings.groups)
+        pairs = [(a, b) for a, b in session.settings.primary]
+        declaration(pairs, None, session.adapters, groups, finished=False)
 
 
 def _left(cells: Sequence[PlannedCell], store: CellStore) -> list[PlannedCell]:

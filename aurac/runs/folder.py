@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, write_json
 from aurac.runs.cell import SchemaNumber, read_record, refuse_newer
+from aurac.runs.decisions import AFTER, BEFORE, Declaration
 from aurac.runs.schema import RESULTS_FILE, RESULTS_SCHEMA, SUBSETS, Record, TaskDocuments
 from aurac.tasks.options import PROMPTING
 
@@ -89,6 +91,7 @@ class RunRequest(Record, frozen=True, kw_only=True):
     adapters: dict[str, str]
     curves: list[tuple[str, list[int]]]
     tasks: dict[str, RequestedTask]
+    primary: Declaration | UnsetType = UNSET
     sequential: dict[str, SequentialPlan] = msgspec.field(default_factory=dict)
 
     @classmethod
@@ -116,7 +119,7 @@ def open_run_folder(
                 write_json(folder / REQUEST_FILE, request.to_dict(), exclusive=True)
         for _ in range(_MOST_MERGES):  # processes that add to one run at once see each other's
             before = _same_run(folder, request, command)
-            union = _union(before, request)
+            union = _union(before, request, folder)
             if union == before:
                 break
             write_json(folder / REQUEST_FILE, union.to_dict())
@@ -185,7 +188,8 @@ def _default_folder(names: Sequence[str], request: RunRequest) -> Path:
 
 def _unplanned(request: RunRequest) -> dict[str, Any]:
     """A request without the plan of its tests, for names of folders."""
-    return {name: value for name, value in request.to_dict().items() if name != "sequential"}
+    tests = ("sequential", "primary")
+    return {name: value for name, value in request.to_dict().items() if name not in tests}
 
 
 def _same_run(folder: Path, request: RunRequest, command: str | None) -> RunRequest:
@@ -288,8 +292,8 @@ def recorded_names(out: str | Path | None) -> dict[str, str]:
     return {digest: name for name, digest in request.adapters.items()} if request else {}
 
 
-def _union(before: RunRequest, request: RunRequest) -> RunRequest:
-    """A request for all that either asks for."""
+def _union(before: RunRequest, request: RunRequest, folder: Path) -> RunRequest:
+    """A request for all that either asks for; comparisons that are declared anew are dated."""
     ranks = {label: set(known) for label, known in before.curves}
     for label, more in request.curves:
         ranks[label] = ranks.get(label, set()) | set(more)
@@ -302,8 +306,13 @@ def _union(before: RunRequest, request: RunRequest) -> RunRequest:
         known = plans.get(question, plan)
         budget, labels = known.budget | plan.budget, known.ranks | plan.ranks
         plans[question] = msgspec.structs.replace(known, budget=budget, ranks=labels)
+    primary = before.primary
+    if request.primary and (not primary or primary.pairs != request.primary.pairs):
+        declared = AFTER if any((folder / "cells").glob("*")) else BEFORE
+        primary = msgspec.structs.replace(request.primary, declared=declared)
     return msgspec.structs.replace(
         before,
+        primary=primary,
         sequential=plans,
         adapters=before.adapters | request.adapters,
         curves=[(label, sorted(known)) for label, known in ranks.items()],

@@ -63,12 +63,11 @@ def gathered(
         if task.name not in draws
         if (part := session.task_of(task, v)) is not None
     ]
-    first = {variant.name: variant for variant in reversed(variants)}
     results = Results(
         schema=RESULTS_SCHEMA,
         aurac=__version__,
         curves=curves,
-        adapters=[_adapter(name, first[name]) for name in dict.fromkeys(v.name for v in variants)],
+        adapters=adapter_records(session),
         groups={name: list(members) for name, members in session.settings.groups.items()},
         failures=reader.failures,
         engine=EngineTotals(
@@ -76,6 +75,12 @@ def gathered(
         ),
     )
     return results, reader.incomplete
+
+
+def adapter_records(session: Session) -> list[AdapterRecord]:
+    """What is known of each adapter."""
+    first = {variant.name: variant for variant in reversed(session.variants)}
+    return [_adapter(name, first[name]) for name in dict.fromkeys(v.name for v in session.variants)]
 
 
 class StoredPoints:

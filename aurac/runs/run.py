@@ -87,8 +87,12 @@ class Run:
 
     def _analysis(self, **options: Any) -> Analysis:
         from aurac.stats.analysis import analyse
+        from aurac.stats.primary import declaration
 
-        return analyse(self.curves, groups=self._read[1], strict=False, **options)
+        groups, stored = self._read[1], self.results.primary or None
+        names = (curve.adapter for curve in self.curves)
+        primary = declaration((), stored, names, groups, finished=True)
+        return analyse(self.curves, groups=groups, primary=primary, strict=False, **options)
 
     @cached_property
     def analysis(self) -> Analysis:

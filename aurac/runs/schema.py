@@ -11,7 +11,11 @@ from msgspec import UNSET, UnsetType
 from aurac.errors import RunFolderError
 from aurac.files import write_json
 from aurac.runs.cell import DocumentKey, SchemaNumber, read_record
-from aurac.runs.decisions import RankChoice, SequentialRecord  # noqa: TC001 - msgspec reads them
+from aurac.runs.decisions import (  # noqa: TC001 - msgspec reads them
+    Declaration,
+    RankChoice,
+    SequentialRecord,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -311,6 +315,7 @@ class Results(Record, frozen=True, kw_only=True):
         aurac: The version that wrote it.
         groups: Recipe group → names of the adapters that are seeds of one recipe, as named in the
             command; recorded seeds are found anew.
+        primary: The primary comparisons, where some were declared.
         failures: Cells that could not be computed.
         sequential: Of a run with `--until`; any other has no such key.
         rank_choice: Of a run with `--ranks auto`; any other has no such key.
@@ -322,6 +327,7 @@ class Results(Record, frozen=True, kw_only=True):
     tasks: list[TaskRecord] = []
     adapters: list[AdapterRecord] = []
     groups: dict[str, list[str]] = {}
+    primary: Declaration | UnsetType = UNSET
     failures: list[FailedCell] = []
     engine: EngineTotals = EngineTotals()
     provenance: Provenance = Provenance()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
 from aurac.adapters import Family, check_base, check_fits, load_adapter, make_family, members_of
 from aurac.adapters.formats.load import adapters_in
 from aurac.errors import CheckpointError
@@ -19,6 +21,7 @@ from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer
 from aurac.models.weights import quiet_transformers
+from aurac.runs.decisions import BEFORE, Declaration
 from aurac.runs.folder import RequestedTask, RequestSettings, RunRequest
 from aurac.runs.plan import PlannedCell, Variant, auto_ranks, parse_ranks, plan, variants_of
 from aurac.runs.settings import NamedCheckpoint
@@ -117,6 +120,9 @@ class Session:
                 task.name: RequestedTask(first_prompt=task.prompt_hashes[0], documents=task.n_docs)
                 for task in self.built
             },
+            primary=Declaration(pairs=[(a, b) for a, b in primary], declared=BEFORE)
+            if (primary := self.settings.primary)
+            else UNSET,
         )
 
     def fit(self, folder: Path) -> None:

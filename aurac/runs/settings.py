@@ -142,6 +142,7 @@ class Settings:
         engine: Budgets of the engine.
         overrides: What the adapters' files do not say: method, scaling, alpha, nested_ranks.
         groups: Recipe group → names of the adapters that are seeds of one recipe.
+        primary: Pairs of names that are the primary comparisons; `*`: each other adapter.
     """
 
     task: TaskOptions = field(default_factory=TaskOptions)
@@ -151,6 +152,7 @@ class Settings:
     engine: EngineOptions = field(default_factory=EngineOptions)
     overrides: Mapping[str, Any] = field(default_factory=dict)
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    primary: Sequence[tuple[str, str]] = ()
 
     @property
     def fits(self) -> bool:

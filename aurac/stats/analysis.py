@@ -71,6 +71,7 @@ def analyse(curves: Any, *, groups: Groups | None = None, **options: Any) -> Ana
         best=best_rows(default, others, (*pairs, *variants), settings),
         axis=settings.axis,
         level=settings.level,
+        primary=settings.primary,
     )
 
 

@@ -1,9 +1,11 @@
 """The comparisons of an analysis: pairs of adapters, truncations of one adapter, the leader.
 
 All comparisons are one family for Holm: every pair of adapters on every task, each in its default
-truncation, and every pair of truncations of one adapter. The candidates for the best follow from
-the same tests: no row can be shown to be worse and be called a candidate. `aurac compare`, `aurac
-score` and the report take theirs from here, so a pair has one p value wherever it is printed.
+truncation, and every pair of truncations of one adapter. Where some are declared to be primary,
+these are a family, and all others, the exploratory ones, are another. The candidates for the best
+follow from the same tests: no row can be shown to be worse and be called a candidate. `aurac
+compare`, `aurac score` and the report take theirs from here, so a pair has one p value wherever it
+is printed.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ from aurac.stats.mean import NO_DOCUMENTS, Estimate
 from aurac.stats.multiplicity import Family, holm, holm_levels, leaders_interval
 from aurac.stats.noninferiority import accurate_rank, non_inferior_rank
 from aurac.stats.paired import pair_groups
+from aurac.stats.primary import declared_pairs
 from aurac.stats.rows import BestRow, PairRow, RecommendRow
 from aurac.stats.sentences import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from aurac.runs.decisions import Declaration
     from aurac.stats.groups import RecipeGroup
     from aurac.stats.rows import Analysis, Options, ScoreRow
 
@@ -35,16 +39,49 @@ def compare_rows(
 ) -> tuple[tuple[PairRow, ...], tuple[PairRow, ...]]:
     """Every pair of adapters on a task, and every pair of truncations of one adapter.
 
-    All of them are one family for Holm. A pair of adapters is b - a on every task alike, in the
-    order in which the adapters were first given.
+    All of them are one family for Holm, or two where some are declared to be primary. Those of
+    truncations include declared ones of two adapters. A pair of adapters is b - a on every task
+    alike, in the order in which the adapters were first given.
     """
     pairs = [
         compare_pair(a, b, settings)
         for same in _by_task(default).values()
         for a, b in combinations(same, 2)
     ]
-    family = _with_holm([*pairs, *_truncation_pairs(default, others, settings)], 1 - settings.level)
+    rows = [*pairs, *_truncation_pairs(default, others, settings)]
+    if settings.primary is not None:
+        rows = _declared(rows, settings.primary, default, others, settings)
+    families = {
+        which: iter(_with_holm([r for r in rows if r.exploratory is which], 1 - settings.level))
+        for which in {row.exploratory for row in rows}
+    }
+    family = tuple(next(families[row.exploratory]) for row in rows)
     return family[: len(pairs)], family[len(pairs) :]
+
+
+def _declared(
+    rows: Sequence[PairRow],
+    declared: Declaration,
+    default: Sequence[RecipeGroup],
+    others: Sequence[RecipeGroup],
+    settings: Options,
+) -> list[PairRow]:
+    """The rows and those declared that are not among them, each marked exploratory or not."""
+    labels = {(group.task, group.name): group.label for group in default}
+
+    def key(row: PairRow) -> tuple[str | None, frozenset[str]]:
+        names = (labels.get((row.task, name), name) for name in (row.a, row.b))
+        return row.task, frozenset(names)
+
+    pairs = declared_pairs(declared, default, others)
+    primary = {(a.task, frozenset((a.label, b.label))): (a, b) for a, b in pairs}
+    there = {key(row) for row in rows}
+    more = [
+        replace(compare_pair(a, b, settings), a=a.label, b=b.label)
+        for pair, (a, b) in primary.items()
+        if pair not in there
+    ]
+    return [replace(row, exploratory=key(row) not in primary) for row in (*rows, *more)]
 
 
 def _by_task(groups: Iterable[RecipeGroup]) -> dict[str | None, list[RecipeGroup]]:
@@ -125,7 +162,11 @@ def with_robustness(
     for group in [*default, *others]:
         ways.setdefault((group.name, group.task), []).append(group)
     common = replace(settings, support="common", strict=False)
-    family = Family([row.p for row in (*pairs, *variants)])
+    every = (*pairs, *variants)
+    families = {
+        which: Family([row.p if row.exploratory is which else None for row in every])
+        for which in {row.exploratory for row in every}
+    }
     rows = []
     for at, row in enumerate(pairs):
         first, second = ways[row.a, row.task], ways[row.b, row.task]
@@ -134,7 +175,8 @@ def with_robustness(
         for a, b in product(first, second) if several else ():
             result, sign = compare_pair(a, b, common).result, None
             if result is not None and result.p is not None:
-                sign = verdict(result, family.instead(at, result.p), 1 - settings.level)
+                p = families[row.exploratory].instead(at, result.p)
+                sign = verdict(result, p, 1 - settings.level)
             verdicts[f"{a.truncation} against {b.truncation}"] = sign
         rows.append(replace(row, truncations=verdicts) if several else row)
     return tuple(rows)
@@ -217,6 +259,7 @@ def _best_row(
         leader=first,
         estimate=estimate,
         candidates=(first, *(label for label in rest if label not in worse)),
+        sure=1 - max(1, len({p.exploratory for p in pairs if p.p is not None})) * (1 - row.level),
         within=within,
         recommended=recommend(alike[0], replace(settings, alpha=alpha), other=other),
         apart=tuple(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec import to_builtins
+
 from aurac.curves.area import BUDGETS, area_name, span_dict
 from aurac.curves.display import points, show_span
 from aurac.errors import CurveError
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from aurac.curves.area import Span
+    from aurac.runs.decisions import Declaration
     from aurac.stats.mean import Estimate
     from aurac.stats.noninferiority import AccurateRank, NonInferiorRank
     from aurac.stats.paired import Difference
@@ -36,6 +39,7 @@ class Options:
         reference: Rank that smaller ones are compared with; None: the largest of each curve.
         paired_seeds: Whether equal seeds of two recipes had the same data in the same order; None:
             as the recipes say.
+        primary: The comparisons that were declared to be primary; None: none, one family of all.
         strict: Refuse curves that cannot be compared; else the pair says why it is empty.
     """
 
@@ -47,6 +51,7 @@ class Options:
     support: str | None = None
     weigh: str = "tasks"
     reference: int | None = None
+    primary: Declaration | None = None
     strict: bool = True
     paired_seeds: bool | None = None
 
@@ -147,6 +152,7 @@ class PairRow:
         span: Of a budget, the amounts that both were measured at; None over ranks.
         truncations: For each way of truncating the two, +1 (b better), -1 (a better), 0 (not
             significant) or None; empty where each was truncated one way only.
+        exploratory: Whether it is none of the primary comparisons; None where none was declared.
     """
 
     a: str
@@ -163,6 +169,7 @@ class PairRow:
     reason: str | None = None
     span: Span | None = None
     truncations: Mapping[str, int | None] = field(default_factory=dict)
+    exploratory: bool | None = None
 
     @property
     def p(self) -> float | None:
@@ -183,6 +190,7 @@ class PairRow:
         if sign is None:
             return "not tested" if self.p is None else "two seeds: no verdict"
         words = f"{self.b if sign > 0 else self.a} is better" if sign else "not significant"
+        words += ", exploratory" if self.exploratory else ""
         return words if self.survives is not False else f"{words} (depends on the truncation)"
 
     @property
@@ -198,6 +206,7 @@ class PairRow:
             sentences.pair_sentence(self.a, self.b, self.task, self.result, self.p_holm)
             + self._over
         )
+        text += " This comparison is exploratory." if self.exploratory else ""
         if self.survives is None:
             return text
         kept = "is the same" if self.survives else "is NOT the same"
@@ -217,6 +226,7 @@ class PairRow:
         row["difference"] = self.value if estimate is None else value
         row |= span_dict(self.span)
         row["mde"] = self.result.mde if self.result else None
+        row |= {} if self.exploratory is None else {"exploratory": self.exploratory}
         row["pairing"] = self.result.parts.pairing if self.result else None
         if details:
             row |= _fields(self, "ranks n_docs gained lost reason sentence")
@@ -348,6 +358,7 @@ class BestRow:
         reason: Why there is no leader.
         axis: What the areas are over.
         apart: Rows whose AURAC is over other ranks, and so does not compare.
+        sure: Confidence of the candidates: with primary comparisons two families may err.
     """
 
     task: str | None
@@ -361,6 +372,7 @@ class BestRow:
     reason: str | None = None
     axis: str = "log2"
     apart: tuple[str, ...] = ()
+    sure: float = 0.95
 
     @property
     def sentences(self) -> list[str]:
@@ -381,7 +393,8 @@ class BestRow:
 class Analysis:
     """What a set of curves may claim.
 
-    `variants` compares the truncations of one adapter, in one family (Holm) with `pairs`.
+    `variants` compares the truncations of one adapter, in one family (Holm) with `pairs`; where
+    `primary` comparisons were declared, these are one family and all others another.
     """
 
     scores: tuple[ScoreRow, ...]
@@ -392,6 +405,7 @@ class Analysis:
     best: tuple[BestRow, ...]
     axis: str
     level: float
+    primary: Declaration | None = None
 
     @property
     def candidates(self) -> set[tuple[str | None, str]]:
@@ -403,6 +417,7 @@ class Analysis:
         names = ("scores", "pairs", "variants", "recommended")
         rows = {n: [row.to_dict(details=details) for row in getattr(self, n)] for n in names}
         rows["best"] = [row.to_dict() for row in self.best]
+        rows |= {"primary": to_builtins(self.primary)} if self.primary else {}
         if not details:
             return rows
         rows["aggregates"] = [row.to_dict() for row in self.aggregates]

@@ -177,7 +177,7 @@ def best_sentences(row: BestRow) -> list[str]:
     where = f" on {row.task}" if row.task else ""
     if row.leader is None or row.estimate is None:
         return [f"No adapter is named the best{where}: {row.reason}."]
-    result, level = row.estimate, _share(row.level)
+    result, level, sure = row.estimate, _share(row.level), _share(row.sure)
     interval = f"{level} interval {percent(result.low)} to {percent(result.high)}"
     ends = "no interval" if result.low is None else interval
     lead = f"{row.leader} has the largest {area_name(row.axis)}{where}, {percent(result.value)} %"
@@ -185,11 +185,11 @@ def best_sentences(row: BestRow) -> list[str]:
     if result.low is None:
         lines = [f"{lead} of {row.compared} ({ends})."]
     if len(row.candidates) == 1:
-        lines.append(f"It is the best of them ({level} confidence).")
+        lines.append(f"It is the best of them ({sure} confidence).")
     else:
         none = f"; none beats {row.leader} by more than {points(row.within)}" if row.within else ""
         lines.append(
-            f"The best may be any of {', '.join(row.candidates)} ({level} confidence{none})."
+            f"The best may be any of {', '.join(row.candidates)} ({sure} confidence{none})."
         )
     if row.apart:
         lines.append(f"Over other ranks, and so not compared: {', '.join(row.apart)}.")

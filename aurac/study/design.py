@@ -105,6 +105,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         basis: Bases of truncation; the first is the one compared.
         rescale: Scales at inference, the first is the one compared; empty: each adapter's default,
             and the published one.
+        primary: Pairs of methods that are the primary comparisons, each with a truncation where it
+            is not the first one (`lora · svd`); `*` in the second place is each other method.
         margin: Loss of accuracy that a non-inferior rank may have, a fraction.
         drop_weights: Remove the weights of a task's adapters when all their cells are there.
     """
@@ -122,6 +124,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     search_ranks: str = "pow2"
     basis: list[Basis] = msgspec.field(default_factory=lambda: ["prefix"])
     rescale: list[Rescale] = []
+    primary: list[tuple[str, str]] = []
     margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.02
     drop_weights: bool = False
 

@@ -12,6 +12,7 @@ from aurac.engine import EngineOptions
 from aurac.errors import AuracError, RecipeError
 from aurac.runs.plan import ranks_of
 from aurac.runs.settings import Execution, ModelOptions
+from aurac.stats.primary import check_pairs
 from aurac.study.design import Study, points_of
 from aurac.study.trainings import curves_of, results_of, searches
 from aurac.tasks.options import TaskOptions
@@ -64,6 +65,10 @@ def _check(study: Study, path: Path) -> None:
             expected="each task once",
             fix="make another way of training a method of its own, such as one with more steps",
         )
+    try:
+        check_pairs(study.primary, study.methods)
+    except AuracError as error:
+        raise RecipeError(f"{path}: primary: {error}") from error
     for task, method in points_of(study):
         _check_method(study, f"{path}, {task}:", task, method)
     for name in (study.name, *study.tasks, *study.methods):

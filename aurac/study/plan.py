@@ -11,6 +11,7 @@ import msgspec
 from aurac.adapters import load_adapter
 from aurac.errors import RunFolderError
 from aurac.runs.cell import refuse_newer
+from aurac.runs.decisions import AFTER, BEFORE, Declaration
 from aurac.runs.log import cell_costs
 from aurac.runs.schema import RESULTS_FILE, Results
 from aurac.runs.status import Standing, read_plan
@@ -40,9 +41,19 @@ class State(TypedDict, total=False):
     edges: dict[str, dict[str, bool]]  # task → method → whether that is an end of the grid
     searches: dict[str, str]  # task → folder of the run that chose
     results: dict[str, str]  # task → folder of the run on test documents
+    primary: dict[str, Any]  # the primary comparisons, and when they were declared
     seconds: dict[str, float]  # folder of an adapter → of its optimizer steps
     losses: dict[str, list[Any]]
     diverged: dict[str, str]  # folder → SHA-256 of the recipe
+
+
+def declared_in(study: Study, state: State) -> Declaration | None:
+    """The primary comparisons of a study; where its file says others than before, dated anew."""
+    before = msgspec.convert(state["primary"], Declaration) if "primary" in state else None
+    if not study.primary or (before and before.pairs == study.primary):
+        return before
+    when = AFTER if state.get("results") else BEFORE
+    return Declaration(pairs=study.primary, declared=when)
 
 
 @dataclass

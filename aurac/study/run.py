@@ -26,6 +26,7 @@ from aurac.study.plan import (
     STATE_FILE,
     STATE_SCHEMA,
     converged,
+    declared_in,
     diverged,
     is_trained,
     rates_in,
@@ -86,6 +87,8 @@ def run_study(
     how = {"progress": progress, "retry_failed": retry_failed}
     runner = StudyRunner(study, path, out, device, say, **how)
     runner.check_data()
+    if declared := declared_in(study, runner.state):
+        runner.keep(primary=msgspec.to_builtins(declared))
     for task in study.tasks:
         runner.search(task)
     for task in study.tasks:

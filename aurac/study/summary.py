@@ -15,11 +15,12 @@ from aurac.readers import read_curves
 from aurac.runs.progress import duration
 from aurac.runs.schema import RESULTS_FILE, Results
 from aurac.stats.analysis import analyse, paired_family
+from aurac.stats.primary import declaration
 from aurac.stats.rows import pairings_of
 from aurac.stats.sentences import pairing_note, show_p
 from aurac.study.design import points_of
 from aurac.study.figure import DIFFERENCES, draw_differences
-from aurac.study.plan import edges_in, rates_in
+from aurac.study.plan import declared_in, edges_in, rates_in
 from aurac.study.trainings import chosen_adapters, curves_of, searches
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
     named = {m: [f"{m}-seed{seed}" for seed in each] for m, each in seeds.items()}
     known = {m: [name for name in names if name in there] for m, names in named.items()}
     groups = {m: names for m, names in known.items() if names}
-    analysis = analyse(curves, groups=groups, margin=study.margin, strict=False)
+    declared = declaration((), declared_in(study, state), there, groups, finished=True)
+    analysis = analyse(curves, groups=groups, margin=study.margin, primary=declared, strict=False)
     first = {
         (runs[task].headline.name, f"{method}-seed{seed}")
         for task, method in points_of(study)
@@ -209,6 +211,8 @@ class _Page(NamedTuple):
         if edges := edges_in(study, self.state):
             yield f"\nThe best learning rate is at the end of its grid for {', '.join(edges)}."
         yield f"{_TERMS}\n"
+        if declared := declared_in(study, self.state):
+            yield f"{declared.sentence}\n"
         every = [run.provenance for run in self.runs.values()]
         bases = [f"{p.base.name} (weights SHA-256 {p.base.sha256})" for p in every]
         versions = [", ".join(f"{k} {v}" for k, v in p.versions.items()) for p in every]
@@ -295,7 +299,8 @@ def _pairs(pairs: Sequence[PairRow], two: TwoSeeds) -> Iterable[str]:
         few = two.get((row.task, row.a, row.b))
         shown = [one.result.estimate if one and one.result else None for one in (row, few)]
         cells = [interval(shown[0]), p, percent(row.result.mde if row.result else None)]
-        rows.append([f"{row.b} − {row.a}", *cells, *[interval(shown[1])] * bool(two)])
+        name = f"{row.b} − {row.a}{', exploratory' if row.exploratory else ''}"
+        rows.append([name, *cells, *[interval(shown[1])] * bool(two)])
     yield _table([*head, *["first two seeds alone"] * bool(two)], rows)
     if note := pairing_note(pairings_of(pairs)):
         yield f"\n{note}"

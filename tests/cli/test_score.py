@@ -189,3 +189,15 @@ def test_groups_of_one_name_in_two_sources_are_joined_with_a_warning(monkeypatch
     monkeypatch.setattr("aurac.readers.read_curves", read)
     assert read_sources(["a", "b"], None, []).groups == {"recipe": ["a", "b"]}
     assert "group recipe joins adapters of several sources: a, b" in caplog.text
+
+
+def test_primary_comparisons_are_a_family_and_others_are_labelled(table):
+    text = run("score", table, "--primary", "matryoshka,lora")
+    assert "Primary comparisons: matryoshka and lora; declared when the file was read." in text
+    content = json.loads(run("score", table, "--reference", "lora", "--json"))
+    assert content["primary"]["pairs"] == [["lora", "*"]]
+    assert {row["exploratory"] for row in content["pairs"]} == {False}
+    with pytest.raises(AuracError, match="'nobody'; expected one of lora, matryoshka"):
+        run("score", table, "--primary", "lora,nobody")
+    with pytest.raises(AuracError, match="--primary 'a'; expected --primary A,B: two names"):
+        run("score", table, "--primary", "a")

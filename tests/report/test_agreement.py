@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import tempfile
@@ -12,14 +13,16 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from report_runs import RunMaker
 
 from aurac.cli import cli
 from aurac.report import text
 from aurac.report.build import Builder
+from aurac.report.caveats import caveats
 from aurac.report.comparisons import pooled
 from aurac.report.model import as_run
-from aurac.runs.decisions import DecisionRecord, SequentialRecord
+from aurac.runs.decisions import BEFORE, DecisionRecord, Declaration, SequentialRecord
 from aurac.runs.run import load_run
 from aurac.runs.schema import Results
 
@@ -214,3 +217,35 @@ def test_a_run_that_stopped_early_says_what_it_decided_and_sets_none_in_bold(tmp
     builder = Builder(run, tmp_path)
     assert text.verdicts(run, builder.findings) == ("b is better than a.",)
     assert builder.best() == set()
+
+
+def test_a_stored_declaration_counts_and_another_one_is_dated_afterwards(tmp_path):
+    maker = RunMaker(tmp_path / "run", n=60, seed=3)
+    several(maker)
+    folder = maker.write()
+    stored = Declaration(pairs=[("a", "b")], declared=BEFORE)
+    results = structs.replace(Results.read(folder), primary=stored)
+    results.write(folder)
+    text_of = CliRunner().invoke(cli, ["score", str(folder)]).output
+    assert "Primary comparisons: a and b; declared before the run had outcomes." in text_of
+    assert [pair.exploratory for pair in load_run(folder).analysis.pairs] == [False, True, True]
+    findings = Builder(as_run(results, folder), tmp_path).findings
+    assert {p.reading for p in findings.tested} >= {"significant", "not significant, exploratory"}
+    assert stored.sentence in caveats(as_run(results, folder))
+    other = CliRunner().invoke(cli, ["score", str(folder), "--primary", "a,c"]).output
+    assert "Primary comparisons: a and c; declared after outcomes existed." in other
+
+
+def test_a_report_labels_what_was_declared_for_it(tmp_path):
+    maker = RunMaker(tmp_path / "run", n=40, seed=3)
+    several(maker)
+    folder = maker.write()
+    command = ["report", str(folder), "--out", str(tmp_path / "out"), "--reference", "b"]
+    assert CliRunner().invoke(cli, command).exit_code == 0
+    page = (tmp_path / "out/report.md").read_text()
+    assert "b and each other adapter; declared after outcomes existed." in page
+    with (tmp_path / "out/pairs.csv").open() as stream:
+        families = {
+            (r["first_adapter"], r["second_adapter"]): r["family"] for r in csv.DictReader(stream)
+        }
+    assert sorted(families.values()) == ["exploratory", "primary", "primary"]

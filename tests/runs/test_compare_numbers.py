@@ -110,13 +110,18 @@ def test_compare_prints_the_p_values_of_score(run):
 
 
 def test_what_compare_was_told_to_group_is_one_arm_everywhere(adapters, tiny_base_folder, tmp_path):
-    text = compare(adapters, tiny_base_folder, tmp_path / "run", "--group", "pair=one,three")
+    more = ("--group", "pair=one,three", "--primary", "pair,two")
+    text = compare(adapters, tiny_base_folder, tmp_path / "run", *more)
+    declared = results_of(tmp_path / "run")["primary"]
+    assert declared == {"pairs": [["pair", "two"]], "declared": "before the run had outcomes"}
+    assert "Primary comparisons: pair and two; declared before the run had outcomes." in text
     assert results_of(tmp_path / "run")["groups"] == {"pair": ["one", "three"]}
     (row,) = scored(tmp_path / "run")["pairs"]
     assert {row["a"], row["b"]} == {"pair", "two"}
     assert f"{row['b']} − {row['a']}" in text
     run = pooled(as_run(Results.read(tmp_path / "run"), tmp_path / "run"))
-    shown = find(run, 0.02, "").tested
+    every = find(run, 0.02, "").tested
+    shown = [pair for pair in every if pair.first.adapter != pair.second.adapter]
     assert [{d.first.adapter, d.second.adapter} for d in shown] == [{"pair", "two"}]
     assert shown[0].adjusted == row["p_holm"]
     report = (tmp_path / "run" / "report.md").read_text()
@@ -126,11 +131,12 @@ def test_what_compare_was_told_to_group_is_one_arm_everywhere(adapters, tiny_bas
     assert {again[0]["a"], again[0]["b"]} == {"other", "three"}
 
 
-def test_a_group_of_unknown_adapters_is_refused_before_anything_is_computed(
-    adapters, tiny_base_folder, tmp_path
+@pytest.mark.parametrize("said", [("--group", "x=one,nobody"), ("--primary", "one,nobody")])
+def test_a_group_or_pair_of_unknown_adapters_is_refused_before_anything_is_computed(
+    adapters, tiny_base_folder, tmp_path, said
 ):
     arguments = ["compare", *adapters, "--tasks", TASK, "--out", str(tmp_path / "run")]
-    arguments += ["--base", str(tiny_base_folder), "--method", "lora", "--group", "x=one,nobody"]
+    arguments += ["--base", str(tiny_base_folder), "--method", "lora", *said]
     done = CliRunner().invoke(cli, arguments)
     assert isinstance(done.exception, CurveError)
     assert "'nobody'" in str(done.exception)

@@ -12,6 +12,7 @@ from runs_doubles import REQUEST, Task, planned
 from aurac.errors import RunFolderError
 from aurac.files import write_json
 from aurac.runs.cell import CellIdentity
+from aurac.runs.decisions import AFTER, BEFORE, Declaration
 from aurac.runs.folder import (
     RequestedTask,
     RequestSettings,
@@ -156,3 +157,19 @@ def test_run_json_of_an_unknown_form_is_refused(tmp_path):
     write_json(tmp_path / "run.json", {"other": 1})
     with pytest.raises(RunFolderError, match="cannot be read"):
         open_run_folder(tmp_path, ["t"], REQUEST)
+
+
+def test_primary_comparisons_are_dated_by_the_outcomes_that_are_there(tmp_path):
+    def declared(*pairs):
+        asked = changed(primary=Declaration(pairs=[*pairs], declared=BEFORE)) if pairs else REQUEST
+        open_run_folder(tmp_path / "r", ["t"], asked)
+        known = RunRequest.read(tmp_path / "r").primary
+        return known and (known.pairs, known.declared)
+
+    assert not declared()
+    assert declared(("a", "b")) == ([("a", "b")], BEFORE)  # begun, and nothing computed
+    (tmp_path / "r" / "cells").mkdir()
+    (tmp_path / "r" / "cells" / "x.jsonl").write_text("")
+    assert declared(("a", "b")) == ([("a", "b")], BEFORE)  # the same command goes on
+    assert declared() == ([("a", "b")], BEFORE)
+    assert declared(("a", "*")) == ([("a", "*")], AFTER)

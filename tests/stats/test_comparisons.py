@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurac.curves.curve import Curve
+from aurac.errors import CurveError
+from aurac.runs.decisions import Declaration
 from aurac.stats import holm
 from aurac.stats.analysis import analyse
 from aurac.stats.sentences import verdict
@@ -155,3 +157,53 @@ def test_another_order_on_one_task_keeps_the_pair_over_all_tasks():
     (both,) = (row for row in result.aggregates if row.b)
     gaps = [row.result.estimate.value for row in result.pairs]
     assert both.estimate.value == pytest.approx(np.mean(gaps))
+
+
+def test_declared_pairs_are_a_family_and_all_others_another():
+    rows = [
+        curve(name, shift, at)
+        for at, (name, shift) in enumerate({"a": 0.4, "b": 0.1, "c": 0.0}.items())
+    ]
+    rows.append(svd("a", 0.8, 9))
+    plain_rows = analyse(rows)
+    declared = Declaration(pairs=[("b", "a"), ("a · svd", "b")])
+    result = analyse(rows, primary=declared)
+    every = [*result.pairs, *result.variants]
+    primary = [row for row in every if not row.exploratory]
+    # Another truncation against another adapter is no pair otherwise: it is added.
+    assert [(row.a, row.b) for row in primary] == [
+        ("a", "b"), ("a · svd · rule", "b · prefix · rule"),
+    ]  # fmt: skip
+    assert [row.p_holm for row in primary] == holm([row.p for row in primary])
+    others = [row for row in every if row.exploratory]
+    assert [row.p_holm for row in others] == holm([row.p for row in others])
+    assert "exploratory" in others[0].reading
+    assert "This comparison is exploratory." in others[0].sentence
+    assert all(row.exploratory is None for row in (*plain_rows.pairs, *plain_rows.variants))
+    assert "exploratory" not in plain_rows.to_dict()["pairs"][0]
+    (best,) = result.best
+    assert best.sure == pytest.approx(0.9)  # either family may err
+    assert result.to_dict()["primary"]["declared"] == "when the file was read"
+
+
+def test_a_reference_is_compared_with_each_other_adapter():
+    rows = [curve(name, 0.0, at) for at, name in enumerate("abc")]
+    result = analyse(rows, primary=Declaration(pairs=[("b", "*")]))
+    assert {(row.a, row.b): row.exploratory for row in result.pairs} == {
+        ("a", "b"): False, ("a", "c"): True, ("b", "c"): False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        (("a", "nobody"), "a primary comparison of 'nobody'; expected one of a, b"),
+        (("a", "a"), "with itself"),
+        (("a", "b · svd"), "'b · svd'; expected one of a · prefix · rule"),
+    ],
+)
+def test_names_of_a_declaration_that_nobody_has_are_refused(pair, said):
+    with pytest.raises(CurveError, match=said):
+        analyse(
+            [curve("a", 0, 1), curve("b", 0, 2), svd("a", 0, 3)], primary=Declaration(pairs=[pair])
+        )

@@ -12,7 +12,9 @@ from aurac.errors import (
     RecipeError,
     RunFolderError,
 )
+from aurac.runs.decisions import AFTER, BEFORE
 from aurac.study import load_study, plan_study
+from aurac.study.plan import declared_in
 from aurac.study.run import best_rate
 from aurac.study.trainings import chosen_adapters, results_of, searches
 
@@ -249,3 +251,18 @@ def test_the_study_of_the_how_to_is_one(tmp_path):
     command = ["study", str(path), "--out", str(tmp_path / "out"), "--dry-run"]
     done = CliRunner().invoke(cli, command)
     assert "training left: not known before one is done\n" in done.output
+
+
+def test_primary_comparisons_are_of_methods_and_dated_by_the_results(write):
+    with pytest.raises(RecipeError, match="primary: a primary comparison of 'nobody'"):
+        load_study(write(primary=[["lora", "nobody"]]))
+    study = load_study(write(primary=[["lora", "matryoshka"]]))
+    assert declared_in(study, {}).declared == BEFORE
+    assert declared_in(study, {"results": {"choice": "results/choice"}}).declared == AFTER
+    kept = {"pairs": [["lora", "matryoshka"]], "declared": BEFORE}
+    state = {"primary": kept, "results": {"choice": "results/choice"}}
+    assert declared_in(study, state).declared == BEFORE
+    other = load_study(write(primary=[["lora", "*"]]))
+    assert declared_in(other, state).declared == AFTER
+    none = load_study(write())  # leaving it out later takes nothing back
+    assert declared_in(none, state).pairs == [("lora", "matryoshka")]

@@ -1,0 +1,123 @@
+"""Primary comparisons: what was declared, when, and which pairs of an analysis it means.
+
+Holm over a few declared pairs leaves each of them more power than Holm over all pairs. That holds
+for what was declared before the outcomes were known; so a declaration says when it was made.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+from aurac.errors import CurveError
+from aurac.runs.decisions import AFTER, EACH, Declaration
+from aurac.stats.groups import check_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from aurac.stats.groups import RecipeGroup
+
+
+def parse_pairs(texts: Iterable[str], references: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """``A,B`` of `--primary` and ``A`` of `--reference` as pairs, each once.
+
+    Raises:
+        CurveError: A text that does not name two.
+    """
+    pairs = []
+    for text in texts:
+        names = tuple(part.strip() for part in text.split(","))
+        if len(names) != 2 or not all(names):
+            raise CurveError(f"--primary {text!r}", expected="--primary A,B: two names")
+        pairs.append((names[0], names[1]))
+    return list(dict.fromkeys([*pairs, *((name, EACH) for name in references)]))
+
+
+def check_pairs(pairs: Iterable[Sequence[str]], known: Iterable[str]) -> None:
+    """Refuse names that no adapter or group has, and pairs of one name with itself."""
+    names = list(dict.fromkeys(known))
+    for a, b in pairs:
+        for name in (a, b) if b != EACH else (a,):
+            if _adapter(name) not in names and name not in names:
+                raise CurveError(
+                    f"a primary comparison of {name!r}", expected=f"one of {', '.join(names)}"
+                )
+        if a == b:
+            raise CurveError(f"a primary comparison of {a!r} with itself", expected="two names")
+
+
+def declaration(
+    given: Sequence[tuple[str, str]],
+    stored: Declaration | None,
+    adapters: Iterable[str | None],
+    groups: Mapping[str, Sequence[str]],
+    *,
+    finished: bool,
+) -> Declaration | None:
+    """What counts as declared where curves are read: what is given now, or what a run has stored.
+
+    Of what is stored only what can be compared here is left.
+
+    Args:
+        given: Pairs of names; empty: what is stored counts.
+        stored: The declaration of the run.
+        adapters: Those that are read.
+        groups: Name → adapters that are seeds of one recipe.
+        finished: Whether the curves are those of a run, which can tell when it was declared.
+
+    Raises:
+        CurveError: A given name that no adapter or group has.
+    """
+    every = [str(adapter) for adapter in adapters]
+    grouped = check_groups(groups, every)
+    known = [grouped.get(adapter, adapter) for adapter in every]
+    if given:
+        check_pairs(given, known)
+        if stored is not None and {*map(frozenset, stored.pairs)} == {*map(frozenset, given)}:
+            return stored
+        return Declaration(pairs=[*given], **({"declared": AFTER} if finished else {}))
+    there = {*known, EACH}
+    pairs = [pair for pair in (stored.pairs if stored else ()) if {*map(_adapter, pair)} <= there]
+    return Declaration(pairs=pairs, declared=stored.declared) if stored and pairs else None
+
+
+def _adapter(name: str) -> str:
+    return name.split(" · ", maxsplit=1)[0]
+
+
+def declared_pairs(
+    declared: Declaration, default: Sequence[RecipeGroup], others: Sequence[RecipeGroup]
+) -> list[tuple[RecipeGroup, RecipeGroup]]:
+    """The groups that a declaration compares, on every task that has both.
+
+    Raises:
+        CurveError: An unknown name, or one that several truncations have.
+    """
+    check_pairs(declared.pairs, (group.name for group in default))
+    every = [*default, *others]
+    found = []
+    for a, b in declared.pairs:
+        firsts = _named(a, default, every)
+        adapter = _adapter(a) if all(group.name != a for group in default) else a
+        rest = [group for group in default if group.name != adapter]
+        seconds = rest if b == EACH else _named(b, default, every)
+        found += [(x, y) for x, y in product(firsts, seconds) if x.task == y.task and x is not y]
+    return found
+
+
+def _named(
+    name: str, default: Sequence[RecipeGroup], every: Sequence[RecipeGroup]
+) -> list[RecipeGroup]:
+    """The group of each task that has this name: an adapter's default truncation, or another."""
+    groups = [group for group in default if group.name == name]
+    if groups:
+        return groups
+    groups = [g for g in every if g.label == name or g.label.startswith(f"{name} · ")]
+    labels = list(dict.fromkeys(group.label for group in groups))
+    if len(labels) == 1:
+        return groups
+    known = labels or [group.label for group in every]
+    raise CurveError(
+        f"a primary comparison of {name!r}", expected=f"one of {', '.join(dict.fromkeys(known))}"
+    )
