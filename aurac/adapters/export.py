@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from aurac.adapters.adapter import Adapter
-    from aurac.adapters.truncate import Basis, Prepared, Rescale
+    from aurac.adapters.truncate import BasisOption, Prepared, Rescale
     from aurac.models.base import LoadedBase
 
 
@@ -229,7 +229,7 @@ def save_truncations(
     adapter: Adapter,
     folders: Mapping[int, Path],
     *,
-    basis: Basis = "prefix",
+    basis: BasisOption = "auto",
     rescale: Rescale | None = None,
     force: bool = False,
 ) -> dict[int, Adapter]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from aurac.adapters.linalg import singular_values, triangles
 from aurac.adapters.nesting import default_nested_ranks, peft_alpha
-from aurac.adapters.truncate import default_rescale
+from aurac.adapters.truncate import default_basis, default_rescale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,8 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
         "dtypes": sorted({str(f.A.dtype).removeprefix("torch.") for f in adapter.modules.values()}),
         "dora": adapter.dora,
         "extra_tensors": len(adapter.extras),
-        "default_rescale": default_rescale(adapter),
+        "default_basis": default_basis(adapter),
+        "default_rescale": default_rescale(adapter, default_basis(adapter)),
         "derived": None if adapter.derived is None else dict(adapter.derived),
         "recipe": None if adapter.recipe is None else dict(adapter.recipe),
         "seed": adapter.seed,
@@ -159,10 +160,11 @@ def _remarks(adapter: Adapter, by_rank: Sequence[dict[str, Any]]) -> list[str]:
     remarks = []
     if adapter.nesting is None and adapter.derived is None:
         remarks.append(
-            "the training method is not recorded: a prefix is a guess unless its ranks were nested"
+            "the training method is not recorded, so it is cut by SVD: give --method and "
+            "--nested-ranks if its ranks were nested"
         )
     elif adapter.method == "lora":
-        remarks.append("plain LoRA: prefix truncation is not what it was trained for")
+        remarks.append("plain LoRA has no order in its ranks, so it is cut by SVD")
     far = by_rank[-1]["published_distance"] or 0.0
     if far > FAR:
         ratio = by_rank[-1]["ratio_first"]

@@ -248,6 +248,11 @@ def method_named(name: str) -> Method:
     return _KNOWN[name]
 
 
+def orders_components(name: str | None) -> bool:
+    """Whether the method of that name puts the components in an order after training."""
+    return type(methods().get(name or "", Lora())).finish is not Method.finish
+
+
 def fixed_diagonal(name: str, setup: TrainingSetup) -> NDArray[np.float64] | None:
     """`Method.diagonal` of the method of that name.
 

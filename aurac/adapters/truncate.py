@@ -28,6 +28,7 @@ from torch import Tensor
 
 from aurac.adapters.family import Family
 from aurac.adapters.linalg import all_finite, singular_values, tall_qr, triangles
+from aurac.adapters.methods import orders_components
 from aurac.adapters.nesting import Rule, peft_scale
 from aurac.errors import CheckpointError, UsageError
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from aurac.adapters.adapter import Adapter, Factors
 
 Basis = Literal["prefix", "svd", "energy"]
+BasisOption = Literal["auto", "prefix", "svd", "energy"]  # auto: :func:`default_basis`
 Rescale = Literal["rule", "keep", "trained", "fit"]
 
 BASES: Final[tuple[Basis, ...]] = get_args(Basis)
@@ -165,7 +167,7 @@ def truncate(
     adapter: Adapter | Family,
     rank: int,
     *,
-    basis: Basis = "prefix",
+    basis: BasisOption = "auto",
     rescale: Rescale | None = None,
     factors: Mapping[int, float] | None = None,
 ) -> Adapter:
@@ -174,7 +176,7 @@ def truncate(
     Args:
         adapter: What to truncate.
         rank: The new rank. A module whose own rank is lower keeps its own.
-        basis: ``prefix``, ``svd`` or ``energy``.
+        basis: ``prefix``, ``svd``, ``energy``, or ``auto`` for :func:`default_basis`.
         rescale: ``rule``, ``keep``, ``trained`` or ``fit``; :func:`default_rescale` by default.
         factors: For ``fit``, one factor per rank, relative to ``keep``.
 
@@ -188,9 +190,24 @@ def truncate(
     return prepare(member, basis, rescale, factors).at(rank)
 
 
+def default_basis(adapter: Adapter, rescale: Rescale | None = None) -> Basis:
+    """``prefix`` where training ordered the components, ``svd`` otherwise.
+
+    Nested ranks order them, so does a P that is not constant, and a method's own ``finish``. The
+    rescales ``rule`` and ``trained`` are about a prefix.
+    """
+    if is_svd(adapter):
+        return "svd"
+    record = _derived(adapter, "trained") or adapter.training
+    ordered = len(record["nested_ranks"] or ()) > 1 or orders_components(record["method"])
+    if ordered or rescale in ("rule", "trained") or default_rescale(adapter) == "trained":
+        return "prefix"
+    return "svd"
+
+
 def default_rescale(adapter: Adapter, basis: Basis = "prefix") -> Rescale:
     """``keep`` for svd, ``trained`` where P is recorded and not constant, ``rule`` otherwise."""
-    if basis != "prefix" or _is_svd(adapter):
+    if basis != "prefix" or is_svd(adapter):
         return "keep"
     if _derived(adapter, "rescale") == "trained":
         return "trained"
@@ -203,7 +220,7 @@ def default_rescale(adapter: Adapter, basis: Basis = "prefix") -> Rescale:
 
 def prepare(
     adapter: Adapter,
-    basis: Basis = "prefix",
+    basis: BasisOption = "prefix",
     rescale: Rescale | None = None,
     fit_factors: Mapping[int, float] | None = None,
 ) -> Prepared:
@@ -222,13 +239,15 @@ def prepare(
 
 def prepare_outline(
     adapter: Adapter,
-    basis: Basis = "prefix",
+    basis: BasisOption = "prefix",
     rescale: Rescale | None = None,
     fit_factors: Mapping[int, float] | None = None,
 ) -> Prepared:
     """What :func:`prepare` does, checked, without its modules: for an adapter of any size."""
+    if basis == "auto":
+        basis = default_basis(adapter, rescale)
     if basis not in BASES:
-        raise UsageError(f"basis {basis!r}", expected=f"one of {', '.join(BASES)}")
+        raise UsageError(f"basis {basis!r}", expected=f"one of auto, {', '.join(BASES)}")
     rescale = default_rescale(adapter, basis) if rescale is None else rescale
     _check_rescale(adapter, basis, rescale, fit_factors)
     spectra = None
@@ -266,7 +285,7 @@ def prepare_module(
     """
     adapter = prepared.adapter
     if prepared.basis != "prefix":
-        if _is_svd(adapter):
+        if is_svd(adapter):
             return f.A, f.B  # in that basis already: its prefixes are the best approximations
         return _svd(f, _relative(adapter, name), name)
     if prepared.rescale == "trained":
@@ -342,7 +361,7 @@ def _factor(factors: Mapping[int, float] | None, r: int) -> float:
     return value
 
 
-def _is_svd(adapter: Adapter) -> bool:
+def is_svd(adapter: Adapter) -> bool:
     """Whether its components are those of an SVD already."""
     return _derived(adapter, "basis") in ("svd", "energy")
 

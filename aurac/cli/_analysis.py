@@ -188,7 +188,9 @@ def _caption(rows: Sequence[ScoreRow]) -> str:
     parts = [f"metric {', '.join(metrics)}"] if metrics else []
     if counts:
         parts.append("–".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) + " documents")
-    parts += ["* as published (without P)"] if any(row.published for row in rows) else []
+    by_svd = {row.adapter for row in rows if not row.other and row.truncation.startswith("svd")}
+    kinds = {"prefix" if row.adapter in by_svd else "without P" for row in rows if row.published}
+    parts += [f"* as published ({', '.join(sorted(kinds))})"] if kinds else []
     parts += [f"{len(rows) - SHOWN} more rows: see --json"] if len(rows) > SHOWN else []
     return "; ".join(parts)
 

@@ -92,7 +92,8 @@ _OPTIONS = options(
     --ranks: pow2, all, such as 1,2,4, or auto: pow2, then ranks between them where a curve may lie
         more than --margin (0.02) from a straight line.
     --basis: One or more of prefix, svd and energy (the parameters of a uniform rank, spent where
-        the singular values are largest); the first is the one compared.
+        the singular values are largest); the first is the one compared. auto, the default: svd,
+        with the prefix as published beside it; of nested training prefix.
     --rescale: rule, keep, trained, fit; several may be given. Default: each adapter's own.
 
     Hardware
@@ -143,7 +144,7 @@ _OPTIONS = options(
     fewshot_seeds={**COUNT, "metavar": "NUMBER", "default": 1},
     seed={"type": fewshot_seed, "metavar": "NUMBER", "default": 1234},
     ranks={"default": "pow2"},
-    basis=repeated(names, default=["prefix"]),
+    basis=repeated(names, default=["auto"]),
     rescale=repeated(lambda values: names(values) or None),
     device={"default": "auto"},
     dtype=choice("auto", "float32", "bfloat16", "float16", default="auto"),

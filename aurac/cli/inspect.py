@@ -103,7 +103,7 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("scaling", f"{facts['rule'] or 'mixed'}, alpha {alpha}"),
         ("modules", f"{facts['modules']} ({ranks}), {'/'.join(facts['dtypes'])}"),
         ("vLLM", vllm),
-        ("default", f"rescale {facts['default_rescale']}"),
+        ("default", f"{facts['default_basis']}, rescale {facts['default_rescale']}"),
         ("sha256", facts["sha256"]),
     ]
     if derived:

@@ -24,6 +24,7 @@ from aurac.cli.options import (
     GroupedCommand,
     choice,
     folders,
+    names,
     options,
     print_json,
     refuse_given,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from aurac.stats.rows import Analysis, BestRow, RecommendRow, ScoreRow
 
 
-_OF_RUNS = ("budget", "out", "ranks", "num_fewshot", "base", "device", "data")
+_OF_RUNS = ("budget", "out", "ranks", "basis", "num_fewshot", "base", "device", "data")
 _OF_FINISHED = (
     *("require_rank", "max_latency_ms", "metric", "groups", "cluster", "support"),
     *("axis", "level", "details"),
@@ -65,6 +66,7 @@ _OF_FINISHED = (
     --budget: Most documents of each task, or a time such as 30min.
     --out -o: Run folder.
     --ranks: pow2, all, or 1,2,4.
+    --basis: prefix or svd; auto: prefix after nested training, svd otherwise.
     --num-fewshot -f: Examples in a prompt.
     --base: Base model. Default: what the adapter records.
     --device: cpu, cuda, cuda:N, mps.
@@ -79,6 +81,7 @@ _OF_FINISHED = (
     until=choice("decided"),
     out={"type": click.Path()},
     ranks={"default": "pow2"},
+    basis=repeated(names, default=["auto"]),
     num_fewshot=FROM_0,
     device={"default": "auto"},
     data=repeated(folders),

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 @click.option("--rank", type=int, help="The one rank to cut to.")
 @click.option("--ranks", help="Several at once, as folders r1, r2, …: pow2, all, or such as 1,2,4.")
 @click.option(
-    "--basis", type=click.Choice(["prefix", "svd", "energy"]), default="prefix", show_default=True
+    "--basis",
+    type=click.Choice(["auto", "prefix", "svd", "energy"]),
+    default="auto",
+    show_default=True,
+    help="auto: prefix after nested training, svd otherwise, as compare and recommend take it.",
 )
 @click.option(
     "--rescale",

@@ -305,7 +305,7 @@ class Builder:
 
     def words(self) -> Section:
         """The glossary: the terms that this report uses."""
-        published = any(curve.role == "published" for curve in self.run.curves)
+        published = any(curve.published == "without P" for curve in self.run.curves)
         lines = [
             f"{term}: {meaning}"
             for term, meaning in text.GLOSSARY.items()

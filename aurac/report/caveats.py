@@ -8,7 +8,7 @@ from aurac.curves.display import count as whole
 from aurac.curves.display import percent
 from aurac.report.documents import seeds_of
 from aurac.report.model import published_pairs
-from aurac.report.text import LISTED, some
+from aurac.report.text import LISTED, some, two_ways
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,8 +68,8 @@ def _scale(run: Run) -> Iterator[str]:
     pairs = published_pairs(run)
     for default, curve in pairs[:LISTED]:
         yield (
-            f"On {curve.task}, {curve.adapter} has an AURAC of {percent(default.area)} % "
-            f"{default.scale} and {percent(curve.area)} % {curve.scale}. Say which one you quote."
+            f"On {curve.task}, {curve.adapter} has an AURAC of {two_ways(default, curve)}. Say "
+            "which one you quote."
         )
     if len(pairs) > LISTED:
         yield f"{len(pairs) - LISTED} more adapters and tasks have both in the tables."
@@ -100,7 +100,8 @@ def _methods(run: Run) -> Iterator[str]:
     if unknown := [curve.adapter for curve in run.curves if curve.method is None]:
         yield (
             f"{some(unknown)}: the checkpoint does not record how it was trained, so it is scaled "
-            "as its own configuration says."
+            "as its own configuration says and, unless --basis says otherwise, cut by SVD. Give "
+            "--method and --nested-ranks if its ranks were nested."
         )
 
 

@@ -35,7 +35,7 @@ _NAME = 60  # characters of an adapter's name in sentences and tables; files hav
 _BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes", "near_ties")
 _SCALES = {"rule": "scaling rule", "keep": "scale kept", "fit": "scale fitted"}
 _TRAINED = "with the trained P"
-_PUBLISHED = "as published (without P)"
+_PREFIX, _WITHOUT_P = "prefix", "without P"  # what the published inference is
 
 LEVEL = 0.95  # of every interval
 
@@ -52,6 +52,8 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
 
     Attributes:
         label: The shortest name that is unique within the run.
+        published: What the published inference is: `prefix` where the adapter is compared by SVD,
+            else `without P`; empty for other roles.
         seed: Of the training; None where it is not recorded.
         members: The curves of single training seeds, of which this is the mean.
         source: The documents behind it; None where there is no run folder.
@@ -61,6 +63,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
     ranks: tuple[int, ...]  # type: ignore[assignment]
     accuracy: tuple[float, ...]  # type: ignore[assignment]
     label: str = ""
+    published: str = ""
     seed: int | None = None
     members: tuple[CurveRow, ...] = ()
     source: Source | None = None
@@ -138,13 +141,15 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
     @property
     def scale(self) -> str:
         """How the truncated adapter is scaled, in words."""
-        if self.role == "published":
-            return _PUBLISHED
+        if self.published == _WITHOUT_P:
+            return as_published([self])
         return _TRAINED if self.rescale == "trained" else _SCALES.get(self.rescale, self.rescale)
 
     @property
     def truncation(self) -> str:
         """Basis and scale, in words."""
+        if self.published == _PREFIX:
+            return "prefix, as published"
         return f"{'SVD' if self.basis == 'svd' else self.basis}, {self.scale}"
 
 
@@ -207,7 +212,7 @@ def scored(run: Run, task: str) -> list[CurveRow]:
 
 
 def published_pairs(run: Run, task: str | None = None) -> list[tuple[CurveRow, CurveRow]]:
-    """Default curves (of a task) beside that of their adapter's published inference."""
+    """Default curves (of a task) beside their adapter as published."""
     return [
         (default, curve)
         for curve in run.curves
@@ -215,6 +220,12 @@ def published_pairs(run: Run, task: str | None = None) -> list[tuple[CurveRow, C
         for default in scored(run, curve.task)
         if default.is_default and default.adapter == curve.adapter
     ]
+
+
+def as_published(curves: Iterable[CurveRow]) -> str:
+    """What the published curves among these are, in words; empty without one."""
+    kinds = sorted({curve.published for curve in curves if curve.published})
+    return f"as published ({', '.join(kinds)})" if kinds else ""
 
 
 def unequal_documents(curves: Iterable[CurveRow]) -> str:
@@ -278,25 +289,31 @@ def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:
     """Give each curve the shortest name that is unique within the run."""
     ways: dict[str, set[tuple[str, str]]] = {}
     published = {curve.adapter for curve in curves if curve.role == "published"}
+    by_svd = {curve.adapter for curve in curves if curve.is_default and curve.basis == "svd"}
     for curve in curves:
         known = ways.setdefault(curve.adapter, set())
         if curve.role != "published":
             known.add((curve.basis, curve.rescale))
-    return tuple(
-        msgspec.structs.replace(c, label=_label(c, ways[c.adapter], c.adapter in published))
-        for c in curves
-    )
+    rows = []
+    for row in curves:
+        kind = _PREFIX if row.adapter in by_svd else _WITHOUT_P
+        curve = msgspec.structs.replace(row, published=kind if row.role == "published" else "")
+        label = _label(curve, ways[row.adapter], row.adapter in published)
+        rows.append(msgspec.structs.replace(curve, label=label))
+    return tuple(rows)
 
 
 def _label(curve: CurveRow, ways: set[tuple[str, str]], published: bool) -> str:  # noqa: FBT001
     """The name, and of basis and scale what tells the adapter's curves apart."""
     name = one_line(curve.adapter, _NAME)
-    if curve.role == "published":
-        return f"{name} (without P)"
+    if curve.published:
+        return f"{name} ({curve.published})"
     scale = "with P" if curve.rescale == "trained" else curve.rescale
     basis = "SVD" if curve.basis == "svd" else curve.basis
-    if len(ways) == 1:
+    if len(ways) == 1 and basis == "prefix":
         return f"{name} ({scale})" if published else name
+    if len(ways) == 1:
+        return f"{name} ({basis})"
     if len({basis for basis, _ in ways}) == len(ways):
         return f"{name} ({basis})"
     if len({basis for basis, _ in ways}) == 1:

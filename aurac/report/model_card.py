@@ -50,10 +50,10 @@ def card(
             sentence = rank_sentence(curve, rank_tests(curve, margin, ALPHA))
             parts += [_table(curve), markdown(sentence), tests.rstrip()]
     published = [
-        f"{curve.task}: AURAC {interval(curve.log2)} % {curve.scale}. The scale at inference is "
-        "part of the result."
+        f"{curve.task}: AURAC {interval(curve.log2)} % with the truncation {curve.truncation}. The "
+        "truncation is part of the result."
         for curve in curves
-        if curve.role == "published" and curve.log2
+        if curve.published and curve.log2
     ]
     first = default[0]
     scale = "" if first.rescale == "not recorded" else f" --rescale {first.rescale}"

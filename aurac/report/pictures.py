@@ -12,7 +12,7 @@ from aurac.report import appearance, figures, plots
 from aurac.report.content import Picture
 from aurac.report.escape import one_line, slug
 from aurac.report.groups import draw_groups
-from aurac.report.model import highlighted, ordered, unequal_documents
+from aurac.report.model import as_published, highlighted, ordered, unequal_documents
 from aurac.report.serving import latency_figure
 from aurac.report.stopped import draw_looks
 
@@ -307,15 +307,14 @@ class Pictures:
 
     def _curve_caption(self, task: str, coloured: Sequence[CurveRow], axis: str, rest: int) -> str:
         """How to read a rank-accuracy figure: only what is in it."""
-        roles = {curve.role for curve in coloured}
         metrics = ", ".join(dict.fromkeys(curve.metric for curve in coloured))
         scale = f"{axis}, log2 axis" if axis in BUDGETS else f"rank, {axis} axis"
         parts = [f"{task}: accuracy ({metrics}) against {scale}.", *_bands(coloured)]
         if any(curve.members for curve in coloured):
             parts.append("A line with thin ones in its hue is the mean over training seeds.")
-        if "published" in roles:
-            parts.append("Dashed with hollow marks: as published (without P).")
-        if "extra" in roles:
+        if published := as_published(coloured):
+            parts.append(f"Dashed with hollow marks: {published}.")
+        if any(curve.role == "extra" for curve in coloured):
             parts.append("Dotted with hollow marks: other truncations.")
         if any(curve.baseline is not None for curve in coloured):
             parts.append("Grey dashed line: the base model.")

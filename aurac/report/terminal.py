@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.display import CurveLine, curve_table
 from aurac.report.escape import one_line
-from aurac.report.model import Run, as_run, ordered
+from aurac.report.model import Run, as_published, as_run, ordered
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -36,9 +36,7 @@ def terminal_table(
         CurveLine(
             task=one_line(curve.task),
             adapter=one_line(curve.adapter),
-            truncation=one_line(
-                f"{curve.basis}/{curve.rescale}{'*' * (curve.role == 'published')}"
-            ),
+            truncation=one_line(f"{curve.basis}/{curve.rescale}{'*' if curve.published else ''}"),
             accuracy={
                 **({} if curve.baseline is None else {0: curve.baseline}),
                 **dict(zip(curve.ranks, curve.accuracy, strict=True)),
@@ -61,8 +59,8 @@ def _caption(run: Run, left: int) -> str:
     holes = {(c.id, c.task, r) for c in run.curves if c.task not in groups for r in c.missing}
     missing = len(holes) + len({failure.task for failure in run.failures if failure.rank == 0})
     parts = [f"metric {metrics}", f"{documents} documents"]
-    published = any(curve.role == "published" for curve in run.curves)
-    parts += ["* as published (without P)"] if published else []
+    published = as_published(run.curves)
+    parts += [f"* {published}"] if published else []
     parts += [f"{missing} cells missing"] if missing else []
     parts += [f"{left} more rows in table.csv"] if left > 0 else []
     return "; ".join(parts)

@@ -172,13 +172,25 @@ def tiles(run: Run, task: str, findings: Findings) -> tuple[Tile, ...]:
         return ()
     parts = [_best_tile(best, findings), _rank_tile(best, findings.recommended(best))]
     if pairs := published_pairs(run, task):
-        default, other = both_curves = next((p for p in pairs if best in p), pairs[0])
-        both = ", ".join(f"{percent(curve.area)} % {curve.scale}" for curve in both_curves)
+        default, other = next((p for p in pairs if best in p), pairs[0])
         change = f"{percent(abs(default.area - other.area))} points"
-        parts.append(Tile("Scale at inference", change, (f"{default.adapter}: {both}",)))
+        title = _CHOICES[other.published].capitalize()
+        parts.append(Tile(title, change, (f"{default.adapter}: {two_ways(default, other)}",)))
     elif best.baseline is not None:
         parts.append(Tile("Base model", f"{percent(best.baseline)} %", ("accuracy at rank 0",)))
     return tuple(parts)
+
+
+def two_ways(default: CurveRow, published: CurveRow) -> str:
+    """The AURAC of an adapter as it is compared, and as published."""
+    words = default.scale, published.scale
+    if published.published == "prefix":
+        words = "by SVD", "by prefix, as published"
+    first, second = (percent(curve.area) for curve in (default, published))
+    return f"{first} % {words[0]} and {second} % {words[1]}"
+
+
+_CHOICES = {"prefix": "truncation", "without P": "scale at inference"}
 
 
 def _best_tile(best: CurveRow, findings: Findings) -> Tile:
@@ -266,9 +278,9 @@ def _published(run: Run, task: str, best: CurveRow) -> list[str]:
         others = (c for c in scored(run, task) if c.adapter != curve.adapter)
         beaten = default is best and any(curve.area < c.area for c in others)
         lines.append(
-            f"As published (without P), {curve.adapter} has an AURAC of {percent(curve.area)} %"
-            f"{' and is not the best' if beaten else ''}: the scale at inference changes "
-            f"{percent(abs(default.area - curve.area))} points."
+            f"As published ({curve.published}), {curve.adapter} has an AURAC of "
+            f"{percent(curve.area)} %{' and is not the best' if beaten else ''}: the "
+            f"{_CHOICES[curve.published]} changes {percent(abs(default.area - curve.area))} points."
         )
     return lines
 
@@ -321,7 +333,8 @@ GLOSSARY = {
     "accuracies. On the log2 axis, the headline, each doubling of the rank counts alike; on the "
     "linear axis the highest ranks dominate.",
     "prefix, SVD": "two ways to cut an adapter to rank r: its first r components, or the best "
-    "approximation of its update of rank r.",
+    "approximation of its update of rank r. An adapter trained without nesting has no order in its "
+    "components, so it is compared by SVD, and the prefix, as published, is shown beside it.",
     "with the trained P, as published (without P)": "MatryoshkaLoRA trains B · P · A with a fixed "
     "diagonal P; its published inference leaves P out. The two are different functions.",
     "rank 0, base": "the model without an adapter.",

@@ -161,7 +161,7 @@ def dry_run(
         memory=_memory(session),
         downloads=tuple(lookup.downloads),
         further=0 if complete else further(session, len(lookup.absent)),
-        notes=(*notes, *_notes_on_time(session, execution)),
+        notes=(*notes, *_notes_on_cells(session, execution)),
         seconds=middle,
         seconds_low=low,
         seconds_high=high,
@@ -307,7 +307,10 @@ def _notes_on_stopping(session: Session, until: Until) -> Iterable[str]:
         yield f"it ends after {until.seconds / 60:g} minutes, with or without its answers"
 
 
-def _notes_on_time(session: Session, execution: Execution) -> Iterable[str]:
+def _notes_on_cells(session: Session, execution: Execution) -> Iterable[str]:
+    beside = [variant.label for variant in session.variants if variant.role == "published"]
+    if beside:
+        yield f"evaluated beside the compared curves, as published: {', '.join(beside)}"
     if any(variant.rescale == "fit" for variant in session.variants):
         yield "rescale fit finds its factors first; that time is not in the estimate"
     if (execution.workers or 1) > 1 or execution.shard or execution.executor != "local":

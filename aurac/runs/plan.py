@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
 from aurac.adapters.formats.outline import RemovedValues
-from aurac.adapters.truncate import BASES, RESCALES, prepare_outline
+from aurac.adapters.truncate import BASES, RESCALES, default_basis, is_svd, prepare_outline
 from aurac.errors import RankError, UsageError
 from aurac.runs.cell import CellIdentity, DocumentKey
 from aurac.runs.status import PlanRow
@@ -22,7 +22,7 @@ from aurac.runs.status import PlanRow
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from aurac.adapters.truncate import Basis, Prepared, Rescale
+    from aurac.adapters.truncate import Basis, BasisOption, Prepared, Rescale
     from aurac.models.base import LoadedBase
     from aurac.runs.schema import Role
     from aurac.runs.store import Cell
@@ -37,8 +37,8 @@ class Variant:
         name: The adapter's name, unique in the run.
         adapter: The adapter, or a family of one adapter for each rank.
         basis, rescale: How it is truncated; each member of a family by its own default.
-        role: `default` (the curve that is compared), `published` (the published inference of a
-            nested adapter, shown beside it) or `extra` (asked for as well).
+        role: `default` (the curve that is compared), `published` (as the method is published,
+            shown beside it: without P, or the prefix beside SVD) or `extra` (asked for as well).
         ranks: Ranks to evaluate, ascending.
         fit_factors: rank → factor, for rescale `fit`.
     """
@@ -174,25 +174,29 @@ def variants_of(
     name: str,
     adapter: Adapter | Family,
     ranks: tuple[int, ...],
-    bases: Sequence[Basis] = ("prefix",),
+    bases: Sequence[BasisOption] = ("auto",),
     rescales: Sequence[Rescale] | None = None,
 ) -> list[Variant]:
     """The curves to draw for one adapter: the first is the default, the published one is added.
 
-    Where no rescale is asked for, each basis takes the adapter's own default. An adapter whose
-    recorded P is not constant is always shown under the published inference (`prefix`, `rule`) too.
+    Where no rescale is asked for, each basis takes the adapter's own default. The published
+    inference (`prefix`, `rule`) is always shown too of an adapter whose recorded P is not constant,
+    and of one that `auto` cuts by SVD.
 
     Raises:
         UsageError: An unknown basis or rescale, or one that this adapter cannot have.
     """
-    for values, known, option in ((bases, BASES, "basis"), (rescales or (), RESCALES, "rescale")):
+    options = ((bases, ("auto", *BASES), "basis"), (rescales or (), RESCALES, "rescale"))
+    for values, known, option in options:
         for value in values:
             if value not in known:
                 raise UsageError(f"{option} {value!r}", expected=" or ".join(known))
     if isinstance(adapter, Family):  # each member as it was trained: nothing to choose
         rescale = default_rescale(adapter.member(ranks[-1]))
         return [Variant(name, adapter, "prefix", rescale, "default", ranks)]
-    every = [(b, r) for b in bases for r in (rescales or (default_rescale(adapter, b),))]
+    own, beside = _auto(adapter, ranks, rescales)
+    named: list[Basis] = [own if basis == "auto" else basis for basis in bases]
+    every = [(b, r) for b in named for r in (rescales or (default_rescale(adapter, b),))]
     wanted = [(b, r) for b, r in every if not (b != "prefix" and r in ("rule", "trained"))]
     if not wanted:
         raise UsageError(
@@ -204,9 +208,20 @@ def variants_of(
         Variant(name, adapter, b, r, "extra" if k else "default", ranks)
         for k, (b, r) in enumerate(dict.fromkeys(wanted))
     ]
-    if default_rescale(adapter, "prefix") == "trained" and ("prefix", "rule") not in wanted:
+    beside = (beside and "auto" in bases) or default_rescale(adapter) == "trained"
+    if beside and ("prefix", "rule") not in wanted:
         variants.append(Variant(name, adapter, "prefix", "rule", "published", ranks))
     return variants
+
+
+def _auto(
+    adapter: Adapter, ranks: Sequence[int], rescales: Sequence[Rescale] | None
+) -> tuple[Basis, bool]:
+    """What `auto` is for an adapter, and whether its prefix is shown beside it."""
+    if ranks[0] == adapter.rank:  # nothing is cut
+        return "prefix", False
+    basis = default_basis(adapter, rescales[0] if rescales else None)
+    return basis, basis == "svd" and not is_svd(adapter)
 
 
 def plan(

@@ -315,7 +315,7 @@ class Run:
 
 
 def _score_cells(curve: CurveRecord) -> list[object]:
-    name = f"{curve.id}{' (published inference)' if curve.role == 'published' else ''}"
+    name = f"{curve.id}{' (as published)' if curve.role == 'published' else ''}"
     if not curve.score:
         return [name, "–", curve.score_reason or "–", curve.n_docs]
     area = curve.score.log2

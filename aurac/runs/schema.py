@@ -100,8 +100,8 @@ class CurveRecord(Record, frozen=True, kw_only=True):
         metric: lm-eval's metric and filter that is the accuracy.
         basis, rescale: How the adapter was truncated.
         default: Whether it is the curve that the adapter is compared by.
-        role: `default`; `published`: an adapter with a recorded P under the published inference;
-            `extra`: a further truncation that was asked for.
+        role: `default`; `published`: as the method is published, beside it (an adapter with a
+            recorded P without it, or the prefix beside SVD); `extra`: further, as asked for.
         ranks: In ascending order.
         accuracy, accuracy_low, accuracy_high: Fractions, with 95 % intervals; null: see `missing`.
         missing: Rank → why it has no accuracy.

@@ -17,7 +17,7 @@ from aurac.tasks.options import TaskOptions
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aurac.adapters.truncate import Basis, Rescale
+    from aurac.adapters.truncate import BasisOption, Rescale
 
 
 T = TypeVar("T")
@@ -72,16 +72,19 @@ class TruncationOptions:
     Attributes:
         ranks: `pow2`, `all`, explicit ranks, or `auto`: the powers of two, and further ranks where
             a curve bends (docs/explain/aurac.md).
-        basis: One or more of `prefix`, `svd`, `energy`; the first is the one compared.
+        basis: One or more of `prefix`, `svd`, `energy`; the first is the one compared. `auto`:
+            SVD, and the prefix beside it as published, of an adapter trained without nesting;
+            the prefix of a nested one.
         rescale: One or more of `rule`, `keep`, `trained`, `fit`; None: each adapter's default.
-        published: Draw adapters with a trained P under the published inference, too.
+        published: Draw adapters with a trained P under the published inference, too, and with
+            `auto` the prefix beside SVD.
         margin: Of `auto`: how far a rank that is not evaluated may lie from the straight line
             between its neighbours, a fraction; None: `aurac.stats.gaps.MARGIN`.
         added: The further ranks of `auto` so far; a run adds to them itself.
     """
 
     ranks: str | Sequence[int] = "pow2"
-    basis: Sequence[Basis] = ("prefix",)
+    basis: Sequence[BasisOption] = ("auto",)
     rescale: Sequence[Rescale] | None = None
     published: bool = True
     margin: float | None = None

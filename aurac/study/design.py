@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import structs
 
-from aurac.adapters.truncate import Basis, Rescale  # noqa: TC001 - msgspec reads the hints
+from aurac.adapters.truncate import BasisOption, Rescale  # noqa: TC001 - msgspec reads the hints
 from aurac.runs.settings import TruncationOptions
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -44,7 +44,7 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     learning_rates: list[float] = []
     learning_rates_of: str = ""
     seeds: list[Seed] = []
-    basis: list[Basis] = []
+    basis: list[BasisOption] = []
     rescale: list[Rescale] = []
 
 
@@ -102,7 +102,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         seeds: Seeds of the results, likewise.
         search_seed: Seed of the trainings of the search.
         ranks, search_ranks: As `--ranks`, for results and search.
-        basis: Bases of truncation; the first is the one compared.
+        basis: Bases of truncation, as `--basis`; the first is the one compared.
         rescale: Scales at inference, the first is the one compared; empty: each adapter's default,
             and the published one.
         primary: Pairs of methods that are the primary comparisons, each with a truncation where it
@@ -122,7 +122,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     search_seed: Seed = 42
     ranks: str = "pow2"
     search_ranks: str = "pow2"
-    basis: list[Basis] = msgspec.field(default_factory=lambda: ["prefix"])
+    basis: list[BasisOption] = msgspec.field(default_factory=lambda: ["auto"])
     rescale: list[Rescale] = []
     primary: list[tuple[str, str]] = []
     margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.02

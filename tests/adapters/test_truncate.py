@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 from support.adapters import random_adapter, tiny_llama
 
 from aurac.adapters import Adapter, Factors, Nesting, default_rescale, prepare, truncate
+from aurac.adapters import methods as methods_module
+from aurac.adapters.methods import Method
+from aurac.adapters.truncate import default_basis
 from aurac.errors import CheckpointError, RankError, UsageError
 
 NESTED = Nesting("matryoshka", (1, 2, 4, 8))
@@ -126,7 +130,7 @@ def test_truncating_twice_is_truncating_once(first, second, how, rule):
 @pytest.mark.parametrize("method", ["lora", "matryoshka"])
 def test_weights_of_the_full_rank_alone_are_lora(method):
     a = one_module(nesting=Nesting(method, (8,)))
-    kept, trained = truncate(a, 4, rescale="keep"), truncate(a, 4, rescale="trained")
+    kept, trained = (truncate(a, 4, basis="prefix", rescale=r) for r in ("keep", "trained"))
     assert torch.equal(kept.modules["m"].A, trained.modules["m"].A)
     assert kept.modules["m"].scale(4) == trained.modules["m"].scale(4)
     assert default_rescale(a) == "rule"
@@ -144,6 +148,54 @@ def test_defaults():
     assert default_rescale(one_module(), "svd") == "keep"
     assert default_rescale(truncate(one_module(), 4)) == "trained"
     assert default_rescale(truncate(one_module(), 4, basis="svd")) == "keep"
+
+
+class Sorted(Method):
+    """Not nested, and its components are put in order after training."""
+
+    name, title, nested = "sorted", "components in an order of their own", False
+
+    def finish(self, adapter):
+        return adapter
+
+
+class Tail(Method):
+    """Not nested, with a P that decreases."""
+
+    name, title, nested = "tail", "a diagonal that decreases", False
+
+    def diagonal(self, setup):
+        return setup.prefix(setup.rank) * 0.5 ** np.arange(setup.rank)
+
+
+@pytest.fixture
+def own_methods(monkeypatch):
+    for method in (Sorted(), Tail()):
+        monkeypatch.setitem(methods_module._KNOWN, method.name, method)
+
+
+@pytest.mark.parametrize(
+    ("nesting", "expected"),
+    [
+        (None, "svd"),  # not recorded
+        (("lora", (8,)), "svd"),
+        (("matryoshka", (8,)), "svd"),  # S = {R}: plain LoRA
+        (("matryoshka", (1, 8)), "prefix"),
+        (("dylora", (1, 2, 8)), "prefix"),
+        (("nested_loss", (4, 8)), "prefix"),
+        (("sorted", (8,)), "prefix"),
+        (("tail", (8,)), "prefix"),
+    ],
+)
+@pytest.mark.usefixtures("own_methods")
+def test_components_in_a_trained_order_are_cut_to_a_prefix_others_by_svd(nesting, expected):
+    a = one_module(nesting=nesting and Nesting(*nesting))
+    assert default_basis(a) == expected
+    assert truncate(a, 4).derived["basis"] == expected
+    assert default_basis(a, "rule") == "prefix"  # only a prefix has the scaling rule's order
+    for basis in ("prefix", "svd"):  # what was cut once is cut again as it was trained and cut
+        again = default_basis(truncate(a, 4, basis=basis))
+        assert again == ("svd" if basis == "svd" else expected)
 
 
 def test_a_lower_module_rank_keeps_its_own_scale():
@@ -206,7 +258,7 @@ def test_words_that_do_not_go_together():
         prepare(a, "svd", "rule")
     with pytest.raises(UsageError, match="training is not recorded"):
         prepare(a, "prefix", "trained")
-    with pytest.raises(UsageError, match="one of prefix, svd"):
+    with pytest.raises(UsageError, match="one of auto, prefix, svd"):
         prepare(a, "pca")
     with pytest.raises(UsageError, match="one of rule, keep, trained, fit"):
         prepare(a, "prefix", "best")

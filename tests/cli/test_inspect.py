@@ -74,7 +74,7 @@ def test_the_text_names_what_matters(adapter, tmp_path):
         "matryoshka, nested ranks 1,2,4",
         "sqrt, alpha 2",
         "4 (4 of rank 4), float32",
-        "rescale trained",
+        "prefix, rescale trained",
         "away from the trained function at rank 4",
         "q_proj",
         "small",
@@ -93,7 +93,9 @@ def test_what_is_not_recorded_is_said_so(adapter, tmp_path):
     assert "trained p1" not in out
     assert "published: scale by the rule\n" in out
     lora = replace(adapter, nesting=Nesting("lora", (4,)))
-    assert "not what it was trained for" in run(save_adapter(lora, tmp_path / "b")).stdout
+    out = run(save_adapter(lora, tmp_path / "b")).stdout
+    assert "default       svd, rescale keep" in out
+    assert "no order in its ranks, so it is cut by SVD" in out
     cut = run(save_adapter(truncate(adapter, 2), tmp_path / "c")).stdout
     assert "matryoshka before it was cut" in cut
 

@@ -44,7 +44,7 @@ def evil_adapter(tiny_base_folder, tmp_path_factory) -> Path:
 def compared(evil_adapter, tmp_path_factory) -> tuple[Terminal, Path]:
     out = tmp_path_factory.mktemp("runs") / "run"
     command = ["-m", "aurac", "compare", str(evil_adapter), "--tasks", TASK, "--limit", "3"]
-    command += ["--dtype", "float32", "--device", "cpu", "--out", str(out)]
+    command += ["--basis", "prefix", "--dtype", "float32", "--device", "cpu", "--out", str(out)]
     return on_a_terminal(command), out
 
 

@@ -9,7 +9,7 @@ from report_runs import RunMaker, many_curves, run_from, zoo_run
 from aurac.adapters.formats.peft import DORA_NOTE
 from aurac.report.caveats import caveats
 from aurac.report.comparisons import find, pooled, rank_tests
-from aurac.report.model import ALPHA, MARGIN, Run
+from aurac.report.model import ALPHA, MARGIN, Run, as_published
 from aurac.report.model_card import card
 from aurac.report.text import details, rank_sentence, tiles, verdicts
 
@@ -82,6 +82,27 @@ def test_the_published_inference_is_set_beside_the_default(tmp_path):
     assert "as published (without P)" in shown[2][2]
     assert "As published (without P), matryoshka has an AURAC of" in more
     assert any("Say which one you quote" in c for c in caveats(run))
+
+
+def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_path):
+    maker = RunMaker(tmp_path, n=100)
+    maker.add("lora", [0.5, 0.7], ranks=(1, 2), basis="svd", rescale="keep")
+    maker.add("lora", [0.3, 0.7], ranks=(1, 2), role="published")
+    run = run_of(maker.add("dylora", [0.2, 0.4], ranks=(1, 2)))
+    assert [c.label for c in run.curves] == ["lora (SVD)", "lora (prefix)", "dylora"]
+    assert [c.truncation for c in run.curves][:2] == ["SVD, scale kept", "prefix, as published"]
+    _, shown, more = said(run)
+    default, other = (100 * curve.area for curve in run.curves[:2])
+    change = f"{default - other:.1f} points"
+    both = f"{default:.1f} % by SVD and {other:.1f} % by prefix, as published"
+    assert ("Truncation", change, f"lora: {both}") in shown
+    assert f"As published (prefix), lora has an AURAC of {other:.1f} %: the truncation" in more
+    assert any(f"lora has an AURAC of {both}." in caveat for caveat in caveats(run))
+    assert not any("the fair comparison" in caveat for caveat in caveats(run))
+    assert as_published(run.curves) == "as published (prefix)"
+    card_of = {adapter.name: card(run, adapter, margin=MARGIN) for adapter in run.adapters}
+    assert "--basis svd --rescale keep" in card_of["lora"]
+    assert "% with the truncation prefix, as published" in card_of["lora"]
 
 
 def test_paired_difference_is_the_difference_of_the_scores(tmp_path):

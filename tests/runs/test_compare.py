@@ -69,18 +69,19 @@ def run(adapters, tmp_path_factory):
 def test_curves_of_a_run(run):
     curves = {c["id"]: c for c in run.results.to_dict()["curves"]}
     assert list(curves) == [
+        "lora · svd · keep",
         "lora · prefix · rule",
         "matryoshka · prefix · trained",
         "matryoshka · prefix · rule",
     ]
-    assert [c["role"] for c in curves.values()] == ["default", "default", "published"]
+    assert [c["role"] for c in curves.values()] == ["default", "published"] * 2
     for curve in curves.values():
         assert curve["ranks"] == [1, 2, 4]
         assert curve["n_docs"] == 5
         assert len(curve["accuracy"]) == 3
         assert curve["missing"] == {}
     assert len({c["baseline"] for c in curves.values()}) == 1
-    assert len(list((run.folder / "cells").iterdir())) == 1 + 3 * 3
+    assert len(list((run.folder / "cells").iterdir())) == 1 + 4 * 3
 
 
 def test_the_score_is_that_of_the_cells_by_hand(run):
@@ -210,7 +211,7 @@ def without_cost(cell):
 def test_a_larger_limit_computes_the_missing_documents_alone(adapters, tmp_path, computed):
     """Two, then six of each of three cells; the blocks are those of a run that asked for six."""
     lora = [adapters["lora"]]
-    settings = COMMON | {"ranks": "1,4"}
+    settings = COMMON | {"ranks": "1,4", "basis": ["prefix"]}
     small = compare(lora, [TASK], out=tmp_path / "run", **(settings | {"limit": 2}))
     assert computed == [[0, 1]] * 3
     computed.clear()
@@ -250,7 +251,8 @@ def test_a_larger_limit_computes_the_missing_documents_alone(adapters, tmp_path,
 
 
 def test_limits_that_are_no_multiples_of_a_block_give_the_same_scores(adapters, tmp_path, computed):
-    lora, settings = [adapters["lora"]], COMMON | {"ranks": "1,4"}
+    lora = [adapters["lora"]]
+    settings = COMMON | {"ranks": "1,4", "basis": ["prefix"]}
     for limit in (3, 5, 1, 4):
         compare(lora, [TASK], out=tmp_path / "run", **(settings | {"limit": limit}))
     assert computed == [[0, 1], [2]] * 3 + [[3], [4]] * 3
@@ -337,10 +339,10 @@ def test_fewer_adapters_and_ranks_than_the_folder_holds_are_shown(
     assert [c.adapter for c in read_run(one.folder)[0]] == ["matryoshka"] * 2
     assert (one.folder / "report.html").is_file()
     ends = compare(list(adapters.values()), [TASK], out=out, ranks="1,4", **COMMON)
-    assert ends.besides == f"{out} also holds rank 2 of 3 curves{whole}"
+    assert ends.besides == f"{out} also holds rank 2 of 4 curves{whole}"
     assert ends.folder != one.folder
     assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
-    assert read_status(out).done == 10
+    assert read_status(out).done == 13
     again = compare(list(adapters.values()), [TASK], out=out, **COMMON)
     assert (again.folder, again.besides) == (out, "")
     assert again.results.to_dict()["curves"] == run.results.to_dict()["curves"]
@@ -414,7 +416,8 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_kept(adapters, tmp_path, mon
         return block(self, *args, **kwargs)
 
     monkeypatch.setattr(Evaluation, "block", sometimes)
-    done = compare([adapters["lora"]], [TASK], out=tmp_path / "run", **COMMON)
+    common = COMMON | {"basis": ["prefix"]}
+    done = compare([adapters["lora"]], [TASK], out=tmp_path / "run", **common)
     [failure] = done.failures
     assert (failure.rank, failure.reason) == (2, "RuntimeError: shapes do not match")
     [curve] = done.results.to_dict()["curves"]
@@ -423,11 +426,26 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_kept(adapters, tmp_path, mon
     assert curve["score"] is None
     assert "never imputed" in curve["score_reason"]
     monkeypatch.setattr(Evaluation, "block", block)
-    again = compare([adapters["lora"]], [TASK], out=tmp_path / "run", **COMMON)
+    again = compare([adapters["lora"]], [TASK], out=tmp_path / "run", **common)
     assert again.failures == done.failures
-    whole = compare([adapters["lora"]], [TASK], out=tmp_path / "run", retry_failed=True, **COMMON)
+    whole = compare([adapters["lora"]], [TASK], out=tmp_path / "run", retry_failed=True, **common)
     assert whole.failures == []
     assert whole.results.to_dict()["curves"][0]["score"] is not None
+
+
+def test_a_run_of_the_prefix_alone_goes_on_with_svd(adapters, tmp_path, computed):
+    """What a folder holds is kept: the two SVD cells are computed, the prefix is as published."""
+    common = COMMON | {"limit": 2, "ranks": "1,4", "out": tmp_path / "run"}
+    before = compare([adapters["lora"]], [TASK], basis=["prefix"], **common)
+    assert len(computed) == 3
+    after = compare([adapters["lora"]], [TASK], **common)
+    assert len(computed) == 3 + 2
+    [alone], [by_svd, prefix] = before.results.curves, after.results.curves
+    assert (by_svd.role, prefix.role, alone.role) == ("default", "published", "default")
+    assert (prefix.accuracy, prefix.cells) == (alone.accuracy, alone.cells)
+    # At r = R the SVD of the update is the update: the same answers.
+    assert by_svd.accuracy[1] == prefix.accuracy[1]
+    assert "lora (SVD)" in (tmp_path / "run/report.md").read_text()
 
 
 def test_an_adapter_that_overflows_fails_alone(adapters, tmp_path):

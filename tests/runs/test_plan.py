@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs_doubles import Task, base
+from support.adapters import random_adapter, tiny_llama
 
+from aurac.adapters import Nesting, make_family, truncate
+from aurac.errors import UsageError
 from aurac.runs.plan import (
     PlannedCell,
     Variant,
@@ -19,6 +23,7 @@ from aurac.runs.plan import (
     coarse_levels,
     plan,
     shard_of,
+    variants_of,
 )
 
 
@@ -48,6 +53,61 @@ def variant(name, ranks, role="default"):
     adapter = SimpleNamespace(sha256=name)
     adapter.member = lambda _rank: adapter
     return Variant(name, adapter, "prefix", "rule", role, ranks)
+
+
+MATRYOSHKA, LORA = Nesting("matryoshka", (1, 2, 4)), Nesting("lora", (4,))
+PUBLISHED = ("prefix", "rule", "published")
+
+
+@pytest.mark.parametrize(
+    ("nesting", "options", "curves"),
+    [
+        (LORA, {}, [("svd", "keep", "default"), PUBLISHED]),
+        (None, {}, [("svd", "keep", "default"), PUBLISHED]),
+        (Nesting("dylora", (1, 4)), {}, [("prefix", "rule", "default")]),
+        (Nesting("nested_loss", (1, 4)), {}, [("prefix", "rule", "default")]),
+        (MATRYOSHKA, {}, [("prefix", "trained", "default"), PUBLISHED]),
+        # the paper's comparison, and lists as they are given
+        (LORA, {"bases": ["prefix"]}, [("prefix", "rule", "default")]),
+        (LORA, {"bases": ["svd"]}, [("svd", "keep", "default")]),
+        (
+            LORA,
+            {"bases": ["prefix", "svd"]},
+            [("prefix", "rule", "default"), ("svd", "keep", "extra")],
+        ),
+        (MATRYOSHKA, {"bases": ["svd"]}, [("svd", "keep", "default"), PUBLISHED]),
+        (
+            LORA,
+            {"bases": ["auto", "energy"]},
+            [("svd", "keep", "default"), ("energy", "keep", "extra"), PUBLISHED],
+        ),
+        # the first rescale is the one compared: the rule is that of a prefix
+        (LORA, {"rescales": ["keep"]}, [("svd", "keep", "default"), PUBLISHED]),
+        (LORA, {"rescales": ["rule"]}, [("prefix", "rule", "default")]),
+        (
+            LORA,
+            {"rescales": ["rule", "keep"]},
+            [("prefix", "rule", "default"), ("prefix", "keep", "extra")],
+        ),
+    ],
+)
+def test_which_truncations_are_evaluated_of_an_adapter(nesting, options, curves):
+    adapter = random_adapter(tiny_llama(), 4, nesting=nesting)
+    variants = variants_of("a", adapter, (1, 2, 4), **options)
+    assert [(v.basis, v.rescale, v.role) for v in variants] == curves
+
+
+def test_nothing_stands_beside_what_is_an_svd_already_or_is_not_cut():
+    adapter = random_adapter(tiny_llama(), 4, nesting=LORA)
+    of = partial(variants_of, "a")
+    cut = of(truncate(adapter, 2), (1, 2))
+    assert [(v.basis, v.rescale, v.role) for v in cut] == [("svd", "keep", "default")]
+    whole = of(adapter, (4,))
+    assert [(v.basis, v.rescale, v.role) for v in whole] == [("prefix", "rule", "default")]
+    family = of(make_family("f", [adapter, truncate(adapter, 2)]), (2, 4))
+    assert [(v.basis, v.role) for v in family] == [("prefix", "default")]
+    with pytest.raises(UsageError, match=r"basis 'qr'.* auto or prefix or svd"):
+        of(adapter, (1, 4), ["qr"])
 
 
 def where(cell):

@@ -24,9 +24,9 @@ from aurac.runs.settings import TruncationOptions
 from aurac.runs.status import read_status
 from aurac.runs.store import read_cell
 
-COMMON = {"limit": 40, "dtype": "float32", "device": "cpu"}
+COMMON = {"limit": 40, "dtype": "float32", "device": "cpu", "basis": ["prefix"]}
 AUTO = {**COMMON, "ranks": "auto"}
-SETTINGS = [f"--{name}={value}" for name, value in COMMON.items()]
+SETTINGS = ["--limit=40", "--dtype=float32", "--device=cpu", "--basis=prefix"]
 SEEDS = {"straight": 4, "jagged": 1}  # random factors whose curves add no rank, and several
 
 
@@ -174,7 +174,8 @@ def test_what_one_curve_asks_for_all_adapters_get(run, adapters, tmp_path, monke
     """At one standard error for each curve, as if each were alone."""
     monkeypatch.setattr("aurac.stats.gaps.LEVEL", 2 * 0.16)
     out = tmp_path / "run"
-    done = compare(list(adapters.values()), [TASK], out=out, basis=("prefix", "svd"), **AUTO)
+    both = AUTO | {"basis": ["prefix", "svd"]}
+    done = compare(list(adapters.values()), [TASK], out=out, **both)
     assert done.results.rank_choice.limit == run.results.rank_choice.limit
     ranks = {tuple(curve.ranks) for curve in done.results.curves}
     assert len(done.results.curves) == 4
