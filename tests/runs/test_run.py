@@ -24,11 +24,15 @@ def run():
 
 
 def test_scores_have_a_row_for_each_truncation(run):
-    """Of log2 the weights are 1/8, 1/4, 1/4, 1/4, 1/8: .65 / 8 + 1.11 / 4 = .35875 for lora."""
+    """Of log2 the weights are 1/8, 1/4, 1/4, 1/4, 1/8: .65 / 8 + 1.11 / 4 = .35875 for lora.
+
+    That is by prefix; by SVD .82 / 8 + 1.46 / 4 = .4675.
+    """
     scores = run.scores.set_index(["adapter", "default"])
-    assert len(scores) == 4
+    assert len(scores) == 5
+    assert scores.loc["lora", False].aurac == pytest.approx(0.35875)
     lora = scores.loc["lora", True]
-    assert lora.aurac == pytest.approx(0.35875)
+    assert lora.aurac == pytest.approx(0.4675)
     assert lora.low < lora.aurac < lora.high
     assert (lora.n_docs, lora.seeds, lora.baseline, lora.reason) == (100, 1, 0.0, None)
     assert scores.loc["matryoshka", False].aurac == pytest.approx(0.125)
@@ -36,8 +40,8 @@ def test_scores_have_a_row_for_each_truncation(run):
 
 def test_points_are_the_accuracies_and_can_be_scored(run):
     points = run.points
-    assert len(points) == 4 * 5
-    lora = points[points.adapter == "lora"]
+    assert len(points) == 5 * 5
+    lora = points[(points.adapter == "lora") & (points.basis == "prefix")]
     assert lora.accuracy.tolist() == [0.18, 0.28, 0.38, 0.45, 0.47]
     assert lora.bytes.tolist() == [610560 * r for r in (1, 2, 4, 8, 16)]
     score = aurac.score(lora)
@@ -49,14 +53,14 @@ def test_points_are_the_accuracies_and_can_be_scored(run):
 
 def test_pairs_are_those_of_the_command_line(run):
     pairs = run.pairs.set_index(["a", "b"])
-    assert pairs.loc["lora", "matryoshka"].difference == pytest.approx(0.39125 - 0.35875)
-    assert pairs.loc["lora", "dylora"].difference == pytest.approx(0.25125 - 0.35875)
+    assert pairs.loc["lora", "matryoshka"].difference == pytest.approx(0.39125 - 0.4675)
+    assert pairs.loc["lora", "dylora"].difference == pytest.approx(0.25125 - 0.4675)
     assert (pairs.p_holm >= pairs.p).all()
 
 
 def test_samples_hold_every_answer(run):
     samples = run.samples
-    assert len(samples) == 4 * 6 * 100  # four curves, five ranks and the base
+    assert len(samples) == 5 * 6 * 100  # five curves, five ranks and the base
     means = samples.groupby(["adapter", "rescale", "rank"]).score.mean()
     assert means["lora", "rule", 8] == pytest.approx(0.45)
     assert means["lora", "rule", 0] == 0.0
@@ -76,9 +80,9 @@ def test_samples_of_a_group_name_their_task(tmp_path):
 
 def test_recommended_ranks_depend_on_the_margin(run):
     strict, wide = run.recommend(margin=0.001), run.recommend(margin=0.1)
-    assert strict[strict.adapter == "lora"]["rank"].tolist() == [16]
+    assert strict[strict.adapter == "lora"]["rank"].tolist() == [16, 16]  # by SVD and by prefix
     row = wide[wide.adapter == "lora"].iloc[0]
-    assert (row["rank"], row.reference, row.saved) == (8, 16, 0.5)
+    assert (row["rank"], row.reference, row.saved) == (4, 16, 0.75)
     assert "non-inferior" in row.sentence
     with pytest.raises(aurac.errors.AuracError, match="margin"):
         run.recommend(margin=0.0)
@@ -92,8 +96,9 @@ def test_a_picture_has_the_curves_their_bands_and_a_legend(run):
     assert ax is given
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     adapters = [name.split()[0] for name in names]
-    assert adapters == ["lora", "dylora", "matryoshka", "matryoshka", "base"]
-    assert ax.lines[0].get_ydata() == pytest.approx([18, 28, 38, 45, 47])
+    assert adapters == ["lora", "lora", "dylora", "matryoshka", "matryoshka", "base"]
+    assert ax.lines[0].get_ydata() == pytest.approx([32, 45, 52, 49, 50])
+    assert ax.lines[1].get_ydata() == pytest.approx([18, 28, 38, 45, 47])
     assert len(ax.collections) == 3  # a band for each default curve
     assert run.plot(axis="linear").get_xscale() == "linear"
     plt.close("all")
@@ -119,7 +124,7 @@ def test_a_report_can_be_written_elsewhere(run, tmp_path):
 
 def test_it_says_what_it_is_in_a_line(run):
     assert repr(run) == f"Run({str(KEPT)!r}: 3 adapters on aurac_word_problems)"
-    assert run.cells == 3 * 5 + 5 + 1  # three adapters, one of them truncated twice, and the base
+    assert run.cells == 5 * 5 + 1  # three adapters, two of them truncated twice, and the base
 
 
 def test_results_json_opens_the_run_and_no_results_are_refused(run, tmp_path):
@@ -141,7 +146,7 @@ def test_nothing_heavy_is_loaded():
 
 def test_a_path_with_several_curves_asks_which_is_meant(run):
     score = aurac.score(KEPT, adapter="lora")
-    assert (score.value, score.n_docs) == (pytest.approx(0.35875), 100)
+    assert (score.value, score.n_docs) == (pytest.approx(0.4675), 100)
     assert score.log2.low == pytest.approx(run.results.curves[0].score.log2.low)
     with pytest.raises(aurac.errors.AuracError, match=r"3 curves of any adapter.*load_run"):
         aurac.score(str(KEPT))
