@@ -88,7 +88,7 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
     maker = RunMaker(tmp_path, n=100)
     maker.add("lora", [0.5, 0.7], ranks=(1, 2), basis="svd", rescale="keep")
     maker.add("lora", [0.3, 0.7], ranks=(1, 2), role="published")
-    run = run_of(maker.add("dylora", [0.2, 0.4], ranks=(1, 2)))
+    run = run_of(maker.add("dylora", [0.2, 0.4], ranks=(1, 2), method="dylora"))
     assert [c.label for c in run.curves] == ["lora (SVD)", "lora (prefix)", "dylora"]
     assert [c.truncation for c in run.curves][:2] == ["SVD, scale kept", "prefix, as published"]
     _, shown, more = said(run)
