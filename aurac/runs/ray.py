@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import time
 from collections import deque
@@ -36,11 +37,22 @@ logger = logging.getLogger(__name__)
 
 RETRIES = 3  # workers that may die in one block before its cell counts as failed
 _ANSWERS_IN = 10.0  # seconds
+_LOST_AFTER = 5.0  # seconds without an answer of the head
 _PATIENCE = 1.0  # seconds between looks at signals and at cells of other processes
 
 
 class ClusterError(AuracError):
-    """The cluster cannot be reached, was lost, or has no worker that can serve."""
+    """The cluster cannot be reached, or has no worker that can serve."""
+
+
+class ClusterLostError(ClusterError):
+    """The cluster was there and is not any more; what is done is kept."""
+
+    exit_code = 3
+
+    def __init__(self, why: str) -> None:
+        fix = "what is done is kept: give the same command again"
+        super().__init__(f"the Ray cluster was lost ({why})", fix=fix)
 
 
 class RayExecutor(Executor):
@@ -75,17 +87,33 @@ class RayExecutor(Executor):
         # One more than run at a time: a worker finds its next block waiting.
         most = self._workers or slots + 1
         queue = _Queue(ray, task, ray.put(_job(session)), context, cells)
+        client = self._address and self._address.startswith("ray://")  # its server is on the head
+        head = _Head(str(self._address if client else ray.get_runtime_context().gcs_address))
         try:
             while queue.submit(most):
                 context.go_on()
                 queue.collect()
+                head.check()
         except (ray.exceptions.RaySystemError, ConnectionError) as error:
-            raise ClusterError(
-                f"the Ray cluster was lost ({_first_line(error)})",
-                fix="what is done is kept: give the same command again",
-            ) from error
+            raise ClusterLostError(_first_line(error)) from error
         finally:
             queue.cancel()
+
+
+class _Head:
+    """The head of the cluster: Ray itself ends a process a minute after it is gone."""
+
+    def __init__(self, address: str) -> None:
+        self._address, self._seen = address, time.monotonic()
+
+    def check(self) -> None:
+        """Raise a `ClusterLostError` where it has not answered for a while."""
+        try:
+            _check_address(self._address, greets=False)
+            self._seen = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - self._seen > _LOST_AFTER:
+                raise ClusterLostError(f"{self._address}: {_first_line(error)}") from error
 
 
 @dataclass(eq=False)
@@ -265,7 +293,7 @@ def _cluster(
     """A connection to the cluster, or a cluster of this machine for the length of the block."""
     local = {} if address else {"num_cpus": workers, "include_dashboard": False}
     try:
-        _check_address(address)
+        _check_address(os.environ.get("RAY_ADDRESS") if address in (None, "auto") else address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
@@ -280,11 +308,16 @@ def _cluster(
         ray.shutdown()
 
 
-def _check_address(address: str | None) -> None:
-    """Raise an OSError if nobody answers: Ray itself would try for minutes."""
+def _check_address(address: str | None, *, greets: bool = True) -> None:
+    """Raise an OSError if nobody answers, or no gRPC server: Ray itself would try for minutes."""
     host, _, port = (address or "").rpartition("//")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), _ANSWERS_IN).close()
+    if not (host and port.isdigit()):
+        return
+    with socket.create_connection((host, int(port)), _ANSWERS_IN) as connection:
+        if greets:  # an HTTP/2 server answers the preface with a frame of settings (RFC 9113, 3.4)
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+            if connection.recv(4)[3:] != b"\x04":
+                raise OSError("something else than Ray answers there")
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ from small_runs import SMALL, TASK, random_adapter
 from aurac.adapters import members_of
 from aurac.engine import EngineOptions
 from aurac.errors import CheckpointError
+from aurac.runs import ray
 from aurac.runs.evaluator import Evaluator
 from aurac.runs.lock import Locks
 from aurac.runs.ray import ClusterError, RayExecutor, _job, _Queue
@@ -98,6 +101,36 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
     session = SimpleNamespace(outline=base())
     with pytest.raises(ClusterError, match=r"127.0.0.1:1 cannot be reached"):
         RayExecutor(address="127.0.0.1:1").run(session, [], run_context(tmp_path))
+
+
+def answer_once(server, answer):
+    with server.accept()[0] as connection:
+        connection.sendall(answer)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.0 400 Bad request\r\n"])
+def test_what_answers_there_is_no_cluster(tmp_path, monkeypatch, answer):
+    """Ray itself tries for more than five minutes."""
+    pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "_ANSWERS_IN", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        threading.Thread(target=answer_once, args=(server, answer), daemon=True).start()
+        session = SimpleNamespace(outline=base())
+        with pytest.raises(ClusterError, match=f"{address} cannot be reached") as refused:
+            RayExecutor(address=address).run(session, [], run_context(tmp_path))
+    assert refused.value.exit_code == 2
+
+
+def test_a_head_that_is_gone_for_a_while_is_lost(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = ray._Head(f"127.0.0.1:{server.getsockname()[1]}")
+        head.check()
+    head.check()  # it may be back in a moment
+    monkeypatch.setattr(ray, "_LOST_AFTER", 0.0)
+    with pytest.raises(ClusterError, match=r"lost .*refused\); what is done is kept") as lost:
+        head.check()
+    assert lost.value.exit_code == 3
 
 
 def test_the_members_of_a_family_are_found_by_content_on_another_node(tmp_path, monkeypatch):
