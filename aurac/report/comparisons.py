@@ -234,12 +234,13 @@ class Compared:
 
     def between(self, first: CurveRow, second: CurveRow) -> Difference | None:
         """`first` minus `second`; None where the two were not tested."""
-        for pair in self.pairs:
-            if pair.first is first and pair.second is second:
-                return pair
-            if pair.first is second and pair.second is first:
-                return pair.reversed()
-        return None
+        straight = self._by_rows.get((id(first), id(second)))
+        turned = self._by_rows.get((id(second), id(first)))
+        return straight or (turned.reversed() if turned else None)
+
+    @cached_property
+    def _by_rows(self) -> dict[tuple[int, int], Difference]:
+        return {(id(pair.first), id(pair.second)): pair for pair in self.pairs}
 
 
 def rank_tests(curve: CurveRow, margin: float, alpha: float) -> NonInferiorRank | None:
@@ -272,12 +273,16 @@ class Findings:
     changes: Mapping[str, Sequence[Changes]]
     groups: Mapping[str, Sequence[Group]]
     bases: Mapping[str, Sequence[BasisPair]]
-    tested: Sequence[Difference]  # every pair
+    compared: Compared
+
+    @property
+    def tested(self) -> Sequence[Difference]:
+        """Every pair that was tested."""
+        return self.compared.pairs
 
     def pair(self, best: CurveRow, other: CurveRow) -> Difference | None:
         """The leader of a task against another row; None where they were not tested."""
-        pairs = self.pairs[best.task]
-        return next((p for p in pairs if p.first is best and p.second is other), None)
+        return self.compared.between(best, other)
 
     def leader(self, curve: CurveRow) -> BestRow | None:
         """What is said of a curve as the leader of its task; None where it is not."""
@@ -344,7 +349,7 @@ def find(run: Run, margin: float, note: str) -> Findings:
             task: document_groups(ordered(curves)[:_GROUP_CURVES]) for task, curves in close.items()
         },
         bases={task: basis_pairs(run, task, compared) for task in close},
-        tested=compared.pairs,
+        compared=compared,
     )
 
 

@@ -50,6 +50,15 @@ def test_a_small_lead_is_not_claimed_and_says_what_would_have_shown(tmp_path):
     assert {c.label for c in find(run, MARGIN, "").candidates[TASK]} == {"a", "b"}
 
 
+def test_a_lead_over_more_adapters_than_the_page_lists_is_over_all_of_them(tmp_path):
+    maker = RunMaker(tmp_path, n=120)
+    for at in range(8):
+        maker.add(f"low-{at}", [0.1, 0.15], ranks=(1, 2))
+    verdict, shown, _ = said(run_of(maker.add("high", [0.8, 0.9], ranks=(1, 2))))
+    assert verdict.endswith(" and all others is significant.")
+    assert shown[0][2].endswith("shown to be the best")
+
+
 def test_unequal_grids_are_not_ranked(tmp_path):
     maker = RunMaker(tmp_path, n=60).add("a", [0.5, 0.6], ranks=(1, 2))
     run = run_of(maker.add("b", [0.5, 0.6, 0.7], ranks=(1, 2, 4)))
