@@ -1,6 +1,6 @@
 """Simulation of sequential comparisons: error rates, power, documents used, coverage.
 
-    python benchmarks/sequential.py [--only pairs,families,margins,ranks,widths,stored] [--scale 1]
+    python benchmarks/sequential.py [--only pairs,margins,again,…] [--scale 1]
 
 Outcomes are discrete: a latent probit model gives each adapter right and wrong answers at five
 ranks, and AURAC of each document is averaged over them; rare and one-sided differences are drawn as
@@ -50,10 +50,8 @@ def probit(rng: np.random.Generator, shape: tuple[int, int], lift: float) -> NDA
     hard = np.float32(np.sqrt(SHARED)) * rng.standard_normal(shape, dtype=np.float32)
     total = np.zeros(shape, dtype=np.float32)
     for weight, accuracy in zip(WEIGHTS, ACCURACY, strict=True):
-        bar = np.float32(ndtri(accuracy))
         for sign, raised in ((1, lift), (-1, 0.0)):
-            own = np.float32(np.sqrt(1 - SHARED)) * rng.standard_normal(shape, dtype=np.float32)
-            total += np.float32(sign * weight) * (hard + own < bar + np.float32(raised))
+            total += np.float32(sign * weight) * _right(rng, hard, accuracy, raised)
     return total
 
 
@@ -447,7 +445,7 @@ def _right(rng: np.random.Generator, hard: Any, accuracy: float, lift: float) ->
 
 def margins(scale: float) -> None:
     """Non-inferiority at a margin: true difference at the margin, and none."""
-    print("| outcomes | n | difference | non-inferior | inferior | fixed test | documents |")
+    print("| outcomes | n | difference | non-inferior | inferior | fixed | documents |")
     print("|---|---|---|---|---|---|---|")
     for model, n in ((model, n) for model in ("probit", "skewed") for n in SIZES):
         for times in (0.0, 1.0):
@@ -475,8 +473,9 @@ def margins(scale: float) -> None:
 
 def ranks(scale: float) -> None:
     """The smallest non-inferior rank: rank 4 loses exactly the margin, rank 8 nothing."""
-    print("| n | margin | rank 4 or less named | rank 8 named | documents × ranks |")
-    print("|---|---|---|---|---|")
+    print(
+        "| n | margin | rank 4 or less named | 8 named | documents × ranks |\n|---|---|---|---|---|"
+    )
     for n, margin in ((200, 0.1), (1000, 0.05), (5000, 0.02)):
         design, top = Design(margin=margin, one_sided=True), 0.5
         count, rng = int(scale * 2000), np.random.default_rng(n)
@@ -493,17 +492,13 @@ def ranks(scale: float) -> None:
             used, most = used + documents, np.maximum(most, documents)
             named += asked & (answer > 0)
         used += most  # the reference
-        print(
-            f"| {n} | {margin} | {np.mean(named >= 2):.4f} | {np.mean(named >= 1):.3f} |"
-            f" {used.mean() / (4 * n):.3f} |",
-            flush=True,
-        )
+        wrong, right, share = np.mean(named >= 2), np.mean(named >= 1), used.mean() / (4 * n)
+        print(f"| {n} | {margin} | {wrong:.4f} | {right:.3f} | {share:.3f} |", flush=True)
 
 
 def widths(scale: float) -> None:
     """Stopping at a width: coverage of the interval of one adapter."""
-    print("| accuracy | width | documents | coverage |")
-    print("|---|---|---|---|")
+    print("| accuracy | width | documents | coverage |\n|---|---|---|---|")
     for accuracy, width in ((0.5, 0.1), (0.5, 0.04), (0.1, 0.06), (0.03, 0.04), (0.9, 0.06)):
         rng, hits, used = np.random.default_rng(11), 0, []
         count, n = int(scale * 1000), 4000
@@ -521,8 +516,7 @@ def widths(scale: float) -> None:
 
 def anytime(scale: float) -> None:
     """The betting confidence sequence: type I error, power, documents."""
-    print("| outcomes | n | effect | up | down | documents |")
-    print("|---|---|---|---|---|---|")
+    print("| outcomes | n | effect | up | down | documents |\n|---|---|---|---|---|---|")
     for model, times in ((model, times) for model in MODELS for times in (0, 1, 2, 4)):
         n, count = 1000, int(scale * 300)
         lift, _ = lift_for(model, times * PLANNED / np.sqrt(n))
@@ -536,11 +530,19 @@ def anytime(scale: float) -> None:
         print(f"| {model} | {n} | {times} | {up:.3f} | {down:.3f} | {share:.3f} |", flush=True)
 
 
+def again(scale: float) -> None:
+    """No difference: an error of the first plan, or of it and one with twice the budget."""
+    print("| outcomes | n | first plan | begun again |\n|---|---|---|---|")
+    for model, n in ((model, n) for model in MODELS for n in SIZES[:2]):
+        count = int(scale * 8000)
+        sample = MODELS[model](np.random.default_rng([n, 5]), (count, 2 * n), 0.0)
+        one, two = (replay([Question(Design(), part)])[0] != 0 for part in (sample[:, :n], sample))
+        print(f"| {model} | {n} | {one.mean():.4f} | {(one | two).mean():.4f} |", flush=True)
+
+
 def estimates(scale: float) -> None:
     """The estimate after stopping: how often it and the plain mean are above the truth."""
-    print(
-        "| outcomes | n | effect | median-unbiased above | mean above | bias | bias of the mean |"
-    )
+    print("| outcomes | n | effect | above: median-unbiased | mean | bias | of the mean |")
     print("|---|---|---|---|---|---|---|")
     for model, times in ((model, times) for model in ("probit", "rare") for times in (0, 1, 2)):
         n, count = 1000, int(scale * 800)
@@ -549,11 +551,8 @@ def estimates(scale: float) -> None:
         rows = [decide(Design(), {0: Series(row.astype(np.float64), n)})[0] for row in sample]
         values = np.array([[d.estimate, d.mean] for d in rows], dtype=np.float64)
         above, bias = (values > truth).mean(axis=0), values.mean(axis=0) - truth
-        print(
-            f"| {model} | {n} | {times} | {above[0]:.3f} | {above[1]:.3f} | {bias[0]:+.4f} |"
-            f" {bias[1]:+.4f} |",
-            flush=True,
-        )
+        print(f"| {model} | {n} | {times} | {above[0]:.3f} | {above[1]:.3f} |", end="")
+        print(f" {bias[0]:+.4f} | {bias[1]:+.4f} |", flush=True)
 
 
 def stored(scale: float) -> None:
@@ -564,8 +563,7 @@ def stored(scale: float) -> None:
     curves, _ = read_run(Path(__file__).parent.parent / "reports" / "word_problems")
     areas = {c.label: document_areas(c) for c in curves if c.outcomes is not None}
     names, count, rng = list(areas), int(scale * 300), np.random.default_rng(2)
-    print("| pair | full run: p | same verdict | opposite | documents |")
-    print("|---|---|---|---|---|")
+    print("| pair | full run: p | same verdict | opposite | documents |\n|---|---|---|---|---|")
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
             gap = areas[second] - areas[first]
@@ -581,7 +579,7 @@ def stored(scale: float) -> None:
 
 PARTS = {
     part.__name__: part
-    for part in (pairs, shapes, families, margins, ranks, widths, anytime, estimates, stored)
+    for part in (pairs, shapes, families, margins, ranks, widths, anytime, again, estimates, stored)
 }
 
 

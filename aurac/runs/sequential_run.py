@@ -195,6 +195,7 @@ class SequentialRun(Sweep):
         """The smallest non-inferior rank of each adapter on each task."""
         whole = self.sampler.session
         whole.fit(self.folder)
+        self.session.variants = whole.variants  # workers are told the factors of all ranks
         losses: Losses = {(task, v): {} for task in self.sampler.tasks for v in whole.variants}
         while True:
             records, needs, sentences = self._rank_decisions(losses)
