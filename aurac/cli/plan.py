@@ -12,6 +12,7 @@ import numpy as np
 from aurac.cli._analysis import AXIS_HELP, parse_groups, table
 from aurac.cli.options import print_json, refuse_given, whole_numbers
 from aurac.curves.display import declared
+from aurac.stats.sentences import INDEPENDENT, PAIRED
 from aurac.terminal.console import drawn, stderr_console
 
 if TYPE_CHECKING:
@@ -79,6 +80,13 @@ _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
 @click.option(
     "--seeds", default="1,3,5", show_default=True, help="Training seeds of each recipe to plan for."
 )
+@click.option(
+    "--paired-seeds/--independent-seeds",
+    default=True,
+    show_default=True,
+    help="Of a difference: whether both recipes have the same seeds, data and order, so that it is "
+    "tested within each seed.",
+)
 @click.option("--alpha", type=float, default=0.05, show_default=True)
 @click.option("--power", type=float, default=0.8, show_default=True)
 @click.option(
@@ -95,6 +103,7 @@ def plan(
     seeds: str,
     seed: int,
     pace: str | None,
+    paired_seeds: bool,
     as_json: bool,
     **rest: Any,
 ) -> None:
@@ -114,22 +123,34 @@ def plan(
 
     timed = find_pace(pace, rest["pilot"], rest["task"])
     demands = {name: rest.pop(name) for name in ("alpha", "power", "comparisons")}
-    spread = find_spread(cast("Question", question), **_assumed(pace, question, **rest))
+    known = _assumed(pace, question, **rest)
+    spread = find_spread(cast("Question", question), paired_seeds=paired_seeds, **known)
     counts = whole_numbers(seeds, "--seeds", such_as="1,3,5") or ()
     how: dict[str, Any] = {**demands, "question": question, "rng": np.random.default_rng(seed)}
     with _progress() as step:
-        rows = planning.plan(delta, spread, seeds=counts, step=step, **how)
+        rows = planning.plan(
+            delta, spread, seeds=counts, step=step, paired_seeds=paired_seeds, **how
+        )
     early = _early(rows, question, **demands)
+    pairing = None
+    if question == "difference" and any(row.seeds > 1 for row in rows):
+        pairing = PAIRED if paired_seeds else INDEPENDENT
     if as_json:
         plans = [asdict(row) | {"seconds": _seconds(row, question, timed)} for row in rows]
         content = {"delta": delta, "question": question, **demands, "spread": asdict(spread)}
-        content |= {"plans": plans, "pace": asdict(timed) if timed else None, "early": early}
+        content |= {
+            "pairing": pairing,
+            "plans": plans,
+            "pace": asdict(timed) if timed else None,
+            "early": early,
+        }
         print_json(content)
         return
     what = QUESTIONS[question].format(delta=declared(delta))
     level = f"alpha {demands['alpha']:g}, power {demands['power']:g}"
     click.echo(f"Documents needed {what} ({level}; {spread.source}):")
-    lines = [*_lines(rows, spread, question, timed), _paced(timed, question)]
+    lines = _lines(rows, spread, question, timed)
+    lines += [*_seed_lines(rows, spread, pairing), _paced(timed, question)]
     click.echo("\n".join(lines + ([_early_text(early, question, timed)] if early else [])))
 
 
@@ -238,9 +259,22 @@ def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | Non
         )
     if any(row.seeds == 1 for row in rows):
         lines.append("With one seed the answer is conditional on those checkpoints.")
-    if any(row.seeds > 1 for row in rows) and spread.seed == 0.0:
-        lines.append("No spread between seeds is known: give --seed-sd, or a pilot with several.")
     return lines
+
+
+def _seed_lines(rows: Sequence[Plan], spread: Spread, pairing: str | None) -> Iterator[str]:
+    """What is assumed of several seeds."""
+    if all(row.seeds == 1 for row in rows):
+        return
+    if spread.seed == 0.0:
+        yield "No spread between seeds is known: give --seed-sd, or a pilot with several."
+    if spread.interaction:
+        yield (
+            f"Assumed: up to {100 * spread.interaction:g} % of the variance over documents changes "
+            "with the seed. A pilot with several seeds measures it."
+        )
+    if pairing:
+        yield f"Seeds of the two recipes: {pairing}."
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from aurac.readers import read_curves
 from aurac.readers.run import regrouped
 from aurac.stats import power as planning
 from aurac.stats.groups import defaults, gather, together
+from aurac.stats.paired import compare, seed_rows
 from aurac.stats.seeds import components
-from aurac.stats.spread import Spread, spread_of_flips, spread_of_pilot
+from aurac.stats.spread import INTERACTION, Spread, spread_of_flips, spread_of_pilot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,7 @@ def plan(
     alpha: float = 0.05,
     power: float = 0.8,
     comparisons: int = 1,
+    paired_seeds: bool = True,
     seed: int = 0,
     **spread: Any,
 ) -> DataFrame:
@@ -46,6 +48,7 @@ def plan(
         alpha: Error rate.
         power: Chance of the answer where the truth is as assumed.
         comparisons: Tests that share alpha.
+        paired_seeds: Whether a difference is tested within each seed; see `aurac.stats.plan`.
         seed: Of the simulation.
         spread: See `find_spread`: `flip_rate`, `sd` or `pilot`, and more.
 
@@ -60,12 +63,13 @@ def plan(
 
     rows = planning.plan(
         margin,
-        find_spread(question, **spread),
+        find_spread(question, paired_seeds=paired_seeds, **spread),
         seeds=seeds,
         question=question,
         alpha=alpha,
         power=power,
         comparisons=comparisons,
+        paired_seeds=paired_seeds,
         rng=np.random.default_rng(seed),
     )
     return pd.DataFrame([asdict(row) for row in rows])
@@ -78,6 +82,7 @@ def find_spread(
     sd: float | None = None,
     flip_rate: float | None = None,
     seed_sd: float | None = None,
+    paired_seeds: bool = True,
     **which: Any,
 ) -> Spread:
     """The spread of a pilot, or the one that is assumed.
@@ -88,6 +93,8 @@ def find_spread(
         sd: Or: over documents, of the paired difference.
         flip_rate: Or: the share of documents whose outcome changes.
         seed_sd: Over training seeds of one recipe's AURAC, in the place of the pilot's.
+        paired_seeds: Whether a pilot's difference is taken within each seed, where its recipes
+            share data and order.
         which: Of a pilot: `between` (two adapters), `rank` (for non-inferiority), `task`,
             `metric`, `groups` (name → adapters that are seeds of one recipe), `axis`.
 
@@ -100,7 +107,7 @@ def find_spread(
         for name, value in (("--sd", sd), ("--flip-rate", flip_rate)):
             if value is not None:
                 raise UsageError(f"{name} with a pilot", expected="one of both")
-        spread = _piloted(pilot, question, **which)
+        spread = _piloted(pilot, question, paired_seeds=paired_seeds, **which)
     elif which:
         raise UsageError(f"{', '.join(which)} without a pilot", fix="give pilot=PATH")
     else:
@@ -118,7 +125,8 @@ def _assumed(sd: float | None, flip_rate: float | None, question: Question) -> S
     if sd is not None:
         if not 0 < sd <= 1:
             raise UsageError(f"--sd {sd:g}", expected="a number in (0, 1]")
-        return Spread(sd**2, groups=groups, source=f"sd {sd:g} over documents, assumed")
+        words = f"sd {sd:g} over documents, assumed"
+        return Spread(sd**2, groups=groups, source=words, interaction=INTERACTION)
     if question == "interval":
         raise UsageError("--flip-rate for an interval of one adapter", expected="--sd or --pilot")
     return replace(spread_of_flips(flip_rate or 0.0), groups=groups)
@@ -128,6 +136,7 @@ def _piloted(
     pilot: str | Path,
     question: Question,
     *,
+    paired_seeds: bool,
     between: Sequence[str] = (),
     rank: int | None = None,
     task: str | None = None,
@@ -142,13 +151,14 @@ def _piloted(
                 "the pilot has one adapter", expected="two, whose difference is planned for"
             )
         first, second = together(adapters[:2], axis=axis)
-        scores = [second.areas(axis), first.areas(axis)]
-        changes = scores[0][0] - scores[1][0]
+        rows = seed_rows(first, second, axis, paired_seeds=None if paired_seeds else False)
+        changes = rows["b"][0] - rows["a"][0]
+        parts = compare(**rows, layout=first.layout, level=0.95).parts
     else:
         first = adapters[0]
         scores = [first.areas(axis) if question == "interval" else _losses(first, rank)]
         changes = scores[0][0]
-    parts = components(scores, [1, -1][: len(scores)], first.layout)
+        parts = components(scores, [1], first.layout)
     alone = question == "interval" or first.layout.clusters is not None
     return spread_of_pilot(parts, first.layout.n, changes=None if alone else changes)
 

@@ -65,10 +65,14 @@ def plan(
     alpha: float = 0.05,
     power: float = 0.8,
     comparisons: int = 1,
+    paired_seeds: bool = True,
     rng: np.random.Generator | None = None,
     step: Callable[[], None] | None = None,
 ) -> list[Plan]:
     """Documents needed for each number of seeds.
+
+    Where nothing was seen of documents × seeds they are enough for every share of it up to the one
+    that the spread assumes.
 
     Args:
         delta: The difference to be found ("difference"), the margin for a rank that loses nothing
@@ -80,6 +84,8 @@ def plan(
         power: Chance of the answer where the truth is as assumed; for an interval, that it is at
             most this wide.
         comparisons: Tests that share alpha; Holm's first step, so the answer is on the safe side.
+        paired_seeds: Whether the difference is tested within each seed (same seeds, data and order
+            in both recipes), or between two independent arms.
         rng: Of the simulation; the same numbers each time by default.
         step: Called after each simulated number of documents, for a progress bar.
 
@@ -96,10 +102,10 @@ def plan(
     rng = np.random.default_rng(SEED) if rng is None else rng
     rows = []
     for count in counts:
-        study = Study(delta, spread, count, question, alpha=alpha / comparisons, rng=rng, step=step)
-        row = study.plan(power)
+        study = Study(delta, spread, count, question, alpha / comparisons, rng, step, paired_seeds)
+        row = study.plan_for_any_share(power)
         if spread.upper is not None:
-            most = replace(study, spread=spread.upper).plan(power, check=False)
+            most = replace(study, spread=spread.upper).plan_for_any_share(power, check=False)
             larger = None if most.documents is None else max(most.documents, row.documents or 0)
             row = replace(row, most=larger, most_reason=most.reason)
         rows.append(row)
@@ -139,6 +145,7 @@ class Study:
     alpha: float
     rng: np.random.Generator
     step: Callable[[], None] | None = None
+    paired_seeds: bool = True
 
     def power(self, documents: int, repetitions: int) -> float:
         """Share of simulated studies of that size that give the answer.
@@ -168,9 +175,29 @@ class Study:
         first, second = outcomes.pair(self.rng, n)
         if self.question == "difference":
             parts = components([second, first], [1, -1], Layout(n))
+            if self.paired_seeds and self.seeds > 1:
+                parts = components([second - first], [1], Layout(n), signed=True)
             return parts.value > parts.reach(1.0 - self.alpha)[0]  # p <= alpha says the same
         (test,) = sequence(second, {1: first}, Layout(n), self.delta, self.alpha)
         return test.passed
+
+    def plan_for_any_share(self, power: float, *, check: bool = True) -> Plan:
+        """As `plan`, where up to `Spread.interaction` may be documents × seeds.
+
+        With few seeds the largest share takes the most documents, with many seeds none of it does:
+        the one that takes more is planned for, and the other checked.
+        """
+        if self.seeds == 1 or not self.spread.interaction:
+            return self.plan(power, check=check)
+        few = t_quantile(self._tail, self.seeds - 1.0) ** 2 / self.seeds > _normal(self._tail) ** 2
+        shares = sorted((0.0, self.spread.interaction), reverse=few)
+        worse, other = (replace(self, spread=self.spread.shared(share)) for share in shares)
+        row = worse.plan(power, check=check)
+        enough = row.documents is None
+        if row.documents is not None:
+            reached = other.power(row.documents, self._repetitions[1 if check else 0])
+            enough = reached >= power - 1.5 * _CLOSE
+        return row if enough else other.plan(power, check=check)
 
     def plan(self, power: float, *, check: bool = True) -> Plan:
         """The fewest documents with that power; `check` simulates it with more repetitions."""

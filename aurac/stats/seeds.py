@@ -38,6 +38,7 @@ from aurac.stats.mean import (
     t_quantile,
     unit_residuals,
 )
+from aurac.stats.sentences import INDEPENDENT, PAIRED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,8 +104,8 @@ class Components:
         """How the seeds of a difference were compared; None where there are not several."""
         if self.fewest < 2:
             return None
-        two = "independent seeds" if len(self.groups) > 1 else None
-        return "paired by seed" if self.paired else two
+        two = INDEPENDENT if len(self.groups) > 1 else None
+        return PAIRED if self.paired else two
 
     @property
     def conditional(self) -> bool:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from aurac.stats.rows import BestRow
 
 
+PAIRED, INDEPENDENT = "paired by seed", "independent seeds"
+"""How the seeds of two recipes are compared."""
+
+
 def show_p(p: float) -> str:
     """A p value as a paper prints it."""
     return "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".", 1)

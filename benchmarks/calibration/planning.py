@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from aurac.stats import Spread
 
 PROMISED = 0.8
+# Own and noise of `Items` with a flip rate of .155, of which 0, .49 and .74 is documents × seeds.
+SHARES = {0.35: 0.0, 0.3: 0.18, 0.22: 0.27}
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def differences(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             hits = 0
             for _ in range(repetitions):
                 first, second = items.draw(rng, row.documents, seeds)
-                gap = difference(first, second)
+                gap = difference(first, second, paired_seeds=True)
                 hits += gap.p is not None and gap.p <= 0.05 and gap.estimate.value > 0
             yield _power(where, row.documents, hits, repetitions)
 
@@ -142,6 +144,25 @@ def flip_rates(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
             hits += non_inferior_rank(curve, margin=delta).rank == 1
         yield _power(f"non-inferior rank, margin {delta:g}, flip rate {rate:g}", n, hits,
                      repetitions)  # fmt: skip
+
+
+def assumed_shares(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
+    """A flip rate alone is given for several paired seeds; what is documents × seeds varies."""
+    for seeds, sd in ((2, 0.0), (3, 0.0), (3, 0.01), (5, 0.0), (5, 0.01)):
+        rate = Items(max(SHARES), 0.0, delta=0.05).flips(rng)
+        spread = replace(spread_of_flips(rate), seed=sd**2)
+        (row,) = plan(0.05, spread, seeds=[seeds], power=PROMISED, rng=rng)
+        n = row.documents or 0
+        for own, noise in SHARES.items():
+            items, hits = Items(own, noise, seed=sd, delta=0.05), 0
+            for _ in range(repetitions if n else 0):
+                gap = difference(*items.draw(rng, n, seeds), paired_seeds=True)
+                hits += gap.p <= 0.05 and gap.estimate.value > 0
+            measured = items.spread(rng)
+            share = measured.groups * measured.rest / measured.single
+            where = f"difference .05, flip rate {rate:.2f}, {seeds} seeds, sd {sd:g}"
+            yield Row("power of a plan for .80 from flips alone", where, n, hits / repetitions,
+                      repetitions, "≥ .78", f"documents × seeds: {share:.2f}")  # fmt: skip
 
 
 def _flipped(rng: np.random.Generator, n: int, rate: float, mean: float) -> NDArray[np.float64]:
@@ -191,5 +212,5 @@ def _needed(items: Items, rng: np.random.Generator) -> float:
 
 def rows(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
     """All of it."""
-    for part in (differences, flip_rates, pilots):
+    for part in (differences, flip_rates, assumed_shares, pilots):
         yield from part(rng, repetitions)

@@ -53,7 +53,7 @@ def draw(
     curves: list[NDArray[np.float64]],
     seeds: int,
     n: int,
-    sd: float,
+    sd: float | tuple[float, ...],
     *,
     alike: float = 0.0,
     shared: float = 0.0,
@@ -61,12 +61,13 @@ def draw(
 ) -> NDArray[np.float64]:
     """(M, S, K, n) outcomes of M curves with these accuracies.
 
-    `sd` is that of the seeds' AURAC, `alike` the correlation of the curves' shifts of one seed,
-    `shared` the share of a method's and a checkpoint's own difficulties that all curves have.
+    `sd` is that of the seeds' AURAC, of all curves or of each, `alike` the correlation of the
+    curves' shifts of one seed, `shared` the share of a method's and a
+    checkpoint's own difficulties that all curves have.
     """
     accuracy = np.stack(curves)
     count = len(accuracy)
-    scale = sd / (norm.pdf(ndtri(accuracy)) @ WEIGHTS)[:, None]
+    scale = (np.asarray(sd) / (norm.pdf(ndtri(accuracy)) @ WEIGHTS))[:, None]
     common, own = rng.standard_normal(seeds), rng.standard_normal((count, seeds))
     signs = np.where(np.arange(count) % 2, np.sign(alike), 1.0)[:, None]
     shift = scale * (np.sqrt(abs(alike)) * signs * common + np.sqrt(1 - abs(alike)) * own)
@@ -170,7 +171,7 @@ def planned(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
         size, hits = row.documents or 0, 0
         for _ in range(repetitions):
             a, b = WEIGHTS @ draw(rng, [STEEP, better], 4, size, SPREADS[1], shares=shares)
-            found = difference(a, b)
+            found = difference(a, b, paired_seeds=True)
             hits += found.p <= 0.05 / 3 and found.estimate.value > 0
         setting = f"difference {delta:g}, spread of the pilot {pilot.single**0.5:.2f}, 4 seeds"
         yield Row("study: power of a plan for .80", setting, size, hits / repetitions,

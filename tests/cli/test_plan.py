@@ -44,6 +44,13 @@ def test_plan(table, quick):
         text = run(*given, "--seeds", "1")
         assert "pilot of 300 documents" in text
         assert "at the pilot's upper limits" in text
+    seeds = ("--delta", "0.05", "--sd", "0.3", "--seeds", "3")
+    text = run("plan", *seeds)
+    assert "up to 75 % of the variance over documents changes with the seed" in text
+    assert "Seeds of the two recipes: paired by seed." in text
+    content = json.loads(run("plan", *seeds, "--independent-seeds", "--json"))
+    assert content["pairing"] == "independent seeds"
+    assert content["spread"]["interaction"] == 0.75
     text = run("plan", "--delta", "0.01", "--sd", "0.3", "--seed-sd", "0.05", "--seeds", "3")
     assert "train more seeds" in text
 
