@@ -20,7 +20,14 @@ import torch
 
 from aurac.adapters.attach import merge
 from aurac.adapters.formats.peft import module_state, peft_state
-from aurac.adapters.formats.peft_config import CONFIG, PREFIX, WEIGHTS, is_set, pattern_name
+from aurac.adapters.formats.peft_config import (
+    CONFIG,
+    PREFIX,
+    WEIGHTS,
+    base_fields,
+    is_set,
+    pattern_name,
+)
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.formats.tensors import SafetensorsWriter
 from aurac.adapters.formats.untrusted import regular_file
@@ -159,7 +166,6 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
     return {
         "peft_type": "LORA",
         "task_type": None,
-        "revision": None,
         "inference_mode": True,
         "lora_dropout": 0.0,
         "fan_in_fan_out": False,
@@ -168,7 +174,7 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
         # The full module names, which no base can match wrongly.
         "target_modules": sorted(n for n, f in adapter.modules.items() if f.kind != "experts"),
         **kept,
-        "base_model_name_or_path": adapter.base,
+        **base_fields(adapter.base),
         "r": rank,
         "lora_alpha": _as_whole(alpha),
         "use_rslora": rslora.pop(),

@@ -125,7 +125,7 @@ def _row(how: Prepared, r: int, cut: Adapter, place: Path) -> dict[str, Any]:
 
 def _line(row: Mapping[str, Any]) -> str:
     if "basis" not in row:
-        return f"{row['folder']}  {row['base']} with rank {row['rank']} merged in"
+        return f"{row['folder']}  {row['base']} with rank {row['rank']} merged in, {row['dtype']}"
     why = row["vllm_refusal"]
     return (
         f"{row['folder']}  rank {row['rank']}, {row['basis']}, rescale {row['rescale']}, "
@@ -160,4 +160,5 @@ def _merge(
     own = choose_tokenizer(None, loaded, {adapter.name: adapter.source}, {}, chat_template=True)
     prepared = prepare(adapter, how.basis, how.rescale)
     place = save_merged(prepared, wanted[0], own.adopted_by(loaded), out, dtype=dtype, force=force)
-    return {"folder": str(place), "base": base, "rank": wanted[0]}
+    kind = dtype or loaded.dtype
+    return {"folder": str(place), "base": base, "rank": wanted[0], "dtype": kind}

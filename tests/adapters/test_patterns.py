@@ -16,7 +16,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from support.adapters import randomise, tiny_gpt2, tiny_llama
-from support.peft_rows import LM, tiny_mixtral
+from support.peft_rows import LM, Convolutions, tiny_mixtral
 from torch import nn
 
 from aurac.adapters import attach, check_fits, load_adapter, prepare
@@ -69,6 +69,11 @@ KINDS = {
     ),
     "names that end in names": (Nested, {"target_modules": ["head", "tail"]}),
     "a name that ends another": (Nested, {"target_modules": r"head|block\.tail"}),
+    "repeated layers": (
+        tiny_llama,
+        {"target_modules": ["q_proj", "down_proj"], "layer_replication": [[0, 2], [1, 2]]},
+    ),
+    "convolutions": (Convolutions, {"target_modules": ["one", "two", "three", "head"]}),
     "parameters, dense": (
         tiny_llama,
         {
@@ -142,7 +147,7 @@ def drawn(kind, seed):
         "lora_alpha": draw.choice([1, 3, 6]),
         "use_rslora": draw.random() < 0.5,
         **fields,
-        **(LM if build is not Nested else {}),
+        **(LM if build not in (Nested, Convolutions) else {}),
     }
     keys = lambda: {spelled(draw, draw.choice(named)) for _ in range(draw.choice([1, 2, 3]))}  # noqa: E731
     if which in ("alpha", "both"):
@@ -186,18 +191,25 @@ def test_logits_are_those_of_peft(kind, seed, tmp_path):
         with pytest.raises(CheckpointError):
             attach(base, prepare(load_adapter(tmp_path / "theirs", base_model=base))).__enter__()
         return
-    adapter = load_adapter(tmp_path / "theirs", base_model=base)
-    outline = load_adapter(tmp_path / "theirs", base_model=base, lazy=True)
+    with attach(base, prepare(load_adapter(tmp_path / "theirs", base_model=base), rescale="rule")):
+        assert torch.equal(out(base), theirs), config
+    R = load_adapter(tmp_path / "theirs", base_model=base).rank
+    nested = {"method": "matryoshka", "nested_ranks": sorted({1, R})} if draw.random() < 0.5 else {}
+    read = {"base_model": base, **nested}
+    adapter, outline = (
+        load_adapter(tmp_path / "theirs", lazy=lazy, **read) for lazy in (False, True)
+    )
     for basis in ("prefix", "svd", "energy"):
-        ranks = sorted({1, draw.randint(1, adapter.rank)})
-        places = {r: tmp_path / f"{basis}{r}" for r in ranks}
+        places = {r: tmp_path / f"{basis}{r}" for r in sorted({1, draw.randint(1, R)})}
         save_truncations(outline, places, basis=basis)
         with attach(base, prepare(adapter, basis)) as live:
-            if basis == "prefix":
-                assert torch.equal(out(base), theirs), config
             for r, place in places.items():
                 live.set_rank(r)
                 assert torch.equal(out(base), of_peft(build(), place)), (basis, r, config)
+                again, outline_again = (
+                    load_adapter(place, lazy=lazy, base_model=build()) for lazy in (False, True)
+                )
+                assert again.sha256 == outline_again.sha256
 
 
 def made(folder, targets, build=tiny_mixtral, modules=("q_proj",), **config):

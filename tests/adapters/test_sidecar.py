@@ -12,6 +12,7 @@ from support.adapters import random_adapter, tiny_llama
 from support.hostile_files import run_aurac
 
 from aurac.adapters import Nesting, check_base, load_adapter, save_adapter, truncate
+from aurac.adapters.formats.peft_config import CONFIG
 from aurac.errors import CheckpointError
 from aurac.models.base import resolve_base
 
@@ -28,7 +29,7 @@ def contradicting(folder, config, sidecar, sha256=None):
     nesting = Nesting("lora", (2,))
     adapter = random_adapter(tiny_llama(), 2, names=["q_proj"], nesting=nesting, base=sidecar)
     save_adapter(adapter, folder)
-    edit(folder / "adapter_config.json", base_model_name_or_path=config)
+    edit(folder / CONFIG, base_model_name_or_path=config)
     edit(folder / "aurac.json", base_sha256=sha256)
     return folder
 
@@ -61,7 +62,7 @@ def test_what_the_user_decided_and_saved_is_not_asked_again(tmp_path):
     code, _, _ = run_aurac("inspect", folder, "--base", "org/other", "--save", "--force")
     assert code == 0
     assert load_adapter(folder).base == "org/other"
-    edit(folder / "adapter_config.json", base_model_name_or_path="org/third")
+    edit(folder / CONFIG, base_model_name_or_path="org/third")
     with pytest.raises(CheckpointError, match="names base org/third"):
         load_adapter(folder)
 
@@ -102,8 +103,44 @@ def test_a_recorded_hash_decides_about_a_base_that_moved(tmp_path, bases):
 
 def test_other_formats_are_asked_too(tmp_path):
     folder = Path(shutil.copytree(DATA / "mlx", tmp_path / "mlx"))
-    edit(folder / "adapter_config.json", model="org/one")
+    edit(folder / CONFIG, model="org/one")
     (folder / "aurac.json").write_text(json.dumps({"aurac_adapter": 1, "base": "org/other"}))
     with pytest.raises(CheckpointError, match=r"names base org/one, .* org/other"):
         load_adapter(folder)
     assert load_adapter(folder, base="org/other").base == "org/other"
+
+
+def test_the_revision_of_a_base_on_the_hub_is_part_of_its_name(tmp_path):
+    """PEFT keeps it in a field of its own, with which ``AutoPeftModel`` fetches the base."""
+    folder = contradicting(tmp_path / "x", "org/one", None)
+    edit(folder / CONFIG, revision="v2")
+    adapter = load_adapter(folder)
+    assert adapter.base == "org/one@v2"
+    for k, (base, fields) in enumerate(
+        {
+            None: ("org/one", "v2"),
+            "org/other": ("org/other", None),
+            str(tmp_path / "a@b"): (str(tmp_path / "a@b"), None),
+        }.items()
+    ):
+        cut = truncate(load_adapter(folder, base=base), 1)
+        config = json.loads((save_adapter(cut, tmp_path / f"{k}") / CONFIG).read_text())
+        assert (config["base_model_name_or_path"], config["revision"]) == fields
+        assert load_adapter(tmp_path / f"{k}").base == (base or "org/one@v2")
+    edit(folder / CONFIG, revision="main")
+    assert load_adapter(folder).base == "org/one"
+    edit(folder / CONFIG, revision="v2", base_model_name_or_path=str(tmp_path))
+    assert load_adapter(folder).base == str(tmp_path)  # a folder has no revision
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "o/" + "n" * 5000, "a\0b", "o/n@" + "v" * 400])
+def test_names_that_no_file_can_have(tmp_path, name):
+    folder = contradicting(tmp_path / "x", name, "org/one")
+    with pytest.raises(CheckpointError, match="names base"):
+        load_adapter(folder)
+    edit(folder / "aurac.json", base_sha256=HASH)
+    assert load_adapter(folder).base == name
+    edit(folder / "aurac.json", base=None)
+    edit(folder / CONFIG, revision="r" * 300)
+    save_adapter(truncate(load_adapter(folder), 1), tmp_path / "cut")
+    assert load_adapter(tmp_path / "cut").base == load_adapter(folder).base

@@ -150,7 +150,8 @@ def base_folder(folder, dtype=torch.float32):
 def test_a_merged_model_is_a_plain_model_of_the_bases_type(folder, tmp_path, stored, asked):
     small = base_folder(tmp_path / "base", getattr(torch, stored))
     how = () if asked is None else ("--dtype", asked)
-    run(folder, "--rank", 2, "--base", small, *how, "--merge-into", tmp_path / "merged")
+    said = run(folder, "--rank", 2, "--base", small, *how, "--merge-into", tmp_path / "merged")
+    assert said.stdout.endswith(f"rank 2 merged in, {asked or stored}\n")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").eval()
     assert {p.dtype for p in model.parameters()} == {getattr(torch, asked or stored)}
     adapter, base = truncate_adapter(load_adapter(folder), 2), tiny_llama(getattr(torch, stored))

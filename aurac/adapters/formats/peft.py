@@ -17,6 +17,8 @@ from aurac.adapters.formats.peft_config import (
     PREFIX,
     WEIGHTS,
     PeftConfig,
+    base_of,
+    is_there,
     owner_of,
     parse_config,
     with_parameters,
@@ -79,9 +81,9 @@ def read_peft(
         notes.append(f"the folder holds other adapters too, named with their subfolder: {shown}")
     path = sidecar_path(folder)
     sidecar = read_sidecar(path)
-    base = given or (sidecar and sidecar.base) or config.get("base_model_name_or_path")
 
     def skeleton(needed: bool) -> nn.Module | None:  # noqa: FBT001
+        base = given or (sidecar and sidecar.base) or base_of(config)
         return None if bases is None else bases(base or "").skeleton(needed=needed)
 
     if removed:
@@ -163,7 +165,7 @@ def from_state(
     return Adapter(
         name=name,
         modules=modules,
-        base=parsed.carried.get("base_model_name_or_path"),
+        base=base_of(parsed.carried),
         peft_config={**parsed.carried, **({"bias": parsed.bias} if parsed.bias != "none" else {})},
         notes=(*parsed.notes, *_notes(parsed, modules, extras)),
         extras=extras,
@@ -253,7 +255,7 @@ def _with_base(adapter: Adapter, sidecar: Sidecar, where: Path, given: str | Non
     names = f"{CONFIG if where.name == SIDECAR else 'the file'} names base {file}, {where} {record}"
     if sidecar.base_sha256 is None:
         raise CheckpointError(names, expected="one base", fix="give --base, which then decides")
-    here = record if Path(record).exists() and not Path(file).exists() else file
+    here = record if is_there(record) and not is_there(file) else file
     note = f"{names}; {here} is taken, and its weights have to have the hash that is recorded"
     # The hash is that of the side-car's.
     trained_on = record if here == file else None
@@ -262,7 +264,7 @@ def _with_base(adapter: Adapter, sidecar: Sidecar, where: Path, given: str | Non
 
 def _same_folder(a: str, b: str) -> bool:
     """Whether two names lead to the same folder on this machine."""
-    return Path(a).exists() and Path(b).exists() and Path(a).samefile(b)
+    return is_there(a) and is_there(b) and Path(a).samefile(b)
 
 
 def _rescaled(f: Factors, lora_alpha: float, sidecar: Sidecar, where: Path) -> Factors:

@@ -6,6 +6,7 @@ and earlier do not have is ignored while it is unset and refused when it is set.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +37,7 @@ CARRIED: Final = (
     *("modules_to_save", "revision", "target_modules", "target_parameters", "task_type"),
     "trainable_token_indices",
 )
+_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # Fields that change nothing at inference, whatever they hold.
 _INERT: Final = frozenset(
     {"corda_config", "ephemeral_gpu_offload", "eva_config", "inference_mode", "loftq_config"}
@@ -233,6 +235,27 @@ def parse_config(config: Mapping[str, Any], where: object) -> PeftConfig:
         carried=carried,
         notes=notes,
     )
+
+
+def base_of(config: Mapping[str, Any]) -> str | None:
+    """The base that a config names, as ``owner/name@revision`` where it asks for a revision."""
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not name or not revision or revision == "main" or not _HUB_ID.fullmatch(name):
+        return name or None
+    return name if is_there(name) else f"{name}@{revision}"
+
+
+def is_there(base: str) -> bool:
+    """Whether the name of a base is that of something on this machine; any text may be asked."""
+    return os.path.exists(base)  # noqa: PTH110 - pathlib's raises for names that are too long
+
+
+def base_fields(base: str | None) -> dict[str, str | None]:
+    """The fields of a config that name ``base``: the inverse of :func:`base_of`."""
+    name, at, revision = (base or "").partition("@")
+    if not at or not _HUB_ID.fullmatch(name) or is_there(str(base)):
+        return {"base_model_name_or_path": base, "revision": None}
+    return {"base_model_name_or_path": name, "revision": revision}
 
 
 def owner_of(key: str, saved: tuple[str, ...]) -> str | None:
