@@ -19,11 +19,12 @@ from aurac.curves.display import percent
 from aurac.errors import CurveError
 from aurac.stats.groups import on_shared_axis, together
 from aurac.stats.mean import NO_DOCUMENTS, Estimate
-from aurac.stats.multiplicity import Family, holm, holm_levels, leaders_interval
+from aurac.stats.multiplicity import Family, holm, holm_levels
 from aurac.stats.noninferiority import accurate_rank, non_inferior_rank
 from aurac.stats.paired import pair_groups
 from aurac.stats.primary import declared_pairs
 from aurac.stats.rows import BestRow, PairRow, RecommendRow
+from aurac.stats.seeds import mean_of_seeds
 from aurac.stats.sentences import verdict
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ def _best_row(
     alike.sort(key=lambda g: (-round(g.point(axis), 12), labels[g.label] != g.name, g.label))
     first, *rest = (labels[group.label] for group in alike)
     worse = {labels.get(name, name) for name in _worse(row.task, pairs, 1 - settings.level)}
-    estimate, within = _leaders_interval(alike, axis, settings.level)
+    estimate, within = _leaders_interval(alike, settings)
     alpha, other = settings.alpha / len(alike), first != alike[0].name
     return replace(
         row,
@@ -269,19 +270,30 @@ def _best_row(
 
 
 def _leaders_interval(
-    groups: Sequence[RecipeGroup], axis: str, level: float
+    groups: Sequence[RecipeGroup], settings: Options
 ) -> tuple[Estimate, float | None]:
-    """The interval of the first, and how much better another may be; see `leaders_interval`."""
-    known = [group for group in groups if group.has_documents]
-    if not groups[0].has_documents:
-        return Estimate(groups[0].point(axis), None, None, None, NO_DOCUMENTS, level), None
-    known = together(known, axis=axis)
-    draws = [d for group in known if (d := group.drawn_areas(axis)) is not None]
-    if draws and (len(draws) < len(known) or len({drawn.shape for drawn in draws}) > 1):
-        raise CurveError("the adapters have other draws of the few-shot examples")
-    areas = [group.areas(axis) for group in known]
-    estimate, within = leaders_interval(areas, known[0].layout, level, draws or None, len(groups))
-    return estimate, within if len(known) == len(groups) else None
+    """AURAC of the first of m rows, which was picked, and how much better another may be.
+
+    Its interval is at ``1 - (1 - level)/m``, and each lower end of first - other that the bound is
+    made of at ``1 - (1 - level)/(m - 1)``; see `aurac.stats.multiplicity.best`.
+    """
+    axis, first, error = settings.axis, groups[0], 1 - settings.level
+    if not first.has_documents:
+        return Estimate(first.point(axis), None, None, None, NO_DOCUMENTS, settings.level), None
+    how: dict[str, Any] = {"axis": axis, "level": 1 - error / max(len(groups) - 1, 1)}
+    known = together([group for group in groups if group.has_documents], axis=axis)
+    pairs = [
+        pair_groups(group, known[0], **how, paired_seeds=settings.paired_seeds).result
+        for group in known[1:]
+    ]
+    lows = [pair.estimate.low if pair else None for pair in pairs]
+    top = known[0]
+    estimate = mean_of_seeds(
+        top.areas(axis), top.layout, 1 - error / len(groups), top.drawn_areas(axis)
+    )
+    if None in lows or len(known) < len(groups):
+        return estimate, None
+    return estimate, max(0.0, *(-low for low in lows if low is not None))
 
 
 def _worse(task: str | None, pairs: Sequence[PairRow], alpha: float) -> Iterator[str]:

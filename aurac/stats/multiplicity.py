@@ -119,7 +119,8 @@ def best(
 
     Every two adapters are compared (paired, Holm over all pairs). One is left out of the candidates
     where another is significantly better. So the truly best one is left out only if one of these
-    verdicts is false.
+    verdicts is false. The leader's interval is made at ``1 - (1 - level)/m``, so that all m such
+    intervals hold together; the lower ends behind `within` at ``1 - (1 - level)/(m - 1)``.
 
     Args:
         scores: m arrays, (n,) scores in [0, 1] or (S, n) for S training seeds, on the same
@@ -149,39 +150,14 @@ def best(
     tests = [_gap(matrices, layout, level, drawn, *pair) for pair in pairs]
     adjusted = zip(pairs, holm([test.p for test in tests]), strict=True)
     worse = {b for (_, b), p in adjusted if p is not None and p <= 1.0 - level}
-    estimate, within = leaders_interval(matrices, layout, level, drawn)
-    kept = tuple(place for at, place in enumerate(order) if at not in worse)
-    return Best(order[0], estimate, kept, within, len(order), level)
-
-
-def leaders_interval(
-    matrices: Sequence[NDArray[np.float64]],
-    layout: Layout,
-    level: float,
-    draws: Sequence[NDArray[np.float64]] | None,
-    compared: int | None = None,
-) -> tuple[Estimate, float | None]:
-    """The mean of the first of m, which was picked as the largest, and a bound on what beats it.
-
-    Its interval is made at ``1 - (1 - level)/m``, so that all m such intervals hold together. The
-    bound is the largest of the negated lower ends of first - other, each at
-    ``1 - (1 - level)/(m - 1)``, and no less than 0; None where one of them has no interval.
-
-    Args:
-        matrices: (S, n) scores each.
-        layout: The documents' clusters and strata.
-        level: Confidence of each of the two statements.
-        draws: As of `best`.
-        compared: m, where more were compared than have scores here.
-    """
-    m, error = compared or len(matrices), 1.0 - level
-    each, within = 1.0 - error / max(m - 1, 1), 0.0
-    for at in range(1, len(matrices)):
-        low = _gap(matrices, layout, each, draws, at, 0).estimate.low
+    m, error, within = len(order), 1.0 - level, 0.0
+    for at in range(1, m):
+        low = _gap(matrices, layout, 1.0 - error / (m - 1), drawn, at, 0).estimate.low
         within = max(within, np.inf if low is None else -low)
-    top = None if draws is None else draws[0]
+    top = None if drawn is None else drawn[0]
     estimate = mean_of_seeds(matrices[0], layout, 1.0 - error / m, top)
-    return estimate, float(within) if np.isfinite(within) else None
+    kept = tuple(place for at, place in enumerate(order) if at not in worse)
+    return Best(order[0], estimate, kept, within if np.isfinite(within) else None, m, level)
 
 
 def _gap(
