@@ -21,9 +21,13 @@ from aurac.adapters.formats.peft_config import (
     is_there,
     owner_of,
     parse_config,
+)
+from aurac.adapters.formats.peft_shapes import (
+    factors_from_peft,
+    merged_from_peft,
+    peft_shapes,
     with_parameters,
 )
-from aurac.adapters.formats.peft_shapes import factors_from_peft, merged_from_peft, peft_shapes
 from aurac.adapters.formats.sidecar import SIDECAR, Sidecar, read_sidecar, sidecar_path
 from aurac.adapters.formats.tensors import SafetensorsFile, read_tensors
 from aurac.adapters.formats.untrusted import check_factor, read_json

@@ -13,12 +13,17 @@ import torch
 from torch import Tensor
 
 from aurac.adapters.adapter import Factors, Kind
+from aurac.adapters.compatibility import module_in_model, name_in_base
 from aurac.adapters.formats.peft_config import CONFIG, PeftConfig
 from aurac.adapters.nesting import rule_alpha
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from torch import nn
+
+    from aurac.adapters.formats.peft_config import Skeleton
 
 
 def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,6 +42,68 @@ def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     if f.kind == "merged":
         return _plain_from_merged(A, B, f.layout)
     return A, B
+
+
+def with_parameters(
+    config: PeftConfig,
+    modules: Iterable[str],
+    skeleton: Skeleton,
+    where: object,
+) -> PeftConfig:
+    """``config`` with the parameter that each module's factors adapt, for ``target_parameters``.
+
+    PEFT wraps the parameters of one module in their order in the base: ``experts.base_layer`` has
+    the factors of the first, ``experts`` those of the last. ``skeleton`` gives the base's modules;
+    it is told whether they are needed, because the config leaves ranks or alphas open.
+    """
+    targets = config.carried.get("target_parameters", ())
+    wrapped: dict[str, list[str]] = {}
+    for name in sorted(modules, key=len, reverse=True) if targets else ():
+        wrapped.setdefault(module_in_model(name), []).append(name)
+    named = {plain: _named_parameters(plain, targets) for plain in wrapped}
+    short = any("." not in target for target in targets)  # any module may have that parameter
+    needed = short or any(
+        len({config.scale_of(f"{plain}.{leaf}") for leaf in leaves}) > 1
+        for plain, leaves in named.items()
+    )
+    settled = not short and all(len(leaves) <= 1 for leaves in named.values())
+    base = None if settled else skeleton(needed)
+    if base is None and needed:
+        raise CheckpointError(
+            f"{where} adapts parameters by name, and only the base says which of them its factors "
+            "belong to",
+            fix="give --base, a model that can be read here",
+        )
+    if base is not None:
+        present, repeats = dict(base.named_modules()), config.carried.get("layer_replication", ())
+        named = {
+            n: _parameters_of(n, present.get(name_in_base(n, repeats)), targets) for n in named
+        }
+    parameters: dict[str, str] = {}
+    for plain, names in wrapped.items():
+        leaves = named[plain]
+        known = base is not None or len(leaves) == 1
+        if leaves and (len(names) > len(leaves) or (known and len(names) < len(leaves))):
+            raise CheckpointError(
+                f"{where} has {len(names)} pairs of factors for parameters of {plain}",
+                expected=f"one for each of {', '.join(leaves)}",
+                fix="it was trained on another base, or the config was changed",
+            )
+        if leaves:
+            parameters |= zip(names, leaves if known else [""] * len(names), strict=True)
+    return replace(config, parameters=parameters)
+
+
+def _named_parameters(module: str, targets: Iterable[str]) -> list[str]:
+    """The parameters that ``target_parameters`` name for a module, as far as names tell."""
+    pairs = (target.rpartition(".")[::2] for target in targets)
+    return sorted({leaf for owner, leaf in pairs if f".{module}".endswith(f".{owner}")})
+
+
+def _parameters_of(name: str, module: nn.Module | None, targets: Iterable[str]) -> list[str]:
+    """The parameters of the base's own ``module`` that ``target_parameters`` name, in order."""
+    own = [] if module is None else [n for n, _ in module.named_parameters(recurse=False)]
+    return [n for n in own if any(f".{name}.{n}".endswith(f".{target}") for target in targets)]
 
 
 def factors_from_peft(
