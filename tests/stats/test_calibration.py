@@ -20,7 +20,7 @@ if not (ROOT / "benchmarks" / "calibration").is_dir():
     pytest.skip("the benchmarks come with the sources only", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.calibration import certificates, families, one_arm, pairs, seeds, study  # noqa: E402
+from benchmarks.calibration import certificates, families, one_arm, pairing, pairs, seeds, study  # noqa: E402
 
 
 def rows(topic, name: str, repetitions: int, monkeypatch, **sizes) -> Iterator:
@@ -55,6 +55,14 @@ def test_clusters_cover_and_ignoring_them_does_not(monkeypatch):
 def test_seeds_cover(monkeypatch):
     for row in rows(seeds, "coverage", 200, monkeypatch, SIZES=(200,), COUNTS=(2, 5)):
         assert row.found >= 0.89, row
+
+
+def test_pairing_by_seed_has_its_size_at_any_correlation_and_more_power(monkeypatch):
+    for row in rows(pairing, "sizes", 100, monkeypatch):
+        assert row.found <= 0.12, row
+    paired, apart, *_ = rows(pairing, "power", 100, monkeypatch)
+    assert paired.found >= 0.45, paired  # .60 with three standard errors
+    assert paired.found >= apart.found + 0.1, (paired, apart)
 
 
 def test_a_study_of_few_seeds_covers_and_seldom_finds_nothing(monkeypatch):
