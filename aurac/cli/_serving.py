@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from aurac.runs.serving import AdapterCost, RankCost, ServingRecord
-    from aurac.stats.rows import RecommendRow
+    from aurac.stats.choice_rows import Configuration, RecommendRow
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Measured:
             if first is not None:
                 self._known.setdefault(name, self._known[first])
 
-    def of(self, row: RecommendRow) -> Served | None:
+    def of(self, row: RecommendRow | Configuration) -> Served | None:
         """What was measured of a row's adapter; its ranks under `energy` are others."""
         return None if row.truncation.startswith("energy") else self._known.get(row.adapter)
 

@@ -1,4 +1,4 @@
-"""`aurac recommend`: the smallest rank to ship, with its accuracy, size and speed."""
+"""`aurac recommend`: the smallest configuration to ship, with its accuracy, size and speed."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ from aurac.cli.options import (
     repeated,
     task_names,
 )
-from aurac.curves.display import declared, percent, seconds, size
+from aurac.curves.display import interval, percent, seconds, size
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.stats.rows import Analysis, BestRow, RecommendRow, ScoreRow
+    from aurac.stats.choice_rows import Choice, Configuration, RecommendRow
+    from aurac.stats.rows import Analysis, ScoreRow
 
 
 _OF_RUNS = ("budget", "out", "ranks", "basis", "num_fewshot", "base", "device", "data")
@@ -51,11 +52,11 @@ _OF_FINISHED = (
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
 @options(
     """
-    What a rank has to show; choose before looking
-    --margin --delta margin: Loss of accuracy against the largest rank that is tolerable, such as
-        0.02.
+    What a configuration has to show; choose before looking
+    --margin --delta margin: Loss of accuracy against the best configuration that is tolerable, such
+        as 0.02. Without it the trade-off of size and accuracy is shown.
     --min-accuracy: Accuracy that it must have at least, such as 0.5.
-    --reference: Rank to compare with; the largest by default.
+    --reference: RANK, ADAPTER or ADAPTER@RANK to compare with; the best configuration by default.
     --require-rank: Exit with 4 unless each adapter may be shipped at rank R or a smaller one.
     --max-latency-ms: Exit with 4 unless each adapter takes at most MS for a generated token at its
         rank, unmerged, as `aurac cost --save RUN` measured it.
@@ -74,7 +75,7 @@ _OF_FINISHED = (
     """,
     margin=NUMBER,
     min_accuracy=NUMBER,
-    reference=INTEGER,
+    reference={"metavar": "REFERENCE"},
     require_rank={**INTEGER, "metavar": "R"},
     max_latency_ms={**NUMBER, "metavar": "MS"},
     tasks=repeated(task_names),
@@ -101,15 +102,17 @@ def recommend(
     until: str | None,
     **options: Any,
 ) -> int:
-    """The smallest rank of each adapter that you can ship, and which adapter.
+    """The smallest configuration that you can ship: an adapter, its truncation and its rank.
 
-    A rank is recommended where one-sided paired tests show that it loses less than --margin against
-    the largest rank, where its accuracy is shown to be --min-accuracy at least, or both: from the
-    largest rank downward, up to the first that fails. The error rate of the tests (--alpha) holds
-    for numbers that were chosen before looking.
+    It is named where one-sided paired tests show that it loses less than --margin against the best
+    configuration of the run, whichever that is, where its accuracy is shown to be --min-accuracy at
+    least, or both, and where it is shown to be above the base. The error rate (--alpha) includes
+    the choice, and holds for numbers that were chosen before looking.
 
     \b
+    aurac recommend runs/gsm8k                       # sizes, accuracies, the margin each would need
     aurac recommend runs/gsm8k --margin 0.02
+    aurac recommend runs/gsm8k --margin 0.02 --reference lora@16
     aurac recommend runs/gsm8k --min-accuracy 0.45
     aurac recommend runs/gate --margin 0.03 --require-rank 8    # a CI gate: exit code 0 or 4
     aurac recommend runs/gate --margin 0.03 --max-latency-ms 15
@@ -121,8 +124,11 @@ def recommend(
     if tasks or until:
         refuse_given(_OF_FINISHED, "with --until", "give it to the finished run")
         return _evaluate(sources, tasks, until, run, options, as_json=as_json)
-    if options["margin"] is None and options["min_accuracy"] is None:
+    undeclared = options["margin"] is None and options["min_accuracy"] is None
+    if undeclared and (require_rank is not None or max_latency_ms is not None):
         raise UsageError("nothing to recommend by", expected="--margin, --min-accuracy, or both")
+    reference = options["reference"]
+    options["reference"] = int(reference) if reference and reference.isdigit() else reference
     refuse_given(_OF_RUNS, "of a finished run", "leave it out, or give --tasks and --until, too")
     read = read_sources(sources, metric, groups, cluster)
     result = analyse(read.curves, groups=read.groups, **options)
@@ -185,49 +191,44 @@ def _gates(
     return gates
 
 
-def _shipped(result: Analysis) -> list[tuple[RecommendRow, BestRow | None]]:
-    """For each task what to ship: the leader, whose tests allow for its having been picked."""
-    leaders = {row.task: row for row in result.best if row.recommended is not None}
-    shipped: list[tuple[RecommendRow, BestRow | None]] = []
-    for task in dict.fromkeys(row.task for row in result.recommended):
-        best = leaders.get(task)
-        compared = [row for row in result.recommended if row.task == task and not row.other]
-        if best is not None and best.recommended is not None:
-            shipped.append((best.recommended, best))
-        elif len(compared) == 1:
-            shipped.append((compared[0], None))
-    return shipped
-
-
 def _content(result: Analysis, measured: Measured, *, details: bool) -> dict[str, Any]:
     from aurac.stats.comparisons import truncation_advice
 
     content = result.to_dict(details=details)
     names = ["recommended", *(["variants", "pairs", "best"] if details else [])]
-    shown = {name: content[name] for name in names}
-    shown["ship"] = []
-    for row, best in _shipped(result):
-        ship = {"task": row.task, "adapter": row.label, "rank": row.rank, **row.shipped()}
-        candidates = list(best.candidates) if best else [row.label]
-        ship |= {"alpha": row.alpha, "candidates": candidates}
-        served = measured.of(row)
-        ship |= {"serving": served.to_dict(row.rank)} if served and row.rank else {}
-        shown["ship"].append(ship)
+    shown: dict[str, Any] = {name: content[name] for name in names}
+    shown["choices"] = [found.to_dict(details=details) for found in result.choices]
+    shown["ship"] = [_ship(found, measured) for found in result.choices]
     if details:
         shown["truncations"] = [one.to_dict() for one in truncation_advice(result)]
     return shown
+
+
+def _ship(found: Choice, measured: Measured) -> dict[str, Any]:
+    """What to ship on a task; an adapter and rank of null where nothing is named."""
+    one = found.chosen
+    empty = {"adapter": None, "rank": None}
+    ship = {"task": found.task, **(one.to_dict() if one else empty), "alpha": found.alpha}
+    served = measured.of(one) if one else None
+    ship |= {"serving": served.to_dict(one.rank)} if served and one else {}
+    return ship | {"sentence": " ".join(found.sentences)}
 
 
 def _print(result: Analysis, measured: Measured, *, details: bool) -> None:
     from aurac.stats.comparisons import truncation_advice
 
     lines = []
-    for row, best in _shipped(result):
-        lines.append(_sentence(row, best, result.recommended))
-        served = measured.of(row)
-        lines += [served.sentence(row.rank)] if served and row.rank else []
-    click.echo("\n".join([*lines, ""] if lines else []))
-    _print_ranks(result, measured)
+    for found in result.choices:
+        lines.append(" ".join(found.sentences))
+        one = found.chosen
+        served = measured.of(one) if one else None
+        lines += [served.sentence(one.rank)] if served and one else []
+        if details or not found.declared:
+            shown = found.configurations if details else found.frontier
+            lines += ["", *_trade_off(found, shown)]
+    click.echo("\n".join([*lines, ""]))
+    if result.recommended:
+        _print_ranks(result, measured)
     lines = []
     for row in result.recommended:
         lines += [row.sentence] if details or not row.other else []
@@ -241,42 +242,28 @@ def _print(result: Analysis, measured: Measured, *, details: bool) -> None:
     click.echo("\n" + "\n".join(lines).strip("\n"))
 
 
-def _sentence(row: RecommendRow, best: BestRow | None, rows: Sequence[RecommendRow]) -> str:
-    """What to ship on one task, and what else may be the best."""
-    where = f" on {row.task}" if row.task else ""
-    if row.reason is not None:
-        return f"Ship nothing yet{where}: {row.label} cannot be tested ({row.reason})."
-    if row.rank is None:
-        return f"Ship nothing yet{where}: no rank of {row.label} passes."
-    shown = row.shipped()
-    full = f" ({percent(shown['full_accuracy'])} % at rank {shown['full_rank']})"
-    facts = [f"accuracy {percent(shown['accuracy'])} %" + full * (row.rank != shown["full_rank"])]
-    facts += [size(shown["bytes"])] if shown["bytes"] else []
-    facts += [f"{seconds(shown['seconds_per_document'])} a document"] * bool(row.seconds)
-    text = f"Ship {row.label} at rank {row.rank}{where}: {', '.join(facts)}."
-    if row.result is not None and row.result.rank == row.result.reference:
-        text += f" No smaller rank is shown to stay within {declared(row.result.margin)} of it."
-    elif row.accurate is not None and row.accurate.rank == row.rank != min(row.accuracy):
-        least = percent(row.accurate.minimum)
-        text += f" No smaller rank is shown to be at least {least} % accurate."
-    if best is not None:
-        text += f" Its tests allow for its having been picked from {best.compared}."
-    if best is not None and len(best.candidates) > 1:
-        text += f" The best adapter may be any of {', '.join(best.candidates)}"
-        of_task = [one for one in rows if one.task == best.task]
-        text += _smallest([x for x in of_task if x.label in best.candidates], row.label) + "."
-    return text
-
-
-def _smallest(rows: Sequence[RecommendRow], named: str) -> str:
-    """Which of several adapters is the smallest at its own rank, where it is not the one named."""
-    sized = [(one.shipped()["bytes"], one) for one in rows]
-    known = [(number, one) for number, one in sized if number is not None]
-    number, least = min(known, key=lambda item: item[0], default=(0, None))
-    if least is None or least.label == named:
-        return ""
-    accuracy = percent(least.shipped()["accuracy"])
-    return f"; {least.label} at rank {least.rank} is the smallest ({size(number)}, {accuracy} %)"
+def _trade_off(found: Choice, shown: Sequence[Configuration]) -> list[str]:
+    """Sizes and accuracies, and the margin at which each would be shown to be good enough."""
+    if not shown:
+        return []
+    where = f" on {found.task}" if found.task else ""
+    title = f"Size against accuracy{where}: configurations that no smaller one equals"
+    if len(shown) == len(found.configurations):
+        title = f"Size against accuracy{where}"
+    level = f"{100 * (1 - found.alpha):.3g}"
+    head = ["configuration", "size", "accuracy [95 %, all together]", "margin needed"]
+    body = [
+        [
+            one.name,
+            size(one.bytes),
+            interval(one),
+            "none is enough" if one.needed is None else f"{percent(one.needed, 2)}",
+            {True: "yes", False: "not shown", None: "–"}[one.above_base],
+        ]
+        for one in shown
+    ]
+    note = f"Each margin, in points, is that at which it would be named ({level} % confidence)."
+    return [title, table([*head, "above the base"], body), note]
 
 
 def _print_ranks(result: Analysis, measured: Measured) -> None:
@@ -285,13 +272,14 @@ def _print_ranks(result: Analysis, measured: Measured) -> None:
 
     def extra(score: ScoreRow) -> dict[str, str]:
         row = rows[score.task, score.label]
-        shown = row.shipped()
-        columns = {"use rank": "–" if row.rank is None else f"{row.rank} of {max(row.accuracy)}"}
-        columns["accuracy"] = percent(shown["accuracy"])
-        if any(one.sizes for one in rows.values()):
-            columns["size"] = size(shown["bytes"])
-        if any(one.seconds for one in rows.values()):
-            columns["a document"] = seconds(shown["seconds_per_document"])
+        one, every = row.choice.chosen, row.choice.configurations
+        largest = max((c.rank for c in every), default=0)
+        columns = {"use rank": f"{one.rank} of {largest}" if one else "–"}
+        columns["accuracy"] = percent(one.accuracy if one else None)
+        if any(c.bytes for c in every):
+            columns["size"] = size(one.bytes if one else None)
+        if any(c.seconds for c in every):
+            columns["a document"] = seconds(one.seconds if one else None)
         if timed:
             served = measured.of(row)
             cost = served.cost.at(row.rank) if served and row.rank else None
@@ -312,13 +300,14 @@ def _tests(row: RecommendRow) -> list[str]:
             str(test.rank),
             percent(test.loss),
             percent(test.upper, 2),
-            ("yes" if test.passed else "no") if test.tested else "not tested",
+            "yes" if test.passed else "no",
             f"{percent(test.flip_rate)} %",
-            percent(test.margin_needed, 2),
+            "none is enough" if test.margin_needed is None else percent(test.margin_needed, 2),
         ]
         for test in tests
     ]
-    each, joint = 1.0 - row.alpha, max(0.0, 1.0 - row.alpha * len(tests))
+    alpha = row.choice.alpha
+    each, joint = 1.0 - alpha, max(0.0, 1.0 - alpha * len(tests))
     note = f"each upper bound holds by itself at {100 * each:.3g} %, all {len(tests)} at "
     notes = [f"{note}{100 * joint:.3g} %"] * (len(tests) > 1)
     notes += dict.fromkeys(test.method for test in tests)

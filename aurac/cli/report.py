@@ -22,8 +22,8 @@ from aurac.cli.options import print_json
     "--margin",
     "delta",
     type=float,
-    help="Loss against the highest rank that a non-inferior rank may have, chosen before looking; "
-    "without it the report assumes 0.02 and says so.",
+    help="Loss of accuracy against the best configuration that a smaller one may have, chosen "
+    "before looking; without it the report recommends nothing and shows the trade-off.",
 )
 @click.option("--group", "groups", multiple=True, help="NAME=ADAPTER,ADAPTER: seeds of one recipe.")
 @click.option(

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 @analysis_options
 @options(
     """
-    --delta rank_margin: Loss of accuracy that a smaller rank may have.
+    --delta rank_margin: Loss of accuracy against the best rank that a smaller one may have: the
+        smallest such rank of each adapter is shown.
     --weigh: Aggregates by 'tasks' or 'documents'.
     --primary: A,B: a primary comparison. Holm goes over these alone, and all others are
         exploratory. Default: what the run was declared to ask.
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
         a table records none.
     """,
     paired_seeds={"default": None},
-    rank_margin={**NUMBER, "default": 0.02},
+    rank_margin=NUMBER,
     weigh={"default": "tasks"},
     primary={"multiple": True, "metavar": "A,B"},
     references={"multiple": True, "metavar": "ADAPTER"},
@@ -71,7 +72,7 @@ def score(
     cluster: tuple[str, ...],
     primary: tuple[str, ...],
     references: tuple[str, ...],
-    rank_margin: float,
+    rank_margin: float | None,
     **options: Any,
 ) -> int | None:
     """AURAC with intervals, paired comparisons and non-inferior ranks, from numbers alone.
@@ -127,7 +128,7 @@ def _print(result: Analysis, *, details: bool) -> None:
     lines += aggregate_lines(result.aggregates, details=details)
     lines += best_lines(result.best)
     ranks = [row.sentence for row in result.recommended if details or not row.other]
-    lines += ["", "Smallest non-inferior rank", *ranks]
+    lines += ["", "The smallest rank within the margin", *ranks] if ranks else []
     click.echo("\n" + "\n".join(lines).strip("\n"))
 
 

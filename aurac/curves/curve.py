@@ -54,6 +54,7 @@ class Curve:
             seeds of curves that agree in it are paired.
         prompts: Hash of the prompts; two curves whose prompts differ are not compared.
         baseline: Accuracy of the base (rank 0), a fraction; never part of AURAC.
+        base_scores: (n,) score of the base on every document, of which `baseline` is the mean.
         missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
         sizes: ``rank -> bytes`` of the adapter truncated there.
         parameters: ``rank -> parameters`` of the adapter truncated there.
@@ -89,6 +90,7 @@ class Curve:
     parameters: Mapping[int, int] = field(default_factory=dict)
     draws: NDArray[np.float64] | None = field(default=None, repr=False)
     data_order: str | None = None
+    base_scores: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Validate and sort; a `CurveError` names what was given."""
@@ -98,6 +100,8 @@ class Curve:
             raise CurveError(
                 f"{accuracy.size} accuracies for {len(ranks)} ranks", expected="one for each rank"
             )
+        if self.base_scores is not None:
+            self._set_base(self.base_scores)
         if self.baseline is not None:
             self._set(baseline=fractions([self.baseline], "baseline")[0])
         order = np.argsort(ranks, kind="stable")
@@ -152,6 +156,24 @@ class Curve:
                 fix="use Curve.from_outcomes, which computes the accuracies",
             )
         self._set(outcomes=outcomes)
+
+    def _set_base(self, values: Any) -> None:
+        refuse_masked(values, "scores of the base")
+        scores = np.array(values, dtype=np.float64)
+        known = None if self.outcomes is None else np.shape(self.outcomes)[1:]
+        if scores.shape != known:
+            raise CurveError(
+                f"base_scores of shape {scores.shape}", expected=f"one for each document, {known}"
+            )
+        check_unit_interval(scores, "scores of the base")
+        scores.setflags(write=False)
+        mean = float(scores.mean())
+        if self.baseline is not None and abs(mean - self.baseline) > 1e-6:
+            raise CurveError(
+                f"baseline {self.baseline:.6g} with base_scores that average {mean:.6g}",
+                fix="leave baseline out: it is their mean",
+            )
+        self._set(base_scores=scores, baseline=mean)
 
     def _check_documents(self) -> None:
         n = self.n_docs
@@ -272,6 +294,8 @@ class Curve:
             changed["outcomes"] = self.outcomes[:, places]
         if self.draws is not None:
             changed["draws"] = self.draws[..., places]
+        if self.base_scores is not None:
+            changed["base_scores"] = self.base_scores[places]
         return replace(self, **changed)
 
 

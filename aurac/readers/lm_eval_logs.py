@@ -200,13 +200,22 @@ def _curve(origin: Origin, task: str, logs: Logs, wanted: WantedMetrics) -> Curv
             metric=name,
             doc_hashes=tuple(hashes[doc] for doc in documents),
             clusters=tuple(labels[doc] for doc in documents) if labels else None,
-            baseline=float(np.mean(list(base.values()))) if base else None,
+            **_base(base, documents),
             missing={int(rank): str(why) for rank, why in gaps.items()},
             **amounts,
             **{label: getattr(origin, label) for label in _LABELS},
         )
     except AuracError as error:
         raise DataError(f"{origin.adapter} on {task}: {error}") from error
+
+
+def _base(scores: Mapping[str, float] | None, documents: Sequence[str]) -> dict[str, Any]:
+    """The base's score of each document; where it lacks one, its accuracy alone."""
+    if not scores:
+        return {}
+    if scores.keys() != set(documents):
+        return {"baseline": float(np.mean(list(scores.values())))}
+    return {"base_scores": [scores[doc] for doc in documents]}
 
 
 def _same_hashes(origin: Origin, task: str, samples: Mapping[int, Samples]) -> dict[str, str]:
@@ -272,6 +281,7 @@ def _pooled(
         raise DataError(f"{origin.adapter} on {group}: its tasks have no rank in common")
     same = [curve.at(ranks) for curve in curves]
     bases = [curve.baseline for curve in curves if curve.baseline is not None]
+    scores = [curve.base_scores for curve in curves if curve.base_scores is not None]
     counts = [curve.n_docs or 0 for curve in curves]
     # a document of a member without clusters is one by itself
     clusters = [f"{i}:{x}" for i, c in enumerate(same) for x in c.clusters or c.doc_ids or ()]
@@ -283,6 +293,7 @@ def _pooled(
         strata=tuple(task for (task, _), n in zip(members, counts, strict=True) for _ in range(n)),
         clusters=tuple(clusters) if any(curve.clusters for curve in same) else None,
         baseline=float(np.average(bases, weights=counts)) if len(bases) == len(same) else None,
+        base_scores=np.concatenate(scores) if len(scores) == len(same) else None,
         missing={rank: why for rank, why in gaps.items() if rank not in ranks},
         sizes=curves[0].sizes,
         parameters=curves[0].parameters,

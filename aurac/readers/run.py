@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SAME = 1e-6  # accuracies nearer than this are one accuracy, stored twice
+
 Groups = dict[str, list[str]]
 _AS_RECORDED = (
     *("adapter", "task", "metric", "method", "base", "basis", "rescale", "seed", "role"),
-    *("baseline", "missing", "sizes", "parameters", "data_order"),
+    *("missing", "sizes", "parameters", "data_order"),
 )
 # Of a recipe, what decides which examples each optimizer step sees. `batch_size` is that of a step,
 # however it is accumulated.
@@ -180,6 +182,7 @@ class CurveReader:
             for adapter in results.adapters
         }
         self._seen: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._bases: dict[tuple[str, ...], tuple[list[str], NDArray[np.float64]] | None] = {}
 
     def curve(self, row: CurveRecord, metric: str) -> Curve:
         """The curve with its documents, or without where not every rank has cells.
@@ -204,18 +207,49 @@ class CurveReader:
         labels = self._labels(row, points[plain.ranks[0]][: 1 if drawn else None])
         joined = [np.mean(part, axis=0) if drawn else np.concatenate(part) for part in parts]
         count = max(len(labels["doc_ids"]), 1)
+        known = plain.baseline if metric == row.metric else None  # it is that of the row's metric
+        base = self._base(row, metric, points[plain.ranks[0]])
+        if base is not None and known is not None and abs(base.mean() - known) > _SAME:
+            base = None
         try:
             return Curve.from_outcomes(
                 plain.ranks,
                 np.stack(joined),
                 draws=np.stack([np.stack(part) for part in parts], axis=1) if drawn else None,
                 prompts=self._results.task(row.task).prompts_sha256,
+                baseline=known,
+                base_scores=base,
                 seconds={r: sum(cell.seconds for cell in points[r]) / count for r in points},
                 **labels,
                 **{name: getattr(plain, name) for name in _AS_RECORDED},
             )
         except AuracError as error:
             raise RunFolderError(f"the cells of {plain.label}: {error}") from error
+
+    def _base(
+        self, row: CurveRecord, metric: str, cells: Sequence[Cell]
+    ) -> NDArray[np.float64] | None:
+        """(n,) scores of the base on the documents of `cells`; None where they were not kept."""
+        key = (metric, row.task, *row.files(0))
+        if key not in self._bases:
+            self._bases[key] = self._read_base(row, metric)
+        known = self._bases[key]
+        ids = [doc for cell in cells for doc in cell.doc_ids]
+        return known[1] if known is not None and known[0] == ids else None
+
+    def _read_base(
+        self, row: CurveRecord, metric: str
+    ) -> tuple[list[str], NDArray[np.float64]] | None:
+        try:
+            cells = self.cells.read(row, 0)
+            parts = _scores(row.task, cells, metric)
+        except RunFolderError:  # the curve itself does not need it
+            return None
+        if not parts:
+            return None
+        drawn = self.cells.drawn(row.task)
+        scores = np.mean(parts, axis=0) if drawn else np.concatenate(parts)
+        return [doc for cell in cells for doc in cell.doc_ids], scores
 
     def _labels(self, row: CurveRecord, cells: Sequence[Cell]) -> dict[str, Any]:
         """What is known of the documents of cells that stand one after the other."""

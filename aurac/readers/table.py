@@ -331,7 +331,7 @@ class _Rows:
                     expected="the same documents at every rank",
                 )
             rows[int(self.rank[a])] = self.values[a:b]
-        baseline = rows.pop(0, None)
+        base = rows.pop(0, None)
         if not rows:
             raise self._error(f"{self.label(start)} has rank 0 only", expected="ranks from 1")
         outcomes = np.stack(list(rows.values()))
@@ -344,7 +344,7 @@ class _Rows:
             doc_ids=ids,
             clusters=self._labels("cluster", cuts, shared),
             strata=self._labels("stratum", cuts, shared),
-            baseline=None if baseline is None else float(baseline.mean()),
+            base_scores=base,
             **self._amounts(cuts),
             **self.key(start),
         )

@@ -55,10 +55,10 @@ class Budget:
     reasons: tuple[str, ...]
 
 
-def over_budget(run: Run, axis: str, margin: float) -> Budget:
+def over_budget(run: Run, axis: str) -> Budget:
     """Look at a run over a budget."""
     areas, reasons = budget_areas(run.curves, axis)
-    compared = Compared(replace(run, curves=tuple(one.curve for one in areas)), margin, axis)
+    compared = Compared(replace(run, curves=tuple(one.curve for one in areas)), None, axis)
     untested = (pair for pair in (compared.analysis.pairs if compared.analysis else ()))
     reasons += [one_line(pair.sentence, 400) for pair in untested if pair.result is None]
     return Budget(axis, tuple(areas), tuple(compared.pairs), tuple(reasons))

@@ -28,7 +28,7 @@ from aurac.report.content import (
 from aurac.report.documents import questions, samples, speeds
 from aurac.report.groups import group_table
 from aurac.report.method import method
-from aurac.report.model import MARGIN, highlighted, ordered, scored
+from aurac.report.model import highlighted, ordered, scored
 from aurac.report.pictures import Pictures
 from aurac.report.serving import serving_blocks
 from aurac.report.stopped import stopped
@@ -56,12 +56,11 @@ class Builder:
         self, run: Run, folder: Path, margin: float | None = None, axes: Sequence[str] = ()
     ) -> None:
         self.run, self.large = run, run.many_tasks
-        self.margin = MARGIN if margin is None else margin
-        note = text.margin_note(self.margin, assumed=margin is None)
-        self.findings = find(run, self.margin, note)
-        self.budgets = [over_budget(run, axis, self.margin) for axis in axes]
+        self.margin = margin
+        self.findings = find(run, margin)
+        self.budgets = [over_budget(run, axis) for axis in axes]
         tests = self.findings.tests.values()
-        smaller = {curve.id: test.rank for curve, test in tests if test.rank < test.reference}
+        smaller = {c.id: row.rank for c, row in tests if row.rank and row.rank < c.ranks[-1]}
         best = self.findings.best
         self.pictures = Pictures(run, folder, margin=self.margin, non_inferior=smaller, best=best)
         self.rows = _MAX_ROWS // 2 if self.large else _MAX_ROWS
@@ -93,7 +92,7 @@ class Builder:
             self.costs(),
             self.documents(),
             self.groups(),
-            Section("caveats", "What to keep in mind", _bullets(caveats(run))),
+            Section("caveats", "What to keep in mind", _bullets(self.caveats())),
             self.words(),
             method(run),
         ]
@@ -112,6 +111,10 @@ class Builder:
             ),
             version=run.version,
         )
+
+    def caveats(self) -> list[str]:
+        """What a reader has to know before quoting a number of this run."""
+        return [*text.below_base(self.run, self.findings), *caveats(self.run)]
 
     def _plain(self, blocks: Sequence[Block]) -> tuple[Block, ...]:
         """With a single task its name is in the title, and need not open every caption."""
@@ -134,11 +137,11 @@ class Builder:
         rows = tuple(self._leader(task) for task in self.run.task_names)
         caption = (
             "The curve with the largest AURAC of each task, its lead over the runner-up in points, "
-            "and the recommended rank. Its interval is widened because the best was picked. p is "
+            "and what to ship. Its interval is widened because the best was picked. p is "
             "adjusted for all pairs over all tasks (Holm); pairs without it were not tested."
         )
-        numeric = ("AURAC [95 %]", "use rank", "lead [95 %]", "p")
-        titles = ("task", "largest AURAC", *numeric[:2], "runner-up", *numeric[2:])
+        numeric = ("AURAC [95 %]", "lead [95 %]", "p")
+        titles = ("task", "largest AURAC", numeric[0], "ship", "runner-up", *numeric[1:])
         heads = tuple(Column(title, title in numeric) for title in titles)
         return Table("winners", caption, heads, rows)
 
@@ -147,9 +150,11 @@ class Builder:
         if best is None:
             row = self.findings.leaders.get(task)
             return (Cell(task), Cell(str(row.reason) if row else "no score"), *[none] * 5)
-        test = self.findings.recommended(best)
+        choice = self.findings.choices.get(task)
+        chosen = choice.chosen if choice and not self.run.sequential else None
+        ship = Cell(self.findings.called(chosen)) if chosen else none
         area = tables.estimate(self.findings.leader_area(best))
-        cells = (Cell(task), Cell(best.label), area, tables.rank_cell(test.rank) if test else none)
+        cells = (Cell(task), Cell(best.label), area, ship)
         second = text.runner_up(best, self.run)
         if second is None:
             return (*cells, none, none, none)
@@ -183,7 +188,8 @@ class Builder:
                 blocks.append(Text(files))
         for task in () if self.large else tasks:
             shown_curves = ordered(self.run.of_task(task))[: self.rows]
-            blocks.append(tables.rank_table(task, shown_curves, f"ranks-{self.slugs[task]}"))
+            name, above = f"ranks-{self.slugs[task]}", self.findings.above_base
+            blocks.append(tables.rank_table(task, shown_curves, name, above))
         if not self.large and tasks:
             linear = tuple(self.pictures.rank_accuracy(task, "linear") for task in tasks)
             blocks.append(Fold("The same on a linear rank axis", linear))
@@ -223,13 +229,17 @@ class Builder:
         return Section("paired", "Paired differences", tuple(blocks))
 
     def smaller(self) -> Section:
-        """What a smaller rank loses against the highest one."""
+        """Size against accuracy, and what each rank loses against the best one of its curve."""
         blocks: list[Block] = []
         for task in () if self.large else self.run.task_names:
+            choice, name = self.findings.choices.get(task), self.slugs[task]
+            if choice and choice.configurations and not self.run.sequential:
+                called = self.findings.called
+                blocks.append(tables.choice_table(task, choice, called, f"choice-{name}"))
             tested: list[Tested] = [t for t in self.findings.tests.values() if t[0].task == task]
             if tested:
-                name, joint = f"losses-{self.slugs[task]}", self.findings.joint
-                blocks.append(tables.loss_table(task, tested, joint, self.findings.margin, name))
+                joint = self.findings.joint
+                blocks.append(tables.loss_table(task, tested, joint, f"losses-{name}"))
         return Section("smaller", "What a smaller rank loses", tuple(blocks))
 
     def bases(self) -> Section:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -30,8 +30,8 @@ from aurac.report.model import (
     unequal_documents,
 )
 from aurac.runs.schema import Areas
-from aurac.stats import non_inferior_rank
 from aurac.stats.analysis import analyse, score_group, seed_notes
+from aurac.stats.choice import recommend
 from aurac.stats.groups import check_groups, group_of
 from aurac.stats.primary import declaration
 from aurac.stats.rows import BestRow, Options
@@ -40,12 +40,12 @@ from aurac.stats.seeds import mean_of_seeds
 if TYPE_CHECKING:
     from aurac.curves.area import Span
     from aurac.report.documents import Changes
-    from aurac.stats import NonInferiorRank
+    from aurac.stats.choice_rows import Choice, Configuration, RecommendRow
     from aurac.stats.paired import Difference as PairedDifference
     from aurac.stats.rows import Analysis, PairRow
 
 Groups = Mapping[str, Sequence[str]]
-Tested = tuple[CurveRow, "NonInferiorRank"]
+Tested = tuple[CurveRow, "RecommendRow"]
 _PAIRED = 5
 _GROUP_CURVES = 4
 
@@ -177,7 +177,7 @@ class Compared:
     `analysis` is None where the curves do not fit together; `reason` says why.
     """
 
-    def __init__(self, run: Run, margin: float, axis: str = "log2") -> None:
+    def __init__(self, run: Run, margin: float | None, axis: str = "log2") -> None:
         self.analysis: Analysis | None = None
         self.reason = "no curve is stored"
         self._rows: dict[tuple[str | None, str], CurveRow] = {}
@@ -201,6 +201,20 @@ class Compared:
     def row(self, task: str | None, name: str) -> CurveRow:
         """The row that the analysis calls by this name."""
         return self._rows[task, name]
+
+    def choices(self) -> Mapping[str | None, Choice]:
+        """What to ship on each task."""
+        return {row.task: row for row in (self.analysis.choices if self.analysis else ())}
+
+    def called(self, one: Configuration) -> str:
+        """A configuration by the label of its row."""
+        return f"{self.row(one.task, one.label).label} at rank {one.rank}"
+
+    def above_base(self) -> Mapping[str, Mapping[int, bool]]:
+        """By the id of a row: whether each rank is shown to be above the base."""
+        scores = self.analysis.scores if self.analysis else ()
+        known = ((self.row(row.task, row.label), row.above_base) for row in scores)
+        return {curve.id: above for curve, above in known if above is not None}
 
     def leaders(self) -> Mapping[str | None, BestRow]:
         """What is said of the largest AURAC of each task."""
@@ -243,25 +257,24 @@ class Compared:
         return {(id(pair.first), id(pair.second)): pair for pair in self.pairs}
 
 
-def rank_tests(curve: CurveRow, margin: float, alpha: float) -> NonInferiorRank | None:
-    """The non-inferiority tests of a curve; None without documents or with a single rank."""
+def rank_row(curve: CurveRow, margin: float | None, alpha: float = ALPHA) -> RecommendRow | None:
+    """The recommended rank of a curve by itself, with its tests; None where none can be tested."""
     seeds = seeds_of(curve)
-    if not seeds or len(curve.ranks) < 2 or any(c.ranks != curve.ranks for c in seeds):
+    if not seeds or any(c.ranks != curve.ranks for c in seeds):
         return None
-    if any(rank > max(curve.ranks) for one in seeds for rank in one.missing):
-        return None
-    try:
-        return non_inferior_rank([one.at(one.ranks) for one in seeds], margin=margin, alpha=alpha)
-    except CurveError:
-        return None
+    row = recommend(group_of(seeds), Options(margin=margin, alpha=alpha))
+    return row if row.result else None
 
 
 @dataclass(frozen=True)
 class Findings:
     """What a report says beyond the stored numbers, computed once and rendered several times."""
 
-    margin: str  # whose margin the non-inferior ranks are about, in a sentence
-    tests: Mapping[str, Tested]  # by the id of a default curve
+    margin: float | None  # that was declared for recommendations
+    choices: Mapping[str | None, Choice]  # by task: which configuration to ship
+    called: Callable[[Configuration], str]  # what the page calls one
+    above_base: Mapping[str, Mapping[int, bool]]  # by the id of a curve and by rank
+    tests: Mapping[str, Tested]  # by the id of a default curve, each by itself
     # By id and rank, an upper bound on what it loses, all of a task together
     joint: Mapping[str, Mapping[int, float]]
     # By task: what is said of the largest AURAC; its row, where one is named; the rows that may be
@@ -295,16 +308,13 @@ class Findings:
             return Interval(value=curve.area, low=row.estimate.low, high=row.estimate.high)
         return curve.log2 or Interval(value=curve.area)
 
-    def recommended(self, curve: CurveRow) -> NonInferiorRank | None:
-        """The tests behind a recommended rank; a leader's allow for its having been picked."""
-        row = self.leader(curve)
-        if row and row.recommended and row.recommended.result:
-            return row.recommended.result
-        known = self.tests.get(curve.id)
-        return known[1] if known else None
+    def below_base(self, curve: CurveRow) -> bool:
+        """Whether no rank of a curve is shown to be above a base that is known."""
+        above = self.above_base.get(curve.id)
+        return bool(above) and not any(above.values()) if above else False
 
 
-def find(run: Run, margin: float, note: str) -> Findings:
+def find(run: Run, margin: float | None) -> Findings:
     """Look at a run."""
     compared, large = Compared(run, margin), run.many_tasks
     leaders = {task: _leader(run, task, compared) for task in run.task_names}
@@ -324,14 +334,17 @@ def find(run: Run, margin: float, note: str) -> Findings:
     tests: dict[str, Tested] = {}
     joint: dict[str, Mapping[int, float]] = {}
     for curves in close.values():
-        tested = {c.id: (c, test) for c in curves if (test := rank_tests(c, margin, ALPHA))}
+        tested = {c.id: (c, row) for c in curves if (row := rank_row(c, margin))}
         tests |= tested
-        number = sum(len(test.tests) for _, test in tested.values())  # Bonferroni
+        number = sum(len(row.tests) for _, row in tested.values())  # Bonferroni
         for curve, _ in tested.values():
-            bounds = rank_tests(curve, margin, ALPHA / number)
+            bounds = rank_row(curve, margin, ALPHA / number)
             joint[curve.id] = {one.rank: one.upper for one in bounds.tests} if bounds else {}
     return Findings(
-        margin=note,
+        margin=margin,
+        choices=compared.choices(),
+        called=compared.called,
+        above_base=compared.above_base(),
         tests=tests,
         joint=joint,
         leaders={task: row for task, row in leaders.items() if row},

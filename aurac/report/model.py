@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from aurac.runs.serving import ServingRecord
     from aurac.stats.mean import Estimate
 
-# The margin of `aurac.stats.analysis` too, where nothing else was declared before looking.
-MARGIN = 0.02
 ALPHA = 0.05
 # With more tasks than this a report summarises, and looks closely at the leaders only.
 MANY_TASKS = 4

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aurac.curves.display import count, interval, percent, points, size
-from aurac.report.comparisons import rank_tests
+from aurac.curves.display import count, interval, percent, size
+from aurac.report.comparisons import rank_row
 from aurac.report.escape import markdown, markdown_fence, one_line
-from aurac.report.model import ALPHA
 from aurac.report.render import markdown_table
-from aurac.report.text import area_sentence, rank_sentence
+from aurac.report.text import area_sentence
+from aurac.stats.sentences import choice_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,28 +27,26 @@ METHODS = {
 
 
 def card(
-    run: Run, adapter: AdapterRecord, *, margin: float, note: str = "", brief: bool = False
+    run: Run, adapter: AdapterRecord, *, margin: float | None, brief: bool = False
 ) -> str | None:
     """The `README.md` of an adapter's repository; None without a curve, and for a family.
 
     The front matter is what the hub reads: base model, library, tags, and every measured number of
     the adapter's own curve. The text says the same to a reader, in percent. A `brief` card leaves
-    single ranks and tests out, as for a run with many tasks; `note` says whose `margin` it is.
+    single ranks and tests out, as for a run with many tasks. The smallest rank within the `margin`
+    of the best is that of this adapter alone; without a margin none is named.
     """
     curves, default = _curves(run, adapter), _default(run, adapter)
     if not default:
         return None
-    tests = (
-        "Tested by one-sided paired tests downward from the highest rank, with a margin of "
-        f"{points(margin)} and an error rate of 5 %, for this adapter alone. {note}"
-    )
     head = _front_matter(run, adapter, default, brief=brief)
     parts = [f"---\n{head}---", f"# {markdown(adapter.name)}", _opening(adapter, default[0])]
     for curve in default:
         parts += [f"## {markdown(curve.task)}", _sentence(curve)]
         if not brief:
-            sentence = rank_sentence(curve, rank_tests(curve, margin, ALPHA))
-            parts += [_table(curve), markdown(sentence), tests.rstrip()]
+            row = rank_row(curve, margin)
+            shown = choice_sentences(row.choice, own=True) if row else []
+            parts += [_table(curve), markdown(" ".join(shown))]
     published = [
         f"{curve.task}: AURAC {interval(curve.log2)} % with the truncation {curve.truncation}. The "
         "truncation is part of the result."

@@ -51,7 +51,7 @@ class Pictures:
         run: Run,
         folder: Path,
         *,
-        margin: float,
+        margin: float | None,
         non_inferior: Mapping[str, int],
         best: Mapping[str, CurveRow | None],
     ) -> None:
@@ -325,10 +325,10 @@ class Pictures:
         best = self.best[task]
         if best in coloured and best and len(best.ranks) > 1:
             parts.append(f"Dotted level line: {best.label} at rank {best.ranks[-1]}.")
-        if any(curve.id in self.non_inferior for curve in coloured):
+        if self.margin and any(curve.id in self.non_inferior for curve in coloured):
             parts.append(
-                "A ring is the smallest rank shown to stay within "
-                f"{points(self.margin)} of the highest (95 % confidence for each curve alone)."
+                f"A ring is the smallest rank shown to be within {points(self.margin)} of the best "
+                "rank of its curve (95 % confidence for each curve alone)."
             )
         return " ".join(parts)
 
@@ -343,7 +343,7 @@ class Pictures:
                 if c.accuracy[top] > c.accuracy[-1]:
                     line += f", highest {percent(c.accuracy[top])} % at rank {c.ranks[top]}"
                 if c.id in self.non_inferior:
-                    line += f", rank {self.non_inferior[c.id]} non-inferior"
+                    line += f", rank {self.non_inferior[c.id]} within the margin of the best"
             parts.append(line)
         bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
         base = "".join(f" Base model: {percent(value)} %." for value in bases)

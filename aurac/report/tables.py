@@ -12,14 +12,15 @@ from aurac.report.model import bold_means, ordered
 from aurac.stats.sentences import pairing_note, show_p
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from aurac.report.comparisons import Difference, Tested
     from aurac.report.documents import Changes, Speed
     from aurac.report.model import CurveRow, Interval
-    from aurac.stats import RankTest
+    from aurac.stats.choice_rows import Choice, Configuration, RankTest
 
 _MAX_RANK_COLUMNS = 12
+_WEAK = "†"
 
 
 def table(
@@ -50,7 +51,7 @@ def rank_cell(rank: int) -> Cell:
     return Cell(str(rank), rank)
 
 
-def estimate(value: Interval | Difference | None) -> Cell:
+def estimate(value: Interval | Difference | Configuration | None) -> Cell:
     """A fraction with its interval."""
     return Cell(interval(value), value.value if value else None)
 
@@ -116,18 +117,34 @@ def rank_range(curve: CurveRow) -> str:
     return f"{curve.ranks[0]}–{curve.ranks[-1]} ({len(curve.ranks)})"
 
 
-def rank_table(task: str, curves: Sequence[CurveRow], name: str) -> Table:
-    """Accuracy at every rank, one row for each curve; a missing rank is a dash."""
+def rank_table(
+    task: str,
+    curves: Sequence[CurveRow],
+    name: str,
+    above: Mapping[str, Mapping[int, bool]] | None = None,
+) -> Table:
+    """Accuracy at every rank, one row for each curve; a missing rank is a dash.
+
+    `above` are the ranks shown to be above the base, by the id of a curve; others are marked.
+    """
     ranks = sorted({rank for curve in curves for rank in (*curve.ranks, *curve.missing)})
     shown = ranks if len(ranks) <= _MAX_RANK_COLUMNS else _some(ranks)
-    rows = []
+    rows, marked = [], False
     for curve in ordered(curves):
         known = dict(zip(curve.ranks, curve.accuracy, strict=True))
-        cells = (share(known.get(rank)) for rank in shown)
+        weak = {rank for rank, shows in (above or {}).get(curve.id, {}).items() if not shows}
+        cells = (_marked(share(known.get(rank)), rank in weak) for rank in shown)
         rows.append((Cell(curve.label), share(curve.baseline), *cells))
+        marked = marked or bool(weak)
     left = "" if shown == ranks else f" {len(ranks) - len(shown)} ranks more are in points.csv."
+    weak_mark = f" {_WEAK}: not shown to be above the base (5 % error for each alone)."
     caption = f"{task}: accuracy in percent at each rank; base is the model alone.{left}"
+    caption += weak_mark if marked else ""
     return table(name, caption, rows, "adapter", numeric=("base", *rank_titles(shown)))
+
+
+def _marked(cell: Cell, weak: bool) -> Cell:  # noqa: FBT001
+    return replace(cell, text=f"{cell.text} {_WEAK}") if weak else cell
 
 
 def rank_titles(ranks: Iterable[int]) -> list[str]:
@@ -273,34 +290,63 @@ def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table
     return table(name, caption, rows, "adapter", "minus", numeric=titles, last=("result",))
 
 
-def loss_table(
-    task: str,
-    tested: Sequence[Tested],
-    joint: Mapping[str, Mapping[int, float]],
-    note: str,
-    name: str,
+def choice_table(
+    task: str, choice: Choice, called: Callable[[Configuration], str], name: str
 ) -> Table:
-    """What each smaller rank loses against the highest one, and which ranks are non-inferior."""
-    ranks = sorted({one.rank for _, test in tested for one in test.tests})
-    rows = []
-    for curve, test in tested:
-        steps, bounds = {one.rank: one for one in test.tests}, joint.get(curve.id, {})
-        cells = (_loss_cell(steps.get(rank), bounds.get(rank), test.margin) for rank in ranks)
-        rows.append((Cell(curve.label), Cell(str(test.reference)), *cells))
+    """Size against accuracy: the configurations that no smaller one equals."""
+    rows = [
+        (
+            Cell(called(one)),
+            Cell(size(one.bytes), one.bytes),
+            replace(estimate(one), best=one is choice.chosen),
+            Cell("none is enough") if one.needed is None else share(one.needed),
+            Cell({True: "yes", False: "not shown", None: NONE}[one.above_base]),
+        )
+        for one in choice.frontier
+    ]
     caption = (
-        f"{task}: accuracy lost against the highest rank, in points over the same documents, with "
-        "an upper bound in brackets (95 % confidence for all bounds of the table together). Bold: "
-        f"shown to lose less than {points(tested[0][1].margin)} (one-sided paired tests downward "
-        "from the highest rank, 5 % error for each curve alone, at most "
-        f"{min(100, 5 * len(tested))} % for some curve of the table). {note}"
+        f"{task}: size against accuracy in percent (95 % intervals that hold together) of the "
+        f"configurations that no smaller one equals, of {len(choice.configurations)}. Margin "
+        "needed: the points at which one would be named, since it is shown to be within them of "
+        "the best configuration (5 % error, the choice included). Above the base: each by itself."
     )
-    return table(name, caption, rows, "adapter", "against rank", numeric=rank_titles(ranks))
+    titles = ("size", "accuracy [95 %]", "margin needed")
+    return table(name, caption, rows, "configuration", numeric=titles, last=("above the base",))
 
 
-def _loss_cell(step: RankTest | None, bound: float | None, margin: float) -> Cell:
+def loss_table(
+    task: str, tested: Sequence[Tested], joint: Mapping[str, Mapping[int, float]], name: str
+) -> Table:
+    """What each rank loses against the best one of its curve, and which are within the margin."""
+    ranks = sorted({one.rank for _, row in tested for one in row.tests})
+    rows = []
+    for curve, row in tested:
+        steps, bounds = {one.rank: one for one in row.tests}, joint.get(curve.id, {})
+        cells = (_loss_cell(steps.get(rank), bounds.get(rank)) for rank in ranks)
+        best = row.result.best if row.result else None
+        rows.append((Cell(curve.label), Cell(NONE if best is None else str(best)), *cells))
+    margin = tested[0][1].choice.margin
+    bold = (
+        ""
+        if margin is None
+        else (
+            f" Bold: shown to be within {points(margin)} of the best rank of its curve (one-sided "
+            "paired tests, 5 % error for each curve alone, at most "
+            f"{min(100, 5 * len(tested))} % for some curve of the table)."
+        )
+    )
+    caption = (
+        f"{task}: accuracy lost against the most accurate rank, in points over the same documents, "
+        "with an upper bound on the loss against the best in brackets (95 % confidence for all "
+        f"bounds of the table together).{bold}"
+    )
+    return table(name, caption, rows, "adapter", "best rank", numeric=rank_titles(ranks))
+
+
+def _loss_cell(step: RankTest | None, joint: float | None) -> Cell:
     if step is None:
         return Cell(NONE)
-    if step.margin_needed >= 1.0:  # from too few seeds nothing follows for another one
+    if step.upper >= 1.0:  # from too few seeds nothing follows for another one
         return share(step.loss)
-    upper = NONE if bound is None or bound >= 1.0 else percent(bound)
-    return Cell(f"{percent(step.loss)} ({upper})", step.loss, best=step.margin_needed < margin)
+    upper = NONE if joint is None or joint >= 1.0 else percent(joint)
+    return Cell(f"{percent(step.loss)} ({upper})", step.loss, best=step.passed)

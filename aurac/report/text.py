@@ -1,24 +1,27 @@
-"""What a report says in sentences: the verdict, its numbers, the recommended rank."""
+"""What a report says in sentences: the verdict, its numbers, what to ship."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aurac.curves.display import interval, percent, points, size
+from aurac.curves.display import interval, percent, size
 from aurac.report.content import Tile
 from aurac.report.escape import one_line
 from aurac.report.model import published_pairs, scored
+from aurac.stats.sentences import choice_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from aurac.report.comparisons import Findings
     from aurac.report.model import CurveRow, Run
-    from aurac.stats import NonInferiorRank
+    from aurac.stats.choice_rows import Choice
     from aurac.stats.rows import BestRow
 
 LISTED = 5
+_TRADED = 4  # configurations of a tile
 _NO_CURVE = "This run holds no curve, so there is nothing to compare yet."
 
 
@@ -85,13 +88,34 @@ def _verdict(run: Run, task: str, findings: Findings) -> str:
         reason = str(findings.leaders[task].reason)
         return f"{reason[:1].upper()}{reason[1:]}, so none is named the best."
     apart = _apart(findings.leaders.get(task))
+    weak = _weak(best, findings)
     if len(rows) == 1:
-        return f"{best.label} has an AURAC of {percent(best.area)} %."
+        return f"{best.label} has an AURAC of {percent(best.area)} %{weak}."
     equal = [curve.label for curve in rows if curve.area == best.area]
     if len(equal) > 1:
-        return f"{some(equal)} have the same AURAC, {percent(best.area)} %.{apart}"
-    head = f"{best.label} has the largest AURAC ({percent(best.area)} %)"
+        return f"{some(equal)} have the same AURAC, {percent(best.area)} %{weak}.{apart}"
+    head = f"{best.label} has the largest AURAC ({percent(best.area)} %){weak}"
     return f"{head}{_lead(best, run, findings)}{apart}"
+
+
+def _weak(best: CurveRow, findings: Findings) -> str:
+    """That the leader is not shown to be above the base."""
+    if not findings.below_base(best):
+        return ""
+    return f", but no rank of it is shown to be above the base ({percent(best.baseline)} %)"
+
+
+def below_base(run: Run, findings: Findings) -> list[str]:
+    """A caveat where no rank of a curve is shown to be above the base."""
+    weak: dict[str, list[str]] = {}
+    for curve in run.curves:
+        if findings.below_base(curve):
+            where = f"{curve.task} ({percent(curve.baseline)} %)"
+            weak.setdefault(where, []).append(curve.label)
+    return [
+        f"{some(labels)}: no rank is shown to be above the base on {where}."
+        for where, labels in weak.items()
+    ]
 
 
 def _apart(row: BestRow | None) -> str:
@@ -166,11 +190,13 @@ def _counted(run: Run, findings: Findings) -> list[str]:
 
 
 def tiles(run: Run, task: str, findings: Findings) -> tuple[Tile, ...]:
-    """The numbers of the first screen: best AURAC, recommended rank, scale at inference."""
+    """The numbers of the first screen: best AURAC, what to ship, scale at inference."""
     best = findings.best[task]
     if best is None:
         return ()
-    parts = [_best_tile(best, findings), _rank_tile(best, findings.recommended(best))]
+    parts = [_best_tile(best, findings)]
+    if choice := findings.choices.get(task):
+        parts.append(_choice_tile(choice, findings))
     if pairs := published_pairs(run, task):
         default, other = next((p for p in pairs if best in p), pairs[0])
         change = f"{percent(abs(default.area - other.area))} points"
@@ -206,30 +232,27 @@ def _best_tile(best: CurveRow, findings: Findings) -> Tile:
     return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))
 
 
-def _rank_tile(curve: CurveRow, test: NonInferiorRank | None) -> Tile:
-    last = len(curve.ranks) - 1
-    if test is None:
-        return Tile("Highest rank", str(curve.ranks[-1]), (_at_rank(curve, last),))
-    at = curve.ranks.index(test.rank)
-    return Tile("Recommended rank", str(test.rank), (_at_rank(curve, at), _why(curve, test)))
+def _choice_tile(choice: Choice, findings: Findings) -> Tile:
+    """What to ship; without a margin the sizes and accuracies to choose from."""
+    head, *rest = choice_sentences(choice, called=findings.called)
+    one = choice.chosen
+    if one is not None:
+        title = "Recommended rank" if choice.curves == 1 else "Recommended"
+        value = str(one.rank) if choice.curves == 1 else findings.called(one)
+        amount = f"{size(one.bytes)}, " if one.bytes else ""
+        return Tile(title, value, (f"{amount}accuracy {percent(one.accuracy)} %", *rest[:2]))
+    if choice.declared or choice.best is None or choice.best.above_base is False:
+        return Tile("Recommended", "none", (head, *rest))
+    lines = [
+        f"{findings.called(one)}: {f'{size(one.bytes)}, ' if one.bytes else ''}{interval(one)} %, "
+        f"{_needs(one.needed)}"
+        for one in choice.frontier[-_TRADED:]
+    ]
+    return Tile("Recommended", "none", (*lines, "No margin was given: aurac report --margin."))
 
 
-def _at_rank(curve: CurveRow, at: int) -> str:
-    amount = curve.bytes[at] if at < len(curve.bytes) else None
-    accuracy = f"accuracy {percent(curve.accuracy[at])} %"
-    return f"{size(amount)}, {accuracy}" if amount else accuracy
-
-
-def _why(curve: CurveRow, test: NonInferiorRank) -> str:
-    if test.seeds > 1 and test.smallest_margin >= 1.0:
-        return f"{test.seeds} seeds are too few to test a smaller rank for another seed."
-    if test.rank == test.reference:
-        return f"No smaller rank is shown to stay within {points(test.margin)} of it."
-    last = len(curve.ranks) - 1
-    return (
-        f"It is shown to stay within {points(test.margin)} of rank {test.reference} "
-        f"({_at_rank(curve, last)})."
-    )
+def _needs(margin: float | None) -> str:
+    return "no margin is enough" if margin is None else f"needs {percent(margin)} points"
 
 
 def details(run: Run, task: str, findings: Findings) -> list[str]:
@@ -263,7 +286,7 @@ def details(run: Run, task: str, findings: Findings) -> list[str]:
         within = f", by at most {percent(leader.within)} points" if leader.within else ""
         sure = f"{100 * leader.sure:.4g} %"
         lines.append(f"{some(others)} may be better than {best.label}{within} ({sure} confidence).")
-    return [*lines, *_published(run, task, best), *_rank_details(best, findings)]
+    return [*lines, *_published(run, task, best), *_choice_details(run, task, findings)]
 
 
 def _grid(curve: CurveRow) -> str:
@@ -285,42 +308,12 @@ def _published(run: Run, task: str, best: CurveRow) -> list[str]:
     return lines
 
 
-def _rank_details(best: CurveRow, findings: Findings) -> list[str]:
-    test, leader = findings.recommended(best), findings.leader(best)
-    sentence = rank_sentence(best, test)
-    if test is None:
-        return [sentence]
-    if test.rank == test.reference and test.smallest_margin < 1.0:
-        needed = percent(test.smallest_margin)
-        sentence += f" A margin of {needed} points would have been needed for one."
-    lines = [sentence]
-    if leader and leader.compared > 1:
-        among = f"{leader.compared} rows (95 % confidence)"
-        lines.append(f"The test allows for the choice among {among}.")
-    return [*lines, findings.margin]
-
-
-def rank_sentence(curve: CurveRow, test: NonInferiorRank | None) -> str:
-    """Which rank of a curve to use, what it costs, and what was shown."""
-    top = curve.ranks[-1]
-    if test is None:
-        return f"At rank {top}: {_at_rank(curve, len(curve.ranks) - 1)}."
-    at = curve.ranks.index(test.rank)
-    text = f"Use rank {test.rank} ({_at_rank(curve, at)}). {_why(curve, test)}"
-    if test.seeds > 1 and test.smallest_margin >= 1.0 and test.checkpoints not in (None, top):
-        text += (
-            f" In each of these {test.seeds} checkpoints, rank {test.checkpoints} loses less than "
-            f"{points(test.margin)}."
-        )
-    return text
-
-
-def margin_note(margin: float, *, assumed: bool) -> str:
-    """Whose margin the ranks of a report are about."""
-    if assumed:
-        advice = "Choose yours before you look: aurac report --margin."
-        return f"No margin was given, so {points(margin)} is assumed. {advice}"
-    return f"The margin of {points(margin)} was given for this report."
+def _choice_details(run: Run, task: str, findings: Findings) -> list[str]:
+    """What to ship and why; of a run that stopped early its decisions say it."""
+    choice = findings.choices.get(task)
+    if choice is None or run.sequential:
+        return []
+    return [" ".join(choice_sentences(replace(choice, task=None), called=findings.called))]
 
 
 def area_sentence(curve: CurveRow) -> str:
@@ -342,8 +335,9 @@ GLOSSARY = {
     "several).",
     "significant": "p below 0.05 in the paired test on the same documents, after Holm's correction "
     "for all pairs of this report.",
-    "non-inferior, margin": "shown by a one-sided paired test to lose less than the margin against "
-    "the highest rank (5 % error).",
+    "within a margin of the best": "shown by one-sided paired tests to lose less than the margin "
+    "against the best configuration, whichever that is (5 % error, the choice included).",
+    "configuration": "an adapter, cut one way, at one rank.",
     "detectable": "the smallest true difference that the test, at the level that Holm's correction "
     "left it, finds four times in five.",
     "point": "a difference of one percent of the documents.",

@@ -38,7 +38,7 @@ FIGURES, CARDS = "figures", "cards"
 _FAMILIES = ("primary", "exploratory")
 _WHOLE = {
     *("seeds", "seed", "rank", "rank_lowest", "rank_highest", "rank_lower", "rank_upper"),
-    *("n_ranks", "n_docs", "parameters", "bytes", "reference", "gained", "lost"),
+    *("n_ranks", "n_docs", "parameters", "bytes", "best_rank", "gained", "lost"),
 }
 _BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes")
 _POINT = (
@@ -47,7 +47,8 @@ _POINT = (
 )
 _TEXT = {
     *("task", "adapter", "basis", "rescale", "role", "metric", "method", "note", "missing"),
-    *("interval", "curve", "group", "measure", "non_inferior", "axis", "family"),
+    *("interval", "curve", "group", "measure", "within_margin", "axis", "family"),
+    *("truncation", "above_base", "chosen"),
 }
 
 
@@ -65,7 +66,8 @@ def write_report(
     Makes `report.md`, `report.html`, `figures/` (with PDFs for a paper in `figures/paper/`),
     `table.tex`, for each adapter a model card and the hub's evaluation results in `cards/`, and the
     numbers as CSV and Parquet:
-    `table` (one row for each curve), `points` (for each curve and rank), and where there are any
+    `table` (one row for each curve), `points` (for each curve and rank), `configurations` (what
+    margin each would need to be shipped), and where there are any
     `pairs`, `bases` (prefix minus SVD), `losses`, `changes`, `groups` and `serving`. The same
     inputs give the same bytes, and no model is loaded.
 
@@ -75,8 +77,8 @@ def write_report(
         out: Where to write; the run folder itself when there is a single one.
         groups: ``group name -> adapter names`` that are training seeds of one recipe, beside those
             whose recorded recipes say so.
-        delta: The margin: the loss against the highest rank, as a fraction, that a non-inferior
-            rank may have. Without it the report assumes 0.02, and says so.
+        delta: The margin: the loss against the best configuration, as a fraction, that a smaller
+            one may have. Without it the report recommends nothing, and shows the trade-off.
         axes: "parameters", "bytes" or both: AURAC over these as well, in sections and files of
             their own.
         primary: Pairs of names that are the primary comparisons; `*` is each other adapter. By
@@ -139,10 +141,10 @@ def _write(run: Run, target: Path, delta: float | None, axes: Sequence[str]) -> 
 def _cards(builder: Builder) -> dict[str, str]:
     adapters = builder.run.adapters
     names = unique_slugs([adapter.name for adapter in adapters])
-    run, note = builder.run, builder.findings.margin
+    run = builder.run
     cards = {
         f"{names[adapter.name]}.md": model_card.card(
-            run, adapter, margin=builder.margin, note=note, brief=builder.large
+            run, adapter, margin=builder.margin, brief=builder.large
         )
         for adapter in adapters
     }
@@ -161,6 +163,7 @@ def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:
         "points": [row for curve in curves for row in _point_rows(curve)],
         "pairs": [_pair_row(pair) for pair in findings.tested],
         "bases": [_pair_row(pair) for pair in bases if pair is not None],
+        "configurations": list(_choice_rows(builder)),
         "losses": list(_loss_rows(builder)),
         "changes": list(_change_rows(builder)),
         "groups": list(_group_rows(builder)),
@@ -248,26 +251,48 @@ def _pair_row(pair: Difference) -> Row:
     }
 
 
+def _choice_rows(builder: Builder) -> Iterator[Row]:
+    """One row for each configuration of a task, the smallest first."""
+    findings = builder.findings
+    for choice in findings.choices.values() if not builder.run.sequential else ():
+        for one in choice.configurations:
+            yield {
+                **{name: getattr(one, name) for name in ("task", "adapter", "truncation", "rank")},
+                "accuracy": one.accuracy,
+                "low": one.low,
+                "high": one.high,
+                "bytes": one.bytes,
+                "above_base": _yes(one.above_base),
+                "margin_needed": one.needed,
+                "margin": choice.margin,
+                "chosen": _yes(one is choice.chosen),
+            }
+
+
+def _yes(shown: bool | None) -> str | None:  # noqa: FBT001
+    return None if shown is None else "yes" if shown else "no"
+
+
 def _loss_rows(builder: Builder) -> Iterator[Row]:
-    """One row for each rank below the highest one of a curve.
+    """One row for each rank of a curve, against the most accurate one of the curve.
 
     `loss_upper` and `margin_needed` hold at 95 % each by itself, the `loss_upper_joint` of a task
     all together.
     """
-    for curve, test in builder.findings.tests.values():
+    for curve, row in builder.findings.tests.values():
         joint = builder.findings.joint.get(curve.id, {})
-        for step in test.tests:
+        for step in row.tests:
             yield {
                 **_names(curve),
                 "rank": step.rank,
-                "reference": test.reference,
+                "best_rank": row.result.best if row.result else None,
                 "loss": step.loss,
                 "loss_upper": step.upper,
                 "changed": step.flip_rate,
                 "margin_needed": step.margin_needed,
                 "loss_upper_joint": joint.get(step.rank),
-                "margin": test.margin,
-                "non_inferior": "yes" if step.margin_needed < test.margin else "no",
+                "margin": row.choice.margin,
+                "within_margin": _yes(step.passed) if row.choice.margin else None,
             }
 
 

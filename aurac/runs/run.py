@@ -206,29 +206,51 @@ class Run:
         ]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
-    def recommend(self, *, margin: float, reference: int | None = None) -> DataFrame:
-        """The smallest non-inferior rank of each adapter, truncation and task.
+    def recommend(self, *, margin: float, reference: int | str | None = None) -> DataFrame:
+        """The smallest rank within the margin of each adapter, truncation and task, by itself.
 
-        Columns: adapter, task, truncation, default, rank, reference, saved (share of the adapter's
-        size), alpha, sentence. rank is missing where nothing can be tested.
+        Columns: adapter, task, truncation, default, rank, saved (share of the adapter's size),
+        alpha, sentence. rank is missing where none is shown to be within the margin.
 
         Args:
             margin: Loss of accuracy that is tolerable, a fraction, chosen before looking.
-            reference: Rank that smaller ones are compared with; None: the largest.
+            reference: A rank, ``ADAPTER`` or ``ADAPTER@RANK`` to compare with; None: the best rank.
 
         Raises:
-            CurveError: A margin outside (0, 1).
+            CurveError: A margin outside (0, 1), or a reference that is not there.
         """
         import pandas as pd
 
         rows = [
             _values(row, "adapter task truncation")
             | {"default": not row.other}
-            | _values(row.result, "rank reference saved")
-            | _values(row, "alpha sentence")
+            | _values(row, "rank")
+            | _values(row.result, "saved")
+            | {"alpha": row.choice.alpha, "sentence": row.sentence}
             for row in self._analysis(margin=margin, reference=reference).recommended
         ]
-        return pd.DataFrame(rows).astype({"rank": "Int64", "reference": "Int64"})
+        return pd.DataFrame(rows).astype({"rank": "Int64"})
+
+    def choose(
+        self, *, margin: float | None = None, reference: int | str | None = None
+    ) -> DataFrame:
+        """Every configuration (adapter, truncation, rank) of a task, the smallest first.
+
+        Columns: adapter, task, truncation, rank, accuracy with low and high (95 %, all together),
+        bytes, above_base, needed (the margin at which it is shown to be within it of the best),
+        chosen (the smallest within the margin).
+
+        Args and errors as of `recommend`; without a margin nothing is chosen.
+        """
+        import pandas as pd
+
+        names = "adapter task truncation rank accuracy low high bytes above_base needed"
+        rows = [
+            _values(one, names) | {"chosen": one is choice.chosen}
+            for choice in self._analysis(margin=margin, reference=reference).choices
+            for one in choice.configurations
+        ]
+        return pd.DataFrame(rows)
 
     def plot(self, task: str | None = None, *, axis: str = "log2", ax: Axes | None = None) -> Axes:
         """Draw accuracy against rank or size as the report does: bands, legend, a base line.

@@ -10,17 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from aurac.stats.choice import non_inferior_rank
+    from aurac.stats.choice_rows import Choice, Configuration, NonInferiorRank, RankTest
     from aurac.stats.intervals import interval
     from aurac.stats.margins import MarginTest, margin_test
     from aurac.stats.mean import Layout
     from aurac.stats.multiplicity import Best, best, holm
-    from aurac.stats.noninferiority import (
-        AccurateRank,
-        NonInferiorRank,
-        RankTest,
-        accurate_rank,
-        non_inferior_rank,
-    )
     from aurac.stats.paired import Difference, detectable, difference, paired_curves
     from aurac.stats.power import Plan, plan
     from aurac.stats.score import Bands, bands
@@ -28,10 +23,11 @@ if TYPE_CHECKING:
     from aurac.stats.spread import Spread, spread_of_flips, spread_of_pilot
 
 __all__ = [
-    "AccurateRank",
     "Bands",
     "Best",
+    "Choice",
     "Components",
+    "Configuration",
     "Difference",
     "Layout",
     "MarginTest",
@@ -39,7 +35,6 @@ __all__ = [
     "Plan",
     "RankTest",
     "Spread",
-    "accurate_rank",
     "aggregate",
     "bands",
     "best",
@@ -59,11 +54,12 @@ __all__ = [
 ]
 
 _MODULES = {
+    "choice": "non_inferior_rank",
+    "choice_rows": "Choice Configuration NonInferiorRank RankTest",
     "intervals": "interval",
     "margins": "MarginTest margin_test",
     "mean": "Layout",
     "multiplicity": "Best best holm",
-    "noninferiority": "AccurateRank NonInferiorRank RankTest accurate_rank non_inferior_rank",
     "paired": "Difference detectable difference paired_curves",
     "power": "Plan plan",
     "score": "Bands bands",

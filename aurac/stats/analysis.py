@@ -17,10 +17,10 @@ from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent
 from aurac.errors import CurveError
+from aurac.stats.choice import above_base, choose, recommend
 from aurac.stats.comparisons import (
     best_rows,
     compare_rows,
-    recommend,
     with_robustness,
 )
 from aurac.stats.groups import Groups, RecipeGroup, defaults, gather
@@ -32,6 +32,7 @@ from aurac.stats.seeds import aggregate, components, far_seeds, mean_of_seeds, t
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from aurac.stats.choice_rows import Choice, RecommendRow
     from aurac.stats.seeds import Components
 
 _Name = TypeVar("_Name")
@@ -62,16 +63,49 @@ def analyse(curves: Any, *, groups: Groups | None = None, **options: Any) -> Ana
     every = gather(_as_curves(curves), groups)
     default, others = defaults(every)
     pairs, variants = compare_rows(default, others, settings)
+    recommended = _recommended(every, others, settings)
     return Analysis(
         scores=tuple(score_group(group, settings, other=group in others) for group in every),
         pairs=with_robustness(pairs, variants, default, others, settings),
         variants=variants,
         aggregates=_aggregates(default, pairs, settings),
-        recommended=tuple(recommend(group, settings, other=group in others) for group in every),
+        recommended=recommended,
         best=best_rows(default, others, (*pairs, *variants), settings),
         axis=settings.axis,
         level=settings.level,
         primary=settings.primary,
+        choose=lambda: _choices(every, others, settings, recommended),
+    )
+
+
+def _tasks(groups: Sequence[RecipeGroup]) -> dict[str | None, list[RecipeGroup]]:
+    tasks: dict[str | None, list[RecipeGroup]] = {}
+    for group in groups:
+        tasks.setdefault(group.task, []).append(group)
+    return tasks
+
+
+def _recommended(
+    groups: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
+) -> tuple[RecommendRow, ...]:
+    """Each curve by itself, where something was declared that a rank has to show."""
+    if settings.margin is None and settings.min_accuracy is None:
+        return ()
+    tasks = _tasks(groups)
+    return tuple(recommend(g, settings, others=others, task=tasks[g.task]) for g in groups)
+
+
+def _choices(
+    groups: Sequence[RecipeGroup],
+    others: Sequence[RecipeGroup],
+    settings: Options,
+    recommended: Sequence[RecommendRow],
+) -> tuple[Choice, ...]:
+    """The configurations of each task; of a task with one curve, what its row says."""
+    tasks = _tasks(groups)
+    alone = {row.task: row.choice for row in recommended if len(tasks[row.task]) == 1}
+    return tuple(
+        alone.get(task) or choose(same, settings, others=others) for task, same in tasks.items()
     )
 
 
@@ -114,6 +148,7 @@ def score_group(group: RecipeGroup, settings: Options, *, other: bool = False) -
         reason=group.gap,
         missing={r: why for c in group.curves for r, why in c.missing.items()},
         published=group.first.role == "published",
+        above_base=above_base(group, settings.alpha),
     )
     if group.gap is not None:
         return row

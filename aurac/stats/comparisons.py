@@ -20,10 +20,9 @@ from aurac.errors import CurveError
 from aurac.stats.groups import on_shared_axis, together
 from aurac.stats.mean import NO_DOCUMENTS, Estimate
 from aurac.stats.multiplicity import Family, holm, holm_levels
-from aurac.stats.noninferiority import accurate_rank, non_inferior_rank
 from aurac.stats.paired import pair_groups
 from aurac.stats.primary import declared_pairs
-from aurac.stats.rows import BestRow, PairRow, RecommendRow
+from aurac.stats.rows import BestRow, PairRow
 from aurac.stats.seeds import mean_of_seeds
 from aurac.stats.sentences import verdict
 
@@ -183,35 +182,6 @@ def with_robustness(
     return tuple(rows)
 
 
-def recommend(group: RecipeGroup, settings: Options, *, other: bool = False) -> RecommendRow:
-    """The smallest non-inferior rank of a group, or the reason why there is none."""
-    row = RecommendRow(
-        adapter=group.name,
-        task=group.task,
-        truncation=group.truncation,
-        other=other,
-        margin=settings.margin,
-        alpha=settings.alpha,
-        accuracy=dict(zip(group.ranks, group.accuracy, strict=True)),
-        sizes=group.first.sizes,
-        seconds=group.first.seconds,
-        published=group.first.role == "published",
-    )
-    if not group.has_documents:
-        return replace(row, reason=NO_DOCUMENTS)
-    if len(group.ranks) < 2 and group.gap:
-        return replace(row, reason=group.gap)
-    if settings.reference is None and group.lost:
-        return replace(row, reason=group.lost)
-    tests: dict[str, Any] = {"alpha": settings.alpha, "reference": settings.reference}
-    result = accurate = None
-    if settings.margin is not None:
-        result = non_inferior_rank(group, margin=settings.margin, **tests)
-    if settings.min_accuracy is not None:
-        accurate = accurate_rank(group, minimum=settings.min_accuracy, **tests)
-    return replace(row, result=result, accurate=accurate)
-
-
 def best_rows(
     default: Sequence[RecipeGroup],
     others: Sequence[RecipeGroup],
@@ -253,7 +223,6 @@ def _best_row(
     first, *rest = (labels[group.label] for group in alike)
     worse = {labels.get(name, name) for name in _worse(row.task, pairs, 1 - settings.level)}
     estimate, within = _leaders_interval(alike, settings)
-    alpha, other = settings.alpha / len(alike), first != alike[0].name
     return replace(
         row,
         compared=len(alike),
@@ -262,7 +231,6 @@ def _best_row(
         candidates=(first, *(label for label in rest if label not in worse)),
         sure=1 - max(1, len({p.exploratory for p in pairs if p.p is not None})) * (1 - row.level),
         within=within,
-        recommended=recommend(alike[0], replace(settings, alpha=alpha), other=other),
         apart=tuple(
             label for full, label in labels.items() if full not in {g.label for g in alike}
         ),

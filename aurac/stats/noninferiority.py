@@ -1,245 +1,212 @@
-"""The smallest non-inferior rank: one-sided paired tests against a reference rank."""
+"""Which configurations lose less than a margin against the best: bounds, and the procedure.
+
+A configuration is one rank of one curve. With accuracies mu, c is not within the margin d of the
+best where ``mu_j - mu_c >= d`` for some j. One of the references j is the best, so c is shown to be
+within d when that hypothesis falls for every j, each tested as if j were known to be the best (a
+partition: Hsu 1996; intersection-union: Berger 1982): no adjustment over j. Over c the error rate
+is shared. Most of it goes to the curves alike, each tested from its largest rank downward up to the
+first failure (a fixed sequence: Maurer, Hothorn and Lehmacher 1995). The rest is for every
+configuration alone (a fallback: Wiens 2003), so that a large rank that is worse than the smaller
+ones does not hide them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aurac.errors import CurveError
-from aurac.stats.groups import RecipeGroup, group_of
 from aurac.stats.intervals import mover
 from aurac.stats.mean import Layout, group_sums, mean_se_df, t_quantile, zero_spread_bound
-from aurac.stats.seeds import components, mean_of_seeds
+from aurac.stats.seeds import components
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Hashable, Sequence
 
     from numpy.typing import NDArray
 
 FEW = 10  # differing units below which the t test gives way to an exact bound
 BAD_SEEDS = 0.25  # share of seeds that lose too much which must not go unseen
+ALONE = 0.2  # of the error rate is for every configuration alone, the rest for the curves
+EXACT = 64  # configurations up to which the margin that each needs is computed
+
+
+def seeds_needed(alpha: float, share: float = BAD_SEEDS) -> int:
+    """Training seeds from which a loss in a share of the seeds would have shown.
+
+    With S seeds the chance that none of them is among the bad ones is ``(1 - share)^S``: at 0.05 it
+    takes 11 seeds for one in four and 29 for one in ten. With fewer no bound on the recipe's loss
+    holds, however small the spread between the seeds happens to be.
+    """
+    return int(np.ceil(np.log(alpha) / np.log(1.0 - share)))
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A configuration to be tested: (S, n) scores of its checkpoints, and what these are called.
+
+    Two are compared checkpoint by checkpoint where the names are the same, else every checkpoint of
+    one with every one of the other.
+    """
+
+    scores: NDArray[np.float64]
+    checkpoints: tuple[Hashable, ...] = (None,)
+
+    def loss(self, reference: Candidate) -> tuple[NDArray[np.float64], bool]:
+        """(S, n) what it loses against another, and whether each row is one training seed."""
+        ours, theirs = self.checkpoints, reference.checkpoints
+        if len(ours) == len(theirs) == 1:
+            return reference.scores - self.scores, True
+        if set(ours) == set(theirs) and len(set(ours)) == len(ours) == len(theirs):
+            return reference.scores[[theirs.index(name) for name in ours]] - self.scores, True
+        every = reference.scores[:, None] - self.scores[None]
+        return every.reshape(-1, every.shape[-1]), False
 
 
 @dataclass(frozen=True)
-class RankTest:
-    """One test of the sequence.
+class Bound:
+    """One-sided upper bounds on a loss.
 
     Attributes:
-        rank: The rank r that was tested.
-        loss: Accuracy at the reference rank minus accuracy at r, over the same documents.
-        upper: One-sided upper bound on that loss; 1 where the seeds are too few for any.
-        passed: Whether `upper` is below the margin, which rejects ``H_r``: r is non-inferior.
-        tested: Whether the sequence got here; it stops at the first failure.
-        flip_rate: Share of documents whose score differs between r and the reference.
-        margin_needed: The smallest margin at which the sequence would have reached and passed r.
-        method: Which test.
-        checkpoints: One-sided upper bound on the largest loss among the checkpoints evaluated,
-            which says nothing of another seed.
+        recipe: For another draw of documents and, from several checkpoints, of training seeds; 1
+            where the seeds are too few for any.
+        checkpoints: On the largest loss among the checkpoints evaluated.
+        method: How `recipe` was made.
     """
 
-    rank: int
-    loss: float
-    upper: float
-    passed: bool
-    tested: bool
-    flip_rate: float
-    margin_needed: float
-    method: str
+    recipe: float
     checkpoints: float
+    method: str
 
 
-@dataclass(frozen=True)
-class NonInferiorRank:
-    """The smallest rank shown to lose less than a margin against the reference rank.
-
-    Attributes:
-        rank: The non-inferior rank; the reference itself where no smaller one passed. From one
-            seed it holds for that checkpoint alone, from several for the recipe.
-        reference: The rank compared with, declared beforehand.
-        margin: The loss that was declared tolerable, a fraction.
-        alpha: The error rate of naming any rank wrongly; the confidence is 1 - alpha.
-        flip_rate: Share of documents whose score differs between `rank` and the reference.
-        smallest_margin: The smallest margin at which any smaller rank would have passed.
-        tests: Every rank below the reference, in the order of testing.
-        conditional: Whether this holds for one checkpoint alone.
-        saved: Share of the reference's bytes that truncation to `rank` saves; None if not known.
-        seeds: Checkpoints evaluated.
-        checkpoints: The smallest rank that is non-inferior for every one of the checkpoints
-            evaluated; `rank` itself from one seed.
-    """
-
-    rank: int
-    reference: int
-    margin: float
-    alpha: float
-    flip_rate: float
-    smallest_margin: float
-    tests: tuple[RankTest, ...]
-    conditional: bool
-    saved: float | None = None
-    seeds: int = 1
-    checkpoints: int | None = None
+def bound(candidate: Candidate, reference: Candidate, layout: Layout, alpha: float) -> Bound:
+    """Bounds on what a configuration loses against another on the same documents."""
+    loss, seeds = candidate.loss(reference)
+    each = [loss_bound(row, layout, alpha) for row in loss]
+    most = max(upper for upper, _ in each)
+    if len(each) == 1:
+        return Bound(most, most, each[0][1])
+    if not seeds:
+        return Bound(1.0, most, "no bound for another seed: the checkpoints are not of one seed")
+    upper, method = recipe_bound(loss, layout, alpha)
+    return Bound(upper, most, method)
 
 
-def seeds_needed(alpha: float) -> int:
-    """Training seeds from which a loss in one seed out of four would have shown: 11 at 0.05.
-
-    With S seeds the chance that none of them is among the bad quarter is ``(3/4)^S``. With fewer
-    no bound on the recipe's loss holds, however small the spread between the seeds happens to be.
-    """
-    return int(np.ceil(np.log(alpha) / np.log(1.0 - BAD_SEEDS)))
-
-
-def non_inferior_rank(
-    curves: Any, *, margin: float, alpha: float = 0.05, reference: int | None = None
-) -> NonInferiorRank:
-    """Find the smallest rank that is non-inferior to the reference rank at a margin.
-
-    One-sided paired tests of ``H_r: p_R - p_r >= margin`` from the rank below the reference
-    downward, each at full alpha, up to the first failure (a fixed sequence keeps the error rate:
-    Maurer, Hothorn and Lehmacher 1995). With fewer than ten differing documents the test is the
-    Clopper-Pearson bound on the share where the reference scores higher.
-
-    From one seed the claim is of that checkpoint. From several it is of the recipe, and needs
-    `seeds_needed` of them; what holds for each checkpoint by itself is told apart from it, at the
-    same alpha (all must pass, so no adjustment is needed: Berger 1982).
-
-    Args:
-        curves: A `Curve` with outcomes (or what `as_curve` accepts), a list of them that are
-            training seeds of one recipe, or a `RecipeGroup`.
-        margin: A tolerable loss of accuracy, a fraction, declared before looking.
-        alpha: Error rate.
-        reference: The rank to compare with; the largest by default.
-
-    Raises:
-        CurveError: No outcomes, a margin or alpha out of range, no rank below the reference.
-    """
-    if not 0.0 < margin < 1.0:
-        expected = "a tolerable loss of accuracy as a fraction, such as 0.02"
-        raise CurveError(f"margin {margin:g}", expected=expected)
-    group = curves if isinstance(curves, RecipeGroup) else group_of(curves)
-    top = _checked(group, reference, alpha)
-    below = [r for r in reversed(group.ranks) if r < top]
-    if not below:
-        raise CurveError(f"{group.first.label} has no rank below {top} to recommend")
-    scores = {r: group.scores(r) for r in below}
-    tests = sequence(group.scores(top), scores, group.layout, margin, alpha)
-    last = next((test for test in reversed(tests) if test.tested and test.passed), None)
-    each = [test.rank for test in takewhile(lambda test: test.checkpoints < margin, tests)]
-    rank = last.rank if last else top
-    small, large = group.first.sizes.get(rank), group.first.sizes.get(top)
-    return NonInferiorRank(
-        rank=rank,
-        reference=top,
-        margin=margin,
-        alpha=alpha,
-        flip_rate=last.flip_rate if last else 0.0,
-        smallest_margin=tests[0].margin_needed,
-        tests=tests,
-        conditional=group.seeds == 1,
-        saved=None if small is None or not large else 1.0 - small / large,
-        seeds=group.seeds,
-        checkpoints=each[-1] if each else top,
-    )
-
-
-@dataclass(frozen=True)
-class AccurateRank:
-    """The smallest rank whose accuracy is shown to be high enough.
+@dataclass(eq=False)
+class Procedure:
+    """The smallest margin at which each configuration is shown to be within it of the best.
 
     Attributes:
-        rank: None where not even the reference is.
-        minimum: The accuracy that was asked for, a fraction.
-        alpha: The error rate of naming a rank wrongly.
-        lowest: For each rank tested, downward from the reference, the one-sided lower bound on its
-            accuracy.
+        curves: The configurations of each curve, from the largest rank downward.
+        references: Those of which one is the best; none where only `met` is asked.
+        layout: The documents' clusters and strata.
+        alpha: The error rate of naming any configuration wrongly.
+        met: Whether the other demands on a configuration are shown at an error rate: for the
+            recipe, and in each checkpoint.
     """
 
-    rank: int | None
-    minimum: float
+    curves: Sequence[Sequence[Candidate]]
+    references: Sequence[Candidate]
+    layout: Layout
     alpha: float
-    lowest: Mapping[int, float]
+    met: Callable[[Candidate, float], tuple[bool, bool]]
+    _met: dict[tuple[int, float], tuple[bool, bool]] = field(default_factory=dict)
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        """Error rate of a test along a curve, and of one alone."""
+        if len(self.curves) == 1 and len(self.references) <= 1:
+            return self.alpha, 0.0  # the sequence begins at what all are compared with
+        alone = ALONE * self.alpha / sum(map(len, self.curves))
+        return (1.0 - ALONE) * self.alpha / len(self.curves) + alone, alone
+
+    def margins(self, limit: float | None) -> list[NDArray[np.float64] | None]:
+        """For each curve (K, 2) the margins for the recipe and for each of the checkpoints.
+
+        Of many configurations None stands for a curve of which none is below `limit`, nor the
+        smallest of all.
+        """
+        order = sorted(self.references, key=lambda one: -float(one.scores.mean()))
+        first = [self._curve(curve, order[:1]) for curve in self.curves]  # no larger than the whole
+        few, smallest = sum(map(len, self.curves)) <= EXACT, np.inf
+        result: list[NDArray[np.float64] | None] = [None] * len(first)
+        for at in sorted(range(len(first)), key=lambda at: float(first[at].min())):
+            if not few and first[at].min() >= max(limit or 0.0, smallest):
+                break
+            whole = np.maximum(first[at], self._curve(self.curves[at], order[1:]))
+            result[at], smallest = whole, min(smallest, float(whole[:, 0].min()))
+        return result
+
+    def _curve(
+        self, curve: Sequence[Candidate], references: Sequence[Candidate]
+    ) -> NDArray[np.float64]:
+        """(K, 2) the margins that the configurations of a curve need against all references."""
+        along, alone = self.levels
+        upper = self._uppers(curve, references, along)
+        needed = reached = np.maximum.accumulate(upper, axis=0)
+        hidden = (reached > upper).any(axis=(1, 2))  # behind a larger rank that is worse
+        if alone and hidden.any():
+            places = np.flatnonzero(hidden).tolist()
+            needed = reached.copy()
+            by_itself = self._uppers([curve[at] for at in places], references, alone)
+            needed[places] = np.minimum(reached[places], by_itself)
+        return np.asarray(needed.max(axis=1))
+
+    def _uppers(
+        self, curve: Sequence[Candidate], references: Sequence[Candidate], alpha: float
+    ) -> NDArray[np.float64]:
+        """(K, J, 2) bounds on the losses; infinite where another demand is not met."""
+        result = np.zeros((len(curve), max(len(references), 1), 2))
+        for at, one in enumerate(curve):
+            met = self.met(one, alpha)
+            if any(met) and references:
+                result[at] = uppers(one, references, self.layout, alpha)
+            result[at, :, np.logical_not(met)] = np.inf
+        return result
 
 
-def accurate_rank(
-    group: RecipeGroup, *, minimum: float, alpha: float = 0.05, reference: int | None = None
-) -> AccurateRank:
-    """Find the smallest rank whose accuracy is shown to be at least `minimum`.
+def uppers(
+    candidate: Candidate, references: Sequence[Candidate], layout: Layout, alpha: float
+) -> NDArray[np.float64]:
+    """(J, 2) the two bounds of `bound` against each reference; 0 against itself."""
+    result = np.zeros((len(references), 2))
+    losses = [candidate.loss(reference) for reference in references]
+    bounds = upper_bounds(np.concatenate([loss for loss, _ in losses]), layout, alpha)
+    ends = np.cumsum([len(loss) for loss, _ in losses])
+    for at, each in enumerate(np.split(bounds, ends[:-1])):
+        loss, seeds = losses[at]
+        if references[at] is candidate:
+            continue
+        result[at] = each.max()
+        if len(each) > 1:
+            result[at, 0] = recipe_bound(loss, layout, alpha)[0] if seeds else 1.0
+    return result
 
-    One-sided tests of ``p_r < minimum`` downward from the reference rank, each at full alpha, up to
-    the first failure: the lower end of the accuracy's interval at ``1 - 2·alpha``. A rank that
-    passes here and in `non_inferior_rank` has both properties at the same alpha, since the first
-    rank that lacks either must pass the test of that one (Berger 1982).
 
-    Args:
-        group: With documents.
-        minimum: A fraction, declared before looking.
-        alpha: Error rate.
-        reference: The largest rank tested; the group's largest by default.
+def upper_bounds(losses: NDArray[np.float64], layout: Layout, alpha: float) -> NDArray[np.float64]:
+    """(R,) `loss_bound` of each row (R, n); of independent 0/1 documents from counts, at once.
+
+    With shares p of losses and q of gains Student's reach is
+    ``t · √((p + q - (p - q)²) / (n - 1))``, and MOVER joins Clopper and Pearson's ends for p and q,
+    correlated by ``-√(pq / ((1 - p)(1 - q)))``.
     """
-    if not 0.0 < minimum < 1.0:
-        raise CurveError(f"minimum accuracy {minimum:g}", expected="a fraction such as 0.5")
-    top = _checked(group, reference, alpha)
-    smallest, lowest = None, {}
-    for rank in sorted((r for r in group.ranks if r <= top), reverse=True):
-        estimate = mean_of_seeds(group.scores(rank), group.layout, 1.0 - 2.0 * alpha)
-        lowest[rank] = 0.0 if estimate.low is None else estimate.low
-        if lowest[rank] < minimum:
-            break
-        smallest = rank
-    return AccurateRank(smallest, minimum, alpha, lowest)
+    from scipy.special import betaincinv
 
-
-def _checked(group: RecipeGroup, reference: int | None, alpha: float) -> int:
-    """The reference rank."""
-    if not 0.0 < alpha < 0.5:
-        raise CurveError(f"alpha {alpha:g}", expected="an error rate such as 0.05")
-    if reference is None and group.lost:
-        raise CurveError(group.lost, expected="the rank that smaller ones are compared with")
-    top = max(group.ranks) if reference is None else reference
-    if top not in group.ranks:
-        raise CurveError(f"reference rank {top}", expected=f"one of {group.ranks}")
-    return top
-
-
-def sequence(
-    full: NDArray[np.float64],
-    lower: dict[int, NDArray[np.float64]],
-    layout: Layout,
-    margin: float,
-    alpha: float,
-) -> tuple[RankTest, ...]:
-    """The tests of a non-inferior rank, downward.
-
-    `full` are (S, n) scores at the reference rank, `lower` those of each smaller rank in the order
-    of testing.
-    """
-    tests: list[RankTest] = []
-    alive, needed = True, 0.0
-    for rank, scores in lower.items():
-        loss = full - scores
-        bounds = [loss_bound(row, layout, alpha) for row in loss]
-        upper, method = bounds[0] if len(bounds) == 1 else recipe_bound(loss, layout, alpha)
-        needed = max(needed, upper)
-        passed = upper < margin
-        tests.append(
-            RankTest(
-                rank=rank,
-                loss=float(loss.mean()),
-                upper=upper,
-                passed=passed,
-                tested=alive,
-                flip_rate=float(np.mean(np.abs(loss) > 1e-12)),
-                margin_needed=needed,
-                method=method,
-                checkpoints=max(bound for bound, _ in bounds),
-            )
-        )
-        alive = alive and passed
-    return tuple(tests)
+    n = layout.n
+    lost, gained = ((losses == sign).sum(axis=1) for sign in (1.0, -1.0))
+    whole = np.array_equal(lost + gained, np.count_nonzero(losses, axis=1))
+    if layout.clusters is not None or layout.strata is not None or n < 2 or not whole:
+        return np.array([loss_bound(row, layout, alpha)[0] for row in losses])
+    p, q = lost / n, gained / n
+    most = np.where(lost < n, betaincinv(lost + 1.0, np.maximum(n - lost, 0.5), 1.0 - alpha), 1.0)
+    least = np.where(gained, betaincinv(np.maximum(gained, 0.5), n - gained + 1.0, alpha), 0.0)
+    odds = p * q / np.maximum((1.0 - p) * (1.0 - q), 1e-300)
+    up, down = most - p, q - least
+    careful = np.sqrt(up**2 + down**2 + 2.0 * np.sqrt(odds) * up * down)
+    se = np.sqrt(np.maximum(p + q - (p - q) ** 2, 0.0) / (n - 1.0))
+    plain = t_quantile(1.0 - alpha, n - 1.0) * se
+    return np.where(lost + gained < FEW, most, p - q + np.maximum(plain, careful))
 
 
 def _units(marked: NDArray[np.bool_], layout: Layout) -> int:

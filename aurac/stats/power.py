@@ -13,7 +13,7 @@ import numpy as np
 
 from aurac.errors import CurveError
 from aurac.stats.mean import Layout, t_quantile
-from aurac.stats.noninferiority import sequence
+from aurac.stats.noninferiority import Candidate, bound
 from aurac.stats.seeds import components, mean_of_seeds
 from aurac.stats.spread import Outcomes, Spread
 
@@ -178,8 +178,8 @@ class Study:
             if self.paired_seeds and self.seeds > 1:
                 parts = components([second - first], [1], Layout(n), signed=True)
             return parts.value > parts.reach(1.0 - self.alpha)[0]  # p <= alpha says the same
-        (test,) = sequence(second, {1: first}, Layout(n), self.delta, self.alpha)
-        return test.passed
+        smaller, full = (Candidate(scores, tuple(range(len(scores)))) for scores in (first, second))
+        return bound(smaller, full, Layout(n), self.alpha).recipe < self.delta
 
     def plan_for_any_share(self, power: float, *, check: bool = True) -> Plan:
         """As `plan`, where up to `Spread.interaction` may be documents × seeds.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from msgspec import to_builtins
@@ -13,12 +14,12 @@ from aurac.errors import CurveError
 from aurac.stats import sentences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from aurac.curves.area import Span
     from aurac.runs.decisions import Declaration
+    from aurac.stats.choice_rows import Choice, RecommendRow
     from aurac.stats.mean import Estimate
-    from aurac.stats.noninferiority import AccurateRank, NonInferiorRank
     from aurac.stats.paired import Difference
 
 _NOTHING: dict[str, float | None] = {"value": None, "se": None, "low": None, "high": None}
@@ -31,12 +32,14 @@ class Options:
     Attributes:
         axis: The axis that pairs and aggregates are about.
         level: Coverage of intervals; 1 - level is the size of the tests.
-        margin: A loss of accuracy that a smaller rank may have, declared beforehand; None: any.
-        min_accuracy: Accuracy that a recommended rank must be shown to have; None: any.
-        alpha: Error rate of the non-inferiority tests.
+        margin: A loss of accuracy against the best configuration that a smaller one may have,
+            declared beforehand; None: none was declared.
+        min_accuracy: Accuracy that a recommended configuration must be shown to have; None: any.
+        alpha: Error rate of a recommendation.
         support: "common" compares curves with unequal ranks on those that both have.
         weigh: "tasks" or "documents": what each task weighs in an aggregate.
-        reference: Rank that smaller ones are compared with; None: the largest of each curve.
+        reference: What stands in the place of the best: a rank, which smaller ones are compared
+            with, or ``ADAPTER`` (at its largest rank) or ``ADAPTER@RANK``; None: the best itself.
         paired_seeds: Whether equal seeds of two recipes had the same data in the same order; None:
             as the recipes say.
         primary: The comparisons that were declared to be primary; None: none, one family of all.
@@ -45,12 +48,12 @@ class Options:
 
     axis: str = "log2"
     level: float = 0.95
-    margin: float | None = 0.02
+    margin: float | None = None
     min_accuracy: float | None = None
     alpha: float = 0.05
     support: str | None = None
     weigh: str = "tasks"
-    reference: int | None = None
+    reference: int | str | None = None
     primary: Declaration | None = None
     strict: bool = True
     paired_seeds: bool | None = None
@@ -62,7 +65,8 @@ class Options:
                 raise CurveError(f"{name} {value:g}", expected=f"a fraction between 0 and {most:g}")
 
 
-def _fields(row: object, names: str) -> dict[str, Any]:
+def fields_of(row: object, names: str) -> dict[str, Any]:
+    """Some fields of a row, in the order of their names."""
     values = {name: getattr(row, name) for name in names.split()}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
@@ -77,7 +81,7 @@ def _with_method(estimate: Estimate | None) -> dict[str, Any]:
     return {"estimate": estimate.to_dict(), "method": estimate.method}
 
 
-class _Labelled:
+class Labelled:
     """A row of an adapter under a truncation, which is its default one or not."""
 
     adapter: str
@@ -91,12 +95,13 @@ class _Labelled:
 
 
 @dataclass(frozen=True)
-class ScoreRow(_Labelled):
+class ScoreRow(Labelled):
     """AURAC of one recipe group on one task.
 
     `log2`, `linear` and `mean` are None with a `reason`. `other` marks a truncation that is not the
     adapter's default, `published` one that is the method's published one. Where the headline
-    `axis` is a budget, `budget` is AURAC over it, at the amounts of `span`.
+    `axis` is a budget, `budget` is AURAC over it, at the amounts of `span`. `above_base` says of
+    each rank whether it is shown to be above the base, each by itself; None without a base.
     """
 
     adapter: str
@@ -120,6 +125,12 @@ class ScoreRow(_Labelled):
     axis: str = "log2"
     budget: Estimate | None = None
     span: Span | None = None
+    above_base: Mapping[int, bool] | None = None
+
+    @property
+    def below_base(self) -> bool:
+        """Whether a base is known and no rank is shown to be above it."""
+        return bool(self.above_base) and not any((self.above_base or {}).values())
 
     def estimate(self, axis: str) -> Estimate | None:
         """AURAC on an axis; over a budget, only the one that was asked for."""
@@ -132,12 +143,14 @@ class ScoreRow(_Labelled):
 
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
         """An element of ``scores``."""
-        row = {"adapter": self.label, **_fields(self, "task ranks n_docs")}
+        row = {"adapter": self.label, **fields_of(self, "task ranks n_docs")}
         row |= {"log2": _numbers(self.log2), "linear": _numbers(self.linear), "mean": self.mean}
         if self.axis in BUDGETS:
             row[f"aurac_{self.axis}"] = _numbers(self.budget) | span_dict(self.span)
         if details:
-            row |= _fields(self, "metric seeds accuracy baseline reason notes")
+            row |= fields_of(self, "metric seeds accuracy baseline reason notes")
+            above = self.above_base
+            row["above_base"] = above and {str(r): shown for r, shown in above.items()}
             row["drops"] = [list(drop) for drop in self.drops]
             row["method"] = self.headline.method if self.headline else None
             row["missing"] = {str(r): why for r, why in self.missing.items()}
@@ -221,7 +234,7 @@ class PairRow:
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
         """An element of ``pairs``."""
         estimate = self.result.estimate if self.result else None
-        row = _fields(self, "a b task axis p p_holm") | _numbers(estimate)
+        row = fields_of(self, "a b task axis p p_holm") | _numbers(estimate)
         value = row.pop("value")
         row["difference"] = self.value if estimate is None else value
         row |= span_dict(self.span)
@@ -229,7 +242,7 @@ class PairRow:
         row |= {} if self.exploratory is None else {"exploratory": self.exploratory}
         row["pairing"] = self.result.parts.pairing if self.result else None
         if details:
-            row |= _fields(self, "ranks n_docs gained lost reason sentence")
+            row |= fields_of(self, "ranks n_docs gained lost reason sentence")
             row["method"] = estimate.method if estimate else None
             row["conditional"] = self.result.conditional if self.result else None
             row["survives_truncation"] = self.survives
@@ -257,86 +270,7 @@ class AggregateRow:
 
     def to_dict(self) -> dict[str, Any]:
         """An element of ``aggregates`` in the detailed JSON."""
-        return _fields(self, "a b axis tasks weigh reason") | _with_method(self.estimate)
-
-
-@dataclass(frozen=True)
-class RecommendRow(_Labelled):
-    """The smallest rank of a recipe group that a user may ship.
-
-    Attributes:
-        adapter, task, truncation, other: As of `ScoreRow`.
-        margin: The tolerable loss against the reference rank; None: any.
-        alpha: Error rate of each of the two tests and of both together.
-        result: The smallest non-inferior rank; None with a `reason`, and without a margin.
-        accurate: The smallest rank that is accurate enough; None without such a demand.
-        reason: Why nothing can be tested.
-        accuracy: Rank → accuracy, of the ranks evaluated.
-        sizes: Rank → bytes, where known.
-        seconds: Rank → wall seconds for a document, where measured.
-        published: Whether the truncation is the published one, where that is not the default.
-    """
-
-    adapter: str
-    task: str | None
-    truncation: str
-    other: bool
-    margin: float | None
-    alpha: float
-    result: NonInferiorRank | None = None
-    accurate: AccurateRank | None = None
-    reason: str | None = None
-    accuracy: Mapping[int, float] = field(default_factory=dict)
-    sizes: Mapping[int, int] = field(default_factory=dict)
-    seconds: Mapping[int, float] = field(default_factory=dict)
-    published: bool = False
-
-    @property
-    def rank(self) -> int | None:
-        """The smallest rank that passes every test; None where no rank does, or none is tested."""
-        passed = [test.rank for test in (self.result, self.accurate) if test is not None]
-        return None if not passed or None in passed else max(passed)  # type: ignore[type-var]
-
-    @property
-    def sentence(self) -> str:
-        """One sentence on what was shown, or two."""
-        if self.reason is not None:
-            return f"{self.label}: no rank can be tested ({self.reason})."
-        parts = []
-        if self.result is not None:
-            parts.append(sentences.rank_sentence(self.label, self.task, self.result))
-        if self.accurate is not None:
-            parts.append(sentences.accuracy_sentence(self.label, self.task, self.accurate))
-        return " ".join(parts)
-
-    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
-        """An element of ``recommended``; the rank is None where nothing can be tested."""
-        result = self.result
-        row: dict[str, Any] = {"adapter": self.label, **_fields(self, "task rank")}
-        row |= {"delta": self.margin, "alpha": self.alpha}
-        if details and result:
-            row |= _fields(result, "reference flip_rate conditional saved seeds checkpoints")
-            row["smallest_delta"] = result.smallest_margin
-            tests = [asdict(test) for test in result.tests]
-            row["steps"] = [{"delta_needed": test.pop("margin_needed"), **test} for test in tests]
-        if details and self.accurate:
-            row["min_accuracy"] = self.accurate.minimum
-            row["lowest_accuracy"] = {str(r): low for r, low in self.accurate.lowest.items()}
-        if details:
-            row |= {"reason": self.reason, "sentence": self.sentence}
-        return row
-
-    def shipped(self) -> dict[str, Any]:
-        """Accuracy, size and speed at the recommended rank and at the largest one."""
-        top = self.result.reference if self.result else max(self.accuracy, default=-1)
-        rank = -1 if self.rank is None else self.rank  # no column has it
-        return {
-            "accuracy": self.accuracy.get(rank),
-            "full_rank": None if top < 0 else top,
-            "full_accuracy": self.accuracy.get(top),
-            "bytes": self.sizes.get(rank),
-            "seconds_per_document": self.seconds.get(rank),
-        }
+        return fields_of(self, "a b axis tasks weigh reason") | _with_method(self.estimate)
 
 
 @dataclass(frozen=True)
@@ -354,7 +288,6 @@ class BestRow:
         candidates: Rows that may be the best, the leader first: all that no pair of the analysis
             (Holm) shows to be worse. A row that was not tested against any is one of them.
         within: How much better than the leader another row may be at most.
-        recommended: The leader's smallest non-inferior rank, at alpha divided by `compared`.
         reason: Why there is no leader.
         axis: What the areas are over.
         apart: Rows whose AURAC is over other ranks, and so does not compare.
@@ -368,7 +301,6 @@ class BestRow:
     estimate: Estimate | None = None
     candidates: tuple[str, ...] = ()
     within: float | None = None
-    recommended: RecommendRow | None = None
     reason: str | None = None
     axis: str = "log2"
     apart: tuple[str, ...] = ()
@@ -381,12 +313,8 @@ class BestRow:
 
     def to_dict(self) -> dict[str, Any]:
         """An element of ``best`` in the detailed JSON."""
-        row = _fields(
-            self, "task axis compared level leader candidates within apart reason sentences"
-        )
-        row |= _with_method(self.estimate)
-        row["recommended"] = self.recommended.to_dict() if self.recommended else None
-        return row
+        names = "task axis compared level leader candidates within apart reason sentences"
+        return fields_of(self, names) | _with_method(self.estimate)
 
 
 @dataclass(frozen=True)
@@ -395,6 +323,8 @@ class Analysis:
 
     `variants` compares the truncations of one adapter, in one family (Holm) with `pairs`; where
     `primary` comparisons were declared, these are one family and all others another.
+    `recommended` are the curves, each by itself, where a margin or an accuracy was declared;
+    `choices` the configurations of each task, computed when they are asked for.
     """
 
     scores: tuple[ScoreRow, ...]
@@ -406,6 +336,12 @@ class Analysis:
     axis: str
     level: float
     primary: Declaration | None = None
+    choose: Callable[[], tuple[Choice, ...]] = field(default=tuple, repr=False)
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """Of each task, which configuration to ship."""
+        return self.choose()
 
     @property
     def candidates(self) -> set[tuple[str | None, str]]:

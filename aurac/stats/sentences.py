@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aurac.curves.area import area_name
-from aurac.curves.display import declared, percent, points, show_span
+from aurac.curves.display import declared, percent, points, seconds, show_span, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from aurac.stats.choice_rows import Choice, Configuration
     from aurac.stats.margins import MarginTest
-    from aurac.stats.noninferiority import AccurateRank, NonInferiorRank
     from aurac.stats.paired import Difference
     from aurac.stats.rows import BestRow
 
@@ -102,54 +103,98 @@ def _share(level: float) -> str:
     return f"{100 * level:.4g} %"
 
 
-def rank_sentence(adapter: str, task: str | None, result: NonInferiorRank) -> str:
-    """One sentence on the smallest non-inferior rank."""
-    who = f"{adapter} on {task}" if task else adapter
-    scope = ", this checkpoint alone" if result.conditional else ""
-    sure = f"({_share(1 - result.alpha)} confidence{scope})"
-    margin = f"at a margin of {declared(result.margin)} {sure}"
-    if result.seeds > 1 and result.smallest_margin >= 1.0:
-        return _few_seeds(who, margin, result)
-    needed = f"{percent(result.smallest_margin, 2)} points"
-    if result.rank == result.reference:
-        return (
-            f"{who}: no rank below {result.reference} is non-inferior to it {margin}; that takes a "
-            f"margin of more than {needed}."
-        )
-    saved = "" if result.saved is None else f", {100 * result.saved:.0f} % smaller"
-    return (
-        f"{who}: rank {result.rank} is non-inferior to rank {result.reference} {margin}{saved}; "
-        f"{percent(result.flip_rate)} % of the documents change."
+Called = Callable[["Configuration"], str]
+
+
+def choice_sentences(
+    choice: Choice, *, own: bool = False, called: Called = lambda one: one.name
+) -> list[str]:
+    """Which configuration to ship and what was shown of it, or why none is named.
+
+    `own`: of the ranks of one curve, which the reader knows; `called`: what to call one.
+    """
+    where = f" on {choice.task}" if choice.task and not own else ""
+    if own:
+        called = _rank
+    if choice.best is None:
+        return [f"Ship nothing yet{where}: nothing can be compared ({choice.reason})."]
+    if choice.declared and choice.chosen is not None:
+        return [*_ship(choice, choice.chosen, where, called), *_seeds(choice)]
+    most = f"the most accurate here is {called(choice.best)}, {percent(choice.best.accuracy)} %"
+    if all(one.above_base is False for one in choice.configurations):
+        return [f"Ship nothing{where}: nothing is shown to be above {_base(choice)}; {most}."]
+    weak = [f"It is not shown to be above {_base(choice)}."]
+    weak = weak if choice.best.above_base is False else []
+    things = "rank" if own else "configuration"
+    if not choice.declared:
+        none = f"No margin was given, so no {things} is recommended{where}; {most}."
+        return [none, *weak]
+    if choice.seeds > 1 and choice.margin is not None and choice.needed is None:
+        return _few_seeds(choice, where, things, called)
+    text = f"No {things} is shown to be {_shown(choice)}{where}; {most}."
+    if choice.needed is not None and choice.margin is not None:
+        text += f" It takes a margin of more than {percent(choice.needed, 2)} points."
+    return [text, *weak]
+
+
+def _rank(one: Configuration) -> str:
+    return f"rank {one.rank}"
+
+
+def _base(choice: Choice) -> str:
+    return f"the base ({percent(choice.baseline)} %)"
+
+
+def _shown(choice: Choice) -> str:
+    """What a configuration has to show."""
+    reference, parts = choice.reference, []
+    if choice.margin is not None:
+        against = f"rank {reference}" if isinstance(reference, int) else reference or "the best"
+        parts.append(f"within {declared(choice.margin)} of {against}")
+    if choice.min_accuracy is not None:
+        parts.append(f"at least {percent(choice.min_accuracy).removesuffix('.0')} % accurate")
+    return " and ".join(parts)
+
+
+def _ship(choice: Choice, one: Configuration, where: str, called: Called) -> list[str]:
+    """What to ship, what it costs, and what was shown."""
+    facts = [size(one.bytes)] if one.bytes else []
+    facts.append(f"accuracy {percent(one.accuracy)} %")
+    facts += [f"{seconds(one.seconds)} a document"] if one.seconds else []
+    head = f"Use {called(one)}" if called is _rank else f"Ship {called(one)}{where}"
+    sure = f"{_share(1 - choice.alpha)} confidence"
+    sure += ", conditional on these checkpoints" if choice.seeds == 1 else ""
+    lines = [f"{head}: {', '.join(facts)}.", f"It is shown to be {_shown(choice)} ({sure})."]
+    if choice.best is not one and choice.best is not None:
+        most = f"{called(choice.best)}, {percent(choice.best.accuracy)} %"
+        lines.append(f"The most accurate is {most}.")
+    if choice.configurations[0] is not one:
+        both = " both" if choice.margin is not None and choice.min_accuracy is not None else ""
+        lines.append(f"No smaller {'rank' if choice.curves == 1 else 'one'} is shown to be{both}.")
+    return lines
+
+
+def _few_seeds(choice: Choice, where: str, things: str, called: Called) -> list[str]:
+    """Too few for a claim about another seed: what holds in each of them."""
+    few = (
+        f"Of the recipe no {things} can be recommended{where} from {choice.seeds} seeds (at least "
+        f"{choice.seeds_needed} are needed)."
     )
+    each = choice.in_checkpoints
+    holds = f"Nor is any shown to be {_shown(choice)} in each of these checkpoints."
+    if each is not None:
+        holds = f"In each of these checkpoints {called(each)} is shown to be {_shown(choice)}."
+    return [few, holds]
 
 
-def accuracy_sentence(adapter: str, task: str | None, result: AccurateRank) -> str:
-    """One sentence on the smallest rank that is accurate enough."""
-    who = f"{adapter} on {task}" if task else adapter
-    least = f"{percent(result.minimum).removesuffix('.0')} % accurate"
-    if result.rank is None:
-        ((top, low),) = result.lowest.items()
-        return (
-            f"{who}: not even rank {top} is shown to be at least {least} (lower bound "
-            f"{percent(low)} %)."
-        )
-    low = result.lowest[result.rank]
-    sure = f"{_share(1 - result.alpha)} confidence"
-    return f"{who}: rank {result.rank} is at least {least} (lower bound {percent(low)} %, {sure})."
-
-
-def _few_seeds(who: str, margin: str, result: NonInferiorRank) -> str:
+def _seeds(choice: Choice) -> list[str]:
+    """For which seeds the claim about a recipe holds."""
     from aurac.stats.noninferiority import seeds_needed
 
-    each = f"each of these {result.seeds} checkpoints"
-    needed = f"at least {seeds_needed(result.alpha)} are needed"
-    holds = f"In {each} rank {result.checkpoints} is non-inferior to rank {result.reference}"
-    if result.checkpoints in (None, result.reference):
-        holds = f"Nor is any rank non-inferior in {each}"
-    return (
-        f"{who}: of the recipe no rank below {result.reference} can be called non-inferior from "
-        f"{result.seeds} seeds ({needed}). {holds} {margin}."
-    )
+    if choice.seeds == 1 or choice.margin is None:
+        return []
+    holds = "For another seed this holds where bad runs are at least one in four"
+    return [f"{holds}; one in ten would need {seeds_needed(choice.alpha, 0.1)} seeds."]
 
 
 def margin_sentence(test: MarginTest) -> str:
@@ -197,10 +242,4 @@ def best_sentences(row: BestRow) -> list[str]:
         )
     if row.apart:
         lines.append(f"Over other ranks, and so not compared: {', '.join(row.apart)}.")
-    if row.recommended and (test := row.recommended.result):
-        adjusted = f"alpha {row.recommended.alpha:.2g}, since it was picked from {row.compared}"
-        rank = f"Rank {test.rank} of {row.leader} is non-inferior to rank {test.reference}"
-        if test.rank == test.reference:
-            rank = f"No rank of {row.leader} below {test.reference} is shown to be non-inferior"
-        lines.append(f"{rank} at a margin of {declared(test.margin)} ({adjusted}).")
     return lines

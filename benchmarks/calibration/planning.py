@@ -141,7 +141,7 @@ def flip_rates(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
         for _ in range(repetitions):
             loss = _flipped(rng, n, rate, 0.0)
             curve = Curve.from_outcomes([1, 2], np.stack([0.5 - loss / 2, 0.5 + loss / 2]))
-            hits += non_inferior_rank(curve, margin=delta).rank == 1
+            hits += non_inferior_rank(curve, margin=delta, reference=2).rank == 1
         yield _power(f"non-inferior rank, margin {delta:g}, flip rate {rate:g}", n, hits,
                      repetitions)  # fmt: skip
 

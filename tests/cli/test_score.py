@@ -34,7 +34,7 @@ def test_score_prints_the_analysis(table):
     assert "14.6 [11.6, 17.7]" in text
     assert "matryoshka is better" in text
     assert "conditional on these checkpoints" in text
-    assert "Smallest non-inferior rank" in text
+    assert "smallest rank within the margin" not in text
     assert "t with 299 df" not in text
 
 
@@ -51,7 +51,10 @@ def test_score_json_is_the_issues(table):
     assert set(content) == {"scores", "pairs", "variants", "best", "recommended"}
     assert content["pairs"][0]["difference"] > 0
     assert content["pairs"][0]["p_holm"] < 0.001
-    assert [row["adapter"] for row in content["recommended"]] == ["lora", "matryoshka"]
+    assert content["recommended"] == []
+    asked = json.loads(run("score", table, "--json", "--delta", "0.1"))
+    assert [row["adapter"] for row in asked["recommended"]] == ["lora", "matryoshka"]
+    assert "The smallest rank within the margin\nlora" in run("score", table, "--delta", "0.1")
     details = json.loads(run("score", table, "--json", "--details"))
     assert details["pairs"][0]["gained"]
     assert details["aggregates"] == []
@@ -84,7 +87,6 @@ def test_score_allows_for_the_leader_having_been_picked(table):
     assert row["estimate"]["value"] == alone["value"]
     assert row["estimate"]["low"] < alone["low"] < alone["high"] < row["estimate"]["high"]
     assert row["candidates"] == ["matryoshka"]
-    assert row["recommended"]["alpha"] == 0.025
     text = run("score", table)
     assert "widened because the largest of 2 was picked" in text
     assert "It is the best of them (95 % confidence)" in text

@@ -163,7 +163,7 @@ def test_texts_of_groups_are_apart(count, groups, tmp_path):
         for at in range(groups)
     ]
     run = run_from(many_curves(tmp_path, count, cells=False).results())
-    pictures = Pictures(run, tmp_path, margin=0.02, non_inferior={})
+    pictures = Pictures(run, tmp_path, margin=0.02, non_inferior={}, best={})
     kept = []
     pictures._save = lambda name, wide, **_: kept.append(wide)
     pictures.groups("word_problems", found)

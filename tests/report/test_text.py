@@ -8,12 +8,13 @@ from report_runs import RunMaker, many_curves, run_from, zoo_run
 
 from aurac.adapters.formats.peft import DORA_NOTE
 from aurac.report.caveats import caveats
-from aurac.report.comparisons import find, pooled, rank_tests
-from aurac.report.model import ALPHA, MARGIN, Run, as_published
+from aurac.report.comparisons import find, pooled, rank_row
+from aurac.report.model import ALPHA, Run, as_published
 from aurac.report.model_card import card
-from aurac.report.text import details, rank_sentence, tiles, verdicts
+from aurac.report.text import below_base, details, tiles, verdicts
 
 TASK = "word_problems"
+MARGIN = 0.02
 
 
 def run_of(maker) -> Run:
@@ -23,7 +24,7 @@ def run_of(maker) -> Run:
 
 def said(run):
     """Verdict, tiles as (title, value, lines), and details."""
-    findings = find(run, MARGIN, "NOTE")
+    findings = find(run, MARGIN)
     (verdict,) = verdicts(run, findings)
     shown = [(t.title, t.value, " ".join(t.lines)) for t in tiles(run, TASK, findings)]
     return verdict, shown, " ".join(details(run, TASK, findings))
@@ -47,7 +48,7 @@ def test_a_small_lead_is_not_claimed_and_says_what_would_have_shown(tmp_path):
     assert "not shown to be better than b" in shown[0][2]
     assert "the test detects differences of" in more
     assert "points or more (80 % power)" in more
-    assert {c.label for c in find(run, MARGIN, "").candidates[TASK]} == {"a", "b"}
+    assert {c.label for c in find(run, MARGIN).candidates[TASK]} == {"a", "b"}
 
 
 def test_a_lead_over_more_adapters_than_the_page_lists_is_over_all_of_them(tmp_path):
@@ -78,7 +79,7 @@ def test_equal_scores_share_the_lead(tmp_path):
 def test_one_adapter_is_described_alone(tmp_path):
     verdict, shown, _ = said(run_of(many_curves(tmp_path, 1, n=50)))
     assert verdict.startswith("adapter-00 has an AURAC of ")
-    assert [title for title, *_ in shown] == ["AURAC", "Recommended rank", "Base model"]
+    assert [title for title, *_ in shown] == ["AURAC", "Recommended", "Base model"]
 
 
 def test_the_published_inference_is_set_beside_the_default(tmp_path):
@@ -116,37 +117,62 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
 
 def test_paired_difference_is_the_difference_of_the_scores(tmp_path):
     run = run_of(zoo_run(tmp_path, n=100))
-    for difference in find(run, MARGIN, "").pairs[TASK]:
+    for difference in find(run, MARGIN).pairs[TASK]:
         gap = difference.first.area - difference.second.area
         assert difference.value == pytest.approx(gap, abs=1e-12)
         assert difference.low < gap < difference.high
         assert difference.n_docs == 100
 
 
-def test_losses_are_against_the_highest_rank(tmp_path):
+def test_losses_are_against_the_best_rank(tmp_path):
     run = run_of(many_curves(tmp_path, 1, ranks=(1, 2, 4), n=50))
     curve = run.curves[0]
-    found = rank_tests(curve, MARGIN, ALPHA).tests
-    assert [step.rank for step in found] == [2, 1]
-    assert found[1].loss == pytest.approx(curve.accuracy[2] - curve.accuracy[0])
-    assert all(step.upper >= step.loss for step in found)
+    row = rank_row(curve, MARGIN, ALPHA)
+    best = max(curve.accuracy)
+    assert [step.rank for step in row.tests] == [4, 2, 1]
+    for step, accuracy in zip(row.tests, reversed(curve.accuracy), strict=True):
+        assert step.loss == pytest.approx(best - accuracy)
+        assert step.upper >= step.loss
 
 
-def test_the_rank_sentence_says_what_was_shown_and_what_it_costs(tmp_path):
+def test_what_to_ship_says_what_was_shown_and_what_it_costs(tmp_path):
     maker = RunMaker(tmp_path, n=200).add("a", [0.3, 0.6, 0.6], ranks=(2, 4, 8))
-    curve = run_of(maker).curves[0]
+    run = run_of(maker)
+    (curve,) = run.curves
     shares = [f"{100 * value:.1f}" for value in curve.accuracy]
-    far = rank_tests(curve, 0.9, ALPHA)
-    assert far.rank == 2
-    assert rank_sentence(curve, far) == (
-        f"Use rank 2 (184 kB, accuracy {shares[0]} %). It is shown to stay within 90 points of "
-        f"rank 8 (737 kB, accuracy {shares[2]} %)."
+    findings = find(run, 0.9)
+    most = max(range(3), key=lambda at: curve.accuracy[at])
+    (sentence,) = details(run, TASK, findings)[-1:]
+    assert sentence == (
+        f"Ship a at rank 2: 184 kB, accuracy {shares[0]} %, 5 ms a document. It is shown to be "
+        "within 90 points of the best (95 % confidence, conditional on these checkpoints). The "
+        f"most accurate is a at rank {curve.ranks[most]}, {shares[most]} %."
     )
-    near = rank_tests(curve, 0.0001, ALPHA)
-    assert near.rank == 8
-    assert rank_sentence(curve, near).startswith("Use rank 8 (737 kB, ")
-    assert "No smaller rank is shown to stay within" in rank_sentence(curve, near)
-    assert rank_sentence(curve, None) == f"At rank 8: 737 kB, accuracy {shares[2]} %."
+    tile = tiles(run, TASK, findings)[1]
+    assert (tile.title, tile.value) == ("Recommended rank", "2")
+    assert tile.lines[0] == f"184 kB, accuracy {shares[0]} %"
+    none = tiles(run, TASK, find(run, 0.0001))[1]
+    assert (none.title, none.value) == ("Recommended", "none")
+    assert none.lines[0].startswith("No configuration is shown to be within 0.01 points of the")
+    asked = tiles(run, TASK, find(run, None))[1]
+    assert asked.lines[-1] == "No margin was given: aurac report --margin."
+    assert asked.lines[0].startswith("a at rank 2: 184 kB, ")
+    assert " points" in asked.lines[0]
+
+
+def test_what_is_not_shown_to_be_above_the_base_is_marked_and_not_shipped(tmp_path):
+    """Accuracies of .3 and .4 under a base of .9, on the same documents."""
+    maker = RunMaker(tmp_path, n=100)
+    maker.base[TASK] = maker.outcomes(TASK, [0.9])[0]
+    run = run_of(maker.add("a", [0.3, 0.4], ranks=(1, 2)))
+    verdict, shown, text = said(run)
+    base = f"{100 * run.curves[0].baseline:.1f} %"
+    assert verdict.endswith(f"but no rank of it is shown to be above the base ({base}).")
+    assert shown[1][1] == "none"
+    assert f"Ship nothing: nothing is shown to be above the base ({base})" in text
+    assert below_base(run, find(run, 0.9)) == [
+        f"a: no rank is shown to be above the base on word_problems ({base})."
+    ]
 
 
 def test_caveats_fit_the_run(tmp_path):

@@ -80,10 +80,15 @@ def test_samples_of_a_group_name_their_task(tmp_path):
 
 def test_recommended_ranks_depend_on_the_margin(run):
     strict, wide = run.recommend(margin=0.001), run.recommend(margin=0.1)
-    assert strict[strict.adapter == "lora"]["rank"].tolist() == [16, 16]  # by SVD and by prefix
+    assert strict[strict.adapter == "lora"]["rank"].isna().tolist() == [True, True]
     row = wide[wide.adapter == "lora"].iloc[0]
-    assert (row["rank"], row.reference, row.saved) == (4, 16, 0.75)
-    assert "non-inferior" in row.sentence
+    assert (row["rank"], row.saved) == (4, 0.75)  # by SVD
+    assert "Use rank 4: " in row.sentence
+    every = run.choose(margin=0.1)
+    (chosen,) = every[every.chosen].to_dict("records")
+    assert (chosen["adapter"], chosen["rank"]) == ("matryoshka", 16)
+    assert every.needed.dropna().gt(0).all()
+    assert not run.choose().chosen.any()
     with pytest.raises(aurac.errors.AuracError, match="margin"):
         run.recommend(margin=0.0)
 

@@ -42,7 +42,7 @@ def strict(content: dict) -> dict:
 
 
 def test_the_json_of_the_command_line():
-    result = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")])
+    result = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")], margin=0.1)
     content = strict(result.to_dict())
     assert set(content) == {"scores", "pairs", "variants", "best", "recommended"}
     score = content["scores"][0]
@@ -65,20 +65,21 @@ def test_the_json_of_the_command_line():
     assert content["recommended"][0] == {
         "adapter": "a",
         "task": "t",
-        "rank": non_inferior_rank(curve(1), margin=0.02).rank,
-        "delta": 0.02,
+        "rank": non_inferior_rank(curve(1), margin=0.1).rank,
+        "delta": 0.1,
         "alpha": 0.05,
     }
 
 
 def test_details_name_methods_gains_and_losses():
-    result = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")])
+    result = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")], margin=0.1)
     content = strict(result.to_dict(details=True))
     assert content["scores"][0]["method"].startswith("t with 149 df")
     gained = (outcomes(2, 0.3) > outcomes(1)).sum(axis=1).tolist()
     assert content["pairs"][0]["gained"] == gained
     assert "conditional on these checkpoints" in content["pairs"][0]["sentence"]
-    assert content["recommended"][0]["steps"][0]["rank"] == 4
+    assert content["recommended"][0]["steps"][0]["rank"] == 8
+    assert analyse([curve(1, adapter="a")]).recommended == ()  # no margin, no recommended rank
 
 
 def test_analysis_equals_the_single_calls():
@@ -226,7 +227,7 @@ def test_point_values_have_no_test_and_say_so():
         Curve((1, 2), (0.1, 0.2), adapter="a", task="t"),
         Curve((1, 2), (0.2, 0.3), adapter="b", task="t"),
     ]
-    result = analyse(points)
+    result = analyse(points, margin=0.1)
     content = strict(result.to_dict())
     assert content["pairs"][0]["difference"] == pytest.approx(0.1)
     assert content["pairs"][0]["p"] is None

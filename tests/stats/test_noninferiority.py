@@ -1,4 +1,4 @@
-"""Non-inferior ranks: the sequence by hand and exact bounds."""
+"""Ranks within a margin of the best: the procedure by hand, and bounds on losses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import interval, non_inferior_rank
 from aurac.stats.analysis import analyse
+from aurac.stats.choice import recommend
 from aurac.stats.groups import group_of
 from aurac.stats.intervals import mover
 from aurac.stats.mean import Layout
-from aurac.stats.noninferiority import accurate_rank, exact_bound, loss_bound, seeds_needed
+from aurac.stats.noninferiority import exact_bound, loss_bound, seeds_needed, upper_bounds
 from aurac.stats.rows import Options
-from aurac.stats.sentences import rank_sentence
 
 
 def curve(n: int, losses: dict[int, int], gains: int = 0, **labels: object) -> Curve:
@@ -34,36 +34,81 @@ def curve(n: int, losses: dict[int, int], gains: int = 0, **labels: object) -> C
     return Curve.from_outcomes(list(rows), list(rows.values()), **labels)
 
 
-def test_the_sequence_stops_at_the_first_failure():
-    # 1000 documents; losses 2, 60, 2 at ranks 8, 4, 2. At delta .02 rank 8 passes (CP bound on
-    # 2/1000 is .0063), rank 4 fails, rank 2 is never tested although it would pass.
-    result = non_inferior_rank(curve(1000, {8: 2, 4: 60, 2: 2}), margin=0.02)
-    assert result.rank == 8
-    assert [(s.rank, s.tested, s.passed) for s in result.tests] == [
-        (8, True, True),
-        (4, True, False),
-        (2, False, True),
-    ]
+def highest(lost: int, n: int, alpha: float) -> float:
+    """Clopper and Pearson's upper bound."""
+    return stats.binomtest(lost, n, alternative="less").proportion_ci(1.0 - alpha).high
+
+
+def test_against_a_declared_rank_the_sequence_stops_at_the_first_failure():
+    # 1000 documents; losses 2, 60, 2 at ranks 8, 4, 2. At a margin of .02 rank 8 passes (CP bound
+    # on 2/1000 is .0063), rank 4 fails, and rank 2 stands behind it, each at full alpha.
+    result = non_inferior_rank(curve(1000, {8: 2, 4: 60, 2: 2}), margin=0.02, reference=16)
+    assert (result.rank, result.reference, result.best) == (8, 16, 16)
+    assert [(s.rank, s.passed) for s in result.tests] == [(8, True), (4, False), (2, False)]
+    assert result.tests[0].margin_needed == pytest.approx(highest(2, 1000, 0.05))
     # What rank 2 would have needed is what rank 4 needs.
-    assert result.tests[2].margin_needed == result.tests[1].margin_needed == result.tests[1].upper
-    assert result.smallest_margin == result.tests[0].upper
+    assert result.tests[2].margin_needed == result.tests[1].margin_needed
+    assert result.tests[1].margin_needed == pytest.approx(result.tests[1].upper)
+    assert result.smallest_margin == pytest.approx(result.tests[0].upper)
     assert result.flip_rate == pytest.approx(0.002)
     assert result.conditional
 
 
-def test_nothing_certified_is_the_full_rank():
+def test_against_the_best_a_fifth_of_the_error_is_for_each_rank_alone():
+    # Four ranks: along the curve each test has .8·.05 + .2·.05/4 = .0425, alone .2·.05/4 = .0025.
+    result = non_inferior_rank(curve(1000, {8: 2, 4: 60, 2: 2}), margin=0.02)
+    needed = {step.rank: step.margin_needed for step in result.tests}
+    # No rank beats the largest: none of 1000 documents, 1 - .0425^(1/1000).
+    assert needed[16] == pytest.approx(1 - 0.0425 ** (1 / 1000))
+    assert needed[8] == pytest.approx(highest(2, 1000, 0.0425))
+    assert needed[4] > 0.06
+    # Rank 2 is behind rank 4, which is worse, and passes alone.
+    assert needed[2] == pytest.approx(highest(2, 1000, 0.0025))
+    assert (result.rank, result.reference, result.best) == (2, None, 16)
+
+
+def test_where_nothing_is_shown_no_rank_is_named():
     result = non_inferior_rank(curve(100, {8: 0}), margin=0.02)
-    # Even no loss at all in 100 documents: 1 - .05^(1/100) = .0295 > .02.
-    assert result.rank == 16
-    assert result.smallest_margin == pytest.approx(1 - 0.05**0.01)
-    assert "no rank below 16 is non-inferior" in rank_sentence("a", "t", result)
+    # Even no loss at all in 100 documents: along the curve 1 - .045^(1/100) = .0305 > .02.
+    assert (result.rank, result.best) == (None, 8)
+    assert result.tests[0].margin_needed == pytest.approx(1 - 0.045**0.01)
+    (row,) = analyse([curve(100, {8: 0}, adapter="a", task="t")], margin=0.02).recommended
+    assert row.sentence.startswith("a on t: No rank is shown to be within 2 points of the best")
+    assert row.sentence.endswith("It takes a margin of more than 3.05 points.")
+
+
+def test_a_largest_rank_that_is_worse_does_not_hide_the_best():
+    # Rank 16 is wrong on 100 of 1000 documents on which 8 and 4 are right; 4 loses 3 more.
+    top = np.ones(1000)
+    top[:100] = 0
+    four = np.ones(1000)
+    four[-3:] = 0
+    made = Curve.from_outcomes([4, 8, 16], [four, np.ones(1000), top])
+    result = non_inferior_rank(made, margin=0.02)
+    assert (result.rank, result.best) == (4, 8)
+    assert not result.tests[0].passed
+    assert non_inferior_rank(made, margin=0.02, reference=16).rank == 4
+    # Three ranks: alone .2·.05/3.
+    assert result.tests[2].margin_needed == pytest.approx(highest(3, 1000, 0.01 / 3))
+
+
+@given(
+    st.integers(2, 60), st.floats(0, 1), st.floats(0, 1), st.sampled_from([0.05, 0.02, 1e-3]),
+    st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_bounds_from_counts_are_the_bounds_of_the_documents(n, lost, gained, alpha, seed):
+    u = np.random.default_rng(seed).random(n)
+    loss = np.where(u < lost, 1.0, np.where(u > gained, -1.0, 0.0))
+    expected, _ = loss_bound(loss, Layout(n), alpha)
+    assert upper_bounds(loss[None], Layout(n), alpha)[0] == pytest.approx(expected, abs=1e-9)
+    halves = upper_bounds(loss[None] / 2, Layout(n), alpha)[0]  # no 0/1 scores
+    assert halves == loss_bound(loss / 2, Layout(n), alpha)[0]
 
 
 def test_the_exact_bound_is_clopper_pearson():
     for lost in (0, 3, 9):
-        result = non_inferior_rank(curve(500, {8: lost}), margin=0.05)
-        expected = stats.binomtest(lost, 500, alternative="less").proportion_ci(0.95).high
-        assert result.tests[0].upper == pytest.approx(expected)
+        result = non_inferior_rank(curve(500, {8: lost}), margin=0.05, reference=16)
+        assert result.tests[0].upper == pytest.approx(highest(lost, 500, 0.05))
         assert result.tests[0].method.startswith("Clopper-Pearson over documents")
 
 
@@ -112,7 +157,6 @@ def test_reference_rank_and_bytes():
     made = curve(2000, {8: 1, 4: 2, 2: 900}, sizes={2: 10, 4: 20, 8: 40, 16: 80})
     result = non_inferior_rank(made, margin=0.01)
     assert (result.rank, result.saved) == (4, 0.75)
-    assert "75 % smaller" in rank_sentence("a", "t", result)
     lower = non_inferior_rank(made, margin=0.01, reference=8)
     assert (lower.reference, lower.rank, lower.saved) == (8, 4, 0.5)
 
@@ -125,26 +169,32 @@ def test_few_seeds_certify_each_checkpoint_and_not_the_recipe():
     """Where one seed in four loses .08, all of three are good 42 % of the time."""
     result = non_inferior_rank(seeds_of(3, [1, 2, 3]), margin=0.02)
     assert not result.conditional
-    assert (result.rank, result.checkpoints, result.smallest_margin) == (16, 8, 1.0)
-    assert "at least 11 are needed" in result.tests[0].method
+    assert (result.rank, result.checkpoints, result.smallest_margin) == (None, 8, None)
+    assert "at least 11 are needed" in result.tests[1].method
     # The bound of each checkpoint is that of the worst one, at full alpha.
     worst = non_inferior_rank(seeds_of(1, [3]), margin=0.02)
-    assert result.tests[0].checkpoints == worst.tests[0].upper
+    assert result.tests[1].checkpoints == worst.tests[1].upper
     assert (worst.rank, worst.checkpoints, worst.conditional) == (8, 8, True)
-    text = rank_sentence("a", "t", result)
-    assert "of the recipe no rank below 16 can be called non-inferior from 3 seeds" in text
-    assert "In each of these 3 checkpoints rank 8 is non-inferior to rank 16" in text
-    bad = non_inferior_rank(seeds_of(3, [1, 2, 120]), margin=0.02)
-    assert bad.checkpoints == 16
-    assert "Nor is any rank non-inferior in each" in rank_sentence("a", "t", bad)
+    text = recommend(group_of(seeds_of(3, [1, 2, 3])), Options(margin=0.02)).sentence
+    assert "Of the recipe no rank can be recommended from 3 seeds (at least 11 are needed)." in text
+    assert "In each of these checkpoints rank 8 is shown to be within 2 points of the best." in text
+    bad = group_of(seeds_of(3, [1, 2, 120]))
+    assert non_inferior_rank(bad, margin=0.02).checkpoints == 16
+    none = recommend(bad, Options(margin=0.001)).sentence
+    assert none.endswith("Nor is any shown to be within 0.1 points of the best in each of these "
+                         "checkpoints.")  # fmt: skip
 
 
 def test_eleven_seeds_are_certified_together():
-    assert (seeds_needed(0.05), seeds_needed(0.1)) == (11, 9)
+    # .75^11 = .042 and .9^29 = .047; .75^10 and .9^28 are above .05.
+    assert (seeds_needed(0.05), seeds_needed(0.1), seeds_needed(0.05, 0.1)) == (11, 9, 29)
     result = non_inferior_rank(seeds_of(11, [3, 6, 12]), margin=0.05)
     assert not result.conditional
     assert result.rank == 8
-    assert "11 seeds" in result.tests[0].method
+    assert "11 seeds" in result.tests[1].method
+    text = recommend(group_of(seeds_of(11, [3, 6, 12])), Options(margin=0.05)).sentence
+    assert text.endswith("For another seed this holds where bad runs are at least one in four; "
+                         "one in ten would need 29 seeds.")  # fmt: skip
     spread = non_inferior_rank(
         seeds_of(12, [0, 0, 0, 120]), margin=0.02
     )  # .08 in one of four: .02 on average
@@ -175,31 +225,29 @@ def test_a_larger_delta_never_certifies_a_larger_rank(seed, x, y):
     scores = (np.random.default_rng(seed).random((4, 120)) < 0.9).astype(float)
     made = Curve.from_outcomes([1, 2, 4, 8], scores)
     low, high = non_inferior_rank(made, margin=min(x, y)), non_inferior_rank(made, margin=max(x, y))
-    assert high.rank <= low.rank
+    assert low.rank is None or high.rank <= low.rank
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_the_smallest_delta_is_the_smallest(seed):
+def test_the_margin_needed_is_the_smallest(seed):
     scores = (np.random.default_rng(seed).random((3, 150)) < 0.8).astype(float)
     made = Curve.from_outcomes([1, 2, 4], scores)
-    edge = non_inferior_rank(made, margin=0.5).smallest_margin
-    assert non_inferior_rank(made, margin=min(edge + 1e-9, 0.99)).rank < 4
-    if edge > 1e-9:  # else the smaller rank is so much better that any delta will do
-        assert non_inferior_rank(made, margin=edge - 1e-9).rank == 4
+    for test in non_inferior_rank(made, margin=0.5).tests:
+        above = non_inferior_rank(made, margin=min(test.margin_needed + 1e-9, 0.99))
+        assert above.rank <= test.rank
+        if test.margin_needed > 1e-9:  # else it is so much better that any margin will do
+            below = non_inferior_rank(made, margin=test.margin_needed - 1e-9)
+            assert next(t for t in below.tests if t.rank == test.rank).passed is False
 
 
 def test_the_smallest_accurate_rank_by_hand():
-    # 100 documents: 90, 80, 60 right. Lower ends at 90 % of the accuracies .90, .80, .60.
+    # 100 documents: 90, 80, 60 right. A sequence at full alpha: lower ends of 90 % intervals.
     rows = [(np.arange(100) < right).astype(float) for right in (60, 80, 90)]
     group = group_of(Curve.from_outcomes([1, 2, 4], rows))
-    result = accurate_rank(group, minimum=0.7)
-    assert (result.rank, list(result.lowest)) == (2, [4, 2, 1])
-    for rank, row in zip((1, 2, 4), rows, strict=True):
-        assert result.lowest[rank] == interval(row, level=0.9).low
-    assert accurate_rank(group, minimum=0.95).rank is None
-    assert accurate_rank(group, minimum=0.5, reference=2).rank == 1
-    with pytest.raises(CurveError, match="minimum accuracy 70"):
-        accurate_rank(group, minimum=70)
+    ends = [interval(row, level=0.9).low for row in rows]
+    for minimum, rank in ((0.7, 2), (0.95, None), (0.5, 1), (ends[1], 2), (ends[1] + 1e-9, 4)):
+        assert recommend(group, Options(min_accuracy=minimum)).rank == rank
+    assert recommend(group, Options(min_accuracy=0.5, reference=2)).rank == 1
 
 
 def test_an_accurate_rank_is_seldom_named_wrongly():
@@ -208,7 +256,7 @@ def test_an_accurate_rank_is_seldom_named_wrongly():
     for _ in range(600):
         rows = [rng.random(150) < 0.6 for _ in range(2)]
         group = group_of(Curve.from_outcomes([1, 2], np.array(rows, dtype=float)))
-        wrong += accurate_rank(group, minimum=0.6).rank is not None
+        wrong += recommend(group, Options(min_accuracy=0.6)).rank is not None
     assert wrong / 600 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 600)
 
 

@@ -1,0 +1,369 @@
+"""The configuration to ship: the smallest that is shown to be within a margin of the best.
+
+`choose` answers for the curves of a task and for a single curve alike, so that what is said of a
+run agrees with what is said of its rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aurac.errors import CurveError
+from aurac.stats.choice_rows import (
+    Choice,
+    Configuration,
+    NonInferiorRank,
+    RankTest,
+    RecommendRow,
+)
+from aurac.stats.groups import RecipeGroup, group_of
+from aurac.stats.matching import align, labelled
+from aurac.stats.mean import NO_DOCUMENTS, Layout, layout_of
+from aurac.stats.noninferiority import Candidate, Procedure, bound, seeds_needed
+from aurac.stats.rows import Options
+from aurac.stats.seeds import components, mean_of_seeds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+Place = tuple[RecipeGroup, int]  # a curve and one of its ranks
+
+
+def choose(
+    groups: Sequence[RecipeGroup],
+    settings: Options,
+    *,
+    others: Sequence[RecipeGroup] = (),
+    task: Sequence[RecipeGroup] = (),
+) -> Choice:
+    """The smallest configuration of some curves that is shown to be within the margin of the best.
+
+    Args:
+        groups: The curves, of one task.
+        settings: The margin, the demands, the error rate.
+        others: Those that are not the default truncation of their adapter.
+        task: Every curve of the task, among which a named reference is; `groups` by default.
+
+    Raises:
+        CurveError: A declared rank that a curve does not have, or a reference that is not there.
+    """
+    return _choose(groups, settings, others, task)[0]
+
+
+def recommend(
+    group: RecipeGroup,
+    settings: Options,
+    *,
+    others: Sequence[RecipeGroup] = (),
+    task: Sequence[RecipeGroup] = (),
+) -> RecommendRow:
+    """The smallest rank of one curve, chosen as `choose` does, with its tests."""
+    choice, search = _choose([group], settings, others, task)
+    return RecommendRow(
+        adapter=group.name,
+        task=group.task,
+        truncation=group.truncation,
+        other=group in others,
+        choice=choice,
+        result=_tested(choice, search) if search else None,
+        published=group.first.role == "published",
+        sizes=group.first.sizes,
+    )
+
+
+def non_inferior_rank(
+    curves: Any, *, margin: float, alpha: float = 0.05, reference: int | None = None
+) -> NonInferiorRank:
+    """The smallest rank that is shown to lose less than a margin against the best rank.
+
+    With a declared `reference` the ranks below it are compared with it alone, downward, each at
+    full alpha, up to the first failure; by default with every rank, as `aurac.stats.noninferiority`
+    says, since any of them may be the best. With fewer than ten differing documents a test is the
+    Clopper-Pearson bound on the share of documents that lose.
+
+    From one seed the claim is of that checkpoint. From several it is of the recipe, and needs
+    `seeds_needed` of them; what holds for each checkpoint by itself is told apart from it, at the
+    same alpha (all must pass, so no adjustment is needed: Berger 1982).
+
+    Args:
+        curves: A `Curve` with outcomes (or what `as_curve` accepts), a list of them that are
+            training seeds of one recipe, or a `RecipeGroup`.
+        margin: A tolerable loss of accuracy, a fraction, declared before looking.
+        alpha: Error rate.
+        reference: The rank to compare with; None: the best of all ranks.
+
+    Raises:
+        CurveError: No outcomes, a margin or alpha out of range, no rank below the reference.
+    """
+    group = curves if isinstance(curves, RecipeGroup) else group_of(curves)
+    row = recommend(group, Options(margin=margin, alpha=alpha, reference=reference))
+    if row.result is None:
+        raise CurveError(f"{group.first.label} has no rank to recommend: {row.reason}")
+    return row.result
+
+
+def above_base(group: RecipeGroup, alpha: float) -> dict[int, bool] | None:
+    """Rank → whether it is shown to be above the base, one-sided at `alpha`, each by itself.
+
+    Document by document where the base's outcomes are known, else the lower end of the accuracy's
+    interval against the base's accuracy. None without a base, and without documents.
+    """
+    if group.first.baseline is None or not group.has_documents:
+        return None
+    demands = _Demands(group, group.layout, None)
+    return {rank: demands.above(group.scores(rank), alpha) for rank in group.ranks}
+
+
+def _choose(
+    groups: Sequence[RecipeGroup],
+    settings: Options,
+    others: Sequence[RecipeGroup],
+    task: Sequence[RecipeGroup],
+) -> tuple[Choice, _Search | None]:
+    first, reference = groups[0], settings.reference
+    choice = Choice(
+        task=first.task,
+        margin=settings.margin,
+        min_accuracy=settings.min_accuracy,
+        alpha=settings.alpha,
+        reference=reference,
+        curves=len(groups),
+        seeds=max(group.seeds for group in groups),
+        baseline=first.first.baseline,
+    )
+    named = _named(reference, task or groups) if isinstance(reference, str) else None
+    every = [*groups, *([named[0]] if named and named[0] not in groups else [])]
+    try:
+        alike = _on_same_documents(every, declared=reference is not None)
+    except CurveError as error:
+        return replace(choice, reason=str(error)), None
+    at = every.index(named[0]) if named else 0
+    flags = [group in others for group in groups]
+    place = (alike[at], named[1]) if named else None
+    search = _Search(alike[: len(groups)], flags, place, settings)
+    return search.answer(choice), search
+
+
+def _named(reference: str, groups: Sequence[RecipeGroup]) -> Place:
+    """The configuration that a text names: ``ADAPTER`` or a label, and ``@RANK`` or its largest."""
+    name, at, rank = reference.rpartition("@")
+    name, rank = (name, rank) if at else (reference, "")
+    for group in groups:
+        if name in (group.name, f"{group.name} · {group.truncation}"):
+            found = int(rank) if rank.isdigit() else max(group.ranks, default=0)
+            if found not in group.ranks or not (rank.isdigit() or not at):
+                listed = ", ".join(map(str, group.ranks))
+                raise CurveError(f"reference {reference!r}", expected=f"{name}@ one of {listed}")
+            return group, found
+    listed = ", ".join(dict.fromkeys(group.name for group in groups))
+    raise CurveError(f"reference {reference!r}", expected=f"a rank, or one of {listed}")
+
+
+def _on_same_documents(groups: Sequence[RecipeGroup], *, declared: bool) -> list[RecipeGroup]:
+    """The groups with their documents in one order; a CurveError says why they cannot be."""
+    for group in groups:
+        if not group.has_documents and len(groups) == 1:
+            raise CurveError(NO_DOCUMENTS)
+        if not group.has_documents:
+            raise CurveError(f"{group.first.label} has no per-document outcomes, others have")
+        alone = len(groups) == len(group.ranks) == 1
+        if not group.ranks or alone or (group.lost and not declared):
+            raise CurveError(group.lost or group.gap or "no rank")
+    first, result = groups[0].first, []
+    for group in groups:
+        curves = tuple(align(first, curve) for curve in group.curves)
+        same = all(new is old for new, old in zip(curves, group.curves, strict=True))
+        result.append(group if same else replace(group, curves=curves, _areas={}))
+    return result
+
+
+@dataclass(eq=False)
+class _Demands:
+    """What a configuration has to show beside its loss: accuracy, and to be above the base."""
+
+    group: RecipeGroup
+    layout: Layout
+    minimum: float | None
+
+    def met(self, scores: NDArray[np.float64], alpha: float) -> tuple[bool, bool]:
+        """Of (S, n) scores: for the recipe, and in each checkpoint."""
+        every = self._shown(scores, alpha)
+        if len(scores) == 1:
+            return every, every
+        return every, all(self._shown(seed[None], alpha) for seed in scores)
+
+    def _shown(self, scores: NDArray[np.float64], alpha: float) -> bool:
+        if self.minimum is not None and _lowest(scores, self.layout, alpha) < self.minimum:
+            return False
+        return self.group.first.baseline is None or self.above(scores, alpha)
+
+    def above(self, scores: NDArray[np.float64], alpha: float) -> bool:
+        """Whether (S, n) scores are shown to be above the base."""
+        known, base = self.group.first.base_scores, self.group.first.baseline
+        if known is None:
+            return base is None or _lowest(scores, self.layout, alpha) > base
+        parts = components([scores, known[None]], [1, -1], self.layout, signed=True)
+        return bool(parts.value - parts.reach(1.0 - 2.0 * alpha)[0] > 0.0)
+
+
+def _lowest(scores: NDArray[np.float64], layout: Layout, alpha: float) -> float:
+    """One-sided lower bound on the accuracy."""
+    low = mean_of_seeds(scores, layout, 1.0 - 2.0 * alpha).low
+    return 0.0 if low is None else low
+
+
+class _Search:
+    """The configurations of some curves on the same documents, tested."""
+
+    def __init__(
+        self,
+        groups: Sequence[RecipeGroup],
+        others: Sequence[bool],
+        named: Place | None,
+        settings: Options,
+    ) -> None:
+        self.settings, self.groups, self.others = settings, groups, others
+        firsts = [group.first for group in groups]
+        self.layout = layout_of(labelled(firsts[0], firsts))
+        rank = settings.reference if isinstance(settings.reference, int) else None
+        for group in groups if rank is not None else ():
+            if rank not in group.ranks:
+                raise CurveError(f"reference rank {rank}", expected=f"one of {group.ranks}")
+            if rank == min(group.ranks):
+                raise CurveError(f"{group.first.label} has no rank below {rank} to recommend")
+        self.curves = [
+            {r: _candidate(group, r) for r in reversed(group.ranks) if rank is None or r <= rank}
+            for group in groups
+        ]
+        self.references = [
+            one for curve in self.curves for r, one in curve.items() if rank in (None, r)
+        ]
+        if named is not None:
+            at = next((i for i, group in enumerate(groups) if group is named[0]), None)
+            self.references = [_candidate(*named) if at is None else self.curves[at][named[1]]]
+        demands = {
+            id(one): _Demands(group, self.layout, settings.min_accuracy)
+            for group, curve in zip(groups, self.curves, strict=True)
+            for one in curve.values()
+        }
+        unasked = settings.margin is None and settings.min_accuracy is not None
+        self.procedure = Procedure(
+            curves=[list(curve.values()) for curve in self.curves],
+            references=[] if unasked else self.references,
+            layout=self.layout,
+            alpha=settings.alpha,
+            met=lambda one, alpha: demands[id(one)].met(one.scores, alpha),
+        )
+
+    @cached_property
+    def best(self) -> Candidate:
+        """The most accurate of the references, the smallest of equal ones."""
+        return max(reversed(self.references), key=lambda one: float(one.scores.mean()))
+
+    def answer(self, choice: Choice) -> Choice:
+        """The choice with its configurations, the smallest first."""
+        margins = self.procedure.margins(self.settings.margin)
+        number = sum(map(len, self.curves))
+        rows: list[Configuration] = []
+        for group, other, curve, needed in zip(
+            self.groups, self.others, self.curves, margins, strict=True
+        ):
+            above = above_base(group, self.settings.alpha) or {}
+            for at, (rank, one) in enumerate(curve.items()):
+                level = 1.0 - (1.0 - self.settings.level) / number
+                ends = mean_of_seeds(one.scores, self.layout, level)
+                both = [None, None] if needed is None else map(_possible, needed[at].tolist())
+                recipe, each = both
+                rows.append(
+                    Configuration(
+                        adapter=group.name,
+                        task=group.task,
+                        truncation=group.truncation,
+                        other=other,
+                        rank=rank,
+                        accuracy=float(one.scores.mean()),
+                        low=ends.low,
+                        high=ends.high,
+                        bytes=group.first.sizes.get(rank),
+                        seconds=group.first.seconds.get(rank),
+                        above_base=above.get(rank),
+                        needed=recipe,
+                        checkpoints=each,
+                    )
+                )
+        sized = all(row.bytes is not None for row in rows)
+        rows.sort(
+            key=lambda row: (row.bytes if sized else row.rank, -row.accuracy, row.label, row.rank)
+        )
+        least = seeds_needed(self.procedure.levels[0])
+        return replace(choice, configurations=tuple(rows), seeds_needed=least)
+
+
+def _candidate(group: RecipeGroup, rank: int) -> Candidate:
+    return Candidate(group.scores(rank), _checkpoints(group))
+
+
+def _checkpoints(group: RecipeGroup) -> tuple[Any, ...]:
+    """What the checkpoints of a curve are paired by: the seed, the adapter where it has none."""
+    seeds = [curve.seed for curve in group.curves]
+    names: Sequence[Any] = group.names if None in seeds else seeds
+    if len(set(names)) == len(names):
+        return tuple(names)
+    return tuple((group.name, group.truncation, at) for at in range(len(names)))  # its own ranks
+
+
+def _possible(margin: float) -> float | None:
+    """A margin that can be declared; None for one that cannot."""
+    return margin if margin < 1.0 else None
+
+
+def _tested(choice: Choice, search: _Search) -> NonInferiorRank:
+    """The tests of a single curve, with bounds that hold at alpha each by itself."""
+    (group,), (curve,) = search.groups, search.curves
+    best, alpha, margin = search.best, choice.alpha, choice.margin
+    needed = {row.rank: row.needed for row in choice.configurations}
+    tests = []
+    for rank, one in curve.items():
+        against = [other for other in search.references if other is not one]
+        if not against:
+            continue
+        bounds = [bound(one, other, search.layout, alpha) for other in against]
+        worst = max(bounds, key=lambda found: found.recipe)
+        own = 0.0 if one in search.references else -1.0  # it may be the best itself
+        least, (loss, _) = needed[rank], one.loss(best)
+        tests.append(
+            RankTest(
+                rank=rank,
+                loss=float(loss.mean()),
+                upper=max(worst.recipe, own),
+                passed=None not in (least, margin) and least < margin,  # type: ignore[operator]
+                flip_rate=float(np.mean(np.abs(loss) > 1e-12)),
+                margin_needed=least,
+                method=worst.method,
+                checkpoints=max(found.checkpoints for found in bounds),
+            )
+        )
+    named = next((rank for rank, one in curve.items() if one is best), None)
+    below = [t.margin_needed for t in tests if t.margin_needed is not None and t.rank != named]
+    found = choice.chosen.rank if choice.chosen else None
+    small, large = (group.first.sizes.get(at or 0) for at in (found, max(curve)))
+    return NonInferiorRank(
+        rank=found,
+        reference=choice.reference,
+        best=named,
+        margin=margin,
+        alpha=alpha,
+        flip_rate=next((test.flip_rate for test in tests if test.rank == found), 0.0),
+        smallest_margin=min(below, default=None),
+        tests=tuple(tests),
+        conditional=group.seeds == 1,
+        saved=None if small is None or not large else 1.0 - small / large,
+        seeds=group.seeds,
+        checkpoints=choice.in_checkpoints.rank if choice.in_checkpoints else None,
+    )
