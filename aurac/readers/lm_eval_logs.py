@@ -417,20 +417,20 @@ def _likelihoods(responses: Any) -> str:
 
 def _check_likelihoods(kinds: Sequence[str], file: Path) -> None:
     zero, missing = kinds.count("zero"), kinds.count("missing")
-    if missing or (zero and zero == len(kinds)):
-        what = f"without a number in {missing}" if missing else "0.0 for every choice in all"
+    what = f"without a number in {missing}" if missing else f"0.0 for every choice in {zero}"
+    text = (
+        f"{file}: log-likelihoods are {what} of {len(kinds)} rows; a server that returns no "
+        "log-probabilities of the prompt makes accuracies chance"
+    )
+    if missing or zero == len(kinds):
         raise DataError(
-            f"{file}: log-likelihoods are {what} of {len(kinds)} rows; the server returned no "
-            "log-probabilities of the prompt, and accuracies are chance",
-            expected="a server whose /v1/completions gives them for echo with logprobs, such as "
-            "vLLM (its prompt_logprobs); llama.cpp's gives none",
-            fix="evaluate it again there",
+            text,
+            expected="a /v1/completions that gives them for echo with logprobs (vLLM does, by its "
+            "prompt_logprobs; llama.cpp's server does not)",
+            fix="evaluate again there",
         )
     if zero:
-        logger.warning(
-            "%s: the log-likelihoods of %d of %d rows are 0.0 for every choice, as where a server "
-            "returns no log-probabilities of the prompt", file, zero, len(kinds),
-        )  # fmt: skip
+        logger.warning("%s", text)
 
 
 def _label(row: Mapping[str, Any], field: str, file: Path) -> str:

@@ -315,7 +315,9 @@ def test_logs_of_a_server_without_prompt_log_probabilities_are_refused(tmp_path,
     assert read_curves(tmp_path / "a").curves[0].accuracy == (1.0,)
     assert not caplog.text
     choices(tmp_path / "a", "r2", EMPTY, EMPTY)
-    with pytest.raises(DataError, match=r"r2/samples.* 0\.0 for every choice.*prompt_logprobs"):
+    with pytest.raises(
+        DataError, match=r"r2/samples.* 0\.0 for every choice in 2 of 2 .*prompt_logprobs"
+    ):
         read_curves(tmp_path / "a")
     choices(tmp_path / "base", "r1", KNOWN)
     choices(tmp_path / "base", "rank_0", EMPTY)
@@ -327,7 +329,7 @@ def test_logs_of_a_server_without_prompt_log_probabilities_are_refused(tmp_path,
             read_curves(tmp_path / name)
     choices(tmp_path / "some", "r1", KNOWN, EMPTY)
     assert read_curves(tmp_path / "some").curves[0].n_docs == 2
-    assert "1 of 2 rows are 0.0 for every choice" in caplog.text
+    assert "0.0 for every choice in 1 of 2 rows" in caplog.text
 
 
 def run_folder(folder, *, recipes=None):
