@@ -107,7 +107,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             and the published one.
         primary: Pairs of methods that are the primary comparisons, each with a truncation where it
             is not the first one (`lora · svd`); `*` in the second place is each other method.
-        margin: Loss of accuracy that a non-inferior rank may have, a fraction.
+        margin: Loss of accuracy against the best rank that a smaller one may have, a fraction;
+            None: no rank is recommended.
         drop_weights: Remove the weights of a task's adapters when all their cells are there.
     """
 
@@ -125,7 +126,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     basis: list[BasisOption] = msgspec.field(default_factory=lambda: ["auto"])
     rescale: list[Rescale] = []
     primary: list[tuple[str, str]] = []
-    margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.02
+    margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
     drop_weights: bool = False
 
     def methods_of(self, task: str) -> list[str]:
