@@ -113,9 +113,10 @@ def test_a_metric_is_of_the_tasks_that_have_it(tmp_path, caplog):
     choices(tmp_path / "logs", "r1", KNOWN, KNOWN)
     of_logs = {c.task: c.metric for c in read_curves(tmp_path / "logs", "acc").curves}
     assert of_logs == {"arc": "acc,none", "gsm8k": "exact_match,strict-match"}
-    for command in (["score"], ["recommend", "--margin", "0.1"]):
-        shown = run(*command, path, "--metric", "y=em", "--metric", "acc", "--json", "--details")
-        assert {r["task"] for r in json.loads(shown)["recommended"]} == {"x", "y"}
+    given = [path, "--metric", "y=em", "--metric", "acc", "--json"]
+    scores = json.loads(run("score", *given, "--details"))["scores"]
+    assert {row["task"]: row["metric"] for row in scores} == wanted
+    assert json.loads(run("recommend", *given, "--margin", "0.1"))
     text = run("score", path, "--metric", "y=em,flex", "--metric", "x=acc")
     assert "metric acc,none, em,flex" in text
 
