@@ -225,10 +225,12 @@ def _best_tile(best: CurveRow, findings: Findings) -> Tile:
     ends = f"95 % interval {to(area.low, area.high)}" if known else "no interval"
     if best.task not in findings.leaders:
         return Tile("AURAC", f"{percent(best.area)} %", (best.label, ends))
-    others = [curve.label for curve in findings.candidates[best.task] if curve is not best]
-    sure = "shown to be the best" if not others else f"not shown to be better than {some(others)}"
-    if not findings.pairs[best.task]:
-        sure = "not tested"
+    others = [curve for curve in findings.candidates[best.task] if curve is not best]
+    tested = [curve.label for curve in others if findings.pair(best, curve)]
+    rest = [curve.label for curve in others if curve.label not in tested]
+    parts = [f"not significantly better than {some(tested)}"] if tested else []
+    parts += [f"not tested against {some(rest)}"] if rest else []
+    sure = "; ".join(parts) or "shown to be the best"
     return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))
 
 
@@ -286,6 +288,11 @@ def details(run: Run, task: str, findings: Findings) -> list[str]:
         within = f", by at most {percent(leader.within)} points" if leader.within else ""
         sure = f"{100 * leader.sure:.4g} %"
         lines.append(f"{some(others)} may be better than {best.label}{within} ({sure} confidence).")
+        if rest := [c.label for c in findings.candidates[task][1:] if not findings.pair(best, c)]:
+            lines.append(
+                f"Not tested against {best.label}: {some(rest)}. Adapters are compared in their "
+                "default truncations; --primary adds a pair."
+            )
     return [*lines, *_published(run, task, best), *_choice_details(run, task, findings)]
 
 

@@ -222,13 +222,17 @@ def _best_row(
     alike.sort(key=lambda g: (-round(g.point(axis), 12), labels[g.label] != g.name, g.label))
     first, *rest = (labels[group.label] for group in alike)
     worse = {labels.get(name, name) for name in _worse(row.task, pairs, 1 - settings.level)}
+    candidates = (first, *(label for label in rest if label not in worse))
+    met = [{labels.get(n, n) for n in (p.a, p.b)} for p in pairs if p.task == row.task and p.result]
+    untested = [label for label in candidates[1:] if {first, label} not in met]
     estimate, within = _leaders_interval(alike, settings)
     return replace(
         row,
         compared=len(alike),
         leader=first,
         estimate=estimate,
-        candidates=(first, *(label for label in rest if label not in worse)),
+        candidates=candidates,
+        untested=tuple(untested),
         sure=1 - max(1, len({p.exploratory for p in pairs if p.p is not None})) * (1 - row.level),
         within=within,
         apart=tuple(

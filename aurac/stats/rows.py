@@ -287,6 +287,7 @@ class BestRow:
         estimate: Its AURAC with an interval that allows for having been picked.
         candidates: Rows that may be the best, the leader first: all that no pair of the analysis
             (Holm) shows to be worse. A row that was not tested against any is one of them.
+        untested: Those of them that no pair compares with the leader.
         within: How much better than the leader another row may be at most.
         reason: Why there is no leader.
         axis: What the areas are over.
@@ -300,6 +301,7 @@ class BestRow:
     leader: str | None = None
     estimate: Estimate | None = None
     candidates: tuple[str, ...] = ()
+    untested: tuple[str, ...] = ()
     within: float | None = None
     reason: str | None = None
     axis: str = "log2"
@@ -313,7 +315,7 @@ class BestRow:
 
     def to_dict(self) -> dict[str, Any]:
         """An element of ``best`` in the detailed JSON."""
-        names = "task axis compared level leader candidates within apart reason sentences"
+        names = "task axis compared level leader candidates untested within apart reason sentences"
         return fields_of(self, names) | _with_method(self.estimate)
 
 

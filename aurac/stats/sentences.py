@@ -240,6 +240,8 @@ def best_sentences(row: BestRow) -> list[str]:
         lines.append(
             f"The best may be any of {', '.join(row.candidates)} ({sure} confidence{none})."
         )
+    if row.untested:
+        lines.append(f"Not tested against {row.leader}: {', '.join(row.untested)}.")
     if row.apart:
         lines.append(f"Over other ranks, and so not compared: {', '.join(row.apart)}.")
     return lines

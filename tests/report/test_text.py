@@ -45,7 +45,7 @@ def test_a_small_lead_is_not_claimed_and_says_what_would_have_shown(tmp_path):
     run = run_of(maker.add("b", [0.52, 0.54], ranks=(1, 2)))
     verdict, shown, more = said(run)
     assert verdict.endswith(" is not significant.")
-    assert "not shown to be better than b" in shown[0][2]
+    assert "not significantly better than b" in shown[0][2]
     assert "the test detects differences of" in more
     assert "points or more (80 % power)" in more
     assert {c.label for c in find(run, MARGIN).candidates[TASK]} == {"a", "b"}

@@ -47,6 +47,8 @@ def test_the_leader_is_the_largest_row_whatever_its_truncation():
     assert best.estimate.value == pytest.approx(rows[2].outcomes.mean(axis=1) @ [0.25, 0.5, 0.25])
     # dylora was compared with lora's default truncation alone, so nothing rules it out.
     assert best.candidates == ("lora · svd · rule", "dylora")
+    assert best.untested == ("dylora",)
+    assert "Not tested against lora · svd · rule: dylora." in best.sentences
     assert best.sentences[0].startswith("lora · svd · rule has the largest AURAC on t, ")
 
 
