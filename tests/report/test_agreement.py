@@ -1,4 +1,4 @@
-"""Whatever is said of a run, in whichever place, names the same leader and the same candidates."""
+"""Whatever is said of a run, in whichever place, names the same leader, candidates and shipment."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from aurac.report.build import Builder
 from aurac.report.caveats import caveats
 from aurac.report.comparisons import pooled
 from aurac.report.model import as_run
+from aurac.report.model_card import card
+from aurac.report.write import _choice_rows
 from aurac.runs.decisions import BEFORE, DecisionRecord, Declaration, SequentialRecord
 from aurac.runs.run import load_run
 from aurac.runs.schema import Results
@@ -150,6 +152,78 @@ def check(folder: Path, out: Path) -> None:
             assert best.label in leaders
 
 
+def place(one) -> tuple | None:
+    """Adapter, truncation and rank of a configuration, of a row of JSON or a table."""
+    if one is None or (isinstance(one, dict) and one["rank"] is None):
+        return None
+    get = one.get if isinstance(one, dict) else lambda name: getattr(one, name)
+    return get("adapter"), get("truncation"), get("rank")
+
+
+def check_choice(folder: Path, out: Path, margin: float | None) -> None:
+    """What to ship: command line, JSON, DataFrame, report and card name one configuration."""
+    run = pooled(as_run(Results.read(folder), folder))
+    builder = Builder(run, out, margin)
+    findings, words = builder.findings, ["recommend", str(folder)]
+    words += [] if margin is None else ["--margin", str(margin)]
+    done, told = (CliRunner().invoke(cli, [*words, *more]) for more in (["--json"], []))
+    assert (done.exit_code, told.exit_code) == (0, 0), done.output
+    content, frame = json.loads(done.stdout), load_run(folder).choose(margin=margin)
+    files = list(_choice_rows(builder))
+    for ship, row in zip(content["ship"], content["choices"], strict=True):
+        task, choice = ship["task"], findings.choices[ship["task"]]
+        one = choice.chosen
+        assert ship["sentence"] in told.stdout
+        assert place(ship) == place(row["chosen"]) == place(one)
+        known = frame[(frame.task == task) & frame.chosen].to_dict("records")
+        assert [place(found) for found in known] == ([place(one)] if one else [])
+        marked = [found for found in files if found["task"] == task and found["chosen"] == "yes"]
+        assert [place(found) for found in marked] == ([place(one)] if one else [])
+        called = findings.called(one) if one else None
+        assert (builder._leader(task)[3].text == called) == (one is not None)
+        if not run.many_tasks and findings.best[task]:
+            tile = text.tiles(run, task, findings)[1]
+            alone = str(one.rank) if one and choice.curves == 1 else called
+            assert (tile.title.startswith("Recommended"), tile.value) == (True, alone or "none")
+            said = text.details(run, task, findings)[-1]
+            assert (
+                said.startswith(f"Ship {called}:")
+                if one
+                else "Ship " not in said[:5] or (said.startswith("Ship nothing"))
+            )
+        check_shown(choice, margin)
+        if choice.curves == 1:
+            agree_alone(run, builder, choice, content)
+
+
+def check_shown(choice, margin):
+    """The one named passes, no smaller one does, and it is above a base that is known."""
+    one, every = choice.chosen, choice.configurations
+    passing = [
+        c for c in every if margin is not None and c.needed is not None and c.needed < margin
+    ]
+    assert one is (passing[0] if passing else None)
+    assert one is None or one.above_base is not False
+    assert [c.bytes for c in every] == sorted(c.bytes for c in every)
+    if one is None and margin is not None and choice.needed is not None:
+        assert choice.needed >= margin
+
+
+def agree_alone(run, builder, choice, content):
+    """With a single curve its row, the card and the loss table say the same."""
+    one = choice.chosen
+    rank = one.rank if one else None
+    rows = [row for row in content["recommended"] if row["task"] == choice.task]
+    assert [row["rank"] for row in rows] == ([rank] if choice.margin is not None else [])
+    for curve, row in builder.findings.tests.values():
+        if curve.task == choice.task:
+            assert row.rank == rank
+            assert rank is None or {t.rank: t.passed for t in row.tests}[rank]
+    for adapter in run.adapters if len(run.adapters) == 1 else ():
+        page = card(run, adapter, margin=choice.margin)
+        assert (f"Use rank {rank}: " in page) == (one is not None)
+
+
 def _lost(content, task):
     every = (*content["pairs"], *content["variants"])
     return [
@@ -178,6 +252,8 @@ def test_every_place_names_the_same_leader_and_candidates(kind, tmp_path):
     KINDS[kind](maker)
     maker.write()
     check(maker.folder, tmp_path)
+    for margin in (None, 0.01, 0.3):
+        check_choice(maker.folder, tmp_path, margin)
 
 
 TABLES = st.lists(
@@ -187,8 +263,8 @@ TABLES = st.lists(
 
 
 @settings(max_examples=15, deadline=None)
-@given(TABLES)
-def test_no_table_makes_two_places_differ(table):
+@given(TABLES, st.none() | st.floats(0.01, 0.5))
+def test_no_table_makes_two_places_differ(table, margin):
     with tempfile.TemporaryDirectory() as folder:
         maker = RunMaker(Path(folder) / "run", n=40, seed=1)
         known = set()
@@ -200,6 +276,7 @@ def test_no_table_makes_two_places_differ(table):
             known.add((adapter, task))
         maker.write()
         check(maker.folder, Path(folder))
+        check_choice(maker.folder, Path(folder), margin)
 
 
 def test_a_run_that_stopped_early_says_what_it_decided_and_sets_none_in_bold(tmp_path):
