@@ -151,6 +151,18 @@ def test_the_order_of_rows_changes_nothing(tables):
     same(first, second)
 
 
+def test_the_order_of_seeds_and_documents_changes_nothing():
+    table = [
+        replace(curve(name, shift, 10 * at + seed), seed=seed)
+        for at, (name, shift) in enumerate({"a": 0.3, "b": 0.0, "c": -0.4}.items())
+        for seed in (1, 2, 3)
+    ]
+    mixed = [table[i] for i in (8, 1, 5, 0, 3, 7, 2, 6, 4)]
+    order = np.random.default_rng(0).permutation(N)
+    mixed[3] = mixed[3].in_order(order)
+    same(plain(analyse(table)), plain(analyse(mixed)))
+
+
 def test_another_order_on_one_task_keeps_the_pair_over_all_tasks():
     table = [("a", False, "t", 0.2, 1), ("b", False, "t", 0.0, 2),
              ("b", False, "u", 0.0, 3), ("a", False, "u", 0.3, 4)]  # fmt: skip
