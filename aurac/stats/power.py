@@ -196,7 +196,7 @@ class Study:
         enough = row.documents is None
         if row.documents is not None:
             reached = other.power(row.documents, self._repetitions[1 if check else 0])
-            enough = reached >= power - 1.5 * _CLOSE
+            enough = reached >= power - _CLOSE
         return row if enough else other.plan(power, check=check)
 
     def plan(self, power: float, *, check: bool = True) -> Plan:
@@ -270,7 +270,7 @@ class Study:
             high = min((m for m, share in tried.items() if share >= power), default=0)
             if low and high:  # the power may jump with the number of documents
                 n = round(np.sqrt(low * high))
-        enough = [m for m, share in tried.items() if share >= power - 1.5 * _CLOSE]
+        enough = [m for m, share in tried.items() if share >= power - _CLOSE]
         documents = min(enough, key=lambda m: abs(tried[m] - power)) if enough else max(tried)
         return documents, tried[documents]
 
