@@ -203,6 +203,9 @@ def score_notes(rows: Sequence[ScoreRow], *, details: bool) -> list[str]:
         if row.reason:
             lines.append(f"{where}: no AURAC, {row.reason}")
         lines += [f"{where}: {note}" for note in row.notes]
+        if weak := [rank for rank, shown in (row.above_base or {}).items() if not shown]:
+            ranks = "any rank" if row.below_base else f"rank {', '.join(map(str, weak))}"
+            lines.append(f"{where}: not shown to be above the base at {ranks}")
         if not details:
             continue
         for name in dict.fromkeys(("log2", "linear", row.axis)):

@@ -497,3 +497,12 @@ def test_damaged_run_folders(tmp_path, damage, words):
         (folder / "results.json").write_text(json.dumps(content))
     with pytest.raises(RunFolderError, match=words):
         read_curves(folder)
+
+
+def test_rank_0_of_a_table_is_the_base_document_by_document(tmp_path):
+    rows = "".join(f"a,t,{r},{d},{int(d < 2 * r)}\n" for r in (2, 1, 0) for d in (3, 1, 2, 0))
+    (curve,) = read_curves(write(tmp_path, HEAD + rows)).curves
+    assert (curve.ranks, curve.baseline) == ((1, 2), 0.0)
+    by_document = dict(zip(curve.doc_ids, curve.outcomes[0], strict=True))
+    assert by_document == {"0": 1.0, "1": 1.0, "2": 0.0, "3": 0.0}
+    assert curve.base_scores.tolist() == [0.0] * 4
