@@ -203,3 +203,24 @@ def test_primary_comparisons_are_a_family_and_others_are_labelled(table):
         run("score", table, "--primary", "lora,nobody")
     with pytest.raises(AuracError, match="--primary 'a'; expected --primary A,B: two names"):
         run("score", table, "--primary", "a")
+
+
+def test_the_user_says_that_the_seeds_of_a_table_are_paired(tmp_path):
+    """Seeds move both adapters alike, which is no part of a difference within each seed."""
+    lines = ["adapter,seed,rank,doc_id,score"]
+    for seed, level in enumerate((20, 30, 50, 40)):
+        for name, more in (("a", 0), ("b", 6 + seed)):
+            for rank in (1, 2):
+                lines += [f"{name},{seed},{rank},{d},{int(d < level + more)}" for d in range(100)]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    found = {}
+    for option in ("--independent-seeds", "--paired-seeds", None):
+        given = ["score", tmp_path / "t.csv", *([option] if option else [])]
+        (found[option],) = json.loads(run(*given, "--json"))["pairs"]
+        assert f"Seeds of differences: {found[option]['pairing']}." in run(*given)
+    assert found[None] == found["--independent-seeds"]  # a table does not say how it was trained
+    assert found[None]["pairing"] == "independent seeds"
+    assert found["--paired-seeds"]["pairing"] == "paired by seed"
+    assert found["--paired-seeds"]["se"] < 0.5 * found[None]["se"]
+    test = ["--non-inferior", "b", "--to", "a", "--margin", "0.02"]
+    assert "(paired by seed;" in run("score", tmp_path / "t.csv", "--paired-seeds", *test)
