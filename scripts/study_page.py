@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aurac.curves.display import percent
+from aurac.curves.display import interval, percent
 from aurac.readers.run import read_run
 from aurac.stats.comparisons import compare_pair
-from aurac.stats.groups import gather
+from aurac.stats.groups import RecipeGroup, gather, together
+from aurac.stats.paired import difference_at
 from aurac.stats.rows import Options
 from aurac.stats.sentences import show_p
 
@@ -20,8 +21,8 @@ TASKS = ("aurac_word_problems", "mawps", "arc_easy")  # columns, by their names 
 _P, _TRAINED, _FIT = "prefix · rule", "prefix · trained", "prefix · fit"
 
 SCORES = {
-    "LoRA | prefix": "lora",
     "LoRA | SVD": "lora · svd · keep",
+    "LoRA | prefix": "lora",
     "DyLoRA | prefix": "dylora",
     "MatryoshkaLoRA | with P": "matryoshka",
     "MatryoshkaLoRA | as published": f"matryoshka · {_P}",
@@ -48,9 +49,9 @@ DIFFERENCES = {
 """Row → b and a of the difference b − a."""
 
 LONGER = {
+    "LoRA | SVD": ("lora · svd · keep", "lora_long · svd · keep"),
     "LoRA | prefix": ("lora", "lora_long"),
     "LoRA | prefix, fitted": (None, f"lora_long · {_FIT}"),
-    "LoRA | SVD": ("lora · svd · keep", "lora_long · svd · keep"),
     "DyLoRA | prefix": ("dylora", "dylora_long"),
     "MatryoshkaLoRA | with P": ("matryoshka", "matryoshka_long"),
     "MatryoshkaLoRA | prefix, fitted": (None, f"matryoshka_long · {_FIT}"),
@@ -94,6 +95,13 @@ AFTERWARDS = {
 """Row → study, b and a of a difference on the word problems that no family has."""
 
 
+AT_RANKS = {
+    "MatryoshkaLoRA with P − LoRA by prefix": (f"matryoshka · {_TRAINED}", f"lora · {_P}"),
+    "MatryoshkaLoRA with P − LoRA by SVD": (f"matryoshka · {_TRAINED}", "lora · svd · keep"),
+}
+"""Row → b and a of the differences of accuracy at each rank of the word problems."""
+
+
 def with_tables(page: str) -> str:
     """The page with the numbers of the stored analyses in its tables."""
     whole, longer = (_analysis(name) for name in ("study", "longer_training"))
@@ -117,7 +125,9 @@ def with_tables(page: str) -> str:
     ]
     page = _replaced(page, "| difference after 360 steps", rows)
     rows = [_row(label, [_afterwards(*which)]) for label, which in AFTERWARDS.items()]
-    return _replaced(page, "| compared afterwards", rows)
+    page = _replaced(page, "| compared afterwards", rows)
+    rows = [_row(label, _at_ranks(*pair)) for label, pair in AT_RANKS.items()]
+    return _replaced(page, "| accuracy, compared afterwards", rows)
 
 
 def _analysis(study: str) -> dict[str, Any]:
@@ -150,11 +160,23 @@ def _differences(analysis: dict[str, Any]) -> dict[tuple[str, str, str], str]:
 
 def _afterwards(study: str, b: str, a: str) -> str:
     """The difference b − a of two curves of the word problems with its unadjusted p value."""
-    curves, groups = read_run(REPORTS / study / "results/word_problems")
-    every = {f"{group.name} · {group.truncation}": group for group in gather(curves, groups)}
+    every = _word_problems(study)
     row = compare_pair(every[a], every[b], Options()).to_dict(details=True)
     p = show_p(row["p"]).removeprefix("= ")
     return f"{_shown(row['low'], row['difference'], row['high'])} | {p}"
+
+
+def _at_ranks(b: str, a: str) -> list[str | None]:
+    """The difference b − a of the study's accuracies at each rank."""
+    every = _word_problems("study")
+    one, other = together([every[a], every[b]])
+    return [interval(difference_at(one, other, rank, 0.95).estimate) for rank in one.ranks]
+
+
+def _word_problems(study: str) -> dict[str, RecipeGroup]:
+    """Label → the seeds of one curve."""
+    curves, groups = read_run(REPORTS / study / "results/word_problems")
+    return {group.label: group for group in gather(curves, groups)}
 
 
 def _shown(low: float, value: float, high: float) -> str:

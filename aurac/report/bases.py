@@ -11,7 +11,7 @@ from aurac.report.documents import seeds_of
 from aurac.report.model import LEVEL, as_interval
 from aurac.report.tables import estimate, p_value, rank_titles, share, table
 from aurac.stats.groups import group_of, together
-from aurac.stats.paired import compare
+from aurac.stats.paired import difference_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,12 +58,8 @@ def _gaps(prefix: CurveRow, svd: CurveRow) -> dict[int, Interval]:
         return {}
     try:
         one, other = together([group_of(several).at(ranks) for several in seeds])
-        return {
-            rank: as_interval(
-                compare(other.scores(rank), one.scores(rank), one.layout, level=LEVEL).estimate
-            )
-            for rank in ranks
-        }
+        gaps = {rank: difference_at(other, one, rank, LEVEL) for rank in ranks}
+        return {rank: as_interval(gap.estimate) for rank, gap in gaps.items()}
     except CurveError:
         return {}
 

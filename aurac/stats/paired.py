@@ -255,6 +255,14 @@ def seed_rows(
     return {"a": left, "b": right, "names": names, "draws": draws, "matched": matched}
 
 
+def difference_at(a: RecipeGroup, b: RecipeGroup, rank: int, level: float) -> Difference:
+    """The difference b - a of the accuracy at one rank, of two groups brought together."""
+    left, right, places = a.scores(rank), b.scores(rank), by_seed(a, b)
+    if places is not None:
+        left, right = left[places[0]], right[places[1]]
+    return compare(left, right, a.layout, level=level, matched=places is not None)
+
+
 def drawn_difference(a: RecipeGroup, b: RecipeGroup, axis: str) -> NDArray[np.float64] | None:
     """(N, n) difference b - a under each draw of the few-shot examples; None without draws."""
     left, right = a.drawn_areas(axis), b.drawn_areas(axis)

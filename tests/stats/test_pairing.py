@@ -15,7 +15,8 @@ from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import difference, paired_curves
 from aurac.stats.analysis import analyse
-from aurac.stats.groups import by_seed, group_of
+from aurac.stats.groups import by_seed, group_of, together
+from aurac.stats.paired import difference_at
 
 N, SEEDS = 120, (3, 5, 8, 9)
 BOTH = st.permutations(range(len(SEEDS)))
@@ -56,6 +57,16 @@ def test_recipes_of_the_same_data_and_order_are_paired_by_seed():
     assert two.p == arms.p
     assert two.to_dict()["pairing"] == "independent seeds"
     assert "(independent seeds; assumes" in two.sentence
+
+
+def test_a_difference_at_one_rank_is_taken_within_each_checkpoint():
+    _, svd = PAIRS["two truncations"]
+    gap = difference_at(*together([group_of(A), group_of(svd[::-1])]), 2, 0.95)
+    rows = [np.stack([curve.outcomes[1] for curve in curves]) for curves in (A, svd)]
+    expected = difference(*rows, paired_seeds=True)
+    assert gap.p == pytest.approx(expected.p)
+    assert gap.estimate.value == pytest.approx(rows[1].mean() - rows[0].mean())
+    assert gap.estimate.se < 0.2 * difference(*rows).estimate.se
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)

@@ -54,12 +54,12 @@ def write(tmp_path, content):
 
 @pytest.fixture
 def small(write, content):
-    """A study without a search: one adapter of LoRA, and a family of rank 1 and that one."""
+    """A study without a search: an adapter of LoRA by prefix, a family of rank 1 and that one."""
 
     def make(**changes):
         lora = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
         methods = {"lora": lora, "per_rank": content["methods"]["per_rank"]}
-        few = {"methods": methods, "seeds": [1], "ranks": "1,4"}
+        few = {"methods": methods, "seeds": [1], "ranks": "1,4", "basis": ["prefix"]}
         return write(**{**few, **changes})
 
     return make

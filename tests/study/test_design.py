@@ -16,7 +16,7 @@ from aurac.runs.decisions import AFTER, BEFORE
 from aurac.study import load_study, plan_study
 from aurac.study.plan import declared_in
 from aurac.study.run import best_rate
-from aurac.study.trainings import chosen_adapters, results_of, searches
+from aurac.study.trainings import chosen_adapters, curves_of, results_of, searches
 
 LORA = {"recipe": {"method": "lora"}}
 FAMILY = {**LORA, "family": True}
@@ -52,6 +52,25 @@ def test_the_trainings_are_those_of_the_design(write):
     assert first.recipe.sha256 == rest[0].recipe.sha256  # seeds of one recipe
     [training] = first.trainings
     assert training.folder.as_posix() == "adapters/choice/lora-lr0.01-seed1"
+
+
+def test_without_a_basis_a_method_is_cut_as_compare_cuts_its_adapters(write):
+    """And its learning rates are judged by the curve that is compared."""
+    methods = {"lora": LORA, "dylora": {"recipe": {"method": "dylora"}}, "per_rank": FAMILY}
+    path = write(methods=methods)
+    study = load_study(path)
+    curves = {
+        (one.method, final): [(v.basis, v.role) for v in curves_of(study, one, final=final)]
+        for final, every in ((True, results_of(study, path)), (False, searches(study, path)))
+        for one in every
+    }
+    assert curves == {
+        ("lora", True): [("svd", "default"), ("prefix", "published")],
+        ("lora", False): [("svd", "default")],
+        ("dylora", True): [("prefix", "default")],
+        ("dylora", False): [("prefix", "default")],
+        ("per_rank", True): [("prefix", "default")],
+    }
 
 
 @pytest.mark.parametrize("nested", [{}, {"nested_ranks": [1, 4]}])

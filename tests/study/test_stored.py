@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -15,6 +16,8 @@ from rounding import rounded
 from scipy.integrate import trapezoid
 
 from aurac.cli import cli
+from aurac.stats.multiplicity import holm
+from aurac.stats.sentences import show_p
 from scripts.study_page import with_tables
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -120,11 +123,48 @@ def test_the_tables_of_the_page_are_those_of_the_analyses():
     assert with_tables(page) == page
 
 
-def test_the_page_quotes_the_reports_and_its_tables():
-    page = PAGE.read_text(encoding="utf-8")
-    text = "\n".join(line for line in page.splitlines() if not line.startswith("|"))
-    tables = "\n".join(line for line in page.splitlines() if line.startswith("|"))
-    reports = [(REPORTS / s / "report.md").read_text() for s in ("study", "longer_training")]
-    quoted = re.findall(r"(−?\d+\.\d)(?:\s+points)?\s+(\[−?\d+\.\d, −?\d+\.\d\])", text)
-    assert quoted
-    assert [q for q in quoted if " ".join(q) not in "\n".join([tables, *reports])] == []
+QUOTING = (PAGE, *(REPORTS.parent / name for name in ("README.md", "adapters_zoo/README.md")))
+
+
+def prose(page):
+    """A page without its tables, in one line."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return " ".join(line.strip() for line in lines if not line.startswith("|"))
+
+
+def turned(value, low, high):
+    """The difference the other way round: 9.8 [7.0, 12.5] for −9.8 [−12.5, −7.0]."""
+    value, low, high = (x[1:] if x.startswith("−") else f"−{x}" for x in (value, low, high))
+    return value, high, low
+
+
+@pytest.mark.parametrize("page", QUOTING, ids=lambda page: page.parent.name)
+def test_numbers_with_an_interval_are_those_of_the_reports_and_tables(page):
+    sources = [PAGE, *(REPORTS / s / "report.md" for s in ("study", "longer_training"))]
+    known = "\n".join(source.read_text(encoding="utf-8") for source in sources)
+    rows = "\n".join(line for line in known.splitlines() if line.startswith("|"))
+    number = r"(−?\d+\.\d)"
+    between = rf"(?: points| %)?(?: of AURAC)? \[{number}, {number}\]"
+    quoted = re.findall(number + between, prose(page))
+    assert len(quoted) > 5
+    for quote in quoted:
+        written = [f"{value} [{low}, {high}]" for value, low, high in (quote, turned(*quote))]
+        assert any(text in rows for text in written), quote
+
+
+@pytest.mark.parametrize("page", QUOTING, ids=lambda page: page.parent.name)
+def test_p_values_are_those_of_the_analyses(page):
+    """Before and after Holm's adjustment, also in one family of what both studies explore."""
+    analyses = [
+        json.loads((REPORTS / study / "analysis.json").read_text())
+        for study in ("study", "longer_training")
+    ]
+    pairs = [row for a in analyses for key in ("pairs", "variants") for row in a[key]]
+    tested = [row for row in pairs if row["p"] is not None]
+    explored = [row for row in tested if row.get("exploratory") is not False]
+    assert (len(tested), len(explored)) == (62, 59)  # the study declared one pair on three tasks
+    with (REPORTS / "word_problems/pairs.csv").open(encoding="utf-8", newline="") as stream:
+        values = [float(row["p_holm"]) for row in csv.DictReader(stream)]
+    values += [row[key] for row in tested for key in ("p", "p_holm")]
+    known = {show_p(p) for p in (*values, *holm([row["p"] for row in explored]))}
+    assert set(re.findall(r"p ([=<] \.\d{3})", prose(page))) <= known
