@@ -8,14 +8,17 @@ from pathlib import Path
 
 import torch
 
-from aurac.adapters import Adapter, Factors, save_adapter
+from aurac.adapters import Adapter, Factors, Nesting, default_nested_ranks, save_adapter
 
 TASK = "aurac_word_problems_mc"
 SMALL = {"limit": 5, "dtype": "float32", "device": "cpu"}
 
 
 def random_adapter(base, folder, *, name="mine", rank=4, nesting=None, seed=0, layers=1):
-    """The folder of an adapter with random factors for a module of each layer of the tiny base."""
+    """The folder of an adapter with random factors for a module of each layer of the tiny base.
+
+    Without `nesting` it is DyLoRA's, so that one curve, its prefix, is evaluated.
+    """
     torch.manual_seed(seed)
     modules = {
         f"model.layers.{at}.self_attn.q_proj": Factors(
@@ -23,6 +26,7 @@ def random_adapter(base, folder, *, name="mine", rank=4, nesting=None, seed=0, l
         )
         for at in range(layers)
     }
+    nesting = nesting or Nesting("dylora", default_nested_ranks(rank))
     adapter = Adapter(name=name, modules=modules, nesting=nesting, base=str(base))
     return save_adapter(adapter, Path(folder), force=True)
 
