@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from small_runs import random_adapter
 
+from aurac.curves.metrics import WantedMetrics
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports.lm_eval import export_lm_eval
 from aurac.readers.run import read_run
@@ -112,12 +113,12 @@ def test_other_k_need_no_new_answers_and_another_number_of_samples_another_folde
 
 
 def test_scoring_by_another_k_takes_the_stored_samples(run):
-    (curve,), _ = read_run(run.folder, f"pass@3:{KEY}")
+    (curve,), _ = read_run(run.folder, WantedMetrics(f"pass@3:{KEY}"))
     (mean,) = (c for c in run.results.curves if c.metric == KEY)
     some = [outcomes(run.folder, mean, rank).max(axis=1).mean() for rank in mean.ranks]
     assert curve.accuracy == pytest.approx(some)
     with pytest.raises(RunFolderError, match="pass@4"):
-        read_run(run.folder, f"pass@4:{KEY}")
+        read_run(run.folder, WantedMetrics(f"pass@4:{KEY}"))
 
 
 def test_pass_at_k_is_no_further_task_of_an_aggregate(run):
