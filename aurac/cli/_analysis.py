@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aurac.readers import Curves
+    from aurac.runs.decisions import SequentialRecord
     from aurac.stats.rows import AggregateRow, Analysis, BestRow, PairRow, ScoreRow
 
 SHOWN = 60  # rows of a table; --json has all of them
+FIXED = (
+    "p values and intervals of the pairs below are for a number of documents that was fixed "
+    "beforehand, and are too optimistic here."
+)
 _WIDE = 100  # columns from which a table has room for AURAC beside other columns
 NOT_SHOWN = 4  # exit code of a gate: what was asked for is not shown by the data
 
@@ -98,7 +103,8 @@ def read_sources(
     names = (curve.adapter or "adapter" for curve in curves)
     finished = any(one.kind == "run" for one in sources)
     declared = declaration(primary, stored, names, named, finished=finished)
-    return Curves(curves, sources[0].kind, named, declared)
+    stopped = [record for one in sources for record in one.sequential]
+    return Curves(curves, sources[0].kind, named, declared, stopped)
 
 
 def parse_groups(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -276,6 +282,18 @@ def aggregate_lines(rows: Sequence[AggregateRow], *, details: bool = False) -> l
     level = next((row.estimate.level for row in rows if row.estimate), 0.95)
     head = ["all tasks", f"{area_name(rows[0].axis)} (%) or points [{100 * level:g} %]", "how"]
     return ["", table(head[:used], [r[:used] for r in body])]
+
+
+def decided_lines(records: Sequence[SequentialRecord], *, alone: bool = True) -> list[str]:
+    """What runs that stopped early decided; not `alone`, above tests that do not hold on them."""
+    lines = []
+    for record in records:
+        lines += ["", "Decided from a random sample of the documents", ""]
+        lines += [decision.sentence for decision in record.decisions]
+        lines += ["", *record.notes] if record.notes else []
+    if lines and not alone:
+        lines += ["", FIXED]
+    return lines
 
 
 def best_lines(rows: Sequence[BestRow]) -> list[str]:

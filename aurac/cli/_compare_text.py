@@ -125,10 +125,9 @@ def show_comparison(done: Run, *, as_json: bool) -> None:
     if done.results.rank_choice:
         click.echo("\n".join(done.results.rank_choice.sentences))
     if done.results.sequential:
-        record = done.results.sequential
-        lines = ["", "Decided from a random sample of the documents", ""]
-        lines += [decision.sentence for decision in record.decisions]
-        click.echo("\n".join([*lines, *(["", *record.notes] if record.notes else [])]))
+        from aurac.cli._analysis import decided_lines
+
+        click.echo("\n".join(decided_lines([done.results.sequential])))
     elif known is not None:
         from aurac.cli._analysis import best_lines, pair_lines
 

@@ -7,10 +7,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import to_builtins
 
 from aurac.cli._analysis import (
     NOT_SHOWN,
     analysis_options,
+    decided_lines,
     pair_lines,
     print_curves,
     read_sources,
@@ -31,12 +33,13 @@ from aurac.cli.options import (
     repeated,
     task_names,
 )
-from aurac.curves.display import interval, percent, seconds, size
+from aurac.curves.display import declared, interval, percent, seconds, size
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aurac.readers import Curves
     from aurac.stats.choice_rows import Choice, Configuration, RecommendRow
     from aurac.stats.rows import Analysis, ScoreRow
 
@@ -131,6 +134,9 @@ def recommend(
     options["reference"] = int(reference) if reference and reference.isdigit() else reference
     refuse_given(_OF_RUNS, "of a finished run", "leave it out, or give --tasks and --until, too")
     read = read_sources(sources, metric, groups, cluster)
+    if read.sequential:
+        other = (options["min_accuracy"], options["reference"], require_rank, max_latency_ms)
+        return _decided(read, options["margin"], asked_more=any(other), as_json=as_json)
     result = analyse(read.curves, groups=read.groups, **options)
     measured = Measured(sources, read.groups)
     gates = _gates(result, measured, require_rank, max_latency_ms)
@@ -171,6 +177,24 @@ def _evaluate(
     request = Request.of(checkpoints, tasks, run.pop("out"), **run)
     command = shlex.join(["aurac", *sys.argv[1:]])
     return evaluate(request, command, Until.of(until, ranks=True, **numbers), as_json=as_json)
+
+
+def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: bool) -> int:
+    """What runs that stopped early have decided; no other test holds on their documents."""
+    own = {record.margin for record in read.sequential}
+    if asked_more or (margin is not None and own != {margin}):
+        known = ", ".join("none" if m is None else declared(m) for m in own)
+        raise UsageError(
+            "another question to a run that stopped when its own was decided",
+            expected=f"its own margin ({known}) or none, and no gate",
+            fix="for a gate run compare on a fixed number of documents, without --until, into "
+            "another folder",
+        )
+    if as_json:
+        print_json({"ship": [], "sequential": to_builtins(read.sequential)})
+    else:
+        click.echo("\n".join(decided_lines(read.sequential)).strip("\n"))
+    return 0
 
 
 def _gates(

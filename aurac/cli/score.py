@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import to_builtins
 
 from aurac.cli._analysis import (
     NOT_SHOWN,
     aggregate_lines,
     analysis_options,
     best_lines,
+    decided_lines,
     pair_lines,
     print_curves,
     read_sources,
@@ -21,6 +23,9 @@ from aurac.curves.area import axis_title
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aurac.runs.decisions import SequentialRecord
     from aurac.stats.rows import Analysis
 
 
@@ -113,15 +118,17 @@ def score(
     options |= {"margin": rank_margin, "primary": read.primary}
     result = analyse(read.curves, groups=read.groups, **options)
     if as_json:
-        print_json(result.to_dict(details=details))
+        stopped = {"sequential": to_builtins(read.sequential)} if read.sequential else {}
+        print_json(result.to_dict(details=details) | stopped)
     else:
-        _print(result, details=details)
+        _print(result, read.sequential, details=details)
     return None
 
 
-def _print(result: Analysis, *, details: bool) -> None:
+def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bool) -> None:
     print_curves(result)
     lines = score_notes(result.scores, details=details)
+    lines += decided_lines(stopped, alone=False)
     title = f"Paired differences of {axis_title(result.axis)} on the same documents"
     lines += pair_lines((*result.pairs, *result.variants), title, details=details)
     lines += [result.primary.sentence] if result.primary else []

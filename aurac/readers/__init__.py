@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.curves.curve import Curve
-    from aurac.runs.decisions import Declaration
+    from aurac.runs.decisions import Declaration, SequentialRecord
 
 TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
 
@@ -27,12 +27,15 @@ class Curves:
         kind: "documents", "points", "samples" or "run".
         groups: ``name -> adapters`` that the source records as seeds of one recipe.
         primary: The primary comparisons that the source records.
+        sequential: What runs that stopped early decided; tests for a fixed number of documents do
+            not hold on theirs.
     """
 
     curves: Sequence[Curve]
     kind: str
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     primary: Declaration | None = None
+    sequential: Sequence[SequentialRecord] = ()
 
 
 def read_curves(
@@ -94,7 +97,9 @@ def _read_folder(path: Path, wanted: WantedMetrics, cluster: Mapping[str, str]) 
         from aurac.runs.schema import Results
 
         curves, groups = read_run(path, wanted)
-        return Curves(curves, "run", groups, Results.read(path).primary or None)
+        results = Results.read(path)
+        stopped = [results.sequential] if results.sequential and results.stopped_early else []
+        return Curves(curves, "run", groups, results.primary or None, stopped)
     from aurac.readers.lm_eval_logs import read_samples
 
     curves, groups = read_samples(path, wanted, cluster)

@@ -222,10 +222,14 @@ def _best_row(
     alike.sort(key=lambda g: (-round(g.point(axis), 12), labels[g.label] != g.name, g.label))
     first, *rest = (labels[group.label] for group in alike)
     worse = {labels.get(name, name) for name in _worse(row.task, pairs, 1 - settings.level)}
-    candidates = (first, *(label for label in rest if label not in worse))
     met = [{labels.get(n, n) for n in (p.a, p.b)} for p in pairs if p.task == row.task and p.result]
+    estimate, lows = _leaders_interval(alike, settings)
+    bounded = {labels[full] for full, low in lows.items() if low is not None and low > 0.0}
+    bounded = {label for label in bounded - worse if {first, label} not in met}
+    candidates = (first, *(label for label in rest if label not in worse | bounded))
     untested = [label for label in candidates[1:] if {first, label} not in met]
-    estimate, within = _leaders_interval(alike, settings)
+    families = max(1, len({p.exploratory for p in pairs if p.p is not None})) + bool(bounded)
+    known = len(lows) == len(rest) and None not in lows.values()
     return replace(
         row,
         compared=len(alike),
@@ -233,8 +237,8 @@ def _best_row(
         estimate=estimate,
         candidates=candidates,
         untested=tuple(untested),
-        sure=1 - max(1, len({p.exploratory for p in pairs if p.p is not None})) * (1 - row.level),
-        within=within,
+        sure=1 - families * (1 - row.level),
+        within=max(0.0, *(-low for low in lows.values() if low is not None)) if known else None,
         apart=tuple(
             label for full, label in labels.items() if full not in {g.label for g in alike}
         ),
@@ -243,29 +247,26 @@ def _best_row(
 
 def _leaders_interval(
     groups: Sequence[RecipeGroup], settings: Options
-) -> tuple[Estimate, float | None]:
-    """AURAC of the first of m rows, which was picked, and how much better another may be.
+) -> tuple[Estimate, dict[str, float | None]]:
+    """AURAC of the first of m rows, which was picked, and lower ends of its lead over the others.
 
-    Its interval is at ``1 - (1 - level)/m``, and each lower end of first - other that the bound is
-    made of at ``1 - (1 - level)/(m - 1)``; see `aurac.stats.multiplicity.best`.
+    Its interval is at ``1 - (1 - level)/m``, and each lower end at ``1 - (1 - level)/(m - 1)``, so
+    that all hold together; see `aurac.stats.multiplicity.best`.
     """
     axis, first, error = settings.axis, groups[0], 1 - settings.level
     if not first.has_documents:
-        return Estimate(first.point(axis), None, None, None, NO_DOCUMENTS, settings.level), None
+        return Estimate(first.point(axis), None, None, None, NO_DOCUMENTS, settings.level), {}
     how: dict[str, Any] = {"axis": axis, "level": 1 - error / max(len(groups) - 1, 1)}
     known = together([group for group in groups if group.has_documents], axis=axis)
-    pairs = [
-        pair_groups(group, known[0], **how, paired_seeds=settings.paired_seeds).result
-        for group in known[1:]
-    ]
-    lows = [pair.estimate.low if pair else None for pair in pairs]
+    lows = {}
+    for group in known[1:]:
+        pair = pair_groups(group, known[0], **how, paired_seeds=settings.paired_seeds).result
+        lows[group.label] = pair.estimate.low if pair else None
     top = known[0]
     estimate = mean_of_seeds(
         top.areas(axis), top.layout, 1 - error / len(groups), top.drawn_areas(axis)
     )
-    if None in lows or len(known) < len(groups):
-        return estimate, None
-    return estimate, max(0.0, *(-low for low in lows if low is not None))
+    return estimate, lows
 
 
 def _worse(task: str | None, pairs: Sequence[PairRow], alpha: float) -> Iterator[str]:

@@ -286,13 +286,15 @@ class BestRow:
         leader: Its name.
         estimate: Its AURAC with an interval that allows for having been picked.
         candidates: Rows that may be the best, the leader first: all that no pair of the analysis
-            (Holm) shows to be worse. A row that was not tested against any is one of them.
+            (Holm) shows to be worse. A row that no pair compares with the leader is one of them
+            unless the bound behind `within` shows it to be worse.
         untested: Those of them that no pair compares with the leader.
         within: How much better than the leader another row may be at most.
         reason: Why there is no leader.
         axis: What the areas are over.
         apart: Rows whose AURAC is over other ranks, and so does not compare.
-        sure: Confidence of the candidates: with primary comparisons two families may err.
+        sure: Confidence of the candidates: with primary comparisons two families may err, and the
+            bound too where it leaves a row out.
     """
 
     task: str | None

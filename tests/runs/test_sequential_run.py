@@ -364,6 +364,24 @@ def test_the_folder_of_a_rank_search_is_a_run(three, rank_run, tmp_path):
     assert whole.results.sequential.decisions == done.results.sequential.decisions
 
 
+def test_finished_commands_say_what_was_decided_and_no_more(rank_run):
+    """Tests for a fixed number of documents do not hold where the run chose when to stop."""
+    record, out = rank_run[0].results.sequential, rank_run[1]
+    words = [decision.sentence for decision in record.decisions] + record.notes
+    for command in (["recommend"], ["recommend", "--margin", "0.2"], ["score"]):
+        shown, stored = run_command(*command, out), run_command(*command, out, "--json")
+        assert all(sentence in shown for sentence in words), command
+        assert msgspec.to_builtins([record]) == json.loads(stored)["sequential"]
+    assert "Use rank" not in run_command("recommend", out)
+    for more in (
+        ["--margin", "0.1"],
+        ["--margin", "0.2", "--require-rank", "4"],
+        ["--min-accuracy", "0.5"],
+    ):
+        with pytest.raises(UsageError, match=r"its own margin \(20 points\) or none"):
+            run_command("recommend", out, *more)
+
+
 def test_a_search_that_ends_early_leaves_no_cell_to_compute(three, tmp_path):
     """Rank 2 is not shown, so rank 1 is not evaluated: no part of the folder is about it."""
     done = ranks_of(three, tmp_path / "r", 0.001, "40")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
@@ -39,7 +40,7 @@ def svd(adapter: str, shift: float, seed: int, **labels: object) -> Curve:
 
 
 def test_the_leader_is_the_largest_row_whatever_its_truncation():
-    rows = [curve("dylora", 0.5, 1), curve("lora", -1.0, 2), svd("lora", 1.5, 3)]
+    rows = [curve("dylora", 1.4, 1), curve("lora", -1.0, 2), svd("lora", 1.5, 3)]
     result = analyse(rows)
     (best,) = result.best
     assert best.leader == "lora · svd · rule"
@@ -50,6 +51,18 @@ def test_the_leader_is_the_largest_row_whatever_its_truncation():
     assert best.untested == ("dylora",)
     assert "Not tested against lora · svd · rule: dylora." in best.sentences
     assert best.sentences[0].startswith("lora · svd · rule has the largest AURAC on t, ")
+
+
+def test_a_row_that_no_pair_compares_with_the_leader_is_ruled_out_by_its_bound():
+    rows = [curve("dylora", 0.5, 1), curve("lora", -1.0, 2), svd("lora", 1.5, 3)]
+    (best,) = analyse(rows).best
+    gap = (rows[2].outcomes - rows[0].outcomes).T @ [0.25, 0.5, 0.25]
+    # Both other rows hold together at 95 %: each at 97.5 %, two-sided.
+    low = stats.ttest_1samp(gap, 0).confidence_interval(0.975).low
+    assert low > 0.1  # so that a wider interval for few gains or losses does not matter
+    assert (best.leader, best.candidates) == ("lora · svd · rule", ("lora · svd · rule",))
+    assert best.sure == pytest.approx(0.9)  # either of two statements may err
+    assert best.sentences[1] == "It is the best of them (90 % confidence)."
 
 
 def test_pairs_of_adapters_and_of_truncations_are_one_family():
@@ -112,7 +125,13 @@ def test_no_table_contradicts_itself(table):
             if sign:
                 worse.add(pair.a if sign > 0 else pair.b)
         worse = {full.get(name, name) for name in worse}
-        assert set(best.candidates) == set(rows) - worse
+        met = {full.get(name, name) for pair in (*result.pairs, *result.variants)
+               if best.leader in {full.get(n, n) for n in (pair.a, pair.b)}
+               and pair.task == best.task for name in (pair.a, pair.b)}  # fmt: skip
+        left = set(rows) - worse - set(best.candidates)
+        assert not left & met
+        assert best.sure == pytest.approx(0.9 if left else 0.95)
+        assert not worse & set(best.candidates)
         assert best.leader not in worse
 
 
