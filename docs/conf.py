@@ -58,10 +58,10 @@ napoleon_use_rtype = False
 
 # Types of other libraries, and short names of type parameters and aliases: text, not links.
 nitpick_ignore_regex = [
-    (r"py:class", r"'.*'|(.* \| )?(tuple|dict|list|Mapping|Literal)\[.*"),
+    (r"py:class", r"'.*'|(.* \| )?(tuple|dict|list|Mapping|Sequence|Literal)\[.*"),
     (
         r"py:class",
-        r"Axis|Basis|BaseSource|CellStore|Groups?|Layout|Names|Question|Rescale|Rule|Span|Update|Table|Values|.*\.Streams|nn\.\w+",
+        r"Axis|Basis(Option)?|BaseSource|CellStore|Groups?|Layout|Names|Question|Rescale|Rule|Span|Update|Table|Values|WantedMetrics|.*\.Streams|nn\.\w+",
     ),
     (
         r"py:.*",

@@ -13,7 +13,7 @@ from aurac.adapters.export import save_adapter
 from aurac.adapters.family import Family, make_family, members_of
 from aurac.adapters.formats.load import load_adapter
 from aurac.adapters.nesting import default_nested_ranks, rank_weights, scale
-from aurac.adapters.truncate import Prepared, default_rescale, prepare, truncate
+from aurac.adapters.truncate import Prepared, default_basis, default_rescale, prepare, truncate
 
 __all__ = [
     "Adapter",
@@ -26,6 +26,7 @@ __all__ = [
     "attach",
     "check_base",
     "check_fits",
+    "default_basis",
     "default_nested_ranks",
     "default_rescale",
     "load_adapter",
