@@ -131,7 +131,7 @@ def choice_sentences(
         return [none, *weak]
     if choice.seeds > 1 and choice.margin is not None and choice.needed is None:
         return _few_seeds(choice, where, things, called)
-    text = f"No {things} is shown to be {_shown(choice)}{where}; {most}."
+    text = f"No {things} is shown to be {_shown(choice, called)}{where}; {most}."
     if choice.needed is not None and choice.margin is not None:
         text += f" It takes a margin of more than {percent(choice.needed, 2)} points."
     return [text, *weak]
@@ -145,11 +145,12 @@ def _base(choice: Choice) -> str:
     return f"the base ({percent(choice.baseline)} %)"
 
 
-def _shown(choice: Choice) -> str:
+def _shown(choice: Choice, called: Called) -> str:
     """What a configuration has to show."""
     reference, parts = choice.reference, []
     if choice.margin is not None:
-        against = f"rank {reference}" if isinstance(reference, int) else reference or "the best"
+        best = "the best rank" if called is _rank else "the best"
+        against = f"rank {reference}" if isinstance(reference, int) else reference or best
         parts.append(f"within {declared(choice.margin)} of {against}")
     if choice.min_accuracy is not None:
         parts.append(f"at least {percent(choice.min_accuracy).removesuffix('.0')} % accurate")
@@ -164,7 +165,10 @@ def _ship(choice: Choice, one: Configuration, where: str, called: Called) -> lis
     head = f"Use {called(one)}" if called is _rank else f"Ship {called(one)}{where}"
     sure = f"{_share(1 - choice.alpha)} confidence"
     sure += ", conditional on these checkpoints" if choice.seeds == 1 else ""
-    lines = [f"{head}: {', '.join(facts)}.", f"It is shown to be {_shown(choice)} ({sure})."]
+    lines = [
+        f"{head}: {', '.join(facts)}.",
+        f"It is shown to be {_shown(choice, called)} ({sure}).",
+    ]
     if choice.best is not one and choice.best is not None:
         most = f"{called(choice.best)}, {percent(choice.best.accuracy)} %"
         lines.append(f"The most accurate is {most}.")
@@ -181,9 +185,11 @@ def _few_seeds(choice: Choice, where: str, things: str, called: Called) -> list[
         f"{choice.seeds_needed} are needed)."
     )
     each = choice.in_checkpoints
-    holds = f"Nor is any shown to be {_shown(choice)} in each of these checkpoints."
+    holds = f"Nor is any shown to be {_shown(choice, called)} in each of these checkpoints."
     if each is not None:
-        holds = f"In each of these checkpoints {called(each)} is shown to be {_shown(choice)}."
+        holds = (
+            f"In each of these checkpoints {called(each)} is shown to be {_shown(choice, called)}."
+        )
     return [few, holds]
 
 

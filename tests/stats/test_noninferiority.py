@@ -177,12 +177,17 @@ def test_few_seeds_certify_each_checkpoint_and_not_the_recipe():
     assert (worst.rank, worst.checkpoints, worst.conditional) == (8, 8, True)
     text = recommend(group_of(seeds_of(3, [1, 2, 3])), Options(margin=0.02)).sentence
     assert "Of the recipe no rank can be recommended from 3 seeds (at least 11 are needed)." in text
-    assert "In each of these checkpoints rank 8 is shown to be within 2 points of the best." in text
+    assert (
+        "In each of these checkpoints rank 8 is shown to be within 2 points of the best rank."
+        in text
+    )
     bad = group_of(seeds_of(3, [1, 2, 120]))
     assert non_inferior_rank(bad, margin=0.02).checkpoints == 16
     none = recommend(bad, Options(margin=0.001)).sentence
-    assert none.endswith("Nor is any shown to be within 0.1 points of the best in each of these "
-                         "checkpoints.")  # fmt: skip
+    words = (
+        "Nor is any shown to be within 0.1 points of the best rank in each of these checkpoints."
+    )
+    assert none.endswith(words)
 
 
 def test_eleven_seeds_are_certified_together():
