@@ -75,7 +75,10 @@ def markdown(report: Report) -> str:
     text = [f"# {escape.markdown(report.title)}", escape.markdown(report.lead)]
     text += [f"**{escape.markdown(sentence)}**" for sentence in report.verdict]
     if report.tiles:
-        rows = [[tile.title, tile.value, "; ".join(tile.lines)] for tile in report.tiles]
+        rows = [
+            [tile.title, tile.value, "; ".join(line.removesuffix(".") for line in tile.lines)]
+            for tile in report.tiles
+        ]
         text.append(markdown_table(["", "", ""], rows, "lll"))
     text += [_markdown(block) for block in report.first]
     for section in report.sections:
