@@ -194,7 +194,7 @@ def test_an_export_has_the_tokenizer_that_its_adapter_had(rank, chatml, tmp_path
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_text(text)
     export = tmp_path / "export"
-    save_truncations(load_adapter(source, lazy=True), {rank: export})
+    save_truncations(load_adapter(source, lazy=True), {rank: export}, basis="prefix")
     kept = {p.relative_to(export).as_posix() for p in export.rglob("*") if p.is_file()}
     assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"} < kept
     assert not kept & {"tokenization_mine.py", "training_args.bin"}

@@ -84,7 +84,7 @@ def test_the_report_adjusts_in_the_family_of_score(run):
     assert len([row for row in content["pairs"] if row["p"] is not None]) == 3
     pairs = {frozenset((row["a"], row["b"])): row for row in content["pairs"]}
     variants = {frozenset((row["a"], row["b"])): row for row in content["variants"]}
-    shown = find(as_run(Results.read(folder), folder), 0.02, "").tested
+    shown = find(as_run(Results.read(folder), folder), 0.02).tested
     assert len(shown) == len(pairs) + len(variants)
     for item in shown:
         if item.second.adapter != item.first.adapter:
@@ -120,7 +120,7 @@ def test_what_compare_was_told_to_group_is_one_arm_everywhere(adapters, tiny_bas
     assert {row["a"], row["b"]} == {"pair", "two"}
     assert f"{row['b']} − {row['a']}" in text
     run = pooled(as_run(Results.read(tmp_path / "run"), tmp_path / "run"))
-    every = find(run, 0.02, "").tested
+    every = find(run, 0.02).tested
     shown = [pair for pair in every if pair.first.adapter != pair.second.adapter]
     assert [{d.first.adapter, d.second.adapter} for d in shown] == [{"pair", "two"}]
     assert shown[0].adjusted == row["p_holm"]

@@ -39,7 +39,7 @@ def test_run_folder_is_whole(run):
 
 def test_adapters_are_far_above_the_base_at_full_rank(run):
     curves = {c["id"]: c for c in json.loads((run / "results.json").read_text())["curves"]}
-    assert len(curves) == 4  # the Matryoshka adapter under both inferences
+    assert len(curves) == 5  # LoRA by SVD and prefix, MatryoshkaLoRA with and without P
     for name in METHODS:
         [curve] = [c for c in curves.values() if c["adapter"] == name and c["default"]]
         # 24 documents: a base at .05 reaches .25 by chance less than once in a thousand times
