@@ -136,7 +136,8 @@ def recommend(
     read = read_sources(sources, metric, groups, cluster)
     if read.sequential:
         other = (options["min_accuracy"], options["reference"], require_rank, max_latency_ms)
-        return _decided(read, options["margin"], asked_more=any(other), as_json=as_json)
+        more = any(other) or len(read.sequential) < len(sources)  # beside a run of fixed size
+        return _decided(read, options["margin"], asked_more=more, as_json=as_json)
     result = analyse(read.curves, groups=read.groups, **options)
     measured = Measured(sources, read.groups)
     gates = _gates(result, measured, require_rank, max_latency_ms)
@@ -186,7 +187,7 @@ def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: b
         known = ", ".join("none" if m is None else declared(m) for m in own)
         raise UsageError(
             "another question to a run that stopped when its own was decided",
-            expected=f"its own margin ({known}) or none, and no gate",
+            expected=f"its own margin ({known}) or none, no gate, and no other run",
             fix="for a gate run compare on a fixed number of documents, without --until, into "
             "another folder",
         )

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 from itertools import combinations
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -36,9 +36,6 @@ from aurac.runs.store import read_cell
 from aurac.stats.design import Design, Series
 from aurac.stats.sequential import decide
 from aurac.training import make_recipe, train
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TASK = "aurac_word_problems_mc"
 COMMON = {"dtype": "float32", "device": "cpu"}
@@ -380,6 +377,9 @@ def test_finished_commands_say_what_was_decided_and_no_more(rank_run):
     ):
         with pytest.raises(UsageError, match=r"its own margin \(20 points\) or none"):
             run_command("recommend", out, *more)
+    fixed = Path(__file__).parents[2] / "reports" / "word_problems"  # it would be left out unsaid
+    with pytest.raises(UsageError, match="no other run"):
+        run_command("recommend", out, fixed)
 
 
 def test_a_search_that_ends_early_leaves_no_cell_to_compute(three, tmp_path):
