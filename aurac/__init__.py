@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from aurac.adapters.truncate import truncate
     from aurac.curves.area import quadrature_weights
     from aurac.curves.curve import Curve
+    from aurac.notebook.run import Run, load_run
     from aurac.runs.compare import compare
-    from aurac.runs.run import Run, load_run
     from aurac.stats.margins import equivalent, non_inferior
     from aurac.stats.mean import Estimate
     from aurac.stats.pilot import plan
@@ -54,13 +54,13 @@ _HOME = {
     "Estimate": "aurac.stats.mean",
     "Method": "aurac.adapters.methods",
     "Pass": "aurac.adapters.methods",
-    "Run": "aurac.runs.run",
+    "Run": "aurac.notebook.run",
     "Score": "aurac.stats.score",
     "TrainingSetup": "aurac.adapters.methods",
     "compare": "aurac.runs.compare",
     "equivalent": "aurac.stats.margins",
     "load_adapter": "aurac.adapters.formats.load",
-    "load_run": "aurac.runs.run",
+    "load_run": "aurac.notebook.run",
     "non_inferior": "aurac.stats.margins",
     "plan": "aurac.stats.pilot",
     "quadrature_weights": "aurac.curves.area",

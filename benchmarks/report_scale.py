@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from aurac.curves.area import quadrature_weights
-from aurac.report import write_report
-from aurac.runs.cell import (
+from aurac.records.cell import (
     CELL_SCHEMA,
     Block,
     Budgets,
@@ -30,6 +29,7 @@ from aurac.runs.cell import (
     Logged,
     encode_line,
 )
+from aurac.report import write_report
 from aurac.stats.score import score
 
 METRIC = "acc,none"

@@ -52,11 +52,11 @@ def store_costs(cells: int, puts: int = 200) -> dict[str, Any]:
     """Costs in a folder of `cells` cells."""
     from runs_doubles import Task, planned, runner
 
+    from aurac.records.store import CellStore, read_cell
     from aurac.runs.folder import RequestedTask, RequestSettings, RunRequest, open_run_folder
     from aurac.runs.lock import Locks
     from aurac.runs.log import RunLog
     from aurac.runs.status import PlanRow, Standing, read_status, write_plan
-    from aurac.runs.store import CellStore, read_cell
 
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "run"
@@ -121,12 +121,12 @@ def usage() -> dict[str, int]:
 def memory(checkpoint: str, task: str, cells: int = 500) -> dict[str, Any]:
     """Memory while the cells of one adapter are computed again and again."""
     from aurac.engine import EngineOptions
+    from aurac.records.store import CellStore
     from aurac.runs.lock import Locks
     from aurac.runs.log import RunLog
     from aurac.runs.runner import RunContext, Runner
     from aurac.runs.session import open_session
     from aurac.runs.settings import Settings
-    from aurac.runs.store import CellStore
 
     settings = Settings.of(ranks="all", limit=20, dtype="float32", device="cpu")
     session = open_session([checkpoint], [task], settings)

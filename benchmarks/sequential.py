@@ -558,7 +558,7 @@ def estimates(scale: float) -> None:
 def stored(scale: float) -> None:
     """Replay the stored full run in many orders of its documents."""
     from aurac.curves.area import document_areas
-    from aurac.readers.run import read_run
+    from aurac.records.reader import read_run
 
     curves, _ = read_run(Path(__file__).parent.parent / "reports" / "word_problems")
     areas = {c.label: document_areas(c) for c in curves if c.outcomes is not None}

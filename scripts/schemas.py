@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from aurac.runs.cell import CELL_SCHEMA, LINES, Envelope
-from aurac.runs.schema import RESULTS_FILE, RESULTS_SCHEMA, Results
+from aurac.records.cell import CELL_SCHEMA, LINES, Envelope
+from aurac.records.schema import RESULTS_FILE, RESULTS_SCHEMA, Results
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCS = Path(__file__).parents[1] / "docs"

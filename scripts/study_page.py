@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aurac.curves.display import interval, percent
-from aurac.readers.run import read_run
+from aurac.records.reader import read_run
 from aurac.stats.comparisons import compare_pair
 from aurac.stats.groups import RecipeGroup, gather, together
 from aurac.stats.paired import difference_at

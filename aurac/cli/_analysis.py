@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aurac.readers import Curves
-    from aurac.runs.decisions import SequentialRecord
+    from aurac.records.decisions import SequentialRecord
     from aurac.stats.rows import AggregateRow, Analysis, BestRow, PairRow, ScoreRow
 
 SHOWN = 60  # rows of a table; --json has all of them
@@ -78,7 +78,7 @@ def read_sources(
 ) -> Curves:
     """Curves of all sources, with the groups and primary comparisons that are recorded or given."""
     from aurac.readers import Curves, read_curves
-    from aurac.readers.run import regrouped
+    from aurac.records.reader import regrouped
     from aurac.stats.primary import declaration
 
     fields = pairs([c if "=" in c else f"*={c}" for c in cluster], "--cluster")

@@ -14,8 +14,8 @@ from aurac.cli.options import print_json
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from aurac.notebook.run import Run
     from aurac.runs.dryrun import DryRun
-    from aurac.runs.run import Run
 
 _SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 

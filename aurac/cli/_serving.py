@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import UsageError
-from aurac.runs.schema import RESULTS_FILE, Results
-from aurac.runs.serving import against, read_serving
+from aurac.records.schema import RESULTS_FILE, Results
+from aurac.records.serving import against, read_serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from aurac.runs.serving import AdapterCost, RankCost, ServingRecord
+    from aurac.records.serving import AdapterCost, RankCost, ServingRecord
     from aurac.stats.choice_rows import Configuration, RecommendRow
 
 

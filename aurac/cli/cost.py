@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from aurac.adapters import Adapter, Family
     from aurac.engine.serving import Point, Rounds, Workload
     from aurac.models.base import LoadedBase
-    from aurac.runs.schema import Results
-    from aurac.runs.serving import AdapterCost, RankCost, ServingRecord
+    from aurac.records.schema import Results
+    from aurac.records.serving import AdapterCost, RankCost, ServingRecord
 
     Adapters = Mapping[str, tuple[Adapter | Family, Sequence[int]]]
 
@@ -67,8 +67,8 @@ def cost(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.engine.serving import Workload
     from aurac.models.base import load_base
-    from aurac.runs.schema import Results
-    from aurac.runs.serving import names_in_run
+    from aurac.records.schema import Results
+    from aurac.records.serving import names_in_run
     from aurac.runs.session import common_base, load_adapters
     from aurac.runs.settings import Settings
 
@@ -136,7 +136,7 @@ def _record(
     import aurac
     from aurac.engine.serving import BASE
     from aurac.models.device import in_use, machine, versions
-    from aurac.runs.serving import AdapterCost, RankCost, ServingRecord, Times
+    from aurac.records.serving import AdapterCost, RankCost, ServingRecord, Times
 
     def at(point: Point, **size: int) -> RankCost:
         prefill, decode = (Times.of(x) for x in (times[point].prefill, times[point].decode))
@@ -164,7 +164,7 @@ def _record(
 
 
 def _text(record: ServingRecord) -> str:
-    from aurac.runs.serving import against
+    from aurac.records.serving import against
 
     head = ["rank", "MB", "prompt, ms", "tokens/s", "token, ms", "tokens/s", "token / base"]
     base = record.merged

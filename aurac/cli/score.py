@@ -25,7 +25,7 @@ from aurac.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.runs.decisions import SequentialRecord
+    from aurac.records.decisions import SequentialRecord
     from aurac.stats.rows import Analysis
 
 

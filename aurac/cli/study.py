@@ -65,7 +65,7 @@ def study(
     if check:
         _check(loaded, study, folder, check, how, as_json=as_json)
         return
-    from aurac.runs.schema import Results
+    from aurac.records.schema import Results
     from aurac.study.plan import edges_in, rates_in, read_state
     from aurac.study.summary import place_of, summarise
 

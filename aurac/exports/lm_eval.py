@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports.lm_eval_files import Requests, aggregated, safe, sample_rows
-from aurac.readers.run import StoredCells, data_order, inside, recipe_groups
-from aurac.runs.schema import Results
+from aurac.records.reader import StoredCells, data_order, inside, recipe_groups
+from aurac.records.schema import Results
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from aurac.runs.schema import CurveRecord, TaskRecord
+    from aurac.records.schema import CurveRecord, TaskRecord
 
 BASE = "base"
 

@@ -17,8 +17,8 @@ from aurac.readers.lm_eval_logs import HASHES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from aurac.runs.schema import Results
-    from aurac.runs.store import Cell
+    from aurac.records.schema import Results
+    from aurac.records.store import Cell
 
 
 @dataclass(frozen=True)

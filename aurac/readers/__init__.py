@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.curves.curve import Curve
-    from aurac.runs.decisions import Declaration, SequentialRecord
+    from aurac.records.decisions import Declaration, SequentialRecord
 
 TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
 
@@ -93,8 +93,8 @@ def _read_folder(path: Path, wanted: WantedMetrics, cluster: Mapping[str, str]) 
     if any((path / name).is_file() for name in ("results.json", "run.json")):
         if cluster:
             raise _no_cluster(path, "run the same `aurac compare` again with --cluster")
-        from aurac.readers.run import read_run
-        from aurac.runs.schema import Results
+        from aurac.records.reader import read_run
+        from aurac.records.schema import Results
 
         curves, groups = read_run(path, wanted)
         results = Results.read(path)

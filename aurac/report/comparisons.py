@@ -11,7 +11,8 @@ import msgspec
 
 from aurac.curves.coerce import as_curve
 from aurac.errors import CurveError
-from aurac.readers.run import recipe_groups, regrouped
+from aurac.records.reader import recipe_groups, regrouped
+from aurac.records.schema import Areas
 from aurac.report.bases import BasisPair, basis_pairs
 from aurac.report.documents import changes, seeds_of
 from aurac.report.escape import one_line
@@ -29,7 +30,6 @@ from aurac.report.model import (
     scored,
     unequal_documents,
 )
-from aurac.runs.schema import Areas
 from aurac.stats.analysis import analyse, score_group, seed_notes
 from aurac.stats.choice import recommend
 from aurac.stats.groups import check_groups, group_of

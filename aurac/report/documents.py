@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from aurac.errors import RunFolderError
-from aurac.readers.run import CurveReader, StoredCells, inside
+from aurac.records.reader import CurveReader, StoredCells, inside
 from aurac.report.escape import shorten
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.curves.curve import Curve
+    from aurac.records.schema import CurveRecord, Results
+    from aurac.records.store import Cell
     from aurac.report.model import CurveRow
-    from aurac.runs.schema import CurveRecord, Results
-    from aurac.runs.store import Cell
 
 # Scores closer than this are the same score written twice.
 _SAME = 1e-9

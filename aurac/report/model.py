@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aurac.errors import RunFolderError
+from aurac.records.cell import differences
+from aurac.records.schema import Area, CurveRecord, Results, TaskRecord
+from aurac.records.serving import read_serving
 from aurac.report.escape import one_line
-from aurac.runs.cell import differences
-from aurac.runs.schema import Area, CurveRecord, Results, TaskRecord
-from aurac.runs.serving import read_serving
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from aurac.records.decisions import Declaration, RankChoice, SequentialRecord
+    from aurac.records.schema import AdapterRecord, FailedCell, Provenance
+    from aurac.records.serving import ServingRecord
     from aurac.report.documents import Source
-    from aurac.runs.decisions import Declaration, RankChoice, SequentialRecord
-    from aurac.runs.schema import AdapterRecord, FailedCell, Provenance
-    from aurac.runs.serving import ServingRecord
     from aurac.stats.mean import Estimate
 
 ALPHA = 0.05

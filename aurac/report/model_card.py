@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from huggingface_hub import EvalResult
 
+    from aurac.records.schema import AdapterRecord
     from aurac.report.model import CurveRow, Interval, Run
-    from aurac.runs.schema import AdapterRecord
 
 METHODS = {
     "lora": "LoRA (arXiv 2106.09685)",

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from aurac.records.decisions import DecisionRecord
+    from aurac.records.serving import ServingRecord
     from aurac.report.documents import Changes
     from aurac.report.groups import Group
     from aurac.report.model import CurveRow, Interval, Run
     from aurac.report.serving import Served
-    from aurac.runs.decisions import DecisionRecord
-    from aurac.runs.serving import ServingRecord
 
 _PANEL_CURVES = 30
 _PANEL_BEST = 3

@@ -7,20 +7,20 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from aurac.curves.display import count, size
+from aurac.records.serving import NOISE, against
 from aurac.report import appearance, plots, tables
 from aurac.report.content import NONE, Cell, Table
 from aurac.report.escape import one_line
-from aurac.runs.serving import NOISE, against
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
 
+    from aurac.records.serving import AdapterCost, RankCost, ServingRecord
     from aurac.report.content import Block
     from aurac.report.model import CurveRow, Run
     from aurac.report.pictures import Pictures
-    from aurac.runs.serving import AdapterCost, RankCost, ServingRecord
 
 _MERGED = "merged, any rank"
 

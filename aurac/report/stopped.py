@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from aurac.records.decisions import DecisionRecord
     from aurac.report.model import Run
     from aurac.report.pictures import Pictures
-    from aurac.runs.decisions import DecisionRecord
 
 _MAX_DECISIONS = 60
 _MOST_DRAWN = 6

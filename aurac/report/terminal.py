@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Group
 
-    from aurac.runs.schema import Results
+    from aurac.records.schema import Results
 
 _MAX_ROWS = 40
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.curves.area import BUDGETS
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
+from aurac.records.schema import REPORT_FILE, Results
 from aurac.report import model_card, render
 from aurac.report.build import Builder
 from aurac.report.comparisons import pooled
@@ -22,7 +23,6 @@ from aurac.report.documents import speeds
 from aurac.report.escape import csv_cell, one_line
 from aurac.report.model import as_run, merge, ordered
 from aurac.report.pictures import unique_slugs
-from aurac.runs.schema import REPORT_FILE, Results
 from aurac.stats.primary import declaration
 
 if TYPE_CHECKING:

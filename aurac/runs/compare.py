@@ -17,7 +17,20 @@ from aurac.adapters.formats.outline import RemovedValues
 from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
 from aurac.models.device import in_use, machine, versions
-from aurac.readers.run import recipe_groups
+from aurac.notebook.run import Run
+from aurac.records.reader import recipe_groups
+from aurac.records.schema import (
+    REPORT_FILE,
+    RESULTS_FILE,
+    RESULTS_SCHEMA,
+    BaseRecord,
+    Provenance,
+    Results,
+    RunSettings,
+    TaskDocuments,
+    TaskRecord,
+)
+from aurac.records.store import CellStore, cannot_write
 from aurac.runs import estimate
 from aurac.runs.finished import Request, Witness
 from aurac.runs.folder import (
@@ -36,22 +49,9 @@ from aurac.runs.plan import PlannedCell, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress, say
 from aurac.runs.rank_choice import Choice, add_ranks, choose, further
 from aurac.runs.results import StoredPoints, adapter_records, failed_cell, gathered, task_record
-from aurac.runs.run import Run
 from aurac.runs.runner import RunContext
-from aurac.runs.schema import (
-    REPORT_FILE,
-    RESULTS_FILE,
-    RESULTS_SCHEMA,
-    BaseRecord,
-    Provenance,
-    Results,
-    RunSettings,
-    TaskDocuments,
-    TaskRecord,
-)
 from aurac.runs.session import Session, limit_of, open_session
 from aurac.runs.status import Standing, add_to_plan
-from aurac.runs.store import CellStore, cannot_write
 from aurac.runs.workers import Executor, make_executor
 from aurac.stats.primary import declaration
 from aurac.tasks.files import readable, write_requests
@@ -59,7 +59,7 @@ from aurac.tasks.files import readable, write_requests
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aurac.runs.decisions import SequentialRecord
+    from aurac.records.decisions import SequentialRecord
     from aurac.runs.settings import Execution
     from aurac.tasks.task import BuiltTask
 

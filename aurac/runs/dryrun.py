@@ -18,6 +18,7 @@ from aurac.errors import AuracError, TaskError
 from aurac.models.base import LoadedBase, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, packaged_folder
+from aurac.records.store import CellStore
 from aurac.runs.estimate import Span, estimate, process_age, weight_bytes
 from aurac.runs.finished import Request
 from aurac.runs.folder import find_run_folder, recorded_names
@@ -25,7 +26,6 @@ from aurac.runs.rank_choice import follow, further
 from aurac.runs.sequential_plan import part_of, sequential
 from aurac.runs.session import Lookup, open_session
 from aurac.runs.status import Standing
-from aurac.runs.store import CellStore
 from aurac.runs.workers import make_executor
 from aurac.tasks import BUNDLED
 

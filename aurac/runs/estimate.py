@@ -22,7 +22,7 @@ import torch
 from aurac.files import sha256_json, write_json
 from aurac.models import cache_root
 from aurac.models.device import machine, versions
-from aurac.runs.cell import ENGINE_VERSION
+from aurac.records.cell import ENGINE_VERSION
 from aurac.runs.log import cell_costs
 
 if TYPE_CHECKING:

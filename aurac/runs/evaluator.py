@@ -18,7 +18,7 @@ from aurac.engine.counts import watched
 from aurac.engine.running import cached_tokens, pass_tokens
 from aurac.errors import AuracError
 from aurac.models.device import no_memory
-from aurac.runs.cell import Block, Budgets, EngineCounts, Logged
+from aurac.records.cell import Block, Budgets, EngineCounts, Logged
 from aurac.runs.log import Profile, RunLog
 
 if TYPE_CHECKING:

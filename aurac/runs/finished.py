@@ -20,11 +20,11 @@ from aurac.errors import RunFolderError, UsageError
 from aurac.files import sha256_file, sha256_json, write_json
 from aurac.models import cache_root
 from aurac.models.device import machine, versions
-from aurac.runs.cell import ENGINE_VERSION
+from aurac.notebook.run import Run
+from aurac.records.cell import ENGINE_VERSION
+from aurac.records.schema import RESULTS_FILE, Results
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.log import LOGS
-from aurac.runs.run import Run
-from aurac.runs.schema import RESULTS_FILE, Results
 from aurac.runs.settings import NamedCheckpoint, separated, to_plain
 from aurac.tasks import BUNDLED
 

@@ -16,8 +16,8 @@ import numpy as np
 from aurac.adapters import attach, prepare
 from aurac.errors import RunFolderError, TaskError
 from aurac.files import sha256_json, write_json
-from aurac.runs.cell import ENGINE_VERSION, read_record
-from aurac.runs.store import cannot_write
+from aurac.records.cell import ENGINE_VERSION, read_record
+from aurac.records.store import cannot_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

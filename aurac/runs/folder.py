@@ -16,16 +16,16 @@ from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, write_json
-from aurac.runs.cell import SchemaNumber, read_record, refuse_newer
-from aurac.runs.decisions import AFTER, BEFORE, Declaration
-from aurac.runs.schema import RESULTS_FILE, RESULTS_SCHEMA, SUBSETS, Record, TaskDocuments
+from aurac.records.cell import SchemaNumber, read_record, refuse_newer
+from aurac.records.decisions import AFTER, BEFORE, Declaration
+from aurac.records.schema import RESULTS_FILE, RESULTS_SCHEMA, SUBSETS, Record, TaskDocuments
 from aurac.tasks.options import PROMPTING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.runs.cell import CellIdentity
-    from aurac.runs.store import CellStore
+    from aurac.records.cell import CellIdentity
+    from aurac.records.store import CellStore
 
 logger = logging.getLogger(__name__)
 

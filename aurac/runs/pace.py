@@ -8,8 +8,8 @@ from pathlib import Path
 
 from aurac.errors import RunFolderError, UsageError
 from aurac.models.device import machine
-from aurac.readers.run import StoredCells
-from aurac.runs.schema import RESULTS_FILE, Results
+from aurac.records.reader import StoredCells
+from aurac.records.schema import RESULTS_FILE, Results
 
 
 @dataclass(frozen=True)

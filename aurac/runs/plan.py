@@ -16,7 +16,7 @@ from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescal
 from aurac.adapters.formats.outline import RemovedValues
 from aurac.adapters.truncate import BASES, RESCALES, default_basis, is_svd, prepare_outline
 from aurac.errors import RankError, UsageError
-from aurac.runs.cell import CellIdentity, DocumentKey
+from aurac.records.cell import CellIdentity, DocumentKey
 from aurac.runs.status import PlanRow
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from aurac.adapters.truncate import Basis, BasisOption, Prepared, Rescale
     from aurac.models.base import LoadedBase
-    from aurac.runs.schema import Role
-    from aurac.runs.store import Cell
+    from aurac.records.schema import Role
+    from aurac.records.store import Cell
     from aurac.tasks.task import BuiltTask
 
 

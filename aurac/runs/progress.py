@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from aurac.records.store import CellStore
     from aurac.runs.curve_table import CurveTable
     from aurac.runs.interrupts import Interrupts
     from aurac.runs.plan import PlannedCell
-    from aurac.runs.store import CellStore
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 _FAILED = "failed"

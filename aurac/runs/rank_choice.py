@@ -16,7 +16,7 @@ from msgspec import UNSET
 from aurac.adapters import default_nested_ranks
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent, points
-from aurac.runs.decisions import GapRecord, RankChoice
+from aurac.records.decisions import GapRecord, RankChoice
 from aurac.runs.results import StoredPoints, TaskCells, area_record
 from aurac.runs.session import variants_in
 from aurac.runs.status import Standing
@@ -26,9 +26,9 @@ from aurac.stats.gaps import MARGIN, following, gaps, noise_limit
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from aurac.runs.schema import Area, Results
+    from aurac.records.schema import Area, Results
+    from aurac.records.store import CellStore
     from aurac.runs.session import Session
-    from aurac.runs.store import CellStore
 
 _SHOWN = 6  # areas in a sentence
 

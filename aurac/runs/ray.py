@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.adapters import members_of
 from aurac.errors import AuracError, UsageError
 from aurac.models.device import share_cores
-from aurac.runs.cell import Block
+from aurac.records.cell import Block
 from aurac.runs.runner import failure_of
 from aurac.runs.settings import NamedCheckpoint, to_plain
 from aurac.runs.workers import Executor
@@ -28,7 +28,7 @@ from aurac.runs.workers import Executor
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from aurac.runs.cell import Failure
+    from aurac.records.cell import Failure
     from aurac.runs.plan import PlannedCell
     from aurac.runs.runner import RunContext
     from aurac.runs.session import Session

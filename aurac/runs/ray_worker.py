@@ -28,7 +28,7 @@ from aurac.runs.settings import NamedCheckpoint, from_plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from aurac.runs.cell import Block, Failure
+    from aurac.records.cell import Block, Failure
     from aurac.runs.plan import PlannedCell
     from aurac.runs.settings import Settings
 

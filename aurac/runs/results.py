@@ -12,8 +12,8 @@ from msgspec import UNSET, UnsetType
 
 from aurac.curves.area import AXES, quadrature_weights
 from aurac.curves.curve import Curve
-from aurac.runs.cell import EngineCounts
-from aurac.runs.schema import (
+from aurac.records.cell import EngineCounts
+from aurac.records.schema import (
     RESULTS_SCHEMA,
     AdapterRecord,
     Area,
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from aurac.records.store import CellStore
     from aurac.runs.plan import PlannedCell, Variant
     from aurac.runs.session import Session
-    from aurac.runs.store import CellStore
     from aurac.stats.mean import Estimate
     from aurac.tasks.task import BuiltTask
 

@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from aurac.errors import AuracError, RunFolderError
-from aurac.runs.cell import Aggregates, Failure
+from aurac.records.cell import Aggregates, Failure
+from aurac.records.store import cannot_write, documents_hash
 from aurac.runs.evaluator import Counter, Evaluator, stop_if_device_is_lost
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.log import Profile, RunLog
 from aurac.runs.progress import NoProgress
-from aurac.runs.store import cannot_write, documents_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aurac.engine import EngineOptions
     from aurac.models.base import LoadedBase
+    from aurac.records.store import CellStore
     from aurac.runs.lock import Locks
     from aurac.runs.plan import PlannedCell
-    from aurac.runs.store import CellStore
 
 logger = logging.getLogger(__name__)
 

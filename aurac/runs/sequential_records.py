@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from aurac.curves.display import percent, points
-from aurac.runs.decisions import DecisionRecord, LookRecord
+from aurac.records.decisions import DecisionRecord, LookRecord
 from aurac.stats.sentences import show_p
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 
 from aurac.curves.area import quadrature_weights
+from aurac.records.decisions import DecisionRecord, SequentialRecord
 from aurac.report.escape import one_line
 from aurac.runs.compare import Sweep, run
-from aurac.runs.decisions import DecisionRecord, SequentialRecord
 from aurac.runs.folder import open_run_folder
 from aurac.runs.plan import plan
 from aurac.runs.progress import say
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from aurac.notebook.run import Run
     from aurac.runs.finished import Request
     from aurac.runs.plan import PlannedCell, Variant
-    from aurac.runs.run import Run
     from aurac.runs.sequential_plan import Counts
     from aurac.tasks.task import BuiltTask
 

@@ -21,7 +21,7 @@ from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer
 from aurac.models.weights import quiet_transformers
-from aurac.runs.decisions import BEFORE, Declaration
+from aurac.records.decisions import BEFORE, Declaration
 from aurac.runs.folder import RequestedTask, RequestSettings, RunRequest
 from aurac.runs.plan import PlannedCell, Variant, auto_ranks, parse_ranks, plan, variants_of
 from aurac.runs.settings import NamedCheckpoint

@@ -19,12 +19,12 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import alive, same_machine, write_atomic
+from aurac.records.schema import REPORT_FILE
+from aurac.records.store import CellStore
 from aurac.runs.folder import REQUEST_FILE, RunRequest
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.lock import LOCK_SECONDS, read_owner
 from aurac.runs.log import cell_costs
-from aurac.runs.schema import REPORT_FILE
-from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -26,6 +26,7 @@ import torch
 
 from aurac.errors import AuracError
 from aurac.models.device import share_cores
+from aurac.records.store import CellStore
 from aurac.runs.folder import recorded_names
 from aurac.runs.interrupts import EXIT_INTERRUPTED, Interrupts
 from aurac.runs.lock import Locks
@@ -34,7 +35,6 @@ from aurac.runs.plan import shard_of
 from aurac.runs.runner import RunContext, Runner
 from aurac.runs.session import open_session
 from aurac.runs.settings import from_plain, to_plain
-from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

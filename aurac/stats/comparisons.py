@@ -29,7 +29,7 @@ from aurac.stats.sentences import verdict
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from aurac.runs.decisions import Declaration
+    from aurac.records.decisions import Declaration
     from aurac.stats.groups import RecipeGroup
     from aurac.stats.rows import Analysis, Options, ScoreRow
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from aurac.errors import UsageError
 from aurac.readers import read_curves
-from aurac.readers.run import regrouped
+from aurac.records.reader import regrouped
 from aurac.stats import power as planning
 from aurac.stats.groups import defaults, gather, together
 from aurac.stats.paired import compare, seed_rows

@@ -10,7 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from aurac.errors import CurveError
-from aurac.runs.decisions import AFTER, EACH, Declaration
+from aurac.records.decisions import AFTER, EACH, Declaration
 from aurac.stats.groups import check_groups
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from aurac.curves.area import Span
-    from aurac.runs.decisions import Declaration
+    from aurac.records.decisions import Declaration
     from aurac.stats.choice_rows import Choice, RecommendRow
     from aurac.stats.mean import Estimate
     from aurac.stats.paired import Difference

@@ -10,12 +10,12 @@ import msgspec
 
 from aurac.adapters import load_adapter
 from aurac.errors import RunFolderError
-from aurac.runs.cell import refuse_newer
-from aurac.runs.decisions import AFTER, BEFORE, Declaration
+from aurac.records.cell import refuse_newer
+from aurac.records.decisions import AFTER, BEFORE, Declaration
+from aurac.records.schema import RESULTS_FILE, Results
+from aurac.records.store import CellStore
 from aurac.runs.log import cell_costs
-from aurac.runs.schema import RESULTS_FILE, Results
 from aurac.runs.status import Standing, read_plan
-from aurac.runs.store import CellStore
 from aurac.study.design import points_of
 from aurac.study.trainings import curves_of, results_of, searches
 

@@ -15,13 +15,13 @@ from aurac.adapters.formats.outline import remove_weights
 from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import sha256_file, write_atomic, write_json
 from aurac.models.device import versions
+from aurac.records.store import cannot_write
 from aurac.report import write_report
 from aurac.runs.compare import compare
 from aurac.runs.fit import held_out_pairs
 from aurac.runs.folder import remove_texts
 from aurac.runs.session import Lookup
 from aurac.runs.settings import ModelOptions, separated
-from aurac.runs.store import cannot_write
 from aurac.study.plan import (
     STATE_FILE,
     STATE_SCHEMA,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.models.base import LoadedBase
-    from aurac.runs.run import Run
+    from aurac.notebook.run import Run
     from aurac.study.design import Documents, Study
     from aurac.study.plan import State
     from aurac.tasks.task import BuiltTask

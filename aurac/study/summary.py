@@ -12,8 +12,8 @@ from aurac.curves.display import interval, percent
 from aurac.errors import RunFolderError
 from aurac.files import write_atomic, write_json
 from aurac.readers import read_curves
+from aurac.records.schema import RESULTS_FILE, Results
 from aurac.runs.progress import duration
-from aurac.runs.schema import RESULTS_FILE, Results
 from aurac.stats.analysis import analyse, paired_family
 from aurac.stats.primary import declaration
 from aurac.stats.rows import pairings_of

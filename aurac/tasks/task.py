@@ -107,7 +107,7 @@ class BuiltTask:
         return replace(
             self,
             name=f"{self.name}:pass@{k}",
-            metric=f"pass@{k}:{self.metric}",  # see `aurac.runs.cell.metric_column`
+            metric=f"pass@{k}:{self.metric}",  # see `aurac.records.cell.metric_column`
             group=self.group or self.name,
             members=self.members or (self,),
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aurac.curves.curve import Curve
-from aurac.runs.decisions import Declaration
+from aurac.records.decisions import Declaration
 from aurac.stats import difference, holm
 from aurac.stats.analysis import analyse
 from aurac.stats.sentences import verdict

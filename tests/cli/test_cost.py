@@ -14,8 +14,8 @@ from small_runs import SMALL, TASK, random_adapter
 
 import aurac
 from aurac.errors import RunFolderError
-from aurac.runs.schema import Results
-from aurac.runs.serving import SERVING_FILE, read_serving
+from aurac.records.schema import Results
+from aurac.records.serving import SERVING_FILE, read_serving
 
 QUICK = ("--device", "cpu", "--dtype", "float32", "--prompt-tokens", "4", "--new-tokens", "2")
 GATE = ("--margin", "0.5", "--max-latency-ms")

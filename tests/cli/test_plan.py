@@ -13,11 +13,11 @@ from score_tables import outcomes_table, run
 
 from aurac.cli import cli
 from aurac.errors import AuracError
-from aurac.runs.cell import DocumentKey
+from aurac.records.cell import DocumentKey
+from aurac.records.schema import CurveRecord, Results
+from aurac.records.store import CellStore
 from aurac.runs.folder import REQUEST_FILE
 from aurac.runs.progress import duration
-from aurac.runs.schema import CurveRecord, Results
-from aurac.runs.store import CellStore
 
 
 @pytest.fixture(scope="module")

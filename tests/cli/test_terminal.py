@@ -159,7 +159,7 @@ def test_libraries_speak_to_the_log_and_aurac_to_the_screen_once(quiet, capsys):
         logging.getLogger(f"{name}.models").error("advice of %s", name)
     warnings.warn("a library's warning", UserWarning, stacklevel=1)
     for _ in range(3):
-        logging.getLogger("aurac.runs.store").warning("cell %s is damaged", "x")
+        logging.getLogger("aurac.records.store").warning("cell %s is damaged", "x")
     try:
         raise RuntimeError("inner")
     except RuntimeError:

@@ -153,7 +153,7 @@ from aurac.cli._logging import quiet_libraries
 from aurac.terminal.console import visible_streams
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.progress import SweepProgress
-from aurac.runs.store import CellStore
+from aurac.records.store import CellStore
 
 evil = sys.argv[1]
 [cell] = cells = planned(Task(evil, n=4))
@@ -162,7 +162,7 @@ with visible_streams():
     with SweepProgress(cells, cells, CellStore(Path()), Interrupts()) as bar:
         bar.cell(cell)
         bar.documents(2)
-        logging.getLogger("aurac.runs.store").warning("said by %s", evil)
+        logging.getLogger("aurac.records.store").warning("said by %s", evil)
         print("printed", evil)
         print("no newline", end="")
         time.sleep(0.3)
@@ -192,7 +192,7 @@ from runs_doubles import Task, planned
 from aurac.terminal.console import visible_streams
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.progress import SweepProgress
-from aurac.runs.store import CellStore
+from aurac.records.store import CellStore
 
 cells = planned(Task("a cell", n=4))
 store = CellStore(Path())

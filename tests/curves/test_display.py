@@ -13,8 +13,8 @@ import pytest
 import aurac
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent, picture, points
-from aurac.runs.run import Run
-from aurac.runs.schema import Results
+from aurac.notebook.run import Run
+from aurac.records.schema import Results
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -24,7 +24,7 @@ from support.adapters import save_with_peft
 from aurac.cli import cli
 from aurac.errors import AuracError, DataError
 from aurac.readers import read_curves
-from aurac.readers.run import data_order
+from aurac.records.reader import data_order
 from aurac.training.recipe import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")

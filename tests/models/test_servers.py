@@ -23,8 +23,8 @@ from support.adapters import load_with_peft, save_with_peft
 import aurac
 from aurac.cli import cli
 from aurac.errors import DataError
-from aurac.readers.run import StoredCells
-from aurac.runs.schema import Results
+from aurac.records.reader import StoredCells
+from aurac.records.schema import Results
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -13,10 +13,10 @@ from score_tables import run
 
 from aurac.errors import DataError, RunFolderError, UsageError
 from aurac.readers import read_curves
-from aurac.readers.run import data_order, recipe_groups
 from aurac.readers.table import curves_from_frame
-from aurac.runs.cell import DocumentKey
-from aurac.runs.schema import AdapterRecord
+from aurac.records.cell import DocumentKey
+from aurac.records.reader import data_order, recipe_groups
+from aurac.records.schema import AdapterRecord
 from aurac.training.recipe import Recipe
 
 HEAD = "adapter,task,rank,doc_id,score\n"

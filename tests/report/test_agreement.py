@@ -17,6 +17,9 @@ from msgspec import structs
 from report_runs import RunMaker
 
 from aurac.cli import cli
+from aurac.notebook.run import load_run
+from aurac.records.decisions import BEFORE, DecisionRecord, Declaration, SequentialRecord
+from aurac.records.schema import Results
 from aurac.report import text
 from aurac.report.build import Builder
 from aurac.report.caveats import caveats
@@ -24,9 +27,6 @@ from aurac.report.comparisons import pooled
 from aurac.report.model import as_run
 from aurac.report.model_card import card
 from aurac.report.write import _choice_rows
-from aurac.runs.decisions import BEFORE, DecisionRecord, Declaration, SequentialRecord
-from aurac.runs.run import load_run
-from aurac.runs.schema import Results
 
 RANKS = (1, 2, 4)
 LOW, MIDDLE, HIGH = [0.2, 0.3, 0.4], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]

@@ -10,8 +10,8 @@ from report_runs import RunMaker
 import aurac
 from aurac.curves.display import percent
 from aurac.errors import UsageError
+from aurac.notebook.run import load_run
 from aurac.report import write_report
-from aurac.runs.run import load_run
 from aurac.stats import paired_curves
 
 NAME = "AURAC over parameters"

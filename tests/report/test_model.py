@@ -8,8 +8,8 @@ import pytest
 from report_runs import RunMaker, run_from, zoo_run
 
 from aurac.errors import RunFolderError
+from aurac.records.schema import Results
 from aurac.report.model import MAX_HIGHLIGHTED, highlighted
-from aurac.runs.schema import Results
 
 
 def results(folder):

@@ -14,9 +14,9 @@ from huggingface_hub import ModelCard
 from report_runs import RunMaker, run_from, zoo_run
 
 from aurac.cli import cli
+from aurac.records.schema import AdapterRecord
 from aurac.report import write_report
 from aurac.report.model_card import card
-from aurac.runs.schema import AdapterRecord
 
 HOSTILE = "---\nevil: true\n--- <script>alert(1)</script> [x](javascript:alert(1)) \x1b[31m"
 

@@ -7,11 +7,11 @@ import csv
 import pytest
 from report_runs import RunMaker, ramp, served, zoo_run
 
+from aurac.records.schema import Results
 from aurac.report import write_report
 from aurac.report.build import Builder
 from aurac.report.model import as_run
 from aurac.report.serving import serving_blocks
-from aurac.runs.schema import Results
 
 
 def blocks_of(folder, figures):

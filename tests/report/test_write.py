@@ -15,8 +15,8 @@ import pytest
 from report_runs import RunMaker, many_curves, run_from, stored_scores, zoo_run
 
 from aurac.errors import RunFolderError
+from aurac.records.schema import Results
 from aurac.report import write_report
-from aurac.runs.schema import Results
 
 SCRIPT = "<script>alert(1)</script>"
 VOID = {"meta", "link", "br", "input", "img", "hr"}

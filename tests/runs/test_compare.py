@@ -21,11 +21,11 @@ from aurac.errors import (
     TaskError,
     UsageError,
 )
+from aurac.records.schema import Results
+from aurac.records.store import read_cell
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import dry_run
-from aurac.runs.schema import Results
 from aurac.runs.status import read_status
-from aurac.runs.store import read_cell
 from aurac.tasks.task import Evaluation
 from aurac.training import make_recipe, train
 
@@ -147,7 +147,7 @@ def test_near_ties_and_tokens_are_the_cells_own(run):
 
 
 def test_what_one_cell_could_not_count_is_not_known_of_all():
-    from aurac.runs.cell import EngineCounts
+    from aurac.records.cell import EngineCounts
 
     total = EngineCounts() + EngineCounts(passes=2, forward_seconds=2.0, flops=2.0, paths=["rows"])
     total += EngineCounts(passes=3, forward_seconds=None, paths=["packed", "rows"])
@@ -245,7 +245,7 @@ def test_a_larger_limit_computes_the_missing_documents_alone(adapters, tmp_path,
             assert [curve[n] for n in names] == [same[n] for n in names]
             assert computed == [[0, 1], [2]] * 3
     assert (tmp_path / "run" / "results.json").read_bytes() == before
-    from aurac.readers.run import read_run
+    from aurac.records.reader import read_run
 
     assert read_run(less.folder)[0][0].outcomes.shape == (2, 3)
 
@@ -324,7 +324,7 @@ def test_fewer_adapters_and_ranks_than_the_folder_holds_are_shown(
     run, adapters, tmp_path, monkeypatch
 ):
     """Nothing is computed, the whole keeps its results, and the subset is a run of its own."""
-    from aurac.readers.run import read_run
+    from aurac.records.reader import read_run
 
     out = Path(shutil.copytree(run.folder, tmp_path / "run"))
     before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}

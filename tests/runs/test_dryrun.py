@@ -15,13 +15,13 @@ from small_runs import TASK, random_adapter
 from aurac.adapters import Nesting
 from aurac.cli import cli
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError, UsageError
+from aurac.records.cell import Failure
+from aurac.records.store import CellStore
 from aurac.runs import estimate
-from aurac.runs.cell import Failure
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import DryRun, dry_run
 from aurac.runs.log import cell_costs
 from aurac.runs.sequential_plan import Until
-from aurac.runs.store import CellStore
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ from support.hostile_files import run_aurac
 import aurac
 from aurac.adapters import load_adapter, make_family, truncate
 from aurac.errors import CheckpointError, RankError
+from aurac.records.store import read_cell
 from aurac.runs.dryrun import dry_run
 from aurac.runs.settings import NamedCheckpoint
-from aurac.runs.store import read_cell
 from aurac.training import make_recipe, train
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 from small_runs import TASK, random_adapter
 
+from aurac.notebook.run import Run
+from aurac.records.schema import Results
 from aurac.runs import finished
 from aurac.runs.compare import compare
 from aurac.runs.finished import Request, recall
-from aurac.runs.run import Run
-from aurac.runs.schema import Results
 from aurac.runs.settings import separated
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from runs_doubles import REQUEST, Task, planned
 
 from aurac.errors import RunFolderError
 from aurac.files import write_json
-from aurac.runs.cell import CellIdentity
-from aurac.runs.decisions import AFTER, BEFORE, Declaration
+from aurac.records.cell import CellIdentity
+from aurac.records.decisions import AFTER, BEFORE, Declaration
+from aurac.records.store import CellStore
 from aurac.runs.folder import (
     RequestedTask,
     RequestSettings,
@@ -24,7 +25,6 @@ from aurac.runs.folder import (
     subset_folder,
     warn_unused,
 )
-from aurac.runs.store import CellStore
 
 
 def changed(**fields):

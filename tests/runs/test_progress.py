@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from runs_doubles import Task, planned
 
+from aurac.records.store import CellStore
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.progress import SweepProgress, counting, duration
-from aurac.runs.store import CellStore
 
 
 def test_durations():

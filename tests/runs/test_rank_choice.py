@@ -14,15 +14,15 @@ from hostile_files import run_aurac
 from small_runs import TASK, random_adapter
 
 from aurac.errors import RankError, UsageError
+from aurac.records.schema import Results
+from aurac.records.store import read_cell
 from aurac.runs import compare as module
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import dry_run
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.plan import parse_ranks
-from aurac.runs.schema import Results
 from aurac.runs.settings import TruncationOptions
 from aurac.runs.status import read_status
-from aurac.runs.store import read_cell
 
 COMMON = {"limit": 40, "dtype": "float32", "device": "cpu", "basis": ["prefix"]}
 AUTO = {**COMMON, "ranks": "auto"}

@@ -13,6 +13,7 @@ from small_runs import SMALL, TASK, random_adapter
 from aurac.adapters import members_of
 from aurac.engine import EngineOptions
 from aurac.errors import CheckpointError
+from aurac.records.store import CellStore
 from aurac.runs import ray
 from aurac.runs.evaluator import Evaluator
 from aurac.runs.lock import Locks
@@ -21,7 +22,6 @@ from aurac.runs.ray_worker import _session, find_adapter
 from aurac.runs.runner import failure_of
 from aurac.runs.session import load_adapters, open_session
 from aurac.runs.settings import Settings, TruncationOptions
-from aurac.runs.store import CellStore
 
 pytestmark = pytest.mark.usefixtures("_blocks_of_two")
 

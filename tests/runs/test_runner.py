@@ -21,14 +21,14 @@ from runs_doubles import Model, Recorder, Task, planned, runner, stored
 from aurac.engine import EngineOptions
 from aurac.errors import BaseModelError, RunFolderError
 from aurac.files import process_mark
-from aurac.runs.cell import Budgets, CellIdentity, decode_line
+from aurac.records.cell import Budgets, CellIdentity, decode_line
+from aurac.records.store import CellStore
 from aurac.runs.evaluator import LostDeviceError
 from aurac.runs.interrupts import Interrupted, Interrupts
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
 from aurac.runs.progress import NoProgress
 from aurac.runs.runner import MOST_DEATHS, RunContext, Runner
-from aurac.runs.store import CellStore
 
 BLOCKS_OF_TWO = pytest.mark.usefixtures("_blocks_of_two")
 

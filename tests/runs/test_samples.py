@@ -12,8 +12,8 @@ from small_runs import random_adapter
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports.lm_eval import export_lm_eval
-from aurac.readers.run import read_run
-from aurac.runs.cell import Block, decode_line
+from aurac.records.cell import Block, decode_line
+from aurac.records.reader import read_run
 from aurac.runs.compare import compare
 from aurac.stats.analysis import analyse
 

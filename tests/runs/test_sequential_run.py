@@ -23,16 +23,16 @@ from small_runs import events
 
 from aurac.curves.area import document_areas
 from aurac.errors import RunFolderError, UsageError
-from aurac.readers.run import read_run
+from aurac.notebook.run import load_run
+from aurac.records.reader import read_run
+from aurac.records.store import read_cell
 from aurac.runs.compare import compare
 from aurac.runs.evaluator import Evaluator
 from aurac.runs.finished import Request
-from aurac.runs.run import load_run
 from aurac.runs.sequential_plan import Sampler, Until, check_task, sequential
 from aurac.runs.sequential_records import fewer_documents, record_of
 from aurac.runs.sequential_run import run_until
 from aurac.runs.status import read_status
-from aurac.runs.store import read_cell
 from aurac.stats.design import Design, Series
 from aurac.stats.sequential import decide
 from aurac.training import make_recipe, train

@@ -15,12 +15,12 @@ from small_runs import SMALL, TASK, assert_clean, curves, outcomes, random_adapt
 
 from aurac.cli import cli
 from aurac.errors import RunFolderError
-from aurac.readers.run import read_run
-from aurac.runs.cell import decode_line, encode_line
+from aurac.records.cell import decode_line, encode_line
+from aurac.records.reader import read_run
+from aurac.records.store import CellStore, read_cell
 from aurac.runs.compare import compare
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.status import read_status
-from aurac.runs.store import CellStore, read_cell
 from aurac.tasks.task import Evaluation
 
 

@@ -164,7 +164,7 @@ def test_status_reads_no_cell_and_few_lines_of_logs(folder, monkeypatch):
         path.write_bytes(b"unreadable" + path.read_bytes()[-30:])
     with next((folder / "logs").iterdir()).open("a") as log:
         log.writelines('{"event": "begin"}\n' for _ in range(20_000))
-    monkeypatch.setattr("aurac.runs.store.read_cell", None)
+    monkeypatch.setattr("aurac.records.store.read_cell", None)
     status = read_status(folder)
     assert (status.done, status.failed) == (1, 1)
     assert status.seconds_left is None  # the line that told the pace is too far back

@@ -19,12 +19,12 @@ import runs_doubles
 from runs_doubles import Task, planned, runner, stored
 from small_runs import SMALL, TASK, assert_clean, command, curves, events, random_adapter
 
+from aurac.records.store import CellStore, read_cell
 from aurac.runs import workers
 from aurac.runs.compare import compare
 from aurac.runs.folder import open_run_folder
 from aurac.runs.session import open_session
 from aurac.runs.settings import Execution, Settings, to_plain
-from aurac.runs.store import CellStore, read_cell
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 REPOSITORY = Path(__file__).parents[2]
@@ -155,7 +155,7 @@ import aurac.runs.runner
 from runs_doubles import Task, planned, runner, stored
 from aurac.runs import plan
 from aurac.runs.lock import Locks
-from aurac.runs.store import CellStore
+from aurac.records.store import CellStore
 
 plan.BLOCK_DOCUMENTS = {"cpu": 2}
 aurac.runs.runner.MOST_DEATHS = 99  # kills may come faster than blocks

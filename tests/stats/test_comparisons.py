@@ -12,7 +12,7 @@ from scipy import stats
 
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.runs.decisions import Declaration
+from aurac.records.decisions import Declaration
 from aurac.stats import holm
 from aurac.stats.analysis import analyse
 from aurac.stats.sentences import verdict

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aurac.errors import CurveError
-from aurac.runs.cell import metric_column, pass_at_k
+from aurac.records.cell import metric_column, pass_at_k
 from aurac.stats import difference, interval
 from aurac.stats.mean import spread_of_samples
 

@@ -12,7 +12,7 @@ from aurac.errors import (
     RecipeError,
     RunFolderError,
 )
-from aurac.runs.decisions import AFTER, BEFORE
+from aurac.records.decisions import AFTER, BEFORE
 from aurac.study import load_study, plan_study
 from aurac.study.plan import declared_in
 from aurac.study.run import best_rate

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from aurac.runs.cell import Block, Budgets, CellIdentity, EngineCounts, Logged
-from aurac.runs.store import CellStore
+from aurac.records.cell import Block, Budgets, CellIdentity, EngineCounts, Logged
+from aurac.records.store import CellStore
 
 
 def make_identity(**fields):

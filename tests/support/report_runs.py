@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 from made_cells import make_identity, store_cell
 
+from aurac.records.cell import DocumentKey
+from aurac.records.schema import Results
+from aurac.records.serving import AdapterCost, RankCost, ServingRecord, Times
+from aurac.records.store import read_cell
 from aurac.report.model import as_run
-from aurac.runs.cell import DocumentKey
-from aurac.runs.schema import Results
-from aurac.runs.serving import AdapterCost, RankCost, ServingRecord, Times
-from aurac.runs.store import read_cell
 
 ZOO = {
     # name: (method, rescale, accuracy at the lowest and the highest rank, role)

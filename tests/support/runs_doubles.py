@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from aurac.engine import EngineOptions
+from aurac.records.store import CellStore
 from aurac.runs.folder import RequestedTask, RequestSettings, RunRequest
 from aurac.runs.plan import plan
 from aurac.runs.progress import NoProgress
 from aurac.runs.runner import RunContext, Runner
-from aurac.runs.store import CellStore
 from aurac.tasks.metrics import Outcome
 
 REQUEST = RunRequest(

@@ -20,10 +20,10 @@ from support.adapters import save_with_peft
 from aurac.cli import cli
 from aurac.errors import AuracError
 from aurac.readers import read_curves
-from aurac.readers.run import StoredCells
+from aurac.records.reader import StoredCells
+from aurac.records.schema import Results
 from aurac.report.documents import seeds_of
 from aurac.report.model import as_run
-from aurac.runs.schema import Results
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

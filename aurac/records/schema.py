@@ -10,8 +10,8 @@ from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
 from aurac.files import write_json
-from aurac.runs.cell import DocumentKey, SchemaNumber, read_record
-from aurac.runs.decisions import (  # noqa: TC001 - msgspec reads them
+from aurac.records.cell import DocumentKey, SchemaNumber, read_record
+from aurac.records.decisions import (  # noqa: TC001 - msgspec reads them
     Declaration,
     RankChoice,
     SequentialRecord,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.curves.display import percent, picture, table, text
 from aurac.errors import UsageError
-from aurac.runs.schema import RESULTS_FILE, Results, TaskDocuments
+from aurac.records.schema import RESULTS_FILE, Results, TaskDocuments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from aurac.curves.curve import Curve
-    from aurac.readers.run import StoredCells
-    from aurac.runs.schema import CurveRecord, FailedCell
+    from aurac.records.reader import StoredCells
+    from aurac.records.schema import CurveRecord, FailedCell
     from aurac.stats.rows import Analysis
 
 
@@ -80,7 +80,7 @@ class Run:
 
     @cached_property
     def _read(self) -> tuple[tuple[Curve, ...], dict[str, list[str]]]:
-        from aurac.readers.run import read_run
+        from aurac.records.reader import read_run
 
         curves, groups = read_run(self.folder)
         return tuple(curves), groups
@@ -178,7 +178,7 @@ class Run:
         """
         import pandas as pd
 
-        from aurac.runs.serving import read_serving
+        from aurac.records.serving import read_serving
 
         record = read_serving(self.folder, self.results)
         return pd.DataFrame(record.rows() if record else [])
@@ -195,7 +195,7 @@ class Run:
         """
         import pandas as pd
 
-        from aurac.readers.run import StoredCells
+        from aurac.records.reader import StoredCells
 
         cells = StoredCells(self.folder, self.results)
         frames = [

@@ -18,9 +18,9 @@ from aurac.curves.curve import Curve
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, RunFolderError
 from aurac.files import sha256_json
-from aurac.runs.cell import differences, read_record
-from aurac.runs.schema import RESULTS_FILE, Results, TaskDocuments
-from aurac.runs.store import read_cell
+from aurac.records.cell import differences, read_record
+from aurac.records.schema import RESULTS_FILE, Results, TaskDocuments
+from aurac.records.store import read_cell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aurac.runs.cell import DocumentKey
-    from aurac.runs.schema import AdapterRecord, CurveRecord
-    from aurac.runs.store import Cell
+    from aurac.records.cell import DocumentKey
+    from aurac.records.schema import AdapterRecord, CurveRecord
+    from aurac.records.store import Cell
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from msgspec import UNSET
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_json, sweep_scraps, write_json
-from aurac.runs.cell import (
+from aurac.records.cell import (
     CELL_SCHEMA,
     Aggregates,
     Block,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from aurac.runs.cell import CellIdentity, DocumentKey, Line
+    from aurac.records.cell import CellIdentity, DocumentKey, Line
 
 logger = logging.getLogger(__name__)
 

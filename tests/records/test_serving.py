@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import quantile_test
 
-from aurac.runs.serving import RankCost, Times, against
+from aurac.records.serving import RankCost, Times, against
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import write_json
-from aurac.runs.cell import read_record
+from aurac.records.cell import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from aurac.runs.schema import Results
+    from aurac.records.schema import Results
 
 SERVING_FILE = "serving.json"
 SERVING_SCHEMA = 1

@@ -23,7 +23,7 @@ from aurac.files import (
     write_atomic,
     write_json,
 )
-from aurac.runs.cell import (
+from aurac.records.cell import (
     Aggregates,
     Budgets,
     CellIdentity,
@@ -35,10 +35,10 @@ from aurac.runs.cell import (
     differences,
     encode_line,
 )
+from aurac.records.schema import Results
+from aurac.records.store import CellStore, documents_hash, read_cell
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
-from aurac.runs.schema import Results
-from aurac.runs.store import CellStore, documents_hash, read_cell
 from scripts.schemas import cell_schema, results_schema
 
 IDENTITY = make_identity(rank=4)

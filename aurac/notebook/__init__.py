@@ -1,0 +1,1 @@
+"""A finished run in Python: `load_run` and `Run`."""
