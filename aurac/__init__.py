@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from aurac.stats.score import Score, score
     from aurac.training import train
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Curve",
     "Estimate",
@@ -74,6 +72,10 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name from the module it lives in, the first time it is asked for."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("aurac")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

@@ -133,7 +133,8 @@ def _largest(adapter: Adapter | Family) -> Adapter:
 def _record(
     loaded: LoadedBase, adapters: Adapters, work: Workload, times: Mapping[Point, Rounds]
 ) -> ServingRecord:
-    import aurac
+    from importlib.metadata import version
+
     from aurac.engine.serving import BASE
     from aurac.models.device import in_use, machine, versions
     from aurac.records.serving import AdapterCost, RankCost, ServingRecord, Times
@@ -149,7 +150,7 @@ def _record(
         return AdapterCost(name=name, sha256=adapter.sha256, mergeable=mergeable, ranks=costs)
 
     return ServingRecord(
-        aurac=aurac.__version__,
+        aurac=version("aurac"),
         measured=dt.datetime.now(tz=dt.timezone.utc).isoformat(timespec="seconds"),
         base=loaded.name,
         base_sha256=loaded.sha256,

@@ -51,7 +51,7 @@ def gathered(
 
     Beside it the cells that lack documents, with the number that they have.
     """
-    from aurac import __version__
+    from importlib.metadata import version
 
     reader = StoredPoints(cells, store)
     variants, base = session.variants, session.outline.name
@@ -65,7 +65,7 @@ def gathered(
     ]
     results = Results(
         schema=RESULTS_SCHEMA,
-        aurac=__version__,
+        aurac=version("aurac"),
         curves=curves,
         adapters=adapter_records(session),
         groups={name: list(members) for name, members in session.settings.groups.items()},
