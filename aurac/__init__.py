@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from aurac.adapters.formats.load import load_adapter
     from aurac.adapters.methods import Method, Pass, TrainingSetup, register_method
     from aurac.adapters.truncate import truncate
+    from aurac.analysis.margins import equivalent, non_inferior
+    from aurac.analysis.pilot import plan
+    from aurac.analysis.score import Score, score
     from aurac.curves.area import quadrature_weights
     from aurac.curves.curve import Curve
     from aurac.notebook.run import Run, load_run
     from aurac.runs.compare import compare
-    from aurac.stats.margins import equivalent, non_inferior
     from aurac.stats.mean import Estimate
-    from aurac.stats.pilot import plan
-    from aurac.stats.score import Score, score
     from aurac.training import train
 
 __all__ = [
@@ -53,18 +53,18 @@ _HOME = {
     "Method": "aurac.adapters.methods",
     "Pass": "aurac.adapters.methods",
     "Run": "aurac.notebook.run",
-    "Score": "aurac.stats.score",
+    "Score": "aurac.analysis.score",
     "TrainingSetup": "aurac.adapters.methods",
     "compare": "aurac.runs.compare",
-    "equivalent": "aurac.stats.margins",
+    "equivalent": "aurac.analysis.margins",
     "load_adapter": "aurac.adapters.formats.load",
     "load_run": "aurac.notebook.run",
-    "non_inferior": "aurac.stats.margins",
-    "plan": "aurac.stats.pilot",
+    "non_inferior": "aurac.analysis.margins",
+    "plan": "aurac.analysis.pilot",
     "quadrature_weights": "aurac.curves.area",
     "register_method": "aurac.adapters.methods",
     "save_adapter": "aurac.adapters.export",
-    "score": "aurac.stats.score",
+    "score": "aurac.analysis.score",
     "train": "aurac.training",
     "truncate": "aurac.adapters.truncate",
 }

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aurac.analysis.score import score
 from aurac.curves.area import quadrature_weights
 from aurac.records.cell import (
     CELL_SCHEMA,
@@ -30,7 +31,6 @@ from aurac.records.cell import (
     encode_line,
 )
 from aurac.report import write_report
-from aurac.stats.score import score
 
 METRIC = "acc,none"
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

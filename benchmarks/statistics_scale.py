@@ -79,9 +79,9 @@ def write(path: Path, adapters: int) -> None:
 
 def leaderboard(adapters: int, path: Path | None) -> None:
     """Analyse all pairs and report time and peak memory of this process."""
+    from aurac.analysis.analyse import analyse
     from aurac.curves.curve import Curve
     from aurac.readers import read_curves
-    from aurac.stats.analysis import analyse
 
     start = time.perf_counter()
     if path is None:

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from aurac.analysis.comparisons import compare_pair
+from aurac.analysis.rows import Options
+from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval, percent
 from aurac.records.reader import read_run
-from aurac.stats.comparisons import compare_pair
 from aurac.stats.groups import RecipeGroup, gather, together
 from aurac.stats.paired import difference_at
-from aurac.stats.rows import Options
-from aurac.stats.sentences import show_p
 
 REPORTS = Path(__file__).parents[1] / "reports"
 PAGE = REPORTS / "study/README.md"

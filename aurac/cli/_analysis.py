@@ -18,9 +18,9 @@ from aurac.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from aurac.analysis.rows import AggregateRow, Analysis, BestRow, PairRow, ScoreRow
     from aurac.readers import Curves
     from aurac.records.decisions import SequentialRecord
-    from aurac.stats.rows import AggregateRow, Analysis, BestRow, PairRow, ScoreRow
 
 SHOWN = 60  # rows of a table; --json has all of them
 FIXED = (
@@ -77,9 +77,9 @@ def read_sources(
     primary: Sequence[tuple[str, str]] = (),
 ) -> Curves:
     """Curves of all sources, with the groups and primary comparisons that are recorded or given."""
+    from aurac.analysis.primary import declaration
     from aurac.readers import Curves, read_curves
     from aurac.records.reader import regrouped
-    from aurac.stats.primary import declaration
 
     fields = pairs([c if "=" in c else f"*={c}" for c in cluster], "--cluster")
     fields = {"" if task == "*" else task: field for task, field in fields.items()}
@@ -232,8 +232,8 @@ def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) ->
     """The table of paired differences in points; with details a sentence on each."""
     if not rows:
         return []
-    from aurac.stats.rows import pairings_of
-    from aurac.stats.sentences import pairing_note, show_p
+    from aurac.analysis.rows import pairings_of
+    from aurac.analysis.sentences import pairing_note, show_p
 
     tasks = len({row.task for row in rows}) > 1
     head = ["b − a", *(["task"] if tasks else []), "points [95 %]", "p (Holm)", "detectable"]

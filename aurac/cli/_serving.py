@@ -13,8 +13,8 @@ from aurac.records.serving import against, read_serving
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from aurac.analysis.choice_rows import Configuration, RecommendRow
     from aurac.records.serving import AdapterCost, RankCost, ServingRecord
-    from aurac.stats.choice_rows import Configuration, RecommendRow
 
 
 @dataclass(frozen=True)

@@ -214,9 +214,9 @@ def compare(
     if not checkpoints or not tasks:
         missing = "adapters" if not checkpoints else "--tasks"
         raise UsageError(f"no {missing}", expected="aurac compare CKPT... --tasks TASK,TASK")
+    from aurac.analysis.primary import parse_pairs
     from aurac.cli._compare_text import show_dry_run
     from aurac.runs.finished import Request
-    from aurac.stats.primary import parse_pairs
 
     options["primary"] = tuple(parse_pairs(primary, references))
     command = shlex.join(["aurac", *sys.argv[1:]])

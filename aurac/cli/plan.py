@@ -12,7 +12,7 @@ import numpy as np
 from aurac.cli._analysis import AXIS_HELP, parse_groups, table
 from aurac.cli.options import print_json, refuse_given, whole_numbers
 from aurac.curves.display import declared
-from aurac.stats.sentences import INDEPENDENT, PAIRED
+from aurac.stats.seeds import INDEPENDENT, PAIRED
 from aurac.terminal.console import drawn, stderr_console
 
 if TYPE_CHECKING:
@@ -117,9 +117,9 @@ def plan(
     aurac plan --delta 0.02 --pilot runs/pilot --between lora,matryoshka
     aurac plan --delta 0.02 --flip-rate 0.15 --pace runs/pilot
     """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.analysis.pilot import find_spread
     from aurac.runs.pace import find_pace
     from aurac.stats import power as planning
-    from aurac.stats.pilot import find_spread
 
     timed = find_pace(pace, rest["pilot"], rest["task"])
     demands = {name: rest.pop(name) for name in ("alpha", "power", "comparisons")}

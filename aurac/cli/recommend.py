@@ -39,9 +39,9 @@ from aurac.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aurac.analysis.choice_rows import Choice, Configuration, RecommendRow
+    from aurac.analysis.rows import Analysis, ScoreRow
     from aurac.readers import Curves
-    from aurac.stats.choice_rows import Choice, Configuration, RecommendRow
-    from aurac.stats.rows import Analysis, ScoreRow
 
 
 _OF_RUNS = ("budget", "out", "ranks", "basis", "num_fewshot", "base", "device", "data")
@@ -121,7 +121,7 @@ def recommend(
     aurac recommend runs/gate --margin 0.03 --max-latency-ms 15
     aurac recommend my_adapter --tasks gsm8k --margin 0.02 --until decided
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.stats.analysis import analyse
+    from aurac.analysis.analyse import analyse
 
     run = {name: options.pop(name) for name in _OF_RUNS}
     if tasks or until:
@@ -217,7 +217,7 @@ def _gates(
 
 
 def _content(result: Analysis, measured: Measured, *, details: bool) -> dict[str, Any]:
-    from aurac.stats.comparisons import truncation_advice
+    from aurac.analysis.comparisons import truncation_advice
 
     content = result.to_dict(details=details)
     names = ["recommended", *(["variants", "pairs", "best"] if details else [])]
@@ -240,7 +240,7 @@ def _ship(found: Choice, measured: Measured) -> dict[str, Any]:
 
 
 def _print(result: Analysis, measured: Measured, *, details: bool) -> None:
-    from aurac.stats.comparisons import truncation_advice
+    from aurac.analysis.comparisons import truncation_advice
 
     lines = []
     for found in result.choices:

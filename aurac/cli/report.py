@@ -71,9 +71,9 @@ def report(
     aurac report runs/lora runs/matryoshka --out runs/both
     aurac report runs/first --axis parameters
     """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.analysis.primary import parse_pairs
     from aurac.cli._analysis import parse_groups
     from aurac.report import write_report
-    from aurac.stats.primary import parse_pairs
 
     named = parse_groups(groups)
     declared = parse_pairs(primary, references)

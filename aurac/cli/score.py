@@ -25,8 +25,8 @@ from aurac.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aurac.analysis.rows import Analysis
     from aurac.records.decisions import SequentialRecord
-    from aurac.stats.rows import Analysis
 
 
 @click.command(cls=GroupedCommand)
@@ -96,9 +96,9 @@ def score(
     With --non-inferior or --equivalent the exit code is 0 where that is shown on every task, and 4
     where it is not.
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.stats.analysis import analyse
-    from aurac.stats.margins import margin_tests
-    from aurac.stats.primary import parse_pairs
+    from aurac.analysis.analyse import analyse
+    from aurac.analysis.margins import margin_tests
+    from aurac.analysis.primary import parse_pairs
 
     question = _question(non_inferior, equivalent, reference, margin)
     if question:

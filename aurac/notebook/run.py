@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
+    from aurac.analysis.rows import Analysis
     from aurac.curves.curve import Curve
     from aurac.records.reader import StoredCells
     from aurac.records.schema import CurveRecord, FailedCell
-    from aurac.stats.rows import Analysis
 
 
 def load_run(path: str | Path) -> Run:
@@ -86,8 +86,8 @@ class Run:
         return tuple(curves), groups
 
     def _analysis(self, **options: Any) -> Analysis:
-        from aurac.stats.analysis import analyse
-        from aurac.stats.primary import declaration
+        from aurac.analysis.analyse import analyse
+        from aurac.analysis.primary import declaration
 
         groups, stored = self._read[1], self.results.primary or None
         names = (curve.adapter for curve in self.curves)

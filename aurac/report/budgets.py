@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from aurac.analysis.analyse import estimate_group
 from aurac.curves.area import ALIKE, area_name, shared_span
 from aurac.curves.coerce import as_curve
 from aurac.curves.display import show_span
@@ -18,7 +19,6 @@ from aurac.report.content import Bullets, Cell, Section, Table, Text
 from aurac.report.documents import seeds_of
 from aurac.report.escape import one_line
 from aurac.report.model import LEVEL, Interval, as_interval
-from aurac.stats.analysis import estimate_group
 from aurac.stats.groups import group_of
 
 if TYPE_CHECKING:

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from aurac.analysis.analyse import analyse, score_group, seed_notes
+from aurac.analysis.choice import recommend
+from aurac.analysis.primary import declaration
+from aurac.analysis.rows import BestRow, Options
 from aurac.curves.coerce import as_curve
 from aurac.errors import CurveError
 from aurac.records.reader import recipe_groups, regrouped
@@ -30,19 +34,15 @@ from aurac.report.model import (
     scored,
     unequal_documents,
 )
-from aurac.stats.analysis import analyse, score_group, seed_notes
-from aurac.stats.choice import recommend
 from aurac.stats.groups import check_groups, group_of
-from aurac.stats.primary import declaration
-from aurac.stats.rows import BestRow, Options
 from aurac.stats.seeds import mean_of_seeds
 
 if TYPE_CHECKING:
+    from aurac.analysis.choice_rows import Choice, Configuration, RecommendRow
+    from aurac.analysis.rows import Analysis, PairRow
     from aurac.curves.area import Span
     from aurac.report.documents import Changes
-    from aurac.stats.choice_rows import Choice, Configuration, RecommendRow
     from aurac.stats.paired import Difference as PairedDifference
-    from aurac.stats.rows import Analysis, PairRow
 
 Groups = Mapping[str, Sequence[str]]
 Tested = tuple[CurveRow, "RecommendRow"]
@@ -172,7 +172,7 @@ class Difference:
 
 
 class Compared:
-    """The analysis of a run, `aurac.stats.analysis.analyse`, by the rows that the report shows.
+    """The analysis of a run, `aurac.analysis.analyse.analyse`, by the rows that the report shows.
 
     `analysis` is None where the curves do not fit together; `reason` says why.
     """

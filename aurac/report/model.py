@@ -193,7 +193,7 @@ class Run:
 def ordered(curves: Iterable[CurveRow]) -> list[CurveRow]:
     """Curves by falling AURAC; those without a score come last, in the order of the run.
 
-    Equal ones are in the order of `aurac.stats.rows.BestRow`.
+    Equal ones are in the order of `aurac.analysis.rows.BestRow`.
     """
 
     def place(curve: CurveRow) -> tuple[float, bool, str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import count, interval, percent, size
 from aurac.report.comparisons import rank_row
 from aurac.report.escape import markdown, markdown_fence, one_line
 from aurac.report.render import markdown_table
 from aurac.report.text import area_sentence
-from aurac.stats.sentences import choice_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

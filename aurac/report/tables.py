@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aurac.analysis.sentences import pairing_note, show_p
 from aurac.curves.area import area_name
 from aurac.curves.display import count, interval, percent, points, seconds, show_span, signed, size
 from aurac.report.content import NONE, Cell, Column, Table
 from aurac.report.model import bold_means, ordered
-from aurac.stats.sentences import pairing_note, show_p
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+    from aurac.analysis.choice_rows import Choice, Configuration, RankTest
     from aurac.report.comparisons import Difference, Tested
     from aurac.report.documents import Changes, Speed
     from aurac.report.model import CurveRow, Interval
-    from aurac.stats.choice_rows import Choice, Configuration, RankTest
 
 _MAX_RANK_COLUMNS = 12
 _WEAK = "†"

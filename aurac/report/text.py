@@ -6,19 +6,19 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import interval, percent, size
 from aurac.report.content import Tile
 from aurac.report.escape import one_line
 from aurac.report.model import published_pairs, scored
-from aurac.stats.sentences import choice_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from aurac.analysis.choice_rows import Choice
+    from aurac.analysis.rows import BestRow
     from aurac.report.comparisons import Findings
     from aurac.report.model import CurveRow, Run
-    from aurac.stats.choice_rows import Choice
-    from aurac.stats.rows import BestRow
 
 LISTED = 5
 _TRADED = 4  # configurations of a tile

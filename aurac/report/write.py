@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.analysis.primary import declaration
 from aurac.curves.area import BUDGETS
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
@@ -23,7 +24,6 @@ from aurac.report.documents import speeds
 from aurac.report.escape import csv_cell, one_line
 from aurac.report.model import as_run, merge, ordered
 from aurac.report.pictures import unique_slugs
-from aurac.stats.primary import declaration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

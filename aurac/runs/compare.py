@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from aurac.adapters import members_of
 from aurac.adapters.formats.outline import RemovedValues
+from aurac.analysis.primary import declaration
 from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
 from aurac.models.device import in_use, machine, versions
@@ -53,7 +54,6 @@ from aurac.runs.runner import RunContext
 from aurac.runs.session import Session, limit_of, open_session
 from aurac.runs.status import Standing, add_to_plan
 from aurac.runs.workers import Executor, make_executor
-from aurac.stats.primary import declaration
 from aurac.tasks.files import readable, write_requests
 
 if TYPE_CHECKING:

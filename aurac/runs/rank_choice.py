@@ -14,13 +14,13 @@ import numpy as np
 from msgspec import UNSET
 
 from aurac.adapters import default_nested_ranks
+from aurac.analysis.analyse import score_curve
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent, points
 from aurac.records.decisions import GapRecord, RankChoice
 from aurac.runs.results import StoredPoints, TaskCells, area_record
 from aurac.runs.session import variants_in
 from aurac.runs.status import Standing
-from aurac.stats.analysis import score_curve
 from aurac.stats.gaps import MARGIN, following, gaps, noise_limit
 
 if TYPE_CHECKING:

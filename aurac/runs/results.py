@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import UNSET, UnsetType
 
+from aurac.analysis.analyse import score_curve
 from aurac.curves.area import AXES, quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.records.cell import EngineCounts
@@ -27,7 +28,6 @@ from aurac.records.schema import (
     SamplingRecord,
     TaskRecord,
 )
-from aurac.stats.analysis import score_curve
 from aurac.stats.groups import gather
 from aurac.stats.mean import layout_of, spread_of_samples
 from aurac.stats.seeds import components, mean_of_seeds

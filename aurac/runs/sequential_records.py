@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from aurac.analysis.sentences import show_p
 from aurac.curves.display import percent, points
 from aurac.records.decisions import DecisionRecord, LookRecord
-from aurac.stats.sentences import show_p
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

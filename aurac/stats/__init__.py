@@ -10,43 +10,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aurac.stats.choice import non_inferior_rank
-    from aurac.stats.choice_rows import Choice, Configuration, NonInferiorRank, RankTest
     from aurac.stats.intervals import interval
-    from aurac.stats.margins import MarginTest, margin_test
     from aurac.stats.mean import Layout
     from aurac.stats.multiplicity import Best, best, holm
-    from aurac.stats.paired import Difference, detectable, difference, paired_curves
+    from aurac.stats.paired import Difference, detectable, difference
     from aurac.stats.power import Plan, plan
-    from aurac.stats.score import Bands, bands
     from aurac.stats.seeds import Components, aggregate, components, over_seeds, task_weights
     from aurac.stats.spread import Spread, spread_of_flips, spread_of_pilot
 
 __all__ = [
-    "Bands",
     "Best",
-    "Choice",
     "Components",
-    "Configuration",
     "Difference",
     "Layout",
-    "MarginTest",
-    "NonInferiorRank",
     "Plan",
-    "RankTest",
     "Spread",
     "aggregate",
-    "bands",
     "best",
     "components",
     "detectable",
     "difference",
     "holm",
     "interval",
-    "margin_test",
-    "non_inferior_rank",
     "over_seeds",
-    "paired_curves",
     "plan",
     "spread_of_flips",
     "spread_of_pilot",
@@ -54,15 +40,11 @@ __all__ = [
 ]
 
 _MODULES = {
-    "choice": "non_inferior_rank",
-    "choice_rows": "Choice Configuration NonInferiorRank RankTest",
     "intervals": "interval",
-    "margins": "MarginTest margin_test",
     "mean": "Layout",
     "multiplicity": "Best best holm",
-    "paired": "Difference detectable difference paired_curves",
+    "paired": "Difference detectable difference",
     "power": "Plan plan",
-    "score": "Bands bands",
     "seeds": "Components aggregate components over_seeds task_weights",
     "spread": "Spread spread_of_flips spread_of_pilot",
 }

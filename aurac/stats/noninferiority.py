@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aurac.stats.intervals import mover
-from aurac.stats.mean import Layout, group_sums, mean_se_df, t_quantile, zero_spread_bound
+from aurac.stats.mean import (
+    Layout,
+    group_sums,
+    mean_se_df,
+    t_quantile,
+    unit_residuals,
+    zero_spread_bound,
+)
 from aurac.stats.seeds import components
 
 if TYPE_CHECKING:
@@ -274,3 +281,23 @@ def exact_bound(loss: NDArray[np.float64], layout: Layout, alpha: float) -> floa
         return 1.0
     widen = sizes.max() / sizes.mean()
     return float(min(1.0, widen * betaincinv(k + 1, layout.groups - k, 1 - alpha)))
+
+
+def skewed_ends(gap: NDArray[np.float64], layout: Layout, alpha: float) -> tuple[float, float]:
+    """One-sided t bounds for the mean of `gap` (n,), moved outward by its skewness.
+
+    ``κ3 (1 + 2t²) / (6 se²)`` with κ3 the third cumulant of the mean (Johnson 1978): against many
+    small gains and few large losses the t bound errs in 6 to 7 % at 300 to 1,000 documents.
+    Clusters that were not drawn may differ by 1 (`unseen_clusters`).
+    """
+    mean, se, df = mean_se_df(gap, layout)
+    if not se > 0.0:
+        return mean, mean
+    t = t_quantile(1.0 - alpha, df)
+    cumulant = float(np.sum(unit_residuals(gap, layout) ** 3)) / layout.n**3
+    shift = cumulant * (1.0 + 2.0 * t * t) / (6.0 * se * se)
+    below, above = (unseen_clusters(side, layout, alpha) for side in (-gap, gap))
+    return (
+        mean - max(t * se - min(shift, 0.0), below),
+        mean + max(t * se + max(shift, 0.0), above),
+    )

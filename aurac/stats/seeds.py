@@ -38,7 +38,6 @@ from aurac.stats.mean import (
     t_quantile,
     unit_residuals,
 )
-from aurac.stats.sentences import INDEPENDENT, PAIRED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +45,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SMALLEST_P = 1e-15
+PAIRED, INDEPENDENT = "paired by seed", "independent seeds"
+"""How the seeds of two recipes are compared."""
 FALSE_FLAGS = 0.05  # share of groups with a seed flagged, where seeds vary normally
 
 Names = Sequence[Hashable]

@@ -31,10 +31,9 @@ from aurac.stats.boundaries import (
 )
 from aurac.stats.boundaries import sequential_p as spending_p
 from aurac.stats.design import Decision, Look
-from aurac.stats.margins import skewed_ends
 from aurac.stats.mean import mean_se_df, t_quantile
 from aurac.stats.multiplicity import holm
-from aurac.stats.noninferiority import loss_bound
+from aurac.stats.noninferiority import loss_bound, skewed_ends
 from aurac.stats.paired import difference
 
 if TYPE_CHECKING:

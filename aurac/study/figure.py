@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from aurac.analysis.rows import Analysis, PairRow
     from aurac.stats.mean import Estimate
-    from aurac.stats.rows import Analysis, PairRow
 
 DIFFERENCES = "differences"
 _ROW = 0.21  # inches

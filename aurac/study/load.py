@@ -8,11 +8,11 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from aurac.analysis.primary import check_pairs
 from aurac.engine import EngineOptions
 from aurac.errors import AuracError, RecipeError
 from aurac.runs.plan import ranks_of
 from aurac.runs.settings import Execution, ModelOptions
-from aurac.stats.primary import check_pairs
 from aurac.study.design import Study, points_of
 from aurac.study.trainings import curves_of, results_of, searches
 from aurac.tasks.options import TaskOptions

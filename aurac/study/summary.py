@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tabulate import tabulate
 
+from aurac.analysis.analyse import analyse, paired_family
+from aurac.analysis.primary import declaration
+from aurac.analysis.rows import pairings_of
+from aurac.analysis.sentences import pairing_note, show_p
 from aurac.curves.display import interval, percent
 from aurac.errors import RunFolderError
 from aurac.files import write_atomic, write_json
 from aurac.readers import read_curves
 from aurac.records.schema import RESULTS_FILE, Results
 from aurac.runs.progress import duration
-from aurac.stats.analysis import analyse, paired_family
-from aurac.stats.primary import declaration
-from aurac.stats.rows import pairings_of
-from aurac.stats.sentences import pairing_note, show_p
 from aurac.study.design import points_of
 from aurac.study.figure import DIFFERENCES, draw_differences
 from aurac.study.plan import declared_in, edges_in, rates_in
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from aurac.analysis.rows import Analysis, PairRow
     from aurac.curves.curve import Curve
-    from aurac.stats.rows import Analysis, PairRow
     from aurac.study.design import Study
     from aurac.study.plan import State
     from aurac.study.trainings import PlannedAdapter

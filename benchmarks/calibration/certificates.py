@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aurac.analysis import non_inferior_rank
 from aurac.curves.curve import Curve
-from aurac.stats import non_inferior_rank
 from benchmarks.calibration.processes import RANKS, SHARED, SIZES, outcomes
 from benchmarks.calibration.rows import Row, share
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
+from aurac.analysis.choice import choose
+from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
-from aurac.stats.choice import choose
 from aurac.stats.groups import gather
-from aurac.stats.rows import Options
 from benchmarks.calibration.rows import Row
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aurac.stats import Choice
+    from aurac.analysis import Choice
 
 ADAPTERS, RANKS = (1, 2, 3, 6), (5, 8)
 STUDIES = ((100, 0.05), (300, 0.05), (1319, 0.02))

@@ -16,9 +16,10 @@ import numpy as np
 from scipy.special import expit
 
 import aurac
+from aurac.analysis import bands
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
-from aurac.stats import aggregate, bands, components, interval, over_seeds
+from aurac.stats import aggregate, components, interval, over_seeds
 from aurac.stats.mean import Layout
 from benchmarks.calibration.rows import Row
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aurac.analysis.analyse import analyse
+from aurac.analysis.sentences import verdict
 from aurac.curves.curve import Curve
 from aurac.records.decisions import Declaration
 from aurac.stats import difference, holm
-from aurac.stats.analysis import analyse
-from aurac.stats.sentences import verdict
 from benchmarks.calibration.leader import RANKS, items, truth
 from benchmarks.calibration.processes import Logistic
 from benchmarks.calibration.rows import Row, share
@@ -23,7 +23,7 @@ from benchmarks.calibration.rows import Row, share
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aurac.stats.rows import Analysis
+    from aurac.analysis.rows import Analysis
 
 SIZES = (100, 300)
 SPREADS = (0.0, 0.3, 0.6)  # of seeds, logits: 0, .05 and .1 of AURAC

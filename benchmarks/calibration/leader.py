@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aurac.analysis import margin_test, non_inferior_rank
 from aurac.curves.curve import Curve
-from aurac.stats import best, difference, interval, margin_test, non_inferior_rank
+from aurac.stats import best, difference, interval
 from benchmarks.calibration.rows import Row
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from aurac.analysis import bands
 from aurac.curves.curve import Curve
-from aurac.stats import bands, interval
+from aurac.stats import interval
 from benchmarks.calibration.processes import MIDDLE, RANKS, SHARED, SIZES, WEIGHTS, areas, outcomes
 from benchmarks.calibration.rows import Row, share
 

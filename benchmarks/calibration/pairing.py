@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aurac.analysis import paired_curves
+from aurac.analysis.comparisons import compare_rows
+from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
-from aurac.stats import paired_curves
-from aurac.stats.comparisons import compare_rows
 from aurac.stats.groups import gather
-from aurac.stats.rows import Options
 from benchmarks.calibration.rows import Row
 from benchmarks.calibration.study import CLOSE, RANKS, SHARES, STEEP, WEIGHTS, draw, moved
 

@@ -16,16 +16,10 @@ from scipy.optimize import brentq
 from scipy.special import ndtr
 from scipy.stats import norm
 
+from aurac.analysis import non_inferior_rank
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import (
-    components,
-    difference,
-    non_inferior_rank,
-    plan,
-    spread_of_flips,
-    spread_of_pilot,
-)
+from aurac.stats import components, difference, plan, spread_of_flips, spread_of_pilot
 from aurac.stats.mean import Layout
 from benchmarks.calibration.rows import Row
 

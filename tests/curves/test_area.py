@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 import aurac
+from aurac.analysis.score import score
 from aurac.curves.area import document_areas, drops, quadrature_weights
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.score import score
 
 ROOT = Path(aurac.__file__).parents[1]
 CURVES = st.dictionaries(st.integers(1, 1024), st.floats(0, 1), min_size=2, max_size=10)

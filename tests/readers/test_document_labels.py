@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aurac
+from aurac.analysis import paired_curves
+from aurac.analysis.analyse import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, CurveError, DataError
 from aurac.readers.table import curves_from_frame
-from aurac.stats import difference, interval, over_seeds, paired_curves
-from aurac.stats.analysis import analyse
+from aurac.stats import difference, interval, over_seeds
 from aurac.stats.mean import Layout
 
 N = 60

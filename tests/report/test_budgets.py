@@ -8,11 +8,11 @@ import pytest
 from report_runs import RunMaker
 
 import aurac
+from aurac.analysis import paired_curves
 from aurac.curves.display import percent
 from aurac.errors import UsageError
 from aurac.notebook.run import load_run
 from aurac.report import write_report
-from aurac.stats import paired_curves
 
 NAME = "AURAC over parameters"
 SPENT = (2, 5, 8)

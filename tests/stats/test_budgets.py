@@ -10,11 +10,12 @@ from scipy.integrate import trapezoid
 from score_tables import run
 from stats_draws import rng
 
+from aurac.analysis import paired_curves
+from aurac.analysis.analyse import analyse
+from aurac.analysis.margins import non_inferior
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, CurveError
-from aurac.stats import difference, paired_curves
-from aurac.stats.analysis import analyse
-from aurac.stats.margins import non_inferior
+from aurac.stats import difference
 
 N = 240
 

@@ -18,8 +18,9 @@ if not (ROOT / "benchmarks" / "calibration").is_dir():
 sys.path.insert(0, str(ROOT))
 
 import aurac  # noqa: E402
+from aurac.analysis import bands  # noqa: E402
 from aurac.curves.curve import Curve  # noqa: E402
-from aurac.stats import aggregate, bands, components, interval, over_seeds  # noqa: E402
+from aurac.stats import aggregate, components, interval, over_seeds  # noqa: E402
 from aurac.stats.mean import Layout  # noqa: E402
 from benchmarks.calibration.edges import RANKS, Items, areas, inside, unequal  # noqa: E402
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from aurac.analysis import paired_curves
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import (
-    paired_curves,
-)
 
 CURVE = {"task": "t", "doc_ids": ("a", "b", "c", "d")}
 

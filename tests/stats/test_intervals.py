@@ -12,15 +12,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
+from aurac.analysis import bands
+from aurac.analysis.score import max_t
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import (
-    bands,
-    interval,
-)
+from aurac.stats import interval
 from aurac.stats.intervals import binomial_ends, effective_size
 from aurac.stats.mean import Layout, moments
-from aurac.stats.score import max_t
 
 
 def rng(seed: int = 0) -> np.random.Generator:

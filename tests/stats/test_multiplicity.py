@@ -9,14 +9,8 @@ from hypothesis import strategies as st
 from stats_draws import curves, items, rng
 from statsmodels.stats.multitest import multipletests
 
-from aurac.stats import (
-    best,
-    detectable,
-    difference,
-    holm,
-    interval,
-)
-from aurac.stats.analysis import analyse
+from aurac.analysis.analyse import analyse
+from aurac.stats import best, detectable, difference, holm, interval
 from aurac.stats.multiplicity import holm_levels
 
 

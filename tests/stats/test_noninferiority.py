@@ -10,16 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from aurac.analysis import non_inferior_rank
+from aurac.analysis.analyse import analyse
+from aurac.analysis.choice import recommend
+from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import interval, non_inferior_rank
-from aurac.stats.analysis import analyse
-from aurac.stats.choice import recommend
+from aurac.stats import interval
 from aurac.stats.groups import group_of
 from aurac.stats.intervals import mover
 from aurac.stats.mean import Layout
 from aurac.stats.noninferiority import exact_bound, loss_bound, seeds_needed, upper_bounds
-from aurac.stats.rows import Options
 
 
 def curve(n: int, losses: dict[int, int], gains: int = 0, **labels: object) -> Curve:

@@ -15,11 +15,7 @@ from stats_draws import rng, two
 from statsmodels.stats.power import TTestPower
 
 from aurac.errors import CurveError
-from aurac.stats import (
-    detectable,
-    difference,
-    over_seeds,
-)
+from aurac.stats import detectable, difference, over_seeds
 from aurac.stats.intervals import few_events, mover
 from aurac.stats.mean import Layout
 from aurac.stats.paired import _detectable, compare

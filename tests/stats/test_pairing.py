@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from stats_draws import rng
 
 import aurac
+from aurac.analysis import paired_curves
+from aurac.analysis.analyse import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import difference, paired_curves
-from aurac.stats.analysis import analyse
+from aurac.stats import difference
 from aurac.stats.groups import by_seed, group_of, together
 from aurac.stats.paired import difference_at
 

@@ -13,18 +13,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from stats_draws import rng, two
 
+from aurac.analysis.analyse import analyse
+from aurac.analysis.pairs import paired_curves
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import (
-    aggregate,
-    components,
-    difference,
-    over_seeds,
-    task_weights,
-)
-from aurac.stats.analysis import analyse
+from aurac.stats import aggregate, components, difference, over_seeds, task_weights
 from aurac.stats.mean import Layout
-from aurac.stats.paired import paired_curves
 from aurac.stats.seeds import SeedMeans, far_seeds
 
 

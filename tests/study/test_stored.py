@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from rounding import rounded
 from scipy.integrate import trapezoid
 
+from aurac.analysis.sentences import show_p
 from aurac.cli import cli
 from aurac.stats.multiplicity import holm
-from aurac.stats.sentences import show_p
 from scripts.study_page import with_tables
 
 REPORTS = Path(__file__).parents[2] / "reports"

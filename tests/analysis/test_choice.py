@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from aurac.analysis.analyse import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.analysis import analyse
 
 N = 1000
 

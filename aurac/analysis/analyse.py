@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from aurac.analysis.choice import above_base, choose, recommend
+from aurac.analysis.comparisons import (
+    best_rows,
+    compare_rows,
+    with_robustness,
+)
+from aurac.analysis.rows import AggregateRow, Analysis, Options, PairRow, ScoreRow
+from aurac.analysis.score import score_notes
 from aurac.curves.area import AXES, BUDGETS, check_axis, drops
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent
 from aurac.errors import CurveError
-from aurac.stats.choice import above_base, choose, recommend
-from aurac.stats.comparisons import (
-    best_rows,
-    compare_rows,
-    with_robustness,
-)
 from aurac.stats.groups import Groups, RecipeGroup, defaults, gather
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level
-from aurac.stats.rows import AggregateRow, Analysis, Options, PairRow, ScoreRow
-from aurac.stats.score import score_notes
 from aurac.stats.seeds import aggregate, components, far_seeds, mean_of_seeds, task_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aurac.stats.choice_rows import Choice, RecommendRow
+    from aurac.analysis.choice_rows import Choice, RecommendRow
     from aurac.stats.seeds import Components
 
 _Name = TypeVar("_Name")

@@ -8,11 +8,13 @@ from scipy import stats
 from stats_draws import curves, items
 
 import aurac
+from aurac.analysis import margin_test
+from aurac.analysis.margins import margin_tests
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import best, difference, margin_test
-from aurac.stats.margins import margin_tests, skewed_ends
+from aurac.stats import best, difference
 from aurac.stats.mean import Layout
+from aurac.stats.noninferiority import skewed_ends
 
 
 def test_a_margin_is_the_interval_at_twice_alpha():

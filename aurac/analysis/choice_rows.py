@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aurac.stats import sentences
-from aurac.stats.rows import Labelled, fields_of
+from aurac.analysis import sentences
+from aurac.analysis.rows import Labelled, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from aurac.analysis.analyse import analyse
+from aurac.analysis.sentences import verdict
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.records.decisions import Declaration
 from aurac.stats import holm
-from aurac.stats.analysis import analyse
-from aurac.stats.sentences import verdict
 
 RANKS = (1, 2, 4)
 N = 80

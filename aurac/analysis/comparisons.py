@@ -14,24 +14,24 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
+from aurac.analysis.pairs import pair_groups
+from aurac.analysis.primary import declared_pairs
+from aurac.analysis.rows import BestRow, PairRow
+from aurac.analysis.sentences import verdict
 from aurac.curves.area import BUDGETS, area_name
 from aurac.curves.display import percent
 from aurac.errors import CurveError
 from aurac.stats.groups import on_shared_axis, together
 from aurac.stats.mean import NO_DOCUMENTS, Estimate
 from aurac.stats.multiplicity import Family, holm, holm_levels
-from aurac.stats.paired import pair_groups
-from aurac.stats.primary import declared_pairs
-from aurac.stats.rows import BestRow, PairRow
 from aurac.stats.seeds import mean_of_seeds
-from aurac.stats.sentences import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from aurac.analysis.rows import Analysis, Options, ScoreRow
     from aurac.records.decisions import Declaration
     from aurac.stats.groups import RecipeGroup
-    from aurac.stats.rows import Analysis, Options, ScoreRow
 
 
 def compare_rows(

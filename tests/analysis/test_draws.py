@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import aurac
+from aurac.analysis.analyse import analyse
+from aurac.analysis.pairs import paired_curves
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.analysis import analyse
 from aurac.stats.groups import gather
 from aurac.stats.mean import t_quantile
-from aurac.stats.paired import paired_curves
 
 
 def curve(draws: np.ndarray, name: str = "a", **labels: object) -> Curve:

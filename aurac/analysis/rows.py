@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import to_builtins
 
+from aurac.analysis import sentences
 from aurac.curves.area import BUDGETS, area_name, span_dict
 from aurac.curves.display import points, show_span
 from aurac.errors import CurveError
-from aurac.stats import sentences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from aurac.analysis.choice_rows import Choice, RecommendRow
     from aurac.curves.area import Span
     from aurac.records.decisions import Declaration
-    from aurac.stats.choice_rows import Choice, RecommendRow
     from aurac.stats.mean import Estimate
     from aurac.stats.paired import Difference
 

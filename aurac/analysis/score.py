@@ -113,7 +113,7 @@ class Score:
             raise CurveError(
                 f"{ours} against {theirs}",
                 expected="areas over the same axis and range",
-                fix="compare the curves: aurac.stats.paired_curves(a, b, axis=...)",
+                fix="compare the curves: aurac.analysis.paired_curves(a, b, axis=...)",
             )
         return self.value < other.value
 

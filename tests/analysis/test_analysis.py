@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from aurac.analysis import non_inferior_rank, paired_curves
+from aurac.analysis.analyse import analyse
+from aurac.analysis.comparisons import truncation_advice
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, CurveError
-from aurac.stats import non_inferior_rank, paired_curves
-from aurac.stats.analysis import analyse
-from aurac.stats.comparisons import truncation_advice
 from aurac.stats.groups import gather
 
 RANKS = (1, 2, 4, 8)

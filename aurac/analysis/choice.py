@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.errors import CurveError
-from aurac.stats.choice_rows import (
+from aurac.analysis.choice_rows import (
     Choice,
     Configuration,
     NonInferiorRank,
     RankTest,
     RecommendRow,
 )
+from aurac.analysis.rows import Options
+from aurac.errors import CurveError
 from aurac.stats.groups import RecipeGroup, group_of
 from aurac.stats.matching import align, labelled
 from aurac.stats.mean import NO_DOCUMENTS, Layout, layout_of
 from aurac.stats.noninferiority import Candidate, Procedure, bound, seeds_needed
-from aurac.stats.rows import Options
 from aurac.stats.seeds import components, mean_of_seeds
 
 if TYPE_CHECKING:

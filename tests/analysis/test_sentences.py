@@ -12,13 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stats_draws import rng, two
 
+from aurac.analysis.analyse import analyse
+from aurac.analysis.sentences import pair_sentence, verdict
 from aurac.curves.curve import Curve
-from aurac.stats import (
-    difference,
-    holm,
-)
-from aurac.stats.analysis import analyse
-from aurac.stats.sentences import pair_sentence, verdict
+from aurac.stats import difference, holm
 
 if TYPE_CHECKING:
     from aurac.stats.paired import Difference

@@ -11,14 +11,10 @@ from aurac.curves.display import declared, percent, points, seconds, show_span, 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aurac.stats.choice_rows import Choice, Configuration
-    from aurac.stats.margins import MarginTest
+    from aurac.analysis.choice_rows import Choice, Configuration
+    from aurac.analysis.margins import MarginTest
+    from aurac.analysis.rows import BestRow
     from aurac.stats.paired import Difference
-    from aurac.stats.rows import BestRow
-
-
-PAIRED, INDEPENDENT = "paired by seed", "independent seeds"
-"""How the seeds of two recipes are compared."""
 
 
 def show_p(p: float) -> str:
