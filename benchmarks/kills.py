@@ -30,7 +30,7 @@ from typing import Any
 
 LIBRARIES = (
     *("lm_eval.tasks", "matplotlib.pyplot", "transformers", "peft"),
-    *("aurac.runs.compare", "aurac.report", "aurac.tasks.lm_eval", "aurac.engine.running"),
+    *("aurac.runs.compare", "aurac.show", "aurac.tasks.lm_eval", "aurac.engine.running"),
 )
 
 

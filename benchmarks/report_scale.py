@@ -30,7 +30,7 @@ from aurac.records.cell import (
     Logged,
     encode_line,
 )
-from aurac.report import write_report
+from aurac.show import write_report
 
 METRIC = "acc,none"
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

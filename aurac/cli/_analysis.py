@@ -149,7 +149,7 @@ def print_curves(
     ranks: bool = True,
 ) -> None:
     """The table of curves, with the accuracies at the `ranks`, and `extra` columns of a row."""
-    from aurac.report.escape import one_line
+    from aurac.show.escape import one_line
     from aurac.terminal.console import stdout_console
 
     console, rows = stdout_console(), result.scores

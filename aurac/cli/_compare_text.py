@@ -114,7 +114,7 @@ def show_comparison(done: Run, *, as_json: bool) -> None:
         print_json(done.results.to_dict(), indent=1, ensure_ascii=False)
         _show_besides(done, err=True)
         return
-    from aurac.report import terminal_table
+    from aurac.show import terminal_table
     from aurac.terminal.console import stdout_console
 
     console, known = stdout_console(), None

@@ -73,7 +73,7 @@ def report(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.analysis.primary import parse_pairs
     from aurac.cli._analysis import parse_groups
-    from aurac.report import write_report
+    from aurac.show import write_report
 
     named = parse_groups(groups)
     declared = parse_pairs(primary, references)

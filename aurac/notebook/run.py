@@ -264,10 +264,10 @@ class Run:
             UsageError: No such task, several and none was named, or no curve with such an area.
         """
         from aurac.curves.area import BUDGETS, check_axis
-        from aurac.report.budgets import budget_areas
-        from aurac.report.figures import styled
-        from aurac.report.model import as_run
-        from aurac.report.plots import rank_accuracy
+        from aurac.show.budgets import budget_areas
+        from aurac.show.figures import styled
+        from aurac.show.model import as_run
+        from aurac.show.plots import rank_accuracy
 
         check_axis(axis)
         task = self._task(task)
@@ -307,9 +307,9 @@ class Run:
 
         Args:
             out: Where; the run folder by default.
-            options: See `aurac.report.write_report`.
+            options: See `aurac.show.write_report`.
         """
-        from aurac.report import write_report
+        from aurac.show import write_report
 
         return write_report(self.folder, out=Path(out) if out else None, **options)
 

@@ -260,7 +260,7 @@ class Sweep:
                 results = msgspec.structs.replace(results, sequential=_decided(place, results))
             (place / REPORT_FILE).unlink(missing_ok=True)  # it tells of other results
             results.write(place)
-            from aurac.report import write_report
+            from aurac.show import write_report
 
             with self.profile.spent("report"):
                 files = tuple(write_report(place))

@@ -18,7 +18,7 @@ import numpy as np
 
 from aurac.curves.area import quadrature_weights
 from aurac.records.decisions import DecisionRecord, SequentialRecord
-from aurac.report.escape import one_line
+from aurac.show.escape import one_line
 from aurac.runs.compare import Sweep, run
 from aurac.runs.folder import open_run_folder
 from aurac.runs.plan import plan

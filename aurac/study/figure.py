@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aurac.report import figures
-from aurac.report.appearance import AXIS, PAPER, SERIES
+from aurac.show import figures
+from aurac.show.appearance import AXIS, PAPER, SERIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import sha256_file, write_atomic, write_json
 from aurac.models.device import versions
 from aurac.records.store import cannot_write
-from aurac.report import write_report
+from aurac.show import write_report
 from aurac.runs.compare import compare
 from aurac.runs.fit import held_out_pairs
 from aurac.runs.folder import remove_texts

@@ -115,7 +115,7 @@ def test_the_file_is_the_result_and_holds_no_nan(run):
 
 def test_an_export_and_a_report_are_for_whom_the_umask_lets(run, tmp_path, group_writes):
     from aurac.exports import export_lm_eval
-    from aurac.report import write_report
+    from aurac.show import write_report
 
     export_lm_eval(run.folder, tmp_path / "exported")
     write_report(run.folder, out=tmp_path / "report")

@@ -12,8 +12,8 @@ from support.adapters import save_with_peft
 from aurac.cli import cli
 from aurac.errors import CurveError
 from aurac.records.schema import Results
-from aurac.report.comparisons import find, pooled
-from aurac.report.model import as_run
+from aurac.show.comparisons import find, pooled
+from aurac.show.model import as_run
 
 TASK = "aurac_word_problems_mc"
 NAMES = ("one", "two", "three")

@@ -13,7 +13,7 @@ from aurac.records.cell import DocumentKey
 from aurac.records.schema import Results
 from aurac.records.serving import AdapterCost, RankCost, ServingRecord, Times
 from aurac.records.store import read_cell
-from aurac.report.model import as_run
+from aurac.show.model import as_run
 
 ZOO = {
     # name: (method, rescale, accuracy at the lowest and the highest rank, role)

@@ -22,8 +22,8 @@ from aurac.errors import AuracError
 from aurac.readers import read_curves
 from aurac.records.reader import StoredCells
 from aurac.records.schema import Results
-from aurac.report.documents import seeds_of
-from aurac.report.model import as_run
+from aurac.show.documents import seeds_of
+from aurac.show.model import as_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -1,0 +1,12 @@
+"""Reports: what a run measured, as Markdown, HTML, LaTeX, CSV, figures and a terminal table.
+
+Everything here works from `results.json` and the stored cells alone; torch is never loaded, and
+matplotlib only when a figure is drawn.
+"""
+
+from __future__ import annotations
+
+from aurac.show.terminal import terminal_table
+from aurac.show.write import write_report
+
+__all__ = ["terminal_table", "write_report"]

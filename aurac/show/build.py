@@ -1,0 +1,344 @@
+"""A run becomes the content of a report: which sections, in which order, with what in them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from aurac.show import tables, text
+from aurac.show.bases import basis_rank_table, basis_table
+from aurac.show.budgets import over_budget
+from aurac.show.budgets import section as budget_section
+from aurac.show.caveats import caveats
+from aurac.show.comparisons import find
+from aurac.show.content import (
+    NONE,
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Examples,
+    Fold,
+    Picture,
+    Report,
+    Section,
+    Table,
+    Text,
+)
+from aurac.show.documents import questions, samples, speeds
+from aurac.show.groups import group_table
+from aurac.show.method import method
+from aurac.show.model import highlighted, ordered, scored
+from aurac.show.pictures import Pictures
+from aurac.show.serving import serving_blocks
+from aurac.show.stopped import stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from aurac.show.comparisons import Tested
+    from aurac.show.model import CurveRow, Run
+
+# With more tasks or rows than this the report summarises; the files have everything.
+_MAX_ROWS = 40
+_FULL_FIGURES = 8
+_GROUP_ROWS = 24
+
+
+class Builder:
+    """Builds one report, its figures in a folder; the margin is None where none was declared.
+
+    Each of `axes` is a budget, "parameters" or "bytes", with a section of its own.
+    """
+
+    def __init__(
+        self, run: Run, folder: Path, margin: float | None = None, axes: Sequence[str] = ()
+    ) -> None:
+        self.run, self.large = run, run.many_tasks
+        self.margin = margin
+        self.findings = find(run, margin)
+        self.budgets = [over_budget(run, axis) for axis in axes]
+        tests = self.findings.tests.values()
+        smaller = {c.id: row.rank for c, row in tests if row.rank and row.rank < c.ranks[-1]}
+        best = self.findings.best
+        self.pictures = Pictures(run, folder, margin=self.margin, non_inferior=smaller, best=best)
+        self.rows = _MAX_ROWS // 2 if self.large else _MAX_ROWS
+        self.slugs = self.pictures.slugs
+
+    def best(self) -> set[str]:
+        """Ids of the curves that are set in bold: those that may be the best of their task.
+
+        None is where the run stopped early: these tests assume a fixed number of documents.
+        """
+        known = self.findings
+        if self.run.sequential:
+            return set()
+        return {curve.id for task in known.leaders for curve in known.candidates[str(task)]}
+
+    def report(self) -> Report:
+        """The whole report, in reading order."""
+        run, single = self.run, len(self.run.task_names) == 1
+        first = self.first()
+        sections = [
+            stopped(run, self.pictures),
+            self.answer(),
+            self.curves(),
+            self.scores(),
+            self.paired(),
+            *(budget_section(run, budget, self.pictures) for budget in self.budgets),
+            self.smaller(),
+            self.bases(),
+            self.costs(),
+            self.documents(),
+            self.groups(),
+            Section("caveats", "What to keep in mind", _bullets(self.caveats())),
+            self.words(),
+            method(run),
+        ]
+        return Report(
+            title=text.title(run),
+            lead=text.lead(run),
+            verdict=text.verdicts(run, self.findings),
+            tiles=text.tiles(run, run.task_names[0], self.findings)
+            if single and not run.sequential
+            else (),
+            first=self._plain(first),
+            sections=tuple(
+                replace(section, blocks=self._plain(section.blocks))
+                for section in sections
+                if section.blocks
+            ),
+            version=run.version,
+        )
+
+    def caveats(self) -> list[str]:
+        """What a reader has to know before quoting a number of this run."""
+        return [*text.below_base(self.run, self.findings), *caveats(self.run)]
+
+    def _plain(self, blocks: Sequence[Block]) -> tuple[Block, ...]:
+        """With a single task its name is in the title, and need not open every caption."""
+        names = self.run.task_names
+        return tuple(_without(b, f"{names[0]}: ") if len(names) == 1 else b for b in blocks)
+
+    def first(self) -> tuple[Block, ...]:
+        """Beside the tiles of a single task its chart; a table and an overview of several."""
+        tasks = self._measured()
+        if not tasks:
+            return ()
+        if len(self.run.task_names) == 1:
+            return (self.pictures.rank_accuracy(tasks[0]),)
+        return (self._leaders(), self.pictures.overview(tasks))
+
+    def _measured(self) -> list[str]:
+        return [t for t in self.run.task_names if any(c.ranks for c in self.run.of_task(t))]
+
+    def _leaders(self) -> Table:
+        rows = tuple(self._leader(task) for task in self.run.task_names)
+        caption = (
+            "The curve with the largest AURAC of each task, its lead over the runner-up in points, "
+            "and what to ship. Its interval is widened because the best was picked. p is "
+            "adjusted for all pairs over all tasks (Holm); pairs without it were not tested."
+        )
+        numeric = ("AURAC [95 %]", "lead [95 %]", "p")
+        titles = ("task", "largest AURAC", numeric[0], "ship", "runner-up", *numeric[1:])
+        heads = tuple(Column(title, title in numeric) for title in titles)
+        return Table("winners", caption, heads, rows)
+
+    def _leader(self, task: str) -> tuple[Cell, ...]:
+        best, none = self.findings.best[task], Cell(NONE)
+        if best is None:
+            row = self.findings.leaders.get(task)
+            return (Cell(task), Cell(str(row.reason) if row else "no score"), *[none] * 5)
+        choice = self.findings.choices.get(task)
+        chosen = choice.chosen if choice and not self.run.sequential else None
+        ship = Cell(self.findings.called(chosen)) if chosen else none
+        area = tables.estimate(self.findings.leader_area(best))
+        cells = (Cell(task), Cell(best.label), area, ship)
+        second = text.runner_up(best, self.run)
+        if second is None:
+            return (*cells, none, none, none)
+        pair = self.findings.pair(best, second)
+        lead = tables.estimate(pair) if pair else tables.share(best.area - second.area)
+        p = tables.p_value(pair.adjusted if pair else None)
+        return (*cells, Cell(second.label), lead, p)
+
+    def answer(self) -> Section:
+        """What stands behind the verdict, in sentences."""
+        blocks: list[Block] = []
+        for task in () if self.large else self.run.task_names:
+            lines = text.details(self.run, task, self.findings)
+            several = len(self.run.task_names) > 1 and lines
+            blocks += [Text(f"{task}:")] if several else []
+            blocks += _bullets(lines)
+        return Section("answer", "The answer in words", tuple(blocks))
+
+    def curves(self) -> Section:
+        """Rank-accuracy curves and the accuracies as a table."""
+        tasks, blocks = self._measured(), list[Block]()
+        if len(self.run.task_names) > 1:
+            most = _FULL_FIGURES if self.large else len(tasks)
+            pictures = [
+                self.pictures.rank_accuracy(task, inline=at < most) for at, task in enumerate(tasks)
+            ]
+            shown = tuple(pictures[:most])
+            blocks += [Fold("A larger figure for each task", shown)] if self.large else shown
+            if left := len(tasks[most:]):
+                files = f"The larger figures of the other {left} tasks are in the folder figures."
+                blocks.append(Text(files))
+        for task in () if self.large else tasks:
+            shown_curves = ordered(self.run.of_task(task))[: self.rows]
+            name, above = f"ranks-{self.slugs[task]}", self.findings.above_base
+            blocks.append(tables.rank_table(task, shown_curves, name, above))
+        if not self.large and tasks:
+            linear = tuple(self.pictures.rank_accuracy(task, "linear") for task in tasks)
+            blocks.append(Fold("The same on a linear rank axis", linear))
+        return Section("curves", "Accuracy at every rank", tuple(blocks))
+
+    def scores(self) -> Section:
+        """AURAC tables, and the weights."""
+        blocks, best = list[Block](), self.best()
+        for task in self.run.task_names:
+            curves, name = self.run.of_task(task), self.slugs[task]
+            shown = ordered(curves)[: self.rows]
+            parts: list[Block] = [tables.aurac_table(task, shown, best, f"aurac-{name}")]
+            if len(curves) > len(shown):
+                rest = len(curves) - len(shown)
+                parts.append(Text(f"The {rest} curves below these are in table.csv."))
+            if self.large:
+                parts.append(tables.rank_table(task, shown, f"ranks-{name}"))
+            seeds = [seed for curve in shown for seed in curve.members][:_MAX_ROWS]
+            if seeds:
+                inner = (
+                    tables.aurac_table(task, seeds, (), f"seeds-{name}"),
+                    tables.rank_table(task, seeds, f"seeds-{name}-r"),
+                )
+                parts.append(Fold("The single checkpoints behind the means over seeds", inner))
+            blocks += [Fold(task, tuple(parts))] if self.large else parts
+        weights = tables.weight_table(self.run.curves, "weights")
+        blocks += [weights] if weights else []
+        return Section("aurac", "AURAC", tuple(blocks))
+
+    def paired(self) -> Section:
+        """The best curve against the others, on the same documents; all pairs are in a file."""
+        blocks = [
+            tables.difference_table(task, pairs, f"paired-{self.slugs[task]}")
+            for task, pairs in self.findings.pairs.items()
+            if pairs and not self.large
+        ]
+        return Section("paired", "Paired differences", tuple(blocks))
+
+    def smaller(self) -> Section:
+        """Size against accuracy, and what each rank loses against the best one of its curve."""
+        blocks: list[Block] = []
+        for task in () if self.large else self.run.task_names:
+            choice, name = self.findings.choices.get(task), self.slugs[task]
+            if choice and choice.configurations and not self.run.sequential:
+                called = self.findings.called
+                blocks.append(tables.choice_table(task, choice, called, f"choice-{name}"))
+            tested: list[Tested] = [t for t in self.findings.tests.values() if t[0].task == task]
+            if tested:
+                joint = self.findings.joint
+                blocks.append(tables.loss_table(task, tested, joint, f"losses-{name}"))
+        return Section("smaller", "What a smaller rank loses", tuple(blocks))
+
+    def bases(self) -> Section:
+        """Prefix against SVD, where the run has both for an adapter."""
+        blocks: list[Block] = []
+        for task, pairs in self.findings.bases.items():
+            if pairs:
+                name = self.slugs[task]
+                parts: list[Block] = [basis_table(task, pairs, f"bases-{name}")]
+                by_rank = basis_rank_table(task, pairs, f"bases-{name}-r")
+                parts += [by_rank] if by_rank else []
+                blocks += [Fold(task, tuple(parts))] if self.large else parts
+        return Section("bases", "Prefix against SVD", tuple(blocks))
+
+    def costs(self) -> Section:
+        """Accuracy against what has to be stored, and how fast it was."""
+        blocks: list[Block] = []
+        for task in self.run.task_names[: 1 if self.large else None]:
+            curves = [c for c in highlighted(self.run, task) if c.is_default]
+            coloured = [curve for curve in curves if curve.ranks and all(curve.bytes)]
+            name = self.slugs[task]
+            if coloured:
+                table = tables.cost_table(task, coloured, f"cost-table-{name}")
+                blocks += [self.pictures.cost(task, coloured), *([table] if table else [])]
+            measured = {c.label: speeds(c) for c in ordered(curves)}
+            speed = tables.speed_table(task, measured, f"speed-{name}")
+            blocks += [speed] if speed else []
+            blocks += serving_blocks(self.run, self.pictures, task, curves)
+        if self.large and blocks:
+            blocks.append(Text("Sizes and accuracies of the other tasks are in points.csv."))
+        return Section("cost", "Accuracy against size and speed", tuple(blocks))
+
+    def documents(self) -> Section:
+        """Documents gained and lost with the rank, and the answers to look through."""
+        blocks: list[Block] = []
+        for task, changed in self.findings.changes.items():
+            coloured = [c for c in highlighted(self.run, task) if c.is_default]
+            if changed and not self.large:
+                blocks.append(self.pictures.changes(task, changed, coloured))
+                table = tables.change_table(task, changed, f"changes-table-{self.slugs[task]}")
+                blocks.append(Fold("These numbers as a table", (table,)))
+            if not self.large or task == self.run.task_names[0]:
+                blocks += self._examples(task, coloured)
+        if self.large:
+            ends = [item for changed in self.findings.changes.values() for item in changed]
+            blocks += [tables.end_table(ends, "ends")] if ends else []
+        return Section("documents", "Documents gained and lost", tuple(blocks))
+
+    def _examples(self, task: str, curves: Sequence[CurveRow]) -> list[Block]:
+        best = self.findings.best[task] or next(iter(scored(self.run, task)), None)
+        browse = task == self.run.task_names[0]
+        kept = samples(ordered(curves) if browse else [best]) if best else None
+        if best is None or kept is None:
+            return []
+        without = "" if questions(best) else " This run did not keep the questions."
+        who = best.members[0].adapter if best.members else best.label
+        intro = (
+            f"Documents as {who} answered them at a low, a middle and its highest rank, the first "
+            f"of each kind in the task's order.{without}"
+        )
+        return [Examples(intro, kept, browse)]
+
+    def groups(self) -> Section:
+        """Areas on the groups of each task's documents, where it has groups."""
+        blocks: list[Block] = []
+        for task, groups in self.findings.groups.items():
+            if groups:
+                table = group_table(task, groups, f"groups-{self.slugs[task]}")
+                few = len({group.name for group in groups}) <= _GROUP_ROWS
+                dots = [self.pictures.groups(task, groups)] if few and not self.large else []
+                blocks += [Fold(task, (table,))] if self.large else [*dots, table]
+        return Section("groups", "Groups of documents", tuple(blocks))
+
+    def words(self) -> Section:
+        """The glossary: the terms that this report uses."""
+        published = any(curve.published == "without P" for curve in self.run.curves)
+        lines = [
+            f"{term}: {meaning}"
+            for term, meaning in text.GLOSSARY.items()
+            if published or "trained P" not in term
+        ]
+        blocks = (Fold("The words of this report", _bullets(lines)),) if self.run.curves else ()
+        return Section("words", "Glossary", blocks)
+
+
+def _bullets(lines: Sequence[str]) -> tuple[Block, ...]:
+    return (Bullets(tuple(lines)),) if lines else ()
+
+
+def _without(block: Block, opening: str) -> Block:
+    """A block whose caption or text no longer begins with `opening`."""
+    if isinstance(block, Fold):
+        return replace(block, blocks=tuple(_without(inner, opening) for inner in block.blocks))
+    if isinstance(block, (Picture, Table)) and block.caption.startswith(opening):
+        return replace(block, caption=_sentence_case(block.caption.removeprefix(opening)))
+    if isinstance(block, Text) and block.text.startswith(opening):
+        return replace(block, text=_sentence_case(block.text.removeprefix(opening)))
+    return block
+
+
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,227 @@
+"""A model card for each adapter's repository on the hub, with its results as a `model-index`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aurac.analysis.sentences import choice_sentences
+from aurac.curves.display import count, interval, percent, size
+from aurac.show.comparisons import rank_row
+from aurac.show.escape import markdown, markdown_fence, one_line
+from aurac.show.render import markdown_table
+from aurac.show.text import area_sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from huggingface_hub import EvalResult
+
+    from aurac.records.schema import AdapterRecord
+    from aurac.show.model import CurveRow, Interval, Run
+
+METHODS = {
+    "lora": "LoRA (arXiv 2106.09685)",
+    "dylora": "DyLoRA (arXiv 2210.07558)",
+    "matryoshka": "MatryoshkaLoRA (arXiv 2605.07850)",
+}
+
+
+def card(
+    run: Run, adapter: AdapterRecord, *, margin: float | None, brief: bool = False
+) -> str | None:
+    """The `README.md` of an adapter's repository; None without a curve, and for a family.
+
+    The front matter is what the hub reads: base model, library, tags, and every measured number of
+    the adapter's own curve. The text says the same to a reader, in percent. A `brief` card leaves
+    single ranks and tests out, as for a run with many tasks. The smallest rank within the `margin`
+    of the best is that of this adapter alone; without a margin none is named.
+    """
+    curves, default = _curves(run, adapter), _default(run, adapter)
+    if not default:
+        return None
+    head = _front_matter(run, adapter, default, brief=brief)
+    parts = [f"---\n{head}---", f"# {markdown(adapter.name)}", _opening(adapter, default[0])]
+    for curve in default:
+        parts += [f"## {markdown(curve.task)}", _sentence(curve)]
+        if not brief:
+            row = rank_row(curve, margin)
+            shown = choice_sentences(row.choice, own=True) if row else []
+            parts += [_table(curve), markdown(" ".join(shown))]
+    published = [
+        f"{curve.task}: AURAC {interval(curve.log2)} % with the truncation {curve.truncation}. The "
+        "truncation is part of the result."
+        for curve in curves
+        if curve.published and curve.log2
+    ]
+    first = default[0]
+    scale = "" if first.rescale == "not recorded" else f" --rescale {first.rescale}"
+    middle = first.ranks[len(first.ranks) // 2]
+    usage = (
+        "# in the folder of this repository; the result is a plain PEFT adapter\n"
+        f"aurac truncate . --rank {middle} --basis {first.basis}{scale} --out ../rank-{middle}"
+    )
+    parts += [_list(published), "## Use it", markdown_fence(usage, 2000, "sh")]
+    parts += ["## How it was measured", *_measured(run, adapter, default)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _curves(run: Run, adapter: AdapterRecord) -> list[CurveRow]:
+    """An adapter's curves; none of a family, which is not one repository."""
+    if adapter.format == "family":
+        return []
+    rows = (curve for row in run.curves for curve in row.members or (row,))
+    return [curve for curve in rows if curve.adapter == adapter.name and curve.ranks]
+
+
+def _default(run: Run, adapter: AdapterRecord) -> list[CurveRow]:
+    return [curve for curve in _curves(run, adapter) if curve.is_default]
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {markdown(line)}" for line in lines)
+
+
+def _front_matter(
+    run: Run, adapter: AdapterRecord, curves: Sequence[CurveRow], *, brief: bool
+) -> str:
+    from huggingface_hub import ModelCardData
+
+    named = adapter.method not in (None, "lora")
+    data = ModelCardData(
+        base_model=one_line(curves[0].base) if curves[0].base else None,
+        library_name="peft",
+        model_name=one_line(adapter.name),
+        tags=["lora", *([one_line(adapter.method)] if named else []), "aurac"],
+        eval_results=[one for curve in curves for one in _results(run, curve, brief=brief)],
+    )
+    return _yaml(dict(data.to_dict()))  # type: ignore[no-untyped-call]
+
+
+def _results(run: Run, curve: CurveRow, *, brief: bool) -> list[EvalResult]:
+    metric = curve.metric.split(",")[0]
+    results = [
+        _result(run, curve, "aurac", f"AURAC, {axis} axis", area, {})
+        for axis, area in (("log2", curve.log2), ("linear", curve.linear))
+        if area
+    ]
+    for at, rank in list(enumerate(curve.ranks))[-1 if brief else 0 :]:
+        title = f"{one_line(metric)} at rank {rank}"
+        results.append(_result(run, curve, metric, title, curve.point(at), {"rank": rank}))
+    return results
+
+
+def _result(
+    run: Run, curve: CurveRow, kind: str, title: str, value: Interval, more: dict[str, Any]
+) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    task = run.task(curve.task)
+    ends = {"low_95": value.low, "high_95": value.high}
+    kept = ("num_fewshot", "limit", "documents_sha256", "prompts_sha256")
+    details = {key: getattr(task, key) for key in kept if getattr(task, key) is not None}
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=one_line((_dataset(curve) or (curve.task,))[0]),
+        dataset_name=one_line(curve.task),
+        dataset_args={"documents": curve.n_docs, **details},
+        metric_type=one_line(kind),
+        metric_name=title,
+        metric_value=round(value.value, 6),
+        metric_args={
+            "metric": one_line(curve.metric),
+            **more,
+            "basis": one_line(curve.basis),
+            "rescale": one_line(curve.rescale),
+            **{name: round(end, 6) for name, end in ends.items() if end is not None},
+        },
+    )
+
+
+def eval_results(run: Run, adapter: AdapterRecord) -> str | None:
+    """`.eval_results/aurac.yaml` of an adapter's repository: percent at the highest rank.
+
+    None without a data set of the hub that was evaluated as a whole. The form is that of
+    https://huggingface.co/docs/hub/eval-results.
+    """
+    entries = []
+    for curve in _default(run, adapter):
+        task, dataset = run.task(curve.task), _dataset(curve)
+        if dataset and not task.limit:
+            shots = "default" if task.num_fewshot is None else task.num_fewshot
+            entry = {
+                "dataset": {"id": dataset[0], "task_id": dataset[1]},
+                "value": round(100 * curve.accuracy[-1], 4),
+                "date": run.provenance[0].finished,
+                "notes": f"{one_line(curve.metric)} of lm-eval's {one_line(curve.task)}, {shots} "
+                f"few-shot examples, adapter at rank {curve.ranks[-1]}, aurac {run.version}",
+            }
+            entries.append({key: value for key, value in entry.items() if value is not None})
+    return _yaml(entries) if entries else None
+
+
+def _yaml(content: Any) -> str:
+    import yaml
+
+    writer = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the fast one where it was built
+    return str(yaml.dump(content, Dumper=writer, sort_keys=False, allow_unicode=True))
+
+
+def _dataset(curve: CurveRow) -> tuple[str, str] | None:
+    return curve.source.dataset(curve.task) if curve.source else None
+
+
+def _opening(adapter: AdapterRecord, curve: CurveRow) -> str:
+    method = METHODS.get(str(adapter.method), "low-rank")
+    nested = adapter.nested_ranks or []
+    trained = f", trained for ranks {', '.join(map(str, nested))}" if len(nested) > 1 else ""
+    return markdown(
+        f"{method} adapter of rank {adapter.trained_rank or curve.ranks[-1]} for "
+        f"{curve.base or 'its base model'}{trained}. It can be cut to a smaller rank without "
+        "training; this card says what that costs."
+    )
+
+
+def _sentence(curve: CurveRow) -> str:
+    base = "" if curve.baseline is None else f" The base has {percent(curve.baseline)} %."
+    return markdown(
+        f"AURAC (area under the rank-accuracy curve, log2 axis) with its 95 % interval: "
+        f"{area_sentence(curve)}, over ranks {', '.join(map(str, curve.ranks))} and "
+        f"{count(curve.n_docs)} documents.{base}"
+    )
+
+
+def _table(curve: CurveRow) -> str:
+    columns = zip(curve.ranks, curve.parameters, curve.bytes, strict=True)
+    rows = [
+        (str(rank), interval(curve.point(at)), count(parameters), size(amount))
+        for at, (rank, parameters, amount) in enumerate(columns)
+    ]
+    head = ["rank", f"{curve.metric} in percent [95 %]", "parameters", "size"]
+    return markdown_table(head, rows, "rrrr")
+
+
+def _measured(run: Run, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> list[str]:
+    lines = [f"truncation: {'; '.join(dict.fromkeys(curve.truncation for curve in curves))}"]
+    for curve in curves:
+        task = run.task(curve.task)
+        limit = " (the first ones of the task)" if task.limit else ""
+        shots = "default" if task.num_fewshot is None else task.num_fewshot
+        lines.append(
+            f"{curve.task}: {count(curve.n_docs)} documents{limit}, {shots} few-shot examples, "
+            f"documents {(task.documents_sha256 or 'not recorded')[:16]}"
+        )
+    first = run.provenance[0]
+    base = first.base
+    facts = {
+        "base": f"{base.name}, SHA-256 {base.sha256}" if base.name or base.sha256 else None,
+        "adapter SHA-256": adapter.sha256,
+        "numeric type and device": ", ".join(str(x) for x in (first.dtype, first.device) if x),
+        "aurac": run.version,
+    }
+    lines += [f"{name}: {value}" for name, value in facts.items() if value]
+    command = [markdown_fence(first.command, 2000, "sh")] if first.command else []
+    limits = (
+        "Intervals are over documents and conditional on this checkpoint: they do not say how "
+        "another training run would have done."
+    )
+    return [_list(lines), *command, limits]

@@ -1,0 +1,384 @@
+"""The figures of one report: which curves are in them, their captions and alternative texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from aurac.curves.area import BUDGETS, area_name
+from aurac.curves.display import interval, percent, points, size
+from aurac.show import appearance, figures, plots
+from aurac.show.content import Picture
+from aurac.show.escape import one_line, slug
+from aurac.show.groups import draw_groups
+from aurac.show.model import as_published, highlighted, ordered, unequal_documents
+from aurac.show.serving import latency_figure
+from aurac.show.stopped import draw_looks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from aurac.records.decisions import DecisionRecord
+    from aurac.records.serving import ServingRecord
+    from aurac.show.documents import Changes
+    from aurac.show.groups import Group
+    from aurac.show.model import CurveRow, Interval, Run
+    from aurac.show.serving import Served
+
+_PANEL_CURVES = 30
+_PANEL_BEST = 3
+KEY = [
+    ("gained", {"color": appearance.BASE}),
+    ("lost", {"facecolor": appearance.PAPER, "edgecolor": appearance.BASE, "hatch": "////"}),
+]
+
+
+class Pictures:
+    """Draws figures into one folder and remembers the files.
+
+    Where the run has few tasks, each point in a page carries its numbers, figures have a narrow
+    form for telephones, and there are PDFs for papers. `non_inferior` are the smallest ranks within
+    `margin` by the id of their curve, `best` the curve with the largest AURAC of each task.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        folder: Path,
+        *,
+        margin: float | None,
+        non_inferior: Mapping[str, int],
+        best: Mapping[str, CurveRow | None],
+    ) -> None:
+        self.run, self.folder, self.detailed = run, folder, not run.many_tasks
+        self.margin, self.non_inferior, self.best = margin, non_inferior, best
+        self.styles = appearance.styles(run.curves)
+        self.few = len({curve.adapter for curve in run.curves}) <= len(appearance.SERIES)
+        self.files: list[Path] = []
+        self.slugs = unique_slugs(run.task_names)
+
+    def _styles(self, curves: Sequence[CurveRow]) -> appearance.Styles:
+        """The run's styles; where a hue would come twice in one figure, styles of its own."""
+        return self.styles if self.few else {**self.styles, **appearance.styles(curves)}
+
+    def _context(self, task: str) -> str:
+        """Task, base and number of documents: what a figure needs to stand alone."""
+        curves = self.run.of_task(task)
+        bases = dict.fromkeys(one_line(c.base, 28) for c in curves if c.base)
+        n_docs = max((c.n_docs or 0 for c in curves), default=0)
+        parts = [one_line(task, 28), *list(bases)[:1], f"{n_docs} documents" if n_docs else ""]
+        return " · ".join(part for part in parts if part)
+
+    def rank_accuracy(
+        self,
+        task: str,
+        axis: str = "log2",
+        *,
+        inline: bool = True,
+        areas: Mapping[str, Interval] | None = None,
+    ) -> Picture:
+        """Accuracy against rank, or a budget, for one task; a page shows it where it is `inline`.
+
+        `areas` are AURAC over the budget by curve id; only these curves are drawn.
+        """
+        shown = None if areas is None else areas.keys()
+        every = [c for c in self.run.of_task(task) if c.ranks and (shown is None or c.id in shown)]
+        coloured = [c for c in highlighted(self.run, task) if shown is None or c.id in shown]
+        best = self.best[task]
+        draw = partial(
+            plots.rank_accuracy,
+            curves=every,
+            axis=axis,
+            style=self._styles(coloured),
+            highlight={curve.id for curve in coloured},
+            areas=areas,
+            non_inferior=self.non_inferior,
+            full={best.id} if best and len(best.ranks) > 1 else set(),
+        )
+        name = f"rank-accuracy-{self.slugs[task]}{'' if axis == 'log2' else f'-{axis}'}"
+        against, area = axis if axis in BUDGETS else "rank", area_name(axis)
+        if axis != "linear" and self.detailed:
+            self.files += figures.save_for_paper(draw, self.folder / "paper" / name, area)
+        bases = (one_line(label, appearance.LABEL_CHARS) for label in plots.baselines(every))
+        labels = [*bases, *(appearance.legend_label(c, areas) for c in coloured), f"{area} (%)"]
+        rest, context = len(every) - len(coloured), self._context(task)
+        return self._save(
+            name,
+            lambda: figures.single(draw, right=labels, title=context),
+            lambda: figures.column(draw, area=area),
+            title=f"Accuracy against {against}: {context}",
+            caption=self._curve_caption(task, coloured, axis, rest),
+            alt=self._curve_alt(task, coloured, against, rest),
+            series=coloured,
+            inline=inline,
+            axis=axis,
+        )
+
+    def overview(self, tasks: Sequence[str]) -> Picture:
+        """All tasks as small multiples."""
+        draws = [partial(self._panel, task=task) for task in tasks]
+        hues = "keep their hue from panel to panel" if self.few else "have other hues in each panel"
+        leaders = ((task, self.best[task]) for task in tasks)
+        lines = [
+            f"{task}: {f'{c.label} leads with {percent(c.area)} %' if c else 'no curve leads'}."
+            for task, c in leaders
+        ]
+        named = {
+            one_line(c.adapter, appearance.LABEL_CHARS): self.styles[appearance.key(c)].colour
+            for task in tasks
+            for c in self._top(task)
+        }
+        key = [(name, {"color": hue}) for name, hue in named.items()] if self.few else []
+        return self._save(
+            "overview",
+            lambda: figures.grid(draws, across=min(3, len(tasks)), height=1.6, patches=key),
+            lambda: figures.grid(
+                draws, across=1, height=1.6, width=figures.NARROW, patches=key, key_across=2
+            ),
+            title="Rank-accuracy curves of all tasks",
+            caption="Accuracy in percent against rank on every task, log2 axis. The best "
+            f"{_PANEL_BEST} curves of each task are in colour and {hues}; others are grey, "
+            "the dashed line is the base model.",
+            alt=f"Small multiples, one for each task. {' '.join(lines)}",
+        )
+
+    def _top(self, task: str) -> list[CurveRow]:
+        return ordered(c for c in self.run.of_task(task) if c.ranks)[:_PANEL_BEST]
+
+    def _panel(self, ax: Axes, task: str) -> Axes:
+        curves = [curve for curve in self.run.of_task(task) if curve.ranks]
+        coloured = self._top(task)
+        drawn = [*coloured, *[c for c in ordered(curves) if c not in coloured][:_PANEL_CURVES]]
+        style, ids = self._styles(coloured), {curve.id for curve in coloured}
+        plots.rank_accuracy(ax, drawn, style=style, highlight=ids, labels=False)
+        ax.set_title(one_line(task, 24), fontsize=9)
+        ax.set(xlabel="", ylabel="")
+        shown = plots.ticks({rank for curve in drawn for rank in curve.ranks}, "log2", most=5)
+        ax.set_xticks(shown, [str(rank) for rank in shown])
+        ax.tick_params(labelsize=8)
+        for artist in (*ax.get_lines(), *ax.collections):
+            artist.set_gid(None)
+        for line in ax.get_lines():
+            line.set_markersize(3)
+            line.set_linewidth(min(line.get_linewidth(), 1.2))
+        return ax
+
+    def cost(self, task: str, curves: Sequence[CurveRow]) -> Picture:
+        """Accuracy against bytes for one task."""
+        draw = partial(plots.cost, curves=curves, style=self._styles(curves))
+        name, context = f"cost-{self.slugs[task]}", self._context(task)
+        if self.detailed:
+            self.files += figures.save_for_paper(draw, self.folder / "paper" / name)
+        labels = [appearance.legend_label(curve) for curve in curves]
+        ends = [
+            f"{c.label} goes from {size(c.bytes[0])} and {percent(c.accuracy[0])} % to "
+            f"{size(c.bytes[-1])} and {percent(c.accuracy[-1])} %"
+            for c in curves
+        ]
+        return self._save(
+            name,
+            lambda: figures.single(draw, right=labels, title=context, top=0.78),
+            lambda: figures.column(draw),
+            title=f"Accuracy against adapter size: {context}",
+            caption=f"{task}: accuracy against the size of the truncated adapter and its number of "
+            "parameters; each mark is a rank.",
+            alt=f"Accuracy against adapter size on {task}. {'; '.join(ends)}.",
+            series=curves,
+        )
+
+    def latency(
+        self, name: str, task: str, record: ServingRecord, measured: Sequence[Served]
+    ) -> Picture:
+        """Accuracy against the time of a generated token for one task."""
+        curves, context = [one.curve for one in measured], self._context(task)
+        draw, caption, words = latency_figure(record, measured, self._styles(curves))
+        labels = [appearance.legend_label(curve) for curve in curves]
+        return self._save(
+            name,
+            lambda: figures.single(draw, right=labels, title=context),
+            lambda: figures.column(draw),
+            title=f"Accuracy against latency: {context}",
+            caption=f"{task}: {caption}",
+            alt=f"Accuracy against the time of a generated token on {task}. {words}",
+            series=curves,
+        )
+
+    def changes(self, task: str, changes: Sequence[Changes], curves: Sequence[CurveRow]) -> Picture:
+        """Documents gained and lost at each rank, a panel for each curve."""
+        style = self._styles(curves)
+        tints = {c.label: style[appearance.key(c)].colour for c in curves}
+        most = (
+            max(step.gained / item.n_docs for item in changes for step in item.steps),
+            max(step.lost / item.n_docs for item in changes for step in item.steps),
+        )
+        draws, bars = list[Callable[[Any], Any]](), []
+        for item in changes:
+            hue = tints[item.label]
+            draws.append(partial(plots.gained_lost, changes=item, colour=hue, most=most))
+            steps = (
+                f"{a} to {b}: {step.gained} gained, {step.lost} lost"
+                for (a, b), step in zip(item.pairs, item.steps, strict=True)
+            )
+            bars.append(f"{item.label}: {', '.join(steps)}")
+        wide = max(len(item.steps) for item in changes) > 6
+        across = 1 if wide or len(draws) == 1 else 2
+        context = self._context(task)
+        seeds = " Of several seeds, all documents." if any(c.members for c in curves) else ""
+        return self._save(
+            f"changes-{self.slugs[task]}",
+            lambda: figures.grid(draws, across=across, height=1.9, title=context, patches=KEY),
+            lambda: figures.grid(draws, across=1, height=1.8, width=figures.NARROW, patches=KEY),
+            title=f"Documents gained and lost: {context}",
+            caption=f"{task}: documents gained (filled, up) and lost (hatched, down) at each rank "
+            f"against the next lower one. Panels share their scale.{seeds}",
+            alt=f"Bars of documents gained and lost on {task}. {'; '.join(bars)}.",
+        )
+
+    def groups(self, task: str, groups: Sequence[Group]) -> Picture:
+        """The areas on each group of a task's documents."""
+        curves = list({group.curve.id: group.curve for group in groups}.values())
+        values: dict[str, list[str]] = {}
+        for group in groups:
+            value = f"{group.curve.label} {percent(group.log2.value)} %"
+            values.setdefault(group.name, []).append(value)
+        listed = "; ".join(f"{name}: {', '.join(several)}" for name, several in values.items())
+        top = 0.32 if len(curves) < 2 else 0.44 + 0.22 * -(-len(curves) // 2)
+        make = partial(
+            figures.single,
+            partial(draw_groups, groups=groups, style=self._styles(curves)),
+            left=[one_line(name, appearance.LABEL_CHARS) for name in values],
+            height=0.6 + top + len(values) * (0.2 + 0.07 * len(curves)),
+            top=top,
+        )
+        context = self._context(task)
+        return self._save(
+            f"groups-{self.slugs[task]}",
+            partial(make, title=context),
+            title=f"AURAC on each group: {context}",
+            caption=f"{task}: AURAC (log2) on each group of documents, with 95 % intervals.",
+            alt=f"AURAC on each group of {task}. {listed}.",
+        )
+
+    def looks(self, decisions: Sequence[DecisionRecord]) -> Picture:
+        """The paths of z against their boundaries, of a run that stopped early."""
+        draws = [partial(draw_looks, decision=one) for one in decisions]
+        ends = [f"{one.b or one.a}: {one.verdict} after {one.documents}" for one in decisions]
+        return self._save(
+            "looks",
+            lambda: figures.grid(draws, across=min(2, len(draws)), height=2.4),
+            title="z against its boundaries",
+            caption="z at each look (line), the boundaries at which it stops (dashed), and the "
+            "values nearer to 0 at which no answer is to be expected (dotted). The axis ends at "
+            "all documents.",
+            alt=f"z at each look. {'; '.join(ends)} documents.",
+        )
+
+    def _save(
+        self,
+        name: str,
+        wide: Callable[[], Figure],
+        narrow: Callable[[], Figure] | None = None,
+        *,
+        title: str,
+        caption: str,
+        alt: str,
+        series: Sequence[CurveRow] = (),
+        inline: bool = True,
+        axis: str = "log2",
+    ) -> Picture:
+        hover = [_hover_texts(c, axis) for c in series] if self.detailed else []
+        inlined = partial(figures.inline_svg, title=one_line(title), alt=one_line(alt), hover=hover)
+        svgs = []
+        with figures.styled():
+            figure = wide()
+            self.files += figures.save(figure, self.folder / name)
+            if inline:
+                svgs.append(inlined(figure, name))
+        if inline and narrow and self.detailed:
+            with figures.styled(small=True):
+                svgs.append(inlined(narrow(), f"{name}-narrow"))
+        file, labels = f"{self.folder.name}/{name}.svg", tuple(curve.label for curve in series)
+        return Picture(name, caption, alt, file, tuple(svgs), labels)
+
+    def _curve_caption(self, task: str, coloured: Sequence[CurveRow], axis: str, rest: int) -> str:
+        """How to read a rank-accuracy figure: only what is in it."""
+        metrics = ", ".join(dict.fromkeys(curve.metric for curve in coloured))
+        scale = f"{axis}, log2 axis" if axis in BUDGETS else f"rank, {axis} axis"
+        parts = [f"{task}: accuracy ({metrics}) against {scale}.", *_bands(coloured)]
+        if any(curve.members for curve in coloured):
+            parts.append("A line with thin ones in its hue is the mean over training seeds.")
+        if published := as_published(coloured):
+            parts.append(f"Dashed with hollow marks: {published}.")
+        if any(curve.role == "extra" for curve in coloured):
+            parts.append("Dotted with hollow marks: other truncations.")
+        if any(curve.baseline is not None for curve in coloured):
+            parts.append("Grey dashed line: the base model.")
+        if rest:
+            parts.append(f"Thin grey lines: {rest} more curves.")
+        if any(curve.missing for curve in coloured):
+            parts.append("A gap in a line is a missing rank.")
+        best = self.best[task]
+        if best in coloured and best and len(best.ranks) > 1:
+            parts.append(f"Dotted level line: {best.label} at rank {best.ranks[-1]}.")
+        if self.margin and any(curve.id in self.non_inferior for curve in coloured):
+            parts.append(
+                f"A ring is the smallest rank shown to be within {points(self.margin)} of the best "
+                "rank of its curve (95 % confidence for each curve alone)."
+            )
+        return " ".join(parts)
+
+    def _curve_alt(self, task: str, curves: Sequence[CurveRow], against: str, rest: int) -> str:
+        """Where each curve starts and ends, its peak and non-inferior rank, and the base."""
+        parts = []
+        for c in curves:
+            line = f"{c.label}: {percent(c.accuracy[0])} % at rank {c.ranks[0]}"
+            if len(c.ranks) > 1:
+                line += f", {percent(c.accuracy[-1])} % at rank {c.ranks[-1]}"
+                top = max(range(len(c.ranks)), key=lambda i: c.accuracy[i])
+                if c.accuracy[top] > c.accuracy[-1]:
+                    line += f", highest {percent(c.accuracy[top])} % at rank {c.ranks[top]}"
+                if c.id in self.non_inferior:
+                    line += f", rank {self.non_inferior[c.id]} within the margin of the best"
+            parts.append(line)
+        bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
+        base = "".join(f" Base model: {percent(value)} %." for value in bases)
+        more = f" {rest} more curves in grey." if rest else ""
+        return f"Accuracy against {against} on {task}. {'; '.join(parts)}.{base}{more}"
+
+
+def _bands(coloured: Sequence[CurveRow]) -> Iterator[str]:
+    """Whether the curves are of the same documents, and whose bands are drawn."""
+    if documents := unequal_documents(coloured):
+        yield f"The curves are of different documents ({documents})."
+    bands = plots.banded(coloured)
+    if any(low is not None for curve in bands for low in curve.accuracy_low):
+        every = len(bands) == sum(curve.is_default for curve in coloured)
+        whose = "Bands:" if every else f"The band, of {bands[0].label} only:"
+        over = " over documents and seeds" if any(c.members for c in bands) else ""
+        yield f"{whose} 95 % intervals for each rank alone{over}."
+
+
+def _hover_texts(curve: CurveRow, axis: str) -> list[str]:
+    """A text for each marked point of a curve, from left to right."""
+    places, marked = plots.along(curve, axis), plots.marked(curve)
+    return [
+        f"{curve.label}, rank {curve.ranks[at]}: {interval(curve.point(at))} %"
+        for at in sorted(range(len(places)), key=places.__getitem__)
+        if curve.ranks[at] in marked
+    ]
+
+
+def unique_slugs(names: Sequence[str]) -> dict[str, str]:
+    """A file name for each name; two that would share one are numbered."""
+    slugs: dict[str, str] = {}
+    for task in names:
+        name, at = slug(task), 2
+        while name in slugs.values():
+            name, at = f"{slug(task)}-{at}", at + 1
+        slugs[task] = name
+    return slugs

@@ -1,0 +1,352 @@
+"""The tables of a report: which rows and columns they have, and what their captions say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from aurac.analysis.sentences import pairing_note, show_p
+from aurac.curves.area import area_name
+from aurac.curves.display import count, interval, percent, points, seconds, show_span, signed, size
+from aurac.show.content import NONE, Cell, Column, Table
+from aurac.show.model import bold_means, ordered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from aurac.analysis.choice_rows import Choice, Configuration, RankTest
+    from aurac.show.comparisons import Difference, Tested
+    from aurac.show.documents import Changes, Speed
+    from aurac.show.model import CurveRow, Interval
+
+_MAX_RANK_COLUMNS = 12
+_WEAK = "†"
+
+
+def table(
+    name: str,
+    caption: str,
+    rows: Iterable[Iterable[Cell]],
+    *titles: str,
+    numeric: Iterable[str] = (),
+    last: Sequence[str] = (),
+) -> Table:
+    """A table with columns of text, then of numbers, and the `last` ones of text again."""
+    heads = (*map(Column, titles), *(Column(t, numeric=True) for t in numeric), *map(Column, last))
+    return Table(name, caption, heads, tuple(map(tuple, rows)))
+
+
+def share(value: float | None) -> Cell:
+    """A fraction in percent, or a difference in points."""
+    return Cell(percent(value), value)
+
+
+def number(value: int | None) -> Cell:
+    """A whole number."""
+    return Cell(count(value), value)
+
+
+def rank_cell(rank: int) -> Cell:
+    """A rank."""
+    return Cell(str(rank), rank)
+
+
+def estimate(value: Interval | Difference | Configuration | None) -> Cell:
+    """A fraction with its interval."""
+    return Cell(interval(value), value.value if value else None)
+
+
+def p_value(p: float | None) -> Cell:
+    """A p value."""
+    return Cell(NONE if p is None else show_p(p).removeprefix("= "), p)
+
+
+def measured_on(curves: Iterable[CurveRow]) -> str:
+    """Metric and documents of a table's curves, to end a caption's first sentence."""
+    rows = list(curves)
+    counts = ", ".join(dict.fromkeys(count(c.n_docs) for c in rows if c.n_docs))
+    documents = f", {counts} documents" if counts else ""
+    return f"metric {', '.join(dict.fromkeys(c.metric for c in rows))}{documents}."
+
+
+def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], name: str) -> Table:
+    """The headline table of one task, with the ids of the rows that may be the best."""
+    rows = ordered(curves)
+    ends = [end for c in rows if c.log2 for end in (c.log2.low, c.log2.high) if end is not None]
+    low, width = (min(ends), max(ends) - min(ends) or 1.0) if ends else (0.0, 1.0)
+
+    def place(share: float) -> float:
+        return (share - low) / width
+
+    def area(curve: CurveRow) -> Cell:
+        value, bar = curve.log2, None
+        if value and value.low is not None and value.high is not None:
+            bar = (place(value.low), place(value.value), place(value.high))
+        return replace(estimate(value), best=curve.id in best, bar=bar)
+
+    seeds = "; ".join(f"{c.label}: {c.seeds} seeds" for c in rows if c.members)
+    over = f" Means over training seeds ({seeds}), intervals over documents and seeds."
+    caption = (
+        f"{task}: AURAC in percent with 95 % intervals, largest first; {measured_on(rows)}"
+        f"{bold_means(rows, best)}{over if seeds else ''}"
+    )
+    body = (
+        (
+            Cell(c.label),
+            area(c),
+            estimate(c.linear),
+            share(c.mean),
+            share(c.baseline),
+            Cell(rank_range(c)),
+            Cell(c.method or "not recorded"),
+            Cell(c.truncation),
+        )
+        for c in rows
+    )
+    titles = ("AURAC [95 %]", "linear axis", "mean", "base")
+    last = ("ranks", "method", "truncation")
+    return table(name, caption, body, "adapter", numeric=titles, last=last)
+
+
+def rank_range(curve: CurveRow) -> str:
+    """The ranks of a curve in few characters."""
+    if not curve.ranks:
+        return "none"
+    if len(curve.ranks) <= 2:
+        return ", ".join(map(str, curve.ranks))
+    return f"{curve.ranks[0]}–{curve.ranks[-1]} ({len(curve.ranks)})"
+
+
+def rank_table(
+    task: str,
+    curves: Sequence[CurveRow],
+    name: str,
+    above: Mapping[str, Mapping[int, bool]] | None = None,
+) -> Table:
+    """Accuracy at every rank, one row for each curve; a missing rank is a dash.
+
+    `above` are the ranks shown to be above the base, by the id of a curve; others are marked.
+    """
+    ranks = sorted({rank for curve in curves for rank in (*curve.ranks, *curve.missing)})
+    shown = ranks if len(ranks) <= _MAX_RANK_COLUMNS else _some(ranks)
+    rows, marked = [], False
+    for curve in ordered(curves):
+        known = dict(zip(curve.ranks, curve.accuracy, strict=True))
+        weak = {rank for rank, shows in (above or {}).get(curve.id, {}).items() if not shows}
+        cells = (_marked(share(known.get(rank)), rank in weak) for rank in shown)
+        rows.append((Cell(curve.label), share(curve.baseline), *cells))
+        marked = marked or bool(weak)
+    left = "" if shown == ranks else f" {len(ranks) - len(shown)} ranks more are in points.csv."
+    weak_mark = f" {_WEAK}: not shown to be above the base (5 % error for each alone)."
+    caption = f"{task}: accuracy in percent at each rank; base is the model alone.{left}"
+    caption += weak_mark if marked else ""
+    return table(name, caption, rows, "adapter", numeric=("base", *rank_titles(shown)))
+
+
+def _marked(cell: Cell, weak: bool) -> Cell:  # noqa: FBT001
+    return replace(cell, text=f"{cell.text} {_WEAK}") if weak else cell
+
+
+def rank_titles(ranks: Iterable[int]) -> list[str]:
+    """The heads of columns by rank; rank 0 is the base."""
+    return [f"r = {rank}" if rank else "base" for rank in ranks]
+
+
+def _some(ranks: Sequence[int]) -> list[int]:
+    last = len(ranks) - 1
+    powers = [rank for rank in ranks if rank & (rank - 1) == 0 or rank == ranks[-1]]
+    if 4 <= len(powers) <= _MAX_RANK_COLUMNS:
+        return powers
+    picked = {round(i * last / (_MAX_RANK_COLUMNS - 1)) for i in range(_MAX_RANK_COLUMNS)}
+    return [ranks[i] for i in sorted(picked)]
+
+
+def weight_table(curves: Sequence[CurveRow], name: str) -> Table | None:
+    """What each rank weighs in the areas; one row for each grid and axis."""
+    ranks = sorted({rank for curve in curves for rank in curve.ranks})
+    if not 3 <= len(ranks) <= _MAX_RANK_COLUMNS:  # two ranks weigh the same, whatever the axis
+        return None
+    several = len({curve.ranks for curve in curves if curve.axis_weights}) > 1
+    rows = {}
+    for curve in curves:
+        for axis, weights in curve.axis_weights.items():
+            known = dict(zip(curve.ranks, weights, strict=True))
+            where = f"{axis}, ranks {rank_range(curve)}" if several else axis
+            rows[axis, curve.ranks] = (Cell(where), *(share(known.get(rank)) for rank in ranks))
+    caption = "Weight of each rank in AURAC, in percent; a row adds up to 100."
+    titles = rank_titles(ranks)
+    return table(name, caption, rows.values(), "axis", numeric=titles) if rows else None
+
+
+def cost_table(task: str, curves: Sequence[CurveRow], name: str) -> Table | None:
+    """Parameters and bytes with the accuracy there: a row for each rank where all cost the same."""
+
+    def cost(curve: CurveRow, at: int) -> tuple[Cell, ...]:
+        amount = curve.bytes[at]
+        return rank_cell(curve.ranks[at]), number(curve.parameters[at]), Cell(size(amount), amount)
+
+    curves, first = ordered(curves), curves[0]
+    if len({(curve.ranks, curve.parameters, curve.bytes) for curve in curves}) == 1:
+        each = (
+            (*cost(first, at), *(share(curve.accuracy[at]) for curve in curves))
+            for at in range(len(first.ranks))
+        )
+        caption = f"{task}: what an adapter costs at each rank, and the accuracy there in percent."
+        titles = ("parameters", "size", *(curve.label for curve in curves))
+        return table(name, caption, each, "rank", numeric=titles)
+    rows = [
+        (Cell(curve.label), *cost(curve, at), share(curve.accuracy[at]))
+        for curve in curves
+        for at in sorted({0, len(curve.ranks) // 2, len(curve.ranks) - 1})
+        if curve.ranks and (curve.parameters[at], curve.bytes[at]) != (None, None)
+    ]
+    caption = f"{task}: what the adapter costs at its lowest, middle and highest rank."
+    titles = ("rank", "parameters", "size", "accuracy (%)")
+    return table(name, caption, rows, "adapter", numeric=titles) if rows else None
+
+
+def speed_table(task: str, speeds: Mapping[str, Mapping[int, Speed]], name: str) -> Table | None:
+    """Tokens for each second in the model and time for each document, by curve and rank."""
+    ranks = sorted({rank for by_rank in speeds.values() for rank in by_rank})
+    if not ranks:
+        return None
+
+    def cell(speed: Speed | None) -> Cell:
+        if speed is None:
+            return Cell(NONE)
+        return Cell(f"{count(speed.tokens)}/s, {seconds(speed.seconds)}", speed.tokens)
+
+    caption = (
+        f"{task}: measured during this run: tokens computed in each second inside the model, and "
+        "wall time for each document. Documents share batches and prefixes, so this is the "
+        "speed of an evaluation, not the latency of one answer."
+    )
+    rows = (
+        (Cell(label), *(cell(by_rank.get(rank)) for rank in ranks))
+        for label, by_rank in speeds.items()
+    )
+    return table(name, caption, rows, "adapter", numeric=rank_titles(ranks))
+
+
+def change_table(task: str, changes: Sequence[Changes], name: str) -> Table:
+    """Documents gained and lost, one row for each step of each curve."""
+    rows = (
+        (
+            Cell(item.label),
+            Cell(f"{a} → {b}", step.upper),
+            number(step.gained),
+            number(step.lost),
+            Cell(signed(step.gained - step.lost), step.gained - step.lost),
+            share((step.gained + step.lost) / item.n_docs),
+        )
+        for item in changes
+        for step, (a, b) in zip(item.steps, item.pairs, strict=True)
+    )
+    caption = f"{task}: documents whose score rose or fell against the next lower rank."
+    titles = ("step", "gained", "lost", "net", "changed (%)")
+    return table(name, caption, rows, "adapter", numeric=titles)
+
+
+def end_table(changes: Sequence[Changes], name: str) -> Table:
+    """Documents gained and lost from the lowest to the highest rank, one row for each curve."""
+    rows = (
+        (
+            *map(Cell, (item.task, item.label, " → ".join(item.pairs[0]))),
+            *map(number, (item.steps[0].gained, item.steps[0].lost, item.n_docs)),
+        )
+        for item in changes
+    )
+    caption = "Documents that the leading curve of each task gains and loses with the rank."
+    titles = ("gained", "lost", "documents")
+    return table(name, caption, rows, "task", "adapter", "ranks", numeric=titles)
+
+
+def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table:
+    """One row for each pair, with what the documents could have shown."""
+    axis = pairs[0].axis
+    rows = (
+        (
+            Cell(pair.first.label),
+            Cell(pair.second.label),
+            *([Cell(show_span(pair.span, axis), pair.span[0])] if pair.span else []),
+            estimate(pair),
+            p_value(pair.adjusted),
+            share(pair.detectable),
+            number(pair.n_docs),
+            Cell(pair.reading),
+        )
+        for pair in pairs
+    )
+    caption = (
+        f"{task}: paired differences of {area_name(axis)} in points, over the same documents. "
+        "p is adjusted (Holm) for all pairs of this run, of adapters and of truncations of one "
+        "adapter, on every task. Detectable: the difference that the test at this adjusted level "
+        "finds with 80 % power."
+    )
+    if note := pairing_note({f"{p.first.label} − {p.second.label}": p.pairing for p in pairs}):
+        caption += f" {note}"
+    over = [axis] if pairs[0].span else []
+    titles = (*over, "difference [95 %]", "p (Holm)", "detectable", "documents")
+    return table(name, caption, rows, "adapter", "minus", numeric=titles, last=("result",))
+
+
+def choice_table(
+    task: str, choice: Choice, called: Callable[[Configuration], str], name: str
+) -> Table:
+    """Size against accuracy: the configurations that no smaller one equals."""
+    rows = [
+        (
+            Cell(called(one)),
+            Cell(size(one.bytes), one.bytes),
+            replace(estimate(one), best=one is choice.chosen),
+            Cell("none is enough") if one.needed is None else share(one.needed),
+            Cell({True: "yes", False: "not shown", None: NONE}[one.above_base]),
+        )
+        for one in choice.frontier
+    ]
+    caption = (
+        f"{task}: size against accuracy in percent (95 % intervals that hold together) of the "
+        f"configurations that no smaller one equals, of {len(choice.configurations)}. Margin "
+        "needed: the points at which one would be named, since it is shown to be within them of "
+        "the best configuration (5 % error, the choice included). Above the base: each by itself."
+    )
+    titles = ("size", "accuracy [95 %]", "margin needed")
+    return table(name, caption, rows, "configuration", numeric=titles, last=("above the base",))
+
+
+def loss_table(
+    task: str, tested: Sequence[Tested], joint: Mapping[str, Mapping[int, float]], name: str
+) -> Table:
+    """What each rank loses against the best one of its curve, and which are within the margin."""
+    ranks = sorted({one.rank for _, row in tested for one in row.tests})
+    rows = []
+    for curve, row in tested:
+        steps, bounds = {one.rank: one for one in row.tests}, joint.get(curve.id, {})
+        cells = (_loss_cell(steps.get(rank), bounds.get(rank)) for rank in ranks)
+        best = row.result.best if row.result else None
+        rows.append((Cell(curve.label), Cell(NONE if best is None else str(best)), *cells))
+    margin = tested[0][1].choice.margin
+    bold = (
+        ""
+        if margin is None
+        else (
+            f" Bold: shown to be within {points(margin)} of the best rank of its curve (one-sided "
+            "paired tests, 5 % error for each curve alone, at most "
+            f"{min(100, 5 * len(tested))} % for some curve of the table)."
+        )
+    )
+    caption = (
+        f"{task}: accuracy lost against the most accurate rank, in points over the same documents, "
+        "with an upper bound on the loss against the best in brackets (95 % confidence for all "
+        f"bounds of the table together).{bold}"
+    )
+    return table(name, caption, rows, "adapter", "best rank", numeric=rank_titles(ranks))
+
+
+def _loss_cell(step: RankTest | None, joint: float | None) -> Cell:
+    if step is None:
+        return Cell(NONE)
+    if step.upper >= 1.0:  # from too few seeds nothing follows for another one
+        return share(step.loss)
+    upper = NONE if joint is None or joint >= 1.0 else percent(joint)
+    return Cell(f"{percent(step.loss)} ({upper})", step.loss, best=step.passed)

@@ -1,0 +1,351 @@
+"""What a report says in sentences: the verdict, its numbers, what to ship."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from aurac.analysis.sentences import choice_sentences
+from aurac.curves.display import interval, percent, size
+from aurac.show.content import Tile
+from aurac.show.escape import one_line
+from aurac.show.model import published_pairs, scored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aurac.analysis.choice_rows import Choice
+    from aurac.analysis.rows import BestRow
+    from aurac.show.comparisons import Findings
+    from aurac.show.model import CurveRow, Run
+
+LISTED = 5
+_TRADED = 4  # configurations of a tile
+_NO_CURVE = "This run holds no curve, so there is nothing to compare yet."
+
+
+def to(low: float | None, high: float | None) -> str:
+    """The two ends of an interval in percent."""
+    return f"{percent(low)} to {percent(high)}"
+
+
+def some(names: Iterable[str]) -> str:
+    """Names each once, cut after a few."""
+    listed = list(dict.fromkeys(names))
+    if len(listed) <= LISTED:
+        return ", ".join(listed)
+    return f"{', '.join(listed[:LISTED])} and {len(listed) - LISTED} more"
+
+
+def title(run: Run) -> str:
+    """What was compared, in a line."""
+    adapters = list(dict.fromkeys(curve.adapter for curve in run.curves))
+    tasks = run.task_names
+    who = ", ".join(adapters) if len(adapters) <= 4 else f"{len(adapters)} adapters"
+    where = ", ".join(tasks) if len(tasks) <= 3 else f"{len(tasks)} tasks"
+    return one_line(f"{who or 'no adapter'} on {where or 'no task'}", 120)
+
+
+def lead(run: Run) -> str:
+    """Base, ranks and documents, in a line."""
+    bases = dict.fromkeys(str(c.base) for c in run.curves if c.base)
+    ranks = sorted({rank for curve in run.curves for rank in curve.ranks})
+    counts = sorted({curve.n_docs for curve in run.curves if curve.n_docs})
+    parts = [f"base {', '.join(bases)}"] if bases else []
+    if ranks:
+        several = len(ranks) > 1
+        parts.append(f"ranks {ranks[0]} to {ranks[-1]}" if several else f"rank {ranks[0]}")
+    if counts:
+        low, high = counts[0], counts[-1]
+        each = " for each task" if len(run.task_names) > 1 else ""
+        parts.append(f"{low if low == high else f'{low} to {high}'} documents{each}")
+    return "; ".join(parts)
+
+
+def verdicts(run: Run, findings: Findings) -> tuple[str, ...]:
+    """The answer: a sentence for each task, or two for many tasks together."""
+    if not run.task_names:
+        return (_NO_CURVE,)
+    if run.sequential and run.sequential.decisions:  # not what a fixed sample would say
+        decided = [one.sentence for one in run.sequential.decisions]
+        rest = len(decided) - LISTED
+        return (*decided[:LISTED], *([f"{rest} more: see below."] if rest > 0 else []))
+    if run.many_tasks:
+        return tuple(_counted(run, findings))
+    if len(run.task_names) == 1:
+        return (_verdict(run, run.task_names[0], findings),)
+    return tuple(f"{task}: {_verdict(run, task, findings)}" for task in run.task_names)
+
+
+def _verdict(run: Run, task: str, findings: Findings) -> str:
+    rows = scored(run, task)
+    if not rows:
+        reasons = [c.score_reason for c in run.of_task(task) if c.score_reason]
+        return f"No adapter has an AURAC{f' ({reasons[0]})' if reasons else ''}."
+    best = findings.best[task]
+    if best is None:
+        reason = str(findings.leaders[task].reason)
+        return f"{reason[:1].upper()}{reason[1:]}, so none is named the best."
+    apart = _apart(findings.leaders.get(task))
+    weak = _weak(best, findings)
+    if len(rows) == 1:
+        return f"{best.label} has an AURAC of {percent(best.area)} %{weak}."
+    equal = [curve.label for curve in rows if curve.area == best.area]
+    if len(equal) > 1:
+        return f"{some(equal)} have the same AURAC, {percent(best.area)} %{weak}.{apart}"
+    head = f"{best.label} has the largest AURAC ({percent(best.area)} %){weak}"
+    return f"{head}{_lead(best, run, findings)}{apart}"
+
+
+def _weak(best: CurveRow, findings: Findings) -> str:
+    """That the leader is not shown to be above the base."""
+    if not findings.below_base(best):
+        return ""
+    return f", but no rank of it is shown to be above the base ({percent(best.baseline)} %)"
+
+
+def below_base(run: Run, findings: Findings) -> list[str]:
+    """A caveat where no rank of a curve is shown to be above the base."""
+    weak: dict[str, list[str]] = {}
+    for curve in run.curves:
+        if findings.below_base(curve):
+            where = f"{curve.task} ({percent(curve.baseline)} %)"
+            weak.setdefault(where, []).append(curve.label)
+    return [
+        f"{some(labels)}: no rank is shown to be above the base on {where}."
+        for where, labels in weak.items()
+    ]
+
+
+def _apart(row: BestRow | None) -> str:
+    """The rows over other ranks, which may have a larger AURAC."""
+    return f" Not compared, over other ranks: {some(row.apart)}." if row and row.apart else ""
+
+
+def runner_up(best: CurveRow, run: Run) -> CurveRow | None:
+    """The row with the next AURAC over the same ranks; None where there is no other."""
+    rows = (curve for curve in scored(run, best.task) if curve.ranks == best.ranks)
+    return next((curve for curve in rows if curve is not best), None)
+
+
+def _lead(best: CurveRow, run: Run, findings: Findings) -> str:
+    """How sure the leader's lead is, to follow its AURAC."""
+    second = runner_up(best, run)
+    if second is None:
+        return "."
+    pair = findings.pair(best, second)
+    if pair is None:
+        more = f"{percent(best.area - second.area)} points more than {second.label}"
+        if findings.tested:
+            return f", {more}. That difference was not tested."
+        why = "Without stored documents that both answered, the difference cannot be tested."
+        return f", {more}. {why}"
+    ends = "" if pair.low is None or pair.high is None else f", {to(pair.low, pair.high)}"
+    kind = "exploratory, " if pair.exploratory else ""
+    ahead = f"; its lead over {second.label} ({kind}{percent(pair.value)} points{ends})"
+    if pair.significant:
+        return f"{ahead}{_sure(best, run, findings)}"
+    if 2 in (best.seeds, second.seeds):
+        return f"{ahead} has no verdict, since two seeds do not show how much seeds vary."
+    return f"{ahead} is not significant."
+
+
+def _sure(best: CurveRow, run: Run, findings: Findings) -> str:
+    """Over which rows a lead is significant, where it is over the runner-up."""
+    others = [curve for curve in findings.candidates[best.task] if curve is not best]
+    names = some(curve.label for curve in others)
+    if others and all(findings.pair(best, curve) for curve in others):
+        return f" is significant, that over {names} is not."
+    if others:
+        return f" is significant, but {names} may be better."
+    rows = [c for c in scored(run, best.task) if c.ranks == best.ranks and c is not best]
+    pairs = [findings.pair(best, curve) for curve in rows]
+    every = len(pairs) > 1 and all(pair is not None and pair.significant for pair in pairs)
+    return f"{' and all others' if every else ''} is significant."
+
+
+def _counted(run: Run, findings: Findings) -> list[str]:
+    """Which row leads on how many tasks, and on how many of them significantly."""
+    best = [curve for task in run.task_names if (curve := findings.best[task])]
+    wins = Counter(curve.label for curve in best)
+    ordered = sorted(wins.items(), key=lambda item: (-item[1], item[0]))
+    lines = []
+    if ordered:
+        shown = [f"{name} on {times}" for name, times in ordered[:LISTED]]
+        if len(ordered) > LISTED:
+            rest = sum(times for _, times in ordered[LISTED:])
+            shown.append(f"{len(ordered) - LISTED} others on {rest}")
+        seconds = ((curve, runner_up(curve, run)) for curve in best)
+        leads = (findings.pair(curve, second) for curve, second in seconds if second)
+        sure = sum(pair is not None and pair.significant for pair in leads)
+        lines.append(
+            f"Of {len(run.task_names)} tasks, the largest AURAC has {', '.join(shown)}. On {sure} "
+            "of them the lead over the runner-up is significant (Holm over all pairs and tasks)."
+        )
+    if len(best) < len(run.task_names):
+        unranked = len(run.task_names) - len(best)
+        lines.append(f"{unranked} tasks have no ranking: no score, or rows that do not compare.")
+    return lines
+
+
+def tiles(run: Run, task: str, findings: Findings) -> tuple[Tile, ...]:
+    """The numbers of the first screen: best AURAC, what to ship, scale at inference."""
+    best = findings.best[task]
+    if best is None:
+        return ()
+    parts = [_best_tile(best, findings)]
+    if choice := findings.choices.get(task):
+        parts.append(_choice_tile(choice, findings))
+    if pairs := published_pairs(run, task):
+        default, other = next((p for p in pairs if best in p), pairs[0])
+        change = f"{percent(abs(default.area - other.area))} points"
+        title = _CHOICES[other.published].capitalize()
+        parts.append(Tile(title, change, (f"{default.adapter}: {two_ways(default, other)}",)))
+    elif best.baseline is not None:
+        parts.append(Tile("Base model", f"{percent(best.baseline)} %", ("accuracy at rank 0",)))
+    return tuple(parts)
+
+
+def two_ways(default: CurveRow, published: CurveRow) -> str:
+    """The AURAC of an adapter as it is compared, and as published."""
+    words = default.scale, published.scale
+    if published.published == "prefix":
+        words = "by SVD", "by prefix, as published"
+    first, second = (percent(curve.area) for curve in (default, published))
+    return f"{first} % {words[0]} and {second} % {words[1]}"
+
+
+_CHOICES = {"prefix": "truncation", "without P": "scale at inference"}
+
+
+def _best_tile(best: CurveRow, findings: Findings) -> Tile:
+    area = findings.leader_area(best)
+    known = area.low is not None
+    ends = f"95 % interval {to(area.low, area.high)}" if known else "no interval"
+    if best.task not in findings.leaders:
+        return Tile("AURAC", f"{percent(best.area)} %", (best.label, ends))
+    others = [curve for curve in findings.candidates[best.task] if curve is not best]
+    tested = [curve.label for curve in others if findings.pair(best, curve)]
+    rest = [curve.label for curve in others if curve.label not in tested]
+    parts = [f"not significantly better than {some(tested)}"] if tested else []
+    parts += [f"not tested against {some(rest)}"] if rest else []
+    sure = "; ".join(parts) or "shown to be the best"
+    return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))
+
+
+def _choice_tile(choice: Choice, findings: Findings) -> Tile:
+    """What to ship; without a margin the sizes and accuracies to choose from."""
+    head, *rest = choice_sentences(choice, called=findings.called)
+    one = choice.chosen
+    if one is not None:
+        title = "Recommended rank" if choice.curves == 1 else "Recommended"
+        value = str(one.rank) if choice.curves == 1 else findings.called(one)
+        amount = f"{size(one.bytes)}, " if one.bytes else ""
+        return Tile(title, value, (f"{amount}accuracy {percent(one.accuracy)} %", *rest[:2]))
+    if choice.declared or choice.best is None or choice.best.above_base is False:
+        return Tile("Recommended", "none", (head, *rest))
+    lines = [
+        f"{findings.called(one)}: {f'{size(one.bytes)}, ' if one.bytes else ''}{interval(one)} %, "
+        f"{_needs(one.needed)}"
+        for one in choice.frontier[-_TRADED:]
+    ]
+    return Tile("Recommended", "none", (*lines, "No margin was given: aurac report --margin."))
+
+
+def _needs(margin: float | None) -> str:
+    return "no margin is enough" if margin is None else f"needs {percent(margin)} points"
+
+
+def details(run: Run, task: str, findings: Findings) -> list[str]:
+    """What stands behind the verdict of a task."""
+    rows, best = scored(run, task), findings.best[task]
+    unscored = [c for c in run.of_task(task) if c.is_default and not c.log2]
+    left = some(f"{c.label} ({c.score_reason or 'no AURAC'})" for c in unscored)
+    lines = [f"Without an AURAC: {left}."] if unscored and rows else []
+    if best is None:
+        if len({curve.ranks for curve in rows}) < 2:
+            return lines
+        listed = "; ".join(
+            f"{c.label} {percent(c.area)} % over ranks {_grid(c)}" for c in rows[:LISTED]
+        )
+        return [f"AURAC over different ranks does not compare: {listed}.", *lines]
+    area, leader, ends = findings.leader_area(best), findings.leader(best), ""
+    if area.low is not None:
+        wide = f", widened because the best of {leader.compared} was picked" if leader else ""
+        ends = f" (95 % interval {to(area.low, area.high)}{wide})"
+    head = f"{best.label}: AURAC {percent(best.area)} %{ends}, log2 axis, ranks {_grid(best)}."
+    lines.insert(0, head)
+    pair = next((d for d in findings.pairs[task] if d.first is best), None)
+    if pair is not None and not pair.significant and pair.detectable is not None:
+        over = "documents and seeds" if best.members else "documents"
+        lines.append(
+            f"With these {over} the test detects differences of {percent(pair.detectable)} points "
+            "or more (80 % power)."
+        )
+    others = [curve.label for curve in findings.candidates[task] if curve is not best]
+    if leader and others:
+        within = f", by at most {percent(leader.within)} points" if leader.within else ""
+        sure = f"{100 * leader.sure:.4g} %"
+        lines.append(f"{some(others)} may be better than {best.label}{within} ({sure} confidence).")
+        if rest := [c.label for c in findings.candidates[task][1:] if not findings.pair(best, c)]:
+            lines.append(
+                f"Not tested against {best.label}: {some(rest)}. Adapters are compared in their "
+                "default truncations; --primary adds a pair."
+            )
+    return [*lines, *_published(run, task, best), *_choice_details(run, task, findings)]
+
+
+def _grid(curve: CurveRow) -> str:
+    if len(curve.ranks) <= 6:
+        return ", ".join(map(str, curve.ranks))
+    return f"{curve.ranks[0]} to {curve.ranks[-1]} ({len(curve.ranks)} of them)"
+
+
+def _published(run: Run, task: str, best: CurveRow) -> list[str]:
+    lines = []
+    for default, curve in published_pairs(run, task)[:2]:
+        others = (c for c in scored(run, task) if c.adapter != curve.adapter)
+        beaten = default is best and any(curve.area < c.area for c in others)
+        lines.append(
+            f"As published ({curve.published}), {curve.adapter} has an AURAC of "
+            f"{percent(curve.area)} %{' and is not the best' if beaten else ''}: the "
+            f"{_CHOICES[curve.published]} changes {percent(abs(default.area - curve.area))} points."
+        )
+    return lines
+
+
+def _choice_details(run: Run, task: str, findings: Findings) -> list[str]:
+    """What to ship and why; of a run that stopped early its decisions say it."""
+    choice = findings.choices.get(task)
+    if choice is None or run.sequential:
+        return []
+    return [" ".join(choice_sentences(replace(choice, task=None), called=findings.called))]
+
+
+def area_sentence(curve: CurveRow) -> str:
+    """AURAC of a curve with its interval, or why there is none."""
+    return f"{interval(curve.log2)} %" if curve.log2 else curve.score_reason or "not known"
+
+
+GLOSSARY = {
+    "AURAC": "area under the rank-accuracy curve divided by its width: a weighted mean of the "
+    "accuracies. On the log2 axis, the headline, each doubling of the rank counts alike; on the "
+    "linear axis the highest ranks dominate.",
+    "prefix, SVD": "two ways to cut an adapter to rank r: its first r components, or the best "
+    "approximation of its update of rank r. An adapter trained without nesting has no order in its "
+    "components, so it is compared by SVD, and the prefix, as published, is shown beside it.",
+    "with the trained P, as published (without P)": "MatryoshkaLoRA trains B · P · A with a fixed "
+    "diagonal P; its published inference leaves P out. The two are different functions.",
+    "rank 0, base": "the model without an adapter.",
+    "interval": "the 95 % confidence interval, over documents (and training seeds where there are "
+    "several).",
+    "significant": "p below 0.05 in the paired test on the same documents, after Holm's correction "
+    "for all pairs of this report.",
+    "within a margin of the best": "shown by one-sided paired tests to lose less than the margin "
+    "against the best configuration, whichever that is (5 % error, the choice included).",
+    "configuration": "an adapter, cut one way, at one rank.",
+    "detectable": "the smallest true difference that the test, at the level that Holm's correction "
+    "left it, finds four times in five.",
+    "point": "a difference of one percent of the documents.",
+}

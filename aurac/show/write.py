@@ -1,0 +1,360 @@
+"""The files of a report, written beside the results they were made from.
+
+Files of numbers hold fractions, and nothing (null) where a number is not known. Text in CSV is kept
+from being run as a formula; Parquet has it as it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.analysis.primary import declaration
+from aurac.curves.area import BUDGETS
+from aurac.errors import RunFolderError, UsageError
+from aurac.files import write_atomic
+from aurac.records.schema import REPORT_FILE, Results
+from aurac.show import model_card, render
+from aurac.show.build import Builder
+from aurac.show.comparisons import pooled
+from aurac.show.documents import speeds
+from aurac.show.escape import csv_cell, one_line
+from aurac.show.model import as_run, merge, ordered
+from aurac.show.pictures import unique_slugs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from aurac.curves.area import Span
+    from aurac.show.budgets import Budget
+    from aurac.show.comparisons import Difference, Groups
+    from aurac.show.model import CurveRow, Interval, Run
+
+Row = dict[str, Any]
+FIGURES, CARDS = "figures", "cards"
+_FAMILIES = ("primary", "exploratory")
+_WHOLE = {
+    *("seeds", "seed", "rank", "rank_lowest", "rank_highest", "rank_lower", "rank_upper"),
+    *("n_ranks", "n_docs", "parameters", "bytes", "best_rank", "gained", "lost"),
+}
+_BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes")
+_POINT = (
+    *("rank", "accuracy", "accuracy_low", "accuracy_high", "weight_log2", "weight_linear"),
+    *("parameters", "bytes", "n_docs", "tokens_per_second", "seconds_per_document", "missing"),
+)
+_TEXT = {
+    *("task", "adapter", "basis", "rescale", "role", "metric", "method", "note", "missing"),
+    *("interval", "curve", "group", "measure", "within_margin", "axis", "family"),
+    *("truncation", "above_base", "chosen"),
+}
+
+
+def write_report(
+    run_folder: Path,
+    *more: Path,
+    out: Path | None = None,
+    groups: Groups | None = None,
+    delta: float | None = None,
+    axes: Sequence[str] = (),
+    primary: Sequence[tuple[str, str]] = (),
+) -> list[Path]:
+    """Write the report of a run folder, or of several runs that may be compared.
+
+    Makes `report.md`, `report.html`, `figures/` (with PDFs for a paper in `figures/paper/`),
+    `table.tex`, for each adapter a model card and the hub's evaluation results in `cards/`, and the
+    numbers as CSV and Parquet:
+    `table` (one row for each curve), `points` (for each curve and rank), `configurations` (what
+    margin each would need to be shipped), and where there are any
+    `pairs`, `bases` (prefix minus SVD), `losses`, `changes`, `groups` and `serving`. The same
+    inputs give the same bytes, and no model is loaded.
+
+    Args:
+        run_folder: A folder with `results.json`, and `cells/` where documents were kept.
+        *more: Further runs, measured on the same documents with the same prompts and base.
+        out: Where to write; the run folder itself when there is a single one.
+        groups: ``group name -> adapter names`` that are training seeds of one recipe, beside those
+            whose recorded recipes say so.
+        delta: The margin: the loss against the best configuration, as a fraction, that a smaller
+            one may have. Without it the report recommends nothing, and shows the trade-off.
+        axes: "parameters", "bytes" or both: AURAC over these as well, in sections and files of
+            their own.
+        primary: Pairs of names that are the primary comparisons; `*` is each other adapter. By
+            default those that the runs record.
+
+    Returns:
+        The files written, the pages first.
+
+    Raises:
+        RunFolderError: a result file is missing or unreadable, the runs cannot be compared, or
+            several runs were given without `out`.
+        UsageError: a delta outside of (0, 1), or an axis that is no budget.
+        CurveError: a group or a primary comparison of adapters that are not there.
+    """
+    if delta is not None and not 0 < delta < 1:
+        raise UsageError(f"delta {delta:g}", expected="a tolerable loss as a fraction, such as .02")
+    for axis in axes:
+        if axis not in BUDGETS:
+            raise UsageError(f"axis {axis!r}", expected=" or ".join(BUDGETS))
+    folders = [Path(run_folder), *map(Path, more)]
+    if len(folders) > 1 and out is None:
+        raise RunFolderError(
+            f"{len(folders)} runs without a folder for their report", fix="give --out FOLDER"
+        )
+    runs = [as_run(Results.read(folder), folder) for folder in folders]
+    target = Path(out) if out is not None else folders[0]
+    run = pooled(merge(runs) if len(runs) > 1 else runs[0], groups)
+    if primary:
+        names = [curve.adapter for curve in run.curves]
+        run = replace(run, primary=declaration(primary, run.primary, names, {}, finished=True))
+    return _write(run, target, delta, tuple(dict.fromkeys(axes)))
+
+
+def _write(run: Run, target: Path, delta: float | None, axes: Sequence[str]) -> list[Path]:
+    figures = target / FIGURES
+    try:
+        figures.mkdir(parents=True, exist_ok=True)
+        builder = Builder(run, figures, delta, axes)
+        report = builder.report()
+        texts = {
+            REPORT_FILE: render.markdown(report),
+            "report.html": render.html(report),
+            "table.tex": render.latex(run, builder.best()),
+            **_cards(builder),
+        }
+        files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
+        for name, rows in _numbers(builder).items():
+            if rows:
+                files[f"{name}.csv"], files[f"{name}.parquet"] = as_csv(rows), as_parquet(rows)
+        for name, content in reversed(files.items()):  # REPORT_FILE last
+            write_atomic(target / name, content)
+    except OSError as error:
+        raise RunFolderError(
+            f"the report cannot be written to {one_line(target)} ({one_line(error)})"
+        ) from error
+    written = [target / name for name in files]
+    return [*written[:2], *builder.pictures.files, *written[2:]]
+
+
+def _cards(builder: Builder) -> dict[str, str]:
+    adapters = builder.run.adapters
+    names = unique_slugs([adapter.name for adapter in adapters])
+    run = builder.run
+    cards = {
+        f"{names[adapter.name]}.md": model_card.card(
+            run, adapter, margin=builder.margin, brief=builder.large
+        )
+        for adapter in adapters
+    }
+    for adapter in adapters:
+        cards[f"{names[adapter.name]}.eval_results.yaml"] = model_card.eval_results(run, adapter)
+    return {f"{CARDS}/{name}": text for name, text in cards.items() if text}
+
+
+def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:
+    run, findings = builder.run, builder.findings
+    means = (curve for task in run.task_names for curve in ordered(run.of_task(task)))
+    curves = [row for curve in means for row in (curve, *curve.members)]
+    bases = [pair.difference for pairs in findings.bases.values() for pair in pairs]
+    return {
+        "table": [_score_row(curve) for curve in curves],
+        "points": [row for curve in curves for row in _point_rows(curve)],
+        "pairs": [_pair_row(pair) for pair in findings.tested],
+        "bases": [_pair_row(pair) for pair in bases if pair is not None],
+        "configurations": list(_choice_rows(builder)),
+        "losses": list(_loss_rows(builder)),
+        "changes": list(_change_rows(builder)),
+        "groups": list(_group_rows(builder)),
+        "serving": [row for record in run.serving for row in record.rows()],
+        **{f"table_{one.axis}": list(_budget_rows(one)) for one in builder.budgets},
+        **{f"pairs_{one.axis}": [_pair_row(p) for p in one.pairs] for one in builder.budgets},
+    }
+
+
+def _names(curve: CurveRow) -> Row:
+    names = ("task", "adapter", "basis", "rescale", "role", "metric", "seeds", "seed")
+    return {name: getattr(curve, name) for name in names}
+
+
+def _area(area: Interval | None, name: str) -> Row:
+    ends = {"": "value", "_se": "se", "_low": "low", "_high": "high"}
+    return {f"{name}{end}": getattr(area, key, None) for end, key in ends.items()}
+
+
+def _score_row(curve: CurveRow) -> Row:
+    return {
+        **_names(curve),
+        "method": curve.method,
+        "rank_lowest": curve.ranks[0] if curve.ranks else None,
+        "rank_highest": curve.ranks[-1] if curve.ranks else None,
+        "n_ranks": len(curve.ranks),
+        "n_docs": curve.n_docs,
+        **_area(curve.log2, "aurac_log2"),
+        **_area(curve.linear, "aurac_linear"),
+        "mean": curve.mean,
+        "base_accuracy": curve.baseline,
+        "note": curve.score_reason,
+    }
+
+
+def _budget_rows(budget: Budget) -> Iterator[Row]:
+    """AURAC over a budget, under its own name, and the range that it is over."""
+    for one in budget.areas:
+        yield {**_names(one.curve), **_area(one.area, f"aurac_{budget.axis}"), **_span(one.span)}
+
+
+def _span(span: Span | None) -> Row:
+    return {} if span is None else {"budget_from": span[0], "budget_to": span[-1]}
+
+
+def _point_rows(curve: CurveRow) -> list[Row]:
+    """One row for each rank, a missing one with its reason; rank 0 is the base."""
+    empty: Row = dict.fromkeys(_POINT)
+    rows: list[Row] = [{"rank": rank, "missing": why} for rank, why in curve.missing.items()]
+    if curve.baseline is not None:
+        rows.append({"rank": 0, "accuracy": curve.baseline, "n_docs": curve.n_docs})
+    measured = speeds(curve)
+    for at, rank in enumerate(curve.ranks):
+        speed = measured.get(rank)
+        rows.append(
+            {
+                "rank": rank,
+                **{name: getattr(curve, name)[at] for name in _BY_RANK},
+                **{f"weight_{axis}": weights[at] for axis, weights in curve.axis_weights.items()},
+                "n_docs": curve.n_docs,
+                "tokens_per_second": speed.tokens if speed else None,
+                "seconds_per_document": speed.seconds if speed else None,
+            }
+        )
+    return [{**_names(curve), **empty, **row} for row in sorted(rows, key=lambda row: row["rank"])]
+
+
+def _pair_row(pair: Difference) -> Row:
+    """A paired difference of AURAC, first minus second: log2, or over the range of a budget."""
+    names = ("adapter", "basis", "rescale")
+    return {
+        "task": pair.first.task,
+        **{f"first_{name}": getattr(pair.first, name) for name in names},
+        **{f"second_{name}": getattr(pair.second, name) for name in names},
+        **({"axis": pair.axis} if pair.span else {}),
+        **_span(pair.span),
+        "difference": pair.value,
+        "low": pair.low,
+        "high": pair.high,
+        "p_holm": pair.adjusted,
+        "detectable": pair.detectable,
+        "n_docs": pair.n_docs,
+        "interval": pair.method,
+        **({} if pair.exploratory is None else {"family": _FAMILIES[pair.exploratory]}),
+    }
+
+
+def _choice_rows(builder: Builder) -> Iterator[Row]:
+    """One row for each configuration of a task, the smallest first."""
+    findings = builder.findings
+    for choice in findings.choices.values() if not builder.run.sequential else ():
+        for one in choice.configurations:
+            yield {
+                **{name: getattr(one, name) for name in ("task", "adapter", "truncation", "rank")},
+                "accuracy": one.accuracy,
+                "low": one.low,
+                "high": one.high,
+                "bytes": one.bytes,
+                "above_base": _yes(one.above_base),
+                "margin_needed": one.needed,
+                "margin": choice.margin,
+                "chosen": _yes(one is choice.chosen),
+            }
+
+
+def _yes(shown: bool | None) -> str | None:  # noqa: FBT001
+    return None if shown is None else "yes" if shown else "no"
+
+
+def _loss_rows(builder: Builder) -> Iterator[Row]:
+    """One row for each rank of a curve, against the most accurate one of the curve.
+
+    `loss_upper` and `margin_needed` hold at 95 % each by itself, the `loss_upper_joint` of a task
+    all together.
+    """
+    for curve, row in builder.findings.tests.values():
+        joint = builder.findings.joint.get(curve.id, {})
+        for step in row.tests:
+            yield {
+                **_names(curve),
+                "rank": step.rank,
+                "best_rank": row.result.best if row.result else None,
+                "loss": step.loss,
+                "loss_upper": step.upper,
+                "changed": step.flip_rate,
+                "margin_needed": step.margin_needed,
+                "loss_upper_joint": joint.get(step.rank),
+                "margin": row.choice.margin,
+                "within_margin": _yes(step.passed) if row.choice.margin else None,
+            }
+
+
+def _change_rows(builder: Builder) -> Iterator[Row]:
+    for item in (item for changes in builder.findings.changes.values() for item in changes):
+        for step in item.steps:
+            yield {
+                "task": item.task,
+                "curve": item.label,
+                "rank_lower": step.lower,
+                "rank_upper": step.upper,
+                "gained": step.gained,
+                "lost": step.lost,
+                "n_docs": item.n_docs,
+            }
+
+
+def _group_rows(builder: Builder) -> Iterator[Row]:
+    """The area, and the accuracy at each rank, of each curve on each group of documents."""
+    for group in (group for groups in builder.findings.groups.values() for group in groups):
+        ranks: list[int | None] = [None, *group.curve.ranks]
+        for rank, value in zip(ranks, (group.log2, *group.accuracy), strict=True):
+            yield {
+                **_names(group.curve),
+                "group": group.name,
+                "n_docs": group.n_docs,
+                "rank": rank,
+                "measure": "aurac_log2" if rank is None else "accuracy",
+                "value": value.value,
+                "low": value.low,
+                "high": value.high,
+                "base_accuracy": group.baseline,
+            }
+
+
+def as_csv(rows: Sequence[Row]) -> bytes:
+    """A CSV file with a header."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
+    return buffer.getvalue().encode()
+
+
+def as_parquet(rows: Sequence[Row]) -> bytes:
+    """The same with types: text, 64-bit whole numbers, 64-bit floating point."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def kind(name: str) -> Any:
+        short = name.removeprefix("first_").removeprefix("second_")
+        return pa.string() if short in _TEXT else pa.int64() if short in _WHOLE else pa.float64()
+
+    schema = pa.schema([(name, kind(name)) for name in rows[0]])
+    # UTF-8 cannot hold unpaired surrogates: they are spelled out.
+    whole = [
+        {
+            name: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v
+            for name, v in row.items()
+        }
+        for row in rows
+    ]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(whole, schema=schema), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,112 @@
+"""Escaping: what was hostile has to come out as text, in each format."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurac.show import escape
+
+
+@pytest.mark.parametrize(
+    ("given_text", "shown"),
+    [
+        ("plain", "plain"),
+        ("\x1b[31mred", "\\x1b[31mred"),  # a terminal would switch its colour
+        ("a\rb", "a\\x0db"),  # a terminal would go back and write over a
+        ("\u202eevil", "\\u202eevil"),  # a reader would see it reversed
+        ("\x9b31m", "\\x9b31m"),  # the one-byte form of an escape sequence
+        ("two\nlines\ttab", "two\nlines\ttab"),
+        ("很长", "很长"),
+    ],
+)
+def test_visible(given_text, shown):
+    assert escape.visible(given_text) == shown
+
+
+@given(st.text())
+def test_visible_leaves_nothing_a_terminal_acts_on(text):
+    shown = escape.visible(text)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
+    shown.encode("utf-8")  # unpaired surrogates are spelled out
+
+
+def test_one_line_cuts_in_the_middle_and_keeps_no_break_spaces():
+    assert escape.one_line("a\n b\t c") == "a b c"
+    assert escape.one_line("95\u00a0%") == "95\u00a0%"
+    assert escape.one_line("abcdefghijkl", 9) == "abcde…jkl"
+    assert len(escape.one_line("x" * 500, 24)) == 24
+
+
+@pytest.mark.parametrize(
+    ("given_text", "written"),
+    [
+        ("a|b", "a&#124;b"),
+        ("`x`", "\\`x\\`"),
+        ("[x](javascript:1)", "\\[x\\](javascript:1)"),
+        ("<img src=x>", "&lt;img src=x&gt;"),
+        ("a & b", "a &amp; b"),
+        ("snake_case", "snake\\_case"),
+        ("*b* ~~s~~", "\\*b\\* \\~\\~s\\~\\~"),
+        ("# head", "\\# head"),
+        ("1. item", "1\\. item"),
+        ("- item", "\\- item"),
+        ("---", "\\---"),  # alone it would be a rule
+        ("-3.5", "-3.5"),
+        ("3.5 and 4.5 - 1", "3.5 and 4.5 - 1"),
+        ("https://x.test", "https\\://x.test"),
+        ("www.x.test", "www\\.x.test"),
+        ("@user $x$", "&#64;user &#36;x&#36;"),
+    ],
+)
+def test_markdown(given_text, written):
+    assert escape.markdown(given_text) == written
+
+
+def test_markdown_fence_is_longer_than_what_it_holds():
+    fenced = escape.markdown_fence("a ```` b", 100)
+    assert fenced == "`````text\na ```` b\n`````"
+    assert "(95 more characters)" in escape.markdown_fence("x" * 100, 5)
+
+
+@pytest.mark.parametrize(
+    ("given_text", "written"),
+    [
+        ("50% & #1_$x^2$", r"50\% \& \#1\_\$x\textasciicircum{}2\$"),
+        ("\\input{/etc/passwd}", r"\textbackslash{}input\{/etc/passwd\}"),
+        ("a--b", "a{-}{-}b"),
+        ("naïve", "naïve"),
+        ("很", "U+5F88"),
+        ("x · y", r"x \textperiodcentered{} y"),
+    ],
+)
+def test_latex(given_text, written):
+    assert escape.latex(given_text) == written
+
+
+@given(st.text(min_size=1))
+def test_latex_has_no_bare_special(text):
+    written = escape.latex(text)
+    stripped = re.sub(r"\\[a-zA-Z]+(\{\}|\{-\}|\{\\times\})|\\[{}$&#_%]|\{-\}", "", written)
+    assert not re.search(r"[\\{}$&#%~^_]", stripped)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "|", "%"])
+def test_csv_text_is_no_formula(start):
+    assert escape.csv_cell(f"{start}cmd()") == f"'{start}cmd()"
+
+
+def test_csv_numbers_stay_numbers():
+    assert escape.csv_cell(-0.5) == -0.5
+    assert escape.csv_cell(None) == ""
+    assert escape.csv_cell("a\n=b") == "a =b"
+    assert escape.csv_cell("  =b") == "'=b"  # a spreadsheet would skip the spaces
+
+
+def test_slug_cannot_leave_the_folder():
+    assert escape.slug("../../etc/passwd") == "etc-passwd"
+    assert escape.slug("GSM8K (v2)") == "gsm8k-v2"
+    assert escape.slug("很") == "task"

@@ -1,0 +1,124 @@
+"""Model cards: what the hub's own parser reads back is what was measured."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import re
+import shlex
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from report_runs import RunMaker, run_from, zoo_run
+
+from aurac.cli import cli
+from aurac.records.schema import AdapterRecord
+from aurac.show import write_report
+from aurac.show.model_card import card
+
+HOSTILE = "---\nevil: true\n--- <script>alert(1)</script> [x](javascript:alert(1)) \x1b[31m"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cards")
+    maker = zoo_run(folder, n=60)
+    maker.write()
+    return run_from(maker.results(), folder)
+
+
+def text_of(run, name, **options):
+    adapter = next(a for a in run.adapters if a.name == name)
+    return card(run, adapter, margin=0.02, **options)
+
+
+def test_the_hub_reads_back_every_number_of_the_default_curve(run):
+    data = ModelCard(text_of(run, "matryoshka")).data
+    curve = next(c for c in run.curves if c.adapter == "matryoshka" and c.is_default)
+    assert data.base_model == "tiny-base"
+    assert data.library_name == "peft"
+    assert {"lora", "matryoshka", "aurac"} == set(data.tags)
+    assert data.model_name == "matryoshka"
+    found = {
+        (r.metric_type, r.metric_args.get("rank")): r
+        for r in data.eval_results
+        if "rank" in r.metric_args
+    }
+    assert [rank for _, rank in found] == list(curve.ranks)
+    for rank, value in zip(curve.ranks, curve.accuracy, strict=True):
+        assert found["exact_match", rank].metric_value == pytest.approx(value, abs=1e-6)
+    area = next(r for r in data.eval_results if r.metric_name == "AURAC, log2 axis")
+    assert area.metric_value == pytest.approx(curve.log2.value, abs=1e-6)
+    assert area.metric_args["low_95"] == pytest.approx(curve.log2.low, abs=1e-6)
+    assert area.dataset_name == "word_problems"
+    assert area.dataset_args["num_fewshot"] == 0
+    assert area.metric_args["rescale"] == "trained"
+
+
+def test_the_text_says_the_same_and_names_the_published_inference(run):
+    text = text_of(run, "matryoshka")
+    curve = next(c for c in run.curves if c.adapter == "matryoshka" and c.is_default)
+    for rank, value in zip(curve.ranks, curve.accuracy, strict=True):
+        assert re.search(rf"^\| {rank} \| {100 * value:.1f} ", text, re.MULTILINE)
+    assert "as published (without P)" in text
+    assert "as published" not in text_of(run, "lora")
+
+
+def test_its_command_exists(run):
+    line = next(
+        row for row in text_of(run, "lora").splitlines() if row.startswith("aurac truncate")
+    )
+    words = shlex.split(line)[1:]
+    cli.get_command(None, words[0]).make_context(words[0], words[1:])
+
+
+def test_a_brief_card_has_the_areas_and_the_highest_rank_only(run):
+    data = ModelCard(text_of(run, "lora", brief=True)).data
+    assert [r.metric_args.get("rank") for r in data.eval_results] == [None, None, 16]
+
+
+def test_a_hostile_name_stays_a_name(tmp_path):
+    maker = RunMaker(tmp_path, n=20).add(HOSTILE, [0.2, 0.5], ranks=(1, 2), task="a: [b]\n- c")
+    maker.write()
+    write_report(tmp_path)
+    (path,) = (tmp_path / "cards").iterdir()
+    text = path.read_text(encoding="utf-8")
+    data = ModelCard(text).data
+    assert "evil" not in data.to_dict()
+    assert data.eval_results[0].dataset_name == "a: [b] - c"
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+    body = re.sub(r"(?ms)^(`{3,}).*?^\1$", "", text.split("\n---\n", 1)[1])
+    assert "<script>" not in body
+    assert "](javascript:" not in body.replace("\\](", "")
+
+
+def test_an_adapter_without_a_curve_gets_no_card(run):
+    assert card(run, AdapterRecord(name="absent"), margin=0.02) is None
+
+
+@pytest.mark.parametrize("limit", [None, 20])
+def test_the_hubs_evaluation_results_name_the_data_set(tmp_path, limit):
+    """Only of whole tasks: the first documents alone are no result on a data set."""
+    maker = RunMaker(tmp_path, n=20).add("a", [0.2, 0.5], ranks=(1, 2), task="gsm8k")
+    maker.tasks["gsm8k"] |= {"requests": "requests/gsm8k.jsonl.gz", "limit": limit}
+    (tmp_path / "requests").mkdir()
+    header = {"config": {"dataset_path": "openai/gsm8k", "dataset_name": "main"}}
+    with gzip.open(tmp_path / "requests/gsm8k.jsonl.gz", "wt") as file:
+        file.write(json.dumps(header) + "\n")
+    maker.write()
+    write_report(tmp_path)
+    path = tmp_path / "cards/a.eval_results.yaml"
+    assert path.exists() is (limit is None)
+    data = ModelCard((tmp_path / "cards/a.md").read_text()).data
+    assert {result.dataset_type for result in data.eval_results} == {"openai/gsm8k"}
+    if limit is None:
+        (entry,) = yaml.safe_load(path.read_text())
+        assert entry["dataset"] == {"id": "openai/gsm8k", "task_id": "main"}
+        assert entry["value"] == pytest.approx(100 * maker.curves[0]["accuracy"][-1])
+        assert "rank 2" in entry["notes"]
+        with contextlib.suppress(ImportError):  # in huggingface_hub since it knows this form
+            from huggingface_hub import parse_eval_result_entries
+
+            assert parse_eval_result_entries([entry])[0].dataset_id == "openai/gsm8k"

@@ -1,0 +1,268 @@
+"""Figures: nothing overlaps, looks follow adapters, and the SVG of a page names itself."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from functools import partial
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from report_runs import RunMaker, many_curves, run_from, zoo_run
+
+from aurac.show import appearance, figures, plots
+from aurac.show.documents import Changes, Step
+from aurac.show.groups import Group
+from aurac.show.model import MAX_HIGHLIGHTED, Interval
+from aurac.show.pictures import KEY, Pictures
+
+TITLE = "a task with a long name · a base with a long name · 1000 documents"
+
+
+def drawn(curves, axis="log2"):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    highlight = {curve.id for curve in curves[:MAX_HIGHLIGHTED]}
+    labels = [appearance.legend_label(curve) for curve in curves[:MAX_HIGHLIGHTED]]
+    with figures.styled():
+        figure = figures.single(
+            lambda ax: plots.rank_accuracy(ax, curves, axis=axis, highlight=highlight),
+            right=[*labels, appearance.BASE_LABEL],
+            title=TITLE,
+        )
+        FigureCanvasAgg(figure).draw()
+    return figure
+
+
+def texts(figure):
+    """Every text that is drawn, with its box; an annotation without its leader line."""
+    from matplotlib.text import Text
+
+    ax, renderer = figure.axes[0], figure.canvas.get_renderer()
+    shown = [*figure.texts, *ax.texts, ax.xaxis.label, ax.yaxis.label]
+    for axis in (ax.xaxis, ax.yaxis):
+        low, high = axis.get_view_interval()
+        shown += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    return [(t.get_text(), Text.get_window_extent(t, renderer)) for t in shown if t.get_text()]
+
+
+CASES = {
+    "one": lambda folder: many_curves(folder, 1, cells=False),
+    "two": lambda folder: many_curves(folder, 2, cells=False),
+    "six": lambda folder: many_curves(folder, 6, cells=False),
+    "twenty": lambda folder: many_curves(folder, 20, cells=False),
+    "flat": lambda folder: many_curves(folder, 8, cells=False, shape="flat"),
+    "same end": lambda folder: many_curves(folder, 8, cells=False, shape="same end"),
+    "single rank": lambda folder: RunMaker(folder, n=30).add("a", [0.5], ranks=(8,)),
+    "missing": lambda folder: RunMaker(folder, n=30).add(
+        "a", [0.1, 0.2, 0.3, 0.4, 0.5], missing={4: "out of memory"}
+    ),
+    "dense": lambda folder: zoo_run(folder, ranks=tuple(range(1, 65)), n=20),
+    "uneven ranks": lambda folder: zoo_run(folder, ranks=(1, 2, 3, 31, 32), n=20),
+}
+
+
+@pytest.mark.parametrize("axis", ["log2", "linear"])
+@pytest.mark.parametrize("case", CASES)
+def test_no_text_touches_another_or_leaves_the_figure(case, axis, tmp_path):
+    figure = drawn(run_from(CASES[case](tmp_path).results()).curves, axis)
+    boxes = texts(figure)
+    for (name, box), (other, second) in itertools.combinations(boxes, 2):
+        assert not box.overlaps(second), f"{name!r} touches {other!r}"
+    frame = figure.bbox
+    for name, box in boxes:
+        assert frame.x0 <= box.x0, name
+        assert box.x1 <= frame.x1, name
+        assert frame.y0 <= box.y0, name
+        assert box.y1 <= frame.y1, name
+
+
+def boxes_of(figure):
+    """Every text of a figure with its box: ticks in view, labels, titles, legends, names."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    FigureCanvasAgg(figure).draw()
+    renderer = figure.canvas.get_renderer()
+    shown = [t for legend in figure.legends for t in (*legend.get_texts(), legend.get_title())]
+    shown += figure.texts
+    for ax in figure.axes:
+        shown += [*ax.texts, ax.title, ax._left_title]
+        for one in (ax, *ax.child_axes):
+            for axis in (one.xaxis, one.yaxis):
+                low, high = sorted(axis.get_view_interval())
+                ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+                shown += [t for tick in ticks for t in (tick.label1, tick.label2)] + [axis.label]
+        shown += ax.get_legend().get_texts() if ax.get_legend() else []
+    return [
+        (t.get_text(), Text.get_window_extent(t, renderer))
+        for t in shown
+        if t.get_text() and t.get_visible()
+    ]
+
+
+def assert_apart(figure):
+    boxes = boxes_of(figure)
+    assert boxes
+    for (name, box), (other, second) in itertools.combinations(boxes, 2):
+        assert not box.overlaps(second), f"{name!r} touches {other!r}"
+    frame = figure.bbox
+    for name, box in boxes:
+        across = frame.x0 <= box.x0 <= box.x1 <= frame.x1
+        upright = frame.y0 <= box.y0 <= box.y1 <= frame.y1
+        assert across, f"{name!r} leaves the figure"
+        assert upright, f"{name!r} leaves the figure"
+
+
+SHAPES = ["one", "two", "six", "twenty", "flat", "same end", "single rank", "missing", "dense"]
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_texts_of_cost_and_paper_figures_are_apart(case, tmp_path):
+    curves = run_from(CASES[case](tmp_path).results()).curves
+    highlight = {curve.id for curve in curves[:MAX_HIGHLIGHTED]}
+    some = [curve for curve in curves if curve.id in highlight]
+    draw = partial(plots.rank_accuracy, curves=curves, highlight=highlight, full=highlight)
+    with figures.styled(small=True):
+        for width in figures.PAPER_WIDTHS.values():
+            assert_apart(figures.column(draw, width))
+            assert_apart(figures.column(partial(plots.cost, curves=some), width))
+    with figures.styled():
+        labels = [appearance.legend_label(curve) for curve in some]
+        cost = partial(plots.cost, curves=some)
+        assert_apart(figures.single(cost, right=labels, title=TITLE, top=0.78))
+
+
+@pytest.mark.parametrize("panels", [1, 2, 6])
+@pytest.mark.parametrize("steps", [1, 5, 9])
+def test_texts_of_gained_and_lost_are_apart(panels, steps):
+    def item(at):
+        ends = [2**i for i in range(steps + 1)]
+        found = [Step(a, b, 999 if at else 3, 0 if at % 2 else 400) for a, b in pairwise(ends)]
+        return Changes(f"an adapter with a long name {at}", "t", 1000, tuple(found))
+
+    draws = [
+        partial(plots.gained_lost, changes=item(at), most=(0.999, 0.4)) for at in range(panels)
+    ]
+    with figures.styled():
+        across = 1 if steps > 6 or panels == 1 else 2
+        assert_apart(figures.grid(draws, across=across, height=1.9, title=TITLE, patches=KEY))
+
+
+@pytest.mark.parametrize("groups", [2, 24])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_texts_of_groups_are_apart(count, groups, tmp_path):
+    curves = run_from(many_curves(tmp_path, count, cells=False).results()).curves
+    found = [
+        Group(f"group number {at:02d}", 30, curve, Interval(value=0.5, low=0.3, high=0.7), (), None)
+        for curve in curves
+        for at in range(groups)
+    ]
+    run = run_from(many_curves(tmp_path, count, cells=False).results())
+    pictures = Pictures(run, tmp_path, margin=0.02, non_inferior={}, best={})
+    kept = []
+    pictures._save = lambda name, wide, **_: kept.append(wide)
+    pictures.groups("word_problems", found)
+    with figures.styled():
+        assert_apart(kept[0]())
+
+
+def test_a_non_inferior_rank_has_a_ring_and_the_full_rank_a_level_line(tmp_path):
+    from matplotlib.figure import Figure
+
+    curves = run_from(many_curves(tmp_path, 2, cells=False).results()).curves
+    first = curves[0]
+    with figures.styled():
+        ax = plots.rank_accuracy(
+            Figure().subplots(), curves, non_inferior={first.id: 8}, full={first.id}
+        )
+    lines = {line.get_gid(): line for line in ax.get_lines()}
+    ring, level = lines["curve-0-ring"], lines["curve-0-full"]
+    assert list(ring.get_xdata()) == [8]
+    assert list(ring.get_ydata()) == [100 * first.accuracy[first.ranks.index(8)]]
+    assert list(level.get_xdata()) == [first.ranks[0], first.ranks[-1]]
+    assert set(level.get_ydata()) == {100 * first.accuracy[-1]}
+    assert "curve-1-ring" not in lines
+    assert "curve-1-full" not in lines
+
+
+def test_a_missing_rank_is_a_gap_in_line_and_band(tmp_path):
+    curves = run_from(CASES["missing"](tmp_path).results()).curves
+    ax = drawn(curves).axes[0]
+    line = next(line for line in ax.get_lines() if line.get_gid() == "curve-0")
+    assert list(line.get_xdata()) == [1, 2, 4, 8, 16]
+    assert [math.isnan(y) for y in line.get_ydata()] == [False, False, True, False, False]
+    (band,) = ax.collections
+    assert len(band.get_paths()) == 2
+
+
+def test_published_inference_shares_the_hue_and_is_dashed_and_hollow(tmp_path):
+    curves = run_from(zoo_run(tmp_path, n=20).results()).curves
+    styles = appearance.styles(curves)
+    default, published = styles[appearance.key(curves[0])], styles[appearance.key(curves[1])]
+    assert (default.colour, default.marker) == (published.colour, published.marker)
+    assert default.line == "-"
+    assert published.line != "-"
+    assert not default.hollow
+    assert published.hollow
+    assert len({style.marker for style in styles.values()}) == 3
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=12),
+    st.floats(0.01, 0.08),
+)
+def test_spread_keeps_order_gap_and_span(wanted, gap):
+    placed = appearance.spread(wanted, gap, 0.0, 1.0)
+    assert min(placed) >= -1e-9
+    assert max(placed) <= 1 + 1e-9
+    ascending = sorted(range(len(wanted)), key=lambda i: (wanted[i], i))
+    steps = [placed[b] - placed[a] for a, b in itertools.pairwise(ascending)]
+    assert all(step >= gap - 1e-9 for step in steps)
+
+
+def test_spread_leaves_what_is_apart():
+    assert appearance.spread([0.1, 0.9, 0.5], 0.1, 0.0, 1.0) == pytest.approx([0.1, 0.9, 0.5])
+    # Two that coincide move apart by half a gap each.
+    assert appearance.spread([0.5, 0.5], 0.1, 0.0, 1.0) == pytest.approx([0.45, 0.55])
+
+
+@pytest.mark.parametrize(
+    ("ranks", "axis", "shown"),
+    [
+        ((1, 2, 4, 8, 16), "log2", [1, 2, 4, 8, 16]),
+        # At least 255 / 10 apart: the ends first, then 128, 64 and 32; 16 is 15 from 1.
+        ((1, 2, 4, 8, 16, 32, 64, 128, 256), "linear", [1, 32, 64, 128, 256]),
+        ((8,), "log2", [8]),
+    ],
+)
+def test_ticks(ranks, axis, shown):
+    assert plots.ticks(ranks, axis) == shown
+
+
+def test_inline_svg_is_named_scoped_and_themed(tmp_path):
+    curves = run_from(zoo_run(tmp_path, n=20).results()).curves
+    figure = drawn(curves)
+    with figures.styled():
+        svg = figures.inline_svg(figure, "fig-1", "A <title>", 'An "alt"', [["p"] * 5, [], [], []])
+    assert svg.startswith("<svg ")
+    assert 'role="img" aria-labelledby="fig-1-title fig-1-desc"' in svg
+    assert '<title id="fig-1-title">A &lt;title&gt;</title>' in svg
+    assert "var(--s0)" in svg
+    assert not re.search(r"#[0-9a-f]{6}", svg), "a colour that would not follow the theme"
+    assert all(name.startswith("fig-1-") for name in re.findall(r'\bid="([^"]+)"', svg))
+    assert svg.count("<title>p</title>") == 5
+    assert "<metadata" not in svg
+    assert "font-family" not in svg
+
+
+@pytest.mark.parametrize("kind", ["svg", "png", "pdf"])
+def test_a_full_disk_is_an_os_error(kind, tmp_path):
+    """The commands report an OSError. Matplotlib alone raises an AttributeError for a PDF."""
+    (tmp_path / f"figure.{kind}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        figures.save(Figure(), tmp_path / "figure", formats=(kind,))

@@ -1,0 +1,246 @@
+"""The sentences: the verdict claims no more than the documents allow, caveats fit the run."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from report_runs import RunMaker, many_curves, run_from, zoo_run
+
+from aurac.adapters.formats.peft import DORA_NOTE
+from aurac.show.caveats import caveats
+from aurac.show.comparisons import find, pooled, rank_row
+from aurac.show.model import ALPHA, Run, as_published
+from aurac.show.model_card import card
+from aurac.show.text import below_base, details, tiles, verdicts
+
+TASK = "word_problems"
+MARGIN = 0.02
+
+
+def run_of(maker) -> Run:
+    maker.write()
+    return run_from(maker.results(), maker.folder)
+
+
+def said(run):
+    """Verdict, tiles as (title, value, lines), and details."""
+    findings = find(run, MARGIN)
+    (verdict,) = verdicts(run, findings)
+    shown = [(t.title, t.value, " ".join(t.lines)) for t in tiles(run, TASK, findings)]
+    return verdict, shown, " ".join(details(run, TASK, findings))
+
+
+def test_a_clear_lead_is_significant(tmp_path):
+    maker = RunMaker(tmp_path, n=200).add("low", [0.2, 0.3], ranks=(1, 2))
+    verdict, shown, _ = said(run_of(maker.add("high", [0.7, 0.8], ranks=(1, 2))))
+    assert verdict.startswith("high has the largest AURAC (")
+    assert "its lead over low (" in verdict
+    assert verdict.endswith(") is significant.")
+    assert shown[0][0] == "Best AURAC"
+    assert shown[0][2].endswith("shown to be the best")
+
+
+def test_a_small_lead_is_not_claimed_and_says_what_would_have_shown(tmp_path):
+    maker = RunMaker(tmp_path, n=60, seed=5).add("a", [0.5, 0.52], ranks=(1, 2))
+    run = run_of(maker.add("b", [0.52, 0.54], ranks=(1, 2)))
+    verdict, shown, more = said(run)
+    assert verdict.endswith(" is not significant.")
+    assert "not significantly better than b" in shown[0][2]
+    assert "the test detects differences of" in more
+    assert "points or more (80 % power)" in more
+    assert {c.label for c in find(run, MARGIN).candidates[TASK]} == {"a", "b"}
+
+
+def test_a_lead_over_more_adapters_than_the_page_lists_is_over_all_of_them(tmp_path):
+    maker = RunMaker(tmp_path, n=120)
+    for at in range(8):
+        maker.add(f"low-{at}", [0.1, 0.15], ranks=(1, 2))
+    verdict, shown, _ = said(run_of(maker.add("high", [0.8, 0.9], ranks=(1, 2))))
+    assert verdict.endswith(" and all others is significant.")
+    assert shown[0][2].endswith("shown to be the best")
+
+
+def test_unequal_grids_are_not_ranked(tmp_path):
+    maker = RunMaker(tmp_path, n=60).add("a", [0.5, 0.6], ranks=(1, 2))
+    run = run_of(maker.add("b", [0.5, 0.6, 0.7], ranks=(1, 2, 4)))
+    assert "none is named the best" in said(run)[0]
+    assert any("same ranks" in caveat for caveat in caveats(run))
+
+
+def test_equal_scores_share_the_lead(tmp_path):
+    run = run_of(many_curves(tmp_path, 1, ranks=(1, 2), n=30))
+    twin = msgspec.structs.replace(run.curves[0], adapter="twin", label="twin", id="twin")
+    both = Run(
+        (run.curves[0], twin), *(getattr(run, n) for n in Run.__dataclass_fields__ if n != "curves")
+    )
+    assert "adapter-00, twin have the same AURAC" in said(both)[0]
+
+
+def test_one_adapter_is_described_alone(tmp_path):
+    verdict, shown, _ = said(run_of(many_curves(tmp_path, 1, n=50)))
+    assert verdict.startswith("adapter-00 has an AURAC of ")
+    assert [title for title, *_ in shown] == ["AURAC", "Recommended", "Base model"]
+
+
+def test_the_published_inference_is_set_beside_the_default(tmp_path):
+    run = run_of(zoo_run(tmp_path, n=100))
+    _, shown, more = said(run)
+    default, other = run.curves[0], run.curves[1]
+    change = f"{100 * (default.area - other.area):.1f} points"
+    assert shown[2][:2] == ("Scale at inference", change)
+    assert "with the trained P" in shown[2][2]
+    assert "as published (without P)" in shown[2][2]
+    assert "As published (without P), matryoshka has an AURAC of" in more
+    assert any("Say which one you quote" in c for c in caveats(run))
+
+
+def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_path):
+    maker = RunMaker(tmp_path, n=100)
+    maker.add("lora", [0.5, 0.7], ranks=(1, 2), basis="svd", rescale="keep")
+    maker.add("lora", [0.3, 0.7], ranks=(1, 2), role="published")
+    run = run_of(maker.add("dylora", [0.2, 0.4], ranks=(1, 2), method="dylora"))
+    assert [c.label for c in run.curves] == ["lora (SVD)", "lora (prefix)", "dylora"]
+    assert [c.truncation for c in run.curves][:2] == ["SVD, scale kept", "prefix, as published"]
+    _, shown, more = said(run)
+    default, other = (100 * curve.area for curve in run.curves[:2])
+    change = f"{default - other:.1f} points"
+    both = f"{default:.1f} % by SVD and {other:.1f} % by prefix, as published"
+    assert ("Truncation", change, f"lora: {both}") in shown
+    assert f"As published (prefix), lora has an AURAC of {other:.1f} %: the truncation" in more
+    assert any(f"lora has an AURAC of {both}." in caveat for caveat in caveats(run))
+    assert not any("the fair comparison" in caveat for caveat in caveats(run))
+    assert as_published(run.curves) == "as published (prefix)"
+    card_of = {adapter.name: card(run, adapter, margin=MARGIN) for adapter in run.adapters}
+    assert "--basis svd --rescale keep" in card_of["lora"]
+    assert "% with the truncation prefix, as published" in card_of["lora"]
+
+
+def test_paired_difference_is_the_difference_of_the_scores(tmp_path):
+    run = run_of(zoo_run(tmp_path, n=100))
+    for difference in find(run, MARGIN).pairs[TASK]:
+        gap = difference.first.area - difference.second.area
+        assert difference.value == pytest.approx(gap, abs=1e-12)
+        assert difference.low < gap < difference.high
+        assert difference.n_docs == 100
+
+
+def test_losses_are_against_the_best_rank(tmp_path):
+    run = run_of(many_curves(tmp_path, 1, ranks=(1, 2, 4), n=50))
+    curve = run.curves[0]
+    row = rank_row(curve, MARGIN, ALPHA)
+    best = max(curve.accuracy)
+    assert [step.rank for step in row.tests] == [4, 2, 1]
+    for step, accuracy in zip(row.tests, reversed(curve.accuracy), strict=True):
+        assert step.loss == pytest.approx(best - accuracy)
+        assert step.upper >= step.loss
+
+
+def test_what_to_ship_says_what_was_shown_and_what_it_costs(tmp_path):
+    maker = RunMaker(tmp_path, n=200).add("a", [0.3, 0.6, 0.6], ranks=(2, 4, 8))
+    run = run_of(maker)
+    (curve,) = run.curves
+    shares = [f"{100 * value:.1f}" for value in curve.accuracy]
+    findings = find(run, 0.9)
+    most = max(range(3), key=lambda at: curve.accuracy[at])
+    (sentence,) = details(run, TASK, findings)[-1:]
+    assert sentence == (
+        f"Ship a at rank 2: 184 kB, accuracy {shares[0]} %, 5 ms a document. It is shown to be "
+        "within 90 points of the best (95 % confidence, conditional on these checkpoints). The "
+        f"most accurate is a at rank {curve.ranks[most]}, {shares[most]} %."
+    )
+    tile = tiles(run, TASK, findings)[1]
+    assert (tile.title, tile.value) == ("Recommended rank", "2")
+    assert tile.lines[0] == f"184 kB, accuracy {shares[0]} %"
+    none = tiles(run, TASK, find(run, 0.0001))[1]
+    assert (none.title, none.value) == ("Recommended", "none")
+    assert none.lines[0].startswith("No configuration is shown to be within 0.01 points of the")
+    asked = tiles(run, TASK, find(run, None))[1]
+    assert asked.lines[-1] == "No margin was given: aurac report --margin."
+    assert asked.lines[0].startswith("a at rank 2: 184 kB, ")
+    assert " points" in asked.lines[0]
+
+
+def test_what_is_not_shown_to_be_above_the_base_is_marked_and_not_shipped(tmp_path):
+    """Accuracies of .3 and .4 under a base of .9, on the same documents."""
+    maker = RunMaker(tmp_path, n=100)
+    maker.base[TASK] = maker.outcomes(TASK, [0.9])[0]
+    run = run_of(maker.add("a", [0.3, 0.4], ranks=(1, 2)))
+    verdict, shown, text = said(run)
+    base = f"{100 * run.curves[0].baseline:.1f} %"
+    assert verdict.endswith(f"but no rank of it is shown to be above the base ({base}).")
+    assert shown[1][1] == "none"
+    assert f"Ship nothing: nothing is shown to be above the base ({base})" in text
+    assert below_base(run, find(run, 0.9)) == [
+        f"a: no rank is shown to be above the base on word_problems ({base})."
+    ]
+
+
+def test_caveats_fit_the_run(tmp_path):
+    maker = RunMaker(tmp_path, n=50)
+    maker.add("falls", [0.8, 0.3], ranks=(1, 2), method="lora")
+    maker.add("unknown", [0.3, 0.4], ranks=(1, 2), method=None)
+    maker.tasks[TASK]["limit"] = 50
+    maker.curves[1].update(baseline=None, baseline_reason="it ran out of memory")
+    maker.adapters["unknown"]["notes"] = [DORA_NOTE, "another"]
+    lines = "\n".join(caveats(run_of(maker)))
+    for part in (
+        "One training run each",
+        "falls: trained at one rank only",
+        "Truncation by SVD, the fair comparison, is not in this run",
+        "unknown: the checkpoint does not record how it was trained",
+        # 0.98 / sqrt(50) = 0.1386
+        "word_problems (50). With 50 documents the accuracy at one rank is known to about ±14",
+        "limited number of documents: word_problems (50)",
+        "1 curve falls somewhere",
+        "No base line on word_problems (it ran out of memory)",
+        "unknown: the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 ",
+        "95 % intervals for each rank alone",
+    ):
+        assert part in lines, part
+
+
+def test_a_family_is_not_truncated_and_has_no_card(tmp_path):
+    maker = RunMaker(tmp_path, n=30).add("per rank", [0.3, 0.6], ranks=(1, 2), method="lora")
+    maker.adapters["per rank"]["format"] = "family"
+    run = run_of(maker)
+    lines = "\n".join(caveats(run))
+    assert "per rank: an adapter trained for each rank" in lines
+    assert "trained at one rank only" not in lines
+    assert card(run, run.adapters[0], margin=MARGIN) is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "shown"),
+    [([4, None], "up to 4 of 50 documents (a, rank 1)"), ([1, 9], "up to 9 of 50 documents (a, r")],
+)
+def test_near_ties_are_said_from_one_document_in_fifty_on(tmp_path, counts, shown):
+    maker = RunMaker(tmp_path, n=50).add("a", [0.3, 0.6], ranks=(1, 2))
+    maker.curves[0]["near_ties"] = [1, 1]
+    assert "within the rounding" not in "\n".join(caveats(run_of(maker)))
+    maker.curves[0]["near_ties"] = counts
+    assert shown in "\n".join(caveats(run_of(maker)))
+
+
+def test_no_caveat_without_its_cause(tmp_path):
+    maker = RunMaker(tmp_path, n=250).add("a", [0.3, 0.6], ranks=(1, 2), method="matryoshka")
+    lines = "\n".join(caveats(run_of(maker)))
+    for part in (
+        "one rank only",
+        "Few documents",
+        "limited",
+        "falls",
+        "No base line",
+        "missing",
+        "rank 0",
+    ):
+        assert part not in lines, part
+
+
+def test_several_seeds_change_the_first_caveat(tmp_path):
+    maker = RunMaker(tmp_path, n=50)
+    maker.add("a1", [0.3, 0.6], ranks=(1, 2), seed=1).add("a2", [0.3, 0.6], ranks=(1, 2), seed=2)
+    maker.add("b", [0.3, 0.6], ranks=(1, 2))
+    first, second, *_ = caveats(pooled(run_of(maker), {"a": ["a1", "a2"]}))
+    assert first.startswith("Intervals cover documents and training seeds (a 2). They and the")
+    assert "assume that seeds vary about normally" in first
+    assert second.startswith("b: one training run each")
