@@ -13,7 +13,7 @@ from aurac.cli._logging import quiet_libraries
 from aurac.cli.options import hyphens
 from aurac.errors import AuracError
 from aurac.models.device import share_cores
-from aurac.terminal.console import spelled, visible_streams
+from aurac.terminal import spelled, visible_streams
 
 SECTIONS = {
     "Compare adapters": {

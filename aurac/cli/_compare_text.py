@@ -115,7 +115,7 @@ def show_comparison(done: Run, *, as_json: bool) -> None:
         _show_besides(done, err=True)
         return
     from aurac.show import terminal_table
-    from aurac.terminal.console import stdout_console
+    from aurac.terminal import stdout_console
 
     console, known = stdout_console(), None
     if not done.results.sequential and not done.failures and len(done.results.curves) > 1:

@@ -45,7 +45,7 @@ def doctor(offline: bool, as_json: bool) -> int:
 
 
 def _show(findings: Sequence[Finding], log: str) -> None:
-    from aurac.terminal.console import stdout_console
+    from aurac.terminal import stdout_console
 
     console = stdout_console()
     if not console.is_terminal:  # one line each, never folded, so that grep finds it whole

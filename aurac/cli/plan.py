@@ -13,7 +13,7 @@ from aurac.cli._analysis import AXIS_HELP, parse_groups, table
 from aurac.cli.options import print_json, refuse_given, whole_numbers
 from aurac.curves.display import declared
 from aurac.stats.seeds import INDEPENDENT, PAIRED
-from aurac.terminal.console import drawn, stderr_console
+from aurac.terminal import drawn, stderr_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

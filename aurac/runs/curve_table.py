@@ -8,7 +8,7 @@ from rich import progress
 from rich.table import Column, Table
 from rich.text import Text
 
-from aurac.terminal.console import one_line
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

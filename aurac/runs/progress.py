@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from aurac.terminal.console import drawn, stderr_console, step_bar
+from aurac.terminal import drawn, stderr_console, step_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

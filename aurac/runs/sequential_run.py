@@ -18,7 +18,6 @@ import numpy as np
 
 from aurac.curves.area import quadrature_weights
 from aurac.records.decisions import DecisionRecord, SequentialRecord
-from aurac.show.escape import one_line
 from aurac.runs.compare import Sweep, run
 from aurac.runs.folder import open_run_folder
 from aurac.runs.plan import plan
@@ -33,6 +32,7 @@ from aurac.runs.sequential_records import (
     width_record,
 )
 from aurac.runs.status import add_to_plan
+from aurac.show.escape import one_line
 from aurac.stats.design import Series
 from aurac.stats.intervals import interval
 from aurac.stats.sequential import decide

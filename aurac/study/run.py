@@ -16,12 +16,12 @@ from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import sha256_file, write_atomic, write_json
 from aurac.models.device import versions
 from aurac.records.store import cannot_write
-from aurac.show import write_report
 from aurac.runs.compare import compare
 from aurac.runs.fit import held_out_pairs
 from aurac.runs.folder import remove_texts
 from aurac.runs.session import Lookup
 from aurac.runs.settings import ModelOptions, separated
+from aurac.show import write_report
 from aurac.study.plan import (
     STATE_FILE,
     STATE_SCHEMA,

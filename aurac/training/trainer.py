@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback
 
 from aurac.errors import DivergedError
-from aurac.terminal.console import drawn, spelled, stderr_console, step_bar
+from aurac.terminal import drawn, one_line, stderr_console, step_bar
 from aurac.training.data import IGNORED
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class StepProgress(TrainerCallback):
     """Draws one bar on standard error for the main process; a context that ends it."""
 
     def __init__(self, title: str) -> None:
-        self._title = " ".join(spelled(title).split())
+        self._title = one_line(title)
         self._bar: Progress | None = None
         self._drawn = ExitStack()
 

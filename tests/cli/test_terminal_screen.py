@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aurac.terminal.console import spelled
+from aurac.terminal import spelled
 
 pytest.importorskip("pty", reason="needs a pseudo-terminal")
 
@@ -150,7 +150,7 @@ import logging, sys, time
 from pathlib import Path
 from runs_doubles import Task, planned
 from aurac.cli._logging import quiet_libraries
-from aurac.terminal.console import visible_streams
+from aurac.terminal import visible_streams
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.progress import SweepProgress
 from aurac.records.store import CellStore
@@ -189,7 +189,7 @@ WORKING = r"""
 import time
 from pathlib import Path
 from runs_doubles import Task, planned
-from aurac.terminal.console import visible_streams
+from aurac.terminal import visible_streams
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.progress import SweepProgress
 from aurac.records.store import CellStore

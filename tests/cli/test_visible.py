@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import aurac
 from aurac.cli import cli
-from aurac.terminal.console import VisibleStream, spelled, stdout_console, visible_streams
+from aurac.terminal import VisibleStream, spelled, stdout_console, visible_streams
 
 ROOT = Path(aurac.__file__).parents[1]
 # Clear the screen, set the title, a C1 control sequence, right-to-left override, delete, bell.

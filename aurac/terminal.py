@@ -1,10 +1,8 @@
 """The two terminals: results go to standard output, progress and messages to standard error.
 
-Names of adapters and tasks, paths, model answers and messages of libraries are printed by many
-commands. What is written passes a stream that spells control characters out, so that nothing that
-was read from a file moves the cursor. Rich's consoles write past that stream: their own control
-codes, such as those that draw a progress bar, reach the terminal. What the encoding of a stream
-lacks, such as a minus sign on a pipe of Windows, is replaced.
+What is written passes a stream that spells control characters out, so that nothing that was read
+from a file moves the cursor. Rich's consoles write past that stream: their own control codes reach
+the terminal. What the encoding of a stream lacks, such as a minus sign, is replaced.
 """
 
 from __future__ import annotations
@@ -33,10 +31,7 @@ _ASCII = str.maketrans({"−": "-", "–": "-", "…": "...", "≥": ">=", "≤"
 
 
 def spelled(text: str) -> str:
-    r"""`text` with what a terminal would not show as a character written as ``\u001b``.
-
-    In JSON, where such a character can only stand inside a string, that is the same string.
-    """
+    r"""`text` with control characters and the like as ``\u001b``; of JSON the same content."""
 
     def escape(match: re.Match[str]) -> str:
         units = match[0].encode("utf-16-be", "surrogatepass").hex()
@@ -61,20 +56,14 @@ def one_line(text: str) -> str:
 
 
 class VisibleStream:
-    """A text stream that spells control characters out.
-
-    `rich_proxied_file` is the stream beneath, under the name that rich looks for.
-    """
+    """A text stream that spells control characters out."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self.rich_proxied_file = stream
+        self.rich_proxied_file = stream  # the stream beneath, under the name that rich looks for
 
     def write(self, text: str | bytes) -> int:
-        """Write, spelled out; click sends what the shell completes as bytes.
-
-        It also asks by an empty write whether this is a stream of bytes, which it would encode for.
-        """
-        if text == b"":
+        """Write, spelled out; click sends what the shell completes as bytes."""
+        if text == b"":  # click asks so whether it must encode
             raise TypeError("this is a stream of text")
         shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
         self.rich_proxied_file.write(encodable(spelled(shown), self.rich_proxied_file))
@@ -142,11 +131,7 @@ def stdout_console() -> Console:
 
 
 def step_bar(*columns: ProgressColumn) -> Progress:
-    """A bar of counted steps with the time left, for `drawn`.
-
-    Args:
-        columns: What stands before the time left.
-    """
+    """A bar of counted steps for `drawn`; `columns` stand before the time left."""
     from rich import progress
 
     return progress.Progress(
@@ -164,10 +149,9 @@ def step_bar(*columns: ProgressColumn) -> Progress:
 
 @contextmanager
 def drawn(bar: Progress) -> Iterator[None]:
-    """Within this block `bar`, on `stderr_console()`, is drawn below what else is written.
+    """Within this block a `step_bar` is drawn below what else is written.
 
-    It is made with `redirect_stdout=False, redirect_stderr=False`: rich's own redirection would let
-    control characters through.
+    Rich's own redirection is off: it would let control characters through.
     """
     from rich.file_proxy import FileProxy
 

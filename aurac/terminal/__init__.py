@@ -1,1 +1,0 @@
-"""What people see in a terminal: consoles, visible text and progress bars."""
