@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import DataError
+from aurac.readers.rows import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
     from aurac.curves.curve import Curve
     from aurac.records.decisions import Declaration, SequentialRecord
-
-TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)

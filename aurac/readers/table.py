@@ -13,6 +13,7 @@ from aurac.curves.coerce import AMOUNTS
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, DataError
+from aurac.readers.rows import read_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGEST = 2_000_000_000  # bytes; beyond it a table belongs split by task, or in parquet
-_BLOCK = 32 * 2**20
 _KEYS = ("adapter", "task", "metric")
 _TEXT = (*_KEYS, "doc_id", "cluster", "stratum", "sample")
 _NUMBERS = ("rank", "score", "accuracy", "seed", *AMOUNTS)
@@ -31,8 +31,6 @@ COLUMNS = (*_TEXT, *_NUMBERS)
 
 def read_table(path: Path, wanted: WantedMetrics | None = None) -> tuple[list[Curve], str]:
     """Curves of a table file, and whether they hold "documents" or only "points"."""
-    import pyarrow as pa
-
     size = path.stat().st_size
     if size == 0:
         raise DataError(f"{path} is empty")
@@ -42,11 +40,7 @@ def read_table(path: Path, wanted: WantedMetrics | None = None) -> tuple[list[Cu
             expected=f"less than {LARGEST / 1e9:.0f} GB",
             fix="split it by task, or write it as parquet",
         )
-    try:
-        rows = _Rows(_READERS[path.suffix.lower()](path), path.name)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0][:200]
-        raise DataError(f"{path} cannot be read ({first})") from error
+    rows = _Rows(read_columns(path, lambda names: _known(names, str(path)), _TEXT), path.name)
     return rows.curves(wanted or WantedMetrics()), "documents" if rows.documents else "points"
 
 
@@ -80,41 +74,6 @@ def _known(names: Sequence[str], where: str) -> list[str]:
         f"{where} has columns {shown}",
         expected="adapter, task, rank, doc_id, score, or rank and accuracy",
     )
-
-
-def _csv(path: Path) -> Any:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    with path.open(encoding="utf-8-sig", errors="strict") as stream:
-        header = stream.readline(1_000_000).strip()
-    names = [name.strip().strip('"') for name in header.split(",")]
-    known = _known(names, str(path))
-    types = {
-        n: pa.dictionary(pa.int32(), pa.string()) if n in _TEXT else pa.float64() for n in known
-    }
-    return csv.read_csv(
-        path,
-        read_options=csv.ReadOptions(block_size=_BLOCK, column_names=names, skip_rows=1),
-        convert_options=csv.ConvertOptions(column_types=types, include_columns=known),
-    )
-
-
-def _parquet(path: Path) -> Any:
-    from pyarrow import parquet
-
-    known = _known(list(parquet.read_schema(path).names), str(path))
-    return parquet.read_table(path, columns=known, read_dictionary=[n for n in known if n in _TEXT])
-
-
-def _jsonl(path: Path) -> Any:
-    from pyarrow import json
-
-    table = json.read_json(path, read_options=json.ReadOptions(block_size=_BLOCK))
-    return table.select(_known(table.column_names, str(path)))
-
-
-_READERS = {".csv": _csv, ".parquet": _parquet, ".jsonl": _jsonl, ".ndjson": _jsonl}
 
 
 @dataclass

@@ -7,24 +7,21 @@ a hub, and nothing is written to a cache.
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import DataError
+from aurac.readers.rows import SUFFIXES, read_parquet, read_rows, suffix_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from datasets import Dataset
 
-Files = dict[str, list[Path]]
-"""Split name, as the files spell it, to its files in order (several when sharded)."""
+    Files = dict[str, list[Path]]
+    """Split name, as the files spell it, to its files in order (several when sharded)."""
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
 ALIASES = (("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing"))
 _SHARD = re.compile(r"-\d+-of-\d+$")
 _JINJA = re.compile(r"\{[{%#]")
@@ -42,7 +39,7 @@ def find_splits(folder: Path) -> Files:
         raise DataError(f"data folder {folder} does not exist", fix="give --data TASK=FOLDER")
     files: Files = {}
     for path in sorted(folder.iterdir()):
-        if (suffix := _suffix(path)) and path.is_file():
+        if (suffix := suffix_of(path)) and path.is_file():
             name = path.name[: -len(suffix)]
             files.setdefault(_SHARD.sub("", name), []).append(path)
     if not files:
@@ -51,19 +48,13 @@ def find_splits(folder: Path) -> Files:
             expected=f"files such as train.jsonl and test.jsonl ({', '.join(SUFFIXES)})",
         )
     for split, paths in files.items():
-        if len({_suffix(path) for path in paths}) > 1:
+        if len({suffix_of(path) for path in paths}) > 1:
             names = ", ".join(path.name for path in paths)
             raise DataError(
                 f"data folder {folder} has the split {split!r} more than once ({names})",
                 fix="leave one of them",
             )
     return files
-
-
-def _suffix(path: Path) -> str:
-    """The one of `SUFFIXES` that a file's name ends with; empty where none does."""
-    name = path.name.lower()
-    return next((s for s in SUFFIXES if name.endswith(s) and name != s), "")
 
 
 def match_split(wanted: str, files: Mapping[str, list[Path]]) -> list[Path] | None:
@@ -136,7 +127,7 @@ def read_split(paths: Sequence[Path]) -> Dataset:
     """One split as lm-eval wants it, in memory; all files need documents with the same columns."""
     from datasets import concatenate_datasets
 
-    parts = [_READERS[_suffix(path)](path) for path in paths]
+    parts = [_data_set(path) for path in paths]
     for part, path in zip(parts, paths, strict=True):
         if not len(part):
             raise DataError(f"{path} holds no document")
@@ -148,116 +139,17 @@ def read_split(paths: Sequence[Path]) -> Dataset:
     return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
 
 
-def _text(path: Path) -> str:
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opened(path, "rt", encoding="utf-8-sig") as file:
-            return file.read()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error})", expected="UTF-8 text") from error
-
-
-def _read_jsonl(path: Path) -> Dataset:
-    rows: list[Any] = []
-    places: list[str] = []
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise DataError(
-                    f"{path}, line {number} is not JSON ({error.msg} at character {error.pos + 1})",
-                    expected="one JSON object on each line",
-                ) from error
-            places.append(f"line {number}")
-    return _from_rows(path, rows, places)
-
-
-def _read_json(path: Path) -> Dataset:
-    text = _text(path)
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # JSON Lines under the name .json, as hubs often have it
-            return _read_jsonl(path)
-        raise DataError(
-            f"{path}, line {error.lineno} is not JSON ({error.msg} at character {error.colno})",
-            expected="a list of objects",
-        ) from error
-    if not isinstance(rows, list):
-        raise DataError(f"{path} holds a JSON {type(rows).__name__}", expected="a list of objects")
-    return _from_rows(path, rows, [f"entry {number}" for number in range(1, len(rows) + 1)])
-
-
-def _from_rows(path: Path, rows: list[Any], places: list[str]) -> Dataset:
-    """Rows as a data set; every row must have the first row's columns.
-
-    ``Dataset.from_list`` would fill a key that is absent with None, and the prompt would then say
-    "None" without a word of warning.
-    """
+def _data_set(path: Path) -> Dataset:
+    """A file's documents; none lacks a column, which the prompt would show as "None"."""
     from datasets import Dataset
 
-    if not rows:
-        raise DataError(f"{path} is empty", expected="at least one document")
-    for row, place in zip(rows, places, strict=True):
-        if not isinstance(row, dict):
-            raise DataError(
-                f"{path}, {place} is a JSON {type(row).__name__}", expected="a JSON object"
-            )
-        if absent := [column for column in rows[0] if column not in row]:
-            raise DataError(
-                f"{path}, {place} has no {', '.join(map(repr, absent))}",
-                expected=f"the columns of the first one ({', '.join(rows[0])})",
-            )
+    if suffix_of(path) == ".parquet":
+        return Dataset(read_parquet(path))
+    rows = read_rows(path, typed=True)
     try:
         return Dataset.from_list(rows)
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{path} has a column of mixed types ({error})") from error
-
-
-def _read_parquet(path: Path) -> Dataset:
-    import pyarrow as pa
-    from datasets import Dataset
-    from pyarrow import parquet
-
-    try:
-        with path.open("rb") as file:
-            return Dataset(parquet.read_table(file))
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise DataError(f"{path} is not a Parquet file that can be read ({error})") from error
-
-
-def _read_csv(path: Path) -> Dataset:
-    """A CSV file; a column whose cells are all JSON lists or objects is nested data.
-
-    No cell is taken for a missing number: "NA", "null" and "None" are words of a language too.
-    """
-    import pandas as pd
-    from datasets import Dataset
-
-    try:
-        frame = pd.read_csv(path, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{path} is not a CSV file that can be read ({error})") from error
-    columns = {str(name): _nested(frame[name].tolist()) for name in frame.columns}
-    return Dataset.from_dict(columns)
-
-
-def _nested(cells: list[Any]) -> list[Any]:
-    if not all(isinstance(cell, str) and cell.startswith(("{", "[")) for cell in cells):
-        return cells
-    try:
-        return [json.loads(cell) for cell in cells]
-    except json.JSONDecodeError:
-        return cells
-
-
-_READERS = {
-    **dict.fromkeys((".jsonl", ".jsonl.gz"), _read_jsonl),
-    ".json": _read_json,
-    ".parquet": _read_parquet,
-    ".csv": _read_csv,
-}
 
 
 def prompt_columns(config: Any) -> set[str]:

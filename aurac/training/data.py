@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import logging
 import math
 import re
 import string
-import zlib
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +14,7 @@ from jinja2 import StrictUndefined, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
 from aurac.errors import DataError
+from aurac.readers.rows import SUFFIXES, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 _CONDITION = "{%"  # a template with one may mean to show nothing
-_READERS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 
 
 def training_documents(recipe: Recipe) -> list[dict[str, Any]]:
@@ -44,7 +40,7 @@ def training_documents(recipe: Recipe) -> list[dict[str, Any]]:
     elif recipe.data.startswith("hub:"):
         documents = _from_hub(recipe.data)
     else:
-        documents = _from_file(training_file(recipe))
+        documents = read_rows(training_file(recipe))
     if not documents:
         raise DataError(f"{recipe.task or recipe.data!r} holds no training documents")
     return documents[: recipe.documents] if recipe.documents else documents
@@ -58,14 +54,14 @@ def training_file(recipe: Recipe) -> Path:
     """
     path = located_data(recipe.data, recipe.folder)
     if path.is_dir():
-        found = (path / f"train{ending}" for ending in _READERS)
+        found = (path / f"train{ending}" for ending in SUFFIXES)
         file = next((each for each in found if each.is_file()), None)
         if file is None:
             raise DataError(f"the folder {path} holds no train split", expected="train.jsonl")
         return file
-    if not path.is_file() or not path.name.endswith(_READERS):
+    if not path.is_file() or not path.name.endswith(SUFFIXES):
         raise DataError(
-            f"no training data at {path}", expected=f"a folder or a file ending in {_READERS}"
+            f"no training data at {path}", expected=f"a folder or a file ending in {SUFFIXES}"
         )
     return path
 
@@ -87,7 +83,7 @@ def located_data(data: str, folder: Path | None) -> Path:
     if not (beside.exists() or path.exists()):
         raise DataError(
             f"no data {data!r} in {folder.resolve()} (beside its recipe or study) or {Path.cwd()}",
-            expected=f"a folder or a file ending in {_READERS}",
+            expected=f"a folder or a file ending in {SUFFIXES}",
         )
     if not beside.exists():
         return path
@@ -106,66 +102,6 @@ def _bundled(task: str) -> list[dict[str, Any]]:
             fix="for other tasks set `data` to a file, a folder or hub:ID",
         )
     return load_split(task, "train")
-
-
-def _from_file(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file; texts, numbers and lists stay what the file says they are."""
-    if file.name.endswith((".jsonl", ".jsonl.gz")):
-        return _read_jsonl(file)
-    try:
-        if file.suffix == ".csv":
-            return _read_csv(file)
-        if file.suffix == ".json":
-            rows = json.loads(file.read_text(encoding="utf-8-sig"))
-        else:
-            from pyarrow import parquet
-
-            rows = parquet.read_table(file).to_pylist()
-    except (ValueError, OSError) as error:
-        raise DataError(f"{file} cannot be read ({error})", fix="check the file") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{file} holds something else", expected="a list of JSON objects")
-    return rows
-
-
-def _read_csv(file: Path) -> list[dict[str, Any]]:
-    with file.open(encoding="utf-8-sig", newline="") as handle:
-        reader = csv.DictReader(handle, strict=True)
-        rows = []
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(
-                        f"{file} line {reader.line_num} has more or fewer cells than the first",
-                        fix="correct the line",
-                    )
-                rows.append(row)
-        except csv.Error as error:
-            raise DataError(f"{file} line {reader.line_num}: {error}", fix="correct it") from error
-    return rows
-
-
-def _read_jsonl(file: Path) -> list[dict[str, Any]]:
-    opened = gzip.open if file.suffix == ".gz" else open
-    try:
-        with opened(file, "rt", encoding="utf-8") as handle:
-            lines = handle.readlines()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read ({error})", fix="check the file") from error
-    documents = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            document = json.loads(line)
-        except ValueError as error:
-            raise DataError(
-                f"{file} line {number} is no JSON ({error})", fix="correct the line"
-            ) from error
-        if not isinstance(document, dict):
-            raise DataError(f"{file} line {number} is no JSON object", expected='{"field": …}')
-        documents.append(document)
-    return documents
 
 
 def _from_hub(source: str) -> list[dict[str, Any]]:

@@ -334,7 +334,7 @@ def test_data_may_be_corrected_before_anything_is_trained_on_them(small, tmp_pat
     path, out, data = small(methods={"lora": LORA}), tmp_path / "out", tmp_path / "train.jsonl"
     text = data.read_text()
     data.write_text("no JSON\n")
-    with pytest.raises(DataError, match="line 1 is no JSON"):
+    with pytest.raises(DataError, match="line 1 is not JSON"):
         run_study(load_study(path), path, out, device="cpu")
     data.write_text(text)
     run_study(load_study(path), path, out, device="cpu")

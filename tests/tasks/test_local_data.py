@@ -120,9 +120,9 @@ def test_folders_that_cannot_serve(tmp_path):
         ("test.json", '{"a": {"b": 1}}', "holds a JSON dict; expected a list of objects"),
         ("test.json", "[]", "is empty"),
         ("test.json", '[{"a": 1}, 3]', "entry 2 is a JSON int"),
-        ("test.parquet", "not parquet", "is not a Parquet file"),
-        ("test.csv", "", "is not a CSV file"),
-        ("test.csv", 'a,b\n1,"2\n', "is not a CSV file"),
+        ("test.parquet", "not parquet", "cannot be read as parquet"),
+        ("test.csv", "", "cannot be read as csv"),
+        ("test.csv", 'a,b\n1,"2\n', "cannot be read as csv"),
         ("test.csv", "a,b\n", "holds no document"),
     ],
 )

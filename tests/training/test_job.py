@@ -336,7 +336,7 @@ def test_templates_are_those_of_lm_eval_too(recipe):
 def test_bad_data_is_one_clear_error(recipe, tmp_path):
     broken = tmp_path / "train.jsonl"
     broken.write_text('{"question": "Mia", "answer": "1"}\n{"question": \n')
-    with pytest.raises(DataError, match="line 2 is no JSON"):
+    with pytest.raises(DataError, match="line 2 is not JSON"):
         train(recipe(data=str(broken)), tmp_path / "x")
     broken.write_text('{"question": "Mia", "answer": "1"}\n')
     with pytest.raises(DataError, match="does not fit the templates"):

@@ -1,0 +1,204 @@
+"""Files of rows: JSON Lines, JSON, CSV and Parquet, read whole as rows or by column."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from aurac.errors import DataError, first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Sequence
+    from pathlib import Path
+
+    Row = dict[str, Any]
+    Choose = Callable[[Sequence[str]], list[str]]
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
+TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
+_BLOCK = 32 * 2**20  # bytes that are parsed at once
+
+
+def suffix_of(path: Path) -> str:
+    """The one of `SUFFIXES` that a file's name ends with; empty where none does."""
+    name = path.name.lower()
+    return next((s for s in SUFFIXES if name.endswith(s) and name != s), "")
+
+
+def read_rows(path: Path, *, typed: bool = False) -> list[Row]:
+    """The rows of a file whose name ends in one of `SUFFIXES`, in their order.
+
+    Args:
+        path: The file.
+        typed: The rows are of one table: each has the columns of the first, and the cells of a CSV
+            file are numbers, or JSON, where their whole column is; else they are texts.
+
+    Raises:
+        DataError: It cannot be read, has no row, or one that is no JSON object of these columns.
+    """
+    kind = suffix_of(path)
+    if kind == ".parquet":
+        rows: list[Row] = read_parquet(path).to_pylist()
+        return rows
+    if kind == ".csv":
+        return _csv_rows(path, typed=typed)
+    placed = _json_rows(path) if kind == ".json" else _json_lines(path, _text(path))
+    if not placed:
+        raise DataError(f"{path} is empty", expected="at least one document")
+    first = placed[0][1]
+    for place, row in placed:
+        if not isinstance(row, dict):
+            raise DataError(
+                f"{path}, {place} is a JSON {type(row).__name__}", expected="a JSON object"
+            )
+        if typed and (absent := [column for column in first if column not in row]):
+            raise DataError(
+                f"{path}, {place} has no {', '.join(map(repr, absent))}",
+                expected=f"the columns of the first one ({', '.join(first)})",
+            )
+    return [row for _, row in placed]
+
+
+def _text(path: Path) -> str:
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
+            return file.read()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error})", expected="UTF-8 text") from error
+
+
+def _json_lines(path: Path, text: str) -> list[tuple[str, Any]]:
+    """Where each row stands, and the row."""
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                rows.append((f"line {number}", json.loads(line)))
+            except json.JSONDecodeError as error:
+                raise DataError(
+                    f"{path}, line {number} is not JSON ({error.msg} at character {error.pos + 1})",
+                    expected="one JSON object on each line",
+                ) from error
+    return rows
+
+
+def _json_rows(path: Path) -> list[tuple[str, Any]]:
+    text = _text(path)
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # JSON Lines under the name .json, as hubs often have it
+            return _json_lines(path, text)
+        raise DataError(
+            f"{path}, line {error.lineno} is not JSON ({error.msg} at character {error.colno})",
+            expected="a list of objects",
+        ) from error
+    if not isinstance(rows, list):
+        raise DataError(f"{path} holds a JSON {type(rows).__name__}", expected="a list of objects")
+    return [(f"entry {number}", row) for number, row in enumerate(rows, start=1)]
+
+
+def _csv_rows(path: Path, *, typed: bool) -> list[Row]:
+    """Rows of texts; typed, numbers as pandas knows them.
+
+    No cell is taken for a missing number: "NA", "null" and "None" are words of a language too.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows: list[Row] = []
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(
+                        f"{path}, line {reader.line_num} has more or fewer cells than the first",
+                        fix="correct the line",
+                    )
+                rows.append(row)
+        if reader.fieldnames is None:
+            raise ValueError("it is empty")
+    except (OSError, ValueError, csv.Error) as error:
+        raise _unreadable(path, error) from error
+    if not typed or not rows:
+        return rows
+    import pandas as pd
+
+    frame = pd.read_csv(path, keep_default_na=False, index_col=False, encoding="utf-8-sig")
+    columns = [_nested(frame[name].tolist()) for name in frame.columns]
+    return [dict(zip(frame.columns, cells, strict=True)) for cells in zip(*columns, strict=True)]
+
+
+def _nested(cells: list[Any]) -> list[Any]:
+    """Cells that are all JSON lists or objects, parsed; others as they are."""
+    if not all(isinstance(cell, str) and cell.startswith(("{", "[")) for cell in cells):
+        return cells
+    try:
+        return [json.loads(cell) for cell in cells]
+    except json.JSONDecodeError:
+        return cells
+
+
+def read_parquet(path: Path, columns: list[str] | None = None, texts: Container[str] = ()) -> Any:
+    """An Arrow table of all columns or some; those named in `texts` are dictionary-encoded."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with path.open("rb") as file:
+            encoded = [name for name in columns or () if name in texts]
+            return parquet.read_table(file, columns=columns, read_dictionary=encoded)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_columns(path: Path, choose: Choose, texts: Container[str]) -> Any:
+    """Some columns of a file whose name ends in one of `TABLES`, as an Arrow table.
+
+    Args:
+        path: The file; it may have millions of rows.
+        choose: From the names of all columns to those that are read.
+        texts: Which are text; all others of a CSV file are numbers.
+
+    Raises:
+        DataError: It cannot be read, or `choose` refuses it.
+    """
+    import pyarrow as pa
+    from pyarrow import json as arrow_json
+    from pyarrow import parquet
+
+    kind = path.suffix.lower()
+    try:
+        if kind == ".parquet":
+            return read_parquet(path, choose(parquet.read_schema(path).names), texts)
+        if kind == ".csv":
+            return _csv_columns(path, choose, texts)
+        options = arrow_json.ReadOptions(block_size=_BLOCK)
+        table = arrow_json.read_json(path, read_options=options)
+        return table.select(choose(table.column_names))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _csv_columns(path: Path, choose: Choose, texts: Container[str]) -> Any:
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    with path.open(encoding="utf-8-sig", errors="strict") as stream:
+        header = stream.readline(1_000_000).strip()
+    names = [name.strip().strip('"') for name in header.split(",")]
+    used = choose(names)
+    text = pa.dictionary(pa.int32(), pa.string())
+    types = {name: text if name in texts else pa.float64() for name in used}
+    return arrow_csv.read_csv(
+        path,
+        read_options=arrow_csv.ReadOptions(block_size=_BLOCK, column_names=names, skip_rows=1),
+        convert_options=arrow_csv.ConvertOptions(column_types=types, include_columns=used),
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    kind = path.suffix.removeprefix(".")
+    return DataError(f"{path} cannot be read as {kind} ({first_line(error)[:200]})")
