@@ -1,4 +1,4 @@
-"""``python -m benchmarks.calibration``: run every topic and print (or write) the table."""
+"""``python -m benchmarks.calibration``: run every topic, print its rows, and keep them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 import benchmarks.calibration as package
-from benchmarks.calibration.rows import heading, line_of, write
+from benchmarks.calibration.rows import replace
 
 TOPICS = sorted(
     module.name
     for module in pkgutil.iter_modules(package.__path__)
-    if module.name not in {"__main__", "processes", "rows"}
+    if module.name not in {"__main__", "page", "processes", "rows"}
 )
 
 
@@ -27,21 +27,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--repetitions", type=int, default=2000)
     parser.add_argument("--only", choices=TOPICS, action="append", help="a topic; may be repeated")
-    parser.add_argument("--out", type=Path, help="the note whose table is replaced")
+    parser.add_argument("--out", type=Path, help="the CSV file whose rows of these topics change")
     options = parser.parse_args()
-    lines = heading()
-    print(*lines, sep="\n")
+    rows = []
     for topic in options.only or TOPICS:
         start = time.perf_counter()
         # Each topic has a stream of its own, so that one can be run again by itself.
         rng = np.random.default_rng([options.seed, zlib.crc32(topic.encode())])
         module = importlib.import_module(f"benchmarks.calibration.{topic}")
         for row in module.rows(rng, options.repetitions):
-            lines.append(line_of(row))
-            print(lines[-1], flush=True)
+            rows.append(row.stored(topic))
+            print(*rows[-1], sep=" | ", flush=True)
         print(f"({topic}: {time.perf_counter() - start:.0f} s)", flush=True)
     if options.out:
-        write(options.out, lines, options.seed, options.repetitions)
+        replace(options.out, rows)
 
 
 if __name__ == "__main__":
